@@ -1,0 +1,108 @@
+//! The audit log: a durable record of every decision, before it takes effect.
+//!
+//! The broker hands out a credential only in exchange for the [`Receipt`] that
+//! this module gave for its record: no record, no credential.
+//!
+//! Callers that could not prove who they are leave no record, only a line in the
+//! log: otherwise anybody could fill the disk.
+
+mod writer;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub use writer::Audit;
+
+use crate::credential::Principal;
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// A credential was issued.
+    Issued,
+    /// It was not.
+    Denied,
+    /// A credential was to be issued, and after its record was written it turned
+    /// out that it could not be made. It names the same `jti`.
+    Aborted,
+}
+
+impl Decision {
+    /// Its name in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Denied => "denied",
+            Self::Aborted => "aborted",
+        }
+    }
+
+    /// The decision with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Issued, Self::Denied, Self::Aborted].into_iter().find(|d| d.as_str() == name)
+    }
+}
+
+/// One entry of the log. It never holds a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When it was decided, to the microsecond.
+    pub at: OffsetDateTime,
+    /// The request, as the caller was told its id.
+    pub request_id: Uuid,
+    /// What was asked for: `issue`.
+    pub action: String,
+    /// What was decided.
+    pub decision: Decision,
+    /// Why, for people.
+    pub reason: String,
+    /// Who asked.
+    pub principal: Principal,
+    /// The client through which they proved who they are.
+    pub client: String,
+    /// The address from which they asked.
+    pub source: String,
+    /// The role that was asked for.
+    pub role: String,
+    /// The audience that was asked for.
+    pub audience: String,
+    /// The scope that was granted, or asked for where it was denied; space-separated.
+    pub scope: String,
+    /// The lifetime that was granted, or asked for where it was denied, in seconds;
+    /// 0 where none was asked for.
+    pub ttl: u64,
+    /// The id of the token.
+    pub jti: Option<Uuid>,
+    /// The policy that granted or forbade it.
+    pub policy_id: Option<String>,
+    /// Which version of all policies and roles was in force.
+    pub policy_hash: String,
+}
+
+impl Record {
+    /// The record that takes this one back.
+    pub fn aborted(self, why: &str) -> Self {
+        Self { decision: Decision::Aborted, reason: why.into(), ..self }
+    }
+}
+
+/// Proof that a record is durable. It cannot be made or copied elsewhere, and
+/// is used up by what it is proof for.
+#[derive(Debug)]
+#[must_use = "a receipt is what a credential is handed over for"]
+pub struct Receipt {
+    sequence: u64,
+    jti: Option<Uuid>,
+}
+
+impl Receipt {
+    /// The place of the record in the log.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Uses the receipt up. True where it is for the token with this id.
+    pub fn redeem(self, jti: Uuid) -> bool {
+        self.jti == Some(jti)
+    }
+}

@@ -1,0 +1,105 @@
+//! Who is calling: a token of an issuer that is on the list.
+//!
+//! The list is asked before anything is fetched: a token cannot make the broker
+//! contact anybody.
+
+mod caller;
+mod issuer;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use caller::Caller;
+use issuer::Trusted;
+
+use super::config::TrustedIssuer;
+use crate::credential::TokenType;
+use crate::error::{Error, ErrorKind, Result, foreign};
+use crate::host::Host;
+use crate::oidc::{Issuer, jwt};
+use crate::secret::Secret;
+
+/// The `typ` that tokens may have (RFC 8725 section 3.11). Those of other kinds,
+/// such as logout tokens and proofs, are no proof of who is calling.
+const TYPES: [&str; 4] = ["jwt", "at+jwt", "application/at+jwt", "application/jwt"];
+
+/// Why a caller was not let in.
+#[derive(Debug)]
+pub enum Rejection {
+    /// The token is not acceptable; the caller may know why.
+    Token(Error),
+    /// The broker cannot tell at present, because the issuer's keys cannot be had.
+    Unavailable(Error),
+}
+
+/// The list of trusted issuers, with their keys.
+pub struct Authenticator {
+    /// By identifier.
+    trusted: BTreeMap<String, Trusted>,
+}
+
+impl Authenticator {
+    /// Reads what the configuration names. Nothing is fetched yet.
+    ///
+    /// `own` is the broker's issuer: the audience where an issuer's table has none.
+    pub fn new(
+        issuers: &BTreeMap<String, TrustedIssuer>,
+        own: &Issuer,
+        host: &Host,
+    ) -> Result<Self> {
+        let trusted = issuers
+            .iter()
+            .map(|(name, config)| {
+                let trusted = Trusted::new(name, config, own, host)?;
+                Ok((config.issuer.as_str().to_string(), trusted))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { trusted })
+    }
+
+    /// The identifiers of the trusted issuers.
+    pub fn issuers(&self) -> BTreeSet<String> {
+        self.trusted.keys().cloned().collect()
+    }
+
+    /// Verifies a token and says who is calling.
+    pub async fn authenticate(
+        &self,
+        token: &Secret<String>,
+        token_type: TokenType,
+    ) -> Result<Caller, Rejection> {
+        let unverified = jwt::decode_unverified(token.expose()).map_err(Rejection::Token)?;
+        let text = |map: &serde_json::Map<String, serde_json::Value>, name: &str| {
+            map.get(name).and_then(serde_json::Value::as_str).map(String::from)
+        };
+        check_type(text(&unverified.header, "typ").as_deref(), token_type)
+            .map_err(Rejection::Token)?;
+        let issuer = text(&unverified.claims, "iss").unwrap_or_default();
+        let trusted = self.trusted.get(&issuer).ok_or_else(|| {
+            let shown = foreign(&issuer);
+            Rejection::Token(unacceptable(format!("the issuer '{shown}' is not accepted here")))
+        })?;
+        let claims = trusted.verify(token).await?;
+        trusted.caller(claims).map_err(Rejection::Token)
+    }
+}
+
+/// Says that the token is not acceptable.
+fn unacceptable(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Verification, "the token is not acceptable").because_of(why)
+}
+
+fn check_type(typ: Option<&str>, token_type: TokenType) -> Result<()> {
+    let Some(typ) = typ.map(str::to_ascii_lowercase) else { return Ok(()) };
+    if !TYPES.contains(&typ.as_str()) {
+        return Err(unacceptable("its header names another type than a JWT or an access token"));
+    }
+    if typ.ends_with("at+jwt") && token_type == TokenType::IdToken {
+        return Err(unacceptable("it is an access token, not an ID token"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(crate) use caller::tests as caller_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,391 @@
+//! What `broker.toml` says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, de};
+use url::Url;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::Issuer;
+use crate::oidc::jwt::Algorithm;
+
+/// The longest lifetime that a role may have: what lives longer than a day is
+/// no temporary credential.
+pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The most that may be forgiven a trusted issuer's clock.
+pub const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
+
+/// The variable that holds the key-encryption key where `[keys]` names nothing else.
+pub const KEK_VARIABLE: &str = "TMPCRED_BROKER_KEK";
+
+/// A broker's configuration, as `broker.toml` has it. Paths are relative to the
+/// directory of that file.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The broker's address as its callers see it. Tokens carry it as `iss`, and
+    /// it is where the discovery document and the keys are found.
+    pub issuer: Issuer,
+    /// The address and port to listen on.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Must be true for another `listen` address than loopback.
+    #[serde(default)]
+    pub expose: bool,
+    /// The certificate. Without it plain HTTP is spoken, to loopback only: a proxy
+    /// on this machine may stand in front.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Where keys and the audit log are kept.
+    pub store: Store,
+    /// The key that seals the signing keys.
+    #[serde(default)]
+    pub keys: Keys,
+    /// The issuers whose tokens prove who is calling, by a name of your choice.
+    pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
+    /// Who may have which role.
+    pub policy: Policy,
+    /// The roles, by name.
+    pub role: BTreeMap<String, Role>,
+}
+
+/// The table `[tls]`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// A PEM file with the certificate and those that lead to its authority.
+    pub certificate: PathBuf,
+    /// A PEM file with the private key. It must not be readable by everybody.
+    pub key: PathBuf,
+}
+
+/// The table `[store]`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// The SQLite database. Made on first start, private to the user who runs the broker.
+    pub path: PathBuf,
+}
+
+/// The table `[keys]`: where the key-encryption key comes from, 32 random bytes in
+/// base64 (`openssl rand -base64 32`). At most one of the two may be given.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// A file that holds it, private to the user who runs the broker.
+    #[serde(default)]
+    pub kek_file: Option<PathBuf>,
+    /// The environment variable that holds it; `TMPCRED_BROKER_KEK` where neither
+    /// is given.
+    #[serde(default)]
+    pub kek_env: Option<String>,
+}
+
+/// A table `[trusted_issuer.NAME]`: an issuer whose tokens prove who is calling.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedIssuer {
+    /// Its identifier, letter by letter as its tokens have it in `iss`.
+    pub issuer: Issuer,
+    /// The audiences of which a token must name one; the broker's own issuer where
+    /// left out. Naming one that other services accept too lets those services
+    /// use the tokens they are given here.
+    #[serde(default)]
+    pub audiences: Option<BTreeSet<String>>,
+    /// The signature algorithms to accept; all with a public key where left out.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub algorithms: Option<Vec<Algorithm>>,
+    /// The clients (`client_id`, else `azp`) whose tokens are accepted; any where
+    /// left out.
+    #[serde(default)]
+    pub clients: Option<BTreeSet<String>>,
+    /// How far the issuer's clock may be off.
+    #[serde(default = "default_leeway", deserialize_with = "duration")]
+    #[schemars(with = "String")]
+    pub leeway: Duration,
+    /// The claim that lists the caller's groups. A token without it has none.
+    #[serde(default = "default_groups_claim")]
+    pub groups_claim: String,
+    /// Claims that a token must have, with the values of which it must have one.
+    /// They are compared whole, never as patterns.
+    #[serde(default)]
+    pub required_claims: BTreeMap<String, RequiredClaim>,
+    /// Where its keys are; found through its discovery document where left out.
+    #[serde(default)]
+    pub jwks_uri: Option<Url>,
+    /// A file with its keys, instead of `jwks_uri`. It is read at start.
+    #[serde(default)]
+    pub jwks_file: Option<PathBuf>,
+    /// A PEM file with certificate authorities to trust besides the system's when
+    /// its keys are fetched.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The value, or values, of a required claim. A claim that is a list must
+/// contain one of them.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RequiredClaim {
+    /// Text.
+    Text(String),
+    /// Yes or no.
+    Flag(bool),
+    /// A whole number.
+    Number(i64),
+    /// Any of these texts.
+    AnyOf(BTreeSet<String>),
+}
+
+/// The table `[policy]`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Files with Cedar policies. What no policy permits is denied.
+    pub files: Vec<PathBuf>,
+}
+
+/// A table `[role.NAME]`.
+#[derive(Clone, Debug, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// Whom its tokens may be shown to. A token is always for exactly one.
+    pub audiences: BTreeSet<String>,
+    /// The scopes that its tokens may have.
+    #[serde(default)]
+    pub scopes: BTreeSet<String>,
+    /// The longest lifetime of its tokens, such as `1h`; at most a day.
+    #[serde(deserialize_with = "duration", serialize_with = "seconds")]
+    #[schemars(with = "String")]
+    pub max_ttl: Duration,
+}
+
+fn default_listen() -> SocketAddr {
+    ([127, 0, 0, 1], 8443).into()
+}
+
+fn default_leeway() -> Duration {
+    crate::oidc::jwt::LEEWAY.unsigned_abs()
+}
+
+fn default_groups_claim() -> String {
+    "groups".into()
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(de::Error::custom)
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_secs())
+}
+
+/// Reads a duration of whole seconds, such as `90s`, `15m` or `1h 30m`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text)
+        .map_err(|cause| format!("'{text}' is not a duration such as 15m: {cause}"))?;
+    if duration.subsec_nanos() != 0 {
+        return Err(format!("'{text}' is not a whole number of seconds"));
+    }
+    Ok(duration)
+}
+
+/// Reads `broker.toml`, makes its paths relative to where it is, and checks it.
+pub fn load(path: &Path) -> Result<Config> {
+    let mut config: Config = crate::config::read_file(path)?;
+    config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+    config.check().map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
+    Ok(config)
+}
+
+impl Config {
+    /// Keys that end in `_file` are resolved by whoever read the file.
+    fn resolve_paths(&mut self, base: &Path) {
+        let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
+        for path in tls.chain(&mut self.policy.files).chain([&mut self.store.path]) {
+            *path = base.join(&*path);
+        }
+    }
+
+    /// Checks what the types alone cannot say.
+    pub(super) fn check(&self) -> Result<()> {
+        let wrong = |why: String| Err(Error::new(ErrorKind::Config, why));
+        if !self.listen.ip().is_loopback() {
+            if !self.expose {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("listen = \"{}\" is not loopback, and expose is not true", self.listen),
+                )
+                .hint("set expose = true if other machines are to reach the broker"));
+            }
+            if self.tls.is_none() {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("listen = \"{}\" needs a [tls] table", self.listen),
+                )
+                .because_of("tokens are never sent in the clear to other machines"));
+            }
+        }
+        if self.keys.kek_file.is_some() && self.keys.kek_env.is_some() {
+            return wrong("[keys] names both kek_file and kek_env".into());
+        }
+        if self.trusted_issuer.is_empty() {
+            return wrong("no [trusted_issuer.NAME] says whose tokens are accepted".into());
+        }
+        let mut seen: BTreeMap<&Issuer, &str> = BTreeMap::new();
+        for (name, issuer) in &self.trusted_issuer {
+            check_name("trusted_issuer", name)?;
+            issuer.check(name)?;
+            if let Some(other) = seen.insert(&issuer.issuer, name) {
+                return wrong(format!(
+                    "[trusted_issuer.{other}] and [trusted_issuer.{name}] are the same issuer"
+                ));
+            }
+        }
+        if self.role.is_empty() {
+            return wrong("there is no [role.NAME]".into());
+        }
+        for (name, role) in &self.role {
+            check_name("role", name)?;
+            role.check(name)?;
+        }
+        if self.policy.files.is_empty() {
+            return wrong("[policy] names no files".into());
+        }
+        Ok(())
+    }
+}
+
+impl TrustedIssuer {
+    /// An issuer with this identifier, and defaults for the rest.
+    pub fn new(issuer: Issuer) -> Self {
+        Self {
+            issuer,
+            audiences: None,
+            algorithms: None,
+            clients: None,
+            leeway: default_leeway(),
+            groups_claim: default_groups_claim(),
+            required_claims: BTreeMap::new(),
+            jwks_uri: None,
+            jwks_file: None,
+            ca_file: None,
+        }
+    }
+
+    fn check(&self, name: &str) -> Result<()> {
+        let wrong = |why: String| {
+            Err(Error::new(ErrorKind::Config, format!("[trusted_issuer.{name}] {why}")))
+        };
+        if self.jwks_uri.is_some() && self.jwks_file.is_some() {
+            return wrong("names both jwks_uri and jwks_file".into());
+        }
+        if let Some(url) = &self.jwks_uri {
+            crate::host::http::require_secure(url)
+                .map_err(|error| error.context(format!("[trusted_issuer.{name}] jwks_uri")))?;
+        }
+        for (key, list) in [("audiences", &self.audiences), ("clients", &self.clients)] {
+            if let Some(list) = list
+                && (list.is_empty() || list.contains(""))
+            {
+                return wrong(format!("has {key} that nothing can match"));
+            }
+        }
+        if let Some(algorithms) = &self.algorithms {
+            let known = crate::oidc::jwt::ALGORITHMS;
+            if algorithms.is_empty() {
+                return wrong("has an empty list of algorithms".into());
+            }
+            if let Some(bad) = algorithms.iter().find(|a| !known.contains(a)) {
+                let known: Vec<_> = known.iter().map(|a| format!("{a:?}")).collect();
+                return wrong(format!(
+                    "has the algorithm {bad:?}; possible are {}",
+                    known.join(", ")
+                ));
+            }
+        }
+        if self.leeway > MAX_LEEWAY {
+            return wrong(format!(
+                "has a leeway of {}; at most {} are possible",
+                humantime::format_duration(self.leeway),
+                humantime::format_duration(MAX_LEEWAY)
+            ));
+        }
+        if self.groups_claim.is_empty() {
+            return wrong("has an empty groups_claim".into());
+        }
+        for (claim, value) in &self.required_claims {
+            if matches!(value, RequiredClaim::AnyOf(values) if values.is_empty()) {
+                return wrong(format!(
+                    "requires the claim '{claim}' with a value that nothing has"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Role {
+    fn check(&self, name: &str) -> Result<()> {
+        let wrong =
+            |why: String| Err(Error::new(ErrorKind::Config, format!("[role.{name}] {why}")));
+        if self.audiences.is_empty() {
+            return wrong("names no audiences".into());
+        }
+        if let Some(bad) = self.audiences.iter().find(|a| !is_audience(a)) {
+            return wrong(format!(
+                "has the audience {bad:?}, which is empty, too long or not text"
+            ));
+        }
+        if let Some(bad) = self.scopes.iter().find(|s| !is_scope_token(s)) {
+            return wrong(format!(
+                "has the scope {bad:?}, which RFC 6749 section 3.3 does not allow"
+            ));
+        }
+        if self.max_ttl.is_zero() || self.max_ttl > MAX_TTL {
+            return wrong(format!(
+                "has a max_ttl of {}; it must be more than nothing and at most {}",
+                humantime::format_duration(self.max_ttl),
+                humantime::format_duration(MAX_TTL)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether this may be an audience: short, and without control characters.
+pub(super) fn is_audience(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 512 && !text.chars().any(char::is_control)
+}
+
+/// Whether this may be one scope (RFC 6749 section 3.3).
+pub(super) fn is_scope_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 256
+        && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+/// Whether this may be the name of a role or of another table.
+pub(super) fn is_name(text: &str) -> bool {
+    text.len() <= 64
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+fn check_name(table: &str, name: &str) -> Result<()> {
+    if is_name(name) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Config, format!("[{table}.{name:?}] is not a possible name"))
+        .hint("use at most 64 letters, digits, dots, dashes and underscores"))
+}
+
+#[cfg(test)]
+mod tests;

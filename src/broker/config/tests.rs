@@ -1,0 +1,112 @@
+use super::*;
+use crate::broker::policy::{Source, World};
+use crate::host::files;
+
+const GOOD: &str = r#"
+issuer = "https://broker.example.com"
+
+[tls]
+certificate = "tls/broker.pem"
+key = "/etc/tls/key.pem"
+
+[store]
+path = "broker.db"
+
+[keys]
+kek_file = "kek"
+
+[trusted_issuer.corp]
+issuer = "https://login.example.com"
+algorithms = ["ES256", "EdDSA"]
+leeway = "30s"
+required_claims = { hd = "example.com", level = 3, verified = true, amr = ["mfa", "hwk"] }
+
+[policy]
+files = ["policy.cedar"]
+
+[role.deploy]
+audiences = ["https://api.example.com"]
+scopes = ["deploy:read"]
+max_ttl = "1h"
+"#;
+
+fn load_text(text: &str) -> Result<Config> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("broker.toml");
+    files::write_private(&path, text.as_bytes()).unwrap();
+    let config = load(&path)?;
+    assert!(config.store.path.is_absolute());
+    Ok(config)
+}
+
+fn refused(text: &str) -> String {
+    load_text(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_good_file_is_read_and_paths_are_relative_to_it() {
+    let config = load_text(GOOD).unwrap();
+    let tls = config.tls.unwrap();
+    assert!(tls.certificate.ends_with("tls/broker.pem") && tls.certificate.is_absolute());
+    assert_eq!(tls.key, Path::new("/etc/tls/key.pem"));
+    assert_eq!(config.listen, ([127, 0, 0, 1], 8443).into());
+    assert_eq!(config.role["deploy"].max_ttl, Duration::from_secs(3600));
+    let corp = &config.trusted_issuer["corp"];
+    assert_eq!(corp.leeway, Duration::from_secs(30));
+    assert_eq!(corp.groups_claim, "groups");
+    assert_eq!(corp.required_claims["level"], RequiredClaim::Number(3));
+    assert_eq!(corp.required_claims["verified"], RequiredClaim::Flag(true));
+    assert!(matches!(&corp.required_claims["amr"], RequiredClaim::AnyOf(a) if a.len() == 2));
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    for (find, replace, says) in [
+        ("issuer = \"https://broker", "isuer = \"https://broker", "isuer"),
+        ("\"https://login.example.com\"", "\"http://login.example.com\"", "loopback only"),
+        ("\"ES256\", \"EdDSA\"", "\"HS256\"", "HS256; possible are ES256"),
+        ("\"ES256\", \"EdDSA\"", "\"none\"", "none"),
+        ("\"ES256\", \"EdDSA\"", "", "empty list of algorithms"),
+        ("30s", "10m", "leeway of 10m"),
+        ("30s", "30", "not a duration"),
+        ("\"1h\"", "\"25h\"", "max_ttl of 1day 1h"),
+        ("\"1h\"", "\"0s\"", "max_ttl of 0s"),
+        ("\"1h\"", "\"1500ms\"", "whole number of seconds"),
+        ("\"deploy:read\"", "\"deploy read\"", "scope \"deploy read\""),
+        ("\"https://api.example.com\"", "", "names no audiences"),
+        ("\"https://api.example.com\"", "\"\"", "audience \"\""),
+        ("[role.deploy]", "[role.\"a b\"]", "\"a b\""),
+        ("\"policy.cedar\"", "", "names no files"),
+        ("kek_file = \"kek\"", "kek_file = \"kek\"\nkek_env = \"K\"", "both kek_file and kek_env"),
+        ("leeway", "jwks_uri = \"http://a.example/k\"\nleeway", "jwks_uri"),
+        ("leeway", "audiences = []\nleeway", "nothing can match"),
+    ] {
+        assert!(GOOD.contains(find), "{find}");
+        let error = refused(&GOOD.replacen(find, replace, 1));
+        assert!(error.contains(says), "{replace}: {error}");
+    }
+}
+
+#[test]
+fn other_machines_are_let_in_only_on_purpose_and_over_tls() {
+    let listen = |more: &str| format!("listen = \"0.0.0.0:8443\"\n{more}{GOOD}");
+    assert!(refused(&listen("")).contains("expose is not true"));
+    assert!(load_text(&listen("expose = true\n")).is_ok());
+    let plain =
+        GOOD.replace("[tls]\ncertificate = \"tls/broker.pem\"\nkey = \"/etc/tls/key.pem\"", "");
+    assert!(load_text(&plain).is_ok());
+    let exposed = format!("listen = \"0.0.0.0:8443\"\nexpose = true\n{plain}");
+    assert!(refused(&exposed).contains("needs a [tls] table"));
+}
+
+#[test]
+fn two_tables_for_one_issuer_are_refused() {
+    let twice = format!("{GOOD}\n[trusted_issuer.b]\nissuer = \"https://login.example.com\"\n");
+    assert!(refused(&twice).contains("the same issuer"));
+}
+
+#[test]
+fn an_absent_file_is_an_error() {
+    let error = load(Path::new("/nonexistent/broker.toml")).unwrap_err();
+    assert!(error.to_string().contains("there is no /nonexistent"), "{error}");
+}

@@ -1,0 +1,135 @@
+//! Parameters of a POST request (RFC 6749 section 3.2, appendix B).
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode, Uri};
+
+use super::refusal::Refusal;
+use crate::secret::Secret;
+use crate::wire::refusal::INVALID_REQUEST;
+
+/// How many parameters a request may have.
+const MAX_PARAMETERS: usize = 64;
+
+/// The parameters, none of them empty, and each at most once but for those that
+/// may be repeated.
+#[derive(Debug)]
+pub struct Form(BTreeMap<String, Vec<Secret<String>>>);
+
+impl Form {
+    /// Reads the body of a request in which no parameter may be repeated.
+    pub fn read(
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: Result<Bytes, BytesRejection>,
+    ) -> Result<Self, Refusal> {
+        Self::read_with(uri, headers, body, &[])
+    }
+
+    /// Reads the body of a request in which these parameters may be repeated.
+    pub fn read_with(
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: Result<Bytes, BytesRejection>,
+        repeatable: &[&str],
+    ) -> Result<Self, Refusal> {
+        if uri.query().is_some() {
+            // Addresses end up in logs.
+            return Err(Refusal::invalid_request("parameters belong into the body"));
+        }
+        let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Err(Refusal::invalid_request(
+                "the body must be application/x-www-form-urlencoded",
+            ));
+        }
+        let body = body.map_err(|rejection| {
+            let status = rejection.status();
+            let why = if status == StatusCode::PAYLOAD_TOO_LARGE {
+                "the body is too large"
+            } else {
+                "the body cannot be read"
+            };
+            Refusal::new(status, INVALID_REQUEST, why)
+        })?;
+        Self::parse(&body, repeatable)
+    }
+
+    /// Reads parameters from a body or a query.
+    pub fn parse(text: &[u8], repeatable: &[&str]) -> Result<Self, Refusal> {
+        let mut parameters: BTreeMap<String, Vec<Secret<String>>> = BTreeMap::new();
+        for (at, (name, value)) in url::form_urlencoded::parse(text).enumerate() {
+            if at >= MAX_PARAMETERS {
+                return Err(Refusal::invalid_request("there are too many parameters"));
+            }
+            let values = parameters.entry(name.to_string()).or_default();
+            if !values.is_empty() && !repeatable.contains(&&*name) {
+                return Err(Refusal::invalid_request(format!(
+                    "the parameter '{name}' is repeated"
+                )));
+            }
+            values.push(Secret::new(value.into_owned()));
+        }
+        // RFC 6749 section 3.2: without a value, it counts as left out.
+        for values in parameters.values_mut() {
+            values.retain(|value| !value.expose().is_empty());
+        }
+        Ok(Self(parameters))
+    }
+
+    /// All values of a parameter.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.get(name).into_iter().flatten().map(|value| value.expose().as_str())
+    }
+
+    /// A parameter that may be left out.
+    pub fn optional(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// A parameter that may not.
+    pub fn required(&self, name: &str) -> Result<&str, Refusal> {
+        self.optional(name).ok_or_else(|| missing(name))
+    }
+
+    /// A parameter that is a secret.
+    pub fn secret(&self, name: &str) -> Result<&Secret<String>, Refusal> {
+        self.0.get(name).and_then(|values| values.first()).ok_or_else(|| missing(name))
+    }
+}
+
+fn missing(name: &str) -> Refusal {
+    Refusal::invalid_request(format!("the parameter '{name}' is missing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_parameter_is_there_once_and_with_a_value() {
+        let form = Form::parse(b"a=1&b=&c=x+y%2Bz&%64=%C3%A9", &[]).unwrap();
+        assert_eq!(form.optional("a"), Some("1"));
+        assert_eq!(form.optional("b"), None);
+        assert_eq!(form.optional("c"), Some("x y+z"));
+        assert_eq!(form.optional("d"), Some("\u{e9}"));
+        assert!(form.required("b").is_err());
+        for repeated in ["a=1&a=2", "a=1&a=1", "a=&a=1", "a=1&%61=1"] {
+            assert!(Form::parse(repeated.as_bytes(), &["b"]).is_err(), "{repeated}");
+        }
+        let form = Form::parse(b"r=1&r=2&r=", &["r"]).unwrap();
+        assert_eq!(form.all("r").collect::<Vec<_>>(), ["1", "2"]);
+        let many: String = (0..=MAX_PARAMETERS).map(|n| format!("p{n}=1&")).collect();
+        assert!(Form::parse(many.as_bytes(), &[]).is_err());
+    }
+
+    #[test]
+    fn values_show_nowhere() {
+        let form = Form::parse(b"subject_token=hunter2", &[]).unwrap();
+        assert!(!format!("{form:?}").contains("hunter2"));
+    }
+}

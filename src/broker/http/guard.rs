@@ -1,0 +1,279 @@
+//! What surrounds every endpoint: an id for each request, limits, and an answer
+//! even where a handler fails.
+
+use std::any::Any;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::header::{HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::request::Parts;
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::{Router, middleware};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::refusal::Refusal;
+use crate::wire;
+
+/// How large a request may be, in bytes.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// How long a request may take, its body included.
+const MAX_TIME: Duration = Duration::from_secs(30);
+
+/// How many requests are worked on at once. More are turned away at once, so that
+/// those that are accepted are answered in time.
+const MAX_AT_ONCE: usize = 512;
+
+/// The header with the id of a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of a request: in its answer, in the log and in the audit log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(
+    /// The id.
+    pub Uuid,
+);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(*parts.extensions.get_or_insert_with(|| Self(Uuid::new_v4())))
+    }
+}
+
+/// Which `Host` a request may name.
+#[derive(Clone, Debug)]
+pub enum Hosts {
+    /// Any: certificates tell the names apart.
+    Any,
+    /// Loopback, and these names: a web page elsewhere may point a name of its own
+    /// at this machine (DNS rebinding).
+    Loopback(Vec<String>),
+}
+
+impl Hosts {
+    fn allow(&self, headers: &HeaderMap, authority: Option<&Authority>) -> bool {
+        let Self::Loopback(names) = self else { return true };
+        let mut given = headers.get_all(HOST).iter();
+        let header = match (given.next(), given.next()) {
+            (Some(one), None) => one.to_str().ok().and_then(|text| text.parse().ok()),
+            (None, _) => None,
+            // Two of them: whoever forwarded the request may have read the other one.
+            (Some(_), Some(_)) => return false,
+        };
+        let Some(authority) = header.as_ref().or(authority) else { return false };
+        if authority.as_str().contains('@') {
+            return false;
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        loopback
+            || host.eq_ignore_ascii_case("localhost")
+            || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+}
+
+/// The limits.
+#[derive(Clone)]
+pub struct Guard {
+    hosts: Hosts,
+    at_once: Arc<Semaphore>,
+}
+
+impl Guard {
+    /// Limits on size, time, hosts and requests at once.
+    pub fn new(hosts: Hosts) -> Self {
+        Self { hosts, at_once: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
+    }
+
+    /// Puts the limits around endpoints.
+    pub fn around(self, routes: Router) -> Router {
+        routes
+            .layer(RequestBodyLimitLayer::new(MAX_BODY))
+            .layer(CatchPanicLayer::custom(panicked))
+            .layer(middleware::from_fn_with_state(self, accompany))
+    }
+}
+
+/// Turns requests away while too many are worked on.
+pub async fn shed_load(
+    State(guard): State<Guard>,
+    id: RequestId,
+    request: Request,
+    next: Next,
+) -> Response {
+    match guard.at_once.try_acquire() {
+        Ok(_permit) => next.run(request).await,
+        Err(_) => Refusal::unavailable("the broker is busy", Duration::from_secs(1)).at(id),
+    }
+}
+
+/// Goes with a request from its arrival to its answer.
+async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let id = RequestId(Uuid::new_v4());
+    request.extensions_mut().insert(id);
+    let method = request.method().clone();
+    // The address as the caller wrote it may hold anything, so the log has the route.
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
+    let route = route.unwrap_or_else(|| "unknown".into());
+    let span = tracing::info_span!("request", %id, %method, route);
+    let started = Instant::now();
+    let mut response = async {
+        match guard.admit(&request) {
+            Ok(()) => {
+                tokio::time::timeout(MAX_TIME, next.run(request)).await.unwrap_or_else(|_| {
+                    Refusal::unavailable("it took too long", Duration::from_secs(5)).at(id)
+                })
+            }
+            Err(refusal) => refusal.at(id),
+        }
+    }
+    .instrument(span.clone())
+    .await;
+    // A handler that panicked did not know the id.
+    if response.extensions().get::<Panicked>().is_some() {
+        response = Refusal::internal().at(id);
+    }
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(wire::VERSION_HEADER, HeaderValue::from(wire::VERSION));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let status = response.status().as_u16();
+    let elapsed = started.elapsed();
+    span.in_scope(|| tracing::info!(status, ?elapsed, "answered"));
+    response
+}
+
+impl Guard {
+    fn admit(&self, request: &Request) -> Result<(), Refusal> {
+        if !self.hosts.allow(request.headers(), request.uri().authority()) {
+            return Err(Refusal::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "misdirected_request",
+                "the host of this request is not served here",
+            ));
+        }
+        match request.headers().get(wire::VERSION_HEADER) {
+            Some(version) if version.as_bytes() != wire::VERSION.to_string().as_bytes() => {
+                Err(Refusal::invalid_request(format!(
+                    "this broker speaks version {} of the protocol; update the older of the two",
+                    wire::VERSION
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Marks the answer that stands for a handler that panicked.
+#[derive(Clone, Copy)]
+struct Panicked;
+
+fn panicked(_: Box<dyn Any + Send>) -> Response {
+    // What it said may hold what it worked on.
+    tracing::error!("a request handler panicked");
+    let mut response = Response::new(axum::body::Body::empty());
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.extensions_mut().insert(Panicked);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::testbed::{Served, json_of};
+
+    fn allowed(hosts: &Hosts, given: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for host in given {
+            headers.append(HOST, HeaderValue::from_str(host).unwrap());
+        }
+        hosts.allow(&headers, None)
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_an_answer_with_an_id() {
+        let panics = || async {
+            if true {
+                panic!("hunter2");
+            }
+        };
+        let app = Router::new().route("/", axum::routing::get(panics));
+        let guard = Guard::new(Hosts::Any);
+        let served = Served::start(|_| guard.around(app), None);
+        for _ in 0..2 {
+            let response = served.get("/").await;
+            let body = json_of(&response);
+            assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(body["error"], "server_error");
+            assert_eq!(body["request_id"], response.headers[REQUEST_ID].to_str().unwrap());
+            assert!(!body.to_string().contains("hunter2"));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_at_once_is_turned_away() {
+        let guard = Guard::new(Hosts::Any);
+        let app = Router::new()
+            .route("/", axum::routing::get(|| async { "{}" }))
+            .layer(middleware::from_fn_with_state(guard.clone(), shed_load));
+        let held = guard.at_once.clone().try_acquire_many_owned(MAX_AT_ONCE as u32).unwrap();
+        let served = Served::start(|_| guard.around(app), None);
+        let response = served.get("/").await;
+        assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(json_of(&response)["error"], "temporarily_unavailable");
+        assert!(response.headers.contains_key("retry-after"));
+        drop(held);
+        assert_eq!(served.get("/").await.status, StatusCode::OK);
+    }
+
+    #[test]
+    fn only_loopback_and_the_own_name_may_be_named() {
+        let hosts = Hosts::Loopback(vec!["broker.example".into()]);
+        for good in [
+            "127.0.0.1:80",
+            "127.0.0.1",
+            "localhost:9",
+            "LOCALHOST",
+            "[::1]:8443",
+            "broker.example",
+            "Broker.Example:443",
+        ] {
+            assert!(allowed(&hosts, &[good]), "{good}");
+        }
+        for bad in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "0.0.0.0",
+            "a@b@127.0.0.1",
+            "",
+        ] {
+            assert!(!allowed(&hosts, &[bad]), "{bad}");
+        }
+        assert!(!allowed(&hosts, &[]));
+        assert!(!allowed(&hosts, &["127.0.0.1", "evil.example"]));
+        assert!(allowed(&Hosts::Any, &["evil.example"]));
+    }
+}

@@ -1,0 +1,33 @@
+//! `/healthz`: the process lives. `/readyz`: it can issue.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::broker::Broker;
+
+/// Answers as long as the process does.
+pub(super) async fn healthz() -> Response {
+    answer(StatusCode::OK, json!({"status": "ok"}))
+}
+
+/// Answers with 200 while the store can be written; otherwise with 503.
+pub(super) async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
+    match broker.readiness.check(broker.store.as_ref()).await {
+        Ok(()) => answer(StatusCode::OK, json!({"status": "ready"})),
+        Err(error) => {
+            tracing::error!(%error, "not ready");
+            let body = json!({"status": "not ready", "why": "the store cannot be written"});
+            answer(StatusCode::SERVICE_UNAVAILABLE, body)
+        }
+    }
+}
+
+fn answer(status: StatusCode, body: serde_json::Value) -> Response {
+    (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+}

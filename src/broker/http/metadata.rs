@@ -1,0 +1,75 @@
+//! What the broker says of itself (RFC 8414, OpenID Connect Discovery 1.0).
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use url::Url;
+
+use super::JWKS_PATH;
+use crate::broker::Broker;
+use crate::broker::keys::JWKS_MAX_AGE;
+use crate::wire;
+
+#[derive(Serialize)]
+struct Metadata {
+    issuer: String,
+    token_endpoint: Url,
+    jwks_uri: Url,
+    grant_types_supported: [&'static str; 1],
+    token_endpoint_auth_methods_supported: [&'static str; 1],
+    /// Required by both documents. There is no authorization endpoint to use it at.
+    response_types_supported: [&'static str; 1],
+    #[serde(flatten)]
+    openid: Option<OpenId>,
+}
+
+/// What resource owners that federate by OpenID Connect look for besides.
+#[derive(Serialize)]
+struct OpenId {
+    subject_types_supported: [&'static str; 1],
+    id_token_signing_alg_values_supported: [&'static str; 1],
+    claims_supported: [&'static str; 10],
+}
+
+pub(super) async fn authorization_server(State(broker): State<Arc<Broker>>) -> Response {
+    broker.metadata(None)
+}
+
+pub(super) async fn openid_configuration(State(broker): State<Arc<Broker>>) -> Response {
+    broker.metadata(Some(OpenId {
+        subject_types_supported: ["public"],
+        id_token_signing_alg_values_supported: ["ES256"],
+        claims_supported: [
+            "iss",
+            "sub",
+            "sub_id",
+            "aud",
+            "iat",
+            "exp",
+            "jti",
+            "client_id",
+            "role",
+            "scope",
+        ],
+    }))
+}
+
+impl Broker {
+    fn metadata(&self, openid: Option<OpenId>) -> Response {
+        let metadata = Metadata {
+            issuer: self.issuer.as_str().to_string(),
+            token_endpoint: self.issuer.join(wire::TOKEN_PATH),
+            jwks_uri: self.issuer.join(JWKS_PATH),
+            grant_types_supported: [wire::GRANT_TYPE],
+            token_endpoint_auth_methods_supported: ["none"],
+            response_types_supported: ["id_token"],
+            openid,
+        };
+        let age = format!("public, max-age={}", JWKS_MAX_AGE.as_secs());
+        ([(CACHE_CONTROL, age)], Json(metadata)).into_response()
+    }
+}

@@ -1,0 +1,57 @@
+//! The broker over HTTP: one file per endpoint, and the limits around them.
+
+pub mod form;
+pub mod guard;
+mod health;
+mod jwks;
+mod metadata;
+pub mod refusal;
+mod token;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+
+use super::Broker;
+use crate::oidc::discovery::WELL_KNOWN;
+use crate::wire;
+use guard::{Guard, RequestId};
+use refusal::Refusal;
+
+/// Where a broker's metadata is (RFC 8414 section 3), before the path of its issuer.
+const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
+
+/// Where its public keys are, below its issuer.
+pub(super) const JWKS_PATH: &str = "jwks.json";
+
+/// The endpoints of a broker, below the path of its issuer; health is at the root.
+pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Router {
+    let base = broker.issuer.url().path().trim_end_matches('/').to_string();
+    let issuing = Router::new()
+        .route(&format!("{base}/{}", wire::TOKEN_PATH), post(token::token))
+        .layer(axum::middleware::from_fn_with_state(guard.clone(), guard::shed_load));
+    let documents = Router::new()
+        .route(&format!("{base}/{WELL_KNOWN}"), get(metadata::openid_configuration))
+        .route(&format!("{AUTHORIZATION_SERVER}{base}"), get(metadata::authorization_server))
+        .route(&format!("{base}/{JWKS_PATH}"), get(jwks::jwks))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz));
+    issuing.merge(documents).with_state(broker)
+}
+
+/// Puts the limits around endpoints, and an answer where there is none.
+pub fn guarded(routes: Router, guard: Guard) -> Router {
+    let not_found = async |id: RequestId| {
+        Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address").at(id)
+    };
+    let not_allowed = async |id: RequestId| {
+        let why = "this address is for another method";
+        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", why).at(id)
+    };
+    guard.around(routes.fallback(not_found).method_not_allowed_fallback(not_allowed))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

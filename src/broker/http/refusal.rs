@@ -1,0 +1,98 @@
+//! What is answered instead of what was asked for (RFC 6749 section 5.2).
+
+use std::time::Duration;
+
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::guard::RequestId;
+use crate::wire::{TokenRefusal, refusal};
+
+/// The longest description that is sent.
+const MAX_DESCRIPTION: usize = 1000;
+
+/// A refusal, still without the id of its request.
+#[derive(Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    description: String,
+    retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// A refusal with this status, this code and what the caller should know.
+    pub fn new(status: StatusCode, code: &'static str, description: impl Into<String>) -> Self {
+        Self { status, code, description: description.into(), retry_after: None }
+    }
+
+    /// The request cannot be understood, or has what may not be.
+    pub fn invalid_request(description: impl Into<String>) -> Self {
+        Self::bad(refusal::INVALID_REQUEST, description)
+    }
+
+    /// A refusal with status 400, as RFC 6749 has it.
+    pub fn bad(code: &'static str, description: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, description)
+    }
+
+    /// Not now; perhaps after `retry_after`.
+    pub fn unavailable(description: impl Into<String>, retry_after: Duration) -> Self {
+        let code = refusal::TEMPORARILY_UNAVAILABLE;
+        let refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, description);
+        Self { retry_after: Some(retry_after), ..refusal }
+    }
+
+    /// Something of the broker's own failed; the log says what.
+    pub fn internal() -> Self {
+        let why = "the broker failed; its log says why, under the id of this request";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, refusal::SERVER_ERROR, why)
+    }
+
+    /// The code.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The answer to this request.
+    pub fn at(self, request: RequestId) -> Response {
+        let body = TokenRefusal {
+            error: self.code.to_string(),
+            error_description: printable(&self.description),
+            request_id: Some(request.to_string()),
+        };
+        // Three texts always have a JSON form.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        let mut response =
+            (self.status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body)
+                .into_response();
+        if let Some(after) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+/// Text as RFC 6749 section 5.2 allows it: printable ASCII without `"` and `\`.
+fn printable(text: &str) -> String {
+    let allowed = |c: char| match c {
+        '"' => '\'',
+        '\\' => '/',
+        ' '..='~' => c,
+        _ => '?',
+    };
+    text.chars().map(allowed).take(MAX_DESCRIPTION).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_have_only_what_the_rfc_allows() {
+        let got = printable("a \"b\" \\ \u{e9}\r\nX: y\0");
+        assert_eq!(got, "a 'b' / ???X: y?");
+        assert_eq!(printable(&"x".repeat(5000)).len(), MAX_DESCRIPTION);
+    }
+}

@@ -1,0 +1,218 @@
+//! What is asked for, and what is granted.
+
+use super::header_of;
+use crate::broker::audit::Decision;
+use crate::broker::store::{Store, sqlite};
+use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of, now};
+use crate::oidc::{Expectations, Keys, jwt};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+#[tokio::test]
+async fn a_token_is_issued_and_says_what_was_granted() {
+    let bed = Bed::new().await;
+    let response = bed.exchange(&bed.key.token(json!({})), &[("requested_ttl", "600")]).await;
+    assert_eq!(response.status, StatusCode::OK, "{}", json_of(&response));
+    assert_eq!(header_of(&response, "cache-control"), "no-store");
+    assert_eq!(header_of(&response, "tmpcred-protocol"), "1");
+    let grant = json_of(&response);
+    assert_eq!(grant["token_type"], "Bearer");
+    assert_eq!(grant["issued_token_type"], "urn:ietf:params:oauth:token-type:access_token");
+    assert_eq!(grant["expires_in"], 600);
+    assert_eq!(grant["scope"], "deploy:read deploy:write");
+    assert_eq!(grant["role"], "deploy");
+    assert_eq!(grant["subject"], format!("{CORP}#alice"));
+
+    // A resource owner verifies it by the published keys.
+    let keys = Keys::parse(bed.get("/jwks.json").await.body.expose()).unwrap();
+    let token = grant["access_token"].as_str().unwrap();
+    let expected = Expectations {
+        issuer: bed.issuer.as_str(),
+        audiences: &[API.to_string()],
+        algorithms: &[jwt::Algorithm::ES256],
+        nonce: None,
+        now: now(),
+        leeway: time::Duration::ZERO,
+    };
+    let claims = jwt::verify(token, &keys, &expected).unwrap();
+    assert_eq!(claims.principal.subject, format!("{CORP}#alice"));
+    let all = Value::Object(claims.all);
+    assert_eq!(all["aud"], API, "a string, not a list");
+    assert_eq!(all["exp"].as_i64().unwrap() - all["iat"].as_i64().unwrap(), 600);
+    assert_eq!(all["sub_id"], json!({"format": "iss_sub", "iss": CORP, "sub": "alice"}));
+    assert_eq!((&all["role"], &all["client_id"]), (&json!("deploy"), &json!("cli")));
+    let header = jwt::decode_unverified(token).unwrap().header;
+    assert_eq!(header["typ"], "at+jwt");
+    assert!(header["kid"].is_string());
+
+    let (_, record) = bed.store.records(0, 9).await.unwrap().pop().unwrap();
+    assert_eq!(record.decision, Decision::Issued);
+    assert_eq!(record.request_id.to_string(), header_of(&response, "x-request-id"));
+    assert_eq!(record.jti.unwrap().to_string(), all["jti"]);
+    assert_eq!(record.policy_id.as_deref(), Some("deployers"));
+    assert_eq!((record.ttl, record.scope.as_str()), (600, "deploy:read deploy:write"));
+    assert_eq!((record.source.as_str(), record.client.as_str()), ("127.0.0.1", "cli"));
+    assert!(!format!("{record:?}").contains(token));
+}
+
+#[tokio::test]
+async fn scope_is_narrowed_and_never_widened() {
+    let bed = Bed::new().await;
+    let token = bed.key.token(json!({"scope": "deploy:admin"}));
+    let response = bed.exchange(&token, &[("scope", "deploy:read")]).await;
+    let grant = json_of(&response);
+    assert_eq!(grant["scope"], "deploy:read");
+    assert_eq!(claims_of(grant["access_token"].as_str().unwrap())["scope"], "deploy:read");
+    for wider in ["deploy:admin", "deploy:read deploy:admin", "deploy:*", "Deploy:read", "a\"b"] {
+        let refusal = bed.refused(&token, &[("scope", wider)]).await;
+        assert_eq!(refusal["error"], "invalid_scope", "{wider}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn the_audience_is_exact() {
+    let bed = Bed::new().await;
+    let token = bed.key.token(json!({}));
+    for other in
+        ["https://api.example.com/", "https://API.example.com", "https://evil.example", "*"]
+    {
+        let refusal = bed.refused(&token, &[("audience", other)]).await;
+        assert_eq!(refusal["error"], "invalid_target", "{refusal}");
+        let description = refusal["error_description"].as_str().unwrap();
+        assert!(description.contains(API) && description.contains(other), "{description}");
+    }
+    let response = bed.exchange(&token, &[("audience", ""), ("resource", API)]).await;
+    assert_eq!(response.status, StatusCode::OK);
+    let both = bed.refused(&token, &[("resource", "https://other.example")]).await;
+    assert_eq!(both["error"], "invalid_target");
+}
+
+#[tokio::test]
+async fn what_policy_does_not_permit_is_denied_and_recorded() {
+    let bed = Bed::new().await;
+    let cases = [
+        (json!({"groups": ["others"]}), "deploy", "no policy permits"),
+        (json!({"groups": null}), "deploy", "no policy permits"),
+        (json!({"sub": "mallory"}), "deploy", "a policy forbids"),
+        (json!({}), "admin", "there is no role 'admin'"),
+    ];
+    for (claims, role, says) in &cases {
+        let refusal = bed.refused(&bed.key.token(claims.clone()), &[("role", role)]).await;
+        assert_eq!(refusal["error"], "access_denied", "{refusal}");
+        assert!(refusal["error_description"].as_str().unwrap().contains(says), "{refusal}");
+    }
+    let records = bed.store.records(0, 9).await.unwrap();
+    assert_eq!(records.len(), cases.len());
+    for ((_, record), (_, role, says)) in records.iter().zip(&cases) {
+        assert_eq!(record.decision, Decision::Denied);
+        assert!(record.reason.contains(says) && record.jti.is_none());
+        assert_eq!(record.role, *role);
+    }
+    assert_eq!(records[2].1.policy_id.as_deref(), Some("not-mallory"));
+}
+
+#[tokio::test]
+async fn malformed_requests_are_refused_as_the_rfc_says() {
+    let bed = Bed::new().await;
+    let token = bed.key.token(json!({}));
+    for (changes, code, says) in [
+        (&[("grant_type", "")][..], "invalid_request", "'grant_type' is missing"),
+        (&[("grant_type", "authorization_code")], "unsupported_grant_type", "token-exchange"),
+        (&[("subject_token", "")], "invalid_request", "'subject_token' is missing"),
+        (&[("subject_token_type", "")], "invalid_request", "'subject_token_type' is missing"),
+        (&[("subject_token_type", "jwt")], "invalid_request", "'subject_token_type' must be"),
+        (&[("audience", "")], "invalid_request", "'audience' is missing"),
+        (&[("audience", "a\nb")], "invalid_target", "not text"),
+        (&[("role", "")], "invalid_request", "'role' is missing"),
+        (&[("role", "a b")], "invalid_request", "not the name of a role"),
+        (&[("role", "../x")], "invalid_request", "not the name of a role"),
+        (&[("requested_ttl", "0")], "invalid_request", "'requested_ttl'"),
+        (&[("requested_ttl", "-1")], "invalid_request", "'requested_ttl'"),
+        (&[("requested_ttl", "+9")], "invalid_request", "'requested_ttl'"),
+        (&[("requested_ttl", "1h")], "invalid_request", "'requested_ttl'"),
+        (&[("requested_ttl", "99999999999999999999")], "invalid_request", "'requested_ttl'"),
+        (&[("requested_token_type", "x")], "invalid_request", "'requested_token_type'"),
+        (&[("actor_token", "x")], "invalid_request", "actor_token is not supported"),
+    ] {
+        let response = bed.exchange(&token, changes).await;
+        assert_eq!(response.status, StatusCode::BAD_REQUEST, "{changes:?}");
+        assert_eq!(header_of(&response, "cache-control"), "no-store");
+        assert_eq!(header_of(&response, "content-type"), "application/json");
+        let refusal = json_of(&response);
+        assert_eq!(refusal["error"], code, "{changes:?}: {refusal}");
+        assert!(refusal["error_description"].as_str().unwrap().contains(says), "{refusal}");
+        assert_eq!(refusal["request_id"], header_of(&response, "x-request-id"));
+    }
+    for name in ["grant_type", "subject_token", "audience", "role", "unheard_of"] {
+        let mut form = bed.form(&token, &[("unheard_of", "1")]);
+        let again = form.iter().find(|(n, _)| n == name).unwrap().clone();
+        form.push(again);
+        let refusal = json_of(&bed.post("/token", &form).await);
+        assert_eq!(refusal["error"], "invalid_request", "{name}");
+        assert!(refusal["error_description"].as_str().unwrap().contains("repeated"), "{refusal}");
+    }
+    let form = bed.form(&token, &[]);
+    let query = bed.post("/token?role=deploy", &form).await;
+    assert_eq!(query.status, StatusCode::BAD_REQUEST);
+    let body = json!({"grant_type": "x"}).to_string();
+    let response = bed.post_raw("/token", "application/json", body.as_bytes()).await;
+    assert!(json_of(&response)["error_description"].as_str().unwrap().contains("x-www-form"));
+    let unknown = bed.exchange(&token, &[("unheard_of", "1")]).await;
+    assert_eq!(unknown.status, StatusCode::OK, "RFC 6749 section 3.2: ignored");
+}
+
+#[tokio::test]
+async fn a_lifetime_longer_than_allowed_is_shortened() {
+    let bed = Bed::new().await;
+    let token = bed.key.token(json!({}));
+    for (asked, got) in [("1", 1), ("900", 900), ("901", 900), ("18446744073709551615", 900)] {
+        let grant = json_of(&bed.exchange(&token, &[("requested_ttl", asked)]).await);
+        assert_eq!(grant["expires_in"], got, "{grant}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_issued_when_it_cannot_be_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(sqlite::tests::small(&dir.path().join("b.db"), 30).await);
+    let bed = Bed::with(|options| options.store = store).await;
+    let token = bed.key.token(json!({"sub": "x".repeat(3000)}));
+    let mut issued = 0;
+    let refused = loop {
+        let response = bed.exchange(&token, &[]).await;
+        if !response.status.is_success() {
+            break response;
+        }
+        issued += 1;
+        assert!(issued < 500, "it never fills");
+    };
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(json_of(&refused)["error"], "temporarily_unavailable");
+    assert!(!header_of(&refused, "retry-after").is_empty());
+    assert!(!String::from_utf8_lossy(refused.body.expose()).contains("full"), "no internals");
+    // A denial that cannot be recorded is not told as one.
+    let denied = bed.key.token(json!({"sub": "y".repeat(3000), "groups": []}));
+    assert_eq!(bed.refused(&denied, &[]).await["error"], "temporarily_unavailable");
+    assert_eq!(bed.store.records(0, 1000).await.unwrap().len(), issued);
+}
+
+#[tokio::test]
+async fn many_at_once_are_all_recorded_before_they_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Store> = Arc::new(sqlite::open(&dir.path().join("b.db")).await.unwrap());
+    let bed = Arc::new(Bed::with(|options| options.store = store).await);
+    let token = bed.key.token(json!({}));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let (bed, token) = (bed.clone(), token.clone());
+        tasks.spawn(async move {
+            let grant = json_of(&bed.exchange(&token, &[]).await);
+            let jti = claims_of(grant["access_token"].as_str().unwrap())["jti"].clone();
+            let kept = bed.store.records(0, 1000).await.unwrap();
+            assert!(kept.iter().any(|(_, r)| json!(r.jti.unwrap().to_string()) == jti));
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(bed.store.records(0, 1000).await.unwrap().len(), 100);
+}

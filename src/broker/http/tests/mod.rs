@@ -1,0 +1,9 @@
+//! The broker as its callers see it: over real sockets.
+
+mod assertion;
+mod exchange;
+mod transport;
+
+fn header_of(response: &crate::host::http::Response, name: &str) -> String {
+    response.headers.get(name).map(|v| v.to_str().unwrap().to_string()).unwrap_or_default()
+}

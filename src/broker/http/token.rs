@@ -1,0 +1,236 @@
+//! The token endpoint: RFC 8693 token exchange.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::form::Form;
+use super::guard::RequestId;
+use super::refusal::Refusal;
+use crate::broker::authenticate::Rejection;
+use crate::broker::issue::{self, Ask, Issued};
+use crate::broker::{Broker, config};
+use crate::credential::TokenType;
+use crate::error::Error;
+use crate::wire::{GRANT_TYPE, TokenGrant, refusal};
+
+/// How many scopes may be asked for.
+const MAX_SCOPES: usize = 100;
+
+/// When to ask again where the broker cannot decide.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+pub(super) async fn token(
+    State(broker): State<Arc<Broker>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    id: RequestId,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let outcome = match Form::read(&uri, &headers, body) {
+        Ok(form) => exchange(&broker, &form, peer, id).await,
+        Err(refusal) => Err(refusal),
+    };
+    match outcome {
+        Ok(response) => response,
+        Err(refusal) => {
+            tracing::info!(code = refusal.code(), ?refusal, "refused");
+            refusal.at(id)
+        }
+    }
+}
+
+async fn exchange(
+    broker: &Broker,
+    form: &Form,
+    peer: SocketAddr,
+    id: RequestId,
+) -> Result<Response, Refusal> {
+    let requested = Requested::read(form)?;
+    let token_type = subject_token_type(form)?;
+    let caller = broker
+        .authenticator
+        .authenticate(form.secret("subject_token")?, token_type)
+        .await
+        .map_err(rejected)?;
+    let ask = Ask {
+        role: requested.role,
+        audience: requested.audience,
+        scope: requested.scope,
+        ttl: requested.ttl,
+        source: peer.ip(),
+        request_id: id.0,
+    };
+    let issued = broker.issue(&caller, &ask).await.map_err(not_issued)?;
+    tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
+    Ok(answer(&issued, requested.token_type))
+}
+
+/// What a request asks for, once it is well-formed.
+struct Requested {
+    role: String,
+    audience: String,
+    scope: Option<BTreeSet<String>>,
+    ttl: Option<Duration>,
+    token_type: TokenType,
+}
+
+impl Requested {
+    fn read(form: &Form) -> Result<Self, Refusal> {
+        if form.required("grant_type")? != GRANT_TYPE {
+            return Err(Refusal::bad(
+                refusal::UNSUPPORTED_GRANT_TYPE,
+                format!("the grant type must be {GRANT_TYPE}"),
+            ));
+        }
+        if form.optional("actor_token").is_some() || form.optional("actor_token_type").is_some() {
+            return Err(Refusal::invalid_request("an actor_token is not supported"));
+        }
+        Ok(Self {
+            role: role(form)?,
+            audience: audience(form)?,
+            scope: scope(form)?,
+            ttl: ttl(form)?,
+            token_type: requested_token_type(form)?,
+        })
+    }
+}
+
+fn role(form: &Form) -> Result<String, Refusal> {
+    let role = form.required("role")?;
+    if config::is_name(role) {
+        Ok(role.to_string())
+    } else {
+        Err(Refusal::invalid_request("the parameter 'role' is not the name of a role"))
+    }
+}
+
+/// RFC 8693 section 2.1 knows two parameters for it; a token is for just one audience.
+fn audience(form: &Form) -> Result<String, Refusal> {
+    let (audience, resource) = (form.optional("audience"), form.optional("resource"));
+    let chosen = match (audience, resource) {
+        (Some(audience), Some(resource)) if audience != resource => {
+            return Err(Refusal::bad(
+                refusal::INVALID_TARGET,
+                "a token is for one audience: 'audience' and 'resource' differ",
+            ));
+        }
+        (Some(one), _) | (None, Some(one)) => one,
+        (None, None) => form.required("audience")?,
+    };
+    if config::is_audience(chosen) {
+        Ok(chosen.to_string())
+    } else {
+        Err(Refusal::bad(refusal::INVALID_TARGET, "the audience is too long, or not text"))
+    }
+}
+
+fn scope(form: &Form) -> Result<Option<BTreeSet<String>>, Refusal> {
+    let Some(text) = form.optional("scope") else { return Ok(None) };
+    let scope: BTreeSet<String> =
+        text.split(' ').filter(|s| !s.is_empty()).map(String::from).collect();
+    if scope.len() > MAX_SCOPES || !scope.iter().all(|s| config::is_scope_token(s)) {
+        return Err(Refusal::bad(refusal::INVALID_SCOPE, "the scope is malformed, or too long"));
+    }
+    Ok((!scope.is_empty()).then_some(scope))
+}
+
+fn ttl(form: &Form) -> Result<Option<Duration>, Refusal> {
+    let Some(text) = form.optional("requested_ttl") else { return Ok(None) };
+    match text.parse::<u64>() {
+        Ok(seconds) if seconds > 0 && text.bytes().all(|b| b.is_ascii_digit()) => {
+            Ok(Some(Duration::from_secs(seconds)))
+        }
+        _ => Err(Refusal::invalid_request(
+            "the parameter 'requested_ttl' is not a number of seconds above zero",
+        )),
+    }
+}
+
+fn requested_token_type(form: &Form) -> Result<TokenType, Refusal> {
+    let Some(urn) = form.optional("requested_token_type") else {
+        return Ok(TokenType::AccessToken);
+    };
+    match TokenType::from_urn(urn) {
+        Some(possible @ (TokenType::AccessToken | TokenType::Jwt)) => Ok(possible),
+        _ => Err(Refusal::invalid_request(format!(
+            "the parameter 'requested_token_type' must be {} or {}",
+            TokenType::AccessToken.urn(),
+            TokenType::Jwt.urn()
+        ))),
+    }
+}
+
+fn subject_token_type(form: &Form) -> Result<TokenType, Refusal> {
+    TokenType::from_urn(form.required("subject_token_type")?).ok_or_else(|| {
+        Refusal::invalid_request(format!(
+            "the parameter 'subject_token_type' must be {}, {} or {}",
+            TokenType::AccessToken.urn(),
+            TokenType::IdToken.urn(),
+            TokenType::Jwt.urn()
+        ))
+    })
+}
+
+/// RFC 8693 section 2.2.2: an assertion that is not acceptable is an
+/// `invalid_request`. What is wrong with it is the caller's own business.
+fn rejected(rejection: Rejection) -> Refusal {
+    let text = |error: Error| {
+        let hints = error.hints().iter().map(|hint| format!("; {hint}")).collect::<String>();
+        format!("{error}{hints}")
+    };
+    match rejection {
+        Rejection::Token(error) => Refusal::invalid_request(text(error)),
+        Rejection::Unavailable(error) => Refusal::unavailable(text(error), RETRY_AFTER),
+    }
+}
+
+fn not_issued(why: issue::Refusal) -> Refusal {
+    let description = why.to_string();
+    match why {
+        issue::Refusal::Denied(_) => Refusal::bad(refusal::ACCESS_DENIED, description),
+        issue::Refusal::Scope(_) => Refusal::bad(refusal::INVALID_SCOPE, description),
+        issue::Refusal::Audience(_) => Refusal::bad(refusal::INVALID_TARGET, description),
+        issue::Refusal::Unrecorded(error) => {
+            tracing::error!(%error, "nothing is issued, because it cannot be recorded");
+            Refusal::unavailable("the decision cannot be recorded at present", RETRY_AFTER)
+        }
+        issue::Refusal::Failed(error) => {
+            tracing::error!(%error, "a token could not be made");
+            Refusal::internal()
+        }
+    }
+}
+
+fn answer(issued: &Issued, token_type: TokenType) -> Response {
+    #[derive(Serialize)]
+    struct Answer<'a> {
+        access_token: &'a str,
+        #[serde(flatten)]
+        grant: TokenGrant,
+    }
+    let grant = TokenGrant {
+        issued_token_type: token_type.urn().to_string(),
+        token_type: "Bearer".to_string(),
+        expires_in: issued.ttl.as_secs(),
+        scope: issue::joined(&issued.scope),
+        role: issued.role.clone(),
+        subject: issued.subject.clone(),
+    };
+    let answer = Answer { access_token: issued.token.expose(), grant };
+    // Texts and a number always have a JSON form.
+    let body = Zeroizing::new(serde_json::to_vec(&answer).unwrap_or_default());
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    (headers, body.to_vec()).into_response()
+}

@@ -1,0 +1,149 @@
+//! The key-encryption key, and how it seals signing keys.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use zeroize::Zeroizing;
+
+use super::{Purpose, StoredKey, no_randomness};
+use crate::broker::config::{KEK_VARIABLE, Keys as KeysConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::Env;
+use crate::host::files::{self, Owner, Readers};
+use crate::secret::Secret;
+
+/// The length of a key-encryption key in bytes.
+pub const KEK_LEN: usize = 32;
+
+/// The key that seals the signing keys. It is kept apart from the store.
+#[derive(Debug)]
+pub struct Kek {
+    bytes: Secret<[u8; KEK_LEN]>,
+    id: String,
+}
+
+impl Kek {
+    /// A key-encryption key of these bytes.
+    pub fn new(bytes: Secret<[u8; KEK_LEN]>) -> Self {
+        // A keyed hash of a constant names the key and tells nothing of it.
+        let key = hmac::Key::new(hmac::HMAC_SHA256, bytes.expose());
+        let tag = hmac::sign(&key, b"tmpcred broker: the name of this key-encryption key");
+        let id = URL_SAFE_NO_PAD.encode(tag.as_ref().get(..9).unwrap_or_default());
+        Self { bytes, id }
+    }
+
+    /// A fresh one, for a broker that forgets everything when it ends.
+    pub fn random() -> Result<Self> {
+        let mut bytes = Zeroizing::new([0; KEK_LEN]);
+        aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| no_randomness())?;
+        Ok(Self::new(Secret::new(*bytes)))
+    }
+
+    /// Reads the key-encryption key from where the configuration says.
+    pub fn load(config: &KeysConfig, env: &Env) -> Result<Self> {
+        let refused = |message: String| {
+            Error::new(ErrorKind::Config, message).hint(
+                "make one with `openssl rand -base64 32`; keep it apart from the database, and keep a copy",
+            )
+        };
+        let text = match (&config.kek_file, &config.kek_env) {
+            (Some(path), _) => {
+                let name = format!("the key-encryption key file {}", path.display());
+                let text = files::read_text(path, 1024)?
+                    .ok_or_else(|| refused(format!("{name} does not exist")))?;
+                let text = Zeroizing::new(text);
+                if files::owner(path)? != Owner::Trusted || files::readers(path)? != Readers::Owner
+                {
+                    return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
+                        .because_of("others on this machine can read or write it")
+                        .hint(format!("chmod 600 {}", path.display())));
+                }
+                return Self::parse(&text)
+                    .ok_or_else(|| refused(format!("{name} does not hold 32 bytes in base64")));
+            }
+            (None, variable) => {
+                let variable = variable.as_deref().unwrap_or(KEK_VARIABLE);
+                let text = env.get(variable).ok_or_else(|| {
+                    refused("there is no key-encryption key to seal the signing keys with".into())
+                        .because_of(format!(
+                            "[keys] names no kek_file, and the variable {variable} is not set"
+                        ))
+                })?;
+                (variable, text)
+            }
+        };
+        let (variable, text) = text;
+        Self::parse(text).ok_or_else(|| {
+            refused(format!("the variable {variable} does not hold 32 bytes in base64"))
+        })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let bytes = Zeroizing::new(
+            STANDARD
+                .decode(text)
+                .or_else(|_| URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')))
+                .ok()?,
+        );
+        let bytes: [u8; KEK_LEN] = bytes.as_slice().try_into().ok()?;
+        Some(Self::new(Secret::new(bytes)))
+    }
+
+    /// The name by which the store tells which key-encryption key it needs.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What a sealed key is bound to besides the KEK, so that it cannot be passed
+    /// off as another one.
+    fn associated_data(kid: &str, purpose: Purpose) -> Aad<Vec<u8>> {
+        Aad::from(format!("tmpcred broker key v1\0{}\0{kid}", purpose.as_str()).into_bytes())
+    }
+
+    fn cipher(&self) -> Result<RandomizedNonceKey> {
+        RandomizedNonceKey::new(&AES_256_GCM, self.bytes.expose())
+            .map_err(|_| Error::new(ErrorKind::Other, "the key-encryption key cannot be used"))
+    }
+
+    pub(super) fn seal(
+        &self,
+        kid: &str,
+        purpose: Purpose,
+        plain: &Secret<Vec<u8>>,
+    ) -> Result<Vec<u8>> {
+        let mut sealed = plain.expose().clone();
+        let nonce = self
+            .cipher()?
+            .seal_in_place_append_tag(Self::associated_data(kid, purpose), &mut sealed)
+            .map_err(|_| Error::new(ErrorKind::Other, "a signing key cannot be sealed"))?;
+        Ok([nonce.as_ref().as_slice(), &sealed].concat())
+    }
+
+    pub(super) fn unseal(&self, key: &StoredKey) -> Result<Secret<Vec<u8>>> {
+        if key.kek_id != self.id {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "the key-encryption key is not the one that the signing keys are sealed with",
+            )
+            .because_of(format!("it is {}; {} is needed", self.id, key.kek_id))
+            .hint(
+                "start the broker with the key-encryption key that this database was made with",
+            ));
+        }
+        let tampered = || {
+            Error::new(ErrorKind::Config, format!("the signing key {} cannot be unsealed", key.kid))
+                .because_of("what the database holds was changed")
+                .hint("restore a backup of the database")
+        };
+        let (nonce, sealed) = key.sealed.split_at_checked(NONCE_LEN).ok_or_else(tampered)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| tampered())?;
+        let mut bytes = Zeroizing::new(sealed.to_vec());
+        let plain = self
+            .cipher()?
+            .open_in_place(nonce, Self::associated_data(&key.kid, key.purpose), &mut bytes)
+            .map_err(|_| tampered())?;
+        Ok(Secret::new(plain.to_vec()))
+    }
+}

@@ -1,0 +1,147 @@
+//! The broker: it decides who may have which role, for how long, and issues
+//! short-lived tokens for it.
+//!
+//! A request goes through these rooms, and ends at the first that refuses:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`http`] | takes the request (RFC 8693), within limits |
+//! | [`authenticate`] | verifies who is calling, by a token of a trusted issuer |
+//! | [`policy`] | decides, by Cedar policies |
+//! | [`audit`] | records the decision, durably, and gives a receipt for it |
+//! | [`issue`] | signs the token, in exchange for the receipt |
+//!
+//! [`keys`] holds what signs, [`store`] what must outlive the process, [`config`]
+//! what `broker.toml` says, and [`dev`] a broker and a small OpenID provider for
+//! a machine that has neither.
+//!
+//! There are no globals: two brokers fit in one process.
+
+pub mod audit;
+pub mod authenticate;
+pub mod config;
+pub mod dev;
+pub mod http;
+pub mod issue;
+pub mod keys;
+pub mod policy;
+mod readiness;
+mod serve;
+pub mod store;
+#[cfg(test)]
+mod testbed;
+mod trusted_file;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub use config::Config;
+pub use policy::schema as policy_schema;
+pub use serve::serve;
+
+use audit::Audit;
+use authenticate::Authenticator;
+use config::Role;
+use keys::{Kek, KeyRing};
+use policy::{Policy, Source, World};
+use readiness::Readiness;
+use store::{Store, sqlite};
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::host::clock::Clock;
+use crate::oidc::Issuer;
+
+/// A broker, ready to answer.
+pub struct Broker {
+    issuer: Issuer,
+    roles: BTreeMap<String, Role>,
+    authenticator: Authenticator,
+    policy: Policy,
+    keys: KeyRing,
+    audit: Audit,
+    store: Arc<dyn Store>,
+    readiness: Readiness,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a broker is made of besides its configuration.
+pub struct Parts {
+    /// Where keys and audit log are kept.
+    pub store: Arc<dyn Store>,
+    /// What seals the keys.
+    pub kek: Kek,
+    /// The policies.
+    pub policies: Vec<Source>,
+}
+
+impl Broker {
+    /// Makes a broker from what `broker.toml` says. Needs a runtime.
+    ///
+    /// # Errors
+    /// Whatever keeps it from working: it does not start half.
+    pub async fn open(config: &Config, host: &Host) -> Result<Self> {
+        // The key comes first: without one, no database is made.
+        let kek = Kek::load(&config.keys, &host.env)?;
+        let policies: Vec<Source> =
+            config.policy.files.iter().map(|path| Source::read(path)).collect::<Result<_>>()?;
+        // What needs no store is checked before one is made.
+        let prepared = Prepared::new(config, &policies, host)?;
+        let store: Arc<dyn Store> = Arc::new(sqlite::open(&config.store.path).await?);
+        prepared.assemble(config, store, &kek, host).await
+    }
+
+    /// Makes a broker from these parts. Needs a runtime.
+    pub async fn assemble(config: &Config, parts: Parts, host: &Host) -> Result<Self> {
+        let prepared = Prepared::new(config, &parts.policies, host)?;
+        prepared.assemble(config, parts.store, &parts.kek, host).await
+    }
+
+    /// The broker's issuer identifier.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// Writes what is queued and closes the store.
+    pub async fn close(self) {
+        self.audit.close().await;
+        self.store.close().await;
+    }
+}
+
+/// What can be made, and found wrong, without a store.
+struct Prepared {
+    authenticator: Authenticator,
+    policy: Policy,
+}
+
+impl Prepared {
+    fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
+        let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
+        let world = World { roles: &config.role, issuers: &authenticator.issuers() };
+        Ok(Self { policy: Policy::load(policies, world)?, authenticator })
+    }
+
+    async fn assemble(
+        self,
+        config: &Config,
+        store: Arc<dyn Store>,
+        kek: &Kek,
+        host: &Host,
+    ) -> Result<Broker> {
+        let keys = KeyRing::open(store.as_ref(), kek, host.clock.as_ref())
+            .await
+            .map_err(|error: Error| error.context("the broker's signing keys cannot be used"))?;
+        Ok(Broker {
+            issuer: config.issuer.clone(),
+            roles: config.role.clone(),
+            authenticator: self.authenticator,
+            policy: self.policy,
+            keys,
+            audit: Audit::start(store.clone()),
+            store,
+            readiness: Readiness::default(),
+            clock: host.clock.clone(),
+        })
+    }
+}

@@ -1,0 +1,235 @@
+//! Policies from files. A broken one is refused as a whole, with its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context as Hasher, SHA256};
+use cedar_policy::{
+    Effect, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode, Validator,
+};
+use miette::Diagnostic;
+
+use super::place::{at, describe};
+use super::{Limits, Policy, schema};
+use crate::broker::config::{self, Role};
+use crate::broker::trusted_file;
+use crate::error::{Error, ErrorKind, Result};
+
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// What may stand before a policy.
+const ANNOTATIONS: [&str; 4] = ["id", "ttl", "scope", "description"];
+
+/// The text of a policy file, and what to call it in errors.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+}
+
+impl Source {
+    /// Reads a policy file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = String::from_utf8(trusted_file::read(path, MAX_FILE)?).map_err(|cause| {
+            Error::new(ErrorKind::Config, format!("{} is not a text file", path.display()))
+                .because(cause.utf8_error())
+        })?;
+        Ok(Self { path: path.to_path_buf(), text })
+    }
+}
+
+/// What policies can refer to: the roles that exist, and the issuers from which
+/// callers and groups can be.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// The roles.
+    pub roles: &'a BTreeMap<String, Role>,
+    /// The trusted issuers.
+    pub issuers: &'a BTreeSet<String>,
+}
+
+fn broken(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, "the policies cannot be used").because_of(why)
+}
+
+impl Policy {
+    /// Reads policies and checks them against the schema, the roles and the
+    /// trusted issuers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`], with all that is wrong, each with file and line
+    /// where Cedar can tell.
+    pub fn load(sources: &[Source], world: World<'_>) -> Result<Self> {
+        let (schema, _) = Schema::from_cedarschema_str(schema()).map_err(|cause| {
+            Error::new(ErrorKind::Other, "the policy schema is broken").because(cause)
+        })?;
+        let mut loader =
+            Loader { world, all: PolicySet::new(), limits: BTreeMap::new(), wrong: Vec::new() };
+        for source in sources {
+            loader.add(source);
+        }
+        if loader.wrong.is_empty() {
+            loader.validate(&schema, sources);
+        }
+        if !loader.wrong.is_empty() {
+            let error = Error::new(ErrorKind::Config, "the policies cannot be used");
+            return Err(loader.wrong.into_iter().fold(error, Error::because_of));
+        }
+        if loader.limits.is_empty() {
+            return Err(broken("there is no permit: everything would be denied"));
+        }
+        let hash = hash(sources, world.roles)?;
+        Ok(Self { schema, policies: loader.all, limits: loader.limits, hash })
+    }
+}
+
+struct Loader<'a> {
+    world: World<'a>,
+    all: PolicySet,
+    limits: BTreeMap<String, Limits>,
+    wrong: Vec<String>,
+}
+
+impl Loader<'_> {
+    fn add(&mut self, source: &Source) {
+        let parsed = match PolicySet::from_str(&source.text) {
+            Ok(parsed) => parsed,
+            Err(errors) => {
+                self.wrong
+                    .extend(errors.iter().map(|error| describe(error, &source.path, &source.text)));
+                return;
+            }
+        };
+        if parsed.num_of_templates() > 0 {
+            self.wrong.push(format!("{}: templates are not supported", source.path.display()));
+        }
+        for policy in parsed.policies() {
+            if let Err(why) = self.add_policy(policy) {
+                let offset = offset_of(policy, &source.text);
+                self.wrong.push(at(&source.path, &source.text, offset, &why));
+            }
+        }
+    }
+
+    fn add_policy(&mut self, policy: &CedarPolicy) -> Result<(), String> {
+        let id = policy.annotation("id").filter(|id| !id.is_empty()).ok_or_else(|| {
+            "a policy has no @id, by which audit records would name it".to_string()
+        })?;
+        if let Some((name, _)) = policy.annotations().find(|(name, _)| !ANNOTATIONS.contains(name))
+        {
+            return Err(format!(
+                "the policy '{id}' has the unknown annotation @{name}; known are @{}",
+                ANNOTATIONS.join(", @")
+            ));
+        }
+        self.check_references(id, policy)?;
+        match policy.effect() {
+            Effect::Permit => {
+                let limits = self.limits_of(id, policy)?;
+                self.limits.insert(id.to_string(), limits);
+            }
+            Effect::Forbid => {
+                if let Some(name) = ["ttl", "scope"].iter().find(|n| policy.annotation(n).is_some())
+                {
+                    return Err(format!("the policy '{id}' forbids, so it cannot have @{name}"));
+                }
+            }
+        }
+        self.all
+            .add(policy.new_id(PolicyId::new(id)))
+            .map_err(|_| format!("there is another policy with the id '{id}'"))
+    }
+
+    fn limits_of(&self, id: &str, permit: &CedarPolicy) -> Result<Limits, String> {
+        let ttl = permit
+            .annotation("ttl")
+            .ok_or_else(|| format!("the permit '{id}' has no @ttl, such as @ttl(\"15m\")"))?;
+        let ttl = config::parse_duration(ttl).map_err(|why| format!("the permit '{id}': {why}"))?;
+        if ttl.is_zero() || ttl > config::MAX_TTL {
+            return Err(format!(
+                "the permit '{id}' has a @ttl of {}; it must be more than nothing and at most {}",
+                humantime::format_duration(ttl),
+                humantime::format_duration(config::MAX_TTL)
+            ));
+        }
+        let scope: BTreeSet<String> = permit
+            .annotation("scope")
+            .unwrap_or_default()
+            .split_ascii_whitespace()
+            .map(String::from)
+            .collect();
+        let known = |scope: &&String| self.world.roles.values().any(|r| r.scopes.contains(*scope));
+        if let Some(unknown) = scope.iter().find(|scope| !known(scope)) {
+            return Err(format!("the permit '{id}' has the scope '{unknown}', which no role has"));
+        }
+        Ok(Limits { ttl: Duration::from_secs(ttl.as_secs()), scope })
+    }
+
+    /// Refuses a policy that speaks of what cannot exist: a rule that can never
+    /// match is a mistake, and one that forbids a dangerous one.
+    fn check_references(&self, id: &str, policy: &CedarPolicy) -> Result<(), String> {
+        for literal in policy.entity_literals() {
+            let name = literal.id().unescaped();
+            match literal.type_name().to_string().as_str() {
+                "Role" if !self.world.roles.contains_key(name) => {
+                    return Err(format!(
+                        "the policy '{id}' speaks of Role::\"{name}\", which is not configured"
+                    ));
+                }
+                kind @ ("User" | "Group") => {
+                    let issuer = name.split_once('#').map(|(issuer, _)| issuer);
+                    if !issuer.is_some_and(|issuer| self.world.issuers.contains(issuer)) {
+                        return Err(format!(
+                            "the policy '{id}' speaks of {kind}::\"{name}\", which does not begin with a trusted issuer and '#'"
+                        ));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn validate(&mut self, schema: &Schema, sources: &[Source]) {
+        let result = Validator::new(schema.clone()).validate(&self.all, ValidationMode::Strict);
+        // A warning, such as a policy that is never true, is a mistake as well.
+        let errors = result.validation_errors().map(|e| (e.policy_id(), e as &dyn Diagnostic));
+        let warnings = result.validation_warnings().map(|w| (w.policy_id(), w as &dyn Diagnostic));
+        for (id, diagnostic) in errors.chain(warnings) {
+            let id: &str = id.as_ref();
+            self.wrong.push(match sources.iter().find(|source| has_id(source, id)) {
+                Some(source) => describe(diagnostic, &source.path, &source.text),
+                None => diagnostic.to_string(),
+            });
+        }
+    }
+}
+
+fn has_id(source: &Source, id: &str) -> bool {
+    PolicySet::from_str(&source.text)
+        .is_ok_and(|set| set.policies().any(|policy| policy.annotation("id") == Some(id)))
+}
+
+/// Where a policy begins, as far as its id tells; the beginning of the file otherwise.
+fn offset_of(policy: &CedarPolicy, text: &str) -> usize {
+    policy.annotation("id").and_then(|id| text.find(&format!("\"{id}\""))).unwrap_or(0)
+}
+
+/// Hashes policies and roles: together they decide.
+fn hash(sources: &[Source], roles: &BTreeMap<String, Role>) -> Result<String> {
+    let roles = serde_json::to_vec(roles).map_err(|cause| {
+        Error::new(ErrorKind::Other, "the roles cannot be written").because(cause)
+    })?;
+    let mut hasher = Hasher::new(&SHA256);
+    for part in
+        [schema().as_bytes(), &roles].into_iter().chain(sources.iter().map(|s| s.text.as_bytes()))
+    {
+        hasher.update(&(part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    Ok(hasher.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+}

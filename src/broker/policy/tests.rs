@@ -1,0 +1,334 @@
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::broker::authenticate::caller_tests::caller;
+use crate::broker::config::Role;
+use crate::error::Result as LoadResult;
+
+const ISSUER: &str = "https://login.example.com";
+
+fn set(text: &str) -> BTreeSet<String> {
+    text.split_ascii_whitespace().map(String::from).collect()
+}
+
+fn role(scopes: &str, ttl: u64) -> Role {
+    Role {
+        audiences: set("https://api.example.com"),
+        scopes: set(scopes),
+        max_ttl: Duration::from_secs(ttl),
+    }
+}
+
+fn load(text: &str) -> LoadResult<Policy> {
+    load_files(&[("policy.cedar", text)])
+}
+
+fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
+    let roles = BTreeMap::from([
+        ("deploy".to_string(), role("read write admin", 3600)),
+        ("reader".to_string(), role("", 3600)),
+    ]);
+    let sources: Vec<_> = files
+        .iter()
+        .map(|(path, text)| Source { path: PathBuf::from(path), text: text.to_string() })
+        .collect();
+    Policy::load(&sources, World { roles: &roles, issuers: &set(ISSUER) })
+}
+
+fn refused(text: &str) -> String {
+    load(text).unwrap_err().to_string()
+}
+
+/// A permit for the role `deploy`.
+fn permit(id: &str, annotations: &str, condition: &str) -> String {
+    format!(
+        "@id(\"{id}\")\n{annotations}\npermit (principal, action == Action::\"issue\", resource == Role::\"deploy\")\nwhen {{ {condition} }};\n"
+    )
+}
+
+struct Asked<'a> {
+    scope: Option<&'a str>,
+    ttl: Option<u64>,
+    claims: serde_json::Value,
+}
+
+const NOTHING: Asked<'static> = Asked { scope: None, ttl: None, claims: serde_json::Value::Null };
+
+fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
+    let claims = if asked.claims.is_null() { json!({}) } else { asked.claims };
+    let caller = caller(ISSUER, "alice", claims).unwrap();
+    let scope = asked.scope.map(set);
+    policy.decide(
+        &caller,
+        &Question {
+            role: "deploy",
+            role_scopes: &set("read write admin"),
+            role_ttl: Duration::from_secs(3600),
+            audience: "https://api.example.com",
+            scope: scope.as_ref(),
+            ttl: asked.ttl.map(Duration::from_secs),
+        },
+    )
+}
+
+fn granted(id: &str, ttl: u64, scope: &str) -> Verdict {
+    Verdict::Granted(Granted {
+        policy_id: id.into(),
+        ttl: Duration::from_secs(ttl),
+        scope: set(scope),
+    })
+}
+
+#[test]
+fn what_nothing_permits_is_denied() {
+    let policy =
+        load(&permit("p", "@ttl(\"15m\")", "false || principal.subject == \"bob\"")).unwrap();
+    assert_eq!(decide(&policy, NOTHING), Verdict::Denied { forbidden_by: None });
+}
+
+#[test]
+fn a_forbid_wins_and_is_named() {
+    let text = format!(
+        "{}@id(\"no-alice\")\nforbid (principal == User::\"{ISSUER}#alice\", action, resource);",
+        permit("p", "@ttl(\"15m\")", "true")
+    );
+    let policy = load(&text).unwrap();
+    let denied = Verdict::Denied { forbidden_by: Some("no-alice".into()) };
+    assert_eq!(decide(&policy, NOTHING), denied);
+}
+
+#[test]
+fn the_least_ttl_counts() {
+    let at = |permit_ttl: &str, asked| {
+        let policy = load(&permit("p", &format!("@ttl(\"{permit_ttl}\")"), "true")).unwrap();
+        match decide(&policy, Asked { ttl: asked, ..NOTHING }) {
+            Verdict::Granted(granted) => granted.ttl.as_secs(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(at("15m", None), 900);
+    assert_eq!(at("15m", Some(60)), 60);
+    assert_eq!(at("15m", Some(7200)), 900);
+    assert_eq!(at("15m", Some(u64::MAX)), 900);
+    assert_eq!(at("2h", None), 3600, "the role's own limit");
+    assert_eq!(at("2h", Some(5400)), 3600);
+}
+
+#[test]
+fn limits_of_several_permits_are_never_mixed() {
+    let text = [
+        permit("long-and-narrow", "@ttl(\"1h\") @scope(\"read\")", "true"),
+        permit("short-and-wide", "@ttl(\"5m\") @scope(\"read write\")", "true"),
+    ]
+    .concat();
+    let policy = load(&text).unwrap();
+    let ask = |scope| decide(&policy, Asked { scope, ..NOTHING });
+    assert_eq!(ask(Some("read")), granted("long-and-narrow", 3600, "read"));
+    assert_eq!(ask(Some("write")), granted("short-and-wide", 300, "write"));
+    assert_eq!(ask(Some("read write")), granted("short-and-wide", 300, "read write"));
+    assert_eq!(ask(None), granted("long-and-narrow", 3600, "read"));
+    // Together they would have all of it; alone none of them has.
+    let text = [
+        permit("a", "@ttl(\"1h\") @scope(\"read\")", "true"),
+        permit("b", "@ttl(\"1h\") @scope(\"write\")", "true"),
+    ]
+    .concat();
+    let policy = load(&text).unwrap();
+    let both = Asked { scope: Some("read write"), ..NOTHING };
+    assert_eq!(decide(&policy, both), Verdict::ScopeDenied);
+}
+
+#[test]
+fn among_equals_the_first_by_id_is_taken() {
+    let text =
+        ["c", "a", "b"].map(|id| permit(id, "@ttl(\"1h\") @scope(\"read\")", "true")).concat();
+    assert_eq!(decide(&load(&text).unwrap(), NOTHING), granted("a", 3600, "read"));
+}
+
+#[test]
+fn a_permit_that_does_not_apply_lends_nothing() {
+    let text = [
+        permit("mine", "@ttl(\"5m\") @scope(\"read\")", "true"),
+        permit("others", "@ttl(\"1h\") @scope(\"read write\")", "principal.subject == \"bob\""),
+    ]
+    .concat();
+    let policy = load(&text).unwrap();
+    assert_eq!(decide(&policy, NOTHING), granted("mine", 300, "read"));
+    let write = Asked { scope: Some("write"), ..NOTHING };
+    assert_eq!(decide(&policy, write), Verdict::ScopeDenied);
+}
+
+#[test]
+fn a_permit_without_scope_grants_none() {
+    let policy = load(&permit("p", "@ttl(\"5m\")", "true")).unwrap();
+    assert_eq!(decide(&policy, NOTHING), granted("p", 300, ""));
+    let read = Asked { scope: Some("read"), ..NOTHING };
+    assert_eq!(decide(&policy, read), Verdict::ScopeDenied);
+}
+
+#[test]
+fn scopes_are_compared_whole() {
+    let policy = load(&permit("p", "@ttl(\"5m\") @scope(\"read\")", "true")).unwrap();
+    for other in ["Read", "rea", "read*", "*", "read,write"] {
+        let asked = Asked { scope: Some(other), ..NOTHING };
+        assert_eq!(decide(&policy, asked), Verdict::ScopeDenied, "{other}");
+    }
+}
+
+#[test]
+fn groups_and_claims_decide() {
+    let condition = format!(
+        "principal in Group::\"{ISSUER}#platform\" && principal.hasTag(\"amr\") && principal.getTag(\"amr\").contains(\"mfa\")"
+    );
+    let policy = load(&permit("p", "@ttl(\"5m\")", &condition)).unwrap();
+    let ask = |claims| decide(&policy, Asked { claims, ..NOTHING });
+    let denied = Verdict::Denied { forbidden_by: None };
+    assert_eq!(ask(json!({"groups": ["platform"], "amr": ["pwd", "mfa"]})), granted("p", 300, ""));
+    assert_eq!(ask(json!({"groups": ["Platform"], "amr": ["mfa"]})), denied);
+    assert_eq!(ask(json!({"groups": ["platform"], "amr": ["pwd"]})), denied);
+    assert_eq!(ask(json!({"groups": ["platform"]})), denied);
+    assert_eq!(ask(json!({"amr": ["mfa"]})), denied);
+}
+
+#[test]
+fn the_context_has_what_is_asked_for_or_all_that_could_be_had() {
+    let condition = "context.audience == \"https://api.example.com\" && context.ttl <= 600 && [\"read\"].containsAll(context.scope)";
+    let policy = load(&permit("p", "@ttl(\"1h\") @scope(\"read\")", condition)).unwrap();
+    let ask = |scope, ttl| decide(&policy, Asked { scope, ttl, ..NOTHING });
+    let denied = Verdict::Denied { forbidden_by: None };
+    assert_eq!(ask(Some("read"), Some(600)), granted("p", 600, "read"));
+    assert_eq!(ask(Some("read"), Some(601)), denied);
+    assert_eq!(ask(Some("read"), None), denied, "an hour could be had");
+    assert_eq!(ask(None, Some(600)), denied, "more scope could be had");
+}
+
+#[test]
+fn a_policy_that_fails_denies() {
+    // Overflow is what the validator cannot rule out.
+    let text = [
+        permit("p", "@ttl(\"5m\")", "true"),
+        "@id(\"f\") forbid (principal, action, resource) when { context.ttl * 9223372036854775807 > 5 };".into(),
+    ]
+    .concat();
+    let policy = load(&text).unwrap();
+    assert!(matches!(decide(&policy, NOTHING), Verdict::Failed { .. }));
+}
+
+#[test]
+fn broken_policies_are_refused_with_their_place() {
+    let p = |annotations: &str, condition: &str| permit("p", annotations, condition);
+    for (text, says) in [
+        ("permit (principal, action, resource)".to_string(), "policy.cedar:1:37"),
+        (format!("{}\npermit (principal, action", p("@ttl(\"5m\")", "true")), "policy.cedar:6:26"),
+        (p("@ttl(\"5m\")", "principal.email == \"a\""), "policy.cedar:4:8"),
+        (p("@ttl(\"5m\")", "principal.email == \"a\""), "email"),
+        (p("@ttl(\"5m\")", "context.ttl == \"a\""), "policy.cedar:4:"),
+        (p("@ttl(\"5m\")", "principal.getTag(\"hd\").contains(\"x\")"), "tag"),
+        (p("@ttl(\"5m\")", "principal in Grupe::\"x\""), "Grupe"),
+        (p("@ttl(\"5m\")", "resource == principal"), "policy is impossible"),
+        (p("", "true"), "policy.cedar:1:5: the permit 'p' has no @ttl"),
+        (p("@ttl(\"soon\")", "true"), "'soon' is not a duration"),
+        (p("@ttl(\"0s\")", "true"), "@ttl of 0s"),
+        (p("@ttl(\"25h\")", "true"), "@ttl of 1day 1h"),
+        (p("@ttl(\"5m\") @scopes(\"read\")", "true"), "unknown annotation @scopes"),
+        (p("@ttl(\"5m\") @scope(\"raed\")", "true"), "'raed', which no role has"),
+        (p("@ttl(\"5m\")", "true").replace("@id(\"p\")", ""), "has no @id"),
+        (p("@ttl(\"5m\")", "true").repeat(2), "another policy with the id 'p'"),
+        (p("@ttl(\"5m\")", "true").replace("deploy", "depoly"), "Role::\"depoly\", which is not"),
+        (p("@ttl(\"5m\")", "principal == User::\"alice\""), "does not begin with a trusted issuer"),
+        (
+            p("@ttl(\"5m\")", "principal in Group::\"https://other.example#g\""),
+            "does not begin with a trusted issuer",
+        ),
+        (p("@ttl(\"5m\")", "true").replace("\"issue\"", "\"isue\""), "isue"),
+        (
+            "@id(\"f\") @ttl(\"5m\") forbid (principal, action, resource);".into(),
+            "cannot have @ttl",
+        ),
+        ("@id(\"f\") forbid (principal, action, resource);".into(), "there is no permit"),
+        (String::new(), "there is no permit"),
+        ("@id(\"t\") permit (principal == ?principal, action, resource);".into(), "templates"),
+        ("\u{0}\u{1f512}".into(), "policy.cedar:1:1"),
+    ] {
+        let error = refused(&text);
+        assert!(error.contains(says), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn every_mistake_is_named_with_its_own_file() {
+    let good = permit("good", "@ttl(\"5m\")", "true");
+    let bad = permit("bad", "@ttl(\"5m\")", "principal.nope == 1");
+    let worse = permit("worse", "@ttl(\"5m\")", "context.nope == 1");
+    let error = load_files(&[("a.cedar", &good), ("b.cedar", &bad), ("c.cedar", &worse)]);
+    let causes = error.unwrap_err().causes().join("\n");
+    assert!(causes.contains("b.cedar:4:") && causes.contains("c.cedar:4:"), "{causes}");
+    assert!(!causes.contains("a.cedar"), "{causes}");
+}
+
+#[test]
+fn a_source_that_is_no_text_or_not_there_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p.cedar");
+    assert!(Source::read(&path).unwrap_err().to_string().contains("no such file"));
+    crate::host::files::write_private(&path, &[0xff, 0xfe]).unwrap();
+    assert!(Source::read(&path).unwrap_err().to_string().contains("not a text file"));
+}
+
+#[test]
+fn the_hash_tells_versions_apart() {
+    let (a, b) = (permit("p", "@ttl(\"5m\")", "true"), permit("p", "@ttl(\"6m\")", "true"));
+    assert_eq!(load(&a).unwrap().hash(), load(&a).unwrap().hash());
+    assert_ne!(load(&a).unwrap().hash(), load(&b).unwrap().hash());
+    assert_eq!(load(&a).unwrap().hash().len(), 64);
+}
+
+fn limits() -> impl Strategy<Value = (u64, BTreeSet<String>)> {
+    let scope = prop::sample::subsequence(vec!["read", "write", "admin", "other"], 0..=4);
+    (1_u64..5, scope)
+        .prop_map(|(ttl, scope)| (ttl, scope.iter().map(ToString::to_string).collect()))
+}
+
+proptest! {
+    /// Whatever permits apply, what is granted is within a single one of them, and
+    /// no other one that covers it lives longer.
+    #[test]
+    fn every_grant_is_within_one_permit(
+        permits in prop::collection::vec(limits(), 0..6),
+        wanted in prop::option::of(prop::sample::subsequence(vec!["read", "write", "admin", "other"], 1..=4)),
+        ttl in prop::option::of(1_u64..6),
+        role_ttl in 1_u64..6,
+    ) {
+        let permits: Vec<(String, Limits)> = permits
+            .into_iter()
+            .enumerate()
+            .map(|(n, (ttl, scope))| (format!("p{n}"), Limits { ttl: Duration::from_secs(ttl), scope }))
+            .collect();
+        let wanted: Option<BTreeSet<String>> = wanted.map(|w| w.iter().map(ToString::to_string).collect());
+        let role_scopes = set("read write admin");
+        let question = Question {
+            role: "r",
+            role_scopes: &role_scopes,
+            role_ttl: Duration::from_secs(role_ttl),
+            audience: "a",
+            scope: wanted.as_ref(),
+            ttl: ttl.map(Duration::from_secs),
+        };
+        let got = weigh(permits.iter().map(|(id, l)| (id.as_str(), l)), &question);
+        let covering = |l: &Limits| wanted.as_ref().is_none_or(|w| w.is_subset(&l.scope) && w.is_subset(&role_scopes));
+        match got {
+            None => prop_assert!(!permits.iter().any(|(_, l)| covering(l))),
+            Some(granted) => {
+                let (_, by) = permits.iter().find(|(id, _)| *id == granted.policy_id).unwrap();
+                prop_assert!(granted.ttl <= by.ttl && granted.ttl <= question.role_ttl);
+                prop_assert!(question.ttl.is_none_or(|ttl| granted.ttl <= ttl));
+                prop_assert!(granted.scope.is_subset(&by.scope) && granted.scope.is_subset(&role_scopes));
+                prop_assert!(wanted.as_ref().is_none_or(|w| *w == granted.scope));
+                prop_assert!(permits.iter().all(|(_, l)| !covering(l) || l.ttl <= by.ttl));
+            }
+        }
+    }
+}

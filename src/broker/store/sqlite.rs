@@ -1,0 +1,262 @@
+//! SQLite: the settings that make it durable, and files that nobody else can read.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use sqlx::any::AnyPoolOptions;
+use sqlx::{Connection, Executor};
+
+use super::sql::{SqlStore, fault};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::files::{self, Owner, Readers};
+
+/// How many connections one process opens. One writes, the others read.
+const CONNECTIONS: u32 = 4;
+
+/// How long a connection of the pool is waited for.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What every connection is told first. A full sync makes a commit durable, not
+/// only consistent.
+const SETTINGS: &str = "
+    pragma busy_timeout = 5000;
+    pragma journal_mode = wal;
+    pragma synchronous = full;
+    pragma foreign_keys = on;
+    pragma trusted_schema = off;
+    pragma cell_size_check = on;
+";
+
+/// Stands between `/` and `?` of a database URL.
+const PATH: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'\\')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}');
+
+/// Opens the database in this file, and makes it where there is none.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where others can read the file, where it is no database,
+/// or a database of something else, of a newer version, or damaged.
+pub async fn open(path: &Path) -> Result<SqlStore> {
+    open_with(path, None).await
+}
+
+/// As [`open`]; the database cannot grow beyond `max_pages`.
+async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
+    let failed = |error: Error| {
+        error.context(format!("the broker's database {} cannot be used", path.display()))
+    };
+    // A bare file name has no directory to speak of.
+    let path = &std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    make_private(path).map_err(failed)?;
+    let url = format!("sqlite://{}?mode=rw", encoded(path).map_err(failed)?);
+    let identity = files::identity(path);
+    let settings = match max_pages {
+        None => SETTINGS.to_string(),
+        Some(pages) => format!("{SETTINGS} pragma max_page_count = {pages};"),
+    };
+    let pool = pool(&url, settings, CONNECTIONS).await.map_err(failed)?;
+    let store = SqlStore::new(pool).guarded_by(path.to_path_buf(), identity);
+    store.migrate().await.map_err(failed)?;
+    Ok(store)
+}
+
+/// A database in memory, gone when it is closed.
+pub async fn in_memory() -> Result<SqlStore> {
+    // Each connection would have a database of its own, so there is just one.
+    let store = SqlStore::new(pool("sqlite::memory:", SETTINGS.to_string(), 1).await?);
+    store.migrate().await?;
+    Ok(store)
+}
+
+async fn pool(url: &str, settings: String, connections: u32) -> Result<sqlx::AnyPool> {
+    sqlx::any::install_default_drivers();
+    let unusable = |cause| fault("it cannot be opened", cause);
+    // The pool would try again and again, and then only say that it took too long.
+    let mut first = sqlx::AnyConnection::connect(url).await.map_err(unusable)?;
+    first.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(settings.clone()))).await.map_err(unusable)?;
+    first.close().await.map_err(unusable)?;
+    AnyPoolOptions::new()
+        .min_connections(1)
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A database in memory lives as long as its connection.
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .after_connect(move |connection, _| {
+            let settings = settings.clone();
+            Box::pin(async move {
+                connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(settings))).await?;
+                Ok(())
+            })
+        })
+        .connect(url)
+        .await
+        .map_err(unusable)
+}
+
+/// Makes the file with mode 0600 before SQLite does, which gives its `-wal` and
+/// `-shm` files the mode of the database.
+fn make_private(path: &Path) -> Result<()> {
+    if !files::exists(path) {
+        drop(files::open_lock(path)?);
+    }
+    if files::is_dir(path) {
+        return Err(Error::new(ErrorKind::Config, "it is a directory"));
+    }
+    if files::owner(path)? != Owner::Trusted {
+        return Err(Error::new(ErrorKind::Config, "it belongs to somebody else"));
+    }
+    if files::readers(path)? != Readers::Owner {
+        return Err(Error::new(ErrorKind::Config, "others can read or write it")
+            .hint(format!("chmod 600 {}", path.display())));
+    }
+    Ok(())
+}
+
+fn encoded(path: &Path) -> Result<String> {
+    let text = path
+        .to_str()
+        .ok_or_else(|| Error::new(ErrorKind::Config, "its path is not valid Unicode"))?;
+    Ok(utf8_percent_encode(text, PATH).to_string())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::Store;
+    use super::super::sql::tests::record;
+    use super::*;
+
+    /// A store that is full at `max_pages`.
+    pub(crate) async fn small(path: &Path, max_pages: u32) -> SqlStore {
+        open_with(path, Some(max_pages)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_new_database_and_its_log_are_private() {
+        let dir = tempfile::tempdir().unwrap();
+        // Characters that mean something in a URL.
+        let path = dir.path().join("a b#c?d%41.db");
+        let store = open(&path).await.unwrap();
+        store.append(&[record("one")]).await.unwrap();
+        let found = files::list(dir.path()).unwrap();
+        assert!(found.len() >= 2, "{found:?}");
+        for file in found {
+            assert!(file.to_str().unwrap().contains("a b#c?d%41.db"), "{file:?}");
+            assert_eq!(files::readers(&file).unwrap(), Readers::Owner, "{file:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let store = open(&path).await.unwrap();
+        assert_eq!(store.append(&[record("one"), record("two")]).await.unwrap(), 1);
+        store.close().await;
+        let store = open(&path).await.unwrap();
+        assert_eq!(store.append(&[record("three")]).await.unwrap(), 3);
+        let records = store.records(1, 10).await.unwrap();
+        assert_eq!(records, [(2, record("two")), (3, record("three"))]);
+        assert_eq!(store.records(0, 1).await.unwrap(), [(1, record("one"))]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_a_database_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let opened = async || open(&path).await.err().unwrap().to_string();
+        files::write_private(&path, &[7; 8192]).unwrap();
+        assert!(opened().await.contains("is not a database"), "{}", opened().await);
+        files::remove(&path).unwrap();
+        open(&path).await.unwrap().close().await;
+        let mut bad = files::read(&path, 1 << 20).unwrap().unwrap();
+        // Damaged from the second page on.
+        assert!(bad.len() > 8192);
+        bad[4096..].fill(0x5a);
+        files::write_private(&path, &bad).unwrap();
+        assert!(opened().await.contains("malformed"), "{}", opened().await);
+        assert!(open(dir.path()).await.err().unwrap().to_string().contains("is a directory"));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_database_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        open(&path).await.unwrap().close().await;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = open(&path).await.err().unwrap();
+        assert!(error.to_string().contains("others can read"), "{error}");
+        assert!(error.hints()[0].starts_with("chmod 600"));
+    }
+
+    #[tokio::test]
+    async fn a_database_of_another_program_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        drop(files::open_lock(&path).unwrap());
+        let url = format!("sqlite://{}?mode=rw", encoded(&path).unwrap());
+        let other =
+            pool(&url, "create table if not exists audit_head (x text)".into(), 1).await.unwrap();
+        other.close().await;
+        let error = open(&path).await.err().unwrap().to_string();
+        assert!(error.contains("already exists"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_fails_the_whole_batch_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = small(&dir.path().join("b.db"), 30).await;
+        let long = |n: usize| super::super::super::audit::Record {
+            reason: "x".repeat(2000),
+            ..record(&n.to_string())
+        };
+        let mut kept = 0;
+        let error = loop {
+            let batch: Vec<_> = (0..5).map(|n| long(kept + n)).collect();
+            match store.append(&batch).await {
+                Ok(first) => assert_eq!(first, kept as u64 + 1),
+                Err(error) => break error,
+            }
+            kept += 5;
+            assert!(kept < 1000, "it never fills");
+        };
+        assert!(error.to_string().contains("full"), "{error}");
+        assert!(kept > 0);
+        assert_eq!(store.records(0, 2000).await.unwrap().len(), kept);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_removed_database_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let store = open(&path).await.unwrap();
+        store.probe().await.unwrap();
+        files::remove(&path).unwrap();
+        for error in
+            [store.probe().await.unwrap_err(), store.append(&[record("lost")]).await.unwrap_err()]
+        {
+            assert!(error.to_string().contains("removed or replaced"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn databases_in_memory_are_apart() {
+        let (a, b) = (in_memory().await.unwrap(), in_memory().await.unwrap());
+        a.append(&[record("one")]).await.unwrap();
+        assert_eq!(b.records(0, 9).await.unwrap(), []);
+    }
+}

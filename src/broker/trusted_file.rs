@@ -1,0 +1,43 @@
+//! Files that decide whom the broker trusts and what it grants. Whoever can write
+//! them is the one who decides.
+
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::files::{self, Guard};
+
+/// Reads a file that only this user and the administrator can write.
+pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
+    let refused = |why: &str| {
+        Error::new(ErrorKind::Config, format!("{} cannot be used", path.display())).because_of(why)
+    };
+    let (bytes, guard) =
+        files::read_guarded(path, max)?.ok_or_else(|| refused("there is no such file"))?;
+    match guard {
+        Guard::Guarded => Ok(bytes),
+        Guard::OtherOwner => Err(refused("it belongs to somebody else, who could change it")),
+        Guard::OthersMayWrite => Err(refused("other users can write to it")
+            .hint(format!("look at what it says, then `chmod go-w {}`", path.display()))),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_others_can_write_decides_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.cedar");
+        let refused = || read(&path, 9).unwrap_err().to_string();
+        assert!(refused().contains("no such file"));
+        files::write_private(&path, b"x").unwrap();
+        let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+        mode(0o644).unwrap();
+        assert_eq!(read(&path, 9).unwrap(), b"x");
+        mode(0o646).unwrap();
+        assert!(refused().contains("other users can write"), "{}", refused());
+    }
+}

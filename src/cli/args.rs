@@ -1,0 +1,448 @@
+//! The command line as typed. This one definition drives the parser, `--help`,
+//! the man pages and the completions.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Style, Styles};
+use clap::builder::{BoolishValueParser, FalseyValueParser, PossibleValue, PossibleValuesParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::engine::ArgValueCandidates;
+
+use super::complete;
+use crate::deliver::env::Format;
+
+const HEADING: Style = AnsiColor::Green.on_default().bold();
+
+const STYLES: Styles = Styles::styled()
+    .header(HEADING)
+    .usage(HEADING)
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// What the program ends with: an interface that scripts rely on.
+pub(crate) const EXIT_CODES: &[(&str, &str)] = &[
+    ("0", "success"),
+    ("1", "a failure that no other code names"),
+    ("2", "the command line could not be understood"),
+    ("3", "the configuration is missing or broken"),
+    ("4", "login required, and this run may not ask"),
+    ("5", "denied by policy"),
+    ("6", "approval pending"),
+    ("7", "a server could not be reached"),
+    ("8", "the keyring is locked or does not answer"),
+    ("9", "a token or an answer did not pass verification"),
+];
+
+/// How `exec` differs.
+pub(crate) const EXEC_EXIT_CODES: &str = "\
+`exec` ends as its command does: with the command's own code, or of the same signal \
+(128 + n to a shell); with 125 where tmpcred itself failed, 126 where the command cannot \
+be run, and 127 where there is no such command.";
+
+/// The variables that are read.
+pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
+    ("TMPCRED_PROFILE", "the profile, where none is named"),
+    ("TMPCRED_CONFIG", "the file to read as your configuration"),
+    ("TMPCRED_CACHE_STORE", "where secrets rest, as `cache.store` in the configuration"),
+    ("TMPCRED_NO_INPUT", "as --no-input; CI=true has the same effect"),
+    ("TMPCRED_NO_BROWSER", "as --no-browser"),
+    ("TMPCRED_LOG", "what to log, such as `debug` or `tmpcred=trace`"),
+    ("NO_COLOR", "no colours, whatever its value"),
+];
+
+/// The files that are read and written.
+pub(crate) const FILES: &[(&str, &str)] = &[
+    ("~/.config/tmpcred/config.toml", "your configuration; `tmpcred config path` tells where"),
+    ("/etc/tmpcred/config.toml", "the machine's configuration"),
+    (".tmpcred.toml", "the project's, found from the working directory upwards"),
+    ("~/.local/state/tmpcred", "the index without secrets, sealed entries, trusted project files"),
+];
+
+/// What `--help` says last.
+fn after_help() -> String {
+    let list = |heading: &str, entries: &[(&str, &str)]| {
+        let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 2;
+        let lines: String =
+            entries.iter().map(|(name, what)| format!("  {name:width$}{what}\n")).collect();
+        format!("{HEADING}{heading}:{HEADING:#}\n{lines}\n")
+    };
+    let codes = list("Exit codes", EXIT_CODES);
+    let environment = list("Environment", ENVIRONMENT);
+    format!("{codes}{EXEC_EXIT_CODES}\n\n{environment}{}", list("Files", FILES).trim_end())
+}
+
+/// Credentials that expire, for people, CI jobs and programs.
+///
+/// tmpcred proves who is calling to an identity provider, mints a credential
+/// that is scoped to one role and that expires, keeps it in the OS keyring and
+/// hands it to a command.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tmpcred",
+    version,
+    styles = STYLES,
+    after_long_help = after_help(),
+    disable_help_subcommand = true,
+    max_term_width = 100,
+)]
+pub(crate) struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Global {
+    /// Never prompt, never open a browser (so it is in CI and without a terminal)
+    #[arg(
+        long,
+        global = true,
+        env = "TMPCRED_NO_INPUT",
+        hide_env_values = true,
+        hide_possible_values = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Global options",
+    )]
+    pub no_input: Option<bool>,
+    /// Print the login page's address instead of opening a browser
+    #[arg(long, global = true, env = "TMPCRED_NO_BROWSER", hide_env_values = true, value_parser = FalseyValueParser::new(), help_heading = "Global options")]
+    pub no_browser: bool,
+    /// When to use colours
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
+    pub color: ColorWhen,
+    /// Say nothing but warnings, errors and what was asked for
+    #[arg(long, short, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// Tell what is being done (-vv: in detail)
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorWhen {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands. A comment here would hide the longer one of the arguments.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Exec(Exec),
+    Env(Env),
+    /// Print the bare token
+    Token(Token),
+    /// Log in at an identity provider
+    Login(Login),
+    /// End a session: revoke it at the provider, then forget it
+    Logout(Logout),
+    Status(Status),
+    /// Show what a run would do, and why
+    Explain(Explain),
+    /// Look after the configuration
+    Config(ConfigArgs),
+    /// Show what a token says, without checking it
+    Inspect(Inspect),
+    /// Check a token: signature, issuer, audience and time
+    Verify(Verify),
+    /// Print a shell's completion script
+    Completions(Completions),
+    /// Print or write the manual pages
+    Man(Man),
+    /// The broker that decides who may have which role
+    #[cfg(feature = "broker")]
+    Broker(Broker),
+}
+
+/// Which credential is wanted.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    /// The profile [default: TMPCRED_PROFILE, the project's .tmpcred.toml, default_profile]
+    #[arg(add = ArgValueCandidates::new(complete::profiles))]
+    pub profile: Option<String>,
+    /// Ask for this role instead of the profile's
+    #[arg(long, help_heading = "Credential")]
+    pub role: Option<String>,
+    /// Ask for this scope instead of the profile's (repeatable)
+    #[arg(long, help_heading = "Credential")]
+    pub scope: Vec<String>,
+    /// Ask for a credential to be shown to this audience
+    #[arg(long, help_heading = "Credential")]
+    pub audience: Option<String>,
+    /// Ask for this lifetime, such as 15m
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Credential")]
+    pub ttl: Option<Duration>,
+    /// Start a broker and an identity provider inside this run, on loopback
+    #[cfg(feature = "broker")]
+    #[arg(long, help_heading = "Credential", conflicts_with = "profile")]
+    pub dev: bool,
+}
+
+/// How fresh the credential has to be.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Fresh {
+    /// Mint a new credential although one is cached
+    #[arg(long, help_heading = "Credential")]
+    pub refresh: bool,
+    /// Ask for a credential with at least this much lifetime left
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Credential")]
+    pub min_ttl: Option<Duration>,
+}
+
+/// Run a command with credentials
+///
+/// The command gets TMPCRED_TOKEN, TMPCRED_ACTIVE_PROFILE, TMPCRED_ROLE,
+/// TMPCRED_EXPIRES_AT and what the profile's `env` maps. Variables of an
+/// earlier credential are removed. tmpcred replaces itself by the command and
+/// stays resident only where it must (`tmpcred explain` tells).
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// Which credential.
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// How fresh.
+    #[command(flatten)]
+    pub fresh: Fresh,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+/// Print credentials as variables for a shell
+///
+/// For `eval "$(tmpcred env PROFILE)"`. What is printed is secret: it is yours
+/// to take care of.
+#[derive(Args, Debug)]
+pub(crate) struct Env {
+    /// Which credential.
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// How fresh.
+    #[command(flatten)]
+    pub fresh: Fresh,
+    /// The form [default: that of your shell]
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    pub format: Option<String>,
+}
+
+/// The formats, with what help says of each.
+fn formats() -> PossibleValuesParser {
+    PossibleValuesParser::new(
+        Format::all().map(|format| PossibleValue::new(format.name()).help(format.about())),
+    )
+}
+
+/// Print the bare token
+#[derive(Args, Debug)]
+pub(crate) struct Token {
+    /// Which credential.
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// How fresh.
+    #[command(flatten)]
+    pub fresh: Fresh,
+}
+
+/// How to log in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FlowArg {
+    /// The browser where one can be shown, else the device flow
+    Auto,
+    /// A browser on this machine
+    Browser,
+    /// A code to type on any device
+    Device,
+}
+
+/// Log in at an identity provider
+#[derive(Args, Debug)]
+pub(crate) struct Login {
+    /// The identity [default: the only one, or that of the profile that would be used]
+    #[arg(add = ArgValueCandidates::new(complete::identities))]
+    pub identity: Option<String>,
+    /// How to log in [default: as configured]
+    #[arg(long)]
+    pub flow: Option<FlowArg>,
+    /// Log in anew although there is a session
+    #[arg(long)]
+    pub force: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// End a session: revoke it at the provider, then forget it
+#[derive(Args, Debug)]
+pub(crate) struct Logout {
+    /// The identity [default: the only one, or that of the profile that would be used]
+    #[arg(add = ArgValueCandidates::new(complete::identities), conflicts_with = "all")]
+    pub identity: Option<String>,
+    /// End the sessions of all identities
+    #[arg(long)]
+    pub all: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show sessions and cached credentials
+///
+/// Reads an index without secrets, so no keyring is unlocked.
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show what a run would do, and why
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// Which credential.
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Look after the configuration
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// The commands below `config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Write a configuration file to start from
+    Init,
+    /// Show which files are read, in which order
+    Path {
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check all of the configuration
+    Check {
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// Let a project's .tmpcred.toml say more than which profile to use
+    Trust {
+        /// The file [default: the one found from here upwards]
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+    /// Take that back
+    Untrust {
+        /// The file [default: the one found from here upwards]
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: Option<PathBuf>,
+    },
+}
+
+/// Show what a token says, without checking it
+#[derive(Args, Debug)]
+pub(crate) struct Inspect {
+    /// The file with the token; `-` is standard input
+    #[arg(default_value = "-", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Check a token: signature, issuer, audience and time
+#[derive(Args, Debug)]
+pub(crate) struct Verify {
+    /// The file with the token; `-` is standard input
+    #[arg(default_value = "-", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// The issuer that must have signed it [default: the configured broker that it names]
+    #[arg(long, value_name = "URL")]
+    pub issuer: Option<String>,
+    /// The audience that it must be for (repeatable: one of them)
+    #[arg(long, required = true)]
+    pub audience: Vec<String>,
+    /// Take the issuer's keys from this file instead of asking the issuer
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub jwks: Option<PathBuf>,
+    /// A PEM file with certificate authorities to trust besides the system's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ca_file: Option<PathBuf>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print a shell's completion script
+#[derive(Args, Debug)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_parser = PossibleValuesParser::new(complete::SHELLS))]
+    pub shell: String,
+}
+
+/// Print or write the manual pages
+#[derive(Args, Debug)]
+pub(crate) struct Man {
+    /// The page, such as `exec` or `config-check` [default: tmpcred itself]
+    pub page: Option<String>,
+    /// Write all pages into this directory
+    #[arg(long, value_name = "DIR", conflicts_with = "page", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+}
+
+/// The broker that decides who may have which role
+#[cfg(feature = "broker")]
+#[derive(Args, Debug)]
+pub(crate) struct Broker {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: BrokerCommand,
+}
+
+/// The commands below `broker`.
+#[cfg(feature = "broker")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum BrokerCommand {
+    /// Run the broker
+    Serve {
+        /// The broker's own configuration file
+        #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Run a broker and an identity provider to try things with, on loopback
+    Dev {
+        /// The port [default: any free one]
+        #[arg(long)]
+        port: Option<u16>,
+    },
+}

@@ -1,0 +1,28 @@
+//! `tmpcred broker`
+
+use crate::broker;
+use crate::cli::App;
+use crate::cli::args::{Broker, BrokerCommand};
+use crate::error::Result;
+use crate::telemetry;
+
+pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
+    telemetry::start_server(&app.host.env);
+    match &args.command {
+        BrokerCommand::Serve { file } => broker::serve(&app.host, file),
+        BrokerCommand::Dev { port } => dev(app, *port),
+    }
+}
+
+fn dev(app: &App, port: Option<u16>) -> Result<()> {
+    let options = broker::dev::DevOptions { port, auto_approve: false };
+    let running = broker::dev::start(&app.host, options)?;
+    app.host.interact.note(&format!(
+        "Development broker and identity provider on {}.\n\
+         For this machine only, and gone when you press Ctrl-C. To use it, save this as a file\n\
+         and name the file in TMPCRED_CONFIG:\n",
+        running.issuer()
+    ));
+    app.ui.line(running.configuration())?;
+    running.wait()
+}

@@ -1,0 +1,68 @@
+//! `tmpcred explain`
+
+use serde_json::json;
+
+use crate::cache::CredentialKey;
+use crate::cli::App;
+use crate::cli::args::Explain;
+use crate::cli::prepare::{Prepared, prepare};
+use crate::cli::show;
+use crate::error::Result;
+use crate::host::surroundings::Surroundings;
+use crate::identity::{Context, Fact};
+
+pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
+    let prepared = prepare(app, &args.wanted)?;
+    let plan = &prepared.plan;
+    let source = plan.identity.settings.open(&plan.identity.name);
+    let facts = source.explain(&Surroundings::detect(&app.host.env));
+    let cache = cached(&prepared)?;
+    let (mode, why) = mode(&prepared);
+    if args.json {
+        return app.ui.json(&json!({
+            "plan": plan,
+            "identity": facts,
+            "cache": { "state": cache.state, "because": cache.why },
+            "mode": { "name": mode, "because": why },
+        }));
+    }
+    let reasons = plan.reasons.iter().cloned().map(|r| [r.what, r.value, r.origin]);
+    let facts = facts.into_iter().map(|Fact { what, value, why }| [what.into(), value, why]);
+    let rest =
+        [["cache".into(), cache.state.into(), cache.why], ["mode".into(), mode.into(), why.into()]];
+    let rows = reasons.chain(facts).chain(rest);
+    app.ui.table(["WHAT", "VALUE", "BECAUSE"], rows)
+}
+
+/// How `exec` would run the command, and why.
+fn mode(prepared: &Prepared) -> (&'static str, &'static str) {
+    match prepared.supervised_because() {
+        Some(why) => ("supervisor", why),
+        None => ("execve", "nothing has to happen beside or after the command"),
+    }
+}
+
+struct Cached {
+    state: &'static str,
+    why: String,
+}
+
+/// What a run would find in the cache. No keyring is unlocked for it.
+fn cached(prepared: &Prepared) -> Result<Cached> {
+    let plan = &prepared.plan;
+    let source = plan.identity.settings.open(&plan.identity.name);
+    let cx = Context { host: &prepared.host, cache: &prepared.cache };
+    let Some(principal) = source.principal(cx)? else {
+        return Ok(Cached { state: "miss", why: "nobody is logged in".into() });
+    };
+    let key = CredentialKey::new(&plan.fingerprint(), &principal);
+    let label = prepared.cache.credential_label(&key)?;
+    let now = prepared.host.clock.now();
+    Ok(match label.map(|label| label.lifetime.remaining(now)) {
+        Some(left) if left.is_positive() => Cached {
+            state: "hit",
+            why: format!("a credential for {principal} has {} left", show::duration(left)),
+        },
+        _ => Cached { state: "miss", why: format!("no credential for {principal} is cached") },
+    })
+}

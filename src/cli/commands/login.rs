@@ -1,0 +1,55 @@
+//! `tmpcred login`
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::cli::App;
+use crate::cli::args::{FlowArg, Login};
+use crate::cli::misuse;
+use crate::cli::prepare::{cache, identity};
+use crate::config::{self, Config};
+use crate::error::Result;
+use crate::host::process;
+use crate::identity::oidc::Flow;
+use crate::identity::{Context, LoginOptions};
+use crate::plan;
+
+pub(super) fn run(app: &App, args: &Login) -> Result<()> {
+    let config = config::load(&app.host)?;
+    let identity = identity(&config, args.identity.as_deref())?;
+    let source = identity.settings.open(&identity.name);
+    let session = source
+        .session()
+        .ok_or_else(|| misuse(format!("the identity '{}' needs no login", identity.name)))?;
+    let cache = cache(&app.host, &config);
+    let options = LoginOptions {
+        flow: args.flow.map(|flow| match flow {
+            FlowArg::Auto => Flow::Auto,
+            FlowArg::Browser => Flow::Browser,
+            FlowArg::Device => Flow::Device,
+        }),
+        force: args.force,
+        audiences: audiences(&config, &identity.name),
+    };
+    let cx = Context { host: &app.host, cache: &cache };
+    let principal = process::runtime()?.block_on(session.login(cx, &options))?;
+    if args.json {
+        return app.ui.json(&json!({
+            "identity": identity.name,
+            "issuer": principal.issuer,
+            "subject": principal.subject,
+        }));
+    }
+    app.host.interact.note(&format!("logged in to {} as {principal}", identity.name));
+    Ok(())
+}
+
+/// The audiences for which the profiles with this identity will want assertions.
+fn audiences(config: &Config, identity: &str) -> Vec<String> {
+    let plans = config.profiles.keys().filter_map(|name| {
+        let request = plan::Request { profile: Some(name.clone()), ..Default::default() };
+        plan::plan(&request, config).ok().filter(|plan| plan.identity.name == identity)
+    });
+    plans.map(|plan| plan.assertion_audience()).collect::<BTreeSet<_>>().into_iter().collect()
+}

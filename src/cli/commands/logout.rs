@@ -1,0 +1,75 @@
+//! `tmpcred logout`
+
+use serde_json::{Value, json};
+
+use crate::cache::Cache;
+use crate::cli::App;
+use crate::cli::args::Logout as Args;
+use crate::cli::misuse;
+use crate::cli::prepare::{cache, identity};
+use crate::config;
+use crate::error::Result;
+use crate::host::process;
+use crate::identity::{Context, Logout};
+use crate::plan;
+
+pub(super) fn run(app: &App, args: &Args) -> Result<()> {
+    let config = config::load(&app.host)?;
+    let identities = if args.all {
+        config
+            .identities
+            .keys()
+            .map(|name| plan::identity(&config, Some(name)))
+            .collect::<Result<Vec<_>>>()?
+    } else {
+        vec![identity(&config, args.identity.as_deref())?]
+    };
+    let cache = cache(&app.host, &config);
+    let mut reports = Vec::new();
+    for identity in &identities {
+        if let Some(report) = end(app, &cache, identity, args.all)? {
+            reports.push(report);
+        }
+    }
+    if args.json { app.ui.json(&reports) } else { Ok(()) }
+}
+
+fn end(app: &App, cache: &Cache, identity: &plan::Identity, all: bool) -> Result<Option<Value>> {
+    let source = identity.settings.open(&identity.name);
+    let Some(session) = source.session() else {
+        // With --all, identities without sessions are passed over.
+        return if all {
+            Ok(None)
+        } else {
+            Err(misuse(format!("the identity '{}' has no sessions", identity.name)))
+        };
+    };
+    let name = &identity.name;
+    let cx = Context { host: &app.host, cache };
+    let outcome = process::runtime()?.block_on(session.logout(cx))?;
+    let (state, principal, why) = match outcome {
+        Logout::NoSession => {
+            app.host.interact.note(&format!("{name}: nobody is logged in"));
+            ("none", None, None)
+        }
+        Logout::Revoked(principal) => {
+            app.host.interact.note(&format!(
+                "{name}: the session of {principal} has been revoked and forgotten"
+            ));
+            ("revoked", Some(principal), None)
+        }
+        Logout::ForgottenOnly(principal, why) => {
+            app.host.interact.warn(&format!(
+                "{name}: the session of {principal} has been forgotten here, but the provider does not know: {why}"
+            ));
+            ("forgotten", Some(principal), Some(why))
+        }
+    };
+    Ok(Some(json!({
+        "identity": name,
+        "session": state,
+        "issuer": principal.as_ref().map(|p| &p.issuer),
+        "subject": principal.as_ref().map(|p| &p.subject),
+        "because": why,
+    })))
+}

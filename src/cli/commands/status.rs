@@ -1,0 +1,93 @@
+//! `tmpcred status`
+
+use serde_json::json;
+use time::OffsetDateTime;
+
+use crate::cache::{Contents, CredentialLabel};
+use crate::cli::App;
+use crate::cli::args::Status;
+use crate::cli::prepare::cache;
+use crate::cli::show;
+use crate::config;
+use crate::error::Result;
+
+/// How many characters a full lifetime takes.
+const BAR: usize = 16;
+
+pub(super) fn run(app: &App, args: &Status) -> Result<()> {
+    let config = config::load(&app.host)?;
+    let contents = cache(&app.host, &config).contents()?;
+    let now = app.host.clock.now();
+    if args.json {
+        return app.ui.json(&report(&contents, now));
+    }
+    if contents.sessions.is_empty() {
+        app.ui.line("No sessions. Log in with: tmpcred login")?;
+    } else {
+        let rows = contents.sessions.iter().map(|session| {
+            [
+                session.identity.clone(),
+                session.principal.subject.clone(),
+                session.principal.issuer.clone(),
+                show::ago(now - session.since),
+            ]
+        });
+        app.ui.table(["SESSION", "WHO", "ISSUER", "SINCE"], rows)?;
+    }
+    if contents.credentials.is_empty() {
+        return app.ui.line("\nNo cached credentials.");
+    }
+    let rows = contents.credentials.iter().map(|credential| {
+        [
+            credential.profile.clone(),
+            credential.role.clone(),
+            bar(credential, now),
+            show::duration(credential.lifetime.remaining(now)),
+        ]
+    });
+    app.ui.line("")?;
+    app.ui.table(["PROFILE", "ROLE", "LEFT", ""], rows)
+}
+
+/// What is left of a lifetime, as a bar.
+fn bar(credential: &CredentialLabel, now: OffsetDateTime) -> String {
+    let ttl = credential.lifetime.ttl().as_seconds_f64().max(1.0);
+    let left = credential.lifetime.remaining(now).as_seconds_f64() / ttl;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of BAR, rounded up, so that what is not over shows"
+    )]
+    let full = ((left * BAR as f64).ceil() as usize).min(BAR);
+    format!("{}{}", "█".repeat(full), "░".repeat(BAR - full))
+}
+
+fn report(contents: &Contents, now: OffsetDateTime) -> serde_json::Value {
+    let sessions: Vec<_> = contents
+        .sessions
+        .iter()
+        .map(|session| {
+            json!({
+                "identity": session.identity,
+                "issuer": session.principal.issuer,
+                "subject": session.principal.subject,
+                "since": show::moment(session.since),
+            })
+        })
+        .collect();
+    let credentials: Vec<_> = contents
+        .credentials
+        .iter()
+        .map(|credential| {
+            json!({
+                "profile": credential.profile,
+                "role": credential.role,
+                "issuer": credential.principal.issuer,
+                "subject": credential.principal.subject,
+                "expires_at": show::moment(credential.lifetime.expires_at),
+                "remaining_seconds": credential.lifetime.remaining(now).whole_seconds(),
+            })
+        })
+        .collect();
+    json!({ "sessions": sessions, "credentials": credentials })
+}

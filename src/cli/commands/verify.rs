@@ -1,0 +1,100 @@
+//! `tmpcred verify`
+
+use serde_json::json;
+
+use crate::cli::App;
+use crate::cli::args::Verify;
+use crate::cli::show;
+use crate::config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::http::HttpClient;
+use crate::host::{Host, files, process};
+use crate::oidc::jwt::{ALGORITHMS, LEEWAY, decode_unverified, verify};
+use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
+
+use super::inspect::read_token;
+
+/// How large a file with keys or certificates may be.
+const MAX_FILE: u64 = 1024 * 1024;
+
+pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
+    let token = read_token(&args.file)?;
+    let (issuer, ca_file) = issuer(app, args, token.expose())?;
+    let expected = Expectations {
+        issuer: issuer.as_str(),
+        audiences: &args.audience,
+        algorithms: ALGORITHMS,
+        nonce: None,
+        now: app.host.clock.now(),
+        leeway: LEEWAY,
+    };
+    let claims = match &args.jwks {
+        Some(file) => verify(token.expose(), &Keys::parse(&read(file)?)?, &expected)?,
+        None => process::runtime()?.block_on(online(
+            &app.host,
+            &issuer,
+            ca_file.as_deref(),
+            token.expose(),
+            &expected,
+        ))?,
+    };
+    if args.json {
+        return app.ui.json(&json!({ "verified": true, "claims": claims.all }));
+    }
+    let left = claims.expires_at - app.host.clock.now();
+    let rows = [
+        ["issuer".into(), claims.principal.issuer],
+        ["subject".into(), claims.principal.subject],
+        ["audience".into(), claims.audience.join(", ")],
+        [
+            "expires".into(),
+            format!("{} (in {})", show::moment(claims.expires_at), show::duration(left)),
+        ],
+    ];
+    app.ui.line("The token is good.\n")?;
+    app.ui.table(["CLAIM", "VALUE"], rows)
+}
+
+/// The issuer that is trusted for this token: the one on the command line, or
+/// the configured broker that the token names. What the token says alone is no
+/// reason to trust anybody.
+fn issuer(app: &App, args: &Verify, token: &str) -> Result<(Issuer, Option<std::path::PathBuf>)> {
+    if let Some(text) = &args.issuer {
+        let issuer = Issuer::parse(text).map_err(|why| {
+            Error::new(ErrorKind::Usage, "--issuer is not acceptable").because_of(why)
+        })?;
+        return Ok((issuer, args.ca_file.clone()));
+    }
+    let named = decode_unverified(token)?.claims;
+    let named = named.get("iss").and_then(|iss| iss.as_str()).unwrap_or_default();
+    let config = config::load(&app.host)?;
+    let server = config.brokers.values().find(|server| server.url.as_str() == named);
+    let server = server.ok_or_else(|| {
+        Error::new(ErrorKind::Verification, "the token is not that of a configured broker")
+            .because_of(format!("it names the issuer '{}'", show::printable(named)))
+            .hint("name the issuer that you trust with --issuer")
+    })?;
+    let ca_file = args.ca_file.clone().or_else(|| server.ca_file.clone());
+    Ok((server.url.clone(), ca_file))
+}
+
+async fn online(
+    host: &Host,
+    issuer: &Issuer,
+    ca_file: Option<&std::path::Path>,
+    token: &str,
+    expected: &Expectations<'_>,
+) -> Result<Claims> {
+    let ca = ca_file.map(read).transpose()?;
+    let http = HttpClient::new(host.clock.clone(), host.skew.clone(), ca);
+    let discovery = Discovery::fetch(issuer, &http, &*host.clock, &NoDocuments).await?;
+    let keys = RemoteKeys::new(discovery.jwks_uri, http, host.clock.clone());
+    // Asking the issuer has told how far this clock is off.
+    let expected = Expectations { now: host.corrected_now(), ..expected.clone() };
+    keys.verify(token, &expected, &NoDocuments).await
+}
+
+fn read(file: &std::path::Path) -> Result<Vec<u8>> {
+    files::read(file, MAX_FILE)?
+        .ok_or_else(|| Error::new(ErrorKind::Io, format!("there is no file {}", file.display())))
+}

@@ -1,0 +1,81 @@
+//! The command line: arguments, commands, and what people see.
+
+mod args;
+mod commands;
+mod complete;
+mod prepare;
+mod show;
+mod ui;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
+
+pub use crate::deliver::Outcome;
+use crate::error::{Error, ErrorKind, exit_code};
+use crate::host::Host;
+use crate::host::env::Env;
+use crate::host::process::{self, CoreLimit};
+use crate::telemetry;
+
+use args::{Cli, Command};
+use ui::Ui;
+
+/// What a command works with.
+struct App {
+    ui: Ui,
+    host: Host,
+    /// What the command of `exec` gets back.
+    core: CoreLimit,
+}
+
+/// Runs the program with these arguments, the first of which is its own name,
+/// and tells how the process is to end.
+pub fn run(arguments: Vec<OsString>) -> Outcome {
+    // Completion scripts call the program itself; nothing else may print then.
+    match CompleteEnv::with_factory(Cli::command)
+        .var(complete::VARIABLE)
+        .try_complete(arguments.clone(), None)
+    {
+        Ok(true) => return Outcome::Exited(exit_code::OK),
+        Ok(false) => {}
+        Err(error) => return usage(&error),
+    }
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    // Before anything secret is read.
+    let core = process::forbid_core_dumps();
+    let env = Env::of_process();
+    let mut ui = Ui::new(&cli.global, &env);
+    if matches!(cli.command, Command::Login(_)) {
+        ui = ui.asked_for(&cli.global, &env);
+    }
+    telemetry::start(cli.global.verbose, &env);
+    let is_exec = matches!(cli.command, Command::Exec(_));
+    let outcome = Host::real(ui.interact()).and_then(|host| {
+        let app = App { ui: ui.clone(), host, core };
+        commands::run(&app, cli.command)
+    });
+    outcome.unwrap_or_else(|error| {
+        ui.error(&error);
+        Outcome::Exited(if is_exec {
+            error.kind().exec_exit_code()
+        } else {
+            error.kind().exit_code()
+        })
+    })
+}
+
+/// Shows help, the version, or what is wrong with the command line.
+fn usage(error: &clap::Error) -> Outcome {
+    let _ = error.print();
+    Outcome::Exited(u8::try_from(error.exit_code()).unwrap_or(exit_code::USAGE))
+}
+
+/// An error about how a command was called.
+fn misuse(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Usage, message)
+}

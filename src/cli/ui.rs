@@ -1,0 +1,236 @@
+//! The terminal. Nothing else writes to it: what a machine reads goes to
+//! stdout, everything else to stderr.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
+use qrcode::QrCode;
+use qrcode::render::unicode;
+use url::Url;
+
+use crate::deliver::{Printed, print};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::Env;
+use crate::host::interact::{DevicePrompt, Interact, Waiting};
+use crate::secret::Secret;
+
+use super::args::{ColorWhen, Global};
+use super::show::{self, printable};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+const STRONG: Style = Style::new().bold();
+
+/// The terminal, as this run may use it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ui {
+    no_input: bool,
+    no_browser: bool,
+    quiet: bool,
+    stderr_is_terminal: bool,
+    stdout_is_terminal: bool,
+}
+
+impl Ui {
+    /// What the options and the surroundings allow.
+    pub(crate) fn new(global: &Global, env: &Env) -> Self {
+        let choice = match global.color {
+            ColorWhen::Always => anstream::ColorChoice::Always,
+            ColorWhen::Never => anstream::ColorChoice::Never,
+            // anstream itself looks at NO_COLOR, CLICOLOR and TERM.
+            ColorWhen::Auto => anstream::ColorChoice::Auto,
+        };
+        choice.write_global();
+        let stderr_is_terminal = io::stderr().is_terminal();
+        Self {
+            no_input: global.no_input.unwrap_or_else(|| {
+                env.flag("CI") || !(stderr_is_terminal || io::stdin().is_terminal())
+            }),
+            no_browser: global.no_browser,
+            quiet: global.quiet,
+            stderr_is_terminal,
+            stdout_is_terminal: io::stdout().is_terminal(),
+        }
+    }
+
+    /// For a command that a person typed in order to be asked: a missing
+    /// terminal is no reason to refuse.
+    #[must_use]
+    pub(crate) fn asked_for(mut self, global: &Global, env: &Env) -> Self {
+        self.no_input = global.no_input.unwrap_or_else(|| env.flag("CI"));
+        self
+    }
+
+    /// For a login at the embedded provider, which asks nobody.
+    #[cfg(feature = "broker")]
+    #[must_use]
+    pub(crate) fn embedded(mut self) -> Self {
+        self.no_input = false;
+        self.no_browser = false;
+        self.quiet = true;
+        self
+    }
+
+    /// This terminal as the port that lower layers talk through.
+    pub(crate) fn interact(&self) -> Arc<dyn Interact> {
+        Arc::new(self.clone())
+    }
+
+    /// Where results go. Colours are taken out where stdout is no terminal.
+    pub(crate) fn out(&self) -> impl Write {
+        anstream::AutoStream::auto(io::stdout())
+    }
+
+    /// Where secrets and scripts go: bytes as they are.
+    pub(crate) fn raw_out(&self) -> impl Write {
+        io::stdout()
+    }
+
+    /// Hands a secret to whoever reads stdout. One who went away wanted no more.
+    pub(crate) fn secret(&self, text: &Secret<String>) -> Result<()> {
+        let (Printed::Whole | Printed::ReaderGone) = print(text, &mut self.raw_out())?;
+        Ok(())
+    }
+
+    /// Whether a person looks at the results.
+    pub(crate) fn stdout_is_terminal(&self) -> bool {
+        self.stdout_is_terminal
+    }
+
+    /// Prints a report for a machine.
+    pub(crate) fn json(&self, value: &impl serde::Serialize) -> Result<()> {
+        let mut out = self.raw_out();
+        serde_json::to_writer_pretty(&mut out, value).map_err(|cause| {
+            Error::new(ErrorKind::Io, "the report cannot be written").because(cause)
+        })?;
+        written(writeln!(out))
+    }
+
+    /// Prints a line of a report.
+    pub(crate) fn line(&self, line: impl AsRef<str>) -> Result<()> {
+        written(writeln!(self.out(), "{}", line.as_ref()))
+    }
+
+    /// Shows an error: what failed, why, and what to do next.
+    pub(crate) fn error(&self, error: &Error) {
+        let mut text = format!("{ERROR}error{ERROR:#}: {}\n", error.message());
+        for cause in error.causes() {
+            // A cause of several lines shows a place in a file.
+            let lead = if cause.contains('\n') { "" } else { "because: " };
+            for line in cause.lines() {
+                let _ = writeln!(text, "  {lead}{line}");
+            }
+        }
+        for hint in error.hints() {
+            let _ = writeln!(text, "  {HINT}hint{HINT:#}: {hint}");
+        }
+        self.say(&text);
+    }
+
+    /// Prints a table, as wide as the terminal allows.
+    pub(crate) fn table<const N: usize>(
+        &self,
+        headings: [&str; N],
+        rows: impl IntoIterator<Item = [String; N]>,
+    ) -> Result<()> {
+        let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0);
+        self.line(show::columns(width, headings, rows))
+    }
+
+    fn say(&self, text: &str) {
+        // Where stderr is closed, there is nobody to tell.
+        let _ = anstream::AutoStream::auto(io::stderr()).write_all(text.as_bytes());
+    }
+}
+
+/// Turns a failed write into an error. A reader that went away is no failure
+/// of ours, but ends the run.
+pub(crate) fn written(result: io::Result<()>) -> Result<()> {
+    result.map_err(|cause| Error::new(ErrorKind::Io, "the result cannot be written").because(cause))
+}
+
+impl Interact for Ui {
+    fn may_ask(&self) -> bool {
+        !self.no_input
+    }
+
+    fn may_browse(&self) -> bool {
+        !self.no_input && !self.no_browser
+    }
+
+    fn note(&self, line: &str) {
+        if !self.quiet {
+            self.say(&format!("{line}\n"));
+        }
+    }
+
+    fn warn(&self, line: &str) {
+        self.say(&format!("{WARNING}warning{WARNING:#}: {line}\n"));
+    }
+
+    fn login_page(&self, url: &Url, opened: bool) {
+        if opened {
+            self.note("Your browser has been opened to log in. If it does not show, visit:");
+        } else {
+            self.say("To log in, visit:\n");
+        }
+        if !opened || !self.quiet {
+            self.say(&format!("\n  {url}\n\n"));
+        }
+    }
+
+    fn device_code(&self, prompt: &DevicePrompt) {
+        let mut text = String::new();
+        let complete = prompt.verification_uri_complete.as_ref();
+        if self.stderr_is_terminal
+            && let Ok(code) = QrCode::new(complete.unwrap_or(&prompt.verification_uri).as_str())
+        {
+            // Dark modules are drawn as background: right on dark and light terminals alike
+            // only with the quiet zone, which the renderer adds.
+            let picture = code
+                .render::<unicode::Dense1x2>()
+                .dark_color(unicode::Dense1x2::Light)
+                .light_color(unicode::Dense1x2::Dark)
+                .build();
+            for line in picture.lines() {
+                let _ = writeln!(text, "  {line}");
+            }
+        }
+        let _ = writeln!(
+            text,
+            "To log in, visit {STRONG}{}{STRONG:#}\nand enter the code    {STRONG}{}{STRONG:#}",
+            prompt.verification_uri,
+            printable(&prompt.user_code),
+        );
+        self.say(&text);
+    }
+
+    fn waiting(&self, what: &str) -> Box<dyn Waiting> {
+        if !self.stderr_is_terminal || self.quiet {
+            return Box::new(Spinner(None));
+        }
+        let bar = ProgressBar::new_spinner().with_message(what.to_string());
+        if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Box::new(Spinner(Some(bar)))
+    }
+}
+
+struct Spinner(Option<ProgressBar>);
+
+impl Waiting for Spinner {}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(bar) = self.0.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Shows what is wrong with a configuration: the file, the line, the column, the
+//! offending text, and what may have been meant.
+
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use super::source::{Origin, Source};
+use crate::error::{Error, ErrorKind};
+
+/// How many characters of an offending line are shown around the place.
+const SHOWN_BEFORE: usize = 60;
+/// The same, from the place on.
+const SHOWN_AFTER: usize = 80;
+/// How many characters of a name or message are shown.
+const QUOTED: usize = 80;
+/// How many problems are looked for before the rest is left out.
+pub(crate) const MAX_PROBLEMS: usize = 20;
+/// How many names are listed before the rest is left out.
+const LISTED: usize = 20;
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    title: String,
+    label: Option<String>,
+    origin: Origin,
+    helps: Vec<String>,
+}
+
+impl Problem {
+    /// `title` says what is wrong, in one line, without a full stop.
+    pub(crate) fn new(title: impl Into<String>, origin: Origin) -> Self {
+        Self { title: one_line(&title.into(), 4 * QUOTED), label: None, origin, helps: Vec::new() }
+    }
+
+    /// What to write at the offending text itself.
+    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(one_line(&label.into(), 2 * QUOTED));
+        self
+    }
+
+    /// What to do about it.
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.helps.push(help.into());
+        self
+    }
+
+    /// Suggests the name that was probably meant.
+    pub(crate) fn suggest<'a>(self, wrong: &str, names: impl Iterator<Item = &'a str>) -> Self {
+        match nearest(wrong, names) {
+            Some(name) => self.help(format!("did you mean {}?", quoted(name))),
+            None => self,
+        }
+    }
+
+    /// Lists the names that would be right, after `words`.
+    pub(crate) fn known<'a>(self, words: &str, names: impl Iterator<Item = &'a str>) -> Self {
+        match list(names) {
+            Some(names) => self.help(format!("{words} {names}")),
+            None => self,
+        }
+    }
+
+    /// The same about something that was written nowhere, such as an argument.
+    pub(crate) fn without_place(self) -> Self {
+        Self { label: None, origin: Origin::BuiltIn, ..self }
+    }
+
+    /// The error for people.
+    pub(crate) fn into_error(self) -> Error {
+        let mut error = Error::new(ErrorKind::Config, self.title);
+        if let Origin::Text { source, span } = &self.origin {
+            error = error.because_of(snippet(source, span, self.label.as_deref()));
+        } else if let Some(label) = self.label {
+            error = error.because_of(label);
+        }
+        self.helps.into_iter().fold(error, Error::hint)
+    }
+
+    /// What problems are sorted by.
+    fn position(&self) -> Option<(&str, usize)> {
+        match &self.origin {
+            Origin::Text { source, span } => Some((&source.name, span.start)),
+            Origin::BuiltIn => None,
+        }
+    }
+
+    /// All of it as one text, for a list of several.
+    fn render(&self) -> String {
+        let mut text = self.title.clone();
+        if let Origin::Text { source, span } = &self.origin {
+            text.push('\n');
+            text.push_str(&snippet(source, span, self.label.as_deref()));
+        }
+        for help in &self.helps {
+            text.push_str("\n  help: ");
+            text.push_str(help);
+        }
+        text
+    }
+}
+
+/// One error for everything that is wrong. `problems` is not empty.
+pub(crate) fn into_error(mut problems: Vec<Problem>) -> Error {
+    if problems.len() == 1 {
+        return problems.remove(0).into_error();
+    }
+    problems.sort_by(|a, b| a.position().cmp(&b.position()));
+    // Whoever looks for problems stops at that many.
+    let more = if problems.len() < MAX_PROBLEMS { "" } else { " or more" };
+    let shown = problems.len().min(MAX_PROBLEMS);
+    let message = format!("the configuration has {shown} errors{more}");
+    problems
+        .iter()
+        .take(shown)
+        .fold(Error::new(ErrorKind::Config, message), |error, p| error.because_of(p.render()))
+        .hint("mend the first one first: it may explain the others")
+}
+
+/// The place and the offending line, with the offending text marked. Never more
+/// than that one line, and of a very long one only what is near.
+fn snippet(source: &Source, span: &Range<usize>, label: Option<&str>) -> String {
+    let (line, column) = source.place(span.start);
+    let (shown, marked) = excerpt(&source.text, span);
+    let annotation = AnnotationKind::Primary.span(marked).label(label);
+    let group = Group::with_level(Level::ERROR)
+        .element(Snippet::source(shown).line_start(line).annotation(annotation));
+    // The renderer would count the column in the excerpt.
+    let indent = " ".repeat(line.to_string().len());
+    let place = format!("{indent}--> {}:{line}:{column}\n", one_line(&source.name, usize::MAX));
+    place + &Renderer::plain().render(&[group])
+}
+
+/// The line in which `span` starts, and where in it the part of `span` is that
+/// lies in this line.
+fn excerpt(text: &str, span: &Range<usize>) -> (String, Range<usize>) {
+    let from = floor(text, span.start);
+    let start = text[..from].rfind('\n').map_or(0, |at| at + 1);
+    let end = text[from..].find('\n').map_or(text.len(), |at| from + at);
+    let line = text[start..end].trim_end_matches('\r');
+    let from = (from - start).min(line.len());
+    let to = floor(line, span.end.saturating_sub(start)).max(from);
+
+    let left = line[..from].char_indices().rev().take(SHOWN_BEFORE).last().map_or(from, |(i, _)| i);
+    let right = line[from..].char_indices().nth(SHOWN_AFTER).map_or(line.len(), |(i, _)| from + i);
+    let to = to.min(right);
+
+    let mut shown = String::from(if left > 0 { "…" } else { "" });
+    shown.extend(line[left..from].chars().map(harmless));
+    let marked = shown.len();
+    shown.extend(line[from..to].chars().map(harmless));
+    let marked = marked..shown.len();
+    shown.extend(line[to..right].chars().map(harmless));
+    shown.push_str(if right < line.len() { "…" } else { "" });
+    (shown, marked)
+}
+
+/// What is shown for a character: the renderer knows the older control
+/// characters, but not those from 0x80, to which terminals listen too.
+fn harmless(c: char) -> char {
+    if ('\u{80}'..='\u{9f}').contains(&c) { char::REPLACEMENT_CHARACTER } else { c }
+}
+
+/// The last character boundary at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// A name in backquotes, made harmless: one line, no control characters, not too long.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("`{}`", one_line(name, QUOTED))
+}
+
+/// Several names in backquotes, as a sentence lists them; `None` where there are none.
+pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let names: Vec<_> = names.collect();
+    let shown: Vec<_> = names.iter().take(LISTED).map(|name| quoted(name)).collect();
+    match names.len() {
+        0 => None,
+        n if n > LISTED => Some(format!("{} and {} more", shown.join(", "), n - LISTED)),
+        _ => Some(shown.join(", ")),
+    }
+}
+
+fn one_line(text: &str, max: usize) -> String {
+    let mut line = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == max {
+            line.push('…');
+            break;
+        }
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+/// The name that is nearest to a wrong one, if any is near enough to have been meant.
+pub(crate) fn nearest<'a>(
+    wrong: &str,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let wrong = wrong.to_lowercase();
+    let length = wrong.chars().count();
+    if length > QUOTED {
+        return None;
+    }
+    // A third of the letters wrong is a slip; more is another word.
+    let limit = (length / 3).max(1);
+    names
+        .into_iter()
+        .filter(|name| name.chars().count().abs_diff(length) <= limit)
+        .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_lowercase()), name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn at(source: &Arc<Source>, span: Range<usize>) -> Origin {
+        Origin::Text { source: source.clone(), span }
+    }
+
+    #[test]
+    fn an_error_shows_place_text_and_help() {
+        let source = Source::text("dir/f.toml", "a = 1\nrol = 2\n");
+        let problem = Problem::new("unknown key `rol`", at(&source, 6..9))
+            .label("this")
+            .suggest("rol", ["role", "scope"].into_iter());
+        let error = problem.into_error();
+        assert_eq!(error.message(), "unknown key `rol`");
+        let wanted = " --> dir/f.toml:2:1\n  |\n2 | rol = 2\n  | ^^^ this";
+        assert_eq!(error.causes(), [wanted]);
+        assert_eq!(error.hints(), ["did you mean `role`?"]);
+    }
+
+    #[test]
+    fn several_errors_become_one_that_shows_all() {
+        let source = Source::text("f", "a = 1\nb = 2\n");
+        let error = into_error(vec![
+            Problem::new("one", at(&source, 0..1)).help("h1"),
+            Problem::new("two", at(&source, 6..7)),
+        ]);
+        assert_eq!(error.message(), "the configuration has 2 errors");
+        assert!(error.causes()[0].starts_with("one\n --> f:1:1\n"), "{error}");
+        assert!(error.causes()[0].ends_with("help: h1"), "{error}");
+        assert!(error.causes()[1].contains("f:2:1"), "{error}");
+    }
+
+    #[test]
+    fn of_a_huge_line_little_is_shown() {
+        let text = format!("{} = {}", "k".repeat(500_000), "v".repeat(500_000));
+        let source = Source::text("f", text);
+        let error = Problem::new("x", at(&source, 500_003..1_000_003)).into_error();
+        assert!(error.causes()[0].len() < 600, "{error}");
+        assert!(error.causes()[0].contains("f:1:500004"), "{error}");
+        assert!(error.causes()[0].contains("kkk = vvv"), "{error}");
+    }
+
+    #[test]
+    fn only_the_first_line_of_a_long_value_is_shown() {
+        let source = Source::text("f", "a = '''secret\r\nmore'''\nb = 1\n");
+        let error = Problem::new("x", at(&source, 4..22)).into_error();
+        assert!(!error.to_string().contains("more"), "{error}");
+        assert!(error.to_string().contains("^^^^^^^^^"), "{error}");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let source = Source::text("f\u{1b}[2J", "a = \u{1b}[31m\u{7}\u{9b}x\n");
+        let error = Problem::new("bad \u{1b}[31m", at(&source, 4..5))
+            .label("\u{1b}")
+            .suggest("\u{1b}x", ["\u{1b}y"].into_iter())
+            .into_error();
+        let everything = format!("{error}{:?}", error.hints());
+        assert!(!everything.chars().any(|c| c.is_control() && c != '\n'), "{everything:?}");
+    }
+
+    #[test]
+    fn every_place_can_be_shown() {
+        for text in ["", "a", "a\n", "\n\n", "é\n\té", "\r\n"] {
+            let source = Source::text("f", text);
+            for start in 0..=text.len() + 2 {
+                for end in start..=text.len() + 2 {
+                    let error = Problem::new("x", at(&source, start..end)).into_error();
+                    assert!(error.causes()[0].contains("--> f:"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_near_names_are_suggested() {
+        let names = ["identity", "scope", "role", "ttl"];
+        assert_eq!(nearest("identiy", names), Some("identity"));
+        assert_eq!(nearest("Rloe", names), Some("role"));
+        assert_eq!(nearest("tll", names), Some("ttl"));
+        assert_eq!(nearest("endpoint", names), None);
+        assert_eq!(nearest(&"x".repeat(100_000), names), None);
+    }
+}

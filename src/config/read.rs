@@ -1,0 +1,115 @@
+//! Reads configuration files: bounded, as text, and only where nobody else could
+//! have written them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::source::{Source, SourceKind};
+use super::tree::{Node, Value};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::files::{self, Guard};
+
+/// How large a configuration file may be, in bytes.
+pub const MAX_BYTES: u64 = 1024 * 1024;
+
+/// A file as it was read.
+pub(super) struct Text {
+    /// What it holds.
+    pub(super) source: Arc<Source>,
+    /// Who could have written it.
+    pub(super) guard: Guard,
+    /// Its bytes, as they are on the disk.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Reads a file; `None` where there is none. `home` is what `~` stands for.
+pub(super) fn read(path: &Path, home: Option<&Path>) -> Result<Option<Text>> {
+    let name = path.display().to_string();
+    let failed = |cause: Error| {
+        Error::new(ErrorKind::Config, "a configuration file cannot be read").because(cause)
+    };
+    let Some((bytes, guard)) = files::read_guarded(path, MAX_BYTES).map_err(failed)? else {
+        return Ok(None);
+    };
+    let text = text(&bytes).map_err(|why| {
+        Error::new(ErrorKind::Config, "a configuration file cannot be read")
+            .because_of(format!("{name} {why}"))
+            .hint("a configuration file is TOML, in UTF-8")
+    })?;
+    let source = Source { short: short(path, home), name, kind: SourceKind::File, text };
+    Ok(Some(Text { source: Arc::new(source), guard, bytes }))
+}
+
+/// Refuses a file that somebody else could have written.
+pub(super) fn require_guarded(path: &Path, guard: Guard) -> Result<()> {
+    let place = path.display();
+    let refused = |why: &str, hint: String| {
+        Err(Error::new(ErrorKind::Config, format!("the configuration file {place} is not safe"))
+            .because_of(why)
+            .hint(hint))
+    };
+    match guard {
+        Guard::Guarded => Ok(()),
+        Guard::OtherOwner => refused(
+            "it belongs to somebody else, who could change whom you get credentials from",
+            format!("if you trust what it says, make it yours: `sudo chown \"$USER\" {place}`"),
+        ),
+        Guard::OthersMayWrite => refused(
+            "other users may write to it, and could change whom you get credentials from",
+            format!("look at what it says, then take that right away: `chmod go-w {place}`"),
+        ),
+    }
+}
+
+/// The text of a file, or what is wrong with its bytes.
+fn text(bytes: &[u8]) -> Result<String, String> {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err("is in UTF-16; save it as UTF-8".into());
+    }
+    let text = std::str::from_utf8(bytes).map_err(|cause| {
+        let before = &bytes[..cause.valid_up_to()];
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        format!("is not a text file: line {line} is not in UTF-8")
+    })?;
+    if text.contains('\0') {
+        return Err("is not a text file: it has zero bytes".into());
+    }
+    // Some editors put a byte order mark before UTF-8.
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text).to_string())
+}
+
+/// A path as a person would write it.
+fn short(path: &Path, home: Option<&Path>) -> String {
+    match home.map(|home| path.strip_prefix(home)) {
+        Some(Ok(rest)) => Path::new("~").join(rest).display().to_string(),
+        _ => path.display().to_string(),
+    }
+}
+
+/// Makes paths mean what their writer meant: a value whose key ends in `_file` is
+/// relative to the configuration file it is in, and `~/` is the home directory.
+pub(super) fn resolve_paths(node: &mut Node, dir: &Path, home: Option<&Path>) {
+    match &mut node.value {
+        Value::Table(table) => {
+            for (name, entry) in table {
+                match &mut entry.node.value {
+                    Value::String(path) if name.ends_with("_file") => {
+                        let whole = match (path.strip_prefix("~/"), home) {
+                            (Some(rest), Some(home)) => home.join(rest),
+                            _ => dir.join(&*path),
+                        };
+                        // A path that TOML cannot write is left as it is.
+                        if let Some(whole) = whole.to_str() {
+                            *path = whole.to_string();
+                        }
+                    }
+                    _ => resolve_paths(&mut entry.node, dir, home),
+                }
+            }
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| resolve_paths(item, dir, home));
+        }
+        _ => {}
+    }
+}

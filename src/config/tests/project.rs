@@ -1,0 +1,233 @@
+//! The project's own file: what it may, and what trust is.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::{World, shown};
+use crate::config::{Project, load, project_file, trust, trusted_files, untrust};
+use crate::error::Result;
+use crate::plan::{Plan, Request, plan};
+
+const USER: &str = r#"
+default_profile = "dev"
+[identity.corp]
+type = "oidc"
+issuer = "https://login.example.com"
+client_id = "x"
+[broker.main]
+url = "https://broker.example.com"
+[profile.dev]
+role = "dev"
+audience = "https://api.example.com"
+[profile.staging]
+extends = "dev"
+project_selectable = true
+[profile.prod]
+extends = "dev"
+"#;
+
+fn world(project: &str) -> World {
+    let world = World::with(USER);
+    world.write("work/.tmpcred.toml", project);
+    world
+}
+
+fn run(world: &World, profile: Option<&str>) -> Result<Plan> {
+    let request = Request { profile: profile.map(String::from), ..Request::default() };
+    plan(&request, &load(&world.host)?)
+}
+
+fn trust_it(world: &World) -> PathBuf {
+    trust(&world.host, &project_file(&world.host).unwrap()).unwrap().path
+}
+
+fn complaint(world: &World, profile: Option<&str>) -> String {
+    world.neutral(&shown(&run(world, profile).unwrap_err()))
+}
+
+#[test]
+fn the_nearest_file_counts() {
+    let world = world("profile = 'staging'\n");
+    assert_eq!(run(&world, None).unwrap().profile, "staging");
+    world.write("work/deep/.tmpcred.toml", "");
+    assert_eq!(run(&world, None).unwrap().profile, "dev");
+}
+
+#[test]
+fn where_the_working_directory_is_unknown_there_is_no_project() {
+    let mut world = world("profile = 'staging'\n");
+    world.host.dirs.working = None;
+    assert_eq!(run(&world, None).unwrap().profile, "dev");
+}
+
+#[test]
+fn what_it_may_not_choose_can_still_be_named() {
+    let world = world("profile = 'prod'\n");
+    let said = complaint(&world, None);
+    assert!(said.contains("DIR/work/.tmpcred.toml:1:11"), "{said}");
+    assert!(said.contains("project_selectable"), "{said}");
+    assert_eq!(run(&world, Some("prod")).unwrap().profile, "prod");
+    assert_eq!(run(&world, Some("dev")).unwrap().profile, "dev");
+    let world = world.set("TMPCRED_PROFILE", "dev");
+    assert_eq!(run(&world, None).unwrap().profile, "dev");
+}
+
+#[test]
+fn a_file_that_defines_anything_must_be_trusted() {
+    for text in [
+        "default_profile = 'prod'\n",
+        "[profile.prod]\nproject_selectable = true\n",
+        "[identity.corp]\nissuer = 'https://evil.example'\n",
+        "[broker.main]\nurl = 'https://evil.example'\n",
+        "[cache]\nstore = 'memory'\n",
+        "profile = 'staging'\n[broker.main]\nurl = 'https://evil.example'\n",
+        "profile = 'staging'\nunknown = 1\n",
+    ] {
+        let world = world(text);
+        for profile in [None, Some("dev")] {
+            let said = complaint(&world, profile);
+            assert!(said.contains("it is not trusted"), "{text}: {said}");
+            assert!(said.contains("tmpcred config trust"), "{text}: {said}");
+            assert!(said.contains("--> DIR/work/.tmpcred.toml:"), "{text}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_trusted_file_is_a_layer() {
+    let world = world("profile = 'ours'\n");
+    fs::write(
+        world.path("work/.tmpcred.toml"),
+        "default_profile = 'ours'\n[profile.ours]\nextends = 'dev'\nrole = 'ours'\n\
+         [broker.main]\nca_file = 'ca.pem'\n",
+    )
+    .unwrap();
+    trust_it(&world);
+    let plan = run(&world, None).unwrap();
+    assert_eq!((plan.profile.as_str(), plan.request.role.as_str()), ("ours", "ours"));
+    let crate::mint::Plan::Broker(server) = plan.target;
+    assert_eq!(server.ca_file, Some(world.path("work/ca.pem")));
+    assert_eq!(run(&world, Some("prod")).unwrap().profile, "prod");
+}
+
+#[test]
+fn a_trusted_file_may_choose_any_profile() {
+    let world = world("profile = 'prod'\n");
+    trust_it(&world);
+    let config = load(&world.host).unwrap();
+    assert!(matches!(config.project, Project::Chooses { trusted: true, .. }));
+    assert_eq!(run(&world, None).unwrap().profile, "prod");
+}
+
+#[test]
+fn trust_ends_with_the_smallest_change() {
+    let text = "[profile.ours]\nextends = 'dev'\n";
+    let world = world(text);
+    trust_it(&world);
+    run(&world, Some("ours")).unwrap();
+    world.write("work/.tmpcred.toml", format!("{text} "));
+    let said = complaint(&world, Some("dev"));
+    assert!(said.contains("has changed since it was trusted"), "{said}");
+    world.write("work/.tmpcred.toml", text);
+    run(&world, Some("ours")).unwrap();
+
+    world.write("work/.tmpcred.toml", "profile = 'prod'\n");
+    assert!(run(&world, None).is_err());
+}
+
+#[test]
+fn trust_is_for_one_path() {
+    let text = "[profile.ours]\nextends = 'dev'\n";
+    let world = world(text);
+    trust_it(&world);
+    world.write("work/deep/.tmpcred.toml", text);
+    assert!(complaint(&world, None).contains("not trusted"));
+}
+
+#[test]
+fn trust_can_be_listed_and_taken_back() {
+    let world = world("[profile.ours]\nextends = 'dev'\n");
+    assert_eq!(trusted_files(&world.host).unwrap(), []);
+    let path = trust_it(&world);
+    let all = trusted_files(&world.host).unwrap();
+    assert_eq!(all.iter().map(|t| &t.path).collect::<Vec<_>>(), [&path]);
+    assert!(untrust(&world.host, &path).unwrap());
+    assert!(!untrust(&world.host, &path).unwrap());
+    assert!(run(&world, Some("ours")).is_err());
+    trust_it(&world);
+    fs::remove_file(&path).unwrap();
+    assert!(untrust(&world.host, &path).unwrap());
+}
+
+#[test]
+fn a_broken_record_trusts_nobody() {
+    let world = world("[profile.ours]\nextends = 'dev'\n");
+    trust_it(&world);
+    let folder = world.path("state/trusted");
+    let record = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&record).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let good = fs::read(&record).unwrap();
+    for cut in 0..good.len() {
+        fs::write(&record, &good[..cut]).unwrap();
+        assert!(run(&world, Some("ours")).is_err());
+    }
+    fs::write(&record, good).unwrap();
+    run(&world, Some("ours")).unwrap();
+}
+
+#[test]
+fn what_is_no_toml_cannot_be_trusted() {
+    let world = world("[profile\n");
+    let path = project_file(&world.host).unwrap();
+    assert!(trust(&world.host, &path).unwrap_err().to_string().contains(".tmpcred.toml:1:9"));
+    assert!(trust(&world.host, &world.path("nothing")).is_err());
+    assert_eq!(trusted_files(&world.host).unwrap(), []);
+}
+
+#[test]
+fn what_is_no_file_has_no_say() {
+    let world = World::with(USER);
+    fs::create_dir_all(world.path("work/.tmpcred.toml")).unwrap();
+    assert!(complaint(&world, None).contains("no regular file"));
+    run(&world, Some("dev")).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn somebody_elses_file_has_no_say() {
+    use std::os::unix::fs::chown;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let world = world("profile = 'staging'\n");
+    let path = project_file(&world.host).unwrap();
+    trust_it(&world);
+    chown(&path, Some(4321), Some(4321)).unwrap();
+    let said = complaint(&world, None);
+    assert!(said.contains("belongs to somebody else"), "{said}");
+    assert!(said.contains("name the profile"), "{said}");
+    run(&world, Some("dev")).unwrap();
+    assert!(trust(&world.host, &path).is_err());
+    // Not even its errors are shown.
+    fs::write(&path, "= broken").unwrap();
+    run(&world, Some("dev")).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_file_that_is_trusted_elsewhere_is_refused() {
+    use std::os::unix::fs::symlink;
+    let world = world("profile = 'staging'\n");
+    let path = project_file(&world.host).unwrap();
+    trust_it(&world);
+    let elsewhere = world.path("elsewhere.toml");
+    fs::rename(&path, &elsewhere).unwrap();
+    symlink(&elsewhere, &path).unwrap();
+    let said = complaint(&world, None);
+    assert!(said.contains("it is a symbolic link"), "{said}");
+    assert!(trust(&world.host, &path).is_err());
+}

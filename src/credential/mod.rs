@@ -1,0 +1,120 @@
+//! The domain's own types: what an identity source yields and what a target mints.
+
+mod lifetime;
+mod record;
+mod template;
+
+pub use lifetime::{Lifetime, REFRESH_WINDOW_MAX};
+pub use record::{decode, encode};
+pub use template::{PARTS, Template, TemplateError};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::error::foreign;
+use crate::secret::Secret;
+
+/// Who somebody is: names and addresses are labels, only this pair identifies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Principal {
+    /// Who says so: the `iss` of OpenID Connect.
+    pub issuer: String,
+    /// The issuer's own name for the caller: the `sub` of OpenID Connect.
+    pub subject: String,
+}
+
+impl std::fmt::Display for Principal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", foreign(&self.subject), foreign(&self.issuer))
+    }
+}
+
+/// What kind of token an assertion is (RFC 8693 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenType {
+    /// An OAuth 2.0 access token.
+    AccessToken,
+    /// An OpenID Connect ID token.
+    IdToken,
+    /// Another signed JWT.
+    Jwt,
+}
+
+impl TokenType {
+    /// The identifier that token exchange uses (RFC 8693 section 3).
+    pub fn urn(self) -> &'static str {
+        match self {
+            Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
+            Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
+            Self::Jwt => "urn:ietf:params:oauth:token-type:jwt",
+        }
+    }
+
+    /// The type with this identifier.
+    pub fn from_urn(urn: &str) -> Option<Self> {
+        [Self::AccessToken, Self::IdToken, Self::Jwt].into_iter().find(|t| t.urn() == urn)
+    }
+}
+
+/// Proof of who is calling, bound to one audience.
+#[derive(Clone, Debug)]
+pub struct Assertion {
+    /// The proof itself.
+    pub token: Secret<String>,
+    /// What kind of token it is.
+    pub token_type: TokenType,
+    /// Whom it is about.
+    pub principal: Principal,
+    /// When it ceases to be good.
+    pub expires_at: OffsetDateTime,
+}
+
+/// The secret part of a credential.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Material {
+    /// A token that whoever bears it may use (RFC 6750).
+    Bearer {
+        /// The token.
+        token: Secret<String>,
+    },
+}
+
+impl Material {
+    /// The parts that a profile's `env` mapping can name, and their values.
+    pub fn parts(&self) -> Vec<(&'static str, &Secret<String>)> {
+        match self {
+            Self::Bearer { token } => vec![("token", token)],
+        }
+    }
+
+    /// The one secret that `tmpcred token` prints.
+    pub fn token(&self) -> &Secret<String> {
+        match self {
+            Self::Bearer { token } => token,
+        }
+    }
+
+    /// The variables a child gets for this kind of credential.
+    pub fn variables(&self) -> Vec<(&'static str, &Secret<String>)> {
+        match self {
+            Self::Bearer { token } => vec![("TMPCRED_TOKEN", token)],
+        }
+    }
+}
+
+/// What a target minted: good for one role until a fixed end.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// The secret part.
+    pub material: Material,
+    /// The role it is scoped to.
+    pub role: String,
+    /// What of the role it covers, as the target granted it.
+    pub scope: Vec<String>,
+    /// Whom it is for: the caller, as the identity source knows them.
+    pub principal: Principal,
+    /// From when to when it is good.
+    pub lifetime: Lifetime,
+}

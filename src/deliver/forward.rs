@@ -1,0 +1,113 @@
+//! The signals that the supervisor takes on behalf of the command.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rustix::process::{Pid, Signal};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::iterator::exfiltrator::origin::Origin;
+use signal_hook::low_level::siginfo::{Cause, Process};
+
+use crate::host::process::signals::Action;
+
+/// What is passed on to the command.
+const FORWARDED: &[Signal] = &[
+    Signal::INT,
+    Signal::TERM,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::WINCH,
+    Signal::TSTP,
+    Signal::CONT,
+];
+
+/// Nobody supervises: each signal that was taken has its default effect again.
+///
+/// Actions belong to the process, and a handler that was once installed stays;
+/// so does this.
+fn nobody_supervises() -> &'static Arc<AtomicBool> {
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    FLAG.get_or_init(Arc::default)
+}
+
+/// Receives signals for as long as it lives. Those that were ignored when it
+/// began stay ignored, here and in the command: whoever started us wanted that,
+/// as `nohup` does.
+pub(super) struct Signals {
+    queue: SignalsInfo<WithOrigin>,
+    /// What the command must find: the actions as they were.
+    before: Vec<(i32, Action)>,
+}
+
+/// A signal that arrived.
+pub(super) struct Received {
+    pub(super) signal: Signal,
+    /// The process that sent it; `None` where the kernel did, as it does for the
+    /// keys of a terminal.
+    pub(super) sender: Option<Sender>,
+}
+
+/// Who sent a signal. A process outside of our container has no number here.
+pub(super) struct Sender(pub(super) Option<Pid>);
+
+impl Signals {
+    /// Begins to receive. Done before the command is started, so that nothing is
+    /// lost in between.
+    pub(super) fn listen() -> io::Result<Self> {
+        let mut before = Vec::new();
+        let mut defaults = Vec::new();
+        for signal in FORWARDED.iter().map(|signal| signal.as_raw()) {
+            let action = Action::of(signal)?;
+            if action.is_ignored() {
+                continue;
+            }
+            if action.is_default() {
+                defaults.push(signal);
+            }
+            before.push((signal, Action::default()));
+        }
+        let child = Signal::CHILD.as_raw();
+        let action = Action::of(child)?;
+        before.push((child, if action.is_ignored() { action } else { Action::default() }));
+        let queue = SignalsInfo::new(before.iter().map(|(signal, _)| *signal))?;
+        let idle = nobody_supervises();
+        idle.store(false, Ordering::SeqCst);
+        for signal in defaults {
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(idle))?;
+        }
+        Ok(Self { queue, before })
+    }
+
+    /// What the command must find.
+    pub(super) fn before(&self) -> Vec<(i32, Action)> {
+        self.before.clone()
+    }
+
+    /// Waits until something arrives. May yield nothing.
+    pub(super) fn wait(&mut self) -> Vec<Received> {
+        self.queue.wait().filter_map(received).collect()
+    }
+
+    /// What has arrived, without waiting.
+    pub(super) fn arrived(&mut self) -> Vec<Received> {
+        self.queue.pending().filter_map(received).collect()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        nobody_supervises().store(true, Ordering::SeqCst);
+    }
+}
+
+fn received(origin: Origin) -> Option<Received> {
+    let signal = Signal::from_named_raw(origin.signal)?;
+    let pid = origin.process.and_then(|Process { pid, .. }| Pid::from_raw(pid));
+    // Some systems say who, others how.
+    let sent = pid.is_some() || matches!(origin.cause, Cause::Sent(_));
+    Some(Received { signal, sender: sent.then_some(Sender(pid)) })
+}

@@ -1,0 +1,222 @@
+//! The ways out: what becomes of a credential once there is one.
+//!
+//! | way out | what it does |
+//! |---|---|
+//! | [`exec`] | becomes the command, with the credential in its environment |
+//! | [`supervisor`] | runs the command and stays beside it until it ends |
+//! | [`mod@env`] | writes the variables down for a shell or a program |
+//! | [`token`] | writes the bare secret |
+//!
+//! A way out is handed a [`Handout`]: the credential and how to label it, but
+//! never the configuration. All of them hand out the same variables.
+
+pub mod env;
+pub mod exec;
+#[cfg(unix)]
+mod forward;
+mod print;
+#[cfg(test)]
+#[cfg(unix)]
+mod stage;
+pub mod supervisor;
+#[cfg(unix)]
+mod terminal;
+mod text;
+pub mod token;
+
+use std::collections::BTreeMap;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+pub use print::{Printed, print};
+
+use crate::credential::Template;
+use crate::credential::{Credential, Material};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::Env;
+use crate::host::process;
+use crate::secret::Secret;
+
+/// The name of the profile that a command runs under.
+pub const ACTIVE_PROFILE: &str = "TMPCRED_ACTIVE_PROFILE";
+/// The role that its credential is scoped to.
+pub const ROLE: &str = "TMPCRED_ROLE";
+/// When its credential ends: RFC 3339, UTC, whole seconds, by this machine's clock.
+pub const EXPIRES_AT: &str = "TMPCRED_EXPIRES_AT";
+/// The bearer token, where the credential is one.
+pub const TOKEN: &str = "TMPCRED_TOKEN";
+
+/// The names of the variables that the profile's `env` mapped, with spaces between
+/// them, so that a run within a run can remove them.
+pub const MAPPED: &str = "TMPCRED_MAPPED";
+
+/// A credential that is to be handed out, and how to label it.
+#[derive(Clone, Copy, Debug)]
+pub struct Handout<'a> {
+    /// What is handed out.
+    pub credential: &'a Credential,
+    /// The name of the profile it was minted for.
+    pub profile: &'a str,
+    /// The profile's own variables: names, and templates such as `Bearer {token}`.
+    pub env: &'a BTreeMap<String, String>,
+    /// The environment that the variables are put into.
+    pub environment: &'a Env,
+}
+
+/// A variable to be set.
+#[derive(Clone, Debug)]
+pub struct Variable {
+    /// Its name; neither empty nor with a `=` or a NUL in it.
+    pub name: String,
+    /// Its value, without a NUL.
+    pub value: Secret<String>,
+}
+
+impl Handout<'_> {
+    /// The variables to set, in the order in which to show them: the labels, the
+    /// secrets, then those of the profile, which win over a label of that name.
+    ///
+    /// # Errors
+    ///
+    /// A template that names an unknown part, and names or values that no
+    /// environment can hold.
+    pub fn variables(&self) -> Result<Vec<Variable>> {
+        let material = &self.credential.material;
+        let expires_at = rfc3339(self.credential.lifetime.expires_at_local())?;
+        let labels: [(&'static str, &str); 3] = [
+            (ACTIVE_PROFILE, self.profile),
+            (ROLE, &self.credential.role),
+            (EXPIRES_AT, &expires_at),
+        ];
+        let mut parts: Vec<(&'static str, &str)> = material
+            .parts()
+            .into_iter()
+            .map(|(name, value)| (name, value.expose().as_str()))
+            .collect();
+        parts.extend([
+            ("profile", self.profile),
+            ("role", &self.credential.role),
+            ("expires_at", &expires_at),
+        ]);
+
+        let mut variables = Vec::new();
+        for (name, value) in labels {
+            set(&mut variables, name, Secret::new(value.to_owned()))?;
+        }
+        for (name, value) in material.variables() {
+            set(&mut variables, name, value.clone())?;
+        }
+        for (name, template) in self.env {
+            let value =
+                Template::parse(template).and_then(|t| t.fill(&parts)).map_err(|cause| {
+                    Error::new(
+                        ErrorKind::Config,
+                        format!("the variable {name} cannot be filled in"),
+                    )
+                    .because(cause)
+                })?;
+            set(&mut variables, name, value)?;
+        }
+        if !self.env.is_empty() {
+            let names: Vec<_> = self.env.keys().map(String::as_str).collect();
+            set(&mut variables, MAPPED, Secret::new(names.join(" ")))?;
+        }
+        Ok(variables)
+    }
+
+    /// The variables to remove: those that another run of tmpcred may have set
+    /// and that this one does not set, and those of other tools that would
+    /// contradict the credential. So a run within a run hands out nothing of the
+    /// outer one, unless it is of another kind and can be used beside it.
+    pub fn stale(&self) -> Vec<String> {
+        let set_now = [ACTIVE_PROFILE, ROLE, EXPIRES_AT];
+        let set_by_kind = self.credential.material.variables();
+        // Of the names that an outer run left, only such that a shell could have.
+        let mapped = self.environment.get(MAPPED).unwrap_or_default();
+        let mapped = mapped.split(' ').filter(|name| {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            !name.is_empty()
+                && name.chars().all(plain)
+                && !name.starts_with(|c: char| c.is_ascii_digit())
+        });
+        let mut stale: Vec<String> = [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN, MAPPED]
+            .into_iter()
+            .chain(rivals(&self.credential.material).iter().copied())
+            .chain(mapped)
+            .filter(|name| !set_now.contains(name))
+            .filter(|name| set_by_kind.iter().all(|(set, _)| set != name))
+            .filter(|name| !self.env.contains_key(*name))
+            .filter(|name| *name != MAPPED || self.env.is_empty())
+            .map(String::from)
+            .collect();
+        stale.sort();
+        stale.dedup();
+        stale
+    }
+}
+
+/// The variables by which the tools that use this kind of credential might find
+/// another one of its kind.
+fn rivals(material: &Material) -> &'static [&'static str] {
+    match material {
+        // Every tool has its own variable for bearer tokens; the profile maps it.
+        Material::Bearer { .. } => &[],
+    }
+}
+
+fn set(variables: &mut Vec<Variable>, name: &str, value: Secret<String>) -> Result<()> {
+    let impossible = |why: &str| {
+        Error::new(ErrorKind::Config, format!("the variable {name:?} cannot be set"))
+            .because_of(why)
+    };
+    if name.is_empty() || name.contains(['=', '\0']) {
+        return Err(impossible("a name is neither empty nor has it a = or a NUL"));
+    }
+    if value.expose().contains('\0') {
+        return Err(impossible("its value has a NUL"));
+    }
+    match variables.iter_mut().find(|variable| same_name(&variable.name, name)) {
+        Some(variable) => variable.value = value,
+        None => variables.push(Variable { name: name.to_owned(), value }),
+    }
+    Ok(())
+}
+
+fn same_name(a: &str, b: &str) -> bool {
+    if cfg!(windows) { a.eq_ignore_ascii_case(b) } else { a == b }
+}
+
+fn rfc3339(moment: OffsetDateTime) -> Result<String> {
+    let seconds = moment.unix_timestamp();
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .map_err(|cause| cause.to_string())
+        .and_then(|moment| moment.format(&Rfc3339).map_err(|cause| cause.to_string()))
+        .map_err(|cause| {
+            Error::new(ErrorKind::Other, "the credential's expiry cannot be written down")
+                .because_of(cause)
+        })
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It ended by itself, with this code.
+    Exited(u8),
+    /// This signal ended it.
+    Signalled(i32),
+}
+
+impl Outcome {
+    /// The exit code that tells the same. A caller that ends with it where
+    /// [`process::die_of`] could be called tells less.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signalled(signal) => process::signal_exit_code(signal),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! Tests of what all ways out share.
+
+use time::macros::datetime;
+
+use super::*;
+use crate::credential::{Lifetime, Principal};
+
+/// A bearer credential with this token.
+pub(super) fn bearer(token: &str) -> Credential {
+    let issued_at = datetime!(2026-01-01 12:00 UTC);
+    Credential {
+        material: Material::Bearer { token: Secret::new(token.into()) },
+        role: "deploy".into(),
+        scope: vec![],
+        principal: Principal { issuer: "https://issuer.example".into(), subject: "alice".into() },
+        lifetime: Lifetime {
+            issued_at,
+            expires_at: issued_at + time::Duration::minutes(15),
+            skew_seconds: 0,
+        },
+    }
+}
+
+fn handout<'a>(
+    credential: &'a Credential,
+    env: &'a BTreeMap<String, String>,
+    environment: &'a Env,
+) -> Handout<'a> {
+    Handout { credential, profile: "prod", env, environment }
+}
+
+fn shown(variables: &[Variable]) -> Vec<(&str, &str)> {
+    variables.iter().map(|v| (v.name.as_str(), v.value.expose().as_str())).collect()
+}
+
+fn mapping(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, template)| (name.to_string(), template.to_string())).collect()
+}
+
+#[test]
+fn labels_come_first_then_secrets_then_the_profiles_own() {
+    let (credential, environment) = (bearer("t0ken"), Env::default());
+    let env = mapping(&[("B", "Bearer {token}"), ("A", "{profile}/{role} until {expires_at}")]);
+    let variables = handout(&credential, &env, &environment).variables().unwrap();
+    assert_eq!(
+        shown(&variables),
+        [
+            ("TMPCRED_ACTIVE_PROFILE", "prod"),
+            ("TMPCRED_ROLE", "deploy"),
+            ("TMPCRED_EXPIRES_AT", "2026-01-01T12:15:00Z"),
+            ("TMPCRED_TOKEN", "t0ken"),
+            ("A", "prod/deploy until 2026-01-01T12:15:00Z"),
+            ("B", "Bearer t0ken"),
+            ("TMPCRED_MAPPED", "A B"),
+        ]
+    );
+    assert!(!format!("{variables:?}").contains("t0ken"));
+}
+
+#[test]
+fn the_expiry_is_told_by_this_machines_clock_in_whole_seconds_of_utc() {
+    let (mut credential, env, environment) = (bearer("t"), BTreeMap::new(), Env::default());
+    credential.lifetime.expires_at = datetime!(2026-07-01 12:00:00.987 +2);
+    credential.lifetime.skew_seconds = 600;
+    let variables = handout(&credential, &env, &environment).variables().unwrap();
+    assert_eq!(shown(&variables)[2], (EXPIRES_AT, "2026-07-01T09:50:00Z"));
+}
+
+#[test]
+fn the_profile_has_the_last_word_and_nothing_is_there_twice() {
+    let (credential, environment) = (bearer("t"), Env::default());
+    let env = mapping(&[("TMPCRED_ROLE", "other"), ("TMPCRED_TOKEN", "token={token}")]);
+    let variables = handout(&credential, &env, &environment).variables().unwrap();
+    let variables = shown(&variables);
+    assert_eq!(variables.len(), 5);
+    assert_eq!(variables[1], (ROLE, "other"));
+    assert_eq!(variables[3], (TOKEN, "token=t"));
+}
+
+#[test]
+fn names_and_values_that_no_environment_holds_are_refused() {
+    let environment = Env::default();
+    for (name, token) in [("", "t"), ("A=B", "t"), ("A\0", "t"), ("A", "canary\0")] {
+        let (credential, env) = (bearer(token), mapping(&[(name, "{token}")]));
+        let error = handout(&credential, &env, &environment).variables().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(!format!("{error:?}").contains("canary"));
+    }
+}
+
+#[test]
+fn nothing_is_both_set_and_removed() {
+    let (credential, environment) = (bearer("t"), Env::default());
+    for env in [mapping(&[]), mapping(&[("TMPCRED_TOKEN", "x"), ("MINE", "y")])] {
+        let handout = handout(&credential, &env, &environment);
+        let variables = handout.variables().unwrap();
+        for name in &handout.stale() {
+            assert!(variables.iter().all(|variable| variable.name != *name), "{name}");
+        }
+        // Whatever another run may have left is either set anew or removed.
+        for name in [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN] {
+            let set = variables.iter().any(|variable| variable.name == name);
+            assert!(set || handout.stale().contains(&name.to_string()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_an_outer_profile_mapped_is_removed() {
+    let (credential, env) = (bearer("t"), mapping(&[("MINE", "y")]));
+    let environment = Env::from_pairs([(MAPPED, "THEIRS MINE a=b 1x $(x)"), ("THEIRS", "secret")]);
+    let handout = handout(&credential, &env, &environment);
+    let stale = handout.stale();
+    assert!(stale.contains(&"THEIRS".to_string()));
+    assert!(
+        stale.iter().all(|name| !["MINE", "a=b", "1x", "$(x)", MAPPED].contains(&name.as_str()))
+    );
+    let variables = handout.variables().unwrap();
+    let mapped = variables.iter().find(|variable| variable.name == MAPPED).unwrap();
+    assert_eq!(mapped.value.expose(), "MINE");
+}
+
+#[test]
+fn an_outcome_has_the_exit_code_that_shells_give_it() {
+    assert_eq!(Outcome::Exited(7).exit_code(), 7);
+    assert_eq!(Outcome::Signalled(15).exit_code(), 143);
+    assert_eq!(Outcome::Signalled(64).exit_code(), 192);
+    assert_eq!(Outcome::Signalled(200).exit_code(), 255);
+}

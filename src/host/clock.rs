@@ -1,0 +1,103 @@
+//! Time: this machine's clock, and how far it is off.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use time::{Duration, OffsetDateTime};
+
+/// Tells the time.
+pub trait Clock: Send + Sync {
+    /// The present moment, in UTC.
+    fn now(&self) -> OffsetDateTime;
+}
+
+/// The operating system's clock.
+#[derive(Debug)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the port to the clock")]
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::now_utc()
+    }
+}
+
+/// A clock that stands still, for tests.
+#[derive(Debug)]
+pub struct FixedClock(
+    /// The moment at which it stands.
+    pub OffsetDateTime,
+);
+
+impl Clock for FixedClock {
+    fn now(&self) -> OffsetDateTime {
+        self.0
+    }
+}
+
+/// The smallest difference that counts as skew: `Date` headers have whole
+/// seconds and answers take time to arrive.
+pub const SKEW_NOISE: Duration = Duration::seconds(5);
+
+/// The last measured difference between a server's clock and this machine's.
+///
+/// Clones share one measurement.
+#[derive(Clone, Debug)]
+pub struct SkewMeter(Arc<Measurement>);
+
+#[derive(Debug)]
+struct Measurement {
+    seconds: AtomicI64,
+    told: AtomicBool,
+}
+
+/// Stands for «nothing measured yet».
+const UNMEASURED: i64 = i64::MIN;
+
+impl Default for SkewMeter {
+    fn default() -> Self {
+        let seconds = AtomicI64::new(UNMEASURED);
+        Self(Arc::new(Measurement { seconds, told: AtomicBool::new(false) }))
+    }
+}
+
+impl SkewMeter {
+    /// Notes a server's time against this machine's. Differences within
+    /// [`SKEW_NOISE`] count as none.
+    pub fn observe(&self, server: OffsetDateTime, local: OffsetDateTime) {
+        let difference = server - local;
+        let seconds = if difference.abs() <= SKEW_NOISE { 0 } else { difference.whole_seconds() };
+        self.0.seconds.store(seconds, Ordering::Relaxed);
+    }
+
+    /// What is to be added to this machine's clock; `None` before any measurement.
+    pub fn get(&self) -> Option<Duration> {
+        match self.0.seconds.load(Ordering::Relaxed) {
+            UNMEASURED => None,
+            seconds => Some(Duration::seconds(seconds)),
+        }
+    }
+
+    /// Whether this is the first time that somebody asks, so that the person is
+    /// told once only.
+    pub(super) fn first_telling(&self) -> bool {
+        !self.0.told.swap(true, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn small_differences_are_noise_and_large_ones_are_kept() {
+        let meter = SkewMeter::default();
+        let local = datetime!(2026-01-01 12:00 UTC);
+        assert_eq!(meter.get(), None);
+        meter.observe(local + Duration::seconds(3), local);
+        assert_eq!(meter.get(), Some(Duration::ZERO));
+        meter.observe(local - Duration::minutes(10), local);
+        assert_eq!(meter.get(), Some(Duration::minutes(-10)));
+    }
+}

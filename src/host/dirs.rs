@@ -1,0 +1,86 @@
+//! Where configuration, state and locks live.
+
+use std::path::{Path, PathBuf};
+
+use super::env::Env;
+use super::files;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The directories of this user, as the platform's customs have them.
+#[derive(Clone, Debug)]
+pub struct Dirs {
+    /// The user's configuration file.
+    pub user_config: PathBuf,
+    /// The machine's configuration file.
+    pub system_config: PathBuf,
+    /// State without secrets: the index, cached discovery documents, trusted
+    /// project files; and sealed entries.
+    pub state: PathBuf,
+    /// Locks. Cleared at logout or reboot where the platform has such a place.
+    pub runtime: PathBuf,
+    /// The directory the command was started in, where it can be told.
+    pub working: Option<PathBuf>,
+}
+
+impl Dirs {
+    /// Finds the directories: `TMPCRED_CONFIG` and the XDG variables first,
+    /// then what `directories` says for the platform.
+    pub fn locate(env: &Env) -> Result<Self> {
+        let project = directories::ProjectDirs::from("", "", "tmpcred").ok_or_else(|| {
+            Error::new(ErrorKind::Config, "the home directory cannot be told")
+                .because_of("HOME is not set, and the user has no entry in the password database")
+                .hint("set HOME, or TMPCRED_CONFIG and XDG_STATE_HOME")
+        })?;
+        let user_config = match env.get_os("TMPCRED_CONFIG") {
+            Some(path) => PathBuf::from(path),
+            None => project.config_dir().join("config.toml"),
+        };
+        let state = project.state_dir().unwrap_or_else(|| project.data_local_dir()).to_path_buf();
+        let runtime = match project.runtime_dir() {
+            Some(dir) if files::is_dir(dir.parent().unwrap_or(dir)) => dir.to_path_buf(),
+            // Never a directory shared with others, such as /tmp. A session without
+            // the variable takes the same locks as one with it.
+            _ => {
+                files::login_runtime_dir().map_or_else(|| state.join("run"), |d| d.join("tmpcred"))
+            }
+        };
+        Ok(Self {
+            user_config,
+            system_config: system_config(),
+            state,
+            runtime,
+            working: files::working_dir(),
+        })
+    }
+
+    /// Directories below a private one that is removed when the guard is
+    /// dropped: for a run that leaves nothing behind.
+    pub fn passing(&self) -> Result<(Self, tempfile::TempDir)> {
+        let guard = tempfile::Builder::new().prefix("tmpcred-").tempdir().map_err(|cause| {
+            Error::new(ErrorKind::Io, "no temporary directory can be made").because(cause)
+        })?;
+        let dirs = Self { working: self.working.clone(), ..Self::below(guard.path()) };
+        Ok((dirs, guard))
+    }
+
+    /// Directories below `root`, for tests.
+    pub fn below(root: &Path) -> Self {
+        Self {
+            user_config: root.join("config.toml"),
+            system_config: root.join("system.toml"),
+            state: root.join("state"),
+            runtime: root.join("run"),
+            working: Some(root.to_path_buf()),
+        }
+    }
+}
+
+#[cfg(unix)]
+fn system_config() -> PathBuf {
+    PathBuf::from("/etc/tmpcred/config.toml")
+}
+
+#[cfg(not(unix))]
+fn system_config() -> PathBuf {
+    PathBuf::from(r"C:\ProgramData\tmpcred\config.toml")
+}

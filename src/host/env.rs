@@ -1,0 +1,72 @@
+//! The environment variables, read once.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+
+/// A snapshot of environment variables.
+///
+/// Its `Debug` form shows names only: values may be secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Env(BTreeMap<OsString, OsString>);
+
+impl Env {
+    /// The variables this process was started with.
+    #[expect(clippy::disallowed_methods, reason = "this is the port to the environment")]
+    pub fn of_process() -> Self {
+        Self(std::env::vars_os().collect())
+    }
+
+    /// The variables handed in, for tests.
+    pub fn from_pairs<K: Into<OsString>, V: Into<OsString>>(
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        Self(pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+    }
+
+    /// A variable's value. An empty one counts as unset, as it does for most tools.
+    pub fn get_os(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|v| !v.is_empty())
+    }
+
+    /// A variable's value where it is valid Unicode and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.get_os(name).and_then(OsStr::to_str)
+    }
+
+    /// Whether a variable says yes: set, and neither `0`, `false`, `no` nor `off`.
+    pub fn flag(&self, name: &str) -> bool {
+        self.get_os(name).is_some_and(|value| {
+            !["0", "false", "no", "off"].iter().any(|no| value.eq_ignore_ascii_case(no))
+        })
+    }
+
+    /// All variables, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.0.iter().map(|(k, v)| (k.as_os_str(), v.as_os_str()))
+    }
+}
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_means_unset_and_flags_know_no() {
+        let env = Env::from_pairs([("A", ""), ("B", "1"), ("C", "False"), ("D", "yes")]);
+        assert_eq!(env.get("A"), None);
+        assert!(!env.flag("A") && env.flag("B") && !env.flag("C") && env.flag("D"));
+        assert!(!env.flag("missing"));
+    }
+
+    #[test]
+    fn debug_shows_no_values() {
+        let env = Env::from_pairs([("TOKEN", "hunter2")]);
+        assert!(!format!("{env:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,498 @@
+//! Files: bounded reads, private writes.
+#![expect(clippy::disallowed_methods, reason = "this is the port to the file system")]
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Whether something exists at `path` and can be seen.
+pub fn exists(path: impl AsRef<Path>) -> bool {
+    path.as_ref().exists()
+}
+
+/// Whether `path` is a directory.
+pub fn is_dir(path: impl AsRef<Path>) -> bool {
+    path.as_ref().is_dir()
+}
+
+/// Whether `path` is a regular file: reading it cannot wait for anybody.
+pub fn is_file(path: impl AsRef<Path>) -> bool {
+    path.as_ref().is_file()
+}
+
+/// Whether `path` itself is a symbolic link.
+pub fn is_link(path: impl AsRef<Path>) -> bool {
+    path.as_ref().is_symlink()
+}
+
+/// The one absolute path of a file, without symbolic links.
+pub fn canonical(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(|cause| {
+        Error::new(ErrorKind::Io, format!("cannot find {}", path.display())).because(cause)
+    })
+}
+
+/// The current directory, where it still exists.
+pub fn working_dir() -> Option<PathBuf> {
+    std::env::current_dir().ok()
+}
+
+/// Reads a file of at most `max` bytes. `None` where there is none.
+pub fn read(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
+    Ok(read_guarded(path, max)?.map(|(bytes, _)| bytes))
+}
+
+/// Who could have written what a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// This user and the administrator only.
+    Guarded,
+    /// It belongs to somebody else.
+    OtherOwner,
+    /// Others have the right to write to it.
+    OthersMayWrite,
+}
+
+/// Reads like [`read`], and tells who could have written what was read. On
+/// systems without such owners every file counts as guarded.
+pub fn read_guarded(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Guard)>> {
+    let failed = |cause: io::Error| {
+        Error::new(ErrorKind::Io, format!("cannot read {}", path.display())).because(cause)
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(cause)
+            if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(None);
+        }
+        Err(cause) => return Err(failed(cause)),
+    };
+    // Asked of the open file, so that it cannot be exchanged in between.
+    let metadata = file.metadata().map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(Error::new(
+            ErrorKind::Io,
+            format!("cannot read {}: it is a directory", path.display()),
+        ));
+    }
+    let guard = guard(path, &metadata).map_err(failed)?;
+    let mut bytes = Vec::with_capacity(metadata.len().min(max) as usize + 1);
+    file.take(max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > max {
+        return Err(Error::new(ErrorKind::Io, format!("{} is too large", path.display()))
+            .because_of(format!("it has more than {max} bytes")));
+    }
+    Ok(Some((bytes, guard)))
+}
+
+/// Who could write to what is at `path`, told without opening it.
+pub fn guard_of(path: &Path) -> Result<Guard> {
+    fs::metadata(path).and_then(|metadata| guard(path, &metadata)).map_err(|cause| {
+        Error::new(ErrorKind::Io, format!("cannot look at {}", path.display())).because(cause)
+    })
+}
+
+#[cfg(unix)]
+fn guard(path: &Path, metadata: &fs::Metadata) -> io::Result<Guard> {
+    use std::os::unix::fs::MetadataExt;
+    let user = rustix::process::geteuid().as_raw();
+    let ours = |uid: u32| uid == 0 || uid == user;
+    // Whoever owns a symbolic link chooses the file.
+    if !ours(metadata.uid()) || !ours(fs::symlink_metadata(path)?.uid()) {
+        return Ok(Guard::OtherOwner);
+    }
+    // A group with the owner's own number is the owner's alone, by custom.
+    let group = metadata.mode() & 0o020 != 0 && metadata.gid() != metadata.uid();
+    let world = metadata.mode() & 0o002 != 0;
+    Ok(if group || world { Guard::OthersMayWrite } else { Guard::Guarded })
+}
+
+#[cfg(not(unix))]
+fn guard(_: &Path, _: &fs::Metadata) -> io::Result<Guard> {
+    Ok(Guard::Guarded)
+}
+
+/// Reads a text file of at most `max` bytes. `None` where there is none.
+pub fn read_text(path: &Path, max: u64) -> Result<Option<String>> {
+    let Some(bytes) = read(path, max)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|cause| {
+        Error::new(ErrorKind::Io, format!("{} is not a text file", path.display()))
+            .because(cause.utf8_error())
+    })
+}
+
+/// Makes a directory, and its parents, that only this user can enter.
+///
+/// A directory that exists already must belong to this user.
+pub fn private_dir(path: &Path) -> Result<()> {
+    let failed = |cause: io::Error| {
+        Error::new(ErrorKind::Io, format!("cannot make the directory {}", path.display()))
+            .because(cause)
+    };
+    if !path.is_dir() {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path).map_err(failed)?;
+    }
+    if owner(path)? == Owner::Other {
+        return Err(Error::new(
+            ErrorKind::Io,
+            format!("{} belongs to somebody else", path.display()),
+        ));
+    }
+    Ok(())
+}
+
+/// Replaces a file in one step: written beside it with mode 0600 from the
+/// start, synced, then renamed over it. A reader sees the old or the new file.
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    private_dir(parent(path))?;
+    replace(path, bytes, tempfile::Builder::new().prefix(TEMPORARY))?;
+    sweep(path);
+    Ok(())
+}
+
+/// Replaces a file that everybody may read, in one step. Its directory is made
+/// where it is missing.
+pub fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::create_dir_all(parent(path)).map_err(|cause| cannot_write(path, cause))?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    replace(path, bytes, builder.prefix(TEMPORARY))
+}
+
+/// How the names of files that are not whole yet begin.
+const TEMPORARY: &str = ".tmpcred-";
+
+/// After how long nobody can be about to finish such a file.
+const ABANDONED: std::time::Duration = std::time::Duration::from_secs(60 * 60);
+
+/// Removes what killed processes left half written beside `path`, which was
+/// written just now: its time is that of the file system's own clock.
+fn sweep(path: &Path) {
+    let modified = |path: &Path| fs::symlink_metadata(path)?.modified();
+    let Ok(now) = modified(path) else { return };
+    for entry in fs::read_dir(parent(path)).into_iter().flatten().flatten() {
+        let temporary = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+        let age = |then| now.duration_since(then).unwrap_or_default();
+        if temporary && modified(&entry.path()).is_ok_and(|then| age(then) > ABANDONED) {
+            // Somebody else may have been quicker, and nothing depends on it.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8], builder: &tempfile::Builder<'_, '_>) -> Result<()> {
+    let failed = |cause: io::Error| cannot_write(path, cause);
+    // tempfile creates with O_EXCL, and removes the file if we fail.
+    let mut file = builder.tempfile_in(parent(path)).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|cause| failed(cause.error))?;
+    #[cfg(unix)]
+    File::open(parent(path)).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    Ok(())
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn cannot_write(path: &Path, cause: io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("cannot write {}", path.display())).because(cause)
+}
+
+/// Removes a file; one that is not there is no error.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(Error::new(ErrorKind::Io, format!("cannot remove {}", path.display()))
+                .because(cause))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The entries of a directory; none where there is no such directory.
+pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => {
+            return Err(
+                Error::new(ErrorKind::Io, format!("cannot list {}", path.display())).because(cause)
+            );
+        }
+    };
+    let mut paths: Vec<_> = entries.filter_map(|e| e.ok().map(|e| e.path())).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// Opens a lock file with mode 0600, making it where it is missing. What it
+/// holds is kept.
+pub fn open_lock(path: &Path) -> Result<File> {
+    if let Some(parent) = path.parent() {
+        private_dir(parent)?;
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map_err(|cause| {
+        Error::new(ErrorKind::Io, format!("cannot open the lock {}", path.display())).because(cause)
+    })
+}
+
+/// Whether the open file is still the one at `path`, and not one that was
+/// removed or replaced since. On systems without file numbers it always is.
+pub fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        match (file.metadata(), fs::metadata(path)) {
+            (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+            _ => false,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        true
+    }
+}
+
+/// The directory that a login makes for this user, where there is one that is
+/// this user's alone.
+pub fn login_runtime_dir() -> Option<PathBuf> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let user = rustix::process::geteuid().as_raw();
+        let path = PathBuf::from(format!("/run/user/{user}"));
+        let metadata = fs::symlink_metadata(&path).ok()?;
+        let ours = metadata.is_dir() && metadata.uid() == user && metadata.mode() & 0o077 == 0;
+        ours.then_some(path)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
+/// Whose file it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This user's, or the administrator's.
+    Trusted,
+    /// Somebody else's.
+    Other,
+}
+
+/// Tells whether a file belongs to this user or the administrator. On systems
+/// without such owners every file counts as trusted.
+pub fn owner(path: &Path) -> Result<Owner> {
+    #[cfg(unix)]
+    {
+        let uid = owner_id(path)?;
+        let trusted = uid == 0 || uid == rustix::process::geteuid().as_raw();
+        Ok(if trusted { Owner::Trusted } else { Owner::Other })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Ok(Owner::Trusted)
+    }
+}
+
+/// The user id of a file's owner.
+#[cfg(unix)]
+pub fn owner_id(path: &Path) -> Result<u32> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).map(|m| m.uid()).map_err(|cause| {
+        Error::new(ErrorKind::Io, format!("cannot look at {}", path.display())).because(cause)
+    })
+}
+
+/// Who besides the administrator can read or write a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readers {
+    /// Its owner alone.
+    Owner,
+    /// Its owner and a group.
+    Group,
+    /// Everybody on this machine.
+    Everyone,
+}
+
+/// Tells who can read or write a file, by its mode. On systems without modes it
+/// counts as its owner's alone.
+pub fn readers(path: &Path) -> Result<Readers> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(path).map(|m| m.permissions().mode()).map_err(|cause| {
+            Error::new(ErrorKind::Io, format!("cannot look at {}", path.display())).because(cause)
+        })?;
+        Ok(match (mode & 0o070, mode & 0o007) {
+            (0, 0) => Readers::Owner,
+            (_, 0) => Readers::Group,
+            _ => Readers::Everyone,
+        })
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        Ok(Readers::Owner)
+    }
+}
+
+/// Identifies a file, whatever happens to its name. `None` where there is none,
+/// and on systems that have no such identity.
+pub fn identity(path: &Path) -> Option<(u64, u64)> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_are_bounded_and_absence_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert_eq!(read(&path, 10).unwrap(), None);
+        write_private(&path, b"0123456789").unwrap();
+        assert_eq!(read(&path, 10).unwrap().unwrap(), b"0123456789");
+        assert!(read(&path, 9).unwrap_err().to_string().contains("more than 9 bytes"));
+        assert!(read(dir.path(), 9).unwrap_err().to_string().contains("is a directory"));
+    }
+
+    #[test]
+    fn what_was_left_half_written_goes_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, age: std::time::Duration| {
+            let path = dir.path().join(name);
+            let file = File::create(&path).unwrap();
+            let now = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(now.checked_sub(age).unwrap()).unwrap();
+            path
+        };
+        let old = write(".tmpcred-old", ABANDONED * 2);
+        let recent = write(".tmpcred-recent", ABANDONED / 2);
+        let other = write("other", ABANDONED * 2);
+        write_private(&dir.path().join("f"), b"0").unwrap();
+        assert!(!exists(old) && exists(recent) && exists(other));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_removed_file_is_told_from_its_successor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("l");
+        let file = open_lock(&path).unwrap();
+        assert!(is_at(&file, &path));
+        remove(&path).unwrap();
+        assert!(!is_at(&file, &path));
+        let successor = open_lock(&path).unwrap();
+        assert!(!is_at(&file, &path) && is_at(&successor, &path));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn it_is_told_who_could_have_written_a_file() {
+        use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_private(&path, b"a").unwrap();
+        let guard = |path: &Path| {
+            let guard = read_guarded(path, 10).unwrap().unwrap().1;
+            assert_eq!(guard_of(path).unwrap(), guard);
+            guard
+        };
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(guard(&path), Guard::Guarded);
+        mode(0o644);
+        assert_eq!(guard(&path), Guard::Guarded);
+        mode(0o646);
+        assert_eq!(guard(&path), Guard::OthersMayWrite);
+        if rustix::process::geteuid().is_root() {
+            mode(0o664);
+            assert_eq!(guard(&path), Guard::Guarded);
+            chown(&path, None, Some(4321)).unwrap();
+            assert_eq!(guard(&path), Guard::OthersMayWrite);
+            mode(0o644);
+            chown(&path, Some(4321), None).unwrap();
+            assert_eq!(guard(&path), Guard::OtherOwner);
+            chown(&path, Some(0), Some(0)).unwrap();
+            let link = dir.path().join("l");
+            symlink(&path, &link).unwrap();
+            assert_eq!(guard(&link), Guard::Guarded);
+            lchown(&link, Some(4321), None).unwrap();
+            assert_eq!(guard(&link), Guard::OtherOwner);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_mode_tells_who_can_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_private(&path, b"a").unwrap();
+        for (mode, who) in [
+            (0o600, Readers::Owner),
+            (0o640, Readers::Group),
+            (0o620, Readers::Group),
+            (0o604, Readers::Everyone),
+            (0o644, Readers::Everyone),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(readers(&path).unwrap(), who, "{mode:o}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_replaced_file_is_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        assert_eq!(identity(&path), None);
+        write_private(&path, b"a").unwrap();
+        let first = identity(&path);
+        let kept = File::open(&path).unwrap();
+        write_private(&path, b"a").unwrap();
+        assert!(first.is_some() && identity(&path) != first);
+        drop(kept);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn written_files_are_private_and_leave_nothing_beside() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sub/f");
+        write_private(&path, b"a").unwrap();
+        write_private(&path, b"b").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let parent = path.parent().unwrap();
+        assert_eq!(fs::metadata(parent).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(list(parent).unwrap(), vec![path]);
+    }
+}

@@ -1,0 +1,103 @@
+//! The ports to the world: clock, environment, files, HTTP, browser, people.
+//!
+//! Everything outside this module reaches the world through a [`Host`], so that
+//! a test can hand in another one. `clippy.toml` bans the ambient ways.
+
+pub mod browser;
+pub mod clock;
+pub mod dirs;
+pub mod env;
+pub mod files;
+pub mod http;
+pub mod interact;
+pub mod listener;
+pub mod process;
+pub mod surroundings;
+#[cfg(test)]
+pub(crate) mod test_server;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How large a file with certificate authorities may be, in bytes.
+const MAX_CA_FILE: u64 = 1024 * 1024;
+
+/// How far this machine's clock may be off without the person being told.
+const SKEW_WORTH_TELLING: time::Duration = time::Duration::seconds(30);
+
+/// The world as one run of the program sees it.
+#[derive(Clone)]
+pub struct Host {
+    /// What time it is.
+    pub clock: Arc<dyn clock::Clock>,
+    /// The environment variables the process was started with.
+    pub env: env::Env,
+    /// Where configuration, state and locks live.
+    pub dirs: dirs::Dirs,
+    /// Opens web pages.
+    pub browser: Arc<dyn browser::Browser>,
+    /// Talks to the person, if there is one.
+    pub interact: Arc<dyn interact::Interact>,
+    /// How far this machine's clock is off, as servers' `Date` headers tell.
+    pub skew: clock::SkewMeter,
+}
+
+impl Host {
+    /// The real world, with `interact` to talk to the person.
+    pub fn real(interact: Arc<dyn interact::Interact>) -> Result<Self> {
+        let env = env::Env::of_process();
+        let dirs = dirs::Dirs::locate(&env)?;
+        Ok(Self {
+            clock: Arc::new(clock::SystemClock),
+            env,
+            dirs,
+            browser: Arc::new(browser::SystemBrowser),
+            interact,
+            skew: clock::SkewMeter::default(),
+        })
+    }
+
+    /// The time as servers see it: this machine's clock, corrected by the
+    /// measured skew where one was measured.
+    pub fn corrected_now(&self) -> time::OffsetDateTime {
+        self.clock.now() + self.skew.get().unwrap_or(time::Duration::ZERO)
+    }
+
+    /// An HTTP client that trusts the authorities in `ca_file` besides the
+    /// system's, and that measures clock skew for this host.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the file is missing, [`ErrorKind::Io`] where
+    /// it cannot be read.
+    pub fn http(&self, ca_file: Option<&Path>) -> Result<http::HttpClient> {
+        let pem = match ca_file {
+            None => None,
+            Some(path) => Some(files::read(path, MAX_CA_FILE)?.ok_or_else(|| {
+                Error::new(ErrorKind::Config, "the file with certificate authorities is missing")
+                    .because_of(format!("there is no {}", path.display()))
+                    .hint("correct `ca_file` in the configuration")
+            })?),
+        };
+        Ok(http::HttpClient::new(self.clock.clone(), self.skew.clone(), pem))
+    }
+
+    /// Tells the person, once a run, when this machine's clock is considerably off.
+    pub fn tell_skew(&self) {
+        let Some(skew) = self.skew.get().filter(|skew| skew.abs() > SKEW_WORTH_TELLING) else {
+            return;
+        };
+        if !self.skew.first_telling() {
+            return;
+        }
+        let by = std::time::Duration::from_secs(skew.whole_seconds().unsigned_abs());
+        let (by, way) = (
+            humantime::format_duration(by),
+            if skew.is_positive() { "behind" } else { "ahead of" },
+        );
+        self.interact.warn(&format!(
+            "this machine's clock is {by} {way} the server's; expiry times are corrected for it"
+        ));
+    }
+}

@@ -1,0 +1,118 @@
+//! This process itself, and those it starts.
+
+#[cfg(unix)]
+pub mod signals;
+
+use std::ffi::OsStr;
+use std::process::Command;
+
+use crate::error::Result;
+
+/// The limit on core dumps that was in force before [`forbid_core_dumps`].
+#[derive(Clone, Copy, Debug)]
+pub struct CoreLimit {
+    #[cfg(unix)]
+    was: rustix::process::Rlimit,
+}
+
+/// Turns core dumps of this process off, and keeps debuggers of the same user
+/// out where the system can (Linux). Call it before a secret is read; hand the
+/// result to the child with [`CoreLimit::restore`].
+pub fn forbid_core_dumps() -> CoreLimit {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let was = getrlimit(Resource::Core);
+        // Lowering the soft limit cannot fail; the hard one stays, so that the child can get it back.
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: was.maximum });
+        #[cfg(target_os = "linux")]
+        let _ =
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        CoreLimit { was }
+    }
+    #[cfg(not(unix))]
+    CoreLimit {}
+}
+
+impl CoreLimit {
+    /// Puts the limit back, in the child or just before `execve`. An `execve`
+    /// makes the process dumpable again by itself.
+    pub fn restore(self) -> std::io::Result<()> {
+        #[cfg(unix)]
+        rustix::process::setrlimit(rustix::process::Resource::Core, self.was)?;
+        Ok(())
+    }
+}
+
+/// A command to be started. It inherits nothing that is not said of it but the
+/// standard streams, the working directory and the environment.
+#[expect(clippy::disallowed_methods, reason = "this is the port to other processes")]
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    Command::new(program)
+}
+
+/// Ends this process the way signal `signal` ends a process, so that whoever
+/// waits for it sees the same as if it had waited for the child that died of
+/// it. No core is left behind, whatever the signal.
+///
+/// `main` calls it, when nothing is left to be done. It returns where the
+/// system will not let us die of that signal (as the first process of a
+/// container, for one): `main` then ends with the code that it yields.
+pub fn die_of(signal: i32) -> u8 {
+    #[cfg(unix)]
+    {
+        forbid_core_dumps();
+        if signals::Action::default().install(signal).is_ok()
+            // SIGKILL cannot be given an action, and needs none.
+            || signal == rustix::process::Signal::KILL.as_raw()
+        {
+            let _ = signals::Mask::empty().install();
+            let _ = signal_hook::low_level::raise(signal);
+        }
+    }
+    signal_exit_code(signal)
+}
+
+/// The exit code that stands for the death by signal `signal`: `128 + n`.
+pub fn signal_exit_code(signal: i32) -> u8 {
+    u8::try_from(signal).ok().and_then(|n| n.checked_add(128)).unwrap_or(u8::MAX)
+}
+
+/// The terminal that controls this process, if there is one.
+#[cfg(unix)]
+pub fn controlling_terminal() -> Option<std::os::fd::OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/tty", flags, Mode::empty()).ok()
+}
+
+/// The number that identifies this user to the system; 0 where there is none.
+pub fn user_id() -> u32 {
+    #[cfg(unix)]
+    {
+        rustix::process::geteuid().as_raw()
+    }
+    #[cfg(not(unix))]
+    {
+        0
+    }
+}
+
+/// The name under which this user is known to the system: what they log in
+/// with, and how they are called.
+#[cfg(feature = "broker")]
+pub fn user_name() -> (String, String) {
+    let login = whoami::username().ok().filter(|name| !name.is_empty());
+    let login = login.unwrap_or_else(|| user_id().to_string());
+    let called = whoami::realname().ok().filter(|name| !name.is_empty());
+    (login.clone(), called.unwrap_or(login))
+}
+
+/// Makes the runtime on which everything that waits for the network runs.
+/// Only a cold path calls it: a cache hit needs none.
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    use crate::error::{Error, ErrorKind};
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|cause| {
+        Error::new(ErrorKind::Io, "cannot start what waits for the network").because(cause)
+    })
+}

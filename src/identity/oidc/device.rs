@@ -1,0 +1,171 @@
+//! The device flow: a code to type in a browser on any device (RFC 8628).
+
+use std::future::Future;
+use std::time::Duration;
+
+use oauth2::{
+    DeviceAuthorizationUrl, EmptyExtraDeviceAuthorizationFields, EndpointNotSet, EndpointSet,
+    Scope, StandardDeviceAuthorizationResponse,
+};
+use url::Url;
+
+use super::LOGIN_LIMIT;
+use super::provider::{Client, Provider, first, without_refused};
+use super::session::Session;
+use super::tokens::TokenAnswer;
+use super::transport::{Endpoint, Failure, Refusal, Transport};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::browser::require_web;
+use crate::host::interact::DevicePrompt;
+
+/// What failed, wherever it does.
+const WHAT: &str = "the login did not succeed";
+
+/// The longest wait between two requests while the provider does not answer.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// The longest code that a person can be asked to type.
+const USER_CODE_MAX: usize = 64;
+
+type DeviceClient = Client<EndpointNotSet, EndpointSet, EndpointSet>;
+
+/// Logs in with a code. A provider that refuses the audiences is asked again
+/// without. `sleep` is handed in so that tests need not wait.
+pub(super) async fn log_in<S, F>(
+    provider: &Provider<'_>,
+    audiences: &[String],
+    sleep: S,
+) -> Result<Session>
+where
+    S: Fn(Duration) -> F,
+    F: Future<Output = ()>,
+{
+    let client = client(provider)?;
+    let mut audiences = audiences.to_vec();
+    let mut refused = Vec::new();
+    loop {
+        match attempt(provider, &client, &audiences, &sleep).await {
+            Ok(answer) => {
+                return provider
+                    .establish(&answer, None, &audiences, &refused)
+                    .await
+                    .map_err(|error| error.context(WHAT));
+            }
+            Err(failure) if failure.is("invalid_target") && !audiences.is_empty() => {
+                (audiences, refused) = without_refused(audiences, refused);
+                provider.host.interact.note(
+                    "the identity provider does not know the audience; asking again without it",
+                );
+            }
+            Err(failure) if failure.is("expired_token") => return Err(super::too_late()),
+            Err(failure) => return Err(failure.error(WHAT)),
+        }
+    }
+}
+
+fn client(provider: &Provider<'_>) -> Result<DeviceClient> {
+    let endpoint = provider.discovery.device_authorization_endpoint.clone().ok_or_else(|| {
+        provider.lacks("device flow").hint("use the browser flow: `flow = \"browser\"`")
+    })?;
+    Ok(provider.client()?.set_device_authorization_url(DeviceAuthorizationUrl::from_url(endpoint)))
+}
+
+async fn attempt<S, F>(
+    provider: &Provider<'_>,
+    client: &DeviceClient,
+    audiences: &[String],
+    sleep: &S,
+) -> Result<TokenAnswer, Failure>
+where
+    S: Fn(Duration) -> F,
+    F: Future<Output = ()>,
+{
+    let codes = ask_for_codes(provider, client, audiences).await?;
+    let limit = codes.expires_in().min(LOGIN_LIMIT);
+    let prompt = prompt(provider, &codes, limit).map_err(Failure::Failed)?;
+    provider.host.interact.device_code(&prompt);
+    let _waiting = provider.host.interact.waiting("waiting for the login on another device");
+    let transport = provider.transport(Endpoint::Poll);
+    let polling = poll(provider, client, &codes, audiences, &transport, sleep);
+    match tokio::time::timeout(limit, polling).await {
+        Ok(ended) => ended,
+        Err(_) => Err(match transport.passing() {
+            Some(error) => Failure::Failed(error),
+            None => Failure::Refused(Refusal { code: "expired_token".into(), words: None }),
+        }),
+    }
+}
+
+async fn ask_for_codes(
+    provider: &Provider<'_>,
+    client: &DeviceClient,
+    audiences: &[String],
+) -> Result<StandardDeviceAuthorizationResponse, Failure> {
+    let mut request = client
+        .exchange_device_code()
+        .add_scopes(provider.settings.all_scopes().into_iter().map(Scope::new));
+    for (name, value) in provider.audience_parameters(audiences) {
+        request = request.add_extra_param(name, value);
+    }
+    let transport = provider.transport(Endpoint::Device);
+    request
+        .request_async::<_, EmptyExtraDeviceAuthorizationFields>(&transport)
+        .await
+        .map_err(|error| Failure::of(error, &transport))
+}
+
+/// What is shown to the person. It comes from a server and goes to a terminal.
+fn prompt(
+    provider: &Provider<'_>,
+    codes: &StandardDeviceAuthorizationResponse,
+    limit: Duration,
+) -> Result<DevicePrompt> {
+    let user_code = codes.user_code().secret().clone();
+    let typeable = !user_code.is_empty()
+        && user_code.chars().count() <= USER_CODE_MAX
+        && user_code.chars().all(|c| c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ');
+    if !typeable {
+        return Err(Error::new(ErrorKind::Verification, WHAT)
+            .because_of("the code of the identity provider cannot be typed"));
+    }
+    let verification_uri = codes.verification_uri().url().clone();
+    require_web(&verification_uri)?;
+    let complete = codes.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok());
+    let limit = time::Duration::try_from(limit).unwrap_or(time::Duration::MINUTE);
+    Ok(DevicePrompt {
+        user_code,
+        verification_uri,
+        verification_uri_complete: complete.filter(|url| require_web(url).is_ok()),
+        expires_at: provider.host.clock.now().saturating_add(limit),
+    })
+}
+
+/// Asks for the tokens until the person has logged in. The crate knows how:
+/// `slow_down`, patience with a server that does not answer.
+async fn poll<S, F>(
+    provider: &Provider<'_>,
+    client: &DeviceClient,
+    codes: &StandardDeviceAuthorizationResponse,
+    audiences: &[String],
+    transport: &Transport<'_>,
+    sleep: &S,
+) -> Result<TokenAnswer, Failure>
+where
+    S: Fn(Duration) -> F,
+    F: Future<Output = ()>,
+{
+    // Nobody is that quick, and some providers count it as polling too often.
+    sleep(codes.interval()).await;
+    let mut request =
+        client.exchange_device_access_token(codes).set_max_backoff_interval(BACKOFF_MAX);
+    for (name, value) in provider.audience_parameters(first(audiences)) {
+        request = request.add_extra_param(name, value);
+    }
+    // The crate reads the system's clock, which may be set while we wait; the
+    // limit is kept by the caller.
+    let never = Some(Duration::from_secs(24 * 3600));
+    request
+        .request_async(transport, sleep, never)
+        .await
+        .map_err(|error| Failure::of(error, transport))
+}

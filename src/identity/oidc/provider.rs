@@ -1,0 +1,365 @@
+//! The provider: what it says of itself, and the requests that are made to it.
+
+use hyper::Method;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use oauth2::basic::{
+    BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse,
+};
+use oauth2::{
+    AuthorizationCode, ClientId, EndpointNotSet, EndpointSet, PkceCodeVerifier, RedirectUrl,
+    RefreshToken, StandardRevocableToken, TokenUrl,
+};
+use time::Duration;
+use url::{Url, form_urlencoded};
+
+use super::session::{Session, Token};
+use super::tokens::TokenAnswer;
+use super::transport::{Endpoint, Failure, Transport};
+use super::{AudienceParameter, Settings};
+use crate::credential::Lifetime;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::Host;
+use crate::host::http::{HttpClient, Request};
+use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
+use crate::oidc::{Claims, Discovery, Documents, Expectations, RemoteKeys, id_token};
+use crate::secret::Secret;
+
+/// The `oauth2` crate's client, with our own reading of token answers.
+pub(super) type Client<Auth, Device, Token> = oauth2::Client<
+    BasicErrorResponse,
+    TokenAnswer,
+    BasicTokenIntrospectionResponse,
+    StandardRevocableToken,
+    BasicRevocationErrorResponse,
+    Auth,
+    Device,
+    EndpointNotSet,
+    EndpointNotSet,
+    Token,
+>;
+
+/// A client of which no more is known than where the tokens are.
+pub(super) type TokenClient = Client<EndpointNotSet, EndpointNotSet, EndpointSet>;
+
+/// A provider, ready to be asked.
+pub(super) struct Provider<'a> {
+    pub(super) host: &'a Host,
+    pub(super) settings: &'a Settings,
+    pub(super) discovery: Discovery,
+    http: HttpClient,
+    keys: RemoteKeys,
+    documents: &'a dyn Documents,
+}
+
+impl<'a> Provider<'a> {
+    /// Learns what the provider says of itself, from what was kept where that
+    /// is still good.
+    pub(super) async fn open(
+        host: &'a Host,
+        settings: &'a Settings,
+        documents: &'a dyn Documents,
+    ) -> Result<Self> {
+        let http = host.http(settings.ca_file.as_deref())?;
+        let discovery =
+            Discovery::fetch(&settings.issuer, &http, host.clock.as_ref(), documents).await?;
+        let keys = RemoteKeys::new(discovery.jwks_uri.clone(), http.clone(), host.clock.clone());
+        Ok(Self { host, settings, discovery, http, keys, documents })
+    }
+
+    /// The crate's client.
+    pub(super) fn client(&self) -> Result<TokenClient> {
+        let endpoint = self.discovery.token_endpoint.clone();
+        let endpoint = endpoint.ok_or_else(|| self.lacks("token endpoint"))?;
+        Ok(Client::new(ClientId::new(self.settings.client_id.clone()))
+            .set_token_uri(TokenUrl::from_url(endpoint)))
+    }
+
+    /// The way to an endpoint.
+    pub(super) fn transport(&self, endpoint: Endpoint) -> Transport<'_> {
+        Transport::new(&self.http, endpoint)
+    }
+
+    /// The error for an endpoint that the discovery document does not name.
+    pub(super) fn lacks(&self, what: &str) -> Error {
+        Error::new(
+            ErrorKind::Config,
+            format!("the identity provider {} has no {what}", self.settings.issuer),
+        )
+        .because_of("its discovery document names none")
+    }
+
+    /// The parameters that bind an access token to `audiences`.
+    pub(super) fn audience_parameters<'b>(
+        &self,
+        audiences: &'b [String],
+    ) -> Vec<(&'static str, &'b str)> {
+        match self.settings.audience_parameter {
+            AudienceParameter::None => Vec::new(),
+            // A list has no meaning here; the first is the one wanted now.
+            AudienceParameter::Audience => {
+                audiences.first().map(|a| ("audience", a.as_str())).into_iter().collect()
+            }
+            AudienceParameter::Resource => audiences
+                .iter()
+                .filter(|a| is_resource(a))
+                .map(|a| ("resource", a.as_str()))
+                .collect(),
+        }
+    }
+
+    /// Trades an authorization code for tokens.
+    pub(super) async fn exchange_code(
+        &self,
+        code: &Secret<String>,
+        verifier: PkceCodeVerifier,
+        redirect: &Url,
+        audiences: &[String],
+    ) -> Result<TokenAnswer, Failure> {
+        let client = self
+            .client()
+            .map_err(Failure::Failed)?
+            .set_redirect_uri(RedirectUrl::from_url(redirect.clone()));
+        let mut request = client
+            .exchange_code(AuthorizationCode::new(code.expose().clone()))
+            .set_pkce_verifier(verifier);
+        for (name, value) in self.audience_parameters(first(audiences)) {
+            request = request.add_extra_param(name, value);
+        }
+        let transport = self.transport(Endpoint::Token);
+        request.request_async(&transport).await.map_err(|error| Failure::of(error, &transport))
+    }
+
+    /// Trades a refresh token for fresh tokens. The session's lock is held.
+    pub(super) async fn refresh(
+        &self,
+        refresh_token: &Secret<String>,
+        audience: Option<&str>,
+    ) -> Result<TokenAnswer, Failure> {
+        let client = self.client().map_err(Failure::Failed)?;
+        let refresh_token = RefreshToken::new(refresh_token.expose().clone());
+        let mut request = client.exchange_refresh_token(&refresh_token);
+        let audiences: Vec<String> = audience.map(String::from).into_iter().collect();
+        for (name, value) in self.audience_parameters(&audiences) {
+            request = request.add_extra_param(name, value.to_string());
+        }
+        let transport = self.transport(Endpoint::Token);
+        request.request_async(&transport).await.map_err(|error| Failure::of(error, &transport))
+    }
+
+    /// Revokes a refresh token (RFC 7009), which ends what came of it too.
+    ///
+    /// The `oauth2` crate would refuse a loopback address here.
+    pub(super) async fn revoke(&self, refresh_token: &Secret<String>) -> Result<()> {
+        let endpoint = self.discovery.revocation_endpoint.clone();
+        let url = endpoint.ok_or_else(|| self.lacks("revocation endpoint"))?;
+        let form = form_urlencoded::Serializer::new(String::new())
+            .append_pair("token", refresh_token.expose())
+            .append_pair("token_type_hint", "refresh_token")
+            .append_pair("client_id", &self.settings.client_id)
+            .finish();
+        let headers = HeaderMap::from_iter([(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        )]);
+        let body = Secret::new(form.into_bytes());
+        let response = self.http.send(Request { method: Method::POST, url, headers, body }).await?;
+        let who = "the revocation endpoint of the identity provider";
+        if let Some(outage) = response.outage(who) {
+            return Err(outage);
+        }
+        if !response.status.is_success() {
+            return Err(Error::new(ErrorKind::Denied, format!("{who} refused"))
+                .because_of(format!("it answered {}", response.status.as_u16())));
+        }
+        Ok(())
+    }
+
+    /// A session from the answer to a login. `asked` are the audiences that the
+    /// login asked for, the one wanted now first; `refused` those that it was
+    /// refused.
+    pub(super) async fn establish(
+        &self,
+        answer: &TokenAnswer,
+        nonce: Option<&Secret<String>>,
+        asked: &[String],
+        refused: &[String],
+    ) -> Result<Session> {
+        let Some(id_token) = answer.id_token() else {
+            return Err(Error::new(
+                ErrorKind::Verification,
+                "the identity provider did not say who logged in",
+            )
+            .because_of("its answer has no ID token")
+            .hint("check that the client may use the scope `openid`"));
+        };
+        let claims = self.verify_id_token(id_token, nonce, answer).await?;
+        let now = self.host.corrected_now();
+        let mut session = Session::new(claims.principal.clone(), &self.settings.client_id, now);
+        session.refresh_token = answer.refresh_token();
+        session.granted = asked.to_vec();
+        session.put_id_token(self.keep(id_token, &claims, None));
+        for audience in refused {
+            session.put_refused(audience);
+        }
+        self.take_access_token(&mut session, answer, asked.first().map(String::as_str)).await?;
+        Ok(session)
+    }
+
+    /// Takes the answer to a refresh into the session. The refresh token in it
+    /// has been kept already.
+    pub(super) async fn renew(
+        &self,
+        session: &mut Session,
+        answer: &TokenAnswer,
+        audience: Option<&str>,
+    ) -> Result<()> {
+        if let Some(id_token) = answer.id_token() {
+            let claims = self.verify_id_token(id_token, None, answer).await?;
+            // OpenID Connect Core section 12.2.
+            if claims.principal != session.principal() {
+                return Err(Error::new(
+                    ErrorKind::Verification,
+                    "the identity provider changed who is logged in",
+                )
+                .because_of(format!(
+                    "the session is that of '{}', the new ID token that of '{}'",
+                    session.principal().subject,
+                    claims.principal.subject
+                )));
+            }
+            session.put_id_token(self.keep(id_token, &claims, None));
+        }
+        session.drop_expired(self.host.clock.now());
+        self.take_access_token(session, answer, audience).await
+    }
+
+    /// Keeps the access token if it can be shown to `audience`, or that it can't.
+    async fn take_access_token(
+        &self,
+        session: &mut Session,
+        answer: &TokenAnswer,
+        audience: Option<&str>,
+    ) -> Result<()> {
+        let (Some(audience), Some(token)) = (audience, answer.access_token()) else {
+            return Ok(());
+        };
+        if !self.settings.wants_access_token() {
+            return Ok(());
+        }
+        match self.verify_access_token(&token, audience, session).await? {
+            Some(claims) => {
+                session.put_access_token(audience, self.keep(&token, &claims, answer.lasts()));
+            }
+            None => session.put_refused(audience),
+        }
+        Ok(())
+    }
+
+    async fn verify_id_token(
+        &self,
+        token: &Secret<String>,
+        nonce: Option<&Secret<String>>,
+        answer: &TokenAnswer,
+    ) -> Result<Claims> {
+        let context = "the ID token of the identity provider is not accepted";
+        let audiences = [self.settings.client_id.clone()];
+        let nonce = nonce.map(|nonce| nonce.expose().as_str());
+        let claims = self.verify(token, &audiences, nonce).await;
+        let claims = claims.map_err(|error| error.context(context))?;
+        let access = answer.access_token();
+        let access = access.as_ref().map(|token| token.expose().as_str());
+        id_token::check(token.expose(), &claims, &self.settings.client_id, access)
+            .map_err(|error| error.context(context))?;
+        Ok(claims)
+    }
+
+    /// Tells whether an access token is a JWT that proves to `audience` who the
+    /// session is for. `None`: it is not, and the ID token has to do.
+    async fn verify_access_token(
+        &self,
+        token: &Secret<String>,
+        audience: &str,
+        session: &Session,
+    ) -> Result<Option<Claims>> {
+        let Ok(unverified) = jwt::decode_unverified(token.expose()) else { return Ok(None) };
+        if !jwt::audience(&unverified.claims).iter().any(|a| a == audience) {
+            return Ok(None);
+        }
+        match self.verify(token, &[audience.to_string()], None).await {
+            Ok(claims) if claims.principal == session.principal() => Ok(Some(claims)),
+            Ok(_) => {
+                tracing::debug!("the access token is about another subject than the ID token");
+                Ok(None)
+            }
+            Err(error) if error.kind() == ErrorKind::Verification => {
+                tracing::debug!(%error, "the access token is not used");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn verify(
+        &self,
+        token: &Secret<String>,
+        audiences: &[String],
+        nonce: Option<&str>,
+    ) -> Result<Claims> {
+        let expected = Expectations {
+            issuer: self.settings.issuer.as_str(),
+            audiences,
+            algorithms: ALGORITHMS,
+            nonce,
+            now: self.host.corrected_now(),
+            leeway: LEEWAY,
+        };
+        self.keys.verify(token.expose(), &expected, self.documents).await
+    }
+
+    /// A verified token with its lifetime: as long as it says itself, or as the
+    /// answer says where that is less.
+    fn keep(
+        &self,
+        token: &Secret<String>,
+        claims: &Claims,
+        lasts: Option<std::time::Duration>,
+    ) -> Token {
+        let now = self.host.corrected_now();
+        let said = lasts
+            .and_then(|lasts| Duration::try_from(lasts).ok())
+            .and_then(|lasts| now.checked_add(lasts))
+            .unwrap_or(claims.expires_at);
+        let lifetime = Lifetime {
+            issued_at: now,
+            expires_at: claims.expires_at.min(said),
+            skew_seconds: self.host.skew.get().unwrap_or(Duration::ZERO).whole_seconds(),
+        };
+        Token { token: token.clone(), lifetime }
+    }
+}
+
+/// The first of a list, as a list.
+pub(super) fn first(audiences: &[String]) -> &[String] {
+    &audiences[..audiences.len().min(1)]
+}
+
+/// What to ask for, and what counts as refused, when the provider has refused
+/// a list of audiences: the first is the new one, the others were granted once;
+/// should these fail too, none is asked for.
+pub(super) fn without_refused(
+    mut asked: Vec<String>,
+    mut refused: Vec<String>,
+) -> (Vec<String>, Vec<String>) {
+    if !refused.is_empty() {
+        refused.append(&mut asked);
+    } else if !asked.is_empty() {
+        refused.push(asked.remove(0));
+    }
+    (asked, refused)
+}
+
+/// Whether an audience can be a `resource`: an absolute URI without a fragment
+/// (RFC 8707 section 2).
+pub(super) fn is_resource(audience: &str) -> bool {
+    Url::parse(audience).is_ok_and(|url| url.fragment().is_none())
+}

@@ -1,0 +1,45 @@
+//! Credentials that expire, for people, CI jobs and programs.
+//!
+//! `tmpcred` proves who is calling to an identity provider, mints a credential
+//! that is scoped to one role and one audience, keeps it in the OS keyring
+//! until shortly before it expires, and hands it to a child process.
+//!
+//! # Map
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`secret`] | values that must not leak |
+//! | [`error`] | errors for the person who reads them, and exit codes |
+//! | [`host`] | ports to the world: clock, environment, files, HTTP, browser, people |
+//! | [`credential`] | assertions, credentials, lifetimes |
+//! | [`config`] | files to typed configuration, with where each value came from |
+//! | [`plan`] | what a run will do, resolved before it does anything |
+//! | [`identity`] | identity sources: what proves who is calling |
+//! | [`mint`] | targets: what turns an assertion into a credential |
+//! | [`cache`] | where credentials and sessions rest, and the locks |
+//! | [`deliver`] | ways out: command, variables, bare token |
+//! | [`pipeline`] | the order of the steps |
+//! | [`oidc`] | issuers, discovery, keys, verification of tokens |
+//! | [`wire`] | the messages between client and broker |
+//! | `broker` | the broker, with the feature of that name |
+//! | [`telemetry`] | logs |
+//! | [`cli`] | the command line |
+
+#[cfg(feature = "broker")]
+pub mod broker;
+pub mod cache;
+pub mod cli;
+pub mod config;
+pub mod credential;
+pub mod deliver;
+pub mod error;
+pub mod host;
+pub mod identity;
+pub mod mint;
+pub mod oidc;
+pub mod pipeline;
+pub mod plan;
+mod registry;
+pub mod secret;
+pub mod telemetry;
+pub mod wire;

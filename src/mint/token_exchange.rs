@@ -1,0 +1,239 @@
+//! Token exchange at a broker (RFC 8693): one request, for the target and for
+//! the steps before it.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use super::broker::Server;
+use crate::credential::{Assertion, Lifetime, TokenType};
+use crate::error::{Error, ErrorKind, Result, foreign};
+use crate::host::Host;
+use crate::host::http::{self, Response};
+use crate::secret::Secret;
+use crate::wire::{
+    GRANT_TYPE, TOKEN_PATH, TokenGrant, TokenRefusal, TokenRequest, VERSION, VERSION_HEADER,
+};
+
+/// What is asked of the broker.
+pub(super) struct Ask<'a> {
+    pub(super) role: &'a str,
+    pub(super) scope: &'a [String],
+    pub(super) audience: &'a str,
+    pub(super) ttl: Option<Duration>,
+}
+
+/// What the broker granted, checked against what was asked.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) token: Secret<String>,
+    pub(super) token_type: TokenType,
+    pub(super) scope: Vec<String>,
+    pub(super) lifetime: Lifetime,
+}
+
+/// Asks a broker to trade an assertion for a token.
+///
+/// # Errors
+/// [`ErrorKind::Denied`] where policy says no, [`ErrorKind::Verification`] where
+/// the broker does not accept the assertion or its answer is not what was asked
+/// for, [`ErrorKind::Unreachable`] where it cannot serve at present.
+pub(super) async fn exchange(
+    host: &Host,
+    server: &Server,
+    assertion: &Assertion,
+    ask: &Ask<'_>,
+) -> Result<Granted> {
+    let context =
+        || format!("the broker {} gives no credential for the role '{}'", server.url, ask.role);
+    let exchanged = send(host, server, assertion, ask).await;
+    host.tell_skew();
+    let response = exchanged.map_err(|error| error.context(context()))?;
+    if let Some(outage) = response.outage("the broker") {
+        return Err(with_refusal_of(&response, outage).context(context()));
+    }
+    check_version(&response).map_err(|error| error.context(context()))?;
+    if !response.status.is_success() {
+        return Err(refused(&response, server, assertion).context(context()));
+    }
+    let granted = read(&response, ask, host.corrected_now(), host.skew.get());
+    granted.map_err(|error| error.context(context()))
+}
+
+async fn send(
+    host: &Host,
+    server: &Server,
+    assertion: &Assertion,
+    ask: &Ask<'_>,
+) -> Result<Response> {
+    let form = TokenRequest {
+        grant_type: GRANT_TYPE,
+        subject_token: assertion.token.expose(),
+        subject_token_type: assertion.token_type.urn(),
+        audience: ask.audience,
+        scope: (!ask.scope.is_empty()).then(|| ask.scope.join(" ")),
+        role: ask.role,
+        requested_ttl: ask.ttl.map(|ttl| ttl.as_secs()),
+    };
+    let form = serde_urlencoded::to_string(&form).map_err(|cause| {
+        Error::new(ErrorKind::Other, "the request cannot be written down").because(cause)
+    })?;
+    let headers = HeaderMap::from_iter([
+        (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
+        (ACCEPT, HeaderValue::from_static("application/json")),
+        (HeaderName::from_static(VERSION_HEADER), HeaderValue::from(VERSION)),
+    ]);
+    let request = http::Request {
+        method: Method::POST,
+        url: server.url.join(TOKEN_PATH),
+        headers,
+        body: Secret::new(form.into_bytes()),
+    };
+    host.http(server.ca_file.as_deref())?.send(request).await
+}
+
+/// A broker of another version says so; one that says nothing is judged by its answer.
+fn check_version(response: &Response) -> Result<()> {
+    match response.headers.get(VERSION_HEADER) {
+        Some(version) if version.as_bytes() != VERSION.to_string().as_bytes() => {
+            let version = foreign(&String::from_utf8_lossy(version.as_bytes()));
+            Err(Error::new(ErrorKind::Verification, "the broker speaks another version")
+                .because_of(format!("it speaks version '{version}', this is version {VERSION}"))
+                .hint("upgrade the older of the two"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the broker says instead of granting (RFC 6749 section 5.2).
+fn refused(response: &Response, server: &Server, assertion: &Assertion) -> Error {
+    let status = response.status.as_u16();
+    let refusal = match response.json::<TokenRefusal>("the answer of the broker") {
+        Ok(refusal) => refusal,
+        Err(error) => {
+            return error
+                .because_of(format!("the status is {status}"))
+                .hint(format!("check that there is a tmpcred broker at {}", server.url));
+        }
+    };
+    let (kind, what) = match refusal.error.as_str() {
+        "access_denied" | "unauthorized" | "unauthorized_client" => {
+            (ErrorKind::Denied, "policy says no".to_string())
+        }
+        "invalid_scope" => (ErrorKind::Denied, "the scope cannot be had".to_string()),
+        "invalid_target" => (ErrorKind::Denied, "the audience cannot be had".to_string()),
+        "invalid_grant" | "invalid_token" => {
+            (ErrorKind::Verification, "the broker does not accept the assertion".to_string())
+        }
+        // RFC 8693 section 2.2.2 has this code for a bad assertion too.
+        "invalid_request" => (
+            ErrorKind::Verification,
+            "the broker does not accept the assertion or the request".to_string(),
+        ),
+        "unsupported_grant_type" => {
+            (ErrorKind::Verification, "the server there is no tmpcred broker".to_string())
+        }
+        "temporarily_unavailable" | "server_error" => {
+            (ErrorKind::Unreachable, "the broker cannot serve at the moment".to_string())
+        }
+        other => (ErrorKind::Other, format!("the broker refused: {}", foreign(other))),
+    };
+    let error = words(Error::new(kind, what), &refusal);
+    match kind {
+        ErrorKind::Verification => error.hint(format!(
+            "the broker has to trust the issuer {} and to expect the audience {}, or the client's own name in an ID token",
+            assertion.principal.issuer,
+            server.audience()
+        )),
+        ErrorKind::Denied => error.hint("ask those who write the broker's policy, and name the request"),
+        _ => error,
+    }
+}
+
+/// An outage, with the broker's own words for it where it has any.
+fn with_refusal_of(response: &Response, outage: Error) -> Error {
+    match response.json::<TokenRefusal>("the answer of the broker") {
+        Ok(refusal) => words(outage, &refusal),
+        Err(_) => outage,
+    }
+}
+
+fn words(error: Error, refusal: &TokenRefusal) -> Error {
+    let error = match refusal.error_description.as_str() {
+        "" => error,
+        description => error.because_of(foreign(description)),
+    };
+    match &refusal.request_id {
+        Some(id) => error.because_of(format!("the request is {}", foreign(id))),
+        None => error,
+    }
+}
+
+/// The token itself, which nothing but a secret may hold.
+#[derive(Deserialize)]
+struct Token {
+    access_token: Secret<String>,
+}
+
+#[derive(Deserialize)]
+struct Expiry {
+    #[serde(default)]
+    expires_in: Option<serde::de::IgnoredAny>,
+}
+
+fn read(
+    response: &Response,
+    ask: &Ask<'_>,
+    now: OffsetDateTime,
+    skew: Option<time::Duration>,
+) -> Result<Granted> {
+    const WHAT: &str = "the answer of the broker";
+    let wrong = |why: String| {
+        Error::new(ErrorKind::Verification, format!("{WHAT} is not what was asked for"))
+            .because_of(why)
+    };
+    if response.json::<Expiry>(WHAT)?.expires_in.is_none() {
+        return Err(wrong("it does not say when the credential ends".into()));
+    }
+    let grant: TokenGrant = response.json(WHAT)?;
+    let Token { access_token: token } = response.json(WHAT)?;
+    if !grant.token_type.eq_ignore_ascii_case("bearer") {
+        return Err(wrong(format!("the token is a '{}' token", foreign(&grant.token_type))));
+    }
+    // It goes into headers and variables as it is (RFC 6750 section 2.1).
+    if token.expose().is_empty() || !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong("the token is empty or has characters that no token has".into()));
+    }
+    let token_type = TokenType::from_urn(&grant.issued_token_type).ok_or_else(|| {
+        wrong(format!("the token is of the type '{}'", foreign(&grant.issued_token_type)))
+    })?;
+    if grant.role != ask.role {
+        return Err(wrong(format!("it is for the role '{}'", foreign(&grant.role))));
+    }
+    let scope: Vec<String> = grant.scope.split_whitespace().map(String::from).collect();
+    if !ask.scope.is_empty()
+        && let Some(more) = scope.iter().find(|s| !ask.scope.contains(s))
+    {
+        return Err(wrong(format!("it has the scope '{}' besides", foreign(more))));
+    }
+    if let Some(ttl) = ask.ttl
+        && grant.expires_in > ttl.as_secs()
+    {
+        return Err(wrong(format!(
+            "it lasts for {} seconds instead of {}",
+            grant.expires_in,
+            ttl.as_secs()
+        )));
+    }
+    let ttl = i64::try_from(grant.expires_in).ok().filter(|seconds| *seconds > 0);
+    let expires_at = ttl.and_then(|seconds| now.checked_add(time::Duration::seconds(seconds)));
+    let Some(expires_at) = expires_at else {
+        return Err(wrong(format!("it ends in {} seconds", grant.expires_in)));
+    };
+    let skew_seconds = skew.unwrap_or(time::Duration::ZERO).whole_seconds();
+    let lifetime = Lifetime { issued_at: now, expires_at, skew_seconds };
+    Ok(Granted { token, token_type, scope, lifetime })
+}

@@ -1,0 +1,142 @@
+//! Discovery documents (OpenID Connect Discovery 1.0, RFC 8414).
+
+use serde::{Deserialize, Serialize};
+use time::Duration;
+use url::Url;
+
+use super::Issuer;
+use super::keys::{Documents, max_age};
+use crate::error::{Error, ErrorKind, Result, foreign};
+use crate::host::clock::Clock;
+use crate::host::http::{HttpClient, require_secure};
+
+/// Where the document is, below the issuer.
+pub const WELL_KNOWN: &str = ".well-known/openid-configuration";
+
+/// How long a document is kept where the issuer says nothing.
+const DEFAULT_AGE: Duration = Duration::hours(1);
+
+/// What a provider says of itself, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Discovery {
+    /// Its identifier.
+    pub issuer: String,
+    /// Where people log in. Issuers of workload tokens have none.
+    #[serde(default)]
+    pub authorization_endpoint: Option<Url>,
+    /// Where tokens are issued.
+    #[serde(default)]
+    pub token_endpoint: Option<Url>,
+    /// Where the device flow starts (RFC 8628 section 4).
+    #[serde(default)]
+    pub device_authorization_endpoint: Option<Url>,
+    /// Where tokens are revoked (RFC 7009).
+    #[serde(default)]
+    pub revocation_endpoint: Option<Url>,
+    /// Where its keys are.
+    pub jwks_uri: Url,
+    /// Whether it sends `iss` with the authorization response (RFC 9207).
+    #[serde(default)]
+    pub authorization_response_iss_parameter_supported: bool,
+    /// The PKCE methods it knows (RFC 7636).
+    #[serde(default)]
+    pub code_challenge_methods_supported: Vec<String>,
+}
+
+impl Discovery {
+    /// Fetches the document of an issuer, or takes the one that was kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] where it cannot be had, [`ErrorKind::Verification`]
+    /// where it is not this issuer's, or names addresses that may not be used.
+    pub async fn fetch(
+        issuer: &Issuer,
+        http: &HttpClient,
+        clock: &dyn Clock,
+        documents: &dyn Documents,
+    ) -> Result<Self> {
+        let url = issuer.join(WELL_KNOWN);
+        if let Some(kept) = documents.get(url.as_str())
+            && let Ok(discovery) = serde_json::from_slice::<Self>(&kept)
+            && discovery.check(issuer).is_ok()
+        {
+            return Ok(discovery);
+        }
+        let context = format!("the identity provider {issuer} cannot be used");
+        let response = http.get(&url).await.map_err(|error| error.context(&context))?;
+        if let Some(outage) = response.outage(url.as_str()) {
+            return Err(outage.context(&context));
+        }
+        if !response.status.is_success() {
+            return Err(Error::new(ErrorKind::Unreachable, context)
+                .because_of(format!("{url} answered {}", response.status.as_u16()))
+                .hint("check the issuer in the configuration"));
+        }
+        let discovery: Self =
+            response.json("its discovery document").map_err(|error| error.context(&context))?;
+        discovery.check(issuer).map_err(|error| error.context(&context))?;
+        let until = clock.now() + max_age(&response).unwrap_or(DEFAULT_AGE);
+        // Unknown members are dropped, so only what was checked is kept.
+        if let Ok(bytes) = serde_json::to_vec(&discovery) {
+            documents.put(url.as_str(), &bytes, until);
+        }
+        Ok(discovery)
+    }
+
+    /// Checks that the document is this issuer's own (OpenID Connect Discovery
+    /// section 4.3) and that every address in it may be used.
+    fn check(&self, issuer: &Issuer) -> Result<()> {
+        if self.issuer != issuer.as_str() {
+            return Err(Error::new(
+                ErrorKind::Verification,
+                format!(
+                    "its discovery document is that of '{}', not of '{issuer}'",
+                    foreign(&self.issuer)
+                ),
+            )
+            .hint("the issuer in the configuration must match letter by letter"));
+        }
+        let endpoints = [
+            &self.authorization_endpoint,
+            &self.token_endpoint,
+            &self.device_authorization_endpoint,
+            &self.revocation_endpoint,
+        ];
+        for url in endpoints.into_iter().flatten().chain([&self.jwks_uri]) {
+            require_secure(url)?;
+            if issuer.url().scheme() == "https" && url.scheme() != "https" {
+                return Err(Error::new(
+                    ErrorKind::Verification,
+                    format!("its discovery document leads from https to {url}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(issuer: &str, jwks: &str) -> Discovery {
+        serde_json::from_value(serde_json::json!({"issuer": issuer, "jwks_uri": jwks})).unwrap()
+    }
+
+    #[test]
+    fn the_issuer_must_match_letter_by_letter() {
+        let issuer = Issuer::parse("https://i.example").unwrap();
+        assert!(document("https://i.example", "https://i.example/k").check(&issuer).is_ok());
+        for other in ["https://i.example/", "https://I.example", "https://evil.example"] {
+            assert!(document(other, "https://i.example/k").check(&issuer).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn addresses_must_be_secure() {
+        let issuer = Issuer::parse("https://i.example").unwrap();
+        for bad in ["http://i.example/k", "http://127.0.0.1/k", "file:///k"] {
+            assert!(document("https://i.example", bad).check(&issuer).is_err(), "{bad}");
+        }
+    }
+}

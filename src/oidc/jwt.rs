@@ -1,0 +1,420 @@
+//! Verification of signed JWTs (RFC 7515, RFC 7519, RFC 8725).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{DecodingKey, Validation};
+use serde_json::{Map, Value};
+use time::{Duration, OffsetDateTime};
+
+pub use jsonwebtoken::Algorithm;
+
+use super::keys::Keys;
+use crate::credential::Principal;
+use crate::error::{Error, ErrorKind, Result, foreign};
+
+/// The longest token that is looked at, in bytes.
+pub const MAX_TOKEN: usize = 64 * 1024;
+
+/// The algorithms that are accepted where nobody says otherwise. All of them
+/// have a public key; `none` and those with a shared secret are never accepted.
+pub const ALGORITHMS: &[Algorithm] = &[
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+];
+
+/// How far another clock may be off before a time in a token counts as wrong.
+pub const LEEWAY: Duration = Duration::seconds(60);
+
+/// What a token must say to be accepted.
+#[derive(Clone, Debug)]
+pub struct Expectations<'a> {
+    /// The only issuer.
+    pub issuer: &'a str,
+    /// The audiences of which the token must name at least one.
+    pub audiences: &'a [String],
+    /// The algorithms, from [`ALGORITHMS`].
+    pub algorithms: &'a [Algorithm],
+    /// The `nonce` of an ID token, where one was sent.
+    pub nonce: Option<&'a str>,
+    /// The time.
+    pub now: OffsetDateTime,
+    /// What is forgiven at both ends of the token's time.
+    pub leeway: Duration,
+}
+
+/// What a verified token says.
+#[derive(Clone, Debug)]
+pub struct Claims {
+    /// Whom it is about.
+    pub principal: Principal,
+    /// Whom it is for.
+    pub audience: Vec<String>,
+    /// When it was issued, where it says.
+    pub issued_at: Option<OffsetDateTime>,
+    /// When it ends.
+    pub expires_at: OffsetDateTime,
+    /// All claims.
+    pub all: Map<String, Value>,
+}
+
+/// A token taken apart, without any check.
+#[derive(Clone, Debug)]
+pub struct Unverified {
+    /// The header.
+    pub header: Map<String, Value>,
+    /// The claims.
+    pub claims: Map<String, Value>,
+}
+
+/// Why a token was not accepted.
+#[derive(Debug)]
+pub enum Refusal {
+    /// None of the keys at hand signed it; newer keys might have.
+    UnknownKey(Error),
+    /// It is not to be accepted.
+    Invalid(Error),
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::UnknownKey(error) | Refusal::Invalid(error) => error,
+        }
+    }
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Verification, "the token is not acceptable").because_of(why)
+}
+
+/// Takes a token apart without checking anything. What it says proves nothing.
+pub fn decode_unverified(token: &str) -> Result<Unverified> {
+    let malformed = |what: &str| invalid(format!("it is not a signed JWT: {what}"));
+    if token.len() > MAX_TOKEN {
+        return Err(malformed("it is too long"));
+    }
+    let mut parts = token.split('.');
+    let (Some(header), Some(claims), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(malformed("it does not have three parts"));
+    };
+    let object = |part: &str, name: &str| -> Result<Map<String, Value>> {
+        let bytes = URL_SAFE_NO_PAD
+            .decode(part)
+            .map_err(|_| malformed(&format!("its {name} is not base64url")))?;
+        serde_json::from_slice(&bytes)
+            .map_err(|_| malformed(&format!("its {name} is not a JSON object")))
+    };
+    Ok(Unverified { header: object(header, "header")?, claims: object(claims, "payload")? })
+}
+
+/// Verifies a token: signature, algorithm, issuer, audience, times, nonce.
+pub fn verify(
+    token: &str,
+    keys: &Keys,
+    expected: &Expectations<'_>,
+) -> std::result::Result<Claims, Refusal> {
+    let unverified = decode_unverified(token).map_err(Refusal::Invalid)?;
+    let algorithm = algorithm(&unverified.header, expected).map_err(Refusal::Invalid)?;
+    let claims = check_signature(token, &unverified.header, algorithm, keys)?;
+    check_claims(claims, expected).map_err(Refusal::Invalid)
+}
+
+fn algorithm(header: &Map<String, Value>, expected: &Expectations<'_>) -> Result<Algorithm> {
+    // RFC 7515 section 4.1.11: what is critical and not understood must be refused.
+    if header.contains_key("crit") {
+        return Err(invalid("its header has a critical extension that is not understood"));
+    }
+    let name = header.get("alg").and_then(Value::as_str).unwrap_or_default();
+    let allowed = expected.algorithms.iter().filter(|a| ALGORITHMS.contains(a));
+    allowed.copied().find(|a| format!("{a:?}") == name).ok_or_else(|| {
+        let allowed: Vec<_> = expected.algorithms.iter().map(|a| format!("{a:?}")).collect();
+        invalid(format!(
+            "its algorithm is '{}'; accepted are {}",
+            foreign(name),
+            allowed.join(", ")
+        ))
+    })
+}
+
+fn check_signature(
+    token: &str,
+    header: &Map<String, Value>,
+    algorithm: Algorithm,
+    keys: &Keys,
+) -> std::result::Result<Map<String, Value>, Refusal> {
+    let kid = header.get("kid").and_then(Value::as_str);
+    let candidates: Vec<&DecodingKey> = keys.candidates(kid, algorithm).collect();
+    if candidates.is_empty() {
+        return Err(Refusal::UnknownKey(invalid(match kid {
+            Some(kid) => format!("its issuer has no key '{}' for {algorithm:?}", foreign(kid)),
+            None => format!("its issuer has no key for {algorithm:?}"),
+        })));
+    }
+    // Claims are checked below, where the errors name what was expected.
+    let mut validation = Validation::new(algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    for key in candidates {
+        if let Ok(data) = jsonwebtoken::decode::<Map<String, Value>>(token, key, &validation) {
+            return Ok(data.claims);
+        }
+    }
+    let why = invalid("its signature does not match");
+    // Without a key id, the key may be one that is not known yet.
+    Err(if kid.is_none() { Refusal::UnknownKey(why) } else { Refusal::Invalid(why) })
+}
+
+fn check_claims(all: Map<String, Value>, expected: &Expectations<'_>) -> Result<Claims> {
+    let text = |name: &str| all.get(name).and_then(Value::as_str).filter(|s| !s.is_empty());
+    let issuer = text("iss").unwrap_or_default();
+    if issuer != expected.issuer {
+        return Err(invalid(format!(
+            "it was issued by '{}', not by '{}'",
+            foreign(issuer),
+            expected.issuer
+        )));
+    }
+    let audience = audience(&all);
+    if !audience.iter().any(|a| expected.audiences.contains(a)) {
+        return Err(invalid(format!(
+            "it is for {}, not for {}",
+            quoted(&audience),
+            quoted(expected.audiences)
+        )));
+    }
+    let subject = text("sub").ok_or_else(|| invalid("it names no subject"))?;
+    if let Some(nonce) = expected.nonce
+        && text("nonce") != Some(nonce)
+    {
+        return Err(invalid("its nonce is not the one that was sent"));
+    }
+    let expires_at = moment(&all, "exp")?.ok_or_else(|| invalid("it has no expiry"))?;
+    if expected.now >= expires_at.saturating_add(expected.leeway) {
+        return Err(invalid(format!("it expired {} ago", ago(expected.now - expires_at)))
+            .hint("if it is fresh, check this machine's clock"));
+    }
+    let issued_at = moment(&all, "iat")?;
+    for (name, time) in [("issued", issued_at), ("valid", moment(&all, "nbf")?)] {
+        if let Some(time) = time
+            && time > expected.now.saturating_add(expected.leeway)
+        {
+            return Err(invalid(format!(
+                "it is {name} only from {} in the future",
+                ago(time - expected.now)
+            ))
+            .hint("check this machine's clock"));
+        }
+    }
+    let principal = Principal { issuer: issuer.to_string(), subject: subject.to_string() };
+    Ok(Claims { principal, audience, issued_at, expires_at, all })
+}
+
+/// The audiences of a token: one string or a list of them (RFC 7519 section 4.1.3).
+/// Anything else counts as none.
+pub fn audience(claims: &Map<String, Value>) -> Vec<String> {
+    match claims.get("aud") {
+        Some(Value::String(one)) if !one.is_empty() => vec![one.clone()],
+        Some(Value::Array(many)) => many
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|s| !s.is_empty())
+            .map(String::from)
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A NumericDate (RFC 7519 section 2), which may have a fraction.
+pub fn moment(claims: &Map<String, Value>, name: &str) -> Result<Option<OffsetDateTime>> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    #[expect(clippy::cast_possible_truncation, reason = "fractions of a second do not matter")]
+    let seconds = value.as_i64().or_else(|| value.as_f64().map(|f| f as i64));
+    seconds
+        .and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok())
+        .map(Some)
+        .ok_or_else(|| invalid(format!("its '{name}' is not a time")))
+}
+
+fn ago(duration: Duration) -> String {
+    let whole = std::time::Duration::from_secs(duration.whole_seconds().unsigned_abs());
+    humantime::format_duration(whole).to_string()
+}
+
+fn quoted(names: &[String]) -> String {
+    if names.is_empty() {
+        return "nobody".into();
+    }
+    names.iter().map(|n| format!("'{}'", foreign(n))).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jsonwebtoken::{EncodingKey, Header};
+    use serde_json::json;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+
+    /// A fresh ES256 key: the private half, and the JWKS with the public one.
+    fn key(kid: &str) -> (EncodingKey, Keys) {
+        let (private, jwk) = crate::oidc::keys::tests::es256(kid);
+        let keys = Keys::parse(&serde_json::to_vec(&json!({ "keys": [jwk] })).unwrap()).unwrap();
+        (private, keys)
+    }
+
+    fn claims() -> Value {
+        json!({
+            "iss": "https://i.example", "sub": "alice", "aud": "me", "nonce": "n",
+            "iat": NOW.unix_timestamp(), "exp": NOW.unix_timestamp() + 300,
+        })
+    }
+
+    fn sign(header: Header, claims: &Value, key: &EncodingKey) -> String {
+        jsonwebtoken::encode(&header, claims, key).unwrap()
+    }
+
+    fn header(kid: Option<&str>) -> Header {
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = kid.map(String::from);
+        header
+    }
+
+    fn try_verify(token: &str, keys: &Keys) -> std::result::Result<Claims, Refusal> {
+        verify(
+            token,
+            keys,
+            &Expectations {
+                issuer: "https://i.example",
+                audiences: &["me".to_string()],
+                algorithms: ALGORITHMS,
+                nonce: Some("n"),
+                now: NOW,
+                leeway: LEEWAY,
+            },
+        )
+    }
+
+    fn refused(token: &str, keys: &Keys) -> String {
+        Error::from(try_verify(token, keys).unwrap_err()).to_string()
+    }
+
+    #[test]
+    fn a_good_token_is_accepted_with_and_without_key_id() {
+        let (private, keys) = key("k");
+        for kid in [Some("k"), None] {
+            let got = try_verify(&sign(header(kid), &claims(), &private), &keys).unwrap();
+            assert_eq!(got.principal.subject, "alice");
+            assert_eq!(got.audience, ["me"]);
+        }
+    }
+
+    #[test]
+    fn each_wrong_claim_is_refused_by_name() {
+        let (private, keys) = key("k");
+        let now = NOW.unix_timestamp();
+        for (name, value, says) in [
+            ("iss", json!("https://evil.example"), "issued by 'https://evil.example'"),
+            ("iss", json!(null), "issued by ''"),
+            ("aud", json!("you"), "it is for 'you', not for 'me'"),
+            ("aud", json!(["you", "them"]), "it is for 'you', 'them'"),
+            ("aud", json!([]), "it is for nobody"),
+            ("aud", json!(""), "it is for nobody"),
+            ("aud", json!(null), "it is for nobody"),
+            ("aud", json!({"me": "me"}), "it is for nobody"),
+            ("sub", json!(""), "no subject"),
+            ("sub", json!(null), "no subject"),
+            ("nonce", json!("m"), "nonce"),
+            ("nonce", json!(null), "nonce"),
+            ("exp", json!(null), "'exp' is not a time"),
+            ("exp", json!("tomorrow"), "'exp' is not a time"),
+            ("exp", json!(1e300), "'exp' is not a time"),
+            ("exp", json!(now - 61), "it expired 1m 1s ago"),
+            ("nbf", json!(now + 61), "valid only from 1m 1s in the future"),
+            ("iat", json!(now + 600), "issued only from 10m in the future"),
+        ] {
+            let mut changed = claims();
+            changed[name] = value.clone();
+            let error = refused(&sign(header(Some("k")), &changed, &private), &keys);
+            assert!(error.contains(says), "{name}={value}: {error}");
+        }
+        let mut gone = claims();
+        gone.as_object_mut().unwrap().remove("exp");
+        assert!(refused(&sign(header(None), &gone, &private), &keys).contains("no expiry"));
+    }
+
+    #[test]
+    fn one_of_several_audiences_suffices_and_leeway_is_forgiven() {
+        let (private, keys) = key("k");
+        let mut c = claims();
+        c["aud"] = json!(["you", "me"]);
+        c["exp"] = json!(NOW.unix_timestamp() - 59);
+        assert!(try_verify(&sign(header(None), &c, &private), &keys).is_ok());
+    }
+
+    #[test]
+    fn other_algorithms_are_refused() {
+        let (_, keys) = key("k");
+        let b64 = |v: Value| URL_SAFE_NO_PAD.encode(v.to_string());
+        for alg in ["none", "None", "HS256", "ES256K", ""] {
+            let token = format!("{}.{}.", b64(json!({"alg": alg, "kid": "k"})), b64(claims()));
+            assert!(refused(&token, &keys).contains("its algorithm is"), "{alg}");
+        }
+        // The public key as a shared secret.
+        let secret = EncodingKey::from_secret(b"public");
+        let token = sign(Header::new(Algorithm::HS256), &claims(), &secret);
+        assert!(refused(&token, &keys).contains("its algorithm is 'HS256'"));
+    }
+
+    #[test]
+    fn keys_are_taken_from_the_issuer_only() {
+        let (private, keys) = key("k");
+        let (other, other_keys) = key("k");
+        assert!(refused(&sign(header(Some("k")), &claims(), &other), &keys).contains("signature"));
+        // A token that brings or points to its own key.
+        let (_, jwk) = crate::oidc::keys::tests::es256("k");
+        let mut own = header(Some("k"));
+        own.jwk = Some(serde_json::from_value(jwk).unwrap());
+        own.jku = Some("https://evil.example/jwks".into());
+        own.x5u = Some("https://evil.example/x5u".into());
+        assert!(refused(&sign(own, &claims(), &other), &keys).contains("signature"));
+        for kid in ["../../etc/passwd", "' or 1=1 --", "K", "k\0"] {
+            let token = sign(header(Some(kid)), &claims(), &private);
+            assert!(matches!(try_verify(&token, &keys), Err(Refusal::UnknownKey(_))), "{kid}");
+        }
+        assert!(try_verify(&sign(header(None), &claims(), &other), &other_keys).is_ok());
+    }
+
+    #[test]
+    fn critical_extensions_are_refused() {
+        let (private, keys) = key("k");
+        let mut h = header(Some("k"));
+        h.extras.insert("crit", json!(["b64"]));
+        h.extras.insert("b64", json!(false));
+        assert!(refused(&sign(h, &claims(), &private), &keys).contains("critical"));
+    }
+
+    #[test]
+    fn what_is_no_jwt_is_refused_without_panic() {
+        let (private, keys) = key("k");
+        let good = sign(header(Some("k")), &claims(), &private);
+        for cut in 0..good.len() {
+            assert!(try_verify(&good[..cut], &keys).is_err(), "{cut}");
+        }
+        for bad in ["", "...", "a.b", "a.b.c.d", "é.é.é", &"a".repeat(MAX_TOKEN + 1)] {
+            assert!(refused(bad, &keys).contains("not a signed JWT"));
+        }
+        let deep = URL_SAFE_NO_PAD.encode("[".repeat(10_000));
+        assert!(refused(&format!("{deep}.{deep}.x"), &keys).contains("not a signed JWT"));
+    }
+}

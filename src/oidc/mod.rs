@@ -1,0 +1,13 @@
+//! OpenID Connect, as client and broker both need it: issuers, discovery, keys,
+//! verification of tokens.
+
+pub mod discovery;
+pub mod id_token;
+mod issuer;
+pub mod jwt;
+pub mod keys;
+
+pub use discovery::Discovery;
+pub use issuer::Issuer;
+pub use jwt::{Claims, Expectations};
+pub use keys::{Documents, Keys, NoDocuments, RemoteKeys};

@@ -1,0 +1,263 @@
+//! The way of a credential: cache hit, or identity, exchanges and mint.
+//!
+//! This is the only place that knows the order of the steps.
+
+use std::cell::OnceCell;
+
+use time::Duration;
+
+use crate::cache::{Cache, CredentialKey, Lead, Turn};
+use crate::credential::{Credential, Principal};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::Host;
+use crate::host::process;
+use crate::identity::{Context, IdentitySource, LoginOptions, Readiness};
+use crate::plan::Plan;
+use crate::secret::Secret;
+
+/// How fresh a credential has to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freshness {
+    /// A cached credential will not do.
+    pub refresh: bool,
+    /// What must at least be left of its lifetime.
+    pub min_ttl: Option<std::time::Duration>,
+}
+
+/// Where a credential came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was in the cache.
+    Cache,
+    /// It was minted in this run, or by another process while this one waited.
+    Minted,
+    /// It was in the cache and due for renewal, but no new one could be had.
+    Stale,
+}
+
+/// Gets the credential that the plan describes.
+///
+/// A hit in the cache starts no runtime and touches no network. On a miss one
+/// process of this user does the work, and the others get what it got.
+pub fn credential(
+    host: &Host,
+    cache: &Cache,
+    plan: &Plan,
+    freshness: Freshness,
+) -> Result<(Credential, Origin)> {
+    let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
+    let source = plan.identity.settings.open(&plan.identity.name);
+    match source.readiness(host) {
+        Readiness::Ready => {}
+        Readiness::Absent(why) | Readiness::Misconfigured(why) => {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("the identity '{}' cannot be used here", plan.identity.name),
+            )
+            .because_of(why));
+        }
+    }
+    let principal = source.principal(run.context())?;
+    if let Some(principal) = &principal
+        && !freshness.refresh
+        && let Some(credential) = run.look(&run.key(principal))?
+    {
+        return Ok((credential, Origin::Cache));
+    }
+    process::runtime()?.block_on(run.cold(&*source, principal))
+}
+
+struct Run<'a> {
+    host: &'a Host,
+    cache: &'a Cache,
+    plan: &'a Plan,
+    freshness: Freshness,
+    /// With `--refresh`: what was cached when the run started. What another
+    /// process mints meanwhile will do.
+    replaced: OnceCell<Option<Secret<String>>>,
+}
+
+impl<'a> Run<'a> {
+    fn context(&self) -> Context<'a> {
+        Context { host: self.host, cache: self.cache }
+    }
+
+    fn key(&self, principal: &Principal) -> CredentialKey {
+        CredentialKey::new(&self.plan.fingerprint(), principal)
+    }
+
+    /// A cached credential that is fresh enough, and not the one that this run
+    /// is to replace.
+    fn look(&self, key: &CredentialKey) -> Result<Option<Credential>> {
+        let found = self.read(key)?;
+        let replaced = self.replaced.get().and_then(Option::as_ref);
+        Ok(found.filter(|credential| {
+            let same = replaced.is_some_and(|old| old.ct_eq(credential.material.token().expose()));
+            !same && self.is_fresh(credential)
+        }))
+    }
+
+    /// A failing cache is no reason to fail, but a locked one is: whoever could
+    /// be logged in again would lose the session that the keyring holds.
+    fn read(&self, key: &CredentialKey) -> Result<Option<Credential>> {
+        match self.cache.credential(key) {
+            Err(error) if error.kind() != ErrorKind::KeyringLocked => {
+                self.host.interact.warn(&format!("the cache cannot be read: {error}"));
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    fn is_fresh(&self, credential: &Credential) -> bool {
+        let lifetime = &credential.lifetime;
+        let remaining = lifetime.remaining(self.host.clock.now());
+        match self.freshness.min_ttl {
+            Some(wanted) => remaining >= wanted,
+            None => remaining > lifetime.refresh_window(jitter(credential)),
+        }
+    }
+
+    async fn cold(
+        &self,
+        source: &dyn IdentitySource,
+        principal: Option<Principal>,
+    ) -> Result<(Credential, Origin)> {
+        let principal = match principal {
+            Some(principal) => principal,
+            None => self.establish(source).await?,
+        };
+        let key = self.key(&principal);
+        if self.freshness.refresh {
+            let old = self.read(&key)?.map(|credential| credential.material.token().clone());
+            // Nothing has looked yet.
+            let _ = self.replaced.set(old);
+        }
+        match self.lead(source, &principal, &key).await {
+            Err(error) => self.ride_out(&key, error),
+            ok => ok,
+        }
+    }
+
+    /// Finds out who is calling, logging in where that is what it takes.
+    async fn establish(&self, source: &dyn IdentitySource) -> Result<Principal> {
+        let audience = self.plan.assertion_audience();
+        match source.session() {
+            Some(session) => {
+                let options = LoginOptions { audiences: vec![audience], ..Default::default() };
+                session.login(self.context(), &options).await
+            }
+            None => Ok(source.assertion(self.context(), &audience).await?.principal),
+        }
+    }
+
+    /// Mints under the credential's lock, or takes what another process minted.
+    async fn lead(
+        &self,
+        source: &dyn IdentitySource,
+        principal: &Principal,
+        key: &CredentialKey,
+    ) -> Result<(Credential, Origin)> {
+        let lead = match self.cache.lead_credential(key, || self.look(key))? {
+            Turn::Done(credential) => return Ok((credential, Origin::Minted)),
+            Turn::Lead(lead) => lead,
+        };
+        let (credential, now) = match self.mint(source).await {
+            Ok(minted) => minted,
+            Err(error) => {
+                // Whether a run may ask is its own matter: another may.
+                let cannot_ask = !self.host.interact.may_ask();
+                if error.kind() != ErrorKind::LoginRequired || !cannot_ask {
+                    lead.fail(&error);
+                }
+                return Err(error);
+            }
+        };
+        if now == *principal {
+            self.keep(key, &credential, lead);
+        } else {
+            // A login on the way was somebody else's: it is another credential.
+            lead.succeed();
+            let key = self.key(&now);
+            if let Turn::Lead(lead) = self.cache.lead_credential(&key, || self.look(&key))? {
+                self.keep(&key, &credential, lead);
+            }
+        }
+        // Kept all the same: it is good for whoever wants less.
+        self.require_min_ttl(&credential)?;
+        Ok((credential, Origin::Minted))
+    }
+
+    /// A cache that fails never throws a good credential away.
+    fn keep(&self, key: &CredentialKey, credential: &Credential, lead: Lead) {
+        if let Err(error) = self.cache.keep_credential(key, credential, &self.plan.profile, &lead) {
+            self.host.interact.warn(&format!("the credential could not be kept: {error}"));
+        }
+        lead.succeed();
+    }
+
+    async fn mint(&self, source: &dyn IdentitySource) -> Result<(Credential, Principal)> {
+        let mut assertion =
+            source.assertion(self.context(), &self.plan.assertion_audience()).await?;
+        let principal = assertion.principal.clone();
+        for step in &self.plan.exchanges {
+            assertion = step.perform(self.host, &assertion).await?;
+        }
+        let target = self.plan.target.open();
+        let credential = target.mint(self.host, &assertion, &self.plan.request).await?;
+        let remaining = credential.lifetime.remaining(self.host.clock.now());
+        if remaining <= Duration::ZERO {
+            return Err(Error::new(
+                ErrorKind::Verification,
+                "the new credential has expired already",
+            )
+            .hint("check this machine's clock"));
+        }
+        Ok((credential, principal))
+    }
+
+    /// Refuses a new credential that does not last as long as this run asks.
+    fn require_min_ttl(&self, credential: &Credential) -> Result<()> {
+        let remaining = credential.lifetime.remaining(self.host.clock.now());
+        match self.freshness.min_ttl {
+            Some(wanted) if remaining < wanted => Err(Error::new(
+                ErrorKind::Denied,
+                format!(
+                    "no credential with {} left can be had",
+                    humantime::format_duration(wanted)
+                ),
+            )
+            .because_of(format!("a new one is good for {} seconds", remaining.whole_seconds()))
+            .hint("ask for less with --min-ttl, or for more with --ttl where policy allows it")),
+            _ => Ok(()),
+        }
+    }
+
+    /// When no new credential can be had, the cached one serves until it ends;
+    /// but not where somebody said no.
+    fn ride_out(&self, key: &CredentialKey, error: Error) -> Result<(Credential, Origin)> {
+        let excused = !matches!(error.kind(), ErrorKind::Denied | ErrorKind::KeyringLocked);
+        if excused && !self.freshness.refresh {
+            let enough = |c: &Credential| {
+                let wanted = self.freshness.min_ttl.unwrap_or_default();
+                c.lifetime.remaining(self.host.clock.now()) >= wanted
+            };
+            if let Some(credential) = self.read(key)?.filter(enough) {
+                self.host.interact.warn(&format!(
+                    "no new credential could be had, so the cached one is used while it lasts: {error}"
+                ));
+                return Ok((credential, Origin::Stale));
+            }
+        }
+        Err(error)
+    }
+}
+
+/// A number between 0 and 1 that stays the same for one credential and differs
+/// between credentials: the fraction of its own token's characters.
+fn jitter(credential: &Credential) -> f64 {
+    let bytes = credential.material.token().expose().as_bytes();
+    let sum =
+        bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
+    f64::from(sum % 1000) / 1000.0
+}

@@ -1,0 +1,106 @@
+//! Planning: what a run will do, resolved before it does anything.
+//!
+//! Planning is pure. It reads no file, asks no server and no clock; what was
+//! detected is handed in. A plan holds no secret: it can be printed, compared
+//! and hashed.
+
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use resolve::{identity, plan};
+
+use crate::identity;
+use crate::mint;
+
+/// What the command line asks for, beyond what the configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The profile named on the command line.
+    pub profile: Option<String>,
+    /// `--role`
+    pub role: Option<String>,
+    /// `--scope`, replacing the profile's
+    pub scope: Vec<String>,
+    /// `--audience`
+    pub audience: Option<String>,
+    /// `--ttl`
+    pub ttl: Option<Duration>,
+}
+
+/// The resolved, secret-free description of what a run will do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Plan {
+    /// The profile's name.
+    pub profile: String,
+    /// The one identity source.
+    pub identity: Identity,
+    /// The steps between the source and the target.
+    pub exchanges: Vec<mint::Exchange>,
+    /// What is asked for the credential.
+    pub target: mint::Plan,
+    /// What is asked of it.
+    pub request: mint::Request,
+    /// Further variables for the child, with templates such as `{token}`.
+    pub env: BTreeMap<String, String>,
+    /// Where each value came from, for `explain`.
+    pub reasons: Vec<Reason>,
+}
+
+/// The identity source of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Identity {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its settings.
+    pub settings: identity::Settings,
+}
+
+/// Why a value of the plan is what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// The value's name, such as `role`.
+    pub what: String,
+    /// The value, as a person would write it.
+    pub value: String,
+    /// Where it came from, such as `~/.config/tmpcred/config.toml:12`, `--role` or `built-in`.
+    pub origin: String,
+}
+
+impl Plan {
+    /// The audience that the first assertion must be bound to: that of the
+    /// first exchange, or of the target.
+    pub fn assertion_audience(&self) -> String {
+        match self.exchanges.first() {
+            Some(step) => step.server.audience(),
+            None => self.target.open().assertion_audience(),
+        }
+    }
+
+    /// What identifies the credential that this plan yields: all that changes
+    /// its meaning, and nothing that only changes how it is handed out.
+    pub fn fingerprint(&self) -> Vec<u8> {
+        #[derive(Debug, Serialize)]
+        struct Fingerprint<'a> {
+            identity: &'a identity::Settings,
+            exchanges: &'a [mint::Exchange],
+            target: &'a mint::Plan,
+            request: &'a mint::Request,
+        }
+        let fingerprint = Fingerprint {
+            identity: &self.identity.settings,
+            exchanges: &self.exchanges,
+            target: &self.target,
+            request: &self.request,
+        };
+        // Only a path that is not Unicode has no JSON form. Two different plans
+        // must never look the same, so that one is written in another way.
+        serde_json::to_vec(&fingerprint).unwrap_or_else(|_| format!("{fingerprint:?}").into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests;

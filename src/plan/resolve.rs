@@ -1,0 +1,363 @@
+//! From a request and the configuration to a plan.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::{Identity, Plan, Reason, Request};
+use crate::config::diagnostic::{self, Problem, quoted};
+use crate::config::rules::{self, pick, unknown_profile};
+use crate::config::{self, Broken, Config, Origin, Profile, Project};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mint;
+
+/// Resolves what a run will do. Pure: it reads nothing but its arguments.
+///
+/// # Errors
+/// Of kind [`ErrorKind::Config`], or [`ErrorKind::Usage`] where an option is wrong.
+pub fn plan(request: &Request, config: &Config) -> Result<Plan> {
+    let choice = choose(request, config)?;
+    let resolver = Resolver::new(config, choice)?;
+    resolver.plan(request)
+}
+
+/// The identity source to log in to or out of: the one of this name, or the only
+/// one there is.
+pub fn identity(config: &Config, name: Option<&str>) -> Result<Identity> {
+    let all = &config.identities;
+    if name.is_none() && all.len() > 1 {
+        let names = diagnostic::list(all.keys().map(String::as_str)).unwrap_or_default();
+        let message = format!("it is not said which identity is meant: there are {names}");
+        return Err(Error::new(ErrorKind::Config, message).hint("name one of them"));
+    }
+    let named = name.map(|name| (name, Origin::BuiltIn));
+    let (name, settings) = pick("identity", all, named, &Origin::BuiltIn)
+        .map_err(|problem| problem.without_place().into_error())?;
+    Ok(Identity { name: name.into(), settings: settings.clone() })
+}
+
+/// The profile that a run uses, and who says so.
+struct Choice {
+    profile: String,
+    reason: String,
+}
+
+/// The command line wins, then `TMPCRED_PROFILE`, then the project's file, then
+/// `default_profile`.
+fn choose(request: &Request, config: &Config) -> Result<Choice> {
+    let missing = |name: &str, origin| unknown_profile(config, name, origin);
+    if let Some(name) = &request.profile {
+        return match config.profiles.contains_key(name) {
+            true => Ok(Choice { profile: name.clone(), reason: "argument".into() }),
+            false if config.profiles.is_empty() => {
+                Err(nothing_configured(config)
+                    .context(format!("there is no profile {}", quoted(name))))
+            }
+            false => Err(missing(name, Origin::BuiltIn).without_place().into_error()),
+        };
+    }
+    if let Some(name) = &config.environment_profile {
+        return match config.profiles.contains_key(name) {
+            true => {
+                let reason = config::PROFILE_VARIABLE.into();
+                Ok(Choice { profile: name.clone(), reason })
+            }
+            false => {
+                Err(missing(name, Origin::variable(config::PROFILE_VARIABLE, name)).into_error())
+            }
+        };
+    }
+    match &config.project {
+        Project::Refused(error) => return Err(error.clone()),
+        Project::Chooses { profile: name, origin, trusted } => {
+            let Some(profile) = config.profiles.get(name) else {
+                return Err(missing(name, origin.clone()).into_error());
+            };
+            if !trusted && !profile.project_selectable {
+                return Err(not_selectable(config, name, origin).into_error());
+            }
+            return Ok(Choice { profile: name.clone(), reason: origin.to_string() });
+        }
+        Project::Silent => {}
+    }
+    match &config.default_profile {
+        Some(name) if config.profiles.contains_key(name) => {
+            let reason = config.origin(&["default_profile"]).to_string();
+            Ok(Choice { profile: name.clone(), reason })
+        }
+        Some(name) => Err(missing(name, config.origin(&["default_profile"])).into_error()),
+        None => Err(nothing_chosen(config)),
+    }
+}
+
+fn not_selectable(config: &Config, name: &str, origin: &Origin) -> Problem {
+    let written = match config.origin(&["profile", name]) {
+        Origin::BuiltIn => String::new(),
+        origin => format!(" ({origin})"),
+    };
+    Problem::new(format!("a project may not choose the profile {}", quoted(name)), origin.clone())
+        .label("this profile is not marked `project_selectable`")
+        .help(format!("to use it now, name it yourself: `tmpcred exec {name} -- COMMAND`"))
+        .help(format!(
+            "to let every project choose it, say `project_selectable = true` in `[profile.{name}]`{written}"
+        ))
+        .help("to let this one file choose it, run `tmpcred config trust`")
+}
+
+fn nothing_chosen(config: &Config) -> Error {
+    if config.profiles.is_empty() {
+        return nothing_configured(config);
+    }
+    let names = diagnostic::list(config.profiles.keys().map(String::as_str)).unwrap_or_default();
+    let first = config.profiles.keys().next().map_or("NAME", String::as_str);
+    Error::new(ErrorKind::Config, "no profile is named, and no default is set")
+        .because_of(format!("the profiles are {names}"))
+        .hint(format!("name one: `tmpcred exec {first} -- COMMAND`"))
+        .hint(format!("or set `default_profile = \"{first}\"` in {}", config.user_file.display()))
+}
+
+fn nothing_configured(config: &Config) -> Error {
+    let error = Error::new(ErrorKind::Config, "nothing is configured yet").because_of(format!(
+        "there are no profiles, in {} or elsewhere",
+        config.user_file.display()
+    ));
+    #[cfg(feature = "broker")]
+    let error = error.hint("to see it work, without any account: `tmpcred exec --dev -- COMMAND`");
+    error.hint("to start a configuration: `tmpcred config init`")
+}
+
+/// Resolves one profile.
+struct Resolver<'a> {
+    config: &'a Config,
+    name: String,
+    /// The profile and those that it extends, nearest first.
+    line: Vec<(&'a str, &'a Profile)>,
+    reasons: Vec<Reason>,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(config: &'a Config, choice: Choice) -> Result<Self> {
+        let name = choice.profile;
+        let line = config.lineage(&name).map_err(|broken| {
+            let origin = config.origin(&["profile", &name, "extends"]);
+            let problem = match &broken {
+                Broken::Loop(names) => rules::circle(names, origin),
+                Broken::TooLong => rules::too_long(&name, origin),
+                Broken::Missing { name: missing, .. } => unknown_profile(config, missing, origin),
+            };
+            problem.into_error()
+        })?;
+        let reasons = vec![reason("profile", &name, choice.reason)];
+        let mut resolver = Self { config, name, line, reasons };
+        for (name, profile) in resolver.line.clone() {
+            if let Some(base) = &profile.extends {
+                let origin = config.origin(&["profile", name, "extends"]);
+                resolver.explain("extends", base, origin);
+            }
+        }
+        Ok(resolver)
+    }
+
+    fn plan(mut self, request: &Request) -> Result<Plan> {
+        let identity = self.identity()?;
+        let target = self.target()?;
+        let next = target.open().assertion_audience();
+        let exchanges = self.exchanges(next)?;
+        let request = mint::Request {
+            role: self.text("role", request.role.as_deref(), |p| p.role.as_deref(), "deploy")?,
+            scope: self.scope(request)?,
+            audience: self.text(
+                "audience",
+                request.audience.as_deref(),
+                |p| p.audience.as_deref(),
+                "https://api.example.com",
+            )?,
+            ttl: self.ttl(request)?,
+        };
+        let env = self.env();
+        Ok(Plan {
+            profile: self.name,
+            identity,
+            exchanges,
+            target,
+            request,
+            env,
+            reasons: self.reasons,
+        })
+    }
+
+    /// What the nearest profile says that says anything of `key`, and its name.
+    fn nearest<T>(&self, get: impl Fn(&'a Profile) -> Option<T>) -> Option<(&'a str, T)> {
+        self.line.iter().find_map(|(name, profile)| Some((*name, get(profile)?)))
+    }
+
+    fn origin(&self, profile: &str, path: &[&str]) -> Origin {
+        self.config.origin(&[&["profile", profile], path].concat())
+    }
+
+    /// Where the planned profile itself is.
+    fn here(&self) -> Origin {
+        self.origin(&self.name, &[])
+    }
+
+    fn explain(&mut self, what: &str, value: impl Display, origin: impl Display) {
+        self.reasons.push(reason(what, value, origin));
+    }
+
+    fn identity(&mut self) -> Result<Identity> {
+        let named = self.nearest(|profile| profile.identity.as_deref());
+        let named = named.map(|(by, name)| (name, self.origin(by, &["identity"])));
+        let why = named.as_ref().map(|(_, origin)| origin.to_string());
+        let (name, settings) = pick("identity", &self.config.identities, named, &self.here())
+            .map_err(Problem::into_error)?;
+        let why = why.unwrap_or_else(|| self.only_one(&["identity", name]));
+        self.explain("identity", format!("{name} ({})", settings.kind()), why);
+        Ok(Identity { name: name.into(), settings: settings.clone() })
+    }
+
+    fn only_one(&self, path: &[&str]) -> String {
+        format!("the only one, {}", self.config.origin(path))
+    }
+
+    /// The broker that is named at this place; without a name the only one.
+    fn broker(
+        &self,
+        name: Option<&str>,
+        origin: Origin,
+    ) -> Result<(&'a str, mint::broker::Server, String)> {
+        let why = name.map(|_| origin.to_string());
+        let named = name.map(|name| (name, origin));
+        let (name, server) = pick("broker", &self.config.brokers, named, &self.here())
+            .map_err(Problem::into_error)?;
+        let why = why.unwrap_or_else(|| self.only_one(&["broker", name]));
+        Ok((name, server.clone(), why))
+    }
+
+    fn target(&mut self) -> Result<mint::Plan> {
+        let named = self.nearest(|profile| profile.target.as_ref());
+        let by = named.map_or("", |(by, _)| by);
+        let default = mint::Settings::Broker(mint::broker::Settings { broker: None });
+        let settings = named.map_or(&default, |(_, target)| &target.0);
+        let mut explained = (settings.kind().to_string(), self.origin(by, &["target"]).to_string());
+        let plan = settings.plan(|name| {
+            let (name, server, why) = self.broker(name, self.origin(by, &["target", "broker"]))?;
+            explained = (format!("{} {name} ({})", settings.kind(), server.url), why);
+            Ok::<_, Error>(server)
+        })?;
+        self.explain("target", explained.0, explained.1);
+        Ok(plan)
+    }
+
+    /// The steps before the target. `last` is whom the last assertion must be
+    /// for, unless the step says otherwise.
+    fn exchanges(&mut self, last: String) -> Result<Vec<mint::Exchange>> {
+        let Some((by, steps)) = self.nearest(|profile| profile.exchange.as_deref()) else {
+            return Ok(Vec::new());
+        };
+        let mut next = last;
+        let mut exchanges = Vec::new();
+        let mut reasons = Vec::new();
+        for (index, step) in steps.iter().enumerate().rev() {
+            let at = index.to_string();
+            let (name, server, _) =
+                self.broker(step.broker.as_deref(), self.origin(by, &["exchange", &at, "broker"]))?;
+            let audience = step.audience.clone().unwrap_or(next);
+            next = server.audience();
+            let value = format!("at {name}, as {}, for {audience}", step.role);
+            reasons.push(reason(
+                &format!("exchange {}", index + 1),
+                value,
+                self.origin(by, &["exchange", &at]),
+            ));
+            let (role, scope) = (step.role.clone(), step.scope.clone());
+            exchanges.push(mint::Exchange { server, role, scope, audience });
+        }
+        exchanges.reverse();
+        self.reasons.extend(reasons.into_iter().rev());
+        Ok(exchanges)
+    }
+
+    /// A text that the plan cannot do without.
+    fn text(
+        &mut self,
+        what: &str,
+        option: Option<&str>,
+        get: impl Fn(&'a Profile) -> Option<&'a str>,
+        example: &str,
+    ) -> Result<String> {
+        if let Some(value) = option {
+            rules::check_text(value)
+                .map_err(|why| Error::new(ErrorKind::Usage, format!("`--{what}` {why}")))?;
+            self.explain(what, value, format!("--{what}"));
+            return Ok(value.into());
+        }
+        let Some((by, value)) = self.nearest(get) else {
+            return Err(rules::lacks(&self.name, what, example, self.here()).into_error());
+        };
+        self.explain(what, value, self.origin(by, &[what]));
+        Ok(value.into())
+    }
+
+    fn scope(&mut self, request: &Request) -> Result<Vec<String>> {
+        if !request.scope.is_empty() {
+            for scope in &request.scope {
+                rules::check_scope(scope).map_err(|why| {
+                    Error::new(ErrorKind::Usage, format!("`--scope` is not valid: {why}"))
+                        .because_of(format!("it is {}", quoted(scope)))
+                })?;
+            }
+            self.explain("scope", request.scope.join(" "), "--scope");
+            return Ok(request.scope.clone());
+        }
+        match self.nearest(|profile| profile.scope.as_ref()) {
+            Some((by, scope)) if !scope.is_empty() => {
+                self.explain("scope", scope.join(" "), self.origin(by, &["scope"]));
+                Ok(scope.clone())
+            }
+            said => {
+                let origin = said.map_or(Origin::BuiltIn, |(by, _)| self.origin(by, &["scope"]));
+                self.explain("scope", "all that policy gives", origin);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn ttl(&mut self, request: &Request) -> Result<Option<Duration>> {
+        if let Some(ttl) = request.ttl {
+            config::check_ttl(ttl).map_err(|why| {
+                Error::new(ErrorKind::Usage, format!("`--ttl` is not valid: {why}"))
+            })?;
+            self.explain("ttl", humantime::format_duration(ttl), "--ttl");
+            return Ok(Some(ttl));
+        }
+        match self.nearest(|profile| profile.ttl) {
+            Some((by, ttl)) => {
+                self.explain("ttl", humantime::format_duration(ttl), self.origin(by, &["ttl"]));
+                Ok(Some(ttl))
+            }
+            None => {
+                self.explain("ttl", "as long as policy gives", Origin::BuiltIn);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The variables of all profiles in the line, those of the nearest first.
+    fn env(&mut self) -> BTreeMap<String, String> {
+        let mut env = BTreeMap::new();
+        let mut reasons = BTreeMap::new();
+        for (by, profile) in self.line.iter().rev() {
+            for (name, template) in &profile.env {
+                let origin = self.origin(by, &["env", name]);
+                reasons.insert(name.clone(), reason(&format!("env.{name}"), template, origin));
+                env.insert(name.clone(), template.clone());
+            }
+        }
+        self.reasons.extend(reasons.into_values());
+        env
+    }
+}
+
+fn reason(what: &str, value: impl Display, origin: impl Display) -> Reason {
+    Reason { what: what.into(), value: value.to_string(), origin: origin.to_string() }
+}

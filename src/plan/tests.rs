@@ -1,0 +1,242 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{Plan, Request, identity, plan};
+use crate::config::{Config, parse};
+use crate::error::ErrorKind;
+use crate::identity::Settings;
+
+const BASE: &str = r#"
+[identity.corp]
+type = "oidc"
+issuer = "https://login.example.com"
+client_id = "x"
+[broker.main]
+url = "https://broker.example.com"
+"#;
+
+fn config(text: &str) -> Config {
+    parse("f.toml", &format!("{BASE}{text}")).unwrap()
+}
+
+fn planned(config: &Config, profile: &str) -> Plan {
+    plan(&Request { profile: Some(profile.into()), ..Request::default() }, config).unwrap()
+}
+
+#[test]
+fn the_only_identity_needs_no_name_and_several_do() {
+    let one = config("");
+    assert_eq!(identity(&one, None).unwrap().name, "corp");
+    assert_eq!(identity(&one, Some("corp")).unwrap().name, "corp");
+    let error = identity(&one, Some("crop")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.message(), "there is no identity `crop`");
+    assert!(error.hints()[0].contains("did you mean `corp`?"), "{error:?}");
+    assert!(error.causes().is_empty(), "an argument has no place in a file: {error}");
+
+    let two =
+        config("[identity.home]\ntype = 'oidc'\nissuer = 'https://h.example'\nclient_id = 'x'\n");
+    let error = identity(&two, None).unwrap_err();
+    assert!(error.message().contains("`corp`, `home`"), "{error}");
+    assert_eq!(identity(&two, Some("home")).unwrap().name, "home");
+
+    let none = parse("f.toml", "").unwrap();
+    let error = identity(&none, None).unwrap_err();
+    assert!(error.message().contains("no identity is configured"), "{error}");
+    assert!(error.hints()[0].contains("tmpcred config init"), "{error:?}");
+}
+
+#[test]
+fn what_is_extended_is_taken_over_unless_said_otherwise() {
+    let config = config(
+        "[profile.a]\nrole = 'a'\nscope = ['x', 'y']\naudience = 'https://a.example'\nttl = '1h'\n\
+         env = { A = 'a', B = 'a' }\nexchange = [{ role = 'hop' }]\n\
+         [profile.b]\nextends = 'a'\nttl = '5m'\n\
+         [profile.c]\nextends = 'b'\nscope = []\nexchange = []\nenv = { B = 'c' }\n",
+    );
+    let plan = planned(&config, "c");
+    assert_eq!(plan.request.role, "a");
+    assert_eq!(plan.request.ttl, Some(Duration::from_secs(300)));
+    assert_eq!(plan.request.scope, Vec::<String>::new());
+    assert!(plan.exchanges.is_empty());
+    let env: Vec<_> = plan.env.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    assert_eq!(env, [("A", "a"), ("B", "c")]);
+    assert_eq!(planned(&config, "b").exchanges.len(), 1);
+}
+
+#[test]
+fn every_step_yields_what_the_next_one_wants() {
+    let config = config(
+        "[broker.edge]\nurl = 'https://edge.example'\n[broker.hop]\nurl = 'https://hop.example'\naudience = 'hop'\n\
+         [profile.a]\nrole = 'a'\naudience = 'https://a.example'\ntarget = { broker = 'main' }\n\
+         exchange = [{ broker = 'edge', role = '1' }, { broker = 'hop', role = '2', scope = ['s'] }]\n",
+    );
+    let plan = planned(&config, "a");
+    let steps: Vec<_> =
+        plan.exchanges.iter().map(|e| (e.role.as_str(), e.audience.as_str())).collect();
+    assert_eq!(steps, [("1", "hop"), ("2", "https://broker.example.com")]);
+    assert_eq!(plan.exchanges[1].scope, ["s"]);
+}
+
+#[test]
+fn options_that_make_no_sense_are_usage_errors() {
+    let config = config("[profile.a]\nrole = 'a'\naudience = 'https://a.example'\n");
+    let request = |change: fn(&mut Request)| {
+        let mut request = Request { profile: Some("a".into()), ..Request::default() };
+        change(&mut request);
+        plan(&request, &config).unwrap_err()
+    };
+    for error in [
+        request(|r| r.ttl = Some(Duration::ZERO)),
+        request(|r| r.ttl = Some(Duration::from_millis(1500))),
+        request(|r| r.ttl = Some(Duration::MAX)),
+        request(|r| r.role = Some(" ".into())),
+        request(|r| r.audience = Some(String::new())),
+        request(|r| r.scope = vec!["a b".into()]),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+    }
+}
+
+/// All that changes what a credential means.
+#[derive(Clone, Debug, PartialEq)]
+struct Meaning {
+    role: String,
+    ttl: Option<u64>,
+    audience: String,
+    scope: Vec<String>,
+    issuer: String,
+    client: String,
+    broker: String,
+    hops: Vec<(String, String, Vec<String>)>,
+}
+
+/// And what does not.
+#[derive(Clone, Debug)]
+struct Dress {
+    name: String,
+    env: Option<String>,
+    extends: bool,
+    selectable: bool,
+}
+
+impl Meaning {
+    fn plan(&self, dress: &Dress) -> Plan {
+        let list = |items: &[String]| format!("{items:?}");
+        let hops: Vec<_> = self
+            .hops
+            .iter()
+            .map(|(role, audience, scope)| {
+                format!("{{ role = '{role}', audience = '{audience}', scope = {} }}", list(scope))
+            })
+            .collect();
+        let ttl = self.ttl.map_or(String::new(), |ttl| format!("ttl = '{ttl}s'\n"));
+        let body = format!(
+            "role = '{}'\naudience = '{}'\nscope = {}\n{ttl}exchange = [{}]\n",
+            self.role,
+            self.audience,
+            list(&self.scope),
+            hops.join(", ")
+        );
+        let env = dress.env.as_ref().map_or(String::new(), |v| format!("env = {{ A = '{v}' }}\n"));
+        let selectable = format!("project_selectable = {}\n", dress.selectable);
+        let name = &dress.name;
+        let profiles = match dress.extends {
+            true => format!(
+                "[profile.'{name}']\nextends = 'base'\n{env}{selectable}[profile.base]\n{body}"
+            ),
+            false => format!("[profile.'{name}']\n{body}{env}{selectable}"),
+        };
+        let text = format!(
+            "[identity.'{name}']\ntype = 'oidc'\nissuer = '{}'\nclient_id = '{}'\n\
+             [broker.'{name}']\nurl = '{}'\n{profiles}",
+            self.issuer, self.client, self.broker
+        );
+        planned(&parse("f.toml", &text).unwrap(), name)
+    }
+}
+
+fn word() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["a", "b", "ab"]).prop_map(String::from)
+}
+
+fn words() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(word(), 0..3)
+}
+
+fn address() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["https://a.example", "https://a.example/", "https://b.example"])
+        .prop_map(String::from)
+}
+
+prop_compose! {
+    fn meaning()(
+        role in word(),
+        ttl in prop::option::of(1u64..4),
+        audience in word(),
+        scope in words(),
+        issuer in address(),
+        client in word(),
+        broker in address(),
+        hops in prop::collection::vec((word(), word(), words()), 0..3),
+    ) -> Meaning {
+        Meaning { role, ttl, audience, scope, issuer, client, broker, hops }
+    }
+}
+
+prop_compose! {
+    fn dress()(
+        name in prop::sample::select(vec!["x", "y.z", "a-b"]),
+        env in prop::option::of(word()),
+        extends in any::<bool>(),
+        selectable in any::<bool>(),
+    ) -> Dress {
+        Dress { name: name.into(), env, extends, selectable }
+    }
+}
+
+/// One part of a meaning, changed.
+fn changed(meaning: &Meaning, part: usize) -> Meaning {
+    let mut other = meaning.clone();
+    match part {
+        0 => other.role.push('!'),
+        1 => other.ttl = Some(other.ttl.unwrap_or(9) + 1),
+        2 => other.audience.push('!'),
+        3 => other.scope.push("c".into()),
+        4 => other.issuer.push('x'),
+        5 => other.client.push('!'),
+        6 => other.broker.push('x'),
+        _ => other.hops.push(("h".into(), "h".into(), Vec::new())),
+    }
+    other
+}
+
+proptest! {
+    /// The one thing that the cache's key rests on.
+    #[test]
+    fn fingerprints_are_the_same_exactly_where_the_meaning_is(
+        one in meaning(), two in meaning(), part in 0..8usize, dresses in (dress(), dress()),
+    ) {
+        let first = one.plan(&dresses.0).fingerprint();
+        prop_assert!(!first.is_empty());
+        prop_assert_eq!(&first, &one.plan(&dresses.1).fingerprint());
+        prop_assert_ne!(&first, &changed(&one, part).plan(&dresses.0).fingerprint());
+        prop_assert_eq!(one == two, first == two.plan(&dresses.1).fingerprint());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_that_is_no_text_still_counts() {
+    use std::os::unix::ffi::OsStringExt;
+    let config = config("[profile.a]\nrole = 'a'\naudience = 'https://a.example'\n");
+    let with = |byte| {
+        let mut plan = planned(&config, "a");
+        let Settings::Oidc(settings) = &mut plan.identity.settings;
+        settings.ca_file = Some(std::ffi::OsString::from_vec(vec![byte]).into());
+        plan.fingerprint()
+    };
+    assert!(!with(0xff).is_empty());
+    assert_ne!(with(0xff), with(0xfe));
+}

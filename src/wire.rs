@@ -1,0 +1,89 @@
+//! The messages that client and broker exchange: RFC 8693 token exchange with
+//! two parameters of our own.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of what follows. The client sends it in [`VERSION_HEADER`]; a
+/// broker that does not know it answers with an error instead of a guess.
+pub const VERSION: u32 = 1;
+
+/// The header that carries [`VERSION`], in both directions.
+pub const VERSION_HEADER: &str = "tmpcred-protocol";
+
+/// The grant type (RFC 8693 section 2.1).
+pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+
+/// The path of the token endpoint, below the broker's URL.
+pub const TOKEN_PATH: &str = "token";
+
+/// The parameters of a request besides the grant type (RFC 8693 section 2.1).
+/// They travel as a form.
+#[derive(Serialize, Deserialize)]
+pub struct TokenRequest<'a> {
+    /// Always [`GRANT_TYPE`].
+    pub grant_type: &'a str,
+    /// The assertion.
+    pub subject_token: &'a str,
+    /// Its type, a URN of RFC 8693 section 3.
+    pub subject_token_type: &'a str,
+    /// Whom the credential is to be shown to.
+    pub audience: &'a str,
+    /// Space-separated; absent: all that policy gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Ours: the role.
+    pub role: &'a str,
+    /// Ours: the lifetime wanted, in seconds; absent: as long as policy gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requested_ttl: Option<u64>,
+}
+
+/// What a broker grants (RFC 8693 section 2.2.1). The token itself is read
+/// apart, into a `Secret`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TokenGrant {
+    /// A URN of RFC 8693 section 3.
+    pub issued_token_type: String,
+    /// `Bearer`.
+    pub token_type: String,
+    /// The lifetime in seconds.
+    pub expires_in: u64,
+    /// Space-separated: what was granted.
+    pub scope: String,
+    /// Ours: the role that was granted.
+    pub role: String,
+    /// Ours: the subject as the broker has it.
+    pub subject: String,
+}
+
+/// The codes with which a broker refuses.
+pub mod refusal {
+    /// The request is malformed, or the assertion is not acceptable (RFC 8693
+    /// section 2.2.2 has one code for both).
+    pub const INVALID_REQUEST: &str = "invalid_request";
+    /// The grant type is not token exchange (RFC 6749 section 5.2).
+    pub const UNSUPPORTED_GRANT_TYPE: &str = "unsupported_grant_type";
+    /// The scope cannot be had (RFC 6749 section 5.2).
+    pub const INVALID_SCOPE: &str = "invalid_scope";
+    /// The role is not for this audience (RFC 8693 section 2.2.2).
+    pub const INVALID_TARGET: &str = "invalid_target";
+    /// Policy said no.
+    pub const ACCESS_DENIED: &str = "access_denied";
+    /// The broker cannot decide at present; `Retry-After` says when to ask again.
+    pub const TEMPORARILY_UNAVAILABLE: &str = "temporarily_unavailable";
+    /// Something of the broker's own failed.
+    pub const SERVER_ERROR: &str = "server_error";
+}
+
+/// What a broker says instead (RFC 6749 section 5.2).
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TokenRefusal {
+    /// The code, one of [`refusal`].
+    pub error: String,
+    /// What it means here, for the person who reads it.
+    #[serde(default)]
+    pub error_description: String,
+    /// Ours: the id under which the broker logged and audited the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}

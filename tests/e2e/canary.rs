@@ -1,0 +1,160 @@
+//! One journey through every command, as talkative as can be; then the search
+//! for every secret of it.
+
+use serde_json::Value;
+
+use super::journey::Journey;
+use super::stores::{items, with_keys};
+use super::support::broker::API;
+use super::support::browser::Browser;
+use super::support::canary::{Canary, Leak};
+use super::support::kernel::Key;
+use super::support::run::{Output, Run};
+
+/// What the program wrote to standard error so far, and where secrets may not be.
+struct Traces {
+    journey: Journey,
+    said: String,
+}
+
+impl Traces {
+    /// The program, as talkative as it can be.
+    fn tmpcred(&self, args: &[&str]) -> Run {
+        let all: Vec<&str> = [&["-vv"], args].concat();
+        self.journey.tmpcred(&all).env("TMPCRED_LOG", "trace").env("RUST_LOG", "trace")
+    }
+
+    #[track_caller]
+    fn run(&mut self, args: &[&str]) -> Output {
+        let run = self.tmpcred(args);
+        self.keep(run.run().ok())
+    }
+
+    fn keep(&mut self, output: Output) -> Output {
+        self.said += &output.stderr;
+        output
+    }
+
+    /// The places where a secret shows.
+    fn leaks(&self, canary: &Canary) -> Vec<Leak> {
+        let mut leaks = canary.search("standard error", self.said.as_bytes());
+        leaks.extend(canary.search("the broker's log", self.journey.broker.said().as_bytes()));
+        leaks.extend(canary.search_files(&self.journey.home.path("")));
+        leaks.extend(canary.search_files(&self.journey.broker.home.path("")));
+        leaks
+    }
+
+    /// What rests in the keyring of the kernel: sessions and credentials.
+    fn items(&self) -> Vec<Value> {
+        let home = &self.journey.home;
+        let keys = ["session", "credential"].into_iter().flat_map(|kind| items(home, kind));
+        let pipe = |key: Key| with_keys(home, &format!("keyctl pipe {}", key.serial));
+        keys.map(|key| pipe(key).run().ok().json()).collect()
+    }
+}
+
+/// All tokens in an item, by the names of the members that hold them.
+fn tokens(name: &str, value: &Value, found: &mut Vec<(String, String)>) {
+    match value {
+        Value::String(text) if name.contains("token") && text.len() >= 30 => {
+            found.push((name.into(), text.clone()));
+        }
+        Value::Object(members) => {
+            for (member, value) in members {
+                tokens(&format!("{name}.{member}"), value, found);
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| tokens(name, value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_secret_of_a_whole_journey_shows_anywhere() {
+    let mut traces = Traces { journey: Journey::start(), said: String::new() };
+    let mut canaries = Vec::new();
+    let browser = Browser::http().user("alice", "x").install(&mut traces.journey.home);
+    traces.run(&["login", "corp"]);
+    // The browser writes down where it was, so its own file has this one.
+    let callback = browser.wait_for_visits(1).url;
+    let code = callback.query_pairs().find(|(name, _)| name == "code");
+    let code = Canary::of("authorization code", code.unwrap().1);
+
+    // While a child runs, everybody can read the arguments of all processes.
+    let gate = traces.journey.home.path("work/gate");
+    let wait = format!("echo $TMPCRED_TOKEN; until [ -e {} ]; do sleep 0.05; done", gate.display());
+    let child = traces.tmpcred(&["exec", "--", "sh", "-c", &wait]).spawn();
+    let minted = child.line_on_stdout(".");
+    canaries.push(Canary::of("minted token", minted.clone()));
+    let mut found = Vec::new();
+    for item in traces.items() {
+        tokens("item", &item, &mut found);
+    }
+    for name in ["refresh_token", "id_token", "access_token"] {
+        assert!(found.iter().any(|(path, _)| path.contains(name)), "no {name} in the session");
+    }
+    assert!(found.iter().any(|(_, value)| *value == minted), "no credential in the keyring");
+    canaries.extend(found.into_iter().map(|(path, value)| Canary::of(&path, value)));
+    // Its signature alone would be enough of a token for whoever has the rest.
+    let signature = minted.rsplit('.').next().unwrap();
+    canaries.push(Canary::of("signature of the minted token", signature));
+    for canary in &canaries {
+        assert_eq!(canary.search_processes(), []);
+    }
+    std::fs::write(gate, "").unwrap();
+    let output = child.wait().ok();
+    traces.keep(output);
+
+    for format in ["sh", "json", "dotenv"] {
+        let output = traces.run(&["env", "deploy", "--format", format]);
+        assert!(output.stdout.contains(&minted), "what is asked for is given");
+    }
+    assert_eq!(traces.run(&["token"]).stdout.trim(), minted);
+    for args in [
+        &["status"][..],
+        &["status", "--json"],
+        &["explain", "deploy"],
+        &["explain", "deploy", "--json"],
+        &["config", "check"],
+    ] {
+        let said = traces.run(args).stdout;
+        for canary in &canaries {
+            assert_eq!(canary.search(&format!("the output of {args:?}"), said.as_bytes()), []);
+        }
+    }
+    for args in [&["inspect"][..], &["verify", "--audience", API]] {
+        let run = traces.tmpcred(args).stdin(minted.clone());
+        let said = traces.keep(run.run().ok()).stdout;
+        for canary in &canaries {
+            assert_eq!(canary.search(&format!("the output of {args:?}"), said.as_bytes()), []);
+        }
+    }
+    // What goes wrong says much, too.
+    let wrong = traces.tmpcred(&["verify", "--audience", "https://other.example"]);
+    let output = wrong.stdin(minted.clone()).run().ended_with(9);
+    traces.keep(output);
+    let wrong = traces.tmpcred(&["verify", "--audience", API]).stdin(format!("{minted}x")).run();
+    assert_ne!(wrong.code, Some(0));
+    traces.keep(wrong);
+    let refreshed = traces.run(&["token", "--ttl", "10m"]).stdout;
+    canaries.push(Canary::of("second minted token", refreshed.trim()));
+    let mut found = Vec::new();
+    traces.items().iter().for_each(|item| tokens("later item", item, &mut found));
+    canaries.extend(found.into_iter().map(|(path, value)| Canary::of(&path, value)));
+    for canary in &canaries {
+        assert_eq!(traces.leaks(canary), []);
+    }
+    traces.run(&["logout"]);
+    let refused = traces.tmpcred(&["token", "--no-input"]).run().ended_with(4);
+    traces.keep(refused);
+    for canary in &canaries {
+        assert_eq!(traces.leaks(canary), []);
+    }
+    let mut leaks = code.search("standard error", traces.said.as_bytes());
+    leaks.extend(code.search_files(&traces.journey.home.path(".local")));
+    leaks.extend(code.search_files(&traces.journey.home.path("run")));
+    assert_eq!(leaks, []);
+    // The search can find something: there is much to search.
+    assert!(traces.said.contains("TRACE"), "nothing was traced");
+    assert_eq!(traces.items(), Vec::<Value>::new());
+}

@@ -1,0 +1,12 @@
+//! The program at the command line, without a provider of its own.
+
+mod complete;
+#[cfg(feature = "broker")]
+mod dev;
+#[cfg(feature = "broker")]
+mod exec;
+#[cfg(feature = "broker")]
+mod generated;
+mod identity;
+#[cfg(feature = "broker")]
+mod output;

@@ -1,0 +1,67 @@
+//! What goes where: results to stdout, everything else to stderr.
+
+use crate::journey::Journey;
+use crate::support::home::{Home, tmpcred};
+use crate::support::peer::program;
+
+#[test]
+fn a_shell_reads_what_env_prints() {
+    let journey = Journey::start();
+    let token = journey.tmpcred(&["token"]).run().ok().stdout;
+    for (shell, format) in [("sh", "sh"), ("bash", "sh"), ("zsh", "sh"), ("fish", "fish")] {
+        let text = journey.tmpcred(&["env", "--format", format]).run().ok().stdout;
+        let script = format!("{text}\necho $TMPCRED_TOKEN");
+        let output = journey.home.command(program(shell)).args(["-c", &script]).run().ok();
+        assert_eq!(output.stdout, token, "{shell}");
+    }
+    let json = journey.tmpcred(&["env", "--format", "json"]).run().ok().json();
+    assert_eq!(json["TMPCRED_TOKEN"], token.trim_end());
+    assert_eq!(json["TMPCRED_ROLE"], "deploy");
+}
+
+#[test]
+fn a_reader_that_goes_away_and_a_full_disk_are_told_apart() {
+    let journey = Journey::start();
+    journey.tmpcred(&["login"]).run().ok();
+    let copy = journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let tmpcred = copy.to_str().unwrap();
+    let sh = |script: String| journey.home.command("sh").args(["-c", &script]).run();
+    let gone = sh(format!("{{ {tmpcred} token; echo $? >&2; }} | true")).ok();
+    assert_eq!(gone.stderr, "0\n", "no panic, no complaint");
+    let full = sh(format!("{tmpcred} token > /dev/full")).ended_with(1);
+    assert!(full.stderr.contains("cannot write the output"), "{}", full.stderr);
+    let full = sh(format!("{tmpcred} status --json > /dev/full")).ended_with(1);
+    assert!(full.stderr.contains("error"), "{}", full.stderr);
+}
+
+#[test]
+fn a_job_is_never_asked() {
+    let mut journey = Journey::start();
+    journey.home.set("CI", "true");
+    let run = journey.tmpcred(&["token"]).env_remove("TMPCRED_NO_INPUT").run().ended_with(4);
+    assert_eq!(run.stdout, "");
+    assert!(run.stderr.contains("login required: run `tmpcred login corp`"), "{}", run.stderr);
+    assert_eq!(journey.provider.count("GET", "/auth"), 0);
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let home = Home::new();
+    let plain = tmpcred(&home).args(["token", "nope"]).run().ended_with(3);
+    assert!(!plain.stderr.contains('\u{1b}'), "{:?}", plain.stderr);
+    let coloured = tmpcred(&home).args(["token", "nope", "--color", "always"]).run();
+    assert!(coloured.stderr.contains("\u{1b}["), "{:?}", coloured.stderr);
+}
+
+#[test]
+fn with_nothing_configured_it_says_what_to_type_next() {
+    let home = Home::new();
+    let output = tmpcred(&home).args(["exec", "--", "true"]).run().ended_with(125);
+    assert!(output.stderr.contains("tmpcred config init"), "{}", output.stderr);
+    tmpcred(&home).args(["config", "init"]).run().ok();
+    assert!(tmpcred(&home).args(["config", "init"]).run().ended_with(3).stderr.contains("exists"));
+    let check = tmpcred(&home).args(["config", "check", "--json"]).run().ok().json();
+    assert_eq!(check["ok"], true);
+    let explained = tmpcred(&home).args(["explain", "--json"]).run().ok().json();
+    assert_eq!(explained["mode"]["name"], "execve");
+}

@@ -1,0 +1,279 @@
+//! What the documentation prints works: configurations load, policies too,
+//! commands exist, tables of keys are whole, quoted errors are those of the program.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::support::home::{Home, tmpcred};
+use super::support::walk::files;
+
+/// A fenced block of a page.
+struct Block {
+    page: &'static str,
+    /// What stands behind the three ticks, such as `toml broker.toml`.
+    kind: String,
+    text: String,
+}
+
+const PAGES: [&str; 6] = [
+    "README.md",
+    "docs/README.md",
+    "docs/benchmarks.md",
+    "docs/broker.md",
+    "docs/configuration.md",
+    "docs/troubleshooting.md",
+];
+
+fn page(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for path in PAGES {
+        let text = page(path);
+        // Every second part is within a fence.
+        for fenced in text.split("\n```").skip(1).step_by(2) {
+            let (kind, text) = fenced.split_once('\n').unwrap();
+            blocks.push(Block { page: path, kind: kind.trim().into(), text: format!("{text}\n") });
+        }
+    }
+    blocks
+}
+
+/// The blocks of this kind; at least so many.
+#[track_caller]
+fn of_kind(kind: &str, at_least: usize) -> Vec<Block> {
+    let blocks: Vec<_> = blocks().into_iter().filter(|block| block.kind == kind).collect();
+    assert!(blocks.len() >= at_least, "only {} blocks of the kind '{kind}'", blocks.len());
+    blocks
+}
+
+#[test]
+fn every_block_is_of_a_kind_that_is_looked_at() {
+    let known = [
+        "cedar",
+        "ini",
+        "sh",
+        "text",
+        "toml",
+        "toml .tmpcred.toml",
+        "toml broker.toml",
+        "toml broker.toml more",
+        "toml broker.toml with-tls",
+    ];
+    for block in blocks() {
+        assert!(known.contains(&&*block.kind), "{}: ```{}", block.page, block.kind);
+    }
+    let pages: BTreeSet<_> = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"))
+        .into_iter()
+        .map(|file| format!("docs/{}", file.path.file_name().unwrap().display()))
+        .collect();
+    let listed: BTreeSet<_> =
+        PAGES.iter().filter(|path| path.starts_with("docs/")).map(ToString::to_string).collect();
+    assert_eq!(pages, listed);
+}
+
+#[test]
+fn configurations_of_the_client_are_valid() {
+    for block in of_kind("toml", 3) {
+        let home = Home::new();
+        home.config(&block.text);
+        let checked = tmpcred(&home).args(["config", "check"]).run();
+        assert_eq!(checked.code, Some(0), "{}:\n{}\n{}", block.page, block.text, checked.stderr);
+    }
+}
+
+#[test]
+fn a_projects_file_may_say_what_the_page_says() {
+    let [project] = &of_kind("toml .tmpcred.toml", 1)[..] else { panic!("there are several") };
+    let config = of_kind("toml", 1).into_iter().find(|b| b.page == project.page).unwrap();
+    let home = Home::new();
+    home.config(&config.text);
+    home.write("work/.tmpcred.toml", &project.text);
+    let plan = tmpcred(&home).args(["explain", "--json"]).run().ok().json();
+    assert_eq!(plan["plan"]["profile"], "readonly", "{plan}");
+}
+
+#[test]
+fn the_table_of_the_clients_keys_is_whole() {
+    let home = Home::new();
+    let schema = tmpcred(&home).args(["config", "schema"]).run().ok().json();
+    names_all("docs/configuration.md", &schema, &["broker", "cache", "identity", "profile"]);
+}
+
+#[cfg(feature = "broker")]
+mod broker {
+    use super::*;
+    use tmpcred::broker::{Broker, Config, config};
+    use tmpcred::host::browser::SystemBrowser;
+    use tmpcred::host::clock::{SkewMeter, SystemClock};
+    use tmpcred::host::dirs::Dirs;
+    use tmpcred::host::env::Env;
+    use tmpcred::host::interact::Silent;
+    use tmpcred::host::{Host, process};
+
+    /// Makes the broker that these texts describe, all but listening.
+    #[track_caller]
+    fn open(toml: &str, cedar: &str) -> Config {
+        let home = Home::new();
+        home.write("policy.cedar", cedar);
+        super::write_kek(&home);
+        let path = home.write("broker.toml", toml);
+        let host = Host {
+            clock: std::sync::Arc::new(SystemClock),
+            env: Env::default(),
+            dirs: Dirs::below(&home.path("")),
+            browser: std::sync::Arc::new(SystemBrowser),
+            interact: std::sync::Arc::new(Silent),
+            skew: SkewMeter::default(),
+        };
+        let opened = config::load(&path).and_then(|config| {
+            process::runtime()?.block_on(async {
+                Broker::open(&config, &host).await?.close().await;
+                Ok(config)
+            })
+        });
+        opened.unwrap_or_else(|error| panic!("{error}\n{toml}\n{cedar}"))
+    }
+
+    #[test]
+    fn configurations_and_policies_of_the_broker_load() {
+        let start = &of_kind("toml broker.toml", 1)[0];
+        let policies = of_kind("cedar", 2);
+        let (first, others) = policies.split_first().unwrap();
+        open(&start.text, &first.text);
+        for policy in others {
+            open(&start.text, &format!("{}\n{}", first.text, policy.text));
+        }
+        for more in of_kind("toml broker.toml more", 1) {
+            let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+            assert_eq!(config.trusted_issuer.len(), 2);
+        }
+        for tls in of_kind("toml broker.toml with-tls", 1) {
+            let (_, tables) = start.text.split_once("\n[").unwrap();
+            let config = open(&format!("{}\n[{tables}", tls.text), &first.text);
+            assert!(config.expose && config.tls.is_some());
+        }
+    }
+
+    #[test]
+    fn the_start_serves() {
+        let home = Home::new();
+        let start = &of_kind("toml broker.toml", 1)[0];
+        let port = crate::support::wait::free_port();
+        assert!(start.text.contains("127.0.0.1:8443"));
+        home.write("broker.toml", start.text.replace("8443", &port.to_string()));
+        home.write("policy.cedar", &of_kind("cedar", 1)[0].text);
+        super::write_kek(&home);
+        let config = home.path("broker.toml");
+        let mut serving =
+            tmpcred(&home).args(["broker", "serve", "--config"]).args([config]).spawn();
+        serving.line_on_stderr("listens on");
+        serving.kill();
+    }
+
+    #[test]
+    fn the_table_of_the_brokers_keys_is_whole() {
+        let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+        let tables = ["keys", "policy", "role", "store", "tls", "trusted_issuer"];
+        names_all("docs/broker.md", &schema, &tables);
+    }
+}
+
+/// That a page has a row for each key of a schema, a title for each table, and
+/// neither for what is not there.
+#[track_caller]
+fn names_all(path: &str, schema: &Value, tables: &[&str]) {
+    let mut keys = BTreeSet::new();
+    collect(schema, &mut keys);
+    for table in tables {
+        assert!(keys.contains(*table), "the schema has no table {table}");
+    }
+    let text = page(path);
+    let rows = text.split("## All keys").nth(1).unwrap().split("\n## ").next().unwrap();
+    let documented: BTreeSet<String> = rows
+        .lines()
+        .filter_map(|line| {
+            let row = line.strip_prefix("| `").and_then(|row| row.split_once('`'));
+            let table = line.strip_prefix("**`").and_then(|title| title.split_once("`**"));
+            let title = table.map(|(title, rest)| (title.trim_matches(['[', ']']), rest));
+            title.or(row)
+        })
+        // `[profile.NAME]` is a row of `profile`.
+        .map(|(key, _)| key.split('.').next().unwrap_or(key).to_string())
+        .collect();
+    assert_eq!(documented, keys, "{path}");
+}
+
+fn collect(schema: &Value, keys: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(properties) = map.get("properties").and_then(Value::as_object) {
+                keys.extend(properties.keys().cloned());
+            }
+            map.values().for_each(|value| collect(value, keys));
+        }
+        Value::Array(list) => list.iter().for_each(|value| collect(value, keys)),
+        _ => {}
+    }
+}
+
+#[test]
+fn commands_exist_with_their_options() {
+    let home = Home::new();
+    let mut tried = 0;
+    for block in of_kind("sh", 4) {
+        for line in block.text.lines() {
+            let line = line.split(" #").next().unwrap();
+            // Also where it stands within another command.
+            let Some(at) = line.find("tmpcred ").filter(|at| {
+                line[..*at].chars().last().is_none_or(|before| " (\"".contains(before))
+            }) else {
+                continue;
+            };
+            let command = line[at + "tmpcred ".len()..].split([')', '>', '|']).next().unwrap();
+            let own = command.split(" -- ").next().unwrap().trim();
+            let words: Vec<&str> = own.split_whitespace().chain(["--help"]).collect();
+            let run = tmpcred(&home).args(&words).run();
+            assert_eq!(run.code, Some(0), "{}: {line}\n{}", block.page, run.stderr);
+            // Help that is not the command's own tells that there is no such command.
+            let name = format!("tmpcred {}", words[0]);
+            assert!(words[0].starts_with('-') || run.stdout.contains(&name), "{line}");
+            tried += 1;
+        }
+    }
+    assert!(tried >= 10, "only {tried} commands were found");
+}
+
+#[test]
+fn quoted_errors_are_those_of_the_program() {
+    let source: String = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .into_iter()
+        .map(|file| String::from_utf8_lossy(&file.bytes).into_owned())
+        .collect();
+    let text = page("docs/troubleshooting.md");
+    let mut seen = 0;
+    for quoted in text.split('«').skip(1) {
+        let quoted = quoted.split('»').next().unwrap();
+        // What varies is left out: names in quotes, and what the ellipsis stands for.
+        let fixed = quoted.split(['…', '`', '\'']).map(|part| part.trim_matches([' ', ',']));
+        for part in fixed.filter(|part| part.len() >= 15 && !part.contains("://")) {
+            // `tmpcred login corp`: the name is the person's own.
+            let part = part.strip_suffix(" corp").unwrap_or(part);
+            assert!(source.contains(part), "no error says: {part}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 15, "only {seen} quotations were found");
+}
+
+/// The key-encryption key, private to its owner as the broker wants it.
+#[cfg(feature = "broker")]
+fn write_kek(home: &super::support::home::Home) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = home.write("kek", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}

@@ -1,0 +1,93 @@
+//! Many processes that need the same session at the same time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+use tmpcred::cache::{Cache, StoreChoice};
+use tmpcred::identity::oidc::Oidc;
+use tmpcred::identity::{Context, IdentitySource};
+
+use super::{BROKER, OTHER, Person, Plan, World, block_on, host, login_for};
+use crate::support::oidc_provider::{CLIENT, OidcProvider};
+use crate::support::run::{Run, Running};
+
+/// Tells a copy of this test program what to do: the home, the issuer and the
+/// audience, one a line.
+const CHILD: &str = "TMPCRED_TEST_LOGIN_CHILD";
+
+const PROCESSES: usize = 12;
+
+/// What each of the processes does.
+#[test]
+fn child_that_asks() {
+    let Ok(orders) = std::env::var(CHILD) else { return };
+    let [home, issuer, audience] = orders.lines().collect::<Vec<_>>()[..] else {
+        panic!("three lines: {orders}")
+    };
+    let home = PathBuf::from(home);
+    let person = Arc::new(Person::who_reads(|url| {
+        let variables =
+            ["BROWSER", "PATH", "HOME"].map(|name| (name, std::env::var(name).unwrap()));
+        let run = Run::new("sh", "/").args(["-c", r#"exec "$BROWSER" "$1""#, "sh", url.as_str()]);
+        variables.into_iter().fold(run, |run, (name, value)| run.env(name, value)).spawn()
+    }));
+    let host = host(&home, person, 0);
+    let cache = Cache::new(host.clone(), StoreChoice::Kernel);
+    let settings = json!({"issuer": issuer, "client_id": CLIENT});
+    let source = Oidc::new("corp", serde_json::from_value(settings).unwrap());
+    let cx = Context { host: &host, cache: &cache };
+    let assertion = block_on(source.assertion(cx, audience)).unwrap();
+    let name = home.join(format!("shown-{}", std::process::id()));
+    std::fs::write(name, assertion.token.expose()).unwrap();
+}
+
+/// Starts the processes; returns the assertions that they got.
+fn storm(world: &World, audience: &str) -> Vec<String> {
+    let home = world.home.path("");
+    let orders = format!("{}\n{}\n{audience}", home.display(), world.issuer);
+    let children: Vec<Running> = (0..PROCESSES)
+        .map(|_| {
+            let child = world.home.command(std::env::current_exe().unwrap());
+            let child = child.args(["--exact", "login::storm::child_that_asks", "--nocapture"]);
+            child.env(CHILD, &orders).spawn()
+        })
+        .collect();
+    for child in children {
+        child.wait().ok();
+    }
+    let shown = std::fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path());
+    shown
+        .filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("shown-"))
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_cold_start_of_many_is_one_login() {
+    let provider = OidcProvider::start();
+    let (world, browser) = Plan::new(provider.issuer()).store(StoreChoice::Kernel).build();
+    let shown = storm(&world, BROKER);
+    assert_eq!(shown.len(), PROCESSES);
+    assert!(shown.iter().all(|token| *token == shown[0]));
+    assert_eq!(browser.opened().len(), 1);
+    assert_eq!(provider.count_grants("authorization_code"), 1);
+    assert_eq!(provider.count_grants("refresh_token"), 0);
+    assert_eq!(provider.count("GET", "/.well-known/openid-configuration"), 1);
+}
+
+#[test]
+fn no_two_processes_use_one_refresh_token() {
+    let provider = OidcProvider::start();
+    let (world, browser) = Plan::new(provider.issuer()).store(StoreChoice::Kernel).build();
+    world.login(&login_for(&[BROKER, OTHER])).unwrap();
+    let before = world.refresh_token();
+    let shown = storm(&world, OTHER);
+    assert_eq!(shown.len(), PROCESSES);
+    assert!(shown.iter().all(|token| *token == shown[0]));
+    assert_ne!(world.refresh_token(), before, "it rotated");
+    assert_eq!(provider.count_grants("refresh_token"), 1);
+    // This provider ends a session whose refresh token comes twice.
+    assert!(provider.requests().iter().all(|request| request.error.is_none()));
+    assert_eq!(browser.opened().len(), 1);
+}

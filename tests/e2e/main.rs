@@ -1,0 +1,32 @@
+//! End-to-end tests: the program as people and other programs meet it, with real
+//! peers; and the tests of what they stand on.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test reaches the world itself, and ends where something is amiss"
+)]
+
+mod architecture;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod canary;
+#[cfg(target_os = "linux")]
+mod cli;
+#[cfg(target_os = "linux")]
+mod docs;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod faults;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod journey;
+#[cfg(target_os = "linux")]
+mod login;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod providers;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod stores;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod storm;
+#[cfg(target_os = "linux")]
+mod support;
+#[cfg(target_os = "linux")]
+mod test_bed;

@@ -1,0 +1,115 @@
+//! Where secrets rest between runs, and what becomes of them when something
+//! goes wrong there.
+
+mod damage;
+mod kernel;
+mod kills;
+mod no_room;
+mod sealed;
+mod secret_service;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+use crate::journey::Journey;
+use crate::support::home::Home;
+use crate::support::kernel::{Key, keys};
+use crate::support::run::Run;
+use crate::support::walk::files;
+
+/// Where the program keeps its state, below a home.
+const STATE: &str = ".local/state/tmpcred";
+
+/// The claims of a token, without asking who signed it.
+pub(crate) fn claims(token: &str) -> Value {
+    let payload = token.trim().split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+/// The token that the program prints.
+#[track_caller]
+fn token(run: Run) -> String {
+    run.run().ok().stdout
+}
+
+/// The keys of the kernel that this home's user has from the program, such as
+/// those of `credential` items.
+pub(crate) fn items(home: &Home, kind: &str) -> Vec<Key> {
+    let prefix = format!("tmpcred:{kind}-");
+    // What was unlinked goes in the kernel's own time: what is linked counts.
+    let linked = with_keys(home, "keyctl rlist @u").run().ok().stdout;
+    let linked: Vec<i32> = linked.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let mut keys = keys(home.command("cat"));
+    keys.retain(|key| linked.contains(&key.serial));
+    // Root's keyring is everybody's; an index tells which keys are of this home.
+    let index = std::fs::read_to_string(home.path(STATE).join("index.json")).unwrap_or_default();
+    keys.retain(|key| {
+        let name = key.description.strip_prefix("tmpcred:").unwrap_or_default();
+        key.description.starts_with(&prefix) && (home.uid().is_some() || index.contains(name))
+    });
+    keys
+}
+
+/// A command of a shell that may read and change the keys of its user.
+pub(crate) fn with_keys(home: &Home, script: &str) -> Run {
+    home.command("sh").args(["-c", &format!("keyctl link @u @s\n{script}")]).new_session_keyring()
+}
+
+/// Forgets the credentials that the kernel keeps for this home.
+fn forget_credentials(home: &Home) {
+    for key in items(home, "credential") {
+        with_keys(home, &format!("keyctl unlink {} @u", key.serial)).run().ok();
+    }
+}
+
+/// A program of root's own that is to end in the program under test, run by this
+/// home's user; `command` makes it of the words that do that.
+fn through(
+    home: &Home,
+    program: &str,
+    command: impl FnOnce(Vec<OsString>) -> Vec<OsString>,
+) -> Run {
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(uid) = home.uid() {
+        words.push("setpriv".into());
+        words.extend([format!("--reuid={uid}").into(), format!("--regid={uid}").into()]);
+        words.extend(["--clear-groups".into(), "--".into()]);
+    }
+    words.push(home.share(Path::new(env!("CARGO_BIN_EXE_tmpcred"))).into());
+    let run = Run::new(program, home.path("work")).args(command(words));
+    home.variables().iter().fold(run, |run, (name, value)| run.env(name, value))
+}
+
+/// The files of this home that hold what a keyring could not take.
+fn sealed_files(home: &Home) -> Vec<PathBuf> {
+    files(&home.path(STATE).join("sealed")).into_iter().map(|file| file.path).collect()
+}
+
+/// The lock files that lie about in this home.
+fn lock_files(home: &Home) -> Vec<PathBuf> {
+    let all = files(&home.path("")).into_iter().map(|file| file.path);
+    all.filter(|path| path.extension().is_some_and(|extension| extension == "lock")).collect()
+}
+
+/// A test that needs users of its own.
+///
+/// # Panics
+/// Where nobody but root could provide them.
+#[track_caller]
+fn stranger() -> Home {
+    let home = Home::stranger();
+    assert!(
+        home.uid().is_some(),
+        "this test fills up what a user may have: run the tests as root, so that it is nobody's"
+    );
+    home
+}
+
+/// How many requests the provider has had, and how many tokens the broker issued.
+fn work(journey: &Journey) -> (usize, usize) {
+    (journey.provider.requests().len(), journey.broker.issued())
+}

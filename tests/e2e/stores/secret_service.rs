@@ -1,0 +1,119 @@
+//! The Secret Service of a desktop: unlocked, locked, frozen.
+
+use std::time::Duration;
+
+use super::{token, work};
+use crate::journey::Journey;
+use crate::support::home::Home;
+use crate::support::keyring::Keyring;
+use crate::support::run::Output;
+
+/// What no command may take, on a machine that is busy: the program's own limit
+/// is a few seconds for each call, and half a minute where it asks a person.
+const BOUNDED: Duration = Duration::from_secs(50);
+
+/// Somebody at a desktop, who has a credential.
+fn at_a_desktop() -> (Keyring, Journey) {
+    let mut home = Home::new();
+    let keyring = Keyring::start(&mut home);
+    let journey = Journey::in_home(home);
+    journey.tmpcred(&["exec", "--", "true"]).run().ok();
+    (keyring, journey)
+}
+
+/// The labels of what is in the default collection.
+fn labels(journey: &Journey) -> Vec<String> {
+    let property = |path: &str, interface: &str, name: &str| {
+        let ask = journey.home.command("dbus-send").args([
+            "--session",
+            "--print-reply",
+            "--dest=org.freedesktop.secrets",
+            path,
+            "org.freedesktop.DBus.Properties.Get",
+            &format!("string:org.freedesktop.Secret.{interface}"),
+            &format!("string:{name}"),
+        ]);
+        let text = ask.run().ok().stdout;
+        let quoted: Vec<String> = text.split('"').skip(1).step_by(2).map(String::from).collect();
+        quoted
+    };
+    let items = property("/org/freedesktop/secrets/aliases/default", "Collection", "Items");
+    let mut labels: Vec<_> =
+        items.iter().flat_map(|item| property(item, "Item", "Label")).collect();
+    labels.sort();
+    labels
+}
+
+#[track_caller]
+fn keyring_locked(output: Output, cause: &str) {
+    let output = output.ended_with(8);
+    assert_eq!(output.stdout, "");
+    assert!(output.stderr.contains(cause), "{}", output.stderr);
+    assert!(output.stderr.contains("hint"), "{}", output.stderr);
+    assert!(output.stderr.contains("TMPCRED_CACHE_STORE"), "{}", output.stderr);
+}
+
+#[track_caller]
+fn status_works(journey: &Journey) {
+    let status = journey.tmpcred(&["status", "--json"]).limit(BOUNDED).run().ok().json();
+    assert_eq!(status["sessions"][0]["subject"], "alice");
+    assert_eq!(status["credentials"][0]["profile"], "deploy");
+}
+
+#[test]
+fn items_rest_in_the_default_collection_until_logging_out() {
+    let (_keyring, journey) = at_a_desktop();
+    assert_eq!(labels(&journey), ["tmpcred: deploy, role deploy", "tmpcred: session of corp"]);
+    let before = work(&journey);
+    let first = token(journey.tmpcred(&["token"]));
+    assert_eq!(token(journey.tmpcred(&["token"])), first);
+    assert_eq!(work(&journey), before, "a hit asks nobody");
+    status_works(&journey);
+    journey.tmpcred(&["logout"]).run().ok();
+    assert_eq!(labels(&journey), [""; 0]);
+}
+
+#[test]
+fn a_locked_keyring_is_said_to_be_locked_and_loses_nothing() {
+    let (mut keyring, journey) = at_a_desktop();
+    let first = token(journey.tmpcred(&["token"]));
+    let before = work(&journey);
+    keyring.lock(&journey.home);
+    status_works(&journey);
+    let refused = journey.tmpcred(&["token", "--no-input"]).limit(BOUNDED).run();
+    keyring_locked(refused, "the keyring is locked");
+    // It may ask now, but nothing here can show a dialog.
+    keyring_locked(journey.tmpcred(&["token"]).limit(BOUNDED).run(), "the keyring");
+    let exec = journey.tmpcred(&["exec", "--no-input", "--", "true"]).limit(BOUNDED);
+    assert!(exec.run().ended_with(125).stderr.contains("the keyring is locked"));
+    keyring.unlock(&journey.home);
+    assert_eq!(token(journey.tmpcred(&["token"])), first);
+    assert_eq!(work(&journey), before, "nobody logged in again");
+}
+
+#[test]
+fn a_frozen_keyring_is_given_up() {
+    let (keyring, journey) = at_a_desktop();
+    let first = token(journey.tmpcred(&["token"]));
+    let before = work(&journey);
+    keyring.freeze();
+    status_works(&journey);
+    for args in [&["token", "--no-input"][..], &["token"]] {
+        let refused = journey.tmpcred(args).limit(BOUNDED).run();
+        keyring_locked(refused, "the keyring did not answer in time");
+    }
+    keyring.thaw();
+    assert_eq!(token(journey.tmpcred(&["token"])), first);
+    assert_eq!(work(&journey), before, "nobody logged in again");
+}
+
+#[test]
+fn a_bus_without_a_keyring_leaves_the_kernels() {
+    let mut home = Home::nobody();
+    let _bus = Keyring::bus(&mut home);
+    let journey = Journey::in_home(home);
+    let first = token(journey.tmpcred(&["token"]));
+    let again = journey.tmpcred(&["token"]).run().ok();
+    assert_eq!((again.stdout, again.stderr), (first, String::new()));
+    assert!(!super::items(&journey.home, "credential").is_empty());
+}

@@ -1,0 +1,142 @@
+//! A hundred processes at once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use super::journey::Journey;
+use super::stores::claims;
+use super::support::broker::API;
+use super::support::browser::{Browser, Installed};
+use super::support::home::Home;
+use super::support::run::{Output, Running};
+use super::support::wait::wait_until;
+
+const PROCESSES: usize = 100;
+const PROFILES: usize = 20;
+
+/// How long all of them together may take, on a machine that is busy.
+const LONG: Duration = Duration::from_secs(280);
+
+/// A person with twenty profiles of one identity, no two of which mean the same.
+fn storm_person(browser: Browser) -> (Journey, Installed) {
+    let mut journey = Journey::in_home(Home::stranger());
+    let mut config = format!(
+        r#"
+[identity.corp]
+type = "oidc"
+issuer = "{}"
+client_id = "cli"
+
+[broker.main]
+url = "{}"
+"#,
+        journey.provider.issuer(),
+        journey.broker.url()
+    );
+    for number in 0..PROFILES {
+        let (role, minutes) = (role(number), 10 + number);
+        config += &format!(
+            "\n[profile.p{number}]\nrole = \"{role}\"\naudience = \"{API}\"\nttl = \"{minutes}m\"\n"
+        );
+    }
+    journey.home.config(&config);
+    let installed = browser.user("alice", "x").install(&mut journey.home);
+    (journey, installed)
+}
+
+/// The role of a profile: the reader's tokens live at most 15 minutes.
+fn role(number: usize) -> &'static str {
+    if number < 5 { "reader" } else { "deploy" }
+}
+
+fn start(journey: &Journey, processes: usize) -> Vec<(usize, Running)> {
+    let profiles = (0..processes).map(|process| process % PROFILES);
+    profiles
+        .map(|number| {
+            let token = journey.tmpcred(&["token", &format!("p{number}")]).limit(LONG);
+            (number, token.spawn())
+        })
+        .collect()
+}
+
+#[test]
+fn a_hundred_cold_starts_are_one_login_and_a_mint_for_each_profile() {
+    let (journey, browser) = storm_person(Browser::http());
+    let mut tokens: BTreeMap<usize, String> = BTreeMap::new();
+    for (number, running) in start(&journey, PROCESSES) {
+        let token = running.wait().ok().stdout;
+        let claims = claims(&token);
+        assert_eq!(claims["role"], role(number));
+        assert_eq!(claims["aud"], API);
+        let lifetime = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+        assert_eq!(lifetime, 60 * (10 + number as i64));
+        let same = tokens.entry(number).or_insert_with(|| token.clone());
+        assert_eq!(*same, token, "all who ask for p{number} get the same");
+    }
+    assert_eq!(tokens.len(), PROFILES);
+    assert_eq!(browser.opened().len(), 1);
+    assert_eq!(journey.provider.count_grants("authorization_code"), 1);
+    let refreshes = journey.provider.count_grants("refresh_token");
+    assert!(refreshes <= 1, "{refreshes} refreshes");
+    assert_eq!(journey.broker.issued(), PROFILES);
+}
+
+/// How many of them wait for the outcome of the one login.
+const WAITING: usize = 24;
+
+/// Lets the browser begin only once the file `gate` is there.
+fn gated(journey: &mut Journey) -> std::path::PathBuf {
+    let gate = journey.home.path("work/gate");
+    let browser = journey.home.path("bin/browser");
+    let script = format!(
+        "#!/bin/sh\nuntil [ -e {} ]; do sleep 0.05; done\nexec {} \"$1\"\n",
+        gate.display(),
+        browser.display()
+    );
+    let gated = journey.home.write_program("gated", &script);
+    journey.home.set("BROWSER", gated);
+    gate
+}
+
+/// Whether a process has the lock of a session open: it leads, or it waits.
+fn at_the_lock(running: &Running) -> bool {
+    let descriptors = format!("/proc/{}/fd", running.pid().as_raw_nonzero());
+    let Ok(descriptors) = fs::read_dir(descriptors) else { return false };
+    descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()).any(|file| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("session-") && name.ends_with(".lock")
+    })
+}
+
+#[test]
+fn those_who_waited_for_a_login_fail_with_it() {
+    let (mut journey, browser) = storm_person(Browser::http().denies());
+    let gate = gated(&mut journey);
+    let started = start(&journey, WAITING);
+    wait_until("all of them to wait for one login", LONG, || {
+        started.iter().all(|(_, running)| at_the_lock(running)).then_some(())
+    });
+    fs::write(gate, "").unwrap();
+    let outputs: Vec<Output> = started.into_iter().map(|(_, running)| running.wait()).collect();
+    let code = outputs[0].code;
+    let mut inherited = 0;
+    for output in outputs {
+        assert!(output.code.is_some_and(|code| code != 0), "{output:?}");
+        assert_eq!(output.code, code, "{}", output.stderr);
+        assert_eq!(output.stdout, "");
+        assert!(output.stderr.contains("access_denied"), "{}", output.stderr);
+        let told = output.stderr.contains("another tmpcred process tried just now");
+        inherited += usize::from(told);
+    }
+    assert_eq!(inherited, WAITING - 1);
+    assert_eq!(browser.opened().len(), 1);
+    assert_eq!(journey.provider.count_grants("authorization_code"), 0);
+    assert_eq!(journey.broker.issued(), 0);
+
+    // Whoever comes later has a try of their own.
+    let browser = Browser::http().user("alice", "x").install(&mut journey.home);
+    let token = journey.tmpcred(&["token", "p0"]).run().ok().stdout;
+    assert_eq!(claims(&token)["role"], role(0));
+    assert_eq!(browser.opened().len(), 2, "the log goes on");
+}

@@ -1,0 +1,168 @@
+//! The broker under test, as a server of its own.
+
+use std::path::PathBuf;
+
+use super::home::{Home, tmpcred};
+use super::run::Running;
+use super::tls::ServerCertificate;
+use super::wait::free_port;
+
+/// Lets everybody whom a trusted issuer vouches for have the roles `deploy` and
+/// `reader`.
+pub(crate) const OPEN_POLICY: &str = r#"
+@id("deploy") @ttl("1h") @scope("deploy:read deploy:write")
+permit(principal, action == Action::"issue", resource == Role::"deploy");
+
+@id("reader") @ttl("15m") @scope("deploy:read")
+permit(principal, action == Action::"issue", resource == Role::"reader");
+"#;
+
+/// The audience that the roles are for.
+pub(crate) const API: &str = "https://api.example.com";
+
+/// What a [`Broker`] is started with.
+pub(crate) struct BrokerOptions {
+    /// The issuer that it trusts.
+    pub(crate) trusted: String,
+    /// The audiences that it accepts besides itself.
+    pub(crate) audiences: Vec<String>,
+    /// Its policy.
+    pub(crate) policy: String,
+    /// Speaks TLS with this certificate.
+    pub(crate) tls: Option<ServerCertificate>,
+    /// A PEM file with authorities to trust when it fetches the issuer's keys.
+    pub(crate) issuer_ca: Option<PathBuf>,
+}
+
+impl BrokerOptions {
+    /// Trusts this issuer, and its client `cli`, with [`OPEN_POLICY`].
+    pub(crate) fn trusting(issuer: &str) -> Self {
+        Self {
+            trusted: issuer.into(),
+            audiences: vec!["cli".into()],
+            policy: OPEN_POLICY.into(),
+            tls: None,
+            issuer_ca: None,
+        }
+    }
+}
+
+/// A broker that runs. Dropping it kills it.
+pub(crate) struct Broker {
+    running: Running,
+    url: String,
+    /// The home that its files are in.
+    pub(crate) home: Home,
+}
+
+impl Broker {
+    /// Starts one on a free port.
+    #[track_caller]
+    pub(crate) fn start(options: &BrokerOptions) -> Self {
+        let home = Home::new();
+        let port = free_port();
+        let scheme = if options.tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://127.0.0.1:{port}");
+        let toml = configuration(options, &url, port);
+        home.write("policy.cedar", &options.policy);
+        home.write("broker.toml", toml);
+        Self { running: Self::run(&home), url, home }
+    }
+
+    /// Ends it, and starts it again on what it left.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.running = Self::run(&self.home);
+    }
+
+    /// Ends it at once, as a power failure would.
+    pub(crate) fn stop(&mut self) {
+        self.running.kill();
+    }
+
+    #[track_caller]
+    fn run(home: &Home) -> Running {
+        let running = tmpcred(home)
+            .args(["broker", "serve", "--config"])
+            .args([home.path("broker.toml")])
+            .env("TMPCRED_BROKER_KEK", KEK)
+            .limit(std::time::Duration::from_secs(120))
+            .spawn();
+        running.line_on_stderr("listens on");
+        running
+    }
+
+    /// Its address, which is its issuer identifier.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn said(&self) -> String {
+        self.running.stderr()
+    }
+
+    /// Stops it as it is: whoever calls it waits.
+    pub(crate) fn freeze(&self) {
+        self.running.signal(rustix::process::Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.running.signal(rustix::process::Signal::CONT);
+    }
+
+    /// How many tokens it has issued, by its own audit log.
+    pub(crate) fn issued(&self) -> usize {
+        let database = self.home.path("broker.db");
+        let count = "import sqlite3,sys; print(sqlite3.connect(sys.argv[1]).execute(
+            \"select count(*) from audit_record where decision = 'issued'\").fetchone()[0])";
+        let python = self.home.command("python3").args(["-c", count]);
+        python.args([database]).run().ok().stdout.trim().parse().unwrap()
+    }
+}
+
+/// 32 bytes that protect nothing.
+const KEK: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+fn configuration(options: &BrokerOptions, url: &str, port: u16) -> String {
+    let mut audiences = options.audiences.clone();
+    audiences.push(url.into());
+    let mut toml = format!(
+        r#"issuer = "{url}"
+listen = "127.0.0.1:{port}"
+
+[store]
+path = "broker.db"
+
+[trusted_issuer.corp]
+issuer = "{}"
+audiences = {audiences:?}
+"#,
+        options.trusted
+    );
+    if let Some(ca) = &options.issuer_ca {
+        toml += &format!("ca_file = {:?}\n", ca);
+    }
+    if let Some(tls) = &options.tls {
+        toml += &format!("\n[tls]\ncertificate = {:?}\nkey = {:?}\n", tls.certificate, tls.key);
+    }
+    toml += &format!(
+        r#"
+[policy]
+files = ["policy.cedar"]
+
+[role.deploy]
+audiences = ["{API}"]
+scopes = ["deploy:read", "deploy:write"]
+max_ttl = "1h"
+
+[role.reader]
+audiences = ["{API}"]
+scopes = ["deploy:read"]
+max_ttl = "1h"
+"#
+    );
+    toml
+}

@@ -1,0 +1,44 @@
+//! The test bed: a hermetic world for each test, and real programs to talk to.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`home`] | [`Home`](home::Home): a home, an environment, a user; [`tmpcred`](home::tmpcred): the program, about to run there |
+//! | [`run`] | running a program with a hard time limit; what it wrote and how it ended |
+//! | [`oidc_provider`] | a certified OpenID provider that counts requests and misbehaves on demand |
+//! | [`glewlwyd`] | another OpenID provider |
+//! | [`browser`] | what logs in there: a quick one, and Chromium |
+//! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
+//! | [`kernel`] | the keyring of the kernel |
+//! | [`canary`] | secrets that must not show, and the search for them |
+//! | [`tls`], [`http`], [`wait`] | certificates; requests of a test's own; waiting with an end |
+//!
+//! A test looks like this:
+//!
+//! ```ignore
+//! let mut home = Home::new();
+//! let provider = OidcProvider::start();
+//! let browser = Browser::http().install(&mut home);
+//! home.config(&format!("…issuer = \"{}\"…", provider.issuer()));
+//! let output = tmpcred(&home).args(["token", "prod"]).run().ok();
+//! assert_eq!(browser.opened().len(), 1);
+//! assert_eq!(provider.count_grants("authorization_code"), 1);
+//! ```
+//!
+//! Everything ends with the test, also when it panics or is killed. A program
+//! that is missing is named, and `tests/setup` installs it.
+
+#[cfg(feature = "broker")]
+pub(crate) mod broker;
+pub(crate) mod browser;
+pub(crate) mod canary;
+pub(crate) mod glewlwyd;
+pub(crate) mod home;
+pub(crate) mod http;
+pub(crate) mod kernel;
+pub(crate) mod keyring;
+pub(crate) mod oidc_provider;
+pub(crate) mod peer;
+pub(crate) mod run;
+pub(crate) mod tls;
+pub(crate) mod wait;
+pub(crate) mod walk;
