@@ -197,6 +197,23 @@ impl Locks {
     pub(super) fn lead<T>(
         &self,
         name: &str,
+        look: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<Turn<T>> {
+        self.queue(name, true, look)
+    }
+
+    /// Takes the lead in any case, however the attempts of others end.
+    pub(super) fn take(&self, name: &str) -> Result<Lead> {
+        Ok(match self.queue(name, false, || Ok(None::<std::convert::Infallible>))? {
+            Turn::Lead(lead) => lead,
+            Turn::Done(never) => match never {},
+        })
+    }
+
+    fn queue<T>(
+        &self,
+        name: &str,
+        inherits_failure: bool,
         mut look: impl FnMut() -> Result<Option<T>>,
     ) -> Result<Turn<T>> {
         let mut wait = Wait::new(&self.notices, self.limit);
@@ -233,7 +250,8 @@ impl Locks {
                     }
                     let ended = State::read(&file);
                     drop(file);
-                    if ended != seen
+                    if inherits_failure
+                        && ended != seen
                         && let Some(State { outcome: Outcome::Failed { error }, .. }) = ended
                     {
                         return Err(error.context("another tmpcred process tried just now"));

@@ -301,7 +301,12 @@ impl Cache {
         self.locks.lead(key.item().as_str(), look)
     }
 
-    /// The same for a credential. A session's lock may be taken while a
+    /// Takes the lock of a session, however the attempts of others end.
+    pub fn take_session(&self, key: &SessionKey) -> Result<Lead> {
+        self.locks.take(key.item().as_str())
+    }
+
+    /// The same as [`lead_session`](Self::lead_session) for a credential. A session's lock may be taken while a
     /// credential's is held, never the other way round.
     pub fn lead_credential<T>(
         &self,

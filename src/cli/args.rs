@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
 use super::complete;
+use super::deferred::Deferred;
 use crate::deliver::env::Format;
 
 const HEADING: Style = AnsiColor::Green.on_default().bold();
@@ -146,33 +147,37 @@ pub(crate) enum ColorWhen {
     Never,
 }
 
-/// The commands. A comment here would hide the longer one of the arguments.
+/// The commands, each with what the list of commands says of it. The description
+/// of its arguments may say more.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Exec(Exec),
-    Env(Env),
+    /// Run a command with credentials
+    Exec(Deferred<Exec>),
+    /// Print credentials as variables for a shell
+    Env(Deferred<Env>),
     /// Print the bare token
-    Token(Token),
+    Token(Deferred<Token>),
     /// Log in at an identity provider
-    Login(Login),
+    Login(Deferred<Login>),
     /// End a session: revoke it at the provider, then forget it
-    Logout(Logout),
-    Status(Status),
+    Logout(Deferred<Logout>),
+    /// Show sessions and cached credentials
+    Status(Deferred<Status>),
     /// Show what a run would do, and why
-    Explain(Explain),
+    Explain(Deferred<Explain>),
     /// Look after the configuration
-    Config(ConfigArgs),
+    Config(Deferred<ConfigArgs>),
     /// Show what a token says, without checking it
-    Inspect(Inspect),
+    Inspect(Deferred<Inspect>),
     /// Check a token: signature, issuer, audience and time
-    Verify(Verify),
+    Verify(Deferred<Verify>),
     /// Print a shell's completion script
-    Completions(Completions),
+    Completions(Deferred<Completions>),
     /// Print or write the manual pages
-    Man(Man),
+    Man(Deferred<Man>),
     /// The broker that decides who may have which role
     #[cfg(feature = "broker")]
-    Broker(Broker),
+    Broker(Deferred<Broker>),
 }
 
 /// Which credential is wanted.

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod complete;
+mod deferred;
 mod prepare;
 mod show;
 mod ui;

@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::{AnsiColor, Color, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 use qrcode::QrCode;
 use qrcode::render::unicode;
@@ -25,6 +25,10 @@ const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default().bold();
 const STRONG: Style = Style::new().bold();
+/// Glyphs are light and their background is dark, whatever the terminal's own
+/// colours are: a reader of QR codes needs it so.
+const PICTURE: Style =
+    AnsiColor::BrightWhite.on_default().bg_color(Some(Color::Ansi(AnsiColor::Black)));
 
 /// The terminal, as this run may use it.
 #[derive(Clone, Debug)]
@@ -154,6 +158,14 @@ pub(crate) fn written(result: io::Result<()>) -> Result<()> {
     result.map_err(|cause| Error::new(ErrorKind::Io, "the result cannot be written").because(cause))
 }
 
+/// A QR code, two modules in each character. What is dark in it is background;
+/// the renderer adds the quiet zone.
+fn qr_code(url: &Url) -> Option<String> {
+    let code = QrCode::new(url.as_str()).ok()?;
+    let render = &mut code.render::<unicode::Dense1x2>();
+    Some(render.dark_color(unicode::Dense1x2::Light).light_color(unicode::Dense1x2::Dark).build())
+}
+
 impl Interact for Ui {
     fn may_ask(&self) -> bool {
         !self.no_input
@@ -188,24 +200,18 @@ impl Interact for Ui {
         let mut text = String::new();
         let complete = prompt.verification_uri_complete.as_ref();
         if self.stderr_is_terminal
-            && let Ok(code) = QrCode::new(complete.unwrap_or(&prompt.verification_uri).as_str())
+            && let Some(picture) = qr_code(complete.unwrap_or(&prompt.verification_uri))
         {
-            // Dark modules are drawn as background: right on dark and light terminals alike
-            // only with the quiet zone, which the renderer adds.
-            let picture = code
-                .render::<unicode::Dense1x2>()
-                .dark_color(unicode::Dense1x2::Light)
-                .light_color(unicode::Dense1x2::Dark)
-                .build();
             for line in picture.lines() {
-                let _ = writeln!(text, "  {line}");
+                let _ = writeln!(text, "  {PICTURE}{line}{PICTURE:#}");
             }
         }
         let _ = writeln!(
             text,
-            "To log in, visit {STRONG}{}{STRONG:#}\nand enter the code    {STRONG}{}{STRONG:#}",
+            "To log in, visit {STRONG}{}{STRONG:#}\nand enter the code    {STRONG}{}{STRONG:#} (good for {})",
             prompt.verification_uri,
             printable(&prompt.user_code),
+            show::duration(prompt.good_for),
         );
         self.say(&text);
     }
@@ -232,5 +238,30 @@ impl Drop for Spinner {
         if let Some(bar) = self.0.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_of_qr_codes_finds_the_address() {
+        let url = Url::parse("https://login.example.com/device?user_code=WDJB-MJHT").unwrap();
+        let picture = qr_code(&url).unwrap();
+        let rows: Vec<Vec<char>> = picture.lines().map(|line| line.chars().collect()).collect();
+        // As a camera sees it: some pixels for each module.
+        const SCALE: usize = 8;
+        let light = |x: usize, y: usize| match rows[y / 2][x] {
+            '\u{2588}' => true,
+            '\u{2580}' => y.is_multiple_of(2),
+            '\u{2584}' => !y.is_multiple_of(2),
+            _ => false,
+        };
+        let (width, height) = (rows[0].len() * SCALE, rows.len() * 2 * SCALE);
+        let pixel = |x: usize, y: usize| if light(x / SCALE, y / SCALE) { 255 } else { 0 };
+        let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, pixel);
+        let (_, found) = image.detect_grids()[0].decode().unwrap();
+        assert_eq!(found, url.as_str());
     }
 }

@@ -33,7 +33,7 @@ pub use read::MAX_BYTES;
 pub use schema::{EXAMPLE, schema};
 pub use source::{Origin, Source, SourceKind};
 pub use tagged::Tagged;
-pub use trust::{Standing, Trusted, all as trusted_files, trust, untrust};
+pub use trust::{Candidate, Standing, untrust};
 
 #[cfg(test)]
 pub(crate) mod tests;

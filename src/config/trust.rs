@@ -16,12 +16,11 @@ use crate::host::Host;
 use crate::host::files::{self, Guard};
 
 /// A project file that was trusted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trusted {
-    /// Where it is.
-    pub path: PathBuf,
+#[derive(Serialize, Deserialize)]
+struct Trusted {
+    path: PathBuf,
     /// The SHA-256 of what it held, in hexadecimal.
-    pub sha256: String,
+    sha256: String,
 }
 
 /// How a project file stands.
@@ -35,30 +34,54 @@ pub enum Standing {
     Unknown,
 }
 
-/// Trusts a project file as it is now: it then counts as a full layer of the
-/// configuration.
-///
-/// # Errors
-/// Where there is no such file, it belongs to somebody else, or it is no TOML.
-pub fn trust(host: &Host, path: &Path) -> Result<Trusted> {
-    if files::is_link(path) {
-        return Err(Error::new(ErrorKind::Config, format!("{} cannot be trusted", path.display()))
-            .because_of("it is a symbolic link"));
+/// A project file that can be trusted, as it was read. What is shown of it is what
+/// will be trusted, even if the file changes in between.
+pub struct Candidate {
+    path: PathBuf,
+    text: read::Text,
+}
+
+impl Candidate {
+    /// Reads a project file.
+    ///
+    /// # Errors
+    /// Where there is no such file, it belongs to somebody else, or it is no TOML.
+    pub fn read(path: &Path) -> Result<Self> {
+        let refused = |why: &str| {
+            Error::new(ErrorKind::Config, format!("{} cannot be trusted", path.display()))
+                .because_of(why)
+        };
+        if files::is_link(path) {
+            return Err(refused("it is a symbolic link"));
+        }
+        let Some(text) = read::read(path, None)? else {
+            return Err(Error::new(ErrorKind::Config, format!("there is no {}", path.display())));
+        };
+        if text.guard == Guard::OtherOwner {
+            return Err(refused("it belongs to somebody else"));
+        }
+        Node::parse(&text.source).map_err(|problem| problem.into_error())?;
+        Ok(Self { path: files::canonical(path)?, text })
     }
-    let Some(text) = read::read(path, None)? else {
-        return Err(Error::new(ErrorKind::Config, format!("there is no {}", path.display())));
-    };
-    if text.guard == Guard::OtherOwner {
-        return Err(Error::new(ErrorKind::Config, format!("{} cannot be trusted", path.display()))
-            .because_of("it belongs to somebody else"));
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
-    Node::parse(&text.source).map_err(|problem| problem.into_error())?;
-    let trusted = Trusted { path: files::canonical(path)?, sha256: hash(&text.bytes) };
-    let record = serde_json::to_vec(&trusted).map_err(|cause| {
-        Error::new(ErrorKind::Io, "the trust cannot be written down").because(cause)
-    })?;
-    files::write_private(&record_of(host, &trusted.path), &record)?;
-    Ok(trusted)
+
+    /// What it says.
+    pub fn text(&self) -> &str {
+        &self.text.source.text
+    }
+
+    /// Trusts it: it then counts as a full layer of the configuration.
+    pub fn trust(&self, host: &Host) -> Result<()> {
+        let trusted = Trusted { path: self.path.clone(), sha256: hash(&self.text.bytes) };
+        let record = serde_json::to_vec(&trusted).map_err(|cause| {
+            Error::new(ErrorKind::Io, "the trust cannot be written down").because(cause)
+        })?;
+        files::write_private(&record_of(host, &trusted.path), &record)
+    }
 }
 
 /// Takes trust back. Tells whether there was any.
@@ -69,16 +92,6 @@ pub fn untrust(host: &Host, path: &Path) -> Result<bool> {
     let was = files::exists(&record);
     files::remove(&record)?;
     Ok(was)
-}
-
-/// All project files that were trusted, whether they have changed since or not.
-pub fn all(host: &Host) -> Result<Vec<Trusted>> {
-    let mut all = Vec::new();
-    for record in files::list(&directory(host))? {
-        all.extend(load(&record)?);
-    }
-    all.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(all)
 }
 
 /// How a project file stands that holds these bytes.
@@ -98,12 +111,8 @@ fn load(record: &Path) -> Result<Option<Trusted>> {
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
-fn directory(host: &Host) -> PathBuf {
-    host.dirs.state.join("trusted")
-}
-
 fn record_of(host: &Host, path: &Path) -> PathBuf {
-    directory(host).join(hash(path.as_os_str().as_encoded_bytes()))
+    host.dirs.state.join("trusted").join(hash(path.as_os_str().as_encoded_bytes()))
 }
 
 fn hash(bytes: &[u8]) -> String {

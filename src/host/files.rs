@@ -58,6 +58,21 @@ pub enum Guard {
 /// Reads like [`read`], and tells who could have written what was read. On
 /// systems without such owners every file counts as guarded.
 pub fn read_guarded(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Guard)>> {
+    let Some((bytes, guard)) = read_at_most(path, max.saturating_add(1))? else { return Ok(None) };
+    if bytes.len() as u64 > max {
+        return Err(Error::new(ErrorKind::Io, format!("{} is too large", path.display()))
+            .because_of(format!("it has more than {max} bytes")));
+    }
+    Ok(Some((bytes, guard)))
+}
+
+/// Reads what a file begins with: not more than `max` bytes. `None` where there
+/// is no such file.
+pub fn read_start(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
+    Ok(read_at_most(path, max)?.map(|(bytes, _)| bytes))
+}
+
+fn read_at_most(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Guard)>> {
     let failed = |cause: io::Error| {
         Error::new(ErrorKind::Io, format!("cannot read {}", path.display())).because(cause)
     };
@@ -79,12 +94,8 @@ pub fn read_guarded(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Guard)>> {
         ));
     }
     let guard = guard(path, &metadata).map_err(failed)?;
-    let mut bytes = Vec::with_capacity(metadata.len().min(max) as usize + 1);
-    file.take(max + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > max {
-        return Err(Error::new(ErrorKind::Io, format!("{} is too large", path.display()))
-            .because_of(format!("it has more than {max} bytes")));
-    }
+    let mut bytes = Vec::with_capacity(metadata.len().saturating_add(1).min(max) as usize);
+    file.take(max).read_to_end(&mut bytes).map_err(failed)?;
     Ok(Some((bytes, guard)))
 }
 

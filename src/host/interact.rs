@@ -1,6 +1,6 @@
 //! Talking to the person who runs the program.
 
-use time::OffsetDateTime;
+use time::Duration;
 use url::Url;
 
 /// What the lower layers may say to the person. The command line implements it
@@ -34,8 +34,8 @@ pub struct DevicePrompt {
     pub verification_uri: Url,
     /// The page with the code already in it, where the provider offers one.
     pub verification_uri_complete: Option<Url>,
-    /// When the code ceases to work.
-    pub expires_at: OffsetDateTime,
+    /// For how long the code works.
+    pub good_for: Duration,
 }
 
 /// Says nothing and never asks: for programs that use the library, and tests.

@@ -120,7 +120,7 @@ mod broker {
     fn open(toml: &str, cedar: &str) -> Config {
         let home = Home::new();
         home.write("policy.cedar", cedar);
-        super::write_kek(&home);
+        write_kek(&home);
         let path = home.write("broker.toml", toml);
         let host = Host {
             clock: std::sync::Arc::new(SystemClock),
@@ -167,7 +167,7 @@ mod broker {
         assert!(start.text.contains("127.0.0.1:8443"));
         home.write("broker.toml", start.text.replace("8443", &port.to_string()));
         home.write("policy.cedar", &of_kind("cedar", 1)[0].text);
-        super::write_kek(&home);
+        write_kek(&home);
         let config = home.path("broker.toml");
         let mut serving =
             tmpcred(&home).args(["broker", "serve", "--config"]).args([config]).spawn();
@@ -272,7 +272,7 @@ fn quoted_errors_are_those_of_the_program() {
 
 /// The key-encryption key, private to its owner as the broker wants it.
 #[cfg(feature = "broker")]
-fn write_kek(home: &super::support::home::Home) {
+fn write_kek(home: &Home) {
     use std::os::unix::fs::PermissionsExt as _;
     let path = home.write("kek", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=");
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();

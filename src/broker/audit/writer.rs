@@ -1,11 +1,12 @@
 //! One task writes the log, in groups: what is queued while a commit is under way
 //! goes into the next one.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::{Decision, Receipt, Record};
 use crate::broker::store::Store;
@@ -29,13 +30,25 @@ struct Entry {
 pub struct Audit {
     queue: mpsc::Sender<Entry>,
     writer: JoinHandle<()>,
+    failure: Failure,
 }
+
+/// When the last commit failed, and why; nothing where it did not.
+type Failure = Arc<Mutex<Option<(Instant, Error)>>>;
 
 impl Audit {
     /// Starts the task that writes to this store. Needs a runtime.
     pub fn start(store: Arc<dyn Store>) -> Self {
         let (queue, entries) = mpsc::channel(QUEUE);
-        Self { queue, writer: tokio::spawn(write(store, entries)) }
+        let failure = Failure::default();
+        let writer = tokio::spawn(write(store, entries, failure.clone()));
+        Self { queue, writer, failure }
+    }
+
+    /// Why the last commit failed, if it did, and not longer ago than this.
+    pub fn failure_within(&self, age: Duration) -> Option<Error> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, error)| error.clone())
     }
 
     /// Appends a record. When this returns, it is durable.
@@ -67,7 +80,7 @@ impl Audit {
     }
 }
 
-async fn write(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>) {
+async fn write(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>, failure: Failure) {
     let mut batch = Vec::with_capacity(BATCH);
     while entries.recv_many(&mut batch, BATCH).await > 0 {
         // Whoever gave up waiting was told that nothing is issued.
@@ -83,6 +96,8 @@ async fn write(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>) {
             })
             .unzip();
         let outcome = store.append(&records).await;
+        *failure.lock().unwrap_or_else(PoisonError::into_inner) =
+            outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
         if let Err(error) = &outcome {
             tracing::error!(%error, records = records.len(), "the audit log cannot be written");
         }
@@ -109,8 +124,6 @@ async fn write(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use async_trait::async_trait;
     use tokio::sync::Semaphore;
 
@@ -202,9 +215,16 @@ mod tests {
         store.open.add_permits(1);
         let error = audit.append(record("a")).await.unwrap_err();
         assert_eq!(error.message(), "disk full");
+        let age = Duration::from_secs(5);
+        assert_eq!(
+            audit.failure_within(age).map(|e| e.message().to_string()),
+            Some("disk full".into())
+        );
+        assert!(audit.failure_within(Duration::ZERO).is_none());
         store.broken.store(false, std::sync::atomic::Ordering::Relaxed);
         store.open.add_permits(1);
         assert_eq!(audit.append(record("b")).await.unwrap().sequence(), 1);
+        assert!(audit.failure_within(age).is_none());
     }
 
     #[tokio::test]

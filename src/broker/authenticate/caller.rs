@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
-use time::OffsetDateTime;
 
 use super::unacceptable;
-use crate::credential::Principal;
+use crate::credential::{Principal, TokenType};
 use crate::error::Result;
 use crate::oidc::Claims;
 
@@ -51,29 +50,25 @@ pub struct Caller {
     groups: BTreeSet<String>,
     tags: BTreeMap<String, BTreeSet<String>>,
     client: String,
-    assertion_expires_at: OffsetDateTime,
 }
 
 impl Caller {
-    /// Takes a verified token. `issuer_name` stands for the client where the token
-    /// names none.
+    /// Takes a verified token, issued to `client`.
     ///
     /// # Errors
     /// A groups claim that cannot be understood: a policy that forbids something
     /// to a group must not be escaped by it.
-    pub(super) fn new(claims: Claims, groups_claim: &str, issuer_name: &str) -> Result<Self> {
+    pub(super) fn new(claims: Claims, groups_claim: &str, client: String) -> Result<Self> {
         let principal = claims.principal;
         let groups = groups(&claims.all, groups_claim)?
             .into_iter()
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
-        let client = client(&claims.all).unwrap_or(issuer_name).to_string();
         Ok(Self {
             id: qualified(&principal.issuer, &principal.subject),
             groups,
             tags: tags(&claims.all)?,
             client,
-            assertion_expires_at: claims.expires_at,
             principal,
         })
     }
@@ -100,25 +95,25 @@ impl Caller {
         &self.tags
     }
 
-    /// The client that the token was issued to (`client_id`, else `azp`); where it
-    /// names none, the name of the issuer's table in the configuration.
+    /// The client that the token was issued to; where it names none, the name of
+    /// the issuer's table in the configuration.
     pub fn client(&self) -> &str {
         &self.client
     }
-
-    /// When the token that proved it ends.
-    pub fn assertion_expires_at(&self) -> OffsetDateTime {
-        self.assertion_expires_at
-    }
 }
 
-/// The client that a token was issued to (RFC 9068 section 2.2, OpenID Connect
-/// Core section 2).
-pub(super) fn client(claims: &Map<String, Value>) -> Option<&str> {
-    ["client_id", "azp"]
+/// The client that a token was issued to: its `client_id` (RFC 9068 section 2.2),
+/// else its `azp`. An ID token without either was issued to its only audience
+/// (OpenID Connect Core section 2).
+pub(super) fn client(claims: &Claims, token_type: TokenType) -> Option<&str> {
+    let named = ["client_id", "azp"]
         .iter()
-        .find_map(|name| claims.get(*name).and_then(Value::as_str))
-        .filter(|client| !client.is_empty())
+        .find_map(|name| claims.all.get(*name).and_then(Value::as_str))
+        .filter(|client| !client.is_empty());
+    match (named, token_type, claims.audience.as_slice()) {
+        (None, TokenType::IdToken, [one]) => Some(one),
+        _ => named,
+    }
 }
 
 fn qualified(issuer: &str, name: &str) -> String {
@@ -210,14 +205,17 @@ pub(crate) mod tests {
 
     /// A caller with these claims besides issuer and subject.
     pub(crate) fn caller(issuer: &str, subject: &str, more: Value) -> Result<Caller> {
-        let claims = Claims {
+        Caller::new(claims(issuer, subject, &[], more), "groups", "cli".into())
+    }
+
+    fn claims(issuer: &str, subject: &str, audience: &[&str], more: Value) -> Claims {
+        Claims {
             principal: Principal { issuer: issuer.into(), subject: subject.into() },
-            audience: vec![],
+            audience: audience.iter().map(|one| one.to_string()).collect(),
             issued_at: None,
             expires_at: datetime!(2026-01-01 12:00 UTC),
             all: more.as_object().unwrap().clone(),
-        };
-        Caller::new(claims, "groups", "corp")
+        }
     }
 
     #[test]
@@ -295,9 +293,21 @@ pub(crate) mod tests {
 
     #[test]
     fn the_client_is_the_one_the_token_was_issued_to() {
-        let client = |claims| caller("https://a.example", "x", claims).unwrap().client;
-        assert_eq!(client(json!({"client_id": "a", "azp": "b"})), "a");
-        assert_eq!(client(json!({"azp": "b"})), "b");
-        assert_eq!(client(json!({"azp": ["b"]})), "corp");
+        let of = |token_type, audience: &[&str], more| {
+            let claims = claims("https://a.example", "x", audience, more);
+            client(&claims, token_type).map(String::from)
+        };
+        let named = |name: &str| Some(name.to_string());
+        for token_type in [TokenType::IdToken, TokenType::AccessToken, TokenType::Jwt] {
+            let both = json!({"client_id": "a", "azp": "b"});
+            assert_eq!(of(token_type, &["c"], both), named("a"));
+            assert_eq!(of(token_type, &["c"], json!({"azp": "b"})), named("b"));
+        }
+        // The audience of an ID token is a client, that of an access token is not.
+        assert_eq!(of(TokenType::IdToken, &["c"], json!({})), named("c"));
+        assert_eq!(of(TokenType::IdToken, &["c"], json!({"azp": ["b"]})), named("c"));
+        assert_eq!(of(TokenType::IdToken, &["c", "d"], json!({})), None);
+        assert_eq!(of(TokenType::AccessToken, &["c"], json!({})), None);
+        assert_eq!(of(TokenType::Jwt, &["c"], json!({})), None);
     }
 }

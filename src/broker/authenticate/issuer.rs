@@ -11,6 +11,7 @@ use url::Url;
 use super::{Caller, Rejection, caller, unacceptable};
 use crate::broker::config::{RequiredClaim, TrustedIssuer};
 use crate::broker::trusted_file;
+use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
@@ -148,7 +149,7 @@ impl Trusted {
     }
 
     /// Checks what goes beyond a good token, and says who is calling.
-    pub(super) fn caller(&self, claims: Claims) -> Result<Caller> {
+    pub(super) fn caller(&self, claims: Claims, token_type: TokenType) -> Result<Caller> {
         // RFC 7800: it is good only together with a key, whose possession nobody proved.
         if claims.all.contains_key("cnf") {
             return Err(unacceptable("it is bound to a key, which was not proved to be held"));
@@ -157,21 +158,25 @@ impl Trusted {
         if claims.all.contains_key("act") {
             return Err(unacceptable("somebody acts on behalf of its subject"));
         }
-        if let Some(clients) = &self.clients {
-            let client = caller::client(&claims.all).unwrap_or_default();
-            if !clients.contains(client) {
-                let shown = foreign(client);
-                return Err(unacceptable(format!(
-                    "it was issued to the client '{shown}', which is not accepted here"
-                )));
-            }
+        let client = caller::client(&claims, token_type);
+        if let Some(clients) = &self.clients
+            && !client.is_some_and(|client| clients.contains(client))
+        {
+            return Err(unacceptable(match client {
+                Some(client) => format!(
+                    "it was issued to the client '{}', which is not accepted here",
+                    foreign(client)
+                ),
+                None => "it does not say which client it was issued to".into(),
+            }));
         }
+        let client = client.unwrap_or(&self.name).to_string();
         for (name, wanted) in &self.required_claims {
             if !has(&claims.all, name, wanted) {
                 return Err(unacceptable(format!("its claim '{name}' is not as required here")));
             }
         }
-        Caller::new(claims, &self.groups_claim, &self.name)
+        Caller::new(claims, &self.groups_claim, client)
     }
 }
 

@@ -79,7 +79,7 @@ impl Authenticator {
             Rejection::Token(unacceptable(format!("the issuer '{shown}' is not accepted here")))
         })?;
         let claims = trusted.verify(token).await?;
-        trusted.caller(claims).map_err(Rejection::Token)
+        trusted.caller(claims, token_type).map_err(Rejection::Token)
     }
 }
 

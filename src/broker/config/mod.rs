@@ -101,8 +101,8 @@ pub struct TrustedIssuer {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]
     pub algorithms: Option<Vec<Algorithm>>,
-    /// The clients (`client_id`, else `azp`) whose tokens are accepted; any where
-    /// left out.
+    /// The clients whose tokens are accepted (`client_id`, else `azp`, else the one
+    /// audience of an ID token); any where left out.
     #[serde(default)]
     pub clients: Option<BTreeSet<String>>,
     /// How far the issuer's clock may be off.

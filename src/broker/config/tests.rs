@@ -1,5 +1,4 @@
 use super::*;
-use crate::broker::policy::{Source, World};
 use crate::host::files;
 
 const GOOD: &str = r#"

@@ -235,11 +235,6 @@ impl DevBroker {
         &self.place.client_id
     }
 
-    /// The roles it knows, that of the suggested configuration first.
-    pub fn roles(&self) -> [&'static str; 2] {
-        [ROLE, READER]
-    }
-
     /// The audience that its tokens are for.
     pub fn audience(&self) -> &'static str {
         AUDIENCE

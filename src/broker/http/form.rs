@@ -47,15 +47,7 @@ impl Form {
                 "the body must be application/x-www-form-urlencoded",
             ));
         }
-        let body = body.map_err(|rejection| {
-            let status = rejection.status();
-            let why = if status == StatusCode::PAYLOAD_TOO_LARGE {
-                "the body is too large"
-            } else {
-                "the body cannot be read"
-            };
-            Refusal::new(status, INVALID_REQUEST, why)
-        })?;
+        let body = body.map_err(|rejection| unreadable(&rejection))?;
         Self::parse(&body, repeatable)
     }
 
@@ -100,6 +92,17 @@ impl Form {
     pub fn secret(&self, name: &str) -> Result<&Secret<String>, Refusal> {
         self.0.get(name).and_then(|values| values.first()).ok_or_else(|| missing(name))
     }
+}
+
+/// The refusal of a request whose body cannot be had.
+pub(super) fn unreadable(rejection: &BytesRejection) -> Refusal {
+    let status = rejection.status();
+    let why = if status == StatusCode::PAYLOAD_TOO_LARGE {
+        "the body is too large"
+    } else {
+        "the body cannot be read"
+    };
+    Refusal::new(status, INVALID_REQUEST, why)
 }
 
 fn missing(name: &str) -> Refusal {

@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
@@ -22,6 +23,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::form;
 use super::refusal::Refusal;
 use crate::wire;
 
@@ -113,13 +115,20 @@ impl Guard {
     }
 }
 
-/// Turns requests away while too many are worked on.
+/// Turns requests away while too many are worked on. A request counts from when
+/// it is there as a whole: slow callers cannot keep others out.
 pub async fn shed_load(
     State(guard): State<Guard>,
     id: RequestId,
     request: Request,
     next: Next,
 ) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = match Bytes::from_request(Request::new(body), &()).await {
+        Ok(body) => body,
+        Err(rejection) => return form::unreadable(&rejection).at(id),
+    };
+    let request = Request::from_parts(parts, body.into());
     match guard.at_once.try_acquire() {
         Ok(_permit) => next.run(request).await,
         Err(_) => Refusal::unavailable("the broker is busy", Duration::from_secs(1)).at(id),
@@ -200,6 +209,8 @@ fn panicked(_: Box<dyn Any + Send>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
     use crate::broker::testbed::{Served, json_of};
 
@@ -245,6 +256,30 @@ mod tests {
         assert!(response.headers.contains_key("retry-after"));
         drop(held);
         assert_eq!(served.get("/").await.status, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn one_who_sends_slowly_keeps_nobody_out() {
+        let guard = Guard::new(Hosts::Any);
+        let app = Router::new()
+            .route("/", axum::routing::post(|body: String| async { body }))
+            .route("/", axum::routing::get(|| async { "{}" }))
+            .layer(middleware::from_fn_with_state(guard.clone(), shed_load));
+        let _held = guard.at_once.clone().try_acquire_many_owned(MAX_AT_ONCE as u32 - 1).unwrap();
+        let served = Served::start(|_| guard.around(app), None);
+        #[expect(clippy::disallowed_methods, reason = "no HTTP client sends half a request")]
+        let mut slow = tokio::net::TcpStream::connect(served.address).await.unwrap();
+        let head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+        slow.write_all(head).await.unwrap();
+        // The server asks for the body, so it waits for it now.
+        let mut answer = [0; 25];
+        slow.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+        assert_eq!(served.get("/").await.status, StatusCode::OK);
+        slow.write_all(b"ok").await.unwrap();
+        let mut answer = [0; 15];
+        slow.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
     }
 
     #[test]

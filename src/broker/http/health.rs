@@ -18,7 +18,7 @@ pub(super) async fn healthz() -> Response {
 
 /// Answers with 200 while the store can be written; otherwise with 503.
 pub(super) async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
-    match broker.readiness.check(broker.store.as_ref()).await {
+    match broker.readiness.check(broker.store.as_ref(), &broker.audit).await {
         Ok(()) => answer(StatusCode::OK, json!({"status": "ready"})),
         Err(error) => {
             tracing::error!(%error, "not ready");

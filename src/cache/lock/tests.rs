@@ -105,6 +105,19 @@ fn those_who_waited_inherit_a_failure_and_later_ones_do_not() {
 }
 
 #[test]
+fn one_who_takes_it_in_any_case_inherits_no_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = locks(&dir);
+    let lead = expect_lead(locks.lead(NAME, nothing));
+    thread::scope(|scope| {
+        let taker = scope.spawn(|| locks.take(NAME).unwrap().is_over(NAME));
+        until("it waits", || queued(&locks) == 1);
+        lead.fail(&Error::new(ErrorKind::Denied, "the person said no"));
+        assert!(taker.join().unwrap());
+    });
+}
+
+#[test]
 fn a_lead_dropped_without_a_word_passes_to_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let locks = locks(&dir);

@@ -93,16 +93,15 @@ fn check(app: &App, as_json: bool) -> Result<()> {
 }
 
 fn trust(app: &App, file: Option<&Path>) -> Result<()> {
-    let path = project_file(app, file)?;
+    let candidate = config::Candidate::read(&project_file(app, file)?)?;
+    let path = candidate.path();
     // Whoever trusts a file should have seen it.
-    if app.ui.stdout_is_terminal()
-        && let Some(text) = files::read_text(&path, config::MAX_BYTES)?
-    {
-        let shown: String =
-            text.lines().map(|line| format!("  {}\n", show::printable(line))).collect();
+    if app.ui.stdout_is_terminal() {
+        let lines = candidate.text().lines();
+        let shown: String = lines.map(|line| format!("  {}\n", show::printable(line))).collect();
         written(write!(app.ui.out(), "{}:\n\n{shown}\n", path.display()))?;
     }
-    config::trust(&app.host, &path)?;
+    candidate.trust(&app.host)?;
     app.host.interact.note(&format!(
         "{} is trusted as it is now. When it changes, it has to be trusted again.",
         path.display()

@@ -18,18 +18,22 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let facts = source.explain(&Surroundings::detect(&app.host.env));
     let cache = cached(&prepared)?;
     let (mode, why) = mode(&prepared);
+    let store = prepared.cache.store_name();
     if args.json {
         return app.ui.json(&json!({
             "plan": plan,
             "identity": facts,
-            "cache": { "state": cache.state, "because": cache.why },
+            "cache": { "state": cache.state, "because": cache.why, "store": store },
             "mode": { "name": mode, "because": why },
         }));
     }
     let reasons = plan.reasons.iter().cloned().map(|r| [r.what, r.value, r.origin]);
     let facts = facts.into_iter().map(|Fact { what, value, why }| [what.into(), value, why]);
-    let rest =
-        [["cache".into(), cache.state.into(), cache.why], ["mode".into(), mode.into(), why.into()]];
+    let rest = [
+        ["cache".into(), cache.state.into(), cache.why],
+        ["store".into(), store.into(), "where credentials and sessions are kept".into()],
+        ["mode".into(), mode.into(), why.into()],
+    ];
     let rows = reasons.chain(facts).chain(rest);
     app.ui.table(["WHAT", "VALUE", "BECAUSE"], rows)
 }

@@ -52,7 +52,7 @@ pub(crate) fn read_token(file: &Path) -> Result<Secret<String>> {
         })?;
         bytes
     } else {
-        files::read(file, MAX)?.ok_or_else(|| {
+        files::read_start(file, MAX)?.ok_or_else(|| {
             Error::new(ErrorKind::Io, format!("there is no file {}", file.display()))
         })?
     };

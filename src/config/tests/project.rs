@@ -1,10 +1,10 @@
 //! The project's own file: what it may, and what trust is.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{World, shown};
-use crate::config::{Project, load, project_file, trust, trusted_files, untrust};
+use crate::config::{Candidate, Project, load, project_file, untrust};
 use crate::error::Result;
 use crate::plan::{Plan, Request, plan};
 
@@ -37,8 +37,14 @@ fn run(world: &World, profile: Option<&str>) -> Result<Plan> {
     plan(&request, &load(&world.host)?)
 }
 
+fn trust(world: &World, path: &Path) -> Result<()> {
+    Candidate::read(path)?.trust(&world.host)
+}
+
 fn trust_it(world: &World) -> PathBuf {
-    trust(&world.host, &project_file(&world.host).unwrap()).unwrap().path
+    let path = project_file(&world.host).unwrap();
+    trust(world, &path).unwrap();
+    path
 }
 
 fn complaint(world: &World, profile: Option<&str>) -> String {
@@ -145,12 +151,10 @@ fn trust_is_for_one_path() {
 }
 
 #[test]
-fn trust_can_be_listed_and_taken_back() {
+fn trust_can_be_taken_back() {
     let world = world("[profile.ours]\nextends = 'dev'\n");
-    assert_eq!(trusted_files(&world.host).unwrap(), []);
     let path = trust_it(&world);
-    let all = trusted_files(&world.host).unwrap();
-    assert_eq!(all.iter().map(|t| &t.path).collect::<Vec<_>>(), [&path]);
+    run(&world, Some("ours")).unwrap();
     assert!(untrust(&world.host, &path).unwrap());
     assert!(!untrust(&world.host, &path).unwrap());
     assert!(run(&world, Some("ours")).is_err());
@@ -183,9 +187,8 @@ fn a_broken_record_trusts_nobody() {
 fn what_is_no_toml_cannot_be_trusted() {
     let world = world("[profile\n");
     let path = project_file(&world.host).unwrap();
-    assert!(trust(&world.host, &path).unwrap_err().to_string().contains(".tmpcred.toml:1:9"));
-    assert!(trust(&world.host, &world.path("nothing")).is_err());
-    assert_eq!(trusted_files(&world.host).unwrap(), []);
+    assert!(trust(&world, &path).unwrap_err().to_string().contains(".tmpcred.toml:1:9"));
+    assert!(trust(&world, &world.path("nothing")).is_err());
 }
 
 #[test]
@@ -211,7 +214,7 @@ fn somebody_elses_file_has_no_say() {
     assert!(said.contains("belongs to somebody else"), "{said}");
     assert!(said.contains("name the profile"), "{said}");
     run(&world, Some("dev")).unwrap();
-    assert!(trust(&world.host, &path).is_err());
+    assert!(trust(&world, &path).is_err());
     // Not even its errors are shown.
     fs::write(&path, "= broken").unwrap();
     run(&world, Some("dev")).unwrap();
@@ -229,5 +232,16 @@ fn a_link_to_a_file_that_is_trusted_elsewhere_is_refused() {
     symlink(&elsewhere, &path).unwrap();
     let said = complaint(&world, None);
     assert!(said.contains("it is a symbolic link"), "{said}");
-    assert!(trust(&world.host, &path).is_err());
+    assert!(trust(&world, &path).is_err());
+}
+
+#[test]
+fn what_was_looked_at_is_trusted_and_not_what_took_its_place() {
+    let world = world("[profile.ours]\nextends = 'dev'\n");
+    let path = project_file(&world.host).unwrap();
+    let candidate = Candidate::read(&path).unwrap();
+    assert!(candidate.text().contains("ours"));
+    world.write("work/.tmpcred.toml", "[profile.theirs]\nextends = 'dev'\n");
+    candidate.trust(&world.host).unwrap();
+    assert!(run(&world, Some("theirs")).is_err());
 }

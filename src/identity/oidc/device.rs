@@ -82,7 +82,7 @@ where
 {
     let codes = ask_for_codes(provider, client, audiences).await?;
     let limit = codes.expires_in().min(LOGIN_LIMIT);
-    let prompt = prompt(provider, &codes, limit).map_err(Failure::Failed)?;
+    let prompt = prompt(&codes, limit).map_err(Failure::Failed)?;
     provider.host.interact.device_code(&prompt);
     let _waiting = provider.host.interact.waiting("waiting for the login on another device");
     let transport = provider.transport(Endpoint::Poll);
@@ -116,7 +116,6 @@ async fn ask_for_codes(
 
 /// What is shown to the person. It comes from a server and goes to a terminal.
 fn prompt(
-    provider: &Provider<'_>,
     codes: &StandardDeviceAuthorizationResponse,
     limit: Duration,
 ) -> Result<DevicePrompt> {
@@ -131,12 +130,11 @@ fn prompt(
     let verification_uri = codes.verification_uri().url().clone();
     require_web(&verification_uri)?;
     let complete = codes.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok());
-    let limit = time::Duration::try_from(limit).unwrap_or(time::Duration::MINUTE);
     Ok(DevicePrompt {
         user_code,
         verification_uri,
         verification_uri_complete: complete.filter(|url| require_web(url).is_ok()),
-        expires_at: provider.host.clock.now().saturating_add(limit),
+        good_for: time::Duration::try_from(limit).unwrap_or(time::Duration::MAX),
     })
 }
 

@@ -338,9 +338,8 @@ impl super::Session for Oidc {
 
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
         let key = self.key();
-        let Turn::Lead(lead) = cx.cache.lead_session(&key, || Ok(None::<()>))? else {
-            return Ok(Logout::NoSession);
-        };
+        // A login that failed just now is no reason to stay logged in.
+        let lead = cx.cache.take_session(&key)?;
         let stored = self.stored(cx)?;
         let outcome = match stored {
             None => Logout::NoSession,

@@ -97,7 +97,7 @@ fn what_is_no_token_is_refused_by_verify_and_inspect_alike() {
     home.write("work/token", [0xff; 100]);
     refused(tmpcred(&home).args(["inspect", "token"]), 9, &["it is not text"]);
     home.write("work/token", &huge);
-    refused(tmpcred(&home).args(["inspect", "token"]), 1, &["token is too large"]);
+    refused(tmpcred(&home).args(["inspect", "token"]), 9, &["it is too long"]);
     refused(tmpcred(&home).args(["inspect", "absent"]), 1, &["there is no file absent"]);
 }
 

@@ -91,7 +91,7 @@ fn the_pace_is_the_providers() {
     assert_eq!(prompt.user_code, "ABCD-EFGH");
     assert_eq!(prompt.verification_uri.as_str(), "https://i.example/device");
     assert!(prompt.verification_uri_complete.unwrap().query().is_some());
-    assert_eq!(prompt.expires_at, world.host.clock.now() + time::Duration::seconds(300));
+    assert_eq!(prompt.good_for, time::Duration::seconds(300));
     let request = &world.server.at("/device")[0].form;
     assert_eq!(request["scope"], "openid offline_access");
     assert_eq!(request["resource"], BROKER);
