@@ -208,7 +208,7 @@ impl Interact for Ui {
         }
         let _ = writeln!(
             text,
-            "To log in, visit {STRONG}{}{STRONG:#}\nand enter the code    {STRONG}{}{STRONG:#} (good for {})",
+            "To log in, visit {STRONG}{}{STRONG:#}\nand enter the code    {STRONG}{}{STRONG:#}\nwithin {}",
             prompt.verification_uri,
             printable(&prompt.user_code),
             show::duration(prompt.good_for),
