@@ -49,7 +49,7 @@ pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
     ("TMPCRED_CACHE_STORE", "where secrets rest, as `cache.store` in the configuration"),
     ("TMPCRED_NO_INPUT", "as --no-input; CI=true has the same effect"),
     ("TMPCRED_NO_BROWSER", "as --no-browser"),
-    ("TMPCRED_LOG", "what to log, such as `debug` or `tmpcred=trace`"),
+    ("TMPCRED_LOG", "what to log, such as `info` or `tmpcred=debug`"),
     ("NO_COLOR", "no colours, whatever its value"),
 ];
 

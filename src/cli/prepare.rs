@@ -3,9 +3,11 @@
 
 use crate::cache::Cache;
 use crate::config::{self, Config};
+use crate::credential::Credential;
+use crate::deliver::Handout;
 use crate::error::Result;
 use crate::host::Host;
-use crate::pipeline::Freshness;
+use crate::pipeline::{self, Freshness};
 use crate::plan::{self, Plan};
 
 use super::App;
@@ -30,6 +32,23 @@ pub(crate) struct Embedded {
 }
 
 impl Prepared {
+    /// Gets the credential.
+    pub(crate) fn credential(&self, fresh: &Fresh) -> Result<Credential> {
+        let freshness = Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl };
+        let (credential, _) = pipeline::credential(&self.host, &self.cache, &self.plan, freshness)?;
+        Ok(credential)
+    }
+
+    /// The credential as programs are given it.
+    pub(crate) fn handout<'a>(&'a self, credential: &'a Credential) -> Handout<'a> {
+        Handout {
+            credential,
+            profile: &self.plan.profile,
+            env: &self.plan.env,
+            environment: &self.host.env,
+        }
+    }
+
     /// Why the command must run under a supervisor, or `None` where tmpcred can
     /// replace itself by it.
     pub(crate) fn supervised_because(&self) -> Option<&'static str> {
@@ -113,9 +132,4 @@ pub(crate) fn request(wanted: &Wanted) -> plan::Request {
         audience: wanted.audience.clone(),
         ttl: wanted.ttl,
     }
-}
-
-/// What was typed, as the pipeline takes it.
-pub(crate) fn freshness(fresh: &Fresh) -> Freshness {
-    Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl }
 }

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use crate::host::env::Env;
 
 /// Starts logging to stderr, where `-v` or `TMPCRED_LOG` asks for it.
-/// `TMPCRED_LOG` holds a filter such as `debug` or `tmpcred=trace`.
+/// `TMPCRED_LOG` holds a filter such as `info` or `tmpcred=debug`.
 pub fn start(verbosity: u8, env: &Env) {
     let filter = match (env.get("TMPCRED_LOG"), verbosity) {
         (Some(filter), _) => filter.to_string(),
