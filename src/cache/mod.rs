@@ -354,9 +354,9 @@ impl Cache {
     /// What the index says, by this machine's clock as it stands now.
     fn entries(&self) -> Entries {
         let mut entries = self.index.read();
-        let machine_started = self.host.clock.machine_started();
         for entry in &mut entries.credentials {
-            entry.label.lifetime = entry.label.lifetime.by_clock(machine_started);
+            let lifetime = &mut entry.label.lifetime;
+            *lifetime = lifetime.by_clock(|| self.host.clock.machine_started());
         }
         entries
     }
@@ -364,7 +364,8 @@ impl Cache {
     /// A credential that was written down, by this machine's clock as it stands now.
     fn decode(&self, bytes: &Secret<Vec<u8>>) -> Option<Credential> {
         let mut credential = credential::decode(bytes)?;
-        credential.lifetime = credential.lifetime.by_clock(self.host.clock.machine_started());
+        let lifetime = &mut credential.lifetime;
+        *lifetime = lifetime.by_clock(|| self.host.clock.machine_started());
         Some(credential)
     }
 

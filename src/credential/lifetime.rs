@@ -57,11 +57,13 @@ impl Lifetime {
     /// The same lifetime for a clock by which the machine started at this moment.
     /// Where that is not the moment noted at issue, the clock has been set since,
     /// or the machine was restarted, and the skew may be gone. Which of the two
-    /// readings is right cannot be told, so the one that ends earlier counts.
+    /// readings is right cannot be told, so the one that ends earlier counts. The
+    /// clock is asked only where it matters.
     #[must_use]
-    pub fn by_clock(mut self, machine_started: OffsetDateTime) -> Self {
-        if (machine_started - self.machine_started).abs() > CLOCK_NOISE {
-            self.skew_seconds = self.skew_seconds.max(0);
+    pub fn by_clock(mut self, machine_started: impl FnOnce() -> OffsetDateTime) -> Self {
+        let lengthened = self.skew_seconds < 0;
+        if lengthened && (machine_started() - self.machine_started).abs() > CLOCK_NOISE {
+            self.skew_seconds = 0;
         }
         self
     }
@@ -123,7 +125,7 @@ mod tests {
             (0, 3600, 0),
         ] {
             let l = lifetime(Duration::seconds(900), skew);
-            let now = l.by_clock(l.machine_started + Duration::seconds(moved));
+            let now = l.by_clock(|| l.machine_started + Duration::seconds(moved));
             assert_eq!(now.skew_seconds, counts, "{skew} {moved}");
         }
     }
