@@ -60,7 +60,14 @@ fn plays_the_program() {
         "replace" => exec::replace(&handout, &command, core),
         _ => {
             busy_elsewhere();
-            supervisor::run(&handout, &command, core)
+            let at_end = AtEnd::doing(|| {
+                if mode == "at-end" {
+                    println!("AT END");
+                    let _ = std::io::stdin().read(&mut [0]);
+                    println!("DONE");
+                }
+            });
+            supervisor::run(&handout, &command, core, at_end)
         }
     };
     if mode == "linger" {
