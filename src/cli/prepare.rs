@@ -51,12 +51,11 @@ impl Prepared {
     pub(crate) fn revoked_because(&self, at_exit: AtExit) -> Result<Option<&'static str>> {
         let can = self.plan.target.open().revocation().is_some();
         match at_exit.revoke_on_exit {
-            Some(true) if !can => Err(Error::new(
-                ErrorKind::Config,
-                "--revoke-on-exit cannot be kept",
-            )
-            .because_of("credentials of this profile's target cannot be revoked")
-            .hint("leave it out, and ask for a short lifetime with --ttl")),
+            Some(true) if !can => {
+                Err(Error::new(ErrorKind::Config, "--revoke-on-exit cannot be kept")
+                    .because_of("credentials of this profile's target cannot be revoked")
+                    .hint("leave it out, and ask for a short lifetime with --ttl"))
+            }
             Some(true) => {
                 Ok(Some("--revoke-on-exit: the credential is revoked when the command ends"))
             }

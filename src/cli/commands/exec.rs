@@ -16,11 +16,8 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     } else {
         prepared.credential(&args.fresh)?
     };
-    let at_end = if revoked {
-        AtEnd::doing(|| prepared.revoke(&credential))
-    } else {
-        AtEnd::default()
-    };
+    let at_end =
+        if revoked { AtEnd::doing(|| prepared.revoke(&credential)) } else { AtEnd::default() };
     let handout = prepared.handout(&credential);
     if supervised {
         deliver::supervisor::run(&handout, &args.command, app.core, at_end)
