@@ -10,6 +10,12 @@ use super::support::broker::{API, Broker, BrokerOptions};
 use super::support::http::{Http, Reply};
 use super::support::run::Output;
 
+/// The token that runs share; whoever has none logs in for it.
+#[track_caller]
+fn cached(journey: &Journey) -> String {
+    journey.tmpcred(&["token"]).run().ok().stdout.trim().into()
+}
+
 /// Revokes a token as anybody can who holds it.
 #[track_caller]
 fn revoke(broker: &Broker, token: &str) {
@@ -42,7 +48,7 @@ fn recorded(broker: &Broker, decision: &str) -> usize {
 #[test]
 fn a_revoked_token_is_refused_online_also_after_a_crash_of_the_broker() {
     let mut journey = Journey::start();
-    let token = journey.tmpcred(&["token"]).run().ok().stdout;
+    let token = cached(&journey);
     let verify = |journey: &Journey, more: &[&str]| {
         let run = journey.tmpcred(&["verify", "--audience", API]).args(more);
         run.stdin(token.clone()).run()
@@ -81,7 +87,7 @@ fn a_revoked_token_is_refused_online_also_after_a_crash_of_the_broker() {
 #[test]
 fn a_storm_of_revocations_of_one_token_is_one() {
     let journey = Journey::start();
-    let token = journey.tmpcred(&["token"]).run().ok().stdout;
+    let token = cached(&journey);
     std::thread::scope(|scope| {
         for _ in 0..50 {
             scope.spawn(|| revoke(&journey.broker, &token));
@@ -201,14 +207,14 @@ fn exec(journey: &Journey, options: &[&str], script: &str) -> super::support::ru
 #[test]
 fn at_the_end_of_a_run_its_own_credential_is_revoked_and_no_other() {
     let journey = Journey::start();
-    let shared = journey.tmpcred(&["token"]).run().ok().stdout;
+    let shared = cached(&journey);
     let own = exec(&journey, &REVOKE, "echo $TMPCRED_TOKEN; exit 7").run().ended_with(7);
     assert_eq!(own.stderr, "");
     let own = own.stdout.trim();
     assert_ne!(own, shared);
     assert!(!is_active(&journey.broker, own));
     assert!(is_active(&journey.broker, &shared));
-    assert_eq!(journey.tmpcred(&["token"]).run().ok().stdout, shared);
+    assert_eq!(cached(&journey), shared);
     let status = journey.tmpcred(&["status", "--json"]).run().ok().json();
     assert_eq!(status["credentials"].as_array().unwrap().len(), 1, "{status}");
     // While the command runs, the credential is good.
@@ -226,7 +232,7 @@ fn at_the_end_of_a_run_its_own_credential_is_revoked_and_no_other() {
 #[test]
 fn in_ci_it_is_so_unless_somebody_says_no() {
     let journey = Journey::start();
-    let shared = journey.tmpcred(&["token"]).run().ok().stdout;
+    let shared = cached(&journey);
     let ci = |args: &[&str]| journey.tmpcred(args).env("CI", "true");
     let show = ["sh", "-c", "echo $TMPCRED_TOKEN"];
     let own = ci(&["exec", "--"]).args(show).run().ok().stdout;
@@ -270,6 +276,7 @@ fn a_credential_is_revoked_also_where_a_signal_ends_the_command_or_tmpcred() {
 #[test]
 fn where_it_cannot_be_revoked_that_is_told_and_the_command_ends_as_it_ended() {
     let mut journey = Journey::start();
+    cached(&journey);
     let script = "echo $TMPCRED_TOKEN; echo $TMPCRED_EXPIRES_AT; echo UP; \
                   while ! test -e go; do sleep 0.02; done; exit 3";
     let warned = |journey: &Journey, ended: Output| {
