@@ -46,17 +46,7 @@ pub fn credential(
     freshness: Freshness,
 ) -> Result<(Credential, Origin)> {
     let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
-    let source = plan.identity.settings.open(&plan.identity.name);
-    match source.readiness(host) {
-        Readiness::Ready => {}
-        Readiness::Absent(why) | Readiness::Misconfigured(why) => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("the identity '{}' cannot be used here", plan.identity.name),
-            )
-            .because_of(why));
-        }
-    }
+    let source = run.source()?;
     let principal = source.principal(run.context())?;
     if let Some(principal) = &principal
         && !freshness.refresh
@@ -65,6 +55,42 @@ pub fn credential(
         return Ok((credential, Origin::Cache));
     }
     process::runtime()?.block_on(run.cold(&*source, principal))
+}
+
+/// Gets a credential that nobody else has or will get: it is neither taken from the
+/// cache nor kept there, so that it can be revoked. The session is shared as ever.
+pub fn own_credential(
+    host: &Host,
+    cache: &Cache,
+    plan: &Plan,
+    freshness: Freshness,
+) -> Result<Credential> {
+    let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
+    let source = run.source()?;
+    let principal = source.principal(run.context())?;
+    process::runtime()?.block_on(async {
+        if principal.is_none() {
+            run.establish(&*source).await?;
+        }
+        let (credential, _) = run.mint(&*source).await?;
+        run.require_min_ttl(&credential)?;
+        Ok(credential)
+    })
+}
+
+/// Revokes a credential of this plan. What has ended by itself is left alone.
+///
+/// # Errors
+/// Whatever keeps it from being revoked: it stays good until it ends.
+pub fn revoke(host: &Host, plan: &Plan, credential: &Credential) -> Result<()> {
+    if credential.lifetime.remaining(host.clock.now()) <= Duration::ZERO {
+        return Ok(());
+    }
+    let target = plan.target.open();
+    match target.revocation() {
+        Some(revocation) => process::runtime()?.block_on(revocation.revoke(host, credential)),
+        None => Err(Error::new(ErrorKind::Config, "its target cannot revoke credentials")),
+    }
 }
 
 struct Run<'a> {
@@ -78,6 +104,20 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    /// What proves who is calling, where it can be used here.
+    fn source(&self) -> Result<Box<dyn IdentitySource>> {
+        let identity = &self.plan.identity;
+        let source = identity.settings.open(&identity.name);
+        match source.readiness(self.host) {
+            Readiness::Ready => Ok(source),
+            Readiness::Absent(why) | Readiness::Misconfigured(why) => Err(Error::new(
+                ErrorKind::Config,
+                format!("the identity '{}' cannot be used here", identity.name),
+            )
+            .because_of(why)),
+        }
+    }
+
     fn context(&self) -> Context<'a> {
         Context { host: self.host, cache: self.cache }
     }

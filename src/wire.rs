@@ -16,6 +16,12 @@ pub const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// The path of the token endpoint, below the broker's URL.
 pub const TOKEN_PATH: &str = "token";
 
+/// The path of the revocation endpoint (RFC 7009), below the broker's URL.
+pub const REVOCATION_PATH: &str = "revoke";
+
+/// The path of the introspection endpoint (RFC 7662), below the broker's URL.
+pub const INTROSPECTION_PATH: &str = "introspect";
+
 /// The parameters of a request besides the grant type (RFC 8693 section 2.1).
 /// They travel as a form.
 #[derive(Serialize, Deserialize)]
@@ -67,6 +73,8 @@ pub mod refusal {
     pub const INVALID_SCOPE: &str = "invalid_scope";
     /// The role is not for this audience (RFC 8693 section 2.2.2).
     pub const INVALID_TARGET: &str = "invalid_target";
+    /// The bearer token of a request is not acceptable (RFC 6750 section 3.1).
+    pub const INVALID_TOKEN: &str = "invalid_token";
     /// Policy said no.
     pub const ACCESS_DENIED: &str = "access_denied";
     /// The broker cannot decide at present; `Retry-After` says when to ask again.

@@ -11,6 +11,9 @@
 //! | [`audit`] | records the decision, durably, and gives a receipt for it |
 //! | [`issue`] | signs the token, in exchange for the receipt |
 //!
+//! Its own tokens come back ([`own`]) to be revoked ([`revoke`]) and to be asked
+//! about ([`introspect`]).
+//!
 //! [`keys`] holds what signs, [`store`] what must outlive the process, [`config`]
 //! what `broker.toml` says, and [`dev`] a broker and a small OpenID provider for
 //! a machine that has neither.
@@ -22,10 +25,13 @@ pub mod authenticate;
 pub mod config;
 pub mod dev;
 pub mod http;
+pub mod introspect;
 pub mod issue;
 pub mod keys;
+pub mod own;
 pub mod policy;
 mod readiness;
+pub mod revoke;
 mod serve;
 pub mod store;
 #[cfg(test)]
@@ -45,6 +51,7 @@ use config::Role;
 use keys::{Kek, KeyRing};
 use policy::{Policy, Source, World};
 use readiness::Readiness;
+use revoke::Revoking;
 use store::{Store, sqlite};
 
 use crate::error::{Error, Result};
@@ -62,6 +69,7 @@ pub struct Broker {
     audit: Audit,
     store: Arc<dyn Store>,
     readiness: Readiness,
+    revoking: Revoking,
     clock: Arc<dyn Clock>,
 }
 
@@ -141,6 +149,7 @@ impl Prepared {
             audit: Audit::start(store.clone()),
             store,
             readiness: Readiness::default(),
+            revoking: Revoking::default(),
             clock: host.clock.clone(),
         })
     }

@@ -215,6 +215,24 @@ pub(crate) struct Fresh {
     pub min_ttl: Option<Duration>,
 }
 
+/// What happens when the command has ended.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct AtExit {
+    /// Revoke the credential when the command ends; it is then one of this run alone
+    /// (so it is in CI, where the target can revoke)
+    #[arg(
+        long,
+        hide_possible_values = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Credential",
+    )]
+    pub revoke_on_exit: Option<bool>,
+}
+
 /// Run a command with credentials
 ///
 /// The command gets TMPCRED_TOKEN, TMPCRED_ACTIVE_PROFILE, TMPCRED_ROLE,
@@ -229,6 +247,9 @@ pub(crate) struct Exec {
     /// How fresh.
     #[command(flatten)]
     pub fresh: Fresh,
+    /// Afterwards.
+    #[command(flatten)]
+    pub at_exit: AtExit,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
@@ -327,6 +348,9 @@ pub(crate) struct Explain {
     /// Which credential.
     #[command(flatten)]
     pub wanted: Wanted,
+    /// Afterwards.
+    #[command(flatten)]
+    pub at_exit: AtExit,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,
@@ -399,6 +423,9 @@ pub(crate) struct Verify {
     /// Take the issuer's keys from this file instead of asking the issuer
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub jwks: Option<PathBuf>,
+    /// Ask the issuer besides whether the token was revoked (RFC 7662)
+    #[arg(long)]
+    pub online: bool,
     /// A PEM file with certificate authorities to trust besides the system's
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ca_file: Option<PathBuf>,

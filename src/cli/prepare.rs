@@ -5,13 +5,14 @@ use crate::cache::Cache;
 use crate::config::{self, Config};
 use crate::credential::Credential;
 use crate::deliver::Handout;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::pipeline::{self, Freshness};
 use crate::plan::{self, Plan};
 
 use super::App;
-use super::args::{Fresh, Wanted};
+use super::args::{AtExit, Fresh, Wanted};
+use super::show;
 
 /// All that the pipeline needs.
 pub(crate) struct Prepared {
@@ -39,6 +40,54 @@ impl Prepared {
         Ok(credential)
     }
 
+    /// Gets a credential of this run's own, to be revoked at its end.
+    pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<Credential> {
+        let freshness = Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl };
+        pipeline::own_credential(&self.host, &self.cache, &self.plan, freshness)
+    }
+
+    /// Why the credential is to be revoked when the command has ended, or `None`
+    /// where it is not.
+    pub(crate) fn revoked_because(&self, at_exit: AtExit) -> Result<Option<&'static str>> {
+        let can = self.plan.target.open().revocation().is_some();
+        match at_exit.revoke_on_exit {
+            Some(true) if !can => {
+                Err(Error::new(ErrorKind::Config, "--revoke-on-exit cannot be kept")
+                    .because_of("credentials of this profile's target cannot be revoked")
+                    .hint("leave it out, and ask for a short lifetime with --ttl"))
+            }
+            Some(true) => {
+                Ok(Some("--revoke-on-exit: the credential is revoked when the command ends"))
+            }
+            Some(false) => Ok(None),
+            // What the embedded broker issues ends with the run anyway.
+            None if self.is_embedded() || !can || !self.host.env.flag("CI") => Ok(None),
+            None => Ok(Some(
+                "CI=true: the credential is revoked when the command ends (--revoke-on-exit=false turns that off)",
+            )),
+        }
+    }
+
+    /// Revokes the credential at the end of a run. Failing is told and no more: the
+    /// command has ended as it ended.
+    pub(crate) fn revoke(&self, credential: &Credential) {
+        if let Err(error) = pipeline::revoke(&self.host, &self.plan, credential) {
+            let until = show::moment(credential.lifetime.expires_at_local());
+            self.host.interact.warn(&format!(
+                "the credential could not be revoked and stays good until {until}: {error}"
+            ));
+        }
+    }
+
+    fn is_embedded(&self) -> bool {
+        #[cfg(feature = "broker")]
+        {
+            self.embedded.is_some()
+        }
+        #[cfg(not(feature = "broker"))]
+        false
+    }
+
     /// The credential as programs are given it.
     pub(crate) fn handout<'a>(&'a self, credential: &'a Credential) -> Handout<'a> {
         Handout {
@@ -51,12 +100,16 @@ impl Prepared {
 
     /// Why the command must run under a supervisor, or `None` where tmpcred can
     /// replace itself by it.
-    pub(crate) fn supervised_because(&self) -> Option<&'static str> {
+    pub(crate) fn supervised_because(&self, at_exit: AtExit) -> Result<Option<&'static str>> {
+        if let Some(why) = self.revoked_because(at_exit)? {
+            return Ok(Some(why));
+        }
+
         #[cfg(feature = "broker")]
         if self.embedded.is_some() {
-            return Some("--dev: the embedded broker runs inside this process");
+            return Ok(Some("--dev: the embedded broker runs inside this process"));
         }
-        None
+        Ok(None)
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
+use super::supervisor::AtEnd;
 use super::tests::bearer;
 use super::{Handout, Outcome, exec, supervisor};
 use crate::host::env::Env;
@@ -60,7 +61,14 @@ fn plays_the_program() {
         "replace" => exec::replace(&handout, &command, core),
         _ => {
             busy_elsewhere();
-            supervisor::run(&handout, &command, core)
+            let at_end = AtEnd::doing(|| {
+                if mode == "at-end" {
+                    println!("AT END");
+                    let _ = std::io::stdin().read(&mut [0]);
+                    println!("DONE");
+                }
+            });
+            supervisor::run(&handout, &command, core, at_end)
         }
     };
     if mode == "linger" {

@@ -19,11 +19,39 @@
 //!   without us.
 
 use std::ffi::OsString;
+use std::fmt;
 
 use super::exec::Prepared;
 use super::{Handout, Outcome};
 use crate::error::Result;
 use crate::host::process::CoreLimit;
+
+/// What happens once the command has ended, however it ended, and where it could
+/// not even be started. Signals that arrive meanwhile do not end this process, so
+/// it must not take long.
+#[derive(Default)]
+pub struct AtEnd<'a>(Option<Box<dyn FnOnce() + 'a>>);
+
+impl<'a> AtEnd<'a> {
+    /// This happens, once.
+    pub fn doing(what: impl FnOnce() + 'a) -> Self {
+        Self(Some(Box::new(what)))
+    }
+}
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        if let Some(what) = self.0.take() {
+            what();
+        }
+    }
+}
+
+impl fmt::Debug for AtEnd<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "AtEnd(something)" } else { "AtEnd(nothing)" })
+    }
+}
 
 /// Runs the command and waits until it has ended. Blocks the calling thread; it
 /// needs no runtime, and one may run in other threads.
@@ -37,17 +65,24 @@ use crate::host::process::CoreLimit;
 ///
 /// Those of [`exec::replace`](super::exec::replace). However the command itself
 /// ends, that is an [`Outcome`].
-pub fn run(handout: &Handout<'_>, command: &[OsString], core: CoreLimit) -> Result<Outcome> {
+pub fn run(
+    handout: &Handout<'_>,
+    command: &[OsString],
+    core: CoreLimit,
+    at_end: AtEnd<'_>,
+) -> Result<Outcome> {
     let prepared = Prepared::new(handout, command)?;
     #[cfg(unix)]
     {
-        unix::run(prepared, core)
+        unix::run(prepared, core, at_end)
     }
     #[cfg(not(unix))]
     {
         let _ = core;
         let mut prepared = prepared;
-        prepared.run()
+        let outcome = prepared.run();
+        drop(at_end);
+        outcome
     }
 }
 
@@ -65,7 +100,7 @@ mod unix {
     use super::super::exec::Prepared;
     use super::super::forward::{Received, Signals};
     use super::super::terminal::Terminal;
-    use super::Outcome;
+    use super::{AtEnd, Outcome};
     use crate::error::{Error, ErrorKind, Result};
     use crate::host::process::CoreLimit;
     use crate::host::process::signals::{Action, Undisturbed};
@@ -74,10 +109,12 @@ mod unix {
     /// supervisor at a time.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-    pub(super) fn run(prepared: Prepared, core: CoreLimit) -> Result<Outcome> {
+    pub(super) fn run(prepared: Prepared, core: CoreLimit, at_end: AtEnd<'_>) -> Result<Outcome> {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let place = Place::here();
         let mut signals = Signals::listen().map_err(failed)?;
+        // Dropped before the signals have their effect again.
+        let _at_end = at_end;
         let child = Child::start(prepared, &place, &signals, core)?;
         child.attend(&mut signals)
     }

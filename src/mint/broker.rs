@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::revocation;
 use super::token_exchange::{self, Ask};
-use super::{Exchange, Request, Target};
+use super::{Exchange, Request, Revocation, Target};
 use crate::credential::{Assertion, Credential, Material};
 use crate::error::Result;
 use crate::host::Host;
@@ -82,6 +83,17 @@ impl Target for Broker {
             principal: assertion.principal.clone(),
             lifetime: granted.lifetime,
         })
+    }
+
+    fn revocation(&self) -> Option<&dyn Revocation> {
+        Some(self)
+    }
+}
+
+#[async_trait(?Send)]
+impl Revocation for Broker {
+    async fn revoke(&self, host: &Host, credential: &Credential) -> Result<()> {
+        revocation::revoke(host, &self.server, credential.material.token()).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! To add one, write a file with its `Settings` (as configured), its plan (as
 //! resolved) and a [`Target`], and add its line to the list and to [`Plan`].
 
+mod revocation;
 #[cfg(test)]
 mod tests;
 mod token_exchange;
@@ -86,6 +87,18 @@ pub trait Target {
         assertion: &Assertion,
         request: &Request,
     ) -> Result<Credential>;
+
+    /// How its credentials are ended before their time; `None` where they cannot be.
+    fn revocation(&self) -> Option<&dyn Revocation> {
+        None
+    }
+}
+
+/// What ends a credential before its time.
+#[async_trait(?Send)]
+pub trait Revocation {
+    /// Revokes a credential. Takes a few seconds at most.
+    async fn revoke(&self, host: &Host, credential: &Credential) -> Result<()>;
 }
 
 /// A step from one assertion to another (RFC 8693), before the target.

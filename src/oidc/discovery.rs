@@ -33,6 +33,9 @@ pub struct Discovery {
     /// Where tokens are revoked (RFC 7009).
     #[serde(default)]
     pub revocation_endpoint: Option<Url>,
+    /// Where it tells whether a token is good (RFC 7662).
+    #[serde(default)]
+    pub introspection_endpoint: Option<Url>,
     /// Where its keys are.
     pub jwks_uri: Url,
     /// Whether it sends `iss` with the authorization response (RFC 9207).
@@ -101,6 +104,7 @@ impl Discovery {
             &self.token_endpoint,
             &self.device_authorization_endpoint,
             &self.revocation_endpoint,
+            &self.introspection_endpoint,
         ];
         for url in endpoints.into_iter().flatten().chain([&self.jwks_uri]) {
             require_secure(url)?;

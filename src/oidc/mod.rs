@@ -3,6 +3,7 @@
 
 pub mod discovery;
 pub mod id_token;
+pub mod introspection;
 mod issuer;
 pub mod jwt;
 pub mod keys;

@@ -22,9 +22,11 @@ pub enum Decision {
     Issued,
     /// It was not.
     Denied,
-    /// A credential was to be issued, and after its record was written it turned
-    /// out that it could not be made. It names the same `jti`.
+    /// A credential was to be issued or revoked, and after its record was written
+    /// it turned out that it could not be. It names the same `jti`.
     Aborted,
+    /// A credential was revoked.
+    Revoked,
 }
 
 impl Decision {
@@ -34,12 +36,15 @@ impl Decision {
             Self::Issued => "issued",
             Self::Denied => "denied",
             Self::Aborted => "aborted",
+            Self::Revoked => "revoked",
         }
     }
 
     /// The decision with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Issued, Self::Denied, Self::Aborted].into_iter().find(|d| d.as_str() == name)
+        [Self::Issued, Self::Denied, Self::Aborted, Self::Revoked]
+            .into_iter()
+            .find(|d| d.as_str() == name)
     }
 }
 
@@ -50,7 +55,7 @@ pub struct Record {
     pub at: OffsetDateTime,
     /// The request, as the caller was told its id.
     pub request_id: Uuid,
-    /// What was asked for: `issue`.
+    /// What was asked for: `issue` or `revoke`.
     pub action: String,
     /// What was decided.
     pub decision: Decision,

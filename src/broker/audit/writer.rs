@@ -107,9 +107,9 @@ async fn write(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>, failur
                 Ok(first) => Ok(Receipt { sequence: first + sequence, jti }),
                 Err(error) => Err(error.clone()),
             };
-            // The one who asked gave up meanwhile: nothing will be issued.
+            // The one who asked gave up meanwhile: nothing will come of it.
             if let Err(Ok(_)) = answer.send(receipt)
-                && record.decision == Decision::Issued
+                && matches!(record.decision, Decision::Issued | Decision::Revoked)
             {
                 abandoned.push(record.aborted("nobody waited for it any more"));
             }
@@ -117,7 +117,7 @@ async fn write(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>, failur
         if !abandoned.is_empty()
             && let Err(error) = store.append(&abandoned).await
         {
-            tracing::error!(%error, "records of abandoned credentials cannot be written");
+            tracing::error!(%error, "records of what was abandoned cannot be written");
         }
     }
 }
@@ -129,6 +129,7 @@ mod tests {
 
     use super::*;
     use crate::broker::keys::StoredKey;
+    use crate::broker::revoke::Revocation;
     use crate::broker::store::sql::tests::record;
     use crate::broker::store::sqlite;
 
@@ -172,6 +173,15 @@ mod tests {
         }
         async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>> {
             self.inner.records(after, limit).await
+        }
+        async fn revoke(&self, revocation: &Revocation) -> Result<()> {
+            self.inner.revoke(revocation).await
+        }
+        async fn is_revoked(&self, jti: uuid::Uuid) -> Result<bool> {
+            self.inner.is_revoked(jti).await
+        }
+        async fn forget_revocations(&self, now: time::OffsetDateTime) -> Result<u64> {
+            self.inner.forget_revocations(now).await
         }
         async fn close(&self) {}
     }

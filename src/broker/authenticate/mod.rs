@@ -31,6 +31,12 @@ pub enum Rejection {
     Unavailable(Error),
 }
 
+/// What a caller is told of why their token was not accepted.
+pub fn said(error: &Error) -> String {
+    let hints = error.hints().iter().map(|hint| format!("; {hint}")).collect::<String>();
+    format!("{error}{hints}")
+}
+
 /// The list of trusted issuers, with their keys.
 pub struct Authenticator {
     /// By identifier.
@@ -84,7 +90,7 @@ impl Authenticator {
 }
 
 /// Says that the token is not acceptable.
-fn unacceptable(why: impl Into<String>) -> Error {
+pub(super) fn unacceptable(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Verification, "the token is not acceptable").because_of(why)
 }
 

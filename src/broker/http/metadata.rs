@@ -21,6 +21,11 @@ struct Metadata {
     jwks_uri: Url,
     grant_types_supported: [&'static str; 1],
     token_endpoint_auth_methods_supported: [&'static str; 1],
+    revocation_endpoint: Url,
+    revocation_endpoint_auth_methods_supported: [&'static str; 1],
+    introspection_endpoint: Url,
+    /// RFC 8414 section 2: a type of access token where that is what it takes.
+    introspection_endpoint_auth_methods_supported: [&'static str; 1],
     /// Required by both documents. There is no authorization endpoint to use it at.
     response_types_supported: [&'static str; 1],
     #[serde(flatten)]
@@ -66,6 +71,10 @@ impl Broker {
             jwks_uri: self.issuer.join(JWKS_PATH),
             grant_types_supported: [wire::GRANT_TYPE],
             token_endpoint_auth_methods_supported: ["none"],
+            revocation_endpoint: self.issuer.join(wire::REVOCATION_PATH),
+            revocation_endpoint_auth_methods_supported: ["none"],
+            introspection_endpoint: self.issuer.join(wire::INTROSPECTION_PATH),
+            introspection_endpoint_auth_methods_supported: ["Bearer"],
             response_types_supported: ["id_token"],
             openid,
         };

@@ -3,9 +3,11 @@
 pub mod form;
 pub mod guard;
 mod health;
+mod introspect;
 mod jwks;
 mod metadata;
 pub mod refusal;
+mod revoke;
 mod token;
 
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Router {
     let base = broker.issuer.url().path().trim_end_matches('/').to_string();
     let issuing = Router::new()
         .route(&format!("{base}/{}", wire::TOKEN_PATH), post(token::token))
+        .route(&format!("{base}/{}", wire::REVOCATION_PATH), post(revoke::revoke))
+        .route(&format!("{base}/{}", wire::INTROSPECTION_PATH), post(introspect::introspect))
         .layer(axum::middleware::from_fn_with_state(guard.clone(), guard::shed_load));
     let documents = Router::new()
         .route(&format!("{base}/{WELL_KNOWN}"), get(metadata::openid_configuration))

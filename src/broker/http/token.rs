@@ -17,18 +17,17 @@ use zeroize::Zeroizing;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
-use crate::broker::authenticate::Rejection;
+use crate::broker::authenticate::{Rejection, said};
 use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
-use crate::error::Error;
 use crate::wire::{GRANT_TYPE, TokenGrant, refusal};
 
 /// How many scopes may be asked for.
 const MAX_SCOPES: usize = 100;
 
 /// When to ask again where the broker cannot decide.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) async fn token(
     State(broker): State<Arc<Broker>>,
@@ -59,11 +58,8 @@ async fn exchange(
 ) -> Result<Response, Refusal> {
     let requested = Requested::read(form)?;
     let token_type = subject_token_type(form)?;
-    let caller = broker
-        .authenticator
-        .authenticate(form.secret("subject_token")?, token_type)
-        .await
-        .map_err(rejected)?;
+    let caller =
+        broker.caller(form.secret("subject_token")?, token_type).await.map_err(rejected)?;
     let ask = Ask {
         role: requested.role,
         audience: requested.audience,
@@ -186,13 +182,9 @@ fn subject_token_type(form: &Form) -> Result<TokenType, Refusal> {
 /// RFC 8693 section 2.2.2: an assertion that is not acceptable is an
 /// `invalid_request`. What is wrong with it is the caller's own business.
 fn rejected(rejection: Rejection) -> Refusal {
-    let text = |error: Error| {
-        let hints = error.hints().iter().map(|hint| format!("; {hint}")).collect::<String>();
-        format!("{error}{hints}")
-    };
     match rejection {
-        Rejection::Token(error) => Refusal::invalid_request(text(error)),
-        Rejection::Unavailable(error) => Refusal::unavailable(text(error), RETRY_AFTER),
+        Rejection::Token(error) => Refusal::invalid_request(said(&error)),
+        Rejection::Unavailable(error) => Refusal::unavailable(said(&error), RETRY_AFTER),
     }
 }
 

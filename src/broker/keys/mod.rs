@@ -17,6 +17,7 @@ pub use kek::{KEK_LEN, Kek};
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
+use crate::oidc::Keys;
 use crate::secret::Secret;
 
 /// How long others may keep the published keys. A new key has to be published
@@ -170,6 +171,7 @@ impl SigningKey {
 pub struct KeyRing {
     active: Arc<SigningKey>,
     jwks: Arc<[u8]>,
+    verifying: Arc<Keys>,
 }
 
 impl KeyRing {
@@ -223,12 +225,19 @@ impl KeyRing {
         let jwks = serde_json::to_vec(&JwkSet { keys: public }).map_err(|cause| {
             Error::new(ErrorKind::Other, "the public keys cannot be written").because(cause)
         })?;
-        Ok(Self { active: Arc::new(active), jwks: jwks.into() })
+        // Read as everybody else reads them.
+        let verifying = Arc::new(Keys::parse(&jwks)?);
+        Ok(Self { active: Arc::new(active), jwks: jwks.into(), verifying })
     }
 
     /// The key that signs.
     pub fn active(&self) -> &SigningKey {
         &self.active
+    }
+
+    /// The public keys, to verify the broker's own tokens by.
+    pub fn verifying(&self) -> &Keys {
+        &self.verifying
     }
 
     /// The public keys as a JWKS (RFC 7517 section 5).

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
 use cedar_policy::{
-    Effect, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode, Validator,
+    ActionConstraint, Effect, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode,
+    Validator,
 };
 use miette::Diagnostic;
 
 use super::place::{at, describe};
-use super::{Limits, Policy, schema};
+use super::{INTROSPECT, Limits, Policy, schema};
 use crate::broker::config::{self, Role};
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
@@ -80,7 +81,7 @@ impl Policy {
             return Err(loader.wrong.into_iter().fold(error, Error::because_of));
         }
         if loader.limits.is_empty() {
-            return Err(broken("there is no permit: everything would be denied"));
+            return Err(broken("there is no permit to issue: everything would be denied"));
         }
         let hash = hash(sources, world.roles)?;
         Ok(Self { schema, policies: loader.all, limits: loader.limits, hash })
@@ -129,15 +130,14 @@ impl Loader<'_> {
         self.check_references(id, policy)?;
         match policy.effect() {
             Effect::Permit => {
-                let limits = self.limits_of(id, policy)?;
-                self.limits.insert(id.to_string(), limits);
-            }
-            Effect::Forbid => {
-                if let Some(name) = ["ttl", "scope"].iter().find(|n| policy.annotation(n).is_some())
-                {
-                    return Err(format!("the policy '{id}' forbids, so it cannot have @{name}"));
+                if introspects(id, policy)? {
+                    without_limits(id, policy, "grants no token")?;
+                } else {
+                    let limits = self.limits_of(id, policy)?;
+                    self.limits.insert(id.to_string(), limits);
                 }
             }
+            Effect::Forbid => without_limits(id, policy, "forbids")?,
         }
         self.all
             .add(policy.new_id(PolicyId::new(id)))
@@ -206,6 +206,29 @@ impl Loader<'_> {
                 None => diagnostic.to_string(),
             });
         }
+    }
+}
+
+/// Whether a permit is one to introspect; otherwise it is one to issue. It is never
+/// both: what is granted together is granted by oversight.
+fn introspects(id: &str, permit: &CedarPolicy) -> Result<bool, String> {
+    let actions = match permit.action_constraint() {
+        ActionConstraint::Any => Vec::new(),
+        ActionConstraint::In(actions) => actions,
+        ActionConstraint::Eq(action) => vec![action],
+    };
+    match &actions[..] {
+        [one] => Ok(one.id().unescaped() == INTROSPECT),
+        _ => Err(format!(
+            "the permit '{id}' has to name the one action that it is for, such as action == Action::\"issue\""
+        )),
+    }
+}
+
+fn without_limits(id: &str, policy: &CedarPolicy, why: &str) -> Result<(), String> {
+    match ["ttl", "scope"].iter().find(|name| policy.annotation(name).is_some()) {
+        Some(name) => Err(format!("the policy '{id}' {why}, so it cannot have @{name}")),
+        None => Ok(()),
     }
 }
 

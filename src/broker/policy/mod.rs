@@ -17,10 +17,13 @@
 //! ```
 //!
 //! - `@id`, required: how audit records name the policy.
-//! - `@ttl`, required on a permit: the longest lifetime it grants.
+//! - `@ttl`, required on a permit to issue: the longest lifetime it grants.
 //! - `@scope`: the scopes it grants, separated by spaces. A permit without it grants
 //!   the role and no scope.
 //! - `@description`: for people.
+//!
+//! A permit for `Action::"introspect"` grants no token, so it has neither `@ttl` nor
+//! `@scope`. A permit names the one action that it is for.
 //!
 //! Others are refused, lest a slip of the pen goes unnoticed.
 
@@ -98,12 +101,24 @@ struct Limits {
     scope: BTreeSet<String>,
 }
 
+/// What Cedar says, and the policies for the sake of which it does.
+struct Answer {
+    decision: Decision,
+    reasons: Vec<String>,
+}
+
+/// The action of being issued a token.
+const ISSUE: &str = "issue";
+
+/// The action of being told about a token.
+const INTROSPECT: &str = "introspect";
+
 /// A set of policies, ready to decide.
 #[derive(Debug)]
 pub struct Policy {
     schema: Schema,
     policies: PolicySet,
-    /// The limits of every permit, by policy id.
+    /// The limits of every permit to issue, by policy id.
     limits: BTreeMap<String, Limits>,
     hash: String,
 }
@@ -122,7 +137,39 @@ impl Policy {
         }
     }
 
+    /// Decides whether a caller may be told about a token of this role for this
+    /// audience. A policy that cannot be evaluated is an error, which counts as no.
+    pub fn may_introspect(
+        &self,
+        caller: &Caller,
+        role: &str,
+        audience: &str,
+    ) -> Result<bool, String> {
+        let context = Context::from_pairs([text_pair("audience", audience)])
+            .map_err(|cause| format!("the context: {cause}"))?;
+        let answer = self.ask(caller, INTROSPECT, role, context)?;
+        Ok(answer.decision == Decision::Allow)
+    }
+
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
+        let answer = self.ask(caller, ISSUE, question.role, context(question)?)?;
+        let reasons = answer.reasons.iter().map(String::as_str);
+        match answer.decision {
+            Decision::Deny => Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() }),
+            Decision::Allow => {
+                let permits = reasons.filter_map(|id| Some((id, self.limits.get(id)?)));
+                Ok(weigh(permits, question).map_or(Verdict::ScopeDenied, Verdict::Granted))
+            }
+        }
+    }
+
+    fn ask(
+        &self,
+        caller: &Caller,
+        action: &str,
+        role: &str,
+        context: Context,
+    ) -> Result<Answer, String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
         let principal = uid("User", caller.id())?;
         let entity = caller_entity(principal.clone(), caller)?;
@@ -130,9 +177,9 @@ impl Policy {
             .map_err(|cause| failed("the caller", &cause))?;
         let request = Request::new(
             principal,
-            uid("Action", "issue")?,
-            uid("Role", question.role)?,
-            context(question)?,
+            uid("Action", action)?,
+            uid("Role", role)?,
+            context,
             Some(&self.schema),
         )
         .map_err(|cause| failed("the request", &cause))?;
@@ -141,17 +188,10 @@ impl Policy {
         if let Some(error) = response.diagnostics().errors().next() {
             return Err(error.to_string());
         }
-        let mut reasons: Vec<&str> = response.diagnostics().reason().map(AsRef::as_ref).collect();
+        let mut reasons: Vec<String> =
+            response.diagnostics().reason().map(ToString::to_string).collect();
         reasons.sort_unstable();
-        match response.decision() {
-            Decision::Deny => {
-                Ok(Verdict::Denied { forbidden_by: reasons.first().map(ToString::to_string) })
-            }
-            Decision::Allow => {
-                let permits = reasons.into_iter().filter_map(|id| Some((id, self.limits.get(id)?)));
-                Ok(weigh(permits, question).map_or(Verdict::ScopeDenied, Verdict::Granted))
-            }
-        }
+        Ok(Answer { decision: response.decision(), reasons })
     }
 }
 
@@ -209,10 +249,14 @@ fn caller_entity(uid_of_caller: EntityUid, caller: &Caller) -> Result<Entity, St
     .map_err(|cause| format!("the caller: {cause}"))
 }
 
+fn text_pair(name: &str, text: &str) -> (String, RestrictedExpression) {
+    (name.to_string(), RestrictedExpression::new_string(text.to_string()))
+}
+
 fn context(question: &Question<'_>) -> Result<Context, String> {
     let ttl = question.ttl.unwrap_or(question.role_ttl).as_secs();
     Context::from_pairs([
-        ("audience".to_string(), RestrictedExpression::new_string(question.audience.to_string())),
+        text_pair("audience", question.audience),
         ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
         ("ttl".to_string(), RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX))),
     ])

@@ -1,5 +1,5 @@
-//! Where the broker keeps what must outlive it: its keys, sealed, and the audit
-//! log.
+//! Where the broker keeps what must outlive it: its keys, sealed, the audit log,
+//! and which tokens were revoked.
 //!
 //! [`Store`] is the repository. [`sql`] implements it in the part of SQL that
 //! SQLite and PostgreSQL share; what is SQLite's own is in [`sqlite`].
@@ -8,9 +8,12 @@ pub mod sql;
 pub mod sqlite;
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::audit::Record;
 use super::keys::StoredKey;
+use super::revoke::Revocation;
 use crate::error::Result;
 
 /// What the broker keeps.
@@ -33,6 +36,17 @@ pub trait Store: Send + Sync {
 
     /// The audit records after this sequence number, in order, at most `limit`.
     async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>>;
+
+    /// Notes that a token is good no more. When it returns, that is durable. A
+    /// second time changes nothing.
+    async fn revoke(&self, revocation: &Revocation) -> Result<()>;
+
+    /// Whether the token with this id was revoked.
+    async fn is_revoked(&self, jti: Uuid) -> Result<bool>;
+
+    /// Removes revocations that need not be kept any longer, and returns how many
+    /// they were.
+    async fn forget_revocations(&self, now: OffsetDateTime) -> Result<u64>;
 
     /// Waits for what is under way, then lets go of the store.
     async fn close(&self);

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::Store;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{KeyState, Purpose, StoredKey};
+use crate::broker::revoke::Revocation;
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
@@ -182,6 +183,42 @@ impl Store for SqlStore {
         rows.iter().map(record_from).collect()
     }
 
+    async fn revoke(&self, revocation: &Revocation) -> Result<()> {
+        self.check_file()?;
+        sqlx::query(
+            "insert into revoked_token (jti, revoked_at, keep_until) values ($1, $2, $3)
+             on conflict do nothing",
+        )
+        .bind(revocation.jti.to_string())
+        .bind(micros(revocation.at))
+        .bind(micros(revocation.keep_until))
+        .execute(&self.pool)
+        .await
+        .map_err(|cause| fault("a revocation cannot be written", cause))?;
+        Ok(())
+    }
+
+    async fn is_revoked(&self, jti: Uuid) -> Result<bool> {
+        // What is revoked elsewhere is not in a file that was removed.
+        self.check_file()?;
+        let row = sqlx::query("select jti from revoked_token where jti = $1")
+            .bind(jti.to_string())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|cause| fault("the revocations cannot be read", cause))?;
+        Ok(row.is_some())
+    }
+
+    async fn forget_revocations(&self, now: OffsetDateTime) -> Result<u64> {
+        self.check_file()?;
+        let done = sqlx::query("delete from revoked_token where keep_until < $1")
+            .bind(micros(now))
+            .execute(&self.pool)
+            .await
+            .map_err(|cause| fault("old revocations cannot be removed", cause))?;
+        Ok(done.rows_affected())
+    }
+
     async fn close(&self) {
         self.pool.close().await;
     }
@@ -328,6 +365,31 @@ pub(crate) mod tests {
         assert_eq!(firsts, (0..20).map(|n| n * 3 + 1).collect::<Vec<u64>>());
         let kept = stores[0].records(0, 100).await.unwrap();
         assert_eq!(kept.iter().map(|(s, _)| *s).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn revocations_are_kept_until_nobody_needs_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let store = sqlite::open(&path).await.unwrap();
+        let (at, keep_until) =
+            (datetime!(2026-01-01 12:00 UTC), datetime!(2026-01-01 12:15:00.5 UTC));
+        let revocation = Revocation { jti: Uuid::max(), at, keep_until };
+        for _ in 0..3 {
+            store.revoke(&revocation).await.unwrap();
+        }
+        store.close().await;
+        assert!(store.is_revoked(Uuid::max()).await.is_err(), "it cannot say no");
+        let store = sqlite::open(&path).await.unwrap();
+        assert!(store.is_revoked(Uuid::max()).await.unwrap());
+        assert!(!store.is_revoked(Uuid::nil()).await.unwrap());
+        assert_eq!(store.forget_revocations(keep_until).await.unwrap(), 0);
+        let later = keep_until + time::Duration::MICROSECOND;
+        assert_eq!(store.forget_revocations(later).await.unwrap(), 1);
+        assert!(!store.is_revoked(Uuid::max()).await.unwrap());
+        files::remove(&path).unwrap();
+        assert!(store.is_revoked(Uuid::max()).await.is_err());
+        assert!(store.revoke(&revocation).await.is_err());
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let source = plan.identity.settings.open(&plan.identity.name);
     let facts = source.explain(&Surroundings::detect(&app.host.env));
     let cache = cached(&prepared)?;
-    let (mode, why) = mode(&prepared);
+    let (mode, why) = mode(prepared.supervised_because(args.at_exit)?);
     let store = prepared.cache.store_name();
     if args.json {
         return app.ui.json(&json!({
@@ -39,8 +39,8 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
 }
 
 /// How `exec` would run the command, and why.
-fn mode(prepared: &Prepared) -> (&'static str, &'static str) {
-    match prepared.supervised_because() {
+fn mode(supervised_because: Option<&'static str>) -> (&'static str, &'static str) {
+    match supervised_because {
         Some(why) => ("supervisor", why),
         None => ("execve", "nothing has to happen beside or after the command"),
     }

@@ -1,5 +1,7 @@
 //! `tmpcred verify`
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
 use crate::cli::App;
@@ -9,8 +11,10 @@ use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::HttpClient;
 use crate::host::{Host, files, process};
+use crate::oidc::introspection::require_active;
 use crate::oidc::jwt::{ALGORITHMS, LEEWAY, decode_unverified, verify};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
+use crate::secret::Secret;
 
 use super::inspect::read_token;
 
@@ -29,17 +33,15 @@ pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
         leeway: LEEWAY,
     };
     let claims = match &args.jwks {
-        Some(file) => verify(token.expose(), &Keys::parse(&read(file)?)?, &expected)?,
-        None => process::runtime()?.block_on(online(
-            &app.host,
-            &issuer,
-            ca_file.as_deref(),
-            token.expose(),
-            &expected,
-        ))?,
+        Some(file) if !args.online => verify(token.expose(), &keys(file)?, &expected)?,
+        _ => {
+            let asked = ask(&app.host, args, &issuer, ca_file.as_deref(), &token, &expected);
+            process::runtime()?.block_on(asked)?
+        }
     };
     if args.json {
-        return app.ui.json(&json!({ "verified": true, "claims": claims.all }));
+        let report = json!({ "verified": true, "online": args.online, "claims": claims.all });
+        return app.ui.json(&report);
     }
     let left = claims.expires_at - app.host.clock.now();
     let rows = [
@@ -51,14 +53,18 @@ pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
             format!("{} (in {})", show::moment(claims.expires_at), show::duration(left)),
         ],
     ];
-    app.ui.line("The token is good.\n")?;
+    app.ui.line(if args.online {
+        "The token is good, and its issuer says so.\n"
+    } else {
+        "The token is good.\n"
+    })?;
     app.ui.table(["CLAIM", "VALUE"], rows)
 }
 
 /// The issuer that is trusted for this token: the one on the command line, or
 /// the configured broker that the token names. What the token says alone is no
 /// reason to trust anybody.
-fn issuer(app: &App, args: &Verify, token: &str) -> Result<(Issuer, Option<std::path::PathBuf>)> {
+fn issuer(app: &App, args: &Verify, token: &str) -> Result<(Issuer, Option<PathBuf>)> {
     if let Some(text) = &args.issuer {
         let issuer = Issuer::parse(text).map_err(|why| {
             Error::new(ErrorKind::Usage, "--issuer is not acceptable").because_of(why)
@@ -78,23 +84,44 @@ fn issuer(app: &App, args: &Verify, token: &str) -> Result<(Issuer, Option<std::
     Ok((server.url.clone(), ca_file))
 }
 
-async fn online(
+/// Asks the issuer for what is not at hand: its keys, and with `--online` whether the
+/// token is still good.
+async fn ask(
     host: &Host,
+    args: &Verify,
     issuer: &Issuer,
-    ca_file: Option<&std::path::Path>,
-    token: &str,
+    ca_file: Option<&Path>,
+    token: &Secret<String>,
     expected: &Expectations<'_>,
 ) -> Result<Claims> {
     let ca = ca_file.map(read).transpose()?;
     let http = HttpClient::new(host.clock.clone(), host.skew.clone(), ca);
     let discovery = Discovery::fetch(issuer, &http, &*host.clock, &NoDocuments).await?;
-    let keys = RemoteKeys::new(discovery.jwks_uri, http, host.clock.clone());
     // Asking the issuer has told how far this clock is off.
     let expected = Expectations { now: host.corrected_now(), ..expected.clone() };
-    keys.verify(token, &expected, &NoDocuments).await
+    let claims = match &args.jwks {
+        Some(file) => verify(token.expose(), &keys(file)?, &expected)?,
+        None => {
+            let keys = RemoteKeys::new(discovery.jwks_uri, http.clone(), host.clock.clone());
+            keys.verify(token.expose(), &expected, &NoDocuments).await?
+        }
+    };
+    if args.online {
+        let endpoint = discovery.introspection_endpoint.ok_or_else(|| {
+            Error::new(ErrorKind::Denied, format!("the issuer {issuer} does not tell"))
+                .because_of("its discovery document names no introspection endpoint")
+                .hint("leave out --online to check here only")
+        })?;
+        require_active(endpoint, &http, token, &claims).await?;
+    }
+    Ok(claims)
 }
 
-fn read(file: &std::path::Path) -> Result<Vec<u8>> {
+fn keys(file: &Path) -> Result<Keys> {
+    Keys::parse(&read(file)?)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
     files::read(file, MAX_FILE)?
         .ok_or_else(|| Error::new(ErrorKind::Io, format!("there is no file {}", file.display())))
 }

@@ -1,0 +1,128 @@
+//! The introspection endpoint (RFC 7662).
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::form::Form;
+use super::guard::RequestId;
+use super::refusal::Refusal;
+use super::token::RETRY_AFTER;
+use crate::broker::introspect;
+use crate::broker::own::OwnToken;
+use crate::broker::{Broker, authenticate};
+use crate::secret::Secret;
+use crate::wire::refusal::INVALID_TOKEN;
+
+/// What is told (RFC 7662 section 2.2).
+#[derive(Serialize)]
+struct Answer<'a> {
+    active: bool,
+    #[serde(flatten)]
+    known: Option<Known<'a>>,
+}
+
+#[derive(Serialize)]
+struct Known<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    client_id: &'a str,
+    role: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    scope: &'a str,
+    exp: i64,
+    iat: i64,
+    jti: Uuid,
+    token_type: &'static str,
+}
+
+pub(super) async fn introspect(
+    State(broker): State<Arc<Broker>>,
+    id: RequestId,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let bearer = match bearer(&headers) {
+        Ok(bearer) => bearer,
+        Err(why) => return challenge(why, None, id),
+    };
+    let form = match Form::read(&uri, &headers, body) {
+        Ok(form) => form,
+        Err(refusal) => return refusal.at(id),
+    };
+    let token = match form.secret("token") {
+        Ok(token) => token,
+        Err(refusal) => return refusal.at(id),
+    };
+    match broker.introspect(&bearer, token).await {
+        Ok(own) => {
+            let known = own.as_ref().map(|own| known(&broker, own));
+            let answer = Answer { active: known.is_some(), known };
+            ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+        }
+        Err(introspect::Refusal::Unauthenticated(error)) => {
+            let said = authenticate::said(&error);
+            tracing::info!(why = said, "refused");
+            challenge(&said, Some(INVALID_TOKEN), id)
+        }
+        Err(introspect::Refusal::Unavailable(error)) => {
+            tracing::error!(%error, "nothing can be told of a token");
+            let why = "the broker cannot tell at present whether the token is good";
+            Refusal::unavailable(why, RETRY_AFTER).at(id)
+        }
+    }
+}
+
+fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
+    Known {
+        iss: broker.issuer().as_str(),
+        sub: &own.subject,
+        aud: &own.audience,
+        client_id: &own.client,
+        role: &own.role,
+        scope: &own.scope,
+        exp: own.expires_at.unix_timestamp(),
+        iat: own.issued_at.unix_timestamp(),
+        jti: own.jti,
+        token_type: "Bearer",
+    }
+}
+
+/// The token by which the caller proves who they are (RFC 6750 section 2.1).
+fn bearer(headers: &HeaderMap) -> Result<Secret<String>, &'static str> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let (Some(one), None) = (given.next(), given.next()) else {
+        return Err("a request needs one header 'Authorization: Bearer'");
+    };
+    let token = one.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match token {
+        Some(token) if !token.is_empty() => Ok(Secret::new(token.to_string())),
+        _ => Err("the header 'Authorization' has no bearer token"),
+    }
+}
+
+/// RFC 6750 section 3: what would be accepted; and what is wrong, where there was a
+/// token at all.
+fn challenge(why: &str, code: Option<&'static str>, id: RequestId) -> Response {
+    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, code.unwrap_or("unauthorized"), why);
+    let mut response = refusal.at(id);
+    let value = match code {
+        None => HeaderValue::from_static("Bearer realm=\"tmpcred\""),
+        Some(_) => HeaderValue::from_static("Bearer realm=\"tmpcred\", error=\"invalid_token\""),
+    };
+    response.headers_mut().insert(WWW_AUTHENTICATE, value);
+    response
+}

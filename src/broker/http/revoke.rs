@@ -1,0 +1,61 @@
+//! The revocation endpoint (RFC 7009).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, State};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use tracing::Instrument;
+
+use super::form::Form;
+use super::guard::RequestId;
+use super::refusal::Refusal;
+use super::token::RETRY_AFTER;
+use crate::broker::Broker;
+
+/// Whoever holds a token may revoke it. Section 2.2: one that is no token of ours,
+/// or is good no more, is nothing to refuse.
+pub(super) async fn revoke(
+    State(broker): State<Arc<Broker>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    id: RequestId,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let outcome = match Form::read(&uri, &headers, body) {
+        Ok(form) => perform(broker, &form, peer, id).await,
+        Err(refusal) => Err(refusal),
+    };
+    match outcome {
+        Ok(()) => (StatusCode::OK, [(CACHE_CONTROL, "no-store")]).into_response(),
+        Err(refusal) => {
+            tracing::info!(code = refusal.code(), ?refusal, "refused");
+            refusal.at(id)
+        }
+    }
+}
+
+async fn perform(
+    broker: Arc<Broker>,
+    form: &Form,
+    peer: SocketAddr,
+    id: RequestId,
+) -> Result<(), Refusal> {
+    let Some(token) = broker.own_token(form.secret("token")?) else { return Ok(()) };
+    // A job that is being ended may not wait for the answer: what was begun is done
+    // all the same.
+    let work = async move { broker.revoke(&token, peer.ip(), id.0).await };
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a token could not be revoked");
+            Err(Refusal::unavailable("the revocation cannot be recorded at present", RETRY_AFTER))
+        }
+        Err(_) => Err(Refusal::internal()),
+    }
+}

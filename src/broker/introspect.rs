@@ -1,0 +1,65 @@
+//! Introspection: what a token is, told to those who may know.
+//!
+//! A token may always ask about itself. Anybody else proves who they are by a token
+//! of a trusted issuer, and policy decides (`Action::"introspect"`). The broker's
+//! own tokens prove nothing else here: those to whom they are shown would otherwise
+//! ask in the name of those who showed them.
+
+use super::Broker;
+use super::authenticate::Rejection;
+use super::own::OwnToken;
+use crate::credential::TokenType;
+use crate::error::Error;
+use crate::secret::Secret;
+
+/// Why nothing was told.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The caller did not prove who they are.
+    Unauthenticated(Error),
+    /// The broker cannot tell at present.
+    Unavailable(Error),
+}
+
+impl Broker {
+    /// Tells about a token that is good at this moment; `None` for one that is not,
+    /// and for one that the caller may not know of, which looks the same.
+    pub async fn introspect(
+        &self,
+        bearer: &Secret<String>,
+        token: &Secret<String>,
+    ) -> Result<Option<OwnToken>, Refusal> {
+        let caller = if bearer.ct_eq(token.expose()) {
+            None
+        } else {
+            let caller = self.caller(bearer, TokenType::Jwt).await;
+            Some(caller.map_err(|rejection| match rejection {
+                Rejection::Token(error) => Refusal::Unauthenticated(error),
+                Rejection::Unavailable(error) => Refusal::Unavailable(error),
+            })?)
+        };
+        let Some(own) = self.own_token(token).filter(|own| own.expires_at > self.clock.now())
+        else {
+            return Ok(None);
+        };
+        if let Some(caller) = caller {
+            match self.policy.may_introspect(&caller, &own.role, &own.audience) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let (caller, audience) = (caller.id(), &own.audience);
+                    tracing::info!(caller, audience, "policy lets the caller not introspect");
+                    return Ok(None);
+                }
+                Err(why) => {
+                    tracing::error!(why, "a policy cannot be evaluated, which denies");
+                    return Ok(None);
+                }
+            }
+        }
+        match self.store.is_revoked(own.jti).await {
+            Ok(false) => Ok(Some(own)),
+            Ok(true) => Ok(None),
+            Err(error) => Err(Refusal::Unavailable(error)),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The broker's own tokens, when they come back to it.
+
+use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Broker;
+use super::authenticate::{Caller, Rejection, unacceptable};
+use super::issue::TOKEN_TYPE;
+use crate::credential::{Principal, TokenType};
+use crate::error::{Error, ErrorKind};
+use crate::oidc::Expectations;
+use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
+use crate::secret::Secret;
+
+/// A token that this broker signed, and that somebody may still accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnToken {
+    /// Its id.
+    pub jti: Uuid,
+    /// For whom it was issued.
+    pub principal: Principal,
+    /// The same as one text: its `sub`.
+    pub subject: String,
+    /// Whom it is for.
+    pub audience: String,
+    /// The client it was issued to.
+    pub client: String,
+    /// Its role.
+    pub role: String,
+    /// What it covers, separated by spaces.
+    pub scope: String,
+    /// When it was issued.
+    pub issued_at: OffsetDateTime,
+    /// When it ends.
+    pub expires_at: OffsetDateTime,
+}
+
+/// The claims that only tokens of a broker have.
+#[derive(Deserialize)]
+struct Claims {
+    sub_id: SubjectId,
+    aud: String,
+    jti: Uuid,
+    client_id: String,
+    role: String,
+    #[serde(default)]
+    scope: String,
+}
+
+#[derive(Deserialize)]
+struct SubjectId {
+    iss: String,
+    sub: String,
+}
+
+impl Broker {
+    /// Reads a token that this broker signed. `None` for all others, and for those
+    /// that ended so long ago that nobody accepts them any more. One that ended just
+    /// now, or that was revoked, is read.
+    pub fn own_token(&self, token: &Secret<String>) -> Option<OwnToken> {
+        let unverified = jwt::decode_unverified(token.expose()).ok()?;
+        // Other things may be signed by the same keys one day.
+        if unverified.header.get("typ").and_then(Value::as_str) != Some(TOKEN_TYPE) {
+            return None;
+        }
+        let expected = Expectations {
+            issuer: self.issuer.as_str(),
+            // Whoever it is for: the signature says that it is.
+            audiences: &jwt::audience(&unverified.claims),
+            algorithms: ALGORITHMS,
+            nonce: None,
+            now: self.clock.now(),
+            leeway: LEEWAY,
+        };
+        let verified = jwt::verify(token.expose(), self.keys.verifying(), &expected).ok()?;
+        let claims: Claims = serde_json::from_value(Value::Object(verified.all)).ok()?;
+        Some(OwnToken {
+            jti: claims.jti,
+            principal: Principal { issuer: claims.sub_id.iss, subject: claims.sub_id.sub },
+            subject: verified.principal.subject,
+            audience: claims.aud,
+            client: claims.client_id,
+            role: claims.role,
+            scope: claims.scope,
+            issued_at: verified.issued_at?,
+            expires_at: verified.expires_at,
+        })
+    }
+
+    /// Verifies a token and says who is calling. Where the broker is among the
+    /// issuers that it trusts, a token that it revoked proves nothing.
+    pub(super) async fn caller(
+        &self,
+        token: &Secret<String>,
+        token_type: TokenType,
+    ) -> Result<Caller, Rejection> {
+        let caller = self.authenticator.authenticate(token, token_type).await?;
+        if caller.principal().issuer == self.issuer.as_str() {
+            let refused = |why: &str| Rejection::Token(unacceptable(why));
+            let own = self
+                .own_token(token)
+                .ok_or_else(|| refused("it is not an access token of this broker"))?;
+            match self.store.is_revoked(own.jti).await {
+                Ok(false) => {}
+                Ok(true) => return Err(refused("it was revoked")),
+                Err(error) => {
+                    tracing::error!(%error, "revocations cannot be read");
+                    return Err(Rejection::Unavailable(Error::new(
+                        ErrorKind::Io,
+                        "the broker cannot tell at present whether the token was revoked",
+                    )));
+                }
+            }
+        }
+        Ok(caller)
+    }
+}
