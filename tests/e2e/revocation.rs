@@ -242,7 +242,12 @@ fn in_ci_it_is_so_unless_somebody_says_no() {
     assert_eq!(kept.trim(), shared);
     assert!(is_active(&journey.broker, &shared));
     for (args, ci, mode, because) in [
-        (&["explain", "--json"][..], "true", "supervisor", "CI=true: the credential is revoked"),
+        (
+            &["explain", "--json"][..],
+            "true",
+            "supervisor",
+            "CI is set: the command gets a credential of its own",
+        ),
         (&["explain", "--json"], "", "execve", "nothing has to happen"),
         (&["explain", "--json", "--revoke-on-exit=no"], "true", "execve", "nothing has to happen"),
         (&["explain", "--json", "--revoke-on-exit"], "", "supervisor", "--revoke-on-exit: "),

@@ -89,6 +89,7 @@ impl Http {
     }
 
     /// Sends a form, with a bearer token as proof of who does.
+    #[cfg(feature = "broker")]
     pub(crate) fn form_as(
         &mut self,
         bearer: &str,
