@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use time::Duration;
 
 use crate::cache::{Cache, CredentialKey, Lead, Turn};
-use crate::credential::{Credential, Principal};
+use crate::credential::{Caller, Credential, Principal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
@@ -48,23 +48,25 @@ pub fn credential(
     let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
     let source = plan.identity.settings.open(&plan.identity.name);
     match source.readiness(host) {
-        Readiness::Ready => {}
-        Readiness::Absent(why) | Readiness::Misconfigured(why) => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("the identity '{}' cannot be used here", plan.identity.name),
-            )
-            .because_of(why));
+        Readiness::Ready(_) => {}
+        Readiness::Absent(why) => return Err(unusable(plan).because_of(why)),
+        Readiness::Misconfigured { why, hint } => {
+            return Err(unusable(plan).because_of(why).hint(hint));
         }
     }
-    let principal = source.principal(run.context())?;
-    if let Some(principal) = &principal
+    let caller = source.caller(run.context())?;
+    if let Some(caller) = &caller
         && !freshness.refresh
-        && let Some(credential) = run.look(&run.key(principal))?
+        && let Some(credential) = run.look(&run.key(caller))?
     {
         return Ok((credential, Origin::Cache));
     }
-    process::runtime()?.block_on(run.cold(&*source, principal))
+    process::runtime()?.block_on(run.cold(&*source, caller))
+}
+
+fn unusable(plan: &Plan) -> Error {
+    let name = &plan.identity.name;
+    Error::new(ErrorKind::Config, format!("the identity '{name}' cannot be used here"))
 }
 
 struct Run<'a> {
@@ -82,8 +84,8 @@ impl<'a> Run<'a> {
         Context { host: self.host, cache: self.cache }
     }
 
-    fn key(&self, principal: &Principal) -> CredentialKey {
-        CredentialKey::new(&self.plan.fingerprint(), principal)
+    fn key(&self, caller: &Caller) -> CredentialKey {
+        CredentialKey::of(&self.plan.fingerprint(), caller)
     }
 
     /// A cached credential that is fresh enough, and not the one that this run
@@ -121,19 +123,19 @@ impl<'a> Run<'a> {
     async fn cold(
         &self,
         source: &dyn IdentitySource,
-        principal: Option<Principal>,
+        caller: Option<Caller>,
     ) -> Result<(Credential, Origin)> {
-        let principal = match principal {
-            Some(principal) => principal,
-            None => self.establish(source).await?,
+        let caller = match caller {
+            Some(caller) => caller,
+            None => self.establish(source).await?.into(),
         };
-        let key = self.key(&principal);
+        let key = self.key(&caller);
         if self.freshness.refresh {
             let old = self.read(&key)?.map(|credential| credential.material.token().clone());
             // Nothing has looked yet.
             let _ = self.replaced.set(old);
         }
-        match self.lead(source, &principal, &key).await {
+        match self.lead(source, &caller, &key).await {
             Err(error) => self.ride_out(&key, error),
             ok => ok,
         }
@@ -155,7 +157,7 @@ impl<'a> Run<'a> {
     async fn lead(
         &self,
         source: &dyn IdentitySource,
-        principal: &Principal,
+        caller: &Caller,
         key: &CredentialKey,
     ) -> Result<(Credential, Origin)> {
         let lead = match self.cache.lead_credential(key, || self.look(key))? {
@@ -173,12 +175,13 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
         };
-        if now == *principal {
+        if caller.is(&now) {
             self.keep(key, &credential, lead);
         } else {
-            // A login on the way was somebody else's: it is another credential.
+            // A login on the way was somebody else's, or the job's token another's: it is
+            // another credential.
             lead.succeed();
-            let key = self.key(&now);
+            let key = self.key(&caller.clone().known_as(now));
             if let Turn::Lead(lead) = self.cache.lead_credential(&key, || self.look(&key))? {
                 self.keep(&key, &credential, lead);
             }

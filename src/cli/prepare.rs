@@ -7,6 +7,7 @@ use crate::credential::Credential;
 use crate::deliver::Handout;
 use crate::error::Result;
 use crate::host::Host;
+use crate::identity::{self, Candidate};
 use crate::pipeline::{self, Freshness};
 use crate::plan::{self, Plan};
 
@@ -18,6 +19,8 @@ pub(crate) struct Prepared {
     pub host: Host,
     pub cache: Cache,
     pub plan: Plan,
+    /// The identity sources that were looked at.
+    pub sources: Vec<Candidate>,
     /// Keeps the embedded broker running as long as this lives.
     #[cfg(feature = "broker")]
     pub embedded: Option<Embedded>,
@@ -67,11 +70,13 @@ pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
         return embedded(app, wanted);
     }
     let config = config::load(&app.host)?;
-    let plan = plan::plan(&request(wanted), &config)?;
+    let request = request(wanted, &app.host, &config);
+    let plan = plan::plan(&request, &config)?;
     Ok(Prepared {
         host: app.host.clone(),
         cache: cache(&app.host, &config),
         plan,
+        sources: request.detected,
         #[cfg(feature = "broker")]
         embedded: None,
     })
@@ -84,10 +89,11 @@ pub(crate) fn cache(host: &Host, config: &Config) -> Cache {
 
 /// The identity of this name; without a name the only one there is, or that of
 /// the profile which a run would use.
-pub(crate) fn identity(config: &Config, name: Option<&str>) -> Result<plan::Identity> {
+pub(crate) fn identity(host: &Host, config: &Config, name: Option<&str>) -> Result<plan::Identity> {
+    let request = plan::Request { detected: detected(host, config), ..Default::default() };
     if name.is_none()
         && config.identities.len() > 1
-        && let Ok(plan) = plan::plan(&plan::Request::default(), config)
+        && let Ok(plan) = plan::plan(&request, config)
     {
         return Ok(plan.identity);
     }
@@ -113,23 +119,30 @@ fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
         ..app.host.clone()
     };
     let config = config::parse("the embedded configuration", broker.configuration())?;
-    let plan = plan::plan(&request(wanted), &config)?;
+    let request = request(wanted, &host, &config);
+    let plan = plan::plan(&request, &config)?;
     app.host.interact.note(&format!(
         "development broker on {}: credentials are good here only",
         broker.issuer()
     ));
     let cache = Cache::new(host.clone(), StoreChoice::Memory);
     let embedded = Embedded { _broker: broker, _files: files };
-    Ok(Prepared { host, cache, plan, embedded: Some(embedded) })
+    Ok(Prepared { host, cache, plan, sources: request.detected, embedded: Some(embedded) })
+}
+
+/// The identity sources, and whether they can be used here.
+pub(crate) fn detected(host: &Host, config: &Config) -> Vec<Candidate> {
+    identity::detect(host, config.identities.iter())
 }
 
 /// What was typed, as planning takes it.
-pub(crate) fn request(wanted: &Wanted) -> plan::Request {
+pub(crate) fn request(wanted: &Wanted, host: &Host, config: &Config) -> plan::Request {
     plan::Request {
         profile: wanted.profile.clone(),
         role: wanted.role.clone(),
         scope: wanted.scope.clone(),
         audience: wanted.audience.clone(),
         ttl: wanted.ttl,
+        detected: detected(host, config),
     }
 }

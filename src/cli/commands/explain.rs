@@ -23,6 +23,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
         return app.ui.json(&json!({
             "plan": plan,
             "identity": facts,
+            "sources": prepared.sources,
             "cache": { "state": cache.state, "because": cache.why, "store": store },
             "mode": { "name": mode, "because": why },
         }));
@@ -34,7 +35,11 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
         ["store".into(), store.into(), "where credentials and sessions are kept".into()],
         ["mode".into(), mode.into(), why.into()],
     ];
-    let rows = reasons.chain(facts).chain(rest);
+    let sources = prepared.sources.iter().map(|source| {
+        let (state, why) = source.state();
+        [format!("source {}", source.name), state.into(), why.into()]
+    });
+    let rows = reasons.chain(sources).chain(facts).chain(rest);
     app.ui.table(["WHAT", "VALUE", "BECAUSE"], rows)
 }
 
@@ -56,17 +61,17 @@ fn cached(prepared: &Prepared) -> Result<Cached> {
     let plan = &prepared.plan;
     let source = plan.identity.settings.open(&plan.identity.name);
     let cx = Context { host: &prepared.host, cache: &prepared.cache };
-    let Some(principal) = source.principal(cx)? else {
+    let Some(caller) = source.caller(cx)? else {
         return Ok(Cached { state: "miss", why: "nobody is logged in".into() });
     };
-    let key = CredentialKey::new(&plan.fingerprint(), &principal);
+    let key = CredentialKey::of(&plan.fingerprint(), &caller);
     let label = prepared.cache.credential_label(&key)?;
     let now = prepared.host.clock.now();
     Ok(match label.map(|label| label.lifetime.remaining(now)) {
         Some(left) if left.is_positive() => Cached {
             state: "hit",
-            why: format!("a credential for {principal} has {} left", show::duration(left)),
+            why: format!("a credential for {caller} has {} left", show::duration(left)),
         },
-        _ => Cached { state: "miss", why: format!("no credential for {principal} is cached") },
+        _ => Cached { state: "miss", why: format!("no credential for {caller} is cached") },
     })
 }
