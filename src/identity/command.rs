@@ -1,5 +1,5 @@
 //! The identity source `command`: a token that a program prints, such as
-//! `spire-agent api fetch jwt` or `gcloud auth print-identity-token`.
+//! `gcloud auth print-identity-token`.
 //!
 //! The command is an argument vector; no shell reads it. It gets `PATH`, `HOME`
 //! and the variables that are named, and nothing else.
