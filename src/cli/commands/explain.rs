@@ -7,9 +7,9 @@ use crate::cli::App;
 use crate::cli::args::Explain;
 use crate::cli::prepare::{Prepared, prepare};
 use crate::cli::show;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::host::surroundings::Surroundings;
-use crate::identity::{Context, Fact};
+use crate::identity::{Context, Fact, Readiness};
 
 pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let prepared = prepare(app, &args.wanted)?;
@@ -61,8 +61,17 @@ fn cached(prepared: &Prepared) -> Result<Cached> {
     let plan = &prepared.plan;
     let source = plan.identity.settings.open(&plan.identity.name);
     let cx = Context { host: &prepared.host, cache: &prepared.cache };
-    let Some(caller) = source.caller(cx)? else {
-        return Ok(Cached { state: "miss", why: "nobody is logged in".into() });
+    let miss = |why: String| Ok(Cached { state: "miss", why });
+    match source.readiness(&prepared.host) {
+        Readiness::Ready(_) => {}
+        Readiness::Absent(why) | Readiness::Misconfigured { why, .. } => return miss(why),
+    }
+    let caller = match source.caller(cx) {
+        Ok(Some(caller)) => caller,
+        Ok(None) => return miss("nobody is logged in".into()),
+        // A token that a run would refuse.
+        Err(error) if error.kind() == ErrorKind::Verification => return miss(error.to_string()),
+        Err(error) => return Err(error),
     };
     let key = CredentialKey::of(&plan.fingerprint(), &caller);
     let label = prepared.cache.credential_label(&key)?;

@@ -35,7 +35,7 @@ pub enum Ended {
 /// Runs a command without standard input, and takes what it prints: at most `max`
 /// bytes, within `limit`. On Unix it is the leader of a process group of its own,
 /// all of which is killed where a bound is exceeded, and where this future is
-/// dropped.
+/// dropped. On Linux it dies with the thread that waits for it.
 ///
 /// # Errors
 /// Where it cannot be started.
@@ -44,19 +44,35 @@ pub async fn output(command: Command, limit: Duration, max: usize) -> std::io::R
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     #[cfg(unix)]
     command.process_group(0);
+    // Whoever ends this process, with Ctrl-C for one, ends the command too.
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        let die_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+        #[expect(unsafe_code, reason = "there is no safe way to act between fork and exec")]
+        // SAFETY: it is one system call, which is safe there.
+        unsafe {
+            command.pre_exec(die_with_us);
+        }
+    }
     let mut child = command.spawn()?;
     let mut group = Group::of(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let mut said = Vec::new();
     let ended = timeout(limit, async {
-        let reading = async {
-            let (printed, ()) = tokio::join!(read_all(stdout, max), read_last(stderr, &mut said));
-            printed
+        let printed = async { read_all(stdout, max).await.ok_or(TooMuch) };
+        let told = async {
+            read_last(stderr, &mut said).await;
+            Ok(())
         };
+        let reading = async { tokio::try_join!(printed, told).map(|(printed, ())| printed) };
         tokio::pin!(reading);
-        // Whoever prints without end is not waited for.
         let (printed, status) = tokio::select! {
-            printed = &mut reading => (printed, child.wait().await),
+            // Whoever prints without end is not waited for.
+            printed = &mut reading => match printed {
+                Err(TooMuch) => return Ok(None),
+                Ok(printed) => (Ok(printed), child.wait().await),
+            },
             status = child.wait() => match timeout(GRACE, &mut reading).await {
                 Ok(printed) => (printed, status),
                 Err(_) => {
@@ -65,20 +81,23 @@ pub async fn output(command: Command, limit: Duration, max: usize) -> std::io::R
                 }
             },
         };
-        status.map(|status| (printed, status))
+        status.map(|status| printed.ok().map(|printed| (printed, status)))
     })
     .await;
     let text = || String::from_utf8_lossy(&said).trim().to_string();
     match ended {
-        Ok(Ok((Some(stdout), status))) => {
+        Ok(Ok(Some((stdout, status)))) => {
             group.leave();
             Ok(Ended::Itself { status, stdout, stderr: text() })
         }
-        Ok(Ok((None, _))) => Ok(Ended::TooMuch),
+        Ok(Ok(None)) => Ok(Ended::TooMuch),
         Ok(Err(cause)) => Err(cause),
         Err(_) => Ok(Ended::TooLong(text())),
     }
 }
+
+/// More was printed than there is space for.
+struct TooMuch;
 
 /// All that comes, or `None` where it is more than `max` bytes.
 async fn read_all(from: Option<impl AsyncRead + Unpin>, max: usize) -> Option<Secret<Vec<u8>>> {
@@ -146,5 +165,6 @@ impl Drop for Group {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests;

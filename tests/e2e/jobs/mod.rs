@@ -121,6 +121,15 @@ fn a_github_job_gets_a_credential_of_its_own_and_asks_once() {
 }
 
 #[test]
+fn steps_of_a_job_that_start_at_once_share_one_mint() {
+    let site = Site::start("");
+    let steps: Vec<_> = (0..8).map(|_| site.in_github("build", "one", TOKEN).spawn()).collect();
+    let tokens: Vec<_> = steps.into_iter().map(|step| step.wait().ok().stdout).collect();
+    assert!(tokens.iter().all(|token| *token == tokens[0]));
+    assert_eq!((site.platform.asked().len(), site.broker.issued()), (1, 1));
+}
+
+#[test]
 fn a_github_job_without_the_permission_is_told_so() {
     let site = Site::start("");
     let run = |args| {

@@ -2,11 +2,13 @@
 //! Buildkite and CircleCI are stand-ins, written from the pages of both on their
 //! command lines.
 
+use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::json;
 
 use super::platform::now;
 use super::{Site, TOKEN, refused};
-use crate::support::run::Run;
+use crate::support::run::{LIMIT, Run};
+use crate::support::wait::wait_until;
 
 /// With the programs of this home before all others.
 fn with_programs(site: &Site, run: Run) -> Run {
@@ -141,6 +143,36 @@ fn a_command_is_asked_within_bounds_and_sees_only_what_is_listed() {
     site.configure("", &gone.replace("no-such-program", "./here"));
     refused(run("e"), 3, &["a bare name, found through PATH, or an absolute path"]);
     assert_eq!(site.broker.issued(), 2);
+}
+
+#[test]
+fn a_command_ends_with_whoever_asks_it() {
+    let site = Site::start("");
+    let program = site.home.write_program("ask", "#!/bin/sh\necho $$ >$HOME/pid\nexec sleep 600\n");
+    site.configure("", &format!("[identity.slow]\ntype = \"command\"\ncommand = [{program:?}]\n"));
+    let running = site.tmpcred(TOKEN).spawn();
+    let pid = wait_until("the command to start", LIMIT, || {
+        let pid = std::fs::read_to_string(site.home.path("pid")).ok()?;
+        Pid::from_raw(pid.strip_suffix('\n')?.parse().unwrap())
+    });
+    test_kill_process(pid).unwrap();
+    running.signal(Signal::INT);
+    assert_eq!(running.wait().signal, Some(Signal::INT.as_raw()));
+    wait_until("the command to end", LIMIT, || test_kill_process(pid).err());
+}
+
+#[test]
+fn what_cannot_be_used_is_explained_all_the_same() {
+    let site = Site::start("[identity.pod]\ntype = \"file\"\ntoken_file = \"../../token\"\n");
+    let explain = || site.tmpcred(&["explain", "--json"]).run().ok().json();
+    let report = explain();
+    assert_eq!(report["sources"][0]["state"], "absent", "{report}");
+    assert!(report["cache"]["because"].as_str().unwrap().starts_with("there is no "), "{report}");
+    site.home.write("token", "s3cr3t");
+    let report = explain();
+    assert_eq!(report["sources"][0]["state"], "ready");
+    let why = report["cache"]["because"].as_str().unwrap();
+    assert!(why.contains("it is not a signed JWT") && !why.contains("s3cr3t"), "{report}");
 }
 
 #[test]

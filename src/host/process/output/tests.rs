@@ -27,6 +27,9 @@ fn what_is_printed_and_said_is_taken() {
 #[test]
 fn what_prints_or_says_without_end_is_bounded() {
     assert!(matches!(sh("exec yes", LONG, 1000), Ended::TooMuch));
+    // Nor is one that does not care whether anybody listens.
+    let deaf = "trap '' PIPE; while :; do echo x; done 2>/dev/null";
+    assert!(matches!(sh(deaf, LONG, 1000), Ended::TooMuch));
     let Ended::Itself { stderr, .. } = sh("yes | head -c 5000000 >&2; echo last >&2", LONG, 4)
     else {
         panic!("it was killed")
