@@ -50,6 +50,7 @@ struct State {
     jwk: Value,
     fault: Mutex<Option<Fault>>,
     asked: Mutex<Vec<Asked>>,
+    handed_out: Mutex<Vec<String>>,
     hanging: Mutex<Vec<TcpStream>>,
 }
 
@@ -78,8 +79,8 @@ impl Platform {
         jwk["kid"] = json!("k");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
-        let (fault, asked, hanging) = Default::default();
-        let state = Arc::new(State { key, jwk, fault, asked, hanging });
+        let (fault, asked, handed_out, hanging) = Default::default();
+        let state = Arc::new(State { key, jwk, fault, asked, handed_out, hanging });
         let platform = Self { origin: origin.clone(), state: Arc::clone(&state) };
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -107,6 +108,11 @@ impl Platform {
     /// The requests for tokens so far.
     pub(super) fn asked(&self) -> Vec<Asked> {
         self.state.asked.lock().unwrap().clone()
+    }
+
+    /// The tokens that jobs were given.
+    pub(super) fn handed_out(&self) -> Vec<String> {
+        self.state.handed_out.lock().unwrap().clone()
     }
 
     /// A token for `audience`, with these claims besides or instead.
@@ -195,6 +201,7 @@ impl State {
             ("/github", "GET") => {
                 let audience = asked.parameter("audience")?;
                 let token = self.token(origin, &audience, changes);
+                self.handed_out.lock().unwrap().push(token.clone());
                 Some(json!({ "count": token.len(), "value": token }))
             }
             ("/azure", "POST") => {

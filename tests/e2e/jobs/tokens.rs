@@ -5,8 +5,9 @@
 use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::json;
 
-use super::platform::now;
+use super::platform::{Fault, now};
 use super::{Site, TOKEN, refused};
+use crate::support::canary::Canary;
 use crate::support::run::{LIMIT, Run};
 use crate::support::wait::wait_until;
 
@@ -143,6 +144,39 @@ fn a_command_is_asked_within_bounds_and_sees_only_what_is_listed() {
     site.configure("", &gone.replace("no-such-program", "./here"));
     refused(run("e"), 3, &["a bare name, found through PATH, or an absolute path"]);
     assert_eq!(site.broker.issued(), 2);
+}
+
+#[test]
+fn no_token_of_a_job_shows_anywhere() {
+    let site = Site::start("");
+    let bearer = Canary::new("what the job asks with");
+    let traced = |args: &[&str]| {
+        let run = site.in_github("build", bearer.value(), args).env("TMPCRED_LOG", "trace");
+        run.run()
+    };
+    let minted = traced(TOKEN).ok();
+    let mut said = minted.stderr;
+    for args in [&["explain"][..], &["explain", "--json"], &["status", "--json"]] {
+        let output = traced(args).ok();
+        said += &(output.stdout + &output.stderr);
+    }
+    let wrong = json!({ "aud": "https://other.example" });
+    site.platform.fault(Fault::Claims(wrong));
+    said += &traced(&["token", "--refresh"]).ended_with(9).stderr;
+    let held = site.token();
+    let gitlab = site.tmpcred(&["token", "-vv"]).env("GITLAB_CI", "true");
+    said += &gitlab.env("TMPCRED_ID_TOKEN", &held).run().ok().stderr;
+    assert!(said.contains("TRACE"), "nothing was traced");
+
+    let mut canaries = vec![bearer, Canary::of("the minted token", minted.stdout.trim())];
+    canaries.push(Canary::of("a job's own token", held));
+    let handed_out = site.platform.handed_out();
+    assert_eq!(handed_out.len(), 2);
+    canaries.extend(handed_out.into_iter().map(|token| Canary::of("a job's token", token)));
+    for canary in &canaries {
+        assert_eq!(canary.search("what was said", said.as_bytes()), []);
+        assert_eq!(canary.search_files(&site.home.path("")), []);
+    }
 }
 
 #[test]
