@@ -5,6 +5,7 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::{Readiness, Settings};
 use crate::host::Host;
+use crate::host::surroundings::is_ci;
 
 /// An identity source, and whether it can be used here.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +63,7 @@ pub fn detect<'a>(
 
 fn candidate(host: &Host, name: &str, settings: Settings, several: bool) -> Candidate {
     let source = settings.open(name);
-    let readiness = if several && host.env.flag("CI") && source.session().is_some() {
+    let readiness = if several && is_ci(&host.env) && source.session().is_some() {
         Readiness::Absent("people log in there, and this is a CI job".into())
     } else {
         source.readiness(host)
@@ -133,6 +134,7 @@ mod tests {
         let env = settings(serde_json::json!({ "variable": "T" }), "env");
         configured.insert("job".into(), env);
         assert_eq!(states(&ci, &configured)[0], ["job"]);
+        assert_eq!(states(&[("TF_BUILD", "True"), ("T", "t")], &configured)[0], ["job"]);
         assert_eq!(states(&[], &configured)[0], ["corp"]);
         assert_eq!(states(&[("T", "t")], &configured)[0], ["corp", "job"]);
     }

@@ -1,7 +1,8 @@
 //! Identity sources: what proves who is calling.
 //!
 //! To add one, write a file with its `Settings` and an [`IdentitySource`], and
-//! add its line to the list below and to [`Settings::open`].
+//! add its line to the list below and to [`Settings::open`]; where it is that of a
+//! platform which tells by itself that it applies, to `Settings::built_in` too.
 
 mod detect;
 mod endpoint;
