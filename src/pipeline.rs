@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use time::Duration;
 
 use crate::cache::{Cache, CredentialKey, Lead, Turn};
-use crate::credential::{Credential, Principal};
+use crate::credential::{Caller, Credential, Principal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
@@ -47,14 +47,14 @@ pub fn credential(
 ) -> Result<(Credential, Origin)> {
     let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
     let source = run.source()?;
-    let principal = source.principal(run.context())?;
-    if let Some(principal) = &principal
+    let caller = source.caller(run.context())?;
+    if let Some(caller) = &caller
         && !freshness.refresh
-        && let Some(credential) = run.look(&run.key(principal))?
+        && let Some(credential) = run.look(&run.key(caller))?
     {
         return Ok((credential, Origin::Cache));
     }
-    process::runtime()?.block_on(run.cold(&*source, principal))
+    process::runtime()?.block_on(run.cold(&*source, caller))
 }
 
 /// Gets a credential that nobody else has or will get: it is neither taken from the
@@ -67,9 +67,9 @@ pub fn own_credential(
 ) -> Result<Credential> {
     let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
     let source = run.source()?;
-    let principal = source.principal(run.context())?;
+    let caller = source.caller(run.context())?;
     process::runtime()?.block_on(async {
-        if principal.is_none() {
+        if caller.is_none() {
             run.establish(&*source).await?;
         }
         let (credential, _) = run.mint(&*source).await?;
@@ -108,13 +108,14 @@ impl<'a> Run<'a> {
     fn source(&self) -> Result<Box<dyn IdentitySource>> {
         let identity = &self.plan.identity;
         let source = identity.settings.open(&identity.name);
+        let unusable = |why| {
+            let message = format!("the identity '{}' cannot be used here", identity.name);
+            Error::new(ErrorKind::Config, message).because_of(why)
+        };
         match source.readiness(self.host) {
-            Readiness::Ready => Ok(source),
-            Readiness::Absent(why) | Readiness::Misconfigured(why) => Err(Error::new(
-                ErrorKind::Config,
-                format!("the identity '{}' cannot be used here", identity.name),
-            )
-            .because_of(why)),
+            Readiness::Ready(_) => Ok(source),
+            Readiness::Absent(why) => Err(unusable(why)),
+            Readiness::Misconfigured { why, hint } => Err(unusable(why).hint(hint)),
         }
     }
 
@@ -122,8 +123,8 @@ impl<'a> Run<'a> {
         Context { host: self.host, cache: self.cache }
     }
 
-    fn key(&self, principal: &Principal) -> CredentialKey {
-        CredentialKey::new(&self.plan.fingerprint(), principal)
+    fn key(&self, caller: &Caller) -> CredentialKey {
+        CredentialKey::of(&self.plan.fingerprint(), caller)
     }
 
     /// A cached credential that is fresh enough, and not the one that this run
@@ -161,19 +162,19 @@ impl<'a> Run<'a> {
     async fn cold(
         &self,
         source: &dyn IdentitySource,
-        principal: Option<Principal>,
+        caller: Option<Caller>,
     ) -> Result<(Credential, Origin)> {
-        let principal = match principal {
-            Some(principal) => principal,
-            None => self.establish(source).await?,
+        let caller = match caller {
+            Some(caller) => caller,
+            None => self.establish(source).await?.into(),
         };
-        let key = self.key(&principal);
+        let key = self.key(&caller);
         if self.freshness.refresh {
             let old = self.read(&key)?.map(|credential| credential.material.token().clone());
             // Nothing has looked yet.
             let _ = self.replaced.set(old);
         }
-        match self.lead(source, &principal, &key).await {
+        match self.lead(source, &caller, &key).await {
             Err(error) => self.ride_out(&key, error),
             ok => ok,
         }
@@ -195,7 +196,7 @@ impl<'a> Run<'a> {
     async fn lead(
         &self,
         source: &dyn IdentitySource,
-        principal: &Principal,
+        caller: &Caller,
         key: &CredentialKey,
     ) -> Result<(Credential, Origin)> {
         let lead = match self.cache.lead_credential(key, || self.look(key))? {
@@ -213,12 +214,13 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
         };
-        if now == *principal {
+        if caller.is(&now) {
             self.keep(key, &credential, lead);
         } else {
-            // A login on the way was somebody else's: it is another credential.
+            // A login on the way was somebody else's, or the job's token another's: it is
+            // another credential.
             lead.succeed();
-            let key = self.key(&now);
+            let key = self.key(&caller.clone().known_as(now));
             if let Turn::Lead(lead) = self.cache.lead_credential(&key, || self.look(&key))? {
                 self.keep(&key, &credential, lead);
             }

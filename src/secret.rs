@@ -26,6 +26,13 @@ impl<T: Zeroize> Secret<T> {
     }
 }
 
+impl<T: Zeroize> Secret<T> {
+    /// The value itself, to be filled or changed where it is.
+    pub fn expose_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
 impl<T: Zeroize + AsRef<[u8]>> Secret<T> {
     /// Compares in time that depends on the lengths only.
     pub fn ct_eq(&self, other: impl AsRef<[u8]>) -> bool {

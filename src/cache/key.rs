@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use aws_lc_rs::digest;
 
-use crate::credential::Principal;
+use crate::credential::{Caller, Principal};
 
 /// The version of what entries hold and of how keys are made. Raising it makes
 /// every older entry absent.
@@ -23,6 +23,22 @@ impl CredentialKey {
             principal.issuer.as_bytes(),
             principal.subject.as_bytes(),
         ]))
+    }
+
+    /// The same for a caller who may be a job: no two jobs share a credential,
+    /// nor do a job and a person.
+    pub fn of(fingerprint: &[u8], caller: &Caller) -> Self {
+        let (principal, job) = (caller.principal(), caller.job_digest());
+        match (principal, job) {
+            (Some(principal), None) => Self::new(fingerprint, principal),
+            _ => Self(digest(&[
+                b"credential of a job",
+                fingerprint,
+                principal.map_or(&b""[..], |principal| principal.issuer.as_bytes()),
+                principal.map_or(&b""[..], |principal| principal.subject.as_bytes()),
+                job.unwrap_or_default(),
+            ])),
+        }
     }
 
     /// The item that holds the credential.
@@ -104,6 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::credential::Job;
 
     fn principal(issuer: &str, subject: &str) -> Principal {
         Principal { issuer: issuer.into(), subject: subject.into() }
@@ -134,6 +151,25 @@ mod tests {
         ] {
             assert_eq!(ItemKey::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn jobs_of_one_principal_do_not_share_and_people_keep_their_keys() {
+        let alice = principal("https://i.example", "alice");
+        let job = |id: &str| Caller::job(Job::new("a job").with("ID", id));
+        let keys = [
+            CredentialKey::of(b"f", &alice.clone().into()),
+            CredentialKey::of(b"f", &job("1")),
+            CredentialKey::of(b"f", &job("2")),
+            CredentialKey::of(b"g", &job("1")),
+            CredentialKey::of(b"f", &job("1").known_as(alice.clone())),
+            CredentialKey::of(b"f", &job("2").known_as(alice.clone())),
+        ];
+        for (at, one) in keys.iter().enumerate() {
+            assert!(!keys[..at].contains(one), "{at}");
+        }
+        assert_eq!(keys[0], CredentialKey::new(b"f", &alice));
+        assert_eq!(keys[1], CredentialKey::of(b"f", &job("1")));
     }
 
     proptest! {

@@ -7,6 +7,8 @@ use crate::credential::Credential;
 use crate::deliver::Handout;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
+use crate::host::surroundings::is_ci;
+use crate::identity::{self, Candidate};
 use crate::pipeline::{self, Freshness};
 use crate::plan::{self, Plan};
 
@@ -19,6 +21,8 @@ pub(crate) struct Prepared {
     pub host: Host,
     pub cache: Cache,
     pub plan: Plan,
+    /// The identity sources that were looked at.
+    pub sources: Vec<Candidate>,
     /// Keeps the embedded broker running as long as this lives.
     #[cfg(feature = "broker")]
     pub embedded: Option<Embedded>,
@@ -61,7 +65,7 @@ impl Prepared {
             )),
             Some(false) => Ok(None),
             // What the embedded broker issues ends with the run anyway.
-            None if self.is_embedded() || !can || !self.host.env.flag("CI") => Ok(None),
+            None if self.is_embedded() || !can || !is_ci(&self.host.env) => Ok(None),
             None => Ok(Some(
                 "CI is set: the command gets a credential of its own, which is revoked when it ends (--revoke-on-exit=false turns that off)",
             )),
@@ -120,11 +124,13 @@ pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
         return embedded(app, wanted);
     }
     let config = config::load(&app.host)?;
-    let plan = plan::plan(&request(wanted), &config)?;
+    let request = request(wanted, &app.host, &config);
+    let plan = plan::plan(&request, &config)?;
     Ok(Prepared {
         host: app.host.clone(),
         cache: cache(&app.host, &config),
         plan,
+        sources: request.detected,
         #[cfg(feature = "broker")]
         embedded: None,
     })
@@ -137,10 +143,11 @@ pub(crate) fn cache(host: &Host, config: &Config) -> Cache {
 
 /// The identity of this name; without a name the only one there is, or that of
 /// the profile which a run would use.
-pub(crate) fn identity(config: &Config, name: Option<&str>) -> Result<plan::Identity> {
+pub(crate) fn identity(host: &Host, config: &Config, name: Option<&str>) -> Result<plan::Identity> {
+    let request = plan::Request { detected: detected(host, config), ..Default::default() };
     if name.is_none()
         && config.identities.len() > 1
-        && let Ok(plan) = plan::plan(&plan::Request::default(), config)
+        && let Ok(plan) = plan::plan(&request, config)
     {
         return Ok(plan.identity);
     }
@@ -166,23 +173,30 @@ fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
         ..app.host.clone()
     };
     let config = config::parse("the embedded configuration", broker.configuration())?;
-    let plan = plan::plan(&request(wanted), &config)?;
+    let request = request(wanted, &host, &config);
+    let plan = plan::plan(&request, &config)?;
     app.host.interact.note(&format!(
         "development broker on {}: credentials are good here only",
         broker.issuer()
     ));
     let cache = Cache::new(host.clone(), StoreChoice::Memory);
     let embedded = Embedded { _broker: broker, _files: files };
-    Ok(Prepared { host, cache, plan, embedded: Some(embedded) })
+    Ok(Prepared { host, cache, plan, sources: request.detected, embedded: Some(embedded) })
+}
+
+/// The identity sources, and whether they can be used here.
+pub(crate) fn detected(host: &Host, config: &Config) -> Vec<Candidate> {
+    identity::detect(host, config.identities.iter())
 }
 
 /// What was typed, as planning takes it.
-pub(crate) fn request(wanted: &Wanted) -> plan::Request {
+pub(crate) fn request(wanted: &Wanted, host: &Host, config: &Config) -> plan::Request {
     plan::Request {
         profile: wanted.profile.clone(),
         role: wanted.role.clone(),
         scope: wanted.scope.clone(),
         audience: wanted.audience.clone(),
         ttl: wanted.ttl,
+        detected: detected(host, config),
     }
 }

@@ -16,6 +16,7 @@ use crate::deliver::{Printed, print};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
 use crate::host::interact::{DevicePrompt, Interact, Waiting};
+use crate::host::surroundings::is_ci;
 use crate::secret::Secret;
 
 use super::args::{ColorWhen, Global};
@@ -53,7 +54,7 @@ impl Ui {
         let stderr_is_terminal = io::stderr().is_terminal();
         Self {
             no_input: global.no_input.unwrap_or_else(|| {
-                env.flag("CI") || !(stderr_is_terminal || io::stdin().is_terminal())
+                is_ci(env) || !(stderr_is_terminal || io::stdin().is_terminal())
             }),
             no_browser: global.no_browser,
             quiet: global.quiet,
@@ -66,7 +67,7 @@ impl Ui {
     /// terminal is no reason to refuse.
     #[must_use]
     pub(crate) fn asked_for(mut self, global: &Global, env: &Env) -> Self {
-        self.no_input = global.no_input.unwrap_or_else(|| env.flag("CI"));
+        self.no_input = global.no_input.unwrap_or_else(|| is_ci(env));
         self
     }
 

@@ -1,9 +1,11 @@
 //! The domain's own types: what an identity source yields and what a target mints.
 
+mod caller;
 mod lifetime;
 mod record;
 mod template;
 
+pub use caller::{Caller, Job};
 pub use lifetime::{Lifetime, REFRESH_WINDOW_MAX};
 pub use record::{decode, encode};
 pub use template::{PARTS, Template, TemplateError};

@@ -42,6 +42,24 @@ impl Env {
         })
     }
 
+    /// The names of the variables that a CI platform sets for its own programs:
+    /// those that begin with `prefix`, and those by which programs find their way
+    /// through a network.
+    pub fn of_platform(&self, prefix: &str) -> Vec<&str> {
+        const NETWORK: &[&str] = &[
+            "HTTPS_PROXY",
+            "HTTP_PROXY",
+            "NO_PROXY",
+            "SSL_CERT_DIR",
+            "SSL_CERT_FILE",
+            "https_proxy",
+            "http_proxy",
+            "no_proxy",
+        ];
+        let names = self.0.keys().filter_map(|name| name.to_str());
+        names.filter(|name| name.starts_with(prefix) || NETWORK.contains(name)).collect()
+    }
+
     /// All variables, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(k, v)| (k.as_os_str(), v.as_os_str()))

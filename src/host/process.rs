@@ -1,5 +1,6 @@
 //! This process itself, and those it starts.
 
+pub mod output;
 #[cfg(unix)]
 pub mod signals;
 

@@ -32,7 +32,7 @@ impl Surroundings {
                 || files::exists("/.dockerenv")
                 || files::exists("/run/.containerenv"),
             display: desktop || env.get_os("BROWSER").is_some(),
-            ci: env.flag("CI"),
+            ci: is_ci(env),
         }
     }
 
@@ -50,6 +50,11 @@ impl Surroundings {
             Some("there is no desktop session and BROWSER is not set")
         }
     }
+}
+
+/// Whether this is a CI job. Azure Pipelines has a variable of its own for it.
+pub fn is_ci(env: &Env) -> bool {
+    env.flag("CI") || env.flag("TF_BUILD")
 }
 
 #[cfg(test)]

@@ -1,12 +1,19 @@
 //! Identity sources: what proves who is calling.
 //!
 //! To add one, write a file with its `Settings` and an [`IdentitySource`], and
-//! add its line to the list below and to [`Settings::open`].
+//! add its line to the list below and to [`Settings::open`]; where it is that of a
+//! platform which tells by itself that it applies, to `Settings::built_in` too.
+
+mod detect;
+mod endpoint;
+mod job;
+mod token;
 
 use async_trait::async_trait;
 
+pub use self::detect::{Candidate, detect};
 use crate::cache::Cache;
-use crate::credential::{Assertion, Principal};
+use crate::credential::{Assertion, Caller, Principal};
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::surroundings::Surroundings;
@@ -14,6 +21,14 @@ use crate::host::surroundings::Surroundings;
 crate::registry::registry! {
     /// The settings of an `[identity.NAME]` table.
     "oidc" => Oidc in oidc,
+    "github-actions" => GithubActions in github_actions,
+    "gitlab" => Gitlab in gitlab,
+    "buildkite" => Buildkite in buildkite,
+    "circleci" => Circleci in circleci,
+    "azure-pipelines" => AzurePipelines in azure_pipelines,
+    "file" => File in file,
+    "env" => Env in env,
+    "command" => Command in command,
 }
 
 impl Settings {
@@ -21,7 +36,27 @@ impl Settings {
     pub fn open(&self, name: &str) -> Box<dyn IdentitySource> {
         match self {
             Self::Oidc(settings) => Box::new(oidc::Oidc::new(name, settings.clone())),
+            Self::GithubActions(settings) => Box::new(settings.clone()),
+            Self::Gitlab(settings) => Box::new(settings.clone()),
+            Self::Buildkite(settings) => Box::new(settings.clone()),
+            Self::Circleci(settings) => Box::new(settings.clone()),
+            Self::AzurePipelines(settings) => Box::new(settings.clone()),
+            Self::File(settings) => Box::new(settings.clone()),
+            Self::Env(settings) => Box::new(settings.clone()),
+            Self::Command(settings) => Box::new(settings.clone()),
         }
+    }
+
+    /// The sources that need no configuration because the place itself says that
+    /// they apply: those of CI platforms.
+    fn built_in() -> [Self; 5] {
+        [
+            Self::GithubActions(github_actions::Settings::default()),
+            Self::Gitlab(gitlab::Settings::default()),
+            Self::Buildkite(buildkite::Settings::default()),
+            Self::Circleci(circleci::Settings::default()),
+            Self::AzurePipelines(azure_pipelines::Settings::default()),
+        ]
     }
 }
 
@@ -29,12 +64,17 @@ impl Settings {
 /// «broken».
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It can be used.
-    Ready,
+    /// It can be used, as this tells.
+    Ready(String),
     /// It does not apply here; another may.
     Absent(String),
     /// It applies, but something is wrong with it: no other is tried.
-    Misconfigured(String),
+    Misconfigured {
+        /// What is wrong.
+        why: String,
+        /// What to do about it.
+        hint: String,
+    },
 }
 
 /// What a source works with.
@@ -66,9 +106,10 @@ pub trait IdentitySource {
     /// What it would do here, and why.
     fn explain(&self, surroundings: &Surroundings) -> Vec<Fact>;
 
-    /// Whom an assertion would be about, without the network and without
-    /// unlocking a keyring. `None` where only a login can tell.
-    fn principal(&self, cx: Context<'_>) -> Result<Option<Principal>>;
+    /// Whom a cached credential is for, without the network and without unlocking
+    /// a keyring. `None` where only a login can tell. A source whose assertions
+    /// are about a job says what tells this job from all others of this user.
+    fn caller(&self, cx: Context<'_>) -> Result<Option<Caller>>;
 
     /// Yields an assertion bound to `audience`, logging in first where that is
     /// needed and allowed.

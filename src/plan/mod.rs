@@ -4,6 +4,7 @@
 //! detected is handed in. A plan holds no secret: it can be printed, compared
 //! and hashed.
 
+mod detect;
 mod resolve;
 
 use std::collections::BTreeMap;
@@ -16,8 +17,9 @@ pub use resolve::{identity, plan};
 use crate::identity;
 use crate::mint;
 
-/// What the command line asks for, beyond what the configuration says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the command line asks for, beyond what the configuration says, and what was
+/// found out about the place.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
     /// The profile named on the command line.
     pub profile: Option<String>,
@@ -29,6 +31,9 @@ pub struct Request {
     pub audience: Option<String>,
     /// `--ttl`
     pub ttl: Option<Duration>,
+    /// The identity sources, and whether they can be used here. It is looked at
+    /// where the configuration leaves open which one to use.
+    pub detected: Vec<identity::Candidate>,
 }
 
 /// The resolved, secret-free description of what a run will do.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::{Identity, Plan, Reason, Request};
+use super::{Identity, Plan, Reason, Request, detect};
 use crate::config::diagnostic::{self, Problem, quoted};
 use crate::config::rules::{self, pick, unknown_profile};
 use crate::config::{self, Broken, Config, Origin, Profile, Project};
 use crate::error::{Error, ErrorKind, Result};
+use crate::identity::Candidate;
 use crate::mint;
 
 /// Resolves what a run will do. Pure: it reads nothing but its arguments.
@@ -159,7 +160,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn plan(mut self, request: &Request) -> Result<Plan> {
-        let identity = self.identity()?;
+        let identity = self.identity(&request.detected)?;
         let target = self.target()?;
         let next = target.open().assertion_audience();
         let exchanges = self.exchanges(next)?;
@@ -204,8 +205,14 @@ impl<'a> Resolver<'a> {
         self.reasons.push(reason(what, value, origin));
     }
 
-    fn identity(&mut self) -> Result<Identity> {
+    fn identity(&mut self, detected: &[Candidate]) -> Result<Identity> {
         let named = self.nearest(|profile| profile.identity.as_deref());
+        if named.is_none() && self.config.identities.len() != 1 && !detected.is_empty() {
+            let (found, why) = detect::choose(&self.name, detected)?;
+            let (name, settings) = (found.name.clone(), found.settings.clone());
+            self.explain("identity", format!("{name} ({})", settings.kind()), why);
+            return Ok(Identity { name, settings });
+        }
         let named = named.map(|(by, name)| (name, self.origin(by, &["identity"])));
         let why = named.as_ref().map(|(_, origin)| origin.to_string());
         let (name, settings) = pick("identity", &self.config.identities, named, &self.here())

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::{Plan, Request, identity, plan};
 use crate::config::{Config, parse};
 use crate::error::ErrorKind;
-use crate::identity::Settings;
+use crate::identity::{Candidate, Readiness, Settings};
 
 const BASE: &str = r#"
 [identity.corp]
@@ -45,6 +45,51 @@ fn the_only_identity_needs_no_name_and_several_do() {
     let error = identity(&none, None).unwrap_err();
     assert!(error.message().contains("no identity is configured"), "{error}");
     assert!(error.hints()[0].contains("tmpcred config init"), "{error:?}");
+}
+
+/// Plans the profile `a`, of this configuration, where these identities are ready,
+/// absent or misconfigured.
+fn detected(text: &str, states: &[(&str, Readiness)]) -> crate::error::Result<Plan> {
+    let config = config(&format!(
+        "[identity.home]\ntype = 'oidc'\nissuer = 'https://h.example'\nclient_id = 'x'\n\
+         [profile.a]\nrole = 'a'\naudience = 'https://a.example'\n{text}"
+    ));
+    let candidate = |(name, readiness): &(&str, Readiness)| Candidate {
+        name: name.to_string(),
+        settings: config.identities[*name].clone(),
+        readiness: readiness.clone(),
+    };
+    let detected = states.iter().map(candidate).collect();
+    plan(&Request { profile: Some("a".into()), detected, ..Request::default() }, &config)
+}
+
+#[test]
+fn where_no_identity_is_named_the_only_one_that_is_ready_is_used() {
+    let ready = || Readiness::Ready("it is set".into());
+    let absent = || Readiness::Absent("it is not set".into());
+    let broken = || Readiness::Misconfigured { why: "it is bad".into(), hint: "mend it".into() };
+
+    let found = detected("", &[("corp", absent()), ("home", ready())]).unwrap();
+    assert_eq!(found.identity.name, "home");
+    let reason = found.reasons.iter().find(|reason| reason.what == "identity").unwrap();
+    assert_eq!(reason.origin, "the only one that is ready here: it is set");
+
+    let named = detected("identity = 'corp'\n", &[("corp", absent()), ("home", ready())]).unwrap();
+    assert_eq!(named.identity.name, "corp");
+
+    let error = detected("", &[("corp", ready()), ("home", ready())]).unwrap_err();
+    assert!(error.message().contains("`corp`, `home` are ready here"), "{error}");
+    assert!(error.hints()[0].contains("`identity = \"corp\"` in `[profile.a]`"), "{error:?}");
+
+    let error = detected("", &[("corp", absent()), ("home", absent())]).unwrap_err();
+    assert_eq!(error.causes(), ["`corp`: it is not set", "`home`: it is not set"]);
+
+    let error = detected("", &[("corp", broken()), ("home", ready())]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        (error.causes(), error.hints()),
+        (&["it is bad".into()][..], &["mend it".into()][..])
+    );
 }
 
 #[test]
@@ -233,7 +278,7 @@ fn a_path_that_is_no_text_still_counts() {
     let config = config("[profile.a]\nrole = 'a'\naudience = 'https://a.example'\n");
     let with = |byte| {
         let mut plan = planned(&config, "a");
-        let Settings::Oidc(settings) = &mut plan.identity.settings;
+        let Settings::Oidc(settings) = &mut plan.identity.settings else { unreachable!() };
         settings.ca_file = Some(std::ffi::OsString::from_vec(vec![byte]).into());
         plan.fingerprint()
     };

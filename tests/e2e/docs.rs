@@ -17,12 +17,13 @@ struct Block {
     text: String,
 }
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "docs/README.md",
     "docs/benchmarks.md",
     "docs/broker.md",
     "docs/configuration.md",
+    "docs/jobs.md",
     "docs/troubleshooting.md",
 ];
 
@@ -63,6 +64,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml",
         "toml broker.toml more",
         "toml broker.toml with-tls",
+        "yaml",
     ];
     for block in blocks() {
         assert!(known.contains(&&*block.kind), "{}: ```{}", block.page, block.kind);

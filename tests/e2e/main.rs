@@ -17,6 +17,8 @@ mod docs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod faults;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod jobs;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod journey;
 #[cfg(target_os = "linux")]
 mod login;

@@ -7,9 +7,9 @@ use crate::cli::App;
 use crate::cli::args::Explain;
 use crate::cli::prepare::{Prepared, prepare};
 use crate::cli::show;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::host::surroundings::Surroundings;
-use crate::identity::{Context, Fact};
+use crate::identity::{Context, Fact, Readiness};
 
 pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let prepared = prepare(app, &args.wanted)?;
@@ -23,6 +23,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
         return app.ui.json(&json!({
             "plan": plan,
             "identity": facts,
+            "sources": prepared.sources,
             "cache": { "state": cache.state, "because": cache.why, "store": store },
             "mode": { "name": mode, "because": why },
         }));
@@ -34,7 +35,11 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
         ["store".into(), store.into(), "where credentials and sessions are kept".into()],
         ["mode".into(), mode.into(), why.into()],
     ];
-    let rows = reasons.chain(facts).chain(rest);
+    let sources = prepared.sources.iter().map(|source| {
+        let (state, why) = source.state();
+        [format!("source {}", source.name), state.into(), why.into()]
+    });
+    let rows = reasons.chain(sources).chain(facts).chain(rest);
     app.ui.table(["WHAT", "VALUE", "BECAUSE"], rows)
 }
 
@@ -56,17 +61,26 @@ fn cached(prepared: &Prepared) -> Result<Cached> {
     let plan = &prepared.plan;
     let source = plan.identity.settings.open(&plan.identity.name);
     let cx = Context { host: &prepared.host, cache: &prepared.cache };
-    let Some(principal) = source.principal(cx)? else {
-        return Ok(Cached { state: "miss", why: "nobody is logged in".into() });
+    let miss = |why: String| Ok(Cached { state: "miss", why });
+    match source.readiness(&prepared.host) {
+        Readiness::Ready(_) => {}
+        Readiness::Absent(why) | Readiness::Misconfigured { why, .. } => return miss(why),
+    }
+    let caller = match source.caller(cx) {
+        Ok(Some(caller)) => caller,
+        Ok(None) => return miss("nobody is logged in".into()),
+        // A token that a run would refuse.
+        Err(error) if error.kind() == ErrorKind::Verification => return miss(error.to_string()),
+        Err(error) => return Err(error),
     };
-    let key = CredentialKey::new(&plan.fingerprint(), &principal);
+    let key = CredentialKey::of(&plan.fingerprint(), &caller);
     let label = prepared.cache.credential_label(&key)?;
     let now = prepared.host.clock.now();
     Ok(match label.map(|label| label.lifetime.remaining(now)) {
         Some(left) if left.is_positive() => Cached {
             state: "hit",
-            why: format!("a credential for {principal} has {} left", show::duration(left)),
+            why: format!("a credential for {caller} has {} left", show::duration(left)),
         },
-        _ => Cached { state: "miss", why: format!("no credential for {principal} is cached") },
+        _ => Cached { state: "miss", why: format!("no credential for {caller} is cached") },
     })
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cli::App;
 use crate::cli::args::{FlowArg, Login};
 use crate::cli::misuse;
-use crate::cli::prepare::{cache, identity};
+use crate::cli::prepare::{cache, detected, identity};
 use crate::config::{self, Config};
 use crate::error::Result;
 use crate::host::process;
@@ -17,7 +17,7 @@ use crate::plan;
 
 pub(super) fn run(app: &App, args: &Login) -> Result<()> {
     let config = config::load(&app.host)?;
-    let identity = identity(&config, args.identity.as_deref())?;
+    let identity = identity(&app.host, &config, args.identity.as_deref())?;
     let source = identity.settings.open(&identity.name);
     let session = source
         .session()
@@ -30,7 +30,7 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
             FlowArg::Device => Flow::Device,
         }),
         force: args.force,
-        audiences: audiences(&config, &identity.name),
+        audiences: audiences(app, &config, &identity.name),
     };
     let cx = Context { host: &app.host, cache: &cache };
     let principal = process::runtime()?.block_on(session.login(cx, &options))?;
@@ -46,9 +46,11 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
 }
 
 /// The audiences for which the profiles with this identity will want assertions.
-fn audiences(config: &Config, identity: &str) -> Vec<String> {
+fn audiences(app: &App, config: &Config, identity: &str) -> Vec<String> {
+    let detected = detected(&app.host, config);
     let plans = config.profiles.keys().filter_map(|name| {
-        let request = plan::Request { profile: Some(name.clone()), ..Default::default() };
+        let (profile, detected) = (Some(name.clone()), detected.clone());
+        let request = plan::Request { profile, detected, ..Default::default() };
         plan::plan(&request, config).ok().filter(|plan| plan.identity.name == identity)
     });
     plans.map(|plan| plan.assertion_audience()).collect::<BTreeSet<_>>().into_iter().collect()

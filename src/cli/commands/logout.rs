@@ -22,7 +22,7 @@ pub(super) fn run(app: &App, args: &Args) -> Result<()> {
             .map(|name| plan::identity(&config, Some(name)))
             .collect::<Result<Vec<_>>>()?
     } else {
-        vec![identity(&config, args.identity.as_deref())?]
+        vec![identity(&app.host, &config, args.identity.as_deref())?]
     };
     let cache = cache(&app.host, &config);
     let mut reports = Vec::new();

@@ -130,7 +130,7 @@ fn paths_are_relative_to_the_file_they_are_written_in() {
         ("home", "/home/me/ca.pem".into()),
         ("there", "/etc/ca.pem".into()),
     ] {
-        let identity::Settings::Oidc(settings) = &config.identities[name];
+        let identity::Settings::Oidc(settings) = &config.identities[name] else { unreachable!() };
         assert_eq!(settings.ca_file.as_deref(), Some(path.as_path()), "{name}");
     }
 }

@@ -35,7 +35,7 @@ use self::session::Session;
 pub use self::settings::{AudienceParameter, Flow, RedirectHost, Settings};
 use super::{Context, Fact, IdentitySource, LoginOptions, Logout, Readiness};
 use crate::cache::{Cache, Lead, SessionKey, SessionLabel, Turn};
-use crate::credential::{Assertion, Principal};
+use crate::credential::{Assertion, Caller, Principal};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::files;
@@ -221,9 +221,12 @@ impl IdentitySource for Oidc {
     fn readiness(&self, _host: &Host) -> Readiness {
         match &self.settings.ca_file {
             Some(path) if !files::exists(path) => {
-                Readiness::Misconfigured(format!("`ca_file`: there is no {}", path.display()))
+                Readiness::Misconfigured {
+                    why: format!("`ca_file`: there is no {}", path.display()),
+                    hint: "correct `ca_file` in the configuration".into(),
+                }
             }
-            _ => Readiness::Ready,
+            _ => Readiness::Ready(format!("people log in at {}", self.settings.issuer)),
         }
     }
 
@@ -280,12 +283,12 @@ impl IdentitySource for Oidc {
         facts
     }
 
-    fn principal(&self, cx: Context<'_>) -> Result<Option<Principal>> {
+    fn caller(&self, cx: Context<'_>) -> Result<Option<Caller>> {
         let label = cx.cache.session_label(&self.key())?;
         match label.filter(|label| label.principal.issuer == self.settings.issuer.as_str()) {
-            Some(label) => Ok(Some(label.principal)),
+            Some(label) => Ok(Some(label.principal.into())),
             // The index may be lost while the session is not.
-            None => Ok(self.stored(cx)?.map(|session| session.principal())),
+            None => Ok(self.stored(cx)?.map(|session| session.principal().into())),
         }
     }
 

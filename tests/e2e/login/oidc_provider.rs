@@ -179,7 +179,7 @@ fn logging_out_revokes_the_refresh_token() {
         [("grant_type", "refresh_token"), ("client_id", CLIENT), ("refresh_token", token.as_str())];
     let answer = Http::new().form(&provider.url("/token"), &form).unwrap().json();
     assert_eq!(answer["error"], "invalid_grant");
-    assert_eq!(world.source.principal(world.cx()).unwrap(), None);
+    assert_eq!(world.source.caller(world.cx()).unwrap(), None);
     world.nobody_there();
     let error = world.assertion(BROKER).unwrap_err();
     assert_eq!(error.to_string(), "login required: run `tmpcred login corp`");

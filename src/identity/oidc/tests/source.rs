@@ -63,7 +63,7 @@ fn obliging(scene: &Scene<'_>) -> Reply {
 #[test]
 fn one_login_serves_every_run_after_it() {
     let setup = Setup::new(obliging);
-    assert_eq!(setup.source.principal(setup.cx()).unwrap(), None);
+    assert_eq!(setup.source.caller(setup.cx()).unwrap(), None);
     let first = setup.assertion(BROKER).unwrap();
     assert_eq!(first.token_type, TokenType::AccessToken);
     // Discovery, keys and one token request; then nothing.
@@ -72,7 +72,7 @@ fn one_login_serves_every_run_after_it() {
     assert_eq!(second.token.expose(), first.token.expose());
     let principal = setup.login(&LoginOptions::default()).unwrap();
     assert_eq!(principal, first.principal);
-    assert_eq!(setup.source.principal(setup.cx()).unwrap(), Some(principal));
+    assert_eq!(setup.source.caller(setup.cx()).unwrap(), Some(principal.into()));
     assert_eq!(setup.world.server.arrived().len(), 3);
     // Another audience costs a refresh, and neither discovery nor keys.
     let other = setup.assertion("https://other.example").unwrap();
@@ -107,7 +107,7 @@ fn a_session_that_the_provider_ended_is_forgotten() {
     assert_eq!(error.kind(), ErrorKind::LoginRequired);
     assert_eq!(error.message(), "login required: run `tmpcred login corp`");
     assert_eq!(error.causes(), ["the session has ended: the provider's words"]);
-    assert_eq!(setup.source.principal(setup.cx()).unwrap(), None);
+    assert_eq!(setup.source.caller(setup.cx()).unwrap(), None);
     assert_eq!(setup.asked("/token"), 2);
     // The dead refresh token is not tried again.
     setup.assertion(BROKER).unwrap_err();
@@ -163,7 +163,7 @@ fn a_session_without_refresh_token_lasts_as_long_as_its_tokens() {
         ErrorKind::LoginRequired
     );
     assert_eq!(setup.asked("/token"), 1);
-    assert_eq!(setup.source.principal(setup.cx()).unwrap().unwrap().subject, "alice");
+    assert_eq!(setup.source.caller(setup.cx()).unwrap().unwrap().principal().unwrap().subject, "alice");
     assert!(
         matches!(setup.logout(), Logout::ForgottenOnly(_, why) if why.contains("no refresh token"))
     );
@@ -184,7 +184,7 @@ fn logging_out_revokes_and_forgets() {
         ("refresh-1", "refresh_token")
     );
     assert_eq!(form["client_id"], "cli");
-    assert_eq!(setup.source.principal(setup.cx()).unwrap(), None);
+    assert_eq!(setup.source.caller(setup.cx()).unwrap(), None);
     assert_eq!(setup.logout(), Logout::NoSession);
 }
 
@@ -196,7 +196,7 @@ fn a_session_is_forgotten_although_the_provider_cannot_be_told() {
     });
     setup.assertion(BROKER).unwrap();
     assert!(matches!(setup.logout(), Logout::ForgottenOnly(_, why) if why.contains("503")));
-    assert_eq!(setup.source.principal(setup.cx()).unwrap(), None);
+    assert_eq!(setup.source.caller(setup.cx()).unwrap(), None);
 }
 
 #[test]
@@ -213,10 +213,13 @@ fn a_forced_login_replaces_the_session() {
 fn a_missing_file_of_authorities_is_said_before_anything_is_tried() {
     let mut settings = super::settings("https://i.example");
     let host = Setup::new(obliging).world.host.clone();
-    assert_eq!(Oidc::new("corp", settings.clone()).readiness(&host), Readiness::Ready);
+    assert!(matches!(
+        Oidc::new("corp", settings.clone()).readiness(&host),
+        Readiness::Ready(why) if why.contains("https://i.example")
+    ));
     settings.ca_file = Some("/does/not/exist.pem".into());
     assert!(matches!(
         Oidc::new("corp", settings).readiness(&host),
-        Readiness::Misconfigured(why) if why.contains("/does/not/exist.pem")
+        Readiness::Misconfigured { why, .. } if why.contains("/does/not/exist.pem")
     ));
 }

@@ -1,0 +1,170 @@
+//! What a command prints, within bounds of time and size.
+
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
+
+use crate::secret::Secret;
+
+/// How much of what a command says on standard error is kept: what it says last.
+const STDERR_KEPT: usize = 4 * 1024;
+
+/// How long what a command left behind may keep its pipes open.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How a command ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// By itself.
+    Itself {
+        /// How.
+        status: ExitStatus,
+        /// All that it printed; it may hold secrets.
+        stdout: Secret<Vec<u8>>,
+        /// The last of what it said on standard error.
+        stderr: String,
+    },
+    /// It was killed because it took too long; with the last that it said.
+    TooLong(String),
+    /// It was killed because it printed too much.
+    TooMuch,
+}
+
+/// Runs a command without standard input, and takes what it prints: at most `max`
+/// bytes, within `limit`. On Unix it is the leader of a process group of its own,
+/// all of which is killed where a bound is exceeded, and where this future is
+/// dropped. On Linux it dies with the thread that waits for it.
+///
+/// # Errors
+/// Where it cannot be started.
+pub async fn output(command: Command, limit: Duration, max: usize) -> std::io::Result<Ended> {
+    let mut command = tokio::process::Command::from(command);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    #[cfg(unix)]
+    command.process_group(0);
+    // Whoever ends this process, with Ctrl-C for one, ends the command too.
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        let die_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+        #[expect(unsafe_code, reason = "there is no safe way to act between fork and exec")]
+        // SAFETY: it is one system call, which is safe there.
+        unsafe {
+            command.pre_exec(die_with_us);
+        }
+    }
+    let mut child = command.spawn()?;
+    let mut group = Group::of(&child);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let mut said = Vec::new();
+    let ended = timeout(limit, async {
+        let printed = async { read_all(stdout, max).await.ok_or(TooMuch) };
+        let told = async {
+            read_last(stderr, &mut said).await;
+            Ok(())
+        };
+        let reading = async { tokio::try_join!(printed, told).map(|(printed, ())| printed) };
+        tokio::pin!(reading);
+        let (printed, status) = tokio::select! {
+            // Whoever prints without end is not waited for.
+            printed = &mut reading => match printed {
+                Err(TooMuch) => return Ok(None),
+                Ok(printed) => (Ok(printed), child.wait().await),
+            },
+            status = child.wait() => match timeout(GRACE, &mut reading).await {
+                Ok(printed) => (printed, status),
+                Err(_) => {
+                    group.kill();
+                    (reading.await, status)
+                }
+            },
+        };
+        status.map(|status| printed.ok().map(|printed| (printed, status)))
+    })
+    .await;
+    let text = || String::from_utf8_lossy(&said).trim().to_string();
+    match ended {
+        Ok(Ok(Some((stdout, status)))) => {
+            group.leave();
+            Ok(Ended::Itself { status, stdout, stderr: text() })
+        }
+        Ok(Ok(None)) => Ok(Ended::TooMuch),
+        Ok(Err(cause)) => Err(cause),
+        Err(_) => Ok(Ended::TooLong(text())),
+    }
+}
+
+/// More was printed than there is space for.
+struct TooMuch;
+
+/// All that comes, or `None` where it is more than `max` bytes.
+async fn read_all(from: Option<impl AsyncRead + Unpin>, max: usize) -> Option<Secret<Vec<u8>>> {
+    // Never grown, so that no copy stays behind.
+    let mut bytes = Secret::new(vec![0; max.saturating_add(1)]);
+    let mut filled = 0;
+    if let Some(mut from) = from {
+        let space = bytes.expose_mut();
+        while filled < space.len() {
+            match from.read(&mut space[filled..]).await {
+                Ok(0) | Err(_) => break,
+                Ok(n) => filled += n,
+            }
+        }
+    }
+    bytes.expose_mut().truncate(filled);
+    (filled <= max).then_some(bytes)
+}
+
+/// Reads to the end, and keeps the last of it.
+async fn read_last(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut from) = from else { return };
+    let mut chunk = [0; 1024];
+    while let Ok(n) = from.read(&mut chunk).await {
+        if n == 0 {
+            return;
+        }
+        kept.extend_from_slice(&chunk[..n]);
+        let surplus = kept.len().saturating_sub(STDERR_KEPT);
+        kept.drain(..surplus);
+    }
+}
+
+/// The command's process group. Dropping it kills what is still in it.
+struct Group(Option<u32>);
+
+impl Group {
+    fn of(child: &tokio::process::Child) -> Self {
+        Self(child.id())
+    }
+
+    fn kill(&mut self) {
+        let id = self.0.take();
+        #[cfg(unix)]
+        if let Some(pid) =
+            id.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
+        {
+            // It may be gone already.
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
+        // Elsewhere tokio kills the child itself.
+        #[cfg(not(unix))]
+        let _ = id;
+    }
+
+    /// What is still in it may stay: it has let go of the pipes.
+    fn leave(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod tests;
