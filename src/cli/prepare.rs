@@ -1,17 +1,21 @@
 //! From what was typed to what is to be done: configuration, plan and cache,
 //! or the embedded broker in their place.
 
+use std::path::Path;
+use std::time::Duration;
+
 use crate::cache::Cache;
 use crate::config::{self, Config};
 use crate::credential::Credential;
 use crate::deliver::Handout;
 use crate::error::Result;
-use crate::host::Host;
+use crate::host::{Host, files};
+use crate::mint::Narrowing;
 use crate::pipeline::{self, Freshness};
 use crate::plan::{self, Plan};
 
-use super::App;
 use super::args::{Fresh, Wanted};
+use super::{App, misuse};
 
 /// All that the pipeline needs.
 pub(crate) struct Prepared {
@@ -34,7 +38,16 @@ pub(crate) struct Embedded {
 impl Prepared {
     /// Gets the credential.
     pub(crate) fn credential(&self, fresh: &Fresh) -> Result<Credential> {
-        let freshness = Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl };
+        self.credential_for(fresh, None)
+    }
+
+    /// The same for a program that asks again when less than this is left.
+    pub(crate) fn credential_for(
+        &self,
+        fresh: &Fresh,
+        asked_again: Option<Duration>,
+    ) -> Result<Credential> {
+        let freshness = Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, asked_again };
         let (credential, _) = pipeline::credential(&self.host, &self.cache, &self.plan, freshness)?;
         Ok(credential)
     }
@@ -67,7 +80,8 @@ pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
         return embedded(app, wanted);
     }
     let config = config::load(&app.host)?;
-    let plan = plan::plan(&request(wanted), &config)?;
+    let mut plan = plan::plan(&request(wanted)?, &config)?;
+    plan.target.complete()?;
     Ok(Prepared {
         host: app.host.clone(),
         cache: cache(&app.host, &config),
@@ -113,7 +127,7 @@ fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
         ..app.host.clone()
     };
     let config = config::parse("the embedded configuration", broker.configuration())?;
-    let plan = plan::plan(&request(wanted), &config)?;
+    let plan = plan::plan(&request(wanted)?, &config)?;
     app.host.interact.note(&format!(
         "development broker on {}: credentials are good here only",
         broker.issuer()
@@ -124,12 +138,25 @@ fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
 }
 
 /// What was typed, as planning takes it.
-pub(crate) fn request(wanted: &Wanted) -> plan::Request {
-    plan::Request {
+pub(crate) fn request(wanted: &Wanted) -> Result<plan::Request> {
+    let policy = wanted.policy.as_deref().map(read_policy).transpose()?;
+    Ok(plan::Request {
         profile: wanted.profile.clone(),
         role: wanted.role.clone(),
         scope: wanted.scope.clone(),
         audience: wanted.audience.clone(),
         ttl: wanted.ttl,
-    }
+        narrowing: Narrowing {
+            policy,
+            policy_arns: wanted.policy_arn.clone(),
+            read_only: wanted.read_only,
+        },
+    })
+}
+
+fn read_policy(file: &Path) -> Result<String> {
+    /// What is longer is no policy.
+    const MAX: u64 = 64 * 1024;
+    files::read_text(file, MAX)?
+        .ok_or_else(|| misuse(format!("`--policy`: there is no file {}", file.display())))
 }

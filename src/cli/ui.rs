@@ -36,6 +36,7 @@ pub(crate) struct Ui {
     no_input: bool,
     no_browser: bool,
     quiet: bool,
+    mute: bool,
     stderr_is_terminal: bool,
     stdout_is_terminal: bool,
 }
@@ -57,6 +58,7 @@ impl Ui {
             }),
             no_browser: global.no_browser,
             quiet: global.quiet,
+            mute: false,
             stderr_is_terminal,
             stdout_is_terminal: io::stdout().is_terminal(),
         }
@@ -68,6 +70,13 @@ impl Ui {
     pub(crate) fn asked_for(mut self, global: &Global, env: &Env) -> Self {
         self.no_input = global.no_input.unwrap_or_else(|| env.flag("CI"));
         self
+    }
+
+    /// For a program that asks for a credential: nobody is there to be asked, and
+    /// whatever is said besides an error might be taken for a part of the answer.
+    #[must_use]
+    pub(crate) fn for_a_program(self) -> Self {
+        Self { no_input: true, quiet: true, mute: true, ..self }
     }
 
     /// For a login at the embedded provider, which asks nobody.
@@ -182,7 +191,9 @@ impl Interact for Ui {
     }
 
     fn warn(&self, line: &str) {
-        self.say(&format!("{WARNING}warning{WARNING:#}: {line}\n"));
+        if !self.mute {
+            self.say(&format!("{WARNING}warning{WARNING:#}: {line}\n"));
+        }
     }
 
     fn login_page(&self, url: &Url, opened: bool) {

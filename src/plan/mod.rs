@@ -29,6 +29,8 @@ pub struct Request {
     pub audience: Option<String>,
     /// `--ttl`
     pub ttl: Option<Duration>,
+    /// `--policy`, `--policy-arn` and `--read-only`
+    pub narrowing: mint::Narrowing,
 }
 
 /// The resolved, secret-free description of what a run will do.
