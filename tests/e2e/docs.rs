@@ -17,9 +17,10 @@ struct Block {
     text: String,
 }
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "README.md",
     "docs/README.md",
+    "docs/aws.md",
     "docs/benchmarks.md",
     "docs/broker.md",
     "docs/configuration.md",
@@ -56,6 +57,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
     let known = [
         "cedar",
         "ini",
+        "json",
         "sh",
         "text",
         "toml",

@@ -36,6 +36,8 @@ use crate::secret::Secret;
 
 /// How often a call is tried, where a fault may pass.
 const ATTEMPTS: u32 = 3;
+/// How long to wait at most before the second attempt; twice that before the third.
+const BACKOFF: Duration = Duration::from_millis(300);
 /// How long a call may take, with all its attempts.
 const TIME_LIMIT: Duration = Duration::from_secs(40);
 /// What the SDK calls the global endpoint.
@@ -130,11 +132,12 @@ impl<'a> Sts<'a> {
         let region = region.as_ref().map_or(default, super::Region::as_str).to_string();
         let now = Now { clock: self.host.clock.clone(), skew: self.host.skew.clone() };
         let timeouts = TimeoutConfig::builder().operation_timeout(TIME_LIMIT).build();
+        let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF);
         let mut config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(self.connector.clone())
             .time_source(now)
-            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+            .retry_config(retries)
             .timeout_config(timeouts)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .region(Region::new(region))
