@@ -153,7 +153,8 @@ fn refused(
             (ErrorKind::Config, "STS is not activated in the region".to_string())
         }
         "ValidationError" | "ValidationException" | "InvalidParameterValue" => {
-            hints = &["a role's own maximum may be below the ttl that was asked for"];
+            let about_ttl = said.message().is_some_and(|m| m.contains("DurationSeconds"));
+            hints = if about_ttl { &["ask for less with `ttl` or `--ttl`"] } else { &[] };
             (ErrorKind::Config, "AWS does not take the request".to_string())
         }
         _ if status >= 500 || status == 429 => {
