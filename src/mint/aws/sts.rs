@@ -8,7 +8,7 @@ use aws_sdk_sts::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_sts::config::retry::RetryConfig;
 use aws_sdk_sts::config::timeout::TimeoutConfig;
 use aws_sdk_sts::config::{
-    BehaviorVersion, Credentials, HttpClient, Region, RuntimeComponents, SharedCredentialsProvider,
+    BehaviorVersion, Credentials, HttpClient, Region, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
 use aws_sdk_sts::error::ConnectorError;
@@ -59,13 +59,13 @@ pub(super) struct Session {
 pub(super) struct Sts<'a> {
     host: &'a Host,
     settings: &'a Settings,
-    connector: Connector,
+    http: SharedHttpClient,
 }
 
 impl<'a> Sts<'a> {
     pub(super) fn new(host: &'a Host, settings: &'a Settings) -> Result<Self> {
         let connector = Connector(host.http(settings.ca_file.as_deref())?);
-        Ok(Self { host, settings, connector })
+        Ok(Self { host, settings, http: SharedHttpClient::new(connector) })
     }
 
     /// Trades an assertion for a session of a role.
@@ -135,7 +135,7 @@ impl<'a> Sts<'a> {
         let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF);
         let mut config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .http_client(self.connector.clone())
+            .http_client(self.http.clone())
             .time_source(now)
             .retry_config(retries)
             .timeout_config(timeouts)
@@ -293,5 +293,77 @@ impl TimeSource for Now {
 impl fmt::Debug for Now {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Now")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::credential::TokenType;
+    use crate::host::clock::SystemClock;
+    use crate::host::test_server::{self, run};
+
+    /// Notes where requests would go, and sends none.
+    #[derive(Clone, Debug, Default)]
+    struct Notes(Arc<Mutex<Vec<String>>>);
+
+    impl HttpClient for Notes {
+        fn http_connector(
+            &self,
+            _: &HttpConnectorSettings,
+            _: &RuntimeComponents,
+        ) -> SharedHttpConnector {
+            SharedHttpConnector::new(self.clone())
+        }
+    }
+
+    impl HttpConnector for Notes {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            self.0.lock().unwrap().push(request.uri().to_string());
+            HttpConnectorFuture::ready(Err(refused("nothing is sent".into())))
+        }
+    }
+
+    fn place(settings: serde_json::Value) -> String {
+        let settings: Settings = serde_json::from_value(settings).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        let notes = Notes::default();
+        let http = SharedHttpClient::new(notes.clone());
+        let sts = Sts { host: &host, settings: &settings, http };
+        let assertion = Assertion {
+            token: Secret::new("canary".into()),
+            token_type: TokenType::IdToken,
+            principal: Principal { issuer: "i".into(), subject: "s".into() },
+            expires_at: SystemClock.now(),
+        };
+        let role = RoleArn::parse("arn:aws:iam::123456789012:role/x").unwrap();
+        assert!(run(sts.with_web_identity(&assertion, &role, None)).is_err());
+        notes.0.lock().unwrap().concat()
+    }
+
+    #[test]
+    fn the_region_tells_the_endpoint() {
+        for (settings, place_of_it) in [
+            (json!({}), "https://sts.amazonaws.com/"),
+            (json!({ "region": "eu-central-1" }), "https://sts.eu-central-1.amazonaws.com/"),
+            (json!({ "region": "us-east-1" }), "https://sts.us-east-1.amazonaws.com/"),
+            (json!({ "region": "cn-north-1" }), "https://sts.cn-north-1.amazonaws.com.cn/"),
+            (json!({ "region": "us-gov-west-1" }), "https://sts.us-gov-west-1.amazonaws.com/"),
+            (
+                json!({ "region": "us-east-2", "use_fips": true }),
+                "https://sts-fips.us-east-2.amazonaws.com/",
+            ),
+            (
+                json!({ "region": "us-east-2", "endpoint_url": "https://sts.example/x" }),
+                "https://sts.example/x/",
+            ),
+        ] {
+            assert_eq!(place(settings), place_of_it);
+        }
     }
 }
