@@ -181,6 +181,18 @@ fn a_narrowed_credential_is_another_one() {
 }
 
 #[test]
+fn without_any_setting_the_id_token_is_what_aws_gets() {
+    let moto = Moto::start(9);
+    let mut world = World::start();
+    world.config = world.config.replace("audience_parameter = \"none\"\n", "");
+    world.profile("prod", ROLE, moto.url(), "");
+    world.tmpcred(&["env", "prod"]).run().ok();
+    // RFC 8707 knows URLs only, and what AWS is called in assertions is none.
+    let requests = world.provider.requests();
+    assert!(requests.iter().all(|request| request.resource.is_none()), "{requests:?}");
+}
+
+#[test]
 fn credential_process_answers_only_what_it_can() {
     let mut world = World::start();
     world.profile("prod", ROLE, "http://127.0.0.1:9", "");

@@ -28,6 +28,7 @@
 //! Everything ends with the test, also when it panics or is killed. A program
 //! that is missing is named, and `tests/setup` installs it.
 
+#[cfg(feature = "broker")]
 pub(crate) mod aws;
 #[cfg(feature = "broker")]
 pub(crate) mod broker;
