@@ -7,7 +7,7 @@ use std::cell::OnceCell;
 use time::Duration;
 
 use crate::cache::{Cache, CredentialKey, Lead, Turn};
-use crate::credential::{Caller, Credential, Principal};
+use crate::credential::{Caller, Credential, Lifetime, Principal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
@@ -22,6 +22,9 @@ pub struct Freshness {
     pub refresh: bool,
     /// What must at least be left of its lifetime.
     pub min_ttl: Option<std::time::Duration>,
+    /// Whoever uses it asks again when less than this is left. A new one is minted
+    /// before, but not within the first half of a lifetime.
+    pub asked_again: Option<std::time::Duration>,
 }
 
 /// Where a credential came from.
@@ -133,7 +136,7 @@ impl<'a> Run<'a> {
         let found = self.read(key)?;
         let replaced = self.replaced.get().and_then(Option::as_ref);
         Ok(found.filter(|credential| {
-            let same = replaced.is_some_and(|old| old.ct_eq(credential.material.token().expose()));
+            let same = replaced.is_some_and(|old| old.ct_eq(credential.material.secret().expose()));
             !same && self.is_fresh(credential)
         }))
     }
@@ -155,8 +158,16 @@ impl<'a> Run<'a> {
         let remaining = lifetime.remaining(self.host.clock.now());
         match self.freshness.min_ttl {
             Some(wanted) => remaining >= wanted,
-            None => remaining > lifetime.refresh_window(jitter(credential)),
+            None => {
+                remaining > lifetime.refresh_window(jitter(credential)).max(self.ahead(lifetime))
+            }
         }
+    }
+
+    /// How long before its end a credential must be renewed for whoever uses it.
+    fn ahead(&self, lifetime: &Lifetime) -> Duration {
+        let wanted = self.freshness.asked_again.map(Duration::try_from);
+        wanted.and_then(Result::ok).unwrap_or_default().min(lifetime.ttl() / 2)
     }
 
     async fn cold(
@@ -170,7 +181,7 @@ impl<'a> Run<'a> {
         };
         let key = self.key(&caller);
         if self.freshness.refresh {
-            let old = self.read(&key)?.map(|credential| credential.material.token().clone());
+            let old = self.read(&key)?.map(|credential| credential.material.secret().clone());
             // Nothing has looked yet.
             let _ = self.replaced.set(old);
         }
@@ -298,7 +309,7 @@ impl<'a> Run<'a> {
 /// A number between 0 and 1 that stays the same for one credential and differs
 /// between credentials: the fraction of its own token's characters.
 fn jitter(credential: &Credential) -> f64 {
-    let bytes = credential.material.token().expose().as_bytes();
+    let bytes = credential.material.secret().expose().as_bytes();
     let sum =
         bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
     f64::from(sum % 1000) / 1000.0

@@ -14,6 +14,7 @@ macro_rules! registry {
         pub const KINDS: &[&str] = &[$($kind),+];
 
         $(#[$doc])*
+        #[allow(clippy::large_enum_variant, reason = "there are as many as there are tables")]
         #[derive(Clone, Debug, PartialEq, serde::Serialize, schemars::JsonSchema)]
         #[serde(tag = "type")]
         pub enum Settings {

@@ -157,6 +157,8 @@ pub(crate) enum Command {
     Env(Deferred<Env>),
     /// Print the bare token
     Token(Deferred<Token>),
+    /// Print AWS credentials for the AWS CLI and SDKs
+    CredentialProcess(Deferred<CredentialProcess>),
     /// Log in at an identity provider
     Login(Deferred<Login>),
     /// End a session: revoke it at the provider, then forget it
@@ -198,6 +200,15 @@ pub(crate) struct Wanted {
     /// Ask for this lifetime, such as 15m
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Credential")]
     pub ttl: Option<Duration>,
+    /// Give up what this IAM policy does not allow (AWS)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Credential")]
+    pub policy: Option<PathBuf>,
+    /// Give up what this managed policy does not allow (AWS, repeatable)
+    #[arg(long, value_name = "ARN", help_heading = "Credential")]
+    pub policy_arn: Vec<String>,
+    /// Give up everything but reading (AWS)
+    #[arg(long, help_heading = "Credential")]
+    pub read_only: bool,
     /// Start a broker and an identity provider inside this run, on loopback
     #[cfg(feature = "broker")]
     #[arg(long, help_heading = "Credential", conflicts_with = "profile")]
@@ -235,8 +246,8 @@ pub(crate) struct AtExit {
 
 /// Run a command with credentials
 ///
-/// The command gets TMPCRED_TOKEN, TMPCRED_ACTIVE_PROFILE, TMPCRED_ROLE,
-/// TMPCRED_EXPIRES_AT and what the profile's `env` maps. Variables of an
+/// The command gets TMPCRED_TOKEN (or the variables of AWS), TMPCRED_ACTIVE_PROFILE,
+/// TMPCRED_ROLE, TMPCRED_EXPIRES_AT and what the profile's `env` maps. Variables of an
 /// earlier credential are removed. tmpcred replaces itself by the command and
 /// stays resident only where it must (`tmpcred explain` tells).
 #[derive(Args, Debug)]
@@ -282,6 +293,20 @@ fn formats() -> PossibleValuesParser {
 /// Print the bare token
 #[derive(Args, Debug)]
 pub(crate) struct Token {
+    /// Which credential.
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// How fresh.
+    #[command(flatten)]
+    pub fresh: Fresh,
+}
+
+/// Print AWS credentials for the AWS CLI and SDKs
+///
+/// For `credential_process = tmpcred credential-process PROFILE` in ~/.aws/config.
+/// Nobody is asked anything: where a login is needed, this fails with code 4.
+#[derive(Args, Debug)]
+pub(crate) struct CredentialProcess {
     /// Which credential.
     #[command(flatten)]
     pub wanted: Wanted,

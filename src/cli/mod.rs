@@ -51,8 +51,10 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     let core = process::forbid_core_dumps();
     let env = Env::of_process();
     let mut ui = Ui::new(&cli.global, &env);
-    if matches!(cli.command, Command::Login(_)) {
-        ui = ui.asked_for(&cli.global, &env);
+    match cli.command {
+        Command::Login(_) => ui = ui.asked_for(&cli.global, &env),
+        Command::CredentialProcess(_) => ui = ui.for_a_program(),
+        _ => {}
     }
     telemetry::start(cli.global.verbose, &env);
     let is_exec = matches!(cli.command, Command::Exec(_));

@@ -1,20 +1,23 @@
 //! From what was typed to what is to be done: configuration, plan and cache,
 //! or the embedded broker in their place.
 
+use std::path::Path;
+use std::time::Duration;
+
 use crate::cache::Cache;
 use crate::config::{self, Config};
 use crate::credential::Credential;
 use crate::deliver::Handout;
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::Host;
 use crate::host::surroundings::is_ci;
+use crate::host::{Host, files};
 use crate::identity::{self, Candidate};
+use crate::mint::Narrowing;
 use crate::pipeline::{self, Freshness};
 use crate::plan::{self, Plan};
 
-use super::App;
 use super::args::{AtExit, Fresh, Wanted};
-use super::show;
+use super::{App, misuse, show};
 
 /// All that the pipeline needs.
 pub(crate) struct Prepared {
@@ -39,14 +42,24 @@ pub(crate) struct Embedded {
 impl Prepared {
     /// Gets the credential.
     pub(crate) fn credential(&self, fresh: &Fresh) -> Result<Credential> {
-        let freshness = Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl };
+        self.credential_for(fresh, None)
+    }
+
+    /// The same for a program that asks again when less than this is left.
+    pub(crate) fn credential_for(
+        &self,
+        fresh: &Fresh,
+        asked_again: Option<Duration>,
+    ) -> Result<Credential> {
+        let freshness = Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, asked_again };
         let (credential, _) = pipeline::credential(&self.host, &self.cache, &self.plan, freshness)?;
         Ok(credential)
     }
 
     /// Gets a credential of this run's own, to be revoked at its end.
     pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<Credential> {
-        let freshness = Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl };
+        let freshness =
+            Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, asked_again: None };
         pipeline::own_credential(&self.host, &self.cache, &self.plan, freshness)
     }
 
@@ -124,8 +137,9 @@ pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
         return embedded(app, wanted);
     }
     let config = config::load(&app.host)?;
-    let request = request(wanted, &app.host, &config);
-    let plan = plan::plan(&request, &config)?;
+    let request = request(wanted, &app.host, &config)?;
+    let mut plan = plan::plan(&request, &config)?;
+    plan.target.complete()?;
     Ok(Prepared {
         host: app.host.clone(),
         cache: cache(&app.host, &config),
@@ -173,7 +187,7 @@ fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
         ..app.host.clone()
     };
     let config = config::parse("the embedded configuration", broker.configuration())?;
-    let request = request(wanted, &host, &config);
+    let request = request(wanted, &host, &config)?;
     let plan = plan::plan(&request, &config)?;
     app.host.interact.note(&format!(
         "development broker on {}: credentials are good here only",
@@ -190,13 +204,26 @@ pub(crate) fn detected(host: &Host, config: &Config) -> Vec<Candidate> {
 }
 
 /// What was typed, as planning takes it.
-pub(crate) fn request(wanted: &Wanted, host: &Host, config: &Config) -> plan::Request {
-    plan::Request {
+pub(crate) fn request(wanted: &Wanted, host: &Host, config: &Config) -> Result<plan::Request> {
+    let policy = wanted.policy.as_deref().map(read_policy).transpose()?;
+    Ok(plan::Request {
         profile: wanted.profile.clone(),
         role: wanted.role.clone(),
         scope: wanted.scope.clone(),
         audience: wanted.audience.clone(),
         ttl: wanted.ttl,
         detected: detected(host, config),
-    }
+        narrowing: Narrowing {
+            policy,
+            policy_arns: wanted.policy_arn.clone(),
+            read_only: wanted.read_only,
+        },
+    })
+}
+
+fn read_policy(file: &Path) -> Result<String> {
+    /// What is longer is no policy.
+    const MAX: u64 = 64 * 1024;
+    files::read_text(file, MAX)?
+        .ok_or_else(|| misuse(format!("`--policy`: there is no file {}", file.display())))
 }

@@ -37,6 +37,7 @@ pub(crate) struct Ui {
     no_input: bool,
     no_browser: bool,
     quiet: bool,
+    mute: bool,
     stderr_is_terminal: bool,
     stdout_is_terminal: bool,
 }
@@ -58,6 +59,7 @@ impl Ui {
             }),
             no_browser: global.no_browser,
             quiet: global.quiet,
+            mute: false,
             stderr_is_terminal,
             stdout_is_terminal: io::stdout().is_terminal(),
         }
@@ -69,6 +71,13 @@ impl Ui {
     pub(crate) fn asked_for(mut self, global: &Global, env: &Env) -> Self {
         self.no_input = global.no_input.unwrap_or_else(|| is_ci(env));
         self
+    }
+
+    /// For a program that asks for a credential: nobody is there to be asked, and
+    /// whatever is said besides an error might be taken for a part of the answer.
+    #[must_use]
+    pub(crate) fn for_a_program(self) -> Self {
+        Self { no_input: true, quiet: true, mute: true, ..self }
     }
 
     /// For a login at the embedded provider, which asks nobody.
@@ -204,7 +213,9 @@ impl Interact for Ui {
     }
 
     fn warn(&self, line: &str) {
-        self.say(&self.paragraph(&format!("{WARNING}warning{WARNING:#}: "), line));
+        if !self.mute {
+            self.say(&self.paragraph(&format!("{WARNING}warning{WARNING:#}: "), line));
+        }
     }
 
     fn login_page(&self, url: &Url, opened: bool) {

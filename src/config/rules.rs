@@ -6,6 +6,7 @@ use super::diagnostic::{MAX_PROBLEMS, Problem, list, quoted};
 use super::model::{Broken, Config, MAX_LINEAGE, Profile};
 use super::source::Origin;
 use crate::credential::{PARTS, Template, TemplateError};
+use crate::mint;
 
 /// Whatever is wrong with this configuration, whichever profile is used.
 pub(super) fn references(config: &Config) -> Vec<Problem> {
@@ -39,21 +40,28 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
             break;
         }
         let Ok(line) = config.lineage(name) else { continue };
+        let target = line.iter().find_map(|(_, profile)| profile.target.as_ref());
         let origin = || config.origin(&["profile", name]);
         if line.iter().all(|(_, profile)| profile.role.is_none()) {
             problems.push(lacks(name, "role", "deploy", origin()));
         }
-        if line.iter().all(|(_, profile)| profile.audience.is_none()) {
+        let wants_audience = target.is_none_or(|target| target.0.wants_audience());
+        if wants_audience && line.iter().all(|(_, profile)| profile.audience.is_none()) {
             problems.push(lacks(name, "audience", "https://api.example.com", origin()));
         }
-        // Which identity is used may depend on the place of a run.
-        let target = line.iter().find_map(|(_, profile)| profile.target.as_ref());
         let mut anonymous = target.is_none();
         if let Some(target) = target {
-            let _ = target.0.plan(|broker| {
+            let plan = target.0.plan(|broker| {
                 anonymous |= broker.is_none();
                 Err::<_, ()>(())
             });
+            let role = line.iter().find_map(|(_, profile)| profile.role.as_deref());
+            let ttl = line.iter().find_map(|(_, profile)| profile.ttl);
+            if let (Ok(plan), Some(role)) = (plan, role)
+                && let Err(refusal) = plan.check(role, false, ttl)
+            {
+                problems.push(refused(name, refusal, origin()));
+            }
         }
         let steps = line.iter().find_map(|(_, profile)| profile.exchange.as_ref());
         anonymous |= steps.into_iter().flatten().any(|step| step.broker.is_none());
@@ -69,6 +77,20 @@ pub(crate) fn lacks(profile: &str, what: &str, example: &str, origin: Origin) ->
     Problem::new(format!("the profile {} has no {what}", quoted(profile)), origin)
         .label(format!("{} is missing here", quoted(what)))
         .help(format!("say `{what} = \"{example}\"` in it, or name one with `--{what}`"))
+}
+
+/// That the target has no use for something a profile says.
+pub(crate) fn idle(profile: &str, what: &str, origin: Origin) -> Problem {
+    Problem::new(format!("the target of {} has no {what}", quoted(profile)), origin)
+        .label("this would count for nothing")
+        .help("take it out, or let the profile extend one that does not say it")
+}
+
+/// That the target cannot do what a profile says.
+pub(crate) fn refused(profile: &str, refusal: mint::Refusal, origin: Origin) -> Problem {
+    let title = format!("the {} of the profile {} cannot be used", refusal.what, quoted(profile));
+    let problem = Problem::new(title, origin).label(refusal.why);
+    refusal.hint.into_iter().fold(problem, Problem::help)
 }
 
 /// That there is no such profile.

@@ -81,6 +81,18 @@ pub enum Material {
         /// The token.
         token: Secret<String>,
     },
+    /// Temporary security credentials of AWS, named as in the STS API's
+    /// [Credentials](https://docs.aws.amazon.com/STS/latest/APIReference/API_Credentials.html).
+    Aws {
+        /// The access key ID.
+        access_key_id: Secret<String>,
+        /// The secret access key, with which requests are signed.
+        secret_access_key: Secret<String>,
+        /// The session token, which goes with each request.
+        session_token: Secret<String>,
+        /// The region that it is to be used in, where one is configured.
+        region: Option<String>,
+    },
 }
 
 impl Material {
@@ -88,20 +100,52 @@ impl Material {
     pub fn parts(&self) -> Vec<(&'static str, &Secret<String>)> {
         match self {
             Self::Bearer { token } => vec![("token", token)],
+            Self::Aws { access_key_id, secret_access_key, session_token, .. } => vec![
+                ("access_key_id", access_key_id),
+                ("secret_access_key", secret_access_key),
+                ("session_token", session_token),
+            ],
         }
     }
 
-    /// The one secret that `tmpcred token` prints.
-    pub fn token(&self) -> &Secret<String> {
+    /// The one secret that `tmpcred token` prints, where there is one that is good
+    /// by itself.
+    pub fn token(&self) -> Option<&Secret<String>> {
+        match self {
+            Self::Bearer { token } => Some(token),
+            Self::Aws { .. } => None,
+        }
+    }
+
+    /// A secret that no other credential has, to tell two of them apart.
+    pub fn secret(&self) -> &Secret<String> {
         match self {
             Self::Bearer { token } => token,
+            Self::Aws { secret_access_key, .. } => secret_access_key,
         }
     }
 
-    /// The variables a child gets for this kind of credential.
-    pub fn variables(&self) -> Vec<(&'static str, &Secret<String>)> {
+    /// The variables a child gets for this kind of credential, which ends at
+    /// `expires_at` (RFC 3339). For AWS they are those that the
+    /// [SDKs](https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html) read.
+    pub fn variables(&self, expires_at: &str) -> Vec<(&'static str, Secret<String>)> {
         match self {
-            Self::Bearer { token } => vec![("TMPCRED_TOKEN", token)],
+            Self::Bearer { token } => vec![("TMPCRED_TOKEN", token.clone())],
+            Self::Aws { access_key_id, secret_access_key, session_token, region } => {
+                let mut variables = vec![
+                    ("AWS_ACCESS_KEY_ID", access_key_id.clone()),
+                    ("AWS_SECRET_ACCESS_KEY", secret_access_key.clone()),
+                    ("AWS_SESSION_TOKEN", session_token.clone()),
+                    ("AWS_CREDENTIAL_EXPIRATION", Secret::new(expires_at.to_string())),
+                ];
+                if let Some(region) = region {
+                    // Some tools know one of these names only.
+                    for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+                        variables.push((name, Secret::new(region.clone())));
+                    }
+                }
+                variables
+            }
         }
     }
 }

@@ -25,13 +25,27 @@ struct Record {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum MaterialRecord {
-    Bearer { token: String },
+    Bearer {
+        token: String,
+    },
+    Aws {
+        access_key_id: String,
+        secret_access_key: String,
+        session_token: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        region: Option<String>,
+    },
 }
 
 impl Drop for MaterialRecord {
     fn drop(&mut self) {
         match self {
             Self::Bearer { token } => token.zeroize(),
+            Self::Aws { access_key_id, secret_access_key, session_token, .. } => {
+                access_key_id.zeroize();
+                secret_access_key.zeroize();
+                session_token.zeroize();
+            }
         }
     }
 }
@@ -40,6 +54,14 @@ impl Drop for MaterialRecord {
 pub fn encode(credential: &Credential) -> Secret<Vec<u8>> {
     let material = match &credential.material {
         Material::Bearer { token } => MaterialRecord::Bearer { token: token.expose().clone() },
+        Material::Aws { access_key_id, secret_access_key, session_token, region } => {
+            MaterialRecord::Aws {
+                access_key_id: access_key_id.expose().clone(),
+                secret_access_key: secret_access_key.expose().clone(),
+                session_token: session_token.expose().clone(),
+                region: region.clone(),
+            }
+        }
     };
     let record = Record {
         v: VERSION,
@@ -64,7 +86,17 @@ pub fn decode(bytes: &Secret<Vec<u8>>) -> Option<Credential> {
         MaterialRecord::Bearer { token } if !token.is_empty() => {
             Material::Bearer { token: Secret::new(token.clone()) }
         }
-        MaterialRecord::Bearer { .. } => return None,
+        MaterialRecord::Aws { access_key_id, secret_access_key, session_token, region }
+            if [access_key_id, secret_access_key, session_token].iter().all(|s| !s.is_empty()) =>
+        {
+            Material::Aws {
+                access_key_id: Secret::new(access_key_id.clone()),
+                secret_access_key: Secret::new(secret_access_key.clone()),
+                session_token: Secret::new(session_token.clone()),
+                region: region.clone(),
+            }
+        }
+        MaterialRecord::Bearer { .. } | MaterialRecord::Aws { .. } => return None,
     };
     Some(Credential {
         material,
@@ -98,10 +130,37 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let back = decode(&encode(&credential())).unwrap();
-        assert_eq!(back.material.token().expose(), "t");
+        assert_eq!(back.material.secret().expose(), "t");
         assert_eq!(back.lifetime, credential().lifetime);
         assert_eq!(back.principal, credential().principal);
         assert_eq!((back.role, back.scope), ("deploy".into(), vec!["a".to_string()]));
+    }
+
+    fn aws(session_token: &str, region: Option<&str>) -> Credential {
+        Credential {
+            material: Material::Aws {
+                access_key_id: Secret::new("ASIA".into()),
+                secret_access_key: Secret::new("k".into()),
+                session_token: Secret::new(session_token.into()),
+                region: region.map(String::from),
+            },
+            ..credential()
+        }
+    }
+
+    #[test]
+    fn credentials_of_aws_are_read_back_whole_or_not_at_all() {
+        for region in [None, Some("eu-central-1")] {
+            let variables = |credential: &Credential| {
+                let variables = credential.material.variables("E").into_iter();
+                variables.map(|(name, value)| (name, value.expose().clone())).collect::<Vec<_>>()
+            };
+            let credential = aws("s", region);
+            let back = decode(&encode(&credential)).unwrap();
+            assert_eq!(variables(&back), variables(&credential));
+            assert_eq!(variables(&back).len(), if region.is_some() { 6 } else { 4 });
+        }
+        assert!(decode(&encode(&aws("", None))).is_none());
     }
 
     #[test]

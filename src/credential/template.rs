@@ -8,7 +8,15 @@ use crate::secret::Secret;
 
 /// The parts that a template can name: those of some kind of credential, and
 /// what labels all of them.
-pub const PARTS: &[&str] = &["token", "profile", "role", "expires_at"];
+pub const PARTS: &[&str] = &[
+    "token",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "profile",
+    "role",
+    "expires_at",
+];
 
 /// A text with places for parts of a credential.
 ///

@@ -6,10 +6,12 @@
 //! | [`supervisor`] | runs the command and stays beside it until it ends |
 //! | [`mod@env`] | writes the variables down for a shell or a program |
 //! | [`token`] | writes the bare secret |
+//! | [`credential_process`] | writes AWS credentials for the AWS SDKs and CLI |
 //!
 //! A way out is handed a [`Handout`]: the credential and how to label it, but
 //! never the configuration. All of them hand out the same variables.
 
+pub mod credential_process;
 pub mod env;
 pub mod exec;
 #[cfg(unix)]
@@ -47,8 +49,8 @@ pub const EXPIRES_AT: &str = "TMPCRED_EXPIRES_AT";
 /// The bearer token, where the credential is one.
 pub const TOKEN: &str = "TMPCRED_TOKEN";
 
-/// The names of the variables that the profile's `env` mapped, with spaces between
-/// them, so that a run within a run can remove them.
+/// The names of the other variables that a run has set, those of the profile's `env`
+/// and those of AWS, with spaces between them, so that a run within a run can remove them.
 pub const MAPPED: &str = "TMPCRED_MAPPED";
 
 /// A credential that is to be handed out, and how to label it.
@@ -104,8 +106,8 @@ impl Handout<'_> {
         for (name, value) in labels {
             set(&mut variables, name, Secret::new(value.to_owned()))?;
         }
-        for (name, value) in material.variables() {
-            set(&mut variables, name, value.clone())?;
+        for (name, value) in material.variables(&expires_at) {
+            set(&mut variables, name, value)?;
         }
         for (name, template) in self.env {
             let value =
@@ -118,20 +120,32 @@ impl Handout<'_> {
                 })?;
             set(&mut variables, name, value)?;
         }
-        if !self.env.is_empty() {
-            let names: Vec<_> = self.env.keys().map(String::as_str).collect();
+        let names = self.mapped();
+        if !names.is_empty() {
             set(&mut variables, MAPPED, Secret::new(names.join(" ")))?;
         }
         Ok(variables)
     }
 
+    /// The names that this run sets and that only [`MAPPED`] tells of.
+    fn mapped(&self) -> Vec<&str> {
+        let own = [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN];
+        let by_kind = self.credential.material.variables("").into_iter().map(|(name, _)| name);
+        let mut names: Vec<&str> = by_kind.filter(|name| !own.contains(name)).collect();
+        names.extend(self.env.keys().map(String::as_str));
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// The variables to remove: those that another run of tmpcred may have set
     /// and that this one does not set, and those of other tools that would
     /// contradict the credential. So a run within a run hands out nothing of the
-    /// outer one, unless it is of another kind and can be used beside it.
+    /// outer one.
     pub fn stale(&self) -> Vec<String> {
         let set_now = [ACTIVE_PROFILE, ROLE, EXPIRES_AT];
-        let set_by_kind = self.credential.material.variables();
+        let set_by_kind = self.credential.material.variables("");
+        let maps = !self.mapped().is_empty();
         // Of the names that an outer run left, only such that a shell could have.
         let mapped = self.environment.get(MAPPED).unwrap_or_default();
         let mapped = mapped.split(' ').filter(|name| {
@@ -147,7 +161,7 @@ impl Handout<'_> {
             .filter(|name| !set_now.contains(name))
             .filter(|name| set_by_kind.iter().all(|(set, _)| set != name))
             .filter(|name| !self.env.contains_key(*name))
-            .filter(|name| *name != MAPPED || self.env.is_empty())
+            .filter(|name| *name != MAPPED || !maps)
             .map(String::from)
             .collect();
         stale.sort();
@@ -162,8 +176,36 @@ fn rivals(material: &Material) -> &'static [&'static str] {
     match material {
         // Every tool has its own variable for bearer tokens; the profile maps it.
         Material::Bearer { .. } => &[],
+        Material::Aws { .. } => AWS_RIVALS,
     }
 }
+
+/// Where AWS SDKs and tools look for other credentials, or for what goes with them:
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html>. A profile
+/// named by a variable wins over keys from the environment in some of them. Not
+/// `AWS_SDK_LOAD_CONFIG`, which says where settings are and names no credential.
+const AWS_RIVALS: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CREDENTIAL_EXPIRATION",
+    // Older names of the same.
+    "AWS_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_DELEGATION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    // The account of the credential that it stands beside.
+    "AWS_ACCOUNT_ID",
+];
 
 fn set(variables: &mut Vec<Variable>, name: &str, value: Secret<String>) -> Result<()> {
     let impossible = |why: &str| {

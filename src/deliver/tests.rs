@@ -22,6 +22,19 @@ pub(super) fn bearer(token: &str) -> Credential {
     }
 }
 
+/// A credential for AWS whose parts are canaries.
+pub(super) fn aws(region: Option<&str>) -> Credential {
+    Credential {
+        material: Material::Aws {
+            access_key_id: Secret::new("canary-id".into()),
+            secret_access_key: Secret::new("canary-key".into()),
+            session_token: Secret::new("canary-token".into()),
+            region: region.map(String::from),
+        },
+        ..bearer("")
+    }
+}
+
 fn handout<'a>(
     credential: &'a Credential,
     env: &'a BTreeMap<String, String>,
@@ -104,6 +117,57 @@ fn nothing_is_both_set_and_removed() {
             assert!(set || handout.stale().contains(&name.to_string()), "{name}");
         }
     }
+}
+
+#[test]
+fn aws_gets_its_own_variables_and_what_would_contradict_them_goes() {
+    let env = BTreeMap::new();
+    let environment = Env::from_pairs([("AWS_PROFILE", "x"), ("AWS_REGION", "mine")]);
+    let credential = aws(None);
+    let variables = handout(&credential, &env, &environment).variables().unwrap();
+    let names: Vec<_> = shown(&variables).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(
+        names[3..],
+        [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_CREDENTIAL_EXPIRATION",
+            MAPPED
+        ]
+    );
+    assert_eq!(shown(&variables)[6], ("AWS_CREDENTIAL_EXPIRATION", "2026-01-01T12:15:00Z"));
+    let stale = handout(&credential, &env, &environment).stale();
+    for name in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SECURITY_TOKEN", TOKEN] {
+        assert!(stale.contains(&name.to_string()), "{name}");
+    }
+    // A region of the person's own stays where the target has none.
+    for name in ["AWS_REGION", "AWS_SESSION_TOKEN", MAPPED] {
+        assert!(!stale.contains(&name.to_string()), "{name}");
+    }
+    let credential = aws(Some("eu-central-1"));
+    let variables = handout(&credential, &env, &environment).variables().unwrap();
+    assert_eq!(
+        shown(&variables)[7..9].to_vec(),
+        [("AWS_REGION", "eu-central-1"), ("AWS_DEFAULT_REGION", "eu-central-1"),]
+    );
+}
+
+#[test]
+fn a_run_within_a_run_for_aws_hands_out_nothing_of_the_outer_one() {
+    let env = BTreeMap::new();
+    let outer = aws(Some("eu-central-1"));
+    let nothing = Env::default();
+    let outer = handout(&outer, &env, &nothing).variables().unwrap();
+    let environment = Env::from_pairs(shown(&outer));
+    let (token, keys) = (bearer("t"), aws(None));
+    let stale = handout(&token, &env, &environment).stale();
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"] {
+        assert!(stale.contains(&name.to_string()), "{name}");
+    }
+    let stale = handout(&keys, &env, &environment).stale();
+    assert!(stale.contains(&"AWS_DEFAULT_REGION".to_string()));
+    assert!(!stale.contains(&"AWS_SESSION_TOKEN".to_string()));
 }
 
 #[test]

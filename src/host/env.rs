@@ -35,6 +35,13 @@ impl Env {
         self.get_os(name).and_then(OsStr::to_str)
     }
 
+    /// The same with one more variable, or another value of it.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        Arc::make_mut(&mut self.0).insert(name.into(), value.into());
+        self
+    }
+
     /// Whether a variable says yes: set, and neither `0`, `false`, `no` nor `off`.
     pub fn flag(&self, name: &str) -> bool {
         self.get_os(name).is_some_and(|value| {

@@ -10,7 +10,7 @@ use super::revocation;
 use super::token_exchange::{self, Ask};
 use super::{Exchange, Request, Revocation, Target};
 use crate::credential::{Assertion, Credential, Material};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::oidc::Issuer;
 
@@ -93,7 +93,10 @@ impl Target for Broker {
 #[async_trait(?Send)]
 impl Revocation for Broker {
     async fn revoke(&self, host: &Host, credential: &Credential) -> Result<()> {
-        revocation::revoke(host, &self.server, credential.material.token()).await
+        match credential.material.token() {
+            Some(token) => revocation::revoke(host, &self.server, token).await,
+            None => Err(Error::new(ErrorKind::Other, "this is no credential of a broker")),
+        }
     }
 }
 

@@ -15,12 +15,13 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::credential::{Assertion, Credential};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 
 crate::registry::registry! {
     /// The settings of a profile's `target` table.
     "broker" => Broker in broker,
+    "aws" => Aws in aws,
 }
 
 impl Settings {
@@ -32,6 +33,16 @@ impl Settings {
     ) -> Result<Plan, E> {
         match self {
             Self::Broker(settings) => find(settings.broker.as_deref()).map(Plan::Broker),
+            Self::Aws(settings) => Ok(Plan::Aws(Box::new(settings.clone()))),
+        }
+    }
+
+    /// Whether a profile says whom the credential is to be shown to, and which
+    /// scope it has. Credentials for a cloud are for that cloud.
+    pub fn wants_audience(&self) -> bool {
+        match self {
+            Self::Broker(_) => true,
+            Self::Aws(_) => false,
         }
     }
 }
@@ -45,6 +56,8 @@ pub type Brokers = BTreeMap<String, broker::Server>;
 pub enum Plan {
     /// A tmpcred broker.
     Broker(broker::Server),
+    /// Roles in AWS.
+    Aws(Box<aws::Settings>),
 }
 
 impl Plan {
@@ -52,7 +65,127 @@ impl Plan {
     pub fn open(&self) -> Box<dyn Target> {
         match self {
             Self::Broker(server) => Box::new(broker::Broker::new(server.clone())),
+            Self::Aws(settings) => Box::new(aws::Aws::new(*settings.clone())),
         }
+    }
+
+    /// Whom the credential is for, where the target alone decides.
+    pub fn own_audience(&self) -> Option<String> {
+        match self {
+            Self::Broker(_) => None,
+            Self::Aws(settings) => Some(settings.audience()),
+        }
+    }
+
+    /// Whether credentials of AWS come of it.
+    pub fn yields_aws(&self) -> bool {
+        matches!(self, Self::Aws(_))
+    }
+
+    /// Tells what of a request cannot be had, before anybody is asked.
+    /// `role_is_option`: the role is not the profile's own.
+    ///
+    /// # Errors
+    /// With the name of the value that is wrong.
+    pub fn check(
+        &self,
+        role: &str,
+        role_is_option: bool,
+        ttl: Option<Duration>,
+    ) -> Result<(), Refusal> {
+        match self {
+            Self::Broker(_) => Ok(()),
+            Self::Aws(settings) => settings.check(role, role_is_option, ttl),
+        }
+    }
+
+    /// Makes the credential good for less than the role is.
+    ///
+    /// # Errors
+    /// Where the target cannot do that.
+    pub fn narrow(&mut self, role: &str, by: &Narrowing) -> Result<(), Refusal> {
+        match self {
+            Self::Broker(_) if by.is_empty() => Ok(()),
+            Self::Broker(_) => {
+                let option = match by {
+                    Narrowing { policy: Some(_), .. } => "policy",
+                    Narrowing { read_only: true, .. } => "read-only",
+                    _ => "policy-arn",
+                };
+                Err(Refusal::new(option, "the profile's target has no session policies")
+                    .hint("a broker's credential is narrowed by `--scope`"))
+            }
+            Self::Aws(settings) => settings.narrow(role, by),
+        }
+    }
+
+    /// Reads the files that the plan names. What they hold is part of the plan.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where one is missing or not valid.
+    pub fn complete(&mut self) -> Result<()> {
+        match self {
+            Self::Broker(_) => Ok(()),
+            Self::Aws(settings) => settings.complete(),
+        }
+    }
+
+    /// What will be asked of the target, step by step, where that is more than one thing.
+    pub fn steps(&self, role: &str) -> Vec<String> {
+        match self {
+            Self::Broker(_) => Vec::new(),
+            Self::Aws(settings) => settings.steps(role),
+        }
+    }
+}
+
+/// What one command gives up of its role's permissions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Narrowing {
+    /// A policy, written out.
+    pub policy: Option<String>,
+    /// The names of managed policies.
+    pub policy_arns: Vec<String>,
+    /// Only reading.
+    pub read_only: bool,
+}
+
+impl Narrowing {
+    /// Whether nothing is given up.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What cannot be had from a target, known before it is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The name of the value that is wrong, such as `ttl`.
+    pub what: &'static str,
+    /// Why.
+    pub why: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal without a hint.
+    pub fn new(what: &'static str, why: impl Into<String>) -> Self {
+        Self { what, why: why.into(), hint: None }
+    }
+
+    /// Says what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The error where nobody knows who said the value.
+    pub fn into_error(self) -> Error {
+        let error = Error::new(ErrorKind::Config, format!("the {} cannot be used", self.what))
+            .because_of(self.why);
+        self.hint.into_iter().fold(error, Error::hint)
     }
 }
 

@@ -73,7 +73,7 @@ fn refused(reply: Reply) -> Error {
 fn one_request_mints() {
     let server = server(grant(&json!({})));
     let credential = mint_ahead(&server, &request(), time::Duration::ZERO).unwrap();
-    assert_eq!(credential.material.token().expose(), "canary-token");
+    assert_eq!(credential.material.secret().expose(), "canary-token");
     assert_eq!(
         (credential.role.as_str(), credential.scope.as_slice()),
         ("deploy", &["read".into()][..])

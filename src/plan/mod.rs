@@ -34,6 +34,8 @@ pub struct Request {
     /// The identity sources, and whether they can be used here. It is looked at
     /// where the configuration leaves open which one to use.
     pub detected: Vec<identity::Candidate>,
+    /// `--policy`, `--policy-arn` and `--read-only`
+    pub narrowing: mint::Narrowing,
 }
 
 /// The resolved, secret-free description of what a run will do.

@@ -161,20 +161,31 @@ impl<'a> Resolver<'a> {
 
     fn plan(mut self, request: &Request) -> Result<Plan> {
         let identity = self.identity(&request.detected)?;
-        let target = self.target()?;
+        let mut target = self.target()?;
         let next = target.open().assertion_audience();
         let exchanges = self.exchanges(next)?;
-        let request = mint::Request {
-            role: self.text("role", request.role.as_deref(), |p| p.role.as_deref(), "deploy")?,
-            scope: self.scope(request)?,
-            audience: self.text(
-                "audience",
-                request.audience.as_deref(),
-                |p| p.audience.as_deref(),
-                "https://api.example.com",
-            )?,
-            ttl: self.ttl(request)?,
+        let role = self.text("role", request.role.as_deref(), |p| p.role.as_deref(), "deploy")?;
+        let (scope, audience) = match target.own_audience() {
+            Some(own) => {
+                self.refuse_idle(request)?;
+                (Vec::new(), own)
+            }
+            None => {
+                let scope = self.scope(request)?;
+                let example = "https://api.example.com";
+                let asked = request.audience.as_deref();
+                (scope, self.text("audience", asked, |p| p.audience.as_deref(), example)?)
+            }
         };
+        let ttl = self.ttl(request)?;
+        let narrowed = target.narrow(&role, &request.narrowing);
+        narrowed
+            .and_then(|()| target.check(&role, request.role.is_some(), ttl))
+            .map_err(|refusal| self.refused(refusal, request))?;
+        for (index, step) in target.steps(&role).iter().enumerate() {
+            self.explain(&format!("step {}", index + 1), step, "target");
+        }
+        let request = mint::Request { role, scope, audience, ttl };
         let env = self.env();
         Ok(Plan {
             profile: self.name,
@@ -246,6 +257,9 @@ impl<'a> Resolver<'a> {
         let default = mint::Settings::Broker(mint::broker::Settings { broker: None });
         let settings = named.map_or(&default, |(_, target)| &target.0);
         let mut explained = (settings.kind().to_string(), self.origin(by, &["target"]).to_string());
+        if let mint::Settings::Aws(aws) = settings {
+            explained.0 = format!("{} ({})", explained.0, aws.place());
+        }
         let plan = settings.plan(|name| {
             let (name, server, why) = self.broker(name, self.origin(by, &["target", "broker"]))?;
             explained = (format!("{} {name} ({})", settings.kind(), server.url), why);
@@ -303,6 +317,51 @@ impl<'a> Resolver<'a> {
         };
         self.explain(what, value, self.origin(by, &[what]));
         Ok(value.into())
+    }
+
+    /// Refuses what this target has no use for: it would silently count for nothing.
+    fn refuse_idle(&self, request: &Request) -> Result<()> {
+        let why = "the profile's target has none";
+        for (what, asked) in
+            [("audience", request.audience.is_some()), ("scope", !request.scope.is_empty())]
+        {
+            if asked {
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    format!("`--{what}` cannot be used here"),
+                )
+                .because_of(why));
+            }
+        }
+        for (what, said) in [
+            ("audience", self.nearest(|profile| profile.audience.as_ref().map(drop))),
+            ("scope", self.nearest(|profile| profile.scope.as_ref().map(drop))),
+        ] {
+            if let Some((by, ())) = said {
+                return Err(rules::idle(&self.name, what, self.origin(by, &[what])).into_error());
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for what the target cannot do: of the option, where one said it.
+    fn refused(&self, refusal: mint::Refusal, request: &Request) -> Error {
+        let by_option = match refusal.what {
+            "role" => request.role.is_some(),
+            "ttl" => request.ttl.is_some(),
+            "target" => false,
+            _ => true,
+        };
+        if by_option {
+            let title = format!("`--{}` cannot be used here", refusal.what);
+            let error = Error::new(ErrorKind::Usage, title).because_of(refusal.why);
+            return refusal.hint.into_iter().fold(error, Error::hint);
+        }
+        let by = self.line.iter().find(|(name, _)| {
+            self.config.origin(&["profile", name, refusal.what]) != Origin::BuiltIn
+        });
+        let origin = by.map_or_else(|| self.here(), |(by, _)| self.origin(by, &[refusal.what]));
+        rules::refused(&self.name, refusal, origin).into_error()
     }
 
     fn scope(&mut self, request: &Request) -> Result<Vec<String>> {

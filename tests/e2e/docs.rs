@@ -17,9 +17,10 @@ struct Block {
     text: String,
 }
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README.md",
     "docs/README.md",
+    "docs/aws.md",
     "docs/benchmarks.md",
     "docs/broker.md",
     "docs/configuration.md",
@@ -57,6 +58,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
     let known = [
         "cedar",
         "ini",
+        "json",
         "sh",
         "text",
         "toml",

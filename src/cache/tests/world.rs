@@ -244,7 +244,7 @@ pub(super) fn try_keep_session(cache: &Cache, subject: &str) -> Result<()> {
 
 pub(super) fn token(cache: &Cache, role: &str, subject: &str) -> Option<usize> {
     let found = cache.credential(&key_of(role, subject)).unwrap();
-    found.map(|credential| credential.material.token().expose().len() - CANARY.len())
+    found.map(|credential| credential.material.secret().expose().len() - CANARY.len())
 }
 
 pub(super) fn roles(cache: &Cache) -> Vec<String> {

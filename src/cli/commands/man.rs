@@ -40,21 +40,37 @@ fn pages() -> Result<Vec<(String, Vec<u8>)>> {
     let mut command = Cli::command();
     command.build();
     let mut pages = Vec::new();
-    render(&command, "tmpcred", &mut pages)?;
+    render(&command, &[], &mut pages)?;
     Ok(pages)
 }
 
-fn render(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
+/// Renders the page of a command and those of the commands below it. `above` are
+/// the names of the pages above it.
+fn render(
+    command: &clap::Command,
+    above: &[String],
+    pages: &mut Vec<(String, Vec<u8>)>,
+) -> Result<()> {
+    let name = match above.last() {
+        Some(parent) => format!("{parent}-{}", command.get_name()),
+        None => "tmpcred".to_string(),
+    };
     let mut text = Vec::new();
-    written(page(command, name, &mut text))?;
-    pages.push((name.to_string(), text));
+    written(page(command, &name, above, &mut text))?;
+    let here = [above, std::slice::from_ref(&name)].concat();
+    pages.push((name, text));
     for below in command.get_subcommands().filter(|c| !c.is_hide_set()) {
-        render(below, &format!("{name}-{}", below.get_name()), pages)?;
+        render(below, &here, pages)?;
     }
     Ok(())
 }
 
-fn page(command: &clap::Command, name: &str, out: &mut Vec<u8>) -> std::io::Result<()> {
+fn page(
+    command: &clap::Command,
+    name: &str,
+    above: &[String],
+    out: &mut Vec<u8>,
+) -> std::io::Result<()> {
     // The date would make every build differ. The roff writer leaves empty
     // arguments out, and the others would move up.
     let title = name.to_uppercase();
@@ -77,7 +93,7 @@ fn page(command: &clap::Command, name: &str, out: &mut Vec<u8>) -> std::io::Resu
     exit_status(command.get_name(), &mut rest);
     list("ENVIRONMENT", args::ENVIRONMENT, &mut rest);
     list("FILES", args::FILES, &mut rest);
-    see_also(command, name, &mut rest);
+    see_also(command, name, above, &mut rest);
     rest.to_writer(&mut sections)?;
     compact(&sections, out)
 }
@@ -104,17 +120,13 @@ fn list(heading: &str, entries: &[(&str, &str)], page: &mut Roff) {
 }
 
 /// The pages above and below, and those beside it.
-fn see_also(command: &clap::Command, name: &str, page: &mut Roff) {
+fn see_also(command: &clap::Command, name: &str, above: &[String], page: &mut Roff) {
     let mut others: Vec<_> = command
         .get_subcommands()
         .filter(|below| !below.is_hide_set())
         .map(|below| format!("{name}-{}", below.get_name()))
         .collect();
-    let mut above = name;
-    while let Some((next, _)) = above.rsplit_once('-') {
-        others.push(next.to_string());
-        above = next;
-    }
+    others.extend_from_slice(above);
     others.sort_unstable();
     page.control("SH", ["SEE ALSO"]);
     let mut line = Vec::new();

@@ -4,6 +4,7 @@
 mod broker;
 mod completions;
 mod config;
+mod credential_process;
 mod env;
 mod exec;
 mod explain;
@@ -27,6 +28,7 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Outcome> {
         Command::Exec(args) => return exec::run(app, &args),
         Command::Env(args) => env::run(app, &args),
         Command::Token(args) => token::run(app, &args),
+        Command::CredentialProcess(args) => credential_process::run(app, &args),
         Command::Login(args) => login::run(app, &args),
         Command::Logout(args) => logout::run(app, &args),
         Command::Status(args) => status::run(app, &args),

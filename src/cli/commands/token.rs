@@ -7,6 +7,11 @@ use crate::deliver;
 use crate::error::Result;
 
 pub(super) fn run(app: &App, args: &Token) -> Result<()> {
-    let credential = prepare(app, &args.wanted)?.credential(&args.fresh)?;
+    let prepared = prepare(app, &args.wanted)?;
+    // Nobody logs in for what cannot be printed.
+    if prepared.plan.target.yields_aws() {
+        return Err(deliver::token::no_token());
+    }
+    let credential = prepared.credential(&args.fresh)?;
     app.ui.secret(&deliver::token::line(&credential)?)
 }

@@ -50,6 +50,7 @@ fn every_fixture_says_what_is_expected() {
             audience: asked.audience,
             ttl: asked.ttl_ms.map(Duration::from_millis),
             detected: Vec::new(),
+            narrowing: Default::default(),
         };
         let said = match check(&world.host).and_then(|config| plan(&request, &config)) {
             Ok(plan) => plan

@@ -111,7 +111,7 @@ fn a_trusted_file_is_a_layer() {
     trust_it(&world);
     let plan = run(&world, None).unwrap();
     assert_eq!((plan.profile.as_str(), plan.request.role.as_str()), ("ours", "ours"));
-    let crate::mint::Plan::Broker(server) = plan.target;
+    let crate::mint::Plan::Broker(server) = plan.target else { panic!("a broker") };
     assert_eq!(server.ca_file, Some(world.path("work/ca.pem")));
     assert_eq!(run(&world, Some("prod")).unwrap().profile, "prod");
 }

@@ -17,7 +17,7 @@ use crate::support::run::{Output, Run};
 
 /// The program under test, on a machine whose clock is off by `offset`, such as
 /// `+10m`.
-fn at_clock(home: &Home, offset: &str) -> Run {
+pub(crate) fn at_clock(home: &Home, offset: &str) -> Run {
     let program = home.share(Path::new(env!("CARGO_BIN_EXE_tmpcred")));
     // The browser keeps the right time: what becomes of its cookies is not ours.
     let browser = home.variables()[OsStr::new("BROWSER")].to_str().unwrap();

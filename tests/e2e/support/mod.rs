@@ -6,6 +6,7 @@
 //! | [`run`] | running a program with a hard time limit; what it wrote and how it ended |
 //! | [`oidc_provider`] | a certified OpenID provider that counts requests and misbehaves on demand |
 //! | [`glewlwyd`] | another OpenID provider |
+//! | [`aws`] | servers that speak the protocol of AWS STS, and the AWS CLI |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
 //! | [`kernel`] | the keyring of the kernel |
@@ -28,6 +29,8 @@
 //! Everything ends with the test, also when it panics or is killed. A program
 //! that is missing is named, and `tests/setup` installs it.
 
+#[cfg(feature = "broker")]
+pub(crate) mod aws;
 #[cfg(feature = "broker")]
 pub(crate) mod broker;
 pub(crate) mod browser;

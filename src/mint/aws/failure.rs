@@ -1,0 +1,193 @@
+//! What it means that STS did not give a session, for people.
+
+use std::error::Error as StdError;
+
+use aws_sdk_sts::config::http::HttpResponse;
+use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::RequestId;
+
+use super::RoleArn;
+use crate::credential::Assertion;
+use crate::error::{Error, ErrorKind, foreign};
+
+/// What was asked of STS.
+pub(super) enum Asked<'a> {
+    /// A session for an assertion.
+    WebIdentity {
+        /// The role.
+        role: &'a RoleArn,
+        /// The assertion.
+        assertion: &'a Assertion,
+        /// What it is bound to.
+        audience: String,
+    },
+    /// A session for a session.
+    Session {
+        /// The role.
+        role: &'a RoleArn,
+        /// Who asked.
+        by: &'a str,
+    },
+}
+
+impl Asked<'_> {
+    /// Says what failed.
+    pub(super) fn context(&self, error: Error) -> Error {
+        let (Self::WebIdentity { role, .. } | Self::Session { role, .. }) = self;
+        error.context(format!("AWS gives no session of the role {role}"))
+    }
+
+    fn who_decides(&self) -> String {
+        match self {
+            Self::WebIdentity { assertion, audience, .. } => format!(
+                "the role's trust policy must allow `sts:AssumeRoleWithWebIdentity` for the provider {}, its subject '{}' and its audience (asked for: {audience})",
+                foreign(&assertion.principal.issuer),
+                foreign(&assertion.principal.subject),
+            ),
+            Self::Session { by, .. } => format!(
+                "the role's trust policy and the permissions of {} must both allow `sts:AssumeRole`",
+                foreign(by)
+            ),
+        }
+    }
+}
+
+/// The error for a call that failed.
+pub(super) fn explain<E>(cause: &SdkError<E, HttpResponse>, asked: &Asked<'_>) -> Error
+where
+    E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
+{
+    let error = match cause {
+        SdkError::ServiceError(said) => {
+            let status = said.raw().status().as_u16();
+            refused(said.err(), cause.request_id(), status, asked)
+        }
+        SdkError::ResponseError(said) => {
+            let status = said.raw().status().as_u16();
+            if status >= 500 || status == 429 {
+                outage(status)
+            } else {
+                // What it is instead may hold anything, so nothing of it is shown.
+                Error::new(ErrorKind::Verification, "the answer of STS cannot be understood")
+                    .because_of(format!("the status is {status}"))
+                    .hint("check `region` and `endpoint_url` of the profile's target")
+            }
+        }
+        SdkError::TimeoutError(_) => {
+            Error::new(ErrorKind::Unreachable, "STS did not answer in time")
+                .hint("check the network, then try again")
+        }
+        other => match our_own(other) {
+            Some(error) => error.clone(),
+            None => Error::new(ErrorKind::Other, "the request cannot be made").because(other),
+        },
+    };
+    asked.context(error)
+}
+
+/// The error of our own HTTP client, somewhere among the causes.
+fn our_own<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    let mut next = Some(cause);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<Error>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn outage(status: u16) -> Error {
+    Error::new(ErrorKind::Unreachable, "STS cannot serve at the moment")
+        .because_of(format!("it answered {status}"))
+        .hint("try again in a while")
+}
+
+/// What a refusal means, by its code:
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html> and
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>.
+fn refused(
+    said: &impl ProvideErrorMetadata,
+    request: Option<&str>,
+    status: u16,
+    asked: &Asked<'_>,
+) -> Error {
+    let code = said.code().unwrap_or_default();
+    let hints: &[&str];
+    let (kind, what) = match code {
+        "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => {
+            hints = &[];
+            (ErrorKind::Denied, "AWS says no".to_string())
+        }
+        "ExpiredTokenException" | "ExpiredToken" => {
+            hints = &["check this machine's clock, and log in again: `tmpcred login --force`"];
+            (ErrorKind::Verification, "the assertion or the session has expired".to_string())
+        }
+        "InvalidIdentityToken" | "InvalidIdentityTokenException" | "IDPRejectedClaim"
+        | "IDPRejectedClaimException" => {
+            hints = &["the provider must be registered in the role's account, with this audience or client id"];
+            (ErrorKind::Verification, "AWS does not accept the assertion".to_string())
+        }
+        "InvalidClientTokenId" | "SignatureDoesNotMatch" | "IncompleteSignature"
+        | "UnrecognizedClientException" | "AuthFailure" => {
+            hints = &["check this machine's clock, and `region` of the profile's target"];
+            (ErrorKind::Verification, "AWS does not accept the session".to_string())
+        }
+        "IDPCommunicationError" | "IDPCommunicationErrorException" => {
+            hints = &["AWS must be able to fetch the provider's keys; try again in a while"];
+            (ErrorKind::Unreachable, "AWS could not reach the identity provider".to_string())
+        }
+        "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException"
+        | "SlowDown" | "ServiceUnavailable" | "InternalFailure" | "InternalError"
+        | "RequestTimeout" | "RequestTimeoutException" => {
+            hints = &["try again in a while"];
+            (ErrorKind::Unreachable, "STS cannot serve at the moment".to_string())
+        }
+        "MalformedPolicyDocument" | "MalformedPolicyDocumentException" | "PackedPolicyTooLarge"
+        | "PackedPolicyTooLargeException" => {
+            hints = &["correct the session policies, or make policies and tags shorter"];
+            (ErrorKind::Config, "AWS does not take the session policies or tags".to_string())
+        }
+        "RegionDisabledException" => {
+            hints = &["activate STS for this region in the account, or name another `region`"];
+            (ErrorKind::Config, "STS is not activated in the region".to_string())
+        }
+        "ValidationError" | "ValidationException" | "InvalidParameterValue" => {
+            let about_ttl = said.message().is_some_and(|m| m.contains("DurationSeconds"));
+            hints = if about_ttl { &["ask for less with `ttl` or `--ttl`"] } else { &[] };
+            (ErrorKind::Config, "AWS does not take the request".to_string())
+        }
+        _ if status >= 500 || status == 429 => {
+            hints = &["try again in a while"];
+            (ErrorKind::Unreachable, format!("STS cannot serve at the moment (status {status})"))
+        }
+        "" => {
+            hints = &["check `region` and `endpoint_url` of the profile's target"];
+            (ErrorKind::Verification, format!("the answer of STS cannot be understood (status {status})"))
+        }
+        other => {
+            hints = &[];
+            (ErrorKind::Other, format!("AWS refused: {}", foreign(other)))
+        }
+    };
+    let mut error = Error::new(kind, what);
+    if let Some(message) = said.message().filter(|message| is_fit(message, asked)) {
+        error = error.because_of(foreign(message));
+    }
+    if let Some(id) = request {
+        error = error.because_of(format!("the request is {}", foreign(id)));
+    }
+    if kind == ErrorKind::Denied {
+        error = error.hint(asked.who_decides());
+    }
+    hints.iter().fold(error, |error, hint| error.hint(*hint))
+}
+
+/// Whether a message can be shown: a server could repeat what it was sent.
+fn is_fit(message: &str, asked: &Asked<'_>) -> bool {
+    let repeats = match asked {
+        Asked::WebIdentity { assertion, .. } => message.contains(assertion.token.expose()),
+        Asked::Session { .. } => false,
+    };
+    !message.is_empty() && !repeats
+}

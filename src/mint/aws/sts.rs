@@ -1,0 +1,369 @@
+//! The calls of STS, through the official SDK and our own HTTP client.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_sts::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_sts::config::retry::RetryConfig;
+use aws_sdk_sts::config::timeout::TimeoutConfig;
+use aws_sdk_sts::config::{
+    BehaviorVersion, Credentials, HttpClient, Region, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
+    StalledStreamProtectionConfig,
+};
+use aws_sdk_sts::error::ConnectorError;
+use aws_sdk_sts::types::{AssumedRoleUser, PolicyDescriptorType, Tag};
+use aws_sdk_sts::{Client, Config, types};
+use aws_smithy_async::time::TimeSource;
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use time::OffsetDateTime;
+use url::Url;
+
+use super::failure::{self, Asked};
+use super::policy::SessionPolicy;
+use super::{RoleArn, Settings, Step};
+use crate::credential::{Assertion, Principal};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::clock::{Clock, SkewMeter};
+use crate::host::{Host, http};
+use crate::secret::Secret;
+
+/// How often a call is tried, where a fault may pass.
+const ATTEMPTS: u32 = 3;
+/// How long to wait at most before the second attempt; twice that before the third.
+const BACKOFF: Duration = Duration::from_millis(300);
+/// How long a call may take, with all its attempts.
+const TIME_LIMIT: Duration = Duration::from_secs(40);
+/// What the SDK calls the global endpoint.
+const GLOBAL: &str = "aws-global";
+/// With another server the region counts for signatures only.
+const ELSEWHERE: &str = "us-east-1";
+
+/// A session of a role.
+pub(super) struct Session {
+    pub(super) access_key_id: Secret<String>,
+    pub(super) secret_access_key: Secret<String>,
+    pub(super) session_token: Secret<String>,
+    pub(super) expires_at: OffsetDateTime,
+    /// The ARN of the role and the session.
+    pub(super) user_arn: String,
+}
+
+/// The service.
+pub(super) struct Sts<'a> {
+    host: &'a Host,
+    settings: &'a Settings,
+    http: SharedHttpClient,
+}
+
+impl<'a> Sts<'a> {
+    pub(super) fn new(host: &'a Host, settings: &'a Settings) -> Result<Self> {
+        let connector = Connector(host.http(settings.ca_file.as_deref())?);
+        Ok(Self { host, settings, http: SharedHttpClient::new(connector) })
+    }
+
+    /// Trades an assertion for a session of a role.
+    pub(super) async fn with_web_identity(
+        &self,
+        assertion: &Assertion,
+        role: &RoleArn,
+        ttl: Option<Duration>,
+    ) -> Result<Session> {
+        let name = self.settings.session_name.clone().unwrap_or_default();
+        let policy = self.settings.session_policy();
+        let asked = Asked::WebIdentity { role, assertion, audience: self.settings.audience() };
+        let answer = self
+            .client(None)
+            .assume_role_with_web_identity()
+            .role_arn(role.as_str())
+            .role_session_name(name.fill(&assertion.principal))
+            .web_identity_token(assertion.token.expose())
+            .set_policy(written(policy)?)
+            .set_policy_arns(managed(policy))
+            .set_duration_seconds(seconds(ttl))
+            .send()
+            .await
+            .map_err(|cause| failure::explain(&cause, &asked))?;
+        self.session(answer.credentials, answer.assumed_role_user).map_err(|e| asked.context(e))
+    }
+
+    /// Trades a session for one of another role.
+    pub(super) async fn with_session(
+        &self,
+        session: &Session,
+        step: &Step,
+        principal: &Principal,
+        ttl: Option<Duration>,
+    ) -> Result<Session> {
+        let name = step.session_name.clone().unwrap_or_default();
+        let asked = Asked::Session { role: &step.role_arn, by: &session.user_arn };
+        let mut call = self
+            .client(Some(session))
+            .assume_role()
+            .role_arn(step.role_arn.as_str())
+            .role_session_name(name.fill(principal))
+            .set_external_id(step.external_id.clone())
+            .set_source_identity(step.source_identity.clone())
+            .set_policy(written(step.session_policy())?)
+            .set_policy_arns(managed(step.session_policy()))
+            .set_duration_seconds(seconds(ttl));
+        for (key, value) in &step.tags {
+            let tag = Tag::builder().key(key).value(value).build();
+            call = call.tags(tag.map_err(|cause| asked.context(impossible(cause)))?);
+        }
+        for key in &step.transitive_tags {
+            call = call.transitive_tag_keys(key);
+        }
+        let answer = call.send().await.map_err(|cause| failure::explain(&cause, &asked))?;
+        self.session(answer.credentials, answer.assumed_role_user).map_err(|e| asked.context(e))
+    }
+
+    /// A client with nothing but what is said here: no credentials, profiles or
+    /// settings from anywhere.
+    fn client(&self, session: Option<&Session>) -> Client {
+        let Settings { region, endpoint_url, use_fips, .. } = self.settings;
+        let default = if endpoint_url.is_some() { ELSEWHERE } else { GLOBAL };
+        let region = region.as_ref().map_or(default, super::Region::as_str).to_string();
+        let now = Now { clock: self.host.clock.clone(), skew: self.host.skew.clone() };
+        let timeouts = TimeoutConfig::builder().operation_timeout(TIME_LIMIT).build();
+        let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF);
+        let mut config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(self.http.clone())
+            .time_source(now)
+            .retry_config(retries)
+            .timeout_config(timeouts)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .region(Region::new(region))
+            .use_fips(*use_fips);
+        config.set_endpoint_url(endpoint_url.as_ref().map(ToString::to_string));
+        config.set_credentials_provider(session.map(|session| {
+            SharedCredentialsProvider::new(Credentials::new(
+                session.access_key_id.expose(),
+                session.secret_access_key.expose(),
+                Some(session.session_token.expose().clone()),
+                None,
+                "tmpcred",
+            ))
+        }));
+        Client::from_conf(config.build())
+    }
+
+    /// What was answered, where it is whole and good.
+    fn session(
+        &self,
+        credentials: Option<types::Credentials>,
+        user: Option<AssumedRoleUser>,
+    ) -> Result<Session> {
+        let wrong = |why: &str| {
+            Error::new(ErrorKind::Verification, "the answer of STS is not what was asked for")
+                .because_of(why)
+        };
+        let credentials = credentials.ok_or_else(|| wrong("it has no credentials"))?;
+        let user_arn = user.map(|user| user.arn).unwrap_or_default();
+        // The SDK puts the start of 1970 where the answer has no end.
+        let end = credentials.expiration;
+        let expires_at = OffsetDateTime::from_unix_timestamp(end.secs())
+            .map_err(|_| wrong("the credentials have no end"))?;
+        let session = Session {
+            access_key_id: Secret::new(credentials.access_key_id),
+            secret_access_key: Secret::new(credentials.secret_access_key),
+            session_token: Secret::new(credentials.session_token),
+            expires_at,
+            user_arn,
+        };
+        let parts = [&session.access_key_id, &session.secret_access_key, &session.session_token];
+        // They go into headers and variables as they are.
+        let plain = |part: &String| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic());
+        if !parts.iter().all(|part| plain(part.expose())) {
+            return Err(wrong("a part is empty or has characters that no credential has"));
+        }
+        if expires_at == OffsetDateTime::UNIX_EPOCH {
+            return Err(wrong("it does not say when the credentials end"));
+        }
+        if expires_at <= self.host.corrected_now() {
+            return Err(wrong("the credentials have expired already"));
+        }
+        Ok(session)
+    }
+}
+
+fn impossible(cause: impl std::error::Error) -> Error {
+    Error::new(ErrorKind::Config, "the request cannot be written down").because(cause)
+}
+
+fn seconds(ttl: Option<Duration>) -> Option<i32> {
+    ttl.and_then(|ttl| i32::try_from(ttl.as_secs()).ok())
+}
+
+fn written(policy: SessionPolicy<'_>) -> Result<Option<String>> {
+    match (policy.text, policy.file) {
+        (None, Some(file)) => Err(Error::new(ErrorKind::Other, "a session policy was not read")
+            .because_of(format!("it is in {}", file.display()))),
+        (text, _) => Ok(text.map(String::from)),
+    }
+}
+
+fn managed(policy: SessionPolicy<'_>) -> Option<Vec<PolicyDescriptorType>> {
+    let arn = |arn: &super::PolicyArn| PolicyDescriptorType::builder().arn(arn.as_str()).build();
+    (!policy.arns.is_empty()).then(|| policy.arns.iter().map(arn).collect())
+}
+
+/// Our HTTP client, as the SDK wants it: one set of authorities, limits and TLS.
+#[derive(Clone)]
+struct Connector(http::HttpClient);
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+impl HttpClient for Connector {
+    fn http_connector(
+        &self,
+        _: &HttpConnectorSettings,
+        _: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(self.clone())
+    }
+}
+
+impl HttpConnector for Connector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let client = self.0.clone();
+        HttpConnectorFuture::new(async move {
+            let request = translate(&request).map_err(|error| refused(error.into()))?;
+            let response = client.send(request).await.map_err(|error| match error.kind() {
+                // Such a fault may pass, and the SDK tries again.
+                ErrorKind::Unreachable => ConnectorError::io(error.into()),
+                _ => refused(error.into()),
+            })?;
+            let status = StatusCode::try_from(response.status.as_u16())
+                .map_err(|cause| refused(cause.into()))?;
+            let body = SdkBody::from(response.body.expose().clone());
+            let mut answer = HttpResponse::new(status, body);
+            for (name, value) in &response.headers {
+                if let Ok(value) = value.to_str() {
+                    let set = answer.headers_mut().try_append(name.as_str().to_string(), value.to_string());
+                    set.map_err(|cause| refused(cause.into()))?;
+                }
+            }
+            Ok(answer)
+        })
+    }
+}
+
+/// A fault that another attempt does not mend.
+fn refused(cause: Box<dyn std::error::Error + Send + Sync>) -> ConnectorError {
+    ConnectorError::user(cause)
+}
+
+fn translate(request: &HttpRequest) -> Result<http::Request> {
+    let method = Method::from_bytes(request.method().as_bytes()).map_err(impossible)?;
+    let url = Url::parse(request.uri()).map_err(impossible)?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in request.headers() {
+        let name = HeaderName::try_from(name).map_err(impossible)?;
+        headers.append(name, HeaderValue::try_from(value).map_err(impossible)?);
+    }
+    // The requests of STS are short and whole.
+    let body = request.body().bytes().unwrap_or_default().to_vec();
+    Ok(http::Request { method, url, headers, body: Secret::new(body) })
+}
+
+/// The time as servers see it: signatures are good for minutes only.
+struct Now {
+    clock: Arc<dyn Clock>,
+    skew: SkewMeter,
+}
+
+impl TimeSource for Now {
+    fn now(&self) -> SystemTime {
+        (self.clock.now() + self.skew.get().unwrap_or(time::Duration::ZERO)).into()
+    }
+}
+
+impl fmt::Debug for Now {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Now")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::credential::TokenType;
+    use crate::host::clock::SystemClock;
+    use crate::host::test_server::{self, run};
+
+    /// Notes where requests would go, and sends none.
+    #[derive(Clone, Debug, Default)]
+    struct Notes(Arc<Mutex<Vec<String>>>);
+
+    impl HttpClient for Notes {
+        fn http_connector(
+            &self,
+            _: &HttpConnectorSettings,
+            _: &RuntimeComponents,
+        ) -> SharedHttpConnector {
+            SharedHttpConnector::new(self.clone())
+        }
+    }
+
+    impl HttpConnector for Notes {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            self.0.lock().unwrap().push(request.uri().to_string());
+            HttpConnectorFuture::ready(Err(refused("nothing is sent".into())))
+        }
+    }
+
+    fn place(settings: serde_json::Value) -> String {
+        let settings: Settings = serde_json::from_value(settings).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        let notes = Notes::default();
+        let http = SharedHttpClient::new(notes.clone());
+        let sts = Sts { host: &host, settings: &settings, http };
+        let assertion = Assertion {
+            token: Secret::new("canary".into()),
+            token_type: TokenType::IdToken,
+            principal: Principal { issuer: "i".into(), subject: "s".into() },
+            expires_at: SystemClock.now(),
+        };
+        let role = RoleArn::parse("arn:aws:iam::123456789012:role/x").unwrap();
+        assert!(run(sts.with_web_identity(&assertion, &role, None)).is_err());
+        notes.0.lock().unwrap().concat()
+    }
+
+    #[test]
+    fn the_region_tells_the_endpoint() {
+        for (settings, place_of_it) in [
+            (json!({}), "https://sts.amazonaws.com/"),
+            (json!({ "region": "eu-central-1" }), "https://sts.eu-central-1.amazonaws.com/"),
+            (json!({ "region": "us-east-1" }), "https://sts.us-east-1.amazonaws.com/"),
+            (json!({ "region": "cn-north-1" }), "https://sts.cn-north-1.amazonaws.com.cn/"),
+            (json!({ "region": "us-gov-west-1" }), "https://sts.us-gov-west-1.amazonaws.com/"),
+            (
+                json!({ "region": "us-east-2", "use_fips": true }),
+                "https://sts-fips.us-east-2.amazonaws.com/",
+            ),
+            (
+                json!({ "region": "us-east-2", "endpoint_url": "https://sts.example/x" }),
+                "https://sts.example/x/",
+            ),
+        ] {
+            assert_eq!(place(settings), place_of_it);
+        }
+    }
+}
