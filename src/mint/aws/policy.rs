@@ -13,7 +13,7 @@ const MAX_LENGTH: usize = 2048;
 /// How many managed policies a session may have.
 const MAX_ARNS: usize = 10;
 /// How much of a file is read, in bytes: what is longer is no policy.
-pub(crate) const MAX_FILE: u64 = 64 * 1024;
+const MAX_FILE: u64 = 64 * 1024;
 
 /// The session policies of one step.
 #[derive(Clone, Copy, Debug)]
@@ -81,11 +81,11 @@ impl Place<'_> {
         let wrong =
             |why: String| Error::new(ErrorKind::Config, "a session policy is not valid").because_of(why);
         if let Some(file) = self.file {
-            if self.policy.is_some() {
-                return Err(wrong("`policy` and `policy_file` cannot stand together".into()));
-            }
             let text = files::read_text(file, MAX_FILE)?
                 .ok_or_else(|| wrong(format!("there is no file {}", file.display())))?;
+            if self.policy.as_ref().is_some_and(|policy| *policy != text) {
+                return Err(wrong("`policy` and `policy_file` cannot stand together".into()));
+            }
             *self.policy = Some(text);
         }
         self.as_policy().check().map_err(wrong)

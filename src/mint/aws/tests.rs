@@ -313,6 +313,7 @@ fn a_policy_file_is_part_of_the_plan() {
     assert!(missing.to_string().contains("p.json"), "{missing}");
     crate::host::files::write_private(&file, b"{\"Version\":\"2012-10-17\"}").unwrap();
     target.complete().unwrap();
+    target.complete().unwrap();
     assert_eq!(target.policy.as_deref(), Some("{\"Version\":\"2012-10-17\"}"));
     let mut both = settings(json!({ "policy_file": file, "policy": "{}" }));
     assert!(both.complete().unwrap_err().to_string().contains("cannot stand together"));
