@@ -11,10 +11,6 @@ use crate::credential::{Credential, Material};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
-/// The names of the profiles for which this program is being asked already, with
-/// spaces between them: what it starts itself has them in its environment.
-pub const ASKED_FOR: &str = "TMPCRED_CREDENTIAL_PROCESS";
-
 /// How much lifetime must be left for botocore not to ask again at once.
 pub const ASKED_AGAIN: std::time::Duration = std::time::Duration::from_secs(15 * 60);
 

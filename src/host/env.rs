@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
+/// The names of the profiles for which `credential-process` is being asked already,
+/// with spaces between them. What this program starts to get a credential has them
+/// in its environment, so that none is asked for to get itself.
+pub const ASKED_FOR: &str = "TMPCRED_CREDENTIAL_PROCESS";
+
 /// A snapshot of environment variables.
 ///
 /// Its `Debug` form shows names only: values may be secrets. Clones share the

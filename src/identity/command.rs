@@ -18,6 +18,7 @@ use super::{Context, Fact, IdentitySource, Readiness};
 use crate::credential::{Assertion, Caller};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
+use crate::host::env::ASKED_FOR;
 use crate::host::files;
 use crate::host::process::output::{Ended, output};
 use crate::host::process;
@@ -26,9 +27,9 @@ use crate::secret::Secret;
 
 /// What every command gets, as far as it is set.
 const ALWAYS: &[&str] = if cfg!(windows) {
-    &["PATH", "HOME", "USERPROFILE", "SYSTEMROOT"]
+    &["PATH", "HOME", "USERPROFILE", "SYSTEMROOT", ASKED_FOR]
 } else {
-    &["PATH", "HOME"]
+    &["PATH", "HOME", ASKED_FOR]
 };
 
 /// What stands for the audience among the arguments.

@@ -212,6 +212,19 @@ fn credential_process_answers_only_what_it_can() {
 }
 
 #[test]
+fn an_identity_that_asks_for_the_credential_it_is_for_ends_at_once() {
+    let home = Home::new();
+    let program = env!("CARGO_BIN_EXE_tmpcred");
+    home.config(&format!(
+        "[identity.circle]\ntype = \"command\"\ncommand = [\"{program}\", \"credential-process\", \"prod\"]\n\
+         [profile.prod]\nrole = \"{ROLE}\"\ntarget = {{ type = \"aws\", endpoint_url = \"http://127.0.0.1:9\" }}\n"
+    ));
+    let refused = tmpcred(&home).args(["credential-process", "prod"]).run();
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("credentials for it are asked for"), "{}", refused.stderr);
+}
+
+#[test]
 fn a_role_is_assumed_with_another_ones_session() {
     // From the request behind the web identity on, moto checks everything.
     let (moto, strict) = (Moto::start(3), Moto::start(2));

@@ -3,8 +3,9 @@
 use crate::cli::App;
 use crate::cli::args::CredentialProcess;
 use crate::cli::prepare::prepare;
-use crate::deliver::credential_process::{ASKED_AGAIN, ASKED_FOR, answer, not_aws};
+use crate::deliver::credential_process::{ASKED_AGAIN, answer, not_aws};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::ASKED_FOR;
 
 pub(super) fn run(app: &App, args: &CredentialProcess) -> Result<()> {
     let mut prepared = prepare(app, &args.wanted)?;
