@@ -56,11 +56,7 @@ fn bearer() -> Credential {
         role: "deploy".into(),
         scope: vec!["deploy:read".into(), "deploy:write".into()],
         principal: principal(),
-        lifetime: Lifetime {
-            issued_at,
-            expires_at: issued_at + Duration::from_secs(900),
-            skew_seconds: 0,
-        },
+        lifetime: Lifetime::new(issued_at, issued_at + Duration::from_secs(900), None, issued_at),
     }
 }
 

@@ -132,7 +132,7 @@ impl Cache {
     pub fn credential(&self, key: &CredentialKey) -> Result<Option<Credential>> {
         let item = key.item();
         let Some(bytes) = self.vault.get(&item)? else { return Ok(None) };
-        let Some(credential) = credential::decode(&bytes) else {
+        let Some(credential) = self.decode(&bytes) else {
             tracing::debug!(item = item.as_str(), "a broken entry counts as absent");
             return Ok(None);
         };
@@ -276,7 +276,7 @@ impl Cache {
 
     /// What is there, as the index tells; unlocks nothing.
     pub fn contents(&self) -> Result<Contents> {
-        let mut entries = self.index.read();
+        let mut entries = self.entries();
         let now = self.host.clock.now();
         entries.credentials.retain(|entry| !entry.label.lifetime.remaining(now).is_zero());
         Ok(Contents {
@@ -344,11 +344,29 @@ impl Cache {
         item: &ItemKey,
         list: impl FnOnce(&mut Entries) -> &mut Vec<Entry<L>>,
     ) -> Option<L> {
-        let mut entries = self.index.read();
+        let mut entries = self.entries();
         let list = list(&mut entries);
         let mut stores = self.vault.possible().into_iter();
         let at = stores.find_map(|store| list.iter().position(|entry| entry.is(store, item)))?;
         Some(list.swap_remove(at).label)
+    }
+
+    /// What the index says, by this machine's clock as it stands now.
+    fn entries(&self) -> Entries {
+        let mut entries = self.index.read();
+        for entry in &mut entries.credentials {
+            let lifetime = &mut entry.label.lifetime;
+            *lifetime = lifetime.by_clock(|| self.host.clock.machine_started());
+        }
+        entries
+    }
+
+    /// A credential that was written down, by this machine's clock as it stands now.
+    fn decode(&self, bytes: &Secret<Vec<u8>>) -> Option<Credential> {
+        let mut credential = credential::decode(bytes)?;
+        let lifetime = &mut credential.lifetime;
+        *lifetime = lifetime.by_clock(|| self.host.clock.machine_started());
+        Some(credential)
     }
 
     fn is_over(&self, credential: &Credential) -> bool {
@@ -366,8 +384,7 @@ impl Cache {
             return;
         };
         let deleted = self.vault.get(key).and_then(|bytes| {
-            let good =
-                bytes.and_then(|b| credential::decode(&b)).is_some_and(|c| !self.is_over(&c));
+            let good = bytes.and_then(|b| self.decode(&b)).is_some_and(|c| !self.is_over(&c));
             if good { Ok(()) } else { self.vault.delete(key).map(|_| ()) }
         });
         if let Err(error) = deleted {

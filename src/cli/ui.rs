@@ -122,18 +122,28 @@ impl Ui {
 
     /// Shows an error: what failed, why, and what to do next.
     pub(crate) fn error(&self, error: &Error) {
-        let mut text = format!("{ERROR}error{ERROR:#}: {}\n", error.message());
+        let mut text = self.paragraph(&format!("{ERROR}error{ERROR:#}: "), error.message());
         for cause in error.causes() {
-            // A cause of several lines shows a place in a file.
-            let lead = if cause.contains('\n') { "" } else { "because: " };
-            for line in cause.lines() {
-                let _ = writeln!(text, "  {lead}{line}");
+            if cause.contains('\n') {
+                // It shows a place in a file.
+                for line in cause.lines() {
+                    let _ = writeln!(text, "  {line}");
+                }
+            } else {
+                text += &self.paragraph("  because: ", cause);
             }
         }
         for hint in error.hints() {
-            let _ = writeln!(text, "  {HINT}hint{HINT:#}: {hint}");
+            text += &self.paragraph(&format!("  {HINT}hint{HINT:#}: "), hint);
         }
         self.say(&text);
+    }
+
+    /// Text behind its lead, in lines that the terminal need not break. What goes
+    /// elsewhere stays one line, and so does what has no spaces, such as an address.
+    fn paragraph(&self, lead: &str, text: &str) -> String {
+        let width = terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| width.0);
+        wrapped(width, lead, text)
     }
 
     /// Prints a table, as wide as the terminal allows.
@@ -158,6 +168,17 @@ pub(crate) fn written(result: io::Result<()>) -> Result<()> {
     result.map_err(|cause| Error::new(ErrorKind::Io, "the result cannot be written").because(cause))
 }
 
+fn wrapped(width: Option<u16>, lead: &str, text: &str) -> String {
+    let Some(width) = width else { return format!("{lead}{text}\n") };
+    let options = textwrap::Options::new(width.into())
+        .initial_indent(lead)
+        .subsequent_indent(if lead.is_empty() { "" } else { "    " })
+        .word_separator(textwrap::WordSeparator::AsciiSpace)
+        .word_splitter(textwrap::WordSplitter::NoHyphenation)
+        .break_words(false);
+    textwrap::fill(text, options) + "\n"
+}
+
 /// A QR code, two modules in each character. What is dark in it is background;
 /// the renderer adds the quiet zone.
 fn qr_code(url: &Url) -> Option<String> {
@@ -177,12 +198,12 @@ impl Interact for Ui {
 
     fn note(&self, line: &str) {
         if !self.quiet {
-            self.say(&format!("{line}\n"));
+            self.say(&self.paragraph("", line));
         }
     }
 
     fn warn(&self, line: &str) {
-        self.say(&format!("{WARNING}warning{WARNING:#}: {line}\n"));
+        self.say(&self.paragraph(&format!("{WARNING}warning{WARNING:#}: "), line));
     }
 
     fn login_page(&self, url: &Url, opened: bool) {
@@ -244,6 +265,19 @@ impl Drop for Spinner {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_break_between_words_and_never_within() {
+        let lead = format!("  {HINT}hint{HINT:#}: ");
+        let address = "https://login.example.com/a-long-address/that-is-not-broken";
+        let text = format!("run `tmpcred config trust` or visit {address} now");
+        let shown = wrapped(Some(30), &lead, &text);
+        let lines: Vec<_> = shown.lines().collect();
+        assert!(lines[0].starts_with(&lead) && lines[0].ends_with("run `tmpcred config"));
+        assert_eq!(lines[1..], ["    trust` or visit", &format!("    {address}"), "    now"]);
+        assert_eq!(wrapped(None, &lead, &text), format!("{lead}{text}\n"));
+        assert_eq!(wrapped(Some(80), "", "a\nb"), "a\nb\n");
+    }
 
     #[test]
     fn a_reader_of_qr_codes_finds_the_address() {

@@ -20,9 +20,28 @@ pub struct Lifetime {
     pub expires_at: OffsetDateTime,
     /// What was to be added to this machine's clock to get the issuer's, in seconds.
     pub skew_seconds: i64,
+    /// When this machine started, by its clock as it stood at issue.
+    #[serde(with = "time::serde::timestamp")]
+    pub machine_started: OffsetDateTime,
 }
 
+/// How far the start of the machine may move before its clock counts as set anew.
+const CLOCK_NOISE: Duration = Duration::seconds(5);
+
 impl Lifetime {
+    /// A lifetime that begins now. `issued_at` and `expires_at` are in the clock of
+    /// the issuer, `machine_started` in that of this machine, and `skew` is what is
+    /// between the two, where it was measured.
+    pub fn new(
+        issued_at: OffsetDateTime,
+        expires_at: OffsetDateTime,
+        skew: Option<Duration>,
+        machine_started: OffsetDateTime,
+    ) -> Self {
+        let skew_seconds = skew.unwrap_or(Duration::ZERO).whole_seconds();
+        Self { issued_at, expires_at, skew_seconds, machine_started }
+    }
+
     /// The whole lifetime.
     pub fn ttl(&self) -> Duration {
         (self.expires_at - self.issued_at).max(Duration::ZERO)
@@ -33,6 +52,20 @@ impl Lifetime {
     pub fn remaining(&self, local_now: OffsetDateTime) -> Duration {
         let there = local_now.saturating_add(Duration::seconds(self.skew_seconds));
         (self.expires_at - there).clamp(Duration::ZERO, self.ttl())
+    }
+
+    /// The same lifetime for a clock by which the machine started at this moment.
+    /// Where that is not the moment noted at issue, the clock has been set since,
+    /// or the machine was restarted, and the skew may be gone. Which of the two
+    /// readings is right cannot be told, so the one that ends earlier counts. The
+    /// clock is asked only where it matters.
+    #[must_use]
+    pub fn by_clock(mut self, machine_started: impl FnOnce() -> OffsetDateTime) -> Self {
+        let lengthened = self.skew_seconds < 0;
+        if lengthened && (machine_started() - self.machine_started).abs() > CLOCK_NOISE {
+            self.skew_seconds = 0;
+        }
+        self
     }
 
     /// When it ends by this machine's own clock.
@@ -58,7 +91,8 @@ mod tests {
 
     fn lifetime(ttl: Duration, skew_seconds: i64) -> Lifetime {
         let issued_at = datetime!(2026-01-01 12:00 UTC);
-        Lifetime { issued_at, expires_at: issued_at + ttl, skew_seconds }
+        let machine_started = datetime!(2026-01-01 00:00 UTC);
+        Lifetime { issued_at, expires_at: issued_at + ttl, skew_seconds, machine_started }
     }
 
     #[test]
@@ -77,6 +111,22 @@ mod tests {
             assert_eq!(l.remaining(local), Duration::seconds(900));
             assert_eq!(l.remaining(local + Duration::seconds(901)), Duration::ZERO);
             assert_eq!(l.expires_at_local(), local + Duration::seconds(900));
+        }
+    }
+
+    #[test]
+    fn a_skew_that_may_be_gone_never_lengthens_a_lifetime() {
+        for (skew, moved, counts) in [
+            (-600, 0, -600),
+            (-600, 3, -600),
+            // The clock was ahead and has been set right.
+            (-600, -600, 0),
+            (600, 600, 600),
+            (0, 3600, 0),
+        ] {
+            let l = lifetime(Duration::seconds(900), skew);
+            let now = l.by_clock(|| l.machine_started + Duration::seconds(moved));
+            assert_eq!(now.skew_seconds, counts, "{skew} {moved}");
         }
     }
 

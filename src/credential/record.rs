@@ -86,11 +86,12 @@ mod tests {
             role: "deploy".into(),
             scope: vec!["a".into()],
             principal: Principal { issuer: "https://i".into(), subject: "s".into() },
-            lifetime: Lifetime {
-                issued_at: datetime!(2026-01-01 0:00 UTC),
-                expires_at: datetime!(2026-01-01 1:00 UTC),
-                skew_seconds: -3,
-            },
+            lifetime: Lifetime::new(
+                datetime!(2026-01-01 0:00 UTC),
+                datetime!(2026-01-01 1:00 UTC),
+                Some(time::Duration::seconds(-9)),
+                datetime!(2025-12-31 0:00 UTC),
+            ),
         }
     }
 

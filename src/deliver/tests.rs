@@ -13,11 +13,12 @@ pub(super) fn bearer(token: &str) -> Credential {
         role: "deploy".into(),
         scope: vec![],
         principal: Principal { issuer: "https://issuer.example".into(), subject: "alice".into() },
-        lifetime: Lifetime {
+        lifetime: Lifetime::new(
             issued_at,
-            expires_at: issued_at + time::Duration::minutes(15),
-            skew_seconds: 0,
-        },
+            issued_at + time::Duration::minutes(15),
+            None,
+            issued_at,
+        ),
     }
 }
 

@@ -9,6 +9,12 @@ use time::{Duration, OffsetDateTime};
 pub trait Clock: Send + Sync {
     /// The present moment, in UTC.
     fn now(&self) -> OffsetDateTime;
+
+    /// When this machine started, by this clock: it moves when the clock is set,
+    /// and never otherwise. Where that cannot be told, always the same moment.
+    fn machine_started(&self) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH
+    }
 }
 
 /// The operating system's clock.
@@ -19,6 +25,17 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the port to the clock")]
     fn now(&self) -> OffsetDateTime {
         OffsetDateTime::now_utc()
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "macos"))]
+    fn machine_started(&self) -> OffsetDateTime {
+        // Both go on while the machine sleeps.
+        #[cfg(target_os = "linux")]
+        let clock = rustix::time::ClockId::Boottime;
+        #[cfg(target_os = "macos")]
+        let clock = rustix::time::ClockId::Monotonic;
+        let up = rustix::time::clock_gettime(clock);
+        self.now().saturating_sub(Duration::seconds(up.tv_sec))
     }
 }
 

@@ -2,25 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 
 /// A snapshot of environment variables.
 ///
-/// Its `Debug` form shows names only: values may be secrets.
+/// Its `Debug` form shows names only: values may be secrets. Clones share the
+/// variables.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Env(BTreeMap<OsString, OsString>);
+pub struct Env(Arc<BTreeMap<OsString, OsString>>);
 
 impl Env {
     /// The variables this process was started with.
     #[expect(clippy::disallowed_methods, reason = "this is the port to the environment")]
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().collect())
+        Self(Arc::new(std::env::vars_os().collect()))
     }
 
     /// The variables handed in, for tests.
     pub fn from_pairs<K: Into<OsString>, V: Into<OsString>>(
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Self {
-        Self(pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+        Self(Arc::new(pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect()))
     }
 
     /// A variable's value. An empty one counts as unset, as it does for most tools.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
-use time::OffsetDateTime;
 
 use super::broker::Server;
 use crate::credential::{Assertion, Lifetime, TokenType};
@@ -59,7 +58,7 @@ pub(super) async fn exchange(
     if !response.status.is_success() {
         return Err(refused(&response, server, assertion).context(context()));
     }
-    let granted = read(&response, ask, host.corrected_now(), host.skew.get());
+    let granted = read(&response, ask, host);
     granted.map_err(|error| error.context(context()))
 }
 
@@ -184,12 +183,7 @@ struct Expiry {
     expires_in: Option<serde::de::IgnoredAny>,
 }
 
-fn read(
-    response: &Response,
-    ask: &Ask<'_>,
-    now: OffsetDateTime,
-    skew: Option<time::Duration>,
-) -> Result<Granted> {
+fn read(response: &Response, ask: &Ask<'_>, host: &Host) -> Result<Granted> {
     const WHAT: &str = "the answer of the broker";
     let wrong = |why: String| {
         Error::new(ErrorKind::Verification, format!("{WHAT} is not what was asked for"))
@@ -229,11 +223,11 @@ fn read(
         )));
     }
     let ttl = i64::try_from(grant.expires_in).ok().filter(|seconds| *seconds > 0);
+    let now = host.corrected_now();
     let expires_at = ttl.and_then(|seconds| now.checked_add(time::Duration::seconds(seconds)));
     let Some(expires_at) = expires_at else {
         return Err(wrong(format!("it ends in {} seconds", grant.expires_in)));
     };
-    let skew_seconds = skew.unwrap_or(time::Duration::ZERO).whole_seconds();
-    let lifetime = Lifetime { issued_at: now, expires_at, skew_seconds };
+    let lifetime = Lifetime::new(now, expires_at, host.skew.get(), host.clock.machine_started());
     Ok(Granted { token, token_type, scope, lifetime })
 }

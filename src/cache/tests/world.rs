@@ -203,11 +203,7 @@ pub(super) fn credential(role: &str, subject: &str, size: usize) -> Credential {
         role: role.into(),
         scope: vec![],
         principal: principal(subject),
-        lifetime: Lifetime {
-            issued_at: START,
-            expires_at: START + Duration::hours(1),
-            skew_seconds: 0,
-        },
+        lifetime: Lifetime::new(START, START + Duration::hours(1), None, START),
     }
 }
 

@@ -92,7 +92,7 @@ impl Oidc {
             other => other?,
         };
         let (issuer, client) = (self.settings.issuer.as_str(), &self.settings.client_id);
-        Ok(bytes.and_then(|bytes| Session::decode(&bytes, issuer, client)))
+        Ok(bytes.and_then(|bytes| Session::decode(&bytes, issuer, client, || cx.host.clock.machine_started())))
     }
 
     /// The assertion that a session has at hand.

@@ -329,11 +329,12 @@ impl<'a> Provider<'a> {
             .and_then(|lasts| Duration::try_from(lasts).ok())
             .and_then(|lasts| now.checked_add(lasts))
             .unwrap_or(claims.expires_at);
-        let lifetime = Lifetime {
-            issued_at: now,
-            expires_at: claims.expires_at.min(said),
-            skew_seconds: self.host.skew.get().unwrap_or(Duration::ZERO).whole_seconds(),
-        };
+        let lifetime = Lifetime::new(
+            now,
+            claims.expires_at.min(said),
+            self.host.skew.get(),
+            self.host.clock.machine_started(),
+        );
         Token { token: token.clone(), lifetime }
     }
 }

@@ -93,8 +93,18 @@ impl Session {
 
     /// Reads a session back. `None` where it is broken, of another version, or
     /// not of this issuer and client.
-    pub(super) fn decode(bytes: &Secret<Vec<u8>>, issuer: &str, client_id: &str) -> Option<Self> {
-        let session: Self = serde_json::from_slice(bytes.expose()).ok()?;
+    /// `machine_started` tells what the clock says now.
+    pub(super) fn decode(
+        bytes: &Secret<Vec<u8>>,
+        issuer: &str,
+        client_id: &str,
+        machine_started: impl Fn() -> OffsetDateTime,
+    ) -> Option<Self> {
+        let mut session: Self = serde_json::from_slice(bytes.expose()).ok()?;
+        let access_tokens = session.access_tokens.iter_mut().map(|bound| &mut bound.token);
+        for token in session.id_token.iter_mut().chain(access_tokens) {
+            token.lifetime = token.lifetime.by_clock(&machine_started);
+        }
         let ours = session.v == VERSION
             && session.issuer == issuer
             && session.client_id == client_id
@@ -194,7 +204,7 @@ mod tests {
         let expires_at = NOW + Duration::seconds(ttl);
         Token {
             token: Secret::new(text.into()),
-            lifetime: Lifetime { issued_at: NOW, expires_at, skew_seconds: 0 },
+            lifetime: Lifetime::new(NOW, expires_at, None, NOW),
         }
     }
 
@@ -212,19 +222,23 @@ mod tests {
         Some(format!("{:?} {}", assertion.token_type, assertion.token.expose()))
     }
 
+    fn decode(bytes: &Secret<Vec<u8>>, issuer: &str, client_id: &str) -> Option<Session> {
+        Session::decode(bytes, issuer, client_id, || NOW)
+    }
+
     #[test]
     fn what_is_written_is_read_back_for_the_same_issuer_and_client_only() {
         let bytes = session().encode();
-        let back = Session::decode(&bytes, ISSUER, "cli").unwrap();
+        let back = decode(&bytes, ISSUER, "cli").unwrap();
         assert_eq!(back.refresh_token.as_ref().unwrap().expose(), "canary-refresh");
         assert_eq!(back.principal().subject, "alice");
         assert_eq!(
             shown(&back, "https://b.example", false, 0),
             shown(&session(), "https://b.example", false, 0)
         );
-        assert!(Session::decode(&bytes, "https://evil.example", "cli").is_none());
-        assert!(Session::decode(&bytes, "https://i.example/", "cli").is_none());
-        assert!(Session::decode(&bytes, ISSUER, "other").is_none());
+        assert!(decode(&bytes, "https://evil.example", "cli").is_none());
+        assert!(decode(&bytes, "https://i.example/", "cli").is_none());
+        assert!(decode(&bytes, ISSUER, "other").is_none());
     }
 
     #[test]
@@ -232,13 +246,13 @@ mod tests {
         let bytes = session().encode();
         for cut in 0..bytes.expose().len() {
             assert!(
-                Session::decode(&Secret::new(bytes.expose()[..cut].to_vec()), ISSUER, "cli")
+                decode(&Secret::new(bytes.expose()[..cut].to_vec()), ISSUER, "cli")
                     .is_none()
             );
         }
         let other =
             String::from_utf8(bytes.expose().clone()).unwrap().replace("\"v\":1", "\"v\":2");
-        assert!(Session::decode(&Secret::new(other.into_bytes()), ISSUER, "cli").is_none());
+        assert!(decode(&Secret::new(other.into_bytes()), ISSUER, "cli").is_none());
     }
 
     #[test]

@@ -10,3 +10,5 @@ mod generated;
 mod identity;
 #[cfg(feature = "broker")]
 mod output;
+#[cfg(feature = "broker")]
+mod terminal;

@@ -67,4 +67,11 @@ fn a_clock_that_is_set_right_meanwhile_lengthens_no_credential() {
     let left = status["credentials"][0]["remaining_seconds"].as_i64().unwrap();
     assert!((0..=1800).contains(&left), "{left}");
     journey.tmpcred(&["token", "--no-input"]).run().ok();
+    // Four minutes before its end. By the old skew it would have fourteen.
+    let late = |args: &[&str]| at_clock(&journey.home, "+26m").args(args).run().ok();
+    let status = late(&["status", "--json"]).json();
+    let left = status["credentials"][0]["remaining_seconds"].as_i64().unwrap();
+    assert!((0..=240).contains(&left), "{left}");
+    late(&["token"]);
+    assert_eq!(journey.broker.issued(), 2, "the old one is too near its end");
 }

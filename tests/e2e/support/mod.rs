@@ -10,6 +10,7 @@
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
 //! | [`kernel`] | the keyring of the kernel |
 //! | [`canary`] | secrets that must not show, and the search for them |
+//! | [`terminal`] | a terminal with a shell in it |
 //! | [`tls`], [`http`], [`wait`] | certificates; requests of a test's own; waiting with an end |
 //!
 //! A test looks like this:
@@ -39,6 +40,7 @@ pub(crate) mod keyring;
 pub(crate) mod oidc_provider;
 pub(crate) mod peer;
 pub(crate) mod run;
+pub(crate) mod terminal;
 pub(crate) mod tls;
 pub(crate) mod wait;
 pub(crate) mod walk;

@@ -1,0 +1,104 @@
+//! What people see, on a terminal of 80 columns.
+
+use crate::journey::Journey;
+use crate::support::browser::Browser;
+use crate::support::home::Home;
+use crate::support::terminal::Terminal;
+use crate::support::walk;
+
+#[test]
+fn ctrl_c_ends_the_command_and_the_embedded_broker() {
+    let home = Home::new();
+    let terminal = Terminal::start(&home, 80, 24);
+    terminal.enter("tmpcred exec --dev -- sh -c 'echo RUN''NING; sleep 60'");
+    terminal.wait_for("RUNNING");
+    terminal.press("C-c");
+    terminal.enter("echo EN''D $?");
+    let screen = terminal.wait_for("END ");
+    assert!(screen.contains("END 130"), "{screen}");
+    let left: Vec<_> = walk::files(&home.path("")).into_iter().map(|found| found.path).collect();
+    assert!(left.iter().all(|path| path.ends_with("tmux")), "{left:?}");
+}
+
+#[test]
+fn no_word_of_a_message_is_broken() {
+    let home = Home::new();
+    home.config(
+        r#"
+[identity.corp]
+type = "oidc"
+issuer = "https://login.example.com"
+client_id = "cli"
+[broker.main]
+url = "https://broker.example.com"
+[profile.a-profile-with-a-long-name]
+role = "deploy"
+audience = "https://api.example.com"
+[profile.another-profile-with-a-name]
+extends = "a-profile-with-a-long-name"
+"#,
+    );
+    let screen = Terminal::start(&home, 80, 24).run("tmpcred explain nope");
+    for word in ["`a-profile-with-a-long-name`", "`another-profile-with-a-name`"] {
+        assert!(screen.contains(word), "{screen}");
+    }
+    assert!(screen.lines().count() > 2, "it is too long for one line:\n{screen}");
+}
+
+#[test]
+fn status_explain_and_verify_fit() {
+    let journey = Journey::start();
+    for args in [&["token"][..], &["token", "--role", "reader"], &["token", "--ttl", "2m"]] {
+        journey.tmpcred(args).run().ok();
+    }
+    let token = journey.tmpcred(&["token"]).run().ok().stdout;
+    journey.home.write("work/token.txt", token);
+    let terminal = Terminal::start(&journey.home, 80, 40);
+    let status = terminal.run("tmpcred status");
+    let bars = status.lines().filter(|line| line.contains('█')).count();
+    assert_eq!(bars, 3, "a bar for each credential:\n{status}");
+    assert!(status.contains("SESSION") && status.contains("alice"), "{status}");
+    let left = |line: &str| line.trim_end().ends_with('s');
+    assert!(status.lines().filter(|line| line.contains('█')).all(left), "{status}");
+    let explain = terminal.run("tmpcred explain");
+    assert!(explain.contains("kernel keyring") && explain.contains("execve"), "{explain}");
+    let verify = terminal.run("tmpcred verify token.txt --audience https://api.example.com");
+    assert!(verify.contains("The token is good."), "{verify}");
+}
+
+/// The QR code on a screen, as one who points a camera at it reads it.
+fn scanned(screen: &str) -> String {
+    let rows: Vec<Vec<char>> = screen
+        .lines()
+        .filter(|line| line.contains(['█', '▀', '▄']))
+        .map(|line| line.chars().collect())
+        .collect();
+    // As large as a camera would see it.
+    const SCALE: usize = 8;
+    let light = |x: usize, y: usize| match rows[y / 2].get(x) {
+        Some('█') => true,
+        Some('▀') => y.is_multiple_of(2),
+        Some('▄') => !y.is_multiple_of(2),
+        _ => false,
+    };
+    let width = rows.iter().map(Vec::len).max().unwrap() * SCALE;
+    let pixel = |x: usize, y: usize| if light(x / SCALE, y / SCALE) { 255 } else { 0 };
+    let height = rows.len() * 2 * SCALE;
+    let mut image = rqrr::PreparedImage::prepare_from_greyscale(width, height, pixel);
+    image.detect_grids()[0].decode().unwrap().1
+}
+
+#[test]
+fn the_qr_code_of_a_device_login_leads_to_the_page() {
+    let journey = Journey::start();
+    let terminal = Terminal::start(&journey.home, 80, 40);
+    terminal.enter("tmpcred login --flow device");
+    let screen = terminal.wait_for("and enter the code");
+    let code = screen.lines().find(|line| line.contains("and enter the code")).unwrap();
+    let code = code.trim_end().rsplit(' ').next().unwrap();
+    let page = scanned(&screen);
+    assert!(page.starts_with(&journey.provider.url("/device")), "{page}");
+    assert!(page.contains(code), "the code is in the address: {page}");
+    Browser::http().visit(&Home::new(), &page);
+    terminal.wait_for("logged in to corp as");
+}

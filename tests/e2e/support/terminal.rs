@@ -1,0 +1,92 @@
+//! A terminal, with a shell in it: what is on the screen, and keys to press.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::home::Home;
+use super::wait::wait_until;
+
+/// How long something may take to show.
+const SHOWN: Duration = Duration::from_secs(30);
+
+/// What the shell shows when it waits for a command.
+const PROMPT: &str = "ready> ";
+
+/// A tmux of its own, in a home; it ends with the home.
+pub(crate) struct Terminal<'a> {
+    home: &'a Home,
+    socket: PathBuf,
+}
+
+impl<'a> Terminal<'a> {
+    /// A shell that finds `tmpcred`, in a terminal of this size.
+    pub(crate) fn start(home: &'a Home, columns: u16, rows: u16) -> Self {
+        let program = home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+        let path = std::env::var("PATH").unwrap();
+        let path = format!("{}:{path}", program.parent().unwrap().display());
+        let terminal = Self { home, socket: home.path("tmux") };
+        let size = [columns.to_string(), rows.to_string()];
+        terminal
+            .home
+            .command("tmux")
+            .args(["-u", "-f", "/dev/null", "-S"])
+            .args([&terminal.socket])
+            .args(["new-session", "-d", "-x", &size[0], "-y", &size[1], "bash"])
+            // Several words: no other shell runs this one, and takes its prompt away.
+            .args(["--norc", "--noprofile"])
+            .env("PATH", path)
+            .env("PS1", PROMPT)
+            .env("LC_ALL", "C.UTF-8")
+            .run()
+            .ok();
+        terminal.wait_for(PROMPT.trim_end());
+        terminal
+    }
+
+    /// Types a command and presses the enter key.
+    pub(crate) fn enter(&self, line: &str) {
+        self.tmux(&["send-keys", "-l", line]);
+        self.press("Enter");
+    }
+
+    /// Presses a key, such as `C-c`.
+    pub(crate) fn press(&self, key: &str) {
+        self.tmux(&["send-keys", key]);
+    }
+
+    /// What is on the screen now.
+    pub(crate) fn screen(&self) -> String {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// Waits until this is on the screen, and returns all of it.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, part: &str) -> String {
+        let mut screen = String::new();
+        wait_until(&format!("{part:?} on the screen"), SHOWN, || {
+            screen = self.screen();
+            screen.contains(part).then_some(())
+        });
+        screen
+    }
+
+    /// Runs a command on an empty screen, and returns what it shows.
+    #[track_caller]
+    pub(crate) fn run(&self, command: &str) -> String {
+        // The shell joins the two parts, so that the typed line has them apart.
+        self.enter(&format!("clear; {command}; echo EN''D $?"));
+        let screen = self.wait_for("END ");
+        screen.split_once("END ").unwrap().0.to_string()
+    }
+
+    fn tmux(&self, args: &[&str]) -> String {
+        self.home
+            .command("tmux")
+            .args(["-u", "-S"])
+            .args([&self.socket])
+            .args(args)
+            .run()
+            .ok()
+            .stdout
+    }
+}
