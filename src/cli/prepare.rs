@@ -11,7 +11,7 @@ use crate::pipeline::{self, Freshness};
 use crate::plan::{self, Plan};
 
 use super::App;
-use super::args::{AtExit, Fresh, Wanted};
+use super::args::{AtExit, Fresh, Output, Wanted};
 use super::show;
 
 /// All that the pipeline needs.
@@ -51,12 +51,11 @@ impl Prepared {
     pub(crate) fn revoked_because(&self, at_exit: AtExit) -> Result<Option<&'static str>> {
         let can = self.plan.target.open().revocation().is_some();
         match at_exit.revoke_on_exit {
-            Some(true) if !can => Err(Error::new(
-                ErrorKind::Config,
-                "--revoke-on-exit cannot be kept",
-            )
-            .because_of("credentials of this profile's target cannot be revoked")
-            .hint("leave it out, and ask for a short lifetime with --ttl")),
+            Some(true) if !can => {
+                Err(Error::new(ErrorKind::Config, "--revoke-on-exit cannot be kept")
+                    .because_of("credentials of this profile's target cannot be revoked")
+                    .hint("leave it out, and ask for a short lifetime with --ttl"))
+            }
             Some(true) => {
                 Ok(Some("--revoke-on-exit: the credential is revoked when the command ends"))
             }
@@ -99,18 +98,35 @@ impl Prepared {
         }
     }
 
+    /// Why the secrets in the command's output are to be masked, or `None` where
+    /// they are not.
+    pub(crate) fn masked_because(&self, output: Output) -> Option<&'static str> {
+        match output.mask {
+            Some(true) => Some("--mask: the secrets in the command's output are replaced"),
+            None if cfg!(unix) && self.host.env.flag("CI") => Some(
+                "CI=true: the secrets in the command's output are replaced (--mask=false turns that off)",
+            ),
+            _ => None,
+        }
+    }
+
     /// Why the command must run under a supervisor, or `None` where tmpcred can
     /// replace itself by it.
-    pub(crate) fn supervised_because(&self, at_exit: AtExit) -> Result<Option<&'static str>> {
-        if let Some(why) = self.revoked_because(at_exit)? {
-            return Ok(Some(why));
-        }
-
+    pub(crate) fn supervised_because(
+        &self,
+        at_exit: AtExit,
+        output: Output,
+    ) -> Result<Option<String>> {
         #[cfg(feature = "broker")]
-        if self.embedded.is_some() {
-            return Ok(Some("--dev: the embedded broker runs inside this process"));
-        }
-        Ok(None)
+        let embedded = self
+            .embedded
+            .is_some()
+            .then_some("--dev: the embedded broker runs inside this process");
+        #[cfg(not(feature = "broker"))]
+        let embedded = None;
+        let reasons = [self.revoked_because(at_exit)?, self.masked_because(output), embedded];
+        let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
+        Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
     }
 }
 

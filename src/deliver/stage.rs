@@ -67,7 +67,10 @@ fn plays_the_program() {
                     println!("DONE");
                 }
             });
-            supervisor::run(&handout, &command, core, at_end)
+            let masked = mode
+                .starts_with("mask")
+                .then(|| Patterns::of(&handout.secrets().unwrap()).unwrap());
+            supervisor::run(&handout, &command, core, masked, at_end)
         }
     };
     if mode == "linger" {

@@ -53,14 +53,17 @@ pub async fn require_active(
         .append_pair("token_type_hint", "access_token")
         .finish();
     let body = Secret::new(form.into_bytes());
-    let response = http.send(Request { method: Method::POST, url: endpoint, headers, body }).await?;
+    let response =
+        http.send(Request { method: Method::POST, url: endpoint, headers, body }).await?;
     if let Some(outage) = response.outage(WHO) {
         return Err(outage);
     }
     if !response.status.is_success() {
         return Err(Error::new(ErrorKind::Denied, format!("{WHO} does not tell"))
             .because_of(format!("it answered {}", response.status.as_u16()))
-            .hint("it may not let a token ask about itself; leave out --online to check here only"));
+            .hint(
+                "it may not let a token ask about itself; leave out --online to check here only",
+            ));
     }
     let answer: Answer = response.json(&format!("the answer of {WHO}"))?;
     if !answer.active {

@@ -121,9 +121,7 @@ fn challenge(why: &str, code: Option<&'static str>, id: RequestId) -> Response {
     let mut response = refusal.at(id);
     let value = match code {
         None => HeaderValue::from_static("Bearer realm=\"tmpcred\""),
-        Some(_) => {
-            HeaderValue::from_static("Bearer realm=\"tmpcred\", error=\"invalid_token\"")
-        }
+        Some(_) => HeaderValue::from_static("Bearer realm=\"tmpcred\", error=\"invalid_token\""),
     };
     response.headers_mut().insert(WWW_AUTHENTICATE, value);
     response

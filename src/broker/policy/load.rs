@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
 use cedar_policy::{
-    ActionConstraint, Effect, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode, Validator,
+    ActionConstraint, Effect, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode,
+    Validator,
 };
 use miette::Diagnostic;
 

@@ -155,9 +155,7 @@ impl Policy {
         let answer = self.ask(caller, ISSUE, question.role, context(question)?)?;
         let reasons = answer.reasons.iter().map(String::as_str);
         match answer.decision {
-            Decision::Deny => {
-                Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() })
-            }
+            Decision::Deny => Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() }),
             Decision::Allow => {
                 let permits = reasons.filter_map(|id| Some((id, self.limits.get(id)?)));
                 Ok(weigh(permits, question).map_or(Verdict::ScopeDenied, Verdict::Granted))
