@@ -93,6 +93,7 @@ pub(crate) struct Options {
     pub(crate) policies: String,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) kek: Kek,
 }
 
 /// A running broker.
@@ -206,13 +207,14 @@ impl Bed {
             policies: policies(),
             store: Arc::new(sqlite::in_memory().await.unwrap()),
             clock: Arc::new(SystemClock),
+            kek: Kek::random().unwrap(),
         };
         change(&mut options);
         options.config.check().unwrap();
         let host = Host { clock: options.clock, ..host(root.path()) };
         let parts = Parts {
             store: options.store.clone(),
-            kek: Kek::random().unwrap(),
+            kek: options.kek,
             policies: vec![Source { path: "policy.cedar".into(), text: options.policies }],
         };
         let broker = Arc::new(Broker::assemble(&options.config, parts, &host).await.unwrap());
@@ -288,6 +290,33 @@ impl Bed {
     /// Asks for a token with this subject token and these changes.
     pub(crate) async fn exchange(&self, token: &str, changes: &[(&str, &str)]) -> Response {
         self.post("/token", &self.form(token, changes)).await
+    }
+
+    /// A token for the subject of these claims.
+    pub(crate) async fn issued(&self, claims: Value, changes: &[(&str, &str)]) -> String {
+        let response = self.exchange(&self.key.token(claims), changes).await;
+        let grant = json_of(&response);
+        assert_eq!(response.status.as_u16(), 200, "{grant}");
+        grant["access_token"].as_str().unwrap().to_string()
+    }
+
+    /// Asks for a token to be revoked, and returns the status.
+    pub(crate) async fn revoke(&self, token: &str) -> u16 {
+        self.post("/revoke", &[("token".into(), token.into())]).await.status.as_u16()
+    }
+
+    /// Asks what a token is, with this proof of who asks.
+    pub(crate) async fn introspect(&self, bearer: Option<&str>, token: &str) -> Response {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+        if let Some(bearer) = bearer {
+            headers.insert("authorization", format!("Bearer {bearer}").parse().unwrap());
+        }
+        let form = [("token", token)];
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let body = Secret::new(body.into_bytes());
+        let url = self.url("/introspect");
+        self.client.send(Request { method: Method::POST, url, headers, body }).await.unwrap()
     }
 
     /// Asks for a token, and has to be refused.

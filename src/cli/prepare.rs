@@ -56,14 +56,14 @@ impl Prepared {
                     .because_of("credentials of this profile's target cannot be revoked")
                     .hint("leave it out, and ask for a short lifetime with --ttl"))
             }
-            Some(true) => {
-                Ok(Some("--revoke-on-exit: the credential is revoked when the command ends"))
-            }
+            Some(true) => Ok(Some(
+                "--revoke-on-exit: the command gets a credential of its own, which is revoked when it ends",
+            )),
             Some(false) => Ok(None),
             // What the embedded broker issues ends with the run anyway.
             None if self.is_embedded() || !can || !self.host.env.flag("CI") => Ok(None),
             None => Ok(Some(
-                "CI=true: the credential is revoked when the command ends (--revoke-on-exit=false turns that off)",
+                "CI is set: the command gets a credential of its own, which is revoked when it ends (--revoke-on-exit=false turns that off)",
             )),
         }
     }
@@ -104,7 +104,7 @@ impl Prepared {
         match output.mask {
             Some(true) => Some("--mask: the secrets in the command's output are replaced"),
             None if cfg!(unix) && self.host.env.flag("CI") => Some(
-                "CI=true: the secrets in the command's output are replaced (--mask=false turns that off)",
+                "CI is set: the secrets in the command's output are replaced (--mask=false turns that off)",
             ),
             _ => None,
         }

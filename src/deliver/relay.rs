@@ -265,3 +265,6 @@ fn is_for_later(cause: &io::Error) -> bool {
 fn in_pipe(from: &PipeReader) -> usize {
     ioctl_fionread(from).ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

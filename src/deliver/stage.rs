@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
+use super::mask::Patterns;
+use super::supervisor::AtEnd;
 use super::tests::bearer;
 use super::{Handout, Outcome, exec, supervisor};
 use crate::host::env::Env;

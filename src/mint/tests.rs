@@ -99,6 +99,33 @@ fn one_request_mints() {
 }
 
 #[test]
+fn revoking_takes_the_token_alone_and_failing_is_told() {
+    for (reply, outcome) in [
+        (Reply::text(200, ""), Ok(())),
+        (Reply::json(400, &json!({"error": "canary-echo"})), Err(ErrorKind::Denied)),
+        (Reply::json(503, &json!({})), Err(ErrorKind::Unreachable)),
+        (Reply::text(302, "").header("location", "/x".into()), Err(ErrorKind::Verification)),
+        (Reply::gone(), Err(ErrorKind::Unreachable)),
+    ] {
+        let server = TestServer::start(move |request, _| match request.path.as_str() {
+            "/token" => grant(&json!({})),
+            _ => reply.clone(),
+        });
+        let credential = mint_ahead(&server, &request(), time::Duration::ZERO).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        let broker = Broker::new(at(&server));
+        let revoked = run(broker.revocation().unwrap().revoke(&host, &credential));
+        let error = revoked.as_ref().err().map(|error| format!("{error:?}")).unwrap_or_default();
+        assert!(!error.contains("canary"), "{error}");
+        assert_eq!(revoked.map_err(|error| error.kind()), outcome);
+        let [request] = &server.at("/revoke")[..] else { panic!("one request") };
+        assert_eq!((request.method.as_str(), &request.form["token"][..]), ("POST", "canary-token"));
+        assert_eq!(request.form["token_type_hint"], "access_token");
+    }
+}
+
+#[test]
 fn what_is_left_to_the_broker_is_not_asked_for() {
     let server = server(grant(&json!({"expires_in": 60, "scope": "read other"})));
     let request = Request { scope: Vec::new(), ttl: None, ..request() };

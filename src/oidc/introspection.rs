@@ -68,7 +68,9 @@ pub async fn require_active(
     let answer: Answer = response.json(&format!("the answer of {WHO}"))?;
     if !answer.active {
         return Err(Error::new(ErrorKind::Verification, "the token is not good any more")
-            .because_of("its issuer says that it is not active: it was revoked, or its key was"));
+            .because_of(
+                "its issuer says that it is not active: it was revoked, or has ended there",
+            ));
     }
     for (name, told) in [("iss", answer.iss), ("sub", answer.sub), ("jti", answer.jti)] {
         if told.is_some() && told.as_ref() != verified.all.get(name) {

@@ -23,6 +23,8 @@ mod login;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod revocation;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod stores;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod storm;

@@ -49,6 +49,11 @@ fn permit(id: &str, annotations: &str, condition: &str) -> String {
     )
 }
 
+/// A permit to introspect tokens of the role `deploy`.
+fn introspects(id: &str, annotations: &str, condition: &str) -> String {
+    permit(id, annotations, condition).replace("\"issue\"", "\"introspect\"")
+}
+
 struct Asked<'a> {
     scope: Option<&'a str>,
     ttl: Option<u64>,
@@ -98,6 +103,37 @@ fn a_forbid_wins_and_is_named() {
     let policy = load(&text).unwrap();
     let denied = Verdict::Denied { forbidden_by: Some("no-alice".into()) };
     assert_eq!(decide(&policy, NOTHING), denied);
+}
+
+#[test]
+fn to_be_issued_a_token_is_not_to_be_told_about_others() {
+    let api = "https://api.example.com";
+    let issue = permit("p", "@ttl(\"15m\")", "true");
+    let asks = |text: &str, audience: &str| {
+        let caller = caller(ISSUER, "alice", json!({"groups": ["api"]})).unwrap();
+        load(&[issue.as_str(), text].concat()).unwrap().may_introspect(&caller, "deploy", audience)
+    };
+    assert_eq!(asks("", api), Ok(false));
+    let own = introspects("i", "", &format!("context.audience == \"{api}\""));
+    assert_eq!(asks(&own, api), Ok(true));
+    assert_eq!(asks(&own, "https://other.example.com"), Ok(false));
+    let forbidden =
+        format!("{own}@id(\"f\") forbid (principal in Group::\"{ISSUER}#api\", action, resource);");
+    assert_eq!(asks(&forbidden, api), Ok(false));
+    let fails = format!(
+        "{own}@id(\"f\") forbid (principal, action == Action::\"introspect\", resource) \
+         when {{ 9223372036854775807 + 1 == (if context.audience == \"\" then 1 else 2) }};"
+    );
+    assert!(asks(&fails, api).is_err());
+    // And the other way round.
+    let policy = load(
+        &[
+            introspects("i", "", "true"),
+            permit("p", "@ttl(\"1m\")", "principal.subject == \"bob\""),
+        ]
+        .concat(),
+    );
+    assert_eq!(decide(&policy.unwrap(), NOTHING), Verdict::Denied { forbidden_by: None });
 }
 
 #[test]
@@ -210,7 +246,7 @@ fn a_policy_that_fails_denies() {
     // Overflow is what the validator cannot rule out.
     let text = [
         permit("p", "@ttl(\"5m\")", "true"),
-        "@id(\"f\") forbid (principal, action, resource) when { context.ttl * 9223372036854775807 > 5 };".into(),
+        "@id(\"f\") forbid (principal, action == Action::\"issue\", resource) when { context.ttl * 9223372036854775807 > 5 };".into(),
     ]
     .concat();
     let policy = load(&text).unwrap();
@@ -249,6 +285,19 @@ fn broken_policies_are_refused_with_their_place() {
             "cannot have @ttl",
         ),
         ("@id(\"f\") forbid (principal, action, resource);".into(), "there is no permit"),
+        (introspects("i", "", "true"), "there is no permit to issue"),
+        (introspects("i", "@ttl(\"5m\")", "true"), "'i' grants no token, so it cannot have @ttl"),
+        (introspects("i", "@scope(\"read\")", "true"), "cannot have @scope"),
+        (introspects("i", "", "context.ttl > 1"), "ttl"),
+        (
+            p("@ttl(\"5m\")", "true").replace("action == Action::\"issue\"", "action"),
+            "'p' has to name the one action that it is for",
+        ),
+        (
+            p("@ttl(\"5m\")", "true")
+                .replace("== Action::\"issue\"", "in [Action::\"issue\", Action::\"introspect\"]"),
+            "has to name the one action",
+        ),
         (String::new(), "there is no permit"),
         ("@id(\"t\") permit (principal == ?principal, action, resource);".into(), "templates"),
         ("\u{0}\u{1f512}".into(), "policy.cedar:1:1"),

@@ -387,7 +387,7 @@ pub(crate) mod tests {
         let later = keep_until + time::Duration::MICROSECOND;
         assert_eq!(store.forget_revocations(later).await.unwrap(), 1);
         assert!(!store.is_revoked(Uuid::max()).await.unwrap());
-        crate::host::files::remove(&path).unwrap();
+        files::remove(&path).unwrap();
         assert!(store.is_revoked(Uuid::max()).await.is_err());
         assert!(store.revoke(&revocation).await.is_err());
     }

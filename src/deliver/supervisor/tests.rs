@@ -121,6 +121,28 @@ mod without_a_terminal {
     }
 
     #[test]
+    fn what_is_to_happen_at_the_end_happens_whatever_arrives_meanwhile() {
+        let stage = Stage::new();
+        let ends: [(&[&str], i32); 3] =
+            [(&["sh", "-c", "exit 4"], 4), (&["sh", "-c", "kill -9 $$"], 0), (&["no-such"], 127)];
+        for (command, code) in ends {
+            let mut talk = Talk::start(stage.play("at-end", command));
+            talk.expect("AT END");
+            for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+                // Where there was no command, nothing was ever listened for.
+                kill(talk.pid(), signal);
+            }
+            talk.say("\n");
+            talk.expect("DONE");
+            let end = talk.end();
+            match code {
+                0 => assert_eq!(end.signal(), Some(9)),
+                code => assert_eq!(end.code(), Some(code)),
+            }
+        }
+    }
+
+    #[test]
     fn a_command_that_leaves_something_behind_is_not_waited_for_longer() {
         let stage = Stage::new();
         let mut talk =

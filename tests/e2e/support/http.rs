@@ -88,6 +88,17 @@ impl Http {
         self.send(self.client.request(Method::POST, url).form(fields))
     }
 
+    /// Sends a form, with a bearer token as proof of who does.
+    #[cfg(feature = "broker")]
+    pub(crate) fn form_as(
+        &mut self,
+        bearer: &str,
+        url: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<Reply, reqwest::Error> {
+        self.send(self.client.request(Method::POST, url).bearer_auth(bearer).form(fields))
+    }
+
     /// Sends JSON, and takes nothing but success for an answer.
     #[track_caller]
     pub(crate) fn json(&mut self, method: Method, url: &str, body: &Value) -> Reply {

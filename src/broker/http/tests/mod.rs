@@ -2,6 +2,8 @@
 
 mod assertion;
 mod exchange;
+mod introspection;
+mod revocation;
 mod transport;
 
 fn header_of(response: &crate::host::http::Response, name: &str) -> String {

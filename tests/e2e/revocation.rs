@@ -1,0 +1,312 @@
+//! Tokens that are ended before their time: by hand, and at the end of a run.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::journey::Journey;
+use super::support::broker::{API, Broker, BrokerOptions};
+use super::support::http::{Http, Reply};
+use super::support::run::Output;
+
+/// The token that runs share; whoever has none logs in for it.
+#[track_caller]
+fn cached(journey: &Journey) -> String {
+    journey.tmpcred(&["token"]).run().ok().stdout.trim().into()
+}
+
+/// Revokes a token as anybody can who holds it.
+#[track_caller]
+fn revoke(broker: &Broker, token: &str) {
+    let url = format!("{}/revoke", broker.url());
+    let reply = Http::new().form(&url, &[("token", token)]).unwrap();
+    assert_eq!((reply.status, reply.body.as_str()), (200, ""));
+}
+
+fn introspect(broker: &Broker, bearer: &str, token: &str) -> Reply {
+    let url = format!("{}/introspect", broker.url());
+    Http::new().form_as(bearer, &url, &[("token", token)]).unwrap()
+}
+
+#[track_caller]
+fn is_active(broker: &Broker, token: &str) -> bool {
+    let reply = introspect(broker, token, token);
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    reply.json()["active"].as_bool().unwrap()
+}
+
+/// How many records of the audit log have this decision.
+fn recorded(broker: &Broker, decision: &str) -> usize {
+    let count = "import sqlite3,sys; print(sqlite3.connect(sys.argv[1]).execute(
+        'select count(*) from audit_record where decision = ?', [sys.argv[2]]).fetchone()[0])";
+    let python = broker.home.command("python3").args(["-c", count]);
+    let python = python.args([broker.home.path("broker.db")]).args([decision]);
+    python.run().ok().stdout.trim().parse().unwrap()
+}
+
+#[test]
+fn a_revoked_token_is_refused_online_also_after_a_crash_of_the_broker() {
+    let mut journey = Journey::start();
+    let token = cached(&journey);
+    let verify = |journey: &Journey, more: &[&str]| {
+        let run = journey.tmpcred(&["verify", "--audience", API]).args(more);
+        run.stdin(token.clone()).run()
+    };
+    let good = verify(&journey, &["--online", "--json"]).ok().json();
+    assert_eq!((&good["verified"], &good["online"]), (&json!(true), &json!(true)));
+    assert_eq!(good["claims"]["role"], "deploy");
+    let said = verify(&journey, &["--online"]).ok().stdout;
+    assert!(said.starts_with("The token is good, and its issuer says so."), "{said}");
+
+    revoke(&journey.broker, &token);
+    let refused = |journey: &Journey, output: Output| {
+        let output = output.ended_with(9);
+        assert!(output.stderr.contains("the token is not good any more"), "{}", output.stderr);
+        assert_eq!(output.stdout, "");
+        assert!(!is_active(&journey.broker, &token));
+    };
+    refused(&journey, verify(&journey, &["--online"]));
+    refused(&journey, verify(&journey, &["--online", "--json"]));
+    // Nobody who does not ask can know.
+    assert_eq!(verify(&journey, &["--json"]).ok().json()["online"], false);
+
+    journey.broker.restart();
+    refused(&journey, verify(&journey, &["--online"]));
+    let keys = Http::new().get(&format!("{}/jwks.json", journey.broker.url())).unwrap();
+    let keys = journey.home.write("keys.json", keys.body);
+    let keys = ["--jwks", keys.to_str().unwrap()];
+    refused(&journey, verify(&journey, &[&keys[..], &["--online"]].concat()));
+
+    journey.broker.stop();
+    verify(&journey, &keys).ok();
+    let unreachable = verify(&journey, &[&keys[..], &["--online"]].concat()).ended_with(7);
+    assert!(unreachable.stderr.contains("did not answer"), "{}", unreachable.stderr);
+}
+
+#[test]
+fn a_storm_of_revocations_of_one_token_is_one() {
+    let journey = Journey::start();
+    let token = cached(&journey);
+    std::thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| revoke(&journey.broker, &token));
+        }
+    });
+    assert!(!is_active(&journey.broker, &token));
+    assert_eq!(recorded(&journey.broker, "revoked"), 1);
+}
+
+/// Services that prove who they are by tokens of an issuer whose keys are in a file.
+struct Services {
+    broker: Broker,
+    key: jsonwebtoken::EncodingKey,
+}
+
+const ISSUER: &str = "https://services.example.com";
+const OTHER: &str = "https://other.example.com";
+
+impl Services {
+    fn start() -> Self {
+        use aws_lc_rs::rand::SystemRandom;
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+        use jsonwebtoken::jwk::{Jwk, JwkSet};
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        let key = jsonwebtoken::EncodingKey::from_ec_der(pkcs8.unwrap().as_ref());
+        let public = Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::ES256).unwrap();
+        let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
+        options.policy += &format!(
+            r#"
+@id("api-introspects")
+permit (
+    principal == User::"{ISSUER}#api",
+    action == Action::"introspect",
+    resource
+) when {{ context.audience == "{API}" }};
+"#
+        );
+        // Its policy speaks of an issuer that the first start does not know.
+        let policy =
+            std::mem::replace(&mut options.policy, super::support::broker::OPEN_POLICY.into());
+        let mut broker = Broker::start(&options);
+        broker.stop();
+        broker.home.write("policy.cedar", policy);
+        let jwks = JwkSet { keys: vec![public] };
+        broker.home.write("services.json", serde_json::to_string(&jwks).unwrap());
+        let toml = std::fs::read_to_string(broker.home.path("broker.toml")).unwrap();
+        let toml = toml.replace(&format!("[\"{API}\"]"), &format!("[\"{API}\", \"{OTHER}\"]"));
+        let services = format!(
+            "\n[trusted_issuer.services]\nissuer = \"{ISSUER}\"\njwks_file = \"{}\"\n",
+            broker.home.path("services.json").display()
+        );
+        broker.home.write("broker.toml", toml + &services);
+        broker.restart();
+        Self { broker, key }
+    }
+
+    /// Who proves to be this service.
+    fn assertion(&self, service: &str) -> String {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let claims = json!({
+            "iss": ISSUER, "sub": service, "aud": self.broker.url(),
+            "iat": now.as_secs(), "exp": now.as_secs() + 300,
+        });
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+        jsonwebtoken::encode(&header, &claims, &self.key).unwrap()
+    }
+
+    /// A token for this service, to be shown to this audience.
+    #[track_caller]
+    fn token(&self, service: &str, audience: &str) -> String {
+        let url = format!("{}/token", self.broker.url());
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", &self.assertion(service)),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("audience", audience),
+            ("role", "reader"),
+        ];
+        let reply = Http::new().form(&url, &form).unwrap().json();
+        reply["access_token"].as_str().unwrap_or_else(|| panic!("{reply}")).to_string()
+    }
+}
+
+#[test]
+fn a_resource_owner_is_told_about_tokens_for_its_own_audience_only() {
+    let services = Services::start();
+    let broker = &services.broker;
+    let (own, others) = (services.token("job", API), services.token("job", OTHER));
+    let api = services.assertion("api");
+    let told = introspect(broker, &api, &own).json();
+    assert_eq!((&told["active"], &told["aud"]), (&json!(true), &json!(API)));
+    assert_eq!((&told["role"], &told["token_type"]), (&json!("reader"), &json!("Bearer")));
+    let inactive: Value = json!({"active": false});
+    assert_eq!(introspect(broker, &api, &others).json(), inactive);
+    assert_eq!(introspect(broker, &services.assertion("job"), &own).json(), inactive);
+    assert!(is_active(broker, &others), "it may ask about itself");
+    // The token of another, which a resource owner may have been shown.
+    let shown = introspect(broker, &services.token("api", API), &own);
+    assert_eq!(shown.status, 401, "{}", shown.body);
+    assert_eq!(introspect(broker, "x", &own).status, 401);
+
+    revoke(broker, &own);
+    assert_eq!(introspect(broker, &api, &own).json(), inactive);
+    let document = format!("{}/.well-known/oauth-authorization-server", broker.url());
+    let document = Http::new().get(&document).unwrap().json();
+    assert_eq!(document["introspection_endpoint"], format!("{}/introspect", broker.url()));
+    assert_eq!(document["revocation_endpoint"], format!("{}/revoke", broker.url()));
+}
+
+const REVOKE: [&str; 3] = ["exec", "--revoke-on-exit", "--"];
+
+fn exec(journey: &Journey, options: &[&str], script: &str) -> super::support::run::Run {
+    journey.tmpcred(options).args(["sh", "-c", script])
+}
+
+#[test]
+fn at_the_end_of_a_run_its_own_credential_is_revoked_and_no_other() {
+    let journey = Journey::start();
+    let shared = cached(&journey);
+    let own = exec(&journey, &REVOKE, "echo $TMPCRED_TOKEN; exit 7").run().ended_with(7);
+    assert_eq!(own.stderr, "");
+    let own = own.stdout.trim();
+    assert_ne!(own, shared);
+    assert!(!is_active(&journey.broker, own));
+    assert!(is_active(&journey.broker, &shared));
+    assert_eq!(cached(&journey), shared);
+    let status = journey.tmpcred(&["status", "--json"]).run().ok().json();
+    assert_eq!(status["credentials"].as_array().unwrap().len(), 1, "{status}");
+    // While the command runs, the credential is good.
+    let within = format!(
+        "echo $TMPCRED_TOKEN | {} verify --online --audience {API}",
+        journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred"))).display()
+    );
+    exec(&journey, &REVOKE, &within).run().ok();
+    // A command that cannot be started has an end too.
+    journey.tmpcred(&REVOKE).args(["no-such-command"]).run().ended_with(127);
+    assert_eq!(recorded(&journey.broker, "issued"), 4);
+    assert_eq!(recorded(&journey.broker, "revoked"), 3);
+}
+
+#[test]
+fn in_ci_it_is_so_unless_somebody_says_no() {
+    let journey = Journey::start();
+    let shared = cached(&journey);
+    let ci = |args: &[&str]| journey.tmpcred(args).env("CI", "true");
+    let show = ["sh", "-c", "echo $TMPCRED_TOKEN"];
+    let own = ci(&["exec", "--"]).args(show).run().ok().stdout;
+    assert_ne!(own.trim(), shared);
+    assert!(!is_active(&journey.broker, own.trim()));
+    let kept = ci(&["exec", "--revoke-on-exit=false", "--"]).args(show).run().ok().stdout;
+    assert_eq!(kept.trim(), shared);
+    assert!(is_active(&journey.broker, &shared));
+    for (args, ci, mode, because) in [
+        (
+            &["explain", "--json"][..],
+            "true",
+            "supervisor",
+            "CI is set: the command gets a credential of its own",
+        ),
+        (&["explain", "--json"], "", "execve", "nothing has to happen"),
+        (&["explain", "--json", "--revoke-on-exit=no"], "true", "execve", "nothing has to happen"),
+        (&["explain", "--json", "--revoke-on-exit"], "", "supervisor", "--revoke-on-exit: "),
+    ] {
+        let plan = journey.tmpcred(args).env("CI", ci).run().ok().json();
+        assert_eq!(plan["mode"]["name"], mode, "{args:?}");
+        assert!(plan["mode"]["because"].as_str().unwrap().starts_with(because), "{plan}");
+    }
+}
+
+#[test]
+fn a_credential_is_revoked_also_where_a_signal_ends_the_command_or_tmpcred() {
+    let journey = Journey::start();
+    let killed = exec(&journey, &REVOKE, "echo $TMPCRED_TOKEN; kill -9 $$").run();
+    assert_eq!((killed.code, killed.signal), (None, Some(9)), "{killed:?}");
+    assert!(!is_active(&journey.broker, killed.stdout.trim()));
+
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let running = exec(&journey, &REVOKE, "echo $TMPCRED_TOKEN.; exec sleep 50").spawn();
+        let token = running.line_on_stdout(".").trim_end_matches('.').to_string();
+        assert!(is_active(&journey.broker, &token));
+        running.signal(signal);
+        let ended = running.wait();
+        assert_eq!(ended.signal, Some(signal.as_raw()), "{ended:?}");
+        assert_eq!(ended.stderr, "");
+        assert!(!is_active(&journey.broker, &token), "{signal:?}");
+    }
+    assert_eq!(recorded(&journey.broker, "revoked"), 4);
+}
+
+#[test]
+fn where_it_cannot_be_revoked_that_is_told_and_the_command_ends_as_it_ended() {
+    let mut journey = Journey::start();
+    cached(&journey);
+    let script = "echo $TMPCRED_TOKEN; echo $TMPCRED_EXPIRES_AT; echo UP; \
+                  while ! test -e go; do sleep 0.02; done; exit 3";
+    let warned = |journey: &Journey, ended: Output| {
+        std::fs::remove_file(journey.home.path("work/go")).unwrap();
+        let ended = ended.ended_with(3);
+        let until = ended.stdout.lines().nth(1).unwrap();
+        let warning =
+            format!("warning: the credential could not be revoked and stays good until {until}: ");
+        assert!(ended.stderr.starts_with(&warning), "{}", ended.stderr);
+        assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+        assert!(!ended.stderr.contains(ended.stdout.lines().next().unwrap()));
+    };
+    let running = exec(&journey, &REVOKE, script).spawn();
+    running.line_on_stdout("UP");
+    journey.broker.stop();
+    journey.home.write("work/go", "");
+    warned(&journey, running.wait());
+
+    journey.broker.restart();
+    let running = exec(&journey, &REVOKE, script).limit(Duration::from_secs(40)).spawn();
+    running.line_on_stdout("UP");
+    journey.broker.freeze();
+    journey.home.write("work/go", "");
+    let ended = running.wait();
+    assert!(ended.stderr.contains("the limit is 5 seconds"), "{}", ended.stderr);
+    warned(&journey, ended);
+    journey.broker.thaw();
+}
