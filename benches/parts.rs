@@ -5,11 +5,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use time::OffsetDateTime;
 use tmpcred::cache::CredentialKey;
 use tmpcred::credential::{self, Credential, Lifetime, Material, Principal};
 use tmpcred::deliver::env::Format;
+use tmpcred::deliver::mask::{Mask, Patterns};
 use tmpcred::deliver::{Handout, token};
 use tmpcred::error::Result;
 use tmpcred::host::Host;
@@ -27,7 +28,7 @@ criterion_group! {
         .sample_size(30)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = planning, decoding, handing_out, verifying, broker
+    targets = planning, decoding, handing_out, masking, verifying, broker
 }
 criterion_main!(parts);
 
@@ -102,6 +103,43 @@ fn handing_out(c: &mut Criterion) {
         c.bench_function(&name, |b| b.iter(|| format.render(black_box(&handout))));
     }
     c.bench_function("bare token", |b| b.iter(|| token::line(black_box(&credential))));
+}
+
+/// The output of a command, searched for a token: text that often begins like one,
+/// and bytes of all kinds.
+fn masking(c: &mut Criterion) {
+    const SIZE: usize = 64 * 1024;
+    let mut run = || -> Result<()> {
+        // As a JWT begins, and with as many states as one makes.
+        let token = Secret::new(format!("eyJhbGciOiJFUzI1NiJ9.{}", "Ab1_".repeat(170)));
+        c.bench_function("patterns of a token", |b| b.iter(|| Patterns::of([black_box(&token)])));
+        let patterns = Arc::new(Patterns::of([&token])?);
+        let log = b"2026-01-01T12:00:00Z INFO they have served everybody in eyesight, key=value\n";
+        let text: Vec<u8> = log.iter().copied().cycle().take(SIZE).collect();
+        // A generator of Knuth's, of which the high bits are random enough.
+        let mut state = 1_u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        };
+        let bytes: Vec<u8> = (0..SIZE).map(|_| random()).collect();
+        let mut group = c.benchmark_group("masked");
+        group.throughput(Throughput::Bytes(SIZE as u64));
+        for (name, input) in [("text", text), ("random bytes", bytes)] {
+            let mut mask = Mask::new(Arc::clone(&patterns));
+            let mut out = Vec::with_capacity(SIZE);
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    out.clear();
+                    mask.feed(black_box(&input), &mut out);
+                    out.len()
+                });
+            });
+        }
+        group.finish();
+        Ok(())
+    };
+    succeed(run());
 }
 
 /// A JWT of an issuer, verified.

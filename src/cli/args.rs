@@ -244,6 +244,24 @@ pub(crate) struct AtExit {
     pub revoke_on_exit: Option<bool>,
 }
 
+/// What the command's output goes through.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Output {
+    /// Replace the credential's secrets in the command's output by ***; for pipes and
+    /// files, not for a terminal (so it is in CI)
+    #[arg(
+        long,
+        hide_possible_values = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new(),
+        help_heading = "Credential",
+    )]
+    pub mask: Option<bool>,
+}
+
 /// Run a command with credentials
 ///
 /// The command gets TMPCRED_TOKEN (or the variables of AWS), TMPCRED_ACTIVE_PROFILE,
@@ -261,6 +279,9 @@ pub(crate) struct Exec {
     /// Afterwards.
     #[command(flatten)]
     pub at_exit: AtExit,
+    /// Meanwhile.
+    #[command(flatten)]
+    pub output: Output,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
@@ -376,6 +397,9 @@ pub(crate) struct Explain {
     /// Afterwards.
     #[command(flatten)]
     pub at_exit: AtExit,
+    /// Meanwhile.
+    #[command(flatten)]
+    pub output: Output,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,

@@ -16,7 +16,7 @@ use crate::mint::Narrowing;
 use crate::pipeline::{self, Freshness};
 use crate::plan::{self, Plan};
 
-use super::args::{AtExit, Fresh, Wanted};
+use super::args::{AtExit, Fresh, Output, Wanted};
 use super::{App, misuse, show};
 
 /// All that the pipeline needs.
@@ -115,18 +115,35 @@ impl Prepared {
         }
     }
 
+    /// Why the secrets in the command's output are to be masked, or `None` where
+    /// they are not.
+    pub(crate) fn masked_because(&self, output: Output) -> Option<&'static str> {
+        match output.mask {
+            Some(true) => Some("--mask: the secrets in the command's output are replaced"),
+            None if cfg!(unix) && self.host.env.flag("CI") => Some(
+                "CI is set: the secrets in the command's output are replaced (--mask=false turns that off)",
+            ),
+            _ => None,
+        }
+    }
+
     /// Why the command must run under a supervisor, or `None` where tmpcred can
     /// replace itself by it.
-    pub(crate) fn supervised_because(&self, at_exit: AtExit) -> Result<Option<&'static str>> {
-        if let Some(why) = self.revoked_because(at_exit)? {
-            return Ok(Some(why));
-        }
-
+    pub(crate) fn supervised_because(
+        &self,
+        at_exit: AtExit,
+        output: Output,
+    ) -> Result<Option<String>> {
         #[cfg(feature = "broker")]
-        if self.embedded.is_some() {
-            return Ok(Some("--dev: the embedded broker runs inside this process"));
-        }
-        Ok(None)
+        let embedded = self
+            .embedded
+            .is_some()
+            .then_some("--dev: the embedded broker runs inside this process");
+        #[cfg(not(feature = "broker"))]
+        let embedded = None;
+        let reasons = [self.revoked_because(at_exit)?, self.masked_because(output), embedded];
+        let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
+        Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
     }
 }
 

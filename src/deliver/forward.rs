@@ -1,11 +1,13 @@
 //! The signals that the supervisor takes on behalf of the command.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rustix::process::{Pid, Signal};
-use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::exfiltrator::origin::Origin;
 use signal_hook::low_level::siginfo::{Cause, Process};
@@ -38,7 +40,7 @@ fn nobody_supervises() -> &'static Arc<AtomicBool> {
 /// began stay ignored, here and in the command: whoever started us wanted that,
 /// as `nohup` does.
 pub(super) struct Signals {
-    queue: SignalsInfo<WithOrigin>,
+    queue: SignalDelivery<UnixStream, WithOrigin>,
     /// What the command must find: the actions as they were.
     before: Vec<(i32, Action)>,
 }
@@ -73,7 +75,9 @@ impl Signals {
         let child = Signal::CHILD.as_raw();
         let action = Action::of(child)?;
         before.push((child, if action.is_ignored() { action } else { Action::default() }));
-        let queue = SignalsInfo::new(before.iter().map(|(signal, _)| *signal))?;
+        let (read, write) = UnixStream::pair()?;
+        let all = before.iter().map(|(signal, _)| *signal);
+        let queue = SignalDelivery::with_pipe(read, write, WithOrigin::default(), all)?;
         let idle = nobody_supervises();
         idle.store(false, Ordering::SeqCst);
         for signal in defaults {
@@ -87,9 +91,9 @@ impl Signals {
         self.before.clone()
     }
 
-    /// Waits until something arrives. May yield nothing.
-    pub(super) fn wait(&mut self) -> Vec<Received> {
-        self.queue.wait().filter_map(received).collect()
+    /// Can be read from when something has arrived.
+    pub(super) fn alarm(&self) -> BorrowedFd<'_> {
+        self.queue.get_read().as_fd()
     }
 
     /// What has arrived, without waiting.

@@ -16,7 +16,10 @@ pub mod env;
 pub mod exec;
 #[cfg(unix)]
 mod forward;
+pub mod mask;
 mod print;
+#[cfg(unix)]
+mod relay;
 #[cfg(test)]
 #[cfg(unix)]
 mod stage;
@@ -136,6 +139,24 @@ impl Handout<'_> {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// What must not be seen in the command's output: every secret part, and each
+    /// value of the profile's `env` that has one in it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Handout::variables`].
+    pub fn secrets(&self) -> Result<Vec<Secret<String>>> {
+        let parts = self.credential.material.parts();
+        let has_part = |value: &Secret<String>| {
+            parts.iter().any(|(_, part)| {
+                !part.expose().is_empty() && value.expose().contains(part.expose().as_str())
+            })
+        };
+        let values = self.variables()?.into_iter().map(|variable| variable.value);
+        let values = values.filter(has_part);
+        Ok(parts.iter().map(|(_, part)| (*part).clone()).chain(values).collect())
     }
 
     /// The variables to remove: those that another run of tmpcred may have set

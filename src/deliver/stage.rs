@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
+use super::mask::Patterns;
 use super::supervisor::AtEnd;
 use super::tests::bearer;
 use super::{Handout, Outcome, exec, supervisor};
@@ -68,7 +69,10 @@ fn plays_the_program() {
                     println!("DONE");
                 }
             });
-            supervisor::run(&handout, &command, core, at_end)
+            let masked = mode
+                .starts_with("mask")
+                .then(|| Patterns::of(&handout.secrets().unwrap()).unwrap());
+            supervisor::run(&handout, &command, core, masked, at_end)
         }
     };
     if mode == "linger" {

@@ -22,6 +22,7 @@ use std::ffi::OsString;
 use std::fmt;
 
 use super::exec::Prepared;
+use super::mask::Patterns;
 use super::{Handout, Outcome};
 use crate::error::Result;
 use crate::host::process::CoreLimit;
@@ -61,6 +62,11 @@ impl fmt::Debug for AtEnd<'_> {
 /// of the calling thread for that, but the thread is in here until the command
 /// has ended.
 ///
+/// What `masked` describes is replaced in the command's standard output and error,
+/// as far as these are not terminals and where there are pipes and signals of
+/// Unix. What others write to them after the command's end, such as what it has
+/// left in the background, is waited for half a second and no longer.
+///
 /// # Errors
 ///
 /// Those of [`exec::replace`](super::exec::replace). However the command itself
@@ -69,16 +75,17 @@ pub fn run(
     handout: &Handout<'_>,
     command: &[OsString],
     core: CoreLimit,
+    masked: Option<Patterns>,
     at_end: AtEnd<'_>,
 ) -> Result<Outcome> {
     let prepared = Prepared::new(handout, command)?;
     #[cfg(unix)]
     {
-        unix::run(prepared, core, at_end)
+        unix::run(prepared, core, masked, at_end)
     }
     #[cfg(not(unix))]
     {
-        let _ = core;
+        let _ = (core, masked);
         let mut prepared = prepared;
         let outcome = prepared.run();
         drop(at_end);
@@ -99,6 +106,8 @@ mod unix {
 
     use super::super::exec::Prepared;
     use super::super::forward::{Received, Signals};
+    use super::super::mask::Patterns;
+    use super::super::relay::Relay;
     use super::super::terminal::Terminal;
     use super::{AtEnd, Outcome};
     use crate::error::{Error, ErrorKind, Result};
@@ -109,14 +118,27 @@ mod unix {
     /// supervisor at a time.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-    pub(super) fn run(prepared: Prepared, core: CoreLimit, at_end: AtEnd<'_>) -> Result<Outcome> {
+    pub(super) fn run(
+        mut prepared: Prepared,
+        core: CoreLimit,
+        masked: Option<Patterns>,
+        at_end: AtEnd<'_>,
+    ) -> Result<Outcome> {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let place = Place::here();
         let mut signals = Signals::listen().map_err(failed)?;
         // Dropped before the signals have their effect again.
         let _at_end = at_end;
+        let mut relay = match masked {
+            Some(masked) => Relay::between(&mut prepared.command, masked).map_err(failed)?,
+            None => Relay::default(),
+        };
         let child = Child::start(prepared, &place, &signals, core)?;
-        child.attend(&mut signals)
+        let outcome = child.attend(&mut signals, &mut relay)?;
+        relay.drain(&mut signals).map_err(|cause| {
+            Error::new(ErrorKind::Io, "cannot write the command's output").because(cause)
+        })?;
+        Ok(outcome)
     }
 
     fn failed(cause: impl std::error::Error) -> Error {
@@ -213,9 +235,10 @@ mod unix {
         }
 
         /// Passes signals on until the command has ended.
-        fn attend(self, signals: &mut Signals) -> Result<Outcome> {
+        fn attend(self, signals: &mut Signals, relay: &mut Relay) -> Result<Outcome> {
             loop {
-                for received in signals.wait() {
+                relay.turn(signals.alarm()).map_err(failed)?;
+                for received in signals.arrived() {
                     self.pass_on(&received);
                 }
                 while let Some(status) = self.news()? {

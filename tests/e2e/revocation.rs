@@ -235,10 +235,11 @@ fn in_ci_it_is_so_unless_somebody_says_no() {
     let shared = cached(&journey);
     let ci = |args: &[&str]| journey.tmpcred(args).env("CI", "true");
     let show = ["sh", "-c", "echo $TMPCRED_TOKEN"];
-    let own = ci(&["exec", "--"]).args(show).run().ok().stdout;
+    let own = ci(&["exec", "--mask=no", "--"]).args(show).run().ok().stdout;
     assert_ne!(own.trim(), shared);
     assert!(!is_active(&journey.broker, own.trim()));
-    let kept = ci(&["exec", "--revoke-on-exit=false", "--"]).args(show).run().ok().stdout;
+    let kept = ["exec", "--revoke-on-exit=false", "--mask=no", "--"];
+    let kept = ci(&kept).args(show).run().ok().stdout;
     assert_eq!(kept.trim(), shared);
     assert!(is_active(&journey.broker, &shared));
     for (args, ci, mode, because) in [
@@ -249,7 +250,12 @@ fn in_ci_it_is_so_unless_somebody_says_no() {
             "CI is set: the command gets a credential of its own",
         ),
         (&["explain", "--json"], "", "execve", "nothing has to happen"),
-        (&["explain", "--json", "--revoke-on-exit=no"], "true", "execve", "nothing has to happen"),
+        (
+            &["explain", "--json", "--revoke-on-exit=no", "--mask=no"],
+            "true",
+            "execve",
+            "nothing has to happen",
+        ),
         (&["explain", "--json", "--revoke-on-exit"], "", "supervisor", "--revoke-on-exit: "),
     ] {
         let plan = journey.tmpcred(args).env("CI", ci).run().ok().json();

@@ -17,7 +17,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let source = plan.identity.settings.open(&plan.identity.name);
     let facts = source.explain(&Surroundings::detect(&app.host.env));
     let cache = cached(&prepared)?;
-    let (mode, why) = mode(prepared.supervised_because(args.at_exit)?);
+    let (mode, why) = mode(prepared.supervised_because(args.at_exit, args.output)?);
     let store = prepared.cache.store_name();
     if args.json {
         return app.ui.json(&json!({
@@ -33,7 +33,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let rest = [
         ["cache".into(), cache.state.into(), cache.why],
         ["store".into(), store.into(), "where credentials and sessions are kept".into()],
-        ["mode".into(), mode.into(), why.into()],
+        ["mode".into(), mode.into(), why],
     ];
     let sources = prepared.sources.iter().map(|source| {
         let (state, why) = source.state();
@@ -44,10 +44,10 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
 }
 
 /// How `exec` would run the command, and why.
-fn mode(supervised_because: Option<&'static str>) -> (&'static str, &'static str) {
+fn mode(supervised_because: Option<String>) -> (&'static str, String) {
     match supervised_because {
         Some(why) => ("supervisor", why),
-        None => ("execve", "nothing has to happen beside or after the command"),
+        None => ("execve", "nothing has to happen beside or after the command".into()),
     }
 }
 

@@ -9,6 +9,8 @@ mod exec;
 mod generated;
 mod identity;
 #[cfg(feature = "broker")]
+mod mask;
+#[cfg(feature = "broker")]
 mod output;
 #[cfg(feature = "broker")]
 mod terminal;

@@ -1,0 +1,290 @@
+//! Keeps secrets out of a stream of bytes: wherever one of them, or a usual
+//! encoding of it, turns up, three asterisks stand in its place.
+//!
+//! Of each secret these are recognised: the secret itself; Base64 and its variant
+//! for URLs (RFC 4648 sections 4 and 5), whatever stands before and after the
+//! secret in what was encoded; percent-encoding, as in paths and in forms; the
+//! inside of a JSON string (RFC 8259 section 7); and hexadecimal digits. Line
+//! breaks within do not hide it: many tools break what they encode into lines.
+//!
+//! This is a net below those who are careful, not a wall against those who want
+//! to get a secret out: whoever encrypts it, or turns it round, is not noticed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use aho_corasick::automaton::{Automaton, StateID};
+use aho_corasick::nfa::contiguous::NFA;
+use aho_corasick::{Anchored, MatchKind};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::secret::Secret;
+
+/// What stands in place of a secret.
+pub const INSTEAD: &[u8] = b"***";
+
+/// Shorter secrets are recognised as they are, but not encoded: that would be as
+/// good as any other text.
+const TELLING: usize = 8;
+
+/// So much of what may turn out to be a secret is passed on after a pause.
+const EARLY: usize = 4;
+
+/// What to look for. Made once, for all the streams.
+pub struct Patterns {
+    automaton: NFA,
+    start: StateID,
+    /// How many bytes of a pattern have been seen in each state.
+    depths: HashMap<StateID, usize>,
+    /// The pairs of bytes with which a pattern may begin, as a set of bits.
+    beginnings: Vec<u64>,
+}
+
+impl std::fmt::Debug for Patterns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Patterns(redacted)")
+    }
+}
+
+impl Patterns {
+    /// What these secrets look like.
+    ///
+    /// # Errors
+    ///
+    /// There is too much to look for: gigabytes.
+    pub fn of<'a>(secrets: impl IntoIterator<Item = &'a Secret<String>>) -> Result<Self> {
+        let cannot = |cause: &dyn std::error::Error| {
+            Error::new(ErrorKind::Other, "the command's output cannot be masked")
+                .because_of(cause.to_string())
+        };
+        let mut patterns = BTreeSet::new();
+        for secret in secrets {
+            forms(secret.expose().as_bytes(), &mut patterns);
+        }
+        let patterns: Vec<Zeroizing<Vec<u8>>> = patterns.into_iter().map(Zeroizing::new).collect();
+        let automaton = NFA::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .prefilter(false)
+            .build(patterns.iter().map(|pattern| pattern.as_slice()))
+            .map_err(|cause| cannot(&cause))?;
+        let start = automaton.start_state(Anchored::No).map_err(|cause| cannot(&cause))?;
+        let mut depths = HashMap::from([(start, 0)]);
+        let mut beginnings = vec![0; (1 << 16) / 64];
+        for pattern in &patterns {
+            let mut state = start;
+            for (seen, byte) in pattern.iter().enumerate() {
+                state = automaton.next_state(Anchored::No, state, *byte);
+                depths.insert(state, seen + 1);
+            }
+            let first = pattern[0];
+            let second = pattern.get(1).map_or(0..=u8::MAX, |second| *second..=*second);
+            for second in second.chain([b'\r', b'\n']) {
+                let pair = pair(first, second);
+                beginnings[pair / 64] |= 1 << (pair % 64);
+            }
+        }
+        Ok(Self { automaton, start, depths, beginnings })
+    }
+
+    /// Where, from `at` on, a pattern may begin; the end where nothing looks like it.
+    fn next_beginning(&self, bytes: &[u8], at: usize) -> usize {
+        let may = |first, second| {
+            let pair = pair(first, second);
+            self.beginnings[pair / 64] & (1 << (pair % 64)) != 0
+        };
+        let rest = &bytes[at..];
+        match rest.windows(2).position(|pair| may(pair[0], pair[1])) {
+            Some(found) => at + found,
+            // Nothing is known of what follows the last one, and a line break may.
+            None => match rest.last() {
+                Some(last) if may(*last, b'\n') => bytes.len() - 1,
+                _ => bytes.len(),
+            },
+        }
+    }
+}
+
+fn pair(first: u8, second: u8) -> usize {
+    usize::from(first) << 8 | usize::from(second)
+}
+
+fn is_break(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
+}
+
+/// The ways in which a secret may be written, without line breaks.
+fn forms(secret: &[u8], into: &mut BTreeSet<Vec<u8>>) {
+    let mut add = |form: &[u8]| {
+        let form: Vec<u8> = form.iter().copied().filter(|byte| !is_break(*byte)).collect();
+        if !form.is_empty() {
+            into.insert(form);
+        }
+    };
+    add(secret);
+    if secret.len() < TELLING {
+        return;
+    }
+    for engine in [STANDARD, URL_SAFE, STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+        add(engine.encode(secret).as_bytes());
+    }
+    for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+        for before in 0..3 {
+            let all = Zeroizing::new([&[0; 3][..before], secret, &[0; 3]].concat());
+            let all = Zeroizing::new(engine.encode(all.as_slice()));
+            // A character stands for six bits. These depend on the secret alone.
+            let own = (before * 8).div_ceil(6)..(before + secret.len()) * 8 / 6;
+            add(&all.as_bytes()[own]);
+        }
+    }
+    let form: Zeroizing<String> =
+        Zeroizing::new(url::form_urlencoded::byte_serialize(secret).collect());
+    add(form.as_bytes());
+    // In a path a space is not a plus, and a tilde may stay as it is (RFC 3986
+    // section 2.3), as may an asterisk not.
+    let path = Zeroizing::new(form.replace('+', "%20"));
+    add(path.as_bytes());
+    add(path.replace("%7E", "~").as_bytes());
+    add(path.replace("%7E", "~").replace('*', "%2A").as_bytes());
+    if let Ok(text) = std::str::from_utf8(secret) {
+        let json = Zeroizing::new(serde_json::Value::from(text).to_string());
+        let inside = &json[1..json.len() - 1];
+        add(inside.as_bytes());
+        // Some escape it although they need not.
+        add(inside.replace('/', "\\/").as_bytes());
+    }
+    let hex = |digits: &[u8; 16]| -> Vec<u8> {
+        let digit = |half: u8| digits[usize::from(half)];
+        secret.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    };
+    add(&hex(b"0123456789abcdef"));
+    add(&hex(b"0123456789ABCDEF"));
+}
+
+/// A stream that is searched as it goes by.
+pub struct Mask {
+    patterns: Arc<Patterns>,
+    /// What may be the beginning of a secret, and is held back for that.
+    seen: Zeroizing<Vec<u8>>,
+    /// So much of it has been passed on or replaced.
+    done: usize,
+    /// So much of it has been searched, and led to this state.
+    at: usize,
+    state: StateID,
+    /// A secret in it that may yet turn out to be part of a longer one.
+    found: Option<Range<usize>>,
+}
+
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mask(redacted)")
+    }
+}
+
+impl Mask {
+    /// A stream at its beginning.
+    pub fn new(patterns: Arc<Patterns>) -> Self {
+        let state = patterns.start;
+        Self { patterns, seen: Zeroizing::default(), done: 0, at: 0, state, found: None }
+    }
+
+    /// Takes more of the stream, and puts out all that cannot be the beginning of
+    /// a secret.
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.seen.extend_from_slice(bytes);
+        self.search(out);
+    }
+
+    /// Whether something is held back that [`Mask::pause`] would put out.
+    pub fn is_waiting(&self) -> bool {
+        self.done < self.passable()
+    }
+
+    /// Nothing has come for a while: puts out a little of what is held back. What
+    /// somebody waits for at a prompt is unlikely to begin like a secret for
+    /// longer than that. Should it become one after all, the rest of it is replaced.
+    pub fn pause(&mut self, out: &mut Vec<u8>) {
+        self.pass(self.passable(), out);
+    }
+
+    /// The stream has ended: puts out the rest.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        while self.found.is_some() {
+            self.replace(out);
+            self.search(out);
+        }
+        self.pass(self.seen.len(), out);
+        self.seen.zeroize();
+        (self.done, self.at, self.state) = (0, 0, self.patterns.start);
+    }
+
+    fn passable(&self) -> usize {
+        let limit = self.seen.len().min(EARLY);
+        self.found.as_ref().map_or(limit, |found| limit.min(found.start))
+    }
+
+    fn search(&mut self, out: &mut Vec<u8>) {
+        let patterns = Arc::clone(&self.patterns);
+        let automaton = &patterns.automaton;
+        loop {
+            if self.state == patterns.start {
+                self.at = patterns.next_beginning(&self.seen, self.at);
+            }
+            let Some(byte) = self.seen.get(self.at).copied() else { break };
+            self.at += 1;
+            if is_break(byte) {
+                continue;
+            }
+            let state = automaton.next_state(Anchored::No, self.state, byte);
+            if automaton.is_dead(state) {
+                // What was found is not part of a longer one.
+                self.replace(out);
+                continue;
+            }
+            self.state = state;
+            if automaton.is_match(state) {
+                let pattern = automaton.match_pattern(state, 0);
+                self.found = Some(self.back_by(automaton.pattern_len(pattern))..self.at);
+            }
+        }
+        let depth = patterns.depths.get(&self.state).copied().unwrap_or(self.at);
+        let held = if depth == 0 { self.at } else { self.back_by(depth) };
+        let held = self.found.as_ref().map_or(held, |found| held.min(found.start));
+        self.pass(held, out);
+        self.seen[..held].zeroize();
+        self.seen.drain(..held);
+        self.at -= held;
+        self.done -= held;
+        if let Some(found) = &mut self.found {
+            *found = found.start - held..found.end - held;
+        }
+    }
+
+    /// The place from which so many bytes lead to where the search is, line
+    /// breaks not counted.
+    fn back_by(&self, count: usize) -> usize {
+        let before = self.seen[..self.at].iter().enumerate().rev();
+        let mut counted = before.filter(|(_, byte)| !is_break(**byte));
+        counted.nth(count.saturating_sub(1)).map_or(0, |(place, _)| place)
+    }
+
+    fn replace(&mut self, out: &mut Vec<u8>) {
+        let Some(found) = self.found.take() else { return };
+        self.pass(found.start, out);
+        out.extend_from_slice(INSTEAD);
+        (self.done, self.at, self.state) = (found.end, found.end, self.patterns.start);
+    }
+
+    fn pass(&mut self, to: usize, out: &mut Vec<u8>) {
+        if self.done < to {
+            out.extend_from_slice(&self.seen[self.done..to]);
+            self.done = to;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::*;
+
+const TOKEN: &str = "eyJhbGciOi/J9.a+b ~c\"d&e*f";
+
+fn patterns(secrets: &[&str]) -> Arc<Patterns> {
+    let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(secret.to_string())).collect();
+    Arc::new(Patterns::of(&secrets).unwrap())
+}
+
+fn masked(patterns: &Arc<Patterns>, chunks: &[&[u8]]) -> Vec<u8> {
+    let (mut mask, mut out) = (Mask::new(Arc::clone(patterns)), Vec::new());
+    for chunk in chunks {
+        mask.feed(chunk, &mut out);
+    }
+    mask.finish(&mut out);
+    out
+}
+
+fn text(secrets: &[&str], input: &str) -> String {
+    String::from_utf8(masked(&patterns(secrets), &[input.as_bytes()])).unwrap()
+}
+
+#[test]
+fn a_secret_is_replaced_wherever_it_is() {
+    assert_eq!(text(&["hunter2hunter2"], "a hunter2hunter2, and hunter2."), "a ***, and hunter2.");
+    assert_eq!(text(&["hunter2hunter2"], "hunter2hunter2hunter2hunter2"), "******");
+    assert_eq!(text(&["abcdefgh", "abcdefghijkl"], "abcdefghijk abcdefghijkl"), "***ijk ***");
+    assert_eq!(text(&[], "nothing"), "nothing");
+    assert_eq!(text(&[""], "nothing"), "nothing");
+}
+
+#[test]
+fn encodings_are_replaced() {
+    let hex = |upper: bool| -> String {
+        let digits = TOKEN.bytes();
+        digits.map(|b| if upper { format!("{b:02X}") } else { format!("{b:02x}") }).collect()
+    };
+    for form in [
+        TOKEN.to_string(),
+        "eyJhbGciOi%2FJ9.a%2Bb%20~c%22d%26e*f".into(),
+        "eyJhbGciOi%2FJ9.a%2Bb%20~c%22d%26e%2Af".into(),
+        "eyJhbGciOi%2FJ9.a%2Bb+%7Ec%22d%26e*f".into(),
+        "eyJhbGciOi/J9.a+b ~c\\\"d&e*f".into(),
+        "eyJhbGciOi\\/J9.a+b ~c\\\"d&e*f".into(),
+        hex(false),
+        hex(true),
+        STANDARD.encode(TOKEN),
+        STANDARD_NO_PAD.encode(TOKEN),
+        URL_SAFE.encode(TOKEN),
+    ] {
+        assert_eq!(text(&[TOKEN], &format!("<{form}>")), "<***>", "{form}");
+    }
+}
+
+#[test]
+fn base64_is_found_whatever_stands_around() {
+    for engine in [STANDARD, URL_SAFE] {
+        for before in 0..7 {
+            for after in 0..7 {
+                let plain = format!("{}{TOKEN}{}", &"user:pw"[..before], &"\nhost=x"[..after]);
+                let output = text(&[TOKEN], &engine.encode(&plain));
+                // What is left are characters that others have a part in.
+                let left = output.replace("***", "").replace('=', "");
+                assert!(output.contains("***"), "{output}");
+                assert!(left.len() <= (before + after) * 4 / 3 + 2, "{plain:?} {output}");
+            }
+        }
+    }
+}
+
+#[test]
+fn line_breaks_within_do_not_hide_a_secret() {
+    let encoded = STANDARD.encode(TOKEN);
+    let lines: Vec<_> = encoded.as_bytes().chunks(5).map(String::from_utf8_lossy).collect();
+    for line_break in ["\n", "\r\n"] {
+        let broken = format!("x\n{}\ny", lines.join(line_break));
+        assert_eq!(text(&[TOKEN], &broken), "x\n***\ny");
+    }
+    assert_eq!(text(&["-----KEY\nabc\ndef\n"], "-----KEY\r\nabc\r\ndef\r\n"), "***\r\n");
+}
+
+#[test]
+fn what_is_short_is_replaced_as_it_is_only() {
+    assert_eq!(
+        text(&["pass123"], "pass123 cGFzczEyMw== 70617373313233"),
+        "*** cGFzczEyMw== 70617373313233"
+    );
+}
+
+#[test]
+fn only_what_may_be_a_secret_is_held_back() {
+    let patterns = patterns(&["abcdefghijkl"]);
+    let (mut mask, mut out) = (Mask::new(patterns), Vec::new());
+    let mut after = |bytes: &str, pause: bool| {
+        mask.feed(bytes.as_bytes(), &mut out);
+        if pause {
+            assert!(mask.is_waiting());
+            mask.pause(&mut out);
+            assert!(!mask.is_waiting());
+        }
+        String::from_utf8(std::mem::take(&mut out)).unwrap()
+    };
+    assert_eq!(after("Name? ", false), "Name? ");
+    assert_eq!(after("grab", false), "gr");
+    assert_eq!(after("", true), "ab");
+    assert_eq!(after("\nabcdefgh", true), "\nabcd");
+    // It was one after all: the rest of it is not shown.
+    assert_eq!(after("ijkl.", false), "***.");
+    assert_eq!(after("abcdef", true), "abcd");
+    assert_eq!(after("x", false), "efx");
+}
+
+#[test]
+fn no_pause_shows_more_than_a_little() {
+    let secret = "abcdefghijkl";
+    let (mut mask, mut out) = (Mask::new(patterns(&[secret])), Vec::new());
+    for byte in secret.bytes() {
+        mask.feed(&[byte], &mut out);
+        mask.pause(&mut out);
+    }
+    mask.finish(&mut out);
+    assert_eq!(String::from_utf8(out).unwrap(), "abcd***");
+}
+
+/// What the library itself makes of it, in one go and without streaming.
+fn oracle(forms: &BTreeSet<Vec<u8>>, input: &[u8]) -> Vec<u8> {
+    let search = NFA::builder().match_kind(MatchKind::LeftmostLongest).build(forms).unwrap();
+    search.try_replace_all_bytes(input, &vec![INSTEAD; forms.len()]).unwrap()
+}
+
+/// Pieces that are secrets, parts of secrets, encodings, and other things.
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    let secrets = ["aabaabaac", "abaabaacd", "aab", "baacdaab", "zzzzzzzz\u{e4}"];
+    let encoded = STANDARD.encode("xaabaabaacxx");
+    let piece = prop_oneof![
+        select(&secrets[..]).prop_map(|secret| secret.as_bytes().to_vec()),
+        (select(&secrets[..]), any::<Index>())
+            .prop_map(|(secret, at)| { secret.as_bytes()[..at.index(secret.len())].to_vec() }),
+        Just(encoded.into_bytes()),
+        "[abcdz\\n]{0,6}".prop_map(String::into_bytes),
+        proptest::collection::vec(any::<u8>(), 0..8),
+    ];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+const SECRETS: [&str; 5] = ["aabaabaac", "abaabaacd", "aab", "baacdaab", "zzzzzzzz\u{e4}"];
+
+proptest! {
+    #[test]
+    fn chunks_make_no_difference(input in pieces(), cuts in proptest::collection::vec(any::<Index>(), 0..9)) {
+        let patterns = patterns(&SECRETS);
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+        cuts.extend([0, input.len()]);
+        cuts.sort_unstable();
+        let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &input[cut[0]..cut[1]]).collect();
+        let whole = masked(&patterns, &[&input]);
+        prop_assert_eq!(&masked(&patterns, &chunks), &whole);
+        let single: Vec<&[u8]> = input.chunks(1).collect();
+        prop_assert_eq!(&masked(&patterns, &single), &whole);
+    }
+
+    #[test]
+    fn it_is_what_the_library_replaces(input in pieces()) {
+        let input: Vec<u8> = input.into_iter().filter(|byte| !is_break(*byte)).collect();
+        let mut forms_of_all = BTreeSet::new();
+        for secret in SECRETS {
+            forms(secret.as_bytes(), &mut forms_of_all);
+        }
+        prop_assert_eq!(masked(&patterns(&SECRETS), &[&input]), oracle(&forms_of_all, &input));
+    }
+
+    #[test]
+    fn no_secret_is_left_and_pauses_change_nothing_of_that(
+        input in pieces(),
+        pauses in proptest::collection::vec(any::<bool>(), 200),
+    ) {
+        let (mut mask, mut out) = (Mask::new(patterns(&SECRETS[..2])), Vec::new());
+        for (byte, pause) in input.iter().zip(pauses) {
+            mask.feed(&[*byte], &mut out);
+            if pause {
+                mask.pause(&mut out);
+            }
+        }
+        mask.finish(&mut out);
+        let squeezed: Vec<u8> = out.into_iter().filter(|byte| !is_break(*byte)).collect();
+        for secret in &SECRETS[..2] {
+            let is_left = squeezed.windows(secret.len()).any(|part| part == secret.as_bytes());
+            prop_assert!(!is_left, "{}", String::from_utf8_lossy(&squeezed));
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_unharmed(input in proptest::collection::vec(any::<u8>(), 0..5000)) {
+        let patterns = patterns(&["a-secret-that-is-long-enough-not-to-turn-up"]);
+        let chunks: Vec<&[u8]> = input.chunks(7).collect();
+        prop_assert_eq!(&masked(&patterns, &chunks), &input);
+    }
+}

@@ -1,0 +1,112 @@
+//! Commands whose output goes through us, with real pipes.
+
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::time::Instant;
+
+use super::super::stage::{Stage, Talk, output, until};
+
+/// Plays `sh -c script` and returns the two streams, without what the test runner
+/// says at the beginning.
+fn played(script: &str) -> std::process::Output {
+    let stage = Stage::new();
+    output(&mut stage.play("mask", &["sh", "-c", script]))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn both_streams_are_masked_and_the_command_ends_as_it_ends() {
+    let script = "echo \"out $TMPCRED_TOKEN.\"; echo \"err $MINE.\" >&2; \
+                  printf %s \"$TMPCRED_TOKEN\" | base64; exit 7";
+    let played = played(script);
+    assert_eq!(played.status.code(), Some(7));
+    assert_eq!(text(&played.stdout), "out ***.\n***\n");
+    assert_eq!(text(&played.stderr), "err ***.\n");
+    let killed = super::tests::played("echo \"$TMPCRED_TOKEN\"; kill -TERM $$");
+    assert_eq!((killed.status.signal(), text(&killed.stdout)), (Some(15), "***\n".into()));
+}
+
+#[test]
+fn a_secret_written_in_pieces_is_masked() {
+    let script = "printf token-; sleep 0.3; printf 'mask.\\n'; printf to";
+    assert_eq!(text(&played(script).stdout), "toke***.\nto");
+}
+
+#[test]
+fn much_output_waits_for_a_slow_reader_and_arrives_whole() {
+    let stage = Stage::new();
+    let script = "head -c 3000000 /dev/zero | tr '\\0' e; echo; echo DONE >&2";
+    let mut play = stage.play("mask", &["sh", "-c", script]);
+    let mut child = play.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(play);
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut header = String::new();
+    while header != "running 1 test\n" {
+        header.clear();
+        assert_ne!(stdout.read_line(&mut header).unwrap(), 0);
+    }
+    // Nobody reads: neither the command nor we can have come to the end.
+    std::thread::park_timeout(std::time::Duration::from_millis(200));
+    assert!(child.try_wait().unwrap().is_none());
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.len(), 3_000_001);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_reader_that_is_gone_ends_the_command() {
+    let stage = Stage::new();
+    let mut play = stage.play("mask", &["sh", "-c", "yes; kill -USR1 $$"]);
+    let mut child = play.stdout(Stdio::piped()).spawn().unwrap();
+    drop(play);
+    let mut some = [0; 100_000];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.signal(), Some(10), "`yes` has ended");
+}
+
+#[test]
+fn what_is_left_behind_is_not_waited_for_long() {
+    let started = Instant::now();
+    let played =
+        played("(sleep 0.1; echo late; exec sleep 1000 2>/dev/null) & echo $!. >&2; exit 3");
+    assert_eq!(played.status.code(), Some(3));
+    assert!(text(&played.stdout).starts_with("late\n"), "{}", text(&played.stdout));
+    assert!(started.elapsed().as_secs() < 30);
+    let left = text(&played.stderr).trim_end_matches(".\n").parse().unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(left).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let stage = Stage::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut play = stage.play("mask", &["sh", "-c", "echo x >&2; echo y"]);
+    let output = play.stderr(Stdio::piped()).stdout(full).output().unwrap();
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).starts_with("x\n"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn signals_are_passed_on_while_output_flows() {
+    let stage = Stage::new();
+    let mut talk = Talk::start(stage.play("mask", &["witness"]));
+    let witness = talk.expect_witness();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(talk.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    talk.expect("GOT 15\n");
+    talk.say("token-mask\n");
+    talk.expect("HEARD *** AFTER");
+    talk.say("quit\n");
+    assert_eq!(talk.end().code(), Some(9));
+    until("the end of the command", || super::super::stage::state(witness.pid).is_none());
+}
