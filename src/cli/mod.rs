@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod complete;
 mod deferred;
+mod help;
 mod prepare;
 mod show;
 mod ui;

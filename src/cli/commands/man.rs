@@ -8,8 +8,8 @@ use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::cli::App;
 use crate::cli::args::{self, Cli};
-use crate::cli::misuse;
 use crate::cli::ui::written;
+use crate::cli::{help, misuse};
 use crate::error::Result;
 use crate::host::files;
 
@@ -91,8 +91,8 @@ fn page(
     }
     let mut rest = Roff::new();
     exit_status(command.get_name(), &mut rest);
-    list("ENVIRONMENT", args::ENVIRONMENT, &mut rest);
-    list("FILES", args::FILES, &mut rest);
+    list("ENVIRONMENT", help::ENVIRONMENT, &mut rest);
+    list("FILES", help::FILES, &mut rest);
     see_also(command, name, above, &mut rest);
     rest.to_writer(&mut sections)?;
     compact(&sections, out)
@@ -102,11 +102,11 @@ fn exit_status(command: &str, page: &mut Roff) {
     if command == "exec" {
         page.control("SH", ["EXIT STATUS"]);
     } else {
-        list("EXIT STATUS", args::EXIT_CODES, page);
+        list("EXIT STATUS", help::EXIT_CODES, page);
         page.control("PP", []);
     }
     if matches!(command, "exec" | "tmpcred") {
-        page.text([roman(args::EXEC_EXIT_CODES)]);
+        page.text([roman(help::EXEC_EXIT_CODES)]);
     }
 }
 
