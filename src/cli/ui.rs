@@ -43,6 +43,11 @@ pub(crate) struct Ui {
 }
 
 impl Ui {
+    /// Whether standard output and standard error are terminals.
+    pub(crate) fn on_terminal() -> (bool, bool) {
+        (std::io::stdout().is_terminal(), std::io::stderr().is_terminal())
+    }
+
     /// What the options and the surroundings allow.
     pub(crate) fn new(global: &Global, env: &Env) -> Self {
         let choice = match global.color {

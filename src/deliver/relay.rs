@@ -77,10 +77,13 @@ impl Relay {
             stream.left = stream.from.as_ref().map_or(0, in_pipe);
         }
         let until = Instant::now() + AFTERWARDS;
-        while !self.streams.iter().all(Stream::is_done) {
+        loop {
             let late = Instant::now() >= until;
             for stream in self.streams.iter_mut().filter(|_| late) {
                 stream.only_what_is_left();
+            }
+            if self.streams.iter().all(Stream::is_done) {
+                break;
             }
             self.turn_until(signals.alarm(), (!late).then_some(until))?;
             let asks_to_end =

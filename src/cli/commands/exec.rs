@@ -1,9 +1,8 @@
 //! `tmpcred exec`
 
-use std::io::{IsTerminal as _, stderr, stdout};
-
 use crate::cli::args::{Exec, Output};
 use crate::cli::prepare::prepare;
+use crate::cli::ui::Ui;
 use crate::cli::{App, misuse};
 use crate::deliver::supervisor::AtEnd;
 use crate::deliver::{self, Outcome, mask};
@@ -42,7 +41,7 @@ fn can_mask(output: Output) -> Result<()> {
     if cfg!(not(unix)) {
         return Err(cannot("the output of a command cannot be masked on this system"));
     }
-    let terminal = match (stdout().is_terminal(), stderr().is_terminal()) {
+    let terminal = match Ui::on_terminal() {
         (false, false) => return Ok(()),
         (true, true) => "standard output and error are a terminal",
         (true, false) => "standard output is a terminal",

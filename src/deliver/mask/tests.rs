@@ -131,13 +131,14 @@ fn oracle(forms: &BTreeSet<Vec<u8>>, input: &[u8]) -> Vec<u8> {
     search.try_replace_all_bytes(input, &vec![INSTEAD; forms.len()]).unwrap()
 }
 
+const SECRETS: [&str; 5] = ["aabaabaac", "abaabaacd", "aab", "baacdaab", "zzzzzzzz\u{e4}"];
+
 /// Pieces that are secrets, parts of secrets, encodings, and other things.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
-    let secrets = ["aabaabaac", "abaabaacd", "aab", "baacdaab", "zzzzzzzz\u{e4}"];
     let encoded = STANDARD.encode("xaabaabaacxx");
     let piece = prop_oneof![
-        select(&secrets[..]).prop_map(|secret| secret.as_bytes().to_vec()),
-        (select(&secrets[..]), any::<Index>())
+        select(&SECRETS[..]).prop_map(|secret| secret.as_bytes().to_vec()),
+        (select(&SECRETS[..]), any::<Index>())
             .prop_map(|(secret, at)| { secret.as_bytes()[..at.index(secret.len())].to_vec() }),
         Just(encoded.into_bytes()),
         "[abcdz\\n]{0,6}".prop_map(String::into_bytes),
@@ -145,8 +146,6 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
     ];
     proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
-
-const SECRETS: [&str; 5] = ["aabaabaac", "abaabaacd", "aab", "baacdaab", "zzzzzzzz\u{e4}"];
 
 proptest! {
     #[test]

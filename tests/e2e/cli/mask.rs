@@ -78,6 +78,8 @@ fn readers_may_be_slow_or_gone() {
     let gone = "{ \"$1\" exec --mask -- yes; kill -l $? >&2; } | head -n 1";
     let gone = sh(gone).ok();
     assert_eq!((gone.stdout.as_str(), gone.stderr.trim()), ("y\n", "PIPE"));
+    let full = sh("\"$1\" exec --mask -- echo y >/dev/full").ended_with(125);
+    assert!(full.stderr.contains("cannot write the command's output"), "{}", full.stderr);
 }
 
 #[test]
