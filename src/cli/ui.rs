@@ -45,7 +45,7 @@ pub(crate) struct Ui {
 impl Ui {
     /// Whether standard output and standard error are terminals.
     pub(crate) fn on_terminal() -> (bool, bool) {
-        (std::io::stdout().is_terminal(), std::io::stderr().is_terminal())
+        (io::stdout().is_terminal(), io::stderr().is_terminal())
     }
 
     /// What the options and the surroundings allow.
