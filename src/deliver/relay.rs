@@ -92,7 +92,7 @@ impl Relay {
                 return Ok(());
             }
         }
-        self.streams.into_iter().filter_map(|stream| stream.failure).map(Err).collect()
+        self.streams.into_iter().filter_map(|stream| stream.failure).try_for_each(Err)
     }
 
     fn turn_until(&mut self, alarm: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<()> {
