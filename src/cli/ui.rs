@@ -43,11 +43,6 @@ pub(crate) struct Ui {
 }
 
 impl Ui {
-    /// Whether standard output and standard error are terminals.
-    pub(crate) fn on_terminal() -> (bool, bool) {
-        (io::stdout().is_terminal(), io::stderr().is_terminal())
-    }
-
     /// What the options and the surroundings allow.
     pub(crate) fn new(global: &Global, env: &Env) -> Self {
         let choice = match global.color {
@@ -119,6 +114,11 @@ impl Ui {
     /// Whether a person looks at the results.
     pub(crate) fn stdout_is_terminal(&self) -> bool {
         self.stdout_is_terminal
+    }
+
+    /// Whether standard error is one.
+    pub(crate) fn stderr_is_terminal(&self) -> bool {
+        self.stderr_is_terminal
     }
 
     /// Prints a report for a machine.

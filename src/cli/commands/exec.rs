@@ -2,14 +2,13 @@
 
 use crate::cli::args::{Exec, Output};
 use crate::cli::prepare::prepare;
-use crate::cli::ui::Ui;
 use crate::cli::{App, misuse};
 use crate::deliver::supervisor::AtEnd;
 use crate::deliver::{self, Outcome, mask};
 use crate::error::Result;
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
-    can_mask(args.output)?;
+    can_mask(app, args.output)?;
     let prepared = prepare(app, &args.wanted)?;
     let supervised = prepared.supervised_because(args.at_exit, args.output)?.is_some();
     let revoked = prepared.revoked_because(args.at_exit)?.is_some();
@@ -33,7 +32,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
 }
 
 /// Refuses to promise what cannot be kept.
-fn can_mask(output: Output) -> Result<()> {
+fn can_mask(app: &App, output: Output) -> Result<()> {
     if output.mask != Some(true) {
         return Ok(());
     }
@@ -41,7 +40,7 @@ fn can_mask(output: Output) -> Result<()> {
     if cfg!(not(unix)) {
         return Err(cannot("the output of a command cannot be masked on this system"));
     }
-    let terminal = match Ui::on_terminal() {
+    let terminal = match (app.ui.stdout_is_terminal(), app.ui.stderr_is_terminal()) {
         (false, false) => return Ok(()),
         (true, true) => "standard output and error are a terminal",
         (true, false) => "standard output is a terminal",

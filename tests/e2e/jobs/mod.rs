@@ -83,7 +83,7 @@ fn a_github_job_gets_a_credential_of_its_own_and_asks_once() {
     let site = Site::start("");
     // What a job shares, it does not revoke.
     let echo = "echo $TMPCRED_ROLE $TMPCRED_TOKEN";
-    let show = ["exec", "--revoke-on-exit=false", "--", "sh", "-c", echo];
+    let show = ["exec", "--revoke-on-exit=false", "--mask=no", "--", "sh", "-c", echo];
     let first = site.in_github("build", "one", &show).run().ok().stdout;
     assert!(first.starts_with("deploy ey"), "{first}");
     let [asked] = &site.platform.asked()[..] else { panic!("{:?}", site.platform.asked()) };

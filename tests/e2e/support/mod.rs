@@ -43,6 +43,7 @@ pub(crate) mod keyring;
 pub(crate) mod oidc_provider;
 pub(crate) mod peer;
 pub(crate) mod run;
+#[cfg(feature = "broker")]
 pub(crate) mod terminal;
 pub(crate) mod tls;
 pub(crate) mod wait;

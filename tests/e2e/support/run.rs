@@ -124,7 +124,7 @@ impl Run {
         }
         let stdout = Captured::start(child.stdout.take().unwrap());
         let stderr = Captured::start(child.stderr.take().unwrap());
-        Running { child, what, end: Instant::now() + limit, limit, stdout, stderr }
+        Running { child, ended: false, what, end: Instant::now() + limit, limit, stdout, stderr }
     }
 
     fn command(self) -> Command {
@@ -154,9 +154,10 @@ impl Run {
 const NEW_SESSION_KEYRING: &str =
     r#"exec 3>&2 2>/dev/null keyctl session - sh -c 'exec "$@" 2>&3 3>&-' sh "$@""#;
 
-/// A program that runs. Dropping it kills it and its process group.
+/// A program that runs. Dropping it before its end kills it and its process group.
 pub(crate) struct Running {
     child: Child,
+    ended: bool,
     what: String,
     limit: Duration,
     end: Instant,
@@ -224,6 +225,9 @@ impl Running {
         let status = self.until_end(|running| running.child.try_wait().unwrap());
         // What it started may still hold the other end of its output.
         self.until_end(|running| (running.stdout.ended() && running.stderr.ended()).then_some(()));
+        // What it left behind may go on, such as a browser that writes down where it
+        // was. It ends with its home.
+        self.ended = true;
         Output::new(status, self.stdout(), self.stderr())
     }
 
@@ -255,7 +259,9 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.kill();
+        if !self.ended {
+            self.kill();
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A terminal, with a shell in it: what is on the screen, and keys to press.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ const PROMPT: &str = "ready> ";
 pub(crate) struct Terminal<'a> {
     home: &'a Home,
     socket: PathBuf,
+    /// How many commands were run.
+    runs: Cell<usize>,
 }
 
 impl<'a> Terminal<'a> {
@@ -24,7 +27,7 @@ impl<'a> Terminal<'a> {
         let program = home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
         let path = std::env::var("PATH").unwrap();
         let path = format!("{}:{path}", program.parent().unwrap().display());
-        let terminal = Self { home, socket: home.path("tmux") };
+        let terminal = Self { home, socket: home.path("tmux"), runs: Cell::new(0) };
         let size = [columns.to_string(), rows.to_string()];
         terminal
             .home
@@ -73,10 +76,14 @@ impl<'a> Terminal<'a> {
     /// Runs a command on an empty screen, and returns what it shows.
     #[track_caller]
     pub(crate) fn run(&self, command: &str) -> String {
-        // The shell joins the two parts, so that the typed line has them apart.
-        self.enter(&format!("clear; {command}; echo EN''D $?"));
-        let screen = self.wait_for("END ");
-        screen.split_once("END ").unwrap().0.to_string()
+        self.runs.set(self.runs.get() + 1);
+        // The shell joins the two parts, so that the typed line has them apart. The
+        // end of an earlier command may still be on the screen.
+        let run = self.runs.get();
+        self.enter(&format!("clear; {command}; echo EN''D {run}."));
+        let end = format!("END {run}.");
+        let screen = self.wait_for(&end);
+        screen.split_once(&end).unwrap().0.to_string()
     }
 
     fn tmux(&self, args: &[&str]) -> String {
