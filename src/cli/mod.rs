@@ -5,13 +5,14 @@ mod commands;
 mod complete;
 mod deferred;
 mod help;
+mod parse;
 mod prepare;
 mod show;
 mod ui;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use clap_complete::CompleteEnv;
 
 pub use crate::deliver::Outcome;
@@ -44,7 +45,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         Ok(false) => {}
         Err(error) => return usage(&error),
     }
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match parse::parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -59,7 +60,7 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     }
     telemetry::start(cli.global.verbose, &env);
     let is_exec = matches!(cli.command, Command::Exec(_));
-    let outcome = Host::real(ui.interact()).and_then(|host| {
+    let outcome = Host::real(env, ui.interact()).and_then(|host| {
         let app = App { ui: ui.clone(), host, core };
         commands::run(&app, cli.command)
     });
