@@ -22,6 +22,7 @@ use super::{Broker, Parts, http, serve};
 use crate::credential::TokenType;
 use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter, SystemClock};
+use crate::host::env::Env;
 use crate::host::http::{HttpClient, Request, Response};
 use crate::host::listener::{self, Exposure};
 use crate::oidc::Issuer;
@@ -38,7 +39,7 @@ pub(crate) const CORP: &str = "https://login.example.com";
 pub(crate) fn host(root: &std::path::Path) -> Host {
     Host {
         clock: Arc::new(SystemClock),
-        env: Default::default(),
+        env: Env::from_pairs([("USER", "tester")]),
         dirs: crate::host::dirs::Dirs::below(root),
         browser: Arc::new(crate::host::browser::SystemBrowser),
         interact: Arc::new(crate::host::interact::Silent),

@@ -4,6 +4,7 @@ use clap_complete::CompletionCandidate;
 
 use crate::config;
 use crate::host::Host;
+use crate::host::env::Env;
 use crate::host::interact::Silent;
 
 /// The shells for which there is a script.
@@ -48,6 +49,6 @@ pub(crate) fn identities() -> Vec<CompletionCandidate> {
 
 /// The configuration, as far as it can be read. Completing says nothing of errors.
 fn config() -> Option<config::Config> {
-    let host = Host::real(std::sync::Arc::new(Silent)).ok()?;
+    let host = Host::real(Env::of_process(), std::sync::Arc::new(Silent)).ok()?;
     config::load(&host).ok()
 }

@@ -26,10 +26,14 @@ impl Dirs {
     /// Finds the directories: `TMPCRED_CONFIG` and the XDG variables first,
     /// then what `directories` says for the platform.
     pub fn locate(env: &Env) -> Result<Self> {
-        let project = directories::ProjectDirs::from("", "", "tmpcred").ok_or_else(|| {
+        // Without the variable the C library would be asked, and ask modules of its
+        // own, which a program that is linked statically cannot rely on.
+        let told = cfg!(not(target_os = "linux")) || env.get_os("HOME").is_some();
+        let project = told.then(|| directories::ProjectDirs::from("", "", "tmpcred")).flatten();
+        let project = project.ok_or_else(|| {
             Error::new(ErrorKind::Config, "the home directory cannot be told")
-                .because_of("HOME is not set, and the user has no entry in the password database")
-                .hint("set HOME, or TMPCRED_CONFIG and XDG_STATE_HOME")
+                .because_of("the variable HOME is not set")
+                .hint("set HOME to a directory that is this user's own")
         })?;
         let user_config = match env.get_os("TMPCRED_CONFIG") {
             Some(path) => PathBuf::from(path),

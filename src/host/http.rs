@@ -200,6 +200,10 @@ impl Inner {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT);
+        #[cfg(target_os = "linux")]
+        {
+            builder = builder.dns_resolver(super::names::Names::default());
+        }
         if direct {
             builder = builder.no_proxy();
         }

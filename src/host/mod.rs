@@ -11,6 +11,8 @@ pub mod files;
 pub mod http;
 pub mod interact;
 pub mod listener;
+#[cfg(target_os = "linux")]
+mod names;
 pub mod process;
 pub mod surroundings;
 #[cfg(test)]
@@ -45,9 +47,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// The real world, with `interact` to talk to the person.
-    pub fn real(interact: Arc<dyn interact::Interact>) -> Result<Self> {
-        let env = env::Env::of_process();
+    /// The real world as `env` describes it, with `interact` to talk to the person.
+    pub fn real(env: env::Env, interact: Arc<dyn interact::Interact>) -> Result<Self> {
         let dirs = dirs::Dirs::locate(&env)?;
         Ok(Self {
             clock: Arc::new(clock::SystemClock),

@@ -99,14 +99,12 @@ pub fn user_id() -> u32 {
     }
 }
 
-/// The name under which this user is known to the system: what they log in
-/// with, and how they are called.
+/// The name that this user logged in with, as the session has it; else the number
+/// that the system knows them by.
 #[cfg(feature = "broker")]
-pub fn user_name() -> (String, String) {
-    let login = whoami::username().ok().filter(|name| !name.is_empty());
-    let login = login.unwrap_or_else(|| user_id().to_string());
-    let called = whoami::realname().ok().filter(|name| !name.is_empty());
-    (login.clone(), called.unwrap_or(login))
+pub fn user_name(env: &super::env::Env) -> String {
+    let name = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| env.get(name));
+    name.map_or_else(|| user_id().to_string(), str::to_string)
 }
 
 /// Makes the runtime on which everything that waits for the network runs.

@@ -8,7 +8,7 @@ use super::support::aws::{Moto, Weed, aws_cli, python_program, weed_role};
 use super::support::broker::{API, Broker, BrokerOptions};
 use super::support::browser::Browser;
 use super::support::canary::Canary;
-use super::support::home::{Home, tmpcred};
+use super::support::home::{Home, tmpcred, under_test};
 use super::support::http::Http;
 use super::support::oidc_provider::OidcProvider;
 use super::support::run::Run;
@@ -55,7 +55,7 @@ impl World {
 
     /// Lets the AWS profile `work` ask tmpcred for `profile`.
     fn aws_profile(&self, profile: &str) {
-        let program = env!("CARGO_BIN_EXE_tmpcred");
+        let program = under_test().display();
         self.home.write(
             ".aws/config",
             format!(
@@ -214,7 +214,7 @@ fn credential_process_answers_only_what_it_can() {
 #[test]
 fn an_identity_that_asks_for_the_credential_it_is_for_ends_at_once() {
     let home = Home::new();
-    let program = env!("CARGO_BIN_EXE_tmpcred");
+    let program = under_test().display();
     home.config(&format!(
         "[identity.circle]\ntype = \"command\"\ncommand = [\"{program}\", \"credential-process\", \"prod\"]\n\
          [profile.prod]\nrole = \"{ROLE}\"\ntarget = {{ type = \"aws\", endpoint_url = \"http://127.0.0.1:9\" }}\n"

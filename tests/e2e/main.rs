@@ -25,6 +25,8 @@ mod journey;
 #[cfg(target_os = "linux")]
 mod login;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod names;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod revocation;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::journey::Journey;
 use super::support::broker::{API, Broker, BrokerOptions};
+use super::support::home::under_test;
 use super::support::http::{Http, Reply};
 use super::support::run::Output;
 
@@ -220,7 +221,7 @@ fn at_the_end_of_a_run_its_own_credential_is_revoked_and_no_other() {
     // While the command runs, the credential is good.
     let within = format!(
         "echo $TMPCRED_TOKEN | {} verify --online --audience {API}",
-        journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred"))).display()
+        journey.home.share(under_test()).display()
     );
     exec(&journey, &REVOKE, &within).run().ok();
     // A command that cannot be started has an end too.

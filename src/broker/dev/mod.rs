@@ -189,13 +189,13 @@ role = "{READER}"
 
 /// Makes broker and provider.
 async fn assemble(host: &Host, place: &Place, auto_approve: bool) -> Result<(Arc<Broker>, Router)> {
-    let (login, name) = process::user_name();
+    let login = process::user_name(&host.env);
     let provider = Provider::new(
         provider::Options {
             issuer: place.provider.clone(),
             client_id: place.client_id.clone(),
             resources: [place.issuer.as_str().to_string()].into(),
-            person: Person { login, name, groups: vec![GROUP.into()] },
+            person: Person { name: login.clone(), login, groups: vec![GROUP.into()] },
             auto_approve,
         },
         host.clock.clone(),

@@ -1,6 +1,6 @@
 //! Completion, in the shells themselves.
 
-use crate::support::home::{Home, tmpcred};
+use crate::support::home::{Home, tmpcred, under_test};
 use crate::support::run::Run;
 
 const CONFIG: &str = r#"
@@ -28,7 +28,7 @@ audience = "https://api.example.com"
 /// A home where `tmpcred` is found, with completion scripts as they are installed.
 fn home(config: &str) -> Home {
     let mut home = Home::new();
-    let program = std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred"));
+    let program = under_test();
     let path = std::env::var("PATH").unwrap();
     home.set("PATH", format!("{}:{path}", program.parent().unwrap().display()));
     home.config(config);

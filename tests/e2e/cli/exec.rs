@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::process::Signal;
 
 use crate::journey::Journey;
+use crate::support::home::under_test;
 use crate::support::run::Run;
 
 fn exec(journey: &Journey, command: &[&str]) -> Run {
@@ -40,7 +41,7 @@ fn tmpcred_is_replaced_and_arguments_stay_as_they_are() {
     assert_eq!(output.stdout.trim(), "ff 20 fe 27 22");
     // The soft limit is raised as far as it may be; without a hard one it is zero anyway.
     let limits = "ulimit -Sc $(ulimit -Hc); ulimit -Sc; \"$@\" exec -- sh -c 'ulimit -Sc'";
-    let program = journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let program = journey.home.share(under_test());
     let run = journey.home.command("sh").args(["-c", limits, "sh"]).args([program]);
     let limits = run.run().ok().stdout;
     let limits: Vec<_> = limits.lines().collect();
@@ -73,7 +74,7 @@ fn a_command_gets_the_variables_of_its_credential_and_nothing_else() {
     assert!(time::OffsetDateTime::parse(end, rfc3339).is_ok(), "{end}");
     assert_eq!(with, variables(&without));
 
-    let program = journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let program = journey.home.share(under_test());
     // The outer profile's own variable is gone, not merely another's.
     let show = "echo $TMPCRED_ACTIVE_PROFILE $TMPCRED_ROLE; test -z \"$DEPLOY_TOKEN\"";
     let inner = [program.to_str().unwrap(), "exec", "reader", "--", "sh", "-c", show];
@@ -122,7 +123,7 @@ fn shells_read_what_env_prints() {
 fn a_closed_or_full_standard_output_is_no_panic() {
     let journey = Journey::start();
     journey.tmpcred(&["token"]).run().ok();
-    let program = journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let program = journey.home.share(under_test());
     let sh = |script| journey.home.command("sh").args(["-c", script, "sh"]).args([&program]).run();
     assert_eq!(sh(r#"{ "$1" token; echo $? >&2; } | true"#).stderr, "0\n");
     let full = sh(r#""$1" token >/dev/full"#).ended_with(1);

@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 
 use crate::journey::Journey;
+use crate::support::home::under_test;
 use crate::support::run::Run;
 use crate::support::terminal::Terminal;
 
@@ -45,7 +46,7 @@ fn no_form_of_the_secret_gets_through() {
 #[test]
 fn what_is_no_secret_is_passed_on_byte_by_byte() {
     let journey = Journey::start();
-    let program = journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let program = journey.home.share(under_test());
     let script = "\"$1\" exec --mask -- sh -c 'head -c 1000000 /dev/urandom >bytes; cat bytes' >out \
                   && cmp bytes out && wc -c <out";
     let compared = journey.home.command("sh").args(["-c", script, "sh"]).args([program]);
@@ -68,7 +69,7 @@ fn codes_and_signals_are_those_of_the_command() {
 fn readers_may_be_slow_or_gone() {
     let journey = Journey::start();
     journey.tmpcred(&["token"]).run().ok();
-    let program = journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let program = journey.home.share(under_test());
     let sh = |script| journey.home.command("sh").args(["-c", script, "sh"]).args([&program]).run();
     // Not a byte of much output is lost, although the command has long ended.
     let slow = "\"$1\" exec --mask -- sh -c 'head -c 60000 /dev/zero' | (sleep 1; wc -c)";

@@ -1,7 +1,7 @@
 //! What goes where: results to stdout, everything else to stderr.
 
 use crate::journey::Journey;
-use crate::support::home::{Home, tmpcred};
+use crate::support::home::{Home, tmpcred, under_test};
 use crate::support::peer::program;
 
 #[test]
@@ -23,7 +23,7 @@ fn a_shell_reads_what_env_prints() {
 fn a_reader_that_goes_away_and_a_full_disk_are_told_apart() {
     let journey = Journey::start();
     journey.tmpcred(&["login"]).run().ok();
-    let copy = journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let copy = journey.home.share(under_test());
     let tmpcred = copy.to_str().unwrap();
     let sh = |script: String| journey.home.command("sh").args(["-c", &script]).run();
     let gone = sh(format!("{{ {tmpcred} token; echo $? >&2; }} | true")).ok();

@@ -9,16 +9,15 @@ mod server;
 mod tokens;
 
 use std::ffi::OsStr;
-use std::path::Path;
 
 use crate::journey::Journey;
-use crate::support::home::Home;
+use crate::support::home::{Home, under_test};
 use crate::support::run::{Output, Run};
 
 /// The program under test, on a machine whose clock is off by `offset`, such as
 /// `+10m`.
 pub(crate) fn at_clock(home: &Home, offset: &str) -> Run {
-    let program = home.share(Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let program = home.share(under_test());
     // The browser keeps the right time: what becomes of its cookies is not ours.
     let browser = home.variables()[OsStr::new("BROWSER")].to_str().unwrap();
     let script = format!("#!/bin/sh\nunset LD_PRELOAD\nexec {browser} \"$1\"\n");

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::brokers::recorded;
 use super::refused;
 use crate::journey::Journey;
-use crate::support::home::{Home, tmpcred};
+use crate::support::home::{Home, tmpcred, under_test};
 use crate::support::http::Http;
 use crate::support::run::{Run, Running};
 use crate::support::tls::Authority;
@@ -259,7 +259,7 @@ fn without_room(journey: &Journey) -> Running {
     // In units of 512 bytes (POSIX). Where the signal is ignored, writing fails.
     let units = largest.unwrap().div_ceil(512);
     let script = format!("trap '' XFSZ; ulimit -f {units}; exec \"$@\"");
-    let program = home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let program = home.share(under_test());
     let serve = home.command("sh").args(["-c", &script, "sh"]).args([program]);
     let serve = serve.args(["broker", "serve", "--config"]).args([home.path("broker.toml")]);
     let running = serve.env("TMPCRED_BROKER_KEK", KEK).limit(Duration::from_secs(120)).spawn();

@@ -2,10 +2,10 @@
 
 use std::ffi::OsString;
 
-use super::{STATE, items, through, token, work};
+use super::{STATE, items, token, work};
 use crate::journey::Journey;
 use crate::support::canary::Canary;
-use crate::support::home::Home;
+use crate::support::home::{Home, through};
 use crate::support::run::Run;
 
 #[test]

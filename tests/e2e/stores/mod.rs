@@ -8,8 +8,7 @@ mod no_room;
 mod sealed;
 mod secret_service;
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -64,24 +63,6 @@ fn forget_credentials(home: &Home) {
     for key in items(home, "credential") {
         with_keys(home, &format!("keyctl unlink {} @u", key.serial)).run().ok();
     }
-}
-
-/// A program of root's own that is to end in the program under test, run by this
-/// home's user; `command` makes it of the words that do that.
-fn through(
-    home: &Home,
-    program: &str,
-    command: impl FnOnce(Vec<OsString>) -> Vec<OsString>,
-) -> Run {
-    let mut words: Vec<OsString> = Vec::new();
-    if let Some(uid) = home.uid() {
-        words.push("setpriv".into());
-        words.extend([format!("--reuid={uid}").into(), format!("--regid={uid}").into()]);
-        words.extend(["--clear-groups".into(), "--".into()]);
-    }
-    words.push(home.share(Path::new(env!("CARGO_BIN_EXE_tmpcred"))).into());
-    let run = Run::new(program, home.path("work")).args(command(words));
-    home.variables().iter().fold(run, |run, (name, value)| run.env(name, value))
 }
 
 /// The files of this home that hold what a keyring could not take.

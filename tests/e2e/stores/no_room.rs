@@ -5,9 +5,9 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{claims, through, token};
+use super::{claims, token};
 use crate::journey::Journey;
-use crate::support::home::Home;
+use crate::support::home::{Home, through};
 use crate::support::run::Run;
 
 /// Directories without the right to write, until it is dropped.

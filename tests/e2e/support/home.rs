@@ -6,6 +6,7 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -241,7 +242,35 @@ fn kill_inhabitants(home: &Path) {
 
 /// The program under test, about to run in `home`.
 pub(crate) fn tmpcred(home: &Home) -> Run {
-    home.command(home.share(Path::new(env!("CARGO_BIN_EXE_tmpcred"))))
+    home.command(home.share(under_test()))
+}
+
+/// The program under test: the one that was built with these tests, unless
+/// `TMPCRED_UNDER_TEST` names another.
+pub(crate) fn under_test() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        std::env::var_os("TMPCRED_UNDER_TEST")
+            .map_or_else(|| env!("CARGO_BIN_EXE_tmpcred").into(), PathBuf::from)
+    });
+    &PROGRAM
+}
+
+/// A program of root's own that is to end in the program under test, run by this
+/// home's user; `command` makes it of the words that do that.
+pub(crate) fn through(
+    home: &Home,
+    program: &str,
+    command: impl FnOnce(Vec<OsString>) -> Vec<OsString>,
+) -> Run {
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(uid) = home.uid() {
+        words.push("setpriv".into());
+        words.extend([format!("--reuid={uid}").into(), format!("--regid={uid}").into()]);
+        words.extend(["--clear-groups".into(), "--".into()]);
+    }
+    words.push(home.share(under_test()).into());
+    let run = Run::new(program, home.path("work")).args(command(words));
+    home.variables().iter().fold(run, |run, (name, value)| run.env(name, value))
 }
 
 fn is_root() -> bool {

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::home::Home;
+use super::home::{Home, under_test};
 use super::wait::wait_until;
 
 /// How long something may take to show.
@@ -24,7 +24,7 @@ pub(crate) struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     /// A shell that finds `tmpcred`, in a terminal of this size.
     pub(crate) fn start(home: &'a Home, columns: u16, rows: u16) -> Self {
-        let program = home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+        let program = home.share(under_test());
         let path = std::env::var("PATH").unwrap();
         let path = format!("{}:{path}", program.parent().unwrap().display());
         let terminal = Self { home, socket: home.path("tmux"), runs: Cell::new(0) };
