@@ -57,8 +57,12 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
             });
             let role = line.iter().find_map(|(_, profile)| profile.role.as_deref());
             let ttl = line.iter().find_map(|(_, profile)| profile.ttl);
+            let named = line.iter().find_map(|(_, profile)| profile.identity.as_deref());
+            let named = named.map(|name| (name, Origin::BuiltIn));
+            let identity = pick("identity", &config.identities, named, &Origin::BuiltIn).ok();
+            let proof = identity.map(|(_, settings)| settings.proof());
             if let (Ok(plan), Some(role)) = (plan, role)
-                && let Err(refusal) = plan.check(role, false, ttl)
+                && let Err(refusal) = plan.check(role, false, ttl, proof)
             {
                 problems.push(refused(name, refusal, origin()));
             }

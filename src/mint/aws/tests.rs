@@ -277,14 +277,14 @@ fn what_cannot_be_had_is_known_before_anybody_is_asked() {
         (json!({ "expect_account": ["210987654321"] }), HUB, false, None, "role"),
         (json!({}), "arn:aws-cn:iam::123456789012:role/x", false, None, "target"),
     ] {
-        let refusal = settings(target).check(role, option, ttl).unwrap_err();
+        let refusal = settings(target).check(role, option, ttl, None).unwrap_err();
         assert_eq!(refusal.what, what, "{refusal:?}");
     }
     for (target, ttl) in [(json!({}), hours(12)), (chain, hours(1))] {
-        settings(target).check(HUB, false, ttl).unwrap();
+        settings(target).check(HUB, false, ttl, None).unwrap();
     }
     let account = json!({ "expect_account": ["210987654321"], "chain": [{ "role_arn": SPOKE }] });
-    settings(account).check(HUB, false, None).unwrap();
+    settings(account).check(HUB, false, None, None).unwrap();
 }
 
 #[test]

@@ -1,0 +1,1 @@
+//! Access keys, from the keyring and from the environment.
