@@ -128,10 +128,8 @@ impl Settings {
                 Some(filled)
             }
         };
-        let tags = (!principal_tags.is_empty()).then(|| Tags {
-            principal_tags,
-            transitive_tag_keys: self.transitive_tags.clone(),
-        });
+        let tags = (!principal_tags.is_empty())
+            .then(|| Tags { principal_tags, transitive_tag_keys: self.transitive_tags.clone() });
         Ok(Claims { tags, source_identity })
     }
 }
@@ -145,7 +143,9 @@ enum Piece<'a> {
 /// Takes a text apart.
 fn parse(text: &str) -> Result<Vec<Piece<'_>>, String> {
     let wrong = || {
-        format!("has the text {text:?}; `{{subject}}` and `{{claim:NAME}}` are all that can stand in braces")
+        format!(
+            "has the text {text:?}; `{{subject}}` and `{{claim:NAME}}` are all that can stand in braces"
+        )
     };
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -228,11 +228,16 @@ mod tests {
             tag.check().unwrap();
             assert!(tag.fill("alice", &claims()).unwrap_err().contains(why), "{text}");
         }
-        for (subject, good) in [("alice", true), ("a", false), ("repo:a/b", false), ("a b", false)] {
+        for (subject, good) in [("alice", true), ("a", false), ("repo:a/b", false), ("a b", false)]
+        {
             let who = settings(json!({ "source_identity": "{subject}" }));
             assert_eq!(who.fill(subject, &claims()).is_ok(), good, "{subject}");
         }
-        assert!(settings(json!({ "source_identity": "{subject}" })).fill(&"x".repeat(65), &claims()).is_err());
+        assert!(
+            settings(json!({ "source_identity": "{subject}" }))
+                .fill(&"x".repeat(65), &claims())
+                .is_err()
+        );
     }
 
     #[test]

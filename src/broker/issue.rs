@@ -10,9 +10,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Broker;
-use super::aws;
 use super::audit::{Decision, Receipt, Record};
 use super::authenticate::Caller;
+use super::aws;
 use super::config::Role;
 use super::policy::{Granted, Question, Verdict};
 use crate::error::{Error, ErrorKind, Result};
@@ -198,7 +198,11 @@ impl Broker {
             return Ok(aws::Claims::default());
         };
         settings.fill(&caller.principal().subject, caller.tags()).map_err(|why| {
-            Refusal::Denied(format!("the role '{}' cannot be given to '{}': {why}", ask.role, caller.id()))
+            Refusal::Denied(format!(
+                "the role '{}' cannot be given to '{}': {why}",
+                ask.role,
+                caller.id()
+            ))
         })
     }
 

@@ -266,7 +266,9 @@ impl Interact for Ui {
     fn ask(&self, question: &str) -> Result<Secret<String>> {
         let failed = |cause: io::Error| {
             let error = match cause.kind() {
-                io::ErrorKind::Interrupted => Error::new(ErrorKind::LoginRequired, "nothing was answered"),
+                io::ErrorKind::Interrupted => {
+                    Error::new(ErrorKind::LoginRequired, "nothing was answered")
+                }
                 _ => Error::new(ErrorKind::LoginRequired, "nobody can be asked here"),
             };
             error.because_of(question).because(cause)
@@ -286,7 +288,9 @@ impl Interact for Ui {
         }
         let line = answer.expose().trim();
         if line.is_empty() {
-            return Err(Error::new(ErrorKind::LoginRequired, "nothing was answered").because_of(question));
+            return Err(
+                Error::new(ErrorKind::LoginRequired, "nothing was answered").because_of(question)
+            );
         }
         Ok(Secret::new(line.to_string()))
     }

@@ -55,7 +55,9 @@ impl AccessKeys {
         if !fits(&id, MAX_ID) {
             return Err("that is no access key ID");
         }
-        if !fits(&secret, MAX_SECRET) || session.as_ref().is_some_and(|token| !fits(token, 64 * 1024)) {
+        if !fits(&secret, MAX_SECRET)
+            || session.as_ref().is_some_and(|token| !fits(token, 64 * 1024))
+        {
             return Err("that is no secret access key");
         }
         Ok(Self { id, secret, session })

@@ -26,7 +26,8 @@ pub trait Interact: Send + Sync {
     /// # Errors
     /// [`ErrorKind::LoginRequired`] where nobody may be asked.
     fn ask(&self, question: &str) -> Result<Secret<String>> {
-        Err(Error::new(ErrorKind::LoginRequired, "nobody is there to be asked").because_of(question))
+        Err(Error::new(ErrorKind::LoginRequired, "nobody is there to be asked")
+            .because_of(question))
     }
     /// Shows that something takes a while, until the guard is dropped.
     fn waiting(&self, what: &str) -> Box<dyn Waiting>;

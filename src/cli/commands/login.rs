@@ -24,10 +24,16 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
         .session()
         .ok_or_else(|| misuse(format!("the identity '{}' needs no login", identity.name)))?;
     if args.stdin && identity.settings.proof() != Proof::AwsAccessKeys {
-        return Err(misuse(format!("the identity '{}' reads nothing from standard input", identity.name)));
+        return Err(misuse(format!(
+            "the identity '{}' reads nothing from standard input",
+            identity.name
+        )));
     }
-    let interact =
-        if args.stdin { app.ui.clone().answered_by_stdin().interact() } else { app.host.interact.clone() };
+    let interact = if args.stdin {
+        app.ui.clone().answered_by_stdin().interact()
+    } else {
+        app.host.interact.clone()
+    };
     let host = Host { interact, ..app.host.clone() };
     let cache = cache(&host, &config);
     let options = LoginOptions {

@@ -108,7 +108,10 @@ pub async fn printed<'a>(
     max: usize,
 ) -> Result<Secret<Vec<u8>>> {
     let Some((program, arguments)) = words.split_first() else {
-        return Err(Error::new(ErrorKind::Config, format!("there is no command to ask for a {what}")));
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("there is no command to ask for a {what}"),
+        ));
     };
     let mut command = super::command(program);
     command.args(arguments).env_clear();
@@ -134,9 +137,10 @@ pub async fn printed<'a>(
         }
         Ok(Ended::TooMuch) => Err(failed(ErrorKind::Verification)
             .because_of(format!("it printed more than {max} bytes, and was killed"))),
-        Ok(Ended::Itself { status, stderr, .. }) if !status.success() => {
-            Err(said(failed(ErrorKind::Other).because_of(format!("it ended with {status}")), &stderr))
-        }
+        Ok(Ended::Itself { status, stderr, .. }) if !status.success() => Err(said(
+            failed(ErrorKind::Other).because_of(format!("it ended with {status}")),
+            &stderr,
+        )),
         Ok(Ended::Itself { stdout, .. }) => Ok(stdout),
     }
 }
