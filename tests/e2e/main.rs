@@ -11,6 +11,8 @@ mod architecture;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod aws;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod aws_keys;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod canary;
 #[cfg(target_os = "linux")]
 mod cli;
