@@ -96,9 +96,7 @@ impl Plan {
         proof: Option<Proof>,
     ) -> Result<(), Refusal> {
         match self {
-            Self::Broker(_) if proof == Some(Proof::AwsAccessKeys) => {
-                Err(Refusal::new("identity", "access keys are for the target `aws` alone"))
-            }
+            Self::Broker(_) if proof == Some(Proof::AwsAccessKeys) => Err(Refusal::access_keys()),
             Self::Broker(_) => Ok(()),
             Self::Aws(settings) => settings.check(role, role_is_option, ttl, proof),
         }
@@ -177,6 +175,11 @@ impl Refusal {
     /// A refusal without a hint.
     pub fn new(what: &'static str, why: impl Into<String>) -> Self {
         Self { what, why: why.into(), hint: None }
+    }
+
+    /// That access keys cannot be shown to a broker: it would have them.
+    pub fn access_keys() -> Self {
+        Self::new("identity", "access keys are for the target `aws` alone, without exchanges")
     }
 
     /// Says what to do next.

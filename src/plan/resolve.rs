@@ -167,8 +167,7 @@ impl<'a> Resolver<'a> {
         let exchanges = self.exchanges(next)?;
         let proof = identity.settings.proof();
         if proof == Proof::AwsAccessKeys && !exchanges.is_empty() {
-            let why = "access keys are shown to nobody, so there is nothing to exchange";
-            return Err(self.refused(mint::Refusal::new("identity", why), request));
+            return Err(self.refused(mint::Refusal::access_keys(), request));
         }
         let role = self.text("role", request.role.as_deref(), |p| p.role.as_deref(), "deploy")?;
         let (scope, audience) = match target.own_audience() {

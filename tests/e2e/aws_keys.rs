@@ -1,6 +1,8 @@
 //! Access keys of AWS and MFA codes: asked for on a terminal or taken from a program,
 //! and signatures that a real server checks.
 
+use serde_json::json;
+
 use super::support::aws::{Moto, aws_cli, python_program};
 use super::support::canary::Canary;
 use super::support::home::{Home, tmpcred};
@@ -15,6 +17,8 @@ const SPOKE: &str = "arn:aws:iam::210987654321:role/spoke";
 struct World {
     home: Home,
     moto: Moto,
+    /// The identity. Tests share a keyring, so each has a name of its own.
+    name: String,
     id: String,
     secret: String,
 }
@@ -25,16 +29,21 @@ impl World {
         // From here on moto checks signatures, session tokens and permissions.
         let moto = Moto::start(5);
         let (id, secret) = moto.user("alice", "sts:AssumeRole");
-        let hub = moto.role("hub", Some("sts:AssumeRole"));
+        let trust = json!([{ "Effect": "Allow", "Action": "sts:AssumeRole",
+            "Principal": { "AWS": "arn:aws:iam::123456789012:user/alice" },
+            "Condition": { "StringEquals": { "sts:ExternalId": "contract" } } }]);
+        let hub = moto.role_for("hub", trust, Some("sts:AssumeRole"));
+        let name = format!("work-{}", moto.url().rsplit(':').next().unwrap());
         let mut home = Home::new();
         home.set("TMPCRED_NO_INPUT", "false");
         home.config(&format!(
-            "[cache]\nstore = \"kernel\"\n\n[identity.work]\ntype = \"aws-keys\"\n\n\
+            "[cache]\nstore = \"kernel\"\n\n[identity.{name}]\ntype = \"aws-keys\"\n\n\
              [profile.hub]\nrole = \"{hub}\"\n[profile.hub.target]\ntype = \"aws\"\n\
-             region = \"eu-central-1\"\nendpoint_url = \"{}\"\n{more}\n",
+             region = \"eu-central-1\"\nexternal_id = \"contract\"\n\
+             endpoint_url = \"{}\"\n{more}\n",
             moto.url()
         ));
-        Self { home, moto, id, secret }
+        Self { home, moto, name, id, secret }
     }
 
     fn tmpcred(&self, args: &[&str]) -> Run {
@@ -42,8 +51,13 @@ impl World {
     }
 
     fn login(&self, secret: &str, more: &[&str]) -> Run {
-        let args = [&["login", "work", "--stdin"], more].concat();
+        let args = [&["login", &self.name, "--stdin"], more].concat();
         self.tmpcred(&args).stdin(format!("{}\n{secret}\n", self.id))
+    }
+
+    /// Who somebody is with the role of the profile.
+    fn hub(&self) -> String {
+        format!("arn:aws:sts::123456789012:assumed-role/hub/tmpcred-{}", self.name)
     }
 
     fn whoami(&self, more: &[&str]) -> Run {
@@ -71,11 +85,18 @@ fn keys_of_the_keyring_sign_for_a_chain_of_roles() {
         format!("chain = [{{ role_arn = \"{SPOKE}\" }}]\nexpect_account = [\"210987654321\"]");
     let world = World::start(&chain);
     let refused = world.tmpcred(&["--no-input", "env", "hub"]).run().ended_with(4);
-    assert!(refused.stderr.contains("tmpcred login work"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains(&format!("tmpcred login {}", world.name)),
+        "{}",
+        refused.stderr
+    );
 
     let said = world.login(&world.secret, &[]).run().ok().stderr;
     let me = world.whoami(&[]).run().ok().json();
-    assert_eq!(me["Arn"], "arn:aws:sts::210987654321:assumed-role/spoke/tmpcred-work");
+    assert_eq!(
+        me["Arn"],
+        format!("arn:aws:sts::210987654321:assumed-role/spoke/tmpcred-{}", world.name)
+    );
     let plan = world.tmpcred(&["explain", "hub"]).run().ok().stdout;
     assert!(plan.contains("AssumeRole of arn:aws:iam::123456789012:role/hub"), "{plan}");
     let status = world.tmpcred(&["status"]).run().ok().stdout;
@@ -90,7 +111,14 @@ fn keys_of_the_keyring_sign_for_a_chain_of_roles() {
     world.login("not-the-secret-at-all", &["--force"]).run().ok();
     let wrong = world.whoami(&[]).run().ended_with(125);
     assert!(wrong.stderr.contains("AWS gives no session of the role"), "{}", wrong.stderr);
-    world.tmpcred(&["logout", "work"]).run().ok();
+
+    // The right keys, but not what the trust policy asks for.
+    world.login(&world.secret, &["--force"]).run().ok();
+    let config = std::fs::read_to_string(world.home.path(".config/tmpcred/config.toml")).unwrap();
+    world.home.config(&config.replace("\"contract\"", "\"another\""));
+    let denied = world.whoami(&[]).run().ended_with(125);
+    assert!(denied.stderr.contains("status 403"), "{}", denied.stderr);
+    world.tmpcred(&["logout"]).run().ok();
     world.tmpcred(&["--no-input", "env", "hub"]).run().ended_with(4);
 }
 
@@ -105,7 +133,7 @@ fn keys_of_the_environment_are_traded_for_a_session() {
         run.env("AWS_ACCESS_KEY_ID", &world.id).env("AWS_SECRET_ACCESS_KEY", &world.secret)
     };
     let me = keys(world.whoami(&[])).run().ok().json();
-    assert_eq!(me["Arn"], "arn:aws:sts::123456789012:assumed-role/hub/tmpcred-work");
+    assert_eq!(me["Arn"], world.hub());
     let show = ["exec", "hub", "--", "sh", "-c", "env; cat /proc/$PPID/environ; true"];
     let shown = keys(world.tmpcred(&show)).run().ok().stdout;
     let own = shown.split('\0').next().unwrap();
@@ -113,7 +141,7 @@ fn keys_of_the_environment_are_traded_for_a_session() {
     assert!(!own.lines().any(|line| line == format!("AWS_SECRET_ACCESS_KEY={}", world.secret)));
     let absent = world.tmpcred(&["env", "hub"]).run().ended_with(3);
     assert!(absent.stderr.contains("AWS_ACCESS_KEY_ID is not set"), "{}", absent.stderr);
-    let login = keys(world.tmpcred(&["login", "work"])).run().ended_with(2);
+    let login = keys(world.tmpcred(&["login"])).run().ended_with(2);
     assert!(login.stderr.contains("needs no login"), "{}", login.stderr);
 }
 
@@ -134,7 +162,7 @@ fn codes_of_a_program_are_sent_once_by_however_many_runs() {
     }
     assert_eq!(std::fs::read_to_string(world.home.path("count")).unwrap().trim(), "4");
     let me = world.whoami(&["--ttl", "15m"]).run().ok().json();
-    assert_eq!(me["Arn"], "arn:aws:sts::123456789012:assumed-role/hub/tmpcred-work");
+    assert_eq!(me["Arn"], world.hub());
     assert_eq!(std::fs::read_to_string(world.home.path("count")).unwrap().trim(), "4");
 
     let loud = ["-vv", "env", "hub", "--refresh"];
@@ -149,12 +177,12 @@ fn codes_of_a_program_are_sent_once_by_however_many_runs() {
 fn a_person_types_keys_and_codes_and_they_do_not_show() {
     let world = World::start(&format!("mfa = {{ serial = \"{DEVICE}\" }}"));
     let terminal = Terminal::start(&world.home, 100, 40);
-    terminal.enter("tmpcred login work");
-    terminal.wait_for("Access key ID for 'work'");
+    terminal.enter("tmpcred login");
+    terminal.wait_for(&format!("Access key ID for '{}'", world.name));
     terminal.enter(&world.id);
-    terminal.wait_for("Secret access key for 'work'");
+    terminal.wait_for("Secret access key for");
     terminal.enter(&world.secret);
-    let screen = terminal.wait_for("logged in to work");
+    let screen = terminal.wait_for("logged in to work-");
     assert!(!screen.contains(&world.secret) && !screen.contains(&world.id), "{screen}");
 
     let nobody = world.tmpcred(&["--no-input", "env", "hub"]).run().ended_with(4);
@@ -203,7 +231,7 @@ fn keys_go_nowhere_but_to_aws() {
          [profile.p]\n{role}target = {{ type = \"aws\" }}\nexchange = [{{ role = \"r\" }}]\n"
     ));
     let said = tmpcred(&home).args(["explain", "p"]).run().ended_with(3).stderr;
-    assert!(said.contains("nothing to exchange"), "{said}");
+    assert!(said.contains("without exchanges"), "{said}");
     // And a session of a user for nobody who has no access keys.
     home.config(
         "[identity.corp]\ntype = \"oidc\"\nissuer = \"https://login.example.com\"\nclient_id = \"x\"\n\
@@ -222,8 +250,9 @@ fn a_user_who_may_not_is_refused() {
     let hub = moto.role("hub", None);
     let home = Home::new();
     home.config(&format!(
-        "[cache]\nstore = \"kernel\"\n[identity.work]\ntype = \"aws-keys\"\n[profile.hub]\nrole = \"{hub}\"\n\
+        "[cache]\nstore = \"kernel\"\n[identity.bob-{}]\ntype = \"aws-keys\"\n[profile.hub]\nrole = \"{hub}\"\n\
          target = {{ type = \"aws\", endpoint_url = \"{}\" }}\n",
+        moto.url().rsplit(':').next().unwrap(),
         moto.url()
     ));
     tmpcred(&home).args(["login", "--stdin"]).stdin(format!("{id}\n{secret}\n")).run().ok();
@@ -231,6 +260,9 @@ fn a_user_who_may_not_is_refused() {
     let refused = tmpcred(&home).args(["env", "hub"]).run().ended_with(9);
     assert!(refused.stderr.contains("status 403"), "{}", refused.stderr);
     let cli = aws_cli(&home, moto.url()).args(["sts", "get-caller-identity"]);
-    let cli = cli.env("AWS_ACCESS_KEY_ID", id).env("AWS_SECRET_ACCESS_KEY", secret);
+    let cli = cli
+        .env("AWS_DEFAULT_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", id)
+        .env("AWS_SECRET_ACCESS_KEY", secret);
     assert!(cli.run().ok().stdout.contains("user/bob"), "the keys themselves are good");
 }
