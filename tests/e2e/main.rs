@@ -29,6 +29,8 @@ mod login;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod renewal;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod revocation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod stores;
