@@ -21,6 +21,8 @@ mod docs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod faults;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod federation;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod jobs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod journey;

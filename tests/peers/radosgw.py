@@ -1,11 +1,11 @@
 """Fills the gateway of radosgw.sh, as its administrator.
 
-    radosgw.py URL '{"providers": […], "roles": […], "objects": […]}'
+    radosgw.py URL '{"providers": […], "users": […], "roles": […], "objects": […]}'
 
 What there is already is left alone. A provider is trusted with its issuer and
 the audiences (`clients`); its keys have to be published with certificates. A
-role has a name, a trust policy and a policy. An object has a bucket, a key and
-a body.
+user has a name and a policy; a role has a name, a trust policy and a policy; an
+object has a bucket, a key and a body.
 """
 
 import base64
@@ -52,6 +52,8 @@ for provider in wanted.get("providers", []):
     iam.create_open_id_connect_provider(
         Url=provider["issuer"], ClientIDList=provider["clients"], ThumbprintList=thumbprints(provider["issuer"])
     )
+for user in wanted.get("users", []):
+    iam.put_user_policy(UserName=user["name"], PolicyName="all", PolicyDocument=policy(user["policy"]))
 for role in wanted.get("roles", []):
     iam.create_role(RoleName=role["name"], AssumeRolePolicyDocument=policy(role["trust"]))
     iam.put_role_policy(RoleName=role["name"], PolicyName="all", PolicyDocument=policy(role["policy"]))

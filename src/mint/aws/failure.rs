@@ -199,6 +199,12 @@ fn refused(
             hints = &["try again in a while"];
             (ErrorKind::Unreachable, format!("STS cannot serve at the moment (status {status})"))
         }
+        // Other servers have forms of their own for it.
+        "" if status == 403 => {
+            hints = &["check `region` and `endpoint_url` of the profile's target"];
+            let what = "STS says no, in a form that cannot be understood (status 403)";
+            (ErrorKind::Denied, what.to_string())
+        }
         "" => {
             hints = &["check `region` and `endpoint_url` of the profile's target"];
             (ErrorKind::Verification, format!("the answer of STS cannot be understood (status {status})"))

@@ -88,6 +88,14 @@ impl Radosgw {
         format!("arn:aws:iam:::role/{name}")
     }
 
+    /// Lets the administrator have sessions of their own, besides all else.
+    #[track_caller]
+    pub(crate) fn allow_session_tokens(&self) {
+        let may = json!({ "Effect": "Allow", "Action": ["sts:GetSessionToken"], "Resource": "*" });
+        let policy = json!({ "Version": "2012-10-17", "Statement": [may] });
+        self.fill(&json!({ "users": [{ "name": "admin", "policy": policy }] }));
+    }
+
     /// Makes a bucket with an object of this name and content.
     #[track_caller]
     pub(crate) fn put(&self, bucket: &str, key: &str, body: &str) {
