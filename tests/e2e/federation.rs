@@ -98,14 +98,19 @@ fn trust_policies_and_session_policies_are_enforced() {
     let denied = world.tmpcred(&["env", "theirs"]).run().ended_with(5);
     assert!(denied.stderr.contains("role/theirs") && denied.stdout.is_empty(), "{}", denied.stderr);
 
-    // A provider that the gateway does not know; and then one that it knows by other
-    // keys than those that it has now.
-    let other = certified();
-    world.add(&identity("other", &other));
-    let unknown = world.gateway.web_role("unknown", other.issuer(), "alice", &may);
-    world.profile("unknown", "other", &unknown, "");
-    let refused = world.tmpcred(&["env", "unknown"]).run();
+    // A provider that the gateway knows, and one in its place with other keys.
+    let known = certified();
+    let (issuer, port) = (known.issuer().to_string(), known.port());
+    world.gateway.trust(&issuer);
+    let forged = world.gateway.web_role("forged", &issuer, "alice", &may);
+    world.add(&identity("forger", &known));
+    world.profile("forged", "forger", &forged, "");
+    drop(known);
+    let options = OidcOptions { certified_keys: true, port, ..Default::default() };
+    let _forger = OidcProvider::start_with(&options);
+    let refused = world.tmpcred(&["env", "forged"]).run();
     assert!(refused.code != Some(0) && refused.stdout.is_empty(), "{}", refused.stderr);
+    assert!(refused.stderr.contains("AWS gives no session"), "{}", refused.stderr);
 }
 
 #[test]
