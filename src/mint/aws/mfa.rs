@@ -87,7 +87,18 @@ impl Mfa {
         let sent = Sent::of(host, &self.serial);
         let _held = sent.lock(host, &pause).await?;
         for attempt in 0..PATIENCE {
-            let code = self.next(host).await?;
+            let code = match self.next(host).await {
+                // A slip of the finger.
+                Err(error)
+                    if self.command.is_none()
+                        && error.kind() == ErrorKind::Verification
+                        && attempt + 1 < PATIENCE =>
+                {
+                    host.interact.warn(&error.to_string());
+                    continue;
+                }
+                next => next?,
+            };
             if sent.add(host, &code)? {
                 return Ok(code);
             }

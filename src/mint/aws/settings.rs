@@ -157,7 +157,11 @@ impl Session<'_> {
 
     fn shown(&self) -> String {
         let mfa = self.mfa.map(Mfa::shown).unwrap_or_default();
-        format!("as {}{}{mfa}", self.name, self.policy.shown())
+        let source = self.source_identity.map(|who| format!(", source identity {who}"));
+        let tags: Vec<_> = self.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let tags = if tags.is_empty() { String::new() } else { format!(", tagged {}", tags.join(" ")) };
+        let source = source.unwrap_or_default();
+        format!("as {}{source}{tags}{}{mfa}", self.name, self.policy.shown())
     }
 }
 

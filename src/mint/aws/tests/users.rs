@@ -110,6 +110,28 @@ fn a_user_assumes_roles_with_the_keys_or_with_a_session() {
     assert_eq!(steps, [("GetSessionToken", false), ("AssumeRole", true), ("AssumeRole", false)]);
 }
 
+#[test]
+fn steps_tell_all_that_is_asked_for() {
+    let target = settings(json!({ "chain": [
+        { "role_arn": HUB, "mfa": { "serial": DEVICE }, "tags": { "team": "a", "x": "y" } },
+        { "role_arn": SPOKE, "source_identity": "al", "session_name": "name", "policy": "{}" },
+    ]}));
+    assert_eq!(
+        target.steps(USER, Proof::AwsAccessKeys),
+        [
+            format!("GetSessionToken of {USER}"),
+            format!(
+                "AssumeRole of {HUB}, as tmpcred-{{subject}}, tagged team=a x=y, \
+                 with a code of the MFA device {DEVICE} that you are asked for"
+            ),
+            format!("AssumeRole of {SPOKE}, as name, source identity al, within a policy of its own"),
+        ]
+    );
+    let first = |proof| settings(json!({})).steps(HUB, proof)[0].split(' ').next().map(String::from);
+    assert_eq!(first(Proof::Token).as_deref(), Some("AssumeRoleWithWebIdentity"));
+    assert_eq!(first(Proof::AwsAccessKeys).as_deref(), Some("AssumeRole"));
+}
+
 #[cfg(unix)]
 #[test]
 fn an_mfa_code_is_sent_once_whatever_is_answered() {
