@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Broker;
 use super::audit::{Decision, Receipt, Record};
 use super::authenticate::Caller;
+use super::aws;
 use super::config::Role;
 use super::policy::{Granted, Question, Verdict};
 use crate::error::{Error, ErrorKind, Result};
@@ -84,6 +85,8 @@ struct Claims {
     role: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
+    #[serde(flatten)]
+    aws: aws::Claims,
 }
 
 #[derive(Serialize)]
@@ -103,8 +106,12 @@ impl Broker {
     /// Decides on a token, records the decision, and signs the token.
     pub async fn issue(&self, caller: &Caller, ask: &Ask) -> Result<Issued, Refusal> {
         let now = self.clock.now();
-        let granted = match self.decide(caller, ask) {
-            Ok(granted) => granted,
+        let decided = self.decide(caller, ask).and_then(|granted| {
+            let aws = self.for_aws(caller, ask).map_err(|refusal| (refusal, None))?;
+            Ok((granted, aws))
+        });
+        let (granted, aws) = match decided {
+            Ok(decided) => decided,
             Err((refusal, policy_id)) => {
                 let record = self.denial(caller, ask, now, &refusal, policy_id);
                 // It is used up at once: a denial has no effect to hand over.
@@ -112,7 +119,7 @@ impl Broker {
                 return Err(refusal);
             }
         };
-        let draft = self.draft(caller, ask, now, granted);
+        let draft = self.draft(caller, ask, now, granted, aws);
         let record = self.issuance(caller, ask, now, &draft);
         let receipt = self.audit.append(record.clone()).await.map_err(Refusal::Unrecorded)?;
         match self.sign(draft, receipt) {
@@ -185,7 +192,28 @@ impl Broker {
         Ok(role)
     }
 
-    fn draft(&self, caller: &Caller, ask: &Ask, now: OffsetDateTime, granted: Granted) -> Draft {
+    /// What AWS is told about the caller in this role.
+    fn for_aws(&self, caller: &Caller, ask: &Ask) -> Result<aws::Claims, Refusal> {
+        let Some(settings) = self.roles.get(&ask.role).and_then(|role| role.aws.as_ref()) else {
+            return Ok(aws::Claims::default());
+        };
+        settings.fill(&caller.principal().subject, caller.tags()).map_err(|why| {
+            Refusal::Denied(format!(
+                "the role '{}' cannot be given to '{}': {why}",
+                ask.role,
+                caller.id()
+            ))
+        })
+    }
+
+    fn draft(
+        &self,
+        caller: &Caller,
+        ask: &Ask,
+        now: OffsetDateTime,
+        granted: Granted,
+        aws: aws::Claims,
+    ) -> Draft {
         let principal = caller.principal();
         let claims = Claims {
             iss: self.issuer.as_str().to_string(),
@@ -202,6 +230,7 @@ impl Broker {
             client_id: caller.client().to_string(),
             role: ask.role.clone(),
             scope: joined(&granted.scope),
+            aws,
         };
         Draft { claims, granted }
     }

@@ -18,10 +18,13 @@
 //! what `broker.toml` says, and [`dev`] a broker and a small OpenID provider for
 //! a machine that has neither.
 //!
+//! [`aws`] says what AWS is told of whoever has a role.
+//!
 //! There are no globals: two brokers fit in one process.
 
 pub mod audit;
 pub mod authenticate;
+pub mod aws;
 pub mod config;
 pub mod dev;
 pub mod http;

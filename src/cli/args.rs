@@ -290,6 +290,9 @@ pub(crate) struct Login {
     /// Log in anew although there is a session
     #[arg(long)]
     pub force: bool,
+    /// Read access keys of AWS from standard input: the ID and the secret, a line each
+    #[arg(long)]
+    pub stdin: bool,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,

@@ -2,7 +2,7 @@
 //! stdout, everything else to stderr.
 
 use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub(crate) struct Ui {
     no_browser: bool,
     quiet: bool,
     mute: bool,
+    /// Whoever would be asked has written the answers to standard input.
+    answered_by_stdin: bool,
     stderr_is_terminal: bool,
     stdout_is_terminal: bool,
 }
@@ -60,6 +62,7 @@ impl Ui {
             no_browser: global.no_browser,
             quiet: global.quiet,
             mute: false,
+            answered_by_stdin: false,
             stderr_is_terminal,
             stdout_is_terminal: io::stdout().is_terminal(),
         }
@@ -78,6 +81,12 @@ impl Ui {
     #[must_use]
     pub(crate) fn for_a_program(self) -> Self {
         Self { no_input: true, quiet: true, mute: true, ..self }
+    }
+
+    /// For answers that a program gives, a line each.
+    #[must_use]
+    pub(crate) fn answered_by_stdin(self) -> Self {
+        Self { no_input: false, answered_by_stdin: true, ..self }
     }
 
     /// For a login at the embedded provider, which asks nobody.
@@ -252,6 +261,38 @@ impl Interact for Ui {
             show::duration(prompt.good_for),
         );
         self.say(&text);
+    }
+
+    fn ask(&self, question: &str) -> Result<Secret<String>> {
+        let failed = |cause: io::Error| {
+            let error = match cause.kind() {
+                io::ErrorKind::Interrupted => {
+                    Error::new(ErrorKind::LoginRequired, "nothing was answered")
+                }
+                _ => Error::new(ErrorKind::LoginRequired, "nobody can be asked here"),
+            };
+            error.because_of(question).because(cause)
+        };
+        let mut answer = Secret::new(String::new());
+        if self.answered_by_stdin {
+            io::stdin().lock().read_line(answer.expose_mut()).map_err(failed)?;
+        } else if self.no_input {
+            return Err(Error::new(ErrorKind::LoginRequired, "nobody may be asked here")
+                .because_of(question));
+        } else {
+            self.say(&format!("{STRONG}{question}{STRONG:#} (it does not show): "));
+            // From the terminal itself: standard input may be the command's.
+            let typed = rpassword::read_password();
+            self.say("\n");
+            answer = Secret::new(typed.map_err(failed)?);
+        }
+        let line = answer.expose().trim();
+        if line.is_empty() {
+            return Err(
+                Error::new(ErrorKind::LoginRequired, "nothing was answered").because_of(question)
+            );
+        }
+        Ok(Secret::new(line.to_string()))
     }
 
     fn waiting(&self, what: &str) -> Box<dyn Waiting> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::diagnostic::{MAX_PROBLEMS, Problem, list, quoted};
 use super::model::{Broken, Config, MAX_LINEAGE, Profile};
 use super::source::Origin;
-use crate::credential::{PARTS, Template, TemplateError};
+use crate::credential::{PARTS, Proof, Template, TemplateError};
 use crate::mint;
 
 /// Whatever is wrong with this configuration, whichever profile is used.
@@ -49,6 +49,14 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
         if wants_audience && line.iter().all(|(_, profile)| profile.audience.is_none()) {
             problems.push(lacks(name, "audience", "https://api.example.com", origin()));
         }
+        let named = line.iter().find_map(|(_, profile)| profile.identity.as_deref());
+        let named = named.map(|name| (name, Origin::BuiltIn));
+        let identity = pick("identity", &config.identities, named, &Origin::BuiltIn).ok();
+        let proof = identity.map(|(_, settings)| settings.proof());
+        let has_steps = line.iter().any(|(_, profile)| profile.exchange.is_some());
+        if proof == Some(Proof::AwsAccessKeys) && (wants_audience || has_steps) {
+            problems.push(refused(name, mint::Refusal::access_keys(), origin()));
+        }
         let mut anonymous = target.is_none();
         if let Some(target) = target {
             let plan = target.0.plan(|broker| {
@@ -58,7 +66,7 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
             let role = line.iter().find_map(|(_, profile)| profile.role.as_deref());
             let ttl = line.iter().find_map(|(_, profile)| profile.ttl);
             if let (Ok(plan), Some(role)) = (plan, role)
-                && let Err(refusal) = plan.check(role, false, ttl)
+                && let Err(refusal) = plan.check(role, false, ttl, proof)
             {
                 problems.push(refused(name, refusal, origin()));
             }

@@ -1,10 +1,12 @@
 //! The domain's own types: what an identity source yields and what a target mints.
 
+mod access_keys;
 mod caller;
 mod lifetime;
 mod record;
 mod template;
 
+pub use access_keys::AccessKeys;
 pub use caller::{Caller, Job};
 pub use lifetime::{Lifetime, REFRESH_WINDOW_MAX};
 pub use record::{decode, encode};
@@ -41,6 +43,9 @@ pub enum TokenType {
     IdToken,
     /// Another signed JWT.
     Jwt,
+    /// No token at all: [`AccessKeys`], written down. They sign requests of AWS, and
+    /// are sent to nobody.
+    AwsAccessKeys,
 }
 
 impl TokenType {
@@ -50,6 +55,8 @@ impl TokenType {
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
             Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
             Self::Jwt => "urn:ietf:params:oauth:token-type:jwt",
+            // Nobody would know what to do with one.
+            Self::AwsAccessKeys => "urn:tmpcred:not-a-token",
         }
     }
 
@@ -57,6 +64,15 @@ impl TokenType {
     pub fn from_urn(urn: &str) -> Option<Self> {
         [Self::AccessToken, Self::IdToken, Self::Jwt].into_iter().find(|t| t.urn() == urn)
     }
+}
+
+/// How an identity source proves who is calling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// With a token, which is shown.
+    Token,
+    /// With [`AccessKeys`], which sign.
+    AwsAccessKeys,
 }
 
 /// Proof of who is calling, bound to one audience.
@@ -70,6 +86,16 @@ pub struct Assertion {
     pub principal: Principal,
     /// When it ceases to be good.
     pub expires_at: OffsetDateTime,
+}
+
+impl Assertion {
+    /// How it proves who is calling.
+    pub fn proof(&self) -> Proof {
+        match self.token_type {
+            TokenType::AwsAccessKeys => Proof::AwsAccessKeys,
+            TokenType::AccessToken | TokenType::IdToken | TokenType::Jwt => Proof::Token,
+        }
+    }
 }
 
 /// The secret part of a credential.

@@ -3,6 +3,9 @@
 use time::Duration;
 use url::Url;
 
+use crate::error::{Error, ErrorKind, Result};
+use crate::secret::Secret;
+
 /// What the lower layers may say to the person. The command line implements it
 /// on the terminal; nothing else writes there.
 pub trait Interact: Send + Sync {
@@ -18,6 +21,14 @@ pub trait Interact: Send + Sync {
     fn login_page(&self, url: &Url, opened: bool);
     /// Asks the person to enter a code on another device.
     fn device_code(&self, prompt: &DevicePrompt);
+    /// Asks for something that does not show while it is typed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::LoginRequired`] where nobody may be asked.
+    fn ask(&self, question: &str) -> Result<Secret<String>> {
+        Err(Error::new(ErrorKind::LoginRequired, "nobody is there to be asked")
+            .because_of(question))
+    }
     /// Shows that something takes a while, until the guard is dropped.
     fn waiting(&self, what: &str) -> Box<dyn Waiting>;
 }

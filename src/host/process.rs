@@ -1,6 +1,7 @@
 //! This process itself, and those it starts.
 
 pub mod output;
+pub mod printed;
 #[cfg(unix)]
 pub mod signals;
 

@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::command::{Limit, printed};
 use super::job::{job, named};
-use super::token::Given;
+use super::token::{Given, MAX_BYTES};
 use super::{Context, Fact, IdentitySource, Readiness};
 use crate::credential::{Assertion, Caller};
 use crate::error::Result;
 use crate::host::Host;
+use crate::host::process::printed::{Limit, printed};
 use crate::host::surroundings::Surroundings;
 
 const JOB: &str = "BUILDKITE_JOB_ID";
@@ -59,7 +59,7 @@ impl IdentitySource for Settings {
         let words = ["buildkite-agent", "oidc", "request-token", "--audience", audience];
         let variables = cx.host.env.of_platform("BUILDKITE");
         let words = words.map(String::from);
-        let token = printed(cx.host, &words, variables.into_iter(), Limit::default()).await?;
+        let token = printed(cx.host, "token", &words, variables.into_iter(), Limit::default(), MAX_BYTES).await?;
         let given = Given::from_bytes(&token, "the token of buildkite-agent")?;
         given.assertion(cx.host, audience, "this is not the token that was asked for")
     }

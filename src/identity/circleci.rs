@@ -10,13 +10,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::command::{Limit, printed};
 use super::job::{job, named};
-use super::token::Given;
+use super::token::{Given, MAX_BYTES};
 use super::{Context, Fact, IdentitySource, Readiness};
 use crate::credential::{Assertion, Caller};
 use crate::error::Result;
 use crate::host::Host;
+use crate::host::process::printed::{Limit, printed};
 use crate::host::surroundings::Surroundings;
 
 const TOKEN: &str = "CIRCLE_OIDC_TOKEN_V2";
@@ -64,7 +64,7 @@ impl IdentitySource for Settings {
         let claims = json!({ "aud": audience }).to_string();
         let words = ["circleci", "run", "oidc", "get", "--claims", &claims].map(String::from);
         let variables = cx.host.env.of_platform("CIRCLE");
-        let token = printed(cx.host, &words, variables.into_iter(), Limit::default()).await?;
+        let token = printed(cx.host, "token", &words, variables.into_iter(), Limit::default(), MAX_BYTES).await?;
         let given = Given::from_bytes(&token, "the token of circleci")?;
         given.assertion(cx.host, audience, "this is not the token that was asked for")
     }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 
 pub use self::detect::{Candidate, detect};
 use crate::cache::Cache;
-use crate::credential::{Assertion, Caller, Principal};
+use crate::credential::{Assertion, Caller, Principal, Proof};
 use crate::error::Result;
 use crate::host::Host;
 use crate::host::surroundings::Surroundings;
@@ -29,6 +29,7 @@ crate::registry::registry! {
     "file" => File in file,
     "env" => Env in env,
     "command" => Command in command,
+    "aws-keys" => AwsKeys in aws_keys,
 }
 
 impl Settings {
@@ -44,6 +45,15 @@ impl Settings {
             Self::File(settings) => Box::new(settings.clone()),
             Self::Env(settings) => Box::new(settings.clone()),
             Self::Command(settings) => Box::new(settings.clone()),
+            Self::AwsKeys(settings) => Box::new(aws_keys::AwsKeys::new(name, settings.clone())),
+        }
+    }
+
+    /// How the source proves who is calling.
+    pub fn proof(&self) -> Proof {
+        match self {
+            Self::AwsKeys(_) => Proof::AwsAccessKeys,
+            _ => Proof::Token,
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::credential::{Assertion, Credential};
+use crate::credential::{Assertion, Credential, Proof};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 
@@ -83,7 +83,8 @@ impl Plan {
     }
 
     /// Tells what of a request cannot be had, before anybody is asked.
-    /// `role_is_option`: the role is not the profile's own.
+    /// `role_is_option`: the role is not the profile's own. `proof`: how the caller
+    /// proves who they are, where that is known.
     ///
     /// # Errors
     /// With the name of the value that is wrong.
@@ -92,10 +93,12 @@ impl Plan {
         role: &str,
         role_is_option: bool,
         ttl: Option<Duration>,
+        proof: Option<Proof>,
     ) -> Result<(), Refusal> {
         match self {
+            Self::Broker(_) if proof == Some(Proof::AwsAccessKeys) => Err(Refusal::access_keys()),
             Self::Broker(_) => Ok(()),
-            Self::Aws(settings) => settings.check(role, role_is_option, ttl),
+            Self::Aws(settings) => settings.check(role, role_is_option, ttl, proof),
         }
     }
 
@@ -131,10 +134,10 @@ impl Plan {
     }
 
     /// What will be asked of the target, step by step, where that is more than one thing.
-    pub fn steps(&self, role: &str) -> Vec<String> {
+    pub fn steps(&self, role: &str, proof: Proof) -> Vec<String> {
         match self {
             Self::Broker(_) => Vec::new(),
-            Self::Aws(settings) => settings.steps(role),
+            Self::Aws(settings) => settings.steps(role, proof),
         }
     }
 }
@@ -172,6 +175,11 @@ impl Refusal {
     /// A refusal without a hint.
     pub fn new(what: &'static str, why: impl Into<String>) -> Self {
         Self { what, why: why.into(), hint: None }
+    }
+
+    /// That access keys cannot be shown to a broker: it would have them.
+    pub fn access_keys() -> Self {
+        Self::new("identity", "access keys are for the target `aws` alone, without exchanges")
     }
 
     /// Says what to do next.

@@ -256,6 +256,17 @@ fn an_exchange_yields_the_next_assertion() {
 }
 
 #[test]
+fn access_keys_are_sent_to_no_broker_whatever_was_planned() {
+    let server = server(grant(&json!({})));
+    let dir = tempfile::tempdir().unwrap();
+    let host = test_server::host(dir.path(), time::Duration::ZERO);
+    let keys = Assertion { token_type: TokenType::AwsAccessKeys, ..assertion() };
+    let error = run(Broker::new(at(&server)).mint(&host, &keys, &request())).unwrap_err();
+    assert!(error.to_string().contains("no token to show"), "{error}");
+    assert!(server.arrived().is_empty());
+}
+
+#[test]
 fn a_missing_file_of_authorities_is_said() {
     let server = server(grant(&json!({})));
     let dir = tempfile::tempdir().unwrap();

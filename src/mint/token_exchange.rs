@@ -68,6 +68,9 @@ async fn send(
     assertion: &Assertion,
     ask: &Ask<'_>,
 ) -> Result<Response> {
+    if assertion.token_type == TokenType::AwsAccessKeys {
+        return Err(Error::new(ErrorKind::Config, "the identity has no token to show to a broker"));
+    }
     let form = TokenRequest {
         grant_type: GRANT_TYPE,
         subject_token: assertion.token.expose(),

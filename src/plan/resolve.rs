@@ -8,6 +8,7 @@ use super::{Identity, Plan, Reason, Request, detect};
 use crate::config::diagnostic::{self, Problem, quoted};
 use crate::config::rules::{self, pick, unknown_profile};
 use crate::config::{self, Broken, Config, Origin, Profile, Project};
+use crate::credential::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::identity::Candidate;
 use crate::mint;
@@ -164,6 +165,10 @@ impl<'a> Resolver<'a> {
         let mut target = self.target()?;
         let next = target.open().assertion_audience();
         let exchanges = self.exchanges(next)?;
+        let proof = identity.settings.proof();
+        if proof == Proof::AwsAccessKeys && !exchanges.is_empty() {
+            return Err(self.refused(mint::Refusal::access_keys(), request));
+        }
         let role = self.text("role", request.role.as_deref(), |p| p.role.as_deref(), "deploy")?;
         let (scope, audience) = match target.own_audience() {
             Some(own) => {
@@ -180,9 +185,9 @@ impl<'a> Resolver<'a> {
         let ttl = self.ttl(request)?;
         let narrowed = target.narrow(&role, &request.narrowing);
         narrowed
-            .and_then(|()| target.check(&role, request.role.is_some(), ttl))
+            .and_then(|()| target.check(&role, request.role.is_some(), ttl, Some(proof)))
             .map_err(|refusal| self.refused(refusal, request))?;
-        for (index, step) in target.steps(&role).iter().enumerate() {
+        for (index, step) in target.steps(&role, proof).iter().enumerate() {
             self.explain(&format!("step {}", index + 1), step, "target");
         }
         let request = mint::Request { role, scope, audience, ttl };
@@ -349,7 +354,7 @@ impl<'a> Resolver<'a> {
         let by_option = match refusal.what {
             "role" => request.role.is_some(),
             "ttl" => request.ttl.is_some(),
-            "target" => false,
+            "target" | "identity" => false,
             _ => true,
         };
         if by_option {

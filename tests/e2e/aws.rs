@@ -240,7 +240,7 @@ fn a_role_is_assumed_with_another_ones_session() {
     let me = world.tmpcred(&whoami).env("AWS_ENDPOINT_URL", moto.url()).run().ok().json();
     assert_eq!(me["Arn"], "arn:aws:sts::210987654321:assumed-role/spoke/alice");
     // moto writes this refusal in the form of another service, so its code is not read.
-    let denied = world.tmpcred(&["env", "denied"]).run().ended_with(9);
+    let denied = world.tmpcred(&["env", "denied"]).run().ended_with(5);
     for part in ["role/spoke", "status 403"] {
         assert!(denied.stderr.contains(part), "{part}: {}", denied.stderr);
     }
@@ -311,7 +311,19 @@ fn trust_policies_and_signatures_of_assertions_are_checked_for_real() {
 fn the_broker_is_an_issuer_for_clouds() {
     let mut world = World::start();
     let issuer = world.provider.issuer().to_string();
-    let broker = Broker::start(&BrokerOptions::trusting(&issuer));
+    let mut options = BrokerOptions::trusting(&issuer);
+    options.more = format!(
+        "\n[role.cloud]\naudiences = [\"{API}\"]\nmax_ttl = \"15m\"\n[role.cloud.aws]\n\
+         tags = {{ team = \"platform\", who = \"{{subject}}\" }}\ntransitive_tags = [\"team\"]\n\
+         source_identity = \"{{subject}}\"\n\n[role.lacking]\naudiences = [\"{API}\"]\n\
+         max_ttl = \"15m\"\naws = {{ tags = {{ repo = \"{{claim:repository}}\" }} }}\n"
+    );
+    for role in ["cloud", "lacking"] {
+        options.policy += &format!(
+            "\n@id(\"{role}\") @ttl(\"15m\")\npermit(principal, action == Action::\"issue\", resource == Role::\"{role}\");"
+        );
+    }
+    let broker = Broker::start(&options);
     let subject = format!("{issuer}#alice");
     let keys: Value = {
         let metadata = format!("{}/.well-known/openid-configuration", broker.url());
@@ -320,7 +332,7 @@ fn the_broker_is_an_issuer_for_clouds() {
     let keys = keys["jwks_uri"].as_str().unwrap();
     let weed = Weed::start(broker.url(), API, keys, &[("deploy", &subject)]);
     world.add(&format!(
-        "\n[broker.main]\nurl = \"{}\"\n\n[profile.cloud]\nexchange = [{{ role = \"deploy\" }}]\nrole = \"{}\"\n\
+        "\n[broker.main]\nurl = \"{}\"\n\n[profile.cloud]\nexchange = [{{ role = \"cloud\" }}]\nrole = \"{}\"\n\
          target = {{ type = \"aws\", endpoint_url = \"{}\", audience = \"{API}\" }}\n",
         broker.url(),
         weed_role("deploy"),
@@ -329,6 +341,26 @@ fn the_broker_is_an_issuer_for_clouds() {
     let json = world.tmpcred(&["env", "cloud", "--format", "json"]).run().ok().json();
     assert!(json.to_string().contains("AWS_SESSION_TOKEN"), "{json}");
     assert_eq!(broker.issued(), 1);
+
+    // What it was that AWS would read; SeaweedFS has no use for it.
+    world.add(&format!("[profile.bare]\nrole = \"cloud\"\naudience = \"{API}\"\n"));
+    let token = world.tmpcred(&["token", "bare"]).run().ok().stdout;
+    let claims = world.tmpcred(&["inspect", "--json"]).stdin(token).run().ok().json();
+    let claims = &claims["claims"];
+    assert_eq!(
+        claims["https://aws.amazon.com/tags"],
+        serde_json::json!({
+            "principal_tags": { "team": ["platform"], "who": ["alice"] },
+            "transitive_tag_keys": ["team"],
+        }),
+        "{claims}"
+    );
+    assert_eq!(claims["https://aws.amazon.com/source_identity"], "alice");
+    let lacking = world.tmpcred(&["token", "bare", "--role", "lacking"]).run().ended_with(5);
+    assert!(lacking.stderr.contains("the claim 'repository'"), "{}", lacking.stderr);
+    let plain = world.tmpcred(&["token", "bare", "--role", "deploy"]).run().ok().stdout;
+    let claims = world.tmpcred(&["inspect", "--json"]).stdin(plain).run().ok().stdout;
+    assert!(!claims.contains("aws.amazon.com"), "{claims}");
 }
 
 #[test]

@@ -11,6 +11,8 @@ mod architecture;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod aws;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod aws_keys;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod canary;
 #[cfg(target_os = "linux")]
 mod cli;
@@ -18,6 +20,8 @@ mod cli;
 mod docs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod faults;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod federation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod jobs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
@@ -28,6 +32,8 @@ mod login;
 mod names;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod renewal;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod revocation;
 #[cfg(all(target_os = "linux", feature = "broker"))]

@@ -11,7 +11,8 @@
 // answer leaves: method, path, status, and of the parameters only those that are
 // no secret.
 
-import { generateKeyPairSync } from 'node:crypto';
+import { execFileSync } from 'node:child_process';
+import { X509Certificate, createPrivateKey, generateKeyPairSync } from 'node:crypto';
 import { appendFileSync, readFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
@@ -27,6 +28,7 @@ const defaults = {
   tls: null, // { key: FILE, cert: FILE }, both PEM
   log: null, // a file
   redirect_uris: ['http://127.0.0.1/callback', 'http://[::1]/callback', 'http://localhost/callback'],
+  certified_keys: false, // true: the key for RS256 is published with a certificate (x5c), which some want
   resource_tokens: true, // false: no RFC 8707, access tokens are opaque
   offline_access: false, // true: a refresh token needs the scope `offline_access`
   device_interval: null, // seconds between polls, told to clients
@@ -62,16 +64,29 @@ function claims(login) {
 }
 
 function key(type, how, rest) {
-  return { ...generateKeyPairSync(type, how).privateKey.export({ format: 'jwk' }), use: 'sig', ...rest };
+  return published(generateKeyPairSync(type, how).privateKey, rest);
+}
+
+function published(privateKey, rest) {
+  return { ...privateKey.export({ format: 'jwk' }), use: 'sig', ...rest };
+}
+
+// A key with a certificate that it has given itself.
+function certifiedKey(rest) {
+  const request = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=keys', '-days', '2', '-keyout', '-', '-out', '-'];
+  const pem = execFileSync('openssl', request, { stdio: ['ignore', 'pipe', 'ignore'] });
+  const x5c = [new X509Certificate(pem).raw.toString('base64')];
+  return published(createPrivateKey(pem), { ...rest, x5c });
 }
 
 function configuration() {
+  const rsa = { kid: 'rsa-1', alg: 'RS256' };
   const names = new Set(['name', 'groups', ...Object.values(options.users).flatMap(Object.keys)]);
   return {
     clients: [...clients, ...options.clients],
     jwks: {
       keys: [
-        key('rsa', { modulusLength: 2048 }, { kid: 'rsa-1', alg: 'RS256' }),
+        options.certified_keys ? certifiedKey(rsa) : key('rsa', { modulusLength: 2048 }, rsa),
         key('ec', { namedCurve: 'P-256' }, { kid: 'ec-1', alg: 'ES256' }),
       ],
     },

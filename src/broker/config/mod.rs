@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
+use crate::broker::aws;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
 use crate::oidc::jwt::Algorithm;
@@ -164,6 +165,9 @@ pub struct Role {
     #[serde(deserialize_with = "duration", serialize_with = "seconds")]
     #[schemars(with = "String")]
     pub max_ttl: Duration,
+    /// What AWS is told, where it is AWS that the tokens are shown to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws: Option<aws::Settings>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -356,7 +360,12 @@ impl Role {
                 humantime::format_duration(MAX_TTL)
             ));
         }
-        Ok(())
+        match self.aws.as_ref().map(aws::Settings::check) {
+            Some(Err(why)) => {
+                Err(Error::new(ErrorKind::Config, format!("[role.{name}.aws] {why}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

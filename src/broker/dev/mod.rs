@@ -166,6 +166,7 @@ role = "{READER}"
             audiences: [AUDIENCE.to_string()].into(),
             scopes: scopes.iter().map(ToString::to_string).collect(),
             max_ttl: Duration::from_secs(max_ttl),
+            aws: None,
         };
         let mut provider = TrustedIssuer::new(self.provider.clone());
         provider.clients = Some([self.client_id.clone()].into());

@@ -19,6 +19,7 @@ fn role(scopes: &str, ttl: u64) -> Role {
         audiences: set("https://api.example.com"),
         scopes: set(scopes),
         max_ttl: Duration::from_secs(ttl),
+        aws: None,
     }
 }
 

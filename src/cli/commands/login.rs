@@ -9,8 +9,9 @@ use crate::cli::args::{FlowArg, Login};
 use crate::cli::misuse;
 use crate::cli::prepare::{cache, detected, identity};
 use crate::config::{self, Config};
+use crate::credential::Proof;
 use crate::error::Result;
-use crate::host::process;
+use crate::host::{Host, process};
 use crate::identity::oidc::Flow;
 use crate::identity::{Context, LoginOptions};
 use crate::plan;
@@ -22,7 +23,19 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
     let session = source
         .session()
         .ok_or_else(|| misuse(format!("the identity '{}' needs no login", identity.name)))?;
-    let cache = cache(&app.host, &config);
+    if args.stdin && identity.settings.proof() != Proof::AwsAccessKeys {
+        return Err(misuse(format!(
+            "the identity '{}' reads nothing from standard input",
+            identity.name
+        )));
+    }
+    let interact = if args.stdin {
+        app.ui.clone().answered_by_stdin().interact()
+    } else {
+        app.host.interact.clone()
+    };
+    let host = Host { interact, ..app.host.clone() };
+    let cache = cache(&host, &config);
     let options = LoginOptions {
         flow: args.flow.map(|flow| match flow {
             FlowArg::Auto => Flow::Auto,
@@ -32,7 +45,7 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
         force: args.force,
         audiences: audiences(app, &config, &identity.name),
     };
-    let cx = Context { host: &app.host, cache: &cache };
+    let cx = Context { host: &host, cache: &cache };
     let principal = process::runtime()?.block_on(session.login(cx, &options))?;
     if args.json {
         return app.ui.json(&json!({

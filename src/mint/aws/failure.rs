@@ -6,9 +6,11 @@ use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::RequestId;
 
-use super::RoleArn;
+use super::sts::Signer;
+use super::{RoleArn, UserArn};
 use crate::credential::Assertion;
 use crate::error::{Error, ErrorKind, foreign};
+use crate::secret::Secret;
 
 /// What was asked of STS.
 pub(super) enum Asked<'a> {
@@ -21,20 +23,49 @@ pub(super) enum Asked<'a> {
         /// What it is bound to.
         audience: String,
     },
-    /// A session for a session.
-    Session {
+    /// A session of a role, for whoever signs.
+    Role {
         /// The role.
         role: &'a RoleArn,
         /// Who asked.
-        by: &'a str,
+        signer: &'a Signer<'a>,
+        /// The MFA code that was sent.
+        code: Option<&'a Secret<String>>,
+    },
+    /// A session of a user, for the user's access keys.
+    User {
+        /// The user.
+        user: &'a UserArn,
+        /// The MFA code that was sent.
+        code: Option<&'a Secret<String>>,
     },
 }
 
 impl Asked<'_> {
     /// Says what failed.
     pub(super) fn context(&self, error: Error) -> Error {
-        let (Self::WebIdentity { role, .. } | Self::Session { role, .. }) = self;
-        error.context(format!("AWS gives no session of the role {role}"))
+        error.context(match self {
+            Self::WebIdentity { role, .. } | Self::Role { role, .. } => {
+                format!("AWS gives no session of the role {role}")
+            }
+            Self::User { user, .. } => format!("AWS gives no session of the user {user}"),
+        })
+    }
+
+    fn code(&self) -> Option<&Secret<String>> {
+        match self {
+            Self::WebIdentity { .. } => None,
+            Self::Role { code, .. } | Self::User { code, .. } => *code,
+        }
+    }
+
+    /// What AWS was shown.
+    fn was_shown(&self) -> &'static str {
+        match self {
+            Self::WebIdentity { .. } => "assertion",
+            Self::Role { signer, .. } if !signer.is_long_lived() => "session",
+            Self::Role { .. } | Self::User { .. } => "access keys",
+        }
     }
 
     fn who_decides(&self) -> String {
@@ -44,10 +75,11 @@ impl Asked<'_> {
                 foreign(&assertion.principal.issuer),
                 foreign(&assertion.principal.subject),
             ),
-            Self::Session { by, .. } => format!(
+            Self::Role { signer, .. } => format!(
                 "the role's trust policy and the permissions of {} must both allow `sts:AssumeRole`",
-                foreign(by)
+                foreign(signer.name)
             ),
+            Self::User { .. } => "no policy may forbid `sts:GetSessionToken` to the user".into(),
         }
     }
 }
@@ -103,6 +135,8 @@ fn outage(status: u16) -> Error {
         .hint("try again in a while")
 }
 
+const CLOCK: &[&str] = &["check this machine's clock, and `region` of the profile's target"];
+
 /// What a refusal means, by its code:
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html> and
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>.
@@ -121,7 +155,7 @@ fn refused(
         }
         "ExpiredTokenException" | "ExpiredToken" => {
             hints = &["check this machine's clock, and log in again: `tmpcred login --force`"];
-            (ErrorKind::Verification, "the assertion or the session has expired".to_string())
+            (ErrorKind::Verification, format!("the {} expired", asked.was_shown()))
         }
         "InvalidIdentityToken" | "InvalidIdentityTokenException" | "IDPRejectedClaim"
         | "IDPRejectedClaimException" => {
@@ -130,8 +164,12 @@ fn refused(
         }
         "InvalidClientTokenId" | "SignatureDoesNotMatch" | "IncompleteSignature"
         | "UnrecognizedClientException" | "AuthFailure" => {
-            hints = &["check this machine's clock, and `region` of the profile's target"];
-            (ErrorKind::Verification, "AWS does not accept the session".to_string())
+            hints = match asked {
+                Asked::WebIdentity { .. } => CLOCK,
+                Asked::Role { signer, .. } if !signer.is_long_lived() => CLOCK,
+                _ => &["they may have been deleted or turned off: `tmpcred login --force` takes others"],
+            };
+            (ErrorKind::Verification, format!("AWS does not accept the {}", asked.was_shown()))
         }
         "IDPCommunicationError" | "IDPCommunicationErrorException" => {
             hints = &["AWS must be able to fetch the provider's keys; try again in a while"];
@@ -161,6 +199,12 @@ fn refused(
             hints = &["try again in a while"];
             (ErrorKind::Unreachable, format!("STS cannot serve at the moment (status {status})"))
         }
+        // Other servers have forms of their own for it.
+        "" if status == 403 => {
+            hints = &["check `region` and `endpoint_url` of the profile's target"];
+            let what = "STS says no, in a form that cannot be understood (status 403)";
+            (ErrorKind::Denied, what.to_string())
+        }
         "" => {
             hints = &["check `region` and `endpoint_url` of the profile's target"];
             (ErrorKind::Verification, format!("the answer of STS cannot be understood (status {status})"))
@@ -179,6 +223,13 @@ fn refused(
     }
     if kind == ErrorKind::Denied {
         error = error.hint(asked.who_decides());
+        error = match (asked, asked.code()) {
+            (_, Some(_)) => {
+                error.hint("check the MFA device's `serial` and clock; another attempt needs another code")
+            }
+            (Asked::WebIdentity { .. }, None) => error,
+            (_, None) => error.hint("where they ask for MFA, say `mfa` in the profile's target"),
+        };
     }
     hints.iter().fold(error, |error, hint| error.hint(*hint))
 }
@@ -187,7 +238,9 @@ fn refused(
 fn is_fit(message: &str, asked: &Asked<'_>) -> bool {
     let repeats = match asked {
         Asked::WebIdentity { assertion, .. } => message.contains(assertion.token.expose()),
-        Asked::Session { .. } => false,
+        Asked::Role { .. } | Asked::User { .. } => {
+            asked.code().is_some_and(|code| message.contains(code.expose()))
+        }
     };
     !message.is_empty() && !repeats
 }

@@ -50,16 +50,46 @@ checked! {
     RoleArn, check_role
 }
 
-impl RoleArn {
-    /// The partition, such as `aws`, `aws-cn` or `aws-us-gov`.
-    pub fn partition(&self) -> &str {
-        self.0.split(':').nth(1).unwrap_or_default()
+checked! {
+    /// The ARN of an IAM user, such as `arn:aws:iam::123456789012:user/alice`.
+    UserArn, check_user
+}
+
+checked! {
+    /// An MFA device: its ARN, or the serial number of one made of hardware.
+    MfaSerial, check_serial
+}
+
+/// What a profile's `role` can be at AWS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// A role, to be assumed.
+    Role(RoleArn),
+    /// The user whose access keys there are: a session of their own.
+    User(UserArn),
+}
+
+impl Start {
+    /// Reads one, or tells what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match UserArn::parse(text) {
+            Ok(user) => Ok(Self::User(user)),
+            Err(_) => RoleArn::parse(text).map(Self::Role),
+        }
     }
 
-    /// The account that the role is in; `None` at servers that know no accounts.
-    pub fn account(&self) -> Option<&str> {
-        account(&self.0)
+    /// The ARN.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Role(role) => role.as_str(),
+            Self::User(user) => user.as_str(),
+        }
     }
+}
+
+/// The partition of an ARN, such as `aws`, `aws-cn` or `aws-us-gov`.
+pub(super) fn partition(arn: &str) -> &str {
+    arn.split(':').nth(1).unwrap_or_default()
 }
 
 checked! {
@@ -114,13 +144,26 @@ impl SessionName {
     }
 }
 
-/// The account in an ARN.
+/// The account in an ARN; `None` at servers that know no accounts.
 pub(super) fn account(arn: &str) -> Option<&str> {
     arn.split(':').nth(4).filter(|account| check_account(account).is_ok())
 }
 
 fn check_role(text: &str) -> Result<(), String> {
     check_arn(text, "role/", "arn:aws:iam::123456789012:role/deploy")
+}
+
+fn check_user(text: &str) -> Result<(), String> {
+    check_arn(text, "user/", "arn:aws:iam::123456789012:user/alice")
+}
+
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html>.
+fn check_serial(text: &str) -> Result<(), String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "_+=/:,.@-".contains(c);
+    if (9..=256).contains(&text.len()) && text.chars().all(legal) {
+        return Ok(());
+    }
+    Err("an MFA device is an ARN such as `arn:aws:iam::123456789012:mfa/alice`, or a serial number".into())
 }
 
 fn check_policy(text: &str) -> Result<(), String> {
@@ -189,9 +232,16 @@ mod tests {
     #[test]
     fn roles_tell_their_partition_and_account() {
         let role = RoleArn::parse("arn:aws-cn:iam::123456789012:role/a/b").unwrap();
-        assert_eq!((role.partition(), role.account()), ("aws-cn", Some("123456789012")));
+        assert_eq!((partition(&role.0), account(&role.0)), ("aws-cn", Some("123456789012")));
         let elsewhere = RoleArn::parse("arn:aws:iam:::role/S3Access").unwrap();
-        assert_eq!(elsewhere.account(), None);
+        assert_eq!(account(&elsewhere.0), None);
+        let user = "arn:aws:iam::123456789012:user/alice";
+        assert_eq!(Start::parse(user), UserArn::parse(user).map(Start::User));
+        assert_eq!(Start::parse(role.as_str()), Ok(Start::Role(role)));
+        assert!(Start::parse("deploy").unwrap_err().contains(":role/deploy"));
+        for (good, bad) in [("arn:aws:iam::123456789012:mfa/alice", "alice"), ("GAHT12345678", "GAHT 2345678")] {
+            assert!(MfaSerial::parse(good).is_ok() && MfaSerial::parse(bad).is_err());
+        }
         for bad in [
             "",
             "deploy",

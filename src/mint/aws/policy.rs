@@ -27,6 +27,11 @@ pub struct SessionPolicy<'a> {
 }
 
 impl SessionPolicy<'_> {
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_none() && self.file.is_none() && self.arns.is_empty()
+    }
+
     /// Tells what AWS would refuse.
     pub(super) fn check(&self) -> Result<(), String> {
         if let Some(text) = self.text {
@@ -68,7 +73,7 @@ pub(super) struct Place<'a> {
 
 impl Place<'_> {
     pub(super) fn is_empty(&self) -> bool {
-        self.policy.is_none() && self.file.is_none() && self.policy_arns.is_empty()
+        self.as_policy().is_empty()
     }
 
     pub(super) fn as_policy(&self) -> SessionPolicy<'_> {

@@ -27,9 +27,10 @@ use url::Url;
 
 use super::failure::{self, Asked};
 use super::policy::SessionPolicy;
-use super::{RoleArn, Settings, Step};
-use crate::credential::{Assertion, Principal};
-use crate::error::{Error, ErrorKind, Result};
+use super::settings::Session as Wanted;
+use super::{Mfa, RoleArn, Settings, UserArn};
+use crate::credential::{AccessKeys, Assertion, Principal};
+use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::clock::{Clock, SkewMeter};
 use crate::host::{Host, http};
 use crate::secret::Secret;
@@ -45,14 +46,48 @@ const GLOBAL: &str = "aws-global";
 /// With another server the region counts for signatures only.
 const ELSEWHERE: &str = "us-east-1";
 
-/// A session of a role.
+/// A session of a role or of a user.
 pub(super) struct Session {
     pub(super) access_key_id: Secret<String>,
     pub(super) secret_access_key: Secret<String>,
     pub(super) session_token: Secret<String>,
     pub(super) expires_at: OffsetDateTime,
-    /// The ARN of the role and the session.
+    /// The ARN of the role and the session, or of the user.
     pub(super) user_arn: String,
+}
+
+/// Whoever signs a request.
+pub(super) struct Signer<'a> {
+    id: &'a Secret<String>,
+    secret: &'a Secret<String>,
+    session: Option<&'a Secret<String>>,
+    /// What people call it.
+    pub(super) name: &'a str,
+}
+
+impl<'a> From<&'a Session> for Signer<'a> {
+    fn from(session: &'a Session) -> Self {
+        Self {
+            id: &session.access_key_id,
+            secret: &session.secret_access_key,
+            session: Some(&session.session_token),
+            name: &session.user_arn,
+        }
+    }
+}
+
+impl<'a> From<&'a AccessKeys> for Signer<'a> {
+    fn from(keys: &'a AccessKeys) -> Self {
+        let name = "whoever has the access keys";
+        Self { id: &keys.id, secret: &keys.secret, session: keys.session.as_ref(), name }
+    }
+}
+
+impl Signer<'_> {
+    /// Whether these are access keys, not a session.
+    pub(super) fn is_long_lived(&self) -> bool {
+        self.session.is_none()
+    }
 }
 
 /// The service.
@@ -75,17 +110,16 @@ impl<'a> Sts<'a> {
         role: &RoleArn,
         ttl: Option<Duration>,
     ) -> Result<Session> {
-        let name = self.settings.session_name.clone().unwrap_or_default();
-        let policy = self.settings.session_policy();
+        let wanted = self.settings.session();
         let asked = Asked::WebIdentity { role, assertion, audience: self.settings.audience() };
         let answer = self
-            .client(None)
+            .client(None, false)
             .assume_role_with_web_identity()
             .role_arn(role.as_str())
-            .role_session_name(name.fill(&assertion.principal))
+            .role_session_name(wanted.name.fill(&assertion.principal))
             .web_identity_token(assertion.token.expose())
-            .set_policy(written(policy)?)
-            .set_policy_arns(managed(policy))
+            .set_policy(written(wanted.policy)?)
+            .set_policy_arns(managed(wanted.policy))
             .set_duration_seconds(seconds(ttl))
             .send()
             .await
@@ -93,46 +127,109 @@ impl<'a> Sts<'a> {
         self.session(answer.credentials, answer.assumed_role_user).map_err(|e| asked.context(e))
     }
 
-    /// Trades a session for one of another role.
-    pub(super) async fn with_session(
+    /// Gets a session of a role for whoever signs: a user or another session.
+    pub(super) async fn of_role(
         &self,
-        session: &Session,
-        step: &Step,
+        signer: &Signer<'_>,
+        role: &RoleArn,
+        wanted: &Wanted<'_>,
         principal: &Principal,
         ttl: Option<Duration>,
     ) -> Result<Session> {
-        let name = step.session_name.clone().unwrap_or_default();
-        let asked = Asked::Session { role: &step.role_arn, by: &session.user_arn };
+        let code = self.code(wanted.mfa).await?;
+        let asked = Asked::Role { role, signer, code: code.as_ref() };
         let mut call = self
-            .client(Some(session))
+            .client(Some(signer), code.is_some())
             .assume_role()
-            .role_arn(step.role_arn.as_str())
-            .role_session_name(name.fill(principal))
-            .set_external_id(step.external_id.clone())
-            .set_source_identity(step.source_identity.clone())
-            .set_policy(written(step.session_policy())?)
-            .set_policy_arns(managed(step.session_policy()))
-            .set_duration_seconds(seconds(ttl));
-        for (key, value) in &step.tags {
+            .role_arn(role.as_str())
+            .role_session_name(wanted.name.fill(principal))
+            .set_external_id(wanted.external_id.map(String::from))
+            .set_source_identity(wanted.source_identity.map(String::from))
+            .set_policy(written(wanted.policy)?)
+            .set_policy_arns(managed(wanted.policy))
+            .set_duration_seconds(seconds(ttl))
+            .set_serial_number(wanted.mfa.map(|mfa| mfa.serial.to_string()))
+            .set_token_code(code.as_ref().map(|code| code.expose().clone()));
+        for (key, value) in wanted.tags {
             let tag = Tag::builder().key(key).value(value).build();
             call = call.tags(tag.map_err(|cause| asked.context(impossible(cause)))?);
         }
-        for key in &step.transitive_tags {
+        for key in wanted.transitive_tags {
             call = call.transitive_tag_keys(key);
         }
         let answer = call.send().await.map_err(|cause| failure::explain(&cause, &asked))?;
         self.session(answer.credentials, answer.assumed_role_user).map_err(|e| asked.context(e))
     }
 
+    /// Gets a session of a user for that user's access keys.
+    pub(super) async fn of_user(
+        &self,
+        signer: &Signer<'_>,
+        user: &UserArn,
+        mfa: Option<&Mfa>,
+        ttl: Option<Duration>,
+    ) -> Result<Session> {
+        let code = self.code(mfa).await?;
+        let asked = Asked::User { user, code: code.as_ref() };
+        let answer = self
+            .client(Some(signer), code.is_some())
+            .get_session_token()
+            .set_duration_seconds(seconds(ttl))
+            .set_serial_number(mfa.map(|mfa| mfa.serial.to_string()))
+            .set_token_code(code.as_ref().map(|code| code.expose().clone()))
+            .send()
+            .await
+            .map_err(|cause| failure::explain(&cause, &asked))?;
+        let session = self.session(answer.credentials, None).map_err(|e| asked.context(e))?;
+        Ok(Session { user_arn: user.to_string(), ..session })
+    }
+
+    /// Refuses a session that is of another user. Servers other than AWS that do not
+    /// know the call are believed, unless an account is expected.
+    pub(super) async fn check_user(&self, session: Session, user: &UserArn) -> Result<Session> {
+        let asked = Asked::User { user, code: None };
+        let signer = Signer::from(&session);
+        let answer = self.client(Some(&signer), false).get_caller_identity().send().await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(cause) => {
+                let status = cause.raw_response().map(|response| response.status().as_u16());
+                let Settings { endpoint_url, expect_account, .. } = self.settings;
+                let is_unknown = endpoint_url.is_some() && matches!(status, Some(405 | 501));
+                if is_unknown && expect_account.is_empty() {
+                    self.host.interact.note(&format!("the server does not tell whether the session is of {user}"));
+                    return Ok(session);
+                }
+                return Err(failure::explain(&cause, &asked));
+            }
+        };
+        match answer.arn() {
+            Some(arn) if arn == user.as_str() => Ok(session),
+            is => Err(asked.context(
+                Error::new(ErrorKind::Verification, "the access keys are of another user")
+                    .because_of(format!("they are of {}", foreign(is.unwrap_or("nobody"))))
+                    .hint("correct `role` of the profile, or take the right keys: `tmpcred login --force`"),
+            )),
+        }
+    }
+
+    async fn code(&self, mfa: Option<&Mfa>) -> Result<Option<Secret<String>>> {
+        match mfa {
+            Some(mfa) => mfa.code(self.host).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// A client with nothing but what is said here: no credentials, profiles or
-    /// settings from anywhere.
-    fn client(&self, session: Option<&Session>) -> Client {
+    /// settings from anywhere. `once`: what is sent must not be sent again.
+    fn client(&self, signer: Option<&Signer<'_>>, once: bool) -> Client {
         let Settings { region, endpoint_url, use_fips, .. } = self.settings;
         let default = if endpoint_url.is_some() { ELSEWHERE } else { GLOBAL };
         let region = region.as_ref().map_or(default, super::Region::as_str).to_string();
         let now = Now { clock: self.host.clock.clone(), skew: self.host.skew.clone() };
         let timeouts = TimeoutConfig::builder().operation_timeout(TIME_LIMIT).build();
-        let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF);
+        let attempts = if once { 1 } else { ATTEMPTS };
+        let retries = RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(BACKOFF);
         let mut config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(self.http.clone())
@@ -143,11 +240,11 @@ impl<'a> Sts<'a> {
             .region(Region::new(region))
             .use_fips(*use_fips);
         config.set_endpoint_url(endpoint_url.as_ref().map(ToString::to_string));
-        config.set_credentials_provider(session.map(|session| {
+        config.set_credentials_provider(signer.map(|signer| {
             SharedCredentialsProvider::new(Credentials::new(
-                session.access_key_id.expose(),
-                session.secret_access_key.expose(),
-                Some(session.session_token.expose().clone()),
+                signer.id.expose(),
+                signer.secret.expose(),
+                signer.session.map(|token| token.expose().clone()),
                 None,
                 "tmpcred",
             ))

@@ -2,6 +2,8 @@
 //! (<https://docs.aws.amazon.com/STS/latest/APIReference/>), for answers that no
 //! real peer gives on demand.
 
+mod users;
+
 use std::time::Duration;
 
 use serde_json::json;
@@ -84,11 +86,20 @@ fn refusal(status: u16, code: &str) -> Reply {
         .header("x-amzn-requestid", "r-1".into())
 }
 
-fn mint_at(server: &TestServer, mut target: Settings, request: &Request) -> Result<Credential> {
+fn mint_at(server: &TestServer, target: Settings, request: &Request) -> Result<Credential> {
+    mint_for(server, target, request, &assertion())
+}
+
+fn mint_for(
+    server: &TestServer,
+    mut target: Settings,
+    request: &Request,
+    assertion: &Assertion,
+) -> Result<Credential> {
     target.endpoint_url = Some(super::EndpointUrl::parse(&server.origin).unwrap());
     let dir = tempfile::tempdir().unwrap();
     let host = test_server::host(dir.path(), time::Duration::ZERO);
-    run(Aws::new(target).mint(&host, &assertion(), request))
+    run(Aws::new(target).mint(&host, assertion, request))
 }
 
 fn refused(server: &TestServer, target: Settings) -> Error {
@@ -158,6 +169,31 @@ fn each_role_of_a_chain_is_assumed_with_the_session_of_the_one_before() {
         let signature = asked.headers["authorization"].to_str().unwrap();
         assert!(signature.contains(&format!("Credential={key}/")), "{signature}");
         assert_eq!(asked.headers["x-amz-security-token"], "canary-token");
+    }
+}
+
+#[test]
+fn what_fails_in_the_middle_of_a_chain_names_the_role_that_was_asked_for() {
+    for (status, code, kind, says) in [
+        (403, "AccessDenied", ErrorKind::Denied, "AWS says no"),
+        (400, "ExpiredTokenException", ErrorKind::Verification, "the session expired"),
+    ] {
+        let server = TestServer::start(move |asked, _| match asked.form["Action"].as_str() {
+            "AssumeRole" => refusal(status, code),
+            _ => good(asked),
+        });
+        let target = settings(json!({ "chain": [{ "role_arn": SPOKE }, { "role_arn": HUB }] }));
+        let error = refused(&server, target);
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().contains(SPOKE), "{error}");
+        assert!(error.causes().concat().contains(says), "{error}");
+        // Who asked, and so whose permissions may lack.
+        assert_eq!(
+            kind == ErrorKind::Denied,
+            error.hints().concat().contains("assumed-role/hub/x"),
+            "{error:?}"
+        );
+        assert_eq!(server.arrived().len(), 2, "nobody asks for the role behind it");
     }
 }
 
@@ -277,14 +313,14 @@ fn what_cannot_be_had_is_known_before_anybody_is_asked() {
         (json!({ "expect_account": ["210987654321"] }), HUB, false, None, "role"),
         (json!({}), "arn:aws-cn:iam::123456789012:role/x", false, None, "target"),
     ] {
-        let refusal = settings(target).check(role, option, ttl).unwrap_err();
+        let refusal = settings(target).check(role, option, ttl, None).unwrap_err();
         assert_eq!(refusal.what, what, "{refusal:?}");
     }
     for (target, ttl) in [(json!({}), hours(12)), (chain, hours(1))] {
-        settings(target).check(HUB, false, ttl).unwrap();
+        settings(target).check(HUB, false, ttl, None).unwrap();
     }
     let account = json!({ "expect_account": ["210987654321"], "chain": [{ "role_arn": SPOKE }] });
-    settings(account).check(HUB, false, None).unwrap();
+    settings(account).check(HUB, false, None, None).unwrap();
 }
 
 #[test]

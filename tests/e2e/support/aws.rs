@@ -71,12 +71,33 @@ impl Moto {
         &self.url
     }
 
+    /// Makes a user who may do this, and yields the access keys. Takes three requests.
+    pub(crate) fn user(&self, name: &str, may: &str) -> (String, String) {
+        let run = |args: &[&str]| admin(&self.home, &self.url, "x", "y").args(args).run().ok();
+        run(&["iam", "create-user", "--user-name", name]);
+        let policy = json!({ "Version": "2012-10-17", "Statement":
+            [{ "Effect": "Allow", "Action": [may, "sts:GetCallerIdentity"], "Resource": "*" }] })
+        .to_string();
+        let put = ["iam", "put-user-policy", "--user-name", name, "--policy-name", "p"];
+        run(&[&put[..], &["--policy-document", &policy]].concat());
+        let make = ["iam", "create-access-key", "--user-name", name, "--output", "json"];
+        let keys = run(&make).json();
+        let part = |part: &str| keys["AccessKey"][part].as_str().unwrap().to_string();
+        (part("AccessKeyId"), part("SecretAccessKey"))
+    }
+
     /// Makes a role that may do this, or nothing. Takes two requests, or one.
     pub(crate) fn role(&self, name: &str, may: Option<&str>) -> String {
+        self.role_for(name, json!([]), may)
+    }
+
+    /// The same with the statements of its trust policy, of which moto checks who may
+    /// assume it, and the external id.
+    pub(crate) fn role_for(&self, name: &str, trust: Value, may: Option<&str>) -> String {
         let run = |args: &[&str]| admin(&self.home, &self.url, "x", "y").args(args).run().ok();
-        let trust = r#"{"Version":"2012-10-17","Statement":[]}"#;
+        let trust = json!({ "Version": "2012-10-17", "Statement": trust }).to_string();
         let make = ["iam", "create-role", "--role-name", name, "--assume-role-policy-document"];
-        run(&[&make[..], &[trust]].concat());
+        run(&[&make[..], &[&trust]].concat());
         if let Some(action) = may {
             let policy = json!({ "Version": "2012-10-17", "Statement":
                 [{ "Effect": "Allow", "Action": [action], "Resource": "*" }] })

@@ -32,6 +32,8 @@ pub(crate) struct BrokerOptions {
     pub(crate) tls: Option<ServerCertificate>,
     /// A PEM file with authorities to trust when it fetches the issuer's keys.
     pub(crate) issuer_ca: Option<PathBuf>,
+    /// Further tables of `broker.toml`.
+    pub(crate) more: String,
 }
 
 impl BrokerOptions {
@@ -43,6 +45,7 @@ impl BrokerOptions {
             policy: OPEN_POLICY.into(),
             tls: None,
             issuer_ca: None,
+            more: String::new(),
         }
     }
 }
@@ -164,5 +167,5 @@ scopes = ["deploy:read"]
 max_ttl = "1h"
 "#
     );
-    toml
+    toml + &options.more
 }

@@ -7,6 +7,7 @@
 //! | [`oidc_provider`] | a certified OpenID provider that counts requests and misbehaves on demand |
 //! | [`glewlwyd`] | another OpenID provider |
 //! | [`aws`] | servers that speak the protocol of AWS STS, and the AWS CLI |
+//! | [`radosgw`] | another, the strictest of them: its sessions may end after seconds |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
 //! | [`kernel`] | the keyring of the kernel |
@@ -42,6 +43,8 @@ pub(crate) mod kernel;
 pub(crate) mod keyring;
 pub(crate) mod oidc_provider;
 pub(crate) mod peer;
+#[cfg(feature = "broker")]
+pub(crate) mod radosgw;
 pub(crate) mod run;
 #[cfg(feature = "broker")]
 pub(crate) mod terminal;

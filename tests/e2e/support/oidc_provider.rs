@@ -31,6 +31,8 @@ pub(crate) struct OidcOptions {
     pub(crate) tls: Option<ServerCertificate>,
     /// The host name in the issuer's address.
     pub(crate) host: String,
+    /// Whether its key for RS256 is published with a certificate (`x5c`).
+    pub(crate) certified_keys: bool,
     /// Whether it knows resource indicators (RFC 8707) and issues JWT access
     /// tokens for the audience that is asked for; if not, they are opaque.
     pub(crate) resource_tokens: bool,
@@ -51,6 +53,7 @@ impl Default for OidcOptions {
             port: 0,
             tls: None,
             host: "127.0.0.1".into(),
+            certified_keys: false,
             resource_tokens: true,
             offline_access: false,
             device_interval: Some(1),

@@ -1,0 +1,262 @@
+//! What AWS reads of a token besides who it is about: session tags and the source
+//! identity. `AssumeRoleWithWebIdentity` takes them as claims, never as parameters
+//! (<https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html#id_session-tags_adding-assume-role-idp>,
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_monitor.html>).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How many tags a session may have, and how long their keys and values may be:
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>.
+const MAX_TAGS: usize = 50;
+const MAX_KEY: usize = 128;
+const MAX_VALUE: usize = 256;
+/// How long a source identity may be, and how short:
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>.
+const SOURCE_IDENTITY: std::ops::RangeInclusive<usize> = 2..=64;
+/// What tags of AWS's own begin with.
+const RESERVED: &str = "aws:";
+
+/// The table `[role.NAME.aws]`: what AWS is told about whoever has the role. In its
+/// texts `{subject}` stands for the caller's subject, and `{claim:NAME}` for the
+/// one value of a claim of the caller's token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Session tags, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// The keys of those tags that go on to roles assumed with the session.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub transitive_tags: BTreeSet<String>,
+    /// Who acts, for the logs of AWS. It stays with the session and with those
+    /// that are assumed with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_identity: Option<String>,
+}
+
+/// The claims.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Claims {
+    #[serde(rename = "https://aws.amazon.com/tags", skip_serializing_if = "Option::is_none")]
+    tags: Option<Tags>,
+    #[serde(
+        rename = "https://aws.amazon.com/source_identity",
+        skip_serializing_if = "Option::is_none"
+    )]
+    source_identity: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Tags {
+    /// Lists that have one value each.
+    principal_tags: BTreeMap<String, [String; 1]>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    transitive_tag_keys: BTreeSet<String>,
+}
+
+impl Settings {
+    /// Tells what AWS would not take, whoever calls.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.tags.len() > MAX_TAGS {
+            return Err(format!("has more than {MAX_TAGS} tags"));
+        }
+        let mut seen = BTreeSet::new();
+        for (key, value) in &self.tags {
+            if key.is_empty() || key.chars().count() > MAX_KEY || !key.chars().all(is_tag_char) {
+                return Err(format!(
+                    "has the tag {key:?}; a key has up to {MAX_KEY} letters, digits, spaces and `_.:/=+-@`"
+                ));
+            }
+            if key.to_lowercase().starts_with(RESERVED) {
+                return Err(format!("has the tag {key:?}; such keys are AWS's own"));
+            }
+            if !seen.insert(key.to_lowercase()) {
+                return Err(format!("has the tag {key:?} twice: AWS does not tell cases apart"));
+            }
+            parse(value)?;
+        }
+        if let Some(key) = self.transitive_tags.iter().find(|key| !self.tags.contains_key(*key)) {
+            return Err(format!("has the transitive tag {key:?}, which is not among the tags"));
+        }
+        self.source_identity.as_deref().map_or(Ok(()), |text| parse(text).map(drop))
+    }
+
+    /// The claims for a caller with this subject and these claims.
+    ///
+    /// # Errors
+    /// Where a claim is missing or AWS would not take what comes of it: a session
+    /// whose tags say less than they should could be mistaken for another's.
+    pub(super) fn fill(
+        &self,
+        subject: &str,
+        claims: &BTreeMap<String, BTreeSet<String>>,
+    ) -> Result<Claims, String> {
+        let fill = |what: &str, text: &str| {
+            let mut filled = String::new();
+            for piece in parse(text)? {
+                filled.push_str(match piece {
+                    Piece::Text(text) => text,
+                    Piece::Subject => subject,
+                    Piece::Claim(name) => only(claims, name).ok_or_else(|| {
+                        format!("{what} needs the one value of the claim '{name}', which the caller does not have")
+                    })?,
+                });
+            }
+            Ok::<_, String>(filled)
+        };
+        let mut principal_tags = BTreeMap::new();
+        for (key, value) in &self.tags {
+            let what = format!("the session tag '{key}'");
+            let value = fill(&what, value)?;
+            if value.chars().count() > MAX_VALUE || !value.chars().all(is_tag_char) {
+                return Err(format!("AWS does not take the value that {what} would have"));
+            }
+            principal_tags.insert(key.clone(), [value]);
+        }
+        let source_identity = match &self.source_identity {
+            None => None,
+            Some(text) => {
+                let what = "the source identity";
+                let filled = fill(what, text)?;
+                let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+                if !SOURCE_IDENTITY.contains(&filled.len()) || !filled.chars().all(legal) {
+                    return Err(format!("AWS does not take {what} that the caller would have"));
+                }
+                Some(filled)
+            }
+        };
+        let tags = (!principal_tags.is_empty())
+            .then(|| Tags { principal_tags, transitive_tag_keys: self.transitive_tags.clone() });
+        Ok(Claims { tags, source_identity })
+    }
+}
+
+enum Piece<'a> {
+    Text(&'a str),
+    Subject,
+    Claim(&'a str),
+}
+
+/// Takes a text apart.
+fn parse(text: &str) -> Result<Vec<Piece<'_>>, String> {
+    let wrong = || {
+        format!(
+            "has the text {text:?}; `{{subject}}` and `{{claim:NAME}}` are all that can stand in braces"
+        )
+    };
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        let (before, from) = rest.split_at(at);
+        pieces.push(Piece::Text(before));
+        let (name, after) =
+            from.strip_prefix('{').and_then(|from| from.split_once('}')).ok_or_else(wrong)?;
+        pieces.push(match name.strip_prefix("claim:") {
+            Some(claim) if !claim.is_empty() => Piece::Claim(claim),
+            None if name == "subject" => Piece::Subject,
+            _ => return Err(wrong()),
+        });
+        rest = after;
+    }
+    pieces.push(Piece::Text(rest));
+    Ok(pieces)
+}
+
+fn only<'a>(claims: &'a BTreeMap<String, BTreeSet<String>>, name: &str) -> Option<&'a str> {
+    let values = claims.get(name)?;
+    values.first().filter(|_| values.len() == 1).map(String::as_str)
+}
+
+fn is_tag_char(c: char) -> bool {
+    c.is_alphanumeric() || c == ' ' || "_.:/=+-@".contains(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn settings(value: Value) -> Settings {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn claims() -> BTreeMap<String, BTreeSet<String>> {
+        let set = |values: &[&str]| values.iter().map(ToString::to_string).collect();
+        [
+            ("repository".to_string(), set(&["acme/shop"])),
+            ("/team/name".to_string(), set(&["blue"])),
+            ("amr".to_string(), set(&["mfa", "pwd"])),
+            ("note".to_string(), set(&["a\nb"])),
+        ]
+        .into()
+    }
+
+    #[test]
+    fn the_claims_have_the_shape_that_aws_documents() {
+        let settings = settings(json!({
+            "tags": { "repo": "{claim:repository}", "who": "x-{subject}/{claim:/team/name}" },
+            "transitive_tags": ["repo"], "source_identity": "{subject}@example.com",
+        }));
+        settings.check().unwrap();
+        assert_eq!(
+            serde_json::to_value(settings.fill("alice", &claims()).unwrap()).unwrap(),
+            json!({
+                "https://aws.amazon.com/tags": {
+                    "principal_tags": { "repo": ["acme/shop"], "who": ["x-alice/blue"] },
+                    "transitive_tag_keys": ["repo"],
+                },
+                "https://aws.amazon.com/source_identity": "alice@example.com",
+            })
+        );
+        let none = Settings::default().fill("alice", &claims()).unwrap();
+        assert_eq!(serde_json::to_value(none).unwrap(), json!({}));
+    }
+
+    #[test]
+    fn what_cannot_be_said_whole_is_not_said() {
+        for (text, why) in [
+            ("{claim:missing}", "'missing'"),
+            ("{claim:amr}", "the one value"),
+            ("{claim:note}", "does not take"),
+            (&*"x".repeat(257), "does not take"),
+        ] {
+            let tag = settings(json!({ "tags": { "t": text } }));
+            tag.check().unwrap();
+            assert!(tag.fill("alice", &claims()).unwrap_err().contains(why), "{text}");
+        }
+        for (subject, good) in [("alice", true), ("a", false), ("repo:a/b", false), ("a b", false)]
+        {
+            let who = settings(json!({ "source_identity": "{subject}" }));
+            assert_eq!(who.fill(subject, &claims()).is_ok(), good, "{subject}");
+        }
+        assert!(
+            settings(json!({ "source_identity": "{subject}" }))
+                .fill(&"x".repeat(65), &claims())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn mistakes_are_found_before_anybody_calls() {
+        let many: BTreeMap<_, _> = (0..51).map(|n| (n.to_string(), "x")).collect();
+        for bad in [
+            json!({ "tags": many }),
+            json!({ "tags": { "": "x" } }),
+            json!({ "tags": { "a#": "x" } }),
+            json!({ "tags": { "aws:x": "x" } }),
+            json!({ "tags": { "Team": "x", "team": "y" } }),
+            json!({ "tags": { "t": "{sub}" } }),
+            json!({ "tags": { "t": "{claim:}" } }),
+            json!({ "tags": { "t": "{subject" } }),
+            json!({ "tags": { "t": "subject}" } }),
+            json!({ "tags": { "t": "x" }, "transitive_tags": ["u"] }),
+            json!({ "source_identity": "{who}" }),
+        ] {
+            assert!(settings(bad.clone()).check().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a program prints that the configuration names.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::output::{Ended, output};
+use crate::error::{Error, ErrorKind, Result, foreign};
+use crate::host::Host;
+use crate::host::env::ASKED_FOR;
+use crate::secret::Secret;
+
+/// What every program gets, as far as it is set.
+const ALWAYS: &[&str] = if cfg!(windows) {
+    &["PATH", "HOME", "USERPROFILE", "SYSTEMROOT", ASKED_FOR]
+} else {
+    &["PATH", "HOME", ASKED_FOR]
+};
+
+/// Reads a program and its arguments: no shell reads them.
+pub fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let command = Vec::<String>::deserialize(deserializer)?;
+    let Some(program) = command.first().filter(|program| !program.is_empty()) else {
+        return Err(de::Error::custom("a command has a program, and may have arguments"));
+    };
+    if command.iter().any(|word| word.contains('\0')) {
+        return Err(de::Error::custom("a command cannot have null characters"));
+    }
+    // In the directory of a clone it would be the clone's.
+    if program.contains(['/', '\\']) && !Path::new(program).is_absolute() {
+        return Err(de::Error::custom(
+            "the program is a bare name, found through PATH, or an absolute path",
+        ));
+    }
+    Ok(command)
+}
+
+/// How long a command may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(pub Duration);
+
+impl Limit {
+    /// The longest that can be said.
+    const MAX: Duration = Duration::from_secs(600);
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(Duration::from_secs(30))
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl Serialize for Limit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let limit = humantime::parse_duration(&text).map_err(|cause| {
+            de::Error::custom(format!("this is not a duration such as `30s` ({cause})"))
+        })?;
+        if limit.is_zero() || limit > Self::MAX {
+            return Err(de::Error::custom("a command may take up to ten minutes, and some time"));
+        }
+        Ok(Self(limit))
+    }
+}
+
+impl JsonSchema for Limit {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Limit".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "examples": ["30s"] })
+    }
+}
+
+/// What a command prints, such as a `token`, that is given PATH, HOME and these
+/// variables: at most `max` bytes. Its words
+/// are not shown but for the program: arguments may be anything.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where it cannot be started, [`ErrorKind::Unreachable`]
+/// where it takes too long, [`ErrorKind::Other`] where it fails.
+pub async fn printed<'a>(
+    host: &Host,
+    what: &str,
+    words: &[String],
+    variables: impl Iterator<Item = &'a str>,
+    limit: Limit,
+    max: usize,
+) -> Result<Secret<Vec<u8>>> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("there is no command to ask for a {what}"),
+        ));
+    };
+    let mut command = super::command(program);
+    command.args(arguments).env_clear();
+    for name in ALWAYS.iter().copied().chain(variables) {
+        if let Some(value) = host.env.get_os(name) {
+            command.env(name, value);
+        }
+    }
+    let failed = |kind| Error::new(kind, format!("{program} gives no {what}"));
+    let said = |error: Error, stderr: &str| match last_words(stderr) {
+        Some(words) => error.because_of(format!("it said: {words}")),
+        None => error,
+    };
+    match output(command, limit.0, max).await {
+        Err(cause) => Err(failed(ErrorKind::Config)
+            .because_of("it cannot be started")
+            .because(cause)
+            .hint("install it, or put it on PATH")),
+        Ok(Ended::TooLong(stderr)) => {
+            let error = failed(ErrorKind::Unreachable)
+                .because_of(format!("it did not end within {limit}, and was killed"));
+            Err(said(error, &stderr))
+        }
+        Ok(Ended::TooMuch) => Err(failed(ErrorKind::Verification)
+            .because_of(format!("it printed more than {max} bytes, and was killed"))),
+        Ok(Ended::Itself { status, stderr, .. }) if !status.success() => Err(said(
+            failed(ErrorKind::Other).because_of(format!("it ended with {status}")),
+            &stderr,
+        )),
+        Ok(Ended::Itself { stdout, .. }) => Ok(stdout),
+    }
+}
+
+/// The last of what a program said, which is where it says what went wrong.
+fn last_words(stderr: &str) -> Option<String> {
+    const MOST: usize = 280;
+    let start = stderr.char_indices().rev().nth(MOST).map_or(0, |(at, _)| at);
+    let words = stderr[start..].split_whitespace().collect::<Vec<_>>().join(" ");
+    (!words.is_empty()).then(|| foreign(&words))
+}
