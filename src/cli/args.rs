@@ -233,6 +233,9 @@ pub(crate) struct Env {
     /// The form [default: that of your shell]
     #[arg(long, value_name = "FORMAT", value_parser = formats())]
     pub format: Option<String>,
+    /// With --format github: hand the credential to every later step of the job
+    #[arg(long)]
+    pub for_later_steps: bool,
 }
 
 /// The formats, with what help says of each.

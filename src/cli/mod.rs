@@ -5,6 +5,7 @@ mod commands;
 mod complete;
 mod deferred;
 mod help;
+mod hide;
 mod prepare;
 mod show;
 mod ui;

@@ -111,6 +111,12 @@ impl Ui {
         Ok(())
     }
 
+    /// Tells the CI platform something, in lines that only it reads.
+    pub(crate) fn to_platform(&self, lines: &Secret<String>) -> Result<()> {
+        let (Printed::Whole | Printed::ReaderGone) = print(lines, &mut io::stderr())?;
+        Ok(())
+    }
+
     /// Whether a person looks at the results.
     pub(crate) fn stdout_is_terminal(&self) -> bool {
         self.stdout_is_terminal

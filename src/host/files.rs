@@ -181,6 +181,24 @@ pub fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, builder.prefix(TEMPORARY))
 }
 
+/// Appends whole lines to a file that is there, in one piece. Where its last line was
+/// left open it is ended first.
+pub fn append_lines(path: &Path, lines: &[u8]) -> Result<()> {
+    use std::io::{Seek, SeekFrom};
+    let failed = |cause: io::Error| cannot_write(path, cause);
+    let mut file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
+    let mut last = [b'\n'];
+    if file.metadata().map_err(failed)?.len() > 0 {
+        file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).map_err(failed)?;
+    }
+    let start: &[u8] = if last == [b'\n'] { b"" } else { b"\n" };
+    // One write, so that no other program's lines get in between.
+    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(start.len() + lines.len()));
+    bytes.extend_from_slice(start);
+    bytes.extend_from_slice(lines);
+    file.write_all(&bytes).map_err(failed)
+}
+
 /// How the names of files that are not whole yet begin.
 const TEMPORARY: &str = ".tmpcred-";
 
@@ -234,6 +252,11 @@ pub fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Removes a directory with nothing in it. Anything else is left as it is.
+pub fn remove_empty_dir(path: &Path) {
+    let _ = fs::remove_dir(path);
 }
 
 /// The entries of a directory; none where there is no such directory.

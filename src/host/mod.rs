@@ -12,6 +12,7 @@ pub mod http;
 pub mod interact;
 pub mod listener;
 pub mod process;
+pub mod stderr;
 pub mod surroundings;
 #[cfg(test)]
 pub(crate) mod test_server;

@@ -22,7 +22,7 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
     let session = source
         .session()
         .ok_or_else(|| misuse(format!("the identity '{}' needs no login", identity.name)))?;
-    let cache = cache(&app.host, &config);
+    let cache = cache(&app.host, &config)?;
     let options = LoginOptions {
         flow: args.flow.map(|flow| match flow {
             FlowArg::Auto => Flow::Auto,
