@@ -120,7 +120,7 @@ impl Prepared {
     pub(crate) fn masked_because(&self, output: Output) -> Option<&'static str> {
         match output.mask {
             Some(true) => Some("--mask: the secrets in the command's output are replaced"),
-            None if cfg!(unix) && self.host.env.flag("CI") => Some(
+            None if cfg!(unix) && is_ci(&self.host.env) => Some(
                 "CI is set: the secrets in the command's output are replaced (--mask=false turns that off)",
             ),
             _ => None,
