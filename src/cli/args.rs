@@ -9,6 +9,9 @@ use clap::builder::{BoolishValueParser, FalseyValueParser, PossibleValue, Possib
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
+mod config;
+
+pub(crate) use self::config::{Install, Tool};
 use super::complete;
 use super::deferred::Deferred;
 use super::help::{STYLES, after_help};
@@ -366,6 +369,8 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Let another program get its credentials here
+    Install(Install),
     /// Let a project's .tmpcred.toml say more than which profile to use
     Trust {
         /// The file [default: the one found from here upwards]

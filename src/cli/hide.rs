@@ -51,22 +51,24 @@ fn try_to_hide(app: &App, handout: &Handout<'_>, hiding: Hiding) -> Result<Resul
     Ok(match platform.tell(&handout.secrets()?)? {
         None => Ok(()),
         Some(Telling::Redactor(values)) => runtime()?.block_on(redact(app, &values)),
-        Some(Telling::Lines(lines)) => match (stderr::reader(), hiding) {
-            (Reader::Terminal, Hiding::Printed | Hiding::Command)
-            | (Reader::Program, Hiding::Printed) => {
-                app.ui.to_platform(&lines)?;
-                // Platforms read the two outputs apart from each other: what is
-                // printed next must not be there first.
-                stderr::wait_until_read(READ);
-                Ok(())
+        Some(Telling::Lines(lines)) => {
+            match (stderr::reader(app.ui.stderr_is_terminal()), hiding) {
+                (Reader::Terminal, Hiding::Printed | Hiding::Command)
+                | (Reader::Program, Hiding::Printed) => {
+                    app.ui.to_platform(&lines)?;
+                    // Platforms read the two outputs apart from each other: what is
+                    // printed next must not be there first.
+                    stderr::wait_until_read(READ);
+                    Ok(())
+                }
+                (Reader::Nobody, Hiding::Printed) => {
+                    Err(Error::new(ErrorKind::Usage, "it reads that on standard error")
+                        .because_of("standard error leads to a file, or to nobody")
+                        .hint("leave standard error as the step has it"))
+                }
+                (_, Hiding::Command | Hiding::Program) => Ok(()),
             }
-            (Reader::Nobody, Hiding::Printed) => {
-                Err(Error::new(ErrorKind::Usage, "it reads that on standard error")
-                    .because_of("standard error leads to a file, or to nobody")
-                    .hint("leave standard error as the step has it"))
-            }
-            (_, Hiding::Command | Hiding::Program) => Ok(()),
-        },
+        }
     })
 }
 

@@ -1,6 +1,7 @@
 //! The command line: arguments, commands, and what people see.
 
 mod args;
+mod change;
 mod commands;
 mod complete;
 mod deferred;

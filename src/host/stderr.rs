@@ -13,17 +13,16 @@ pub enum Reader {
     Nobody,
 }
 
-/// Who reads standard error.
-pub fn reader() -> Reader {
-    use std::io::IsTerminal;
-    let stderr = std::io::stderr();
-    if stderr.is_terminal() {
+/// Who reads standard error, of which the caller knows whether it is a terminal.
+pub fn reader(is_terminal: bool) -> Reader {
+    if is_terminal {
         return Reader::Terminal;
     }
     #[cfg(unix)]
     {
         use rustix::fs::FileType;
-        let kind = rustix::fs::fstat(&stderr).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let kind = rustix::fs::fstat(rustix::stdio::stderr())
+            .map(|stat| FileType::from_raw_mode(stat.st_mode));
         match kind {
             Ok(FileType::Fifo | FileType::Socket) => Reader::Program,
             _ => Reader::Nobody,
@@ -55,8 +54,8 @@ pub fn wait_until_read(limit: Duration) {
 #[cfg(target_os = "linux")]
 fn unread() -> i32 {
     use std::os::fd::AsRawFd;
-    let stderr = std::io::stderr();
-    let request = match rustix::fs::fstat(&stderr).map(|stat| stat.st_mode) {
+    let stderr = rustix::stdio::stderr();
+    let request = match rustix::fs::fstat(stderr).map(|stat| stat.st_mode) {
         Ok(mode) if rustix::fs::FileType::from_raw_mode(mode).is_fifo() => libc::FIONREAD,
         _ => libc::TIOCOUTQ,
     };
