@@ -11,7 +11,7 @@ use clap_complete::engine::ArgValueCandidates;
 
 mod config;
 
-pub(crate) use self::config::{Install, Tool};
+pub(crate) use self::config::{Import, Install, Tool};
 use super::complete;
 use super::deferred::Deferred;
 use super::help::{STYLES, after_help};
@@ -369,6 +369,8 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Take profiles over from another program
+    Import(Import),
     /// Let another program get its credentials here
     Install(Install),
     /// Let a project's .tmpcred.toml say more than which profile to use

@@ -30,3 +30,23 @@ pub(crate) struct Install {
     #[arg(long, short)]
     pub yes: bool,
 }
+
+/// Take profiles over from another program
+///
+/// Reads that program's configuration and writes what it can be in yours. The
+/// change is shown first, and so is what could not be taken over, and why. Long-lived
+/// keys are never copied.
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// The program
+    pub tool: Tool,
+    /// Take this profile over only (repeatable) [default: all of them]
+    #[arg(long, value_name = "NAME")]
+    pub profile: Vec<String>,
+    /// Change the file without asking
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Report as JSON; only with --yes is anything changed then
+    #[arg(long)]
+    pub json: bool,
+}

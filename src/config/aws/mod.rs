@@ -1,12 +1,14 @@
 //! The configuration of AWS's own tools, `~/.aws/config`
 //! (<https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>): profiles of ours
-//! that are written there.
+//! that are written there, and profiles from there that are taken over.
 
 mod block;
+mod import;
 
 use std::path::{Path, PathBuf};
 
 pub use block::{After, Entry, install, undo};
+pub use import::{Existing, Import, Left, Taken, read, tables};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{Host, files};
