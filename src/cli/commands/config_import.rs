@@ -98,14 +98,18 @@ fn joined(before: &Option<String>, taken: &[Taken]) -> Result<String> {
 /// Plans a run of the profile, as if it were the only one: what it says may be something
 /// that cannot be had.
 fn tried(app: &App, taken: &Taken) -> Result<(), String> {
-    let flat = |error: Error| {
-        let causes = error.causes().join("; ");
-        if causes.is_empty() { error.message().to_string() } else { causes }
-    };
-    let text = aws::tables(std::iter::once(taken)).map_err(flat)?;
-    let config = config::parse("what was imported", &text).map_err(flat)?;
-    planned(&app.host, &config, &taken.name).map_err(flat)?;
+    let text = aws::tables(std::iter::once(taken)).map_err(in_one_line)?;
+    let config = config::parse("what was imported", &text).map_err(in_one_line)?;
+    planned(&app.host, &config, &taken.name).map_err(in_one_line)?;
     Ok(())
+}
+
+/// What an error says. Of a cause that shows a place in the text, what stands at that
+/// place: the text is nobody's file.
+fn in_one_line(error: Error) -> String {
+    let last = |cause: &String| cause.rsplit('^').next().unwrap_or(cause).trim().to_string();
+    let causes = error.causes().iter().map(last);
+    std::iter::once(error.message().to_string()).chain(causes).collect::<Vec<_>>().join(": ")
 }
 
 fn planned(host: &Host, config: &Config, name: &str) -> Result<plan::Plan> {

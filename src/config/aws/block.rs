@@ -159,7 +159,7 @@ pub(super) fn section(line: &str) -> Option<&str> {
 }
 
 /// The profile that a section of the configuration is about.
-fn profile(section: &str) -> Option<&str> {
+pub(super) fn profile(section: &str) -> Option<&str> {
     let name = match section.split_once([' ', '\t']) {
         None if section == "default" => section,
         Some(("profile", name)) => name.trim(),

@@ -12,6 +12,7 @@ use aws_runtime::env_config::source;
 use aws_types::os_shim_internal::{Env, Fs};
 use serde::Serialize;
 
+use super::block;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process;
 
@@ -170,6 +171,14 @@ pub fn read(text: &str, wanted: impl Fn(&str) -> bool, existing: Existing<'_>) -
                     profile,
                 });
             }
+        }
+    }
+    // The parser passes over them without a word.
+    for name in text.lines().filter_map(|line| block::profile(block::section(line)?)) {
+        let is_known = sections.get_profile(name).is_some();
+        if wanted(name) && !is_known && !import.left.iter().any(|left| left.profile == name) {
+            let because = "AWS's SDKs do not take a profile of such a name".into();
+            import.left.push(Left { profile: name.into(), because });
         }
     }
     Ok(import)

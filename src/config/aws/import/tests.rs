@@ -22,7 +22,7 @@ role_arn = arn:aws:iam::123456789012:role/hop
 source_profile = pod
 external_id = a=b # c
 
-[profile last one]
+[profile team/last]
 Role_Arn = arn:aws:iam::210987654321:role/last
 source_profile = hop
 role_session_name = me
@@ -92,6 +92,10 @@ source_profile = nobody
 [profile bare]
 role_arn = arn:aws:iam::123456789012:role/x
 
+[profile with space]
+role_arn = arn:aws:iam::123456789012:role/x
+web_identity_token_file = /var/run/token
+
 [profile relative]
 role_arn = arn:aws:iam::123456789012:role/x
 web_identity_token_file = token
@@ -112,9 +116,9 @@ fn import(text: &str, profiles: &[&str], identities: &[&str]) -> Import {
 fn web_identities_and_what_is_assumed_from_there_are_taken_over() {
     let import = import(FILE, &[], &[]);
     let taken: Vec<_> = import.taken.iter().map(|t| (t.from.as_str(), t.name.as_str())).collect();
-    let expected = [("hop", "hop"), ("last one", "last-one"), ("pod", "pod"), ("twin", "twin")];
+    let expected = [("hop", "hop"), ("pod", "pod"), ("team/last", "team-last"), ("twin", "twin")];
     assert_eq!(taken, expected);
-    assert_eq!(import.taken[2].kept, ["output", "s3"]);
+    assert_eq!(import.taken[1].kept, ["output", "s3"]);
     let text = tables(import.taken.iter()).unwrap();
     let table: toml::Table = text.parse().unwrap();
     // One identity for one file.
@@ -139,7 +143,7 @@ fn web_identities_and_what_is_assumed_from_there_are_taken_over() {
         "#,
     )
     .unwrap();
-    assert_eq!(table["profile"]["last-one"].as_table(), Some(&last));
+    assert_eq!(table["profile"]["team-last"].as_table(), Some(&last));
     assert_eq!(table["profile"]["pod"]["ttl"].as_str(), Some("1h"));
     crate::config::parse("imported", &text).unwrap();
 }
@@ -165,22 +169,23 @@ fn of_everything_else_it_is_said_why_not() {
         ("dangling", "starts from the profile nobody: there is no such profile"),
         ("bare", "nothing to assume its role with"),
         ("relative", "no absolute path"),
+        ("with space", "AWS's SDKs do not take a profile of such a name"),
     ] {
         assert!(why.get(profile).is_some_and(|why| why.contains(part)), "{profile}: {why:?}");
     }
-    assert_eq!(import.taken.len() + import.left.len(), 20);
+    assert_eq!(import.taken.len() + import.left.len(), 21);
     let shown = format!("{import:?}");
     assert!(!shown.contains("canary") && !shown.contains("AKIA"), "{shown}");
 }
 
 #[test]
 fn what_is_there_already_stays_and_names_do_not_collide() {
-    let import = import(FILE, &["pod", "last-one"], &["aws-twin", "aws-pod"]);
+    let import = import(FILE, &["pod", "team-last"], &["aws-twin", "aws-pod"]);
     let taken: Vec<_> = import.taken.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(taken, ["hop", "twin"]);
     assert!(tables(import.taken.iter()).unwrap().contains("[identity.aws-pod-2]"));
-    let left = import.left.iter().find(|left| left.profile == "last one").unwrap();
-    assert_eq!(left.because, "there is a profile last-one already");
+    let left = import.left.iter().find(|left| left.profile == "team/last").unwrap();
+    assert_eq!(left.because, "there is a profile team-last already");
 }
 
 #[test]
