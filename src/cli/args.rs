@@ -370,8 +370,15 @@ pub(crate) enum ConfigCommand {
     /// Print the JSON Schema of the configuration
     Schema,
     /// Take profiles over from another program
+    ///
+    /// Reads that program's configuration and writes into yours what it comes to. The
+    /// change is shown first, and so is what could not be taken over, and why. Long-lived
+    /// keys are never copied.
     Import(Import),
     /// Let another program get its credentials here
+    ///
+    /// Writes profiles into that program's configuration, between two comments. What is
+    /// outside of these is never touched. The change is shown first.
     Install(Install),
     /// Let a project's .tmpcred.toml say more than which profile to use
     Trust {

@@ -12,10 +12,7 @@ pub(crate) enum Tool {
     Aws,
 }
 
-/// Let another program get its credentials here
-///
-/// Writes the profiles into that program's configuration, between two comments. What
-/// is outside of these is never touched. The change is shown first.
+/// What is written for another program.
 #[derive(Args, Debug)]
 pub(crate) struct Install {
     /// The program
@@ -31,11 +28,7 @@ pub(crate) struct Install {
     pub yes: bool,
 }
 
-/// Take profiles over from another program
-///
-/// Reads that program's configuration and writes what it can be in yours. The
-/// change is shown first, and so is what could not be taken over, and why. Long-lived
-/// keys are never copied.
+/// What is taken over from another program.
 #[derive(Args, Debug)]
 pub(crate) struct Import {
     /// The program
