@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::dirs::Dirs;
 use crate::host::{Host, files};
-use crate::plan;
+use crate::{identity, plan};
 
 pub(super) fn run(app: &App, args: &Import) -> Result<()> {
     match args.tool {
@@ -32,7 +32,12 @@ fn aws(app: &App, args: &Import) -> Result<()> {
     let keys: BTreeSet<String> = keys.into_iter().map(|(_, name)| name).collect();
     let profiles: BTreeSet<String> = config.profiles.keys().cloned().collect();
     let identities: BTreeSet<String> = config.identities.keys().cloned().collect();
-    let existing = Existing { profiles: &profiles, identities: &identities, keys: &keys };
+    let existing = Existing {
+        profiles: &profiles,
+        identities: &identities,
+        keys: &keys,
+        kinds: identity::KINDS,
+    };
     let wanted = |name: &str| args.profile.is_empty() || args.profile.iter().any(|n| n == name);
     let mut import = aws::read(text, wanted, existing)
         .map_err(|error| error.because_of(theirs.path.display().to_string()))?;

@@ -1,8 +1,8 @@
 //! What profiles of `~/.aws/config` come to here. The file is read by the parser of
 //! AWS's own SDK.
 //!
-//! Taken over are roles that are assumed with a web identity, and those that are
-//! assumed from there. Long-lived keys are not even looked at.
+//! Taken over is what this program has an identity source for: web identities in any
+//! case, and roles that are assumed from there. Long-lived keys are not even looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,8 +34,7 @@ pub struct Taken {
     pub name: String,
     /// Its settings that stay with AWS's tools.
     pub kept: Vec<&'static str>,
-    identity: String,
-    token_file: String,
+    identity: (String, OurIdentity),
     profile: OurProfile,
 }
 
@@ -57,6 +56,8 @@ pub struct Existing<'a> {
     pub identities: &'a BTreeSet<String>,
     /// The names of the sections of the file with long-lived keys.
     pub keys: &'a BTreeSet<String>,
+    /// The kinds of identity sources that there are.
+    pub kinds: &'a [&'a str],
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -68,9 +69,11 @@ struct OurProfile {
     target: OurTarget,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 struct OurTarget {
     r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +83,11 @@ struct OurTarget {
     #[serde(skip_serializing_if = "Option::is_none")]
     ca_file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    external_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     session_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mfa: Option<OurMfa>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     chain: Vec<OurStep>,
 }
@@ -94,15 +101,33 @@ struct OurStep {
     session_name: Option<String>,
 }
 
-#[derive(Serialize)]
-struct OurIdentity<'a> {
+#[derive(Clone, Debug, Serialize)]
+struct OurMfa {
+    serial: String,
+}
+
+#[derive(Clone, Debug, Default, Serialize)]
+struct OurIdentity {
     r#type: &'static str,
-    token_file: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scopes: Option<Vec<String>>,
+}
+
+impl OurIdentity {
+    fn of(kind: &'static str) -> Self {
+        Self { r#type: kind, ..Self::default() }
+    }
 }
 
 #[derive(Serialize)]
 struct OurFile<'a> {
-    identity: BTreeMap<&'a str, OurIdentity<'a>>,
+    identity: BTreeMap<&'a str, &'a OurIdentity>,
     profile: BTreeMap<&'a str, &'a OurProfile>,
 }
 
@@ -143,8 +168,7 @@ pub fn read(text: &str, wanted: impl Fn(&str) -> bool, existing: Existing<'_>) -
     let mut names: Vec<&str> = sections.profiles().filter(|name| wanted(name)).collect();
     names.sort_unstable();
     let mut import = Import::default();
-    // The identities, by their files.
-    let mut identities: BTreeMap<String, String> = BTreeMap::new();
+    let mut identities = Identities::default();
     for from in names {
         let left = |because: String| Left { profile: from.into(), because };
         let name = plain(from);
@@ -153,23 +177,11 @@ pub fn read(text: &str, wanted: impl Fn(&str) -> bool, existing: Existing<'_>) -
             import.left.push(left(format!("there is a profile {name} already")));
             continue;
         }
-        match way(&sections, from, existing.keys) {
+        match take(&sections, from, existing, &mut identities) {
             Err(why) => import.left.push(left(why)),
-            Ok(Way { root, file, chain }) => {
-                let identity = identities.entry(file.to_string()).or_insert_with(|| {
-                    unused(&format!("aws-{}", plain(root.name())), existing.identities)
-                });
-                let last = chain.last().copied().unwrap_or(root);
-                let profile = ours(identity, root, &chain, last);
-                let kept = KEPT.iter().copied().filter(|name| last.get(name).is_some()).collect();
-                import.taken.push(Taken {
-                    from: from.into(),
-                    name,
-                    kept,
-                    identity: identity.clone(),
-                    token_file: file.into(),
-                    profile,
-                });
+            Ok((identity, ours, profile)) => {
+                let kept = KEPT.iter().copied().filter(|name| ours.get(name).is_some()).collect();
+                import.taken.push(Taken { from: from.into(), name, kept, identity, profile });
             }
         }
     }
@@ -189,9 +201,7 @@ pub fn read(text: &str, wanted: impl Fn(&str) -> bool, existing: Existing<'_>) -
 /// # Errors
 /// None that could happen: strings always have a TOML form.
 pub fn tables<'a>(taken: impl Iterator<Item = &'a Taken> + Clone) -> Result<String> {
-    let identity = |t: &'a Taken| {
-        (t.identity.as_str(), OurIdentity { r#type: "file", token_file: &t.token_file })
-    };
+    let identity = |t: &'a Taken| (t.identity.0.as_str(), &t.identity.1);
     let file = OurFile {
         identity: taken.clone().map(identity).collect(),
         profile: taken.map(|t| (t.name.as_str(), &t.profile)).collect(),
@@ -199,6 +209,34 @@ pub fn tables<'a>(taken: impl Iterator<Item = &'a Taken> + Clone) -> Result<Stri
     toml::to_string(&file).map_err(|cause| {
         Error::new(ErrorKind::Other, "the profiles have no TOML form").because(cause)
     })
+}
+
+/// The identities that were made so far, by what tells them apart.
+type Identities = BTreeMap<String, (String, OurIdentity)>;
+
+type Made<'a> = ((String, OurIdentity), &'a Profile, OurProfile);
+
+fn take<'a>(
+    sections: &'a EnvConfigSections,
+    from: &'a str,
+    existing: Existing<'_>,
+    identities: &mut Identities,
+) -> Result<Made<'a>, String> {
+    let way = way(sections, from, existing)?;
+    let Some(profile) = sections.get_profile(from) else {
+        return Err("there is no such profile".into());
+    };
+    let (of, name, identity) = identity(sections, &way.root)?;
+    let known = identities.get(&of).cloned();
+    let identity = known.unwrap_or_else(|| {
+        let used = |name: &str| {
+            existing.identities.contains(name) || identities.values().any(|(n, _)| n == name)
+        };
+        (unused(&format!("aws-{name}"), used), identity)
+    });
+    let ours = ours(&identity.0, &way, profile)?;
+    identities.insert(of, identity.clone());
+    Ok((identity, profile, ours))
 }
 
 fn parse(text: &str) -> Result<EnvConfigSections> {
@@ -215,48 +253,53 @@ fn parse(text: &str) -> Result<EnvConfigSections> {
     EnvConfigSections::parse(source).map_err(|cause| unreadable(cause.to_string()))
 }
 
-/// How a profile gets its credentials.
+/// Where credentials start from.
+enum Root<'a> {
+    /// A token in a file, and the profile whose role it is good for.
+    WebIdentity(&'a Profile, &'a str),
+    /// Long-lived keys: the name of the profile that has them.
+    Keys(&'a str),
+    /// IAM Identity Center.
+    Sso(&'a Profile),
+}
+
+/// How a profile gets its credentials: from where, and through which roles, the first first.
 struct Way<'a> {
-    /// The profile with the web identity.
-    root: &'a Profile,
-    /// Its token.
-    file: &'a str,
-    /// Those that are assumed from there, one from the other.
-    chain: Vec<&'a Profile>,
+    root: Root<'a>,
+    roles: Vec<&'a Profile>,
 }
 
 fn way<'a>(
     sections: &'a EnvConfigSections,
     name: &'a str,
-    keys: &BTreeSet<String>,
+    existing: Existing<'_>,
 ) -> Result<Way<'a>, String> {
-    let mut chain = Vec::new();
+    let mut roles = Vec::new();
     let mut seen = BTreeSet::new();
     let mut at = name;
-    loop {
+    let root = loop {
         let through = |why: String| {
             if at == name { why } else { format!("it starts from the profile {at}: {why}") }
         };
         if !seen.insert(at) {
             return Err(format!("its `source_profile` leads in a circle, to {at}"));
         }
+        let has_keys = existing.keys.contains(at);
         let Some(profile) = sections.get_profile(at) else {
-            return Err(through(
-                if keys.contains(at) { KEYS } else { "there is no such profile" }.into(),
-            ));
+            if has_keys && !roles.is_empty() {
+                break Root::Keys(at);
+            }
+            return Err(through("there is no such profile".into()));
         };
         if profile.get("role_arn").is_none() {
-            return Err(through(no_role(profile, keys.contains(at))));
+            break root(profile, at, has_keys).map_err(through)?;
         }
-        if profile.get("mfa_serial").is_some() {
-            return Err(through("the code of an MFA device would have to be asked for".into()));
-        }
+        roles.push(profile);
         if let Some(file) = profile.get("web_identity_token_file") {
             if !std::path::Path::new(file).is_absolute() {
                 return Err(through("its `web_identity_token_file` is no absolute path".into()));
             }
-            chain.reverse();
-            return Ok(Way { root: profile, file, chain });
+            break Root::WebIdentity(profile, file);
         }
         if let Some(place) = profile.get("credential_source") {
             return Err(through(format!(
@@ -265,52 +308,130 @@ fn way<'a>(
         }
         match profile.get("source_profile") {
             None => return Err(through("it says nothing to assume its role with".into())),
-            Some(source) if source == at => return Err(through(KEYS.into())),
-            Some(source) => {
-                chain.push(profile);
-                at = source;
-            }
+            Some(source) if source == at => break Root::Keys(at),
+            Some(source) => at = source,
         }
+    };
+    roles.reverse();
+    let way = Way { root, roles };
+    can_be(&way, existing.kinds).map_err(|why| {
+        if at == name { why } else { format!("it starts from the profile {at}: {why}") }
+    })?;
+    Ok(way)
+}
+
+/// Refuses what this program has no identity source or no setting for.
+fn can_be(way: &Way<'_>, kinds: &[&str]) -> Result<(), String> {
+    let has = |kind: &str| kinds.contains(&kind);
+    // With AWS only the keys of a user go with such a device.
+    let with_keys = matches!(way.root, Root::Keys(_)) && has("aws-keys");
+    let asks = |role: &&Profile| role.get("mfa_serial").is_some();
+    if way.roles.iter().skip(usize::from(with_keys)).any(asks) {
+        return Err("the code of an MFA device would have to be asked for".into());
+    }
+    match way.root {
+        Root::WebIdentity(..) => Ok(()),
+        Root::Keys(_) if way.roles.is_empty() || !with_keys => Err(KEYS.into()),
+        Root::Keys(_) => Ok(()),
+        Root::Sso(_) if !has("aws-sso") || !way.roles.is_empty() => {
+            Err("people log in at IAM Identity Center for it".into())
+        }
+        Root::Sso(_) => Ok(()),
     }
 }
 
 const KEYS: &str = "it has long-lived keys, which are never copied";
 
-/// Why a profile without a role cannot be taken over.
-fn no_role(profile: &Profile, has_keys: bool) -> String {
+/// Where the credentials of a profile without a role start from, or why nobody can tell.
+fn root<'a>(profile: &'a Profile, name: &'a str, has_keys: bool) -> Result<Root<'a>, String> {
     let has = |name: &str| profile.get(name).is_some();
     if has("sso_session") || has("sso_start_url") || has("sso_account_id") {
-        return "people log in at IAM Identity Center for it".into();
+        return Ok(Root::Sso(profile));
     }
     if let Some(command) = profile.get("credential_process") {
         let ours = command.contains("tmpcred") && command.contains("credential-process");
-        return if ours {
+        return Err(if ours {
             "it asks tmpcred already".into()
         } else {
             "another program is asked for its credentials (`credential_process`)".into()
-        };
+        });
     }
     if has("login_session") {
-        return "people log in at the console for it (`login_session`)".into();
+        return Err("people log in at the console for it (`login_session`)".into());
     }
     if has("aws_access_key_id") || has_keys {
-        return KEYS.into();
+        return Ok(Root::Keys(name));
     }
-    "it says nothing of credentials".into()
+    Err("it says nothing of credentials".into())
 }
 
-fn ours(identity: &str, root: &Profile, chain: &[&Profile], last: &Profile) -> OurProfile {
+/// The identity of a root: what tells it from others, a name, and what it is.
+fn identity(
+    sections: &EnvConfigSections,
+    root: &Root<'_>,
+) -> Result<(String, String, OurIdentity), String> {
+    Ok(match root {
+        Root::WebIdentity(profile, file) => {
+            let identity =
+                OurIdentity { token_file: Some((*file).into()), ..OurIdentity::of("file") };
+            (format!("file {file}"), plain(profile.name()), identity)
+        }
+        Root::Keys(name) => {
+            (format!("keys {name}"), format!("keys-{}", plain(name)), OurIdentity::of("aws-keys"))
+        }
+        Root::Sso(profile) => {
+            let session = profile.get("sso_session");
+            let of = |name: &str| match session {
+                Some(session) => sections.sso_session(session).and_then(|s| s.get(name)),
+                None => profile.get(name),
+            };
+            let needed =
+                |name: &str| of(name).map(String::from).ok_or_else(|| format!("it lacks `{name}`"));
+            let (start_url, region) = (needed("sso_start_url")?, needed("sso_region")?);
+            let scopes = of("sso_registration_scopes")
+                .map(|scopes| scopes.split(',').map(|scope| scope.trim().to_string()).collect());
+            let name = session.unwrap_or(profile.name());
+            let identity = OurIdentity {
+                start_url: Some(start_url.clone()),
+                region: Some(region),
+                scopes,
+                ..OurIdentity::of("aws-sso")
+            };
+            (format!("sso {start_url} {name}"), format!("sso-{}", plain(name)), identity)
+        }
+    })
+}
+
+fn ours(identity: &str, way: &Way<'_>, from: &Profile) -> Result<OurProfile, String> {
     let of = |profile: &Profile, name: &str| profile.get(name).map(String::from);
+    let region = of(from, "region");
+    if let Root::Sso(profile) = way.root {
+        let needed = |name: &str| of(profile, name).ok_or_else(|| format!("it lacks `{name}`"));
+        return Ok(OurProfile {
+            identity: identity.into(),
+            role: needed("sso_role_name")?,
+            ttl: None,
+            target: OurTarget {
+                r#type: "aws-sso",
+                account_id: Some(needed("sso_account_id")?),
+                region,
+                ..OurTarget::default()
+            },
+        });
+    }
+    let Some((first, rest)) = way.roles.split_first() else { return Err(KEYS.into()) };
     let step = |profile: &&Profile| OurStep {
         role_arn: of(profile, "role_arn").unwrap_or_default(),
         external_id: of(profile, "external_id"),
         session_name: of(profile, "role_session_name"),
     };
-    OurProfile {
+    // With a web identity AWS takes no external id.
+    let with_keys = matches!(way.root, Root::Keys(_));
+    Ok(OurProfile {
         identity: identity.into(),
-        role: of(root, "role_arn").unwrap_or_default(),
+        role: of(first, "role_arn").unwrap_or_default(),
         // What is no number is refused when the profile is tried.
-        ttl: of(last, "duration_seconds").map(|seconds| match seconds.parse() {
+        ttl: of(from, "duration_seconds").map(|seconds| match seconds.parse() {
             Ok(seconds) => {
                 humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
             }
@@ -318,14 +439,17 @@ fn ours(identity: &str, root: &Profile, chain: &[&Profile], last: &Profile) -> O
         }),
         target: OurTarget {
             r#type: "aws",
-            region: of(last, "region"),
-            use_fips: (last.get("use_fips_endpoint") == Some("true")).then_some(true),
-            endpoint_url: of(last, "endpoint_url"),
-            ca_file: of(last, "ca_bundle"),
-            session_name: of(root, "role_session_name"),
-            chain: chain.iter().map(step).collect(),
+            account_id: None,
+            region,
+            use_fips: (from.get("use_fips_endpoint") == Some("true")).then_some(true),
+            endpoint_url: of(from, "endpoint_url"),
+            ca_file: of(from, "ca_bundle"),
+            external_id: of(first, "external_id").filter(|_| with_keys),
+            session_name: of(first, "role_session_name"),
+            mfa: of(first, "mfa_serial").map(|serial| OurMfa { serial }),
+            chain: rest.iter().map(step).collect(),
         },
-    }
+    })
 }
 
 /// A name as it may be here.
@@ -334,10 +458,10 @@ fn plain(name: &str) -> String {
     name.chars().map(|c| if good(c) { c } else { '-' }).collect()
 }
 
-fn unused(name: &str, used: &BTreeSet<String>) -> String {
+fn unused(name: &str, used: impl Fn(&str) -> bool) -> String {
     let numbered = (2..).map(|n| format!("{name}-{n}"));
     let mut names = std::iter::once(name.to_string()).chain(numbered);
-    names.find(|name| !used.contains(name)).unwrap_or_default()
+    names.find(|name| !used(name)).unwrap_or_default()
 }
 
 #[cfg(test)]

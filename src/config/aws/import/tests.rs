@@ -106,9 +106,13 @@ fn names(list: &[&str]) -> BTreeSet<String> {
 }
 
 fn import(text: &str, profiles: &[&str], identities: &[&str]) -> Import {
+    import_with(text, profiles, identities, &["file"])
+}
+
+fn import_with(text: &str, profiles: &[&str], identities: &[&str], kinds: &[&str]) -> Import {
     let (profiles, identities) = (names(profiles), names(identities));
     let keys = names(&["stored"]);
-    let existing = Existing { profiles: &profiles, identities: &identities, keys: &keys };
+    let existing = Existing { profiles: &profiles, identities: &identities, keys: &keys, kinds };
     read(text, |_| true, existing).unwrap()
 }
 
@@ -189,12 +193,63 @@ fn what_is_there_already_stays_and_names_do_not_collide() {
 }
 
 #[test]
+fn what_there_is_an_identity_source_for_is_taken_over() {
+    let legacy = "[profile legacy]\nsso_start_url = https://old.example\nsso_region = us-east-1\n\
+                  sso_account_id = 1\nsso_role_name = r\n[profile lacking]\nsso_session = none\n";
+    let text =
+        FILE.replace("source_profile = keys\nmfa", "source_profile = keys\nexternal_id = e\nmfa");
+    let import = import_with(&(text + legacy), &[], &[], &["file", "aws-sso", "aws-keys"]);
+    let taken: Vec<_> = import.taken.iter().map(|t| t.from.as_str()).collect();
+    let more = ["legacy", "mfa", "own", "role-of-keys", "role-of-others", "sso"];
+    assert!(more.iter().all(|name| taken.contains(name)), "{taken:?}");
+    let text = tables(import.taken.iter()).unwrap();
+    let table: toml::Table = text.parse().unwrap();
+    let expected: toml::Table = toml::from_str(
+        r#"
+        [identity.aws-sso-corp]
+        type = "aws-sso"
+        start_url = "https://example.awsapps.com/start"
+        region = "eu-west-1"
+        [identity.aws-sso-legacy]
+        type = "aws-sso"
+        start_url = "https://old.example"
+        region = "us-east-1"
+        [identity.aws-keys-keys]
+        type = "aws-keys"
+        [profile.sso]
+        identity = "aws-sso-corp"
+        role = "admin"
+        target = { type = "aws-sso", account_id = "123456789012" }
+        [profile.mfa]
+        identity = "aws-keys-keys"
+        role = "arn:aws:iam::123456789012:role/x"
+        [profile.mfa.target]
+        type = "aws"
+        external_id = "e"
+        mfa = { serial = "arn:aws:iam::123456789012:mfa/me" }
+        "#,
+    )
+    .unwrap();
+    for kind in ["identity", "profile"] {
+        for (name, table_of_it) in expected[kind].as_table().unwrap() {
+            assert_eq!(table[kind].get(name), Some(table_of_it), "{name}");
+        }
+    }
+    assert!(!text.contains("canary") && !text.contains("AKIA"), "{text}");
+    let why = |name: &str| import.left.iter().find(|l| l.profile == name).unwrap().because.clone();
+    assert!(why("role-of-sso").contains("people log in at IAM Identity Center"));
+    assert!(why("keys").contains("long-lived keys"));
+    assert!(why("lacking").contains("it lacks `sso_start_url`"));
+}
+
+#[test]
 fn a_file_that_aws_cannot_read_is_an_error_with_its_line() {
     for (bad, line) in
         [("[profile a]\nrole_arn\n", "line 2"), ("x = 1\n", "line 1"), ("[a\n", "line 1")]
     {
         let none = BTreeSet::new();
-        let existing = Existing { profiles: &none, identities: &none, keys: &none };
+        let existing =
+            Existing { profiles: &none, identities: &none, keys: &none, kinds: &["file"] };
         let error = read(bad, |_| true, existing).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(error.causes()[0].starts_with(line), "{bad:?}: {error:?}");
