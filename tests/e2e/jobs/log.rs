@@ -40,6 +40,9 @@ fn github_and_azure_are_told_on_standard_error() {
     assert_eq!(said, format!("::add-mask::{token}\n"));
     let (token, said) = printed(in_azure(&site, TOKEN));
     assert_eq!(said, format!("##vso[task.setsecret]{token}\n"));
+    // This platform does not set CI, and is one all the same.
+    let exec = ["exec", "--revoke-on-exit=false", "--", "printenv", "TMPCRED_TOKEN"];
+    assert_eq!(printed(in_azure(&site, &exec)), ("***".into(), String::new()));
 }
 
 #[test]
