@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | credentials | the store: an OS keyring, or memory | they expire |
 //! | sessions | the store | they are forgotten |
-//! | what a store cannot take | `state/sealed/`, encrypted | as above |
+//! | what a store cannot take, and all where `TMPCRED_CACHE_KEY` is set | `state/sealed/`, encrypted | as above |
 //! | the index: labels, no secrets | `state/index.json` | as above |
 //! | public documents | `state/documents/` | their own end |
 //! | locks | `runtime/locks/` | their holder lets go, or dies |
@@ -15,6 +15,7 @@ mod index;
 #[cfg(target_os = "linux")]
 mod kernel;
 mod key;
+mod keyed;
 mod lock;
 mod memory;
 #[cfg(not(target_os = "linux"))]
@@ -40,7 +41,7 @@ use self::index::{Entries, Entry, Index, labels};
 use self::key::ItemKey;
 use self::lock::{Exclusive, Locks};
 use self::notice::Notices;
-use self::store::{Item, Vault};
+use self::store::{Item, StoreId, Vault};
 use crate::credential::{self, Credential, Lifetime, Principal};
 use crate::error::Result;
 use crate::host::Host;
@@ -52,8 +53,9 @@ use crate::secret::Secret;
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum StoreChoice {
-    /// The OS keyring; on Linux the Secret Service where there is one, else the
-    /// kernel keyring; memory where there is neither.
+    /// Files sealed under `TMPCRED_CACHE_KEY` where that is set. Else the OS keyring;
+    /// on Linux the Secret Service where there is one, else the kernel keyring; memory
+    /// where there is neither.
     #[default]
     Auto,
     /// The Secret Service, through D-Bus.
@@ -62,8 +64,25 @@ pub enum StoreChoice {
     Kernel,
     /// The keyring of macOS or Windows.
     Native,
+    /// Files sealed under the key in `TMPCRED_CACHE_KEY`.
+    Sealed,
     /// Nothing outlives the run.
     Memory,
+}
+
+impl StoreChoice {
+    /// Refuses a key in `TMPCRED_CACHE_KEY` that would be used and is none, before
+    /// anything is minted that could not be kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::error::ErrorKind::Config), with how to make one.
+    pub fn check(self, host: &Host) -> Result<()> {
+        match self {
+            Self::Auto => keyed::key(&host.env).map(|_| ()),
+            Self::Sealed => keyed::key(&host.env)?.map(|_| ()).ok_or_else(store::no_cache_key),
+            Self::SecretService | Self::Kernel | Self::Native | Self::Memory => Ok(()),
+        }
+    }
 }
 
 /// What the index says of a cached credential, without any secret.
@@ -229,7 +248,10 @@ impl Cache {
         let item = key.item();
         let found = self.vault.get(&item)?;
         let store = self.vault.id_in_use();
-        if found.is_none() && self.index.read().sessions.iter().any(|e| e.is(store, &item)) {
+        if found.is_none()
+            && store != StoreId::Keyed
+            && self.index.read().sessions.iter().any(|e| e.is(store, &item))
+        {
             // The store lost it, as the kernel's does when the machine restarts.
             // Whoever keeps one writes it to the store first, then to the index.
             let lost = self.index.update(store, |entries| {
@@ -347,7 +369,11 @@ impl Cache {
         let mut entries = self.entries();
         let list = list(&mut entries);
         let mut stores = self.vault.possible().into_iter();
-        let at = stores.find_map(|store| list.iter().position(|entry| entry.is(store, item)))?;
+        let at = stores.find_map(|store| {
+            // The index does not tell keys apart, but the names of files do.
+            let here = store != StoreId::Keyed || keyed::may_have(&self.host, item);
+            list.iter().position(|entry| here && entry.is(store, item))
+        })?;
         Some(list.swap_remove(at).label)
     }
 

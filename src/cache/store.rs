@@ -8,12 +8,14 @@ use time::Duration;
 
 use super::StoreChoice;
 use super::key::ItemKey;
+use super::keyed::Keyed;
 use super::lock::{Exclusive, Locks};
 use super::memory::Memory;
 use super::notice::Notices;
 use super::sealed::{self, Sealed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
+use crate::host::env::{CACHE_KEY, Env};
 use crate::secret::Secret;
 
 /// How large an item may be, in bytes, whatever the store.
@@ -28,6 +30,7 @@ pub(super) enum StoreId {
     SecretService,
     Kernel,
     Native,
+    Keyed,
     Memory,
 }
 
@@ -40,6 +43,7 @@ impl StoreId {
             Self::Native if cfg!(target_os = "macos") => "Keychain",
             Self::Native if cfg!(windows) => "Credential Manager",
             Self::Native => "keyring of this system",
+            Self::Keyed => "files sealed under TMPCRED_CACHE_KEY",
             Self::Memory => "memory of this run",
         }
     }
@@ -50,6 +54,7 @@ impl StoreId {
             Self::SecretService => "secret-service",
             Self::Kernel => "kernel",
             Self::Native => "native",
+            Self::Keyed => "keyed",
             Self::Memory => "memory",
         }
     }
@@ -136,8 +141,12 @@ impl Vault {
         notices: Arc<Notices>,
     ) -> Self {
         let sealed = Sealed::new(host.dirs.state.join("sealed"));
-        let chain =
-            Chain { current: None, settled: false, next: candidates(choice), missing: Vec::new() };
+        let chain = Chain {
+            current: None,
+            settled: false,
+            next: candidates(choice, &host.env),
+            missing: Vec::new(),
+        };
         let explicit = choice != StoreChoice::Auto;
         Self { host, locks, notices, explicit, sealed, chain: Mutex::new(chain) }
     }
@@ -372,6 +381,7 @@ impl Vault {
     /// Prepares a store. Nothing is asked of it yet.
     fn open(&self, id: StoreId) -> Result<Arc<dyn Store>> {
         match id {
+            StoreId::Keyed => Ok(Arc::new(Keyed::open(&self.host, self.notices.clone())?)),
             StoreId::Memory => Ok(Arc::new(Memory::new(self.host.clock.clone()))),
             #[cfg(target_os = "linux")]
             StoreId::Kernel => Ok(Arc::new(super::kernel::Kernel::default())),
@@ -395,6 +405,13 @@ impl Vault {
     }
 }
 
+/// The error for sealed files that were chosen, without a key for them.
+pub(super) fn no_cache_key() -> Error {
+    Error::new(ErrorKind::Config, "the store `sealed` has no key")
+        .because_of(format!("{CACHE_KEY} is not set"))
+        .hint("make one for this job with: openssl rand -base64 32")
+}
+
 fn unavailable(cause: Error) -> Error {
     let error = cause.context("the store that the configuration names cannot be used here");
     error.hint(
@@ -403,8 +420,13 @@ fn unavailable(cause: Error) -> Error {
 }
 
 /// The stores that a choice comes down to, best first.
-fn candidates(choice: StoreChoice) -> VecDeque<StoreId> {
+fn candidates(choice: StoreChoice, env: &Env) -> VecDeque<StoreId> {
     match choice {
+        // Whoever sets it wants what this run keeps to be found where the keyring
+        // of this place is not, as in the next container of the same job.
+        StoreChoice::Auto if env.get_os(CACHE_KEY).is_some() => {
+            [StoreId::Keyed, StoreId::Memory].into()
+        }
         StoreChoice::Auto if cfg!(target_os = "linux") => {
             [StoreId::SecretService, StoreId::Kernel, StoreId::Memory].into()
         }
@@ -412,6 +434,7 @@ fn candidates(choice: StoreChoice) -> VecDeque<StoreId> {
         StoreChoice::SecretService => [StoreId::SecretService].into(),
         StoreChoice::Kernel => [StoreId::Kernel].into(),
         StoreChoice::Native => [StoreId::Native].into(),
+        StoreChoice::Sealed => [StoreId::Keyed].into(),
         StoreChoice::Memory => [StoreId::Memory].into(),
     }
 }

@@ -9,6 +9,9 @@ use clap::builder::{BoolishValueParser, FalseyValueParser, PossibleValue, Possib
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
+mod config;
+
+pub(crate) use self::config::{Import, Install, Tool};
 use super::complete;
 use super::deferred::Deferred;
 use super::help::{STYLES, after_help};
@@ -233,6 +236,9 @@ pub(crate) struct Env {
     /// The form [default: that of your shell]
     #[arg(long, value_name = "FORMAT", value_parser = formats())]
     pub format: Option<String>,
+    /// With --format github: hand the credential to every later step of the job
+    #[arg(long)]
+    pub for_later_steps: bool,
 }
 
 /// The formats, with what help says of each.
@@ -366,6 +372,17 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the JSON Schema of the configuration
     Schema,
+    /// Take profiles over from another program
+    ///
+    /// Reads that program's configuration and writes into yours what it comes to. The
+    /// change is shown first, and so is what could not be taken over, and why. Long-lived
+    /// keys are never copied.
+    Import(Import),
+    /// Let another program get its credentials here
+    ///
+    /// Writes profiles into that program's configuration, between two comments. What is
+    /// outside of these is never touched. The change is shown first.
+    Install(Install),
     /// Let a project's .tmpcred.toml say more than which profile to use
     Trust {
         /// The file [default: the one found from here upwards]

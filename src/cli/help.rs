@@ -37,6 +37,7 @@ pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
     ("TMPCRED_PROFILE", "the profile, where none is named"),
     ("TMPCRED_CONFIG", "the file to read as your configuration"),
     ("TMPCRED_CACHE_STORE", "where secrets rest, as `cache.store` in the configuration"),
+    ("TMPCRED_CACHE_KEY", "32 bytes in Base64, under which the cache is sealed into files"),
     ("TMPCRED_NO_INPUT", "as --no-input; CI=true has the same effect"),
     ("TMPCRED_NO_BROWSER", "as --no-browser"),
     ("TMPCRED_LOG", "what to log, such as `info` or `tmpcred=debug`"),

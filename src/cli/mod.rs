@@ -1,10 +1,12 @@
 //! The command line: arguments, commands, and what people see.
 
 mod args;
+mod change;
 mod commands;
 mod complete;
 mod deferred;
 mod help;
+mod hide;
 mod parse;
 mod prepare;
 mod show;

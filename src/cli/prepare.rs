@@ -120,7 +120,7 @@ impl Prepared {
     pub(crate) fn masked_because(&self, output: Output) -> Option<&'static str> {
         match output.mask {
             Some(true) => Some("--mask: the secrets in the command's output are replaced"),
-            None if cfg!(unix) && self.host.env.flag("CI") => Some(
+            None if cfg!(unix) && is_ci(&self.host.env) => Some(
                 "CI is set: the secrets in the command's output are replaced (--mask=false turns that off)",
             ),
             _ => None,
@@ -159,7 +159,7 @@ pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
     plan.target.complete()?;
     Ok(Prepared {
         host: app.host.clone(),
-        cache: cache(&app.host, &config),
+        cache: cache(&app.host, &config)?,
         plan,
         sources: request.detected,
         #[cfg(feature = "broker")]
@@ -168,8 +168,9 @@ pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
 }
 
 /// The cache that the configuration asks for.
-pub(crate) fn cache(host: &Host, config: &Config) -> Cache {
-    Cache::new(host.clone(), config.cache.store)
+pub(crate) fn cache(host: &Host, config: &Config) -> Result<Cache> {
+    config.cache.store.check(host)?;
+    Ok(Cache::new(host.clone(), config.cache.store))
 }
 
 /// The identity of this name; without a name the only one there is, or that of

@@ -2,7 +2,7 @@
 //! stdout, everything else to stderr.
 
 use std::fmt::Write as _;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,6 +118,22 @@ impl Ui {
     pub(crate) fn secret(&self, text: &Secret<String>) -> Result<()> {
         let (Printed::Whole | Printed::ReaderGone) = print(text, &mut self.raw_out())?;
         Ok(())
+    }
+
+    /// Tells the CI platform something, in lines that only it reads.
+    pub(crate) fn to_platform(&self, lines: &Secret<String>) -> Result<()> {
+        let (Printed::Whole | Printed::ReaderGone) = print(lines, &mut io::stderr())?;
+        Ok(())
+    }
+
+    /// Asks the person whether to do something. No answer is none.
+    pub(crate) fn confirm(&self, question: &str) -> Result<bool> {
+        self.say(&format!("{STRONG}{question}{STRONG:#} [y/N] "));
+        let mut answer = String::new();
+        io::stdin().lock().take(64).read_line(&mut answer).map_err(|cause| {
+            Error::new(ErrorKind::Io, "the answer cannot be read").because(cause)
+        })?;
+        Ok(["y", "yes"].iter().any(|yes| answer.trim().eq_ignore_ascii_case(yes)))
     }
 
     /// Whether a person looks at the results.

@@ -8,6 +8,7 @@
 //! merged, and the types are read from the result (`de`, `model`). What is wrong
 //! is shown with the offending line (`diagnostic`).
 
+pub mod aws;
 mod de;
 pub(crate) mod diagnostic;
 mod load;

@@ -13,6 +13,7 @@ use std::process::Command;
 
 use super::{Handout, Outcome};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::CACHE_KEY;
 use crate::host::files;
 use crate::host::process::{self, CoreLimit};
 
@@ -85,6 +86,7 @@ impl Prepared {
         for name in handout.stale() {
             prepared.env_remove(name);
         }
+        prepared.env_remove(CACHE_KEY);
         for variable in &variables {
             prepared.env(&variable.name, variable.value.expose());
         }

@@ -16,6 +16,7 @@ pub mod env;
 pub mod exec;
 #[cfg(unix)]
 mod forward;
+pub mod hide;
 pub mod mask;
 mod print;
 #[cfg(unix)]
@@ -39,7 +40,7 @@ pub use print::{Printed, print};
 use crate::credential::Template;
 use crate::credential::{Credential, Material};
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::env::Env;
+use crate::host::env::{CACHE_KEY, Env};
 use crate::host::process;
 use crate::secret::Secret;
 
@@ -141,8 +142,9 @@ impl Handout<'_> {
         names
     }
 
-    /// What must not be seen in the command's output: every secret part, and each
-    /// value of the profile's `env` that has one in it.
+    /// What must not be seen in the command's output or in the log of a job: every
+    /// secret part, each value of the profile's `env` that has one in it, and the key
+    /// under which the cache is sealed.
     ///
     /// # Errors
     ///
@@ -156,7 +158,8 @@ impl Handout<'_> {
         };
         let values = self.variables()?.into_iter().map(|variable| variable.value);
         let values = values.filter(has_part);
-        Ok(parts.iter().map(|(_, part)| (*part).clone()).chain(values).collect())
+        let cache_key = self.environment.get(CACHE_KEY).map(|key| Secret::new(key.to_owned()));
+        Ok(parts.iter().map(|(_, part)| (*part).clone()).chain(values).chain(cache_key).collect())
     }
 
     /// The variables to remove: those that another run of tmpcred may have set

@@ -9,6 +9,10 @@ use std::sync::Arc;
 /// in its environment, so that none is asked for to get itself.
 pub const ASKED_FOR: &str = "TMPCRED_CREDENTIAL_PROCESS";
 
+/// The key under which the cache is sealed into files where there is no keyring.
+/// Nothing that this program starts gets it.
+pub const CACHE_KEY: &str = "TMPCRED_CACHE_KEY";
+
 /// A snapshot of environment variables.
 ///
 /// Its `Debug` form shows names only: values may be secrets. Clones share the

@@ -181,6 +181,66 @@ pub fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, builder.prefix(TEMPORARY))
 }
 
+/// Replaces what a file of the user's own holds, in one step, or removes it. Its mode and
+/// owner stay as they are, and so does a symbolic link that leads to it. `before` is
+/// what it held when the change was decided upon; `None` stands for «no file».
+///
+/// # Errors
+/// Where it was changed meanwhile, besides failures to write.
+pub fn rewrite(path: &Path, before: Option<&[u8]>, after: Option<&[u8]>) -> Result<()> {
+    let max = before.map_or(0, |before| before.len() as u64);
+    let now = match before {
+        Some(_) => read_start(path, max.saturating_add(1))?,
+        None if is_link(path) || exists(path) => Some(Vec::new()),
+        None => None,
+    };
+    if now.as_deref() != before {
+        return Err(Error::new(ErrorKind::Io, format!("{} was changed meanwhile", path.display()))
+            .hint("nothing has been written; try again"));
+    }
+    match (before, after) {
+        (None, Some(after)) => write_private(path, after),
+        (Some(_), Some(after)) => replace_in_place(&canonical(path)?, after),
+        (_, None) => remove(path),
+    }
+}
+
+fn replace_in_place(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |cause: io::Error| cannot_write(path, cause);
+    let was = fs::metadata(path).map_err(failed)?;
+    let builder = &mut tempfile::Builder::new();
+    let mut file = builder.prefix(TEMPORARY).tempfile_in(parent(path)).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let is = file.as_file().metadata().map_err(failed)?;
+        if (is.uid(), is.gid()) != (was.uid(), was.gid()) {
+            fchown(file.as_file(), Some(was.uid()), Some(was.gid())).map_err(failed)?;
+        }
+    }
+    file.as_file().set_permissions(was.permissions()).map_err(failed)?;
+    finish(file, path)
+}
+
+/// Appends whole lines to a file that is there, in one piece. Where its last line was
+/// left open it is ended first.
+pub fn append_lines(path: &Path, lines: &[u8]) -> Result<()> {
+    use std::io::{Seek, SeekFrom};
+    let failed = |cause: io::Error| cannot_write(path, cause);
+    let mut file = OpenOptions::new().read(true).append(true).open(path).map_err(failed)?;
+    let mut last = [b'\n'];
+    if file.metadata().map_err(failed)?.len() > 0 {
+        file.seek(SeekFrom::End(-1)).and_then(|_| file.read_exact(&mut last)).map_err(failed)?;
+    }
+    let start: &[u8] = if last == [b'\n'] { b"" } else { b"\n" };
+    // One write, so that no other program's lines get in between.
+    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(start.len() + lines.len()));
+    bytes.extend_from_slice(start);
+    bytes.extend_from_slice(lines);
+    file.write_all(&bytes).map_err(failed)
+}
+
 /// How the names of files that are not whole yet begin.
 const TEMPORARY: &str = ".tmpcred-";
 
@@ -207,6 +267,12 @@ fn replace(path: &Path, bytes: &[u8], builder: &tempfile::Builder<'_, '_>) -> Re
     // tempfile creates with O_EXCL, and removes the file if we fail.
     let mut file = builder.tempfile_in(parent(path)).map_err(failed)?;
     file.write_all(bytes).map_err(failed)?;
+    finish(file, path)
+}
+
+/// Puts a file that is whole in the place of another.
+fn finish(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
+    let failed = |cause: io::Error| cannot_write(path, cause);
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|cause| failed(cause.error))?;
     #[cfg(unix)]
@@ -234,6 +300,11 @@ pub fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Removes a directory with nothing in it. Anything else is left as it is.
+pub fn remove_empty_dir(path: &Path) {
+    let _ = fs::remove_dir(path);
 }
 
 /// The entries of a directory; none where there is no such directory.

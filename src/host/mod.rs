@@ -14,6 +14,7 @@ pub mod listener;
 #[cfg(target_os = "linux")]
 mod names;
 pub mod process;
+pub mod stderr;
 pub mod surroundings;
 #[cfg(test)]
 pub(crate) mod test_server;

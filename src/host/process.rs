@@ -8,7 +8,7 @@ pub mod signals;
 use std::ffi::OsStr;
 use std::process::Command;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The limit on core dumps that was in force before [`forbid_core_dumps`].
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,16 @@ impl CoreLimit {
         rustix::process::setrlimit(rustix::process::Resource::Core, self.was)?;
         Ok(())
     }
+}
+
+/// The file that this program was started from.
+///
+/// # Errors
+/// Where the system does not tell.
+pub fn own_program() -> Result<std::path::PathBuf> {
+    std::env::current_exe().map_err(|cause| {
+        Error::new(ErrorKind::Io, "it cannot be told where tmpcred itself is").because(cause)
+    })
 }
 
 /// A command to be started. It inherits nothing that is not said of it but the
@@ -111,7 +121,6 @@ pub fn user_name(env: &super::env::Env) -> String {
 /// Makes the runtime on which everything that waits for the network runs.
 /// Only a cold path calls it: a cache hit needs none.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    use crate::error::{Error, ErrorKind};
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|cause| {
         Error::new(ErrorKind::Io, "cannot start what waits for the network").because(cause)
     })

@@ -1,6 +1,9 @@
 //! Credentials of AWS: minted by real servers that speak the protocol of STS,
 //! used by the AWS CLI and boto3.
 
+mod import;
+mod install;
+
 use serde_json::Value;
 
 use super::faults::at_clock;

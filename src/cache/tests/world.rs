@@ -96,8 +96,8 @@ impl Keyring {
 struct Shared(Arc<Keyring>);
 
 impl Store for Shared {
-    fn id(&self) -> store::StoreId {
-        store::StoreId::Kernel
+    fn id(&self) -> StoreId {
+        StoreId::Kernel
     }
     fn probe(&self) -> Result<(), Fault> {
         self.0.items().map(|_| ())

@@ -20,6 +20,8 @@ pub(super) fn run(app: &App, args: &ConfigArgs) -> Result<()> {
         ConfigCommand::Path { json } => path(app, *json),
         ConfigCommand::Check { json } => check(app, *json),
         ConfigCommand::Schema => app.ui.json(&config::schema()),
+        ConfigCommand::Import(args) => super::config_import::run(app, args),
+        ConfigCommand::Install(args) => super::config_install::run(app, args),
         ConfigCommand::Trust { file } => trust(app, file.as_deref()),
         ConfigCommand::Untrust { file } => untrust(app, file.as_deref()),
     }

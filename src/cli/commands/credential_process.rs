@@ -2,6 +2,7 @@
 
 use crate::cli::App;
 use crate::cli::args::CredentialProcess;
+use crate::cli::hide::{Hiding, hide};
 use crate::cli::prepare::prepare;
 use crate::deliver::credential_process::{ASKED_AGAIN, answer, not_aws};
 use crate::error::{Error, ErrorKind, Result};
@@ -28,5 +29,7 @@ pub(super) fn run(app: &App, args: &CredentialProcess) -> Result<()> {
     let env = app.host.env.clone().with(ASKED_FOR, format!("{asked_for} {profile}"));
     prepared.host.env = env;
     let credential = prepared.credential_for(&args.fresh, Some(ASKED_AGAIN))?;
-    app.ui.secret(&answer(&credential)?)
+    let answer = answer(&credential)?;
+    hide(app, &prepared.handout(&credential), Hiding::Program)?;
+    app.ui.secret(&answer)
 }

@@ -1,6 +1,7 @@
 //! `tmpcred exec`
 
 use crate::cli::args::{Exec, Output};
+use crate::cli::hide::{Hiding, hide};
 use crate::cli::prepare::prepare;
 use crate::cli::{App, misuse};
 use crate::deliver::supervisor::AtEnd;
@@ -20,6 +21,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     let at_end =
         if revoked { AtEnd::doing(|| prepared.revoke(&credential)) } else { AtEnd::default() };
     let handout = prepared.handout(&credential);
+    hide(app, &handout, Hiding::Command)?;
     if supervised {
         let masked = match prepared.masked_because(args.output) {
             Some(_) => Some(mask::Patterns::of(&handout.secrets()?)?),

@@ -35,7 +35,7 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
         app.host.interact.clone()
     };
     let host = Host { interact, ..app.host.clone() };
-    let cache = cache(&host, &config);
+    let cache = cache(&host, &config)?;
     let options = LoginOptions {
         flow: args.flow.map(|flow| match flow {
             FlowArg::Auto => Flow::Auto,

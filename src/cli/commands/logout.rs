@@ -24,7 +24,7 @@ pub(super) fn run(app: &App, args: &Args) -> Result<()> {
     } else {
         vec![identity(&app.host, &config, args.identity.as_deref())?]
     };
-    let cache = cache(&app.host, &config);
+    let cache = cache(&app.host, &config)?;
     let mut reports = Vec::new();
     for identity in &identities {
         if let Some(report) = end(app, &cache, identity, args.all)? {

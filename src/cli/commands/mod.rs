@@ -4,6 +4,8 @@
 mod broker;
 mod completions;
 mod config;
+mod config_import;
+mod config_install;
 mod credential_process;
 mod env;
 mod exec;

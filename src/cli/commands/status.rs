@@ -16,11 +16,13 @@ const BAR: usize = 16;
 
 pub(super) fn run(app: &App, args: &Status) -> Result<()> {
     let config = config::load(&app.host)?;
-    let contents = cache(&app.host, &config).contents()?;
+    let cache = cache(&app.host, &config)?;
+    let contents = cache.contents()?;
     let now = app.host.clock.now();
     if args.json {
-        return app.ui.json(&report(&contents, now));
+        return app.ui.json(&report(&contents, now, cache.store_name()));
     }
+    let store = format!("\nThey are kept in: {}", cache.store_name());
     if contents.sessions.is_empty() {
         app.ui.line("No sessions. Log in with: tmpcred login")?;
     } else {
@@ -35,7 +37,8 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
         app.ui.table(["SESSION", "WHO", "ISSUER", "SINCE"], rows)?;
     }
     if contents.credentials.is_empty() {
-        return app.ui.line("\nNo cached credentials.");
+        app.ui.line("\nNo cached credentials.")?;
+        return app.ui.line(store);
     }
     let rows = contents.credentials.iter().map(|credential| {
         [
@@ -46,7 +49,8 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
         ]
     });
     app.ui.line("")?;
-    app.ui.table(["PROFILE", "ROLE", "LEFT", ""], rows)
+    app.ui.table(["PROFILE", "ROLE", "LEFT", ""], rows)?;
+    app.ui.line(store)
 }
 
 /// What is left of a lifetime, as a bar.
@@ -62,7 +66,7 @@ fn bar(credential: &CredentialLabel, now: OffsetDateTime) -> String {
     format!("{}{}", "█".repeat(full), "░".repeat(BAR - full))
 }
 
-fn report(contents: &Contents, now: OffsetDateTime) -> serde_json::Value {
+fn report(contents: &Contents, now: OffsetDateTime, store: &str) -> serde_json::Value {
     let sessions: Vec<_> = contents
         .sessions
         .iter()
@@ -89,5 +93,5 @@ fn report(contents: &Contents, now: OffsetDateTime) -> serde_json::Value {
             })
         })
         .collect();
-    json!({ "sessions": sessions, "credentials": credentials })
+    json!({ "sessions": sessions, "credentials": credentials, "store": store })
 }

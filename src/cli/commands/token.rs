@@ -2,6 +2,7 @@
 
 use crate::cli::App;
 use crate::cli::args::Token;
+use crate::cli::hide::{Hiding, hide};
 use crate::cli::prepare::prepare;
 use crate::deliver;
 use crate::error::Result;
@@ -13,5 +14,7 @@ pub(super) fn run(app: &App, args: &Token) -> Result<()> {
         return Err(deliver::token::no_token());
     }
     let credential = prepared.credential(&args.fresh)?;
-    app.ui.secret(&deliver::token::line(&credential)?)
+    let line = deliver::token::line(&credential)?;
+    hide(app, &prepared.handout(&credential), Hiding::Printed)?;
+    app.ui.secret(&line)
 }

@@ -5,6 +5,7 @@
 mod cmd;
 mod dotenv;
 mod fish;
+mod github;
 mod json;
 mod powershell;
 mod sh;
@@ -16,8 +17,15 @@ use crate::host::env::Env;
 use crate::secret::Secret;
 
 /// All formats, in the order in which help shows them.
-static LIST: &[&dyn Dialect] =
-    &[&sh::Sh, &fish::Fish, &powershell::PowerShell, &cmd::Cmd, &dotenv::Dotenv, &json::Json];
+static LIST: &[&dyn Dialect] = &[
+    &sh::Sh,
+    &fish::Fish,
+    &powershell::PowerShell,
+    &cmd::Cmd,
+    &dotenv::Dotenv,
+    &json::Json,
+    &github::Github,
+];
 
 /// A way to write variables down.
 trait Dialect: Sync {
@@ -97,6 +105,12 @@ impl Format {
     /// Who reads it, and how it is loaded: one line for help.
     pub fn about(self) -> &'static str {
         self.0.about()
+    }
+
+    /// The variable that names the file which this is for, where it is not for whoever
+    /// reads the output.
+    pub fn file(self) -> Option<&'static str> {
+        (self.name() == github::Github.name()).then_some("GITHUB_ENV")
     }
 
     /// Writes the variables down, ready to be [printed](super::print()).

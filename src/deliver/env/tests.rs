@@ -1,5 +1,7 @@
 //! Invariants over the whole list of formats, and what real readers make of them.
 
+mod github_file;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -3,7 +3,7 @@
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::secret::Secret;
@@ -40,8 +40,31 @@ pub enum Ended {
 /// # Errors
 /// Where it cannot be started.
 pub async fn output(command: Command, limit: Duration, max: usize) -> std::io::Result<Ended> {
+    run(command, None, limit, max).await
+}
+
+/// The same with this on standard input.
+///
+/// # Errors
+/// Where it cannot be started.
+pub async fn fed(
+    command: Command,
+    input: &Secret<Vec<u8>>,
+    limit: Duration,
+    max: usize,
+) -> std::io::Result<Ended> {
+    run(command, Some(input), limit, max).await
+}
+
+async fn run(
+    command: Command,
+    input: Option<&Secret<Vec<u8>>>,
+    limit: Duration,
+    max: usize,
+) -> std::io::Result<Ended> {
     let mut command = tokio::process::Command::from(command);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     #[cfg(unix)]
     command.process_group(0);
     // Whoever ends this process, with Ctrl-C for one, ends the command too.
@@ -57,7 +80,7 @@ pub async fn output(command: Command, limit: Duration, max: usize) -> std::io::R
     }
     let mut child = command.spawn()?;
     let mut group = Group::of(&child);
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut said = Vec::new();
     let ended = timeout(limit, async {
         let printed = async { read_all(stdout, max).await.ok_or(TooMuch) };
@@ -65,7 +88,15 @@ pub async fn output(command: Command, limit: Duration, max: usize) -> std::io::R
             read_last(stderr, &mut said).await;
             Ok(())
         };
-        let reading = async { tokio::try_join!(printed, told).map(|(printed, ())| printed) };
+        let handed = async {
+            if let (Some(mut stdin), Some(input)) = (stdin, input) {
+                // It may end without reading all of it.
+                let _ = stdin.write_all(input.expose()).await;
+            }
+            Ok(())
+        };
+        let reading =
+            async { tokio::try_join!(printed, told, handed).map(|(printed, ..)| printed) };
         tokio::pin!(reading);
         let (printed, status) = tokio::select! {
             // Whoever prints without end is not waited for.

@@ -1,6 +1,10 @@
 //! CI jobs and workloads: their own tokens become credentials of a real broker, a
 //! credential for each job, and nothing is stored beforehand.
 
+mod cache_key;
+mod deployed;
+mod later_steps;
+mod log;
 mod platform;
 mod tokens;
 
@@ -31,6 +35,13 @@ impl Site {
         site
     }
 
+    /// The same in another home.
+    fn at(self, home: Home) -> Self {
+        let site = Self { home, ..self };
+        site.configure("", "");
+        site
+    }
+
     /// Configures lines of the broker's table, and tables.
     fn configure(&self, broker: &str, more: &str) {
         self.home.config(&format!(
@@ -46,8 +57,12 @@ impl Site {
 
     /// A run in a job of GitHub Actions, whose variables these are.
     fn in_github(&self, job: &str, secret: &str, args: &[&str]) -> Run {
-        self.tmpcred(args)
-            .env("CI", "true")
+        self.github_variables(self.tmpcred(args), job, secret)
+    }
+
+    /// The same for any program.
+    fn github_variables(&self, run: Run, job: &str, secret: &str) -> Run {
+        run.env("CI", "true")
             .env("GITHUB_ACTIONS", "true")
             .env("GITHUB_RUN_ID", "17")
             .env("GITHUB_RUN_ATTEMPT", "1")

@@ -25,6 +25,23 @@ fn what_is_printed_and_said_is_taken() {
 }
 
 #[test]
+fn what_is_handed_arrives_whole_and_need_not_be_read() {
+    let hand = |script: &str, bytes: usize| {
+        let mut command = command("sh");
+        command.args(["-c", script]);
+        let input = Secret::new(vec![b'x'; bytes]);
+        runtime().unwrap().block_on(fed(command, &input, LONG, 100)).unwrap()
+    };
+    for (script, bytes, says) in [("wc -c", 300_000, "300000"), ("echo no", 300_000, "no")] {
+        let Ended::Itself { status, stdout, .. } = hand(script, bytes) else {
+            panic!("it was killed")
+        };
+        assert!(status.success());
+        assert_eq!(String::from_utf8_lossy(stdout.expose()).trim(), says);
+    }
+}
+
+#[test]
 fn what_prints_or_says_without_end_is_bounded() {
     assert!(matches!(sh("exec yes", LONG, 1000), Ended::TooMuch));
     // Nor is one that does not care whether anybody listens.

@@ -1,0 +1,154 @@
+//! `tmpcred config install`
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::App;
+use crate::cli::args::{Install, Tool};
+use crate::cli::change::Change;
+use crate::cli::prepare::detected;
+use crate::config::aws::{self, After, Entry};
+use crate::config::{self, Config};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::{files, process};
+use crate::{mint, plan};
+
+pub(super) fn run(app: &App, args: &Install) -> Result<()> {
+    match args.tool {
+        Tool::Aws => aws(app, args),
+    }
+}
+
+fn aws(app: &App, args: &Install) -> Result<()> {
+    let file = aws::File::config(&app.host)?;
+    let in_file =
+        |error: Error| error.context(format!("{} cannot be changed", file.path.display()));
+    let before = file.text.as_deref();
+    let after = if args.undo {
+        match aws::undo(before.unwrap_or_default()).map_err(in_file)? {
+            None => before.map(String::from),
+            Some(After::Removed) => None,
+            Some(After::Text(text)) => Some(text),
+        }
+    } else {
+        let entries = entries(app, &args.profile)?;
+        not_shadowed(app, &entries)?;
+        Some(aws::install(before, &entries, &program(app)?).map_err(in_file)?)
+    };
+    Change { path: &file.path, before, after: after.as_deref() }.make(app, args.yes)?;
+    Ok(())
+}
+
+/// The profiles to write: those that are named, or all that yield credentials of AWS.
+fn entries(app: &App, named: &[String]) -> Result<Vec<Entry>> {
+    let config = config::load(&app.host)?;
+    let mut entries = Vec::new();
+    let all = named.is_empty();
+    let names: Vec<&String> =
+        if all { config.profiles.keys().collect() } else { named.iter().collect() };
+    for name in names {
+        match planned(app, &config, name) {
+            Ok(plan) if plan.target.yields_aws() => {
+                let region = region(&plan.target);
+                entries.push(Entry { profile: name.clone(), region });
+            }
+            Ok(_) if all => {}
+            Ok(_) => {
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    format!("the profile {name} yields no credentials of AWS"),
+                )
+                .hint("name a profile whose target has `type = \"aws\"`"));
+            }
+            // One that lacks something that commands say, such as a role.
+            Err(error) if all => tracing::debug!(name, %error, "a profile is passed over"),
+            Err(error) => return Err(error),
+        }
+    }
+    entries.sort_by(|a, b| a.profile.cmp(&b.profile));
+    entries.dedup();
+    if entries.is_empty() {
+        return Err(Error::new(ErrorKind::Config, "no profile yields credentials of AWS")
+            .hint("write one whose target has `type = \"aws\"`"));
+    }
+    Ok(entries)
+}
+
+fn planned(app: &App, config: &Config, name: &str) -> Result<plan::Plan> {
+    let detected = detected(&app.host, config);
+    let profile = Some(name.to_string());
+    plan::plan(&plan::Request { profile, detected, ..Default::default() }, config)
+}
+
+fn region(target: &mint::Plan) -> Option<String> {
+    match target {
+        mint::Plan::Aws(settings) => settings.region.as_ref().map(ToString::to_string),
+        mint::Plan::Broker(_) => None,
+    }
+}
+
+/// Refuses profiles whose keys AWS's tools would take from another file: these win over
+/// a `credential_process`.
+fn not_shadowed(app: &App, entries: &[Entry]) -> Result<()> {
+    let (path, sections) = aws::File::sections_of_credentials(&app.host)?;
+    let shadowed = |name: &String| entries.iter().any(|entry| entry.profile == *name);
+    match sections.into_iter().find(|(_, name)| shadowed(name)) {
+        None => Ok(()),
+        Some((line, name)) => Err(Error::new(
+            ErrorKind::Config,
+            format!("the keys of another profile {name} would be used"),
+        )
+        .because_of(format!("{}, line {line}: AWS's tools look there first", path.display()))
+        .hint("take that section out, or rename it; or choose with --profile what to write")),
+    }
+}
+
+/// This program as AWS's tools are to call it: by the name under which it is found, where
+/// there is one, because that stays when the program is replaced by a newer one.
+fn program(app: &App) -> Result<String> {
+    let own = process::own_program()?;
+    let same = |path: &PathBuf| {
+        files::is_file(path) && files::canonical(path).ok() == files::canonical(&own).ok()
+    };
+    let found = app.host.env.get_os("PATH").and_then(|path| {
+        let dirs = std::env::split_paths(path).filter(|dir| dir.is_absolute());
+        let name = own.file_name()?.to_owned();
+        dirs.map(|dir| dir.join(&name)).find(same)
+    });
+    quoted(found.as_deref().unwrap_or(&own))
+}
+
+/// A path as the first word of a `credential_process`, which tools split into words as a
+/// shell does.
+fn quoted(path: &Path) -> Result<String> {
+    let cannot = || {
+        Error::new(ErrorKind::Config, "AWS's tools could not call tmpcred where it is")
+            .because_of(format!("the path {} has special characters", path.display()))
+            .hint("put tmpcred into a directory with a plain name")
+    };
+    let text = path.to_str().ok_or_else(cannot)?;
+    let plain =
+        |c: char| c.is_alphanumeric() || "/._-+@%=:,".contains(c) || (cfg!(windows) && c == '\\');
+    if text.chars().all(plain) {
+        return Ok(text.to_string());
+    }
+    if text.chars().all(|c| plain(c) || " ()&'~".contains(c)) {
+        return Ok(format!("\"{text}\""));
+    }
+    Err(cannot())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_or_refused() {
+        let of = |path: &str| quoted(Path::new(path)).ok();
+        assert_eq!(of("/usr/bin/tmpcred").unwrap(), "/usr/bin/tmpcred");
+        assert_eq!(of("/opt/my tools/tmpcred").unwrap(), "\"/opt/my tools/tmpcred\"");
+        for bad in ["/a\"b/tmpcred", "/$HOME/tmpcred", "/a\nb/tmpcred", "/a #b/tmpcred", "/`id`/x"]
+        {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+    }
+}
