@@ -57,10 +57,14 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
             });
             let role = line.iter().find_map(|(_, profile)| profile.role.as_deref());
             let ttl = line.iter().find_map(|(_, profile)| profile.ttl);
-            if let (Ok(plan), Some(role)) = (plan, role)
-                && let Err(refusal) = plan.check(role, false, ttl)
-            {
-                problems.push(refused(name, refusal, origin()));
+            if let (Ok(mut plan), Some(role)) = (plan, role) {
+                let fits = match only_identity(config, &line) {
+                    Some(identity) => plan.fit(identity.portal(), false),
+                    None => Ok(()),
+                };
+                if let Err(refusal) = fits.and_then(|()| plan.check(role, false, ttl)) {
+                    problems.push(refused(name, refusal, origin()));
+                }
             }
         }
         let steps = line.iter().find_map(|(_, profile)| profile.exchange.as_ref());
@@ -70,6 +74,18 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// The identity that a profile names, or the only one there is.
+fn only_identity<'a>(
+    config: &'a Config,
+    line: &[(&str, &Profile)],
+) -> Option<&'a crate::identity::Settings> {
+    match line.iter().find_map(|(_, profile)| profile.identity.as_deref()) {
+        Some(name) => config.identities.get(name),
+        None if config.identities.len() == 1 => config.identities.values().next(),
+        None => None,
+    }
 }
 
 /// That a profile says nothing of something it needs.

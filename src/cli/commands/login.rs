@@ -11,8 +11,7 @@ use crate::cli::prepare::{cache, detected, identity};
 use crate::config::{self, Config};
 use crate::error::Result;
 use crate::host::process;
-use crate::identity::oidc::Flow;
-use crate::identity::{Context, LoginOptions};
+use crate::identity::{Context, Flow, LoginOptions};
 use crate::plan;
 
 pub(super) fn run(app: &App, args: &Login) -> Result<()> {
