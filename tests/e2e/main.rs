@@ -29,6 +29,8 @@ mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod revocation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod sso;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod stores;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod storm;

@@ -121,8 +121,12 @@ impl Refusal {
             "slow_down" | "too_many_requests" | "internal_server" => {
                 (ErrorKind::Unreachable, Some("try again in a while"))
             }
-            "invalid_request" | "invalid_client_metadata" | "invalid_scope"
-            | "invalid_redirect_uri" | "unsupported_grant_type" | "unauthorized_client"
+            "invalid_request"
+            | "invalid_client_metadata"
+            | "invalid_scope"
+            | "invalid_redirect_uri"
+            | "unsupported_grant_type"
+            | "unauthorized_client"
             | "invalid_request_region" => (
                 ErrorKind::Config,
                 Some("check `start_url`, `region` and `scopes` of the identity"),
@@ -159,9 +163,12 @@ async fn checked(http: &HttpClient, request: Request, who: &str) -> Result<Respo
     Err(match refusal(&response) {
         Some(refusal) => Failure::Refused(refusal),
         None => Failure::Failed(
-            Error::new(ErrorKind::Verification, format!("the answer of {who} cannot be understood"))
-                .because_of(format!("the status is {}", response.status.as_u16()))
-                .hint("check `region` of the identity"),
+            Error::new(
+                ErrorKind::Verification,
+                format!("the answer of {who} cannot be understood"),
+            )
+            .because_of(format!("the status is {}", response.status.as_u16()))
+            .hint("check `region` of the identity"),
         ),
     })
 }

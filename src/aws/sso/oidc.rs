@@ -86,8 +86,11 @@ impl Tokens {
             .filter(|lasts| sound && *lasts > 0)
             .and_then(|lasts| now.checked_add(time::Duration::seconds(lasts)))
             .ok_or_else(|| {
-                Error::new(ErrorKind::Verification, "the answer of IAM Identity Center is not what was asked for")
-                    .because_of("it has no access token, or one without an end")
+                Error::new(
+                    ErrorKind::Verification,
+                    "the answer of IAM Identity Center is not what was asked for",
+                )
+                .because_of("it has no access token, or one without an end")
             })
     }
 }
@@ -253,7 +256,10 @@ impl Registration {
 
 impl Serialize for Registration {
     /// Writes the secret down: what is written is a secret itself, and rests in the keyring.
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
         (json!({
             "clientId": self.client_id,
             "clientSecret": self.client_secret.expose(),

@@ -65,8 +65,11 @@ impl RoleCredentials {
     /// Where a part is missing, or there is no end.
     pub fn checked(&self) -> Result<OffsetDateTime> {
         let wrong = |why: &str| {
-            Error::new(ErrorKind::Verification, format!("the answer of {WHO} is not what was asked for"))
-                .because_of(why)
+            Error::new(
+                ErrorKind::Verification,
+                format!("the answer of {WHO} is not what was asked for"),
+            )
+            .because_of(why)
         };
         // They go into headers and variables as they are.
         let plain = |part: &String| !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic());

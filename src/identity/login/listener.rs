@@ -164,7 +164,10 @@ impl Listener {
 
     /// Waits for the browser to come back with this `state`, however many
     /// others come before.
-    pub(in crate::identity) async fn callback(&mut self, state: &Secret<String>) -> Result<Callback> {
+    pub(in crate::identity) async fn callback(
+        &mut self,
+        state: &Secret<String>,
+    ) -> Result<Callback> {
         *self.shared.lock() = Some(state.clone());
         let closed = || Error::new(ErrorKind::Io, "the listener for the login has closed");
         self.callbacks.recv().await.ok_or_else(closed)
@@ -199,8 +202,7 @@ pub(in crate::identity) fn redirect_uri<'a>(
 
 fn sockets(redirect: Redirect<'_>) -> Result<Vec<std::net::TcpListener>> {
     let any = [0; ATTEMPTS];
-    let ports =
-        if redirect.ports.is_empty() { &any[..] } else { redirect.ports };
+    let ports = if redirect.ports.is_empty() { &any[..] } else { redirect.ports };
     let mut last = None;
     for &port in ports {
         match sockets_on(redirect.host, port) {

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use url::Url;
 
-pub use flow::Flow;
 pub(super) use flow::Choice;
+pub use flow::Flow;
 pub use listener::RedirectHost;
 #[cfg(test)]
 pub(super) use listener::redirect_uri;
@@ -43,10 +43,7 @@ pub(super) fn require_person(host: &Host, name: &str) -> Result<()> {
     if host.interact.may_ask() {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::LoginRequired,
-        format!("login required: run `tmpcred login {name}`"),
-    ))
+    Err(Error::new(ErrorKind::LoginRequired, format!("login required: run `tmpcred login {name}`")))
 }
 
 /// Tells those who wait for the session how the work on it ended.

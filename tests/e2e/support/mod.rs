@@ -7,6 +7,7 @@
 //! | [`oidc_provider`] | a certified OpenID provider that counts requests and misbehaves on demand |
 //! | [`glewlwyd`] | another OpenID provider |
 //! | [`aws`] | servers that speak the protocol of AWS STS, and the AWS CLI |
+//! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
 //! | [`kernel`] | the keyring of the kernel |
@@ -38,6 +39,8 @@ pub(crate) mod canary;
 pub(crate) mod glewlwyd;
 pub(crate) mod home;
 pub(crate) mod http;
+#[cfg(feature = "broker")]
+pub(crate) mod identity_center;
 pub(crate) mod kernel;
 pub(crate) mod keyring;
 pub(crate) mod oidc_provider;
