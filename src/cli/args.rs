@@ -9,6 +9,8 @@ use clap::builder::{BoolishValueParser, FalseyValueParser, PossibleValue, Possib
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
+use super::commands::console::Console;
+use super::commands::ls::Ls;
 use super::complete;
 use super::deferred::Deferred;
 use super::help::{STYLES, after_help};
@@ -97,6 +99,8 @@ pub(crate) enum Command {
     Env(Deferred<Env>),
     /// Print the bare token
     Token(Deferred<Token>),
+    /// Sign in to the AWS console with a profile's credential
+    Console(Deferred<Console>),
     /// Print AWS credentials for the AWS CLI and SDKs
     CredentialProcess(Deferred<CredentialProcess>),
     /// Log in at an identity provider
@@ -105,6 +109,8 @@ pub(crate) enum Command {
     Logout(Deferred<Logout>),
     /// Show sessions and cached credentials
     Status(Deferred<Status>),
+    /// List the profiles, or the accounts and roles that you may use
+    Ls(Deferred<Ls>),
     /// Show what a run would do, and why
     Explain(Deferred<Explain>),
     /// Look after the configuration

@@ -9,6 +9,7 @@ use super::support::browser::{Browser, Installed};
 use super::support::canary::Canary;
 use super::support::home::{Home, tmpcred};
 use super::support::identity_center::{IdentityCenter, START_URL};
+use super::support::oidc_provider::OidcProvider;
 use super::support::run::Run;
 
 const IDENTITY: [&str; 4] = ["sts", "get-caller-identity", "--output", "json"];
@@ -73,8 +74,9 @@ fn the_aws_cli_takes_the_stand_in_for_the_real_one() {
         ".aws/config",
         format!(
             "[sso-session corp]\nsso_start_url = {START_URL}\nsso_region = us-east-1\n\
-             sso_registration_scopes = sso:account:access\n{}{}",
+             sso_registration_scopes = sso:account:access\n{}{}{}",
             profile("prod", "Admin"),
+            profile("look", "ReadOnly"),
             profile("denied", "Owner")
         ),
     );
@@ -97,7 +99,7 @@ fn the_aws_cli_takes_the_stand_in_for_the_real_one() {
     assert!(refused.stderr.contains("ForbiddenException"), "{}", refused.stderr);
     // Somebody ended the session there.
     center.end("tokens");
-    let expired = ask("prod");
+    let expired = ask("look");
     assert!(expired.stderr.contains("expired or is otherwise invalid"), "{}", expired.stderr);
 }
 
@@ -300,4 +302,162 @@ fn many_processes_are_one_login() {
     assert_eq!(world.center.count("/client/register"), 1);
     assert_eq!(world.center.count_grants("authorization_code"), 1);
     assert_eq!(world.center.count("/federation/credentials"), 3);
+}
+
+#[test]
+fn the_accounts_and_roles_are_listed_and_profiles_made_of_them() {
+    let world = World::start(None);
+    let profiles = world.tmpcred(&["ls", "--json"]).run().ok().json();
+    let names: Vec<_> = profiles.as_array().unwrap().iter().map(|one| &one["profile"]).collect();
+    assert_eq!(names, ["dev", "look", "prod"]);
+    assert_eq!(profiles[1]["role"], "ReadOnly");
+    assert_eq!(profiles[1]["target"], "aws-sso (account 111122223333)");
+    let shown = world.tmpcred(&["ls"]).run().ok().stdout;
+    assert!(shown.contains("PROFILE") && shown.contains("aws-sso (account 444455556666)"));
+    // Nobody has logged in for that.
+    assert_eq!(world.center.log().len(), 0);
+
+    let refused = world.tmpcred(&["ls", "--available", "--no-input"]).run().ended_with(4);
+    assert!(refused.stderr.contains("tmpcred login corp"), "{}", refused.stderr);
+    let list = |args: &[&str]| {
+        world.tmpcred(&["ls", "--available", "--json"]).args(args).run().ok().json()
+    };
+    let available = list(&[]);
+    let rows: Vec<_> = available
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            format!(
+                "{} {} {} {}",
+                one["account_id"], one["account_name"], one["role"], one["profiles"]
+            )
+        })
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            r#""444455556666" "Dev Box" "Admin" ["dev"]"#,
+            r#""111122223333" "Prod" "Admin" ["prod"]"#,
+            r#""111122223333" "Prod" "Billing" []"#,
+            r#""111122223333" "Prod" "ReadOnly" ["look"]"#,
+        ]
+    );
+    // The stand-in has two on each page.
+    assert_eq!(world.center.count("/assignment/roles"), 3);
+    let shown = world.tmpcred(&["ls", "--available"]).run().ok();
+    assert!(shown.stderr.contains("1 role without a profile"), "{}", shown.stderr);
+
+    // A file with a comment, behind a link.
+    let config = format!("# Mine.\n{}# The end.", config(world.center.url()));
+    let real = world.home.write("dotfiles/tmpcred.toml", &config);
+    let link = world.home.path(".config/tmpcred/config.toml");
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let added = "[profile.prod-billing]\nidentity = \"corp\"\nrole = \"Billing\"\n\
+                 target = { type = \"aws-sso\", account_id = \"111122223333\" }\n";
+    let diff: String = added.lines().map(|line| format!("+{line}\n")).collect();
+    let write =
+        |more: &[&str]| world.tmpcred(&["ls", "--available", "--write"]).args(more).run().ok();
+    let dry = write(&["--dry-run"]);
+    assert!(dry.stdout.ends_with(&diff), "{}", dry.stdout);
+    assert_eq!(std::fs::read_to_string(&real).unwrap(), config);
+    assert!(write(&[]).stdout.ends_with(&diff));
+    assert_eq!(std::fs::read_to_string(&real).unwrap(), format!("{config}\n\n{added}"));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    world.key("prod-billing");
+    assert!(write(&[]).stderr.contains("Every role has a profile already"));
+
+    // A role that nobody may use is in no list, and other identities have none.
+    world.center.set("status", serde_json::json!({ "/assignment/roles": 429 }));
+    let slow = world.tmpcred(&["ls", "--available"]).run().ended_with(7);
+    assert!(slow.stderr.contains("the accounts and roles cannot be listed"), "{}", slow.stderr);
+    assert_eq!(world.browser.opened().len(), 1);
+}
+
+#[test]
+fn nothing_is_written_where_the_file_could_not_be_read_afterwards() {
+    let world = World::start(None);
+    let config = config(world.center.url());
+    let (rest, _) = config.split_once("[profile.prod]").unwrap();
+    // The table of the profiles is closed already.
+    let target = "{ type = \"aws-sso\", account_id = \"444455556666\" }";
+    let config = format!("profile = {{ dev = {{ role = \"Admin\", target = {target} }} }}\n{rest}");
+    let path = world.home.config(&config);
+    world.key("dev");
+    let refused = world.tmpcred(&["ls", "--available", "--write"]).run().ended_with(3);
+    assert!(refused.stderr.contains("nothing has been changed"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(path).unwrap(), config);
+}
+
+#[test]
+fn the_console_opens_signed_in() {
+    let moto = Moto::start(1000);
+    let provider = OidcProvider::start();
+    let world = World::with(Some(moto.url()), Home::new(), Browser::http());
+    let own = world.home.write_program(
+        "firefox",
+        &format!(
+            "#!/bin/sh\nprintf '%s\\n' \"$@\" > {}\nfor page; do :; done\nexec {} \"$page\"\n",
+            world.home.path("arguments").display(),
+            world.home.path("bin/browser").display(),
+        ),
+    );
+    let config =
+        config(world.center.url()).replace("[profile.prod]", "[profile.prod]\nidentity = \"corp\"");
+    let config = config.replace("[profile.dev]", "[profile.dev]\nidentity = \"corp\"");
+    let oidc = format!(
+        "\n[identity.people]\ntype = \"oidc\"\nissuer = \"{}\"\nclient_id = \"cli\"\naudience_parameter = \"none\"\n\
+         \n[profile.web]\nidentity = \"people\"\nrole = \"arn:aws:iam::123456789012:role/deploy\"\n\
+         target = {{ type = \"aws\", endpoint_url = \"{}\", region = \"eu-west-1\" }}\n",
+        provider.issuer(),
+        moto.url()
+    );
+    let console = format!("\n[console]\nendpoint_url = \"{}/federation\"\n", world.center.url());
+    world.home.config(&format!("{config}{oidc}{console}"));
+    world.tmpcred(&["login", "corp"]).run().ok();
+
+    // The default browser; each with the page of a service.
+    world.tmpcred(&["console", "prod", "--service", "s3"]).run().ok();
+    let visit = world.browser.wait_for_visits(2);
+    assert!(visit.text.contains("signed in as arn:aws:sts::111122223333:"), "{}", visit.text);
+    assert!(
+        visit.text.ends_with("console.aws.amazon.com/s3/home?region=eu-central-1"),
+        "{}",
+        visit.text
+    );
+    // What the browser was given leads there once, and holds no secret.
+    let opened = world.browser.opened().remove(1);
+    assert_eq!(opened.host_str(), Some("127.0.0.1"));
+    assert!(opened.query().is_none() && !opened.as_str().contains("SigninToken"));
+
+    // The same for a target of another type, printed.
+    world.tmpcred(&["login", "people"]).run().ok();
+    let printed = world.tmpcred(&["console", "web", "--url", "--region", "eu-north-1"]).run().ok();
+    let url = url::Url::parse(printed.stdout.trim()).unwrap();
+    let names: Vec<_> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
+    assert_eq!(names, ["Action", "Destination", "SigninToken"]);
+    let visit = Browser::http().visit(&world.home, url.as_str());
+    assert!(visit.text.contains("assumed-role/deploy/"), "{}", visit.text);
+    assert!(visit.text.ends_with("console/home?region=eu-north-1"), "{}", visit.text);
+    let asked = world.center.log();
+    let federation = asked.iter().filter(|entry| entry["path"] == "/federation");
+    let asked: Vec<_> = federation.filter(|entry| entry["method"] == "POST").collect();
+    assert!(asked.len() == 2 && asked.iter().all(|entry| entry["duration"].is_null()));
+
+    // A browser profile for each profile.
+    let console = format!("{console}browser = \"{}\"\n", own.display());
+    world.home.config(&format!("{config}{oidc}{console}"));
+    world.tmpcred(&["console", "dev"]).run().ok();
+    let visit = world.browser.wait_for_visits(4);
+    assert!(visit.text.contains("signed in as arn:aws:sts::444455556666:"), "{}", visit.text);
+    let arguments = std::fs::read_to_string(world.home.path("arguments")).unwrap();
+    let profile = world.home.path(".local/state/tmpcred/browsers/dev");
+    assert!(arguments.starts_with(&format!("--profile\n{}\nhttp://127.0.0.1:", profile.display())));
+    assert!(profile.is_dir());
+
+    let refused = world.tmpcred(&["console", "prod", "--no-browser"]).run().ended_with(2);
+    assert!(refused.stderr.contains("--url"), "{}", refused.stderr);
+    let refused = world.tmpcred(&["console", "prod", "--url", "--service", "s3/../x"]).run();
+    refused.ended_with(2);
 }
