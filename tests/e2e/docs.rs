@@ -108,7 +108,11 @@ fn a_projects_file_may_say_what_the_page_says() {
 fn the_table_of_the_clients_keys_is_whole() {
     let home = Home::new();
     let schema = tmpcred(&home).args(["config", "schema"]).run().ok().json();
-    names_all("docs/configuration.md", &schema, &["broker", "cache", "console", "identity", "profile"]);
+    names_all(
+        "docs/configuration.md",
+        &schema,
+        &["broker", "cache", "console", "identity", "profile"],
+    );
 }
 
 #[cfg(feature = "broker")]

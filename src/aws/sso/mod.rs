@@ -7,6 +7,8 @@
 
 pub mod oidc;
 pub mod portal;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
@@ -16,6 +18,7 @@ use url::Url;
 use super::{EndpointUrl, Region};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::http::{HttpClient, Request, Response};
+use crate::secret::Secret;
 
 /// One of the two services, and where it is asked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -145,14 +148,21 @@ impl Refusal {
 async fn ask<T: serde::de::DeserializeOwned>(
     http: &HttpClient,
     request: Request,
+    sent: &[&Secret<String>],
     who: &str,
 ) -> Result<T, Failure> {
-    let response = checked(http, request, who).await?;
+    let response = checked(http, request, sent, who).await?;
     Ok(response.json(&format!("the answer of {who}"))?)
 }
 
-/// Sends a request; the answer is one of success.
-async fn checked(http: &HttpClient, request: Request, who: &str) -> Result<Response, Failure> {
+/// Sends a request; the answer is one of success. `sent` are the secrets in it, which
+/// a server could repeat.
+async fn checked(
+    http: &HttpClient,
+    request: Request,
+    sent: &[&Secret<String>],
+    who: &str,
+) -> Result<Response, Failure> {
     let response = http.send(request).await?;
     if let Some(outage) = response.outage(who) {
         return Err(Failure::Failed(outage));
@@ -161,7 +171,12 @@ async fn checked(http: &HttpClient, request: Request, who: &str) -> Result<Respo
         return Ok(response);
     }
     Err(match refusal(&response) {
-        Some(refusal) => Failure::Refused(refusal),
+        Some(Refusal { code, words }) => {
+            let repeats = |text: &str| sent.iter().any(|secret| text.contains(secret.expose()));
+            let words = words.filter(|words| !repeats(words));
+            let code = if repeats(&code) { "unknown".into() } else { code };
+            Failure::Refused(Refusal { code, words })
+        }
         None => Failure::Failed(
             Error::new(
                 ErrorKind::Verification,

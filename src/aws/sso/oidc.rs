@@ -148,7 +148,7 @@ impl<'a> Oidc<'a> {
             }
             None => body["grantTypes"] = json!([grant::DEVICE, grant::REFRESH]),
         }
-        self.post("/client/register", &body).await
+        self.post("/client/register", &body, &[]).await
     }
 
     /// The page at which the person logs in. It is no operation of the API; the
@@ -190,7 +190,7 @@ impl<'a> Oidc<'a> {
             "clientSecret": client.client_secret.expose(),
             "startUrl": start_url,
         });
-        self.post("/device_authorization", &body).await
+        self.post("/device_authorization", &body, &[&client.client_secret]).await
     }
 
     /// Trades a code or a refresh token for tokens.
@@ -207,35 +207,40 @@ impl<'a> Oidc<'a> {
             "clientSecret": client.client_secret.expose(),
         });
         let mut put = |name: &str, value: &str| body[name] = json!(value);
+        let mut sent = vec![&client.client_secret];
         match grant {
             Grant::Code { code, redirect, verifier } => {
+                sent.extend([*code, *verifier]);
                 put("grantType", grant::CODE);
                 put("code", code.expose());
                 put("redirectUri", redirect.as_str());
                 put("codeVerifier", verifier.expose());
             }
             Grant::Device(code) => {
+                sent.push(code);
                 put("grantType", grant::DEVICE);
                 put("deviceCode", code.expose());
             }
             Grant::Refresh(token) => {
+                sent.push(token);
                 put("grantType", grant::REFRESH);
                 put("refreshToken", token.expose());
             }
         }
-        self.post("/token", &body).await
+        self.post("/token", &body, &sent).await
     }
 
     async fn post<T: serde::de::DeserializeOwned>(
         &self,
         path: &str,
         body: &Value,
+        sent: &[&Secret<String>],
     ) -> Result<T, Failure> {
         let body = Secret::new(body.to_string().into_bytes());
         let headers =
             HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         let url = self.server.operation(path)?;
-        ask(&self.http, Request { method: Method::POST, url, headers, body }, WHO).await
+        ask(&self.http, Request { method: Method::POST, url, headers, body }, sent, WHO).await
     }
 }
 

@@ -19,7 +19,7 @@ const TOKEN: HeaderName = HeaderName::from_static("x-amz-sso_bearer_token");
 /// How much is asked for at once: the most that the API gives.
 const PAGE: &str = "100";
 /// More pages than this are a server that goes in circles.
-const PAGES_MAX: usize = 1000;
+const PAGES_MAX: usize = 200;
 /// How many accounts are asked about at the same time. AWS slows down whoever asks more.
 const AT_ONCE: usize = 4;
 
@@ -201,7 +201,7 @@ impl<'a> Portal<'a> {
     /// Whatever the service says.
     pub async fn logout(&self) -> Result<(), Failure> {
         let request = self.request(Method::POST, "/logout", &[])?;
-        checked(&self.http, request, WHO).await.map(|_| ())
+        checked(&self.http, request, &[self.token], WHO).await.map(|_| ())
     }
 
     async fn page<T: serde::de::DeserializeOwned>(
@@ -221,7 +221,7 @@ impl<'a> Portal<'a> {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<T, Failure> {
-        ask(&self.http, self.request(Method::GET, path, query)?, WHO).await
+        ask(&self.http, self.request(Method::GET, path, query)?, &[self.token], WHO).await
     }
 
     fn request(&self, method: Method, path: &str, query: &[(&str, &str)]) -> Result<Request> {

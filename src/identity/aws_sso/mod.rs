@@ -11,6 +11,8 @@
 
 mod session;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod ways;
 
 use async_trait::async_trait;
