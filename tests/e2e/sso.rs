@@ -217,10 +217,10 @@ fn refusals_say_what_is_refused_and_what_to_do() {
         assert!(denied.stderr.contains("the role Owner in the account 111122223333"));
         assert!(denied.stderr.contains("AWS says: No access (forbidden)"), "{}", denied.stderr);
     }
-    for (status, code) in [(429, 7), (503, 7)] {
+    for (status, says) in [(429, "AWS says: too_many_requests"), (503, "it answered 503")] {
         world.center.set("status", serde_json::json!({ "/federation/credentials": status }));
-        let down = world.tmpcred(&["env", "prod"]).run().ended_with(code);
-        assert!(down.stderr.contains(&format!("it answered {status}")), "{}", down.stderr);
+        let down = world.tmpcred(&["env", "prod"]).run().ended_with(7);
+        assert!(down.stderr.contains(says), "{}", down.stderr);
     }
     world.center.set("status", serde_json::json!({}));
     // Somebody ended the session at AWS.
@@ -323,6 +323,11 @@ fn the_accounts_and_roles_are_listed_and_profiles_made_of_them() {
         world.tmpcred(&["ls", "--available", "--json"]).args(args).run().ok().json()
     };
     let available = list(&[]);
+    // The stand-in has two on each page.
+    assert_eq!(world.center.count("/assignment/roles"), 3);
+    // Some requests are too many at first.
+    world.center.set("throttled", 3);
+    assert_eq!(list(&["--identity", "corp"]), available);
     let rows: Vec<_> = available
         .as_array()
         .unwrap()
@@ -343,8 +348,6 @@ fn the_accounts_and_roles_are_listed_and_profiles_made_of_them() {
             r#""111122223333" "Prod" "ReadOnly" ["look"]"#,
         ]
     );
-    // The stand-in has two on each page.
-    assert_eq!(world.center.count("/assignment/roles"), 3);
     let shown = world.tmpcred(&["ls", "--available"]).run().ok();
     assert!(shown.stderr.contains("1 role without a profile"), "{}", shown.stderr);
 

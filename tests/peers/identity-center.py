@@ -46,6 +46,7 @@ OPTIONS = {
     "page": 2,  # how much a page of a list has at most
     "slow_down": 0,  # how many polls are told to slow down
     "status": {},  # {"/token": 503}: answers so instead
+    "throttled": 0,  # how many requests to the portal are too many
     "start_url": "https://example.awsapps.com/start",
     "say_type": "header",  # where a refusal names its kind: "header" or "body"
 }
@@ -60,6 +61,7 @@ STATUS = {
     "UnauthorizedException": 401,
     "ForbiddenException": 403,
     "ResourceNotFoundException": 404,
+    "TooManyRequestsException": 429,
 }
 LOCK = threading.RLock()
 LOG, CLIENTS, DEVICES, CODES, TOKENS, REFRESH, SIGNIN = [], {}, {}, {}, {}, {}, {}
@@ -344,6 +346,9 @@ class Handler(BaseHTTPRequestHandler):
         LOG.append(entry)
         if path in OPTIONS["status"]:
             return self.answer(OPTIONS["status"][path], "application/json", "{}")
+        if operation and self.command == "GET" and OPTIONS["throttled"] > 0:
+            OPTIONS["throttled"] -= 1
+            raise Refused("TooManyRequestsException", "Too many requests")
         if operation:
             asked = check(operation, self.headers, query, data)
             return self.json(200, OPERATIONS[operation.name](asked) or {})

@@ -12,6 +12,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -70,6 +71,9 @@ impl Server {
     }
 }
 
+/// The code of a refusal for now: too much was asked.
+const THROTTLED: &str = "too_many_requests";
+
 /// Why there is no answer to go on with.
 #[derive(Clone, Debug)]
 pub enum Failure {
@@ -121,7 +125,7 @@ impl Refusal {
                 ErrorKind::Denied,
                 Some("`tmpcred ls --available` lists the accounts and roles that you may use"),
             ),
-            "slow_down" | "too_many_requests" | "internal_server" => {
+            "slow_down" | THROTTLED | "internal_server" => {
                 (ErrorKind::Unreachable, Some("try again in a while"))
             }
             "invalid_request"
@@ -164,11 +168,14 @@ async fn checked(
     who: &str,
 ) -> Result<Response, Failure> {
     let response = http.send(request).await?;
-    if let Some(outage) = response.outage(who) {
-        return Err(Failure::Failed(outage));
-    }
     if response.status.is_success() {
         return Ok(response);
+    }
+    if response.status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(Failure::Refused(Refusal { code: THROTTLED.into(), words: None }));
+    }
+    if let Some(outage) = response.outage(who) {
+        return Err(Failure::Failed(outage));
     }
     Err(match refusal(&response) {
         Some(Refusal { code, words }) => {

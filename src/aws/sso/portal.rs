@@ -1,12 +1,15 @@
 //! What a session at IAM Identity Center may have.
 
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable as _};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Failure, Server, ask, checked};
+use super::{Failure, Server, THROTTLED, ask, checked};
 use crate::aws::AccountId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -22,6 +25,11 @@ const PAGE: &str = "100";
 const PAGES_MAX: usize = 200;
 /// How many accounts are asked about at the same time. AWS slows down whoever asks more.
 const AT_ONCE: usize = 4;
+
+/// How often to ask again where AWS says that it was too much, and how long to wait
+/// before the first time; each wait is about twice the one before.
+const RETRIES: usize = 4;
+const BACKOFF: Duration = Duration::from_millis(300);
 
 /// An account that the session may use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -221,7 +229,15 @@ impl<'a> Portal<'a> {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<T, Failure> {
-        ask(&self.http, self.request(Method::GET, path, query)?, &[self.token], WHO).await
+        let once = || async {
+            ask(&self.http, self.request(Method::GET, path, query)?, &[self.token], WHO).await
+        };
+        // Whoever has many accounts asks more than AWS answers at once.
+        let patience = ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(BACKOFF)
+            .with_max_times(RETRIES);
+        once.retry(patience).when(|failure| failure.is(THROTTLED)).await
     }
 
     fn request(&self, method: Method, path: &str, query: &[(&str, &str)]) -> Result<Request> {
