@@ -64,10 +64,24 @@ checked! {
     EndpointUrl, check_endpoint
 }
 
+/// How the codes of regions start, and what servers' names end with, outside of the
+/// partitions that share the usual one.
+const SUFFIXES: &[(&str, &str)] = &[
+    ("cn-", "amazonaws.com.cn"),
+    ("eusc-", "amazonaws.eu"),
+    ("us-iso-", "c2s.ic.gov"),
+    ("us-isob-", "sc2s.sgov.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk"),
+    ("us-isof-", "csp.hci.ic.gov"),
+];
+
 impl Region {
-    /// What the names of AWS's servers in this region end with.
+    /// What the names of AWS's servers in this region end with, as botocore's
+    /// [`partitions.json`](https://github.com/boto/botocore/blob/develop/botocore/data/partitions.json)
+    /// has it.
     pub fn dns_suffix(&self) -> &'static str {
-        if self.0.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
+        let known = SUFFIXES.iter().find(|(start, _)| self.0.starts_with(start));
+        known.map_or("amazonaws.com", |(_, suffix)| suffix)
     }
 }
 

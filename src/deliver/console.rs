@@ -27,7 +27,7 @@ use url::{Url, form_urlencoded};
 
 use super::credential_process::not_aws;
 use crate::credential::{Credential, Material};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::browser::Browser;
 use crate::host::http::{Request, require_secure};
@@ -58,22 +58,37 @@ struct Hosts {
     console: &'static str,
 }
 
-/// <https://docs.aws.amazon.com/general/latest/gr/signin-service.html>
-fn hosts(credential: &Credential, region: Option<&str>) -> Hosts {
+/// The hosts for a credential (<https://docs.aws.amazon.com/general/latest/gr/signin-service.html>).
+/// The partition is that of the role's ARN, else that of the region.
+///
+/// # Errors
+/// In a partition whose hosts are not known: the credentials are sent to no other.
+fn hosts(credential: &Credential, region: Option<&str>) -> Result<Hosts> {
     let by_role = credential.role.split(':').nth(1).filter(|_| credential.role.starts_with("arn:"));
-    let by_region = |start: &str| region.is_some_and(|region| region.starts_with(start));
-    match by_role {
-        Some("aws-cn") => CHINA,
-        Some("aws-us-gov") => GOV_CLOUD,
-        None if by_region("cn-") => CHINA,
-        None if by_region("us-gov-") => GOV_CLOUD,
-        _ => Hosts { signin: "signin.aws.amazon.com", console: "console.aws.amazon.com" },
-    }
+    let partition = by_role.unwrap_or_else(|| {
+        let starts = |start: &str| region.is_some_and(|region| region.starts_with(start));
+        match () {
+            () if starts("cn-") => "aws-cn",
+            () if starts("us-gov-") => "aws-us-gov",
+            () if starts("eusc-") => "aws-eusc",
+            () if region.is_some_and(|region| region.contains("-iso")) => "aws-iso",
+            () => "aws",
+        }
+    });
+    let (signin, console) = match partition {
+        "aws" => ("signin.aws.amazon.com", "console.aws.amazon.com"),
+        "aws-cn" => ("signin.amazonaws.cn", "console.amazonaws.cn"),
+        "aws-us-gov" => ("signin.amazonaws-us-gov.com", "console.amazonaws-us-gov.com"),
+        other => {
+            let other = foreign(other);
+            return Err(Error::new(ErrorKind::Config, "it is not known where to sign in")
+                .because_of(format!(
+                    "tmpcred does not know the console of the partition {other}"
+                )));
+        }
+    };
+    Ok(Hosts { signin, console })
 }
-
-const CHINA: Hosts = Hosts { signin: "signin.amazonaws.cn", console: "console.amazonaws.cn" };
-const GOV_CLOUD: Hosts =
-    Hosts { signin: "signin.amazonaws-us-gov.com", console: "console.amazonaws-us-gov.com" };
 
 /// Tells what is wrong with the name of a service or a region: both go into an address.
 ///
@@ -104,7 +119,7 @@ pub async fn link(host: &Host, credential: &Credential, place: &Place) -> Result
         return Err(not_aws());
     };
     let region = place.region.as_deref().or(region.as_deref());
-    let hosts = hosts(credential, region);
+    let hosts = hosts(credential, region)?;
     let endpoint = match &place.endpoint_url {
         Some(url) => url.clone(),
         None => format!("https://{}/federation", hosts.signin),
@@ -273,7 +288,15 @@ mod tests {
             ("arn:aws-us-gov:iam::1:role/x", None, "signin.amazonaws-us-gov.com"),
             ("arn:aws:iam::1:role/x", Some("eu-west-1"), "signin.aws.amazon.com"),
         ] {
-            assert_eq!(hosts(&credential(role), region).signin, signin, "{role} {region:?}");
+            let hosts = hosts(&credential(role), region).unwrap();
+            assert_eq!(hosts.signin, signin, "{role} {region:?}");
+        }
+        for (role, region) in [
+            ("Admin", "us-iso-east-1"),
+            ("Admin", "eusc-de-east-1"),
+            ("arn:aws-iso:iam::1:role/x", "eu-west-1"),
+        ] {
+            assert!(hosts(&credential(role), Some(region)).is_err(), "{role} {region}");
         }
         let page = destination("console.aws.amazon.com", Some("eu-west-1"), Some("s3"));
         assert_eq!(page, "https://console.aws.amazon.com/s3/home?region=eu-west-1");

@@ -34,6 +34,11 @@ fn the_regions_have_hosts_of_their_own() {
     for (region, oidc, portal) in [
         ("us-east-1", "oidc.us-east-1.amazonaws.com", "portal.sso.us-east-1.amazonaws.com"),
         (
+            "eusc-de-east-1",
+            "oidc.eusc-de-east-1.amazonaws.eu",
+            "portal.sso.eusc-de-east-1.amazonaws.eu",
+        ),
+        (
             "cn-north-1",
             "oidc.cn-north-1.amazonaws.com.cn",
             "portal.sso.cn-north-1.amazonaws.com.cn",
