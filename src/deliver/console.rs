@@ -6,7 +6,8 @@
 //! duration is asked for: the session in the browser ends when the credentials do.
 
 use std::convert::Infallible;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -22,7 +23,9 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use url::{Url, form_urlencoded};
 
 use super::credential_process::not_aws;
@@ -38,6 +41,8 @@ use crate::secret::Secret;
 const WHO: &str = "the sign-in endpoint of AWS";
 /// How long the browser may take to fetch the link.
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
+/// How many connections are served at once; more wait.
+const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may last.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 
@@ -181,7 +186,7 @@ pub async fn open(browser: &dyn Browser, link: &Secret<String>) -> Result<()> {
     let failed = |cause: std::io::Error| Error::new(ErrorKind::Io, "cannot listen").because(cause);
     let socket = bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly)?;
     let authority = socket.local_addr().map_err(failed)?.to_string();
-    let socket = tokio::net::TcpListener::from_std(socket).map_err(failed)?;
+    let socket = TcpListener::from_std(socket).map_err(failed)?;
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random)
         .map_err(|_| Error::new(ErrorKind::Other, "this machine gives no random numbers"))?;
@@ -189,9 +194,9 @@ pub async fn open(browser: &dyn Browser, link: &Secret<String>) -> Result<()> {
     let page = Url::parse(&format!("http://{authority}{path}")).map_err(|cause| {
         Error::new(ErrorKind::Other, "the page on this machine has no address").because(cause)
     })?;
-    let page_for = Once { authority, path, link: Mutex::new(Some(link.clone())) };
+    let once = Arc::new(Once { authority, path, link: Mutex::new(Some(link.clone())) });
     browser.open(&page)?;
-    tokio::time::timeout(FETCH_LIMIT, serve(socket, &page_for)).await.map_err(|_| {
+    tokio::time::timeout(FETCH_LIMIT, serve(socket, once)).await.map_err(|_| {
         Error::new(ErrorKind::Unreachable, "the browser has not come for the sign-in link")
             .hint("`--url` prints the link instead")
     })
@@ -204,29 +209,47 @@ struct Once {
     link: Mutex<Option<Secret<String>>>,
 }
 
-/// Serves one connection after the other, until the link has been fetched.
-async fn serve(socket: tokio::net::TcpListener, page: &Once) {
+/// Serves until the link has been fetched. Browsers open connections that they may never
+/// use, so none waits for another.
+async fn serve(socket: TcpListener, once: Arc<Once>) {
     let (fetched, mut done) = mpsc::channel::<()>(1);
+    let mut connections = JoinSet::new();
     loop {
-        let Ok((stream, _)) = socket.accept().await else { continue };
-        let service = service_fn(|request: Asked<Incoming>| {
-            let response = page.respond(&request);
-            if response.status() == StatusCode::SEE_OTHER {
-                // There is room for one, and there is no second.
-                let _ = fetched.try_send(());
-            }
-            async move { Ok::<_, Infallible>(response) }
-        });
-        let serving = http1::Builder::new()
-            .keep_alive(false)
-            .timer(TokioTimer::new())
-            .header_read_timeout(CONNECTION_LIMIT)
-            .serve_connection(TokioIo::new(stream), service);
-        // A peer that misbehaves is no concern of ours.
-        let _ = tokio::time::timeout(CONNECTION_LIMIT, serving).await;
-        if done.try_recv().is_ok() {
-            return;
+        while connections.try_join_next().is_some() {}
+        tokio::select! {
+            _ = done.recv() => return,
+            accepted = socket.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, once.clone(), fetched.clone()));
+                }
+                // Out of file descriptors, or a connection that is gone already.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            _ = connections.join_next(), if connections.len() >= CONNECTIONS_MAX => {}
         }
+    }
+}
+
+/// Serves a connection, and tells when it has led on.
+async fn connection(stream: TcpStream, once: Arc<Once>, fetched: mpsc::Sender<()>) {
+    let led_on = AtomicBool::new(false);
+    let service = service_fn(|request: Asked<Incoming>| {
+        let response = once.respond(&request);
+        if response.status() == StatusCode::SEE_OTHER {
+            led_on.store(true, Ordering::Relaxed);
+        }
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let serving = http1::Builder::new()
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(CONNECTION_LIMIT)
+        .serve_connection(TokioIo::new(stream), service);
+    // A peer that misbehaves is no concern of ours.
+    let _ = tokio::time::timeout(CONNECTION_LIMIT, serving).await;
+    if led_on.load(Ordering::Relaxed) {
+        // Whoever waited for it may have gone.
+        let _ = fetched.send(()).await;
     }
 }
 
@@ -241,7 +264,7 @@ impl Once {
         if !ours {
             return response;
         }
-        let link = self.link.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
         let location = link.and_then(|link| HeaderValue::try_from(link.expose()).ok());
         if let Some(location) = location {
             *response.status_mut() = StatusCode::SEE_OTHER;
@@ -259,6 +282,7 @@ mod tests {
     use super::*;
     use crate::credential::{Lifetime, Principal};
     use crate::host::clock::{Clock, SystemClock};
+    use crate::host::test_server::run;
 
     fn credential(role: &str) -> Credential {
         let now = SystemClock.now();
@@ -302,6 +326,56 @@ mod tests {
         assert_eq!(page, "https://console.aws.amazon.com/s3/home?region=eu-west-1");
         let page = destination("console.aws.amazon.com", None, None);
         assert_eq!(page, "https://console.aws.amazon.com/console/home");
+    }
+
+    /// A browser that first opens a connection for nothing, asks for what is not there,
+    /// and then for the page, twice.
+    #[derive(Default)]
+    struct Visitor(Arc<Mutex<Vec<(u16, Option<String>)>>>);
+
+    impl Browser for Visitor {
+        #[expect(clippy::disallowed_methods, reason = "a browser, not our own client")]
+        fn open(&self, url: &Url) -> Result<()> {
+            let (url, seen) = (url.clone(), self.0.clone());
+            std::thread::spawn(move || {
+                let _idle = std::net::TcpStream::connect(url.authority()).unwrap();
+                let client = reqwest::Client::builder().no_proxy();
+                let client = client.redirect(reqwest::redirect::Policy::none()).build().unwrap();
+                let mut other = url.clone();
+                other.set_path("/favicon.ico");
+                let get = |url: &Url| client.get(url.clone());
+                let requests = [
+                    get(&other),
+                    get(&url).header("host", "rebound.example"),
+                    get(&url),
+                    get(&url),
+                ];
+                for request in requests {
+                    let answer = run(async { request.send().await });
+                    // Nobody listens any more when the link has been fetched.
+                    let Ok(answer) = answer else { return };
+                    let location = answer.headers().get("location");
+                    let location = location.map(|to| to.to_str().unwrap().to_string());
+                    seen.lock().unwrap().push((answer.status().as_u16(), location));
+                }
+            });
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_page_on_this_machine_leads_on_once_and_only_whoever_was_sent_there() {
+        let (visitor, link) = (Visitor::default(), "https://signin.example/federation?x=canary");
+        run(open(&visitor, &Secret::new(link.to_string()))).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        // The answer may be on its way still.
+        while visitor.0.lock().unwrap().len() < 3 && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        let seen = visitor.0.lock().unwrap().clone();
+        let expected = [(404, None), (404, None), (303, Some(link.to_string()))];
+        assert_eq!(seen[..3], expected);
+        assert!(seen[3..].iter().all(|(status, _)| *status == 404), "{seen:?}");
     }
 
     #[test]
