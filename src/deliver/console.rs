@@ -328,10 +328,13 @@ mod tests {
         assert_eq!(page, "https://console.aws.amazon.com/console/home");
     }
 
+    /// A status, and where it leads on to.
+    type Answer = (u16, Option<String>);
+
     /// A browser that first opens a connection for nothing, asks for what is not there,
     /// and then for the page, twice.
     #[derive(Default)]
-    struct Visitor(Arc<Mutex<Vec<(u16, Option<String>)>>>);
+    struct Visitor(Arc<Mutex<Vec<Answer>>>);
 
     impl Browser for Visitor {
         #[expect(clippy::disallowed_methods, reason = "a browser, not our own client")]
