@@ -180,6 +180,16 @@ fn a_code_to_type_where_there_is_no_browser() {
 }
 
 #[test]
+fn a_login_that_is_refused_in_the_browser_says_so() {
+    let world = World::with(None, Home::new(), Browser::http().denies());
+    let refused = world.tmpcred(&["login"]).run().ended_with(5);
+    assert!(refused.stderr.contains("the person said no (access_denied)"), "{}", refused.stderr);
+    assert!(world.browser.wait_for_visits(1).text.contains("The login did not succeed"));
+    let status = world.tmpcred(&["status", "--json"]).run().ok().json();
+    assert_eq!(status["sessions"].as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn a_session_is_renewed_once_and_quietly() {
     let world = World::start(None);
     world.tmpcred(&["login"]).run().ok();

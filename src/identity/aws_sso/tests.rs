@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{AwsSso, Settings};
+use super::session::Session;
+use super::{AwsSso, Settings, ways};
+use crate::aws::sso::Failure;
+use crate::aws::sso::oidc::{Oidc, Registration};
 use crate::cache::{Cache, StoreChoice};
 use crate::error::{Error, ErrorKind};
 use crate::host::Host;
@@ -13,6 +16,7 @@ use crate::host::clock::{Clock, SystemClock};
 use crate::host::interact::{DevicePrompt, Interact, Waiting};
 use crate::host::test_server::{self, Reply, TestServer, run};
 use crate::identity::{Context, Flow, IdentitySource, LoginOptions};
+use crate::secret::Secret;
 use url::Url;
 
 fn settings(url: &str) -> Settings {
@@ -80,6 +84,20 @@ impl World {
         Self { server, host, person, _dir: dir }
     }
 
+    /// A session, by a login that does not wait between its requests.
+    fn without_waiting(&self) -> Result<Session, Error> {
+        let settings = settings(&self.server.origin);
+        let server = settings.oidc();
+        let oidc = Oidc::new(&self.host, &server)?;
+        let failed = |failure: Failure| failure.error(ways::WHAT);
+        let at_once = |_| std::future::ready(());
+        run(async {
+            let client = oidc.register("", &[], None).await.map_err(failed)?;
+            let tokens = ways::with_device(&self.host, &oidc, &settings, &client, at_once);
+            Session::begin(&self.host, "", client.clone(), tokens.await.map_err(failed)?)
+        })
+    }
+
     fn login(&self) -> Result<(), Error> {
         let cache = Cache::new(self.host.clone(), StoreChoice::Memory);
         let cx = Context { host: &self.host, cache: &cache };
@@ -131,10 +149,50 @@ fn a_session_without_an_end_is_none() {
         json!({ "accessToken": "a\r\nb" }),
         json!({ "accessToken": null }),
     ] {
-        let error = World::new(json!({}), twist.clone()).login().unwrap_err();
+        let world = World::new(json!({}), twist.clone());
+        let error = world.without_waiting().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Verification, "{twist}: {error}");
         assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
     }
+}
+
+#[test]
+fn the_pace_is_that_of_aws_and_a_server_that_stumbles_is_waited_for() {
+    let said = |status, kind: &str| {
+        Reply::json(status, &json!({ "error": "x", "error_description": "y" }))
+            .header("x-amzn-errortype", kind.into())
+    };
+    let replies = Mutex::new(vec![
+        Reply::json(200, &json!({ "accessToken": "canary-access", "expiresIn": 3600 })),
+        Reply::text(503, "<html>"),
+        said(400, "SlowDownException:http://internal.amazon.com/coral/"),
+        said(400, "AuthorizationPendingException"),
+    ]);
+    let server = TestServer::start(move |request, origin| match request.path.as_str() {
+        "/token" => replies.lock().unwrap().pop().unwrap(),
+        _ => Reply::json(
+            200,
+            &json!({ "deviceCode": "d", "userCode": "ABCD", "expiresIn": 600, "interval": 2,
+                "verificationUri": format!("{origin}/page") }),
+        ),
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let host = test_server::host(dir.path(), time::Duration::ZERO);
+    let settings = settings(&server.origin);
+    let oidc = settings.oidc();
+    let oidc = Oidc::new(&host, &oidc).unwrap();
+    let client = Registration {
+        client_id: "c".into(),
+        client_secret: Secret::new("s".into()),
+        client_secret_expires_at: 0,
+    };
+    let naps = Mutex::new(Vec::new());
+    let sleep = |nap: std::time::Duration| {
+        naps.lock().unwrap().push(nap.as_secs());
+        std::future::ready(())
+    };
+    run(ways::with_device(&host, &oidc, &settings, &client, sleep)).unwrap();
+    assert_eq!(*naps.lock().unwrap(), [2, 2, 7, 14]);
 }
 
 #[test]
