@@ -19,12 +19,14 @@
 //! | [`cache`] | where credentials and sessions rest, and the locks |
 //! | [`deliver`] | ways out: command, variables, bare token |
 //! | [`pipeline`] | the order of the steps |
+//! | [`aws`] | what sources, targets and commands know alike of AWS |
 //! | [`oidc`] | issuers, discovery, keys, verification of tokens |
 //! | [`wire`] | the messages between client and broker |
 //! | `broker` | the broker, with the feature of that name |
 //! | [`telemetry`] | logs |
 //! | [`cli`] | the command line |
 
+pub mod aws;
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod cache;

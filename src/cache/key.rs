@@ -66,6 +66,26 @@ impl SessionKey {
     }
 }
 
+/// Identifies the registration of this program at a server that has programs register
+/// themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientKey(String);
+
+impl ClientKey {
+    /// The key of the registration that `parts` lead to.
+    pub fn new(parts: &[&str]) -> Self {
+        let mut all: Vec<&[u8]> = vec![b"client"];
+        all.extend(parts.iter().map(|part| part.as_bytes()));
+        Self(digest(&all))
+    }
+
+    /// The item that holds the registration.
+    pub(super) fn item(&self) -> ItemKey {
+        ItemKey(format!("{CLIENT}{}", self.0))
+    }
+}
+
+const CLIENT: &str = "client-";
 const CREDENTIAL: &str = "credential-";
 const SESSION: &str = "session-";
 
@@ -82,7 +102,8 @@ impl ItemKey {
     /// The item with this name, where it is one that this program would make.
     /// Names come from stores and files, which others can write.
     pub(super) fn parse(name: &str) -> Option<Self> {
-        let hash = name.strip_prefix(CREDENTIAL).or_else(|| name.strip_prefix(SESSION))?;
+        let kinds = [CREDENTIAL, SESSION, CLIENT];
+        let hash = kinds.iter().find_map(|kind| name.strip_prefix(kind))?;
         let good = hash.len() == 2 * digest::SHA256_OUTPUT_LEN
             && hash.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         good.then(|| Self(name.to_string()))

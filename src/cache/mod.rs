@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | credentials | the store: an OS keyring, or memory | they expire |
 //! | sessions | the store | they are forgotten |
+//! | registrations at servers | the store | they end |
 //! | what a store cannot take, and all where `TMPCRED_CACHE_KEY` is set | `state/sealed/`, encrypted | as above |
 //! | the index: labels, no secrets | `state/index.json` | as above |
 //! | public documents | `state/documents/` | their own end |
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-pub use key::{CredentialKey, SessionKey};
+pub use key::{ClientKey, CredentialKey, SessionKey};
 pub use lock::{Lead, Turn};
 
 use self::document::Documents;
@@ -294,6 +295,26 @@ impl Cache {
         let store = self.vault.delete(&item)?;
         self.index.update(store, |entries| entries.remove(store, &item));
         Ok(())
+    }
+
+    /// What a source kept of its registration at a server.
+    pub fn client(&self, key: &ClientKey) -> Result<Option<Secret<Vec<u8>>>> {
+        self.vault.get(&key.item())
+    }
+
+    /// Keeps a registration while it lasts. It is no session: the index does not know
+    /// it, and logging out leaves it. The lock of the session that it is for is held.
+    pub fn keep_client(
+        &self,
+        key: &ClientKey,
+        label: &str,
+        client: &Secret<Vec<u8>>,
+        lifetime: time::Duration,
+        _lead: &Lead,
+    ) -> Result<()> {
+        let label = format!("tmpcred: {label}");
+        let (key, lifetime) = (&key.item(), Some(lifetime));
+        self.vault.put(&Item { key, label: &label, value: client, lifetime }).map(|_| ())
     }
 
     /// What is there, as the index tells; unlocks nothing.

@@ -12,6 +12,8 @@ use clap_complete::engine::ArgValueCandidates;
 mod config;
 
 pub(crate) use self::config::{Import, Install, Tool};
+use super::commands::console::Console;
+use super::commands::ls::Ls;
 use super::complete;
 use super::deferred::Deferred;
 use super::help::{STYLES, after_help};
@@ -100,6 +102,8 @@ pub(crate) enum Command {
     Env(Deferred<Env>),
     /// Print the bare token
     Token(Deferred<Token>),
+    /// Sign in to the AWS console with a profile's credential
+    Console(Deferred<Console>),
     /// Print AWS credentials for the AWS CLI and SDKs
     CredentialProcess(Deferred<CredentialProcess>),
     /// Log in at an identity provider
@@ -108,6 +112,8 @@ pub(crate) enum Command {
     Logout(Deferred<Logout>),
     /// Show sessions and cached credentials
     Status(Deferred<Status>),
+    /// List the profiles, or the accounts and roles that you may use
+    Ls(Deferred<Ls>),
     /// Show what a run would do, and why
     Explain(Deferred<Explain>),
     /// Look after the configuration

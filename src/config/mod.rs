@@ -8,6 +8,7 @@
 //! merged, and the types are read from the result (`de`, `model`). What is wrong
 //! is shown with the offending line (`diagnostic`).
 
+mod append;
 pub mod aws;
 mod de;
 pub(crate) mod diagnostic;
@@ -23,11 +24,13 @@ mod tagged;
 mod tree;
 mod trust;
 
+pub use append::Addition;
 pub(crate) use load::PROFILE_VARIABLE;
 pub use load::{Layer, LayerFile, check, layers, load, parse, read_file, read_str};
 pub(crate) use model::Broken;
 pub use model::{
-    CacheSettings, Config, Exchange, MAX_TTL, Profile, Project, check_name, check_ttl,
+    CacheSettings, Config, ConsoleSettings, Exchange, MAX_TTL, Profile, Project, check_name,
+    check_ttl,
 };
 pub use project::{PROJECT_FILE, project_file};
 pub use read::MAX_BYTES;

@@ -12,6 +12,7 @@ use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Vis
 use super::source::Origin;
 use super::tagged::Tagged;
 use super::tree::Node;
+use crate::aws::EndpointUrl;
 use crate::cache::StoreChoice;
 use crate::error::Error;
 use crate::{identity, mint};
@@ -30,6 +31,8 @@ pub(super) struct File {
     pub(super) default_profile: Option<String>,
     /// Where credentials and sessions rest.
     pub(super) cache: CacheSettings,
+    /// Signing in to the console of a cloud.
+    pub(super) console: ConsoleSettings,
     /// Identity sources, by name: what proves who is calling.
     #[serde(deserialize_with = "named")]
     #[schemars(extend("propertyNames" = { "pattern": NAME_PATTERN }))]
@@ -50,6 +53,18 @@ pub(super) struct File {
 pub struct CacheSettings {
     /// Which store to use.
     pub store: StoreChoice,
+}
+
+/// The `[console]` table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConsoleSettings {
+    /// The browser to open, so that each profile has a browser profile of its own: a
+    /// bare name or an absolute path of Firefox, Chromium or one of their kin. Where
+    /// left out: the default browser, in which all profiles share one session.
+    pub browser: Option<String>,
+    /// Another sign-in endpoint.
+    pub endpoint_url: Option<EndpointUrl>,
 }
 
 /// A named recipe for a credential.
@@ -130,6 +145,8 @@ pub struct Config {
     pub project: Project,
     /// Where credentials and sessions rest.
     pub cache: CacheSettings,
+    /// Signing in to the console of a cloud.
+    pub console: ConsoleSettings,
     /// The identity sources, by name.
     pub identities: BTreeMap<String, identity::Settings>,
     /// The brokers, by name.
@@ -149,6 +166,7 @@ impl Config {
             environment_profile: None,
             project: Project::Silent,
             cache: file.cache,
+            console: file.console,
             identities: file.identity.into_iter().map(|(name, t)| (name, t.0)).collect(),
             brokers: file.broker,
             profiles: file.profile,

@@ -65,10 +65,14 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
             });
             let role = line.iter().find_map(|(_, profile)| profile.role.as_deref());
             let ttl = line.iter().find_map(|(_, profile)| profile.ttl);
-            if let (Ok(plan), Some(role)) = (plan, role)
-                && let Err(refusal) = plan.check(role, false, ttl, proof)
-            {
-                problems.push(refused(name, refusal, origin()));
+            if let (Ok(mut plan), Some(role)) = (plan, role) {
+                let fits = match identity {
+                    Some((_, identity)) => plan.fit(identity.portal(), false),
+                    None => Ok(()),
+                };
+                if let Err(refusal) = fits.and_then(|()| plan.check(role, false, ttl, proof)) {
+                    problems.push(refused(name, refusal, origin()));
+                }
             }
         }
         let steps = line.iter().find_map(|(_, profile)| profile.exchange.as_ref());

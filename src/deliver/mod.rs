@@ -6,11 +6,13 @@
 //! | [`supervisor`] | runs the command and stays beside it until it ends |
 //! | [`mod@env`] | writes the variables down for a shell or a program |
 //! | [`token`] | writes the bare secret |
+//! | [`console`] | a sign-in link to the AWS console |
 //! | [`credential_process`] | writes AWS credentials for the AWS SDKs and CLI |
 //!
 //! A way out is handed a [`Handout`]: the credential and how to label it, but
 //! never the configuration. All of them hand out the same variables.
 
+pub mod console;
 pub mod credential_process;
 pub mod env;
 pub mod exec;

@@ -7,11 +7,14 @@
 mod detect;
 mod endpoint;
 mod job;
+mod login;
 mod token;
 
 use async_trait::async_trait;
 
 pub use self::detect::{Candidate, detect};
+pub use self::login::Flow;
+use crate::aws::sso::Server;
 use crate::cache::Cache;
 use crate::credential::{Assertion, Caller, Principal, Proof};
 use crate::error::Result;
@@ -21,6 +24,7 @@ use crate::host::surroundings::Surroundings;
 crate::registry::registry! {
     /// The settings of an `[identity.NAME]` table.
     "oidc" => Oidc in oidc,
+    "aws-sso" => AwsSso in aws_sso,
     "github-actions" => GithubActions in github_actions,
     "gitlab" => Gitlab in gitlab,
     "buildkite" => Buildkite in buildkite,
@@ -37,6 +41,7 @@ impl Settings {
     pub fn open(&self, name: &str) -> Box<dyn IdentitySource> {
         match self {
             Self::Oidc(settings) => Box::new(oidc::Oidc::new(name, settings.clone())),
+            Self::AwsSso(settings) => Box::new(aws_sso::AwsSso::new(name, settings.clone())),
             Self::GithubActions(settings) => Box::new(settings.clone()),
             Self::Gitlab(settings) => Box::new(settings.clone()),
             Self::Buildkite(settings) => Box::new(settings.clone()),
@@ -54,6 +59,14 @@ impl Settings {
         match self {
             Self::AwsKeys(_) => Proof::AwsAccessKeys,
             _ => Proof::Token,
+        }
+    }
+
+    /// The portal that alone is shown what this source yields, where there is one.
+    pub fn portal(&self) -> Option<Server> {
+        match self {
+            Self::AwsSso(settings) => Some(settings.portal()),
+            _ => None,
         }
     }
 
@@ -135,7 +148,7 @@ pub trait IdentitySource {
 #[derive(Clone, Debug, Default)]
 pub struct LoginOptions {
     /// Uses this flow, whatever the settings say.
-    pub flow: Option<oidc::Flow>,
+    pub flow: Option<Flow>,
     /// Logs in although a session exists.
     pub force: bool,
     /// The audiences for which assertions will be wanted, so that the login can

@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
+use crate::aws::sso::Server;
 use crate::credential::{Assertion, Credential, Proof};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -22,6 +23,7 @@ crate::registry::registry! {
     /// The settings of a profile's `target` table.
     "broker" => Broker in broker,
     "aws" => Aws in aws,
+    "aws-sso" => AwsSso in aws_sso,
 }
 
 impl Settings {
@@ -34,6 +36,7 @@ impl Settings {
         match self {
             Self::Broker(settings) => find(settings.broker.as_deref()).map(Plan::Broker),
             Self::Aws(settings) => Ok(Plan::Aws(Box::new(settings.clone()))),
+            Self::AwsSso(settings) => Ok(Plan::AwsSso(aws_sso::Plan::new(settings.clone()))),
         }
     }
 
@@ -42,7 +45,7 @@ impl Settings {
     pub fn wants_audience(&self) -> bool {
         match self {
             Self::Broker(_) => true,
-            Self::Aws(_) => false,
+            Self::Aws(_) | Self::AwsSso(_) => false,
         }
     }
 }
@@ -58,6 +61,8 @@ pub enum Plan {
     Broker(broker::Server),
     /// Roles in AWS.
     Aws(Box<aws::Settings>),
+    /// Roles that IAM Identity Center assigns.
+    AwsSso(aws_sso::Plan),
 }
 
 impl Plan {
@@ -66,6 +71,7 @@ impl Plan {
         match self {
             Self::Broker(server) => Box::new(broker::Broker::new(server.clone())),
             Self::Aws(settings) => Box::new(aws::Aws::new(*settings.clone())),
+            Self::AwsSso(plan) => Box::new(aws_sso::AwsSso::new(plan.clone())),
         }
     }
 
@@ -74,12 +80,41 @@ impl Plan {
         match self {
             Self::Broker(_) => None,
             Self::Aws(settings) => Some(settings.audience()),
+            Self::AwsSso(plan) => Some(plan.audience()),
+        }
+    }
+
+    /// Fits the target to the identity whose assertions it will be shown. `portal` is
+    /// that of an identity at IAM Identity Center.
+    ///
+    /// # Errors
+    /// Where the two do not go together.
+    pub fn fit(&mut self, portal: Option<Server>, exchanges: bool) -> Result<(), Refusal> {
+        let refused = |why: &str, hint: &str| Err(Refusal::new("target", why).hint(hint));
+        match (self, portal) {
+            (Self::AwsSso(_), _) if exchanges => refused(
+                "a session at IAM Identity Center cannot be exchanged",
+                "leave `exchange` out",
+            ),
+            (Self::AwsSso(plan), Some(portal)) => {
+                plan.at(portal);
+                Ok(())
+            }
+            (Self::AwsSso(_), None) => refused(
+                "its identity must be one of the type `aws-sso`",
+                "name one with `identity`, and have a table for it with `type = \"aws-sso\"`",
+            ),
+            (Self::Broker(_) | Self::Aws(_), Some(_)) => refused(
+                "a session at IAM Identity Center proves nothing elsewhere",
+                "say `target = { type = \"aws-sso\", account_id = \"…\" }`, or name another identity",
+            ),
+            (Self::Broker(_) | Self::Aws(_), None) => Ok(()),
         }
     }
 
     /// Whether credentials of AWS come of it.
     pub fn yields_aws(&self) -> bool {
-        matches!(self, Self::Aws(_))
+        matches!(self, Self::Aws(_) | Self::AwsSso(_))
     }
 
     /// Tells what of a request cannot be had, before anybody is asked.
@@ -99,6 +134,7 @@ impl Plan {
             Self::Broker(_) if proof == Some(Proof::AwsAccessKeys) => Err(Refusal::access_keys()),
             Self::Broker(_) => Ok(()),
             Self::Aws(settings) => settings.check(role, role_is_option, ttl, proof),
+            Self::AwsSso(plan) => plan.check(role, ttl),
         }
     }
 
@@ -119,6 +155,7 @@ impl Plan {
                     .hint("a broker's credential is narrowed by `--scope`"))
             }
             Self::Aws(settings) => settings.narrow(role, by),
+            Self::AwsSso(plan) => plan.narrow(by),
         }
     }
 
@@ -128,7 +165,7 @@ impl Plan {
     /// [`ErrorKind::Config`] where one is missing or not valid.
     pub fn complete(&mut self) -> Result<()> {
         match self {
-            Self::Broker(_) => Ok(()),
+            Self::Broker(_) | Self::AwsSso(_) => Ok(()),
             Self::Aws(settings) => settings.complete(),
         }
     }
@@ -138,6 +175,7 @@ impl Plan {
         match self {
             Self::Broker(_) => Vec::new(),
             Self::Aws(settings) => settings.steps(role, proof),
+            Self::AwsSso(plan) => plan.steps(role),
         }
     }
 }

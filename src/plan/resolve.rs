@@ -163,6 +163,10 @@ impl<'a> Resolver<'a> {
     fn plan(mut self, request: &Request) -> Result<Plan> {
         let identity = self.identity(&request.detected)?;
         let mut target = self.target()?;
+        let exchanged = self.nearest(|p| p.exchange.as_deref()).is_some_and(|(_, e)| !e.is_empty());
+        target
+            .fit(identity.settings.portal(), exchanged)
+            .map_err(|refusal| self.refused(refusal, request))?;
         let next = target.open().assertion_audience();
         let exchanges = self.exchanges(next)?;
         let proof = identity.settings.proof();
@@ -262,8 +266,14 @@ impl<'a> Resolver<'a> {
         let default = mint::Settings::Broker(mint::broker::Settings { broker: None });
         let settings = named.map_or(&default, |(_, target)| &target.0);
         let mut explained = (settings.kind().to_string(), self.origin(by, &["target"]).to_string());
-        if let mint::Settings::Aws(aws) = settings {
-            explained.0 = format!("{} ({})", explained.0, aws.place());
+        match settings {
+            mint::Settings::Aws(aws) => {
+                explained.0 = format!("{} ({})", explained.0, aws.place());
+            }
+            mint::Settings::AwsSso(sso) => {
+                explained.0 = format!("{} (account {})", explained.0, sso.account_id);
+            }
+            mint::Settings::Broker(_) => {}
         }
         let plan = settings.plan(|name| {
             let (name, server, why) = self.broker(name, self.origin(by, &["target", "broker"]))?;

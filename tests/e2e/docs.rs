@@ -17,14 +17,17 @@ struct Block {
     text: String,
 }
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 11] = [
     "README.md",
     "docs/README.md",
+    "docs/aws-sso.md",
     "docs/aws.md",
     "docs/benchmarks.md",
     "docs/broker.md",
     "docs/configuration.md",
+    "docs/console.md",
     "docs/jobs.md",
+    "docs/ls.md",
     "docs/troubleshooting.md",
 ];
 
@@ -106,7 +109,11 @@ fn a_projects_file_may_say_what_the_page_says() {
 fn the_table_of_the_clients_keys_is_whole() {
     let home = Home::new();
     let schema = tmpcred(&home).args(["config", "schema"]).run().ok().json();
-    names_all("docs/configuration.md", &schema, &["broker", "cache", "identity", "profile"]);
+    names_all(
+        "docs/configuration.md",
+        &schema,
+        &["broker", "cache", "console", "identity", "profile"],
+    );
 }
 
 #[cfg(feature = "broker")]

@@ -37,6 +37,8 @@ mod renewal;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod revocation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod sso;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod stores;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod storm;

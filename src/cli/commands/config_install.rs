@@ -68,7 +68,7 @@ fn entries(app: &App, named: &[String]) -> Result<Vec<Entry>> {
     entries.dedup();
     if entries.is_empty() {
         return Err(Error::new(ErrorKind::Config, "no profile yields credentials of AWS")
-            .hint("write one whose target has `type = \"aws\"`"));
+            .hint("write one whose target has `type = \"aws\"` or `type = \"aws-sso\"`"));
     }
     Ok(entries)
 }
@@ -82,6 +82,7 @@ fn planned(app: &App, config: &Config, name: &str) -> Result<plan::Plan> {
 fn region(target: &mint::Plan) -> Option<String> {
     match target {
         mint::Plan::Aws(settings) => settings.region.as_ref().map(ToString::to_string),
+        mint::Plan::AwsSso(plan) => plan.region().map(ToString::to_string),
         mint::Plan::Broker(_) => None,
     }
 }

@@ -12,8 +12,7 @@ use crate::config::{self, Config};
 use crate::credential::Proof;
 use crate::error::Result;
 use crate::host::{Host, process};
-use crate::identity::oidc::Flow;
-use crate::identity::{Context, LoginOptions};
+use crate::identity::{Context, Flow, LoginOptions};
 use crate::plan;
 
 pub(super) fn run(app: &App, args: &Login) -> Result<()> {

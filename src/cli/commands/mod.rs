@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod config_import;
 mod config_install;
+pub(super) mod console;
 mod credential_process;
 mod env;
 mod exec;
@@ -13,6 +14,7 @@ mod explain;
 mod inspect;
 mod login;
 mod logout;
+pub(super) mod ls;
 mod man;
 mod status;
 mod token;
@@ -31,9 +33,11 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Outcome> {
         Command::Env(args) => env::run(app, &args),
         Command::Token(args) => token::run(app, &args),
         Command::CredentialProcess(args) => credential_process::run(app, &args),
+        Command::Console(args) => console::run(app, &args),
         Command::Login(args) => login::run(app, &args),
         Command::Logout(args) => logout::run(app, &args),
         Command::Status(args) => status::run(app, &args),
+        Command::Ls(args) => ls::run(app, &args),
         Command::Explain(args) => explain::run(app, &args),
         Command::Config(args) => config::run(app, &args),
         Command::Inspect(args) => inspect::run(app, &args),

@@ -4,13 +4,11 @@
 use oauth2::{AuthUrl, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope};
 use url::Url;
 
-use super::LOGIN_LIMIT;
-use super::listener::{Answer, Callback, Listener};
+use super::super::login::{self, Answer, Callback, LOGIN_LIMIT, Listener};
 use super::provider::{Provider, without_refused};
 use super::session::Session;
 use super::transport::Refusal;
 use crate::error::{Error, ErrorKind, Result, foreign};
-use crate::host::browser::require_web;
 use crate::secret::Secret;
 
 /// What failed, wherever it does.
@@ -38,13 +36,13 @@ pub(super) async fn log_in(provider: &Provider<'_>, audiences: &[String]) -> Res
     let mut refused = Vec::new();
     let mut listener = Listener::open(provider.settings)?;
     let mut attempt = Attempt::new(provider, listener.redirect_uri(), audiences.to_vec())?;
-    show(provider, &attempt.url)?;
+    login::show(provider.host, &attempt.url)?;
     let _waiting = provider.host.interact.waiting("waiting for the login in the browser");
     let ends = tokio::time::Instant::now() + LOGIN_LIMIT;
     loop {
         let callback = listener.callback(&attempt.state);
         let Ok(callback) = tokio::time::timeout_at(ends, callback).await else {
-            return Err(super::too_late());
+            return Err(login::too_late());
         };
         let mut callback = callback?;
         let asked = attempt.audiences.clone();
@@ -65,22 +63,6 @@ pub(super) async fn log_in(provider: &Provider<'_>, audiences: &[String]) -> Res
             }
         }
     }
-}
-
-/// Opens the page where that is allowed, and tells the person about it.
-fn show(provider: &Provider<'_>, url: &Url) -> Result<()> {
-    require_web(url)?;
-    let interact = &provider.host.interact;
-    let opened = interact.may_browse()
-        && match provider.host.browser.open(url) {
-            Ok(()) => true,
-            Err(error) => {
-                interact.warn(&error.to_string());
-                false
-            }
-        };
-    interact.login_page(url, opened);
-    Ok(())
 }
 
 impl Attempt {

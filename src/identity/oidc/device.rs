@@ -7,15 +7,13 @@ use oauth2::{
     DeviceAuthorizationUrl, EmptyExtraDeviceAuthorizationFields, EndpointNotSet, EndpointSet,
     Scope, StandardDeviceAuthorizationResponse,
 };
-use url::Url;
 
-use super::LOGIN_LIMIT;
+use super::super::login::{self, LOGIN_LIMIT};
 use super::provider::{Client, Provider, first, without_refused};
 use super::session::Session;
 use super::tokens::TokenAnswer;
 use super::transport::{Endpoint, Failure, Refusal, Transport};
-use crate::error::{Error, ErrorKind, Result};
-use crate::host::browser::require_web;
+use crate::error::Result;
 use crate::host::interact::DevicePrompt;
 
 /// What failed, wherever it does.
@@ -23,9 +21,6 @@ const WHAT: &str = "the login did not succeed";
 
 /// The longest wait between two requests while the provider does not answer.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
-
-/// The longest code that a person can be asked to type.
-const USER_CODE_MAX: usize = 64;
 
 type DeviceClient = Client<EndpointNotSet, EndpointSet, EndpointSet>;
 
@@ -57,7 +52,7 @@ where
                     "the identity provider does not know the audience; asking again without it",
                 );
             }
-            Err(failure) if failure.is("expired_token") => return Err(super::too_late()),
+            Err(failure) if failure.is("expired_token") => return Err(login::too_late()),
             Err(failure) => return Err(failure.error(WHAT)),
         }
     }
@@ -114,28 +109,15 @@ async fn ask_for_codes(
         .map_err(|error| Failure::of(error, &transport))
 }
 
-/// What is shown to the person. It comes from a server and goes to a terminal.
+/// What is shown to the person.
 fn prompt(
     codes: &StandardDeviceAuthorizationResponse,
     limit: Duration,
 ) -> Result<DevicePrompt> {
-    let user_code = codes.user_code().secret().clone();
-    let typeable = !user_code.is_empty()
-        && user_code.chars().count() <= USER_CODE_MAX
-        && user_code.chars().all(|c| c.is_alphanumeric() || c.is_ascii_graphic() || c == ' ');
-    if !typeable {
-        return Err(Error::new(ErrorKind::Verification, WHAT)
-            .because_of("the code of the identity provider cannot be typed"));
-    }
-    let verification_uri = codes.verification_uri().url().clone();
-    require_web(&verification_uri)?;
-    let complete = codes.verification_uri_complete().and_then(|url| Url::parse(url.secret()).ok());
-    Ok(DevicePrompt {
-        user_code,
-        verification_uri,
-        verification_uri_complete: complete.filter(|url| require_web(url).is_ok()),
-        good_for: time::Duration::try_from(limit).unwrap_or(time::Duration::MAX),
-    })
+    let uri = codes.verification_uri().url().clone();
+    let complete = codes.verification_uri_complete().map(|url| url.secret().as_str());
+    login::device_prompt(codes.user_code().secret(), uri, complete, limit)
+        .map_err(|error| error.context(WHAT))
 }
 
 /// Asks for the tokens until the person has logged in. The crate knows how:

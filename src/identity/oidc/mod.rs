@@ -3,8 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `settings` | what the configuration says |
-//! | `flow` | which way to log in |
-//! | `code`, `listener`, `page` | in a browser on this machine |
+//! | `code` | logging in with a browser on this machine |
 //! | `device` | with a code, in a browser anywhere |
 //! | `refresh` | renewing a session |
 //! | `session` | what is kept between runs |
@@ -13,9 +12,6 @@
 
 mod code;
 mod device;
-mod flow;
-mod listener;
-mod page;
 mod provider;
 mod refresh;
 mod session;
@@ -23,16 +19,15 @@ mod settings;
 mod tokens;
 mod transport;
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-use self::flow::Choice;
 use self::provider::Provider;
 use self::refresh::Renewed;
 use self::session::Session;
-pub use self::settings::{AudienceParameter, Flow, RedirectHost, Settings};
+pub use self::settings::{AudienceParameter, Settings};
+use super::login::{self, Choice};
+pub use super::login::{Flow, RedirectHost};
 use super::{Context, Fact, IdentitySource, LoginOptions, Logout, Readiness};
 use crate::cache::{Cache, Lead, SessionKey, SessionLabel, Turn};
 use crate::credential::{Assertion, Caller, Principal};
@@ -41,9 +36,6 @@ use crate::host::Host;
 use crate::host::files;
 use crate::host::surroundings::Surroundings;
 use crate::oidc::Documents;
-
-/// How long a person has to log in.
-const LOGIN_LIMIT: Duration = Duration::from_secs(600);
 
 /// The source.
 pub struct Oidc {
@@ -161,7 +153,7 @@ impl Oidc {
     ) -> Result<Session> {
         let host = provider.host;
         let audiences = if self.settings.wants_access_token() { audiences } else { &[] };
-        let choice = Choice::make(flow, &self.settings, &Surroundings::detect(&host.env));
+        let choice = Choice::make(flow, self.settings.flow, &Surroundings::detect(&host.env));
         let no_device = provider.discovery.device_authorization_endpoint.is_none();
         match choice.flow {
             Flow::Device if choice.automatic && no_device => {
@@ -188,31 +180,8 @@ impl Oidc {
         }
     }
 
-    /// Refuses where nobody may be asked to log in.
     fn require_person(&self, cx: Context<'_>) -> Result<()> {
-        if cx.host.interact.may_ask() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::LoginRequired,
-            format!("login required: run `tmpcred login {}`", self.name),
-        ))
-    }
-
-    /// Tells those who wait how the work ended.
-    fn settle<T>(&self, cx: Context<'_>, lead: Lead, result: Result<T>) -> Result<T> {
-        cx.host.tell_skew();
-        match &result {
-            Ok(_) => lead.succeed(),
-            // One of those who wait may be allowed to ask.
-            Err(error)
-                if error.kind() == ErrorKind::LoginRequired && !cx.host.interact.may_ask() =>
-            {
-                drop(lead);
-            }
-            Err(error) => lead.fail(error),
-        }
-        result
+        login::require_person(cx.host, &self.name)
     }
 }
 
@@ -232,7 +201,7 @@ impl IdentitySource for Oidc {
 
     fn explain(&self, surroundings: &Surroundings) -> Vec<Fact> {
         let settings = &self.settings;
-        let choice = Choice::make(None, settings, surroundings);
+        let choice = Choice::make(None, settings.flow, surroundings);
         let mut facts = vec![Fact {
             what: "flow",
             value: match choice.flow {
@@ -311,7 +280,7 @@ impl IdentitySource for Oidc {
                     .hint("check this machine's clock and the provider's")
             })
         });
-        self.settle(cx, lead, assertion)
+        login::settle(cx.host, lead, assertion)
     }
 
     fn session(&self) -> Option<&dyn super::Session> {
@@ -336,7 +305,7 @@ impl super::Session for Oidc {
             Turn::Lead(lead) => lead,
         };
         let session = self.bring(cx, &lead, &wish).await;
-        self.settle(cx, lead, session.map(|session| session.principal()))
+        login::settle(cx.host, lead, session.map(|session| session.principal()))
     }
 
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
@@ -370,12 +339,6 @@ impl Oidc {
         let provider = Provider::open(cx.host, &self.settings, &documents).await?;
         provider.revoke(refresh_token).await
     }
-}
-
-/// The error for a login that nobody finished.
-fn too_late() -> Error {
-    Error::new(ErrorKind::LoginRequired, "the login was not finished in time")
-        .hint("start it again, and finish it while the page or the code is good")
 }
 
 /// Drops what was there before, and keeps the order.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use super::super::login::{Flow, Redirect, RedirectHost};
 use crate::oidc::Issuer;
 
 /// An OpenID provider at which people log in.
@@ -93,6 +94,14 @@ fn login_parameters<'de, D: Deserializer<'de>>(
     }
 }
 
+impl<'a> From<&'a Settings> for Redirect<'a> {
+    fn from(settings: &'a Settings) -> Self {
+        let Settings { redirect_host: host, redirect_ports: ports, redirect_path: path, .. } =
+            settings;
+        Self { host: *host, ports, path }
+    }
+}
+
 impl Settings {
     /// The scopes to ask for. Without `openid` a provider does not say who
     /// logged in.
@@ -108,34 +117,6 @@ impl Settings {
     pub(super) fn wants_access_token(&self) -> bool {
         self.audience_parameter != AudienceParameter::None
     }
-}
-
-/// How a person logs in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Flow {
-    /// The browser where one can be shown, else the device flow.
-    #[default]
-    Auto,
-    /// In a browser on this machine: authorization code with PKCE (RFC 7636, RFC 8252).
-    Browser,
-    /// In a browser on any device: a code to type (RFC 8628).
-    Device,
-}
-
-/// The host name in the redirect address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum RedirectHost {
-    /// IPv4 loopback, as RFC 8252 section 7.3 recommends.
-    #[default]
-    #[serde(rename = "127.0.0.1")]
-    V4,
-    /// IPv6 loopback.
-    #[serde(rename = "::1")]
-    V6,
-    /// The name, for providers that know nothing else.
-    #[serde(rename = "localhost")]
-    Localhost,
 }
 
 /// How to ask the provider for an access token bound to an audience.

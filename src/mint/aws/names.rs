@@ -1,49 +1,8 @@
 //! Texts with a form of their own: ARNs, account ids, regions, session names.
 
-use std::fmt;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, de};
-use url::Url;
-
+pub use crate::aws::{AccountId, EndpointUrl, Region};
+use crate::aws::checked;
 use crate::credential::Principal;
-use crate::host::http;
-
-/// Declares a text that was checked when it was read.
-macro_rules! checked {
-    ($(#[$doc:meta])* $name:ident, $check:path) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-        #[serde(transparent)]
-        #[schemars(inline)]
-        pub struct $name(String);
-
-        impl $name {
-            /// Reads one, or tells what is wrong with it.
-            pub fn parse(text: &str) -> Result<Self, String> {
-                $check(text)?;
-                Ok(Self(text.to_string()))
-            }
-
-            /// The text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
-            }
-        }
-    };
-}
 
 checked! {
     /// The ARN of an IAM role, such as `arn:aws:iam::123456789012:role/deploy`.
@@ -98,21 +57,6 @@ checked! {
 }
 
 checked! {
-    /// The number of an AWS account: twelve digits.
-    AccountId, check_account
-}
-
-checked! {
-    /// The code of a region, such as `eu-central-1`.
-    Region, check_region
-}
-
-checked! {
-    /// The address of a server: https, or http to loopback.
-    EndpointUrl, check_endpoint
-}
-
-checked! {
     /// The name of a session, 2 to 64 characters; `{subject}` stands for whoever is calling.
     SessionName, check_session_name
 }
@@ -146,7 +90,7 @@ impl SessionName {
 
 /// The account in an ARN; `None` at servers that know no accounts.
 pub(super) fn account(arn: &str) -> Option<&str> {
-    arn.split(':').nth(4).filter(|account| check_account(account).is_ok())
+    arn.split(':').nth(4).filter(|account| AccountId::parse(account).is_ok())
 }
 
 fn check_role(text: &str) -> Result<(), String> {
@@ -181,30 +125,6 @@ fn check_arn(text: &str, kind: &str, example: &str) -> Result<(), String> {
         && (20..=2048).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_graphic());
     if good { Ok(()) } else { Err(format!("this is no ARN such as `{example}`")) }
-}
-
-fn check_account(text: &str) -> Result<(), String> {
-    if text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Ok(());
-    }
-    Err("the number of an account has twelve digits".into())
-}
-
-fn check_region(text: &str) -> Result<(), String> {
-    // It becomes part of a host's name.
-    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if !text.is_empty() && text.len() <= 63 && text.bytes().all(legal) && !text.starts_with('-') {
-        return Ok(());
-    }
-    Err("this is no code of a region such as `eu-central-1`".into())
-}
-
-fn check_endpoint(text: &str) -> Result<(), String> {
-    let url = Url::parse(text).map_err(|cause| format!("this is no address: {cause}"))?;
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err("the address has a query or a fragment".into());
-    }
-    http::require_secure(&url).map_err(|error| error.to_string())
 }
 
 fn check_session_name(text: &str) -> Result<(), String> {

@@ -8,6 +8,7 @@
 //! | [`glewlwyd`] | another OpenID provider |
 //! | [`aws`] | servers that speak the protocol of AWS STS, and the AWS CLI |
 //! | [`radosgw`] | another, the strictest of them: its sessions may end after seconds |
+//! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
 //! | [`kernel`] | the keyring of the kernel |
@@ -39,6 +40,8 @@ pub(crate) mod canary;
 pub(crate) mod glewlwyd;
 pub(crate) mod home;
 pub(crate) mod http;
+#[cfg(feature = "broker")]
+pub(crate) mod identity_center;
 pub(crate) mod kernel;
 pub(crate) mod keyring;
 pub(crate) mod oidc_provider;

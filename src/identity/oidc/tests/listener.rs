@@ -10,8 +10,7 @@ use url::Url;
 use super::{settings, visit, visit_with};
 use crate::host::listener::{Exposure, bind};
 use crate::host::test_server::run;
-use crate::identity::oidc::RedirectHost;
-use crate::identity::oidc::listener::{Answer, Callback, Listener, redirect_uri};
+use crate::identity::login::{Answer, Callback, Listener, RedirectHost, redirect_uri};
 use crate::secret::Secret;
 
 const STATE: &str = "the-state";

@@ -17,12 +17,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use url::{Url, form_urlencoded};
 
-use super::{RedirectHost, Settings, page};
+use super::page;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::listener::{Exposure, bind};
 use crate::secret::Secret;
@@ -41,16 +43,42 @@ const GOODBYE: Duration = Duration::from_secs(3);
 /// How often a free port is looked for that both addresses of `localhost` have.
 const ATTEMPTS: usize = 20;
 
+/// The host name in the redirect address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RedirectHost {
+    /// IPv4 loopback, as RFC 8252 section 7.3 recommends.
+    #[default]
+    #[serde(rename = "127.0.0.1")]
+    V4,
+    /// IPv6 loopback.
+    #[serde(rename = "::1")]
+    V6,
+    /// The name, for providers that know nothing else.
+    #[serde(rename = "localhost")]
+    Localhost,
+}
+
+/// The redirect address, as far as it is settled before a port is found.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::identity) struct Redirect<'a> {
+    /// Its host name.
+    pub(in crate::identity) host: RedirectHost,
+    /// The ports that the provider allows; none: any.
+    pub(in crate::identity) ports: &'a [u16],
+    /// Its path.
+    pub(in crate::identity) path: &'a str,
+}
+
 /// What the provider sent along with the browser.
-pub(super) struct Callback {
+pub(in crate::identity) struct Callback {
     /// The authorization code.
-    pub(super) code: Option<Secret<String>>,
+    pub(in crate::identity) code: Option<Secret<String>>,
     /// The code of an error (RFC 6749 section 4.1.2.1).
-    pub(super) error: Option<String>,
+    pub(in crate::identity) error: Option<String>,
     /// The provider's words for it.
-    pub(super) error_description: Option<String>,
+    pub(in crate::identity) error_description: Option<String>,
     /// Who answers (RFC 9207).
-    pub(super) iss: Option<String>,
+    pub(in crate::identity) iss: Option<String>,
     browser: Browser,
 }
 
@@ -61,7 +89,7 @@ struct Browser {
 }
 
 /// What the browser is told.
-pub(super) enum Answer {
+pub(in crate::identity) enum Answer {
     /// The login succeeded.
     Done,
     /// The login failed; the terminal says why.
@@ -72,7 +100,7 @@ pub(super) enum Answer {
 
 impl Callback {
     /// Answers the browser, and waits until it has the answer.
-    pub(super) async fn answer(self, answer: Answer) {
+    pub(in crate::identity) async fn answer(self, answer: Answer) {
         if self.browser.answer.send(answer).is_ok() {
             // The sender is never used, only dropped: with the connection.
             let _ = tokio::time::timeout(GOODBYE, self.browser.served).await;
@@ -81,7 +109,7 @@ impl Callback {
 }
 
 /// The server. It closes when it is dropped.
-pub(super) struct Listener {
+pub(in crate::identity) struct Listener {
     redirect: Url,
     shared: Arc<Shared>,
     callbacks: mpsc::Receiver<Callback>,
@@ -100,8 +128,9 @@ struct Shared {
 impl Listener {
     /// Listens on the first of the allowed ports that is free, or on any.
     /// Needs a runtime.
-    pub(super) fn open(settings: &Settings) -> Result<Self> {
-        let sockets = sockets(settings)?;
+    pub(in crate::identity) fn open<'a>(redirect: impl Into<Redirect<'a>>) -> Result<Self> {
+        let wanted = redirect.into();
+        let sockets = sockets(wanted)?;
         let failed =
             |cause: std::io::Error| Error::new(ErrorKind::Io, "cannot listen").because(cause);
         let sockets = sockets
@@ -113,7 +142,7 @@ impl Listener {
             Some(socket) => socket.local_addr().map_err(failed)?.port(),
             None => return Err(Error::new(ErrorKind::Io, "cannot listen")),
         };
-        let redirect = redirect_uri(settings, port)?;
+        let redirect = redirect_uri(wanted, port)?;
         let (sender, callbacks) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             authority: redirect.authority().to_string(),
@@ -129,13 +158,16 @@ impl Listener {
     }
 
     /// The address to which the provider is to send the browser.
-    pub(super) fn redirect_uri(&self) -> &Url {
+    pub(in crate::identity) fn redirect_uri(&self) -> &Url {
         &self.redirect
     }
 
     /// Waits for the browser to come back with this `state`, however many
     /// others come before.
-    pub(super) async fn callback(&mut self, state: &Secret<String>) -> Result<Callback> {
+    pub(in crate::identity) async fn callback(
+        &mut self,
+        state: &Secret<String>,
+    ) -> Result<Callback> {
         *self.shared.lock() = Some(state.clone());
         let closed = || Error::new(ErrorKind::Io, "the listener for the login has closed");
         self.callbacks.recv().await.ok_or_else(closed)
@@ -143,13 +175,17 @@ impl Listener {
 }
 
 /// The redirect address for a port.
-pub(super) fn redirect_uri(settings: &Settings, port: u16) -> Result<Url> {
-    let host = match settings.redirect_host {
+pub(in crate::identity) fn redirect_uri<'a>(
+    redirect: impl Into<Redirect<'a>>,
+    port: u16,
+) -> Result<Url> {
+    let redirect = redirect.into();
+    let host = match redirect.host {
         RedirectHost::V4 => "127.0.0.1",
         RedirectHost::V6 => "[::1]",
         RedirectHost::Localhost => "localhost",
     };
-    let path = &settings.redirect_path;
+    let path = redirect.path;
     let bad = || {
         Error::new(ErrorKind::Config, format!("'{path}' cannot be the path of a redirect address"))
             .hint("correct `redirect_path`: it starts with '/' and has no query")
@@ -164,20 +200,19 @@ pub(super) fn redirect_uri(settings: &Settings, port: u16) -> Result<Url> {
     Ok(url)
 }
 
-fn sockets(settings: &Settings) -> Result<Vec<std::net::TcpListener>> {
+fn sockets(redirect: Redirect<'_>) -> Result<Vec<std::net::TcpListener>> {
     let any = [0; ATTEMPTS];
-    let ports =
-        if settings.redirect_ports.is_empty() { &any[..] } else { &settings.redirect_ports[..] };
+    let ports = if redirect.ports.is_empty() { &any[..] } else { redirect.ports };
     let mut last = None;
     for &port in ports {
-        match sockets_on(settings.redirect_host, port) {
+        match sockets_on(redirect.host, port) {
             Ok(sockets) => return Ok(sockets),
             Err(error) => last = Some(error),
         }
     }
     let error = Error::new(ErrorKind::Io, "no port is free for the login to come back to");
     let error = last.iter().fold(error, |error, last| error.because(last));
-    Err(if settings.redirect_ports.is_empty() {
+    Err(if redirect.ports.is_empty() {
         error
     } else {
         error.hint("end what uses the ports in `redirect_ports`, or use the device flow")

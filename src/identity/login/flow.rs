@@ -1,27 +1,42 @@
 //! Which way to log in.
 
-use super::{Flow, Settings};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::host::surroundings::Surroundings;
+
+/// How a person logs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flow {
+    /// The browser where one can be shown, else the device flow.
+    #[default]
+    Auto,
+    /// In a browser on this machine: authorization code with PKCE (RFC 7636, RFC 8252).
+    Browser,
+    /// In a browser on any device: a code to type (RFC 8628).
+    Device,
+}
 
 /// The flow to use, and why. It is never [`Flow::Auto`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Choice {
-    pub(super) flow: Flow,
-    pub(super) why: String,
+pub(in crate::identity) struct Choice {
+    pub(in crate::identity) flow: Flow,
+    pub(in crate::identity) why: String,
     /// Nobody named the flow, so the other may be tried.
-    pub(super) automatic: bool,
+    pub(in crate::identity) automatic: bool,
 }
 
 impl Choice {
     /// Chooses: what was asked for, else what the settings say, else what fits
     /// the place.
-    pub(super) fn make(
+    pub(in crate::identity) fn make(
         asked: Option<Flow>,
-        settings: &Settings,
+        configured: Flow,
         surroundings: &Surroundings,
     ) -> Self {
         let named = |flow, why: &str| Self { flow, why: why.into(), automatic: false };
-        match (asked, settings.flow) {
+        match (asked, configured) {
             (Some(flow @ (Flow::Browser | Flow::Device)), _) => named(flow, "it was asked for"),
             (None, flow @ (Flow::Browser | Flow::Device)) => {
                 named(flow, "the configuration says so")
@@ -40,23 +55,20 @@ impl Choice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::oidc::tests::settings;
 
     #[test]
     fn what_was_asked_for_wins_then_the_settings_then_the_place() {
         let desktop = Surroundings { display: true, ..Default::default() };
         let ssh = Surroundings { ssh: true, ..desktop.clone() };
-        let mut settings = settings("https://i.example");
-        let flow = |asked, settings: &Settings, place: &Surroundings| {
-            let choice = Choice::make(asked, settings, place);
+        let flow = |asked, configured, place: &Surroundings| {
+            let choice = Choice::make(asked, configured, place);
             (choice.flow, choice.automatic)
         };
-        assert_eq!(flow(None, &settings, &desktop), (Flow::Browser, true));
-        assert_eq!(flow(None, &settings, &ssh), (Flow::Device, true));
-        assert_eq!(flow(Some(Flow::Browser), &settings, &ssh), (Flow::Browser, false));
-        settings.flow = Flow::Device;
-        assert_eq!(flow(None, &settings, &desktop), (Flow::Device, false));
-        assert_eq!(flow(Some(Flow::Auto), &settings, &desktop), (Flow::Browser, true));
-        assert!(Choice::make(Some(Flow::Auto), &settings, &ssh).why.contains("SSH"));
+        assert_eq!(flow(None, Flow::Auto, &desktop), (Flow::Browser, true));
+        assert_eq!(flow(None, Flow::Auto, &ssh), (Flow::Device, true));
+        assert_eq!(flow(Some(Flow::Browser), Flow::Auto, &ssh), (Flow::Browser, false));
+        assert_eq!(flow(None, Flow::Device, &desktop), (Flow::Device, false));
+        assert_eq!(flow(Some(Flow::Auto), Flow::Device, &desktop), (Flow::Browser, true));
+        assert!(Choice::make(Some(Flow::Auto), Flow::Device, &ssh).why.contains("SSH"));
     }
 }

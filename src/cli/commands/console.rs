@@ -1,0 +1,81 @@
+//! `tmpcred console`
+
+use clap::Args;
+
+use crate::cli::App;
+use crate::cli::args::{Fresh, Wanted};
+use crate::cli::prepare::prepare;
+use crate::config;
+use crate::deliver::console::{self, Place};
+use crate::deliver::credential_process::not_aws;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::browser::{Browser, OwnProfile};
+use crate::host::process;
+use crate::secret::Secret;
+
+/// Sign in to the AWS console with a profile's credential
+///
+/// Opens your browser, with a browser profile of its own for each profile where
+/// `browser` of the table `[console]` names one that can do that. The session there ends
+/// when the credential does.
+#[derive(Args, Debug)]
+pub(crate) struct Console {
+    /// Which credential.
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// How fresh.
+    #[command(flatten)]
+    pub fresh: Fresh,
+    /// Print the link instead of opening it. Whoever has it is signed in: it is yours to
+    /// take care of
+    #[arg(long)]
+    pub url: bool,
+    /// The service whose page is shown first, such as s3
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub service: Option<String>,
+    /// The region whose page is shown [default: that of the profile]
+    #[arg(long, value_name = "REGION", value_parser = name)]
+    pub region: Option<String>,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    console::check(text).map(|()| text.to_string())
+}
+
+pub(super) fn run(app: &App, args: &Console) -> Result<()> {
+    let prepared = prepare(app, &args.wanted)?;
+    // Nobody logs in for what cannot be used.
+    if !prepared.plan.target.yields_aws() {
+        return Err(not_aws());
+    }
+    let settings = config::load(&app.host)?.console;
+    let host = &prepared.host;
+    if !args.url && !host.interact.may_browse() {
+        return Err(Error::new(ErrorKind::Usage, "no browser may be opened here")
+            .hint("`--url` prints the link instead"));
+    }
+    let browser: Option<OwnProfile> = match &settings.browser {
+        Some(program) if !args.url => {
+            Some(OwnProfile::new(program, &prepared.plan.profile, &host.dirs.state)?)
+        }
+        _ => None,
+    };
+    let credential = prepared.credential(&args.fresh)?;
+    let place = Place {
+        service: args.service.clone(),
+        region: args.region.clone(),
+        endpoint_url: settings.endpoint_url.as_ref().map(ToString::to_string),
+    };
+    process::runtime()?.block_on(async {
+        let link = console::link(host, &credential, &place).await?;
+        if args.url {
+            return app.ui.secret(&Secret::new(format!("{}\n", link.expose())));
+        }
+        let browser: &dyn Browser = match &browser {
+            Some(own) => own,
+            None => host.browser.as_ref(),
+        };
+        let _waiting = host.interact.waiting("waiting for the browser");
+        console::open(browser, &link).await
+    })
+}

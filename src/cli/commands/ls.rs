@@ -1,0 +1,271 @@
+//! `tmpcred ls`
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::Args;
+use clap_complete::ArgValueCandidates;
+use serde_json::{Value, json};
+
+use crate::aws::sso::portal::{Available, Portal};
+use crate::cli::App;
+use crate::cli::complete;
+use crate::cli::misuse;
+use crate::cli::prepare::{cache, detected};
+use crate::cli::show;
+use crate::config::{self, Addition, Config};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::process;
+use crate::identity::Context;
+use crate::mint;
+use crate::plan::{self, Plan};
+
+/// List the profiles, or the accounts and roles that you may use
+#[derive(Args, Debug)]
+pub(crate) struct Ls {
+    /// List the accounts and roles that your session at IAM Identity Center may use,
+    /// and the profiles that you have for them
+    #[arg(long)]
+    pub available: bool,
+    /// Those of this identity [default: of all with `type = "aws-sso"`]
+    #[arg(long, value_name = "NAME", requires = "available", add = ArgValueCandidates::new(complete::identities))]
+    pub identity: Option<String>,
+    /// Add a profile to your configuration for each role that has none, and show what is added
+    #[arg(long, requires = "available", conflicts_with = "json")]
+    pub write: bool,
+    /// Show what `--write` would add, and write nothing
+    #[arg(long, requires = "write")]
+    pub dry_run: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub(super) fn run(app: &App, args: &Ls) -> Result<()> {
+    let config = config::load(&app.host)?;
+    let plans = plans(app, &config);
+    if !args.available {
+        return profiles(app, &config, &plans, args.json);
+    }
+    let found = available(app, &config, args.identity.as_deref(), &plans)?;
+    if args.write {
+        return write(app, &config, &found, args.dry_run);
+    }
+    if args.json {
+        return app.ui.json(&found.iter().map(Found::report).collect::<Vec<_>>());
+    }
+    if found.is_empty() {
+        return app.ui.line("Your session may use no account.");
+    }
+    let rows = found.iter().map(|one| {
+        let Available { account, role } = &one.available;
+        let (id, name) = (account.account_id.clone(), account.account_name.clone());
+        let profiles = one.profiles.join(", ");
+        [id, name, role.clone(), if profiles.is_empty() { "–".into() } else { profiles }]
+    });
+    app.ui.table(["ACCOUNT", "NAME", "ROLE", "PROFILE"], rows)?;
+    let without = found.iter().filter(|one| one.profiles.is_empty()).count();
+    if without > 0 {
+        app.host.interact.note(&format!(
+            "\n{} without a profile. To add them: tmpcred ls --available --write",
+            show::count(without, "role", "roles")
+        ));
+    }
+    Ok(())
+}
+
+/// What each profile would do, or why it cannot.
+type Plans = BTreeMap<String, Result<Plan>>;
+
+fn plans(app: &App, config: &Config) -> Plans {
+    let detected = detected(&app.host, config);
+    let plan = |name: &String| {
+        let (profile, detected) = (Some(name.clone()), detected.clone());
+        let request = plan::Request { profile, detected, ..Default::default() };
+        (name.clone(), plan::plan(&request, config))
+    };
+    config.profiles.keys().map(plan).collect()
+}
+
+fn profiles(app: &App, config: &Config, plans: &Plans, as_json: bool) -> Result<()> {
+    let target = |plan: &Plan| {
+        let mut reasons = plan.reasons.iter().filter(|reason| reason.what == "target");
+        reasons.next().map(|reason| reason.value.clone()).unwrap_or_default()
+    };
+    if as_json {
+        let report = |(name, plan): (&String, &Result<Plan>)| {
+            let good = plan.as_ref().ok();
+            json!({
+                "profile": name,
+                "default": config.default_profile.as_ref() == Some(name),
+                "identity": good.map(|plan| &plan.identity.name),
+                "role": good.map(|plan| &plan.request.role),
+                "target": good.map(target),
+                "error": plan.as_ref().err().map(Error::message),
+            })
+        };
+        return app.ui.json(&plans.iter().map(report).collect::<Vec<_>>());
+    }
+    if plans.is_empty() {
+        return app.ui.line("No profiles. To start a configuration: tmpcred config init");
+    }
+    let rows = plans.iter().map(|(name, plan)| match plan {
+        Ok(plan) => {
+            let (role, identity) = (plan.request.role.clone(), plan.identity.name.clone());
+            [name.clone(), role, target(plan), identity]
+        }
+        Err(error) => [name.clone(), "–".into(), error.message().to_string(), "–".into()],
+    });
+    app.ui.table(["PROFILE", "ROLE", "TARGET", "IDENTITY"], rows)
+}
+
+/// A role that may be used, and the profiles for it.
+struct Found {
+    identity: String,
+    available: Available,
+    profiles: Vec<String>,
+}
+
+impl Found {
+    fn report(&self) -> Value {
+        let Available { account, role } = &self.available;
+        json!({
+            "identity": self.identity,
+            "account_id": account.account_id,
+            "account_name": account.account_name,
+            "role": role,
+            "profiles": self.profiles,
+        })
+    }
+}
+
+fn available(app: &App, config: &Config, only: Option<&str>, plans: &Plans) -> Result<Vec<Found>> {
+    let named = only.map(|name| plan::identity(config, Some(name))).transpose()?;
+    let mut identities = Vec::new();
+    for (name, settings) in &config.identities {
+        let wanted = named.as_ref().is_none_or(|named| named.name == *name);
+        identities.extend(settings.portal().filter(|_| wanted).map(|at| (name, settings, at)));
+    }
+    if identities.is_empty() {
+        return Err(match only {
+            Some(name) => misuse(format!("the identity '{name}' is not at IAM Identity Center")),
+            None => Error::new(ErrorKind::Config, "no identity is at IAM Identity Center")
+                .because_of("no table `[identity.NAME]` has `type = \"aws-sso\"`"),
+        });
+    }
+    let cache = cache(&app.host, config)?;
+    let cx = Context { host: &app.host, cache: &cache };
+    let mut found = Vec::new();
+    for (name, settings, server) in identities {
+        let source = settings.open(name);
+        let all = process::runtime()?.block_on(async {
+            let assertion = source.assertion(cx, server.url()).await?;
+            let _waiting = app.host.interact.waiting("asking IAM Identity Center");
+            let portal = Portal::new(&app.host, &server, &assertion.token)?;
+            let what = "the accounts and roles cannot be listed";
+            portal.available().await.map_err(|failure| failure.error(what))
+        })?;
+        found.extend(all.into_iter().map(|available| {
+            let profiles = profiles_for(plans, name, &available);
+            Found { identity: name.clone(), available, profiles }
+        }));
+    }
+    Ok(found)
+}
+
+fn profiles_for(plans: &Plans, identity: &str, available: &Available) -> Vec<String> {
+    let is = |plan: &Plan| {
+        let mint::Plan::AwsSso(target) = &plan.target else { return false };
+        plan.identity.name == identity
+            && plan.request.role == available.role
+            && target.account().as_str() == available.account.account_id
+    };
+    let these = plans.iter().filter(|(_, plan)| plan.as_ref().is_ok_and(is));
+    these.map(|(name, _)| name.clone()).collect()
+}
+
+/// Adds a profile for each role that has none.
+fn write(app: &App, config: &Config, found: &[Found], dry_run: bool) -> Result<()> {
+    let mut taken: BTreeSet<String> = config.profiles.keys().cloned().collect();
+    let mut tables = Vec::new();
+    for one in found.iter().filter(|one| one.profiles.is_empty()) {
+        tables.push(table(one, &mut taken)?);
+    }
+    if tables.is_empty() {
+        app.host.interact.note("Every role has a profile already.");
+        return Ok(());
+    }
+    let text = tables.join("\n");
+    let addition = Addition::new(&app.host, &text)?;
+    let added: String = text.lines().map(|line| format!("+{line}\n")).collect();
+    app.ui.line(format!("{}:\n{}", addition.path().display(), added.trim_end()))?;
+    let number = show::count(tables.len(), "profile", "profiles");
+    if dry_run {
+        app.host.interact.note(&format!("{number} would be added. Nothing has been written."));
+        return Ok(());
+    }
+    addition.write()?;
+    app.host.interact.note(&format!("{number} added."));
+    Ok(())
+}
+
+/// The table of a new profile, whose name no other has.
+fn table(found: &Found, taken: &mut BTreeSet<String>) -> Result<String> {
+    let Available { account, role } = &found.available;
+    let plain = slug(&format!("{}-{role}", account.account_name));
+    let names = [plain.clone(), slug(&format!("{plain}-{}", account.account_id))];
+    let free =
+        names.into_iter().find(|name| config::check_name(name).is_ok() && !taken.contains(name));
+    let Some(name) = free else {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("no name is free for the role {role} in the account {}", account.account_id),
+        )
+        .hint("write a profile for it yourself"));
+    };
+    taken.insert(name.clone());
+    // What a server says is quoted as TOML wants it.
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    Ok(format!(
+        "[profile.{name}]\nidentity = {}\nrole = {}\ntarget = {{ type = \"aws-sso\", account_id = {} }}\n",
+        quoted(&found.identity),
+        quoted(role),
+        quoted(&account.account_id),
+    ))
+}
+
+/// A name in small letters, digits and `-`.
+fn slug(text: &str) -> String {
+    let mut name = String::new();
+    for c in text.chars() {
+        if c.is_ascii_alphanumeric() {
+            name.push(c.to_ascii_lowercase());
+        } else if !name.is_empty() && !name.ends_with('-') {
+            name.push('-');
+        }
+    }
+    name.trim_end_matches('-').to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::sso::portal::Account;
+
+    fn found(account: &str, name: &str, role: &str) -> Found {
+        let account = Account { account_id: account.into(), account_name: name.into() };
+        let available = Available { account, role: role.into() };
+        Found { identity: "corp".into(), available, profiles: Vec::new() }
+    }
+
+    #[test]
+    fn new_profiles_have_names_of_their_own_and_quoted_values() {
+        let mut taken = BTreeSet::from(["prod-admin".to_string()]);
+        let written = table(&found("111122223333", "Prod", "Admin"), &mut taken).unwrap();
+        assert!(written.starts_with("[profile.prod-admin-111122223333]\n"), "{written}");
+        assert!(table(&found("111122223333", "Prod", "Admin"), &mut taken).is_err());
+        let odd = table(&found("111122223333", "\"]\n[x]", "a\"b"), &mut taken).unwrap();
+        assert!(odd.starts_with("[profile.x-a-b]\n"), "{odd}");
+        assert!(odd.parse::<toml::Table>().is_ok(), "{odd}");
+        assert!(table(&found("1", "é", "ü"), &mut taken).unwrap().starts_with("[profile.1]"));
+    }
+}

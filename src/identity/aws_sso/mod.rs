@@ -1,0 +1,364 @@
+//! The identity source `aws-sso`: a person logs in at IAM Identity Center.
+//!
+//! One login serves all accounts and roles of one access portal. Its token is shown
+//! to that portal alone.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `settings` | what the configuration says |
+//! | `ways` | logging in: in a browser on this machine, or with a code anywhere |
+//! | `session` | what is kept between runs |
+
+mod session;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod ways;
+
+use async_trait::async_trait;
+
+use self::session::Session;
+pub use self::settings::Settings;
+use super::login::{self, Choice, Flow};
+use super::{Context, Fact, IdentitySource, LoginOptions, Logout, Readiness};
+use crate::aws::sso::oidc::{Grant, Oidc, Registration};
+use crate::aws::sso::portal::Portal;
+use crate::aws::sso::{Failure, Refusal};
+use crate::cache::{ClientKey, Lead, SessionKey, SessionLabel, Turn};
+use crate::credential::{Assertion, Caller, Principal};
+use crate::error::{Error, ErrorKind, Result, foreign};
+use crate::host::surroundings::Surroundings;
+use crate::host::{Host, files};
+use crate::secret::Secret;
+
+/// What is left of a registration that a login may still start with: a session
+/// that outlives it cannot be renewed.
+const REGISTERED: time::Duration = time::Duration::days(1);
+
+/// The source.
+pub struct AwsSso {
+    name: String,
+    settings: Settings,
+}
+
+/// How a renewal ended that did not fail.
+enum Renewed {
+    Alive(Session),
+    Ended(Refusal),
+}
+
+impl AwsSso {
+    /// The source with these settings.
+    pub fn new(name: &str, settings: Settings) -> Self {
+        Self { name: name.into(), settings }
+    }
+
+    /// What makes it another session. The addresses are among it: what one server
+    /// gave is not shown to another.
+    fn parts<'a>(&'a self, oidc: &'a str, portal: &'a str, scopes: &'a str) -> [&'a str; 5] {
+        ["aws-sso", &self.settings.start_url, oidc, portal, scopes]
+    }
+
+    fn scopes(&self) -> String {
+        let mut scopes = self.settings.scopes.clone();
+        scopes.sort();
+        scopes.dedup();
+        scopes.join(" ")
+    }
+
+    /// Two identities with the same portal and scopes share a session.
+    fn key(&self) -> SessionKey {
+        let (oidc, portal) = (self.settings.oidc(), self.settings.portal());
+        SessionKey::new(&self.parts(oidc.url(), portal.url(), &self.scopes()))
+    }
+
+    /// The registrations for the two flows differ.
+    fn client_key(&self, flow: Flow) -> ClientKey {
+        let (oidc, portal, scopes) =
+            (self.settings.oidc(), self.settings.portal(), self.scopes());
+        let mut parts = self.parts(oidc.url(), portal.url(), &scopes).to_vec();
+        parts.push(if flow == Flow::Device { "device" } else { "browser" });
+        ClientKey::new(&parts)
+    }
+
+    /// The session, unless there is none.
+    fn stored(&self, cx: Context<'_>) -> Result<Option<Session>> {
+        let bytes = match cx.cache.session(&self.key()) {
+            // Whoever logs in again needs no store; a locked one would lose the session.
+            Err(error) if error.kind() != ErrorKind::KeyringLocked => {
+                cx.host.interact.warn(&format!("the session cannot be read: {error}"));
+                None
+            }
+            other => other?,
+        };
+        let decode = |bytes: Secret<Vec<u8>>| {
+            Session::decode(&bytes, &self.settings.start_url, || cx.host.clock.machine_started())
+        };
+        Ok(bytes.and_then(decode))
+    }
+
+    fn alive(&self, cx: Context<'_>) -> Result<Option<Session>> {
+        let now = cx.host.clock.now();
+        Ok(self.stored(cx)?.filter(|session| session.is_alive(now)))
+    }
+
+    /// A session that is alive: as it is, renewed, or by a login.
+    async fn bring(&self, cx: Context<'_>, lead: &Lead, options: &LoginOptions) -> Result<Session> {
+        // Another process may have renewed it before the lock was ours.
+        let stored = if options.force { None } else { self.stored(cx)? };
+        if let Some(session) = stored {
+            if session.is_alive(cx.host.clock.now()) {
+                return Ok(session);
+            }
+            let mut refused = login::require_person(cx.host, &self.name);
+            if session.is_renewable(cx.host.corrected_now()) {
+                match self.renew(cx, lead, session).await? {
+                    Renewed::Alive(session) => return Ok(session),
+                    Renewed::Ended(refusal) => {
+                        let words = refusal.words.as_deref().unwrap_or(&refusal.code);
+                        let why = format!("the session has ended: {}", foreign(words));
+                        refused = refused.map_err(|error| error.because_of(why));
+                    }
+                }
+            } else {
+                refused = refused.map_err(|error| error.because_of("the session has expired"));
+            }
+            cx.cache.forget_session(&self.key(), lead)?;
+            refused?;
+        }
+        login::require_person(cx.host, &self.name)?;
+        let session = self.log_in(cx, lead, options.flow).await?;
+        self.keep(cx, lead, &session);
+        Ok(session)
+    }
+
+    /// Renews a session by its refresh token. Its lock is held: the token may be
+    /// good for one use only.
+    async fn renew(&self, cx: Context<'_>, lead: &Lead, mut session: Session) -> Result<Renewed> {
+        const WHAT: &str = "the session could not be renewed";
+        let Some(refresh_token) = session.refresh_token.clone() else {
+            let code = "expired_token".into();
+            return Ok(Renewed::Ended(Refusal { code, words: None }));
+        };
+        let server = self.settings.oidc();
+        let oidc = Oidc::new(cx.host, &server)?;
+        let grant = Grant::Refresh(&refresh_token);
+        match oidc.create_token(&session.client, &grant).await {
+            Ok(tokens) => {
+                let renewed = session.renew(cx.host, tokens);
+                self.keep(cx, lead, &session);
+                renewed.map_err(|error| error.context(WHAT))?;
+                Ok(Renewed::Alive(session))
+            }
+            Err(Failure::Refused(refusal))
+                if ["invalid_grant", "expired_token", "invalid_client", "unauthorized_client"]
+                    .contains(&refusal.code.as_str()) =>
+            {
+                Ok(Renewed::Ended(refusal))
+            }
+            Err(failure) => Err(failure.error(WHAT)),
+        }
+    }
+
+    async fn log_in(
+        &self,
+        cx: Context<'_>,
+        lead: &Lead,
+        flow: Option<Flow>,
+    ) -> Result<Session> {
+        let surroundings = Surroundings::detect(&cx.host.env);
+        let flow = Choice::make(flow, self.settings.flow, &surroundings).flow;
+        let server = self.settings.oidc();
+        let oidc = Oidc::new(cx.host, &server)?;
+        let mut client = self.registered(cx, flow)?;
+        loop {
+            let fresh = client.is_none();
+            let registered = match client.take() {
+                Some(client) => client,
+                None => self.register(cx, lead, &oidc, flow).await?,
+            };
+            let ended = match flow {
+                Flow::Device => {
+                    ways::with_device(cx.host, &oidc, &self.settings, &registered, tokio::time::sleep)
+                        .await
+                }
+                Flow::Browser | Flow::Auto => {
+                    ways::with_browser(cx.host, &oidc, &self.settings, &registered).await
+                }
+            };
+            match ended {
+                Ok(tokens) => {
+                    return Session::begin(cx.host, &self.settings.start_url, registered, tokens)
+                        .map_err(|error| error.context(ways::WHAT));
+                }
+                // It was kept, but AWS does not know it any more.
+                Err(failure) if failure.is("invalid_client") && !fresh => {}
+                Err(failure) if failure.is("expired_token") => return Err(login::too_late()),
+                Err(failure) => return Err(failure.error(ways::WHAT)),
+            }
+        }
+    }
+
+    /// The registration that was kept, where it lasts.
+    fn registered(&self, cx: Context<'_>, flow: Flow) -> Result<Option<Registration>> {
+        let bytes = match cx.cache.client(&self.client_key(flow)) {
+            Err(error) if error.kind() != ErrorKind::KeyringLocked => None,
+            other => other?,
+        };
+        let client: Option<Registration> =
+            bytes.and_then(|bytes| serde_json::from_slice(bytes.expose()).ok());
+        let until = cx.host.corrected_now() + REGISTERED;
+        Ok(client.filter(|client| client.expires_at() > until))
+    }
+
+    async fn register(
+        &self,
+        cx: Context<'_>,
+        lead: &Lead,
+        oidc: &Oidc<'_>,
+        flow: Flow,
+    ) -> Result<Registration> {
+        let redirect = (flow != Flow::Device).then_some(ways::REDIRECT);
+        let client = oidc
+            .register(&self.settings.start_url, &self.settings.scopes, redirect)
+            .await
+            .map_err(|failure| failure.error(ways::WHAT))?;
+        let lasts = client.expires_at() - cx.host.corrected_now();
+        if lasts > time::Duration::ZERO {
+            let bytes = Secret::new(serde_json::to_vec(&client).unwrap_or_default());
+            let label = format!("registration at {}", self.settings.start_url);
+            let key = self.client_key(flow);
+            if let Err(error) = cx.cache.keep_client(&key, &label, &bytes, lasts, lead) {
+                cx.host.interact.warn(&format!("the registration could not be kept: {error}"));
+            }
+        }
+        Ok(client)
+    }
+
+    /// Keeps the session. Failing costs a login later, but nothing now.
+    fn keep(&self, cx: Context<'_>, lead: &Lead, session: &Session) {
+        let label = SessionLabel {
+            identity: self.name.clone(),
+            principal: session.principal(),
+            since: session.since,
+        };
+        if let Err(error) = cx.cache.keep_session(&self.key(), &label, &session.encode(), lead) {
+            cx.host.interact.warn(&format!("the session could not be kept: {error}"));
+        }
+    }
+
+    /// Ends a session at AWS. One that has expired is renewed for that.
+    async fn end(&self, cx: Context<'_>, lead: &Lead, session: Session) -> Result<()> {
+        let mut session = session;
+        if !session.is_alive(cx.host.clock.now()) && session.is_renewable(cx.host.corrected_now()) {
+            match self.renew(cx, lead, session).await? {
+                Renewed::Alive(renewed) => session = renewed,
+                Renewed::Ended(_) => return Ok(()),
+            }
+        }
+        let portal = self.settings.portal();
+        let portal = Portal::new(cx.host, &portal, &session.access_token)?;
+        match portal.logout().await {
+            // It has ended already.
+            Err(failure) if failure.is("unauthorized") => Ok(()),
+            other => other.map_err(|failure| failure.error("the session could not be ended")),
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl IdentitySource for AwsSso {
+    fn readiness(&self, _host: &Host) -> Readiness {
+        match &self.settings.ca_file {
+            Some(path) if !files::exists(path) => Readiness::Misconfigured {
+                why: format!("`ca_file`: there is no {}", path.display()),
+                hint: "correct `ca_file` in the configuration".into(),
+            },
+            _ => Readiness::Ready(format!("people log in at {}", self.settings.start_url)),
+        }
+    }
+
+    fn explain(&self, surroundings: &Surroundings) -> Vec<Fact> {
+        let choice = Choice::make(None, self.settings.flow, surroundings);
+        let flow = if choice.flow == Flow::Device { "device" } else { "browser" };
+        vec![
+            Fact { what: "flow", value: flow.into(), why: choice.why },
+            Fact {
+                what: "scopes",
+                value: self.settings.scopes.join(" "),
+                why: "asked for at the login".into(),
+            },
+        ]
+    }
+
+    fn caller(&self, cx: Context<'_>) -> Result<Option<Caller>> {
+        match cx.cache.session_label(&self.key())? {
+            Some(label) => Ok(Some(label.principal.into())),
+            // The index may be lost while the session is not.
+            None => Ok(self.stored(cx)?.map(|session| session.principal().into())),
+        }
+    }
+
+    async fn assertion(&self, cx: Context<'_>, audience: &str) -> Result<Assertion> {
+        if audience != self.settings.portal().url() {
+            return Err(Error::new(ErrorKind::Config, "this identity has nothing to show there")
+                .because_of(format!("a session at IAM Identity Center is for its own portal, not for {audience}"))
+                .hint("let the profile's target be `{ type = \"aws-sso\", … }`, or name another identity"));
+        }
+        let find = || Ok(self.alive(cx)?.map(|session| session.assertion()));
+        if let Some(assertion) = find()? {
+            return Ok(assertion);
+        }
+        let lead = match cx.cache.lead_session(&self.key(), find)? {
+            Turn::Done(assertion) => return Ok(assertion),
+            Turn::Lead(lead) => lead,
+        };
+        let session = self.bring(cx, &lead, &LoginOptions::default()).await;
+        login::settle(cx.host, lead, session.map(|session| session.assertion()))
+    }
+
+    fn session(&self) -> Option<&dyn super::Session> {
+        Some(self)
+    }
+}
+
+#[async_trait(?Send)]
+impl super::Session for AwsSso {
+    async fn login(&self, cx: Context<'_>, options: &LoginOptions) -> Result<Principal> {
+        let find = || {
+            let session = if options.force { None } else { self.alive(cx)? };
+            Ok(session.map(|session| session.principal()))
+        };
+        if let Some(principal) = find()? {
+            return Ok(principal);
+        }
+        let lead = match cx.cache.lead_session(&self.key(), find)? {
+            Turn::Done(principal) => return Ok(principal),
+            Turn::Lead(lead) => lead,
+        };
+        let session = self.bring(cx, &lead, options).await;
+        login::settle(cx.host, lead, session.map(|session| session.principal()))
+    }
+
+    async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
+        let key = self.key();
+        // A login that failed just now is no reason to stay logged in.
+        let lead = cx.cache.take_session(&key)?;
+        let outcome = match self.stored(cx)? {
+            None => Logout::NoSession,
+            Some(session) => {
+                let principal = session.principal();
+                match self.end(cx, &lead, session).await {
+                    Ok(()) => Logout::Revoked(principal),
+                    Err(why) => Logout::ForgottenOnly(principal, why.to_string()),
+                }
+            }
+        };
+        cx.cache.forget_session(&key, &lead)?;
+        lead.succeed();
+        if let Logout::Revoked(principal) | Logout::ForgottenOnly(principal, _) = &outcome {
+            cx.cache.forget_credentials(principal)?;
+        }
+        Ok(outcome)
+    }
+}

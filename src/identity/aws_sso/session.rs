@@ -1,0 +1,136 @@
+//! What is kept of a login between runs.
+
+use serde::{Deserialize, Serialize, Serializer};
+use time::{Duration, OffsetDateTime};
+
+use crate::aws::sso::oidc::{Registration, Tokens};
+use crate::credential::{Assertion, Lifetime, Principal, TokenType};
+use crate::error::Result;
+use crate::host::Host;
+use crate::secret::Secret;
+
+/// The version of the form in which a session rests. One of another version
+/// counts as absent: the person logs in again.
+const VERSION: u32 = 1;
+
+/// The least time that the access token must still have, so that it outlives the
+/// requests it is for.
+const MARGIN: Duration = Duration::seconds(60);
+
+/// A session at IAM Identity Center.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Session {
+    v: u32,
+    start_url: String,
+    /// AWS does not say who logged in. Each login has a name of its own, so that
+    /// nobody gets what was cached for somebody else.
+    subject: String,
+    #[serde(with = "time::serde::timestamp")]
+    pub(super) since: OffsetDateTime,
+    #[serde(serialize_with = "bare")]
+    pub(super) access_token: Secret<String>,
+    lifetime: Lifetime,
+    #[serde(serialize_with = "bare_option")]
+    pub(super) refresh_token: Option<Secret<String>>,
+    /// Only the client that a refresh token was given to may use it.
+    pub(super) client: Registration,
+}
+
+/// Writes a secret down. Only [`Session::encode`] leads here, and what it yields
+/// is a secret itself.
+fn bare<S: Serializer>(secret: &Secret<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    secret.expose().serialize(serializer)
+}
+
+fn bare_option<S: Serializer>(
+    secret: &Option<Secret<String>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(Secret::expose).serialize(serializer)
+}
+
+impl Session {
+    /// The session that a login yields.
+    pub(super) fn begin(
+        host: &Host,
+        start_url: &str,
+        client: Registration,
+        tokens: Tokens,
+    ) -> Result<Self> {
+        let lifetime = lifetime(host, &tokens)?;
+        Ok(Self {
+            v: VERSION,
+            start_url: start_url.to_string(),
+            subject: format!("login-{}", uuid::Uuid::new_v4().simple()),
+            since: host.corrected_now(),
+            access_token: tokens.access_token,
+            lifetime,
+            refresh_token: tokens.refresh_token,
+            client,
+        })
+    }
+
+    /// Takes the answer to a renewal over.
+    pub(super) fn renew(&mut self, host: &Host, tokens: Tokens) -> Result<()> {
+        // First of all: the old one may be used up.
+        if let Some(rotated) = tokens.refresh_token.clone() {
+            self.refresh_token = Some(rotated);
+        }
+        self.lifetime = lifetime(host, &tokens)?;
+        self.access_token = tokens.access_token;
+        Ok(())
+    }
+
+    /// Writes the session down.
+    pub(super) fn encode(&self) -> Secret<Vec<u8>> {
+        // Strings and numbers always have a JSON form.
+        Secret::new(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Reads a session back. `None` where it is broken, of another version, or not
+    /// of this portal. `machine_started` tells what the clock says now.
+    pub(super) fn decode(
+        bytes: &Secret<Vec<u8>>,
+        start_url: &str,
+        machine_started: impl Fn() -> OffsetDateTime,
+    ) -> Option<Self> {
+        let mut session: Self = serde_json::from_slice(bytes.expose()).ok()?;
+        session.lifetime = session.lifetime.by_clock(machine_started);
+        let ours = session.v == VERSION
+            && session.start_url == start_url
+            && !session.subject.is_empty();
+        ours.then_some(session)
+    }
+
+    /// Who logged in, as far as that can be told.
+    pub(super) fn principal(&self) -> Principal {
+        Principal { issuer: self.start_url.clone(), subject: self.subject.clone() }
+    }
+
+    /// Whether the access token lasts long enough to be used.
+    pub(super) fn is_alive(&self, local_now: OffsetDateTime) -> bool {
+        let margin = MARGIN.min(self.lifetime.ttl() / 4);
+        self.lifetime.remaining(local_now) > margin
+    }
+
+    /// Whether it can be renewed: the client must be registered still.
+    pub(super) fn is_renewable(&self, now: OffsetDateTime) -> bool {
+        self.refresh_token.is_some() && self.client.expires_at() > now
+    }
+
+    /// The assertion that it yields.
+    pub(super) fn assertion(&self) -> Assertion {
+        Assertion {
+            token: self.access_token.clone(),
+            token_type: TokenType::AccessToken,
+            principal: self.principal(),
+            expires_at: self.lifetime.expires_at,
+        }
+    }
+}
+
+fn lifetime(host: &Host, tokens: &Tokens) -> Result<Lifetime> {
+    let now = host.corrected_now();
+    let end = tokens.expires_at(now)?;
+    Ok(Lifetime::new(now, end, host.skew.get(), host.clock.machine_started()))
+}
