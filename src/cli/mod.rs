@@ -6,6 +6,7 @@ mod complete;
 mod deferred;
 mod help;
 mod prepare;
+mod renewal;
 mod show;
 mod ui;
 

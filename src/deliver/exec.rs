@@ -82,7 +82,7 @@ impl Prepared {
         let variables = handout.variables()?;
         let mut prepared = process::command(program);
         prepared.args(arguments).env_clear().envs(handout.environment.iter());
-        for name in handout.stale() {
+        for name in handout.stale()? {
             prepared.env_remove(name);
         }
         for variable in &variables {

@@ -40,7 +40,7 @@ fn handout<'a>(
     env: &'a BTreeMap<String, String>,
     environment: &'a Env,
 ) -> Handout<'a> {
-    Handout { credential, profile: "prod", env, environment }
+    Handout { credential, profile: "prod", env, environment, outlet: None }
 }
 
 fn shown(variables: &[Variable]) -> Vec<(&str, &str)> {
@@ -108,13 +108,13 @@ fn nothing_is_both_set_and_removed() {
     for env in [mapping(&[]), mapping(&[("TMPCRED_TOKEN", "x"), ("MINE", "y")])] {
         let handout = handout(&credential, &env, &environment);
         let variables = handout.variables().unwrap();
-        for name in &handout.stale() {
+        for name in &handout.stale().unwrap() {
             assert!(variables.iter().all(|variable| variable.name != *name), "{name}");
         }
         // Whatever another run may have left is either set anew or removed.
         for name in [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN] {
             let set = variables.iter().any(|variable| variable.name == name);
-            assert!(set || handout.stale().contains(&name.to_string()), "{name}");
+            assert!(set || handout.stale().unwrap().contains(&name.to_string()), "{name}");
         }
     }
 }
@@ -137,7 +137,7 @@ fn aws_gets_its_own_variables_and_what_would_contradict_them_goes() {
         ]
     );
     assert_eq!(shown(&variables)[6], ("AWS_CREDENTIAL_EXPIRATION", "2026-01-01T12:15:00Z"));
-    let stale = handout(&credential, &env, &environment).stale();
+    let stale = handout(&credential, &env, &environment).stale().unwrap();
     for name in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SECURITY_TOKEN", TOKEN] {
         assert!(stale.contains(&name.to_string()), "{name}");
     }
@@ -161,11 +161,11 @@ fn a_run_within_a_run_for_aws_hands_out_nothing_of_the_outer_one() {
     let outer = handout(&outer, &env, &nothing).variables().unwrap();
     let environment = Env::from_pairs(shown(&outer));
     let (token, keys) = (bearer("t"), aws(None));
-    let stale = handout(&token, &env, &environment).stale();
+    let stale = handout(&token, &env, &environment).stale().unwrap();
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"] {
         assert!(stale.contains(&name.to_string()), "{name}");
     }
-    let stale = handout(&keys, &env, &environment).stale();
+    let stale = handout(&keys, &env, &environment).stale().unwrap();
     assert!(stale.contains(&"AWS_DEFAULT_REGION".to_string()));
     assert!(!stale.contains(&"AWS_SESSION_TOKEN".to_string()));
 }
@@ -175,7 +175,7 @@ fn what_an_outer_profile_mapped_is_removed() {
     let (credential, env) = (bearer("t"), mapping(&[("MINE", "y")]));
     let environment = Env::from_pairs([(MAPPED, "THEIRS MINE a=b 1x $(x)"), ("THEIRS", "secret")]);
     let handout = handout(&credential, &env, &environment);
-    let stale = handout.stale();
+    let stale = handout.stale().unwrap();
     assert!(stale.contains(&"THEIRS".to_string()));
     assert!(
         stale.iter().all(|name| !["MINE", "a=b", "1x", "$(x)", MAPPED].contains(&name.as_str()))

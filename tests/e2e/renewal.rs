@@ -73,3 +73,32 @@ fn without_renewal_a_run_dies_of_an_expired_credential() {
     assert!(refused.stdout.contains("refused after"), "{}", refused.stdout);
     assert_eq!(world.provider.count_grants("authorization_code"), 1);
 }
+
+#[test]
+fn aws_sdks_and_clis_work_for_longer_than_a_credential_lives() {
+    let world = World::start();
+    let python = python_program("python3");
+    // More than three times three seconds.
+    let read = [python.to_str().unwrap(), "-c", READER, world.gateway.url(), "11"];
+    let exec = ["exec", "short", "--renew", "--"];
+    let running = world.tmpcred(&[&exec[..], &read].concat()).spawn();
+    let loops = [python_program("aws"), "/usr/bin/aws".into()].map(|cli| {
+        let cli = cli.to_str().unwrap().to_string();
+        let script = format!(
+            "{cli} --version; for i in 1 2 3 4 5 6; do \
+             {cli} --endpoint-url {} s3api get-object --bucket bucket --key hello out-$$ >done-$$ \
+             || exit 1; sleep 1.5; done; cat out-$$",
+            world.gateway.url()
+        );
+        world.tmpcred(&[&exec[..], &["sh", "-c", &script]].concat()).spawn()
+    });
+    let read = running.wait().ok();
+    assert!(read.stdout.starts_with("read "), "{}", read.stdout);
+    assert_eq!(read.stderr, "");
+    for looped in loops {
+        let looped = looped.wait().ok();
+        assert!(looped.stdout.starts_with("aws-cli/"), "{}", looped.stdout);
+        assert!(looped.stdout.ends_with("hi"), "{} {}", looped.stdout, looped.stderr);
+    }
+    assert_eq!(world.provider.count_grants("authorization_code"), 1);
+}

@@ -1,0 +1,113 @@
+//! How what goes on beside a command reaches it.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+#[cfg(unix)]
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// The way to a command, for as long as it runs. A number that the system may have
+/// given to somebody else meanwhile is never used.
+#[derive(Debug, Default)]
+pub struct Reach {
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    #[cfg(unix)]
+    command: Option<Command>,
+    /// Somebody wants the command to end.
+    asked_to_end: bool,
+}
+
+#[cfg(unix)]
+#[derive(Clone, Copy, Debug)]
+struct Command {
+    pid: Pid,
+    own_group: bool,
+}
+
+impl Reach {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether somebody has asked the command to end since it was started.
+    pub fn is_asked_to_end(&self) -> bool {
+        self.lock().asked_to_end
+    }
+
+    /// Somebody asks the command to end.
+    pub(super) fn ask_to_end(&self) {
+        self.lock().asked_to_end = true;
+    }
+}
+
+#[cfg(unix)]
+impl Reach {
+    /// The command runs. Its number is its own until `look` has seen its end.
+    pub(super) fn started(&self, pid: Pid, own_group: bool) {
+        *self.lock() = State { command: Some(Command { pid, own_group }), asked_to_end: false };
+    }
+
+    /// Looks for news of the command. After its end nobody reaches it any more.
+    pub(super) fn look<T>(&self, look: impl FnOnce() -> T, has_ended: impl FnOnce(&T) -> bool) -> T {
+        let mut state = self.lock();
+        let news = look();
+        if has_ended(&news) {
+            state.command = None;
+            self.ended.notify_all();
+        }
+        news
+    }
+
+    /// Sends a signal to the command alone, not to what it has started.
+    pub fn signal(&self, number: i32) {
+        let state = self.lock();
+        if let (Some(command), Some(signal)) = (state.command, Signal::from_named_raw(number)) {
+            // It may have ended just now.
+            let _ = kill_process(command.pid, signal);
+        }
+    }
+
+    /// Asks the command to end, with all that it has started in its own process
+    /// group, and makes it end when it has not after this time. Tells whether it ran.
+    pub fn end(&self, patience: Duration) -> bool {
+        let state = self.lock();
+        let Some(command) = state.command else { return false };
+        command.signal(Signal::TERM);
+        // A command that is stopped could not act upon it.
+        command.signal(Signal::CONT);
+        let runs = |state: &mut State| state.command.is_some();
+        let waited = self.ended.wait_timeout_while(state, patience, runs);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Some(command) = state.command {
+            command.signal(Signal::KILL);
+        }
+        true
+    }
+}
+
+#[cfg(unix)]
+impl Command {
+    fn signal(self, signal: Signal) {
+        let _ = match self.own_group {
+            true => kill_process_group(self.pid, signal),
+            false => kill_process(self.pid, signal),
+        };
+    }
+}
+
+/// Elsewhere there are no signals, and nobody is reached.
+#[cfg(not(unix))]
+impl Reach {
+    /// Does nothing.
+    pub fn signal(&self, _: i32) {}
+
+    /// Does nothing.
+    pub fn end(&self, _: Duration) -> bool {
+        false
+    }
+}
