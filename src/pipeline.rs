@@ -186,9 +186,7 @@ impl<'a> Run<'a> {
         let remaining = lifetime.remaining(self.host.clock.now());
         match self.freshness.min_ttl {
             Some(wanted) => remaining >= wanted,
-            None => {
-                remaining > credential.refresh_window().max(self.ahead(lifetime))
-            }
+            None => remaining > credential.refresh_window().max(self.ahead(lifetime)),
         }
     }
 

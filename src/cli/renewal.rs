@@ -41,7 +41,9 @@ impl Prepared {
                     .because_of("commands cannot be reached on this system"));
             }
             (Some(true), _) => {
-                return Ok(Some("--renew: the credential is renewed while the command runs".into()));
+                return Ok(Some(
+                    "--renew: the credential is renewed while the command runs".into(),
+                ));
             }
             (None, Some(_)) => {
                 return Ok(Some(

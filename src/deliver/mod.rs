@@ -136,8 +136,9 @@ impl Handout<'_> {
                         format!("the variable {name} cannot be filled in"),
                     );
                     match cause {
-                        TemplateError::Absent(part) if part == TOKEN_FILE_PART => error
-                            .because_of("only `tmpcred exec` has a file with a token, and renews it"),
+                        TemplateError::Absent(part) if part == TOKEN_FILE_PART => error.because_of(
+                            "only `tmpcred exec` has a file with a token, and renews it",
+                        ),
                         cause => error.because(cause),
                     }
                 })?;

@@ -53,7 +53,11 @@ impl Reach {
     }
 
     /// Looks for news of the command. After its end nobody reaches it any more.
-    pub(super) fn look<T>(&self, look: impl FnOnce() -> T, has_ended: impl FnOnce(&T) -> bool) -> T {
+    pub(super) fn look<T>(
+        &self,
+        look: impl FnOnce() -> T,
+        has_ended: impl FnOnce(&T) -> bool,
+    ) -> T {
         let mut state = self.lock();
         let news = look();
         if has_ended(&news) {

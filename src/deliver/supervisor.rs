@@ -94,9 +94,8 @@ pub fn run(
     let prepared = Prepared::new(handout, command)?;
     #[cfg(unix)]
     {
-        let again = |credential: &Credential| {
-            Prepared::new(&Handout { credential, ..*handout }, command)
-        };
+        let again =
+            |credential: &Credential| Prepared::new(&Handout { credential, ..*handout }, command);
         unix::run(prepared, core, masked, at_end, beside, &again)
     }
     #[cfg(not(unix))]

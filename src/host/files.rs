@@ -252,7 +252,9 @@ const OCCUPIED: &str = "lock";
 /// Removes a directory that nobody occupies any more.
 pub fn remove_abandoned(dir: &Path) {
     // One that is just being made has none yet.
-    let Ok(lock) = OpenOptions::new().read(true).write(true).open(dir.join(OCCUPIED)) else { return };
+    let Ok(lock) = OpenOptions::new().read(true).write(true).open(dir.join(OCCUPIED)) else {
+        return;
+    };
     if lock.try_lock().is_ok() {
         // Somebody else may have been quicker, and nothing depends on it.
         let _ = fs::remove_dir_all(dir);

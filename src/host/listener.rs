@@ -1,9 +1,9 @@
 //! Listening for connections: on loopback unless somebody said otherwise.
 #![expect(clippy::disallowed_methods, reason = "this is the port to listening sockets")]
 
-use std::net::{SocketAddr, TcpListener};
 #[cfg(target_os = "linux")]
 use std::net::{IpAddr, Ipv4Addr};
+use std::net::{SocketAddr, TcpListener};
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -45,9 +45,8 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         }
     });
     let renewed = prepared.renewed_because(args.renew, Some(&credential))?;
-    let supervised = prepared
-        .supervised_because(args.at_exit, args.output, renewed.as_deref())?
-        .is_some();
+    let supervised =
+        prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?.is_some();
     if !supervised {
         drop(at_end);
         return deliver::exec::replace(&prepared.handout(&credential), &args.command, app.core);

@@ -19,8 +19,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let facts = source.explain(&Surroundings::detect(&app.host.env));
     let cache = cached(&prepared)?;
     let renewed = prepared.renewed_because(args.renew, None)?;
-    let supervised =
-        prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?;
+    let supervised = prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?;
     let (mode, why) = mode(supervised, plan);
     let store = prepared.cache.store_name();
     if args.json {
@@ -53,7 +52,10 @@ fn mode(supervised_because: Option<String>, plan: &Plan) -> (&'static str, Strin
         (Some(why), _) => ("supervisor", why),
         (None, Some(expected)) => {
             let expected = humantime::format_duration(expected);
-            ("execve", format!("a supervisor where the credential is good for less than {expected}"))
+            (
+                "execve",
+                format!("a supervisor where the credential is good for less than {expected}"),
+            )
         }
         (None, None) => ("execve", "nothing has to happen beside or after the command".into()),
     }

@@ -107,3 +107,70 @@ fn delays(window: Duration) -> ExponentialBackoff {
         .without_max_times()
         .build()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn without_trouble_it_waits_for_the_window_and_looks_at_the_clock() {
+        let mut schedule = Schedule { window: seconds(900), outage: None };
+        let now = Instant::now();
+        assert_eq!(schedule.next(seconds(3600), now), Step::Wait(LOOK));
+        assert_eq!(schedule.next(seconds(910), now), Step::Wait(seconds(10)));
+        assert_eq!(schedule.next(seconds(900), now), Step::Renew);
+        assert_eq!(schedule.next(Duration::ZERO, now), Step::Renew);
+    }
+
+    #[test]
+    fn in_trouble_it_tries_again_later_and_later_and_tells_the_end_in_time() {
+        let mut schedule = Schedule { window: seconds(900), outage: None };
+        let start = Instant::now();
+        let (mut now, mut tries, mut told) = (start, 0, Vec::new());
+        let mut longest = Duration::ZERO;
+        while now < start + seconds(2000) {
+            let left = seconds(900).saturating_sub(now - start);
+            match schedule.next(left, now) {
+                Step::Wait(time) => {
+                    assert!(!time.is_zero());
+                    longest = longest.max(time);
+                    now += time;
+                }
+                Step::Renew => {
+                    tries += 1;
+                    assert_eq!(schedule.failed(now), tries == 1);
+                }
+                Step::Tell => told.push(left),
+            }
+        }
+        // Twice: two minutes before, and when it has ended.
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0] <= NOTICE_MAX && told[0] > NOTICE_MAX - seconds(1), "{told:?}");
+        assert_eq!(told[1], Duration::ZERO);
+        assert!(longest <= LOOK);
+        assert!((30..500).contains(&tries), "{tries}");
+    }
+
+    #[test]
+    fn an_end_that_nobody_foresaw_is_told_once() {
+        let mut schedule = Schedule { window: seconds(900), outage: None };
+        let now = Instant::now();
+        assert!(schedule.failed(now));
+        // The machine has slept.
+        assert_eq!(schedule.next(Duration::ZERO, now), Step::Tell);
+        assert_ne!(schedule.next(Duration::ZERO, now), Step::Tell);
+    }
+
+    #[test]
+    fn short_lifetimes_have_short_times() {
+        let first = |window| delays(window).next().unwrap();
+        assert!(first(Duration::from_millis(750)) < Duration::from_millis(150));
+        assert!(first(seconds(900)) >= seconds(5));
+        assert!(delays(seconds(900)).take(50).all(|delay| delay <= seconds(61)));
+        assert_eq!(delays(seconds(900)).take(5000).count(), 5000);
+    }
+}
