@@ -202,6 +202,8 @@ struct State {
     /// Why there is no newer one.
     error: Option<Error>,
     is_busy: bool,
+    /// What came of the last attempt.
+    answer: Option<Result<Credential>>,
     has_ended: bool,
     /// The command is to be started again with this.
     again: Option<Credential>,
@@ -217,6 +219,7 @@ impl State {
             since: Instant::now(),
             error: None,
             is_busy: false,
+            answer: None,
             has_ended: false,
             again: None,
         }
@@ -228,24 +231,21 @@ impl Watch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, masked: Option<&Patterns>) {
+    fn run(self: &Arc<Self>, masked: Option<&Patterns>) {
         let mut schedule = Schedule::of(&self.lock().credential);
         loop {
-            let (credential, left) = {
-                let state = self.lock();
+            let (credential, left, answer) = {
+                let mut state = self.lock();
                 if state.has_ended {
                     return;
                 }
-                (state.credential.clone(), self.left(&state))
+                (state.credential.clone(), self.left(&state), state.answer.take())
             };
-            match schedule.next(left, Instant::now()) {
-                Step::Wait(time) => self.wait(time),
-                Step::Tell => self.tell_end(left),
-                Step::Renew => match self.renew(&credential, left, masked) {
-                    Ok(None) => return,
-                    Ok(Some(new)) => {
+            if let Some(answer) = answer {
+                match answer.and_then(|new| self.accept(new, &credential, left, masked)) {
+                    Ok(new) => {
                         let until = new.lifetime.expires_at_local();
-                        if schedule.is_outage() {
+                        if schedule.has_told() {
                             self.tell(News::Again { until });
                         }
                         schedule = Schedule::of(&new);
@@ -257,9 +257,39 @@ impl Watch {
                         }
                         self.lock().error = Some(error);
                     }
-                },
+                }
+                continue;
+            }
+            match schedule.next(left, Instant::now()) {
+                Step::Wait(time) => self.wait(time),
+                Step::Tell => self.tell_end(left),
+                Step::Renew => {
+                    schedule.began(Instant::now());
+                    self.ask(credential);
+                }
             }
         }
+    }
+
+    /// Asks for a credential, in a thread of its own: an answer may take long.
+    fn ask(self: &Arc<Self>, old: Credential) {
+        self.lock().is_busy = true;
+        let watch = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("renewal".into()).spawn(move || {
+            let answer = watch.supply.next(&old);
+            watch.answered(answer);
+        });
+        if let Err(cause) = thread {
+            let error = Error::new(ErrorKind::Io, "no thread can be started").because(cause);
+            self.answered(Err(error));
+        }
+    }
+
+    fn answered(&self, answer: Result<Credential>) {
+        let mut state = self.lock();
+        state.is_busy = false;
+        state.answer = Some(answer);
+        self.changed.notify_all();
     }
 
     /// What is left of the credential. A clock that was set back adds nothing, and one
@@ -273,7 +303,7 @@ impl Watch {
 
     fn wait(&self, time: Duration) {
         let state = self.lock();
-        let goes_on = |state: &mut State| !state.has_ended;
+        let goes_on = |state: &mut State| !state.has_ended && state.answer.is_none();
         drop(self.changed.wait_timeout_while(state, time, goes_on));
     }
 
@@ -286,30 +316,23 @@ impl Watch {
     }
 
     fn tell_end(&self, left: Duration) {
-        let Some(error) = self.lock().error.clone() else { return };
-        let error = &error;
+        let no_answer = || Error::new(ErrorKind::Unreachable, "there is no answer yet");
+        let error = &self.lock().error.clone().unwrap_or_else(no_answer);
         self.tell(match time::Duration::try_from(left) {
             Ok(left) if left.is_positive() => News::EndsSoon { error, left },
             _ => News::Ended { error },
         });
     }
 
-    /// `None` where the command has ended meanwhile.
-    fn renew(
+    /// Hands a new credential on.
+    fn accept(
         &self,
+        new: Credential,
         old: &Credential,
         left: Duration,
         masked: Option<&Patterns>,
-    ) -> Result<Option<Credential>> {
-        self.lock().is_busy = true;
-        let new = self.supply.next(old);
-        let mut state = self.lock();
-        state.is_busy = false;
-        self.changed.notify_all();
-        if state.has_ended {
-            return Ok(None);
-        }
-        let mut next = State::of(new?);
+    ) -> Result<Credential> {
+        let mut next = State::of(new);
         let gained = self.left(&next).saturating_sub(left);
         if gained <= old.refresh_window().unsigned_abs() / 4 && !left.is_zero() {
             return Err(Error::new(ErrorKind::Other, "a new credential ends as early"));
@@ -324,8 +347,11 @@ impl Watch {
         if self.on_renewal == OnRenewal::Restart {
             next.again = Some(new.clone());
         }
-        *state = next;
-        drop(state);
+        {
+            let mut state = self.lock();
+            next.has_ended = state.has_ended;
+            *state = next;
+        }
         tracing::info!("the credential has been renewed");
         match self.on_renewal {
             OnRenewal::Nothing => {}
@@ -336,7 +362,7 @@ impl Watch {
                 }
             }
         }
-        Ok(Some(new))
+        Ok(new)
     }
 }
 

@@ -11,6 +11,8 @@ use crate::credential::Credential;
 const LOOK: Duration = Duration::from_secs(30);
 /// How long before the end it is told that there will be one, at most.
 const NOTICE_MAX: Duration = Duration::from_secs(120);
+/// How long an attempt may take before it is worth a word, at most.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is to be done now.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,18 +29,22 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Schedule {
     window: Duration,
-    outage: Option<Outage>,
+    /// Since when an attempt has been going on.
+    trying_since: Option<Instant>,
+    retry: Option<Retry>,
+    told: Told,
 }
 
+/// After a failure.
 #[derive(Debug)]
-struct Outage {
-    next_try: Instant,
+struct Retry {
+    at: Instant,
     delays: ExponentialBackoff,
-    told: Told,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Told {
+    Nothing,
     Failure,
     EndsSoon,
     Ended,
@@ -46,50 +52,79 @@ enum Told {
 
 impl Schedule {
     pub(super) fn of(credential: &Credential) -> Self {
-        Self { window: credential.refresh_window().unsigned_abs(), outage: None }
+        Self::with(credential.refresh_window().unsigned_abs())
     }
 
-    /// Whether renewing has failed.
-    pub(super) fn is_outage(&self) -> bool {
-        self.outage.is_some()
+    fn with(window: Duration) -> Self {
+        Self { window, trying_since: None, retry: None, told: Told::Nothing }
+    }
+
+    /// Whether anything was told that a new credential makes untrue.
+    pub(super) fn has_told(&self) -> bool {
+        self.told > Told::Nothing
     }
 
     /// What to do when so much is `left`.
     pub(super) fn next(&mut self, left: Duration, now: Instant) -> Step {
-        let notice = (self.window / 3).min(NOTICE_MAX);
-        let Some(outage) = &mut self.outage else {
-            return match left.saturating_sub(self.window) {
-                Duration::ZERO => Step::Renew,
-                early => Step::Wait(early.min(LOOK)),
-            };
+        let until_trouble = self.until_trouble(now);
+        let until_told = match until_trouble {
+            Duration::ZERO => {
+                let notice = (self.window / 3).min(NOTICE_MAX);
+                let (told, until) = if left.is_zero() {
+                    (Told::Ended, LOOK)
+                } else if left <= notice {
+                    (Told::EndsSoon, left)
+                } else {
+                    (Told::Nothing, left - notice)
+                };
+                if told > self.told {
+                    self.told = told;
+                    return Step::Tell;
+                }
+                until
+            }
+            until_trouble => until_trouble,
         };
-        if left.is_zero() && outage.told < Told::Ended {
-            outage.told = Told::Ended;
-            return Step::Tell;
-        }
-        if left <= notice && outage.told < Told::EndsSoon {
-            outage.told = Told::EndsSoon;
-            return Step::Tell;
-        }
-        let until_try = outage.next_try.saturating_duration_since(now);
+        let until_try = match (&self.trying_since, &self.retry) {
+            (Some(_), _) => LOOK,
+            (None, Some(retry)) => retry.at.saturating_duration_since(now),
+            (None, None) => left.saturating_sub(self.window),
+        };
         if until_try.is_zero() {
             return Step::Renew;
         }
-        let to_tell = if outage.told < Told::EndsSoon { left - notice } else { left };
-        let until_told = if to_tell.is_zero() { LOOK } else { to_tell };
         Step::Wait(until_try.min(until_told).min(LOOK))
     }
 
-    /// It could not be renewed. Tells whether that is so for the first time.
+    /// How long it will be until there is reason to worry: an attempt has failed, or
+    /// gets no answer.
+    fn until_trouble(&self, now: Instant) -> Duration {
+        match (&self.retry, self.trying_since) {
+            (Some(_), _) => Duration::ZERO,
+            (None, Some(since)) => {
+                let patience = (self.window / 6).min(PATIENCE);
+                patience.saturating_sub(now.saturating_duration_since(since))
+            }
+            (None, None) => LOOK,
+        }
+    }
+
+    /// An attempt begins.
+    pub(super) fn began(&mut self, now: Instant) {
+        self.trying_since = Some(now);
+    }
+
+    /// It has failed. Tells whether nothing was told yet.
     pub(super) fn failed(&mut self, now: Instant) -> bool {
-        let is_first = self.outage.is_none();
-        let outage = self.outage.get_or_insert_with(|| Outage {
-            next_try: now,
-            delays: delays(self.window),
-            told: Told::Failure,
-        });
+        self.trying_since = None;
+        let window = self.window;
+        let retry = self.retry.get_or_insert_with(|| Retry { at: now, delays: delays(window) });
         // There is no end of them.
-        outage.next_try = now + outage.delays.next().unwrap_or(LOOK);
+        retry.at = now + retry.delays.next().unwrap_or(LOOK);
+        let is_first = self.told == Told::Nothing;
+        if is_first {
+            self.told = Told::Failure;
+        }
         is_first
     }
 }
@@ -118,7 +153,7 @@ mod tests {
 
     #[test]
     fn without_trouble_it_waits_for_the_window_and_looks_at_the_clock() {
-        let mut schedule = Schedule { window: seconds(900), outage: None };
+        let mut schedule = Schedule::with(seconds(900));
         let now = Instant::now();
         assert_eq!(schedule.next(seconds(3600), now), Step::Wait(LOOK));
         assert_eq!(schedule.next(seconds(910), now), Step::Wait(seconds(10)));
@@ -128,7 +163,7 @@ mod tests {
 
     #[test]
     fn in_trouble_it_tries_again_later_and_later_and_tells_the_end_in_time() {
-        let mut schedule = Schedule { window: seconds(900), outage: None };
+        let mut schedule = Schedule::with(seconds(900));
         let start = Instant::now();
         let (mut now, mut tries, mut told) = (start, 0, Vec::new());
         let mut longest = Duration::ZERO;
@@ -157,12 +192,35 @@ mod tests {
 
     #[test]
     fn an_end_that_nobody_foresaw_is_told_once() {
-        let mut schedule = Schedule { window: seconds(900), outage: None };
+        let mut schedule = Schedule::with(seconds(900));
         let now = Instant::now();
         assert!(schedule.failed(now));
         // The machine has slept.
         assert_eq!(schedule.next(Duration::ZERO, now), Step::Tell);
         assert_ne!(schedule.next(Duration::ZERO, now), Step::Tell);
+    }
+
+    #[test]
+    fn an_attempt_without_an_answer_is_trouble_too() {
+        let mut schedule = Schedule::with(seconds(900));
+        let now = Instant::now();
+        assert_eq!(schedule.next(seconds(900), now), Step::Renew);
+        schedule.began(now);
+        assert_eq!(schedule.next(seconds(900), now), Step::Wait(seconds(5)));
+        let later = now + seconds(6);
+        assert_eq!(schedule.next(seconds(894), later), Step::Wait(LOOK));
+        assert_eq!(schedule.next(seconds(130), later), Step::Wait(seconds(10)));
+        assert_eq!(schedule.next(seconds(120), later), Step::Tell);
+        assert_eq!(schedule.next(seconds(20), later), Step::Wait(seconds(20)));
+        assert_eq!(schedule.next(Duration::ZERO, later), Step::Tell);
+        assert_eq!(schedule.next(Duration::ZERO, later), Step::Wait(LOOK));
+        assert!(!schedule.failed(later), "all has been told");
+        assert!(schedule.has_told());
+        // After a sleep of the machine nothing is told before it was tried.
+        let mut schedule = Schedule::with(seconds(900));
+        assert_eq!(schedule.next(Duration::ZERO, now), Step::Renew);
+        schedule.began(now);
+        assert_eq!(schedule.next(Duration::ZERO, now), Step::Wait(seconds(5)));
     }
 
     #[test]
