@@ -40,6 +40,7 @@ impl Reach {
     }
 
     /// Somebody asks the command to end.
+    #[cfg(unix)]
     pub(super) fn ask_to_end(&self) {
         self.lock().asked_to_end = true;
     }
@@ -113,5 +114,75 @@ impl Reach {
     /// Does nothing.
     pub fn end(&self, _: Duration) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Stdio};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::host::process;
+
+    /// A command that says so once it has set its traps.
+    fn start(script: &str) -> Child {
+        let script = format!("{script}; echo up; while :; do sleep 0.02; done");
+        let mut command = process::command("sh");
+        let mut child = command.args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "up\n");
+        child
+    }
+
+    /// What a supervisor does until the command has ended.
+    fn attend(reach: &Reach, child: &mut Child) -> std::process::ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let news = reach.look(|| child.try_wait().unwrap(), Option::is_some);
+            if let Some(status) = news {
+                return status;
+            }
+            assert!(Instant::now() < deadline);
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
+    fn ended(script: &str, patience: Duration) -> std::process::ExitStatus {
+        let reach = Reach::default();
+        let mut child = start(script);
+        reach.started(Pid::from_child(&child), false);
+        std::thread::scope(|scope| {
+            let ends = scope.spawn(|| reach.end(patience));
+            let status = attend(&reach, &mut child);
+            assert!(ends.join().unwrap());
+            assert!(!reach.end(patience), "it has ended");
+            status
+        })
+    }
+
+    #[test]
+    fn a_command_is_asked_to_end_and_then_made_to() {
+        use std::os::unix::process::ExitStatusExt;
+        let long = Duration::from_secs(60);
+        assert_eq!(ended("trap 'exit 3' TERM", long).code(), Some(3));
+        assert_eq!(ended("trap '' TERM", Duration::from_millis(50)).signal(), Some(9));
+    }
+
+    #[test]
+    fn nobody_is_reached_before_the_start_and_after_the_end() {
+        let reach = Reach::default();
+        assert!(!reach.end(Duration::from_secs(60)));
+        reach.signal(libc::SIGTERM);
+        let mut child = start("trap 'exit 4' USR1");
+        reach.ask_to_end();
+        reach.started(Pid::from_child(&child), false);
+        assert!(!reach.is_asked_to_end(), "that was before");
+        reach.signal(libc::SIGUSR1);
+        assert_eq!(attend(&reach, &mut child).code(), Some(4));
+        reach.signal(libc::SIGUSR1);
     }
 }

@@ -161,8 +161,8 @@ impl Renewal {
         })
     }
 
-    /// Renews no more. A new credential that is under way is waited for as long as
-    /// this, so that it does not come into being unnoticed.
+    /// Renews no more. An attempt that is under way is waited for as long as this, so
+    /// that nothing comes into being unnoticed.
     pub fn end(&self, patience: Duration) {
         let mut state = self.watch.lock();
         state.has_ended = true;

@@ -192,3 +192,65 @@ fn an_outcome_has_the_exit_code_that_shells_give_it() {
     assert_eq!(Outcome::Signalled(64).exit_code(), 192);
     assert_eq!(Outcome::Signalled(200).exit_code(), 255);
 }
+
+#[test]
+fn what_is_renewed_is_behind_an_endpoint_and_nothing_else_tells_of_it() {
+    let (credential, env) = (aws(Some("eu-central-1")), mapping(&[]));
+    let environment = Env::from_pairs([("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "outer")]);
+    let outlet = Outlet::Endpoint {
+        url: "http://127.0.0.1:1/credentials".into(),
+        token: Secret::new("canary-of-the-endpoint".into()),
+        files: vec![(CONFIG, "/run/config".into())],
+    };
+    let handout = Handout { outlet: Some(&outlet), ..handout(&credential, &env, &environment) };
+    let variables = handout.variables().unwrap();
+    assert_eq!(
+        shown(&variables),
+        [
+            ("TMPCRED_ACTIVE_PROFILE", "prod"),
+            ("TMPCRED_ROLE", "deploy"),
+            ("AWS_REGION", "eu-central-1"),
+            ("AWS_DEFAULT_REGION", "eu-central-1"),
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/credentials"),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "canary-of-the-endpoint"),
+            ("AWS_CONFIG_FILE", "/run/config"),
+            (
+                "TMPCRED_MAPPED",
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN AWS_CONTAINER_CREDENTIALS_FULL_URI \
+                 AWS_DEFAULT_REGION AWS_REGION"
+            ),
+        ]
+    );
+    let stale = handout.stale().unwrap();
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", EXPIRES_AT] {
+        assert!(stale.contains(&name.to_string()), "{name}");
+    }
+    let secrets = handout.secrets().unwrap();
+    assert!(secrets.iter().any(|secret| secret.expose() == "canary-of-the-endpoint"));
+    assert!(!format!("{handout:?}").contains("canary"));
+}
+
+#[test]
+fn a_token_that_is_renewed_is_in_a_file_that_a_profile_can_map() {
+    let (credential, environment) = (bearer("t0ken"), Env::default());
+    let env = mapping(&[("AWS_WEB_IDENTITY_TOKEN_FILE", "{token_file}"), ("AWS_ROLE_ARN", "r")]);
+    let outlet = Outlet::File("/run/token".into());
+    let plain = handout(&credential, &env, &environment);
+    let error = plain.variables().unwrap_err();
+    assert!(error.causes()[0].contains("only `tmpcred exec`"), "{error}");
+    let handout = Handout { outlet: Some(&outlet), ..plain };
+    let variables = handout.variables().unwrap();
+    for expected in [
+        (TOKEN, "t0ken"),
+        (TOKEN_FILE, "/run/token"),
+        (EXPIRES_AT, "2026-01-01T12:15:00Z"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/token"),
+        ("AWS_ROLE_ARN", "r"),
+    ] {
+        assert!(shown(&variables).contains(&expected), "{expected:?}");
+    }
+    // SDKs would find other credentials of AWS first.
+    let stale = handout.stale().unwrap();
+    assert!(stale.contains(&"AWS_ACCESS_KEY_ID".into()));
+    assert!(!stale.contains(&"AWS_ROLE_ARN".into()) && !stale.contains(&TOKEN_FILE.into()));
+}

@@ -13,9 +13,10 @@ use crate::deliver::supervisor::{AtEnd, Beside};
 use crate::deliver::{self, Handout, Outcome, mask};
 use crate::error::Result;
 
-/// How long a credential that is being minted is waited for at the end, where it is to
-/// be revoked.
-const LAST_ONE: Duration = Duration::from_secs(5);
+/// How long an attempt to renew that is under way is waited for at the end: a refresh
+/// token that is being replaced would be lost with it, and so would a credential that
+/// is to be revoked.
+const LAST_ATTEMPT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     can_mask(app, args.output)?;
@@ -38,7 +39,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     let renewal: OnceCell<Renewal> = OnceCell::new();
     let at_end = AtEnd::doing(|| {
         if let Some(renewal) = renewal.get() {
-            renewal.end(if own.is_some() { LAST_ONE } else { Duration::ZERO });
+            renewal.end(LAST_ATTEMPT);
         }
         for credential in own.iter().flat_map(|own| own.take()) {
             prepared.revoke(&credential);

@@ -1,4 +1,4 @@
-//! AWS: sessions of three seconds, at a gateway that lets them end, used by real
+//! AWS: sessions of five seconds, at a gateway that lets them end, used by real
 //! clients.
 
 use std::path::Path;
@@ -9,13 +9,14 @@ use serde_json::Value;
 
 use crate::support::aws::python_program;
 use crate::support::browser::Browser;
+use crate::support::canary::Canary;
 use crate::support::home::{Home, tmpcred};
 use crate::support::oidc_provider::{OidcOptions, OidcProvider};
 use crate::support::radosgw::Radosgw;
 use crate::support::run::Run;
 
 /// A gateway that trusts a provider, a role there for alice, an object that it may
-/// read, and the profile `short`, whose credentials are good for three seconds.
+/// read, and the profile `short`, whose credentials are good for five seconds.
 struct World {
     provider: OidcProvider,
     gateway: Radosgw,
@@ -36,7 +37,7 @@ impl World {
         home.config(&format!(
             "[cache]\nstore = \"kernel\"\n\n[identity.corp]\ntype = \"oidc\"\nissuer = \"{}\"\n\
              client_id = \"cli\"\naudience_parameter = \"none\"\n\n\
-             [profile.short]\nrole = \"{role}\"\nttl = \"3s\"\n\
+             [profile.short]\nrole = \"{role}\"\nttl = \"5s\"\n\
              target = {{ type = \"aws\", endpoint_url = \"{}\", region = \"us-east-1\" }}\n",
             provider.issuer(),
             gateway.url(),
@@ -100,7 +101,7 @@ fn sdks_and_clis_work_for_three_times_the_life_of_a_credential() {
         .home
         .write(".aws/config", "[default]\nregion = eu-north-1\ns3 =\n  addressing_style = path\n");
     let python = python_program("python3");
-    let read = [python.to_str().unwrap(), "-c", READER, world.gateway.url(), "11"];
+    let read = [python.to_str().unwrap(), "-c", READER, world.gateway.url(), "16"];
     let exec = |options: &[&str], command: &[&str]| {
         world.tmpcred(&[&["exec", "short"], options, &["--"], command].concat()).spawn()
     };
@@ -108,7 +109,7 @@ fn sdks_and_clis_work_for_three_times_the_life_of_a_credential() {
     let reads = exec(&["--renew"], &read);
     let loops = [python_program("aws"), DEBIANS_CLI.into()].map(|cli| {
         let script = format!(
-            "aws() {{ {} --endpoint-url {} \"$@\"; }}; aws --version; end=$(($(date +%s) + 10)); \
+            "aws() {{ {} --endpoint-url {} \"$@\"; }}; aws --version; end=$(($(date +%s) + 16)); \
              while [ $(date +%s) -lt $end ]; do \
              aws s3api get-object --bucket bucket --key hello out-$$ >done-$$ || exit 1; done; \
              cat out-$$",
@@ -178,6 +179,28 @@ print(json.dumps([sorted(answer), ask('x')['code'], os.environ['AWS_CONTAINER_CR
 }
 
 #[test]
+fn neither_the_token_nor_a_renewed_credential_shows_in_any_log() {
+    let world = World::start();
+    let script = "import boto3, os, time
+print(os.environ['AWS_CONTAINER_AUTHORIZATION_TOKEN'])
+end = time.time() + 6
+while time.time() < end:
+    keys = boto3.Session().get_credentials().get_frozen_credentials()
+    time.sleep(0.5)
+print(keys.secret_key)
+print(keys.token)";
+    let python = python_program("python3");
+    let all = ["-vv", "exec", "short", "--renew", "--", python.to_str().unwrap(), "-c", script];
+    let output = world.tmpcred(&all).env("TMPCRED_LOG", "trace").env("RUST_LOG", "trace").run().ok();
+    assert!(output.stderr.contains("has been renewed"), "{}", output.stderr);
+    let mut lines = output.stdout.lines();
+    for name in ["the endpoint's token", "the secret key", "the session token"] {
+        let found = Canary::of(name, lines.next().unwrap()).search("logs", output.stderr.as_bytes());
+        assert!(found.is_empty(), "{name}");
+    }
+}
+
+#[test]
 fn a_signal_or_a_new_start_is_there_for_who_does_not_ask() {
     let world = World::start();
     let exec = |action: &str, script: &str| {
@@ -217,7 +240,7 @@ const LATE: &str = r#"
 import boto3, sys, time
 print("up", flush=True)
 session = boto3.Session()
-time.sleep(5)
+time.sleep(7)
 try:
     session.get_credentials().get_frozen_credentials()
     print("renewed")
