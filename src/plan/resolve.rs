@@ -413,7 +413,7 @@ impl<'a> Resolver<'a> {
     fn expected_runtime(&mut self) -> Option<Duration> {
         let (by, expected) = self.nearest(|profile| profile.expected_runtime)?;
         let origin = self.origin(by, &["expected_runtime"]);
-        self.explain("expected runtime", humantime::format_duration(expected), origin);
+        self.explain("expected_runtime", humantime::format_duration(expected), origin);
         Some(expected)
     }
 

@@ -24,10 +24,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     // What cannot be kept is said before anything is minted.
     prepared.renewed_because(args.renew, None)?;
     prepared.supervised_because(args.at_exit, args.output, None)?;
-    let own = match prepared.revoked_because(args.at_exit)? {
-        Some(_) => Some(Arc::<Own>::default()),
-        None => None,
-    };
+    let own = prepared.revoked_because(args.at_exit)?.map(|_| Arc::<Own>::default());
     let credential = match &own {
         Some(own) => {
             let credential = prepared.own_credential(&args.fresh)?;

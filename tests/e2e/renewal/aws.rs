@@ -191,11 +191,13 @@ print(keys.secret_key)
 print(keys.token)";
     let python = python_program("python3");
     let all = ["-vv", "exec", "short", "--renew", "--", python.to_str().unwrap(), "-c", script];
-    let output = world.tmpcred(&all).env("TMPCRED_LOG", "trace").env("RUST_LOG", "trace").run().ok();
+    let output =
+        world.tmpcred(&all).env("TMPCRED_LOG", "trace").env("RUST_LOG", "trace").run().ok();
     assert!(output.stderr.contains("has been renewed"), "{}", output.stderr);
     let mut lines = output.stdout.lines();
     for name in ["the endpoint's token", "the secret key", "the session token"] {
-        let found = Canary::of(name, lines.next().unwrap()).search("logs", output.stderr.as_bytes());
+        let found =
+            Canary::of(name, lines.next().unwrap()).search("logs", output.stderr.as_bytes());
         assert!(found.is_empty(), "{name}");
     }
 }
