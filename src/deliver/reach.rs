@@ -18,6 +18,9 @@ pub struct Reach {
 struct State {
     #[cfg(unix)]
     command: Option<Command>,
+    /// How often a command was started.
+    #[cfg(unix)]
+    starts: u64,
     /// Somebody wants the command to end.
     asked_to_end: bool,
 }
@@ -50,7 +53,9 @@ impl Reach {
 impl Reach {
     /// The command runs. Its number is its own until `look` has seen its end.
     pub(super) fn started(&self, pid: Pid, own_group: bool) {
-        *self.lock() = State { command: Some(Command { pid, own_group }), asked_to_end: false };
+        let mut state = self.lock();
+        let starts = state.starts + 1;
+        *state = State { command: Some(Command { pid, own_group }), starts, asked_to_end: false };
     }
 
     /// Looks for news of the command. After its end nobody reaches it any more.
@@ -78,17 +83,23 @@ impl Reach {
     }
 
     /// Asks the command to end, with all that it has started in its own process
-    /// group, and makes it end when it has not after this time. Tells whether it ran.
-    pub fn end(&self, patience: Duration) -> bool {
+    /// group, and makes it end when it has not after this time. Tells whether it ran;
+    /// if so, `first` happens before.
+    pub fn end(&self, patience: Duration, first: impl FnOnce()) -> bool {
         let state = self.lock();
-        let Some(command) = state.command else { return false };
+        let Some(command) = state.command.filter(|command| !command.has_ended()) else {
+            return false;
+        };
+        first();
         command.signal(Signal::TERM);
         // A command that is stopped could not act upon it.
         command.signal(Signal::CONT);
-        let runs = |state: &mut State| state.command.is_some();
+        // Another may have been started before this thread goes on.
+        let start = state.starts;
+        let runs = |state: &mut State| state.command.is_some() && state.starts == start;
         let waited = self.ended.wait_timeout_while(state, patience, runs);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        if let Some(command) = state.command {
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if runs(&mut state) {
             command.signal(Signal::KILL);
         }
         true
@@ -97,6 +108,13 @@ impl Reach {
 
 #[cfg(unix)]
 impl Command {
+    /// Whether it has ended, which is not taken from whoever waits for it.
+    fn has_ended(self) -> bool {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        waitid(WaitId::Pid(self.pid), options).is_ok_and(|status| status.is_some())
+    }
+
     fn signal(self, signal: Signal) {
         let _ = match self.own_group {
             true => kill_process_group(self.pid, signal),
@@ -112,7 +130,7 @@ impl Reach {
     pub fn signal(&self, _: i32) {}
 
     /// Does nothing.
-    pub fn end(&self, _: Duration) -> bool {
+    pub fn end(&self, _: Duration, _: impl FnOnce()) -> bool {
         false
     }
 }
@@ -156,10 +174,10 @@ mod tests {
         let mut child = start(script);
         reach.started(Pid::from_child(&child), false);
         std::thread::scope(|scope| {
-            let ends = scope.spawn(|| reach.end(patience));
+            let ends = scope.spawn(|| reach.end(patience, || {}));
             let status = attend(&reach, &mut child);
             assert!(ends.join().unwrap());
-            assert!(!reach.end(patience), "it has ended");
+            assert!(!reach.end(patience, || panic!("it has ended")));
             status
         })
     }
@@ -173,15 +191,40 @@ mod tests {
     }
 
     #[test]
+    fn the_next_command_is_left_alone() {
+        let reach = Reach::default();
+        let mut first = start("trap 'exit 3' TERM");
+        let mut second = start("trap 'exit 5' USR1");
+        reach.started(Pid::from_child(&first), false);
+        std::thread::scope(|scope| {
+            let ends = scope.spawn(|| reach.end(Duration::from_millis(500), || {}));
+            assert_eq!(attend(&reach, &mut first).code(), Some(3));
+            // At once, whether that thread has noticed or not.
+            reach.started(Pid::from_child(&second), false);
+            assert!(ends.join().unwrap());
+        });
+        reach.signal(libc::SIGUSR1);
+        assert_eq!(attend(&reach, &mut second).code(), Some(5));
+    }
+
+    #[test]
     fn nobody_is_reached_before_the_start_and_after_the_end() {
         let reach = Reach::default();
-        assert!(!reach.end(Duration::from_secs(60)));
+        assert!(!reach.end(Duration::from_secs(60), || {}));
         reach.signal(libc::SIGTERM);
         let mut child = start("trap 'exit 4' USR1");
         reach.ask_to_end();
         reach.started(Pid::from_child(&child), false);
         assert!(!reach.is_asked_to_end(), "that was before");
         reach.signal(libc::SIGUSR1);
+        // It has ended by itself, although nobody has seen that yet.
+        let ended = |reach: &Reach| reach.lock().command.is_some_and(Command::has_ended);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !ended(&reach) {
+            assert!(Instant::now() < deadline);
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+        assert!(!reach.end(Duration::from_secs(60), || panic!("it has ended")));
         assert_eq!(attend(&reach, &mut child).code(), Some(4));
         reach.signal(libc::SIGUSR1);
     }

@@ -344,9 +344,6 @@ impl Watch {
             files::write_private(file, token.expose().as_bytes())?;
         }
         let new = next.credential.clone();
-        if self.on_renewal == OnRenewal::Restart {
-            next.again = Some(new.clone());
-        }
         {
             let mut state = self.lock();
             next.has_ended = state.has_ended;
@@ -357,9 +354,8 @@ impl Watch {
             OnRenewal::Nothing => {}
             OnRenewal::Signal(number) => self.reach.signal(number),
             OnRenewal::Restart => {
-                if !self.reach.end(PATIENCE) {
-                    self.lock().again = None;
-                }
+                // A command that has ended by itself is not started again.
+                self.reach.end(PATIENCE, || self.lock().again = Some(new.clone()));
             }
         }
         Ok(new)

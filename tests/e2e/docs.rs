@@ -25,6 +25,7 @@ const PAGES: [&str; 8] = [
     "docs/broker.md",
     "docs/configuration.md",
     "docs/jobs.md",
+    "docs/renewal.md",
     "docs/troubleshooting.md",
 ];
 
