@@ -1,6 +1,8 @@
 //! How what goes on beside a command reaches it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(unix)]
+use std::sync::Condvar;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 #[cfg(unix)]
@@ -11,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 #[derive(Debug, Default)]
 pub struct Reach {
     state: Mutex<State>,
+    #[cfg(unix)]
     ended: Condvar,
 }
 

@@ -17,7 +17,7 @@ struct Block {
     text: String,
 }
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "docs/README.md",
     "docs/aws.md",

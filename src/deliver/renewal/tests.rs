@@ -18,6 +18,13 @@ fn good_for(milliseconds: i64, mut credential: Credential) -> Credential {
     credential
 }
 
+/// One whose refresh window has begun, and that is good for so long still.
+fn due(milliseconds: i64, credential: Credential) -> Credential {
+    let mut credential = good_for(milliseconds, credential);
+    credential.lifetime.issued_at -= time::Duration::milliseconds(4 * milliseconds);
+    credential
+}
+
 fn token(name: &str) -> Credential {
     bearer(name)
 }
@@ -126,7 +133,7 @@ fn a_file_is_replaced_in_one_step_and_is_nobody_elses() {
 
 #[test]
 fn an_outage_is_ridden_out_and_told_once() {
-    let world = World::begin(good_for(4_000, token("first")), Vec::new(), OnRenewal::Nothing);
+    let world = World::begin(due(15_000, token("first")), Vec::new(), OnRenewal::Nothing);
     until("a failure", || !world.told().is_empty());
     assert_eq!(world.told(), ["failed: the broker did not answer"]);
     until("another attempt", || *world.stock.asked.lock().unwrap() > 2);
@@ -139,7 +146,7 @@ fn an_outage_is_ridden_out_and_told_once() {
 
 #[test]
 fn the_end_is_told_before_and_when_it_comes_and_the_endpoint_says_why() {
-    let world = World::begin(good_for(4_000, aws(None)), Vec::new(), OnRenewal::Nothing);
+    let world = World::begin(due(2_500, aws(None)), Vec::new(), OnRenewal::Nothing);
     let current = || Current::current(&*world.renewal.watch);
     assert!(current().is_ok());
     until("the end", || world.told().last().is_some_and(|told| told == "ended"));
@@ -156,7 +163,7 @@ fn the_end_is_told_before_and_when_it_comes_and_the_endpoint_says_why() {
 
 #[test]
 fn what_ends_no_later_than_before_is_no_renewal() {
-    let first = good_for(6_000, token("first"));
+    let first = due(15_000, token("first"));
     let mut same = token("second");
     same.lifetime = first.lifetime;
     let world = World::begin(first, Vec::new(), OnRenewal::Nothing);
@@ -172,10 +179,8 @@ fn what_ends_no_later_than_before_is_no_renewal() {
 
 #[test]
 fn what_is_started_again_gets_the_new_credential_unless_it_was_asked_to_end() {
-    let world =
-        World::begin(good_for(3_000, aws(None)), vec![(60_000, aws(None))], OnRenewal::Restart);
+    let world = World::begin(due(15_000, aws(None)), vec![(60_000, aws(None))], OnRenewal::Restart);
     assert!(world.renewal.outlet().is_none(), "the keys are in the environment");
-    assert!(world.renewal.again().is_none(), "there is no new one yet");
     // Nothing runs that could be ended.
     until("an attempt", || *world.stock.asked.lock().unwrap() > 0);
     until("its end", || !world.renewal.watch.lock().is_busy);
@@ -204,7 +209,7 @@ fn new_secrets_are_masked_before_anybody_has_them() {
     host.dirs = crate::host::dirs::Dirs::below(dir.path());
     let next = (60_000, token("second-secret"));
     let stock = Arc::new(Stock { next: Mutex::new([next].into()), ..Stock::default() });
-    let first = good_for(3_000, token("first-secret"));
+    let first = due(15_000, token("first-secret"));
     let renewal = Renewal::prepare(&host, first, Box::new(stock), OnRenewal::Nothing).unwrap();
     let secret = Secret::new("first-secret".to_string());
     let masked = Arc::new(Patterns::of([&secret]).unwrap());

@@ -176,6 +176,14 @@ print(json.dumps([sorted(answer), ask('x')['code'], os.environ['AWS_CONTAINER_CR
     assert_eq!(answers[1], "WrongToken");
     let url = answers[2].as_str().unwrap();
     assert!(crate::support::http::Http::new().get(url).is_err(), "{url} still listens");
+    // Root can become somebody else, who has the token and is refused all the same.
+    if rustix::process::geteuid().is_root() {
+        let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+        let exec = ["exec", "short", "--renew", "--"];
+        let ask = ["/usr/bin/python3", "-c", &ask.replace("sorted(answer)", "answer['code']")];
+        let refused = world.tmpcred(&[&exec[..], &nobody, &ask].concat()).run().ok().json();
+        assert_eq!(refused[0], "WrongPeer");
+    }
 }
 
 #[test]
@@ -231,7 +239,7 @@ fn a_signal_or_a_new_start_is_there_for_who_does_not_ask() {
     assert!(keys.len() == 3 && keys[0].len() > "with ".len(), "{keys:?}");
     // A person who ends it does not want it started again.
     let ended =
-        exec("restart", "echo up; trap 'echo down; exit 0' TERM; while :; do sleep 0.1; done");
+        exec("restart", "trap 'echo down; exit 0' TERM; echo up; while :; do sleep 0.1; done");
     ended.line_on_stdout("up");
     ended.signal(Signal::TERM);
     assert_eq!(ended.wait().ok().stdout, "up\ndown\n");

@@ -1,4 +1,4 @@
-//! Bearer tokens of three seconds: from a broker, in a file, for those who read it.
+//! Bearer tokens of five seconds: from a broker, in a file, for those who read it.
 
 use crate::journey::Journey;
 use crate::revocation::recorded;
@@ -9,7 +9,7 @@ use crate::support::http::Http;
 use crate::support::run::Run;
 
 fn exec(journey: &Journey, options: &[&str], script: &str) -> Run {
-    let all = [&["exec", "--ttl", "3s"], options, &["--", "sh", "-c", script]].concat();
+    let all = [&["exec", "--ttl", "5s"], options, &["--", "sh", "-c", script]].concat();
     journey.tmpcred(&all)
 }
 
@@ -29,20 +29,20 @@ fn a_file_always_has_a_token_that_is_good() {
          test $(stat -c %a $(dirname $TMPCRED_TOKEN_FILE)) = 700 || exit 9; \
          test \"$(cat $TMPCRED_TOKEN_FILE)\" = \"$TMPCRED_TOKEN\" || exit 8; {}; \
          echo $TMPCRED_TOKEN_FILE",
-        until_tokens(4)
+        until_tokens(3)
     );
     let output = exec(&journey, &["--renew"], &script).run().ok();
     assert_eq!(output.stderr.lines().filter(|line| line.starts_with("warning")).count(), 0);
     let mut lines: Vec<_> = output.stdout.lines().collect();
     let file = lines.pop().unwrap();
-    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(!std::path::Path::new(file).exists(), "{file} is still there");
-    assert_eq!(journey.broker.issued(), 4);
+    assert_eq!(journey.broker.issued(), 3);
     assert_eq!(journey.provider.count_grants("authorization_code"), 1);
     // Others share what this run has renewed.
-    let last = lines[3];
-    let shared = journey.tmpcred(&["token", "--ttl", "3s"]).run().ok().stdout;
-    assert!(shared.trim() == last || journey.broker.issued() == 5);
+    let last = lines[2];
+    let shared = journey.tmpcred(&["token", "--ttl", "5s"]).run().ok().stdout;
+    assert!(shared.trim() == last || journey.broker.issued() == 4);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn an_outage_of_the_broker_is_ridden_out() {
 #[test]
 fn nobody_is_asked_from_the_background() {
     let journey = Journey::start();
-    let script = "echo up; sleep 4; echo down";
+    let script = "echo up; sleep 6; echo down";
     let running = exec(&journey, &["--renew"], script).spawn();
     running.line_on_stdout("up");
     // Without a session a new token takes a login.
@@ -79,8 +79,8 @@ fn nobody_is_asked_from_the_background() {
 #[test]
 fn what_is_masked_is_renewed_too() {
     let journey = Journey::start();
-    let output = exec(&journey, &["--renew", "--mask"], &until_tokens(3)).run().ok();
-    assert_eq!(output.stdout, "***\n***\n***\n");
+    let output = exec(&journey, &["--renew", "--mask"], &until_tokens(2)).run().ok();
+    assert_eq!(output.stdout, "***\n***\n");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn what_a_run_has_renewed_for_itself_is_revoked_at_its_end() {
 const WEB_IDENTITY: &str = r#"
 import boto3, os, sys, time
 from botocore.config import Config
-end, count, files = time.time() + 8, 0, set()
+end, count, files = time.time() + 10, 0, set()
 while time.time() < end:
     # A session of its own each time: it reads the file.
     s3 = boto3.Session().client("s3", config=Config(s3={"addressing_style": "path"}))
@@ -123,7 +123,7 @@ fn sdks_trade_the_current_token_for_a_role() {
     let path = journey.home.path(".config/tmpcred/config.toml");
     let config = std::fs::read_to_string(path).unwrap();
     journey.home.config(&format!(
-        "{config}\n[profile.web]\nextends = \"reader\"\nttl = \"3s\"\n[profile.web.env]\n\
+        "{config}\n[profile.web]\nextends = \"reader\"\nttl = \"5s\"\n[profile.web.env]\n\
          AWS_WEB_IDENTITY_TOKEN_FILE = \"{{token_file}}\"\nAWS_ROLE_ARN = \"{}\"\n",
         weed_role("deploy")
     ));
