@@ -185,8 +185,9 @@ pub(crate) fn on_renewal(text: &str) -> Result<OnRenewal, String> {
     })
 }
 
+/// The signals that a command may be sent, and their numbers.
 #[cfg(unix)]
-const SIGNALS: &[(&str, i32)] = &[
+pub(crate) const SIGNALS: &[(&str, i32)] = &[
     ("HUP", libc::SIGHUP),
     ("USR1", libc::SIGUSR1),
     ("USR2", libc::SIGUSR2),
@@ -195,5 +196,24 @@ const SIGNALS: &[(&str, i32)] = &[
     ("TERM", libc::SIGTERM),
     ("QUIT", libc::SIGQUIT),
 ];
+/// Elsewhere there are none.
 #[cfg(not(unix))]
-const SIGNALS: &[(&str, i32)] = &[("HUP", 1)];
+pub(crate) const SIGNALS: &[(&str, i32)] = &[];
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_on_renewal_is_a_restart_or_a_known_signal() {
+        assert_eq!(on_renewal("restart"), Ok(OnRenewal::Restart));
+        for (name, number) in SIGNALS {
+            assert_eq!(on_renewal(&format!("signal:{name}")), Ok(OnRenewal::Signal(*number)));
+            assert_eq!(on_renewal(&format!("signal:SIG{name}")), Ok(OnRenewal::Signal(*number)));
+        }
+        for wrong in ["", "signal", "signal:", "signal:KILL", "signal:hup", "HUP", "signal:1"] {
+            assert!(on_renewal(wrong).unwrap_err().contains("`restart`"), "{wrong}");
+        }
+    }
+}

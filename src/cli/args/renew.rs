@@ -2,7 +2,9 @@
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use clap_complete::engine::ArgValueCandidates;
 
+use crate::cli::complete;
 use crate::cli::renewal::on_renewal;
 use crate::deliver::renewal::OnRenewal;
 
@@ -16,6 +18,6 @@ pub(crate) struct Renew {
     pub renew: Option<bool>,
     /// Whenever it has been renewed, send the command a signal (signal:HUP) or start it
     /// again with the new credential (restart)
-    #[arg(long, value_name = "ACTION", value_parser = on_renewal, help_heading = "Credential")]
+    #[arg(long, value_name = "ACTION", value_parser = on_renewal, add = ArgValueCandidates::new(complete::on_renewal), help_heading = "Credential")]
     pub on_renew: Option<OnRenewal>,
 }
