@@ -7,6 +7,7 @@ use crate::support::broker::API;
 use crate::support::home::Home;
 use crate::support::http::Http;
 use crate::support::run::Run;
+use crate::support::terminal::Terminal;
 
 fn exec(journey: &Journey, options: &[&str], script: &str) -> Run {
     let all = [&["exec", "--ttl", "5s"], options, &["--", "sh", "-c", script]].concat();
@@ -43,6 +44,22 @@ fn a_file_always_has_a_token_that_is_good() {
     let last = lines[2];
     let shared = journey.tmpcred(&["token", "--ttl", "5s"]).run().ok().stdout;
     assert!(shared.trim() == last || journey.broker.issued() == 4);
+}
+
+#[test]
+fn runs_that_renew_at_the_same_time_share_what_one_has_got() {
+    let journey = Journey::start();
+    journey.tmpcred(&["login"]).run().ok();
+    let script = until_tokens(3);
+    let runs: Vec<_> = (0..5).map(|_| exec(&journey, &["--renew"], &script).spawn()).collect();
+    for run in runs {
+        let output = run.wait().ok();
+        assert_eq!(output.stdout.lines().count(), 3);
+    }
+    // Each would have three of its own.
+    let issued = journey.broker.issued();
+    assert!((3..=6).contains(&issued), "{issued}");
+    assert_eq!(journey.provider.count_grants("authorization_code"), 1);
 }
 
 #[test]
@@ -149,4 +166,20 @@ fn sdks_trade_the_current_token_for_a_role() {
     assert!(said.contains("only `tmpcred exec` has a file with a token"), "{said}");
     let mode = journey.tmpcred(&["explain", "web", "--json"]).run().ok().json();
     assert_eq!(mode["mode"]["name"], "supervisor");
+}
+
+#[test]
+fn a_command_that_is_started_again_has_the_terminal_again() {
+    let home = Home::new();
+    let terminal = Terminal::start(&home, 80, 24);
+    terminal.enter(
+        "tmpcred exec --dev --ttl 5s --on-renew restart -- sh -c 'echo x >>starts; \
+         test $(wc -l <starts) = 2 || sleep 60; echo REA''DY; read line; echo GO''T $line; exit 3'",
+    );
+    terminal.wait_for("READY");
+    terminal.enter("hello");
+    terminal.wait_for("GOT hello");
+    terminal.enter("echo EN''D $?");
+    let screen = terminal.wait_for("END ");
+    assert!(screen.contains("END 3"), "{screen}");
 }
