@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 
 use self::schedule::{Schedule, Step};
 use super::aws_files;
+use super::credential_process::ASKED_AGAIN;
 use super::endpoint::{Current, Endpoint};
 use super::mask::Patterns;
 use super::outlet::Outlet;
@@ -118,6 +119,7 @@ impl Renewal {
             }
             Material::Aws { .. } => None,
         };
+        let is_asked = file.is_none() && on_renewal != OnRenewal::Restart;
         let watch = Arc::new(Watch {
             state: Mutex::new(State::of(credential)),
             changed: Condvar::new(),
@@ -126,12 +128,13 @@ impl Renewal {
             supply,
             on_renewal,
             file: file.clone(),
+            asked_again: if is_asked { ASKED_AGAIN } else { Duration::ZERO },
         });
         let mut endpoint = None;
         let outlet = match file {
             Some(file) => Some(Outlet::File(file)),
             // What is started again has the keys in its environment.
-            None if on_renewal == OnRenewal::Restart => None,
+            None if !is_asked => None,
             None => {
                 let open = endpoint.insert(Endpoint::open(Arc::clone(&watch) as Arc<dyn Current>)?);
                 let (url, token) = (open.url(), open.token().clone());
@@ -193,6 +196,8 @@ struct Watch {
     supply: Box<dyn Supply>,
     on_renewal: OnRenewal,
     file: Option<PathBuf>,
+    /// When less than this is left, whoever uses the credential asks again.
+    asked_again: Duration,
 }
 
 struct State {
@@ -232,7 +237,7 @@ impl Watch {
     }
 
     fn run(self: &Arc<Self>, masked: Option<&Patterns>) {
-        let mut schedule = Schedule::of(&self.lock().credential);
+        let mut schedule = Schedule::of(&self.lock().credential, self.asked_again);
         loop {
             let (credential, left, answer) = {
                 let mut state = self.lock();
@@ -248,7 +253,7 @@ impl Watch {
                         if schedule.has_told() {
                             self.tell(News::Again { until });
                         }
-                        schedule = Schedule::of(&new);
+                        schedule = Schedule::of(&new, self.asked_again);
                     }
                     Err(error) => {
                         let until = credential.lifetime.expires_at_local();

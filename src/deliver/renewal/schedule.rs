@@ -51,8 +51,11 @@ enum Told {
 }
 
 impl Schedule {
-    pub(super) fn of(credential: &Credential) -> Self {
-        Self::with(credential.refresh_window().unsigned_abs())
+    /// Renewed when its refresh window begins, or when whoever uses it asks again, but
+    /// not within the first half of its lifetime.
+    pub(super) fn of(credential: &Credential, asked_again: Duration) -> Self {
+        let half = credential.lifetime.ttl().unsigned_abs() / 2;
+        Self::with(credential.refresh_window().unsigned_abs().max(asked_again.min(half)))
     }
 
     fn with(window: Duration) -> Self {
@@ -159,6 +162,17 @@ mod tests {
         assert_eq!(schedule.next(seconds(910), now), Step::Wait(seconds(10)));
         assert_eq!(schedule.next(seconds(900), now), Step::Renew);
         assert_eq!(schedule.next(Duration::ZERO, now), Step::Renew);
+    }
+
+    #[test]
+    fn who_asks_again_gets_a_new_one_before_but_not_in_the_first_half() {
+        use super::super::super::tests::bearer;
+        // It is good for 15 minutes.
+        let credential = bearer("token");
+        let window = |asked_again| Schedule::of(&credential, seconds(asked_again)).window;
+        assert!(window(0) <= seconds(225) && window(0) > seconds(200));
+        assert_eq!(window(300), seconds(300));
+        assert_eq!(window(900), seconds(450));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! AWS: sessions of five seconds, at a gateway that lets them end, used by real
+//! AWS: sessions of six seconds, at a gateway that lets them end, used by real
 //! clients.
 
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::radosgw::Radosgw;
 use crate::support::run::Run;
 
 /// A gateway that trusts a provider, a role there for alice, an object that it may
-/// read, and the profile `short`, whose credentials are good for five seconds.
+/// read, and the profile `short`, whose credentials are good for six seconds.
 struct World {
     provider: OidcProvider,
     gateway: Radosgw,
@@ -37,7 +37,7 @@ impl World {
         home.config(&format!(
             "[cache]\nstore = \"kernel\"\n\n[identity.corp]\ntype = \"oidc\"\nissuer = \"{}\"\n\
              client_id = \"cli\"\naudience_parameter = \"none\"\n\n\
-             [profile.short]\nrole = \"{role}\"\nttl = \"5s\"\n\
+             [profile.short]\nrole = \"{role}\"\nttl = \"6s\"\n\
              target = {{ type = \"aws\", endpoint_url = \"{}\", region = \"us-east-1\" }}\n",
             provider.issuer(),
             gateway.url(),
@@ -72,10 +72,10 @@ keys, count = set(), 0
 while time.time() < end:
     try:
         s3.get_object(Bucket="bucket", Key="hello")["Body"].read()
+        keys.add(s3._request_signer._credentials.get_frozen_credentials().access_key)
     except Exception as e:
         print("refused after", count, type(e).__name__, e)
         sys.exit(7)
-    keys.add(s3._request_signer._credentials.get_frozen_credentials().access_key)
     count += 1
     time.sleep(0.05)
 print("read", count, "times with", len(keys), "keys")
@@ -101,7 +101,7 @@ fn sdks_and_clis_work_for_three_times_the_life_of_a_credential() {
         .home
         .write(".aws/config", "[default]\nregion = eu-north-1\ns3 =\n  addressing_style = path\n");
     let python = python_program("python3");
-    let read = [python.to_str().unwrap(), "-c", READER, world.gateway.url(), "16"];
+    let read = [python.to_str().unwrap(), "-c", READER, world.gateway.url(), "19"];
     let exec = |options: &[&str], command: &[&str]| {
         world.tmpcred(&[&["exec", "short"], options, &["--"], command].concat()).spawn()
     };
@@ -109,7 +109,7 @@ fn sdks_and_clis_work_for_three_times_the_life_of_a_credential() {
     let reads = exec(&["--renew"], &read);
     let loops = [python_program("aws"), DEBIANS_CLI.into()].map(|cli| {
         let script = format!(
-            "aws() {{ {} --endpoint-url {} \"$@\"; }}; aws --version; end=$(($(date +%s) + 16)); \
+            "aws() {{ {} --endpoint-url {} \"$@\"; }}; aws --version; end=$(($(date +%s) + 19)); \
              while [ $(date +%s) -lt $end ]; do \
              aws s3api get-object --bucket bucket --key hello out-$$ >done-$$ || exit 1; done; \
              cat out-$$",
@@ -250,7 +250,7 @@ const LATE: &str = r#"
 import boto3, sys, time
 print("up", flush=True)
 session = boto3.Session()
-time.sleep(7)
+time.sleep(9)
 try:
     session.get_credentials().get_frozen_credentials()
     print("renewed")

@@ -116,7 +116,7 @@ fn what_a_run_has_renewed_for_itself_is_revoked_at_its_end() {
 const WEB_IDENTITY: &str = r#"
 import boto3, os, sys, time
 from botocore.config import Config
-end, count, files = time.time() + 10, 0, set()
+end, count, files = time.time() + 22, 0, set()
 while time.time() < end:
     # A session of its own each time: it reads the file.
     s3 = boto3.Session().client("s3", config=Config(s3={"addressing_style": "path"}))
@@ -140,7 +140,7 @@ fn sdks_trade_the_current_token_for_a_role() {
     let path = journey.home.path(".config/tmpcred/config.toml");
     let config = std::fs::read_to_string(path).unwrap();
     journey.home.config(&format!(
-        "{config}\n[profile.web]\nextends = \"reader\"\nttl = \"5s\"\n[profile.web.env]\n\
+        "{config}\n[profile.web]\nextends = \"reader\"\nttl = \"12s\"\n[profile.web.env]\n\
          AWS_WEB_IDENTITY_TOKEN_FILE = \"{{token_file}}\"\nAWS_ROLE_ARN = \"{}\"\n",
         weed_role("deploy")
     ));
@@ -157,7 +157,7 @@ fn sdks_trade_the_current_token_for_a_role() {
         .ok();
     let numbers: Vec<u32> =
         output.stdout.split_whitespace().map(|number| number.parse().unwrap()).collect();
-    assert!(numbers[0] > 3 && numbers[1] >= 3, "{}", output.stdout);
+    assert!(numbers[0] > 3 && numbers[1] >= 2, "{}", output.stdout);
 
     let refused = journey.tmpcred(&["exec", "web", "--renew=false", "--", "true"]).run();
     let said = refused.ended_with(125).stderr;
