@@ -97,6 +97,7 @@ fn handing_out(c: &mut Criterion) {
         profile: "deploy",
         env: &env,
         environment: &environment,
+        outlet: None,
     };
     for format in Format::all() {
         let name = format!("variables as {}", format.name());

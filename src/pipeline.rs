@@ -60,6 +60,34 @@ pub fn credential(
     process::runtime()?.block_on(run.cold(&*source, caller))
 }
 
+/// Gets a credential to follow one that is about to end: the one that another
+/// process has got meanwhile, or a new one. What cannot be had is an error here, however
+/// much of the old one is left.
+pub fn next_credential(
+    host: &Host,
+    cache: &Cache,
+    plan: &Plan,
+    old: &Credential,
+) -> Result<Credential> {
+    let replaced = OnceCell::from(Some(old.material.secret().clone()));
+    let run = Run { host, cache, plan, freshness: Freshness::default(), replaced };
+    let source = run.source()?;
+    let caller = source.caller(run.context())?;
+    if let Some(caller) = &caller
+        && let Some(credential) = run.look(&run.key(caller))?
+    {
+        return Ok(credential);
+    }
+    process::runtime()?.block_on(async {
+        let caller = match caller {
+            Some(caller) => caller,
+            None => run.establish(&*source).await?.into(),
+        };
+        let key = run.key(&caller);
+        run.lead(&*source, &caller, &key).await.map(|(credential, _)| credential)
+    })
+}
+
 /// Gets a credential that nobody else has or will get: it is neither taken from the
 /// cache nor kept there, so that it can be revoked. The session is shared as ever.
 pub fn own_credential(
@@ -158,9 +186,7 @@ impl<'a> Run<'a> {
         let remaining = lifetime.remaining(self.host.clock.now());
         match self.freshness.min_ttl {
             Some(wanted) => remaining >= wanted,
-            None => {
-                remaining > lifetime.refresh_window(jitter(credential)).max(self.ahead(lifetime))
-            }
+            None => remaining > credential.refresh_window().max(self.ahead(lifetime)),
         }
     }
 
@@ -304,13 +330,4 @@ impl<'a> Run<'a> {
         }
         Err(error)
     }
-}
-
-/// A number between 0 and 1 that stays the same for one credential and differs
-/// between credentials: the fraction of its own token's characters.
-fn jitter(credential: &Credential) -> f64 {
-    let bytes = credential.material.secret().expose().as_bytes();
-    let sum =
-        bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
-    f64::from(sum % 1000) / 1000.0
 }

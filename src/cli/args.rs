@@ -1,6 +1,8 @@
 //! The command line as typed. This one definition drives the parser, `--help`,
 //! the man pages and the completions.
 
+mod renew;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use super::complete;
 use super::deferred::Deferred;
 use super::help::{STYLES, after_help};
 use crate::deliver::env::Format;
+pub(crate) use renew::Renew;
 
 /// Credentials that expire, for people, CI jobs and programs.
 ///
@@ -222,6 +225,9 @@ pub(crate) struct Exec {
     /// Meanwhile.
     #[command(flatten)]
     pub output: Output,
+    /// For longer than a credential is good.
+    #[command(flatten)]
+    pub renew: Renew,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,
@@ -346,6 +352,9 @@ pub(crate) struct Explain {
     /// Meanwhile.
     #[command(flatten)]
     pub output: Output,
+    /// For longer than a credential is good.
+    #[command(flatten)]
+    pub renew: Renew,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,

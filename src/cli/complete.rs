@@ -7,6 +7,8 @@ use crate::host::Host;
 use crate::host::env::Env;
 use crate::host::interact::Silent;
 
+use super::renewal::SIGNALS;
+
 /// The shells for which there is a script.
 pub(crate) const SHELLS: [&str; 5] = ["bash", "elvish", "fish", "powershell", "zsh"];
 
@@ -45,6 +47,12 @@ pub(crate) fn profiles() -> Vec<CompletionCandidate> {
 pub(crate) fn identities() -> Vec<CompletionCandidate> {
     let Some(config) = config() else { return Vec::new() };
     config.identities.keys().map(CompletionCandidate::new).collect()
+}
+
+/// What can be done with a command whose credential was renewed.
+pub(crate) fn on_renewal() -> Vec<CompletionCandidate> {
+    let signals = SIGNALS.iter().map(|(name, _)| format!("signal:{name}"));
+    signals.chain(["restart".into()]).map(CompletionCandidate::new).collect()
 }
 
 /// The configuration, as far as it can be read. Completing says nothing of errors.

@@ -9,6 +9,7 @@ mod help;
 mod hide;
 mod parse;
 mod prepare;
+mod renewal;
 mod show;
 mod ui;
 

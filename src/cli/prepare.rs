@@ -2,6 +2,7 @@
 //! or the embedded broker in their place.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cache::Cache;
@@ -22,7 +23,7 @@ use super::{App, misuse, show};
 /// All that the pipeline needs.
 pub(crate) struct Prepared {
     pub host: Host,
-    pub cache: Cache,
+    pub cache: Arc<Cache>,
     pub plan: Plan,
     /// The identity sources that were looked at.
     pub sources: Vec<Candidate>,
@@ -112,6 +113,7 @@ impl Prepared {
             profile: &self.plan.profile,
             env: &self.plan.env,
             environment: &self.host.env,
+            outlet: None,
         }
     }
 
@@ -128,11 +130,12 @@ impl Prepared {
     }
 
     /// Why the command must run under a supervisor, or `None` where tmpcred can
-    /// replace itself by it.
+    /// replace itself by it. `renewed` is why the credential is renewed.
     pub(crate) fn supervised_because(
         &self,
         at_exit: AtExit,
         output: Output,
+        renewed: Option<&str>,
     ) -> Result<Option<String>> {
         #[cfg(feature = "broker")]
         let embedded = self
@@ -141,7 +144,8 @@ impl Prepared {
             .then_some("--dev: the embedded broker runs inside this process");
         #[cfg(not(feature = "broker"))]
         let embedded = None;
-        let reasons = [self.revoked_because(at_exit)?, self.masked_because(output), embedded];
+        let reasons =
+            [self.revoked_because(at_exit)?, self.masked_because(output), renewed, embedded];
         let reasons: Vec<&str> = reasons.into_iter().flatten().collect();
         Ok((!reasons.is_empty()).then(|| reasons.join("; ")))
     }
@@ -159,7 +163,7 @@ pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
     plan.target.complete()?;
     Ok(Prepared {
         host: app.host.clone(),
-        cache: cache(&app.host, &config)?,
+        cache: Arc::new(cache(&app.host, &config)?),
         plan,
         sources: request.detected,
         #[cfg(feature = "broker")]
@@ -189,8 +193,6 @@ pub(crate) fn identity(host: &Host, config: &Config, name: Option<&str>) -> Resu
 /// The embedded broker and provider, and the ordinary way through them.
 #[cfg(feature = "broker")]
 fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
-    use std::sync::Arc;
-
     use crate::broker::dev;
     use crate::cache::StoreChoice;
     use crate::host::browser::LoopbackBrowser;
@@ -211,7 +213,7 @@ fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
         "development broker on {}: credentials are good here only",
         broker.issuer()
     ));
-    let cache = Cache::new(host.clone(), StoreChoice::Memory);
+    let cache = Arc::new(Cache::new(host.clone(), StoreChoice::Memory));
     let embedded = Embedded { _broker: broker, _files: files };
     Ok(Prepared { host, cache, plan, sources: request.detected, embedded: Some(embedded) })
 }

@@ -90,6 +90,11 @@ pub struct Profile {
     #[serde(deserialize_with = "ttl")]
     #[schemars(schema_with = "ttl_schema")]
     pub ttl: Option<Duration>,
+    /// How long commands are expected to run, such as `3h`. Where a credential is good
+    /// for less, `tmpcred exec` renews it.
+    #[serde(deserialize_with = "runtime")]
+    #[schemars(schema_with = "ttl_schema")]
+    pub expected_runtime: Option<Duration>,
     /// Further variables for the child; `{token}` stands for the credential.
     pub env: BTreeMap<String, String>,
     /// Whether a project's `.tmpcred.toml` may choose this profile. It is not
@@ -254,12 +259,24 @@ pub fn check_ttl(ttl: Duration) -> Result<(), &'static str> {
 }
 
 fn ttl<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let ttl = humantime::parse_duration(&text).map_err(|cause| {
-        de::Error::custom(format!("this is not a duration such as `15m` or `1h 30m` ({cause})"))
-    })?;
+    let ttl = duration(deserializer)?;
     check_ttl(ttl).map_err(de::Error::custom)?;
     Ok(Some(ttl))
+}
+
+fn runtime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let runtime = duration(deserializer)?;
+    if runtime > MAX_TTL {
+        return Err(de::Error::custom("a run is expected to last a year at most"));
+    }
+    Ok(Some(runtime))
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|cause| {
+        de::Error::custom(format!("this is not a duration such as `15m` or `1h 30m` ({cause})"))
+    })
 }
 
 fn ttl_schema(_: &mut SchemaGenerator) -> Schema {

@@ -10,10 +10,10 @@ pub use access_keys::AccessKeys;
 pub use caller::{Caller, Job};
 pub use lifetime::{Lifetime, REFRESH_WINDOW_MAX};
 pub use record::{decode, encode};
-pub use template::{PARTS, Template, TemplateError};
+pub use template::{PARTS, TOKEN_FILE_PART, Template, TemplateError};
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use crate::error::foreign;
 use crate::secret::Secret;
@@ -189,4 +189,21 @@ pub struct Credential {
     pub principal: Principal,
     /// From when to when it is good.
     pub lifetime: Lifetime,
+}
+
+impl Credential {
+    /// When to fetch a new one: this long before its end.
+    pub fn refresh_window(&self) -> Duration {
+        self.lifetime.refresh_window(self.jitter())
+    }
+
+    /// A number between 0 and 1 that stays the same for one credential and differs
+    /// between credentials: the fraction of its own token's characters.
+    fn jitter(&self) -> f64 {
+        let bytes = self.material.secret().expose().as_bytes();
+        let sum = bytes
+            .iter()
+            .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(*byte)));
+        f64::from(sum % 1000) / 1000.0
+    }
 }

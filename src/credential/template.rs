@@ -16,7 +16,12 @@ pub const PARTS: &[&str] = &[
     "profile",
     "role",
     "expires_at",
+    TOKEN_FILE_PART,
 ];
+
+/// The part that is the path of a file with the current token, where a command's
+/// token is renewed.
+pub const TOKEN_FILE_PART: &str = "token_file";
 
 /// A text with places for parts of a credential.
 ///

@@ -83,7 +83,7 @@ impl Prepared {
         let variables = handout.variables()?;
         let mut prepared = process::command(program);
         prepared.args(arguments).env_clear().envs(handout.environment.iter());
-        for name in handout.stale() {
+        for name in handout.stale()? {
             prepared.env_remove(name);
         }
         prepared.env_remove(CACHE_KEY);

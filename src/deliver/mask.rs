@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
@@ -34,8 +34,22 @@ const TELLING: usize = 8;
 /// So much of what may turn out to be a secret is passed on after a pause.
 const EARLY: usize = 4;
 
-/// What to look for. Made once, for all the streams.
-pub struct Patterns {
+/// So many secrets are looked for besides those from the beginning. What is older
+/// has expired long ago.
+const LATER: usize = 12;
+
+/// What to look for, in all the streams. More can be added at any time.
+pub struct Patterns(Mutex<Known>);
+
+struct Known {
+    secrets: Vec<Secret<String>>,
+    /// How many of them have been there from the beginning.
+    first: usize,
+    look: Arc<Look>,
+}
+
+/// What is looked for at one time.
+struct Look {
     automaton: NFA,
     start: StateID,
     /// How many bytes of a pattern have been seen in each state.
@@ -57,6 +71,37 @@ impl Patterns {
     ///
     /// There is too much to look for: gigabytes.
     pub fn of<'a>(secrets: impl IntoIterator<Item = &'a Secret<String>>) -> Result<Self> {
+        let secrets: Vec<_> = secrets.into_iter().cloned().collect();
+        let look = Arc::new(Look::of(&secrets)?);
+        Ok(Self(Mutex::new(Known { first: secrets.len(), secrets, look })))
+    }
+
+    /// From now on these are looked for too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Patterns::of`].
+    pub fn add<'a>(&self, more: impl IntoIterator<Item = &'a Secret<String>>) -> Result<()> {
+        let mut known = self.lock();
+        known.secrets.extend(more.into_iter().cloned());
+        let old = known.secrets.len().saturating_sub(known.first + LATER);
+        let first = known.first;
+        known.secrets.drain(first..first + old);
+        known.look = Arc::new(Look::of(&known.secrets)?);
+        Ok(())
+    }
+
+    fn now(&self) -> Arc<Look> {
+        Arc::clone(&self.lock().look)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Look {
+    fn of(secrets: &[Secret<String>]) -> Result<Self> {
         let cannot = |cause: &dyn std::error::Error| {
             Error::new(ErrorKind::Other, "the command's output cannot be masked")
                 .because_of(cause.to_string())
@@ -167,6 +212,7 @@ fn forms(secret: &[u8], into: &mut BTreeSet<Vec<u8>>) {
 /// A stream that is searched as it goes by.
 pub struct Mask {
     patterns: Arc<Patterns>,
+    look: Arc<Look>,
     /// What may be the beginning of a secret, and is held back for that.
     seen: Zeroizing<Vec<u8>>,
     /// So much of it has been passed on or replaced.
@@ -187,13 +233,20 @@ impl std::fmt::Debug for Mask {
 impl Mask {
     /// A stream at its beginning.
     pub fn new(patterns: Arc<Patterns>) -> Self {
-        let state = patterns.start;
-        Self { patterns, seen: Zeroizing::default(), done: 0, at: 0, state, found: None }
+        let look = patterns.now();
+        let state = look.start;
+        Self { patterns, look, seen: Zeroizing::default(), done: 0, at: 0, state, found: None }
     }
 
     /// Takes more of the stream, and puts out all that cannot be the beginning of
     /// a secret.
     pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let look = self.patterns.now();
+        if !Arc::ptr_eq(&look, &self.look) {
+            // What is held back is searched again.
+            (self.at, self.state, self.found) = (0, look.start, None);
+            self.look = look;
+        }
         self.seen.extend_from_slice(bytes);
         self.search(out);
     }
@@ -218,7 +271,7 @@ impl Mask {
         }
         self.pass(self.seen.len(), out);
         self.seen.zeroize();
-        (self.done, self.at, self.state) = (0, 0, self.patterns.start);
+        (self.done, self.at, self.state) = (0, 0, self.look.start);
     }
 
     fn passable(&self) -> usize {
@@ -227,7 +280,7 @@ impl Mask {
     }
 
     fn search(&mut self, out: &mut Vec<u8>) {
-        let patterns = Arc::clone(&self.patterns);
+        let patterns = Arc::clone(&self.look);
         let automaton = &patterns.automaton;
         loop {
             if self.state == patterns.start {
@@ -275,7 +328,7 @@ impl Mask {
         let Some(found) = self.found.take() else { return };
         self.pass(found.start, out);
         out.extend_from_slice(INSTEAD);
-        (self.done, self.at, self.state) = (found.end, found.end, self.patterns.start);
+        (self.done, self.at, self.state) = (found.end, found.end, self.look.start);
     }
 
     fn pass(&mut self, to: usize, out: &mut Vec<u8>) {

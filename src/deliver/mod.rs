@@ -8,21 +8,27 @@
 //! | [`token`] | writes the bare secret |
 //! | [`console`] | a sign-in link to the AWS console |
 //! | [`credential_process`] | writes AWS credentials for the AWS SDKs and CLI |
+//! | [`renewal`] | keeps what a command has been handed good while it runs |
 //!
 //! A way out is handed a [`Handout`]: the credential and how to label it, but
 //! never the configuration. All of them hand out the same variables.
 
+pub mod aws_files;
 pub mod console;
 pub mod credential_process;
+pub mod endpoint;
 pub mod env;
 pub mod exec;
 #[cfg(unix)]
 mod forward;
 pub mod hide;
 pub mod mask;
+pub mod outlet;
 mod print;
+pub mod reach;
 #[cfg(unix)]
 mod relay;
+pub mod renewal;
 #[cfg(test)]
 #[cfg(unix)]
 mod stage;
@@ -33,14 +39,16 @@ mod text;
 pub mod token;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use aws_files::{CONFIG, CREDENTIALS};
+pub use outlet::Outlet;
 pub use print::{Printed, print};
 
-use crate::credential::Template;
-use crate::credential::{Credential, Material};
+use crate::credential::{Credential, Material, TOKEN_FILE_PART, Template, TemplateError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::{CACHE_KEY, Env};
 use crate::host::process;
@@ -54,6 +62,11 @@ pub const ROLE: &str = "TMPCRED_ROLE";
 pub const EXPIRES_AT: &str = "TMPCRED_EXPIRES_AT";
 /// The bearer token, where the credential is one.
 pub const TOKEN: &str = "TMPCRED_TOKEN";
+
+/// The file with the token that is current, where a bearer token is renewed.
+pub const TOKEN_FILE: &str = "TMPCRED_TOKEN_FILE";
+/// A file with a token that SDKs of AWS trade for a session of a role.
+const WEB_IDENTITY: &str = "AWS_WEB_IDENTITY_TOKEN_FILE";
 
 /// The names of the other variables that a run has set, those of the profile's `env`
 /// and those of AWS, with spaces between them, so that a run within a run can remove them.
@@ -70,6 +83,8 @@ pub struct Handout<'a> {
     pub env: &'a BTreeMap<String, String>,
     /// The environment that the variables are put into.
     pub environment: &'a Env,
+    /// Where the current credential can be had, when it is renewed.
+    pub outlet: Option<&'a Outlet>,
 }
 
 /// A variable to be set.
@@ -92,11 +107,11 @@ impl Handout<'_> {
     pub fn variables(&self) -> Result<Vec<Variable>> {
         let material = &self.credential.material;
         let expires_at = rfc3339(self.credential.lifetime.expires_at_local())?;
-        let labels: [(&'static str, &str); 3] = [
-            (ACTIVE_PROFILE, self.profile),
-            (ROLE, &self.credential.role),
-            (EXPIRES_AT, &expires_at),
-        ];
+        let mut labels = vec![(ACTIVE_PROFILE, self.profile), (ROLE, &self.credential.role)];
+        if self.tells_end() {
+            labels.push((EXPIRES_AT, &expires_at));
+        }
+        let file = self.outlet.map(Outlet::file).transpose()?.flatten();
         let mut parts: Vec<(&'static str, &str)> = material
             .parts()
             .into_iter()
@@ -107,41 +122,63 @@ impl Handout<'_> {
             ("role", &self.credential.role),
             ("expires_at", &expires_at),
         ]);
+        parts.extend(file.iter().map(|path| (TOKEN_FILE_PART, path.expose().as_str())));
 
         let mut variables = Vec::new();
         for (name, value) in labels {
             set(&mut variables, name, Secret::new(value.to_owned()))?;
         }
-        for (name, value) in material.variables(&expires_at) {
+        for (name, value) in self.by_kind(&expires_at)? {
             set(&mut variables, name, value)?;
         }
         for (name, template) in self.env {
             let value =
                 Template::parse(template).and_then(|t| t.fill(&parts)).map_err(|cause| {
-                    Error::new(
+                    let error = Error::new(
                         ErrorKind::Config,
                         format!("the variable {name} cannot be filled in"),
-                    )
-                    .because(cause)
+                    );
+                    match cause {
+                        TemplateError::Absent(part) if part == TOKEN_FILE_PART => error.because_of(
+                            "only `tmpcred exec` has a file with a token, and renews it",
+                        ),
+                        cause => error.because(cause),
+                    }
                 })?;
             set(&mut variables, name, value)?;
         }
-        let names = self.mapped();
+        let names = self.mapped()?;
         if !names.is_empty() {
             set(&mut variables, MAPPED, Secret::new(names.join(" ")))?;
         }
         Ok(variables)
     }
 
+    /// The variables for this kind of credential.
+    fn by_kind(&self, expires_at: &str) -> Result<Vec<(&'static str, Secret<String>)>> {
+        let material = &self.credential.material;
+        match self.outlet {
+            Some(outlet) => outlet.variables(material, expires_at),
+            None => Ok(material.variables(expires_at)),
+        }
+    }
+
+    /// Whether the command is told when its credential ends: that of a credential
+    /// which it gets anew whenever it asks would mislead it.
+    fn tells_end(&self) -> bool {
+        !self.outlet.is_some_and(Outlet::is_endpoint)
+    }
+
     /// The names that this run sets and that only [`MAPPED`] tells of.
-    fn mapped(&self) -> Vec<&str> {
-        let own = [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN];
-        let by_kind = self.credential.material.variables("").into_iter().map(|(name, _)| name);
+    fn mapped(&self) -> Result<Vec<&str>> {
+        // Those files of AWS are as good for a run within this one.
+        let own = [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN, TOKEN_FILE, CONFIG, CREDENTIALS];
+        let by_kind = self.by_kind("")?.into_iter().map(|(name, _)| name);
         let mut names: Vec<&str> = by_kind.filter(|name| !own.contains(name)).collect();
         names.extend(self.env.keys().map(String::as_str));
         names.sort_unstable();
         names.dedup();
-        names
+        Ok(names)
     }
 
     /// What must not be seen in the command's output or in the log of a job: every
@@ -152,26 +189,34 @@ impl Handout<'_> {
     ///
     /// Those of [`Handout::variables`].
     pub fn secrets(&self) -> Result<Vec<Secret<String>>> {
-        let parts = self.credential.material.parts();
+        let mut parts: Vec<_> =
+            self.credential.material.parts().into_iter().map(|(_, part)| part).collect();
+        if let Some(Outlet::Endpoint { token, .. }) = self.outlet {
+            parts.push(token);
+        }
         let has_part = |value: &Secret<String>| {
-            parts.iter().any(|(_, part)| {
+            parts.iter().any(|part| {
                 !part.expose().is_empty() && value.expose().contains(part.expose().as_str())
             })
         };
         let values = self.variables()?.into_iter().map(|variable| variable.value);
         let values = values.filter(has_part);
         let cache_key = self.environment.get(CACHE_KEY).map(|key| Secret::new(key.to_owned()));
-        Ok(parts.iter().map(|(_, part)| (*part).clone()).chain(values).chain(cache_key).collect())
+        Ok(parts.iter().map(|part| (*part).clone()).chain(values).chain(cache_key).collect())
     }
 
     /// The variables to remove: those that another run of tmpcred may have set
     /// and that this one does not set, and those of other tools that would
     /// contradict the credential. So a run within a run hands out nothing of the
     /// outer one.
-    pub fn stale(&self) -> Vec<String> {
-        let set_now = [ACTIVE_PROFILE, ROLE, EXPIRES_AT];
-        let set_by_kind = self.credential.material.variables("");
-        let maps = !self.mapped().is_empty();
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Handout::variables`].
+    pub fn stale(&self) -> Result<Vec<String>> {
+        let set_now = [ACTIVE_PROFILE, ROLE];
+        let set_by_kind = self.by_kind("")?;
+        let maps = !self.mapped()?.is_empty();
         // Of the names that an outer run left, only such that a shell could have.
         let mapped = self.environment.get(MAPPED).unwrap_or_default();
         let mapped = mapped.split(' ').filter(|name| {
@@ -180,11 +225,12 @@ impl Handout<'_> {
                 && name.chars().all(plain)
                 && !name.starts_with(|c: char| c.is_ascii_digit())
         });
-        let mut stale: Vec<String> = [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN, MAPPED]
+        let mut stale: Vec<String> = [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN, TOKEN_FILE, MAPPED]
             .into_iter()
-            .chain(rivals(&self.credential.material).iter().copied())
+            .chain(self.rivals().iter().copied())
             .chain(mapped)
             .filter(|name| !set_now.contains(name))
+            .filter(|name| *name != EXPIRES_AT || !self.tells_end())
             .filter(|name| set_by_kind.iter().all(|(set, _)| set != name))
             .filter(|name| !self.env.contains_key(*name))
             .filter(|name| *name != MAPPED || !maps)
@@ -192,17 +238,18 @@ impl Handout<'_> {
             .collect();
         stale.sort();
         stale.dedup();
-        stale
+        Ok(stale)
     }
-}
 
-/// The variables by which the tools that use this kind of credential might find
-/// another one of its kind.
-fn rivals(material: &Material) -> &'static [&'static str] {
-    match material {
-        // Every tool has its own variable for bearer tokens; the profile maps it.
-        Material::Bearer { .. } => &[],
-        Material::Aws { .. } => AWS_RIVALS,
+    /// The variables by which the tools that use this kind of credential might find
+    /// another one of its kind.
+    fn rivals(&self) -> &'static [&'static str] {
+        match self.credential.material {
+            Material::Aws { .. } => AWS_RIVALS,
+            Material::Bearer { .. } if self.env.contains_key(WEB_IDENTITY) => AWS_RIVALS,
+            // Every tool has its own variable for bearer tokens; the profile maps it.
+            Material::Bearer { .. } => &[],
+        }
     }
 }
 
@@ -249,6 +296,15 @@ fn set(variables: &mut Vec<Variable>, name: &str, value: Secret<String>) -> Resu
         None => variables.push(Variable { name: name.to_owned(), value }),
     }
     Ok(())
+}
+
+/// A path as the value of a variable. What is not Unicode is no path of ours.
+fn set_path(path: &Path) -> Result<Secret<String>> {
+    path.to_str().map(|path| Secret::new(path.to_string())).ok_or_else(|| {
+        Error::new(ErrorKind::Config, "a path cannot be the value of a variable")
+            .because_of(format!("{} is not Unicode", path.display()))
+            .hint("set XDG_RUNTIME_DIR to another directory")
+    })
 }
 
 fn same_name(a: &str, b: &str) -> bool {

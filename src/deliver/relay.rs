@@ -43,8 +43,7 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Gives the command pipes in place of those streams that are not terminals.
-    pub(super) fn between(command: &mut Command, patterns: Patterns) -> io::Result<Self> {
-        let patterns = Arc::new(patterns);
+    pub(super) fn between(command: &mut Command, patterns: Arc<Patterns>) -> io::Result<Self> {
         let mut streams = Vec::new();
         if !isatty(stdout()) {
             let (from, to) = io::pipe()?;

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -56,8 +57,13 @@ fn plays_the_program() {
         Env::from_pairs(env.iter().filter(|(name, _)| *name != MODE && *name != COMMAND));
     let (credential, mapped) =
         (bearer(&format!("token-{mode}")), [("MINE".into(), "Bearer {token}".into())].into());
-    let handout =
-        Handout { credential: &credential, profile: mode, env: &mapped, environment: &environment };
+    let handout = Handout {
+        credential: &credential,
+        profile: mode,
+        env: &mapped,
+        environment: &environment,
+        outlet: None,
+    };
     let result = match mode {
         "replace" => exec::replace(&handout, &command, core),
         _ => {
@@ -71,8 +77,8 @@ fn plays_the_program() {
             });
             let masked = mode
                 .starts_with("mask")
-                .then(|| Patterns::of(&handout.secrets().unwrap()).unwrap());
-            supervisor::run(&handout, &command, core, masked, at_end)
+                .then(|| Arc::new(Patterns::of(&handout.secrets().unwrap()).unwrap()));
+            supervisor::run(&handout, &command, core, masked, at_end, None)
         }
     };
     if mode == "linger" {

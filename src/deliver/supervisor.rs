@@ -20,10 +20,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::sync::Arc;
 
 use super::exec::Prepared;
 use super::mask::Patterns;
+use super::reach::Reach;
 use super::{Handout, Outcome};
+use crate::credential::Credential;
 use crate::error::Result;
 use crate::host::process::CoreLimit;
 
@@ -54,6 +57,15 @@ impl fmt::Debug for AtEnd<'_> {
     }
 }
 
+/// What goes on beside the command.
+pub trait Beside {
+    /// How the command is reached.
+    fn reach(&self) -> &Reach;
+
+    /// The command has ended. Where it was to be started again, with which credential.
+    fn again(&self) -> Option<Credential>;
+}
+
 /// Runs the command and waits until it has ended. Blocks the calling thread; it
 /// needs no runtime, and one may run in other threads.
 ///
@@ -75,17 +87,20 @@ pub fn run(
     handout: &Handout<'_>,
     command: &[OsString],
     core: CoreLimit,
-    masked: Option<Patterns>,
+    masked: Option<Arc<Patterns>>,
     at_end: AtEnd<'_>,
+    beside: Option<&dyn Beside>,
 ) -> Result<Outcome> {
     let prepared = Prepared::new(handout, command)?;
     #[cfg(unix)]
     {
-        unix::run(prepared, core, masked, at_end)
+        let again =
+            |credential: &Credential| Prepared::new(&Handout { credential, ..*handout }, command);
+        unix::run(prepared, core, masked, at_end, beside, &again)
     }
     #[cfg(not(unix))]
     {
-        let _ = (core, masked);
+        let _ = (core, masked, beside);
         let mut prepared = prepared;
         let outcome = prepared.run();
         drop(at_end);
@@ -97,7 +112,7 @@ pub fn run(
 mod unix {
     use std::io;
     use std::os::unix::process::CommandExt;
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{Arc, Mutex, PoisonError};
 
     use rustix::process::{
         Pid, Signal, WaitOptions, WaitStatus, getpgid, getpid, kill_process, kill_process_group,
@@ -107,9 +122,11 @@ mod unix {
     use super::super::exec::Prepared;
     use super::super::forward::{Received, Signals};
     use super::super::mask::Patterns;
+    use super::super::reach::Reach;
     use super::super::relay::Relay;
     use super::super::terminal::Terminal;
-    use super::{AtEnd, Outcome};
+    use super::{AtEnd, Beside, Outcome};
+    use crate::credential::Credential;
     use crate::error::{Error, ErrorKind, Result};
     use crate::host::process::CoreLimit;
     use crate::host::process::signals::{Action, Undisturbed};
@@ -121,24 +138,34 @@ mod unix {
     pub(super) fn run(
         mut prepared: Prepared,
         core: CoreLimit,
-        masked: Option<Patterns>,
+        masked: Option<Arc<Patterns>>,
         at_end: AtEnd<'_>,
+        beside: Option<&dyn Beside>,
+        again: &dyn Fn(&Credential) -> Result<Prepared>,
     ) -> Result<Outcome> {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let place = Place::here();
         let mut signals = Signals::listen().map_err(failed)?;
         // Dropped before the signals have their effect again.
         let _at_end = at_end;
-        let mut relay = match masked {
-            Some(masked) => Relay::between(&mut prepared.command, masked).map_err(failed)?,
-            None => Relay::default(),
-        };
-        let child = Child::start(prepared, &place, &signals, core)?;
-        let outcome = child.attend(&mut signals, &mut relay)?;
-        relay.drain(&mut signals).map_err(|cause| {
-            Error::new(ErrorKind::Io, "cannot write the command's output").because(cause)
-        })?;
-        Ok(outcome)
+        loop {
+            let mut relay = match &masked {
+                Some(masked) => {
+                    Relay::between(&mut prepared.command, Arc::clone(masked)).map_err(failed)?
+                }
+                None => Relay::default(),
+            };
+            let reach = beside.map(Beside::reach);
+            let child = Child::start(prepared, &place, &signals, core, reach)?;
+            let outcome = child.attend(&mut signals, &mut relay)?;
+            relay.drain(&mut signals).map_err(|cause| {
+                Error::new(ErrorKind::Io, "cannot write the command's output").because(cause)
+            })?;
+            match beside.and_then(Beside::again) {
+                Some(credential) => prepared = again(&credential)?,
+                None => return Ok(outcome),
+            }
+        }
     }
 
     fn failed(cause: impl std::error::Error) -> Error {
@@ -175,6 +202,7 @@ mod unix {
     struct Child<'a> {
         pid: Pid,
         place: &'a Place,
+        reach: Option<&'a Reach>,
     }
 
     impl<'a> Child<'a> {
@@ -183,6 +211,7 @@ mod unix {
             place: &'a Place,
             signals: &Signals,
             core: CoreLimit,
+            reach: Option<&'a Reach>,
         ) -> Result<Self> {
             let foreground = match place.terminal() {
                 Some(terminal) if terminal.is_ours() => Some(terminal),
@@ -223,7 +252,13 @@ mod unix {
             let started = prepared.command.spawn();
             drop(undisturbed);
             match started {
-                Ok(child) => Ok(Self { pid: Pid::from_child(&child), place }),
+                Ok(child) => {
+                    let pid = Pid::from_child(&child);
+                    if let Some(reach) = reach {
+                        reach.started(pid, own_group);
+                    }
+                    Ok(Self { pid, place, reach })
+                }
                 Err(cause) => {
                     // The terminal was handed to a group that died at once.
                     if let Some(terminal) = foreground {
@@ -257,8 +292,15 @@ mod unix {
         /// What has become of the command since it was last asked for.
         fn news(&self) -> Result<Option<WaitStatus>> {
             let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
-            let news = waitpid(Some(self.pid), options).map_err(failed)?;
-            Ok(news.map(|(_, status)| status))
+            let look = || waitpid(Some(self.pid), options).map_err(failed);
+            let ended = |status: WaitStatus| outcome_of(status).is_some();
+            let news = match self.reach {
+                Some(reach) => reach.look(look, |news| {
+                    news.as_ref().is_ok_and(|news| news.is_some_and(|(_, status)| ended(status)))
+                }),
+                None => look(),
+            };
+            Ok(news?.map(|(_, status)| status))
         }
 
         fn pass_on(&self, received: &Received) {
@@ -268,6 +310,11 @@ mod unix {
             }
             if signal == Signal::CONT {
                 return self.resume();
+            }
+            if let Some(reach) = self.reach
+                && matches!(signal, Signal::INT | Signal::TERM | Signal::HUP | Signal::QUIT)
+            {
+                reach.ask_to_end();
             }
             let sender = received.sender.as_ref().map(|sender| sender.0);
             match self.place {

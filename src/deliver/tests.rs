@@ -40,7 +40,7 @@ fn handout<'a>(
     env: &'a BTreeMap<String, String>,
     environment: &'a Env,
 ) -> Handout<'a> {
-    Handout { credential, profile: "prod", env, environment }
+    Handout { credential, profile: "prod", env, environment, outlet: None }
 }
 
 fn shown(variables: &[Variable]) -> Vec<(&str, &str)> {
@@ -108,13 +108,13 @@ fn nothing_is_both_set_and_removed() {
     for env in [mapping(&[]), mapping(&[("TMPCRED_TOKEN", "x"), ("MINE", "y")])] {
         let handout = handout(&credential, &env, &environment);
         let variables = handout.variables().unwrap();
-        for name in &handout.stale() {
+        for name in &handout.stale().unwrap() {
             assert!(variables.iter().all(|variable| variable.name != *name), "{name}");
         }
         // Whatever another run may have left is either set anew or removed.
         for name in [ACTIVE_PROFILE, ROLE, EXPIRES_AT, TOKEN] {
             let set = variables.iter().any(|variable| variable.name == name);
-            assert!(set || handout.stale().contains(&name.to_string()), "{name}");
+            assert!(set || handout.stale().unwrap().contains(&name.to_string()), "{name}");
         }
     }
 }
@@ -137,7 +137,7 @@ fn aws_gets_its_own_variables_and_what_would_contradict_them_goes() {
         ]
     );
     assert_eq!(shown(&variables)[6], ("AWS_CREDENTIAL_EXPIRATION", "2026-01-01T12:15:00Z"));
-    let stale = handout(&credential, &env, &environment).stale();
+    let stale = handout(&credential, &env, &environment).stale().unwrap();
     for name in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SECURITY_TOKEN", TOKEN] {
         assert!(stale.contains(&name.to_string()), "{name}");
     }
@@ -161,11 +161,11 @@ fn a_run_within_a_run_for_aws_hands_out_nothing_of_the_outer_one() {
     let outer = handout(&outer, &env, &nothing).variables().unwrap();
     let environment = Env::from_pairs(shown(&outer));
     let (token, keys) = (bearer("t"), aws(None));
-    let stale = handout(&token, &env, &environment).stale();
+    let stale = handout(&token, &env, &environment).stale().unwrap();
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"] {
         assert!(stale.contains(&name.to_string()), "{name}");
     }
-    let stale = handout(&keys, &env, &environment).stale();
+    let stale = handout(&keys, &env, &environment).stale().unwrap();
     assert!(stale.contains(&"AWS_DEFAULT_REGION".to_string()));
     assert!(!stale.contains(&"AWS_SESSION_TOKEN".to_string()));
 }
@@ -175,7 +175,7 @@ fn what_an_outer_profile_mapped_is_removed() {
     let (credential, env) = (bearer("t"), mapping(&[("MINE", "y")]));
     let environment = Env::from_pairs([(MAPPED, "THEIRS MINE a=b 1x $(x)"), ("THEIRS", "secret")]);
     let handout = handout(&credential, &env, &environment);
-    let stale = handout.stale();
+    let stale = handout.stale().unwrap();
     assert!(stale.contains(&"THEIRS".to_string()));
     assert!(
         stale.iter().all(|name| !["MINE", "a=b", "1x", "$(x)", MAPPED].contains(&name.as_str()))
@@ -191,4 +191,66 @@ fn an_outcome_has_the_exit_code_that_shells_give_it() {
     assert_eq!(Outcome::Signalled(15).exit_code(), 143);
     assert_eq!(Outcome::Signalled(64).exit_code(), 192);
     assert_eq!(Outcome::Signalled(200).exit_code(), 255);
+}
+
+#[test]
+fn what_is_renewed_is_behind_an_endpoint_and_nothing_else_tells_of_it() {
+    let (credential, env) = (aws(Some("eu-central-1")), mapping(&[]));
+    let environment = Env::from_pairs([("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "outer")]);
+    let outlet = Outlet::Endpoint {
+        url: "http://127.0.0.1:1/credentials".into(),
+        token: Secret::new("canary-of-the-endpoint".into()),
+        files: vec![(CONFIG, "/run/config".into())],
+    };
+    let handout = Handout { outlet: Some(&outlet), ..handout(&credential, &env, &environment) };
+    let variables = handout.variables().unwrap();
+    assert_eq!(
+        shown(&variables),
+        [
+            ("TMPCRED_ACTIVE_PROFILE", "prod"),
+            ("TMPCRED_ROLE", "deploy"),
+            ("AWS_REGION", "eu-central-1"),
+            ("AWS_DEFAULT_REGION", "eu-central-1"),
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/credentials"),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "canary-of-the-endpoint"),
+            ("AWS_CONFIG_FILE", "/run/config"),
+            (
+                "TMPCRED_MAPPED",
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN AWS_CONTAINER_CREDENTIALS_FULL_URI \
+                 AWS_DEFAULT_REGION AWS_REGION"
+            ),
+        ]
+    );
+    let stale = handout.stale().unwrap();
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", EXPIRES_AT] {
+        assert!(stale.contains(&name.to_string()), "{name}");
+    }
+    let secrets = handout.secrets().unwrap();
+    assert!(secrets.iter().any(|secret| secret.expose() == "canary-of-the-endpoint"));
+    assert!(!format!("{handout:?}").contains("canary"));
+}
+
+#[test]
+fn a_token_that_is_renewed_is_in_a_file_that_a_profile_can_map() {
+    let (credential, environment) = (bearer("t0ken"), Env::default());
+    let env = mapping(&[("AWS_WEB_IDENTITY_TOKEN_FILE", "{token_file}"), ("AWS_ROLE_ARN", "r")]);
+    let outlet = Outlet::File("/run/token".into());
+    let plain = handout(&credential, &env, &environment);
+    let error = plain.variables().unwrap_err();
+    assert!(error.causes()[0].contains("only `tmpcred exec`"), "{error}");
+    let handout = Handout { outlet: Some(&outlet), ..plain };
+    let variables = handout.variables().unwrap();
+    for expected in [
+        (TOKEN, "t0ken"),
+        (TOKEN_FILE, "/run/token"),
+        (EXPIRES_AT, "2026-01-01T12:15:00Z"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/token"),
+        ("AWS_ROLE_ARN", "r"),
+    ] {
+        assert!(shown(&variables).contains(&expected), "{expected:?}");
+    }
+    // SDKs would find other credentials of AWS first.
+    let stale = handout.stale().unwrap();
+    assert!(stale.contains(&"AWS_ACCESS_KEY_ID".into()));
+    assert!(!stale.contains(&"AWS_ROLE_ARN".into()) && !stale.contains(&TOKEN_FILE.into()));
 }

@@ -22,6 +22,21 @@ pub struct Dirs {
     pub working: Option<PathBuf>,
 }
 
+/// A private directory for the files of one run. It is removed when it is dropped.
+#[derive(Debug)]
+pub struct RunDir {
+    files: tempfile::TempDir,
+    /// Says that the run has not ended.
+    _lock: std::fs::File,
+}
+
+impl RunDir {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.files.path()
+    }
+}
+
 impl Dirs {
     /// Finds the directories: `TMPCRED_CONFIG` and the XDG variables first,
     /// then what `directories` says for the platform.
@@ -65,6 +80,29 @@ impl Dirs {
         })?;
         let dirs = Self { working: self.working.clone(), ..Self::below(guard.path()) };
         Ok((dirs, guard))
+    }
+
+    /// A private directory for the files of one run, below that for locks, removed when
+    /// it is dropped. What runs that were killed have left there is removed too.
+    pub fn of_this_run(&self) -> Result<RunDir> {
+        const PREFIX: &str = "run-";
+        let cannot = || Error::new(ErrorKind::Io, "no directory for this run can be made");
+        files::private_dir(&self.runtime)?;
+        for path in files::list(&self.runtime)? {
+            let name = path.file_name().unwrap_or_default();
+            if name.to_string_lossy().starts_with(PREFIX) && files::is_dir(&path) {
+                files::remove_abandoned(&path);
+            }
+        }
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let made = builder
+            .prefix(PREFIX)
+            .tempdir_in(&self.runtime)
+            .map_err(|cause| cannot().because(cause))?;
+        let lock = files::occupy(made.path())?;
+        Ok(RunDir { files: made, _lock: lock })
     }
 
     /// Directories below `root`, for tests.

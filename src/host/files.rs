@@ -307,6 +307,31 @@ pub fn remove_empty_dir(path: &Path) {
     let _ = fs::remove_dir(path);
 }
 
+/// Marks a directory as in use for as long as the file that is yielded is open.
+pub fn occupy(dir: &Path) -> Result<File> {
+    let path = dir.join(OCCUPIED);
+    let file = open_lock(&path)?;
+    file.lock().map_err(|cause| {
+        Error::new(ErrorKind::Io, format!("cannot lock {}", path.display())).because(cause)
+    })?;
+    Ok(file)
+}
+
+/// The lock of a directory that is in use.
+const OCCUPIED: &str = "lock";
+
+/// Removes a directory that nobody occupies any more.
+pub fn remove_abandoned(dir: &Path) {
+    // One that is just being made has none yet.
+    let Ok(lock) = OpenOptions::new().read(true).write(true).open(dir.join(OCCUPIED)) else {
+        return;
+    };
+    if lock.try_lock().is_ok() {
+        // Somebody else may have been quicker, and nothing depends on it.
+        let _ = fs::remove_dir_all(dir);
+    }
+}
+
 /// The entries of a directory; none where there is no such directory.
 pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(path) {

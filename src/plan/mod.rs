@@ -53,6 +53,9 @@ pub struct Plan {
     pub request: mint::Request,
     /// Further variables for the child, with templates such as `{token}`.
     pub env: BTreeMap<String, String>,
+    /// How long the command is expected to run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_runtime: Option<Duration>,
     /// Where each value came from, for `explain`.
     pub reasons: Vec<Reason>,
 }

@@ -195,6 +195,7 @@ impl<'a> Resolver<'a> {
             self.explain(&format!("step {}", index + 1), step, "target");
         }
         let request = mint::Request { role, scope, audience, ttl };
+        let expected_runtime = self.expected_runtime();
         let env = self.env();
         Ok(Plan {
             profile: self.name,
@@ -203,6 +204,7 @@ impl<'a> Resolver<'a> {
             target,
             request,
             env,
+            expected_runtime,
             reasons: self.reasons,
         })
     }
@@ -421,6 +423,13 @@ impl<'a> Resolver<'a> {
                 Ok(None)
             }
         }
+    }
+
+    fn expected_runtime(&mut self) -> Option<Duration> {
+        let (by, expected) = self.nearest(|profile| profile.expected_runtime)?;
+        let origin = self.origin(by, &["expected_runtime"]);
+        self.explain("expected_runtime", humantime::format_duration(expected), origin);
+        Some(expected)
     }
 
     /// The variables of all profiles in the line, those of the nearest first.

@@ -17,7 +17,7 @@ struct Block {
     text: String,
 }
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "README.md",
     "docs/README.md",
     "docs/aws-sso.md",
@@ -28,6 +28,7 @@ const PAGES: [&str; 11] = [
     "docs/console.md",
     "docs/jobs.md",
     "docs/ls.md",
+    "docs/renewal.md",
     "docs/troubleshooting.md",
 ];
 

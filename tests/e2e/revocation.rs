@@ -38,7 +38,7 @@ fn is_active(broker: &Broker, token: &str) -> bool {
 }
 
 /// How many records of the audit log have this decision.
-fn recorded(broker: &Broker, decision: &str) -> usize {
+pub(crate) fn recorded(broker: &Broker, decision: &str) -> usize {
     let count = "import sqlite3,sys; print(sqlite3.connect(sys.argv[1]).execute(
         'select count(*) from audit_record where decision = ?', [sys.argv[2]]).fetchone()[0])";
     let python = broker.home.command("python3").args(["-c", count]);

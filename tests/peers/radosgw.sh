@@ -83,4 +83,4 @@ radosgw-admin user create --uid admin --display-name admin --access-key ADMIN --
     cat "$dir/user.log" >&2
     exit 1
 }
-exec radosgw --name client.rgw --foreground
+exec radosgw --name client.rgw --foreground >&2

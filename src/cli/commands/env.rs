@@ -32,7 +32,7 @@ pub(super) fn run(app: &App, args: &Env) -> Result<()> {
     };
     must_hide(app, &handout)?;
     files::append_lines(&file, text.expose().as_bytes())?;
-    tell_of_rivals(app, &handout);
+    tell_of_rivals(app, &handout)?;
     Ok(())
 }
 
@@ -72,8 +72,8 @@ fn later_steps(app: &App, format: Format, wanted: bool) -> Result<Option<PathBuf
 }
 
 /// What would contradict the credential stays: the file cannot remove a variable.
-fn tell_of_rivals(app: &App, handout: &Handout<'_>) {
-    let stale = handout.stale();
+fn tell_of_rivals(app: &App, handout: &Handout<'_>) -> Result<()> {
+    let stale = handout.stale()?;
     let set: Vec<&str> = stale
         .iter()
         .map(String::as_str)
@@ -85,4 +85,5 @@ fn tell_of_rivals(app: &App, handout: &Handout<'_>) {
             set.join(", ")
         ));
     }
+    Ok(())
 }

@@ -1,36 +1,76 @@
 //! `tmpcred exec`
 
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::cli::args::{Exec, Output};
 use crate::cli::hide::{Hiding, hide};
 use crate::cli::prepare::prepare;
+use crate::cli::renewal::Own;
 use crate::cli::{App, misuse};
-use crate::deliver::supervisor::AtEnd;
-use crate::deliver::{self, Outcome, mask};
+use crate::deliver::renewal::Renewal;
+use crate::deliver::supervisor::{AtEnd, Beside};
+use crate::deliver::{self, Handout, Outcome, mask};
 use crate::error::Result;
+
+/// How long an attempt to renew that is under way is waited for at the end: a refresh
+/// token that is being replaced would be lost with it, and so would a credential that
+/// is to be revoked.
+const LAST_ATTEMPT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     can_mask(app, args.output)?;
     let prepared = prepare(app, &args.wanted)?;
-    let supervised = prepared.supervised_because(args.at_exit, args.output)?.is_some();
-    let revoked = prepared.revoked_because(args.at_exit)?.is_some();
-    let credential = if revoked {
-        prepared.own_credential(&args.fresh)?
-    } else {
-        prepared.credential(&args.fresh)?
+    // What cannot be kept is said before anything is minted.
+    prepared.renewed_because(args.renew, None)?;
+    prepared.supervised_because(args.at_exit, args.output, None)?;
+    let own = prepared.revoked_because(args.at_exit)?.map(|_| Arc::<Own>::default());
+    let credential = match &own {
+        Some(own) => {
+            let credential = prepared.own_credential(&args.fresh)?;
+            own.keep(&credential);
+            credential
+        }
+        None => prepared.credential(&args.fresh)?,
     };
-    let at_end =
-        if revoked { AtEnd::doing(|| prepared.revoke(&credential)) } else { AtEnd::default() };
-    let handout = prepared.handout(&credential);
-    hide(app, &handout, Hiding::Command)?;
-    if supervised {
-        let masked = match prepared.masked_because(args.output) {
-            Some(_) => Some(mask::Patterns::of(&handout.secrets()?)?),
-            None => None,
-        };
-        deliver::supervisor::run(&handout, &args.command, app.core, masked, at_end)
-    } else {
-        deliver::exec::replace(&handout, &args.command, app.core)
+    let renewal: OnceCell<Renewal> = OnceCell::new();
+    let at_end = AtEnd::doing(|| {
+        if let Some(renewal) = renewal.get() {
+            renewal.end(LAST_ATTEMPT);
+        }
+        for credential in own.iter().flat_map(|own| own.take()) {
+            prepared.revoke(&credential);
+        }
+    });
+    let renewed = prepared.renewed_because(args.renew, Some(&credential))?;
+    let supervised =
+        prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?.is_some();
+    if !supervised {
+        drop(at_end);
+        let handout = prepared.handout(&credential);
+        hide(app, &handout, Hiding::Command)?;
+        return deliver::exec::replace(&handout, &args.command, app.core);
     }
+    if renewed.is_some() {
+        let on_renewal = args.renew.on_renew.unwrap_or_default();
+        let made = prepared.renewal(&credential, on_renewal, own.clone())?;
+        // It is the first.
+        let _ = renewal.set(made);
+    }
+    let renewal = renewal.get();
+    let outlet = renewal.and_then(Renewal::outlet);
+    let handout = Handout { outlet, ..prepared.handout(&credential) };
+    hide(app, &handout, Hiding::Command)?;
+    let masked = match prepared.masked_because(args.output) {
+        Some(_) => Some(Arc::new(mask::Patterns::of(&handout.secrets()?)?)),
+        None => None,
+    };
+    if let Some(renewal) = renewal {
+        renewal.begin(masked.clone())?;
+    }
+    let beside = renewal.map(|renewal| renewal as &dyn Beside);
+    deliver::supervisor::run(&handout, &args.command, app.core, masked, at_end, beside)
 }
 
 /// Refuses to promise what cannot be kept.

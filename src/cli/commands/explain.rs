@@ -10,6 +10,7 @@ use crate::cli::show;
 use crate::error::{ErrorKind, Result};
 use crate::host::surroundings::Surroundings;
 use crate::identity::{Context, Fact, Readiness};
+use crate::plan::Plan;
 
 pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let prepared = prepare(app, &args.wanted)?;
@@ -17,7 +18,9 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let source = plan.identity.settings.open(&plan.identity.name);
     let facts = source.explain(&Surroundings::detect(&app.host.env));
     let cache = cached(&prepared)?;
-    let (mode, why) = mode(prepared.supervised_because(args.at_exit, args.output)?);
+    let renewed = prepared.renewed_because(args.renew, None)?;
+    let supervised = prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?;
+    let (mode, why) = mode(supervised, plan);
     let store = prepared.cache.store_name();
     if args.json {
         return app.ui.json(&json!({
@@ -44,10 +47,17 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
 }
 
 /// How `exec` would run the command, and why.
-fn mode(supervised_because: Option<String>) -> (&'static str, String) {
-    match supervised_because {
-        Some(why) => ("supervisor", why),
-        None => ("execve", "nothing has to happen beside or after the command".into()),
+fn mode(supervised_because: Option<String>, plan: &Plan) -> (&'static str, String) {
+    match (supervised_because, plan.expected_runtime) {
+        (Some(why), _) => ("supervisor", why),
+        (None, Some(expected)) => {
+            let expected = humantime::format_duration(expected);
+            (
+                "execve",
+                format!("a supervisor where the credential is good for less than {expected}"),
+            )
+        }
+        (None, None) => ("execve", "nothing has to happen beside or after the command".into()),
     }
 }
 

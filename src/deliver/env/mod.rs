@@ -120,7 +120,7 @@ impl Format {
     /// Those of [`Handout::variables`], and a name or a value that this format
     /// cannot say so that every reader understands the same.
     pub fn render(self, handout: &Handout<'_>) -> Result<Secret<String>> {
-        self.write(&Changes { unset: handout.stale(), set: handout.variables()? })
+        self.write(&Changes { unset: handout.stale()?, set: handout.variables()? })
     }
 
     fn write(self, changes: &Changes) -> Result<Secret<String>> {

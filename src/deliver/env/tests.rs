@@ -110,6 +110,7 @@ mod invariants {
             profile: "p",
             env: &mapped,
             environment: &environment,
+            outlet: None,
         };
         for format in Format::all() {
             let text = format.render(&handout).unwrap();

@@ -198,3 +198,31 @@ proptest! {
         prop_assert_eq!(&masked(&patterns, &chunks), &input);
     }
 }
+
+#[test]
+fn what_is_added_is_found_in_what_was_held_back() {
+    let patterns = patterns(&["first-secret"]);
+    let mut mask = Mask::new(Arc::clone(&patterns));
+    let mut out = Vec::new();
+    mask.feed(b"a fir", &mut out);
+    assert_eq!(out, b"a ");
+    patterns.add([&Secret::new("first-and-second".to_string())]).unwrap();
+    mask.feed(b"st-and-second first-secret ", &mut out);
+    mask.finish(&mut out);
+    assert_eq!(out, b"a *** *** ");
+    // A little was passed on, and the rest is a secret after all.
+    let mut out = Vec::new();
+    mask.feed(b"firs", &mut out);
+    mask.pause(&mut out);
+    patterns.add([&Secret::new("another".to_string())]).unwrap();
+    mask.feed(b"t-secret another", &mut out);
+    mask.finish(&mut out);
+    assert_eq!(out, b"firs*** ***");
+    for number in 0..100 {
+        patterns.add([&Secret::new(format!("number-{number}-"))]).unwrap();
+    }
+    let mut out = Vec::new();
+    mask.feed(b"first-secret number-1- number-99-", &mut out);
+    mask.finish(&mut out);
+    assert_eq!(out, b"*** number-1- ***", "those from the beginning and the last ones");
+}

@@ -19,7 +19,7 @@ pub(crate) struct Radosgw {
     url: String,
     home: Home,
     _files: TempDir,
-    _peer: Peer,
+    peer: Peer,
 }
 
 impl Radosgw {
@@ -42,12 +42,17 @@ impl Radosgw {
             let reply = Http::new().get(&url).ok()?;
             (reply.status == 200).then_some(())
         });
-        Self { url, home: Home::new(), _files: files, _peer: peer }
+        Self { url, home: Home::new(), _files: files, peer }
     }
 
     /// Its address.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Stops it as it is: whoever calls it waits.
+    pub(crate) fn freeze(&self) {
+        self.peer.freeze();
     }
 
     /// Trusts an issuer's assertions for the audience [`CLIENT`]. The issuer
