@@ -466,4 +466,6 @@ OIDC = {"/client/register", "/device_authorization", "/token"}
 
 if __name__ == "__main__":
     ThreadingHTTPServer.daemon_threads = True
+    # Many processes come at once.
+    ThreadingHTTPServer.request_queue_size = 128
     ThreadingHTTPServer(("127.0.0.1", OPTIONS["port"]), Handler).serve_forever()
