@@ -17,9 +17,15 @@ pub mod exec;
 #[cfg(unix)]
 mod forward;
 pub mod mask;
+#[cfg(unix)]
+mod monitor;
 mod print;
 #[cfg(unix)]
 mod relay;
+#[cfg(unix)]
+mod screen;
+#[cfg(unix)]
+mod stream;
 #[cfg(test)]
 #[cfg(unix)]
 mod stage;

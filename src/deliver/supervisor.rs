@@ -17,6 +17,9 @@
 //!   stays in the group, where the terminal reaches it by itself; only what a
 //!   process sends to us is passed on, and to the command alone, as it would be
 //!   without us.
+//! - *Output that is to be masked goes to a terminal*: the command gets a terminal
+//!   of its own, and so a session and a group. We stay in the foreground of ours
+//!   and pass on what is typed there, signals, stops and the size of the window.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -63,8 +66,7 @@ impl fmt::Debug for AtEnd<'_> {
 /// has ended.
 ///
 /// What `masked` describes is replaced in the command's standard output and error,
-/// as far as these are not terminals and where there are pipes and signals of
-/// Unix. What others write to them after the command's end, such as what it has
+/// where there are pipes, terminals and signals of Unix. What others write to them after the command's end, such as what it has
 /// left in the background, is waited for half a second and no longer.
 ///
 /// # Errors
@@ -100,13 +102,14 @@ mod unix {
     use std::sync::{Mutex, PoisonError};
 
     use rustix::process::{
-        Pid, Signal, WaitOptions, WaitStatus, getpgid, getpid, kill_process, kill_process_group,
-        waitpid,
+        Pid, Signal, WaitOptions, WaitStatus, getpgid, getpid, kill_current_process_group,
+        kill_process, kill_process_group, waitpid,
     };
 
     use super::super::exec::Prepared;
     use super::super::forward::{Received, Signals};
     use super::super::mask::Patterns;
+    use super::super::monitor::{Entrance, Monitor, News, die_with, dismiss};
     use super::super::relay::Relay;
     use super::super::terminal::Terminal;
     use super::{AtEnd, Outcome};
@@ -125,7 +128,6 @@ mod unix {
         at_end: AtEnd<'_>,
     ) -> Result<Outcome> {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = Place::here();
         let mut signals = Signals::listen().map_err(failed)?;
         // Dropped before the signals have their effect again.
         let _at_end = at_end;
@@ -133,7 +135,8 @@ mod unix {
             Some(masked) => Relay::between(&mut prepared.command, masked).map_err(failed)?,
             None => Relay::default(),
         };
-        let child = Child::start(prepared, &place, &signals, core)?;
+        let place = if relay.screen().is_some() { Place::Apart } else { Place::here() };
+        let child = Child::start(prepared, &place, &signals, &mut relay, core)?;
         let outcome = child.attend(&mut signals, &mut relay)?;
         relay.drain(&mut signals).map_err(|cause| {
             Error::new(ErrorKind::Io, "cannot write the command's output").because(cause)
@@ -152,6 +155,8 @@ mod unix {
         OwnGroup(Option<Terminal>),
         /// In our process group, with others.
         Among,
+        /// In a session of its own, with another terminal.
+        Apart,
     }
 
     impl Place {
@@ -165,16 +170,19 @@ mod unix {
         fn terminal(&self) -> Option<&Terminal> {
             match self {
                 Self::OwnGroup(terminal) => terminal.as_ref(),
-                Self::Among => None,
+                Self::Among | Self::Apart => None,
             }
         }
     }
 
     /// The running command. Its process, and the group of that number, exist
-    /// until [`Child::attend`] has seen its end.
+    /// until [`Child::attend`] has seen its end. (Where it is apart, the end is told
+    /// when it has been seen; the number does not come up again that soon.)
     struct Child<'a> {
         pid: Pid,
         place: &'a Place,
+        /// Our own child, where the command is not.
+        monitor: Option<(Pid, Monitor)>,
     }
 
     impl<'a> Child<'a> {
@@ -182,16 +190,17 @@ mod unix {
             mut prepared: Prepared,
             place: &'a Place,
             signals: &Signals,
+            relay: &mut Relay,
             core: CoreLimit,
         ) -> Result<Self> {
             let foreground = match place.terminal() {
                 Some(terminal) if terminal.is_ours() => Some(terminal),
                 _ => None,
             };
-            let own_group = matches!(place, Place::OwnGroup(_));
-            if own_group {
+            if matches!(place, Place::OwnGroup(_)) {
                 prepared.command.process_group(0);
             }
+            let (entrance, monitor) = entrance(relay).map_err(failed)?.unzip();
             // Until the command runs, nothing may disturb: a signal that arrives
             // in between is held back, and then has the effect on the command
             // that it has on any other program.
@@ -206,7 +215,10 @@ mod unix {
                 if let Some(terminal) = &terminal {
                     let _ = rustix::termios::tcsetpgrp(terminal, getpid());
                 }
-                die_with(parent)?;
+                match &entrance {
+                    Some(entrance) => entrance.enter()?,
+                    None => die_with(parent, Signal::TERM)?,
+                }
                 core.restore()?;
                 for (signal, action) in &actions {
                     action.install(*signal)?;
@@ -222,59 +234,91 @@ mod unix {
             }
             let started = prepared.command.spawn();
             drop(undisturbed);
-            match started {
-                Ok(child) => Ok(Self { pid: Pid::from_child(&child), place }),
+            let started = match started {
+                Ok(child) => Pid::from_child(&child),
                 Err(cause) => {
                     // The terminal was handed to a group that died at once.
                     if let Some(terminal) = foreground {
                         terminal.take_back(None);
                     }
-                    Err(prepared.cannot_start(cause))
+                    return Err(prepared.cannot_start(cause));
                 }
+            };
+            let Some(mut monitor) = monitor else {
+                return Ok(Self { pid: started, place, monitor: None });
+            };
+            let pid = monitor.command().map_err(failed)?;
+            if let Some(screen) = relay.screen() {
+                screen.shows(pid);
             }
+            Ok(Self { pid, place, monitor: Some((started, monitor)) })
         }
 
         /// Passes signals on until the command has ended.
-        fn attend(self, signals: &mut Signals, relay: &mut Relay) -> Result<Outcome> {
+        fn attend(mut self, signals: &mut Signals, relay: &mut Relay) -> Result<Outcome> {
             loop {
-                relay.turn(signals.alarm()).map_err(failed)?;
+                let line = self.monitor.as_ref().map(|(_, monitor)| monitor.line());
+                let alarms: Vec<_> = [signals.alarm()].into_iter().chain(line).collect();
+                relay.turn(&alarms).map_err(failed)?;
                 for received in signals.arrived() {
-                    self.pass_on(&received);
+                    self.pass_on(&received, relay);
                 }
-                while let Some(status) = self.news()? {
-                    if let Some(outcome) = outcome_of(status) {
-                        self.take_terminal();
-                        return Ok(outcome);
-                    }
-                    if let Some(signal) = status.stopping_signal().and_then(Signal::from_named_raw)
-                    {
-                        self.stopped(signal, signals);
+                while let Some(news) = self.news()? {
+                    match news {
+                        News::Ended(outcome) => {
+                            self.end(relay)?;
+                            return Ok(outcome);
+                        }
+                        News::Stopped(signal) => self.stopped(signal, signals, relay)?,
                     }
                 }
             }
         }
 
         /// What has become of the command since it was last asked for.
-        fn news(&self) -> Result<Option<WaitStatus>> {
+        fn news(&mut self) -> Result<Option<News>> {
+            if let Some((_, monitor)) = &mut self.monitor {
+                return monitor.news().map_err(failed);
+            }
             let options = WaitOptions::NOHANG | WaitOptions::UNTRACED;
             let news = waitpid(Some(self.pid), options).map_err(failed)?;
-            Ok(news.map(|(_, status)| status))
+            Ok(news.and_then(|(_, status)| news_of(status)))
         }
 
-        fn pass_on(&self, received: &Received) {
+        fn end(&self, relay: &mut Relay) -> Result<()> {
+            self.take_terminal();
+            relay.flush().map_err(failed)?;
+            if let Some(screen) = relay.screen() {
+                screen.let_go();
+            }
+            Ok(())
+        }
+
+        fn pass_on(&mut self, received: &Received, relay: &mut Relay) {
             let signal = received.signal;
             if signal == Signal::CHILD {
                 return;
             }
             if signal == Signal::CONT {
-                return self.resume();
+                if let Some(screen) = relay.screen() {
+                    screen.was_away();
+                }
+                return self.resume(relay);
             }
             let sender = received.sender.as_ref().map(|sender| sender.0);
+            if signal == Signal::WINCH && let Some(screen) = relay.screen() {
+                screen.resize();
+                if sender.is_none() && screen.reaches(self.pid) {
+                    return;
+                }
+            }
             match self.place {
-                Place::OwnGroup(_) => {
+                Place::OwnGroup(_) | Place::Apart => {
+                    let sender = sender.flatten();
                     // What it sent to us, it could have sent to itself.
-                    let group = sender.flatten().and_then(|pid| getpgid(Some(pid)).ok());
-                    if group != Some(self.pid) {
+                    let group = sender.and_then(|pid| getpgid(Some(pid)).ok());
+                    // Ours have come to it by its terminal.
+                    if group != Some(self.pid) && sender != Some(getpid()) {
                         self.signal(signal);
                     }
                 }
@@ -290,40 +334,65 @@ mod unix {
         /// The command was stopped: by a key, by touching the terminal from the
         /// background, or by somebody. The same is to happen to us, so that the
         /// shell notices; and when we are continued, so is the command.
-        fn stopped(&self, signal: Signal, signals: &mut Signals) {
+        fn stopped(
+            &mut self,
+            signal: Signal,
+            signals: &mut Signals,
+            relay: &mut Relay,
+        ) -> Result<()> {
             let by_terminal = signal == Signal::TTIN || signal == Signal::TTOU;
-            if by_terminal && self.place.terminal().is_some_and(Terminal::is_ours) {
+            let ours = match relay.screen() {
+                Some(screen) => by_terminal && screen.must_ask() && screen.is_ours(),
+                None => self.place.terminal().is_some_and(Terminal::is_ours),
+            };
+            if by_terminal && ours {
                 // The shell brought us to the foreground while we were running,
                 // of which nobody tells.
-                return self.resume();
+                self.resume(relay);
+                return Ok(());
             }
-            if self.catch_up(signals) {
-                return self.resume();
+            relay.flush().map_err(failed)?;
+            if let Some(screen) = relay.screen() {
+                screen.let_go();
+            }
+            if self.catch_up(signals, relay) {
+                self.resume(relay);
+                return Ok(());
             }
             self.take_terminal();
+            if by_terminal && matches!(self.place, Place::Apart) {
+                // It would have been so for all in our group.
+                let _ = kill_current_process_group(signal);
+            }
             stop_as_if_by(signal);
             // After a stop for the terminal's sake, only a signal says to go on:
             // where nobody could send it, the system has not stopped us, and the
             // command would only stop again.
-            if self.catch_up(signals) || !by_terminal {
-                self.resume();
+            if self.catch_up(signals, relay) || !by_terminal {
+                self.resume(relay);
             }
+            Ok(())
         }
 
         /// Passes on what has arrived so far, and tells whether a continuation
         /// was among it, which is left to the caller.
-        fn catch_up(&self, signals: &mut Signals) -> bool {
+        fn catch_up(&mut self, signals: &mut Signals, relay: &mut Relay) -> bool {
             let (continuations, others): (Vec<_>, Vec<_>) =
                 signals.arrived().into_iter().partition(|it| it.signal == Signal::CONT);
             for received in &others {
-                self.pass_on(received);
+                self.pass_on(received, relay);
             }
             !continuations.is_empty()
         }
 
-        fn resume(&self) {
+        fn resume(&mut self, relay: &mut Relay) {
             if let Some(terminal) = self.place.terminal() {
                 terminal.give(self.pid);
+            }
+            if let (Some((_, monitor)), Some(screen)) = (&mut self.monitor, relay.screen()) {
+                if monitor.waits() {
+                    monitor.goes_on(screen.ground());
+                }
             }
             self.signal(Signal::CONT);
         }
@@ -337,18 +406,37 @@ mod unix {
         /// Failing means that it has ended, which we are about to see.
         fn signal(&self, signal: Signal) {
             let _ = match self.place {
-                Place::OwnGroup(_) => kill_process_group(self.pid, signal),
+                Place::OwnGroup(_) | Place::Apart => kill_process_group(self.pid, signal),
                 Place::Among => kill_process(self.pid, signal),
             };
         }
     }
 
-    fn outcome_of(status: WaitStatus) -> Option<Outcome> {
+    impl Drop for Child<'_> {
+        fn drop(&mut self) {
+            if let Some((monitor, _)) = self.monitor {
+                dismiss(monitor);
+            }
+        }
+    }
+
+    /// How the command comes into its own terminal, where it gets one.
+    fn entrance(relay: &mut Relay) -> io::Result<Option<(Entrance, Monitor)>> {
+        let Some(screen) = relay.screen() else { return Ok(None) };
+        let inner = screen.take_inner()?;
+        Monitor::of(inner, screen.ground()).map(Some)
+    }
+
+    fn news_of(status: WaitStatus) -> Option<News> {
         if let Some(signal) = status.terminating_signal() {
-            return Some(Outcome::Signalled(signal));
+            return Some(News::Ended(Outcome::Signalled(signal)));
+        }
+        if let Some(signal) = status.stopping_signal() {
+            return Signal::from_named_raw(signal).map(News::Stopped);
         }
         // The system keeps eight bits of it.
-        status.exit_status().and_then(|code| u8::try_from(code).ok()).map(Outcome::Exited)
+        let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
+        code.map(|code| News::Ended(Outcome::Exited(code)))
     }
 
     /// Stops this process by the default action of `signal`. Returns when it has
@@ -368,24 +456,6 @@ mod unix {
         if let Some(ours) = ours {
             let _ = ours.install(number);
         }
-    }
-
-    /// Has the system end this process by `SIGTERM` when its parent dies without
-    /// having seen to it.
-    #[cfg(target_os = "linux")]
-    fn die_with(parent: Pid) -> io::Result<()> {
-        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
-        // It may have died before that. (It has no number where `unshare` put its
-        // children into another process namespace.)
-        match rustix::process::getppid() {
-            Some(now) if now != parent => Err(rustix::io::Errno::SRCH.into()),
-            _ => Ok(()),
-        }
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn die_with(_: Pid) -> io::Result<()> {
-        Ok(())
     }
 }
 
