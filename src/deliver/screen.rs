@@ -319,3 +319,6 @@ fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let inner = open(ptsname(&master, Vec::new())?, flags, Mode::empty())?;
     Ok((master, inner))
 }
+
+#[cfg(test)]
+mod tests;
