@@ -34,6 +34,9 @@ const TELLING: usize = 8;
 /// So much of what may turn out to be a secret is passed on after a pause.
 const EARLY: usize = 4;
 
+/// Where something is held back, so much is put behind it at once.
+const FEW: usize = 1024;
+
 /// What to look for. Made once, for all the streams.
 pub struct Patterns {
     automaton: NFA,
@@ -176,6 +179,8 @@ pub struct Mask {
     state: StateID,
     /// A secret in it that may yet turn out to be part of a longer one.
     found: Option<Range<usize>>,
+    /// What stands in place of that has been put out already.
+    shown: bool,
 }
 
 impl std::fmt::Debug for Mask {
@@ -188,36 +193,83 @@ impl Mask {
     /// A stream at its beginning.
     pub fn new(patterns: Arc<Patterns>) -> Self {
         let state = patterns.start;
-        Self { patterns, seen: Zeroizing::default(), done: 0, at: 0, state, found: None }
+        Self {
+            patterns,
+            seen: Zeroizing::default(),
+            done: 0,
+            at: 0,
+            state,
+            found: None,
+            shown: false,
+        }
     }
 
     /// Takes more of the stream, and puts out all that cannot be the beginning of
     /// a secret.
-    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        self.seen.extend_from_slice(bytes);
-        self.search(out);
+    pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        while !self.seen.is_empty() && !bytes.is_empty() {
+            let (few, rest) = bytes.split_at(bytes.len().min(FEW));
+            let mut seen = std::mem::take(&mut self.seen);
+            seen.extend_from_slice(few);
+            self.search_and_keep(seen, out);
+            bytes = rest;
+        }
+        // What need not be held back is not copied to see that.
+        if !bytes.is_empty() {
+            let held = self.search(bytes, out);
+            self.seen.extend_from_slice(&bytes[held..]);
+            self.forget(held);
+        }
+    }
+
+    fn search_and_keep(&mut self, mut seen: Zeroizing<Vec<u8>>, out: &mut Vec<u8>) {
+        let held = self.search(&seen, out);
+        seen[..held].zeroize();
+        seen.drain(..held);
+        self.seen = seen;
+        self.forget(held);
+    }
+
+    /// What is held back begins here from now on.
+    fn forget(&mut self, held: usize) {
+        self.at -= held;
+        self.done -= held;
+        if let Some(found) = &mut self.found {
+            *found = found.start - held..found.end - held;
+        }
     }
 
     /// Whether something is held back that [`Mask::pause`] would put out.
     pub fn is_waiting(&self) -> bool {
-        self.done < self.passable()
+        self.done < self.passable() || self.is_showable()
     }
 
     /// Nothing has come for a while: puts out a little of what is held back. What
     /// somebody waits for at a prompt is unlikely to begin like a secret for
     /// longer than that. Should it become one after all, the rest of it is replaced.
+    /// A secret that may yet become a longer one is replaced now, and no more of it is
+    /// put out if it does.
     pub fn pause(&mut self, out: &mut Vec<u8>) {
-        self.pass(self.passable(), out);
+        let to = self.passable();
+        if self.done < to {
+            out.extend_from_slice(&self.seen[self.done..to]);
+            self.done = to;
+        }
+        if self.is_showable() {
+            out.extend_from_slice(INSTEAD);
+            self.shown = true;
+        }
     }
 
     /// The stream has ended: puts out the rest.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         while self.found.is_some() {
-            self.replace(out);
-            self.search(out);
+            let seen = std::mem::take(&mut self.seen);
+            self.replace(&seen, out);
+            self.search_and_keep(seen, out);
         }
-        self.pass(self.seen.len(), out);
-        self.seen.zeroize();
+        let seen = std::mem::take(&mut self.seen);
+        self.pass(&seen, seen.len(), out);
         (self.done, self.at, self.state) = (0, 0, self.patterns.start);
     }
 
@@ -226,14 +278,21 @@ impl Mask {
         self.found.as_ref().map_or(limit, |found| limit.min(found.start))
     }
 
-    fn search(&mut self, out: &mut Vec<u8>) {
+    /// Whether all before the secret that was found can be put out, and so it too.
+    fn is_showable(&self) -> bool {
+        let found = self.found.as_ref();
+        !self.shown && found.is_some_and(|found| found.start <= self.passable().max(self.done))
+    }
+
+    /// Searches on, and puts out all but what has to be held back: from where.
+    fn search(&mut self, seen: &[u8], out: &mut Vec<u8>) -> usize {
         let patterns = Arc::clone(&self.patterns);
         let automaton = &patterns.automaton;
         loop {
             if self.state == patterns.start {
-                self.at = patterns.next_beginning(&self.seen, self.at);
+                self.at = patterns.next_beginning(seen, self.at);
             }
-            let Some(byte) = self.seen.get(self.at).copied() else { break };
+            let Some(byte) = seen.get(self.at).copied() else { break };
             self.at += 1;
             if is_break(byte) {
                 continue;
@@ -241,49 +300,45 @@ impl Mask {
             let state = automaton.next_state(Anchored::No, self.state, byte);
             if automaton.is_dead(state) {
                 // What was found is not part of a longer one.
-                self.replace(out);
+                self.replace(seen, out);
                 continue;
             }
             self.state = state;
             if automaton.is_match(state) {
                 let pattern = automaton.match_pattern(state, 0);
-                self.found = Some(self.back_by(automaton.pattern_len(pattern))..self.at);
+                let start = back_by(&seen[..self.at], automaton.pattern_len(pattern));
+                self.found = Some(start..self.at);
             }
         }
         let depth = patterns.depths.get(&self.state).copied().unwrap_or(self.at);
-        let held = if depth == 0 { self.at } else { self.back_by(depth) };
+        let held = if depth == 0 { self.at } else { back_by(&seen[..self.at], depth) };
         let held = self.found.as_ref().map_or(held, |found| held.min(found.start));
-        self.pass(held, out);
-        self.seen[..held].zeroize();
-        self.seen.drain(..held);
-        self.at -= held;
-        self.done -= held;
-        if let Some(found) = &mut self.found {
-            *found = found.start - held..found.end - held;
-        }
+        self.pass(seen, held, out);
+        held
     }
 
-    /// The place from which so many bytes lead to where the search is, line
-    /// breaks not counted.
-    fn back_by(&self, count: usize) -> usize {
-        let before = self.seen[..self.at].iter().enumerate().rev();
-        let mut counted = before.filter(|(_, byte)| !is_break(**byte));
-        counted.nth(count.saturating_sub(1)).map_or(0, |(place, _)| place)
-    }
-
-    fn replace(&mut self, out: &mut Vec<u8>) {
+    fn replace(&mut self, seen: &[u8], out: &mut Vec<u8>) {
         let Some(found) = self.found.take() else { return };
-        self.pass(found.start, out);
-        out.extend_from_slice(INSTEAD);
+        self.pass(seen, found.start, out);
+        if !std::mem::take(&mut self.shown) {
+            out.extend_from_slice(INSTEAD);
+        }
         (self.done, self.at, self.state) = (found.end, found.end, self.patterns.start);
     }
 
-    fn pass(&mut self, to: usize, out: &mut Vec<u8>) {
+    fn pass(&mut self, seen: &[u8], to: usize, out: &mut Vec<u8>) {
         if self.done < to {
-            out.extend_from_slice(&self.seen[self.done..to]);
+            out.extend_from_slice(&seen[self.done..to]);
             self.done = to;
         }
     }
+}
+
+/// The place from which so many bytes lead to the end, line breaks not counted.
+fn back_by(seen: &[u8], count: usize) -> usize {
+    let before = seen.iter().enumerate().rev();
+    let mut counted = before.filter(|(_, byte)| !is_break(**byte));
+    counted.nth(count.saturating_sub(1)).map_or(0, |(place, _)| place)
 }
 
 #[cfg(test)]

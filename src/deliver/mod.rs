@@ -24,11 +24,11 @@ mod print;
 mod relay;
 #[cfg(unix)]
 mod screen;
-#[cfg(unix)]
-mod stream;
 #[cfg(test)]
 #[cfg(unix)]
 mod stage;
+#[cfg(unix)]
+mod stream;
 pub mod supervisor;
 #[cfg(unix)]
 mod terminal;

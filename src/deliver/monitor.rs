@@ -14,7 +14,8 @@ use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, ioctl_tiocsctty, kill_process, setpgid, setsid, waitpid,
+    Pid, Signal, WaitOptions, getpid, ioctl_tiocsctty, kill_process, kill_process_group, setpgid,
+    setsid, waitpid,
 };
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
 use rustix::termios::tcsetpgrp;
@@ -41,7 +42,7 @@ pub(super) struct Entrance {
 /// The monitor, as its parent sees it.
 pub(super) struct Monitor {
     line: UnixStream,
-    /// It waits to be told where the command goes on.
+    /// The command is stopped, and it waits to be told where it goes on.
     waits: bool,
 }
 
@@ -99,12 +100,12 @@ impl Monitor {
         }
     }
 
-    /// Whether it has to be told where the command goes on.
+    /// Whether it is the one to continue the command.
     pub(super) fn waits(&self) -> bool {
         self.waits
     }
 
-    /// The command is about to be continued.
+    /// Continues the command.
     pub(super) fn goes_on(&mut self, ground: Ground) {
         self.waits = false;
         let word = if ground == Ground::Fore { FORE } else { BACK };
@@ -192,6 +193,8 @@ impl Entrance {
                     FORE => tcsetpgrp(stdout(), command),
                     _ => tcsetpgrp(stdout(), getpid()),
                 };
+                // Not before that, or it would find itself where it was.
+                let _ = kill_process_group(command, Signal::CONT);
                 continue;
             }
             // What it has left in the background is not hung up when we end.

@@ -112,11 +112,7 @@ impl Relay {
         self.streams_mut().filter_map(Stream::take_failure).try_for_each(Err)
     }
 
-    fn turn_until(
-        &mut self,
-        alarms: &[BorrowedFd<'_>],
-        until: Option<Instant>,
-    ) -> io::Result<()> {
+    fn turn_until(&mut self, alarms: &[BorrowedFd<'_>], until: Option<Instant>) -> io::Result<()> {
         if let Some(screen) = &mut self.screen {
             screen.keep();
         }

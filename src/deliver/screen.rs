@@ -89,8 +89,7 @@ impl Screen {
         let wants_keys = outer.streams == [true; 3];
         let typed = Zeroizing::default();
         let inner = Some(inner);
-        let screen =
-            Self { stream, inner, outer, wants_keys, has_keys: false, typed, group: None };
+        let screen = Self { stream, inner, outer, wants_keys, has_keys: false, typed, group: None };
         screen.resize();
         Ok(Some(screen))
     }

@@ -229,4 +229,3 @@ fn waiting_in(from: &OwnedFd) -> usize {
     }
     ioctl_fionread(from).ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
 }
-

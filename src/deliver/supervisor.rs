@@ -306,7 +306,9 @@ mod unix {
                 return self.resume(relay);
             }
             let sender = received.sender.as_ref().map(|sender| sender.0);
-            if signal == Signal::WINCH && let Some(screen) = relay.screen() {
+            if signal == Signal::WINCH
+                && let Some(screen) = relay.screen()
+            {
                 screen.resize();
                 if sender.is_none() && screen.reaches(self.pid) {
                     return;
@@ -361,8 +363,7 @@ mod unix {
             }
             self.take_terminal();
             if by_terminal && matches!(self.place, Place::Apart) {
-                // It would have been so for all in our group.
-                let _ = kill_current_process_group(signal);
+                stop_others_by(signal);
             }
             stop_as_if_by(signal);
             // After a stop for the terminal's sake, only a signal says to go on:
@@ -389,12 +390,12 @@ mod unix {
             if let Some(terminal) = self.place.terminal() {
                 terminal.give(self.pid);
             }
-            if let (Some((_, monitor)), Some(screen)) = (&mut self.monitor, relay.screen()) {
-                if monitor.waits() {
+            match (&mut self.monitor, relay.screen()) {
+                (Some((_, monitor)), Some(screen)) if monitor.waits() => {
                     monitor.goes_on(screen.ground());
                 }
+                _ => self.signal(Signal::CONT),
             }
-            self.signal(Signal::CONT);
         }
 
         fn take_terminal(&self) {
@@ -437,6 +438,14 @@ mod unix {
         // The system keeps eight bits of it.
         let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
         code.map(|code| News::Ended(Outcome::Exited(code)))
+    }
+
+    /// The system would have stopped all who are in our group.
+    fn stop_others_by(signal: Signal) {
+        if let Ok(before) = Action::ignoring().install(signal.as_raw()) {
+            let _ = kill_current_process_group(signal);
+            let _ = before.install(signal.as_raw());
+        }
     }
 
     /// Stops this process by the default action of `signal`. Returns when it has

@@ -114,6 +114,29 @@ fn only_what_may_be_a_secret_is_held_back() {
 }
 
 #[test]
+fn a_secret_at_a_prompt_is_replaced_after_a_pause() {
+    let (mut mask, mut out) = (Mask::new(patterns(&["abcdefgh", "abcdefghijkl"])), Vec::new());
+    let mut after = |bytes: &str, pause: bool| {
+        mask.feed(bytes.as_bytes(), &mut out);
+        if pause {
+            assert!(mask.is_waiting());
+            mask.pause(&mut out);
+            assert!(!mask.is_waiting());
+        }
+        String::from_utf8(std::mem::take(&mut out)).unwrap()
+    };
+    assert_eq!(after("It is abcdefgh", true), "It is ***");
+    // Neither is it shown twice, nor does the rest of a longer one show.
+    assert_eq!(after("? ", false), "? ");
+    assert_eq!(after("abcdefgh", true), "***");
+    assert_eq!(after("ij", false), "");
+    assert_eq!(after("kl.", false), ".");
+    assert_eq!(after("abc", true), "abc");
+    assert_eq!(after("defghi", true), "***");
+    assert_eq!(after("x", false), "ix");
+}
+
+#[test]
 fn no_pause_shows_more_than_a_little() {
     let secret = "abcdefghijkl";
     let (mut mask, mut out) = (Mask::new(patterns(&[secret])), Vec::new());
