@@ -116,11 +116,6 @@ impl Ui {
         self.stdout_is_terminal
     }
 
-    /// Whether standard error is one.
-    pub(crate) fn stderr_is_terminal(&self) -> bool {
-        self.stderr_is_terminal
-    }
-
     /// Prints a report for a machine.
     pub(crate) fn json(&self, value: &impl serde::Serialize) -> Result<()> {
         let mut out = self.raw_out();

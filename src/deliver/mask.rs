@@ -44,7 +44,26 @@ pub struct Patterns {
     /// How many bytes of a pattern have been seen in each state.
     depths: HashMap<StateID, usize>,
     /// The pairs of bytes with which a pattern may begin, as a set of bits.
-    beginnings: Vec<u64>,
+    pairs: Bits,
+    /// The first three bytes of patterns, where none of them is a line break.
+    threes: Bits,
+}
+
+/// A set of numbers below 2^16.
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn none() -> Self {
+        Self(vec![0; (1 << 16) / 64])
+    }
+
+    fn add(&mut self, number: u16) {
+        self.0[usize::from(number / 64)] |= 1 << (number % 64);
+    }
+
+    fn has(&self, number: u16) -> bool {
+        self.0[usize::from(number / 64)] & (1 << (number % 64)) != 0
+    }
 }
 
 impl std::fmt::Debug for Patterns {
@@ -76,43 +95,59 @@ impl Patterns {
             .map_err(|cause| cannot(&cause))?;
         let start = automaton.start_state(Anchored::No).map_err(|cause| cannot(&cause))?;
         let mut depths = HashMap::from([(start, 0)]);
-        let mut beginnings = vec![0; (1 << 16) / 64];
+        let (mut pairs, mut threes) = (Bits::none(), Bits::none());
         for pattern in &patterns {
             let mut state = start;
             for (seen, byte) in pattern.iter().enumerate() {
                 state = automaton.next_state(Anchored::No, state, *byte);
                 depths.insert(state, seen + 1);
             }
-            let first = pattern[0];
-            let second = pattern.get(1).map_or(0..=u8::MAX, |second| *second..=*second);
-            for second in second.chain([b'\r', b'\n']) {
-                let pair = pair(first, second);
-                beginnings[pair / 64] |= 1 << (pair % 64);
+            let any = |at: usize| pattern.get(at).map_or(0..=u8::MAX, |byte| *byte..=*byte);
+            for second in any(1) {
+                pairs.add(pair(pattern[0], second));
+                any(2).for_each(|third| threes.add(three(pattern[0], second, third)));
             }
+            pairs.add(pair(pattern[0], b'\r'));
+            pairs.add(pair(pattern[0], b'\n'));
         }
-        Ok(Self { automaton, start, depths, beginnings })
+        Ok(Self { automaton, start, depths, pairs, threes })
     }
 
     /// Where, from `at` on, a pattern may begin; the end where nothing looks like it.
-    fn next_beginning(&self, bytes: &[u8], at: usize) -> usize {
-        let may = |first, second| {
-            let pair = pair(first, second);
-            self.beginnings[pair / 64] & (1 << (pair % 64)) != 0
-        };
-        let rest = &bytes[at..];
-        match rest.windows(2).position(|pair| may(pair[0], pair[1])) {
-            Some(found) => at + found,
-            // Nothing is known of what follows the last one, and a line break may.
-            None => match rest.last() {
-                Some(last) if may(*last, b'\n') => bytes.len() - 1,
-                _ => bytes.len(),
-            },
+    fn next_beginning(&self, bytes: &[u8], mut at: usize) -> usize {
+        loop {
+            let mut pairs = bytes[at..].windows(2);
+            match pairs.position(|two| self.pairs.has(pair(two[0], two[1]))) {
+                Some(found) => at += found,
+                // Nothing is known of what follows the last one, and a line break may.
+                None => match bytes.last() {
+                    Some(last) if at < bytes.len() && self.pairs.has(pair(*last, b'\n')) => {
+                        return bytes.len() - 1;
+                    }
+                    _ => return bytes.len(),
+                },
+            }
+            let (first, second) = (bytes[at], bytes[at + 1]);
+            match bytes.get(at + 2) {
+                Some(third) if !is_break(second) && !is_break(*third) => {
+                    if self.threes.has(three(first, second, *third)) {
+                        return at;
+                    }
+                    at += 1;
+                }
+                _ => return at,
+            }
         }
     }
 }
 
-fn pair(first: u8, second: u8) -> usize {
-    usize::from(first) << 8 | usize::from(second)
+fn pair(first: u8, second: u8) -> u16 {
+    u16::from_be_bytes([first, second])
+}
+
+/// Many have the same number, but few that turn up.
+fn three(first: u8, second: u8, third: u8) -> u16 {
+    pair(first, second).wrapping_mul(0x9E35) ^ pair(third, first)
 }
 
 fn is_break(byte: u8) -> bool {

@@ -12,6 +12,7 @@ mod token;
 use async_trait::async_trait;
 
 pub use self::detect::{Candidate, detect};
+pub use self::job::proofs;
 use crate::cache::Cache;
 use crate::credential::{Assertion, Caller, Principal};
 use crate::error::Result;

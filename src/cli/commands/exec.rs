@@ -8,21 +8,24 @@ use crate::deliver::{self, Outcome, mask};
 use crate::error::Result;
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
-    can_mask(app, args.output)?;
-    let prepared = prepare(app, &args.wanted)?;
+    can_mask(args.output)?;
+    let mut prepared = prepare(app, &args.wanted)?;
     let supervised = prepared.supervised_because(args.at_exit, args.output)?.is_some();
     let revoked = prepared.revoked_because(args.at_exit)?.is_some();
+    // AWS SDKs may be asking us; the command may ask again.
+    let environment = prepared.ask_once()?;
     let credential = if revoked {
         prepared.own_credential(&args.fresh)?
     } else {
         prepared.credential(&args.fresh)?
     };
+    prepared.host.env = environment;
     let at_end =
         if revoked { AtEnd::doing(|| prepared.revoke(&credential)) } else { AtEnd::default() };
     let handout = prepared.handout(&credential);
     if supervised {
         let masked = match prepared.masked_because(args.output) {
-            Some(_) => Some(mask::Patterns::of(&handout.secrets()?)?),
+            Some(_) => Some(mask::Patterns::of(&prepared.secrets(&handout)?)?),
             None => None,
         };
         deliver::supervisor::run(&handout, &args.command, app.core, masked, at_end)
@@ -32,20 +35,10 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
 }
 
 /// Refuses to promise what cannot be kept.
-fn can_mask(app: &App, output: Output) -> Result<()> {
-    if output.mask != Some(true) {
+fn can_mask(output: Output) -> Result<()> {
+    if cfg!(unix) || output.mask != Some(true) {
         return Ok(());
     }
-    let cannot = |why: &str| misuse("--mask cannot be kept").because_of(why);
-    if cfg!(not(unix)) {
-        return Err(cannot("the output of a command cannot be masked on this system"));
-    }
-    let terminal = match (app.ui.stdout_is_terminal(), app.ui.stderr_is_terminal()) {
-        (false, false) => return Ok(()),
-        (true, true) => "standard output and error are a terminal",
-        (true, false) => "standard output is a terminal",
-        (false, true) => "standard error is a terminal",
-    };
-    Err(cannot(&format!("{terminal}, and only pipes and files can be masked"))
-        .hint("send both through a pipe: `tmpcred exec --mask -- COMMAND 2>&1 | cat`"))
+    Err(misuse("--mask cannot be kept")
+        .because_of("the output of a command cannot be masked on this system"))
 }

@@ -242,8 +242,10 @@ fn in_a_pipeline_the_others_keep_the_terminal() {
     );
     let mut talk = bash(&stage);
     let before = modes(&mut talk);
-    talk.say("play mask sh -c 'test -t 2 && echo OUT; echo $MINE >&2' | pager\n");
+    talk.say("play mask sh -c 'echo $MINE >&2' | cat\n");
     talk.expect("***\r");
+    talk.expect("$ ");
+    talk.say("play mask sh -c 'test -t 2 && echo O\"\"UT' | pager\n");
     talk.expect("OUT\r");
     talk.say("typed\n");
     talk.expect("PAGER typed.");
