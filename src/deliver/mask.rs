@@ -10,6 +10,8 @@
 //! This is a net below those who are careful, not a wall against those who want
 //! to get a secret out: whoever encrypts it, or turns it round, is not noticed.
 
+mod layout;
+
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
+use layout::Layout;
 
 /// What stands in place of a secret.
 pub const INSTEAD: &[u8] = b"***";
@@ -141,6 +144,22 @@ impl Patterns {
     }
 }
 
+impl Patterns {
+    /// The same where anything that [`Layout`] skips may come after a byte.
+    fn next_beginning_on_screen(&self, bytes: &[u8], at: usize) -> usize {
+        let may = |(at, first): (usize, &u8)| {
+            self.pairs.has(pair(*first, b'\n'))
+                && bytes.get(at + 1).is_none_or(|second| {
+                    self.pairs.has(pair(*first, *second))
+                        || matches!(*second, b' ' | layout::ESCAPE)
+                        || second == first
+                })
+        };
+        let mut rest = bytes.iter().enumerate().skip(at);
+        rest.find(|one| may(*one)).map_or(bytes.len(), |(found, _)| found)
+    }
+}
+
 fn pair(first: u8, second: u8) -> u16 {
     u16::from_be_bytes([first, second])
 }
@@ -205,6 +224,8 @@ fn forms(secret: &[u8], into: &mut BTreeSet<Vec<u8>>) {
 /// A stream that is searched as it goes by.
 pub struct Mask {
     patterns: Arc<Patterns>,
+    /// Where it goes to a terminal: what is there to be skipped.
+    layout: Option<Layout>,
     /// What may be the beginning of a secret, and is held back for that.
     seen: Zeroizing<Vec<u8>>,
     /// So much of it has been passed on or replaced.
@@ -230,6 +251,7 @@ impl Mask {
         let state = patterns.start;
         Self {
             patterns,
+            layout: None,
             seen: Zeroizing::default(),
             done: 0,
             at: 0,
@@ -239,6 +261,12 @@ impl Mask {
         }
     }
 
+    /// A stream that a terminal shows: how a program moves to another line does not
+    /// hide a secret there, and is kept.
+    pub fn of_terminal(patterns: Arc<Patterns>) -> Self {
+        Self { layout: Some(Layout::default()), ..Self::new(patterns) }
+    }
+
     /// Takes more of the stream, and puts out all that cannot be the beginning of
     /// a secret.
     pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
@@ -246,19 +274,19 @@ impl Mask {
             let (few, rest) = bytes.split_at(bytes.len().min(FEW));
             let mut seen = std::mem::take(&mut self.seen);
             seen.extend_from_slice(few);
-            self.search_and_keep(seen, out);
+            self.search_and_keep(seen, false, out);
             bytes = rest;
         }
         // What need not be held back is not copied to see that.
         if !bytes.is_empty() {
-            let held = self.search(bytes, out);
+            let held = self.search(bytes, false, out);
             self.seen.extend_from_slice(&bytes[held..]);
             self.forget(held);
         }
     }
 
-    fn search_and_keep(&mut self, mut seen: Zeroizing<Vec<u8>>, out: &mut Vec<u8>) {
-        let held = self.search(&seen, out);
+    fn search_and_keep(&mut self, mut seen: Zeroizing<Vec<u8>>, last: bool, out: &mut Vec<u8>) {
+        let held = self.search(&seen, last, out);
         seen[..held].zeroize();
         seen.drain(..held);
         self.seen = seen;
@@ -272,11 +300,14 @@ impl Mask {
         if let Some(found) = &mut self.found {
             *found = found.start - held..found.end - held;
         }
+        if let Some(layout) = &mut self.layout {
+            layout.forget(held);
+        }
     }
 
     /// Whether something is held back that [`Mask::pause`] would put out.
     pub fn is_waiting(&self) -> bool {
-        self.done < self.passable() || self.is_showable()
+        self.done < self.passable(self.seen.len()) || self.is_showable(self.seen.len())
     }
 
     /// Nothing has come for a while: puts out a little of what is held back. What
@@ -285,49 +316,85 @@ impl Mask {
     /// A secret that may yet become a longer one is replaced now, and no more of it is
     /// put out if it does.
     pub fn pause(&mut self, out: &mut Vec<u8>) {
-        let to = self.passable();
-        if self.done < to {
-            out.extend_from_slice(&self.seen[self.done..to]);
-            self.done = to;
-        }
-        if self.is_showable() {
-            out.extend_from_slice(INSTEAD);
+        let seen = std::mem::take(&mut self.seen);
+        self.pass(&seen, self.passable(seen.len()), out);
+        if let Some(found) = self.found.clone().filter(|_| self.is_showable(seen.len())) {
+            self.put_instead(&seen, found.clone(), out);
             self.shown = true;
+            self.done = self.done.max(found.end);
+            // Where the cursor is.
+            self.pass(&seen, self.end_of_skipped(found.end), out);
         }
+        self.seen = seen;
     }
 
     /// The stream has ended: puts out the rest.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
+        let seen = std::mem::take(&mut self.seen);
+        self.search_and_keep(seen, true, out);
         while self.found.is_some() {
             let seen = std::mem::take(&mut self.seen);
             self.replace(&seen, out);
-            self.search_and_keep(seen, out);
+            self.search_and_keep(seen, true, out);
         }
         let seen = std::mem::take(&mut self.seen);
         self.pass(&seen, seen.len(), out);
         (self.done, self.at, self.state) = (0, 0, self.patterns.start);
     }
 
-    fn passable(&self) -> usize {
-        let limit = self.seen.len().min(EARLY);
-        self.found.as_ref().map_or(limit, |found| limit.min(found.start))
+    /// Up to where a little of so much goes that is held back.
+    fn passable(&self, held: usize) -> usize {
+        let (mut to, mut little) = (0, 0);
+        while to < held && (little < EARLY || self.is_skipped(to)) {
+            little += usize::from(!self.is_skipped(to));
+            to += 1;
+        }
+        self.found.as_ref().map_or(to, |found| to.min(found.start))
+    }
+
+    fn end_of_skipped(&self, from: usize) -> usize {
+        (from..self.at).find(|at| !self.is_skipped(*at)).unwrap_or(self.at)
+    }
+
+    fn is_skipped(&self, at: usize) -> bool {
+        self.layout.as_ref().is_some_and(|layout| layout.has(at))
     }
 
     /// Whether all before the secret that was found can be put out, and so it too.
-    fn is_showable(&self) -> bool {
+    fn is_showable(&self, held: usize) -> bool {
         let found = self.found.as_ref();
-        !self.shown && found.is_some_and(|found| found.start <= self.passable().max(self.done))
+        !self.shown && found.is_some_and(|found| found.start <= self.passable(held).max(self.done))
     }
 
-    /// Searches on, and puts out all but what has to be held back: from where.
-    fn search(&mut self, seen: &[u8], out: &mut Vec<u8>) -> usize {
+    /// Searches on, and puts out all but what has to be held back: from where. What
+    /// is the `last` of the stream is not followed by anything.
+    fn search(&mut self, seen: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
         let patterns = Arc::clone(&self.patterns);
         let automaton = &patterns.automaton;
         loop {
             if self.state == patterns.start {
-                self.at = patterns.next_beginning(seen, self.at);
+                self.at = match &mut self.layout {
+                    None => patterns.next_beginning(seen, self.at),
+                    Some(layout) => {
+                        layout.clear();
+                        patterns.next_beginning_on_screen(seen, self.at)
+                    }
+                };
             }
             let Some(byte) = seen.get(self.at).copied() else { break };
+            if let Some(layout) = &mut self.layout
+                && self.state != patterns.start
+            {
+                match layout.skips(seen, self.at) {
+                    Some(true) => {
+                        self.at += 1;
+                        continue;
+                    }
+                    Some(false) => {}
+                    None if last => {}
+                    None => break,
+                }
+            }
             self.at += 1;
             if is_break(byte) {
                 continue;
@@ -341,24 +408,40 @@ impl Mask {
             self.state = state;
             if automaton.is_match(state) {
                 let pattern = automaton.match_pattern(state, 0);
-                let start = back_by(&seen[..self.at], automaton.pattern_len(pattern));
+                let start = self.back_by(seen, automaton.pattern_len(pattern));
                 self.found = Some(start..self.at);
             }
         }
         let depth = patterns.depths.get(&self.state).copied().unwrap_or(self.at);
-        let held = if depth == 0 { self.at } else { back_by(&seen[..self.at], depth) };
+        let held = if depth == 0 { self.at } else { self.back_by(seen, depth) };
         let held = self.found.as_ref().map_or(held, |found| held.min(found.start));
         self.pass(seen, held, out);
         held
+    }
+
+    /// The place from which so many bytes lead to where the search is, not counting
+    /// line breaks and what is skipped.
+    fn back_by(&self, seen: &[u8], count: usize) -> usize {
+        let before = seen[..self.at].iter().enumerate().rev();
+        let mut counted = before.filter(|(at, byte)| !is_break(**byte) && !self.is_skipped(*at));
+        counted.nth(count.saturating_sub(1)).map_or(0, |(place, _)| place)
     }
 
     fn replace(&mut self, seen: &[u8], out: &mut Vec<u8>) {
         let Some(found) = self.found.take() else { return };
         self.pass(seen, found.start, out);
         if !std::mem::take(&mut self.shown) {
-            out.extend_from_slice(INSTEAD);
+            self.put_instead(seen, found.clone(), out);
         }
-        (self.done, self.at, self.state) = (found.end, found.end, self.patterns.start);
+        self.done = self.done.max(found.end);
+        (self.at, self.state) = (found.end, self.patterns.start);
+    }
+
+    fn put_instead(&self, seen: &[u8], found: Range<usize>, out: &mut Vec<u8>) {
+        match self.layout.as_ref().filter(|layout| layout.is_within(&found)) {
+            Some(layout) => layout.put_instead(seen, found, out),
+            None => out.extend_from_slice(INSTEAD),
+        }
     }
 
     fn pass(&mut self, seen: &[u8], to: usize, out: &mut Vec<u8>) {
@@ -367,13 +450,6 @@ impl Mask {
             self.done = to;
         }
     }
-}
-
-/// The place from which so many bytes lead to the end, line breaks not counted.
-fn back_by(seen: &[u8], count: usize) -> usize {
-    let before = seen.iter().enumerate().rev();
-    let mut counted = before.filter(|(_, byte)| !is_break(**byte));
-    counted.nth(count.saturating_sub(1)).map_or(0, |(place, _)| place)
 }
 
 #[cfg(test)]

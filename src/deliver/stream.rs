@@ -49,12 +49,14 @@ impl Stream {
         // Nobody else has this end.
         fcntl_setfl(&from, fcntl_getfl(&from)? | OFlags::NONBLOCK)?;
         let kind = FileType::from_raw_mode(fstat(&to)?.st_mode);
+        let patterns = Arc::clone(patterns);
+        let mask = if isatty(&to) { Mask::of_terminal(patterns) } else { Mask::new(patterns) };
         Ok(Self {
             from: Some(from),
             to,
             quiet,
             has_reader: matches!(kind, FileType::Fifo | FileType::Socket),
-            mask: Mask::new(Arc::clone(patterns)),
+            mask,
             out: Vec::new(),
             written: 0,
             heard: Instant::now(),

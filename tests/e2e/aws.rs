@@ -230,7 +230,7 @@ fn so_does_one_that_asks_the_aws_cli_which_asks_exec() {
     let (program, aws) = (env!("CARGO_BIN_EXE_tmpcred"), python_program("aws"));
     home.config(&format!(
         "[identity.circle]\ntype = \"command\"\n\
-         command = [\"{}\", \"configure\", \"export-credentials\", \"--profile\", \"circle\"]\n\
+         command = [\"{}\", \"sts\", \"get-caller-identity\", \"--profile\", \"circle\", \"--region\", \"eu-central-1\"]\n\
          [profile.prod]\nrole = \"{ROLE}\"\ntarget = {{ type = \"aws\", endpoint_url = \"http://127.0.0.1:9\" }}\n",
         aws.display()
     ));
