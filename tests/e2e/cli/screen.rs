@@ -6,9 +6,9 @@ use crate::support::wait::wait_until;
 
 const LONG: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// How the terminal is set up.
+/// How the terminal is set up, but for its size.
 fn modes(terminal: &Terminal) -> String {
-    terminal.run("stty -a")
+    terminal.run("stty -a | tail -n +2")
 }
 
 /// Waits until a line of the screen, without blanks at its end, is this one.
