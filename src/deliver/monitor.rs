@@ -14,8 +14,8 @@ use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, ioctl_tiocsctty, kill_process, kill_process_group, setpgid,
-    setsid, waitpid,
+    Pid, Signal, WaitOptions, getpid, getppid, ioctl_tiocsctty, kill_process, kill_process_group,
+    setpgid, setsid, waitpid,
 };
 use rustix::stdio::{dup2_stdin, dup2_stdout, stdin, stdout};
 use rustix::termios::tcsetpgrp;
@@ -146,6 +146,9 @@ impl Entrance {
         Mask::full().install()?;
         // With it goes its child, by the same means.
         die_with(self.parent, Signal::KILL)?;
+        // In another process namespace than its parent it would tell it numbers that
+        // mean other processes there.
+        getppid().ok_or(Errno::SRCH)?;
         setsid()?;
         ioctl_tiocsctty(&self.terminal)?;
         let monitor = getpid();
@@ -165,10 +168,9 @@ impl Entrance {
             command => {
                 // Where something fails, there is nobody to tell but by the end.
                 let _ = self.watch(command);
-                #[expect(unsafe_code, reason = "what is to happen at the end is not ours to do")]
-                // SAFETY: a mere system call.
-                unsafe {
-                    libc::_exit(0)
+                // Nothing of what is to happen at the end of a process is ours to do.
+                loop {
+                    let _ = kill_process(monitor, Signal::KILL);
                 }
             }
         }
@@ -230,7 +232,7 @@ pub(super) fn die_with(parent: Pid, by: Signal) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(by))?;
     // It may have died before that. (It has no number where `unshare` put its
     // children into another process namespace.)
-    match rustix::process::getppid() {
+    match getppid() {
         Some(now) if now != parent => Err(Errno::SRCH.into()),
         _ => Ok(()),
     }

@@ -15,7 +15,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat, open};
 use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_current_process_group};
@@ -171,7 +171,7 @@ impl Screen {
 
     /// Passes on what was typed, as far as can be done without waiting.
     pub(super) fn act(&mut self, buffer: &mut [u8]) {
-        if self.typed.is_empty() && self.outer.raw {
+        if self.typed.is_empty() && self.outer.raw && self.outer.has_typed() {
             if !self.outer.is_ours() {
                 // The keys are for somebody else, who has set the terminal up.
                 self.outer.raw = false;
@@ -186,7 +186,9 @@ impl Screen {
                 Err(_) => return,
             }
         }
-        let Some(master) = &self.stream.from else { return };
+        let Some(master) = self.stream.from.as_ref().filter(|_| !self.typed.is_empty()) else {
+            return;
+        };
         let signals = self.signals(master);
         if let Ok(count) = rustix::io::write(master, &self.typed) {
             self.typed.drain(..count);
@@ -258,7 +260,7 @@ impl Outer {
                 let streams = all.map(|stream| {
                     isatty(stream) && fstat(stream).is_ok_and(|it| it.st_rdev == number)
                 });
-                let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+                let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
                 let device = ttyname(first, Vec::new())
                     .and_then(|name| open(name, flags, Mode::empty()))
                     .or_else(|_| rustix::io::fcntl_dupfd_cloexec(first, 3))?;
@@ -277,6 +279,12 @@ impl Outer {
 
     fn is_ours(&self) -> bool {
         self.control.as_ref().is_none_or(Terminal::is_ours)
+    }
+
+    /// Whether reading does not wait, be it because it is gone.
+    fn has_typed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     fn make_raw(&mut self) {

@@ -399,6 +399,29 @@ fn without_a_shell_we_do_not_stay_stopped() {
 }
 
 #[test]
+fn a_terminal_that_does_not_control_us_will_do() {
+    let stage = Stage::new();
+    stage.script(
+        "asks",
+        "#!/bin/sh\ntest -t 0 && test -t 2 && echo \"B\"OTH; read line; echo \"<$line $MINE>\"; exit 4\n",
+    );
+    let mut talk = bash(&stage);
+    let before = modes(&mut talk);
+    talk.say("setsid --wait play mask asks; echo CODE=$?.\n");
+    talk.expect("BOTH\r");
+    talk.say("yes\n");
+    talk.expect("<yes ***>");
+    talk.expect("CODE=4.");
+    talk.say("setsid --wait play mask sleep 1000; echo CODE=$?.\n");
+    talk.expect("running 1 test\r\n");
+    until("it has the keys", || {
+        talk.say(CTRL_C);
+        talk.has_said("CODE=130.")
+    });
+    assert_eq!(modes(&mut talk), before);
+}
+
+#[test]
 fn if_the_terminal_goes_so_does_the_command() {
     let stage = Stage::new();
     let mut command = stage.bare(stage.path("play"));
