@@ -366,12 +366,6 @@ impl Talk {
         self.heard = self.said.len();
     }
 
-    /// Whether it has said that, after what was expected before.
-    pub(super) fn has_said(&mut self, what: &str) -> bool {
-        self.hear();
-        String::from_utf8_lossy(&self.said[self.heard..]).contains(what)
-    }
-
     /// Waits for `UP …` of the witness: its process, its parent's, its group.
     pub(super) fn expect_witness(&mut self) -> Witness {
         self.expect("UP ");
