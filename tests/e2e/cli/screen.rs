@@ -107,6 +107,8 @@ fn ctrl_c_ends_the_command_and_nothing_else() {
     terminal.enter("clear; tmpcred exec --mask -- sh -c 'echo RUN''NING $MINE; exec sleep 1000'");
     terminal.wait_for("RUNNING");
     terminal.press("C-c");
+    // What is typed earlier is for the command.
+    terminal.wait_for("ready>");
     assert!(terminal.run("echo CODE $?").contains("CODE"));
     terminal.enter("tmpcred exec --mask -- sh -c 'kill -TERM $$'; echo CO''DE $?");
     terminal.wait_for("CODE 143");
