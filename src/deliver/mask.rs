@@ -48,14 +48,11 @@ pub struct Patterns {
     depths: HashMap<StateID, usize>,
     /// The pairs of bytes with which a pattern may begin, as a set of bits.
     pairs: Bits,
-    /// The same where what [`Layout`] skips may follow the first.
-    pairs_on_screen: Bits,
     /// The first three bytes of patterns, where none of them is a line break.
     threes: Bits,
 }
 
 /// A set of numbers below 2^16.
-#[derive(Clone)]
 struct Bits(Vec<u64>);
 
 impl Bits {
@@ -116,41 +113,50 @@ impl Patterns {
             pairs.add(pair(pattern[0], b'\r'));
             pairs.add(pair(pattern[0], b'\n'));
         }
-        let mut pairs_on_screen = pairs.clone();
-        for first in patterns.iter().map(|pattern| pattern[0]) {
-            for second in [first, b' ', layout::ESCAPE, layout::BACKSPACE] {
-                pairs_on_screen.add(pair(first, second));
-            }
-        }
-        Ok(Self { automaton, start, depths, pairs, pairs_on_screen, threes })
+        Ok(Self { automaton, start, depths, pairs, threes })
     }
 
     /// Where, from `at` on, a pattern may begin; the end where nothing looks like it.
-    fn next_beginning(&self, bytes: &[u8], mut at: usize, on_screen: bool) -> usize {
-        let known = if on_screen { &self.pairs_on_screen } else { &self.pairs };
+    fn next_beginning(&self, bytes: &[u8], mut at: usize) -> usize {
         loop {
             let mut pairs = bytes[at..].windows(2);
-            match pairs.position(|two| known.has(pair(two[0], two[1]))) {
+            match pairs.position(|two| self.pairs.has(pair(two[0], two[1]))) {
                 Some(found) => at += found,
                 // Nothing is known of what follows the last one, and a line break may.
                 None => match bytes.last() {
-                    Some(last) if at < bytes.len() && known.has(pair(*last, b'\n')) => {
+                    Some(last) if at < bytes.len() && self.pairs.has(pair(*last, b'\n')) => {
                         return bytes.len() - 1;
                     }
                     _ => return bytes.len(),
                 },
             }
             let (first, second) = (bytes[at], bytes[at + 1]);
-            let Some(third) = bytes.get(at + 2).copied() else { return at };
-            if is_break(second)
-                || is_break(third)
-                || self.threes.has(three(first, second, third))
-                || (on_screen && Layout::may_skip(second, third))
-            {
-                return at;
+            match bytes.get(at + 2) {
+                Some(third) if !is_break(second) && !is_break(*third) => {
+                    if self.threes.has(three(first, second, *third)) {
+                        return at;
+                    }
+                    at += 1;
+                }
+                _ => return at,
             }
-            at += 1;
         }
+    }
+}
+
+impl Patterns {
+    /// The same where anything that [`Layout`] skips may come after a byte.
+    fn next_beginning_on_screen(&self, bytes: &[u8], at: usize) -> usize {
+        let may = |(at, first): (usize, &u8)| {
+            self.pairs.has(pair(*first, b'\n'))
+                && bytes.get(at + 1).is_none_or(|second| {
+                    self.pairs.has(pair(*first, *second))
+                        || matches!(*second, b' ' | layout::ESCAPE)
+                        || second == first
+                })
+        };
+        let mut rest = bytes.iter().enumerate().skip(at);
+        rest.find(|one| may(*one)).map_or(bytes.len(), |(found, _)| found)
     }
 }
 
@@ -367,9 +373,13 @@ impl Mask {
         let automaton = &patterns.automaton;
         loop {
             if self.state == patterns.start {
-                let on_screen = self.layout.is_some();
-                self.at = patterns.next_beginning(seen, self.at, on_screen);
-                self.layout.iter_mut().for_each(Layout::clear);
+                self.at = match &mut self.layout {
+                    None => patterns.next_beginning(seen, self.at),
+                    Some(layout) => {
+                        layout.clear();
+                        patterns.next_beginning_on_screen(seen, self.at)
+                    }
+                };
             }
             let Some(byte) = seen.get(self.at).copied() else { break };
             if let Some(layout) = &mut self.layout

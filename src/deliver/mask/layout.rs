@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 pub(super) const ESCAPE: u8 = 0x1b;
-pub(super) const BACKSPACE: u8 = 0x08;
+const BACKSPACE: u8 = 0x08;
 
 /// What was skipped since something began like a secret.
 #[derive(Default)]
@@ -57,16 +57,6 @@ impl Layout {
         };
         self.skipped.push((at, kept));
         Some(true)
-    }
-
-    /// Whether some of what follows a first byte may be skipped.
-    pub(super) fn may_skip(second: u8, third: u8) -> bool {
-        match second {
-            ESCAPE => third == b'[',
-            b' ' => third == BACKSPACE,
-            BACKSPACE => true,
-            _ => third == ESCAPE || third == BACKSPACE || third == b' ' || third == second,
-        }
     }
 
     fn last(&self, seen: &[u8], at: usize) -> Option<u8> {

@@ -94,6 +94,9 @@ fn less_pages_what_comes_from_a_pipe_and_masks_it() {
         terminal.press("q");
         terminal.wait_for("ready>");
         terminal.resize(80, 24);
+        wait_until("the old size", LONG, || {
+            terminal.run("stty size").contains("24 80").then_some(())
+        });
         assert_eq!(modes(&terminal), before, "{command}");
     }
 }
