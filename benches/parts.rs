@@ -126,7 +126,13 @@ fn masking(c: &mut Criterion) {
         let bytes: Vec<u8> = (0..SIZE).map(|_| random()).collect();
         let mut group = c.benchmark_group("masked");
         group.throughput(Throughput::Bytes(SIZE as u64));
-        for (name, input) in [("text", text), ("random bytes", bytes)] {
+        let mut secrets = text.clone();
+        for at in [10_000, 50_000] {
+            secrets[at..at + token.expose().len()].copy_from_slice(token.expose().as_bytes());
+        }
+        for (name, input) in
+            [("text", text), ("text with two tokens", secrets), ("random bytes", bytes)]
+        {
             let mut mask = Mask::new(Arc::clone(&patterns));
             let mut out = Vec::with_capacity(SIZE);
             group.bench_function(name, |b| {

@@ -199,8 +199,7 @@ pub(crate) struct AtExit {
 /// What the command's output goes through.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct Output {
-    /// Replace the credential's secrets in the command's output by ***; for pipes and
-    /// files, not for a terminal (so it is in CI)
+    /// Replace the credential's secrets in the command's output by *** (so it is in CI)
     #[arg(long, hide_possible_values = true, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), help_heading = "Credential")]
     pub mask: Option<bool>,
 }

@@ -10,12 +10,14 @@ use crate::config::{self, Config};
 use crate::credential::Credential;
 use crate::deliver::Handout;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::{ASKED_FOR, Env};
 use crate::host::surroundings::is_ci;
 use crate::host::{Host, files};
 use crate::identity::{self, Candidate};
 use crate::mint::Narrowing;
 use crate::pipeline::{self, Freshness};
 use crate::plan::{self, Plan};
+use crate::secret::Secret;
 
 use super::args::{AtExit, Fresh, Output, Wanted};
 use super::{App, misuse, show};
@@ -62,6 +64,30 @@ impl Prepared {
         let freshness =
             Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, asked_again: None };
         pipeline::own_credential(&self.host, &self.cache, &self.plan, freshness)
+    }
+
+    /// Tells what is started to get the credential that it is being asked for, so that
+    /// none is asked for to get itself. Yields the environment as it was.
+    pub(crate) fn ask_once(&mut self) -> Result<Env> {
+        let profile = &self.plan.profile;
+        let before = self.host.env.clone();
+        let asked_for = before.get(ASKED_FOR).unwrap_or_default();
+        if asked_for.split(' ').any(|name| name == profile) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "to get credentials for the profile {profile}, credentials for it are asked for"
+                ),
+            )
+            .because_of(format!(
+                "{ASKED_FOR} tells that this program is being asked for them already"
+            ))
+            .hint(
+                "what the profile's identity runs must not use an AWS profile that asks tmpcred",
+            ));
+        }
+        self.host.env = before.clone().with(ASKED_FOR, format!("{asked_for} {profile}"));
+        Ok(before)
     }
 
     /// Why the credential is to be revoked when the command has ended, or `None`
@@ -127,6 +153,14 @@ impl Prepared {
             ),
             _ => None,
         }
+    }
+
+    /// What must not be seen in the command's output: what it is handed, and what its
+    /// job can prove with who it is.
+    pub(crate) fn secrets(&self, handout: &Handout<'_>) -> Result<Vec<Secret<String>>> {
+        let mut secrets = handout.secrets()?;
+        secrets.extend(identity::proofs(&self.host.env, &self.plan.identity.settings));
+        Ok(secrets)
     }
 
     /// Why the command must run under a supervisor, or `None` where tmpcred can

@@ -10,29 +10,29 @@
 //! This is a net below those who are careful, not a wall against those who want
 //! to get a secret out: whoever encrypts it, or turns it round, is not noticed.
 
-use std::collections::{BTreeSet, HashMap};
+mod layout;
+mod look;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use aho_corasick::Anchored;
 use aho_corasick::automaton::{Automaton, StateID};
-use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::{Anchored, MatchKind};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::secret::Secret;
+use layout::Layout;
+use look::{Look, is_break};
 
 /// What stands in place of a secret.
 pub const INSTEAD: &[u8] = b"***";
 
-/// Shorter secrets are recognised as they are, but not encoded: that would be as
-/// good as any other text.
-const TELLING: usize = 8;
-
 /// So much of what may turn out to be a secret is passed on after a pause.
 const EARLY: usize = 4;
+
+/// Where something is held back, so much is put behind it at once.
+const FEW: usize = 1024;
 
 /// So many secrets are looked for besides those from the beginning. What is older
 /// has expired long ago.
@@ -46,16 +46,6 @@ struct Known {
     /// How many of them have been there from the beginning.
     first: usize,
     look: Arc<Look>,
-}
-
-/// What is looked for at one time.
-struct Look {
-    automaton: NFA,
-    start: StateID,
-    /// How many bytes of a pattern have been seen in each state.
-    depths: HashMap<StateID, usize>,
-    /// The pairs of bytes with which a pattern may begin, as a set of bits.
-    beginnings: Vec<u64>,
 }
 
 impl std::fmt::Debug for Patterns {
@@ -100,119 +90,12 @@ impl Patterns {
     }
 }
 
-impl Look {
-    fn of(secrets: &[Secret<String>]) -> Result<Self> {
-        let cannot = |cause: &dyn std::error::Error| {
-            Error::new(ErrorKind::Other, "the command's output cannot be masked")
-                .because_of(cause.to_string())
-        };
-        let mut patterns = BTreeSet::new();
-        for secret in secrets {
-            forms(secret.expose().as_bytes(), &mut patterns);
-        }
-        let patterns: Vec<Zeroizing<Vec<u8>>> = patterns.into_iter().map(Zeroizing::new).collect();
-        let automaton = NFA::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .prefilter(false)
-            .build(patterns.iter().map(|pattern| pattern.as_slice()))
-            .map_err(|cause| cannot(&cause))?;
-        let start = automaton.start_state(Anchored::No).map_err(|cause| cannot(&cause))?;
-        let mut depths = HashMap::from([(start, 0)]);
-        let mut beginnings = vec![0; (1 << 16) / 64];
-        for pattern in &patterns {
-            let mut state = start;
-            for (seen, byte) in pattern.iter().enumerate() {
-                state = automaton.next_state(Anchored::No, state, *byte);
-                depths.insert(state, seen + 1);
-            }
-            let first = pattern[0];
-            let second = pattern.get(1).map_or(0..=u8::MAX, |second| *second..=*second);
-            for second in second.chain([b'\r', b'\n']) {
-                let pair = pair(first, second);
-                beginnings[pair / 64] |= 1 << (pair % 64);
-            }
-        }
-        Ok(Self { automaton, start, depths, beginnings })
-    }
-
-    /// Where, from `at` on, a pattern may begin; the end where nothing looks like it.
-    fn next_beginning(&self, bytes: &[u8], at: usize) -> usize {
-        let may = |first, second| {
-            let pair = pair(first, second);
-            self.beginnings[pair / 64] & (1 << (pair % 64)) != 0
-        };
-        let rest = &bytes[at..];
-        match rest.windows(2).position(|pair| may(pair[0], pair[1])) {
-            Some(found) => at + found,
-            // Nothing is known of what follows the last one, and a line break may.
-            None => match rest.last() {
-                Some(last) if may(*last, b'\n') => bytes.len() - 1,
-                _ => bytes.len(),
-            },
-        }
-    }
-}
-
-fn pair(first: u8, second: u8) -> usize {
-    usize::from(first) << 8 | usize::from(second)
-}
-
-fn is_break(byte: u8) -> bool {
-    matches!(byte, b'\r' | b'\n')
-}
-
-/// The ways in which a secret may be written, without line breaks.
-fn forms(secret: &[u8], into: &mut BTreeSet<Vec<u8>>) {
-    let mut add = |form: &[u8]| {
-        let form: Vec<u8> = form.iter().copied().filter(|byte| !is_break(*byte)).collect();
-        if !form.is_empty() {
-            into.insert(form);
-        }
-    };
-    add(secret);
-    if secret.len() < TELLING {
-        return;
-    }
-    for engine in [STANDARD, URL_SAFE, STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-        add(engine.encode(secret).as_bytes());
-    }
-    for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
-        for before in 0..3 {
-            let all = Zeroizing::new([&[0; 3][..before], secret, &[0; 3]].concat());
-            let all = Zeroizing::new(engine.encode(all.as_slice()));
-            // A character stands for six bits. These depend on the secret alone.
-            let own = (before * 8).div_ceil(6)..(before + secret.len()) * 8 / 6;
-            add(&all.as_bytes()[own]);
-        }
-    }
-    let form: Zeroizing<String> =
-        Zeroizing::new(url::form_urlencoded::byte_serialize(secret).collect());
-    add(form.as_bytes());
-    // In a path a space is not a plus, and a tilde may stay as it is (RFC 3986
-    // section 2.3), as may an asterisk not.
-    let path = Zeroizing::new(form.replace('+', "%20"));
-    add(path.as_bytes());
-    add(path.replace("%7E", "~").as_bytes());
-    add(path.replace("%7E", "~").replace('*', "%2A").as_bytes());
-    if let Ok(text) = std::str::from_utf8(secret) {
-        let json = Zeroizing::new(serde_json::Value::from(text).to_string());
-        let inside = &json[1..json.len() - 1];
-        add(inside.as_bytes());
-        // Some escape it although they need not.
-        add(inside.replace('/', "\\/").as_bytes());
-    }
-    let hex = |digits: &[u8; 16]| -> Vec<u8> {
-        let digit = |half: u8| digits[usize::from(half)];
-        secret.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-    };
-    add(&hex(b"0123456789abcdef"));
-    add(&hex(b"0123456789ABCDEF"));
-}
-
 /// A stream that is searched as it goes by.
 pub struct Mask {
     patterns: Arc<Patterns>,
     look: Arc<Look>,
+    /// Where it goes to a terminal: what is there to be skipped.
+    layout: Option<Layout>,
     /// What may be the beginning of a secret, and is held back for that.
     seen: Zeroizing<Vec<u8>>,
     /// So much of it has been passed on or replaced.
@@ -222,6 +105,8 @@ pub struct Mask {
     state: StateID,
     /// A secret in it that may yet turn out to be part of a longer one.
     found: Option<Range<usize>>,
+    /// What stands in place of that has been put out already.
+    shown: bool,
 }
 
 impl std::fmt::Debug for Mask {
@@ -235,58 +120,168 @@ impl Mask {
     pub fn new(patterns: Arc<Patterns>) -> Self {
         let look = patterns.now();
         let state = look.start;
-        Self { patterns, look, seen: Zeroizing::default(), done: 0, at: 0, state, found: None }
+        Self {
+            patterns,
+            look,
+            layout: None,
+            seen: Zeroizing::default(),
+            done: 0,
+            at: 0,
+            state,
+            found: None,
+            shown: false,
+        }
+    }
+
+    /// A stream that a terminal shows: how a program moves to another line does not
+    /// hide a secret there, and is kept.
+    pub fn of_terminal(patterns: Arc<Patterns>) -> Self {
+        Self { layout: Some(Layout::default()), ..Self::new(patterns) }
     }
 
     /// Takes more of the stream, and puts out all that cannot be the beginning of
     /// a secret.
-    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let look = self.patterns.now();
-        if !Arc::ptr_eq(&look, &self.look) {
-            // What is held back is searched again.
-            (self.at, self.state, self.found) = (0, look.start, None);
-            self.look = look;
+    pub fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        self.look_anew();
+        while !self.seen.is_empty() && !bytes.is_empty() {
+            let (few, rest) = bytes.split_at(bytes.len().min(FEW));
+            let mut seen = std::mem::take(&mut self.seen);
+            seen.extend_from_slice(few);
+            self.search_and_keep(seen, false, out);
+            bytes = rest;
         }
-        self.seen.extend_from_slice(bytes);
-        self.search(out);
+        // What need not be held back is not copied to see that.
+        if !bytes.is_empty() {
+            let held = self.search(bytes, false, out);
+            self.seen.extend_from_slice(&bytes[held..]);
+            self.forget(held);
+        }
+    }
+
+    /// Where there is more to look for, searches again what is held back, but for a
+    /// secret that has been replaced already.
+    fn look_anew(&mut self) {
+        let look = self.patterns.now();
+        if Arc::ptr_eq(&look, &self.look) {
+            return;
+        }
+        let shown = std::mem::take(&mut self.shown);
+        let replaced = self.found.take().filter(|_| shown).map_or(0, |found| found.end);
+        self.done = self.done.max(replaced);
+        (self.at, self.state) = (replaced, look.start);
+        self.look = look;
+    }
+
+    fn search_and_keep(&mut self, mut seen: Zeroizing<Vec<u8>>, last: bool, out: &mut Vec<u8>) {
+        let held = self.search(&seen, last, out);
+        seen[..held].zeroize();
+        seen.drain(..held);
+        self.seen = seen;
+        self.forget(held);
+    }
+
+    /// What is held back begins here from now on.
+    fn forget(&mut self, held: usize) {
+        self.at -= held;
+        self.done -= held;
+        if let Some(found) = &mut self.found {
+            *found = found.start - held..found.end - held;
+        }
+        if let Some(layout) = &mut self.layout {
+            layout.forget(held);
+        }
     }
 
     /// Whether something is held back that [`Mask::pause`] would put out.
     pub fn is_waiting(&self) -> bool {
-        self.done < self.passable()
+        self.done < self.passable(self.seen.len()) || self.is_showable(self.seen.len())
     }
 
     /// Nothing has come for a while: puts out a little of what is held back. What
     /// somebody waits for at a prompt is unlikely to begin like a secret for
     /// longer than that. Should it become one after all, the rest of it is replaced.
+    /// A secret that may yet become a longer one is replaced now, and no more of it is
+    /// put out if it does.
     pub fn pause(&mut self, out: &mut Vec<u8>) {
-        self.pass(self.passable(), out);
+        let seen = std::mem::take(&mut self.seen);
+        self.pass(&seen, self.passable(seen.len()), out);
+        if let Some(found) = self.found.clone().filter(|_| self.is_showable(seen.len())) {
+            self.put_instead(&seen, found.clone(), out);
+            self.shown = true;
+            self.done = self.done.max(found.end);
+            // Where the cursor is.
+            self.pass(&seen, self.end_of_skipped(found.end), out);
+        }
+        self.seen = seen;
     }
 
     /// The stream has ended: puts out the rest.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
+        let seen = std::mem::take(&mut self.seen);
+        self.search_and_keep(seen, true, out);
         while self.found.is_some() {
-            self.replace(out);
-            self.search(out);
+            let seen = std::mem::take(&mut self.seen);
+            self.replace(&seen, out);
+            self.search_and_keep(seen, true, out);
         }
-        self.pass(self.seen.len(), out);
-        self.seen.zeroize();
+        let seen = std::mem::take(&mut self.seen);
+        self.pass(&seen, seen.len(), out);
         (self.done, self.at, self.state) = (0, 0, self.look.start);
     }
 
-    fn passable(&self) -> usize {
-        let limit = self.seen.len().min(EARLY);
-        self.found.as_ref().map_or(limit, |found| limit.min(found.start))
+    /// Up to where a little of so much goes that is held back.
+    fn passable(&self, held: usize) -> usize {
+        let (mut to, mut little) = (0, 0);
+        while to < held && (little < EARLY || self.is_skipped(to)) {
+            little += usize::from(!self.is_skipped(to));
+            to += 1;
+        }
+        self.found.as_ref().map_or(to, |found| to.min(found.start))
     }
 
-    fn search(&mut self, out: &mut Vec<u8>) {
+    fn end_of_skipped(&self, from: usize) -> usize {
+        (from..self.at).find(|at| !self.is_skipped(*at)).unwrap_or(self.at)
+    }
+
+    fn is_skipped(&self, at: usize) -> bool {
+        self.layout.as_ref().is_some_and(|layout| layout.has(at))
+    }
+
+    /// Whether all before the secret that was found can be put out, and so it too.
+    fn is_showable(&self, held: usize) -> bool {
+        let found = self.found.as_ref();
+        !self.shown && found.is_some_and(|found| found.start <= self.passable(held).max(self.done))
+    }
+
+    /// Searches on, and puts out all but what has to be held back: from where. What
+    /// is the `last` of the stream is not followed by anything.
+    fn search(&mut self, seen: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
         let patterns = Arc::clone(&self.look);
         let automaton = &patterns.automaton;
         loop {
             if self.state == patterns.start {
-                self.at = patterns.next_beginning(&self.seen, self.at);
+                self.at = match &mut self.layout {
+                    None => patterns.next_beginning(seen, self.at),
+                    Some(layout) => {
+                        layout.clear();
+                        patterns.next_beginning_on_screen(seen, self.at)
+                    }
+                };
             }
-            let Some(byte) = self.seen.get(self.at).copied() else { break };
+            let Some(byte) = seen.get(self.at).copied() else { break };
+            if let Some(layout) = &mut self.layout
+                && self.state != patterns.start
+            {
+                match layout.skips(seen, self.at) {
+                    Some(true) => {
+                        self.at += 1;
+                        continue;
+                    }
+                    Some(false) => {}
+                    None if last => {}
+                    None => break,
+                }
+            }
             self.at += 1;
             if is_break(byte) {
                 continue;
@@ -294,46 +289,51 @@ impl Mask {
             let state = automaton.next_state(Anchored::No, self.state, byte);
             if automaton.is_dead(state) {
                 // What was found is not part of a longer one.
-                self.replace(out);
+                self.replace(seen, out);
                 continue;
             }
             self.state = state;
             if automaton.is_match(state) {
                 let pattern = automaton.match_pattern(state, 0);
-                self.found = Some(self.back_by(automaton.pattern_len(pattern))..self.at);
+                let start = self.back_by(seen, automaton.pattern_len(pattern));
+                self.found = Some(start..self.at);
             }
         }
         let depth = patterns.depths.get(&self.state).copied().unwrap_or(self.at);
-        let held = if depth == 0 { self.at } else { self.back_by(depth) };
+        let held = if depth == 0 { self.at } else { self.back_by(seen, depth) };
         let held = self.found.as_ref().map_or(held, |found| held.min(found.start));
-        self.pass(held, out);
-        self.seen[..held].zeroize();
-        self.seen.drain(..held);
-        self.at -= held;
-        self.done -= held;
-        if let Some(found) = &mut self.found {
-            *found = found.start - held..found.end - held;
-        }
+        self.pass(seen, held, out);
+        held
     }
 
-    /// The place from which so many bytes lead to where the search is, line
-    /// breaks not counted.
-    fn back_by(&self, count: usize) -> usize {
-        let before = self.seen[..self.at].iter().enumerate().rev();
-        let mut counted = before.filter(|(_, byte)| !is_break(**byte));
+    /// The place from which so many bytes lead to where the search is, not counting
+    /// line breaks and what is skipped.
+    fn back_by(&self, seen: &[u8], count: usize) -> usize {
+        let before = seen[..self.at].iter().enumerate().rev();
+        let mut counted = before.filter(|(at, byte)| !is_break(**byte) && !self.is_skipped(*at));
         counted.nth(count.saturating_sub(1)).map_or(0, |(place, _)| place)
     }
 
-    fn replace(&mut self, out: &mut Vec<u8>) {
+    fn replace(&mut self, seen: &[u8], out: &mut Vec<u8>) {
         let Some(found) = self.found.take() else { return };
-        self.pass(found.start, out);
-        out.extend_from_slice(INSTEAD);
-        (self.done, self.at, self.state) = (found.end, found.end, self.look.start);
+        self.pass(seen, found.start, out);
+        if !std::mem::take(&mut self.shown) {
+            self.put_instead(seen, found.clone(), out);
+        }
+        self.done = self.done.max(found.end);
+        (self.at, self.state) = (found.end, self.look.start);
     }
 
-    fn pass(&mut self, to: usize, out: &mut Vec<u8>) {
+    fn put_instead(&self, seen: &[u8], found: Range<usize>, out: &mut Vec<u8>) {
+        match self.layout.as_ref().filter(|layout| layout.is_within(&found)) {
+            Some(layout) => layout.put_instead(seen, found, out),
+            None => out.extend_from_slice(INSTEAD),
+        }
+    }
+
+    fn pass(&mut self, seen: &[u8], to: usize, out: &mut Vec<u8>) {
         if self.done < to {
-            out.extend_from_slice(&self.seen[self.done..to]);
+            out.extend_from_slice(&seen[self.done..to]);
             self.done = to;
         }
     }

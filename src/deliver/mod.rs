@@ -23,15 +23,21 @@ pub mod exec;
 mod forward;
 pub mod hide;
 pub mod mask;
+#[cfg(unix)]
+mod monitor;
 pub mod outlet;
 mod print;
 pub mod reach;
 #[cfg(unix)]
 mod relay;
 pub mod renewal;
+#[cfg(unix)]
+mod screen;
 #[cfg(test)]
 #[cfg(unix)]
 mod stage;
+#[cfg(unix)]
+mod stream;
 pub mod supervisor;
 #[cfg(unix)]
 mod terminal;

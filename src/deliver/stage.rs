@@ -223,6 +223,12 @@ pub(super) fn state(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// The process that started it.
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    let stat = files::read_text(format!("/proc/{pid}/stat").as_ref(), 4096).ok()??;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// Says who it is, what happens to it and what it hears; `poke` has it send
 /// SIGUSR1 to its parent, `quit` ends it with code 9. It waits in `select`, with
 /// the signals as one of the things to wait for, so that none can fall between
@@ -389,6 +395,13 @@ impl Talk {
             }
             Err(cause) => panic!("{cause}"),
         }
+    }
+
+    /// Takes its terminal away, and waits for the process to end.
+    pub(super) fn hang_up(mut self) -> ExitStatus {
+        let other = std::os::unix::net::UnixStream::pair().unwrap().0;
+        self.ours = other.into();
+        self.end()
     }
 
     /// Waits for the process to end.

@@ -1,7 +1,9 @@
 //! What tells one job from all others of the same user on the same machine.
 
+use super::Settings;
 use crate::credential::Job;
 use crate::host::env::Env;
+use crate::secret::Secret;
 
 /// The variables by which CI platforms name a run and its jobs, and those with a
 /// secret that one job has: a platform's own ids do not tell the jobs of a matrix
@@ -42,6 +44,28 @@ const PARTICULAR: &[&str] = &[
     "BITBUCKET_STEP_UUID",
     "BUILD_URL",
 ];
+
+/// The variables of CI platforms with which a job proves who it is, or asks for what
+/// proves it. Whoever has one can be this job.
+const PROOFS: &[&str] = &[
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "BUILDKITE_AGENT_ACCESS_TOKEN",
+    "CIRCLE_OIDC_TOKEN",
+    "CIRCLE_OIDC_TOKEN_V2",
+    "SYSTEM_ACCESSTOKEN",
+];
+
+/// What a job has in its environment to prove who it is: by those variables, and by
+/// the one that its identity source reads.
+pub fn proofs(env: &Env, used: &Settings) -> Vec<Secret<String>> {
+    let own = match used {
+        Settings::Gitlab(settings) => Some(settings.variable.as_str()),
+        Settings::Env(settings) => Some(settings.variable.as_str()),
+        _ => None,
+    };
+    let names = PROOFS.iter().copied().chain(own);
+    names.filter_map(|name| env.get(name)).map(|value| Secret::new(value.to_owned())).collect()
+}
 
 /// The job that this run is part of, whichever platform it is on: `name` is what
 /// people call it.

@@ -13,6 +13,7 @@ mod token;
 use async_trait::async_trait;
 
 pub use self::detect::{Candidate, detect};
+pub use self::job::proofs;
 pub use self::login::Flow;
 use crate::aws::sso::Server;
 use crate::cache::Cache;

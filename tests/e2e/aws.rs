@@ -228,6 +228,27 @@ fn an_identity_that_asks_for_the_credential_it_is_for_ends_at_once() {
 }
 
 #[test]
+fn so_does_one_that_asks_the_aws_cli_which_asks_exec() {
+    let home = Home::new();
+    let (program, aws) = (env!("CARGO_BIN_EXE_tmpcred"), python_program("aws"));
+    home.config(&format!(
+        "[identity.circle]\ntype = \"command\"\n\
+         command = [\"{}\", \"sts\", \"get-caller-identity\", \"--profile\", \"circle\", \"--region\", \"eu-central-1\"]\n\
+         [profile.prod]\nrole = \"{ROLE}\"\ntarget = {{ type = \"aws\", endpoint_url = \"http://127.0.0.1:9\" }}\n",
+        aws.display()
+    ));
+    home.write(
+        ".aws/config",
+        format!("[profile circle]\ncredential_process = {program} exec prod -- printenv\n"),
+    );
+    let refused = tmpcred(&home).args(["exec", "prod", "--", "printenv"]).run().ended_with(125);
+    assert!(refused.stderr.contains("credentials for it are asked for"), "{}", refused.stderr);
+    // The command itself is not one of those that are started to get it.
+    let marked = tmpcred(&home).args(["exec", "--dev", "--", "printenv"]).run().ok();
+    assert!(!marked.stdout.contains("TMPCRED_CREDENTIAL_PROCESS"), "{}", marked.stdout);
+}
+
+#[test]
 fn a_role_is_assumed_with_another_ones_session() {
     // From the request behind the web identity on, moto checks everything.
     let (moto, strict) = (Moto::start(3), Moto::start(2));

@@ -20,12 +20,14 @@ use crate::error::Result;
 const LAST_ATTEMPT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
-    can_mask(app, args.output)?;
-    let prepared = prepare(app, &args.wanted)?;
+    can_mask(args.output)?;
+    let mut prepared = prepare(app, &args.wanted)?;
     // What cannot be kept is said before anything is minted.
     prepared.renewed_because(args.renew, None)?;
     prepared.supervised_because(args.at_exit, args.output, None)?;
     let own = prepared.revoked_because(args.at_exit)?.map(|_| Arc::<Own>::default());
+    // AWS SDKs may be asking us; the command may ask again.
+    let environment = prepared.ask_once()?;
     let credential = match &own {
         Some(own) => {
             let credential = prepared.own_credential(&args.fresh)?;
@@ -34,6 +36,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         }
         None => prepared.credential(&args.fresh)?,
     };
+    prepared.host.env = environment;
     let renewal: OnceCell<Renewal> = OnceCell::new();
     let at_end = AtEnd::doing(|| {
         if let Some(renewal) = renewal.get() {
@@ -63,7 +66,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     let handout = Handout { outlet, ..prepared.handout(&credential) };
     hide(app, &handout, Hiding::Command)?;
     let masked = match prepared.masked_because(args.output) {
-        Some(_) => Some(Arc::new(mask::Patterns::of(&handout.secrets()?)?)),
+        Some(_) => Some(Arc::new(mask::Patterns::of(&prepared.secrets(&handout)?)?)),
         None => None,
     };
     if let Some(renewal) = renewal {
@@ -74,20 +77,10 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
 }
 
 /// Refuses to promise what cannot be kept.
-fn can_mask(app: &App, output: Output) -> Result<()> {
-    if output.mask != Some(true) {
+fn can_mask(output: Output) -> Result<()> {
+    if cfg!(unix) || output.mask != Some(true) {
         return Ok(());
     }
-    let cannot = |why: &str| misuse("--mask cannot be kept").because_of(why);
-    if cfg!(not(unix)) {
-        return Err(cannot("the output of a command cannot be masked on this system"));
-    }
-    let terminal = match (app.ui.stdout_is_terminal(), app.ui.stderr_is_terminal()) {
-        (false, false) => return Ok(()),
-        (true, true) => "standard output and error are a terminal",
-        (true, false) => "standard output is a terminal",
-        (false, true) => "standard error is a terminal",
-    };
-    Err(cannot(&format!("{terminal}, and only pipes and files can be masked"))
-        .hint("send both through a pipe: `tmpcred exec --mask -- COMMAND 2>&1 | cat`"))
+    Err(misuse("--mask cannot be kept")
+        .because_of("the output of a command cannot be masked on this system"))
 }

@@ -1,6 +1,13 @@
+use std::collections::BTreeSet;
+
+use aho_corasick::MatchKind;
+use aho_corasick::nfa::contiguous::NFA;
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+use super::look::forms;
 use super::*;
 
 const TOKEN: &str = "eyJhbGciOi/J9.a+b ~c\"d&e*f";
@@ -114,6 +121,87 @@ fn only_what_may_be_a_secret_is_held_back() {
 }
 
 #[test]
+fn a_secret_at_a_prompt_is_replaced_after_a_pause() {
+    let (mut mask, mut out) = (Mask::new(patterns(&["abcdefgh", "abcdefghijkl"])), Vec::new());
+    let mut after = |bytes: &str, pause: bool| {
+        mask.feed(bytes.as_bytes(), &mut out);
+        if pause {
+            assert!(mask.is_waiting());
+            mask.pause(&mut out);
+            assert!(!mask.is_waiting());
+        }
+        String::from_utf8(std::mem::take(&mut out)).unwrap()
+    };
+    assert_eq!(after("It is abcdefgh", true), "It is ***");
+    // Neither is it shown twice, nor does the rest of a longer one show.
+    assert_eq!(after("? ", false), "? ");
+    assert_eq!(after("abcdefgh", true), "***");
+    assert_eq!(after("ij", false), "");
+    assert_eq!(after("kl.", false), ".");
+    assert_eq!(after("abc", true), "abc");
+    assert_eq!(after("defghi", true), "***");
+    assert_eq!(after("x", false), "ix");
+}
+
+fn on_screen(secrets: &[&str], chunks: &[&[u8]]) -> String {
+    let (mut mask, mut out) = (Mask::of_terminal(patterns(secrets)), Vec::new());
+    for chunk in chunks {
+        mask.feed(chunk, &mut out);
+    }
+    mask.finish(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn what_programs_do_at_the_end_of_a_line_does_not_hide_a_secret() {
+    let secrets = ["abcdefghijklmnop", "aab"];
+    for (written, shown) in [
+        // As it is.
+        ("<abcdefghijklmnop>", "<***>"),
+        // As `less` does.
+        ("<abcde \u{8}fghijklmno \u{8}p>", "<***** \u{8}********** \u{8}*>"),
+        // As `vim` does.
+        (
+            "<abcdefgg\u{1b}[2;1Hhijklmm\u{1b}[3;1Hnop>\u{1b}[1m",
+            "<********\u{1b}[2;1H*******\u{1b}[3;1H***>\u{1b}[1m",
+        ),
+        ("<a\u{1b}[2;1Hbcdefghijklmnop>", "<*\u{1b}[2;1H***************>"),
+        ("<aa\u{1b}[2;1Hbcdefghijklmnop>", "<**\u{1b}[2;1H***************>"),
+        ("<a \u{8}bcdefghijklmnop>", "<* \u{8}***************>"),
+        ("abcdefghijklmnop\u{1b}[1;1H", "***\u{1b}[1;1H"),
+        ("abcde f \u{1b}[Kabc\u{1b}M \u{8}", "abcde f \u{1b}[Kabc\u{1b}M \u{8}"),
+    ] {
+        let bytes = written.as_bytes();
+        assert_eq!(on_screen(&secrets, &[bytes]), shown, "{written:?}");
+        for at in 0..bytes.len() {
+            let (first, second) = bytes.split_at(at);
+            assert_eq!(on_screen(&secrets, &[first, second]), shown, "{written:?} at {at}");
+        }
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(on_screen(&secrets, &single), shown, "{written:?}");
+    }
+}
+
+#[test]
+fn a_pause_leaves_the_cursor_where_it_belongs() {
+    let (mut mask, mut out) =
+        (Mask::of_terminal(patterns(&["abcdefgh", "abcdefghijkl"])), Vec::new());
+    let mut after = |bytes: &str| {
+        mask.feed(bytes.as_bytes(), &mut out);
+        mask.pause(&mut out);
+        String::from_utf8(std::mem::take(&mut out)).unwrap()
+    };
+    assert_eq!(after("la\u{1b}[K\u{1b}[2;1H"), "la\u{1b}[K\u{1b}[2;1H");
+    assert_eq!(after("x"), "x");
+    assert_eq!(after("abcdefgh\u{1b}[K\u{1b}[2;1H"), "***\u{1b}[K\u{1b}[2;1H");
+    assert_eq!(after("x"), "x");
+    assert_eq!(after("abcdefgh\u{1b}[K"), "***\u{1b}[K");
+    assert_eq!(after("ijkl."), ".");
+    assert_eq!(after("aa"), "aa");
+    assert_eq!(after("a "), "a ");
+}
+
+#[test]
 fn no_pause_shows_more_than_a_little() {
     let secret = "abcdefghijkl";
     let (mut mask, mut out) = (Mask::new(patterns(&[secret])), Vec::new());
@@ -143,6 +231,21 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
         Just(encoded.into_bytes()),
         "[abcdz\\n]{0,6}".prop_map(String::into_bytes),
         proptest::collection::vec(any::<u8>(), 0..8),
+    ];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+/// The same among what moves the cursor.
+fn screens() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        pieces(),
+        select(
+            &[" \u{8}", "\u{1b}[2;1H", "\u{1b}[K", "\u{1b}M", "\u{1b}", "[", "\u{8}", " ", "\r\n"]
+                [..]
+        )
+        .prop_map(|piece| piece.as_bytes().to_vec()),
+        select(&["aaba", "aabaac", "aa", "b", "a", "c"][..])
+            .prop_map(|piece| piece.as_bytes().to_vec()),
     ];
     proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
 }
@@ -189,6 +292,44 @@ proptest! {
             let is_left = squeezed.windows(secret.len()).any(|part| part == secret.as_bytes());
             prop_assert!(!is_left, "{}", String::from_utf8_lossy(&squeezed));
         }
+    }
+
+    #[test]
+    fn chunks_make_no_difference_on_a_screen(
+        input in screens(),
+        cuts in proptest::collection::vec(any::<Index>(), 0..9),
+    ) {
+        let through = |chunks: &[&[u8]]| {
+            let (mut mask, mut out) = (Mask::of_terminal(patterns(&SECRETS)), Vec::new());
+            chunks.iter().for_each(|chunk| mask.feed(chunk, &mut out));
+            mask.finish(&mut out);
+            out
+        };
+        let whole = through(&[&input]);
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+        cuts.extend([0, input.len()]);
+        cuts.sort_unstable();
+        let chunks: Vec<&[u8]> = cuts.windows(2).map(|cut| &input[cut[0]..cut[1]]).collect();
+        prop_assert_eq!(&through(&chunks), &whole);
+        let single: Vec<&[u8]> = input.chunks(1).collect();
+        prop_assert_eq!(&through(&single), &whole);
+    }
+
+    #[test]
+    fn other_bytes_are_unharmed_on_a_screen(
+        input in proptest::collection::vec(any::<u8>(), 0..5000),
+        pauses in any::<bool>(),
+    ) {
+        let patterns = patterns(&["a-secret-that-is-long-enough-not-to-turn-up"]);
+        let (mut mask, mut out) = (Mask::of_terminal(patterns), Vec::new());
+        for chunk in input.chunks(7) {
+            mask.feed(chunk, &mut out);
+            if pauses {
+                mask.pause(&mut out);
+            }
+        }
+        mask.finish(&mut out);
+        prop_assert_eq!(&out, &input);
     }
 
     #[test]

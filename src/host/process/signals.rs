@@ -22,6 +22,13 @@ impl Default for Action {
 }
 
 impl Action {
+    /// The signal has no effect.
+    pub fn ignoring() -> Self {
+        let mut action = Self::default();
+        action.0.sa_sigaction = libc::SIG_IGN;
+        action
+    }
+
     /// The action that is in force.
     pub fn of(signal: i32) -> io::Result<Self> {
         exchange(signal, None)
@@ -48,7 +55,7 @@ fn exchange(signal: i32, new: Option<&Action>) -> io::Result<Action> {
     let mut old = Action::default();
     let new = new.map_or(ptr::null(), |action| ptr::from_ref(&action.0));
     // SAFETY: both pointers are valid for the call or null. A new action is the
-    // default, or one that was in force before, whose handler therefore exists.
+    // default, none, or one that was in force before, whose handler therefore exists.
     match unsafe { libc::sigaction(signal, new, &raw mut old.0) } {
         0 => Ok(old),
         _ => Err(io::Error::last_os_error()),

@@ -13,4 +13,6 @@ mod mask;
 #[cfg(feature = "broker")]
 mod output;
 #[cfg(feature = "broker")]
+mod screen;
+#[cfg(feature = "broker")]
 mod terminal;

@@ -57,6 +57,12 @@ impl<'a> Terminal<'a> {
         self.tmux(&["send-keys", key]);
     }
 
+    /// Gives it another size.
+    pub(crate) fn resize(&self, columns: u16, rows: u16) {
+        let size = [columns.to_string(), rows.to_string()];
+        self.tmux(&["resize-window", "-x", &size[0], "-y", &size[1]]);
+    }
+
     /// What is on the screen now.
     pub(crate) fn screen(&self) -> String {
         self.tmux(&["capture-pane", "-p"])
