@@ -250,6 +250,10 @@ impl<'a> Run<'a> {
     }
 
     async fn mint(&self, source: &dyn IdentitySource) -> Result<(Credential, Principal)> {
+        if self.freshness.refresh {
+            self.plan.exchanges.iter().for_each(|step| step.insist(self.host));
+            self.plan.target.insist(self.host);
+        }
         let mut assertion =
             source.assertion(self.context(), &self.plan.assertion_audience()).await?;
         let principal = assertion.principal.clone();

@@ -3,6 +3,8 @@
 //! To add one, write a file with its `Settings` (as configured), its plan (as
 //! resolved) and a [`Target`], and add its line to the list and to [`Plan`].
 
+pub mod addresses;
+pub(crate) mod reach;
 mod revocation;
 #[cfg(test)]
 mod tests;
@@ -66,6 +68,14 @@ impl Plan {
         match self {
             Self::Broker(server) => Box::new(broker::Broker::new(server.clone())),
             Self::Aws(settings) => Box::new(aws::Aws::new(*settings.clone())),
+        }
+    }
+
+    /// Lets the next run ask also those who are left alone because they did not serve.
+    pub fn insist(&self, host: &Host) {
+        match self {
+            Self::Broker(server) => reach::insist(host, server),
+            Self::Aws(_) => (),
         }
     }
 
@@ -248,6 +258,11 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Lets the next run ask also those who are left alone because they did not serve.
+    pub fn insist(&self, host: &Host) {
+        reach::insist(host, &self.server);
+    }
+
     /// Performs the step.
     pub async fn perform(&self, host: &Host, assertion: &Assertion) -> Result<Assertion> {
         broker::exchange(host, self, assertion).await

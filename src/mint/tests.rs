@@ -49,7 +49,7 @@ fn server(reply: Reply) -> TestServer {
 }
 
 fn at(server: &TestServer) -> Server {
-    Server { url: Issuer::parse(&server.origin).unwrap(), audience: None, ca_file: None }
+    Issuer::parse(&server.origin).unwrap().into()
 }
 
 fn mint_ahead(server: &TestServer, request: &Request, ahead: time::Duration) -> Result<Credential> {
