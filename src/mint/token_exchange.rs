@@ -48,8 +48,9 @@ pub(super) async fn exchange(
     assertion: &Assertion,
     ask: &Ask<'_>,
 ) -> Result<Granted> {
-    let context =
-        || format!("the broker {} gives no credential for the role '{}'", server.issuer(), ask.role);
+    let context = || {
+        format!("the broker {} gives no credential for the role '{}'", server.issuer(), ask.role)
+    };
     let form = form(assertion, ask).map_err(|error| error.context(context()))?;
     let http = host.http(server.ca_file.as_deref()).map_err(|error| error.context(context()))?;
     let attempt = async |address: &Issuer| {
@@ -111,12 +112,7 @@ fn check_version(response: &Response) -> Result<()> {
 }
 
 /// What the broker says instead of granting (RFC 6749 section 5.2).
-fn refused(
-    response: &Response,
-    server: &Server,
-    address: &Issuer,
-    assertion: &Assertion,
-) -> Error {
+fn refused(response: &Response, server: &Server, address: &Issuer, assertion: &Assertion) -> Error {
     let status = response.status.as_u16();
     let refusal = match response.json::<TokenRefusal>("the answer of the broker") {
         Ok(refusal) => refusal,

@@ -115,7 +115,8 @@ impl Discovery {
         for url in endpoints.into_iter().flatten().chain([&mut self.jwks_uri]) {
             if issuer != address
                 && let Some(path) = url.as_str().strip_prefix(&base)
-                && let Ok(below) = Url::parse(&format!("{}/", address.as_str().trim_end_matches('/')))
+                && let Ok(below) =
+                    Url::parse(&format!("{}/", address.as_str().trim_end_matches('/')))
                 && let Ok(moved) = below.join(&format!("./{path}"))
             {
                 *url = moved;
@@ -181,7 +182,10 @@ mod tests {
         for (jwks, moved) in [
             ("https://i.example/t/keys/1?x=y", "https://b.example/u/keys/1?x=y"),
             ("https://i.example/t//evil.example/k", "https://b.example/u//evil.example/k"),
-            ("https://i.example/t/https://evil.example/k", "https://b.example/u/https://evil.example/k"),
+            (
+                "https://i.example/t/https://evil.example/k",
+                "https://b.example/u/https://evil.example/k",
+            ),
             ("https://i.example/other/keys", "https://i.example/other/keys"),
             ("https://keys.example/t/1", "https://keys.example/t/1"),
         ] {

@@ -11,11 +11,11 @@ use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::HttpClient;
 use crate::host::{Host, files, process};
+use crate::mint::broker::Server;
+use crate::mint::reach::{self, Effort};
 use crate::oidc::introspection::require_active;
 use crate::oidc::jwt::{ALGORITHMS, LEEWAY, decode_unverified, verify};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
-use crate::mint::broker::Server;
-use crate::mint::reach::{self, Effort};
 use crate::secret::Secret;
 
 use super::inspect::read_token;

@@ -25,7 +25,7 @@ const FIRST_REST: Duration = Duration::from_secs(5);
 /// For how long at most.
 const LONGEST_REST: Duration = Duration::from_secs(60);
 /// For how long at most where a server asks for it.
-const LONGEST_WISH: Duration = Duration::from_secs(5 * 60);
+pub(super) const LONGEST_WISH: Duration = Duration::from_secs(5 * 60);
 /// For how long others leave it alone while one process tries it.
 const TRIAL: Duration = Duration::from_secs(15);
 /// How large the file may be, in bytes.
@@ -66,7 +66,10 @@ impl Record {
         };
         let error = self
             .error
-            .because_of(format!("{why}, so it is asked again in {}", humantime::format_duration(left)))
+            .because_of(format!(
+                "{why}, so it is asked again in {}",
+                humantime::format_duration(left)
+            ))
             .hint("`--refresh` asks it now");
         Verdict::Rests(error)
     }
@@ -111,13 +114,13 @@ impl Breaker {
         }
     }
 
-    /// It has failed.
+    /// It has failed. Where it wants to be left alone, it is.
     pub(super) fn failed(&self, now: OffsetDateTime, error: &Error, wish: Option<Duration>) {
         // Where somebody else has the lock, they have the same news.
         self.exclusively(|| {
             let failures = self.read(now).map_or(0, |known| known.failures).saturating_add(1);
             let rest = rest_after(failures).max(wish.unwrap_or_default().min(LONGEST_WISH));
-            let rests_until = whole(now + rest);
+            let rests_until = if rest.is_zero() { now } else { whole(now + rest) };
             self.write(&Record { failures, rests_until, error: error.clone() });
         });
     }
@@ -127,6 +130,16 @@ impl Breaker {
         if let Err(error) = files::remove(&self.path) {
             tracing::debug!(%error, "the breaker stays as it is");
         }
+    }
+
+    /// It has failed again in the same run, and wants to be left alone.
+    pub(super) fn wishes(&self, now: OffsetDateTime, wish: Duration) {
+        self.exclusively(|| {
+            if let Some(record) = self.read(now) {
+                let wished = whole(now + wish.min(LONGEST_WISH));
+                self.write(&Record { rests_until: record.rests_until.max(wished), ..record });
+            }
+        });
     }
 
     /// Ends its rest. If it fails again, it rests for longer.
@@ -215,8 +228,11 @@ mod tests {
         let (_dir, breaker) = breaker();
         for _ in 0..3 {
             assert!(asks(&breaker, 0));
-            breaker.failed(NOW, &outage(), None);
+            // Whatever part of a second it is: twice is no reason to rest.
+            breaker.failed(NOW + time::Duration::milliseconds(1), &outage(), None);
         }
+        breaker.close();
+        (0..3).for_each(|_| breaker.failed(NOW, &outage(), None));
         let Verdict::Rests(error) = breaker.ask(NOW + time::Duration::seconds(2)) else {
             panic!("it rests")
         };
@@ -254,6 +270,10 @@ mod tests {
         let (_dir, breaker) = breaker();
         breaker.failed(NOW, &outage(), Some(Duration::from_secs(17)));
         assert!(!asks(&breaker, 16) && asks(&breaker, 17));
+        breaker.wishes(NOW, Duration::from_secs(19));
+        assert!(!asks(&breaker, 18) && asks(&breaker, 19));
+        breaker.wishes(NOW, Duration::ZERO);
+        assert!(!asks(&breaker, 18) && asks(&breaker, 19));
         breaker.failed(NOW, &outage(), Some(Duration::from_secs(1_000_000)));
         assert!(!asks(&breaker, 299) && asks(&breaker, 300));
     }

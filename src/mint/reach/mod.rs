@@ -19,7 +19,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 
-use self::breaker::{Breaker, Verdict};
+use self::breaker::{Breaker, LONGEST_WISH, Verdict};
 use super::broker::Server;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -83,7 +83,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// With what the answer says of when to ask again.
     pub(crate) fn of(error: Error, response: &Response, now: OffsetDateTime) -> Self {
-        Self { error, retry_after: response.retry_after(now) }
+        Self { error, retry_after: response.retry_after(now).map(|wish| wish.min(LONGEST_WISH)) }
     }
 }
 
@@ -179,8 +179,12 @@ impl<'a> Way<'a> {
 
     fn failed(&mut self, host: &Host, failure: Failure) {
         // A run counts once, however often it asks.
-        if self.error.is_none() && let Some(breaker) = &self.breaker {
-            breaker.failed(host.clock.now(), &failure.error, failure.retry_after);
+        match (&self.breaker, failure.retry_after) {
+            (Some(breaker), wish) if self.error.is_none() => {
+                breaker.failed(host.clock.now(), &failure.error, wish);
+            }
+            (Some(breaker), Some(wish)) => breaker.wishes(host.clock.now(), wish),
+            _ => (),
         }
         self.state = State::Open(Instant::now() + failure.retry_after.unwrap_or_default());
         self.error = Some(failure.error);
@@ -199,8 +203,9 @@ impl Search<'_> {
         loop {
             for at in 0..self.ways.len() {
                 // The first request is made in any case.
-                let has_asked = self.ways[..].iter().any(|way| way.error.is_some());
-                if has_asked && self.is_pointless(Duration::ZERO) {
+                let has_asked = self.ways.iter().any(|way| way.error.is_some());
+                let is_late = self.started.elapsed() >= self.effort.total;
+                if has_asked && (is_late || self.is_pointless(Duration::ZERO)) {
                     break;
                 }
                 if !self.ways[at].is_open(self.host) {
@@ -268,15 +273,15 @@ impl Search<'_> {
         let hints = error.hints().to_vec();
         let all = Error::new(ErrorKind::Unreachable, "none of its addresses can serve")
             .because_of(format!("{first}: {error}"));
-        let all = others.into_iter().fold(all, |all, (address, error)| {
-            all.because_of(format!("{address}: {error}"))
-        });
+        let all = others
+            .into_iter()
+            .fold(all, |all, (address, error)| all.because_of(format!("{address}: {error}")));
         hints.into_iter().fold(all, Error::hint)
     }
 }
 
 fn silent(address: &Issuer, limit: Duration) -> Error {
     Error::new(ErrorKind::Unreachable, format!("{address} did not answer"))
-        .because_of(format!("the limit is {} seconds", limit.as_secs()))
+        .because_of(format!("the limit is {:.0} seconds", limit.as_secs_f64()))
         .hint("check the network and the address, then try again")
 }
