@@ -32,7 +32,7 @@ pub struct Server {
     pub url: Addresses,
     /// Its issuer identifier; its first address where left out.
     #[serde(default)]
-    pub issuer: Option<Issuer>,
+    pub issuer: Option<Box<Issuer>>,
     /// The audience that it wants assertions to be bound to; its issuer identifier
     /// where left out.
     #[serde(default)]
@@ -45,7 +45,7 @@ pub struct Server {
 impl Server {
     /// Its issuer identifier, whichever of its addresses answers.
     pub fn issuer(&self) -> &Issuer {
-        self.issuer.as_ref().unwrap_or_else(|| self.url.first())
+        self.issuer.as_deref().unwrap_or_else(|| self.url.first())
     }
 
     /// The audience that an assertion for this broker must be bound to.
