@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::addresses::Addresses;
+use super::reach::Effort;
 use super::revocation;
 use super::token_exchange::{self, Ask};
 use super::{Exchange, Request, Revocation, Target};
@@ -82,12 +83,13 @@ impl Serialize for Server {
 /// The broker as a target.
 pub struct Broker {
     server: Server,
+    effort: Effort,
 }
 
 impl Broker {
     /// The target at this broker.
     pub fn new(server: Server) -> Self {
-        Self { server }
+        Self { server, effort: Effort::MINT }
     }
 }
 
@@ -109,7 +111,7 @@ impl Target for Broker {
             audience: &request.audience,
             ttl: request.ttl,
         };
-        let granted = token_exchange::exchange(host, &self.server, assertion, &ask).await?;
+        let granted = token_exchange::exchange(host, &self.server, assertion, &ask, self.effort).await?;
         Ok(Credential {
             material: Material::Bearer { token: granted.token },
             role: request.role.clone(),
@@ -118,6 +120,10 @@ impl Target for Broker {
             principal: assertion.principal.clone(),
             lifetime: granted.lifetime,
         })
+    }
+
+    fn with_effort(&mut self, effort: Effort) {
+        self.effort = effort;
     }
 
     fn revocation(&self) -> Option<&dyn Revocation> {
@@ -140,10 +146,11 @@ pub(super) async fn exchange(
     host: &Host,
     step: &Exchange,
     assertion: &Assertion,
+    effort: Effort,
 ) -> Result<Assertion> {
     let ask =
         Ask { role: &step.role, scope: &step.scope, audience: &step.audience, ttl: None };
-    let granted = token_exchange::exchange(host, &step.server, assertion, &ask).await?;
+    let granted = token_exchange::exchange(host, &step.server, assertion, &ask, effort).await?;
     Ok(Assertion {
         token: granted.token,
         token_type: granted.token_type,

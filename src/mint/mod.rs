@@ -4,7 +4,7 @@
 //! resolved) and a [`Target`], and add its line to the list and to [`Plan`].
 
 pub mod addresses;
-pub(crate) mod reach;
+pub mod reach;
 mod revocation;
 #[cfg(test)]
 mod tests;
@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
+use self::reach::Effort;
 use crate::credential::{Assertion, Credential};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -231,6 +232,10 @@ pub trait Target {
         request: &Request,
     ) -> Result<Credential>;
 
+    /// How much is to be done where it does not serve at once, for targets that can
+    /// choose.
+    fn with_effort(&mut self, _effort: Effort) {}
+
     /// How its credentials are ended before their time; `None` where they cannot be.
     fn revocation(&self) -> Option<&dyn Revocation> {
         None
@@ -264,7 +269,12 @@ impl Exchange {
     }
 
     /// Performs the step.
-    pub async fn perform(&self, host: &Host, assertion: &Assertion) -> Result<Assertion> {
-        broker::exchange(host, self, assertion).await
+    pub async fn perform(
+        &self,
+        host: &Host,
+        assertion: &Assertion,
+        effort: Effort,
+    ) -> Result<Assertion> {
+        broker::exchange(host, self, assertion, effort).await
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::broker::{Broker, Server};
+use super::reach::Effort;
 use super::{Exchange, Request, Target};
 use crate::credential::{Assertion, Credential, Principal, TokenType};
 use crate::error::{Error, ErrorKind, Result};
@@ -247,7 +248,7 @@ fn an_exchange_yields_the_next_assertion() {
     };
     let dir = tempfile::tempdir().unwrap();
     let host = test_server::host(dir.path(), time::Duration::ZERO);
-    let next = run(step.perform(&host, &assertion())).unwrap();
+    let next = run(step.perform(&host, &assertion(), Effort::MINT)).unwrap();
     assert_eq!(next.token.expose(), "canary-token");
     assert_eq!(next.token_type, TokenType::Jwt);
     assert_eq!(next.principal, assertion().principal);

@@ -47,6 +47,7 @@ pub(super) async fn exchange(
     server: &Server,
     assertion: &Assertion,
     ask: &Ask<'_>,
+    effort: Effort,
 ) -> Result<Granted> {
     let context = || {
         format!("the broker {} gives no credential for the role '{}'", server.issuer(), ask.role)
@@ -67,7 +68,7 @@ pub(super) async fn exchange(
         Ok(read(&response, ask, host)?)
     };
     let until = Some(assertion.expires_at);
-    let granted = reach::ask(host, server, Effort::MINT, until, attempt).await;
+    let granted = reach::ask(host, server, effort, until, attempt).await;
     host.tell_skew();
     granted.map_err(|error| error.context(context()))
 }

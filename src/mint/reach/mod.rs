@@ -34,7 +34,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How much is done to reach a broker.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Effort {
+pub struct Effort {
     /// How often all addresses are asked.
     rounds: usize,
     /// How long after the start the last round may begin.
@@ -49,12 +49,19 @@ pub(crate) struct Effort {
 
 impl Effort {
     /// For a credential, which somebody waits for.
-    pub(crate) const MINT: Self = Self {
+    pub const MINT: Self = Self {
         rounds: 3,
         last_round: Duration::from_secs(10),
         patience: Duration::from_secs(5),
         total: Duration::from_secs(30),
         breaks: true,
+    };
+    /// For a credential that is due for renewal while the cached one still serves.
+    pub const RENEW: Self = Self {
+        rounds: 1,
+        patience: Duration::from_secs(3),
+        total: Duration::from_secs(8),
+        ..Self::MINT
     };
     /// For a look at something.
     pub(crate) const LOOK: Self = Self { rounds: 1, breaks: false, ..Self::MINT };

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::brokers::{Impostor, recorded};
-use super::{Standing, refused};
+use super::{Standing, at_clock, refused};
 use crate::journey::Journey;
 use crate::support::broker::{API, Twin};
 
@@ -116,4 +116,22 @@ fn what_has_failed_three_times_is_left_alone_until_somebody_insists() {
     refused(journey.tmpcred(&["token", "reader"]), 7, &["it has failed 7 times in a row"]);
     journey.tmpcred(&insists).run().ok();
     mints(&journey, "11m");
+}
+
+#[test]
+fn nobody_waits_long_for_a_new_credential_while_the_old_one_serves() {
+    let journey = Journey::start();
+    let standing = Standing::of(&journey);
+    journey.broker.freeze();
+    let late = || at_clock(&journey.home, "+27m").args(["token", "--no-input"]);
+    let stale = late().run().ok();
+    assert_eq!(stale.stdout, standing.token);
+    assert!(stale.stderr.contains("the cached one is used while it lasts"), "{}", stale.stderr);
+    assert!(stale.stderr.contains("the limit is 8 seconds"), "{}", stale.stderr);
+    assert!(stale.stderr.contains("waiting for the broker"), "{}", stale.stderr);
+    // Who has no use for the old one waits for longer.
+    refused(late().args(["--min-ttl", "10m"]), 7, &["the limit is 15 seconds"]);
+    journey.broker.thaw();
+    let fresh = late().run().ok();
+    assert_ne!(fresh.stdout, standing.token);
 }
