@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
 use crate::identity::{Context, IdentitySource, LoginOptions, Readiness};
+use crate::mint::reach::Effort;
 use crate::plan::Plan;
 use crate::secret::Secret;
 
@@ -103,7 +104,7 @@ pub fn own_credential(
         if caller.is_none() {
             run.establish(&*source).await?;
         }
-        let (credential, _) = run.mint(&*source).await?;
+        let (credential, _) = run.mint(&*source, Effort::MINT).await?;
         run.require_min_ttl(&credential)?;
         Ok(credential)
     })
@@ -240,7 +241,10 @@ impl<'a> Run<'a> {
             Turn::Done(credential) => return Ok((credential, Origin::Minted)),
             Turn::Lead(lead) => lead,
         };
-        let (credential, now) = match self.mint(source).await {
+        // Nobody waits long for a new one while the old one serves.
+        let spare = self.cache.credential(key).ok().flatten().is_some_and(|c| self.serves(&c));
+        let effort = if spare { Effort::RENEW } else { Effort::MINT };
+        let (credential, now) = match self.mint(source, effort).await {
             Ok(minted) => minted,
             Err(error) => {
                 // Whether a run may ask is its own matter: another may.
@@ -275,14 +279,23 @@ impl<'a> Run<'a> {
         lead.succeed();
     }
 
-    async fn mint(&self, source: &dyn IdentitySource) -> Result<(Credential, Principal)> {
+    async fn mint(
+        &self,
+        source: &dyn IdentitySource,
+        effort: Effort,
+    ) -> Result<(Credential, Principal)> {
+        if self.freshness.refresh {
+            self.plan.exchanges.iter().for_each(|step| step.insist(self.host));
+            self.plan.target.insist(self.host);
+        }
         let mut assertion =
             source.assertion(self.context(), &self.plan.assertion_audience()).await?;
         let principal = assertion.principal.clone();
         for step in &self.plan.exchanges {
-            assertion = step.perform(self.host, &assertion).await?;
+            assertion = step.perform(self.host, &assertion, effort).await?;
         }
-        let target = self.plan.target.open();
+        let mut target = self.plan.target.open();
+        target.with_effort(effort);
         let credential = target.mint(self.host, &assertion, &self.plan.request).await?;
         let remaining = credential.lifetime.remaining(self.host.clock.now());
         if remaining <= Duration::ZERO {
@@ -316,18 +329,19 @@ impl<'a> Run<'a> {
     /// but not where somebody said no.
     fn ride_out(&self, key: &CredentialKey, error: Error) -> Result<(Credential, Origin)> {
         let excused = !matches!(error.kind(), ErrorKind::Denied | ErrorKind::KeyringLocked);
-        if excused && !self.freshness.refresh {
-            let enough = |c: &Credential| {
-                let wanted = self.freshness.min_ttl.unwrap_or_default();
-                c.lifetime.remaining(self.host.clock.now()) >= wanted
-            };
-            if let Some(credential) = self.read(key)?.filter(enough) {
-                self.host.interact.warn(&format!(
-                    "no new credential could be had, so the cached one is used while it lasts: {error}"
-                ));
-                return Ok((credential, Origin::Stale));
-            }
+        if excused && let Some(credential) = self.read(key)?.filter(|cached| self.serves(cached)) {
+            self.host.interact.warn(&format!(
+                "no new credential could be had, so the cached one is used while it lasts: {error}"
+            ));
+            return Ok((credential, Origin::Stale));
         }
         Err(error)
+    }
+
+    /// Whether a cached credential will do although it is due for renewal.
+    fn serves(&self, cached: &Credential) -> bool {
+        let wanted = self.freshness.min_ttl.unwrap_or_default();
+        let left = cached.lifetime.remaining(self.host.clock.now());
+        !self.freshness.refresh && left >= wanted
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use reqwest::header::{AGE, DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{AGE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 use time::OffsetDateTime;
@@ -74,8 +74,7 @@ impl Response {
         }
         let error = Error::new(ErrorKind::Unreachable, format!("{who} cannot serve at the moment"))
             .because_of(format!("it answered {}", self.status.as_u16()));
-        let after = self.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        Some(match after {
+        Some(match self.header(RETRY_AFTER) {
             Some(seconds) if seconds.parse::<u32>().is_ok() => {
                 error.hint(format!("it asks to be tried again in {seconds} seconds"))
             }
@@ -84,6 +83,22 @@ impl Response {
             }
             _ => error.hint("try again in a while"),
         })
+    }
+
+    /// How long the server asks to be left alone, in seconds or until a date
+    /// (RFC 9110 section 10.2.3). `now` is the time by its clock.
+    pub fn retry_after(&self, now: OffsetDateTime) -> Option<Duration> {
+        let value = self.header(RETRY_AFTER)?;
+        if let Ok(seconds) = value.parse::<u32>() {
+            return Some(Duration::from_secs(seconds.into()));
+        }
+        let until = OffsetDateTime::parse(value, &Rfc2822).ok()?;
+        // A date that has passed asks for nothing.
+        Some(Duration::try_from(until - now).unwrap_or_default())
+    }
+
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 }
 

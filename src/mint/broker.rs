@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
+use super::addresses::Addresses;
+use super::reach::Effort;
 use super::revocation;
 use super::token_exchange::{self, Ask};
 use super::{Exchange, Request, Revocation, Target};
@@ -24,35 +26,70 @@ pub struct Settings {
 }
 
 /// A broker, as a `[broker.NAME]` table has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// Its address, which is its issuer identifier too.
-    pub url: Issuer,
-    /// The audience that it wants assertions to be bound to; its URL where left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Its address, or several, which are tried in turn where one cannot serve.
+    pub url: Addresses,
+    /// Its issuer identifier; its first address where left out.
+    #[serde(default)]
+    pub issuer: Option<Box<Issuer>>,
+    /// The audience that it wants assertions to be bound to; its issuer identifier
+    /// where left out.
+    #[serde(default)]
     pub audience: Option<String>,
     /// A PEM file with certificate authorities to trust besides the system's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub ca_file: Option<PathBuf>,
 }
 
 impl Server {
+    /// Its issuer identifier, whichever of its addresses answers.
+    pub fn issuer(&self) -> &Issuer {
+        self.issuer.as_deref().unwrap_or_else(|| self.url.first())
+    }
+
     /// The audience that an assertion for this broker must be bound to.
     pub fn audience(&self) -> String {
-        self.audience.clone().unwrap_or_else(|| self.url.as_str().trim_end_matches('/').to_string())
+        let issuer = || self.issuer().as_str().trim_end_matches('/').to_string();
+        self.audience.clone().unwrap_or_else(issuer)
+    }
+}
+
+impl From<Issuer> for Server {
+    /// The broker at this address, with nothing else said of it.
+    fn from(issuer: Issuer) -> Self {
+        Self { url: issuer.into(), issuer: None, audience: None, ca_file: None }
+    }
+}
+
+/// What identifies a broker. Where it is found is no part of it: credentials that
+/// are cached serve on when addresses are added, taken away or put in another order.
+impl Serialize for Server {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Identity<'a> {
+            url: &'a Issuer,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            audience: &'a Option<String>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            ca_file: &'a Option<PathBuf>,
+        }
+        let Self { audience, ca_file, .. } = self;
+        Identity { url: self.issuer(), audience, ca_file }.serialize(serializer)
     }
 }
 
 /// The broker as a target.
 pub struct Broker {
     server: Server,
+    effort: Effort,
 }
 
 impl Broker {
     /// The target at this broker.
     pub fn new(server: Server) -> Self {
-        Self { server }
+        Self { server, effort: Effort::MINT }
     }
 }
 
@@ -74,7 +111,7 @@ impl Target for Broker {
             audience: &request.audience,
             ttl: request.ttl,
         };
-        let granted = token_exchange::exchange(host, &self.server, assertion, &ask).await?;
+        let granted = token_exchange::exchange(host, &self.server, assertion, &ask, self.effort).await?;
         Ok(Credential {
             material: Material::Bearer { token: granted.token },
             role: request.role.clone(),
@@ -83,6 +120,10 @@ impl Target for Broker {
             principal: assertion.principal.clone(),
             lifetime: granted.lifetime,
         })
+    }
+
+    fn with_effort(&mut self, effort: Effort) {
+        self.effort = effort;
     }
 
     fn revocation(&self) -> Option<&dyn Revocation> {
@@ -105,10 +146,11 @@ pub(super) async fn exchange(
     host: &Host,
     step: &Exchange,
     assertion: &Assertion,
+    effort: Effort,
 ) -> Result<Assertion> {
     let ask =
         Ask { role: &step.role, scope: &step.scope, audience: &step.audience, ttl: None };
-    let granted = token_exchange::exchange(host, &step.server, assertion, &ask).await?;
+    let granted = token_exchange::exchange(host, &step.server, assertion, &ask, effort).await?;
     Ok(Assertion {
         token: granted.token,
         token_type: granted.token_type,

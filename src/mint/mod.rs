@@ -3,6 +3,8 @@
 //! To add one, write a file with its `Settings` (as configured), its plan (as
 //! resolved) and a [`Target`], and add its line to the list and to [`Plan`].
 
+pub mod addresses;
+pub mod reach;
 mod revocation;
 #[cfg(test)]
 mod tests;
@@ -14,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
+use self::reach::Effort;
 use crate::aws::sso::Server;
 use crate::credential::{Assertion, Credential, Proof};
 use crate::error::{Error, ErrorKind, Result};
@@ -72,6 +75,14 @@ impl Plan {
             Self::Broker(server) => Box::new(broker::Broker::new(server.clone())),
             Self::Aws(settings) => Box::new(aws::Aws::new(*settings.clone())),
             Self::AwsSso(plan) => Box::new(aws_sso::AwsSso::new(plan.clone())),
+        }
+    }
+
+    /// Lets the next run ask also those who are left alone because they did not serve.
+    pub fn insist(&self, host: &Host) {
+        match self {
+            Self::Broker(server) => reach::insist(host, server),
+            Self::Aws(_) | Self::AwsSso(_) => (),
         }
     }
 
@@ -267,6 +278,10 @@ pub trait Target {
         request: &Request,
     ) -> Result<Credential>;
 
+    /// How much is to be done where it does not serve at once, for targets that can
+    /// choose.
+    fn with_effort(&mut self, _effort: Effort) {}
+
     /// How its credentials are ended before their time; `None` where they cannot be.
     fn revocation(&self) -> Option<&dyn Revocation> {
         None
@@ -294,8 +309,18 @@ pub struct Exchange {
 }
 
 impl Exchange {
+    /// Lets the next run ask also those who are left alone because they did not serve.
+    pub fn insist(&self, host: &Host) {
+        reach::insist(host, &self.server);
+    }
+
     /// Performs the step.
-    pub async fn perform(&self, host: &Host, assertion: &Assertion) -> Result<Assertion> {
-        broker::exchange(host, self, assertion).await
+    pub async fn perform(
+        &self,
+        host: &Host,
+        assertion: &Assertion,
+        effort: Effort,
+    ) -> Result<Assertion> {
+        broker::exchange(host, self, assertion, effort).await
     }
 }

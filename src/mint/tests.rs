@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::broker::{Broker, Server};
+use super::reach::Effort;
 use super::{Exchange, Request, Target};
 use crate::credential::{Assertion, Credential, Principal, TokenType};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,7 +50,7 @@ fn server(reply: Reply) -> TestServer {
 }
 
 fn at(server: &TestServer) -> Server {
-    Server { url: Issuer::parse(&server.origin).unwrap(), audience: None, ca_file: None }
+    Issuer::parse(&server.origin).unwrap().into()
 }
 
 fn mint_ahead(server: &TestServer, request: &Request, ahead: time::Duration) -> Result<Credential> {
@@ -247,7 +248,7 @@ fn an_exchange_yields_the_next_assertion() {
     };
     let dir = tempfile::tempdir().unwrap();
     let host = test_server::host(dir.path(), time::Duration::ZERO);
-    let next = run(step.perform(&host, &assertion())).unwrap();
+    let next = run(step.perform(&host, &assertion(), Effort::MINT)).unwrap();
     assert_eq!(next.token.expose(), "canary-token");
     assert_eq!(next.token_type, TokenType::Jwt);
     assert_eq!(next.principal, assertion().principal);

@@ -8,10 +8,12 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::broker::Server;
+use super::reach::{self, Effort, Failure};
 use crate::credential::{Assertion, Lifetime, TokenType};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::http::{self, Response};
+use crate::oidc::Issuer;
 use crate::secret::Secret;
 use crate::wire::{
     GRANT_TYPE, TOKEN_PATH, TokenGrant, TokenRefusal, TokenRequest, VERSION, VERSION_HEADER,
@@ -45,29 +47,33 @@ pub(super) async fn exchange(
     server: &Server,
     assertion: &Assertion,
     ask: &Ask<'_>,
+    effort: Effort,
 ) -> Result<Granted> {
-    let context =
-        || format!("the broker {} gives no credential for the role '{}'", server.url, ask.role);
-    let exchanged = send(host, server, assertion, ask).await;
+    let context = || {
+        format!("the broker {} gives no credential for the role '{}'", server.issuer(), ask.role)
+    };
+    let form = form(assertion, ask).map_err(|error| error.context(context()))?;
+    let http = host.http(server.ca_file.as_deref()).map_err(|error| error.context(context()))?;
+    let attempt = async |address: &Issuer| {
+        let response = http.send(request(address, &form)).await?;
+        if let Some(outage) = response.outage("the broker") {
+            let outage = with_refusal_of(&response, outage);
+            return Err(Failure::of(outage, &response, host.corrected_now()));
+        }
+        check_version(&response)?;
+        if !response.status.is_success() {
+            let refusal = refused(&response, server, address, assertion);
+            return Err(Failure::of(refusal, &response, host.corrected_now()));
+        }
+        Ok(read(&response, ask, host)?)
+    };
+    let until = Some(assertion.expires_at);
+    let granted = reach::ask(host, server, effort, until, attempt).await;
     host.tell_skew();
-    let response = exchanged.map_err(|error| error.context(context()))?;
-    if let Some(outage) = response.outage("the broker") {
-        return Err(with_refusal_of(&response, outage).context(context()));
-    }
-    check_version(&response).map_err(|error| error.context(context()))?;
-    if !response.status.is_success() {
-        return Err(refused(&response, server, assertion).context(context()));
-    }
-    let granted = read(&response, ask, host);
     granted.map_err(|error| error.context(context()))
 }
 
-async fn send(
-    host: &Host,
-    server: &Server,
-    assertion: &Assertion,
-    ask: &Ask<'_>,
-) -> Result<Response> {
+fn form(assertion: &Assertion, ask: &Ask<'_>) -> Result<Secret<Vec<u8>>> {
     if assertion.token_type == TokenType::AwsAccessKeys {
         return Err(Error::new(ErrorKind::Config, "the identity has no token to show to a broker"));
     }
@@ -83,18 +89,17 @@ async fn send(
     let form = serde_urlencoded::to_string(&form).map_err(|cause| {
         Error::new(ErrorKind::Other, "the request cannot be written down").because(cause)
     })?;
+    Ok(Secret::new(form.into_bytes()))
+}
+
+fn request(address: &Issuer, form: &Secret<Vec<u8>>) -> http::Request {
     let headers = HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
         (ACCEPT, HeaderValue::from_static("application/json")),
         (HeaderName::from_static(VERSION_HEADER), HeaderValue::from(VERSION)),
     ]);
-    let request = http::Request {
-        method: Method::POST,
-        url: server.url.join(TOKEN_PATH),
-        headers,
-        body: Secret::new(form.into_bytes()),
-    };
-    host.http(server.ca_file.as_deref())?.send(request).await
+    let body = Secret::new(form.expose().clone());
+    http::Request { method: Method::POST, url: address.join(TOKEN_PATH), headers, body }
 }
 
 /// A broker of another version says so; one that says nothing is judged by its answer.
@@ -111,14 +116,14 @@ fn check_version(response: &Response) -> Result<()> {
 }
 
 /// What the broker says instead of granting (RFC 6749 section 5.2).
-fn refused(response: &Response, server: &Server, assertion: &Assertion) -> Error {
+fn refused(response: &Response, server: &Server, address: &Issuer, assertion: &Assertion) -> Error {
     let status = response.status.as_u16();
     let refusal = match response.json::<TokenRefusal>("the answer of the broker") {
         Ok(refusal) => refusal,
         Err(error) => {
             return error
                 .because_of(format!("the status is {status}"))
-                .hint(format!("check that there is a tmpcred broker at {}", server.url));
+                .hint(format!("check that there is a tmpcred broker at {address}"));
         }
     };
     let (kind, what) = match refusal.error.as_str() {

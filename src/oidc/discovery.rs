@@ -58,12 +58,28 @@ impl Discovery {
         clock: &dyn Clock,
         documents: &dyn Documents,
     ) -> Result<Self> {
-        let url = issuer.join(WELL_KNOWN);
+        Self::fetch_at(issuer, issuer, http, clock, documents).await
+    }
+
+    /// The same for an issuer that is found at another address too. The document has
+    /// to be the issuer's own, and what it says is below the issuer is looked for
+    /// below the address.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub async fn fetch_at(
+        address: &Issuer,
+        issuer: &Issuer,
+        http: &HttpClient,
+        clock: &dyn Clock,
+        documents: &dyn Documents,
+    ) -> Result<Self> {
+        let url = address.join(WELL_KNOWN);
         if let Some(kept) = documents.get(url.as_str())
             && let Ok(discovery) = serde_json::from_slice::<Self>(&kept)
             && discovery.check(issuer).is_ok()
         {
-            return Ok(discovery);
+            return Ok(discovery.moved(issuer, address));
         }
         let context = format!("the identity provider {issuer} cannot be used");
         let response = http.get(&url).await.map_err(|error| error.context(&context))?;
@@ -83,7 +99,30 @@ impl Discovery {
         if let Ok(bytes) = serde_json::to_vec(&discovery) {
             documents.put(url.as_str(), &bytes, until);
         }
-        Ok(discovery)
+        Ok(discovery.moved(issuer, address))
+    }
+
+    /// The same, with everything that is below the issuer below another address.
+    fn moved(mut self, issuer: &Issuer, address: &Issuer) -> Self {
+        let endpoints = [
+            &mut self.authorization_endpoint,
+            &mut self.token_endpoint,
+            &mut self.device_authorization_endpoint,
+            &mut self.revocation_endpoint,
+            &mut self.introspection_endpoint,
+        ];
+        let base = format!("{}/", issuer.as_str().trim_end_matches('/'));
+        for url in endpoints.into_iter().flatten().chain([&mut self.jwks_uri]) {
+            if issuer != address
+                && let Some(path) = url.as_str().strip_prefix(&base)
+                && let Ok(below) =
+                    Url::parse(&format!("{}/", address.as_str().trim_end_matches('/')))
+                && let Ok(moved) = below.join(&format!("./{path}"))
+            {
+                *url = moved;
+            }
+        }
+        self
     }
 
     /// Checks that the document is this issuer's own (OpenID Connect Discovery
@@ -134,6 +173,28 @@ mod tests {
         for other in ["https://i.example/", "https://I.example", "https://evil.example"] {
             assert!(document(other, "https://i.example/k").check(&issuer).is_err(), "{other}");
         }
+    }
+
+    #[test]
+    fn at_another_address_it_finds_what_is_below_the_issuer() {
+        let issuer = Issuer::parse("https://i.example/t").unwrap();
+        let address = Issuer::parse("https://b.example/u/").unwrap();
+        for (jwks, moved) in [
+            ("https://i.example/t/keys/1?x=y", "https://b.example/u/keys/1?x=y"),
+            ("https://i.example/t//evil.example/k", "https://b.example/u//evil.example/k"),
+            (
+                "https://i.example/t/https://evil.example/k",
+                "https://b.example/u/https://evil.example/k",
+            ),
+            ("https://i.example/other/keys", "https://i.example/other/keys"),
+            ("https://keys.example/t/1", "https://keys.example/t/1"),
+        ] {
+            let found = document(issuer.as_str(), jwks).moved(&issuer, &address);
+            assert_eq!(found.jwks_uri.as_str(), moved);
+            assert_eq!(found.issuer, issuer.as_str());
+        }
+        let same = document(issuer.as_str(), "https://i.example/t/k").moved(&issuer, &issuer);
+        assert_eq!(same.jwks_uri.as_str(), "https://i.example/t/k");
     }
 
     #[test]

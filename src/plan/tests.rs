@@ -285,3 +285,30 @@ fn a_path_that_is_no_text_still_counts() {
     assert!(!with(0xff).is_empty());
     assert_ne!(with(0xff), with(0xfe));
 }
+
+#[test]
+fn where_a_broker_is_found_is_no_part_of_the_meaning() {
+    let with = |broker: &str| {
+        let text = format!(
+            "{}[profile.a]\nrole = 'a'\naudience = 'https://a.example'\n",
+            BASE.replace("url = \"https://broker.example.com\"", broker)
+        );
+        planned(&parse("f.toml", &text).unwrap(), "a")
+    };
+    let (one, a) = ("https://broker.example.com", "https://a.example");
+    let meaning = with(&format!("url = '{one}'")).fingerprint();
+    for same in [
+        format!("url = ['{one}']"),
+        format!("url = ['{one}', '{a}']"),
+        format!("url = ['{one}', 'https://b.example', '{a}']"),
+        format!("url = ['{a}', '{one}']\nissuer = '{one}'"),
+        format!("url = '{a}'\nissuer = '{one}'"),
+    ] {
+        let plan = with(&same);
+        assert_eq!(plan.fingerprint(), meaning, "{same}");
+        assert_eq!(plan.assertion_audience(), one, "{same}");
+    }
+    for other in [format!("url = ['{a}', '{one}']"), format!("url = '{one}'\nissuer = '{a}'")] {
+        assert_ne!(with(&other).fingerprint(), meaning, "{other}");
+    }
+}

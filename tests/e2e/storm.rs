@@ -82,6 +82,49 @@ fn a_hundred_cold_starts_are_one_login_and_a_mint_for_each_profile() {
     assert_eq!(journey.broker.issued(), PROFILES);
 }
 
+/// How many start at once in the largest storm.
+const THOUSAND: usize = 1000;
+
+/// Starts them all from one shell, each with a file of its own for what it says.
+fn storm(journey: &Journey, kind: &str) -> Vec<String> {
+    let program = journey.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let script = format!(
+        "mkdir {kind} && cd {kind} && n=0
+        while [ $n -lt {THOUSAND} ]; do
+            n=$((n + 1))
+            \"$0\" token p7 --no-input >$n.out 2>$n.err || echo $n >>failed &
+        done
+        wait"
+    );
+    let shell = journey.home.command("sh").args(["-c", &script]).args([program]);
+    shell.limit(LONG).run().ok();
+    let dir = journey.home.path("work").join(kind);
+    let read = |name: String| fs::read_to_string(dir.join(name)).unwrap();
+    let failed = fs::read_to_string(dir.join("failed")).unwrap_or_default();
+    if let Some(first) = failed.lines().next() {
+        let (all, why) = (failed.lines().count(), read(format!("{first}.err")));
+        panic!("{all} of {THOUSAND} failed, the first with:\n{why}");
+    }
+    (1..=THOUSAND).map(|number| read(format!("{number}.out"))).collect()
+}
+
+/// Takes minutes, so it is a step of its own: `tests/run storm`.
+#[test]
+#[ignore = "takes minutes: `tests/run storm` runs it"]
+fn a_thousand_cold_starts_are_one_mint() {
+    let (journey, _browser) = storm_person(Browser::http());
+    journey.tmpcred(&["login"]).run().ok();
+    let cold = storm(&journey, "cold");
+    assert_eq!(journey.broker.issued(), 1);
+    let warm = storm(&journey, "warm");
+    assert_eq!(journey.broker.issued(), 1);
+    let token = &cold[0];
+    assert_eq!(claims(token)["role"], role(7));
+    assert!(cold.iter().chain(&warm).all(|other| other == token));
+    let refreshes = journey.provider.count_grants("refresh_token");
+    assert!(refreshes <= 1, "{refreshes} refreshes");
+}
+
 /// How many of them wait for the outcome of the one login.
 const WAITING: usize = 24;
 

@@ -1,6 +1,6 @@
 //! `tmpcred verify`
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -11,6 +11,8 @@ use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::HttpClient;
 use crate::host::{Host, files, process};
+use crate::mint::broker::Server;
+use crate::mint::reach::{self, Effort};
 use crate::oidc::introspection::require_active;
 use crate::oidc::jwt::{ALGORITHMS, LEEWAY, decode_unverified, verify};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
@@ -23,9 +25,9 @@ const MAX_FILE: u64 = 1024 * 1024;
 
 pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
     let token = read_token(&args.file)?;
-    let (issuer, ca_file) = issuer(app, args, token.expose())?;
+    let server = server(app, args, token.expose())?;
     let expected = Expectations {
-        issuer: issuer.as_str(),
+        issuer: server.issuer().as_str(),
         audiences: &args.audience,
         algorithms: ALGORITHMS,
         nonce: None,
@@ -35,7 +37,7 @@ pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
     let claims = match &args.jwks {
         Some(file) if !args.online => verify(token.expose(), &keys(file)?, &expected)?,
         _ => {
-            let asked = ask(&app.host, args, &issuer, ca_file.as_deref(), &token, &expected);
+            let asked = ask(&app.host, args, &server, &token, &expected);
             process::runtime()?.block_on(asked)?
         }
     };
@@ -61,27 +63,27 @@ pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
     app.ui.table(["CLAIM", "VALUE"], rows)
 }
 
-/// The issuer that is trusted for this token: the one on the command line, or
-/// the configured broker that the token names. What the token says alone is no
-/// reason to trust anybody.
-fn issuer(app: &App, args: &Verify, token: &str) -> Result<(Issuer, Option<PathBuf>)> {
+/// Who is trusted for this token: the issuer on the command line, or the configured
+/// broker that the token names. What the token says alone is no reason to trust
+/// anybody.
+fn server(app: &App, args: &Verify, token: &str) -> Result<Server> {
     if let Some(text) = &args.issuer {
         let issuer = Issuer::parse(text).map_err(|why| {
             Error::new(ErrorKind::Usage, "--issuer is not acceptable").because_of(why)
         })?;
-        return Ok((issuer, args.ca_file.clone()));
+        return Ok(Server { ca_file: args.ca_file.clone(), ..issuer.into() });
     }
     let named = decode_unverified(token)?.claims;
     let named = named.get("iss").and_then(|iss| iss.as_str()).unwrap_or_default();
     let config = config::load(&app.host)?;
-    let server = config.brokers.values().find(|server| server.url.as_str() == named);
+    let server = config.brokers.values().find(|server| server.issuer().as_str() == named);
     let server = server.ok_or_else(|| {
         Error::new(ErrorKind::Verification, "the token is not that of a configured broker")
             .because_of(format!("it names the issuer '{}'", show::printable(named)))
             .hint("name the issuer that you trust with --issuer")
     })?;
     let ca_file = args.ca_file.clone().or_else(|| server.ca_file.clone());
-    Ok((server.url.clone(), ca_file))
+    Ok(Server { ca_file, ..server.clone() })
 }
 
 /// Asks the issuer for what is not at hand: its keys, and with `--online` whether the
@@ -89,14 +91,29 @@ fn issuer(app: &App, args: &Verify, token: &str) -> Result<(Issuer, Option<PathB
 async fn ask(
     host: &Host,
     args: &Verify,
-    issuer: &Issuer,
-    ca_file: Option<&Path>,
+    server: &Server,
     token: &Secret<String>,
     expected: &Expectations<'_>,
 ) -> Result<Claims> {
-    let ca = ca_file.map(read).transpose()?;
+    let ca = server.ca_file.as_deref().map(read).transpose()?;
     let http = HttpClient::new(host.clock.clone(), host.skew.clone(), ca);
-    let discovery = Discovery::fetch(issuer, &http, &*host.clock, &NoDocuments).await?;
+    reach::ask(host, server, Effort::LOOK, None, async |address| {
+        Ok(ask_at(address, host, args, server.issuer(), &http, token, expected).await?)
+    })
+    .await
+}
+
+/// Asks at one of the issuer's addresses.
+async fn ask_at(
+    address: &Issuer,
+    host: &Host,
+    args: &Verify,
+    issuer: &Issuer,
+    http: &HttpClient,
+    token: &Secret<String>,
+    expected: &Expectations<'_>,
+) -> Result<Claims> {
+    let discovery = Discovery::fetch_at(address, issuer, http, &*host.clock, &NoDocuments).await?;
     // Asking the issuer has told how far this clock is off.
     let expected = Expectations { now: host.corrected_now(), ..expected.clone() };
     let claims = match &args.jwks {
@@ -112,7 +129,7 @@ async fn ask(
                 .because_of("its discovery document names no introspection endpoint")
                 .hint("leave out --online to check here only")
         })?;
-        require_active(endpoint, &http, token, &claims).await?;
+        require_active(endpoint, http, token, &claims).await?;
     }
     Ok(claims)
 }

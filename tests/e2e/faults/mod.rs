@@ -5,6 +5,7 @@ mod brokers;
 mod clock;
 mod configuration;
 mod issuers;
+mod outages;
 mod server;
 mod tokens;
 

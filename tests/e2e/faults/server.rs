@@ -248,7 +248,7 @@ fn a_broker_that_is_killed_has_recorded_every_token_that_got_out() {
         assert!(records.contains(&jti(token)), "a token is out that is not on record");
     }
     journey.broker.restart();
-    journey.tmpcred(&["token", "reader", "--no-input"]).run().ok();
+    journey.tmpcred(&["token", "reader", "--refresh", "--no-input"]).run().ok();
 }
 
 /// Starts the broker of a journey anew, with no room left on its disk.
@@ -301,7 +301,7 @@ fn a_broker_whose_disk_is_full_issues_nothing_and_recovers() {
     drop(running);
     assert_eq!(recorded(&journey.broker, "jti"), tokens, "on record is what got out");
     journey.broker.restart();
-    journey.tmpcred(&["token", "--ttl", "20m", "--no-input"]).run().ok();
+    journey.tmpcred(&["token", "--ttl", "20m", "--refresh", "--no-input"]).run().ok();
     assert_eq!(Http::new().get(&url("/readyz")).unwrap().status, 200);
     assert_eq!(journey.broker.issued(), tokens.len() + 1);
 }

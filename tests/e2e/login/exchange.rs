@@ -14,7 +14,7 @@ use crate::support::oidc_provider::{OidcOptions, OidcProvider};
 
 fn target(broker: &Broker) -> Target {
     let url = Issuer::parse(broker.url()).unwrap();
-    Target::new(Server { url, audience: None, ca_file: None })
+    Target::new(Server::from(url))
 }
 
 fn deploy() -> Request {

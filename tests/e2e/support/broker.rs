@@ -69,14 +69,14 @@ impl Broker {
         let toml = configuration(options, &url, port);
         home.write("policy.cedar", &options.policy);
         home.write("broker.toml", toml);
-        Self { running: Self::run(&home), url, home }
+        Self { running: run(&home, "broker.toml"), url, home }
     }
 
     /// Ends it, and starts it again on what it left.
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.stop();
-        self.running = Self::run(&self.home);
+        self.running = run(&self.home, "broker.toml");
     }
 
     /// Ends it at once, as a power failure would.
@@ -84,16 +84,16 @@ impl Broker {
         self.running.kill();
     }
 
+    /// Starts the same broker at another address: one issuer, one store.
     #[track_caller]
-    fn run(home: &Home) -> Running {
-        let running = tmpcred(home)
-            .args(["broker", "serve", "--config"])
-            .args([home.path("broker.toml")])
-            .env("TMPCRED_BROKER_KEK", KEK)
-            .limit(std::time::Duration::from_secs(120))
-            .spawn();
-        running.line_on_stderr("listens on");
-        running
+    pub(crate) fn twin(&self) -> Twin {
+        let port = free_port();
+        let own = std::fs::read_to_string(self.home.path("broker.toml")).unwrap();
+        let (before, rest) = own.split_once("listen = \"").unwrap();
+        let (_, after) = rest.split_once('"').unwrap();
+        self.home.write("twin.toml", format!("{before}listen = \"127.0.0.1:{port}\"{after}"));
+        let url = format!("http://127.0.0.1:{port}");
+        Twin { _running: run(&self.home, "twin.toml"), url }
     }
 
     /// Its address, which is its issuer identifier.
@@ -124,6 +124,25 @@ impl Broker {
         let python = self.home.command("python3").args(["-c", count]);
         python.args([database]).run().ok().stdout.trim().parse().unwrap()
     }
+}
+
+/// A second process of a broker. Dropping it kills it.
+pub(crate) struct Twin {
+    _running: Running,
+    /// Its address.
+    pub(crate) url: String,
+}
+
+#[track_caller]
+fn run(home: &Home, config: &str) -> Running {
+    let running = tmpcred(home)
+        .args(["broker", "serve", "--config"])
+        .args([home.path(config)])
+        .env("TMPCRED_BROKER_KEK", KEK)
+        .limit(std::time::Duration::from_secs(120))
+        .spawn();
+    running.line_on_stderr("listens on");
+    running
 }
 
 /// 32 bytes that protect nothing.
