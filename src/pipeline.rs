@@ -285,8 +285,7 @@ impl<'a> Run<'a> {
         effort: Effort,
     ) -> Result<(Credential, Principal)> {
         if self.freshness.refresh {
-            self.plan.exchanges.iter().for_each(|step| step.insist(self.host));
-            self.plan.target.insist(self.host);
+            self.plan.insist(self.host);
         }
         let mut assertion =
             source.assertion(self.context(), &self.plan.assertion_audience()).await?;

@@ -127,6 +127,8 @@ struct Pipeline {
 
 impl Supply for Pipeline {
     fn next(&self, old: &Credential) -> Result<Credential> {
+        // Renewal has pauses of its own, and may have little time.
+        self.plan.insist(&self.host);
         let Some(own) = &self.own else {
             return pipeline::next_credential(&self.host, &self.cache, &self.plan, old);
         };

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 pub use resolve::{identity, plan};
 
+use crate::host::Host;
 use crate::identity;
 use crate::mint;
 
@@ -88,6 +89,12 @@ impl Plan {
             Some(step) => step.server.audience(),
             None => self.target.open().assertion_audience(),
         }
+    }
+
+    /// Lets the next run ask also those who are left alone because they did not serve.
+    pub fn insist(&self, host: &Host) {
+        self.exchanges.iter().for_each(|step| step.insist(host));
+        self.target.insist(host);
     }
 
     /// What identifies the credential that this plan yields: all that changes
