@@ -112,7 +112,7 @@ impl Look {
 }
 
 impl Look {
-    /// The same where anything that [`Layout`] skips may come after a byte.
+    /// The same where anything that [`layout::Layout`] skips may come after a byte.
     pub(super) fn next_beginning_on_screen(&self, bytes: &[u8], at: usize) -> usize {
         let may = |(at, first): (usize, &u8)| {
             self.pairs.has(pair(*first, b'\n'))

@@ -257,6 +257,7 @@ pub(crate) fn under_test() -> &'static Path {
 
 /// A program of root's own that is to end in the program under test, run by this
 /// home's user; `command` makes it of the words that do that.
+#[cfg(feature = "broker")]
 pub(crate) fn through(
     home: &Home,
     program: &str,
