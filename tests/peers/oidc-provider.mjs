@@ -63,8 +63,13 @@ function claims(login) {
   return { sub: login, name: `User ${login}`, email: `${login}@example.com`, email_verified: true, groups: ['dev'], ...options.users[login] };
 }
 
+// By way of PEM: now and then Node.js 20 waits for itself for ever where a key that it
+// has just generated is exported.
 function key(type, how, rest) {
-  return published(generateKeyPairSync(type, how).privateKey, rest);
+  const privateKeyEncoding = { type: 'pkcs8', format: 'pem' };
+  const publicKeyEncoding = { type: 'spki', format: 'pem' };
+  const { privateKey } = generateKeyPairSync(type, { ...how, privateKeyEncoding, publicKeyEncoding });
+  return published(createPrivateKey(privateKey), rest);
 }
 
 function published(privateKey, rest) {
