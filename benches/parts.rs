@@ -133,15 +133,18 @@ fn masking(c: &mut Criterion) {
         for (name, input) in
             [("text", text), ("text with two tokens", secrets), ("random bytes", bytes)]
         {
-            let mut mask = Mask::new(Arc::clone(&patterns));
-            let mut out = Vec::with_capacity(SIZE);
-            group.bench_function(name, |b| {
-                b.iter(|| {
-                    out.clear();
-                    mask.feed(black_box(&input), &mut out);
-                    out.len()
+            let pipe = Mask::new(Arc::clone(&patterns));
+            let terminal = Mask::of_terminal(Arc::clone(&patterns));
+            for (to, mut mask) in [("to a pipe", pipe), ("to a terminal", terminal)] {
+                let mut out = Vec::with_capacity(SIZE);
+                group.bench_function(format!("{name} {to}"), |b| {
+                    b.iter(|| {
+                        out.clear();
+                        mask.feed(black_box(&input), &mut out);
+                        out.len()
+                    });
                 });
-            });
+            }
         }
         group.finish();
         Ok(())

@@ -260,13 +260,8 @@ impl Mask {
         let automaton = &patterns.automaton;
         loop {
             if self.state == patterns.start {
-                self.at = match &mut self.layout {
-                    None => patterns.next_beginning(seen, self.at),
-                    Some(layout) => {
-                        layout.clear();
-                        patterns.next_beginning_on_screen(seen, self.at)
-                    }
-                };
+                self.layout.iter_mut().for_each(Layout::clear);
+                self.at = patterns.next_beginning(seen, self.at, self.layout.is_some());
             }
             let Some(byte) = seen.get(self.at).copied() else { break };
             if let Some(layout) = &mut self.layout

@@ -8,8 +8,11 @@
 
 use std::ops::Range;
 
-pub(super) const ESCAPE: u8 = 0x1b;
+const ESCAPE: u8 = 0x1b;
 const BACKSPACE: u8 = 0x08;
+
+/// What is skipped begins with one of these, or with the byte before it once more.
+pub(super) const BEGINNINGS: [u8; 3] = [ESCAPE, BACKSPACE, b' '];
 
 /// What was skipped since something began like a secret.
 #[derive(Default)]

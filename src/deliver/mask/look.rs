@@ -25,11 +25,17 @@ pub(super) struct Look {
     pub(super) depths: HashMap<StateID, usize>,
     /// The pairs of bytes with which a pattern may begin, as a set of bits.
     pairs: Bits,
+    /// The same where what [`layout::Layout`] skips may follow the first.
+    pairs_on_screen: Bits,
     /// The first three bytes of patterns, where none of them is a line break.
     threes: Bits,
+    /// Every byte is looked at, for comparison.
+    #[cfg(test)]
+    pub(super) unhurried: bool,
 }
 
 /// A set of numbers below 2^16.
+#[derive(Clone)]
 struct Bits(Vec<u64>);
 
 impl Bits {
@@ -80,50 +86,57 @@ impl Look {
             pairs.add(pair(pattern[0], b'\r'));
             pairs.add(pair(pattern[0], b'\n'));
         }
-        Ok(Self { automaton, start, depths, pairs, threes })
+        let mut pairs_on_screen = pairs.clone();
+        for first in patterns.iter().map(|pattern| pattern[0]) {
+            for second in [first].into_iter().chain(layout::BEGINNINGS) {
+                pairs_on_screen.add(pair(first, second));
+            }
+        }
+        Ok(Self {
+            automaton,
+            start,
+            depths,
+            pairs,
+            pairs_on_screen,
+            threes,
+            #[cfg(test)]
+            unhurried: false,
+        })
     }
 
     /// Where, from `at` on, a pattern may begin; the end where nothing looks like it.
-    pub(super) fn next_beginning(&self, bytes: &[u8], mut at: usize) -> usize {
+    /// On a screen anything that [`layout::Layout`] skips may stand between its bytes.
+    pub(super) fn next_beginning(&self, bytes: &[u8], mut at: usize, on_screen: bool) -> usize {
+        #[cfg(test)]
+        if self.unhurried {
+            return at;
+        }
+        let known = if on_screen { &self.pairs_on_screen } else { &self.pairs };
         loop {
             let mut pairs = bytes[at..].windows(2);
-            match pairs.position(|two| self.pairs.has(pair(two[0], two[1]))) {
+            match pairs.position(|two| known.has(pair(two[0], two[1]))) {
                 Some(found) => at += found,
                 // Nothing is known of what follows the last one, and a line break may.
                 None => match bytes.last() {
-                    Some(last) if at < bytes.len() && self.pairs.has(pair(*last, b'\n')) => {
+                    Some(last) if at < bytes.len() && known.has(pair(*last, b'\n')) => {
                         return bytes.len() - 1;
                     }
                     _ => return bytes.len(),
                 },
             }
             let (first, second) = (bytes[at], bytes[at + 1]);
-            match bytes.get(at + 2) {
-                Some(third) if !is_break(second) && !is_break(*third) => {
-                    if self.threes.has(three(first, second, *third)) {
-                        return at;
-                    }
-                    at += 1;
-                }
-                _ => return at,
+            let Some(third) = bytes.get(at + 2).copied() else { return at };
+            let skips = |byte| is_break(byte) || (on_screen && layout::BEGINNINGS.contains(&byte));
+            if skips(second)
+                || skips(third)
+                || self.threes.has(three(first, second, third))
+                // One of the two may be there twice.
+                || (on_screen && (first == second || second == third))
+            {
+                return at;
             }
+            at += 1;
         }
-    }
-}
-
-impl Look {
-    /// The same where anything that [`layout::Layout`] skips may come after a byte.
-    pub(super) fn next_beginning_on_screen(&self, bytes: &[u8], at: usize) -> usize {
-        let may = |(at, first): (usize, &u8)| {
-            self.pairs.has(pair(*first, b'\n'))
-                && bytes.get(at + 1).is_none_or(|second| {
-                    self.pairs.has(pair(*first, *second))
-                        || matches!(*second, b' ' | layout::ESCAPE)
-                        || second == first
-                })
-        };
-        let mut rest = bytes.iter().enumerate().skip(at);
-        rest.find(|one| may(*one)).map_or(bytes.len(), |(found, _)| found)
     }
 }
 

@@ -17,6 +17,14 @@ fn patterns(secrets: &[&str]) -> Arc<Patterns> {
     Arc::new(Patterns::of(&secrets).unwrap())
 }
 
+/// The same, and every byte is looked at.
+fn unhurried(secrets: &[&str]) -> Arc<Patterns> {
+    let secrets: Vec<_> = secrets.iter().map(|secret| Secret::new(secret.to_string())).collect();
+    let mut look = Look::of(&secrets).unwrap();
+    look.unhurried = true;
+    Arc::new(Patterns(Mutex::new(Known { first: secrets.len(), secrets, look: Arc::new(look) })))
+}
+
 fn masked(patterns: &Arc<Patterns>, chunks: &[&[u8]]) -> Vec<u8> {
     let (mut mask, mut out) = (Mask::new(Arc::clone(patterns)), Vec::new());
     for chunk in chunks {
@@ -313,6 +321,31 @@ proptest! {
         prop_assert_eq!(&through(&chunks), &whole);
         let single: Vec<&[u8]> = input.chunks(1).collect();
         prop_assert_eq!(&through(&single), &whole);
+    }
+
+    #[test]
+    fn passing_over_what_is_no_beginning_changes_nothing(
+        input in screens(),
+        cuts in proptest::collection::vec(any::<Index>(), 0..9),
+        pauses in proptest::collection::vec(any::<bool>(), 10),
+        on_screen in any::<bool>(),
+    ) {
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+        cuts.extend([0, input.len()]);
+        cuts.sort_unstable();
+        let through = |patterns: Arc<Patterns>| {
+            let new = if on_screen { Mask::of_terminal } else { Mask::new };
+            let (mut mask, mut out) = (new(patterns), Vec::new());
+            for (cut, pause) in cuts.windows(2).zip(&pauses) {
+                mask.feed(&input[cut[0]..cut[1]], &mut out);
+                if *pause {
+                    mask.pause(&mut out);
+                }
+            }
+            mask.finish(&mut out);
+            out
+        };
+        prop_assert_eq!(through(patterns(&SECRETS)), through(unhurried(&SECRETS)));
     }
 
     #[test]
