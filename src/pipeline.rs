@@ -26,6 +26,9 @@ pub struct Freshness {
     /// Whoever uses it asks again when less than this is left. A new one is minted
     /// before, but not within the first half of a lifetime.
     pub asked_again: Option<std::time::Duration>,
+    /// Whether whoever asks can have a new one fetched beside, so that nobody has to
+    /// wait for it: [`Origin::Ageing`] tells when.
+    pub ahead: bool,
 }
 
 /// Where a credential came from.
@@ -33,6 +36,9 @@ pub struct Freshness {
 pub enum Origin {
     /// It was in the cache.
     Cache,
+    /// The same, and it will soon be due for renewal: it is for this process to see to
+    /// that, with [`renew_ahead`] in another one.
+    Ageing,
     /// It was minted in this run, or by another process while this one waited.
     Minted,
     /// It was in the cache and due for renewal, but no new one could be had.
@@ -54,9 +60,11 @@ pub fn credential(
     let caller = source.caller(run.context())?;
     if let Some(caller) = &caller
         && !freshness.refresh
-        && let Some(credential) = run.look(&run.key(caller))?
+        && let key = run.key(caller)
+        && let Some(credential) = run.look(&key)?
     {
-        return Ok((credential, Origin::Cache));
+        let ageing = freshness.ahead && run.is_ageing(&credential) && cache.claim_ahead(&key);
+        return Ok((credential, if ageing { Origin::Ageing } else { Origin::Cache }));
     }
     process::runtime()?.block_on(run.cold(&*source, caller))
 }
@@ -87,6 +95,31 @@ pub fn next_credential(
         let key = run.key(&caller);
         run.lead(&*source, &caller, &key).await.map(|(credential, _)| credential)
     })
+}
+
+/// Gets a credential to follow the cached one that ends at `ends`, before anybody has to
+/// wait for it. It gives way to whoever is at it, and is done where somebody was.
+pub fn renew_ahead(
+    host: &Host,
+    cache: &Cache,
+    plan: &Plan,
+    ends: time::OffsetDateTime,
+) -> Result<()> {
+    let run = Run { host, cache, plan, freshness: Freshness::default(), replaced: OnceCell::new() };
+    cache.tidy_ahead();
+    let source = run.source()?;
+    // Whoever is not logged in has nothing to renew.
+    let Some(caller) = source.caller(run.context())? else { return Ok(()) };
+    let key = run.key(&caller);
+    let Some(lead) = cache.lead_credential_if_free(&key) else { return Ok(()) };
+    let old = run.read(&key)?;
+    if old.is_none_or(|old| old.lifetime.expires_at > ends) {
+        return Ok(());
+    }
+    // Where it fails, those who wait for this attempt try by themselves: more is done
+    // for them.
+    let (credential, now) = process::runtime()?.block_on(run.mint(&*source, Effort::RENEW))?;
+    run.keep_for(&caller, &key, now, &credential, lead)
 }
 
 /// Gets a credential that nobody else has or will get: it is neither taken from the
@@ -187,12 +220,23 @@ impl<'a> Run<'a> {
         let remaining = lifetime.remaining(self.host.clock.now());
         match self.freshness.min_ttl {
             Some(wanted) => remaining >= wanted,
-            None => remaining > credential.refresh_window().max(self.ahead(lifetime)),
+            None => remaining > self.due(credential),
         }
     }
 
+    /// Whether a fresh credential will be due for renewal within another refresh window.
+    fn is_ageing(&self, credential: &Credential) -> bool {
+        let remaining = credential.lifetime.remaining(self.host.clock.now());
+        remaining <= self.due(credential) + credential.refresh_window()
+    }
+
+    /// How long before its end a credential is due for renewal.
+    fn due(&self, credential: &Credential) -> Duration {
+        credential.refresh_window().max(self.asked_again(&credential.lifetime))
+    }
+
     /// How long before its end a credential must be renewed for whoever uses it.
-    fn ahead(&self, lifetime: &Lifetime) -> Duration {
+    fn asked_again(&self, lifetime: &Lifetime) -> Duration {
         let wanted = self.freshness.asked_again.map(Duration::try_from);
         wanted.and_then(Result::ok).unwrap_or_default().min(lifetime.ttl() / 2)
     }
@@ -255,20 +299,33 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
         };
-        if caller.is(&now) {
-            self.keep(key, &credential, lead);
-        } else {
-            // A login on the way was somebody else's, or the job's token another's: it is
-            // another credential.
-            lead.succeed();
-            let key = self.key(&caller.clone().known_as(now));
-            if let Turn::Lead(lead) = self.cache.lead_credential(&key, || self.look(&key))? {
-                self.keep(&key, &credential, lead);
-            }
-        }
+        self.keep_for(caller, key, now, &credential, lead)?;
         // Kept all the same: it is good for whoever wants less.
         self.require_min_ttl(&credential)?;
         Ok((credential, Origin::Minted))
+    }
+
+    /// Keeps what was minted for `caller` under `key`, as whoever it turned out to be.
+    fn keep_for(
+        &self,
+        caller: &Caller,
+        key: &CredentialKey,
+        now: Principal,
+        credential: &Credential,
+        lead: Lead,
+    ) -> Result<()> {
+        if caller.is(&now) {
+            self.keep(key, credential, lead);
+            return Ok(());
+        }
+        // A login on the way was somebody else's, or the job's token another's: it is
+        // another credential.
+        lead.succeed();
+        let key = self.key(&caller.clone().known_as(now));
+        if let Turn::Lead(lead) = self.cache.lead_credential(&key, || self.look(&key))? {
+            self.keep(&key, credential, lead);
+        }
+        Ok(())
     }
 
     /// A cache that fails never throws a good credential away.

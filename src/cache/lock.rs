@@ -63,6 +63,13 @@ impl Lead {
         Self { name: name.to_string(), held: None, attempt: 0 }
     }
 
+    /// The lead of whoever holds the lock, and tells so to those who will wait.
+    fn begin(name: &str, held: Held) -> Self {
+        let attempt = State::read(&held.file).map_or(0, |s| s.attempt).wrapping_add(1);
+        held.write(&State::new(attempt, Outcome::Running));
+        Self { name: name.to_string(), held: Some(held), attempt }
+    }
+
     /// Whether this is the lead over what has this name.
     pub(super) fn is_over(&self, name: &str) -> bool {
         self.name == name
@@ -210,6 +217,15 @@ impl Locks {
         })
     }
 
+    /// Takes the lead where nobody has it and a lock can be had; for what can be left
+    /// undone.
+    pub(super) fn lead_if_free(&self, name: &str) -> Option<Lead> {
+        match self.exclusive(name, Duration::ZERO) {
+            Exclusive::Held(held) => Some(Lead::begin(name, held)),
+            Exclusive::Busy | Exclusive::Unavailable => None,
+        }
+    }
+
     fn queue<T>(
         &self,
         name: &str,
@@ -232,13 +248,7 @@ impl Locks {
                     if let Some(found) = look()? {
                         return Ok(Turn::Done(found));
                     }
-                    let attempt = State::read(&held.file).map_or(0, |s| s.attempt).wrapping_add(1);
-                    held.write(&State::new(attempt, Outcome::Running));
-                    return Ok(Turn::Lead(Lead {
-                        name: name.to_string(),
-                        held: Some(held),
-                        attempt,
-                    }));
+                    return Ok(Turn::Lead(Lead::begin(name, held)));
                 }
                 Err(TryLockError::WouldBlock) => {
                     let seen = State::read(&file);

@@ -7,10 +7,12 @@
 //! | sessions | the store | they are forgotten |
 //! | registrations at servers | the store | they end |
 //! | what a store cannot take, and all where `TMPCRED_CACHE_KEY` is set | `state/sealed/`, encrypted | as above |
+//! | which credentials were to be renewed ahead, without anything in it | `state/ahead/` | a day has passed |
 //! | the index: labels, no secrets | `state/index.json` | as above |
 //! | public documents | `state/documents/` | their own end |
 //! | locks | `runtime/locks/` | their holder lets go, or dies |
 
+mod ahead;
 mod document;
 mod index;
 #[cfg(target_os = "linux")]
@@ -37,6 +39,7 @@ use time::OffsetDateTime;
 pub use key::{ClientKey, CredentialKey, SessionKey};
 pub use lock::{Lead, Turn};
 
+use self::ahead::Ahead;
 use self::document::Documents;
 use self::index::{Entries, Entry, Index, labels};
 use self::key::ItemKey;
@@ -129,6 +132,7 @@ pub struct Cache {
     vault: Vault,
     index: Index,
     documents: Documents,
+    ahead: Ahead,
 }
 
 impl Cache {
@@ -139,7 +143,8 @@ impl Cache {
         let vault = Vault::new(host.clone(), choice, locks.clone(), notices.clone());
         let index = Index::new(host.dirs.state.join("index.json"), locks.clone(), notices.clone());
         let documents = Documents::new(host.dirs.state.join("documents"));
-        Self { host, notices, locks, vault, index, documents }
+        let ahead = Ahead::new(host.dirs.state.join("ahead"));
+        Self { host, notices, locks, vault, index, documents, ahead }
     }
 
     /// The name of the store in use, such as `kernel keyring`, choosing it first
@@ -363,6 +368,22 @@ impl Cache {
             return Ok(look()?.map_or_else(|| Turn::Lead(Lead::alone(item.as_str())), Turn::Done));
         }
         self.locks.lead(item.as_str(), look)
+    }
+
+    /// Takes the lock of a credential where nobody has it; for what can be left undone.
+    pub fn lead_credential_if_free(&self, key: &CredentialKey) -> Option<Lead> {
+        self.locks.lead_if_free(key.item().as_str())
+    }
+
+    /// Whether it is for this process to have this credential renewed ahead of time:
+    /// one of all that ask within a minute is told so.
+    pub fn claim_ahead(&self, key: &CredentialKey) -> bool {
+        !self.vault.is_memory() && self.ahead.claim(&key.item(), self.host.clock.now())
+    }
+
+    /// Forgets who was to renew what ahead of time, where that was long ago.
+    pub fn tidy_ahead(&self) {
+        self.ahead.tidy(self.host.clock.now());
     }
 
     /// A public document that was kept, such as discovery metadata or a JWKS,

@@ -132,6 +132,9 @@ pub(crate) enum Command {
     /// The broker that decides who may have which role
     #[cfg(feature = "broker")]
     Broker(Deferred<Broker>),
+    /// Renew a cached credential before it is due; tmpcred starts this by itself
+    #[command(hide = true)]
+    RenewAhead(Deferred<RenewAhead>),
 }
 
 /// Which credential is wanted.
@@ -282,6 +285,17 @@ pub(crate) struct CredentialProcess {
     /// How fresh.
     #[command(flatten)]
     pub fresh: Fresh,
+}
+
+/// Renew a cached credential before it is due
+#[derive(Args, Debug)]
+pub(crate) struct RenewAhead {
+    /// Which credential.
+    #[command(flatten)]
+    pub wanted: Wanted,
+    /// Only where the cached one still ends then (seconds since 1970)
+    #[arg(long, value_name = "TIME")]
+    pub ends: i64,
 }
 
 /// How to log in.

@@ -1,5 +1,6 @@
 //! The command line: arguments, commands, and what people see.
 
+mod ahead;
 mod args;
 mod change;
 mod commands;

@@ -15,7 +15,7 @@ use crate::host::surroundings::is_ci;
 use crate::host::{Host, files};
 use crate::identity::{self, Candidate};
 use crate::mint::Narrowing;
-use crate::pipeline::{self, Freshness};
+use crate::pipeline::{self, Freshness, Origin};
 use crate::plan::{self, Plan};
 use crate::secret::Secret;
 
@@ -29,6 +29,8 @@ pub(crate) struct Prepared {
     pub plan: Plan,
     /// The identity sources that were looked at.
     pub sources: Vec<Candidate>,
+    /// What was asked for, where it may be asked for again in the background.
+    pub ahead: Option<Wanted>,
     /// Keeps the embedded broker running as long as this lives.
     #[cfg(feature = "broker")]
     pub embedded: Option<Embedded>,
@@ -54,15 +56,20 @@ impl Prepared {
         fresh: &Fresh,
         asked_again: Option<Duration>,
     ) -> Result<Credential> {
-        let freshness = Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, asked_again };
-        let (credential, _) = pipeline::credential(&self.host, &self.cache, &self.plan, freshness)?;
+        let (refresh, min_ttl) = (fresh.refresh, fresh.min_ttl);
+        let freshness = Freshness { refresh, min_ttl, asked_again, ahead: self.ahead.is_some() };
+        let (credential, origin) =
+            pipeline::credential(&self.host, &self.cache, &self.plan, freshness)?;
+        if origin == Origin::Ageing {
+            self.renew_in_background(&credential);
+        }
         Ok(credential)
     }
 
     /// Gets a credential of this run's own, to be revoked at its end.
     pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<Credential> {
         let freshness =
-            Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, asked_again: None };
+            Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Freshness::default() };
         pipeline::own_credential(&self.host, &self.cache, &self.plan, freshness)
     }
 
@@ -195,11 +202,14 @@ pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
     let request = request(wanted, &app.host, &config)?;
     let mut plan = plan::plan(&request, &config)?;
     plan.target.complete()?;
+    // A job is over before anybody could wait for the next credential.
+    let ahead = config.cache.refresh_ahead && !is_ci(&app.host.env);
     Ok(Prepared {
         host: app.host.clone(),
         cache: Arc::new(cache(&app.host, &config)?),
         plan,
         sources: request.detected,
+        ahead: ahead.then(|| wanted.clone()),
         #[cfg(feature = "broker")]
         embedded: None,
     })
@@ -249,7 +259,14 @@ fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
     ));
     let cache = Arc::new(Cache::new(host.clone(), StoreChoice::Memory));
     let embedded = Embedded { _broker: broker, _files: files };
-    Ok(Prepared { host, cache, plan, sources: request.detected, embedded: Some(embedded) })
+    Ok(Prepared {
+        host,
+        cache,
+        plan,
+        sources: request.detected,
+        ahead: None,
+        embedded: Some(embedded),
+    })
 }
 
 /// The identity sources, and whether they can be used here.

@@ -48,11 +48,20 @@ pub(super) struct File {
 }
 
 /// The `[cache]` table.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheSettings {
     /// Which store to use.
     pub store: StoreChoice,
+    /// Whether a credential that will soon be due for renewal is renewed by a process in
+    /// the background, so that nobody has to wait for it.
+    pub refresh_ahead: bool,
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { store: StoreChoice::default(), refresh_ahead: true }
+    }
 }
 
 /// The `[console]` table.

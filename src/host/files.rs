@@ -302,6 +302,13 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// When a file was written to last.
+pub fn modified(path: &Path) -> Result<std::time::SystemTime> {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(|cause| {
+        Error::new(ErrorKind::Io, format!("cannot look at {}", path.display())).because(cause)
+    })
+}
+
 /// Removes a directory with nothing in it. Anything else is left as it is.
 pub fn remove_empty_dir(path: &Path) {
     let _ = fs::remove_dir(path);

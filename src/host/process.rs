@@ -1,5 +1,7 @@
 //! This process itself, and those it starts.
 
+#[cfg(unix)]
+mod detached;
 pub mod output;
 pub mod printed;
 #[cfg(unix)]
@@ -61,6 +63,26 @@ pub fn own_program() -> Result<std::path::PathBuf> {
 #[expect(clippy::disallowed_methods, reason = "this is the port to other processes")]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
+}
+
+/// Starts a command that goes on by itself, whatever becomes of this process: with no
+/// terminal, none of the files that are open here, and nobody who waits for it.
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn detach(mut command: Command) -> std::io::Result<()> {
+    use std::process::Stdio;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    #[cfg(unix)]
+    return detached::start(command);
+    #[cfg(windows)]
+    {
+        use std::os::windows::process::CommandExt;
+        /// [`DETACHED_PROCESS`](https://learn.microsoft.com/windows/win32/procthread/process-creation-flags)
+        /// and `CREATE_NEW_PROCESS_GROUP`.
+        const FLAGS: u32 = 0x0000_0008 | 0x0000_0200;
+        command.creation_flags(FLAGS).spawn().map(|_| ())
+    }
 }
 
 /// Ends this process the way signal `signal` ends a process, so that whoever

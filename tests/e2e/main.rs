@@ -7,6 +7,8 @@
     reason = "a test reaches the world itself, and ends where something is amiss"
 )]
 
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod ahead;
 mod architecture;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod aws;

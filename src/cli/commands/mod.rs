@@ -16,6 +16,7 @@ mod login;
 mod logout;
 pub(super) mod ls;
 mod man;
+mod renew_ahead;
 mod status;
 mod token;
 mod verify;
@@ -33,6 +34,7 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Outcome> {
         Command::Env(args) => env::run(app, &args),
         Command::Token(args) => token::run(app, &args),
         Command::CredentialProcess(args) => credential_process::run(app, &args),
+        Command::RenewAhead(args) => renew_ahead::run(app, &args),
         Command::Console(args) => console::run(app, &args),
         Command::Login(args) => login::run(app, &args),
         Command::Logout(args) => logout::run(app, &args),

@@ -1,0 +1,144 @@
+//! Which of many processes is to renew a credential ahead of time.
+//!
+//! All that are handed a credential in the same stretch of its life would see to it. One
+//! is enough, and after an attempt that failed nobody needs to try again at once. So
+//! there is an empty file for each credential, whose time is that of the last claim.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use time::OffsetDateTime;
+
+use super::key::ItemKey;
+use crate::host::files;
+
+/// How long one claim keeps others from trying.
+const PAUSE: Duration = Duration::from_secs(60);
+/// How long the time of a claim is kept.
+const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The claims of one user.
+pub(super) struct Ahead {
+    dir: PathBuf,
+}
+
+impl Ahead {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Whether the caller is the one. Where that cannot be told, nobody is: whoever
+    /// needs the credential later renews it then.
+    pub(super) fn claim(&self, key: &ItemKey, now: OffsetDateTime) -> bool {
+        let path = self.dir.join(key.as_str());
+        let now = SystemTime::from(now);
+        let claim = || -> std::io::Result<bool> {
+            let Ok(file) = files::open_lock(&path) else { return Ok(false) };
+            // Whoever else is here right now has claimed it.
+            if file.try_lock().is_err() {
+                return Ok(false);
+            }
+            // A new file has the time of its making, and nothing in it.
+            let metadata = file.metadata()?;
+            if metadata.len() > 0 && !is_past(metadata.modified()?, now, PAUSE) {
+                return Ok(false);
+            }
+            mark(&file, now)?;
+            Ok(true)
+        };
+        claim().unwrap_or_else(|cause| {
+            tracing::debug!(%cause, path = %path.display(), "cannot tell who is to renew ahead");
+            false
+        })
+    }
+
+    /// Removes what is too old to matter.
+    pub(super) fn tidy(&self, now: OffsetDateTime) {
+        let now = SystemTime::from(now);
+        for path in files::list(&self.dir).unwrap_or_default() {
+            let old = files::modified(&path).is_ok_and(|then| is_past(then, now, KEPT));
+            if old && let Err(error) = files::remove(&path) {
+                tracing::debug!(%error, "cannot remove an old claim");
+            }
+        }
+    }
+}
+
+/// Whether `then` is further from `now` than `distance`. A time that is to come, by a
+/// clock that was wrong, is no reason to wait for it.
+fn is_past(then: SystemTime, now: SystemTime, distance: Duration) -> bool {
+    let apart = now.duration_since(then).unwrap_or_else(|ahead| ahead.duration());
+    apart >= distance
+}
+
+/// Writes down when it was claimed.
+fn mark(mut file: &File, now: SystemTime) -> std::io::Result<()> {
+    use std::io::{Seek, SeekFrom, Write};
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(b"\n")?;
+    file.set_modified(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::CredentialKey;
+    use crate::credential::Principal;
+
+    fn key(subject: &str) -> ItemKey {
+        let principal =
+            Principal { issuer: "https://login.example.com".into(), subject: subject.into() };
+        CredentialKey::new("plan", &principal).item()
+    }
+
+    #[test]
+    fn one_process_a_minute_is_the_one() {
+        let root = tempfile::tempdir().unwrap();
+        let ahead = Ahead::new(root.path().join("ahead"));
+        let (alice, bob) = (key("alice"), key("bob"));
+        let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let second = time::Duration::SECOND;
+        assert!(ahead.claim(&alice, start), "nobody was before");
+        assert!(!ahead.claim(&alice, start), "somebody is at it");
+        assert!(!ahead.claim(&alice, start + second * 59));
+        assert!(ahead.claim(&bob, start), "another credential");
+        assert!(ahead.claim(&alice, start + second * 60), "that attempt must have failed");
+        assert!(!ahead.claim(&alice, start + second * 61));
+        assert!(ahead.claim(&alice, start - second * 3600), "the clock was set back");
+    }
+
+    #[test]
+    fn of_many_at_once_one_is_the_one() {
+        let root = tempfile::tempdir().unwrap();
+        let ahead = Ahead::new(root.path().join("ahead"));
+        let key = key("alice");
+        let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let claims = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..50).map(|_| scope.spawn(|| ahead.claim(&key, now))).collect();
+            all.into_iter().map(|one| one.join().unwrap()).filter(|claimed| *claimed).count()
+        });
+        assert_eq!(claims, 1);
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_nobody_is_the_one() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("ahead"), "a file").unwrap();
+        let ahead = Ahead::new(root.path().join("ahead"));
+        assert!(!ahead.claim(&key("alice"), OffsetDateTime::UNIX_EPOCH));
+        ahead.tidy(OffsetDateTime::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn what_is_old_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let ahead = Ahead::new(root.path().join("ahead"));
+        let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        assert!(ahead.claim(&key("alice"), start));
+        assert!(ahead.claim(&key("bob"), start + KEPT));
+        ahead.tidy(start + KEPT);
+        let left = files::list(&root.path().join("ahead")).unwrap();
+        assert_eq!(left, [root.path().join("ahead").join(key("bob").as_str())]);
+    }
+}

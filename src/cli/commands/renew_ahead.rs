@@ -1,0 +1,18 @@
+//! `tmpcred renew-ahead`, which tmpcred starts in the background.
+
+use time::OffsetDateTime;
+
+use crate::cli::args::RenewAhead;
+use crate::cli::prepare::prepare;
+use crate::cli::{App, misuse};
+use crate::error::Result;
+use crate::pipeline;
+
+pub(super) fn run(app: &App, args: &RenewAhead) -> Result<()> {
+    let ends = OffsetDateTime::from_unix_timestamp(args.ends)
+        .map_err(|cause| misuse("`--ends` is no point in time").because(cause))?;
+    let mut prepared = prepare(app, &args.wanted)?;
+    // As in the run that started this one.
+    prepared.ask_once()?;
+    pipeline::renew_ahead(&prepared.host, &prepared.cache, &prepared.plan, ends)
+}
