@@ -11,8 +11,12 @@ use clap::builder::{BoolishValueParser, FalseyValueParser, PossibleValue, Possib
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 
+#[cfg(feature = "broker")]
+mod broker;
 mod config;
 
+#[cfg(feature = "broker")]
+pub(crate) use self::broker::{Broker, BrokerCommand};
 pub(crate) use self::config::{Import, Install, Tool};
 use super::commands::console::Console;
 use super::commands::ls::Ls;
@@ -478,31 +482,4 @@ pub(crate) struct Man {
     /// Write all pages into this directory
     #[arg(long, value_name = "DIR", conflicts_with = "page", value_hint = ValueHint::DirPath)]
     pub out: Option<PathBuf>,
-}
-
-/// The broker that decides who may have which role
-#[cfg(feature = "broker")]
-#[derive(Args, Debug)]
-pub(crate) struct Broker {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: BrokerCommand,
-}
-
-/// The commands below `broker`.
-#[cfg(feature = "broker")]
-#[derive(Debug, Subcommand)]
-pub(crate) enum BrokerCommand {
-    /// Run the broker
-    Serve {
-        /// The broker's own configuration file
-        #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
-        file: PathBuf,
-    },
-    /// Run a broker and an identity provider to try things with, on loopback
-    Dev {
-        /// The port [default: any free one]
-        #[arg(long)]
-        port: Option<u16>,
-    },
 }
