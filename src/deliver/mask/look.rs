@@ -105,12 +105,12 @@ impl Look {
             }
             let (first, second) = (bytes[at], bytes[at + 1]);
             let Some(third) = bytes.get(at + 2).copied() else { return at };
-            let skips = |byte| is_break(byte) || (on_screen && layout::BEGINNINGS.contains(&byte));
-            if skips(second)
-                || skips(third)
-                || self.threes.has(three(first, second, third))
-                // One of the two may be there twice.
-                || (on_screen && (first == second || second == third))
+            let fourth = bytes.get(at + 3).copied();
+            if self.threes.has(three(first, second, third))
+                || is_break(second)
+                || is_break(third)
+                || (on_screen && layout::may_skip(first, second, Some(third)))
+                || (on_screen && layout::may_skip(second, third, fourth))
             {
                 return at;
             }
