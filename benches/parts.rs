@@ -114,7 +114,7 @@ fn masking(c: &mut Criterion) {
         // As a JWT begins, and with as many states as one makes.
         let token = Secret::new(format!("eyJhbGciOiJFUzI1NiJ9.{}", "Ab1_".repeat(170)));
         c.bench_function("patterns of a token", |b| b.iter(|| Patterns::of([black_box(&token)])));
-        let patterns = Arc::new(Patterns::of([&token])?);
+        let patterns = Arc::new(Patterns::of([&token]));
         let log = b"2026-01-01T12:00:00Z INFO they have served everybody in eyesight, key=value\n";
         let text: Vec<u8> = log.iter().copied().cycle().take(SIZE).collect();
         // A generator of Knuth's, of which the high bits are random enough.

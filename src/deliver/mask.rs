@@ -3,27 +3,26 @@
 //!
 //! Of each secret these are recognised: the secret itself; Base64 and its variant
 //! for URLs (RFC 4648 sections 4 and 5), whatever stands before and after the
-//! secret in what was encoded; percent-encoding, as in paths and in forms; the
-//! inside of a JSON string (RFC 8259 section 7); and hexadecimal digits. Line
-//! breaks within do not hide it: many tools break what they encode into lines.
+//! secret in what was encoded; and hexadecimal digits. Any character of these may be
+//! percent-encoded or escaped as in a JSON string, and line breaks within do not hide
+//! it: many tools break what they encode into lines.
 //!
 //! This is a net below those who are careful, not a wall against those who want
 //! to get a secret out: whoever encrypts it, or turns it round, is not noticed.
 
 mod layout;
 mod look;
+mod reading;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aho_corasick::Anchored;
-use aho_corasick::automaton::{Automaton, StateID};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::error::Result;
 use crate::secret::Secret;
 use layout::Layout;
-use look::{Look, is_break};
+use look::Look;
+use reading::Reading;
 
 /// What stands in place of a secret.
 pub const INSTEAD: &[u8] = b"***";
@@ -56,29 +55,20 @@ impl std::fmt::Debug for Patterns {
 
 impl Patterns {
     /// What these secrets look like.
-    ///
-    /// # Errors
-    ///
-    /// There is too much to look for: gigabytes.
-    pub fn of<'a>(secrets: impl IntoIterator<Item = &'a Secret<String>>) -> Result<Self> {
+    pub fn of<'a>(secrets: impl IntoIterator<Item = &'a Secret<String>>) -> Self {
         let secrets: Vec<_> = secrets.into_iter().cloned().collect();
-        let look = Arc::new(Look::of(&secrets)?);
-        Ok(Self(Mutex::new(Known { first: secrets.len(), secrets, look })))
+        let look = Arc::new(Look::of(&secrets));
+        Self(Mutex::new(Known { first: secrets.len(), secrets, look }))
     }
 
     /// From now on these are looked for too.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Patterns::of`].
-    pub fn add<'a>(&self, more: impl IntoIterator<Item = &'a Secret<String>>) -> Result<()> {
+    pub fn add<'a>(&self, more: impl IntoIterator<Item = &'a Secret<String>>) {
         let mut known = self.lock();
         known.secrets.extend(more.into_iter().cloned());
         let old = known.secrets.len().saturating_sub(known.first + LATER);
         let first = known.first;
         known.secrets.drain(first..first + old);
-        known.look = Arc::new(Look::of(&known.secrets)?);
-        Ok(())
+        known.look = Arc::new(Look::of(&known.secrets));
     }
 
     fn now(&self) -> Arc<Look> {
@@ -100,10 +90,13 @@ pub struct Mask {
     seen: Zeroizing<Vec<u8>>,
     /// So much of it has been passed on or replaced.
     done: usize,
-    /// So much of it has been searched, and led to this state.
+    /// So much of it has been searched.
     at: usize,
-    state: StateID,
-    /// A secret in it that may yet turn out to be part of a longer one.
+    /// Where what may be a secret begins, and how it can be read; nothing where nothing
+    /// looks like one.
+    begun: usize,
+    readings: Vec<Reading>,
+    /// A secret that begins there, and may yet turn out to be part of a longer one.
     found: Option<Range<usize>>,
     /// What stands in place of that has been put out already.
     shown: bool,
@@ -119,7 +112,6 @@ impl Mask {
     /// A stream at its beginning.
     pub fn new(patterns: Arc<Patterns>) -> Self {
         let look = patterns.now();
-        let state = look.start;
         Self {
             patterns,
             look,
@@ -127,7 +119,8 @@ impl Mask {
             seen: Zeroizing::default(),
             done: 0,
             at: 0,
-            state,
+            begun: 0,
+            readings: Vec::new(),
             found: None,
             shown: false,
         }
@@ -168,7 +161,8 @@ impl Mask {
         let shown = std::mem::take(&mut self.shown);
         let replaced = self.found.take().filter(|_| shown).map_or(0, |found| found.end);
         self.done = self.done.max(replaced);
-        (self.at, self.state) = (replaced, look.start);
+        self.at = replaced;
+        self.readings.clear();
         self.look = look;
     }
 
@@ -184,6 +178,7 @@ impl Mask {
     fn forget(&mut self, held: usize) {
         self.at -= held;
         self.done -= held;
+        self.begun = self.begun.saturating_sub(held);
         if let Some(found) = &mut self.found {
             *found = found.start - held..found.end - held;
         }
@@ -194,7 +189,7 @@ impl Mask {
 
     /// Whether something is held back that [`Mask::pause`] would put out.
     pub fn is_waiting(&self) -> bool {
-        self.done < self.passable(self.seen.len()) || self.is_showable(self.seen.len())
+        self.done < self.passable(&self.seen) || self.is_showable()
     }
 
     /// Nothing has come for a while: puts out a little of what is held back. What
@@ -204,8 +199,8 @@ impl Mask {
     /// put out if it does.
     pub fn pause(&mut self, out: &mut Vec<u8>) {
         let seen = std::mem::take(&mut self.seen);
-        self.pass(&seen, self.passable(seen.len()), out);
-        if let Some(found) = self.found.clone().filter(|_| self.is_showable(seen.len())) {
+        self.pass(&seen, self.passable(&seen), out);
+        if let Some(found) = self.found.clone().filter(|_| self.is_showable()) {
             self.put_instead(&seen, found.clone(), out);
             self.shown = true;
             self.done = self.done.max(found.end);
@@ -219,24 +214,28 @@ impl Mask {
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let seen = std::mem::take(&mut self.seen);
         self.search_and_keep(seen, true, out);
-        while self.found.is_some() {
+        while !self.readings.is_empty() {
             let seen = std::mem::take(&mut self.seen);
-            self.replace(&seen, out);
+            self.give_up(&seen, out);
             self.search_and_keep(seen, true, out);
         }
         let seen = std::mem::take(&mut self.seen);
         self.pass(&seen, seen.len(), out);
-        (self.done, self.at, self.state) = (0, 0, self.look.start);
+        (self.done, self.at) = (0, 0);
     }
 
-    /// Up to where a little of so much goes that is held back.
-    fn passable(&self, held: usize) -> usize {
+    /// Up to where a little of this goes, which is held back.
+    fn passable(&self, held: &[u8]) -> usize {
         let (mut to, mut little) = (0, 0);
-        while to < held && (little < EARLY || self.is_skipped(to)) {
+        while to < held.len() && (little < EARLY || self.is_skipped(to)) {
             little += usize::from(!self.is_skipped(to));
             to += 1;
         }
-        self.found.as_ref().map_or(to, |found| to.min(found.start))
+        if self.found.is_some() {
+            return 0;
+        }
+        // What may be a secret may have a shorter one in it.
+        (1..to).find(|at| self.look.forms.start(&held[*at..])).unwrap_or(to)
     }
 
     fn end_of_skipped(&self, from: usize) -> usize {
@@ -247,26 +246,24 @@ impl Mask {
         self.layout.as_ref().is_some_and(|layout| layout.has(at))
     }
 
-    /// Whether all before the secret that was found can be put out, and so it too.
-    fn is_showable(&self, held: usize) -> bool {
-        let found = self.found.as_ref();
-        !self.shown && found.is_some_and(|found| found.start <= self.passable(held).max(self.done))
+    /// Whether what was found can be replaced.
+    fn is_showable(&self) -> bool {
+        !self.shown && self.found.is_some()
     }
 
     /// Searches on, and puts out all but what has to be held back: from where. What
     /// is the `last` of the stream is not followed by anything.
     fn search(&mut self, seen: &[u8], last: bool, out: &mut Vec<u8>) -> usize {
-        let patterns = Arc::clone(&self.look);
-        let automaton = &patterns.automaton;
+        let look = Arc::clone(&self.look);
         loop {
-            if self.state == patterns.start {
+            let begins = self.readings.is_empty();
+            if begins {
                 self.layout.iter_mut().for_each(Layout::clear);
-                self.at = patterns.next_beginning(seen, self.at, self.layout.is_some());
+                self.at = look.next_beginning(seen, self.at, self.layout.is_some());
+                self.begun = self.at;
             }
             let Some(byte) = seen.get(self.at).copied() else { break };
-            if let Some(layout) = &mut self.layout
-                && self.state != patterns.start
-            {
+            if let Some(layout) = self.layout.as_mut().filter(|_| !begins) {
                 match layout.skips(seen, self.at) {
                     Some(true) => {
                         self.at += 1;
@@ -278,45 +275,37 @@ impl Mask {
                 }
             }
             self.at += 1;
-            if is_break(byte) {
+            if begins {
+                self.readings.push(look.forms.begin());
+            } else if is_break(byte) {
                 continue;
             }
-            let state = automaton.next_state(Anchored::No, self.state, byte);
-            if automaton.is_dead(state) {
-                // What was found is not part of a longer one.
-                self.replace(seen, out);
-                continue;
+            if look.forms.read(&mut self.readings, byte) {
+                self.found = Some(self.begun..self.at);
             }
-            self.state = state;
-            if automaton.is_match(state) {
-                let pattern = automaton.match_pattern(state, 0);
-                let start = self.back_by(seen, automaton.pattern_len(pattern));
-                self.found = Some(start..self.at);
+            if self.readings.is_empty() {
+                self.give_up(seen, out);
             }
         }
-        let depth = patterns.depths.get(&self.state).copied().unwrap_or(self.at);
-        let held = if depth == 0 { self.at } else { self.back_by(seen, depth) };
-        let held = self.found.as_ref().map_or(held, |found| held.min(found.start));
+        let held = if self.readings.is_empty() { self.at } else { self.begun };
         self.pass(seen, held, out);
         held
     }
 
-    /// The place from which so many bytes lead to where the search is, not counting
-    /// line breaks and what is skipped.
-    fn back_by(&self, seen: &[u8], count: usize) -> usize {
-        let before = seen[..self.at].iter().enumerate().rev();
-        let mut counted = before.filter(|(at, byte)| !is_break(**byte) && !self.is_skipped(*at));
-        counted.nth(count.saturating_sub(1)).map_or(0, |(place, _)| place)
-    }
-
-    fn replace(&mut self, seen: &[u8], out: &mut Vec<u8>) {
-        let Some(found) = self.found.take() else { return };
+    /// What began is not a secret, or not a longer one than was found: replaces that,
+    /// and goes on behind it; else behind its first byte.
+    fn give_up(&mut self, seen: &[u8], out: &mut Vec<u8>) {
+        self.readings.clear();
+        let Some(found) = self.found.take() else {
+            self.at = self.begun + 1;
+            return;
+        };
         self.pass(seen, found.start, out);
         if !std::mem::take(&mut self.shown) {
             self.put_instead(seen, found.clone(), out);
         }
         self.done = self.done.max(found.end);
-        (self.at, self.state) = (found.end, self.look.start);
+        self.at = found.end;
     }
 
     fn put_instead(&self, seen: &[u8], found: Range<usize>, out: &mut Vec<u8>) {
@@ -332,6 +321,10 @@ impl Mask {
             self.done = to;
         }
     }
+}
+
+fn is_break(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n')
 }
 
 #[cfg(test)]

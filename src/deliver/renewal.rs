@@ -343,7 +343,7 @@ impl Watch {
             return Err(Error::new(ErrorKind::Other, "a new credential ends as early"));
         }
         if let Some(masked) = masked {
-            masked.add(next.credential.material.parts().into_iter().map(|(_, part)| part))?;
+            masked.add(next.credential.material.parts().into_iter().map(|(_, part)| part));
         }
         if let (Some(file), Some(token)) = (&self.file, next.credential.material.token()) {
             files::write_private(file, token.expose().as_bytes())?;

@@ -77,7 +77,7 @@ fn plays_the_program() {
             });
             let masked = mode
                 .starts_with("mask")
-                .then(|| Arc::new(Patterns::of(&handout.secrets().unwrap()).unwrap()));
+                .then(|| Arc::new(Patterns::of(&handout.secrets().unwrap())));
             supervisor::run(&handout, &command, core, masked, at_end, None)
         }
     };

@@ -11,26 +11,22 @@ use super::support::walk::files;
 
 /// A fenced block of a page.
 struct Block {
-    page: &'static str,
+    page: String,
     /// What stands behind the three ticks, such as `toml broker.toml`.
     kind: String,
     text: String,
 }
 
-const PAGES: [&str; 12] = [
-    "README.md",
-    "docs/README.md",
-    "docs/aws-sso.md",
-    "docs/aws.md",
-    "docs/benchmarks.md",
-    "docs/broker.md",
-    "docs/configuration.md",
-    "docs/console.md",
-    "docs/jobs.md",
-    "docs/ls.md",
-    "docs/renewal.md",
-    "docs/troubleshooting.md",
-];
+/// The README and all pages below `docs`, by their paths.
+fn pages() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let below = files(&root.join("docs")).into_iter().filter_map(|file| {
+        let path = file.path.strip_prefix(root).unwrap_or(&file.path).to_path_buf();
+        let path = if path.starts_with("docs") { path } else { Path::new("docs").join(path) };
+        (path.extension()? == "md").then(|| path.display().to_string())
+    });
+    ["README.md".to_string()].into_iter().chain(below).collect()
+}
 
 fn page(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -38,12 +34,16 @@ fn page(path: &str) -> String {
 
 fn blocks() -> Vec<Block> {
     let mut blocks = Vec::new();
-    for path in PAGES {
-        let text = page(path);
+    for path in pages() {
+        let text = page(&path);
         // Every second part is within a fence.
         for fenced in text.split("\n```").skip(1).step_by(2) {
             let (kind, text) = fenced.split_once('\n').unwrap();
-            blocks.push(Block { page: path, kind: kind.trim().into(), text: format!("{text}\n") });
+            blocks.push(Block {
+                page: path.clone(),
+                kind: kind.trim().into(),
+                text: format!("{text}\n"),
+            });
         }
     }
     blocks
@@ -76,13 +76,73 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
     for block in blocks() {
         assert!(known.contains(&&*block.kind), "{}: ```{}", block.page, block.kind);
     }
-    let pages: BTreeSet<_> = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs"))
-        .into_iter()
-        .map(|file| format!("docs/{}", file.path.file_name().unwrap().display()))
-        .collect();
-    let listed: BTreeSet<_> =
-        PAGES.iter().filter(|path| path.starts_with("docs/")).map(ToString::to_string).collect();
-    assert_eq!(pages, listed);
+}
+
+/// Where a page about this may be, and what its title says.
+fn page_about(kind: &str, folder: &str) -> String {
+    let own = format!("docs/{folder}/{kind}.md");
+    // Some pages are about a source and a target at once.
+    let shared = format!("docs/{kind}.md");
+    let has = |path: &String| pages().contains(path);
+    [own, shared].into_iter().find(has).unwrap_or_else(|| panic!("{kind} has no page in {folder}"))
+}
+
+#[test]
+fn each_source_target_and_way_out_has_a_page_with_an_example_and_the_index_lists_it() {
+    let index = page("docs/README.md");
+    let about = |kind: &str, folder: &str, example: &str| {
+        let path = page_about(kind, folder);
+        let text = page(&path);
+        assert!(text.contains(example), "{path} has no example with {example}");
+        assert!(index.contains(&path["docs/".len()..]), "the index does not list {path}");
+    };
+    for kind in tmpcred::identity::KINDS {
+        about(kind, "sources", &format!("type = \"{kind}\""));
+    }
+    for kind in tmpcred::mint::KINDS {
+        about(kind, "targets", &format!("type = \"{kind}\""));
+    }
+    for kind in ["exec", "env", "token", "credential-process", "console"] {
+        about(kind, "ways-out", &format!("tmpcred {kind}"));
+    }
+    about("renewal", "ways-out", "tmpcred exec prod --renew");
+    for format in tmpcred::deliver::env::Format::all() {
+        let row = format!("\n| `{}` |", format.name());
+        assert!(page("docs/ways-out/env.md").contains(&row), "{}", format.name());
+    }
+}
+
+#[test]
+fn links_lead_to_pages_and_titles_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut followed = 0;
+    for path in pages() {
+        let file = root.join(&path);
+        for link in page(&path).split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            if link.contains("://") {
+                continue;
+            }
+            let (to, title) = link.split_once('#').unwrap_or((link, ""));
+            let to = if to.is_empty() { file.clone() } else { file.parent().unwrap().join(to) };
+            assert!(to.exists(), "{path}: {link}: there is no such page");
+            if !title.is_empty() {
+                let text = std::fs::read_to_string(&to).unwrap();
+                let mut titles = text.lines().filter(|line| line.starts_with('#')).map(anchor);
+                let is_there = titles.any(|there| there == title);
+                assert!(is_there, "{path}: {link}: there is no such title");
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed >= 50, "only {followed} links were found");
+}
+
+/// What a link calls a title.
+fn anchor(title: &str) -> String {
+    let words = title.trim_start_matches('#').trim().to_lowercase();
+    let kept = words.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 #[test]
@@ -271,7 +331,7 @@ fn quoted_errors_are_those_of_the_program() {
         .into_iter()
         .map(|file| String::from_utf8_lossy(&file.bytes).into_owned())
         .collect();
-    let text = page("docs/troubleshooting.md");
+    let text: String = pages().iter().map(|path| page(path)).collect();
     let mut seen = 0;
     for quoted in text.split('«').skip(1) {
         let quoted = quoted.split('»').next().unwrap();

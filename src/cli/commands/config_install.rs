@@ -32,7 +32,7 @@ fn aws(app: &App, args: &Install) -> Result<()> {
     } else {
         let entries = entries(app, &args.profile)?;
         not_shadowed(app, &entries)?;
-        Some(aws::install(before, &entries, &program(app)?).map_err(in_file)?)
+        Some(aws::install(before, &entries, &call(app)?).map_err(in_file)?)
     };
     Change { path: &file.path, before, after: after.as_deref() }.make(app, args.yes)?;
     Ok(())
@@ -103,6 +103,31 @@ fn not_shadowed(app: &App, entries: &[Entry]) -> Result<()> {
     }
 }
 
+/// How AWS's tools are to call this program. They read the configuration that is read now,
+/// also where it is not where it is usually looked for and they are started without the
+/// variable that says so.
+fn call(app: &App) -> Result<String> {
+    let program = program(app)?;
+    if app.host.env.get_os("TMPCRED_CONFIG").is_none() {
+        return Ok(program);
+    }
+    if cfg!(windows) {
+        app.host.interact.warn(
+            "AWS's tools read this configuration only where TMPCRED_CONFIG is set for \
+             them too",
+        );
+        return Ok(program);
+    }
+    let file = &app.host.dirs.user_config;
+    let file = app.host.dirs.working.as_ref().map_or(file.clone(), |dir| dir.join(file));
+    let mut variable = std::ffi::OsString::from("TMPCRED_CONFIG=");
+    variable.push(&file);
+    let variable = quoted(Path::new(&variable)).map_err(|error| {
+        error.context("AWS's tools could not be told where the configuration is")
+    })?;
+    Ok(format!("/usr/bin/env {variable} {program}"))
+}
+
 /// This program as AWS's tools are to call it: by the name under which it is found, where
 /// there is one, because that stays when the program is replaced by a newer one.
 fn program(app: &App) -> Result<String> {
@@ -118,13 +143,13 @@ fn program(app: &App) -> Result<String> {
     quoted(found.as_deref().unwrap_or(&own))
 }
 
-/// A path as the first word of a `credential_process`, which tools split into words as a
-/// shell does.
+/// A path as a word of a `credential_process`, which tools split into words as a shell
+/// does.
 fn quoted(path: &Path) -> Result<String> {
     let cannot = || {
-        Error::new(ErrorKind::Config, "AWS's tools could not call tmpcred where it is")
+        Error::new(ErrorKind::Config, "AWS's tools could not call tmpcred")
             .because_of(format!("the path {} has special characters", path.display()))
-            .hint("put tmpcred into a directory with a plain name")
+            .hint("put the file into a directory with a plain name")
     };
     let text = path.to_str().ok_or_else(cannot)?;
     let plain =
@@ -147,6 +172,7 @@ mod tests {
         let of = |path: &str| quoted(Path::new(path)).ok();
         assert_eq!(of("/usr/bin/tmpcred").unwrap(), "/usr/bin/tmpcred");
         assert_eq!(of("/opt/my tools/tmpcred").unwrap(), "\"/opt/my tools/tmpcred\"");
+        assert_eq!(of("TMPCRED_CONFIG=/a b.toml").unwrap(), "\"TMPCRED_CONFIG=/a b.toml\"");
         for bad in ["/a\"b/tmpcred", "/$HOME/tmpcred", "/a\nb/tmpcred", "/a #b/tmpcred", "/`id`/x"]
         {
             assert_eq!(of(bad), None, "{bad}");

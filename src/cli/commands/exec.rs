@@ -66,7 +66,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     let handout = Handout { outlet, ..prepared.handout(&credential) };
     hide(app, &handout, Hiding::Command)?;
     let masked = match prepared.masked_because(args.output) {
-        Some(_) => Some(Arc::new(mask::Patterns::of(&prepared.secrets(&handout)?)?)),
+        Some(_) => Some(Arc::new(mask::Patterns::of(&prepared.secrets(&handout)?))),
         None => None,
     };
     if let Some(renewal) = renewal {

@@ -14,6 +14,16 @@ const BACKSPACE: u8 = 0x08;
 /// What is skipped begins with one of these, or with the byte before it once more.
 pub(super) const BEGINNINGS: [u8; 3] = [ESCAPE, BACKSPACE, b' '];
 
+/// Whether a byte may be skipped behind another one, and before the next.
+pub(super) fn may_skip(before: u8, byte: u8, next: Option<u8>) -> bool {
+    let before_a = |wanted| next.is_none_or(|next| next == wanted);
+    match byte {
+        ESCAPE | BACKSPACE => true,
+        b' ' if before_a(BACKSPACE) => true,
+        _ => byte == before && before_a(ESCAPE),
+    }
+}
+
 /// What was skipped since something began like a secret.
 #[derive(Default)]
 pub(super) struct Layout {

@@ -1,16 +1,13 @@
 //! What secrets may look like, and where in a stream one may begin.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use aho_corasick::automaton::{Automaton, StateID};
-use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::{Anchored, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use super::layout;
-use crate::error::{Error, ErrorKind, Result};
+use super::reading::{Forms, beginnings};
+use super::{is_break, layout};
 use crate::secret::Secret;
 
 /// Shorter secrets are recognised as they are, but not encoded: that would be as
@@ -19,15 +16,12 @@ const TELLING: usize = 8;
 
 /// What is looked for at one time.
 pub(super) struct Look {
-    pub(super) automaton: NFA,
-    pub(super) start: StateID,
-    /// How many bytes of a pattern have been seen in each state.
-    pub(super) depths: HashMap<StateID, usize>,
-    /// The pairs of bytes with which a pattern may begin, as a set of bits.
+    pub(super) forms: Forms,
+    /// The pairs of bytes with which a secret may begin, as a set of bits.
     pairs: Bits,
     /// The same where what [`layout::Layout`] skips may follow the first.
     pairs_on_screen: Bits,
-    /// The first three bytes of patterns, where none of them is a line break.
+    /// The first three bytes, where none of them is a line break.
     threes: Bits,
     /// Every byte is looked at, for comparison.
     #[cfg(test)]
@@ -54,57 +48,42 @@ impl Bits {
 
 impl Look {
     /// All the ways in which these secrets may be written.
-    pub(super) fn of(secrets: &[Secret<String>]) -> Result<Self> {
-        let cannot = |cause: &dyn std::error::Error| {
-            Error::new(ErrorKind::Other, "the command's output cannot be masked")
-                .because_of(cause.to_string())
-        };
-        let mut patterns = BTreeSet::new();
+    pub(super) fn of(secrets: &[Secret<String>]) -> Self {
+        let mut all = BTreeSet::new();
         for secret in secrets {
-            forms(secret.expose().as_bytes(), &mut patterns);
+            forms(secret.expose().as_bytes(), &mut all);
         }
-        let patterns: Vec<Zeroizing<Vec<u8>>> = patterns.into_iter().map(Zeroizing::new).collect();
-        let automaton = NFA::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .prefilter(false)
-            .build(patterns.iter().map(|pattern| pattern.as_slice()))
-            .map_err(|cause| cannot(&cause))?;
-        let start = automaton.start_state(Anchored::No).map_err(|cause| cannot(&cause))?;
-        let mut depths = HashMap::from([(start, 0)]);
+        let forms = Forms::of(all);
         let (mut pairs, mut threes) = (Bits::none(), Bits::none());
-        for pattern in &patterns {
-            let mut state = start;
-            for (seen, byte) in pattern.iter().enumerate() {
-                state = automaton.next_state(Anchored::No, state, *byte);
-                depths.insert(state, seen + 1);
-            }
-            let any = |at: usize| pattern.get(at).map_or(0..=u8::MAX, |byte| *byte..=*byte);
+        let mut firsts = BTreeSet::new();
+        for beginning in forms.iter().flat_map(beginnings).map(Zeroizing::new) {
+            let first = beginning[0];
+            let any = |at: usize| beginning.get(at).map_or(0..=u8::MAX, |byte| *byte..=*byte);
             for second in any(1) {
-                pairs.add(pair(pattern[0], second));
-                any(2).for_each(|third| threes.add(three(pattern[0], second, third)));
+                pairs.add(pair(first, second));
+                any(2).for_each(|third| threes.add(three(first, second, third)));
             }
-            pairs.add(pair(pattern[0], b'\r'));
-            pairs.add(pair(pattern[0], b'\n'));
+            pairs.add(pair(first, b'\r'));
+            pairs.add(pair(first, b'\n'));
+            firsts.insert(first);
         }
         let mut pairs_on_screen = pairs.clone();
-        for first in patterns.iter().map(|pattern| pattern[0]) {
+        for first in firsts {
             for second in [first].into_iter().chain(layout::BEGINNINGS) {
                 pairs_on_screen.add(pair(first, second));
             }
         }
-        Ok(Self {
-            automaton,
-            start,
-            depths,
+        Self {
+            forms,
             pairs,
             pairs_on_screen,
             threes,
             #[cfg(test)]
             unhurried: false,
-        })
+        }
     }
 
-    /// Where, from `at` on, a pattern may begin; the end where nothing looks like it.
+    /// Where, from `at` on, a secret may begin; the end where nothing looks like it.
     /// On a screen anything that [`layout::Layout`] skips may stand between its bytes.
     pub(super) fn next_beginning(&self, bytes: &[u8], mut at: usize, on_screen: bool) -> usize {
         #[cfg(test)]
@@ -126,12 +105,12 @@ impl Look {
             }
             let (first, second) = (bytes[at], bytes[at + 1]);
             let Some(third) = bytes.get(at + 2).copied() else { return at };
-            let skips = |byte| is_break(byte) || (on_screen && layout::BEGINNINGS.contains(&byte));
-            if skips(second)
-                || skips(third)
-                || self.threes.has(three(first, second, third))
-                // One of the two may be there twice.
-                || (on_screen && (first == second || second == third))
+            let fourth = bytes.get(at + 3).copied();
+            if self.threes.has(three(first, second, third))
+                || is_break(second)
+                || is_break(third)
+                || (on_screen && layout::may_skip(first, second, Some(third)))
+                || (on_screen && layout::may_skip(second, third, fourth))
             {
                 return at;
             }
@@ -149,11 +128,7 @@ fn three(first: u8, second: u8, third: u8) -> u16 {
     pair(first, second).wrapping_mul(0x9E35) ^ pair(third, first)
 }
 
-pub(super) fn is_break(byte: u8) -> bool {
-    matches!(byte, b'\r' | b'\n')
-}
-
-/// The ways in which a secret may be written, without line breaks.
+/// What a secret may be encoded as, without line breaks, before any of that is escaped.
 pub(super) fn forms(secret: &[u8], into: &mut BTreeSet<Vec<u8>>) {
     let mut add = |form: &[u8]| {
         let form: Vec<u8> = form.iter().copied().filter(|byte| !is_break(*byte)).collect();
@@ -176,22 +151,6 @@ pub(super) fn forms(secret: &[u8], into: &mut BTreeSet<Vec<u8>>) {
             let own = (before * 8).div_ceil(6)..(before + secret.len()) * 8 / 6;
             add(&all.as_bytes()[own]);
         }
-    }
-    let form: Zeroizing<String> =
-        Zeroizing::new(url::form_urlencoded::byte_serialize(secret).collect());
-    add(form.as_bytes());
-    // In a path a space is not a plus, and a tilde may stay as it is (RFC 3986
-    // section 2.3), as may an asterisk not.
-    let path = Zeroizing::new(form.replace('+', "%20"));
-    add(path.as_bytes());
-    add(path.replace("%7E", "~").as_bytes());
-    add(path.replace("%7E", "~").replace('*', "%2A").as_bytes());
-    if let Ok(text) = std::str::from_utf8(secret) {
-        let json = Zeroizing::new(serde_json::Value::from(text).to_string());
-        let inside = &json[1..json.len() - 1];
-        add(inside.as_bytes());
-        // Some escape it although they need not.
-        add(inside.replace('/', "\\/").as_bytes());
     }
     let hex = |digits: &[u8; 16]| -> Vec<u8> {
         let digit = |half: u8| digits[usize::from(half)];

@@ -213,7 +213,7 @@ fn new_secrets_are_masked_before_anybody_has_them() {
     let first = due(15_000, token("first-secret"));
     let renewal = Renewal::prepare(&host, first, Box::new(stock), OnRenewal::Nothing).unwrap();
     let secret = Secret::new("first-secret".to_string());
-    let masked = Arc::new(Patterns::of([&secret]).unwrap());
+    let masked = Arc::new(Patterns::of([&secret]));
     renewal.begin(Some(Arc::clone(&masked))).unwrap();
     let mut mask = super::super::mask::Mask::new(Arc::clone(&masked));
     let Some(Outlet::File(path)) = renewal.outlet() else { panic!("no file") };

@@ -77,6 +77,37 @@ fn the_aws_cli_and_boto3_find_what_was_installed() {
 }
 
 #[test]
+fn the_tools_read_the_configuration_that_is_named_now() {
+    let moto = Moto::start(1);
+    let world = world(moto.url());
+    let usual = world.home.path(".config/tmpcred/config.toml");
+    let text = fs::read_to_string(&usual).unwrap();
+    fs::remove_file(&usual).unwrap();
+    for (name, named) in
+        [("work/plain.toml", "plain.toml"), ("work/a place/b.toml", "a place/b.toml")]
+    {
+        world.home.write(name, &text);
+        world.tmpcred(&["login"]).env("TMPCRED_CONFIG", named).run().ok();
+        world.tmpcred(INSTALL).env("TMPCRED_CONFIG", named).run().ok();
+        let file = world.home.path(name).display().to_string();
+        assert!(read(&world).contains(&format!("TMPCRED_CONFIG={file}")), "{}", read(&world));
+        // They are started elsewhere, and without the variable.
+        let elsewhere = world.home.directory("elsewhere");
+        let cli = aws_cli(&world.home, moto.url()).env("AWS_PROFILE", "prod").args(IDENTITY);
+        let arn = cli.current_dir(&elsewhere).run().ok().json()["Arn"].clone();
+        assert_eq!(arn, "arn:aws:sts::123456789012:assumed-role/deploy/tmpcred-alice");
+        let script = "import boto3, sys\n\
+            session = boto3.Session(profile_name='prod')\n\
+            print(session.client('sts', endpoint_url=sys.argv[1]).get_caller_identity()['Arn'])";
+        let python = world.home.command(python_program("python3"));
+        let python = python.args(["-c", script, moto.url()]).current_dir(&elsewhere);
+        assert_eq!(python.run().ok().stdout.trim(), arn.as_str().unwrap());
+    }
+    let odd = world.home.write("work/$a.toml", &text);
+    refused(world.tmpcred(INSTALL).env("TMPCRED_CONFIG", odd).run(), 3, &["special characters"]);
+}
+
+#[test]
 fn the_file_keeps_its_mode_and_its_link_and_goes_where_it_was_made() {
     let world = world("https://sts.example.com");
     let own = world.home.path(".aws/config");

@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::process::Signal;
+
 use super::*;
 use crate::support::aws::python_program;
 
@@ -158,7 +160,8 @@ fn the_action_ends_as_the_script_ends_and_leaves_nothing() {
           config: ${{ env.CONFIG }}
           run: |
             echo "$0" >"$OUT/script"
-            stat -c %a "$0" >"$OUT/mode"
+            # It is gone, and is still read.
+            stat -L -c '%a %h' /proc/$$/fd/255 >"$OUT/mode"
             false | true
             echo "not reached"
       - if: failure()
@@ -168,8 +171,54 @@ fn the_action_ends_as_the_script_ends_and_leaves_nothing() {
     let output = workflow.run().run().ended_with(1);
     assert!(output.stdout.contains("| and it is told"), "{}", output.stdout);
     assert!(!output.stdout.contains("| not reached"), "{}", output.stdout);
-    assert_eq!(workflow.file("mode"), "600\n");
+    assert_eq!(workflow.file("mode"), "600 0\n");
     assert!(!Path::new(workflow.file("script").trim()).exists());
+}
+
+#[test]
+fn the_command_of_a_cancelled_job_ends_and_its_credential_is_revoked() {
+    for (signals, code) in
+        [(&[Signal::INT, Signal::TERM][..], 143), (&[Signal::INT], 130), (&[Signal::TERM], 143)]
+    {
+        let site = Site::start("");
+        let action = yaml(&site.home, &deployed("github/action.yml"));
+        let step = action[0]["runs"]["steps"][0]["run"].as_str().unwrap();
+        // As the runner runs it; the shell is the one process that it knows.
+        let file = site.home.write("step.sh", step);
+        let program = site.home.share(Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+        let path = std::env::var("PATH").unwrap();
+        let ignores = if signals.len() > 1 { "trap '' INT; " } else { "" };
+        let script = format!(
+            "{ignores}printf %s \"$TMPCRED_TOKEN\" >token; echo ready\nwhile :; do sleep 0.1; done"
+        );
+        // Relative to the workspace, not to where the script runs.
+        site.home.write(
+            "work/deploy/tmpcred.toml",
+            std::fs::read(site.home.path(".config/tmpcred/config.toml")).unwrap(),
+        );
+        std::fs::remove_file(site.home.path(".config/tmpcred/config.toml")).unwrap();
+        let elsewhere = site.home.directory("work/elsewhere");
+        let run = site.home.command("bash").args(["--noprofile", "--norc", "-eo", "pipefail"]);
+        let run = site.github_variables(run.args([file]).current_dir(&elsewhere), "deploy", "one");
+        let step = run
+            .env("PATH", format!("{}:{path}", program.parent().unwrap().display()))
+            .env("GITHUB_WORKSPACE", site.home.path("work"))
+            .env("RUNNER_TEMP", site.home.directory("runner"))
+            .env("TMPCRED_ACTION_RUN", script)
+            .env("TMPCRED_ACTION_PROFILE", "deploy")
+            .env("TMPCRED_ACTION_CONFIG", "deploy/tmpcred.toml")
+            .spawn();
+        step.line_on_stdout("ready");
+        signals.iter().for_each(|signal| step.signal(*signal));
+        let output = step.wait();
+        assert!(output.code == Some(code) || output.signal == Some(code - 128), "{output:?}");
+        let token = std::fs::read_to_string(elsewhere.join("token")).unwrap();
+        let verify = site.tmpcred(&["verify", "--audience", API, "--online"]).stdin(token);
+        let verify = verify.env("TMPCRED_CONFIG", site.home.path("work/deploy/tmpcred.toml"));
+        let online = verify.run().ended_with(9);
+        assert!(online.stderr.contains("the token is not good any more"), "{}", online.stderr);
+        assert_eq!(std::fs::read_dir(site.home.path("runner")).unwrap().count(), 0);
+    }
 }
 
 #[test]
