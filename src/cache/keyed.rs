@@ -4,7 +4,7 @@
 //! The files are those of [`super::sealed`]. Each key has a directory of its own, so
 //! that what another key sealed is neither read nor replaced.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -17,6 +17,7 @@ use super::sealed::{KEY_LEN, Sealed};
 use super::store::{Fault, Item, Store, StoreId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
+use crate::host::dirs::Dirs;
 use crate::host::env::{CACHE_KEY, Env};
 use crate::host::{Host, files};
 use crate::secret::Secret;
@@ -110,11 +111,17 @@ pub(super) fn may_have(host: &Host, key: &ItemKey) -> bool {
 /// they are random.
 fn directory(host: &Host, key: &Secret<Vec<u8>>) -> PathBuf {
     let name = digest(&[b"name of a cache key", key.expose()]);
-    all(&host.dirs.state).join(&name[..32])
+    all(&host.dirs).join(&name[..32])
 }
 
-fn all(state: &Path) -> PathBuf {
-    state.join("sealed").join("by-key")
+fn all(dirs: &Dirs) -> PathBuf {
+    home(dirs).join("by-key")
+}
+
+/// Where the files of all keys are, and their locks: whoever shares the ones shares the
+/// others.
+pub(super) fn home(dirs: &Dirs) -> PathBuf {
+    dirs.state.join("sealed")
 }
 
 impl Store for Keyed {

@@ -14,7 +14,7 @@ mod tests;
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,8 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How often it looks whether the wait is over: at first, and after a while.
 const FIRST_PAUSE: Duration = Duration::from_millis(2);
 const LAST_PAUSE: Duration = Duration::from_millis(25);
-/// How often a lock file may turn out to be a removed one before it is taken
-/// for good: some file systems have no stable file numbers.
+/// How often in a row a lock file may turn out to be a removed one before it is
+/// taken for good: some file systems have no stable file numbers.
 const STALE_LIMIT: u32 = 100;
 /// How large a lock file's contents may be, in bytes.
 const STATE_LIMIT: u64 = 64 * 1024;
@@ -122,9 +122,12 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         // Elsewhere a file's number, by which a removed file is told from its
-        // successor, cannot be had. The file then stays.
+        // successor, cannot be had. The file then stays. So does another holder's,
+        // where this one was removed by somebody who cleans up.
         #[cfg(unix)]
-        if let Err(error) = files::remove(&self.path) {
+        if files::is_at(&self.file, &self.path)
+            && let Err(error) = files::remove(&self.path)
+        {
             tracing::debug!(%error, "cannot remove the lock file");
         }
     }
@@ -187,9 +190,20 @@ pub(super) struct Locks {
 }
 
 impl Locks {
+    /// The locks of what is kept on this machine, for whoever logs in to it.
     pub(super) fn new(dirs: &Dirs, notices: Arc<Notices>) -> Self {
+        Self::in_dirs([dirs.runtime.join("locks"), dirs.state.join("run").join("locks")], notices)
+    }
+
+    /// The locks of what is kept in files at `store`, which several machines or
+    /// containers may share: their runtime directories they do not.
+    pub(super) fn beside(store: &Path, dirs: &Dirs, notices: Arc<Notices>) -> Self {
+        Self::in_dirs([store.join("locks"), dirs.runtime.join("locks")], notices)
+    }
+
+    fn in_dirs(dirs: [PathBuf; 2], notices: Arc<Notices>) -> Self {
         Self {
-            dirs: [dirs.runtime.join("locks"), dirs.state.join("run").join("locks")],
+            dirs,
             notices,
             limit: WAIT_LIMIT,
             #[cfg(test)]
@@ -251,6 +265,7 @@ impl Locks {
                     return Ok(Turn::Lead(Lead::begin(name, held)));
                 }
                 Err(TryLockError::WouldBlock) => {
+                    stale = 0;
                     let seen = State::read(&file);
                     #[cfg(test)]
                     self.queued.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -271,6 +286,10 @@ impl Locks {
                     }
                     pause();
                 }
+                Err(TryLockError::Error(cause)) if was_removed(&cause) && stale < STALE_LIMIT => {
+                    stale += 1;
+                    pause();
+                }
                 Err(TryLockError::Error(cause)) => {
                     self.warn_unavailable(&cause);
                     return Ok(look()?.map_or_else(|| Turn::Lead(Lead::alone(name)), Turn::Done));
@@ -286,10 +305,20 @@ impl Locks {
         loop {
             let Some((file, path)) = self.open(name) else { return Exclusive::Unavailable };
             match file.try_lock() {
-                Ok(()) if stale < STALE_LIMIT && !files::is_at(&file, &path) => stale += 1,
+                Ok(()) if stale < STALE_LIMIT && !files::is_at(&file, &path) => {
+                    stale += 1;
+                    pause();
+                }
                 Ok(()) => return Exclusive::Held(Held { file, path }),
                 Err(TryLockError::WouldBlock) if Instant::now() >= until => return Exclusive::Busy,
-                Err(TryLockError::WouldBlock) => pause(),
+                Err(TryLockError::WouldBlock) => {
+                    stale = 0;
+                    pause();
+                }
+                Err(TryLockError::Error(cause)) if was_removed(&cause) && stale < STALE_LIMIT => {
+                    stale += 1;
+                    pause();
+                }
                 Err(TryLockError::Error(cause)) => {
                     self.warn_unavailable(&cause);
                     return Exclusive::Unavailable;
@@ -343,6 +372,8 @@ impl<'a> Wait<'a> {
         loop {
             match file.try_lock_shared() {
                 Ok(()) => return Ok(true),
+                // Its holder, on another machine, has removed it: the wait is over.
+                Err(TryLockError::Error(cause)) if was_removed(&cause) => return Ok(true),
                 Err(TryLockError::Error(_)) => return Ok(false),
                 Err(TryLockError::WouldBlock) => {}
             }
@@ -370,6 +401,11 @@ impl<'a> Wait<'a> {
         )
         .hint("if it hangs, end it, then try again")
     }
+}
+
+/// Whether a lock file is gone, by the word of a file system that machines share.
+fn was_removed(cause: &std::io::Error) -> bool {
+    cause.kind() == std::io::ErrorKind::StaleNetworkFileHandle
 }
 
 /// Who holds a lock, as far as its file tells.

@@ -10,7 +10,7 @@
 //! | which credentials were to be renewed ahead, without anything in it | `state/ahead/` | a day has passed |
 //! | the index: labels, no secrets | `state/index.json` | as above |
 //! | public documents | `state/documents/` | their own end |
-//! | locks | `runtime/locks/` | their holder lets go, or dies |
+//! | locks | `runtime/locks/`; with `TMPCRED_CACHE_KEY` beside what they guard, in `state/sealed/locks/` | their holder lets go, or dies |
 
 mod ahead;
 mod document;
@@ -75,6 +75,12 @@ pub enum StoreChoice {
 }
 
 impl StoreChoice {
+    /// Whether it comes down to files sealed under `TMPCRED_CACHE_KEY`.
+    fn is_keyed(self, host: &Host) -> bool {
+        let has_key = host.env.get_os(crate::host::env::CACHE_KEY).is_some();
+        self == Self::Sealed || (self == Self::Auto && has_key)
+    }
+
     /// Refuses a key in `TMPCRED_CACHE_KEY` that would be used and is none, before
     /// anything is minted that could not be kept.
     ///
@@ -139,7 +145,11 @@ impl Cache {
     /// The cache for this run.
     pub fn new(host: Host, choice: StoreChoice) -> Self {
         let notices = Arc::new(Notices::new(host.interact.clone()));
-        let locks = Arc::new(Locks::new(&host.dirs, notices.clone()));
+        let locks = match choice.is_keyed(&host) {
+            true => Locks::beside(&keyed::home(&host.dirs), &host.dirs, notices.clone()),
+            false => Locks::new(&host.dirs, notices.clone()),
+        };
+        let locks = Arc::new(locks);
         let vault = Vault::new(host.clone(), choice, locks.clone(), notices.clone());
         let index = Index::new(host.dirs.state.join("index.json"), locks.clone(), notices.clone());
         let documents = Documents::new(host.dirs.state.join("documents"));

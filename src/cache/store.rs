@@ -250,11 +250,12 @@ impl Vault {
                 other => other.into_error(),
             })?,
         };
-        // First what the file replaces: the store's own item would be preferred to it.
-        store.delete(item.key).map_err(Fault::into_error)?;
         let now = self.host.clock.now();
         let until = item.lifetime.map(|lifetime| now.saturating_add(lifetime));
-        self.sealed.write(store.id(), item.key, &sealing_key, item.value, until)
+        self.sealed.write(store.id(), item.key, &sealing_key, item.value, until)?;
+        // The store's own item would be preferred to the file. It goes last: where the
+        // disk is full too, it is all there is.
+        store.delete(item.key).map_err(Fault::into_error).map(|_| ())
     }
 
     fn unseal(&self, store: &dyn Store, key: &ItemKey) -> Result<Option<Secret<Vec<u8>>>> {

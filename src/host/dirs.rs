@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::env::Env;
 use super::files;
+use super::files::worktree::is_in_project;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The directories of this user, as the platform's customs have them.
@@ -56,7 +57,7 @@ impl Dirs {
         };
         let state = project.state_dir().unwrap_or_else(|| project.data_local_dir()).to_path_buf();
         let runtime = match project.runtime_dir() {
-            Some(dir) if files::is_dir(dir.parent().unwrap_or(dir)) => dir.to_path_buf(),
+            Some(dir) if is_runtime(dir.parent().unwrap_or(dir)) => dir.to_path_buf(),
             // Never a directory shared with others, such as /tmp. A session without
             // the variable takes the same locks as one with it.
             _ => {
@@ -84,11 +85,20 @@ impl Dirs {
 
     /// A private directory for the files of one run, below that for locks, removed when
     /// it is dropped. What runs that were killed have left there is removed too.
+    ///
+    /// It is never in a checkout, where the runtime directory is when all directories of
+    /// this user are: what the files hold could be committed.
     pub fn of_this_run(&self) -> Result<RunDir> {
         const PREFIX: &str = "run-";
+        const ATTEMPTS: usize = 20;
         let cannot = || Error::new(ErrorKind::Io, "no directory for this run can be made");
-        files::private_dir(&self.runtime)?;
-        for path in files::list(&self.runtime)? {
+        let below = self.outside_of_projects().ok_or_else(|| {
+            cannot()
+                .because_of("all places for it are in a checkout")
+                .hint("set XDG_RUNTIME_DIR to a private directory outside of it")
+        })?;
+        files::private_dir(&below)?;
+        for path in files::list(&below)? {
             let name = path.file_name().unwrap_or_default();
             if name.to_string_lossy().starts_with(PREFIX) && files::is_dir(&path) {
                 files::remove_abandoned(&path);
@@ -97,12 +107,32 @@ impl Dirs {
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
-        let made = builder
-            .prefix(PREFIX)
-            .tempdir_in(&self.runtime)
-            .map_err(|cause| cannot().because(cause))?;
-        let lock = files::occupy(made.path())?;
-        Ok(RunDir { files: made, _lock: lock })
+        for _ in 0..ATTEMPTS {
+            let made = builder
+                .prefix(PREFIX)
+                .tempdir_in(&below)
+                .map_err(|cause| cannot().because(cause))?;
+            if let Some(lock) = files::occupy(made.path())? {
+                return Ok(RunDir { files: made, _lock: lock });
+            }
+        }
+        Err(cannot().because_of("others remove it each time"))
+    }
+
+    /// The runtime directory, or one for temporary files of this user, whichever is in
+    /// no project.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "for what would lie in a checkout otherwise; the directory is private, and its files last as long as the run"
+    )]
+    fn outside_of_projects(&self) -> Option<PathBuf> {
+        let own = format!("tmpcred-{}", super::process::user_id());
+        let temporary = std::env::temp_dir().join(&own);
+        let mut places = vec![self.runtime.clone(), temporary];
+        if cfg!(unix) {
+            places.push(Path::new("/tmp").join(own));
+        }
+        places.into_iter().find(|place| !is_in_project(place))
     }
 
     /// Directories below `root`, for tests.
@@ -117,6 +147,12 @@ impl Dirs {
     }
 }
 
+/// Whether a directory is what `XDG_RUNTIME_DIR` has to be, by its specification: this
+/// user's, and closed to everybody else. In containers the variable may say anything.
+fn is_runtime(dir: &Path) -> bool {
+    files::is_own_dir(dir) && !is_in_project(dir)
+}
+
 #[cfg(unix)]
 fn system_config() -> PathBuf {
     PathBuf::from("/etc/tmpcred/config.toml")
@@ -125,4 +161,45 @@ fn system_config() -> PathBuf {
 #[cfg(not(unix))]
 fn system_config() -> PathBuf {
     PathBuf::from(r"C:\ProgramData\tmpcred\config.toml")
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_directory_is_private_and_in_no_checkout() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("run");
+        files::private_dir(&dir).unwrap();
+        let set = |mode| {
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        assert!(is_runtime(&dir));
+        for open in [0o755, 0o770, 0o1777] {
+            set(open);
+            assert!(!is_runtime(&dir), "{open:o}");
+        }
+        set(0o700);
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        assert!(is_runtime(&link));
+        assert!(!is_runtime(&root.path().join("missing")));
+        files::private_dir(&root.path().join(".git")).unwrap();
+        assert!(!is_runtime(&dir) && !is_runtime(&link));
+    }
+
+    #[test]
+    fn the_files_of_a_run_are_in_no_checkout() {
+        let root = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(root.path());
+        assert!(dirs.of_this_run().unwrap().path().starts_with(&dirs.runtime));
+        files::write_private(&root.path().join(".git"), b"gitdir: elsewhere").unwrap();
+        let run = dirs.of_this_run().unwrap();
+        assert!(!run.path().starts_with(root.path()), "{}", run.path().display());
+        let mode = std::fs::metadata(run.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 }

@@ -1,13 +1,20 @@
 //! Files: bounded reads, private writes.
 #![expect(clippy::disallowed_methods, reason = "this is the port to the file system")]
 
+mod locks;
+#[cfg(unix)]
+mod private;
+mod runtime;
 #[cfg(test)]
 mod tests;
+pub mod worktree;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+pub use self::locks::{is_at, occupy, open_lock, remove_abandoned};
+pub use self::runtime::{is_own_dir, login_runtime_dir};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Whether something exists at `path` and can be seen.
@@ -140,32 +147,41 @@ pub fn read_text(path: &Path, max: u64) -> Result<Option<String>> {
 
 /// Makes a directory, and its parents, that only this user can enter.
 ///
-/// A directory that exists already must belong to this user.
+/// A directory that exists already must belong to this user or to the administrator,
+/// and not be for everybody, as `/tmp` is. What lies in a directory to which everybody
+/// can write must not be somebody else's either, on the whole way to it.
 pub fn private_dir(path: &Path) -> Result<()> {
+    guarded_dir(path)?;
+    #[cfg(unix)]
+    private::check_not_shared(path)?;
+    Ok(())
+}
+
+/// The same, for files that need nothing but that nobody puts another in their place:
+/// where people want to have one of theirs, even `/tmp` will do.
+fn guarded_dir(path: &Path) -> Result<()> {
     let failed = |cause: io::Error| {
         Error::new(ErrorKind::Io, format!("cannot make the directory {}", path.display()))
             .because(cause)
     };
     if !path.is_dir() {
+        #[cfg(unix)]
+        private::check_way(path)?;
         let mut builder = DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(path).map_err(failed)?;
     }
-    if owner(path)? == Owner::Other {
-        return Err(Error::new(
-            ErrorKind::Io,
-            format!("{} belongs to somebody else", path.display()),
-        ));
-    }
+    #[cfg(unix)]
+    private::check(path)?;
     Ok(())
 }
 
 /// Replaces a file in one step: written beside it with mode 0600 from the
 /// start, synced, then renamed over it. A reader sees the old or the new file.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    private_dir(parent(path))?;
+    guarded_dir(parent(path))?;
     replace(path, bytes, tempfile::Builder::new().prefix(TEMPORARY))?;
     sweep(path);
     Ok(())
@@ -314,31 +330,6 @@ pub fn remove_empty_dir(path: &Path) {
     let _ = fs::remove_dir(path);
 }
 
-/// Marks a directory as in use for as long as the file that is yielded is open.
-pub fn occupy(dir: &Path) -> Result<File> {
-    let path = dir.join(OCCUPIED);
-    let file = open_lock(&path)?;
-    file.lock().map_err(|cause| {
-        Error::new(ErrorKind::Io, format!("cannot lock {}", path.display())).because(cause)
-    })?;
-    Ok(file)
-}
-
-/// The lock of a directory that is in use.
-const OCCUPIED: &str = "lock";
-
-/// Removes a directory that nobody occupies any more.
-pub fn remove_abandoned(dir: &Path) {
-    // One that is just being made has none yet.
-    let Ok(lock) = OpenOptions::new().read(true).write(true).open(dir.join(OCCUPIED)) else {
-        return;
-    };
-    if lock.try_lock().is_ok() {
-        // Somebody else may have been quicker, and nothing depends on it.
-        let _ = fs::remove_dir_all(dir);
-    }
-}
-
 /// The entries of a directory; none where there is no such directory.
 pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(path) {
@@ -353,55 +344,6 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<_> = entries.filter_map(|e| e.ok().map(|e| e.path())).collect();
     paths.sort();
     Ok(paths)
-}
-
-/// Opens a lock file with mode 0600, making it where it is missing. What it
-/// holds is kept.
-pub fn open_lock(path: &Path) -> Result<File> {
-    if let Some(parent) = path.parent() {
-        private_dir(parent)?;
-    }
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map_err(|cause| {
-        Error::new(ErrorKind::Io, format!("cannot open the lock {}", path.display())).because(cause)
-    })
-}
-
-/// Whether the open file is still the one at `path`, and not one that was
-/// removed or replaced since. On systems without file numbers it always is.
-pub fn is_at(file: &File, path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        match (file.metadata(), fs::metadata(path)) {
-            (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
-            _ => false,
-        }
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (file, path);
-        true
-    }
-}
-
-/// The directory that a login makes for this user, where there is one that is
-/// this user's alone.
-pub fn login_runtime_dir() -> Option<PathBuf> {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let user = rustix::process::geteuid().as_raw();
-        let path = PathBuf::from(format!("/run/user/{user}"));
-        let metadata = fs::symlink_metadata(&path).ok()?;
-        let ours = metadata.is_dir() && metadata.uid() == user && metadata.mode() & 0o077 == 0;
-        ours.then_some(path)
-    }
-    #[cfg(not(target_os = "linux"))]
-    None
 }
 
 /// Whose file it is.

@@ -2,7 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "this is the port to listening sockets")]
 
 #[cfg(target_os = "linux")]
-use std::net::{IpAddr, Ipv4Addr};
+mod table;
+
 use std::net::{SocketAddr, TcpListener};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -28,97 +29,52 @@ pub fn bind(address: SocketAddr, exposure: Exposure) -> Result<TcpListener> {
     Ok(listener)
 }
 
-/// Whether the program at the other end of a connection over IPv4 loopback belongs to
-/// this user, or to the administrator. Where the system does not tell whose a
-/// connection is, that it comes from this machine is all that is asked.
+/// Whose program is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// This user's, or the administrator's.
+    Ours,
+    /// That of another user of this machine.
+    OtherUser(u32),
+    /// Nobody's any more: the connection has ended at that side. Whose it was can be
+    /// told no longer.
+    Gone,
+    /// No socket of this system, although the connection lives: the one of a machine
+    /// that shares its loopback, as Windows does with WSL.
+    Elsewhere,
+    /// The system does not tell.
+    Untold,
+}
+
+/// Whether the program at the other end of a connection over loopback belongs to this
+/// user, or to the administrator. Where the system does not tell whose a connection is,
+/// that it comes from this machine is all that is asked.
 pub fn is_ours(peer: SocketAddr, server: SocketAddr) -> bool {
-    if !peer.ip().is_loopback() {
-        return false;
-    }
+    peer.ip().is_loopback() && matches!(whose(peer, server), Peer::Ours | Peer::Untold)
+}
+
+/// Tells whose program is at the other end of a connection over loopback.
+pub fn whose(peer: SocketAddr, server: SocketAddr) -> Peer {
     #[cfg(target_os = "linux")]
     {
-        /// The table of a machine with some hundred thousand connections.
-        const MAX: u64 = 64 * 1024 * 1024;
         let user = super::process::user_id();
-        match super::files::read_text("/proc/net/tcp".as_ref(), MAX) {
-            Ok(Some(table)) => allows(&table, peer, server, user),
-            // It is not mounted here.
-            Ok(None) => true,
-            Err(_) => false,
+        match table::look(peer, server, user) {
+            // A connection that was cut while the system's tables were read looks the
+            // same, but once.
+            Peer::Elsewhere => table::look(peer, server, user),
+            told => told,
         }
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _ = server;
-        true
+        let _ = (peer, server);
+        Peer::Untold
     }
-}
-
-/// Whether the table says that the peer is this user or the administrator, or says
-/// nothing of the connection at all, as on systems that only look like Linux.
-#[cfg(target_os = "linux")]
-fn allows(table: &str, peer: SocketAddr, server: SocketAddr, user: u32) -> bool {
-    match owner(table, peer, server) {
-        Some(uid) => uid == user || uid == 0,
-        None => owner(table, server, peer).is_none(),
-    }
-}
-
-/// Whose the socket is that has the address `local` and is connected to `remote`, by
-/// the system's table
-/// (<https://www.kernel.org/doc/html/latest/networking/proc_net_tcp.html>).
-#[cfg(target_os = "linux")]
-fn owner(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
-    table.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        if address(fields.next()?)? != local || address(fields.next()?)? != remote {
-            return None;
-        }
-        let uid = fields.nth(4)?.parse().ok()?;
-        // What no program has open any more has no inode, and no owner.
-        let inode: u64 = fields.nth(1)?.parse().ok()?;
-        (inode != 0).then_some(uid)
-    })
-}
-
-/// An address as the table has it: the number as it is in memory, and the port.
-#[cfg(target_os = "linux")]
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let ip = u32::from_str_radix(ip, 16).ok()?;
-    let ip = IpAddr::V4(Ipv4Addr::from(ip.to_ne_bytes()));
-    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn whose_a_connection_is_can_be_told() {
-        let listener = bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly).unwrap();
-        let server = listener.local_addr().unwrap();
-        let client = std::net::TcpStream::connect(server).unwrap();
-        let peer = client.local_addr().unwrap();
-        assert!(is_ours(peer, server));
-        assert!(!is_ours(([192, 0, 2, 1], 80).into(), server));
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-            0: 0100007F:1F90 0100007F:0050 01 00000000:00000000 00:00000000 00000000  1000        0 36011 1\n\
-            1: 0100007F:1F91 0100007F:0050 06 00000000:00000000 03:00000000 00000000     0        0 0 3\n";
-        if cfg!(target_endian = "little") {
-            let (a, b) = (([127, 0, 0, 1], 8080).into(), ([127, 0, 0, 1], 80).into());
-            assert_eq!(owner(table, a, b), Some(1000));
-            assert_eq!(owner(table, b, a), None);
-            let closed = ([127, 0, 0, 1], 8081).into();
-            assert_eq!(owner(table, closed, b), None);
-            assert!(allows(table, a, b, 1000) && !allows(table, a, b, 1001));
-            // This end of the connection is known, the other is not.
-            assert!(!allows(table, b, a, 1000));
-            // Nothing is known.
-            assert!(allows("", a, b, 1000));
-        }
-    }
 
     #[test]
     fn other_addresses_than_loopback_need_permission() {

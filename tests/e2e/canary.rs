@@ -1,7 +1,11 @@
 //! One journey through every command, as talkative as can be; then the search
 //! for every secret of it.
 
-use serde_json::Value;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
 
 use super::journey::Journey;
 use super::stores::{items, with_keys};
@@ -9,7 +13,9 @@ use super::support::broker::API;
 use super::support::browser::Browser;
 use super::support::canary::{Canary, Leak};
 use super::support::kernel::Key;
+use super::support::oidc_provider::Fault;
 use super::support::run::{Output, Run};
+use super::support::wait::wait_until;
 
 /// What the program wrote to standard error so far, and where secrets may not be.
 struct Traces {
@@ -157,4 +163,85 @@ fn no_secret_of_a_whole_journey_shows_anywhere() {
     // The search can find something: there is much to search.
     assert!(traces.said.contains("TRACE"), "nothing was traced");
     assert_eq!(traces.items(), Vec::<Value>::new());
+}
+
+/// The parameters of an authorization request that whoever knows them could use.
+const OF_A_LOGIN: [&str; 3] = ["state", "nonce", "code_challenge"];
+
+/// Whether a text has the verifier of this challenge in it (RFC 7636 section 4.2).
+fn has_verifier(text: &str, challenge: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    text.split(|c| !legal(c)).filter(|word| (43..=128).contains(&word.len())).any(|word| {
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, word.as_bytes());
+        URL_SAFE_NO_PAD.encode(hash) == challenge
+    })
+}
+
+/// The arguments of all processes, as everybody can read them.
+fn arguments() -> String {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let read = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    read.map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " ")).collect()
+}
+
+#[test]
+fn what_a_login_in_the_browser_is_made_of_shows_nowhere_but_in_the_page_for_the_person() {
+    let mut traces = Traces { journey: Journey::start(), said: String::new() };
+    let home = &mut traces.journey.home;
+    let browser = Browser::http().user("alice", "x").install(home);
+    // One that takes its time: its arguments can be read meanwhile.
+    let gate = home.path("work/gate");
+    let script = format!(
+        "#!/bin/sh\nuntil [ -e '{}' ]; do sleep 0.05; done\nexec '{}' \"$1\"\n",
+        gate.display(),
+        home.path("bin/browser").display()
+    );
+    let patient = home.write_program("patient", &script);
+    home.set("BROWSER", &patient);
+    let login = traces.tmpcred(&["login", "corp"]).spawn();
+    let printed = login.line_on_stderr("code_challenge=");
+    let page = url::Url::parse(printed.trim()).unwrap();
+    let parameter = |name: &str| page.query_pairs().find(|(n, _)| n == name).unwrap().1.to_string();
+    let canaries = OF_A_LOGIN.map(|name| Canary::of(name, parameter(name)));
+    let challenge = parameter("code_challenge");
+    wait_until("the browser to be started", Duration::from_secs(30), || {
+        arguments().contains("bin/patient").then_some(())
+    });
+    for canary in &canaries {
+        assert_eq!(canary.search_processes(), []);
+    }
+    assert!(!has_verifier(&arguments(), &challenge));
+    std::fs::write(gate, "").unwrap();
+    let output = login.wait().ok();
+    browser.wait_for_visits(1);
+    assert!(output.stderr.contains("TRACE"), "nothing was traced");
+    // What is for the person is the line with the page, and nothing else.
+    let said = output.stderr.replacen(printed.trim(), "", 1);
+    for canary in &canaries {
+        assert_eq!(canary.search("standard error", said.as_bytes()), []);
+        assert_eq!(canary.search_files(&traces.journey.home.path(".local")), []);
+        assert_eq!(canary.search_files(&traces.journey.home.path("run")), []);
+    }
+    assert!(!has_verifier(&output.stderr, &challenge), "the verifier shows");
+}
+
+#[test]
+fn the_code_of_a_device_that_only_the_program_knows_shows_nowhere() {
+    let mut traces = Traces { journey: Journey::start(), said: String::new() };
+    let canary = Canary::new("device code");
+    let provider = &mut traces.journey.provider;
+    // Of several faults at a path only the first counts.
+    provider.clear_faults();
+    let answer = json!({"device_code": canary.value(), "interval": 1});
+    provider.fault(&Fault::changes(answer).at("/device/auth"));
+    // The provider knows no such code, and what goes wrong says much.
+    let login = traces.tmpcred(&["login", "corp", "--flow", "device"]).spawn();
+    login.line_on_stderr("/device");
+    assert_eq!(canary.search_processes(), []);
+    let refused = login.wait();
+    assert_ne!(refused.code, Some(0));
+    assert!(traces.journey.provider.count("POST", "/token") > 0, "{}", refused.stderr);
+    traces.keep(refused);
+    assert!(traces.said.contains("TRACE"), "nothing was traced");
+    assert_eq!(traces.leaks(&canary), []);
 }

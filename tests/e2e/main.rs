@@ -16,6 +16,8 @@ mod aws;
 mod aws_keys;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod canary;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod checkout;
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(target_os = "linux")]

@@ -349,3 +349,40 @@ fn many_processes_do_the_work_once() {
     let led = marks.iter().filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("led"));
     assert_eq!(led.count(), 1);
 }
+
+#[cfg(unix)]
+#[test]
+fn whoever_lets_go_leaves_the_file_of_the_next_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = locks(&dir);
+    let first = expect_lead(locks.lead(NAME, nothing));
+    // Somebody cleans up what seems to be lying about.
+    files::remove(&lock_file(&dir)).unwrap();
+    let second = expect_lead(locks.lead(NAME, nothing));
+    drop(first);
+    assert!(matches!(locks.exclusive(NAME, Duration::ZERO), Exclusive::Busy));
+    drop(second);
+    assert!(matches!(locks.exclusive(NAME, Duration::ZERO), Exclusive::Held(_)));
+}
+
+#[cfg(unix)]
+#[test]
+fn one_holds_it_at_a_time_although_files_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let locks = locks(&dir);
+    let (inside, rounds) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while rounds.load(Ordering::SeqCst) < 200 {
+                    // Files of holders before are what it finds, again and again.
+                    let held = locks.exclusive(NAME, Duration::from_secs(60));
+                    assert!(matches!(held, Exclusive::Held(_)));
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                    rounds.fetch_add(1, Ordering::SeqCst);
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+}

@@ -110,3 +110,27 @@ fn a_key_that_is_none_is_refused_where_it_would_be_used() {
     let error = StoreChoice::Sealed.check(&World::new().host()).unwrap_err();
     assert!(error.causes()[0].contains("TMPCRED_CACHE_KEY is not set"), "{error:?}");
 }
+
+#[test]
+fn whoever_shares_the_files_shares_their_locks() {
+    let world = World::new();
+    let elsewhere = |container: &str, choice| {
+        let env = Env::from_pairs([(CACHE_KEY, ONE)]);
+        let mut host = Host { env, ..world.host() };
+        host.dirs.runtime = world.dir.path().join(container);
+        Cache::new(host, choice)
+    };
+    for choice in [StoreChoice::Auto, StoreChoice::Sealed] {
+        let (one, other) = (elsewhere("one", choice), elsewhere("other", choice));
+        let key = key_of("a", "ann");
+        let lead = lead_credential(&one, &key);
+        assert!(other.lead_credential_if_free(&key).is_none(), "{choice:?}");
+        drop(lead);
+        assert!(other.lead_credential_if_free(&key).is_some(), "{choice:?}");
+    }
+    // What is kept on this machine only has its locks here.
+    let (one, other) =
+        (elsewhere("one", StoreChoice::Memory), elsewhere("other", StoreChoice::Memory));
+    let _lead = one.take_session(&SessionKey::new(&["corp"])).unwrap();
+    other.take_session(&SessionKey::new(&["corp"])).unwrap();
+}

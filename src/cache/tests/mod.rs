@@ -397,3 +397,21 @@ fn no_file_and_no_label_holds_a_secret() {
         assert!(!label.contains(CANARY), "{label}");
     }
 }
+
+#[test]
+fn a_session_survives_a_keyring_and_a_disk_without_room() {
+    let world = World::with(Keyring::with_limit(1000));
+    try_keep_session(&world.cache(), "ann").unwrap();
+    // A file where the directory of sealed files should be.
+    files::write_private(&world.state().join("sealed"), b"").unwrap();
+    let key = SessionKey::new(&["corp"]);
+    let (cache, large) = (world.cache(), Secret::new(vec![b'x'; 5000]));
+    let lead = lead_session(&cache, &key);
+    assert!(cache.keep_session(&key, &label("ann"), &large, &lead).is_err());
+    let kept = world.cache().session(&key).unwrap().expect("the session is lost");
+    assert_eq!(kept.expose(), format!("{CANARY} of ann").as_bytes());
+    // With room on the disk, the file is all there is.
+    files::remove(&world.state().join("sealed")).unwrap();
+    cache.keep_session(&key, &label("ann"), &large, &lead).unwrap();
+    assert_eq!(world.cache().session(&key).unwrap().unwrap().expose(), large.expose());
+}

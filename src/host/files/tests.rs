@@ -124,3 +124,66 @@ fn written_files_are_private_and_leave_nothing_beside() {
     assert_eq!(fs::metadata(parent).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(list(parent).unwrap(), vec![path]);
 }
+
+type Interloper = Box<dyn FnOnce(&Path)>;
+
+thread_local! {
+    static INTERLOPER: std::cell::RefCell<Option<Interloper>> = const { std::cell::RefCell::new(None) };
+}
+
+/// What somebody else does just before a directory that is being made is locked.
+pub(super) fn between_opening_and_locking(dir: &Path) {
+    if let Some(does) = INTERLOPER.take() {
+        does(dir);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_is_being_made_is_not_lost_to_whoever_tidies_up() {
+    let root = tempfile::tempdir().unwrap();
+    INTERLOPER.set(Some(Box::new(|dir| {
+        remove_abandoned(dir);
+        assert!(!exists(dir), "it was not removed: this would show nothing");
+    })));
+    let run = super::super::dirs::Dirs::below(root.path()).of_this_run().unwrap();
+    assert!(is_dir(run.path()) && exists(run.path().join(locks::OCCUPIED)));
+    remove_abandoned(run.path());
+    assert!(is_dir(run.path()), "it is occupied");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_somebody_else_has_made_in_a_shared_directory_is_not_used() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let root = tempfile::tempdir().unwrap();
+    let shared = root.path().join("shared");
+    private_dir(&shared).unwrap();
+    mode(&shared, 0o1777);
+    // What is ours there is ours.
+    private_dir(&shared.join("tmpcred/locks")).unwrap();
+    // Only root can make something that is somebody else's.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let message = |path: &Path| private_dir(path).unwrap_err().message().to_string();
+    assert_eq!(message(&shared), format!("{} is for everybody", shared.display()));
+    let theirs = shared.join("theirs");
+    private_dir(&theirs.join("locks")).unwrap();
+    chown(&theirs, Some(65534), Some(65534)).unwrap();
+    let refused = format!("{} belongs to somebody else", theirs.display());
+    assert_eq!(message(&theirs), refused);
+    // It is root's, in a directory that its owner may replace.
+    assert_eq!(message(&theirs.join("locks")), refused);
+    assert!(open_lock(&theirs.join("locks/a.lock")).is_err());
+    // A link of theirs to a directory of ours.
+    let (ours, link) = (root.path().join("ours"), shared.join("link"));
+    private_dir(&ours).unwrap();
+    symlink(&ours, &link).unwrap();
+    assert!(private_dir(&link).is_ok());
+    std::os::unix::fs::lchown(&link, Some(65534), Some(65534)).unwrap();
+    assert_eq!(message(&link), format!("{} belongs to somebody else", link.display()));
+}

@@ -37,7 +37,7 @@ pub(super) async fn with_browser(
     client: &Registration,
 ) -> Result<Tokens, Failure> {
     let redirect = Redirect { host: RedirectHost::V4, ports: &[], path: PATH };
-    let mut listener = Listener::open(redirect)?;
+    let mut listener = Listener::open(host, redirect)?;
     let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
     let verifier = Secret::new(verifier.into_secret());
     let state = Secret::new(CsrfToken::new_random_len(32).into_secret());
@@ -49,7 +49,7 @@ pub(super) async fn with_browser(
         challenge.as_str(),
         &settings.scopes,
     )?;
-    login::show(host, &page)?;
+    login::show(host, &listener, &page)?;
     let _waiting = host.interact.waiting("waiting for the login in the browser");
     let callback = tokio::time::timeout(LOGIN_LIMIT, listener.callback(&state)).await;
     let Ok(callback) = callback else { return Err(login::too_late().into()) };

@@ -2,14 +2,20 @@
 //! (RFC 8252 section 7.3).
 //!
 //! Anybody on this machine, and any web page in the browser, can reach it. A
-//! request counts only if it names the right host, path and `state`; every
-//! other gets an error, and the login goes on.
+//! request counts only if it comes from a program of this user and names the right
+//! host, path and `state`; every other gets an error, and the login goes on.
+//!
+//! The same server leads the browser to the provider, from a page with a random name:
+//! everybody on this machine can see with what address a browser is started, and the
+//! provider's has the `state` in it.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{HOST, LOCATION};
@@ -24,8 +30,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use url::{Url, form_urlencoded};
 
+use super::door::Door;
 use super::page;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::Host;
 use crate::host::listener::{Exposure, bind};
 use crate::secret::Secret;
 
@@ -116,10 +124,19 @@ pub(in crate::identity) struct Listener {
     _tasks: JoinSet<()>,
 }
 
+/// A page that leads on.
+struct Start {
+    path: Secret<String>,
+    to: Url,
+}
+
 /// What all connections know.
 struct Shared {
+    door: Door,
     authority: String,
     path: String,
+    /// The page that leads on to the provider, and where that is. It leads on once.
+    start: Mutex<Option<Start>>,
     /// The `state` of the login that is waited for. It is used once.
     expected: Mutex<Option<Secret<String>>>,
     callbacks: mpsc::Sender<Callback>,
@@ -128,7 +145,10 @@ struct Shared {
 impl Listener {
     /// Listens on the first of the allowed ports that is free, or on any.
     /// Needs a runtime.
-    pub(in crate::identity) fn open<'a>(redirect: impl Into<Redirect<'a>>) -> Result<Self> {
+    pub(in crate::identity) fn open<'a>(
+        host: &Host,
+        redirect: impl Into<Redirect<'a>>,
+    ) -> Result<Self> {
         let wanted = redirect.into();
         let sockets = sockets(wanted)?;
         let failed =
@@ -145,8 +165,10 @@ impl Listener {
         let redirect = redirect_uri(wanted, port)?;
         let (sender, callbacks) = mpsc::channel(1);
         let shared = Arc::new(Shared {
+            door: Door::of(host),
             authority: redirect.authority().to_string(),
             path: redirect.path().to_string(),
+            start: Mutex::new(None),
             expected: Mutex::new(None),
             callbacks: sender,
         });
@@ -160,6 +182,19 @@ impl Listener {
     /// The address to which the provider is to send the browser.
     pub(in crate::identity) fn redirect_uri(&self) -> &Url {
         &self.redirect
+    }
+
+    /// The page to start the browser with, which leads on to `url` once.
+    pub(in crate::identity) fn start_page(&self, url: &Url) -> Result<Url> {
+        let mut random = [0; 32];
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|_| Error::new(ErrorKind::Other, "this machine gives no random numbers"))?;
+        let mut page = self.redirect.clone();
+        page.set_path(&format!("/{}", URL_SAFE_NO_PAD.encode(random)));
+        let path = Secret::new(page.path().to_string());
+        let start = Start { path, to: url.clone() };
+        *self.shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
+        Ok(page)
     }
 
     /// Waits for the browser to come back with this `state`, however many
@@ -259,13 +294,24 @@ async fn accept(socket: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    // Asked before anything is read: it can be told while the other end is there.
+    let admitted = match (stream.peer_addr(), stream.local_addr()) {
+        (Ok(peer), Ok(server)) => shared.door.admits(peer, server),
+        _ => false,
+    };
     // Dropped with the connection, which tells whoever waits for that.
     let (connection, served) = oneshot::channel::<Infallible>();
     let served = Mutex::new(Some(served));
     let service = service_fn(|request| {
         let served = served.lock().unwrap_or_else(PoisonError::into_inner).take();
         let shared = shared.clone();
-        async move { Ok::<_, Infallible>(shared.respond(&request, served).await) }
+        async move {
+            let response = match admitted {
+                true => shared.respond(&request, served).await,
+                false => page::another_users(),
+            };
+            Ok::<_, Infallible>(response)
+        }
     });
     let serving = http1::Builder::new()
         .keep_alive(false)
@@ -291,14 +337,7 @@ impl Shared {
         match self.receive(request, served).await {
             Ok(Answer::Done) => page::done(),
             Ok(Answer::Failed) => page::failed(StatusCode::OK),
-            Ok(Answer::GoTo(url)) => match url.as_str().parse() {
-                Ok(location) => {
-                    let mut response = page::failed(StatusCode::SEE_OTHER);
-                    response.headers_mut().insert(LOCATION, location);
-                    response
-                }
-                Err(_) => page::failed(StatusCode::INTERNAL_SERVER_ERROR),
-            },
+            Ok(Answer::GoTo(url)) => lead_on(&url),
             Err(status) => {
                 tracing::debug!(status = status.as_u16(), "a request that is not the login's");
                 page::not_ours(status)
@@ -320,7 +359,13 @@ impl Shared {
         if !ours || another.is_some() || request.uri().authority().is_some() {
             return Err(StatusCode::BAD_REQUEST);
         }
-        if request.uri().path() != self.path {
+        let path = request.uri().path();
+        if request.method() == Method::GET
+            && let Some(url) = self.start_of(path)
+        {
+            return Ok(Answer::GoTo(url));
+        }
+        if path != self.path {
             return Err(StatusCode::NOT_FOUND);
         }
         if request.method() != Method::GET {
@@ -347,6 +392,22 @@ impl Shared {
         self.callbacks.send(callback).await.map_err(|_| StatusCode::GONE)?;
         Ok(reply.await.unwrap_or(Answer::Failed))
     }
+
+    /// Where the page at this path leads on to, once.
+    fn start_of(&self, path: &str) -> Option<Url> {
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(start.take_if(|start| start.path.ct_eq(path))?.to)
+    }
+}
+
+/// Sends the browser to another page.
+fn lead_on(url: &Url) -> Response<Full<Bytes>> {
+    let Ok(location) = url.as_str().parse() else {
+        return page::failed(StatusCode::INTERNAL_SERVER_ERROR);
+    };
+    let mut response = page::going_on();
+    response.headers_mut().insert(LOCATION, location);
+    response
 }
 
 #[derive(Default)]

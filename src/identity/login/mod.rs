@@ -3,8 +3,10 @@
 //! | file | what it does |
 //! |---|---|
 //! | `flow` | which way to log in |
-//! | `listener`, `page` | where a browser on this machine comes back to, and what it shows then |
+//! | `listener`, `page` | where a browser on this machine starts and comes back to, and what it shows then |
+//! | `door` | whose browser that may be |
 
+mod door;
 mod flow;
 mod listener;
 mod page;
@@ -60,12 +62,14 @@ pub(super) fn settle<T>(host: &Host, lead: Lead, result: Result<T>) -> Result<T>
     result
 }
 
-/// Opens the page where that is allowed, and tells the person about it.
-pub(super) fn show(host: &Host, url: &Url) -> Result<()> {
+/// Opens the page where that is allowed, and tells the person about it. The browser is
+/// started with a page of `listener` that leads there: everybody on this machine can see
+/// what a program is started with.
+pub(super) fn show(host: &Host, listener: &Listener, url: &Url) -> Result<()> {
     require_web(url)?;
     let interact = &host.interact;
     let opened = interact.may_browse()
-        && match host.browser.open(url) {
+        && match listener.start_page(url).and_then(|page| host.browser.open(&page)) {
             Ok(()) => true,
             Err(error) => {
                 interact.warn(&error.to_string());

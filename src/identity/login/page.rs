@@ -1,4 +1,4 @@
-//! The pages that the browser shows at the end of a login. They hold nothing
+//! The pages that the browser shows on the way of a login. They hold nothing
 //! that came with a request, load nothing and run nothing.
 
 use aws_lc_rs::digest;
@@ -26,6 +26,20 @@ pub(super) fn done() -> Response<Full<Bytes>> {
 /// The login failed.
 pub(super) fn failed(status: StatusCode) -> Response<Full<Bytes>> {
     page(status, "The login did not succeed", "The terminal in which it was started says why.")
+}
+
+/// The login goes on at another page.
+pub(super) fn going_on() -> Response<Full<Bytes>> {
+    page(StatusCode::SEE_OTHER, "The login goes on", "Your browser is about to show its page.")
+}
+
+/// A request of somebody else.
+pub(super) fn another_users() -> Response<Full<Bytes>> {
+    page(
+        StatusCode::FORBIDDEN,
+        "This is not your login",
+        "Only a browser of the user who runs tmpcred can take part in it.",
+    )
 }
 
 /// A request that does not belong to the login.

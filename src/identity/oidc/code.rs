@@ -34,9 +34,9 @@ enum Outcome {
 /// again without, in the same page.
 pub(super) async fn log_in(provider: &Provider<'_>, audiences: &[String]) -> Result<Session> {
     let mut refused = Vec::new();
-    let mut listener = Listener::open(provider.settings)?;
+    let mut listener = Listener::open(provider.host, provider.settings)?;
     let mut attempt = Attempt::new(provider, listener.redirect_uri(), audiences.to_vec())?;
-    login::show(provider.host, &attempt.url)?;
+    login::show(provider.host, &listener, &attempt.url)?;
     let _waiting = provider.host.interact.waiting("waiting for the login in the browser");
     let ends = tokio::time::Instant::now() + LOGIN_LIMIT;
     loop {

@@ -118,7 +118,8 @@ impl Oidc {
         if let Some(session) = stored.filter(|_| renewable) {
             let wanted = wish.audiences.first().map(String::as_str);
             let keep = |session: &Session| self.keep(cx, lead, session);
-            let ended = match refresh::renew(&provider, session, wanted, keep).await? {
+            let stored = || self.stored(cx);
+            let ended = match refresh::renew(&provider, session, wanted, keep, stored).await? {
                 Renewed::Alive(session) if self.satisfies(cx.host, &session, wish) => {
                     return Ok(session);
                 }

@@ -41,6 +41,9 @@ pub(super) type Client<Auth, Device, Token> = oauth2::Client<
 /// A client of which no more is known than where the tokens are.
 pub(super) type TokenClient = Client<EndpointNotSet, EndpointNotSet, EndpointSet>;
 
+/// How long after a refusal without a word the provider is asked again.
+const SECOND_TRY: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// A provider, ready to be asked.
 pub(super) struct Provider<'a> {
     pub(super) host: &'a Host,
@@ -130,6 +133,9 @@ impl<'a> Provider<'a> {
     }
 
     /// Trades a refresh token for fresh tokens. The session's lock is held.
+    ///
+    /// A refusal without a word ends a session only if it comes twice: it may be that of
+    /// something on the way which is just being started.
     pub(super) async fn refresh(
         &self,
         refresh_token: &Secret<String>,
@@ -137,13 +143,22 @@ impl<'a> Provider<'a> {
     ) -> Result<TokenAnswer, Failure> {
         let client = self.client().map_err(Failure::Failed)?;
         let refresh_token = RefreshToken::new(refresh_token.expose().clone());
-        let mut request = client.exchange_refresh_token(&refresh_token);
         let audiences: Vec<String> = audience.map(String::from).into_iter().collect();
-        for (name, value) in self.audience_parameters(&audiences) {
-            request = request.add_extra_param(name, value.to_string());
-        }
         let transport = self.transport(Endpoint::Token);
-        request.request_async(&transport).await.map_err(|error| Failure::of(error, &transport))
+        let ask = async || {
+            let mut request = client.exchange_refresh_token(&refresh_token);
+            for (name, value) in self.audience_parameters(&audiences) {
+                request = request.add_extra_param(name, value.to_string());
+            }
+            request.request_async(&transport).await
+        };
+        let mut answer = ask().await;
+        if transport.was_mute() {
+            tracing::debug!("a refusal without a word: the provider is asked once more");
+            tokio::time::sleep(SECOND_TRY).await;
+            answer = ask().await;
+        }
+        answer.map_err(|error| Failure::of(error, &transport))
     }
 
     /// Revokes a refresh token (RFC 7009), which ends what came of it too.

@@ -16,6 +16,10 @@ pub(super) enum Renewed {
 /// Renews a session, so that it yields an assertion for `audience`. Its lock is
 /// held: some providers end a session when two processes use one refresh token.
 ///
+/// Where the provider refuses, `stored` tells what is kept now: another process may have
+/// been quicker, on another machine or with its locks elsewhere. Then its session is the
+/// one to go on with.
+///
 /// `keep` is called with the session as soon as its refresh token has been
 /// rotated, before anything else can fail, and again at the end.
 ///
@@ -23,9 +27,32 @@ pub(super) enum Renewed {
 /// Whatever else goes wrong. The session stays good then.
 pub(super) async fn renew(
     provider: &Provider<'_>,
-    mut session: Session,
+    session: Session,
     audience: Option<&str>,
     keep: impl Fn(&Session),
+    stored: impl Fn() -> Result<Option<Session>>,
+) -> Result<Renewed> {
+    let (used, refusal) = match attempt(provider, session, audience, &keep).await? {
+        Renewed::Ended(used, refusal) => (used, refusal),
+        alive => return Ok(alive),
+    };
+    let Some(newer) = stored()?.filter(|stored| stored.is_renewal_of(&used)) else {
+        return Ok(Renewed::Ended(used, refusal));
+    };
+    let now = provider.host.clock.now();
+    let id_token_fits = !provider.settings.wants_access_token();
+    let has_it = match audience {
+        Some(audience) => newer.assertion(audience, id_token_fits, now).is_some(),
+        None => newer.has_unexpired(now),
+    };
+    if has_it { Ok(Renewed::Alive(newer)) } else { attempt(provider, newer, audience, &keep).await }
+}
+
+async fn attempt(
+    provider: &Provider<'_>,
+    mut session: Session,
+    audience: Option<&str>,
+    keep: &impl Fn(&Session),
 ) -> Result<Renewed> {
     let Some(refresh_token) = session.refresh_token.clone() else {
         return Ok(Renewed::Ended(session, refusal("the session has no refresh token")));

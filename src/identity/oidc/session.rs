@@ -117,6 +117,17 @@ impl Session {
         Principal { issuer: self.issuer.clone(), subject: self.subject.clone() }
     }
 
+    /// Whether another process made this one of `used`, whose refresh token the
+    /// provider takes no longer.
+    pub(super) fn is_renewal_of(&self, used: &Self) -> bool {
+        let token = |session: &Self| session.refresh_token.clone();
+        self.principal() == used.principal()
+            && match (token(self), token(used)) {
+                (Some(here), Some(used)) => !here.ct_eq(used.expose()),
+                (here, used) => here.is_some() && used.is_none(),
+            }
+    }
+
     /// Keeps a verified ID token.
     pub(super) fn put_id_token(&mut self, token: Token) {
         self.id_token = Some(token);

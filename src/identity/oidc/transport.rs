@@ -1,7 +1,7 @@
 //! The way from the `oauth2` crate to our own HTTP client, where answers are
 //! bounded, checked and mended before the crate reads them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 
@@ -49,11 +49,20 @@ pub(super) struct Transport<'a> {
     fatal: RefCell<Option<Error>>,
     /// The last passing one, for when time runs out.
     passing: RefCell<Option<Error>>,
+    /// Whether there was a refusal without a word.
+    mute: Cell<bool>,
 }
 
 impl<'a> Transport<'a> {
     pub(super) fn new(http: &'a HttpClient, endpoint: Endpoint) -> Self {
-        Self { http, endpoint, fatal: RefCell::default(), passing: RefCell::default() }
+        let (fatal, passing, mute) = Default::default();
+        Self { http, endpoint, fatal, passing, mute }
+    }
+
+    /// Whether the provider, or something on the way to it, refused without a word since
+    /// this was asked last.
+    pub(super) fn was_mute(&self) -> bool {
+        self.mute.take()
     }
 
     /// The last failure that was waited out, if the last request was one.
@@ -100,6 +109,7 @@ impl<'a> Transport<'a> {
     fn readable(&self, response: &Response) -> Result<Vec<u8>> {
         let (status, body) = (response.status.as_u16(), response.body.expose());
         if body.is_empty() && matches!(status, 400 | 401) && self.endpoint != Endpoint::Device {
+            self.mute.set(true);
             // Some providers refuse without a word. Of all the reasons there
             // may be, this one leads on: to a login.
             let mute = r#"{"error":"invalid_grant","error_description":"it gives no reason"}"#;

@@ -5,6 +5,7 @@ mod exchange;
 mod glewlwyd;
 mod oidc_provider;
 mod storm;
+mod strangers;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

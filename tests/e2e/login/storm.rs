@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tmpcred::cache::{Cache, StoreChoice};
+use tmpcred::host::env::Env;
 use tmpcred::identity::oidc::Oidc;
 use tmpcred::identity::{Context, IdentitySource};
 
@@ -15,6 +16,9 @@ use crate::support::run::{Run, Running};
 /// Tells a copy of this test program what to do: the home, the issuer and the
 /// audience, one a line.
 const CHILD: &str = "TMPCRED_TEST_LOGIN_CHILD";
+
+/// The key of a cache in files that containers share.
+const KEY: &str = "TMPCRED_CACHE_KEY";
 
 const PROCESSES: usize = 12;
 
@@ -32,8 +36,15 @@ fn child_that_asks() {
         let run = Run::new("sh", "/").args(["-c", r#"exec "$BROWSER" "$1""#, "sh", url.as_str()]);
         variables.into_iter().fold(run, |run, (name, value)| run.env(name, value)).spawn()
     }));
-    let host = host(&home, person, 0);
-    let cache = Cache::new(host.clone(), StoreChoice::Kernel);
+    let mut host = host(&home, person, 0);
+    let mut store = StoreChoice::Kernel;
+    if let Ok(key) = std::env::var(KEY) {
+        // A container of its own: it shares the home, and nothing else.
+        host.env = Env::from_pairs([("DISPLAY", ":0"), (KEY, &key)]);
+        host.dirs.runtime = home.join(format!("run-{}", std::process::id()));
+        store = StoreChoice::Sealed;
+    }
+    let cache = Cache::new(host.clone(), store);
     let settings = json!({"issuer": issuer, "client_id": CLIENT});
     let source = Oidc::new("corp", serde_json::from_value(settings).unwrap());
     let cx = Context { host: &host, cache: &cache };
@@ -42,15 +53,17 @@ fn child_that_asks() {
     std::fs::write(name, assertion.token.expose()).unwrap();
 }
 
-/// Starts the processes; returns the assertions that they got.
-fn storm(world: &World, audience: &str) -> Vec<String> {
+/// Starts the processes; returns the assertions that they got. With a key for the cache,
+/// each has a container of its own.
+fn storm(world: &World, audience: &str, key: Option<&str>) -> Vec<String> {
     let home = world.home.path("");
     let orders = format!("{}\n{}\n{audience}", home.display(), world.issuer);
     let children: Vec<Running> = (0..PROCESSES)
         .map(|_| {
             let child = world.home.command(std::env::current_exe().unwrap());
             let child = child.args(["--exact", "login::storm::child_that_asks", "--nocapture"]);
-            child.env(CHILD, &orders).spawn()
+            let child = child.env(CHILD, &orders);
+            key.iter().fold(child, |child, key| child.env(KEY, key)).spawn()
         })
         .collect();
     for child in children {
@@ -67,7 +80,7 @@ fn storm(world: &World, audience: &str) -> Vec<String> {
 fn a_cold_start_of_many_is_one_login() {
     let provider = OidcProvider::start();
     let (world, browser) = Plan::new(provider.issuer()).store(StoreChoice::Kernel).build();
-    let shown = storm(&world, BROKER);
+    let shown = storm(&world, BROKER, None);
     assert_eq!(shown.len(), PROCESSES);
     assert!(shown.iter().all(|token| *token == shown[0]));
     assert_eq!(browser.opened().len(), 1);
@@ -82,12 +95,30 @@ fn no_two_processes_use_one_refresh_token() {
     let (world, browser) = Plan::new(provider.issuer()).store(StoreChoice::Kernel).build();
     world.login(&login_for(&[BROKER, OTHER])).unwrap();
     let before = world.refresh_token();
-    let shown = storm(&world, OTHER);
+    let shown = storm(&world, OTHER, None);
     assert_eq!(shown.len(), PROCESSES);
     assert!(shown.iter().all(|token| *token == shown[0]));
     assert_ne!(world.refresh_token(), before, "it rotated");
     assert_eq!(provider.count_grants("refresh_token"), 1);
     // This provider ends a session whose refresh token comes twice.
+    assert!(provider.requests().iter().all(|request| request.error.is_none()));
+    assert_eq!(browser.opened().len(), 1);
+}
+
+#[test]
+fn containers_that_share_the_sealed_files_use_one_refresh() {
+    let key = "q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQq83vEjRWeJA=";
+    let provider = OidcProvider::start();
+    let (mut world, browser) = Plan::new(provider.issuer()).build();
+    world.host.env = Env::from_pairs([("DISPLAY", ":0"), (KEY, key)]);
+    world.cache = Cache::new(world.host.clone(), StoreChoice::Sealed);
+    world.login(&login_for(&[BROKER, OTHER])).unwrap();
+    let before = world.refresh_token();
+    let shown = storm(&world, OTHER, Some(key));
+    assert_eq!(shown.len(), PROCESSES);
+    assert!(shown.iter().all(|token| *token == shown[0]));
+    assert_ne!(world.refresh_token(), before, "it rotated");
+    assert_eq!(provider.count_grants("refresh_token"), 1);
     assert!(provider.requests().iter().all(|request| request.error.is_none()));
     assert_eq!(browser.opened().len(), 1);
 }

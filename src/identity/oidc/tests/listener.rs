@@ -8,8 +8,9 @@ use reqwest::Method;
 use url::Url;
 
 use super::{settings, visit, visit_with};
+use crate::error::Result;
 use crate::host::listener::{Exposure, bind};
-use crate::host::test_server::run;
+use crate::host::test_server::{host, run};
 use crate::identity::login::{Answer, Callback, Listener, RedirectHost, redirect_uri};
 use crate::secret::Secret;
 
@@ -21,6 +22,11 @@ fn with(url: &Url, query: &str) -> Url {
     url
 }
 
+fn open(settings: &super::Settings) -> Result<Listener> {
+    let dir = tempfile::tempdir().unwrap();
+    Listener::open(&host(dir.path(), time::Duration::ZERO), settings)
+}
+
 /// Opens a listener, lets `browser` loose on it, and answers the first request
 /// that counts. Returns what it brought.
 fn listen<T: Send + 'static>(
@@ -29,7 +35,7 @@ fn listen<T: Send + 'static>(
     browser: impl FnOnce(Url) -> T + Send + 'static,
 ) -> (Option<String>, T) {
     run(async {
-        let mut listener = Listener::open(settings).unwrap();
+        let mut listener = open(settings).unwrap();
         let url = listener.redirect_uri().clone();
         let browsing = std::thread::spawn(move || browser(url));
         let mut callback: Callback = listener.callback(&Secret::new(STATE.into())).await.unwrap();
@@ -79,7 +85,7 @@ fn strangers_get_an_error_and_the_login_goes_on() {
 #[test]
 fn a_state_is_good_once() {
     run(async {
-        let mut listener = Listener::open(&settings("https://i.example")).unwrap();
+        let mut listener = open(&settings("https://i.example")).unwrap();
         let url = with(listener.redirect_uri(), &format!("state={STATE}&code=c"));
         let state = Secret::new(STATE.to_string());
         let first = std::thread::spawn({
@@ -129,6 +135,39 @@ fn a_browser_can_be_sent_on() {
     assert_eq!((visit.status, visit.location), (303, Some(next)));
 }
 
+#[test]
+fn the_page_that_a_browser_starts_with_leads_on_once_and_shows_nothing() {
+    let mut settings = settings("https://i.example");
+    for redirect_host in [RedirectHost::V4, RedirectHost::V6, RedirectHost::Localhost] {
+        settings.redirect_host = redirect_host;
+        let next = Url::parse("https://i.example/login?state=canary").unwrap();
+        let visits = run(async {
+            // A machine may have no IPv6.
+            let Ok(listener) = open(&settings) else { return None };
+            let page = listener.start_page(&next).unwrap();
+            assert!(page.path().len() > 40 && page.query().is_none(), "{page}");
+            let mut other = page.clone();
+            other.set_path("/x");
+            let browsing = move || {
+                let rebound = [("host", "rebound.example")];
+                vec![
+                    visit(&other),
+                    visit_with(Method::POST, &page, &[]),
+                    visit_with(Method::GET, &page, &rebound),
+                    visit(&page),
+                    visit(&page),
+                ]
+            };
+            Some(tokio::task::spawn_blocking(browsing).await.unwrap())
+        });
+        let Some(visits) = visits else { continue };
+        let statuses: Vec<_> = visits.iter().map(|visit| visit.status).collect();
+        assert_eq!(statuses, [404, 404, 400, 303, 404], "{redirect_host:?}");
+        assert_eq!(visits[3].location, Some(next));
+        assert!(visits.iter().all(|visit| !visit.body.contains("canary")));
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "a stranger who speaks no HTTP")]
 fn stranger(url: &Url) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", url.port().unwrap())).unwrap();
@@ -162,10 +201,10 @@ fn allowed_ports_are_tried_in_turn() {
     let mut settings = settings("https://i.example");
     settings.redirect_ports = taken.iter().map(|s| s.local_addr().unwrap().port()).collect();
     run(async {
-        let error = Listener::open(&settings).map(|_| ()).unwrap_err();
+        let error = open(&settings).map(|_| ()).unwrap_err();
         assert!(error.hints()[0].contains("redirect_ports"), "{error}");
         taken.pop();
-        let listener = Listener::open(&settings).unwrap();
+        let listener = open(&settings).unwrap();
         let port = listener.redirect_uri().port().unwrap();
         assert_eq!(port, settings.redirect_ports[1]);
         assert_eq!(listener.redirect_uri().as_str(), format!("http://127.0.0.1:{port}/callback"));
@@ -177,7 +216,7 @@ fn the_name_localhost_listens_wherever_it_may_lead() {
     let mut settings = settings("https://i.example");
     settings.redirect_host = RedirectHost::Localhost;
     run(async {
-        let listener = Listener::open(&settings).unwrap();
+        let listener = open(&settings).unwrap();
         let port = listener.redirect_uri().port().unwrap();
         assert_eq!(listener.redirect_uri().host_str(), Some("localhost"));
         for address in ["127.0.0.1", "::1"] {

@@ -165,7 +165,7 @@ pub(super) struct Person {
     /// What the person does with a page: the browser shows none otherwise.
     habit: Mutex<Option<Arc<Habit>>>,
     pub(super) absent: std::sync::atomic::AtomicBool,
-    pub(super) pages: Mutex<Vec<Url>>,
+    pub(super) pages: Arc<Mutex<Vec<Url>>>,
     pub(super) shown: Mutex<Vec<(Url, bool)>>,
     pub(super) prompts: Mutex<Vec<DevicePrompt>>,
     pub(super) told: Mutex<Vec<String>>,
@@ -206,9 +206,12 @@ impl Browser for Person {
         let habit = habit.ok_or_else(|| {
             crate::error::Error::new(crate::error::ErrorKind::Io, "the browser does not start")
         })?;
-        self.pages.lock().unwrap().push(url.clone());
-        let url = url.clone();
-        std::thread::spawn(move || habit(url));
+        let (url, pages) = (url.clone(), self.pages.clone());
+        std::thread::spawn(move || {
+            let page = visit(&url).location.expect("the first page leads on");
+            pages.lock().unwrap().push(page.clone());
+            habit(page);
+        });
         Ok(())
     }
 }

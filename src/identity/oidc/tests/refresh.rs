@@ -1,6 +1,7 @@
 //! Renewing a session, with a provider that does not play by the rules.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -26,13 +27,27 @@ fn try_renew(
     session: Session,
     audience: Option<&str>,
 ) -> (Result<Renewed>, Vec<String>) {
+    try_renew_beside(world, session, audience, None)
+}
+
+/// The same, where another process has kept a session meanwhile.
+fn try_renew_beside(
+    world: &World,
+    session: Session,
+    audience: Option<&str>,
+    other: Option<&Session>,
+) -> (Result<Renewed>, Vec<String>) {
     let kept = RefCell::new(Vec::new());
+    let stored = || {
+        let (issuer, now) = (world.settings.issuer.as_str(), || world.host.clock.now());
+        Ok(other.and_then(|other| Session::decode(&other.encode(), issuer, "cli", now)))
+    };
     let renewed = run(async {
         let provider = world.provider().await;
         renew(&provider, session, audience, |session| {
             let token = session.refresh_token.as_ref().unwrap().expose().clone();
             kept.borrow_mut().push(token);
-        })
+        }, stored)
         .await
     });
     (renewed, kept.into_inner())
@@ -98,15 +113,16 @@ fn odd_answers_renew_the_session_all_the_same() {
 
 #[test]
 fn only_a_clear_no_ends_the_session() {
-    let mute = Reply::text(400, "");
+    let mute = |status| Reply::text(status, "");
     let clear = Reply::json(400, &json!({"error": "invalid_grant"}));
-    for reply in [mute, clear] {
+    for (reply, asked) in [(mute(400), 2), (mute(401), 2), (clear, 1)] {
         let world = world(move |_| reply.clone());
         let (renewed, kept) = try_renew(&world, session(&world), None);
         assert!(
             matches!(renewed.unwrap(), Renewed::Ended(_, refusal) if refusal.code == "invalid_grant")
         );
         assert!(kept.is_empty());
+        assert_eq!(world.server.at("/token").len(), asked);
     }
     for (reply, kind) in [
         (Reply::text(503, "").header("retry-after", "9".into()), ErrorKind::Unreachable),
@@ -123,6 +139,51 @@ fn only_a_clear_no_ends_the_session() {
         assert!(kept.is_empty());
         assert_eq!(world.server.at("/token").len(), 1);
     }
+}
+
+#[test]
+fn a_refusal_without_a_word_that_does_not_come_again_ends_nothing() {
+    for (status, second) in [(400, 200), (401, 200), (400, 503)] {
+        let number = AtomicUsize::new(0);
+        let world = world(move |scene| match (number.fetch_add(1, Ordering::SeqCst), second) {
+            (0, _) => Reply::text(status, ""),
+            (_, 200) => scene.tokens(json!({})),
+            _ => Reply::text(second, ""),
+        });
+        let (renewed, kept) = try_renew(&world, session(&world), None);
+        match second {
+            200 => assert!(matches!(renewed.unwrap(), Renewed::Alive(_)), "{status}"),
+            _ => assert_eq!(renewed.map(|_| ()).unwrap_err().kind(), ErrorKind::Unreachable),
+        }
+        assert_eq!(kept.first().map(String::as_str), (second == 200).then_some("refresh-1"));
+    }
+}
+
+#[test]
+fn what_another_process_has_kept_meanwhile_is_gone_on_with() {
+    let world = world(|scene| match scene.asked("refresh_token") {
+        "refresh-9" => scene.tokens(json!({})),
+        _ => scene.refuse("invalid_grant"),
+    });
+    let with = |refresh_token: &str| {
+        let mut other = session(&world);
+        other.refresh_token = Some(Secret::new(refresh_token.into()));
+        other
+    };
+    let ended = |renewed: Result<Renewed>| matches!(renewed.unwrap(), Renewed::Ended(..));
+    let (renewed, kept) = try_renew_beside(&world, session(&world), None, Some(&with("refresh-9")));
+    assert!(!ended(renewed));
+    assert_eq!(kept.first().map(String::as_str), Some("refresh-1"));
+    // The same one again, none at all, or one that is refused too.
+    let before = world.server.at("/token").len();
+    for (other, asked) in [(Some("refresh-0"), 1), (None, 1), (Some("refresh-8"), 2)] {
+        let start = world.server.at("/token").len();
+        let other = other.map(with);
+        let (renewed, kept) = try_renew_beside(&world, session(&world), None, other.as_ref());
+        assert!(ended(renewed) && kept.is_empty());
+        assert_eq!(world.server.at("/token").len() - start, asked);
+    }
+    assert_eq!(world.server.at("/token").len() - before, 4);
 }
 
 #[test]
