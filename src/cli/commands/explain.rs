@@ -66,7 +66,7 @@ struct Cached {
     why: String,
 }
 
-/// What a run would find in the cache. No keyring is unlocked for it.
+/// What a run would find in the cache, as far as the index tells. No keyring is read for it.
 fn cached(prepared: &Prepared) -> Result<Cached> {
     let plan = &prepared.plan;
     let source = plan.identity.settings.open(&plan.identity.name);
@@ -78,7 +78,8 @@ fn cached(prepared: &Prepared) -> Result<Cached> {
     }
     let caller = match source.caller(cx) {
         Ok(Some(caller)) => caller,
-        Ok(None) => return miss("nobody is logged in".into()),
+        // It may be that the index is lost and a session is not: a run finds out.
+        Ok(None) => return miss("nobody is logged in, as far as the index tells".into()),
         // A token that a run would refuse.
         Err(error) if error.kind() == ErrorKind::Verification => return miss(error.to_string()),
         Err(error) => return Err(error),
