@@ -27,8 +27,8 @@ fn with_credentials() -> (Journey, [String; 2]) {
     let mut home = Home::stranger();
     Browser::http().user("alice", "x").install(&mut home);
     let journey = Journey::of(provider, broker, home);
-    let tokens = ["deploy", "reader"]
-        .map(|profile| journey.tmpcred(&["token", profile]).run().ok().stdout);
+    let tokens =
+        ["deploy", "reader"].map(|profile| journey.tmpcred(&["token", profile]).run().ok().stdout);
     (journey, tokens)
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::platform::{Fault, now};
 use super::{Site, TOKEN, refused};
-use crate::support::canary::Canary;
+use crate::support::canary::{Canary, assert_traced};
 use crate::support::run::{LIMIT, Run};
 use crate::support::wait::wait_until;
 
@@ -171,7 +171,7 @@ fn no_token_of_a_job_shows_anywhere() {
     let held = site.token();
     let gitlab = site.tmpcred(&["token", "-vv"]).env("GITLAB_CI", "true");
     said += &gitlab.env("TMPCRED_ID_TOKEN", &held).run().ok().stderr;
-    assert!(said.contains("TRACE"), "nothing was traced");
+    assert_traced(&said);
 
     let mut canaries = vec![bearer, Canary::of("the minted token", minted.stdout.trim())];
     canaries.push(Canary::of("a job's own token", held));
