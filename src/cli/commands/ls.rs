@@ -48,28 +48,26 @@ pub(super) fn run(app: &App, args: &Ls) -> Result<()> {
     if !args.available {
         return profiles(app, &config, &plans, args.json);
     }
-    let (found, failed) = available(app, &config, args.identity.as_deref(), &plans)?;
-    if args.write {
-        write(app, &config, &found, args.dry_run)?;
-    } else if args.json {
-        app.ui.json(&found.iter().map(Found::report).collect::<Vec<_>>())?;
-    } else if !found.is_empty() {
-        table_of(app, &found)?;
-    } else if failed.is_empty() {
-        app.ui.line("Your session may use no account.")?;
+    let (found, mut failed) = available(app, &config, args.identity.as_deref(), &plans)?;
+    // Whoever could not be asked may have much: nothing is said then of what there is.
+    if !found.is_empty() || failed.is_empty() {
+        show_available(app, args, &config, &found)?;
     }
-    // Each is told of; the last one ends the command.
-    let mut failed = failed.into_iter().peekable();
-    while let Some(error) = failed.next() {
-        if failed.peek().is_none() {
-            return Err(error);
-        }
-        app.host.interact.warn(&error.to_string());
-    }
-    Ok(())
+    let Some(last) = failed.pop() else { return Ok(()) };
+    failed.iter().for_each(|error| app.host.interact.warn(&error.to_string()));
+    Err(last)
 }
 
-fn table_of(app: &App, found: &[Found]) -> Result<()> {
+fn show_available(app: &App, args: &Ls, config: &Config, found: &[Found]) -> Result<()> {
+    if args.write {
+        return write(app, config, found, args.dry_run);
+    }
+    if args.json {
+        return app.ui.json(&found.iter().map(Found::report).collect::<Vec<_>>());
+    }
+    if found.is_empty() {
+        return app.ui.line("Your session may use no account.");
+    }
     let rows = found.iter().map(|one| {
         let Available { account, role } = &one.available;
         let (id, name) = (account.account_id.clone(), account.account_name.clone());
