@@ -1,13 +1,13 @@
 //! `tmpcred explain`
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cache::CredentialKey;
 use crate::cli::App;
 use crate::cli::args::Explain;
 use crate::cli::prepare::{Prepared, prepare};
 use crate::cli::show;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::surroundings::Surroundings;
 use crate::identity::{Context, Fact, Readiness};
 use crate::plan::Plan;
@@ -24,7 +24,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let store = prepared.cache.store_name();
     if args.json {
         return app.ui.json(&json!({
-            "plan": plan,
+            "plan": report(plan)?,
             "identity": facts,
             "sources": prepared.sources,
             "cache": { "state": cache.state, "because": cache.why, "store": store },
@@ -44,6 +44,31 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     });
     let rows = reasons.chain(sources).chain(facts).chain(rest);
     app.ui.table(["WHAT", "VALUE", "BECAUSE"], rows)
+}
+
+/// The plan. Of commands that it names, only the program is told: their arguments may be
+/// anything, secrets too.
+fn report(plan: &Plan) -> Result<Value> {
+    let mut report = serde_json::to_value(plan).map_err(|cause| {
+        Error::new(ErrorKind::Other, "the plan cannot be written as JSON").because(cause)
+    })?;
+    leave_arguments_out(&mut report);
+    Ok(report)
+}
+
+fn leave_arguments_out(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member {
+                    Value::Array(words) if name == "command" => words.truncate(1),
+                    other => leave_arguments_out(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_arguments_out),
+        _ => {}
+    }
 }
 
 /// How `exec` would run the command, and why.

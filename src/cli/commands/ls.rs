@@ -172,6 +172,7 @@ fn available(
     }
     let cache = cache(&app.host, config)?;
     let cx = Context { host: &app.host, cache: &cache };
+    let several = identities.len() > 1;
     let (mut found, mut failed) = (Vec::new(), Vec::new());
     for (name, settings, server) in identities {
         let source = settings.open(name);
@@ -180,10 +181,10 @@ fn available(
                 let profiles = profiles_for(plans, name, &available);
                 Found { identity: name.clone(), available, profiles }
             })),
-            Err(error) => {
-                let what = format!("what the identity '{name}' may use cannot be listed");
-                failed.push(error.context(what));
+            Err(error) if several => {
+                failed.push(error.context(format!("the identity '{name}' is left out")));
             }
+            Err(error) => return Err(error),
         }
     }
     Ok((found, failed))
@@ -198,7 +199,10 @@ async fn ask(
     let list = async |assertion: &Assertion| {
         let _waiting = cx.host.interact.waiting("asking IAM Identity Center");
         let portal = Portal::new(cx.host, server, &assertion.token)?;
-        portal.available().await.map_err(|failure| failure.error("it gives no list"))
+        portal
+            .available()
+            .await
+            .map_err(|failure| failure.error("the accounts and roles cannot be listed"))
     };
     let assertion = source.assertion(cx, server.url()).await?;
     match list(&assertion).await {

@@ -136,6 +136,12 @@ fn a_command_is_asked_within_bounds_and_sees_only_what_is_listed() {
     }
     configure("echo s3cr3t", "");
     refused(run("c"), 9, &["it is not a signed JWT"]);
+    // The arguments of a command may be anything.
+    for args in [&["explain"][..], &["explain", "--json"]] {
+        let explained = site.tmpcred(args).run().ok().stdout;
+        assert!(explained.contains("/ask prints"), "{explained}");
+        assert!(!explained.contains("--for="), "{explained}");
+    }
     let gone = "[identity.spire]\ntype = \"command\"\ncommand = [\"no-such-program\"]\n";
     site.configure("", gone);
     let not_found = ["no-such-program gives no token", "it cannot be started"];

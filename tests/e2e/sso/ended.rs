@@ -95,8 +95,8 @@ fn one_that_cannot_be_asked_keeps_no_other_from_being_listed() {
     let listed = world.tmpcred(&["ls", "--available", "--json"]).limit(LONG).run().ended_with(7);
     assert_eq!(listed.json().as_array().unwrap().len(), 4, "{}", listed.stdout);
     assert!(listed.json().as_array().unwrap().iter().all(|one| one["identity"] == "corp"));
-    let what = "what the identity 'broken' may use cannot be listed";
-    assert!(listed.stderr.contains(what), "{}", listed.stderr);
+    let left_out = "the identity 'broken' is left out";
+    assert!(listed.stderr.contains(left_out), "{}", listed.stderr);
     let shown = world.tmpcred(&["ls", "--available"]).limit(LONG).run().ended_with(7);
     assert!(shown.stdout.contains("444455556666"), "{}", shown.stdout);
     let alone = ["ls", "--available", "--identity", "corp"];
