@@ -63,6 +63,7 @@ pub fn credential(
         && let key = run.key(caller)
         && let Some(credential) = run.look(&key)?
     {
+        tracing::debug!(profile = plan.profile, "the cached credential serves");
         let ageing = freshness.ahead && run.is_ageing(&credential) && cache.claim_ahead(&key);
         return Ok((credential, if ageing { Origin::Ageing } else { Origin::Cache }));
     }
@@ -355,6 +356,7 @@ impl<'a> Run<'a> {
         }
         let (cx, audience) = (self.context(), self.plan.assertion_audience());
         let assertion = source.assertion(cx, &audience).await?;
+        tracing::debug!(profile = self.plan.profile, "an assertion is at hand");
         match self.turn(assertion.clone(), effort).await {
             // What looks like a session here may be none there.
             Err(refused) => {
@@ -386,6 +388,12 @@ impl<'a> Run<'a> {
             )
             .hint("check this machine's clock"));
         }
+        tracing::info!(
+            profile = self.plan.profile,
+            role = credential.role,
+            seconds = remaining.whole_seconds(),
+            "a credential has been minted"
+        );
         Ok((credential, principal))
     }
 

@@ -26,6 +26,7 @@ pub(crate) struct Leak {
 
 /// Whether what was said has lines of the log of the program itself and of a library
 /// that it is made of: else a search of it proves nothing.
+#[cfg(feature = "broker")]
 #[track_caller]
 pub(crate) fn assert_traced(said: &str) {
     // 2026-01-01T12:00:00.000000Z DEBUG hyper_util::client::legacy::pool: …
