@@ -7,11 +7,11 @@ use std::cell::OnceCell;
 use time::Duration;
 
 use crate::cache::{Cache, CredentialKey, Lead, Turn};
-use crate::credential::{Caller, Credential, Lifetime, Principal};
+use crate::credential::{Assertion, Caller, Credential, Lifetime, Principal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
-use crate::identity::{Context, IdentitySource, LoginOptions, Readiness};
+use crate::identity::{Context, IdentitySource, LoginOptions, Readiness, in_place_of};
 use crate::mint::reach::Effort;
 use crate::plan::Plan;
 use crate::secret::Secret;
@@ -57,12 +57,13 @@ pub fn credential(
 ) -> Result<(Credential, Origin)> {
     let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
     let source = run.source()?;
-    let caller = source.caller(run.context())?;
+    let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
         && !freshness.refresh
         && let key = run.key(caller)
         && let Some(credential) = run.look(&key)?
     {
+        tracing::debug!(profile = plan.profile, "the cached credential serves");
         let ageing = freshness.ahead && run.is_ageing(&credential) && cache.claim_ahead(&key);
         return Ok((credential, if ageing { Origin::Ageing } else { Origin::Cache }));
     }
@@ -81,7 +82,7 @@ pub fn next_credential(
     let replaced = OnceCell::from(Some(old.material.secret().clone()));
     let run = Run { host, cache, plan, freshness: Freshness::default(), replaced };
     let source = run.source()?;
-    let caller = source.caller(run.context())?;
+    let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
         && let Some(credential) = run.look(&run.key(caller))?
     {
@@ -109,7 +110,7 @@ pub fn renew_ahead(
     cache.tidy_ahead();
     let source = run.source()?;
     // Whoever is not logged in has nothing to renew.
-    let Some(caller) = source.caller(run.context())? else { return Ok(()) };
+    let Some(caller) = run.caller(&*source)? else { return Ok(()) };
     let key = run.key(&caller);
     let Some(lead) = cache.lead_credential_if_free(&key) else { return Ok(()) };
     let old = run.read(&key)?;
@@ -132,7 +133,7 @@ pub fn own_credential(
 ) -> Result<Credential> {
     let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
     let source = run.source()?;
-    let caller = source.caller(run.context())?;
+    let caller = run.caller(&*source)?;
     process::runtime()?.block_on(async {
         if caller.is_none() {
             run.establish(&*source).await?;
@@ -181,6 +182,15 @@ impl<'a> Run<'a> {
             Readiness::Ready(_) => Ok(source),
             Readiness::Absent(why) => Err(unusable(why)),
             Readiness::Misconfigured { why, hint } => Err(unusable(why).hint(hint)),
+        }
+    }
+
+    /// Whom a cached credential is for. Where the index is lost, the session may not be.
+    fn caller(&self, source: &dyn IdentitySource) -> Result<Option<Caller>> {
+        let cx = self.context();
+        match (source.caller(cx)?, source.session()) {
+            (None, Some(session)) => Ok(session.whose(cx)?.map(Caller::from)),
+            (caller, _) => Ok(caller),
         }
     }
 
@@ -344,8 +354,25 @@ impl<'a> Run<'a> {
         if self.freshness.refresh {
             self.plan.insist(self.host);
         }
-        let mut assertion =
-            source.assertion(self.context(), &self.plan.assertion_audience()).await?;
+        let (cx, audience) = (self.context(), self.plan.assertion_audience());
+        let assertion = source.assertion(cx, &audience).await?;
+        tracing::debug!(profile = self.plan.profile, "an assertion is at hand");
+        match self.turn(assertion.clone(), effort).await {
+            // What looks like a session here may be none there.
+            Err(refused) => {
+                let another = in_place_of(source, cx, &assertion, &audience, refused).await?;
+                self.turn(another, effort).await
+            }
+            minted => minted,
+        }
+    }
+
+    /// Turns an assertion into a credential.
+    async fn turn(
+        &self,
+        mut assertion: Assertion,
+        effort: Effort,
+    ) -> Result<(Credential, Principal)> {
         let principal = assertion.principal.clone();
         for step in &self.plan.exchanges {
             assertion = step.perform(self.host, &assertion, effort).await?;
@@ -361,6 +388,12 @@ impl<'a> Run<'a> {
             )
             .hint("check this machine's clock"));
         }
+        tracing::info!(
+            profile = self.plan.profile,
+            role = credential.role,
+            seconds = remaining.whole_seconds(),
+            "a credential has been minted"
+        );
         Ok((credential, principal))
     }
 

@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn where_nothing_can_be_written_nobody_is_the_one() {
         let root = tempfile::tempdir().unwrap();
-        crate::host::files::write_private(&root.path().join("ahead"), b"a file").unwrap();
+        files::write_private(&root.path().join("ahead"), b"a file").unwrap();
         let ahead = Ahead::new(root.path().join("ahead"));
         assert!(!ahead.claim(&key("alice"), OffsetDateTime::UNIX_EPOCH));
         ahead.tidy(OffsetDateTime::UNIX_EPOCH);

@@ -4,7 +4,7 @@
 //! | what | where | until |
 //! |---|---|---|
 //! | credentials | the store: an OS keyring, or memory | they expire |
-//! | sessions | the store | they are forgotten |
+//! | sessions; of one that has ended only whose it was | the store | they are forgotten |
 //! | registrations at servers | the store | they end |
 //! | what a store cannot take, and all where `TMPCRED_CACHE_KEY` is set | `state/sealed/`, encrypted | as above |
 //! | which credentials were to be renewed ahead, without anything in it | `state/ahead/` | a day has passed |
@@ -118,6 +118,10 @@ pub struct SessionLabel {
     /// When.
     #[serde(with = "time::serde::timestamp")]
     pub since: OffsetDateTime,
+    /// Whether the other side has ended it. Who it was is still known, since what was
+    /// cached for them is good until it expires.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// What the cache holds, as far as its index tells. Reading it unlocks nothing.

@@ -62,7 +62,9 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         Command::CredentialProcess(_) => ui = ui.for_a_program(),
         _ => {}
     }
-    telemetry::start(cli.global.verbose, &env);
+    if let Some(wrong) = telemetry::start(cli.global.verbose, &env) {
+        ui.interact().warn(&wrong);
+    }
     let is_exec = matches!(cli.command, Command::Exec(_));
     let outcome = Host::real(env, ui.interact()).and_then(|host| {
         let app = App { ui: ui.clone(), host, core };

@@ -1,5 +1,7 @@
 //! What kind of place this run happens in, told from environment and files only.
 
+use std::path::Path;
+
 use super::env::Env;
 use super::files;
 
@@ -21,6 +23,11 @@ pub struct Surroundings {
 impl Surroundings {
     /// Looks around, without the network.
     pub fn detect(env: &Env) -> Self {
+        Self::detect_below(Path::new("/"), env)
+    }
+
+    /// The same with the files below another root.
+    fn detect_below(root: &Path, env: &Env) -> Self {
         let desktop = cfg!(any(target_os = "macos", windows))
             || env.get_os("DISPLAY").is_some()
             || env.get_os("WAYLAND_DISPLAY").is_some();
@@ -29,8 +36,8 @@ impl Surroundings {
             wsl: env.get_os("WSL_DISTRO_NAME").is_some() || env.get_os("WSL_INTEROP").is_some(),
             container: env.get_os("container").is_some()
                 || env.get_os("KUBERNETES_SERVICE_HOST").is_some()
-                || files::exists("/.dockerenv")
-                || files::exists("/run/.containerenv"),
+                || files::exists(root.join(".dockerenv"))
+                || files::exists(root.join("run/.containerenv")),
             display: desktop || env.get_os("BROWSER").is_some(),
             ci: is_ci(env),
         }
@@ -60,6 +67,53 @@ pub fn is_ci(env: &Env) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn detected(root: &Path, pairs: &[(&str, &str)]) -> Surroundings {
+        Surroundings::detect_below(root, &Env::from_pairs(pairs.to_vec()))
+    }
+
+    #[test]
+    fn variables_tell_of_the_place() {
+        let empty = tempfile::tempdir().unwrap();
+        let desktop = cfg!(any(target_os = "macos", windows));
+        let nothing = Surroundings { display: desktop, ..Default::default() };
+        assert_eq!(detected(empty.path(), &[]), nothing);
+        let ssh = Surroundings { ssh: true, ..nothing.clone() };
+        let wsl = Surroundings { wsl: true, ..nothing.clone() };
+        let container = Surroundings { container: true, ..nothing.clone() };
+        let display = Surroundings { display: true, ..nothing.clone() };
+        let ci = Surroundings { ci: true, ..nothing.clone() };
+        for (name, value, expected) in [
+            ("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22", &ssh),
+            ("SSH_TTY", "/dev/pts/0", &ssh),
+            ("WSL_DISTRO_NAME", "Debian", &wsl),
+            ("WSL_INTEROP", "/run/WSL/8_interop", &wsl),
+            ("container", "podman", &container),
+            ("KUBERNETES_SERVICE_HOST", "10.0.0.1", &container),
+            ("DISPLAY", ":0", &display),
+            ("WAYLAND_DISPLAY", "wayland-0", &display),
+            ("BROWSER", "firefox", &display),
+            ("CI", "true", &ci),
+            ("TF_BUILD", "True", &ci),
+            // What is empty is as good as not set, and other names say nothing.
+            ("SSH_CONNECTION", "", &nothing),
+            ("DISPLAY", "", &nothing),
+            ("CI", "false", &nothing),
+            ("SSH_CLIENT_VERSION", "9", &nothing),
+        ] {
+            assert_eq!(&detected(empty.path(), &[(name, value)]), expected, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn files_tell_of_a_container() {
+        for file in [".dockerenv", "run/.containerenv"] {
+            let root = tempfile::tempdir().unwrap();
+            assert!(!detected(root.path(), &[]).container);
+            files::write_private(&root.path().join(file), b"").unwrap();
+            assert!(detected(root.path(), &[]).container, "{file}");
+        }
+    }
 
     #[test]
     fn ssh_wins_over_a_display() {

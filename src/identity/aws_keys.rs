@@ -114,6 +114,7 @@ impl AwsKeys {
             identity: self.name.clone(),
             principal: self.principal(),
             since: cx.host.clock.now(),
+            ended: false,
         };
         let bytes = Secret::new(keys.write().expose().clone().into_bytes());
         cx.cache.keep_session(&self.key(), &label, &bytes, lead)
@@ -154,11 +155,7 @@ impl IdentitySource for AwsKeys {
                 .with(SECRET, keys.secret.expose());
             return Ok(Some(Caller::job(job).known_as(self.principal())));
         }
-        match cx.cache.session_label(&self.key())? {
-            Some(label) => Ok(Some(label.principal.into())),
-            // The index may be lost while the keys are not.
-            None => Ok(self.stored(cx)?.map(|_| self.principal().into())),
-        }
+        Ok(cx.cache.session_label(&self.key())?.map(|label| label.principal.into()))
     }
 
     async fn assertion(&self, cx: Context<'_>, _: &str) -> Result<Assertion> {
@@ -198,6 +195,10 @@ impl Session for AwsKeys {
         }
         lead.succeed();
         Ok(self.principal())
+    }
+
+    fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {
+        Ok(self.stored(cx)?.map(|_| self.principal()))
     }
 
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {

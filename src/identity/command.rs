@@ -56,7 +56,8 @@ impl IdentitySource for Settings {
     fn explain(&self, _: &Surroundings) -> Vec<Fact> {
         vec![Fact {
             what: "assertion",
-            value: format!("what {} prints", self.command.join(" ")),
+            // Its arguments may be anything, secrets too.
+            value: format!("what {} prints", self.command.first().map_or("", String::as_str)),
             why: format!("asked anew for each mint; it may take {}", self.limit),
         }]
     }

@@ -18,7 +18,7 @@ pub use self::login::Flow;
 use crate::aws::sso::Server;
 use crate::cache::Cache;
 use crate::credential::{Assertion, Caller, Principal, Proof};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::surroundings::Surroundings;
 
@@ -130,8 +130,8 @@ pub trait IdentitySource {
     /// What it would do here, and why.
     fn explain(&self, surroundings: &Surroundings) -> Vec<Fact>;
 
-    /// Whom a cached credential is for, without the network and without unlocking
-    /// a keyring. `None` where only a login can tell. A source whose assertions
+    /// Whom a cached credential is for, without the network and without reading a
+    /// keyring. `None` where only a session or a login can tell. A source whose assertions
     /// are about a job says what tells this job from all others of this user.
     fn caller(&self, cx: Context<'_>) -> Result<Option<Caller>>;
 
@@ -143,6 +143,29 @@ pub trait IdentitySource {
     fn session(&self) -> Option<&dyn Session> {
         None
     }
+}
+
+/// An assertion in place of one that was turned away with `refused` because the session
+/// behind it has ended, by a login where that is allowed.
+///
+/// # Errors
+/// With `refused` itself where it is about something else.
+pub async fn in_place_of(
+    source: &dyn IdentitySource,
+    cx: Context<'_>,
+    shown: &Assertion,
+    audience: &str,
+    refused: Error,
+) -> Result<Assertion> {
+    let session = source.session().filter(|_| refused.kind() == ErrorKind::LoginRequired);
+    match session {
+        Some(session) if session.turned_away(cx, shown)? => {}
+        _ => return Err(refused),
+    }
+    source.assertion(cx, audience).await.map_err(|error| match error.kind() {
+        ErrorKind::LoginRequired => error.because_of(refused.to_string()),
+        _ => error,
+    })
 }
 
 /// How a login is to go.
@@ -167,6 +190,18 @@ pub enum Logout {
     Revoked(Principal),
     /// The session was forgotten here; the provider was not told, and why.
     ForgottenOnly(Principal, String),
+    /// The provider had ended the session before; what was left of it was forgotten.
+    Ended(Principal),
+}
+
+impl Logout {
+    /// Whose session it was, where there was one.
+    pub fn principal(&self) -> Option<&Principal> {
+        match self {
+            Self::NoSession => None,
+            Self::Revoked(who) | Self::ForgottenOnly(who, _) | Self::Ended(who) => Some(who),
+        }
+    }
 }
 
 /// A source that people log in to.
@@ -174,6 +209,20 @@ pub enum Logout {
 pub trait Session {
     /// Starts a session, or finds that there is one.
     async fn login(&self, cx: Context<'_>, options: &LoginOptions) -> Result<Principal>;
+
+    /// Who logged in, as the session itself tells where the index does not. A keyring
+    /// is read for it.
+    fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>>;
+
+    /// Takes note that this assertion, which came of the session, was turned away because
+    /// the session has ended: from now on it yields none, and somebody has to log in
+    /// again. Who it was stays known.
+    ///
+    /// Yields whether that may be so. Where not, as with keys that never end, asking
+    /// for another assertion is of no use.
+    fn turned_away(&self, _cx: Context<'_>, _shown: &Assertion) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Ends the session: revokes at the provider, then forgets.
     async fn logout(&self, cx: Context<'_>) -> Result<Logout>;

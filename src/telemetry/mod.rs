@@ -5,34 +5,108 @@
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
 
 use crate::host::env::Env;
 
+const FILTER: &str = "TMPCRED_LOG";
+const INFO: &str = "tmpcred=info";
+
 /// Starts logging to stderr, where `-v` or `TMPCRED_LOG` asks for it.
 /// `TMPCRED_LOG` holds a filter such as `info` or `tmpcred=debug`.
-pub fn start(verbosity: u8, env: &Env) {
-    let filter = match (env.get("TMPCRED_LOG"), verbosity) {
-        (Some(filter), _) => filter.to_string(),
-        // A hit in the cache must not pay for a logger that nobody asked for.
-        (None, 0) => return,
-        (None, 1) => "tmpcred=info".into(),
-        (None, _) => "tmpcred=debug".into(),
+///
+/// Yields what is wrong with that filter, where something is: `-v` counts then.
+pub fn start(verbosity: u8, env: &Env) -> Option<String> {
+    let by_arguments = match verbosity {
+        0 => None,
+        1 => Some(INFO),
+        _ => Some("tmpcred=debug"),
     };
-    start_with(&filter);
+    // A hit in the cache must not pay for a logger that nobody asked for.
+    if by_arguments.is_none() && env.get_os(FILTER).is_none() {
+        return None;
+    }
+    start_with(env, by_arguments.unwrap_or(INFO))
 }
 
-/// Starts logging for a server: always, at `info` unless told otherwise.
+/// Starts logging for a server: always, at `info` unless told otherwise. What is wrong
+/// with the filter, [`start`] has told before.
 pub fn start_server(env: &Env) {
-    start_with(env.get("TMPCRED_LOG").unwrap_or("tmpcred=info"));
+    let _ = start_with(env, INFO);
 }
 
-fn start_with(filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("tmpcred=info"));
+fn start_with(env: &Env, otherwise: &str) -> Option<String> {
+    let (filter, wrong) = match filter(env) {
+        Ok(filter) => (filter, None),
+        Err(why) => {
+            let wrong = format!("{FILTER} is no filter: {why}; logged is `{otherwise}`");
+            (None, Some(wrong))
+        }
+    };
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(otherwise)))
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .finish();
     // Set already where `-v` came with a server command.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    wrong
+}
+
+/// The filter of the environment, or why it is none.
+fn filter(env: &Env) -> Result<Option<EnvFilter>, String> {
+    let Some(text) = env.get_os(FILTER) else { return Ok(None) };
+    let text = text.to_str().ok_or("it is not UTF-8")?;
+    let mut directives = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let directive: Directive = part.parse().map_err(|_| format!("`{part}`"))?;
+        directives.push(capped(&directive));
+    }
+    EnvFilter::try_new(directives.join(",")).map(Some).map_err(|cause| cause.to_string())
+}
+
+/// A directive without what is not compiled in, of which the library would tell the
+/// person how to change that.
+fn capped(directive: &Directive) -> String {
+    let text = directive.to_string();
+    match text.strip_suffix("trace") {
+        Some(rest) if rest.is_empty() || rest.ends_with('=') => format!("{rest}debug"),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<String, String> {
+        let env = Env::from_pairs([(FILTER, text)]);
+        filter(&env).map(|filter| filter.unwrap().to_string())
+    }
+
+    #[test]
+    fn what_is_not_compiled_in_is_not_asked_for() {
+        for (asked, got) in [
+            ("trace", "debug"),
+            ("TRACE", "debug"),
+            ("5", "debug"),
+            // A name alone is all of it.
+            ("tmpcred", "tmpcred=debug"),
+            ("tmpcred=trace", "tmpcred=debug"),
+            ("tmpcred::trace=info", "tmpcred::trace=info"),
+            ("off", "off"),
+            ("info", "info"),
+        ] {
+            assert_eq!(read(asked).as_deref(), Ok(got), "{asked}");
+        }
+        let several = read("hyper=trace,tmpcred=debug").unwrap();
+        assert!(several.contains("hyper=debug") && !several.contains("trace"), "{several}");
+    }
+
+    #[test]
+    fn what_is_no_filter_is_named() {
+        assert_eq!(read("tmpcred=loud"), Err("`tmpcred=loud`".into()));
+        assert_eq!(read("info,a=b=c"), Err("`a=b=c`".into()));
+        assert!(filter(&Env::from_pairs([("OTHER", "x")])).unwrap().is_none());
+    }
 }

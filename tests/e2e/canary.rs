@@ -11,8 +11,10 @@ use super::journey::Journey;
 use super::stores::{items, with_keys};
 use super::support::broker::API;
 use super::support::browser::Browser;
-use super::support::canary::{Canary, Leak};
+use super::support::canary::{Canary, Leak, assert_traced};
+use super::support::home::Home;
 use super::support::kernel::Key;
+use super::support::keyring::Keyring;
 use super::support::oidc_provider::Fault;
 use super::support::run::{Output, Run};
 use super::support::wait::wait_until;
@@ -161,7 +163,7 @@ fn no_secret_of_a_whole_journey_shows_anywhere() {
     leaks.extend(code.search_files(&traces.journey.home.path("run")));
     assert_eq!(leaks, []);
     // The search can find something: there is much to search.
-    assert!(traces.said.contains("TRACE"), "nothing was traced");
+    assert_traced(&traces.said);
     assert_eq!(traces.items(), Vec::<Value>::new());
 }
 
@@ -214,7 +216,7 @@ fn what_a_login_in_the_browser_is_made_of_shows_nowhere_but_in_the_page_for_the_
     std::fs::write(gate, "").unwrap();
     let output = login.wait().ok();
     browser.wait_for_visits(1);
-    assert!(output.stderr.contains("TRACE"), "nothing was traced");
+    assert_traced(&output.stderr);
     // What is for the person is the line with the page, and nothing else.
     let said = output.stderr.replacen(printed.trim(), "", 1);
     for canary in &canaries {
@@ -242,6 +244,64 @@ fn the_code_of_a_device_that_only_the_program_knows_shows_nowhere() {
     assert_ne!(refused.code, Some(0));
     assert!(traces.journey.provider.count("POST", "/token") > 0, "{}", refused.stderr);
     traces.keep(refused);
-    assert!(traces.said.contains("TRACE"), "nothing was traced");
+    assert_traced(&traces.said);
     assert_eq!(traces.leaks(&canary), []);
+}
+
+/// A key for sealed files.
+const CACHE_KEY: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+
+#[test]
+fn no_secret_shows_on_the_other_ways() {
+    let mut home = Home::new();
+    let _keyring = Keyring::start(&mut home);
+    let mut traces = Traces { journey: Journey::in_home(home), said: String::new() };
+    // With a code; the Secret Service keeps the session.
+    let login = traces.tmpcred(&["login", "--flow", "device"]).spawn();
+    let last = |line: String| line.split_whitespace().last().unwrap().to_string();
+    let page = last(login.line_on_stderr("To log in, visit"));
+    let code = last(login.line_on_stderr("and enter the code"));
+    let person = Browser::http().user("alice", "x");
+    person.visit_with_code(&traces.journey.home, &page, Some(&code));
+    traces.keep(login.wait().ok());
+    let minted = traces.run(&["token"]).stdout;
+    let tool = traces.journey.home.command("secret-tool");
+    let kept = tool.args(["search", "--all", "application", "tmpcred"]).run().ok().stdout;
+    let mut found = Vec::new();
+    for line in kept.lines().filter_map(|line| line.strip_prefix("secret = ")) {
+        tokens("item", &serde_json::from_str(line).unwrap(), &mut found);
+    }
+    for name in ["refresh_token", "id_token", "access_token"] {
+        assert!(found.iter().any(|(path, _)| path.contains(name)), "no {name} is kept");
+    }
+    assert!(found.iter().any(|(_, value)| value == minted.trim()), "no credential is kept");
+    let mut canaries: Vec<_> =
+        found.into_iter().map(|(path, value)| Canary::of(&path, value)).collect();
+    assert_traced(&traces.said);
+    for canary in &canaries {
+        assert_eq!(traces.leaks(canary), []);
+    }
+
+    // Sealed files.
+    traces.said.clear();
+    traces.journey.home.set("TMPCRED_CACHE_KEY", CACHE_KEY);
+    canaries.push(Canary::of("key for sealed files", CACHE_KEY));
+    let sealed = traces.run(&["token"]).stdout;
+    assert_ne!(sealed, minted, "another store");
+    assert_eq!(traces.run(&["token", "--no-input"]).stdout, sealed);
+    canaries.push(Canary::of("sealed token", sealed.trim()));
+    assert_traced(&traces.said);
+    for canary in &canaries {
+        assert_eq!(traces.leaks(canary), []);
+    }
+
+    // A broker and a provider inside the program itself.
+    traces.said.clear();
+    let dev = traces.run(&["exec", "--dev", "--", "sh", "-c", "echo $TMPCRED_TOKEN"]).stdout;
+    assert_eq!(dev.trim().split('.').count(), 3, "{dev}");
+    canaries.push(Canary::of("token of the embedded broker", dev.trim()));
+    assert_traced(&traces.said);
+    for canary in &canaries {
+        assert_eq!(traces.leaks(canary), []);
+    }
 }

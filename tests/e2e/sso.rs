@@ -1,6 +1,8 @@
 //! IAM Identity Center: one login for all accounts and roles, at a stand-in that the
 //! AWS CLI takes for the real one.
 
+mod ended;
+
 use std::time::Duration;
 
 use super::faults::at_clock;
@@ -235,9 +237,9 @@ fn refusals_say_what_is_refused_and_what_to_do() {
     world.center.set("status", serde_json::json!({}));
     // Somebody ended the session at AWS.
     world.center.end("tokens");
-    let ended = world.tmpcred(&["env", "prod"]).run().ended_with(4);
-    assert!(ended.stderr.contains("tmpcred login --force"), "{}", ended.stderr);
-    world.tmpcred(&["login", "--force"]).run().ok();
+    let ended = world.tmpcred(&["env", "prod", "--no-input"]).run().ended_with(4);
+    assert!(ended.stderr.contains("Session token not found or invalid"), "{}", ended.stderr);
+    world.tmpcred(&["login"]).run().ok();
     world.key("prod");
 
     for (args, says) in [

@@ -119,7 +119,7 @@ impl Refusal {
         let (kind, hint) = match self.code.as_str() {
             "unauthorized" => (
                 ErrorKind::LoginRequired,
-                Some("the session has ended there: log in again with `tmpcred login --force`"),
+                Some("the session has ended there: log in again with `tmpcred login`"),
             ),
             "forbidden" | "resource_not_found" => (
                 ErrorKind::Denied,

@@ -208,7 +208,12 @@ pub(super) fn credential(role: &str, subject: &str, size: usize) -> Credential {
 }
 
 pub(super) fn label(subject: &str) -> SessionLabel {
-    SessionLabel { identity: "corp".into(), principal: principal(subject), since: START }
+    SessionLabel {
+        identity: "corp".into(),
+        principal: principal(subject),
+        since: START,
+        ended: false,
+    }
 }
 
 pub(super) fn lead_credential(cache: &Cache, key: &CredentialKey) -> Lead {

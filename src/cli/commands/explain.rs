@@ -1,13 +1,13 @@
 //! `tmpcred explain`
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cache::CredentialKey;
 use crate::cli::App;
 use crate::cli::args::Explain;
 use crate::cli::prepare::{Prepared, prepare};
 use crate::cli::show;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::surroundings::Surroundings;
 use crate::identity::{Context, Fact, Readiness};
 use crate::plan::Plan;
@@ -24,7 +24,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let store = prepared.cache.store_name();
     if args.json {
         return app.ui.json(&json!({
-            "plan": plan,
+            "plan": report(plan)?,
             "identity": facts,
             "sources": prepared.sources,
             "cache": { "state": cache.state, "because": cache.why, "store": store },
@@ -44,6 +44,31 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     });
     let rows = reasons.chain(sources).chain(facts).chain(rest);
     app.ui.table(["WHAT", "VALUE", "BECAUSE"], rows)
+}
+
+/// The plan. Of commands that it names, only the program is told: their arguments may be
+/// anything, secrets too.
+fn report(plan: &Plan) -> Result<Value> {
+    let mut report = serde_json::to_value(plan).map_err(|cause| {
+        Error::new(ErrorKind::Other, "the plan cannot be written as JSON").because(cause)
+    })?;
+    leave_arguments_out(&mut report);
+    Ok(report)
+}
+
+fn leave_arguments_out(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member {
+                    Value::Array(words) if name == "command" => words.truncate(1),
+                    other => leave_arguments_out(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_arguments_out),
+        _ => {}
+    }
 }
 
 /// How `exec` would run the command, and why.
@@ -66,7 +91,7 @@ struct Cached {
     why: String,
 }
 
-/// What a run would find in the cache. No keyring is unlocked for it.
+/// What a run would find in the cache, as far as the index tells. No keyring is read for it.
 fn cached(prepared: &Prepared) -> Result<Cached> {
     let plan = &prepared.plan;
     let source = plan.identity.settings.open(&plan.identity.name);
@@ -78,7 +103,8 @@ fn cached(prepared: &Prepared) -> Result<Cached> {
     }
     let caller = match source.caller(cx) {
         Ok(Some(caller)) => caller,
-        Ok(None) => return miss("nobody is logged in".into()),
+        // It may be that the index is lost and a session is not: a run finds out.
+        Ok(None) => return miss("nobody is logged in, as far as the index tells".into()),
         // A token that a run would refuse.
         Err(error) if error.kind() == ErrorKind::Verification => return miss(error.to_string()),
         Err(error) => return Err(error),

@@ -58,6 +58,12 @@ fn end(app: &App, cache: &Cache, identity: &plan::Identity, all: bool) -> Result
             ));
             ("revoked", Some(principal), None)
         }
+        Logout::Ended(principal) => {
+            app.host.interact.note(&format!(
+                "{name}: the session of {principal} had ended; what was left of it has been forgotten"
+            ));
+            ("ended", Some(principal), None)
+        }
         Logout::ForgottenOnly(principal, why) => {
             app.host.interact.warn(&format!(
                 "{name}: the session of {principal} has been forgotten here, but the provider does not know: {why}"

@@ -6,6 +6,7 @@ use clap::Args;
 use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
+use crate::aws::sso::Server;
 use crate::aws::sso::portal::{Available, Portal};
 use crate::cli::App;
 use crate::cli::complete;
@@ -13,9 +14,10 @@ use crate::cli::misuse;
 use crate::cli::prepare::{cache, detected};
 use crate::cli::show;
 use crate::config::{self, Addition, Config};
+use crate::credential::Assertion;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process;
-use crate::identity::Context;
+use crate::identity::{Context, IdentitySource, in_place_of};
 use crate::mint;
 use crate::plan::{self, Plan};
 
@@ -46,9 +48,19 @@ pub(super) fn run(app: &App, args: &Ls) -> Result<()> {
     if !args.available {
         return profiles(app, &config, &plans, args.json);
     }
-    let found = available(app, &config, args.identity.as_deref(), &plans)?;
+    let (found, mut failed) = available(app, &config, args.identity.as_deref(), &plans)?;
+    // Whoever could not be asked may have much: nothing is said then of what there is.
+    if !found.is_empty() || failed.is_empty() {
+        show_available(app, args, &config, &found)?;
+    }
+    let Some(last) = failed.pop() else { return Ok(()) };
+    failed.iter().for_each(|error| app.host.interact.warn(&error.to_string()));
+    Err(last)
+}
+
+fn show_available(app: &App, args: &Ls, config: &Config, found: &[Found]) -> Result<()> {
     if args.write {
-        return write(app, &config, &found, args.dry_run);
+        return write(app, config, found, args.dry_run);
     }
     if args.json {
         return app.ui.json(&found.iter().map(Found::report).collect::<Vec<_>>());
@@ -138,7 +150,13 @@ impl Found {
     }
 }
 
-fn available(app: &App, config: &Config, only: Option<&str>, plans: &Plans) -> Result<Vec<Found>> {
+/// What the identities may use, and what kept any of them from telling.
+fn available(
+    app: &App,
+    config: &Config,
+    only: Option<&str>,
+    plans: &Plans,
+) -> Result<(Vec<Found>, Vec<Error>)> {
     let named = only.map(|name| plan::identity(config, Some(name))).transpose()?;
     let mut identities = Vec::new();
     for (name, settings) in &config.identities {
@@ -154,22 +172,46 @@ fn available(app: &App, config: &Config, only: Option<&str>, plans: &Plans) -> R
     }
     let cache = cache(&app.host, config)?;
     let cx = Context { host: &app.host, cache: &cache };
-    let mut found = Vec::new();
+    let several = identities.len() > 1;
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
     for (name, settings, server) in identities {
         let source = settings.open(name);
-        let all = process::runtime()?.block_on(async {
-            let assertion = source.assertion(cx, server.url()).await?;
-            let _waiting = app.host.interact.waiting("asking IAM Identity Center");
-            let portal = Portal::new(&app.host, &server, &assertion.token)?;
-            let what = "the accounts and roles cannot be listed";
-            portal.available().await.map_err(|failure| failure.error(what))
-        })?;
-        found.extend(all.into_iter().map(|available| {
-            let profiles = profiles_for(plans, name, &available);
-            Found { identity: name.clone(), available, profiles }
-        }));
+        match process::runtime()?.block_on(ask(cx, &*source, &server)) {
+            Ok(all) => found.extend(all.into_iter().map(|available| {
+                let profiles = profiles_for(plans, name, &available);
+                Found { identity: name.clone(), available, profiles }
+            })),
+            Err(error) if several => {
+                failed.push(error.context(format!("the identity '{name}' is left out")));
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(found)
+    Ok((found, failed))
+}
+
+/// What the session of this source may use.
+async fn ask(
+    cx: Context<'_>,
+    source: &dyn IdentitySource,
+    server: &Server,
+) -> Result<Vec<Available>> {
+    let list = async |assertion: &Assertion| {
+        let _waiting = cx.host.interact.waiting("asking IAM Identity Center");
+        let portal = Portal::new(cx.host, server, &assertion.token)?;
+        portal
+            .available()
+            .await
+            .map_err(|failure| failure.error("the accounts and roles cannot be listed"))
+    };
+    let assertion = source.assertion(cx, server.url()).await?;
+    match list(&assertion).await {
+        Err(refused) => {
+            let another = in_place_of(source, cx, &assertion, server.url(), refused).await?;
+            list(&another).await
+        }
+        listed => listed,
+    }
 }
 
 fn profiles_for(plans: &Plans, identity: &str, available: &Available) -> Vec<String> {

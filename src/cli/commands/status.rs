@@ -31,7 +31,10 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
                 session.identity.clone(),
                 session.principal.subject.clone(),
                 session.principal.issuer.clone(),
-                show::ago(now - session.since),
+                match session.ended {
+                    true => "ended: login required".into(),
+                    false => show::ago(now - session.since),
+                },
             ]
         });
         app.ui.table(["SESSION", "WHO", "ISSUER", "SINCE"], rows)?;
@@ -76,6 +79,7 @@ fn report(contents: &Contents, now: OffsetDateTime, store: &str) -> serde_json::
                 "issuer": session.principal.issuer,
                 "subject": session.principal.subject,
                 "since": show::moment(session.since),
+                "login_required": session.ended,
             })
         })
         .collect();

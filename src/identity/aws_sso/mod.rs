@@ -17,7 +17,7 @@ mod ways;
 
 use async_trait::async_trait;
 
-use self::session::Session;
+use self::session::{Session, Stored};
 pub use self::settings::Settings;
 use super::login::{self, Choice, Flow};
 use super::{Context, Fact, IdentitySource, LoginOptions, Logout, Readiness};
@@ -44,7 +44,7 @@ pub struct AwsSso {
 /// How a renewal ended that did not fail.
 enum Renewed {
     Alive(Session),
-    Ended(Refusal),
+    Ended(Session, Refusal),
 }
 
 impl AwsSso {
@@ -81,8 +81,8 @@ impl AwsSso {
         ClientKey::new(&parts)
     }
 
-    /// The session, unless there is none.
-    fn stored(&self, cx: Context<'_>) -> Result<Option<Session>> {
+    /// The session, or what is left of it, unless there is none.
+    fn stored(&self, cx: Context<'_>) -> Result<Option<Stored>> {
         let bytes = match cx.cache.session(&self.key()) {
             // Whoever logs in again needs no store; a locked one would lose the session.
             Err(error) if error.kind() != ErrorKind::KeyringLocked => {
@@ -92,43 +92,55 @@ impl AwsSso {
             other => other?,
         };
         let decode = |bytes: Secret<Vec<u8>>| {
-            Session::decode(&bytes, &self.settings.start_url, || cx.host.clock.machine_started())
+            Stored::decode(&bytes, &self.settings.start_url, || cx.host.clock.machine_started())
         };
         Ok(bytes.and_then(decode))
     }
 
     fn alive(&self, cx: Context<'_>) -> Result<Option<Session>> {
         let now = cx.host.clock.now();
-        Ok(self.stored(cx)?.filter(|session| session.is_alive(now)))
+        Ok(match self.stored(cx)? {
+            Some(Stored::Session(session)) if session.is_alive(now) => Some(session),
+            _ => None,
+        })
     }
 
     /// A session that is alive: as it is, renewed, or by a login.
     async fn bring(&self, cx: Context<'_>, lead: &Lead, options: &LoginOptions) -> Result<Session> {
         // Another process may have renewed it before the lock was ours.
         let stored = if options.force { None } else { self.stored(cx)? };
-        if let Some(session) = stored {
-            if session.is_alive(cx.host.clock.now()) {
+        let why = match stored {
+            None => None,
+            Some(Stored::Ended(_)) => Some("the session has ended".to_string()),
+            Some(Stored::Session(session)) if session.is_alive(cx.host.clock.now()) => {
                 return Ok(session);
             }
-            let mut refused = login::require_person(cx.host, &self.name);
-            if session.is_renewable(cx.host.corrected_now()) {
+            Some(Stored::Session(session)) if session.is_renewable(cx.host.corrected_now()) => {
                 match self.renew(cx, lead, session).await? {
                     Renewed::Alive(session) => return Ok(session),
-                    Renewed::Ended(refusal) => {
+                    Renewed::Ended(session, refusal) => {
+                        self.keep_ended(cx, lead, session)?;
                         let words = refusal.words.as_deref().unwrap_or(&refusal.code);
-                        let why = format!("the session has ended: {}", foreign(words));
-                        refused = refused.map_err(|error| error.because_of(why));
+                        Some(format!("the session has ended: {}", foreign(words)))
                     }
                 }
-            } else {
-                refused = refused.map_err(|error| error.because_of("the session has expired"));
             }
-            cx.cache.forget_session(&self.key(), lead)?;
-            refused?;
-        }
-        login::require_person(cx.host, &self.name)?;
+            Some(Stored::Session(session)) => {
+                self.keep_ended(cx, lead, session)?;
+                Some("the session has expired".to_string())
+            }
+        };
+        login::require_person(cx.host, &self.name)
+            .map_err(|error| why.into_iter().fold(error, Error::because_of))?;
         let session = self.log_in(cx, lead, options.flow).await?;
+        let before = cx.cache.session_label(&self.key())?.map(|label| label.principal);
         self.keep(cx, lead, &session);
+        // Each login has a name of its own: nobody would find these again.
+        if let Some(before) = before
+            && let Err(error) = cx.cache.forget_credentials(&before)
+        {
+            tracing::debug!(%error, "credentials of the login before stay until they expire");
+        }
         Ok(session)
     }
 
@@ -138,7 +150,7 @@ impl AwsSso {
         const WHAT: &str = "the session could not be renewed";
         let Some(refresh_token) = session.refresh_token.clone() else {
             let code = "expired_token".into();
-            return Ok(Renewed::Ended(Refusal { code, words: None }));
+            return Ok(Renewed::Ended(session, Refusal { code, words: None }));
         };
         let server = self.settings.oidc();
         let oidc = Oidc::new(cx.host, &server)?;
@@ -154,7 +166,7 @@ impl AwsSso {
                 if ["invalid_grant", "expired_token", "invalid_client", "unauthorized_client"]
                     .contains(&refusal.code.as_str()) =>
             {
-                Ok(Renewed::Ended(refusal))
+                Ok(Renewed::Ended(session, refusal))
             }
             Err(failure) => Err(failure.error(WHAT)),
         }
@@ -241,19 +253,34 @@ impl AwsSso {
             identity: self.name.clone(),
             principal: session.principal(),
             since: session.since,
+            ended: false,
         };
         if let Err(error) = cx.cache.keep_session(&self.key(), &label, &session.encode(), lead) {
             cx.host.interact.warn(&format!("the session could not be kept: {error}"));
         }
     }
 
+    /// Keeps what is left of a session that has ended. Where that fails, its tokens must
+    /// not stay.
+    fn keep_ended(&self, cx: Context<'_>, lead: &Lead, session: Session) -> Result<()> {
+        let label = SessionLabel {
+            identity: self.name.clone(),
+            principal: session.principal(),
+            since: session.since,
+            ended: true,
+        };
+        let (key, ended) = (self.key(), session.end().encode());
+        let kept = cx.cache.keep_session(&key, &label, &ended, lead);
+        kept.or_else(|_| cx.cache.forget_session(&key, lead))
+    }
+
     /// Ends a session at AWS. One that has expired is renewed for that.
-    async fn end(&self, cx: Context<'_>, lead: &Lead, session: Session) -> Result<()> {
+    async fn revoke(&self, cx: Context<'_>, lead: &Lead, session: Session) -> Result<()> {
         let mut session = session;
         if !session.is_alive(cx.host.clock.now()) && session.is_renewable(cx.host.corrected_now()) {
             match self.renew(cx, lead, session).await? {
                 Renewed::Alive(renewed) => session = renewed,
-                Renewed::Ended(_) => return Ok(()),
+                Renewed::Ended(..) => return Ok(()),
             }
         }
         let portal = self.settings.portal();
@@ -292,11 +319,7 @@ impl IdentitySource for AwsSso {
     }
 
     fn caller(&self, cx: Context<'_>) -> Result<Option<Caller>> {
-        match cx.cache.session_label(&self.key())? {
-            Some(label) => Ok(Some(label.principal.into())),
-            // The index may be lost while the session is not.
-            None => Ok(self.stored(cx)?.map(|session| session.principal().into())),
-        }
+        Ok(cx.cache.session_label(&self.key())?.map(|label| label.principal.into()))
     }
 
     async fn assertion(&self, cx: Context<'_>, audience: &str) -> Result<Assertion> {
@@ -340,15 +363,32 @@ impl super::Session for AwsSso {
         login::settle(cx.host, lead, session.map(|session| session.principal()))
     }
 
+    fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {
+        Ok(self.stored(cx)?.map(|stored| stored.principal()))
+    }
+
+    fn turned_away(&self, cx: Context<'_>, shown: &Assertion) -> Result<bool> {
+        let lead = cx.cache.take_session(&self.key())?;
+        // Another process may have logged in anew since it was shown.
+        if let Some(Stored::Session(session)) = self.stored(cx)?
+            && session.access_token.ct_eq(shown.token.expose())
+        {
+            self.keep_ended(cx, &lead, session)?;
+        }
+        lead.succeed();
+        Ok(true)
+    }
+
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
         let key = self.key();
         // A login that failed just now is no reason to stay logged in.
         let lead = cx.cache.take_session(&key)?;
         let outcome = match self.stored(cx)? {
             None => Logout::NoSession,
-            Some(session) => {
+            Some(stored @ Stored::Ended(_)) => Logout::Ended(stored.principal()),
+            Some(Stored::Session(session)) => {
                 let principal = session.principal();
-                match self.end(cx, &lead, session).await {
+                match self.revoke(cx, &lead, session).await {
                     Ok(()) => Logout::Revoked(principal),
                     Err(why) => Logout::ForgottenOnly(principal, why.to_string()),
                 }
@@ -356,7 +396,7 @@ impl super::Session for AwsSso {
         };
         cx.cache.forget_session(&key, &lead)?;
         lead.succeed();
-        if let Logout::Revoked(principal) | Logout::ForgottenOnly(principal, _) = &outcome {
+        if let Some(principal) = outcome.principal() {
             cx.cache.forget_credentials(principal)?;
         }
         Ok(outcome)

@@ -36,6 +36,25 @@ pub(super) struct Session {
     pub(super) client: Registration,
 }
 
+/// A session as it rests: one that can be used, or what is left of one that AWS has
+/// ended.
+pub(super) enum Stored {
+    Session(Session),
+    Ended(Ended),
+}
+
+/// What is left of a session that AWS has ended: whose it was. What was cached for
+/// them is good until it expires.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Ended {
+    v: u32,
+    start_url: String,
+    subject: String,
+    #[serde(with = "time::serde::timestamp")]
+    pub(super) since: OffsetDateTime,
+    ended: bool,
+}
+
 /// Writes a secret down. Only [`Session::encode`] leads here, and what it yields
 /// is a secret itself.
 fn bare<S: Serializer>(secret: &Secret<String>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -87,19 +106,10 @@ impl Session {
         Secret::new(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Reads a session back. `None` where it is broken, of another version, or not
-    /// of this portal. `machine_started` tells what the clock says now.
-    pub(super) fn decode(
-        bytes: &Secret<Vec<u8>>,
-        start_url: &str,
-        machine_started: impl Fn() -> OffsetDateTime,
-    ) -> Option<Self> {
-        let mut session: Self = serde_json::from_slice(bytes.expose()).ok()?;
-        session.lifetime = session.lifetime.by_clock(machine_started);
-        let ours = session.v == VERSION
-            && session.start_url == start_url
-            && !session.subject.is_empty();
-        ours.then_some(session)
+    /// What is left of it once AWS has ended it.
+    pub(super) fn end(self) -> Ended {
+        let Self { v, start_url, subject, since, .. } = self;
+        Ended { v, start_url, subject, since, ended: true }
     }
 
     /// Who logged in, as far as that can be told.
@@ -126,6 +136,45 @@ impl Session {
             principal: self.principal(),
             expires_at: self.lifetime.expires_at,
         }
+    }
+}
+
+impl Stored {
+    /// Reads a session back. `None` where it is broken, of another version, or not
+    /// of this portal. `machine_started` tells what the clock says now.
+    pub(super) fn decode(
+        bytes: &Secret<Vec<u8>>,
+        start_url: &str,
+        machine_started: impl Fn() -> OffsetDateTime,
+    ) -> Option<Self> {
+        let ours = |v: u32, portal: &str, subject: &str| {
+            v == VERSION && portal == start_url && !subject.is_empty()
+        };
+        if let Ok(mut session) = serde_json::from_slice::<Session>(bytes.expose()) {
+            session.lifetime = session.lifetime.by_clock(machine_started);
+            return ours(session.v, &session.start_url, &session.subject)
+                .then_some(Self::Session(session));
+        }
+        let ended: Ended = serde_json::from_slice(bytes.expose()).ok()?;
+        (ended.ended && ours(ended.v, &ended.start_url, &ended.subject))
+            .then_some(Self::Ended(ended))
+    }
+
+    /// Whose it is or was, as far as that can be told.
+    pub(super) fn principal(&self) -> Principal {
+        match self {
+            Self::Session(session) => session.principal(),
+            Self::Ended(ended) => {
+                Principal { issuer: ended.start_url.clone(), subject: ended.subject.clone() }
+            }
+        }
+    }
+}
+
+impl Ended {
+    /// Writes it down.
+    pub(super) fn encode(&self) -> Secret<Vec<u8>> {
+        Secret::new(serde_json::to_vec(self).unwrap_or_default())
     }
 }
 

@@ -365,11 +365,9 @@ impl Shared {
         {
             return Ok(Answer::GoTo(url));
         }
-        if path != self.path {
-            return Err(StatusCode::NOT_FOUND);
-        }
-        if request.method() != Method::GET {
-            return Err(StatusCode::METHOD_NOT_ALLOWED);
+        // Whatever else comes learns nothing of why it is turned away.
+        if path != self.path || request.method() != Method::GET {
+            return Err(StatusCode::BAD_REQUEST);
         }
         let mut parameters = Parameters::read(request.uri().query().unwrap_or_default())?;
         let state = parameters.state.take().ok_or(StatusCode::BAD_REQUEST)?;

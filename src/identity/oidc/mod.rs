@@ -110,11 +110,18 @@ impl Oidc {
         };
         let renewable = stored.as_ref().is_some_and(|session| session.refresh_token.is_some());
         if !renewable {
-            self.require_person(cx)?;
+            let ended = stored.as_ref().is_some_and(|session| session.ended);
+            self.require_person(cx).map_err(|error| match ended {
+                true => error.because_of("the session has ended"),
+                false => error,
+            })?;
         }
         let documents = Kept(cx.cache);
         let provider = Provider::open(cx.host, &self.settings, &documents).await?;
         let mut audiences = wish.audiences.to_vec();
+        if let Some(session) = stored.as_ref().filter(|session| session.ended) {
+            audiences.extend_from_slice(&session.granted);
+        }
         if let Some(session) = stored.filter(|_| renewable) {
             let wanted = wish.audiences.first().map(String::as_str);
             let keep = |session: &Session| self.keep(cx, lead, session);
@@ -131,8 +138,9 @@ impl Oidc {
                 }
                 Renewed::Ended(session, refusal) => Some((session, refusal)),
             };
-            if let Some((session, refusal)) = ended {
-                cx.cache.forget_session(&self.key(), lead)?;
+            if let Some((mut session, refusal)) = ended {
+                session.end();
+                self.keep_or_forget(cx, lead, &session)?;
                 self.require_person(cx).map_err(|error| {
                     let words = refusal.words.as_deref().unwrap_or(&refusal.code);
                     error.because_of(format!("the session has ended: {}", foreign(words)))
@@ -171,14 +179,25 @@ impl Oidc {
 
     /// Keeps the session. Failing costs a login later, but nothing now.
     fn keep(&self, cx: Context<'_>, lead: &Lead, session: &Session) {
+        if let Err(error) = self.write(cx, lead, session) {
+            cx.host.interact.warn(&format!("the session could not be kept: {error}"));
+        }
+    }
+
+    /// Keeps what is left of a session that has ended. Where that fails, its tokens must
+    /// not stay.
+    fn keep_or_forget(&self, cx: Context<'_>, lead: &Lead, session: &Session) -> Result<()> {
+        self.write(cx, lead, session).or_else(|_| cx.cache.forget_session(&self.key(), lead))
+    }
+
+    fn write(&self, cx: Context<'_>, lead: &Lead, session: &Session) -> Result<()> {
         let label = SessionLabel {
             identity: self.name.clone(),
             principal: session.principal(),
             since: session.since,
+            ended: session.ended,
         };
-        if let Err(error) = cx.cache.keep_session(&self.key(), &label, &session.encode(), lead) {
-            cx.host.interact.warn(&format!("the session could not be kept: {error}"));
-        }
+        cx.cache.keep_session(&self.key(), &label, &session.encode(), lead)
     }
 
     fn require_person(&self, cx: Context<'_>) -> Result<()> {
@@ -255,11 +274,8 @@ impl IdentitySource for Oidc {
 
     fn caller(&self, cx: Context<'_>) -> Result<Option<Caller>> {
         let label = cx.cache.session_label(&self.key())?;
-        match label.filter(|label| label.principal.issuer == self.settings.issuer.as_str()) {
-            Some(label) => Ok(Some(label.principal.into())),
-            // The index may be lost while the session is not.
-            None => Ok(self.stored(cx)?.map(|session| session.principal().into())),
-        }
+        let ours = label.filter(|label| label.principal.issuer == self.settings.issuer.as_str());
+        Ok(ours.map(|label| label.principal.into()))
     }
 
     async fn assertion(&self, cx: Context<'_>, audience: &str) -> Result<Assertion> {
@@ -309,6 +325,10 @@ impl super::Session for Oidc {
         login::settle(cx.host, lead, session.map(|session| session.principal()))
     }
 
+    fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {
+        Ok(self.stored(cx)?.map(|session| session.principal()))
+    }
+
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
         let key = self.key();
         // A login that failed just now is no reason to stay logged in.
@@ -316,6 +336,7 @@ impl super::Session for Oidc {
         let stored = self.stored(cx)?;
         let outcome = match stored {
             None => Logout::NoSession,
+            Some(session) if session.ended => Logout::Ended(session.principal()),
             Some(session) => match self.revoke(cx, &session).await {
                 Ok(()) => Logout::Revoked(session.principal()),
                 Err(why) => Logout::ForgottenOnly(session.principal(), why.to_string()),
@@ -323,7 +344,7 @@ impl super::Session for Oidc {
         };
         cx.cache.forget_session(&key, &lead)?;
         lead.succeed();
-        if let Logout::Revoked(principal) | Logout::ForgottenOnly(principal, _) = &outcome {
+        if let Some(principal) = outcome.principal() {
             cx.cache.forget_credentials(principal)?;
         }
         Ok(outcome)

@@ -39,6 +39,9 @@ pub(super) struct Session {
     /// The audiences for which the provider issues no access token: the ID
     /// token is shown there.
     refused: Vec<String>,
+    /// Whether the provider has ended it. It tells whose it was, and no more.
+    #[serde(default)]
+    pub(super) ended: bool,
 }
 
 /// A verified token.
@@ -82,6 +85,7 @@ impl Session {
             access_tokens: Vec::new(),
             granted: Vec::new(),
             refused: Vec::new(),
+            ended: false,
         }
     }
 
@@ -153,6 +157,15 @@ impl Session {
     /// Whether the provider is known to issue no access token for `audience`.
     pub(super) fn is_refused(&self, audience: &str) -> bool {
         self.refused.iter().any(|a| a == audience)
+    }
+
+    /// Drops all tokens: the provider takes none of them any more. Who it was stays, and
+    /// what the next login has to ask for.
+    pub(super) fn end(&mut self) {
+        self.refresh_token = None;
+        self.id_token = None;
+        self.access_tokens.clear();
+        self.ended = true;
     }
 
     /// Drops the tokens that have expired.
@@ -308,6 +321,23 @@ mod tests {
         }
         assert_eq!(s.access_tokens.len(), MAX_ACCESS_TOKENS);
         assert!(shown(&s, "https://19.example", false, 0).is_some());
+    }
+
+    #[test]
+    fn one_that_has_ended_tells_whose_it_was_and_holds_no_token() {
+        let mut s = session();
+        s.granted = vec!["https://b.example".into()];
+        s.end();
+        let bytes = s.encode();
+        assert!(!String::from_utf8(bytes.expose().clone()).unwrap().contains("canary"));
+        let back = decode(&bytes, ISSUER, "cli").unwrap();
+        assert!(back.ended && !back.has_unexpired(NOW));
+        assert_eq!(back.principal().subject, "alice");
+        assert_eq!(back.granted, ["https://b.example"]);
+        // One that an earlier version wrote says nothing of it.
+        let text = String::from_utf8(session().encode().expose().clone()).unwrap();
+        let old = Secret::new(text.replace(",\"ended\":false", "").into_bytes());
+        assert!(!decode(&old, ISSUER, "cli").unwrap().ended);
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod complete;
 #[cfg(feature = "broker")]
 mod dev;
 #[cfg(feature = "broker")]
+mod dev_server;
+#[cfg(feature = "broker")]
 mod exec;
 #[cfg(feature = "broker")]
 mod generated;
@@ -12,6 +14,8 @@ mod identity;
 mod mask;
 #[cfg(feature = "broker")]
 mod output;
+#[cfg(feature = "broker")]
+mod place;
 #[cfg(feature = "broker")]
 mod screen;
 #[cfg(feature = "broker")]

@@ -65,3 +65,17 @@ fn with_nothing_configured_it_says_what_to_type_next() {
     let explained = tmpcred(&home).args(["explain", "--json"]).run().ok().json();
     assert_eq!(explained["mode"]["name"], "execve");
 }
+
+#[test]
+fn a_filter_that_is_none_is_said_to_be_none() {
+    let home = Home::new();
+    let status = |filter: &str| {
+        let run = tmpcred(&home).args(["status"]).env("TMPCRED_LOG", filter);
+        run.env("TMPCRED_CACHE_STORE", "memory").run().ok().stderr
+    };
+    let said = status("tmpcred=loud");
+    assert!(said.contains("warning: TMPCRED_LOG is no filter: `tmpcred=loud`"), "{said}");
+    // The program logs no more than `debug`, and does not advise to build it otherwise.
+    let said = status("trace");
+    assert!(!said.contains("max_level") && !said.contains("no filter"), "{said}");
+}

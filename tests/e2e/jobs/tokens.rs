@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::platform::{Fault, now};
 use super::{Site, TOKEN, refused};
-use crate::support::canary::Canary;
+use crate::support::canary::{Canary, assert_traced};
 use crate::support::run::{LIMIT, Run};
 use crate::support::wait::wait_until;
 
@@ -136,6 +136,12 @@ fn a_command_is_asked_within_bounds_and_sees_only_what_is_listed() {
     }
     configure("echo s3cr3t", "");
     refused(run("c"), 9, &["it is not a signed JWT"]);
+    // The arguments of a command may be anything.
+    for args in [&["explain"][..], &["explain", "--json"]] {
+        let explained = site.tmpcred(args).run().ok().stdout;
+        assert!(explained.contains("/ask prints"), "{explained}");
+        assert!(!explained.contains("--for="), "{explained}");
+    }
     let gone = "[identity.spire]\ntype = \"command\"\ncommand = [\"no-such-program\"]\n";
     site.configure("", gone);
     let not_found = ["no-such-program gives no token", "it cannot be started"];
@@ -171,7 +177,7 @@ fn no_token_of_a_job_shows_anywhere() {
     let held = site.token();
     let gitlab = site.tmpcred(&["token", "-vv"]).env("GITLAB_CI", "true");
     said += &gitlab.env("TMPCRED_ID_TOKEN", &held).run().ok().stderr;
-    assert!(said.contains("TRACE"), "nothing was traced");
+    assert_traced(&said);
 
     let mut canaries = vec![bearer, Canary::of("the minted token", minted.stdout.trim())];
     canaries.push(Canary::of("a job's own token", held));

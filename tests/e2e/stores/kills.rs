@@ -1,10 +1,18 @@
 //! Power failures: the program is killed at many moments.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{STATE, claims, lock_files, token};
+use crate::faults::at_clock;
 use crate::journey::Journey;
+use crate::support::broker::{Broker, BrokerOptions};
+use crate::support::browser::Browser;
+use crate::support::home::Home;
 use crate::support::kernel;
+use crate::support::keyring::Keyring;
+use crate::support::oidc_provider::{OidcOptions, OidcProvider};
+use crate::support::run::Run;
 use crate::support::walk::files;
 
 const KILLS: u32 = 25;
@@ -24,20 +32,36 @@ fn half_written(journey: &Journey) -> Vec<std::path::PathBuf> {
         .collect()
 }
 
+/// Kills a run at this share of the time that a whole one takes.
+fn kill(run: Run, whole: Duration, number: u32) {
+    let moment = Instant::now() + whole * number / KILLS;
+    let mut run = run.spawn();
+    while Instant::now() < moment {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    run.kill();
+}
+
 #[test]
 fn a_kill_at_any_moment_costs_that_run_only() {
-    let journey = Journey::start();
+    cost_that_run_only(&Journey::start());
+}
+
+#[test]
+fn so_it_is_where_the_secret_service_keeps_the_secrets() {
+    let mut home = Home::new();
+    let _keyring = Keyring::start(&mut home);
+    cost_that_run_only(&Journey::in_home(home));
+}
+
+#[track_caller]
+fn cost_that_run_only(journey: &Journey) {
     let started = Instant::now();
     token(journey.tmpcred(&["token"]));
     let whole = started.elapsed();
     for number in 0..KILLS {
-        begin_anew(&journey);
-        let moment = Instant::now() + whole * number / KILLS;
-        let mut run = journey.tmpcred(&["token"]).spawn();
-        while Instant::now() < moment {
-            std::thread::sleep(Duration::from_micros(100));
-        }
-        run.kill();
+        begin_anew(journey);
+        kill(journey.tmpcred(&["token"]), whole, number);
         // What the one before left is no hindrance: now and then somebody looks.
         if number % 5 == 4 {
             assert_eq!(claims(&token(journey.tmpcred(&["token"])))["role"], "deploy");
@@ -46,6 +70,43 @@ fn a_kill_at_any_moment_costs_that_run_only() {
     let last = token(journey.tmpcred(&["token", "--refresh"]));
     assert_eq!(claims(&last)["role"], "deploy");
     assert_eq!(token(journey.tmpcred(&["token"])), last);
+    journey.tmpcred(&["logout"]).run().ok();
+    assert!(lock_files(&journey.home).is_empty(), "{:?}", lock_files(&journey.home));
+}
+
+/// A kill while a session is being renewed may cost that session: the provider has
+/// taken the old refresh token then, and nobody has the new one. It costs a login, and
+/// nothing that was cached.
+#[test]
+fn a_kill_during_a_refresh_costs_a_login_at_most() {
+    let ttl = BTreeMap::from([("AccessToken", 60)]);
+    let provider = OidcProvider::start_with(&OidcOptions { ttl, ..OidcOptions::default() });
+    let broker = Broker::start(&BrokerOptions::trusting(provider.issuer()));
+    let mut home = Home::new();
+    let _keyring = Keyring::start(&mut home);
+    let browser = Browser::http().user("alice", "x").install(&mut home);
+    let journey = Journey::of(provider, broker, home);
+    let kept = token(journey.tmpcred(&["token", "--ttl", "1h"]));
+    // Each run finds that the access token of the one before has expired.
+    let at = |number: u32, args: &[&str]| {
+        at_clock(&journey.home, &format!("+{}s", 65 * (number + 1))).args(args)
+    };
+    let started = Instant::now();
+    token(at(0, &["token", "--refresh"]));
+    let whole = started.elapsed();
+    assert_eq!(journey.provider.count_grants("refresh_token"), 1);
+    for number in 1..KILLS {
+        kill(at(number, &["token", "--refresh"]), whole, number);
+        if number % 5 == 4 {
+            let good = token(at(number, &["token", "--refresh"]));
+            assert_eq!(claims(&good)["role"], "deploy");
+        }
+    }
+    let last = token(at(KILLS, &["token", "--refresh"]));
+    assert_eq!(token(at(KILLS, &["token", "--no-input"])), last);
+    assert_eq!(token(at(KILLS, &["token", "--ttl", "1h", "--no-input"])), kept);
+    assert!(journey.provider.count_grants("refresh_token") > 3, "sessions were renewed");
+    assert!(browser.opened().len() < KILLS as usize, "not each of them cost a login");
     journey.tmpcred(&["logout"]).run().ok();
     assert!(lock_files(&journey.home).is_empty(), "{:?}", lock_files(&journey.home));
 }

@@ -5,6 +5,7 @@ mod damage;
 mod kernel;
 mod kills;
 mod no_room;
+mod prompt;
 mod sealed;
 mod secret_service;
 

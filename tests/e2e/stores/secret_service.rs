@@ -14,7 +14,10 @@ const BOUNDED: Duration = Duration::from_secs(50);
 
 /// Somebody at a desktop, who has a credential.
 fn at_a_desktop() -> (Keyring, Journey) {
-    let mut home = Home::new();
+    at_the_desktop_of(Home::new())
+}
+
+fn at_the_desktop_of(mut home: Home) -> (Keyring, Journey) {
     let keyring = Keyring::start(&mut home);
     let journey = Journey::in_home(home);
     journey.tmpcred(&["exec", "--", "true"]).run().ok();
@@ -62,7 +65,19 @@ fn status_works(journey: &Journey) {
 
 #[test]
 fn items_rest_in_the_default_collection_until_logging_out() {
-    let (_keyring, journey) = at_a_desktop();
+    rest_in_the_default_collection(at_a_desktop());
+}
+
+#[test]
+fn so_they_do_for_a_user_who_is_not_root() {
+    let (keyring, journey) = at_the_desktop_of(Home::nobody());
+    let me = journey.home.command("id").args(["-u"]).run().ok().stdout;
+    assert_ne!(me.trim(), "0");
+    rest_in_the_default_collection((keyring, journey));
+}
+
+#[track_caller]
+fn rest_in_the_default_collection((_keyring, journey): (Keyring, Journey)) {
     assert_eq!(labels(&journey), ["tmpcred: deploy, role deploy", "tmpcred: session of corp"]);
     let before = work(&journey);
     let first = token(journey.tmpcred(&["token"]));
@@ -88,6 +103,30 @@ fn a_locked_keyring_is_said_to_be_locked_and_loses_nothing() {
     assert!(exec.run().ended_with(125).stderr.contains("the keyring is locked"));
     keyring.unlock(&journey.home);
     assert_eq!(token(journey.tmpcred(&["token"])), first);
+    assert_eq!(work(&journey), before, "nobody logged in again");
+}
+
+#[test]
+fn explaining_reads_no_keyring() {
+    let (mut keyring, journey) = at_a_desktop();
+    keyring.lock(&journey.home);
+    let cache = || {
+        // Nothing here can show a dialog: one that is asked for would fail the command.
+        let explain = journey.tmpcred(&["explain", "--json"]).limit(BOUNDED).run().ok();
+        assert_eq!(explain.stderr, "");
+        explain.json()["cache"].clone()
+    };
+    assert_eq!((&cache()["state"], &cache()["store"]), (&"hit".into(), &"Secret Service".into()));
+    // It says what it does not know.
+    std::fs::remove_file(journey.home.path(super::STATE).join("index.json")).unwrap();
+    let lost = cache();
+    assert_eq!(lost["state"], "miss");
+    assert!(lost["because"].as_str().unwrap().contains("as far as the index tells"), "{lost}");
+    // A run needs the keyring to know, and finds what the index has lost.
+    keyring_locked(journey.tmpcred(&["token", "--no-input"]).limit(BOUNDED).run(), "is locked");
+    keyring.unlock(&journey.home);
+    let before = work(&journey);
+    token(journey.tmpcred(&["token", "--no-input"]));
     assert_eq!(work(&journey), before, "nobody logged in again");
 }
 

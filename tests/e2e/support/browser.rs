@@ -96,6 +96,9 @@ impl Browser {
     #[track_caller]
     pub(crate) fn visit_with_code(self, home: &Home, url: &str, code: Option<&str>) -> Visit {
         let directory = tempfile::tempdir_in(home.path("tmp")).unwrap();
+        if home.uid().is_some() {
+            std::os::unix::fs::chown(directory.path(), home.uid(), home.uid()).unwrap();
+        }
         let log = directory.path().join("log");
         let command = self.with("log", json!(log)).with("code", json!(code)).script(home, "visit");
         home.command(command).args([url]).limit(VISIT).run();

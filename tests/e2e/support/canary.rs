@@ -24,6 +24,23 @@ pub(crate) struct Leak {
     pub(crate) what: String,
 }
 
+/// Whether what was said has lines of the log of the program itself and of a library
+/// that it is made of: else a search of it proves nothing.
+#[cfg(feature = "broker")]
+#[track_caller]
+pub(crate) fn assert_traced(said: &str) {
+    // 2026-01-01T12:00:00.000000Z DEBUG hyper_util::client::legacy::pool: …
+    let targets = said.lines().filter_map(|line| {
+        let (before, rest) = line.split_once(" DEBUG ")?;
+        let target = rest.split(": ").next()?;
+        (before.ends_with('Z') && target.contains("::")).then_some(target)
+    });
+    let (own, others): (Vec<_>, Vec<_>) =
+        targets.partition(|target| target.starts_with("tmpcred::"));
+    assert!(!own.is_empty(), "the program has not logged anything: {said}");
+    assert!(!others.is_empty(), "no library has logged anything: {said}");
+}
+
 impl Canary {
     /// A new canary for a kind of secret, such as `refresh token`.
     pub(crate) fn new(kind: &str) -> Self {

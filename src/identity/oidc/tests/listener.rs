@@ -78,8 +78,9 @@ fn strangers_get_an_error_and_the_login_goes_on() {
         ]
     });
     assert_eq!(code.as_deref(), Some("right"));
-    let expected = [400, 400, 400, 400, 400, 400, 400, 404, 404, 405, 405, 400, 400, 400, 200];
-    assert_eq!(statuses, expected);
+    let (last, stray) = statuses.split_last().unwrap();
+    assert_eq!(stray, [400; 14]);
+    assert_eq!(*last, 200);
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn where_nobody_can_be_asked_the_error_says_what_to_type() {
 }
 
 #[test]
-fn a_session_that_the_provider_ended_is_forgotten() {
+fn of_a_session_that_the_provider_ended_there_is_left_whose_it_was() {
     let setup = Setup::new(|scene| match scene.asked("grant_type") {
         "refresh_token" => scene.refuse("invalid_grant"),
         _ => scene.tokens(
@@ -107,11 +107,18 @@ fn a_session_that_the_provider_ended_is_forgotten() {
     assert_eq!(error.kind(), ErrorKind::LoginRequired);
     assert_eq!(error.message(), "login required: run `tmpcred login corp`");
     assert_eq!(error.causes(), ["the session has ended: the provider's words"]);
-    assert_eq!(setup.source.caller(setup.cx()).unwrap(), None);
+    let caller = setup.source.caller(setup.cx()).unwrap().unwrap();
+    assert_eq!(caller.principal().unwrap().subject, "alice");
+    assert!(setup.cache.contents().unwrap().sessions[0].ended);
     assert_eq!(setup.asked("/token"), 2);
     // The dead refresh token is not tried again.
-    setup.assertion(BROKER).unwrap_err();
+    let error = setup.assertion(BROKER).unwrap_err();
+    assert_eq!(error.to_string(), "login required: run `tmpcred login corp`: the session has ended");
     assert_eq!(setup.asked("/token"), 2);
+    // Nor is there anything to revoke.
+    assert!(matches!(setup.logout(), Logout::Ended(principal) if principal.subject == "alice"));
+    assert_eq!(setup.source.caller(setup.cx()).unwrap(), None);
+    assert_eq!(setup.logout(), Logout::NoSession);
 }
 
 #[test]
