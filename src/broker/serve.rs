@@ -128,15 +128,16 @@ async fn read_tls(tls: &Tls) -> Result<RustlsConfig> {
             Error::new(ErrorKind::Config, format!("the {what} {} cannot be used", path.display()))
                 .because_of(why)
         };
-        let pem = files::read(path, MAX_PEM)?.ok_or_else(|| failed("there is no such file"))?;
+        let (pem, _, readers) = files::read_secret(path, MAX_PEM)?
+            .ok_or_else(|| failed("there is no such file"))?;
         if !pem.windows(label.len()).any(|part| part == label.as_bytes()) {
             return Err(failed("there is none in it; it must be a PEM file"));
         }
-        Ok(pem)
+        Ok((pem, readers))
     };
-    let certificate = read("certificate", &tls.certificate, " CERTIFICATE-----")?;
-    let key = read("private key", &tls.key, "PRIVATE KEY-----")?;
-    if files::readers(&tls.key)? == Readers::Everyone {
+    let (certificate, _) = read("certificate", &tls.certificate, " CERTIFICATE-----")?;
+    let (key, readers) = read("private key", &tls.key, "PRIVATE KEY-----")?;
+    if readers == Readers::Everyone {
         return Err(Error::new(
             ErrorKind::Config,
             format!("the private key {} is not private", tls.key.display()),
