@@ -39,6 +39,10 @@ pub(super) struct Session {
     /// The audiences for which the provider issues no access token: the ID
     /// token is shown there.
     refused: Vec<String>,
+    /// The audiences for which the last access token proved nothing: the ID token is
+    /// shown there, in this run only.
+    #[serde(skip)]
+    unproved: Vec<String>,
 }
 
 /// A verified token.
@@ -82,6 +86,7 @@ impl Session {
             access_tokens: Vec::new(),
             granted: Vec::new(),
             refused: Vec::new(),
+            unproved: Vec::new(),
         }
     }
 
@@ -125,6 +130,7 @@ impl Session {
     /// Keeps a verified access token that is bound to `audience`.
     pub(super) fn put_access_token(&mut self, audience: &str, token: Token) {
         self.refused.retain(|a| a != audience);
+        self.unproved.retain(|a| a != audience);
         self.access_tokens.retain(|t| t.audience != audience);
         self.access_tokens.push(AccessToken { audience: audience.into(), token });
         self.access_tokens.sort_by_key(|t| std::cmp::Reverse(t.token.lifetime.expires_at));
@@ -142,6 +148,12 @@ impl Session {
     /// Whether the provider is known to issue no access token for `audience`.
     pub(super) fn is_refused(&self, audience: &str) -> bool {
         self.refused.iter().any(|a| a == audience)
+    }
+
+    /// Notes that there is no access token for `audience` that proves anything, for as
+    /// long as this run lasts.
+    pub(super) fn put_unproved(&mut self, audience: &str) {
+        self.unproved.push(audience.into());
     }
 
     /// Drops the tokens that have expired.
@@ -169,7 +181,8 @@ impl Session {
         if let Some(token) = access.map(|t| &t.token).filter(lasts) {
             return Some(self.assert(token, TokenType::AccessToken));
         }
-        let id_token_fits = id_token_fits || self.is_refused(audience);
+        let unproved = self.unproved.iter().any(|a| a == audience);
+        let id_token_fits = id_token_fits || self.is_refused(audience) || unproved;
         let token = self.id_token.as_ref().filter(|_| id_token_fits).filter(lasts)?;
         Some(self.assert(token, TokenType::IdToken))
     }
