@@ -62,6 +62,16 @@ pub struct TokenGrant {
     pub subject: String,
 }
 
+/// The longest name of a role, in bytes.
+const MAX_ROLE: usize = 64;
+
+/// Whether this may be the name of a role.
+pub fn is_role(text: &str) -> bool {
+    text.len() <= MAX_ROLE
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
 /// The codes with which a broker refuses.
 pub mod refusal {
     /// The request is malformed, or the assertion is not acceptable (RFC 8693

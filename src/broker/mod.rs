@@ -31,6 +31,7 @@ pub mod http;
 pub mod introspect;
 pub mod issue;
 pub mod keys;
+pub mod network;
 pub mod own;
 pub mod policy;
 mod readiness;

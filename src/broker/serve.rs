@@ -9,14 +9,17 @@ use axum::Router;
 use axum_server::Handle;
 use axum_server::accept::{Accept, DefaultAcceptor};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use tokio::net::TcpStream;
 
 use super::config::{self, Config, Tls};
+use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::{Guard, Hosts};
 use super::{Broker, http};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::files::{self, Readers};
 use crate::host::listener::{self, Exposure};
+use crate::host::process;
 
 /// How long requests that are under way may take once the broker is told to end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -24,8 +27,12 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// How long the headers of a request may take to arrive.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 
-/// How many connections may be open.
-const MAX_CONNECTIONS: usize = 1024;
+/// How many requests may be under way on one connection. A client with more of them
+/// waits, or opens another connection.
+const MAX_STREAMS: u32 = 8;
+
+/// How many files the broker has open besides connections, at most.
+const OTHER_FILES: u64 = 128;
 
 /// How large the headers of a request may be, in bytes.
 const MAX_HEADERS: usize = 32 * 1024;
@@ -53,7 +60,10 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
             error.hint("is another broker running? `listen` in the configuration names the address")
         })?;
         let broker = Arc::new(Broker::open(&config, host).await?);
-        let guard = Guard::new(hosts(&config));
+        let limits = limits(&config);
+        let guard =
+            Guard::new(hosts(&config)).believing(config.trusted_proxies.clone()).within(limits);
+        let connections = guard.connections();
         let app = http::guarded(http::routes(broker.clone(), &guard), guard);
         let handle = Handle::new();
         tokio::spawn(signals.drain(handle.clone()));
@@ -63,7 +73,7 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
             listener.local_addr().unwrap_or(config.listen),
             if tls.is_some() { "" } else { " (plain HTTP, loopback only)" }
         ));
-        run(listener, tls, app, handle).await?;
+        run(listener, tls, app, handle, connections).await?;
         tracing::info!("drained");
         if let Some(broker) = Arc::into_inner(broker) {
             broker.close().await;
@@ -78,6 +88,7 @@ pub(super) async fn run(
     tls: Option<RustlsConfig>,
     app: Router,
     handle: Handle<SocketAddr>,
+    connections: Connections,
 ) -> Result<()> {
     let failed = |cause: std::io::Error| {
         Error::new(ErrorKind::Io, "the broker cannot listen").because(cause)
@@ -85,7 +96,7 @@ pub(super) async fn run(
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let mut server = axum_server::from_tcp(listener)
         .map_err(failed)?
-        .handle(handle.clone())
+        .handle(handle)
         .first_request_timeout(HEADER_TIME)
         .accept_error_handler(|peer, error| tracing::debug!(?peer, %error, "not accepted"));
     server.http_builder().http1().header_read_timeout(HEADER_TIME).max_buf_size(MAX_HEADERS);
@@ -93,20 +104,39 @@ pub(super) async fn run(
         .http_builder()
         .http2()
         .max_header_list_size(MAX_HEADERS as u32)
-        .max_concurrent_streams(100)
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(http::guard::MAX_BODY as u32)
+        .initial_connection_window_size(2 * http::guard::MAX_BODY as u32)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(HEADER_TIME);
     let outcome = match tls {
         Some(tls) => {
-            let acceptor = Bounded { inner: RustlsAcceptor::new(tls), handle };
+            let acceptor = Bounded { inner: RustlsAcceptor::new(tls), connections };
             server.acceptor(acceptor).serve(app).await
         }
         None => {
-            let acceptor = Bounded { inner: DefaultAcceptor::new(), handle };
+            let acceptor = Bounded { inner: DefaultAcceptor::new(), connections };
             server.acceptor(acceptor).serve(app).await
         }
     };
     outcome.map_err(failed)
+}
+
+/// As many connections as files may be open for.
+fn limits(config: &Config) -> Limits {
+    let wanted = MAX_CONNECTIONS as u64 + OTHER_FILES;
+    let allowed = process::allow_open_files(wanted);
+    if allowed < wanted {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "the system allows too few open files, so there can be fewer connections; raise the limit (ulimit -n, LimitNOFILE)"
+        );
+    }
+    let total = allowed.saturating_sub(OTHER_FILES).clamp(16, MAX_CONNECTIONS as u64) as usize;
+    let default = Limits::default();
+    let per_address = default.per_address.min(total.div_ceil(4));
+    Limits { total, per_address, proxies: config.trusted_proxies.clone(), ..default }
 }
 
 /// Which hosts a request may name: behind a certificate any; in the clear only
@@ -128,15 +158,16 @@ async fn read_tls(tls: &Tls) -> Result<RustlsConfig> {
             Error::new(ErrorKind::Config, format!("the {what} {} cannot be used", path.display()))
                 .because_of(why)
         };
-        let pem = files::read(path, MAX_PEM)?.ok_or_else(|| failed("there is no such file"))?;
+        let (pem, _, readers) =
+            files::read_secret(path, MAX_PEM)?.ok_or_else(|| failed("there is no such file"))?;
         if !pem.windows(label.len()).any(|part| part == label.as_bytes()) {
             return Err(failed("there is none in it; it must be a PEM file"));
         }
-        Ok(pem)
+        Ok((pem, readers))
     };
-    let certificate = read("certificate", &tls.certificate, " CERTIFICATE-----")?;
-    let key = read("private key", &tls.key, "PRIVATE KEY-----")?;
-    if files::readers(&tls.key)? == Readers::Everyone {
+    let (certificate, _) = read("certificate", &tls.certificate, " CERTIFICATE-----")?;
+    let (key, readers) = read("private key", &tls.key, "PRIVATE KEY-----")?;
+    if readers == Readers::Everyone {
         return Err(Error::new(
             ErrorKind::Config,
             format!("the private key {} is not private", tls.key.display()),
@@ -157,21 +188,19 @@ async fn read_tls(tls: &Tls) -> Result<RustlsConfig> {
     })
 }
 
-/// Turns connections away while too many are open.
+/// Takes in connections within limits.
 #[derive(Clone)]
 struct Bounded<A> {
     inner: A,
-    handle: Handle<SocketAddr>,
+    connections: Connections,
 }
 
-impl<A, I, S> Accept<I, S> for Bounded<A>
+impl<A, S> Accept<TcpStream, S> for Bounded<A>
 where
-    A: Accept<I, S> + Clone + Send + 'static,
+    A: Accept<Watched<TcpStream>, S>,
     A::Stream: Send + 'static,
     A::Service: Send + 'static,
     A::Future: Send + 'static,
-    I: Send + 'static,
-    S: Send + 'static,
 {
     type Stream = A::Stream;
     type Service = A::Service;
@@ -179,13 +208,12 @@ where
         Box<dyn Future<Output = std::io::Result<(Self::Stream, Self::Service)>> + Send>,
     >;
 
-    fn accept(&self, stream: I, service: S) -> Self::Future {
-        if self.handle.connection_count() > MAX_CONNECTIONS {
-            return Box::pin(std::future::ready(Err(std::io::Error::other(
-                "too many connections are open",
-            ))));
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let peer = stream.peer_addr();
+        match peer.and_then(|peer| self.connections.admit(stream, peer)) {
+            Ok(watched) => Box::pin(self.inner.accept(watched, service)),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
         }
-        Box::pin(self.inner.accept(stream, service))
     }
 }
 

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use url::Url;
 
 use super::config::{self, Config, Policy, Role, TrustedIssuer};
+use super::http::connections::Connections;
 use super::http::guard::{Guard, Hosts};
 use super::keys::{Kek, SigningKey};
 use super::policy::Source;
@@ -79,7 +80,17 @@ impl IssuerKey {
         claims
     }
 
-    /// A token with another header, signed by the same key.
+    /// A token of somebody else who brings the public half of their own key along.
+    pub(crate) fn token_with_own_key(&self, kid: Option<String>, claims: Value) -> String {
+        let (own, pkcs8) = SigningKey::generate().unwrap();
+        let mut header = header();
+        header.kid = kid;
+        header.jwk = Some(own.public().clone());
+        let key = EncodingKey::from_ec_der(pkcs8.expose());
+        jsonwebtoken::encode(&header, &self.claims(claims), &key).unwrap()
+    }
+
+    /// A token with another header, signed by another key.
     pub(crate) fn token_with_header(&self, header: &Header, claims: Value) -> String {
         let (other, pkcs8) = SigningKey::generate().unwrap();
         drop(other);
@@ -127,10 +138,19 @@ impl Served {
         app: impl FnOnce(SocketAddr) -> axum::Router,
         tls: Option<RustlsConfig>,
     ) -> Self {
+        Self::within(app, tls, Connections::default())
+    }
+
+    /// Serves over these connections.
+    pub(crate) fn within(
+        app: impl FnOnce(SocketAddr) -> axum::Router,
+        tls: Option<RustlsConfig>,
+        connections: Connections,
+    ) -> Self {
         let listener = listener::bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly).unwrap();
         let address = listener.local_addr().unwrap();
         let handle = Handle::new();
-        tokio::spawn(serve::run(listener, tls, app(address), handle.clone()));
+        tokio::spawn(serve::run(listener, tls, app(address), handle.clone(), connections));
         Self { address, handle }
     }
 
@@ -199,6 +219,7 @@ impl Bed {
                 issuer: Issuer::parse("https://broker.example.com").unwrap(),
                 listen: ([127, 0, 0, 1], 0).into(),
                 expose: false,
+                trusted_proxies: Vec::new(),
                 tls: None,
                 store: config::Store { path: root.path().join("broker.db") },
                 keys: config::Keys::default(),
@@ -220,7 +241,10 @@ impl Bed {
             policies: vec![Source { path: "policy.cedar".into(), text: options.policies }],
         };
         let broker = Arc::new(Broker::assemble(&options.config, parts, &host).await.unwrap());
+        let proxies = options.config.trusted_proxies.clone();
         let guard = Guard::new(Hosts::Loopback(vec!["broker.example.com".into()]));
+        let guard = guard.believing(proxies);
+        let connections = guard.connections();
         let app = http::guarded(http::routes(broker, &guard), guard);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let tls = match tls {
@@ -229,7 +253,7 @@ impl Bed {
             ),
             None => None,
         };
-        let served = Served::start(|_| app, tls);
+        let served = Served::within(|_| app, tls, connections);
         let client = HttpClient::new(Arc::new(SystemClock), SkewMeter::default(), ca);
         Self {
             _root: root,

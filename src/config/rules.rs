@@ -75,6 +75,15 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
                 }
             }
         }
+        let at_broker = target.is_none_or(|t| matches!(t.0, mint::Settings::Broker(_)));
+        let role = line.iter().find_map(|(by, profile)| Some((by, profile.role.as_deref()?)));
+        if at_broker
+            && let Some((by, role)) = role
+            && check_text(role).is_ok()
+            && let Err(refusal) = mint::broker::check_role(role)
+        {
+            problems.push(refused(name, refusal, config.origin(&["profile", by, "role"])));
+        }
         let steps = line.iter().find_map(|(_, profile)| profile.exchange.as_ref());
         anonymous |= steps.into_iter().flatten().any(|step| step.broker.is_none());
         if anonymous {
@@ -261,6 +270,15 @@ fn texts(at: &Place<'_>, profile: &Profile) -> Vec<Problem> {
         let index = index.to_string();
         text(Some(&step.role), &["exchange", &index, "role"]);
         text(step.audience.as_deref(), &["exchange", &index, "audience"]);
+    }
+    for (index, step) in profile.exchange.iter().flatten().enumerate() {
+        // Steps are always taken at brokers.
+        if check_text(&step.role).is_ok()
+            && let Err(refusal) = mint::broker::check_role(&step.role)
+        {
+            let origin = at.origin(&["exchange", &index.to_string(), "role"]);
+            problems.push(refused(at.profile, refusal, origin));
+        }
     }
     problems
 }

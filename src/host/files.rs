@@ -1,6 +1,7 @@
 //! Files: bounded reads, private writes.
 #![expect(clippy::disallowed_methods, reason = "this is the port to the file system")]
 
+mod access;
 mod locks;
 #[cfg(unix)]
 mod private;
@@ -13,6 +14,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+#[cfg(unix)]
+pub use self::access::owner_id;
+pub use self::access::{Owner, Readers, owner, readers};
 pub use self::locks::{is_at, occupy, open_lock, remove_abandoned};
 pub use self::runtime::{is_own_dir, login_runtime_dir};
 use crate::error::{Error, ErrorKind, Result};
@@ -68,12 +72,26 @@ pub enum Guard {
 /// Reads like [`read`], and tells who could have written what was read. On
 /// systems without such owners every file counts as guarded.
 pub fn read_guarded(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Guard)>> {
-    let Some((bytes, guard)) = read_at_most(path, max.saturating_add(1))? else { return Ok(None) };
+    let Some((bytes, metadata)) = read_whole(path, max)? else { return Ok(None) };
+    let guard = guard(path, &metadata).map_err(|cause| cannot_read(path, cause))?;
+    Ok(Some((bytes, guard)))
+}
+
+/// Reads like [`read`], and tells whose the file is and who else can read what was read.
+pub fn read_secret(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Owner, Readers)>> {
+    let Some((bytes, metadata)) = read_whole(path, max)? else { return Ok(None) };
+    Ok(Some((bytes, access::owner_of(&metadata), access::readers_of(&metadata))))
+}
+
+fn read_whole(path: &Path, max: u64) -> Result<Option<(Vec<u8>, fs::Metadata)>> {
+    let Some((bytes, metadata)) = read_at_most(path, max.saturating_add(1))? else {
+        return Ok(None);
+    };
     if bytes.len() as u64 > max {
         return Err(Error::new(ErrorKind::Io, format!("{} is too large", path.display()))
             .because_of(format!("it has more than {max} bytes")));
     }
-    Ok(Some((bytes, guard)))
+    Ok(Some((bytes, metadata)))
 }
 
 /// Reads what a file begins with: not more than `max` bytes. `None` where there
@@ -82,10 +100,8 @@ pub fn read_start(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
     Ok(read_at_most(path, max)?.map(|(bytes, _)| bytes))
 }
 
-fn read_at_most(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Guard)>> {
-    let failed = |cause: io::Error| {
-        Error::new(ErrorKind::Io, format!("cannot read {}", path.display())).because(cause)
-    };
+fn read_at_most(path: &Path, max: u64) -> Result<Option<(Vec<u8>, fs::Metadata)>> {
+    let failed = |cause: io::Error| cannot_read(path, cause);
     let file = match File::open(path) {
         Ok(file) => file,
         Err(cause)
@@ -103,10 +119,13 @@ fn read_at_most(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Guard)>> {
             format!("cannot read {}: it is a directory", path.display()),
         ));
     }
-    let guard = guard(path, &metadata).map_err(failed)?;
     let mut bytes = Vec::with_capacity(metadata.len().saturating_add(1).min(max) as usize);
     file.take(max).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(Some((bytes, guard)))
+    Ok(Some((bytes, metadata)))
+}
+
+fn cannot_read(path: &Path, cause: io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("cannot read {}", path.display())).because(cause)
 }
 
 /// Who could write to what is at `path`, told without opening it.
@@ -344,73 +363,6 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
     let mut paths: Vec<_> = entries.filter_map(|e| e.ok().map(|e| e.path())).collect();
     paths.sort();
     Ok(paths)
-}
-
-/// Whose file it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// This user's, or the administrator's.
-    Trusted,
-    /// Somebody else's.
-    Other,
-}
-
-/// Tells whether a file belongs to this user or the administrator. On systems
-/// without such owners every file counts as trusted.
-pub fn owner(path: &Path) -> Result<Owner> {
-    #[cfg(unix)]
-    {
-        let uid = owner_id(path)?;
-        let trusted = uid == 0 || uid == rustix::process::geteuid().as_raw();
-        Ok(if trusted { Owner::Trusted } else { Owner::Other })
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        Ok(Owner::Trusted)
-    }
-}
-
-/// The user id of a file's owner.
-#[cfg(unix)]
-pub fn owner_id(path: &Path) -> Result<u32> {
-    use std::os::unix::fs::MetadataExt;
-    fs::metadata(path).map(|m| m.uid()).map_err(|cause| {
-        Error::new(ErrorKind::Io, format!("cannot look at {}", path.display())).because(cause)
-    })
-}
-
-/// Who besides the administrator can read or write a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Readers {
-    /// Its owner alone.
-    Owner,
-    /// Its owner and a group.
-    Group,
-    /// Everybody on this machine.
-    Everyone,
-}
-
-/// Tells who can read or write a file, by its mode. On systems without modes it
-/// counts as its owner's alone.
-pub fn readers(path: &Path) -> Result<Readers> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(path).map(|m| m.permissions().mode()).map_err(|cause| {
-            Error::new(ErrorKind::Io, format!("cannot look at {}", path.display())).because(cause)
-        })?;
-        Ok(match (mode & 0o070, mode & 0o007) {
-            (0, 0) => Readers::Owner,
-            (_, 0) => Readers::Group,
-            _ => Readers::Everyone,
-        })
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        Ok(Readers::Owner)
-    }
 }
 
 /// Identifies a file, whatever happens to its name. `None` where there is none,

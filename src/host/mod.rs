@@ -64,7 +64,7 @@ impl Host {
     /// The time as servers see it: this machine's clock, corrected by the
     /// measured skew where one was measured.
     pub fn corrected_now(&self) -> time::OffsetDateTime {
-        self.clock.now() + self.skew.get().unwrap_or(time::Duration::ZERO)
+        self.clock.now().saturating_add(self.skew.get().unwrap_or(time::Duration::ZERO))
     }
 
     /// An HTTP client that trusts the authorities in `ca_file` besides the
@@ -87,6 +87,15 @@ impl Host {
 
     /// Tells the person, once a run, when this machine's clock is considerably off.
     pub fn tell_skew(&self) {
+        if let Some(absurd) = self.skew.absurd() {
+            if self.skew.first_telling() {
+                let (by, way) = (whole_days(absurd), ahead_or_behind(absurd));
+                self.interact.warn(&format!(
+                    "a server's clock is {by} {way} this machine's; that is not believed, so expiry times are not corrected for it"
+                ));
+            }
+            return;
+        }
         let Some(skew) = self.skew.get().filter(|skew| skew.abs() > SKEW_WORTH_TELLING) else {
             return;
         };
@@ -94,12 +103,19 @@ impl Host {
             return;
         }
         let by = std::time::Duration::from_secs(skew.whole_seconds().unsigned_abs());
-        let (by, way) = (
-            humantime::format_duration(by),
-            if skew.is_positive() { "behind" } else { "ahead of" },
-        );
+        let (by, way) = (humantime::format_duration(by), ahead_or_behind(-skew));
         self.interact.warn(&format!(
             "this machine's clock is {by} {way} the server's; expiry times are corrected for it"
         ));
     }
+}
+
+/// A difference in days, of which there may be millions.
+fn whole_days(difference: time::Duration) -> String {
+    format!("{} days", difference.whole_days().unsigned_abs())
+}
+
+/// Which way a clock is off that differs so much from another one.
+fn ahead_or_behind(difference: time::Duration) -> &'static str {
+    if difference.is_positive() { "ahead of" } else { "behind" }
 }

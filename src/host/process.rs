@@ -48,6 +48,24 @@ impl CoreLimit {
     }
 }
 
+/// Lets this process have so many files open, as far as it may decide that, and tells
+/// how many it may have.
+pub fn allow_open_files(wanted: u64) -> u64 {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+        let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
+        if current.is_some_and(|current| current < raised) {
+            // Where it fails, the limit says so below.
+            let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum });
+        }
+        getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+    }
+    #[cfg(not(unix))]
+    wanted
+}
+
 /// The file that this program was started from.
 ///
 /// # Errors

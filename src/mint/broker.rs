@@ -10,11 +10,12 @@ use super::addresses::Addresses;
 use super::reach::Effort;
 use super::revocation;
 use super::token_exchange::{self, Ask};
-use super::{Exchange, Request, Revocation, Target};
+use super::{Exchange, Refusal, Request, Revocation, Target};
 use crate::credential::{Assertion, Credential, Material};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::oidc::Issuer;
+use crate::wire;
 
 /// A profile's target: one of the brokers that the configuration names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +24,18 @@ pub struct Settings {
     /// The name of a `[broker.NAME]` table. May be left out where there is just one.
     #[serde(default)]
     pub broker: Option<String>,
+}
+
+/// Tells whether a broker can have a role of this name.
+///
+/// # Errors
+/// Where it cannot.
+pub(crate) fn check_role(role: &str) -> Result<(), Refusal> {
+    if wire::is_role(role) {
+        return Ok(());
+    }
+    let hint = "a name has at most 64 letters, digits, dots, dashes and underscores, and begins with a letter or digit";
+    Err(Refusal::new("role", "no broker has a role of such a name").hint(hint))
 }
 
 /// A broker, as a `[broker.NAME]` table has it.

@@ -143,7 +143,7 @@ impl Plan {
     ) -> Result<(), Refusal> {
         match self {
             Self::Broker(_) if proof == Some(Proof::AwsAccessKeys) => Err(Refusal::access_keys()),
-            Self::Broker(_) => Ok(()),
+            Self::Broker(_) => broker::check_role(role),
             Self::Aws(settings) => settings.check(role, role_is_option, ttl, proof),
             Self::AwsSso(plan) => plan.check(role, ttl),
         }

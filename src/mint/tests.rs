@@ -202,6 +202,16 @@ fn refusals_have_the_brokers_words_and_the_id_of_the_request() {
     let error = refused(Reply::json(400, &json!({"error": "invalid_grant"})));
     assert_eq!(error.causes(), ["the broker does not accept the assertion"]);
     assert!(error.hints()[0].contains("https://i.example"), "{:?}", error.hints());
+    // Trust is spoken of only where it is the assertion that was refused.
+    for (says, what, hints) in [
+        ("the token is not acceptable: it has no expiry", "the assertion", 1),
+        ("the parameter 'audience' is missing", "the request", 0),
+    ] {
+        let body = json!({"error": "invalid_request", "error_description": says});
+        let error = refused(Reply::json(400, &body));
+        let causes = [format!("the broker does not accept {what}"), says.to_string()];
+        assert_eq!((error.causes(), error.hints().len()), (&causes[..], hints));
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::http::{self, Response};
 use crate::oidc::Issuer;
+use crate::oidc::jwt::NOT_ACCEPTABLE;
 use crate::secret::Secret;
 use crate::wire::{
     GRANT_TYPE, TOKEN_PATH, TokenGrant, TokenRefusal, TokenRequest, VERSION, VERSION_HEADER,
@@ -138,7 +139,10 @@ fn refused(response: &Response, server: &Server, address: &Issuer, assertion: &A
         // RFC 8693 section 2.2.2 has this code for a bad assertion too.
         "invalid_request" => (
             ErrorKind::Verification,
-            "the broker does not accept the assertion or the request".to_string(),
+            match about_assertion(&refusal) {
+                true => "the broker does not accept the assertion".to_string(),
+                false => "the broker does not accept the request".to_string(),
+            },
         ),
         "unsupported_grant_type" => {
             (ErrorKind::Verification, "the server there is no tmpcred broker".to_string())
@@ -150,7 +154,7 @@ fn refused(response: &Response, server: &Server, address: &Issuer, assertion: &A
     };
     let error = words(Error::new(kind, what), &refusal);
     match kind {
-        ErrorKind::Verification => error.hint(format!(
+        ErrorKind::Verification if about_assertion(&refusal) => error.hint(format!(
             "the broker has to trust the issuer {} and to expect the audience {}, or the client's own name in an ID token",
             assertion.principal.issuer,
             server.audience()
@@ -158,6 +162,13 @@ fn refused(response: &Response, server: &Server, address: &Issuer, assertion: &A
         ErrorKind::Denied => error.hint("ask those who write the broker's policy, and name the request"),
         _ => error,
     }
+}
+
+/// Whether it is the assertion that was refused, and not the rest of the request: one
+/// code stands for both.
+fn about_assertion(refusal: &TokenRefusal) -> bool {
+    matches!(refusal.error.as_str(), "invalid_grant" | "invalid_token")
+        || refusal.error_description.starts_with(NOT_ACCEPTABLE)
 }
 
 /// An outage, with the broker's own words for it where it has any.

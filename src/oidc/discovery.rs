@@ -1,20 +1,16 @@
 //! Discovery documents (OpenID Connect Discovery 1.0, RFC 8414).
 
 use serde::{Deserialize, Serialize};
-use time::Duration;
 use url::Url;
 
 use super::Issuer;
-use super::keys::{Documents, max_age};
+use super::documents::{Documents, Freshness};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::clock::Clock;
 use crate::host::http::{HttpClient, require_secure};
 
 /// Where the document is, below the issuer.
 pub const WELL_KNOWN: &str = ".well-known/openid-configuration";
-
-/// How long a document is kept where the issuer says nothing.
-const DEFAULT_AGE: Duration = Duration::hours(1);
 
 /// What a provider says of itself, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +77,24 @@ impl Discovery {
         {
             return Ok(discovery.moved(issuer, address));
         }
+        let (discovery, Freshness { age, keep }) = Self::ask(address, issuer, http).await?;
+        // Unknown members are dropped, so only what was checked is kept.
+        if keep && let Ok(bytes) = serde_json::to_vec(&discovery) {
+            documents.put(url.as_str(), &bytes, clock.now() + age);
+        }
+        Ok(discovery.moved(issuer, address))
+    }
+
+    /// Asks for the document of an issuer at an address, and tells how long it is good.
+    ///
+    /// # Errors
+    /// As [`fetch`](Self::fetch).
+    pub async fn ask(
+        address: &Issuer,
+        issuer: &Issuer,
+        http: &HttpClient,
+    ) -> Result<(Self, Freshness)> {
+        let url = address.join(WELL_KNOWN);
         let context = format!("the identity provider {issuer} cannot be used");
         let response = http.get(&url).await.map_err(|error| error.context(&context))?;
         if let Some(outage) = response.outage(url.as_str()) {
@@ -94,12 +108,7 @@ impl Discovery {
         let discovery: Self =
             response.json("its discovery document").map_err(|error| error.context(&context))?;
         discovery.check(issuer).map_err(|error| error.context(&context))?;
-        let until = clock.now() + max_age(&response).unwrap_or(DEFAULT_AGE);
-        // Unknown members are dropped, so only what was checked is kept.
-        if let Ok(bytes) = serde_json::to_vec(&discovery) {
-            documents.put(url.as_str(), &bytes, until);
-        }
-        Ok(discovery.moved(issuer, address))
+        Ok((discovery, Freshness::of(&response)))
     }
 
     /// The same, with everything that is below the issuer below another address.

@@ -2,13 +2,17 @@
 //! verification of tokens.
 
 pub mod discovery;
+pub mod documents;
 pub mod id_token;
 pub mod introspection;
 mod issuer;
 pub mod jwt;
 pub mod keys;
+pub mod remote_keys;
 
 pub use discovery::Discovery;
+pub use documents::{Documents, NoDocuments};
 pub use issuer::Issuer;
 pub use jwt::{Claims, Expectations};
-pub use keys::{Documents, Keys, NoDocuments, RemoteKeys};
+pub use keys::Keys;
+pub use remote_keys::RemoteKeys;

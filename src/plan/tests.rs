@@ -25,6 +25,27 @@ fn planned(config: &Config, profile: &str) -> Plan {
 }
 
 #[test]
+fn a_role_that_no_broker_can_have_is_refused_before_one_is_asked() {
+    let config = config("[profile.a]\nrole = 'a'\naudience = 'https://a.example'\n");
+    let long = "r".repeat(65);
+    for bad in ["prod admin", "-x", "é", "a/b", &long] {
+        let request =
+            Request { profile: Some("a".into()), role: Some(bad.into()), ..Request::default() };
+        let error = plan(&request, &config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{error}");
+        assert_eq!(error.message(), "`--role` cannot be used here");
+        assert!(error.hints()[0].contains("at most 64 letters"), "{error:?}");
+    }
+    for text in ["role = 'prod admin'", "role = 'a'\nexchange = [{ role = 'prod admin' }]"] {
+        let text = format!("{BASE}[profile.a]\naudience = 'https://a.example'\n{text}\n");
+        let request = Request { profile: Some("a".into()), ..Request::default() };
+        let error = parse("f.toml", &text).and_then(|config| plan(&request, &config)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("no broker has a role of such a name"), "{error}");
+    }
+}
+
+#[test]
 fn the_only_identity_needs_no_name_and_several_do() {
     let one = config("");
     assert_eq!(identity(&one, None).unwrap().name, "corp");
@@ -245,7 +266,7 @@ prop_compose! {
 fn changed(meaning: &Meaning, part: usize) -> Meaning {
     let mut other = meaning.clone();
     match part {
-        0 => other.role.push('!'),
+        0 => other.role.push('x'),
         1 => other.ttl = Some(other.ttl.unwrap_or(9) + 1),
         2 => other.audience.push('!'),
         3 => other.scope.push("c".into()),

@@ -68,6 +68,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml",
         "toml .tmpcred.toml",
         "toml broker.toml",
+        "toml broker.toml behind-a-proxy",
         "toml broker.toml more",
         "toml broker.toml more-roles",
         "toml broker.toml with-tls",
@@ -228,6 +229,10 @@ mod broker {
         for more in of_kind("toml broker.toml more-roles", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
             assert!(config.role.values().any(|role| role.aws.is_some()));
+        }
+        for proxy in of_kind("toml broker.toml behind-a-proxy", 1) {
+            let config = open(&format!("{}{}", proxy.text, start.text), &first.text);
+            assert_eq!(config.trusted_proxies.len(), 1);
         }
         for tls in of_kind("toml broker.toml with-tls", 1) {
             let (_, tables) = start.text.split_once("\n[").unwrap();

@@ -1,11 +1,11 @@
 //! One trusted issuer: its keys, and what its tokens must say.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use url::Url;
 
 use super::{Caller, Rejection, caller, unacceptable};
@@ -17,9 +17,8 @@ use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
 use crate::host::http::HttpClient;
 use crate::oidc::jwt::{self, ALGORITHMS, Algorithm};
-use crate::oidc::{
-    Claims, Discovery, Documents, Expectations, Issuer, Keys, NoDocuments, RemoteKeys,
-};
+use crate::oidc::remote_keys::{Failure, MAX_KEY_AGE};
+use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
 
 const MAX_FILE: u64 = 1024 * 1024;
@@ -51,36 +50,33 @@ enum KeySource {
 
 /// Keys whose address a discovery document gives.
 struct Discovered {
+    issuer: Issuer,
     http: HttpClient,
-    documents: Memory,
+    clock: Arc<dyn Clock>,
+    /// How long the document, and keys, are used after they were last fetched.
+    max_age: Duration,
     /// Held while the document is fetched, so that it is fetched once for all who wait.
     fetching: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
+/// Moments are told by the time that the machine has been running: the clock may be
+/// set meanwhile.
 #[derive(Default)]
 struct State {
-    keys: Option<(Url, Arc<RemoteKeys>)>,
-    failed: Option<(OffsetDateTime, Error)>,
+    found: Option<Found>,
+    failed: Option<(Duration, Error)>,
 }
 
-/// Public documents, for as long as they may be kept.
-struct Memory {
-    clock: Arc<dyn Clock>,
-    kept: Mutex<HashMap<String, (Vec<u8>, OffsetDateTime)>>,
-}
-
-impl Documents for Memory {
-    fn get(&self, name: &str) -> Option<Vec<u8>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(name)
-            .filter(|(_, until)| self.clock.now() < *until)
-            .map(|(bytes, _)| bytes.clone())
-    }
-    fn put(&self, name: &str, bytes: &[u8], until: OffsetDateTime) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.insert(name.to_string(), (bytes.to_vec(), until));
-    }
+/// What the last document said.
+#[derive(Clone)]
+struct Found {
+    address: Url,
+    keys: Arc<RemoteKeys>,
+    /// When the document was fetched.
+    at: Duration,
+    /// When it is to be fetched again.
+    until: Duration,
 }
 
 impl Trusted {
@@ -124,22 +120,21 @@ impl Trusted {
         };
         let token = token.expose();
         let verified = match &self.keys {
-            KeySource::File(keys) => jwt::verify(token, keys, &expected).map_err(Error::from),
+            KeySource::File(keys) => jwt::verify(token, keys, &expected).map_err(Failure::from),
             KeySource::Uri(keys) => keys.verify(token, &expected, &NoDocuments).await,
-            KeySource::Discovery(found) => {
-                let keys = found
-                    .keys(&self.issuer, &self.clock)
-                    .await
-                    .map_err(|error| self.unavailable(error))?;
-                keys.verify(token, &expected, &NoDocuments).await
-            }
+            KeySource::Discovery(found) => match found.keys().await {
+                Ok(keys) => keys.verify(token, &expected, &NoDocuments).await,
+                Err(error) => Err(Failure::NoKeys(error)),
+            },
         };
-        verified.map_err(|error| match error.kind() {
-            ErrorKind::Verification => Rejection::Token(error),
-            _ => self.unavailable(error),
+        verified.map_err(|failure| match failure {
+            Failure::Refused(error) => Rejection::Token(error),
+            Failure::NoKeys(error) => self.unavailable(error),
         })
     }
 
+    /// Why is for the log alone: it tells of addresses, redirects and certificates in
+    /// the broker's network.
     fn unavailable(&self, error: Error) -> Rejection {
         tracing::warn!(issuer = %self.issuer, %error, "the keys of an issuer cannot be had");
         Rejection::Unavailable(Error::new(
@@ -157,6 +152,21 @@ impl Trusted {
         // RFC 8693 section 4.1: passing it on without its actor would hide who acts.
         if claims.all.contains_key("act") {
             return Err(unacceptable("somebody acts on behalf of its subject"));
+        }
+        // Logout tokens (OpenID Connect Back-Channel Logout section 2.4) and other security
+        // event tokens (RFC 8417 section 2.2) tell of somebody who is not there.
+        if claims.all.contains_key("events") {
+            return Err(unacceptable("it tells of an event, not of who is calling"));
+        }
+        // OpenID Connect Core section 3.1.3.7: who was given an ID token is its `azp`, and
+        // without a list of clients the audiences say who that may be.
+        if self.clients.is_none()
+            && is_id_token(&claims, token_type)
+            && let Some(azp) = claims.all.get("azp")
+            && !azp.as_str().is_some_and(|azp| self.audiences.iter().any(|a| a == azp))
+        {
+            return Err(unacceptable("it is an ID token that was issued to another client")
+                .hint("the broker's `clients` say whose ID tokens are accepted besides"));
         }
         let client = caller::client(&claims, token_type);
         if let Some(clients) = &self.clients
@@ -178,6 +188,13 @@ impl Trusted {
         }
         Caller::new(claims, &self.groups_claim, client)
     }
+}
+
+/// Whether it is an ID token: said to be one, or with claims that only those have
+/// (OpenID Connect Core section 3.3.2.11).
+fn is_id_token(claims: &Claims, token_type: TokenType) -> bool {
+    token_type == TokenType::IdToken
+        || ["at_hash", "c_hash"].iter().any(|name| claims.all.contains_key(*name))
 }
 
 fn has(claims: &Map<String, Value>, name: &str, wanted: &RequiredClaim) -> bool {
@@ -203,14 +220,19 @@ impl KeySource {
             return Ok(Self::File(keys));
         }
         let ca = config.ca_file.as_deref().map(read).transpose()?;
-        let http = HttpClient::new(host.clock.clone(), SkewMeter::default(), ca);
+        let (clock, skew) = (host.clock.clone(), SkewMeter::default());
+        let http = HttpClient::new(clock.clone(), skew, ca);
+        let max_age = Duration::try_from(config.max_key_age).unwrap_or(MAX_KEY_AGE);
         Ok(match &config.jwks_uri {
             Some(uri) => {
-                Self::Uri(Box::new(RemoteKeys::new(uri.clone(), http, host.clock.clone())))
+                let keys = RemoteKeys::new(uri.clone(), http, clock).with_max_age(max_age);
+                Self::Uri(Box::new(keys))
             }
             None => Self::Discovery(Box::new(Discovered {
+                issuer: config.issuer.clone(),
                 http,
-                documents: Memory { clock: host.clock.clone(), kept: Mutex::default() },
+                clock,
+                max_age,
                 fetching: tokio::sync::Mutex::new(()),
                 state: Mutex::default(),
             })),
@@ -220,48 +242,77 @@ impl KeySource {
 
 impl Discovered {
     /// The keys, by the address that the issuer's discovery document gives now.
-    async fn keys(&self, issuer: &Issuer, clock: &Arc<dyn Clock>) -> Result<Arc<RemoteKeys>> {
-        let _turn = match self.fetching.try_lock() {
-            Ok(turn) => turn,
+    async fn keys(&self) -> Result<Arc<RemoteKeys>> {
+        let now = self.clock.uptime();
+        let held = self.state().found.clone();
+        if let Some(found) = &held
+            && now < found.until
+        {
+            return Ok(found.keys.clone());
+        }
+        let usable = held.filter(|found| now < found.at.saturating_add(self.max_age));
+        let _turn = match (self.fetching.try_lock(), usable) {
+            (Ok(turn), _) => turn,
             // Somebody asks the issuer at this moment; the keys at hand will do.
-            Err(_) => match self.held() {
-                Some(keys) => return Ok(keys),
-                None => self.fetching.lock().await,
+            (Err(_), Some(found)) => return Ok(found.keys),
+            (Err(_), None) => self.fetching.lock().await,
+        };
+        let (found, failed) = {
+            let state = self.state();
+            (state.found.clone(), state.failed.clone())
+        };
+        // Somebody else has asked meanwhile.
+        if let Some(found) = found.filter(|found| now < found.until) {
+            return Ok(found.keys);
+        }
+        let error = match failed {
+            Some((at, error)) if self.clock.uptime() - at < RETRY_AFTER => error,
+            _ => match Discovery::ask(&self.issuer, &self.issuer, &self.http).await {
+                Ok((discovery, freshness)) => {
+                    return Ok(self.found(discovery.jwks_uri, freshness.age));
+                }
+                Err(error) => {
+                    self.state().failed = Some((self.clock.uptime(), error.clone()));
+                    error
+                }
             },
         };
-        let failed = self.state().failed.clone();
-        let outcome = match failed {
-            Some((at, error)) if clock.now() - at < RETRY_AFTER => Err(error),
+        self.despite(error)
+    }
+
+    /// Keeps what a document says: its address, with the keys at hand where it is
+    /// still the same.
+    fn found(&self, address: Url, age: Duration) -> Arc<RemoteKeys> {
+        let at = self.clock.uptime();
+        let mut state = self.state();
+        let keys = match &state.found {
+            Some(found) if found.address == address => found.keys.clone(),
             _ => {
-                let found =
-                    Discovery::fetch(issuer, &self.http, clock.as_ref(), &self.documents).await;
-                self.state().failed = found.clone().err().map(|error| (clock.now(), error));
-                found
+                let keys = RemoteKeys::new(address.clone(), self.http.clone(), self.clock.clone());
+                Arc::new(keys.with_max_age(self.max_age))
             }
         };
-        match outcome {
-            Ok(discovery) => Ok(self.at(discovery.jwks_uri, clock)),
-            // The issuer may be down; the keys it had are still its own.
-            Err(error) => self.held().ok_or(error),
-        }
+        let until = at + age.min(self.max_age);
+        *state =
+            State { found: Some(Found { address, keys: keys.clone(), at, until }), failed: None };
+        keys
     }
 
-    /// The keys at this address: those at hand where it is still the same.
-    fn at(&self, address: Url, clock: &Arc<dyn Clock>) -> Arc<RemoteKeys> {
-        let mut state = self.state();
-        match &state.keys {
-            Some((known, keys)) if *known == address => keys.clone(),
-            _ => {
-                let keys = RemoteKeys::new(address.clone(), self.http.clone(), clock.clone());
-                let keys = Arc::new(keys);
-                state.keys = Some((address, keys.clone()));
-                keys
+    /// The keys at hand, where the document cannot be had: the issuer may be down, and
+    /// the keys it had are still its own, for a while.
+    fn despite(&self, error: Error) -> Result<Arc<RemoteKeys>> {
+        let (issuer, now) = (&self.issuer, self.clock.uptime());
+        match self.state().found.clone() {
+            Some(found) if now < found.at.saturating_add(self.max_age) => {
+                tracing::warn!(%issuer, %error, "a discovery document cannot be had; using the keys at hand");
+                Ok(found.keys)
             }
+            Some(_) => {
+                tracing::error!(%issuer, %error, "a discovery document cannot be had; the keys at hand are too old");
+                Err(error)
+            }
+            None => Err(error),
         }
-    }
-
-    fn held(&self) -> Option<Arc<RemoteKeys>> {
-        self.state().keys.as_ref().map(|(_, keys)| keys.clone())
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -91,7 +91,7 @@ impl Authenticator {
 
 /// Says that the token is not acceptable.
 pub(super) fn unacceptable(why: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Verification, "the token is not acceptable").because_of(why)
+    Error::new(ErrorKind::Verification, jwt::NOT_ACCEPTABLE).because_of(why)
 }
 
 fn check_type(typ: Option<&str>, token_type: TokenType) -> Result<()> {

@@ -27,6 +27,8 @@ struct FakeState {
     documents: AtomicUsize,
     keys: AtomicUsize,
     down: AtomicBool,
+    /// What is found instead of its keys.
+    instead: Mutex<Option<fn() -> Response>>,
     /// What it says its identifier is; its own where `None`.
     says: Mutex<Option<String>>,
 }
@@ -38,6 +40,7 @@ impl FakeIssuer {
             documents: AtomicUsize::new(0),
             keys: AtomicUsize::new(0),
             down: AtomicBool::new(false),
+            instead: Mutex::default(),
             says: Mutex::default(),
         });
         let (for_documents, for_keys) = (state.clone(), state.clone());
@@ -65,6 +68,16 @@ impl FakeIssuer {
         (state.documents.load(Ordering::SeqCst), state.keys.load(Ordering::SeqCst))
     }
 
+    /// A token that is good for long by this clock.
+    fn token_at(&self, clock: &Hand) -> String {
+        let now = clock.now().unix_timestamp();
+        self.token(json!({"iat": now, "exp": now + 300_000}))
+    }
+
+    fn keys_are(&self, instead: Option<fn() -> Response>) {
+        *self.state.instead.lock().unwrap() = instead;
+    }
+
     fn down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
     }
@@ -85,32 +98,58 @@ impl FakeState {
     }
 
     fn jwks(&self) -> Response {
+        if let Some(instead) = *self.instead.lock().unwrap() {
+            self.keys.fetch_add(1, Ordering::SeqCst);
+            return instead();
+        }
         let keys = self.key.lock().unwrap().jwks();
         self.answer(&self.keys, keys)
     }
 }
 
-/// A clock that a test moves.
-struct Hand(Mutex<Duration>);
+/// A clock that a test moves, or sets.
+#[derive(Default)]
+struct Hand {
+    passed: Mutex<Duration>,
+    set: Mutex<Duration>,
+}
 
 impl Clock for Hand {
     fn now(&self) -> OffsetDateTime {
-        now() + *self.0.lock().unwrap()
+        now() + *self.passed.lock().unwrap() + *self.set.lock().unwrap()
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::hours(1) + *self.passed.lock().unwrap()
     }
 }
 
 impl Hand {
+    /// Lets time pass.
     fn forward(&self, by: Duration) {
-        *self.0.lock().unwrap() += by;
+        *self.passed.lock().unwrap() += by;
+    }
+
+    /// Sets the clock.
+    fn set(&self, by: Duration) {
+        *self.set.lock().unwrap() += by;
     }
 }
 
 /// A broker that trusts this issuer, and its clock. Its policy permits nothing to
 /// it, so that a token that is accepted ends in `access_denied`.
 async fn trusting(issuer: &FakeIssuer) -> (Bed, Arc<Hand>) {
-    let clock = Arc::new(Hand(Mutex::default()));
+    trusting_with(issuer, |_| {}).await
+}
+
+async fn trusting_with(
+    issuer: &FakeIssuer,
+    change: impl FnOnce(&mut TrustedIssuer),
+) -> (Bed, Arc<Hand>) {
+    let clock = Arc::new(Hand::default());
     let bed = Bed::with(|options| {
-        let trusted = TrustedIssuer::new(issuer.issuer.clone());
+        let mut trusted = TrustedIssuer::new(issuer.issuer.clone());
+        change(&mut trusted);
         options.config.trusted_issuer.insert("fake".into(), trusted);
         options.clock = clock.clone();
     })
@@ -201,4 +240,145 @@ async fn a_document_of_another_issuer_is_not_believed() {
     let (bed, _) = trusting(&issuer).await;
     assert_eq!(code(&bed, &issuer.token(json!({}))).await, "temporarily_unavailable");
     assert_eq!(issuer.asked(), (1, 0));
+}
+
+/// Asks for a token, is told to come back later, and learns nothing of why.
+async fn turned_away(bed: &Bed, token: &str, issuer: &Issuer) {
+    let response = bed.exchange(token, &[]).await;
+    let refusal = json_of(&response);
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE, "{refusal}");
+    assert_eq!(refusal["error"], "temporarily_unavailable");
+    let description = refusal["error_description"].as_str().unwrap();
+    assert_eq!(description, format!("the keys of the issuer '{issuer}' cannot be had at present"));
+}
+
+type Lie = (&'static str, fn() -> Response);
+
+/// What may be found where keys should be.
+const LIES: [Lie; 6] = [
+    ("a web page", || axum::response::Html("<html>internal.example</html>").into_response()),
+    ("another document", || axum::Json(json!({"keys": "internal.example"})).into_response()),
+    ("nothing", || StatusCode::NO_CONTENT.into_response()),
+    ("too much", || "[".repeat(crate::host::http::MAX_BODY + 1).into_response()),
+    ("no entry", || StatusCode::FORBIDDEN.into_response()),
+    ("a way to elsewhere", || {
+        axum::response::Redirect::temporary("http://internal.example/keys").into_response()
+    }),
+];
+
+#[tokio::test]
+async fn what_is_wrong_with_the_keys_is_not_the_callers_fault_nor_their_business() {
+    for (what, lie) in LIES {
+        let issuer = FakeIssuer::start();
+        let (bed, clock) = trusting(&issuer).await;
+        issuer.keys_are(Some(lie));
+        turned_away(&bed, &issuer.token(json!({})), &issuer.issuer).await;
+        clock.forward(Duration::seconds(6));
+        issuer.keys_are(None);
+        assert_eq!(code(&bed, &issuer.token(json!({}))).await, "access_denied", "{what}");
+        // Those at hand serve on, while a token by another key cannot be judged.
+        issuer.keys_are(Some(lie));
+        clock.forward(Duration::minutes(2));
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied", "{what}");
+        clock.forward(Duration::minutes(2));
+        *issuer.state.key.lock().unwrap() = IssuerKey::new();
+        turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bad_certificate_is_not_the_callers_fault_nor_their_business() {
+    let made = |name: &str, year| {
+        let mut params = rcgen::CertificateParams::new(vec![name.to_string()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    };
+    let dir = tempfile::tempdir().unwrap();
+    for (what, name, year, trusted) in [
+        ("expired", "localhost", 2020, true),
+        ("for another name", "internal.example", 4000, true),
+        ("nobody's", "localhost", 4000, false),
+    ] {
+        let (certificate, key) = made(name, year);
+        let tls = axum_server::tls_rustls::RustlsConfig::from_pem(
+            certificate.clone().into_bytes(),
+            key.into_bytes(),
+        );
+        let there = Served::start(|_| Router::new(), Some(tls.await.unwrap()));
+        let ca = dir.path().join(what);
+        crate::host::files::write_private(&ca, certificate.as_bytes()).unwrap();
+        let issuer = FakeIssuer::start();
+        let (bed, _) = trusting_with(&issuer, |config| {
+            let address = format!("https://localhost:{}/keys", there.address.port());
+            config.jwks_uri = Some(address.parse().unwrap());
+            config.ca_file = trusted.then_some(ca);
+        })
+        .await;
+        turned_away(&bed, &issuer.token(json!({})), &issuer.issuer).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_that_are_withdrawn_are_used_no_more() {
+    for gone in [|| StatusCode::NOT_FOUND.into_response(), || StatusCode::GONE.into_response()] {
+        let issuer = FakeIssuer::start();
+        let (bed, clock) = trusting(&issuer).await;
+        assert_eq!(code(&bed, &issuer.token(json!({}))).await, "access_denied");
+        issuer.keys_are(Some(gone));
+        clock.forward(Duration::minutes(2));
+        turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_outlast_their_issuer_for_as_long_as_is_said() {
+    for (said, short, beyond) in [
+        (None, Duration::hours(23), Duration::hours(2)),
+        (Some(600), Duration::minutes(9), Duration::minutes(2)),
+    ] {
+        let issuer = FakeIssuer::start();
+        let (bed, clock) = trusting_with(&issuer, |config| {
+            if let Some(seconds) = said {
+                config.max_key_age = std::time::Duration::from_secs(seconds);
+            }
+        })
+        .await;
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        issuer.down(true);
+        clock.forward(short);
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        clock.forward(beyond);
+        turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+        issuer.down(false);
+        clock.forward(Duration::seconds(6));
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_changes_nothing_about_keys() {
+    for by in [Duration::days(-3650), Duration::days(3650)] {
+        let issuer = FakeIssuer::start();
+        let (bed, clock) = trusting(&issuer).await;
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        clock.set(by);
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        assert_eq!(issuer.asked(), (1, 1), "they are as old as before");
+        *issuer.state.key.lock().unwrap() = IssuerKey::new();
+        clock.forward(Duration::seconds(31));
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        assert_eq!(issuer.asked(), (1, 2), "new keys are found");
+        clock.forward(Duration::seconds(61));
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        assert_eq!(issuer.asked(), (2, 3), "old ones are fetched again");
+        issuer.down(true);
+        clock.forward(Duration::hours(25));
+        turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+        // It is asked again once it is back.
+        issuer.down(false);
+        clock.set(-by);
+        clock.forward(Duration::seconds(6));
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
 use crate::broker::aws;
+use crate::broker::network::Network;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
 use crate::oidc::jwt::Algorithm;
@@ -20,6 +21,11 @@ pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The most that may be forgiven a trusted issuer's clock.
 pub const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
+
+/// The bounds of how long keys of a trusted issuer may be used that cannot be
+/// fetched again.
+const MIN_KEY_AGE: Duration = Duration::from_secs(60);
+const MAX_KEY_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The variable that holds the key-encryption key where `[keys]` names nothing else.
 pub const KEK_VARIABLE: &str = "TMPCRED_BROKER_KEK";
@@ -38,6 +44,10 @@ pub struct Config {
     /// Must be true for another `listen` address than loopback.
     #[serde(default)]
     pub expose: bool,
+    /// The proxies in front, as addresses or such as `10.0.0.0/8`: they say in
+    /// `X-Forwarded-For` or `Forwarded` where requests come from.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
     /// The certificate. Without it plain HTTP is spoken, to loopback only: a proxy
     /// on this machine may stand in front.
     #[serde(default)]
@@ -123,6 +133,11 @@ pub struct TrustedIssuer {
     /// A file with its keys, instead of `jwks_uri`. It is read at start.
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
+    /// How long its keys may be used after they were last fetched, while they cannot
+    /// be fetched again; at most 30 days.
+    #[serde(default = "default_max_key_age", deserialize_with = "duration")]
+    #[schemars(with = "String")]
+    pub max_key_age: Duration,
     /// A PEM file with certificate authorities to trust besides the system's when
     /// its keys are fetched.
     #[serde(default)]
@@ -178,6 +193,10 @@ fn default_leeway() -> Duration {
     crate::oidc::jwt::LEEWAY.unsigned_abs()
 }
 
+fn default_max_key_age() -> Duration {
+    crate::oidc::remote_keys::MAX_KEY_AGE.unsigned_abs()
+}
+
 fn default_groups_claim() -> String {
     "groups".into()
 }
@@ -221,6 +240,13 @@ impl Config {
     /// Checks what the types alone cannot say.
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |why: String| Err(Error::new(ErrorKind::Config, why));
+        let mut segments = self.issuer.url().path().split('/');
+        if let Some(bad) = segments.find(|s| s.starts_with([':', '*']) || s.contains(['{', '}'])) {
+            return wrong(format!(
+                "issuer = \"{}\" cannot be served: no part of its path may be '{bad}'",
+                self.issuer
+            ));
+        }
         if !self.listen.ip().is_loopback() {
             if !self.expose {
                 return Err(Error::new(
@@ -280,6 +306,7 @@ impl TrustedIssuer {
             required_claims: BTreeMap::new(),
             jwks_uri: None,
             jwks_file: None,
+            max_key_age: default_max_key_age(),
             ca_file: None,
         }
     }
@@ -320,6 +347,14 @@ impl TrustedIssuer {
                 "has a leeway of {}; at most {} are possible",
                 humantime::format_duration(self.leeway),
                 humantime::format_duration(MAX_LEEWAY)
+            ));
+        }
+        if self.max_key_age < MIN_KEY_AGE || self.max_key_age > MAX_KEY_AGE {
+            return wrong(format!(
+                "has a max_key_age of {}; it must be at least {} and at most {}",
+                humantime::format_duration(self.max_key_age),
+                humantime::format_duration(MIN_KEY_AGE),
+                humantime::format_duration(MAX_KEY_AGE)
             ));
         }
         if self.groups_claim.is_empty() {
@@ -383,9 +418,7 @@ pub(super) fn is_scope_token(text: &str) -> bool {
 
 /// Whether this may be the name of a role or of another table.
 pub(super) fn is_name(text: &str) -> bool {
-    text.len() <= 64
-        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    crate::wire::is_role(text)
 }
 
 fn check_name(table: &str, name: &str) -> Result<()> {

@@ -79,6 +79,11 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("kek_file = \"kek\"", "kek_file = \"kek\"\nkek_env = \"K\"", "both kek_file and kek_env"),
         ("leeway", "jwks_uri = \"http://a.example/k\"\nleeway", "jwks_uri"),
         ("leeway", "audiences = []\nleeway", "nothing can match"),
+        ("leeway", "max_key_age = \"59s\"\nleeway", "max_key_age of 59s"),
+        ("leeway", "max_key_age = \"31days\"\nleeway", "at most 30days"),
+        ("\n[tls]", "trusted_proxies = [\"10.0.0.0/40\"]\n[tls]", "neither an address nor"),
+        ("broker.example.com\"", "broker.example.com/a/:x\"", "may be ':x'"),
+        ("broker.example.com\"", "broker.example.com/*x\"", "may be '*x'"),
     ] {
         assert!(GOOD.contains(find), "{find}");
         let error = refused(&GOOD.replacen(find, replace, 1));

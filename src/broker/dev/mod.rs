@@ -15,6 +15,7 @@ use axum_server::Handle;
 use tokio::sync::oneshot;
 
 use super::config::{self, Config, Policy, Role, TrustedIssuer};
+use super::http::connections::Connections;
 use super::http::guard::{Guard, Hosts};
 use super::keys::Kek;
 use super::policy::Source;
@@ -94,15 +95,16 @@ pub fn start(host: &Host, options: DevOptions) -> Result<DevBroker> {
             move || {
                 let _alive = alive;
                 process::runtime()?.block_on(async {
-                    let (broker, app) = match assemble(&host, &place, options.auto_approve).await {
-                        Ok(made) => made,
-                        Err(error) => {
-                            let _ = ready.send(Err(error));
-                            return Ok(());
-                        }
-                    };
+                    let (broker, app, connections) =
+                        match assemble(&host, &place, options.auto_approve).await {
+                            Ok(made) => made,
+                            Err(error) => {
+                                let _ = ready.send(Err(error));
+                                return Ok(());
+                            }
+                        };
                     let _ = ready.send(Ok(()));
-                    let outcome = serve::run(listener, None, app, handle).await;
+                    let outcome = serve::run(listener, None, app, handle, connections).await;
                     if let Some(broker) = Arc::into_inner(broker) {
                         broker.close().await;
                     }
@@ -174,6 +176,7 @@ role = "{READER}"
             issuer: self.issuer.clone(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             expose: false,
+            trusted_proxies: Vec::new(),
             tls: None,
             store: config::Store { path: "in memory".into() },
             keys: config::Keys::default(),
@@ -189,7 +192,11 @@ role = "{READER}"
 }
 
 /// Makes broker and provider.
-async fn assemble(host: &Host, place: &Place, auto_approve: bool) -> Result<(Arc<Broker>, Router)> {
+async fn assemble(
+    host: &Host,
+    place: &Place,
+    auto_approve: bool,
+) -> Result<(Arc<Broker>, Router, Connections)> {
     let login = process::user_name(&host.env);
     let provider = Provider::new(
         provider::Options {
@@ -217,7 +224,8 @@ async fn assemble(host: &Host, place: &Place, auto_approve: bool) -> Result<(Arc
     if !auto_approve {
         app = app.merge(home::routes(place.clone()));
     }
-    Ok((broker, http::guarded(app, guard)))
+    let connections = guard.connections();
+    Ok((broker, http::guarded(app, guard), connections))
 }
 
 impl DevBroker {

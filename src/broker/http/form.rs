@@ -96,13 +96,15 @@ impl Form {
 
 /// The refusal of a request whose body cannot be had.
 pub(super) fn unreadable(rejection: &BytesRejection) -> Refusal {
-    let status = rejection.status();
-    let why = if status == StatusCode::PAYLOAD_TOO_LARGE {
-        "the body is too large"
-    } else {
-        "the body cannot be read"
-    };
-    Refusal::new(status, INVALID_REQUEST, why)
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        status => Refusal::new(status, INVALID_REQUEST, "the body cannot be read"),
+    }
+}
+
+/// The refusal of a request whose body is too large.
+pub(super) fn too_large() -> Refusal {
+    Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID_REQUEST, "the body is too large")
 }
 
 fn missing(name: &str) -> Refusal {

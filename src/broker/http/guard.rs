@@ -4,11 +4,12 @@
 use std::any::Any;
 use std::convert::Infallible;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
@@ -16,19 +17,34 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::{Router, middleware};
-use tokio::sync::Semaphore;
+use http_body_util::{BodyExt, LengthLimitError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::connections::{Connections, Limits};
 use super::form;
 use super::refusal::Refusal;
+use super::source::Source;
+use crate::broker::network::Network;
 use crate::wire;
+use crate::wire::refusal::INVALID_REQUEST;
 
 /// How large a request may be, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// What of a body is taken in without further ado. Most requests are no larger, so
+/// many large ones keep few out.
+const SMALL_BODY: usize = 8 * 1024;
+
+/// How many larger bodies there may be at once: together not more than 64 MiB.
+const LARGE_AT_ONCE: usize = 1024;
+
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// How long a request may take, its body included.
 const MAX_TIME: Duration = Duration::from_secs(30);
@@ -97,13 +113,44 @@ impl Hosts {
 #[derive(Clone)]
 pub struct Guard {
     hosts: Hosts,
+    proxies: Vec<Network>,
+    connections: Connections,
     at_once: Arc<Semaphore>,
+    large: Arc<Semaphore>,
 }
 
 impl Guard {
     /// Limits on size, time, hosts and requests at once.
     pub fn new(hosts: Hosts) -> Self {
-        Self { hosts, at_once: Arc::new(Semaphore::new(MAX_AT_ONCE)) }
+        Self {
+            hosts,
+            proxies: Vec::new(),
+            connections: Connections::default(),
+            at_once: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+            large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        }
+    }
+
+    /// Believes these proxies about where requests come from.
+    #[must_use]
+    pub fn believing(self, proxies: Vec<Network>) -> Self {
+        Self { proxies, ..self }
+    }
+
+    /// Takes in connections within these limits.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self { connections: Connections::new(limits), ..self }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_large_bodies(self, count: usize) -> Self {
+        Self { large: Arc::new(Semaphore::new(count)), ..self }
+    }
+
+    /// The connections that requests come over.
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
     }
 
     /// Puts the limits around endpoints.
@@ -115,8 +162,9 @@ impl Guard {
     }
 }
 
-/// Turns requests away while too many are worked on. A request counts from when
-/// it is there as a whole: slow callers cannot keep others out.
+/// Turns requests away while too many are worked on, or there are too many large
+/// ones. A request counts from when it is there as a whole: slow callers cannot keep
+/// others out.
 pub async fn shed_load(
     State(guard): State<Guard>,
     id: RequestId,
@@ -124,21 +172,36 @@ pub async fn shed_load(
     next: Next,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let body = match Bytes::from_request(Request::new(body), &()).await {
-        Ok(body) => body,
-        Err(rejection) => return form::unreadable(&rejection).at(id),
+    let late = || {
+        let why = "the body did not arrive in time";
+        Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, why))
+    };
+    let gathered = tokio::time::timeout(BODY_TIME, guard.gather(body)).await;
+    let (body, _large) = match gathered.unwrap_or_else(|_| late()) {
+        Ok(gathered) => gathered,
+        Err(refusal) => return refusal.at(id),
     };
     let request = Request::from_parts(parts, body.into());
     match guard.at_once.try_acquire() {
         Ok(_permit) => next.run(request).await,
-        Err(_) => Refusal::unavailable("the broker is busy", Duration::from_secs(1)).at(id),
+        Err(_) => is_busy().at(id),
     }
+}
+
+fn is_busy() -> Refusal {
+    Refusal::unavailable("the broker is busy", Duration::from_secs(1))
 }
 
 /// Goes with a request from its arrival to its answer.
 async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let id = RequestId(Uuid::new_v4());
     request.extensions_mut().insert(id);
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
+    let _busy = peer.map(|peer| guard.connections.busy(peer));
+    if let Some(peer) = peer {
+        let source = Source::of(peer.ip(), request.headers(), &guard.proxies);
+        request.extensions_mut().insert(source);
+    }
     let method = request.method().clone();
     // The address as the caller wrote it may hold anything, so the log has the route.
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
@@ -174,6 +237,26 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
 }
 
 impl Guard {
+    /// Takes in a body. Where it is large, it counts as one until it is done with.
+    async fn gather(&self, mut body: Body) -> Result<(Bytes, Option<Large>), Refusal> {
+        let mut gathered = Vec::new();
+        let mut large = None;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| unreadable(&error))?;
+            let Ok(data) = frame.into_data() else { continue };
+            let length = gathered.len() + data.len();
+            if length > MAX_BODY {
+                return Err(form::too_large());
+            }
+            if length > SMALL_BODY && large.is_none() {
+                let permit = self.large.clone().try_acquire_owned();
+                large = Some(permit.map_err(|_| is_busy())?);
+            }
+            gathered.extend_from_slice(&data);
+        }
+        Ok((Bytes::from(gathered), large))
+    }
+
     fn admit(&self, request: &Request) -> Result<(), Refusal> {
         if !self.hosts.allow(request.headers(), request.uri().authority()) {
             return Err(Refusal::new(
@@ -194,6 +277,21 @@ impl Guard {
     }
 }
 
+/// The place of a large body.
+type Large = OwnedSemaphorePermit;
+
+/// The refusal of a request whose body cannot be had.
+fn unreadable(error: &axum::Error) -> Refusal {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if error.is::<LengthLimitError>() {
+            return form::too_large();
+        }
+        next = error.source();
+    }
+    Refusal::invalid_request("the body cannot be read")
+}
+
 /// Marks the answer that stands for a handler that panicked.
 #[derive(Clone, Copy)]
 struct Panicked;
@@ -201,7 +299,7 @@ struct Panicked;
 fn panicked(_: Box<dyn Any + Send>) -> Response {
     // What it said may hold what it worked on.
     tracing::error!("a request handler panicked");
-    let mut response = Response::new(axum::body::Body::empty());
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     response.extensions_mut().insert(Panicked);
     response

@@ -1,5 +1,6 @@
 //! The broker over HTTP: one file per endpoint, and the limits around them.
 
+pub mod connections;
 pub mod form;
 pub mod guard;
 mod health;
@@ -8,6 +9,7 @@ mod jwks;
 mod metadata;
 pub mod refusal;
 mod revoke;
+pub mod source;
 mod token;
 
 use std::sync::Arc;

@@ -1,11 +1,10 @@
 //! The revocation endpoint (RFC 7009).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, State};
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +13,7 @@ use tracing::Instrument;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
+use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::Broker;
 
@@ -21,14 +21,14 @@ use crate::broker::Broker;
 /// or is good no more, is nothing to refuse.
 pub(super) async fn revoke(
     State(broker): State<Arc<Broker>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    source: Source,
     id: RequestId,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let outcome = match Form::read(&uri, &headers, body) {
-        Ok(form) => perform(broker, &form, peer, id).await,
+        Ok(form) => perform(broker, &form, source, id).await,
         Err(refusal) => Err(refusal),
     };
     match outcome {
@@ -43,13 +43,13 @@ pub(super) async fn revoke(
 async fn perform(
     broker: Arc<Broker>,
     form: &Form,
-    peer: SocketAddr,
+    source: Source,
     id: RequestId,
 ) -> Result<(), Refusal> {
     let Some(token) = broker.own_token(form.secret("token")?) else { return Ok(()) };
     // A job that is being ended may not wait for the answer: what was begun is done
     // all the same.
-    let work = async move { broker.revoke(&token, peer.ip(), id.0).await };
+    let work = async move { broker.revoke(&token, source.0, id.0).await };
     match tokio::spawn(work.in_current_span()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {

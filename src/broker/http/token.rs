@@ -1,26 +1,28 @@
 //! The token endpoint: RFC 8693 token exchange.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
+use super::source::Source;
 use crate::broker::authenticate::{Rejection, said};
 use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
+use crate::oidc::jwt;
 use crate::wire::{GRANT_TYPE, TokenGrant, refusal};
 
 /// How many scopes may be asked for.
@@ -31,14 +33,14 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) async fn token(
     State(broker): State<Arc<Broker>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    source: Source,
     id: RequestId,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let outcome = match Form::read(&uri, &headers, body) {
-        Ok(form) => exchange(&broker, &form, peer, id).await,
+        Ok(form) => exchange(&broker, &form, source, id).await,
         Err(refusal) => Err(refusal),
     };
     match outcome {
@@ -53,7 +55,7 @@ pub(super) async fn token(
 async fn exchange(
     broker: &Broker,
     form: &Form,
-    peer: SocketAddr,
+    source: Source,
     id: RequestId,
 ) -> Result<Response, Refusal> {
     let requested = Requested::read(form)?;
@@ -65,12 +67,25 @@ async fn exchange(
         audience: requested.audience,
         scope: requested.scope,
         ttl: requested.ttl,
-        source: peer.ip(),
+        source: source.0,
         request_id: id.0,
     };
     let issued = broker.issue(&caller, &ask).await.map_err(not_issued)?;
     tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
-    Ok(answer(&issued, requested.token_type))
+    let left = left(&issued, broker.clock.now()).ok_or_else(|| {
+        tracing::error!("the token was issued so late that nothing is left of it");
+        Refusal::internal()
+    })?;
+    Ok(answer(&issued, requested.token_type, left))
+}
+
+/// How many seconds a token is still good: recording it may have taken a while.
+fn left(issued: &Issued, now: OffsetDateTime) -> Option<u64> {
+    let claims = jwt::decode_unverified(issued.token.expose()).ok()?.claims;
+    let end = jwt::moment(&claims, "exp").ok()??.unix_timestamp();
+    let left = u64::try_from(end.saturating_sub(now.unix_timestamp())).ok()?;
+    // A clock that was set back since makes it no longer.
+    Some(left.min(issued.ttl.as_secs())).filter(|left| *left > 0)
 }
 
 /// What a request asks for, once it is well-formed.
@@ -205,7 +220,7 @@ fn not_issued(why: issue::Refusal) -> Refusal {
     }
 }
 
-fn answer(issued: &Issued, token_type: TokenType) -> Response {
+fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {
     #[derive(Serialize)]
     struct Answer<'a> {
         access_token: &'a str,
@@ -215,7 +230,7 @@ fn answer(issued: &Issued, token_type: TokenType) -> Response {
     let grant = TokenGrant {
         issued_token_type: token_type.urn().to_string(),
         token_type: "Bearer".to_string(),
-        expires_in: issued.ttl.as_secs(),
+        expires_in: left,
         scope: issue::joined(&issued.scope),
         role: issued.role.clone(),
         subject: issued.subject.clone(),

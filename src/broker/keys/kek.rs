@@ -50,16 +50,17 @@ impl Kek {
         let text = match (&config.kek_file, &config.kek_env) {
             (Some(path), _) => {
                 let name = format!("the key-encryption key file {}", path.display());
-                let text = files::read_text(path, 1024)?
+                let (bytes, owner, readers) = files::read_secret(path, 1024)?
                     .ok_or_else(|| refused(format!("{name} does not exist")))?;
-                let text = Zeroizing::new(text);
-                if files::owner(path)? != Owner::Trusted || files::readers(path)? != Readers::Owner
-                {
+                let bytes = Zeroizing::new(bytes);
+                if owner != Owner::Trusted || readers != Readers::Owner {
                     return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
                         .because_of("others on this machine can read or write it")
                         .hint(format!("chmod 600 {}", path.display())));
                 }
-                return Self::parse(&text)
+                return std::str::from_utf8(&bytes)
+                    .ok()
+                    .and_then(Self::parse)
                     .ok_or_else(|| refused(format!("{name} does not hold 32 bytes in base64")));
             }
             (None, variable) => {

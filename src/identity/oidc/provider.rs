@@ -21,7 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::http::{HttpClient, Request};
 use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
-use crate::oidc::{Claims, Discovery, Documents, Expectations, RemoteKeys, id_token};
+use crate::oidc::remote_keys::{self, RemoteKeys};
+use crate::oidc::{Claims, Discovery, Documents, Expectations, id_token};
 use crate::secret::Secret;
 
 /// The `oauth2` crate's client, with our own reading of token answers.
@@ -43,6 +44,16 @@ pub(super) type TokenClient = Client<EndpointNotSet, EndpointNotSet, EndpointSet
 
 /// How long after a refusal without a word the provider is asked again.
 const SECOND_TRY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What an access token is good for at an audience.
+enum Access {
+    /// It proves who the session is for.
+    Good(Claims),
+    /// The provider did not bind it to the audience.
+    Unbound,
+    /// It is bound to the audience, and not to be believed.
+    Bad,
+}
 
 /// A provider, ready to be asked.
 pub(super) struct Provider<'a> {
@@ -262,10 +273,12 @@ impl<'a> Provider<'a> {
             return Ok(());
         }
         match self.verify_access_token(&token, audience, session).await? {
-            Some(claims) => {
+            Access::Good(claims) => {
                 session.put_access_token(audience, self.keep(&token, &claims, answer.lasts()));
             }
-            None => session.put_refused(audience),
+            Access::Unbound => session.put_refused(audience),
+            // The next one may be better, so this says nothing of the provider.
+            Access::Bad => session.put_unproved(audience),
         }
         Ok(())
     }
@@ -280,7 +293,7 @@ impl<'a> Provider<'a> {
         let audiences = [self.settings.client_id.clone()];
         let nonce = nonce.map(|nonce| nonce.expose().as_str());
         let claims = self.verify(token, &audiences, nonce).await;
-        let claims = claims.map_err(|error| error.context(context))?;
+        let claims = claims.map_err(|failure| Error::from(failure).context(context))?;
         let access = answer.access_token();
         let access = access.as_ref().map(|token| token.expose().as_str());
         id_token::check(token.expose(), &claims, &self.settings.client_id, access)
@@ -289,28 +302,30 @@ impl<'a> Provider<'a> {
     }
 
     /// Tells whether an access token is a JWT that proves to `audience` who the
-    /// session is for. `None`: it is not, and the ID token has to do.
+    /// session is for. Where it is not, the ID token has to do.
     async fn verify_access_token(
         &self,
         token: &Secret<String>,
         audience: &str,
         session: &Session,
-    ) -> Result<Option<Claims>> {
-        let Ok(unverified) = jwt::decode_unverified(token.expose()) else { return Ok(None) };
+    ) -> Result<Access> {
+        let Ok(unverified) = jwt::decode_unverified(token.expose()) else {
+            return Ok(Access::Unbound);
+        };
         if !jwt::audience(&unverified.claims).iter().any(|a| a == audience) {
-            return Ok(None);
+            return Ok(Access::Unbound);
         }
         match self.verify(token, &[audience.to_string()], None).await {
-            Ok(claims) if claims.principal == session.principal() => Ok(Some(claims)),
+            Ok(claims) if claims.principal == session.principal() => Ok(Access::Good(claims)),
             Ok(_) => {
                 tracing::debug!("the access token is about another subject than the ID token");
-                Ok(None)
+                Ok(Access::Bad)
             }
-            Err(error) if error.kind() == ErrorKind::Verification => {
+            Err(remote_keys::Failure::Refused(error)) => {
                 tracing::debug!(%error, "the access token is not used");
-                Ok(None)
+                Ok(Access::Bad)
             }
-            Err(error) => Err(error),
+            Err(remote_keys::Failure::NoKeys(error)) => Err(error),
         }
     }
 
@@ -319,7 +334,7 @@ impl<'a> Provider<'a> {
         token: &Secret<String>,
         audiences: &[String],
         nonce: Option<&str>,
-    ) -> Result<Claims> {
+    ) -> Result<Claims, remote_keys::Failure> {
         let expected = Expectations {
             issuer: self.settings.issuer.as_str(),
             audiences,

@@ -42,6 +42,10 @@ pub(super) struct Session {
     /// Whether the provider has ended it. It tells whose it was, and no more.
     #[serde(default)]
     pub(super) ended: bool,
+    /// The audiences for which the last access token proved nothing: the ID token is
+    /// shown there, in this run only.
+    #[serde(skip)]
+    unproved: Vec<String>,
 }
 
 /// A verified token.
@@ -86,6 +90,7 @@ impl Session {
             granted: Vec::new(),
             refused: Vec::new(),
             ended: false,
+            unproved: Vec::new(),
         }
     }
 
@@ -140,6 +145,7 @@ impl Session {
     /// Keeps a verified access token that is bound to `audience`.
     pub(super) fn put_access_token(&mut self, audience: &str, token: Token) {
         self.refused.retain(|a| a != audience);
+        self.unproved.retain(|a| a != audience);
         self.access_tokens.retain(|t| t.audience != audience);
         self.access_tokens.push(AccessToken { audience: audience.into(), token });
         self.access_tokens.sort_by_key(|t| std::cmp::Reverse(t.token.lifetime.expires_at));
@@ -168,6 +174,12 @@ impl Session {
         self.ended = true;
     }
 
+    /// Notes that there is no access token for `audience` that proves anything, for as
+    /// long as this run lasts.
+    pub(super) fn put_unproved(&mut self, audience: &str) {
+        self.unproved.push(audience.into());
+    }
+
     /// Drops the tokens that have expired.
     pub(super) fn drop_expired(&mut self, local_now: OffsetDateTime) {
         let alive = |token: &Token| token.lifetime.remaining(local_now) > Duration::ZERO;
@@ -193,7 +205,8 @@ impl Session {
         if let Some(token) = access.map(|t| &t.token).filter(lasts) {
             return Some(self.assert(token, TokenType::AccessToken));
         }
-        let id_token_fits = id_token_fits || self.is_refused(audience);
+        let unproved = self.unproved.iter().any(|a| a == audience);
+        let id_token_fits = id_token_fits || self.is_refused(audience) || unproved;
         let token = self.id_token.as_ref().filter(|_| id_token_fits).filter(lasts)?;
         Some(self.assert(token, TokenType::IdToken))
     }

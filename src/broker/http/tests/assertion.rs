@@ -31,6 +31,10 @@ async fn tokens_that_prove_nothing_are_refused_and_leave_no_record() {
         (json!({"sub": null}), "no subject"),
         (json!({"cnf": {"jkt": "x"}}), "bound to a key"),
         (json!({"act": {"sub": "eve"}}), "acts on behalf"),
+        (
+            json!({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}}),
+            "tells of an event",
+        ),
         (json!({"groups": {"admin": true}}), "not a list of groups"),
     ]
     .into_iter()
@@ -55,6 +59,9 @@ async fn tokens_that_prove_nothing_are_refused_and_leave_no_record() {
     own.x5u = Some("https://evil.example/x5u".into());
     own.jwk = Some(bed.key.0.public().clone());
     cases.push((bed.key.token_with_header(&own, json!({})), "signature"));
+    for kid in [None, Some(bed.key.0.kid().to_string())] {
+        cases.push((bed.key.token_with_own_key(kid, json!({})), "signature"));
+    }
     for kid in ["../../etc/passwd", "' or 1=1 --", "\u{0}", &"k".repeat(5000)] {
         let mut other = header();
         other.kid = Some(kid.into());
@@ -101,10 +108,41 @@ async fn the_kind_of_token_must_be_what_is_said() {
     assert_eq!(ask(&access, "access_token").await, 200);
     assert_eq!(ask(&access, "jwt").await, 200);
     assert_eq!(ask(&access, "id_token").await, 400);
-    assert_eq!(ask(&bed.key.token(json!({})), "id_token").await, 200);
+    assert_eq!(ask(&bed.key.token(json!({"azp": null})), "id_token").await, 200);
     for unknown in ["saml2", "refresh_token", "saml1"] {
         assert_eq!(ask(&access, unknown).await, 400);
     }
+}
+
+#[tokio::test]
+async fn an_id_token_is_shown_by_whom_it_was_issued_to() {
+    let id_token = "urn:ietf:params:oauth:token-type:id_token";
+    let bed = Bed::new().await;
+    let of_two = |azp: Value| json!({"aud": ["https://broker.example.com", "https://other.example"], "azp": azp});
+    let ask = async |claims: Value, kind: &str| {
+        let token = bed.key.token(claims);
+        bed.exchange(&token, &[("subject_token_type", kind)]).await.status.as_u16()
+    };
+    assert_eq!(ask(of_two(json!("https://broker.example.com")), id_token).await, 200);
+    for foreign in [json!("https://other.example"), json!("cli"), json!(""), json!(["cli"])] {
+        assert_eq!(ask(of_two(foreign.clone()), id_token).await, 400, "{foreign}");
+        // It is no other token for being called one.
+        let mut called_jwt = of_two(foreign);
+        called_jwt["at_hash"] = json!("x");
+        assert_eq!(ask(called_jwt, "urn:ietf:params:oauth:token-type:jwt").await, 400);
+    }
+    // The client of an access token is no audience.
+    assert_eq!(ask(of_two(json!("cli")), "urn:ietf:params:oauth:token-type:jwt").await, 200);
+
+    // A list of clients says it better.
+    let bed = Bed::with(|options| {
+        let corp = options.config.trusted_issuer.get_mut("corp").unwrap();
+        corp.clients = Some(set("cli"));
+    })
+    .await;
+    let token = bed.key.token(of_two(json!("cli")));
+    let response = bed.exchange(&token, &[("subject_token_type", id_token)]).await;
+    assert_eq!(response.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -4,14 +4,19 @@ use super::header_of;
 use crate::broker::audit::Decision;
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of, now};
+use crate::host::clock::{Clock, FixedClock};
+use crate::host::http::Request;
 use crate::oidc::{Expectations, Keys, jwt};
-use axum::http::StatusCode;
+use crate::secret::Secret;
+use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use time::{Duration, OffsetDateTime};
 
 #[tokio::test]
 async fn a_token_is_issued_and_says_what_was_granted() {
-    let bed = Bed::new().await;
+    let bed = Bed::with(|options| options.clock = Arc::new(FixedClock(now()))).await;
     let response = bed.exchange(&bed.key.token(json!({})), &[("requested_ttl", "600")]).await;
     assert_eq!(response.status, StatusCode::OK, "{}", json_of(&response));
     assert_eq!(header_of(&response, "cache-control"), "no-store");
@@ -33,7 +38,7 @@ async fn a_token_is_issued_and_says_what_was_granted() {
         algorithms: &[jwt::Algorithm::ES256],
         nonce: None,
         now: now(),
-        leeway: time::Duration::ZERO,
+        leeway: Duration::ZERO,
     };
     let claims = jwt::verify(token, &keys, &expected).unwrap();
     assert_eq!(claims.principal.subject, format!("{CORP}#alice"));
@@ -164,11 +169,80 @@ async fn malformed_requests_are_refused_as_the_rfc_says() {
 
 #[tokio::test]
 async fn a_lifetime_longer_than_allowed_is_shortened() {
-    let bed = Bed::new().await;
+    let bed = Bed::with(|options| options.clock = Arc::new(FixedClock(now()))).await;
     let token = bed.key.token(json!({}));
     for (asked, got) in [("1", 1), ("900", 900), ("901", 900), ("18446744073709551615", 900)] {
         let grant = json_of(&bed.exchange(&token, &[("requested_ttl", asked)]).await);
         assert_eq!(grant["expires_in"], got, "{grant}");
+    }
+}
+
+/// A clock that goes on by this much whenever it is looked at.
+struct Hurried(Duration, AtomicI32);
+
+impl Clock for Hurried {
+    fn now(&self) -> OffsetDateTime {
+        now() + self.0 * self.1.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn the_lifetime_counts_from_the_answer() {
+    let clock = Arc::new(Hurried(Duration::seconds(3), AtomicI32::new(0)));
+    let bed = Bed::with(|options| options.clock = clock).await;
+    let grant = json_of(&bed.exchange(&bed.key.token(json!({})), &[]).await);
+    let claims = claims_of(grant["access_token"].as_str().unwrap());
+    let ttl = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+    let left = grant["expires_in"].as_i64().unwrap();
+    assert!(ttl == 900 && (1..=897).contains(&left), "{left} of {ttl}");
+    // Nothing is left of one that lives for shorter than the answer takes.
+    let late = bed.refused(&bed.key.token(json!({})), &[("requested_ttl", "1")]).await;
+    assert_eq!(late["error"], "server_error", "{late}");
+}
+
+#[tokio::test]
+async fn a_role_is_named_letter_by_letter() {
+    let bed = Bed::with(|options| {
+        let deploy = options.config.role["deploy"].clone();
+        options.config.role.insert("Deploy".into(), deploy);
+    })
+    .await;
+    let token = bed.key.token(json!({}));
+    assert_eq!(json_of(&bed.exchange(&token, &[]).await)["role"], "deploy");
+    for (role, says) in [
+        ("Deploy", "no policy permits the role 'Deploy'"),
+        ("DEPLOY", "there is no role 'DEPLOY'"),
+        ("deploy.", "there is no role 'deploy.'"),
+    ] {
+        let refusal = bed.refused(&token, &[("role", role)]).await;
+        assert_eq!(refusal["error"], "access_denied");
+        assert!(refusal["error_description"].as_str().unwrap().contains(says), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn records_name_whom_a_trusted_proxy_speaks_for() {
+    for (proxies, source) in [(&[][..], "127.0.0.1"), (&["127.0.0.0/8"], "203.0.113.7")] {
+        let bed = Bed::with(|options| {
+            options.config.trusted_proxies = proxies.iter().map(|p| p.parse().unwrap()).collect();
+        })
+        .await;
+        let form = bed.form(&bed.key.token(json!({})), &[]);
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let post = async |path: &str, body: String| {
+            let mut headers = axum::http::HeaderMap::new();
+            headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+            headers.insert("x-forwarded-for", "10.9.8.7, 203.0.113.7".parse().unwrap());
+            let body = Secret::new(body.into_bytes());
+            let url = bed.url(path);
+            bed.client.send(Request { method: Method::POST, url, headers, body }).await.unwrap()
+        };
+        let grant = json_of(&post("/token", body).await);
+        let token = grant["access_token"].as_str().unwrap();
+        assert_eq!(post("/revoke", format!("token={token}")).await.status, StatusCode::OK);
+        let records = bed.store.records(0, 9).await.unwrap();
+        let sources: Vec<_> = records.iter().map(|(_, record)| record.source.as_str()).collect();
+        assert_eq!(sources, [source, source]);
     }
 }
 

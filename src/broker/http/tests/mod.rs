@@ -2,6 +2,7 @@
 
 mod assertion;
 mod exchange;
+mod flood;
 mod introspection;
 mod revocation;
 mod transport;

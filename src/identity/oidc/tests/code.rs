@@ -278,6 +278,19 @@ fn a_provider_without_s256_is_refused() {
 }
 
 #[test]
+fn a_clock_that_nobody_believes_is_told_and_changes_nothing() {
+    let last = "Fri, 31 Dec 9999 23:59:59 GMT";
+    let world = world(move |scene| scene.tokens(json!({})).header("date", last.into()));
+    login(&world, &[BROKER]).unwrap();
+    let off = world.host.corrected_now() - world.host.clock.now();
+    assert!(off.abs() < time::Duration::minutes(1), "{off}");
+    world.host.tell_skew();
+    world.host.tell_skew();
+    let told = world.person.told();
+    assert!(told.len() == 1 && told[0].contains("not believed"), "{told:?}");
+}
+
+#[test]
 fn a_clock_ten_minutes_off_is_corrected_and_told() {
     for (ahead, says) in [(600, "ahead of"), (-600, "behind")] {
         let mut world = world(|scene| scene.tokens(json!({})));

@@ -84,6 +84,21 @@ fn one_login_serves_every_run_after_it() {
 }
 
 #[test]
+fn an_access_token_that_proves_nothing_says_nothing_of_the_next_one() {
+    let setup = Setup::new(|scene| {
+        let token = scene.access_token(scene.asked("resource"), json!({}));
+        match scene.asked("grant_type") {
+            "refresh_token" => scene.tokens(json!({"access_token": token})),
+            _ => scene.tokens(json!({"access_token": format!("{token}x")})),
+        }
+    });
+    assert_eq!(setup.assertion(BROKER).unwrap().token_type, TokenType::IdToken);
+    // The next run asks for another one.
+    assert_eq!(setup.assertion(BROKER).unwrap().token_type, TokenType::AccessToken);
+    assert_eq!(setup.world.person.shown.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn where_nobody_can_be_asked_the_error_says_what_to_type() {
     let setup = Setup::new(obliging);
     setup.nobody_there();

@@ -1,0 +1,221 @@
+//! Those who hold what they do not use: connections, and halves of requests.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::broker::http::connections::{Connections, Limits};
+use crate::broker::http::guard::{Guard, Hosts, MAX_BODY, shed_load};
+use crate::broker::testbed::Served;
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(30);
+
+/// How an HTTP/2 client begins (RFC 9113 section 3.4): the preface and empty settings;
+/// then `GET /`, as RFC 7541 has it.
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
+    \0\0\x0e\x01\x05\0\0\0\x01\x82\x86\x84\x41\x09localhost";
+
+/// A PING frame (RFC 9113 section 6.7).
+const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0aliveall";
+
+const NOBODY: [u8; 4] = [127, 0, 0, 1];
+const SOMEBODY: [u8; 4] = [127, 0, 0, 2];
+
+/// Endpoints that echo what is posted, within these limits.
+fn served(limits: Limits) -> (Served, Connections) {
+    let guard = Guard::new(Hosts::Any).within(limits);
+    let app = axum::Router::new()
+        .route("/", axum::routing::post(|body: String| async move { body.len().to_string() }))
+        .route("/", axum::routing::get(|| async { "{}" }))
+        .layer(axum::middleware::from_fn_with_state(guard.clone(), shed_load));
+    let connections = guard.connections();
+    (Served::within(|_| guard.around(app), None, connections.clone()), connections)
+}
+
+fn few() -> Limits {
+    Limits { total: 8, per_address: 4, ..Limits::default() }
+}
+
+async fn connect(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// A connection that speaks HTTP/2 and has been answered once.
+async fn idle_http2(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let mut stream = connect(from, to).await;
+    stream.write_all(HTTP2).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"{}") {
+        let read = tokio::time::timeout(LONG, stream.read_buf(&mut answer)).await;
+        assert_ne!(read.expect("no answer").unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    stream
+}
+
+/// Half of a request, of which the server waits for the rest.
+async fn half_a_request(from: [u8; 4], to: SocketAddr, length: usize) -> TcpStream {
+    let mut stream = connect(from, to).await;
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\nExpect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream
+}
+
+/// Reads until the server hangs up.
+async fn hung_up(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await;
+    // It may be reset as well.
+    let _ = read.expect("the connection stays open");
+    answer
+}
+
+async fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, waiting).await.unwrap_or_else(|_| panic!("waited for {what}"));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_without_a_request_give_way() {
+    let (served, connections) = served(few());
+    let mut held = Vec::new();
+    for n in 0..40_u8 {
+        held.push(idle_http2([127, 0, 1, n / 4], served.address).await);
+        assert_eq!(connections.count(), usize::from(n + 1).min(8));
+    }
+    for _ in 0..10 {
+        assert_eq!(served.get("/").await.status, StatusCode::OK);
+    }
+    assert!(connections.count() <= 8);
+    // The oldest went first.
+    hung_up(&mut held[0]).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn one_address_has_only_its_share() {
+    let (served, connections) = served(few());
+    let mut busy = Vec::new();
+    for _ in 0..4 {
+        busy.push(half_a_request(SOMEBODY, served.address, 2).await);
+    }
+    // None of them is idle, so another one of the same address is turned away.
+    let mut fifth = connect(SOMEBODY, served.address).await;
+    assert_eq!(hung_up(&mut fifth).await, b"");
+    assert_eq!(connections.count(), 4);
+    assert_eq!(served.get("/").await.status, StatusCode::OK);
+    for stream in &mut busy {
+        stream.write_all(b"ok").await.unwrap();
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK", "they were not disturbed");
+    }
+    // Now that they are idle, they make room.
+    let _fifth = half_a_request(SOMEBODY, served.address, 2).await;
+    assert!(connections.count() <= 8);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_proxy_has_as_many_as_there_are() {
+    let proxies = vec!["127.0.0.2".parse().unwrap()];
+    let (served, connections) = served(Limits { proxies, ..few() });
+    let mut busy = Vec::new();
+    for _ in 0..8 {
+        busy.push(half_a_request(SOMEBODY, served.address, 2).await);
+    }
+    assert_eq!(connections.count(), 8);
+    let mut ninth = connect(NOBODY, served.address).await;
+    assert_eq!(hung_up(&mut ninth).await, b"");
+}
+
+#[tokio::test]
+async fn pings_keep_no_connection_alive_and_age_ends_it() {
+    let soon = Duration::from_millis(300);
+    for limits in [Limits { idle: soon, ..few() }, Limits { age: soon, ..few() }] {
+        let (served, connections) = served(limits);
+        let mut stream = idle_http2(NOBODY, served.address).await;
+        let (mut reading, mut writing) = stream.split();
+        let pings = async {
+            while writing.write_all(PING).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let mut answer = Vec::new();
+        let end = async {
+            let _ = reading.read_to_end(&mut answer).await;
+        };
+        let waiting = async {
+            tokio::select! { () = pings => {}, () = end => {} }
+        };
+        tokio::time::timeout(LONG, waiting).await.expect("the connection stays open");
+        until("the end", || connections.count() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_worked_on_outlasts_the_age_of_its_connection() {
+    let (served, _) = served(Limits { age: Duration::from_millis(50), ..few() });
+    let mut stream = half_a_request(NOBODY, served.address, 2).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stream.write_all(b"ok").await.unwrap();
+    let mut answer = [0; 15];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    hung_up(&mut stream).await;
+}
+
+#[tokio::test]
+async fn many_large_bodies_keep_no_small_one_out() {
+    let guard = Guard::new(Hosts::Any).with_large_bodies(2);
+    let app = axum::Router::new()
+        .route("/", axum::routing::post(|body: String| async move { body.len().to_string() }))
+        .layer(axum::middleware::from_fn_with_state(guard.clone(), shed_load));
+    let served = Served::start(|_| guard.around(app), None);
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut stream = half_a_request(NOBODY, served.address, MAX_BODY).await;
+        stream.write_all(&vec![b'x'; MAX_BODY - 1]).await.unwrap();
+        slow.push(stream);
+    }
+    let post = async |length: usize| {
+        let mut stream = half_a_request(NOBODY, served.address, length).await;
+        let _ = stream.write_all(&vec![b'x'; length]).await;
+        let mut status = [0; 12];
+        // Who is refused early may be cut off while they send.
+        let read = stream.read_exact(&mut status).await;
+        read.is_ok() && &status == b"HTTP/1.1 200"
+    };
+    // They count once they have arrived.
+    let deadline = tokio::time::Instant::now() + LONG;
+    while post(MAX_BODY / 2).await {
+        assert!(tokio::time::Instant::now() < deadline, "they never count");
+    }
+    for _ in 0..10 {
+        assert!(post(4000).await);
+    }
+    for stream in &mut slow {
+        stream.write_all(b"x").await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+    }
+    while !post(MAX_BODY / 2).await {
+        assert!(tokio::time::Instant::now() < deadline, "they count for ever");
+    }
+}

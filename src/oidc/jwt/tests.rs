@@ -1,0 +1,163 @@
+//! What is accepted and what is not.
+
+mod algorithms;
+mod vectors;
+
+use super::*;
+use jsonwebtoken::{EncodingKey, Header};
+use serde_json::json;
+use time::macros::datetime;
+
+const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+
+/// A fresh ES256 key: the private half, and the JWKS with the public one.
+fn key(kid: &str) -> (EncodingKey, Keys) {
+    let (private, jwk) = crate::oidc::keys::tests::es256(kid);
+    let keys = Keys::parse(&serde_json::to_vec(&json!({ "keys": [jwk] })).unwrap()).unwrap();
+    (private, keys)
+}
+
+fn claims() -> Value {
+    json!({
+        "iss": "https://i.example", "sub": "alice", "aud": "me", "nonce": "n",
+        "iat": NOW.unix_timestamp(), "exp": NOW.unix_timestamp() + 300,
+    })
+}
+
+fn sign(header: Header, claims: &Value, key: &EncodingKey) -> String {
+    jsonwebtoken::encode(&header, claims, key).unwrap()
+}
+
+fn header(kid: Option<&str>) -> Header {
+    let mut header = Header::new(Algorithm::ES256);
+    header.kid = kid.map(String::from);
+    header
+}
+
+fn try_verify(token: &str, keys: &Keys) -> std::result::Result<Claims, Refusal> {
+    verify(
+        token,
+        keys,
+        &Expectations {
+            issuer: "https://i.example",
+            audiences: &["me".to_string()],
+            algorithms: ALGORITHMS,
+            nonce: Some("n"),
+            now: NOW,
+            leeway: LEEWAY,
+        },
+    )
+}
+
+fn refused(token: &str, keys: &Keys) -> String {
+    Error::from(try_verify(token, keys).unwrap_err()).to_string()
+}
+
+#[test]
+fn a_good_token_is_accepted_with_and_without_key_id() {
+    let (private, keys) = key("k");
+    for kid in [Some("k"), None] {
+        let got = try_verify(&sign(header(kid), &claims(), &private), &keys).unwrap();
+        assert_eq!(got.principal.subject, "alice");
+        assert_eq!(got.audience, ["me"]);
+    }
+}
+
+#[test]
+fn each_wrong_claim_is_refused_by_name() {
+    let (private, keys) = key("k");
+    let now = NOW.unix_timestamp();
+    for (name, value, says) in [
+        ("iss", json!("https://evil.example"), "issued by 'https://evil.example'"),
+        ("iss", json!(null), "issued by ''"),
+        ("aud", json!("you"), "it is for 'you', not for 'me'"),
+        ("aud", json!(["you", "them"]), "it is for 'you', 'them'"),
+        ("aud", json!([]), "it is for nobody"),
+        ("aud", json!(""), "it is for nobody"),
+        ("aud", json!(null), "it is for nobody"),
+        ("aud", json!({"me": "me"}), "it is for nobody"),
+        ("sub", json!(""), "no subject"),
+        ("sub", json!(null), "no subject"),
+        ("nonce", json!("m"), "nonce"),
+        ("nonce", json!(null), "nonce"),
+        ("exp", json!(null), "'exp' is not a time"),
+        ("exp", json!("tomorrow"), "'exp' is not a time"),
+        ("exp", json!(1e300), "'exp' is not a time"),
+        ("exp", json!(now - 61), "it expired 1m 1s ago"),
+        ("nbf", json!(now + 61), "valid only from 1m 1s in the future"),
+        ("iat", json!(now + 600), "issued only from 10m in the future"),
+    ] {
+        let mut changed = claims();
+        changed[name] = value.clone();
+        let error = refused(&sign(header(Some("k")), &changed, &private), &keys);
+        assert!(error.contains(says), "{name}={value}: {error}");
+    }
+    let mut gone = claims();
+    gone.as_object_mut().unwrap().remove("exp");
+    assert!(refused(&sign(header(None), &gone, &private), &keys).contains("no expiry"));
+}
+
+#[test]
+fn one_of_several_audiences_suffices_and_leeway_is_forgiven() {
+    let (private, keys) = key("k");
+    let mut c = claims();
+    c["aud"] = json!(["you", "me"]);
+    c["exp"] = json!(NOW.unix_timestamp() - 59);
+    assert!(try_verify(&sign(header(None), &c, &private), &keys).is_ok());
+}
+
+#[test]
+fn other_algorithms_are_refused() {
+    let (_, keys) = key("k");
+    let b64 = |v: Value| URL_SAFE_NO_PAD.encode(v.to_string());
+    for alg in ["none", "None", "HS256", "ES256K", ""] {
+        let token = format!("{}.{}.", b64(json!({"alg": alg, "kid": "k"})), b64(claims()));
+        assert!(refused(&token, &keys).contains("its algorithm is"), "{alg}");
+    }
+    // The public key as a shared secret.
+    let secret = EncodingKey::from_secret(b"public");
+    let token = sign(Header::new(Algorithm::HS256), &claims(), &secret);
+    assert!(refused(&token, &keys).contains("its algorithm is 'HS256'"));
+}
+
+#[test]
+fn keys_are_taken_from_the_issuer_only() {
+    let (private, keys) = key("k");
+    let (other, other_keys) = key("k");
+    assert!(refused(&sign(header(Some("k")), &claims(), &other), &keys).contains("signature"));
+    // A token that brings or points to its own key.
+    let (_, jwk) = crate::oidc::keys::tests::es256("k");
+    let mut own = header(Some("k"));
+    own.jwk = Some(serde_json::from_value(jwk).unwrap());
+    own.jku = Some("https://evil.example/jwks".into());
+    own.x5u = Some("https://evil.example/x5u".into());
+    assert!(refused(&sign(own, &claims(), &other), &keys).contains("signature"));
+    for kid in ["../../etc/passwd", "' or 1=1 --", "K", "k\0"] {
+        let token = sign(header(Some(kid)), &claims(), &private);
+        assert!(matches!(try_verify(&token, &keys), Err(Refusal::UnknownKey(_))), "{kid}");
+    }
+    assert!(try_verify(&sign(header(None), &claims(), &other), &other_keys).is_ok());
+}
+
+#[test]
+fn critical_extensions_are_refused() {
+    let (private, keys) = key("k");
+    let mut h = header(Some("k"));
+    h.extras.insert("crit", json!(["b64"]));
+    h.extras.insert("b64", json!(false));
+    assert!(refused(&sign(h, &claims(), &private), &keys).contains("critical"));
+}
+
+#[test]
+fn what_is_no_jwt_is_refused_without_panic() {
+    let (private, keys) = key("k");
+    let good = sign(header(Some("k")), &claims(), &private);
+    for cut in 0..good.len() {
+        assert!(try_verify(&good[..cut], &keys).is_err(), "{cut}");
+    }
+    for bad in ["", "...", "a.b", "a.b.c.d", "é.é.é", &"a".repeat(MAX_TOKEN + 1)] {
+        assert!(refused(bad, &keys).contains("not a signed JWT"));
+    }
+    let deep = URL_SAFE_NO_PAD.encode("[".repeat(10_000));
+    assert!(refused(&format!("{deep}.{deep}.x"), &keys).contains("not a signed JWT"));
+}

@@ -1,0 +1,234 @@
+//! The keys behind a `jwks_uri`, fetched when needed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use reqwest::StatusCode;
+use time::Duration;
+use url::Url;
+
+use super::documents::{Documents, Freshness, MIN_AGE};
+use super::jwt::{self, Claims, Expectations, Refusal};
+use super::keys::Keys;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::clock::Clock;
+use crate::host::http::HttpClient;
+
+/// How long to wait before keys are fetched again because a token names an
+/// unknown one: anybody can make up such tokens.
+const REFETCH_AFTER: Duration = Duration::seconds(30);
+
+/// How long to wait before an issuer whose keys could not be had is asked again.
+const RETRY_AFTER: Duration = Duration::seconds(5);
+
+/// How long keys are used after they were last fetched, where nobody says otherwise.
+pub const MAX_KEY_AGE: Duration = Duration::days(1);
+
+/// Why a token was not verified.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The keys cannot be had, which is no fault of the token. The error tells of
+    /// addresses and answers that are none of the business of whoever presents it.
+    NoKeys(Error),
+    /// The token is not acceptable.
+    Refused(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoKeys(error) | Failure::Refused(error) => error,
+        }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+/// The keys behind a `jwks_uri`: fetched at first need, kept as long as the
+/// issuer allows, fetched again (at most once in [`REFETCH_AFTER`]) when a
+/// token names an unknown one, and used beyond their age, within limits, while they
+/// cannot be fetched.
+pub struct RemoteKeys {
+    url: Url,
+    http: HttpClient,
+    clock: Arc<dyn Clock>,
+    max_age: Duration,
+    state: Mutex<State>,
+    /// Held while keys are fetched: once for all who want them.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+/// Moments are told by the time that the machine has been running: the clock may be
+/// set meanwhile.
+#[derive(Clone, Default)]
+struct State {
+    held: Option<Fetched>,
+    failed: Option<(Duration, Error)>,
+}
+
+#[derive(Clone)]
+struct Fetched {
+    keys: Arc<Keys>,
+    /// When they were last known to be the issuer's.
+    good_at: Duration,
+    /// From when on they may be fetched again for a token that names another one.
+    again_at: Duration,
+    /// When they are to be fetched again in any case.
+    until: Duration,
+}
+
+impl RemoteKeys {
+    /// The keys at this address. Nothing is fetched yet.
+    pub fn new(url: Url, http: HttpClient, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            url,
+            http,
+            clock,
+            max_age: MAX_KEY_AGE,
+            state: Mutex::default(),
+            fetching: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Uses keys for this long after they were last fetched, and no longer.
+    #[must_use]
+    pub fn with_max_age(self, max_age: Duration) -> Self {
+        Self { max_age, ..self }
+    }
+
+    /// Verifies a token by these keys.
+    pub async fn verify(
+        &self,
+        token: &str,
+        expected: &Expectations<'_>,
+        documents: &dyn Documents,
+    ) -> Result<Claims, Failure> {
+        let fetched = self.current(documents).await.map_err(Failure::NoKeys)?;
+        match jwt::verify(token, &fetched.keys, expected) {
+            Err(Refusal::UnknownKey(error)) => {
+                if self.clock.uptime() < fetched.again_at {
+                    return Err(Failure::Refused(error));
+                }
+                let turn = self.fetching.lock().await;
+                let fetched = self.fetch_once(Some(&fetched), documents, turn).await;
+                let fetched = fetched.map_err(Failure::NoKeys)?;
+                Ok(jwt::verify(token, &fetched.keys, expected)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// The keys at hand, fetched where there are none or they are too old.
+    async fn current(&self, documents: &dyn Documents) -> Result<Fetched> {
+        let held = self.state().held.clone();
+        let now = self.clock.uptime();
+        if let Some(fetched) = &held
+            && now < fetched.until
+        {
+            return Ok(fetched.clone());
+        }
+        if let Some(keys) = documents.get(self.url.as_str()).and_then(|b| Keys::parse(&b).ok()) {
+            // How much longer they may be kept is asked again soon. When they were
+            // fetched is not known, so an unknown key id may fetch at once.
+            let until = now + MIN_AGE;
+            let fetched = Fetched { keys: Arc::new(keys), good_at: now, again_at: now, until };
+            self.hold(&fetched);
+            return Ok(fetched);
+        }
+        let old = held.as_ref().filter(|old| now < self.end(old));
+        let turn = match (self.fetching.try_lock(), old) {
+            (Ok(turn), _) => turn,
+            // They are being fetched at this moment; those at hand will do.
+            (Err(_), Some(old)) => return Ok(old.clone()),
+            (Err(_), None) => self.fetching.lock().await,
+        };
+        let error = match self.fetch_once(held.as_ref(), documents, turn).await {
+            Ok(fetched) => return Ok(fetched),
+            Err(error) => error,
+        };
+        // An answer that there are none may have taken them away.
+        let Some(old) = self.state().held.clone() else { return Err(error) };
+        if now < self.end(&old) {
+            tracing::warn!(url = %self.url, %error, "issuer keys cannot be fetched; using those at hand");
+            // Not asked again for every single token while it is down.
+            let old = Fetched { until: (now + REFETCH_AFTER).min(self.end(&old)), ..old };
+            self.hold(&old);
+            return Ok(old);
+        }
+        tracing::error!(url = %self.url, %error, "issuer keys cannot be fetched; those at hand are too old");
+        Err(error)
+    }
+
+    /// When keys are good no more, whether or not there are others.
+    fn end(&self, fetched: &Fetched) -> Duration {
+        fetched.good_at.saturating_add(self.max_age)
+    }
+
+    /// Fetches, unless somebody else did since `seen`, or failed a moment ago.
+    async fn fetch_once(
+        &self,
+        seen: Option<&Fetched>,
+        documents: &dyn Documents,
+        _turn: tokio::sync::MutexGuard<'_, ()>,
+    ) -> Result<Fetched> {
+        let State { held, failed } = self.state().clone();
+        if let Some(held) = held
+            && seen.is_none_or(|seen| !Arc::ptr_eq(&seen.keys, &held.keys))
+        {
+            return Ok(held);
+        }
+        if let Some((at, error)) = failed
+            && self.clock.uptime() - at < RETRY_AFTER
+        {
+            return Err(error);
+        }
+        let outcome = self.fetch(documents).await;
+        self.state().failed =
+            outcome.as_ref().err().map(|error| (self.clock.uptime(), error.clone()));
+        outcome.map_err(|error| error.context("the keys of the issuer cannot be fetched"))
+    }
+
+    async fn fetch(&self, documents: &dyn Documents) -> Result<Fetched> {
+        let response = self.http.get(&self.url).await?;
+        if let Some(outage) = response.outage(self.url.as_str()) {
+            return Err(outage);
+        }
+        if !response.status.is_success() {
+            if matches!(response.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+                // Somebody is there and has none: those at hand are withdrawn.
+                self.state().held = None;
+                documents.put(self.url.as_str(), &[], self.clock.now());
+            }
+            let status = response.status.as_u16();
+            return Err(Error::new(
+                ErrorKind::Unreachable,
+                format!("{} answered {status}", self.url),
+            ));
+        }
+        let keys = Keys::parse(response.body.expose())?;
+        let now = self.clock.uptime();
+        let Freshness { age, keep } = Freshness::of(&response);
+        if keep {
+            documents.put(self.url.as_str(), response.body.expose(), self.clock.now() + age);
+        }
+        let fetched = Fetched {
+            keys: Arc::new(keys),
+            good_at: now,
+            again_at: now + REFETCH_AFTER,
+            until: now + age.min(self.max_age),
+        };
+        self.hold(&fetched);
+        Ok(fetched)
+    }
+
+    fn hold(&self, fetched: &Fetched) {
+        self.state().held = Some(fetched.clone());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
