@@ -1,8 +1,10 @@
 //! The broker as its callers see it: over real sockets.
 
 mod assertion;
+mod denials;
 mod exchange;
 mod introspection;
+mod lineage;
 mod revocation;
 mod transport;
 
