@@ -170,7 +170,8 @@ mod tests {
         // The clock was a year ahead.
         assert_eq!(admitted(&denials, "c", NOW + Duration::days(365), 100), 30);
         assert_eq!(admitted(&denials, "c", NOW, 1), 0);
-        assert_eq!(admitted(&denials, "c", NOW + Duration::seconds(30), 1), 1);
+        assert_eq!(admitted(&denials, "c", NOW + Duration::seconds(30), 1), 0, "its issuer waits");
+        assert_eq!(admitted(&denials, "c", NOW + Duration::seconds(35), 1), 1);
     }
 
     #[test]

@@ -78,7 +78,8 @@ async fn active(bed: &Bed, token: &str) -> bool {
 
 #[tokio::test]
 async fn what_comes_of_a_token_covers_no_more_and_lives_no_longer() {
-    let bed = Site::new().start().await;
+    let site = Site::new();
+    let bed = site.start().await;
     let parent = first(&bed).await;
     let child = next(&bed, &parent, OWN).await;
     let grandchild = next(&bed, &child, API).await;
@@ -98,7 +99,8 @@ async fn what_comes_of_a_token_covers_no_more_and_lives_no_longer() {
 
 #[tokio::test]
 async fn more_than_a_token_covers_is_refused_whatever_policy_permits() {
-    let bed = Site::new().start().await;
+    let site = Site::new();
+    let bed = site.start().await;
     let parent = first(&bed).await;
     let ask = |scope| [("role", "again"), ("scope", scope), ("requested_ttl", "86400")];
     for wider in ["deploy:admin", "deploy:read deploy:admin"] {
@@ -148,7 +150,8 @@ async fn revoking_a_token_reaches_what_came_of_it_also_after_a_restart() {
 
 #[tokio::test]
 async fn tokens_are_not_exchanged_without_end() {
-    let bed = Site::new().start().await;
+    let site = Site::new();
+    let bed = site.start().await;
     let mut token = first(&bed).await;
     for _ in 0..16 {
         token = next(&bed, &token, OWN).await;
