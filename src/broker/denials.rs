@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(denials.due(NOW + Duration::seconds(59)), []);
         let due = denials.due(NOW + Duration::seconds(60));
         let tally = Tally { principal: of("a"), count: 7, since: NOW };
-        assert_eq!(due, [tally.clone()]);
+        assert_eq!(due, std::slice::from_ref(&tally));
         assert_eq!(denials.all(), []);
         denials.give_back(tally.clone());
         admitted(&denials, "a", NOW, 1);

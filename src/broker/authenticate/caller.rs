@@ -94,7 +94,7 @@ impl Caller {
             .into_iter()
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
-        let (tags, unseen) = tags(&claims.all)?;
+        let Tags { tags, unseen, .. } = tags(&claims.all)?;
         Ok(Self {
             id: qualified(&principal.issuer, &principal.subject),
             lists_groups: claims.all.get(groups_claim).is_some_and(|list| !list.is_null()),
@@ -221,9 +221,7 @@ fn groups(claims: &Map<String, Value>, name: &str) -> Result<BTreeSet<String>> {
 }
 
 /// The claims as policy sees them, and one of which it does not see all.
-fn tags(
-    claims: &Map<String, Value>,
-) -> Result<(BTreeMap<String, BTreeSet<String>>, Option<String>)> {
+fn tags(claims: &Map<String, Value>) -> Result<Tags> {
     let mut tags = Tags { tags: BTreeMap::new(), left: MAX_VALUES, unseen: None };
     for (name, value) in claims {
         // What begins so is the pointer of a claim within a claim.
@@ -236,7 +234,7 @@ fn tags(
     if tags.left == 0 {
         return Err(unacceptable("it has too many claims"));
     }
-    Ok((tags.tags, tags.unseen))
+    Ok(tags)
 }
 
 struct Tags {

@@ -158,8 +158,11 @@ async fn what_was_used_up_is_kept_until_nobody_needs_it() {
     let keep_until = datetime!(2026-01-01 12:15:00.5 UTC);
     let store = sqlite::open(&path).await.unwrap();
     let unit = Unit { records: Vec::new(), effects: vec![consuming("a")] };
-    assert_eq!(store.commit(&[unit.clone()]).await.unwrap(), [Outcome::Committed { first: 1 }]);
-    assert_eq!(store.commit(&[unit.clone()]).await.unwrap(), [Outcome::Refused]);
+    assert_eq!(
+        store.commit(std::slice::from_ref(&unit)).await.unwrap(),
+        [Outcome::Committed { first: 1 }]
+    );
+    assert_eq!(store.commit(std::slice::from_ref(&unit)).await.unwrap(), [Outcome::Refused]);
     store.close().await;
     let asked = ["a".to_string()];
     let once = Once::RevokedToken;
@@ -179,7 +182,8 @@ async fn what_was_used_up_is_kept_until_nobody_needs_it() {
 async fn what_depends_on_an_issuance_is_kept_only_where_there_was_one() {
     let store = sqlite::in_memory().await.unwrap();
     let taken_back = Unit::of(record("").aborted("it failed")).with(Effect::IfIssued(Uuid::max()));
-    let commit = async || store.commit(&[taken_back.clone()]).await.unwrap()[0].is_committed();
+    let commit =
+        async || store.commit(std::slice::from_ref(&taken_back)).await.unwrap()[0].is_committed();
     assert!(!commit().await);
     append(&store, &[record("a")]).await.unwrap();
     assert!(commit().await);
