@@ -56,7 +56,7 @@ impl Broker {
                 }
             }
         }
-        match self.store.is_revoked(own.jti).await {
+        match self.is_revoked(&own).await {
             Ok(false) => Ok(Some(own)),
             Ok(true) => Ok(None),
             Err(error) => Err(Refusal::Unavailable(error)),

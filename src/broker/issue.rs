@@ -1,10 +1,12 @@
 //! Issuing: decide, record, sign. In this order, and never one without the
 //! other.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -14,12 +16,18 @@ use super::audit::{Decision, Receipt, Record};
 use super::authenticate::Caller;
 use super::aws;
 use super::config::Role;
+use super::denials::Tally;
 use super::policy::{Granted, Question, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
 /// The `typ` of the tokens (RFC 9068 section 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
+
+/// How long the reason of a denial and the scope that was asked for are on record, in
+/// bytes: whoever can ask can have such records written.
+const MAX_REASON: usize = 512;
+const MAX_SCOPE: usize = 1024;
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -42,7 +50,17 @@ pub struct Ask {
 #[derive(Debug)]
 pub enum Refusal {
     /// Policy says no.
-    Denied(String),
+    Denied {
+        /// What the caller is told.
+        said: String,
+        /// What goes on record, which names the caller elsewhere.
+        reason: String,
+    },
+    /// The same, and it was said so often lately that it is only counted.
+    TooMany {
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// The scope cannot be had.
     Scope(String),
     /// The role is not for this audience.
@@ -85,6 +103,10 @@ struct Claims {
     role: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     scope: String,
+    /// The ids of the broker's own tokens that it came of by exchange, the first one
+    /// first. Where one of them is revoked, so is this.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ancestors: Vec<Uuid>,
     #[serde(flatten)]
     aws: aws::Claims,
 }
@@ -106,13 +128,18 @@ impl Broker {
     /// Decides on a token, records the decision, and signs the token.
     pub async fn issue(&self, caller: &Caller, ask: &Ask) -> Result<Issued, Refusal> {
         let now = self.clock.now();
-        let decided = self.decide(caller, ask).and_then(|granted| {
+        self.summarize(self.denials.due(now)).await;
+        let decided = self.decide(caller, ask, now).and_then(|granted| {
             let aws = self.for_aws(caller, ask).map_err(|refusal| (refusal, None))?;
             Ok((granted, aws))
         });
         let (granted, aws) = match decided {
             Ok(decided) => decided,
             Err((refusal, policy_id)) => {
+                if let Err(retry_after) = self.denials.admit(caller.principal(), now) {
+                    tracing::info!(request_id = %ask.request_id, %refusal, "denied, and only counted");
+                    return Err(Refusal::TooMany { retry_after });
+                }
                 let record = self.denial(caller, ask, now, &refusal, policy_id);
                 // It is used up at once: a denial has no effect to hand over.
                 let _ = self.audit.append(record).await.map_err(Refusal::Unrecorded)?;
@@ -132,21 +159,28 @@ impl Broker {
         }
     }
 
-    fn decide(&self, caller: &Caller, ask: &Ask) -> Result<Granted, (Refusal, Option<String>)> {
+    fn decide(
+        &self,
+        caller: &Caller,
+        ask: &Ask,
+        now: OffsetDateTime,
+    ) -> Result<Granted, (Refusal, Option<String>)> {
         let role = self.role(ask).map_err(|refusal| (refusal, None))?;
+        let bounds = Bounds::of(caller, role, ask, now).map_err(|refusal| (refusal, None))?;
         let verdict = self.policy.decide(
             caller,
             &Question {
                 role: &ask.role,
-                role_scopes: &role.scopes,
-                role_ttl: role.max_ttl,
+                role_scopes: &bounds.scopes,
+                role_ttl: bounds.ttl,
                 audience: &ask.audience,
                 scope: ask.scope.as_ref(),
                 ttl: ask.ttl,
             },
         );
         let denied = |why: &str| {
-            Refusal::Denied(format!("{why} the role '{}' to '{}'", ask.role, caller.id()))
+            let reason = format!("{why} the role '{}'", ask.role);
+            Refusal::Denied { said: format!("{reason} to '{}'", caller.id()), reason }
         };
         match verdict {
             Verdict::Granted(granted) => Ok(granted),
@@ -169,10 +203,10 @@ impl Broker {
     /// The role that is asked for, where it can be had for this audience and scope
     /// at all.
     fn role(&self, ask: &Ask) -> Result<&Role, Refusal> {
-        let role = self
-            .roles
-            .get(&ask.role)
-            .ok_or_else(|| Refusal::Denied(format!("there is no role '{}'", ask.role)))?;
+        let role = self.roles.get(&ask.role).ok_or_else(|| {
+            let said = format!("there is no role '{}'", ask.role);
+            Refusal::Denied { reason: said.clone(), said }
+        })?;
         if !role.audiences.contains(&ask.audience) {
             let possible: Vec<_> = role.audiences.iter().map(|a| format!("'{a}'")).collect();
             return Err(Refusal::Audience(format!(
@@ -198,11 +232,11 @@ impl Broker {
             return Ok(aws::Claims::default());
         };
         settings.fill(&caller.principal().subject, caller.tags()).map_err(|why| {
-            Refusal::Denied(format!(
-                "the role '{}' cannot be given to '{}': {why}",
-                ask.role,
-                caller.id()
-            ))
+            let role = &ask.role;
+            Refusal::Denied {
+                said: format!("the role '{role}' cannot be given to '{}': {why}", caller.id()),
+                reason: format!("the role '{role}' cannot be given: {why}"),
+            }
         })
     }
 
@@ -230,6 +264,7 @@ impl Broker {
             client_id: caller.client().to_string(),
             role: ask.role.clone(),
             scope: joined(&granted.scope),
+            ancestors: caller.parent().map(|parent| parent.lineage.clone()).unwrap_or_default(),
             aws,
         };
         Draft { claims, granted }
@@ -269,7 +304,69 @@ impl Broker {
         refusal: &Refusal,
         policy_id: Option<String>,
     ) -> Record {
-        Record { reason: refusal.to_string(), policy_id, ..self.record(caller, ask, at) }
+        Record {
+            reason: refusal.on_record(),
+            scope: self.asked_scope(ask),
+            policy_id,
+            ..self.record(caller, ask, at)
+        }
+    }
+
+    /// The scope that was asked for, as a denial has it: of what the role does not have
+    /// only how much it was, and a hash to compare with.
+    fn asked_scope(&self, ask: &Ask) -> String {
+        let role = self.roles.get(&ask.role);
+        let (mut shown, mut others) = (String::new(), BTreeSet::new());
+        for scope in ask.scope.iter().flatten() {
+            let known = role.is_some_and(|role| role.scopes.contains(scope));
+            if known && shown.len() + scope.len() < MAX_SCOPE {
+                shown += if shown.is_empty() { "" } else { " " };
+                shown += scope;
+            } else {
+                others.insert(scope.clone());
+            }
+        }
+        if !others.is_empty() {
+            let hash = digest(&SHA256, joined(&others).as_bytes());
+            let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            shown += if shown.is_empty() { "" } else { " " };
+            // No scope has a quotation mark.
+            shown += &format!("\"{} others, SHA-256 {hash}\"", others.len());
+        }
+        shown
+    }
+
+    /// Records how many requests were denied and only counted.
+    pub(super) async fn summarize(&self, tallies: Vec<Tally>) {
+        for tally in tallies {
+            let record = Record {
+                at: self.clock.now(),
+                request_id: Uuid::nil(),
+                action: "issue".into(),
+                decision: Decision::Denied,
+                reason: format!(
+                    "so many requests were denied that {} since {} are only counted",
+                    tally.count,
+                    tally.since.replace_nanosecond(0).unwrap_or(tally.since)
+                ),
+                principal: tally.principal.clone(),
+                client: String::new(),
+                source: String::new(),
+                role: String::new(),
+                audience: String::new(),
+                scope: String::new(),
+                ttl: 0,
+                jti: None,
+                parent: None,
+                policy_id: None,
+                policy_hash: self.policy.hash().to_string(),
+                count: tally.count,
+            };
+            if let Err(error) = self.audit.append(record).await {
+                tracing::error!(%error, "what was only counted cannot be recorded at present");
+                self.denials.give_back(tally);
+            }
+        }
     }
 
     /// What every record about this request says: that it was denied, unless
@@ -286,19 +383,79 @@ impl Broker {
             source: ask.source.to_canonical().to_string(),
             role: ask.role.clone(),
             audience: ask.audience.clone(),
-            scope: ask.scope.as_ref().map(joined).unwrap_or_default(),
+            scope: String::new(),
             ttl: ask.ttl.map_or(0, |ttl| ttl.as_secs()),
             jti: None,
+            parent: caller.parent().map(|parent| parent.jti),
             policy_id: None,
             policy_hash: self.policy.hash().to_string(),
+            count: 1,
         }
+    }
+}
+
+/// What of a role a caller can have at most.
+struct Bounds<'a> {
+    scopes: Cow<'a, BTreeSet<String>>,
+    ttl: Duration,
+}
+
+impl<'a> Bounds<'a> {
+    /// The role's own, and those of the token that the caller showed: who exchanges the
+    /// broker's own token gets no more than it covers (RFC 8693 section 5), and nothing
+    /// that outlives it.
+    fn of(
+        caller: &Caller,
+        role: &'a Role,
+        ask: &Ask,
+        now: OffsetDateTime,
+    ) -> Result<Self, Refusal> {
+        let mut bounds = Self { scopes: Cow::Borrowed(&role.scopes), ttl: role.max_ttl };
+        if let Some(parent) = caller.parent() {
+            let wider = ask.scope.iter().flatten().find(|scope| !parent.scope.contains(*scope));
+            if let Some(wider) = wider {
+                return Err(Refusal::Scope(format!(
+                    "the token that is exchanged does not cover the scope '{wider}'"
+                )));
+            }
+            bounds.scopes = Cow::Owned(role.scopes.intersection(&parent.scope).cloned().collect());
+        }
+        if caller.ends_with_token() || role.ends_with_token {
+            // In the whole seconds that tokens have.
+            let left = caller.expires_at().unix_timestamp() - now.unix_timestamp();
+            let left = u64::try_from(left).ok().filter(|left| *left > 0).ok_or_else(|| {
+                let said = "the token that is exchanged is at its end".to_string();
+                Refusal::Denied { reason: said.clone(), said }
+            })?;
+            bounds.ttl = bounds.ttl.min(Duration::from_secs(left));
+        }
+        Ok(bounds)
+    }
+}
+
+impl Refusal {
+    /// Why, as a record has it: short, whatever was asked for.
+    fn on_record(&self) -> String {
+        let mut reason = match self {
+            Self::Denied { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        };
+        if reason.len() > MAX_REASON {
+            reason.truncate(reason.floor_char_boundary(MAX_REASON));
+            reason.push('…');
+        }
+        reason
     }
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Denied(why) | Self::Scope(why) | Self::Audience(why) => f.write_str(why),
+            Self::Denied { said, .. } => f.write_str(said),
+            Self::TooMany { .. } => f.write_str(
+                "it is denied, and so many requests were denied lately that they are only counted",
+            ),
+            Self::Scope(why) | Self::Audience(why) => f.write_str(why),
             Self::Unrecorded(error) | Self::Failed(error) => error.fmt(f),
         }
     }

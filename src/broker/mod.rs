@@ -26,6 +26,7 @@ pub mod audit;
 pub mod authenticate;
 pub mod aws;
 pub mod config;
+mod denials;
 pub mod dev;
 pub mod http;
 pub mod introspect;
@@ -52,10 +53,11 @@ pub use serve::serve;
 use audit::Audit;
 use authenticate::Authenticator;
 use config::Role;
+use denials::Denials;
 use keys::{Kek, KeyRing};
 use policy::{Policy, Source, World};
 use readiness::Readiness;
-use revoke::Revoking;
+use revoke::Sweeping;
 use store::{Store, sqlite};
 
 use crate::error::{Error, Result};
@@ -73,7 +75,8 @@ pub struct Broker {
     audit: Audit,
     store: Arc<dyn Store>,
     readiness: Readiness,
-    revoking: Revoking,
+    sweeping: Sweeping,
+    denials: Denials,
     clock: Arc<dyn Clock>,
 }
 
@@ -116,6 +119,7 @@ impl Broker {
 
     /// Writes what is queued and closes the store.
     pub async fn close(self) {
+        self.summarize(self.denials.all()).await;
         self.audit.close().await;
         self.store.close().await;
     }
@@ -129,9 +133,11 @@ struct Prepared {
 
 impl Prepared {
     fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
-        let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
-        let world = World { roles: &config.role, issuers: &authenticator.issuers() };
-        Ok(Self { policy: Policy::load(policies, world)?, authenticator })
+        let mut authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
+        let world = World { roles: &config.role, trusted: &config.trusted_issuer };
+        let policy = Policy::load(policies, world)?;
+        authenticator.satisfy(policy.needs());
+        Ok(Self { authenticator, policy })
     }
 
     async fn assemble(
@@ -153,7 +159,8 @@ impl Prepared {
             audit: Audit::start(store.clone()),
             store,
             readiness: Readiness::default(),
-            revoking: Revoking::default(),
+            sweeping: Sweeping::default(),
+            denials: Denials::default(),
             clock: host.clock.clone(),
         })
     }

@@ -6,13 +6,16 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Broker;
-use super::authenticate::{Caller, Rejection, unacceptable};
+use super::authenticate::{Caller, Parent, Rejection, unacceptable};
 use super::issue::TOKEN_TYPE;
 use crate::credential::{Principal, TokenType};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Expectations;
 use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
 use crate::secret::Secret;
+
+/// How many tokens may be exchanged one for the other, in a row.
+const MAX_ANCESTORS: usize = 16;
 
 /// A token that this broker signed, and that somebody may still accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub struct OwnToken {
     pub issued_at: OffsetDateTime,
     /// When it ends.
     pub expires_at: OffsetDateTime,
+    /// The ids of the broker's own tokens that it came of by exchange, the first one
+    /// first.
+    pub ancestors: Vec<Uuid>,
 }
 
 /// The claims that only tokens of a broker have.
@@ -47,6 +53,8 @@ struct Claims {
     role: String,
     #[serde(default)]
     scope: String,
+    #[serde(default)]
+    ancestors: Vec<Uuid>,
 }
 
 #[derive(Deserialize)]
@@ -86,34 +94,52 @@ impl Broker {
             scope: claims.scope,
             issued_at: verified.issued_at?,
             expires_at: verified.expires_at,
+            ancestors: claims.ancestors,
         })
     }
 
     /// Verifies a token and says who is calling. Where the broker is among the
-    /// issuers that it trusts, a token that it revoked proves nothing.
+    /// issuers that it trusts, a token that it revoked proves nothing, and whoever
+    /// shows one of its tokens is bound by what that token is good for.
     pub(super) async fn caller(
         &self,
         token: &Secret<String>,
         token_type: TokenType,
     ) -> Result<Caller, Rejection> {
         let caller = self.authenticator.authenticate(token, token_type).await?;
-        if caller.principal().issuer == self.issuer.as_str() {
-            let refused = |why: &str| Rejection::Token(unacceptable(why));
-            let own = self
-                .own_token(token)
-                .ok_or_else(|| refused("it is not an access token of this broker"))?;
-            match self.store.is_revoked(own.jti).await {
-                Ok(false) => {}
-                Ok(true) => return Err(refused("it was revoked")),
-                Err(error) => {
-                    tracing::error!(%error, "revocations cannot be read");
-                    return Err(Rejection::Unavailable(Error::new(
-                        ErrorKind::Io,
-                        "the broker cannot tell at present whether the token was revoked",
-                    )));
-                }
+        if caller.principal().issuer != self.issuer.as_str() {
+            return Ok(caller);
+        }
+        let refused = |why: &str| Rejection::Token(unacceptable(why));
+        let own = self
+            .own_token(token)
+            .ok_or_else(|| refused("it is not an access token of this broker"))?;
+        // What is given for it ends with it, so nothing is forgiven a clock here.
+        if own.expires_at <= self.clock.now() {
+            return Err(refused("it has expired"));
+        }
+        if own.ancestors.len() >= MAX_ANCESTORS {
+            return Err(refused("too many tokens were exchanged one for the other"));
+        }
+        match self.is_revoked(&own).await {
+            Ok(false) => Ok(caller.bound_by(own.into())),
+            Ok(true) => Err(refused("it was revoked")),
+            Err(error) => {
+                tracing::error!(%error, "revocations cannot be read");
+                Err(Rejection::Unavailable(Error::new(
+                    ErrorKind::Io,
+                    "the broker cannot tell at present whether the token was revoked",
+                )))
             }
         }
-        Ok(caller)
+    }
+}
+
+impl From<OwnToken> for Parent {
+    fn from(own: OwnToken) -> Self {
+        let mut lineage = own.ancestors;
+        lineage.push(own.jti);
+        let scope = own.scope.split_ascii_whitespace().map(String::from).collect();
+        Self { jti: own.jti, lineage, scope }
     }
 }

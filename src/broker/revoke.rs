@@ -1,54 +1,34 @@
-//! Revoking: record, then note that the token is good no more. Both are on the
-//! disk before anybody is told.
+//! Revoking: that a token is good no more, and the record of it, in one commit.
+//! Both are on the disk before anybody is told.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use time::{Duration, OffsetDateTime};
-use tokio::sync::MutexGuard;
 use uuid::Uuid;
 
 use super::Broker;
 use super::audit::{Decision, Record};
 use super::own::OwnToken;
+use super::store::{Consumed, Effect, Once, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 
 /// How often revocations that nobody needs any more are removed, at most.
 const SWEEP_EVERY: Duration = Duration::minutes(10);
 
-/// How many tokens can be revoked side by side.
-const LANES: usize = 32;
+/// How much longer than needed revocations are kept: a clock that is ahead for a
+/// while must not make tokens good again.
+const GRACE: Duration = Duration::days(1);
 
-/// That a token is good no more, as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revocation {
-    /// The token.
-    pub jti: Uuid,
-    /// Since when.
-    pub at: OffsetDateTime,
-    /// When nobody accepts the token any more, so that this may be forgotten.
-    pub keep_until: OffsetDateTime,
-}
-
-/// What keeps requests to revoke in order.
+/// When revocations were swept last.
 #[derive(Default)]
-pub(super) struct Revoking {
-    /// A token has its lane, so that a storm of requests for it leaves one record.
-    lanes: [tokio::sync::Mutex<()>; LANES],
-    swept: Mutex<Option<OffsetDateTime>>,
-}
+pub(super) struct Sweeping(Mutex<Option<OffsetDateTime>>);
 
-impl Revoking {
-    async fn turn(&self, jti: Uuid) -> MutexGuard<'_, ()> {
-        // The remainder is below the length.
-        let lane = usize::from(jti.as_bytes()[15]) % LANES;
-        self.lanes[lane].lock().await
-    }
-
+impl Sweeping {
     /// Whether it is time to remove what nobody needs; true for one who asks.
-    fn sweeps(&self, now: OffsetDateTime) -> bool {
-        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+    fn is_due(&self, now: OffsetDateTime) -> bool {
+        let mut swept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let due = swept.is_none_or(|last| (now - last).abs() >= SWEEP_EVERY);
         if due {
             *swept = Some(now);
@@ -58,14 +38,16 @@ impl Revoking {
 }
 
 impl Broker {
-    /// Revokes a token. When this returns, that is durable, and so is its record.
-    /// A second time changes nothing.
+    /// Revokes a token, and with it all that came of it. When this returns, that is
+    /// durable, and so is its record. A second time changes nothing, also where it is
+    /// at the same time, or at another process.
     ///
     /// # Errors
-    /// Whatever keeps either from being durable: then the token counts as good.
+    /// Whatever keeps it from being durable: then the token may still be good.
     pub async fn revoke(&self, token: &OwnToken, source: IpAddr, request_id: Uuid) -> Result<()> {
-        let _turn = self.revoking.turn(token.jti).await;
-        if self.store.is_revoked(token.jti).await? {
+        let id = token.jti.to_string();
+        // Whoever repeats it costs no commit.
+        if self.store.any_consumed(Once::RevokedToken, std::slice::from_ref(&id)).await? {
             return Ok(());
         }
         let now = self.clock.now();
@@ -83,34 +65,41 @@ impl Broker {
             scope: token.scope.clone(),
             ttl: (token.expires_at - token.issued_at).whole_seconds().unsigned_abs(),
             jti: Some(token.jti),
+            parent: token.ancestors.last().copied(),
             policy_id: None,
             policy_hash: self.policy.hash().to_string(),
+            count: 1,
         };
-        let receipt = self.audit.append(record.clone()).await?;
-        let noted = if receipt.redeem(token.jti) {
-            let keep_until = token.expires_at.saturating_add(LEEWAY);
-            self.store.revoke(&Revocation { jti: token.jti, at: now, keep_until }).await
-        } else {
-            Err(Error::new(ErrorKind::Other, "the receipt is for another token"))
-        };
-        if let Err(error) = noted {
-            let aborted = record.aborted("the revocation could not be written");
-            if let Err(error) = self.audit.append(aborted).await {
-                tracing::error!(%error, jti = %token.jti, "a revocation that failed is on record");
+        let revoked = Effect::Consume(Consumed {
+            kind: Once::RevokedToken,
+            id,
+            at: now,
+            keep_until: token.expires_at.saturating_add(LEEWAY),
+        });
+        // Where it is not new, somebody was quicker, and that is on record.
+        if let Some(receipt) = self.audit.commit(Unit::of(record).with(revoked)).await? {
+            if !receipt.redeem(token.jti) {
+                return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
             }
-            return Err(error);
+            tracing::info!(role = token.role, subject = token.subject, "revoked");
+            self.sweep(now).await;
         }
-        tracing::info!(role = token.role, subject = token.subject, "revoked");
-        self.sweep(now).await;
         Ok(())
+    }
+
+    /// Whether a token was revoked, or one of those that it came of.
+    pub(super) async fn is_revoked(&self, token: &OwnToken) -> Result<bool> {
+        let ids: Vec<String> =
+            token.ancestors.iter().chain([&token.jti]).map(Uuid::to_string).collect();
+        self.store.any_consumed(Once::RevokedToken, &ids).await
     }
 
     /// Removes what nobody needs any more, now and then.
     async fn sweep(&self, now: OffsetDateTime) {
-        if !self.revoking.sweeps(now) {
+        if !self.sweeping.is_due(now) {
             return;
         }
-        match self.store.forget_revocations(now).await {
+        match self.store.forget_consumed(now.saturating_sub(GRACE)).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "forgot revocations of expired tokens"),
             Err(error) => tracing::warn!(%error, "old revocations cannot be removed"),

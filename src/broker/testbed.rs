@@ -212,6 +212,7 @@ impl Bed {
             audiences: set(API),
             scopes: set("deploy:read deploy:write deploy:admin"),
             max_ttl: Duration::from_secs(3600),
+            ends_with_token: false,
             aws: None,
         };
         let mut options = Options {

@@ -117,6 +117,12 @@ impl Services {
         let key = jsonwebtoken::EncodingKey::from_ec_der(pkcs8.unwrap().as_ref());
         let public = Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::ES256).unwrap();
         let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
+        // Of two trusted issuers, a permit names the one that it is for.
+        options.policy = options.policy.replace(
+            "resource == Role::\"deploy\");",
+            &format!("resource == Role::\"deploy\") when {{ principal.issuer == \"{ISSUER}\" }};"),
+        );
+        options.policy = options.policy.replace("@id(\"reader\")", "@id(\"reader\") @any_issuer");
         options.policy += &format!(
             r#"
 @id("api-introspects")

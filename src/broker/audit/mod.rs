@@ -1,7 +1,8 @@
 //! The audit log: a durable record of every decision, before it takes effect.
 //!
 //! The broker hands out a credential only in exchange for the [`Receipt`] that
-//! this module gave for its record: no record, no credential.
+//! this module gave for its record: no record, no credential. What changes the
+//! store, such as a revocation, is committed together with its record.
 //!
 //! Callers that could not prove who they are leave no record, only a line in the
 //! log: otherwise anybody could fill the disk.
@@ -22,8 +23,8 @@ pub enum Decision {
     Issued,
     /// It was not.
     Denied,
-    /// A credential was to be issued or revoked, and after its record was written
-    /// it turned out that it could not be. It names the same `jti`.
+    /// A credential was to be issued, and after its record was written it turned out
+    /// that it could not be. It names the same `jti`.
     Aborted,
     /// A credential was revoked.
     Revoked,
@@ -78,10 +79,15 @@ pub struct Record {
     pub ttl: u64,
     /// The id of the token.
     pub jti: Option<Uuid>,
+    /// The id of the token that was exchanged for it, where it was the broker's own.
+    pub parent: Option<Uuid>,
     /// The policy that granted or forbade it.
     pub policy_id: Option<String>,
     /// Which version of all policies and roles was in force.
     pub policy_hash: String,
+    /// How many decisions this stands for: more than one only where so many are
+    /// denied that they are counted.
+    pub count: u64,
 }
 
 impl Record {

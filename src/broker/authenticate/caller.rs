@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::unacceptable;
 use crate::credential::{Principal, TokenType};
@@ -33,6 +35,10 @@ const FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'?');
 
+/// How long a subject and the name of a client may be, in bytes: every audit record
+/// has both.
+const MAX_NAME: usize = 1024;
+
 /// How many groups a caller may have.
 const MAX_GROUPS: usize = 2_000;
 
@@ -50,6 +56,25 @@ pub struct Caller {
     groups: BTreeSet<String>,
     tags: BTreeMap<String, BTreeSet<String>>,
     client: String,
+    expires_at: OffsetDateTime,
+    ends_with_token: bool,
+    parent: Option<Parent>,
+    /// Whether the token lists groups, be it none.
+    lists_groups: bool,
+    /// A claim of which policy does not get to see all.
+    unseen: Option<String>,
+}
+
+/// The broker's own token by which somebody proved who they are. What they are given
+/// for it comes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Its id.
+    pub jti: Uuid,
+    /// The ids of those that it came of, the first one first, and its own.
+    pub lineage: Vec<Uuid>,
+    /// What it covers.
+    pub scope: BTreeSet<String>,
 }
 
 impl Caller {
@@ -57,20 +82,53 @@ impl Caller {
     ///
     /// # Errors
     /// A groups claim that cannot be understood: a policy that forbids something
-    /// to a group must not be escaped by it.
+    /// to a group must not be escaped by it. Names that are too long.
     pub(super) fn new(claims: Claims, groups_claim: &str, client: String) -> Result<Self> {
         let principal = claims.principal;
+        for (what, name) in [("subject", &principal.subject), ("client", &client)] {
+            if name.len() > MAX_NAME {
+                return Err(unacceptable(format!("its {what} is longer than {MAX_NAME} bytes")));
+            }
+        }
         let groups = groups(&claims.all, groups_claim)?
             .into_iter()
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
+        let Tags { tags, unseen, .. } = tags(&claims.all)?;
         Ok(Self {
             id: qualified(&principal.issuer, &principal.subject),
+            lists_groups: claims.all.get(groups_claim).is_some_and(|list| !list.is_null()),
             groups,
-            tags: tags(&claims.all)?,
+            tags,
+            unseen,
             client,
             principal,
+            expires_at: claims.expires_at,
+            ends_with_token: false,
+            parent: None,
         })
+    }
+
+    /// The same caller, who showed this token of the broker's own.
+    pub(in crate::broker) fn bound_by(self, parent: Parent) -> Self {
+        Self { parent: Some(parent), ends_with_token: true, ..self }
+    }
+
+    /// The same caller, for whom nothing is issued that outlives their token.
+    pub(super) fn ending_with_token(self) -> Self {
+        Self { ends_with_token: true, ..self }
+    }
+
+    /// Whether the token lists groups, be it none.
+    pub(super) fn lists_groups(&self) -> bool {
+        self.lists_groups
+    }
+
+    /// A claim that is not all among the [`tags`](Self::tags): it has more levels than
+    /// are followed, or what is neither text nor number nor true nor false in a list,
+    /// or a name that is another one's pointer.
+    pub(super) fn unseen(&self) -> Option<&str> {
+        self.unseen.as_deref()
     }
 
     /// Issuer and subject.
@@ -100,6 +158,22 @@ impl Caller {
     pub fn client(&self) -> &str {
         &self.client
     }
+
+    /// When the token ends by which the caller proved who they are.
+    pub fn expires_at(&self) -> OffsetDateTime {
+        self.expires_at
+    }
+
+    /// Whether what is issued to the caller must end no later than that token,
+    /// whatever the role says.
+    pub fn ends_with_token(&self) -> bool {
+        self.ends_with_token
+    }
+
+    /// That token, where it is the broker's own.
+    pub fn parent(&self) -> Option<&Parent> {
+        self.parent.as_ref()
+    }
 }
 
 /// The client that a token was issued to: its `client_id` (RFC 9068 section 2.2),
@@ -123,7 +197,14 @@ fn qualified(issuer: &str, name: &str) -> String {
 fn groups(claims: &Map<String, Value>, name: &str) -> Result<BTreeSet<String>> {
     // OpenID Connect Core section 5.6.2: the groups are elsewhere, because there are too many.
     let elsewhere = claims.get("_claim_names").and_then(Value::as_object);
-    if elsewhere.is_some_and(|names| names.contains_key(name)) {
+    let elsewhere = elsewhere.is_some_and(|names| names.contains_key(name));
+    // How Entra ID says the same in a token that came through a browser.
+    let withheld = match claims.get("hasgroups") {
+        Some(Value::Bool(flag)) => *flag,
+        Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
+        _ => false,
+    };
+    if elsewhere || withheld {
         return Err(unacceptable(format!("its claim '{name}' is not in the token itself"))
             .hint("let the issuer put fewer groups into the token"));
     }
@@ -139,23 +220,28 @@ fn groups(claims: &Map<String, Value>, name: &str) -> Result<BTreeSet<String>> {
         .ok_or_else(|| unacceptable(format!("its claim '{name}' is not a list of groups")))
 }
 
-fn tags(claims: &Map<String, Value>) -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let mut tags = Tags { tags: BTreeMap::new(), left: MAX_VALUES };
+/// The claims as policy sees them, and one of which it does not see all.
+fn tags(claims: &Map<String, Value>) -> Result<Tags> {
+    let mut tags = Tags { tags: BTreeMap::new(), left: MAX_VALUES, unseen: None };
     for (name, value) in claims {
         // What begins so is the pointer of a claim within a claim.
-        if !name.starts_with('/') {
+        if name.starts_with('/') {
+            tags.unseen.get_or_insert_with(|| name.clone());
+        } else {
             tags.add(name.clone(), &pointer("", name), value, MAX_DEPTH);
         }
     }
     if tags.left == 0 {
         return Err(unacceptable("it has too many claims"));
     }
-    Ok(tags.tags)
+    Ok(tags)
 }
 
 struct Tags {
     tags: BTreeMap<String, BTreeSet<String>>,
     left: usize,
+    /// A claim of which something is left out.
+    unseen: Option<String>,
 }
 
 impl Tags {
@@ -169,15 +255,23 @@ impl Tags {
             }
             Value::Array(values) => {
                 let found: BTreeSet<_> = values.iter().filter_map(scalar).take(self.left).collect();
+                if values.iter().any(|value| scalar(value).is_none()) {
+                    self.unseen.get_or_insert_with(|| name.clone());
+                }
                 self.left = self.left.saturating_sub(found.len().max(1));
                 self.tags.insert(name, found);
             }
-            value => {
-                if let Some(text) = scalar(value) {
+            // As if it was not there.
+            Value::Null => {}
+            value => match scalar(value) {
+                Some(text) => {
                     self.left = self.left.saturating_sub(1);
                     self.tags.insert(name, [text].into());
                 }
-            }
+                None => {
+                    self.unseen.get_or_insert(name);
+                }
+            },
         }
     }
 }
@@ -258,6 +352,22 @@ pub(crate) mod tests {
         assert!(caller("https://a.example", "x", json!({ "groups": many })).is_err());
         let elsewhere = json!({"_claim_names": {"groups": "src1"}});
         assert!(caller("https://a.example", "x", elsewhere).is_err());
+        for withheld in [json!(true), json!("true")] {
+            let claims = json!({"hasgroups": withheld});
+            let error = caller("https://a.example", "x", claims).unwrap_err().to_string();
+            assert!(error.contains("not in the token itself"), "{error}");
+        }
+        assert!(caller("https://a.example", "x", json!({"hasgroups": false})).is_ok());
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_refused() {
+        let long = |n: usize| caller("https://a.example", &"x".repeat(n), json!({}));
+        assert!(long(MAX_NAME).is_ok());
+        assert!(long(MAX_NAME + 1).unwrap_err().to_string().contains("its subject is longer"));
+        let claims = claims("https://a.example", "x", &[], json!({}));
+        let error = Caller::new(claims, "groups", "c".repeat(MAX_NAME + 1)).unwrap_err();
+        assert!(error.to_string().contains("its client is longer"), "{error}");
     }
 
     #[test]

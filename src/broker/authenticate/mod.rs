@@ -4,14 +4,17 @@
 //! contact anybody.
 
 mod caller;
+mod demands;
 mod issuer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-pub use caller::Caller;
+pub use caller::{Caller, Parent};
+use demands::Demands;
 use issuer::Trusted;
 
 use super::config::TrustedIssuer;
+use super::policy::Needs;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
@@ -40,7 +43,7 @@ pub fn said(error: &Error) -> String {
 /// The list of trusted issuers, with their keys.
 pub struct Authenticator {
     /// By identifier.
-    trusted: BTreeMap<String, Trusted>,
+    trusted: BTreeMap<String, (Trusted, Demands)>,
 }
 
 impl Authenticator {
@@ -56,15 +59,19 @@ impl Authenticator {
             .iter()
             .map(|(name, config)| {
                 let trusted = Trusted::new(name, config, own, host)?;
-                Ok((config.issuer.as_str().to_string(), trusted))
+                Ok((config.issuer.as_str().to_string(), (trusted, Demands::of(config))))
             })
             .collect::<Result<_>>()?;
         Ok(Self { trusted })
     }
 
-    /// The identifiers of the trusted issuers.
-    pub fn issuers(&self) -> BTreeSet<String> {
-        self.trusted.keys().cloned().collect()
+    /// Lets tokens say all that policies need: where a policy forbids something to a
+    /// group of an issuer, its tokens must list groups; where one forbids by claims,
+    /// no claim may be left out. A token that says less would escape what is forbidden.
+    pub fn satisfy(&mut self, needs: &Needs) {
+        for (issuer, (_, demands)) in &mut self.trusted {
+            demands.add(issuer, needs);
+        }
     }
 
     /// Verifies a token and says who is calling.
@@ -80,12 +87,15 @@ impl Authenticator {
         check_type(text(&unverified.header, "typ").as_deref(), token_type)
             .map_err(Rejection::Token)?;
         let issuer = text(&unverified.claims, "iss").unwrap_or_default();
-        let trusted = self.trusted.get(&issuer).ok_or_else(|| {
+        let (trusted, demands) = self.trusted.get(&issuer).ok_or_else(|| {
             let shown = foreign(&issuer);
             Rejection::Token(unacceptable(format!("the issuer '{shown}' is not accepted here")))
         })?;
         let claims = trusted.verify(token).await?;
-        trusted.caller(claims, token_type).map_err(Rejection::Token)
+        trusted
+            .caller(claims, token_type)
+            .and_then(|caller| demands.accept(caller))
+            .map_err(Rejection::Token)
     }
 }
 

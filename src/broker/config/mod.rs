@@ -1,12 +1,14 @@
 //! What `broker.toml` says.
 
+mod shared;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
 
 use crate::broker::aws;
@@ -98,7 +100,7 @@ pub struct Keys {
 }
 
 /// A table `[trusted_issuer.NAME]`: an issuer whose tokens prove who is calling.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustedIssuer {
     /// Its identifier, letter by letter as its tokens have it in `iss`.
@@ -117,36 +119,43 @@ pub struct TrustedIssuer {
     #[serde(default)]
     pub clients: Option<BTreeSet<String>>,
     /// How far the issuer's clock may be off.
-    #[serde(default = "default_leeway", deserialize_with = "duration")]
+    #[serde(default = "default_leeway", deserialize_with = "duration", serialize_with = "seconds")]
     #[schemars(with = "String")]
     pub leeway: Duration,
     /// The claim that lists the caller's groups. A token without it has none.
     #[serde(default = "default_groups_claim")]
     pub groups_claim: String,
+    /// Whether a token without that claim is refused. It is in any case where a policy
+    /// forbids something to a group of this issuer.
+    #[serde(default)]
+    pub groups_required: bool,
+    /// Whether what is issued for one of its tokens ends no later than that token.
+    #[serde(default)]
+    pub ends_with_token: bool,
     /// Claims that a token must have, with the values of which it must have one.
     /// They are compared whole, never as patterns.
     #[serde(default)]
     pub required_claims: BTreeMap<String, RequiredClaim>,
     /// Where its keys are; found through its discovery document where left out.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub jwks_uri: Option<Url>,
     /// A file with its keys, instead of `jwks_uri`. It is read at start.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub jwks_file: Option<PathBuf>,
     /// How long its keys may be used after they were last fetched, while they cannot
     /// be fetched again; at most 30 days.
-    #[serde(default = "default_max_key_age", deserialize_with = "duration")]
+    #[serde(default = "default_max_key_age", deserialize_with = "duration", skip_serializing)]
     #[schemars(with = "String")]
     pub max_key_age: Duration,
     /// A PEM file with certificate authorities to trust besides the system's when
     /// its keys are fetched.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub ca_file: Option<PathBuf>,
 }
 
 /// The value, or values, of a required claim. A claim that is a list must
 /// contain one of them.
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RequiredClaim {
     /// Text.
@@ -168,7 +177,7 @@ pub struct Policy {
 }
 
 /// A table `[role.NAME]`.
-#[derive(Clone, Debug, Deserialize, serde::Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Role {
     /// Whom its tokens may be shown to. A token is always for exactly one.
@@ -180,6 +189,9 @@ pub struct Role {
     #[serde(deserialize_with = "duration", serialize_with = "seconds")]
     #[schemars(with = "String")]
     pub max_ttl: Duration,
+    /// Whether its tokens end no later than the token that is shown for them.
+    #[serde(default)]
+    pub ends_with_token: bool,
     /// What AWS is told, where it is AWS that the tokens are shown to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<aws::Settings>,
@@ -303,6 +315,8 @@ impl TrustedIssuer {
             clients: None,
             leeway: default_leeway(),
             groups_claim: default_groups_claim(),
+            groups_required: false,
+            ends_with_token: false,
             required_claims: BTreeMap::new(),
             jwks_uri: None,
             jwks_file: None,
@@ -356,6 +370,17 @@ impl TrustedIssuer {
                 humantime::format_duration(MIN_KEY_AGE),
                 humantime::format_duration(MAX_KEY_AGE)
             ));
+        }
+        if let Some(advice) = shared::advice(&self.issuer)
+            && self.clients.is_none()
+            && self.required_claims.is_empty()
+        {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("[trusted_issuer.{name}] trusts everybody in the world"),
+            )
+            .because_of(format!("anybody can have tokens of {}", self.issuer))
+            .hint(format!("say whose are accepted: {advice}")));
         }
         if self.groups_claim.is_empty() {
             return wrong("has an empty groups_claim".into());

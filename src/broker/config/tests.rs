@@ -110,6 +110,20 @@ fn two_tables_for_one_issuer_are_refused() {
 }
 
 #[test]
+fn to_trust_everybody_takes_a_word_on_whose_tokens_count() {
+    let with = |more: &str| {
+        format!(
+            "{GOOD}\n[trusted_issuer.ci]\nissuer = \"https://token.actions.githubusercontent.com\"\n{more}\n"
+        )
+    };
+    let error = load_text(&with("")).unwrap_err();
+    assert!(error.to_string().contains("[trusted_issuer.ci] trusts everybody"), "{error}");
+    assert!(error.hints()[0].contains("repository_owner_id"), "{:?}", error.hints());
+    assert!(load_text(&with("required_claims = { repository_id = \"1\" }")).is_ok());
+    assert!(load_text(&with("clients = [\"a\"]")).is_ok());
+}
+
+#[test]
 fn an_absent_file_is_an_error() {
     let error = load(Path::new("/nonexistent/broker.toml")).unwrap_err();
     assert!(error.to_string().contains("there is no /nonexistent"), "{error}");

@@ -168,6 +168,7 @@ role = "{READER}"
             audiences: [AUDIENCE.to_string()].into(),
             scopes: scopes.iter().map(ToString::to_string).collect(),
             max_ttl: Duration::from_secs(max_ttl),
+            ends_with_token: false,
             aws: None,
         };
         let mut provider = TrustedIssuer::new(self.provider.clone());

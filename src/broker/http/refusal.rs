@@ -44,6 +44,13 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..refusal }
     }
 
+    /// This caller has asked too often; perhaps after `retry_after`.
+    pub fn too_many(description: impl Into<String>, retry_after: Duration) -> Self {
+        let code = refusal::TEMPORARILY_UNAVAILABLE;
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, code, description);
+        Self { retry_after: Some(retry_after), ..refusal }
+    }
+
     /// Something of the broker's own failed; the log says what.
     pub fn internal() -> Self {
         let why = "the broker failed; its log says why, under the id of this request";

@@ -4,9 +4,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::{Purpose, StoredKey, no_randomness};
+use super::{StoredKey, no_randomness};
 use crate::broker::config::{KEK_VARIABLE, Keys as KeysConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
@@ -97,32 +98,31 @@ impl Kek {
         &self.id
     }
 
-    /// What a sealed key is bound to besides the KEK, so that it cannot be passed
-    /// off as another one.
-    fn associated_data(kid: &str, purpose: Purpose) -> Aad<Vec<u8>> {
-        Aad::from(format!("tmpcred broker key v1\0{}\0{kid}", purpose.as_str()).into_bytes())
-    }
-
     fn cipher(&self) -> Result<RandomizedNonceKey> {
         RandomizedNonceKey::new(&AES_256_GCM, self.bytes.expose())
             .map_err(|_| Error::new(ErrorKind::Other, "the key-encryption key cannot be used"))
     }
 
-    pub(super) fn seal(
+    /// The same key, sealed with all that it says of itself.
+    pub(super) fn seal(&self, key: StoredKey, plain: &Secret<Vec<u8>>) -> Result<StoredKey> {
+        let sealed = self.seal_bound_to(bound_to(&key), plain)?;
+        Ok(StoredKey { sealed, kek_id: self.id.clone(), ..key })
+    }
+
+    pub(super) fn seal_bound_to(
         &self,
-        kid: &str,
-        purpose: Purpose,
+        associated_data: Vec<u8>,
         plain: &Secret<Vec<u8>>,
     ) -> Result<Vec<u8>> {
         let mut sealed = plain.expose().clone();
         let nonce = self
             .cipher()?
-            .seal_in_place_append_tag(Self::associated_data(kid, purpose), &mut sealed)
+            .seal_in_place_append_tag(Aad::from(associated_data), &mut sealed)
             .map_err(|_| Error::new(ErrorKind::Other, "a signing key cannot be sealed"))?;
         Ok([nonce.as_ref().as_slice(), &sealed].concat())
     }
 
-    pub(super) fn unseal(&self, key: &StoredKey) -> Result<Secret<Vec<u8>>> {
+    pub(super) fn unseal(&self, key: &StoredKey) -> Result<Unsealed> {
         if key.kek_id != self.id {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -133,18 +133,55 @@ impl Kek {
                 "start the broker with the key-encryption key that this database was made with",
             ));
         }
-        let tampered = || {
-            Error::new(ErrorKind::Config, format!("the signing key {} cannot be unsealed", key.kid))
-                .because_of("what the database holds was changed")
-                .hint("restore a backup of the database")
-        };
-        let (nonce, sealed) = key.sealed.split_at_checked(NONCE_LEN).ok_or_else(tampered)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| tampered())?;
-        let mut bytes = Zeroizing::new(sealed.to_vec());
-        let plain = self
-            .cipher()?
-            .open_in_place(nonce, Self::associated_data(&key.kid, key.purpose), &mut bytes)
-            .map_err(|_| tampered())?;
-        Ok(Secret::new(plain.to_vec()))
+        if let Some(private) = self.open(&key.sealed, bound_to(key))? {
+            return Ok(Unsealed { private, outdated: false });
+        }
+        match self.open(&key.sealed, once_bound_to(key))? {
+            Some(private) => Ok(Unsealed { private, outdated: true }),
+            None => Err(Error::new(
+                ErrorKind::Config,
+                format!("the signing key {} cannot be unsealed", key.kid),
+            )
+            .because_of("what the database holds was changed")
+            .hint("restore a backup of the database")),
+        }
     }
+
+    /// `None` where the seal is broken, or is bound to something else.
+    fn open(&self, sealed: &[u8], associated_data: Vec<u8>) -> Result<Option<Secret<Vec<u8>>>> {
+        let Some((nonce, sealed)) = sealed.split_at_checked(NONCE_LEN) else { return Ok(None) };
+        let Ok(nonce) = Nonce::try_assume_unique_for_key(nonce) else { return Ok(None) };
+        let mut bytes = Zeroizing::new(sealed.to_vec());
+        let opened = self.cipher()?.open_in_place(nonce, Aad::from(associated_data), &mut bytes);
+        Ok(opened.ok().map(|plain| Secret::new(plain.to_vec())))
+    }
+}
+
+/// A private key (PKCS #8), as it came out of its seal.
+#[derive(Debug)]
+pub(super) struct Unsealed {
+    pub(super) private: Secret<Vec<u8>>,
+    /// Whether the seal is of an earlier version, which did not cover the state.
+    pub(super) outdated: bool,
+}
+
+/// What a sealed key is bound to besides the KEK, so that it cannot be passed off as
+/// another one, and one that was revoked not as one that signs.
+fn bound_to(key: &StoredKey) -> Vec<u8> {
+    let micros = |time: OffsetDateTime| time.unix_timestamp_nanos() / 1000;
+    format!(
+        "tmpcred broker key v2\0{}\0{}\0{}\0{}\0{}\0{}",
+        key.purpose.as_str(),
+        key.kid,
+        key.algorithm,
+        key.state.as_str(),
+        micros(key.created_at),
+        micros(key.changed_at),
+    )
+    .into_bytes()
+}
+
+/// What it was bound to by earlier versions.
+pub(super) fn once_bound_to(key: &StoredKey) -> Vec<u8> {
+    format!("tmpcred broker key v1\0{}\0{}", key.purpose.as_str(), key.kid).into_bytes()
 }

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 pub use kek::{KEK_LEN, Kek};
 
-use super::store::Store;
+use super::store::{Effect, Outcome, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
 use crate::oidc::Keys;
@@ -33,19 +33,30 @@ const ALGORITHM_NAME: &str = "ES256";
 pub enum Purpose {
     /// It signs access tokens.
     AccessToken,
+    /// It signs something else.
+    #[cfg(test)]
+    Another,
 }
 
 impl Purpose {
+    const ALL: &[Self] = &[
+        Self::AccessToken,
+        #[cfg(test)]
+        Self::Another,
+    ];
+
     /// Its name in the store.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AccessToken => "access-token",
+            #[cfg(test)]
+            Self::Another => "another",
         }
     }
 
     /// The purpose with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        (name == Self::AccessToken.as_str()).then_some(Self::AccessToken)
+        Self::ALL.iter().copied().find(|purpose| purpose.as_str() == name)
     }
 }
 
@@ -102,7 +113,8 @@ pub struct StoredKey {
     pub algorithm: String,
     /// Where it is in its life.
     pub state: KeyState,
-    /// The private key (PKCS #8): nonce, ciphertext and tag of AES-256-GCM.
+    /// The private key (PKCS #8): nonce, ciphertext and tag of AES-256-GCM. What else
+    /// is said of the key is bound to it.
     pub sealed: Vec<u8>,
     /// Which key-encryption key sealed it.
     pub kek_id: String,
@@ -110,6 +122,12 @@ pub struct StoredKey {
     pub created_at: OffsetDateTime,
     /// When it came to its present state.
     pub changed_at: OffsetDateTime,
+}
+
+impl StoredKey {
+    fn signs_access_tokens(&self) -> bool {
+        self.purpose == Purpose::AccessToken && self.state == KeyState::Active
+    }
 }
 
 fn no_randomness() -> Error {
@@ -178,44 +196,42 @@ impl KeyRing {
     /// Unseals the keys of the store, and makes the first one where there is none.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where the KEK is not the right one, or a key was
-    /// tampered with.
+    /// [`ErrorKind::Config`] where the KEK is not the right one, or a key or what the
+    /// store says of it was tampered with.
     pub async fn open(store: &dyn Store, kek: &Kek, clock: &dyn Clock) -> Result<Self> {
-        let mut stored = store.keys().await?;
-        if !stored.iter().any(|key| key.state == KeyState::Active) {
-            // A key of the store is unsealed first, so that a wrong KEK never adds one.
-            for key in &stored {
-                kek.unseal(key)?;
-            }
+        // All are unsealed, whatever they are for: a wrong KEK never adds one, and a
+        // change of one that is not used is noticed as well.
+        let mut keys = unseal_all(store, kek).await?;
+        if !keys.iter().any(|(key, _)| key.signs_access_tokens()) {
             let (key, pkcs8) = SigningKey::generate()?;
             let now = clock.now();
-            let added = store
-                .add_key(&StoredKey {
-                    kid: key.kid.clone(),
-                    purpose: Purpose::AccessToken,
-                    algorithm: ALGORITHM_NAME.into(),
-                    state: KeyState::Active,
-                    sealed: kek.seal(&key.kid, Purpose::AccessToken, &pkcs8)?,
-                    kek_id: kek.id().into(),
-                    created_at: now,
-                    changed_at: now,
-                })
-                .await?;
-            if added {
+            let made = StoredKey {
+                kid: key.kid.clone(),
+                purpose: Purpose::AccessToken,
+                algorithm: ALGORITHM_NAME.into(),
+                state: KeyState::Active,
+                sealed: Vec::new(),
+                kek_id: kek.id().into(),
+                created_at: now,
+                changed_at: now,
+            };
+            if perform(store, Effect::AddKey(kek.seal(made, &pkcs8)?)).await? {
                 tracing::info!(kid = key.kid, "made the first signing key");
             }
-            stored = store.keys().await?;
+            // Another process may have been quicker.
+            keys = unseal_all(store, kek).await?;
         }
-        Self::unseal(&stored, kek)
+        Self::new(&keys)
     }
 
-    fn unseal(stored: &[StoredKey], kek: &Kek) -> Result<Self> {
+    fn new(keys: &[(StoredKey, Secret<Vec<u8>>)]) -> Result<Self> {
         let mut active = None;
         let mut public = Vec::new();
-        for key in stored.iter().filter(|key| key.state.is_public()) {
-            let unsealed = SigningKey::from_pkcs8(&kek.unseal(key)?)?;
+        let own = |key: &StoredKey| key.purpose == Purpose::AccessToken && key.state.is_public();
+        for (key, private) in keys.iter().filter(|(key, _)| own(key)) {
+            let unsealed = SigningKey::from_pkcs8(private)?;
             public.push(unsealed.public.clone());
-            if key.state == KeyState::Active {
+            if key.signs_access_tokens() {
                 active = Some(unsealed);
             }
         }
@@ -244,6 +260,29 @@ impl KeyRing {
     pub fn jwks(&self) -> &[u8] {
         &self.jwks
     }
+}
+
+/// All keys of the store with their private halves. Those whose seals do not cover
+/// their state are sealed anew.
+async fn unseal_all(store: &dyn Store, kek: &Kek) -> Result<Vec<(StoredKey, Secret<Vec<u8>>)>> {
+    let mut keys = Vec::new();
+    for key in store.keys().await? {
+        let unsealed = kek.unseal(&key)?;
+        if unsealed.outdated {
+            let after = kek.seal(key.clone(), &unsealed.private)?;
+            // Where it is not what it was, another process has done it.
+            if perform(store, Effect::ChangeKey { before: key.clone(), after }).await? {
+                tracing::info!(kid = key.kid, "sealed a signing key together with its state");
+            }
+        }
+        keys.push((key, unsealed.private));
+    }
+    Ok(keys)
+}
+
+async fn perform(store: &dyn Store, effect: Effect) -> Result<bool> {
+    let unit = Unit { records: Vec::new(), effects: vec![effect] };
+    Ok(store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed))
 }
 
 #[cfg(test)]

@@ -1,36 +1,52 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::kek::once_bound_to;
 use super::*;
 use crate::broker::config::Keys as KeysConfig;
-use crate::broker::store::sqlite;
+use crate::broker::store::{KeyStore, sqlite};
 use crate::host::clock::SystemClock;
 use crate::host::env::Env;
 use crate::host::files;
 
 fn stored(kek: &Kek) -> (StoredKey, Secret<Vec<u8>>) {
+    stored_as(kek, Purpose::AccessToken, KeyState::Active)
+}
+
+fn stored_as(kek: &Kek, purpose: Purpose, state: KeyState) -> (StoredKey, Secret<Vec<u8>>) {
     let (key, pkcs8) = SigningKey::generate().unwrap();
     let now = OffsetDateTime::UNIX_EPOCH;
     let stored = StoredKey {
-        sealed: kek.seal(key.kid(), Purpose::AccessToken, &pkcs8).unwrap(),
+        sealed: Vec::new(),
         kid: key.kid,
-        purpose: Purpose::AccessToken,
+        purpose,
         algorithm: ALGORITHM_NAME.into(),
-        state: KeyState::Active,
-        kek_id: kek.id().into(),
+        state,
+        kek_id: String::new(),
         created_at: now,
         changed_at: now,
     };
-    (stored, pkcs8)
+    (kek.seal(stored, &pkcs8).unwrap(), pkcs8)
+}
+
+async fn add(store: &dyn Store, key: StoredKey) {
+    assert!(perform(store, Effect::AddKey(key)).await.unwrap());
+}
+
+/// Writes a key as somebody would who has the database and not the KEK.
+async fn tamper(store: &dyn Store, before: &StoredKey, after: StoredKey) {
+    let change = Effect::ChangeKey { before: before.clone(), after };
+    assert!(perform(store, change).await.unwrap());
 }
 
 #[test]
 fn a_sealed_key_is_unsealed_and_differs_each_time() {
     let kek = Kek::random().unwrap();
     let (a, plain) = stored(&kek);
-    assert!(kek.unseal(&a).unwrap().ct_eq(plain.expose()));
-    let again = kek.seal(&a.kid, a.purpose, &plain).unwrap();
-    assert_ne!(a.sealed, again);
+    let unsealed = kek.unseal(&a).unwrap();
+    assert!(unsealed.private.ct_eq(plain.expose()) && !unsealed.outdated);
+    let again = kek.seal(a.clone(), &plain).unwrap();
+    assert_ne!(a.sealed, again.sealed);
     assert!(!a.sealed.windows(16).any(|w| plain.expose().windows(16).any(|p| p == w)));
 }
 
@@ -48,9 +64,71 @@ fn every_change_of_a_sealed_key_is_noticed() {
         let bad = StoredKey { sealed: good.sealed[..cut].to_vec(), ..good.clone() };
         assert!(kek.unseal(&bad).is_err(), "{cut}");
     }
-    // Another key's id.
-    let bad = StoredKey { kid: stored(&kek).0.kid, ..good };
-    assert!(kek.unseal(&bad).unwrap_err().to_string().contains("was changed"));
+    // What is said of it.
+    let later = good.created_at + time::Duration::SECOND;
+    for bad in [
+        StoredKey { kid: stored(&kek).0.kid, ..good.clone() },
+        StoredKey { purpose: Purpose::Another, ..good.clone() },
+        StoredKey { algorithm: "ES384".into(), ..good.clone() },
+        StoredKey { state: KeyState::Retired, ..good.clone() },
+        StoredKey { created_at: later, ..good.clone() },
+        StoredKey { changed_at: later, ..good.clone() },
+    ] {
+        let error = kek.unseal(&bad).unwrap_err().to_string();
+        assert!(error.contains("was changed"), "{bad:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_key_cannot_be_made_to_sign_by_who_writes_the_database() {
+    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+    let (revoked, _) = stored_as(&kek, Purpose::AccessToken, KeyState::Revoked);
+    add(&store, revoked.clone()).await;
+    tamper(&store, &revoked, StoredKey { state: KeyState::Active, ..revoked.clone() }).await;
+    let error = KeyRing::open(&store, &kek, &SystemClock).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("was changed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_revocation_that_was_made_up_is_noticed_too() {
+    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+    KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    let active = store.keys().await.unwrap().remove(0);
+    tamper(&store, &active, StoredKey { state: KeyState::Revoked, ..active.clone() }).await;
+    assert!(KeyRing::open(&store, &kek, &SystemClock).await.is_err());
+}
+
+#[tokio::test]
+async fn keys_for_something_else_neither_sign_tokens_nor_show_among_their_keys() {
+    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+    let (other, _) = stored_as(&kek, Purpose::Another, KeyState::Active);
+    add(&store, other.clone()).await;
+    let ring = KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    assert_ne!(ring.active().kid(), other.kid);
+    assert!(!String::from_utf8_lossy(ring.jwks()).contains(&other.kid));
+    // Also where it is the later one.
+    let (later, _) = stored_as(&kek, Purpose::Another, KeyState::Published);
+    let far =
+        StoredKey { created_at: OffsetDateTime::UNIX_EPOCH + time::Duration::days(99999), ..later };
+    add(&store, kek.seal(far, &stored(&kek).1).unwrap()).await;
+    let again = KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    assert_eq!(again.jwks(), ring.jwks());
+}
+
+#[tokio::test]
+async fn keys_that_an_earlier_version_sealed_are_sealed_with_their_state() {
+    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+    let (key, plain) = stored(&kek);
+    let old = StoredKey { sealed: kek.seal_bound_to(once_bound_to(&key), &plain).unwrap(), ..key };
+    add(&store, old.clone()).await;
+    let ring = KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    assert_eq!(ring.active().kid(), old.kid);
+    let new = store.keys().await.unwrap().remove(0);
+    assert_ne!(new.sealed, old.sealed);
+    assert!(!kek.unseal(&new).unwrap().outdated);
+    tamper(&store, &new, StoredKey { state: KeyState::Published, ..new.clone() }).await;
+    assert!(KeyRing::open(&store, &kek, &SystemClock).await.is_err());
 }
 
 #[tokio::test]
@@ -79,8 +157,8 @@ async fn public_keys_show_what_signs_or_signed_and_no_private_part() {
     let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
     let mut shown = Vec::new();
     for state in KeyState::ALL {
-        let key = StoredKey { state, ..stored(&kek).0 };
-        store.add_key(&key).await.unwrap();
+        let (key, _) = stored_as(&kek, Purpose::AccessToken, state);
+        add(&store, key.clone()).await;
         if state.is_public() {
             shown.push(key.kid);
         }

@@ -11,17 +11,22 @@ use cedar_policy::{
     Validator,
 };
 use miette::Diagnostic;
+use serde_json::Value;
 
 use super::place::{at, describe};
+use super::syntax::{Needs, names_issuer};
 use super::{INTROSPECT, Limits, Policy, schema};
-use crate::broker::config::{self, Role};
+use crate::broker::config::{self, Role, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
 
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// What may stand before a policy.
-const ANNOTATIONS: [&str; 4] = ["id", "ttl", "scope", "description"];
+const ANNOTATIONS: [&str; 5] = ["id", "ttl", "scope", "description", ANY_ISSUER];
+
+/// The annotation of a permit that is for callers of whatever issuer.
+const ANY_ISSUER: &str = "any_issuer";
 
 /// The text of a policy file, and what to call it in errors.
 #[derive(Clone, Debug)]
@@ -43,14 +48,20 @@ impl Source {
     }
 }
 
-/// What policies can refer to: the roles that exist, and the issuers from which
-/// callers and groups can be.
+/// What decides besides policies, and what they can refer to: the roles that exist,
+/// and the issuers from which callers and groups can be.
 #[derive(Clone, Copy, Debug)]
 pub struct World<'a> {
     /// The roles.
     pub roles: &'a BTreeMap<String, Role>,
-    /// The trusted issuers.
-    pub issuers: &'a BTreeSet<String>,
+    /// The trusted issuers, as configured.
+    pub trusted: &'a BTreeMap<String, TrustedIssuer>,
+}
+
+impl World<'_> {
+    fn trusts(&self, issuer: &str) -> bool {
+        self.trusted.values().any(|trusted| trusted.issuer.as_str() == issuer)
+    }
 }
 
 fn broken(why: impl Into<String>) -> Error {
@@ -68,8 +79,13 @@ impl Policy {
         let (schema, _) = Schema::from_cedarschema_str(schema()).map_err(|cause| {
             Error::new(ErrorKind::Other, "the policy schema is broken").because(cause)
         })?;
-        let mut loader =
-            Loader { world, all: PolicySet::new(), limits: BTreeMap::new(), wrong: Vec::new() };
+        let mut loader = Loader {
+            world,
+            all: PolicySet::new(),
+            limits: BTreeMap::new(),
+            needs: Needs::default(),
+            wrong: Vec::new(),
+        };
         for source in sources {
             loader.add(source);
         }
@@ -83,8 +99,9 @@ impl Policy {
         if loader.limits.is_empty() {
             return Err(broken("there is no permit to issue: everything would be denied"));
         }
-        let hash = hash(sources, world.roles)?;
-        Ok(Self { schema, policies: loader.all, limits: loader.limits, hash })
+        let hash = hash(sources, world)?;
+        let Loader { all: policies, limits, needs, .. } = loader;
+        Ok(Self { schema, policies, limits, needs, hash })
     }
 }
 
@@ -92,6 +109,7 @@ struct Loader<'a> {
     world: World<'a>,
     all: PolicySet,
     limits: BTreeMap<String, Limits>,
+    needs: Needs,
     wrong: Vec<String>,
 }
 
@@ -128,8 +146,11 @@ impl Loader<'_> {
             ));
         }
         self.check_references(id, policy)?;
+        let json = policy.to_json().map_err(|cause| format!("the policy '{id}': {cause}"))?;
+        self.needs.add(&json);
         match policy.effect() {
             Effect::Permit => {
+                self.check_issuer(id, policy, &json)?;
                 if introspects(id, policy)? {
                     without_limits(id, policy, "grants no token")?;
                 } else {
@@ -137,11 +158,30 @@ impl Loader<'_> {
                     self.limits.insert(id.to_string(), limits);
                 }
             }
-            Effect::Forbid => without_limits(id, policy, "forbids")?,
+            Effect::Forbid => {
+                without_limits(id, policy, "forbids")?;
+                if policy.annotation(ANY_ISSUER).is_some() {
+                    return Err(format!(
+                        "the policy '{id}' forbids, so it cannot have @{ANY_ISSUER}"
+                    ));
+                }
+            }
         }
         self.all
             .add(policy.new_id(PolicyId::new(id)))
             .map_err(|_| format!("there is another policy with the id '{id}'"))
+    }
+
+    /// Refuses a permit that says nothing of whose word is taken for it: each trusted
+    /// issuer chooses the claims of its tokens by itself.
+    fn check_issuer(&self, id: &str, permit: &CedarPolicy, json: &Value) -> Result<(), String> {
+        let several = self.world.trusted.len() > 1;
+        if !several || permit.annotation(ANY_ISSUER).is_some() || names_issuer(json) {
+            return Ok(());
+        }
+        Err(format!(
+            "the permit '{id}' is for callers of every trusted issuer; name a User or a Group, or add principal.issuer == \"…\" to its conditions, or annotate it @{ANY_ISSUER} if that is what is meant"
+        ))
     }
 
     fn limits_of(&self, id: &str, permit: &CedarPolicy) -> Result<Limits, String> {
@@ -182,7 +222,7 @@ impl Loader<'_> {
                 }
                 kind @ ("User" | "Group") => {
                     let issuer = name.split_once('#').map(|(issuer, _)| issuer);
-                    if !issuer.is_some_and(|issuer| self.world.issuers.contains(issuer)) {
+                    if !issuer.is_some_and(|issuer| self.world.trusts(issuer)) {
                         return Err(format!(
                             "the policy '{id}' speaks of {kind}::\"{name}\", which does not begin with a trusted issuer and '#'"
                         ));
@@ -242,15 +282,18 @@ fn offset_of(policy: &CedarPolicy, text: &str) -> usize {
     policy.annotation("id").and_then(|id| text.find(&format!("\"{id}\""))).unwrap_or(0)
 }
 
-/// Hashes policies and roles: together they decide.
-fn hash(sources: &[Source], roles: &BTreeMap<String, Role>) -> Result<String> {
-    let roles = serde_json::to_vec(roles).map_err(|cause| {
-        Error::new(ErrorKind::Other, "the roles cannot be written").because(cause)
-    })?;
+/// Hashes policies, roles and what is required of tokens: together they decide.
+fn hash(sources: &[Source], world: World<'_>) -> Result<String> {
+    let written = |what: &str, done: serde_json::Result<Vec<u8>>| {
+        done.map_err(|cause| {
+            Error::new(ErrorKind::Other, format!("{what} cannot be written")).because(cause)
+        })
+    };
+    let roles = written("the roles", serde_json::to_vec(world.roles))?;
+    let trusted = written("the trusted issuers", serde_json::to_vec(world.trusted))?;
     let mut hasher = Hasher::new(&SHA256);
-    for part in
-        [schema().as_bytes(), &roles].into_iter().chain(sources.iter().map(|s| s.text.as_bytes()))
-    {
+    let settings = [schema().as_bytes(), &roles, &trusted];
+    for part in settings.into_iter().chain(sources.iter().map(|s| s.text.as_bytes())) {
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part);
     }

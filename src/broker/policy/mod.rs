@@ -20,6 +20,8 @@
 //! - `@ttl`, required on a permit to issue: the longest lifetime it grants.
 //! - `@scope`: the scopes it grants, separated by spaces. A permit without it grants
 //!   the role and no scope.
+//! - `@any_issuer`: the permit is for callers of whatever trusted issuer. Where there
+//!   are several, others must name one, by a `User`, a `Group` or `principal.issuer`.
 //! - `@description`: for people.
 //!
 //! A permit for `Action::"introspect"` grants no token, so it has neither `@ttl` nor
@@ -29,6 +31,7 @@
 
 mod load;
 mod place;
+mod syntax;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,6 +42,7 @@ use cedar_policy::{
 };
 
 pub use load::{Source, World};
+pub use syntax::Needs;
 
 use super::authenticate::Caller;
 
@@ -120,11 +124,17 @@ pub struct Policy {
     policies: PolicySet,
     /// The limits of every permit to issue, by policy id.
     limits: BTreeMap<String, Limits>,
+    needs: Needs,
     hash: String,
 }
 
 impl Policy {
-    /// Names this version of policies and roles: a hash of both.
+    /// What tokens must say so that nothing that is forbidden can be escaped.
+    pub fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
+    /// Names this version of policies, roles and trusted issuers: a hash of all.
     pub fn hash(&self) -> &str {
         &self.hash
     }

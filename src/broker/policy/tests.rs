@@ -5,8 +5,9 @@ use serde_json::json;
 
 use super::*;
 use crate::broker::authenticate::caller_tests::caller;
-use crate::broker::config::Role;
+use crate::broker::config::{Role, TrustedIssuer};
 use crate::error::Result as LoadResult;
+use crate::oidc::Issuer;
 
 const ISSUER: &str = "https://login.example.com";
 
@@ -19,12 +20,28 @@ fn role(scopes: &str, ttl: u64) -> Role {
         audiences: set("https://api.example.com"),
         scopes: set(scopes),
         max_ttl: Duration::from_secs(ttl),
+        ends_with_token: false,
         aws: None,
     }
 }
 
 fn load(text: &str) -> LoadResult<Policy> {
     load_files(&[("policy.cedar", text)])
+}
+
+fn trusted(issuers: &[&str]) -> BTreeMap<String, TrustedIssuer> {
+    let trusted = |issuer: &&str| {
+        let issuer = TrustedIssuer::new(Issuer::parse(issuer).unwrap());
+        (issuer.issuer.as_str().to_string(), issuer)
+    };
+    issuers.iter().map(trusted).collect()
+}
+
+/// Loads policies where these issuers are trusted.
+fn load_among(issuers: &BTreeMap<String, TrustedIssuer>, text: &str) -> LoadResult<Policy> {
+    let roles = BTreeMap::from([("deploy".to_string(), role("read write admin", 3600))]);
+    let source = Source { path: "policy.cedar".into(), text: text.into() };
+    Policy::load(&[source], World { roles: &roles, trusted: issuers })
 }
 
 fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
@@ -36,7 +53,7 @@ fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
         .iter()
         .map(|(path, text)| Source { path: PathBuf::from(path), text: text.to_string() })
         .collect();
-    Policy::load(&sources, World { roles: &roles, issuers: &set(ISSUER) })
+    Policy::load(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]) })
 }
 
 fn refused(text: &str) -> String {
@@ -334,6 +351,51 @@ fn the_hash_tells_versions_apart() {
     assert_eq!(load(&a).unwrap().hash(), load(&a).unwrap().hash());
     assert_ne!(load(&a).unwrap().hash(), load(&b).unwrap().hash());
     assert_eq!(load(&a).unwrap().hash().len(), 64);
+}
+
+#[test]
+fn the_hash_tells_apart_what_is_required_of_tokens() {
+    let text = permit("p", "@ttl(\"5m\")", "true");
+    let hash = |change: &dyn Fn(&mut TrustedIssuer)| {
+        let mut issuers = trusted(&[ISSUER]);
+        issuers.values_mut().for_each(change);
+        load_among(&issuers, &text).unwrap().hash().to_string()
+    };
+    let same = hash(&|_| {});
+    assert_eq!(same, hash(&|_| {}));
+    for change in [
+        &(|i: &mut TrustedIssuer| i.groups_claim = "roles".into()) as &dyn Fn(&mut TrustedIssuer),
+        &|i| i.clients = Some(set("cli")),
+        &|i| i.audiences = Some(set("api")),
+        &|i| i.groups_required = true,
+        &|i| i.ends_with_token = true,
+        &|i| {
+            let claim = crate::broker::config::RequiredClaim::Text("x".into());
+            i.required_claims.insert("hd".into(), claim);
+        },
+    ] {
+        assert_ne!(same, hash(change));
+    }
+}
+
+#[test]
+fn among_several_issuers_a_permit_names_one_or_says_that_it_does_not() {
+    let several = trusted(&[ISSUER, "https://ci.example.com"]);
+    let open = permit("p", "@ttl(\"5m\")", "principal.hasTag(\"amr\")");
+    assert!(load(&open).is_ok(), "there is just one");
+    let error = load_among(&several, &open).unwrap_err().to_string();
+    assert!(error.contains("policy.cedar:1:5: the permit 'p' is for callers of every"), "{error}");
+    let meant = permit("p", "@ttl(\"5m\") @any_issuer", "true");
+    assert!(load_among(&several, &meant).is_ok());
+    let named = permit("p", "@ttl(\"5m\")", &format!("principal.issuer == \"{ISSUER}\""));
+    assert!(load_among(&several, &named).is_ok());
+    let asks = named.clone() + &introspects("i", "", "true");
+    assert!(load_among(&several, &asks).unwrap_err().to_string().contains("the permit 'i' is for"));
+    let forbids = named
+        + "@id(\"f\") forbid (principal, action, resource) when { principal.subject == \"x\" };";
+    assert!(load_among(&several, &forbids).is_ok(), "to forbid more is no danger");
+    let error = refused(&forbids.replace("@id(\"f\")", "@id(\"f\") @any_issuer"));
+    assert!(error.contains("'f' forbids, so it cannot have @any_issuer"), "{error}");
 }
 
 fn limits() -> impl Strategy<Value = (u64, BTreeSet<String>)> {

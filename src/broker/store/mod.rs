@@ -1,52 +1,62 @@
 //! Where the broker keeps what must outlive it: its keys, sealed, the audit log,
-//! and which tokens were revoked.
+//! and which one-time things were used up.
+//!
+//! Everything is written by [`Ledger::commit`]: a [`Unit`] is records and what they
+//! tell of, kept together or not at all. So there is no record of what did not
+//! happen, and nothing happens without its record.
 //!
 //! [`Store`] is the repository. [`sql`] implements it in the part of SQL that
 //! SQLite and PostgreSQL share; what is SQLite's own is in [`sqlite`].
 
 pub mod sql;
 pub mod sqlite;
+mod unit;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
-use uuid::Uuid;
+
+pub use unit::{Consumed, Effect, Once, Outcome, Unit};
 
 use super::audit::Record;
 use super::keys::StoredKey;
-use super::revoke::Revocation;
 use crate::error::Result;
 
-/// What the broker keeps.
+/// The audit log, and the one way to write anything.
 #[async_trait]
-pub trait Store: Send + Sync {
-    /// Succeeds if something can be written durably at this moment.
-    async fn probe(&self) -> Result<()>;
-
-    /// All signing keys, in whatever state, oldest first.
-    async fn keys(&self) -> Result<Vec<StoredKey>>;
-
-    /// Adds a signing key. Returns false, and adds nothing, where there is an
-    /// active key for the same purpose and algorithm already: another process
-    /// may have been quicker.
-    async fn add_key(&self, key: &StoredKey) -> Result<bool>;
-
-    /// Appends to the audit log, all records or none, in this order. When it
-    /// returns, they are durable. Returns the sequence number of the first.
-    async fn append(&self, records: &[Record]) -> Result<u64>;
+pub trait Ledger: Send + Sync {
+    /// Commits units as a group: when it returns, they are durable. A unit whose
+    /// condition does not hold is left out, alone; an error leaves all of them out,
+    /// unless it came so late that nobody can tell. The outcomes are in the order of
+    /// the units.
+    async fn commit(&self, units: &[Unit]) -> Result<Vec<Outcome>>;
 
     /// The audit records after this sequence number, in order, at most `limit`.
     async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>>;
+}
 
-    /// Notes that a token is good no more. When it returns, that is durable. A
-    /// second time changes nothing.
-    async fn revoke(&self, revocation: &Revocation) -> Result<()>;
+/// The signing keys.
+#[async_trait]
+pub trait KeyStore: Send + Sync {
+    /// All signing keys, in whatever state, oldest first.
+    async fn keys(&self) -> Result<Vec<StoredKey>>;
+}
 
-    /// Whether the token with this id was revoked.
-    async fn is_revoked(&self, jti: Uuid) -> Result<bool>;
+/// What can be used up once. It is used up by [`Effect::Consume`].
+#[async_trait]
+pub trait OnceStore: Send + Sync {
+    /// Whether any of these was used up.
+    async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool>;
 
-    /// Removes revocations that need not be kept any longer, and returns how many
-    /// they were.
-    async fn forget_revocations(&self, now: OffsetDateTime) -> Result<u64>;
+    /// Forgets what had to be kept until before this moment, and returns how much
+    /// that was.
+    async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64>;
+}
+
+/// What the broker keeps.
+#[async_trait]
+pub trait Store: Ledger + KeyStore + OnceStore {
+    /// Succeeds if something can be written durably at this moment.
+    async fn probe(&self) -> Result<()>;
 
     /// Waits for what is under way, then lets go of the store.
     async fn close(&self);

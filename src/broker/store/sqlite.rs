@@ -25,7 +25,19 @@ const SETTINGS: &str = "
     pragma synchronous = full;
     pragma foreign_keys = on;
     pragma trusted_schema = off;
+    pragma recursive_triggers = on;
     pragma cell_size_check = on;
+";
+
+/// The audit log only grows. This keeps slips of the hand and of the pen out, not
+/// somebody who means to forge: who may write the file may drop a trigger.
+const APPEND_ONLY: &str = "
+    create trigger if not exists audit_record_update before update on audit_record begin
+        select raise(abort, 'the audit log is append-only');
+    end;
+    create trigger if not exists audit_record_delete before delete on audit_record begin
+        select raise(abort, 'the audit log is append-only');
+    end;
 ";
 
 /// Stands between `/` and `?` of a database URL.
@@ -67,7 +79,7 @@ async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
     };
     let pool = pool(&url, settings, CONNECTIONS).await.map_err(failed)?;
     let store = SqlStore::new(pool).guarded_by(path.to_path_buf(), identity);
-    store.migrate().await.map_err(failed)?;
+    store.migrate(APPEND_ONLY).await.map_err(failed)?;
     Ok(store)
 }
 
@@ -75,7 +87,7 @@ async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
 pub async fn in_memory() -> Result<SqlStore> {
     // Each connection would have a database of its own, so there is just one.
     let store = SqlStore::new(pool("sqlite::memory:", SETTINGS.to_string(), 1).await?);
-    store.migrate().await?;
+    store.migrate(APPEND_ONLY).await?;
     Ok(store)
 }
 
@@ -133,8 +145,8 @@ fn encoded(path: &Path) -> Result<String> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::Store;
-    use super::super::sql::tests::record;
+    use super::super::sql::tests::{append, record};
+    use super::super::{Ledger, Once, OnceStore, Store};
     use super::*;
 
     /// A store that is full at `max_pages`.
@@ -148,7 +160,7 @@ pub(crate) mod tests {
         // Characters that mean something in a URL.
         let path = dir.path().join("a b#c?d%41.db");
         let store = open(&path).await.unwrap();
-        store.append(&[record("one")]).await.unwrap();
+        append(&store, &[record("one")]).await.unwrap();
         let found = files::list(dir.path()).unwrap();
         assert!(found.len() >= 2, "{found:?}");
         for file in found {
@@ -162,10 +174,10 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b.db");
         let store = open(&path).await.unwrap();
-        assert_eq!(store.append(&[record("one"), record("two")]).await.unwrap(), 1);
+        assert_eq!(append(&store, &[record("one"), record("two")]).await.unwrap(), 1);
         store.close().await;
         let store = open(&path).await.unwrap();
-        assert_eq!(store.append(&[record("three")]).await.unwrap(), 3);
+        assert_eq!(append(&store, &[record("three")]).await.unwrap(), 3);
         let records = store.records(1, 10).await.unwrap();
         assert_eq!(records, [(2, record("two")), (3, record("three"))]);
         assert_eq!(store.records(0, 1).await.unwrap(), [(1, record("one"))]);
@@ -226,7 +238,7 @@ pub(crate) mod tests {
         let mut kept = 0;
         let error = loop {
             let batch: Vec<_> = (0..5).map(|n| long(kept + n)).collect();
-            match store.append(&batch).await {
+            match append(&store, &batch).await {
                 Ok(first) => assert_eq!(first, kept as u64 + 1),
                 Err(error) => break error,
             }
@@ -247,16 +259,65 @@ pub(crate) mod tests {
         store.probe().await.unwrap();
         files::remove(&path).unwrap();
         for error in
-            [store.probe().await.unwrap_err(), store.append(&[record("lost")]).await.unwrap_err()]
+            [store.probe().await.unwrap_err(), append(&store, &[record("lost")]).await.unwrap_err()]
         {
             assert!(error.to_string().contains("removed or replaced"), "{error}");
         }
     }
 
     #[tokio::test]
+    async fn the_audit_log_only_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let store = open(&path).await.unwrap();
+        append(&store, &[record("one")]).await.unwrap();
+        let url = format!("sqlite://{}?mode=rw", encoded(&path).unwrap());
+        let other = pool(&url, SETTINGS.to_string(), 1).await.unwrap();
+        for change in [
+            "update audit_record set reason = 'another'",
+            "delete from audit_record",
+            "insert or replace into audit_record select * from audit_record",
+        ] {
+            let error = sqlx::query(change).execute(&other).await.unwrap_err().to_string();
+            assert!(error.contains("append-only"), "{change}: {error}");
+        }
+        assert_eq!(store.records(0, 9).await.unwrap(), [(1, record("one"))]);
+    }
+
+    #[tokio::test]
+    async fn an_old_database_is_brought_up_to_date_with_what_it_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        drop(files::open_lock(&path).unwrap());
+        let url = format!("sqlite://{}?mode=rw", encoded(&path).unwrap());
+        let old = pool(&url, SETTINGS.to_string(), 1).await.unwrap();
+        let mut migrations = super::super::sql::MIGRATIONS.iter();
+        let first: Vec<_> = migrations.by_ref().take(2).cloned().collect();
+        sqlx::migrate::Migrator::with_migrations(first).run(&old).await.unwrap();
+        assert!(migrations.next().is_some());
+        for change in [
+            "insert into revoked_token values ('ffffffff-ffff-ffff-ffff-ffffffffffff', 1, 2)",
+            "insert into audit_record values (1, 1767268800123456,
+                '00000000-0000-0000-0000-000000000000', 'issue', 'issued', 'old',
+                'https://i.example', 'alice', 'cli', '127.0.0.1', 'deploy', 'https://api.example',
+                'a b', 900, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 'p', '00')",
+            "update audit_head set last_sequence = 1",
+        ] {
+            sqlx::query(change).execute(&old).await.unwrap();
+        }
+        old.close().await;
+        let store = open(&path).await.unwrap();
+        let revoked = ["ffffffff-ffff-ffff-ffff-ffffffffffff".to_string()];
+        assert!(store.any_consumed(Once::RevokedToken, &revoked).await.unwrap());
+        assert_eq!(append(&store, &[record("new")]).await.unwrap(), 2);
+        let kept = store.records(0, 9).await.unwrap();
+        assert_eq!(kept, [(1, record("old")), (2, record("new"))]);
+    }
+
+    #[tokio::test]
     async fn databases_in_memory_are_apart() {
         let (a, b) = (in_memory().await.unwrap(), in_memory().await.unwrap());
-        a.append(&[record("one")]).await.unwrap();
+        append(&a, &[record("one")]).await.unwrap();
         assert_eq!(b.records(0, 9).await.unwrap(), []);
     }
 }

@@ -202,7 +202,7 @@ fn request_id(stderr: &str) -> String {
 pub(super) fn recorded(broker: &Broker, column: &str) -> Vec<String> {
     let select = format!(
         "import sqlite3,sys
-for row in sqlite3.connect(sys.argv[1]).execute('select {column} from audit_record'): print(row[0])"
+for row in sqlite3.connect(sys.argv[1]).execute('select {column} from audit_record order by sequence'): print(row[0])"
     );
     let python = broker.home.command("python3").args(["-c", &select]);
     let output = python.args([broker.home.path("broker.db")]).run().ok();

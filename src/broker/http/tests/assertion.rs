@@ -1,7 +1,7 @@
 //! What proves who is calling, and what does not.
 
 use crate::broker::config::RequiredClaim;
-use crate::broker::testbed::{Bed, header, now, set};
+use crate::broker::testbed::{Bed, CORP, header, json_of, now, set};
 use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -177,4 +177,66 @@ async fn required_claims_and_clients_are_checked() {
         let refusal = bed.refused(&bed.key.token(bad), &[]).await;
         assert_eq!(refusal["error"], "invalid_request", "{name}={value}: {refusal}");
     }
+}
+
+#[tokio::test]
+async fn what_is_forbidden_to_a_group_is_not_escaped_by_a_token_without_groups() {
+    let open = |options: &mut crate::broker::testbed::Options| {
+        options.policies = format!(
+            "@id(\"all\") @ttl(\"5m\") permit (principal, action == Action::\"issue\", resource) \
+             when {{ principal.issuer == \"{CORP}\" }};"
+        );
+    };
+    let bed = Bed::with(|options| {
+        open(options);
+        options.policies += &format!(
+            "@id(\"f\") forbid (principal in Group::\"{CORP}#leavers\", action, resource);"
+        );
+    })
+    .await;
+    let ask = async |bed: &Bed, claims: Value| {
+        let response = bed.exchange(&bed.key.token(claims), &[]).await;
+        json_of(&response)["error_description"].as_str().unwrap_or_default().to_string()
+    };
+    assert!(ask(&bed, json!({"groups": ["leavers"]})).await.contains("a policy forbids"));
+    assert!(ask(&bed, json!({"groups": null})).await.contains("no claim 'groups'"));
+    assert!(
+        ask(&bed, json!({"hasgroups": true, "groups": null})).await.contains("not in the token")
+    );
+    assert_eq!(ask(&bed, json!({"groups": []})).await, "");
+
+    let bed = Bed::with(open).await;
+    assert_eq!(ask(&bed, json!({"groups": null})).await, "", "nothing is forbidden to a group");
+    let required = |options: &mut crate::broker::testbed::Options| {
+        open(options);
+        options.config.trusted_issuer.get_mut("corp").unwrap().groups_required = true;
+    };
+    let bed = Bed::with(required).await;
+    assert!(ask(&bed, json!({"groups": null})).await.contains("no claim 'groups'"));
+}
+
+#[tokio::test]
+async fn what_is_forbidden_by_a_claim_is_not_escaped_by_one_that_policy_cannot_see() {
+    let bed = Bed::with(|options| {
+        options.policies += "@id(\"f\") forbid (principal, action, resource) when { \
+             principal.hasTag(\"/a/b/c/d/e\") || \
+             principal.hasTag(\"flags\") && principal.getTag(\"flags\").contains(\"left\") };";
+    })
+    .await;
+    for (claims, says) in [
+        (json!({"flags": ["left"]}), "a policy forbids"),
+        (json!({"flags": [["left"]]}), "cannot see all of its claim 'flags'"),
+        (json!({"flags": [{"left": true}]}), "cannot see all of its claim 'flags'"),
+        (
+            json!({"a": {"b": {"c": {"d": {"e": {"f": 1}}}}}}),
+            "cannot see all of its claim '/a/b/c/d",
+        ),
+        (json!({"/a/b/c/d/e": "x"}), "cannot see all of its claim '/a/b/c/d/e'"),
+    ] {
+        let refused = bed.refused(&bed.key.token(claims.clone()), &[]).await;
+        let description = refused["error_description"].as_str().unwrap();
+        assert!(description.contains(says), "{claims}: {description}");
+    }
+    let fine = bed.key.token(json!({"flags": ["right"]}));
+    assert_eq!(bed.exchange(&fine, &[]).await.status, StatusCode::OK);
 }

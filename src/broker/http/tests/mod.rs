@@ -1,9 +1,11 @@
 //! The broker as its callers see it: over real sockets.
 
 mod assertion;
+mod denials;
 mod exchange;
 mod flood;
 mod introspection;
+mod lineage;
 mod revocation;
 mod transport;
 

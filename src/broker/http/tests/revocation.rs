@@ -1,7 +1,7 @@
 //! Revocation (RFC 7009).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use async_trait::async_trait;
 use axum::http::StatusCode;
@@ -9,17 +9,14 @@ use oauth2::basic::BasicClient;
 use oauth2::{AccessToken, ClientId, IntrospectionUrl, RevocationUrl, TokenIntrospectionResponse};
 use serde_json::json;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::header_of;
 use crate::broker::audit::{Decision, Record};
-use crate::broker::config::TrustedIssuer;
-use crate::broker::keys::{Kek, KeyRing, StoredKey};
-use crate::broker::revoke::Revocation;
-use crate::broker::store::{Store, sql::SqlStore, sqlite};
+use crate::broker::keys::{Kek, StoredKey};
+use crate::broker::store::sql::SqlStore;
+use crate::broker::store::{KeyStore, Ledger, Once, OnceStore, Outcome, Store, Unit, sqlite};
 use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::clock::SystemClock;
 use crate::host::http::Request;
 use crate::secret::Secret;
 
@@ -110,68 +107,86 @@ async fn malformed_requests_are_refused() {
     assert!(active(&bed, &token).await);
 }
 
-/// A store that can keep records, and cannot read or write revocations on demand.
-struct Forgetful {
+/// A store that fails on demand.
+struct Failing {
     inner: SqlStore,
     reads: AtomicBool,
-    writes: AtomicBool,
+    writes: AtomicU8,
 }
+
+/// Commits work.
+const WELL: u8 = 0;
+/// Commits fail.
+const BEFORE: u8 = 1;
+/// Commits reach the disk, and then fail.
+const AFTER: u8 = 2;
 
 fn broken() -> Error {
     Error::new(ErrorKind::Io, "the disk is on fire")
 }
 
 #[async_trait]
-impl Store for Forgetful {
-    async fn probe(&self) -> Result<()> {
-        self.inner.probe().await
-    }
-    async fn keys(&self) -> Result<Vec<StoredKey>> {
-        self.inner.keys().await
-    }
-    async fn add_key(&self, key: &StoredKey) -> Result<bool> {
-        self.inner.add_key(key).await
-    }
-    async fn append(&self, records: &[Record]) -> Result<u64> {
-        self.inner.append(records).await
+impl Ledger for Failing {
+    async fn commit(&self, units: &[Unit]) -> Result<Vec<Outcome>> {
+        let how = self.writes.load(Ordering::Relaxed);
+        if how == BEFORE {
+            return Err(broken());
+        }
+        let done = self.inner.commit(units).await;
+        if how == AFTER { Err(broken()) } else { done }
     }
     async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>> {
         self.inner.records(after, limit).await
     }
-    async fn revoke(&self, revocation: &Revocation) -> Result<()> {
-        if self.writes.load(Ordering::Relaxed) {
-            self.inner.revoke(revocation).await
-        } else {
-            Err(broken())
-        }
+}
+
+#[async_trait]
+impl KeyStore for Failing {
+    async fn keys(&self) -> Result<Vec<StoredKey>> {
+        self.inner.keys().await
     }
-    async fn is_revoked(&self, jti: Uuid) -> Result<bool> {
+}
+
+#[async_trait]
+impl OnceStore for Failing {
+    async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool> {
         if self.reads.load(Ordering::Relaxed) {
-            self.inner.is_revoked(jti).await
+            self.inner.any_consumed(kind, ids).await
         } else {
             Err(broken())
         }
     }
-    async fn forget_revocations(&self, now: OffsetDateTime) -> Result<u64> {
-        self.inner.forget_revocations(now).await
+    async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
+        self.inner.forget_consumed(before).await
+    }
+}
+
+#[async_trait]
+impl Store for Failing {
+    async fn probe(&self) -> Result<()> {
+        self.inner.probe().await
     }
     async fn close(&self) {}
 }
 
+async fn failing() -> (Bed, Arc<Failing>) {
+    let inner = sqlite::in_memory().await.unwrap();
+    let store = Arc::new(Failing { inner, reads: true.into(), writes: WELL.into() });
+    let bed = Bed::with(|options| options.store = store.clone()).await;
+    (bed, store)
+}
+
 #[tokio::test]
 async fn where_it_cannot_be_kept_nothing_is_claimed() {
-    let inner = sqlite::in_memory().await.unwrap();
-    let store = Arc::new(Forgetful { inner, reads: true.into(), writes: false.into() });
-    let bed = Bed::with(|options| options.store = store.clone()).await;
+    let (bed, store) = failing().await;
     let token = bed.issued(json!({}), &[]).await;
+    store.writes.store(BEFORE, Ordering::Relaxed);
     let refused = bed.post("/revoke", &[("token".into(), token.clone())]).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(json_of(&refused)["error"], "temporarily_unavailable");
     assert_eq!(header_of(&refused, "retry-after"), "5");
     assert!(active(&bed, &token).await);
-    let records = bed.store.records(1, 9).await.unwrap();
-    let decisions: Vec<_> = records.iter().map(|(_, record)| record.decision).collect();
-    assert_eq!(decisions, [Decision::Revoked, Decision::Aborted]);
+    assert_eq!(bed.store.records(1, 9).await.unwrap(), []);
 
     store.reads.store(false, Ordering::Relaxed);
     assert_eq!(bed.revoke(&token).await, 503);
@@ -180,9 +195,44 @@ async fn where_it_cannot_be_kept_nothing_is_claimed() {
     assert!(!json_of(&cannot_tell).to_string().contains("active"));
 
     store.reads.store(true, Ordering::Relaxed);
-    store.writes.store(true, Ordering::Relaxed);
+    store.writes.store(WELL, Ordering::Relaxed);
     assert_eq!(bed.revoke(&token).await, 200);
     assert!(!active(&bed, &token).await);
+}
+
+#[tokio::test]
+async fn where_the_disk_fails_too_late_the_token_is_what_its_record_says() {
+    let (bed, store) = failing().await;
+    let token = bed.issued(json!({}), &[]).await;
+    store.writes.store(AFTER, Ordering::Relaxed);
+    assert_eq!(bed.revoke(&token).await, 503);
+    store.writes.store(WELL, Ordering::Relaxed);
+    assert!(!active(&bed, &token).await);
+    assert_eq!(bed.revoke(&token).await, 200);
+    let records = bed.store.records(1, 9).await.unwrap();
+    let decisions: Vec<_> = records.iter().map(|(_, record)| record.decision).collect();
+    assert_eq!(decisions, [Decision::Revoked]);
+}
+
+#[tokio::test]
+async fn a_storm_at_two_processes_leaves_one_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let kek = || Kek::new(Secret::new([7; 32]));
+    let start = async || {
+        let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
+        Arc::new(Bed::with(|options| (options.store, options.kek) = (store, kek())).await)
+    };
+    let beds = [start().await, start().await];
+    let token = beds[0].issued(json!({}), &[]).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let (bed, token) = (beds[n % 2].clone(), token.clone());
+        tasks.spawn(async move { bed.revoke(&token).await });
+    }
+    assert_eq!(tasks.join_all().await, [200; 40]);
+    assert_eq!(beds[0].store.records(1, 99).await.unwrap().len(), 1);
+    assert!(!active(&beds[0], &token).await && !active(&beds[1], &token).await);
 }
 
 #[tokio::test]
@@ -209,35 +259,6 @@ async fn a_revocation_goes_on_though_nobody_waits_for_the_answer() {
     }
     let records = bed.store.records(1, 99).await.unwrap();
     assert!(records.iter().all(|(_, record)| record.decision == Decision::Revoked), "{records:?}");
-}
-
-#[tokio::test]
-async fn a_broker_that_trusts_itself_takes_no_token_that_it_revoked() {
-    let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
-    let kek = Kek::random().unwrap();
-    let ring = KeyRing::open(store.as_ref(), &kek, &SystemClock).await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let jwks = dir.path().join("own.json");
-    crate::host::files::write_private(&jwks, ring.jwks()).unwrap();
-    let bed = Bed::with(|options| {
-        let own = options.config.issuer.clone();
-        let role = options.config.role.get_mut("deploy").unwrap();
-        role.audiences.insert(own.as_str().into());
-        let mut own = TrustedIssuer::new(own);
-        own.jwks_file = Some(jwks);
-        options.config.trusted_issuer.insert("own".into(), own);
-        options.store = store;
-        options.kek = kek;
-    })
-    .await;
-    let audience = bed.issuer.as_str().to_string();
-    let token = bed.issued(json!({}), &[("audience", &audience)]).await;
-    let policy_denies = bed.refused(&token, &[]).await;
-    assert_eq!(policy_denies["error"], "access_denied", "{policy_denies}");
-    assert_eq!(bed.revoke(&token).await, 200);
-    let refused = bed.refused(&token, &[]).await;
-    assert_eq!(refused["error"], "invalid_request", "{refused}");
-    assert!(refused["error_description"].as_str().unwrap().contains("it was revoked"), "{refused}");
 }
 
 /// The `oauth2` crate knows nothing of this broker.

@@ -1,0 +1,267 @@
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::broker::store::sql::tests::record;
+use crate::broker::store::{Consumed, Once, OnceStore, Store, sqlite};
+
+/// A store whose commits wait to be let through one by one.
+struct Gate {
+    inner: crate::broker::store::sql::SqlStore,
+    open: Semaphore,
+    batches: Mutex<Vec<usize>>,
+    fault: AtomicU8,
+}
+
+impl Gate {
+    async fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: sqlite::in_memory().await.unwrap(),
+            open: Semaphore::new(0),
+            batches: Mutex::default(),
+            fault: AtomicU8::new(NONE),
+        })
+    }
+}
+
+#[async_trait]
+impl Ledger for Gate {
+    async fn commit(&self, units: &[Unit]) -> Result<Vec<Outcome>> {
+        self.open.acquire().await.unwrap().forget();
+        self.batches.lock().unwrap().push(units.len());
+        let fault = self.fault.load(Ordering::Relaxed);
+        if fault == BEFORE {
+            return Err(Error::new(ErrorKind::Io, "disk full"));
+        }
+        let done = self.inner.commit(units).await;
+        if fault == AFTER {
+            return Err(Error::new(ErrorKind::Io, "the disk does not answer"));
+        }
+        done
+    }
+    async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>> {
+        self.inner.records(after, limit).await
+    }
+}
+
+/// Commits work.
+const NONE: u8 = 0;
+/// Commits fail.
+const BEFORE: u8 = 1;
+/// Commits reach the disk, and then fail.
+const AFTER: u8 = 2;
+
+/// Lets every task run as far as it can.
+async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_waits_is_committed_together_and_in_order() {
+    let store = Gate::new().await;
+    let audit = Arc::new(Audit::start(store.clone()));
+    let mut tasks = Vec::new();
+    for n in 0..10 {
+        let audit = audit.clone();
+        tasks.push(tokio::spawn(async move { audit.append(record(&n.to_string())).await }));
+        // The first one is taken alone; the others queue up behind its commit.
+        settle().await;
+    }
+    assert!(tasks.iter().all(|task| !task.is_finished()), "no receipt before the commit");
+    store.open.add_permits(2);
+    let mut sequences = Vec::new();
+    for task in tasks {
+        sequences.push(task.await.unwrap().unwrap().sequence());
+    }
+    assert_eq!(sequences, (1..=10).collect::<Vec<_>>());
+    assert_eq!(*store.batches.lock().unwrap(), [1, 9]);
+    let kept = store.records(0, 99).await.unwrap();
+    let reasons: Vec<_> = kept.iter().map(|(_, r)| r.reason.clone()).collect();
+    assert_eq!(reasons, (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_failed_commit_gives_nobody_a_receipt_and_the_next_one_goes_on() {
+    let store = Gate::new().await;
+    let audit = Audit::start(store.clone());
+    store.fault.store(BEFORE, Ordering::Relaxed);
+    store.open.add_permits(1);
+    let error = audit.append(record("a")).await.unwrap_err();
+    assert_eq!(error.message(), "disk full");
+    let age = Duration::from_secs(5);
+    assert_eq!(
+        audit.failure_within(age).map(|e| e.message().to_string()),
+        Some("disk full".into())
+    );
+    assert!(audit.failure_within(Duration::ZERO).is_none());
+    store.fault.store(NONE, Ordering::Relaxed);
+    // One to see whether the first is on record after all.
+    store.open.add_permits(2);
+    assert_eq!(audit.append(record("b")).await.unwrap().sequence(), 1);
+    assert!(audit.failure_within(age).is_none());
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once() {
+    let store = Gate::new().await;
+    let audit = Arc::new(Audit::start(store.clone()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..QUEUE + BATCH + 10 {
+        let audit = audit.clone();
+        tasks.spawn(async move { audit.append(record("x")).await.map(|_| ()) });
+    }
+    settle().await;
+    let mut refused = 0;
+    while let Some(done) = tasks.try_join_next() {
+        assert!(done.unwrap().unwrap_err().to_string().contains("too many"));
+        refused += 1;
+    }
+    assert!((1..=BATCH + 10).contains(&refused), "{refused}");
+    store.open.add_permits(QUEUE);
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn closing_writes_what_is_queued() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
+    let audit = Arc::new(Audit::start(store.clone()));
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let audit = audit.clone();
+        tasks.spawn(async move { audit.append(record(&n.to_string())).await.map(|_| ()) });
+    }
+    settle().await;
+    tasks.detach_all();
+    while Arc::strong_count(&audit) > 1 {
+        tokio::task::yield_now().await;
+    }
+    Arc::into_inner(audit).unwrap().close().await;
+    store.close().await;
+    let again = sqlite::open(&path).await.unwrap();
+    assert_eq!(again.records(0, 99).await.unwrap().len(), 50);
+}
+
+#[tokio::test]
+async fn a_credential_that_nobody_waits_for_is_recorded_as_aborted() {
+    let store = Gate::new().await;
+    let audit = Arc::new(Audit::start(store.clone()));
+    let task = tokio::spawn({
+        let audit = audit.clone();
+        async move { audit.append(record("a")).await }
+    });
+    settle().await;
+    task.abort();
+    assert!(task.await.is_err());
+    store.open.add_permits(2);
+    Arc::into_inner(audit).unwrap().close().await;
+    let kept = store.records(0, 9).await.unwrap();
+    let decisions: Vec<_> = kept.iter().map(|(_, r)| (r.decision, r.jti)).collect();
+    let jti = record("a").jti;
+    assert_eq!(decisions, [(Decision::Issued, jti), (Decision::Aborted, jti)]);
+}
+
+#[tokio::test]
+async fn what_was_recorded_though_the_commit_failed_is_taken_back() {
+    let store = Gate::new().await;
+    let audit = Audit::start(store.clone());
+    store.fault.store(AFTER, Ordering::Relaxed);
+    store.open.add_permits(1);
+    assert!(audit.append(record("a")).await.is_err());
+    // Nor can it be taken back at once.
+    store.fault.store(BEFORE, Ordering::Relaxed);
+    store.open.add_permits(1);
+    settle().await;
+    store.fault.store(NONE, Ordering::Relaxed);
+    store.open.add_permits(2);
+    let other = Record { jti: Some(uuid::Uuid::nil()), ..record("b") };
+    assert!(audit.append(other).await.is_ok());
+    let kept = store.records(0, 9).await.unwrap();
+    let decisions: Vec<_> = kept.iter().map(|(_, r)| (r.decision, r.jti)).collect();
+    let (one, two) = (record("a").jti, Some(uuid::Uuid::nil()));
+    use Decision::{Aborted, Issued};
+    assert_eq!(decisions, [(Issued, one), (Aborted, one), (Issued, two)]);
+}
+
+#[tokio::test]
+async fn what_never_reached_the_log_is_not_taken_back_in_it() {
+    let store = Gate::new().await;
+    let audit = Audit::start(store.clone());
+    store.fault.store(BEFORE, Ordering::Relaxed);
+    store.open.add_permits(2);
+    assert!(audit.append(record("a")).await.is_err());
+    settle().await;
+    store.fault.store(NONE, Ordering::Relaxed);
+    store.open.add_permits(2);
+    audit.close().await;
+    assert_eq!(store.records(0, 9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_effect_rides_in_the_group_and_fails_alone() {
+    let store = Gate::new().await;
+    let audit = Arc::new(Audit::start(store.clone()));
+    let unit = |n: usize| {
+        let at = time::OffsetDateTime::UNIX_EPOCH;
+        let (kind, id) = (Once::RevokedToken, "once".to_string());
+        Unit::of(Record { decision: Decision::Revoked, ..record(&n.to_string()) })
+            .with(Effect::Consume(Consumed { kind, id, at, keep_until: at }))
+    };
+    let mut tasks = Vec::new();
+    for n in 0..6 {
+        let audit = audit.clone();
+        let unit = if n == 4 { Unit::of(record("4")) } else { unit(n) };
+        tasks.push(tokio::spawn(async move { audit.commit(unit).await.unwrap().is_some() }));
+        settle().await;
+    }
+    store.open.add_permits(2);
+    let mut kept = Vec::new();
+    for task in tasks {
+        kept.push(task.await.unwrap());
+    }
+    assert_eq!(kept, [true, false, false, false, true, false]);
+    assert_eq!(*store.batches.lock().unwrap(), [1, 5]);
+    let reasons: Vec<_> =
+        store.records(0, 9).await.unwrap().into_iter().map(|(_, r)| r.reason).collect();
+    assert_eq!(reasons, ["0", "4"]);
+}
+
+#[tokio::test]
+async fn a_revocation_that_nobody_waits_for_stands() {
+    let store = Gate::new().await;
+    let audit = Arc::new(Audit::start(store.clone()));
+    let at = time::OffsetDateTime::UNIX_EPOCH;
+    let consumed = Consumed { kind: Once::RevokedToken, id: "a".into(), at, keep_until: at };
+    let unit = Unit::of(Record { decision: Decision::Revoked, ..record("a") })
+        .with(Effect::Consume(consumed));
+    let task = tokio::spawn({
+        let audit = audit.clone();
+        async move { audit.commit(unit).await }
+    });
+    settle().await;
+    task.abort();
+    assert!(task.await.is_err());
+    store.open.add_permits(2);
+    Arc::into_inner(audit).unwrap().close().await;
+    let kept = store.records(0, 9).await.unwrap();
+    assert_eq!(kept.iter().map(|(_, r)| r.decision).collect::<Vec<_>>(), [Decision::Revoked]);
+    assert!(store.inner.any_consumed(Once::RevokedToken, &["a".into()]).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_receipt_is_good_for_its_own_token_only() {
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
+    let audit = Audit::start(store);
+    let jti = record("a").jti.unwrap();
+    assert!(audit.append(record("a")).await.unwrap().redeem(jti));
+    assert!(!audit.append(record("a")).await.unwrap().redeem(uuid::Uuid::nil()));
+    let denied = Record { jti: None, ..record("a") };
+    assert!(!audit.append(denied).await.unwrap().redeem(jti));
+}

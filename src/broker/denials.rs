@@ -1,0 +1,207 @@
+//! How often somebody may be denied something and find it on record one by one.
+//!
+//! Every denial is written to the disk before it is told, so whoever has any token
+//! that is accepted could fill it. After a burst, denials are told as «not now», and
+//! counted; the count is put on record now and then.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use time::{Duration, OffsetDateTime};
+
+use crate::credential::Principal;
+
+/// How many denials of one caller are on record at once, and how soon there may be
+/// another.
+const OF_PRINCIPAL: Rate = Rate { burst: 30, every: Duration::seconds(30) };
+
+/// The same for all callers of one issuer: somebody may have many names there.
+const OF_ISSUER: Rate = Rate { burst: 600, every: Duration::seconds(5) };
+
+/// How many callers are remembered. Beyond, only the limit of their issuer counts.
+const REMEMBERED: usize = 1024;
+
+/// How long denials are only counted before the count goes on record.
+const COUNTED_FOR: Duration = Duration::minutes(1);
+
+struct Rate {
+    burst: i32,
+    every: Duration,
+}
+
+/// How many denials were not put on record one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tally {
+    /// Whose they were; without a subject: of several callers of this issuer.
+    pub(super) principal: Principal,
+    /// How many.
+    pub(super) count: u64,
+    /// Since when.
+    pub(super) since: OffsetDateTime,
+}
+
+/// The denials of late.
+#[derive(Default)]
+pub(super) struct Denials(Mutex<HashMap<Principal, Bucket>>);
+
+/// What is left of a rate: it is all there again at `full_at`.
+struct Bucket {
+    full_at: OffsetDateTime,
+    counted: Option<(u64, OffsetDateTime)>,
+}
+
+impl Bucket {
+    fn full(now: OffsetDateTime) -> Self {
+        Self { full_at: now, counted: None }
+    }
+
+    /// How long until there may be another one; nothing where there may be at once.
+    fn wait(&mut self, rate: &Rate, now: OffsetDateTime) -> Option<Duration> {
+        // A clock that was set back would make it wait for long.
+        self.full_at = self.full_at.min(now.saturating_add(rate.every * rate.burst));
+        let wait = self.full_at - now - rate.every * (rate.burst - 1);
+        wait.is_positive().then_some(wait)
+    }
+
+    fn take(&mut self, rate: &Rate, now: OffsetDateTime) {
+        self.full_at = self.full_at.max(now).saturating_add(rate.every);
+    }
+
+    fn count(&mut self, now: OffsetDateTime) {
+        let (count, _) = self.counted.get_or_insert((0, now));
+        *count += 1;
+    }
+}
+
+impl Denials {
+    /// Whether a denial may go on record by itself. Otherwise it is counted, and may
+    /// be asked for again after this time.
+    pub(super) fn admit(
+        &self,
+        principal: &Principal,
+        now: OffsetDateTime,
+    ) -> Result<(), std::time::Duration> {
+        let mut buckets = self.buckets();
+        let everybody = everybody(principal);
+        if buckets.len() >= REMEMBERED && !buckets.contains_key(principal) {
+            buckets.retain(|whose, bucket| {
+                whose.subject.is_empty() || bucket.full_at > now || bucket.counted.is_some()
+            });
+        }
+        let remembered = buckets.len() < REMEMBERED || buckets.contains_key(principal);
+        let own = remembered.then_some((principal.clone(), &OF_PRINCIPAL));
+        let limits: Vec<_> = own.into_iter().chain([(everybody, &OF_ISSUER)]).collect();
+        for (whose, rate) in &limits {
+            let bucket = buckets.entry(whose.clone()).or_insert_with(|| Bucket::full(now));
+            if let Some(wait) = bucket.wait(rate, now) {
+                bucket.count(now);
+                return Err(wait.try_into().unwrap_or_default());
+            }
+        }
+        for (whose, rate) in limits {
+            buckets.entry(whose).or_insert_with(|| Bucket::full(now)).take(rate, now);
+        }
+        Ok(())
+    }
+
+    /// What has been counted for long enough to go on record. It is not given twice.
+    pub(super) fn due(&self, now: OffsetDateTime) -> Vec<Tally> {
+        self.take(|since| (now - since).abs() >= COUNTED_FOR)
+    }
+
+    /// All that was counted.
+    pub(super) fn all(&self) -> Vec<Tally> {
+        self.take(|_| true)
+    }
+
+    /// Takes back what could not be put on record.
+    pub(super) fn give_back(&self, tally: Tally) {
+        let mut buckets = self.buckets();
+        let bucket = buckets.entry(tally.principal).or_insert_with(|| Bucket::full(tally.since));
+        let (count, since) = bucket.counted.get_or_insert((0, tally.since));
+        *count += tally.count;
+        *since = tally.since.min(*since);
+    }
+
+    fn take(&self, due: impl Fn(OffsetDateTime) -> bool) -> Vec<Tally> {
+        let mut buckets = self.buckets();
+        let counted = buckets.iter_mut().filter_map(|(principal, bucket)| {
+            let (count, since) = bucket.counted.take_if(|(_, since)| due(*since))?;
+            Some(Tally { principal: principal.clone(), count, since })
+        });
+        counted.collect()
+    }
+
+    fn buckets(&self) -> MutexGuard<'_, HashMap<Principal, Bucket>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All callers of an issuer. No caller has an empty subject.
+fn everybody(principal: &Principal) -> Principal {
+    Principal { issuer: principal.issuer.clone(), subject: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+
+    fn of(subject: &str) -> Principal {
+        Principal { issuer: "https://i.example".into(), subject: subject.into() }
+    }
+
+    fn admitted(denials: &Denials, subject: &str, now: OffsetDateTime, times: u32) -> usize {
+        (0..times).filter(|_| denials.admit(&of(subject), now).is_ok()).count()
+    }
+
+    #[test]
+    fn after_a_burst_a_caller_is_counted_until_time_has_passed() {
+        let denials = Denials::default();
+        assert_eq!(admitted(&denials, "a", NOW, 100), 30);
+        assert_eq!(admitted(&denials, "b", NOW, 1), 1, "others are not affected");
+        let wait = denials.admit(&of("a"), NOW).unwrap_err();
+        assert_eq!(wait, std::time::Duration::from_secs(30));
+        assert_eq!(admitted(&denials, "a", NOW + Duration::seconds(30), 9), 1);
+        assert_eq!(admitted(&denials, "a", NOW + Duration::hours(1), 100), 30);
+        // The clock was a year ahead.
+        assert_eq!(admitted(&denials, "c", NOW + Duration::days(365), 100), 30);
+        assert_eq!(admitted(&denials, "c", NOW, 1), 0);
+        assert_eq!(admitted(&denials, "c", NOW + Duration::seconds(30), 1), 0, "its issuer waits");
+        assert_eq!(admitted(&denials, "c", NOW + Duration::seconds(35), 1), 1);
+    }
+
+    #[test]
+    fn many_names_at_one_issuer_are_limited_together_and_take_bounded_memory() {
+        let denials = Denials::default();
+        let denied = |issuer: &str, n: usize| {
+            let principal = Principal { issuer: issuer.into(), subject: n.to_string() };
+            denials.admit(&principal, NOW).is_ok()
+        };
+        let admitted = (0..5000).filter(|n| denied("https://i.example", *n)).count();
+        assert_eq!(admitted, 600);
+        assert!(denials.buckets().len() <= REMEMBERED + 1);
+        assert!(denied("https://other.example", 0), "others are not affected");
+        let all = denials.all();
+        assert_eq!(all.iter().map(|tally| tally.count).sum::<u64>(), 4400);
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].principal, of(""));
+    }
+
+    #[test]
+    fn what_was_counted_is_told_once_and_not_lost() {
+        let denials = Denials::default();
+        admitted(&denials, "a", NOW, 37);
+        assert_eq!(denials.due(NOW + Duration::seconds(59)), []);
+        let due = denials.due(NOW + Duration::seconds(60));
+        let tally = Tally { principal: of("a"), count: 7, since: NOW };
+        assert_eq!(due, std::slice::from_ref(&tally));
+        assert_eq!(denials.all(), []);
+        denials.give_back(tally.clone());
+        admitted(&denials, "a", NOW, 1);
+        assert_eq!(denials.all(), [Tally { count: 8, ..tally }]);
+    }
+}

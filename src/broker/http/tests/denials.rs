@@ -1,0 +1,99 @@
+//! What those who are denied can make the broker write.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use axum::http::StatusCode;
+use serde_json::json;
+use time::{Duration, OffsetDateTime};
+
+use super::header_of;
+use crate::broker::audit::Record;
+use crate::broker::testbed::{Bed, CORP, json_of};
+use crate::host::clock::{Clock, SystemClock};
+
+fn size(record: &Record) -> usize {
+    let Record { reason, principal, client, source, role, audience, scope, .. } = record;
+    [reason, &principal.issuer, &principal.subject, client, source, role, audience, scope]
+        .iter()
+        .map(|text| text.len())
+        .sum()
+}
+
+#[tokio::test]
+async fn a_denial_takes_little_room_whatever_was_asked_for() {
+    let bed = Bed::new().await;
+    let scope: Vec<String> = (0..100).map(|n| format!("{n:x<256}")).collect();
+    let scope = format!("deploy:read {}", scope[1..].join(" "));
+    let long = "é".repeat(512);
+    let token = bed.key.token(json!({"sub": long, "azp": long, "groups": []}));
+    let audience = "a".repeat(512);
+    for changes in [
+        &[("scope", scope.as_str())][..],
+        &[("scope", &scope), ("role", "unheard-of")],
+        &[("audience", &audience)],
+        &[],
+    ] {
+        bed.refused(&token, changes).await;
+    }
+    let records = bed.store.records(0, 9).await.unwrap();
+    assert_eq!(records.len(), 4);
+    for (_, record) in &records {
+        assert!(size(record) < 5000, "{}: {record:?}", size(record));
+        assert!(!record.reason.contains("%C3"), "the subject has a column of its own");
+    }
+    let said = &records[0].1.scope;
+    assert!(said.starts_with("deploy:read \"99 others, SHA-256 "), "{said}");
+    for claims in [json!({"sub": "x".repeat(1025)}), json!({"azp": "x".repeat(1025)})] {
+        let refused = bed.refused(&bed.key.token(claims), &[]).await;
+        assert_eq!(refused["error"], "invalid_request", "{refused}");
+    }
+    assert_eq!(bed.store.records(4, 9).await.unwrap(), []);
+}
+
+struct Shifted(AtomicI64);
+
+impl Clock for Shifted {
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now() + Duration::seconds(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[tokio::test]
+async fn who_is_denied_again_and_again_is_counted() {
+    let clock = Arc::new(Shifted(AtomicI64::new(0)));
+    let bed = Bed::with(|options| options.clock = clock.clone()).await;
+    let denied = bed.key.token(json!({"sub": "eve", "groups": [], "exp": far()}));
+    let mut counted = 0;
+    for _ in 0..50 {
+        let response = bed.exchange(&denied, &[]).await;
+        if response.status == StatusCode::TOO_MANY_REQUESTS {
+            assert_eq!(json_of(&response)["error"], "temporarily_unavailable");
+            let after: u64 = header_of(&response, "retry-after").parse().unwrap();
+            assert!((1..=30).contains(&after), "{after}");
+            counted += 1;
+        } else {
+            assert_eq!(json_of(&response)["error"], "access_denied");
+        }
+    }
+    let records = bed.store.records(0, 99).await.unwrap();
+    assert_eq!(records.len() + counted, 50);
+    assert!((1..=20).contains(&counted), "{counted}");
+    // Others are denied, and on record, as before; and who is permitted is not held up.
+    let other = bed.refused(&bed.key.token(json!({"sub": "bob", "groups": []})), &[]).await;
+    assert_eq!(other["error"], "access_denied");
+    let permitted = bed.key.token(json!({"sub": "eve", "exp": far()}));
+    assert!(bed.exchange(&permitted, &[]).await.status.is_success());
+    assert_eq!(bed.store.records(0, 99).await.unwrap().len(), records.len() + 2);
+
+    clock.0.store(61, Ordering::Relaxed);
+    assert!(bed.exchange(&permitted, &[]).await.status.is_success());
+    let (_, summary) = bed.store.records(0, 99).await.unwrap().remove(records.len() + 2);
+    assert_eq!(summary.count, counted as u64);
+    assert_eq!((summary.principal.issuer.as_str(), &summary.principal.subject[..]), (CORP, "eve"));
+    assert!(summary.reason.contains("only counted"), "{summary:?}");
+}
+
+fn far() -> i64 {
+    SystemClock.now().unix_timestamp() + 3600
+}

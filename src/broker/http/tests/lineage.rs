@@ -1,0 +1,191 @@
+//! Tokens of the broker's own that are exchanged, and what comes of them.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::broker::audit::Decision;
+use crate::broker::config::{Role, TrustedIssuer};
+use crate::broker::keys::{Kek, KeyRing};
+use crate::broker::store::{Store, sqlite};
+use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of, set};
+use crate::host::clock::{Clock, SystemClock};
+use crate::oidc::Issuer;
+use crate::secret::Secret;
+
+const OWN: &str = "https://broker.example.com";
+
+/// Where a broker lives that trusts itself, so that it can be started again.
+struct Site {
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    async fn start(&self) -> Bed {
+        let kek = || Kek::new(Secret::new([7; 32]));
+        let path = self.dir.path().join("b.db");
+        let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
+        let ring = KeyRing::open(store.as_ref(), &kek(), &SystemClock).await.unwrap();
+        let jwks = self.dir.path().join("own.json");
+        crate::host::files::write_private(&jwks, ring.jwks()).unwrap();
+        Bed::with(|options| {
+            let deploy = options.config.role.get_mut("deploy").unwrap();
+            deploy.audiences.insert(OWN.into());
+            let again = Role {
+                scopes: set("deploy:read deploy:write deploy:admin"),
+                max_ttl: std::time::Duration::from_secs(24 * 3600),
+                ..deploy.clone()
+            };
+            options.config.role.insert("again".into(), again);
+            let mut own = TrustedIssuer::new(Issuer::parse(OWN).unwrap());
+            own.jwks_file = Some(jwks);
+            options.config.trusted_issuer.insert("own".into(), own);
+            options.policies += &format!(
+                r#"
+@id("again")
+@ttl("24h")
+@scope("deploy:read deploy:write deploy:admin")
+permit (principal, action == Action::"issue", resource == Role::"again")
+when {{ principal.issuer == "{OWN}" }};
+"#
+            );
+            (options.store, options.kek) = (store, kek());
+        })
+        .await
+    }
+}
+
+/// A token for the broker itself, of ten minutes, that may read and write.
+async fn first(bed: &Bed) -> String {
+    bed.issued(json!({}), &[("audience", OWN), ("requested_ttl", "600")]).await
+}
+
+/// What comes of a token by exchange.
+async fn next(bed: &Bed, token: &str, audience: &str) -> String {
+    let response = bed.exchange(token, &[("role", "again"), ("audience", audience)]).await;
+    let grant = json_of(&response);
+    assert_eq!(response.status.as_u16(), 200, "{grant}");
+    grant["access_token"].as_str().unwrap().to_string()
+}
+
+async fn active(bed: &Bed, token: &str) -> bool {
+    json_of(&bed.introspect(Some(token), token).await)["active"].as_bool().unwrap()
+}
+
+#[tokio::test]
+async fn what_comes_of_a_token_covers_no_more_and_lives_no_longer() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let parent = first(&bed).await;
+    let child = next(&bed, &parent, OWN).await;
+    let grandchild = next(&bed, &child, API).await;
+    let (parent, child, grandchild) =
+        (claims_of(&parent), claims_of(&child), claims_of(&grandchild));
+    assert_eq!(parent.get("ancestors"), None);
+    assert_eq!(child["ancestors"], json!([parent["jti"]]));
+    assert_eq!(grandchild["ancestors"], json!([parent["jti"], child["jti"]]));
+    for claims in [&child, &grandchild] {
+        assert!(claims["exp"].as_i64() <= parent["exp"].as_i64(), "{claims}");
+        assert_eq!(claims["scope"], "deploy:read deploy:write");
+    }
+    let records = bed.store.records(0, 9).await.unwrap();
+    let parents: Vec<Value> = records.iter().map(|(_, record)| json!(record.parent)).collect();
+    assert_eq!(parents, [Value::Null, parent["jti"].clone(), child["jti"].clone()]);
+}
+
+#[tokio::test]
+async fn more_than_a_token_covers_is_refused_whatever_policy_permits() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let parent = first(&bed).await;
+    let ask = |scope| [("role", "again"), ("scope", scope), ("requested_ttl", "86400")];
+    for wider in ["deploy:admin", "deploy:read deploy:admin"] {
+        let refused = bed.refused(&parent, &ask(wider)).await;
+        assert_eq!(refused["error"], "invalid_scope", "{refused}");
+        let description = refused["error_description"].as_str().unwrap();
+        assert!(description.contains("does not cover the scope 'deploy:admin'"), "{refused}");
+    }
+    let narrower = json_of(&bed.exchange(&parent, &ask("deploy:read")).await);
+    assert_eq!(narrower["scope"], "deploy:read");
+    assert!(narrower["expires_in"].as_i64().unwrap() <= 600, "{narrower}");
+    let denied = bed.store.records(1, 1).await.unwrap().remove(0).1;
+    assert_eq!(denied.decision, Decision::Denied);
+    assert_eq!(json!(denied.parent), claims_of(&parent)["jti"]);
+}
+
+#[tokio::test]
+async fn revoking_a_token_reaches_what_came_of_it_also_after_a_restart() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let parent = first(&bed).await;
+    let child = next(&bed, &parent, OWN).await;
+    let grandchild = next(&bed, &child, OWN).await;
+    let sibling = next(&bed, &parent, OWN).await;
+    // The middle one: what is above it, and beside it, stays good.
+    assert_eq!(bed.revoke(&child).await, 200);
+    let look = async |bed: &Bed| {
+        let mut seen = Vec::new();
+        for token in [&parent, &child, &grandchild, &sibling] {
+            let exchanged = bed.exchange(token, &[("role", "again")]).await.status.is_success();
+            assert_eq!(active(bed, token).await, exchanged);
+            seen.push(exchanged);
+        }
+        seen
+    };
+    assert_eq!(look(&bed).await, [true, false, false, true]);
+    bed.store.close().await;
+    drop(bed);
+    let bed = site.start().await;
+    assert_eq!(look(&bed).await, [true, false, false, true]);
+    let refused = bed.refused(&grandchild, &[("role", "again")]).await;
+    assert_eq!(refused["error"], "invalid_request", "{refused}");
+    assert!(refused["error_description"].as_str().unwrap().contains("it was revoked"), "{refused}");
+    assert_eq!(bed.revoke(&parent).await, 200);
+    assert_eq!(look(&bed).await, [false; 4]);
+}
+
+#[tokio::test]
+async fn tokens_are_not_exchanged_without_end() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let mut token = first(&bed).await;
+    for _ in 0..16 {
+        token = next(&bed, &token, OWN).await;
+    }
+    let refused = bed.refused(&token, &[("role", "again")]).await;
+    let description = refused["error_description"].as_str().unwrap();
+    assert!(description.contains("too many tokens were exchanged"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_to_end_with_the_token_that_is_shown_does() {
+    for of_role in [true, false] {
+        let bed = Bed::with(|options| {
+            let corp = options.config.trusted_issuer.get_mut("corp").unwrap();
+            corp.ends_with_token = !of_role;
+            options.config.role.get_mut("deploy").unwrap().ends_with_token = of_role;
+        })
+        .await;
+        // It says 300 seconds, and policy gives 900.
+        let token = bed.key.token(json!({}));
+        for asked in ["", "600"] {
+            let grant = json_of(&bed.exchange(&token, &[("requested_ttl", asked)]).await);
+            let got = claims_of(grant["access_token"].as_str().unwrap());
+            assert!(got["exp"].as_i64() <= claims_of(&token)["exp"].as_i64(), "{grant}");
+        }
+        // What its issuer's clock is forgiven is not given away.
+        let now = SystemClock.now().unix_timestamp();
+        let late = bed.key.token(json!({"exp": now - 10}));
+        let refused = bed.refused(&late, &[]).await;
+        assert_eq!(refused["error"], "access_denied", "{refused}");
+    }
+    let (bed, now) = (Bed::new().await, SystemClock.now().unix_timestamp());
+    let token = bed.issued(json!({"exp": now + 60}), &[]).await;
+    assert!(claims_of(&token)["exp"].as_i64().unwrap() > now + 800, "where nobody says so");
+    let own = claims_of(&token);
+    assert_eq!(own["sub"], format!("{CORP}#alice"));
+}

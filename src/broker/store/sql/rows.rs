@@ -1,0 +1,95 @@
+//! Rows, as what they mean.
+
+use sqlx::Row;
+use sqlx::any::AnyRow;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::broker::audit::{Decision, Record};
+use crate::broker::keys::{KeyState, Purpose, StoredKey};
+use crate::credential::Principal;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A time as the store has it.
+pub(super) fn micros(time: OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
+}
+
+pub(super) fn damaged(column: &str) -> Error {
+    Error::new(ErrorKind::Io, "the broker's database is damaged")
+        .because_of(format!("{column} has an impossible value"))
+        .hint("restore a backup")
+}
+
+/// Reads columns of one table.
+struct Columns<'a> {
+    table: &'static str,
+    row: &'a AnyRow,
+}
+
+impl<'a> Columns<'a> {
+    fn get<T>(&self, column: &str) -> Result<T>
+    where
+        T: sqlx::Decode<'a, sqlx::Any> + sqlx::Type<sqlx::Any>,
+    {
+        self.row.try_get(column).map_err(|_| self.damaged(column))
+    }
+
+    fn time(&self, column: &str) -> Result<OffsetDateTime> {
+        let micros: i64 = self.get(column)?;
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
+            .map_err(|_| self.damaged(column))
+    }
+
+    fn damaged(&self, column: &str) -> Error {
+        damaged(&format!("{}.{column}", self.table))
+    }
+}
+
+pub(super) fn key_from(row: &AnyRow) -> Result<StoredKey> {
+    let columns = Columns { table: "signing_key", row };
+    let purpose: String = columns.get("purpose")?;
+    let state: String = columns.get("state")?;
+    Ok(StoredKey {
+        kid: columns.get("kid")?,
+        purpose: Purpose::from_name(&purpose).ok_or_else(|| columns.damaged("purpose"))?,
+        algorithm: columns.get("algorithm")?,
+        state: KeyState::from_name(&state).ok_or_else(|| columns.damaged("state"))?,
+        sealed: columns.get("sealed")?,
+        kek_id: columns.get("kek_id")?,
+        created_at: columns.time("created_at")?,
+        changed_at: columns.time("changed_at")?,
+    })
+}
+
+pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
+    let columns = Columns { table: "audit_record", row };
+    let uuid =
+        |column: &str, text: String| Uuid::parse_str(&text).map_err(|_| columns.damaged(column));
+    let number =
+        |column: &str| columns.get::<i64>(column)?.try_into().map_err(|_| columns.damaged(column));
+    let decision: String = columns.get("decision")?;
+    let optional = |column: &str| {
+        columns.get::<Option<String>>(column)?.map(|text| uuid(column, text)).transpose()
+    };
+    let record = Record {
+        at: columns.time("at")?,
+        request_id: uuid("request_id", columns.get("request_id")?)?,
+        action: columns.get("action")?,
+        decision: Decision::from_name(&decision).ok_or_else(|| columns.damaged("decision"))?,
+        reason: columns.get("reason")?,
+        principal: Principal { issuer: columns.get("issuer")?, subject: columns.get("subject")? },
+        client: columns.get("client")?,
+        source: columns.get("source")?,
+        role: columns.get("role")?,
+        audience: columns.get("audience")?,
+        scope: columns.get("scope")?,
+        ttl: number("ttl")?,
+        jti: optional("jti")?,
+        parent: optional("parent")?,
+        policy_id: columns.get("policy_id")?,
+        policy_hash: columns.get("policy_hash")?,
+        count: number("count")?,
+    };
+    Ok((number("sequence")?, record))
+}

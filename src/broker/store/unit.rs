@@ -1,0 +1,98 @@
+//! The unit of work.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::broker::audit::Record;
+use crate::broker::keys::StoredKey;
+
+/// What belongs together: all of it is kept, or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// What is put on record.
+    pub records: Vec<Record>,
+    /// What comes about with it. Each has a condition; where one does not hold,
+    /// nothing of the unit is kept.
+    pub effects: Vec<Effect>,
+}
+
+impl Unit {
+    /// A record of something that changes nothing in the store.
+    pub fn of(record: Record) -> Self {
+        Self { records: vec![record], effects: Vec::new() }
+    }
+
+    /// The same, with an effect.
+    pub fn with(mut self, effect: Effect) -> Self {
+        self.effects.push(effect);
+        self
+    }
+}
+
+/// A change, and what has to be so for it to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Uses something up, if it was not before.
+    Consume(Consumed),
+    /// Adds a signing key, if there is no active one for the same purpose and
+    /// algorithm, nor one with its id.
+    AddKey(StoredKey),
+    /// Changes a signing key, if it still has the state and the seal of `before`.
+    ChangeKey {
+        /// The key as it was read.
+        before: StoredKey,
+        /// The key as it is to be; its id is the same.
+        after: StoredKey,
+    },
+    /// Changes nothing: it holds if the log says that this token was issued.
+    IfIssued(Uuid),
+}
+
+/// Something that was used up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consumed {
+    /// What kind of thing it is. Ids of different kinds are never the same.
+    pub kind: Once,
+    /// Which one.
+    pub id: String,
+    /// When it was used up.
+    pub at: OffsetDateTime,
+    /// When nobody would accept it any more anyway, so that this may be forgotten.
+    pub keep_until: OffsetDateTime,
+}
+
+/// Things that can be used up once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// A token's being good: who revokes it uses that up.
+    RevokedToken,
+}
+
+impl Once {
+    /// Its name in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RevokedToken => "revoked-token",
+        }
+    }
+}
+
+/// What became of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was committed.
+    Committed {
+        /// The sequence number of its first record; the next one to be given where it
+        /// has none.
+        first: u64,
+    },
+    /// The condition of an effect did not hold.
+    Refused,
+}
+
+impl Outcome {
+    /// Whether the unit was committed.
+    pub fn is_committed(self) -> bool {
+        matches!(self, Self::Committed { .. })
+    }
+}
