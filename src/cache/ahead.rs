@@ -89,7 +89,7 @@ mod tests {
     fn key(subject: &str) -> ItemKey {
         let principal =
             Principal { issuer: "https://login.example.com".into(), subject: subject.into() };
-        CredentialKey::new("plan", &principal).item()
+        CredentialKey::new(b"plan", &principal).item()
     }
 
     #[test]
