@@ -3,6 +3,7 @@
 //! This is the only place that knows the order of the steps.
 
 use std::cell::OnceCell;
+use std::time::Instant;
 
 use time::Duration;
 
@@ -12,8 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
 use crate::identity::{Context, IdentitySource, LoginOptions, Readiness};
-use crate::mint::reach::Effort;
 use crate::plan::Plan;
+use crate::reach::Effort;
 use crate::secret::Secret;
 
 /// How fresh a credential has to be.
@@ -347,11 +348,13 @@ impl<'a> Run<'a> {
         let mut assertion =
             source.assertion(self.context(), &self.plan.assertion_audience()).await?;
         let principal = assertion.principal.clone();
+        let started = Instant::now();
         for step in &self.plan.exchanges {
+            let effort = effort.after(started.elapsed());
             assertion = step.perform(self.host, &assertion, effort).await?;
         }
         let mut target = self.plan.target.open();
-        target.with_effort(effort);
+        target.with_effort(effort.after(started.elapsed()));
         let credential = target.mint(self.host, &assertion, &self.plan.request).await?;
         let remaining = credential.lifetime.remaining(self.host.clock.now());
         if remaining <= Duration::ZERO {
