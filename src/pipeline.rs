@@ -8,11 +8,12 @@ use std::time::Instant;
 use time::Duration;
 
 use crate::cache::{Cache, CredentialKey, Lead, Turn};
-use crate::credential::{Caller, Credential, Lifetime, Principal};
+use crate::credential::{Assertion, Caller, Credential, Lifetime, Principal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
 use crate::identity::{Context, IdentitySource, LoginOptions, Readiness};
+use crate::mint::Exchange;
 use crate::plan::Plan;
 use crate::reach::Effort;
 use crate::secret::Secret;
@@ -30,6 +31,9 @@ pub struct Freshness {
     /// Whether whoever asks can have a new one fetched beside, so that nobody has to
     /// wait for it: [`Origin::Ageing`] tells when.
     pub ahead: bool,
+    /// Whether the tokens of brokers that are steps to a new one are revoked once they have
+    /// served: whoever trades one in does not look back.
+    pub revokes_steps: bool,
 }
 
 /// Where a credential came from.
@@ -78,9 +82,10 @@ pub fn next_credential(
     cache: &Cache,
     plan: &Plan,
     old: &Credential,
+    freshness: Freshness,
 ) -> Result<Credential> {
     let replaced = OnceCell::from(Some(old.material.secret().clone()));
-    let run = Run { host, cache, plan, freshness: Freshness::default(), replaced };
+    let run = Run { host, cache, plan, freshness, replaced };
     let source = run.source()?;
     let caller = source.caller(run.context())?;
     if let Some(caller) = &caller
@@ -131,6 +136,7 @@ pub fn own_credential(
     plan: &Plan,
     freshness: Freshness,
 ) -> Result<Credential> {
+    let freshness = Freshness { revokes_steps: true, ..freshness };
     let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
     let source = run.source()?;
     let caller = source.caller(run.context())?;
@@ -345,6 +351,23 @@ impl<'a> Run<'a> {
         if self.freshness.refresh {
             self.plan.insist(self.host);
         }
+        let mut steps = Vec::new();
+        let minted = self.mint_through(source, effort, &mut steps).await;
+        if self.freshness.revokes_steps {
+            for (step, assertion) in &steps {
+                self.revoke_step(step, assertion).await;
+            }
+        }
+        minted
+    }
+
+    /// Mints. Each exchange on the way, and what it yielded, goes into `steps`.
+    async fn mint_through(
+        &self,
+        source: &dyn IdentitySource,
+        effort: Effort,
+        steps: &mut Vec<(&'a Exchange, Assertion)>,
+    ) -> Result<(Credential, Principal)> {
         let mut assertion =
             source.assertion(self.context(), &self.plan.assertion_audience()).await?;
         let principal = assertion.principal.clone();
@@ -352,6 +375,7 @@ impl<'a> Run<'a> {
         for step in &self.plan.exchanges {
             let effort = effort.after(started.elapsed());
             assertion = step.perform(self.host, &assertion, effort).await?;
+            steps.push((step, assertion.clone()));
         }
         let mut target = self.plan.target.open();
         target.with_effort(effort.after(started.elapsed()));
@@ -365,6 +389,16 @@ impl<'a> Run<'a> {
             .hint("check this machine's clock"));
         }
         Ok((credential, principal))
+    }
+
+    /// Revokes what a step yielded. Failing is told and no more: the credential is good.
+    async fn revoke_step(&self, step: &Exchange, assertion: &Assertion) {
+        if let Err(error) = step.revoke(self.host, assertion).await {
+            self.host.interact.warn(&format!(
+                "the token for the role '{}', which was a step to the credential, could not be revoked and stays good until it ends: {error}",
+                step.role
+            ));
+        }
     }
 
     /// Refuses a new credential that does not last as long as this run asks.
