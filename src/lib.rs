@@ -20,6 +20,7 @@
 //! | [`deliver`] | ways out: command, variables, bare token |
 //! | [`pipeline`] | the order of the steps |
 //! | [`aws`] | what sources, targets and commands know alike of AWS |
+//! | [`reach`] | asking servers that do not always serve |
 //! | [`oidc`] | issuers, discovery, keys, verification of tokens |
 //! | [`wire`] | the messages between client and broker |
 //! | `broker` | the broker, with the feature of that name |
@@ -41,6 +42,7 @@ pub mod mint;
 pub mod oidc;
 pub mod pipeline;
 pub mod plan;
+pub mod reach;
 mod registry;
 pub mod secret;
 pub mod telemetry;

@@ -3,6 +3,7 @@
 //! This is the only place that knows the order of the steps.
 
 use std::cell::OnceCell;
+use std::time::Instant;
 
 use time::Duration;
 
@@ -12,8 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
 use crate::identity::{Context, IdentitySource, LoginOptions, Readiness, in_place_of};
-use crate::mint::reach::Effort;
+use crate::mint::Exchange;
 use crate::plan::Plan;
+use crate::reach::Effort;
 use crate::secret::Secret;
 
 /// How fresh a credential has to be.
@@ -29,6 +31,9 @@ pub struct Freshness {
     /// Whether whoever asks can have a new one fetched beside, so that nobody has to
     /// wait for it: [`Origin::Ageing`] tells when.
     pub ahead: bool,
+    /// Whether the tokens of brokers that are steps to a new one are revoked once they have
+    /// served: whoever trades one in does not look back.
+    pub revokes_steps: bool,
 }
 
 /// Where a credential came from.
@@ -78,9 +83,10 @@ pub fn next_credential(
     cache: &Cache,
     plan: &Plan,
     old: &Credential,
+    freshness: Freshness,
 ) -> Result<Credential> {
     let replaced = OnceCell::from(Some(old.material.secret().clone()));
-    let run = Run { host, cache, plan, freshness: Freshness::default(), replaced };
+    let run = Run { host, cache, plan, freshness, replaced };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
@@ -131,6 +137,7 @@ pub fn own_credential(
     plan: &Plan,
     freshness: Freshness,
 ) -> Result<Credential> {
+    let freshness = Freshness { revokes_steps: true, ..freshness };
     let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
@@ -368,17 +375,33 @@ impl<'a> Run<'a> {
     }
 
     /// Turns an assertion into a credential.
-    async fn turn(
+    async fn turn(&self, assertion: Assertion, effort: Effort) -> Result<(Credential, Principal)> {
+        let mut steps = Vec::new();
+        let minted = self.turn_through(assertion, effort, &mut steps).await;
+        if self.freshness.revokes_steps {
+            for (step, assertion) in &steps {
+                self.revoke_step(step, assertion).await;
+            }
+        }
+        minted
+    }
+
+    /// The same. Each exchange on the way, and what it yielded, goes into `steps`.
+    async fn turn_through(
         &self,
         mut assertion: Assertion,
         effort: Effort,
+        steps: &mut Vec<(&'a Exchange, Assertion)>,
     ) -> Result<(Credential, Principal)> {
         let principal = assertion.principal.clone();
+        let started = Instant::now();
         for step in &self.plan.exchanges {
+            let effort = effort.after(started.elapsed());
             assertion = step.perform(self.host, &assertion, effort).await?;
+            steps.push((step, assertion.clone()));
         }
         let mut target = self.plan.target.open();
-        target.with_effort(effort);
+        target.with_effort(effort.after(started.elapsed()));
         let credential = target.mint(self.host, &assertion, &self.plan.request).await?;
         let remaining = credential.lifetime.remaining(self.host.clock.now());
         if remaining <= Duration::ZERO {
@@ -395,6 +418,16 @@ impl<'a> Run<'a> {
             "a credential has been minted"
         );
         Ok((credential, principal))
+    }
+
+    /// Revokes what a step yielded. Failing is told and no more: the credential is good.
+    async fn revoke_step(&self, step: &Exchange, assertion: &Assertion) {
+        if let Err(error) = step.revoke(self.host, assertion).await {
+            self.host.interact.warn(&format!(
+                "the token for the role '{}', which was a step to the credential, could not be revoked and stays good until it ends: {error}",
+                step.role
+            ));
+        }
     }
 
     /// Refuses a new credential that does not last as long as this run asks.

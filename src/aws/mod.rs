@@ -64,24 +64,34 @@ checked! {
     EndpointUrl, check_endpoint
 }
 
-/// How the codes of regions start, and what servers' names end with, outside of the
-/// partitions that share the usual one.
-const SUFFIXES: &[(&str, &str)] = &[
-    ("cn-", "amazonaws.com.cn"),
-    ("eusc-", "amazonaws.eu"),
-    ("us-iso-", "c2s.ic.gov"),
-    ("us-isob-", "sc2s.sgov.gov"),
-    ("eu-isoe-", "cloud.adc-e.uk"),
-    ("us-isof-", "csp.hci.ic.gov"),
+/// How the codes of regions start outside of the usual partition, which partition that is,
+/// and what servers' names end with there.
+const PARTITIONS: &[(&str, &str, &str)] = &[
+    ("cn-", "aws-cn", "amazonaws.com.cn"),
+    ("us-gov-", "aws-us-gov", USUAL_SUFFIX),
+    ("eusc-", "aws-eusc", "amazonaws.eu"),
+    ("us-iso-", "aws-iso", "c2s.ic.gov"),
+    ("us-isob-", "aws-iso-b", "sc2s.sgov.gov"),
+    ("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"),
+    ("us-isof-", "aws-iso-f", "csp.hci.ic.gov"),
 ];
+const USUAL_SUFFIX: &str = "amazonaws.com";
 
 impl Region {
     /// What the names of AWS's servers in this region end with, as botocore's
     /// [`partitions.json`](https://github.com/boto/botocore/blob/develop/botocore/data/partitions.json)
     /// has it.
     pub fn dns_suffix(&self) -> &'static str {
-        let known = SUFFIXES.iter().find(|(start, _)| self.0.starts_with(start));
-        known.map_or("amazonaws.com", |(_, suffix)| suffix)
+        self.known().map_or(USUAL_SUFFIX, |(_, _, suffix)| suffix)
+    }
+
+    /// The partition that it is in, as ARNs name it.
+    pub fn partition(&self) -> &'static str {
+        self.known().map_or("aws", |(_, partition, _)| partition)
+    }
+
+    fn known(&self) -> Option<&'static (&'static str, &'static str, &'static str)> {
+        PARTITIONS.iter().find(|(start, ..)| self.0.starts_with(start))
     }
 }
 

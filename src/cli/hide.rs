@@ -33,7 +33,16 @@ pub(crate) enum Hiding {
 
 /// Tells the platform whose job this is, if it is one. Failing is told and no more.
 pub(crate) fn hide(app: &App, handout: &Handout<'_>, hiding: Hiding) -> Result<()> {
-    if let Err(error) = try_to_hide(app, handout, hiding)? {
+    hide_these(app, || handout.secrets(), hiding)
+}
+
+/// The same for other secrets, which are asked for only where there is somebody to tell.
+pub(crate) fn hide_these(
+    app: &App,
+    secrets: impl FnOnce() -> Result<Vec<Secret<String>>>,
+    hiding: Hiding,
+) -> Result<()> {
+    if let Err(error) = try_to_hide(app, secrets, hiding)? {
         app.host
             .interact
             .warn(&format!("the platform cannot be told what to hide in the job's log: {error}"));
@@ -43,12 +52,16 @@ pub(crate) fn hide(app: &App, handout: &Handout<'_>, hiding: Hiding) -> Result<(
 
 /// The same for what must not be handed out unless it is hidden.
 pub(crate) fn must_hide(app: &App, handout: &Handout<'_>) -> Result<()> {
-    try_to_hide(app, handout, Hiding::Printed)?
+    try_to_hide(app, || handout.secrets(), Hiding::Printed)?
 }
 
-fn try_to_hide(app: &App, handout: &Handout<'_>, hiding: Hiding) -> Result<Result<()>> {
+fn try_to_hide(
+    app: &App,
+    secrets: impl FnOnce() -> Result<Vec<Secret<String>>>,
+    hiding: Hiding,
+) -> Result<Result<()>> {
     let Some(platform) = Platform::of(&app.host.env) else { return Ok(Ok(())) };
-    Ok(match platform.tell(&handout.secrets()?)? {
+    Ok(match platform.tell(&secrets()?)? {
         None => Ok(()),
         Some(Telling::Redactor(values)) => runtime()?.block_on(redact(app, &values)),
         Some(Telling::Lines(lines)) => {

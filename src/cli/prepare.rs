@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::credential::Credential;
 use crate::deliver::Handout;
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::env::{ASKED_FOR, Env};
+use crate::host::env::ASKED_FOR;
 use crate::host::surroundings::is_ci;
 use crate::host::{Host, files};
 use crate::identity::{self, Candidate};
@@ -31,6 +31,9 @@ pub(crate) struct Prepared {
     pub sources: Vec<Candidate>,
     /// What was asked for, where it may be asked for again in the background.
     pub ahead: Option<Wanted>,
+    /// Whether the tokens of brokers that are steps to the credential are revoked once they
+    /// have served.
+    pub revokes_steps: bool,
     /// Keeps the embedded broker running as long as this lives.
     #[cfg(feature = "broker")]
     pub embedded: Option<Embedded>,
@@ -57,9 +60,10 @@ impl Prepared {
         asked_again: Option<Duration>,
     ) -> Result<Credential> {
         let (refresh, min_ttl) = (fresh.refresh, fresh.min_ttl);
-        let freshness = Freshness { refresh, min_ttl, asked_again, ahead: self.ahead.is_some() };
+        let (ahead, revokes_steps) = (self.ahead.is_some(), self.revokes_steps);
+        let freshness = Freshness { refresh, min_ttl, asked_again, ahead, revokes_steps };
         let (credential, origin) =
-            pipeline::credential(&self.host, &self.cache, &self.plan, freshness)?;
+            pipeline::credential(&self.asking()?, &self.cache, &self.plan, freshness)?;
         if origin == Origin::Ageing {
             self.renew_in_background(&credential);
         }
@@ -70,15 +74,16 @@ impl Prepared {
     pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<Credential> {
         let freshness =
             Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Freshness::default() };
-        pipeline::own_credential(&self.host, &self.cache, &self.plan, freshness)
+        pipeline::own_credential(&self.asking()?, &self.cache, &self.plan, freshness)
     }
 
-    /// Tells what is started to get the credential that it is being asked for, so that
-    /// none is asked for to get itself. Yields the environment as it was.
-    pub(crate) fn ask_once(&mut self) -> Result<Env> {
+    /// The world for whoever gets the credential. It tells what is started for that which
+    /// credential is being asked for, so that none is asked for to get itself: a program may
+    /// have an AWS SDK that asks us. The command that the credential is for may ask again,
+    /// and is told nothing.
+    pub(crate) fn asking(&self) -> Result<Host> {
         let profile = &self.plan.profile;
-        let before = self.host.env.clone();
-        let asked_for = before.get(ASKED_FOR).unwrap_or_default();
+        let asked_for = self.host.env.get(ASKED_FOR).unwrap_or_default();
         if asked_for.split(' ').any(|name| name == profile) {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -93,8 +98,8 @@ impl Prepared {
                 "what the profile's identity runs must not use an AWS profile that asks tmpcred",
             ));
         }
-        self.host.env = before.clone().with(ASKED_FOR, format!("{asked_for} {profile}"));
-        Ok(before)
+        let env = self.host.env.clone().with(ASKED_FOR, format!("{asked_for} {profile}"));
+        Ok(Host { env, ..self.host.clone() })
     }
 
     /// Why the credential is to be revoked when the command has ended, or `None`
@@ -117,6 +122,13 @@ impl Prepared {
                 "CI is set: the command gets a credential of its own, which is revoked when it ends (--revoke-on-exit=false turns that off)",
             )),
         }
+    }
+
+    /// Whether the run revokes what it can of a credential that itself cannot be revoked:
+    /// the tokens that were steps to it. Where the credential is, they are too.
+    pub(crate) fn revokes_steps(&self, at_exit: AtExit) -> bool {
+        let wanted = at_exit.revoke_on_exit.unwrap_or_else(|| is_ci(&self.host.env));
+        wanted && !self.is_embedded()
     }
 
     /// Revokes the credential at the end of a run. Failing is told and no more: the
@@ -210,6 +222,7 @@ pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
         plan,
         sources: request.detected,
         ahead: ahead.then(|| wanted.clone()),
+        revokes_steps: false,
         #[cfg(feature = "broker")]
         embedded: None,
     })
@@ -265,6 +278,7 @@ fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
         plan,
         sources: request.detected,
         ahead: None,
+        revokes_steps: false,
         embedded: Some(embedded),
     })
 }

@@ -76,12 +76,13 @@ impl Prepared {
         own: Option<Arc<Own>>,
     ) -> Result<Renewal> {
         // Whoever works at the terminal is not asked from the background.
-        let host = Host { interact: Arc::new(Silent), ..self.host.clone() };
+        let host = Host { interact: Arc::new(Silent), ..self.asking()? };
         let supply = Pipeline {
             host,
             cache: Arc::clone(&self.cache),
             plan: self.plan.clone(),
             own,
+            freshness: Freshness { revokes_steps: self.revokes_steps, ..Freshness::default() },
             interact: Arc::clone(&self.host.interact),
         };
         Renewal::prepare(&self.host, credential.clone(), Box::new(supply), on_renewal)
@@ -122,6 +123,7 @@ struct Pipeline {
     plan: Plan,
     /// Where each credential is this run's own.
     own: Option<Arc<Own>>,
+    freshness: Freshness,
     interact: Arc<dyn Interact>,
 }
 
@@ -130,10 +132,10 @@ impl Supply for Pipeline {
         // Renewal has pauses of its own, and may have little time.
         self.plan.insist(&self.host);
         let Some(own) = &self.own else {
-            return pipeline::next_credential(&self.host, &self.cache, &self.plan, old);
+            let (cache, freshness) = (&self.cache, self.freshness);
+            return pipeline::next_credential(&self.host, cache, &self.plan, old, freshness);
         };
-        let freshness = Freshness::default();
-        let new = pipeline::own_credential(&self.host, &self.cache, &self.plan, freshness)?;
+        let new = pipeline::own_credential(&self.host, &self.cache, &self.plan, self.freshness)?;
         own.forget_ended(&self.host);
         own.keep(&new);
         Ok(new)

@@ -3,9 +3,13 @@
 //!
 //! SDKs ask the endpoint last. Were there keys, a role or a sign-in for the profile
 //! `default`, they would take those, and the command would run as somebody else. So it
-//! is shown files without them; all else in there, such as other profiles that it names
-//! itself, stays as it is. The order is written down at
+//! is shown copies without them. All else in there, such as other profiles that it names
+//! itself, stays as it is, but for sections with long-lived keys: there shall be no second
+//! place where those are in clear. The order is written down at
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>.
+//!
+//! A copy cannot be written to: what a command put there would be lost with it, without a
+//! word.
 
 use std::path::{Path, PathBuf};
 
@@ -57,7 +61,7 @@ pub fn stand_ins(env: &Env, dir: &Path) -> Result<Vec<(&'static str, PathBuf)>> 
         let Some(text) = text.flatten().map(Zeroizing::new) else { continue };
         if let Some(rest) = without_default(&text) {
             let path = dir.join(name);
-            files::write_private(&path, rest.as_bytes())?;
+            files::write_read_only(&path, without_keys(&rest).as_bytes())?;
             written.push((variable, path));
         }
     }
@@ -85,7 +89,7 @@ fn without_default(text: &str) -> Option<Zeroizing<String>> {
             in_default = matches!(section.as_slice(), ["default"] | ["profile", "default"]);
             dropping = false;
         } else if !indented {
-            let name = line.split(['=', ':']).next().unwrap_or_default().trim();
+            let name = setting(line);
             dropping = in_default && YIELD.iter().any(|key| name.eq_ignore_ascii_case(key));
         }
         // What is indented belongs to the setting above.
@@ -94,6 +98,34 @@ fn without_default(text: &str) -> Option<Zeroizing<String>> {
         }
     }
     (rest.len() < text.len()).then_some(rest)
+}
+
+/// The text without sections that have long-lived keys: a secret, and no token that ends.
+fn without_keys(text: &str) -> Zeroizing<String> {
+    let mut rest = Zeroizing::new(String::with_capacity(text.len()));
+    let mut start = 0;
+    let mut at = 0;
+    let heads = text.split_inclusive('\n').filter_map(|line| {
+        let from = at;
+        at += line.len();
+        section(line).map(|_| from)
+    });
+    let ends: Vec<usize> = heads.chain(std::iter::once(text.len())).collect();
+    for end in ends {
+        let part = &text[start..end];
+        let has = |name: &str| part.lines().any(|line| setting(line).eq_ignore_ascii_case(name));
+        let ends_by_itself = has("aws_session_token") || has("aws_security_token");
+        if !has("aws_secret_access_key") || ends_by_itself {
+            rest.push_str(part);
+        }
+        start = end;
+    }
+    rest
+}
+
+/// The name of the setting in a line.
+fn setting(line: &str) -> &str {
+    line.split(['=', ':']).next().unwrap_or_default().trim()
 }
 
 /// The words in the head of a section.
@@ -129,13 +161,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().to_str().unwrap();
         files::write_private(&dir.path().join(".aws/config"), b"[default]\nregion = x\n").unwrap();
-        let keys = b"[default]\naws_access_key_id = AKIA\n[other]\naws_access_key_id = B\n";
+        let keys = b"[default]\naws_access_key_id = AKIA\naws_secret_access_key = canary\n\
+            # those of others\n[other]\naws_access_key_id = B\nAWS_Secret_Access_Key = canary\n\
+            [short]\naws_secret_access_key = s\naws_session_token = t\n[none]\nregion = x\n";
         files::write_private(&dir.path().join("keys"), keys).unwrap();
         let env = Env::from_pairs([("HOME", home), (CREDENTIALS, "~/keys")]);
         let out = dir.path().join("out");
         let written = stand_ins(&env, &out).unwrap();
         assert_eq!(written, [(CREDENTIALS, out.join("credentials"))]);
         let text = files::read_text(&out.join("credentials"), MAX).unwrap().unwrap();
-        assert_eq!(text, "[default]\n[other]\naws_access_key_id = B\n");
+        let expected = "[default]\n# those of others\n[short]\naws_secret_access_key = s\n\
+            aws_session_token = t\n[none]\nregion = x\n";
+        assert_eq!(text, expected);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let metadata = std::fs::metadata(out.join("credentials")).unwrap();
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o400);
+        }
+        // Once more, over the copy that nobody can write to.
+        stand_ins(&env, &out).unwrap();
     }
 }

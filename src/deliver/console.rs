@@ -6,6 +6,7 @@
 //! duration is asked for: the session in the browser ends when the credentials do.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,7 +35,7 @@ use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::browser::Browser;
 use crate::host::http::{Request, require_secure};
-use crate::host::listener::{Exposure, bind};
+use crate::host::listener::{Exposure, bind, is_ours};
 use crate::secret::Secret;
 
 /// What is asked for the sign-in token.
@@ -53,6 +54,8 @@ pub struct Place {
     pub service: Option<String>,
     /// The region whose page is shown; where left out, the credential's.
     pub region: Option<String>,
+    /// The partition of the credential, where it is known and the role does not say it.
+    pub partition: Option<&'static str>,
     /// Another sign-in endpoint.
     pub endpoint_url: Option<String>,
 }
@@ -64,23 +67,13 @@ struct Hosts {
 }
 
 /// The hosts for a credential (<https://docs.aws.amazon.com/general/latest/gr/signin-service.html>).
-/// The partition is that of the role's ARN, else that of the region.
+/// The partition is that of the role's ARN, else the one that is known.
 ///
 /// # Errors
 /// In a partition whose hosts are not known: the credentials are sent to no other.
-fn hosts(credential: &Credential, region: Option<&str>) -> Result<Hosts> {
+fn hosts(credential: &Credential, known: Option<&str>) -> Result<Hosts> {
     let by_role = credential.role.split(':').nth(1).filter(|_| credential.role.starts_with("arn:"));
-    let partition = by_role.unwrap_or_else(|| {
-        let starts = |start: &str| region.is_some_and(|region| region.starts_with(start));
-        match () {
-            () if starts("cn-") => "aws-cn",
-            () if starts("us-gov-") => "aws-us-gov",
-            () if starts("eusc-") => "aws-eusc",
-            () if region.is_some_and(|region| region.contains("-iso")) => "aws-iso",
-            () => "aws",
-        }
-    });
-    let (signin, console) = match partition {
+    let (signin, console) = match by_role.or(known).unwrap_or("aws") {
         "aws" => ("signin.aws.amazon.com", "console.aws.amazon.com"),
         "aws-cn" => ("signin.amazonaws.cn", "console.amazonaws.cn"),
         "aws-us-gov" => ("signin.amazonaws-us-gov.com", "console.amazonaws-us-gov.com"),
@@ -113,18 +106,37 @@ struct Given {
     signin_token: Secret<String>,
 }
 
-/// The link that signs in to the console. Whoever has it is signed in.
+/// A link that signs in. Whoever has it is signed in.
+#[derive(Debug)]
+pub struct Link {
+    url: Secret<String>,
+    token: Secret<String>,
+}
+
+impl Link {
+    /// The address.
+    pub fn url(&self) -> &Secret<String> {
+        &self.url
+    }
+
+    /// All that must not be seen: the address, and the token in it by itself.
+    pub fn secrets(&self) -> Vec<Secret<String>> {
+        vec![self.url.clone(), self.token.clone()]
+    }
+}
+
+/// The link that signs in to the console.
 ///
 /// # Errors
 /// Where the credential is not for AWS, or AWS gives no sign-in token for it.
-pub async fn link(host: &Host, credential: &Credential, place: &Place) -> Result<Secret<String>> {
+pub async fn link(host: &Host, credential: &Credential, place: &Place) -> Result<Link> {
     let Material::Aws { access_key_id, secret_access_key, session_token, region } =
         &credential.material
     else {
         return Err(not_aws());
     };
     let region = place.region.as_deref().or(region.as_deref());
-    let hosts = hosts(credential, region)?;
+    let hosts = hosts(credential, place.partition)?;
     let endpoint = match &place.endpoint_url {
         Some(url) => url.clone(),
         None => format!("https://{}/federation", hosts.signin),
@@ -164,7 +176,7 @@ pub async fn link(host: &Host, credential: &Credential, place: &Place) -> Result
         .append_pair("Action", "login")
         .append_pair("Destination", &destination(hosts.console, region, place.service.as_deref()))
         .append_pair("SigninToken", given.signin_token.expose());
-    Ok(Secret::new(endpoint.into()))
+    Ok(Link { url: Secret::new(endpoint.into()), token: given.signin_token })
 }
 
 /// The page that is shown first.
@@ -185,16 +197,16 @@ fn destination(console: &str, region: Option<&str>, service: Option<&str>) -> St
 pub async fn open(browser: &dyn Browser, link: &Secret<String>) -> Result<()> {
     let failed = |cause: std::io::Error| Error::new(ErrorKind::Io, "cannot listen").because(cause);
     let socket = bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly)?;
-    let authority = socket.local_addr().map_err(failed)?.to_string();
+    let address = socket.local_addr().map_err(failed)?;
     let socket = TcpListener::from_std(socket).map_err(failed)?;
     let mut random = [0; 32];
     aws_lc_rs::rand::fill(&mut random)
         .map_err(|_| Error::new(ErrorKind::Other, "this machine gives no random numbers"))?;
     let path = format!("/{}", URL_SAFE_NO_PAD.encode(random));
-    let page = Url::parse(&format!("http://{authority}{path}")).map_err(|cause| {
+    let page = Url::parse(&format!("http://{address}{path}")).map_err(|cause| {
         Error::new(ErrorKind::Other, "the page on this machine has no address").because(cause)
     })?;
-    let once = Arc::new(Once { authority, path, link: Mutex::new(Some(link.clone())) });
+    let once = Arc::new(Once { address, path, link: Mutex::new(Some(link.clone())) });
     browser.open(&page)?;
     tokio::time::timeout(FETCH_LIMIT, serve(socket, once)).await.map_err(|_| {
         Error::new(ErrorKind::Unreachable, "the browser has not come for the sign-in link")
@@ -204,7 +216,7 @@ pub async fn open(browser: &dyn Browser, link: &Secret<String>) -> Result<()> {
 
 /// The page that leads on once.
 struct Once {
-    authority: String,
+    address: SocketAddr,
     path: String,
     link: Mutex<Option<Secret<String>>>,
 }
@@ -219,8 +231,8 @@ async fn serve(socket: TcpListener, once: Arc<Once>) {
         tokio::select! {
             _ = done.recv() => return,
             accepted = socket.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, once.clone(), fetched.clone()));
+                Ok((stream, peer)) => {
+                    connections.spawn(connection(stream, peer, once.clone(), fetched.clone()));
                 }
                 // Out of file descriptors, or a connection that is gone already.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -231,10 +243,15 @@ async fn serve(socket: TcpListener, once: Arc<Once>) {
 }
 
 /// Serves a connection, and tells when it has led on.
-async fn connection(stream: TcpStream, once: Arc<Once>, fetched: mpsc::Sender<()>) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    once: Arc<Once>,
+    fetched: mpsc::Sender<()>,
+) {
     let led_on = AtomicBool::new(false);
     let service = service_fn(|request: Asked<Incoming>| {
-        let response = once.respond(&request);
+        let response = once.respond(&request, peer);
         if response.status() == StatusCode::SEE_OTHER {
             led_on.store(true, Ordering::Relaxed);
         }
@@ -254,14 +271,19 @@ async fn connection(stream: TcpStream, once: Arc<Once>, fetched: mpsc::Sender<()
 }
 
 impl Once {
-    fn respond(&self, request: &Asked<Incoming>) -> Response<Full<Bytes>> {
+    fn respond(&self, request: &Asked<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::new(Bytes::new()));
         let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
-        let ours = host == Some(self.authority.as_bytes())
+        let ours = host == Some(self.address.to_string().as_bytes())
             && request.method() == Method::GET
             && Secret::new(self.path.clone()).ct_eq(request.uri().path());
         *response.status_mut() = StatusCode::NOT_FOUND;
         if !ours {
+            return response;
+        }
+        // Anybody on this machine may have read the address among the browser's arguments.
+        if !is_ours(peer, self.address) {
+            *response.status_mut() = StatusCode::FORBIDDEN;
             return response;
         }
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -280,6 +302,7 @@ impl Once {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::Region;
     use crate::credential::{Lifetime, Principal};
     use crate::host::clock::{Clock, SystemClock};
     use crate::host::test_server::run;
@@ -303,24 +326,26 @@ mod tests {
 
     #[test]
     fn each_partition_has_hosts_of_its_own() {
-        for (role, region, signin) in [
+        let of = |region| Region::parse(region).unwrap().partition();
+        for (role, partition, signin) in [
             ("Admin", None, "signin.aws.amazon.com"),
-            ("Admin", Some("eu-central-1"), "signin.aws.amazon.com"),
-            ("Admin", Some("cn-north-1"), "signin.amazonaws.cn"),
-            ("Admin", Some("us-gov-west-1"), "signin.amazonaws-us-gov.com"),
+            ("Admin", Some(of("eu-central-1")), "signin.aws.amazon.com"),
+            ("Admin", Some(of("cn-north-1")), "signin.amazonaws.cn"),
+            ("Admin", Some(of("us-gov-west-1")), "signin.amazonaws-us-gov.com"),
             ("arn:aws-cn:iam::1:role/x", None, "signin.amazonaws.cn"),
             ("arn:aws-us-gov:iam::1:role/x", None, "signin.amazonaws-us-gov.com"),
-            ("arn:aws:iam::1:role/x", Some("eu-west-1"), "signin.aws.amazon.com"),
+            ("arn:aws-cn:iam::1:role/x", Some("aws"), "signin.amazonaws.cn"),
         ] {
-            let hosts = hosts(&credential(role), region).unwrap();
-            assert_eq!(hosts.signin, signin, "{role} {region:?}");
+            let hosts = hosts(&credential(role), partition).unwrap();
+            assert_eq!(hosts.signin, signin, "{role} {partition:?}");
         }
-        for (role, region) in [
-            ("Admin", "us-iso-east-1"),
-            ("Admin", "eusc-de-east-1"),
-            ("arn:aws-iso:iam::1:role/x", "eu-west-1"),
+        for (role, partition) in [
+            ("Admin", of("us-iso-east-1")),
+            ("Admin", of("us-isob-east-1")),
+            ("Admin", of("eusc-de-east-1")),
+            ("arn:aws-iso:iam::1:role/x", "aws"),
         ] {
-            assert!(hosts(&credential(role), Some(region)).is_err(), "{role} {region}");
+            assert!(hosts(&credential(role), Some(partition)).is_err(), "{role} {partition}");
         }
         let page = destination("console.aws.amazon.com", Some("eu-west-1"), Some("s3"));
         assert_eq!(page, "https://console.aws.amazon.com/s3/home?region=eu-west-1");

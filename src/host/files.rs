@@ -206,6 +206,18 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The same for a file that nobody is to write to, not even its owner (mode 0400).
+///
+/// # Errors
+/// [`ErrorKind::Io`]
+pub fn write_read_only(path: &Path, bytes: &[u8]) -> Result<()> {
+    private_dir(parent(path))?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o400));
+    replace(path, bytes, builder.prefix(TEMPORARY))
+}
+
 /// Replaces a file that everybody may read, in one step. Its directory is made
 /// where it is missing.
 pub fn write_public(path: &Path, bytes: &[u8]) -> Result<()> {

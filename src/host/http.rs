@@ -88,18 +88,22 @@ impl Response {
     /// How long the server asks to be left alone, in seconds or until a date
     /// (RFC 9110 section 10.2.3). `now` is the time by its clock.
     pub fn retry_after(&self, now: OffsetDateTime) -> Option<Duration> {
-        let value = self.header(RETRY_AFTER)?;
-        if let Ok(seconds) = value.parse::<u32>() {
-            return Some(Duration::from_secs(seconds.into()));
-        }
-        let until = OffsetDateTime::parse(value, &Rfc2822).ok()?;
-        // A date that has passed asks for nothing.
-        Some(Duration::try_from(until - now).unwrap_or_default())
+        retry_after(self.header(RETRY_AFTER)?, now)
     }
 
     fn header(&self, name: HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
+}
+
+/// What the header `Retry-After` asks for. `now` is the time by the server's clock.
+pub fn retry_after(value: &str, now: OffsetDateTime) -> Option<Duration> {
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let until = OffsetDateTime::parse(value, &Rfc2822).ok()?;
+    // A date that has passed asks for nothing.
+    Some(Duration::try_from(until - now).unwrap_or_default())
 }
 
 /// An HTTP client. Nothing is set up before the first request; clones share
@@ -262,7 +266,7 @@ pub fn require_secure(url: &Url) -> Result<()> {
 }
 
 /// An address for error messages: without query, which may hold secrets.
-fn place(url: &Url) -> String {
+pub fn place(url: &Url) -> String {
     format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 

@@ -1,6 +1,7 @@
-//! Asking a CI platform for a token: one request, never repeated. What the answer
-//! holds lives for minutes, so it is neither kept nor held while something else
-//! is tried.
+//! Asking a CI platform for a token. Where it gives no answer, or says «not now», it is
+//! asked again for a while with a request of its own, because nobody else can be asked and
+//! the job would fail. What the answer holds lives for minutes, so it is neither kept nor
+//! held while something else is tried.
 
 use std::path::Path;
 
@@ -11,7 +12,8 @@ use url::Url;
 
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
-use crate::host::http::{Request, Response, require_secure};
+use crate::host::http::{Request, Response, place, require_secure};
+use crate::reach::{self, Effort, Failure};
 use crate::secret::Secret;
 
 /// Where a platform hands tokens out.
@@ -67,21 +69,27 @@ impl Endpoint<'_> {
         for (name, value) in self.headers {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        let (method, url) = (self.method, self.url);
-        let request = Request { method, url, headers, body: Secret::new(Vec::new()) };
-        let response = host.http(self.ca_file)?.send(request).await;
+        let http = host.http(self.ca_file)?;
+        let attempt = async |_: &str| {
+            let (method, url, headers) = (self.method.clone(), self.url.clone(), headers.clone());
+            let request = Request { method, url, headers, body: Secret::new(Vec::new()) };
+            let response = http.send(request).await?;
+            match response.outage(self.who) {
+                Some(outage) => Err(Failure::of(outage, &response, host.corrected_now())),
+                None => Ok(response),
+            }
+        };
+        let place = place(&self.url);
+        let response = reach::ask(host, self.who, &[&*place], Effort::JOB, None, attempt).await;
         host.tell_skew();
         let response = response?;
-        require_success(&response, self.who)?;
+        require_success(&response)?;
         let answer: Answer = response.json("the answer")?;
         Ok(answer.value)
     }
 }
 
-fn require_success(response: &Response, who: &str) -> Result<()> {
-    if let Some(outage) = response.outage(who) {
-        return Err(outage);
-    }
+fn require_success(response: &Response) -> Result<()> {
     if response.status.is_success() {
         return Ok(());
     }

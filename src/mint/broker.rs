@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
+use time::OffsetDateTime;
 
 use super::addresses::Addresses;
-use super::reach::Effort;
 use super::revocation;
 use super::token_exchange::{self, Ask};
 use super::{Exchange, Refusal, Request, Revocation, Target};
@@ -15,6 +15,7 @@ use crate::credential::{Assertion, Credential, Material};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::oidc::Issuer;
+use crate::reach::{self, Effort, Failure};
 use crate::wire;
 
 /// A profile's target: one of the brokers that the configuration names.
@@ -60,6 +61,27 @@ impl Server {
     /// Its issuer identifier, whichever of its addresses answers.
     pub fn issuer(&self) -> &Issuer {
         self.issuer.as_deref().unwrap_or_else(|| self.url.first())
+    }
+
+    /// Asks its addresses until one has answered.
+    ///
+    /// # Errors
+    /// As [`reach::ask`] has them.
+    pub(crate) async fn ask<T>(
+        &self,
+        host: &Host,
+        effort: Effort,
+        until: Option<OffsetDateTime>,
+        attempt: impl AsyncFn(&Issuer) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let addresses: Vec<_> = self.url.iter().collect();
+        let who = format!("the broker {}", self.issuer());
+        reach::ask(host, &who, &addresses, effort, until, attempt).await
+    }
+
+    /// Lets the next run ask also those of its addresses that are left alone at present.
+    pub(super) fn insist(&self, host: &Host) {
+        self.url.iter().for_each(|address| reach::insist(host, address.as_str()));
     }
 
     /// The audience that an assertion for this broker must be bound to.

@@ -4,7 +4,6 @@
 //! resolved) and a [`Target`], and add its line to the list and to [`Plan`].
 
 pub mod addresses;
-pub mod reach;
 mod revocation;
 #[cfg(test)]
 mod tests;
@@ -16,11 +15,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use self::reach::Effort;
 use crate::aws::sso::Server;
 use crate::credential::{Assertion, Credential, Proof};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
+use crate::reach::{self, Effort};
 
 crate::registry::registry! {
     /// The settings of a profile's `target` table.
@@ -81,8 +80,9 @@ impl Plan {
     /// Lets the next run ask also those who are left alone because they did not serve.
     pub fn insist(&self, host: &Host) {
         match self {
-            Self::Broker(server) => reach::insist(host, server),
-            Self::Aws(_) | Self::AwsSso(_) => (),
+            Self::Broker(server) => server.insist(host),
+            Self::Aws(settings) => reach::insist(host, &settings.address()),
+            Self::AwsSso(plan) => plan.addresses().iter().for_each(|a| reach::insist(host, a)),
         }
     }
 
@@ -123,6 +123,14 @@ impl Plan {
         }
     }
 
+    /// The partition of AWS that its credentials are of, where their role does not say so.
+    pub fn partition(&self) -> Option<&'static str> {
+        match self {
+            Self::Broker(_) | Self::Aws(_) => None,
+            Self::AwsSso(plan) => plan.partition(),
+        }
+    }
+
     /// Whether credentials of AWS come of it.
     pub fn yields_aws(&self) -> bool {
         matches!(self, Self::Aws(_) | Self::AwsSso(_))
@@ -145,7 +153,7 @@ impl Plan {
             Self::Broker(_) if proof == Some(Proof::AwsAccessKeys) => Err(Refusal::access_keys()),
             Self::Broker(_) => broker::check_role(role),
             Self::Aws(settings) => settings.check(role, role_is_option, ttl, proof),
-            Self::AwsSso(plan) => plan.check(role, ttl),
+            Self::AwsSso(plan) => plan.check(role, role_is_option, ttl),
         }
     }
 
@@ -176,8 +184,9 @@ impl Plan {
     /// [`ErrorKind::Config`] where one is missing or not valid.
     pub fn complete(&mut self) -> Result<()> {
         match self {
-            Self::Broker(_) | Self::AwsSso(_) => Ok(()),
+            Self::Broker(_) => Ok(()),
             Self::Aws(settings) => settings.complete(),
+            Self::AwsSso(plan) => plan.complete(),
         }
     }
 
@@ -311,7 +320,7 @@ pub struct Exchange {
 impl Exchange {
     /// Lets the next run ask also those who are left alone because they did not serve.
     pub fn insist(&self, host: &Host) {
-        reach::insist(host, &self.server);
+        self.server.insist(host);
     }
 
     /// Performs the step.
@@ -322,5 +331,16 @@ impl Exchange {
         effort: Effort,
     ) -> Result<Assertion> {
         broker::exchange(host, self, assertion, effort).await
+    }
+
+    /// Revokes what the step yielded, where it has not ended by itself.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being revoked: it stays good until it ends.
+    pub async fn revoke(&self, host: &Host, yielded: &Assertion) -> Result<()> {
+        if yielded.expires_at <= host.corrected_now() {
+            return Ok(());
+        }
+        revocation::revoke(host, &self.server, &yielded.token).await
     }
 }

@@ -5,11 +5,11 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use url::form_urlencoded;
 
 use super::broker::Server;
-use super::reach::{self, Effort};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::http::Request;
 use crate::oidc::Issuer;
+use crate::reach::Effort;
 use crate::secret::Secret;
 use crate::wire::{REVOCATION_PATH, VERSION, VERSION_HEADER};
 
@@ -43,7 +43,7 @@ pub(super) async fn revoke(host: &Host, server: &Server, token: &Secret<String>)
             None => Ok(response),
         }
     };
-    let response = reach::ask(host, server, Effort::REVOKE, None, attempt).await?;
+    let response = server.ask(host, Effort::REVOKE, None, attempt).await?;
     if !response.status.is_success() {
         return Err(Error::new(ErrorKind::Denied, format!("{} does not revoke it", who()))
             .because_of(format!("it answered {}", response.status.as_u16())));

@@ -5,13 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::broker::{Broker, Server};
-use super::reach::Effort;
 use super::{Exchange, Request, Target};
 use crate::credential::{Assertion, Credential, Principal, TokenType};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::test_server::{self, Reply, TestServer, run};
 use crate::oidc::Issuer;
+use crate::reach::Effort;
 use crate::secret::Secret;
 
 fn assertion() -> Assertion {

@@ -8,13 +8,13 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::broker::Server;
-use super::reach::{self, Effort, Failure};
 use crate::credential::{Assertion, Lifetime, TokenType};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::http::{self, Response};
 use crate::oidc::Issuer;
 use crate::oidc::jwt::NOT_ACCEPTABLE;
+use crate::reach::{Effort, Failure};
 use crate::secret::Secret;
 use crate::wire::{
     GRANT_TYPE, TOKEN_PATH, TokenGrant, TokenRefusal, TokenRequest, VERSION, VERSION_HEADER,
@@ -69,7 +69,7 @@ pub(super) async fn exchange(
         Ok(read(&response, ask, host)?)
     };
     let until = Some(assertion.expires_at);
-    let granted = reach::ask(host, server, effort, until, attempt).await;
+    let granted = server.ask(host, effort, until, attempt).await;
     host.tell_skew();
     granted.map_err(|error| error.context(context()))
 }

@@ -3,6 +3,8 @@
 
 mod import;
 mod install;
+mod outages;
+mod proofs;
 
 use serde_json::Value;
 
@@ -222,9 +224,22 @@ fn an_identity_that_asks_for_the_credential_it_is_for_ends_at_once() {
         "[identity.circle]\ntype = \"command\"\ncommand = [\"{program}\", \"credential-process\", \"prod\"]\n\
          [profile.prod]\nrole = \"{ROLE}\"\ntarget = {{ type = \"aws\", endpoint_url = \"http://127.0.0.1:9\" }}\n"
     ));
-    let refused = tmpcred(&home).args(["credential-process", "prod"]).run();
-    assert_ne!(refused.code, Some(0));
-    assert!(refused.stderr.contains("credentials for it are asked for"), "{}", refused.stderr);
+    // Whichever way it is asked for.
+    for ask in [
+        &["credential-process", "prod"][..],
+        &["exec", "prod", "--", "true"],
+        &["exec", "prod", "--renew", "--", "true"],
+        &["env", "prod", "--format", "json"],
+        &["token", "prod"],
+        &["console", "prod", "--url"],
+    ] {
+        let refused = tmpcred(&home).args(ask).run();
+        assert!(refused.code.is_some_and(|code| code != 0), "{ask:?}");
+        if ask[0] != "token" {
+            let said = "credentials for it are asked for";
+            assert!(refused.stderr.contains(said), "{ask:?}: {}", refused.stderr);
+        }
+    }
 }
 
 #[test]

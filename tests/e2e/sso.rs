@@ -1,6 +1,7 @@
 //! IAM Identity Center: one login for all accounts and roles, at a stand-in that the
 //! AWS CLI takes for the real one.
 
+mod chain;
 mod ended;
 
 use std::time::Duration;
@@ -229,7 +230,7 @@ fn refusals_say_what_is_refused_and_what_to_do() {
         assert!(denied.stderr.contains("the role Owner in the account 111122223333"));
         assert!(denied.stderr.contains("AWS says: No access (forbidden)"), "{}", denied.stderr);
     }
-    for (status, says) in [(429, "AWS says: too_many_requests"), (503, "it answered 503")] {
+    for (status, says) in [(429, "it answered 429"), (503, "it answered 503")] {
         world.center.set("status", serde_json::json!({ "/federation/credentials": status }));
         let down = world.tmpcred(&["env", "prod"]).run().ended_with(7);
         assert!(down.stderr.contains(says), "{}", down.stderr);
@@ -370,7 +371,8 @@ fn the_accounts_and_roles_are_listed_and_profiles_made_of_them() {
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(&real, &link).unwrap();
     let added = "[profile.prod-billing]\nidentity = \"corp\"\nrole = \"Billing\"\n\
-                 target = { type = \"aws-sso\", account_id = \"111122223333\" }\n";
+                 # `region` is that of the Identity Center, to start with: commands are told it.\n\
+                 target = { type = \"aws-sso\", account_id = \"111122223333\", region = \"us-east-1\" }\n";
     let diff: String = added.lines().map(|line| format!("+{line}\n")).collect();
     let write =
         |more: &[&str]| world.tmpcred(&["ls", "--available", "--write"]).args(more).run().ok();

@@ -12,7 +12,6 @@ mod tests;
 
 use std::path::PathBuf;
 
-use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -25,6 +24,9 @@ use crate::secret::Secret;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Server {
     url: String,
+    /// It is part of the address, where that is AWS's own, and so of what identifies it.
+    #[serde(skip)]
+    region: Region,
     ca_file: Option<PathBuf>,
 }
 
@@ -49,12 +51,17 @@ impl Server {
             Some(url) => url.as_str().trim_end_matches('/').to_string(),
             None => format!("https://{service}.{region}.{}", region.dns_suffix()),
         };
-        Self { url, ca_file: ca_file.cloned() }
+        Self { url, region: region.clone(), ca_file: ca_file.cloned() }
     }
 
     /// Its address.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The region of its Identity Center.
+    pub fn region(&self) -> &Region {
+        &self.region
     }
 
     /// A PEM file with certificate authorities to trust besides the system's.
@@ -70,9 +77,6 @@ impl Server {
         })
     }
 }
-
-/// The code of a refusal for now: too much was asked.
-const THROTTLED: &str = "too_many_requests";
 
 /// Why there is no answer to go on with.
 #[derive(Clone, Debug)]
@@ -125,7 +129,7 @@ impl Refusal {
                 ErrorKind::Denied,
                 Some("`tmpcred ls --available` lists the accounts and roles that you may use"),
             ),
-            "slow_down" | THROTTLED | "internal_server" => {
+            "slow_down" | "too_many_requests" | "internal_server" => {
                 (ErrorKind::Unreachable, Some("try again in a while"))
             }
             "invalid_request"
@@ -168,14 +172,16 @@ async fn checked(
     who: &str,
 ) -> Result<Response, Failure> {
     let response = http.send(request).await?;
+    match response.outage(who) {
+        Some(outage) => Err(Failure::Failed(outage)),
+        None => judged(response, sent, who),
+    }
+}
+
+/// An answer of success, or what the refusal means.
+fn judged(response: Response, sent: &[&Secret<String>], who: &str) -> Result<Response, Failure> {
     if response.status.is_success() {
         return Ok(response);
-    }
-    if response.status == StatusCode::TOO_MANY_REQUESTS {
-        return Err(Failure::Refused(Refusal { code: THROTTLED.into(), words: None }));
-    }
-    if let Some(outage) = response.outage(who) {
-        return Err(Failure::Failed(outage));
     }
     Err(match refusal(&response) {
         Some(Refusal { code, words }) => {

@@ -1,19 +1,17 @@
 //! What a session at IAM Identity Center may have.
 
-use std::time::Duration;
-
-use backon::{ExponentialBuilder, Retryable as _};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Failure, Server, THROTTLED, ask, checked};
+use super::{Failure, Server, checked, judged};
 use crate::aws::AccountId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::http::{HttpClient, Request};
+use crate::reach::{self, Effort};
 use crate::secret::Secret;
 
 const WHO: &str = "the portal of IAM Identity Center";
@@ -25,11 +23,6 @@ const PAGE: &str = "100";
 const PAGES_MAX: usize = 200;
 /// How many accounts are asked about at the same time. AWS slows down whoever asks more.
 const AT_ONCE: usize = 4;
-
-/// How often to ask again where AWS says that it was too much, and how long to wait
-/// before the first time; each wait is about twice the one before.
-const RETRIES: usize = 4;
-const BACKOFF: Duration = Duration::from_millis(300);
 
 /// An account that the session may use.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -94,9 +87,12 @@ impl RoleCredentials {
 
 /// The service, ready to be asked in the name of a session.
 pub struct Portal<'a> {
+    host: &'a Host,
     server: &'a Server,
     token: &'a Secret<String>,
     http: HttpClient,
+    effort: Effort,
+    until: Option<OffsetDateTime>,
 }
 
 #[derive(Deserialize)]
@@ -132,8 +128,15 @@ impl<'a> Portal<'a> {
     ///
     /// # Errors
     /// Where its file with certificate authorities cannot be read.
-    pub fn new(host: &Host, server: &'a Server, token: &'a Secret<String>) -> Result<Self> {
-        Ok(Self { server, token, http: host.http(server.ca_file())? })
+    pub fn new(host: &'a Host, server: &'a Server, token: &'a Secret<String>) -> Result<Self> {
+        let http = host.http(server.ca_file())?;
+        Ok(Self { host, server, token, http, effort: Effort::LIST, until: None })
+    }
+
+    /// Does so much to get an answer, as long as the access token is good.
+    #[must_use]
+    pub fn with_effort(self, effort: Effort, until: OffsetDateTime) -> Self {
+        Self { effort, until: Some(until), ..self }
     }
 
     /// The credentials of a role.
@@ -229,15 +232,19 @@ impl<'a> Portal<'a> {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<T, Failure> {
-        let once = || async {
-            ask(&self.http, self.request(Method::GET, path, query)?, &[self.token], WHO).await
+        let attempt = async |_: &str| {
+            let response = self.http.send(self.request(Method::GET, path, query)?).await?;
+            match response.outage(WHO) {
+                Some(outage) => {
+                    Err(reach::Failure::of(outage, &response, self.host.corrected_now()))
+                }
+                None => Ok(response),
+            }
         };
-        // Whoever has many accounts asks more than AWS answers at once.
-        let patience = ExponentialBuilder::default()
-            .with_jitter()
-            .with_min_delay(BACKOFF)
-            .with_max_times(RETRIES);
-        once.retry(patience).when(|failure| failure.is(THROTTLED)).await
+        let addresses = [self.server.url()];
+        let asked = reach::ask(self.host, WHO, &addresses, self.effort, self.until, attempt);
+        let response = judged(asked.await?, &[self.token], WHO)?;
+        Ok(response.json(&format!("the answer of {WHO}"))?)
     }
 
     fn request(&self, method: Method, path: &str, query: &[(&str, &str)]) -> Result<Request> {

@@ -1,5 +1,7 @@
 //! Servers that do not play by the rules. What the real ones do is tested end to end.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
 
 use super::oidc::{Grant, Oidc, Registration};
@@ -7,7 +9,9 @@ use super::portal::Portal;
 use super::{Failure, Server, snake};
 use crate::aws::{AccountId, EndpointUrl, Region};
 use crate::error::{Error, ErrorKind};
+use crate::host::clock::{Clock, SystemClock};
 use crate::host::test_server::{self, Reply, TestServer, run};
+use crate::reach::Effort;
 use crate::secret::Secret;
 
 const TOKEN: &str = "canary-token";
@@ -24,6 +28,7 @@ fn asked(reply: Reply) -> Result<(), Error> {
     let host = test_server::host(dir.path(), time::Duration::ZERO);
     let (server, token) = (at(&server), Secret::new(TOKEN.to_string()));
     let portal = Portal::new(&host, &server, &token).unwrap();
+    let portal = portal.with_effort(Effort::LOOK, SystemClock.now());
     let account = AccountId::parse("111122223333").unwrap();
     let given = run(portal.role_credentials(&account, "Admin"));
     given.map_err(|failure| failure.error("no credentials"))?.checked().map(|_| ())
@@ -152,4 +157,35 @@ fn a_list_without_end_ends() {
     let portal = Portal::new(&host, &server, &token).unwrap();
     let error = run(portal.available()).unwrap_err().error("no list");
     assert!(error.to_string().contains("no list") && error.kind() == ErrorKind::Verification);
+}
+
+#[test]
+fn a_portal_that_cannot_serve_is_asked_again_while_the_session_lasts() {
+    let given = json!({ "roleCredentials": { "accessKeyId": "A", "secretAccessKey": "B",
+        "sessionToken": "C", "expiration": 4_102_444_800_000_i64 } });
+    let later = || Reply::text(503, "").header("retry-after", "1".into());
+    for failing in [Reply::text(503, ""), Reply::text(429, ""), Reply::gone(), later()] {
+        for (left, effort, requests) in [
+            (time::Duration::HOUR, Effort::MINT, 2),
+            (time::Duration::HOUR, Effort::RENEW, 1),
+            (time::Duration::ZERO, Effort::MINT, 1),
+        ] {
+            let (failing, given) = (failing.clone(), given.clone());
+            let before = AtomicUsize::new(0);
+            let server =
+                TestServer::start(move |_, _| match before.fetch_add(1, Ordering::Relaxed) {
+                    0 => failing.clone(),
+                    _ => Reply::json(200, &given),
+                });
+            let dir = tempfile::tempdir().unwrap();
+            let host = test_server::host(dir.path(), time::Duration::ZERO);
+            let (at, token) = (at(&server), Secret::new(TOKEN.to_string()));
+            let portal = Portal::new(&host, &at, &token).unwrap();
+            let portal = portal.with_effort(effort, SystemClock.now() + left);
+            let account = AccountId::parse("111122223333").unwrap();
+            let outcome = run(portal.role_credentials(&account, "Admin"));
+            assert_eq!(outcome.is_ok(), requests == 2, "{effort:?}");
+            assert_eq!(server.arrived().len(), requests, "{effort:?}");
+        }
+    }
 }

@@ -71,7 +71,7 @@ fn aws(app: &App, args: &Import) -> Result<()> {
         }
         let taken: Vec<_> = taken
             .iter()
-            .map(|t| json!({ "profile": t.from, "as": t.name, "kept_there": t.kept }))
+            .map(|t| json!({ "profile": t.from, "as": t.name, "kept_there": t.kept, "lacks": t.lacks }))
             .collect();
         return app.ui.json(&json!({
             "written": written,
@@ -156,7 +156,8 @@ fn report(app: &App, taken: &[Taken], left: &[Left]) -> Result<()> {
             [] => "all that it says of credentials".to_string(),
             kept => format!("what it says of credentials; AWS's tools keep {}", kept.join(", ")),
         };
-        [t.from.clone(), "taken over".into(), name + &kept]
+        let lacks = t.lacks.map(|lacks| format!("; {lacks}")).unwrap_or_default();
+        [t.from.clone(), "taken over".into(), name + &kept + &lacks]
     });
     let bad = left.iter().map(|l| [l.profile.clone(), "not taken over".into(), l.because.clone()]);
     app.ui.table(["PROFILE", "", "WHAT, OR WHY NOT"], good.chain(bad))

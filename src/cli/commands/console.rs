@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::App;
 use crate::cli::args::{Fresh, Wanted};
+use crate::cli::hide::{Hiding, hide_these};
 use crate::cli::prepare::prepare;
 use crate::config;
 use crate::deliver::console::{self, Place};
@@ -64,18 +65,20 @@ pub(super) fn run(app: &App, args: &Console) -> Result<()> {
     let place = Place {
         service: args.service.clone(),
         region: args.region.clone(),
+        partition: prepared.plan.target.partition(),
         endpoint_url: settings.endpoint_url.as_ref().map(ToString::to_string),
     };
     process::runtime()?.block_on(async {
         let link = console::link(host, &credential, &place).await?;
         if args.url {
-            return app.ui.secret(&Secret::new(format!("{}\n", link.expose())));
+            hide_these(app, || Ok(link.secrets()), Hiding::Printed)?;
+            return app.ui.secret(&Secret::new(format!("{}\n", link.url().expose())));
         }
         let browser: &dyn Browser = match &browser {
             Some(own) => own,
             None => host.browser.as_ref(),
         };
         let _waiting = host.interact.waiting("waiting for the browser");
-        console::open(browser, &link).await
+        console::open(browser, link.url()).await
     })
 }

@@ -8,12 +8,11 @@ use crate::deliver::credential_process::{ASKED_AGAIN, answer, not_aws};
 use crate::error::Result;
 
 pub(super) fn run(app: &App, args: &CredentialProcess) -> Result<()> {
-    let mut prepared = prepare(app, &args.wanted)?;
+    let prepared = prepare(app, &args.wanted)?;
     // Nobody logs in for what cannot be handed out.
     if !prepared.plan.target.yields_aws() {
         return Err(not_aws());
     }
-    prepared.ask_once()?;
     let credential = prepared.credential_for(&args.fresh, Some(ASKED_AGAIN))?;
     let answer = answer(&credential)?;
     hide(app, &prepared.handout(&credential), Hiding::Program)?;

@@ -26,8 +26,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     prepared.renewed_because(args.renew, None)?;
     prepared.supervised_because(args.at_exit, args.output, None)?;
     let own = prepared.revoked_because(args.at_exit)?.map(|_| Arc::<Own>::default());
-    // AWS SDKs may be asking us; the command may ask again.
-    let environment = prepared.ask_once()?;
+    prepared.revokes_steps = prepared.revokes_steps(args.at_exit);
     let credential = match &own {
         Some(own) => {
             let credential = prepared.own_credential(&args.fresh)?;
@@ -36,7 +35,6 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         }
         None => prepared.credential(&args.fresh)?,
     };
-    prepared.host.env = environment;
     let renewal: OnceCell<Renewal> = OnceCell::new();
     let at_end = AtEnd::doing(|| {
         if let Some(renewal) = renewal.get() {

@@ -6,6 +6,7 @@ use clap::Args;
 use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
+use crate::aws::Region;
 use crate::aws::sso::Server;
 use crate::aws::sso::portal::{Available, Portal};
 use crate::cli::App;
@@ -133,6 +134,8 @@ fn profiles(app: &App, config: &Config, plans: &Plans, as_json: bool) -> Result<
 /// A role that may be used, and the profiles for it.
 struct Found {
     identity: String,
+    /// The region of its Identity Center.
+    region: Region,
     available: Available,
     profiles: Vec<String>,
 }
@@ -179,7 +182,8 @@ fn available(
         match process::runtime()?.block_on(ask(cx, &*source, &server)) {
             Ok(all) => found.extend(all.into_iter().map(|available| {
                 let profiles = profiles_for(plans, name, &available);
-                Found { identity: name.clone(), available, profiles }
+                let region = server.region().clone();
+                Found { identity: name.clone(), region, available, profiles }
             })),
             Err(error) if several => {
                 failed.push(error.context(format!("the identity '{name}' is left out")));
@@ -268,10 +272,13 @@ fn table(found: &Found, taken: &mut BTreeSet<String>) -> Result<String> {
     // What a server says is quoted as TOML wants it.
     let quoted = |text: &str| toml::Value::from(text).to_string();
     Ok(format!(
-        "[profile.{name}]\nidentity = {}\nrole = {}\ntarget = {{ type = \"aws-sso\", account_id = {} }}\n",
+        "[profile.{name}]\nidentity = {}\nrole = {}\n\
+         # `region` is that of the Identity Center, to start with: commands are told it.\n\
+         target = {{ type = \"aws-sso\", account_id = {}, region = {} }}\n",
         quoted(&found.identity),
         quoted(role),
         quoted(&account.account_id),
+        quoted(found.region.as_str()),
     ))
 }
 
@@ -296,7 +303,8 @@ mod tests {
     fn found(account: &str, name: &str, role: &str) -> Found {
         let account = Account { account_id: account.into(), account_name: name.into() };
         let available = Available { account, role: role.into() };
-        Found { identity: "corp".into(), available, profiles: Vec::new() }
+        let region = Region::parse("eu-central-1").unwrap();
+        Found { identity: "corp".into(), region, available, profiles: Vec::new() }
     }
 
     #[test]

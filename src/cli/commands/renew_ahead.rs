@@ -11,8 +11,7 @@ use crate::pipeline;
 pub(super) fn run(app: &App, args: &RenewAhead) -> Result<()> {
     let ends = OffsetDateTime::from_unix_timestamp(args.ends)
         .map_err(|cause| misuse("`--ends` is no point in time").because(cause))?;
-    let mut prepared = prepare(app, &args.wanted)?;
+    let prepared = prepare(app, &args.wanted)?;
     // As in the run that started this one.
-    prepared.ask_once()?;
-    pipeline::renew_ahead(&prepared.host, &prepared.cache, &prepared.plan, ends)
+    pipeline::renew_ahead(&prepared.asking()?, &prepared.cache, &prepared.plan, ends)
 }

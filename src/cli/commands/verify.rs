@@ -12,10 +12,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::HttpClient;
 use crate::host::{Host, files, process};
 use crate::mint::broker::Server;
-use crate::mint::reach::{self, Effort};
 use crate::oidc::introspection::require_active;
 use crate::oidc::jwt::{ALGORITHMS, LEEWAY, decode_unverified, verify};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
+use crate::reach::Effort;
 use crate::secret::Secret;
 
 use super::inspect::read_token;
@@ -97,10 +97,11 @@ async fn ask(
 ) -> Result<Claims> {
     let ca = server.ca_file.as_deref().map(read).transpose()?;
     let http = HttpClient::new(host.clock.clone(), host.skew.clone(), ca);
-    reach::ask(host, server, Effort::LOOK, None, async |address| {
-        Ok(ask_at(address, host, args, server.issuer(), &http, token, expected).await?)
-    })
-    .await
+    server
+        .ask(host, Effort::LOOK, None, async |address| {
+            Ok(ask_at(address, host, args, server.issuer(), &http, token, expected).await?)
+        })
+        .await
 }
 
 /// Asks at one of the issuer's addresses.

@@ -34,11 +34,13 @@ pub struct Taken {
     pub name: String,
     /// Its settings that stay with AWS's tools.
     pub kept: Vec<&'static str>,
+    /// What it says of credentials and cannot have here, and why.
+    pub lacks: Option<&'static str>,
     identity: (String, OurIdentity),
     profile: OurProfile,
 }
 
-/// A profile, or some of its settings, that cannot be taken over, and why.
+/// A profile that cannot be taken over, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Left {
     /// Its name there.
@@ -179,9 +181,10 @@ pub fn read(text: &str, wanted: impl Fn(&str) -> bool, existing: Existing<'_>) -
         }
         match take(&sections, from, existing, &mut identities) {
             Err(why) => import.left.push(left(why)),
-            Ok((identity, ours, profile)) => {
+            Ok((identity, ours, profile, lacks)) => {
                 let kept = KEPT.iter().copied().filter(|name| ours.get(name).is_some()).collect();
-                import.taken.push(Taken { from: from.into(), name, kept, identity, profile });
+                let from = from.into();
+                import.taken.push(Taken { from, name, kept, lacks, identity, profile });
             }
         }
     }
@@ -214,7 +217,7 @@ pub fn tables<'a>(taken: impl Iterator<Item = &'a Taken> + Clone) -> Result<Stri
 /// The identities that were made so far, by what tells them apart.
 type Identities = BTreeMap<String, (String, OurIdentity)>;
 
-type Made<'a> = ((String, OurIdentity), &'a Profile, OurProfile);
+type Made<'a> = ((String, OurIdentity), &'a Profile, OurProfile, Option<&'static str>);
 
 fn take<'a>(
     sections: &'a EnvConfigSections,
@@ -236,7 +239,9 @@ fn take<'a>(
     });
     let ours = ours(&identity.0, &way, profile)?;
     identities.insert(of, identity.clone());
-    Ok((identity, profile, ours))
+    let first = way.roles.first().filter(|_| matches!(way.root, Root::WebIdentity(..)));
+    let lacks = first.and_then(|role| role.get("external_id")).map(|_| NO_EXTERNAL_ID);
+    Ok((identity, profile, ours, lacks))
 }
 
 fn parse(text: &str) -> Result<EnvConfigSections> {
@@ -333,13 +338,13 @@ fn can_be(way: &Way<'_>, kinds: &[&str]) -> Result<(), String> {
         Root::WebIdentity(..) => Ok(()),
         Root::Keys(_) if way.roles.is_empty() || !with_keys => Err(KEYS.into()),
         Root::Keys(_) => Ok(()),
-        Root::Sso(_) if !has("aws-sso") || !way.roles.is_empty() => {
-            Err("people log in at IAM Identity Center for it".into())
-        }
-        Root::Sso(_) => Ok(()),
+        Root::Sso(_) if has("aws-sso") => Ok(()),
+        Root::Sso(_) => Err("people log in at IAM Identity Center for it".into()),
     }
 }
 
+const NO_EXTERNAL_ID: &str =
+    "without the first role's `external_id`: AWS takes none together with a web identity";
 const KEYS: &str = "it has long-lived keys, which are never copied";
 
 /// Where the credentials of a profile without a role start from, or why nobody can tell.
@@ -405,49 +410,56 @@ fn identity(
 fn ours(identity: &str, way: &Way<'_>, from: &Profile) -> Result<OurProfile, String> {
     let of = |profile: &Profile, name: &str| profile.get(name).map(String::from);
     let region = of(from, "region");
-    if let Root::Sso(profile) = way.root {
-        let needed = |name: &str| of(profile, name).ok_or_else(|| format!("it lacks `{name}`"));
-        return Ok(OurProfile {
-            identity: identity.into(),
-            role: needed("sso_role_name")?,
-            ttl: None,
-            target: OurTarget {
-                r#type: "aws-sso",
-                account_id: Some(needed("sso_account_id")?),
-                region,
-                ..OurTarget::default()
-            },
-        });
-    }
-    let Some((first, rest)) = way.roles.split_first() else { return Err(KEYS.into()) };
+    // What is no number is refused when the profile is tried.
+    let ttl = of(from, "duration_seconds").map(|seconds| match seconds.parse() {
+        Ok(seconds) => {
+            humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
+        }
+        Err(_) => seconds,
+    });
+    // Of the server that gives sessions of roles.
+    let sts = || OurTarget {
+        use_fips: (from.get("use_fips_endpoint") == Some("true")).then_some(true),
+        endpoint_url: of(from, "endpoint_url"),
+        ca_file: of(from, "ca_bundle"),
+        ..OurTarget::default()
+    };
     let step = |profile: &&Profile| OurStep {
         role_arn: of(profile, "role_arn").unwrap_or_default(),
         external_id: of(profile, "external_id"),
         session_name: of(profile, "role_session_name"),
     };
+    if let Root::Sso(profile) = way.root {
+        let needed = |name: &str| of(profile, name).ok_or_else(|| format!("it lacks `{name}`"));
+        let is_chain = !way.roles.is_empty();
+        return Ok(OurProfile {
+            identity: identity.into(),
+            role: needed("sso_role_name")?,
+            ttl: ttl.filter(|_| is_chain),
+            target: OurTarget {
+                r#type: "aws-sso",
+                account_id: Some(needed("sso_account_id")?),
+                region,
+                chain: way.roles.iter().map(step).collect(),
+                ..if is_chain { sts() } else { OurTarget::default() }
+            },
+        });
+    }
+    let Some((first, rest)) = way.roles.split_first() else { return Err(KEYS.into()) };
     // With a web identity AWS takes no external id.
     let with_keys = matches!(way.root, Root::Keys(_));
     Ok(OurProfile {
         identity: identity.into(),
         role: of(first, "role_arn").unwrap_or_default(),
-        // What is no number is refused when the profile is tried.
-        ttl: of(from, "duration_seconds").map(|seconds| match seconds.parse() {
-            Ok(seconds) => {
-                humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
-            }
-            Err(_) => seconds,
-        }),
+        ttl,
         target: OurTarget {
             r#type: "aws",
-            account_id: None,
             region,
-            use_fips: (from.get("use_fips_endpoint") == Some("true")).then_some(true),
-            endpoint_url: of(from, "endpoint_url"),
-            ca_file: of(from, "ca_bundle"),
             external_id: of(first, "external_id").filter(|_| with_keys),
             session_name: of(first, "role_session_name"),
             mfa: of(first, "mfa_serial").map(|serial| OurMfa { serial }),
             chain: rest.iter().map(step).collect(),
+            ..sts()
         },
     })
 }

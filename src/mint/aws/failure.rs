@@ -6,10 +6,14 @@ use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::operation::RequestId;
 
+use time::OffsetDateTime;
+
 use super::sts::Signer;
 use super::{RoleArn, UserArn};
 use crate::credential::Assertion;
 use crate::error::{Error, ErrorKind, foreign};
+use crate::host::http;
+use crate::reach::Failure;
 use crate::secret::Secret;
 
 /// What was asked of STS.
@@ -36,6 +40,8 @@ pub(super) enum Asked<'a> {
     User {
         /// The user.
         user: &'a UserArn,
+        /// Who asked.
+        signer: &'a Signer<'a>,
         /// The MFA code that was sent.
         code: Option<&'a Secret<String>>,
     },
@@ -84,8 +90,12 @@ impl Asked<'_> {
     }
 }
 
-/// The error for a call that failed.
-pub(super) fn explain<E>(cause: &SdkError<E, HttpResponse>, asked: &Asked<'_>) -> Error
+/// What it means that a call failed. `now` is the time by the server's clock.
+pub(super) fn explain<E>(
+    cause: &SdkError<E, HttpResponse>,
+    asked: &Asked<'_>,
+    now: OffsetDateTime,
+) -> Failure
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
@@ -114,7 +124,12 @@ where
             None => Error::new(ErrorKind::Other, "the request cannot be made").because(other),
         },
     };
-    asked.context(error)
+    // STS serves, and somebody whom it asks in turn does not.
+    if cause.code().is_some_and(|code| code.starts_with("IDPCommunicationError")) {
+        return Failure::behind(error);
+    }
+    let wish = cause.raw_response().and_then(|response| response.headers().get("retry-after"));
+    Failure::wishing(error, wish.and_then(|wish| http::retry_after(wish, now)))
 }
 
 /// The error of our own HTTP client, somewhere among the causes.
@@ -209,6 +224,10 @@ fn refused(
             hints = &["check `region` and `endpoint_url` of the profile's target"];
             (ErrorKind::Verification, format!("the answer of STS cannot be understood (status {status})"))
         }
+        other if !is_fit(other, asked) => {
+            hints = &[];
+            (ErrorKind::Other, "AWS refused".to_string())
+        }
         other => {
             hints = &[];
             (ErrorKind::Other, format!("AWS refused: {}", foreign(other)))
@@ -218,7 +237,7 @@ fn refused(
     if let Some(message) = said.message().filter(|message| is_fit(message, asked)) {
         error = error.because_of(foreign(message));
     }
-    if let Some(id) = request {
+    if let Some(id) = request.filter(|id| is_fit(id, asked)) {
         error = error.because_of(format!("the request is {}", foreign(id)));
     }
     if kind == ErrorKind::Denied {
@@ -234,13 +253,17 @@ fn refused(
     hints.iter().fold(error, |error, hint| error.hint(*hint))
 }
 
-/// Whether a message can be shown: a server could repeat what it was sent.
-fn is_fit(message: &str, asked: &Asked<'_>) -> bool {
-    let repeats = match asked {
-        Asked::WebIdentity { assertion, .. } => message.contains(assertion.token.expose()),
-        Asked::Role { .. } | Asked::User { .. } => {
-            asked.code().is_some_and(|code| message.contains(code.expose()))
+/// Whether a text of the server's can be shown: it could repeat what it was sent.
+fn is_fit(text: &str, asked: &Asked<'_>) -> bool {
+    // What is shorter may be part of any word, and is no secret. A code is short, and is one.
+    const SHORT: usize = 8;
+    let repeats = |secret: &Secret<String>| text.contains(secret.expose().as_str());
+    let is_long = |secret: &&Secret<String>| secret.expose().len() >= SHORT;
+    let repeated = match asked {
+        Asked::WebIdentity { assertion, .. } => repeats(&assertion.token),
+        Asked::Role { signer, .. } | Asked::User { signer, .. } => {
+            signer.secrets().filter(is_long).any(repeats) || asked.code().is_some_and(repeats)
         }
     };
-    !message.is_empty() && !repeats
+    !text.is_empty() && !repeated
 }

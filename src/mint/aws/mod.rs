@@ -6,6 +6,7 @@
 //! type `aws-keys` has, sign for a session of a role (`AssumeRole`) or of their user
 //! (`GetSessionToken`). No credential is looked for in files or at a metadata server.
 
+mod connector;
 mod failure;
 mod mfa;
 mod names;
@@ -14,6 +15,8 @@ mod settings;
 mod sts;
 #[cfg(test)]
 mod tests;
+
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -25,20 +28,24 @@ pub use policy::SessionPolicy;
 pub use settings::{Settings, Step};
 
 use super::{Refusal, Request, Target};
-use crate::credential::{AccessKeys, Assertion, Credential, Lifetime, Material, Proof};
+use crate::credential::{
+    AccessKeys, Assertion, Credential, Lifetime, Material, Principal, Proof,
+};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
+use crate::reach::Effort;
 use sts::{Session, Signer, Sts};
 
 /// AWS as a target.
 pub struct Aws {
     settings: Settings,
+    effort: Effort,
 }
 
 impl Aws {
     /// The target that these settings describe.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        Self { settings, effort: Effort::MINT }
     }
 
     /// The first session, from what proves who is calling.
@@ -47,7 +54,7 @@ impl Aws {
         sts: &Sts<'_>,
         assertion: &Assertion,
         start: &Start,
-        ttl: Option<std::time::Duration>,
+        ttl: Option<Duration>,
     ) -> Result<Session> {
         if assertion.proof() == Proof::Token {
             return match start {
@@ -74,18 +81,6 @@ impl Aws {
             }
         }
     }
-
-    /// Refuses a session of an account that is not expected.
-    fn check_account(&self, session: &Session) -> Result<()> {
-        let account = names::account(&session.user_arn);
-        if self.settings.expects(account) {
-            return Ok(());
-        }
-        let is = account.unwrap_or("none");
-        Err(Error::new(ErrorKind::Verification, "the credential is of another account than expected")
-            .because_of(format!("the account is {}", foreign(is)))
-            .hint("`expect_account` of the target lists the accounts that may be used"))
-    }
 }
 
 #[async_trait(?Send)]
@@ -106,37 +101,108 @@ impl Target for Aws {
         self.settings
             .check(&request.role, false, request.ttl, Some(assertion.proof()))
             .map_err(Refusal::into_error)?;
-        let sts = Sts::new(host, &self.settings)?;
-        // A session that only assumes the next role need not last.
-        let ttl = |last: bool| if last { request.ttl } else { Some(settings::TTL_MIN) };
-        let first = self.first(&sts, assertion, &start, ttl(chain.is_empty())).await;
+        let sts = Sts::new(host, &self.settings, self.effort, Instant::now())?;
+        let ttl = if chain.is_empty() { request.ttl } else { PASSING };
+        let first = self.first(&sts, assertion, &start, ttl).await;
         host.tell_skew();
-        let mut session = first?;
-        for (index, step) in chain.iter().enumerate() {
-            let last = index + 1 == chain.len();
-            let (signer, wanted) = (Signer::from(&session), step.session());
-            session = sts
-                .of_role(&signer, &step.role_arn, &wanted, &assertion.principal, ttl(last))
-                .await?;
+        let session = through(&sts, first?, chain, &assertion.principal, request.ttl).await?;
+        check_account(&self.settings, &session)?;
+        let role = self.settings.last(&start).to_string();
+        Ok(session.into_credential(host, &self.settings, role, assertion.principal.clone()))
+    }
+
+    fn with_effort(&mut self, effort: Effort) {
+        self.effort = effort;
+    }
+}
+
+/// Goes on from the credential of a first role to that of the last role of the chain.
+/// `started` is when somebody was first asked for it.
+pub(super) async fn onward(
+    host: &Host,
+    settings: &Settings,
+    (effort, started): (Effort, Instant),
+    first: Credential,
+    ttl: Option<Duration>,
+) -> Result<Credential> {
+    let Some(last) = settings.chain.last() else { return Ok(first) };
+    let role = last.role_arn.to_string();
+    let sts = Sts::new(host, settings, effort, started)?;
+    let principal = first.principal.clone();
+    let session = Session::of(first)
+        .ok_or_else(|| Error::new(ErrorKind::Other, "the first role's credential is none of AWS"))?;
+    let session = through(&sts, session, &settings.chain, &principal, ttl).await;
+    host.tell_skew();
+    Ok(session?.into_credential(host, settings, role, principal))
+}
+
+/// How long a session is asked for that only assumes the next role: it need not last.
+const PASSING: Option<Duration> = Some(settings::TTL_MIN);
+
+/// Assumes each role of a chain with the session of the one before. The last is good for `ttl`.
+async fn through(
+    sts: &Sts<'_>,
+    mut session: Session,
+    chain: &[Step],
+    principal: &Principal,
+    ttl: Option<Duration>,
+) -> Result<Session> {
+    for (index, step) in chain.iter().enumerate() {
+        let ttl = if index + 1 == chain.len() { ttl } else { PASSING };
+        let (signer, wanted) = (Signer::from(&session), step.session());
+        session = sts.of_role(&signer, &step.role_arn, &wanted, principal, ttl).await?;
+    }
+    Ok(session)
+}
+
+/// Refuses a session of an account that is not expected.
+fn check_account(settings: &Settings, session: &Session) -> Result<()> {
+    let account = names::account(&session.user_arn);
+    if settings.expects(account) {
+        return Ok(());
+    }
+    let is = account.unwrap_or("none");
+    Err(Error::new(ErrorKind::Verification, "the credential is of another account than expected")
+        .because_of(format!("the account is {}", foreign(is)))
+        .hint("`expect_account` of the target lists the accounts that may be used"))
+}
+
+impl Session {
+    /// The session that a credential is of; `None` where it is none of AWS.
+    fn of(credential: Credential) -> Option<Self> {
+        let expires_at = credential.lifetime.expires_at;
+        let user_arn = credential.role;
+        match credential.material {
+            Material::Aws { access_key_id, secret_access_key, session_token, .. } => Some(Self {
+                access_key_id,
+                secret_access_key,
+                session_token,
+                expires_at,
+                user_arn,
+            }),
+            Material::Bearer { .. } => None,
         }
-        self.check_account(&session)?;
-        let lifetime = Lifetime::new(
-            host.corrected_now(),
-            session.expires_at,
-            host.skew.get(),
-            host.clock.machine_started(),
-        );
-        Ok(Credential {
+    }
+
+    fn into_credential(
+        self,
+        host: &Host,
+        settings: &Settings,
+        role: String,
+        principal: Principal,
+    ) -> Credential {
+        let (skew, started) = (host.skew.get(), host.clock.machine_started());
+        Credential {
             material: Material::Aws {
-                access_key_id: session.access_key_id,
-                secret_access_key: session.secret_access_key,
-                session_token: session.session_token,
-                region: self.settings.region.as_ref().map(ToString::to_string),
+                access_key_id: self.access_key_id,
+                secret_access_key: self.secret_access_key,
+                session_token: self.session_token,
+                region: settings.region.as_ref().map(ToString::to_string),
             },
-            role: self.settings.last(&start).to_string(),
+            role,
             scope: Vec::new(),
-            principal: assertion.principal.clone(),
-            lifetime,
-        })
+            principal,
+            lifetime: Lifetime::new(host.corrected_now(), self.expires_at, skew, started),
+        }
     }
 }

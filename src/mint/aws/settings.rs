@@ -343,10 +343,23 @@ impl Settings {
                 format!("AssumeRole of {role}, {}", self.session().shown())
             }
         };
-        let rest = self.chain.iter().map(|step| {
-            format!("AssumeRole of {}, {}", step.role_arn, step.session().shown())
-        });
-        std::iter::once(first).chain(rest).collect()
+        std::iter::once(first).chain(self.further_steps()).collect()
+    }
+
+    /// The steps behind the first.
+    pub fn further_steps(&self) -> impl Iterator<Item = String> {
+        let shown = |step: &Step| format!("AssumeRole of {}, {}", step.role_arn, step.session().shown());
+        self.chain.iter().map(shown)
+    }
+
+    /// The address that is asked, as the SDK makes it.
+    pub fn address(&self) -> String {
+        let service = if self.use_fips { "sts-fips" } else { "sts" };
+        match (&self.endpoint_url, &self.region) {
+            (Some(url), _) => url.to_string(),
+            (None, Some(region)) => format!("https://{service}.{region}.{}", region.dns_suffix()),
+            (None, None) => format!("https://{service}.amazonaws.com"),
+        }
     }
 
     /// Who is asked, for people.

@@ -2,45 +2,35 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use aws_sdk_sts::config::http::{HttpRequest, HttpResponse};
+use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::config::retry::RetryConfig;
 use aws_sdk_sts::config::timeout::TimeoutConfig;
 use aws_sdk_sts::config::{
-    BehaviorVersion, Credentials, HttpClient, Region, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
+    BehaviorVersion, Credentials, Region, SharedCredentialsProvider, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
-use aws_sdk_sts::error::ConnectorError;
+use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sts::types::{AssumedRoleUser, PolicyDescriptorType, Tag};
 use aws_sdk_sts::{Client, Config, types};
 use aws_smithy_async::time::TimeSource;
-use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
-use aws_smithy_runtime_api::http::StatusCode;
-use aws_smithy_types::body::SdkBody;
-use reqwest::Method;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use time::OffsetDateTime;
-use url::Url;
 
+use super::connector::Connector;
 use super::failure::{self, Asked};
 use super::policy::SessionPolicy;
 use super::settings::Session as Wanted;
 use super::{Mfa, RoleArn, Settings, UserArn};
 use crate::credential::{AccessKeys, Assertion, Principal};
 use crate::error::{Error, ErrorKind, Result, foreign};
+use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
-use crate::host::{Host, http};
+use crate::reach::{self, Effort};
 use crate::secret::Secret;
 
-/// How often a call is tried, where a fault may pass.
-const ATTEMPTS: u32 = 3;
-/// How long to wait at most before the second attempt; twice that before the third.
-const BACKOFF: Duration = Duration::from_millis(300);
-/// How long a call may take, with all its attempts.
-const TIME_LIMIT: Duration = Duration::from_secs(40);
+/// Who is asked, for people.
+const WHO: &str = "AWS STS";
 /// What the SDK calls the global endpoint.
 const GLOBAL: &str = "aws-global";
 /// With another server the region counts for signatures only.
@@ -61,6 +51,8 @@ pub(super) struct Signer<'a> {
     id: &'a Secret<String>,
     secret: &'a Secret<String>,
     session: Option<&'a Secret<String>>,
+    /// When what it signs with ends, where that is known.
+    until: Option<OffsetDateTime>,
     /// What people call it.
     pub(super) name: &'a str,
 }
@@ -71,6 +63,7 @@ impl<'a> From<&'a Session> for Signer<'a> {
             id: &session.access_key_id,
             secret: &session.secret_access_key,
             session: Some(&session.session_token),
+            until: Some(session.expires_at),
             name: &session.user_arn,
         }
     }
@@ -79,7 +72,8 @@ impl<'a> From<&'a Session> for Signer<'a> {
 impl<'a> From<&'a AccessKeys> for Signer<'a> {
     fn from(keys: &'a AccessKeys) -> Self {
         let name = "whoever has the access keys";
-        Self { id: &keys.id, secret: &keys.secret, session: keys.session.as_ref(), name }
+        let (id, secret, session) = (&keys.id, &keys.secret, keys.session.as_ref());
+        Self { id, secret, session, until: None, name }
     }
 }
 
@@ -88,6 +82,11 @@ impl Signer<'_> {
     pub(super) fn is_long_lived(&self) -> bool {
         self.session.is_none()
     }
+
+    /// All that it signs with.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret<String>> {
+        [self.id, self.secret].into_iter().chain(self.session)
+    }
 }
 
 /// The service.
@@ -95,12 +94,43 @@ pub(super) struct Sts<'a> {
     host: &'a Host,
     settings: &'a Settings,
     http: SharedHttpClient,
+    effort: Effort,
+    /// When the first call was made, or what came before it.
+    started: Instant,
 }
 
 impl<'a> Sts<'a> {
-    pub(super) fn new(host: &'a Host, settings: &'a Settings) -> Result<Self> {
+    pub(super) fn new(
+        host: &'a Host,
+        settings: &'a Settings,
+        effort: Effort,
+        started: Instant,
+    ) -> Result<Self> {
         let connector = Connector(host.http(settings.ca_file.as_deref())?);
-        Ok(Self { host, settings, http: SharedHttpClient::new(connector) })
+        Ok(Self { host, settings, http: SharedHttpClient::new(connector), effort, started })
+    }
+
+    /// Makes a call, and again where a fault may pass; `once`: what is sent must not be
+    /// sent again. `until` is when what STS is shown ends.
+    async fn send<O, E>(
+        &self,
+        asked: &Asked<'_>,
+        once: bool,
+        until: Option<OffsetDateTime>,
+        call: impl AsyncFn() -> Result<O, SdkError<E, HttpResponse>>,
+    ) -> Result<O>
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let effort = self.effort.after(self.started.elapsed());
+        let effort = if once { effort.once() } else { effort };
+        let attempt = async |_: &str| {
+            let now = self.host.corrected_now();
+            call().await.map_err(|cause| failure::explain(&cause, asked, now))
+        };
+        let address = self.settings.address();
+        let answer = reach::ask(self.host, WHO, &[&*address], effort, until, attempt).await;
+        answer.map_err(|error| asked.context(error))
     }
 
     /// Trades an assertion for a session of a role.
@@ -112,18 +142,17 @@ impl<'a> Sts<'a> {
     ) -> Result<Session> {
         let wanted = self.settings.session();
         let asked = Asked::WebIdentity { role, assertion, audience: self.settings.audience() };
-        let answer = self
-            .client(None, false)
+        let call = self
+            .client(None)
             .assume_role_with_web_identity()
             .role_arn(role.as_str())
             .role_session_name(wanted.name.fill(&assertion.principal))
             .web_identity_token(assertion.token.expose())
             .set_policy(written(wanted.policy)?)
             .set_policy_arns(managed(wanted.policy))
-            .set_duration_seconds(seconds(ttl))
-            .send()
-            .await
-            .map_err(|cause| failure::explain(&cause, &asked))?;
+            .set_duration_seconds(seconds(ttl));
+        let until = Some(assertion.expires_at);
+        let answer = self.send(&asked, false, until, async || call.clone().send().await).await?;
         self.session(answer.credentials, answer.assumed_role_user).map_err(|e| asked.context(e))
     }
 
@@ -139,7 +168,7 @@ impl<'a> Sts<'a> {
         let code = self.code(wanted.mfa).await?;
         let asked = Asked::Role { role, signer, code: code.as_ref() };
         let mut call = self
-            .client(Some(signer), code.is_some())
+            .client(Some(signer))
             .assume_role()
             .role_arn(role.as_str())
             .role_session_name(wanted.name.fill(principal))
@@ -157,7 +186,8 @@ impl<'a> Sts<'a> {
         for key in wanted.transitive_tags {
             call = call.transitive_tag_keys(key);
         }
-        let answer = call.send().await.map_err(|cause| failure::explain(&cause, &asked))?;
+        let send = async || call.clone().send().await;
+        let answer = self.send(&asked, code.is_some(), signer.until, send).await?;
         self.session(answer.credentials, answer.assumed_role_user).map_err(|e| asked.context(e))
     }
 
@@ -170,16 +200,15 @@ impl<'a> Sts<'a> {
         ttl: Option<Duration>,
     ) -> Result<Session> {
         let code = self.code(mfa).await?;
-        let asked = Asked::User { user, code: code.as_ref() };
-        let answer = self
-            .client(Some(signer), code.is_some())
+        let asked = Asked::User { user, signer, code: code.as_ref() };
+        let call = self
+            .client(Some(signer))
             .get_session_token()
             .set_duration_seconds(seconds(ttl))
             .set_serial_number(mfa.map(|mfa| mfa.serial.to_string()))
-            .set_token_code(code.as_ref().map(|code| code.expose().clone()))
-            .send()
-            .await
-            .map_err(|cause| failure::explain(&cause, &asked))?;
+            .set_token_code(code.as_ref().map(|code| code.expose().clone()));
+        let send = async || call.clone().send().await;
+        let answer = self.send(&asked, code.is_some(), signer.until, send).await?;
         let session = self.session(answer.credentials, None).map_err(|e| asked.context(e))?;
         Ok(Session { user_arn: user.to_string(), ..session })
     }
@@ -187,21 +216,23 @@ impl<'a> Sts<'a> {
     /// Refuses a session that is of another user. Servers other than AWS that do not
     /// know the call are believed, unless an account is expected.
     pub(super) async fn check_user(&self, session: Session, user: &UserArn) -> Result<Session> {
-        let asked = Asked::User { user, code: None };
         let signer = Signer::from(&session);
-        let answer = self.client(Some(&signer), false).get_caller_identity().send().await;
-        let answer = match answer {
-            Ok(answer) => answer,
+        let asked = Asked::User { user, signer: &signer, code: None };
+        let call = self.client(Some(&signer)).get_caller_identity();
+        let Settings { endpoint_url, expect_account, .. } = self.settings;
+        let send = async || match call.clone().send().await {
             Err(cause) => {
                 let status = cause.raw_response().map(|response| response.status().as_u16());
-                let Settings { endpoint_url, expect_account, .. } = self.settings;
                 let is_unknown = endpoint_url.is_some() && matches!(status, Some(405 | 501));
-                if is_unknown && expect_account.is_empty() {
-                    self.host.interact.note(&format!("the server does not tell whether the session is of {user}"));
-                    return Ok(session);
-                }
-                return Err(failure::explain(&cause, &asked));
+                if is_unknown && expect_account.is_empty() { Ok(None) } else { Err(cause) }
             }
+            answer => answer.map(Some),
+        };
+        let Some(answer) = self.send(&asked, false, signer.until, send).await? else {
+            self.host
+                .interact
+                .note(&format!("the server does not tell whether the session is of {user}"));
+            return Ok(session);
         };
         match answer.arn() {
             Some(arn) if arn == user.as_str() => Ok(session),
@@ -221,21 +252,18 @@ impl<'a> Sts<'a> {
     }
 
     /// A client with nothing but what is said here: no credentials, profiles or
-    /// settings from anywhere. `once`: what is sent must not be sent again.
-    fn client(&self, signer: Option<&Signer<'_>>, once: bool) -> Client {
+    /// settings from anywhere. Tries and time limits are not its own.
+    fn client(&self, signer: Option<&Signer<'_>>) -> Client {
         let Settings { region, endpoint_url, use_fips, .. } = self.settings;
         let default = if endpoint_url.is_some() { ELSEWHERE } else { GLOBAL };
         let region = region.as_ref().map_or(default, super::Region::as_str).to_string();
         let now = Now { clock: self.host.clock.clone(), skew: self.host.skew.clone() };
-        let timeouts = TimeoutConfig::builder().operation_timeout(TIME_LIMIT).build();
-        let attempts = if once { 1 } else { ATTEMPTS };
-        let retries = RetryConfig::standard().with_max_attempts(attempts).with_initial_backoff(BACKOFF);
         let mut config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .http_client(self.http.clone())
             .time_source(now)
-            .retry_config(retries)
-            .timeout_config(timeouts)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(TimeoutConfig::disabled())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .region(Region::new(region))
             .use_fips(*use_fips);
@@ -291,7 +319,7 @@ impl<'a> Sts<'a> {
     }
 }
 
-fn impossible(cause: impl std::error::Error) -> Error {
+pub(super) fn impossible(cause: impl std::error::Error) -> Error {
     Error::new(ErrorKind::Config, "the request cannot be written down").because(cause)
 }
 
@@ -310,69 +338,6 @@ fn written(policy: SessionPolicy<'_>) -> Result<Option<String>> {
 fn managed(policy: SessionPolicy<'_>) -> Option<Vec<PolicyDescriptorType>> {
     let arn = |arn: &super::PolicyArn| PolicyDescriptorType::builder().arn(arn.as_str()).build();
     (!policy.arns.is_empty()).then(|| policy.arns.iter().map(arn).collect())
-}
-
-/// Our HTTP client, as the SDK wants it: one set of authorities, limits and TLS.
-#[derive(Clone)]
-struct Connector(http::HttpClient);
-
-impl fmt::Debug for Connector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Connector")
-    }
-}
-
-impl HttpClient for Connector {
-    fn http_connector(
-        &self,
-        _: &HttpConnectorSettings,
-        _: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-impl HttpConnector for Connector {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
-        HttpConnectorFuture::new(async move {
-            let request = translate(&request).map_err(|error| refused(error.into()))?;
-            let response = client.send(request).await.map_err(|error| match error.kind() {
-                // Such a fault may pass, and the SDK tries again.
-                ErrorKind::Unreachable => ConnectorError::io(error.into()),
-                _ => refused(error.into()),
-            })?;
-            let status = StatusCode::try_from(response.status.as_u16())
-                .map_err(|cause| refused(cause.into()))?;
-            let body = SdkBody::from(response.body.expose().clone());
-            let mut answer = HttpResponse::new(status, body);
-            for (name, value) in &response.headers {
-                if let Ok(value) = value.to_str() {
-                    let set = answer.headers_mut().try_append(name.as_str().to_string(), value.to_string());
-                    set.map_err(|cause| refused(cause.into()))?;
-                }
-            }
-            Ok(answer)
-        })
-    }
-}
-
-/// A fault that another attempt does not mend.
-fn refused(cause: Box<dyn std::error::Error + Send + Sync>) -> ConnectorError {
-    ConnectorError::user(cause)
-}
-
-fn translate(request: &HttpRequest) -> Result<http::Request> {
-    let method = Method::from_bytes(request.method().as_bytes()).map_err(impossible)?;
-    let url = Url::parse(request.uri()).map_err(impossible)?;
-    let mut headers = HeaderMap::new();
-    for (name, value) in request.headers() {
-        let name = HeaderName::try_from(name).map_err(impossible)?;
-        headers.append(name, HeaderValue::try_from(value).map_err(impossible)?);
-    }
-    // The requests of STS are short and whole.
-    let body = request.body().bytes().unwrap_or_default().to_vec();
-    Ok(http::Request { method, url, headers, body: Secret::new(body) })
 }
 
 /// The time as servers see it: signatures are good for minutes only.
@@ -397,8 +362,14 @@ impl fmt::Debug for Now {
 mod tests {
     use std::sync::Mutex;
 
+    use aws_sdk_sts::config::http::HttpRequest;
+    use aws_sdk_sts::config::{HttpClient, RuntimeComponents};
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+    };
     use serde_json::json;
 
+    use super::super::connector::refused;
     use super::*;
     use crate::credential::TokenType;
     use crate::host::clock::SystemClock;
@@ -431,7 +402,8 @@ mod tests {
         let host = test_server::host(dir.path(), time::Duration::ZERO);
         let notes = Notes::default();
         let http = SharedHttpClient::new(notes.clone());
-        let sts = Sts { host: &host, settings: &settings, http };
+        let (effort, started) = (Effort::RENEW, Instant::now());
+        let sts = Sts { host: &host, settings: &settings, http, effort, started };
         let assertion = Assertion {
             token: Secret::new("canary".into()),
             token_type: TokenType::IdToken,
@@ -460,7 +432,10 @@ mod tests {
                 "https://sts.example/x/",
             ),
         ] {
-            assert_eq!(place(settings), place_of_it);
+                assert_eq!(place(settings.clone()), place_of_it);
+            // What the circuit breaker knows it by.
+            let settings: Settings = serde_json::from_value(settings).unwrap();
+            assert_eq!(settings.address().trim_end_matches('/'), place_of_it.trim_end_matches('/'));
         }
     }
 }

@@ -4,7 +4,8 @@
 
 mod users;
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use time::OffsetDateTime;
@@ -15,7 +16,8 @@ use crate::credential::{Assertion, Credential, Material, Principal, TokenType};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::test_server::{self, Arrived, Reply, TestServer, run};
-use crate::mint::{Narrowing, Request, Target};
+use crate::mint::{Narrowing, Plan, Request, Target};
+use crate::reach::Effort;
 use crate::secret::Secret;
 
 const HUB: &str = "arn:aws:iam::123456789012:role/hub";
@@ -30,7 +32,7 @@ fn assertion() -> Assertion {
         token: Secret::new("canary-assertion".into()),
         token_type: TokenType::IdToken,
         principal: Principal { issuer: "https://i.example".into(), subject: "al ice".into() },
-        expires_at: SystemClock.now(),
+        expires_at: SystemClock.now() + time::Duration::HOUR,
     }
 }
 
@@ -257,8 +259,55 @@ fn outages_are_tried_again_but_not_for_ever() {
     let server = TestServer::start(|_, _| Reply::gone());
     let error = refused(&server, Settings::default());
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    assert_eq!(server.arrived().len(), 3);
+    // Once the assertion has ended there is nothing to ask with.
+    let server = TestServer::start(|_, _| refusal(503, "ServiceUnavailable"));
+    let ended = Assertion { expires_at: SystemClock.now(), ..assertion() };
+    mint_for(&server, Settings::default(), &request(None), &ended).unwrap_err();
+    assert_eq!(server.arrived().len(), 1);
     let server = TestServer::start(|_, _| Reply::text(502, "<html>canary-key"));
     assert_eq!(refused(&server, Settings::default()).kind(), ErrorKind::Unreachable);
+}
+
+#[test]
+fn a_server_that_asks_for_time_gets_it() {
+    let asked_before = AtomicUsize::new(0);
+    let server = TestServer::start(move |asked, _| {
+        match asked_before.fetch_add(1, Ordering::Relaxed) {
+            0 => refusal(503, "ServiceUnavailable").header("retry-after", "2".into()),
+            _ => good(asked),
+        }
+    });
+    let started = Instant::now();
+    mint_at(&server, Settings::default(), &request(None)).unwrap();
+    assert!(started.elapsed() >= Duration::from_secs(2));
+    assert_eq!(server.arrived().len(), 2);
+}
+
+#[test]
+fn a_server_that_fails_is_left_alone_by_all_processes_but_for_one_that_insists() {
+    let server = TestServer::start(|_, _| refusal(503, "ServiceUnavailable"));
+    let dir = tempfile::tempdir().unwrap();
+    let plan = Plan::Aws(Box::new(Settings {
+        endpoint_url: Some(super::EndpointUrl::parse(&server.origin).unwrap()),
+        ..Settings::default()
+    }));
+    let ask = |effort: Effort| {
+        // Each run of a process has the time anew.
+        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        let mut target = plan.open();
+        target.with_effort(effort);
+        run(target.mint(&host, &assertion(), &request(None))).unwrap_err()
+    };
+    (0..3).for_each(|_| drop(ask(Effort::RENEW)));
+    assert_eq!(server.arrived().len(), 3, "for a renewal it is asked once");
+    let error = ask(Effort::MINT);
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(error.to_string().contains("it has failed 3 times in a row"), "{error}");
+    assert_eq!(server.arrived().len(), 3);
+    plan.insist(&test_server::host(dir.path(), time::Duration::ZERO));
+    ask(Effort::RENEW);
+    assert_eq!(server.arrived().len(), 4);
 }
 
 #[test]
@@ -278,13 +327,28 @@ fn what_is_no_sts_is_explained() {
 }
 
 #[test]
-fn a_message_that_repeats_the_assertion_is_not_shown() {
-    let server = TestServer::start(|asked, _| {
-        let token = &asked.form["WebIdentityToken"];
-        let body = format!("<ErrorResponse><Error><Code>AccessDenied</Code><Message>no {token}</Message></Error></ErrorResponse>");
-        Reply::text(403, &body)
-    });
-    assert_eq!(refused(&server, Settings::default()).kind(), ErrorKind::Denied);
+fn what_repeats_a_secret_of_the_request_is_not_shown() {
+    // The message, the code and the request's id, each with one thing that it was sent.
+    let repeats = |what: &str| {
+        let body = format!(
+            "<ErrorResponse><Error><Code>Odd{what}</Code><Message>no {what}</Message></Error>\
+             <RequestId>r-{what}</RequestId></ErrorResponse>"
+        );
+        Reply::text(403, &body).header("x-amzn-requestid", format!("r-{what}"))
+    };
+    let server = TestServer::start(move |asked, _| repeats(&asked.form["WebIdentityToken"]));
+    refused(&server, Settings::default());
+
+    let keys = ["ASIAAssumeRoleWithWebIdentity", "canary-key", "canary-token"];
+    for (key, shown) in keys.map(|key| (key, false)).into_iter().chain([("nothing of it", true)]) {
+        let server = TestServer::start(move |asked, _| match &*asked.form["Action"] {
+            "AssumeRole" => repeats(key),
+            _ => good(asked),
+        });
+        let target = settings(json!({ "chain": [{ "role_arn": SPOKE }] }));
+        let error = mint_at(&server, target, &request(None)).unwrap_err();
+        assert_eq!(format!("{error:?}").contains(key), shown, "{key}: {error:?}");
+    }
 }
 
 #[test]

@@ -33,10 +33,21 @@ pub(super) enum Fault {
     Answers(u16, &'static str),
     /// Takes the request and says nothing.
     Hangs,
+    /// Takes the request and breaks the connection.
+    Gone,
+    /// Does this once, and then its job.
+    Once(Box<Self>),
     /// Sends so many bytes.
     Huge(usize),
     /// Changes claims of its tokens; `null` takes one out.
     Claims(Value),
+}
+
+impl Fault {
+    /// The same, but only the first time.
+    pub(super) fn once(self) -> Self {
+        Self::Once(Box::new(self))
+    }
 }
 
 /// The stand-in.
@@ -177,13 +188,23 @@ impl State {
             _ => {
                 let asked = Asked { method, url, bearer };
                 self.asked.lock().unwrap().push(asked.clone());
-                let fault = self.fault.lock().unwrap().clone();
+                let fault = {
+                    let mut fault = self.fault.lock().unwrap();
+                    match fault.take() {
+                        Some(Fault::Once(once)) => Some(*once),
+                        always => {
+                            fault.clone_from(&always);
+                            always
+                        }
+                    }
+                };
                 match fault {
                     Some(Fault::Answers(status, body)) => return answer(&mut stream, status, body),
                     Some(Fault::Hangs) => {
                         self.hanging.lock().unwrap().push(stream);
                         return None;
                     }
+                    Some(Fault::Gone | Fault::Once(_)) => return None,
                     Some(Fault::Huge(bytes)) => {
                         return answer(&mut stream, 200, &"x".repeat(bytes));
                     }

@@ -4,6 +4,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -42,13 +44,16 @@ fn admin(home: &Home, server: &str, id: &str, key: &str) -> Run {
         .env("AWS_DEFAULT_REGION", "us-east-1")
 }
 
+/// The file that it notes requests in.
+const RECORDING: &str = "recording";
+
 /// A moto server. It checks no assertion; signatures, session tokens and IAM
 /// permissions it checks after so many requests.
 pub(crate) struct Moto {
     url: String,
     home: Home,
-    _files: TempDir,
-    _peer: Peer,
+    files: TempDir,
+    peer: Peer,
 }
 
 impl Moto {
@@ -60,15 +65,63 @@ impl Moto {
         let mut command = supervised(&python_program("moto_server"), Path::new("/dev/null"));
         command.args(["-H", "127.0.0.1", "-p", &port.to_string()]);
         command.env("INITIAL_NO_AUTH_ACTION_COUNT", unchecked.to_string());
+        command.env("MOTO_ENABLE_RECORDING", "true");
+        command.env("MOTO_RECORDER_FILEPATH", files.path().join(RECORDING));
         let mut peer = Peer::start("moto", command, files.path().join("log"));
         peer.until_ready(|| TcpStream::connect(("127.0.0.1", port)).ok());
         let url = format!("http://127.0.0.1:{port}");
-        Self { url, home: Home::new(), _files: files, _peer: peer }
+        Self { url, home: Home::new(), files, peer }
     }
 
     /// Its address.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The last request whose form has this in it.
+    #[track_caller]
+    pub(crate) fn last_asked(&self, part: &str) -> String {
+        let recorded = std::fs::read_to_string(self.files.path().join(RECORDING)).unwrap();
+        let mut forms = recorded.lines().map(|line| {
+            let entry: Value = serde_json::from_str(line).unwrap();
+            let form = STANDARD.decode(entry["body"].as_str().unwrap()).unwrap();
+            String::from_utf8_lossy(&form).into_owned()
+        });
+        let found = forms.rfind(|form| form.contains(part));
+        found.unwrap_or_else(|| panic!("no request has {part}"))
+    }
+
+    /// Stops it as it is: it holds its socket, and answers nothing.
+    pub(crate) fn freeze(&self) {
+        self.peer.freeze();
+    }
+
+    /// Ends it: nobody listens there any more.
+    pub(crate) fn stop(self) {
+        drop(self);
+    }
+
+    /// Makes a role of IAM Identity Center in this account, which may do this. Takes three
+    /// requests.
+    pub(crate) fn permission_set(&self, account: &str, role: &str, may: &str) {
+        let any = format!("arn:aws:iam::{account}:role/any");
+        let assume = ["sts", "assume-role", "--role-arn", &any, "--role-session-name", "setup"];
+        let keys = admin(&self.home, &self.url, "x", "y").args(assume).args(["--output", "json"]);
+        let keys = keys.run().ok().json();
+        let part = |part: &str| keys["Credentials"][part].as_str().unwrap().to_string();
+        let run = |args: &[&str]| {
+            let (id, key) = (part("AccessKeyId"), part("SecretAccessKey"));
+            let run = admin(&self.home, &self.url, &id, &key);
+            run.env("AWS_SESSION_TOKEN", part("SessionToken")).args(args).run().ok()
+        };
+        let path = ["--path", "/aws-reserved/sso.amazonaws.com/"];
+        let make = ["iam", "create-role", "--role-name", role, "--assume-role-policy-document"];
+        run(&[&make[..], &["{}"], &path].concat());
+        let policy = json!({ "Version": "2012-10-17", "Statement":
+            [{ "Effect": "Allow", "Action": [may], "Resource": "*" }] })
+        .to_string();
+        let put = ["iam", "put-role-policy", "--role-name", role, "--policy-name", "p"];
+        run(&[&put[..], &["--policy-document", &policy]].concat());
     }
 
     /// Makes a user who may do this, and yields the access keys. Takes three requests.

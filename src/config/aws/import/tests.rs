@@ -195,12 +195,16 @@ fn what_is_there_already_stays_and_names_do_not_collide() {
 #[test]
 fn what_there_is_an_identity_source_for_is_taken_over() {
     let legacy = "[profile legacy]\nsso_start_url = https://old.example\nsso_region = us-east-1\n\
-                  sso_account_id = 1\nsso_role_name = r\n[profile lacking]\nsso_session = none\n";
+                  sso_account_id = 123456789012\nsso_role_name = r\n[profile lacking]\nsso_session = none\n";
     let text =
         FILE.replace("source_profile = keys\nmfa", "source_profile = keys\nexternal_id = e\nmfa");
+    let text = text.replace(
+        "source_profile = sso\n",
+        "source_profile = sso\nexternal_id = e\nregion = eu-north-1\nduration_seconds = 1800\n",
+    );
     let import = import_with(&(text + legacy), &[], &[], &["file", "aws-sso", "aws-keys"]);
     let taken: Vec<_> = import.taken.iter().map(|t| t.from.as_str()).collect();
-    let more = ["legacy", "mfa", "own", "role-of-keys", "role-of-others", "sso"];
+    let more = ["legacy", "mfa", "own", "role-of-keys", "role-of-others", "role-of-sso", "sso"];
     assert!(more.iter().all(|name| taken.contains(name)), "{taken:?}");
     let text = tables(import.taken.iter()).unwrap();
     let table: toml::Table = text.parse().unwrap();
@@ -220,6 +224,15 @@ fn what_there_is_an_identity_source_for_is_taken_over() {
         identity = "aws-sso-corp"
         role = "admin"
         target = { type = "aws-sso", account_id = "123456789012" }
+        [profile.role-of-sso]
+        identity = "aws-sso-corp"
+        role = "admin"
+        ttl = "30m"
+        [profile.role-of-sso.target]
+        type = "aws-sso"
+        account_id = "123456789012"
+        region = "eu-north-1"
+        chain = [{ role_arn = "arn:aws:iam::123456789012:role/x", external_id = "e" }]
         [profile.mfa]
         identity = "aws-keys-keys"
         role = "arn:aws:iam::123456789012:role/x"
@@ -235,11 +248,23 @@ fn what_there_is_an_identity_source_for_is_taken_over() {
             assert_eq!(table[kind].get(name), Some(table_of_it), "{name}");
         }
     }
+    crate::config::parse("imported", &text).unwrap();
     assert!(!text.contains("canary") && !text.contains("AKIA"), "{text}");
     let why = |name: &str| import.left.iter().find(|l| l.profile == name).unwrap().because.clone();
-    assert!(why("role-of-sso").contains("people log in at IAM Identity Center"));
     assert!(why("keys").contains("long-lived keys"));
     assert!(why("lacking").contains("it lacks `sso_start_url`"));
+}
+
+#[test]
+fn an_external_id_that_aws_would_not_take_is_not_dropped_without_a_word() {
+    let text = FILE.replace("role_session_name = pod", "external_id = e\nrole_session_name = pod");
+    let import = import(&text, &[], &[]);
+    for taken in &import.taken {
+        // What starts from that role, too.
+        let starts_there = ["pod", "hop", "team/last"].contains(&&*taken.from);
+        let says = taken.lacks.is_some_and(|lacks| lacks.contains("`external_id`"));
+        assert_eq!(says, starts_there, "{}", taken.from);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::json;
+use url::Url;
 
 use super::*;
 use crate::host::listener::{Exposure, bind};
@@ -30,8 +30,9 @@ impl Machine {
         let host = self.host();
         let http = host.http(None).unwrap();
         let until = until.map(|left| host.clock.now() + left);
-        run(ask(&host, &at(addresses), Effort::MINT, until, async |address| {
-            let response = http.get(&address.join("token")).await?;
+        run(ask(&host, "it", addresses, Effort::MINT, until, async |address| {
+            let url = Url::parse(&format!("{address}/token")).unwrap();
+            let response = http.get(&url).await?;
             if let Some(outage) = response.outage("it") {
                 return Err(Failure::of(outage, &response, host.clock.now()));
             }
@@ -41,11 +42,6 @@ impl Machine {
             }
         }))
     }
-}
-
-fn at(addresses: &[&str]) -> Server {
-    let server = json!({ "url": addresses });
-    serde_json::from_value(server).unwrap()
 }
 
 fn serves(status: u16) -> TestServer {
@@ -155,7 +151,7 @@ fn a_server_that_asks_for_time_gets_it() {
     let error = machine.ask(&[&server.origin]).unwrap_err();
     assert!(error.to_string().contains("it asked for that, so it is asked again in"), "{error}");
     assert_eq!(server.arrived().len(), 1);
-    insist(&machine.host(), &at(&[&server.origin]));
+    insist(&machine.host(), &server.origin);
     assert_eq!(machine.ask(&[&server.origin]).unwrap(), 200);
 }
 
@@ -186,4 +182,29 @@ fn pauses_are_a_random_part_of_a_time_that_doubles() {
     }
     assert!(all.iter().all(|pauses| pauses.len() == 2));
     assert_eq!(Effort::REVOKE.pauses().count(), 0);
+    assert_eq!(Effort::MINT.once().pauses().count(), 0);
+}
+
+#[test]
+fn the_steps_of_a_renewal_share_its_time_and_those_of_a_mint_do_not() {
+    let spent = Duration::from_secs(6);
+    assert_eq!(Effort::RENEW.after(spent).total, Duration::from_secs(2));
+    assert_eq!(Effort::RENEW.after(spent * 2).total, LEAST);
+    assert_eq!(Effort::MINT.after(spent).total, Effort::MINT.total);
+}
+
+#[test]
+fn what_is_behind_an_address_does_not_count_against_it() {
+    let machine = Machine::new();
+    let host = machine.host();
+    let asked = AtomicUsize::new(0);
+    for _ in 0..4 {
+        let outcome = run(ask(&host, "it", &["a"], Effort::MINT, None, async |_| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            let error = Error::new(ErrorKind::Unreachable, "what is behind it cannot serve");
+            Err::<(), _>(Failure::behind(error))
+        }));
+        assert_eq!(outcome.unwrap_err().to_string(), "what is behind it cannot serve");
+    }
+    assert_eq!(asked.into_inner(), 12, "asked again each time, and never left alone");
 }

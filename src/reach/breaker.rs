@@ -1,6 +1,6 @@
 //! The circuit breaker: what a user's processes know of addresses that do not serve.
 //!
-//! A small file for each address, in the state directory, without secrets. An address
+//! A small file and a lock for each address, in the state directory, without secrets. An address
 //! that has failed in several runs in a row is left alone for a while. Then one process
 //! tries it, and the others leave it alone until they know more. What cannot be read
 //! counts as absent, and what cannot be written is not missed: then each process finds
@@ -16,7 +16,6 @@ use time::OffsetDateTime;
 
 use crate::error::{Error, ErrorKind};
 use crate::host::{Host, files};
-use crate::oidc::Issuer;
 
 /// After how many runs in a row without an answer an address is left alone.
 const THRESHOLD: u32 = 3;
@@ -82,8 +81,8 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    pub(super) fn of(host: &Host, address: &Issuer) -> Self {
-        let hash = digest(&SHA256, address.as_str().as_bytes());
+    pub(super) fn of(host: &Host, address: &str) -> Self {
+        let hash = digest(&SHA256, address.as_bytes());
         let name = hash.as_ref().iter().fold(String::new(), |mut name, byte| {
             // Writing to a String cannot fail.
             let _ = write!(name, "{byte:02x}");
@@ -168,10 +167,10 @@ impl Breaker {
         }
     }
 
-    /// Does something while no other process does; tells whether it was done. Where
-    /// there can be no locks it is done all the same.
+    /// Does something while no other process does for this address; tells whether it was
+    /// done. Where there can be no locks it is done all the same.
     fn exclusively(&self, work: impl FnOnce()) -> bool {
-        let file = files::open_lock(&self.path.with_file_name("lock"));
+        let file = files::open_lock(&self.path.with_extension("lock"));
         if let Ok(file) = &file
             && matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
         {
@@ -211,7 +210,7 @@ mod tests {
     fn breaker() -> (tempfile::TempDir, Breaker) {
         let dir = tempfile::tempdir().unwrap();
         let host = test_server::host(dir.path(), time::Duration::ZERO);
-        let breaker = Breaker::of(&host, &Issuer::parse("https://a.example").unwrap());
+        let breaker = Breaker::of(&host, "https://a.example");
         (dir, breaker)
     }
 
@@ -292,6 +291,20 @@ mod tests {
     }
 
     #[test]
+    fn whoever_tries_one_address_keeps_nobody_from_another() {
+        let (dir, one) = breaker();
+        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        let other = Breaker::of(&host, "https://b.example");
+        for breaker in [&one, &other] {
+            (0..3).for_each(|_| breaker.failed(NOW, &outage(), None));
+        }
+        one.exclusively(|| {
+            assert!(!asks(&one, 5), "somebody else is about to");
+            assert!(asks(&other, 5), "its rest is over, and nobody tries it");
+        });
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_makes_no_rest_longer() {
         let (_dir, breaker) = breaker();
         (0..9).for_each(|_| breaker.failed(NOW, &outage(), None));
@@ -303,7 +316,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let host = test_server::host(&dir.path().join("file"), time::Duration::ZERO);
         files::write_private(&dir.path().join("file"), b"").unwrap();
-        let breaker = Breaker::of(&host, &Issuer::parse("https://a.example").unwrap());
+        let breaker = Breaker::of(&host, "https://a.example");
         (0..9).for_each(|_| breaker.failed(NOW, &outage(), None));
         assert!(asks(&breaker, 0));
         breaker.wake(NOW);

@@ -1,17 +1,18 @@
-//! Reaching a broker although some of its addresses do not serve.
+//! Reaching a server although it, or one of its addresses, does not serve.
 //!
 //! Addresses are tried in turn, and all of them again after a pause, but only where
 //! one cannot serve: it gives no answer, or says «not now» (429, 5xx). Whoever says
 //! no, or does not pass verification, has answered, and nobody else is asked.
 //!
 //! A request that got no answer may have been granted all the same. Then there is a
-//! token that nobody has: the broker has recorded it, and it ends by itself. That is
-//! why an exchange may be repeated.
+//! token that nobody has: a broker or a cloud has recorded it, and it ends by itself.
+//! That is why asking for one may be repeated.
 
 mod breaker;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Display;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -20,19 +21,19 @@ use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 
 use self::breaker::{Breaker, LONGEST_WISH, Verdict};
-use super::broker::Server;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::http::{REQUEST_TIMEOUT, Response};
-use crate::oidc::Issuer;
 
 /// How long it takes until the person is told what is being waited for.
 const SLOW: Duration = Duration::from_secs(5);
 /// How long to wait at most before all addresses are asked for the second time;
 /// twice that before the third.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// How long a request may take at least.
+const LEAST: Duration = Duration::from_secs(1);
 
-/// How much is done to reach a broker.
+/// How much is done to reach a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     /// How often all addresses are asked.
@@ -43,6 +44,8 @@ pub struct Effort {
     patience: Duration,
     /// How long all of it may take.
     total: Duration,
+    /// Whether that is for all steps to a credential together, and not for each.
+    overall: bool,
     /// Whether addresses that have failed are left alone for a while.
     breaks: bool,
 }
@@ -54,6 +57,7 @@ impl Effort {
         last_round: Duration::from_secs(10),
         patience: Duration::from_secs(5),
         total: Duration::from_secs(30),
+        overall: false,
         breaks: true,
     };
     /// For a credential that is due for renewal while the cached one still serves.
@@ -61,13 +65,34 @@ impl Effort {
         rounds: 1,
         patience: Duration::from_secs(3),
         total: Duration::from_secs(8),
+        overall: true,
         ..Self::MINT
     };
+    /// For the token of a job: there is nobody but this server, and each job has its own.
+    pub(crate) const JOB: Self = Self { total: REQUEST_TIMEOUT, breaks: false, ..Self::MINT };
+    /// For a long list: whoever has many accounts asks more than AWS answers at once.
+    pub(crate) const LIST: Self = Self { rounds: 5, breaks: false, ..Self::MINT };
     /// For a look at something.
     pub(crate) const LOOK: Self = Self { rounds: 1, breaks: false, ..Self::MINT };
     /// For a revocation: somebody waits for the end of their command.
     pub(crate) const REVOKE: Self =
         Self { patience: Duration::from_secs(2), total: Duration::from_secs(5), ..Self::LOOK };
+
+    /// The same for what must not be sent twice.
+    #[must_use]
+    pub(crate) fn once(self) -> Self {
+        Self { rounds: 1, ..self }
+    }
+
+    /// The same for the next step to a credential, when those before took so long. However
+    /// long they took, it gets a moment.
+    #[must_use]
+    pub(crate) fn after(self, spent: Duration) -> Self {
+        if !self.overall {
+            return self;
+        }
+        Self { total: self.total.saturating_sub(spent).max(LEAST), ..self }
+    }
 
     /// The pauses between the rounds: a random part of a time that doubles.
     fn pauses(self) -> impl Iterator<Item = Duration> {
@@ -85,69 +110,78 @@ pub(crate) struct Failure {
     error: Error,
     /// When it wants to be asked again, where it says so.
     retry_after: Option<Duration>,
+    /// Whether the address serves, and something behind it does not.
+    behind: bool,
 }
 
 impl Failure {
+    /// Something behind the address cannot serve: it is asked again, but does not count
+    /// as one that fails.
+    pub(crate) fn behind(error: Error) -> Self {
+        Self { behind: true, ..error.into() }
+    }
+
+    /// With how long it wants to be left alone.
+    pub(crate) fn wishing(error: Error, wish: Option<Duration>) -> Self {
+        Self { retry_after: wish.map(|wish| wish.min(LONGEST_WISH)), ..error.into() }
+    }
+
     /// With what the answer says of when to ask again.
     pub(crate) fn of(error: Error, response: &Response, now: OffsetDateTime) -> Self {
-        Self { error, retry_after: response.retry_after(now).map(|wish| wish.min(LONGEST_WISH)) }
+        Self::wishing(error, response.retry_after(now))
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, retry_after: None }
+        Self { error, retry_after: None, behind: false }
     }
 }
 
-/// Asks the addresses of a broker until one has answered. `until` is when asking
-/// becomes pointless: the end of the assertion.
+/// Asks the addresses of a server until one has answered. `who` is its name for people,
+/// `until` when asking becomes pointless: the end of what it is shown.
 ///
 /// # Errors
-/// What the broker answered, or [`ErrorKind::Unreachable`] where no address can serve.
-pub(crate) async fn ask<T>(
+/// What the server answered, or [`ErrorKind::Unreachable`] where no address can serve.
+pub(crate) async fn ask<A: Display + ?Sized, T>(
     host: &Host,
-    server: &Server,
+    who: &str,
+    addresses: &[&A],
     effort: Effort,
     until: Option<OffsetDateTime>,
-    attempt: impl AsyncFn(&Issuer) -> Result<T, Failure>,
+    attempt: impl AsyncFn(&A) -> Result<T, Failure>,
 ) -> Result<T> {
     let started = Instant::now();
-    let ways = server.url.iter().map(|address| Way::to(host, address, effort)).collect();
+    let ways = addresses.iter().map(|address| Way::to(host, *address, effort)).collect();
     let search = Search { host, effort, until, started, ways };
     let mut asking = pin!(search.run(attempt));
     match timeout(SLOW, asking.as_mut()).await {
         Ok(outcome) => outcome,
         Err(_) => {
-            let most = effort.total.as_secs();
-            host.interact.note(&format!(
-                "waiting for the broker {}, for {most} seconds at most",
-                server.issuer()
-            ));
+            let most = effort.total.as_secs_f64();
+            host.interact.note(&format!("waiting for {who}, for {most:.0} seconds at most"));
             asking.await
         }
     }
 }
 
-/// Lets the next run ask addresses that are left alone at present.
-pub(super) fn insist(host: &Host, server: &Server) {
-    for address in server.url.iter() {
-        Breaker::of(host, address).wake(host.clock.now());
-    }
+/// Lets the next run ask an address that is left alone at present.
+pub(crate) fn insist(host: &Host, address: &str) {
+    Breaker::of(host, address).wake(host.clock.now());
 }
 
 /// The search for an address that answers.
-struct Search<'a> {
+struct Search<'a, A: ?Sized> {
     host: &'a Host,
     effort: Effort,
     until: Option<OffsetDateTime>,
     started: Instant,
-    ways: Vec<Way<'a>>,
+    ways: Vec<Way<'a, A>>,
 }
 
 /// One address, and how it went so far.
-struct Way<'a> {
-    address: &'a Issuer,
+struct Way<'a, A: ?Sized> {
+    address: &'a A,
     breaker: Option<Breaker>,
     state: State,
     error: Option<Error>,
@@ -163,9 +197,9 @@ enum State {
     Rests,
 }
 
-impl<'a> Way<'a> {
-    fn to(host: &Host, address: &'a Issuer, effort: Effort) -> Self {
-        let breaker = effort.breaks.then(|| Breaker::of(host, address));
+impl<'a, A: Display + ?Sized> Way<'a, A> {
+    fn to(host: &Host, address: &'a A, effort: Effort) -> Self {
+        let breaker = effort.breaks.then(|| Breaker::of(host, &address.to_string()));
         Self { address, breaker, state: State::New, error: None }
     }
 
@@ -187,6 +221,7 @@ impl<'a> Way<'a> {
     fn failed(&mut self, host: &Host, failure: Failure) {
         // A run counts once, however often it asks.
         match (&self.breaker, failure.retry_after) {
+            (Some(breaker), _) if failure.behind => breaker.close(),
             (Some(breaker), wish) if self.error.is_none() => {
                 breaker.failed(host.clock.now(), &failure.error, wish);
             }
@@ -204,8 +239,8 @@ impl<'a> Way<'a> {
     }
 }
 
-impl Search<'_> {
-    async fn run<T>(mut self, attempt: impl AsyncFn(&Issuer) -> Result<T, Failure>) -> Result<T> {
+impl<A: Display + ?Sized> Search<'_, A> {
+    async fn run<T>(mut self, attempt: impl AsyncFn(&A) -> Result<T, Failure>) -> Result<T> {
         let mut pauses = self.effort.pauses();
         loop {
             for at in 0..self.ways.len() {
@@ -287,7 +322,7 @@ impl Search<'_> {
     }
 }
 
-fn silent(address: &Issuer, limit: Duration) -> Error {
+fn silent<A: Display + ?Sized>(address: &A, limit: Duration) -> Error {
     Error::new(ErrorKind::Unreachable, format!("{address} did not answer"))
         .because_of(format!("the limit is {:.0} seconds", limit.as_secs_f64()))
         .hint("check the network and the address, then try again")

@@ -1,0 +1,120 @@
+//! What servers and clients that are not ours make of it: tokens of the broker that are
+//! another's or not whole, and the AWS CLI that Debian packages.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::*;
+
+/// Debian's AWS CLI 2.9, besides the one of the Python packages.
+const DEBIANS_CLI: &str = "/usr/bin/aws";
+
+#[test]
+fn tokens_of_the_broker_are_good_for_their_own_subject_and_whole_only() {
+    let mut world = World::start();
+    let issuer = world.provider.issuer().to_string();
+    let broker = Broker::start(&BrokerOptions::trusting(&issuer));
+    let keys = format!("{}/jwks.json", broker.url());
+    let roles = [("mine", &*format!("{issuer}#alice")), ("theirs", &*format!("{issuer}#mallory"))];
+    let weed = Weed::start(broker.url(), API, &keys, &roles);
+    world.add(&format!(
+        "\n[broker.main]\nurl = \"{}\"\n\n[identity.raw]\ntype = \"env\"\nvariable = \"RAW\"\n",
+        broker.url()
+    ));
+    world.add(&format!(
+        "\n[profile.token]\nidentity = \"corp\"\nrole = \"deploy\"\naudience = \"{API}\"\n"
+    ));
+    for name in ["mine", "theirs"] {
+        let target = format!(
+            "role = \"{}\"\ntarget = {{ type = \"aws\", endpoint_url = \"{}\", audience = \"{API}\" }}\n",
+            weed_role(name),
+            weed.url()
+        );
+        world.add(&format!(
+            "\n[profile.{name}]\nidentity = \"corp\"\nexchange = [{{ role = \"deploy\" }}]\n{target}\
+             \n[profile.raw-{name}]\nidentity = \"raw\"\n{target}"
+        ));
+    }
+    let ask = |name: &str| world.tmpcred(&["env", name, "--format", "json"]);
+    assert!(ask("mine").run().ok().stdout.contains("AWS_SESSION_TOKEN"));
+    let denied = ask("theirs").run().ended_with(5);
+    assert!(denied.stderr.contains("AWS gives no session of the role"), "{}", denied.stderr);
+
+    let token = world.tmpcred(&["token", "token"]).run().ok().stdout;
+    let token = token.trim();
+    ask("raw-mine").env("RAW", token).run().ok();
+    ask("raw-theirs").env("RAW", token).run().ended_with(5);
+    // Mallory's name in place of Alice's, under the broker's signature of Alice's.
+    let parts: Vec<&str> = token.split('.').collect();
+    let claims = URL_SAFE_NO_PAD.decode(parts[1]).unwrap();
+    let claims = String::from_utf8(claims).unwrap();
+    let changed = claims.replace("#alice", "#mallory");
+    assert_ne!(changed, claims);
+    let changed = [parts[0], &URL_SAFE_NO_PAD.encode(changed), parts[2]].join(".");
+    // And the signature of nobody.
+    let signature = URL_SAFE_NO_PAD.decode(parts[2]).unwrap();
+    let signature: Vec<u8> = signature.iter().map(|byte| byte ^ 1).collect();
+    let unsigned = [parts[0], parts[1], &URL_SAFE_NO_PAD.encode(signature)].join(".");
+    for (name, tampered) in [("raw-theirs", changed), ("raw-mine", unsigned)] {
+        let refused = ask(name).env("RAW", &tampered).run();
+        assert!(refused.code != Some(0) && refused.stdout.is_empty(), "{name}");
+        assert!(refused.stderr.contains("signature is invalid"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn the_aws_cli_of_a_distribution_takes_both_ways() {
+    let moto = Moto::start(1);
+    let mut world = World::start();
+    world.profile("prod", ROLE, moto.url(), "");
+    world.aws_profile("prod");
+    world.tmpcred(&["login"]).run().ok();
+    let cli = |version: &str| {
+        let said = world.home.command(DEBIANS_CLI).args(["--version"]).run().ok().stdout;
+        assert!(said.starts_with(version), "{said}: run tests/setup, it installs awscli");
+        ["--endpoint-url", moto.url(), "sts", "get-caller-identity", "--output", "json"]
+    };
+    let whoami = cli("aws-cli/2.9");
+    let arn = "arn:aws:sts::123456789012:assumed-role/deploy/tmpcred-alice";
+    let plain = [&["exec", "prod", "--", DEBIANS_CLI], &whoami[..]].concat();
+    assert_eq!(world.tmpcred(&plain).run().ok().json()["Arn"], arn);
+    let asks = world.home.command(DEBIANS_CLI).env("AWS_EC2_METADATA_DISABLED", "true");
+    let asks = asks.env("AWS_PROFILE", "work").args(whoami);
+    assert_eq!(asks.run().ok().json()["Arn"], arn);
+}
+
+#[test]
+fn a_brokers_token_that_was_a_step_is_dead_once_it_has_served_a_ci_job() {
+    let moto = Moto::start(99);
+    let mut world = World::start();
+    let broker = Broker::start(&BrokerOptions::trusting(world.provider.issuer()));
+    world.add(&format!(
+        "\n[broker.main]\nurl = \"{}\"\n\n[profile.cloud]\nidentity = \"corp\"\nexchange = [{{ role = \"deploy\" }}]\nrole = \"{ROLE}\"\n\
+         target = {{ type = \"aws\", endpoint_url = \"{}\", audience = \"{API}\" }}\n",
+        broker.url(),
+        moto.url()
+    ));
+    // The last token that was shown to STS, as STS itself wrote it down.
+    let active = || {
+        let request = moto.last_asked("WebIdentityToken=");
+        let mut form = url::form_urlencoded::parse(request.as_bytes());
+        let token = form.find(|(name, _)| name == "WebIdentityToken").unwrap().1.into_owned();
+        assert_eq!(token.split('.').count(), 3, "{token}");
+        let url = format!("{}/introspect", broker.url());
+        let reply = Http::new().form_as(&token, &url, &[("token", &token)]).unwrap();
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        reply.json()["active"].clone()
+    };
+    let exec = |more: &[&str]| {
+        let whoami = [&["exec", "cloud"], more, &["--", "printenv", "AWS_SESSION_TOKEN"]].concat();
+        world.tmpcred(&whoami).env("CI", "true").run().ok()
+    };
+    // A person's, and that of whoever turned it off, ends by itself.
+    world.tmpcred(&["exec", "cloud", "--", "true"]).run().ok();
+    assert_eq!(active(), true);
+    exec(&["--refresh", "--revoke-on-exit=false", "--mask=false"]);
+    assert_eq!(active(), true);
+    let job = exec(&["--refresh", "--mask=false"]);
+    assert!(!job.stdout.is_empty() && !job.stderr.contains("warning"), "{}", job.stderr);
+    assert_eq!(active(), false);
+}
