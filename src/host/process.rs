@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 mod detached;
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+mod entry;
 pub mod output;
 pub mod printed;
 #[cfg(unix)]

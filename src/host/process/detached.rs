@@ -67,13 +67,14 @@ mod tests {
     use rustix::process::{Pid, WaitOptions, getsid, waitpid};
 
     use super::super::{command, detach};
+    use crate::host::files::read_text;
 
     #[test]
     fn it_is_nobodys_child_and_has_nothing_of_ours() {
         let root = tempfile::tempdir().unwrap();
         let (told, done) = (root.path().join("told"), root.path().join("done"));
         // A file that a script would have left open.
-        let open = std::fs::File::open("/dev/null").unwrap();
+        let open = tempfile::tempfile().unwrap();
         let kept = rustix::io::fcntl_dupfd_cloexec(&open, 100).unwrap();
         rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty()).unwrap();
         let mut shell = command("/bin/sh");
@@ -89,7 +90,7 @@ mod tests {
             assert!(Instant::now() < until, "it never ran");
             std::thread::yield_now();
         }
-        let said = std::fs::read_to_string(&done).unwrap();
+        let said = read_text(&done, 1024).unwrap().unwrap();
         let [process, session, file] = said.split(' ').collect::<Vec<_>>()[..] else {
             panic!("{said}")
         };

@@ -65,7 +65,11 @@ fn encoders() -> impl Strategy<Value = fn(&str, usize, bool) -> String> {
     }
     fn base64(secret: &str, safe: usize, upper: bool) -> String {
         let encoded = STANDARD.encode(secret);
-        if safe % 2 == 0 { percent(&encoded, safe, upper) } else { json(&encoded, safe, upper) }
+        if safe.is_multiple_of(2) {
+            percent(&encoded, safe, upper)
+        } else {
+            json(&encoded, safe, upper)
+        }
     }
     select(vec![percent as fn(&str, usize, bool) -> String, json, mixed, base64])
 }
