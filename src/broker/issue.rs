@@ -136,7 +136,9 @@ impl Broker {
         let (granted, aws) = match decided {
             Ok(decided) => decided,
             Err((refusal, policy_id)) => {
-                if let Err(retry_after) = self.denials.admit(caller.principal(), now) {
+                if let Err(retry_after) =
+                    self.denials.admit(caller.principal(), now, self.clock.uptime())
+                {
                     tracing::info!(request_id = %ask.request_id, %refusal, "denied, and only counted");
                     return Err(Refusal::TooMany { retry_after });
                 }

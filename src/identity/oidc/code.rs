@@ -36,6 +36,7 @@ pub(super) async fn log_in(provider: &Provider<'_>, audiences: &[String]) -> Res
     let mut refused = Vec::new();
     let mut listener = Listener::open(provider.host, provider.settings)?;
     let mut attempt = Attempt::new(provider, listener.redirect_uri(), audiences.to_vec())?;
+    tracing::debug!(redirect_uri = %listener.redirect_uri(), "logging in through a browser");
     login::show(provider.host, &listener, &attempt.url)?;
     let _waiting = provider.host.interact.waiting("waiting for the login in the browser");
     let ends = tokio::time::Instant::now() + LOGIN_LIMIT;

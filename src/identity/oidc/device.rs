@@ -36,6 +36,7 @@ where
     F: Future<Output = ()>,
 {
     let client = client(provider)?;
+    tracing::debug!("logging in with a code");
     let mut audiences = audiences.to_vec();
     let mut refused = Vec::new();
     loop {
