@@ -4,6 +4,8 @@
 # With -v bare=1: the names without that, for making the first file.
 function without(name) {
     sub(/\.llvm\.[0-9]+$/, "", name)
+    # Several of one name in one object.
+    sub(/\.[0-9]+$/, "", name)
     # The mangling of Rust until 2025, and the one after that (RFC 2603).
     if (name ~ /^_ZN/) sub(/17h[0-9a-f]+E$/, "E", name)
     else if (name ~ /^_R/) gsub(/Cs[0-9A-Za-z]+_/, "C_", name)
