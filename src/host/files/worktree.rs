@@ -12,5 +12,7 @@ pub fn is_in_project(path: &Path) -> bool {
     let marked = |place: &Path| MARKS.iter().any(|mark| super::exists(place.join(mark)));
     // A symbolic link on the way may lead into one.
     let real = path.ancestors().find_map(|place| super::canonical(place).ok());
-    path.ancestors().any(marked) || real.is_some_and(|real| real.ancestors().any(marked))
+    // What both ways have in common is looked at once.
+    let elsewhere = real.filter(|real| !path.starts_with(real));
+    path.ancestors().any(marked) || elsewhere.is_some_and(|real| real.ancestors().any(marked))
 }
