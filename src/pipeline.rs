@@ -125,8 +125,8 @@ pub fn renew_ahead(
     }
     // Where it fails, those who wait for this attempt try by themselves: more is done
     // for them.
-    let (credential, now) = process::runtime()?.block_on(run.mint(&*source, Effort::RENEW))?;
-    run.keep_for(&caller, &key, now, &credential, lead)
+    let minted = process::runtime()?.block_on(run.mint(&*source, Effort::RENEW))?;
+    run.keep_for(&caller, &key, minted.principal, &minted.credential, lead)
 }
 
 /// Gets a credential that nobody else has or will get: it is neither taken from the
@@ -136,7 +136,7 @@ pub fn own_credential(
     cache: &Cache,
     plan: &Plan,
     freshness: Freshness,
-) -> Result<Credential> {
+) -> Result<OwnCredential> {
     let freshness = Freshness { revokes_steps: true, ..freshness };
     let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
     let source = run.source()?;
@@ -145,25 +145,68 @@ pub fn own_credential(
         if caller.is_none() {
             run.establish(&*source).await?;
         }
-        let (credential, _) = run.mint(&*source, Effort::MINT).await?;
-        run.require_min_ttl(&credential)?;
-        Ok(credential)
+        let minted = run.mint(&*source, Effort::MINT).await?;
+        run.require_min_ttl(&minted.credential)?;
+        Ok(OwnCredential { credential: minted.credential, steps: minted.steps })
     })
 }
 
-/// Revokes a credential of this plan. What has ended by itself is left alone.
+/// A credential that only one run has.
+#[derive(Clone, Debug)]
+pub struct OwnCredential {
+    /// The credential.
+    pub credential: Credential,
+    /// What it came of, and has to last as long as it.
+    steps: Vec<Step>,
+}
+
+/// An exchange on the way, and what it yielded.
+#[derive(Clone, Debug)]
+struct Step {
+    exchange: Exchange,
+    yielded: Assertion,
+}
+
+impl Step {
+    /// Revokes what it yielded. Failing is told and no more: nobody else has it.
+    async fn revoke(&self, host: &Host) {
+        if let Err(error) = self.exchange.revoke(host, &self.yielded).await {
+            host.interact.warn(&format!(
+                "the token for the role '{}', which was a step to the credential, could not be revoked and stays good until it ends: {error}",
+                self.exchange.role
+            ));
+        }
+    }
+}
+
+/// Revokes a credential of this plan, and what it came of. What has ended by itself is
+/// left alone.
 ///
 /// # Errors
 /// Whatever keeps it from being revoked: it stays good until it ends.
-pub fn revoke(host: &Host, plan: &Plan, credential: &Credential) -> Result<()> {
-    if credential.lifetime.remaining(host.clock.now()) <= Duration::ZERO {
+pub fn revoke(host: &Host, plan: &Plan, own: &OwnCredential) -> Result<()> {
+    if own.credential.lifetime.remaining(host.clock.now()) <= Duration::ZERO {
         return Ok(());
     }
     let target = plan.target.open();
-    match target.revocation() {
-        Some(revocation) => process::runtime()?.block_on(revocation.revoke(host, credential)),
-        None => Err(Error::new(ErrorKind::Config, "its target cannot revoke credentials")),
-    }
+    let Some(revocation) = target.revocation() else {
+        return Err(Error::new(ErrorKind::Config, "its target cannot revoke credentials"));
+    };
+    process::runtime()?.block_on(async {
+        let revoked = revocation.revoke(host, &own.credential).await;
+        for step in &own.steps {
+            step.revoke(host).await;
+        }
+        revoked
+    })
+}
+
+/// What came of an assertion.
+struct Minted {
+    credential: Credential,
+    principal: Principal,
+    /// What it came of, and was not revoked.
+    steps: Vec<Step>,
 }
 
 struct Run<'a> {
@@ -224,7 +267,7 @@ impl<'a> Run<'a> {
     /// be logged in again would lose the session that the keyring holds.
     fn read(&self, key: &CredentialKey) -> Result<Option<Credential>> {
         match self.cache.credential(key) {
-            Err(error) if error.kind() != ErrorKind::KeyringLocked => {
+            Err(error) if !matches!(error.kind(), ErrorKind::KeyringLocked | ErrorKind::Config) => {
                 self.host.interact.warn(&format!("the cache cannot be read: {error}"));
                 Ok(None)
             }
@@ -305,7 +348,7 @@ impl<'a> Run<'a> {
         // Nobody waits long for a new one while the old one serves.
         let spare = self.cache.credential(key).ok().flatten().is_some_and(|c| self.serves(&c));
         let effort = if spare { Effort::RENEW } else { Effort::MINT };
-        let (credential, now) = match self.mint(source, effort).await {
+        let Minted { credential, principal: now, .. } = match self.mint(source, effort).await {
             Ok(minted) => minted,
             Err(error) => {
                 // Whether a run may ask is its own matter: another may.
@@ -353,11 +396,7 @@ impl<'a> Run<'a> {
         lead.succeed();
     }
 
-    async fn mint(
-        &self,
-        source: &dyn IdentitySource,
-        effort: Effort,
-    ) -> Result<(Credential, Principal)> {
+    async fn mint(&self, source: &dyn IdentitySource, effort: Effort) -> Result<Minted> {
         if self.freshness.refresh {
             self.plan.insist(self.host);
         }
@@ -374,16 +413,22 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Turns an assertion into a credential.
-    async fn turn(&self, assertion: Assertion, effort: Effort) -> Result<(Credential, Principal)> {
+    /// Turns an assertion into a credential. Tokens that were steps to it have served, and
+    /// are revoked where that is asked for; but not where its target is the broker that
+    /// they are from: revoking them there would reach the credential.
+    async fn turn(&self, assertion: Assertion, effort: Effort) -> Result<Minted> {
         let mut steps = Vec::new();
         let minted = self.turn_through(assertion, effort, &mut steps).await;
         if self.freshness.revokes_steps {
-            for (step, assertion) in &steps {
-                self.revoke_step(step, assertion).await;
+            let needed = |step: &Step| {
+                minted.is_ok() && self.plan.target.issuer() == Some(step.exchange.server.issuer())
+            };
+            for step in steps.extract_if(.., |step| !needed(step)) {
+                step.revoke(self.host).await;
             }
         }
-        minted
+        let (credential, principal) = minted?;
+        Ok(Minted { credential, principal, steps })
     }
 
     /// The same. Each exchange on the way, and what it yielded, goes into `steps`.
@@ -391,14 +436,14 @@ impl<'a> Run<'a> {
         &self,
         mut assertion: Assertion,
         effort: Effort,
-        steps: &mut Vec<(&'a Exchange, Assertion)>,
+        steps: &mut Vec<Step>,
     ) -> Result<(Credential, Principal)> {
         let principal = assertion.principal.clone();
         let started = Instant::now();
         for step in &self.plan.exchanges {
             let effort = effort.after(started.elapsed());
             assertion = step.perform(self.host, &assertion, effort).await?;
-            steps.push((step, assertion.clone()));
+            steps.push(Step { exchange: step.clone(), yielded: assertion.clone() });
         }
         let mut target = self.plan.target.open();
         target.with_effort(effort.after(started.elapsed()));
@@ -418,16 +463,6 @@ impl<'a> Run<'a> {
             "a credential has been minted"
         );
         Ok((credential, principal))
-    }
-
-    /// Revokes what a step yielded. Failing is told and no more: the credential is good.
-    async fn revoke_step(&self, step: &Exchange, assertion: &Assertion) {
-        if let Err(error) = step.revoke(self.host, assertion).await {
-            self.host.interact.warn(&format!(
-                "the token for the role '{}', which was a step to the credential, could not be revoked and stays good until it ends: {error}",
-                step.role
-            ));
-        }
     }
 
     /// Refuses a new credential that does not last as long as this run asks.

@@ -47,11 +47,12 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     {
         Ok(true) => return Outcome::Exited(exit_code::OK),
         Ok(false) => {}
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, false),
     }
+    let is_exec = parse::is_exec(&arguments);
     let cli = match parse::parse(arguments) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, is_exec),
     };
     // Before anything secret is read.
     let core = process::forbid_core_dumps();
@@ -65,7 +66,6 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     if let Some(wrong) = telemetry::start(cli.global.verbose, &env) {
         ui.interact().warn(&wrong);
     }
-    let is_exec = matches!(cli.command, Command::Exec(_));
     let outcome = Host::real(env, ui.interact()).and_then(|host| {
         let app = App { ui: ui.clone(), host, core };
         commands::run(&app, cli.command)
@@ -80,10 +80,14 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     })
 }
 
-/// Shows help, the version, or what is wrong with the command line.
-fn usage(error: &clap::Error) -> Outcome {
+/// Shows help, the version, or what is wrong with the command line. With `exec`, all other
+/// codes are the command's.
+fn usage(error: &clap::Error, is_exec: bool) -> Outcome {
     let _ = error.print();
-    Outcome::Exited(u8::try_from(error.exit_code()).unwrap_or(exit_code::USAGE))
+    Outcome::Exited(match u8::try_from(error.exit_code()).unwrap_or(exit_code::USAGE) {
+        exit_code::USAGE if is_exec => ErrorKind::Usage.exec_exit_code(),
+        code => code,
+    })
 }
 
 /// An error about how a command was called.

@@ -17,6 +17,14 @@ pub(super) fn parse(arguments: Vec<OsString>) -> clap::error::Result<Cli> {
     }
 }
 
+/// Whether `exec` is what these arguments ask for, be they understood or not.
+pub(super) fn is_exec(arguments: &[OsString]) -> bool {
+    let whole = Command::augment_subcommands(clap::Command::new(""));
+    let named = arguments.iter().skip(1).take_while(|word| *word != "--");
+    let mut commands = named.filter_map(|word| whole.find_subcommand(word));
+    commands.next().is_some_and(|command| command.get_name() == "exec")
+}
+
 /// Understands the arguments by a definition that has only the commands named in
 /// them: the whole one gives every command the options of all, which takes longer
 /// than a run from the cache may. It accepts nothing that the whole one does not,

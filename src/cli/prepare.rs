@@ -15,7 +15,7 @@ use crate::host::surroundings::is_ci;
 use crate::host::{Host, files};
 use crate::identity::{self, Candidate};
 use crate::mint::Narrowing;
-use crate::pipeline::{self, Freshness, Origin};
+use crate::pipeline::{self, Freshness, Origin, OwnCredential};
 use crate::plan::{self, Plan};
 use crate::secret::Secret;
 
@@ -71,7 +71,7 @@ impl Prepared {
     }
 
     /// Gets a credential of this run's own, to be revoked at its end.
-    pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<Credential> {
+    pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<OwnCredential> {
         let freshness =
             Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Freshness::default() };
         pipeline::own_credential(&self.asking()?, &self.cache, &self.plan, freshness)
@@ -133,9 +133,9 @@ impl Prepared {
 
     /// Revokes the credential at the end of a run. Failing is told and no more: the
     /// command has ended as it ended.
-    pub(crate) fn revoke(&self, credential: &Credential) {
-        if let Err(error) = pipeline::revoke(&self.host, &self.plan, credential) {
-            let until = show::moment(credential.lifetime.expires_at_local());
+    pub(crate) fn revoke(&self, own: &OwnCredential) {
+        if let Err(error) = pipeline::revoke(&self.host, &self.plan, own) {
+            let until = show::moment(own.credential.lifetime.expires_at_local());
             self.host.interact.warn(&format!(
                 "the credential could not be revoked and stays good until {until}: {error}"
             ));

@@ -8,7 +8,7 @@ use crate::deliver::renewal::{News, OnRenewal, Renewal, Supply};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::host::interact::{Interact, Silent};
-use crate::pipeline::{self, Freshness};
+use crate::pipeline::{self, Freshness, OwnCredential};
 use crate::plan::Plan;
 
 use super::args::Renew;
@@ -95,16 +95,16 @@ fn names_token_file(template: &str) -> bool {
 
 /// The credentials that only this run has, until they are revoked.
 #[derive(Debug, Default)]
-pub(crate) struct Own(Mutex<Vec<Credential>>);
+pub(crate) struct Own(Mutex<Vec<OwnCredential>>);
 
 impl Own {
     /// One more.
-    pub(crate) fn keep(&self, credential: &Credential) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(credential.clone());
+    pub(crate) fn keep(&self, own: &OwnCredential) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(own.clone());
     }
 
     /// All of them.
-    pub(crate) fn take(&self) -> Vec<Credential> {
+    pub(crate) fn take(&self) -> Vec<OwnCredential> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -112,7 +112,7 @@ impl Own {
     fn forget_ended(&self, host: &Host) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = host.clock.now();
-        all.retain(|credential| credential.lifetime.remaining(now).is_positive());
+        all.retain(|own| own.credential.lifetime.remaining(now).is_positive());
     }
 }
 
@@ -138,7 +138,7 @@ impl Supply for Pipeline {
         let new = pipeline::own_credential(&self.host, &self.cache, &self.plan, self.freshness)?;
         own.forget_ended(&self.host);
         own.keep(&new);
-        Ok(new)
+        Ok(new.credential)
     }
 
     fn tell(&self, news: News<'_>) {

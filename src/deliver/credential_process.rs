@@ -51,10 +51,10 @@ pub fn answer(credential: &Credential) -> Result<Secret<String>> {
     Ok(text.into_secret())
 }
 
-/// The error for a credential of another kind.
-pub fn not_aws() -> Error {
+/// The error for a credential of another kind; with why this takes one of AWS.
+pub fn not_aws(why: &str) -> Error {
     Error::new(ErrorKind::Usage, "the profile's credential is not for AWS")
-        .because_of("AWS SDKs take credentials of AWS from `credential_process`, and no others")
+        .because_of(why)
         .hint("name a profile whose target has `type = \"aws\"`; for a token, use `tmpcred token`")
 }
 

@@ -19,6 +19,7 @@ use crate::aws::sso::Server;
 use crate::credential::{Assertion, Credential, Proof};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
+use crate::oidc::Issuer;
 use crate::reach::{self, Effort};
 
 crate::registry::registry! {
@@ -74,6 +75,14 @@ impl Plan {
             Self::Broker(server) => Box::new(broker::Broker::new(server.clone())),
             Self::Aws(settings) => Box::new(aws::Aws::new(*settings.clone())),
             Self::AwsSso(plan) => Box::new(aws_sso::AwsSso::new(plan.clone())),
+        }
+    }
+
+    /// The issuer of its credentials, where it is a broker.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        match self {
+            Self::Broker(server) => Some(server.issuer()),
+            Self::Aws(_) | Self::AwsSso(_) => None,
         }
     }
 

@@ -7,8 +7,10 @@ use serde_json::{Value, json};
 
 use super::journey::Journey;
 use super::support::broker::{API, Broker, BrokerOptions};
-use super::support::home::under_test;
+use super::support::browser::Browser;
+use super::support::home::{Home, under_test};
 use super::support::http::{Http, Reply};
+use super::support::oidc_provider::OidcProvider;
 use super::support::run::Output;
 
 /// The token that runs share; whoever has none logs in for it.
@@ -322,4 +324,72 @@ fn where_it_cannot_be_revoked_that_is_told_and_the_command_ends_as_it_ended() {
     assert!(ended.stderr.contains("the limit is 5 seconds"), "{}", ended.stderr);
     warned(&journey, ended);
     journey.broker.thaw();
+}
+
+#[test]
+fn a_step_at_the_same_broker_lasts_as_long_as_the_run_and_no_longer() {
+    let provider = OidcProvider::start();
+    let mut options = BrokerOptions::trusting(provider.issuer());
+    options.more = r#"
+[trusted_issuer.self]
+issuer = "{self}"
+
+[role.step]
+audiences = ["{self}"]
+scopes = ["deploy:read", "deploy:write"]
+max_ttl = "1h"
+"#
+    .into();
+    options.policy = r#"
+@id("all") @ttl("30m") @scope("deploy:read deploy:write") @any_issuer
+permit(principal, action == Action::"issue", resource);
+"#
+    .into();
+    let broker = Broker::start(&options);
+    let mut home = Home::stranger();
+    Browser::http().user("alice", "x").install(&mut home);
+    let journey = Journey::of(provider, broker, home);
+    let config = journey.home.path(".config/tmpcred/config.toml");
+    let toml = std::fs::read_to_string(&config).unwrap();
+    let steps = format!(
+        "[profile.deploy]\nexchange = [{{ role = \"step\", audience = \"{}\" }}]",
+        journey.broker.url()
+    );
+    std::fs::write(&config, toml.replace("[profile.deploy]", &steps)).unwrap();
+
+    let program = journey.home.share(under_test());
+    let verify = format!(
+        "printf %s \"$TMPCRED_TOKEN\" >token; '{}' verify --online --audience {API} <token",
+        program.display()
+    );
+    let exec = ["exec", "--revoke-on-exit", "--", "sh", "-c", &verify];
+    let run = journey.tmpcred(&exec).run().ok();
+    assert!(run.stdout.starts_with("The token is good, and its issuer says so."), "{}", run.stdout);
+    assert!(!run.stderr.contains("warning"), "{}", run.stderr);
+    let token = std::fs::read(journey.home.path("work/token")).unwrap();
+    let after = ["verify", "--online", "--audience", API];
+    let refused = journey.tmpcred(&after).stdin(token).run().ended_with(9);
+    assert!(refused.stderr.contains("the token is not good any more"), "{}", refused.stderr);
+    assert_eq!(recorded(&journey.broker, "revoked"), 2, "the step and the credential");
+}
+
+#[test]
+fn many_denials_are_denials_and_no_outage() {
+    let provider = OidcProvider::start();
+    let mut options = BrokerOptions::trusting(provider.issuer());
+    options.policy = r#"
+@id("reader") @ttl("15m") @scope("deploy:read")
+permit(principal, action == Action::"issue", resource == Role::"reader");
+"#
+    .into();
+    let broker = Broker::start(&options);
+    let mut home = Home::stranger();
+    Browser::http().user("alice", "x").install(&mut home);
+    let journey = Journey::of(provider, broker, home);
+    journey.tmpcred(&["login"]).run().ok();
+    for _ in 0..33 {
+        journey.tmpcred(&["token", "--no-input"]).run().ended_with(5);
+    }
+    // What is permitted is had at once.
+    journey.tmpcred(&["token", "reader", "--no-input"]).run().ok();
 }

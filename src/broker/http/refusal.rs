@@ -44,10 +44,11 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..refusal }
     }
 
-    /// This caller has asked too often; perhaps after `retry_after`.
-    pub fn too_many(description: impl Into<String>, retry_after: Duration) -> Self {
-        let code = refusal::TEMPORARILY_UNAVAILABLE;
-        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, code, description);
+    /// A no that is not on record by itself, to somebody who has had many. It is a no all
+    /// the same, and no sign that this broker cannot serve: so it is no 429, which clients
+    /// take for «not now», and ask again, or elsewhere.
+    pub fn denied_again(description: impl Into<String>, retry_after: Duration) -> Self {
+        let refusal = Self::bad(refusal::ACCESS_DENIED, description);
         Self { retry_after: Some(retry_after), ..refusal }
     }
 

@@ -207,7 +207,7 @@ fn not_issued(why: issue::Refusal) -> Refusal {
     let description = why.to_string();
     match why {
         issue::Refusal::Denied { .. } => Refusal::bad(refusal::ACCESS_DENIED, description),
-        issue::Refusal::TooMany { retry_after } => Refusal::too_many(description, retry_after),
+        issue::Refusal::TooMany { retry_after } => Refusal::denied_again(description, retry_after),
         issue::Refusal::Scope(_) => Refusal::bad(refusal::INVALID_SCOPE, description),
         issue::Refusal::Audience(_) => Refusal::bad(refusal::INVALID_TARGET, description),
         issue::Refusal::Unrecorded(error) => {

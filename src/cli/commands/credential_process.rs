@@ -11,7 +11,9 @@ pub(super) fn run(app: &App, args: &CredentialProcess) -> Result<()> {
     let prepared = prepare(app, &args.wanted)?;
     // Nobody logs in for what cannot be handed out.
     if !prepared.plan.target.yields_aws() {
-        return Err(not_aws());
+        return Err(not_aws(
+            "AWS SDKs take credentials of AWS from `credential_process`, and no others",
+        ));
     }
     let credential = prepared.credential_for(&args.fresh, Some(ASKED_AGAIN))?;
     let answer = answer(&credential)?;

@@ -29,9 +29,9 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     prepared.revokes_steps = prepared.revokes_steps(args.at_exit);
     let credential = match &own {
         Some(own) => {
-            let credential = prepared.own_credential(&args.fresh)?;
-            own.keep(&credential);
-            credential
+            let minted = prepared.own_credential(&args.fresh)?;
+            own.keep(&minted);
+            minted.credential
         }
         None => prepared.credential(&args.fresh)?,
     };
@@ -40,8 +40,8 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         if let Some(renewal) = renewal.get() {
             renewal.end(LAST_ATTEMPT);
         }
-        for credential in own.iter().flat_map(|own| own.take()) {
-            prepared.revoke(&credential);
+        for minted in own.iter().flat_map(|own| own.take()) {
+            prepared.revoke(&minted);
         }
     });
     let renewed = prepared.renewed_because(args.renew, Some(&credential))?;

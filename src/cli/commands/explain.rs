@@ -17,7 +17,10 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let plan = &prepared.plan;
     let source = plan.identity.settings.open(&plan.identity.name);
     let facts = source.explain(&Surroundings::detect(&app.host.env));
-    let cache = cached(&prepared)?;
+    let cache = match prepared.revoked_because(args.at_exit)? {
+        Some(why) => Cached { state: "unused", why: why.into() },
+        None => cached(&prepared)?,
+    };
     let renewed = prepared.renewed_because(args.renew, None)?;
     let supervised = prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?;
     let (mode, why) = mode(supervised, plan);
@@ -111,12 +114,15 @@ fn cached(prepared: &Prepared) -> Result<Cached> {
     };
     let key = CredentialKey::of(&plan.fingerprint(), &caller);
     let label = prepared.cache.credential_label(&key)?;
-    let now = prepared.host.clock.now();
-    Ok(match label.map(|label| label.lifetime.remaining(now)) {
-        Some(left) if left.is_positive() => Cached {
-            state: "hit",
-            why: format!("a credential for {caller} has {} left", show::duration(left)),
-        },
-        _ => Cached { state: "miss", why: format!("no credential for {caller} is cached") },
+    let Some(lifetime) = label.map(|label| label.lifetime) else {
+        return miss(format!("no credential for {caller} is cached"));
+    };
+    let left = lifetime.remaining(prepared.host.clock.now());
+    let has = format!("a credential for {caller} has {} left", show::duration(left));
+    // When exactly it is due depends on its secret.
+    Ok(if left > lifetime.refresh_window(0.0) {
+        Cached { state: "hit", why: has }
+    } else {
+        Cached { state: "due", why: format!("{has}: a new one is minted, where it can be had") }
     })
 }

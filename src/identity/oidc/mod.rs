@@ -76,8 +76,11 @@ impl Oidc {
     /// The session, unless there is none or it is not this provider's.
     fn stored(&self, cx: Context<'_>) -> Result<Option<Session>> {
         let bytes = match cx.cache.session(&self.key()) {
-            // Whoever logs in again needs no store; a locked one would lose the session.
-            Err(error) if error.kind() != ErrorKind::KeyringLocked => {
+            // Whoever logs in again needs no store; a locked one would lose the session, and
+            // one that was named and is not there keeps none.
+            Err(error)
+                if !matches!(error.kind(), ErrorKind::KeyringLocked | ErrorKind::Config) =>
+            {
                 cx.host.interact.warn(&format!("the session cannot be read: {error}"));
                 None
             }

@@ -32,7 +32,7 @@ pub(crate) struct BrokerOptions {
     pub(crate) tls: Option<ServerCertificate>,
     /// A PEM file with authorities to trust when it fetches the issuer's keys.
     pub(crate) issuer_ca: Option<PathBuf>,
-    /// Further tables of `broker.toml`.
+    /// Further tables of `broker.toml`; `{self}` in them is its own issuer.
     pub(crate) more: String,
 }
 
@@ -186,5 +186,5 @@ scopes = ["deploy:read"]
 max_ttl = "1h"
 "#
     );
-    toml + &options.more
+    toml + &options.more.replace("{self}", url)
 }

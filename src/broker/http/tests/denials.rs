@@ -67,8 +67,9 @@ async fn who_is_denied_again_and_again_is_counted() {
     let mut counted = 0;
     for _ in 0..50 {
         let response = bed.exchange(&denied, &[]).await;
-        if response.status == StatusCode::TOO_MANY_REQUESTS {
-            assert_eq!(json_of(&response)["error"], "temporarily_unavailable");
+        assert_eq!(response.status, StatusCode::BAD_REQUEST);
+        assert_eq!(json_of(&response)["error"], "access_denied");
+        if response.headers.contains_key("retry-after") {
             let after: u64 = header_of(&response, "retry-after").parse().unwrap();
             assert!((1..=30).contains(&after), "{after}");
             counted += 1;
