@@ -125,6 +125,9 @@ impl Link {
     }
 }
 
+/// Why no other credential will do here.
+pub const OF_AWS: &str = "it is the console of AWS";
+
 /// The link that signs in to the console.
 ///
 /// # Errors
@@ -133,7 +136,7 @@ pub async fn link(host: &Host, credential: &Credential, place: &Place) -> Result
     let Material::Aws { access_key_id, secret_access_key, session_token, region } =
         &credential.material
     else {
-        return Err(not_aws());
+        return Err(not_aws(OF_AWS));
     };
     let region = place.region.as_deref().or(region.as_deref());
     let hosts = hosts(credential, place.partition)?;

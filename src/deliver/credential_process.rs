@@ -33,7 +33,7 @@ pub fn answer(credential: &Credential) -> Result<Secret<String>> {
     let Material::Aws { access_key_id, secret_access_key, session_token, .. } =
         &credential.material
     else {
-        return Err(not_aws());
+        return Err(not_aws(OF_AWS));
     };
     let answer = Answer {
         version: 1,
@@ -50,6 +50,10 @@ pub fn answer(credential: &Credential) -> Result<Secret<String>> {
     text.push('\n');
     Ok(text.into_secret())
 }
+
+/// Why no other credential will do here.
+pub const OF_AWS: &str =
+    "AWS SDKs take credentials of AWS from `credential_process`, and no others";
 
 /// The error for a credential of another kind; with why this takes one of AWS.
 pub fn not_aws(why: &str) -> Error {

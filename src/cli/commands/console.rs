@@ -47,7 +47,7 @@ pub(super) fn run(app: &App, args: &Console) -> Result<()> {
     let prepared = prepare(app, &args.wanted)?;
     // Nobody logs in for what cannot be used.
     if !prepared.plan.target.yields_aws() {
-        return Err(not_aws("it is the console of AWS"));
+        return Err(not_aws(console::OF_AWS));
     }
     let settings = config::load(&app.host)?.console;
     let host = &prepared.host;

@@ -4,16 +4,14 @@ use crate::cli::App;
 use crate::cli::args::CredentialProcess;
 use crate::cli::hide::{Hiding, hide};
 use crate::cli::prepare::prepare;
-use crate::deliver::credential_process::{ASKED_AGAIN, answer, not_aws};
+use crate::deliver::credential_process::{ASKED_AGAIN, OF_AWS, answer, not_aws};
 use crate::error::Result;
 
 pub(super) fn run(app: &App, args: &CredentialProcess) -> Result<()> {
     let prepared = prepare(app, &args.wanted)?;
     // Nobody logs in for what cannot be handed out.
     if !prepared.plan.target.yields_aws() {
-        return Err(not_aws(
-            "AWS SDKs take credentials of AWS from `credential_process`, and no others",
-        ));
+        return Err(not_aws(OF_AWS));
     }
     let credential = prepared.credential_for(&args.fresh, Some(ASKED_AGAIN))?;
     let answer = answer(&credential)?;
