@@ -219,7 +219,7 @@ fn broker(c: &mut Criterion) {
         let token = issuer.token()?;
         let authenticate = || runtime.block_on(authenticator.authenticate(&token, TokenType::Jwt));
         let caller = authenticate().map_err(|rejection| match rejection {
-            Rejection::Token(error) | Rejection::Unavailable(error) => error,
+            Rejection::Token(_, error) | Rejection::Unavailable(error) => error,
         })?;
         c.bench_function("broker: caller authenticated", |b| b.iter(authenticate));
         let ask = Ask {

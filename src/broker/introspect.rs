@@ -34,7 +34,7 @@ impl Broker {
         } else {
             let caller = self.caller(bearer, TokenType::Jwt).await;
             Some(caller.map_err(|rejection| match rejection {
-                Rejection::Token(error) => Refusal::Unauthenticated(error),
+                Rejection::Token(_, error) => Refusal::Unauthenticated(error),
                 Rejection::Unavailable(error) => Refusal::Unavailable(error),
             })?)
         };

@@ -144,18 +144,30 @@ impl Broker {
                 }
                 let record = self.denial(caller, ask, now, &refusal, policy_id);
                 // It is used up at once: a denial has no effect to hand over.
-                let _ = self.audit.append(record).await.map_err(Refusal::Unrecorded)?;
+                let _ = self
+                    .metrics
+                    .recording(self.audit.append(record))
+                    .await
+                    .map_err(Refusal::Unrecorded)?;
                 return Err(refusal);
             }
         };
         let draft = self.draft(caller, ask, now, granted, aws);
         let record = self.issuance(caller, ask, now, &draft);
-        let receipt = self.audit.append(record.clone()).await.map_err(Refusal::Unrecorded)?;
+        let receipt = self
+            .metrics
+            .recording(self.audit.append(record.clone()))
+            .await
+            .map_err(Refusal::Unrecorded)?;
         match self.sign(draft, receipt) {
             Ok(issued) => Ok(issued),
             Err(error) => {
                 let aborted = record.aborted("the token could not be signed");
-                let _ = self.audit.append(aborted).await.map_err(Refusal::Unrecorded)?;
+                let _ = self
+                    .metrics
+                    .recording(self.audit.append(aborted))
+                    .await
+                    .map_err(Refusal::Unrecorded)?;
                 Err(Refusal::Failed(error))
             }
         }
@@ -364,7 +376,7 @@ impl Broker {
                 policy_hash: self.policy.hash().to_string(),
                 count: tally.count,
             };
-            if let Err(error) = self.audit.append(record).await {
+            if let Err(error) = self.metrics.recording(self.audit.append(record)).await {
                 tracing::error!(%error, "what was only counted cannot be recorded at present");
                 self.denials.give_back(tally);
             }

@@ -18,7 +18,7 @@
 //! what `broker.toml` says, and [`dev`] a broker and a small OpenID provider for
 //! a machine that has neither.
 //!
-//! [`aws`] says what AWS is told of whoever has a role.
+//! [`metrics`] is what can be seen of it from outside. [`aws`] says what AWS is told of whoever has a role.
 //!
 //! There are no globals: two brokers fit in one process.
 
@@ -32,6 +32,7 @@ pub mod http;
 pub mod introspect;
 pub mod issue;
 pub mod keys;
+pub mod metrics;
 pub mod network;
 pub mod own;
 pub mod policy;
@@ -41,6 +42,7 @@ mod serve;
 pub mod store;
 #[cfg(test)]
 mod testbed;
+mod tls;
 mod trusted_file;
 
 use std::collections::BTreeMap;
@@ -55,6 +57,7 @@ use authenticate::Authenticator;
 use config::Role;
 use denials::Denials;
 use keys::{Kek, KeyRing};
+use metrics::Metrics;
 use policy::{Policy, Source, World};
 use readiness::Readiness;
 use revoke::Sweeping;
@@ -77,6 +80,7 @@ pub struct Broker {
     readiness: Readiness,
     sweeping: Sweeping,
     denials: Denials,
+    metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
 
@@ -115,6 +119,16 @@ impl Broker {
     /// The broker's issuer identifier.
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
+    }
+
+    /// What it counts and measures.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// Tells those who ask whether it is ready that it is not any more.
+    pub fn drain(&self) {
+        self.readiness.end();
     }
 
     /// Writes what is queued and closes the store.
@@ -161,6 +175,7 @@ impl Prepared {
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),
             denials: Denials::default(),
+            metrics: Arc::default(),
             clock: host.clock.clone(),
         })
     }

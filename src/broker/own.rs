@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Broker;
-use super::authenticate::{Caller, Parent, Rejection, unacceptable};
+use super::authenticate::{Caller, Fault, Parent, Rejection, unacceptable};
 use super::issue::TOKEN_TYPE;
 use crate::credential::{Principal, TokenType};
 use crate::error::{Error, ErrorKind};
@@ -106,24 +106,35 @@ impl Broker {
         token: &Secret<String>,
         token_type: TokenType,
     ) -> Result<Caller, Rejection> {
+        self.metrics.authentication(self.identify(token, token_type)).await
+    }
+
+    async fn identify(
+        &self,
+        token: &Secret<String>,
+        token_type: TokenType,
+    ) -> Result<Caller, Rejection> {
         let caller = self.authenticator.authenticate(token, token_type).await?;
         if caller.principal().issuer != self.issuer.as_str() {
             return Ok(caller);
         }
-        let refused = |why: &str| Rejection::Token(unacceptable(why));
+        let refused = |fault: Fault, why: &str| Rejection::Token(fault, unacceptable(why));
         let own = self
             .own_token(token)
-            .ok_or_else(|| refused("it is not an access token of this broker"))?;
+            .ok_or_else(|| refused(Fault::Invalid, "it is not an access token of this broker"))?;
         // What is given for it ends with it, so nothing is forgiven a clock here.
         if own.expires_at <= self.clock.now() {
-            return Err(refused("it has expired"));
+            return Err(refused(Fault::Expired, "it has expired"));
         }
         if own.ancestors.len() >= MAX_ANCESTORS {
-            return Err(refused("too many tokens were exchanged one for the other"));
+            return Err(refused(
+                Fault::Invalid,
+                "too many tokens were exchanged one for the other",
+            ));
         }
         match self.is_revoked(&own).await {
             Ok(false) => Ok(caller.bound_by(own.into())),
-            Ok(true) => Err(refused("it was revoked")),
+            Ok(true) => Err(refused(Fault::Revoked, "it was revoked")),
             Err(error) => {
                 tracing::error!(%error, "revocations cannot be read");
                 Err(Rejection::Unavailable(Error::new(

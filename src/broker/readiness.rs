@@ -1,5 +1,6 @@
 //! Whether the broker can issue at this moment.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 
 use super::audit::Audit;
 use super::store::Store;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// How long an answer holds: anybody may ask, and each look is a write to the disk.
 const HOLDS_FOR: Duration = Duration::from_secs(1);
@@ -15,20 +16,37 @@ const HOLDS_FOR: Duration = Duration::from_secs(1);
 /// How long after a failure of the audit log requests should go elsewhere.
 const AILING: Duration = Duration::from_secs(5);
 
-/// The last answer. One look serves all who ask meanwhile.
+/// Whether it can.
 #[derive(Default)]
-pub(super) struct Readiness(Mutex<Option<(Instant, Result<()>)>>);
+pub(super) struct Readiness {
+    /// The last answer. One look serves all who ask meanwhile.
+    last: Mutex<Option<(Instant, Result<()>)>>,
+    ending: AtomicBool,
+}
 
 impl Readiness {
+    /// From now on requests should go elsewhere.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was said.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
+    }
+
     /// Looks whether the store can be written, unless it was looked a moment ago.
     ///
     /// A store may take a probe and yet have no room for a record, so for a while
     /// after a record was lost the broker is not ready either.
     pub(super) async fn check(&self, store: &dyn Store, audit: &Audit) -> Result<()> {
+        if self.is_ending() {
+            return Err(Error::new(ErrorKind::Other, "the broker is ending"));
+        }
         if let Some(error) = audit.failure_within(AILING) {
             return Err(error);
         }
-        let mut last = self.0.lock().await;
+        let mut last = self.last.lock().await;
         if let Some((at, answer)) = &*last
             && at.elapsed() < HOLDS_FOR
         {

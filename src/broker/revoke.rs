@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::audit::{Decision, Record};
+use super::metrics::Revocation;
 use super::own::OwnToken;
 use super::store::{Consumed, Effect, Once, Unit};
 use crate::error::{Error, ErrorKind, Result};
@@ -45,10 +46,19 @@ impl Broker {
     /// # Errors
     /// Whatever keeps it from being durable: then the token may still be good.
     pub async fn revoke(&self, token: &OwnToken, source: IpAddr, request_id: Uuid) -> Result<()> {
+        self.metrics.revocation(self.revoke_once(token, source, request_id)).await.map(drop)
+    }
+
+    async fn revoke_once(
+        &self,
+        token: &OwnToken,
+        source: IpAddr,
+        request_id: Uuid,
+    ) -> Result<Revocation> {
         let id = token.jti.to_string();
         // Whoever repeats it costs no commit.
         if self.store.any_consumed(Once::RevokedToken, std::slice::from_ref(&id)).await? {
-            return Ok(());
+            return Ok(Revocation::Repeated);
         }
         let now = self.clock.now();
         let record = Record {
@@ -77,14 +87,16 @@ impl Broker {
             keep_until: token.expires_at.saturating_add(LEEWAY),
         });
         // Where it is not new, somebody was quicker, and that is on record.
-        if let Some(receipt) = self.audit.commit(Unit::of(record).with(revoked)).await? {
-            if !receipt.redeem(token.jti) {
-                return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
-            }
-            tracing::info!(role = token.role, subject = token.subject, "revoked");
-            self.sweep(now).await;
+        let committed = self.audit.commit(Unit::of(record).with(revoked));
+        let Some(receipt) = self.metrics.recording(committed).await? else {
+            return Ok(Revocation::Repeated);
+        };
+        if !receipt.redeem(token.jti) {
+            return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
         }
-        Ok(())
+        tracing::info!(role = token.role, subject = token.subject, "revoked");
+        self.sweep(now).await;
+        Ok(Revocation::Revoked)
     }
 
     /// Whether a token was revoked, or one of those that it came of.

@@ -11,18 +11,25 @@ use axum_server::accept::{Accept, DefaultAcceptor};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::net::TcpStream;
 
-use super::config::{self, Config, Tls};
+use super::config::{self, Admin, Config};
 use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::{Guard, Hosts};
-use super::{Broker, http};
+use super::metrics::Reload;
+use super::{Broker, http, tls};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
-use crate::host::files::{self, Readers};
 use crate::host::listener::{self, Exposure};
 use crate::host::process;
 
 /// How long requests that are under way may take once the broker is told to end.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long what goes on without a connection may take after that, such as a
+/// revocation whose caller has gone.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// How many connections there may be to the admin listener.
+const ADMIN_CONNECTIONS: usize = 32;
 
 /// How long the headers of a request may take to arrive.
 const HEADER_TIME: Duration = Duration::from_secs(10);
@@ -37,8 +44,6 @@ const OTHER_FILES: u64 = 128;
 /// How large the headers of a request may be, in bytes.
 const MAX_HEADERS: usize = 32 * 1024;
 
-const MAX_PEM: u64 = 1024 * 1024;
-
 /// Runs the broker that this file describes, until SIGTERM or SIGINT. Then no new
 /// request is taken, and those under way are finished; a second signal ends it at
 /// once.
@@ -49,9 +54,9 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
             Error::new(ErrorKind::Io, "the broker cannot start its threads").because(cause)
         })?;
     runtime.block_on(async {
-        let signals = Signals::listen()?;
+        let (signals, hangups) = (Signals::listen()?, Hangups::listen()?);
         let tls = match &config.tls {
-            Some(tls) => Some(read_tls(tls).await?),
+            Some(tls) => Some(tls::read(tls).await?),
             None => None,
         };
         let exposure = if config.expose { Exposure::AsConfigured } else { Exposure::LoopbackOnly };
@@ -59,27 +64,63 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         let listener = listener::bind(config.listen, exposure).map_err(|error| {
             error.hint("is another broker running? `listen` in the configuration names the address")
         })?;
+        let admin_listener = config.admin.as_ref().map(bind_admin).transpose()?;
+        let seen_at = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker = Arc::new(Broker::open(&config, host).await?);
         let limits = limits(&config);
         let guard =
             Guard::new(hosts(&config)).believing(config.trusted_proxies.clone()).within(limits);
+        let guard = guard.counting(broker.metrics());
         let connections = guard.connections();
         let app = http::guarded(http::routes(broker.clone(), &guard), guard);
         let handle = Handle::new();
-        tokio::spawn(signals.drain(handle.clone()));
+        let draining = tokio::spawn(signals.drain(handle.clone(), broker.clone()));
+        let reloading = tokio::spawn(reload(hangups, config.clone(), tls.clone(), broker.clone()));
+        let admin = admin_listener.map(|listener| {
+            AdminServer::start(listener, &config, broker.clone(), connections.clone())
+        });
         host.interact.note(&format!(
             "the broker {} listens on {}{}",
             broker.issuer(),
             listener.local_addr().unwrap_or(config.listen),
             if tls.is_some() { "" } else { " (plain HTTP, loopback only)" }
         ));
-        run(listener, tls, app, handle, connections).await?;
-        tracing::info!("drained");
-        if let Some(broker) = Arc::into_inner(broker) {
-            broker.close().await;
+        if let Some(address) = seen_at {
+            host.interact.note(&format!("its metrics are at http://{address}/metrics"));
         }
-        Ok(())
+        let outcome = run(listener, tls, app, handle, connections).await;
+        // It is looked at until the last request is answered.
+        if let Some(admin) = admin {
+            admin.end().await;
+        }
+        for waiting in [draining, reloading] {
+            waiting.abort();
+        }
+        close(broker).await;
+        outcome
     })
+}
+
+/// Writes what is queued once nobody works with the broker any more.
+async fn close(mut broker: Arc<Broker>) {
+    let end = tokio::time::Instant::now() + FLUSH;
+    loop {
+        match Arc::try_unwrap(broker) {
+            Ok(broker) => {
+                broker.close().await;
+                tracing::info!("drained");
+                return;
+            }
+            Err(shared) if tokio::time::Instant::now() < end => {
+                broker = shared;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(_) => {
+                tracing::warn!("somebody still works with the broker; ending all the same");
+                return;
+            }
+        }
+    }
 }
 
 /// Serves until the handle says stop.
@@ -150,42 +191,73 @@ fn hosts(config: &Config) -> Hosts {
     }
 }
 
-/// Reads certificate and key.
-async fn read_tls(tls: &Tls) -> Result<RustlsConfig> {
-    // The label is what a PEM file of that kind has, behind "-----BEGIN".
-    let read = |what: &str, path: &Path, label: &str| {
-        let failed = |why: &str| {
-            Error::new(ErrorKind::Config, format!("the {what} {} cannot be used", path.display()))
-                .because_of(why)
+/// Reads the certificate again whenever SIGHUP says so.
+async fn reload(
+    mut hangups: Hangups,
+    config: Config,
+    current: Option<RustlsConfig>,
+    broker: Arc<Broker>,
+) {
+    loop {
+        hangups.next().await;
+        let (Some(files), Some(current)) = (&config.tls, &current) else {
+            tracing::info!("told to read the certificate again, and there is none");
+            continue;
         };
-        let (pem, _, readers) =
-            files::read_secret(path, MAX_PEM)?.ok_or_else(|| failed("there is no such file"))?;
-        if !pem.windows(label.len()).any(|part| part == label.as_bytes()) {
-            return Err(failed("there is none in it; it must be a PEM file"));
+        match tls::reload(files, current).await {
+            Ok(()) => {
+                broker.metrics.reloaded(Reload::Done);
+                tracing::info!("the certificate was read again; new connections get it");
+            }
+            Err(error) => {
+                broker.metrics.reloaded(Reload::Refused);
+                tracing::error!(%error, "the new certificate cannot be used; the old one stays");
+            }
         }
-        Ok((pem, readers))
-    };
-    let (certificate, _) = read("certificate", &tls.certificate, " CERTIFICATE-----")?;
-    let (key, readers) = read("private key", &tls.key, "PRIVATE KEY-----")?;
-    if readers == Readers::Everyone {
-        return Err(Error::new(
-            ErrorKind::Config,
-            format!("the private key {} is not private", tls.key.display()),
-        )
-        .because_of("everybody on this machine can read or write it")
-        .hint(format!("chmod 600 {}", tls.key.display())));
     }
-    RustlsConfig::from_pem(certificate, key).await.map_err(|cause| {
-        Error::new(
-            ErrorKind::Config,
-            format!(
-                "the certificate {} and the key {} cannot be used",
-                tls.certificate.display(),
-                tls.key.display()
-            ),
-        )
-        .because(cause)
-    })
+}
+
+fn bind_admin(admin: &Admin) -> Result<TcpListener> {
+    let exposure = if admin.expose { Exposure::AsConfigured } else { Exposure::LoopbackOnly };
+    listener::bind(admin.listen, exposure)
+        .map_err(|error| error.hint("`listen` under [admin] names the address"))
+}
+
+/// The listener for those who run the broker. Its limits are its own, so that it answers
+/// while the public one is full.
+struct AdminServer {
+    handle: Handle<SocketAddr>,
+    task: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl AdminServer {
+    fn start(
+        listener: TcpListener,
+        config: &Config,
+        broker: Arc<Broker>,
+        public: Connections,
+    ) -> Self {
+        let exposed = config.admin.as_ref().is_some_and(|admin| admin.expose);
+        let hosts = if exposed { Hosts::Any } else { Hosts::Loopback(Vec::new()) };
+        let limits = Limits {
+            total: ADMIN_CONNECTIONS,
+            per_address: ADMIN_CONNECTIONS,
+            ..Limits::default()
+        };
+        let guard = Guard::new(hosts).within(limits);
+        let connections = guard.connections();
+        let app = http::guarded(http::admin::routes(broker, public), guard);
+        let handle = Handle::new();
+        let task = tokio::spawn(run(listener, None, app, handle.clone(), connections));
+        Self { handle, task }
+    }
+
+    async fn end(self) {
+        self.handle.graceful_shutdown(Some(Duration::from_secs(1)));
+        if let Ok(Err(error)) = self.task.await {
+            tracing::warn!(%error, "the admin listener did not end well");
+        }
+    }
 }
 
 /// Takes in connections within limits.
@@ -259,10 +331,41 @@ impl Signals {
     }
 }
 
+/// SIGHUP, which there is only on Unix.
+struct Hangups {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    fn listen() -> Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let signal = signal(SignalKind::hangup()).map_err(|cause| {
+                Error::new(ErrorKind::Io, "signals cannot be listened for").because(cause)
+            })?;
+            Ok(Self { signal })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.signal.recv().await.is_some() {
+            return;
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
 impl Signals {
-    async fn drain(mut self, handle: Handle<SocketAddr>) {
+    async fn drain(mut self, handle: Handle<SocketAddr>, broker: Arc<Broker>) {
         self.next().await;
         tracing::info!("told to end; finishing what is under way");
+        broker.drain();
+        drop(broker);
         handle.graceful_shutdown(Some(DRAIN));
         self.next().await;
         handle.shutdown();

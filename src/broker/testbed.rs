@@ -116,6 +116,10 @@ pub(crate) struct Bed {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) client: HttpClient,
     pub(crate) issuer: Issuer,
+    /// The listener for those who run it.
+    pub(crate) admin: Served,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) guard: Guard,
     _served: Served,
     scheme: &'static str,
 }
@@ -222,6 +226,7 @@ impl Bed {
                 expose: false,
                 trusted_proxies: Vec::new(),
                 tls: None,
+                admin: None,
                 store: config::Store { path: root.path().join("broker.db") },
                 keys: config::Keys::default(),
                 trusted_issuer: [("corp".to_string(), corp)].into(),
@@ -244,9 +249,12 @@ impl Bed {
         let broker = Arc::new(Broker::assemble(&options.config, parts, &host).await.unwrap());
         let proxies = options.config.trusted_proxies.clone();
         let guard = Guard::new(Hosts::Loopback(vec!["broker.example.com".into()]));
-        let guard = guard.believing(proxies);
+        let guard = guard.believing(proxies).counting(broker.metrics());
         let connections = guard.connections();
-        let app = http::guarded(http::routes(broker, &guard), guard);
+        let admin = Guard::new(Hosts::Loopback(Vec::new()));
+        let seen = http::admin::routes(broker.clone(), connections.clone());
+        let admin = Served::start(|_| http::guarded(seen, admin), None);
+        let app = http::guarded(http::routes(broker.clone(), &guard), guard.clone());
         let scheme = if tls.is_some() { "https" } else { "http" };
         let tls = match tls {
             Some((certificate, key)) => Some(
@@ -263,6 +271,9 @@ impl Bed {
             store: options.store,
             client,
             issuer: options.config.issuer,
+            admin,
+            broker,
+            guard,
             _served: served,
             scheme,
         }

@@ -74,10 +74,12 @@ pub struct Unverified {
 }
 
 /// Why a token was not accepted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Refusal {
     /// None of the keys at hand signed it; newer keys might have.
     UnknownKey(Error),
+    /// It was good, and has ended.
+    Expired(Error),
     /// It is not to be accepted.
     Invalid(Error),
 }
@@ -85,8 +87,14 @@ pub enum Refusal {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::UnknownKey(error) | Refusal::Invalid(error) => error,
+            Refusal::UnknownKey(error) | Refusal::Expired(error) | Refusal::Invalid(error) => error,
         }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Invalid(error)
     }
 }
 
@@ -128,7 +136,7 @@ pub fn verify(
     let unverified = decode_unverified(token).map_err(Refusal::Invalid)?;
     let algorithm = algorithm(&unverified.header, expected).map_err(Refusal::Invalid)?;
     check_signature(token, &unverified.header, algorithm, keys)?;
-    check_claims(unverified.claims, expected).map_err(Refusal::Invalid)
+    check_claims(unverified.claims, expected)
 }
 
 /// What a token says, held against what it has to say. Its signature is not
@@ -146,7 +154,7 @@ pub fn check_unverified(token: &str, audience: &str, now: OffsetDateTime) -> Res
         now,
         leeway: LEEWAY,
     };
-    check_claims(all, &expected)
+    Ok(check_claims(all, &expected)?)
 }
 
 fn algorithm(header: &Map<String, Value>, expected: &Expectations<'_>) -> Result<Algorithm> {
@@ -193,7 +201,10 @@ fn check_signature(
     Err(if kid.is_none() { Refusal::UnknownKey(why) } else { Refusal::Invalid(why) })
 }
 
-fn check_claims(all: Map<String, Value>, expected: &Expectations<'_>) -> Result<Claims> {
+fn check_claims(
+    all: Map<String, Value>,
+    expected: &Expectations<'_>,
+) -> std::result::Result<Claims, Refusal> {
     let text = |name: &str| all.get(name).and_then(Value::as_str).filter(|s| !s.is_empty());
     let issuer = text("iss").unwrap_or_default();
     if issuer != expected.issuer {
@@ -201,7 +212,8 @@ fn check_claims(all: Map<String, Value>, expected: &Expectations<'_>) -> Result<
             "it was issued by '{}', not by '{}'",
             foreign(issuer),
             expected.issuer
-        )));
+        ))
+        .into());
     }
     let audience = audience(&all);
     if !audience.iter().any(|a| expected.audiences.contains(a)) {
@@ -209,18 +221,20 @@ fn check_claims(all: Map<String, Value>, expected: &Expectations<'_>) -> Result<
             "it is for {}, not for {}",
             quoted(&audience),
             quoted(expected.audiences)
-        )));
+        ))
+        .into());
     }
     let subject = text("sub").ok_or_else(|| invalid("it names no subject"))?;
     if let Some(nonce) = expected.nonce
         && text("nonce") != Some(nonce)
     {
-        return Err(invalid("its nonce is not the one that was sent"));
+        return Err(invalid("its nonce is not the one that was sent").into());
     }
     let expires_at = moment(&all, "exp")?.ok_or_else(|| invalid("it has no expiry"))?;
     if expected.now >= expires_at.saturating_add(expected.leeway) {
-        return Err(invalid(format!("it expired {} ago", ago(expected.now - expires_at)))
-            .hint("if it is fresh, check this machine's clock"));
+        let error = invalid(format!("it expired {} ago", ago(expected.now - expires_at)))
+            .hint("if it is fresh, check this machine's clock");
+        return Err(Refusal::Expired(error));
     }
     let issued_at = moment(&all, "iat")?;
     for (name, time) in [("issued", issued_at), ("valid", moment(&all, "nbf")?)] {
@@ -231,7 +245,8 @@ fn check_claims(all: Map<String, Value>, expected: &Expectations<'_>) -> Result<
                 "it is {name} only from {} in the future",
                 ago(time - expected.now)
             ))
-            .hint("check this machine's clock"));
+            .hint("check this machine's clock")
+            .into());
         }
     }
     let principal = Principal { issuer: issuer.to_string(), subject: subject.to_string() };

@@ -1,5 +1,6 @@
 //! The keys behind a `jwks_uri`, fetched when needed.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reqwest::StatusCode;
@@ -30,20 +31,21 @@ pub enum Failure {
     /// addresses and answers that are none of the business of whoever presents it.
     NoKeys(Error),
     /// The token is not acceptable.
-    Refused(Error),
+    Refused(Refusal),
 }
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::NoKeys(error) | Failure::Refused(error) => error,
+            Failure::NoKeys(error) => error,
+            Failure::Refused(refusal) => refusal.into(),
         }
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal.into())
+        Self::Refused(refusal)
     }
 }
 
@@ -59,6 +61,23 @@ pub struct RemoteKeys {
     state: Mutex<State>,
     /// Held while keys are fetched: once for all who want them.
     fetching: tokio::sync::Mutex<()>,
+    failures: Failures,
+}
+
+/// How often keys could not be fetched. Clones share the count.
+#[derive(Clone, Debug, Default)]
+pub struct Failures(Arc<AtomicU64>);
+
+impl Failures {
+    /// Counts another one.
+    pub fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Moments are told by the time that the machine has been running: the clock may be
@@ -90,6 +109,7 @@ impl RemoteKeys {
             max_age: MAX_KEY_AGE,
             state: Mutex::default(),
             fetching: tokio::sync::Mutex::new(()),
+            failures: Failures::default(),
         }
     }
 
@@ -97,6 +117,18 @@ impl RemoteKeys {
     #[must_use]
     pub fn with_max_age(self, max_age: Duration) -> Self {
         Self { max_age, ..self }
+    }
+
+    /// Counts here how often keys cannot be fetched.
+    #[must_use]
+    pub fn counting(self, failures: Failures) -> Self {
+        Self { failures, ..self }
+    }
+
+    /// How long ago the keys at hand were fetched, where there are any.
+    pub fn age(&self) -> Option<Duration> {
+        let held = self.state().held.as_ref().map(|held| held.good_at);
+        held.map(|at| self.clock.uptime() - at)
     }
 
     /// Verifies a token by these keys.
@@ -110,7 +142,7 @@ impl RemoteKeys {
         match jwt::verify(token, &fetched.keys, expected) {
             Err(Refusal::UnknownKey(error)) => {
                 if self.clock.uptime() < fetched.again_at {
-                    return Err(Failure::Refused(error));
+                    return Err(Failure::Refused(Refusal::UnknownKey(error)));
                 }
                 let turn = self.fetching.lock().await;
                 let fetched = self.fetch_once(Some(&fetched), documents, turn).await;
@@ -186,6 +218,9 @@ impl RemoteKeys {
             return Err(error);
         }
         let outcome = self.fetch(documents).await;
+        if outcome.is_err() {
+            self.failures.count();
+        }
         self.state().failed =
             outcome.as_ref().err().map(|error| (self.clock.uptime(), error.clone()));
         outcome.map_err(|error| error.context("the keys of the issuer cannot be fetched"))

@@ -70,6 +70,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml",
         "toml broker.toml behind-a-proxy",
         "toml broker.toml more",
+        "toml broker.toml more-admin",
         "toml broker.toml more-roles",
         "toml broker.toml with-tls",
         "yaml",
@@ -230,6 +231,10 @@ mod broker {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
             assert!(config.role.values().any(|role| role.aws.is_some()));
         }
+        for more in of_kind("toml broker.toml more-admin", 1) {
+            let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+            assert!(config.admin.is_some_and(|admin| admin.listen.ip().is_loopback()));
+        }
         for proxy in of_kind("toml broker.toml behind-a-proxy", 1) {
             let config = open(&format!("{}{}", proxy.text, start.text), &first.text);
             assert_eq!(config.trusted_proxies.len(), 1);
@@ -260,7 +265,7 @@ mod broker {
     #[test]
     fn the_table_of_the_brokers_keys_is_whole() {
         let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
-        let tables = ["keys", "policy", "role", "store", "tls", "trusted_issuer"];
+        let tables = ["admin", "keys", "policy", "role", "store", "tls", "trusted_issuer"];
         names_all("docs/broker.md", &schema, &tables);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use time::Duration;
 use url::Url;
 
-use super::{Caller, Rejection, caller, unacceptable};
+use super::{Caller, IssuerKeys, Rejection, caller, unacceptable};
 use crate::broker::config::{RequiredClaim, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::credential::TokenType;
@@ -17,7 +17,7 @@ use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
 use crate::host::http::HttpClient;
 use crate::oidc::jwt::{self, ALGORITHMS, Algorithm};
-use crate::oidc::remote_keys::{Failure, MAX_KEY_AGE};
+use crate::oidc::remote_keys::{Failure, Failures, MAX_KEY_AGE};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
 
@@ -38,6 +38,8 @@ pub(super) struct Trusted {
     groups_claim: String,
     required_claims: BTreeMap<String, RequiredClaim>,
     keys: KeySource,
+    failures: Failures,
+    skew: SkewMeter,
     clock: Arc<dyn Clock>,
 }
 
@@ -57,6 +59,7 @@ struct Discovered {
     max_age: Duration,
     /// Held while the document is fetched, so that it is fetched once for all who wait.
     fetching: tokio::sync::Mutex<()>,
+    failures: Failures,
     state: Mutex<State>,
 }
 
@@ -92,6 +95,7 @@ impl Trusted {
             [exact, exact.trim_end_matches('/')].map(String::from).into()
         };
         let audiences: BTreeSet<String> = config.audiences.clone().unwrap_or_else(own);
+        let (failures, skew) = (Failures::default(), SkewMeter::default());
         Ok(Self {
             name: name.into(),
             issuer: config.issuer.clone(),
@@ -101,11 +105,27 @@ impl Trusted {
             leeway: config.leeway.try_into().unwrap_or(jwt::LEEWAY),
             groups_claim: config.groups_claim.clone(),
             required_claims: config.required_claims.clone(),
-            keys: KeySource::new(config, host).map_err(|error| {
+            keys: KeySource::new(config, host, &failures, &skew).map_err(|error| {
                 error.context(format!("[trusted_issuer.{name}] cannot be used"))
             })?,
+            failures,
+            skew,
             clock: host.clock.clone(),
         })
+    }
+
+    /// What is known of its keys, where they are fetched at all.
+    pub(super) fn keys(&self) -> Option<IssuerKeys<'_>> {
+        let age = match &self.keys {
+            KeySource::File(_) => return None,
+            KeySource::Uri(keys) => keys.age(),
+            KeySource::Discovery(discovered) => {
+                let found = discovered.state().found.clone();
+                found.and_then(|found| found.keys.age())
+            }
+        };
+        let (failures, skew) = (self.failures.get(), self.skew.get());
+        Some(IssuerKeys { name: &self.name, age, failures, skew })
     }
 
     /// Verifies a token of this issuer.
@@ -128,7 +148,7 @@ impl Trusted {
             },
         };
         verified.map_err(|failure| match failure {
-            Failure::Refused(error) => Rejection::Token(error),
+            Failure::Refused(refusal) => Rejection::of(refusal),
             Failure::NoKeys(error) => self.unavailable(error),
         })
     }
@@ -212,7 +232,12 @@ fn has(claims: &Map<String, Value>, name: &str, wanted: &RequiredClaim) -> bool 
 }
 
 impl KeySource {
-    fn new(config: &TrustedIssuer, host: &Host) -> Result<Self> {
+    fn new(
+        config: &TrustedIssuer,
+        host: &Host,
+        failures: &Failures,
+        skew: &SkewMeter,
+    ) -> Result<Self> {
         let read = |path: &Path| trusted_file::read(path, MAX_FILE);
         if let Some(path) = &config.jwks_file {
             let keys = Keys::parse(&read(path)?)
@@ -220,13 +245,13 @@ impl KeySource {
             return Ok(Self::File(keys));
         }
         let ca = config.ca_file.as_deref().map(read).transpose()?;
-        let (clock, skew) = (host.clock.clone(), SkewMeter::default());
-        let http = HttpClient::new(clock.clone(), skew, ca);
+        let (clock, failures) = (host.clock.clone(), failures.clone());
+        let http = HttpClient::new(clock.clone(), skew.clone(), ca);
         let max_age = Duration::try_from(config.max_key_age).unwrap_or(MAX_KEY_AGE);
         Ok(match &config.jwks_uri {
             Some(uri) => {
                 let keys = RemoteKeys::new(uri.clone(), http, clock).with_max_age(max_age);
-                Self::Uri(Box::new(keys))
+                Self::Uri(Box::new(keys.counting(failures)))
             }
             None => Self::Discovery(Box::new(Discovered {
                 issuer: config.issuer.clone(),
@@ -234,6 +259,7 @@ impl KeySource {
                 clock,
                 max_age,
                 fetching: tokio::sync::Mutex::new(()),
+                failures,
                 state: Mutex::default(),
             })),
         })
@@ -272,6 +298,7 @@ impl Discovered {
                     return Ok(self.found(discovery.jwks_uri, freshness.age));
                 }
                 Err(error) => {
+                    self.failures.count();
                     self.state().failed = Some((self.clock.uptime(), error.clone()));
                     error
                 }
@@ -289,7 +316,7 @@ impl Discovered {
             Some(found) if found.address == address => found.keys.clone(),
             _ => {
                 let keys = RemoteKeys::new(address.clone(), self.http.clone(), self.clock.clone());
-                Arc::new(keys.with_max_age(self.max_age))
+                Arc::new(keys.with_max_age(self.max_age).counting(self.failures.clone()))
             }
         };
         let until = at + age.min(self.max_age);

@@ -29,9 +29,53 @@ const TYPES: [&str; 4] = ["jwt", "at+jwt", "application/at+jwt", "application/jw
 #[derive(Debug)]
 pub enum Rejection {
     /// The token is not acceptable; the caller may know why.
-    Token(Error),
+    Token(Fault, Error),
     /// The broker cannot tell at present, because the issuer's keys cannot be had.
     Unavailable(Error),
+}
+
+/// What is the matter with a token, as far as it is worth counting apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It was good, and has ended.
+    Expired,
+    /// It names a key that its issuer does not have, as far as is known.
+    UnknownKey,
+    /// Its issuer is not on the list.
+    Untrusted,
+    /// It is the broker's own, and was revoked.
+    Revoked,
+    /// Anything else.
+    Invalid,
+}
+
+/// What is known of the keys of an issuer that are fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct IssuerKeys<'a> {
+    /// The name of the issuer's table in the configuration.
+    pub name: &'a str,
+    /// How long ago they were fetched; `None` where there are none.
+    pub age: Option<time::Duration>,
+    /// How often they could not be fetched.
+    pub failures: u64,
+    /// How far the issuer's clock is ahead, where that has been seen.
+    pub skew: Option<time::Duration>,
+}
+
+impl Rejection {
+    /// The token is not acceptable, for no reason that is counted apart.
+    fn invalid(error: Error) -> Self {
+        Self::Token(Fault::Invalid, error)
+    }
+
+    fn of(refusal: jwt::Refusal) -> Self {
+        let fault = match &refusal {
+            jwt::Refusal::Expired(_) => Fault::Expired,
+            jwt::Refusal::UnknownKey(_) => Fault::UnknownKey,
+            jwt::Refusal::Invalid(_) => Fault::Invalid,
+        };
+        Self::Token(fault, refusal.into())
+    }
 }
 
 /// What a caller is told of why their token was not accepted.
@@ -74,28 +118,34 @@ impl Authenticator {
         }
     }
 
+    /// What is known of the keys that are fetched, by issuer.
+    pub fn keys(&self) -> impl Iterator<Item = IssuerKeys<'_>> {
+        self.trusted.values().filter_map(|(trusted, _)| trusted.keys())
+    }
+
     /// Verifies a token and says who is calling.
     pub async fn authenticate(
         &self,
         token: &Secret<String>,
         token_type: TokenType,
     ) -> Result<Caller, Rejection> {
-        let unverified = jwt::decode_unverified(token.expose()).map_err(Rejection::Token)?;
+        let unverified = jwt::decode_unverified(token.expose()).map_err(Rejection::invalid)?;
         let text = |map: &serde_json::Map<String, serde_json::Value>, name: &str| {
             map.get(name).and_then(serde_json::Value::as_str).map(String::from)
         };
         check_type(text(&unverified.header, "typ").as_deref(), token_type)
-            .map_err(Rejection::Token)?;
+            .map_err(Rejection::invalid)?;
         let issuer = text(&unverified.claims, "iss").unwrap_or_default();
         let (trusted, demands) = self.trusted.get(&issuer).ok_or_else(|| {
             let shown = foreign(&issuer);
-            Rejection::Token(unacceptable(format!("the issuer '{shown}' is not accepted here")))
+            let error = unacceptable(format!("the issuer '{shown}' is not accepted here"));
+            Rejection::Token(Fault::Untrusted, error)
         })?;
         let claims = trusted.verify(token).await?;
         trusted
             .caller(claims, token_type)
             .and_then(|caller| demands.accept(caller))
-            .map_err(Rejection::Token)
+            .map_err(Rejection::invalid)
     }
 }
 

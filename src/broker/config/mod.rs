@@ -54,6 +54,9 @@ pub struct Config {
     /// on this machine may stand in front.
     #[serde(default)]
     pub tls: Option<Tls>,
+    /// Where those who run the broker look at it; nowhere where left out.
+    #[serde(default)]
+    pub admin: Option<Admin>,
     /// Where keys and the audit log are kept.
     pub store: Store,
     /// The key that seals the signing keys.
@@ -75,6 +78,18 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// A PEM file with the private key. It must not be readable by everybody.
     pub key: PathBuf,
+}
+
+/// The table `[admin]`: a listener of its own for `/metrics`, `/healthz` and `/readyz`.
+/// It speaks plain HTTP and asks nobody who they are.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// The address and port to listen on.
+    pub listen: SocketAddr,
+    /// Must be true for another `listen` address than loopback.
+    #[serde(default)]
+    pub expose: bool,
 }
 
 /// The table `[store]`.
@@ -275,6 +290,9 @@ impl Config {
                 .because_of("tokens are never sent in the clear to other machines"));
             }
         }
+        if let Some(admin) = &self.admin {
+            admin.check(self.listen)?;
+        }
         if self.keys.kek_file.is_some() && self.keys.kek_env.is_some() {
             return wrong("[keys] names both kek_file and kek_env".into());
         }
@@ -300,6 +318,26 @@ impl Config {
         }
         if self.policy.files.is_empty() {
             return wrong("[policy] names no files".into());
+        }
+        Ok(())
+    }
+}
+
+impl Admin {
+    fn check(&self, public: SocketAddr) -> Result<()> {
+        let listen = self.listen;
+        if !listen.ip().is_loopback() && !self.expose {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "[admin] listen = \"{listen}\" is not loopback, and its expose is not true"
+                ),
+            )
+            .hint("set expose = true under [admin] if other machines are to see the metrics"));
+        }
+        if listen == public && listen.port() != 0 {
+            let why = format!("[admin] listen = \"{listen}\" is the address of the broker itself");
+            return Err(Error::new(ErrorKind::Config, why));
         }
         Ok(())
     }

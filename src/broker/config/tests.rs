@@ -59,10 +59,24 @@ fn a_good_file_is_read_and_paths_are_relative_to_it() {
 }
 
 #[test]
+fn others_see_the_metrics_only_where_that_is_said() {
+    assert!(load_text(GOOD).unwrap().admin.is_none());
+    let exposed = "[admin]\nlisten = \"0.0.0.0:9443\"\nexpose = true\n[store]";
+    assert!(load_text(&GOOD.replace("[store]", exposed)).unwrap().admin.unwrap().expose);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_by_name() {
     for (find, replace, says) in [
         ("issuer = \"https://broker", "isuer = \"https://broker", "isuer"),
         ("\"https://login.example.com\"", "\"http://login.example.com\"", "loopback only"),
+        ("[store]", "[admin]\n[store]", "listen"),
+        ("[store]", "[admin]\nlisten = \"0.0.0.0:9443\"\n[store]", "expose is not true"),
+        (
+            "[store]",
+            "[admin]\nlisten = \"127.0.0.1:8443\"\n[store]",
+            "is the address of the broker itself",
+        ),
         ("\"ES256\", \"EdDSA\"", "\"HS256\"", "HS256; possible are ES256"),
         ("\"ES256\", \"EdDSA\"", "\"none\"", "none"),
         ("\"ES256\", \"EdDSA\"", "", "empty list of algorithms"),

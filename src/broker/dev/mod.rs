@@ -179,6 +179,7 @@ role = "{READER}"
             expose: false,
             trusted_proxies: Vec::new(),
             tls: None,
+            admin: None,
             store: config::Store { path: "in memory".into() },
             keys: config::Keys::default(),
             trusted_issuer: [("dev".to_string(), provider)].into(),

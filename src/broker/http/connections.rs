@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -67,11 +68,13 @@ pub struct Connections(Arc<Shared>);
 struct Shared {
     limits: Limits,
     open: Mutex<Table>,
+    refused: AtomicU64,
 }
 
 #[derive(Default)]
 struct Table {
     next: u64,
+    evicted: u64,
     by_peer: HashMap<SocketAddr, Connection>,
 }
 
@@ -88,7 +91,7 @@ struct Connection {
 impl Connections {
     /// No connections yet, within these limits.
     pub fn new(limits: Limits) -> Self {
-        Self(Arc::new(Shared { limits, open: Mutex::default() }))
+        Self(Arc::new(Shared { limits, ..Shared::default() }))
     }
 
     /// Takes a connection in. Where there are too many, one without a request gives
@@ -97,6 +100,12 @@ impl Connections {
     /// # Errors
     /// Where all of them are busy.
     pub fn admit<S>(&self, stream: S, peer: SocketAddr) -> io::Result<Watched<S>> {
+        self.take_in(stream, peer).inspect_err(|_| {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    fn take_in<S>(&self, stream: S, peer: SocketAddr) -> io::Result<Watched<S>> {
         let now = Instant::now();
         let mut table = self.table();
         let limits = &self.0.limits;
@@ -138,6 +147,16 @@ impl Connections {
     /// How many are open.
     pub fn count(&self) -> usize {
         self.table().by_peer.len()
+    }
+
+    /// How many were turned away.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many gave way to others.
+    pub fn evicted(&self) -> u64 {
+        self.table().evicted
     }
 
     /// Waits until a connection is to end.
@@ -188,6 +207,7 @@ impl Table {
             })?;
         let peer = *peer;
         self.by_peer.remove(&peer)?.changed.notify_one();
+        self.evicted += 1;
         Some(())
     }
 }

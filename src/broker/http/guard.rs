@@ -29,6 +29,7 @@ use super::connections::{Connections, Limits};
 use super::form;
 use super::refusal::Refusal;
 use super::source::Source;
+use crate::broker::metrics::{Metrics, Shed};
 use crate::broker::network::Network;
 use crate::wire;
 use crate::wire::refusal::INVALID_REQUEST;
@@ -117,6 +118,7 @@ pub struct Guard {
     connections: Connections,
     at_once: Arc<Semaphore>,
     large: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
 }
 
 impl Guard {
@@ -128,7 +130,14 @@ impl Guard {
             connections: Connections::default(),
             at_once: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            metrics: Arc::default(),
         }
+    }
+
+    /// Counts here what is answered and what is turned away.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Believes these proxies about where requests come from.
@@ -146,6 +155,12 @@ impl Guard {
     #[cfg(test)]
     pub(super) fn with_large_bodies(self, count: usize) -> Self {
         Self { large: Arc::new(Semaphore::new(count)), ..self }
+    }
+
+    /// Leaves no room for another request until the result is dropped.
+    #[cfg(test)]
+    pub(in crate::broker) fn fill(&self) -> OwnedSemaphorePermit {
+        self.at_once.clone().try_acquire_many_owned(MAX_AT_ONCE as u32).unwrap()
     }
 
     /// The connections that requests come over.
@@ -184,12 +199,8 @@ pub async fn shed_load(
     let request = Request::from_parts(parts, body.into());
     match guard.at_once.try_acquire() {
         Ok(_permit) => next.run(request).await,
-        Err(_) => is_busy().at(id),
+        Err(_) => guard.is_busy(Shed::Requests).at(id),
     }
-}
-
-fn is_busy() -> Refusal {
-    Refusal::unavailable("the broker is busy", Duration::from_secs(1))
 }
 
 /// Goes with a request from its arrival to its answer.
@@ -230,6 +241,7 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     }
     headers.insert(wire::VERSION_HEADER, HeaderValue::from(wire::VERSION));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    guard.metrics.answered(&route, response.status());
     let status = response.status().as_u16();
     let elapsed = started.elapsed();
     span.in_scope(|| tracing::info!(status, ?elapsed, "answered"));
@@ -237,6 +249,11 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
 }
 
 impl Guard {
+    fn is_busy(&self, what: Shed) -> Refusal {
+        self.metrics.shed(what);
+        Refusal::unavailable("the broker is busy", Duration::from_secs(1))
+    }
+
     /// Takes in a body. Where it is large, it counts as one until it is done with.
     async fn gather(&self, mut body: Body) -> Result<(Bytes, Option<Large>), Refusal> {
         let mut gathered = Vec::new();
@@ -250,7 +267,7 @@ impl Guard {
             }
             if length > SMALL_BODY && large.is_none() {
                 let permit = self.large.clone().try_acquire_owned();
-                large = Some(permit.map_err(|_| is_busy())?);
+                large = Some(permit.map_err(|_| self.is_busy(Shed::LargeBodies))?);
             }
             gathered.extend_from_slice(&data);
         }

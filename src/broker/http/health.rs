@@ -22,7 +22,11 @@ pub(super) async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
         Ok(()) => answer(StatusCode::OK, json!({"status": "ready"})),
         Err(error) => {
             tracing::error!(%error, "not ready");
-            let body = json!({"status": "not ready", "why": "the store cannot be written"});
+            let why = match broker.readiness.is_ending() {
+                true => "the broker is ending",
+                false => "the store cannot be written",
+            };
+            let body = json!({"status": "not ready", "why": why});
             answer(StatusCode::SERVICE_UNAVAILABLE, body)
         }
     }

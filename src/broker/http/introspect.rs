@@ -17,6 +17,7 @@ use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::token::RETRY_AFTER;
 use crate::broker::introspect;
+use crate::broker::metrics::Introspection;
 use crate::broker::own::OwnToken;
 use crate::broker::{Broker, authenticate};
 use crate::secret::Secret;
@@ -52,30 +53,44 @@ pub(super) async fn introspect(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let counted = |outcome| broker.metrics.introspected(outcome);
     let bearer = match bearer(&headers) {
         Ok(bearer) => bearer,
-        Err(why) => return challenge(why, None, id),
+        Err(why) => {
+            counted(Introspection::Unauthenticated);
+            return challenge(why, None, id);
+        }
+    };
+    let malformed = |refusal: Refusal| {
+        counted(Introspection::Malformed);
+        refusal.at(id)
     };
     let form = match Form::read(&uri, &headers, body) {
         Ok(form) => form,
-        Err(refusal) => return refusal.at(id),
+        Err(refusal) => return malformed(refusal),
     };
     let token = match form.secret("token") {
         Ok(token) => token,
-        Err(refusal) => return refusal.at(id),
+        Err(refusal) => return malformed(refusal),
     };
     match broker.introspect(&bearer, token).await {
         Ok(own) => {
+            counted(match &own {
+                Some(_) => Introspection::Active,
+                None => Introspection::Inactive,
+            });
             let known = own.as_ref().map(|own| known(&broker, own));
             let answer = Answer { active: known.is_some(), known };
             ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
         }
         Err(introspect::Refusal::Unauthenticated(error)) => {
+            counted(Introspection::Unauthenticated);
             let said = authenticate::said(&error);
             tracing::info!(why = said, "refused");
             challenge(&said, Some(INVALID_TOKEN), id)
         }
         Err(introspect::Refusal::Unavailable(error)) => {
+            counted(Introspection::Unavailable);
             tracing::error!(%error, "nothing can be told of a token");
             let why = "the broker cannot tell at present whether the token is good";
             Refusal::unavailable(why, RETRY_AFTER).at(id)

@@ -1,5 +1,6 @@
 //! The broker over HTTP: one file per endpoint, and the limits around them.
 
+pub mod admin;
 pub mod connections;
 pub mod form;
 pub mod guard;

@@ -16,6 +16,7 @@ use super::refusal::Refusal;
 use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::Broker;
+use crate::broker::metrics::Revocation;
 
 /// Whoever holds a token may revoke it. Section 2.2: one that is no token of ours,
 /// or is good no more, is nothing to refuse.
@@ -28,8 +29,8 @@ pub(super) async fn revoke(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let outcome = match Form::read(&uri, &headers, body) {
-        Ok(form) => perform(broker, &form, source, id).await,
-        Err(refusal) => Err(refusal),
+        Ok(form) => perform(&broker, &form, source, id).await,
+        Err(refusal) => Err(malformed(&broker, refusal)),
     };
     match outcome {
         Ok(()) => (StatusCode::OK, [(CACHE_CONTROL, "no-store")]).into_response(),
@@ -41,12 +42,17 @@ pub(super) async fn revoke(
 }
 
 async fn perform(
-    broker: Arc<Broker>,
+    broker: &Arc<Broker>,
     form: &Form,
     source: Source,
     id: RequestId,
 ) -> Result<(), Refusal> {
-    let Some(token) = broker.own_token(form.secret("token")?) else { return Ok(()) };
+    let token = form.secret("token").map_err(|refusal| malformed(broker, refusal))?;
+    let Some(token) = broker.own_token(token) else {
+        broker.metrics.revoked(Revocation::Unknown);
+        return Ok(());
+    };
+    let broker = broker.clone();
     // A job that is being ended may not wait for the answer: what was begun is done
     // all the same.
     let work = async move { broker.revoke(&token, source.0, id.0).await };
@@ -58,4 +64,9 @@ async fn perform(
         }
         Err(_) => Err(Refusal::internal()),
     }
+}
+
+fn malformed(broker: &Broker, refusal: Refusal) -> Refusal {
+    broker.metrics.revoked(Revocation::Malformed);
+    refusal
 }

@@ -20,6 +20,7 @@ use super::refusal::Refusal;
 use super::source::Source;
 use crate::broker::authenticate::{Rejection, said};
 use crate::broker::issue::{self, Ask, Issued};
+use crate::broker::metrics::Issuance;
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
 use crate::oidc::jwt;
@@ -39,16 +40,32 @@ pub(super) async fn token(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let begun = broker.metrics.begin_issuance();
     let outcome = match Form::read(&uri, &headers, body) {
         Ok(form) => exchange(&broker, &form, source, id).await,
-        Err(refusal) => Err(refusal),
+        Err(refusal) => Err(refusal.into()),
     };
+    let why = outcome.as_ref().map_or_else(|unissued| unissued.why, |_| Issuance::Issued);
+    broker.metrics.end_issuance(begun, why);
     match outcome {
         Ok(response) => response,
-        Err(refusal) => {
+        Err(Unissued { refusal, .. }) => {
             tracing::info!(code = refusal.code(), ?refusal, "refused");
             refusal.at(id)
         }
+    }
+}
+
+/// What is answered instead of a token, and what it counts as.
+struct Unissued {
+    why: Issuance,
+    refusal: Refusal,
+}
+
+/// Whatever is found wrong with a request before it is looked at who sends it.
+impl From<Refusal> for Unissued {
+    fn from(refusal: Refusal) -> Self {
+        Self { why: Issuance::Malformed, refusal }
     }
 }
 
@@ -57,7 +74,7 @@ async fn exchange(
     form: &Form,
     source: Source,
     id: RequestId,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
     let token_type = subject_token_type(form)?;
     let caller =
@@ -74,7 +91,7 @@ async fn exchange(
     tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
     let left = left(&issued, broker.clock.now()).ok_or_else(|| {
         tracing::error!("the token was issued so late that nothing is left of it");
-        Refusal::internal()
+        Unissued { why: Issuance::Internal, refusal: Refusal::internal() }
     })?;
     Ok(answer(&issued, requested.token_type, left))
 }
@@ -196,29 +213,44 @@ fn subject_token_type(form: &Form) -> Result<TokenType, Refusal> {
 
 /// RFC 8693 section 2.2.2: an assertion that is not acceptable is an
 /// `invalid_request`. What is wrong with it is the caller's own business.
-fn rejected(rejection: Rejection) -> Refusal {
-    match rejection {
-        Rejection::Token(error) => Refusal::invalid_request(said(&error)),
-        Rejection::Unavailable(error) => Refusal::unavailable(said(&error), RETRY_AFTER),
-    }
+fn rejected(rejection: Rejection) -> Unissued {
+    let (why, refusal) = match rejection {
+        Rejection::Token(fault, error) => {
+            (Issuance::Assertion(fault), Refusal::invalid_request(said(&error)))
+        }
+        Rejection::Unavailable(error) => {
+            (Issuance::Unverifiable, Refusal::unavailable(said(&error), RETRY_AFTER))
+        }
+    };
+    Unissued { why, refusal }
 }
 
-fn not_issued(why: issue::Refusal) -> Refusal {
+fn not_issued(why: issue::Refusal) -> Unissued {
     let description = why.to_string();
-    match why {
-        issue::Refusal::Denied { .. } => Refusal::bad(refusal::ACCESS_DENIED, description),
-        issue::Refusal::TooMany { retry_after } => Refusal::denied_again(description, retry_after),
-        issue::Refusal::Scope(_) => Refusal::bad(refusal::INVALID_SCOPE, description),
-        issue::Refusal::Audience(_) => Refusal::bad(refusal::INVALID_TARGET, description),
+    let (why, refusal) = match why {
+        issue::Refusal::Denied { .. } => {
+            (Issuance::Policy, Refusal::bad(refusal::ACCESS_DENIED, description))
+        }
+        issue::Refusal::TooMany { retry_after } => {
+            (Issuance::TooMany, Refusal::denied_again(description, retry_after))
+        }
+        issue::Refusal::Scope(_) => {
+            (Issuance::Scope, Refusal::bad(refusal::INVALID_SCOPE, description))
+        }
+        issue::Refusal::Audience(_) => {
+            (Issuance::Audience, Refusal::bad(refusal::INVALID_TARGET, description))
+        }
         issue::Refusal::Unrecorded(error) => {
             tracing::error!(%error, "nothing is issued, because it cannot be recorded");
-            Refusal::unavailable("the decision cannot be recorded at present", RETRY_AFTER)
+            let why = "the decision cannot be recorded at present";
+            (Issuance::Unrecorded, Refusal::unavailable(why, RETRY_AFTER))
         }
         issue::Refusal::Failed(error) => {
             tracing::error!(%error, "a token could not be made");
-            Refusal::internal()
+            (Issuance::Internal, Refusal::internal())
         }
-    }
+    };
+    Unissued { why, refusal }
 }
 
 fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {

@@ -76,7 +76,8 @@ pub enum KeyState {
 }
 
 impl KeyState {
-    const ALL: [Self; 5] =
+    /// All states.
+    pub const ALL: [Self; 5] =
         [Self::Prepared, Self::Published, Self::Active, Self::Retired, Self::Revoked];
 
     /// Its name in the store.

@@ -321,7 +321,8 @@ impl<'a> Provider<'a> {
                 tracing::debug!("the access token is about another subject than the ID token");
                 Ok(Access::Bad)
             }
-            Err(remote_keys::Failure::Refused(error)) => {
+            Err(remote_keys::Failure::Refused(refusal)) => {
+                let error = Error::from(refusal);
                 tracing::debug!(%error, "the access token is not used");
                 Ok(Access::Bad)
             }

@@ -192,6 +192,9 @@ fn a_broker_with_a_broken_policy_or_configuration_shows_the_place() {
 #[test]
 fn a_broker_that_is_told_to_end_finishes_what_is_under_way() {
     let site = Site::new();
+    let admin = free_port();
+    let listen = format!("listen = \"127.0.0.1:{}\"", site.port);
+    site.configure(&listen, &format!("[admin]\nlisten = \"127.0.0.1:{admin}\""));
     let running = site.start();
     for (path, status) in [("/healthz", "ok"), ("/readyz", "ready")] {
         let reply = Http::new().get(&site.url(path)).unwrap();
@@ -217,6 +220,8 @@ fn a_broker_that_is_told_to_end_finishes_what_is_under_way() {
     wait_until("the broker to take no more", LONG, || {
         TcpStream::connect(("127.0.0.1", site.port)).is_err().then_some(())
     });
+    let ready = Http::new().get(&format!("http://127.0.0.1:{admin}/readyz")).unwrap();
+    assert_eq!((ready.status, &ready.json()["why"]), (503, &Value::from("the broker is ending")));
     stream.write_all(body.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();

@@ -111,6 +111,11 @@ impl Broker {
         self.running.signal(rustix::process::Signal::STOP);
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        self.running.signal(signal);
+    }
+
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
         self.running.signal(rustix::process::Signal::CONT);

@@ -1,0 +1,315 @@
+//! What can be seen from outside: counts and times, in the Prometheus text format.
+//!
+//! No label has a value that a caller chooses, so nobody can make the output grow, and
+//! it tells of no subject and no token. A broker has its own registry.
+
+mod labels;
+mod sample;
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::time::Instant;
+
+pub use labels::{Introspection, Issuance, Reload, Revocation, Shed};
+pub use sample::CONTENT_TYPE;
+
+use super::authenticate::{Caller, Rejection};
+use crate::error::Result;
+
+/// What all names begin with.
+const PREFIX: &str = "tmpcred";
+
+/// The upper bounds of the classes of durations, in seconds: fine around the ten
+/// milliseconds within which a token is to be issued.
+const BUCKETS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// One label of which the values are known beforehand.
+type Label = [(&'static str, &'static str); 1];
+
+/// Route and class of status.
+type Answered = [(&'static str, String); 2];
+
+type Histograms = Family<Label, Histogram, fn() -> Histogram>;
+
+/// What a broker counts and measures.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    attempts: Counter,
+    successes: Counter,
+    denials: Family<Label, Counter>,
+    failures: Family<Label, Counter>,
+    issuing: Histograms,
+    authenticating: Histogram,
+    rejections: Family<Label, Counter>,
+    introspections: Family<Label, Counter>,
+    revocations: Family<Label, Counter>,
+    revoking: Histogram,
+    appending: Histogram,
+    unrecorded: Counter,
+    shed: Family<Label, Counter>,
+    reloads: Family<Label, Counter>,
+    pending: Pending,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix(PREFIX),
+            requests: Family::default(),
+            attempts: Counter::default(),
+            successes: Counter::default(),
+            denials: labels::all("reason", Issuance::DENIALS),
+            failures: labels::all("reason", Issuance::FAILURES),
+            issuing: Family::new_with_constructor(durations),
+            authenticating: durations(),
+            rejections: labels::all("reason", labels::FAULTS),
+            introspections: labels::all("outcome", Introspection::ALL),
+            revocations: labels::all("outcome", Revocation::ALL),
+            revoking: durations(),
+            appending: durations(),
+            unrecorded: Counter::default(),
+            shed: labels::all("reason", Shed::ALL),
+            reloads: labels::all("outcome", Reload::ALL),
+            pending: Pending::default(),
+        };
+        for outcome in ["issued", "denied", "failed"] {
+            drop(metrics.issuing.get_or_create(&[("outcome", outcome)]));
+        }
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program that runs", version);
+        registry.register(
+            "http_requests",
+            "Requests answered by the public listener, by route and class of status",
+            self.requests.clone(),
+        );
+        registry.register(
+            "issuance_attempts",
+            "Requests for a token that were begun; those without an outcome were given up by their caller",
+            self.attempts.clone(),
+        );
+        registry.register("issuance_successes", "Tokens issued", self.successes.clone());
+        registry.register(
+            "issuance_denials",
+            "Requests for a token that were refused, by reason",
+            self.denials.clone(),
+        );
+        registry.register(
+            "issuance_failures",
+            "Requests for a token that the broker could not serve, by reason",
+            self.failures.clone(),
+        );
+        registry.register_with_unit(
+            "issuance_duration",
+            "How long requests for a token took, by outcome",
+            Unit::Seconds,
+            self.issuing.clone(),
+        );
+        registry.register_with_unit(
+            "authentication_duration",
+            "How long it took to verify an assertion, keys fetched for it included",
+            Unit::Seconds,
+            self.authenticating.clone(),
+        );
+        registry.register(
+            "assertions_rejected",
+            "Assertions that were not accepted, for a token or for an introspection, by reason",
+            self.rejections.clone(),
+        );
+        registry.register(
+            "introspections",
+            "Introspections, by outcome",
+            self.introspections.clone(),
+        );
+        registry.register("revocations", "Revocations, by outcome", self.revocations.clone());
+        registry.register_with_unit(
+            "revocation_duration",
+            "From the request to revoke a token until the broker itself refuses it, durably",
+            Unit::Seconds,
+            self.revoking.clone(),
+        );
+        registry.register_with_unit(
+            "audit_append_duration",
+            "How long it took until a record was durable",
+            Unit::Seconds,
+            self.appending.clone(),
+        );
+        registry.register(
+            "audit_append_failures",
+            "Records that could not be made durable in time; nothing was issued for them",
+            self.unrecorded.clone(),
+        );
+        registry.register(
+            "load_shed",
+            "Requests turned away because too much was under way, by what there was too much of",
+            self.shed.clone(),
+        );
+        registry.register(
+            "tls_reloads",
+            "Certificates read again on SIGHUP, by outcome",
+            self.reloads.clone(),
+        );
+    }
+
+    /// Counts an answer of the public listener.
+    pub fn answered(&self, route: &str, status: StatusCode) {
+        let class = format!("{}xx", status.as_u16() / 100);
+        self.requests.get_or_create(&[("route", route.to_string()), ("status", class)]).inc();
+    }
+
+    /// Counts a request for a token; its outcome follows.
+    pub fn begin_issuance(&self) -> Begun {
+        self.attempts.inc();
+        Begun(Instant::now())
+    }
+
+    /// Counts how a request for a token ended.
+    pub fn end_issuance(&self, begun: Begun, outcome: Issuance) {
+        let reason = [("reason", outcome.as_str())];
+        let class = match outcome.class() {
+            labels::Class::Issued => {
+                self.successes.inc();
+                "issued"
+            }
+            labels::Class::Denied => {
+                self.denials.get_or_create(&reason).inc();
+                "denied"
+            }
+            labels::Class::Failed => {
+                self.failures.get_or_create(&reason).inc();
+                "failed"
+            }
+        };
+        let took = begun.0.elapsed().as_secs_f64();
+        self.issuing.get_or_create(&[("outcome", class)]).observe(took);
+    }
+
+    /// Measures how long it takes to say who is calling.
+    pub async fn authentication(
+        &self,
+        work: impl Future<Output = Result<Caller, Rejection>>,
+    ) -> Result<Caller, Rejection> {
+        let started = Instant::now();
+        let outcome = work.await;
+        self.authenticating.observe(started.elapsed().as_secs_f64());
+        if let Err(rejection) = &outcome {
+            self.rejections.get_or_create(&[("reason", labels::of_rejection(rejection))]).inc();
+        }
+        outcome
+    }
+
+    /// Measures how long it takes until a record is durable.
+    pub async fn recording<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let waiting = self.pending.begin();
+        let outcome = work.await;
+        match &outcome {
+            Ok(_) => self.appending.observe(waiting.since.elapsed().as_secs_f64()),
+            Err(_) => {
+                self.unrecorded.inc();
+            }
+        }
+        outcome
+    }
+
+    /// Measures how long it takes until a token is revoked.
+    pub async fn revocation(
+        &self,
+        work: impl Future<Output = Result<Revocation>>,
+    ) -> Result<Revocation> {
+        let started = Instant::now();
+        let outcome = work.await;
+        match &outcome {
+            Ok(revocation) => {
+                if *revocation == Revocation::Revoked {
+                    self.revoking.observe(started.elapsed().as_secs_f64());
+                }
+                self.revoked(*revocation);
+            }
+            Err(_) => self.revoked(Revocation::Failed),
+        }
+        outcome
+    }
+
+    /// Counts a request to revoke a token.
+    pub fn revoked(&self, outcome: Revocation) {
+        self.revocations.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// Counts an introspection.
+    pub fn introspected(&self, outcome: Introspection) {
+        self.introspections.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// Counts a request that was turned away.
+    pub fn shed(&self, what: Shed) {
+        self.shed.get_or_create(&[("reason", what.as_str())]).inc();
+    }
+
+    /// Counts a certificate that was read again, or could not be.
+    pub fn reloaded(&self, outcome: Reload) {
+        self.reloads.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+}
+
+/// When a request for a token came.
+#[must_use]
+pub struct Begun(Instant);
+
+fn durations() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+/// The records that somebody waits for, by when they began to.
+#[derive(Default)]
+struct Pending(Mutex<(u64, BTreeMap<u64, Instant>)>);
+
+struct Waiting<'a> {
+    pending: &'a Pending,
+    number: u64,
+    since: Instant,
+}
+
+impl Pending {
+    fn begin(&self) -> Waiting<'_> {
+        let since = Instant::now();
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = table.0;
+        table.0 += 1;
+        table.1.insert(number, since);
+        Waiting { pending: self, number, since }
+    }
+
+    /// How many there are, and how long the first of them has been waited for.
+    fn look(&self) -> (usize, Duration) {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = table.1.first_key_value().map(|(_, since)| since.elapsed());
+        (table.1.len(), oldest.unwrap_or_default())
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut table = self.pending.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.1.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests;

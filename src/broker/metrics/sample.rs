@@ -1,0 +1,119 @@
+//! What is looked at when somebody asks, instead of being kept up to date.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+use time::OffsetDateTime;
+
+use super::{Label, Metrics, PREFIX};
+use crate::broker::Broker;
+use crate::broker::authenticate::IssuerKeys;
+use crate::broker::http::connections::Connections;
+use crate::broker::keys::{KeyState, Purpose, StoredKey};
+
+/// The `Content-Type` of the output.
+pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
+
+/// How long the store may take to say which keys there are: a store that is stuck must
+/// not keep anybody from seeing that.
+const KEYS_TIME: Duration = Duration::from_secs(1);
+
+/// A number with a fraction.
+type Number = Gauge<f64, AtomicU64>;
+
+/// The name of an issuer's table in the configuration.
+type Issuer = [(&'static str, String); 1];
+
+impl Broker {
+    /// All that is counted and measured, in the Prometheus text format.
+    pub async fn scrape(&self, connections: &Connections) -> String {
+        let mut sampled = Registry::with_prefix(PREFIX);
+        match tokio::time::timeout(KEYS_TIME, self.store.keys()).await {
+            Ok(Ok(keys)) => sample_keys(&mut sampled, &keys, self.clock.now()),
+            Ok(Err(error)) => tracing::warn!(%error, "the keys cannot be looked at"),
+            Err(_) => tracing::warn!("the keys cannot be looked at in time"),
+        }
+        sample_issuers(&mut sampled, self.authenticator.keys());
+        sample_connections(&mut sampled, connections);
+        sample_records(&mut sampled, &self.metrics);
+        let mut text = String::new();
+        // What is written to a text never fails.
+        let _ = prometheus_text::encode(&mut text, &self.metrics.registry);
+        let _ = prometheus_text::encode(&mut text, &sampled);
+        text
+    }
+}
+
+fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime) {
+    let by_state = Family::<Label, Gauge>::default();
+    for state in KeyState::ALL {
+        let count = keys.iter().filter(|key| key.state == state).count();
+        by_state.get_or_create(&[("state", state.as_str())]).set(signed(count));
+    }
+    registry.register("signing_keys", "Signing keys, by state", by_state);
+    let active = keys
+        .iter()
+        .filter(|key| key.purpose == Purpose::AccessToken && key.state == KeyState::Active)
+        .map(|key| key.changed_at)
+        .max();
+    if let Some(since) = active {
+        let age = Number::default();
+        age.set((now - since).as_seconds_f64().max(0.0));
+        let help = "How long the key that signs has done so";
+        registry.register_with_unit("signing_key_age", help, Unit::Seconds, age);
+    }
+}
+
+fn sample_issuers<'a>(registry: &mut Registry, issuers: impl Iterator<Item = IssuerKeys<'a>>) {
+    let ages = Family::<Issuer, Number>::default();
+    let failures = Family::<Issuer, Counter>::default();
+    let skews = Family::<Issuer, Number>::default();
+    for issuer in issuers {
+        let label = [("issuer", issuer.name.to_string())];
+        failures.get_or_create(&label).inc_by(issuer.failures);
+        if let Some(age) = issuer.age {
+            ages.get_or_create(&label).set(age.as_seconds_f64().max(0.0));
+        }
+        if let Some(skew) = issuer.skew {
+            skews.get_or_create(&label).set(skew.as_seconds_f64());
+        }
+    }
+    let help = "How long ago the keys of a trusted issuer were fetched that are used now";
+    registry.register_with_unit("jwks_age", help, Unit::Seconds, ages);
+    let help = "How often the keys of a trusted issuer, or its metadata, could not be fetched";
+    registry.register("jwks_fetch_failures", help, failures);
+    let help = "How far the clock of a trusted issuer is ahead of the broker's, as last seen";
+    registry.register_with_unit("clock_skew", help, Unit::Seconds, skews);
+}
+
+fn sample_connections(registry: &mut Registry, connections: &Connections) {
+    let open = Gauge::<i64>::default();
+    open.set(signed(connections.count()));
+    registry.register("connections_open", "Connections to the public listener", open);
+    let (refused, evicted) = (Counter::<u64>::default(), Counter::<u64>::default());
+    refused.inc_by(connections.refused());
+    evicted.inc_by(connections.evicted());
+    let help = "Connections turned away because too many were busy";
+    registry.register("connections_refused", help, refused);
+    let help = "Connections without a request that gave way to others";
+    registry.register("connections_evicted", help, evicted);
+}
+
+fn sample_records(registry: &mut Registry, metrics: &Metrics) {
+    let (count, oldest) = metrics.pending.look();
+    let (waiting, lag) = (Gauge::<i64>::default(), Number::default());
+    waiting.set(signed(count));
+    lag.set(oldest.as_secs_f64());
+    registry.register("audit_queue_records", "Records that are not durable yet", waiting);
+    let help = "How long the first of the records that are not durable yet has been waiting";
+    registry.register_with_unit("audit_lag", help, Unit::Seconds, lag);
+}
+
+fn signed(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,263 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::routing::get;
+use serde_json::json;
+
+use super::*;
+use crate::broker::testbed::{Bed, IssuerKey, Served, json_of};
+use crate::error::{Error, ErrorKind};
+use crate::oidc::Issuer;
+
+/// What a broker tells, by name and labels.
+struct Seen {
+    text: String,
+    values: BTreeMap<String, f64>,
+}
+
+impl Seen {
+    fn read(text: String) -> Self {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let values = lines
+            .map(|line| {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                (name.to_string(), value.parse().unwrap())
+            })
+            .collect();
+        Self { text, values }
+    }
+
+    /// A value; the name without what all begin with.
+    #[track_caller]
+    fn get(&self, name: &str) -> f64 {
+        let value = self.values.get(&format!("{PREFIX}_{name}"));
+        *value.unwrap_or_else(|| panic!("there is no {name}:\n{}", self.text))
+    }
+
+    fn sum(&self, name: &str) -> f64 {
+        let name = format!("{PREFIX}_{name}");
+        let of = |other: &str| other.split('{').next() == Some(&name);
+        self.values.iter().filter(|(other, _)| of(other)).map(|(_, value)| value).sum()
+    }
+}
+
+async fn seen(bed: &Bed) -> Seen {
+    let response = bed.admin.get("/metrics").await;
+    assert_eq!(response.status.as_u16(), 200);
+    assert_eq!(response.headers["content-type"], CONTENT_TYPE);
+    Seen::read(String::from_utf8(response.body.expose().clone()).unwrap())
+}
+
+#[tokio::test]
+async fn what_callers_do_is_counted_and_nobody_is_named() {
+    let bed = Bed::new().await;
+    let before = seen(&bed).await;
+    for zero in [
+        "issuance_attempts_total",
+        "issuance_denials_total{reason=\"expired\"}",
+        "issuance_failures_total{reason=\"unrecorded\"}",
+        "issuance_duration_seconds_count{outcome=\"issued\"}",
+        "revocation_duration_seconds_count",
+        "load_shed_total{reason=\"requests\"}",
+    ] {
+        assert_eq!(before.get(zero), 0.0, "{zero}");
+    }
+    assert_eq!(before.get("signing_keys{state=\"active\"}"), 1.0);
+    assert!(before.get("signing_key_age_seconds") < 60.0);
+
+    let token = bed.issued(json!({}), &[]).await;
+    bed.refused(&bed.key.token(json!({"sub": "mallory"})), &[]).await;
+    bed.refused(&bed.key.token(json!({"exp": 1_000_000})), &[]).await;
+    let stranger = IssuerKey::new();
+    bed.refused(&stranger.token(json!({})), &[]).await;
+    bed.refused(&bed.key.token(json!({"iss": "https://other.example"})), &[]).await;
+    bed.refused(&bed.key.token(json!({"aud": "https://other.example"})), &[]).await;
+    let alice = bed.key.token(json!({}));
+    bed.refused(&alice, &[("scope", "everything")]).await;
+    bed.refused(&alice, &[("audience", "https://other.example")]).await;
+    bed.refused(&alice, &[("grant_type", "")]).await;
+    assert_eq!(bed.introspect(Some(&token), &token).await.status.as_u16(), 200);
+    assert_eq!(bed.revoke(&token).await, 200);
+    assert_eq!(bed.revoke(&token).await, 200);
+    assert_eq!(bed.revoke("no token").await, 200);
+    assert_eq!(json_of(&bed.introspect(Some(&token), &token).await)["active"], false);
+    assert_eq!(bed.introspect(None, &token).await.status.as_u16(), 401);
+    bed.get("/nothing/secret-path").await;
+
+    let after = seen(&bed).await;
+    for (name, value) in [
+        ("issuance_attempts_total", 9.0),
+        ("issuance_successes_total", 1.0),
+        ("issuance_denials_total{reason=\"policy\"}", 1.0),
+        ("issuance_denials_total{reason=\"expired\"}", 1.0),
+        ("issuance_denials_total{reason=\"unknown_key\"}", 1.0),
+        ("issuance_denials_total{reason=\"untrusted_issuer\"}", 1.0),
+        ("issuance_denials_total{reason=\"invalid\"}", 1.0),
+        ("issuance_denials_total{reason=\"scope\"}", 1.0),
+        ("issuance_denials_total{reason=\"audience\"}", 1.0),
+        ("issuance_denials_total{reason=\"malformed\"}", 1.0),
+        ("issuance_duration_seconds_count{outcome=\"issued\"}", 1.0),
+        ("issuance_duration_seconds_count{outcome=\"denied\"}", 8.0),
+        ("authentication_duration_seconds_count", 8.0),
+        ("assertions_rejected_total{reason=\"expired\"}", 1.0),
+        ("assertions_rejected_total{reason=\"unknown_key\"}", 1.0),
+        // The token, three denials by what is asked for, and the revocation.
+        ("audit_append_duration_seconds_count", 5.0),
+        ("audit_append_failures_total", 0.0),
+        ("audit_queue_records", 0.0),
+        ("audit_lag_seconds", 0.0),
+        ("introspections_total{outcome=\"active\"}", 1.0),
+        ("introspections_total{outcome=\"inactive\"}", 1.0),
+        ("introspections_total{outcome=\"unauthenticated\"}", 1.0),
+        ("revocations_total{outcome=\"revoked\"}", 1.0),
+        ("revocations_total{outcome=\"repeated\"}", 1.0),
+        ("revocations_total{outcome=\"unknown\"}", 1.0),
+        ("revocation_duration_seconds_count", 1.0),
+        ("http_requests_total{route=\"/token\",status=\"2xx\"}", 1.0),
+        ("http_requests_total{route=\"/token\",status=\"4xx\"}", 8.0),
+        ("http_requests_total{route=\"unknown\",status=\"4xx\"}", 1.0),
+    ] {
+        assert_eq!(after.get(name), value, "{name}");
+    }
+    assert!(after.get("revocation_duration_seconds_sum") > 0.0);
+    assert!(after.get("connections_open") >= 1.0);
+    let ended = after.get("issuance_successes_total")
+        + after.sum("issuance_denials_total")
+        + after.sum("issuance_failures_total");
+    assert_eq!(after.get("issuance_attempts_total"), ended);
+    for secret in ["alice", "mallory", "secret-path", "example.com", "deploy", &token, &alice] {
+        assert!(!after.text.contains(secret), "{secret}:\n{}", after.text);
+    }
+}
+
+#[tokio::test]
+async fn the_admin_listener_answers_while_the_public_one_turns_requests_away() {
+    let bed = Bed::new().await;
+    let full = bed.guard.fill();
+    assert_eq!(
+        bed.refused(&bed.key.token(json!({})), &[]).await["error_description"],
+        "the broker is busy"
+    );
+    assert_eq!(bed.admin.get("/healthz").await.status.as_u16(), 200);
+    assert_eq!(bed.admin.get("/readyz").await.status.as_u16(), 200);
+    let shed = seen(&bed).await;
+    assert_eq!(shed.get("load_shed_total{reason=\"requests\"}"), 1.0);
+    assert_eq!(shed.get("issuance_attempts_total"), 0.0);
+    drop(full);
+    bed.issued(json!({}), &[]).await;
+    // Nothing but these is there.
+    assert_eq!(bed.admin.get("/jwks.json").await.status.as_u16(), 404);
+    assert_eq!(bed.get("/metrics").await.status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_seen_and_keeps_nobody_from_seeing_it() {
+    let bed = Bed::new().await;
+    bed.store.close().await;
+    bed.refused(&bed.key.token(json!({})), &[]).await;
+    let seen = seen(&bed).await;
+    assert_eq!(seen.get("issuance_failures_total{reason=\"unrecorded\"}"), 1.0);
+    assert_eq!(seen.get("issuance_duration_seconds_count{outcome=\"failed\"}"), 1.0);
+    assert_eq!(seen.get("audit_append_failures_total"), 1.0);
+    assert_eq!(bed.admin.get("/readyz").await.status.as_u16(), 503);
+}
+
+#[tokio::test]
+async fn a_broker_that_ends_is_not_ready() {
+    let bed = Bed::new().await;
+    bed.broker.drain();
+    let response = bed.admin.get("/readyz").await;
+    assert_eq!(response.status.as_u16(), 503);
+    assert_eq!(json_of(&response)["why"], "the broker is ending");
+    assert_eq!(bed.admin.get("/healthz").await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn the_keys_of_each_issuer_have_an_age_and_failures() {
+    let key = IssuerKey::new();
+    let jwks = key.jwks().to_string();
+    let issuer =
+        Served::start(|_| axum::Router::new().route("/keys", get(|| async move { jwks })), None);
+    let bed = Bed::with(|options| {
+        for (name, path) in [("fetched", "keys"), ("missing", "nothing")] {
+            let id = Issuer::parse(&format!("https://{name}.example")).unwrap();
+            let mut trusted = crate::broker::config::TrustedIssuer::new(id);
+            trusted.jwks_uri = Some(format!("http://{}/{path}", issuer.address).parse().unwrap());
+            options.config.trusted_issuer.insert(name.into(), trusted);
+        }
+    })
+    .await;
+    let before = seen(&bed).await;
+    assert_eq!(before.get("jwks_fetch_failures_total{issuer=\"fetched\"}"), 0.0);
+    assert!(!before.text.contains("jwks_age_seconds"), "{}", before.text);
+    for name in ["fetched", "missing"] {
+        bed.refused(&key.token(json!({"iss": format!("https://{name}.example")})), &[]).await;
+    }
+    let after = seen(&bed).await;
+    assert!(after.get("jwks_age_seconds{issuer=\"fetched\"}") < 60.0);
+    assert_eq!(after.get("jwks_fetch_failures_total{issuer=\"fetched\"}"), 0.0);
+    assert_eq!(after.get("jwks_fetch_failures_total{issuer=\"missing\"}"), 1.0);
+    assert_eq!(after.get("issuance_failures_total{reason=\"unverifiable\"}"), 1.0);
+    assert_eq!(after.get("clock_skew_seconds{issuer=\"fetched\"}"), 0.0);
+    assert!(!after.text.contains("issuer=\"corp\""), "its keys are in a file");
+    assert!(after.text.contains("clock_skew_seconds{issuer=\"fetched\"}"));
+    check_page(&after.text);
+}
+
+/// The page lists all that there is, as it is.
+#[track_caller]
+fn check_page(text: &str) {
+    let mut rows = BTreeMap::new();
+    let comment = |line: &str, kind: &str| {
+        let rest = line.strip_prefix(&format!("# {kind} "))?;
+        rest.split_once(' ').map(|(name, rest)| (name.to_string(), rest.to_string()))
+    };
+    let labels = |name: &str| -> String {
+        let of = |line: &&str| {
+            line.split(['{', ' ']).next().is_some_and(|n| n.trim_end_matches("_bucket") == name)
+        };
+        let line = text.lines().find(|line| of(line)).unwrap();
+        let inner = line.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+        let names = inner.map_or("", |(inner, _)| inner).split("\",").filter_map(|pair| {
+            let name = pair.split_once('=')?.0;
+            (name != "le").then(|| format!("`{name}`"))
+        });
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let helps: BTreeMap<_, _> = text.lines().filter_map(|line| comment(line, "HELP")).collect();
+    for (name, kind) in text.lines().filter_map(|line| comment(line, "TYPE")) {
+        let help = helps[&name].trim_end_matches('.');
+        rows.insert(name.clone(), format!("| `{name}` | {kind} | {} | {help} |", labels(&name)));
+    }
+    let page = include_str!("../../../docs/metrics.md");
+    let written: Vec<&str> = page.lines().filter(|line| line.starts_with("| `tmpcred")).collect();
+    let wanted: Vec<&String> = rows.values().collect();
+    assert_eq!(written, wanted, "the table should be\n{}", {
+        rows.values().map(|row| format!("{row}\n")).collect::<String>()
+    });
+}
+
+#[tokio::test]
+async fn what_is_not_durable_yet_is_seen_with_its_age() {
+    let metrics = Arc::new(Metrics::default());
+    let (durable, stored) = tokio::sync::oneshot::channel::<()>();
+    let append = {
+        let metrics = metrics.clone();
+        let stored = async { stored.await.map_err(|_| Error::new(ErrorKind::Io, "lost")) };
+        tokio::spawn(async move { metrics.recording(stored).await })
+    };
+    while metrics.pending.look().0 == 0 {
+        tokio::task::yield_now().await;
+    }
+    let first = metrics.pending.look().1;
+    while metrics.pending.look().1 <= first {
+        tokio::task::yield_now().await;
+    }
+    durable.send(()).unwrap();
+    append.await.unwrap().unwrap();
+    assert_eq!(metrics.pending.look(), (0, Duration::ZERO));
+    // Whoever gives up is not waited for.
+    let never = metrics.recording(std::future::pending::<Result<()>>());
+    assert!(tokio::time::timeout(Duration::from_millis(1), never).await.is_err());
+    assert_eq!(metrics.pending.look(), (0, Duration::ZERO));
+}

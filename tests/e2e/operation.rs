@@ -1,0 +1,157 @@
+//! The broker as those see it who run it: metrics, alerts, its unit, its certificate.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::journey::Journey;
+use super::support::broker::{Broker, BrokerOptions};
+use super::support::browser::Browser;
+use super::support::home::{Home, under_test};
+use super::support::http::Http;
+use super::support::oidc_provider::OidcProvider;
+use super::support::tls::{Authority, ServerCertificate};
+use super::support::wait::{free_port, wait_until};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn ours(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(ours(path)).unwrap()
+}
+
+#[test]
+fn prometheus_understands_what_the_broker_tells_and_it_names_nobody() {
+    let provider = OidcProvider::start();
+    let admin = free_port();
+    let mut options = BrokerOptions::trusting(provider.issuer());
+    options.more = format!("\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n");
+    let broker = Broker::start(&options);
+    let mut home = Home::stranger();
+    Browser::http().user("alice", "x").install(&mut home);
+    let journey = Journey::of(provider, broker, home);
+    let token = journey.tmpcred(&["token"]).run().ok().stdout;
+    let scrape = || Http::new().get(&format!("http://127.0.0.1:{admin}/metrics")).unwrap().body;
+    let told = scrape();
+    for line in [
+        "tmpcred_issuance_successes_total 1",
+        "tmpcred_jwks_fetch_failures_total{issuer=\"corp\"} 0",
+        "tmpcred_signing_keys{state=\"active\"} 1",
+    ] {
+        assert!(told.lines().any(|other| other == line), "{line}\n{told}");
+    }
+    assert!(told.contains("tmpcred_jwks_age_seconds{issuer=\"corp\"} "), "{told}");
+    for secret in ["alice", "cli", "deploy", "example.com", token.trim()] {
+        assert!(!told.contains(secret), "{secret}\n{told}");
+    }
+    let checked =
+        journey.home.command("promtool").args(["check", "metrics"]).stdin(told).run().ok();
+    assert_eq!(checked.stdout + &checked.stderr, "", "promtool has nothing to say against it");
+    // It is not for everybody.
+    let public = Http::new().get(&format!("{}/metrics", journey.broker.url())).unwrap();
+    assert_eq!(public.status, 404);
+}
+
+#[test]
+fn each_alert_is_about_what_there_is_and_has_a_runbook() {
+    let home = Home::new();
+    let file = home.write("alerts.yml", read("deploy/prometheus/alerts.yml"));
+    home.command("promtool").args(["check", "rules"]).args([file]).run().ok();
+    let (alerts, page) = (read("deploy/prometheus/alerts.yml"), read("docs/metrics.md"));
+    let known: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let mut used = 0;
+    for word in alerts.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+        if word.starts_with("tmpcred_") {
+            let base = word.trim_end_matches("_bucket").trim_end_matches("_count");
+            assert!(known.contains(base), "there is no metric {word}");
+            used += 1;
+        }
+    }
+    assert!(used >= 10, "only {used} metrics were found");
+    let lines = |prefix: &str| -> Vec<String> {
+        let found = alerts.lines().filter_map(|line| line.trim().strip_prefix(prefix));
+        found.map(|rest| rest.trim().to_string()).collect()
+    };
+    let names = lines("- alert:");
+    let wanted: Vec<_> =
+        names.iter().map(|name| format!("docs/runbooks.md#{}", name.to_lowercase())).collect();
+    assert_eq!(lines("runbook_url:"), wanted);
+    let runbooks = read("docs/runbooks.md");
+    let titles: Vec<_> = runbooks.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(titles, names);
+}
+
+#[test]
+fn systemd_understands_the_unit_and_finds_it_hardened() {
+    let home = Home::new();
+    let unit = read("deploy/systemd/tmpcred-broker.service");
+    let program = "/usr/local/bin/tmpcred";
+    assert!(unit.contains(&format!("ExecStart={program} broker serve")));
+    let unit = unit.replace(program, under_test().to_str().unwrap());
+    let file = home.write("tmpcred-broker.service", unit);
+    let analyze = |args: &[&str]| {
+        let run = home.command("systemd-analyze").args(args).args([&file]).run().ok();
+        run.stdout + &run.stderr
+    };
+    assert_eq!(analyze(&["verify", "--man=no"]), "");
+    analyze(&["security", "--offline=true", "--no-pager", "--threshold=20"]);
+}
+
+/// Writes another certificate over this one.
+fn replace(old: &ServerCertificate, new: &ServerCertificate) {
+    std::fs::copy(&new.key, &old.key).unwrap();
+    std::fs::copy(&new.certificate, &old.certificate).unwrap();
+}
+
+#[test]
+fn a_new_certificate_is_taken_without_losing_a_request_and_a_bad_one_is_not() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let certificate = first.certify("127.0.0.1");
+    let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
+    options.tls = Some(certificate.clone());
+    let broker = Broker::start(&options);
+    let page = format!("{}/jwks.json", broker.url());
+    let reached = |authority: &Path| Http::trusting(authority).get(&page).is_ok();
+    assert!(reached(&first.pem()) && !reached(&second.pem()));
+
+    let both = [first.pem(), second.pem()].map(|pem| std::fs::read_to_string(pem).unwrap());
+    let both = broker.home.write("both.pem", both.concat());
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let (mut http, mut answered) = (Http::trusting(&both), 0);
+            while !ended.load(Ordering::Relaxed) {
+                assert_eq!(http.get(&page).unwrap().status, 200);
+                answered += 1;
+            }
+            answered
+        });
+        // Also where something here is amiss, the client has to end.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            replace(&certificate, &second.certify("127.0.0.1"));
+            broker.signal(Signal::HUP);
+            wait_until("the new certificate", LONG, || reached(&second.pem()).then_some(()));
+            assert!(!reached(&first.pem()));
+
+            std::fs::write(&certificate.key, "no key").unwrap();
+            broker.signal(Signal::HUP);
+            wait_until("the log to tell of the bad one", LONG, || {
+                broker.said().contains("the old one stays").then_some(())
+            });
+            assert!(reached(&second.pem()));
+        }));
+        ended.store(true, Ordering::Relaxed);
+        let answered = client.join().unwrap();
+        outcome.unwrap();
+        assert!(answered > 0);
+    });
+    let said = broker.said();
+    assert!(said.contains("there is none in it; it must be a PEM file"), "{said}");
+}
