@@ -46,16 +46,18 @@ async fn perform(
     source: Source,
     id: RequestId,
 ) -> Result<(), Refusal> {
-    let Some(token) = broker.own_token(form.secret("token")?) else { return Ok(()) };
+    let unavailable = |error| {
+        tracing::error!(%error, "a token could not be revoked");
+        Refusal::unavailable("the revocation cannot be recorded at present", RETRY_AFTER)
+    };
+    let own = broker.own_token(form.secret("token")?).await.map_err(unavailable)?;
+    let Some(token) = own else { return Ok(()) };
     // A job that is being ended may not wait for the answer: what was begun is done
     // all the same.
     let work = async move { broker.revoke(&token, source.0, id.0).await };
     match tokio::spawn(work.in_current_span()).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "a token could not be revoked");
-            Err(Refusal::unavailable("the revocation cannot be recorded at present", RETRY_AFTER))
-        }
+        Ok(Err(error)) => Err(unavailable(error)),
         Err(_) => Err(Refusal::internal()),
     }
 }
