@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::life::{Rules, Step};
-use super::{ALGORITHM_NAME, Kek, Purpose, SigningKey, StoredKey};
+use super::{ALGORITHM_NAME, Kek, KeyState, Purpose, SigningKey, StoredKey};
 use crate::broker::audit::{Decision, Record};
 use crate::broker::store::{Effect, Outcome, Store, Unit};
 use crate::credential::Principal;
@@ -90,6 +90,9 @@ impl Keeper {
         let now = self.clock.now();
         let request_id = Uuid::new_v4();
         let mut unit = Unit::default();
+        if steps.iter().any(|step| step.kid.is_none() && step.to == KeyState::Published) {
+            unit.effects.extend(self.claim(keys)?);
+        }
         for step in steps {
             let (before, after, effect) = match &step.kid {
                 None => {
@@ -116,6 +119,17 @@ impl Keeper {
             tracing::info!(kid, state, why, "changed a signing key");
         }
         Ok(done)
+    }
+
+    /// Seals the key that signs anew, so that of several processes that saw the same keys
+    /// only one adds another.
+    fn claim(&self, keys: &[StoredKey]) -> Result<Option<Effect>> {
+        let Some(active) = keys.iter().find(|key| key.signs_access_tokens()) else {
+            return Ok(None);
+        };
+        let private = self.kek.unseal(active)?.private;
+        let after = self.kek.seal(active.clone(), &private)?;
+        Ok(Some(Effect::ChangeKey { before: active.clone(), after }))
     }
 
     fn make(&self, step: &Step, now: OffsetDateTime) -> Result<StoredKey> {

@@ -134,12 +134,6 @@ impl KeyRing {
         (held.snapshot, max_age)
     }
 
-    /// Looks at the store now.
-    #[cfg(test)]
-    pub(crate) async fn look(&self) -> Result<Arc<Snapshot>> {
-        self.shared.look().await
-    }
-
     /// Lets go of the store.
     pub async fn close(self) {
         let _one = self.shared.looking.lock().await;
@@ -205,3 +199,6 @@ impl Shared {
         self.keeper.clock.uptime().saturating_sub(held.read_at).max(Duration::ZERO)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,15 +49,18 @@ fn usual() -> Kek {
 
 /// What a broker does with the keys of this store.
 async fn open(store: &Arc<SqlStore>, kek: Kek) -> Result<Arc<Snapshot>> {
-    let keeper = Keeper {
+    KeyRing::open(keeper(store, kek, Arc::new(SystemClock))).await?.current().await
+}
+
+fn keeper(store: &Arc<SqlStore>, kek: Kek, clock: Arc<dyn Clock>) -> Keeper {
+    Keeper {
         store: store.clone(),
         kek,
-        clock: Arc::new(SystemClock),
+        clock,
         rules: Rules::from(&KeysConfig::default()),
         issuer: Issuer::parse("https://broker.example.com").unwrap(),
         name: "broker",
-    };
-    KeyRing::open(keeper).await?.current().await
+    }
 }
 
 async fn add(store: &dyn Ledger, key: StoredKey) {
@@ -124,7 +127,7 @@ async fn a_revoked_key_cannot_be_made_to_sign_by_who_writes_the_database() {
 
 #[tokio::test]
 async fn a_revocation_that_was_made_up_is_noticed_too() {
-    let (store, kek) = (store().await, usual());
+    let store = store().await;
     open(&store, usual()).await.unwrap();
     let active = store.keys().await.unwrap().remove(0);
     tamper(store.as_ref(), &active, StoredKey { state: KeyState::Revoked, ..active.clone() }).await;
@@ -164,7 +167,7 @@ async fn keys_that_an_earlier_version_sealed_are_sealed_with_their_state() {
 
 #[tokio::test]
 async fn the_first_key_is_made_once_and_found_again() {
-    let (store, kek) = (store().await, usual());
+    let store = store().await;
     let first = open(&store, usual()).await.unwrap();
     let again = open(&store, usual()).await.unwrap();
     assert_eq!(first.active().kid(), again.active().kid());
