@@ -38,8 +38,8 @@ impl Broker {
                 Rejection::Unavailable(error) => Refusal::Unavailable(error),
             })?)
         };
-        let Some(own) = self.own_token(token).filter(|own| own.expires_at > self.clock.now())
-        else {
+        let own = self.own_token(token).await.map_err(Refusal::Unavailable)?;
+        let Some(own) = own.filter(|own| own.expires_at > self.clock.now()) else {
             return Ok(None);
         };
         if let Some(caller) = caller {

@@ -159,7 +159,7 @@ impl Broker {
             .recording(self.audit.append(record.clone()))
             .await
             .map_err(Refusal::Unrecorded)?;
-        match self.sign(draft, receipt) {
+        match self.sign(draft, receipt).await {
             Ok(issued) => Ok(issued),
             Err(error) => {
                 let aborted = record.aborted("the token could not be signed");
@@ -285,12 +285,12 @@ impl Broker {
     }
 
     /// Makes the token, in exchange for the receipt of its record.
-    fn sign(&self, draft: Draft, receipt: Receipt) -> Result<Issued> {
+    async fn sign(&self, draft: Draft, receipt: Receipt) -> Result<Issued> {
         if !receipt.redeem(draft.claims.jti) {
             return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
         }
         Ok(Issued {
-            token: self.keys.active().sign(TOKEN_TYPE, &draft.claims)?,
+            token: self.keys.current().await?.active().sign(TOKEN_TYPE, &draft.claims)?,
             ttl: draft.granted.ttl,
             scope: draft.granted.scope,
             role: draft.claims.role,

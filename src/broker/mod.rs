@@ -56,7 +56,7 @@ use audit::Audit;
 use authenticate::Authenticator;
 use config::Role;
 use denials::Denials;
-use keys::{Kek, KeyRing};
+use keys::{Keeper, Kek, KeyRing, Rules};
 use metrics::Metrics;
 use policy::{Policy, Source, World};
 use readiness::Readiness;
@@ -107,13 +107,13 @@ impl Broker {
         // What needs no store is checked before one is made.
         let prepared = Prepared::new(config, &policies, host)?;
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&config.store.path).await?);
-        prepared.assemble(config, store, &kek, host).await
+        prepared.assemble(config, store, kek, host).await
     }
 
     /// Makes a broker from these parts. Needs a runtime.
     pub async fn assemble(config: &Config, parts: Parts, host: &Host) -> Result<Self> {
         let prepared = Prepared::new(config, &parts.policies, host)?;
-        prepared.assemble(config, parts.store, &parts.kek, host).await
+        prepared.assemble(config, parts.store, parts.kek, host).await
     }
 
     /// The broker's issuer identifier.
@@ -135,6 +135,7 @@ impl Broker {
     pub async fn close(self) {
         self.summarize(self.denials.all()).await;
         self.audit.close().await;
+        self.keys.close().await;
         self.store.close().await;
     }
 }
@@ -158,10 +159,18 @@ impl Prepared {
         self,
         config: &Config,
         store: Arc<dyn Store>,
-        kek: &Kek,
+        kek: Kek,
         host: &Host,
     ) -> Result<Broker> {
-        let keys = KeyRing::open(store.as_ref(), kek, host.clock.as_ref())
+        let keeper = Keeper {
+            store: store.clone(),
+            kek,
+            clock: host.clock.clone(),
+            rules: Rules::from(&config.keys),
+            issuer: config.issuer.clone(),
+            name: "broker",
+        };
+        let keys = KeyRing::open(keeper)
             .await
             .map_err(|error: Error| error.context("the broker's signing keys cannot be used"))?;
         Ok(Broker {

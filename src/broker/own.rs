@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::Broker;
 use super::authenticate::{Caller, Fault, Parent, Rejection, unacceptable};
 use super::issue::TOKEN_TYPE;
+use super::keys::Snapshot;
 use crate::credential::{Principal, TokenType};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Expectations;
@@ -66,8 +67,15 @@ struct SubjectId {
 impl Broker {
     /// Reads a token that this broker signed. `None` for all others, and for those
     /// that ended so long ago that nobody accepts them any more. One that ended just
-    /// now, or that was revoked, is read.
-    pub fn own_token(&self, token: &Secret<String>) -> Option<OwnToken> {
+    /// now, or that was revoked, is read; but none whose key was revoked.
+    ///
+    /// # Errors
+    /// Where the broker cannot tell at present which keys are its own.
+    pub async fn own_token(&self, token: &Secret<String>) -> Result<Option<OwnToken>, Error> {
+        Ok(self.signed_by(&*self.keys.current().await?, token))
+    }
+
+    fn signed_by(&self, keys: &Snapshot, token: &Secret<String>) -> Option<OwnToken> {
         let unverified = jwt::decode_unverified(token.expose()).ok()?;
         // Other things may be signed by the same keys one day.
         if unverified.header.get("typ").and_then(Value::as_str) != Some(TOKEN_TYPE) {
@@ -82,7 +90,7 @@ impl Broker {
             now: self.clock.now(),
             leeway: LEEWAY,
         };
-        let verified = jwt::verify(token.expose(), self.keys.verifying(), &expected).ok()?;
+        let verified = jwt::verify(token.expose(), keys.verifying(), &expected).ok()?;
         let claims: Claims = serde_json::from_value(Value::Object(verified.all)).ok()?;
         Some(OwnToken {
             jti: claims.jti,
@@ -119,9 +127,16 @@ impl Broker {
             return Ok(caller);
         }
         let refused = |fault: Fault, why: &str| Rejection::Token(fault, unacceptable(why));
-        let own = self
-            .own_token(token)
-            .ok_or_else(|| refused(Fault::Invalid, "it is not an access token of this broker"))?;
+        let unavailable = |what: &str, error: Error| {
+            tracing::error!(%error, "{what} cannot be read");
+            Rejection::Unavailable(Error::new(
+                ErrorKind::Io,
+                "the broker cannot tell at present whether the token was revoked",
+            ))
+        };
+        let own = self.own_token(token).await.map_err(|error| unavailable("keys", error))?;
+        let own =
+            own.ok_or_else(|| refused(Fault::Invalid, "it is not an access token of this broker"))?;
         // What is given for it ends with it, so nothing is forgiven a clock here.
         if own.expires_at <= self.clock.now() {
             return Err(refused(Fault::Expired, "it has expired"));
@@ -135,13 +150,7 @@ impl Broker {
         match self.is_revoked(&own).await {
             Ok(false) => Ok(caller.bound_by(own.into())),
             Ok(true) => Err(refused(Fault::Revoked, "it was revoked")),
-            Err(error) => {
-                tracing::error!(%error, "revocations cannot be read");
-                Err(Rejection::Unavailable(Error::new(
-                    ErrorKind::Io,
-                    "the broker cannot tell at present whether the token was revoked",
-                )))
-            }
+            Err(error) => Err(unavailable("revocations", error)),
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use url::Url;
 
+use super::audit::{Decision, Record};
 use super::config::{self, Config, Policy, Role, TrustedIssuer};
 use super::http::connections::Connections;
 use super::http::guard::{Guard, Hosts};
@@ -286,6 +287,14 @@ impl Bed {
 
     pub(crate) async fn get(&self, path: &str) -> Response {
         self.client.get(&self.url(path)).await.unwrap()
+    }
+
+    /// The records of what was asked for, which are those after the first `after`; how its
+    /// own keys came about is on record as well.
+    pub(crate) async fn records(&self, after: usize, limit: usize) -> Vec<(u64, Record)> {
+        let all = self.store.records(0, u32::MAX).await.unwrap();
+        let asked = all.into_iter().filter(|(_, record)| record.decision != Decision::Changed);
+        asked.skip(after).take(limit).collect()
     }
 
     /// A request for a token as it should be, with changes: `""` takes one away.

@@ -32,6 +32,8 @@ mod federation;
 mod jobs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod journey;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod keys;
 #[cfg(target_os = "linux")]
 mod login;
 #[cfg(all(target_os = "linux", feature = "broker"))]

@@ -28,6 +28,8 @@ pub enum Decision {
     Aborted,
     /// A credential was revoked.
     Revoked,
+    /// Something of the broker's own was changed, such as a signing key.
+    Changed,
 }
 
 impl Decision {
@@ -38,12 +40,13 @@ impl Decision {
             Self::Denied => "denied",
             Self::Aborted => "aborted",
             Self::Revoked => "revoked",
+            Self::Changed => "changed",
         }
     }
 
     /// The decision with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Issued, Self::Denied, Self::Aborted, Self::Revoked]
+        [Self::Issued, Self::Denied, Self::Aborted, Self::Revoked, Self::Changed]
             .into_iter()
             .find(|d| d.as_str() == name)
     }
@@ -56,7 +59,7 @@ pub struct Record {
     pub at: OffsetDateTime,
     /// The request, as the caller was told its id.
     pub request_id: Uuid,
-    /// What was asked for: `issue` or `revoke`.
+    /// What was asked for: `issue`, `revoke` or `key`.
     pub action: String,
     /// What was decided.
     pub decision: Decision,

@@ -1,5 +1,6 @@
 //! What `broker.toml` says.
 
+mod keys;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
+
+pub use keys::Keys;
 
 use crate::broker::aws;
 use crate::broker::network::Network;
@@ -59,7 +62,7 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Where keys and the audit log are kept.
     pub store: Store,
-    /// The key that seals the signing keys.
+    /// What seals the signing keys, and when they are rotated.
     #[serde(default)]
     pub keys: Keys,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
@@ -98,20 +101,6 @@ pub struct Admin {
 pub struct Store {
     /// The SQLite database. Made on first start, private to the user who runs the broker.
     pub path: PathBuf,
-}
-
-/// The table `[keys]`: where the key-encryption key comes from, 32 random bytes in
-/// base64 (`openssl rand -base64 32`). At most one of the two may be given.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Keys {
-    /// A file that holds it, private to the user who runs the broker.
-    #[serde(default)]
-    pub kek_file: Option<PathBuf>,
-    /// The environment variable that holds it; `TMPCRED_BROKER_KEK` where neither
-    /// is given.
-    #[serde(default)]
-    pub kek_env: Option<String>,
 }
 
 /// A table `[trusted_issuer.NAME]`: an issuer whose tokens prove who is calling.
@@ -293,9 +282,7 @@ impl Config {
         if let Some(admin) = &self.admin {
             admin.check(self.listen)?;
         }
-        if self.keys.kek_file.is_some() && self.keys.kek_env.is_some() {
-            return wrong("[keys] names both kek_file and kek_env".into());
-        }
+        self.keys.check()?;
         if self.trusted_issuer.is_empty() {
             return wrong("no [trusted_issuer.NAME] says whose tokens are accepted".into());
         }

@@ -142,3 +142,31 @@ fn an_absent_file_is_an_error() {
     let error = load(Path::new("/nonexistent/broker.toml")).unwrap_err();
     assert!(error.to_string().contains("there is no /nonexistent"), "{error}");
 }
+
+#[test]
+fn signing_keys_are_rotated_as_is_said_and_within_bounds() {
+    let with =
+        |more: &str| GOOD.replace("kek_file = \"kek\"", &format!("kek_file = \"kek\"\n{more}"));
+    let day = Duration::from_secs(24 * 60 * 60);
+    let default = load_text(GOOD).unwrap().keys;
+    assert_eq!((default.rotate_every, default.publish_before), (Some(90 * day), day));
+    let never = load_text(&with("rotate_every = \"never\"")).unwrap().keys;
+    assert_eq!(never.rotate_every, None);
+    let often = with("rotate_every = \"1h\"\npublish_before = \"15s\"");
+    let often = load_text(&often).unwrap().keys;
+    assert_eq!(often.rotate_every, Some(Duration::from_secs(3600)));
+    for (bad, expected) in [
+        ("publish_before = \"14s\"", "[keys] has a publish_before of 14s; it must be at least 15s"),
+        ("publish_before = \"31d\"", "[keys] has a publish_before of 1month"),
+        (
+            "rotate_every = \"47h\"",
+            "[keys] has a rotate_every of 1day 23h; it must be at least 2days",
+        ),
+        ("rotate_every = \"59m\"\npublish_before = \"15s\"", "no less than an hour"),
+        ("rotate_every = \"seldom\"", "is not a duration"),
+    ] {
+        let error = load_text(&with(bad)).unwrap_err();
+        let said = format!("{error} {:?}", error.causes());
+        assert!(said.contains(expected), "{bad}: {said}");
+    }
+}

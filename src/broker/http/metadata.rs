@@ -12,6 +12,8 @@ use url::Url;
 use super::JWKS_PATH;
 use crate::broker::Broker;
 use crate::broker::keys::JWKS_MAX_AGE;
+use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::Issuer;
 use crate::wire;
 
 #[derive(Serialize)]
@@ -41,44 +43,61 @@ struct OpenId {
 }
 
 pub(super) async fn authorization_server(State(broker): State<Arc<Broker>>) -> Response {
-    broker.metadata(None)
+    answer(Metadata::new(&broker.issuer, None))
 }
 
 pub(super) async fn openid_configuration(State(broker): State<Arc<Broker>>) -> Response {
-    broker.metadata(Some(OpenId {
-        subject_types_supported: ["public"],
-        id_token_signing_alg_values_supported: ["ES256"],
-        claims_supported: [
-            "iss",
-            "sub",
-            "sub_id",
-            "aud",
-            "iat",
-            "exp",
-            "jti",
-            "client_id",
-            "role",
-            "scope",
-        ],
-    }))
+    answer(Metadata::new(&broker.issuer, Some(OpenId::default())))
 }
 
-impl Broker {
-    fn metadata(&self, openid: Option<OpenId>) -> Response {
-        let metadata = Metadata {
-            issuer: self.issuer.as_str().to_string(),
-            token_endpoint: self.issuer.join(wire::TOKEN_PATH),
-            jwks_uri: self.issuer.join(JWKS_PATH),
+/// The discovery document of a broker with this issuer, to be served in its place.
+pub fn static_document(issuer: &Issuer) -> Result<Vec<u8>> {
+    let metadata = Metadata::new(issuer, Some(OpenId::default()));
+    serde_json::to_vec_pretty(&metadata).map_err(|cause| {
+        Error::new(ErrorKind::Other, "the discovery document cannot be written").because(cause)
+    })
+}
+
+fn answer(metadata: Metadata) -> Response {
+    let age = format!("public, max-age={}", JWKS_MAX_AGE.whole_seconds());
+    ([(CACHE_CONTROL, age)], Json(metadata)).into_response()
+}
+
+impl Default for OpenId {
+    fn default() -> Self {
+        Self {
+            subject_types_supported: ["public"],
+            id_token_signing_alg_values_supported: ["ES256"],
+            claims_supported: [
+                "iss",
+                "sub",
+                "sub_id",
+                "aud",
+                "iat",
+                "exp",
+                "jti",
+                "client_id",
+                "role",
+                "scope",
+            ],
+        }
+    }
+}
+
+impl Metadata {
+    fn new(issuer: &Issuer, openid: Option<OpenId>) -> Self {
+        Self {
+            issuer: issuer.as_str().to_string(),
+            token_endpoint: issuer.join(wire::TOKEN_PATH),
+            jwks_uri: issuer.join(JWKS_PATH),
             grant_types_supported: [wire::GRANT_TYPE],
             token_endpoint_auth_methods_supported: ["none"],
-            revocation_endpoint: self.issuer.join(wire::REVOCATION_PATH),
+            revocation_endpoint: issuer.join(wire::REVOCATION_PATH),
             revocation_endpoint_auth_methods_supported: ["none"],
-            introspection_endpoint: self.issuer.join(wire::INTROSPECTION_PATH),
+            introspection_endpoint: issuer.join(wire::INTROSPECTION_PATH),
             introspection_endpoint_auth_methods_supported: ["Bearer"],
             response_types_supported: ["id_token"],
             openid,
-        };
-        let age = format!("public, max-age={}", JWKS_MAX_AGE.as_secs());
-        ([(CACHE_CONTROL, age)], Json(metadata)).into_response()
+        }
     }
 }

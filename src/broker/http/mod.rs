@@ -19,6 +19,8 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 
+pub use metadata::static_document as openid_configuration;
+
 use super::Broker;
 use crate::oidc::discovery::WELL_KNOWN;
 use crate::wire;

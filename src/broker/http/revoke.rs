@@ -48,7 +48,15 @@ async fn perform(
     id: RequestId,
 ) -> Result<(), Refusal> {
     let token = form.secret("token").map_err(|refusal| malformed(broker, refusal))?;
-    let Some(token) = broker.own_token(token) else {
+    let unavailable = |error| {
+        tracing::error!(%error, "a token could not be revoked");
+        Refusal::unavailable("the revocation cannot be recorded at present", RETRY_AFTER)
+    };
+    let own = broker.own_token(token).await.map_err(|error| {
+        broker.metrics.revoked(Revocation::Failed);
+        unavailable(error)
+    })?;
+    let Some(token) = own else {
         broker.metrics.revoked(Revocation::Unknown);
         return Ok(());
     };
@@ -58,10 +66,7 @@ async fn perform(
     let work = async move { broker.revoke(&token, source.0, id.0).await };
     match tokio::spawn(work.in_current_span()).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => {
-            tracing::error!(%error, "a token could not be revoked");
-            Err(Refusal::unavailable("the revocation cannot be recorded at present", RETRY_AFTER))
-        }
+        Ok(Err(error)) => Err(unavailable(error)),
         Err(_) => Err(Refusal::internal()),
     }
 }

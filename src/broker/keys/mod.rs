@@ -1,28 +1,26 @@
 //! The keys with which the broker signs, and how they rest: sealed under a
 //! key-encryption key (KEK) that is kept elsewhere.
 
+mod keeper;
 mod kek;
-
-use std::sync::Arc;
+mod life;
+pub mod manage;
+mod ring;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use jsonwebtoken::jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use time::OffsetDateTime;
 
+pub use keeper::Keeper;
 pub use kek::{KEK_LEN, Kek};
+pub use life::{JWKS_MAX_AGE, Rules};
+pub use ring::{KeyRing, Snapshot};
 
-use super::store::{Effect, Outcome, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::clock::Clock;
-use crate::oidc::Keys;
 use crate::secret::Secret;
-
-/// How long others may keep the published keys. A new key has to be published
-/// for longer than this before it signs.
-pub const JWKS_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// The one algorithm with which new keys sign.
 const ALGORITHM: Algorithm = Algorithm::ES256;
@@ -96,8 +94,7 @@ impl KeyState {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 
-    /// Whether a key in this state is in the JWKS: those that sign, those that
-    /// will, and those whose tokens may still be about.
+    /// Whether a key in this state may be in the JWKS.
     pub fn is_public(self) -> bool {
         matches!(self, Self::Published | Self::Active | Self::Retired)
     }
@@ -149,12 +146,16 @@ impl SigningKey {
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
                 .map_err(|_| no_randomness())?;
         let pkcs8 = Secret::new(pkcs8.as_ref().to_vec());
-        Ok((Self::from_pkcs8(&pkcs8)?, pkcs8))
+        Ok((Self::from_pkcs8(&pkcs8, ALGORITHM_NAME)?, pkcs8))
     }
 
-    /// Takes a private key. Its public half and its id are derived from it, never
-    /// read from elsewhere.
-    fn from_pkcs8(pkcs8: &Secret<Vec<u8>>) -> Result<Self> {
+    /// Takes a private key that signs by this algorithm. Its public half and its id are
+    /// derived from it, never read from elsewhere.
+    fn from_pkcs8(pkcs8: &Secret<Vec<u8>>, algorithm: &str) -> Result<Self> {
+        if algorithm != ALGORITHM_NAME {
+            return Err(Error::new(ErrorKind::Config, "a signing key cannot be used")
+                .because_of(format!("it is for {algorithm}, which this version does not know")));
+        }
         let broken = |_| Error::new(ErrorKind::Config, "a signing key is not a P-256 key");
         let private = EncodingKey::from_ec_der(pkcs8.expose());
         let mut public = Jwk::from_encoding_key(&private, ALGORITHM).map_err(broken)?;
@@ -183,107 +184,6 @@ impl SigningKey {
             Error::new(ErrorKind::Other, "a token cannot be signed").because(cause)
         })
     }
-}
-
-/// The keys of a running broker.
-#[derive(Clone)]
-pub struct KeyRing {
-    active: Arc<SigningKey>,
-    jwks: Arc<[u8]>,
-    verifying: Arc<Keys>,
-}
-
-impl KeyRing {
-    /// Unseals the keys of the store, and makes the first one where there is none.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] where the KEK is not the right one, or a key or what the
-    /// store says of it was tampered with.
-    pub async fn open(store: &dyn Store, kek: &Kek, clock: &dyn Clock) -> Result<Self> {
-        // All are unsealed, whatever they are for: a wrong KEK never adds one, and a
-        // change of one that is not used is noticed as well.
-        let mut keys = unseal_all(store, kek).await?;
-        if !keys.iter().any(|(key, _)| key.signs_access_tokens()) {
-            let (key, pkcs8) = SigningKey::generate()?;
-            let now = clock.now();
-            let made = StoredKey {
-                kid: key.kid.clone(),
-                purpose: Purpose::AccessToken,
-                algorithm: ALGORITHM_NAME.into(),
-                state: KeyState::Active,
-                sealed: Vec::new(),
-                kek_id: kek.id().into(),
-                created_at: now,
-                changed_at: now,
-            };
-            if perform(store, Effect::AddKey(kek.seal(made, &pkcs8)?)).await? {
-                tracing::info!(kid = key.kid, "made the first signing key");
-            }
-            // Another process may have been quicker.
-            keys = unseal_all(store, kek).await?;
-        }
-        Self::new(&keys)
-    }
-
-    fn new(keys: &[(StoredKey, Secret<Vec<u8>>)]) -> Result<Self> {
-        let mut active = None;
-        let mut public = Vec::new();
-        let own = |key: &StoredKey| key.purpose == Purpose::AccessToken && key.state.is_public();
-        for (key, private) in keys.iter().filter(|(key, _)| own(key)) {
-            let unsealed = SigningKey::from_pkcs8(private)?;
-            public.push(unsealed.public.clone());
-            if key.signs_access_tokens() {
-                active = Some(unsealed);
-            }
-        }
-        let active = active.ok_or_else(|| {
-            Error::new(ErrorKind::Config, "the database has no active signing key")
-        })?;
-        let jwks = serde_json::to_vec(&JwkSet { keys: public }).map_err(|cause| {
-            Error::new(ErrorKind::Other, "the public keys cannot be written").because(cause)
-        })?;
-        // Read as everybody else reads them.
-        let verifying = Arc::new(Keys::parse(&jwks)?);
-        Ok(Self { active: Arc::new(active), jwks: jwks.into(), verifying })
-    }
-
-    /// The key that signs.
-    pub fn active(&self) -> &SigningKey {
-        &self.active
-    }
-
-    /// The public keys, to verify the broker's own tokens by.
-    pub fn verifying(&self) -> &Keys {
-        &self.verifying
-    }
-
-    /// The public keys as a JWKS (RFC 7517 section 5).
-    pub fn jwks(&self) -> &[u8] {
-        &self.jwks
-    }
-}
-
-/// All keys of the store with their private halves. Those whose seals do not cover
-/// their state are sealed anew.
-async fn unseal_all(store: &dyn Store, kek: &Kek) -> Result<Vec<(StoredKey, Secret<Vec<u8>>)>> {
-    let mut keys = Vec::new();
-    for key in store.keys().await? {
-        let unsealed = kek.unseal(&key)?;
-        if unsealed.outdated {
-            let after = kek.seal(key.clone(), &unsealed.private)?;
-            // Where it is not what it was, another process has done it.
-            if perform(store, Effect::ChangeKey { before: key.clone(), after }).await? {
-                tracing::info!(kid = key.kid, "sealed a signing key together with its state");
-            }
-        }
-        keys.push((key, unsealed.private));
-    }
-    Ok(keys)
-}
-
-async fn perform(store: &dyn Store, effect: Effect) -> Result<bool> {
-    let unit = Unit { records: Vec::new(), effects: vec![effect] };
-    Ok(store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed))
 }
 
 #[cfg(test)]

@@ -1,13 +1,17 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use std::sync::Arc;
+
 use super::kek::once_bound_to;
 use super::*;
 use crate::broker::config::Keys as KeysConfig;
-use crate::broker::store::{KeyStore, sqlite};
-use crate::host::clock::SystemClock;
+use crate::broker::store::sql::SqlStore;
+use crate::broker::store::{Effect, KeyStore, Ledger, Outcome, Unit, sqlite};
+use crate::host::clock::{Clock, SystemClock};
 use crate::host::env::Env;
 use crate::host::files;
+use crate::oidc::Issuer;
 
 fn stored(kek: &Kek) -> (StoredKey, Secret<Vec<u8>>) {
     stored_as(kek, Purpose::AccessToken, KeyState::Active)
@@ -15,7 +19,7 @@ fn stored(kek: &Kek) -> (StoredKey, Secret<Vec<u8>>) {
 
 fn stored_as(kek: &Kek, purpose: Purpose, state: KeyState) -> (StoredKey, Secret<Vec<u8>>) {
     let (key, pkcs8) = SigningKey::generate().unwrap();
-    let now = OffsetDateTime::UNIX_EPOCH;
+    let now = SystemClock.now();
     let stored = StoredKey {
         sealed: Vec::new(),
         kid: key.kid,
@@ -29,14 +33,44 @@ fn stored_as(kek: &Kek, purpose: Purpose, state: KeyState) -> (StoredKey, Secret
     (kek.seal(stored, &pkcs8).unwrap(), pkcs8)
 }
 
-async fn add(store: &dyn Store, key: StoredKey) {
-    assert!(perform(store, Effect::AddKey(key)).await.unwrap());
+async fn perform(store: &dyn Ledger, effect: Effect) -> bool {
+    let unit = Unit { records: Vec::new(), effects: vec![effect] };
+    store.commit(&[unit]).await.unwrap().into_iter().all(Outcome::is_committed)
+}
+
+async fn store() -> Arc<SqlStore> {
+    Arc::new(sqlite::in_memory().await.unwrap())
+}
+
+/// The key-encryption key of most tests.
+fn usual() -> Kek {
+    Kek::new(Secret::new([7; KEK_LEN]))
+}
+
+/// What a broker does with the keys of this store.
+async fn open(store: &Arc<SqlStore>, kek: Kek) -> Result<Arc<Snapshot>> {
+    KeyRing::open(keeper(store, kek, Arc::new(SystemClock))).await?.current().await
+}
+
+fn keeper(store: &Arc<SqlStore>, kek: Kek, clock: Arc<dyn Clock>) -> Keeper {
+    Keeper {
+        store: store.clone(),
+        kek,
+        clock,
+        rules: Rules::from(&KeysConfig::default()),
+        issuer: Issuer::parse("https://broker.example.com").unwrap(),
+        name: "broker",
+    }
+}
+
+async fn add(store: &dyn Ledger, key: StoredKey) {
+    assert!(perform(store, Effect::AddKey(key)).await);
 }
 
 /// Writes a key as somebody would who has the database and not the KEK.
-async fn tamper(store: &dyn Store, before: &StoredKey, after: StoredKey) {
+async fn tamper(store: &dyn Ledger, before: &StoredKey, after: StoredKey) {
     let change = Effect::ChangeKey { before: before.clone(), after };
-    assert!(perform(store, change).await.unwrap());
+    assert!(perform(store, change).await);
 }
 
 #[test]
@@ -81,61 +115,61 @@ fn every_change_of_a_sealed_key_is_noticed() {
 
 #[tokio::test]
 async fn a_revoked_key_cannot_be_made_to_sign_by_who_writes_the_database() {
-    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+    let (store, kek) = (store().await, usual());
     let (revoked, _) = stored_as(&kek, Purpose::AccessToken, KeyState::Revoked);
-    add(&store, revoked.clone()).await;
-    tamper(&store, &revoked, StoredKey { state: KeyState::Active, ..revoked.clone() }).await;
-    let error = KeyRing::open(&store, &kek, &SystemClock).await.err().unwrap();
+    add(store.as_ref(), revoked.clone()).await;
+    tamper(store.as_ref(), &revoked, StoredKey { state: KeyState::Active, ..revoked.clone() })
+        .await;
+    let error = open(&store, usual()).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("was changed"), "{error}");
 }
 
 #[tokio::test]
 async fn a_revocation_that_was_made_up_is_noticed_too() {
-    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
-    KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    let store = store().await;
+    open(&store, usual()).await.unwrap();
     let active = store.keys().await.unwrap().remove(0);
-    tamper(&store, &active, StoredKey { state: KeyState::Revoked, ..active.clone() }).await;
-    assert!(KeyRing::open(&store, &kek, &SystemClock).await.is_err());
+    tamper(store.as_ref(), &active, StoredKey { state: KeyState::Revoked, ..active.clone() }).await;
+    assert!(open(&store, usual()).await.is_err());
 }
 
 #[tokio::test]
 async fn keys_for_something_else_neither_sign_tokens_nor_show_among_their_keys() {
-    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+    let (store, kek) = (store().await, usual());
     let (other, _) = stored_as(&kek, Purpose::Another, KeyState::Active);
-    add(&store, other.clone()).await;
-    let ring = KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    add(store.as_ref(), other.clone()).await;
+    let ring = open(&store, usual()).await.unwrap();
     assert_ne!(ring.active().kid(), other.kid);
     assert!(!String::from_utf8_lossy(ring.jwks()).contains(&other.kid));
     // Also where it is the later one.
     let (later, _) = stored_as(&kek, Purpose::Another, KeyState::Published);
-    let far =
-        StoredKey { created_at: OffsetDateTime::UNIX_EPOCH + time::Duration::days(99999), ..later };
-    add(&store, kek.seal(far, &stored(&kek).1).unwrap()).await;
-    let again = KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    let far = StoredKey { created_at: SystemClock.now() + time::Duration::days(99999), ..later };
+    add(store.as_ref(), kek.seal(far, &stored(&kek).1).unwrap()).await;
+    let again = open(&store, usual()).await.unwrap();
     assert_eq!(again.jwks(), ring.jwks());
 }
 
 #[tokio::test]
 async fn keys_that_an_earlier_version_sealed_are_sealed_with_their_state() {
-    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+    let (store, kek) = (store().await, usual());
     let (key, plain) = stored(&kek);
     let old = StoredKey { sealed: kek.seal_bound_to(once_bound_to(&key), &plain).unwrap(), ..key };
-    add(&store, old.clone()).await;
-    let ring = KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    add(store.as_ref(), old.clone()).await;
+    let ring = open(&store, usual()).await.unwrap();
     assert_eq!(ring.active().kid(), old.kid);
     let new = store.keys().await.unwrap().remove(0);
     assert_ne!(new.sealed, old.sealed);
     assert!(!kek.unseal(&new).unwrap().outdated);
-    tamper(&store, &new, StoredKey { state: KeyState::Published, ..new.clone() }).await;
-    assert!(KeyRing::open(&store, &kek, &SystemClock).await.is_err());
+    tamper(store.as_ref(), &new, StoredKey { state: KeyState::Published, ..new.clone() }).await;
+    assert!(open(&store, usual()).await.is_err());
 }
 
 #[tokio::test]
 async fn the_first_key_is_made_once_and_found_again() {
-    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
-    let first = KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
-    let again = KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    let store = store().await;
+    let first = open(&store, usual()).await.unwrap();
+    let again = open(&store, usual()).await.unwrap();
     assert_eq!(first.active().kid(), again.active().kid());
     assert_eq!(first.jwks(), again.jwks());
     assert_eq!(store.keys().await.unwrap().len(), 1);
@@ -143,27 +177,28 @@ async fn the_first_key_is_made_once_and_found_again() {
 
 #[tokio::test]
 async fn a_wrong_kek_is_refused_and_adds_nothing() {
-    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
-    KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    let (store, kek) = (store().await, usual());
+    open(&store, usual()).await.unwrap();
     let other = Kek::random().unwrap();
-    let error = KeyRing::open(&store, &other, &SystemClock).await.err().unwrap();
+    let name = other.id().to_string();
+    let error = open(&store, other).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains(kek.id()) && error.to_string().contains(other.id()));
+    assert!(error.to_string().contains(kek.id()) && error.to_string().contains(&name));
     assert_eq!(store.keys().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn public_keys_show_what_signs_or_signed_and_no_private_part() {
-    let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+    let (store, kek) = (store().await, usual());
     let mut shown = Vec::new();
     for state in KeyState::ALL {
         let (key, _) = stored_as(&kek, Purpose::AccessToken, state);
-        add(&store, key.clone()).await;
+        add(store.as_ref(), key.clone()).await;
         if state.is_public() {
             shown.push(key.kid);
         }
     }
-    let ring = KeyRing::open(&store, &kek, &SystemClock).await.unwrap();
+    let ring = open(&store, usual()).await.unwrap();
     let jwks: serde_json::Value = serde_json::from_slice(ring.jwks()).unwrap();
     let mut kids: Vec<_> =
         jwks["keys"].as_array().unwrap().iter().map(|k| k["kid"].as_str().unwrap()).collect();
@@ -189,10 +224,10 @@ fn the_kek_comes_from_a_private_file_or_the_environment() {
     let text = format!("{}\n", STANDARD.encode([0xfb; KEK_LEN]));
     files::write_private(&path, text.as_bytes()).unwrap();
     let none = Env::default();
-    let from_file = KeysConfig { kek_file: Some(path.clone()), kek_env: None };
+    let from_file = KeysConfig { kek_file: Some(path.clone()), ..KeysConfig::default() };
     let id = Kek::load(&from_file, &none).unwrap().id().to_string();
     let env = Env::from_pairs([("TMPCRED_BROKER_KEK", &text), ("OTHER", &text)]);
-    let named = KeysConfig { kek_file: None, kek_env: Some("OTHER".into()) };
+    let named = KeysConfig { kek_env: Some("OTHER".into()), ..KeysConfig::default() };
     assert_eq!(Kek::load(&KeysConfig::default(), &env).unwrap().id(), id);
     assert_eq!(Kek::load(&named, &env).unwrap().id(), id);
 

@@ -31,6 +31,8 @@ pub(crate) struct Reply {
     pub(crate) location: Option<String>,
     /// The `Date` header.
     pub(crate) date: Option<String>,
+    /// The `Cache-Control` header.
+    pub(crate) cache_control: Option<String>,
     /// The body.
     pub(crate) body: String,
 }
@@ -123,6 +125,7 @@ impl Http {
                 status: response.status().as_u16(),
                 location: header("location"),
                 date: header("date"),
+                cache_control: header("cache-control"),
                 body: response.text().await?,
             })
         })

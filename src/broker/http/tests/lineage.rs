@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::broker::audit::Decision;
-use crate::broker::config::{Role, TrustedIssuer};
-use crate::broker::keys::{Kek, KeyRing};
+use crate::broker::config::{self, Role, TrustedIssuer};
+use crate::broker::keys::{Keeper, Kek, KeyRing, Rules};
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of, set};
 use crate::host::clock::{Clock, SystemClock};
@@ -29,7 +29,15 @@ impl Site {
         let kek = || Kek::new(Secret::new([7; 32]));
         let path = self.dir.path().join("b.db");
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
-        let ring = KeyRing::open(store.as_ref(), &kek(), &SystemClock).await.unwrap();
+        let keeper = Keeper {
+            store: store.clone(),
+            kek: kek(),
+            clock: Arc::new(SystemClock),
+            rules: Rules::from(&config::Keys::default()),
+            issuer: Issuer::parse(OWN).unwrap(),
+            name: "broker",
+        };
+        let ring = KeyRing::open(keeper).await.unwrap().current().await.unwrap();
         let jwks = self.dir.path().join("own.json");
         crate::host::files::write_private(&jwks, ring.jwks()).unwrap();
         Bed::with(|options| {
@@ -92,7 +100,7 @@ async fn what_comes_of_a_token_covers_no_more_and_lives_no_longer() {
         assert!(claims["exp"].as_i64() <= parent["exp"].as_i64(), "{claims}");
         assert_eq!(claims["scope"], "deploy:read deploy:write");
     }
-    let records = bed.store.records(0, 9).await.unwrap();
+    let records = bed.records(0, 9).await;
     let parents: Vec<Value> = records.iter().map(|(_, record)| json!(record.parent)).collect();
     assert_eq!(parents, [Value::Null, parent["jti"].clone(), child["jti"].clone()]);
 }
@@ -112,7 +120,7 @@ async fn more_than_a_token_covers_is_refused_whatever_policy_permits() {
     let narrower = json_of(&bed.exchange(&parent, &ask("deploy:read")).await);
     assert_eq!(narrower["scope"], "deploy:read");
     assert!(narrower["expires_in"].as_i64().unwrap() <= 600, "{narrower}");
-    let denied = bed.store.records(1, 1).await.unwrap().remove(0).1;
+    let denied = bed.records(1, 1).await.remove(0).1;
     assert_eq!(denied.decision, Decision::Denied);
     assert_eq!(json!(denied.parent), claims_of(&parent)["jti"]);
 }

@@ -141,8 +141,8 @@ async fn two_brokers_in_one_process_know_nothing_of_each_other() {
     assert_eq!(a.exchange(&token, &[]).await.status, StatusCode::OK);
     assert_eq!(b.refused(&token, &[]).await["error"], "invalid_request");
     assert_ne!(json_of(&a.get("/jwks.json").await), json_of(&b.get("/jwks.json").await));
-    assert_eq!(a.store.records(0, 9).await.unwrap().len(), 1);
-    assert_eq!(b.store.records(0, 9).await.unwrap().len(), 0);
+    assert_eq!(a.records(0, 9).await.len(), 1);
+    assert_eq!(b.records(0, 9).await.len(), 0);
 }
 
 #[tokio::test]

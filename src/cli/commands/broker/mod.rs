@@ -1,5 +1,7 @@
 //! `tmpcred broker`
 
+mod keys;
+
 use crate::broker;
 use crate::cli::App;
 use crate::cli::args::{Broker, BrokerCommand};
@@ -11,6 +13,7 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
     match &args.command {
         BrokerCommand::Serve { file } => broker::serve(&app.host, file),
         BrokerCommand::Dev { port } => dev(app, *port),
+        BrokerCommand::Keys(command) => keys::run(app, command),
     }
 }
 

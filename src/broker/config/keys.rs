@@ -1,0 +1,99 @@
+//! The table `[keys]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The bounds of how long a key is published before it signs. What is below would leave
+/// nobody the time to fetch it.
+const PUBLISH_BEFORE: [Duration; 2] =
+    [Duration::from_secs(15), Duration::from_secs(30 * 24 * 60 * 60)];
+
+/// The least age at which keys are rotated: every key that signed within the last day is
+/// in the JWKS.
+const MIN_ROTATE_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// The table `[keys]`: where the key-encryption key comes from, 32 random bytes in
+/// base64 (`openssl rand -base64 32`), of which at most one may be given; and when the
+/// signing keys are rotated.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// A file that holds it, private to the user who runs the broker.
+    #[serde(default)]
+    pub kek_file: Option<PathBuf>,
+    /// The environment variable that holds it; `TMPCRED_BROKER_KEK` where neither
+    /// is given.
+    #[serde(default)]
+    pub kek_env: Option<String>,
+    /// How long a signing key signs before another takes its place, such as `90d`;
+    /// `never` leaves that to `tmpcred broker keys rotate`.
+    #[serde(default = "default_rotate_every", deserialize_with = "age")]
+    #[schemars(with = "String")]
+    pub rotate_every: Option<Duration>,
+    /// How long a new key is published before it signs; from 15 seconds to 30 days.
+    #[serde(default = "default_publish_before", deserialize_with = "super::duration")]
+    #[schemars(with = "String")]
+    pub publish_before: Duration,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            kek_file: None,
+            kek_env: None,
+            rotate_every: default_rotate_every(),
+            publish_before: default_publish_before(),
+        }
+    }
+}
+
+fn default_rotate_every() -> Option<Duration> {
+    Some(Duration::from_secs(90 * 24 * 60 * 60))
+}
+
+fn default_publish_before() -> Duration {
+    Duration::from_secs(24 * 60 * 60)
+}
+
+fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "never" {
+        return Ok(None);
+    }
+    super::parse_duration(&text).map(Some).map_err(de::Error::custom)
+}
+
+impl Keys {
+    pub(super) fn check(&self) -> Result<()> {
+        let wrong = |why: String| Err(Error::new(ErrorKind::Config, format!("[keys] {why}")));
+        if self.kek_file.is_some() && self.kek_env.is_some() {
+            return wrong("names both kek_file and kek_env".into());
+        }
+        let [least, most] = PUBLISH_BEFORE;
+        if self.publish_before < least || self.publish_before > most {
+            return wrong(format!(
+                "has a publish_before of {}; it must be at least {} and at most {}",
+                humantime::format_duration(self.publish_before),
+                humantime::format_duration(least),
+                humantime::format_duration(most)
+            ));
+        }
+        // One is made, published and used before the next one.
+        let least = MIN_ROTATE_EVERY.max(2 * self.publish_before);
+        if let Some(age) = self.rotate_every
+            && age < least
+        {
+            return wrong(format!(
+                "has a rotate_every of {}; it must be at least {}, twice publish_before and no less than an hour",
+                humantime::format_duration(age),
+                humantime::format_duration(least)
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! The life of a signing key: which changes of state are due, and what they make of
+//! the keys. Pure: no clock, no store.
+//!
+//! ```text
+//! prepared ─▶ published ─▶ active ─▶ retired
+//!     └───────────┴───────────┴─────────┴──▶ revoked
+//! ```
+//!
+//! Two promises hold for all who read the JWKS and keep it as long as its
+//! `Cache-Control` says. The key of every token that is alive is in it; and so is a key
+//! by the time at which it first signs, unless a key that signed was revoked, for then
+//! another has to sign at once.
+
+use time::{Duration, OffsetDateTime};
+
+use super::{ALGORITHM_NAME, KeyState, Purpose, StoredKey};
+use crate::broker::config::{Keys as KeysConfig, MAX_TTL};
+
+/// How long others may keep the published keys at most.
+pub const JWKS_MAX_AGE: Duration = Duration::minutes(5);
+
+/// What is allowed for between processes: a change takes a moment from its time stamp
+/// until it is committed, and their clocks may differ.
+const MARGIN: Duration = Duration::seconds(10);
+
+/// How much longer than a token can live its key is published.
+const GRACE: Duration = Duration::hours(1);
+
+/// When keys change their states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a key is published before it signs.
+    pub publish_before: Duration,
+    /// How long a key signs before another takes its place; `None`: until somebody says
+    /// so.
+    pub rotate_every: Option<Duration>,
+}
+
+/// A change of state of one key. Those that are due at the same time are made together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Which key; `None`: one that is made.
+    pub kid: Option<String>,
+    /// What becomes of it.
+    pub to: KeyState,
+    /// Why, for people.
+    pub why: String,
+}
+
+impl Step {
+    fn make(to: KeyState, why: &str) -> Self {
+        Self { kid: None, to, why: why.into() }
+    }
+
+    fn change(key: &StoredKey, to: KeyState, why: &str) -> Self {
+        Self { kid: Some(key.kid.clone()), to, why: why.into() }
+    }
+}
+
+impl From<&KeysConfig> for Rules {
+    fn from(config: &KeysConfig) -> Self {
+        let duration = |duration| Duration::try_from(duration).unwrap_or(Duration::MAX);
+        Self {
+            publish_before: duration(config.publish_before),
+            rotate_every: config.rotate_every.map(duration),
+        }
+    }
+}
+
+impl Rules {
+    /// What is to be done by itself at this moment.
+    pub fn due(&self, keys: &[StoredKey], now: OffsetDateTime) -> Vec<Step> {
+        let next = oldest(keys, KeyState::Published);
+        let Some(active) = oldest(keys, KeyState::Active) else {
+            return vec![self.replacement(keys, &[])];
+        };
+        match next {
+            Some(next) if now >= self.signs_from(next) => vec![
+                Step::change(active, KeyState::Retired, "another takes its place"),
+                Step::change(next, KeyState::Active, "it has been published for long enough"),
+            ],
+            None if self.is_old(active, now) => {
+                vec![self.publication(keys, "the key that signs is old")]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What begins a rotation; nothing where one is under way.
+    pub fn rotation(&self, keys: &[StoredKey]) -> Vec<Step> {
+        match oldest(keys, KeyState::Published) {
+            Some(_) => Vec::new(),
+            None => vec![self.publication(keys, "a rotation was asked for")],
+        }
+    }
+
+    /// What revokes these keys. Where one of them signs, another signs from then on.
+    pub fn revocation(&self, keys: &[StoredKey], kids: &[String], why: &str) -> Vec<Step> {
+        let revoked = own(keys).filter(|key| kids.contains(&key.kid));
+        let revoked: Vec<_> = revoked.filter(|key| key.state != KeyState::Revoked).collect();
+        let mut steps: Vec<_> =
+            revoked.iter().map(|key| Step::change(key, KeyState::Revoked, why)).collect();
+        if revoked.iter().any(|key| key.state == KeyState::Active) {
+            steps.push(self.replacement(keys, kids));
+        }
+        steps
+    }
+
+    /// The moment at which a published key may sign.
+    pub fn signs_from(&self, key: &StoredKey) -> OffsetDateTime {
+        key.changed_at.saturating_add(self.publish_before)
+    }
+
+    /// How long others may keep the keys that were read so long ago. Whatever was
+    /// published since then does not sign before they look again.
+    pub fn max_age(&self, age: Duration) -> std::time::Duration {
+        let left = self.publish_before - MARGIN - age;
+        left.clamp(Duration::ZERO, JWKS_MAX_AGE).unsigned_abs()
+    }
+
+    fn is_old(&self, active: &StoredKey, now: OffsetDateTime) -> bool {
+        self.rotate_every
+            .is_some_and(|age| now >= active.changed_at.saturating_add(age - self.publish_before))
+    }
+
+    fn publication(&self, keys: &[StoredKey], why: &str) -> Step {
+        match oldest(keys, KeyState::Prepared) {
+            Some(prepared) => Step::change(prepared, KeyState::Published, why),
+            None => Step::make(KeyState::Published, why),
+        }
+    }
+
+    /// What signs where nothing does: the one that most people know.
+    fn replacement(&self, keys: &[StoredKey], without: &[String]) -> Step {
+        let known = own(keys).filter(|key| !without.contains(&key.kid));
+        let known = known.filter(|key| key.state == KeyState::Published);
+        let why = "no other key signs";
+        match known.min_by_key(|key| key.changed_at) {
+            Some(next) => Step::change(next, KeyState::Active, why),
+            None => Step::make(KeyState::Active, why),
+        }
+    }
+}
+
+/// Whether a key is in the JWKS: those that sign, those that will, and those whose
+/// tokens may still be about.
+pub(super) fn is_shown(key: &StoredKey, now: OffsetDateTime) -> bool {
+    key.purpose == Purpose::AccessToken
+        && key.state.is_public()
+        && shown_until(key).is_none_or(|end| now < end)
+}
+
+/// The moment from which no token can be about that a retired key signed.
+pub(super) fn shown_until(key: &StoredKey) -> Option<OffsetDateTime> {
+    let lives = Duration::try_from(MAX_TTL).unwrap_or(Duration::MAX);
+    (key.state == KeyState::Retired).then(|| key.changed_at.saturating_add(lives + GRACE))
+}
+
+/// The keys that sign access tokens by the algorithm of new keys, or did, or may.
+fn own(keys: &[StoredKey]) -> impl Iterator<Item = &StoredKey> {
+    let own =
+        |key: &&StoredKey| key.purpose == Purpose::AccessToken && key.algorithm == ALGORITHM_NAME;
+    keys.iter().filter(own)
+}
+
+fn oldest(keys: &[StoredKey], state: KeyState) -> Option<&StoredKey> {
+    own(keys).filter(|key| key.state == state).min_by_key(|key| key.changed_at)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+use proptest::prelude::*;
+use time::macros::datetime;
+
+use super::*;
+
+const START: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+
+/// How old a copy of the store may be that a process signs by.
+const STALE: Duration = Duration::seconds(5);
+
+fn rules() -> Rules {
+    Rules { publish_before: Duration::minutes(10), rotate_every: Some(Duration::days(90)) }
+}
+
+fn key(kid: &str, state: KeyState, changed_at: OffsetDateTime) -> StoredKey {
+    StoredKey {
+        kid: kid.into(),
+        purpose: Purpose::AccessToken,
+        algorithm: ALGORITHM_NAME.into(),
+        state,
+        sealed: Vec::new(),
+        kek_id: String::new(),
+        created_at: changed_at,
+        changed_at,
+    }
+}
+
+/// Does to the keys what the store would do.
+fn apply(keys: &mut Vec<StoredKey>, steps: &[Step], now: OffsetDateTime) {
+    for step in steps {
+        match &step.kid {
+            None => keys.push(key(&format!("k{}", keys.len()), step.to, now)),
+            Some(kid) => {
+                let key = keys.iter_mut().find(|key| key.kid == *kid).unwrap();
+                (key.state, key.changed_at) = (step.to, now);
+            }
+        }
+        let active = keys.iter().filter(|key| key.state == KeyState::Active).count();
+        assert!(active <= 1, "the store refuses a second one that signs");
+    }
+}
+
+fn summary(keys: &[StoredKey]) -> Vec<String> {
+    keys.iter().map(|key| format!("{} {}", key.kid, key.state.as_str())).collect()
+}
+
+/// Lets time pass up to a moment, and does what is due then.
+fn at(keys: &mut Vec<StoredKey>, rules: &Rules, now: OffsetDateTime) -> Vec<String> {
+    loop {
+        let steps = rules.due(keys, now);
+        if steps.is_empty() {
+            return summary(keys);
+        }
+        apply(keys, &steps, now);
+    }
+}
+
+#[test]
+fn a_key_is_made_published_used_and_retired_in_its_time() {
+    let (rules, mut keys) = (rules(), Vec::new());
+    assert_eq!(at(&mut keys, &rules, START), ["k0 active"]);
+    let due = START + Duration::days(90);
+    let published = due - rules.publish_before;
+    let moment = Duration::SECOND;
+    assert_eq!(at(&mut keys, &rules, published - moment), ["k0 active"]);
+    assert_eq!(at(&mut keys, &rules, published), ["k0 active", "k1 published"]);
+    assert_eq!(at(&mut keys, &rules, due - moment), ["k0 active", "k1 published"]);
+    assert_eq!(at(&mut keys, &rules, due), ["k0 retired", "k1 active"]);
+    let dead = due + Duration::hours(25);
+    assert!(is_shown(&keys[0], dead - moment) && !is_shown(&keys[0], dead));
+}
+
+#[test]
+fn without_an_age_nothing_is_rotated_until_somebody_says_so() {
+    let rules = Rules { rotate_every: None, ..rules() };
+    let mut keys = vec![key("a", KeyState::Active, START)];
+    let late = START + Duration::days(9999);
+    assert_eq!(at(&mut keys, &rules, late), ["a active"]);
+    let steps = rules.rotation(&keys);
+    apply(&mut keys, &steps, late);
+    assert_eq!(summary(&keys), ["a active", "k1 published"]);
+    assert_eq!(rules.rotation(&keys), [], "one is under way");
+    assert_eq!(at(&mut keys, &rules, late + rules.publish_before), ["a retired", "k1 active"]);
+}
+
+#[test]
+fn a_key_that_is_prepared_is_published_before_one_is_made() {
+    let mut keys = vec![key("a", KeyState::Active, START), key("b", KeyState::Prepared, START)];
+    assert_eq!(at(&mut keys, &rules(), START), ["a active", "b prepared"]);
+    let steps = rules().rotation(&keys);
+    apply(&mut keys, &steps, START);
+    assert_eq!(summary(&keys), ["a active", "b published"]);
+}
+
+#[test]
+fn where_the_key_that_signs_is_revoked_another_signs_at_once() {
+    let revoke = |keys: &mut Vec<StoredKey>, kids: &[&str]| {
+        let kids: Vec<_> = kids.iter().map(|kid| kid.to_string()).collect();
+        let steps = rules().revocation(keys, &kids, "it leaked");
+        apply(keys, &steps, START);
+        summary(keys)
+    };
+    let mut keys = vec![key("a", KeyState::Active, START)];
+    assert_eq!(revoke(&mut keys, &["a"]), ["a revoked", "k1 active"]);
+    assert_eq!(revoke(&mut keys, &["a"]), ["a revoked", "k1 active"], "a second time");
+    // One that is published already is known to most.
+    let both = vec![
+        key("a", KeyState::Active, START),
+        key("b", KeyState::Published, START),
+        key("c", KeyState::Retired, START),
+    ];
+    assert_eq!(revoke(&mut both.clone(), &["a"]), ["a revoked", "b active", "c retired"]);
+    assert_eq!(revoke(&mut both.clone(), &["c"]), ["a active", "b published", "c revoked"]);
+    assert_eq!(
+        revoke(&mut both.clone(), &["a", "b"]),
+        ["a revoked", "b revoked", "c retired", "k3 active"]
+    );
+    assert!(!is_shown(&StoredKey { state: KeyState::Revoked, ..both[0].clone() }, START));
+}
+
+#[test]
+fn keys_may_be_kept_for_as_long_as_no_other_can_sign() {
+    let rules = |publish_before| Rules { publish_before, rotate_every: None };
+    let seconds = |lead: Duration, age: i64| rules(lead).max_age(Duration::seconds(age)).as_secs();
+    assert_eq!(seconds(Duration::days(1), 0), 300);
+    assert_eq!(seconds(Duration::days(1), 86_390 - 300), 300);
+    assert_eq!(seconds(Duration::days(1), 86_390 - 7), 7);
+    assert_eq!(seconds(Duration::days(1), 999_999), 0);
+    assert_eq!(seconds(Duration::seconds(15), 0), 5);
+    assert_eq!(seconds(Duration::seconds(15), 6), 0);
+}
+
+/// What happens in the world.
+#[derive(Clone, Debug)]
+enum Event {
+    /// Time passes.
+    Pass(Duration),
+    /// A process reads the store, and does what is due.
+    Look(usize),
+    /// An operator asks for a rotation.
+    Rotate,
+    /// An operator revokes one of the keys.
+    Revoke(usize),
+    /// A process signs a token that lives so long.
+    Sign(usize, Duration),
+    /// A resource owner fetches the keys of a process.
+    Fetch(usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let hours = |most| (0..most * 3600i64).prop_map(Duration::seconds);
+    prop_oneof![
+        3 => (0i64..20).prop_map(|n| Event::Pass(Duration::seconds(n))),
+        2 => (0i64..900).prop_map(|n| Event::Pass(Duration::seconds(n))),
+        1 => hours(24 * 40).prop_map(Event::Pass),
+        4 => (0usize..2).prop_map(Event::Look),
+        1 => Just(Event::Rotate),
+        1 => (0usize..9).prop_map(Event::Revoke),
+        5 => (0usize..2, hours(24)).prop_map(|(process, ttl)| Event::Sign(process, ttl)),
+        4 => (0usize..2).prop_map(Event::Fetch),
+    ]
+}
+
+/// What somebody read of the keys, and when.
+#[derive(Clone)]
+struct Copy {
+    keys: Vec<StoredKey>,
+    read_at: OffsetDateTime,
+}
+
+impl Copy {
+    fn shows(&self, kid: &str, now: OffsetDateTime) -> bool {
+        self.keys.iter().any(|key| key.kid == kid && is_shown(key, now))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// Two processes on one store, and one resource owner who keeps what it fetched for as
+    /// long as it was told.
+    #[test]
+    fn the_key_of_every_live_token_is_known_before_it_signs_and_until_it_is_dead(
+        events in prop::collection::vec(event(), 1..120),
+        publish_before in 15i64..2000,
+        rotates in any::<bool>(),
+    ) {
+        let publish_before = Duration::seconds(publish_before);
+        let rotate_every =
+            rotates.then(|| Duration::hours(1).max(publish_before.saturating_mul(2)));
+        let rules = Rules { publish_before, rotate_every };
+        let (mut now, mut keys) = (START, Vec::new());
+        at(&mut keys, &rules, now);
+        let fresh = |keys: &Vec<StoredKey>, now| Copy { keys: keys.clone(), read_at: now };
+        let mut processes = [fresh(&keys, now), fresh(&keys, now)];
+        let mut client: Option<(Copy, OffsetDateTime)> = None;
+        // Those that had to sign before anybody could know them.
+        let mut hurried = vec![keys[0].kid.clone()];
+        let mut alive: Vec<(String, OffsetDateTime)> = Vec::new();
+        for event in events {
+            match event {
+                Event::Pass(time) => now += time,
+                Event::Look(process) => {
+                    at(&mut keys, &rules, now);
+                    processes[process] = fresh(&keys, now);
+                }
+                Event::Rotate => {
+                    let steps = rules.rotation(&keys);
+                    apply(&mut keys, &steps, now);
+                }
+                Event::Revoke(nth) => {
+                    let kid = keys[nth % keys.len()].kid.clone();
+                    let steps = rules.revocation(&keys, &[kid], "");
+                    apply(&mut keys, &steps, now);
+                    let active = oldest(&keys, KeyState::Active).unwrap();
+                    if active.changed_at == now {
+                        hurried.push(active.kid.clone());
+                    }
+                }
+                Event::Sign(process, ttl) => {
+                    // A copy that is too old signs nothing.
+                    if now - processes[process].read_at > STALE {
+                        at(&mut keys, &rules, now);
+                        processes[process] = fresh(&keys, now);
+                    }
+                    let signer = oldest(&processes[process].keys, KeyState::Active).unwrap();
+                    alive.push((signer.kid.clone(), now + ttl));
+                    if let Some((copy, until)) = &client
+                        && now < *until
+                        && !hurried.contains(&signer.kid)
+                    {
+                        let known = copy.keys.iter().any(|key| key.kid == signer.kid);
+                        prop_assert!(known, "{} signs, and is unknown", signer.kid);
+                    }
+                }
+                Event::Fetch(process) => {
+                    let copy = processes[process].clone();
+                    let kept = rules.max_age(now - copy.read_at);
+                    client = Some((copy, now + kept));
+                }
+            }
+            alive.retain(|(_, end)| now < *end);
+            let store = fresh(&keys, now);
+            for (kid, _) in &alive {
+                let key = keys.iter().find(|key| key.kid == *kid).unwrap();
+                prop_assert!(
+                    store.shows(kid, now) || key.state == KeyState::Revoked,
+                    "a token of {kid} is alive"
+                );
+            }
+        }
+    }
+}

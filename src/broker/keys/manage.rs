@@ -1,0 +1,164 @@
+//! What an operator does with the signing keys: `tmpcred broker keys`. The brokers that
+//! run on the same database notice within seconds.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use super::keeper::Keeper;
+use super::life::{self, Rules};
+use super::ring::Snapshot;
+use super::{Kek, KeyState, StoredKey};
+use crate::broker::config::{self, Config};
+use crate::broker::http;
+use crate::broker::store::sqlite;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::{Host, files};
+use crate::oidc::Issuer;
+
+/// What there is to know of a key, besides the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Its id.
+    pub kid: String,
+    /// The algorithm by which it signs.
+    pub algorithm: String,
+    /// Where it is in its life.
+    pub state: KeyState,
+    /// Whether it is in the JWKS.
+    pub shown: bool,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// When it came to its state.
+    pub changed_at: OffsetDateTime,
+    /// When it will sign, where it is published.
+    pub signs_from: Option<OffsetDateTime>,
+    /// Until when it is in the JWKS, where it is retired.
+    pub shown_until: Option<OffsetDateTime>,
+}
+
+/// What became of a rotation that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// The keys as they are now.
+    pub keys: Vec<Report>,
+    /// Whether it was begun now; otherwise one was under way.
+    pub begun: bool,
+}
+
+/// The keys of a broker's database, for one operation.
+pub struct Manager {
+    keeper: Keeper,
+}
+
+impl Manager {
+    /// Opens the database of the broker that this file describes. Needs a runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where there is none, or where the broker would not start
+    /// with it either.
+    pub async fn open(host: &Host, config: &Path) -> Result<Self> {
+        let config: Config = config::load(config)?;
+        let kek = Kek::load(&config.keys, &host.env)?;
+        let path = &config.store.path;
+        if !files::exists(path) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("there is no database {}", path.display()),
+            )
+            .hint("the broker makes it, and its first key, when it starts"));
+        }
+        let keeper = Keeper {
+            store: Arc::new(sqlite::open(path).await?),
+            kek,
+            clock: host.clock.clone(),
+            rules: Rules::from(&config.keys),
+            issuer: config.issuer,
+            name: "operator",
+        };
+        let manager = Self { keeper };
+        // Nothing is told, and nothing done, that somebody made up.
+        manager.keeper.unseal_all(&manager.keeper.stored().await?).await?;
+        Ok(manager)
+    }
+
+    /// All keys, the oldest first.
+    pub async fn list(&self) -> Result<Vec<Report>> {
+        Ok(self.reports(&self.keeper.stored().await?))
+    }
+
+    /// Begins a rotation, unless one is under way: the next key is published. Where it has
+    /// been for long enough, it signs.
+    pub async fn rotate(&self) -> Result<Rotation> {
+        let before = self.keeper.stored().await?;
+        let rules = self.keeper.rules;
+        let is_begun = |keys: &[StoredKey]| !rules.rotation(keys).is_empty();
+        let begun = is_begun(&before);
+        let keys = if begun {
+            self.keeper.settle(|keys| rules.rotation(keys)).await?
+        } else {
+            self.keeper.settle(|_| Vec::new()).await?
+        };
+        Ok(Rotation { keys: self.reports(&keys), begun })
+    }
+
+    /// Revokes keys: what they signed is good no more. Where one of them signs, another
+    /// one does from then on. Returns all keys.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where there is no such key; then none is revoked.
+    pub async fn revoke(&self, kids: &[String], why: &str) -> Result<Vec<Report>> {
+        let keys = self.keeper.stored().await?;
+        if let Some(unknown) = kids.iter().find(|kid| !keys.iter().any(|key| key.kid == **kid)) {
+            return Err(Error::new(ErrorKind::Config, format!("there is no key '{unknown}'"))
+                .hint("`tmpcred broker keys list` shows those that there are"));
+        }
+        let rules = self.keeper.rules;
+        let keys = self.keeper.settle(|keys| rules.revocation(keys, kids, why)).await?;
+        Ok(self.reports(&keys))
+    }
+
+    /// Writes the discovery document and the JWKS into a directory, for a web server that
+    /// everybody can reach at the address of the issuer. Returns what was written.
+    pub async fn export(&self, directory: &Path) -> Result<Vec<PathBuf>> {
+        let keys = Snapshot::of(&self.keeper, self.keeper.stored().await?).await?;
+        let document = http::openid_configuration(&self.keeper.issuer)?;
+        let below = |name: &str| directory.join(name);
+        let files = [
+            // The keys come first: who reads the document finds them.
+            (below(http::JWKS_PATH), keys.jwks()),
+            (below(crate::oidc::discovery::WELL_KNOWN), &document),
+        ];
+        for (path, bytes) in &files {
+            files::write_public(path, bytes)?;
+        }
+        Ok(files.into_iter().map(|(path, _)| path).collect())
+    }
+
+    /// Whose keys they are.
+    pub fn issuer(&self) -> &Issuer {
+        &self.keeper.issuer
+    }
+
+    /// Lets go of the database.
+    pub async fn close(self) {
+        self.keeper.store.close().await;
+    }
+
+    fn reports(&self, keys: &[StoredKey]) -> Vec<Report> {
+        let now = self.keeper.clock.now();
+        let report = |key: &StoredKey| Report {
+            kid: key.kid.clone(),
+            algorithm: key.algorithm.clone(),
+            state: key.state,
+            shown: life::is_shown(key, now),
+            created_at: key.created_at,
+            changed_at: key.changed_at,
+            signs_from: (key.state == KeyState::Published)
+                .then(|| self.keeper.rules.signs_from(key)),
+            shown_until: life::shown_until(key),
+        };
+        keys.iter().map(report).collect()
+    }
+}

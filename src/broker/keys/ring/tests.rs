@@ -1,0 +1,194 @@
+use std::sync::Mutex as StdMutex;
+
+use time::macros::datetime;
+
+use super::*;
+use crate::broker::audit::Decision;
+use crate::broker::config::MAX_TTL;
+use crate::broker::keys::life::{Rules, Step};
+use crate::broker::keys::{Kek, KeyState};
+use crate::broker::store::sql::SqlStore;
+use crate::broker::store::{Effect, KeyStore as _, Ledger as _, Unit, sqlite};
+use crate::host::clock::Clock;
+use crate::oidc::Issuer;
+use crate::secret::Secret;
+
+/// A clock that is set by hand.
+struct Hand(StdMutex<OffsetDateTime>);
+
+impl Hand {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(StdMutex::new(datetime!(2026-01-01 12:00 UTC))))
+    }
+
+    fn pass(&self, time: Duration) {
+        *self.0.lock().unwrap() += time;
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> OffsetDateTime {
+        *self.0.lock().unwrap()
+    }
+}
+
+const LEAD: Duration = Duration::minutes(10);
+
+fn keeper(store: &Arc<SqlStore>, clock: &Arc<Hand>) -> Keeper {
+    Keeper {
+        store: store.clone(),
+        kek: Kek::new(Secret::new([7; 32])),
+        clock: clock.clone(),
+        rules: Rules { publish_before: LEAD, rotate_every: Some(Duration::days(90)) },
+        issuer: Issuer::parse("https://broker.example.com").unwrap(),
+        name: "broker",
+    }
+}
+
+async fn store() -> Arc<SqlStore> {
+    Arc::new(sqlite::in_memory().await.unwrap())
+}
+
+fn kids(keys: &Snapshot) -> Vec<String> {
+    let jwks: serde_json::Value = serde_json::from_slice(keys.jwks()).unwrap();
+    let keys = jwks["keys"].as_array().unwrap();
+    keys.iter().map(|key| key["kid"].as_str().unwrap().to_string()).collect()
+}
+
+/// More than a copy may be old.
+const LATER: Duration = Duration::seconds(6);
+
+#[tokio::test]
+async fn what_one_process_changes_counts_at_the_others_without_a_restart() {
+    let (store, clock) = (store().await, Hand::new());
+    let operator = keeper(&store, &clock);
+    let rules = operator.rules;
+    let rings = [
+        KeyRing::open(keeper(&store, &clock)).await.unwrap(),
+        KeyRing::open(keeper(&store, &clock)).await.unwrap(),
+    ];
+    let look = async || {
+        clock.pass(LATER);
+        let [a, b] = [rings[0].current().await.unwrap(), rings[1].current().await.unwrap()];
+        assert_eq!(a.jwks(), b.jwks());
+        assert_eq!(a.active().kid(), b.active().kid());
+        a
+    };
+    let first = look().await;
+    operator.settle(|keys| rules.rotation(keys)).await.unwrap();
+    let published = look().await;
+    assert_eq!(published.active().kid(), first.active().kid());
+    let [old, new] = &kids(&published)[..] else { panic!() };
+
+    clock.pass(LEAD);
+    let rotated = look().await;
+    assert_eq!(rotated.active().kid(), new);
+    assert_eq!(kids(&rotated), [old.clone(), new.clone()], "tokens of the old one are about");
+    // Nothing changes in the store, and yet nobody needs it any more.
+    clock.pass(Duration::try_from(MAX_TTL).unwrap() + Duration::hours(1));
+    assert_eq!(kids(look().await.as_ref()), std::slice::from_ref(new));
+
+    let revoke =
+        |keys: &[StoredKey]| rules.revocation(keys, std::slice::from_ref(new), "it leaked");
+    operator.settle(revoke).await.unwrap();
+    let after = look().await;
+    assert!(!kids(&after).contains(new) && after.active().kid() != new);
+}
+
+#[tokio::test]
+async fn each_change_is_on_record_and_is_not_made_without() {
+    let (store, clock) = (store().await, Hand::new());
+    let keeper = keeper(&store, &clock);
+    let rules = keeper.rules;
+    let first = keeper.settle(|_| Vec::new()).await.unwrap().remove(0).kid;
+    let two = keeper.settle(|keys| rules.rotation(keys)).await.unwrap();
+    let second = two.iter().find(|key| key.kid != first).unwrap().kid.clone();
+    clock.pass(LEAD);
+    keeper.settle(|_| Vec::new()).await.unwrap();
+    let both = [first.clone(), second.clone()];
+    let all = keeper.settle(|keys| rules.revocation(keys, &both, "it leaked")).await.unwrap();
+    let third = all.iter().find(|key| key.state == KeyState::Active).unwrap().kid.clone();
+    let records = store.records(0, 99).await.unwrap();
+    let reasons: Vec<_> = records.iter().map(|(_, record)| record.reason.clone()).collect();
+    assert_eq!(
+        reasons,
+        [
+            format!("the signing key {first} (made) is active: no other key signs"),
+            format!("the signing key {second} (made) is published: a rotation was asked for"),
+            format!("the signing key {first} (active) is retired: another takes its place"),
+            format!(
+                "the signing key {second} (published) is active: it has been published for long enough"
+            ),
+            format!("the signing key {first} (retired) is revoked: it leaked"),
+            format!("the signing key {second} (active) is revoked: it leaked"),
+            format!("the signing key {third} (made) is active: no other key signs"),
+        ]
+    );
+    for (_, record) in &records {
+        assert_eq!((record.decision, &record.action[..]), (Decision::Changed, "key"));
+        assert_eq!(record.principal.subject, "broker");
+    }
+    // The request is one, whatever it changed.
+    assert_eq!(records[4].1.request_id, records[6].1.request_id);
+    // What was refused left nothing behind.
+    let absent = Step { kid: Some("x".into()), to: KeyState::Active, why: String::new() };
+    assert!(keeper.settle(|_| vec![absent.clone()]).await.is_err());
+    assert_eq!(store.records(0, 99).await.unwrap().len(), records.len());
+}
+
+#[tokio::test]
+async fn of_many_processes_one_begins_a_rotation_and_one_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, clock) = (dir.path().join("b.db"), Hand::new());
+    let mut stores = Vec::new();
+    for _ in 0..4 {
+        stores.push(Arc::new(sqlite::open(&path).await.unwrap()));
+    }
+    keeper(&stores[0], &clock).settle(|_| Vec::new()).await.unwrap();
+    let together = async |rotate: bool| {
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..12 {
+            let keeper = keeper(&stores[n % 4], &clock);
+            tasks.spawn(async move {
+                let rules = keeper.rules;
+                let wanted = |keys: &[StoredKey]| {
+                    if rotate { rules.rotation(keys) } else { Vec::new() }
+                };
+                keeper.settle(wanted).await.unwrap();
+            });
+        }
+        tasks.join_all().await;
+        let keys = stores[0].keys().await.unwrap();
+        let mut states: Vec<_> = keys.iter().map(|key| key.state.as_str()).collect();
+        states.sort_unstable();
+        states
+    };
+    assert_eq!(together(true).await, ["active", "published"]);
+    clock.pass(LEAD);
+    assert_eq!(together(false).await, ["active", "retired"]);
+    assert_eq!(stores[0].records(0, 99).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn with_keys_that_were_tampered_with_nothing_is_signed_or_verified() {
+    let (store, clock) = (store().await, Hand::new());
+    let ring = KeyRing::open(keeper(&store, &clock)).await.unwrap();
+    let good = store.keys().await.unwrap().remove(0);
+    let change = async |before: &StoredKey, after: &StoredKey| {
+        let effect = Effect::ChangeKey { before: before.clone(), after: after.clone() };
+        store.commit(&[Unit { records: Vec::new(), effects: vec![effect] }]).await.unwrap();
+    };
+    let bad = StoredKey { state: KeyState::Retired, ..good.clone() };
+    change(&good, &bad).await;
+    clock.pass(LATER);
+    let error = ring.current().await.err().unwrap().to_string();
+    assert!(error.contains("was changed"), "{error}");
+    assert_eq!(store.keys().await.unwrap().len(), 1, "nothing follows from what was made up");
+    // What everybody may know is shown on, for as long as nothing else can sign.
+    let (shown, kept) = ring.shown();
+    assert_eq!((kids(&shown), kept.as_secs()), (vec![good.kid.clone()], 300));
+    clock.pass(LEAD);
+    assert_eq!(ring.shown().1.as_secs(), 0);
+    change(&bad, &good).await;
+    assert_eq!(ring.current().await.unwrap().active().kid(), good.kid);
+}
