@@ -50,6 +50,8 @@ pub struct Effort {
     overall: bool,
     /// Whether addresses that have failed are left alone for a while.
     breaks: bool,
+    /// Whether that has been looked at already.
+    admitted: bool,
 }
 
 impl Effort {
@@ -61,6 +63,7 @@ impl Effort {
         total: Duration::from_secs(30),
         overall: false,
         breaks: true,
+        admitted: false,
     };
     /// For a credential that is due for renewal while the cached one still serves.
     pub const RENEW: Self = Self {
@@ -84,6 +87,12 @@ impl Effort {
     #[must_use]
     pub(crate) fn once(self) -> Self {
         Self { rounds: 1, ..self }
+    }
+
+    /// The same for whoever [`admit`] let through.
+    #[must_use]
+    pub(crate) fn admitted(self) -> Self {
+        Self { admitted: true, ..self }
     }
 
     /// Whether there is a credential that serves, so that nobody needs the new one now.
@@ -201,6 +210,18 @@ pub(crate) fn insist(host: &Host, address: &str) {
     Breaker::of(host, address).wake(host.clock.now());
 }
 
+/// Looks whether an address may be asked, for what has to be done before and should not be
+/// done in vain. Whoever may asks then with [`Effort::admitted`].
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`] where it is left alone.
+pub(crate) fn admit(host: &Host, address: &str, effort: Effort) -> Result<()> {
+    match Way::to(host, address, effort).verdict(host) {
+        Some(Verdict::Rests(error)) => Err(error),
+        Some(Verdict::Ask) | None => Ok(()),
+    }
+}
+
 /// Whether an address did not serve when it was asked last.
 pub(crate) fn has_failed(host: &Host, address: &str) -> bool {
     Breaker::of(host, address).has_failed(host.clock.now())
@@ -221,6 +242,7 @@ struct Way<'a, A: ?Sized> {
     breaker: Option<Breaker>,
     /// Whether nobody needs the answer now.
     spare: bool,
+    admitted: bool,
     state: State,
     error: Option<Error>,
 }
@@ -238,15 +260,19 @@ enum State {
 impl<'a, A: Display + ?Sized> Way<'a, A> {
     fn to(host: &Host, address: &'a A, effort: Effort) -> Self {
         let breaker = effort.breaks.then(|| Breaker::of(host, &address.to_string()));
-        Self { address, breaker, spare: effort.is_spare(), state: State::New, error: None }
+        let (spare, admitted) = (effort.is_spare(), effort.admitted);
+        Self { address, breaker, spare, admitted, state: State::New, error: None }
+    }
+
+    fn verdict(&self, host: &Host) -> Option<Verdict> {
+        let breaker = self.breaker.as_ref().filter(|_| !self.admitted)?;
+        Some(breaker.ask(host.clock.now(), self.spare))
     }
 
     /// Whether it may be asked now.
     fn is_open(&mut self, host: &Host) -> bool {
         if self.state == State::New {
-            let (now, spare) = (host.clock.now(), self.spare);
-            let verdict = self.breaker.as_ref().map(|breaker| breaker.ask(now, spare));
-            self.state = match verdict {
+            self.state = match self.verdict(host) {
                 Some(Verdict::Rests(error)) => {
                     self.error = Some(error);
                     State::Rests
