@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
     }
 
     fn context(&self) -> Context<'a> {
-        Context { host: self.host, cache: self.cache }
+        Context::new(self.host, self.cache).with_effort(Effort::MINT)
     }
 
     fn key(&self, caller: &Caller) -> CredentialKey {
@@ -400,9 +400,11 @@ impl<'a> Run<'a> {
         if self.freshness.refresh {
             self.plan.insist(self.host);
         }
-        let (cx, audience) = (self.context(), self.plan.assertion_audience());
+        let (started, audience) = (Instant::now(), self.plan.assertion_audience());
+        let cx = self.context().with_effort(effort);
         let assertion = source.assertion(cx, &audience).await?;
         tracing::debug!(profile = self.plan.profile, "an assertion is at hand");
+        let effort = effort.after_assertion(started.elapsed());
         match self.turn(assertion.clone(), effort).await {
             // What looks like a session here may be none there.
             Err(refused) => {

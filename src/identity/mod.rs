@@ -21,6 +21,7 @@ use crate::credential::{Assertion, Caller, Principal, Proof};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::surroundings::Surroundings;
+use crate::reach::{self, Effort};
 
 crate::registry::registry! {
     /// The settings of an `[identity.NAME]` table.
@@ -60,6 +61,15 @@ impl Settings {
         match self {
             Self::AwsKeys(_) => Proof::AwsAccessKeys,
             _ => Proof::Token,
+        }
+    }
+
+    /// Lets the next run ask also those who are left alone because they did not serve.
+    pub fn insist(&self, host: &Host) {
+        match self {
+            Self::Oidc(settings) => reach::insist(host, settings.issuer.as_str()),
+            Self::AwsSso(settings) => reach::insist(host, settings.oidc().url()),
+            _ => {}
         }
     }
 
@@ -108,6 +118,21 @@ pub struct Context<'a> {
     pub host: &'a Host,
     /// Where sessions rest, and the locks that guard them.
     pub cache: &'a Cache,
+    /// How much is done to have a session renewed. A login takes what time a person takes.
+    pub effort: Effort,
+}
+
+impl<'a> Context<'a> {
+    /// For somebody who waits, and whom nothing that failed before keeps from asking.
+    pub fn new(host: &'a Host, cache: &'a Cache) -> Self {
+        Self { host, cache, effort: Effort::LOOK }
+    }
+
+    /// The same with another effort.
+    #[must_use]
+    pub fn with_effort(self, effort: Effort) -> Self {
+        Self { effort, ..self }
+    }
 }
 
 /// One thing that `explain` says about a source, and why it is so.

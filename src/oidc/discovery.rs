@@ -70,19 +70,27 @@ impl Discovery {
         clock: &dyn Clock,
         documents: &dyn Documents,
     ) -> Result<Self> {
-        let url = address.join(WELL_KNOWN);
-        if let Some(kept) = documents.get(url.as_str())
-            && let Ok(discovery) = serde_json::from_slice::<Self>(&kept)
-            && discovery.check(issuer).is_ok()
-        {
-            return Ok(discovery.moved(issuer, address));
+        if let Some(kept) = Self::kept_at(address, issuer, documents) {
+            return Ok(kept);
         }
+        let url = address.join(WELL_KNOWN);
         let (discovery, Freshness { age, keep }) = Self::ask(address, issuer, http).await?;
         // Unknown members are dropped, so only what was checked is kept.
         if keep && let Ok(bytes) = serde_json::to_vec(&discovery) {
             documents.put(url.as_str(), &bytes, clock.now() + age);
         }
         Ok(discovery.moved(issuer, address))
+    }
+
+    /// The document of an issuer that was kept and is still good.
+    pub fn kept(issuer: &Issuer, documents: &dyn Documents) -> Option<Self> {
+        Self::kept_at(issuer, issuer, documents)
+    }
+
+    fn kept_at(address: &Issuer, issuer: &Issuer, documents: &dyn Documents) -> Option<Self> {
+        let kept = documents.get(address.join(WELL_KNOWN).as_str())?;
+        let discovery: Self = serde_json::from_slice(&kept).ok()?;
+        discovery.check(issuer).is_ok().then(|| discovery.moved(issuer, address))
     }
 
     /// Asks for the document of an issuer at an address, and tells how long it is good.

@@ -93,6 +93,7 @@ impl Plan {
 
     /// Lets the next run ask also those who are left alone because they did not serve.
     pub fn insist(&self, host: &Host) {
+        self.identity.settings.insist(host);
         self.exchanges.iter().for_each(|step| step.insist(host));
         self.target.insist(host);
     }

@@ -2,7 +2,8 @@
 //!
 //! A small file and a lock for each address, in the state directory, without secrets. An address
 //! that has failed in several runs in a row is left alone for a while. Then one process
-//! tries it, and the others leave it alone until they know more. What cannot be read
+//! tries it, and the others leave it alone until they know more. Whoever has a credential
+//! that serves leaves it alone after the first run that waited for it in vain. What cannot be read
 //! counts as absent, and what cannot be written is not missed: then each process finds
 //! out for itself.
 
@@ -49,6 +50,9 @@ struct Record {
     rests_until: OffsetDateTime,
     /// How it failed the last time.
     error: Error,
+    /// Whether somebody waited for it then.
+    #[serde(default)]
+    in_vain: bool,
 }
 
 impl Record {
@@ -60,6 +64,9 @@ impl Record {
         // Rounded up: who waits for as long as this is not sent away again.
         let left = Duration::from_secs(self.rest(now).whole_seconds().unsigned_abs() + 1);
         let why = match self.failures {
+            _ if self.failures < THRESHOLD && self.in_vain => {
+                "it was waited for in vain just now".to_string()
+            }
             0 | 1 => "it asked for that".to_string(),
             failures => format!("it has failed {failures} times in a row"),
         };
@@ -91,13 +98,21 @@ impl Breaker {
         Self { path: host.dirs.state.join("outages").join(name) }
     }
 
-    /// Whether the address may be asked. Whoever may after a rest is the only one.
-    pub(super) fn ask(&self, now: OffsetDateTime) -> Verdict {
+    /// Whether the address may be asked, `spare`: by somebody who has what serves, and so
+    /// can do without. Whoever may after a rest is the only one.
+    pub(super) fn ask(&self, now: OffsetDateTime, spare: bool) -> Verdict {
         let Some(record) = self.read(now) else { return Verdict::Ask };
         if !record.rest(now).is_zero() {
             return record.verdict(now);
         }
         if record.failures < THRESHOLD {
+            // It has not rested, so this is since it failed.
+            let since = now - record.rests_until;
+            let just_now = time::Duration::ZERO <= since && since < FIRST_REST;
+            if spare && record.in_vain && just_now {
+                let rests_until = record.rests_until + FIRST_REST;
+                return Record { rests_until, ..record }.verdict(now);
+            }
             return Verdict::Ask;
         }
         let mut claimed = Verdict::Ask;
@@ -113,14 +128,26 @@ impl Breaker {
         }
     }
 
-    /// It has failed. Where it wants to be left alone, it is.
-    pub(super) fn failed(&self, now: OffsetDateTime, error: &Error, wish: Option<Duration>) {
+    /// Whether it has failed, and not answered since.
+    pub(super) fn has_failed(&self, now: OffsetDateTime) -> bool {
+        self.read(now).is_some()
+    }
+
+    /// It has failed; `in_vain`: after somebody waited for it. Where it wants to be left
+    /// alone, it is.
+    pub(super) fn failed(
+        &self,
+        now: OffsetDateTime,
+        error: &Error,
+        wish: Option<Duration>,
+        in_vain: bool,
+    ) {
         // Where somebody else has the lock, they have the same news.
         self.exclusively(|| {
             let failures = self.read(now).map_or(0, |known| known.failures).saturating_add(1);
             let rest = rest_after(failures).max(wish.unwrap_or_default().min(LONGEST_WISH));
             let rests_until = if rest.is_zero() { now } else { whole(now + rest) };
-            self.write(&Record { failures, rests_until, error: error.clone() });
+            self.write(&Record { failures, rests_until, error: error.clone(), in_vain });
         });
     }
 
@@ -144,8 +171,9 @@ impl Breaker {
     /// Ends its rest. If it fails again, it rests for longer.
     pub(super) fn wake(&self, now: OffsetDateTime) {
         self.exclusively(|| {
-            if let Some(record) = self.read(now).filter(|record| !record.rest(now).is_zero()) {
-                self.write(&Record { rests_until: now, ..record });
+            let rests = |record: &Record| record.in_vain || !record.rest(now).is_zero();
+            if let Some(record) = self.read(now).filter(rests) {
+                self.write(&Record { rests_until: now, in_vain: false, ..record });
             }
         });
     }
@@ -219,7 +247,7 @@ mod tests {
     }
 
     fn asks(breaker: &Breaker, seconds: i64) -> bool {
-        matches!(breaker.ask(NOW + time::Duration::seconds(seconds)), Verdict::Ask)
+        matches!(breaker.ask(NOW + time::Duration::seconds(seconds), false), Verdict::Ask)
     }
 
     #[test]
@@ -228,11 +256,11 @@ mod tests {
         for _ in 0..3 {
             assert!(asks(&breaker, 0));
             // Whatever part of a second it is: twice is no reason to rest.
-            breaker.failed(NOW + time::Duration::milliseconds(1), &outage(), None);
+            breaker.failed(NOW + time::Duration::milliseconds(1), &outage(), None, false);
         }
         breaker.close();
-        (0..3).for_each(|_| breaker.failed(NOW, &outage(), None));
-        let Verdict::Rests(error) = breaker.ask(NOW + time::Duration::seconds(2)) else {
+        (0..3).for_each(|_| breaker.failed(NOW, &outage(), None, false));
+        let Verdict::Rests(error) = breaker.ask(NOW + time::Duration::seconds(2), false) else {
             panic!("it rests")
         };
         assert_eq!(error.kind(), ErrorKind::Unreachable);
@@ -254,26 +282,44 @@ mod tests {
         let (_dir, breaker) = breaker();
         let mut rests = Vec::new();
         for _ in 0..9 {
-            breaker.failed(NOW, &outage(), None);
+            breaker.failed(NOW, &outage(), None, false);
             rests.push(breaker.read(NOW).unwrap().rest(NOW).whole_seconds());
         }
         assert_eq!(rests, [0, 0, 5, 10, 20, 40, 60, 60, 60]);
         breaker.close();
-        breaker.failed(NOW, &outage(), None);
+        breaker.failed(NOW, &outage(), None, false);
         assert!(asks(&breaker, 0));
         assert_eq!(rest_after(u32::MAX), LONGEST_REST);
     }
 
     #[test]
+    fn whoever_has_what_serves_does_not_wait_in_vain_again() {
+        let (_dir, breaker) = breaker();
+        let spares = |seconds| breaker.ask(NOW + time::Duration::seconds(seconds), true);
+        breaker.failed(NOW, &outage(), None, false);
+        assert!(matches!(spares(0), Verdict::Ask), "it failed at once");
+        breaker.failed(NOW, &outage(), None, true);
+        let Verdict::Rests(error) = spares(1) else { panic!("it is left alone") };
+        assert!(error.to_string().contains("waited for in vain just now"), "{error}");
+        assert!(asks(&breaker, 1), "somebody needs it");
+        assert!(matches!(spares(5), Verdict::Ask));
+        assert!(matches!(spares(-3600), Verdict::Ask), "the clock was set back");
+        breaker.wake(NOW);
+        assert!(matches!(spares(1), Verdict::Ask), "somebody insists");
+        breaker.failed(NOW, &outage(), None, true);
+        assert!(!asks(&breaker, 1), "that was the third time");
+    }
+
+    #[test]
     fn a_servers_wish_is_kept_within_bounds() {
         let (_dir, breaker) = breaker();
-        breaker.failed(NOW, &outage(), Some(Duration::from_secs(17)));
+        breaker.failed(NOW, &outage(), Some(Duration::from_secs(17)), false);
         assert!(!asks(&breaker, 16) && asks(&breaker, 17));
         breaker.wishes(NOW, Duration::from_secs(19));
         assert!(!asks(&breaker, 18) && asks(&breaker, 19));
         breaker.wishes(NOW, Duration::ZERO);
         assert!(!asks(&breaker, 18) && asks(&breaker, 19));
-        breaker.failed(NOW, &outage(), Some(Duration::from_secs(1_000_000)));
+        breaker.failed(NOW, &outage(), Some(Duration::from_secs(1_000_000)), false);
         assert!(!asks(&breaker, 299) && asks(&breaker, 300));
     }
 
@@ -282,11 +328,11 @@ mod tests {
         let (_dir, breaker) = breaker();
         breaker.wake(NOW);
         assert!(asks(&breaker, 0));
-        (0..3).for_each(|_| breaker.failed(NOW, &outage(), None));
+        (0..3).for_each(|_| breaker.failed(NOW, &outage(), None, false));
         assert!(!asks(&breaker, 0));
         breaker.wake(NOW);
         assert!(asks(&breaker, 0));
-        breaker.failed(NOW, &outage(), None);
+        breaker.failed(NOW, &outage(), None, false);
         assert!(!asks(&breaker, 9), "it rests for longer than before");
     }
 
@@ -296,7 +342,7 @@ mod tests {
         let host = test_server::host(dir.path(), time::Duration::ZERO);
         let other = Breaker::of(&host, "https://b.example");
         for breaker in [&one, &other] {
-            (0..3).for_each(|_| breaker.failed(NOW, &outage(), None));
+            (0..3).for_each(|_| breaker.failed(NOW, &outage(), None, false));
         }
         one.exclusively(|| {
             assert!(!asks(&one, 5), "somebody else is about to");
@@ -307,7 +353,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_back_makes_no_rest_longer() {
         let (_dir, breaker) = breaker();
-        (0..9).for_each(|_| breaker.failed(NOW, &outage(), None));
+        (0..9).for_each(|_| breaker.failed(NOW, &outage(), None, false));
         assert!(asks(&breaker, -3600));
     }
 
@@ -317,7 +363,7 @@ mod tests {
         let host = test_server::host(&dir.path().join("file"), time::Duration::ZERO);
         files::write_private(&dir.path().join("file"), b"").unwrap();
         let breaker = Breaker::of(&host, "https://a.example");
-        (0..9).for_each(|_| breaker.failed(NOW, &outage(), None));
+        (0..9).for_each(|_| breaker.failed(NOW, &outage(), None, false));
         assert!(asks(&breaker, 0));
         breaker.wake(NOW);
         breaker.close();
@@ -330,14 +376,14 @@ mod tests {
             let (_dir, breaker) = breaker();
             files::write_private(&breaker.path, &bytes).unwrap();
             prop_assert!(asks(&breaker, 0));
-            breaker.failed(NOW, &outage(), None);
+            breaker.failed(NOW, &outage(), None, false);
             prop_assert_eq!(breaker.read(NOW).unwrap().failures, 1);
             let mut bytes = files::read(&breaker.path, LIMIT).unwrap().unwrap();
             let at = flip % bytes.len();
             bytes[at] = bytes[at].wrapping_add(1);
             files::write_private(&breaker.path, &bytes).unwrap();
             // Whatever it says now, it is read without harm.
-            breaker.ask(NOW);
+            breaker.ask(NOW, true);
         }
     }
 }

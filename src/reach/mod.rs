@@ -32,6 +32,8 @@ const SLOW: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// How long a request may take at least.
 const LEAST: Duration = Duration::from_secs(1);
+/// Whoever has waited for so long without an answer tells all who need not wait.
+const IN_VAIN: Duration = Duration::from_secs(2);
 
 /// How much is done to reach a server.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +50,8 @@ pub struct Effort {
     overall: bool,
     /// Whether addresses that have failed are left alone for a while.
     breaks: bool,
+    /// Whether that has been looked at already.
+    admitted: bool,
 }
 
 impl Effort {
@@ -59,6 +63,7 @@ impl Effort {
         total: Duration::from_secs(30),
         overall: false,
         breaks: true,
+        admitted: false,
     };
     /// For a credential that is due for renewal while the cached one still serves.
     pub const RENEW: Self = Self {
@@ -84,6 +89,17 @@ impl Effort {
         Self { rounds: 1, ..self }
     }
 
+    /// The same for whoever [`admit`] let through.
+    #[must_use]
+    pub(crate) fn admitted(self) -> Self {
+        Self { admitted: true, ..self }
+    }
+
+    /// Whether there is a credential that serves, so that nobody needs the new one now.
+    pub(crate) fn is_spare(self) -> bool {
+        self.overall
+    }
+
     /// The same for the next step to a credential, when those before took so long. However
     /// long they took, it gets a moment.
     #[must_use]
@@ -92,6 +108,13 @@ impl Effort {
             return self;
         }
         Self { total: self.total.saturating_sub(spent).max(LEAST), ..self }
+    }
+
+    /// The same for what follows the assertion. What took longer than all of it may was a
+    /// person who logged in, and whose time does not count.
+    #[must_use]
+    pub(crate) fn after_assertion(self, spent: Duration) -> Self {
+        if spent > self.total { self } else { self.after(spent) }
     }
 
     /// The pauses between the rounds: a random part of a time that doubles.
@@ -138,6 +161,23 @@ impl From<Error> for Failure {
     }
 }
 
+/// Waits for something that is a part of a step to a credential, and that ends by itself
+/// where somebody needs it.
+///
+/// # Errors
+/// Its own, and [`ErrorKind::Unreachable`] where it takes too long.
+pub(crate) async fn within<T>(
+    effort: Effort,
+    who: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    if !effort.is_spare() {
+        return work.await;
+    }
+    let ended = timeout(effort.total, work).await;
+    ended.unwrap_or_else(|_| Err(silent(who, effort.total)))
+}
+
 /// Asks the addresses of a server until one has answered. `who` is its name for people,
 /// `until` when asking becomes pointless: the end of what it is shown.
 ///
@@ -170,6 +210,23 @@ pub(crate) fn insist(host: &Host, address: &str) {
     Breaker::of(host, address).wake(host.clock.now());
 }
 
+/// Looks whether an address may be asked, for what has to be done before and should not be
+/// done in vain. Whoever may asks then with [`Effort::admitted`].
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`] where it is left alone.
+pub(crate) fn admit(host: &Host, address: &str, effort: Effort) -> Result<()> {
+    match Way::to(host, address, effort).verdict(host) {
+        Some(Verdict::Rests(error)) => Err(error),
+        Some(Verdict::Ask) | None => Ok(()),
+    }
+}
+
+/// Whether an address did not serve when it was asked last.
+pub(crate) fn has_failed(host: &Host, address: &str) -> bool {
+    Breaker::of(host, address).has_failed(host.clock.now())
+}
+
 /// The search for an address that answers.
 struct Search<'a, A: ?Sized> {
     host: &'a Host,
@@ -183,6 +240,9 @@ struct Search<'a, A: ?Sized> {
 struct Way<'a, A: ?Sized> {
     address: &'a A,
     breaker: Option<Breaker>,
+    /// Whether nobody needs the answer now.
+    spare: bool,
+    admitted: bool,
     state: State,
     error: Option<Error>,
 }
@@ -200,14 +260,19 @@ enum State {
 impl<'a, A: Display + ?Sized> Way<'a, A> {
     fn to(host: &Host, address: &'a A, effort: Effort) -> Self {
         let breaker = effort.breaks.then(|| Breaker::of(host, &address.to_string()));
-        Self { address, breaker, state: State::New, error: None }
+        let (spare, admitted) = (effort.is_spare(), effort.admitted);
+        Self { address, breaker, spare, admitted, state: State::New, error: None }
+    }
+
+    fn verdict(&self, host: &Host) -> Option<Verdict> {
+        let breaker = self.breaker.as_ref().filter(|_| !self.admitted)?;
+        Some(breaker.ask(host.clock.now(), self.spare))
     }
 
     /// Whether it may be asked now.
     fn is_open(&mut self, host: &Host) -> bool {
         if self.state == State::New {
-            let verdict = self.breaker.as_ref().map(|breaker| breaker.ask(host.clock.now()));
-            self.state = match verdict {
+            self.state = match self.verdict(host) {
                 Some(Verdict::Rests(error)) => {
                     self.error = Some(error);
                     State::Rests
@@ -218,12 +283,13 @@ impl<'a, A: Display + ?Sized> Way<'a, A> {
         matches!(self.state, State::Open(from) if from <= Instant::now())
     }
 
-    fn failed(&mut self, host: &Host, failure: Failure) {
+    fn failed(&mut self, host: &Host, failure: Failure, waited: Duration) {
         // A run counts once, however often it asks.
         match (&self.breaker, failure.retry_after) {
             (Some(breaker), _) if failure.behind => breaker.close(),
             (Some(breaker), wish) if self.error.is_none() => {
-                breaker.failed(host.clock.now(), &failure.error, wish);
+                let in_vain = waited >= IN_VAIN;
+                breaker.failed(host.clock.now(), &failure.error, wish, in_vain);
             }
             (Some(breaker), Some(wish)) => breaker.wishes(host.clock.now(), wish),
             _ => (),
@@ -253,7 +319,7 @@ impl<A: Display + ?Sized> Search<'_, A> {
                 if !self.ways[at].is_open(self.host) {
                     continue;
                 }
-                let limit = self.limit(at);
+                let (limit, asked) = (self.limit(at), Instant::now());
                 let way = &mut self.ways[at];
                 let failure = match timeout(limit, attempt(way.address)).await {
                     Ok(Ok(answer)) => {
@@ -268,7 +334,7 @@ impl<A: Display + ?Sized> Search<'_, A> {
                     Err(_) => silent(way.address, limit).into(),
                 };
                 tracing::debug!(address = %way.address, error = %failure.error, "cannot serve");
-                way.failed(self.host, failure);
+                way.failed(self.host, failure, asked.elapsed());
             }
             match pauses.next().and_then(|pause| self.pause(pause)) {
                 Some(pause) => sleep(pause).await,

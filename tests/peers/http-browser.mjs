@@ -59,7 +59,7 @@ const jar = new Jar();
 async function fetchOne(url, init = {}) {
   const cookie = jar.header(url);
   const headers = { accept: 'text/html', ...(cookie && { cookie }), ...init.headers };
-  const response = await fetch(url, { ...init, headers, redirect: 'manual', signal: AbortSignal.timeout(20_000) });
+  const response = await fetch(url, { ...init, headers, redirect: 'manual', signal: AbortSignal.timeout(60_000) });
   jar.keep(url, response);
   return response;
 }

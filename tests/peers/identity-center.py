@@ -48,9 +48,11 @@ OPTIONS = {
     "status": {},  # {"/token": 503}: answers so instead
     "throttled": 0,  # how many requests to the portal are too many
     "start_url": "https://example.awsapps.com/start",
+    "hold": None,  # a text: the next request with it waits for "release" to be set
     "say_type": "header",  # where a refusal names its kind: "header" or "body"
 }
 OPTIONS.update(json.loads(sys.argv[1]))
+RELEASED = threading.Event()
 GRANTS = {
     "code": "authorization_code",
     "device": "urn:ietf:params:oauth:grant-type:device_code",
@@ -331,11 +333,23 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = dict(parse_qsl(url.query, keep_blank_values=True))
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        self.hold(url.path, body)
         with LOCK:
             try:
                 self.route(url.path, query, body)
             except Refused as refused:
                 self.refuse(refused, oidc=(self.command, url.path) in MODELS and url.path in OIDC)
+
+    def hold(self, path, body):
+        if path.startswith("/_"):
+            return
+        with LOCK:
+            held = OPTIONS["hold"] and OPTIONS["hold"].encode() in body
+            if held:
+                OPTIONS["hold"] = None
+                LOG.append({"held": path})
+        if held:
+            RELEASED.wait()
 
     def route(self, path, query, body):
         if path.startswith("/_"):
@@ -373,6 +387,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.json(200, [*TOKENS, *REFRESH, *(one["secret"] for one in CLIENTS.values())])
         if path == "/_set":
             OPTIONS.update(json.loads(body))
+            if OPTIONS.pop("release", False):
+                RELEASED.set()
         if path == "/_end":
             {"clients": CLIENTS, "tokens": TOKENS, "refresh_tokens": REFRESH}[json.loads(body)].clear()
         self.json(200, {})

@@ -15,7 +15,8 @@ use crate::host::Host;
 use crate::host::http::{HttpClient, Request};
 use crate::secret::Secret;
 
-const WHO: &str = "IAM Identity Center";
+/// What people call it.
+pub const WHO: &str = "IAM Identity Center";
 /// The name that people see on the page where they agree.
 const CLIENT_NAME: &str = "tmpcred";
 

@@ -98,7 +98,7 @@ struct Cached {
 fn cached(prepared: &Prepared) -> Result<Cached> {
     let plan = &prepared.plan;
     let source = plan.identity.settings.open(&plan.identity.name);
-    let cx = Context { host: &prepared.host, cache: &prepared.cache };
+    let cx = Context::new(&prepared.host, &prepared.cache);
     let miss = |why: String| Ok(Cached { state: "miss", why });
     match source.readiness(&prepared.host) {
         Readiness::Ready(_) => {}

@@ -44,7 +44,7 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
         force: args.force,
         audiences: audiences(app, &config, &identity.name),
     };
-    let cx = Context { host: &host, cache: &cache };
+    let cx = Context::new(&host, &cache);
     let principal = process::runtime()?.block_on(session.login(cx, &options))?;
     if args.json {
         return app.ui.json(&json!({

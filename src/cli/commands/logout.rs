@@ -45,7 +45,7 @@ fn end(app: &App, cache: &Cache, identity: &plan::Identity, all: bool) -> Result
         };
     };
     let name = &identity.name;
-    let cx = Context { host: &app.host, cache };
+    let cx = Context::new(&app.host, cache);
     let outcome = process::runtime()?.block_on(session.logout(cx))?;
     let (state, principal, why) = match outcome {
         Logout::NoSession => {

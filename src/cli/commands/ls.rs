@@ -174,7 +174,7 @@ fn available(
         });
     }
     let cache = cache(&app.host, config)?;
-    let cx = Context { host: &app.host, cache: &cache };
+    let cx = Context::new(&app.host, &cache);
     let several = identities.len() > 1;
     let (mut found, mut failed) = (Vec::new(), Vec::new());
     for (name, settings, server) in identities {

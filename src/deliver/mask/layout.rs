@@ -103,6 +103,10 @@ impl Layout {
 
     /// What is held back begins here from now on.
     pub(super) fn forget(&mut self, held: usize) {
+        // However much has been skipped, nothing moves.
+        if held == 0 {
+            return;
+        }
         self.skipped.retain(|(at, _)| *at >= held);
         self.skipped.iter_mut().for_each(|(at, _)| *at -= held);
     }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use super::reading::{Forms, beginnings};
+use super::reading::{Forms, beginnings, escaped};
 use super::{is_break, layout};
 use crate::secret::Secret;
 
@@ -23,6 +23,10 @@ pub(super) struct Look {
     pairs_on_screen: Bits,
     /// The first three bytes, where none of them is a line break.
     threes: Bits,
+    /// The pairs of bytes with which a form begins that is neither escaped nor broken.
+    plain: Bits,
+    /// The first of these.
+    firsts: [bool; 256],
     /// Every byte is looked at, for comparison.
     #[cfg(test)]
     pub(super) unhurried: bool,
@@ -55,6 +59,12 @@ impl Look {
         }
         let forms = Forms::of(all);
         let (mut pairs, mut threes) = (Bits::none(), Bits::none());
+        let (mut plain, mut plain_firsts) = (Bits::none(), [false; 256]);
+        for form in forms.iter() {
+            plain_firsts[usize::from(form[0])] = true;
+            let any = form.get(1).map_or(0..=u8::MAX, |byte| *byte..=*byte);
+            any.for_each(|second| plain.add(pair(form[0], second)));
+        }
         let mut firsts = BTreeSet::new();
         for beginning in forms.iter().flat_map(beginnings).map(Zeroizing::new) {
             let first = beginning[0];
@@ -78,6 +88,8 @@ impl Look {
             pairs,
             pairs_on_screen,
             threes,
+            plain,
+            firsts: plain_firsts,
             #[cfg(test)]
             unhurried: false,
         }
@@ -106,6 +118,11 @@ impl Look {
             let (first, second) = (bytes[at], bytes[at + 1]);
             let Some(third) = bytes.get(at + 2).copied() else { return at };
             let fourth = bytes.get(at + 3).copied();
+            // Many begin with the same escape, of which the first bytes tell nothing.
+            if matches!(first, b'%' | b'\\') && self.is_no_escape_of_one(&bytes[at..], on_screen) {
+                at += 1;
+                continue;
+            }
             if self.threes.has(three(first, second, third))
                 || is_break(second)
                 || is_break(third)
@@ -116,6 +133,37 @@ impl Look {
             }
             at += 1;
         }
+    }
+}
+
+impl Look {
+    /// Whether a whole escape is at the beginning with which no secret begins.
+    fn is_no_escape_of_one(&self, bytes: &[u8], on_screen: bool) -> bool {
+        let Some((byte, len)) = escaped(bytes) else { return false };
+        // As it stands it may be the beginning of one, too.
+        if self.firsts[usize::from(bytes[0])] {
+            return false;
+        }
+        let two = |at: usize| Some((bytes[at], *bytes.get(at + 1)?, bytes.get(at + 2).copied()));
+        let may_skip = |(before, byte, next)| layout::may_skip(before, byte, next);
+        if on_screen && (0..len).any(|at| two(at).is_none_or(may_skip)) {
+            return false;
+        }
+        if !self.firsts[usize::from(byte)] {
+            return true;
+        }
+        match bytes.get(len).copied() {
+            // Of more than one byte, or not the end of it.
+            _ if !byte.is_ascii() => false,
+            None | Some(b'%' | b'\\' | b'+' | b'\r' | b'\n') => false,
+            Some(second) => !self.plain.has(pair(byte, second)),
+        }
+    }
+
+    /// How long the longest form is.
+    #[cfg(test)]
+    pub(super) fn longest(&self) -> usize {
+        self.forms.iter().map(<[u8]>::len).max().unwrap_or_default()
     }
 }
 

@@ -7,6 +7,7 @@
 //! ways, such as a percent sign of the secret's own, all of them are followed.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use zeroize::Zeroizing;
 
@@ -203,6 +204,24 @@ impl Escape {
             }
             _ => Step::Not,
         }
+    }
+}
+
+/// What a whole escape at the beginning stands for, and its length: the first byte of the
+/// character. `None` where there is none, or where it may be read in other ways too.
+pub(super) fn escaped(bytes: &[u8]) -> Option<(u8, usize)> {
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let number = |digits: Range<usize>| {
+        digits.clone().try_fold(0, |so_far, at| Some(so_far << 4 | digit(at)?))
+    };
+    match bytes {
+        [b'%', ..] => Some((u8::try_from(number(1..3)?).ok()?, 3)),
+        [b'\\', b'u', ..] => {
+            // The first half of a pair is none by itself.
+            let char = char::from_u32(number(2..6)?)?;
+            Some((char.encode_utf8(&mut [0; 4]).as_bytes().first().copied()?, 6))
+        }
+        _ => None,
     }
 }
 

@@ -1,4 +1,5 @@
 mod encoders;
+mod work;
 
 use std::collections::BTreeSet;
 
@@ -291,7 +292,12 @@ fn screens() -> impl Strategy<Value = Vec<u8>> {
                 "%0a",
                 "a%62",
                 "%7az%7A",
-                "\\u007azz"
+                "\\u007azz",
+                "\\u003c",
+                "\\u003ca",
+                "%2F",
+                "%61b",
+                "%61a"
             ][..]
         )
         .prop_map(|piece| piece.as_bytes().to_vec()),

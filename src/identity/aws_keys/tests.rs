@@ -44,7 +44,7 @@ fn keys_are_asked_for_once_and_forgotten_at_the_logout() {
     let dir = tempfile::tempdir().unwrap();
     let host = host(dir.path(), &["AKIAONE", "canary-one", "AKIATWO", "canary-two", "", "x"]);
     let cache = Cache::new(host.clone(), StoreChoice::Memory);
-    let cx = Context { host: &host, cache: &cache };
+    let cx = Context::new(&host, &cache);
     let source = AwsKeys::new("work", Settings::default());
     assert_eq!(source.caller(cx).unwrap(), None);
     let required = run(source.assertion(cx, "x")).unwrap_err();
@@ -80,7 +80,7 @@ fn keys_of_the_environment_need_no_login_and_make_the_caller() {
     let look = |pairs: &[(&str, &str)]| {
         let host = Host { env: Env::from_pairs(pairs.iter().copied()), ..host(dir.path(), &[]) };
         let cache = Cache::new(host.clone(), StoreChoice::Memory);
-        let cx = Context { host: &host, cache: &cache };
+        let cx = Context::new(&host, &cache);
         (source.readiness(&host), source.caller(cx).ok(), run(source.assertion(cx, "x")).ok())
     };
     assert!(matches!(look(&[]), (Readiness::Absent(_), None, None)));

@@ -21,7 +21,7 @@ use self::session::{Session, Stored};
 pub use self::settings::Settings;
 use super::login::{self, Choice, Flow};
 use super::{Context, Fact, IdentitySource, LoginOptions, Logout, Readiness};
-use crate::aws::sso::oidc::{Grant, Oidc, Registration};
+use crate::aws::sso::oidc::{Grant, Oidc, Registration, WHO};
 use crate::aws::sso::portal::Portal;
 use crate::aws::sso::{Failure, Refusal};
 use crate::cache::{ClientKey, Lead, SessionKey, SessionLabel, Turn};
@@ -29,6 +29,7 @@ use crate::credential::{Assertion, Caller, Principal};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::surroundings::Surroundings;
 use crate::host::{Host, files};
+use crate::reach;
 use crate::secret::Secret;
 
 /// What is left of a registration that a login may still start with: a session
@@ -149,7 +150,31 @@ impl AwsSso {
 
     /// Renews a session by its refresh token. Its lock is held: the token may be
     /// good for one use only.
-    async fn renew(&self, cx: Context<'_>, lead: &Lead, mut session: Session) -> Result<Renewed> {
+    ///
+    /// Where AWS refuses, another process may have been quicker, on another machine or with
+    /// its locks elsewhere. Then its session is the one to go on with.
+    async fn renew(&self, cx: Context<'_>, lead: &Lead, session: Session) -> Result<Renewed> {
+        let (used, refusal) = match self.try_renewal(cx, lead, session).await? {
+            Renewed::Ended(used, refusal) => (used, refusal),
+            alive @ Renewed::Alive(_) => return Ok(alive),
+        };
+        match self.stored(cx)? {
+            Some(Stored::Session(newer)) if newer.is_renewal_of(&used) => {
+                if newer.is_alive(cx.host.clock.now()) {
+                    return Ok(Renewed::Alive(newer));
+                }
+                self.try_renewal(cx, lead, newer).await
+            }
+            _ => Ok(Renewed::Ended(used, refusal)),
+        }
+    }
+
+    async fn try_renewal(
+        &self,
+        cx: Context<'_>,
+        lead: &Lead,
+        mut session: Session,
+    ) -> Result<Renewed> {
         const WHAT: &str = "the session could not be renewed";
         let Some(refresh_token) = session.refresh_token.clone() else {
             let code = "expired_token".into();
@@ -158,7 +183,16 @@ impl AwsSso {
         let server = self.settings.oidc();
         let oidc = Oidc::new(cx.host, &server)?;
         let grant = Grant::Refresh(&refresh_token);
-        match oidc.create_token(&session.client, &grant).await {
+        let attempt = async |_: &str| match oidc.create_token(&session.client, &grant).await {
+            Err(Failure::Failed(error)) if error.kind() == ErrorKind::Unreachable => {
+                Err(error.into())
+            }
+            answer => Ok(answer),
+        };
+        // Whoever gives no answer may have taken the token all the same: it is sent once.
+        let effort = cx.effort.once();
+        let asked = reach::ask(cx.host, WHO, &[server.url()], effort, None, attempt).await;
+        match asked.unwrap_or_else(|error| Err(error.into())) {
             Ok(tokens) => {
                 let renewed = session.renew(cx.host, tokens);
                 self.keep(cx, lead, &session);

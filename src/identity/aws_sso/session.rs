@@ -117,6 +117,11 @@ impl Session {
         Principal { issuer: self.start_url.clone(), subject: self.subject.clone() }
     }
 
+    /// Whether another process made this one of `used`.
+    pub(super) fn is_renewal_of(&self, used: &Self) -> bool {
+        self.principal() == used.principal() && !self.access_token.ct_eq(used.access_token.expose())
+    }
+
     /// Whether the access token lasts long enough to be used.
     pub(super) fn is_alive(&self, local_now: OffsetDateTime) -> bool {
         let margin = MARGIN.min(self.lifetime.ttl() / 4);

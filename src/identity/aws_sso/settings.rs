@@ -51,7 +51,7 @@ fn start_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Er
 
 impl Settings {
     /// The service that logs people in.
-    pub(super) fn oidc(&self) -> Server {
+    pub(in crate::identity) fn oidc(&self) -> Server {
         Server::oidc(&self.region, self.endpoint_url.as_ref(), self.ca_file.as_ref())
     }
 

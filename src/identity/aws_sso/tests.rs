@@ -100,7 +100,7 @@ impl World {
 
     fn login(&self) -> Result<(), Error> {
         let cache = Cache::new(self.host.clone(), StoreChoice::Memory);
-        let cx = Context { host: &self.host, cache: &cache };
+        let cx = Context::new(&self.host, &cache);
         let source = AwsSso::new("corp", settings(&self.server.origin));
         let options = LoginOptions { flow: Some(Flow::Device), ..Default::default() };
         let principal = run(source.session().unwrap().login(cx, &options))?;

@@ -36,6 +36,7 @@ use crate::host::Host;
 use crate::host::files;
 use crate::host::surroundings::Surroundings;
 use crate::oidc::Documents;
+use crate::reach::Effort;
 
 /// The source.
 pub struct Oidc {
@@ -120,7 +121,9 @@ impl Oidc {
             })?;
         }
         let documents = Kept(cx.cache);
-        let provider = Provider::open(cx.host, &self.settings, &documents).await?;
+        // Nothing that failed before keeps a person from logging in.
+        let effort = if renewable { cx.effort } else { Effort::LOOK };
+        let provider = Provider::open(cx.host, &self.settings, &documents, effort).await?;
         let mut audiences = wish.audiences.to_vec();
         if let Some(session) = stored.as_ref().filter(|session| session.ended) {
             audiences.extend_from_slice(&session.granted);
@@ -361,7 +364,8 @@ impl Oidc {
                 .because_of("the provider gave no refresh token; its tokens end by themselves"));
         };
         let documents = Kept(cx.cache);
-        let provider = Provider::open(cx.host, &self.settings, &documents).await?;
+        let provider =
+            Provider::open(cx.host, &self.settings, &documents, Effort::LOOK).await?;
         provider.revoke(refresh_token).await
     }
 }

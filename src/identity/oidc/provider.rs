@@ -1,5 +1,7 @@
 //! The provider: what it says of itself, and the requests that are made to it.
 
+use std::time::Instant;
+
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use oauth2::basic::{
@@ -23,6 +25,7 @@ use crate::host::http::{HttpClient, Request};
 use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
 use crate::oidc::remote_keys::{self, RemoteKeys};
 use crate::oidc::{Claims, Discovery, Documents, Expectations, id_token};
+use crate::reach::{self, Effort};
 use crate::secret::Secret;
 
 /// The `oauth2` crate's client, with our own reading of token answers.
@@ -42,6 +45,9 @@ pub(super) type Client<Auth, Device, Token> = oauth2::Client<
 /// A client of which no more is known than where the tokens are.
 pub(super) type TokenClient = Client<EndpointNotSet, EndpointNotSet, EndpointSet>;
 
+/// What people call it.
+const WHO: &str = "the identity provider";
+
 /// How long after a refusal without a word the provider is asked again.
 const SECOND_TRY: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -60,6 +66,10 @@ pub(super) struct Provider<'a> {
     pub(super) host: &'a Host,
     pub(super) settings: &'a Settings,
     pub(super) discovery: Discovery,
+    /// Whether the provider itself has just been asked for that.
+    is_fresh: bool,
+    effort: Effort,
+    started: Instant,
     http: HttpClient,
     keys: RemoteKeys,
     documents: &'a dyn Documents,
@@ -67,17 +77,35 @@ pub(super) struct Provider<'a> {
 
 impl<'a> Provider<'a> {
     /// Learns what the provider says of itself, from what was kept where that
-    /// is still good.
+    /// is still good. So much is done for that and for renewing a session.
     pub(super) async fn open(
         host: &'a Host,
         settings: &'a Settings,
         documents: &'a dyn Documents,
+        effort: Effort,
     ) -> Result<Self> {
+        let started = Instant::now();
         let http = host.http(settings.ca_file.as_deref())?;
-        let discovery =
-            Discovery::fetch(&settings.issuer, &http, host.clock.as_ref(), documents).await?;
+        let kept = Discovery::kept(&settings.issuer, documents);
+        let is_fresh = kept.is_none();
+        let discovery = match kept {
+            Some(kept) => kept,
+            None => {
+                let attempt = async |_: &str| {
+                    let clock = host.clock.as_ref();
+                    Ok(Discovery::fetch(&settings.issuer, &http, clock, documents).await?)
+                };
+                let addresses = [settings.issuer.as_str()];
+                reach::ask(host, WHO, &addresses, effort, None, attempt).await?
+            }
+        };
         let keys = RemoteKeys::new(discovery.jwks_uri.clone(), http.clone(), host.clock.clone());
-        Ok(Self { host, settings, discovery, http, keys, documents })
+        Ok(Self { host, settings, discovery, is_fresh, effort, started, http, keys, documents })
+    }
+
+    /// What is left of the effort.
+    pub(super) fn effort(&self) -> Effort {
+        self.effort.after(self.started.elapsed())
     }
 
     /// The crate's client.
@@ -145,23 +173,51 @@ impl<'a> Provider<'a> {
 
     /// Trades a refresh token for fresh tokens. The session's lock is held.
     ///
-    /// A refusal without a word ends a session only if it comes twice: it may be that of
-    /// something on the way which is just being started.
+    /// A provider that gives no answer may have taken the request all the same, and a
+    /// refresh token that is used twice ends the session at many. So it is sent once; and
+    /// where nobody needs it now, or the provider has failed of late, only to one that has
+    /// just shown that it answers.
     pub(super) async fn refresh(
         &self,
+        refresh_token: &Secret<String>,
+        audience: Option<&str>,
+    ) -> Result<TokenAnswer, Failure> {
+        let issuer = &self.settings.issuer;
+        let doubtful = self.effort.is_spare() || reach::has_failed(self.host, issuer.as_str());
+        let attempt = async |_: &str| {
+            if doubtful && !self.is_fresh {
+                Discovery::ask(issuer, issuer, &self.http).await?;
+            }
+            let transport = self.transport(Endpoint::Token);
+            match self.send_refresh(&transport, refresh_token, audience).await {
+                Err(Failure::Failed(error)) if error.kind() == ErrorKind::Unreachable => {
+                    Err(reach::Failure::wishing(error, transport.wish(self.host.corrected_now())))
+                }
+                answer => Ok(answer),
+            }
+        };
+        reach::ask(self.host, WHO, &[issuer.as_str()], self.effort().once(), None, attempt)
+            .await
+            .map_err(Failure::Failed)?
+    }
+
+    /// A refusal without a word ends a session only if it comes twice: it may be that of
+    /// something on the way which is just being started.
+    async fn send_refresh(
+        &self,
+        transport: &Transport<'_>,
         refresh_token: &Secret<String>,
         audience: Option<&str>,
     ) -> Result<TokenAnswer, Failure> {
         let client = self.client().map_err(Failure::Failed)?;
         let refresh_token = RefreshToken::new(refresh_token.expose().clone());
         let audiences: Vec<String> = audience.map(String::from).into_iter().collect();
-        let transport = self.transport(Endpoint::Token);
         let ask = async || {
             let mut request = client.exchange_refresh_token(&refresh_token);
             for (name, value) in self.audience_parameters(&audiences) {
                 request = request.add_extra_param(name, value.to_string());
             }
-            request.request_async(&transport).await
+            request.request_async(transport).await
         };
         let mut answer = ask().await;
         if transport.was_mute() {
@@ -169,7 +225,7 @@ impl<'a> Provider<'a> {
             tokio::time::sleep(SECOND_TRY).await;
             answer = ask().await;
         }
-        answer.map_err(|error| Failure::of(error, &transport))
+        answer.map_err(|error| Failure::of(error, transport))
     }
 
     /// Revokes a refresh token (RFC 7009), which ends what came of it too.
@@ -234,6 +290,16 @@ impl<'a> Provider<'a> {
     /// Takes the answer to a refresh into the session. The refresh token in it
     /// has been kept already.
     pub(super) async fn renew(
+        &self,
+        session: &mut Session,
+        answer: &TokenAnswer,
+        audience: Option<&str>,
+    ) -> Result<()> {
+        // Keys may have to be fetched.
+        reach::within(self.effort(), WHO, self.take(session, answer, audience)).await
+    }
+
+    async fn take(
         &self,
         session: &mut Session,
         answer: &TokenAnswer,

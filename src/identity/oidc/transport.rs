@@ -4,7 +4,9 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
+use hyper::header::RETRY_AFTER;
 use oauth2::http;
 use oauth2::{
     AsyncHttpClient, ErrorResponseType, HttpRequest, HttpResponse, RequestTokenError,
@@ -12,11 +14,12 @@ use oauth2::{
 };
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
+use time::OffsetDateTime;
 use url::Url;
 
 use super::tokens;
 use crate::error::{Error, ErrorKind, Result, foreign};
-use crate::host::http::{HttpClient, Request, Response};
+use crate::host::http::{HttpClient, Request, Response, retry_after};
 use crate::secret::Secret;
 
 /// What is asked, which decides how an answer is read.
@@ -51,12 +54,14 @@ pub(super) struct Transport<'a> {
     passing: RefCell<Option<Error>>,
     /// Whether there was a refusal without a word.
     mute: Cell<bool>,
+    /// When to ask again, as the last answer without a result said.
+    retry_after: RefCell<Option<String>>,
 }
 
 impl<'a> Transport<'a> {
     pub(super) fn new(http: &'a HttpClient, endpoint: Endpoint) -> Self {
-        let (fatal, passing, mute) = Default::default();
-        Self { http, endpoint, fatal, passing, mute }
+        let (fatal, passing, mute, retry_after) = Default::default();
+        Self { http, endpoint, fatal, passing, mute, retry_after }
     }
 
     /// Whether the provider, or something on the way to it, refused without a word since
@@ -68,6 +73,12 @@ impl<'a> Transport<'a> {
     /// The last failure that was waited out, if the last request was one.
     pub(super) fn passing(&self) -> Option<Error> {
         self.passing.borrow_mut().take()
+    }
+
+    /// How long the provider asked to be left alone when it could not serve. `now` is the
+    /// time by its clock.
+    pub(super) fn wish(&self, now: OffsetDateTime) -> Option<Duration> {
+        retry_after(self.retry_after.borrow().as_deref()?, now)
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
@@ -99,6 +110,8 @@ impl<'a> Transport<'a> {
             Request { method: parts.method, url, headers: parts.headers, body: Secret::new(body) };
         let response = self.http.send(request).await?;
         if let Some(outage) = response.outage(self.endpoint.name()) {
+            let wish = response.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            *self.retry_after.borrow_mut() = wish.map(String::from);
             return Err(outage);
         }
         // What the answer calls itself does not matter, only what it is.

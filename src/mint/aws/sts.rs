@@ -1,5 +1,6 @@
 //! The calls of STS, through the official SDK and our own HTTP client.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -97,6 +98,8 @@ pub(super) struct Sts<'a> {
     effort: Effort,
     /// When the first call was made, or what came before it.
     started: Instant,
+    /// How long since then a person took to type codes.
+    person: Cell<Duration>,
 }
 
 impl<'a> Sts<'a> {
@@ -107,10 +110,11 @@ impl<'a> Sts<'a> {
         started: Instant,
     ) -> Result<Self> {
         let connector = Connector(host.http(settings.ca_file.as_deref())?);
-        Ok(Self { host, settings, http: SharedHttpClient::new(connector), effort, started })
+        let http = SharedHttpClient::new(connector);
+        Ok(Self { host, settings, http, effort, started, person: Cell::default() })
     }
 
-    /// Makes a call, and again where a fault may pass; `once`: what is sent must not be
+    /// Makes a call, and again where a fault may pass; `once`: with a code, which must not be
     /// sent again. `until` is when what STS is shown ends.
     async fn send<O, E>(
         &self,
@@ -122,8 +126,9 @@ impl<'a> Sts<'a> {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let effort = self.effort.after(self.started.elapsed());
-        let effort = if once { effort.once() } else { effort };
+        let spent = self.started.elapsed().saturating_sub(self.person.get());
+        let effort = self.effort.after(spent);
+        let effort = if once { effort.once().admitted() } else { effort };
         let attempt = async |_: &str| {
             let now = self.host.corrected_now();
             call().await.map_err(|cause| failure::explain(&cause, asked, now))
@@ -165,7 +170,7 @@ impl<'a> Sts<'a> {
         principal: &Principal,
         ttl: Option<Duration>,
     ) -> Result<Session> {
-        let code = self.code(wanted.mfa).await?;
+        let code = self.code(wanted.mfa, &Asked::Role { role, signer, code: None }).await?;
         let asked = Asked::Role { role, signer, code: code.as_ref() };
         let mut call = self
             .client(Some(signer))
@@ -199,7 +204,7 @@ impl<'a> Sts<'a> {
         mfa: Option<&Mfa>,
         ttl: Option<Duration>,
     ) -> Result<Session> {
-        let code = self.code(mfa).await?;
+        let code = self.code(mfa, &Asked::User { user, signer, code: None }).await?;
         let asked = Asked::User { user, signer, code: code.as_ref() };
         let call = self
             .client(Some(signer))
@@ -244,11 +249,20 @@ impl<'a> Sts<'a> {
         }
     }
 
-    async fn code(&self, mfa: Option<&Mfa>) -> Result<Option<Secret<String>>> {
-        match mfa {
-            Some(mfa) => mfa.code(self.host).await.map(Some),
-            None => Ok(None),
-        }
+    /// A code for what is asked, where one is wanted. It counts as sent, so nobody is
+    /// asked for one while STS is left alone.
+    async fn code(
+        &self,
+        mfa: Option<&Mfa>,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Secret<String>>> {
+        let Some(mfa) = mfa else { return Ok(None) };
+        reach::admit(self.host, &self.settings.address(), self.effort)
+            .map_err(|error| asked.context(error))?;
+        let begun = Instant::now();
+        let code = mfa.code(self.host).await;
+        self.person.set(self.person.get() + begun.elapsed());
+        code.map(Some)
     }
 
     /// A client with nothing but what is said here: no credentials, profiles or
@@ -403,7 +417,8 @@ mod tests {
         let notes = Notes::default();
         let http = SharedHttpClient::new(notes.clone());
         let (effort, started) = (Effort::RENEW, Instant::now());
-        let sts = Sts { host: &host, settings: &settings, http, effort, started };
+        let person = Cell::default();
+        let sts = Sts { host: &host, settings: &settings, http, effort, started, person };
         let assertion = Assertion {
             token: Secret::new("canary".into()),
             token_type: TokenType::IdToken,

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Standing, refused};
+use super::{Standing, at_clock, refused};
 use crate::journey::Journey;
 use crate::support::broker::{API, Broker, BrokerOptions};
 use crate::support::browser::Browser;
@@ -75,6 +75,42 @@ fn an_issuer_that_is_frozen_is_waited_for_with_an_end() {
     standing.is_kept(&journey);
     journey.provider.thaw();
     journey.tmpcred(&["login", "--force"]).run().ok();
+}
+
+#[test]
+fn nobody_waits_long_for_an_issuer_while_the_cached_credential_serves() {
+    let provider = OidcProvider::start_with(&OidcOptions {
+        ttl: [("AccessToken", 600)].into(),
+        ..OidcOptions::default()
+    });
+    let broker = Broker::start(&BrokerOptions::trusting(provider.issuer()));
+    let mut home = Home::stranger();
+    Browser::http().user("alice", "x").install(&mut home);
+    let journey = Journey::of(provider, broker, home);
+    let standing = Standing::of(&journey);
+    journey.provider.freeze();
+    let late = || at_clock(&journey.home, "+27m").args(["token", "--no-input"]);
+    let stale = || {
+        let run = late().run().ok();
+        assert_eq!(run.stdout, standing.token);
+        assert!(run.stderr.contains("the cached one is used while it lasts"), "{}", run.stderr);
+        run.stderr
+    };
+    let said = stale();
+    assert!(said.contains("waiting for the identity provider, for 8 seconds at most"), "{said}");
+    assert!(said.contains("the limit is 8 seconds"), "{said}");
+    // Another process does not wait again.
+    let said = stale();
+    assert!(said.contains("it was waited for in vain just now"), "{said}");
+    assert!(!said.contains("waiting for"), "{said}");
+    // Who insists asks all the same.
+    refused(late().args(["--refresh"]), 7, &["the limit is 15 seconds"]);
+    journey.provider.thaw();
+    standing.is_kept(&journey);
+    // No session was lost: the next ones have themselves served.
+    late().args(["--refresh"]).run().ok();
+    assert_ne!(late().run().ok().stdout, standing.token);
+    assert_eq!(journey.provider.count_grants("refresh_token"), 1);
 }
 
 #[test]

@@ -131,7 +131,13 @@ fn nobody_waits_long_for_a_new_credential_while_the_old_one_serves() {
     assert!(stale.stderr.contains("waiting for the broker"), "{}", stale.stderr);
     // Who has no use for the old one waits for longer.
     refused(late().args(["--min-ttl", "10m"]), 7, &["the limit is 15 seconds"]);
+    // Nor does anybody wait again who need not.
+    let again = late().run().ok();
+    assert_eq!(again.stdout, standing.token);
+    assert!(again.stderr.contains("waited for in vain just now"), "{}", again.stderr);
+    assert!(!again.stderr.contains("waiting for"), "{}", again.stderr);
     journey.broker.thaw();
+    late().args(["--refresh"]).run().ok();
     let fresh = late().run().ok();
     assert_ne!(fresh.stdout, standing.token);
 }

@@ -220,7 +220,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 impl World {
     fn cx(&self) -> Context<'_> {
-        Context { host: &self.host, cache: &self.cache }
+        Context::new(&self.host, &self.cache)
     }
 
     fn assertion(&self, audience: &str) -> Result<Assertion> {

@@ -47,7 +47,7 @@ fn child_that_asks() {
     let cache = Cache::new(host.clone(), store);
     let settings = json!({"issuer": issuer, "client_id": CLIENT});
     let source = Oidc::new("corp", serde_json::from_value(settings).unwrap());
-    let cx = Context { host: &host, cache: &cache };
+    let cx = Context::new(&host, &cache);
     let assertion = block_on(source.assertion(cx, audience)).unwrap();
     let name = home.join(format!("shown-{}", std::process::id()));
     std::fs::write(name, assertion.token.expose()).unwrap();

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::stores::items;
+use crate::support::wait::wait_until;
 
 /// Somebody with a session and credentials of one profile.
 fn logged_in() -> (World, String) {
@@ -81,6 +82,52 @@ fn credentials_outlive_a_session_that_cannot_be_renewed() {
     assert_eq!(out[0]["session"], "ended", "{out}");
     assert!(items(&world.home, "credential").is_empty());
     at("+9h", &["env", "prod", "--no-input"]).ended_with(4);
+}
+
+#[test]
+fn a_session_that_another_process_has_renewed_is_not_forgotten() {
+    let (world, _) = logged_in();
+    // Their locks are in different places, so that both use one refresh token.
+    let late = |runtime: &str| {
+        let runtime = world.home.path(runtime);
+        std::fs::create_dir_all(&runtime).unwrap();
+        let run = at_clock(&world.home, "+9h").args(["env", "look", "--refresh", "--no-input"]);
+        run.env("XDG_RUNTIME_DIR", runtime).limit(LONG)
+    };
+    world.center.set("hold", "refresh_token");
+    let slower = late("run-elsewhere").spawn();
+    wait_until("a refresh that is held", LONG, || {
+        let is_held = |entry: &serde_json::Value| entry["held"] == "/token";
+        world.center.log().iter().any(is_held).then_some(())
+    });
+    late("run").run().ok();
+    world.center.set("release", true);
+    slower.wait().ok();
+    assert_eq!(world.center.count_grants("refresh_token"), 2);
+    assert_eq!(session(&world)[0]["login_required"], false);
+    late("run").run().ok();
+    assert_eq!(world.browser.opened().len(), 1);
+}
+
+#[test]
+fn a_silent_identity_center_is_not_waited_for_while_something_cached_serves() {
+    let (world, key) = logged_in();
+    world.center.set("hold", "refresh_token");
+    // Twelve hours it is good for, and the session for eight.
+    let late = || {
+        let args = ["env", "prod", "--format", "json", "--no-input"];
+        let run = at_clock(&world.home, "+718m").args(args).limit(LONG).run().ok();
+        assert_eq!(run.json()["AWS_SECRET_ACCESS_KEY"], key.as_str());
+        assert!(run.stderr.contains("the cached one is used while it lasts"), "{}", run.stderr);
+        run.stderr
+    };
+    let said = late();
+    assert!(said.contains("waiting for IAM Identity Center, for 8 seconds at most"), "{said}");
+    let said = late();
+    assert!(said.contains("waited for in vain just now"), "{said}");
+    assert!(!said.contains("waiting for"), "{said}");
+    assert_eq!(world.center.count_grants("refresh_token"), 0, "nothing was sent again");
+    world.center.set("release", true);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::peer::{node_script, program};
 use super::wait::wait_until;
 
 /// How long a person may take for a login, on a machine that is busy.
-const VISIT: Duration = Duration::from_secs(60);
+const VISIT: Duration = Duration::from_secs(120);
 
 const QUICK: &str = "http-browser.mjs";
 

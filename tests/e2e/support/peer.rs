@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use super::wait::wait_until;
 
 /// How long a peer may take to start, on a machine that is busy.
-pub(crate) const READY: Duration = Duration::from_secs(30);
+pub(crate) const READY: Duration = Duration::from_secs(60);
 
 /// Finds a program that the tests need.
 ///

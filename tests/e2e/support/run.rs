@@ -14,8 +14,9 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use super::peer::program;
 use super::wait::wait_until;
 
-/// How long a program may take unless a test says otherwise.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// How long a program may take unless a test says otherwise. What waits for a login waits
+/// for a browser, whose pages have a minute each on a machine that is busy.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A program that is about to run. It gets an empty environment but for what it
 /// is given, no standard input unless there is some, and a process group of its

@@ -26,6 +26,7 @@ use crate::host::test_server::{self, Arrived, Reply, TestServer};
 use crate::oidc::NoDocuments;
 use crate::oidc::jwt::Algorithm;
 use crate::oidc::keys::tests::es256;
+use crate::reach::Effort;
 
 /// The audience of the tests.
 pub(super) const BROKER: &str = "https://broker.example";
@@ -122,6 +123,15 @@ impl World {
         discovery: Value,
         answer: impl Fn(&Scene<'_>) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::discovered(discovery, || None, answer)
+    }
+
+    /// The same, where the discovery document may be something else.
+    pub(super) fn discovered(
+        discovery: Value,
+        instead: impl Fn() -> Option<Reply> + Send + Sync + 'static,
+        answer: impl Fn(&Scene<'_>) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let (key, jwk) = es256("k");
         let person = Arc::new(Person::default());
         let watched = person.clone();
@@ -136,7 +146,7 @@ impl World {
                     "jwks_uri": format!("{issuer}/keys"),
                 });
                 merge(&mut document, discovery.clone());
-                Reply::json(200, &document)
+                instead().unwrap_or_else(|| Reply::json(200, &document))
             }
             "/keys" => Reply::json(200, &json!({"keys": [jwk]})),
             _ => {
@@ -153,7 +163,7 @@ impl World {
 
     /// The provider, as the source sees it.
     pub(super) async fn provider(&self) -> Provider<'_> {
-        Provider::open(&self.host, &self.settings, &NoDocuments).await.unwrap()
+        Provider::open(&self.host, &self.settings, &NoDocuments, Effort::LOOK).await.unwrap()
     }
 }
 

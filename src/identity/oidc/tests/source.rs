@@ -11,6 +11,7 @@ use crate::error::ErrorKind;
 use crate::host::test_server::{Reply, run};
 use crate::identity::oidc::Oidc;
 use crate::identity::{Context, IdentitySource, LoginOptions, Logout, Readiness};
+use crate::reach::Effort;
 
 struct Setup {
     world: World,
@@ -20,7 +21,15 @@ struct Setup {
 
 impl Setup {
     fn new(answer: impl Fn(&Scene<'_>) -> Reply + Send + Sync + 'static) -> Self {
-        let world = World::new(json!({}), answer);
+        Self::with_discovery(|| None, answer)
+    }
+
+    /// The same, where the discovery document may be something else.
+    fn with_discovery(
+        instead: impl Fn() -> Option<Reply> + Send + Sync + 'static,
+        answer: impl Fn(&Scene<'_>) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let world = World::discovered(json!({}), instead, answer);
         world.person.comes_back_with(&[("code", "c")]);
         let cache = Cache::new(world.host.clone(), StoreChoice::Memory);
         let source = Oidc::new("corp", world.settings.clone());
@@ -28,7 +37,7 @@ impl Setup {
     }
 
     fn cx(&self) -> Context<'_> {
-        Context { host: &self.world.host, cache: &self.cache }
+        Context::new(&self.world.host, &self.cache)
     }
 
     fn assertion(&self, audience: &str) -> crate::error::Result<crate::credential::Assertion> {
@@ -169,6 +178,57 @@ fn an_outage_ends_no_session() {
     down.store(0, Ordering::Relaxed);
     setup.nobody_there();
     setup.assertion("https://other.example").unwrap();
+}
+
+#[test]
+fn no_refresh_token_is_sent_to_a_provider_that_may_not_answer() {
+    let down = std::sync::Arc::new(AtomicUsize::new(0));
+    let switch = down.clone();
+    let setup = Setup::with_discovery(
+        move || (switch.load(Ordering::Relaxed) > 0).then(|| Reply::text(503, "")),
+        obliging,
+    );
+    setup.assertion(BROKER).unwrap();
+    setup.nobody_there();
+    let with = |effort: Effort| {
+        run(setup.source.assertion(setup.cx().with_effort(effort), "https://other.example"))
+    };
+    down.store(1, Ordering::Relaxed);
+    // A cached credential serves: nobody needs this one now.
+    let error = with(Effort::RENEW).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    // Whoever does is careful as well, once it has failed.
+    with(Effort::MINT).unwrap_err();
+    with(Effort::MINT).unwrap_err();
+    assert_eq!(setup.asked("/token"), 1, "the login");
+    let asked = setup.world.server.arrived().len();
+    let error = with(Effort::MINT).unwrap_err();
+    assert!(error.to_string().contains("failed 3 times in a row"), "{error}");
+    assert_eq!(setup.world.server.arrived().len(), asked, "it is left alone");
+    down.store(0, Ordering::Relaxed);
+    crate::reach::insist(&setup.world.host, setup.world.settings.issuer.as_str());
+    with(Effort::MINT).unwrap();
+    assert_eq!(setup.asked("/token"), 2);
+}
+
+#[test]
+fn a_refresh_token_is_sent_once_and_the_wish_of_the_provider_heeded() {
+    let setup = Setup::new(|scene| match scene.asked("grant_type") {
+        "refresh_token" => Reply::text(503, "").header("retry-after", "100".into()),
+        _ => obliging(scene),
+    });
+    setup.assertion(BROKER).unwrap();
+    let with = |effort: Effort| {
+        run(setup.source.assertion(setup.cx().with_effort(effort), "https://other.example"))
+    };
+    with(Effort::MINT).unwrap_err();
+    assert_eq!(setup.asked("/token"), 2, "the login, and one refresh");
+    let error = with(Effort::MINT).unwrap_err();
+    assert!(error.to_string().contains("it asked for that"), "{error}");
+    assert_eq!(setup.asked("/token"), 2);
+    // A command that logs in asks all the same.
+    with(Effort::LOOK).unwrap_err();
+    assert_eq!(setup.asked("/token"), 3);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::credential::{AccessKeys, Proof};
+use crate::mint::aws::EndpointUrl;
 
 const USER: &str = "arn:aws:iam::123456789012:user/alice";
 const DEVICE: &str = "arn:aws:iam::123456789012:mfa/alice";
@@ -204,4 +205,31 @@ fn who_asks_must_fit_what_is_asked_for() {
     let user = Request { role: USER.into(), ..request(None) };
     mint_for(&server, Settings::default(), &user, &assertion()).unwrap_err();
     assert!(server.arrived().is_empty());
+}
+
+#[cfg(unix)]
+#[test]
+fn no_mfa_code_is_used_up_while_the_server_is_left_alone() {
+    let server = TestServer::start(|_, _| refusal(503, "ServiceUnavailable"));
+    let dir = tempfile::tempdir().unwrap();
+    let ask = |code: &str, insists: bool| {
+        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        let plan = Plan::Aws(Box::new(Settings {
+            endpoint_url: Some(EndpointUrl::parse(&server.origin).unwrap()),
+            ..settings(json!({ "mfa": { "serial": DEVICE, "command": ["echo", code] } }))
+        }));
+        if insists {
+            plan.insist(&host);
+        }
+        run(plan.open().mint(&host, &access_keys(), &request(None))).unwrap_err().to_string()
+    };
+    for code in ["100001", "100002", "100003"] {
+        assert!(!ask(code, false).contains("in a row"));
+    }
+    let error = ask("100004", false);
+    assert!(error.contains("it has failed 3 times in a row"), "{error}");
+    assert_eq!(server.arrived().len(), 3);
+    // That code is as good as ever.
+    ask("100004", true);
+    assert_eq!(server.arrived()[3].form["TokenCode"], "100004");
 }
