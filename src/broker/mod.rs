@@ -50,11 +50,11 @@ pub use config::Config;
 pub use policy::schema as policy_schema;
 pub use serve::serve;
 
-use audit::Audit;
+use audit::{Audit, Notary};
 use authenticate::Authenticator;
 use config::Role;
 use denials::Denials;
-use keys::{Kek, KeyRing};
+use keys::{CheckpointKeys, Kek, KeyRing};
 use policy::{Policy, Source, World};
 use readiness::Readiness;
 use revoke::Sweeping;
@@ -73,6 +73,7 @@ pub struct Broker {
     policy: Policy,
     keys: KeyRing,
     audit: Audit,
+    notary: Notary,
     store: Arc<dyn Store>,
     readiness: Readiness,
     sweeping: Sweeping,
@@ -121,6 +122,7 @@ impl Broker {
     pub async fn close(self) {
         self.summarize(self.denials.all()).await;
         self.audit.close().await;
+        self.notary.close().await;
         self.store.close().await;
     }
 }
@@ -150,6 +152,11 @@ impl Prepared {
         let keys = KeyRing::open(store.as_ref(), kek, host.clock.as_ref())
             .await
             .map_err(|error: Error| error.context("the broker's signing keys cannot be used"))?;
+        let checkpoints = CheckpointKeys::open(store.as_ref(), kek, host.clock.as_ref())
+            .await
+            .map_err(|error| error.context("the keys of the audit log cannot be used"))?;
+        let origin = audit::origin(&config.issuer);
+        let notary = Notary::start(store.clone(), checkpoints, &origin, host.clock.clone());
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
@@ -157,6 +164,7 @@ impl Prepared {
             policy: self.policy,
             keys,
             audit: Audit::start(store.clone()),
+            notary,
             store,
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),

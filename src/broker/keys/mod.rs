@@ -1,6 +1,7 @@
 //! The keys with which the broker signs, and how they rest: sealed under a
 //! key-encryption key (KEK) that is kept elsewhere.
 
+mod checkpoint;
 mod kek;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use time::OffsetDateTime;
 
+pub use checkpoint::CheckpointKeys;
 pub use kek::{KEK_LEN, Kek};
 
 use super::store::{Effect, Outcome, Store, Unit};
@@ -33,6 +35,8 @@ const ALGORITHM_NAME: &str = "ES256";
 pub enum Purpose {
     /// It signs access tokens.
     AccessToken,
+    /// It signs checkpoints of the audit log.
+    Checkpoint,
     /// It signs something else.
     #[cfg(test)]
     Another,
@@ -41,6 +45,7 @@ pub enum Purpose {
 impl Purpose {
     const ALL: &[Self] = &[
         Self::AccessToken,
+        Self::Checkpoint,
         #[cfg(test)]
         Self::Another,
     ];
@@ -49,6 +54,7 @@ impl Purpose {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AccessToken => "access-token",
+            Self::Checkpoint => "audit-checkpoint",
             #[cfg(test)]
             Self::Another => "another",
         }

@@ -63,6 +63,26 @@ pub async fn open(path: &Path) -> Result<SqlStore> {
     open_with(path, None).await
 }
 
+/// Opens the database in this file to read it; a broker may be writing to it.
+///
+/// # Errors
+/// As with [`open`]; also where there is none, or an earlier version made it.
+pub async fn open_to_read(path: &Path) -> Result<SqlStore> {
+    let failed = |error: Error| {
+        error.context(format!("the broker's database {} cannot be read", path.display()))
+    };
+    let path = &std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    if !files::exists(path) {
+        return Err(failed(Error::new(ErrorKind::Config, "there is no such file")));
+    }
+    make_private(path).map_err(failed)?;
+    let url = format!("sqlite://{}?mode=rw", encoded(path).map_err(failed)?);
+    let settings = format!("{SETTINGS} pragma query_only = on;");
+    let store = SqlStore::new(pool(&url, settings, 1).await.map_err(failed)?);
+    store.require_tree().await.map_err(failed)?;
+    Ok(store)
+}
+
 /// As [`open`]; the database cannot grow beyond `max_pages`.
 async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
     let failed = |error: Error| {
@@ -152,6 +172,18 @@ pub(crate) mod tests {
     /// A store that is full at `max_pages`.
     pub(crate) async fn small(path: &Path, max_pages: u32) -> SqlStore {
         open_with(path, Some(max_pages)).await.unwrap()
+    }
+
+    /// Does this to a database, as somebody would who may write to its file.
+    pub(crate) async fn tamper(path: &Path, change: &str) {
+        let url = format!("sqlite://{}?mode=rw", encoded(path).unwrap());
+        let other = pool(&url, SETTINGS.to_string(), 1).await.unwrap();
+        let change = format!(
+            "drop trigger if exists audit_record_update; drop trigger if exists audit_record_delete;
+             {change}"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(change)).execute(&other).await.unwrap();
+        other.close().await;
     }
 
     #[tokio::test]
