@@ -146,7 +146,7 @@ fn run(home: &Home, config: &str) -> Running {
 }
 
 /// 32 bytes that protect nothing.
-const KEK: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+pub(crate) const KEK: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 fn configuration(options: &BrokerOptions, url: &str, port: u16) -> String {
     let mut audiences = options.audiences.clone();
