@@ -138,8 +138,7 @@ fn a_kill_amid_appends_leaves_a_log_that_is_good_and_has_every_token() {
         assert_eq!(wrong(&services.broker, &[]), []);
     }
     // The same tree by other means, from what docs/audit.md says.
-    services.broker.home.write("tree.py", TREE);
-    let python = services.broker.home.command("python3").args(["tree.py"]);
+    let python = services.broker.home.command("python3").args(["-c", TREE]);
     let root = python.args([services.broker.home.path("broker.db")]).run().ok().stdout;
     let note = audit(&services.broker, "checkpoint", &[]).run().ok().stdout;
     assert_eq!(note.lines().nth(2).unwrap(), root.trim());

@@ -4,6 +4,9 @@
 //! this module gave for its record: no record, no credential. What changes the
 //! store, such as a revocation, is committed together with its record.
 //!
+//! The records are the leaves of a Merkle tree ([`tree`], [`leaf`]) whose root is
+//! signed as it grows ([`note`]), so that whoever changes one is found ([`verify`]).
+//!
 //! Callers that could not prove who they are leave no record, only a line in the
 //! log: otherwise anybody could fill the disk.
 
