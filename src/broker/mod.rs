@@ -52,11 +52,11 @@ pub use config::Config;
 pub use policy::schema as policy_schema;
 pub use serve::serve;
 
-use audit::Audit;
+use audit::{Audit, Notary};
 use authenticate::Authenticator;
 use config::Role;
 use denials::Denials;
-use keys::{Keeper, Kek, KeyRing, Rules};
+use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
 use metrics::Metrics;
 use policy::{Policy, Source, World};
 use readiness::Readiness;
@@ -76,6 +76,7 @@ pub struct Broker {
     policy: Policy,
     keys: KeyRing,
     audit: Audit,
+    notary: Notary,
     store: Arc<dyn Store>,
     readiness: Readiness,
     sweeping: Sweeping,
@@ -135,6 +136,7 @@ impl Broker {
     pub async fn close(self) {
         self.summarize(self.denials.all()).await;
         self.audit.close().await;
+        self.notary.close().await;
         self.keys.close().await;
         self.store.close().await;
     }
@@ -162,6 +164,9 @@ impl Prepared {
         kek: Kek,
         host: &Host,
     ) -> Result<Broker> {
+        let checkpoints = CheckpointKeys::open(store.as_ref(), &kek, host.clock.as_ref())
+            .await
+            .map_err(|error| error.context("the keys of the audit log cannot be used"))?;
         let keeper = Keeper {
             store: store.clone(),
             kek,
@@ -173,6 +178,8 @@ impl Prepared {
         let keys = KeyRing::open(keeper)
             .await
             .map_err(|error: Error| error.context("the broker's signing keys cannot be used"))?;
+        let origin = audit::origin(&config.issuer);
+        let notary = Notary::start(store.clone(), checkpoints, &origin, host.clock.clone());
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
@@ -180,6 +187,7 @@ impl Prepared {
             policy: self.policy,
             keys,
             audit: Audit::start(store.clone()),
+            notary,
             store,
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),

@@ -16,7 +16,10 @@ mod broker;
 mod config;
 
 #[cfg(feature = "broker")]
-pub(crate) use self::broker::{Broker, BrokerCommand, BrokerFile, BrokerKeys};
+pub(crate) use self::broker::{
+    AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, Broker, BrokerCommand,
+    BrokerFile, BrokerKeys, ExportFormat,
+};
 pub(crate) use self::config::{Import, Install, Tool};
 use super::commands::console::Console;
 use super::commands::ls::Ls;

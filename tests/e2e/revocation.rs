@@ -101,8 +101,8 @@ fn a_storm_of_revocations_of_one_token_is_one() {
 }
 
 /// Services that prove who they are by tokens of an issuer whose keys are in a file.
-struct Services {
-    broker: Broker,
+pub(crate) struct Services {
+    pub(crate) broker: Broker,
     key: jsonwebtoken::EncodingKey,
 }
 
@@ -110,7 +110,7 @@ const ISSUER: &str = "https://services.example.com";
 const OTHER: &str = "https://other.example.com";
 
 impl Services {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
         use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -155,7 +155,7 @@ permit (
     }
 
     /// Who proves to be this service.
-    fn assertion(&self, service: &str) -> String {
+    pub(crate) fn assertion(&self, service: &str) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let claims = json!({
             "iss": ISSUER, "sub": service, "aud": self.broker.url(),
@@ -167,7 +167,7 @@ permit (
 
     /// A token for this service, to be shown to this audience.
     #[track_caller]
-    fn token(&self, service: &str, audience: &str) -> String {
+    pub(crate) fn token(&self, service: &str, audience: &str) -> String {
         let url = format!("{}/token", self.broker.url());
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),

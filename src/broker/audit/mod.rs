@@ -4,17 +4,28 @@
 //! this module gave for its record: no record, no credential. What changes the
 //! store, such as a revocation, is committed together with its record.
 //!
+//! The records are the leaves of a Merkle tree ([`tree`], [`leaf`]) whose root is
+//! signed as it grows ([`note`]), so that whoever changes one is found ([`verify`]).
+//!
 //! Callers that could not prove who they are leave no record, only a line in the
 //! log: otherwise anybody could fill the disk.
 
+pub mod export;
+pub mod leaf;
+mod notary;
+pub mod note;
+pub mod tree;
+pub mod verify;
 mod writer;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use notary::Notary;
 pub use writer::Audit;
 
 use crate::credential::Principal;
+use crate::oidc::Issuer;
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +109,16 @@ impl Record {
     pub fn aborted(self, why: &str) -> Self {
         Self { decision: Decision::Aborted, reason: why.into(), ..self }
     }
+}
+
+/// The name of a broker's log: the host of its issuer.
+pub fn origin(issuer: &Issuer) -> String {
+    issuer.url().host_str().unwrap_or_default().to_string()
+}
+
+/// A time as the log has it.
+pub fn micros(time: OffsetDateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
 }
 
 /// Proof that a record is durable. It cannot be made or copied elsewhere, and

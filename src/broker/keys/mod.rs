@@ -1,6 +1,7 @@
 //! The keys with which the broker signs, and how they rest: sealed under a
 //! key-encryption key (KEK) that is kept elsewhere.
 
+mod checkpoint;
 mod keeper;
 mod kek;
 mod life;
@@ -14,6 +15,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use time::OffsetDateTime;
 
+pub use checkpoint::CheckpointKeys;
 pub use keeper::Keeper;
 pub use kek::{KEK_LEN, Kek};
 pub use life::{JWKS_MAX_AGE, Rules};
@@ -31,6 +33,8 @@ const ALGORITHM_NAME: &str = "ES256";
 pub enum Purpose {
     /// It signs access tokens.
     AccessToken,
+    /// It signs checkpoints of the audit log.
+    Checkpoint,
     /// It signs something else.
     #[cfg(test)]
     Another,
@@ -39,6 +43,7 @@ pub enum Purpose {
 impl Purpose {
     const ALL: &[Self] = &[
         Self::AccessToken,
+        Self::Checkpoint,
         #[cfg(test)]
         Self::Another,
     ];
@@ -47,6 +52,7 @@ impl Purpose {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AccessToken => "access-token",
+            Self::Checkpoint => "audit-checkpoint",
             #[cfg(test)]
             Self::Another => "another",
         }

@@ -8,6 +8,7 @@
 //! [`Store`] is the repository. [`sql`] implements it in the part of SQL that
 //! SQLite and PostgreSQL share; what is SQLite's own is in [`sqlite`].
 
+mod log;
 pub mod sql;
 pub mod sqlite;
 mod unit;
@@ -15,6 +16,7 @@ mod unit;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
+pub use log::{Filter, LogEnds, LogStore, Noted};
 pub use unit::{Consumed, Effect, Once, Outcome, Unit};
 
 use super::audit::Record;
@@ -54,7 +56,7 @@ pub trait OnceStore: Send + Sync {
 
 /// What the broker keeps.
 #[async_trait]
-pub trait Store: Ledger + KeyStore + OnceStore {
+pub trait Store: Ledger + LogStore + KeyStore + OnceStore {
     /// Succeeds if something can be written durably at this moment.
     async fn probe(&self) -> Result<()>;
 

@@ -63,6 +63,26 @@ pub async fn open(path: &Path) -> Result<SqlStore> {
     open_with(path, None).await
 }
 
+/// Opens the database in this file to read it; a broker may be writing to it.
+///
+/// # Errors
+/// As with [`open`]; also where there is none, or an earlier version made it.
+pub async fn open_to_read(path: &Path) -> Result<SqlStore> {
+    let failed = |error: Error| {
+        error.context(format!("the broker's database {} cannot be read", path.display()))
+    };
+    let path = &std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    if !files::exists(path) {
+        return Err(failed(Error::new(ErrorKind::Config, "there is no such file")));
+    }
+    make_private(path).map_err(failed)?;
+    let url = format!("sqlite://{}?mode=rw", encoded(path).map_err(failed)?);
+    let settings = format!("{SETTINGS} pragma query_only = on;");
+    let store = SqlStore::new(pool(&url, settings, 1).await.map_err(failed)?);
+    store.require_tree().await.map_err(failed)?;
+    Ok(store)
+}
+
 /// As [`open`]; the database cannot grow beyond `max_pages`.
 async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
     let failed = |error: Error| {
@@ -146,12 +166,26 @@ fn encoded(path: &Path) -> Result<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::sql::tests::{append, record};
-    use super::super::{Ledger, Once, OnceStore, Store};
+    use super::super::{Ledger, LogStore, Once, OnceStore, Store};
     use super::*;
+    use crate::broker::audit::leaf::{PLAIN, SALTED};
+    use crate::broker::audit::tree::node_hash;
 
     /// A store that is full at `max_pages`.
     pub(crate) async fn small(path: &Path, max_pages: u32) -> SqlStore {
         open_with(path, Some(max_pages)).await.unwrap()
+    }
+
+    /// Does this to a database, as somebody would who may write to its file.
+    pub(crate) async fn tamper(path: &Path, change: &str) {
+        let url = format!("sqlite://{}?mode=rw", encoded(path).unwrap());
+        let other = pool(&url, SETTINGS.to_string(), 1).await.unwrap();
+        let change = format!(
+            "drop trigger if exists audit_record_update; drop trigger if exists audit_record_delete;
+             {change}"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(change)).execute(&other).await.unwrap();
+        other.close().await;
     }
 
     #[tokio::test]
@@ -312,6 +346,46 @@ pub(crate) mod tests {
         assert_eq!(append(&store, &[record("new")]).await.unwrap(), 2);
         let kept = store.records(0, 9).await.unwrap();
         assert_eq!(kept, [(1, record("old")), (2, record("new"))]);
+        // What was there before is in the tree too.
+        let leaves = store.leaves(0, 9).await.unwrap();
+        assert_eq!([leaves[0].version, leaves[1].version], [PLAIN, SALTED]);
+        let [old, new] = [&leaves[0], &leaves[1]].map(|leaf| leaf.hash().unwrap());
+        assert_eq!(store.root_at(1).await.unwrap(), old);
+        assert_eq!(store.root_at(2).await.unwrap(), node_hash(&old, &new));
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_version_still_writes_is_put_into_the_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let store = open(&path).await.unwrap();
+        append(&store, &[record("one")]).await.unwrap();
+        let columns = crate::broker::audit::leaf::COLUMNS.join(", ");
+        let earlier = format!(
+            "create table copy as select {columns} from audit_record; update copy set sequence = 2;
+             insert into audit_record ({columns}) select * from copy;
+             update audit_head set last_sequence = 2"
+        );
+        tamper(&path, &earlier).await;
+        append(&store, &[record("three")]).await.unwrap();
+        let leaves = store.leaves(0, 9).await.unwrap();
+        let hashes: Vec<_> = leaves.iter().map(|leaf| leaf.hash().unwrap()).collect();
+        let root = node_hash(&node_hash(&hashes[0], &hashes[1]), &hashes[2]);
+        assert_eq!(store.root_at(3).await.unwrap(), root);
+        assert_eq!(store.ends().await.unwrap().in_tree, 3);
+    }
+
+    #[tokio::test]
+    async fn to_read_a_database_changes_nothing_and_makes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        assert!(open_to_read(&path).await.is_err() && !files::exists(&path));
+        open(&path).await.unwrap().close().await;
+        let read = open_to_read(&path).await.unwrap();
+        assert!(append(&read, &[record("one")]).await.is_err());
+        tamper(&path, "drop table audit_tile; alter table audit_head drop column tree_size").await;
+        let error = open_to_read(&path).await.err().unwrap();
+        assert!(error.to_string().contains("of no broker of this version"), "{error}");
     }
 
     #[tokio::test]

@@ -44,6 +44,15 @@ pub enum Effect {
         /// The key as it is to be; its id is the same.
         after: StoredKey,
     },
+    /// Adds a checkpoint of the audit log, if there is none of the same size.
+    AddCheckpoint {
+        /// How many records it covers.
+        size: u64,
+        /// The signed note.
+        note: String,
+        /// When it was signed.
+        at: OffsetDateTime,
+    },
     /// Changes nothing: it holds if the log says that this token was issued.
     IfIssued(Uuid),
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use uuid::Uuid;
 
 /// The broker that decides who may have which role
 #[derive(Args, Debug)]
@@ -30,6 +31,8 @@ pub(crate) enum BrokerCommand {
     /// List, rotate, revoke and export the keys that sign
     #[command(subcommand)]
     Keys(BrokerKeys),
+    /// Look into the audit log, and check it; the broker may be running
+    Audit(Audit),
 }
 
 /// The commands below `broker keys`.
@@ -79,4 +82,113 @@ pub(crate) struct BrokerFile {
     /// The broker's own configuration file
     #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
+}
+
+/// Look into the audit log, and check it; the broker may be running
+#[derive(Args, Debug)]
+pub(crate) struct Audit {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: AuditCommand,
+}
+
+/// The commands below `broker audit`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check that no record was changed, removed or added since it was signed
+    Verify(AuditVerify),
+    /// Print the newest signed checkpoint, to be kept on another machine
+    Checkpoint(AuditCheckpoint),
+    /// Find records
+    Query(AuditQuery),
+    /// Print all records, a line of JSON each
+    Export(AuditExport),
+}
+
+/// Check that no record was changed, removed or added since it was signed
+#[derive(Args, Debug)]
+pub(crate) struct AuditVerify {
+    /// The broker's own configuration file
+    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// A checkpoint that was kept elsewhere: the log must go on from it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub checkpoint: Option<PathBuf>,
+    /// The key of the log, as `checkpoint --key` prints it [default: what is sealed in the database]
+    #[arg(long, value_name = "KEY")]
+    pub key: Vec<String>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print the newest signed checkpoint, to be kept on another machine
+#[derive(Args, Debug)]
+pub(crate) struct AuditCheckpoint {
+    /// The broker's own configuration file
+    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Print the public key that verifies checkpoints instead
+    #[arg(long)]
+    pub key: bool,
+}
+
+/// Find records
+#[derive(Args, Debug)]
+pub(crate) struct AuditQuery {
+    /// The broker's own configuration file
+    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Not before this time, such as 2026-01-31T08:00:00Z, or so long ago, such as 2h
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Before this time
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Of this caller: the subject, or issuer, `#` and subject
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub principal: Option<String>,
+    /// About this role
+    #[arg(long, value_name = "NAME")]
+    pub role: Option<String>,
+    /// With this decision
+    #[arg(long, value_name = "DECISION", value_parser = ["issued", "denied", "aborted", "revoked", "changed"])]
+    pub decision: Option<String>,
+    /// Of this request (`x-request-id`)
+    #[arg(long, value_name = "ID")]
+    pub request: Option<Uuid>,
+    /// About this token (its `jti`)
+    #[arg(long, value_name = "ID")]
+    pub token: Option<Uuid>,
+    /// The newest so many
+    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    pub limit: u32,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Print all records, a line of JSON each
+#[derive(Args, Debug)]
+pub(crate) struct AuditExport {
+    /// The broker's own configuration file
+    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// How they are written
+    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+    pub format: ExportFormat,
+    /// Only those after this record
+    #[arg(long, value_name = "RECORD", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// How records are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The columns of the log, by their names
+    Jsonl,
+    /// The Elastic Common Schema
+    Ecs,
+    /// The Open Cybersecurity Schema Framework
+    Ocsf,
 }

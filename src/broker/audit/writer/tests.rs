@@ -265,3 +265,13 @@ async fn a_receipt_is_good_for_its_own_token_only() {
     let denied = Record { jti: None, ..record("a") };
     assert!(!audit.append(denied).await.unwrap().redeem(jti));
 }
+
+#[tokio::test]
+async fn a_record_that_is_too_long_keeps_no_other_out() {
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
+    let audit = Audit::start(store.clone());
+    let long = Record { scope: "x".repeat(70_000), ..record("long") };
+    let (long, short) = tokio::join!(audit.append(long), audit.append(record("short")));
+    assert!(long.unwrap_err().to_string().contains("64 KiB"));
+    assert_eq!(short.unwrap().sequence(), 1);
+}

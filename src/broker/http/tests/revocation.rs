@@ -11,10 +11,15 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::header_of;
+use crate::broker::audit::leaf::Leaf;
+use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
-use crate::broker::store::{KeyStore, Ledger, Once, OnceStore, Outcome, Store, Unit, sqlite};
+use crate::broker::store::{
+    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Store, Unit,
+    sqlite,
+};
 use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::Request;
@@ -137,6 +142,31 @@ impl Ledger for Failing {
     }
     async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>> {
         self.inner.records(after, limit).await
+    }
+}
+
+#[async_trait]
+impl LogStore for Failing {
+    async fn ends(&self) -> Result<LogEnds> {
+        self.inner.ends().await
+    }
+    async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {
+        self.inner.leaves(after, limit).await
+    }
+    async fn tile(&self, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
+        self.inner.tile(level, number).await
+    }
+    async fn root_at(&self, size: u64) -> Result<Hash> {
+        self.inner.root_at(size).await
+    }
+    async fn notes(&self, after: u64, limit: u32) -> Result<Vec<Noted>> {
+        self.inner.notes(after, limit).await
+    }
+    async fn latest_note(&self) -> Result<Option<Noted>> {
+        self.inner.latest_note().await
+    }
+    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<(u64, Record)>> {
+        self.inner.find(filter, limit).await
     }
 }
 

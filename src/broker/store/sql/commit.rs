@@ -1,13 +1,15 @@
-//! Writing: a group of units in one transaction.
+//! Writing: a group of units in one transaction, and what of it is in the tree.
 
 use sqlx::{Any, AnyPool, Connection, Transaction};
 
-use super::fault;
 use super::rows::{damaged, micros};
+use super::{fault, tree};
+use crate::broker::audit::leaf::{Leaf, SALT, stored};
+use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::StoredKey;
 use crate::broker::store::{Consumed, Effect, Outcome, Unit};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 fn failed(cause: sqlx::Error) -> Error {
     fault("the broker's database cannot be written", cause)
@@ -19,15 +21,16 @@ pub(super) async fn commit(pool: &AnyPool, units: &[Unit]) -> Result<Vec<Outcome
     let count = units.iter().map(|unit| unit.records.len()).sum::<usize>();
     let count = i64::try_from(count).unwrap_or(i64::MAX);
     // Writing comes first: so the lock is taken before anything is read.
-    let reserved = move_head(&mut transaction, count).await?;
-    let start = reserved - count + 1;
-    let mut next = start;
+    let (reserved, in_tree) = move_head(&mut transaction, count).await?;
+    let before = reserved - count;
+    let mut next = before + 1;
+    let mut hashes = Vec::new();
     let mut outcomes = Vec::with_capacity(units.len());
     for unit in units {
         let outcome = if perform(&mut transaction, &unit.effects).await? {
             let first = u64::try_from(next).map_err(|_| damaged("audit_head.last_sequence"))?;
             for record in &unit.records {
-                append(&mut transaction, next, record).await?;
+                hashes.push(append(&mut transaction, next, record).await?);
                 next += 1;
             }
             Outcome::Committed { first }
@@ -40,20 +43,31 @@ pub(super) async fn commit(pool: &AnyPool, units: &[Unit]) -> Result<Vec<Outcome
     if next <= reserved {
         move_head(&mut transaction, next - 1 - reserved).await?;
     }
+    if !hashes.is_empty() {
+        let before = u64::try_from(before).map_err(|_| damaged("audit_head.last_sequence"))?;
+        if in_tree < before {
+            // An earlier version still writes to this database.
+            tree::fill(&mut transaction, in_tree, before).await?;
+        }
+        tree::extend(&mut transaction, before, hashes).await?;
+    }
     transaction.commit().await.map_err(failed)?;
     Ok(outcomes)
 }
 
-/// Moves the end of the log, and returns where it is then.
-async fn move_head(transaction: &mut Transaction<'_, Any>, by: i64) -> Result<i64> {
-    sqlx::query_scalar(
+/// Moves the end of the log, and returns where it is then, and how many records are in
+/// the tree.
+async fn move_head(transaction: &mut Transaction<'_, Any>, by: i64) -> Result<(i64, u64)> {
+    let row = sqlx::query(
         "update audit_head set last_sequence = last_sequence + $1 where id = 1
-         returning last_sequence",
+         returning last_sequence, tree_size",
     )
     .bind(by)
     .fetch_one(&mut **transaction)
     .await
-    .map_err(failed)
+    .map_err(failed)?;
+    let (last, in_tree) = tree::head_from(&row)?;
+    Ok((stored(last), in_tree))
 }
 
 /// Performs the effects of a unit: all of them, or none.
@@ -81,6 +95,19 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
         Effect::Consume(consumed) => consume(transaction, consumed).await,
         Effect::AddKey(key) => add_key(transaction, key).await,
         Effect::ChangeKey { before, after } => change_key(transaction, before, after).await,
+        Effect::AddCheckpoint { size, note, at } => {
+            let done = sqlx::query(
+                "insert into audit_checkpoint (size, at, note) values ($1, $2, $3)
+                 on conflict do nothing",
+            )
+            .bind(stored(*size))
+            .bind(micros(*at))
+            .bind(note)
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed)?;
+            Ok(done.rows_affected() == 1)
+        }
         Effect::IfIssued(jti) => {
             let found = sqlx::query(
                 "select sequence from audit_record where jti = $1 and decision = $2 limit 1",
@@ -152,18 +179,25 @@ async fn change_key(
     Ok(done.rows_affected() == 1)
 }
 
+/// Appends a record, and returns the hash of its leaf.
 async fn append(
     transaction: &mut Transaction<'_, Any>,
     sequence: i64,
     record: &Record,
-) -> Result<()> {
-    let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+) -> Result<Hash> {
+    let mut salt = [0; SALT];
+    aws_lc_rs::rand::fill(&mut salt)
+        .map_err(|_| Error::new(ErrorKind::Other, "the system gives no random numbers"))?;
+    let place = u64::try_from(sequence).map_err(|_| damaged("audit_head.last_sequence"))?;
+    let leaf = Leaf::new(place, record, salt);
+    let hash = leaf.hash().ok_or_else(|| damaged("audit_record"))?;
     sqlx::query(
         "insert into audit_record
             (sequence, at, request_id, action, decision, reason, issuer, subject, client, source,
-             role, audience, scope, ttl, jti, parent, policy_id, policy_hash, count)
+             role, audience, scope, ttl, jti, parent, policy_id, policy_hash, count,
+             leaf_version, salt)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-             $19)",
+             $19, $20, $21)",
     )
     .bind(sequence)
     .bind(micros(record.at))
@@ -178,14 +212,16 @@ async fn append(
     .bind(&record.role)
     .bind(&record.audience)
     .bind(&record.scope)
-    .bind(number(record.ttl))
+    .bind(stored(record.ttl))
     .bind(record.jti.map(|jti| jti.to_string()))
     .bind(record.parent.map(|jti| jti.to_string()))
     .bind(&record.policy_id)
     .bind(&record.policy_hash)
-    .bind(number(record.count))
+    .bind(stored(record.count))
+    .bind(leaf.version)
+    .bind(leaf.salt)
     .execute(&mut **transaction)
     .await
     .map_err(failed)?;
-    Ok(())
+    Ok(hash)
 }

@@ -2,7 +2,9 @@
 //! feature of one engine.
 
 mod commit;
+mod log;
 mod rows;
+mod tree;
 
 use std::path::PathBuf;
 
@@ -69,7 +71,24 @@ impl SqlStore {
             .execute(&self.pool)
             .await
             .map_err(|cause| fault("it cannot be brought up to date", cause))?;
+        while tree::catch_up(&self.pool).await? {
+            tracing::info!("puts the records of an earlier version into the tree of the audit log");
+        }
         Ok(())
+    }
+
+    /// Refuses a database that an earlier version made.
+    pub(super) async fn require_tree(&self) -> Result<()> {
+        match sqlx::query("select tree_size from audit_head").fetch_optional(&self.pool).await {
+            Ok(Some(_)) => Ok(()),
+            outcome => {
+                let error = Error::new(ErrorKind::Config, "it is of no broker of this version")
+                    .hint("start this version's broker once: it brings the database up to date");
+                Err(outcome.err().map_or(error.clone(), |cause| {
+                    fault("", cause).causes().iter().cloned().fold(error, Error::because_of)
+                }))
+            }
+        }
     }
 
     fn check_file(&self) -> Result<()> {

@@ -5,15 +5,12 @@ use sqlx::any::AnyRow;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::broker::audit::leaf::{COLUMNS, Leaf, NUMBERS};
+pub(super) use crate::broker::audit::micros;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{KeyState, Purpose, StoredKey};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
-
-/// A time as the store has it.
-pub(super) fn micros(time: OffsetDateTime) -> i64 {
-    i64::try_from(time.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
-}
 
 pub(super) fn damaged(column: &str) -> Error {
     Error::new(ErrorKind::Io, "the broker's database is damaged")
@@ -92,4 +89,22 @@ pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
         count: number("count")?,
     };
     Ok((number("sequence")?, record))
+}
+
+/// What of a record is in the tree, as it is: whatever was done to it is for whoever
+/// checks it to find.
+pub(super) fn leaf_from(row: &AnyRow) -> Result<Leaf> {
+    let columns = Columns { table: "audit_record", row };
+    let sequence: i64 = columns.get("sequence")?;
+    let value = |column: &str| match NUMBERS.contains(&column) {
+        true => columns.get::<i64>(column).map(|number| Some(number.to_string())),
+        false => columns.get::<Option<String>>(column),
+    };
+    let values: Result<Vec<_>> = COLUMNS.into_iter().map(value).collect();
+    Ok(Leaf {
+        sequence: sequence.try_into().map_err(|_| columns.damaged("sequence"))?,
+        version: columns.get("leaf_version").unwrap_or_default(),
+        salt: columns.get("salt").unwrap_or_default(),
+        values: values.ok().and_then(|values| values.try_into().ok()),
+    })
 }

@@ -1,5 +1,6 @@
 //! `tmpcred broker`
 
+mod audit;
 mod keys;
 
 use crate::broker;
@@ -9,10 +10,16 @@ use crate::error::Result;
 use crate::telemetry;
 
 pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
-    telemetry::start_server(&app.host.env);
     match &args.command {
-        BrokerCommand::Serve { file } => broker::serve(&app.host, file),
-        BrokerCommand::Dev { port } => dev(app, *port),
+        BrokerCommand::Serve { file } => {
+            telemetry::start_server(&app.host.env);
+            broker::serve(&app.host, file)
+        }
+        BrokerCommand::Dev { port } => {
+            telemetry::start_server(&app.host.env);
+            dev(app, *port)
+        }
+        BrokerCommand::Audit(args) => audit::run(app, &args.command),
         BrokerCommand::Keys(command) => keys::run(app, command),
     }
 }

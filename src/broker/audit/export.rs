@@ -1,0 +1,216 @@
+//! Records, as programs that collect logs want them.
+
+use std::net::IpAddr;
+
+use serde_json::{Map, Value, json};
+use time::format_description::well_known::Rfc3339;
+
+use super::{Decision, Record};
+
+/// How a record is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The columns of the log, by their names.
+    Jsonl,
+    /// The Elastic Common Schema.
+    Ecs,
+    /// The Open Cybersecurity Schema Framework.
+    Ocsf,
+}
+
+/// The version of ECS that is spoken.
+const ECS_VERSION: &str = "8.17.0";
+
+/// The version of OCSF that is spoken.
+const OCSF_VERSION: &str = "1.3.0";
+
+/// Authorize Session, of the category Identity & Access Management.
+const OCSF_CLASS: u32 = 3003;
+
+/// A record in this format.
+pub fn exported(format: Format, sequence: u64, record: &Record) -> Value {
+    match format {
+        Format::Jsonl => jsonl(sequence, record),
+        Format::Ecs => ecs(sequence, record),
+        Format::Ocsf => ocsf(sequence, record),
+    }
+}
+
+fn moment(record: &Record) -> String {
+    record.at.format(&Rfc3339).unwrap_or_default()
+}
+
+fn jsonl(sequence: u64, record: &Record) -> Value {
+    json!({
+        "sequence": sequence,
+        "at": moment(record),
+        "request_id": record.request_id,
+        "action": record.action,
+        "decision": record.decision.as_str(),
+        "reason": record.reason,
+        "issuer": record.principal.issuer,
+        "subject": record.principal.subject,
+        "client": record.client,
+        "source": record.source,
+        "role": record.role,
+        "audience": record.audience,
+        "scope": record.scope,
+        "ttl": record.ttl,
+        "jti": record.jti,
+        "parent": record.parent,
+        "policy_id": record.policy_id,
+        "policy_hash": record.policy_hash,
+        "count": record.count,
+    })
+}
+
+/// What schemas have no place for, under a name of its own.
+fn own(sequence: u64, record: &Record) -> Value {
+    json!({
+        "sequence": sequence,
+        "decision": record.decision.as_str(),
+        "issuer": record.principal.issuer,
+        "client": record.client,
+        "role": record.role,
+        "audience": record.audience,
+        "scope": record.scope,
+        "ttl": record.ttl,
+        "jti": record.jti,
+        "parent": record.parent,
+        "policy_hash": record.policy_hash,
+        "count": record.count,
+    })
+}
+
+fn went_well(record: &Record) -> bool {
+    matches!(record.decision, Decision::Issued | Decision::Revoked | Decision::Changed)
+}
+
+fn ecs(sequence: u64, record: &Record) -> Value {
+    let kind = match record.decision {
+        Decision::Issued => json!(["access", "allowed"]),
+        Decision::Denied => json!(["access", "denied"]),
+        Decision::Aborted => json!(["access", "error"]),
+        Decision::Revoked => json!(["access", "deletion"]),
+        Decision::Changed => json!(["change"]),
+    };
+    let mut event = json!({
+        "@timestamp": moment(record),
+        "ecs": { "version": ECS_VERSION },
+        "message": record.reason,
+        "event": {
+            "kind": "event",
+            "module": "tmpcred",
+            "dataset": "tmpcred.audit",
+            "category": ["iam", "session"],
+            "type": kind,
+            "action": record.action,
+            "outcome": if went_well(record) { "success" } else { "failure" },
+            "reason": record.reason,
+            "sequence": sequence,
+        },
+        "user": {
+            "id": record.principal.subject,
+            "domain": record.principal.issuer,
+            "roles": [record.role],
+        },
+        "http": { "request": { "id": record.request_id } },
+        "source": { "address": record.source },
+        "tmpcred": own(sequence, record),
+    });
+    // A field of this type takes nothing else.
+    if record.source.parse::<IpAddr>().is_ok() {
+        event["source"]["ip"] = json!(record.source);
+    }
+    if let Some(policy) = &record.policy_id {
+        event["rule"] = json!({ "id": policy, "ruleset": record.policy_hash });
+    }
+    event
+}
+
+fn ocsf(sequence: u64, record: &Record) -> Value {
+    let (activity, name) = match record.action.as_str() {
+        "issue" => (1, "Assign Privileges"),
+        _ => (99, record.action.as_str()),
+    };
+    let (status, status_name) = match went_well(record) {
+        true => (1, "Success"),
+        false => (2, "Failure"),
+    };
+    // Informational; what was refused is low.
+    let severity = if went_well(record) { 1 } else { 2 };
+    let mut session = Map::new();
+    session.insert("issuer".into(), json!(record.principal.issuer));
+    if let Some(jti) = record.jti {
+        session.insert("uid".into(), json!(jti));
+    }
+    let mut event = json!({
+        "category_uid": OCSF_CLASS / 1000,
+        "class_uid": OCSF_CLASS,
+        "activity_id": activity,
+        "activity_name": name,
+        "type_uid": OCSF_CLASS * 100 + activity,
+        "time": i64::try_from(record.at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX),
+        "severity_id": severity,
+        "status_id": status,
+        "status": status_name,
+        "status_detail": record.reason,
+        "count": record.count,
+        "metadata": {
+            "version": OCSF_VERSION,
+            "product": { "name": "tmpcred", "vendor_name": "tmpcred" },
+            "log_name": "audit",
+            "sequence": sequence,
+            "correlation_uid": record.request_id,
+        },
+        "user": { "uid": record.principal.subject, "domain": record.principal.issuer },
+        "session": session,
+        "privileges": record.scope.split_ascii_whitespace().collect::<Vec<_>>(),
+        "unmapped": own(sequence, record),
+    });
+    if record.source.parse::<IpAddr>().is_ok() {
+        event["src_endpoint"] = json!({ "ip": record.source });
+    }
+    if let Some(policy) = &record.policy_id {
+        event["unmapped"]["policy_id"] = json!(policy);
+    }
+    event
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::store::sql::tests::record;
+
+    #[test]
+    fn each_format_tells_who_asked_for_what_and_how_it_ended() {
+        let denied = Record { decision: Decision::Denied, jti: None, ..record("no") };
+        let line = exported(Format::Jsonl, 7, &denied);
+        assert_eq!(line["at"], "2026-01-01T12:00:00.123456Z");
+        assert_eq!((&line["decision"], &line["jti"]), (&json!("denied"), &Value::Null));
+        assert_eq!(line.as_object().unwrap().len(), super::super::leaf::COLUMNS.len());
+        let ecs = exported(Format::Ecs, 7, &denied);
+        assert_eq!(ecs["@timestamp"], line["at"]);
+        assert_eq!(ecs["event"]["outcome"], "failure");
+        assert_eq!(ecs["event"]["type"], json!(["access", "denied"]));
+        assert_eq!(
+            (&ecs["user"]["id"], &ecs["source"]["ip"]),
+            (&json!("alice"), &json!("127.0.0.1"))
+        );
+        assert_eq!(ecs["rule"]["id"], "p");
+        let ocsf = exported(Format::Ocsf, 7, &record("yes"));
+        assert_eq!((&ocsf["type_uid"], &ocsf["status_id"]), (&json!(300_301), &json!(1)));
+        assert_eq!(ocsf["time"], 1_767_268_800_123_i64);
+        assert_eq!(ocsf["privileges"], json!(["a", "b"]));
+        let revoked = Record {
+            decision: Decision::Revoked,
+            action: "revoke".into(),
+            source: "?".into(),
+            ..record("")
+        };
+        let ocsf = exported(Format::Ocsf, 8, &revoked);
+        assert_eq!((&ocsf["activity_id"], &ocsf["activity_name"]), (&json!(99), &json!("revoke")));
+        assert!(ocsf.get("src_endpoint").is_none());
+        assert!(exported(Format::Ecs, 8, &revoked)["source"].get("ip").is_none());
+    }
+}

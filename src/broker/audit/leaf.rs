@@ -1,0 +1,219 @@
+//! What of a record goes into the tree: the same bytes for the same record, for ever.
+//!
+//! Each column goes in with its length, so that nothing can move from one to the
+//! next. What tells of a person goes in as an HMAC under a salt of the record's own:
+//! whoever erases text and salt leaves the tree as it was, and nobody can guess from
+//! it what the text had been.
+
+use aws_lc_rs::hmac;
+
+use super::tree::{Hash, leaf_hash};
+use super::{Record, micros};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The columns, in the order in which they go in.
+pub const COLUMNS: [&str; 19] = [
+    "sequence",
+    "at",
+    "request_id",
+    "action",
+    "decision",
+    "reason",
+    "issuer",
+    "subject",
+    "client",
+    "source",
+    "role",
+    "audience",
+    "scope",
+    "ttl",
+    "jti",
+    "parent",
+    "policy_id",
+    "policy_hash",
+    "count",
+];
+
+/// Those that hold numbers.
+pub const NUMBERS: [&str; 4] = ["sequence", "at", "ttl", "count"];
+
+/// Those that tell of a person.
+const PERSONAL: [&str; 4] = ["reason", "subject", "client", "source"];
+
+/// Everything as it is: records from before there was a tree have no salt.
+pub const PLAIN: i64 = 1;
+
+/// What is personal as an HMAC.
+pub const SALTED: i64 = 2;
+
+/// The length of a salt in bytes.
+pub const SALT: usize = 16;
+
+/// The longest leaf, in bytes.
+const MAX_LEAF: usize = u16::MAX as usize;
+
+/// A record as it goes into the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// The place of the record in the log.
+    pub sequence: u64,
+    /// Which of the forms it has.
+    pub version: i64,
+    /// Random bytes, where the form wants them.
+    pub salt: Option<Vec<u8>>,
+    /// What is in the columns; nothing where there is something that cannot be there.
+    pub values: Option<[Option<String>; COLUMNS.len()]>,
+}
+
+impl Leaf {
+    /// The leaf of a new record.
+    pub fn new(sequence: u64, record: &Record, salt: [u8; SALT]) -> Self {
+        let number = |number: u64| Some(stored(number).to_string());
+        let text = |text: &str| Some(text.to_string());
+        let values = [
+            number(sequence),
+            Some(micros(record.at).to_string()),
+            Some(record.request_id.to_string()),
+            text(&record.action),
+            text(record.decision.as_str()),
+            text(&record.reason),
+            text(&record.principal.issuer),
+            text(&record.principal.subject),
+            text(&record.client),
+            text(&record.source),
+            text(&record.role),
+            text(&record.audience),
+            text(&record.scope),
+            number(record.ttl),
+            record.jti.map(|jti| jti.to_string()),
+            record.parent.map(|jti| jti.to_string()),
+            record.policy_id.clone(),
+            text(&record.policy_hash),
+            number(record.count),
+        ];
+        Self { sequence, version: SALTED, salt: Some(salt.to_vec()), values: Some(values) }
+    }
+
+    /// Its hash; `None` where there is nothing that it could be the hash of.
+    pub fn hash(&self) -> Option<Hash> {
+        self.bytes().map(|bytes| leaf_hash(&bytes))
+    }
+
+    fn bytes(&self) -> Option<Vec<u8>> {
+        let salt = match (self.version, self.salt.as_deref()) {
+            (PLAIN, None) => None,
+            // Of another length it could be padded to the same key.
+            (SALTED, Some(salt)) if salt.len() == SALT => {
+                Some(hmac::Key::new(hmac::HMAC_SHA256, salt))
+            }
+            _ => return None,
+        };
+        let mut bytes = format!("tmpcred audit record v{}\0", self.version).into_bytes();
+        for (column, value) in COLUMNS.iter().zip(self.values.as_ref()?) {
+            match (value, &salt) {
+                (None, _) => bytes.push(0),
+                (Some(value), Some(key)) if PERSONAL.contains(column) => {
+                    let mut context = hmac::Context::with_key(key);
+                    context.update(column.as_bytes());
+                    context.update(&[0]);
+                    context.update(value.as_bytes());
+                    bytes.push(2);
+                    bytes.extend(context.sign().as_ref());
+                }
+                (Some(value), _) => {
+                    bytes.push(1);
+                    bytes.extend(u32::try_from(value.len()).ok()?.to_be_bytes());
+                    bytes.extend(value.as_bytes());
+                }
+            }
+        }
+        Some(bytes)
+    }
+}
+
+/// Refuses a record that is too long for the log.
+pub fn check_length(record: &Record) -> Result<()> {
+    // The store's own columns take less than a KiB, whatever their values.
+    let personal = [&record.reason, &record.principal.subject, &record.client, &record.source];
+    let length = Leaf::new(u64::MAX, record, [0; SALT]).bytes().map_or(usize::MAX, |b| b.len());
+    if length > MAX_LEAF || personal.iter().any(|text| text.len() > MAX_LEAF) {
+        return Err(Error::new(ErrorKind::Other, "the audit log cannot be written")
+            .because_of("the record is longer than 64 KiB"));
+    }
+    Ok(())
+}
+
+/// A number as the store has it.
+pub fn stored(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::store::sql::tests::record;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn a_leaf_is_the_same_in_every_version_of_the_program() {
+        let leaf = Leaf::new(7, &record("a reason"), [9; SALT]);
+        let plain = Leaf { version: PLAIN, salt: None, ..leaf.clone() };
+        // Computed by Python's hashlib and hmac.
+        assert_eq!(hex(&leaf.hash().unwrap()), SALTED_HASH);
+        assert_eq!(hex(&plain.hash().unwrap()), PLAIN_HASH);
+    }
+
+    const SALTED_HASH: &str = "bf14d5e61f8cd19af3e5efd4435627de11b1e154d3a98af2adca3c31598badcd";
+    const PLAIN_HASH: &str = "5e05fa83cc37a71a867d37cf558672718ba89811647b25c480c0b97a810a83e5";
+
+    #[test]
+    fn every_change_changes_the_leaf() {
+        let leaf = Leaf::new(7, &record("a reason"), [9; SALT]);
+        let hash = leaf.hash().unwrap();
+        for at in 0..COLUMNS.len() {
+            for value in [None, Some("".to_string()), Some("other".to_string())] {
+                let mut other = leaf.clone();
+                let values = other.values.as_mut().unwrap();
+                if values[at] != value {
+                    values[at] = value;
+                    assert_ne!(other.hash().unwrap(), hash, "{}", COLUMNS[at]);
+                }
+            }
+        }
+        // From one column to the next.
+        let mut moved = leaf.clone();
+        let values = moved.values.as_mut().unwrap();
+        values[10] = Some("deployh".into());
+        values[11] = Some("ttps://api.example".into());
+        assert_ne!(moved.hash().unwrap(), hash);
+        let mut salt = leaf.salt.clone().unwrap();
+        salt[0] ^= 1;
+        assert_ne!(Leaf { salt: Some(salt.clone()), ..leaf.clone() }.hash().unwrap(), hash);
+        // An HMAC pads its key with zeros.
+        salt.push(0);
+        assert_eq!(Leaf { salt: Some(salt), ..leaf.clone() }.hash(), None);
+        assert_eq!(Leaf { version: PLAIN, ..leaf.clone() }.hash(), None);
+        assert_eq!(Leaf { version: 3, ..leaf.clone() }.hash(), None);
+        assert_eq!(Leaf { values: None, ..leaf }.hash(), None);
+    }
+
+    #[test]
+    fn what_is_personal_is_not_in_the_leaf() {
+        let bytes = Leaf::new(7, &record("a reason"), [9; SALT]).bytes().unwrap();
+        let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(has("deploy") && has("https://i.example"));
+        for personal in ["alice", "a reason", "127.0.0.1", "cli"] {
+            assert!(!has(personal), "{personal}");
+        }
+    }
+
+    #[test]
+    fn a_record_beyond_64_kib_is_refused() {
+        assert!(check_length(&Record { scope: "x".repeat(64_000), ..record("") }).is_ok());
+        assert!(check_length(&Record { scope: "x".repeat(65_536), ..record("") }).is_err());
+        assert!(check_length(&record(&"x".repeat(65_536))).is_err());
+    }
+}

@@ -1,0 +1,75 @@
+use super::*;
+use crate::broker::keys::Kek;
+use crate::broker::store::sql::SqlStore;
+use crate::broker::store::sql::tests::{append, record};
+use crate::broker::store::sqlite::tests::tamper;
+use crate::broker::store::{LogStore, sqlite};
+use crate::host::clock::SystemClock;
+
+const ORIGIN: &str = "broker.example.com";
+
+async fn signer(store: &Arc<SqlStore>, kek: &Kek) -> Signer {
+    let keys = CheckpointKeys::open(store.as_ref(), kek, &SystemClock).await.unwrap();
+    Signer::new(store.clone(), keys, ORIGIN, Arc::new(SystemClock))
+}
+
+async fn sizes(store: &SqlStore) -> Vec<u64> {
+    store.notes(0, 99).await.unwrap().iter().map(|noted| noted.size).collect()
+}
+
+#[tokio::test]
+async fn a_log_is_signed_where_it_has_grown_and_at_the_end() {
+    let (store, kek) = (Arc::new(sqlite::in_memory().await.unwrap()), Kek::random().unwrap());
+    let mut signer = signer(&store, &kek).await;
+    signer.sign().await.unwrap();
+    assert!(sizes(&store).await.is_empty());
+    append(store.as_ref(), &[record("a"), record("b")]).await.unwrap();
+    signer.sign().await.unwrap();
+    signer.sign().await.unwrap();
+    assert_eq!(sizes(&store).await, [2]);
+    let keys = CheckpointKeys::read(store.as_ref(), &kek).await.unwrap();
+    let key = VerifierKey::new(ORIGIN, keys.active().unwrap());
+    let notary = Notary::start(store.clone(), keys, ORIGIN, Arc::new(SystemClock));
+    append(store.as_ref(), &[record("c")]).await.unwrap();
+    notary.close().await;
+    let noted = store.latest_note().await.unwrap().unwrap();
+    let checkpoint = Checkpoint::open(&noted.note, &[key]).unwrap();
+    assert_eq!((checkpoint.size, noted.size), (3, 3));
+    assert_eq!(checkpoint.root, store.root_at(3).await.unwrap());
+    assert_eq!(checkpoint.origin, ORIGIN);
+}
+
+#[tokio::test]
+async fn another_past_is_never_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
+    let mut running = signer(&store, &kek).await;
+    append(store.as_ref(), &[record("a"), record("b")]).await.unwrap();
+    running.sign().await.unwrap();
+    // One that was running, and one that is started on what was left.
+    tamper(&path, "update audit_tile set hashes = zeroblob(64)").await;
+    append(store.as_ref(), &[record("c")]).await.unwrap();
+    for mut signer in [running, signer(&store, &kek).await] {
+        let error = signer.sign().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Verification);
+        assert!(error.to_string().contains("first 2 records"), "{error}");
+    }
+    assert_eq!(sizes(&store).await, [2]);
+    // Cut off behind it.
+    tamper(&path, "update audit_head set last_sequence = 1, tree_size = 1").await;
+    let error = signer(&store, &kek).await.sign().await.unwrap_err().to_string();
+    assert!(error.contains("1 records, and 2 are signed"), "{error}");
+}
+
+#[tokio::test]
+async fn what_somebody_else_signed_is_not_gone_on_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
+    append(store.as_ref(), &[record("a")]).await.unwrap();
+    tamper(&path, "insert into audit_checkpoint values (1, 0, 'a note')").await;
+    append(store.as_ref(), &[record("b")]).await.unwrap();
+    let error = signer(&store, &kek).await.sign().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
+}

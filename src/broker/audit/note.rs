@@ -1,0 +1,220 @@
+//! Checkpoints: how long the log is and the root of its tree, as a signed note
+//! (C2SP `tlog-checkpoint` and `signed-note`), for whoever keeps them elsewhere.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::tree::Hash;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The type of Ed25519 signatures in notes.
+const ED25519_TYPE: u8 = 1;
+
+/// The longest note that is read, in bytes.
+pub const MAX_NOTE: usize = 64 * 1024;
+
+/// What a log promises: that its first `size` records have this root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Which log it is of.
+    pub origin: String,
+    /// How many records it covers.
+    pub size: u64,
+    /// The root of their tree.
+    pub root: Hash,
+}
+
+impl Checkpoint {
+    /// The text that is signed.
+    fn text(&self) -> String {
+        format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // Lines may follow that extend it.
+        let mut lines = text.lines();
+        let origin = lines.next().filter(|origin| !origin.is_empty())?;
+        let size = lines.next()?;
+        let root = STANDARD.decode(lines.next()?).ok()?.try_into().ok()?;
+        let parsed: u64 = size.parse().ok()?;
+        (parsed.to_string() == size).then(|| Self { origin: origin.into(), size: parsed, root })
+    }
+
+    /// The note that this signature makes of it. `sign` is given the text.
+    pub fn signed(&self, key: &VerifierKey, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+        let text = self.text();
+        let signature = [key.id().as_slice(), &sign(text.as_bytes())].concat();
+        format!("{text}\n\u{2014} {} {}\n", key.name, STANDARD.encode(signature))
+    }
+
+    /// Reads a note that one of these keys has signed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Verification`] where it is none, or none of the keys signed it.
+    pub fn open(note: &str, keys: &[VerifierKey]) -> Result<Self> {
+        let refused = |why: &str| {
+            Error::new(ErrorKind::Verification, "the checkpoint is not good").because_of(why)
+        };
+        let malformed = || refused("it is no signed note");
+        if note.len() > MAX_NOTE {
+            return Err(refused("it is too long"));
+        }
+        let split = note.rfind("\n\n").ok_or_else(malformed)?;
+        let (text, signatures) = (&note[..=split], &note[split + 2..]);
+        if !signatures.ends_with('\n') {
+            return Err(malformed());
+        }
+        let mut known = false;
+        for line in signatures.lines() {
+            let (name, signature) = line
+                .strip_prefix("\u{2014} ")
+                .and_then(|line| line.split_once(' '))
+                .ok_or_else(malformed)?;
+            let signature = STANDARD.decode(signature).map_err(|_| malformed())?;
+            let (id, signature) = signature.split_first_chunk::<4>().ok_or_else(malformed)?;
+            // Others may sign it as well, whom nobody here knows.
+            for key in keys.iter().filter(|key| key.name == name && key.id() == *id) {
+                if !key.verifies(text.as_bytes(), signature) {
+                    return Err(refused("its signature is not that of the broker's key"));
+                }
+                known = true;
+            }
+        }
+        if !known {
+            return Err(refused("no key of this broker has signed it"));
+        }
+        let checkpoint = Self::parse(text).ok_or_else(malformed)?;
+        // The broker signs nothing of another log.
+        if keys.iter().all(|key| key.name != checkpoint.origin) {
+            return Err(refused("it is of another log"));
+        }
+        Ok(checkpoint)
+    }
+}
+
+/// The public half of a key that signs checkpoints, and the name of its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifierKey {
+    name: String,
+    public: [u8; 32],
+}
+
+impl VerifierKey {
+    /// The key of the log with this name.
+    pub fn new(name: &str, public: [u8; 32]) -> Self {
+        Self { name: name.into(), public }
+    }
+
+    /// Reads a key as [`Display`](std::fmt::Display) writes it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] where it is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        let refused = || {
+            Error::new(ErrorKind::Usage, "that is no key of a log")
+                .hint("`tmpcred broker audit checkpoint --key` prints it")
+        };
+        let mut parts = text.trim().splitn(3, '+');
+        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(refused());
+        };
+        let key = STANDARD.decode(key).map_err(|_| refused())?;
+        let Some((&ED25519_TYPE, public)) = key.split_first() else { return Err(refused()) };
+        let key = Self::new(name, public.try_into().map_err(|_| refused())?);
+        if name.is_empty() || id != key.hex_id() {
+            return Err(refused());
+        }
+        Ok(key)
+    }
+
+    /// What notes name the key by.
+    fn id(&self) -> [u8; 4] {
+        let named = [self.name.as_bytes(), b"\n", &[ED25519_TYPE], self.public.as_slice()].concat();
+        let mut id = [0; 4];
+        id.copy_from_slice(&digest(&SHA256, &named).as_ref()[..4]);
+        id
+    }
+
+    fn hex_id(&self) -> String {
+        format!("{:08x}", u32::from_be_bytes(self.id()))
+    }
+
+    fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.public).verify(text, signature).is_ok()
+    }
+}
+
+impl std::fmt::Display for VerifierKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let key = [[ED25519_TYPE].as_slice(), &self.public].concat();
+        write!(f, "{}+{}+{}", self.name, self.hex_id(), STANDARD.encode(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+
+    use super::*;
+
+    fn pair(seed: u8) -> (Ed25519KeyPair, VerifierKey) {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        let public = pair.public_key().as_ref().try_into().unwrap();
+        (pair, VerifierKey::new("broker.example.com", public))
+    }
+
+    fn signed(seed: u8, checkpoint: &Checkpoint) -> String {
+        let (pair, key) = pair(seed);
+        checkpoint.signed(&key, |text| pair.sign(text).as_ref().to_vec())
+    }
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint { origin: "broker.example.com".into(), size: 7, root: [5; 32] }
+    }
+
+    #[test]
+    fn the_published_example_of_a_signed_note_is_accepted() {
+        // From the documentation of golang.org/x/mod/sumdb/note.
+        let key = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+        let key = VerifierKey::parse(key).unwrap();
+        let text = "If you think cryptography is the answer to your problem,\n\
+                    then you don't know what your problem is.\n";
+        let signature = "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=";
+        let raw = STANDARD.decode(signature).unwrap();
+        assert_eq!(raw[..4], key.id());
+        assert!(key.verifies(text.as_bytes(), &raw[4..]));
+        // It says no size and no root.
+        let note = format!("{text}\n\u{2014} PeterNeumann {signature}\n");
+        assert!(Checkpoint::open(&note, &[key]).unwrap_err().to_string().contains("no signed"));
+    }
+
+    #[test]
+    fn what_was_signed_comes_back_and_nothing_else() {
+        let (_, key) = pair(1);
+        let note = signed(1, &checkpoint());
+        let keys = [pair(2).1, key.clone()];
+        assert_eq!(Checkpoint::open(&note, &keys).unwrap(), checkpoint());
+        assert_eq!(VerifierKey::parse(&key.to_string()).unwrap(), key);
+        // A witness has signed it too.
+        let more = format!("{note}\u{2014} witness.example AAAAAAAA\n");
+        assert_eq!(Checkpoint::open(&more, &keys).unwrap(), checkpoint());
+        for bad in [
+            signed(3, &checkpoint()),
+            note.replace("\n7\n", "\n8\n"),
+            note.trim_end().to_string(),
+            note.replace('\u{2014}', "-"),
+            signed(1, &Checkpoint { origin: "other.example.com".into(), ..checkpoint() }),
+            String::new(),
+            "\n\n".into(),
+            "x".repeat(MAX_NOTE + 1),
+        ] {
+            let error = Checkpoint::open(&bad, &keys).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Verification, "{bad}");
+        }
+        for bad in ["", "a", "a+b+c", &key.to_string().replace("com+", "org+")] {
+            assert!(VerifierKey::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Checking the log: the records against the tree, and the tree against what was
+//! signed, here and elsewhere.
+//!
+//! The records and the tree are folded side by side. Whatever checkpoint comes along
+//! says which of the two is as it was signed: where it is the tree, each record that
+//! differs from it is one that was changed; where it is the records, the tree is
+//! damaged; where it is neither, the place lies between this checkpoint and the one
+//! before. A broker may be appending meanwhile.
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+
+use super::leaf::Leaf;
+use super::note::{Checkpoint, VerifierKey};
+use super::tree::{Frontier, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at};
+use crate::broker::store::{LogEnds, LogStore, Noted};
+use crate::error::Result;
+
+/// How many rows are read at a time.
+const PAGE: u32 = 1000;
+
+/// How many findings are told. What was done to more is no longer a matter of places.
+const MOST_FINDINGS: usize = 1000;
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// How many records the log has.
+    pub records: u64,
+    /// How many of them, from the first on, are as a signature says.
+    pub signed: u64,
+    /// How many good checkpoints the log has.
+    pub checkpoints: u64,
+    /// How many records the checkpoint from elsewhere covers.
+    pub off_host: Option<u64>,
+    /// What is wrong. Nothing, where it is empty.
+    pub findings: Vec<Finding>,
+    /// How many more there are.
+    pub omitted: u64,
+}
+
+/// Something that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What it is.
+    pub kind: Kind,
+    /// The first record that it is about.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+    /// What it is, for people.
+    pub text: String,
+}
+
+/// What can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Records are not what they were.
+    Changed,
+    /// Records are gone.
+    Missing,
+    /// There are records that were never appended.
+    Extra,
+    /// Neither records nor tree are what was signed.
+    Rewritten,
+    /// The records are what they were, and the tree is damaged.
+    Tree,
+    /// A checkpoint is none of this broker's, or there is none.
+    Checkpoint,
+}
+
+impl Kind {
+    fn text(self, first: u64, last: u64) -> String {
+        let (records, are, were) = match first == last {
+            true => (format!("record {first}"), "is", "was"),
+            false => (format!("records {first} to {last}"), "are", "were"),
+        };
+        match self {
+            Self::Changed => format!("{records} {are} not what {were} appended"),
+            Self::Missing => format!("{records} {are} missing"),
+            Self::Extra => format!("{records} {were} never appended"),
+            Self::Rewritten => {
+                format!(
+                    "{records}: one at least is not what was signed; what follows cannot be told"
+                )
+            }
+            Self::Tree => format!("the tree over {records} is damaged"),
+            Self::Checkpoint => format!("the checkpoint at record {last} is not good"),
+        }
+    }
+}
+
+/// Checks a log by the keys that may have signed it, and a checkpoint from elsewhere
+/// whose signature is good.
+///
+/// # Errors
+/// Whatever keeps the log from being read.
+pub async fn verify(
+    store: &dyn LogStore,
+    keys: &[VerifierKey],
+    off_host: Option<&Checkpoint>,
+) -> Result<Report> {
+    // First: what is signed after this may be of records that come after this.
+    let latest = store.latest_note().await?;
+    let ends = store.ends().await?;
+    let mut check = Check {
+        store,
+        keys,
+        off_host,
+        report: Report {
+            records: ends.promised,
+            signed: 0,
+            checkpoints: 0,
+            off_host: off_host.map(|checkpoint| checkpoint.size),
+            findings: Vec::new(),
+            omitted: 0,
+        },
+        records: Frontier::default(),
+        tree: Frontier::default(),
+        differing: Vec::new(),
+        lost: false,
+    };
+    check.fold(ends.promised).await?;
+    check.tiles_above(ends.promised).await?;
+    check.ends(ends, latest.as_ref()).await?;
+    Ok(check.report)
+}
+
+struct Check<'a> {
+    store: &'a dyn LogStore,
+    keys: &'a [VerifierKey],
+    off_host: Option<&'a Checkpoint>,
+    report: Report,
+    /// The tree over the records.
+    records: Frontier,
+    /// The tree over the hashes that the tree has of them.
+    tree: Frontier,
+    /// Where the two differ since the last checkpoint.
+    differing: Vec<(Kind, u64, u64)>,
+    /// Neither of the two is what was signed.
+    lost: bool,
+}
+
+impl Check<'_> {
+    /// Goes through all records.
+    async fn fold(&mut self, size: u64) -> Result<()> {
+        let mut leaves: VecDeque<Leaf> = VecDeque::new();
+        let mut notes: VecDeque<Noted> = VecDeque::new();
+        let mut tile = Vec::new();
+        let mut more_notes = true;
+        for place in 1..=size {
+            let at = ((place - 1) % TILE as u64) as usize;
+            if at == 0 {
+                let stored = self.store.tile(0, (place - 1) / TILE as u64).await?;
+                tile = stored.as_deref().and_then(hashes_of).unwrap_or_default();
+            }
+            if leaves.is_empty() {
+                leaves = self.store.leaves(place - 1, PAGE).await?.into();
+            }
+            if notes.is_empty() && more_notes {
+                notes = self.store.notes(place - 1, PAGE).await?.into();
+                more_notes = !notes.is_empty();
+            }
+            let leaf = leaves.pop_front_if(|leaf| leaf.sequence == place);
+            self.add(place, leaf.as_ref(), tile.get(at).copied());
+            if let Some(off_host) = self.off_host.filter(|checkpoint| checkpoint.size == place) {
+                self.judge(place, &off_host.root);
+            }
+            while let Some(noted) = notes.pop_front_if(|noted| noted.size == place) {
+                match Checkpoint::open(&noted.note, self.keys) {
+                    Ok(checkpoint) if checkpoint.size == noted.size => {
+                        self.report.checkpoints += 1;
+                        self.judge(place, &checkpoint.root);
+                    }
+                    _ => self.found(Kind::Checkpoint, place, place),
+                }
+            }
+        }
+        // Of what nobody has signed yet the tree is all that tells.
+        self.settle();
+        Ok(())
+    }
+
+    fn add(&mut self, place: u64, leaf: Option<&Leaf>, stored: Option<Hash>) {
+        let hash = leaf.and_then(Leaf::hash);
+        match (leaf, hash, stored) {
+            (None, ..) => self.differs(Kind::Missing, place),
+            (_, None, _) => self.differs(Kind::Changed, place),
+            (_, Some(_), None) => self.differs(Kind::Tree, place),
+            (_, Some(hash), Some(stored)) if hash != stored => self.differs(Kind::Changed, place),
+            _ => {}
+        }
+        let unknown = [0; 32];
+        self.records.push(hash.or(stored).unwrap_or(unknown));
+        self.tree.push(stored.or(hash).unwrap_or(unknown));
+    }
+
+    fn differs(&mut self, kind: Kind, place: u64) {
+        match self.differing.last_mut() {
+            Some((last_kind, _, last)) if *last_kind == kind && *last + 1 == place => *last = place,
+            _ => self.differing.push((kind, place, place)),
+        }
+    }
+
+    /// Says what is to be thought of the records up to this place, whose root was
+    /// signed.
+    fn judge(&mut self, place: u64, root: &Hash) {
+        if self.tree.root() == *root {
+            self.settle();
+            self.records = self.tree.clone();
+            self.report.signed = place;
+        } else if self.records.root() == *root {
+            for (kind, first, last) in std::mem::take(&mut self.differing) {
+                // Where there is no record, it was the tree's hash that made it good.
+                let kind = if kind == Kind::Changed { Kind::Tree } else { kind };
+                self.found(kind, first, last);
+            }
+            self.tree = self.records.clone();
+            self.report.signed = place;
+        } else {
+            if !self.lost {
+                self.found(Kind::Rewritten, self.report.signed + 1, place);
+            }
+            self.lost = true;
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        for (kind, first, last) in std::mem::take(&mut self.differing) {
+            self.found(kind, first, last);
+        }
+    }
+
+    fn found(&mut self, kind: Kind, first: u64, last: u64) {
+        // What goes on behind a checkpoint is the same finding.
+        if matches!(kind, Kind::Changed | Kind::Missing | Kind::Tree)
+            && let Some(before) = self.report.findings.last_mut()
+            && before.kind == kind
+            && before.last + 1 == first
+        {
+            before.last = last;
+            before.text = kind.text(before.first, last);
+            return;
+        }
+        self.tell(kind, first, last, kind.text(first, last));
+    }
+
+    fn tell(&mut self, kind: Kind, first: u64, last: u64, text: String) {
+        match self.report.findings.len() < MOST_FINDINGS {
+            true => self.report.findings.push(Finding { kind, first, last, text }),
+            false => self.report.omitted += 1,
+        }
+    }
+
+    /// Checks the tiles above the leaves against those below them.
+    async fn tiles_above(&mut self, size: u64) -> Result<()> {
+        for level in 1..LEVELS {
+            let (whole, rest) = tiles_at(size, level);
+            if whole == 0 && rest == 0 {
+                break;
+            }
+            let records = (TILE as u64).saturating_pow(level);
+            for number in 0..=whole {
+                let count = if number == whole { rest } else { TILE };
+                let tile = self.store.tile(level, number).await?;
+                let hashes = tile.as_deref().and_then(hashes_of).unwrap_or_default();
+                for at in 0..count as u64 {
+                    let child = number * TILE as u64 + at;
+                    let below = self.store.tile(level - 1, child).await?;
+                    let below = below.as_deref().and_then(hashes_of).unwrap_or_default();
+                    let good =
+                        below.len() == TILE && hashes.get(at as usize) == Some(&tile_root(&below));
+                    if !good {
+                        self.found(Kind::Tree, child * records + 1, (child + 1) * records);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the log ends where it should.
+    async fn ends(&mut self, ends: LogEnds, latest: Option<&Noted>) -> Result<()> {
+        let size = ends.promised;
+        if ends.first_record < 1 {
+            let text = format!("record {}: there are none before the first", ends.first_record);
+            self.tell(Kind::Extra, 0, 0, text);
+        }
+        if ends.last_record > size {
+            self.found(Kind::Extra, size + 1, ends.last_record);
+        }
+        // The furthest that anything tells of.
+        let mut known = (ends.in_tree, "by the size of the tree");
+        if let Some(noted) = latest.filter(|noted| noted.size > known.0) {
+            match Checkpoint::open(&noted.note, self.keys) {
+                Ok(checkpoint) => {
+                    known = (checkpoint.size, "by the newest checkpoint in the store")
+                }
+                Err(_) => self.found(Kind::Checkpoint, noted.size, noted.size),
+            }
+        }
+        if let Some(off_host) = self.off_host.filter(|off_host| off_host.size > known.0) {
+            known = (off_host.size, "by the checkpoint from elsewhere");
+        }
+        let (last, rest) = tiles_at(size, 0);
+        let tile = self.store.tile(0, last).await?;
+        let hashes = tile.as_deref().and_then(hashes_of).unwrap_or_default();
+        let in_tiles = size + (hashes.len().saturating_sub(rest)) as u64;
+        // Unless somebody is appending, which is no damage.
+        if in_tiles > known.0 && self.store.ends().await? == ends {
+            known = (in_tiles, "by the tiles of the tree");
+        }
+        if known.0 > size {
+            let text = format!("{}, {}", Kind::Missing.text(size + 1, known.0), known.1);
+            self.tell(Kind::Missing, size + 1, known.0, text);
+        }
+        if size > 0 && self.report.signed == 0 && self.report.findings.is_empty() {
+            let text = "no checkpoint covers any record".to_string();
+            self.tell(Kind::Checkpoint, 1, size, text);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::*;
+use crate::broker::audit::notary::Signer;
+use crate::broker::audit::tree::leaf_hash;
+use crate::broker::keys::{CheckpointKeys, Kek};
+use crate::broker::store::sql::SqlStore;
+use crate::broker::store::sql::tests::{append, record};
+use crate::broker::store::sqlite;
+use crate::broker::store::sqlite::tests::tamper;
+use crate::host::clock::SystemClock;
+
+const ORIGIN: &str = "broker.example.com";
+
+/// A log of 1,000 records, signed every 100.
+struct Log {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+    keys: Vec<VerifierKey>,
+    store: Arc<SqlStore>,
+}
+
+impl Log {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let store = Arc::new(sqlite::open(&path).await.unwrap());
+        let kek = Kek::random().unwrap();
+        let keys = CheckpointKeys::open(store.as_ref(), &kek, &SystemClock).await.unwrap();
+        let public = vec![VerifierKey::new(ORIGIN, keys.active().unwrap())];
+        let mut signer = Signer::new(store.clone(), keys, ORIGIN, Arc::new(SystemClock));
+        for part in 0..10 {
+            // Groups that fill no tile evenly.
+            for group in [33, 1, 66] {
+                let records: Vec<_> =
+                    (0..group).map(|n| record(&format!("{part} {group} {n}"))).collect();
+                append(store.as_ref(), &records).await.unwrap();
+            }
+            signer.sign().await.unwrap();
+        }
+        Self { _dir: dir, path, keys: public, store }
+    }
+
+    async fn check(&self, off_host: Option<&Checkpoint>) -> Report {
+        let read = sqlite::open_to_read(&self.path).await.unwrap();
+        let report = verify(&read, &self.keys, off_host).await.unwrap();
+        crate::broker::store::Store::close(&read).await;
+        report
+    }
+
+    async fn newest(&self) -> Checkpoint {
+        let noted = self.store.latest_note().await.unwrap().unwrap();
+        Checkpoint::open(&noted.note, &self.keys).unwrap()
+    }
+
+    /// What is found after this was done, by kind and place.
+    async fn after(&self, change: &str) -> Vec<(Kind, u64, u64)> {
+        tamper(&self.path, change).await;
+        places(&self.check(None).await)
+    }
+}
+
+fn places(report: &Report) -> Vec<(Kind, u64, u64)> {
+    report.findings.iter().map(|found| (found.kind, found.first, found.last)).collect()
+}
+
+/// Makes the tree anew over whatever the records say, as the broker would, and without
+/// its key.
+async fn recompute(path: &Path) {
+    tamper(path, "delete from audit_tile; update audit_head set tree_size = 0").await;
+    sqlite::open(path).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_touched_is_good() {
+    let log = Log::new().await;
+    let report = log.check(Some(&log.newest().await)).await;
+    assert_eq!(places(&report), []);
+    assert_eq!((report.records, report.signed, report.checkpoints), (1000, 1000, 10));
+    // Behind the last checkpoint nothing is signed yet.
+    append(log.store.as_ref(), &[record("new")]).await.unwrap();
+    let report = log.check(None).await;
+    assert_eq!((places(&report), report.records, report.signed), (vec![], 1001, 1000));
+}
+
+#[tokio::test]
+async fn every_edit_of_a_record_is_found_and_its_place_named() {
+    let log = Log::new().await;
+    for column in crate::broker::audit::leaf::COLUMNS.iter().skip(1) {
+        let keep = "create table kept as select * from audit_record where sequence = 437";
+        let number = crate::broker::audit::leaf::NUMBERS.contains(column);
+        let value = if number { format!("{column} + 1") } else { "'other'".into() };
+        let change = format!("update audit_record set {column} = {value} where sequence = 437");
+        let found = log.after(&format!("{keep}; {change}")).await;
+        assert_eq!(found, [(Kind::Changed, 437, 437)], "{column}");
+        let back = "delete from audit_record where sequence = 437;
+            insert into audit_record select * from kept; drop table kept";
+        assert_eq!(log.after(back).await, [], "{column}");
+    }
+    for change in [
+        "salt = zeroblob(16)",
+        "salt = null, leaf_version = 1",
+        "leaf_version = 9",
+        "ttl = 'no number'",
+        "reason = x'ff'",
+        "reason = cast(x'ff' as text)",
+    ] {
+        let change = format!("update audit_record set {change} where sequence in (256, 257)");
+        assert_eq!(log.after(&change).await, [(Kind::Changed, 256, 257)], "{change}");
+    }
+}
+
+#[tokio::test]
+async fn records_that_change_places_are_found() {
+    let log = Log::new().await;
+    let change = "update audit_record set sequence = 0 where sequence = 10;
+        update audit_record set sequence = 10 where sequence = 20;
+        update audit_record set sequence = 20 where sequence = 0";
+    assert_eq!(log.after(change).await, [(Kind::Changed, 10, 10), (Kind::Changed, 20, 20)]);
+}
+
+#[tokio::test]
+async fn records_that_are_gone_are_found_in_the_middle_and_at_the_end() {
+    let log = Log::new().await;
+    let found = log.after("delete from audit_record where sequence = 500").await;
+    assert_eq!(found, [(Kind::Missing, 500, 500)]);
+    // The numbers closed up: each of those behind is another one than it was.
+    let found = log
+        .after(
+            "update audit_record set sequence = -sequence where sequence > 500;
+             update audit_record set sequence = -sequence - 1 where sequence < 0",
+        )
+        .await;
+    assert_eq!(found, [(Kind::Changed, 500, 999), (Kind::Missing, 1000, 1000)]);
+
+    let log = Log::new().await;
+    let cut = "delete from audit_record where sequence > 950";
+    assert_eq!(log.after(cut).await, [(Kind::Missing, 951, 1000)]);
+    // One trace after the other is removed.
+    let newest = log.newest().await;
+    for trace in [
+        "update audit_head set last_sequence = 950",
+        "update audit_head set tree_size = 950",
+        "delete from audit_checkpoint where size > 950",
+    ] {
+        assert_eq!(log.after(trace).await, [(Kind::Missing, 951, 1000)], "{trace}");
+    }
+    let cut = "update audit_tile set hashes = substr(hashes, 1, 182 * 32)
+        where level = 0 and number = 3";
+    assert_eq!(log.after(cut).await, [], "it cannot be known here");
+    let report = log.check(Some(&newest)).await;
+    assert_eq!(places(&report), [(Kind::Missing, 951, 1000)]);
+    assert!(report.findings[0].text.contains("from elsewhere"));
+}
+
+#[tokio::test]
+async fn a_tree_that_was_made_anew_without_the_key_is_found() {
+    let log = Log::new().await;
+    tamper(&log.path, "update audit_record set role = 'admin' where sequence = 437").await;
+    recompute(&log.path).await;
+    let report = log.check(None).await;
+    // Neither records nor tree are what was signed: between two checkpoints.
+    assert_eq!(places(&report), [(Kind::Rewritten, 401, 500)]);
+    assert_eq!(report.signed, 400);
+    // Without the checkpoints in between the place is wider.
+    let newest = log.newest().await;
+    let found = log.after("delete from audit_checkpoint where size between 300 and 900").await;
+    assert_eq!(found, [(Kind::Rewritten, 201, 1000)]);
+    // Without any there is nothing to go by here.
+    let found = log.after("delete from audit_checkpoint where size > 200").await;
+    assert_eq!(found, []);
+    let report = log.check(None).await;
+    assert_eq!((report.records, report.signed), (1000, 200));
+    let report = log.check(Some(&newest)).await;
+    assert_eq!(places(&report), [(Kind::Rewritten, 201, 1000)]);
+    let found = log.after("delete from audit_checkpoint").await;
+    assert_eq!(found, [(Kind::Checkpoint, 1, 1000)]);
+}
+
+#[tokio::test]
+async fn checkpoints_of_another_key_are_found() {
+    let log = Log::new().await;
+    let (other, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+    let keys = CheckpointKeys::open(&other, &kek, &SystemClock).await.unwrap();
+    let checkpoint = log.newest().await;
+    let key = VerifierKey::new(ORIGIN, keys.active().unwrap());
+    let note = checkpoint.signed(&key, |text| keys.sign(text));
+    let swap = format!("update audit_checkpoint set note = '{note}' where size = 1000");
+    assert_eq!(log.after(&swap).await, [(Kind::Checkpoint, 1000, 1000)]);
+    // A good one, at another size.
+    let moved = "update audit_checkpoint set note =
+        (select note from audit_checkpoint where size = 900) where size = 800";
+    let found = log.after(moved).await;
+    assert_eq!(found, [(Kind::Checkpoint, 800, 800), (Kind::Checkpoint, 1000, 1000)]);
+}
+
+#[tokio::test]
+async fn damaged_tiles_are_found_and_told_from_damaged_records() {
+    let log = Log::new().await;
+    let flip = |level: u64, number: u64, at: u64| {
+        format!(
+            "update audit_tile set hashes = cast(substr(hashes, 1, {at} * 32)
+                || zeroblob(32) || substr(hashes, ({at} + 1) * 32 + 1) as blob)
+             where level = {level} and number = {number}"
+        )
+    };
+    // In the last tile, which is not whole; what was signed says that records are good.
+    assert_eq!(log.after(&flip(0, 3, 10)).await, [(Kind::Tree, 779, 779)]);
+    // In a whole one, whose root is in the tile above.
+    let log = Log::new().await;
+    let found = log.after(&flip(0, 1, 43)).await;
+    assert_eq!(found, [(Kind::Tree, 300, 300), (Kind::Tree, 257, 512)]);
+    let log = Log::new().await;
+    assert_eq!(log.after(&flip(1, 0, 2)).await, [(Kind::Tree, 513, 768)]);
+    let log = Log::new().await;
+    let found = log.after("delete from audit_tile where level = 0 and number = 0").await;
+    assert_eq!(found, [(Kind::Tree, 1, 256), (Kind::Tree, 1, 256)]);
+    let log = Log::new().await;
+    let text = "update audit_tile set hashes = cast(hashes as text) where level = 1";
+    assert_eq!(log.after(text).await, [(Kind::Tree, 1, 768)]);
+}
+
+#[tokio::test]
+async fn records_that_were_added_by_hand_are_found() {
+    let log = Log::new().await;
+    let copy = |to: i64| {
+        format!(
+            "create table more as select * from audit_record where sequence = 1;
+             update more set sequence = {to}; insert into audit_record select * from more;
+             drop table more"
+        )
+    };
+    assert_eq!(log.after(&copy(1001)).await, [(Kind::Extra, 1001, 1001)]);
+    let found = log.after(&copy(-5)).await;
+    assert_eq!(found, [(Kind::Extra, 0, 0), (Kind::Extra, 1001, 1001)]);
+}
+
+#[tokio::test]
+async fn a_log_is_checked_while_it_grows() {
+    let log = Arc::new(Log::new().await);
+    let writer = tokio::spawn({
+        let store = log.store.clone();
+        async move {
+            for n in 0..300 {
+                append(store.as_ref(), &[record(&n.to_string())]).await.unwrap();
+            }
+        }
+    });
+    let mut checks = 0;
+    while !writer.is_finished() || checks == 0 {
+        assert_eq!(places(&log.check(None).await), []);
+        checks += 1;
+    }
+    writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_tree_in_the_store_is_that_over_the_leaves() {
+    let log = Log::new().await;
+    let leaves = log.store.leaves(0, 1000).await.unwrap();
+    let mut tree = Frontier::default();
+    for leaf in &leaves {
+        tree.push(leaf.hash().unwrap());
+        if [1, 2, 255, 256, 257, 999, 1000].contains(&tree.size()) {
+            assert_eq!(log.store.root_at(tree.size()).await.unwrap(), tree.root());
+        }
+    }
+    assert_eq!(log.newest().await.root, tree.root());
+    assert_ne!(tree.root(), leaf_hash(b""));
+}

@@ -1,0 +1,139 @@
+//! The keys that sign checkpoints of the audit log.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::{Kek, KeyState, Purpose, StoredKey, no_randomness};
+use crate::broker::store::{Effect, Outcome, Store, Unit};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::clock::Clock;
+use crate::secret::Secret;
+
+/// The algorithm, as JWTs would name it.
+const ALGORITHM_NAME: &str = "Ed25519";
+
+/// The keys that sign checkpoints, or have signed some.
+pub struct CheckpointKeys {
+    active: Option<Ed25519KeyPair>,
+    public: Vec<[u8; 32]>,
+}
+
+impl CheckpointKeys {
+    /// Unseals the keys of the store, and makes the first one where there is none.
+    ///
+    /// # Errors
+    /// As with [`KeyRing::open`](super::KeyRing::open).
+    pub async fn open(store: &dyn Store, kek: &Kek, clock: &dyn Clock) -> Result<Self> {
+        let found = Self::read(store, kek).await?;
+        if found.active.is_some() {
+            return Ok(found);
+        }
+        let pkcs8 =
+            Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_randomness())?;
+        let pkcs8 = Secret::new(pkcs8.as_ref().to_vec());
+        let now = clock.now();
+        let made = StoredKey {
+            kid: kid(&public(&pair(&pkcs8)?)?),
+            purpose: Purpose::Checkpoint,
+            algorithm: ALGORITHM_NAME.into(),
+            state: KeyState::Active,
+            sealed: Vec::new(),
+            kek_id: kek.id().into(),
+            created_at: now,
+            changed_at: now,
+        };
+        let made = kek.seal(made, &pkcs8)?;
+        let kid = made.kid.clone();
+        let unit = Unit { records: Vec::new(), effects: vec![Effect::AddKey(made)] };
+        if store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed) {
+            tracing::info!(kid, "made the first key for checkpoints of the audit log");
+        }
+        // Another process may have been quicker.
+        Self::read(store, kek).await
+    }
+
+    /// Unseals the keys of the store.
+    ///
+    /// # Errors
+    /// As with [`KeyRing::open`](super::KeyRing::open).
+    pub async fn read(store: &dyn Store, kek: &Kek) -> Result<Self> {
+        let mut keys = Self { active: None, public: Vec::new() };
+        for key in store.keys().await? {
+            if key.purpose != Purpose::Checkpoint || key.state == KeyState::Revoked {
+                continue;
+            }
+            let pair = pair(&kek.unseal(&key)?.private)?;
+            keys.public.push(public(&pair)?);
+            if key.state == KeyState::Active {
+                keys.active = Some(pair);
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The public halves.
+    pub fn public(&self) -> &[[u8; 32]] {
+        &self.public
+    }
+
+    /// The public half of the key that signs, where there is one.
+    pub fn active(&self) -> Option<[u8; 32]> {
+        self.active.as_ref().and_then(|pair| public(pair).ok())
+    }
+
+    /// Signs a text.
+    pub fn sign(&self, text: &[u8]) -> Vec<u8> {
+        self.active.as_ref().map(|pair| pair.sign(text).as_ref().to_vec()).unwrap_or_default()
+    }
+}
+
+fn broken() -> Error {
+    Error::new(ErrorKind::Config, "a key for checkpoints is not an Ed25519 key")
+}
+
+fn pair(pkcs8: &Secret<Vec<u8>>) -> Result<Ed25519KeyPair> {
+    Ed25519KeyPair::from_pkcs8(pkcs8.expose()).map_err(|_| broken())
+}
+
+fn public(pair: &Ed25519KeyPair) -> Result<[u8; 32]> {
+    pair.public_key().as_ref().try_into().map_err(|_| broken())
+}
+
+/// The RFC 7638 thumbprint, by the members that RFC 8037 section 2 requires.
+fn kid(public: &[u8; 32]) -> String {
+    let jwk =
+        format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(public));
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, jwk.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::store::{KeyStore, sqlite};
+    use crate::host::clock::SystemClock;
+
+    #[test]
+    fn a_key_is_named_as_rfc_8037_says() {
+        // Appendix A.3.
+        let public = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
+        let name = kid(&public.try_into().unwrap());
+        assert_eq!(name, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    #[tokio::test]
+    async fn the_first_key_is_made_once_found_again_and_no_key_for_tokens() {
+        let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
+        let first = CheckpointKeys::open(&store, &kek, &SystemClock).await.unwrap();
+        let again = CheckpointKeys::open(&store, &kek, &SystemClock).await.unwrap();
+        assert_eq!(first.active().unwrap(), again.active().unwrap());
+        assert_eq!(again.public(), [again.active().unwrap()]);
+        let keys = store.keys().await.unwrap();
+        assert_eq!(keys.len(), 1);
+        assert!(!keys[0].signs_access_tokens());
+        let other = Kek::random().unwrap();
+        assert!(CheckpointKeys::open(&store, &other, &SystemClock).await.is_err());
+    }
+}

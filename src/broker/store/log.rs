@@ -1,0 +1,79 @@
+//! What is read of the audit log: to look something up, and to check it.
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::broker::audit::leaf::Leaf;
+use crate::broker::audit::tree::Hash;
+use crate::broker::audit::{Decision, Record};
+use crate::error::Result;
+
+/// The audit log, and what was signed of it.
+#[async_trait]
+pub trait LogStore: Send + Sync {
+    /// Where it ends.
+    async fn ends(&self) -> Result<LogEnds>;
+
+    /// What of the records after this sequence number is in the tree, in order, at most
+    /// `limit`; as it is, whatever was done to it.
+    async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>>;
+
+    /// A tile of the tree, as it is.
+    async fn tile(&self, level: u32, number: u64) -> Result<Option<Vec<u8>>>;
+
+    /// The root of the tree when it had this size, by its tiles.
+    async fn root_at(&self, size: u64) -> Result<Hash>;
+
+    /// The checkpoints of more than so many records, in order, at most `limit`.
+    async fn notes(&self, after: u64, limit: u32) -> Result<Vec<Noted>>;
+
+    /// The checkpoint of the most records.
+    async fn latest_note(&self) -> Result<Option<Noted>>;
+
+    /// The newest records that are as `filter` says, in order, at most `limit`.
+    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<(u64, Record)>>;
+}
+
+/// Where the log ends, as three places have it that should be the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnds {
+    /// The smallest sequence number of a record; 1 where there is none.
+    pub first_record: i64,
+    /// The largest one. It is read before the others.
+    pub last_record: u64,
+    /// The last number that was given.
+    pub promised: u64,
+    /// How many records are in the tree.
+    pub in_tree: u64,
+}
+
+/// A checkpoint, as it rests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// How many records it covers.
+    pub size: u64,
+    /// The signed note.
+    pub note: String,
+}
+
+/// Which records are looked for: those for which everything holds that is said here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Not before this moment.
+    pub since: Option<OffsetDateTime>,
+    /// Before this moment.
+    pub until: Option<OffsetDateTime>,
+    /// Of this issuer's callers.
+    pub issuer: Option<String>,
+    /// Of the caller with this subject.
+    pub subject: Option<String>,
+    /// About this role.
+    pub role: Option<String>,
+    /// With this decision.
+    pub decision: Option<Decision>,
+    /// Of this request.
+    pub request_id: Option<Uuid>,
+    /// About this token.
+    pub jti: Option<Uuid>,
+}

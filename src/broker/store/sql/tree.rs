@@ -1,0 +1,232 @@
+//! The tree of the audit log, in tiles.
+
+use sqlx::any::AnyRow;
+use sqlx::{Any, AnyPool, Row, Transaction};
+
+use super::fault;
+use super::rows::{damaged, leaf_from};
+use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
+use crate::broker::audit::tree::{Edge, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at};
+use crate::error::{Error, Result};
+
+/// How many records are put into the tree at a time where they were not with it.
+const CATCH_UP: u64 = 4096;
+
+const SELECT_TILE: &str = "select hashes from audit_tile where level = $1 and number = $2";
+
+fn unreadable(cause: sqlx::Error) -> Error {
+    fault("the audit log cannot be read", cause)
+}
+
+fn failed(cause: sqlx::Error) -> Error {
+    fault("the broker's database cannot be written", cause)
+}
+
+/// The statement that reads leaves.
+fn select_leaves() -> String {
+    format!(
+        "select {}, leaf_version, salt from audit_record where sequence > $1
+         order by sequence limit $2",
+        COLUMNS.join(", ")
+    )
+}
+
+/// The leaves after this sequence number.
+pub(super) async fn leaves(pool: &AnyPool, after: u64, limit: u32) -> Result<Vec<Leaf>> {
+    match page(pool, after, limit).await {
+        Ok(rows) => return rows.iter().map(leaf_from).collect(),
+        Err(cause) if !is_damage(&cause) => return Err(unreadable(cause)),
+        Err(_) => {}
+    }
+    // Somebody put something into a row that cannot be read: the others can.
+    let numbers: Vec<i64> = sqlx::query_scalar(
+        "select sequence from audit_record where sequence > $1 order by sequence limit $2",
+    )
+    .bind(stored(after))
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await
+    .map_err(unreadable)?;
+    let mut leaves = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let sequence = u64::try_from(number).map_err(|_| damaged("audit_record.sequence"))?;
+        match page(pool, sequence.saturating_sub(1), 1).await {
+            Ok(rows) => leaves.extend(rows.iter().map(leaf_from).collect::<Result<Vec<_>>>()?),
+            Err(cause) if is_damage(&cause) => {
+                leaves.push(Leaf { sequence, version: 0, salt: None, values: None });
+            }
+            Err(cause) => return Err(unreadable(cause)),
+        }
+    }
+    Ok(leaves)
+}
+
+async fn page(pool: &AnyPool, after: u64, limit: u32) -> Result<Vec<AnyRow>, sqlx::Error> {
+    sqlx::query(sqlx::AssertSqlSafe(select_leaves()))
+        .bind(stored(after))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+}
+
+/// Whether it is what is in a row that cannot be read.
+fn is_damage(cause: &sqlx::Error) -> bool {
+    matches!(cause, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+}
+
+/// A tile; `None` where there is none, or it is no bytes.
+pub(super) async fn tile(pool: &AnyPool, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
+    let found = sqlx::query_scalar(SELECT_TILE)
+        .bind(i64::from(level))
+        .bind(stored(number))
+        .fetch_optional(pool)
+        .await;
+    match found {
+        Err(cause) if is_damage(&cause) => Ok(None),
+        found => found.map_err(unreadable),
+    }
+}
+
+/// The root of the tree when it had this size.
+pub(super) async fn root_at(pool: &AnyPool, size: u64) -> Result<Hash> {
+    let mut edge = Edge::default();
+    for level in 0..LEVELS {
+        let (number, count) = tiles_at(size, level);
+        let hashes = match count {
+            0 => Vec::new(),
+            _ => part(tile(pool, level, number).await?.as_deref(), count)?,
+        };
+        edge.add_level(&hashes);
+    }
+    Ok(edge.root())
+}
+
+/// Puts the records into the tree that are not: those that an earlier version wrote.
+/// Returns whether there may be more.
+pub(super) async fn catch_up(pool: &AnyPool) -> Result<bool> {
+    let mut transaction = pool.begin().await.map_err(failed)?;
+    // Writing comes first: so the lock is taken before anything is read.
+    let row = sqlx::query(
+        "update audit_head set last_sequence = last_sequence where id = 1
+         returning last_sequence, tree_size",
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .map_err(failed)?;
+    let (last, size) = head_from(&row)?;
+    let until = last.min(size.saturating_add(CATCH_UP));
+    if until > size {
+        fill(&mut transaction, size, until).await?;
+        transaction.commit().await.map_err(failed)?;
+    }
+    Ok(until < last)
+}
+
+/// Puts the records behind `size` up to `until` into the tree.
+pub(super) async fn fill(
+    transaction: &mut Transaction<'_, Any>,
+    size: u64,
+    until: u64,
+) -> Result<()> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(select_leaves()))
+        .bind(stored(size))
+        .bind(stored(until - size))
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(unreadable)?;
+    let mut hashes = Vec::with_capacity(rows.len());
+    for (row, expected) in rows.iter().zip(size + 1..) {
+        let leaf = leaf_from(row)?;
+        let hash = leaf.hash().filter(|_| leaf.sequence == expected);
+        hashes.push(hash.ok_or_else(|| damaged("audit_record"))?);
+    }
+    if hashes.len() as u64 != until - size {
+        return Err(damaged("audit_head.last_sequence"));
+    }
+    extend(transaction, size, hashes).await
+}
+
+/// Adds leaves to a tree of this size.
+pub(super) async fn extend(
+    transaction: &mut Transaction<'_, Any>,
+    size: u64,
+    leaves: Vec<Hash>,
+) -> Result<()> {
+    let grown = size + leaves.len() as u64;
+    let mut added = leaves;
+    for level in 0..LEVELS {
+        if added.is_empty() {
+            break;
+        }
+        let (first, kept) = tiles_at(size, level);
+        let mut hashes = match kept {
+            0 => Vec::new(),
+            _ => part(tile_within(transaction, level, first).await?.as_deref(), kept)?,
+        };
+        hashes.append(&mut added);
+        for (number, tile) in (first..).zip(hashes.chunks(TILE)) {
+            put(transaction, level, number, tile).await?;
+            if tile.len() == TILE {
+                added.push(tile_root(tile));
+            }
+        }
+    }
+    sqlx::query("update audit_head set tree_size = $1 where id = 1")
+        .bind(stored(grown))
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed)?;
+    Ok(())
+}
+
+async fn tile_within(
+    transaction: &mut Transaction<'_, Any>,
+    level: u32,
+    number: u64,
+) -> Result<Option<Vec<u8>>> {
+    sqlx::query_scalar(SELECT_TILE)
+        .bind(i64::from(level))
+        .bind(stored(number))
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(unreadable)
+}
+
+async fn put(
+    transaction: &mut Transaction<'_, Any>,
+    level: u32,
+    number: u64,
+    hashes: &[Hash],
+) -> Result<()> {
+    sqlx::query(
+        "insert into audit_tile (level, number, hashes) values ($1, $2, $3)
+         on conflict (level, number) do update set hashes = excluded.hashes",
+    )
+    .bind(i64::from(level))
+    .bind(stored(number))
+    .bind(hashes.as_flattened())
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed)?;
+    Ok(())
+}
+
+/// The first hashes of a tile, which may have grown since.
+fn part(tile: Option<&[u8]>, count: usize) -> Result<Vec<Hash>> {
+    let mut hashes = tile.and_then(hashes_of).unwrap_or_default();
+    if hashes.len() < count {
+        return Err(damaged("audit_tile.hashes"));
+    }
+    hashes.truncate(count);
+    Ok(hashes)
+}
+
+/// How many records there are, and how many of them are in the tree.
+pub(super) fn head_from(row: &AnyRow) -> Result<(u64, u64)> {
+    let number = |column: &str| {
+        let number: i64 = row.try_get(column).map_err(|_| damaged(column))?;
+        u64::try_from(number).map_err(|_| damaged(column))
+    };
+    let (last, size) = (number("last_sequence")?, number("tree_size")?);
+    if size > last { Err(damaged("audit_head.tree_size")) } else { Ok((last, size)) }
+}

@@ -1,0 +1,280 @@
+//! `tmpcred broker audit`
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::broker::audit::export::{Format, exported};
+use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey};
+use crate::broker::audit::verify::{Report, verify};
+use crate::broker::audit::{self, Decision};
+use crate::broker::config::{self, Config};
+use crate::broker::keys::{CheckpointKeys, Kek};
+use crate::broker::store::sql::SqlStore;
+use crate::broker::store::{Filter, Ledger, LogStore, sqlite};
+use crate::cli::App;
+use crate::cli::args::{
+    AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, ExportFormat,
+};
+use crate::cli::ui::written;
+use crate::cli::{misuse, show};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::{files, process};
+use crate::oidc::Issuer;
+
+/// How many records are read at a time.
+const PAGE: u32 = 1000;
+
+pub(super) fn run(app: &App, command: &AuditCommand) -> Result<()> {
+    process::runtime()?.block_on(async {
+        match command {
+            AuditCommand::Verify(args) => verified(app, args).await,
+            AuditCommand::Checkpoint(args) => checkpoint(app, args).await,
+            AuditCommand::Query(args) => query(app, args).await,
+            AuditCommand::Export(args) => export(app, args).await,
+        }
+    })
+}
+
+async fn open(file: &Path) -> Result<(Config, SqlStore)> {
+    let config = config::load(file)?;
+    let store = sqlite::open_to_read(&config.store.path).await?;
+    Ok((config, store))
+}
+
+/// The keys of the broker's log, as what is sealed in its store has them.
+async fn sealed_keys(app: &App, config: &Config, store: &SqlStore) -> Result<CheckpointKeys> {
+    let kek = Kek::load(&config.keys, &app.host.env)?;
+    CheckpointKeys::read(store, &kek).await
+}
+
+async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
+    let (config, store) = open(&args.file).await?;
+    let keys = match args.key.as_slice() {
+        [] => {
+            let origin = audit::origin(&config.issuer);
+            let sealed = sealed_keys(app, &config, &store).await.map_err(|error| {
+                error.hint("or name the log's key with --key, where the KEK must not be")
+            })?;
+            sealed.public().iter().map(|public| VerifierKey::new(&origin, *public)).collect()
+        }
+        named => named.iter().map(|key| VerifierKey::parse(key)).collect::<Result<Vec<_>>>()?,
+    };
+    let off_host =
+        args.checkpoint.as_deref().map(|file| read_checkpoint(file, &keys)).transpose()?;
+    let report = {
+        let _waiting = app.host.interact.waiting("checking the audit log");
+        verify(&store, &keys, off_host.as_ref()).await?
+    };
+    let unknown = unknown(&report);
+    let good = report.findings.is_empty();
+    if args.json {
+        app.ui.json(&json!({
+            "verified": good,
+            "records": report.records,
+            "signed": report.signed,
+            "checkpoints": report.checkpoints,
+            "off_host": report.off_host,
+            "findings": report.findings,
+            "omitted": report.omitted,
+            "unknown": unknown,
+        }))?;
+    } else {
+        tell(app, &report, &unknown)?;
+    }
+    if good {
+        return Ok(());
+    }
+    let number = report.findings.len() + usize::try_from(report.omitted).unwrap_or(usize::MAX);
+    Err(Error::new(ErrorKind::Verification, "the audit log is not good")
+        .because_of(show::count(number, "thing is wrong", "things are wrong"))
+        .hint("keep the database as it is, and compare it with a backup"))
+}
+
+fn tell(app: &App, report: &Report, unknown: &[String]) -> Result<()> {
+    for finding in &report.findings {
+        app.ui.line(&finding.text)?;
+    }
+    if report.omitted > 0 {
+        app.ui.line(format!("and {} more", report.omitted))?;
+    }
+    app.ui.line(format!(
+        "{} of {} are as they were signed, by {}{}.",
+        report.signed,
+        show::count(usize::try_from(report.records).unwrap_or(usize::MAX), "record", "records"),
+        show::count(
+            usize::try_from(report.checkpoints).unwrap_or(usize::MAX),
+            "checkpoint",
+            "checkpoints"
+        ),
+        if report.off_host.is_some() { " and one from elsewhere" } else { "" },
+    ))?;
+    unknown.iter().try_for_each(|line| app.ui.line(line))
+}
+
+/// What was not shown, whatever was found.
+fn unknown(report: &Report) -> Vec<String> {
+    let mut unknown = Vec::new();
+    if report.signed < report.records {
+        unknown.push(format!(
+            "Nobody has signed what is behind record {}: whether that was changed by somebody who changed the tree too cannot be known.",
+            report.signed
+        ));
+    }
+    match report.off_host {
+        None => unknown.push(
+            "No checkpoint from elsewhere was given: whether the end of the log was cut off together with its checkpoints, or an older copy of the database was put in place, cannot be known. Keep what `tmpcred broker audit checkpoint` prints on another machine, and give it with --checkpoint.".into(),
+        ),
+        Some(size) => unknown.push(format!(
+            "Whether the log was cut off behind record {size} cannot be known: the checkpoint from elsewhere does not reach further."
+        )),
+    }
+    unknown
+}
+
+fn read_checkpoint(file: &Path, keys: &[VerifierKey]) -> Result<Checkpoint> {
+    let failed = |error: Error| error.context(format!("{} cannot be used", file.display()));
+    let bytes = files::read(file, MAX_NOTE as u64)?
+        .ok_or_else(|| failed(Error::new(ErrorKind::Usage, "there is no such file")))?;
+    let note = String::from_utf8(bytes)
+        .map_err(|_| failed(Error::new(ErrorKind::Verification, "it is no text")))?;
+    Checkpoint::open(&note, keys).map_err(failed)
+}
+
+async fn checkpoint(app: &App, args: &AuditCheckpoint) -> Result<()> {
+    let (config, store) = open(&args.file).await?;
+    if args.key {
+        let sealed = sealed_keys(app, &config, &store).await?;
+        let active = sealed.active().ok_or_else(|| {
+            Error::new(ErrorKind::Config, "the broker has no key for its log yet")
+                .hint("start the broker once")
+        })?;
+        return app.ui.line(VerifierKey::new(&audit::origin(&config.issuer), active).to_string());
+    }
+    let noted = store.latest_note().await?.ok_or_else(|| {
+        Error::new(ErrorKind::Other, "there is no checkpoint of the audit log yet")
+            .hint("the broker signs one within 5 seconds after the first record")
+    })?;
+    written(app.ui.raw_out().write_all(noted.note.as_bytes()))
+}
+
+async fn query(app: &App, args: &AuditQuery) -> Result<()> {
+    let now = app.host.clock.now();
+    let time = |text: &Option<String>| text.as_deref().map(|text| moment(text, now)).transpose();
+    let decision = |name: &String| {
+        Decision::from_name(name).ok_or_else(|| misuse(format!("there is no decision '{name}'")))
+    };
+    let (issuer, subject) = match args.principal.as_deref().map(principal) {
+        None => (None, None),
+        Some((issuer, subject)) => (issuer, Some(subject)),
+    };
+    let filter = Filter {
+        since: time(&args.since)?,
+        until: time(&args.until)?,
+        issuer,
+        subject,
+        role: args.role.clone(),
+        decision: args.decision.as_ref().map(decision).transpose()?,
+        request_id: args.request,
+        jti: args.token,
+    };
+    let (_, store) = open(&args.file).await?;
+    let found = store.find(&filter, args.limit).await?;
+    if args.json {
+        let lines: Vec<_> =
+            found.iter().map(|(n, record)| exported(Format::Jsonl, *n, record)).collect();
+        return app.ui.json(&lines);
+    }
+    let number = found.len();
+    let rows = found.into_iter().map(|(sequence, record)| {
+        [
+            sequence.to_string(),
+            show::moment(record.at),
+            record.decision.as_str().to_string(),
+            record.principal.subject,
+            record.role,
+            record.source,
+            record.reason,
+        ]
+    });
+    app.ui.table(["RECORD", "AT", "DECISION", "SUBJECT", "ROLE", "FROM", "REASON"], rows)?;
+    if number == usize::try_from(args.limit).unwrap_or(usize::MAX) {
+        app.host.interact.note("There may be older ones: --limit shows more.");
+    }
+    Ok(())
+}
+
+/// Issuer and subject as policies and tokens have them, or the subject alone.
+fn principal(text: &str) -> (Option<String>, String) {
+    match text.split_once('#') {
+        Some((issuer, subject)) if Issuer::parse(issuer).is_ok() => {
+            let subject = percent_decode_str(subject).decode_utf8_lossy();
+            (Some(issuer.to_string()), subject.into_owned())
+        }
+        _ => (None, text.to_string()),
+    }
+}
+
+/// A moment in RFC 3339, or how long ago it was.
+fn moment(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime> {
+    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
+        return Ok(moment);
+    }
+    let ago = humantime::parse_duration(text).ok().and_then(|ago| ago.try_into().ok());
+    ago.and_then(|ago: time::Duration| now.checked_sub(ago)).ok_or_else(|| {
+        misuse(format!(
+            "'{text}' is no time such as 2026-01-31T08:00:00Z, nor how long ago it was, such as 2h"
+        ))
+    })
+}
+
+async fn export(app: &App, args: &AuditExport) -> Result<()> {
+    let (_, store) = open(&args.file).await?;
+    let format = match args.format {
+        ExportFormat::Jsonl => Format::Jsonl,
+        ExportFormat::Ecs => Format::Ecs,
+        ExportFormat::Ocsf => Format::Ocsf,
+    };
+    let mut out = BufWriter::new(app.ui.raw_out());
+    let mut after = args.after;
+    loop {
+        let page = store.records(after, PAGE).await?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        for (sequence, record) in &page {
+            written(writeln!(out, "{}", exported(format, *sequence, record)))?;
+        }
+    }
+    written(out.flush())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn principals_are_as_policies_have_them_or_subjects() {
+        let (issuer, subject) = principal("https://login.example.com#a%23b");
+        assert_eq!((issuer.as_deref(), &subject[..]), (Some("https://login.example.com"), "a#b"));
+        assert_eq!(principal("alice#1"), (None, "alice#1".into()));
+    }
+
+    #[test]
+    fn times_are_moments_or_so_long_ago() {
+        let now = datetime!(2026-01-31 08:00 UTC);
+        assert_eq!(moment("2h", now).unwrap(), datetime!(2026-01-31 06:00 UTC));
+        assert_eq!(
+            moment("2026-01-30T08:00:00+01:00", now).unwrap(),
+            datetime!(2026-01-30 07:00 UTC)
+        );
+        for bad in ["", "yesterday", "2026-01-30", "-1h", "99999999999y"] {
+            assert_eq!(moment(bad, now).unwrap_err().kind(), ErrorKind::Usage, "{bad}");
+        }
+    }
+}
