@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use super::config::{self, Config, Tls};
 use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::{Guard, Hosts};
+use super::reload::Hangups;
 use super::{Broker, http};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -50,6 +51,7 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         })?;
     runtime.block_on(async {
         let signals = Signals::listen()?;
+        let hangups = Hangups::listen()?;
         let tls = match &config.tls {
             Some(tls) => Some(read_tls(tls).await?),
             None => None,
@@ -67,6 +69,7 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         let app = http::guarded(http::routes(broker.clone(), &guard), guard);
         let handle = Handle::new();
         tokio::spawn(signals.drain(handle.clone()));
+        tokio::spawn(hangups.reload_policies(Arc::downgrade(&broker)));
         host.interact.note(&format!(
             "the broker {} listens on {}{}",
             broker.issuer(),

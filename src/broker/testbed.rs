@@ -116,6 +116,7 @@ pub(crate) struct Bed {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) client: HttpClient,
     pub(crate) issuer: Issuer,
+    pub(crate) broker: Arc<Broker>,
     _served: Served,
     scheme: &'static str,
 }
@@ -246,7 +247,7 @@ impl Bed {
         let guard = Guard::new(Hosts::Loopback(vec!["broker.example.com".into()]));
         let guard = guard.believing(proxies);
         let connections = guard.connections();
-        let app = http::guarded(http::routes(broker, &guard), guard);
+        let app = http::guarded(http::routes(broker.clone(), &guard), guard);
         let scheme = if tls.is_some() { "https" } else { "http" };
         let tls = match tls {
             Some((certificate, key)) => Some(
@@ -263,6 +264,7 @@ impl Bed {
             store: options.store,
             client,
             issuer: options.config.issuer,
+            broker,
             _served: served,
             scheme,
         }

@@ -65,20 +65,17 @@ impl Authenticator {
         Ok(Self { trusted })
     }
 
-    /// Lets tokens say all that policies need: where a policy forbids something to a
-    /// group of an issuer, its tokens must list groups; where one forbids by claims,
-    /// no claim may be left out. A token that says less would escape what is forbidden.
-    pub fn satisfy(&mut self, needs: &Needs) {
-        for (issuer, (_, demands)) in &mut self.trusted {
-            demands.add(issuer, needs);
-        }
-    }
-
     /// Verifies a token and says who is calling.
+    ///
+    /// The token must say all that the policies need which will decide: where one forbids
+    /// something to a group of an issuer, its tokens must list groups; where one forbids
+    /// by claims, no claim may be left out. A token that says less would escape what is
+    /// forbidden.
     pub async fn authenticate(
         &self,
         token: &Secret<String>,
         token_type: TokenType,
+        needs: &Needs,
     ) -> Result<Caller, Rejection> {
         let unverified = jwt::decode_unverified(token.expose()).map_err(Rejection::Token)?;
         let text = |map: &serde_json::Map<String, serde_json::Value>, name: &str| {
@@ -94,7 +91,7 @@ impl Authenticator {
         let claims = trusted.verify(token).await?;
         trusted
             .caller(claims, token_type)
-            .and_then(|caller| demands.accept(caller))
+            .and_then(|caller| demands.accept(caller, needs))
             .map_err(Rejection::Token)
     }
 }

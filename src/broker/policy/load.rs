@@ -46,6 +46,11 @@ impl Source {
         })?;
         Ok(Self { path: path.to_path_buf(), text })
     }
+
+    /// Reads all of them.
+    pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Self>> {
+        paths.iter().map(|path| Self::read(path)).collect()
+    }
 }
 
 /// What decides besides policies, and what they can refer to: the roles that exist,
