@@ -59,6 +59,23 @@ pub enum Why {
     Aws,
 }
 
+impl Why {
+    /// Its name, as it is written in files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Role => "role",
+            Self::Audience => "audience",
+            Self::Scope => "scope",
+            Self::Ended => "ended",
+            Self::NoPermit => "no-permit",
+            Self::Forbidden => "forbidden",
+            Self::Failed => "failed",
+            Self::Aws => "aws",
+        }
+    }
+}
+
 /// Something that is not to be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denied {

@@ -134,7 +134,6 @@ mod tests {
 
     use serde_json::json;
 
-    use super::*;
     use crate::broker::testbed::{Bed, CORP};
 
     fn permit(more: &str) -> String {

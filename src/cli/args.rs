@@ -16,7 +16,7 @@ mod broker;
 mod config;
 
 #[cfg(feature = "broker")]
-pub(crate) use self::broker::{Broker, BrokerCommand};
+pub(crate) use self::broker::{Broker, BrokerCommand, PolicyAction, PolicyCommand, PolicyExplain};
 pub(crate) use self::config::{Import, Install, Tool};
 use super::commands::console::Console;
 use super::commands::ls::Ls;

@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 
 pub use caller::{Caller, Parent};
 use demands::Demands;
-use issuer::Trusted;
+use issuer::{Requirements, Trusted};
 
 use super::config::TrustedIssuer;
 use super::policy::Needs;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
-use crate::oidc::{Issuer, jwt};
+use crate::oidc::{Claims, Issuer, jwt};
 use crate::secret::Secret;
 
 /// The `typ` that tokens may have (RFC 8725 section 3.11). Those of other kinds,
@@ -90,10 +90,24 @@ impl Authenticator {
         })?;
         let claims = trusted.verify(token).await?;
         trusted
+            .requirements()
             .caller(claims, token_type)
             .and_then(|caller| demands.accept(caller, needs))
             .map_err(Rejection::Token)
     }
+}
+
+/// Whom a good token of this issuer with these claims would be of: for trying policies,
+/// without any token.
+pub fn suppose(
+    name: &str,
+    config: &TrustedIssuer,
+    own: &Issuer,
+    claims: Claims,
+    needs: &Needs,
+) -> Result<Caller> {
+    let caller = Requirements::new(name, config, own).caller(claims, TokenType::Jwt)?;
+    Demands::of(config).accept(caller, needs)
 }
 
 /// Says that the token is not acceptable.

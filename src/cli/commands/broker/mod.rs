@@ -1,5 +1,7 @@
 //! `tmpcred broker`
 
+mod policy;
+
 use crate::broker;
 use crate::cli::App;
 use crate::cli::args::{Broker, BrokerCommand};
@@ -7,10 +9,16 @@ use crate::error::Result;
 use crate::telemetry;
 
 pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
-    telemetry::start_server(&app.host.env);
     match &args.command {
-        BrokerCommand::Serve { file } => broker::serve(&app.host, file),
-        BrokerCommand::Dev { port } => dev(app, *port),
+        BrokerCommand::Serve { file } => {
+            telemetry::start_server(&app.host.env);
+            broker::serve(&app.host, file)
+        }
+        BrokerCommand::Dev { port } => {
+            telemetry::start_server(&app.host.env);
+            dev(app, *port)
+        }
+        BrokerCommand::Policy(args) => policy::run(app, &args.command),
     }
 }
 
