@@ -60,6 +60,19 @@ pub enum Why {
 }
 
 impl Why {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Token,
+        Self::Role,
+        Self::Audience,
+        Self::Scope,
+        Self::Ended,
+        Self::NoPermit,
+        Self::Forbidden,
+        Self::Failed,
+        Self::Aws,
+    ];
+
     /// Its name, as it is written in files and reports.
     pub fn name(self) -> &'static str {
         match self {

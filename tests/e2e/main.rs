@@ -37,6 +37,8 @@ mod login;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod names;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod policy;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod renewal;
