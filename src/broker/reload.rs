@@ -174,7 +174,7 @@ mod tests {
             assert_eq!(bed.broker.policies().hash(), first);
             assert_eq!(status(&bed, json!({})).await, 200);
         }
-        std::fs::remove_file(&path).unwrap();
+        crate::host::files::remove(&path).unwrap();
         assert!(bed.broker.reload_policies().is_err());
 
         let user = format!("User::\"{CORP}#alice\"");

@@ -71,7 +71,7 @@ pub(crate) enum PolicyCommand {
         json: bool,
     },
     /// Explain a decision: by which policy, and what would have to be different
-    Explain(PolicyExplain),
+    Explain(Box<PolicyExplain>),
     /// Print the schema that policies are checked against
     Schema,
 }
