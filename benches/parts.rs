@@ -192,7 +192,7 @@ fn broker(c: &mut Criterion) {
     use tmpcred::broker::authenticate::{Authenticator, Rejection};
     use tmpcred::broker::issue::{Ask, Refusal};
     use tmpcred::broker::keys::Kek;
-    use tmpcred::broker::policy::Source;
+    use tmpcred::broker::policy::{Needs, Source};
     use tmpcred::broker::store::sqlite;
     use tmpcred::broker::{Broker, Config, Parts};
     use tmpcred::credential::TokenType;
@@ -217,7 +217,9 @@ fn broker(c: &mut Criterion) {
         };
         let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, &host)?;
         let token = issuer.token()?;
-        let authenticate = || runtime.block_on(authenticator.authenticate(&token, TokenType::Jwt));
+        let needs = Needs::default();
+        let authenticate =
+            || runtime.block_on(authenticator.authenticate(&token, TokenType::Jwt, &needs));
         let caller = authenticate().map_err(|rejection| match rejection {
             Rejection::Token(_, error) | Rejection::Unavailable(error) => error,
         })?;
@@ -239,7 +241,7 @@ fn broker(c: &mut Criterion) {
                 let parts = Parts { store, kek: Kek::random()?, policies: policies(number) };
                 Broker::assemble(&config, parts, &host).await
             })?;
-            let issue = || runtime.block_on(broker.issue(&caller, &ask));
+            let issue = || runtime.block_on(broker.issue(&broker.policies(), &caller, &ask));
             issue().map_err(|refusal: Refusal| {
                 Error::new(ErrorKind::Other, "nothing was issued").because_of(refusal.to_string())
             })?;

@@ -29,10 +29,11 @@ impl Broker {
         bearer: &Secret<String>,
         token: &Secret<String>,
     ) -> Result<Option<OwnToken>, Refusal> {
+        let policy = self.policies();
         let caller = if bearer.ct_eq(token.expose()) {
             None
         } else {
-            let caller = self.caller(bearer, TokenType::Jwt).await;
+            let caller = self.caller(bearer, TokenType::Jwt, &policy).await;
             Some(caller.map_err(|rejection| match rejection {
                 Rejection::Token(_, error) => Refusal::Unauthenticated(error),
                 Rejection::Unavailable(error) => Refusal::Unavailable(error),
@@ -43,7 +44,7 @@ impl Broker {
             return Ok(None);
         };
         if let Some(caller) = caller {
-            match self.policy.may_introspect(&caller, &own.role, &own.audience) {
+            match policy.may_introspect(&caller, &own.role, &own.audience) {
                 Ok(true) => {}
                 Ok(false) => {
                     let (caller, audience) = (caller.id(), &own.audience);

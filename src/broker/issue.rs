@@ -1,7 +1,6 @@
 //! Issuing: decide, record, sign. In this order, and never one without the
 //! other.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,9 +14,9 @@ use super::Broker;
 use super::audit::{Decision, Receipt, Record};
 use super::authenticate::Caller;
 use super::aws;
-use super::config::Role;
+use super::decide::{Denied, Rules, Wanted, Why};
 use super::denials::Tally;
-use super::policy::{Granted, Question, Verdict};
+use super::policy::{Granted, Policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
@@ -125,24 +124,33 @@ struct Draft {
 }
 
 impl Broker {
-    /// Decides on a token, records the decision, and signs the token.
-    pub async fn issue(&self, caller: &Caller, ask: &Ask) -> Result<Issued, Refusal> {
+    /// Decides on a token by these policies, records the decision, and signs the token.
+    pub async fn issue(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        ask: &Ask,
+    ) -> Result<Issued, Refusal> {
         let now = self.clock.now();
         self.summarize(self.denials.due(now)).await;
-        let decided = self.decide(caller, ask, now).and_then(|granted| {
-            let aws = self.for_aws(caller, ask).map_err(|refusal| (refusal, None))?;
-            Ok((granted, aws))
-        });
-        let (granted, aws) = match decided {
+        let rules = Rules { policy, roles: &self.roles };
+        let (granted, aws) = match rules.decide(caller, ask.wanted(), now) {
             Ok(decided) => decided,
-            Err((refusal, policy_id)) => {
+            Err(mut denied) => {
+                let policy_id = denied.policy_id.take();
+                let refusal = Refusal::from(denied);
                 if let Err(retry_after) =
                     self.denials.admit(caller.principal(), now, self.clock.uptime())
                 {
                     tracing::info!(request_id = %ask.request_id, %refusal, "denied, and only counted");
                     return Err(Refusal::TooMany { retry_after });
                 }
-                let record = self.denial(caller, ask, now, &refusal, policy_id);
+                let record = Record {
+                    reason: refusal.on_record(),
+                    scope: self.asked_scope(ask),
+                    policy_id,
+                    ..self.record(policy, caller, ask, now)
+                };
                 // It is used up at once: a denial has no effect to hand over.
                 let _ = self
                     .metrics
@@ -153,7 +161,15 @@ impl Broker {
             }
         };
         let draft = self.draft(caller, ask, now, granted, aws);
-        let record = self.issuance(caller, ask, now, &draft);
+        let record = Record {
+            decision: Decision::Issued,
+            reason: "a policy permits it".into(),
+            scope: draft.claims.scope.clone(),
+            ttl: draft.granted.ttl.as_secs(),
+            jti: Some(draft.claims.jti),
+            policy_id: Some(draft.granted.policy_id.clone()),
+            ..self.record(policy, caller, ask, now)
+        };
         let receipt = self
             .metrics
             .recording(self.audit.append(record.clone()))
@@ -171,87 +187,6 @@ impl Broker {
                 Err(Refusal::Failed(error))
             }
         }
-    }
-
-    fn decide(
-        &self,
-        caller: &Caller,
-        ask: &Ask,
-        now: OffsetDateTime,
-    ) -> Result<Granted, (Refusal, Option<String>)> {
-        let role = self.role(ask).map_err(|refusal| (refusal, None))?;
-        let bounds = Bounds::of(caller, role, ask, now).map_err(|refusal| (refusal, None))?;
-        let verdict = self.policy.decide(
-            caller,
-            &Question {
-                role: &ask.role,
-                role_scopes: &bounds.scopes,
-                role_ttl: bounds.ttl,
-                audience: &ask.audience,
-                scope: ask.scope.as_ref(),
-                ttl: ask.ttl,
-            },
-        );
-        let denied = |why: &str| {
-            let reason = format!("{why} the role '{}'", ask.role);
-            Refusal::Denied { said: format!("{reason} to '{}'", caller.id()), reason }
-        };
-        match verdict {
-            Verdict::Granted(granted) => Ok(granted),
-            Verdict::ScopeDenied => {
-                let why = format!(
-                    "no policy permits all of the scope that was asked for, in the role '{}'",
-                    ask.role
-                );
-                Err((Refusal::Scope(why), None))
-            }
-            Verdict::Denied { forbidden_by: None } => Err((denied("no policy permits"), None)),
-            Verdict::Denied { forbidden_by } => Err((denied("a policy forbids"), forbidden_by)),
-            Verdict::Failed { why } => {
-                tracing::error!(request_id = %ask.request_id, why, "a policy cannot be evaluated");
-                Err((denied("a policy failed, which denies"), None))
-            }
-        }
-    }
-
-    /// The role that is asked for, where it can be had for this audience and scope
-    /// at all.
-    fn role(&self, ask: &Ask) -> Result<&Role, Refusal> {
-        let role = self.roles.get(&ask.role).ok_or_else(|| {
-            let said = format!("there is no role '{}'", ask.role);
-            Refusal::Denied { reason: said.clone(), said }
-        })?;
-        if !role.audiences.contains(&ask.audience) {
-            let possible: Vec<_> = role.audiences.iter().map(|a| format!("'{a}'")).collect();
-            return Err(Refusal::Audience(format!(
-                "the role '{}' is for {}, not for '{}'",
-                ask.role,
-                possible.join(", "),
-                ask.audience
-            )));
-        }
-        let unknown = ask.scope.iter().flatten().find(|scope| !role.scopes.contains(*scope));
-        if let Some(unknown) = unknown {
-            return Err(Refusal::Scope(format!(
-                "the role '{}' has no scope '{unknown}'",
-                ask.role
-            )));
-        }
-        Ok(role)
-    }
-
-    /// What AWS is told about the caller in this role.
-    fn for_aws(&self, caller: &Caller, ask: &Ask) -> Result<aws::Claims, Refusal> {
-        let Some(settings) = self.roles.get(&ask.role).and_then(|role| role.aws.as_ref()) else {
-            return Ok(aws::Claims::default());
-        };
-        settings.fill(&caller.principal().subject, caller.tags()).map_err(|why| {
-            let role = &ask.role;
-            Refusal::Denied {
-                said: format!("the role '{role}' cannot be given to '{}': {why}", caller.id()),
-                reason: format!("the role '{role}' cannot be given: {why}"),
-            }
-        })
     }
 
     fn draft(
@@ -296,34 +231,6 @@ impl Broker {
             role: draft.claims.role,
             subject: draft.claims.sub,
         })
-    }
-
-    fn issuance(&self, caller: &Caller, ask: &Ask, at: OffsetDateTime, draft: &Draft) -> Record {
-        Record {
-            decision: Decision::Issued,
-            reason: "a policy permits it".into(),
-            scope: draft.claims.scope.clone(),
-            ttl: draft.granted.ttl.as_secs(),
-            jti: Some(draft.claims.jti),
-            policy_id: Some(draft.granted.policy_id.clone()),
-            ..self.record(caller, ask, at)
-        }
-    }
-
-    fn denial(
-        &self,
-        caller: &Caller,
-        ask: &Ask,
-        at: OffsetDateTime,
-        refusal: &Refusal,
-        policy_id: Option<String>,
-    ) -> Record {
-        Record {
-            reason: refusal.on_record(),
-            scope: self.asked_scope(ask),
-            policy_id,
-            ..self.record(caller, ask, at)
-        }
     }
 
     /// The scope that was asked for, as a denial has it: of what the role does not have
@@ -373,7 +280,7 @@ impl Broker {
                 jti: None,
                 parent: None,
                 policy_id: None,
-                policy_hash: self.policy.hash().to_string(),
+                policy_hash: self.policies().hash().to_string(),
                 count: tally.count,
             };
             if let Err(error) = self.metrics.recording(self.audit.append(record)).await {
@@ -385,7 +292,7 @@ impl Broker {
 
     /// What every record about this request says: that it was denied, unless
     /// somebody says otherwise.
-    fn record(&self, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
+    fn record(&self, policy: &Policy, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
         Record {
             at,
             request_id: ask.request_id,
@@ -402,48 +309,30 @@ impl Broker {
             jti: None,
             parent: caller.parent().map(|parent| parent.jti),
             policy_id: None,
-            policy_hash: self.policy.hash().to_string(),
+            policy_hash: policy.hash().to_string(),
             count: 1,
         }
     }
 }
 
-/// What of a role a caller can have at most.
-struct Bounds<'a> {
-    scopes: Cow<'a, BTreeSet<String>>,
-    ttl: Duration,
+impl Ask {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            role: &self.role,
+            audience: &self.audience,
+            scope: self.scope.as_ref(),
+            ttl: self.ttl,
+        }
+    }
 }
 
-impl<'a> Bounds<'a> {
-    /// The role's own, and those of the token that the caller showed: who exchanges the
-    /// broker's own token gets no more than it covers (RFC 8693 section 5), and nothing
-    /// that outlives it.
-    fn of(
-        caller: &Caller,
-        role: &'a Role,
-        ask: &Ask,
-        now: OffsetDateTime,
-    ) -> Result<Self, Refusal> {
-        let mut bounds = Self { scopes: Cow::Borrowed(&role.scopes), ttl: role.max_ttl };
-        if let Some(parent) = caller.parent() {
-            let wider = ask.scope.iter().flatten().find(|scope| !parent.scope.contains(*scope));
-            if let Some(wider) = wider {
-                return Err(Refusal::Scope(format!(
-                    "the token that is exchanged does not cover the scope '{wider}'"
-                )));
-            }
-            bounds.scopes = Cow::Owned(role.scopes.intersection(&parent.scope).cloned().collect());
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        match denied.why {
+            Why::Scope => Self::Scope(denied.said),
+            Why::Audience => Self::Audience(denied.said),
+            _ => Self::Denied { said: denied.said, reason: denied.reason },
         }
-        if caller.ends_with_token() || role.ends_with_token {
-            // In the whole seconds that tokens have.
-            let left = caller.expires_at().unix_timestamp() - now.unix_timestamp();
-            let left = u64::try_from(left).ok().filter(|left| *left > 0).ok_or_else(|| {
-                let said = "the token that is exchanged is at its end".to_string();
-                Refusal::Denied { reason: said.clone(), said }
-            })?;
-            bounds.ttl = bounds.ttl.min(Duration::from_secs(left));
-        }
-        Ok(bounds)
     }
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`http`] | takes the request (RFC 8693), within limits |
 //! | [`authenticate`] | verifies who is calling, by a token of a trusted issuer |
-//! | [`policy`] | decides, by Cedar policies |
+//! | [`policy`], [`decide`] | decides, by Cedar policies |
 //! | [`audit`] | records the decision, durably, and gives a receipt for it |
 //! | [`issue`] | signs the token, in exchange for the receipt |
 //!
@@ -26,6 +26,7 @@ pub mod audit;
 pub mod authenticate;
 pub mod aws;
 pub mod config;
+pub mod decide;
 mod denials;
 pub mod dev;
 pub mod http;
@@ -37,6 +38,7 @@ pub mod network;
 pub mod own;
 pub mod policy;
 mod readiness;
+mod reload;
 pub mod revoke;
 mod serve;
 pub mod store;
@@ -50,16 +52,18 @@ use std::sync::Arc;
 
 pub use config::Config;
 pub use policy::schema as policy_schema;
+pub use reload::Reloaded;
 pub use serve::serve;
 
 use audit::{Audit, Notary};
 use authenticate::Authenticator;
-use config::Role;
+use config::{Role, TrustedIssuer};
 use denials::Denials;
 use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
 use metrics::Metrics;
 use policy::{Policy, Source, World};
 use readiness::Readiness;
+use reload::Policies;
 use revoke::Sweeping;
 use store::{Store, sqlite};
 
@@ -72,8 +76,9 @@ use crate::oidc::Issuer;
 pub struct Broker {
     issuer: Issuer,
     roles: BTreeMap<String, Role>,
+    trusted: BTreeMap<String, TrustedIssuer>,
     authenticator: Authenticator,
-    policy: Policy,
+    policies: Policies,
     keys: KeyRing,
     audit: Audit,
     notary: Notary,
@@ -103,8 +108,7 @@ impl Broker {
     pub async fn open(config: &Config, host: &Host) -> Result<Self> {
         // The key comes first: without one, no database is made.
         let kek = Kek::load(&config.keys, &host.env)?;
-        let policies: Vec<Source> =
-            config.policy.files.iter().map(|path| Source::read(path)).collect::<Result<_>>()?;
+        let policies = Source::read_all(&config.policy.files)?;
         // What needs no store is checked before one is made.
         let prepared = Prepared::new(config, &policies, host)?;
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&config.store.path).await?);
@@ -150,10 +154,9 @@ struct Prepared {
 
 impl Prepared {
     fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
-        let mut authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
+        let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
         let world = World { roles: &config.role, trusted: &config.trusted_issuer };
         let policy = Policy::load(policies, world)?;
-        authenticator.satisfy(policy.needs());
         Ok(Self { authenticator, policy })
     }
 
@@ -183,8 +186,9 @@ impl Prepared {
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
+            trusted: config.trusted_issuer.clone(),
             authenticator: self.authenticator,
-            policy: self.policy,
+            policies: Policies::new(config, self.policy),
             keys,
             audit: Audit::start(store.clone()),
             notary,

@@ -9,6 +9,7 @@ use super::Broker;
 use super::authenticate::{Caller, Fault, Parent, Rejection, unacceptable};
 use super::issue::TOKEN_TYPE;
 use super::keys::Snapshot;
+use super::policy::Policy;
 use crate::credential::{Principal, TokenType};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Expectations;
@@ -108,21 +109,24 @@ impl Broker {
 
     /// Verifies a token and says who is calling. Where the broker is among the
     /// issuers that it trusts, a token that it revoked proves nothing, and whoever
-    /// shows one of its tokens is bound by what that token is good for.
+    /// shows one of its tokens is bound by what that token is good for. The token says
+    /// all that these policies need.
     pub(super) async fn caller(
         &self,
         token: &Secret<String>,
         token_type: TokenType,
+        policy: &Policy,
     ) -> Result<Caller, Rejection> {
-        self.metrics.authentication(self.identify(token, token_type)).await
+        self.metrics.authentication(self.identify(token, token_type, policy)).await
     }
 
     async fn identify(
         &self,
         token: &Secret<String>,
         token_type: TokenType,
+        policy: &Policy,
     ) -> Result<Caller, Rejection> {
-        let caller = self.authenticator.authenticate(token, token_type).await?;
+        let caller = self.authenticator.authenticate(token, token_type, policy.needs()).await?;
         if caller.principal().issuer != self.issuer.as_str() {
             return Ok(caller);
         }

@@ -77,7 +77,7 @@ impl Broker {
             jti: Some(token.jti),
             parent: token.ancestors.last().copied(),
             policy_id: None,
-            policy_hash: self.policy.hash().to_string(),
+            policy_hash: self.policies().hash().to_string(),
             count: 1,
         };
         let revoked = Effect::Consume(Consumed {

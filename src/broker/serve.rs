@@ -191,7 +191,7 @@ fn hosts(config: &Config) -> Hosts {
     }
 }
 
-/// Reads the certificate again whenever SIGHUP says so.
+/// Reads the policies and the certificate again whenever SIGHUP says so.
 async fn reload(
     mut hangups: Hangups,
     config: Config,
@@ -200,10 +200,10 @@ async fn reload(
 ) {
     loop {
         hangups.next().await;
-        let (Some(files), Some(current)) = (&config.tls, &current) else {
-            tracing::info!("told to read the certificate again, and there is none");
-            continue;
-        };
+        let policies = broker.clone();
+        // What comes of it is in the log.
+        let _ = tokio::task::spawn_blocking(move || policies.reload_policies()).await;
+        let (Some(files), Some(current)) = (&config.tls, &current) else { continue };
         match tls::reload(files, current).await {
             Ok(()) => {
                 broker.metrics.reloaded(Reload::Done);

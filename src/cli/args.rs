@@ -13,6 +13,8 @@ use clap_complete::engine::ArgValueCandidates;
 
 #[cfg(feature = "broker")]
 mod broker;
+#[cfg(feature = "broker")]
+mod broker_policy;
 mod config;
 
 #[cfg(feature = "broker")]
@@ -20,6 +22,8 @@ pub(crate) use self::broker::{
     AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, Broker, BrokerCommand,
     BrokerFile, BrokerKeys, ExportFormat,
 };
+#[cfg(feature = "broker")]
+pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};
 pub(crate) use self::config::{Import, Install, Tool};
 use super::commands::console::Console;
 use super::commands::ls::Ls;

@@ -73,6 +73,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-admin",
         "toml broker.toml more-roles",
         "toml broker.toml with-tls",
+        "toml cases.toml",
         "yaml",
     ];
     for block in blocks() {
@@ -260,6 +261,33 @@ mod broker {
             tmpcred(&home).args(["broker", "serve", "--config"]).args([config]).spawn();
         serving.line_on_stderr("listens on");
         serving.kill();
+    }
+
+    #[test]
+    fn the_cases_of_the_page_are_as_expected() {
+        let home = Home::new();
+        let config = home.write("broker.toml", &of_kind("toml broker.toml", 1)[0].text);
+        home.write("policy.cedar", &of_kind("cedar", 1)[0].text);
+        let cases = home.write("cases.toml", &of_kind("toml cases.toml", 1)[0].text);
+        let policy = |command: &str| {
+            let run = tmpcred(&home).args(["broker", "policy", command, "--json", "--config"]);
+            run.args([&config])
+        };
+        let report = policy("test").args([&cases]).run().ok().json();
+        assert_eq!((&report["cases"], &report["failed"]), (&3.into(), &0.into()), "{report}");
+        let report = policy("check").args(["--strict"]).run().ok().json();
+        assert_eq!(report["findings"], serde_json::json!([]), "{report}");
+    }
+
+    #[test]
+    fn the_page_about_policies_lists_each_rule_and_each_reason() {
+        use tmpcred::broker::decide::Why;
+        use tmpcred::broker::policy::Rule;
+        let text = page("docs/policy.md");
+        let names = Rule::REFUSED.into_iter().chain(Rule::LINTS).map(Rule::name);
+        for name in names.chain(Why::ALL.map(Why::name)) {
+            assert!(text.contains(&format!("\n| `{name}` |")), "{name}");
+        }
     }
 
     #[test]

@@ -13,7 +13,6 @@ const SHOWN: usize = 100;
 pub(super) struct Demands {
     groups_claim: String,
     groups_required: bool,
-    whole_claims: bool,
     ends_with_token: bool,
 }
 
@@ -23,26 +22,22 @@ impl Demands {
         Self {
             groups_claim: config.groups_claim.clone(),
             groups_required: config.groups_required,
-            whole_claims: false,
             ends_with_token: config.ends_with_token,
         }
     }
 
-    /// Demands as well what policies need of this issuer.
-    pub(super) fn add(&mut self, issuer: &str, needs: &Needs) {
-        self.groups_required |= needs.groups_of.contains(issuer);
-        self.whole_claims |= needs.whole_claims;
-    }
-
-    /// Looks whether a caller's token says enough.
-    pub(super) fn accept(&self, caller: Caller) -> Result<Caller> {
+    /// Looks whether a caller's token says enough, for the configuration and for policies
+    /// with these needs.
+    pub(super) fn accept(&self, caller: Caller, needs: &Needs) -> Result<Caller> {
+        let groups_required =
+            self.groups_required || needs.groups_of.contains(&caller.principal().issuer);
         // Many issuers leave it out unless the caller asks for it.
-        if self.groups_required && !caller.lists_groups() {
+        if groups_required && !caller.lists_groups() {
             let name = &self.groups_claim;
             return Err(unacceptable(format!("it has no claim '{name}', which is required here"))
                 .hint("ask the issuer for a token that lists groups, be it none"));
         }
-        if let Some(name) = caller.unseen().filter(|_| self.whole_claims) {
+        if let Some(name) = caller.unseen().filter(|_| needs.whole_claims) {
             let name: String = foreign(name).chars().take(SHOWN).collect();
             return Err(unacceptable(format!(
                 "policies forbid by claims here, and they cannot see all of its claim '{name}'"
@@ -63,27 +58,20 @@ mod tests {
     const A: &str = "https://a.example";
 
     fn demands() -> Demands {
-        Demands {
-            groups_claim: "groups".into(),
-            groups_required: false,
-            whole_claims: false,
-            ends_with_token: false,
-        }
+        Demands { groups_claim: "groups".into(), groups_required: false, ends_with_token: false }
     }
 
     fn needs(groups_of: &[&str], whole_claims: bool) -> Needs {
         Needs { groups_of: groups_of.iter().map(ToString::to_string).collect(), whole_claims }
     }
 
-    fn accept(demands: &Demands, claims: Value) -> Result<Caller> {
-        demands.accept(caller(A, "x", claims).unwrap())
+    fn accept(needs: &Needs, claims: Value) -> Result<Caller> {
+        demands().accept(caller(A, "x", claims).unwrap(), needs)
     }
 
     #[test]
     fn where_groups_are_required_an_empty_list_is_not_the_same_as_none() {
-        let (mut strict, mut other) = (demands(), demands());
-        strict.add(A, &needs(&[A], false));
-        other.add("https://b.example", &needs(&[A], false));
+        let (strict, other) = (needs(&[A], false), needs(&["https://b.example"], false));
         for claims in [json!({}), json!({"groups": null}), json!({"roles": ["a"]})] {
             assert!(accept(&other, claims.clone()).is_ok());
             let error = accept(&strict, claims).unwrap_err().to_string();
@@ -95,8 +83,7 @@ mod tests {
 
     #[test]
     fn claims_of_which_policy_sees_only_a_part_are_refused_where_one_forbids_by_them() {
-        let mut strict = demands();
-        strict.add(A, &needs(&[], true));
+        let (strict, none) = (needs(&[], true), Needs::default());
         for claims in [
             json!({"a": {"b": {"c": {"d": {"e": {"f": "x"}}}}}}),
             json!({"list": [{"a": "b"}]}),
@@ -105,7 +92,7 @@ mod tests {
             json!({"within": {"list": [{"a": "b"}]}}),
             json!({"/a": "x"}),
         ] {
-            assert!(accept(&demands(), claims.clone()).is_ok(), "{claims}");
+            assert!(accept(&none, claims.clone()).is_ok(), "{claims}");
             let error = accept(&strict, claims.clone()).unwrap_err().to_string();
             assert!(error.contains("cannot see all of its claim"), "{claims}: {error}");
         }

@@ -28,19 +28,24 @@ const RETRY_AFTER: Duration = Duration::seconds(5);
 
 /// An issuer of the list.
 pub(super) struct Trusted {
-    /// The name of its table.
-    name: String,
     issuer: Issuer,
-    audiences: Vec<String>,
+    requirements: Requirements,
     algorithms: Vec<Algorithm>,
-    clients: Option<BTreeSet<String>>,
     leeway: Duration,
-    groups_claim: String,
-    required_claims: BTreeMap<String, RequiredClaim>,
     keys: KeySource,
     failures: Failures,
     skew: SkewMeter,
     clock: Arc<dyn Clock>,
+}
+
+/// What an issuer's tokens must say.
+pub(super) struct Requirements {
+    /// The name of the issuer's table.
+    name: String,
+    audiences: Vec<String>,
+    clients: Option<BTreeSet<String>>,
+    groups_claim: String,
+    required_claims: BTreeMap<String, RequiredClaim>,
 }
 
 /// Where an issuer's keys come from.
@@ -89,22 +94,12 @@ impl Trusted {
         own: &Issuer,
         host: &Host,
     ) -> Result<Self> {
-        let own = || {
-            // The audience that a client asks for has no slash at the end.
-            let exact = own.as_str();
-            [exact, exact.trim_end_matches('/')].map(String::from).into()
-        };
-        let audiences: BTreeSet<String> = config.audiences.clone().unwrap_or_else(own);
         let (failures, skew) = (Failures::default(), SkewMeter::default());
         Ok(Self {
-            name: name.into(),
             issuer: config.issuer.clone(),
-            audiences: audiences.into_iter().collect(),
+            requirements: Requirements::new(name, config, own),
             algorithms: config.algorithms.clone().unwrap_or_else(|| ALGORITHMS.to_vec()),
-            clients: config.clients.clone(),
             leeway: config.leeway.try_into().unwrap_or(jwt::LEEWAY),
-            groups_claim: config.groups_claim.clone(),
-            required_claims: config.required_claims.clone(),
             keys: KeySource::new(config, host, &failures, &skew).map_err(|error| {
                 error.context(format!("[trusted_issuer.{name}] cannot be used"))
             })?,
@@ -125,14 +120,14 @@ impl Trusted {
             }
         };
         let (failures, skew) = (self.failures.get(), self.skew.get());
-        Some(IssuerKeys { name: &self.name, age, failures, skew })
+        Some(IssuerKeys { name: &self.requirements.name, age, failures, skew })
     }
 
     /// Verifies a token of this issuer.
     pub(super) async fn verify(&self, token: &Secret<String>) -> Result<Claims, Rejection> {
         let expected = Expectations {
             issuer: self.issuer.as_str(),
-            audiences: &self.audiences,
+            audiences: &self.requirements.audiences,
             algorithms: &self.algorithms,
             nonce: None,
             now: self.clock.now(),
@@ -161,6 +156,30 @@ impl Trusted {
             ErrorKind::Unreachable,
             format!("the keys of the issuer '{}' cannot be had at present", self.issuer),
         ))
+    }
+
+    /// What its tokens must say.
+    pub(super) fn requirements(&self) -> &Requirements {
+        &self.requirements
+    }
+}
+
+impl Requirements {
+    /// `own` is the broker's issuer: the audience where the issuer's table has none.
+    pub(super) fn new(name: &str, config: &TrustedIssuer, own: &Issuer) -> Self {
+        let own = || {
+            // The audience that a client asks for has no slash at the end.
+            let exact = own.as_str();
+            [exact, exact.trim_end_matches('/')].map(String::from).into()
+        };
+        let audiences: BTreeSet<String> = config.audiences.clone().unwrap_or_else(own);
+        Self {
+            name: name.into(),
+            audiences: audiences.into_iter().collect(),
+            clients: config.clients.clone(),
+            groups_claim: config.groups_claim.clone(),
+            required_claims: config.required_claims.clone(),
+        }
     }
 
     /// Checks what goes beyond a good token, and says who is calling.

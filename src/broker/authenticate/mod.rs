@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 
 pub use caller::{Caller, Parent};
 use demands::Demands;
-use issuer::Trusted;
+use issuer::{Requirements, Trusted};
 
 use super::config::TrustedIssuer;
 use super::policy::Needs;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
-use crate::oidc::{Issuer, jwt};
+use crate::oidc::{Claims, Issuer, jwt};
 use crate::secret::Secret;
 
 /// The `typ` that tokens may have (RFC 8725 section 3.11). Those of other kinds,
@@ -109,25 +109,22 @@ impl Authenticator {
         Ok(Self { trusted })
     }
 
-    /// Lets tokens say all that policies need: where a policy forbids something to a
-    /// group of an issuer, its tokens must list groups; where one forbids by claims,
-    /// no claim may be left out. A token that says less would escape what is forbidden.
-    pub fn satisfy(&mut self, needs: &Needs) {
-        for (issuer, (_, demands)) in &mut self.trusted {
-            demands.add(issuer, needs);
-        }
-    }
-
     /// What is known of the keys that are fetched, by issuer.
     pub fn keys(&self) -> impl Iterator<Item = IssuerKeys<'_>> {
         self.trusted.values().filter_map(|(trusted, _)| trusted.keys())
     }
 
     /// Verifies a token and says who is calling.
+    ///
+    /// The token must say all that the policies need which will decide: where one forbids
+    /// something to a group of an issuer, its tokens must list groups; where one forbids
+    /// by claims, no claim may be left out. A token that says less would escape what is
+    /// forbidden.
     pub async fn authenticate(
         &self,
         token: &Secret<String>,
         token_type: TokenType,
+        needs: &Needs,
     ) -> Result<Caller, Rejection> {
         let unverified = jwt::decode_unverified(token.expose()).map_err(Rejection::invalid)?;
         let text = |map: &serde_json::Map<String, serde_json::Value>, name: &str| {
@@ -143,10 +140,24 @@ impl Authenticator {
         })?;
         let claims = trusted.verify(token).await?;
         trusted
+            .requirements()
             .caller(claims, token_type)
-            .and_then(|caller| demands.accept(caller))
+            .and_then(|caller| demands.accept(caller, needs))
             .map_err(Rejection::invalid)
     }
+}
+
+/// Whom a good token of this issuer with these claims would be of: for trying policies,
+/// without any token.
+pub fn suppose(
+    name: &str,
+    config: &TrustedIssuer,
+    own: &Issuer,
+    claims: Claims,
+    needs: &Needs,
+) -> Result<Caller> {
+    let caller = Requirements::new(name, config, own).caller(claims, TokenType::Jwt)?;
+    Demands::of(config).accept(caller, needs)
 }
 
 /// Says that the token is not acceptable.

@@ -227,7 +227,7 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
 }
 
 /// Reads a duration of whole seconds, such as `90s`, `15m` or `1h 30m`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(in crate::broker) fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text)
         .map_err(|cause| format!("'{text}' is not a duration such as 15m: {cause}"))?;
     if duration.subsec_nanos() != 0 {

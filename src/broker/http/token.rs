@@ -77,8 +77,11 @@ async fn exchange(
 ) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
     let token_type = subject_token_type(form)?;
-    let caller =
-        broker.caller(form.secret("subject_token")?, token_type).await.map_err(rejected)?;
+    let policy = broker.policies();
+    let caller = broker
+        .caller(form.secret("subject_token")?, token_type, &policy)
+        .await
+        .map_err(rejected)?;
     let ask = Ask {
         role: requested.role,
         audience: requested.audience,
@@ -87,7 +90,7 @@ async fn exchange(
         source: source.0,
         request_id: id.0,
     };
-    let issued = broker.issue(&caller, &ask).await.map_err(not_issued)?;
+    let issued = broker.issue(&policy, &caller, &ask).await.map_err(not_issued)?;
     tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
     let left = left(&issued, broker.clock.now()).ok_or_else(|| {
         tracing::error!("the token was issued so late that nothing is left of it");

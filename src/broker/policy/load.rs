@@ -13,7 +13,8 @@ use cedar_policy::{
 use miette::Diagnostic;
 use serde_json::Value;
 
-use super::place::{at, describe};
+use super::finding::{Finding, Rule};
+use super::place::{Place, said};
 use super::syntax::{Needs, names_issuer};
 use super::{INTROSPECT, Limits, Policy, schema};
 use crate::broker::config::{self, Role, TrustedIssuer};
@@ -26,7 +27,7 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 const ANNOTATIONS: [&str; 5] = ["id", "ttl", "scope", "description", ANY_ISSUER];
 
 /// The annotation of a permit that is for callers of whatever issuer.
-const ANY_ISSUER: &str = "any_issuer";
+pub(super) const ANY_ISSUER: &str = "any_issuer";
 
 /// The text of a policy file, and what to call it in errors.
 #[derive(Clone, Debug)]
@@ -46,6 +47,11 @@ impl Source {
         })?;
         Ok(Self { path: path.to_path_buf(), text })
     }
+
+    /// Reads all of them.
+    pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Self>> {
+        paths.iter().map(|path| Self::read(path)).collect()
+    }
 }
 
 /// What decides besides policies, and what they can refer to: the roles that exist,
@@ -59,13 +65,9 @@ pub struct World<'a> {
 }
 
 impl World<'_> {
-    fn trusts(&self, issuer: &str) -> bool {
+    pub(super) fn trusts(&self, issuer: &str) -> bool {
         self.trusted.values().any(|trusted| trusted.issuer.as_str() == issuer)
     }
-}
-
-fn broken(why: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Config, "the policies cannot be used").because_of(why)
 }
 
 impl Policy {
@@ -76,6 +78,17 @@ impl Policy {
     /// [`ErrorKind::Config`], with all that is wrong, each with file and line
     /// where Cedar can tell.
     pub fn load(sources: &[Source], world: World<'_>) -> Result<Self> {
+        Self::check(sources, world)?.map_err(|wrong| {
+            let error = Error::new(ErrorKind::Config, "the policies cannot be used");
+            wrong.iter().fold(error, |error, finding| error.because_of(finding.to_string()))
+        })
+    }
+
+    /// The same, with what is wrong as findings.
+    pub(super) fn check(
+        sources: &[Source],
+        world: World<'_>,
+    ) -> Result<std::result::Result<Self, Vec<Finding>>> {
         let (schema, _) = Schema::from_cedarschema_str(schema()).map_err(|cause| {
             Error::new(ErrorKind::Other, "the policy schema is broken").because(cause)
         })?;
@@ -92,16 +105,16 @@ impl Policy {
         if loader.wrong.is_empty() {
             loader.validate(&schema, sources);
         }
-        if !loader.wrong.is_empty() {
-            let error = Error::new(ErrorKind::Config, "the policies cannot be used");
-            return Err(loader.wrong.into_iter().fold(error, Error::because_of));
+        if loader.wrong.is_empty() && loader.limits.is_empty() {
+            let none = "there is no permit to issue: everything would be denied";
+            loader.wrong.push(Finding::new(Rule::NoPermit, none));
         }
-        if loader.limits.is_empty() {
-            return Err(broken("there is no permit to issue: everything would be denied"));
+        if !loader.wrong.is_empty() {
+            return Ok(Err(loader.wrong));
         }
         let hash = hash(sources, world)?;
         let Loader { all: policies, limits, needs, .. } = loader;
-        Ok(Self { schema, policies, limits, needs, hash })
+        Ok(Ok(Self { schema, policies, limits, needs, hash }))
     }
 }
 
@@ -110,7 +123,7 @@ struct Loader<'a> {
     all: PolicySet,
     limits: BTreeMap<String, Limits>,
     needs: Needs,
-    wrong: Vec<String>,
+    wrong: Vec<Finding>,
 }
 
 impl Loader<'_> {
@@ -118,58 +131,70 @@ impl Loader<'_> {
         let parsed = match PolicySet::from_str(&source.text) {
             Ok(parsed) => parsed,
             Err(errors) => {
-                self.wrong
-                    .extend(errors.iter().map(|error| describe(error, &source.path, &source.text)));
+                self.wrong.extend(errors.iter().map(|error| {
+                    let place = Place::of(error, &source.path, &source.text);
+                    Finding::new(Rule::Syntax, said(error)).at(place)
+                }));
                 return;
             }
         };
         if parsed.num_of_templates() > 0 {
-            self.wrong.push(format!("{}: templates are not supported", source.path.display()));
+            let place = Place::within(&source.path);
+            let finding = Finding::new(Rule::Template, "templates are not supported");
+            self.wrong.push(finding.at(place));
         }
         for policy in parsed.policies() {
-            if let Err(why) = self.add_policy(policy) {
-                let offset = offset_of(policy, &source.text);
-                self.wrong.push(at(&source.path, &source.text, offset, &why));
+            if let Err((rule, why)) = self.add_policy(policy) {
+                let place = Place::at(&source.path, &source.text, offset_of(policy, &source.text));
+                let finding = Finding::new(rule, why).at(place);
+                self.wrong.push(match policy.annotation("id") {
+                    Some(id) => finding.of(id),
+                    None => finding,
+                });
             }
         }
     }
 
-    fn add_policy(&mut self, policy: &CedarPolicy) -> Result<(), String> {
+    fn add_policy(&mut self, policy: &CedarPolicy) -> Result<(), (Rule, String)> {
+        let by = |rule: Rule| move |why: String| (rule, why);
         let id = policy.annotation("id").filter(|id| !id.is_empty()).ok_or_else(|| {
-            "a policy has no @id, by which audit records would name it".to_string()
+            let none = "a policy has no @id, by which audit records would name it";
+            (Rule::Annotation, none.to_string())
         })?;
         if let Some((name, _)) = policy.annotations().find(|(name, _)| !ANNOTATIONS.contains(name))
         {
-            return Err(format!(
+            let unknown = format!(
                 "the policy '{id}' has the unknown annotation @{name}; known are @{}",
                 ANNOTATIONS.join(", @")
-            ));
+            );
+            return Err((Rule::Annotation, unknown));
         }
-        self.check_references(id, policy)?;
-        let json = policy.to_json().map_err(|cause| format!("the policy '{id}': {cause}"))?;
+        self.check_references(id, policy).map_err(by(Rule::UnknownReference))?;
+        let json = policy
+            .to_json()
+            .map_err(|cause| (Rule::Syntax, format!("the policy '{id}': {cause}")))?;
         self.needs.add(&json);
         match policy.effect() {
             Effect::Permit => {
-                self.check_issuer(id, policy, &json)?;
-                if introspects(id, policy)? {
-                    without_limits(id, policy, "grants no token")?;
+                self.check_issuer(id, policy, &json).map_err(by(Rule::AnyIssuer))?;
+                if introspects(id, policy).map_err(by(Rule::OneAction))? {
+                    without_limits(id, policy, "grants no token").map_err(by(Rule::Annotation))?;
                 } else {
-                    let limits = self.limits_of(id, policy)?;
+                    let limits = self.limits_of(id, policy).map_err(by(Rule::Annotation))?;
                     self.limits.insert(id.to_string(), limits);
                 }
             }
             Effect::Forbid => {
-                without_limits(id, policy, "forbids")?;
+                without_limits(id, policy, "forbids").map_err(by(Rule::Annotation))?;
                 if policy.annotation(ANY_ISSUER).is_some() {
-                    return Err(format!(
-                        "the policy '{id}' forbids, so it cannot have @{ANY_ISSUER}"
-                    ));
+                    let why = format!("the policy '{id}' forbids, so it cannot have @{ANY_ISSUER}");
+                    return Err((Rule::Annotation, why));
                 }
             }
         }
         self.all
             .add(policy.new_id(PolicyId::new(id)))
-            .map_err(|_| format!("there is another policy with the id '{id}'"))
+            .map_err(|_| (Rule::DuplicateId, format!("there is another policy with the id '{id}'")))
     }
 
     /// Refuses a permit that says nothing of whose word is taken for it: each trusted
@@ -241,9 +266,10 @@ impl Loader<'_> {
         let warnings = result.validation_warnings().map(|w| (w.policy_id(), w as &dyn Diagnostic));
         for (id, diagnostic) in errors.chain(warnings) {
             let id: &str = id.as_ref();
+            let finding = Finding::new(Rule::Schema, said(diagnostic)).of(id);
             self.wrong.push(match sources.iter().find(|source| has_id(source, id)) {
-                Some(source) => describe(diagnostic, &source.path, &source.text),
-                None => diagnostic.to_string(),
+                Some(source) => finding.at(Place::of(diagnostic, &source.path, &source.text)),
+                None => finding,
             });
         }
     }
@@ -251,7 +277,7 @@ impl Loader<'_> {
 
 /// Whether a permit is one to introspect; otherwise it is one to issue. It is never
 /// both: what is granted together is granted by oversight.
-fn introspects(id: &str, permit: &CedarPolicy) -> Result<bool, String> {
+pub(super) fn introspects(id: &str, permit: &CedarPolicy) -> Result<bool, String> {
     let actions = match permit.action_constraint() {
         ActionConstraint::Any => Vec::new(),
         ActionConstraint::In(actions) => actions,
@@ -278,7 +304,7 @@ fn has_id(source: &Source, id: &str) -> bool {
 }
 
 /// Where a policy begins, as far as its id tells; the beginning of the file otherwise.
-fn offset_of(policy: &CedarPolicy, text: &str) -> usize {
+pub(super) fn offset_of(policy: &CedarPolicy, text: &str) -> usize {
     policy.annotation("id").and_then(|id| text.find(&format!("\"{id}\""))).unwrap_or(0)
 }
 

@@ -29,9 +29,13 @@
 //!
 //! Others are refused, lest a slip of the pen goes unnoticed.
 
+mod finding;
+mod lint;
 mod load;
 mod place;
 mod syntax;
+pub mod trial;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -41,7 +45,10 @@ use cedar_policy::{
     PolicySet, Request, RestrictedExpression, Schema,
 };
 
+pub use finding::{About, Finding, Rule, Severity};
+pub use lint::check;
 pub use load::{Source, World};
+pub use place::Place;
 pub use syntax::Needs;
 
 use super::authenticate::Caller;
@@ -107,7 +114,7 @@ struct Limits {
 
 /// What Cedar says, and the policies for the sake of which it does.
 struct Answer {
-    decision: Decision,
+    permits: bool,
     reasons: Vec<String>,
 }
 
@@ -155,18 +162,19 @@ impl Policy {
         role: &str,
         audience: &str,
     ) -> Result<bool, String> {
-        let context = Context::from_pairs([text_pair("audience", audience)])
-            .map_err(|cause| format!("the context: {cause}"))?;
-        let answer = self.ask(caller, INTROSPECT, role, context)?;
-        Ok(answer.decision == Decision::Allow)
+        Ok(self.introspects(caller, role, audience)?.permits)
+    }
+
+    fn introspects(&self, caller: &Caller, role: &str, audience: &str) -> Result<Answer, String> {
+        self.ask(caller, INTROSPECT, role, audience_context(audience)?)
     }
 
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
         let answer = self.ask(caller, ISSUE, question.role, context(question)?)?;
         let reasons = answer.reasons.iter().map(String::as_str);
-        match answer.decision {
-            Decision::Deny => Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() }),
-            Decision::Allow => {
+        match answer.permits {
+            false => Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() }),
+            true => {
                 let permits = reasons.filter_map(|id| Some((id, self.limits.get(id)?)));
                 Ok(weigh(permits, question).map_or(Verdict::ScopeDenied, Verdict::Granted))
             }
@@ -180,6 +188,26 @@ impl Policy {
         role: &str,
         context: Context,
     ) -> Result<Answer, String> {
+        let (request, entities) = self.request(caller, action, role, context)?;
+        let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
+        // Cedar passes over a policy that fails, be it the one that would forbid.
+        if let Some(error) = response.diagnostics().errors().next() {
+            return Err(error.to_string());
+        }
+        let mut reasons: Vec<String> =
+            response.diagnostics().reason().map(ToString::to_string).collect();
+        reasons.sort_unstable();
+        Ok(Answer { permits: response.decision() == Decision::Allow, reasons })
+    }
+
+    /// What Cedar is asked.
+    fn request(
+        &self,
+        caller: &Caller,
+        action: &str,
+        role: &str,
+        context: Context,
+    ) -> Result<(Request, Entities), String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
         let principal = uid("User", caller.id())?;
         let entity = caller_entity(principal.clone(), caller)?;
@@ -193,15 +221,7 @@ impl Policy {
             Some(&self.schema),
         )
         .map_err(|cause| failed("the request", &cause))?;
-        let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
-        // Cedar passes over a policy that fails, be it the one that would forbid.
-        if let Some(error) = response.diagnostics().errors().next() {
-            return Err(error.to_string());
-        }
-        let mut reasons: Vec<String> =
-            response.diagnostics().reason().map(ToString::to_string).collect();
-        reasons.sort_unstable();
-        Ok(Answer { decision: response.decision(), reasons })
+        Ok((request, entities))
     }
 }
 
@@ -261,6 +281,11 @@ fn caller_entity(uid_of_caller: EntityUid, caller: &Caller) -> Result<Entity, St
 
 fn text_pair(name: &str, text: &str) -> (String, RestrictedExpression) {
     (name.to_string(), RestrictedExpression::new_string(text.to_string()))
+}
+
+fn audience_context(audience: &str) -> Result<Context, String> {
+    Context::from_pairs([text_pair("audience", audience)])
+        .map_err(|cause| format!("the context: {cause}"))
 }
 
 fn context(question: &Question<'_>) -> Result<Context, String> {

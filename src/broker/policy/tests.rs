@@ -9,13 +9,13 @@ use crate::broker::config::{Role, TrustedIssuer};
 use crate::error::Result as LoadResult;
 use crate::oidc::Issuer;
 
-const ISSUER: &str = "https://login.example.com";
+pub(super) const ISSUER: &str = "https://login.example.com";
 
 fn set(text: &str) -> BTreeSet<String> {
     text.split_ascii_whitespace().map(String::from).collect()
 }
 
-fn role(scopes: &str, ttl: u64) -> Role {
+pub(super) fn role(scopes: &str, ttl: u64) -> Role {
     Role {
         audiences: set("https://api.example.com"),
         scopes: set(scopes),
@@ -29,7 +29,7 @@ fn load(text: &str) -> LoadResult<Policy> {
     load_files(&[("policy.cedar", text)])
 }
 
-fn trusted(issuers: &[&str]) -> BTreeMap<String, TrustedIssuer> {
+pub(super) fn trusted(issuers: &[&str]) -> BTreeMap<String, TrustedIssuer> {
     let trusted = |issuer: &&str| {
         let issuer = TrustedIssuer::new(Issuer::parse(issuer).unwrap());
         (issuer.issuer.as_str().to_string(), issuer)
@@ -44,7 +44,7 @@ fn load_among(issuers: &BTreeMap<String, TrustedIssuer>, text: &str) -> LoadResu
     Policy::load(&[source], World { roles: &roles, trusted: issuers })
 }
 
-fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
+pub(super) fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
     let roles = BTreeMap::from([
         ("deploy".to_string(), role("read write admin", 3600)),
         ("reader".to_string(), role("", 3600)),
@@ -61,7 +61,7 @@ fn refused(text: &str) -> String {
 }
 
 /// A permit for the role `deploy`.
-fn permit(id: &str, annotations: &str, condition: &str) -> String {
+pub(super) fn permit(id: &str, annotations: &str, condition: &str) -> String {
     format!(
         "@id(\"{id}\")\n{annotations}\npermit (principal, action == Action::\"issue\", resource == Role::\"deploy\")\nwhen {{ {condition} }};\n"
     )

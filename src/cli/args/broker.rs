@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use uuid::Uuid;
 
+use super::broker_policy::BrokerPolicy;
+
 /// The broker that decides who may have which role
 #[derive(Args, Debug)]
 pub(crate) struct Broker {
@@ -33,6 +35,8 @@ pub(crate) enum BrokerCommand {
     Keys(BrokerKeys),
     /// Look into the audit log, and check it; the broker may be running
     Audit(Audit),
+    /// Check, test and explain the policies
+    Policy(BrokerPolicy),
 }
 
 /// The commands below `broker keys`.

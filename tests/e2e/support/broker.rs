@@ -106,6 +106,11 @@ impl Broker {
         self.running.stderr()
     }
 
+    /// Lets it read its policies anew.
+    pub(crate) fn hang_up(&self) {
+        self.running.signal(rustix::process::Signal::HUP);
+    }
+
     /// Stops it as it is: whoever calls it waits.
     pub(crate) fn freeze(&self) {
         self.running.signal(rustix::process::Signal::STOP);

@@ -2,6 +2,7 @@
 
 mod audit;
 mod keys;
+mod policy;
 
 use crate::broker;
 use crate::cli::App;
@@ -21,6 +22,7 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
         }
         BrokerCommand::Audit(args) => audit::run(app, &args.command),
         BrokerCommand::Keys(command) => keys::run(app, command),
+        BrokerCommand::Policy(args) => policy::run(app, &args.command),
     }
 }
 

@@ -1,0 +1,237 @@
+//! Deciding, without any effect: what an issuance does before it records, and what
+//! policies are tried with.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::authenticate::Caller;
+use super::aws;
+use super::config::Role;
+use super::policy::{Granted, Policy, Question, Verdict};
+
+/// What decides: one version of the policies, and the roles.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The policies.
+    pub policy: &'a Policy,
+    /// The roles.
+    pub roles: &'a BTreeMap<String, Role>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The role.
+    pub role: &'a str,
+    /// Whom the token is for.
+    pub audience: &'a str,
+    /// The scope; `None`: whatever can be had.
+    pub scope: Option<&'a BTreeSet<String>>,
+    /// The lifetime; `None`: as long as can be had.
+    pub ttl: Option<Duration>,
+}
+
+/// Why something is not to be had, as far as a program needs to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// The caller's token says too little, or something that is not accepted.
+    Token,
+    /// There is no such role.
+    Role,
+    /// The role is not for this audience.
+    Audience,
+    /// The role, the token that is exchanged, or every single permit has less scope.
+    Scope,
+    /// The token that is exchanged is at its end.
+    Ended,
+    /// No policy permits it.
+    NoPermit,
+    /// A policy forbids it.
+    Forbidden,
+    /// A policy cannot be evaluated.
+    Failed,
+    /// AWS could not be told what the role wants it to be told.
+    Aws,
+}
+
+impl Why {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Token,
+        Self::Role,
+        Self::Audience,
+        Self::Scope,
+        Self::Ended,
+        Self::NoPermit,
+        Self::Forbidden,
+        Self::Failed,
+        Self::Aws,
+    ];
+
+    /// Its name, as it is written in files and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Role => "role",
+            Self::Audience => "audience",
+            Self::Scope => "scope",
+            Self::Ended => "ended",
+            Self::NoPermit => "no-permit",
+            Self::Forbidden => "forbidden",
+            Self::Failed => "failed",
+            Self::Aws => "aws",
+        }
+    }
+}
+
+/// Something that is not to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// Why.
+    pub why: Why,
+    /// What the caller is told.
+    pub said: String,
+    /// What goes on record, which names the caller elsewhere.
+    pub reason: String,
+    /// The policy that forbids it.
+    pub policy_id: Option<String>,
+}
+
+impl Denied {
+    pub(super) fn new(why: Why, said: impl Into<String>) -> Self {
+        let said = said.into();
+        Self { why, reason: said.clone(), said, policy_id: None }
+    }
+}
+
+impl Rules<'_> {
+    /// Decides on a token: what is granted, and what AWS is told besides.
+    pub(super) fn decide(
+        &self,
+        caller: &Caller,
+        wanted: Wanted<'_>,
+        now: OffsetDateTime,
+    ) -> Result<(Granted, aws::Claims), Denied> {
+        let role = self.role(wanted)?;
+        let bounds = Bounds::of(caller, role, wanted, now)?;
+        let verdict = self.policy.decide(caller, &bounds.question(wanted));
+        let denied = |why: Why, said: &str, policy_id| {
+            let reason = format!("{said} the role '{}'", wanted.role);
+            Denied { why, said: format!("{reason} to '{}'", caller.id()), reason, policy_id }
+        };
+        let granted = match verdict {
+            Verdict::Granted(granted) => granted,
+            Verdict::ScopeDenied => {
+                let said = format!(
+                    "no policy permits all of the scope that was asked for, in the role '{}'",
+                    wanted.role
+                );
+                return Err(Denied::new(Why::Scope, said));
+            }
+            Verdict::Denied { forbidden_by: None } => {
+                return Err(denied(Why::NoPermit, "no policy permits", None));
+            }
+            Verdict::Denied { forbidden_by } => {
+                return Err(denied(Why::Forbidden, "a policy forbids", forbidden_by));
+            }
+            Verdict::Failed { why } => {
+                tracing::error!(why, "a policy cannot be evaluated");
+                return Err(denied(Why::Failed, "a policy failed, which denies", None));
+            }
+        };
+        Ok((granted, for_aws(caller, wanted.role, role)?))
+    }
+
+    /// The role that is asked for, where it can be had for this audience and scope
+    /// at all.
+    pub(super) fn role(&self, wanted: Wanted<'_>) -> Result<&Role, Denied> {
+        let role = self
+            .roles
+            .get(wanted.role)
+            .ok_or_else(|| Denied::new(Why::Role, format!("there is no role '{}'", wanted.role)))?;
+        if !role.audiences.contains(wanted.audience) {
+            let possible: Vec<_> = role.audiences.iter().map(|a| format!("'{a}'")).collect();
+            let said = format!(
+                "the role '{}' is for {}, not for '{}'",
+                wanted.role,
+                possible.join(", "),
+                wanted.audience
+            );
+            return Err(Denied::new(Why::Audience, said));
+        }
+        let unknown =
+            wanted.scope.into_iter().flatten().find(|scope| !role.scopes.contains(*scope));
+        if let Some(unknown) = unknown {
+            let said = format!("the role '{}' has no scope '{unknown}'", wanted.role);
+            return Err(Denied::new(Why::Scope, said));
+        }
+        Ok(role)
+    }
+}
+
+/// What AWS is told about the caller in this role.
+fn for_aws(caller: &Caller, name: &str, role: &Role) -> Result<aws::Claims, Denied> {
+    let Some(settings) = &role.aws else { return Ok(aws::Claims::default()) };
+    settings.fill(&caller.principal().subject, caller.tags()).map_err(|why| Denied {
+        why: Why::Aws,
+        said: format!("the role '{name}' cannot be given to '{}': {why}", caller.id()),
+        reason: format!("the role '{name}' cannot be given: {why}"),
+        policy_id: None,
+    })
+}
+
+/// What of a role a caller can have at most.
+pub(super) struct Bounds<'a> {
+    scopes: Cow<'a, BTreeSet<String>>,
+    ttl: Duration,
+}
+
+impl<'a> Bounds<'a> {
+    /// The role's own, and those of the token that the caller showed: who exchanges the
+    /// broker's own token gets no more than it covers (RFC 8693 section 5), and nothing
+    /// that outlives it.
+    pub(super) fn of(
+        caller: &Caller,
+        role: &'a Role,
+        wanted: Wanted<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Self, Denied> {
+        let mut bounds = Self { scopes: Cow::Borrowed(&role.scopes), ttl: role.max_ttl };
+        if let Some(parent) = caller.parent() {
+            let wider =
+                wanted.scope.into_iter().flatten().find(|scope| !parent.scope.contains(*scope));
+            if let Some(wider) = wider {
+                let said =
+                    format!("the token that is exchanged does not cover the scope '{wider}'");
+                return Err(Denied::new(Why::Scope, said));
+            }
+            bounds.scopes = Cow::Owned(role.scopes.intersection(&parent.scope).cloned().collect());
+        }
+        if caller.ends_with_token() || role.ends_with_token {
+            // In the whole seconds that tokens have.
+            let left = caller.expires_at().unix_timestamp() - now.unix_timestamp();
+            let left = u64::try_from(left).ok().filter(|left| *left > 0).ok_or_else(|| {
+                Denied::new(Why::Ended, "the token that is exchanged is at its end")
+            })?;
+            bounds.ttl = bounds.ttl.min(Duration::from_secs(left));
+        }
+        Ok(bounds)
+    }
+
+    /// What policy is asked.
+    pub(super) fn question<'q>(&'q self, wanted: Wanted<'q>) -> Question<'q> {
+        Question {
+            role: wanted.role,
+            role_scopes: &self.scopes,
+            role_ttl: self.ttl,
+            audience: wanted.audience,
+            scope: wanted.scope,
+            ttl: wanted.ttl,
+        }
+    }
+}

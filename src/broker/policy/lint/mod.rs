@@ -1,0 +1,38 @@
+//! The linter: what can be used and is hardly meant.
+
+mod patterns;
+mod reach;
+
+use super::finding::Finding;
+use super::load::{Source, World};
+use super::{Policy, view};
+use crate::error::Result;
+
+/// Everything that is wrong with policies, or looks as if it was not meant; in the
+/// order of the files. There may be nothing that can be used, and then what can be
+/// read is looked at all the same.
+///
+/// # Errors
+/// Only what is no fault of the policies.
+pub fn check(sources: &[Source], world: World<'_>) -> Result<Vec<Finding>> {
+    let mut findings = Policy::check(sources, world)?.err().unwrap_or_default();
+    let views = view::all(sources);
+    for view in &views {
+        patterns::look(view, &mut findings);
+        reach::look(view, world, &mut findings);
+    }
+    reach::look_at_all(&views, world, &mut findings);
+    let order = |finding: &Finding| {
+        let place = finding.place.as_ref();
+        let file = place.and_then(|place| sources.iter().position(|s| s.path == place.file));
+        (file.unwrap_or(usize::MAX), place.and_then(|place| Some((place.line?, place.column?))))
+    };
+    findings.sort_by(|a, b| {
+        (order(a), a.severity, a.rule, &a.message).cmp(&(order(b), b.severity, b.rule, &b.message))
+    });
+    findings.dedup();
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+use std::collections::BTreeMap;
+
+use super::super::finding::{Rule, Severity};
+use super::super::tests::{ISSUER, load_files, permit, role, trusted};
+use super::*;
+
+fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
+    let roles = BTreeMap::from([
+        ("deploy".to_string(), role("read write", 3600)),
+        ("reader".into(), role("read", 60)),
+    ]);
+    let sources: Vec<_> = files
+        .iter()
+        .map(|(path, text)| Source { path: path.into(), text: text.to_string() })
+        .collect();
+    check(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]) }).unwrap()
+}
+
+/// What is found besides what is wrong with none of these policies.
+fn found(text: &str) -> Vec<Finding> {
+    let reader = format!(
+        "@id(\"reader\") @ttl(\"1m\") permit (principal in Group::\"{ISSUER}#x\", action == Action::\"issue\", resource == Role::\"reader\");\n"
+    );
+    let mut found = found_in(&[("policy.cedar", text), ("reader.cedar", &reader)]);
+    found.retain(|finding| finding.rule != Rule::RoleUnreachable);
+    found
+}
+
+/// A permit with this condition besides one on the caller.
+fn when(condition: &str) -> String {
+    permit("p", "@ttl(\"5m\")", &format!("principal.hasTag(\"amr\") && {condition}"))
+}
+
+fn rules(text: &str) -> Vec<&'static str> {
+    found(text).iter().map(|finding| finding.rule.name()).collect()
+}
+
+fn forbid(condition: &str) -> String {
+    when("true")
+        + &format!(
+            "@id(\"f\") forbid (principal, action == Action::\"issue\", resource) when {{ {condition} }};"
+        )
+}
+
+fn tag(name: &str) -> String {
+    format!("principal.hasTag(\"{name}\") && principal.getTag(\"{name}\").contains(\"x\")")
+}
+
+#[test]
+fn each_lint_finds_what_it_is_for_and_leaves_alone_what_looks_like_it() {
+    let like = |pattern: &str| when(&format!("principal.subject like \"{pattern}\""));
+    let issuer = |issuer: &str| when(&format!("principal.issuer == \"{issuer}\""));
+    let audience = |audience: &str| when(&format!("context.audience == \"{audience}\""));
+    let scope = |scope: &str| when(&format!("context.scope.contains(\"{scope}\")"));
+    let by = |annotations: &str| permit("p", annotations, "principal.hasTag(\"amr\")");
+    let other = format!("User::\"{ISSUER}#a\"");
+    let shadow =
+        |who: &str| when("true") + &format!("@id(\"f\") forbid ({who}, action, resource);");
+    for (rule, bad, good) in [
+        ("like-anything", like("*"), like("repo:acme/*")),
+        ("like-anything", like("**"), like("repo:acme/*:ref")),
+        (
+            "like-anything",
+            forbid("principal.subject like \"*\""),
+            forbid("principal.subject like \"a*\""),
+        ),
+        ("like-unanchored", like("*@example.com"), like("repo:acme/*")),
+        ("like-unanchored", like("*acme*"), forbid("principal.subject like \"*acme\"")),
+        ("like-open-end", like("repo:acme*"), like("repo:acme/*")),
+        ("like-open-end", like("a/*/b*"), like("a/*/b")),
+        (
+            "literal-star",
+            when("principal.subject == \"repo:acme/*\""),
+            when("principal.subject == \"repo:acme/x\""),
+        ),
+        (
+            "literal-star",
+            when("principal.getTag(\"amr\").contains(\"*\")"),
+            when("principal.getTag(\"amr\").contains(\"mfa\")"),
+        ),
+        ("literal-star", audience("*"), audience("https://api.example.com")),
+        (
+            "literal-star",
+            when(&format!("principal == User::\"{ISSUER}#*\"")),
+            when(&format!("principal == {other}")),
+        ),
+        ("name-not-id", when(&tag("email")), when(&tag("oid"))),
+        (
+            "name-not-id",
+            when(&tag("repository")),
+            when(&format!("{} && {}", tag("repository"), tag("repository_id"))),
+        ),
+        ("unknown-issuer", issuer("https://login.example.com/"), issuer(ISSUER)),
+        (
+            "unknown-issuer",
+            when("[\"https://x\"].contains(principal.issuer)"),
+            when(&format!("[\"{ISSUER}\"].contains(principal.issuer)")),
+        ),
+        (
+            "unknown-audience",
+            audience("https://api.example.org"),
+            audience("https://api.example.com"),
+        ),
+        ("unknown-scope", scope("admin"), scope("write")),
+        (
+            "unknown-scope",
+            when("context.scope.containsAny([\"read\", \"raed\"])"),
+            when("context.scope.containsAny([\"read\"])"),
+        ),
+        (
+            "never-matches",
+            when("principal.subject == \"a\" && principal.subject == \"b\""),
+            when("(principal.subject == \"a\" || principal.subject == \"b\")"),
+        ),
+        (
+            "never-matches",
+            when("context.ttl > 60 && context.ttl <= 60"),
+            when("context.ttl > 60 && context.ttl <= 61"),
+        ),
+        ("never-matches", when("!(principal.hasTag(\"amr\"))"), when("!(principal.hasTag(\"x\"))")),
+        (
+            "never-matches",
+            when("resource == Role::\"reader\""),
+            when("resource == Role::\"deploy\""),
+        ),
+        ("ttl-beyond-role", by("@ttl(\"2h\")"), by("@ttl(\"1h\")")),
+        ("shadowed", shadow("principal"), shadow(&format!("principal == {other}"))),
+        ("shadowed", shadow("principal is User"), forbid("context.ttl > 60")),
+        (
+            "everybody",
+            permit("p", "@ttl(\"5m\")", "context.ttl > 5"),
+            permit("p", "@ttl(\"5m\") @any_issuer", "context.ttl > 5"),
+        ),
+    ] {
+        assert!(rules(&bad).contains(&rule), "{rule}: {bad}\n{:?}", rules(&bad));
+        assert!(!rules(&good).contains(&rule), "{rule}: {good}\n{:?}", found(&good));
+    }
+}
+
+#[test]
+fn what_is_as_it_should_be_has_no_findings() {
+    let good = when(
+        "principal.getTag(\"amr\").contains(\"mfa\") && context.audience == \"https://api.example.com\"",
+    );
+    assert_eq!(found(&good), []);
+}
+
+#[test]
+fn scopes_beyond_the_role_of_a_permit_are_found() {
+    // Another role has it, so it can be loaded.
+    let text = permit("p", "@ttl(\"1m\") @scope(\"write read\")", "principal.hasTag(\"x\")");
+    assert_eq!(rules(&text), Vec::<&str>::new());
+    let reader = text.replace("Role::\"deploy\"", "Role::\"reader\"");
+    let found = found(&reader);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].rule, Rule::ScopeBeyondRole);
+    assert!(found[0].message.contains("'write'"), "{found:?}");
+}
+
+#[test]
+fn roles_that_nobody_gets_are_found() {
+    let all = |text: &str| -> Vec<String> {
+        let found = found_in(&[("policy.cedar", text)]);
+        let role = |finding: &&Finding| finding.rule == Rule::RoleUnreachable;
+        found.iter().filter(role).map(|finding| finding.message.clone()).collect()
+    };
+    assert_eq!(all(&when("true")), ["no permit is for [role.reader]"]);
+    let both = when("true").replace("resource == Role::\"deploy\"", "resource");
+    assert_eq!(all(&both), Vec::<String>::new());
+    let forbidden = both + "@id(\"f\") forbid (principal, action, resource);";
+    assert_eq!(all(&forbidden).len(), 2);
+}
+
+#[test]
+fn findings_have_their_place() {
+    let text = format!(
+        "{}\n{}",
+        when("true"),
+        when("principal.subject like \"*x\"").replace("\"p\"", "\"q\"")
+    );
+    let found = found(&text);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let place = found[0].place.as_ref().unwrap();
+    assert_eq!((place.line, found[0].policy.as_deref()), (Some(9), Some("q")));
+    assert!(text.lines().nth(8).unwrap()[place.column.unwrap() - 1..].starts_with("\"*x\""));
+}
+
+#[test]
+fn what_is_refused_is_found_by_a_rule_of_its_own() {
+    let p = |annotations: &str, condition: &str| permit("p", annotations, condition);
+    for (rule, text) in [
+        ("syntax", "permit (".to_string()),
+        ("template", "@id(\"t\") permit (principal == ?principal, action, resource);".into()),
+        ("schema", p("@ttl(\"5m\")", "principal.email == \"a\"")),
+        ("annotation", p("", "true")),
+        ("annotation", p("@ttl(\"2d\")", "true")),
+        ("duplicate-id", p("@ttl(\"5m\")", "true").repeat(2)),
+        ("unknown-reference", p("@ttl(\"5m\")", "true").replace("deploy", "depoly")),
+        ("unknown-reference", p("@ttl(\"5m\")", "principal in Group::\"https://other#g\"")),
+        ("one-action", p("@ttl(\"5m\")", "true").replace("action == Action::\"issue\"", "action")),
+    ] {
+        let found = found(&text);
+        let by_rule = found.iter().find(|finding| finding.rule.name() == rule);
+        let finding = by_rule.unwrap_or_else(|| panic!("{rule}: {text}\n{found:?}"));
+        assert_eq!(finding.severity, Severity::Error);
+        assert!(finding.place.is_some(), "{finding:?}");
+    }
+    assert!(load_files(&[("policy.cedar", &when("true"))]).is_ok());
+}
+
+#[test]
+fn rules_have_names_of_their_own_and_say_what_to_do() {
+    let all: Vec<Rule> = Rule::REFUSED.into_iter().chain(Rule::LINTS).collect();
+    let names: std::collections::BTreeSet<_> = all.iter().map(|rule| rule.name()).collect();
+    assert_eq!(names.len(), all.len());
+    assert!(all.iter().all(|rule| !rule.about().why.is_empty() && !rule.about().advice.is_empty()));
+    assert!(Rule::REFUSED.iter().all(|rule| rule.about().severity == Severity::Error));
+}

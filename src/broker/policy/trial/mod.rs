@@ -1,0 +1,323 @@
+//! Trying policies without a broker: the decision about a supposed caller, which is the
+//! one that a broker would make, down to what it requires of their token.
+
+mod cases;
+mod explain;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+pub use cases::{Case, CaseResult, Cases, Difference, Expected};
+pub use explain::{Considered, Explanation, Found, Holds, Part};
+
+use super::load::{Source, World};
+use super::{INTROSPECT, ISSUE, Policy};
+use crate::broker::authenticate::{Caller, said, suppose};
+use crate::broker::config::{self, Config};
+use crate::broker::decide::{Denied, Rules, Wanted, Why};
+use crate::credential::Principal;
+use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::Claims;
+
+/// What a caller does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// To be issued a token.
+    #[default]
+    Issue,
+    /// To be told about a token.
+    Introspect,
+}
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Issue => ISSUE,
+            Self::Introspect => INTROSPECT,
+        }
+    }
+}
+
+/// What somebody asks.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asking {
+    /// Who asks.
+    pub caller: Supposed,
+    /// What for.
+    #[serde(default)]
+    pub action: Action,
+    /// The role.
+    pub role: String,
+    /// Whom the token is for; where left out, the only audience of the role.
+    #[serde(default)]
+    pub audience: Option<String>,
+    /// The scopes, separated by spaces; where left out, whatever can be had.
+    #[serde(default)]
+    pub scope: Option<String>,
+    /// The lifetime; where left out, as long as can be had.
+    #[serde(default, deserialize_with = "duration")]
+    pub ttl: Option<Duration>,
+    /// When; now where left out.
+    #[serde(default, deserialize_with = "moment")]
+    pub time: Option<OffsetDateTime>,
+}
+
+/// A caller with a good token that says this.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Supposed {
+    /// The name of a trusted issuer's table, or its identifier.
+    pub issuer: String,
+    /// The subject.
+    pub subject: String,
+    /// The groups; where left out, the token has no claim that lists any.
+    #[serde(default)]
+    pub groups: Option<Vec<String>>,
+    /// Other claims.
+    #[serde(default)]
+    pub claims: Map<String, Value>,
+    /// The client that the token was issued to; one that is accepted where left out.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// When the token ends; a day later where left out.
+    #[serde(default, deserialize_with = "moment")]
+    pub expires: Option<OffsetDateTime>,
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    config::parse_duration(&text).map(Some).map_err(de::Error::custom)
+}
+
+fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OffsetDateTime>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_moment(&text).map(Some).map_err(de::Error::custom)
+}
+
+/// Reads a moment such as `2026-01-01T12:00:00Z`.
+pub fn parse_moment(text: &str) -> Result<OffsetDateTime, String> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .map_err(|cause| format!("'{text}' is not a moment such as 2026-01-01T12:00:00Z: {cause}"))
+}
+
+/// What is decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "decision", rename_all = "lowercase")]
+pub enum Outcome {
+    /// It may be had.
+    Permit {
+        /// The permit.
+        policy: String,
+        /// The lifetime in seconds; `None` where no token is issued.
+        ttl: Option<u64>,
+        /// The scope; `None` where no token is issued.
+        scope: Option<BTreeSet<String>>,
+    },
+    /// It may not be had.
+    Deny {
+        /// Why.
+        reason: Why,
+        /// The policy that forbids it.
+        policy: Option<String>,
+        /// The same in words.
+        said: String,
+    },
+}
+
+impl From<Denied> for Outcome {
+    fn from(denied: Denied) -> Self {
+        Self::Deny { reason: denied.why, policy: denied.policy_id, said: denied.said }
+    }
+}
+
+/// Policies, to be tried.
+#[derive(Debug)]
+pub struct Trial<'a> {
+    config: &'a Config,
+    sources: Vec<Source>,
+    policy: Policy,
+}
+
+impl<'a> Trial<'a> {
+    /// Reads the policies that this configuration names.
+    pub fn new(config: &'a Config) -> Result<Self> {
+        Self::of(config, Source::read_all(&config.policy.files)?)
+    }
+
+    fn of(config: &'a Config, sources: Vec<Source>) -> Result<Self> {
+        let world = World { roles: &config.role, trusted: &config.trusted_issuer };
+        let policy = Policy::load(&sources, world)?;
+        Ok(Self { config, sources, policy })
+    }
+
+    /// Decides as a broker would that has these policies.
+    ///
+    /// # Errors
+    /// A question that cannot be asked, such as an issuer that nobody knows.
+    pub fn decide(&self, asking: &Asking, now: OffsetDateTime) -> Result<Outcome> {
+        let asked = self.ask(asking, now)?;
+        Ok(asked.outcome(self))
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules { policy: &self.policy, roles: &self.config.role }
+    }
+
+    fn ask<'q>(&'q self, asking: &'q Asking, now: OffsetDateTime) -> Result<Asked<'q>> {
+        let now = asking.time.unwrap_or(now);
+        let scope = asking.scope.as_deref();
+        let audience = match (&asking.audience, self.config.role.get(&asking.role)) {
+            (Some(audience), _) => audience,
+            // There is no such role, and so nothing is had whatever it is for.
+            (None, None) => "",
+            (None, Some(role)) => match role.audiences.first() {
+                Some(one) if role.audiences.len() == 1 => one,
+                _ => {
+                    let why = format!("the role '{}' has several audiences", asking.role);
+                    return Err(usage(why).hint("name the one that is meant"));
+                }
+            },
+        };
+        Ok(Asked {
+            caller: self.caller(&asking.caller, now)?,
+            action: asking.action,
+            role: &asking.role,
+            audience,
+            scope: scope.map(|scope| scope.split_ascii_whitespace().map(String::from).collect()),
+            ttl: asking.ttl,
+            now,
+        })
+    }
+
+    /// The caller; or that their token would not be accepted.
+    fn caller(
+        &self,
+        who: &Supposed,
+        now: OffsetDateTime,
+    ) -> Result<std::result::Result<Caller, Denied>> {
+        let issuers = &self.config.trusted_issuer;
+        let by_identifier =
+            || issuers.iter().find(|(_, trusted)| trusted.issuer.as_str() == who.issuer);
+        let Some((name, trusted)) = issuers.get_key_value(&who.issuer).or_else(by_identifier)
+        else {
+            let known: Vec<_> = issuers.keys().map(String::as_str).collect();
+            return Err(usage(format!("there is no trusted issuer '{}'", who.issuer))
+                .hint(format!("configured are: {}", known.join(", "))));
+        };
+        let mut all = who.claims.clone();
+        let mut add = |name: &str, value: Value| {
+            all.entry(name).or_insert(value);
+        };
+        add("iss", trusted.issuer.as_str().into());
+        add("sub", who.subject.as_str().into());
+        if let Some(groups) = &who.groups {
+            add(&trusted.groups_claim, groups.clone().into());
+        }
+        let accepted = trusted.clients.iter().flatten().next();
+        if let Some(client) = who.client.as_ref().or(accepted) {
+            add("client_id", client.as_str().into());
+        }
+        let claims = Claims {
+            principal: Principal {
+                issuer: trusted.issuer.as_str().into(),
+                subject: who.subject.clone(),
+            },
+            audience: Vec::new(),
+            issued_at: None,
+            expires_at: who.expires.unwrap_or_else(|| now.saturating_add(time::Duration::DAY)),
+            all,
+        };
+        let caller = suppose(name, trusted, &self.config.issuer, claims, self.policy.needs());
+        Ok(caller.map_err(|error| Denied::new(Why::Token, said(&error))))
+    }
+}
+
+/// What is asked, once it can be.
+struct Asked<'a> {
+    caller: std::result::Result<Caller, Denied>,
+    action: Action,
+    role: &'a str,
+    audience: &'a str,
+    scope: Option<BTreeSet<String>>,
+    ttl: Option<Duration>,
+    now: OffsetDateTime,
+}
+
+impl Asked<'_> {
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted {
+            role: self.role,
+            audience: self.audience,
+            scope: self.scope.as_ref(),
+            ttl: self.ttl,
+        }
+    }
+
+    fn outcome(&self, trial: &Trial<'_>) -> Outcome {
+        let caller = self.caller.as_ref().map_err(Denied::clone);
+        caller.and_then(|caller| self.decide(trial, caller)).unwrap_or_else(Outcome::from)
+    }
+
+    fn decide(&self, trial: &Trial<'_>, caller: &Caller) -> std::result::Result<Outcome, Denied> {
+        let rules = trial.rules();
+        match self.action {
+            Action::Issue => {
+                let (granted, _) = rules.decide(caller, self.wanted(), self.now)?;
+                Ok(Outcome::Permit {
+                    policy: granted.policy_id,
+                    ttl: Some(granted.ttl.as_secs()),
+                    scope: Some(granted.scope),
+                })
+            }
+            Action::Introspect => {
+                rules.role(self.wanted())?;
+                let who = caller.id();
+                let answer = trial
+                    .policy
+                    .introspects(caller, self.role, self.audience)
+                    .map_err(|why| Denied::new(Why::Failed, why))?;
+                match (answer.permits, answer.reasons.into_iter().next()) {
+                    (true, Some(policy)) => Ok(Outcome::Permit { policy, ttl: None, scope: None }),
+                    (_, None) => Err(Denied::new(
+                        Why::NoPermit,
+                        format!("no policy lets '{who}' introspect tokens of the role"),
+                    )),
+                    (false, policy_id) => {
+                        let said = format!("a policy forbids '{who}' to introspect");
+                        Err(Denied { policy_id, ..Denied::new(Why::Forbidden, said) })
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn usage(why: String) -> Error {
+    Error::new(ErrorKind::Usage, why)
+}
+
+/// Claims from texts such as `amr=["mfa"]` or `hd=example.com`: JSON where it is some,
+/// else a text.
+pub fn claims(pairs: &[String]) -> Result<Map<String, Value>> {
+    let claims: Result<BTreeMap<String, Value>> = pairs
+        .iter()
+        .map(|pair| {
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| usage(format!("'{pair}' is not a claim such as hd=example.com")))?;
+            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+            Ok((name.to_string(), value))
+        })
+        .collect();
+    Ok(claims?.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+use std::path::Path;
+
+use serde_json::json;
+use time::macros::datetime;
+
+use super::*;
+use crate::broker::policy::tests::{ISSUER, permit, role, trusted};
+use crate::oidc::Issuer;
+
+const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config {
+        issuer: Issuer::parse("https://broker.example.com").unwrap(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        expose: false,
+        trusted_proxies: Vec::new(),
+        tls: None,
+        admin: None,
+        store: config::Store { path: "broker.db".into() },
+        keys: config::Keys::default(),
+        trusted_issuer: trusted(&[ISSUER]),
+        policy: config::Policy { files: vec!["policy.cedar".into()] },
+        role: [
+            ("deploy".to_string(), role("read write", 3600)),
+            ("reader".into(), role("read", 60)),
+        ]
+        .into(),
+    };
+    change(&mut config);
+    config
+}
+
+fn trial<'a>(config: &'a Config, text: &str) -> Trial<'a> {
+    let source = Source { path: "policy.cedar".into(), text: text.into() };
+    Trial::of(config, vec![source]).unwrap()
+}
+
+/// What Alice asks, with these changes.
+fn asking(changes: Value) -> Asking {
+    let mut asking = json!({
+        "caller": {"issuer": ISSUER, "subject": "alice", "groups": ["platform"], "claims": {"amr": ["mfa"]}},
+        "role": "deploy",
+    });
+    for (pointer, value) in changes.as_object().unwrap() {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        asking.pointer_mut(parent).unwrap()[name] = value.clone();
+    }
+    serde_json::from_value(asking).unwrap()
+}
+
+fn policies() -> String {
+    let mfa = "principal.hasTag(\"amr\") && principal.getTag(\"amr\").contains(\"mfa\")";
+    let asks = permit("asks", "", "principal.subject == \"api\"");
+    permit("deploys", "@ttl(\"15m\") @scope(\"read\")", mfa)
+        + &asks.replace("\"issue\"", "\"introspect\"")
+        + &format!(
+            "@id(\"no-mallory\") forbid (principal == User::\"{ISSUER}#mallory\", action, resource);"
+        )
+}
+
+fn reason(outcome: &Outcome) -> Why {
+    match outcome {
+        Outcome::Deny { reason, .. } => *reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn decisions_are_those_of_a_broker() {
+    let config = config(|_| {});
+    let trial = trial(&config, &policies());
+    let decide = |changes| trial.decide(&asking(changes), NOW).unwrap();
+    let granted = |ttl, scope: &[&str]| Outcome::Permit {
+        policy: "deploys".into(),
+        ttl: Some(ttl),
+        scope: Some(scope.iter().map(ToString::to_string).collect()),
+    };
+    assert_eq!(decide(json!({})), granted(900, &["read"]));
+    assert_eq!(decide(json!({"/ttl": "1m", "/scope": "read"})), granted(60, &["read"]));
+    for (changes, why) in [
+        (json!({"/caller/claims": {}}), Why::NoPermit),
+        (json!({"/role": "reader"}), Why::NoPermit),
+        (json!({"/role": "nobody"}), Why::Role),
+        (json!({"/audience": "https://other"}), Why::Audience),
+        (json!({"/scope": "write"}), Why::Scope),
+        (json!({"/scope": "other"}), Why::Scope),
+        (json!({"/caller/subject": "mallory"}), Why::Forbidden),
+        (json!({"/action": "introspect"}), Why::NoPermit),
+        (json!({"/action": "introspect", "/caller/subject": "mallory"}), Why::Forbidden),
+        (json!({"/caller/claims": {"act": {"sub": "x"}}}), Why::Token),
+    ] {
+        assert_eq!(reason(&decide(changes.clone())), why, "{changes}");
+    }
+    let api = decide(json!({"/action": "introspect", "/caller/subject": "api"}));
+    assert_eq!(api, Outcome::Permit { policy: "asks".into(), ttl: None, scope: None });
+}
+
+#[test]
+fn what_is_required_of_tokens_is_required_here_too() {
+    let group =
+        format!("@id(\"f\") forbid (principal in Group::\"{ISSUER}#x\", action, resource);");
+    let config = config(|config| {
+        for issuer in config.trusted_issuer.values_mut() {
+            issuer.clients = Some(["cli".to_string()].into());
+            issuer.ends_with_token = true;
+        }
+    });
+    let trial = trial(&config, &(policies() + &group));
+    let decide = |changes| trial.decide(&asking(changes), NOW).unwrap();
+    assert!(matches!(decide(json!({})), Outcome::Permit { .. }));
+    assert_eq!(reason(&decide(json!({"/caller/groups": null}))), Why::Token);
+    assert_eq!(reason(&decide(json!({"/caller/client": "other"}))), Why::Token);
+    let ends = |at: &str| decide(json!({"/caller/expires": at, "/time": "2026-01-01T10:00:00Z"}));
+    assert!(matches!(ends("2026-01-01T10:01:00Z"), Outcome::Permit { ttl: Some(60), .. }));
+    assert_eq!(reason(&ends("2026-01-01T10:00:00Z")), Why::Ended);
+}
+
+#[test]
+fn a_question_that_cannot_be_asked_is_an_error() {
+    let config = config(|config| {
+        let more = "https://other.example.com".to_string();
+        config.role.get_mut("deploy").unwrap().audiences.insert(more);
+    });
+    let trial = trial(&config, &policies());
+    let error = |changes| trial.decide(&asking(changes), NOW).unwrap_err().to_string();
+    assert!(
+        error(json!({"/role": "reader", "/caller/issuer": "nobody"}))
+            .contains("no trusted issuer 'nobody'")
+    );
+    assert!(error(json!({})).contains("has several audiences"));
+}
+
+#[test]
+fn an_explanation_names_what_fails_and_what_the_value_is() {
+    let config = config(|_| {});
+    let trial = trial(&config, &policies());
+    let explain = |changes| trial.explain(&asking(changes), NOW).unwrap();
+    let part = |explanation: &Explanation, policy: &str| -> Vec<(String, Holds)> {
+        let one = explanation.considered.iter().find(|one| one.policy == policy).unwrap();
+        one.parts.iter().map(|part| (part.text.clone(), part.holds)).collect()
+    };
+    let granted = explain(json!({}));
+    assert!(granted.changes.is_empty());
+    let decides: Vec<_> = granted.considered.iter().filter(|one| one.decides).collect();
+    assert!(decides.len() == 1 && decides[0].policy == "deploys" && decides[0].applies);
+
+    let other = explain(json!({"/caller/claims": {"amr": ["pwd"]}}));
+    let parts = part(&other, "deploys");
+    assert_eq!(parts.iter().filter(|(_, holds)| *holds == Holds::No).count(), 1, "{parts:?}");
+    assert_eq!(parts[3].1, Holds::No);
+    assert!(parts[3].0.contains("contains(\"mfa\")"), "{parts:?}");
+    let [change, ..] = &other.changes[..] else { panic!("{other:?}") };
+    assert!(
+        change.contains("'deploys' would permit it, if") && change.contains("[\"pwd\"]"),
+        "{change}"
+    );
+    assert_eq!(other.changes.len(), 1, "a permit to introspect is no way to be issued a token");
+
+    // What is not there is named by what asks for it, not by what would fail behind it.
+    let none = explain(json!({"/caller/claims": {}}));
+    let parts = part(&none, "deploys");
+    assert_eq!((parts[2].1, parts[3].1), (Holds::No, Holds::NotReached), "{parts:?}");
+    assert!(none.changes[0].contains("not in the token"), "{:?}", none.changes);
+}
+
+#[test]
+fn an_explanation_says_what_to_ask_for_instead() {
+    let config = config(|_| {});
+    let trial = trial(&config, &policies());
+    let changes = |changes| trial.explain(&asking(changes), NOW).unwrap().changes.join("\n");
+    assert!(
+        changes(json!({"/role": "x"}))
+            .contains("another role would have to be asked for: deploy, reader")
+    );
+    assert!(changes(json!({"/audience": "x"})).contains("https://api.example.com"));
+    assert!(changes(json!({"/scope": "write"})).contains("than 'deploys' has: read"));
+    assert!(changes(json!({"/scope": "x"})).contains("than the role 'deploy' has: read write"));
+    assert!(
+        changes(json!({"/caller/subject": "mallory"}))
+            .contains("'no-mallory' would have to forbid it no longer")
+    );
+    assert!(
+        changes(json!({"/role": "reader"}))
+            .contains("resource == Role::\"deploy\" (resource is Role::\"reader\")")
+    );
+    assert!(changes(json!({"/caller/claims": {"act": {}}})).contains("somebody acts on behalf"));
+}
+
+fn cases(text: &str) -> Result<Cases> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cases.toml");
+    crate::host::files::write_private(&path, text.as_bytes()).unwrap();
+    Cases::read(Path::new(&path))
+}
+
+#[test]
+fn cases_pass_and_fail_by_what_is_expected() {
+    let config = config(|_| {});
+    let trial = trial(&config, &policies());
+    let differs = |expect: &str, role: &str| -> Vec<(&'static str, String, String)> {
+        let text = format!(
+            "[[case]]\nname = \"x\"\nask.role = \"{role}\"\nask.caller = {{ issuer = \"{ISSUER}\", subject = \"a\", claims = {{ amr = [\"mfa\"], level = 3 }} }}\nexpect = {{ {expect} }}\n"
+        );
+        let result = trial.run(&cases(&text).unwrap().case[0], NOW).unwrap();
+        assert_eq!(result.passed, result.differences.is_empty());
+        result.differences.into_iter().map(|d| (d.what, d.expected, d.got)).collect()
+    };
+    assert_eq!(differs("permit = \"deploys\", ttl = \"15m\", scope = \"read\"", "deploy"), []);
+    assert_eq!(differs("permit = \"deploys\"", "deploy"), []);
+    assert_eq!(differs("deny = \"no-permit\"", "reader"), []);
+    let of = |what, expected: &str, got: &str| (what, expected.to_string(), got.to_string());
+    assert_eq!(
+        differs("permit = \"deploys\", ttl = \"1h\", scope = \"read write\"", "deploy"),
+        [of("ttl", "1h", "15m"), of("scope", "read write", "read")]
+    );
+    assert_eq!(
+        differs("permit = \"other\"", "deploy"),
+        [of("decision", "permit: other", "permit: deploys")]
+    );
+    assert_eq!(
+        differs("deny = \"role\"", "reader"),
+        [of("decision", "deny: role", "deny: no-permit")]
+    );
+    assert_eq!(
+        differs("deny = \"role\"", "deploy"),
+        [of("decision", "deny: role", "permit: deploys")]
+    );
+    let forbidden = differs("deny = \"no-permit\", by = \"f\"", "reader");
+    assert_eq!(forbidden, [of("by", "f", "")]);
+}
+
+#[test]
+fn files_of_cases_that_could_not_fail_are_refused() {
+    let case = |expect: &str| {
+        format!(
+            "[[case]]\nname = \"x\"\nask = {{ role = \"deploy\", caller = {{ issuer = \"i\", subject = \"s\" }} }}\nexpect = {{ {expect} }}\n"
+        )
+    };
+    assert!(cases(&case("deny = \"role\"")).is_ok());
+    for (text, says) in [
+        ("case = []".to_string(), "there is no [[case]]"),
+        (case(""), "either `permit` or `deny`"),
+        (case("permit = \"p\", deny = \"role\""), "either `permit` or `deny`"),
+        (case("permit = \"p\", by = \"f\""), "no `by`"),
+        (case("deny = \"role\", ttl = \"5m\""), "neither `ttl` nor `scope`"),
+        (case("deny = \"rule\""), "rule"),
+        (case("allow = true"), "allow"),
+        (case("deny = \"role\"").repeat(2), "two cases 'x'"),
+    ] {
+        let error = cases(&text).unwrap_err().to_string();
+        assert!(error.contains(says), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn claims_are_json_or_texts() {
+    let pairs = ["hd=example.com", "amr=[\"mfa\"]", "level=3", "x="].map(String::from);
+    let expected = json!({"hd": "example.com", "amr": ["mfa"], "level": 3, "x": ""});
+    assert_eq!(Value::Object(claims(&pairs).unwrap()), expected);
+    assert!(claims(&["x".to_string()]).is_err());
+}

@@ -1,0 +1,112 @@
+//! The arguments of `tmpcred broker policy`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use time::OffsetDateTime;
+
+use crate::broker::policy::trial::parse_moment;
+
+/// Check, test and explain the policies
+#[derive(Args, Debug)]
+pub(crate) struct BrokerPolicy {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// The commands below `broker policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Find what is wrong with the policies, or looks as if it was not meant
+    Check {
+        /// The broker's own configuration file
+        #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Fail on warnings too
+        #[arg(long)]
+        strict: bool,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try cases, each with what is to come of it
+    Test {
+        /// The broker's own configuration file
+        #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Files of cases
+        #[arg(required = true, value_name = "CASES", value_hint = ValueHint::FilePath)]
+        cases: Vec<PathBuf>,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Explain a decision: by which policy, and what would have to be different
+    Explain(Box<PolicyExplain>),
+    /// Print the schema that policies are checked against
+    Schema,
+}
+
+/// Explain a decision: by which policy, and what would have to be different
+#[derive(Args, Debug)]
+pub(crate) struct PolicyExplain {
+    /// The broker's own configuration file
+    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// A file of cases to take one from
+    #[arg(long, value_name = "CASES", value_hint = ValueHint::FilePath, requires = "name")]
+    pub cases: Option<PathBuf>,
+    /// The name of the case
+    #[arg(long, requires = "cases")]
+    pub name: Option<String>,
+    /// The caller's issuer, or the name of its table
+    #[arg(long, required_unless_present = "cases", conflicts_with = "cases")]
+    pub issuer: Option<String>,
+    /// The caller's subject
+    #[arg(long, required_unless_present = "cases", conflicts_with = "cases")]
+    pub subject: Option<String>,
+    /// A group of the caller's; may be repeated
+    #[arg(long = "group", conflicts_with = "cases")]
+    pub groups: Vec<String>,
+    /// A claim of the caller's token; may be repeated. JSON, or a text
+    #[arg(long = "claim", value_name = "NAME=VALUE", conflicts_with = "cases")]
+    pub claims: Vec<String>,
+    /// The client that the token was issued to
+    #[arg(long, conflicts_with = "cases")]
+    pub client: Option<String>,
+    /// When that token ends
+    #[arg(long, value_parser = parse_moment, conflicts_with = "cases")]
+    pub expires: Option<OffsetDateTime>,
+    /// What the caller does
+    #[arg(long, value_enum, default_value = "issue", conflicts_with = "cases")]
+    pub action: PolicyAction,
+    /// The role
+    #[arg(long, required_unless_present = "cases", conflicts_with = "cases")]
+    pub role: Option<String>,
+    /// Whom the token is for [default: the only audience of the role]
+    #[arg(long, conflicts_with = "cases")]
+    pub audience: Option<String>,
+    /// The scopes, separated by spaces [default: whatever can be had]
+    #[arg(long, conflicts_with = "cases")]
+    pub scope: Option<String>,
+    /// The lifetime, such as 15m [default: as long as can be had]
+    #[arg(long, value_parser = humantime::parse_duration, conflicts_with = "cases")]
+    pub ttl: Option<Duration>,
+    /// When it is asked, such as 2026-01-01T12:00:00Z [default: now]
+    #[arg(long, value_parser = parse_moment, conflicts_with = "cases")]
+    pub time: Option<OffsetDateTime>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a caller does.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PolicyAction {
+    /// To be issued a token
+    Issue,
+    /// To be told about a token
+    Introspect,
+}

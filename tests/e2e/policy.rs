@@ -1,0 +1,260 @@
+//! Policies as a tool: checked, tested, explained, and read anew while a broker serves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::broker::{API, Broker, BrokerOptions};
+use super::support::home::{Home, tmpcred};
+use super::support::http::Http;
+use super::support::run::Run;
+use super::support::wait::wait_until;
+
+const ISSUER: &str = "https://services.example.com";
+
+const CONFIG: &str = r#"
+issuer = "https://broker.example.com"
+
+[store]
+path = "broker.db"
+
+[trusted_issuer.services]
+issuer = "https://services.example.com"
+
+[policy]
+files = ["policy.cedar"]
+
+[role.reader]
+audiences = ["https://api.example.com"]
+scopes = ["read"]
+max_ttl = "1h"
+"#;
+
+/// A permit for the role `reader` with this id and this condition.
+fn permit(id: &str, condition: &str) -> String {
+    format!(
+        "@id(\"{id}\") @ttl(\"15m\")\npermit (principal, action == Action::\"issue\", resource == Role::\"reader\")\nwhen {{ principal.issuer == \"{ISSUER}\" && {condition} }};\n"
+    )
+}
+
+fn home(policy: &str) -> Home {
+    let home = Home::new();
+    home.write("broker.toml", CONFIG);
+    home.write("policy.cedar", policy);
+    home
+}
+
+fn policy(home: &Home, command: &str) -> Run {
+    let config = home.path("broker.toml");
+    tmpcred(home).args(["broker", "policy", command, "--config"]).args([config])
+}
+
+#[test]
+fn a_check_names_rule_and_place_and_fails_on_errors() {
+    let open = permit("p", "principal.subject like \"*@example.com\"");
+    let home = home(&open);
+    let run = policy(&home, "check").run();
+    assert_eq!(run.code, Some(3), "{}", run.stdout);
+    let place = format!("at {}:3:", home.path("policy.cedar").display());
+    for part in ["error[like-unanchored]", &place, "why: ", "do: "] {
+        assert!(run.stdout.contains(part), "{part}\n{}", run.stdout);
+    }
+    assert!(run.stderr.contains("1 error and 0 warnings"), "{}", run.stderr);
+
+    home.write("policy.cedar", permit("p", "principal.emial == \"x\""));
+    let run = policy(&home, "check").args(["--json"]).run();
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let found = &report["findings"][0];
+    assert_eq!(
+        (run.code, &found["rule"], &found["policy"]),
+        (Some(3), &json!("schema"), &json!("p"))
+    );
+    assert_eq!((&found["place"]["line"], &report["errors"]), (&json!(3), &json!(1)), "{report}");
+
+    let warns = "principal.hasTag(\"email\") && principal.getTag(\"email\").contains(\"a@b\")";
+    home.write("policy.cedar", permit("p", warns));
+    let run = policy(&home, "check").run().ok();
+    assert!(run.stdout.contains("warning[name-not-id]"), "{}", run.stdout);
+    assert_eq!(policy(&home, "check").args(["--strict"]).run().code, Some(3));
+}
+
+#[test]
+fn a_test_that_fails_shows_what_was_expected_and_what_came() {
+    let home = home(&permit("readers", "principal.subject == \"job\""));
+    let case = |expect: &str| {
+        format!(
+            "[[case]]\nname = \"a job reads\"\nexpect = {{ {expect} }}\nask = {{ role = \"reader\", caller = {{ issuer = \"services\", subject = \"job\" }} }}\n"
+        )
+    };
+    let good = home.write("good.toml", case("permit = \"readers\", ttl = \"15m\""));
+    let bad = home.write("bad.toml", case("permit = \"readers\", ttl = \"1h\""));
+    let run = policy(&home, "test").args([&good]).run().ok();
+    assert!(run.stdout.contains("1 case is as expected"), "{}", run.stdout);
+    let run = policy(&home, "test").args([&good, &bad]).run();
+    assert_eq!(run.code, Some(1), "{}", run.stderr);
+    let row = run.stdout.lines().find(|line| line.contains("bad.toml")).unwrap();
+    assert!(row.contains("a job reads") && row.contains("1h") && row.contains("15m"), "{row}");
+    assert!(!run.stdout.contains("good.toml"), "{}", run.stdout);
+    let run = policy(&home, "test").args([&bad]).args(["--json"]).run();
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((run.code, &report["failed"]), (Some(1), &json!(1)));
+    assert_eq!(report["results"][0]["result"]["got"]["ttl"], 900, "{report}");
+}
+
+#[test]
+fn an_explanation_says_what_holds_and_what_would_have_to_change() {
+    let home = home(&permit("readers", "principal.subject == \"job\""));
+    let explain = |subject: &str| {
+        policy(&home, "explain").args([
+            "--issuer",
+            ISSUER,
+            "--subject",
+            subject,
+            "--role",
+            "reader",
+            "--ttl",
+            "5m",
+        ])
+    };
+    let said = explain("job").run().ok().stdout;
+    assert!(said.contains("Permitted by 'readers', for 5m"), "{said}");
+    let said = explain("somebody").run().ok().stdout;
+    for part in
+        ["Denied (no-permit)", "For a permit: 'readers'", "principal.subject is \"somebody\""]
+    {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    let report = explain("somebody").args(["--json"]).run().ok().json();
+    assert_eq!(report["outcome"]["reason"], "no-permit");
+    let parts = report["considered"][0]["parts"].as_array().unwrap();
+    let failing: Vec<_> = parts.iter().filter(|part| part["holds"] == "no").collect();
+    assert_eq!(failing.len(), 1, "{report}");
+    assert_eq!(failing[0]["text"], "principal.subject == \"job\"", "{report}");
+
+    let cases = home.write("cases.toml", "[[case]]\nname = \"x\"\nexpect = { deny = \"scope\" }\nask = { role = \"reader\", scope = \"read\", caller = { issuer = \"services\", subject = \"job\" } }\n");
+    let said = policy(&home, "explain").args(["--name", "x", "--cases"]).args([cases]).run().ok();
+    assert!(said.stdout.contains("Denied (scope)"), "{}", said.stdout);
+    let schema = tmpcred(&home).args(["broker", "policy", "schema"]).run().ok().stdout;
+    assert_eq!(schema.trim_end(), tmpcred::broker::policy_schema().trim_end());
+}
+
+/// Services that prove who they are by tokens of an issuer whose keys are in a file.
+struct Services {
+    broker: Broker,
+    key: jsonwebtoken::EncodingKey,
+    _keys: Home,
+}
+
+impl Services {
+    fn start(policy: &str) -> Self {
+        use aws_lc_rs::rand::SystemRandom;
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+        use jsonwebtoken::jwk::{Jwk, JwkSet};
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        let key = jsonwebtoken::EncodingKey::from_ec_der(pkcs8.unwrap().as_ref());
+        let public = Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::ES256).unwrap();
+        let keys = Home::new();
+        let jwks = serde_json::to_string(&JwkSet { keys: vec![public] }).unwrap();
+        let jwks = keys.write("jwks.json", jwks);
+        let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
+        options.policy = policy.into();
+        options.more = format!(
+            "\n[trusted_issuer.services]\nissuer = \"{ISSUER}\"\njwks_file = \"{}\"\n",
+            jwks.display()
+        );
+        Self { broker: Broker::start(&options), key, _keys: keys }
+    }
+
+    /// Asks for a token, and returns the status of the answer.
+    fn ask(&self, http: &mut Http) -> u16 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let claims = json!({
+            "iss": ISSUER, "sub": "job", "aud": self.broker.url(),
+            "iat": now.as_secs(), "exp": now.as_secs() + 300,
+        });
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+        let assertion = jsonwebtoken::encode(&header, &claims, &self.key).unwrap();
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", &assertion),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("audience", API),
+            ("role", "reader"),
+        ];
+        http.form(&format!("{}/token", self.broker.url()), &form).unwrap().status
+    }
+
+    /// Writes these policies, has them read, and waits until the log says so.
+    #[track_caller]
+    fn reload(&self, policy: &str, says: &str) {
+        let count = || self.broker.said().matches(says).count();
+        let before = count();
+        self.broker.home.write("policy.cedar", policy);
+        self.broker.hang_up();
+        wait_until(says, Duration::from_secs(30), || (count() > before).then_some(()));
+    }
+
+    /// The policies that issued by each version.
+    fn policies_by_hash(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let query = "import sqlite3,sys,json; print(json.dumps(sqlite3.connect(sys.argv[1]).execute(
+            \"select distinct policy_hash, policy_id from audit_record where decision = 'issued'\").fetchall()))";
+        let python = self.broker.home.command("python3").args(["-c", query]);
+        let rows = python.args([self.broker.home.path("broker.db")]).run().ok().json();
+        let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for row in serde_json::from_value::<Vec<(String, String)>>(rows).unwrap() {
+            found.entry(row.0).or_default().insert(row.1);
+        }
+        found
+    }
+}
+
+const NEW: &str = "other policies decide from now on";
+const REFUSED: &str = "the new policies are refused; those that were there stay";
+
+#[test]
+fn policies_change_under_load_and_no_request_fails_or_goes_by_two_versions() {
+    let version = |n: usize| permit(&format!("reader-{n}"), "true");
+    let services = Services::start(&version(0));
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let statuses: BTreeSet<u16> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut http, mut statuses) = (Http::new(), BTreeSet::new());
+                    while !stop.load(Ordering::Relaxed) {
+                        statuses.insert(services.ask(&mut http));
+                        asked.fetch_add(1, Ordering::Relaxed);
+                    }
+                    statuses
+                })
+            })
+            .collect();
+        let more = || {
+            let before = asked.load(Ordering::Relaxed);
+            wait_until("more requests", Duration::from_secs(30), || {
+                (asked.load(Ordering::Relaxed) > before + 6).then_some(())
+            });
+        };
+        more();
+        for n in 1..=4 {
+            services.reload(&version(n), NEW);
+            more();
+            services.reload("permit (principal", REFUSED);
+            more();
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert_eq!(statuses, BTreeSet::from([200]), "{}", services.broker.said());
+    let found = services.policies_by_hash();
+    let ids: Vec<_> = found.values().collect();
+    assert_eq!(ids.len(), 5, "{found:?}");
+    assert!(ids.iter().all(|ids| ids.len() == 1), "{found:?}");
+
+    // And what is taken away is gone.
+    services.reload(&permit("nobody", "principal.subject == \"other\""), NEW);
+    assert_eq!(services.ask(&mut Http::new()), 400);
+}
