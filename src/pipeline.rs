@@ -2,18 +2,22 @@
 //!
 //! This is the only place that knows the order of the steps.
 
+mod own;
+
 use std::cell::OnceCell;
 use std::time::Instant;
 
 use time::Duration;
 
+pub use own::{OwnCredential, revoke};
+
+use self::own::Step;
 use crate::cache::{Cache, CredentialKey, Lead, Turn};
 use crate::credential::{Assertion, Caller, Credential, Lifetime, Principal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
 use crate::identity::{Context, IdentitySource, LoginOptions, Readiness, in_place_of};
-use crate::mint::Exchange;
 use crate::plan::Plan;
 use crate::reach::Effort;
 use crate::secret::Secret;
@@ -148,56 +152,6 @@ pub fn own_credential(
         let minted = run.mint(&*source, Effort::MINT).await?;
         run.require_min_ttl(&minted.credential)?;
         Ok(OwnCredential { credential: minted.credential, steps: minted.steps })
-    })
-}
-
-/// A credential that only one run has.
-#[derive(Clone, Debug)]
-pub struct OwnCredential {
-    /// The credential.
-    pub credential: Credential,
-    /// What it came of, and has to last as long as it.
-    steps: Vec<Step>,
-}
-
-/// An exchange on the way, and what it yielded.
-#[derive(Clone, Debug)]
-struct Step {
-    exchange: Exchange,
-    yielded: Assertion,
-}
-
-impl Step {
-    /// Revokes what it yielded. Failing is told and no more: nobody else has it.
-    async fn revoke(&self, host: &Host) {
-        if let Err(error) = self.exchange.revoke(host, &self.yielded).await {
-            host.interact.warn(&format!(
-                "the token for the role '{}', which was a step to the credential, could not be revoked and stays good until it ends: {error}",
-                self.exchange.role
-            ));
-        }
-    }
-}
-
-/// Revokes a credential of this plan, and what it came of. What has ended by itself is
-/// left alone.
-///
-/// # Errors
-/// Whatever keeps it from being revoked: it stays good until it ends.
-pub fn revoke(host: &Host, plan: &Plan, own: &OwnCredential) -> Result<()> {
-    if own.credential.lifetime.remaining(host.clock.now()) <= Duration::ZERO {
-        return Ok(());
-    }
-    let target = plan.target.open();
-    let Some(revocation) = target.revocation() else {
-        return Err(Error::new(ErrorKind::Config, "its target cannot revoke credentials"));
-    };
-    process::runtime()?.block_on(async {
-        let revoked = revocation.revoke(host, &own.credential).await;
-        for step in &own.steps {
-            step.revoke(host).await;
-        }
-        revoked
     })
 }
 

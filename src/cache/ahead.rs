@@ -2,7 +2,8 @@
 //!
 //! All that are handed a credential in the same stretch of its life would see to it. One
 //! is enough, and after an attempt that failed nobody needs to try again at once. So
-//! there is an empty file for each credential, whose time is that of the last claim.
+//! there is a file with nothing to tell for each credential, whose time is that of the last
+//! claim.
 
 use std::fs::File;
 use std::path::PathBuf;

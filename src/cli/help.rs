@@ -35,6 +35,7 @@ be run, and 127 where there is no such command.";
 /// The variables that are read.
 pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
     ("TMPCRED_PROFILE", "the profile, where none is named"),
+    ("TMPCRED_DEFAULT_PROFILE", "sets `default_profile` of the configuration"),
     ("TMPCRED_CONFIG", "the file to read as your configuration"),
     ("TMPCRED_CACHE_STORE", "where secrets rest, as `cache.store` in the configuration"),
     ("TMPCRED_CACHE_KEY", "32 bytes in Base64, under which the cache is sealed into files"),

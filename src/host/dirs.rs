@@ -150,8 +150,8 @@ impl Dirs {
 /// Whether a directory is what `XDG_RUNTIME_DIR` has to be, by its specification: this
 /// user's, and closed to everybody else. In containers the variable may say anything.
 fn is_runtime(dir: &Path) -> bool {
-    // Where logins have it, there are no projects: not looked for, as each run asks.
-    files::is_own_dir(dir) && (dir.starts_with("/run/user") || !is_in_project(dir))
+    // Where a login has made it there are no projects: not looked for, as each run asks.
+    files::is_own_dir(dir) && (files::is_login_runtime_dir(dir) || !is_in_project(dir))
 }
 
 #[cfg(unix)]

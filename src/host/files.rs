@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 pub use self::access::owner_id;
 pub use self::access::{Owner, Readers, owner, readers};
 pub use self::locks::{is_at, occupy, open_lock, remove_abandoned};
-pub use self::runtime::{is_own_dir, login_runtime_dir};
+pub use self::runtime::{is_login_runtime_dir, is_own_dir, login_runtime_dir};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Whether something exists at `path` and can be seen.

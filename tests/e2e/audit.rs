@@ -64,11 +64,12 @@ fn a_running_brokers_log_is_checked_and_what_is_done_to_it_is_found() {
     let services = Services::start();
     let broker = &services.broker;
     let tokens: Vec<String> = (0..5).map(|n| services.token(&format!("job{n}"), API)).collect();
-    let kept = checkpoint(broker, 5);
+    // The first record is of the key that signs.
+    let kept = checkpoint(broker, 6);
     let kept = kept.to_str().unwrap();
     assert_eq!(wrong(broker, &["--checkpoint", kept]), []);
     let said = audit(broker, "verify", &[]).run().ok().stdout;
-    assert!(said.contains("5 of 5 records are as they were signed"), "{said}");
+    assert!(said.contains("6 of 6 records are as they were signed"), "{said}");
     assert!(said.contains("No checkpoint from elsewhere was given"), "{said}");
     // By the public key alone, where the KEK is not.
     let key = audit(broker, "checkpoint", &["--key"]).run().ok().stdout;
@@ -92,7 +93,7 @@ fn a_running_brokers_log_is_checked_and_what_is_done_to_it_is_found() {
          update audit_head set last_sequence = 3, tree_size = 3;
          update audit_tile set hashes = substr(hashes, 1, 96)",
     );
-    assert_eq!(wrong(broker, &["--checkpoint", kept]), [("missing".into(), 4, 5)]);
+    assert_eq!(wrong(broker, &["--checkpoint", kept]), [("missing".into(), 4, 6)]);
     assert_eq!(tokens.len(), 5);
 }
 
@@ -184,8 +185,12 @@ fn records_are_found_and_handed_on() {
         let found = audit(broker, "query", &[&["--json"], more].concat()).run().ok().json();
         found.as_array().unwrap().clone()
     };
-    let all = find(&[]);
-    assert_eq!(all.iter().map(|r| r["sequence"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    let sequences = |found: &[Value]| -> Vec<u64> {
+        found.iter().map(|record| record["sequence"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(sequences(&find(&["--decision", "changed"])), [1], "the key that signs");
+    let all = find(&["--role", "reader"]);
+    assert_eq!(sequences(&all), [2, 3, 4]);
     let (jti, request) = (all[1]["jti"].as_str().unwrap(), all[2]["request_id"].as_str().unwrap());
     for (filter, number) in [
         (vec!["--principal", "two"], 2),
@@ -200,21 +205,21 @@ fn records_are_found_and_handed_on() {
     ] {
         assert_eq!(find(&filter).len(), number, "{filter:?}");
     }
-    assert_eq!(find(&["--limit", "1"])[0]["sequence"], 3, "the newest");
+    assert_eq!(find(&["--limit", "1"])[0]["sequence"], 4, "the newest");
     let table = audit(broker, "query", &["--token", jti]).run().ok().stdout;
     assert!(table.contains("SUBJECT") && table.contains("two"), "{table}");
     for (format, place) in
         [("jsonl", "/sequence"), ("ecs", "/event/sequence"), ("ocsf", "/metadata/sequence")]
     {
         let lines =
-            audit(broker, "export", &["--format", format, "--after", "1"]).run().ok().stdout;
+            audit(broker, "export", &["--format", format, "--after", "2"]).run().ok().stdout;
         let numbers: Vec<Value> = lines
             .lines()
             .map(|line| {
                 serde_json::from_str::<Value>(line).unwrap().pointer(place).unwrap().clone()
             })
             .collect();
-        assert_eq!(numbers, [json!(2), json!(3)], "{format}");
+        assert_eq!(numbers, [json!(3), json!(4)], "{format}");
     }
     // Nothing is made where there is no database.
     std::fs::rename(broker.home.path("broker.db"), broker.home.path("moved.db")).unwrap();

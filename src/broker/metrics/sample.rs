@@ -50,6 +50,8 @@ impl Broker {
 }
 
 fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime) {
+    // Those that sign checkpoints are not rotated.
+    let keys: Vec<_> = keys.iter().filter(|key| key.purpose == Purpose::AccessToken).collect();
     let by_state = Family::<Label, Gauge>::default();
     for state in KeyState::ALL {
         let count = keys.iter().filter(|key| key.state == state).count();

@@ -8,12 +8,28 @@ use std::path::{Path, PathBuf};
 pub fn login_runtime_dir() -> Option<PathBuf> {
     #[cfg(target_os = "linux")]
     {
-        let user = rustix::process::geteuid().as_raw();
-        let path = PathBuf::from(format!("/run/user/{user}"));
-        is_own_dir(&path).then_some(path)
+        Some(made_by_login()).filter(|path| is_own_dir(path))
     }
     #[cfg(not(target_os = "linux"))]
     None
+}
+
+/// Whether this is where a login makes it, letter by letter.
+pub fn is_login_runtime_dir(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        path == made_by_login()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn made_by_login() -> PathBuf {
+    PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw()))
 }
 
 /// Whether a directory is this user's, and closed to everybody else. On systems without
