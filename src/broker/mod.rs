@@ -169,7 +169,7 @@ impl Prepared {
     ) -> Result<Broker> {
         let checkpoints = CheckpointKeys::open(store.as_ref(), &kek, host.clock.as_ref())
             .await
-            .map_err(|error| error.context("the keys of the audit log cannot be used"))?;
+            .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
         let keeper = Keeper {
             store: store.clone(),
             kek,

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::keeper::Keeper;
 use super::life::{self, Rules};
 use super::ring::Snapshot;
-use super::{Kek, KeyState, StoredKey};
+use super::{Kek, KeyState, Purpose, StoredKey};
 use crate::broker::config::{self, Config};
 use crate::broker::http;
 use crate::broker::store::sqlite;
@@ -85,7 +85,10 @@ impl Manager {
 
     /// All keys, the oldest first.
     pub async fn list(&self) -> Result<Vec<Report>> {
-        Ok(self.reports(&self.keeper.stored().await?))
+        let mut keys = self.keeper.stored().await?;
+        // Those that sign checkpoints of the audit log are neither rotated nor shown.
+        keys.retain(|key| key.purpose == Purpose::AccessToken);
+        Ok(self.reports(&keys))
     }
 
     /// Begins a rotation, unless one is under way: the next key is published. Where it has

@@ -17,9 +17,11 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let plan = &prepared.plan;
     let source = plan.identity.settings.open(&plan.identity.name);
     let facts = source.explain(&Surroundings::detect(&app.host.env));
+    // In CI it is so by itself, for `exec` alone: what others use is the question then.
+    let own = args.at_exit.revoke_on_exit == Some(true);
     let cache = match prepared.revoked_because(args.at_exit)? {
-        Some(why) => Cached { state: "unused", why: why.into() },
-        None => cached(&prepared)?,
+        Some(why) if own => Cached { state: "unused", why: why.into() },
+        _ => cached(&prepared)?,
     };
     let renewed = prepared.renewed_because(args.renew, None)?;
     let supervised = prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?;

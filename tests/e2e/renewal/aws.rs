@@ -307,6 +307,6 @@ fn explain_tells_whether_a_credential_is_renewed() {
     let said = refused(&["--renew=false", "--on-renew", "restart"]);
     assert!(said.contains("no meaning"), "{said}");
     let all = ["exec", "short", "--on-renew", "signal:KILL", "--", "true"];
-    let said = world.tmpcred(&all).run().ended_with(2).stderr;
+    let said = world.tmpcred(&all).run().ended_with(125).stderr;
     assert!(said.contains("HUP, USR1"), "{said}");
 }

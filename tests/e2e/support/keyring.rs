@@ -54,7 +54,7 @@ impl Keyring {
             .args(["--nofork", "--nopidfile"])
             .arg(format!("--config-file={}", config.display()));
         let mut bus = Peer::start("dbus-daemon", command, log(home, "bus.log"));
-        bus.until_ready(|| socket.exists().then_some(()));
+        bus.until_ready(|| std::os::unix::net::UnixStream::connect(&socket).is_ok().then_some(()));
         home.set("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", socket.display()));
         Self { daemon: None, _bus: bus }
     }
