@@ -85,10 +85,7 @@ impl Manager {
 
     /// All keys, the oldest first.
     pub async fn list(&self) -> Result<Vec<Report>> {
-        let mut keys = self.keeper.stored().await?;
-        // Those that sign checkpoints of the audit log are neither rotated nor shown.
-        keys.retain(|key| key.purpose == Purpose::AccessToken);
-        Ok(self.reports(&keys))
+        Ok(self.reports(&self.keeper.stored().await?))
     }
 
     /// Begins a rotation, unless one is under way: the next key is published. Where it has
@@ -113,7 +110,8 @@ impl Manager {
     /// [`ErrorKind::Config`] where there is no such key; then none is revoked.
     pub async fn revoke(&self, kids: &[String], why: &str) -> Result<Vec<Report>> {
         let keys = self.keeper.stored().await?;
-        if let Some(unknown) = kids.iter().find(|kid| !keys.iter().any(|key| key.kid == **kid)) {
+        let is_known = |kid: &str| of_tokens(&keys).any(|key| key.kid == kid);
+        if let Some(unknown) = kids.iter().find(|kid| !is_known(kid)) {
             return Err(Error::new(ErrorKind::Config, format!("there is no key '{unknown}'"))
                 .hint("`tmpcred broker keys list` shows those that there are"));
         }
@@ -162,6 +160,12 @@ impl Manager {
                 .then(|| self.keeper.rules.signs_from(key)),
             shown_until: life::shown_until(key),
         };
-        keys.iter().map(report).collect()
+        of_tokens(keys).map(report).collect()
     }
+}
+
+/// Those that sign tokens. Those that sign checkpoints of the audit log are neither
+/// rotated nor shown.
+fn of_tokens(keys: &[StoredKey]) -> impl Iterator<Item = &StoredKey> {
+    keys.iter().filter(|key| key.purpose == Purpose::AccessToken)
 }

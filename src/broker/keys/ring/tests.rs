@@ -101,6 +101,8 @@ async fn each_change_is_on_record_and_is_not_made_without() {
     let keeper = keeper(&store, &clock);
     let rules = keeper.rules;
     let first = keeper.settle(|_| Vec::new()).await.unwrap().remove(0).kid;
+    // The older one comes first.
+    clock.pass(Duration::SECOND);
     let two = keeper.settle(|keys| rules.rotation(keys)).await.unwrap();
     let second = two.iter().find(|key| key.kid != first).unwrap().kid.clone();
     clock.pass(LEAD);
