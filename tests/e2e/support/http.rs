@@ -32,6 +32,7 @@ pub(crate) struct Reply {
     /// The `Date` header.
     pub(crate) date: Option<String>,
     /// The `Cache-Control` header.
+    #[cfg_attr(not(feature = "broker"), expect(dead_code, reason = "of interest at the broker"))]
     pub(crate) cache_control: Option<String>,
     /// The body.
     pub(crate) body: String,
