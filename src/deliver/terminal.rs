@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, getpgrp, getpid, test_kill_process_group};
+use rustix::process::{Pid, getpid, test_kill_process_group};
 use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{isatty, tcgetpgrp, tcsetpgrp};
 
-use crate::host::process::{controlling_terminal, signals::Undisturbed};
+use crate::host::process::{controlling_terminal, groups::own_group, signals::Undisturbed};
 
 /// A terminal. One process group at a time is in its foreground: it alone may
 /// read, and gets the signals of the keys.
@@ -18,9 +18,10 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    /// The terminal that controls this process, if there is one.
+    /// The terminal that controls this process, if there is one. One that belongs to
+    /// a group of another PID namespace is not ours to hand on.
     pub(super) fn controlling() -> Option<Self> {
-        Some(Self { device: controlling_terminal()?, ours: getpgrp() })
+        Some(Self { device: controlling_terminal()?, ours: own_group()? })
     }
 
     /// Whether a shell with job control started us as a command of its own: then

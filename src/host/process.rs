@@ -4,6 +4,8 @@
 mod detached;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 mod entry;
+#[cfg(unix)]
+pub mod groups;
 pub mod output;
 pub mod printed;
 #[cfg(unix)]

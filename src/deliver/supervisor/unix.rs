@@ -5,8 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpgid, getpid, kill_current_process_group,
-    kill_process, kill_process_group, waitpid,
+    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_current_process_group, kill_process,
+    kill_process_group, waitpid,
 };
 
 use super::super::exec::Prepared;
@@ -20,6 +20,7 @@ use super::{AtEnd, Beside, Outcome};
 use crate::credential::Credential;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process::CoreLimit;
+use crate::host::process::groups::group_of;
 use crate::host::process::signals::{Action, Undisturbed};
 
 /// Signals and the terminal belong to the whole process, so there is one
@@ -258,7 +259,7 @@ impl<'a> Child<'a> {
             Place::OwnGroup(_) | Place::Apart => {
                 let sender = sender.flatten();
                 // What it sent to us, it could have sent to itself.
-                let group = sender.and_then(|pid| getpgid(Some(pid)).ok());
+                let group = sender.and_then(group_of);
                 // Ours have come to it by its terminal.
                 if group != Some(self.pid) && sender != Some(getpid()) {
                     self.signal(signal);

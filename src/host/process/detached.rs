@@ -64,7 +64,7 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::time::{Duration, Instant};
 
-    use rustix::process::{Pid, WaitOptions, getsid, waitpid};
+    use rustix::process::{Pid, WaitOptions, waitpid};
 
     use super::super::{command, detach};
     use crate::host::files::read_text;
@@ -95,7 +95,12 @@ mod tests {
             panic!("{said}")
         };
         let process = Pid::from_raw(process.parse().unwrap()).unwrap();
-        assert_ne!(session, getsid(None).unwrap().as_raw_nonzero().to_string());
+        // That of the test may be out of sight, and have the number 0 (see `groups`).
+        let stat = read_text("/proc/self/stat".as_ref(), 1024).unwrap().unwrap();
+        let (_, after_name) = stat.rsplit_once(')').unwrap();
+        let ours = after_name.split_whitespace().nth(3).unwrap();
+        assert!(ours.parse::<u32>().is_ok(), "{stat}");
+        assert_ne!(session, ours);
         assert_eq!(file, "closed");
         let waited = waitpid(Some(process), WaitOptions::NOHANG);
         assert_eq!(waited.unwrap_err(), rustix::io::Errno::CHILD, "it is a child of ours");

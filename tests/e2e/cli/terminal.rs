@@ -21,6 +21,21 @@ fn ctrl_c_ends_the_command_and_the_embedded_broker() {
 }
 
 #[test]
+fn a_container_that_was_entered_from_outside_is_a_place_to_work_in() {
+    let home = Home::new();
+    let terminal = Terminal::start(&home, 80, 24);
+    let user = if rustix::process::geteuid().is_root() { "" } else { "--map-root-user" };
+    // The first process there is of a group that has no number there.
+    let inside = format!("unshare {user} --pid --fork --kill-child");
+    for exec in ["exec", "exec --mask", "exec --renew"] {
+        let command = "sh -c 'echo RUN''NING; test -t 0 && exit 7'";
+        let shown =
+            terminal.run(&format!("{inside} tmpcred {exec} --dev -- {command}; echo IS $?"));
+        assert!(shown.contains("RUNNING") && shown.contains("IS 7"), "{exec}: {shown}");
+    }
+}
+
+#[test]
 fn no_word_of_a_message_is_broken() {
     let home = Home::new();
     home.config(
