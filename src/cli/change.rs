@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use similar::{ChangeTag, TextDiff};
+use similar::algorithms::{Capture, Replace, myers};
+use similar::udiff::UnifiedHunkHeader;
+use similar::{ChangeTag, DiffOp};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
@@ -61,7 +63,7 @@ impl Change<'_> {
     /// The change, as `diff -u` shows it.
     fn show(&self, app: &App) -> Result<()> {
         let (before, after) = (self.before.unwrap_or_default(), self.after.unwrap_or_default());
-        let diff = TextDiff::from_lines(before, after);
+        let (before, after) = (lines(before), lines(after));
         let mut out = app.ui.out();
         let name = |side: Option<&str>| match side {
             Some(_) => self.path.display().to_string(),
@@ -72,21 +74,67 @@ impl Change<'_> {
         };
         line(Style::new().bold(), &format!("--- {}", name(self.before)))?;
         line(Style::new().bold(), &format!("+++ {}", name(self.after)))?;
-        for hunk in diff.unified_diff().context_radius(AROUND).iter_hunks() {
-            line(PLACE, &hunk.header().to_string())?;
-            for change in hunk.iter_changes() {
-                let (sign, style) = match change.tag() {
-                    ChangeTag::Delete => ('-', OUT),
-                    ChangeTag::Insert => ('+', IN),
-                    ChangeTag::Equal => (' ', Style::new()),
-                };
-                let text = change.value().trim_end_matches(['\r', '\n']);
-                line(style, &format!("{sign}{text}"))?;
-                if change.missing_newline() {
-                    line(Style::new(), "\\ No newline at end of file")?;
-                }
-            }
+        for (style, text) in differences(&before, &after) {
+            line(style, &text)?;
         }
         Ok(())
+    }
+}
+
+fn lines(text: &str) -> Vec<&str> {
+    text.split_inclusive('\n').collect()
+}
+
+/// The lines that differ, with those around them, as `diff -u` shows them.
+fn differences(before: &[&str], after: &[&str]) -> Vec<(Style, String)> {
+    let mut shown = Vec::new();
+    for hunk in hunks(before, after) {
+        shown.push((PLACE, UnifiedHunkHeader::new(&hunk).to_string()));
+        let sides = hunk.iter().flat_map(|op| op.iter_slices(before, after));
+        for (tag, text) in sides.flat_map(|(tag, some)| some.iter().map(move |one| (tag, one))) {
+            let (sign, style) = match tag {
+                ChangeTag::Delete => ('-', OUT),
+                ChangeTag::Insert => ('+', IN),
+                ChangeTag::Equal => (' ', Style::new()),
+            };
+            shown.push((style, format!("{sign}{}", text.trim_end_matches(['\r', '\n']))));
+            if !text.ends_with('\n') {
+                shown.push((Style::new(), "\\ No newline at end of file".into()));
+            }
+        }
+    }
+    shown
+}
+
+/// What differs, in groups that are close to each other. (The comparison of whole texts
+/// that the crate offers brings all its algorithms into the program, which take more room
+/// there than TLS does.)
+fn hunks(before: &[&str], after: &[&str]) -> Vec<Vec<DiffOp>> {
+    let mut found = Replace::new(Capture::new());
+    let (old, new) = (0..before.len(), 0..after.len());
+    let Ok(()) = myers::diff_deadline_raw(&mut found, before, old, after, new, None);
+    found.into_inner().into_grouped_ops(AROUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{differences, lines};
+
+    fn shown(before: &str, after: &str) -> String {
+        let all = differences(&lines(before), &lines(after));
+        all.into_iter().map(|(_, text)| text + "\n").collect()
+    }
+
+    #[test]
+    fn differences_are_shown_as_diff_shows_them() {
+        assert_eq!(shown("a\nb\n", "a\nb\n"), "");
+        assert_eq!(shown("", "a\n"), "@@ -0,0 +1 @@\n+a\n");
+        assert_eq!(shown("a\n", ""), "@@ -1 +0,0 @@\n-a\n");
+        let before = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12";
+        let after = "1\n2\nthree\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n";
+        // What `diff -u` of GNU diffutils 3.8 says of these two.
+        let expected = "@@ -1,6 +1,6 @@\n 1\n 2\n-3\n+three\n 4\n 5\n 6\n\
+            @@ -9,4 +9,5 @@\n 9\n 10\n 11\n-12\n\\ No newline at end of file\n+12\n+13\n";
+        assert_eq!(shown(before, after), expected);
     }
 }
