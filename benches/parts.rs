@@ -130,9 +130,14 @@ fn masking(c: &mut Criterion) {
         for at in [10_000, 50_000] {
             secrets[at..at + token.expose().len()].copy_from_slice(token.expose().as_bytes());
         }
-        for (name, input) in
-            [("text", text), ("text with two tokens", secrets), ("random bytes", bytes)]
-        {
+        let json = br#"{"a":"x\n\u00e9 \"q\"","path":"C:\\dir\\file","u":"a%20b%2Fc"}"#;
+        let json: Vec<u8> = json.iter().copied().cycle().take(SIZE).collect();
+        for (name, input) in [
+            ("text", text),
+            ("text with two tokens", secrets),
+            ("JSON full of escapes", json),
+            ("random bytes", bytes),
+        ] {
             let pipe = Mask::new(Arc::clone(&patterns));
             let terminal = Mask::of_terminal(Arc::clone(&patterns));
             for (to, mut mask) in [("to a pipe", pipe), ("to a terminal", terminal)] {

@@ -10,7 +10,8 @@
 //! What began like a secret and is none is searched again from its second byte on. So the
 //! work is linear in what goes by, but for output that goes on beginning like a secret:
 //! there each byte is read as often as the longest form of a secret has bytes, and six
-//! times as often where all of it is escaped, but never more.
+//! times as often where all of it is escaped, but never more. As little is held back
+//! without end: where too much that does not count follows a byte of a secret, it is none.
 //!
 //! This is a net below those who are careful, not a wall against those who want
 //! to get a secret out: whoever encrypts it, or turns it round, is not noticed.
@@ -37,6 +38,10 @@ const EARLY: usize = 4;
 
 /// Where something is held back, so much is put behind it at once.
 const FEW: usize = 1024;
+
+/// So many bytes between two of a secret's do not count: an escape, line breaks, and how
+/// a terminal is laid out.
+const BETWEEN: usize = 256;
 
 /// So many secrets are looked for besides those from the beginning. What is older
 /// has expired long ago.
@@ -101,6 +106,9 @@ pub struct Mask {
     /// looks like one.
     begun: usize,
     readings: Vec<Reading>,
+    /// How much of a secret has been read, at best, and how many bytes ago that was so.
+    depth: usize,
+    idle: usize,
     /// A secret that begins there, and may yet turn out to be part of a longer one.
     found: Option<Range<usize>>,
     /// What stands in place of that has been put out already.
@@ -129,6 +137,8 @@ impl Mask {
             at: 0,
             begun: 0,
             readings: Vec::new(),
+            depth: 0,
+            idle: 0,
             found: None,
             shown: false,
             #[cfg(test)]
@@ -271,8 +281,13 @@ impl Mask {
                 self.layout.iter_mut().for_each(Layout::clear);
                 self.at = look.next_beginning(seen, self.at, self.layout.is_some());
                 self.begun = self.at;
+                (self.depth, self.idle) = (0, 0);
             }
             let Some(byte) = seen.get(self.at).copied() else { break };
+            if self.idle > BETWEEN {
+                self.give_up(seen, out);
+                continue;
+            }
             #[cfg(test)]
             {
                 self.steps += 1;
@@ -281,6 +296,7 @@ impl Mask {
                 match layout.skips(seen, self.at) {
                     Some(true) => {
                         self.at += 1;
+                        self.idle += 1;
                         continue;
                     }
                     Some(false) => {}
@@ -289,6 +305,7 @@ impl Mask {
                 }
             }
             self.at += 1;
+            self.idle += 1;
             if begins {
                 self.readings.push(look.forms.begin());
             } else if is_break(byte) {
@@ -297,8 +314,10 @@ impl Mask {
             if look.forms.read(&mut self.readings, byte) {
                 self.found = Some(self.begun..self.at);
             }
-            if self.readings.is_empty() {
-                self.give_up(seen, out);
+            match self.readings.iter().map(Reading::depth).max() {
+                None => self.give_up(seen, out),
+                Some(depth) if depth > self.depth => (self.depth, self.idle) = (depth, 0),
+                Some(_) => {}
             }
         }
         let held = if self.readings.is_empty() { self.at } else { self.begun };

@@ -32,13 +32,14 @@ pub(super) struct Look {
     pub(super) unhurried: bool,
 }
 
-/// A set of numbers below 2^16.
+/// A set of numbers below 2^16. So many words that none needs to be looked for beyond
+/// their end.
 #[derive(Clone)]
-struct Bits(Vec<u64>);
+struct Bits(Box<[u64; 1024]>);
 
 impl Bits {
     fn none() -> Self {
-        Self(vec![0; (1 << 16) / 64])
+        Self(Box::new([0; 1024]))
     }
 
     fn add(&mut self, number: u16) {
@@ -46,7 +47,31 @@ impl Bits {
     }
 
     fn has(&self, number: u16) -> bool {
-        self.0[usize::from(number / 64)] & (1 << (number % 64)) != 0
+        self.bit(number) != 0
+    }
+
+    fn bit(&self, number: u16) -> u64 {
+        self.0[usize::from(number / 64)] >> (number % 64) & 1
+    }
+
+    /// Where the first pair of bytes is that is one of these. (All of a stream goes
+    /// through here. Written out like this it is quick even where the compiler is told
+    /// to save room.)
+    fn position_of_pair(&self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while let Some(&[one, two, three, four, five]) = bytes.get(at..at + 5) {
+            let pairs = [pair(one, two), pair(two, three), pair(three, four), pair(four, five)];
+            let any =
+                self.bit(pairs[0]) | self.bit(pairs[1]) | self.bit(pairs[2]) | self.bit(pairs[3]);
+            if any != 0 {
+                return pairs.iter().position(|pair| self.has(*pair)).map(|found| at + found);
+            }
+            at += 4;
+        }
+        let rest = bytes.get(at..)?.windows(2);
+        rest.enumerate()
+            .find(|(_, two)| self.has(pair(two[0], two[1])))
+            .map(|(found, _)| at + found)
     }
 }
 
@@ -104,8 +129,7 @@ impl Look {
         }
         let known = if on_screen { &self.pairs_on_screen } else { &self.pairs };
         loop {
-            let mut pairs = bytes[at..].windows(2);
-            match pairs.position(|two| known.has(pair(two[0], two[1]))) {
+            match known.position_of_pair(&bytes[at..]) {
                 Some(found) => at += found,
                 // Nothing is known of what follows the last one, and a line break may.
                 None => match bytes.last() {
@@ -118,6 +142,14 @@ impl Look {
             let (first, second) = (bytes[at], bytes[at + 1]);
             let Some(third) = bytes.get(at + 2).copied() else { return at };
             let fourth = bytes.get(at + 3).copied();
+            // Most lines that end like this are followed by another one at once.
+            if is_break(second)
+                && let Some(next) = [third, fourth.unwrap_or(third)].into_iter().find(is_no_break)
+                && !known.has(pair(first, next))
+            {
+                at += 1;
+                continue;
+            }
             // Many begin with the same escape, of which the first bytes tell nothing.
             if matches!(first, b'%' | b'\\') && self.is_no_escape_of_one(&bytes[at..], on_screen) {
                 at += 1;
@@ -165,6 +197,10 @@ impl Look {
     pub(super) fn longest(&self) -> usize {
         self.forms.iter().map(<[u8]>::len).max().unwrap_or_default()
     }
+}
+
+fn is_no_break(byte: &u8) -> bool {
+    !is_break(*byte)
 }
 
 fn pair(first: u8, second: u8) -> u16 {

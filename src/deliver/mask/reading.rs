@@ -127,8 +127,15 @@ impl Forms {
     pub(super) fn start(&self, bytes: &[u8]) -> bool {
         let mut readings = vec![self.begin()];
         let bytes = bytes.iter().enumerate();
-        let mut bytes = bytes.filter(|(at, byte)| *at == 0 || !is_break(**byte));
-        bytes.any(|(_, byte)| self.read(&mut readings, *byte))
+        for (_, byte) in bytes.filter(|(at, byte)| *at == 0 || !is_break(**byte)) {
+            if self.read(&mut readings, *byte) {
+                return true;
+            }
+            if readings.is_empty() {
+                break;
+            }
+        }
+        false
     }
 
     fn literal(&self, reading: Reading, byte: u8) -> Option<Reading> {
@@ -150,6 +157,13 @@ impl Forms {
     /// Whether there is a secret that is longer.
     fn goes_on(&self, reading: Reading) -> bool {
         self.0[reading.from..reading.to].last().is_some_and(|form| form.len() > reading.depth)
+    }
+}
+
+impl Reading {
+    /// How much of a secret has been read.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
     }
 }
 

@@ -121,6 +121,10 @@ fn line_breaks_within_do_not_hide_a_secret() {
         assert_eq!(text(&[TOKEN], &broken), "x\n***\ny");
     }
     assert_eq!(text(&["-----KEY\nabc\ndef\n"], "-----KEY\r\nabc\r\ndef\r\n"), "***\r\n");
+    // No tool puts more than a few between two.
+    let apart = |by: usize| format!("secr{}etive", "\n".repeat(by));
+    assert_eq!(text(&["secretive"], &apart(BETWEEN)), "***");
+    assert_eq!(text(&["secretive"], &apart(BETWEEN + 1)), apart(BETWEEN + 1));
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn whatever_begins_like_a_secret_is_read_no_more_often_than_the_longest_form_all
         ("a".to_string(), 1),
         ("%61".to_string(), 3),
         ("\\u0061".to_string(), 6),
-        // All of this is held back until something comes that is no line break.
+        // Nothing of these repeats counts.
         (format!("aaaaaaaa{}x", "\n".repeat(30_000)), 1),
         (format!("aaaaaaaa{}x", "\u{8}".repeat(30_000)), 1),
     ] {
@@ -57,5 +57,21 @@ fn what_is_escaped_is_passed_over_where_no_secret_begins_so() {
         let piece = format!("{line}\n").repeat(1000).into_bytes();
         let (steps, _) = steps(secret, std::iter::once(piece), on_screen);
         assert!(steps < 1000, "{steps} for a thousand lines");
+    }
+}
+
+#[test]
+fn what_does_not_count_is_not_held_back_without_end() {
+    for between in ["\n", "\r\n", "\\n", "\u{8}", " \u{8}", "\u{1b}[1;1H"] {
+        let (mut mask, mut out) = (Mask::of_terminal(patterns(&["secretive"])), Vec::new());
+        mask.feed(b"se", &mut out);
+        mask.feed(between.repeat(100_000 / between.len()).as_bytes(), &mut out);
+        let held = mask.seen.len();
+        assert!(held <= BETWEEN + 3, "{held} bytes of {between:?} are held back");
+        // A little of that is searched for what it may be at each pause.
+        let before = mask.steps;
+        mask.pause(&mut out);
+        mask.feed(b"x", &mut out);
+        assert!(mask.steps - before <= 2 * (BETWEEN + 3), "{between:?}");
     }
 }
