@@ -68,17 +68,16 @@ pub(super) fn run(app: &App, args: &Console) -> Result<()> {
         partition: prepared.plan.target.partition(),
         endpoint_url: settings.endpoint_url.as_ref().map(ToString::to_string),
     };
-    process::runtime()?.block_on(async {
-        let link = console::link(host, &credential, &place).await?;
-        if args.url {
-            hide_these(app, || Ok(link.secrets()), Hiding::Printed)?;
-            return app.ui.secret(&Secret::new(format!("{}\n", link.url().expose())));
-        }
-        let browser: &dyn Browser = match &browser {
-            Some(own) => own,
-            None => host.browser.as_ref(),
-        };
-        let _waiting = host.interact.waiting("waiting for the browser");
-        console::open(browser, link.url()).await
-    })
+    let runtime = process::runtime()?;
+    let link = runtime.block_on(console::link(host, &credential, &place))?;
+    if args.url {
+        hide_these(app, || Ok(link.secrets()), Hiding::Printed)?;
+        return app.ui.secret(&Secret::new(format!("{}\n", link.url().expose())));
+    }
+    let browser: &dyn Browser = match &browser {
+        Some(own) => own,
+        None => host.browser.as_ref(),
+    };
+    let _waiting = host.interact.waiting("waiting for the browser");
+    runtime.block_on(console::open(browser, link.url()))
 }
