@@ -79,5 +79,5 @@ pub(super) fn run(app: &App, args: &Console) -> Result<()> {
         None => host.browser.as_ref(),
     };
     let _waiting = host.interact.waiting("waiting for the browser");
-    runtime.block_on(console::open(browser, link.url()))
+    runtime.block_on(console::open(host, browser, link.url()))
 }

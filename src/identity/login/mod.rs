@@ -4,9 +4,7 @@
 //! |---|---|
 //! | `flow` | which way to log in |
 //! | `listener`, `page` | where a browser on this machine starts and comes back to, and what it shows then |
-//! | `door` | whose browser that may be |
 
-mod door;
 mod flow;
 mod listener;
 mod page;

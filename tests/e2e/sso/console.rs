@@ -101,3 +101,50 @@ fn a_link_that_is_printed_in_a_job_of_buildkite_is_hidden_first() {
     let told = std::fs::read_to_string(world.home.path("told")).unwrap();
     assert!(link.contains("SigninToken=") && told.contains(link), "{told}");
 }
+
+/// A browser that comes with the user id of `nobody`, then with root's where `retries`,
+/// and writes down which pages it was sent on to.
+fn strange_browser(world: &mut World, retries: bool) -> std::path::PathBuf {
+    let fetch = "import sys, urllib.request, urllib.error
+class Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_): return None
+try:
+    urllib.request.build_opener(Stay).open(sys.argv[1])
+except urllib.error.HTTPError as e:
+    print(e.code, e.headers.get('location'))
+";
+    let fetch = world.home.write("fetch.py", fetch);
+    let (fetch, log) = (fetch.display().to_string(), world.home.path("sent-on"));
+    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups --";
+    let ask = format!("/usr/bin/python3 -c \"$(cat {fetch})\" \"$1\" >>{}", log.display());
+    let again = if retries { ask.as_str() } else { "" };
+    let script = format!("#!/bin/sh\ncd /\n{nobody} {ask}\n{again}\n");
+    let browser = world.home.write_program("strange-browser", &script);
+    world.home.set("BROWSER", browser);
+    log
+}
+
+#[test]
+fn whose_browser_may_sign_in_is_what_it_is_for_logins() {
+    // Root can become somebody else.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let mut world = World::start(None);
+    configure(&world);
+    let log = strange_browser(&mut world, true);
+    let told = world.tmpcred(&["console", "prod"]).run().ok().stderr;
+    assert!(told.contains("another user of this machine (number 65534)"), "{told}");
+    assert!(told.contains("`--url`"), "{told}");
+    let seen = std::fs::read_to_string(&log).unwrap();
+    let lines: Vec<_> = seen.lines().collect();
+    assert!(lines[0] == "403 None" && lines[1].starts_with("303 http"), "{seen}");
+
+    // Who has become root with `sudo` has a browser of their own.
+    std::fs::remove_file(&log).unwrap();
+    let log = strange_browser(&mut world, false);
+    let console = world.tmpcred(&["console", "prod"]).env("SUDO_UID", "65534").run().ok();
+    assert_eq!(console.stderr, "");
+    let seen = std::fs::read_to_string(&log).unwrap();
+    assert!(seen.starts_with("303 http") && seen.contains("SigninToken="), "{seen}");
+}
