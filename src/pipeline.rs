@@ -129,7 +129,7 @@ pub fn renew_ahead(
     }
     // Where it fails, those who wait for this attempt try by themselves: more is done
     // for them.
-    let minted = process::runtime()?.block_on(run.mint(&*source, Effort::RENEW))?;
+    let minted = process::runtime()?.block_on(run.mint(&*source, Effort::AHEAD))?;
     run.keep_for(&caller, &key, minted.principal, &minted.credential, lead)
 }
 
@@ -305,10 +305,12 @@ impl<'a> Run<'a> {
         let Minted { credential, principal: now, .. } = match self.mint(source, effort).await {
             Ok(minted) => minted,
             Err(error) => {
-                // Whether a run may ask is its own matter: another may.
-                let cannot_ask = !self.host.interact.may_ask();
-                if error.kind() != ErrorKind::LoginRequired || !cannot_ask {
-                    lead.fail(&error);
+                match error.kind() {
+                    // Whether a run may ask is its own matter: another may.
+                    ErrorKind::LoginRequired if !self.host.interact.may_ask() => drop(lead),
+                    // Those who have no use for the old one have more done for them.
+                    ErrorKind::Unreachable if spare => drop(lead),
+                    _ => lead.fail(&error),
                 }
                 return Err(error);
             }

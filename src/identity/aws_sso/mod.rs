@@ -374,7 +374,7 @@ impl IdentitySource for AwsSso {
             Turn::Lead(lead) => lead,
         };
         let session = self.bring(cx, &lead, &LoginOptions::default()).await;
-        login::settle(cx.host, lead, session.map(|session| session.assertion()))
+        login::settle(cx, lead, session.map(|session| session.assertion()))
     }
 
     fn session(&self) -> Option<&dyn super::Session> {
@@ -397,7 +397,7 @@ impl super::Session for AwsSso {
             Turn::Lead(lead) => lead,
         };
         let session = self.bring(cx, &lead, options).await;
-        login::settle(cx.host, lead, session.map(|session| session.principal()))
+        login::settle(cx, lead, session.map(|session| session.principal()))
     }
 
     fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {

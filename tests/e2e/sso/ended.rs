@@ -122,7 +122,8 @@ fn a_silent_identity_center_is_not_waited_for_while_something_cached_serves() {
         run.stderr
     };
     let said = late();
-    assert!(said.contains("waiting for IAM Identity Center, for 8 seconds at most"), "{said}");
+    // What was sent is not cut off: it may have been taken.
+    assert!(said.contains("waiting for IAM Identity Center, for 15 seconds at most"), "{said}");
     let said = late();
     assert!(said.contains("waited for in vain just now"), "{said}");
     assert!(!said.contains("waiting for"), "{said}");
