@@ -132,6 +132,24 @@ fn a_silent_identity_center_is_not_waited_for_while_something_cached_serves() {
 }
 
 #[test]
+fn an_identity_center_that_asks_to_be_left_alone_is_when_a_session_is_to_be_renewed() {
+    let (world, key) = logged_in();
+    world.center.set("status", serde_json::json!({ "/token": 503 }));
+    world.center.set("retry_after", 120);
+    let late = || {
+        let args = ["env", "prod", "--format", "json", "--no-input"];
+        let run = at_clock(&world.home, "+718m").args(args).limit(LONG).run().ok();
+        assert_eq!(run.json()["AWS_SECRET_ACCESS_KEY"], key.as_str());
+        run.stderr
+    };
+    let said = late();
+    assert!(said.contains("it answered 503"), "{said}");
+    let said = late();
+    assert!(said.contains("it asked for that, so it is asked again in"), "{said}");
+    assert_eq!(world.center.count_grants("refresh_token"), 1);
+}
+
+#[test]
 fn one_that_cannot_be_asked_keeps_no_other_from_being_listed() {
     let world = World::start(None);
     let port = crate::support::wait::free_port();
