@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::host::process;
 use crate::identity::{Context, IdentitySource, LoginOptions, Readiness, in_place_of};
 use crate::plan::Plan;
-use crate::reach::Effort;
+use crate::reach::{Effort, Wish};
 use crate::secret::Secret;
 
 /// How fresh a credential has to be.
@@ -354,7 +354,7 @@ impl<'a> Run<'a> {
 
     async fn mint(&self, source: &dyn IdentitySource, effort: Effort) -> Result<Minted> {
         if self.freshness.refresh {
-            self.plan.insist(self.host);
+            self.plan.insist(self.host, Wish::Overridden);
         }
         let (started, audience) = (Instant::now(), self.plan.assertion_audience());
         let cx = self.context().with_effort(effort);

@@ -10,6 +10,7 @@ use crate::host::Host;
 use crate::host::interact::{Interact, Silent};
 use crate::pipeline::{self, Freshness, OwnCredential};
 use crate::plan::Plan;
+use crate::reach::Wish;
 
 use super::args::Renew;
 use super::prepare::Prepared;
@@ -130,7 +131,7 @@ struct Pipeline {
 impl Supply for Pipeline {
     fn next(&self, old: &Credential) -> Result<Credential> {
         // Renewal has pauses of its own, and may have little time.
-        self.plan.insist(&self.host);
+        self.plan.insist(&self.host, Wish::Heeded);
         let Some(own) = &self.own else {
             let (cache, freshness) = (&self.cache, self.freshness);
             return pipeline::next_credential(&self.host, cache, &self.plan, old, freshness);

@@ -20,7 +20,7 @@ use crate::credential::{Assertion, Credential, Proof};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::oidc::Issuer;
-use crate::reach::{self, Effort};
+use crate::reach::{self, Effort, Wish};
 
 crate::registry::registry! {
     /// The settings of a profile's `target` table.
@@ -87,11 +87,13 @@ impl Plan {
     }
 
     /// Lets the next run ask also those who are left alone because they did not serve.
-    pub fn insist(&self, host: &Host) {
+    pub fn insist(&self, host: &Host, wish: Wish) {
         match self {
-            Self::Broker(server) => server.insist(host),
-            Self::Aws(settings) => reach::insist(host, &settings.address()),
-            Self::AwsSso(plan) => plan.addresses().iter().for_each(|a| reach::insist(host, a)),
+            Self::Broker(server) => server.insist(host, wish),
+            Self::Aws(settings) => reach::insist(host, &settings.address(), wish),
+            Self::AwsSso(plan) => {
+                plan.addresses().iter().for_each(|address| reach::insist(host, address, wish));
+            }
         }
     }
 
@@ -328,8 +330,8 @@ pub struct Exchange {
 
 impl Exchange {
     /// Lets the next run ask also those who are left alone because they did not serve.
-    pub fn insist(&self, host: &Host) {
-        self.server.insist(host);
+    pub fn insist(&self, host: &Host, wish: Wish) {
+        self.server.insist(host, wish);
     }
 
     /// Performs the step.

@@ -229,9 +229,18 @@ pub(crate) async fn ask<A: Display + ?Sized, T>(
     }
 }
 
+/// What becomes of a server's wish to be left alone (`Retry-After`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// It is heeded.
+    Heeded,
+    /// Somebody said that the server is to be asked all the same.
+    Overridden,
+}
+
 /// Lets the next run ask an address that is left alone at present.
-pub(crate) fn insist(host: &Host, address: &str) {
-    Breaker::of(host, address).wake(host.clock.now());
+pub(crate) fn insist(host: &Host, address: &str, wish: Wish) {
+    Breaker::of(host, address).wake(host.clock.now(), wish);
 }
 
 /// Looks whether an address may be asked, for what has to be done before and should not be

@@ -219,7 +219,7 @@ fn no_mfa_code_is_used_up_while_the_server_is_left_alone() {
             ..settings(json!({ "mfa": { "serial": DEVICE, "command": ["echo", code] } }))
         }));
         if insists {
-            plan.insist(&host);
+            plan.insist(&host, Wish::Overridden);
         }
         run(plan.open().mint(&host, &access_keys(), &request(None))).unwrap_err().to_string()
     };
