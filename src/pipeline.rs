@@ -149,9 +149,18 @@ pub fn own_credential(
         if caller.is_none() {
             run.establish(&*source).await?;
         }
-        let minted = run.mint(&*source, Effort::MINT).await?;
-        run.require_min_ttl(&minted.credential)?;
-        Ok(OwnCredential { credential: minted.credential, steps: minted.steps })
+        let Minted { credential, steps, .. } = run.mint(&*source, Effort::MINT).await?;
+        let own = OwnCredential { credential, steps };
+        if let Err(short) = run.require_min_ttl(&own.credential) {
+            // Nobody gets it, and nobody else would end it.
+            if let Err(error) = own::end(host, plan, &own).await {
+                host.interact.warn(&format!(
+                    "a credential that is too short could not be revoked and stays good until it ends: {error}"
+                ));
+            }
+            return Err(short);
+        }
+        Ok(own)
     })
 }
 

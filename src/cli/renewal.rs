@@ -109,11 +109,10 @@ impl Own {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Forgets those that have ended by themselves.
+    /// Forgets those that have ended by themselves, with all that they came of.
     fn forget_ended(&self, host: &Host) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = host.clock.now();
-        all.retain(|own| own.credential.lifetime.remaining(now).is_positive());
+        all.retain(|own| !own.is_over(host));
     }
 }
 
