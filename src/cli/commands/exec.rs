@@ -36,14 +36,16 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         None => prepared.credential(&args.fresh)?,
     };
     let renewal: OnceCell<Renewal> = OnceCell::new();
-    let at_end = AtEnd::doing(|| {
+    let what = || {
         if let Some(renewal) = renewal.get() {
             renewal.end(LAST_ATTEMPT);
         }
         for minted in own.iter().flat_map(|own| own.take()) {
             prepared.revoke(&minted);
         }
-    });
+    };
+    // Hiding may take a while.
+    let at_end = if own.is_some() { AtEnd::heeding(what)? } else { AtEnd::doing(what) };
     let renewed = prepared.renewed_because(args.renew, Some(&credential))?;
     let supervised =
         prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?.is_some();
