@@ -302,3 +302,20 @@ fn of_very_many_errors_some_are_shown() {
         assert_eq!(said.matches("--> ").count(), 20, "{said}");
     }
 }
+
+#[test]
+fn a_profile_that_can_never_run_is_complained_about() {
+    let sso = |exchange: &str| {
+        format!(
+            "[identity.people]\ntype = 'aws-sso'\nstart_url = 'https://x.awsapps.com/start'\n\
+             region = 'us-east-1'\n[broker.main]\nurl = 'https://b.example'\n\
+             [profile.p]\nrole = 'Admin'\n{exchange}\
+             target = {{ type = 'aws-sso', account_id = '111122223333' }}\n"
+        )
+    };
+    let step = "exchange = [{ role = 'x', audience = 'https://b.example' }]\n";
+    let said = shown(&check(&World::with(&sso(step)).host).unwrap_err());
+    assert!(said.contains("a session at IAM Identity Center cannot be exchanged"), "{said}");
+    check(&World::with(&sso("exchange = []\n")).host).unwrap();
+    check(&World::with(&sso("")).host).unwrap();
+}
