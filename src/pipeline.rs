@@ -130,7 +130,8 @@ pub fn renew_ahead(
     // Where it fails, those who wait for this attempt try by themselves: more is done
     // for them.
     let minted = process::runtime()?.block_on(run.mint(&*source, Effort::AHEAD))?;
-    run.keep_for(&caller, &key, minted.principal, &minted.credential, lead)
+    run.keep_for(&caller, &key, minted.principal, &minted.credential, lead);
+    Ok(())
 }
 
 /// Gets a credential that nobody else has or will get: it is neither taken from the
@@ -324,7 +325,7 @@ impl<'a> Run<'a> {
                 return Err(error);
             }
         };
-        self.keep_for(caller, key, now, &credential, lead)?;
+        self.keep_for(caller, key, now, &credential, lead);
         // Kept all the same: it is good for whoever wants less.
         self.require_min_ttl(&credential)?;
         Ok((credential, Origin::Minted))
@@ -338,19 +339,20 @@ impl<'a> Run<'a> {
         now: Principal,
         credential: &Credential,
         lead: Lead,
-    ) -> Result<()> {
+    ) {
         if caller.is(&now) {
-            self.keep(key, credential, lead);
-            return Ok(());
+            return self.keep(key, credential, lead);
         }
         // A login on the way was somebody else's, or the job's token another's: it is
         // another credential.
         lead.succeed();
         let key = self.key(&caller.clone().known_as(now));
-        if let Turn::Lead(lead) = self.cache.lead_credential(&key, || self.look(&key))? {
+        // Whoever is at that one has one of their own, or had; this one is good in any case.
+        if let Some(lead) = self.cache.lead_credential_if_free(&key)
+            && self.look(&key).ok().flatten().is_none()
+        {
             self.keep(&key, credential, lead);
         }
-        Ok(())
     }
 
     /// A cache that fails never throws a good credential away.

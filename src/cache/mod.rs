@@ -388,6 +388,9 @@ impl Cache {
 
     /// Takes the lock of a credential where nobody has it; for what can be left undone.
     pub fn lead_credential_if_free(&self, key: &CredentialKey) -> Option<Lead> {
+        if self.vault.is_memory() {
+            return Some(Lead::alone(key.item().as_str()));
+        }
         self.locks.lead_if_free(key.item().as_str())
     }
 
