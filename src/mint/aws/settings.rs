@@ -204,7 +204,7 @@ impl Settings {
         if !self.expects(account) {
             let account = account.unwrap_or("none");
             return Err(Refusal::new("role", format!("its account is {account}"))
-                .hint("`expect_account` of the target lists the accounts that may be used"));
+                .hint(super::EXPECTED));
         }
         Ok(())
     }
@@ -278,7 +278,7 @@ impl Settings {
     }
 
     /// Whether a credential of this account is one that is expected.
-    pub(super) fn expects(&self, account: Option<&str>) -> bool {
+    pub(in crate::mint) fn expects(&self, account: Option<&str>) -> bool {
         self.expect_account.is_empty()
             || account.is_some_and(|is| self.expect_account.iter().any(|e| e.as_str() == is))
     }
