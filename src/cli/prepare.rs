@@ -288,6 +288,12 @@ pub(crate) fn detected(host: &Host, config: &Config) -> Vec<Candidate> {
     identity::detect(host, config.identities.iter())
 }
 
+/// What a run with this profile would do, and nothing else said.
+pub(crate) fn planned(config: &Config, detected: &[Candidate], profile: &str) -> Result<Plan> {
+    let (profile, detected) = (Some(profile.to_string()), detected.to_vec());
+    plan::plan(&plan::Request { profile, detected, ..Default::default() }, config)
+}
+
 /// What was typed, as planning takes it.
 pub(crate) fn request(wanted: &Wanted, host: &Host, config: &Config) -> Result<plan::Request> {
     let policy = wanted.policy.as_deref().map(read_policy).transpose()?;

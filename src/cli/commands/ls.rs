@@ -12,7 +12,7 @@ use crate::aws::sso::portal::{Available, Portal};
 use crate::cli::App;
 use crate::cli::complete;
 use crate::cli::misuse;
-use crate::cli::prepare::{cache, detected};
+use crate::cli::prepare::{cache, detected, planned};
 use crate::cli::show;
 use crate::config::{self, Addition, Config};
 use crate::credential::Assertion;
@@ -91,11 +91,7 @@ type Plans = BTreeMap<String, Result<Plan>>;
 
 fn plans(app: &App, config: &Config) -> Plans {
     let detected = detected(&app.host, config);
-    let plan = |name: &String| {
-        let (profile, detected) = (Some(name.clone()), detected.clone());
-        let request = plan::Request { profile, detected, ..Default::default() };
-        (name.clone(), plan::plan(&request, config))
-    };
+    let plan = |name: &String| (name.clone(), planned(config, &detected, name));
     config.profiles.keys().map(plan).collect()
 }
 
