@@ -16,6 +16,8 @@ mod broker;
 #[cfg(feature = "broker")]
 mod broker_policy;
 mod config;
+mod console;
+mod ls;
 
 #[cfg(feature = "broker")]
 pub(crate) use self::broker::{
@@ -25,8 +27,8 @@ pub(crate) use self::broker::{
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};
 pub(crate) use self::config::{Import, Install, Tool};
-use super::commands::console::Console;
-use super::commands::ls::Ls;
+pub(crate) use self::console::Console;
+pub(crate) use self::ls::Ls;
 use super::complete;
 use super::deferred::Deferred;
 use super::help::{STYLES, after_help};

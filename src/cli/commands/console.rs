@@ -1,9 +1,7 @@
 //! `tmpcred console`
 
-use clap::Args;
-
 use crate::cli::App;
-use crate::cli::args::{Fresh, Wanted};
+use crate::cli::args::Console;
 use crate::cli::hide::{Hiding, hide_these};
 use crate::cli::prepare::prepare;
 use crate::config;
@@ -13,35 +11,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::browser::{Browser, OwnProfile};
 use crate::host::process;
 use crate::secret::Secret;
-
-/// Sign in to the AWS console with a profile's credential
-///
-/// Opens your browser, with a browser profile of its own for each profile where
-/// `browser` of the table `[console]` names one that can do that. The session there ends
-/// when the credential does.
-#[derive(Args, Debug)]
-pub(crate) struct Console {
-    /// Which credential.
-    #[command(flatten)]
-    pub wanted: Wanted,
-    /// How fresh.
-    #[command(flatten)]
-    pub fresh: Fresh,
-    /// Print the link instead of opening it. Whoever has it is signed in: it is yours to
-    /// take care of
-    #[arg(long)]
-    pub url: bool,
-    /// The service whose page is shown first, such as s3
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    pub service: Option<String>,
-    /// The region whose page is shown [default: that of the profile]
-    #[arg(long, value_name = "REGION", value_parser = name)]
-    pub region: Option<String>,
-}
-
-fn name(text: &str) -> Result<String, String> {
-    console::check(text).map(|()| text.to_string())
-}
 
 pub(super) fn run(app: &App, args: &Console) -> Result<()> {
     let prepared = prepare(app, &args.wanted)?;
