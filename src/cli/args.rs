@@ -177,6 +177,15 @@ pub(crate) struct Wanted {
     /// Give up everything but reading (AWS)
     #[arg(long, help_heading = "Credential")]
     pub read_only: bool,
+}
+
+/// Which credential is wanted: one that is configured, or one that is good for nothing but
+/// trying things.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Chosen {
+    /// Which one.
+    #[command(flatten)]
+    pub wanted: Wanted,
     /// Start a broker and an identity provider inside this run, on loopback
     #[cfg(feature = "broker")]
     #[arg(long, help_heading = "Credential", conflicts_with = "profile")]
@@ -230,7 +239,7 @@ pub(crate) struct Output {
 pub(crate) struct Exec {
     /// Which credential.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub wanted: Chosen,
     /// How fresh.
     #[command(flatten)]
     pub fresh: Fresh,
@@ -256,7 +265,7 @@ pub(crate) struct Exec {
 pub(crate) struct Env {
     /// Which credential.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub wanted: Chosen,
     /// How fresh.
     #[command(flatten)]
     pub fresh: Fresh,
@@ -280,7 +289,7 @@ fn formats() -> PossibleValuesParser {
 pub(crate) struct Token {
     /// Which credential.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub wanted: Chosen,
     /// How fresh.
     #[command(flatten)]
     pub fresh: Fresh,
@@ -371,7 +380,7 @@ pub(crate) struct Status {
 pub(crate) struct Explain {
     /// Which credential.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub wanted: Chosen,
     /// Afterwards.
     #[command(flatten)]
     pub at_exit: AtExit,

@@ -19,7 +19,7 @@ use crate::pipeline::{self, Freshness, Origin, OwnCredential};
 use crate::plan::{self, Plan};
 use crate::secret::Secret;
 
-use super::args::{AtExit, Fresh, Output, Wanted};
+use super::args::{AtExit, Chosen, Fresh, Output, Wanted};
 use super::{App, misuse, show};
 
 /// All that the pipeline needs.
@@ -205,11 +205,16 @@ impl Prepared {
 }
 
 /// Resolves what was typed.
-pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
+pub(crate) fn prepare(app: &App, chosen: &Chosen) -> Result<Prepared> {
     #[cfg(feature = "broker")]
-    if wanted.dev {
-        return embedded(app, wanted);
+    if chosen.dev {
+        return embedded(app, &chosen.wanted);
     }
+    configured(app, &chosen.wanted)
+}
+
+/// Resolves what was typed where the embedded broker has nothing to give.
+pub(crate) fn configured(app: &App, wanted: &Wanted) -> Result<Prepared> {
     let config = config::load(&app.host)?;
     let request = request(wanted, &app.host, &config)?;
     let mut plan = plan::plan(&request, &config)?;

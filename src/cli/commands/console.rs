@@ -3,7 +3,7 @@
 use crate::cli::App;
 use crate::cli::args::Console;
 use crate::cli::hide::{Hiding, hide_these};
-use crate::cli::prepare::prepare;
+use crate::cli::prepare::configured;
 use crate::config;
 use crate::deliver::console::{self, Place};
 use crate::deliver::credential_process::not_aws;
@@ -13,7 +13,7 @@ use crate::host::process;
 use crate::secret::Secret;
 
 pub(super) fn run(app: &App, args: &Console) -> Result<()> {
-    let prepared = prepare(app, &args.wanted)?;
+    let prepared = configured(app, &args.wanted)?;
     // Nobody logs in for what cannot be used.
     if !prepared.plan.target.yields_aws() {
         return Err(not_aws(console::OF_AWS));
