@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Narrowing, Refusal, Request, Target, aws};
+use super::{Lasts, Narrowing, Refusal, Request, Target, aws};
 use crate::aws::sso::Server;
 use crate::aws::sso::portal::Portal;
 use crate::aws::{AccountId, EndpointUrl, Region};
@@ -174,6 +174,14 @@ impl Plan {
         sts.complete()?;
         self.settings.chain = sts.chain;
         Ok(())
+    }
+
+    /// How long its credentials last where nobody asks for a lifetime.
+    pub fn lasts(&self) -> Lasts {
+        match self.settings.chain.last() {
+            Some(step) => Lasts::Usually(self.sts().usual_ttl(step.role_arn.as_str())),
+            None => Lasts::AsPermissionSetSays,
+        }
     }
 
     /// The steps, for people.

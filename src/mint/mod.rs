@@ -68,6 +68,17 @@ pub enum Plan {
     AwsSso(aws_sso::Plan),
 }
 
+/// How long a credential lasts where nobody asks for a lifetime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    /// The broker's policy decides.
+    AsPolicySays,
+    /// The permission set decides.
+    AsPermissionSetSays,
+    /// This is usual.
+    Usually(Duration),
+}
+
 impl Plan {
     /// The target that this plan describes.
     pub fn open(&self) -> Box<dyn Target> {
@@ -75,6 +86,15 @@ impl Plan {
             Self::Broker(server) => Box::new(broker::Broker::new(server.clone())),
             Self::Aws(settings) => Box::new(aws::Aws::new(*settings.clone())),
             Self::AwsSso(plan) => Box::new(aws_sso::AwsSso::new(plan.clone())),
+        }
+    }
+
+    /// How long a credential lasts where nobody asks for a lifetime.
+    pub fn lasts(&self, role: &str) -> Lasts {
+        match self {
+            Self::Broker(_) => Lasts::AsPolicySays,
+            Self::Aws(settings) => Lasts::Usually(settings.usual_ttl(role)),
+            Self::AwsSso(plan) => plan.lasts(),
         }
     }
 
