@@ -31,7 +31,7 @@ pub(crate) use self::console::Console;
 pub(crate) use self::ls::Ls;
 use super::complete;
 use super::deferred::Deferred;
-use super::help::{STYLES, after_help};
+use super::help::{STYLES, WIDTH, after_help};
 use crate::deliver::env::Format;
 pub(crate) use renew::Renew;
 
@@ -47,7 +47,7 @@ pub(crate) use renew::Renew;
     styles = STYLES,
     after_long_help = after_help(),
     disable_help_subcommand = true,
-    max_term_width = 100,
+    max_term_width = WIDTH,
 )]
 pub(crate) struct Cli {
     /// What holds for every command.
