@@ -17,6 +17,7 @@ mod broker;
 mod broker_policy;
 mod config;
 mod console;
+mod generated;
 mod ls;
 
 #[cfg(feature = "broker")]
@@ -28,6 +29,7 @@ pub(crate) use self::broker::{
 pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};
 pub(crate) use self::config::{Import, Install, Tool};
 pub(crate) use self::console::Console;
+pub(crate) use self::generated::{Completions, Man};
 pub(crate) use self::ls::Ls;
 use super::complete;
 use super::deferred::Deferred;
@@ -482,22 +484,4 @@ pub(crate) struct Verify {
     /// Report as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// Print a shell's completion script
-#[derive(Args, Debug)]
-pub(crate) struct Completions {
-    /// The shell
-    #[arg(value_parser = PossibleValuesParser::new(complete::SHELLS))]
-    pub shell: String,
-}
-
-/// Print or write the manual pages
-#[derive(Args, Debug)]
-pub(crate) struct Man {
-    /// The page, such as `exec` or `config-check` [default: tmpcred itself]
-    pub page: Option<String>,
-    /// Write all pages into this directory
-    #[arg(long, value_name = "DIR", conflicts_with = "page", value_hint = ValueHint::DirPath)]
-    pub out: Option<PathBuf>,
 }
