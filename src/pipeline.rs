@@ -22,9 +22,9 @@ use crate::plan::Plan;
 use crate::reach::{Effort, Wish};
 use crate::secret::Secret;
 
-/// How fresh a credential has to be.
+/// On which terms a run gets its credential, besides the plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Freshness {
+pub struct Terms {
     /// A cached credential will not do.
     pub refresh: bool,
     /// What must at least be left of its lifetime.
@@ -62,18 +62,18 @@ pub fn credential(
     host: &Host,
     cache: &Cache,
     plan: &Plan,
-    freshness: Freshness,
+    terms: Terms,
 ) -> Result<(Credential, Origin)> {
-    let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
+    let run = Run { host, cache, plan, terms, replaced: OnceCell::new() };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
-        && !freshness.refresh
+        && !terms.refresh
         && let key = run.key(caller)
         && let Some(credential) = run.look(&key)?
     {
         tracing::debug!(profile = plan.profile, "the cached credential serves");
-        let ageing = freshness.ahead && run.is_ageing(&credential) && cache.claim_ahead(&key);
+        let ageing = terms.ahead && run.is_ageing(&credential) && cache.claim_ahead(&key);
         return Ok((credential, if ageing { Origin::Ageing } else { Origin::Cache }));
     }
     process::runtime()?.block_on(run.cold(&*source, caller))
@@ -87,10 +87,10 @@ pub fn next_credential(
     cache: &Cache,
     plan: &Plan,
     old: &Credential,
-    freshness: Freshness,
+    terms: Terms,
 ) -> Result<Credential> {
     let replaced = OnceCell::from(Some(old.material.secret().clone()));
-    let run = Run { host, cache, plan, freshness, replaced };
+    let run = Run { host, cache, plan, terms, replaced };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
@@ -116,7 +116,7 @@ pub fn renew_ahead(
     plan: &Plan,
     ends: time::OffsetDateTime,
 ) -> Result<()> {
-    let run = Run { host, cache, plan, freshness: Freshness::default(), replaced: OnceCell::new() };
+    let run = Run { host, cache, plan, terms: Terms::default(), replaced: OnceCell::new() };
     cache.tidy_ahead();
     let source = run.source()?;
     // Whoever is not logged in has nothing to renew.
@@ -140,10 +140,10 @@ pub fn own_credential(
     host: &Host,
     cache: &Cache,
     plan: &Plan,
-    freshness: Freshness,
+    terms: Terms,
 ) -> Result<OwnCredential> {
-    let freshness = Freshness { revokes_steps: true, ..freshness };
-    let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
+    let terms = Terms { revokes_steps: true, ..terms };
+    let run = Run { host, cache, plan, terms, replaced: OnceCell::new() };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     process::runtime()?.block_on(async {
@@ -177,7 +177,7 @@ struct Run<'a> {
     host: &'a Host,
     cache: &'a Cache,
     plan: &'a Plan,
-    freshness: Freshness,
+    terms: Terms,
     /// With `--refresh`: what was cached when the run started. What another
     /// process mints meanwhile will do.
     replaced: OnceCell<Option<Secret<String>>>,
@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
     fn is_fresh(&self, credential: &Credential) -> bool {
         let lifetime = &credential.lifetime;
         let remaining = lifetime.remaining(self.host.clock.now());
-        match self.freshness.min_ttl {
+        match self.terms.min_ttl {
             Some(wanted) => remaining >= wanted,
             None => remaining > self.due(credential),
         }
@@ -261,7 +261,7 @@ impl<'a> Run<'a> {
 
     /// How long before its end a credential must be renewed for whoever uses it.
     fn asked_again(&self, lifetime: &Lifetime) -> Duration {
-        let wanted = self.freshness.asked_again.map(Duration::try_from);
+        let wanted = self.terms.asked_again.map(Duration::try_from);
         wanted.and_then(Result::ok).unwrap_or_default().min(lifetime.ttl() / 2)
     }
 
@@ -275,7 +275,7 @@ impl<'a> Run<'a> {
             None => self.establish(source).await?.into(),
         };
         let key = self.key(&caller);
-        if self.freshness.refresh {
+        if self.terms.refresh {
             let old = self.read(&key)?.map(|credential| credential.material.secret().clone());
             // Nothing has looked yet.
             let _ = self.replaced.set(old);
@@ -364,7 +364,7 @@ impl<'a> Run<'a> {
     }
 
     async fn mint(&self, source: &dyn IdentitySource, effort: Effort) -> Result<Minted> {
-        if self.freshness.refresh {
+        if self.terms.refresh {
             self.plan.insist(self.host, Wish::Overridden);
         }
         let (started, audience) = (Instant::now(), self.plan.assertion_audience());
@@ -388,7 +388,7 @@ impl<'a> Run<'a> {
     async fn turn(&self, assertion: Assertion, effort: Effort) -> Result<Minted> {
         let mut steps = Vec::new();
         let minted = self.turn_through(assertion, effort, &mut steps).await;
-        if self.freshness.revokes_steps {
+        if self.terms.revokes_steps {
             let needed = |step: &Step| {
                 minted.is_ok() && self.plan.target.issuer() == Some(step.exchange.server.issuer())
             };
@@ -437,7 +437,7 @@ impl<'a> Run<'a> {
     /// Refuses a new credential that does not last as long as this run asks.
     fn require_min_ttl(&self, credential: &Credential) -> Result<()> {
         let remaining = credential.lifetime.remaining(self.host.clock.now());
-        match self.freshness.min_ttl {
+        match self.terms.min_ttl {
             Some(wanted) if remaining < wanted => Err(Error::new(
                 ErrorKind::Denied,
                 format!(
@@ -466,8 +466,8 @@ impl<'a> Run<'a> {
 
     /// Whether a cached credential will do although it is due for renewal.
     fn serves(&self, cached: &Credential) -> bool {
-        let wanted = self.freshness.min_ttl.unwrap_or_default();
+        let wanted = self.terms.min_ttl.unwrap_or_default();
         let left = cached.lifetime.remaining(self.host.clock.now());
-        !self.freshness.refresh && left >= wanted
+        !self.terms.refresh && left >= wanted
     }
 }

@@ -15,7 +15,7 @@ use crate::host::surroundings::is_ci;
 use crate::host::{Host, files};
 use crate::identity::{self, Candidate};
 use crate::mint::Narrowing;
-use crate::pipeline::{self, Freshness, Origin, OwnCredential};
+use crate::pipeline::{self, Origin, OwnCredential, Terms};
 use crate::plan::{self, Plan};
 use crate::secret::Secret;
 
@@ -61,9 +61,9 @@ impl Prepared {
     ) -> Result<Credential> {
         let (refresh, min_ttl) = (fresh.refresh, fresh.min_ttl);
         let (ahead, revokes_steps) = (self.ahead.is_some(), self.revokes_steps);
-        let freshness = Freshness { refresh, min_ttl, asked_again, ahead, revokes_steps };
+        let terms = Terms { refresh, min_ttl, asked_again, ahead, revokes_steps };
         let (credential, origin) =
-            pipeline::credential(&self.asking()?, &self.cache, &self.plan, freshness)?;
+            pipeline::credential(&self.asking()?, &self.cache, &self.plan, terms)?;
         if origin == Origin::Ageing {
             self.renew_in_background(&credential);
         }
@@ -72,9 +72,8 @@ impl Prepared {
 
     /// Gets a credential of this run's own, to be revoked at its end.
     pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<OwnCredential> {
-        let freshness =
-            Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Freshness::default() };
-        pipeline::own_credential(&self.asking()?, &self.cache, &self.plan, freshness)
+        let terms = Terms { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Terms::default() };
+        pipeline::own_credential(&self.asking()?, &self.cache, &self.plan, terms)
     }
 
     /// The world for whoever gets the credential. It tells what is started for that which
@@ -124,11 +123,13 @@ impl Prepared {
         }
     }
 
-    /// Whether the run revokes what it can of a credential that itself cannot be revoked:
-    /// the tokens that were steps to it. Where the credential is, they are too.
-    pub(crate) fn revokes_steps(&self, at_exit: AtExit) -> bool {
+    /// The same for a run that revokes what it can of a credential that itself cannot be
+    /// revoked: the tokens that were steps to it. Where the credential is, they are too.
+    #[must_use]
+    pub(crate) fn ending(self, at_exit: AtExit) -> Self {
         let wanted = at_exit.revoke_on_exit.unwrap_or_else(|| is_ci(&self.host.env));
-        wanted && !self.is_embedded()
+        let revokes_steps = wanted && !self.is_embedded();
+        Self { revokes_steps, ..self }
     }
 
     /// Revokes the credential at the end of a run. Failing is told and no more: the

@@ -21,12 +21,11 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     can_mask(args.output)?;
-    let mut prepared = prepare(app, &args.wanted)?;
+    let prepared = prepare(app, &args.wanted)?.ending(args.at_exit);
     // What cannot be kept is said before anything is minted.
     prepared.renewed_because(args.renew, None)?;
     prepared.supervised_because(args.at_exit, args.output, None)?;
     let own = prepared.revoked_because(args.at_exit)?.map(|_| Arc::<Own>::default());
-    prepared.revokes_steps = prepared.revokes_steps(args.at_exit);
     let credential = match &own {
         Some(own) => {
             let minted = prepared.own_credential(&args.fresh)?;
