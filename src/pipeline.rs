@@ -19,12 +19,12 @@ use crate::host::Host;
 use crate::host::process;
 use crate::identity::{Context, IdentitySource, LoginOptions, Readiness, in_place_of};
 use crate::plan::Plan;
-use crate::reach::Effort;
+use crate::reach::{Effort, Wish};
 use crate::secret::Secret;
 
-/// How fresh a credential has to be.
+/// On which terms a run gets its credential, besides the plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Freshness {
+pub struct Terms {
     /// A cached credential will not do.
     pub refresh: bool,
     /// What must at least be left of its lifetime.
@@ -62,18 +62,18 @@ pub fn credential(
     host: &Host,
     cache: &Cache,
     plan: &Plan,
-    freshness: Freshness,
+    terms: Terms,
 ) -> Result<(Credential, Origin)> {
-    let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
+    let run = Run { host, cache, plan, terms, replaced: OnceCell::new() };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
-        && !freshness.refresh
+        && !terms.refresh
         && let key = run.key(caller)
         && let Some(credential) = run.look(&key)?
     {
         tracing::debug!(profile = plan.profile, "the cached credential serves");
-        let ageing = freshness.ahead && run.is_ageing(&credential) && cache.claim_ahead(&key);
+        let ageing = terms.ahead && run.is_ageing(&credential) && cache.claim_ahead(&key);
         return Ok((credential, if ageing { Origin::Ageing } else { Origin::Cache }));
     }
     process::runtime()?.block_on(run.cold(&*source, caller))
@@ -87,10 +87,10 @@ pub fn next_credential(
     cache: &Cache,
     plan: &Plan,
     old: &Credential,
-    freshness: Freshness,
+    terms: Terms,
 ) -> Result<Credential> {
     let replaced = OnceCell::from(Some(old.material.secret().clone()));
-    let run = Run { host, cache, plan, freshness, replaced };
+    let run = Run { host, cache, plan, terms, replaced };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
@@ -116,7 +116,7 @@ pub fn renew_ahead(
     plan: &Plan,
     ends: time::OffsetDateTime,
 ) -> Result<()> {
-    let run = Run { host, cache, plan, freshness: Freshness::default(), replaced: OnceCell::new() };
+    let run = Run { host, cache, plan, terms: Terms::default(), replaced: OnceCell::new() };
     cache.tidy_ahead();
     let source = run.source()?;
     // Whoever is not logged in has nothing to renew.
@@ -129,8 +129,9 @@ pub fn renew_ahead(
     }
     // Where it fails, those who wait for this attempt try by themselves: more is done
     // for them.
-    let minted = process::runtime()?.block_on(run.mint(&*source, Effort::RENEW))?;
-    run.keep_for(&caller, &key, minted.principal, &minted.credential, lead)
+    let minted = process::runtime()?.block_on(run.mint(&*source, Effort::AHEAD))?;
+    run.keep_for(&caller, &key, minted.principal, &minted.credential, lead);
+    Ok(())
 }
 
 /// Gets a credential that nobody else has or will get: it is neither taken from the
@@ -139,19 +140,28 @@ pub fn own_credential(
     host: &Host,
     cache: &Cache,
     plan: &Plan,
-    freshness: Freshness,
+    terms: Terms,
 ) -> Result<OwnCredential> {
-    let freshness = Freshness { revokes_steps: true, ..freshness };
-    let run = Run { host, cache, plan, freshness, replaced: OnceCell::new() };
+    let terms = Terms { revokes_steps: true, ..terms };
+    let run = Run { host, cache, plan, terms, replaced: OnceCell::new() };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     process::runtime()?.block_on(async {
         if caller.is_none() {
             run.establish(&*source).await?;
         }
-        let minted = run.mint(&*source, Effort::MINT).await?;
-        run.require_min_ttl(&minted.credential)?;
-        Ok(OwnCredential { credential: minted.credential, steps: minted.steps })
+        let Minted { credential, steps, .. } = run.mint(&*source, Effort::MINT).await?;
+        let own = OwnCredential { credential, steps };
+        if let Err(short) = run.require_min_ttl(&own.credential) {
+            // Nobody gets it, and nobody else would end it.
+            if let Err(error) = own::end(host, plan, &own).await {
+                host.interact.warn(&format!(
+                    "a credential that is too short could not be revoked and stays good until it ends: {error}"
+                ));
+            }
+            return Err(short);
+        }
+        Ok(own)
     })
 }
 
@@ -167,7 +177,7 @@ struct Run<'a> {
     host: &'a Host,
     cache: &'a Cache,
     plan: &'a Plan,
-    freshness: Freshness,
+    terms: Terms,
     /// With `--refresh`: what was cached when the run started. What another
     /// process mints meanwhile will do.
     replaced: OnceCell<Option<Secret<String>>>,
@@ -232,7 +242,7 @@ impl<'a> Run<'a> {
     fn is_fresh(&self, credential: &Credential) -> bool {
         let lifetime = &credential.lifetime;
         let remaining = lifetime.remaining(self.host.clock.now());
-        match self.freshness.min_ttl {
+        match self.terms.min_ttl {
             Some(wanted) => remaining >= wanted,
             None => remaining > self.due(credential),
         }
@@ -251,7 +261,7 @@ impl<'a> Run<'a> {
 
     /// How long before its end a credential must be renewed for whoever uses it.
     fn asked_again(&self, lifetime: &Lifetime) -> Duration {
-        let wanted = self.freshness.asked_again.map(Duration::try_from);
+        let wanted = self.terms.asked_again.map(Duration::try_from);
         wanted.and_then(Result::ok).unwrap_or_default().min(lifetime.ttl() / 2)
     }
 
@@ -265,7 +275,7 @@ impl<'a> Run<'a> {
             None => self.establish(source).await?.into(),
         };
         let key = self.key(&caller);
-        if self.freshness.refresh {
+        if self.terms.refresh {
             let old = self.read(&key)?.map(|credential| credential.material.secret().clone());
             // Nothing has looked yet.
             let _ = self.replaced.set(old);
@@ -305,15 +315,17 @@ impl<'a> Run<'a> {
         let Minted { credential, principal: now, .. } = match self.mint(source, effort).await {
             Ok(minted) => minted,
             Err(error) => {
-                // Whether a run may ask is its own matter: another may.
-                let cannot_ask = !self.host.interact.may_ask();
-                if error.kind() != ErrorKind::LoginRequired || !cannot_ask {
-                    lead.fail(&error);
+                match error.kind() {
+                    // Whether a run may ask is its own matter: another may.
+                    ErrorKind::LoginRequired if !self.host.interact.may_ask() => drop(lead),
+                    // Those who have no use for the old one have more done for them.
+                    ErrorKind::Unreachable if spare => drop(lead),
+                    _ => lead.fail(&error),
                 }
                 return Err(error);
             }
         };
-        self.keep_for(caller, key, now, &credential, lead)?;
+        self.keep_for(caller, key, now, &credential, lead);
         // Kept all the same: it is good for whoever wants less.
         self.require_min_ttl(&credential)?;
         Ok((credential, Origin::Minted))
@@ -327,19 +339,20 @@ impl<'a> Run<'a> {
         now: Principal,
         credential: &Credential,
         lead: Lead,
-    ) -> Result<()> {
+    ) {
         if caller.is(&now) {
-            self.keep(key, credential, lead);
-            return Ok(());
+            return self.keep(key, credential, lead);
         }
         // A login on the way was somebody else's, or the job's token another's: it is
         // another credential.
         lead.succeed();
         let key = self.key(&caller.clone().known_as(now));
-        if let Turn::Lead(lead) = self.cache.lead_credential(&key, || self.look(&key))? {
+        // Whoever is at that one has one of their own, or had; this one is good in any case.
+        if let Some(lead) = self.cache.lead_credential_if_free(&key)
+            && self.look(&key).ok().flatten().is_none()
+        {
             self.keep(&key, credential, lead);
         }
-        Ok(())
     }
 
     /// A cache that fails never throws a good credential away.
@@ -351,8 +364,8 @@ impl<'a> Run<'a> {
     }
 
     async fn mint(&self, source: &dyn IdentitySource, effort: Effort) -> Result<Minted> {
-        if self.freshness.refresh {
-            self.plan.insist(self.host);
+        if self.terms.refresh {
+            self.plan.insist(self.host, Wish::Overridden);
         }
         let (started, audience) = (Instant::now(), self.plan.assertion_audience());
         let cx = self.context().with_effort(effort);
@@ -375,7 +388,7 @@ impl<'a> Run<'a> {
     async fn turn(&self, assertion: Assertion, effort: Effort) -> Result<Minted> {
         let mut steps = Vec::new();
         let minted = self.turn_through(assertion, effort, &mut steps).await;
-        if self.freshness.revokes_steps {
+        if self.terms.revokes_steps {
             let needed = |step: &Step| {
                 minted.is_ok() && self.plan.target.issuer() == Some(step.exchange.server.issuer())
             };
@@ -424,7 +437,7 @@ impl<'a> Run<'a> {
     /// Refuses a new credential that does not last as long as this run asks.
     fn require_min_ttl(&self, credential: &Credential) -> Result<()> {
         let remaining = credential.lifetime.remaining(self.host.clock.now());
-        match self.freshness.min_ttl {
+        match self.terms.min_ttl {
             Some(wanted) if remaining < wanted => Err(Error::new(
                 ErrorKind::Denied,
                 format!(
@@ -453,8 +466,8 @@ impl<'a> Run<'a> {
 
     /// Whether a cached credential will do although it is due for renewal.
     fn serves(&self, cached: &Credential) -> bool {
-        let wanted = self.freshness.min_ttl.unwrap_or_default();
+        let wanted = self.terms.min_ttl.unwrap_or_default();
         let left = cached.lifetime.remaining(self.host.clock.now());
-        !self.freshness.refresh && left >= wanted
+        !self.terms.refresh && left >= wanted
     }
 }

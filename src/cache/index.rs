@@ -83,7 +83,7 @@ fn put<L>(entries: &mut Vec<Entry<L>>, store: StoreId, key: &ItemKey, label: L) 
 /// The index of one user.
 pub(super) struct Index {
     path: PathBuf,
-    locks: Arc<Locks>,
+    pub(super) locks: Arc<Locks>,
     notices: Arc<Notices>,
     /// What only this run has.
     of_run: Mutex<Entries>,

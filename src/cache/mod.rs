@@ -10,7 +10,7 @@
 //! | which credentials were to be renewed ahead, without anything in it | `state/ahead/` | a day has passed |
 //! | the index: labels, no secrets | `state/index.json` | as above |
 //! | public documents | `state/documents/` | their own end |
-//! | locks | `runtime/locks/`; with `TMPCRED_CACHE_KEY` beside what they guard, in `state/sealed/locks/` | their holder lets go, or dies |
+//! | locks | `runtime/locks/`; with `TMPCRED_CACHE_KEY` beside what they guard, in `state/sealed/locks/`; the index's own beside it, in `state/locks/` | their holder lets go, or dies |
 
 mod ahead;
 mod document;
@@ -155,7 +155,9 @@ impl Cache {
         };
         let locks = Arc::new(locks);
         let vault = Vault::new(host.clone(), choice, locks.clone(), notices.clone());
-        let index = Index::new(host.dirs.state.join("index.json"), locks.clone(), notices.clone());
+        // One file, whatever else is where, and so one lock.
+        let beside = Arc::new(Locks::beside(&host.dirs.state, &host.dirs, notices.clone()));
+        let index = Index::new(host.dirs.state.join("index.json"), beside, notices.clone());
         let documents = Documents::new(host.dirs.state.join("documents"));
         let ahead = Ahead::new(host.dirs.state.join("ahead"));
         Self { host, notices, locks, vault, index, documents, ahead }
@@ -386,6 +388,9 @@ impl Cache {
 
     /// Takes the lock of a credential where nobody has it; for what can be left undone.
     pub fn lead_credential_if_free(&self, key: &CredentialKey) -> Option<Lead> {
+        if self.vault.is_memory() {
+            return Some(Lead::alone(key.item().as_str()));
+        }
         self.locks.lead_if_free(key.item().as_str())
     }
 

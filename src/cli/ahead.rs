@@ -32,8 +32,7 @@ impl Prepared {
 
 /// The arguments that ask for the same credential, from the same directory.
 fn arguments(wanted: &Wanted, profile: &str) -> Vec<OsString> {
-    let Wanted { profile: _, role, scope, audience, ttl, policy, policy_arn, read_only, .. } =
-        wanted;
+    let Wanted { profile: _, role, scope, audience, ttl, policy, policy_arn, read_only } = wanted;
     let mut arguments = Vec::new();
     // A value may begin with a hyphen.
     let mut option = |name: &str, value: OsString| {
@@ -73,8 +72,6 @@ mod tests {
             policy: Some("a policy.json".into()),
             policy_arn: vec!["arn:aws:iam::aws:policy/ReadOnlyAccess".into()],
             read_only: true,
-            #[cfg(feature = "broker")]
-            dev: false,
         };
         let mut line: Vec<OsString> =
             ["tmpcred", "renew-ahead", "--ends=1800000000"].map(Into::into).to_vec();

@@ -16,6 +16,9 @@ mod broker;
 #[cfg(feature = "broker")]
 mod broker_policy;
 mod config;
+mod console;
+mod generated;
+mod ls;
 
 #[cfg(feature = "broker")]
 pub(crate) use self::broker::{
@@ -25,11 +28,12 @@ pub(crate) use self::broker::{
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};
 pub(crate) use self::config::{Import, Install, Tool};
-use super::commands::console::Console;
-use super::commands::ls::Ls;
+pub(crate) use self::console::Console;
+pub(crate) use self::generated::{Completions, Man};
+pub(crate) use self::ls::Ls;
 use super::complete;
 use super::deferred::Deferred;
-use super::help::{STYLES, after_help};
+use super::help::{STYLES, WIDTH, after_help};
 use crate::deliver::env::Format;
 pub(crate) use renew::Renew;
 
@@ -45,7 +49,7 @@ pub(crate) use renew::Renew;
     styles = STYLES,
     after_long_help = after_help(),
     disable_help_subcommand = true,
-    max_term_width = 100,
+    max_term_width = WIDTH,
 )]
 pub(crate) struct Cli {
     /// What holds for every command.
@@ -175,6 +179,15 @@ pub(crate) struct Wanted {
     /// Give up everything but reading (AWS)
     #[arg(long, help_heading = "Credential")]
     pub read_only: bool,
+}
+
+/// Which credential is wanted: one that is configured, or one that is good for nothing but
+/// trying things.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Chosen {
+    /// Which one.
+    #[command(flatten)]
+    pub wanted: Wanted,
     /// Start a broker and an identity provider inside this run, on loopback
     #[cfg(feature = "broker")]
     #[arg(long, help_heading = "Credential", conflicts_with = "profile")]
@@ -228,7 +241,7 @@ pub(crate) struct Output {
 pub(crate) struct Exec {
     /// Which credential.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub wanted: Chosen,
     /// How fresh.
     #[command(flatten)]
     pub fresh: Fresh,
@@ -254,7 +267,7 @@ pub(crate) struct Exec {
 pub(crate) struct Env {
     /// Which credential.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub wanted: Chosen,
     /// How fresh.
     #[command(flatten)]
     pub fresh: Fresh,
@@ -278,7 +291,7 @@ fn formats() -> PossibleValuesParser {
 pub(crate) struct Token {
     /// Which credential.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub wanted: Chosen,
     /// How fresh.
     #[command(flatten)]
     pub fresh: Fresh,
@@ -369,7 +382,7 @@ pub(crate) struct Status {
 pub(crate) struct Explain {
     /// Which credential.
     #[command(flatten)]
-    pub wanted: Wanted,
+    pub wanted: Chosen,
     /// Afterwards.
     #[command(flatten)]
     pub at_exit: AtExit,
@@ -471,22 +484,4 @@ pub(crate) struct Verify {
     /// Report as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// Print a shell's completion script
-#[derive(Args, Debug)]
-pub(crate) struct Completions {
-    /// The shell
-    #[arg(value_parser = PossibleValuesParser::new(complete::SHELLS))]
-    pub shell: String,
-}
-
-/// Print or write the manual pages
-#[derive(Args, Debug)]
-pub(crate) struct Man {
-    /// The page, such as `exec` or `config-check` [default: tmpcred itself]
-    pub page: Option<String>,
-    /// Write all pages into this directory
-    #[arg(long, value_name = "DIR", conflicts_with = "page", value_hint = ValueHint::DirPath)]
-    pub out: Option<PathBuf>,
 }

@@ -53,15 +53,58 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("~/.local/state/tmpcred", "the index without secrets, sealed entries, trusted project files"),
 ];
 
-/// What `--help` says last.
+/// How wide help is at most.
+pub(super) const WIDTH: usize = 100;
+
+/// What `--help` says last, as wide as the terminal.
 pub(super) fn after_help() -> String {
+    let terminal = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+    after_help_within(terminal.map_or(WIDTH, |terminal| terminal.min(WIDTH)))
+}
+
+fn after_help_within(width: usize) -> String {
     let list = |heading: &str, entries: &[(&str, &str)]| {
-        let width = entries.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 2;
-        let lines: String =
-            entries.iter().map(|(name, what)| format!("  {name:width$}{what}\n")).collect();
+        let names = entries.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 4;
+        let lines: String = entries.iter().map(|entry| row(*entry, names, width)).collect();
         format!("{HEADING}{heading}:{HEADING:#}\n{lines}\n")
     };
     let codes = list("Exit codes", EXIT_CODES);
     let environment = list("Environment", ENVIRONMENT);
     format!("{codes}{EXEC_EXIT_CODES}\n\n{environment}{}", list("Files", FILES).trim_end())
+}
+
+/// A name, and beside it what it means. Where there is little room, what it means is below.
+fn row((name, what): (&str, &str), names: usize, width: usize) -> String {
+    const LEAST: usize = 24;
+    let (lead, indent) = match names + LEAST <= width {
+        true => (format!("  {name:beside$}", beside = names - 2), " ".repeat(names)),
+        false => (format!("  {name}\n          "), " ".repeat(10)),
+    };
+    let room = width.saturating_sub(indent.len()).max(1);
+    // Paths and addresses are not torn apart.
+    let options = textwrap::Options::new(room).break_words(false);
+    let lines = textwrap::wrap(what, options.word_splitter(textwrap::WordSplitter::NoHyphenation));
+    format!("{lead}{}\n", lines.join(format!("\n{indent}").as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_name_means_stays_beside_it() {
+        let entry = ("NAME", "what it means, in several words");
+        assert_eq!(row(entry, 8, 100), "  NAME  what it means, in several words\n");
+        assert_eq!(row(entry, 8, 32), "  NAME  what it means, in\n        several words\n");
+        assert_eq!(
+            row(entry, 8, 30),
+            "  NAME\n          what it means, in\n          several words\n"
+        );
+        for width in [40, 60, 80, 100] {
+            let text = anstream::adapter::strip_str(&after_help_within(width)).to_string();
+            // The paragraph is clap's to wrap.
+            let mut lines = text.lines().filter(|line| line.starts_with(' '));
+            assert!(lines.all(|line| line.chars().count() <= width), "{width}: {text}");
+        }
+    }
 }

@@ -15,11 +15,11 @@ use crate::host::surroundings::is_ci;
 use crate::host::{Host, files};
 use crate::identity::{self, Candidate};
 use crate::mint::Narrowing;
-use crate::pipeline::{self, Freshness, Origin, OwnCredential};
+use crate::pipeline::{self, Origin, OwnCredential, Terms};
 use crate::plan::{self, Plan};
 use crate::secret::Secret;
 
-use super::args::{AtExit, Fresh, Output, Wanted};
+use super::args::{AtExit, Chosen, Fresh, Output, Wanted};
 use super::{App, misuse, show};
 
 /// All that the pipeline needs.
@@ -61,9 +61,9 @@ impl Prepared {
     ) -> Result<Credential> {
         let (refresh, min_ttl) = (fresh.refresh, fresh.min_ttl);
         let (ahead, revokes_steps) = (self.ahead.is_some(), self.revokes_steps);
-        let freshness = Freshness { refresh, min_ttl, asked_again, ahead, revokes_steps };
+        let terms = Terms { refresh, min_ttl, asked_again, ahead, revokes_steps };
         let (credential, origin) =
-            pipeline::credential(&self.asking()?, &self.cache, &self.plan, freshness)?;
+            pipeline::credential(&self.asking()?, &self.cache, &self.plan, terms)?;
         if origin == Origin::Ageing {
             self.renew_in_background(&credential);
         }
@@ -72,9 +72,8 @@ impl Prepared {
 
     /// Gets a credential of this run's own, to be revoked at its end.
     pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<OwnCredential> {
-        let freshness =
-            Freshness { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Freshness::default() };
-        pipeline::own_credential(&self.asking()?, &self.cache, &self.plan, freshness)
+        let terms = Terms { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Terms::default() };
+        pipeline::own_credential(&self.asking()?, &self.cache, &self.plan, terms)
     }
 
     /// The world for whoever gets the credential. It tells what is started for that which
@@ -124,11 +123,13 @@ impl Prepared {
         }
     }
 
-    /// Whether the run revokes what it can of a credential that itself cannot be revoked:
-    /// the tokens that were steps to it. Where the credential is, they are too.
-    pub(crate) fn revokes_steps(&self, at_exit: AtExit) -> bool {
+    /// The same for a run that revokes what it can of a credential that itself cannot be
+    /// revoked: the tokens that were steps to it. Where the credential is, they are too.
+    #[must_use]
+    pub(crate) fn ending(self, at_exit: AtExit) -> Self {
         let wanted = at_exit.revoke_on_exit.unwrap_or_else(|| is_ci(&self.host.env));
-        wanted && !self.is_embedded()
+        let revokes_steps = wanted && !self.is_embedded();
+        Self { revokes_steps, ..self }
     }
 
     /// Revokes the credential at the end of a run. Failing is told and no more: the
@@ -205,11 +206,16 @@ impl Prepared {
 }
 
 /// Resolves what was typed.
-pub(crate) fn prepare(app: &App, wanted: &Wanted) -> Result<Prepared> {
+pub(crate) fn prepare(app: &App, chosen: &Chosen) -> Result<Prepared> {
     #[cfg(feature = "broker")]
-    if wanted.dev {
-        return embedded(app, wanted);
+    if chosen.dev {
+        return embedded(app, &chosen.wanted);
     }
+    configured(app, &chosen.wanted)
+}
+
+/// Resolves what was typed where the embedded broker has nothing to give.
+pub(crate) fn configured(app: &App, wanted: &Wanted) -> Result<Prepared> {
     let config = config::load(&app.host)?;
     let request = request(wanted, &app.host, &config)?;
     let mut plan = plan::plan(&request, &config)?;
@@ -286,6 +292,12 @@ fn embedded(app: &App, wanted: &Wanted) -> Result<Prepared> {
 /// The identity sources, and whether they can be used here.
 pub(crate) fn detected(host: &Host, config: &Config) -> Vec<Candidate> {
     identity::detect(host, config.identities.iter())
+}
+
+/// What a run with this profile would do, and nothing else said.
+pub(crate) fn planned(config: &Config, detected: &[Candidate], profile: &str) -> Result<Plan> {
+    let (profile, detected) = (Some(profile.to_string()), detected.to_vec());
+    plan::plan(&plan::Request { profile, detected, ..Default::default() }, config)
 }
 
 /// What was typed, as planning takes it.

@@ -8,8 +8,9 @@ use crate::deliver::renewal::{News, OnRenewal, Renewal, Supply};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::host::interact::{Interact, Silent};
-use crate::pipeline::{self, Freshness, OwnCredential};
+use crate::pipeline::{self, OwnCredential, Terms};
 use crate::plan::Plan;
+use crate::reach::Wish;
 
 use super::args::Renew;
 use super::prepare::Prepared;
@@ -82,7 +83,7 @@ impl Prepared {
             cache: Arc::clone(&self.cache),
             plan: self.plan.clone(),
             own,
-            freshness: Freshness { revokes_steps: self.revokes_steps, ..Freshness::default() },
+            terms: Terms { revokes_steps: self.revokes_steps, ..Terms::default() },
             interact: Arc::clone(&self.host.interact),
         };
         Renewal::prepare(&self.host, credential.clone(), Box::new(supply), on_renewal)
@@ -108,11 +109,10 @@ impl Own {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Forgets those that have ended by themselves.
+    /// Forgets those that have ended by themselves, with all that they came of.
     fn forget_ended(&self, host: &Host) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = host.clock.now();
-        all.retain(|own| own.credential.lifetime.remaining(now).is_positive());
+        all.retain(|own| !own.is_over(host));
     }
 }
 
@@ -123,19 +123,19 @@ struct Pipeline {
     plan: Plan,
     /// Where each credential is this run's own.
     own: Option<Arc<Own>>,
-    freshness: Freshness,
+    terms: Terms,
     interact: Arc<dyn Interact>,
 }
 
 impl Supply for Pipeline {
     fn next(&self, old: &Credential) -> Result<Credential> {
         // Renewal has pauses of its own, and may have little time.
-        self.plan.insist(&self.host);
+        self.plan.insist(&self.host, Wish::Heeded);
         let Some(own) = &self.own else {
-            let (cache, freshness) = (&self.cache, self.freshness);
-            return pipeline::next_credential(&self.host, cache, &self.plan, old, freshness);
+            let (cache, terms) = (&self.cache, self.terms);
+            return pipeline::next_credential(&self.host, cache, &self.plan, old, terms);
         };
-        let new = pipeline::own_credential(&self.host, &self.cache, &self.plan, self.freshness)?;
+        let new = pipeline::own_credential(&self.host, &self.cache, &self.plan, self.terms)?;
         own.forget_ended(&self.host);
         own.keep(&new);
         Ok(new.credential)

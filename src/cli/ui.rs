@@ -16,6 +16,7 @@ use crate::deliver::{Printed, print};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
 use crate::host::interact::{DevicePrompt, Interact, Waiting};
+use crate::host::process::stdout_was_closed;
 use crate::host::surroundings::is_ci;
 use crate::secret::Secret;
 
@@ -106,12 +107,12 @@ impl Ui {
 
     /// Where results go. Colours are taken out where stdout is no terminal.
     pub(crate) fn out(&self) -> impl Write {
-        anstream::AutoStream::auto(io::stdout())
+        Stdout(anstream::AutoStream::auto(io::stdout()))
     }
 
     /// Where secrets and scripts go: bytes as they are.
     pub(crate) fn raw_out(&self) -> impl Write {
-        io::stdout()
+        Stdout(io::stdout())
     }
 
     /// Hands a secret to whoever reads stdout. One who went away wanted no more.
@@ -199,6 +200,22 @@ impl Ui {
     fn say(&self, text: &str) {
         // Where stderr is closed, there is nobody to tell.
         let _ = anstream::AutoStream::auto(io::stderr()).write_all(text.as_bytes());
+    }
+}
+
+/// Standard output, which is closed for those who were started so.
+struct Stdout<W>(W);
+
+impl<W: Write> Write for Stdout<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if stdout_was_closed() {
+            return Err(io::Error::other("standard output is closed"));
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

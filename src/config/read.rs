@@ -86,13 +86,23 @@ fn short(path: &Path, home: Option<&Path>) -> String {
     }
 }
 
+/// The tables whose keys are the person's own words.
+const FREE: [&str; 3] = ["env", "login_parameters", "tags"];
+
 /// Makes paths mean what their writer meant: a value whose key ends in `_file` is
 /// relative to the configuration file it is in, and `~/` is the home directory.
-pub(super) fn resolve_paths(node: &mut Node, dir: &Path, home: Option<&Path>) {
+pub(super) fn resolve_paths(tree: &mut Node, dir: &Path, home: Option<&Path>) {
+    resolve(tree, 0, dir, home);
+}
+
+/// The same so many tables deep. What is below the second has names: of an identity, a
+/// broker, a profile.
+fn resolve(node: &mut Node, depth: usize, dir: &Path, home: Option<&Path>) {
     match &mut node.value {
         Value::Table(table) => {
             for (name, entry) in table {
                 match &mut entry.node.value {
+                    Value::Table(_) if depth > 1 && FREE.contains(&name.as_str()) => {}
                     Value::String(path) if name.ends_with("_file") => {
                         let whole = match (path.strip_prefix("~/"), home) {
                             (Some(rest), Some(home)) => home.join(rest),
@@ -103,13 +113,37 @@ pub(super) fn resolve_paths(node: &mut Node, dir: &Path, home: Option<&Path>) {
                             *path = whole.to_string();
                         }
                     }
-                    _ => resolve_paths(&mut entry.node, dir, home),
+                    _ => resolve(&mut entry.node, depth + 1, dir, home),
                 }
             }
         }
         Value::Array(items) => {
-            items.iter_mut().for_each(|item| resolve_paths(item, dir, home));
+            items.iter_mut().for_each(|item| resolve(item, depth, dir, home));
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value as Json;
+
+    use super::*;
+
+    #[test]
+    fn every_table_with_free_keys_is_known() {
+        fn look(json: &Json, name: &str, found: &mut Vec<String>) {
+            if json["additionalProperties"]["type"] == "string" {
+                found.push(name.to_string());
+            }
+            let members = json.as_object().into_iter().flatten();
+            members.for_each(|(name, member)| look(member, name, found));
+            json.as_array().into_iter().flatten().for_each(|item| look(item, name, found));
+        }
+        let mut found = Vec::new();
+        look(&crate::config::schema::schema(), "", &mut found);
+        found.sort();
+        found.dedup();
+        assert_eq!(found, FREE);
     }
 }

@@ -53,7 +53,8 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
         let named = named.map(|name| (name, Origin::BuiltIn));
         let identity = pick("identity", &config.identities, named, &Origin::BuiltIn).ok();
         let proof = identity.map(|(_, settings)| settings.proof());
-        let has_steps = line.iter().any(|(_, profile)| profile.exchange.is_some());
+        let steps = line.iter().find_map(|(_, profile)| profile.exchange.as_ref());
+        let has_steps = steps.is_some_and(|steps| !steps.is_empty());
         if proof == Some(Proof::AwsAccessKeys) && (wants_audience || has_steps) {
             problems.push(refused(name, mint::Refusal::access_keys(), origin()));
         }
@@ -67,7 +68,7 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
             let ttl = line.iter().find_map(|(_, profile)| profile.ttl);
             if let (Ok(mut plan), Some(role)) = (plan, role) {
                 let fits = match identity {
-                    Some((_, identity)) => plan.fit(identity.portal(), false),
+                    Some((_, identity)) => plan.fit(identity.portal(), has_steps),
                     None => Ok(()),
                 };
                 if let Err(refusal) = fits.and_then(|()| plan.check(role, false, ttl, proof)) {
@@ -84,7 +85,6 @@ pub(super) fn completeness(config: &Config) -> Vec<Problem> {
         {
             problems.push(refused(name, refusal, config.origin(&["profile", by, "role"])));
         }
-        let steps = line.iter().find_map(|(_, profile)| profile.exchange.as_ref());
         anonymous |= steps.into_iter().flatten().any(|step| step.broker.is_none());
         if anonymous {
             problems.extend(pick("broker", &config.brokers, None, &origin()).err());

@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CACHE_CONTROL, HOST, HeaderValue, LOCATION, REFERRER_POLICY};
@@ -34,8 +32,10 @@ use crate::credential::{Credential, Material};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::browser::Browser;
+use crate::host::door::Door;
 use crate::host::http::{Request, require_secure};
-use crate::host::listener::{Exposure, bind, is_ours};
+use crate::host::listener::{Exposure, bind};
+use crate::host::start_page::StartPage;
 use crate::secret::Secret;
 
 /// What is asked for the sign-in token.
@@ -197,31 +197,30 @@ fn destination(console: &str, region: Option<&str>, service: Option<&str>) -> St
 ///
 /// # Errors
 /// Where the browser cannot be started, or does not come.
-pub async fn open(browser: &dyn Browser, link: &Secret<String>) -> Result<()> {
+pub async fn open(host: &Host, browser: &dyn Browser, link: &Secret<String>) -> Result<()> {
     let failed = |cause: std::io::Error| Error::new(ErrorKind::Io, "cannot listen").because(cause);
     let socket = bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly)?;
     let address = socket.local_addr().map_err(failed)?;
     let socket = TcpListener::from_std(socket).map_err(failed)?;
-    let mut random = [0; 32];
-    aws_lc_rs::rand::fill(&mut random)
-        .map_err(|_| Error::new(ErrorKind::Other, "this machine gives no random numbers"))?;
-    let path = format!("/{}", URL_SAFE_NO_PAD.encode(random));
-    let page = Url::parse(&format!("http://{address}{path}")).map_err(|cause| {
+    let start = StartPage::to(link.clone())?;
+    let page = Url::parse(&format!("http://{address}{}", start.path().expose()));
+    let page = page.map_err(|cause| {
         Error::new(ErrorKind::Other, "the page on this machine has no address").because(cause)
     })?;
-    let once = Arc::new(Once { address, path, link: Mutex::new(Some(link.clone())) });
+    let door = Door::to("this sign-in", "take the link that `--url` prints", host);
+    let once = Arc::new(Once { address, door, start: Mutex::new(Some(start)) });
     browser.open(&page)?;
     tokio::time::timeout(FETCH_LIMIT, serve(socket, once)).await.map_err(|_| {
-        Error::new(ErrorKind::Unreachable, "the browser has not come for the sign-in link")
+        Error::new(ErrorKind::Unreachable, "your browser has not come for the sign-in link")
             .hint("`--url` prints the link instead")
     })
 }
 
-/// The page that leads on once.
+/// What all connections know.
 struct Once {
     address: SocketAddr,
-    path: String,
-    link: Mutex<Option<Secret<String>>>,
+    door: Door,
+    start: Mutex<Option<StartPage>>,
 }
 
 /// Serves until the link has been fetched. Browsers open connections that they may never
@@ -252,9 +251,11 @@ async fn connection(
     once: Arc<Once>,
     fetched: mpsc::Sender<()>,
 ) {
+    // Asked before anything is read: it can be told while the other end is there.
+    let admitted = once.door.admits(peer, once.address);
     let led_on = AtomicBool::new(false);
     let service = service_fn(|request: Asked<Incoming>| {
-        let response = once.respond(&request, peer);
+        let response = once.respond(&request, admitted);
         if response.status() == StatusCode::SEE_OTHER {
             led_on.store(true, Ordering::Relaxed);
         }
@@ -274,24 +275,21 @@ async fn connection(
 }
 
 impl Once {
-    fn respond(&self, request: &Asked<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+    fn respond(&self, request: &Asked<Incoming>, admitted: bool) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::new(Bytes::new()));
-        let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
-        let ours = host == Some(self.address.to_string().as_bytes())
-            && request.method() == Method::GET
-            && Secret::new(self.path.clone()).ct_eq(request.uri().path());
-        *response.status_mut() = StatusCode::NOT_FOUND;
-        if !ours {
-            return response;
-        }
         // Anybody on this machine may have read the address among the browser's arguments.
-        if !is_ours(peer, self.address) {
+        if !admitted {
             *response.status_mut() = StatusCode::FORBIDDEN;
             return response;
         }
-        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let location = link.and_then(|link| HeaderValue::try_from(link.expose()).ok());
-        if let Some(location) = location {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+        if host != Some(self.address.to_string().as_bytes()) || request.method() != Method::GET {
+            return response;
+        }
+        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = StartPage::take(&mut start, request.uri().path());
+        if let Some(location) = link.and_then(|link| HeaderValue::try_from(link.expose()).ok()) {
             *response.status_mut() = StatusCode::SEE_OTHER;
             let headers = response.headers_mut();
             headers.insert(LOCATION, location);
@@ -308,7 +306,7 @@ mod tests {
     use crate::aws::Region;
     use crate::credential::{Lifetime, Principal};
     use crate::host::clock::{Clock, SystemClock};
-    use crate::host::test_server::run;
+    use crate::host::test_server::{host, run};
 
     fn credential(role: &str) -> Credential {
         let now = SystemClock.now();
@@ -397,7 +395,9 @@ mod tests {
     #[test]
     fn the_page_on_this_machine_leads_on_once_and_only_whoever_was_sent_there() {
         let (visitor, link) = (Visitor::default(), "https://signin.example/federation?x=canary");
-        run(open(&visitor, &Secret::new(link.to_string()))).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let host = host(dir.path(), time::Duration::ZERO);
+        run(open(&host, &visitor, &Secret::new(link.to_string()))).unwrap();
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
         // The answer may be on its way still.
         while visitor.0.lock().unwrap().len() < 3 && std::time::Instant::now() < deadline {

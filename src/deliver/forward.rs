@@ -43,6 +43,8 @@ pub(super) struct Signals {
     queue: SignalDelivery<UnixStream, WithOrigin>,
     /// What the command must find: the actions as they were.
     before: Vec<(i32, Action)>,
+    /// What arrived before there was a command.
+    early: Vec<Received>,
 }
 
 /// A signal that arrived.
@@ -83,7 +85,7 @@ impl Signals {
         for signal in defaults {
             signal_hook::flag::register_conditional_default(signal, Arc::clone(idle))?;
         }
-        Ok(Self { queue, before })
+        Ok(Self { queue, before, early: Vec::new() })
     }
 
     /// What the command must find.
@@ -99,6 +101,18 @@ impl Signals {
     /// What has arrived, without waiting.
     pub(super) fn arrived(&mut self) -> Vec<Received> {
         self.queue.pending().filter_map(received).collect()
+    }
+
+    /// What arrived before there was a command, once.
+    pub(super) fn early(&mut self) -> Vec<Received> {
+        std::mem::take(&mut self.early)
+    }
+
+    /// The signal by which somebody wants this process to end, before there is a command.
+    pub(super) fn told_to_end(&mut self) -> Option<Signal> {
+        const ENDS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+        self.early = self.arrived();
+        self.early.iter().map(|received| received.signal).find(|signal| ENDS.contains(signal))
     }
 }
 

@@ -278,7 +278,14 @@ impl Watch {
 
     /// Asks for a credential, in a thread of its own: an answer may take long.
     fn ask(self: &Arc<Self>, old: Credential) {
-        self.lock().is_busy = true;
+        {
+            let mut state = self.lock();
+            // Whoever ends the renewal waits for what is under way, and for nothing else.
+            if state.has_ended {
+                return;
+            }
+            state.is_busy = true;
+        }
         let watch = Arc::clone(self);
         let thread = std::thread::Builder::new().name("renewal".into()).spawn(move || {
             let answer = watch.supply.next(&old);

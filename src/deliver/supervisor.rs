@@ -37,18 +37,43 @@ use crate::host::process::CoreLimit;
 /// not even be started. Signals that arrive meanwhile do not end this process, so
 /// it must not take long.
 #[derive(Default)]
-pub struct AtEnd<'a>(Option<Box<dyn FnOnce() + 'a>>);
+pub struct AtEnd<'a> {
+    what: Option<Box<dyn FnOnce() + 'a>>,
+    /// Dropped after that was done.
+    #[cfg(unix)]
+    attention: Option<unix::Attention>,
+}
 
 impl<'a> AtEnd<'a> {
     /// This happens, once.
     pub fn doing(what: impl FnOnce() + 'a) -> Self {
-        Self(Some(Box::new(what)))
+        Self {
+            what: Some(Box::new(what)),
+            #[cfg(unix)]
+            attention: None,
+        }
+    }
+
+    /// The same, also where a signal arrives before the command runs: from now on that
+    /// ends this process no more, and the command is not started.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io)
+    pub fn heeding(what: impl FnOnce() + 'a) -> Result<Self> {
+        // It is to happen in any case.
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no signals"))]
+        let mut at_end = Self::doing(what);
+        #[cfg(unix)]
+        {
+            at_end.attention = Some(unix::Attention::begin()?);
+        }
+        Ok(at_end)
     }
 }
 
 impl Drop for AtEnd<'_> {
     fn drop(&mut self) {
-        if let Some(what) = self.0.take() {
+        if let Some(what) = self.what.take() {
             what();
         }
     }
@@ -56,7 +81,7 @@ impl Drop for AtEnd<'_> {
 
 impl fmt::Debug for AtEnd<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "AtEnd(something)" } else { "AtEnd(nothing)" })
+        f.write_str(if self.what.is_some() { "AtEnd(something)" } else { "AtEnd(nothing)" })
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub const ASKED_FOR: &str = "TMPCRED_CREDENTIAL_PROCESS";
 
 /// The key under which the cache is sealed into files where there is no keyring.
-/// Nothing that this program starts gets it.
+/// Nothing that this program starts gets it, but for itself where it renews ahead.
 pub const CACHE_KEY: &str = "TMPCRED_CACHE_KEY";
 
 /// A snapshot of environment variables.

@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod clock;
 pub mod dirs;
+pub mod door;
 pub mod env;
 pub mod files;
 pub mod http;
@@ -14,6 +15,7 @@ pub mod listener;
 #[cfg(target_os = "linux")]
 mod names;
 pub mod process;
+pub mod start_page;
 pub mod stderr;
 pub mod surroundings;
 #[cfg(test)]

@@ -10,11 +10,24 @@ pub mod output;
 pub mod printed;
 #[cfg(unix)]
 pub mod signals;
+#[cfg(unix)]
+mod streams;
 
 use std::ffi::OsStr;
 use std::process::Command;
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// Whether this process was started with its standard output closed, where that can be
+/// told.
+pub fn stdout_was_closed() -> bool {
+    #[cfg(unix)]
+    {
+        streams::stdout_was_closed()
+    }
+    #[cfg(not(unix))]
+    false
+}
 
 /// The limit on core dumps that was in force before [`forbid_core_dumps`].
 #[derive(Clone, Copy, Debug)]

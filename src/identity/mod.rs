@@ -21,7 +21,7 @@ use crate::credential::{Assertion, Caller, Principal, Proof};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::surroundings::Surroundings;
-use crate::reach::{self, Effort};
+use crate::reach::{self, Effort, Wish};
 
 crate::registry::registry! {
     /// The settings of an `[identity.NAME]` table.
@@ -65,10 +65,10 @@ impl Settings {
     }
 
     /// Lets the next run ask also those who are left alone because they did not serve.
-    pub fn insist(&self, host: &Host) {
+    pub fn insist(&self, host: &Host, wish: Wish) {
         match self {
-            Self::Oidc(settings) => reach::insist(host, settings.issuer.as_str()),
-            Self::AwsSso(settings) => reach::insist(host, settings.oidc().url()),
+            Self::Oidc(settings) => reach::insist(host, settings.issuer.as_str(), wish),
+            Self::AwsSso(settings) => reach::insist(host, settings.oidc().url(), wish),
             _ => {}
         }
     }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Narrowing, Refusal, Request, Target, aws};
+use super::{Lasts, Narrowing, Refusal, Request, Target, aws};
 use crate::aws::sso::Server;
 use crate::aws::sso::portal::Portal;
 use crate::aws::{AccountId, EndpointUrl, Region};
@@ -46,6 +46,9 @@ pub struct Settings {
     /// A PEM file with certificate authorities to trust besides the system's, at that server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// The accounts of which one must be that of the credential.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect_account: Vec<AccountId>,
 }
 
 /// The target, and the portal that the profile's identity logs in to.
@@ -96,7 +99,8 @@ impl Plan {
     /// How the further roles are assumed: at the STS of the region that commands are told, or
     /// of the Identity Center's.
     fn sts(&self) -> aws::Settings {
-        let Settings { region, chain, use_fips, endpoint_url, ca_file, .. } = &self.settings;
+        let Settings { region, chain, use_fips, endpoint_url, ca_file, expect_account, .. } =
+            &self.settings;
         let home = self.portal.as_ref().map(|portal| portal.region().clone());
         aws::Settings {
             region: region.clone().or(home),
@@ -104,6 +108,7 @@ impl Plan {
             endpoint_url: endpoint_url.clone(),
             ca_file: ca_file.clone(),
             chain: chain.clone(),
+            expect_account: expect_account.clone(),
             ..aws::Settings::default()
         }
     }
@@ -126,6 +131,11 @@ impl Plan {
         }
         if let Some(step) = self.settings.chain.last() {
             return self.sts().check(step.role_arn.as_str(), role_is_option, ttl, None);
+        }
+        let account = self.account().as_str();
+        if !self.sts().expects(Some(account)) {
+            return Err(Refusal::new("target", format!("its account is {account}"))
+                .hint(aws::EXPECTED));
         }
         if ttl.is_some() {
             let why = "the permission set says how long its credentials last";
@@ -164,6 +174,14 @@ impl Plan {
         sts.complete()?;
         self.settings.chain = sts.chain;
         Ok(())
+    }
+
+    /// How long its credentials last where nobody asks for a lifetime.
+    pub fn lasts(&self) -> Lasts {
+        match self.settings.chain.last() {
+            Some(step) => Lasts::Usually(self.sts().usual_ttl(step.role_arn.as_str())),
+            None => Lasts::AsPermissionSetSays,
+        }
     }
 
     /// The steps, for people.

@@ -15,7 +15,7 @@ use crate::credential::{Assertion, Credential, Material};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::oidc::Issuer;
-use crate::reach::{self, Effort, Failure};
+use crate::reach::{self, Effort, Failure, Wish};
 use crate::wire;
 
 /// A profile's target: one of the brokers that the configuration names.
@@ -80,8 +80,8 @@ impl Server {
     }
 
     /// Lets the next run ask also those of its addresses that are left alone at present.
-    pub(super) fn insist(&self, host: &Host) {
-        self.url.iter().for_each(|address| reach::insist(host, address.as_str()));
+    pub(super) fn insist(&self, host: &Host, wish: Wish) {
+        self.url.iter().for_each(|address| reach::insist(host, address.as_str(), wish));
     }
 
     /// The audience that an assertion for this broker must be bound to.

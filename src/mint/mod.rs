@@ -20,7 +20,7 @@ use crate::credential::{Assertion, Credential, Proof};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::oidc::Issuer;
-use crate::reach::{self, Effort};
+use crate::reach::{self, Effort, Wish};
 
 crate::registry::registry! {
     /// The settings of a profile's `target` table.
@@ -68,6 +68,17 @@ pub enum Plan {
     AwsSso(aws_sso::Plan),
 }
 
+/// How long a credential lasts where nobody asks for a lifetime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    /// The broker's policy decides.
+    AsPolicySays,
+    /// The permission set decides.
+    AsPermissionSetSays,
+    /// This is usual.
+    Usually(Duration),
+}
+
 impl Plan {
     /// The target that this plan describes.
     pub fn open(&self) -> Box<dyn Target> {
@@ -75,6 +86,15 @@ impl Plan {
             Self::Broker(server) => Box::new(broker::Broker::new(server.clone())),
             Self::Aws(settings) => Box::new(aws::Aws::new(*settings.clone())),
             Self::AwsSso(plan) => Box::new(aws_sso::AwsSso::new(plan.clone())),
+        }
+    }
+
+    /// How long a credential lasts where nobody asks for a lifetime.
+    pub fn lasts(&self, role: &str) -> Lasts {
+        match self {
+            Self::Broker(_) => Lasts::AsPolicySays,
+            Self::Aws(settings) => Lasts::Usually(settings.usual_ttl(role)),
+            Self::AwsSso(plan) => plan.lasts(),
         }
     }
 
@@ -87,11 +107,13 @@ impl Plan {
     }
 
     /// Lets the next run ask also those who are left alone because they did not serve.
-    pub fn insist(&self, host: &Host) {
+    pub fn insist(&self, host: &Host, wish: Wish) {
         match self {
-            Self::Broker(server) => server.insist(host),
-            Self::Aws(settings) => reach::insist(host, &settings.address()),
-            Self::AwsSso(plan) => plan.addresses().iter().for_each(|a| reach::insist(host, a)),
+            Self::Broker(server) => server.insist(host, wish),
+            Self::Aws(settings) => reach::insist(host, &settings.address(), wish),
+            Self::AwsSso(plan) => {
+                plan.addresses().iter().for_each(|address| reach::insist(host, address, wish));
+            }
         }
     }
 
@@ -328,8 +350,8 @@ pub struct Exchange {
 
 impl Exchange {
     /// Lets the next run ask also those who are left alone because they did not serve.
-    pub fn insist(&self, host: &Host) {
-        self.server.insist(host);
+    pub fn insist(&self, host: &Host, wish: Wish) {
+        self.server.insist(host, wish);
     }
 
     /// Performs the step.

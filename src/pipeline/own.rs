@@ -37,24 +37,41 @@ impl Step {
     }
 }
 
+impl OwnCredential {
+    /// Whether there is nothing left to revoke: it has ended by itself, and what it came of.
+    pub fn is_over(&self, host: &Host) -> bool {
+        let now = host.corrected_now();
+        self.has_ended(host) && self.steps.iter().all(|step| step.yielded.expires_at <= now)
+    }
+
+    fn has_ended(&self, host: &Host) -> bool {
+        self.credential.lifetime.remaining(host.clock.now()) <= Duration::ZERO
+    }
+}
+
 /// Revokes a credential of this plan, and what it came of. What has ended by itself is
 /// left alone.
 ///
 /// # Errors
 /// Whatever keeps it from being revoked: it stays good until it ends.
 pub fn revoke(host: &Host, plan: &Plan, own: &OwnCredential) -> Result<()> {
-    if own.credential.lifetime.remaining(host.clock.now()) <= Duration::ZERO {
+    if own.is_over(host) {
         return Ok(());
     }
+    process::runtime()?.block_on(end(host, plan, own))
+}
+
+/// The same.
+pub(super) async fn end(host: &Host, plan: &Plan, own: &OwnCredential) -> Result<()> {
     let target = plan.target.open();
-    let Some(revocation) = target.revocation() else {
-        return Err(Error::new(ErrorKind::Config, "its target cannot revoke credentials"));
+    let revoked = match target.revocation() {
+        _ if own.has_ended(host) => Ok(()),
+        Some(revocation) => revocation.revoke(host, &own.credential).await,
+        None => Err(Error::new(ErrorKind::Config, "its target cannot revoke credentials")),
     };
-    process::runtime()?.block_on(async {
-        let revoked = revocation.revoke(host, &own.credential).await;
-        for step in &own.steps {
-            step.revoke(host).await;
-        }
-        revoked
-    })
+    // They may outlast it.
+    for step in &own.steps {
+        step.revoke(host).await;
+    }
+    revoked
 }

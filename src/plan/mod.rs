@@ -17,6 +17,7 @@ pub use resolve::{identity, plan};
 use crate::host::Host;
 use crate::identity;
 use crate::mint;
+use crate::reach::Wish;
 
 /// What the command line asks for, beyond what the configuration says, and what was
 /// found out about the place.
@@ -92,10 +93,10 @@ impl Plan {
     }
 
     /// Lets the next run ask also those who are left alone because they did not serve.
-    pub fn insist(&self, host: &Host) {
-        self.identity.settings.insist(host);
-        self.exchanges.iter().for_each(|step| step.insist(host));
-        self.target.insist(host);
+    pub fn insist(&self, host: &Host, wish: Wish) {
+        self.identity.settings.insist(host, wish);
+        self.exchanges.iter().for_each(|step| step.insist(host, wish));
+        self.target.insist(host, wish);
     }
 
     /// What identifies the credential that this plan yields: all that changes

@@ -186,7 +186,7 @@ impl<'a> Resolver<'a> {
                 (scope, self.text("audience", asked, |p| p.audience.as_deref(), example)?)
             }
         };
-        let ttl = self.ttl(request)?;
+        let ttl = self.ttl(request, target.lasts(&role))?;
         let narrowed = target.narrow(&role, &request.narrowing);
         narrowed
             .and_then(|()| target.check(&role, request.role.is_some(), ttl, Some(proof)))
@@ -405,7 +405,8 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn ttl(&mut self, request: &Request) -> Result<Option<Duration>> {
+    /// The lifetime to ask for. Where nobody says one, a credential `lasts` so long.
+    fn ttl(&mut self, request: &Request, lasts: mint::Lasts) -> Result<Option<Duration>> {
         if let Some(ttl) = request.ttl {
             config::check_ttl(ttl).map_err(|why| {
                 Error::new(ErrorKind::Usage, format!("`--ttl` is not valid: {why}"))
@@ -419,7 +420,18 @@ impl<'a> Resolver<'a> {
                 Ok(Some(ttl))
             }
             None => {
-                self.explain("ttl", "as long as policy gives", Origin::BuiltIn);
+                match lasts {
+                    mint::Lasts::AsPolicySays => {
+                        self.explain("ttl", "as long as policy gives", Origin::BuiltIn);
+                    }
+                    mint::Lasts::AsPermissionSetSays => {
+                        self.explain("ttl", "as long as the permission set says", "target");
+                    }
+                    mint::Lasts::Usually(ttl) => {
+                        let why = "what AWS gives where nobody asks for a lifetime";
+                        self.explain("ttl", humantime::format_duration(ttl), why);
+                    }
+                }
                 Ok(None)
             }
         }

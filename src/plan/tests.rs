@@ -114,6 +114,25 @@ fn where_no_identity_is_named_the_only_one_that_is_ready_is_used() {
 }
 
 #[test]
+fn how_long_a_credential_lasts_by_itself_is_what_its_target_gives() {
+    let role = "arn:aws:iam::111122223333:role/x";
+    let ttl = |role: &str, target: &str| {
+        let config = config(&format!(
+            "[identity.keys]\ntype = 'aws-keys'\n\
+             [profile.a]\nidentity = 'keys'\nrole = '{role}'\ntarget = {{ type = 'aws'{target} }}\n"
+        ));
+        let reasons = planned(&config, "a").reasons;
+        reasons.into_iter().find(|reason| reason.what == "ttl").unwrap().value
+    };
+    let (user, chain) =
+        ("arn:aws:iam::111122223333:user/x", format!(", chain = [{{ role_arn = '{role}' }}]"));
+    assert_eq!(ttl(role, ""), "1h");
+    assert_eq!(ttl(role, &chain), "1h");
+    assert_eq!(ttl(user, ""), "12h");
+    assert_eq!(ttl(user, &chain), "1h");
+}
+
+#[test]
 fn what_is_extended_is_taken_over_unless_said_otherwise() {
     let config = config(
         "[profile.a]\nrole = 'a'\nscope = ['x', 'y']\naudience = 'https://a.example'\nttl = '1h'\n\

@@ -15,6 +15,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::Wish;
 use crate::error::{Error, ErrorKind};
 use crate::host::{Host, files};
 
@@ -53,6 +54,9 @@ struct Record {
     /// Whether somebody waited for it then.
     #[serde(default)]
     in_vain: bool,
+    /// Until when it asked to be left alone, where it did.
+    #[serde(default, with = "time::serde::timestamp::option")]
+    wished_until: Option<OffsetDateTime>,
 }
 
 impl Record {
@@ -145,9 +149,12 @@ impl Breaker {
         // Where somebody else has the lock, they have the same news.
         self.exclusively(|| {
             let failures = self.read(now).map_or(0, |known| known.failures).saturating_add(1);
-            let rest = rest_after(failures).max(wish.unwrap_or_default().min(LONGEST_WISH));
+            let rest = rest_after(failures);
             let rests_until = if rest.is_zero() { now } else { whole(now + rest) };
-            self.write(&Record { failures, rests_until, error: error.clone(), in_vain });
+            let wished_until = wish.map(|wish| whole(now + wish.min(LONGEST_WISH)));
+            let rests_until = wished_until.map_or(rests_until, |wished| rests_until.max(wished));
+            let error = error.clone();
+            self.write(&Record { failures, rests_until, error, in_vain, wished_until });
         });
     }
 
@@ -163,17 +170,21 @@ impl Breaker {
         self.exclusively(|| {
             if let Some(record) = self.read(now) {
                 let wished = whole(now + wish.min(LONGEST_WISH));
-                self.write(&Record { rests_until: record.rests_until.max(wished), ..record });
+                let rests_until = record.rests_until.max(wished);
+                let wished_until = record.wished_until.max(Some(wished));
+                self.write(&Record { rests_until, wished_until, ..record });
             }
         });
     }
 
     /// Ends its rest. If it fails again, it rests for longer.
-    pub(super) fn wake(&self, now: OffsetDateTime) {
+    pub(super) fn wake(&self, now: OffsetDateTime, wish: Wish) {
         self.exclusively(|| {
             let rests = |record: &Record| record.in_vain || !record.rest(now).is_zero();
             if let Some(record) = self.read(now).filter(rests) {
-                self.write(&Record { rests_until: now, in_vain: false, ..record });
+                let wished_until = record.wished_until.filter(|_| wish == Wish::Heeded);
+                let rests_until = wished_until.map_or(now, |wished| wished.max(now));
+                self.write(&Record { rests_until, in_vain: false, wished_until, ..record });
             }
         });
     }
@@ -304,7 +315,7 @@ mod tests {
         assert!(asks(&breaker, 1), "somebody needs it");
         assert!(matches!(spares(5), Verdict::Ask));
         assert!(matches!(spares(-3600), Verdict::Ask), "the clock was set back");
-        breaker.wake(NOW);
+        breaker.wake(NOW, Wish::Overridden);
         assert!(matches!(spares(1), Verdict::Ask), "somebody insists");
         breaker.failed(NOW, &outage(), None, true);
         assert!(!asks(&breaker, 1), "that was the third time");
@@ -326,14 +337,31 @@ mod tests {
     #[test]
     fn who_insists_asks_at_once_and_ends_nothing_else() {
         let (_dir, breaker) = breaker();
-        breaker.wake(NOW);
+        breaker.wake(NOW, Wish::Overridden);
         assert!(asks(&breaker, 0));
         (0..3).for_each(|_| breaker.failed(NOW, &outage(), None, false));
         assert!(!asks(&breaker, 0));
-        breaker.wake(NOW);
+        breaker.wake(NOW, Wish::Overridden);
         assert!(asks(&breaker, 0));
         breaker.failed(NOW, &outage(), None, false);
         assert!(!asks(&breaker, 9), "it rests for longer than before");
+    }
+
+    #[test]
+    fn what_a_server_asks_for_is_heeded_unless_somebody_says_otherwise() {
+        let (_dir, breaker) = breaker();
+        (0..4).for_each(|_| breaker.failed(NOW, &outage(), None, false));
+        breaker.wake(NOW, Wish::Heeded);
+        assert!(asks(&breaker, 0), "nobody asked for that rest");
+        breaker.failed(NOW, &outage(), Some(Duration::from_secs(100)), true);
+        breaker.wake(NOW, Wish::Heeded);
+        assert!(!asks(&breaker, 99) && asks(&breaker, 100));
+        breaker.failed(NOW, &outage(), Some(Duration::from_secs(100)), true);
+        breaker.wake(NOW, Wish::Overridden);
+        assert!(asks(&breaker, 0));
+        breaker.failed(NOW, &outage(), None, true);
+        breaker.wake(NOW, Wish::Heeded);
+        assert!(asks(&breaker, 0), "that wish is history");
     }
 
     #[test]
@@ -365,7 +393,7 @@ mod tests {
         let breaker = Breaker::of(&host, "https://a.example");
         (0..9).for_each(|_| breaker.failed(NOW, &outage(), None, false));
         assert!(asks(&breaker, 0));
-        breaker.wake(NOW);
+        breaker.wake(NOW, Wish::Overridden);
         breaker.close();
     }
 

@@ -46,12 +46,15 @@ pub struct Effort {
     patience: Duration,
     /// How long all of it may take.
     total: Duration,
-    /// Whether that is for all steps to a credential together, and not for each.
-    overall: bool,
+    /// Whether nobody needs the credential now. Then that is for all steps to it together,
+    /// and not for each.
+    spare: bool,
     /// Whether addresses that have failed are left alone for a while.
     breaks: bool,
     /// Whether that has been looked at already.
     admitted: bool,
+    /// Whether a request that was sent is waited for to its end.
+    whole: bool,
 }
 
 impl Effort {
@@ -61,18 +64,22 @@ impl Effort {
         last_round: Duration::from_secs(10),
         patience: Duration::from_secs(5),
         total: Duration::from_secs(30),
-        overall: false,
+        spare: false,
         breaks: true,
         admitted: false,
+        whole: false,
     };
     /// For a credential that is due for renewal while the cached one still serves.
     pub const RENEW: Self = Self {
         rounds: 1,
         patience: Duration::from_secs(3),
         total: Duration::from_secs(8),
-        overall: true,
+        spare: true,
         ..Self::MINT
     };
+    /// For a credential that is renewed before it is due, by a process of its own that nobody
+    /// waits for.
+    pub(crate) const AHEAD: Self = Self { total: Self::MINT.total, ..Self::RENEW };
     /// For the token of a job: there is nobody but this server, and each job has its own.
     pub(crate) const JOB: Self = Self { total: REQUEST_TIMEOUT, breaks: false, ..Self::MINT };
     /// For a long list: whoever has many accounts asks more than AWS answers at once.
@@ -83,9 +90,16 @@ impl Effort {
     pub(crate) const REVOKE: Self =
         Self { patience: Duration::from_secs(2), total: Duration::from_secs(5), ..Self::LOOK };
 
-    /// The same for what must not be sent twice.
+    /// The same for what must not be sent twice, and so is not cut off on its way either:
+    /// whoever was sent it may have taken it.
     #[must_use]
     pub(crate) fn once(self) -> Self {
+        Self { rounds: 1, whole: true, ..self }
+    }
+
+    /// The same for a look at whether somebody answers, before what must not be sent twice.
+    #[must_use]
+    pub(crate) fn look(self) -> Self {
         Self { rounds: 1, ..self }
     }
 
@@ -97,14 +111,24 @@ impl Effort {
 
     /// Whether there is a credential that serves, so that nobody needs the new one now.
     pub(crate) fn is_spare(self) -> bool {
-        self.overall
+        self.spare
+    }
+
+    /// How much time there is for all of it.
+    pub(crate) fn total(self) -> Duration {
+        self.total
+    }
+
+    /// How long it is waited for at most.
+    fn longest(self) -> Duration {
+        if self.whole { self.total.max(REQUEST_TIMEOUT) } else { self.total }
     }
 
     /// The same for the next step to a credential, when those before took so long. However
     /// long they took, it gets a moment.
     #[must_use]
     pub(crate) fn after(self, spent: Duration) -> Self {
-        if !self.overall {
+        if !self.spare {
             return self;
         }
         Self { total: self.total.saturating_sub(spent).max(LEAST), ..self }
@@ -198,16 +222,25 @@ pub(crate) async fn ask<A: Display + ?Sized, T>(
     match timeout(SLOW, asking.as_mut()).await {
         Ok(outcome) => outcome,
         Err(_) => {
-            let most = effort.total.as_secs_f64();
+            let most = effort.longest().as_secs_f64();
             host.interact.note(&format!("waiting for {who}, for {most:.0} seconds at most"));
             asking.await
         }
     }
 }
 
+/// What becomes of a server's wish to be left alone (`Retry-After`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// It is heeded.
+    Heeded,
+    /// Somebody said that the server is to be asked all the same.
+    Overridden,
+}
+
 /// Lets the next run ask an address that is left alone at present.
-pub(crate) fn insist(host: &Host, address: &str) {
-    Breaker::of(host, address).wake(host.clock.now());
+pub(crate) fn insist(host: &Host, address: &str, wish: Wish) {
+    Breaker::of(host, address).wake(host.clock.now(), wish);
 }
 
 /// Looks whether an address may be asked, for what has to be done before and should not be
@@ -345,6 +378,9 @@ impl<A: Display + ?Sized> Search<'_, A> {
 
     /// How long the address may take: not for ever, and less while there are others.
     fn limit(&self, at: usize) -> Duration {
+        if self.effort.whole {
+            return REQUEST_TIMEOUT * 2;
+        }
         let rest = self.effort.total.saturating_sub(self.started.elapsed());
         let has_others = self.ways[at + 1..].iter().any(|way| way.state != State::Rests);
         rest.min(if has_others { self.effort.patience } else { REQUEST_TIMEOUT * 2 })

@@ -151,7 +151,7 @@ fn a_server_that_asks_for_time_gets_it() {
     let error = machine.ask(&[&server.origin]).unwrap_err();
     assert!(error.to_string().contains("it asked for that, so it is asked again in"), "{error}");
     assert_eq!(server.arrived().len(), 1);
-    insist(&machine.host(), &server.origin);
+    insist(&machine.host(), &server.origin, Wish::Overridden);
     assert_eq!(machine.ask(&[&server.origin]).unwrap(), 200);
 }
 

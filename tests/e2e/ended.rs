@@ -2,12 +2,13 @@
 //! until it expires.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::faults::at_clock;
 use super::journey::Journey;
-use super::stores::{items, with_keys};
+use super::stores::{claims, items, with_keys};
 use super::support::broker::{Broker, BrokerOptions};
 use super::support::browser::Browser;
 use super::support::home::Home;
@@ -122,4 +123,28 @@ fn a_lost_index_hides_no_credential_although_the_session_has_ended() {
     std::fs::rename(&index, index.with_extension("lost")).unwrap();
     let again = later(&journey, &["token", "--no-input"]).run().ok().stdout;
     assert_eq!(again, tokens[0]);
+}
+
+#[test]
+fn what_a_login_of_somebody_else_yields_is_not_lost_to_another_process() {
+    let (mut journey, _) = with_credentials();
+    // The name of what bob's credential is cached under.
+    Browser::http().user("bob", "x").install(&mut journey.home);
+    journey.tmpcred(&["logout"]).run().ok();
+    journey.tmpcred(&["token"]).run().ok();
+    let index = journey.home.path(".local/state/tmpcred/index.json");
+    let index: Value = serde_json::from_slice(&std::fs::read(index).unwrap()).unwrap();
+    let name = index["credentials"][0]["key"].as_str().unwrap().to_string();
+    journey.tmpcred(&["logout"]).run().ok();
+    Browser::http().user("alice", "x").install(&mut journey.home);
+    journey.tmpcred(&["token"]).run().ok();
+    end(&journey);
+    Browser::http().user("bob", "x").install(&mut journey.home);
+    // Another process is at it, and stays there.
+    let lock = journey.home.path("run/tmpcred/locks").join(name);
+    let holder = journey.home.command("flock").args([lock]);
+    let holder = holder.args(["sh", "-c", "echo held; exec sleep 300"]).spawn();
+    holder.line_on_stdout("held");
+    let run = later(&journey, &["token", "--refresh"]).limit(Duration::from_secs(100)).run().ok();
+    assert_eq!(claims(run.stdout.trim())["sub"], format!("{}#bob", journey.provider.issuer()));
 }

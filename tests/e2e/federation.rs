@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
+use super::faults::at_clock;
 use super::support::aws::python_program;
 use super::support::browser::Browser;
 use super::support::home::{Home, tmpcred};
@@ -151,4 +152,10 @@ fn access_keys_get_a_session_of_their_user() {
     world.s3(&["spoke"], &GET).run().ok();
     assert_ne!(world.s3(&["spoke"], &PUT).run().code, Some(0));
     world.s3(&["admin"], &PUT).run().ok();
+    // The gateway takes no signature of another time.
+    for offset in ["+20m", "-20m"] {
+        let env = ["env", "admin", "--refresh", "--format", "json"];
+        let late = at_clock(&world.home, offset).args(env).run().ok();
+        assert!(late.stderr.contains("clock is"), "{}", late.stderr);
+    }
 }

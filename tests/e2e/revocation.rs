@@ -326,8 +326,8 @@ fn where_it_cannot_be_revoked_that_is_told_and_the_command_ends_as_it_ended() {
     journey.broker.thaw();
 }
 
-#[test]
-fn a_step_at_the_same_broker_lasts_as_long_as_the_run_and_no_longer() {
+/// A journey whose credential comes of another one of the same broker.
+fn with_a_step() -> Journey {
     let provider = OidcProvider::start();
     let mut options = BrokerOptions::trusting(provider.issuer());
     options.more = r#"
@@ -356,7 +356,12 @@ permit(principal, action == Action::"issue", resource);
         journey.broker.url()
     );
     std::fs::write(&config, toml.replace("[profile.deploy]", &steps)).unwrap();
+    journey
+}
 
+#[test]
+fn a_step_at_the_same_broker_lasts_as_long_as_the_run_and_no_longer() {
+    let journey = with_a_step();
     let program = journey.home.share(under_test());
     let verify = format!(
         "printf %s \"$TMPCRED_TOKEN\" >token; '{}' verify --online --audience {API} <token",
@@ -371,6 +376,34 @@ permit(principal, action == Action::"issue", resource);
     let refused = journey.tmpcred(&after).stdin(token).run().ended_with(9);
     assert!(refused.stderr.contains("the token is not good any more"), "{}", refused.stderr);
     assert_eq!(recorded(&journey.broker, "revoked"), 2, "the step and the credential");
+}
+
+#[test]
+fn a_step_is_revoked_although_the_credential_has_ended_by_itself() {
+    let journey = with_a_step();
+    journey.tmpcred(&["login"]).run().ok();
+    let exec = ["exec", "--revoke-on-exit", "--ttl", "2s", "--", "sleep", "3"];
+    journey.tmpcred(&exec).run().ok();
+    assert_eq!(recorded(&journey.broker, "issued"), 2);
+    assert_eq!(recorded(&journey.broker, "revoked"), 1, "the step");
+    // The same for all that were renewed meanwhile.
+    let exec = ["exec", "--revoke-on-exit", "--renew", "--ttl", "4s", "--", "sh", "-c", "sleep 10"];
+    let said = journey.tmpcred(&exec).run().ok().stderr;
+    assert!(!said.contains("warning"), "{said}");
+    let steps = (recorded(&journey.broker, "issued") - 2) / 2;
+    let revoked = recorded(&journey.broker, "revoked") - 1;
+    assert!(steps >= 3 && revoked >= steps, "{revoked} of {steps} steps");
+}
+
+#[test]
+fn a_credential_that_is_too_short_for_its_run_does_not_stay_alive() {
+    let journey = Journey::start();
+    journey.tmpcred(&["login"]).run().ok();
+    let exec = ["exec", "--revoke-on-exit", "--ttl", "1m", "--min-ttl", "5m", "--", "true"];
+    let refused = journey.tmpcred(&exec).run().ended_with(125);
+    assert!(refused.stderr.contains("no credential with 5m left can be had"), "{}", refused.stderr);
+    assert_eq!(recorded(&journey.broker, "issued"), 1);
+    assert_eq!(recorded(&journey.broker, "revoked"), 1);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! AWS CLI takes for the real one.
 
 mod chain;
+mod console;
 mod ended;
 
 use std::time::Duration;
@@ -405,76 +406,4 @@ fn nothing_is_written_where_the_file_could_not_be_read_afterwards() {
     let refused = world.tmpcred(&["ls", "--available", "--write"]).run().ended_with(3);
     assert!(refused.stderr.contains("nothing has been changed"), "{}", refused.stderr);
     assert_eq!(std::fs::read_to_string(path).unwrap(), config);
-}
-
-#[test]
-fn the_console_opens_signed_in() {
-    let moto = Moto::start(1000);
-    let provider = OidcProvider::start();
-    let world = World::with(Some(moto.url()), Home::new(), Browser::http());
-    let own = world.home.write_program(
-        "firefox",
-        &format!(
-            "#!/bin/sh\nprintf '%s\\n' \"$@\" > {}\nfor page; do :; done\nexec {} \"$page\"\n",
-            world.home.path("arguments").display(),
-            world.home.path("bin/browser").display(),
-        ),
-    );
-    let config =
-        config(world.center.url()).replace("[profile.prod]", "[profile.prod]\nidentity = \"corp\"");
-    let config = config.replace("[profile.dev]", "[profile.dev]\nidentity = \"corp\"");
-    let oidc = format!(
-        "\n[identity.people]\ntype = \"oidc\"\nissuer = \"{}\"\nclient_id = \"cli\"\naudience_parameter = \"none\"\n\
-         \n[profile.web]\nidentity = \"people\"\nrole = \"arn:aws:iam::123456789012:role/deploy\"\n\
-         target = {{ type = \"aws\", endpoint_url = \"{}\", region = \"eu-west-1\" }}\n",
-        provider.issuer(),
-        moto.url()
-    );
-    let console = format!("\n[console]\nendpoint_url = \"{}/federation\"\n", world.center.url());
-    world.home.config(&format!("{config}{oidc}{console}"));
-    world.tmpcred(&["login", "corp"]).run().ok();
-
-    // The default browser; each with the page of a service.
-    world.tmpcred(&["console", "prod", "--service", "s3"]).run().ok();
-    let visit = world.browser.wait_for_visits(2);
-    assert!(visit.text.contains("signed in as arn:aws:sts::111122223333:"), "{}", visit.text);
-    assert!(
-        visit.text.ends_with("console.aws.amazon.com/s3/home?region=eu-central-1"),
-        "{}",
-        visit.text
-    );
-    // What the browser was given leads there once, and holds no secret.
-    let opened = world.browser.opened().remove(1);
-    assert_eq!(opened.host_str(), Some("127.0.0.1"));
-    assert!(opened.query().is_none() && !opened.as_str().contains("SigninToken"));
-
-    // The same for a target of another type, printed.
-    world.tmpcred(&["login", "people"]).run().ok();
-    let printed = world.tmpcred(&["console", "web", "--url", "--region", "eu-north-1"]).run().ok();
-    let url = url::Url::parse(printed.stdout.trim()).unwrap();
-    let names: Vec<_> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
-    assert_eq!(names, ["Action", "Destination", "SigninToken"]);
-    let visit = Browser::http().visit(&world.home, url.as_str());
-    assert!(visit.text.contains("assumed-role/deploy/"), "{}", visit.text);
-    assert!(visit.text.ends_with("console/home?region=eu-north-1"), "{}", visit.text);
-    let asked = world.center.log();
-    let federation = asked.iter().filter(|entry| entry["path"] == "/federation");
-    let asked: Vec<_> = federation.filter(|entry| entry["method"] == "POST").collect();
-    assert!(asked.len() == 2 && asked.iter().all(|entry| entry["duration"].is_null()));
-
-    // A browser profile for each profile.
-    let console = format!("{console}browser = \"{}\"\n", own.display());
-    world.home.config(&format!("{config}{oidc}{console}"));
-    world.tmpcred(&["console", "dev"]).run().ok();
-    let visit = world.browser.wait_for_visits(4);
-    assert!(visit.text.contains("signed in as arn:aws:sts::444455556666:"), "{}", visit.text);
-    let arguments = std::fs::read_to_string(world.home.path("arguments")).unwrap();
-    let profile = world.home.path(".local/state/tmpcred/browsers/dev");
-    assert!(arguments.starts_with(&format!("--profile\n{}\nhttp://127.0.0.1:", profile.display())));
-    assert!(profile.is_dir());
-
-    let refused = world.tmpcred(&["console", "prod", "--no-browser"]).run().ended_with(2);
-    assert!(refused.stderr.contains("--url"), "{}", refused.stderr);
-    let refused = world.tmpcred(&["console", "prod", "--url", "--service", "s3/../x"]).run();
-    refused.ended_with(2);
 }

@@ -46,6 +46,7 @@ OPTIONS = {
     "page": 2,  # how much a page of a list has at most
     "slow_down": 0,  # how many polls are told to slow down
     "status": {},  # {"/token": 503}: answers so instead
+    "retry_after": None,  # and asks to be left alone for so many seconds
     "throttled": 0,  # how many requests to the portal are too many
     "start_url": "https://example.awsapps.com/start",
     "hold": None,  # a text: the next request with it waits for "release" to be set
@@ -359,7 +360,8 @@ class Handler(BaseHTTPRequestHandler):
         entry = {"method": self.command, "path": path, "grant": data.get("grantType"), "query": sorted(query)}
         LOG.append(entry)
         if path in OPTIONS["status"]:
-            return self.answer(OPTIONS["status"][path], "application/json", "{}")
+            wish = {"Retry-After": str(OPTIONS["retry_after"])} if OPTIONS["retry_after"] else {}
+            return self.answer(OPTIONS["status"][path], "application/json", "{}", wish)
         if operation and self.command == "GET" and OPTIONS["throttled"] > 0:
             OPTIONS["throttled"] -= 1
             raise Refused("TooManyRequestsException", "Too many requests")

@@ -12,6 +12,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+use reqwest::header::RETRY_AFTER;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -83,6 +84,13 @@ impl Server {
 pub enum Failure {
     /// The service said no.
     Refused(Refusal),
+    /// The service cannot serve at the moment.
+    Unserved {
+        /// How that showed.
+        outage: Error,
+        /// When to ask again, in its own words (`Retry-After`).
+        retry_after: Option<String>,
+    },
     /// Something else went wrong.
     Failed(Error),
 }
@@ -93,10 +101,19 @@ impl Failure {
         matches!(self, Self::Refused(refusal) if refusal.code == code)
     }
 
+    /// Whether there was no answer, or none that helps; another time there may be.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unserved { .. } => true,
+            Self::Failed(error) => error.kind() == ErrorKind::Unreachable,
+            Self::Refused(_) => false,
+        }
+    }
+
     /// The error for people; `what` is what failed.
     pub fn error(self, what: &str) -> Error {
         match self {
-            Self::Failed(error) => error.context(what),
+            Self::Failed(error) | Self::Unserved { outage: error, .. } => error.context(what),
             Self::Refused(refusal) => refusal.error(what),
         }
     }
@@ -173,7 +190,10 @@ async fn checked(
 ) -> Result<Response, Failure> {
     let response = http.send(request).await?;
     match response.outage(who) {
-        Some(outage) => Err(Failure::Failed(outage)),
+        Some(outage) => {
+            let wish = response.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            Err(Failure::Unserved { outage, retry_after: wish.map(String::from) })
+        }
         None => judged(response, sent, who),
     }
 }

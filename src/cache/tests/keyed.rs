@@ -128,6 +128,14 @@ fn whoever_shares_the_files_shares_their_locks() {
         drop(lead);
         assert!(other.lead_credential_if_free(&key).is_some(), "{choice:?}");
     }
+    // The index is one file, with a key and without.
+    let (one, other) =
+        (elsewhere("one", StoreChoice::Auto), elsewhere("other", StoreChoice::Memory));
+    let index = |cache: &Cache| cache.index.locks.exclusive("index", std::time::Duration::ZERO);
+    let held = index(&one);
+    assert!(matches!(index(&other), Exclusive::Busy));
+    drop(held);
+    assert!(matches!(index(&other), Exclusive::Held(_)));
     // What is kept on this machine only has its locks here.
     let (one, other) =
         (elsewhere("one", StoreChoice::Memory), elsewhere("other", StoreChoice::Memory));

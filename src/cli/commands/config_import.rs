@@ -7,13 +7,13 @@ use serde_json::json;
 use crate::cli::App;
 use crate::cli::args::{Import, Tool};
 use crate::cli::change::Change;
-use crate::cli::prepare::detected;
+use crate::cli::prepare::{detected, planned};
 use crate::config::aws::{self, Existing, Left, Taken};
 use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::dirs::Dirs;
 use crate::host::{Host, files};
-use crate::{identity, plan};
+use crate::identity;
 
 pub(super) fn run(app: &App, args: &Import) -> Result<()> {
     match args.tool {
@@ -105,7 +105,7 @@ fn joined(before: &Option<String>, taken: &[Taken]) -> Result<String> {
 fn tried(app: &App, taken: &Taken) -> Result<(), String> {
     let text = aws::tables(std::iter::once(taken)).map_err(in_one_line)?;
     let config = config::parse("what was imported", &text).map_err(in_one_line)?;
-    planned(&app.host, &config, &taken.name).map_err(in_one_line)?;
+    planned(&config, &detected(&app.host, &config), &taken.name).map_err(in_one_line)?;
     Ok(())
 }
 
@@ -117,12 +117,6 @@ fn in_one_line(error: Error) -> String {
     std::iter::once(error.message().to_string()).chain(causes).collect::<Vec<_>>().join(": ")
 }
 
-fn planned(host: &Host, config: &Config, name: &str) -> Result<plan::Plan> {
-    let detected = detected(host, config);
-    let profile = Some(name.to_string());
-    plan::plan(&plan::Request { profile, detected, ..Default::default() }, config)
-}
-
 /// Refuses a configuration in which a profile that was there has another identity, or does
 /// not know which: more identities are more to choose from.
 fn changes_nothing_else(app: &App, before: &Config, after: &str) -> Result<()> {
@@ -131,9 +125,10 @@ fn changes_nothing_else(app: &App, before: &Config, after: &str) -> Result<()> {
     files::write_private(&dirs.user_config, after.as_bytes())?;
     let host = Host { dirs, ..app.host.clone() };
     let after = config::load(&host)?;
+    let (sources, sources_after) = (detected(&app.host, before), detected(&host, &after));
     for name in before.profiles.keys() {
-        let Ok(was) = planned(&app.host, before, name) else { continue };
-        let is = planned(&host, &after, name).map(|plan| plan.identity.name);
+        let Ok(was) = planned(before, &sources, name) else { continue };
+        let is = planned(&after, &sources_after, name).map(|plan| plan.identity.name);
         if is.as_ref().ok() != Some(&was.identity.name) {
             return Err(Error::new(
                 ErrorKind::Config,

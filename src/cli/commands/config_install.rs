@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use crate::cli::App;
 use crate::cli::args::{Install, Tool};
 use crate::cli::change::Change;
-use crate::cli::prepare::detected;
+use crate::cli::prepare::{detected, planned};
+use crate::config;
 use crate::config::aws::{self, After, Entry};
-use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{files, process};
-use crate::{mint, plan};
+use crate::mint;
 
 pub(super) fn run(app: &App, args: &Install) -> Result<()> {
     match args.tool {
@@ -41,12 +41,13 @@ fn aws(app: &App, args: &Install) -> Result<()> {
 /// The profiles to write: those that are named, or all that yield credentials of AWS.
 fn entries(app: &App, named: &[String]) -> Result<Vec<Entry>> {
     let config = config::load(&app.host)?;
+    let detected = detected(&app.host, &config);
     let mut entries = Vec::new();
     let all = named.is_empty();
     let names: Vec<&String> =
         if all { config.profiles.keys().collect() } else { named.iter().collect() };
     for name in names {
-        match planned(app, &config, name) {
+        match planned(&config, &detected, name) {
             Ok(plan) if plan.target.yields_aws() => {
                 let region = region(&plan.target);
                 entries.push(Entry { profile: name.clone(), region });
@@ -71,12 +72,6 @@ fn entries(app: &App, named: &[String]) -> Result<Vec<Entry>> {
             .hint("write one whose target has `type = \"aws\"` or `type = \"aws-sso\"`"));
     }
     Ok(entries)
-}
-
-fn planned(app: &App, config: &Config, name: &str) -> Result<plan::Plan> {
-    let detected = detected(&app.host, config);
-    let profile = Some(name.to_string());
-    plan::plan(&plan::Request { profile, detected, ..Default::default() }, config)
 }
 
 fn region(target: &mint::Plan) -> Option<String> {

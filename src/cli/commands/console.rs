@@ -1,11 +1,9 @@
 //! `tmpcred console`
 
-use clap::Args;
-
 use crate::cli::App;
-use crate::cli::args::{Fresh, Wanted};
+use crate::cli::args::Console;
 use crate::cli::hide::{Hiding, hide_these};
-use crate::cli::prepare::prepare;
+use crate::cli::prepare::configured;
 use crate::config;
 use crate::deliver::console::{self, Place};
 use crate::deliver::credential_process::not_aws;
@@ -14,37 +12,8 @@ use crate::host::browser::{Browser, OwnProfile};
 use crate::host::process;
 use crate::secret::Secret;
 
-/// Sign in to the AWS console with a profile's credential
-///
-/// Opens your browser, with a browser profile of its own for each profile where
-/// `browser` of the table `[console]` names one that can do that. The session there ends
-/// when the credential does.
-#[derive(Args, Debug)]
-pub(crate) struct Console {
-    /// Which credential.
-    #[command(flatten)]
-    pub wanted: Wanted,
-    /// How fresh.
-    #[command(flatten)]
-    pub fresh: Fresh,
-    /// Print the link instead of opening it. Whoever has it is signed in: it is yours to
-    /// take care of
-    #[arg(long)]
-    pub url: bool,
-    /// The service whose page is shown first, such as s3
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    pub service: Option<String>,
-    /// The region whose page is shown [default: that of the profile]
-    #[arg(long, value_name = "REGION", value_parser = name)]
-    pub region: Option<String>,
-}
-
-fn name(text: &str) -> Result<String, String> {
-    console::check(text).map(|()| text.to_string())
-}
-
 pub(super) fn run(app: &App, args: &Console) -> Result<()> {
-    let prepared = prepare(app, &args.wanted)?;
+    let prepared = configured(app, &args.wanted)?;
     // Nobody logs in for what cannot be used.
     if !prepared.plan.target.yields_aws() {
         return Err(not_aws(console::OF_AWS));
@@ -68,17 +37,16 @@ pub(super) fn run(app: &App, args: &Console) -> Result<()> {
         partition: prepared.plan.target.partition(),
         endpoint_url: settings.endpoint_url.as_ref().map(ToString::to_string),
     };
-    process::runtime()?.block_on(async {
-        let link = console::link(host, &credential, &place).await?;
-        if args.url {
-            hide_these(app, || Ok(link.secrets()), Hiding::Printed)?;
-            return app.ui.secret(&Secret::new(format!("{}\n", link.url().expose())));
-        }
-        let browser: &dyn Browser = match &browser {
-            Some(own) => own,
-            None => host.browser.as_ref(),
-        };
-        let _waiting = host.interact.waiting("waiting for the browser");
-        console::open(browser, link.url()).await
-    })
+    let runtime = process::runtime()?;
+    let link = runtime.block_on(console::link(host, &credential, &place))?;
+    if args.url {
+        hide_these(app, || Ok(link.secrets()), Hiding::Printed)?;
+        return app.ui.secret(&Secret::new(format!("{}\n", link.url().expose())));
+    }
+    let browser: &dyn Browser = match &browser {
+        Some(own) => own,
+        None => host.browser.as_ref(),
+    };
+    let _waiting = host.interact.waiting("waiting for the browser");
+    runtime.block_on(console::open(host, browser, link.url()))
 }

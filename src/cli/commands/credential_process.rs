@@ -3,12 +3,12 @@
 use crate::cli::App;
 use crate::cli::args::CredentialProcess;
 use crate::cli::hide::{Hiding, hide};
-use crate::cli::prepare::prepare;
+use crate::cli::prepare::configured;
 use crate::deliver::credential_process::{ASKED_AGAIN, OF_AWS, answer, not_aws};
 use crate::error::Result;
 
 pub(super) fn run(app: &App, args: &CredentialProcess) -> Result<()> {
-    let prepared = prepare(app, &args.wanted)?;
+    let prepared = configured(app, &args.wanted)?;
     // Nobody logs in for what cannot be handed out.
     if !prepared.plan.target.yields_aws() {
         return Err(not_aws(OF_AWS));

@@ -21,12 +21,11 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     can_mask(args.output)?;
-    let mut prepared = prepare(app, &args.wanted)?;
+    let prepared = prepare(app, &args.wanted)?.ending(args.at_exit);
     // What cannot be kept is said before anything is minted.
     prepared.renewed_because(args.renew, None)?;
     prepared.supervised_because(args.at_exit, args.output, None)?;
     let own = prepared.revoked_because(args.at_exit)?.map(|_| Arc::<Own>::default());
-    prepared.revokes_steps = prepared.revokes_steps(args.at_exit);
     let credential = match &own {
         Some(own) => {
             let minted = prepared.own_credential(&args.fresh)?;
@@ -36,14 +35,16 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         None => prepared.credential(&args.fresh)?,
     };
     let renewal: OnceCell<Renewal> = OnceCell::new();
-    let at_end = AtEnd::doing(|| {
+    let what = || {
         if let Some(renewal) = renewal.get() {
             renewal.end(LAST_ATTEMPT);
         }
         for minted in own.iter().flat_map(|own| own.take()) {
             prepared.revoke(&minted);
         }
-    });
+    };
+    // Hiding may take a while.
+    let at_end = if own.is_some() { AtEnd::heeding(what)? } else { AtEnd::doing(what) };
     let renewed = prepared.renewed_because(args.renew, Some(&credential))?;
     let supervised =
         prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?.is_some();

@@ -7,13 +7,12 @@ use serde_json::json;
 use crate::cli::App;
 use crate::cli::args::{FlowArg, Login};
 use crate::cli::misuse;
-use crate::cli::prepare::{cache, detected, identity};
+use crate::cli::prepare::{cache, detected, identity, planned};
 use crate::config::{self, Config};
 use crate::credential::Proof;
 use crate::error::Result;
 use crate::host::{Host, process};
 use crate::identity::{Context, Flow, LoginOptions};
-use crate::plan;
 
 pub(super) fn run(app: &App, args: &Login) -> Result<()> {
     let config = config::load(&app.host)?;
@@ -61,9 +60,7 @@ pub(super) fn run(app: &App, args: &Login) -> Result<()> {
 fn audiences(app: &App, config: &Config, identity: &str) -> Vec<String> {
     let detected = detected(&app.host, config);
     let plans = config.profiles.keys().filter_map(|name| {
-        let (profile, detected) = (Some(name.clone()), detected.clone());
-        let request = plan::Request { profile, detected, ..Default::default() };
-        plan::plan(&request, config).ok().filter(|plan| plan.identity.name == identity)
+        planned(config, &detected, name).ok().filter(|plan| plan.identity.name == identity)
     });
     plans.map(|plan| plan.assertion_audience()).collect::<BTreeSet<_>>().into_iter().collect()
 }

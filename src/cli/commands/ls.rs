@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clap::Args;
-use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
 use crate::aws::Region;
 use crate::aws::sso::Server;
 use crate::aws::sso::portal::{Available, Portal};
 use crate::cli::App;
-use crate::cli::complete;
+use crate::cli::args::Ls;
 use crate::cli::misuse;
-use crate::cli::prepare::{cache, detected};
+use crate::cli::prepare::{cache, detected, planned};
 use crate::cli::show;
 use crate::config::{self, Addition, Config};
 use crate::credential::Assertion;
@@ -21,27 +19,6 @@ use crate::host::process;
 use crate::identity::{Context, IdentitySource, in_place_of};
 use crate::mint;
 use crate::plan::{self, Plan};
-
-/// List the profiles, or the accounts and roles that you may use
-#[derive(Args, Debug)]
-pub(crate) struct Ls {
-    /// List the accounts and roles that your session at IAM Identity Center may use,
-    /// and the profiles that you have for them
-    #[arg(long)]
-    pub available: bool,
-    /// Those of this identity [default: of all with `type = "aws-sso"`]
-    #[arg(long, value_name = "NAME", requires = "available", add = ArgValueCandidates::new(complete::identities))]
-    pub identity: Option<String>,
-    /// Add a profile to your configuration for each role that has none, and show what is added
-    #[arg(long, requires = "available", conflicts_with = "json")]
-    pub write: bool,
-    /// Show what `--write` would add, and write nothing
-    #[arg(long, requires = "write")]
-    pub dry_run: bool,
-    /// Report as JSON
-    #[arg(long)]
-    pub json: bool,
-}
 
 pub(super) fn run(app: &App, args: &Ls) -> Result<()> {
     let config = config::load(&app.host)?;
@@ -91,11 +68,7 @@ type Plans = BTreeMap<String, Result<Plan>>;
 
 fn plans(app: &App, config: &Config) -> Plans {
     let detected = detected(&app.host, config);
-    let plan = |name: &String| {
-        let (profile, detected) = (Some(name.clone()), detected.clone());
-        let request = plan::Request { profile, detected, ..Default::default() };
-        (name.clone(), plan::plan(&request, config))
-    };
+    let plan = |name: &String| (name.clone(), planned(config, &detected, name));
     config.profiles.keys().map(plan).collect()
 }
 

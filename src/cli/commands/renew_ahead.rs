@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 
 use crate::cli::args::RenewAhead;
-use crate::cli::prepare::prepare;
+use crate::cli::prepare::configured;
 use crate::cli::{App, misuse};
 use crate::error::Result;
 use crate::pipeline;
@@ -11,7 +11,7 @@ use crate::pipeline;
 pub(super) fn run(app: &App, args: &RenewAhead) -> Result<()> {
     let ends = OffsetDateTime::from_unix_timestamp(args.ends)
         .map_err(|cause| misuse("`--ends` is no point in time").because(cause))?;
-    let prepared = prepare(app, &args.wanted)?;
+    let prepared = configured(app, &args.wanted)?;
     // As in the run that started this one.
     pipeline::renew_ahead(&prepared.asking()?, &prepared.cache, &prepared.plan, ends)
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::cache::{Contents, CredentialLabel};
+use crate::cache::{Cache, Contents, CredentialLabel, StoreChoice};
 use crate::cli::App;
 use crate::cli::args::Status;
 use crate::cli::prepare::cache;
@@ -15,14 +15,28 @@ use crate::error::Result;
 const BAR: usize = 16;
 
 pub(super) fn run(app: &App, args: &Status) -> Result<()> {
-    let config = config::load(&app.host)?;
-    let cache = cache(&app.host, &config)?;
+    let (cache, store) = match config::load(&app.host) {
+        Ok(config) => {
+            let cache = cache(&app.host, &config)?;
+            let store = cache.store_name();
+            (cache, Some(store))
+        }
+        // What is cached is there all the same; only where new entries go is not known.
+        Err(error) => {
+            app.host.interact.warn(&format!(
+                "the configuration cannot be used, as `tmpcred config check` shows: {}",
+                error.message()
+            ));
+            (Cache::new(app.host.clone(), StoreChoice::default()), None)
+        }
+    };
     let contents = cache.contents()?;
     let now = app.host.clock.now();
     if args.json {
-        return app.ui.json(&report(&contents, now, cache.store_name()));
+        return app.ui.json(&report(&contents, now, store));
     }
-    let store = format!("\nThey are kept in: {}", cache.store_name());
+    let store = store.map(|store| format!("\nThey are kept in: {store}"));
+    let tell_store = || store.iter().try_for_each(|store| app.ui.line(store));
     if contents.sessions.is_empty() {
         app.ui.line("No sessions. Log in with: tmpcred login")?;
     } else {
@@ -41,7 +55,7 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
     }
     if contents.credentials.is_empty() {
         app.ui.line("\nNo cached credentials.")?;
-        return app.ui.line(store);
+        return tell_store();
     }
     let rows = contents.credentials.iter().map(|credential| {
         [
@@ -53,7 +67,7 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
     });
     app.ui.line("")?;
     app.ui.table(["PROFILE", "ROLE", "LEFT", ""], rows)?;
-    app.ui.line(store)
+    tell_store()
 }
 
 /// What is left of a lifetime, as a bar.
@@ -69,7 +83,7 @@ fn bar(credential: &CredentialLabel, now: OffsetDateTime) -> String {
     format!("{}{}", "█".repeat(full), "░".repeat(BAR - full))
 }
 
-fn report(contents: &Contents, now: OffsetDateTime, store: &str) -> serde_json::Value {
+fn report(contents: &Contents, now: OffsetDateTime, store: Option<&str>) -> serde_json::Value {
     let sessions: Vec<_> = contents
         .sessions
         .iter()

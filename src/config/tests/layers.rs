@@ -9,6 +9,7 @@ use crate::config::{Layer, MAX_BYTES, check, layers, load, read_file, read_str};
 use crate::error::ErrorKind;
 use crate::host::env::Env;
 use crate::identity;
+use crate::mint;
 
 /// What loading a world with this user configuration says.
 fn complaint(bytes: impl AsRef<[u8]>) -> String {
@@ -301,4 +302,42 @@ fn of_very_many_errors_some_are_shown() {
         assert!(said.starts_with("error: the configuration has 20 errors or more\n"), "{said}");
         assert_eq!(said.matches("--> ").count(), 20, "{said}");
     }
+}
+
+#[test]
+fn a_profile_that_can_never_run_is_complained_about() {
+    let sso = |exchange: &str| {
+        format!(
+            "[identity.people]\ntype = 'aws-sso'\nstart_url = 'https://x.awsapps.com/start'\n\
+             region = 'us-east-1'\n[broker.main]\nurl = 'https://b.example'\n\
+             [profile.p]\nrole = 'Admin'\n{exchange}\
+             target = {{ type = 'aws-sso', account_id = '111122223333' }}\n"
+        )
+    };
+    let step = "exchange = [{ role = 'x', audience = 'https://b.example' }]\n";
+    let said = shown(&check(&World::with(&sso(step)).host).unwrap_err());
+    assert!(said.contains("a session at IAM Identity Center cannot be exchanged"), "{said}");
+    check(&World::with(&sso("exchange = []\n")).host).unwrap();
+    check(&World::with(&sso("")).host).unwrap();
+}
+
+#[test]
+fn names_of_ones_own_that_end_like_a_path_are_none() {
+    let world = World::with(
+        "[identity.env]\ntype = 'oidc'\nissuer = 'https://a.example'\nclient_id = 'x'\n\
+         ca_file = 'ca.pem'\nlogin_parameters = { x_file = 'y' }\n\
+         [profile.tags]\nrole = 'arn:aws:iam::111122223333:role/x'\nidentity = 'keys'\n\
+         env = { auth_file = 'Bearer {token}' }\n\
+         [profile.tags.target]\ntype = 'aws'\npolicy_file = 'p.json'\ntags = { of_file = 'z' }\n\
+         [identity.keys]\ntype = 'aws-keys'\n",
+    );
+    let config = load(&world.host).unwrap();
+    let profile = &config.profiles["tags"];
+    assert_eq!(profile.env["auth_file"], "Bearer {token}");
+    let identity::Settings::Oidc(settings) = &config.identities["env"] else { unreachable!() };
+    assert_eq!(settings.login_parameters["x_file"], "y");
+    assert_eq!(settings.ca_file.as_deref(), Some(world.path("ca.pem").as_path()));
+    let mint::Settings::Aws(target) = &profile.target.as_ref().unwrap().0 else { unreachable!() };
+    assert_eq!(target.tags["of_file"], "z");
+    assert_eq!(target.policy_file.as_deref(), Some(world.path("p.json").as_path()));
 }

@@ -108,6 +108,15 @@ fn until(what: &str, mut so: impl FnMut() -> bool) {
 }
 
 #[test]
+fn nothing_begins_once_it_has_ended() {
+    let world = World::begin(good_for(60_000, token("one")), Vec::new(), OnRenewal::Nothing);
+    world.renewal.end(Duration::ZERO);
+    world.renewal.watch.ask(token("one"));
+    assert!(!world.renewal.watch.lock().is_busy);
+    assert_eq!(*world.stock.asked.lock().unwrap(), 0);
+}
+
+#[test]
 fn a_file_is_replaced_in_one_step_and_is_nobody_elses() {
     let then = vec![(3_000, token("second")), (60_000, token("third"))];
     let world = World::begin(good_for(3_000, token("first")), then, OnRenewal::Nothing);

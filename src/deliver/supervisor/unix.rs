@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpid, kill_current_process_group, kill_process,
@@ -27,18 +27,38 @@ use crate::host::process::signals::{Action, Undisturbed};
 /// supervisor at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// This process is about to supervise a command: signals do not end it, and wait.
+pub(super) struct Attention {
+    // Dropped before somebody else's turn.
+    signals: Signals,
+    _one: MutexGuard<'static, ()>,
+}
+
+impl Attention {
+    pub(super) fn begin() -> Result<Self> {
+        let one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Self { signals: Signals::listen().map_err(failed)?, _one: one })
+    }
+}
+
 pub(super) fn run(
     mut prepared: Prepared,
     core: CoreLimit,
     masked: Option<Arc<Patterns>>,
-    at_end: AtEnd<'_>,
+    mut at_end: AtEnd<'_>,
     beside: Option<&dyn Beside>,
     again: &dyn Fn(&Credential) -> Result<Prepared>,
 ) -> Result<Outcome> {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut signals = Signals::listen().map_err(failed)?;
+    let mut attention = match at_end.attention.take() {
+        Some(attention) => attention,
+        None => Attention::begin()?,
+    };
     // Dropped before the signals have their effect again.
     let _at_end = at_end;
+    let signals = &mut attention.signals;
+    if let Some(signal) = signals.told_to_end() {
+        return Ok(Outcome::Signalled(signal.as_raw()));
+    }
     loop {
         let mut relay = match &masked {
             Some(masked) => {
@@ -48,9 +68,9 @@ pub(super) fn run(
         };
         let place = if relay.screen().is_some() { Place::Apart } else { Place::here() };
         let reach = beside.map(Beside::reach);
-        let child = Child::start(prepared, &place, &signals, &mut relay, core, reach)?;
-        let outcome = child.attend(&mut signals, &mut relay)?;
-        relay.drain(&mut signals).map_err(|cause| {
+        let child = Child::start(prepared, &place, signals, &mut relay, core, reach)?;
+        let outcome = child.attend(signals, &mut relay)?;
+        relay.drain(signals).map_err(|cause| {
             Error::new(ErrorKind::Io, "cannot write the command's output").because(cause)
         })?;
         match beside.and_then(Beside::again) {
@@ -185,6 +205,9 @@ impl<'a> Child<'a> {
 
     /// Passes signals on until the command has ended.
     fn attend(mut self, signals: &mut Signals, relay: &mut Relay) -> Result<Outcome> {
+        for received in signals.early() {
+            self.pass_on(&received, relay);
+        }
         loop {
             let line = self.monitor.as_ref().map(|(_, monitor)| monitor.line());
             let alarms: Vec<_> = [signals.alarm()].into_iter().chain(line).collect();

@@ -27,6 +27,7 @@ use crate::aws::sso::{Failure, Refusal};
 use crate::cache::{ClientKey, Lead, SessionKey, SessionLabel, Turn};
 use crate::credential::{Assertion, Caller, Principal};
 use crate::error::{Error, ErrorKind, Result, foreign};
+use crate::host::http::retry_after;
 use crate::host::surroundings::Surroundings;
 use crate::host::{Host, files};
 use crate::reach;
@@ -184,6 +185,11 @@ impl AwsSso {
         let oidc = Oidc::new(cx.host, &server)?;
         let grant = Grant::Refresh(&refresh_token);
         let attempt = async |_: &str| match oidc.create_token(&session.client, &grant).await {
+            Err(Failure::Unserved { outage, retry_after: wish }) => {
+                let now = cx.host.corrected_now();
+                let wish = wish.and_then(|wish| retry_after(&wish, now));
+                Err(reach::Failure::wishing(outage, wish))
+            }
             Err(Failure::Failed(error)) if error.kind() == ErrorKind::Unreachable => {
                 Err(error.into())
             }
@@ -374,7 +380,7 @@ impl IdentitySource for AwsSso {
             Turn::Lead(lead) => lead,
         };
         let session = self.bring(cx, &lead, &LoginOptions::default()).await;
-        login::settle(cx.host, lead, session.map(|session| session.assertion()))
+        login::settle(cx, lead, session.map(|session| session.assertion()))
     }
 
     fn session(&self) -> Option<&dyn super::Session> {
@@ -397,7 +403,7 @@ impl super::Session for AwsSso {
             Turn::Lead(lead) => lead,
         };
         let session = self.bring(cx, &lead, options).await;
-        login::settle(cx.host, lead, session.map(|session| session.principal()))
+        login::settle(cx, lead, session.map(|session| session.principal()))
     }
 
     fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {

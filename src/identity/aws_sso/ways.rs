@@ -131,7 +131,7 @@ where
             Err(failure) if failure.is("slow_down") => {
                 interval = (interval + INTERVAL).min(INTERVAL_MAX);
             }
-            Err(Failure::Failed(error)) if error.kind() == ErrorKind::Unreachable => {
+            Err(failure) if failure.may_pass() => {
                 interval = (interval * 2).min(INTERVAL_MAX);
             }
             ended => return ended,

@@ -14,8 +14,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{HOST, LOCATION};
@@ -30,11 +28,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use url::{Url, form_urlencoded};
 
-use super::door::Door;
 use super::page;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
+use crate::host::door::Door;
 use crate::host::listener::{Exposure, bind};
+use crate::host::start_page::StartPage;
 use crate::secret::Secret;
 
 /// How long a request's head may take to arrive.
@@ -124,19 +123,13 @@ pub(in crate::identity) struct Listener {
     _tasks: JoinSet<()>,
 }
 
-/// A page that leads on.
-struct Start {
-    path: Secret<String>,
-    to: Url,
-}
-
 /// What all connections know.
 struct Shared {
     door: Door,
     authority: String,
     path: String,
-    /// The page that leads on to the provider, and where that is. It leads on once.
-    start: Mutex<Option<Start>>,
+    /// The page that leads on to the provider.
+    start: Mutex<Option<StartPage>>,
     /// The `state` of the login that is waited for. It is used once.
     expected: Mutex<Option<Secret<String>>>,
     callbacks: mpsc::Sender<Callback>,
@@ -165,7 +158,7 @@ impl Listener {
         let redirect = redirect_uri(wanted, port)?;
         let (sender, callbacks) = mpsc::channel(1);
         let shared = Arc::new(Shared {
-            door: Door::of(host),
+            door: Door::to("this login", "log in with --flow device", host),
             authority: redirect.authority().to_string(),
             path: redirect.path().to_string(),
             start: Mutex::new(None),
@@ -186,13 +179,9 @@ impl Listener {
 
     /// The page to start the browser with, which leads on to `url` once.
     pub(in crate::identity) fn start_page(&self, url: &Url) -> Result<Url> {
-        let mut random = [0; 32];
-        aws_lc_rs::rand::fill(&mut random)
-            .map_err(|_| Error::new(ErrorKind::Other, "this machine gives no random numbers"))?;
+        let start = StartPage::to(Secret::new(url.to_string()))?;
         let mut page = self.redirect.clone();
-        page.set_path(&format!("/{}", URL_SAFE_NO_PAD.encode(random)));
-        let path = Secret::new(page.path().to_string());
-        let start = Start { path, to: url.clone() };
+        page.set_path(start.path().expose());
         *self.shared.start.lock().unwrap_or_else(PoisonError::into_inner) = Some(start);
         Ok(page)
     }
@@ -363,6 +352,7 @@ impl Shared {
         if request.method() == Method::GET
             && let Some(url) = self.start_of(path)
         {
+            let url = Url::parse(url.expose()).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
             return Ok(Answer::GoTo(url));
         }
         // Whatever else comes learns nothing of why it is turned away.
@@ -392,9 +382,8 @@ impl Shared {
     }
 
     /// Where the page at this path leads on to, once.
-    fn start_of(&self, path: &str) -> Option<Url> {
-        let mut start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(start.take_if(|start| start.path.ct_eq(path))?.to)
+    fn start_of(&self, path: &str) -> Option<Secret<String>> {
+        StartPage::take(&mut self.start.lock().unwrap_or_else(PoisonError::into_inner), path)
     }
 }
 

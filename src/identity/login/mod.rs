@@ -4,9 +4,7 @@
 //! |---|---|
 //! | `flow` | which way to log in |
 //! | `listener`, `page` | where a browser on this machine starts and comes back to, and what it shows then |
-//! | `door` | whose browser that may be |
 
-mod door;
 mod flow;
 mod listener;
 mod page;
@@ -22,6 +20,7 @@ pub use listener::RedirectHost;
 pub(super) use listener::redirect_uri;
 pub(super) use listener::{Answer, Callback, Listener, Redirect};
 
+use super::Context;
 use crate::cache::Lead;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -49,14 +48,16 @@ pub(super) fn require_person(host: &Host, name: &str) -> Result<()> {
 }
 
 /// Tells those who wait for the session how the work on it ended.
-pub(super) fn settle<T>(host: &Host, lead: Lead, result: Result<T>) -> Result<T> {
-    host.tell_skew();
+pub(super) fn settle<T>(cx: Context<'_>, lead: Lead, result: Result<T>) -> Result<T> {
+    cx.host.tell_skew();
     match &result {
         Ok(_) => lead.succeed(),
         // One of those who wait may be allowed to ask.
-        Err(error) if error.kind() == ErrorKind::LoginRequired && !host.interact.may_ask() => {
+        Err(error) if error.kind() == ErrorKind::LoginRequired && !cx.host.interact.may_ask() => {
             drop(lead);
         }
+        // One of them may need it, and have more done for it.
+        Err(error) if error.kind() == ErrorKind::Unreachable && cx.effort.is_spare() => drop(lead),
         Err(error) => lead.fail(error),
     }
     result

@@ -303,7 +303,7 @@ impl IdentitySource for Oidc {
                     .hint("check this machine's clock and the provider's")
             })
         });
-        login::settle(cx.host, lead, assertion)
+        login::settle(cx, lead, assertion)
     }
 
     fn session(&self) -> Option<&dyn super::Session> {
@@ -328,7 +328,7 @@ impl super::Session for Oidc {
             Turn::Lead(lead) => lead,
         };
         let session = self.bring(cx, &lead, &wish).await;
-        login::settle(cx.host, lead, session.map(|session| session.principal()))
+        login::settle(cx, lead, session.map(|session| session.principal()))
     }
 
     fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {

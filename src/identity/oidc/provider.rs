@@ -66,8 +66,8 @@ pub(super) struct Provider<'a> {
     pub(super) host: &'a Host,
     pub(super) settings: &'a Settings,
     pub(super) discovery: Discovery,
-    /// Whether the provider itself has just been asked for that.
-    is_fresh: bool,
+    /// How long the provider took, where it has just been asked for that.
+    took: Option<std::time::Duration>,
     effort: Effort,
     started: Instant,
     http: HttpClient,
@@ -87,20 +87,20 @@ impl<'a> Provider<'a> {
         let started = Instant::now();
         let http = host.http(settings.ca_file.as_deref())?;
         let kept = Discovery::kept(&settings.issuer, documents);
-        let is_fresh = kept.is_none();
-        let discovery = match kept {
-            Some(kept) => kept,
+        let (discovery, took) = match kept {
+            Some(kept) => (kept, None),
             None => {
                 let attempt = async |_: &str| {
                     let clock = host.clock.as_ref();
                     Ok(Discovery::fetch(&settings.issuer, &http, clock, documents).await?)
                 };
                 let addresses = [settings.issuer.as_str()];
-                reach::ask(host, WHO, &addresses, effort, None, attempt).await?
+                let asked = reach::ask(host, WHO, &addresses, effort, None, attempt).await?;
+                (asked, Some(started.elapsed()))
             }
         };
         let keys = RemoteKeys::new(discovery.jwks_uri.clone(), http.clone(), host.clock.clone());
-        Ok(Self { host, settings, discovery, is_fresh, effort, started, http, keys, documents })
+        Ok(Self { host, settings, discovery, took, effort, started, http, keys, documents })
     }
 
     /// What is left of the effort.
@@ -174,20 +174,24 @@ impl<'a> Provider<'a> {
     /// Trades a refresh token for fresh tokens. The session's lock is held.
     ///
     /// A provider that gives no answer may have taken the request all the same, and a
-    /// refresh token that is used twice ends the session at many. So it is sent once; and
-    /// where nobody needs it now, or the provider has failed of late, only to one that has
-    /// just shown that it answers.
+    /// refresh token that is used twice ends the session at many. So it is sent once, and
+    /// waited for to its end; and where nobody needs it now, or the provider has failed of
+    /// late, only to one that has just shown that it answers. Where nobody needs it, it must
+    /// do so quickly.
     pub(super) async fn refresh(
         &self,
         refresh_token: &Secret<String>,
         audience: Option<&str>,
     ) -> Result<TokenAnswer, Failure> {
         let issuer = &self.settings.issuer;
-        let doubtful = self.effort.is_spare() || reach::has_failed(self.host, issuer.as_str());
-        let attempt = async |_: &str| {
-            if doubtful && !self.is_fresh {
-                Discovery::ask(issuer, issuer, &self.http).await?;
+        match self.took {
+            Some(took) => self.has_time(took).map_err(Failure::Failed)?,
+            None if self.effort.is_spare() || reach::has_failed(self.host, issuer.as_str()) => {
+                self.probe().await.map_err(Failure::Failed)?;
             }
+            None => {}
+        }
+        let attempt = async |_: &str| {
             let transport = self.transport(Endpoint::Token);
             match self.send_refresh(&transport, refresh_token, audience).await {
                 Err(Failure::Failed(error)) if error.kind() == ErrorKind::Unreachable => {
@@ -199,6 +203,30 @@ impl<'a> Provider<'a> {
         reach::ask(self.host, WHO, &[issuer.as_str()], self.effort().once(), None, attempt)
             .await
             .map_err(Failure::Failed)?
+    }
+
+    /// Looks whether the provider answers.
+    async fn probe(&self) -> Result<()> {
+        let issuer = &self.settings.issuer;
+        let attempt = async |_: &str| {
+            let asked = Instant::now();
+            Discovery::ask(issuer, issuer, &self.http).await?;
+            Ok(self.has_time(asked.elapsed())?)
+        };
+        reach::ask(self.host, WHO, &[issuer.as_str()], self.effort().look(), None, attempt).await
+    }
+
+    /// Whether there is time for a request to a provider that takes so long. Whoever needs
+    /// the answer takes the time.
+    fn has_time(&self, took: std::time::Duration) -> Result<()> {
+        let left = self.effort.total().saturating_sub(self.started.elapsed());
+        if !self.effort.is_spare() || took < left {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Unreachable, "the identity provider is slow").because_of(format!(
+            "it took {:.0} seconds to answer, and a renewal that nobody needs now is not begun without the time to end it",
+            took.as_secs_f64()
+        )))
     }
 
     /// A refusal without a word ends a session only if it comes twice: it may be that of

@@ -58,6 +58,11 @@ impl Asked<'_> {
         })
     }
 
+    /// Whether what was asked is signed, and so is good for minutes.
+    pub(super) fn is_signed(&self) -> bool {
+        !matches!(self, Self::WebIdentity { .. })
+    }
+
     fn code(&self) -> Option<&Secret<String>> {
         match self {
             Self::WebIdentity { .. } => None,
@@ -132,6 +137,12 @@ where
     Failure::wishing(error, wish.and_then(|wish| http::retry_after(wish, now)))
 }
 
+/// Whether a call was refused, in whatever form.
+pub(super) fn is_refusal<E>(cause: &SdkError<E, HttpResponse>) -> bool {
+    let status = cause.raw_response().map(|response| response.status().as_u16());
+    matches!(status, Some(400 | 401 | 403))
+}
+
 /// The error of our own HTTP client, somewhere among the causes.
 fn our_own<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     let mut next = Some(cause);
@@ -178,8 +189,11 @@ fn refused(
             (ErrorKind::Verification, "AWS does not accept the assertion".to_string())
         }
         "InvalidClientTokenId" | "SignatureDoesNotMatch" | "IncompleteSignature"
-        | "UnrecognizedClientException" | "AuthFailure" => {
+        | "UnrecognizedClientException" | "AuthFailure" | "RequestExpired"
+        | "RequestTimeTooSkewed" => {
+            let about_time = said.message().is_some_and(|m| m.contains("Signature expired") || m.contains("Signature not yet current"));
             hints = match asked {
+                _ if about_time || code.starts_with("Request") => CLOCK,
                 Asked::WebIdentity { .. } => CLOCK,
                 Asked::Role { signer, .. } if !signer.is_long_lived() => CLOCK,
                 _ => &["they may have been deleted or turned off: `tmpcred login --force` takes others"],

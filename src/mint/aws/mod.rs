@@ -133,7 +133,9 @@ pub(super) async fn onward(
         .ok_or_else(|| Error::new(ErrorKind::Other, "the first role's credential is none of AWS"))?;
     let session = through(&sts, session, &settings.chain, &principal, ttl).await;
     host.tell_skew();
-    Ok(session?.into_credential(host, settings, role, principal))
+    let session = session?;
+    check_account(settings, &session)?;
+    Ok(session.into_credential(host, settings, role, principal))
 }
 
 /// How long a session is asked for that only assumes the next role: it need not last.
@@ -164,8 +166,12 @@ fn check_account(settings: &Settings, session: &Session) -> Result<()> {
     let is = account.unwrap_or("none");
     Err(Error::new(ErrorKind::Verification, "the credential is of another account than expected")
         .because_of(format!("the account is {}", foreign(is)))
-        .hint("`expect_account` of the target lists the accounts that may be used"))
+        .hint(EXPECTED))
 }
+
+/// What to look at where an account is not expected.
+pub(super) const EXPECTED: &str =
+    "`expect_account` of the target lists the accounts that may be used";
 
 impl Session {
     /// The session that a credential is of; `None` where it is none of AWS.

@@ -19,6 +19,10 @@ const AUDIENCE: &str = "sts.amazonaws.com";
 /// The shortest session:
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>.
 pub(super) const TTL_MIN: Duration = Duration::from_secs(900);
+/// What sessions of roles last where nobody says how long.
+const TTL_USUAL: Duration = Duration::from_secs(3_600);
+/// What sessions of users last then.
+const TTL_USUAL_OF_USER: Duration = Duration::from_secs(43_200);
 /// The longest session. A role may allow less.
 const TTL_MAX: Duration = Duration::from_secs(43_200);
 /// The longest session of a role that was assumed with another role's session.
@@ -204,7 +208,7 @@ impl Settings {
         if !self.expects(account) {
             let account = account.unwrap_or("none");
             return Err(Refusal::new("role", format!("its account is {account}"))
-                .hint("`expect_account` of the target lists the accounts that may be used"));
+                .hint(super::EXPECTED));
         }
         Ok(())
     }
@@ -254,6 +258,13 @@ impl Settings {
         Ok(())
     }
 
+    /// How long a credential is good where nobody says how long: as the references of
+    /// `AssumeRole` and `GetSessionToken` tell.
+    pub fn usual_ttl(&self, role: &str) -> Duration {
+        let is_user = matches!(Start::parse(role), Ok(Start::User(_)));
+        if is_user && self.chain.is_empty() { TTL_USUAL_OF_USER } else { TTL_USUAL }
+    }
+
     fn check_ttl(&self, start: &Start, ttl: Option<Duration>) -> Result<(), Refusal> {
         let Some(ttl) = ttl else { return Ok(()) };
         let shown = humantime::format_duration;
@@ -278,7 +289,7 @@ impl Settings {
     }
 
     /// Whether a credential of this account is one that is expected.
-    pub(super) fn expects(&self, account: Option<&str>) -> bool {
+    pub(in crate::mint) fn expects(&self, account: Option<&str>) -> bool {
         self.expect_account.is_empty()
             || account.is_some_and(|is| self.expect_account.iter().any(|e| e.as_str() == is))
     }

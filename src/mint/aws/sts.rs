@@ -34,6 +34,8 @@ use crate::secret::Secret;
 const WHO: &str = "AWS STS";
 /// What the SDK calls the global endpoint.
 const GLOBAL: &str = "aws-global";
+/// How far the time of a signature may be off: AWS allows five minutes.
+const SIGNED_FOR: time::Duration = time::Duration::minutes(4);
 /// With another server the region counts for signatures only.
 const ELSEWHERE: &str = "us-east-1";
 
@@ -130,12 +132,25 @@ impl<'a> Sts<'a> {
         let effort = self.effort.after(spent);
         let effort = if once { effort.once().admitted() } else { effort };
         let attempt = async |_: &str| {
+            let believed = self.skew();
+            let mut answer = call().await;
+            // Nothing else of it was looked at, a code neither.
+            let mistimed = (self.skew() - believed).abs() > SIGNED_FOR && asked.is_signed();
+            if mistimed && answer.as_ref().is_err_and(failure::is_refusal) {
+                tracing::debug!("signed at the wrong time: it is signed anew");
+                answer = call().await;
+            }
             let now = self.host.corrected_now();
-            call().await.map_err(|cause| failure::explain(&cause, asked, now))
+            answer.map_err(|cause| failure::explain(&cause, asked, now))
         };
         let address = self.settings.address();
         let answer = reach::ask(self.host, WHO, &[&*address], effort, until, attempt).await;
         answer.map_err(|error| asked.context(error))
+    }
+
+    /// How far this machine's clock is off, as far as servers have told.
+    fn skew(&self) -> time::Duration {
+        self.host.skew.get().unwrap_or_default()
     }
 
     /// Trades an assertion for a session of a role.

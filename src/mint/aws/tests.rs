@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::test_server::{self, Arrived, Reply, TestServer, run};
 use crate::mint::{Narrowing, Plan, Request, Target};
-use crate::reach::Effort;
+use crate::reach::{Effort, Wish};
 use crate::secret::Secret;
 
 const HUB: &str = "arn:aws:iam::123456789012:role/hub";
@@ -305,7 +305,7 @@ fn a_server_that_fails_is_left_alone_by_all_processes_but_for_one_that_insists()
     assert_eq!(error.kind(), ErrorKind::Unreachable);
     assert!(error.to_string().contains("it has failed 3 times in a row"), "{error}");
     assert_eq!(server.arrived().len(), 3);
-    plan.insist(&test_server::host(dir.path(), time::Duration::ZERO));
+    plan.insist(&test_server::host(dir.path(), time::Duration::ZERO), Wish::Overridden);
     ask(Effort::RENEW);
     assert_eq!(server.arrived().len(), 4);
 }

@@ -1,7 +1,10 @@
 //! Completion, in the shells themselves.
 
 use crate::support::home::{Home, tmpcred, under_test};
+use crate::support::peer::program;
 use crate::support::run::Run;
+use crate::support::terminal::Terminal;
+use crate::support::wait::wait_until;
 
 const CONFIG: &str = r#"
 [identity.corp]
@@ -32,9 +35,12 @@ fn home(config: &str) -> Home {
     let path = std::env::var("PATH").unwrap();
     home.set("PATH", format!("{}:{path}", program.parent().unwrap().display()));
     home.config(config);
-    for (shell, file) in
-        [("bash", "tmpcred.bash"), ("zsh", "functions/_tmpcred"), ("fish", "tmpcred.fish")]
-    {
+    for (shell, file) in [
+        ("bash", "tmpcred.bash"),
+        ("elvish", "tmpcred.elv"),
+        ("zsh", "functions/_tmpcred"),
+        ("fish", "tmpcred.fish"),
+    ] {
         let script = tmpcred(&home).args(["completions", shell]).run().ok().stdout;
         home.write(file, script);
     }
@@ -70,6 +76,48 @@ fn fish(home: &Home, words: &[&str]) -> (Vec<String>, String) {
     answers(home.command("fish").args(["--no-config", "-c", SCRIPT, "tmpcred"]).args(words))
 }
 
+/// An elvish in a terminal of its own, where the tab key is pressed: it completes for a
+/// person only. What it is offered is written down.
+fn elvish(home: &Home, words: &[&str]) -> (Vec<String>, String) {
+    elvish_with(home, words, |_| {})
+}
+
+/// The same, with a look at the terminal afterwards.
+fn elvish_with(
+    home: &Home,
+    words: &[&str],
+    look: impl FnOnce(&Terminal<'_>),
+) -> (Vec<String>, String) {
+    const RC: &str = r#"
+        eval (slurp < ~/tmpcred.elv)
+        var inner = $edit:completion:arg-completer[tmpcred]
+        set edit:completion:arg-completer[tmpcred] = {|@words|
+            $inner $@words | each {|one| echo $one >> ~/found; put $one }
+            echo done > ~/done
+        }
+        set edit:prompt = { put 'elvish> ' }
+        set edit:rprompt = { }
+    "#;
+    let [found, done] = ["found", "done"].map(|name| home.path(name));
+    for path in [&found, &done] {
+        let _ = std::fs::remove_file(path);
+    }
+    home.write("rc.elv", RC);
+    let terminal = Terminal::start(home, 90, 20);
+    terminal.enter(&format!("exec {} -rc $HOME/rc.elv", program("elvish").display()));
+    terminal.wait_for("elvish>");
+    terminal.write(&format!("tmpcred {}", words.join(" ")));
+    terminal.press("Tab");
+    let long = std::time::Duration::from_secs(60);
+    wait_until("the completions of elvish", long, || done.exists().then_some(()));
+    look(&terminal);
+    terminal.end();
+    let found = std::fs::read_to_string(found).unwrap_or_default();
+    let mut words: Vec<String> = found.lines().map(|line| line.trim().to_string()).collect();
+    words.sort();
+    (words, String::new())
+}
+
 /// A zsh in a terminal of its own, where keys are pressed. What the completer
 /// adds is written down instead of being listed, which depends on the width.
 fn zsh(home: &Home, words: &[&str]) -> (Vec<String>, String) {
@@ -93,7 +141,15 @@ fn zsh(home: &Home, words: &[&str]) -> (Vec<String>, String) {
     answers(home.command("zsh").args(["-f", "-c", SCRIPT, "zsh", &line]))
 }
 
-const SHELLS: [(&str, Ask); 3] = [("bash", bash), ("fish", fish), ("zsh", zsh)];
+const SHELLS: [(&str, Ask); 4] = [("bash", bash), ("elvish", elvish), ("fish", fish), ("zsh", zsh)];
+
+#[test]
+fn the_tab_key_completes_the_name_of_a_profile_in_elvish() {
+    let home = home(CONFIG);
+    elvish_with(&home, &["token", "deploy.v"], |terminal| {
+        terminal.wait_for("tmpcred token deploy.v2-us");
+    });
+}
 
 #[test]
 fn profiles_are_completed_as_they_are_configured_now() {

@@ -77,3 +77,18 @@ fn the_end_of_the_command_is_that_of_the_run() {
     let none = tmpcred(&home).args(["exec", "--dev", "--", "no-such-command"]).run();
     none.ended_with(127);
 }
+
+#[test]
+fn what_the_embedded_broker_cannot_give_is_not_offered() {
+    let home = Home::new();
+    for command in ["console", "credential-process", "login"] {
+        let help = tmpcred(&home).args([command, "--help"]).run().ok().stdout;
+        assert!(!help.contains("--dev"), "{help}");
+        let refused = tmpcred(&home).args([command, "--dev"]).run().ended_with(2);
+        assert!(refused.stderr.contains("unexpected argument '--dev'"), "{}", refused.stderr);
+    }
+    for command in ["exec", "env", "token", "explain"] {
+        let help = tmpcred(&home).args([command, "--help"]).run().ok().stdout;
+        assert!(help.contains("--dev"), "{help}");
+    }
+}

@@ -32,6 +32,13 @@ fn a_reader_that_goes_away_and_a_full_disk_are_told_apart() {
     assert!(full.stderr.contains("cannot write the output"), "{}", full.stderr);
     let full = sh(format!("{tmpcred} status --json > /dev/full")).ended_with(1);
     assert!(full.stderr.contains("error"), "{}", full.stderr);
+    for command in ["token", "env --format sh", "status", "status --json"] {
+        let closed = sh(format!("{tmpcred} {command} >&-")).ended_with(1);
+        assert!(closed.stderr.contains("standard output is closed"), "{}", closed.stderr);
+        sh(format!("{tmpcred} {command} >/dev/null")).ok();
+    }
+    // A command may do without.
+    sh(format!("{tmpcred} exec -- sh -c 'exit 3' >&-")).ended_with(3);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::support::http::Http;
 /// Something that listens where a broker should, and answers every request
 /// with the same bytes.
 pub(super) struct Impostor {
+    asked: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -33,15 +34,25 @@ impl Impostor {
         );
         let ends = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&ends);
+        let asked = Arc::<AtomicUsize>::default();
+        let count = Arc::clone(&asked);
         let thread = std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((stream, _)) => serve(stream, &answer),
+                    Ok((stream, _)) => {
+                        count.fetch_add(1, Ordering::Relaxed);
+                        serve(stream, &answer);
+                    }
                     Err(_) => std::thread::sleep(Duration::from_millis(2)),
                 }
             }
         });
-        Self { ends, thread: Some(thread) }
+        Self { asked, ends, thread: Some(thread) }
+    }
+
+    /// How often somebody came.
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
     }
 }
 
@@ -238,4 +249,20 @@ fn a_broker_that_does_not_trust_the_issuer_says_what_it_would_take() {
     let trusts = format!("has to trust the issuer {}", journey.provider.issuer());
     refused(journey.tmpcred(&["token"]), 9, &["does not accept the assertion", &trusts]);
     assert_eq!(journey.broker.issued(), 0);
+}
+
+#[test]
+fn a_renewal_beside_a_command_leaves_a_broker_alone_that_asks_for_it() {
+    let mut journey = Journey::start();
+    let script = "echo up; while ! test -e go; do sleep 0.02; done";
+    let exec = ["exec", "--ttl", "8s", "--renew", "--", "sh", "-c", script];
+    let running = journey.tmpcred(&exec).spawn();
+    running.line_on_stdout("up");
+    journey.broker.stop();
+    let impostor = Impostor::of(&journey.broker, "503 Busy", "Retry-After: 200\r\n", "");
+    running.line_on_stderr("has ended");
+    assert_eq!(impostor.asked(), 1);
+    journey.home.write("work/go", "");
+    let said = running.wait().ok().stderr;
+    assert!(said.contains("it asked for that, so it is asked again in 3m"), "{said}");
 }

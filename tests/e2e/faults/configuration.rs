@@ -12,11 +12,10 @@ const CONFIG: &str = ".config/tmpcred/config.toml";
 
 /// Every command that reads the configuration says the same of it.
 fn each_command(home: &Home) -> Vec<(Run, i32)> {
-    let commands: [(&[&str], i32); 7] = [
+    let commands: [(&[&str], i32); 6] = [
         (&["token"], 3),
         (&["env"], 3),
         (&["login"], 3),
-        (&["status"], 3),
         (&["explain"], 3),
         (&["config", "check"], 3),
         (&["exec", "--", "true"], 125),
@@ -48,6 +47,24 @@ fn a_broken_file_is_shown_with_file_line_and_column() {
     tmpcred(&home).args(["config", "path"]).run().ok();
     tmpcred(&home).args(["config", "schema"]).run().ok();
     tmpcred(&home).args(["--version"]).run().ok();
+}
+
+#[test]
+fn what_is_cached_is_shown_although_the_configuration_is_broken() {
+    let journey = Journey::start();
+    journey.tmpcred(&["token"]).run().ok();
+    journey.home.config("[profile.deploy\n");
+    let shown = journey.tmpcred(&["status"]).run().ok();
+    assert!(shown.stdout.contains("alice") && shown.stdout.contains("deploy"), "{}", shown.stdout);
+    assert!(!shown.stdout.contains("kept in"), "{}", shown.stdout);
+    let said = shown.stderr.trim_end();
+    assert!(
+        said.contains("the configuration cannot be used, as `tmpcred config check` shows"),
+        "{said}"
+    );
+    let report = journey.tmpcred(&["status", "--json"]).run().ok().json();
+    assert_eq!(report["credentials"][0]["profile"], "deploy");
+    assert!(report["store"].is_null(), "{report}");
 }
 
 #[test]

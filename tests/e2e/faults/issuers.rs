@@ -1,5 +1,7 @@
 //! Issuers that are down, slow, or not what they say.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{Standing, at_clock, refused};
@@ -9,7 +11,7 @@ use crate::support::browser::Browser;
 use crate::support::home::{Home, tmpcred};
 use crate::support::oidc_provider::{Fault, OidcOptions, OidcProvider};
 use crate::support::tls::{Authority, ServerCertificate};
-use crate::support::wait::free_port;
+use crate::support::wait::{free_port, wait_until};
 
 /// Forgets what was kept of the issuer's public documents, so that they are
 /// fetched again.
@@ -77,8 +79,8 @@ fn an_issuer_that_is_frozen_is_waited_for_with_an_end() {
     journey.tmpcred(&["login", "--force"]).run().ok();
 }
 
-#[test]
-fn nobody_waits_long_for_an_issuer_while_the_cached_credential_serves() {
+/// A journey whose sessions have to be renewed before its credentials end.
+fn with_short_sessions() -> Journey {
     let provider = OidcProvider::start_with(&OidcOptions {
         ttl: [("AccessToken", 600)].into(),
         ..OidcOptions::default()
@@ -86,7 +88,12 @@ fn nobody_waits_long_for_an_issuer_while_the_cached_credential_serves() {
     let broker = Broker::start(&BrokerOptions::trusting(provider.issuer()));
     let mut home = Home::stranger();
     Browser::http().user("alice", "x").install(&mut home);
-    let journey = Journey::of(provider, broker, home);
+    Journey::of(provider, broker, home)
+}
+
+#[test]
+fn nobody_waits_long_for_an_issuer_while_the_cached_credential_serves() {
+    let journey = with_short_sessions();
     let standing = Standing::of(&journey);
     journey.provider.freeze();
     let late = || at_clock(&journey.home, "+27m").args(["token", "--no-input"]);
@@ -111,6 +118,34 @@ fn nobody_waits_long_for_an_issuer_while_the_cached_credential_serves() {
     late().args(["--refresh"]).run().ok();
     assert_ne!(late().run().ok().stdout, standing.token);
     assert_eq!(journey.provider.count_grants("refresh_token"), 1);
+}
+
+#[test]
+fn an_attempt_that_nobody_needs_fails_nobody_who_does() {
+    let mut journey = with_short_sessions();
+    let standing = Standing::of(&journey);
+    journey.provider.fault(&Fault::slow(Duration::from_secs(5)));
+    let asked = journey.provider.requests().len();
+    let late =
+        |args: &[&str]| at_clock(&journey.home, "+27m").args(["token", "--no-input"]).args(args);
+    let spare = late(&[]).spawn();
+    wait_until("the attempt that nobody needs", Duration::from_secs(60), || {
+        (journey.provider.requests().len() > asked).then_some(())
+    });
+    let needed = late(&["reader"]).spawn();
+    let stale = spare.wait().ok();
+    assert_eq!(stale.stdout, standing.token);
+    assert!(stale.stderr.contains("the identity provider is slow"), "{}", stale.stderr);
+    needed.wait().ok();
+    assert_eq!(journey.provider.count_grants("refresh_token"), 1);
+    // What was sent is not cut off although nobody needs it: the session goes on.
+    journey.provider.clear_faults();
+    journey.provider.fault(&Fault::slow(Duration::from_secs(9)).at("/token"));
+    let renewed = at_clock(&journey.home, "+13m").args(["token", "reader", "--no-input"]);
+    let said = renewed.run().ok().stderr;
+    assert!(!said.contains("the cached one is used"), "{said}");
+    assert!(said.contains("for 15 seconds at most"), "{said}");
+    assert_eq!(journey.provider.count_grants("refresh_token"), 2);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! its own way, and nobody else is.
 
 use super::*;
+use crate::revocation::recorded;
+use crate::support::wait::wait_until;
 
 /// The token that was printed, and what was said before.
 #[track_caller]
@@ -140,4 +142,33 @@ fn the_agent_of_buildkite_is_told_whatever_the_way_out() {
     assert_eq!(again, token);
     assert!(said.contains("buildkite-agent ended with exit status: 4"), "{said}");
     assert!(!said.contains(&token), "{said}");
+}
+
+#[test]
+fn whoever_is_told_to_end_while_the_agent_is_told_leaves_no_credential_behind() {
+    let site = Site::start("");
+    let agent = "#!/bin/sh\n\
+        if test \"$1\" = oidc; then cat $HOME/answer; exit; fi\n\
+        cat >$HOME/told; echo >$HOME/hiding\n\
+        while ! test -e $HOME/go; do sleep 0.02; done\n";
+    site.home.write_program("buildkite-agent", agent);
+    site.home.write("answer", site.token());
+    let path = std::env::var("PATH").unwrap();
+    let exec = ["exec", "--", "sh", "-c", "echo ran >ran"];
+    let running = site
+        .tmpcred(&exec)
+        .env("PATH", format!("{}:{path}", site.home.path("bin").display()))
+        .env("BUILDKITE", "true")
+        .env("CI", "true")
+        .env("BUILDKITE_JOB_ID", "1")
+        .spawn();
+    let long = std::time::Duration::from_secs(60);
+    wait_until("the agent", long, || site.home.path("hiding").exists().then_some(()));
+    running.signal(rustix::process::Signal::TERM);
+    site.home.write("go", "");
+    let ended = running.wait();
+    assert_eq!(ended.signal, Some(15), "{ended:?}");
+    assert!(!site.home.path("work/ran").exists(), "the command was started");
+    assert_eq!(recorded(&site.broker, "issued"), 1);
+    assert_eq!(recorded(&site.broker, "revoked"), 1);
 }

@@ -104,6 +104,39 @@ fn what_is_said_of_the_next_role_is_asked_for_and_part_of_the_plan() {
 }
 
 #[test]
+fn a_credential_of_an_account_that_is_not_expected_is_refused() {
+    let chain = Chain::start(Moto::start(1000), "Admin", "");
+    let written = std::fs::read_to_string(chain.world.home.path(".config/tmpcred/config.toml"));
+    let written = written.unwrap();
+    let expecting = |account: &str| {
+        let line = format!("account_id = \"{ACCOUNT}\"\nexpect_account = [\"{account}\"]");
+        let text = written.replace(&format!("account_id = \"{ACCOUNT}\"\n"), &(line + "\n"));
+        let inline = format!("account_id = \"{ACCOUNT}\", expect_account = [\"{ACCOUNT}\"]");
+        chain.world.home.config(&text.replacen(
+            &format!("account_id = \"{ACCOUNT}\","),
+            &(inline + ","),
+            1,
+        ));
+    };
+    expecting(ACCOUNT);
+    chain.world.key("prod");
+    let refused = chain.world.tmpcred(&["env", "spoke"]).run().ended_with(3);
+    assert!(refused.stderr.contains("its account is 210987654321"), "{}", refused.stderr);
+    chain.world.tmpcred(&["config", "check"]).run().ended_with(3);
+    assert_eq!(chain.asked(), 1, "nobody is asked for what is refused");
+    expecting("210987654321");
+    assert_eq!(chain.whoami(&[]), SESSION);
+    // Without further roles it is the account itself.
+    let dev = written.replace(
+        "account_id = \"444455556666\"",
+        "account_id = \"444455556666\", expect_account = [\"111122223333\"]",
+    );
+    chain.world.home.config(&dev);
+    let refused = chain.world.tmpcred(&["env", "dev"]).run().ended_with(3);
+    assert!(refused.stderr.contains("its account is 444455556666"), "{}", refused.stderr);
+}
+
+#[test]
 fn an_imported_profile_goes_through_identity_center_too() {
     let moto = Moto::start(1000);
     let world = World::start(Some(moto.url()));

@@ -49,7 +49,10 @@ pub(crate) mod peer;
 #[cfg(feature = "broker")]
 pub(crate) mod radosgw;
 pub(crate) mod run;
-#[cfg(feature = "broker")]
+#[cfg_attr(
+    not(feature = "broker"),
+    expect(dead_code, reason = "most of it is for tests with a broker")
+)]
 pub(crate) mod terminal;
 pub(crate) mod tls;
 pub(crate) mod wait;

@@ -48,8 +48,18 @@ impl<'a> Terminal<'a> {
 
     /// Types a command and presses the enter key.
     pub(crate) fn enter(&self, line: &str) {
-        self.tmux(&["send-keys", "-l", line]);
+        self.write(line);
         self.press("Enter");
+    }
+
+    /// Types something, and no more.
+    pub(crate) fn write(&self, text: &str) {
+        self.tmux(&["send-keys", "-l", text]);
+    }
+
+    /// Ends it, whatever runs there.
+    pub(crate) fn end(self) {
+        self.tmux(&["kill-server"]);
     }
 
     /// Presses a key, such as `C-c`.

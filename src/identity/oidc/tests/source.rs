@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::host::test_server::{Reply, run};
 use crate::identity::oidc::Oidc;
 use crate::identity::{Context, IdentitySource, LoginOptions, Logout, Readiness};
-use crate::reach::Effort;
+use crate::reach::{Effort, Wish};
 
 struct Setup {
     world: World,
@@ -206,8 +206,36 @@ fn no_refresh_token_is_sent_to_a_provider_that_may_not_answer() {
     assert!(error.to_string().contains("failed 3 times in a row"), "{error}");
     assert_eq!(setup.world.server.arrived().len(), asked, "it is left alone");
     down.store(0, Ordering::Relaxed);
-    crate::reach::insist(&setup.world.host, setup.world.settings.issuer.as_str());
+    crate::reach::insist(&setup.world.host, setup.world.settings.issuer.as_str(), Wish::Overridden);
     with(Effort::MINT).unwrap();
+    assert_eq!(setup.asked("/token"), 2);
+}
+
+#[test]
+fn no_renewal_that_nobody_needs_is_begun_at_a_provider_that_is_slow() {
+    let slow = std::sync::Arc::new(AtomicUsize::new(0));
+    let switch = slow.clone();
+    let setup = Setup::with_discovery(
+        move || {
+            let millis = switch.load(Ordering::Relaxed) as u64;
+            std::thread::sleep(std::time::Duration::from_millis(millis));
+            None
+        },
+        obliging,
+    );
+    setup.assertion(BROKER).unwrap();
+    setup.nobody_there();
+    let with = |effort: Effort| {
+        run(setup.source.assertion(setup.cx().with_effort(effort), "https://other.example"))
+    };
+    slow.store(4100, Ordering::Relaxed);
+    let error = with(Effort::RENEW).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(error.to_string().contains("slow"), "{error}");
+    assert_eq!(setup.asked("/token"), 1, "the login");
+    // In the background there is time enough, and whoever needs it takes the time.
+    crate::reach::insist(&setup.world.host, setup.world.settings.issuer.as_str(), Wish::Overridden);
+    with(Effort::AHEAD).unwrap();
     assert_eq!(setup.asked("/token"), 2);
 }
 

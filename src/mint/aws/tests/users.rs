@@ -219,7 +219,7 @@ fn no_mfa_code_is_used_up_while_the_server_is_left_alone() {
             ..settings(json!({ "mfa": { "serial": DEVICE, "command": ["echo", code] } }))
         }));
         if insists {
-            plan.insist(&host);
+            plan.insist(&host, Wish::Overridden);
         }
         run(plan.open().mint(&host, &access_keys(), &request(None))).unwrap_err().to_string()
     };
@@ -232,4 +232,42 @@ fn no_mfa_code_is_used_up_while_the_server_is_left_alone() {
     // That code is as good as ever.
     ask("100004", true);
     assert_eq!(server.arrived()[3].form["TokenCode"], "100004");
+}
+
+#[test]
+fn what_was_signed_at_the_wrong_time_is_signed_anew() {
+    let minutes_off = |asked: &Arrived| {
+        let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
+        let date = asked.headers["x-amz-date"].to_str().unwrap();
+        let date = time::PrimitiveDateTime::parse(date, &format).unwrap().assume_utc();
+        (date - SystemClock.now()).whole_minutes()
+    };
+    // The server's clock is right, this machine's is not.
+    let mint = |off: i64, right: bool| {
+        let server = TestServer::start(move |asked, _| {
+            let reply = match minutes_off(asked).abs() < 5 && right {
+                true => of_user(asked),
+                false => refusal(403, "SignatureDoesNotMatch"),
+            };
+            let date = SystemClock.now().format(&time::format_description::well_known::Rfc2822);
+            reply.header("date", date.unwrap().replace("+0000", "GMT"))
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let host = test_server::host(dir.path(), time::Duration::minutes(off));
+        let mut target = settings(json!({}));
+        target.endpoint_url = Some(EndpointUrl::parse(&server.origin).unwrap());
+        let request = Request { role: USER.into(), ..request(None) };
+        let minted = run(Aws::new(target).mint(&host, &access_keys(), &request));
+        (minted, server.arrived().len())
+    };
+    for off in [10, -10] {
+        let (minted, asked) = mint(off, true);
+        minted.unwrap();
+        assert_eq!(asked, 3, "once in vain");
+    }
+    assert_eq!(mint(0, true).1, 2);
+    // Who says no to another signature too is not asked a third time.
+    let (refused, asked) = mint(10, false);
+    assert_eq!((refused.unwrap_err().kind(), asked), (ErrorKind::Verification, 2));
+    assert_eq!(mint(0, false).1, 1);
 }

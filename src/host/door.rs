@@ -1,21 +1,25 @@
-//! Who may take part in a login over loopback: whoever is logged in on this machine can
-//! connect, and sees with what arguments programs run.
+//! Who may come to a page on loopback that a browser was sent to: whoever is logged in on
+//! this machine can connect, and sees with what arguments programs run.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::host::Host;
-use crate::host::env::Env;
-use crate::host::interact::Interact;
-use crate::host::listener::{Peer, whose};
-use crate::host::process::user_id;
+use super::Host;
+use super::env::Env;
+use super::interact::Interact;
+use super::listener::{Peer, whose};
+use super::process::user_id;
 
 /// Lets in programs of this user and of the administrator.
 ///
 /// Where it cannot be told whose a program is, it is let in: what else is asked of a
 /// request must do then.
-pub(super) struct Door {
+pub struct Door {
+    /// What is behind it.
+    to: &'static str,
+    /// What to do where one's own browser is kept out.
+    otherwise: &'static str,
     interact: Arc<dyn Interact>,
     /// Who has become the administrator with `sudo`, and may use a browser of their own.
     behind_sudo: Option<u32>,
@@ -23,13 +27,15 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn of(host: &Host) -> Self {
+    /// The door to something, and what to do where one's own browser is kept out.
+    pub fn to(to: &'static str, otherwise: &'static str, host: &Host) -> Self {
         let behind_sudo = behind_sudo(user_id(), &host.env);
-        Self { interact: host.interact.clone(), behind_sudo, told: AtomicBool::new(false) }
+        let (interact, told) = (host.interact.clone(), AtomicBool::new(false));
+        Self { to, otherwise, interact, behind_sudo, told }
     }
 
     /// Whether the program at the other end of a connection may take part.
-    pub(super) fn admits(&self, peer: SocketAddr, server: SocketAddr) -> bool {
+    pub fn admits(&self, peer: SocketAddr, server: SocketAddr) -> bool {
         let whose = whose(peer, server);
         if matches!(whose, Peer::Untold | Peer::Elsewhere) {
             tracing::debug!(?whose, "it cannot be told whose the program at the other end is");
@@ -39,7 +45,8 @@ impl Door {
             && !self.told.swap(true, Ordering::Relaxed)
         {
             self.interact.warn(&format!(
-                "a program of another user of this machine (number {uid}) tried to take part in this login and was refused; if it is your own browser, log in with --flow device"
+                "a program of another user of this machine (number {uid}) tried to take part in {} and was refused; if it is your own browser, {}",
+                self.to, self.otherwise
             ));
         }
         admitted
@@ -74,6 +81,8 @@ mod tests {
         assert_eq!(behind_sudo(1001, &sudo), None, "anybody can set a variable");
         assert_eq!(behind_sudo(0, &Env::default()), None);
         let door = |behind_sudo| Door {
+            to: "this login",
+            otherwise: "go home",
             interact: Arc::new(Silent),
             behind_sudo,
             told: AtomicBool::new(false),
