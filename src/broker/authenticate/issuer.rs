@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use time::Duration;
 use url::Url;
 
+use super::waiting::Waiting;
 use super::{Caller, IssuerKeys, Rejection, caller, unacceptable};
 use crate::broker::config::{RequiredClaim, TrustedIssuer};
 use crate::broker::trusted_file;
@@ -36,6 +37,7 @@ pub(super) struct Trusted {
     failures: Failures,
     skew: SkewMeter,
     clock: Arc<dyn Clock>,
+    waiting: Waiting,
 }
 
 /// What an issuer's tokens must say.
@@ -93,6 +95,7 @@ impl Trusted {
         config: &TrustedIssuer,
         own: &Issuer,
         host: &Host,
+        waiting: Waiting,
     ) -> Result<Self> {
         let (failures, skew) = (Failures::default(), SkewMeter::default());
         Ok(Self {
@@ -106,6 +109,7 @@ impl Trusted {
             failures,
             skew,
             clock: host.clock.clone(),
+            waiting,
         })
     }
 
@@ -133,19 +137,30 @@ impl Trusted {
             now: self.clock.now(),
             leeway: self.leeway,
         };
-        let token = token.expose();
-        let verified = match &self.keys {
-            KeySource::File(keys) => jwt::verify(token, keys, &expected).map_err(Failure::from),
-            KeySource::Uri(keys) => keys.verify(token, &expected, &NoDocuments).await,
-            KeySource::Discovery(found) => match found.keys().await {
-                Ok(keys) => keys.verify(token, &expected, &NoDocuments).await,
-                Err(error) => Err(Failure::NoKeys(error)),
-            },
+        let verifying = self.verify_by_keys(token.expose(), &expected);
+        let Some(verified) = self.waiting.within(verifying).await else {
+            let why = "so many requests wait for them already that no other one may";
+            return Err(self.unavailable(Error::new(ErrorKind::Unreachable, why)));
         };
         verified.map_err(|failure| match failure {
             Failure::Refused(refusal) => Rejection::of(refusal),
             Failure::NoKeys(error) => self.unavailable(error),
         })
+    }
+
+    async fn verify_by_keys(
+        &self,
+        token: &str,
+        expected: &Expectations<'_>,
+    ) -> Result<Claims, Failure> {
+        match &self.keys {
+            KeySource::File(keys) => Ok(jwt::verify(token, keys, expected)?),
+            KeySource::Uri(keys) => keys.verify(token, expected, &NoDocuments).await,
+            KeySource::Discovery(found) => {
+                let keys = found.keys().await.map_err(Failure::NoKeys)?;
+                keys.verify(token, expected, &NoDocuments).await
+            }
+        }
     }
 
     /// Why is for the log alone: it tells of addresses, redirects and certificates in

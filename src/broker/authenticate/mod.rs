@@ -6,12 +6,14 @@
 mod caller;
 mod demands;
 mod issuer;
+mod waiting;
 
 use std::collections::BTreeMap;
 
 pub use caller::{Caller, Parent};
 use demands::Demands;
 use issuer::{Requirements, Trusted};
+use waiting::{Everybody, Waiting};
 
 use super::config::TrustedIssuer;
 use super::policy::Needs;
@@ -99,10 +101,11 @@ impl Authenticator {
         own: &Issuer,
         host: &Host,
     ) -> Result<Self> {
+        let everybody = Everybody::default();
         let trusted = issuers
             .iter()
             .map(|(name, config)| {
-                let trusted = Trusted::new(name, config, own, host)?;
+                let trusted = Trusted::new(name, config, own, host, Waiting::among(&everybody))?;
                 Ok((config.issuer.as_str().to_string(), (trusted, Demands::of(config))))
             })
             .collect::<Result<_>>()?;

@@ -13,6 +13,7 @@ use time::{Duration, OffsetDateTime};
 use crate::broker::config::TrustedIssuer;
 use crate::broker::testbed::{Bed, CORP, IssuerKey, Served, json_of, now};
 use crate::host::clock::Clock;
+use crate::host::listener::{self, Exposure};
 use crate::oidc::Issuer;
 
 /// An issuer on a socket, which counts what it is asked.
@@ -381,4 +382,35 @@ async fn a_clock_that_is_set_changes_nothing_about_keys() {
         clock.forward(Duration::seconds(6));
         assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
     }
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_keeps_only_a_few_waiting_and_nobody_else_out() {
+    // They take connections in, and say nothing.
+    let silent: Vec<_> = (0..5)
+        .map(|_| listener::bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly).unwrap())
+        .collect();
+    let issuers: Vec<_> =
+        silent.iter().map(|l| format!("http://{}", l.local_addr().unwrap())).collect();
+    let bed = Bed::with(|options| {
+        for (n, issuer) in issuers.iter().enumerate() {
+            let trusted = TrustedIssuer::new(Issuer::parse(issuer).unwrap());
+            options.config.trusted_issuer.insert(format!("silent-{n}"), trusted);
+        }
+    })
+    .await;
+    let bed = Arc::new(bed);
+    let mut strangers = tokio::task::JoinSet::new();
+    let nobody = Arc::new(IssuerKey::new());
+    for n in 0..200 {
+        let (bed, nobody, issuer) = (bed.clone(), nobody.clone(), issuers[n % 5].clone());
+        strangers.spawn(async move { code(&bed, &nobody.token(json!({"iss": issuer}))).await });
+    }
+    // Of one issuer 32 wait, of all 128.
+    for _ in 0..72 {
+        assert_eq!(strangers.join_next().await.unwrap().unwrap(), "temporarily_unavailable");
+    }
+    let gave_up: u64 = bed.broker.authenticator.keys().map(|keys| keys.failures).sum();
+    assert_eq!((gave_up, strangers.len()), (0, 128), "no issuer was given up yet");
+    assert_eq!(bed.exchange(&bed.key.token(json!({})), &[]).await.status, StatusCode::OK);
 }
