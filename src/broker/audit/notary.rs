@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::note::{Checkpoint, VerifierKey};
+use super::tree::Frontier;
 use crate::broker::keys::CheckpointKeys;
 use crate::broker::store::{Effect, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
@@ -95,7 +96,14 @@ impl Signer {
         if self.last.is_none() {
             self.last = self.signed_before().await?;
         }
-        let size = self.store.ends().await?.in_tree;
+        let end = match self.store.sealed_end().await? {
+            Some(end) => self.keys.seal().open(&end).ok_or_else(|| {
+                changed(format!("the seal of its end, at record {}, is broken", end.size))
+            })?,
+            // Nothing was ever appended.
+            None => Frontier::default(),
+        };
+        let size = end.size();
         let signed = self.last.as_ref().map_or(0, |last| last.size);
         if size < signed {
             return Err(changed(format!("it has {size} records, and {signed} are signed")));
@@ -110,7 +118,11 @@ impl Signer {
         {
             return Err(changed(format!("its first {signed} records have another root")));
         }
+        // And to what was appended, nobody else has added anything.
         let root = self.store.root_at(size).await?;
+        if root != end.root() {
+            return Err(changed(format!("its {size} records have another root than was sealed")));
+        }
         let checkpoint = Checkpoint { origin: self.origin.clone(), size, root };
         let active = self.keys.active().ok_or_else(|| {
             Error::new(ErrorKind::Config, "the database has no active key for checkpoints")

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{StoredKey, no_randomness};
+use crate::broker::audit::seal::Seal;
 use crate::broker::config::{KEK_VARIABLE, Keys as KeysConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
@@ -96,6 +97,14 @@ impl Kek {
     /// The name by which the store tells which key-encryption key it needs.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// What the end of the audit log is sealed with: a key that follows from this one,
+    /// which it tells nothing of.
+    pub fn seal_of_log(&self) -> Seal {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.bytes.expose());
+        let derived = hmac::sign(&key, b"tmpcred broker: the key of the audit log's seal");
+        Seal::new(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
     }
 
     fn cipher(&self) -> Result<RandomizedNonceKey> {

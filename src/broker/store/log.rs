@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::broker::audit::leaf::Leaf;
+use crate::broker::audit::seal::SealedEnd;
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
 use crate::error::Result;
@@ -14,6 +15,9 @@ use crate::error::Result;
 pub trait LogStore: Send + Sync {
     /// Where it ends.
     async fn ends(&self) -> Result<LogEnds>;
+
+    /// The end as it was sealed, where it was.
+    async fn sealed_end(&self) -> Result<Option<SealedEnd>>;
 
     /// What of the records after this sequence number is in the tree, in order, at most
     /// `limit`; as it is, whatever was done to it.

@@ -20,6 +20,7 @@ pub use log::{Filter, LogEnds, LogStore, Noted};
 pub use unit::{Consumed, Effect, Once, Outcome, Unit};
 
 use super::audit::Record;
+use super::audit::seal::Seal;
 use super::keys::StoredKey;
 use crate::error::Result;
 
@@ -57,6 +58,14 @@ pub trait OnceStore: Send + Sync {
 /// What the broker keeps.
 #[async_trait]
 pub trait Store: Ledger + LogStore + KeyStore + OnceStore {
+    /// Seals the end of the log with this from now on: whoever appends goes on from an
+    /// end that is sealed, or from an empty log.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Verification`](crate::error::ErrorKind::Verification) where the log
+    /// does not end as it was left by whoever has the key.
+    async fn seal_with(&self, seal: Seal) -> Result<()>;
+
     /// Succeeds if something can be written durably at this moment.
     async fn probe(&self) -> Result<()>;
 

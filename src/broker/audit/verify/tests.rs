@@ -19,6 +19,7 @@ struct Log {
     path: PathBuf,
     keys: Vec<VerifierKey>,
     store: Arc<SqlStore>,
+    seal: Seal,
 }
 
 impl Log {
@@ -29,6 +30,7 @@ impl Log {
         let kek = Kek::random().unwrap();
         let keys = CheckpointKeys::open(store.as_ref(), &kek, &SystemClock).await.unwrap();
         let public = vec![VerifierKey::new(ORIGIN, keys.active().unwrap())];
+        let seal = keys.seal().clone();
         let mut signer = Signer::new(store.clone(), keys, ORIGIN, Arc::new(SystemClock));
         for part in 0..10 {
             // Groups that fill no tile evenly.
@@ -39,12 +41,30 @@ impl Log {
             }
             signer.sign().await.unwrap();
         }
-        Self { _dir: dir, path, keys: public, store }
+        Self { _dir: dir, path, keys: public, store, seal }
     }
 
+    /// Checks it by the public key alone.
     async fn check(&self, off_host: Option<&Checkpoint>) -> Report {
+        self.check_by(off_host, None).await
+    }
+
+    async fn check_by(&self, off_host: Option<&Checkpoint>, seal: Option<&Seal>) -> Report {
+        self.check_after(Duration::ZERO, off_host, seal).await
+    }
+
+    /// Checks it so long after the last record.
+    async fn check_after(
+        &self,
+        later: Duration,
+        off_host: Option<&Checkpoint>,
+        seal: Option<&Seal>,
+    ) -> Report {
         let read = sqlite::open_to_read(&self.path).await.unwrap();
-        let report = verify(&read, &self.keys, off_host).await.unwrap();
+        // The records of tests are from then.
+        let now = record("").at + later;
+        let report = verify(&read, &Proofs { keys: &self.keys, seal, off_host, now }).await;
+        let report = report.unwrap();
         crate::broker::store::Store::close(&read).await;
         report
     }
@@ -68,7 +88,8 @@ fn places(report: &Report) -> Vec<(Kind, u64, u64)> {
 /// Makes the tree anew over whatever the records say, as the broker would, and without
 /// its key.
 async fn recompute(path: &Path) {
-    tamper(path, "delete from audit_tile; update audit_head set tree_size = 0").await;
+    tamper(path, "delete from audit_tile; update audit_head set tree_size = 0,
+        frontier = null, seal = null").await;
     sqlite::open(path).await.unwrap();
 }
 
@@ -237,6 +258,42 @@ async fn records_that_were_added_by_hand_are_found() {
 }
 
 #[tokio::test]
+async fn the_seal_covers_what_nobody_has_signed() {
+    let log = Log::new().await;
+    append(log.store.as_ref(), &[record("new")]).await.unwrap();
+    let report = log.check_by(None, Some(&log.seal)).await;
+    assert_eq!((places(&report), report.signed, report.sealed), (vec![], 1000, Some(1001)));
+    // Whoever cannot look at the seal is told of what should be signed by now.
+    let later = Duration::seconds(61);
+    let report = log.check_after(later, None, None).await;
+    assert_eq!(places(&report), [(Kind::Unsigned, 1001, 1001)]);
+    assert_eq!(places(&log.check_after(later, None, Some(&log.seal)).await), []);
+
+    // Records, tree and checkpoints are rewritten, and the seal is left.
+    tamper(&log.path, "create table kept as select frontier, seal from audit_head").await;
+    tamper(&log.path, "update audit_record set role = 'x' where sequence = 437").await;
+    tamper(&log.path, "delete from audit_checkpoint where size > 200").await;
+    recompute(&log.path).await;
+    tamper(
+        &log.path,
+        "update audit_head set (frontier, seal) = (select frontier, seal from kept)",
+    )
+    .await;
+    let report = log.check_by(None, Some(&log.seal)).await;
+    assert_eq!(places(&report), [(Kind::Rewritten, 201, 1001)]);
+    assert_eq!(places(&log.check_after(later, None, None).await), [(Kind::Unsigned, 201, 1001)]);
+    // Or it is made up, or gone.
+    for seal in ["zeroblob(32)", "null", "x''"] {
+        tamper(&log.path, &format!("update audit_head set seal = {seal}")).await;
+        let report = log.check_by(None, Some(&log.seal)).await;
+        assert_eq!(places(&report), [(Kind::Seal, 1001, 1001)], "{seal}");
+    }
+    tamper(&log.path, "update audit_head set frontier = null, seal = null").await;
+    let report = log.check_by(None, Some(&log.seal)).await;
+    assert_eq!(places(&report), [(Kind::Seal, 1001, 1001)]);
+}
+
+#[tokio::test]
 async fn a_log_is_checked_while_it_grows() {
     let log = Arc::new(Log::new().await);
     let writer = tokio::spawn({
@@ -249,7 +306,7 @@ async fn a_log_is_checked_while_it_grows() {
     });
     let mut checks = 0;
     while !writer.is_finished() || checks == 0 {
-        assert_eq!(places(&log.check(None).await), []);
+        assert_eq!(places(&log.check_by(None, Some(&log.seal)).await), []);
         checks += 1;
     }
     writer.await.unwrap();

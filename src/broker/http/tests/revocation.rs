@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use super::header_of;
 use crate::broker::audit::leaf::Leaf;
+use crate::broker::audit::seal::{Seal, SealedEnd};
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{Kek, StoredKey};
@@ -150,6 +151,9 @@ impl LogStore for Failing {
     async fn ends(&self) -> Result<LogEnds> {
         self.inner.ends().await
     }
+    async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
+        self.inner.sealed_end().await
+    }
     async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {
         self.inner.leaves(after, limit).await
     }
@@ -193,6 +197,9 @@ impl OnceStore for Failing {
 
 #[async_trait]
 impl Store for Failing {
+    async fn seal_with(&self, seal: Seal) -> Result<()> {
+        self.inner.seal_with(seal).await
+    }
     async fn probe(&self) -> Result<()> {
         self.inner.probe().await
     }

@@ -5,9 +5,10 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::rows::{damaged, micros, record_from};
-use super::{SqlStore, fault, tree};
+use super::{SqlStore, fault, head, tree};
 use crate::broker::audit::Record;
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
+use crate::broker::audit::seal::SealedEnd;
 use crate::broker::audit::tree::Hash;
 use crate::broker::store::{Filter, LogEnds, LogStore, Noted};
 use crate::error::{Error, Result};
@@ -39,6 +40,16 @@ impl LogStore for SqlStore {
             promised: number("last_sequence")?,
             in_tree: number("tree_size")?,
         })
+    }
+
+    async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
+        let row = sqlx::query("select tree_size, frontier, seal from audit_head where id = 1")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(unreadable)?;
+        let size: i64 = row.try_get("tree_size").map_err(|_| damaged("audit_head.tree_size"))?;
+        let size = u64::try_from(size).map_err(|_| damaged("audit_head.tree_size"))?;
+        head::sealed_end(&row, size)
     }
 
     async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {

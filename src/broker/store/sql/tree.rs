@@ -3,7 +3,7 @@
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Row, Transaction};
 
-use super::fault;
+use super::{fault, head};
 use super::rows::{damaged, leaf_from};
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
 use crate::broker::audit::tree::{Edge, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at};
@@ -102,18 +102,22 @@ pub(super) async fn root_at(pool: &AnyPool, size: u64) -> Result<Hash> {
 }
 
 /// Puts the records into the tree that are not: those that an earlier version wrote.
-/// Returns whether there may be more.
+/// Returns whether there may be more. Where the log is sealed, there are none: whatever
+/// is behind its end was put there by somebody else.
 pub(super) async fn catch_up(pool: &AnyPool) -> Result<bool> {
     let mut transaction = pool.begin().await.map_err(failed)?;
     // Writing comes first: so the lock is taken before anything is read.
     let row = sqlx::query(
         "update audit_head set last_sequence = last_sequence where id = 1
-         returning last_sequence, tree_size",
+         returning last_sequence, tree_size, frontier, seal",
     )
     .fetch_one(&mut *transaction)
     .await
     .map_err(failed)?;
     let (last, size) = head_from(&row)?;
+    if head::sealed_end(&row, size)?.is_some() {
+        return Ok(false);
+    }
     let until = last.min(size.saturating_add(CATCH_UP));
     if until > size {
         fill(&mut transaction, size, until).await?;
@@ -123,7 +127,7 @@ pub(super) async fn catch_up(pool: &AnyPool) -> Result<bool> {
 }
 
 /// Puts the records behind `size` up to `until` into the tree.
-pub(super) async fn fill(
+async fn fill(
     transaction: &mut Transaction<'_, Any>,
     size: u64,
     until: u64,
@@ -143,16 +147,21 @@ pub(super) async fn fill(
     if hashes.len() as u64 != until - size {
         return Err(damaged("audit_head.last_sequence"));
     }
-    extend(transaction, size, hashes).await
+    extend(transaction, size, hashes).await?;
+    sqlx::query("update audit_head set tree_size = $1 where id = 1")
+        .bind(stored(until))
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed)?;
+    Ok(())
 }
 
-/// Adds leaves to a tree of this size.
+/// Adds leaves to a tree of this size; whoever asks writes down how large it is then.
 pub(super) async fn extend(
     transaction: &mut Transaction<'_, Any>,
     size: u64,
     leaves: Vec<Hash>,
 ) -> Result<()> {
-    let grown = size + leaves.len() as u64;
     let mut added = leaves;
     for level in 0..LEVELS {
         if added.is_empty() {
@@ -171,11 +180,6 @@ pub(super) async fn extend(
             }
         }
     }
-    sqlx::query("update audit_head set tree_size = $1 where id = 1")
-        .bind(stored(grown))
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed)?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::broker::audit::export::{Format, exported};
 use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey};
-use crate::broker::audit::verify::{Report, verify};
+use crate::broker::audit::verify::{Proofs, Report, verify};
 use crate::broker::audit::{self, Decision};
 use crate::broker::config::{self, Config};
 use crate::broker::keys::{CheckpointKeys, Kek};
@@ -54,21 +54,27 @@ async fn sealed_keys(app: &App, config: &Config, store: &SqlStore) -> Result<Che
 
 async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
     let (config, store) = open(&args.file).await?;
-    let keys = match args.key.as_slice() {
+    let (keys, seal) = match args.key.as_slice() {
         [] => {
             let origin = audit::origin(&config.issuer);
             let sealed = sealed_keys(app, &config, &store).await.map_err(|error| {
                 error.hint("or name the log's key with --key, where the KEK must not be")
             })?;
-            sealed.public().iter().map(|public| VerifierKey::new(&origin, *public)).collect()
+            let key = |public: &[u8; 32]| VerifierKey::new(&origin, *public);
+            (sealed.public().iter().map(key).collect(), Some(sealed.seal().clone()))
         }
-        named => named.iter().map(|key| VerifierKey::parse(key)).collect::<Result<Vec<_>>>()?,
+        named => {
+            let keys = named.iter().map(|key| VerifierKey::parse(key));
+            (keys.collect::<Result<Vec<_>>>()?, None)
+        }
     };
     let off_host =
         args.checkpoint.as_deref().map(|file| read_checkpoint(file, &keys)).transpose()?;
     let report = {
         let _waiting = app.host.interact.waiting("checking the audit log");
-        verify(&store, &keys, off_host.as_ref()).await?
+        let (seal, off_host) = (seal.as_ref(), off_host.as_ref());
+        let proofs = Proofs { keys: &keys, seal, off_host, now: app.host.clock.now() };
+        verify(&store, &proofs).await?
     };
     let unknown = unknown(&report);
     let good = report.findings.is_empty();
@@ -77,6 +83,7 @@ async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
             "verified": good,
             "records": report.records,
             "signed": report.signed,
+            "sealed": report.sealed,
             "checkpoints": report.checkpoints,
             "off_host": report.off_host,
             "findings": report.findings,
@@ -113,13 +120,16 @@ fn tell(app: &App, report: &Report, unknown: &[String]) -> Result<()> {
         ),
         if report.off_host.is_some() { " and one from elsewhere" } else { "" },
     ))?;
+    if let Some(sealed) = report.sealed {
+        app.ui.line(format!("The log ends at record {sealed}, as the broker sealed it."))?;
+    }
     unknown.iter().try_for_each(|line| app.ui.line(line))
 }
 
 /// What was not shown, whatever was found.
 fn unknown(report: &Report) -> Vec<String> {
     let mut unknown = Vec::new();
-    if report.signed < report.records {
+    if report.sealed.is_none() && report.signed < report.records {
         unknown.push(format!(
             "Nobody has signed what is behind record {}: whether that was changed by somebody who changed the tree too cannot be known.",
             report.signed
