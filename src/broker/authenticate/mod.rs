@@ -10,7 +10,7 @@ mod waiting;
 
 use std::collections::BTreeMap;
 
-pub use caller::{Caller, Parent};
+pub use caller::{Caller, Parent, respelled};
 use demands::Demands;
 use issuer::{Requirements, Trusted};
 use waiting::{Everybody, Waiting};
