@@ -91,6 +91,10 @@ impl Caller {
             }
         }
         let groups = groups(&claims.all, groups_claim)?
+            // Nobody could tell in a log what it is, and not every store takes all of them.
+            if name.chars().any(char::is_control) {
+                return Err(unacceptable(format!("its {what} has control characters")));
+            }
             .into_iter()
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
@@ -322,12 +326,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn different_principals_never_share_an_id() {
-        let names = [
-            "a", "A", "a b", "a%20b", "a+b", "a#b", "a|b", "a%7Cb", "é", "e\u{301}", "a\0", "#",
-            "%",
-        ];
-    #[test]
     fn the_id_that_callers_have_is_found_for_what_somebody_wrote() {
         let issuer = "https://i.example";
         for name in ["auth0|mallory", "summer interns", "a#b", "50%", "é", "a%zz"] {
@@ -353,6 +351,10 @@ pub(crate) mod tests {
 
         let issuers = ["https://i.example", "https://i.example/", "https://i.example/a"];
         let mut ids = BTreeSet::new();
+    #[test]
+    fn different_principals_never_share_an_id() {
+        let names =
+            ["a", "A", "a b", "a%20b", "a+b", "a#b", "a|b", "a%7Cb", "é", "e\u{301}", "#", "%"];
         for issuer in issuers {
             for name in names {
                 let id = caller(issuer, name, json!({})).unwrap().id;
