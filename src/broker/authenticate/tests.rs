@@ -32,6 +32,10 @@ struct FakeState {
     instead: Mutex<Option<fn() -> Response>>,
     /// What it says its identifier is; its own where `None`.
     says: Mutex<Option<String>>,
+    /// Where it says that its keys are.
+    place: Mutex<&'static str>,
+    /// The key that is found elsewhere, where there is any.
+    elsewhere: Mutex<Option<IssuerKey>>,
 }
 
 impl FakeIssuer {
@@ -43,15 +47,24 @@ impl FakeIssuer {
             down: AtomicBool::new(false),
             instead: Mutex::default(),
             says: Mutex::default(),
+            place: Mutex::new("keys"),
+            elsewhere: Mutex::default(),
         });
-        let (for_documents, for_keys) = (state.clone(), state.clone());
+        let (for_documents, for_keys, moved) = (state.clone(), state.clone(), state.clone());
         let app = |address: SocketAddr| {
             let document =
                 move || async move { for_documents.document(&format!("http://{address}")) };
             let keys = move || async move { for_keys.jwks() };
+            let elsewhere = move || async move {
+                match &*moved.elsewhere.lock().unwrap() {
+                    Some(key) => axum::Json(key.jwks()).into_response(),
+                    None => StatusCode::BAD_GATEWAY.into_response(),
+                }
+            };
             Router::new()
                 .route("/.well-known/openid-configuration", axum::routing::get(document))
                 .route("/keys", axum::routing::get(keys))
+                .route("/elsewhere", axum::routing::get(elsewhere))
         };
         let served = Served::start(app, None);
         let issuer = Issuer::parse(&format!("http://{}", served.address)).unwrap();
@@ -95,7 +108,11 @@ impl FakeState {
 
     fn document(&self, own: &str) -> Response {
         let issuer = self.says.lock().unwrap().clone().unwrap_or_else(|| own.to_string());
-        self.answer(&self.documents, json!({"issuer": issuer, "jwks_uri": format!("{own}/keys")}))
+        let place = *self.place.lock().unwrap();
+        self.answer(
+            &self.documents,
+            json!({"issuer": issuer, "jwks_uri": format!("{own}/{place}")}),
+        )
     }
 
     fn jwks(&self) -> Response {
@@ -382,6 +399,45 @@ async fn a_clock_that_is_set_changes_nothing_about_keys() {
         clock.forward(Duration::seconds(6));
         assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
     }
+}
+
+#[tokio::test]
+async fn keys_that_move_are_found_and_those_from_before_serve_until_then() {
+    let issuer = FakeIssuer::start();
+    let (bed, clock) = trusting(&issuer).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    // The document gives an address where nobody answers.
+    *issuer.state.place.lock().unwrap() = "elsewhere";
+    clock.forward(Duration::minutes(2));
+    for _ in 0..3 {
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        clock.forward(Duration::minutes(2));
+    }
+    let key = IssuerKey::new();
+    let (iss, now) = (issuer.issuer.as_str(), clock.now().unix_timestamp());
+    let token = key.token(json!({"iss": iss, "iat": now, "exp": now + 3000, "groups": []}));
+    *issuer.state.elsewhere.lock().unwrap() = Some(key);
+    clock.forward(Duration::seconds(31));
+    assert_eq!(code(&bed, &token).await, "access_denied");
+
+    // One that moves though its document may be kept is found by whoever has such a token.
+    let issuer = FakeIssuer::start();
+    let (bed, clock) = trusting(&issuer).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    clock.forward(Duration::seconds(31));
+    let key = IssuerKey::new();
+    let (iss, now) = (issuer.issuer.as_str(), clock.now().unix_timestamp());
+    let token = key.token(json!({"iss": iss, "iat": now, "exp": now + 3000, "groups": []}));
+    *issuer.state.elsewhere.lock().unwrap() = Some(key);
+    *issuer.state.place.lock().unwrap() = "elsewhere";
+    assert_eq!(code(&bed, &token).await, "access_denied");
+    // What is made up asks seldom.
+    let asked = issuer.asked().0;
+    for _ in 0..20 {
+        let made_up = IssuerKey::new().token(json!({"iss": issuer.issuer.as_str()}));
+        assert_eq!(code(&bed, &made_up).await, "invalid_request");
+    }
+    assert_eq!(issuer.asked().0, asked);
 }
 
 #[tokio::test]
