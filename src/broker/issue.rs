@@ -107,6 +107,9 @@ struct Claims {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ancestors: Vec<Uuid>,
     #[serde(flatten)]
+    /// The ids of the keys that signed those. Where one of them is revoked, so is this.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    ancestor_keys: BTreeSet<String>,
     aws: aws::Claims,
 }
 
@@ -231,6 +234,7 @@ impl Broker {
             role: draft.claims.role,
             subject: draft.claims.sub,
         })
+            ancestor_keys: caller.parent().map(|parent| parent.keys.clone()).unwrap_or_default(),
     }
 
     /// The scope that was asked for, as a denial has it: of what the role does not have

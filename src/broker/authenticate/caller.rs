@@ -73,6 +73,8 @@ pub struct Parent {
     pub jti: Uuid,
     /// The ids of those that it came of, the first one first, and its own.
     pub lineage: Vec<Uuid>,
+    /// The ids of the keys that signed all of them.
+    pub keys: BTreeSet<String>,
     /// What it covers.
     pub scope: BTreeSet<String>,
 }
@@ -89,12 +91,12 @@ impl Caller {
             if name.len() > MAX_NAME {
                 return Err(unacceptable(format!("its {what} is longer than {MAX_NAME} bytes")));
             }
-        }
-        let groups = groups(&claims.all, groups_claim)?
             // Nobody could tell in a log what it is, and not every store takes all of them.
             if name.chars().any(char::is_control) {
                 return Err(unacceptable(format!("its {what} has control characters")));
             }
+        }
+        let groups = groups(&claims.all, groups_claim)?
             .into_iter()
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
@@ -198,12 +200,6 @@ fn qualified(issuer: &str, name: &str) -> String {
     format!("{issuer}#{}", utf8_percent_encode(name, FRAGMENT))
 }
 
-fn groups(claims: &Map<String, Value>, name: &str) -> Result<BTreeSet<String>> {
-    // OpenID Connect Core section 5.6.2: the groups are elsewhere, because there are too many.
-    let elsewhere = claims.get("_claim_names").and_then(Value::as_object);
-    let elsewhere = elsewhere.is_some_and(|names| names.contains_key(name));
-    // How Entra ID says the same in a token that came through a browser.
-    let withheld = match claims.get("hasgroups") {
 /// The id of a user or a group as callers have it, where somebody wrote it in another
 /// way, such as without encoding what stands behind `#`.
 pub fn respelled(id: &str) -> Option<String> {
@@ -213,6 +209,12 @@ pub fn respelled(id: &str) -> Option<String> {
     (spelled != id).then_some(spelled)
 }
 
+fn groups(claims: &Map<String, Value>, name: &str) -> Result<BTreeSet<String>> {
+    // OpenID Connect Core section 5.6.2: the groups are elsewhere, because there are too many.
+    let elsewhere = claims.get("_claim_names").and_then(Value::as_object);
+    let elsewhere = elsewhere.is_some_and(|names| names.contains_key(name));
+    // How Entra ID says the same in a token that came through a browser.
+    let withheld = match claims.get("hasgroups") {
         Some(Value::Bool(flag)) => *flag,
         Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
         _ => false,
@@ -349,12 +351,12 @@ pub(crate) mod tests {
         }
     }
 
-        let issuers = ["https://i.example", "https://i.example/", "https://i.example/a"];
-        let mut ids = BTreeSet::new();
     #[test]
     fn different_principals_never_share_an_id() {
         let names =
             ["a", "A", "a b", "a%20b", "a+b", "a#b", "a|b", "a%7Cb", "é", "e\u{301}", "#", "%"];
+        let issuers = ["https://i.example", "https://i.example/", "https://i.example/a"];
+        let mut ids = BTreeSet::new();
         for issuer in issuers {
             for name in names {
                 let id = caller(issuer, name, json!({})).unwrap().id;

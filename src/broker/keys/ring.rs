@@ -1,6 +1,7 @@
 //! The keys of a running broker: a copy of what the store has, looked at again every
 //! second. So what another process changes counts here without a restart.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jsonwebtoken::jwk::JwkSet;
@@ -24,10 +25,9 @@ const FRESH: Duration = Duration::seconds(5);
 pub struct Snapshot {
     stored: Vec<StoredKey>,
     active: SigningKey,
+    shown: BTreeSet<String>,
     jwks: Vec<u8>,
     verifying: Keys,
-    /// When the first of the retired ones is no longer shown.
-    until: Option<OffsetDateTime>,
 }
 
 impl Snapshot {
@@ -41,6 +41,11 @@ impl Snapshot {
         &self.verifying
     }
 
+    /// Whether the public keys have one with this id.
+    pub fn shows(&self, kid: &str) -> bool {
+        self.shown.contains(kid)
+    }
+
     /// The public keys as a JWKS (RFC 7517 section 5).
     pub fn jwks(&self) -> &[u8] {
         &self.jwks
@@ -50,13 +55,14 @@ impl Snapshot {
         let now = keeper.clock.now();
         let private = keeper.unseal_all(&stored).await?;
         let mut active = None;
-        let mut public = Vec::new();
+        let (mut public, mut shown) = (Vec::new(), BTreeSet::new());
         for (key, private) in stored.iter().zip(&private) {
             if !life::is_shown(key, now) {
                 continue;
             }
             let unsealed = SigningKey::from_pkcs8(private, &key.algorithm)?;
             public.push(unsealed.public().clone());
+            shown.insert(unsealed.kid().to_string());
             if key.signs_access_tokens() {
                 active = Some(unsealed);
             }
@@ -69,9 +75,18 @@ impl Snapshot {
         })?;
         // Read as everybody else reads them.
         let verifying = Keys::parse(&jwks)?;
-        let until = stored.iter().filter(|key| life::is_shown(key, now));
-        let until = until.filter_map(life::shown_until).min();
-        Ok(Self { stored, active, jwks, verifying, until })
+        Ok(Self { stored, active, shown, jwks, verifying })
+    }
+
+    /// Whether these keys would be the same at this moment: those that are retired are not
+    /// shown for ever, and are again where the clock was only ahead for a while.
+    fn is_of(&self, stored: &[StoredKey], now: OffsetDateTime) -> bool {
+        let shown = stored.iter().filter(|key| life::is_shown(key, now));
+        self.stored == stored && shown.map(|key| &key.kid).eq(self.in_order())
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = &String> {
+        self.stored.iter().map(|key| &key.kid).filter(|kid| self.shown.contains(*kid))
     }
 }
 
@@ -84,8 +99,8 @@ pub struct KeyRing {
 struct Shared {
     keeper: Keeper,
     held: RwLock<Held>,
-    /// Held by who looks.
-    looking: Mutex<()>,
+    /// Held by who looks: the ids of those that were seen revoked.
+    looking: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Clone)]
@@ -182,9 +197,11 @@ impl Shared {
                 }
             }
         };
-        let same = before.stored == stored && before.until.is_none_or(|until| now < until);
-        let snapshot =
-            if same { before } else { Arc::new(Snapshot::of(&self.keeper, stored).await?) };
+        let snapshot = if before.is_of(&stored, now) {
+            before
+        } else {
+            Arc::new(Snapshot::of(&self.keeper, stored).await?)
+        };
         let held = Held { snapshot: snapshot.clone(), read_at };
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
         Ok(snapshot)
