@@ -17,6 +17,7 @@ use super::aws;
 use super::decide::{Denied, Rules, Wanted, Why};
 use super::denials::Tally;
 use super::policy::{Granted, Policy};
+use super::store::{Effect, Once, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
@@ -173,11 +174,27 @@ impl Broker {
             policy_id: Some(draft.granted.policy_id.clone()),
             ..self.record(policy, caller, ask, now)
         };
-        let receipt = self
-            .metrics
-            .recording(self.audit.append(record.clone()))
-            .await
-            .map_err(Refusal::Unrecorded)?;
+        // What it comes of may have been revoked since that was looked at.
+        let still_good = caller.parent().map(|parent| Effect::IfUnused {
+            kind: Once::RevokedToken,
+            ids: parent.lineage.iter().map(Uuid::to_string).collect(),
+        });
+        let unit =
+            Unit { records: vec![record.clone()], effects: still_good.into_iter().collect() };
+        let receipt = self.metrics.recording(self.audit.commit(unit)).await;
+        let Some(receipt) = receipt.map_err(Refusal::Unrecorded)? else {
+            let said = "the token that is to be exchanged was revoked".to_string();
+            let denied = Record {
+                decision: Decision::Denied,
+                reason: said.clone(),
+                jti: None,
+                policy_id: None,
+                ..record
+            };
+            let recorded = self.metrics.recording(self.audit.append(denied)).await;
+            let _ = recorded.map_err(Refusal::Unrecorded)?;
+            return Err(Refusal::Denied { reason: said.clone(), said });
+        };
         match self.sign(draft, receipt).await {
             Ok(issued) => Ok(issued),
             Err(error) => {

@@ -55,6 +55,13 @@ pub enum Effect {
     },
     /// Changes nothing: it holds if the log says that this token was issued.
     IfIssued(Uuid),
+    /// Changes nothing: it holds if none of these was used up.
+    IfUnused {
+        /// What kind of things they are.
+        kind: Once,
+        /// Which ones.
+        ids: Vec<String>,
+    },
 }
 
 /// Something that was used up.

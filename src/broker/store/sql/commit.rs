@@ -113,6 +113,20 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
             .bind(jti.to_string())
             .bind(Decision::Issued.as_str())
             .fetch_optional(&mut **transaction)
+        Effect::IfUnused { kind, ids } => {
+            for id in ids {
+                let found = sqlx::query("select id from consumed where kind = $1 and id = $2")
+                    .bind(kind.as_str())
+                    .bind(id)
+                    .fetch_optional(&mut **transaction)
+                    .await
+                    .map_err(failed)?;
+                if found.is_some() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
             .await
             .map_err(failed)?;
             Ok(found.is_some())

@@ -195,6 +195,20 @@ async fn a_key_is_added_once_and_changed_only_from_what_it_was() {
     let at = datetime!(2026-01-01 12:00 UTC);
     let key = |kid: &str, state| StoredKey {
         kid: kid.into(),
+#[tokio::test]
+async fn what_depends_on_others_being_unused_is_kept_only_where_they_are() {
+    let store = sqlite::in_memory().await.unwrap();
+    let unused = |ids: &[&str]| {
+        let ids = ids.iter().map(|id| id.to_string()).collect();
+        Unit::of(record("")).with(Effect::IfUnused { kind: Once::RevokedToken, ids })
+    };
+    let used = Unit::of(record("")).with(consuming("b"));
+    let units = [unused(&[]), unused(&["a", "b"]), used, unused(&["a"]), unused(&["a", "b"])];
+    let outcomes = store.commit(&units).await.unwrap();
+    let kept: Vec<_> = outcomes.into_iter().map(Outcome::is_committed).collect();
+    assert_eq!(kept, [true, true, true, true, false]);
+}
+
         purpose: Purpose::AccessToken,
         algorithm: "ES256".into(),
         state,
