@@ -107,10 +107,10 @@ struct Claims {
     /// first. Where one of them is revoked, so is this.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ancestors: Vec<Uuid>,
-    #[serde(flatten)]
     /// The ids of the keys that signed those. Where one of them is revoked, so is this.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     ancestor_keys: BTreeSet<String>,
+    #[serde(flatten)]
     aws: aws::Claims,
 }
 
@@ -136,7 +136,7 @@ impl Broker {
         ask: &Ask,
     ) -> Result<Issued, Refusal> {
         let now = self.clock.now();
-        self.summarize(self.denials.due(now)).await;
+        self.sweep(now);
         let rules = Rules { policy, roles: &self.roles };
         let (granted, aws) = match rules.decide(caller, ask.wanted(), now) {
             Ok(decided) => decided,
@@ -234,6 +234,7 @@ impl Broker {
             role: ask.role.clone(),
             scope: joined(&granted.scope),
             ancestors: caller.parent().map(|parent| parent.lineage.clone()).unwrap_or_default(),
+            ancestor_keys: caller.parent().map(|parent| parent.keys.clone()).unwrap_or_default(),
             aws,
         };
         Draft { claims, granted }
@@ -251,7 +252,6 @@ impl Broker {
             role: draft.claims.role,
             subject: draft.claims.sub,
         })
-            ancestor_keys: caller.parent().map(|parent| parent.keys.clone()).unwrap_or_default(),
     }
 
     /// The scope that was asked for, as a denial has it: of what the role does not have

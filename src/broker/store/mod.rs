@@ -50,8 +50,8 @@ pub trait OnceStore: Send + Sync {
     /// Whether any of these was used up.
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool>;
 
-    /// Forgets what had to be kept until before this moment, and returns how much
-    /// that was.
+    /// Forgets some of what had to be kept until before this moment, and returns how much
+    /// that was: nothing once there is no more. One time takes no longer than a commit.
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64>;
 }
 

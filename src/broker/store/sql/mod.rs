@@ -27,6 +27,9 @@ use rows::{key_from, micros, record_from};
 /// find room where a record would not.
 const PROBE: usize = 32 * 1024;
 
+/// How many things are forgotten in one statement.
+const FORGET: i64 = 500;
+
 pub(super) const MIGRATIONS: Migrator = sqlx::migrate!("src/broker/store/migrations");
 
 /// A store behind a pool of database connections.
@@ -169,6 +172,7 @@ impl OnceStore for SqlStore {
             .bind(micros(before))
             .execute(&self.pool)
             .await
+            .bind(FORGET)
             .map_err(|cause| fault("what was used up cannot be forgotten", cause))?;
         Ok(done.rows_affected())
     }

@@ -173,6 +173,12 @@ async fn what_was_used_up_is_kept_until_nobody_needs_it() {
     let later = keep_until + time::Duration::MICROSECOND;
     assert_eq!(store.forget_consumed(later).await.unwrap(), 1);
     assert!(!consumed(&store, "a").await);
+    // Many go little by little.
+    let effects = (0..1200).map(|n| consuming(&n.to_string())).collect();
+    store.commit(&[Unit { records: Vec::new(), effects }]).await.unwrap();
+    for gone in [500, 500, 200, 0] {
+        assert_eq!(store.forget_consumed(later).await.unwrap(), gone);
+    }
     files::remove(&path).unwrap();
     assert!(store.any_consumed(once, &asked).await.is_err());
     assert!(store.commit(&[unit]).await.is_err());
@@ -190,12 +196,6 @@ async fn what_depends_on_an_issuance_is_kept_only_where_there_was_one() {
 }
 
 #[tokio::test]
-async fn a_key_is_added_once_and_changed_only_from_what_it_was() {
-    let store = sqlite::in_memory().await.unwrap();
-    let at = datetime!(2026-01-01 12:00 UTC);
-    let key = |kid: &str, state| StoredKey {
-        kid: kid.into(),
-#[tokio::test]
 async fn what_depends_on_others_being_unused_is_kept_only_where_they_are() {
     let store = sqlite::in_memory().await.unwrap();
     let unused = |ids: &[&str]| {
@@ -209,6 +209,12 @@ async fn what_depends_on_others_being_unused_is_kept_only_where_they_are() {
     assert_eq!(kept, [true, true, true, true, false]);
 }
 
+#[tokio::test]
+async fn a_key_is_added_once_and_changed_only_from_what_it_was() {
+    let store = sqlite::in_memory().await.unwrap();
+    let at = datetime!(2026-01-01 12:00 UTC);
+    let key = |kid: &str, state| StoredKey {
+        kid: kid.into(),
         purpose: Purpose::AccessToken,
         algorithm: "ES256".into(),
         state,
