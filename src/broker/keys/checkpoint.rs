@@ -93,7 +93,7 @@ impl CheckpointKeys {
             if key.purpose != Purpose::Checkpoint || key.state == KeyState::Revoked {
                 continue;
             }
-            let pair = pair(&kek.unseal(&key)?.private)?;
+            let pair = pair(&kek.unseal(&key)?)?;
             keys.public.push(public(&pair)?);
             if key.state == KeyState::Active {
                 keys.active = Some(pair);

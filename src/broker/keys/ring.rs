@@ -9,8 +9,8 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::keeper::Keeper;
-use super::{SigningKey, StoredKey, life};
+use super::keeper::{Keeper, put_back};
+use super::{KeyState, SigningKey, StoredKey, life};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Keys;
 
@@ -121,10 +121,11 @@ impl KeyRing {
         let read_at = keeper.clock.uptime();
         // Before anything is made: the KEK may be the wrong one.
         keeper.unseal_all(&keeper.stored().await?).await?;
+        keeper.store.seal_with(keeper.kek.seal_of_log()).await?;
         let stored = keeper.settle(|_| Vec::new()).await?;
         let snapshot = Arc::new(Snapshot::of(&keeper, stored).await?);
         let held = RwLock::new(Held { snapshot, read_at });
-        let shared = Arc::new(Shared { keeper, held, looking: Mutex::new(()) });
+        let shared = Arc::new(Shared { keeper, held, looking: Mutex::default() });
         let watch = tokio::spawn(shared.clone().watch());
         Ok(Self { shared, watch })
     }
@@ -147,6 +148,11 @@ impl KeyRing {
         let held = self.shared.held();
         let max_age = self.shared.keeper.rules.max_age(self.shared.age(&held));
         (held.snapshot, max_age)
+    }
+
+    /// How long ago they were last looked at, and were as they should be.
+    pub fn age(&self) -> Duration {
+        self.shared.age(&self.shared.held())
     }
 
     /// Lets go of the store.
@@ -181,10 +187,16 @@ impl Shared {
 
     /// Reads the store, and does what is due.
     async fn look(&self) -> Result<Arc<Snapshot>> {
-        let _one = self.looking.lock().await;
+        let mut revoked = self.looking.lock().await;
         let read_at = self.keeper.clock.uptime();
         let before = self.held().snapshot;
         let stored = self.keeper.stored().await?;
+        // Whatever else was changed to make it look as if it had never been.
+        let is_revoked = |key: &&StoredKey| key.state == KeyState::Revoked;
+        if stored.iter().any(|key| !is_revoked(&key) && revoked.contains(&key.kid)) {
+            return Err(put_back());
+        }
+        revoked.extend(stored.iter().filter(is_revoked).map(|key| key.kid.clone()));
         let now = self.keeper.clock.now();
         let stored = if self.keeper.rules.due(&stored, now).is_empty() {
             stored

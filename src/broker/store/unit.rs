@@ -82,6 +82,8 @@ pub struct Consumed {
 pub enum Once {
     /// A token's being good: who revokes it uses that up.
     RevokedToken,
+    /// A signing key's being good: who revokes it uses that up, for ever.
+    RevokedKey,
 }
 
 impl Once {
@@ -89,6 +91,7 @@ impl Once {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RevokedToken => "revoked-token",
+            Self::RevokedKey => "revoked-key",
         }
     }
 }
