@@ -117,9 +117,9 @@ impl Kind {
             Self::Seal => format!(
                 "the seal of the log's end, at record {last}, is broken: somebody else has written it"
             ),
-            Self::Unsigned => format!(
-                "{records} {were} not signed, though a broker does so within seconds"
-            ),
+            Self::Unsigned => {
+                format!("{records} {were} not signed, though a broker does so within seconds")
+            }
         }
     }
 }
@@ -128,10 +128,7 @@ impl Kind {
 ///
 /// # Errors
 /// Whatever keeps the log from being read.
-pub async fn verify(
-    store: &dyn LogStore,
-    proofs: &Proofs<'_>,
-) -> Result<Report> {
+pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report> {
     // First: what is signed or sealed after this may be of records that come after this.
     let latest = store.latest_note().await?;
     let end = store.sealed_end().await?;
@@ -352,6 +349,13 @@ impl Check<'_> {
             let text = format!("record {}: there are none before the first", ends.first_record);
             self.tell(Kind::Extra, 0, 0, text);
         }
+        if ends.without_number > 0 {
+            let text = format!(
+                "{} of the log's rows have no number: they were never appended",
+                ends.without_number
+            );
+            self.tell(Kind::Extra, 0, 0, text);
+        }
         if ends.last_record > size {
             self.found(Kind::Extra, size + 1, ends.last_record);
         }
@@ -359,10 +363,10 @@ impl Check<'_> {
         let mut known = (ends.in_tree, "by the size of the tree");
         if let Some(noted) = latest.filter(|noted| noted.size > known.0) {
             match Checkpoint::open(&noted.note, self.keys) {
-                Ok(checkpoint) => {
+                Ok(checkpoint) if checkpoint.size == noted.size => {
                     known = (checkpoint.size, "by the newest checkpoint in the store")
                 }
-                Err(_) => self.found(Kind::Checkpoint, noted.size, noted.size),
+                _ => self.found(Kind::Checkpoint, noted.size, noted.size),
             }
         }
         if let Some(off_host) = self.off_host.filter(|off_host| off_host.size > known.0) {

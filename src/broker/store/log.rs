@@ -36,12 +36,21 @@ pub trait LogStore: Send + Sync {
     async fn latest_note(&self) -> Result<Option<Noted>>;
 
     /// The newest records that are as `filter` says, in order, at most `limit`.
-    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<(u64, Record)>>;
+    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>>;
+
+    /// The records after this sequence number, in order, at most `limit`.
+    async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>>;
 }
+
+/// The number of a record, and the record; none where there is something in it that no
+/// broker has written.
+pub type Row = (u64, Option<Record>);
 
 /// Where the log ends, as three places have it that should be the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEnds {
+    /// How many rows have something else instead of a sequence number.
+    pub without_number: u64,
     /// The smallest sequence number of a record; 1 where there is none.
     pub first_record: i64,
     /// The largest one. It is read before the others.

@@ -16,7 +16,7 @@ mod unit;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-pub use log::{Filter, LogEnds, LogStore, Noted};
+pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use unit::{Consumed, Effect, Once, Outcome, Unit};
 
 use super::audit::Record;

@@ -88,8 +88,12 @@ fn places(report: &Report) -> Vec<(Kind, u64, u64)> {
 /// Makes the tree anew over whatever the records say, as the broker would, and without
 /// its key.
 async fn recompute(path: &Path) {
-    tamper(path, "delete from audit_tile; update audit_head set tree_size = 0,
-        frontier = null, seal = null").await;
+    tamper(
+        path,
+        "delete from audit_tile; update audit_head set tree_size = 0,
+        frontier = null, seal = null",
+    )
+    .await;
     sqlite::open(path).await.unwrap();
 }
 
@@ -258,6 +262,35 @@ async fn records_that_were_added_by_hand_are_found() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_hides_nothing_else() {
+    let log = Log::new().await;
+    for number in ["5.5", "'x'", "x'ff'"] {
+        let change = format!(
+            "create table more as select * from audit_record where sequence = 1;
+             update more set sequence = {number}; insert into audit_record select * from more;
+             drop table more"
+        );
+        tamper(&log.path, &change).await;
+    }
+    let found =
+        log.after("update audit_checkpoint set note = cast(x'ff' as text) where size = 300");
+    assert_eq!(found.await, [(Kind::Checkpoint, 300, 300), (Kind::Extra, 0, 0)]);
+    let damage = "update audit_record set reason = cast(x'ff' as text) where sequence = 7;
+         update audit_record set request_id = 'none' where sequence = 8;
+         update audit_checkpoint set note = x'ff' where size = 1000";
+    let found = log.after(damage).await;
+    let checkpoints = [300, 1000].map(|size| (Kind::Checkpoint, size, size));
+    let places = [(Kind::Changed, 7, 8), checkpoints[0], checkpoints[1], (Kind::Extra, 0, 0)];
+    assert_eq!(found, places);
+    // Everything else is handed on.
+    let page = log.store.page(0, 1000).await.unwrap();
+    let bad: Vec<_> = page.iter().filter(|(_, record)| record.is_none()).map(|(n, _)| *n).collect();
+    assert_eq!((page.len(), bad), (1000, vec![7, 8]));
+    let found = log.store.find(&crate::broker::store::Filter::default(), 10).await.unwrap();
+    assert!(found.len() == 10 && found.iter().all(|(_, record)| record.is_some()));
+}
+
+#[tokio::test]
 async fn the_seal_covers_what_nobody_has_signed() {
     let log = Log::new().await;
     append(log.store.as_ref(), &[record("new")]).await.unwrap();
@@ -274,11 +307,8 @@ async fn the_seal_covers_what_nobody_has_signed() {
     tamper(&log.path, "update audit_record set role = 'x' where sequence = 437").await;
     tamper(&log.path, "delete from audit_checkpoint where size > 200").await;
     recompute(&log.path).await;
-    tamper(
-        &log.path,
-        "update audit_head set (frontier, seal) = (select frontier, seal from kept)",
-    )
-    .await;
+    tamper(&log.path, "update audit_head set (frontier, seal) = (select frontier, seal from kept)")
+        .await;
     let report = log.check_by(None, Some(&log.seal)).await;
     assert_eq!(places(&report), [(Kind::Rewritten, 201, 1001)]);
     assert_eq!(places(&log.check_after(later, None, None).await), [(Kind::Unsigned, 201, 1001)]);

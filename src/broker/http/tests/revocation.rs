@@ -18,7 +18,7 @@ use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{
-    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Store, Unit,
+    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Row, Store, Unit,
     sqlite,
 };
 use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of};
@@ -169,8 +169,11 @@ impl LogStore for Failing {
     async fn latest_note(&self) -> Result<Option<Noted>> {
         self.inner.latest_note().await
     }
-    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<(u64, Record)>> {
+    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>> {
         self.inner.find(filter, limit).await
+    }
+    async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>> {
+        self.inner.page(after, limit).await
     }
 }
 

@@ -2,9 +2,9 @@
 
 use sqlx::{Any, AnyPool, Connection, Transaction};
 
-use super::rows::{damaged, micros};
 use super::fault;
 use super::head::Guard;
+use super::rows::{damaged, micros};
 use crate::broker::audit::leaf::{Leaf, SALT, stored};
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
@@ -17,11 +17,7 @@ fn failed(cause: sqlx::Error) -> Error {
 }
 
 /// Commits a group of units.
-pub(super) async fn commit(
-    pool: &AnyPool,
-    guard: &Guard,
-    units: &[Unit],
-) -> Result<Vec<Outcome>> {
+pub(super) async fn commit(pool: &AnyPool, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>> {
     let mut transaction = pool.begin().await.map_err(failed)?;
     let count = units.iter().map(|unit| unit.records.len()).sum::<usize>();
     let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -113,6 +109,10 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
             .bind(jti.to_string())
             .bind(Decision::Issued.as_str())
             .fetch_optional(&mut **transaction)
+            .await
+            .map_err(failed)?;
+            Ok(found.is_some())
+        }
         Effect::IfUnused { kind, ids } => {
             for id in ids {
                 let found = sqlx::query("select id from consumed where kind = $1 and id = $2")
@@ -126,10 +126,6 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
                 }
             }
             Ok(true)
-        }
-            .await
-            .map_err(failed)?;
-            Ok(found.is_some())
         }
     }
 }

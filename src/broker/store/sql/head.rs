@@ -47,9 +47,10 @@ impl Guard {
         .fetch_one(pool)
         .await
         .map_err(|cause| fault("the audit log cannot be read", cause))?;
-        // It is the same in every process that has the key.
-        let seal = self.seal.get_or_init(|| seal);
-        self.check(&row, tree::head_from(&row)?, Some(seal)).map(drop)
+        self.check(&row, tree::head_from(&row)?, Some(&seal))?;
+        // Where it is there already, it is the same: others are broken.
+        self.seal.get_or_init(|| seal);
+        Ok(())
     }
 
     /// Moves the end by so many records, and returns where it was, if that is as the seal
@@ -107,8 +108,7 @@ impl Guard {
         end: End,
         leaves: Vec<Hash>,
     ) -> Result<u64> {
-        let size =
-            u64::try_from(end.size).map_err(|_| damaged("audit_head.last_sequence"))?;
+        let size = u64::try_from(end.size).map_err(|_| damaged("audit_head.last_sequence"))?;
         let grown = size + leaves.len() as u64;
         let tree = end.tree.map(|mut tree| {
             leaves.iter().for_each(|leaf| tree.push(*leaf));
@@ -122,8 +122,9 @@ impl Guard {
             .bind(stored(grown))
             .bind(tree.bytes())
             .bind(seal.over(&tree)),
-            _ => sqlx::query("update audit_head set tree_size = $1 where id = 1")
-                .bind(stored(grown)),
+            _ => {
+                sqlx::query("update audit_head set tree_size = $1 where id = 1").bind(stored(grown))
+            }
         }
         .execute(&mut **transaction)
         .await

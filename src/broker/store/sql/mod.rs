@@ -168,11 +168,13 @@ impl OnceStore for SqlStore {
 
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
         self.check_file()?;
-        let done = sqlx::query("delete from consumed where keep_until < $1")
+        let statement = "delete from consumed where (kind, id) in
+            (select kind, id from consumed where keep_until < $1 limit $2)";
+        let done = sqlx::query(statement)
             .bind(micros(before))
+            .bind(FORGET)
             .execute(&self.pool)
             .await
-            .bind(FORGET)
             .map_err(|cause| fault("what was used up cannot be forgotten", cause))?;
         Ok(done.rows_affected())
     }

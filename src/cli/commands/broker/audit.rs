@@ -11,11 +11,11 @@ use time::format_description::well_known::Rfc3339;
 use crate::broker::audit::export::{Format, exported};
 use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey};
 use crate::broker::audit::verify::{Proofs, Report, verify};
-use crate::broker::audit::{self, Decision};
+use crate::broker::audit::{self, Decision, Record};
 use crate::broker::config::{self, Config};
 use crate::broker::keys::{CheckpointKeys, Kek};
 use crate::broker::store::sql::SqlStore;
-use crate::broker::store::{Filter, Ledger, LogStore, sqlite};
+use crate::broker::store::{Filter, LogStore, Row, sqlite};
 use crate::cli::App;
 use crate::cli::args::{
     AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, ExportFormat,
@@ -194,12 +194,15 @@ async fn query(app: &App, args: &AuditQuery) -> Result<()> {
     };
     let (_, store) = open(&args.file).await?;
     let found = store.find(&filter, args.limit).await?;
+    let number = found.len();
+    let mut unreadable = Vec::new();
+    let found: Vec<_> = found.into_iter().filter_map(|row| known(row, &mut unreadable)).collect();
     if args.json {
         let lines: Vec<_> =
             found.iter().map(|(n, record)| exported(Format::Jsonl, *n, record)).collect();
-        return app.ui.json(&lines);
+        app.ui.json(&lines)?;
+        return all_of_them(&unreadable);
     }
-    let number = found.len();
     let rows = found.into_iter().map(|(sequence, record)| {
         [
             sequence.to_string(),
@@ -215,7 +218,27 @@ async fn query(app: &App, args: &AuditQuery) -> Result<()> {
     if number == usize::try_from(args.limit).unwrap_or(usize::MAX) {
         app.host.interact.note("There may be older ones: --limit shows more.");
     }
-    Ok(())
+    all_of_them(&unreadable)
+}
+
+/// A record; otherwise its number is kept.
+fn known((number, record): Row, unreadable: &mut Vec<u64>) -> Option<(u64, Record)> {
+    if record.is_none() {
+        unreadable.push(number);
+    }
+    Some((number, record?))
+}
+
+/// Fails where some records could not be handed on.
+fn all_of_them(unreadable: &[u64]) -> Result<()> {
+    let Some(first) = unreadable.first() else { return Ok(()) };
+    let number = show::count(unreadable.len(), "record", "records");
+    Err(Error::new(
+        ErrorKind::Verification,
+        format!("{number} cannot be read, and {first} is the first"),
+    )
+    .because_of("there is something in the database that no broker has written")
+    .hint("tmpcred broker audit verify"))
 }
 
 /// Issuer and subject as policies and tokens have them, or the subject alone.
@@ -251,15 +274,17 @@ async fn export(app: &App, args: &AuditExport) -> Result<()> {
     };
     let mut out = BufWriter::new(app.ui.raw_out());
     let mut after = args.after;
+    let mut unreadable = Vec::new();
     loop {
-        let page = store.records(after, PAGE).await?;
+        let page = store.page(after, PAGE).await?;
         let Some((last, _)) = page.last() else { break };
         after = *last;
-        for (sequence, record) in &page {
-            written(writeln!(out, "{}", exported(format, *sequence, record)))?;
+        for (sequence, record) in page.into_iter().filter_map(|row| known(row, &mut unreadable)) {
+            written(writeln!(out, "{}", exported(format, sequence, &record)))?;
         }
     }
-    written(out.flush())
+    written(out.flush())?;
+    all_of_them(&unreadable)
 }
 
 #[cfg(test)]
