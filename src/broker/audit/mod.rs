@@ -113,9 +113,10 @@ impl Record {
     }
 }
 
-/// The name of a broker's log: the host of its issuer.
+/// The name of a broker's log: host and path of its issuer.
 pub fn origin(issuer: &Issuer) -> String {
-    issuer.url().host_str().unwrap_or_default().to_string()
+    let url = issuer.url();
+    format!("{}{}", url.host_str().unwrap_or_default(), url.path().trim_end_matches('/'))
 }
 
 /// A time as the log has it.
