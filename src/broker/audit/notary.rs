@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -23,15 +24,16 @@ pub struct Notary {
 }
 
 impl Notary {
-    /// Starts it, for the log with this name. Needs a runtime.
+    /// Starts it, for the log with this name; where it fails, it counts. Needs a runtime.
     pub fn start(
         store: Arc<dyn Store>,
         keys: CheckpointKeys,
         origin: &str,
         clock: Arc<dyn Clock>,
+        failures: Counter,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let signer = Signer::new(store, keys, origin, clock);
+        let signer = Signer { failures, ..Signer::new(store, keys, origin, clock) };
         Self { stop, task: tokio::spawn(signer.run(stopped)) }
     }
 
@@ -54,6 +56,8 @@ pub(super) struct Signer {
     last: Option<Checkpoint>,
     /// Why nothing could be signed the last time.
     failure: Option<Error>,
+    /// How often that was so.
+    failures: Counter,
 }
 
 impl Signer {
@@ -63,7 +67,15 @@ impl Signer {
         origin: &str,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { store, keys, origin: origin.into(), clock, last: None, failure: None }
+        Self {
+            store,
+            keys,
+            origin: origin.into(),
+            clock,
+            last: None,
+            failure: None,
+            failures: Counter::default(),
+        }
     }
 
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
@@ -74,6 +86,9 @@ impl Signer {
                 && self.failure != failure
             {
                 tracing::error!(%error, "no checkpoint of the audit log can be signed");
+            }
+            if failure.is_some() {
+                self.failures.inc();
             }
             self.failure = failure;
             if stopped.is_terminated() {
@@ -140,7 +155,12 @@ impl Signer {
         let Some(noted) = self.store.latest_note().await? else { return Ok(None) };
         let key = |public: &[u8; 32]| VerifierKey::new(&self.origin, *public);
         let keys: Vec<_> = self.keys.public().iter().map(key).collect();
-        Checkpoint::open(&noted.note, &keys).map(Some)
+        let checkpoint = Checkpoint::open(&noted.note, &keys)?;
+        if checkpoint.size != noted.size {
+            return Err(Error::new(ErrorKind::Verification, "the newest checkpoint is not good")
+                .because_of("it is of another size than its row says"));
+        }
+        Ok(Some(checkpoint))
     }
 }
 

@@ -40,6 +40,7 @@ pub(super) struct Trusted {
     keys: KeySource,
     failures: Failures,
     skew: SkewMeter,
+    max_age: Duration,
     clock: Arc<dyn Clock>,
     waiting: Waiting,
 }
@@ -82,7 +83,6 @@ struct State {
     failed: Option<(Duration, Error)>,
 }
 
-/// What the last document said.
 /// The keys at the address that a document gave.
 #[derive(Clone)]
 struct AtHand {
@@ -91,6 +91,7 @@ struct AtHand {
     before: Option<Arc<RemoteKeys>>,
 }
 
+/// What the last document said.
 #[derive(Clone)]
 struct Found {
     address: Url,
@@ -120,6 +121,7 @@ impl Trusted {
             })?,
             failures,
             skew,
+            max_age: max_age(config),
             clock: host.clock.clone(),
             waiting,
         })
@@ -136,7 +138,13 @@ impl Trusted {
             }
         };
         let (failures, skew) = (self.failures.get(), self.skew.get());
-        Some(IssuerKeys { name: &self.requirements.name, age, failures, skew })
+        Some(IssuerKeys {
+            name: &self.requirements.name,
+            age,
+            max_age: self.max_age,
+            failures,
+            skew,
+        })
     }
 
     /// Verifies a token of this issuer.
@@ -301,7 +309,7 @@ impl KeySource {
         let ca = config.ca_file.as_deref().map(read).transpose()?;
         let (clock, failures) = (host.clock.clone(), failures.clone());
         let http = HttpClient::new(clock.clone(), skew.clone(), ca);
-        let max_age = Duration::try_from(config.max_key_age).unwrap_or(MAX_KEY_AGE);
+        let max_age = max_age(config);
         Ok(match &config.jwks_uri {
             Some(uri) => {
                 let keys = RemoteKeys::new(uri.clone(), http, clock).with_max_age(max_age);
@@ -320,14 +328,6 @@ impl KeySource {
     }
 }
 
-impl Discovered {
-    /// The keys, by the address that the issuer's discovery document gives now.
-    async fn keys(&self) -> Result<AtHand> {
-        let now = self.clock.uptime();
-        let held = self.state().found.clone();
-        if let Some(found) = &held
-            && now < found.until
-        {
 /// How long keys are used after they were last fetched.
 fn max_age(config: &TrustedIssuer) -> Duration {
     Duration::try_from(config.max_key_age).unwrap_or(MAX_KEY_AGE)
@@ -350,6 +350,14 @@ impl AtHand {
     }
 }
 
+impl Discovered {
+    /// The keys, by the address that the issuer's discovery document gives now.
+    async fn keys(&self) -> Result<AtHand> {
+        let now = self.clock.uptime();
+        let held = self.state().found.clone();
+        if let Some(found) = &held
+            && now < found.until
+        {
             return Ok(found.keys.clone());
         }
         let usable = held.filter(|found| now < found.at.saturating_add(self.max_age));
@@ -383,14 +391,6 @@ impl AtHand {
         self.despite(error)
     }
 
-    /// Keeps what a document says: its address, with the keys at hand where it is
-    /// still the same.
-    fn found(&self, address: Url, age: Duration) -> AtHand {
-        let at = self.clock.uptime();
-        let mut state = self.state();
-        let keys = match &state.found {
-            Some(found) if found.address == address => found.keys.clone(),
-            _ => {
     /// The keys elsewhere, where the document says that they are not where those at hand
     /// came from. It is asked seldom: anybody can make up the id of a key.
     async fn moved(&self, at_hand: &AtHand) -> Option<AtHand> {
@@ -409,6 +409,14 @@ impl AtHand {
         (!Arc::ptr_eq(&keys.keys, &at_hand.keys)).then_some(keys)
     }
 
+    /// Keeps what a document says: its address, with the keys at hand where it is
+    /// still the same.
+    fn found(&self, address: Url, age: Duration) -> AtHand {
+        let at = self.clock.uptime();
+        let mut state = self.state();
+        let keys = match &state.found {
+            Some(found) if found.address == address => found.keys.clone(),
+            other => {
                 let keys = RemoteKeys::new(address.clone(), self.http.clone(), self.clock.clone());
                 let keys = keys.with_max_age(self.max_age).counting(self.failures.clone());
                 let before = other.as_ref().map(|found| found.keys.in_use().clone());

@@ -58,6 +58,8 @@ pub struct IssuerKeys<'a> {
     pub name: &'a str,
     /// How long ago they were fetched; `None` where there are none.
     pub age: Option<time::Duration>,
+    /// How old they may become.
+    pub max_age: time::Duration,
     /// How often they could not be fetched.
     pub failures: u64,
     /// How far the issuer's clock is ahead, where that has been seen.

@@ -29,7 +29,8 @@ async fn a_log_is_signed_where_it_has_grown_and_at_the_end() {
     assert_eq!(sizes(&store).await, [2]);
     let keys = CheckpointKeys::read(store.as_ref(), &kek).await.unwrap();
     let key = VerifierKey::new(ORIGIN, keys.active().unwrap());
-    let notary = Notary::start(store.clone(), keys, ORIGIN, Arc::new(SystemClock));
+    let notary =
+        Notary::start(store.clone(), keys, ORIGIN, Arc::new(SystemClock), Counter::default());
     append(store.as_ref(), &[record("c")]).await.unwrap();
     notary.close().await;
     let noted = store.latest_note().await.unwrap().unwrap();
@@ -140,6 +141,7 @@ async fn what_somebody_else_signed_is_not_gone_on_from() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
     let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
+    let _keys = signer(&store, &kek).await;
     append(store.as_ref(), &[record("a")]).await.unwrap();
     tamper(&path, "insert into audit_checkpoint values (1, 0, 'a note')").await;
     append(store.as_ref(), &[record("b")]).await.unwrap();
