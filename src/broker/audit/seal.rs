@@ -57,11 +57,8 @@ mod tests {
         let mut tree = Frontier::default();
         for leaf in 0..7 {
             tree.push([leaf; 32]);
-            let end = SealedEnd {
-                size: tree.size(),
-                frontier: tree.bytes(),
-                seal: seal(1).over(&tree),
-            };
+            let end =
+                SealedEnd { size: tree.size(), frontier: tree.bytes(), seal: seal(1).over(&tree) };
             assert_eq!(seal(1).open(&end).unwrap().root(), tree.root());
             assert!(seal(2).open(&end).is_none());
             assert!(seal(1).open(&SealedEnd { size: end.size + 1, ..end.clone() }).is_none());
