@@ -6,7 +6,7 @@
 //! ask in the name of those who showed them.
 
 use super::Broker;
-use super::authenticate::Rejection;
+use super::authenticate::{Rejection, unacceptable};
 use super::own::OwnToken;
 use crate::credential::TokenType;
 use crate::error::Error;
@@ -34,10 +34,16 @@ impl Broker {
             None
         } else {
             let caller = self.caller(bearer, TokenType::Jwt, &policy).await;
-            Some(caller.map_err(|rejection| match rejection {
+            let caller = caller.map_err(|rejection| match rejection {
                 Rejection::Token(_, error) => Refusal::Unauthenticated(error),
                 Rejection::Unavailable(error) => Refusal::Unavailable(error),
-            })?)
+            })?;
+            // Also where the broker is among the issuers that it trusts.
+            if caller.parent().is_some() {
+                let why = "a token of this broker is no proof of who asks about another one";
+                return Err(Refusal::Unauthenticated(unacceptable(why)));
+            }
+            Some(caller)
         };
         let own = self.own_token(token).await.map_err(Refusal::Unavailable)?;
         let Some(own) = own.filter(|own| own.expires_at > self.clock.now()) else {

@@ -17,6 +17,7 @@ use super::aws;
 use super::decide::{Denied, Rules, Wanted, Why};
 use super::denials::Tally;
 use super::policy::{Granted, Policy};
+use super::store::{Effect, Once, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
@@ -106,6 +107,9 @@ struct Claims {
     /// first. Where one of them is revoked, so is this.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ancestors: Vec<Uuid>,
+    /// The ids of the keys that signed those. Where one of them is revoked, so is this.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    ancestor_keys: BTreeSet<String>,
     #[serde(flatten)]
     aws: aws::Claims,
 }
@@ -132,7 +136,7 @@ impl Broker {
         ask: &Ask,
     ) -> Result<Issued, Refusal> {
         let now = self.clock.now();
-        self.summarize(self.denials.due(now)).await;
+        self.sweep(now);
         let rules = Rules { policy, roles: &self.roles };
         let (granted, aws) = match rules.decide(caller, ask.wanted(), now) {
             Ok(decided) => decided,
@@ -170,11 +174,27 @@ impl Broker {
             policy_id: Some(draft.granted.policy_id.clone()),
             ..self.record(policy, caller, ask, now)
         };
-        let receipt = self
-            .metrics
-            .recording(self.audit.append(record.clone()))
-            .await
-            .map_err(Refusal::Unrecorded)?;
+        // What it comes of may have been revoked since that was looked at.
+        let still_good = caller.parent().map(|parent| Effect::IfUnused {
+            kind: Once::RevokedToken,
+            ids: parent.lineage.iter().map(Uuid::to_string).collect(),
+        });
+        let unit =
+            Unit { records: vec![record.clone()], effects: still_good.into_iter().collect() };
+        let receipt = self.metrics.recording(self.audit.commit(unit)).await;
+        let Some(receipt) = receipt.map_err(Refusal::Unrecorded)? else {
+            let said = "the token that is to be exchanged was revoked".to_string();
+            let denied = Record {
+                decision: Decision::Denied,
+                reason: said.clone(),
+                jti: None,
+                policy_id: None,
+                ..record
+            };
+            let recorded = self.metrics.recording(self.audit.append(denied)).await;
+            let _ = recorded.map_err(Refusal::Unrecorded)?;
+            return Err(Refusal::Denied { reason: said.clone(), said });
+        };
         match self.sign(draft, receipt).await {
             Ok(issued) => Ok(issued),
             Err(error) => {
@@ -214,6 +234,7 @@ impl Broker {
             role: ask.role.clone(),
             scope: joined(&granted.scope),
             ancestors: caller.parent().map(|parent| parent.lineage.clone()).unwrap_or_default(),
+            ancestor_keys: caller.parent().map(|parent| parent.keys.clone()).unwrap_or_default(),
             aws,
         };
         Draft { claims, granted }

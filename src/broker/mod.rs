@@ -182,7 +182,9 @@ impl Prepared {
             .await
             .map_err(|error: Error| error.context("the broker's signing keys cannot be used"))?;
         let origin = audit::origin(&config.issuer);
-        let notary = Notary::start(store.clone(), checkpoints, &origin, host.clock.clone());
+        let metrics = Arc::<Metrics>::default();
+        let (clock, failures) = (host.clock.clone(), metrics.unsigned());
+        let notary = Notary::start(store.clone(), checkpoints, &origin, clock, failures);
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
@@ -196,7 +198,7 @@ impl Prepared {
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),
             denials: Denials::default(),
-            metrics: Arc::default(),
+            metrics,
             clock: host.clock.clone(),
         })
     }

@@ -1,5 +1,7 @@
 //! The broker's own tokens, when they come back to it.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -43,6 +45,8 @@ pub struct OwnToken {
     /// The ids of the broker's own tokens that it came of by exchange, the first one
     /// first.
     pub ancestors: Vec<Uuid>,
+    /// The ids of the keys that signed those, and of the one that signed it.
+    pub keys: BTreeSet<String>,
 }
 
 /// The claims that only tokens of a broker have.
@@ -57,6 +61,8 @@ struct Claims {
     scope: String,
     #[serde(default)]
     ancestors: Vec<Uuid>,
+    #[serde(default)]
+    ancestor_keys: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -68,7 +74,8 @@ struct SubjectId {
 impl Broker {
     /// Reads a token that this broker signed. `None` for all others, and for those
     /// that ended so long ago that nobody accepts them any more. One that ended just
-    /// now, or that was revoked, is read; but none whose key was revoked.
+    /// now, or that was revoked, is read; but none whose key was revoked, nor one that
+    /// came of a token whose key was.
     ///
     /// # Errors
     /// Where the broker cannot tell at present which keys are its own.
@@ -93,6 +100,12 @@ impl Broker {
         };
         let verified = jwt::verify(token.expose(), keys.verifying(), &expected).ok()?;
         let claims: Claims = serde_json::from_value(Value::Object(verified.all)).ok()?;
+        let mut signers = claims.ancestor_keys;
+        signers.insert(unverified.header.get("kid").and_then(Value::as_str)?.into());
+        // It ends with those that it came of, so their keys are shown as long as it is good.
+        if !signers.iter().all(|kid| keys.shows(kid)) {
+            return None;
+        }
         Some(OwnToken {
             jti: claims.jti,
             principal: Principal { issuer: claims.sub_id.iss, subject: claims.sub_id.sub },
@@ -104,6 +117,7 @@ impl Broker {
             issued_at: verified.issued_at?,
             expires_at: verified.expires_at,
             ancestors: claims.ancestors,
+            keys: signers,
         })
     }
 
@@ -164,6 +178,6 @@ impl From<OwnToken> for Parent {
         let mut lineage = own.ancestors;
         lineage.push(own.jti);
         let scope = own.scope.split_ascii_whitespace().map(String::from).collect();
-        Self { jti: own.jti, lineage, scope }
+        Self { jti: own.jti, lineage, keys: own.keys, scope }
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::audit::Audit;
+use super::keys::KeyRing;
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -39,13 +40,20 @@ impl Readiness {
     ///
     /// A store may take a probe and yet have no room for a record, so for a while
     /// after a record was lost the broker is not ready either.
-    pub(super) async fn check(&self, store: &dyn Store, audit: &Audit) -> Result<()> {
+    /// Nor is it where it cannot tell which of its keys signs.
+    pub(super) async fn check(
+        &self,
+        store: &dyn Store,
+        audit: &Audit,
+        keys: &KeyRing,
+    ) -> Result<()> {
         if self.is_ending() {
             return Err(Error::new(ErrorKind::Other, "the broker is ending"));
         }
         if let Some(error) = audit.failure_within(AILING) {
             return Err(error);
         }
+        keys.current().await?;
         let mut last = self.last.lock().await;
         if let Some((at, answer)) = &*last
             && at.elapsed() < HOLDS_FOR

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Broker;
 use super::config::Config;
+use super::metrics::Reload;
 use super::policy::{Policy, Source, World};
 use crate::error::Result;
 
@@ -68,6 +69,7 @@ impl Broker {
         let world = World { roles: &self.roles, trusted: &self.trusted };
         match self.policies.reload(world) {
             Ok((before, now)) => {
+                self.metrics.policies_reloaded(Reload::Done);
                 let (before, now) = (before.hash().to_string(), now.hash().to_string());
                 if before == now {
                     tracing::info!(hash = now, "the policies were read anew and are the same");
@@ -77,6 +79,7 @@ impl Broker {
                 Ok(Reloaded { before, now })
             }
             Err(error) => {
+                self.metrics.policies_reloaded(Reload::Refused);
                 tracing::error!(
                     %error,
                     hash = self.policies().hash(),

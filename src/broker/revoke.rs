@@ -2,7 +2,7 @@
 //! Both are on the disk before anybody is told.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use super::Broker;
 use super::audit::{Decision, Record};
 use super::metrics::Revocation;
 use super::own::OwnToken;
-use super::store::{Consumed, Effect, Once, Unit};
+use super::store::{Consumed, Effect, Once, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 
@@ -21,6 +21,9 @@ const SWEEP_EVERY: Duration = Duration::minutes(10);
 /// How much longer than needed revocations are kept: a clock that is ahead for a
 /// while must not make tokens good again.
 const GRACE: Duration = Duration::days(1);
+
+/// How long others may write before more of them are removed.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// When revocations were swept last.
 #[derive(Default)]
@@ -95,7 +98,7 @@ impl Broker {
             return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
         }
         tracing::info!(role = token.role, subject = token.subject, "revoked");
-        self.sweep(now).await;
+        self.sweep(now);
         Ok(Revocation::Revoked)
     }
 
@@ -106,15 +109,29 @@ impl Broker {
         self.store.any_consumed(Once::RevokedToken, &ids).await
     }
 
-    /// Removes what nobody needs any more, now and then.
-    async fn sweep(&self, now: OffsetDateTime) {
-        if !self.sweeping.is_due(now) {
-            return;
+    /// Removes what nobody needs any more, now and then: beside whoever asks for
+    /// something, and little by little, so that nobody waits for it.
+    pub(super) fn sweep(&self, now: OffsetDateTime) {
+        if self.sweeping.is_due(now) {
+            tokio::spawn(sweep(self.store.clone(), now.saturating_sub(GRACE)));
         }
-        match self.store.forget_consumed(now.saturating_sub(GRACE)).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "forgot revocations of expired tokens"),
-            Err(error) => tracing::warn!(%error, "old revocations cannot be removed"),
+    }
+}
+
+async fn sweep(store: Arc<dyn Store>, before: OffsetDateTime) {
+    let mut removed = 0;
+    loop {
+        match store.forget_consumed(before).await {
+            Ok(0) => break,
+            Ok(more) => removed += more,
+            Err(error) => {
+                tracing::warn!(%error, "old revocations cannot be removed");
+                break;
+            }
         }
+        tokio::time::sleep(PAUSE).await;
+    }
+    if removed > 0 {
+        tracing::info!(removed, "forgot revocations of expired tokens");
     }
 }

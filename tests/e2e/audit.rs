@@ -174,6 +174,59 @@ rows = sqlite3.connect(sys.argv[1]).execute(
 print(base64.b64encode(root([leaf(row) for row in rows])).decode())
 "#;
 
+/// Changes the last record, and its hash in the tree as well.
+const REWRITE: &str = r#"
+db = sqlite3.connect(sys.argv[1])
+db.execute("drop trigger if exists audit_record_update")
+db.execute("drop trigger if exists audit_record_delete")
+(last,) = db.execute("select max(sequence) from audit_record").fetchone()
+db.execute("update audit_record set subject = 'scapegoat' where sequence = ?", (last,))
+rows = db.execute("select " + ", ".join(columns) + ", salt from audit_record order by sequence")
+hashes = b"".join(leaf(row) for row in rows)
+db.execute("update audit_tile set hashes = ? where level = 0", (hashes,))
+db.execute("delete from audit_checkpoint where size >= ?", (last,))
+db.commit()
+"#;
+
+#[test]
+fn the_broker_makes_nothing_good_that_somebody_else_wrote() {
+    let mut services = Services::start();
+    (0..3).for_each(|n| drop(services.token(&format!("job{n}"), API)));
+    checkpoint(&services.broker, 4);
+    services.broker.stop();
+    let rewrite = format!("{}\n{REWRITE}", TREE.split("rows =").next().unwrap());
+    let python = services.broker.home.command("python3").args(["-c", &rewrite]);
+    python.args([services.broker.home.path("broker.db")]).run().ok();
+    assert_eq!(wrong(&services.broker, &[]), [("rewritten".into(), 1, 4)]);
+    services.broker.restart();
+    services.token("job9", API);
+    let found = wrong(&services.broker, &[]);
+    assert_eq!(found, [("rewritten".into(), 1, 5)], "a restart changes nothing about it");
+
+    // A record that was never appended, without a hash.
+    let services = Services::start();
+    services.token("job0", API);
+    sqlite(
+        &services.broker,
+        "create table more as select * from audit_record where sequence = 2;
+         update more set sequence = 3, salt = null, leaf_version = 1, subject = 'scapegoat';
+         insert into audit_record select * from more; drop table more;
+         update audit_head set last_sequence = 3",
+    );
+    let mut http = Http::new();
+    let assertion = services.assertion("job1");
+    let form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", assertion.as_str()),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ("audience", API),
+        ("role", "reader"),
+    ];
+    let url = format!("{}/token", services.broker.url());
+    assert_eq!(http.form(&url, &form).unwrap().status, 503, "nothing goes on from it");
+    assert_eq!(wrong(&services.broker, &[]), [("extra".into(), 3, 3)]);
+}
+
 #[test]
 fn records_are_found_and_handed_on() {
     let services = Services::start();

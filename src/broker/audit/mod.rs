@@ -6,6 +6,7 @@
 //!
 //! The records are the leaves of a Merkle tree ([`tree`], [`leaf`]) whose root is
 //! signed as it grows ([`note`]), so that whoever changes one is found ([`verify`]).
+//! Nobody goes on from an end that the broker did not leave ([`seal`]).
 //!
 //! Callers that could not prove who they are leave no record, only a line in the
 //! log: otherwise anybody could fill the disk.
@@ -14,6 +15,7 @@ pub mod export;
 pub mod leaf;
 mod notary;
 pub mod note;
+pub mod seal;
 pub mod tree;
 pub mod verify;
 mod writer;
@@ -111,9 +113,10 @@ impl Record {
     }
 }
 
-/// The name of a broker's log: the host of its issuer.
+/// The name of a broker's log: host and path of its issuer.
 pub fn origin(issuer: &Issuer) -> String {
-    issuer.url().host_str().unwrap_or_default().to_string()
+    let url = issuer.url();
+    format!("{}{}", url.host_str().unwrap_or_default(), url.path().trim_end_matches('/'))
 }
 
 /// A time as the log has it.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::note::{Checkpoint, VerifierKey};
+use super::tree::Frontier;
 use crate::broker::keys::CheckpointKeys;
 use crate::broker::store::{Effect, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,15 +24,16 @@ pub struct Notary {
 }
 
 impl Notary {
-    /// Starts it, for the log with this name. Needs a runtime.
+    /// Starts it, for the log with this name; where it fails, it counts. Needs a runtime.
     pub fn start(
         store: Arc<dyn Store>,
         keys: CheckpointKeys,
         origin: &str,
         clock: Arc<dyn Clock>,
+        failures: Counter,
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let signer = Signer::new(store, keys, origin, clock);
+        let signer = Signer { failures, ..Signer::new(store, keys, origin, clock) };
         Self { stop, task: tokio::spawn(signer.run(stopped)) }
     }
 
@@ -53,6 +56,8 @@ pub(super) struct Signer {
     last: Option<Checkpoint>,
     /// Why nothing could be signed the last time.
     failure: Option<Error>,
+    /// How often that was so.
+    failures: Counter,
 }
 
 impl Signer {
@@ -62,7 +67,15 @@ impl Signer {
         origin: &str,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { store, keys, origin: origin.into(), clock, last: None, failure: None }
+        Self {
+            store,
+            keys,
+            origin: origin.into(),
+            clock,
+            last: None,
+            failure: None,
+            failures: Counter::default(),
+        }
     }
 
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
@@ -73,6 +86,9 @@ impl Signer {
                 && self.failure != failure
             {
                 tracing::error!(%error, "no checkpoint of the audit log can be signed");
+            }
+            if failure.is_some() {
+                self.failures.inc();
             }
             self.failure = failure;
             if stopped.is_terminated() {
@@ -95,7 +111,14 @@ impl Signer {
         if self.last.is_none() {
             self.last = self.signed_before().await?;
         }
-        let size = self.store.ends().await?.in_tree;
+        let end = match self.store.sealed_end().await? {
+            Some(end) => self.keys.seal().open(&end).ok_or_else(|| {
+                changed(format!("the seal of its end, at record {}, is broken", end.size))
+            })?,
+            // Nothing was ever appended.
+            None => Frontier::default(),
+        };
+        let size = end.size();
         let signed = self.last.as_ref().map_or(0, |last| last.size);
         if size < signed {
             return Err(changed(format!("it has {size} records, and {signed} are signed")));
@@ -110,7 +133,11 @@ impl Signer {
         {
             return Err(changed(format!("its first {signed} records have another root")));
         }
+        // And to what was appended, nobody else has added anything.
         let root = self.store.root_at(size).await?;
+        if root != end.root() {
+            return Err(changed(format!("its {size} records have another root than was sealed")));
+        }
         let checkpoint = Checkpoint { origin: self.origin.clone(), size, root };
         let active = self.keys.active().ok_or_else(|| {
             Error::new(ErrorKind::Config, "the database has no active key for checkpoints")
@@ -128,7 +155,12 @@ impl Signer {
         let Some(noted) = self.store.latest_note().await? else { return Ok(None) };
         let key = |public: &[u8; 32]| VerifierKey::new(&self.origin, *public);
         let keys: Vec<_> = self.keys.public().iter().map(key).collect();
-        Checkpoint::open(&noted.note, &keys).map(Some)
+        let checkpoint = Checkpoint::open(&noted.note, &keys)?;
+        if checkpoint.size != noted.size {
+            return Err(Error::new(ErrorKind::Verification, "the newest checkpoint is not good")
+                .because_of("it is of another size than its row says"));
+        }
+        Ok(Some(checkpoint))
     }
 }
 

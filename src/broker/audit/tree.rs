@@ -70,6 +70,18 @@ impl Frontier {
         self.size += 1;
     }
 
+    /// What is kept, as it rests.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.peaks.as_flattened().to_vec()
+    }
+
+    /// A tree of this size, of which this was kept. `None` where it cannot have been.
+    pub fn of(size: u64, bytes: &[u8]) -> Option<Self> {
+        let (peaks, rest) = bytes.as_chunks::<HASH>();
+        let fits = rest.is_empty() && peaks.len() == size.count_ones() as usize;
+        fits.then(|| Self { size, peaks: peaks.to_vec() })
+    }
+
     /// The root of the tree as it is.
     pub fn root(&self) -> Hash {
         root_of_peaks(&self.peaks).unwrap_or_else(empty_root)

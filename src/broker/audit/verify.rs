@@ -10,9 +10,12 @@
 use std::collections::VecDeque;
 
 use serde::Serialize;
+use time::{Duration, OffsetDateTime};
 
 use super::leaf::Leaf;
+use super::micros;
 use super::note::{Checkpoint, VerifierKey};
+use super::seal::{Seal, SealedEnd};
 use super::tree::{Frontier, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at};
 use crate::broker::store::{LogEnds, LogStore, Noted};
 use crate::error::Result;
@@ -23,6 +26,21 @@ const PAGE: u32 = 1000;
 /// How many findings are told. What was done to more is no longer a matter of places.
 const MOST_FINDINGS: usize = 1000;
 
+/// How old a record may be that no checkpoint covers: a broker signs within seconds.
+const UNSIGNED: Duration = Duration::minutes(1);
+
+/// What a log is checked by.
+pub struct Proofs<'a> {
+    /// The keys that may have signed checkpoints.
+    pub keys: &'a [VerifierKey],
+    /// What its end is sealed with, where that is at hand.
+    pub seal: Option<&'a Seal>,
+    /// A checkpoint from elsewhere, whose signature is good.
+    pub off_host: Option<&'a Checkpoint>,
+    /// What time it is.
+    pub now: OffsetDateTime,
+}
+
 /// What was found.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -30,6 +48,9 @@ pub struct Report {
     pub records: u64,
     /// How many of them, from the first on, are as a signature says.
     pub signed: u64,
+    /// How many of them, from the first on, are as the seal of the log's end says; `None`
+    /// where the key-encryption key is not at hand, or something is wrong with them.
+    pub sealed: Option<u64>,
     /// How many good checkpoints the log has.
     pub checkpoints: u64,
     /// How many records the checkpoint from elsewhere covers.
@@ -69,6 +90,11 @@ pub enum Kind {
     Tree,
     /// A checkpoint is none of this broker's, or there is none.
     Checkpoint,
+    /// The end of the log is not where the broker left it.
+    Seal,
+    /// Nothing says of records that the broker appended them, though it would have signed
+    /// them long ago.
+    Unsigned,
 }
 
 impl Kind {
@@ -88,32 +114,37 @@ impl Kind {
             }
             Self::Tree => format!("the tree over {records} is damaged"),
             Self::Checkpoint => format!("the checkpoint at record {last} is not good"),
+            Self::Seal => format!(
+                "the seal of the log's end, at record {last}, is broken: somebody else has written it"
+            ),
+            Self::Unsigned => {
+                format!("{records} {were} not signed, though a broker does so within seconds")
+            }
         }
     }
 }
 
-/// Checks a log by the keys that may have signed it, and a checkpoint from elsewhere
-/// whose signature is good.
+/// Checks a log.
 ///
 /// # Errors
 /// Whatever keeps the log from being read.
-pub async fn verify(
-    store: &dyn LogStore,
-    keys: &[VerifierKey],
-    off_host: Option<&Checkpoint>,
-) -> Result<Report> {
-    // First: what is signed after this may be of records that come after this.
+pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report> {
+    // First: what is signed or sealed after this may be of records that come after this.
     let latest = store.latest_note().await?;
+    let end = store.sealed_end().await?;
     let ends = store.ends().await?;
     let mut check = Check {
         store,
-        keys,
-        off_host,
+        keys: proofs.keys,
+        off_host: proofs.off_host,
+        sealed: None,
+        proven: 0,
         report: Report {
             records: ends.promised,
             signed: 0,
+            sealed: None,
             checkpoints: 0,
-            off_host: off_host.map(|checkpoint| checkpoint.size),
+            off_host: proofs.off_host.map(|checkpoint| checkpoint.size),
             findings: Vec::new(),
             omitted: 0,
         },
@@ -122,9 +153,13 @@ pub async fn verify(
         differing: Vec::new(),
         lost: false,
     };
+    if let Some(seal) = proofs.seal {
+        check.read_seal(seal, end.as_ref(), ends.promised);
+    }
     check.fold(ends.promised).await?;
     check.tiles_above(ends.promised).await?;
     check.ends(ends, latest.as_ref()).await?;
+    check.tail(proofs.now).await?;
     Ok(check.report)
 }
 
@@ -132,6 +167,10 @@ struct Check<'a> {
     store: &'a dyn LogStore,
     keys: &'a [VerifierKey],
     off_host: Option<&'a Checkpoint>,
+    /// The tree up to the sealed end, where the seal is good.
+    sealed: Option<Frontier>,
+    /// Up to where the records are good, by whatever says so.
+    proven: u64,
     report: Report,
     /// The tree over the records.
     records: Frontier,
@@ -166,16 +205,24 @@ impl Check<'_> {
             let leaf = leaves.pop_front_if(|leaf| leaf.sequence == place);
             self.add(place, leaf.as_ref(), tile.get(at).copied());
             if let Some(off_host) = self.off_host.filter(|checkpoint| checkpoint.size == place) {
-                self.judge(place, &off_host.root);
+                if self.judge(place, &off_host.root) {
+                    self.report.signed = place;
+                }
             }
             while let Some(noted) = notes.pop_front_if(|noted| noted.size == place) {
                 match Checkpoint::open(&noted.note, self.keys) {
                     Ok(checkpoint) if checkpoint.size == noted.size => {
                         self.report.checkpoints += 1;
-                        self.judge(place, &checkpoint.root);
+                        if self.judge(place, &checkpoint.root) {
+                            self.report.signed = place;
+                        }
                     }
                     _ => self.found(Kind::Checkpoint, place, place),
                 }
+            }
+            if let Some(root) = self.sealed.as_ref().filter(|end| end.size() == place) {
+                let root = root.root();
+                self.report.sealed = self.judge(place, &root).then_some(place);
             }
         }
         // Of what nobody has signed yet the tree is all that tells.
@@ -204,13 +251,24 @@ impl Check<'_> {
         }
     }
 
+    /// Looks at the seal of the end.
+    fn read_seal(&mut self, seal: &Seal, end: Option<&SealedEnd>, promised: u64) {
+        self.sealed = match end {
+            Some(end) => seal.open(end),
+            None => (promised == 0).then(Frontier::default),
+        };
+        if self.sealed.is_none() {
+            let at = end.map_or(promised, |end| end.size);
+            self.found(Kind::Seal, at, at);
+        }
+    }
+
     /// Says what is to be thought of the records up to this place, whose root was
-    /// signed.
-    fn judge(&mut self, place: u64, root: &Hash) {
+    /// signed or sealed: whether they are good.
+    fn judge(&mut self, place: u64, root: &Hash) -> bool {
         if self.tree.root() == *root {
             self.settle();
             self.records = self.tree.clone();
-            self.report.signed = place;
         } else if self.records.root() == *root {
             for (kind, first, last) in std::mem::take(&mut self.differing) {
                 // Where there is no record, it was the tree's hash that made it good.
@@ -218,14 +276,16 @@ impl Check<'_> {
                 self.found(kind, first, last);
             }
             self.tree = self.records.clone();
-            self.report.signed = place;
         } else {
             if !self.lost {
-                self.found(Kind::Rewritten, self.report.signed + 1, place);
+                self.found(Kind::Rewritten, self.proven + 1, place);
             }
             self.lost = true;
             self.settle();
+            return false;
         }
+        self.proven = place;
+        true
     }
 
     fn settle(&mut self) {
@@ -289,6 +349,13 @@ impl Check<'_> {
             let text = format!("record {}: there are none before the first", ends.first_record);
             self.tell(Kind::Extra, 0, 0, text);
         }
+        if ends.without_number > 0 {
+            let text = format!(
+                "{} of the log's rows have no number: they were never appended",
+                ends.without_number
+            );
+            self.tell(Kind::Extra, 0, 0, text);
+        }
         if ends.last_record > size {
             self.found(Kind::Extra, size + 1, ends.last_record);
         }
@@ -296,10 +363,10 @@ impl Check<'_> {
         let mut known = (ends.in_tree, "by the size of the tree");
         if let Some(noted) = latest.filter(|noted| noted.size > known.0) {
             match Checkpoint::open(&noted.note, self.keys) {
-                Ok(checkpoint) => {
+                Ok(checkpoint) if checkpoint.size == noted.size => {
                     known = (checkpoint.size, "by the newest checkpoint in the store")
                 }
-                Err(_) => self.found(Kind::Checkpoint, noted.size, noted.size),
+                _ => self.found(Kind::Checkpoint, noted.size, noted.size),
             }
         }
         if let Some(off_host) = self.off_host.filter(|off_host| off_host.size > known.0) {
@@ -317,9 +384,31 @@ impl Check<'_> {
             let text = format!("{}, {}", Kind::Missing.text(size + 1, known.0), known.1);
             self.tell(Kind::Missing, size + 1, known.0, text);
         }
-        if size > 0 && self.report.signed == 0 && self.report.findings.is_empty() {
+        if size > 0 && self.proven == 0 && self.report.findings.is_empty() {
             let text = "no checkpoint covers any record".to_string();
             self.tell(Kind::Checkpoint, 1, size, text);
+        }
+        Ok(())
+    }
+
+    /// Looks at what is behind all that is signed or sealed.
+    async fn tail(&mut self, now: OffsetDateTime) -> Result<()> {
+        let (proven, last) = (self.proven, self.report.records);
+        if self.lost || proven >= last || !self.report.findings.is_empty() {
+            return Ok(());
+        }
+        if let Some(sealed) = self.sealed.as_ref().map(Frontier::size) {
+            // Unless somebody was appending meanwhile.
+            let now = self.store.sealed_end().await?.map_or(0, |end| end.size);
+            if now < last {
+                self.found(Kind::Extra, sealed.max(now) + 1, last);
+            }
+            return Ok(());
+        }
+        let first = self.store.leaves(proven, 1).await?.into_iter().next();
+        let at = first.and_then(|leaf| leaf.values).and_then(|[_, at, ..]| at?.parse().ok());
+        if at.is_none_or(|at: i64| at < micros(now - UNSIGNED)) {
+            self.found(Kind::Unsigned, proven + 1, last);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -73,6 +73,8 @@ pub struct Parent {
     pub jti: Uuid,
     /// The ids of those that it came of, the first one first, and its own.
     pub lineage: Vec<Uuid>,
+    /// The ids of the keys that signed all of them.
+    pub keys: BTreeSet<String>,
     /// What it covers.
     pub scope: BTreeSet<String>,
 }
@@ -88,6 +90,10 @@ impl Caller {
         for (what, name) in [("subject", &principal.subject), ("client", &client)] {
             if name.len() > MAX_NAME {
                 return Err(unacceptable(format!("its {what} is longer than {MAX_NAME} bytes")));
+            }
+            // Nobody could tell in a log what it is, and not every store takes all of them.
+            if name.chars().any(char::is_control) {
+                return Err(unacceptable(format!("its {what} has control characters")));
             }
         }
         let groups = groups(&claims.all, groups_claim)?
@@ -192,6 +198,15 @@ pub(super) fn client(claims: &Claims, token_type: TokenType) -> Option<&str> {
 
 fn qualified(issuer: &str, name: &str) -> String {
     format!("{issuer}#{}", utf8_percent_encode(name, FRAGMENT))
+}
+
+/// The id of a user or a group as callers have it, where somebody wrote it in another
+/// way, such as without encoding what stands behind `#`.
+pub fn respelled(id: &str) -> Option<String> {
+    let (issuer, name) = id.split_once('#')?;
+    let meant = percent_decode_str(name).decode_utf8().unwrap_or(name.into());
+    let spelled = qualified(issuer, &meant);
+    (spelled != id).then_some(spelled)
 }
 
 fn groups(claims: &Map<String, Value>, name: &str) -> Result<BTreeSet<String>> {
@@ -313,11 +328,33 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_id_that_callers_have_is_found_for_what_somebody_wrote() {
+        let issuer = "https://i.example";
+        for name in ["auth0|mallory", "summer interns", "a#b", "50%", "é", "a%zz"] {
+            let id = caller(issuer, name, json!({})).unwrap().id;
+            assert_eq!(respelled(&format!("{issuer}#{name}")), Some(id.clone()), "{name}");
+            assert_eq!(respelled(&id), None, "{id}");
+        }
+        for good in ["alice", "repo:octo/app:ref:refs/heads/main", "a@b.example", "a%7Cb"] {
+            assert_eq!(respelled(&format!("{issuer}#{good}")), None, "{good}");
+        }
+        // What decodes to no text is no encoding.
+        assert_eq!(respelled("https://i.example#%ff").unwrap(), "https://i.example#%25ff");
+        assert_eq!(respelled("https://i.example#a%7cb").unwrap(), "https://i.example#a%7Cb");
+    }
+
+    #[test]
+    fn names_with_control_characters_are_refused() {
+        for name in ["a\0", "a\nb", "\u{1b}[2J", "\u{85}"] {
+            let error = caller("https://i.example", name, json!({})).unwrap_err().to_string();
+            assert!(error.contains("control characters"), "{error}");
+        }
+    }
+
+    #[test]
     fn different_principals_never_share_an_id() {
-        let names = [
-            "a", "A", "a b", "a%20b", "a+b", "a#b", "a|b", "a%7Cb", "é", "e\u{301}", "a\0", "#",
-            "%",
-        ];
+        let names =
+            ["a", "A", "a b", "a%20b", "a+b", "a#b", "a|b", "a%7Cb", "é", "e\u{301}", "#", "%"];
         let issuers = ["https://i.example", "https://i.example/", "https://i.example/a"];
         let mut ids = BTreeSet::new();
         for issuer in issuers {

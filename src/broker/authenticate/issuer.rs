@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use time::Duration;
 use url::Url;
 
+use super::waiting::Waiting;
 use super::{Caller, IssuerKeys, Rejection, caller, unacceptable};
 use crate::broker::config::{RequiredClaim, TrustedIssuer};
 use crate::broker::trusted_file;
@@ -16,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
 use crate::host::http::HttpClient;
-use crate::oidc::jwt::{self, ALGORITHMS, Algorithm};
+use crate::oidc::jwt::{self, ALGORITHMS, Algorithm, Refusal};
 use crate::oidc::remote_keys::{Failure, Failures, MAX_KEY_AGE};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
@@ -25,6 +26,10 @@ const MAX_FILE: u64 = 1024 * 1024;
 
 /// How long to wait before an issuer that could not be reached is asked again.
 const RETRY_AFTER: Duration = Duration::seconds(5);
+
+/// How long to wait before a document is asked for again because a token names a key
+/// that is not where it says.
+const ASK_AFTER: Duration = Duration::seconds(30);
 
 /// An issuer of the list.
 pub(super) struct Trusted {
@@ -35,7 +40,9 @@ pub(super) struct Trusted {
     keys: KeySource,
     failures: Failures,
     skew: SkewMeter,
+    max_age: Duration,
     clock: Arc<dyn Clock>,
+    waiting: Waiting,
 }
 
 /// What an issuer's tokens must say.
@@ -76,11 +83,19 @@ struct State {
     failed: Option<(Duration, Error)>,
 }
 
+/// The keys at the address that a document gave.
+#[derive(Clone)]
+struct AtHand {
+    keys: Arc<RemoteKeys>,
+    /// Those at the address before, which serve until there are some at this one.
+    before: Option<Arc<RemoteKeys>>,
+}
+
 /// What the last document said.
 #[derive(Clone)]
 struct Found {
     address: Url,
-    keys: Arc<RemoteKeys>,
+    keys: AtHand,
     /// When the document was fetched.
     at: Duration,
     /// When it is to be fetched again.
@@ -93,6 +108,7 @@ impl Trusted {
         config: &TrustedIssuer,
         own: &Issuer,
         host: &Host,
+        waiting: Waiting,
     ) -> Result<Self> {
         let (failures, skew) = (Failures::default(), SkewMeter::default());
         Ok(Self {
@@ -105,7 +121,9 @@ impl Trusted {
             })?,
             failures,
             skew,
+            max_age: max_age(config),
             clock: host.clock.clone(),
+            waiting,
         })
     }
 
@@ -116,11 +134,17 @@ impl Trusted {
             KeySource::Uri(keys) => keys.age(),
             KeySource::Discovery(discovered) => {
                 let found = discovered.state().found.clone();
-                found.and_then(|found| found.keys.age())
+                found.and_then(|found| found.keys.in_use().age())
             }
         };
         let (failures, skew) = (self.failures.get(), self.skew.get());
-        Some(IssuerKeys { name: &self.requirements.name, age, failures, skew })
+        Some(IssuerKeys {
+            name: &self.requirements.name,
+            age,
+            max_age: self.max_age,
+            failures,
+            skew,
+        })
     }
 
     /// Verifies a token of this issuer.
@@ -133,19 +157,38 @@ impl Trusted {
             now: self.clock.now(),
             leeway: self.leeway,
         };
-        let token = token.expose();
-        let verified = match &self.keys {
-            KeySource::File(keys) => jwt::verify(token, keys, &expected).map_err(Failure::from),
-            KeySource::Uri(keys) => keys.verify(token, &expected, &NoDocuments).await,
-            KeySource::Discovery(found) => match found.keys().await {
-                Ok(keys) => keys.verify(token, &expected, &NoDocuments).await,
-                Err(error) => Err(Failure::NoKeys(error)),
-            },
+        let verifying = self.verify_by_keys(token.expose(), &expected);
+        let Some(verified) = self.waiting.within(verifying).await else {
+            let why = "so many requests wait for them already that no other one may";
+            return Err(self.unavailable(Error::new(ErrorKind::Unreachable, why)));
         };
         verified.map_err(|failure| match failure {
             Failure::Refused(refusal) => Rejection::of(refusal),
             Failure::NoKeys(error) => self.unavailable(error),
         })
+    }
+
+    async fn verify_by_keys(
+        &self,
+        token: &str,
+        expected: &Expectations<'_>,
+    ) -> Result<Claims, Failure> {
+        match &self.keys {
+            KeySource::File(keys) => Ok(jwt::verify(token, keys, expected)?),
+            KeySource::Uri(keys) => keys.verify(token, expected, &NoDocuments).await,
+            KeySource::Discovery(found) => {
+                let at_hand = found.keys().await.map_err(Failure::NoKeys)?;
+                let verified = at_hand.verify(token, expected).await;
+                if !matches!(verified, Err(Failure::Refused(Refusal::UnknownKey(_)))) {
+                    return verified;
+                }
+                // They may be elsewhere by now.
+                match found.moved(&at_hand).await {
+                    Some(elsewhere) => elsewhere.verify(token, expected).await,
+                    None => verified,
+                }
+            }
+        }
     }
 
     /// Why is for the log alone: it tells of addresses, redirects and certificates in
@@ -266,7 +309,7 @@ impl KeySource {
         let ca = config.ca_file.as_deref().map(read).transpose()?;
         let (clock, failures) = (host.clock.clone(), failures.clone());
         let http = HttpClient::new(clock.clone(), skew.clone(), ca);
-        let max_age = Duration::try_from(config.max_key_age).unwrap_or(MAX_KEY_AGE);
+        let max_age = max_age(config);
         Ok(match &config.jwks_uri {
             Some(uri) => {
                 let keys = RemoteKeys::new(uri.clone(), http, clock).with_max_age(max_age);
@@ -285,9 +328,31 @@ impl KeySource {
     }
 }
 
+/// How long keys are used after they were last fetched.
+fn max_age(config: &TrustedIssuer) -> Duration {
+    Duration::try_from(config.max_key_age).unwrap_or(MAX_KEY_AGE)
+}
+
+impl AtHand {
+    /// Those by which tokens are verified now.
+    fn in_use(&self) -> &Arc<RemoteKeys> {
+        self.before.as_ref().filter(|_| self.keys.age().is_none()).unwrap_or(&self.keys)
+    }
+
+    async fn verify(&self, token: &str, expected: &Expectations<'_>) -> Result<Claims, Failure> {
+        match (self.keys.verify(token, expected, &NoDocuments).await, &self.before) {
+            (Err(Failure::NoKeys(error)), Some(before)) if self.keys.age().is_none() => {
+                tracing::warn!(%error, "an issuer's keys are not where its document says; using those from before");
+                before.verify(token, expected, &NoDocuments).await
+            }
+            (verified, _) => verified,
+        }
+    }
+}
+
 impl Discovered {
     /// The keys, by the address that the issuer's discovery document gives now.
-    async fn keys(&self) -> Result<Arc<RemoteKeys>> {
+    async fn keys(&self) -> Result<AtHand> {
         let now = self.clock.uptime();
         let held = self.state().found.clone();
         if let Some(found) = &held
@@ -326,16 +391,36 @@ impl Discovered {
         self.despite(error)
     }
 
+    /// The keys elsewhere, where the document says that they are not where those at hand
+    /// came from. It is asked seldom: anybody can make up the id of a key.
+    async fn moved(&self, at_hand: &AtHand) -> Option<AtHand> {
+        let now = self.clock.uptime();
+        {
+            let mut state = self.state();
+            let found = state.found.as_mut()?;
+            if Arc::ptr_eq(&found.keys.keys, &at_hand.keys) {
+                if now < found.at.saturating_add(ASK_AFTER) {
+                    return None;
+                }
+                found.until = now;
+            }
+        }
+        let keys = self.keys().await.ok()?;
+        (!Arc::ptr_eq(&keys.keys, &at_hand.keys)).then_some(keys)
+    }
+
     /// Keeps what a document says: its address, with the keys at hand where it is
     /// still the same.
-    fn found(&self, address: Url, age: Duration) -> Arc<RemoteKeys> {
+    fn found(&self, address: Url, age: Duration) -> AtHand {
         let at = self.clock.uptime();
         let mut state = self.state();
         let keys = match &state.found {
             Some(found) if found.address == address => found.keys.clone(),
-            _ => {
+            other => {
                 let keys = RemoteKeys::new(address.clone(), self.http.clone(), self.clock.clone());
-                Arc::new(keys.with_max_age(self.max_age).counting(self.failures.clone()))
+                let keys = keys.with_max_age(self.max_age).counting(self.failures.clone());
+                let before = other.as_ref().map(|found| found.keys.in_use().clone());
+                AtHand { keys: Arc::new(keys), before }
             }
         };
         let until = at + age.min(self.max_age);
@@ -346,7 +431,7 @@ impl Discovered {
 
     /// The keys at hand, where the document cannot be had: the issuer may be down, and
     /// the keys it had are still its own, for a while.
-    fn despite(&self, error: Error) -> Result<Arc<RemoteKeys>> {
+    fn despite(&self, error: Error) -> Result<AtHand> {
         let (issuer, now) = (&self.issuer, self.clock.uptime());
         match self.state().found.clone() {
             Some(found) if now < found.at.saturating_add(self.max_age) => {

@@ -6,12 +6,14 @@
 mod caller;
 mod demands;
 mod issuer;
+mod waiting;
 
 use std::collections::BTreeMap;
 
-pub use caller::{Caller, Parent};
+pub use caller::{Caller, Parent, respelled};
 use demands::Demands;
 use issuer::{Requirements, Trusted};
+use waiting::{Everybody, Waiting};
 
 use super::config::TrustedIssuer;
 use super::policy::Needs;
@@ -56,6 +58,8 @@ pub struct IssuerKeys<'a> {
     pub name: &'a str,
     /// How long ago they were fetched; `None` where there are none.
     pub age: Option<time::Duration>,
+    /// How old they may become.
+    pub max_age: time::Duration,
     /// How often they could not be fetched.
     pub failures: u64,
     /// How far the issuer's clock is ahead, where that has been seen.
@@ -99,10 +103,11 @@ impl Authenticator {
         own: &Issuer,
         host: &Host,
     ) -> Result<Self> {
+        let everybody = Everybody::default();
         let trusted = issuers
             .iter()
             .map(|(name, config)| {
-                let trusted = Trusted::new(name, config, own, host)?;
+                let trusted = Trusted::new(name, config, own, host, Waiting::among(&everybody))?;
                 Ok((config.issuer.as_str().to_string(), (trusted, Demands::of(config))))
             })
             .collect::<Result<_>>()?;

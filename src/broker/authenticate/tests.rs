@@ -13,6 +13,7 @@ use time::{Duration, OffsetDateTime};
 use crate::broker::config::TrustedIssuer;
 use crate::broker::testbed::{Bed, CORP, IssuerKey, Served, json_of, now};
 use crate::host::clock::Clock;
+use crate::host::listener::{self, Exposure};
 use crate::oidc::Issuer;
 
 /// An issuer on a socket, which counts what it is asked.
@@ -31,6 +32,10 @@ struct FakeState {
     instead: Mutex<Option<fn() -> Response>>,
     /// What it says its identifier is; its own where `None`.
     says: Mutex<Option<String>>,
+    /// Where it says that its keys are.
+    place: Mutex<&'static str>,
+    /// The key that is found elsewhere, where there is any.
+    elsewhere: Mutex<Option<IssuerKey>>,
 }
 
 impl FakeIssuer {
@@ -42,15 +47,24 @@ impl FakeIssuer {
             down: AtomicBool::new(false),
             instead: Mutex::default(),
             says: Mutex::default(),
+            place: Mutex::new("keys"),
+            elsewhere: Mutex::default(),
         });
-        let (for_documents, for_keys) = (state.clone(), state.clone());
+        let (for_documents, for_keys, moved) = (state.clone(), state.clone(), state.clone());
         let app = |address: SocketAddr| {
             let document =
                 move || async move { for_documents.document(&format!("http://{address}")) };
             let keys = move || async move { for_keys.jwks() };
+            let elsewhere = move || async move {
+                match &*moved.elsewhere.lock().unwrap() {
+                    Some(key) => axum::Json(key.jwks()).into_response(),
+                    None => StatusCode::BAD_GATEWAY.into_response(),
+                }
+            };
             Router::new()
                 .route("/.well-known/openid-configuration", axum::routing::get(document))
                 .route("/keys", axum::routing::get(keys))
+                .route("/elsewhere", axum::routing::get(elsewhere))
         };
         let served = Served::start(app, None);
         let issuer = Issuer::parse(&format!("http://{}", served.address)).unwrap();
@@ -94,7 +108,11 @@ impl FakeState {
 
     fn document(&self, own: &str) -> Response {
         let issuer = self.says.lock().unwrap().clone().unwrap_or_else(|| own.to_string());
-        self.answer(&self.documents, json!({"issuer": issuer, "jwks_uri": format!("{own}/keys")}))
+        let place = *self.place.lock().unwrap();
+        self.answer(
+            &self.documents,
+            json!({"issuer": issuer, "jwks_uri": format!("{own}/{place}")}),
+        )
     }
 
     fn jwks(&self) -> Response {
@@ -381,4 +399,74 @@ async fn a_clock_that_is_set_changes_nothing_about_keys() {
         clock.forward(Duration::seconds(6));
         assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
     }
+}
+
+#[tokio::test]
+async fn keys_that_move_are_found_and_those_from_before_serve_until_then() {
+    let issuer = FakeIssuer::start();
+    let (bed, clock) = trusting(&issuer).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    // The document gives an address where nobody answers.
+    *issuer.state.place.lock().unwrap() = "elsewhere";
+    clock.forward(Duration::minutes(2));
+    for _ in 0..3 {
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        clock.forward(Duration::minutes(2));
+    }
+    let key = IssuerKey::new();
+    let (iss, now) = (issuer.issuer.as_str(), clock.now().unix_timestamp());
+    let token = key.token(json!({"iss": iss, "iat": now, "exp": now + 3000, "groups": []}));
+    *issuer.state.elsewhere.lock().unwrap() = Some(key);
+    clock.forward(Duration::seconds(31));
+    assert_eq!(code(&bed, &token).await, "access_denied");
+
+    // One that moves though its document may be kept is found by whoever has such a token.
+    let issuer = FakeIssuer::start();
+    let (bed, clock) = trusting(&issuer).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    clock.forward(Duration::seconds(31));
+    let key = IssuerKey::new();
+    let (iss, now) = (issuer.issuer.as_str(), clock.now().unix_timestamp());
+    let token = key.token(json!({"iss": iss, "iat": now, "exp": now + 3000, "groups": []}));
+    *issuer.state.elsewhere.lock().unwrap() = Some(key);
+    *issuer.state.place.lock().unwrap() = "elsewhere";
+    assert_eq!(code(&bed, &token).await, "access_denied");
+    // What is made up asks seldom.
+    let asked = issuer.asked().0;
+    for _ in 0..20 {
+        let made_up = IssuerKey::new().token(json!({"iss": issuer.issuer.as_str()}));
+        assert_eq!(code(&bed, &made_up).await, "invalid_request");
+    }
+    assert_eq!(issuer.asked().0, asked);
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_keeps_only_a_few_waiting_and_nobody_else_out() {
+    // They take connections in, and say nothing.
+    let silent: Vec<_> = (0..5)
+        .map(|_| listener::bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly).unwrap())
+        .collect();
+    let issuers: Vec<_> =
+        silent.iter().map(|l| format!("http://{}", l.local_addr().unwrap())).collect();
+    let bed = Bed::with(|options| {
+        for (n, issuer) in issuers.iter().enumerate() {
+            let trusted = TrustedIssuer::new(Issuer::parse(issuer).unwrap());
+            options.config.trusted_issuer.insert(format!("silent-{n}"), trusted);
+        }
+    })
+    .await;
+    let bed = Arc::new(bed);
+    let mut strangers = tokio::task::JoinSet::new();
+    let nobody = Arc::new(IssuerKey::new());
+    for n in 0..200 {
+        let (bed, nobody, issuer) = (bed.clone(), nobody.clone(), issuers[n % 5].clone());
+        strangers.spawn(async move { code(&bed, &nobody.token(json!({"iss": issuer}))).await });
+    }
+    // Of one issuer 32 wait, of all 128.
+    for _ in 0..72 {
+        assert_eq!(strangers.join_next().await.unwrap().unwrap(), "temporarily_unavailable");
+    }
+    let gave_up: u64 = bed.broker.authenticator.keys().map(|keys| keys.failures).sum();
+    assert_eq!((gave_up, strangers.len()), (0, 128), "no issuer was given up yet");
+    assert_eq!(bed.exchange(&bed.key.token(json!({})), &[]).await.status, StatusCode::OK);
 }

@@ -8,8 +8,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 
 use super::refusal::Refusal;
+use crate::error::foreign;
 use crate::secret::Secret;
-use crate::wire::refusal::INVALID_REQUEST;
+use crate::wire::refusal::{INVALID_REQUEST, INVALID_TARGET};
 
 /// How many parameters a request may have.
 const MAX_PARAMETERS: usize = 64;
@@ -60,6 +61,12 @@ impl Form {
             }
             let values = parameters.entry(name.to_string()).or_default();
             if !values.is_empty() && !repeatable.contains(&&*name) {
+                // RFC 8707 section 2: one that cannot be served is another error.
+                if name == "resource" {
+                    let why = "a token is for one audience: 'resource' is repeated";
+                    return Err(Refusal::bad(INVALID_TARGET, why));
+                }
+                let name = foreign(&name);
                 return Err(Refusal::invalid_request(format!(
                     "the parameter '{name}' is repeated"
                 )));

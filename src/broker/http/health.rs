@@ -16,15 +16,17 @@ pub(super) async fn healthz() -> Response {
     answer(StatusCode::OK, json!({"status": "ok"}))
 }
 
-/// Answers with 200 while the store can be written; otherwise with 503.
+/// Answers with 200 while the store can be written and its keys can be used; otherwise
+/// with 503.
 pub(super) async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
-    match broker.readiness.check(broker.store.as_ref(), &broker.audit).await {
+    let (store, audit, keys) = (broker.store.as_ref(), &broker.audit, &broker.keys);
+    match broker.readiness.check(store, audit, keys).await {
         Ok(()) => answer(StatusCode::OK, json!({"status": "ready"})),
         Err(error) => {
             tracing::error!(%error, "not ready");
             let why = match broker.readiness.is_ending() {
                 true => "the broker is ending",
-                false => "the store cannot be written",
+                false => "the store or the keys in it cannot be used",
             };
             let body = json!({"status": "not ready", "why": why});
             answer(StatusCode::SERVICE_UNAVAILABLE, body)

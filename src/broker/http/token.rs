@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use time::OffsetDateTime;
+use tracing::Instrument;
 use zeroize::Zeroizing;
 
 use super::form::Form;
@@ -70,7 +71,7 @@ impl From<Refusal> for Unissued {
 }
 
 async fn exchange(
-    broker: &Broker,
+    broker: &Arc<Broker>,
     form: &Form,
     source: Source,
     id: RequestId,
@@ -90,6 +91,7 @@ async fn exchange(
         source: source.0,
         request_id: id.0,
     };
+    summarize(broker).await;
     let issued = broker.issue(&policy, &caller, &ask).await.map_err(not_issued)?;
     tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
     let left = left(&issued, broker.clock.now()).ok_or_else(|| {
@@ -97,6 +99,17 @@ async fn exchange(
         Unissued { why: Issuance::Internal, refusal: Refusal::internal() }
     })?;
     Ok(answer(&issued, requested.token_type, left))
+}
+
+/// Puts on record what was only counted, where that is due. It is none of the caller's
+/// business: whoever hangs up meanwhile ends nothing.
+async fn summarize(broker: &Arc<Broker>) {
+    let tallies = broker.denials.due(broker.clock.now());
+    if !tallies.is_empty() {
+        let broker = broker.clone();
+        let work = async move { broker.summarize(tallies).await };
+        let _ = tokio::spawn(work.in_current_span()).await;
+    }
 }
 
 /// How many seconds a token is still good: recording it may have taken a while.

@@ -5,9 +5,14 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Kek, KeyState, Purpose, StoredKey, no_randomness};
+use crate::broker::audit::seal::Seal;
+use crate::broker::audit::{Decision, Record};
 use crate::broker::store::{Effect, Outcome, Store, Unit};
+use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
 use crate::secret::Secret;
@@ -19,17 +24,38 @@ const ALGORITHM_NAME: &str = "Ed25519";
 pub struct CheckpointKeys {
     active: Option<Ed25519KeyPair>,
     public: Vec<[u8; 32]>,
+    seal: Seal,
 }
 
 impl CheckpointKeys {
-    /// Unseals the keys of the store, and makes the first one where there is none.
+    /// Unseals the keys of the store, whatever they are for, and has the log sealed from
+    /// now on. Makes the first key for checkpoints where there is none.
     ///
     /// # Errors
-    /// As with [`KeyRing::open`](super::KeyRing::open).
+    /// As with [`KeyRing::open`](super::KeyRing::open); and where the log is not as it was
+    /// left, or its key is gone.
     pub async fn open(store: &dyn Store, kek: &Kek, clock: &dyn Clock) -> Result<Self> {
+        // Before anything is made: the KEK may be the wrong one.
+        let keys = store.keys().await?;
+        for key in &keys {
+            let _ = kek.unseal(key)?;
+        }
+        let empty = store.ends().await?.promised == 0;
+        if empty && keys.iter().any(|key| key.purpose == Purpose::AccessToken) {
+            return Err(Error::new(ErrorKind::Verification, "the audit log is gone")
+                .because_of("it is empty, and how the signing keys were made was in it")
+                .hint("restore a backup of the database"));
+        }
+        store.seal_with(kek.seal_of_log()).await?;
         let found = Self::read(store, kek).await?;
         if found.active.is_some() {
             return Ok(found);
+        }
+        // Another one would be a new beginning, of which nobody could tell what was before.
+        if store.latest_note().await?.is_some() {
+            return Err(Error::new(ErrorKind::Verification, "the key of the audit log is gone")
+                .because_of("there are checkpoints, and no key that signs them")
+                .hint("restore a backup of the database"));
         }
         let pkcs8 =
             Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_randomness())?;
@@ -47,7 +73,9 @@ impl CheckpointKeys {
         };
         let made = kek.seal(made, &pkcs8)?;
         let kid = made.kid.clone();
-        let unit = Unit { records: Vec::new(), effects: vec![Effect::AddKey(made)] };
+        // Where there is something to sign already, people are to know from when on it was.
+        let records = if empty { Vec::new() } else { vec![first_of(&kid, now)] };
+        let unit = Unit { records, effects: vec![Effect::AddKey(made)] };
         if store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed) {
             tracing::info!(kid, "made the first key for checkpoints of the audit log");
         }
@@ -60,12 +88,12 @@ impl CheckpointKeys {
     /// # Errors
     /// As with [`KeyRing::open`](super::KeyRing::open).
     pub async fn read(store: &dyn Store, kek: &Kek) -> Result<Self> {
-        let mut keys = Self { active: None, public: Vec::new() };
+        let mut keys = Self { active: None, public: Vec::new(), seal: kek.seal_of_log() };
         for key in store.keys().await? {
             if key.purpose != Purpose::Checkpoint || key.state == KeyState::Revoked {
                 continue;
             }
-            let pair = pair(&kek.unseal(&key)?.private)?;
+            let pair = pair(&kek.unseal(&key)?)?;
             keys.public.push(public(&pair)?);
             if key.state == KeyState::Active {
                 keys.active = Some(pair);
@@ -84,9 +112,36 @@ impl CheckpointKeys {
         self.active.as_ref().and_then(|pair| public(pair).ok())
     }
 
+    /// What the end of the log is sealed with.
+    pub fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
     /// Signs a text.
     pub fn sign(&self, text: &[u8]) -> Vec<u8> {
         self.active.as_ref().map(|pair| pair.sign(text).as_ref().to_vec()).unwrap_or_default()
+    }
+}
+
+fn first_of(kid: &str, at: OffsetDateTime) -> Record {
+    Record {
+        at,
+        request_id: Uuid::new_v4(),
+        action: "key".into(),
+        decision: Decision::Changed,
+        reason: format!("the key {kid} is made for checkpoints: the log had none"),
+        principal: Principal { issuer: String::new(), subject: "broker".into() },
+        client: String::new(),
+        source: String::new(),
+        role: String::new(),
+        audience: String::new(),
+        scope: String::new(),
+        ttl: 0,
+        jti: None,
+        parent: None,
+        policy_id: None,
+        policy_hash: String::new(),
+        count: 1,
     }
 }
 

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::life::{Rules, Step};
 use super::{ALGORITHM_NAME, Kek, KeyState, Purpose, SigningKey, StoredKey};
 use crate::broker::audit::{Decision, Record};
-use crate::broker::store::{Effect, Outcome, Store, Unit};
+use crate::broker::store::{Consumed, Effect, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
@@ -18,6 +18,16 @@ use crate::secret::Secret;
 
 /// How often a change is begun anew because another process was quicker.
 const TRIES: usize = 8;
+
+/// How long it is kept in mind that a key was revoked.
+const FOR_EVER: Duration = Duration::days(365 * 1000);
+
+/// Says that a key is good again that was revoked.
+pub(super) fn put_back() -> Error {
+    Error::new(ErrorKind::Config, "a signing key that was revoked is not so any more")
+        .because_of("somebody put an older copy of it into the database")
+        .hint("restore a backup of the database, and revoke the key again")
+}
 
 /// Who can change keys.
 pub struct Keeper {
@@ -66,21 +76,16 @@ impl Keeper {
         Err(Error::new(ErrorKind::Other, "the signing keys change all the time"))
     }
 
-    /// The private halves of all keys. Those whose seals do not cover their state are
-    /// sealed anew.
+    /// The private halves of all keys.
+    ///
+    /// # Errors
+    /// Also where one that was revoked is so no more: an older row has a good seal too.
     pub async fn unseal_all(&self, keys: &[StoredKey]) -> Result<Vec<Secret<Vec<u8>>>> {
-        let mut private = Vec::new();
-        for key in keys {
-            let unsealed = self.kek.unseal(key)?;
-            if unsealed.outdated {
-                let after = self.kek.seal(key.clone(), &unsealed.private)?;
-                let change = Effect::ChangeKey { before: key.clone(), after };
-                // Where it is not what it was, another process has done it.
-                if self.commit(Unit { records: Vec::new(), effects: vec![change] }).await? {
-                    tracing::info!(kid = key.kid, "sealed a signing key together with its state");
-                }
-            }
-            private.push(unsealed.private);
+        let private = keys.iter().map(|key| self.kek.unseal(key)).collect::<Result<_>>()?;
+        let good = keys.iter().filter(|key| key.state != KeyState::Revoked);
+        let good: Vec<String> = good.map(|key| key.kid.clone()).collect();
+        if self.store.any_consumed(Once::RevokedKey, &good).await? {
+            return Err(put_back());
         }
         Ok(private)
     }
@@ -103,7 +108,7 @@ impl Keeper {
                     let Some(before) = keys.iter().find(|key| key.kid == *kid) else {
                         return Ok(false);
                     };
-                    let private = self.kek.unseal(before)?.private;
+                    let private = self.kek.unseal(before)?;
                     let after = StoredKey { state: step.to, changed_at: now, ..before.clone() };
                     let after = self.kek.seal(after, &private)?;
                     let change = Effect::ChangeKey { before: before.clone(), after: after.clone() };
@@ -112,6 +117,14 @@ impl Keeper {
             };
             unit.records.push(self.record(before, &after, &step.why, request_id));
             unit.effects.push(effect);
+            if after.state == KeyState::Revoked {
+                unit.effects.push(Effect::Consume(Consumed {
+                    kind: Once::RevokedKey,
+                    id: after.kid,
+                    at: now,
+                    keep_until: now.saturating_add(FOR_EVER),
+                }));
+            }
         }
         let done = self.commit(unit).await?;
         for step in steps.iter().filter(|_| done) {
@@ -127,7 +140,7 @@ impl Keeper {
         let Some(active) = keys.iter().find(|key| key.signs_access_tokens()) else {
             return Ok(None);
         };
-        let private = self.kek.unseal(active)?.private;
+        let private = self.kek.unseal(active)?;
         let after = self.kek.seal(active.clone(), &private)?;
         Ok(Some(Effect::ChangeKey { before: active.clone(), after }))
     }

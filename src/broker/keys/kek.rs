@@ -1,5 +1,7 @@
 //! The key-encryption key, and how it seals signing keys.
 
+use std::path::Path;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -8,6 +10,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::{StoredKey, no_randomness};
+use crate::broker::audit::seal::Seal;
 use crate::broker::config::{KEK_VARIABLE, Keys as KeysConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
@@ -54,7 +57,12 @@ impl Kek {
                 let (bytes, owner, readers) = files::read_secret(path, 1024)?
                     .ok_or_else(|| refused(format!("{name} does not exist")))?;
                 let bytes = Zeroizing::new(bytes);
-                if owner != Owner::Trusted || readers != Readers::Owner {
+                let private = match readers {
+                    Readers::Owner => true,
+                    Readers::Group => is_credential(path, env),
+                    Readers::Everyone => false,
+                };
+                if owner != Owner::Trusted || !private {
                     return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
                         .because_of("others on this machine can read or write it")
                         .hint(format!("chmod 600 {}", path.display())));
@@ -98,6 +106,14 @@ impl Kek {
         &self.id
     }
 
+    /// What the end of the audit log is sealed with: a key that follows from this one,
+    /// which it tells nothing of.
+    pub fn seal_of_log(&self) -> Seal {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.bytes.expose());
+        let derived = hmac::sign(&key, b"tmpcred broker: the key of the audit log's seal");
+        Seal::new(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
+    }
+
     fn cipher(&self) -> Result<RandomizedNonceKey> {
         RandomizedNonceKey::new(&AES_256_GCM, self.bytes.expose())
             .map_err(|_| Error::new(ErrorKind::Other, "the key-encryption key cannot be used"))
@@ -109,11 +125,7 @@ impl Kek {
         Ok(StoredKey { sealed, kek_id: self.id.clone(), ..key })
     }
 
-    pub(super) fn seal_bound_to(
-        &self,
-        associated_data: Vec<u8>,
-        plain: &Secret<Vec<u8>>,
-    ) -> Result<Vec<u8>> {
+    fn seal_bound_to(&self, associated_data: Vec<u8>, plain: &Secret<Vec<u8>>) -> Result<Vec<u8>> {
         let mut sealed = plain.expose().clone();
         let nonce = self
             .cipher()?
@@ -122,7 +134,7 @@ impl Kek {
         Ok([nonce.as_ref().as_slice(), &sealed].concat())
     }
 
-    pub(super) fn unseal(&self, key: &StoredKey) -> Result<Unsealed> {
+    pub(super) fn unseal(&self, key: &StoredKey) -> Result<Secret<Vec<u8>>> {
         if key.kek_id != self.id {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -133,18 +145,11 @@ impl Kek {
                 "start the broker with the key-encryption key that this database was made with",
             ));
         }
-        if let Some(private) = self.open(&key.sealed, bound_to(key))? {
-            return Ok(Unsealed { private, outdated: false });
-        }
-        match self.open(&key.sealed, once_bound_to(key))? {
-            Some(private) => Ok(Unsealed { private, outdated: true }),
-            None => Err(Error::new(
-                ErrorKind::Config,
-                format!("the signing key {} cannot be unsealed", key.kid),
-            )
-            .because_of("what the database holds was changed")
-            .hint("restore a backup of the database")),
-        }
+        self.open(&key.sealed, bound_to(key))?.ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("the signing key {} cannot be unsealed", key.kid))
+                .because_of("what the database holds was changed")
+                .hint("restore a backup of the database")
+        })
     }
 
     /// `None` where the seal is broken, or is bound to something else.
@@ -157,12 +162,15 @@ impl Kek {
     }
 }
 
-/// A private key (PKCS #8), as it came out of its seal.
-#[derive(Debug)]
-pub(super) struct Unsealed {
-    pub(super) private: Secret<Vec<u8>>,
-    /// Whether the seal is of an earlier version, which did not cover the state.
-    pub(super) outdated: bool,
+/// Whether systemd put the file there for this service. It lets a service's own user
+/// read its credentials by an access control list, whose mask shows as the rights of a
+/// group; into the directory comes nobody else.
+fn is_credential(path: &Path, env: &Env) -> bool {
+    let Some(directory) = env.get("CREDENTIALS_DIRECTORY").map(Path::new) else { return false };
+    directory.is_absolute()
+        && path.parent() == Some(directory)
+        && files::owner(directory).is_ok_and(|owner| owner == Owner::Trusted)
+        && files::readers(directory).is_ok_and(|readers| readers != Readers::Everyone)
 }
 
 /// What a sealed key is bound to besides the KEK, so that it cannot be passed off as
@@ -179,9 +187,4 @@ fn bound_to(key: &StoredKey) -> Vec<u8> {
         micros(key.changed_at),
     )
     .into_bytes()
-}
-
-/// What it was bound to by earlier versions.
-pub(super) fn once_bound_to(key: &StoredKey) -> Vec<u8> {
-    format!("tmpcred broker key v1\0{}\0{}", key.purpose.as_str(), key.kid).into_bytes()
 }

@@ -80,6 +80,7 @@ impl Manager {
         let manager = Self { keeper };
         // Nothing is told, and nothing done, that somebody made up.
         manager.keeper.unseal_all(&manager.keeper.stored().await?).await?;
+        manager.keeper.store.seal_with(manager.keeper.kek.seal_of_log()).await?;
         Ok(manager)
     }
 

@@ -1,6 +1,7 @@
 //! The keys of a running broker: a copy of what the store has, looked at again every
 //! second. So what another process changes counts here without a restart.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jsonwebtoken::jwk::JwkSet;
@@ -8,8 +9,8 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::keeper::Keeper;
-use super::{SigningKey, StoredKey, life};
+use super::keeper::{Keeper, put_back};
+use super::{KeyState, SigningKey, StoredKey, life};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Keys;
 
@@ -24,10 +25,9 @@ const FRESH: Duration = Duration::seconds(5);
 pub struct Snapshot {
     stored: Vec<StoredKey>,
     active: SigningKey,
+    shown: BTreeSet<String>,
     jwks: Vec<u8>,
     verifying: Keys,
-    /// When the first of the retired ones is no longer shown.
-    until: Option<OffsetDateTime>,
 }
 
 impl Snapshot {
@@ -41,6 +41,11 @@ impl Snapshot {
         &self.verifying
     }
 
+    /// Whether the public keys have one with this id.
+    pub fn shows(&self, kid: &str) -> bool {
+        self.shown.contains(kid)
+    }
+
     /// The public keys as a JWKS (RFC 7517 section 5).
     pub fn jwks(&self) -> &[u8] {
         &self.jwks
@@ -50,13 +55,14 @@ impl Snapshot {
         let now = keeper.clock.now();
         let private = keeper.unseal_all(&stored).await?;
         let mut active = None;
-        let mut public = Vec::new();
+        let (mut public, mut shown) = (Vec::new(), BTreeSet::new());
         for (key, private) in stored.iter().zip(&private) {
             if !life::is_shown(key, now) {
                 continue;
             }
             let unsealed = SigningKey::from_pkcs8(private, &key.algorithm)?;
             public.push(unsealed.public().clone());
+            shown.insert(unsealed.kid().to_string());
             if key.signs_access_tokens() {
                 active = Some(unsealed);
             }
@@ -69,9 +75,18 @@ impl Snapshot {
         })?;
         // Read as everybody else reads them.
         let verifying = Keys::parse(&jwks)?;
-        let until = stored.iter().filter(|key| life::is_shown(key, now));
-        let until = until.filter_map(life::shown_until).min();
-        Ok(Self { stored, active, jwks, verifying, until })
+        Ok(Self { stored, active, shown, jwks, verifying })
+    }
+
+    /// Whether these keys would be the same at this moment: those that are retired are not
+    /// shown for ever, and are again where the clock was only ahead for a while.
+    fn is_of(&self, stored: &[StoredKey], now: OffsetDateTime) -> bool {
+        let shown = stored.iter().filter(|key| life::is_shown(key, now));
+        self.stored == stored && shown.map(|key| &key.kid).eq(self.in_order())
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = &String> {
+        self.stored.iter().map(|key| &key.kid).filter(|kid| self.shown.contains(*kid))
     }
 }
 
@@ -84,8 +99,8 @@ pub struct KeyRing {
 struct Shared {
     keeper: Keeper,
     held: RwLock<Held>,
-    /// Held by who looks.
-    looking: Mutex<()>,
+    /// Held by who looks: the ids of those that were seen revoked.
+    looking: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Clone)]
@@ -106,10 +121,11 @@ impl KeyRing {
         let read_at = keeper.clock.uptime();
         // Before anything is made: the KEK may be the wrong one.
         keeper.unseal_all(&keeper.stored().await?).await?;
+        keeper.store.seal_with(keeper.kek.seal_of_log()).await?;
         let stored = keeper.settle(|_| Vec::new()).await?;
         let snapshot = Arc::new(Snapshot::of(&keeper, stored).await?);
         let held = RwLock::new(Held { snapshot, read_at });
-        let shared = Arc::new(Shared { keeper, held, looking: Mutex::new(()) });
+        let shared = Arc::new(Shared { keeper, held, looking: Mutex::default() });
         let watch = tokio::spawn(shared.clone().watch());
         Ok(Self { shared, watch })
     }
@@ -132,6 +148,11 @@ impl KeyRing {
         let held = self.shared.held();
         let max_age = self.shared.keeper.rules.max_age(self.shared.age(&held));
         (held.snapshot, max_age)
+    }
+
+    /// How long ago they were last looked at, and were as they should be.
+    pub fn age(&self) -> Duration {
+        self.shared.age(&self.shared.held())
     }
 
     /// Lets go of the store.
@@ -166,10 +187,16 @@ impl Shared {
 
     /// Reads the store, and does what is due.
     async fn look(&self) -> Result<Arc<Snapshot>> {
-        let _one = self.looking.lock().await;
+        let mut revoked = self.looking.lock().await;
         let read_at = self.keeper.clock.uptime();
         let before = self.held().snapshot;
         let stored = self.keeper.stored().await?;
+        // Whatever else was changed to make it look as if it had never been.
+        let is_revoked = |key: &&StoredKey| key.state == KeyState::Revoked;
+        if stored.iter().any(|key| !is_revoked(&key) && revoked.contains(&key.kid)) {
+            return Err(put_back());
+        }
+        revoked.extend(stored.iter().filter(is_revoked).map(|key| key.kid.clone()));
         let now = self.keeper.clock.now();
         let stored = if self.keeper.rules.due(&stored, now).is_empty() {
             stored
@@ -182,9 +209,11 @@ impl Shared {
                 }
             }
         };
-        let same = before.stored == stored && before.until.is_none_or(|until| now < until);
-        let snapshot =
-            if same { before } else { Arc::new(Snapshot::of(&self.keeper, stored).await?) };
+        let snapshot = if before.is_of(&stored, now) {
+            before
+        } else {
+            Arc::new(Snapshot::of(&self.keeper, stored).await?)
+        };
         let held = Held { snapshot: snapshot.clone(), read_at };
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
         Ok(snapshot)

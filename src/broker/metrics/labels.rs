@@ -204,12 +204,12 @@ impl Shed {
     }
 }
 
-/// What came of reading the certificate again.
+/// What came of reading the certificate, or the policies, again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
-    /// New connections get the new one.
+    /// New connections get the new one; the new ones decide.
     Done,
-    /// It cannot be used; the old one stays.
+    /// What is new cannot be used; what was there stays.
     Refused,
 }
 

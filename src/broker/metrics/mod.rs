@@ -58,6 +58,8 @@ pub struct Metrics {
     unrecorded: Counter,
     shed: Family<Label, Counter>,
     reloads: Family<Label, Counter>,
+    policy_reloads: Family<Label, Counter>,
+    unsigned: Counter,
     pending: Pending,
 }
 
@@ -80,6 +82,8 @@ impl Default for Metrics {
             unrecorded: Counter::default(),
             shed: labels::all("reason", Shed::ALL),
             reloads: labels::all("outcome", Reload::ALL),
+            policy_reloads: labels::all("outcome", Reload::ALL),
+            unsigned: Counter::default(),
             pending: Pending::default(),
         };
         for outcome in ["issued", "denied", "failed"] {
@@ -165,6 +169,16 @@ impl Metrics {
             "tls_reloads",
             "Certificates read again on SIGHUP, by outcome",
             self.reloads.clone(),
+        );
+        registry.register(
+            "policy_reloads",
+            "Policies read again on SIGHUP, by outcome",
+            self.policy_reloads.clone(),
+        );
+        registry.register(
+            "audit_checkpoint_failures",
+            "How often no checkpoint of the audit log could be signed",
+            self.unsigned.clone(),
         );
     }
 
@@ -260,6 +274,16 @@ impl Metrics {
     /// Counts a request that was turned away.
     pub fn shed(&self, what: Shed) {
         self.shed.get_or_create(&[("reason", what.as_str())]).inc();
+    }
+
+    /// Counts policies that were read again, or could not be used.
+    pub fn policies_reloaded(&self, outcome: Reload) {
+        self.policy_reloads.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// How often no checkpoint could be signed: whoever signs counts here.
+    pub fn unsigned(&self) -> Counter {
+        self.unsigned.clone()
     }
 
     /// Counts a certificate that was read again, or could not be.

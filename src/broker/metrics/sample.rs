@@ -38,6 +38,10 @@ impl Broker {
             Ok(Err(error)) => tracing::warn!(%error, "the keys cannot be looked at"),
             Err(_) => tracing::warn!("the keys cannot be looked at in time"),
         }
+        let seen = Number::default();
+        seen.set(self.keys.age().as_seconds_f64());
+        let help = "How long ago the broker could last tell which of its keys signs";
+        sampled.register_with_unit("signing_keys_seen_age", help, Unit::Seconds, seen);
         sample_issuers(&mut sampled, self.authenticator.keys());
         sample_connections(&mut sampled, connections);
         sample_records(&mut sampled, &self.metrics);
@@ -73,11 +77,13 @@ fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime)
 
 fn sample_issuers<'a>(registry: &mut Registry, issuers: impl Iterator<Item = IssuerKeys<'a>>) {
     let ages = Family::<Issuer, Number>::default();
+    let limits = Family::<Issuer, Number>::default();
     let failures = Family::<Issuer, Counter>::default();
     let skews = Family::<Issuer, Number>::default();
     for issuer in issuers {
         let label = [("issuer", issuer.name.to_string())];
         failures.get_or_create(&label).inc_by(issuer.failures);
+        limits.get_or_create(&label).set(issuer.max_age.as_seconds_f64());
         if let Some(age) = issuer.age {
             ages.get_or_create(&label).set(age.as_seconds_f64().max(0.0));
         }
@@ -87,6 +93,8 @@ fn sample_issuers<'a>(registry: &mut Registry, issuers: impl Iterator<Item = Iss
     }
     let help = "How long ago the keys of a trusted issuer were fetched that are used now";
     registry.register_with_unit("jwks_age", help, Unit::Seconds, ages);
+    let help = "How old the keys of a trusted issuer may become";
+    registry.register_with_unit("jwks_max_age", help, Unit::Seconds, limits);
     let help = "How often the keys of a trusted issuer, or its metadata, could not be fetched";
     registry.register("jwks_fetch_failures", help, failures);
     let help = "How far the clock of a trusted issuer is ahead of the broker's, as last seen";

@@ -17,6 +17,7 @@ use super::finding::{Finding, Rule};
 use super::place::{Place, said};
 use super::syntax::{Needs, names_issuer};
 use super::{INTROSPECT, Limits, Policy, schema};
+use crate::broker::authenticate::respelled;
 use crate::broker::config::{self, Role, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
@@ -250,6 +251,11 @@ impl Loader<'_> {
                     if !issuer.is_some_and(|issuer| self.world.trusts(issuer)) {
                         return Err(format!(
                             "the policy '{id}' speaks of {kind}::\"{name}\", which does not begin with a trusted issuer and '#'"
+                        ));
+                    }
+                    if let Some(spelled) = respelled(name) {
+                        return Err(format!(
+                            "the policy '{id}' speaks of {kind}::\"{name}\", whom nobody is; callers have it as {kind}::\"{spelled}\""
                         ));
                     }
                 }

@@ -65,6 +65,11 @@ impl Needs {
                             self.add_all(&operands["right"]);
                             self.add_withholding(&operands["left"]);
                         }
+                        // Being one of a set is being equal to one.
+                        "contains" => {
+                            self.add_withholding(&operands["left"]);
+                            self.add_all(&operands["right"]);
+                        }
                         "if-then-else" => {
                             self.add_all(&operands["if"]);
                             self.add_withholding(&operands["then"]);
@@ -226,6 +231,8 @@ mod tests {
             (format!("when {{ {tag} == [\"a\"] }}"), is("", true)),
             (format!("when {{ {tag}.isEmpty() }}"), is("", true)),
             (format!("when {{ [\"a\"].containsAll({tag}) }}"), is("", true)),
+            (format!("when {{ [false].contains({has}) }}"), is("", true)),
+            (format!("when {{ [false].contains({group}) }}"), is("https://a", false)),
             (format!("when {{ {tag}.containsAll([\"a\"]) }}"), is("", false)),
             (format!("when {{ {tag}.contains(\"a\") }}"), is("", false)),
         ] {

@@ -297,6 +297,15 @@ fn broken_policies_are_refused_with_their_place() {
             p("@ttl(\"5m\")", "principal in Group::\"https://other.example#g\""),
             "does not begin with a trusted issuer",
         ),
+        (
+            p("@ttl(\"5m\")", "principal in Group::\"https://login.example.com#summer interns\""),
+            "callers have it as Group::\"https://login.example.com#summer%20interns\"",
+        ),
+        (
+            "@id(\"f\") forbid (principal == User::\"https://login.example.com#auth0|eve\", action, resource);"
+                .into(),
+            "callers have it as User::\"https://login.example.com#auth0%7Ceve\"",
+        ),
         (p("@ttl(\"5m\")", "true").replace("\"issue\"", "\"isue\""), "isue"),
         (
             "@id(\"f\") @ttl(\"5m\") forbid (principal, action, resource);".into(),

@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::broker::audit::leaf::Leaf;
+use crate::broker::audit::seal::SealedEnd;
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
 use crate::error::Result;
@@ -14,6 +15,9 @@ use crate::error::Result;
 pub trait LogStore: Send + Sync {
     /// Where it ends.
     async fn ends(&self) -> Result<LogEnds>;
+
+    /// The end as it was sealed, where it was.
+    async fn sealed_end(&self) -> Result<Option<SealedEnd>>;
 
     /// What of the records after this sequence number is in the tree, in order, at most
     /// `limit`; as it is, whatever was done to it.
@@ -32,12 +36,21 @@ pub trait LogStore: Send + Sync {
     async fn latest_note(&self) -> Result<Option<Noted>>;
 
     /// The newest records that are as `filter` says, in order, at most `limit`.
-    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<(u64, Record)>>;
+    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>>;
+
+    /// The records after this sequence number, in order, at most `limit`.
+    async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>>;
 }
+
+/// The number of a record, and the record; none where there is something in it that no
+/// broker has written.
+pub type Row = (u64, Option<Record>);
 
 /// Where the log ends, as three places have it that should be the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEnds {
+    /// How many rows have something else instead of a sequence number.
+    pub without_number: u64,
     /// The smallest sequence number of a record; 1 where there is none.
     pub first_record: i64,
     /// The largest one. It is read before the others.

@@ -16,10 +16,11 @@ mod unit;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-pub use log::{Filter, LogEnds, LogStore, Noted};
+pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use unit::{Consumed, Effect, Once, Outcome, Unit};
 
 use super::audit::Record;
+use super::audit::seal::Seal;
 use super::keys::StoredKey;
 use crate::error::Result;
 
@@ -49,14 +50,22 @@ pub trait OnceStore: Send + Sync {
     /// Whether any of these was used up.
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool>;
 
-    /// Forgets what had to be kept until before this moment, and returns how much
-    /// that was.
+    /// Forgets some of what had to be kept until before this moment, and returns how much
+    /// that was: nothing once there is no more. One time takes no longer than a commit.
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64>;
 }
 
 /// What the broker keeps.
 #[async_trait]
 pub trait Store: Ledger + LogStore + KeyStore + OnceStore {
+    /// Seals the end of the log with this from now on: whoever appends goes on from an
+    /// end that is sealed, or from an empty log.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Verification`](crate::error::ErrorKind::Verification) where the log
+    /// does not end as it was left by whoever has the key.
+    async fn seal_with(&self, seal: Seal) -> Result<()>;
+
     /// Succeeds if something can be written durably at this moment.
     async fn probe(&self) -> Result<()>;
 

@@ -355,27 +355,6 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_earlier_version_still_writes_is_put_into_the_tree() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("b.db");
-        let store = open(&path).await.unwrap();
-        append(&store, &[record("one")]).await.unwrap();
-        let columns = crate::broker::audit::leaf::COLUMNS.join(", ");
-        let earlier = format!(
-            "create table copy as select {columns} from audit_record; update copy set sequence = 2;
-             insert into audit_record ({columns}) select * from copy;
-             update audit_head set last_sequence = 2"
-        );
-        tamper(&path, &earlier).await;
-        append(&store, &[record("three")]).await.unwrap();
-        let leaves = store.leaves(0, 9).await.unwrap();
-        let hashes: Vec<_> = leaves.iter().map(|leaf| leaf.hash().unwrap()).collect();
-        let root = node_hash(&node_hash(&hashes[0], &hashes[1]), &hashes[2]);
-        assert_eq!(store.root_at(3).await.unwrap(), root);
-        assert_eq!(store.ends().await.unwrap().in_tree, 3);
-    }
-
-    #[tokio::test]
     async fn to_read_a_database_changes_nothing_and_makes_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b.db");

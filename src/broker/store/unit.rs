@@ -55,6 +55,13 @@ pub enum Effect {
     },
     /// Changes nothing: it holds if the log says that this token was issued.
     IfIssued(Uuid),
+    /// Changes nothing: it holds if none of these was used up.
+    IfUnused {
+        /// What kind of things they are.
+        kind: Once,
+        /// Which ones.
+        ids: Vec<String>,
+    },
 }
 
 /// Something that was used up.
@@ -75,6 +82,8 @@ pub struct Consumed {
 pub enum Once {
     /// A token's being good: who revokes it uses that up.
     RevokedToken,
+    /// A signing key's being good: who revokes it uses that up, for ever.
+    RevokedKey,
 }
 
 impl Once {
@@ -82,6 +91,7 @@ impl Once {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RevokedToken => "revoked-token",
+            Self::RevokedKey => "revoked-key",
         }
     }
 }

@@ -3,7 +3,7 @@ use crate::broker::keys::Kek;
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::sqlite::tests::tamper;
-use crate::broker::store::{LogStore, sqlite};
+use crate::broker::store::{KeyStore, Ledger, LogStore, sqlite};
 use crate::host::clock::SystemClock;
 
 const ORIGIN: &str = "broker.example.com";
@@ -29,7 +29,8 @@ async fn a_log_is_signed_where_it_has_grown_and_at_the_end() {
     assert_eq!(sizes(&store).await, [2]);
     let keys = CheckpointKeys::read(store.as_ref(), &kek).await.unwrap();
     let key = VerifierKey::new(ORIGIN, keys.active().unwrap());
-    let notary = Notary::start(store.clone(), keys, ORIGIN, Arc::new(SystemClock));
+    let notary =
+        Notary::start(store.clone(), keys, ORIGIN, Arc::new(SystemClock), Counter::default());
     append(store.as_ref(), &[record("c")]).await.unwrap();
     notary.close().await;
     let noted = store.latest_note().await.unwrap().unwrap();
@@ -56,10 +57,83 @@ async fn another_past_is_never_signed() {
         assert!(error.to_string().contains("first 2 records"), "{error}");
     }
     assert_eq!(sizes(&store).await, [2]);
-    // Cut off behind it.
-    tamper(&path, "update audit_head set last_sequence = 1, tree_size = 1").await;
-    let error = signer(&store, &kek).await.sign().await.unwrap_err().to_string();
-    assert!(error.contains("1 records, and 2 are signed"), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_never_appended_is_neither_signed_nor_gone_on_from() {
+    let plant = "create table copy as select * from audit_record where sequence = 2;
+         update copy set sequence = 3; insert into audit_record select * from copy;
+         drop table copy; update audit_head set last_sequence = 3";
+    // Behind the tree; in it; at the end of an older log; at the end of none.
+    let in_tree = format!("{plant}, tree_size = 3; update audit_tile set hashes = zeroblob(96)");
+    for (change, why) in [
+        (plant, "never appended"),
+        (in_tree.as_str(), "its seal is broken"),
+        ("update audit_head set last_sequence = 1, tree_size = 1", "its seal is broken"),
+        ("update audit_head set frontier = null, seal = null", "its seal is gone"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
+        let mut running = signer(&store, &kek).await;
+        append(store.as_ref(), &[record("a"), record("b")]).await.unwrap();
+        tamper(&path, change).await;
+        let error = append(store.as_ref(), &[record("c")]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Verification);
+        assert!(error.to_string().contains(why), "{error}");
+        let _ = running.sign().await;
+        assert!(!sizes(&store).await.contains(&3));
+        store.close().await;
+        // Nor by one that is started on it.
+        let store = sqlite::open(&path).await.unwrap();
+        let error = CheckpointKeys::open(&store, &kek, &SystemClock).await.err().unwrap();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn an_older_end_is_noticed_by_whoever_has_seen_a_later_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
+    let _keys = signer(&store, &kek).await;
+    append(store.as_ref(), &[record("a")]).await.unwrap();
+    tamper(&path, "create table kept as select * from audit_head").await;
+    append(store.as_ref(), &[record("b")]).await.unwrap();
+    tamper(
+        &path,
+        "delete from audit_record where sequence = 2; delete from audit_head;
+         insert into audit_head select * from kept",
+    )
+    .await;
+    let error = append(store.as_ref(), &[record("c")]).await.unwrap_err();
+    assert!(error.to_string().contains("shorter than it was"), "{error}");
+}
+
+#[tokio::test]
+async fn no_other_key_is_made_where_one_has_signed_or_under_the_wrong_kek() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
+    let mut first = signer(&store, &kek).await;
+    append(store.as_ref(), &[record("a")]).await.unwrap();
+    let made = store.keys().await.unwrap();
+    tamper(&path, "create table kept as select * from signing_key; delete from signing_key").await;
+    // The log alone says that the KEK is another one.
+    let other = Kek::random().unwrap();
+    assert!(CheckpointKeys::open(store.as_ref(), &other, &SystemClock).await.is_err());
+    assert_eq!(store.keys().await.unwrap(), []);
+    // A new key of a log that there is already is on record.
+    CheckpointKeys::open(store.as_ref(), &kek, &SystemClock).await.unwrap();
+    let (_, record) = store.records(1, 9).await.unwrap().pop().unwrap();
+    assert!(record.reason.contains("the log had none"), "{record:?}");
+    tamper(&path, "delete from signing_key; insert into signing_key select * from kept").await;
+    assert_eq!(store.keys().await.unwrap(), made);
+    first.sign().await.unwrap();
+    tamper(&path, "delete from signing_key").await;
+    let error = CheckpointKeys::open(store.as_ref(), &kek, &SystemClock).await.err().unwrap();
+    assert!(error.to_string().contains("the key of the audit log is gone"), "{error}");
+    assert_eq!(store.keys().await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -67,6 +141,7 @@ async fn what_somebody_else_signed_is_not_gone_on_from() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
     let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
+    let _keys = signer(&store, &kek).await;
     append(store.as_ref(), &[record("a")]).await.unwrap();
     tamper(&path, "insert into audit_checkpoint values (1, 0, 'a note')").await;
     append(store.as_ref(), &[record("b")]).await.unwrap();

@@ -19,6 +19,7 @@ struct Log {
     path: PathBuf,
     keys: Vec<VerifierKey>,
     store: Arc<SqlStore>,
+    seal: Seal,
 }
 
 impl Log {
@@ -29,6 +30,7 @@ impl Log {
         let kek = Kek::random().unwrap();
         let keys = CheckpointKeys::open(store.as_ref(), &kek, &SystemClock).await.unwrap();
         let public = vec![VerifierKey::new(ORIGIN, keys.active().unwrap())];
+        let seal = keys.seal().clone();
         let mut signer = Signer::new(store.clone(), keys, ORIGIN, Arc::new(SystemClock));
         for part in 0..10 {
             // Groups that fill no tile evenly.
@@ -39,12 +41,30 @@ impl Log {
             }
             signer.sign().await.unwrap();
         }
-        Self { _dir: dir, path, keys: public, store }
+        Self { _dir: dir, path, keys: public, store, seal }
     }
 
+    /// Checks it by the public key alone.
     async fn check(&self, off_host: Option<&Checkpoint>) -> Report {
+        self.check_by(off_host, None).await
+    }
+
+    async fn check_by(&self, off_host: Option<&Checkpoint>, seal: Option<&Seal>) -> Report {
+        self.check_after(Duration::ZERO, off_host, seal).await
+    }
+
+    /// Checks it so long after the last record.
+    async fn check_after(
+        &self,
+        later: Duration,
+        off_host: Option<&Checkpoint>,
+        seal: Option<&Seal>,
+    ) -> Report {
         let read = sqlite::open_to_read(&self.path).await.unwrap();
-        let report = verify(&read, &self.keys, off_host).await.unwrap();
+        // The records of tests are from then.
+        let now = record("").at + later;
+        let report = verify(&read, &Proofs { keys: &self.keys, seal, off_host, now }).await;
+        let report = report.unwrap();
         crate::broker::store::Store::close(&read).await;
         report
     }
@@ -68,7 +88,12 @@ fn places(report: &Report) -> Vec<(Kind, u64, u64)> {
 /// Makes the tree anew over whatever the records say, as the broker would, and without
 /// its key.
 async fn recompute(path: &Path) {
-    tamper(path, "delete from audit_tile; update audit_head set tree_size = 0").await;
+    tamper(
+        path,
+        "delete from audit_tile; update audit_head set tree_size = 0,
+        frontier = null, seal = null",
+    )
+    .await;
     sqlite::open(path).await.unwrap();
 }
 
@@ -237,6 +262,68 @@ async fn records_that_were_added_by_hand_are_found() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_hides_nothing_else() {
+    let log = Log::new().await;
+    for number in ["5.5", "'x'", "x'ff'"] {
+        let change = format!(
+            "create table more as select * from audit_record where sequence = 1;
+             update more set sequence = {number}; insert into audit_record select * from more;
+             drop table more"
+        );
+        tamper(&log.path, &change).await;
+    }
+    let found =
+        log.after("update audit_checkpoint set note = cast(x'ff' as text) where size = 300");
+    assert_eq!(found.await, [(Kind::Checkpoint, 300, 300), (Kind::Extra, 0, 0)]);
+    let damage = "update audit_record set reason = cast(x'ff' as text) where sequence = 7;
+         update audit_record set request_id = 'none' where sequence = 8;
+         update audit_checkpoint set note = x'ff' where size = 1000";
+    let found = log.after(damage).await;
+    let checkpoints = [300, 1000].map(|size| (Kind::Checkpoint, size, size));
+    let places = [(Kind::Changed, 7, 8), checkpoints[0], checkpoints[1], (Kind::Extra, 0, 0)];
+    assert_eq!(found, places);
+    // Everything else is handed on.
+    let page = log.store.page(0, 1000).await.unwrap();
+    let bad: Vec<_> = page.iter().filter(|(_, record)| record.is_none()).map(|(n, _)| *n).collect();
+    assert_eq!((page.len(), bad), (1000, vec![7, 8]));
+    let found = log.store.find(&crate::broker::store::Filter::default(), 10).await.unwrap();
+    assert!(found.len() == 10 && found.iter().all(|(_, record)| record.is_some()));
+}
+
+#[tokio::test]
+async fn the_seal_covers_what_nobody_has_signed() {
+    let log = Log::new().await;
+    append(log.store.as_ref(), &[record("new")]).await.unwrap();
+    let report = log.check_by(None, Some(&log.seal)).await;
+    assert_eq!((places(&report), report.signed, report.sealed), (vec![], 1000, Some(1001)));
+    // Whoever cannot look at the seal is told of what should be signed by now.
+    let later = Duration::seconds(61);
+    let report = log.check_after(later, None, None).await;
+    assert_eq!(places(&report), [(Kind::Unsigned, 1001, 1001)]);
+    assert_eq!(places(&log.check_after(later, None, Some(&log.seal)).await), []);
+
+    // Records, tree and checkpoints are rewritten, and the seal is left.
+    tamper(&log.path, "create table kept as select frontier, seal from audit_head").await;
+    tamper(&log.path, "update audit_record set role = 'x' where sequence = 437").await;
+    tamper(&log.path, "delete from audit_checkpoint where size > 200").await;
+    recompute(&log.path).await;
+    tamper(&log.path, "update audit_head set (frontier, seal) = (select frontier, seal from kept)")
+        .await;
+    let report = log.check_by(None, Some(&log.seal)).await;
+    assert_eq!(places(&report), [(Kind::Rewritten, 201, 1001)]);
+    assert_eq!(places(&log.check_after(later, None, None).await), [(Kind::Unsigned, 201, 1001)]);
+    // Or it is made up, or gone.
+    for seal in ["zeroblob(32)", "null", "x''"] {
+        tamper(&log.path, &format!("update audit_head set seal = {seal}")).await;
+        let report = log.check_by(None, Some(&log.seal)).await;
+        assert_eq!(places(&report), [(Kind::Seal, 1001, 1001)], "{seal}");
+    }
+    tamper(&log.path, "update audit_head set frontier = null, seal = null").await;
+    let report = log.check_by(None, Some(&log.seal)).await;
+    assert_eq!(places(&report), [(Kind::Seal, 1001, 1001)]);
+}
+
+#[tokio::test]
 async fn a_log_is_checked_while_it_grows() {
     let log = Arc::new(Log::new().await);
     let writer = tokio::spawn({
@@ -249,7 +336,7 @@ async fn a_log_is_checked_while_it_grows() {
     });
     let mut checks = 0;
     while !writer.is_finished() || checks == 0 {
-        assert_eq!(places(&log.check(None).await), []);
+        assert_eq!(places(&log.check_by(None, Some(&log.seal)).await), []);
         checks += 1;
     }
     writer.await.unwrap();

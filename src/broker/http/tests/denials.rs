@@ -10,6 +10,7 @@ use time::{Duration, OffsetDateTime};
 use super::header_of;
 use crate::broker::audit::Record;
 use crate::broker::testbed::{Bed, CORP, json_of};
+use crate::credential::Principal;
 use crate::host::clock::{Clock, SystemClock};
 
 fn size(record: &Record) -> usize {
@@ -93,6 +94,46 @@ async fn who_is_denied_again_and_again_is_counted() {
     assert_eq!(summary.count, counted as u64);
     assert_eq!((summary.principal.issuer.as_str(), &summary.principal.subject[..]), (CORP, "eve"));
     assert!(summary.reason.contains("only counted"), "{summary:?}");
+}
+
+#[tokio::test]
+async fn who_hangs_up_takes_no_count_away() {
+    let bed = Bed::new().await;
+    let ago = bed.broker.clock.now() - Duration::minutes(2);
+    let mut counted = 0;
+    for n in 0..300 {
+        let principal = Principal { issuer: CORP.into(), subject: n.to_string() };
+        for _ in 0..40 {
+            let admitted = bed.broker.denials.admit(&principal, ago, Duration::hours(1));
+            counted += u64::from(admitted.is_err());
+        }
+    }
+    let form = bed.form(&bed.key.token(json!({})), &[]);
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let request = format!(
+        "POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\n\r\n{body}",
+        body.len()
+    );
+    use tokio::io::AsyncWriteExt as _;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let mut stream = socket.connect(bed.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    // As soon as the first is on record.
+    let on_record = async || -> u64 {
+        let records = bed.records(0, 999).await;
+        let summaries = records.iter().filter(|(_, r)| r.reason.contains("only counted"));
+        summaries.map(|(_, record)| record.count).sum()
+    };
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while on_record().await == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "nothing is put on record");
+    }
+    drop(stream);
+    while on_record().await != counted {
+        assert!(tokio::time::Instant::now() < deadline, "{} of {counted}", on_record().await);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 fn far() -> i64 {

@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use crate::broker::audit::Decision;
 use crate::broker::config::{self, Role, TrustedIssuer};
+use crate::broker::issue::{Ask, Refusal};
 use crate::broker::keys::{Keeper, Kek, KeyRing, Rules};
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of, set};
+use crate::credential::TokenType;
 use crate::host::clock::{Clock, SystemClock};
 use crate::oidc::Issuer;
 use crate::secret::Secret;
@@ -20,24 +22,47 @@ struct Site {
     dir: tempfile::TempDir,
 }
 
+fn kek() -> Kek {
+    Kek::new(Secret::new([7; 32]))
+}
+
+/// Who changes keys; another one signs as soon as it is published.
+fn keeper(store: Arc<dyn Store>) -> Keeper {
+    let rules = Rules::from(&config::Keys::default());
+    Keeper {
+        store,
+        kek: kek(),
+        clock: Arc::new(SystemClock),
+        rules: Rules { publish_before: time::Duration::ZERO, ..rules },
+        issuer: Issuer::parse(OWN).unwrap(),
+        name: "broker",
+    }
+}
+
+fn signer(token: &str) -> String {
+    let header = crate::oidc::jwt::decode_unverified(token).unwrap().header;
+    header["kid"].as_str().unwrap().to_string()
+}
+
+async fn until(what: &str, is: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !is().await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let most = std::time::Duration::from_secs(30);
+    tokio::time::timeout(most, waiting).await.unwrap_or_else(|_| panic!("waited for {what}"));
+}
+
 impl Site {
     fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
     async fn start(&self) -> Bed {
-        let kek = || Kek::new(Secret::new([7; 32]));
         let path = self.dir.path().join("b.db");
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
-        let keeper = Keeper {
-            store: store.clone(),
-            kek: kek(),
-            clock: Arc::new(SystemClock),
-            rules: Rules::from(&config::Keys::default()),
-            issuer: Issuer::parse(OWN).unwrap(),
-            name: "broker",
-        };
-        let ring = KeyRing::open(keeper).await.unwrap().current().await.unwrap();
+        let ring = KeyRing::open(keeper(store.clone())).await.unwrap().current().await.unwrap();
         let jwks = self.dir.path().join("own.json");
         crate::host::files::write_private(&jwks, ring.jwks()).unwrap();
         Bed::with(|options| {
@@ -154,6 +179,60 @@ async fn revoking_a_token_reaches_what_came_of_it_also_after_a_restart() {
     assert!(refused["error_description"].as_str().unwrap().contains("it was revoked"), "{refused}");
     assert_eq!(bed.revoke(&parent).await, 200);
     assert_eq!(look(&bed).await, [false; 4]);
+}
+
+#[tokio::test]
+async fn revoking_a_key_reaches_what_came_of_its_tokens() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let parent = first(&bed).await;
+    let operator = keeper(bed.store.clone());
+    let (old, rules) = (signer(&parent), operator.rules);
+    let slower = Rules { publish_before: time::Duration::DAY, ..rules };
+    let slower = Keeper { rules: slower, ..keeper(bed.store.clone()) };
+    slower.settle(|keys| rules.rotation(keys)).await.unwrap();
+    operator.settle(|_| Vec::new()).await.unwrap();
+    until("another key to sign", async || signer(&first(&bed).await) != old).await;
+    let child = next(&bed, &parent, OWN).await;
+    assert!(signer(&child) != old && active(&bed, &child).await);
+    assert_eq!(claims_of(&child)["ancestor_keys"], json!([old]));
+    let revoke = |keys: &[_]| rules.revocation(keys, std::slice::from_ref(&old), "it leaked");
+    operator.settle(revoke).await.unwrap();
+    until("the revocation", async || !active(&bed, &parent).await).await;
+    assert!(!active(&bed, &child).await);
+}
+
+#[tokio::test]
+async fn nothing_comes_of_a_token_that_is_revoked_while_it_is_exchanged() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let parent = Secret::new(first(&bed).await);
+    let policy = bed.broker.policies();
+    let caller = bed.broker.caller(&parent, TokenType::Jwt, &policy).await.unwrap();
+    assert_eq!(bed.revoke(parent.expose()).await, 200);
+    let ask = Ask {
+        role: "again".into(),
+        audience: API.into(),
+        scope: None,
+        ttl: None,
+        source: [127, 0, 0, 1].into(),
+        request_id: uuid::Uuid::nil(),
+    };
+    let refusal = bed.broker.issue(&policy, &caller, &ask).await.unwrap_err();
+    assert!(matches!(refusal, Refusal::Denied { .. }), "{refusal}");
+    let (_, record) = bed.records(2, 9).await.pop().unwrap();
+    assert_eq!((record.decision, record.jti), (Decision::Denied, None));
+    assert!(record.reason.contains("was revoked"), "{record:?}");
+}
+
+#[tokio::test]
+async fn a_token_of_the_broker_says_nothing_of_who_asks_about_another() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let (one, other) = (first(&bed).await, first(&bed).await);
+    let response = bed.introspect(Some(&one), &other).await;
+    assert_eq!(response.status.as_u16(), 401, "{}", json_of(&response));
+    assert!(active(&bed, &other).await);
 }
 
 #[tokio::test]

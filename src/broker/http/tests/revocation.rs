@@ -12,12 +12,13 @@ use time::OffsetDateTime;
 
 use super::header_of;
 use crate::broker::audit::leaf::Leaf;
+use crate::broker::audit::seal::{Seal, SealedEnd};
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{
-    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Store, Unit,
+    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Row, Store, Unit,
     sqlite,
 };
 use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of};
@@ -150,6 +151,9 @@ impl LogStore for Failing {
     async fn ends(&self) -> Result<LogEnds> {
         self.inner.ends().await
     }
+    async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
+        self.inner.sealed_end().await
+    }
     async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {
         self.inner.leaves(after, limit).await
     }
@@ -165,8 +169,11 @@ impl LogStore for Failing {
     async fn latest_note(&self) -> Result<Option<Noted>> {
         self.inner.latest_note().await
     }
-    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<(u64, Record)>> {
+    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>> {
         self.inner.find(filter, limit).await
+    }
+    async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>> {
+        self.inner.page(after, limit).await
     }
 }
 
@@ -193,6 +200,9 @@ impl OnceStore for Failing {
 
 #[async_trait]
 impl Store for Failing {
+    async fn seal_with(&self, seal: Seal) -> Result<()> {
+        self.inner.seal_with(seal).await
+    }
     async fn probe(&self) -> Result<()> {
         self.inner.probe().await
     }

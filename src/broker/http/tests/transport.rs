@@ -135,6 +135,22 @@ async fn it_is_not_ready_when_the_store_breaks() {
 }
 
 #[tokio::test]
+async fn it_is_not_ready_while_it_cannot_tell_which_key_signs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
+    let bed = Bed::with(|options| options.store = store).await;
+    assert_eq!(bed.get("/readyz").await.status, StatusCode::OK);
+    sqlite::tests::tamper(&path, "update signing_key set changed_at = changed_at + 1").await;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while bed.get("/readyz").await.status == StatusCode::OK {
+        assert!(tokio::time::Instant::now() < deadline, "it stays ready");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(!bed.exchange(&bed.key.token(json!({})), &[]).await.status.is_success());
+}
+
+#[tokio::test]
 async fn two_brokers_in_one_process_know_nothing_of_each_other() {
     let (a, b) = (Bed::new().await, Bed::new().await);
     let token = a.key.token(json!({}));

@@ -8,7 +8,7 @@ use crate::broker::config::MAX_TTL;
 use crate::broker::keys::life::{Rules, Step};
 use crate::broker::keys::{Kek, KeyState};
 use crate::broker::store::sql::SqlStore;
-use crate::broker::store::{Effect, KeyStore as _, Ledger as _, Unit, sqlite};
+use crate::broker::store::{Effect, KeyStore as _, Ledger as _, OnceStore as _, Unit, sqlite};
 use crate::host::clock::Clock;
 use crate::oidc::Issuer;
 use crate::secret::Secret;
@@ -85,8 +85,14 @@ async fn what_one_process_changes_counts_at_the_others_without_a_restart() {
     assert_eq!(rotated.active().kid(), new);
     assert_eq!(kids(&rotated), [old.clone(), new.clone()], "tokens of the old one are about");
     // Nothing changes in the store, and yet nobody needs it any more.
-    clock.pass(Duration::try_from(MAX_TTL).unwrap() + Duration::hours(1));
+    let long = Duration::try_from(MAX_TTL).unwrap() + Duration::hours(1);
+    clock.pass(long);
     assert_eq!(kids(look().await.as_ref()), std::slice::from_ref(new));
+    // Unless it was the clock that was ahead.
+    clock.pass(-long);
+    let again = rings[0].shared.look().await.unwrap();
+    assert_eq!(kids(&again), [old.clone(), new.clone()]);
+    clock.pass(long);
 
     let revoke =
         |keys: &[StoredKey]| rules.revocation(keys, std::slice::from_ref(new), "it leaked");
@@ -193,4 +199,31 @@ async fn with_keys_that_were_tampered_with_nothing_is_signed_or_verified() {
     assert_eq!(ring.shown().1.as_secs(), 0);
     change(&bad, &good).await;
     assert_eq!(ring.current().await.unwrap().active().kid(), good.kid);
+}
+
+#[tokio::test]
+async fn a_key_that_was_revoked_is_never_good_again() {
+    let (store, clock) = (store().await, Hand::new());
+    let (operator, ring) = (keeper(&store, &clock), KeyRing::open(keeper(&store, &clock)).await);
+    let (rules, ring) = (operator.rules, ring.unwrap());
+    operator.settle(|keys| rules.rotation(keys)).await.unwrap();
+    clock.pass(LEAD);
+    let keys = operator.settle(|_| Vec::new()).await.unwrap();
+    let retired = keys.into_iter().find(|key| key.state == KeyState::Retired).unwrap();
+    let kid = std::slice::from_ref(&retired.kid);
+    let keys = operator.settle(|keys| rules.revocation(keys, kid, "it leaked")).await.unwrap();
+    let revoked = keys.into_iter().find(|key| key.state == KeyState::Revoked).unwrap();
+    clock.pass(LATER);
+    ring.current().await.unwrap();
+    // The row as it was, whose seal is good.
+    let back = Effect::ChangeKey { before: revoked, after: retired };
+    store.commit(&[Unit { records: Vec::new(), effects: vec![back] }]).await.unwrap();
+    clock.pass(LATER);
+    let is_found = |error: Option<Error>| error.unwrap().to_string().contains("older copy");
+    assert!(is_found(ring.current().await.err()));
+    assert!(is_found(KeyRing::open(keeper(&store, &clock)).await.err()));
+    // And what is kept of it besides: a broker that runs has seen it.
+    let far = clock.now() + Duration::days(365 * 2000);
+    assert_eq!(store.forget_consumed(far).await.unwrap(), 1);
+    assert!(is_found(ring.current().await.err()));
 }

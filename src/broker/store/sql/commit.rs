@@ -2,8 +2,9 @@
 
 use sqlx::{Any, AnyPool, Connection, Transaction};
 
+use super::fault;
+use super::head::Guard;
 use super::rows::{damaged, micros};
-use super::{fault, tree};
 use crate::broker::audit::leaf::{Leaf, SALT, stored};
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
@@ -16,14 +17,13 @@ fn failed(cause: sqlx::Error) -> Error {
 }
 
 /// Commits a group of units.
-pub(super) async fn commit(pool: &AnyPool, units: &[Unit]) -> Result<Vec<Outcome>> {
+pub(super) async fn commit(pool: &AnyPool, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>> {
     let mut transaction = pool.begin().await.map_err(failed)?;
     let count = units.iter().map(|unit| unit.records.len()).sum::<usize>();
     let count = i64::try_from(count).unwrap_or(i64::MAX);
-    // Writing comes first: so the lock is taken before anything is read.
-    let (reserved, in_tree) = move_head(&mut transaction, count).await?;
-    let before = reserved - count;
-    let mut next = before + 1;
+    let end = guard.advance(&mut transaction, count).await?;
+    let reserved = end.size + count;
+    let mut next = end.size + 1;
     let mut hashes = Vec::new();
     let mut outcomes = Vec::with_capacity(units.len());
     for unit in units {
@@ -41,33 +41,27 @@ pub(super) async fn commit(pool: &AnyPool, units: &[Unit]) -> Result<Vec<Outcome
     }
     // Numbers have no gaps.
     if next <= reserved {
-        move_head(&mut transaction, next - 1 - reserved).await?;
+        give_back(&mut transaction, reserved - (next - 1)).await?;
     }
-    if !hashes.is_empty() {
-        let before = u64::try_from(before).map_err(|_| damaged("audit_head.last_sequence"))?;
-        if in_tree < before {
-            // An earlier version still writes to this database.
-            tree::fill(&mut transaction, in_tree, before).await?;
-        }
-        tree::extend(&mut transaction, before, hashes).await?;
-    }
+    let grown = match hashes.is_empty() {
+        true => None,
+        false => Some(guard.extend(&mut transaction, end, hashes).await?),
+    };
     transaction.commit().await.map_err(failed)?;
+    if let Some(size) = grown {
+        guard.saw(size);
+    }
     Ok(outcomes)
 }
 
-/// Moves the end of the log, and returns where it is then, and how many records are in
-/// the tree.
-async fn move_head(transaction: &mut Transaction<'_, Any>, by: i64) -> Result<(i64, u64)> {
-    let row = sqlx::query(
-        "update audit_head set last_sequence = last_sequence + $1 where id = 1
-         returning last_sequence, tree_size",
-    )
-    .bind(by)
-    .fetch_one(&mut **transaction)
-    .await
-    .map_err(failed)?;
-    let (last, in_tree) = tree::head_from(&row)?;
-    Ok((stored(last), in_tree))
+/// Gives numbers back that were not needed.
+async fn give_back(transaction: &mut Transaction<'_, Any>, count: i64) -> Result<()> {
+    sqlx::query("update audit_head set last_sequence = last_sequence - $1 where id = 1")
+        .bind(count)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed)?;
+    Ok(())
 }
 
 /// Performs the effects of a unit: all of them, or none.
@@ -118,6 +112,20 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
             .await
             .map_err(failed)?;
             Ok(found.is_some())
+        }
+        Effect::IfUnused { kind, ids } => {
+            for id in ids {
+                let found = sqlx::query("select id from consumed where kind = $1 and id = $2")
+                    .bind(kind.as_str())
+                    .bind(id)
+                    .fetch_optional(&mut **transaction)
+                    .await
+                    .map_err(failed)?;
+                if found.is_some() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
         }
     }
 }

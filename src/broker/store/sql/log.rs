@@ -1,15 +1,16 @@
 //! Reading the audit log: what is in it, and what was signed of it.
 
 use async_trait::async_trait;
-use sqlx::Row;
+use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::rows::{damaged, micros, record_from};
-use super::{SqlStore, fault, tree};
-use crate::broker::audit::Record;
+use super::tree::{NUMBERED, is_damage};
+use super::{SqlStore, fault, head, tree};
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
+use crate::broker::audit::seal::SealedEnd;
 use crate::broker::audit::tree::Hash;
-use crate::broker::store::{Filter, LogEnds, LogStore, Noted};
+use crate::broker::store::{Filter, LogEnds, LogStore, Noted, Row};
 use crate::error::{Error, Result};
 
 fn unreadable(cause: sqlx::Error) -> Error {
@@ -19,11 +20,16 @@ fn unreadable(cause: sqlx::Error) -> Error {
 #[async_trait]
 impl LogStore for SqlStore {
     async fn ends(&self) -> Result<LogEnds> {
-        let record = async |which: &'static str| {
-            sqlx::query_scalar::<_, Option<i64>>(which).fetch_one(&self.pool).await
+        let record = async |what: &str, which: &str| {
+            let statement = format!("select {what} from audit_record where {which}");
+            sqlx::query_scalar::<_, Option<i64>>(sqlx::AssertSqlSafe(statement))
+                .fetch_one(&self.pool)
+                .await
+                .map_err(unreadable)
         };
-        let first = record("select min(sequence) from audit_record").await.map_err(unreadable)?;
-        let last = record("select max(sequence) from audit_record").await.map_err(unreadable)?;
+        let without = record("count(*)", &format!("not ({NUMBERED})")).await?;
+        let first = record("min(sequence)", NUMBERED).await?;
+        let last = record("max(sequence)", NUMBERED).await?;
         // In this order: whoever appends meanwhile makes the second one larger.
         let row = sqlx::query("select last_sequence, tree_size from audit_head where id = 1")
             .fetch_one(&self.pool)
@@ -34,11 +40,22 @@ impl LogStore for SqlStore {
             u64::try_from(number).map_err(|_| damaged(column))
         };
         Ok(LogEnds {
+            without_number: u64::try_from(without.unwrap_or_default()).unwrap_or_default(),
             first_record: first.unwrap_or(1),
             last_record: u64::try_from(last.unwrap_or_default()).unwrap_or_default(),
             promised: number("last_sequence")?,
             in_tree: number("tree_size")?,
         })
+    }
+
+    async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
+        let row = sqlx::query("select tree_size, frontier, seal from audit_head where id = 1")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(unreadable)?;
+        let size: i64 = row.try_get("tree_size").map_err(|_| damaged("audit_head.tree_size"))?;
+        let size = u64::try_from(size).map_err(|_| damaged("audit_head.tree_size"))?;
+        head::sealed_end(&row, size)
     }
 
     async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {
@@ -54,29 +71,57 @@ impl LogStore for SqlStore {
     }
 
     async fn notes(&self, after: u64, limit: u32) -> Result<Vec<Noted>> {
-        let rows = sqlx::query(
-            "select size, note from audit_checkpoint where size > $1 order by size limit $2",
+        let sizes: Vec<i64> = sqlx::query_scalar(
+            "select size from audit_checkpoint where size > $1 and size = cast(size as bigint)
+             order by size limit $2",
         )
         .bind(stored(after))
         .bind(i64::from(limit))
         .fetch_all(&self.pool)
         .await
         .map_err(unreadable)?;
-        rows.iter().map(noted_from).collect()
+        let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else {
+            return Ok(Vec::new());
+        };
+        match self.noted(*first, *last).await {
+            Ok(notes) => Ok(notes),
+            Err(cause) if is_damage(&cause) => {
+                let mut notes = Vec::with_capacity(sizes.len());
+                for size in sizes {
+                    notes.push(self.noted_at(size).await?);
+                }
+                Ok(notes)
+            }
+            Err(cause) => Err(unreadable(cause)),
+        }
     }
 
     async fn latest_note(&self) -> Result<Option<Noted>> {
-        sqlx::query("select size, note from audit_checkpoint order by size desc limit 1")
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(unreadable)?
-            .as_ref()
-            .map(noted_from)
-            .transpose()
+        let size: Option<i64> = sqlx::query_scalar(
+            "select size from audit_checkpoint where size = cast(size as bigint)
+             order by size desc limit 1",
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(unreadable)?;
+        match size {
+            Some(size) => self.noted_at(size).await.map(Some),
+            None => Ok(None),
+        }
     }
 
-    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<(u64, Record)>> {
-        let mut conditions = Vec::new();
+    async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>> {
+        let statement = |columns: &str| {
+            format!(
+                "select {columns} from audit_record where sequence > $1 and {NUMBERED}
+                 order by sequence limit $2"
+            )
+        };
+        self.rows(statement, vec![stored(after)], Vec::new(), limit).await
+    }
+
+    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>> {
+        let mut conditions = vec![NUMBERED.to_string()];
         let mut numbers = Vec::new();
         let mut texts = Vec::new();
         for (condition, moment) in [("at >=", filter.since), ("at <", filter.until)] {
@@ -99,33 +144,104 @@ impl LogStore for SqlStore {
                 conditions.push(format!("{column} = ${}", numbers.len() + texts.len()));
             }
         }
-        let found = match conditions.is_empty() {
-            true => String::new(),
-            false => format!("where {}", conditions.join(" and ")),
-        };
+        let last = numbers.len() + texts.len() + 1;
         // Nothing but names of columns and numbers of parameters is put together here.
-        let statement = format!(
-            "select {} from audit_record {found} order by sequence desc limit ${}",
-            COLUMNS.join(", "),
-            numbers.len() + texts.len() + 1
-        );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
-        for number in numbers {
-            query = query.bind(number);
-        }
-        for text in texts {
-            query = query.bind(text);
-        }
-        let rows = query.bind(i64::from(limit)).fetch_all(&self.pool).await.map_err(unreadable)?;
-        rows.iter().rev().map(record_from).collect()
+        let found = conditions.join(" and ");
+        let statement = |columns: &str| {
+            format!(
+                "select {columns} from audit_record where {found}
+                 order by sequence desc limit ${last}"
+            )
+        };
+        let mut rows = self.rows(statement, numbers, texts, limit).await?;
+        rows.reverse();
+        Ok(rows)
     }
 }
 
-fn noted_from(row: &AnyRow) -> Result<Noted> {
-    let size: i64 = row.try_get("size").map_err(|_| damaged("audit_checkpoint.size"))?;
-    Ok(Noted {
-        size: u64::try_from(size).map_err(|_| damaged("audit_checkpoint.size"))?,
-        // One that is no text was signed by nobody.
-        note: row.try_get("note").unwrap_or_default(),
-    })
+impl SqlStore {
+    /// The records that a statement finds, which takes columns. Somebody may have put
+    /// something into a row that cannot be read: the others can.
+    async fn rows(
+        &self,
+        statement: impl Fn(&str) -> String,
+        numbers: Vec<i64>,
+        texts: Vec<String>,
+        limit: u32,
+    ) -> Result<Vec<Row>> {
+        let query = |columns: &str| {
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(statement(columns)));
+            for number in &numbers {
+                query = query.bind(*number);
+            }
+            for text in &texts {
+                query = query.bind(text.clone());
+            }
+            query.bind(i64::from(limit)).fetch_all(&self.pool)
+        };
+        match query(&COLUMNS.join(", ")).await {
+            Ok(rows) => return rows.iter().map(readable).collect(),
+            Err(cause) if !is_damage(&cause) => return Err(unreadable(cause)),
+            Err(_) => {}
+        }
+        let statement =
+            format!("select {} from audit_record where sequence = $1", COLUMNS.join(", "));
+        let mut found = Vec::new();
+        for row in query("sequence").await.map_err(unreadable)? {
+            let number = number_of(&row)?;
+            let one = sqlx::query(sqlx::AssertSqlSafe(statement.clone()))
+                .bind(number)
+                .fetch_optional(&self.pool)
+                .await;
+            match one {
+                Ok(None) => {}
+                Ok(Some(row)) => found.push(readable(&row)?),
+                Err(cause) if is_damage(&cause) => {
+                    found.push((u64::try_from(number).unwrap_or_default(), None));
+                }
+                Err(cause) => return Err(unreadable(cause)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The checkpoints of these sizes.
+    async fn noted(&self, first: i64, last: i64) -> Result<Vec<Noted>, sqlx::Error> {
+        let rows = sqlx::query(
+            "select size, note from audit_checkpoint
+             where size >= $1 and size <= $2 and size = cast(size as bigint) order by size",
+        )
+        .bind(first)
+        .bind(last)
+        .fetch_all(&self.pool)
+        .await?;
+        let noted = |row: &AnyRow| {
+            let size: i64 = row.try_get("size")?;
+            // One that is no text was signed by nobody.
+            let note = row.try_get("note").unwrap_or_default();
+            Ok(Noted { size: u64::try_from(size).unwrap_or_default(), note })
+        };
+        rows.iter().map(noted).collect()
+    }
+
+    async fn noted_at(&self, size: i64) -> Result<Noted> {
+        let empty = || Noted { size: u64::try_from(size).unwrap_or_default(), note: String::new() };
+        match self.noted(size, size).await {
+            Ok(mut notes) => Ok(notes.pop().unwrap_or_else(empty)),
+            Err(cause) if is_damage(&cause) => Ok(empty()),
+            Err(cause) => Err(unreadable(cause)),
+        }
+    }
+}
+
+/// A record, where it is one.
+fn readable(row: &AnyRow) -> Result<Row> {
+    match record_from(row) {
+        Ok((number, record)) => Ok((number, Some(record))),
+        Err(_) => Ok((u64::try_from(number_of(row)?).unwrap_or_default(), None)),
+    }
+}
+
+fn number_of(row: &AnyRow) -> Result<i64> {
+    row.try_get("sequence").map_err(|_| damaged("audit_record.sequence"))
 }

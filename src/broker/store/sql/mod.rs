@@ -2,6 +2,7 @@
 //! feature of one engine.
 
 mod commit;
+mod head;
 mod log;
 mod rows;
 mod tree;
@@ -15,14 +16,19 @@ use time::OffsetDateTime;
 
 use super::{KeyStore, Ledger, Once, OnceStore, Outcome, Store, Unit};
 use crate::broker::audit::Record;
+use crate::broker::audit::seal::Seal;
 use crate::broker::keys::StoredKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
+use head::Guard;
 use rows::{key_from, micros, record_from};
 
 /// How much a probe writes, in bytes: more than a record, so that it does not
 /// find room where a record would not.
 const PROBE: usize = 32 * 1024;
+
+/// How many things are forgotten in one statement.
+const FORGET: i64 = 500;
 
 pub(super) const MIGRATIONS: Migrator = sqlx::migrate!("src/broker/store/migrations");
 
@@ -31,6 +37,7 @@ pub struct SqlStore {
     pool: AnyPool,
     /// The file that the connections have open, and what identified it then.
     file: Option<(PathBuf, (u64, u64))>,
+    guard: Guard,
 }
 
 /// An error of the store. What the database says holds no parameter's value.
@@ -44,7 +51,7 @@ pub(super) fn fault(what: &str, cause: sqlx::Error) -> Error {
 
 impl SqlStore {
     pub(super) fn new(pool: AnyPool) -> Self {
-        Self { pool, file: None }
+        Self { pool, file: None, guard: Guard::default() }
     }
 
     /// Refuses to write once `path` is another file than the one that is open:
@@ -107,7 +114,7 @@ impl SqlStore {
 impl Ledger for SqlStore {
     async fn commit(&self, units: &[Unit]) -> Result<Vec<Outcome>> {
         self.check_file()?;
-        commit::commit(&self.pool, units).await
+        commit::commit(&self.pool, &self.guard, units).await
     }
 
     async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>> {
@@ -161,8 +168,11 @@ impl OnceStore for SqlStore {
 
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
         self.check_file()?;
-        let done = sqlx::query("delete from consumed where keep_until < $1")
+        let statement = "delete from consumed where (kind, id) in
+            (select kind, id from consumed where keep_until < $1 limit $2)";
+        let done = sqlx::query(statement)
             .bind(micros(before))
+            .bind(FORGET)
             .execute(&self.pool)
             .await
             .map_err(|cause| fault("what was used up cannot be forgotten", cause))?;
@@ -172,6 +182,10 @@ impl OnceStore for SqlStore {
 
 #[async_trait]
 impl Store for SqlStore {
+    async fn seal_with(&self, seal: Seal) -> Result<()> {
+        self.guard.begin(&self.pool, seal).await
+    }
+
     async fn probe(&self) -> Result<()> {
         self.check_file()?;
         sqlx::query("update probe set count = count + 1, padding = $1 where id = 1")

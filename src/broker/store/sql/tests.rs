@@ -173,6 +173,12 @@ async fn what_was_used_up_is_kept_until_nobody_needs_it() {
     let later = keep_until + time::Duration::MICROSECOND;
     assert_eq!(store.forget_consumed(later).await.unwrap(), 1);
     assert!(!consumed(&store, "a").await);
+    // Many go little by little.
+    let effects = (0..1200).map(|n| consuming(&n.to_string())).collect();
+    store.commit(&[Unit { records: Vec::new(), effects }]).await.unwrap();
+    for gone in [500, 500, 200, 0] {
+        assert_eq!(store.forget_consumed(later).await.unwrap(), gone);
+    }
     files::remove(&path).unwrap();
     assert!(store.any_consumed(once, &asked).await.is_err());
     assert!(store.commit(&[unit]).await.is_err());
@@ -187,6 +193,20 @@ async fn what_depends_on_an_issuance_is_kept_only_where_there_was_one() {
     assert!(!commit().await);
     append(&store, &[record("a")]).await.unwrap();
     assert!(commit().await);
+}
+
+#[tokio::test]
+async fn what_depends_on_others_being_unused_is_kept_only_where_they_are() {
+    let store = sqlite::in_memory().await.unwrap();
+    let unused = |ids: &[&str]| {
+        let ids = ids.iter().map(|id| id.to_string()).collect();
+        Unit::of(record("")).with(Effect::IfUnused { kind: Once::RevokedToken, ids })
+    };
+    let used = Unit::of(record("")).with(consuming("b"));
+    let units = [unused(&[]), unused(&["a", "b"]), used, unused(&["a"]), unused(&["a", "b"])];
+    let outcomes = store.commit(&units).await.unwrap();
+    let kept: Vec<_> = outcomes.into_iter().map(Outcome::is_committed).collect();
+    assert_eq!(kept, [true, true, true, true, false]);
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyPool, Row, Transaction};
 
-use super::fault;
 use super::rows::{damaged, leaf_from};
+use super::{fault, head};
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
 use crate::broker::audit::tree::{Edge, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at};
 use crate::error::{Error, Result};
@@ -22,10 +22,13 @@ fn failed(cause: sqlx::Error) -> Error {
     fault("the broker's database cannot be written", cause)
 }
 
+/// Holds for rows that have a number. SQLite takes in anything else as well.
+pub(super) const NUMBERED: &str = "sequence = cast(sequence as bigint)";
+
 /// The statement that reads leaves.
 fn select_leaves() -> String {
     format!(
-        "select {}, leaf_version, salt from audit_record where sequence > $1
+        "select {}, leaf_version, salt from audit_record where sequence > $1 and {NUMBERED}
          order by sequence limit $2",
         COLUMNS.join(", ")
     )
@@ -39,14 +42,16 @@ pub(super) async fn leaves(pool: &AnyPool, after: u64, limit: u32) -> Result<Vec
         Err(_) => {}
     }
     // Somebody put something into a row that cannot be read: the others can.
-    let numbers: Vec<i64> = sqlx::query_scalar(
-        "select sequence from audit_record where sequence > $1 order by sequence limit $2",
-    )
-    .bind(stored(after))
-    .bind(i64::from(limit))
-    .fetch_all(pool)
-    .await
-    .map_err(unreadable)?;
+    let statement = format!(
+        "select sequence from audit_record where sequence > $1 and {NUMBERED}
+         order by sequence limit $2"
+    );
+    let numbers: Vec<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(statement))
+        .bind(stored(after))
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await
+        .map_err(unreadable)?;
     let mut leaves = Vec::with_capacity(numbers.len());
     for number in numbers {
         let sequence = u64::try_from(number).map_err(|_| damaged("audit_record.sequence"))?;
@@ -70,7 +75,7 @@ async fn page(pool: &AnyPool, after: u64, limit: u32) -> Result<Vec<AnyRow>, sql
 }
 
 /// Whether it is what is in a row that cannot be read.
-fn is_damage(cause: &sqlx::Error) -> bool {
+pub(super) fn is_damage(cause: &sqlx::Error) -> bool {
     matches!(cause, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
 }
 
@@ -102,18 +107,22 @@ pub(super) async fn root_at(pool: &AnyPool, size: u64) -> Result<Hash> {
 }
 
 /// Puts the records into the tree that are not: those that an earlier version wrote.
-/// Returns whether there may be more.
+/// Returns whether there may be more. Where the log is sealed, there are none: whatever
+/// is behind its end was put there by somebody else.
 pub(super) async fn catch_up(pool: &AnyPool) -> Result<bool> {
     let mut transaction = pool.begin().await.map_err(failed)?;
     // Writing comes first: so the lock is taken before anything is read.
     let row = sqlx::query(
         "update audit_head set last_sequence = last_sequence where id = 1
-         returning last_sequence, tree_size",
+         returning last_sequence, tree_size, frontier, seal",
     )
     .fetch_one(&mut *transaction)
     .await
     .map_err(failed)?;
     let (last, size) = head_from(&row)?;
+    if head::sealed_end(&row, size)?.is_some() {
+        return Ok(false);
+    }
     let until = last.min(size.saturating_add(CATCH_UP));
     if until > size {
         fill(&mut transaction, size, until).await?;
@@ -123,11 +132,7 @@ pub(super) async fn catch_up(pool: &AnyPool) -> Result<bool> {
 }
 
 /// Puts the records behind `size` up to `until` into the tree.
-pub(super) async fn fill(
-    transaction: &mut Transaction<'_, Any>,
-    size: u64,
-    until: u64,
-) -> Result<()> {
+async fn fill(transaction: &mut Transaction<'_, Any>, size: u64, until: u64) -> Result<()> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(select_leaves()))
         .bind(stored(size))
         .bind(stored(until - size))
@@ -143,16 +148,21 @@ pub(super) async fn fill(
     if hashes.len() as u64 != until - size {
         return Err(damaged("audit_head.last_sequence"));
     }
-    extend(transaction, size, hashes).await
+    extend(transaction, size, hashes).await?;
+    sqlx::query("update audit_head set tree_size = $1 where id = 1")
+        .bind(stored(until))
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed)?;
+    Ok(())
 }
 
-/// Adds leaves to a tree of this size.
+/// Adds leaves to a tree of this size; whoever asks writes down how large it is then.
 pub(super) async fn extend(
     transaction: &mut Transaction<'_, Any>,
     size: u64,
     leaves: Vec<Hash>,
 ) -> Result<()> {
-    let grown = size + leaves.len() as u64;
     let mut added = leaves;
     for level in 0..LEVELS {
         if added.is_empty() {
@@ -171,11 +181,6 @@ pub(super) async fn extend(
             }
         }
     }
-    sqlx::query("update audit_head set tree_size = $1 where id = 1")
-        .bind(stored(grown))
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed)?;
     Ok(())
 }
 

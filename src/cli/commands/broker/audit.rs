@@ -10,12 +10,12 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::broker::audit::export::{Format, exported};
 use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey};
-use crate::broker::audit::verify::{Report, verify};
-use crate::broker::audit::{self, Decision};
+use crate::broker::audit::verify::{Proofs, Report, verify};
+use crate::broker::audit::{self, Decision, Record};
 use crate::broker::config::{self, Config};
 use crate::broker::keys::{CheckpointKeys, Kek};
 use crate::broker::store::sql::SqlStore;
-use crate::broker::store::{Filter, Ledger, LogStore, sqlite};
+use crate::broker::store::{Filter, LogStore, Row, sqlite};
 use crate::cli::App;
 use crate::cli::args::{
     AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, ExportFormat,
@@ -54,21 +54,27 @@ async fn sealed_keys(app: &App, config: &Config, store: &SqlStore) -> Result<Che
 
 async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
     let (config, store) = open(&args.file).await?;
-    let keys = match args.key.as_slice() {
+    let (keys, seal) = match args.key.as_slice() {
         [] => {
             let origin = audit::origin(&config.issuer);
             let sealed = sealed_keys(app, &config, &store).await.map_err(|error| {
                 error.hint("or name the log's key with --key, where the KEK must not be")
             })?;
-            sealed.public().iter().map(|public| VerifierKey::new(&origin, *public)).collect()
+            let key = |public: &[u8; 32]| VerifierKey::new(&origin, *public);
+            (sealed.public().iter().map(key).collect(), Some(sealed.seal().clone()))
         }
-        named => named.iter().map(|key| VerifierKey::parse(key)).collect::<Result<Vec<_>>>()?,
+        named => {
+            let keys = named.iter().map(|key| VerifierKey::parse(key));
+            (keys.collect::<Result<Vec<_>>>()?, None)
+        }
     };
     let off_host =
         args.checkpoint.as_deref().map(|file| read_checkpoint(file, &keys)).transpose()?;
     let report = {
         let _waiting = app.host.interact.waiting("checking the audit log");
-        verify(&store, &keys, off_host.as_ref()).await?
+        let (seal, off_host) = (seal.as_ref(), off_host.as_ref());
+        let proofs = Proofs { keys: &keys, seal, off_host, now: app.host.clock.now() };
+        verify(&store, &proofs).await?
     };
     let unknown = unknown(&report);
     let good = report.findings.is_empty();
@@ -77,6 +83,7 @@ async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
             "verified": good,
             "records": report.records,
             "signed": report.signed,
+            "sealed": report.sealed,
             "checkpoints": report.checkpoints,
             "off_host": report.off_host,
             "findings": report.findings,
@@ -113,13 +120,16 @@ fn tell(app: &App, report: &Report, unknown: &[String]) -> Result<()> {
         ),
         if report.off_host.is_some() { " and one from elsewhere" } else { "" },
     ))?;
+    if let Some(sealed) = report.sealed {
+        app.ui.line(format!("The log ends at record {sealed}, as the broker sealed it."))?;
+    }
     unknown.iter().try_for_each(|line| app.ui.line(line))
 }
 
 /// What was not shown, whatever was found.
 fn unknown(report: &Report) -> Vec<String> {
     let mut unknown = Vec::new();
-    if report.signed < report.records {
+    if report.sealed.is_none() && report.signed < report.records {
         unknown.push(format!(
             "Nobody has signed what is behind record {}: whether that was changed by somebody who changed the tree too cannot be known.",
             report.signed
@@ -184,12 +194,15 @@ async fn query(app: &App, args: &AuditQuery) -> Result<()> {
     };
     let (_, store) = open(&args.file).await?;
     let found = store.find(&filter, args.limit).await?;
+    let number = found.len();
+    let mut unreadable = Vec::new();
+    let found: Vec<_> = found.into_iter().filter_map(|row| known(row, &mut unreadable)).collect();
     if args.json {
         let lines: Vec<_> =
             found.iter().map(|(n, record)| exported(Format::Jsonl, *n, record)).collect();
-        return app.ui.json(&lines);
+        app.ui.json(&lines)?;
+        return all_of_them(&unreadable);
     }
-    let number = found.len();
     let rows = found.into_iter().map(|(sequence, record)| {
         [
             sequence.to_string(),
@@ -205,7 +218,27 @@ async fn query(app: &App, args: &AuditQuery) -> Result<()> {
     if number == usize::try_from(args.limit).unwrap_or(usize::MAX) {
         app.host.interact.note("There may be older ones: --limit shows more.");
     }
-    Ok(())
+    all_of_them(&unreadable)
+}
+
+/// A record; otherwise its number is kept.
+fn known((number, record): Row, unreadable: &mut Vec<u64>) -> Option<(u64, Record)> {
+    if record.is_none() {
+        unreadable.push(number);
+    }
+    Some((number, record?))
+}
+
+/// Fails where some records could not be handed on.
+fn all_of_them(unreadable: &[u64]) -> Result<()> {
+    let Some(first) = unreadable.first() else { return Ok(()) };
+    let number = show::count(unreadable.len(), "record", "records");
+    Err(Error::new(
+        ErrorKind::Verification,
+        format!("{number} cannot be read, and {first} is the first"),
+    )
+    .because_of("there is something in the database that no broker has written")
+    .hint("tmpcred broker audit verify"))
 }
 
 /// Issuer and subject as policies and tokens have them, or the subject alone.
@@ -241,15 +274,17 @@ async fn export(app: &App, args: &AuditExport) -> Result<()> {
     };
     let mut out = BufWriter::new(app.ui.raw_out());
     let mut after = args.after;
+    let mut unreadable = Vec::new();
     loop {
-        let page = store.records(after, PAGE).await?;
+        let page = store.page(after, PAGE).await?;
         let Some((last, _)) = page.last() else { break };
         after = *last;
-        for (sequence, record) in &page {
-            written(writeln!(out, "{}", exported(format, *sequence, record)))?;
+        for (sequence, record) in page.into_iter().filter_map(|row| known(row, &mut unreadable)) {
+            written(writeln!(out, "{}", exported(format, sequence, &record)))?;
         }
     }
-    written(out.flush())
+    written(out.flush())?;
+    all_of_them(&unreadable)
 }
 
 #[cfg(test)]
