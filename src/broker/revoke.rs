@@ -11,12 +11,20 @@ use super::Broker;
 use super::audit::{Decision, Record};
 use super::metrics::Revocation;
 use super::own::OwnToken;
-use super::store::{Consumed, Effect, Once, Unit};
+use super::store::{Consumed, Effect, Once, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 
 /// How often revocations that nobody needs any more are removed, at most.
 const SWEEP_EVERY: Duration = Duration::minutes(10);
+
+/// How many revocations are removed at a time, and how many times in one go: others wait
+/// for the store meanwhile.
+const SWEEP_BATCH: u32 = 500;
+const SWEEP_BATCHES: usize = 200;
+
+/// How long the others have in between.
+const SWEEP_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// How much longer than needed revocations are kept: a clock that is ahead for a
 /// while must not make tokens good again.
@@ -95,7 +103,7 @@ impl Broker {
             return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
         }
         tracing::info!(role = token.role, subject = token.subject, "revoked");
-        self.sweep(now).await;
+        self.sweep(now);
         Ok(Revocation::Revoked)
     }
 
@@ -106,15 +114,33 @@ impl Broker {
         self.store.any_consumed(Once::RevokedToken, &ids).await
     }
 
-    /// Removes what nobody needs any more, now and then.
-    async fn sweep(&self, now: OffsetDateTime) {
+    /// Removes what nobody needs any more, now and then; nobody waits for it.
+    fn sweep(&self, now: OffsetDateTime) {
         if !self.sweeping.is_due(now) {
             return;
         }
-        match self.store.forget_consumed(now.saturating_sub(GRACE)).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "forgot revocations of expired tokens"),
-            Err(error) => tracing::warn!(%error, "old revocations cannot be removed"),
-        }
+        let (store, before) = (self.store.clone(), now.saturating_sub(GRACE));
+        tokio::spawn(async move {
+            match sweep(store.as_ref(), before).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "forgot revocations of expired tokens"),
+                Err(error) => tracing::warn!(%error, "old revocations cannot be removed"),
+            }
+        });
     }
+}
+
+/// Removes what had to be kept until before this moment, a little at a time. Where
+/// several processes do it, each finds less.
+async fn sweep(store: &dyn Store, before: OffsetDateTime) -> Result<u64> {
+    let mut removed = 0;
+    for _ in 0..SWEEP_BATCHES {
+        let now = store.forget_consumed(before, SWEEP_BATCH).await?;
+        removed += now;
+        if now < u64::from(SWEEP_BATCH) {
+            break;
+        }
+        tokio::time::sleep(SWEEP_PAUSE).await;
+    }
+    Ok(removed)
 }

@@ -14,6 +14,8 @@ pub mod listener;
 #[cfg(target_os = "linux")]
 mod names;
 pub mod process;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+pub mod relay;
 pub mod stderr;
 pub mod surroundings;
 #[cfg(test)]

@@ -84,8 +84,9 @@ pub struct KeyRing {
 struct Shared {
     keeper: Keeper,
     held: RwLock<Held>,
-    /// Held by who looks.
-    looking: Mutex<()>,
+    /// Held by who looks: since when the machine had been up when that failed the last
+    /// time, and why.
+    looking: Mutex<Option<(Duration, Error)>>,
 }
 
 #[derive(Clone)]
@@ -109,7 +110,7 @@ impl KeyRing {
         let stored = keeper.settle(|_| Vec::new()).await?;
         let snapshot = Arc::new(Snapshot::of(&keeper, stored).await?);
         let held = RwLock::new(Held { snapshot, read_at });
-        let shared = Arc::new(Shared { keeper, held, looking: Mutex::new(()) });
+        let shared = Arc::new(Shared { keeper, held, looking: Mutex::new(None) });
         let watch = tokio::spawn(shared.clone().watch());
         Ok(Self { shared, watch })
     }
@@ -164,9 +165,25 @@ impl Shared {
         }
     }
 
-    /// Reads the store, and does what is due.
+    /// Reads the store, and does what is due. Who had to wait for another who did the same
+    /// has what came of that: a store that does not answer keeps all of them waiting once.
     async fn look(&self) -> Result<Arc<Snapshot>> {
-        let _one = self.looking.lock().await;
+        let asked_at = self.keeper.clock.uptime();
+        let mut failure = self.looking.lock().await;
+        let held = self.held();
+        if held.read_at > asked_at {
+            return Ok(held.snapshot);
+        }
+        match &*failure {
+            Some((failed_at, error)) if *failed_at > asked_at => return Err(error.clone()),
+            _ => {}
+        }
+        let outcome = self.look_alone().await;
+        *failure = outcome.as_ref().err().map(|e| (self.keeper.clock.uptime(), e.clone()));
+        outcome
+    }
+
+    async fn look_alone(&self) -> Result<Arc<Snapshot>> {
         let read_at = self.keeper.clock.uptime();
         let before = self.held().snapshot;
         let stored = self.keeper.stored().await?;

@@ -1,9 +1,11 @@
 //! Writing: a group of units in one transaction, and what of it is in the tree.
 
-use sqlx::{Any, AnyPool, Connection, Transaction};
+use sqlx::{Any, Connection, Transaction};
 
+use super::engine::Engine;
+use super::failure::Failure;
 use super::rows::{damaged, micros};
-use super::{fault, tree};
+use super::tree;
 use crate::broker::audit::leaf::{Leaf, SALT, stored};
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
@@ -11,13 +13,13 @@ use crate::broker::keys::StoredKey;
 use crate::broker::store::{Consumed, Effect, Outcome, Unit};
 use crate::error::{Error, ErrorKind, Result};
 
-fn failed(cause: sqlx::Error) -> Error {
-    fault("the broker's database cannot be written", cause)
+/// Commits a group of units.
+pub(super) async fn commit(engine: &Engine, units: &[Unit]) -> Result<Vec<Outcome>> {
+    engine.work(super::UNWRITABLE, || attempt(engine, units)).await
 }
 
-/// Commits a group of units.
-pub(super) async fn commit(pool: &AnyPool, units: &[Unit]) -> Result<Vec<Outcome>> {
-    let mut transaction = pool.begin().await.map_err(failed)?;
+async fn attempt(engine: &Engine, units: &[Unit]) -> Result<Vec<Outcome>, Failure> {
+    let mut transaction = engine.begin().await?;
     let count = units.iter().map(|unit| unit.records.len()).sum::<usize>();
     let count = i64::try_from(count).unwrap_or(i64::MAX);
     // Writing comes first: so the lock is taken before anything is read.
@@ -51,46 +53,51 @@ pub(super) async fn commit(pool: &AnyPool, units: &[Unit]) -> Result<Vec<Outcome
         }
         tree::extend(&mut transaction, before, hashes).await?;
     }
-    transaction.commit().await.map_err(failed)?;
+    transaction.commit().await.map_err(Failure::Unknown)?;
     Ok(outcomes)
 }
 
 /// Moves the end of the log, and returns where it is then, and how many records are in
 /// the tree.
-async fn move_head(transaction: &mut Transaction<'_, Any>, by: i64) -> Result<(i64, u64)> {
+async fn move_head(transaction: &mut Transaction<'_, Any>, by: i64) -> Result<(i64, u64), Failure> {
     let row = sqlx::query(
         "update audit_head set last_sequence = last_sequence + $1 where id = 1
          returning last_sequence, tree_size",
     )
     .bind(by)
     .fetch_one(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     let (last, in_tree) = tree::head_from(&row)?;
     Ok((stored(last), in_tree))
 }
 
 /// Performs the effects of a unit: all of them, or none.
-async fn perform(transaction: &mut Transaction<'_, Any>, effects: &[Effect]) -> Result<bool> {
+async fn perform(
+    transaction: &mut Transaction<'_, Any>,
+    effects: &[Effect],
+) -> Result<bool, Failure> {
     match effects {
         [] => Ok(true),
         // One whose condition does not hold has changed nothing.
         [one] => perform_one(transaction, one).await,
         several => {
-            let mut savepoint = transaction.begin().await.map_err(failed)?;
+            let mut savepoint = transaction.begin().await?;
             for effect in several {
                 if !perform_one(&mut savepoint, effect).await? {
-                    savepoint.rollback().await.map_err(failed)?;
+                    savepoint.rollback().await?;
                     return Ok(false);
                 }
             }
-            savepoint.commit().await.map_err(failed)?;
+            savepoint.commit().await?;
             Ok(true)
         }
     }
 }
 
-async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) -> Result<bool> {
+async fn perform_one(
+    transaction: &mut Transaction<'_, Any>,
+    effect: &Effect,
+) -> Result<bool, Failure> {
     match effect {
         Effect::Consume(consumed) => consume(transaction, consumed).await,
         Effect::AddKey(key) => add_key(transaction, key).await,
@@ -104,8 +111,7 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
             .bind(micros(*at))
             .bind(note)
             .execute(&mut **transaction)
-            .await
-            .map_err(failed)?;
+            .await?;
             Ok(done.rows_affected() == 1)
         }
         Effect::IfIssued(jti) => {
@@ -115,14 +121,16 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
             .bind(jti.to_string())
             .bind(Decision::Issued.as_str())
             .fetch_optional(&mut **transaction)
-            .await
-            .map_err(failed)?;
+            .await?;
             Ok(found.is_some())
         }
     }
 }
 
-async fn consume(transaction: &mut Transaction<'_, Any>, consumed: &Consumed) -> Result<bool> {
+async fn consume(
+    transaction: &mut Transaction<'_, Any>,
+    consumed: &Consumed,
+) -> Result<bool, Failure> {
     let done = sqlx::query(
         "insert into consumed (kind, id, consumed_at, keep_until) values ($1, $2, $3, $4)
          on conflict do nothing",
@@ -132,12 +140,11 @@ async fn consume(transaction: &mut Transaction<'_, Any>, consumed: &Consumed) ->
     .bind(micros(consumed.at))
     .bind(micros(consumed.keep_until))
     .execute(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 
-async fn add_key(transaction: &mut Transaction<'_, Any>, key: &StoredKey) -> Result<bool> {
+async fn add_key(transaction: &mut Transaction<'_, Any>, key: &StoredKey) -> Result<bool, Failure> {
     let done = sqlx::query(
         "insert into signing_key
             (kid, purpose, algorithm, state, sealed, kek_id, created_at, changed_at)
@@ -152,8 +159,7 @@ async fn add_key(transaction: &mut Transaction<'_, Any>, key: &StoredKey) -> Res
     .bind(micros(key.created_at))
     .bind(micros(key.changed_at))
     .execute(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -161,7 +167,7 @@ async fn change_key(
     transaction: &mut Transaction<'_, Any>,
     before: &StoredKey,
     after: &StoredKey,
-) -> Result<bool> {
+) -> Result<bool, Failure> {
     let done = sqlx::query(
         "update signing_key set state = $1, sealed = $2, kek_id = $3, changed_at = $4
          where kid = $5 and state = $6 and sealed = $7",
@@ -174,8 +180,7 @@ async fn change_key(
     .bind(before.state.as_str())
     .bind(&before.sealed)
     .execute(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -184,7 +189,7 @@ async fn append(
     transaction: &mut Transaction<'_, Any>,
     sequence: i64,
     record: &Record,
-) -> Result<Hash> {
+) -> Result<Hash, Failure> {
     let mut salt = [0; SALT];
     aws_lc_rs::rand::fill(&mut salt)
         .map_err(|_| Error::new(ErrorKind::Other, "the system gives no random numbers"))?;
@@ -221,7 +226,6 @@ async fn append(
     .bind(leaf.version)
     .bind(leaf.salt)
     .execute(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(hash)
 }

@@ -5,30 +5,31 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::rows::{damaged, micros, record_from};
-use super::{SqlStore, fault, tree};
+use super::{SqlStore, tree};
 use crate::broker::audit::Record;
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
 use crate::broker::audit::tree::Hash;
 use crate::broker::store::{Filter, LogEnds, LogStore, Noted};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-fn unreadable(cause: sqlx::Error) -> Error {
-    fault("the audit log cannot be read", cause)
-}
+const UNREADABLE: &str = "the audit log cannot be read";
 
 #[async_trait]
 impl LogStore for SqlStore {
     async fn ends(&self) -> Result<LogEnds> {
-        let record = async |which: &'static str| {
-            sqlx::query_scalar::<_, Option<i64>>(which).fetch_one(&self.pool).await
+        let pool = &self.engine.pool;
+        let record = |which: &'static str| {
+            let ask = move || sqlx::query_scalar::<_, Option<i64>>(which).fetch_one(pool);
+            self.engine.read(UNREADABLE, ask)
         };
-        let first = record("select min(sequence) from audit_record").await.map_err(unreadable)?;
-        let last = record("select max(sequence) from audit_record").await.map_err(unreadable)?;
+        let first = record("select min(sequence) from audit_record").await?;
+        let last = record("select max(sequence) from audit_record").await?;
         // In this order: whoever appends meanwhile makes the second one larger.
-        let row = sqlx::query("select last_sequence, tree_size from audit_head where id = 1")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(unreadable)?;
+        let head = || {
+            sqlx::query("select last_sequence, tree_size from audit_head where id = 1")
+                .fetch_one(pool)
+        };
+        let row = self.engine.read(UNREADABLE, head).await?;
         let number = |column: &str| {
             let number: i64 = row.try_get(column).map_err(|_| damaged(column))?;
             u64::try_from(number).map_err(|_| damaged(column))
@@ -42,37 +43,36 @@ impl LogStore for SqlStore {
     }
 
     async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {
-        tree::leaves(&self.pool, after, limit).await
+        tree::leaves(&self.engine, after, limit).await
     }
 
     async fn tile(&self, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
-        tree::tile(&self.pool, level, number).await
+        tree::tile(&self.engine, level, number).await
     }
 
     async fn root_at(&self, size: u64) -> Result<Hash> {
-        tree::root_at(&self.pool, size).await
+        tree::root_at(&self.engine, size).await
     }
 
     async fn notes(&self, after: u64, limit: u32) -> Result<Vec<Noted>> {
-        let rows = sqlx::query(
-            "select size, note from audit_checkpoint where size > $1 order by size limit $2",
-        )
-        .bind(stored(after))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(unreadable)?;
-        rows.iter().map(noted_from).collect()
+        let ask = || {
+            sqlx::query(
+                "select size, at, note from audit_checkpoint where size > $1
+                 order by size limit $2",
+            )
+            .bind(stored(after))
+            .bind(i64::from(limit))
+            .fetch_all(&self.engine.pool)
+        };
+        self.engine.read(UNREADABLE, ask).await?.iter().map(noted_from).collect()
     }
 
     async fn latest_note(&self) -> Result<Option<Noted>> {
-        sqlx::query("select size, note from audit_checkpoint order by size desc limit 1")
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(unreadable)?
-            .as_ref()
-            .map(noted_from)
-            .transpose()
+        let ask = || {
+            sqlx::query("select size, at, note from audit_checkpoint order by size desc limit 1")
+                .fetch_optional(&self.engine.pool)
+        };
+        self.engine.read(UNREADABLE, ask).await?.as_ref().map(noted_from).transpose()
     }
 
     async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<(u64, Record)>> {
@@ -109,14 +109,17 @@ impl LogStore for SqlStore {
             COLUMNS.join(", "),
             numbers.len() + texts.len() + 1
         );
-        let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
-        for number in numbers {
-            query = query.bind(number);
-        }
-        for text in texts {
-            query = query.bind(text);
-        }
-        let rows = query.bind(i64::from(limit)).fetch_all(&self.pool).await.map_err(unreadable)?;
+        let ask = || {
+            let mut query = sqlx::query(sqlx::AssertSqlSafe(statement.clone()));
+            for number in &numbers {
+                query = query.bind(*number);
+            }
+            for text in &texts {
+                query = query.bind(text.clone());
+            }
+            query.bind(i64::from(limit)).fetch_all(&self.engine.pool)
+        };
+        let rows = self.engine.read(UNREADABLE, ask).await?;
         rows.iter().rev().map(record_from).collect()
     }
 }
@@ -124,6 +127,7 @@ impl LogStore for SqlStore {
 fn noted_from(row: &AnyRow) -> Result<Noted> {
     let size: i64 = row.try_get("size").map_err(|_| damaged("audit_checkpoint.size"))?;
     Ok(Noted {
+        at: row.try_get("at").map_err(|_| damaged("audit_checkpoint.at"))?,
         size: u64::try_from(size).map_err(|_| damaged("audit_checkpoint.size"))?,
         // One that is no text was signed by nobody.
         note: row.try_get("note").unwrap_or_default(),
