@@ -82,12 +82,16 @@ impl Caller {
     ///
     /// # Errors
     /// A groups claim that cannot be understood: a policy that forbids something
-    /// to a group must not be escaped by it. Names that are too long.
+    /// to a group must not be escaped by it. Names that are too long, or no text.
     pub(super) fn new(claims: Claims, groups_claim: &str, client: String) -> Result<Self> {
         let principal = claims.principal;
         for (what, name) in [("subject", &principal.subject), ("client", &client)] {
             if name.len() > MAX_NAME {
                 return Err(unacceptable(format!("its {what} is longer than {MAX_NAME} bytes")));
+            }
+            // Not every database can keep it.
+            if name.contains('\0') {
+                return Err(unacceptable(format!("its {what} has a NUL in it")));
             }
         }
         let groups = groups(&claims.all, groups_claim)?
@@ -368,6 +372,8 @@ pub(crate) mod tests {
         let claims = claims("https://a.example", "x", &[], json!({}));
         let error = Caller::new(claims, "groups", "c".repeat(MAX_NAME + 1)).unwrap_err();
         assert!(error.to_string().contains("its client is longer"), "{error}");
+        let error = caller("https://a.example", "a\0b", json!({})).unwrap_err().to_string();
+        assert!(error.contains("its subject has a NUL in it"), "{error}");
     }
 
     #[test]
