@@ -53,6 +53,8 @@ mod revocation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod sso;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod storage;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod stores;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod storm;
