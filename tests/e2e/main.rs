@@ -49,6 +49,8 @@ mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod renewal;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod replicas;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod revocation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod sso;
