@@ -71,7 +71,7 @@ fn is_lost(cause: &sqlx::Error) -> bool {
     match cause {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
         // connection_exception and its kin; admin_shutdown, crash_shutdown and
-        // cannot_connect_now. A read-only one was demoted meanwhile.
+        // cannot_connect_now.
         other => code(other).is_some_and(|code| {
             code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code.as_str())
         }),
