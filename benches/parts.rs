@@ -198,7 +198,7 @@ fn broker(c: &mut Criterion) {
     use tmpcred::broker::issue::{Ask, Refusal};
     use tmpcred::broker::keys::Kek;
     use tmpcred::broker::policy::{Needs, Source};
-    use tmpcred::broker::store::sqlite;
+    use tmpcred::broker::store::{self, sqlite};
     use tmpcred::broker::{Broker, Config, Parts};
     use tmpcred::credential::TokenType;
     use tmpcred::error::{Error, ErrorKind};
@@ -239,8 +239,8 @@ fn broker(c: &mut Criterion) {
         };
         for (store, number) in [("memory", 1), ("memory", 50), ("disk", 50)] {
             let broker = runtime.block_on(async {
-                let store: Arc<dyn tmpcred::broker::store::Store> = match store {
-                    "disk" => Arc::new(sqlite::open(&config.store.path).await?),
+                let store: Arc<dyn store::Store> = match store {
+                    "disk" => Arc::new(store::open(&config.store, &host.env).await?),
                     _ => Arc::new(sqlite::in_memory().await?),
                 };
                 let parts = Parts { store, kek: Kek::random()?, policies: policies(number) };

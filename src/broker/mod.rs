@@ -65,7 +65,7 @@ use policy::{Policy, Source, World};
 use readiness::Readiness;
 use reload::Policies;
 use revoke::Sweeping;
-use store::{Store, sqlite};
+use store::Store;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -111,7 +111,7 @@ impl Broker {
         let policies = Source::read_all(&config.policy.files)?;
         // What needs no store is checked before one is made.
         let prepared = Prepared::new(config, &policies, host)?;
-        let store: Arc<dyn Store> = Arc::new(sqlite::open(&config.store.path).await?);
+        let store: Arc<dyn Store> = Arc::new(store::open(&config.store, &host.env).await?);
         prepared.assemble(config, store, kek, host).await
     }
 

@@ -2,7 +2,7 @@
 //! Both are on the disk before anybody is told.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -18,12 +18,17 @@ use crate::oidc::jwt::LEEWAY;
 /// How often revocations that nobody needs any more are removed, at most.
 const SWEEP_EVERY: Duration = Duration::minutes(10);
 
+/// How many revocations are removed at a time, and how many times in one go: others wait
+/// for the store meanwhile.
+const SWEEP_BATCH: u32 = 500;
+const SWEEP_BATCHES: usize = 200;
+
+/// How long the others have in between.
+const SWEEP_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 /// How much longer than needed revocations are kept: a clock that is ahead for a
 /// while must not make tokens good again.
 const GRACE: Duration = Duration::days(1);
-
-/// How long others may write before more of them are removed.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// When revocations were swept last.
 #[derive(Default)]
@@ -109,29 +114,33 @@ impl Broker {
         self.store.any_consumed(Once::RevokedToken, &ids).await
     }
 
-    /// Removes what nobody needs any more, now and then: beside whoever asks for
-    /// something, and little by little, so that nobody waits for it.
+    /// Removes what nobody needs any more, now and then; nobody waits for it.
     pub(super) fn sweep(&self, now: OffsetDateTime) {
-        if self.sweeping.is_due(now) {
-            tokio::spawn(sweep(self.store.clone(), now.saturating_sub(GRACE)));
+        if !self.sweeping.is_due(now) {
+            return;
         }
+        let (store, before) = (self.store.clone(), now.saturating_sub(GRACE));
+        tokio::spawn(async move {
+            match sweep(store.as_ref(), before).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(removed, "forgot revocations of expired tokens"),
+                Err(error) => tracing::warn!(%error, "old revocations cannot be removed"),
+            }
+        });
     }
 }
 
-async fn sweep(store: Arc<dyn Store>, before: OffsetDateTime) {
+/// Removes what had to be kept until before this moment, a little at a time. Where
+/// several processes do it, each finds less.
+async fn sweep(store: &dyn Store, before: OffsetDateTime) -> Result<u64> {
     let mut removed = 0;
-    loop {
-        match store.forget_consumed(before).await {
-            Ok(0) => break,
-            Ok(more) => removed += more,
-            Err(error) => {
-                tracing::warn!(%error, "old revocations cannot be removed");
-                break;
-            }
+    for _ in 0..SWEEP_BATCHES {
+        let now = store.forget_consumed(before, SWEEP_BATCH).await?;
+        removed += now;
+        if now < u64::from(SWEEP_BATCH) {
+            break;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(SWEEP_PAUSE).await;
     }
-    if removed > 0 {
-        tracing::info!(removed, "forgot revocations of expired tokens");
-    }
+    Ok(removed)
 }

@@ -228,7 +228,7 @@ impl Bed {
                 trusted_proxies: Vec::new(),
                 tls: None,
                 admin: None,
-                store: config::Store { path: root.path().join("broker.db") },
+                store: config::Store::at(root.path().join("broker.db")),
                 keys: config::Keys::default(),
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 policy: Policy { files: vec!["policy.cedar".into()] },

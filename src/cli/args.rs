@@ -23,7 +23,7 @@ mod ls;
 #[cfg(feature = "broker")]
 pub(crate) use self::broker::{
     AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, Broker, BrokerCommand,
-    BrokerFile, BrokerKeys, ExportFormat,
+    BrokerFile, BrokerKeys, BrokerStore, ExportFormat,
 };
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};

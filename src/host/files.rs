@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the port to the file system")]
 
 mod access;
+mod draft;
 mod locks;
 #[cfg(unix)]
 mod private;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 pub use self::access::owner_id;
 pub use self::access::{Owner, Readers, owner, readers};
+pub use self::draft::{Draft, rename};
 pub use self::locks::{is_at, occupy, open_lock, remove_abandoned};
 pub use self::runtime::{is_login_runtime_dir, is_own_dir, login_runtime_dir};
 use crate::error::{Error, ErrorKind, Result};
@@ -322,8 +324,15 @@ fn finish(file: tempfile::NamedTempFile, path: &Path) -> Result<()> {
     let failed = |cause: io::Error| cannot_write(path, cause);
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|cause| failed(cause.error))?;
+    sync_dir(parent(path)).map_err(failed)
+}
+
+/// Makes the names in a directory durable.
+fn sync_dir(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
-    File::open(parent(path)).and_then(|dir| dir.sync_all()).map_err(failed)?;
+    File::open(path).and_then(|dir| dir.sync_all())?;
+    #[cfg(not(unix))]
+    let _ = path;
     Ok(())
 }
 

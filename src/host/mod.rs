@@ -15,6 +15,8 @@ pub mod listener;
 #[cfg(target_os = "linux")]
 mod names;
 pub mod process;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+pub mod relay;
 pub mod start_page;
 pub mod stderr;
 pub mod surroundings;

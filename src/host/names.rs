@@ -31,16 +31,23 @@ impl Resolve for Names {
     fn resolve(&self, name: reqwest::dns::Name) -> Resolving {
         let names = self.clone();
         Box::pin(async move {
-            let sources = match names.sources.get() {
-                Some(sources) => sources,
-                None => {
-                    let made = Sources::of_this_machine()?;
-                    names.sources.get_or_init(|| made)
-                }
-            };
-            let addresses = sources.addresses(name.as_str()).await?;
+            let addresses = names.addresses(name.as_str()).await?;
             Ok(Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
         })
+    }
+}
+
+impl Names {
+    /// The addresses of this name.
+    pub(super) async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+        let sources = match self.sources.get() {
+            Some(sources) => sources,
+            None => {
+                let made = Sources::of_this_machine()?;
+                self.sources.get_or_init(|| made)
+            }
+        };
+        sources.addresses(name).await
     }
 }
 

@@ -47,7 +47,7 @@ fn sqlite(broker: &Broker, statements: &str) -> Output {
 
 /// The newest checkpoint, once it covers so many records; in a file elsewhere.
 #[track_caller]
-fn checkpoint(broker: &Broker, size: u64) -> PathBuf {
+pub(crate) fn checkpoint(broker: &Broker, size: u64) -> PathBuf {
     let note = wait_until("a checkpoint", Duration::from_secs(30), || {
         let note = audit(broker, "checkpoint", &[]).run().stdout;
         let covered = note.lines().nth(1).and_then(|line| line.parse::<u64>().ok());

@@ -72,6 +72,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more",
         "toml broker.toml more-admin",
         "toml broker.toml more-roles",
+        "toml broker.toml store",
         "toml broker.toml with-tls",
         "toml cases.toml",
         "yaml",
@@ -235,6 +236,12 @@ mod broker {
         for more in of_kind("toml broker.toml more-admin", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
             assert!(config.admin.is_some_and(|admin| admin.listen.ip().is_loopback()));
+        }
+        for store in of_kind("toml broker.toml store", 2) {
+            let (before, rest) = start.text.split_once("[store]\npath = \"broker.db\"\n").unwrap();
+            let home = Home::new();
+            let path = home.write("broker.toml", format!("{before}{}{rest}", store.text));
+            config::load(&path).and_then(|config| config.store.place().map(drop)).unwrap();
         }
         for proxy in of_kind("toml broker.toml behind-a-proxy", 1) {
             let config = open(&format!("{}{}", proxy.text, start.text), &first.text);

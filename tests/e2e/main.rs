@@ -49,9 +49,13 @@ mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod renewal;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod replicas;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod revocation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod sso;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod storage;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod stores;
 #[cfg(all(target_os = "linux", feature = "broker"))]

@@ -131,14 +131,21 @@ impl Leaf {
     }
 }
 
-/// Refuses a record that is too long for the log.
-pub fn check_length(record: &Record) -> Result<()> {
+/// Refuses a record that the log cannot have: one that is too long, or has a NUL in it,
+/// which not every database can keep.
+pub fn check(record: &Record) -> Result<()> {
+    let refused = |why: &str| {
+        Err(Error::new(ErrorKind::Other, "the audit log cannot be written").because_of(why))
+    };
     // The store's own columns take less than a KiB, whatever their values.
     let personal = [&record.reason, &record.principal.subject, &record.client, &record.source];
-    let length = Leaf::new(u64::MAX, record, [0; SALT]).bytes().map_or(usize::MAX, |b| b.len());
+    let leaf = Leaf::new(u64::MAX, record, [0; SALT]);
+    let length = leaf.bytes().map_or(usize::MAX, |b| b.len());
     if length > MAX_LEAF || personal.iter().any(|text| text.len() > MAX_LEAF) {
-        return Err(Error::new(ErrorKind::Other, "the audit log cannot be written")
-            .because_of("the record is longer than 64 KiB"));
+        return refused("the record is longer than 64 KiB");
+    }
+    if leaf.values.iter().flatten().flatten().any(|text| text.contains('\0')) {
+        return refused("the record has a NUL in it");
     }
     Ok(())
 }
@@ -211,9 +218,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_beyond_64_kib_is_refused() {
-        assert!(check_length(&Record { scope: "x".repeat(64_000), ..record("") }).is_ok());
-        assert!(check_length(&Record { scope: "x".repeat(65_536), ..record("") }).is_err());
-        assert!(check_length(&record(&"x".repeat(65_536))).is_err());
+    fn a_record_beyond_64_kib_or_with_a_nul_is_refused() {
+        assert!(check(&record("a\0b")).is_err());
+        assert!(check(&Record { scope: "x".repeat(64_000), ..record("") }).is_ok());
+        assert!(check(&Record { scope: "x".repeat(65_536), ..record("") }).is_err());
+        assert!(check(&record(&"x".repeat(65_536))).is_err());
     }
 }

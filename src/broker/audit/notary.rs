@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::micros;
 use super::note::{Checkpoint, VerifierKey};
 use super::tree::Frontier;
 use crate::broker::keys::CheckpointKeys;
@@ -80,7 +81,11 @@ impl Signer {
 
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         loop {
-            let outcome = self.sign().await;
+            let outcome = match stopped.is_terminated() {
+                // Whatever the others do: this process may be the last.
+                true => self.sign().await,
+                false => self.sign_in_turn().await,
+            };
             let failure = outcome.err();
             if let Some(error) = &failure
                 && self.failure != failure
@@ -101,6 +106,18 @@ impl Signer {
         }
     }
 
+    /// As [`sign`](Self::sign), unless another process has signed it just now.
+    pub(super) async fn sign_in_turn(&mut self) -> Result<()> {
+        let Some(newest) = self.store.latest_note().await? else { return self.sign().await };
+        let age = micros(self.clock.now()) - newest.at;
+        let is_own = self.last.as_ref().is_some_and(|last| last.size == newest.size);
+        // A clock that is ahead keeps nobody from signing.
+        if !is_own && (0..EVERY.as_micros() as i64).contains(&age) {
+            return Ok(());
+        }
+        self.sign().await
+    }
+
     /// Signs the log as it is, if it has grown.
     pub(super) async fn sign(&mut self) -> Result<()> {
         let changed = |why: String| {
@@ -108,9 +125,11 @@ impl Signer {
                 .because_of(why)
                 .hint("tmpcred broker audit verify")
         };
-        if self.last.is_none() {
-            self.last = self.signed_before().await?;
-        }
+        // Another process may have gone on: then so does this one, from both.
+        let is_newer = |noted: &Checkpoint| self.last.as_ref().is_none_or(|l| l.size < noted.size);
+        let newer = self.signed_before().await?.filter(is_newer);
+        let known: Vec<_> = self.last.iter().chain(&newer).cloned().collect();
+        // Read after that: whatever was signed is in it.
         let end = match self.store.sealed_end().await? {
             Some(end) => self.keys.seal().open(&end).ok_or_else(|| {
                 changed(format!("the seal of its end, at record {}, is broken", end.size))
@@ -119,19 +138,26 @@ impl Signer {
             None => Frontier::default(),
         };
         let size = end.size();
-        let signed = self.last.as_ref().map_or(0, |last| last.size);
+        let signed = known.last().map_or(0, |last| last.size);
         if size < signed {
             return Err(changed(format!("it has {size} records, and {signed} are signed")));
         }
-        if size == signed {
+        if size == signed && newer.is_none() {
             return Ok(());
         }
         // Whatever is signed goes on from what was signed: nobody gets another past
         // signed by changing the tiles.
-        if let Some(last) = &self.last
-            && self.store.root_at(last.size).await? != last.root
-        {
-            return Err(changed(format!("its first {signed} records have another root")));
+        for known in known {
+            if self.store.root_at(known.size).await? != known.root {
+                let size = known.size;
+                return Err(changed(format!("its first {size} records have another root")));
+            }
+        }
+        if newer.is_some() {
+            self.last = newer;
+        }
+        if size == signed {
+            return Ok(());
         }
         // And to what was appended, nobody else has added anything.
         let root = self.store.root_at(size).await?;

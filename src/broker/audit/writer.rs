@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::leaf::check_length;
+use super::leaf;
 use super::{Decision, Receipt, Record};
 use crate::broker::store::{Effect, Ledger, Outcome, Unit};
 use crate::error::{Error, ErrorKind, Result};
@@ -76,7 +76,7 @@ impl Audit {
     /// the two came about, but it is both or neither.
     pub async fn commit(&self, unit: Unit) -> Result<Option<Receipt>> {
         // Alone: in a group it would keep the others out.
-        unit.records.iter().try_for_each(check_length)?;
+        unit.records.iter().try_for_each(leaf::check)?;
         let (answer, receipt) = oneshot::channel();
         let failed = |why: &str| {
             Error::new(ErrorKind::Io, "the audit log cannot be written").because_of(why)

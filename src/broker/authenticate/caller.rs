@@ -84,7 +84,7 @@ impl Caller {
     ///
     /// # Errors
     /// A groups claim that cannot be understood: a policy that forbids something
-    /// to a group must not be escaped by it. Names that are too long.
+    /// to a group must not be escaped by it. Names that are too long, or no text.
     pub(super) fn new(claims: Claims, groups_claim: &str, client: String) -> Result<Self> {
         let principal = claims.principal;
         for (what, name) in [("subject", &principal.subject), ("client", &client)] {
@@ -405,6 +405,8 @@ pub(crate) mod tests {
         let claims = claims("https://a.example", "x", &[], json!({}));
         let error = Caller::new(claims, "groups", "c".repeat(MAX_NAME + 1)).unwrap_err();
         assert!(error.to_string().contains("its client is longer"), "{error}");
+        let error = caller("https://a.example", "a\0b", json!({})).unwrap_err().to_string();
+        assert!(error.contains("its subject has a NUL in it"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod keys;
 mod shared;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
 
 pub use keys::Keys;
+pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
 
 use crate::broker::aws;
 use crate::broker::network::Network;
@@ -93,14 +95,6 @@ pub struct Admin {
     /// Must be true for another `listen` address than loopback.
     #[serde(default)]
     pub expose: bool,
-}
-
-/// The table `[store]`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Store {
-    /// The SQLite database. Made on first start, private to the user who runs the broker.
-    pub path: PathBuf,
 }
 
 /// A table `[trusted_issuer.NAME]`: an issuer whose tokens prove who is calling.
@@ -248,7 +242,7 @@ impl Config {
     /// Keys that end in `_file` are resolved by whoever read the file.
     fn resolve_paths(&mut self, base: &Path) {
         let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-        for path in tls.chain(&mut self.policy.files).chain([&mut self.store.path]) {
+        for path in tls.chain(&mut self.policy.files).chain(&mut self.store.path) {
             *path = base.join(&*path);
         }
     }
@@ -282,6 +276,7 @@ impl Config {
         if let Some(admin) = &self.admin {
             admin.check(self.listen)?;
         }
+        self.store.check()?;
         self.keys.check()?;
         if self.trusted_issuer.is_empty() {
             return wrong("no [trusted_issuer.NAME] says whose tokens are accepted".into());

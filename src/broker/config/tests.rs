@@ -34,7 +34,9 @@ fn load_text(text: &str) -> Result<Config> {
     let path = dir.path().join("broker.toml");
     files::write_private(&path, text.as_bytes()).unwrap();
     let config = load(&path)?;
-    assert!(config.store.path.is_absolute());
+    if let Place::File(path) = config.store.place()? {
+        assert!(path.is_absolute());
+    }
     Ok(config)
 }
 
@@ -169,4 +171,52 @@ fn signing_keys_are_rotated_as_is_said_and_within_bounds() {
         let said = format!("{error} {:?}", error.causes());
         assert!(said.contains(expected), "{bad}: {said}");
     }
+}
+
+#[test]
+fn a_store_is_a_file_or_postgresql_and_its_url_has_no_password() {
+    let with = |store: &str| GOOD.replace("[store]\npath = \"broker.db\"", store);
+    let postgres = |url: &str, more: &str| {
+        load_text(&with(&format!("[store.postgres]\nurl = \"{url}\"\n{more}")))
+    };
+    let url = "postgres://tmpcred@db.example.com/broker";
+    let good = postgres(url, "").unwrap().store;
+    let Place::Postgres(found) = good.place().unwrap() else { panic!("{good:?}") };
+    let address = found.address().unwrap();
+    assert_eq!(
+        (address.port, &address.user[..], &address.database[..]),
+        (5432, "tmpcred", "broker")
+    );
+    assert_eq!(address.host, Host::Name("db.example.com".into()));
+    assert!(!address.host.is_here() && address.to_string() == "db.example.com:5432");
+    let here = |url: &str| {
+        let store = postgres(url, "").unwrap().store;
+        let address = store.postgres.unwrap().address().unwrap();
+        (address.host.is_here(), address.to_string())
+    };
+    let socket = here("postgres://tmpcred@%2Frun%2Fpostgresql/broker");
+    assert_eq!(socket, (true, "/run/postgresql/.s.PGSQL.5432".into()));
+    assert_eq!(here("postgresql://a@[::1]:1/b"), (true, "[::1]:1".into()));
+    assert_eq!(here("postgres://a@127.0.0.1/b"), (true, "127.0.0.1:5432".into()));
+    assert!(here("postgres://a@LocalHost/b").0);
+    assert!(!here("postgres://a@localhost.example/b").0);
+    for (url, more, says) in [
+        ("postgres://tmpcred:hunter2@db.example.com/broker", "", "with a password in it"),
+        ("postgres://tmpcred:hunter2@db example/broker", "", "that is none"),
+        ("postgres://db.example.com/broker", "", "names no user"),
+        ("postgres://tmpcred@db.example.com/", "", "no database"),
+        ("postgres://tmpcred@db.example.com/b?sslmode=disable", "", "something behind"),
+        ("mysql://tmpcred@db.example.com/broker", "", "begin with postgres://"),
+        (url, "password = \"hunter2\"", "has a password"),
+        (url, "max_connections = 1", "possible are 2 to 100"),
+        (url, "answer_within = \"31s\"", "has answer_within = \"31s\""),
+        (url, "password_file = \"p\"\npassword_env = \"P\"", "both password_file and"),
+    ] {
+        let error = postgres(url, more).unwrap_err();
+        let said = format!("{error} {:?} {:?}", error.causes(), error.hints());
+        assert!(said.contains(says) && !said.contains("hunter2"), "{url} {more}: {said}");
+    }
+    assert!(refused(&with("[store]")).contains("names neither"));
+    let both = with(&format!("[store]\npath = \"a\"\n[store.postgres]\nurl = \"{url}\""));
+    assert!(refused(&both).contains("names both"));
 }

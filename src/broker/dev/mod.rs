@@ -180,7 +180,7 @@ role = "{READER}"
             trusted_proxies: Vec::new(),
             tls: None,
             admin: None,
-            store: config::Store { path: "in memory".into() },
+            store: config::Store::at("in memory"),
             keys: config::Keys::default(),
             trusted_issuer: [("dev".to_string(), provider)].into(),
             policy: Policy { files: vec!["policy.cedar".into()] },

@@ -12,7 +12,7 @@ use super::ring::Snapshot;
 use super::{Kek, KeyState, Purpose, StoredKey};
 use crate::broker::config::{self, Config};
 use crate::broker::http;
-use crate::broker::store::sqlite;
+use crate::broker::store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{Host, files};
 use crate::oidc::Issuer;
@@ -61,16 +61,8 @@ impl Manager {
     pub async fn open(host: &Host, config: &Path) -> Result<Self> {
         let config: Config = config::load(config)?;
         let kek = Kek::load(&config.keys, &host.env)?;
-        let path = &config.store.path;
-        if !files::exists(path) {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("there is no database {}", path.display()),
-            )
-            .hint("the broker makes it, and its first key, when it starts"));
-        }
         let keeper = Keeper {
-            store: Arc::new(sqlite::open(path).await?),
+            store: Arc::new(store::open_existing(&config.store, &host.env).await?),
             kek,
             clock: host.clock.clone(),
             rules: Rules::from(&config.keys),

@@ -99,8 +99,17 @@ pub struct KeyRing {
 struct Shared {
     keeper: Keeper,
     held: RwLock<Held>,
-    /// Held by who looks: the ids of those that were seen revoked.
-    looking: Mutex<BTreeSet<String>>,
+    /// Held by who looks.
+    looking: Mutex<Looking>,
+}
+
+/// What who looks has seen.
+#[derive(Default)]
+struct Looking {
+    /// The ids of those that were revoked.
+    revoked: BTreeSet<String>,
+    /// Since when the machine had been up when that failed the last time, and why.
+    failure: Option<(Duration, Error)>,
 }
 
 #[derive(Clone)]
@@ -185,9 +194,26 @@ impl Shared {
         }
     }
 
-    /// Reads the store, and does what is due.
+    /// Reads the store, and does what is due. Who had to wait for another who did the same
+    /// has what came of that: a store that does not answer keeps all of them waiting once.
     async fn look(&self) -> Result<Arc<Snapshot>> {
-        let mut revoked = self.looking.lock().await;
+        let asked_at = self.keeper.clock.uptime();
+        let mut looking = self.looking.lock().await;
+        let held = self.held();
+        if held.read_at > asked_at {
+            return Ok(held.snapshot);
+        }
+        match &looking.failure {
+            Some((failed_at, error)) if *failed_at > asked_at => return Err(error.clone()),
+            _ => {}
+        }
+        let outcome = self.look_alone(&mut looking.revoked).await;
+        let failure = outcome.as_ref().err();
+        looking.failure = failure.map(|error| (self.keeper.clock.uptime(), error.clone()));
+        outcome
+    }
+
+    async fn look_alone(&self, revoked: &mut BTreeSet<String>) -> Result<Arc<Snapshot>> {
         let read_at = self.keeper.clock.uptime();
         let before = self.held().snapshot;
         let stored = self.keeper.stored().await?;

@@ -66,6 +66,8 @@ pub struct LogEnds {
 pub struct Noted {
     /// How many records it covers.
     pub size: u64,
+    /// When it was signed, in microseconds, as whoever signed it had it.
+    pub at: i64,
     /// The signed note.
     pub note: String,
 }

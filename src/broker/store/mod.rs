@@ -6,17 +6,26 @@
 //! happen, and nothing happens without its record.
 //!
 //! [`Store`] is the repository. [`sql`] implements it in the part of SQL that
-//! SQLite and PostgreSQL share; what is SQLite's own is in [`sqlite`].
+//! SQLite and PostgreSQL share; what is their own is in [`sqlite`] and [`postgres`].
+//!
+//! Several processes may share a PostgreSQL database. They meet in the transaction and
+//! nowhere else: whoever appends to the log updates its one head row first, and whoever
+//! changes a key names what it was. Nothing rests on a session, a notification or an
+//! advisory lock.
 
 mod log;
+mod open;
+pub mod postgres;
 pub mod sql;
 pub mod sqlite;
+pub mod transfer;
 mod unit;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
+pub use open::{open, open_existing, open_to_read};
 pub use unit::{Consumed, Effect, Once, Outcome, Unit};
 
 use super::audit::Record;
@@ -50,9 +59,9 @@ pub trait OnceStore: Send + Sync {
     /// Whether any of these was used up.
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool>;
 
-    /// Forgets some of what had to be kept until before this moment, and returns how much
-    /// that was: nothing once there is no more. One time takes no longer than a commit.
-    async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64>;
+    /// Forgets what had to be kept until before this moment, `limit` things at most, and
+    /// returns how many that were: fewer once there is no more.
+    async fn forget_consumed(&self, before: OffsetDateTime, limit: u32) -> Result<u64>;
 }
 
 /// What the broker keeps.

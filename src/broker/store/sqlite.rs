@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Connection, Executor};
 
-use super::sql::{SqlStore, fault};
+use super::sql::{Engine, Own, SqlStore, fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Owner, Readers};
 
@@ -31,14 +31,16 @@ const SETTINGS: &str = "
 
 /// The audit log only grows. This keeps slips of the hand and of the pen out, not
 /// somebody who means to forge: who may write the file may drop a trigger.
-const APPEND_ONLY: &str = "
-    create trigger if not exists audit_record_update before update on audit_record begin
-        select raise(abort, 'the audit log is append-only');
-    end;
-    create trigger if not exists audit_record_delete before delete on audit_record begin
-        select raise(abort, 'the audit log is append-only');
-    end;
-";
+const APPEND_ONLY: Own = Own {
+    is_there: "select 1 from sqlite_master where name = 'audit_record_delete'",
+    add: "
+        create trigger if not exists audit_record_update before update on audit_record begin
+            select raise(abort, 'the audit log is append-only');
+        end;
+        create trigger if not exists audit_record_delete before delete on audit_record begin
+            select raise(abort, 'the audit log is append-only');
+        end;",
+};
 
 /// Stands between `/` and `?` of a database URL.
 const PATH: &AsciiSet = &CONTROLS
@@ -71,16 +73,56 @@ pub async fn open_to_read(path: &Path) -> Result<SqlStore> {
     let failed = |error: Error| {
         error.context(format!("the broker's database {} cannot be read", path.display()))
     };
-    let path = &std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     if !files::exists(path) {
         return Err(failed(Error::new(ErrorKind::Config, "there is no such file")));
     }
-    make_private(path).map_err(failed)?;
-    let url = format!("sqlite://{}?mode=rw", encoded(path).map_err(failed)?);
     let settings = format!("{SETTINGS} pragma query_only = on;");
-    let store = SqlStore::new(pool(&url, settings, 1).await.map_err(failed)?);
+    let store = one(path, settings).await.map_err(failed)?;
     store.require_tree().await.map_err(failed)?;
     Ok(store)
+}
+
+/// Opens the database in this file to copy it, whatever version made it; a broker may be
+/// writing to it.
+///
+/// # Errors
+/// As with [`open_to_read`].
+pub async fn open_to_copy(path: &Path) -> Result<SqlStore> {
+    let failed =
+        |error: Error| error.context(format!("the database {} cannot be read", path.display()));
+    if !files::exists(path) {
+        return Err(failed(Error::new(ErrorKind::Config, "there is no such file")));
+    }
+    // The file stays as it is: in a log of its own, if it is, and without one, if not.
+    let settings = "pragma busy_timeout = 5000; pragma trusted_schema = off;
+        pragma cell_size_check = on;";
+    one(path, settings.into()).await.map_err(failed)
+}
+
+/// Opens the database in this file for one process alone: nobody reads or writes it until
+/// it is closed.
+///
+/// # Errors
+/// As with [`open`]; also where somebody has it open.
+pub async fn open_alone(path: &Path) -> Result<SqlStore> {
+    let failed = |error: Error| {
+        error
+            .context(format!("the database {} cannot be had alone", path.display()))
+            .hint("end the brokers that use it")
+    };
+    // It has to be said first: what is opened otherwise is shared.
+    let settings = format!("pragma locking_mode = exclusive; {SETTINGS} begin exclusive; commit;");
+    let store = one(path, settings).await.map_err(failed)?;
+    store.migrate(&APPEND_ONLY).await.map_err(failed)?;
+    Ok(store)
+}
+
+/// One connection to the database in this file.
+async fn one(path: &Path, settings: String) -> Result<SqlStore> {
+    let path = &std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    make_private(path)?;
+    let url = format!("sqlite://{}?mode=rw", encoded(path)?);
+    Ok(SqlStore::new(Engine::sqlite(pool(&url, settings, 1).await?)))
 }
 
 /// As [`open`]; the database cannot grow beyond `max_pages`.
@@ -98,16 +140,17 @@ async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
         Some(pages) => format!("{SETTINGS} pragma max_page_count = {pages};"),
     };
     let pool = pool(&url, settings, CONNECTIONS).await.map_err(failed)?;
-    let store = SqlStore::new(pool).guarded_by(path.to_path_buf(), identity);
-    store.migrate(APPEND_ONLY).await.map_err(failed)?;
+    let store = SqlStore::new(Engine::sqlite(pool)).guarded_by(path.to_path_buf(), identity);
+    store.migrate(&APPEND_ONLY).await.map_err(failed)?;
     Ok(store)
 }
 
 /// A database in memory, gone when it is closed.
 pub async fn in_memory() -> Result<SqlStore> {
     // Each connection would have a database of its own, so there is just one.
-    let store = SqlStore::new(pool("sqlite::memory:", SETTINGS.to_string(), 1).await?);
-    store.migrate(APPEND_ONLY).await?;
+    let store =
+        SqlStore::new(Engine::sqlite(pool("sqlite::memory:", SETTINGS.to_string(), 1).await?));
+    store.migrate(&APPEND_ONLY).await?;
     Ok(store)
 }
 
@@ -325,10 +368,10 @@ pub(crate) mod tests {
         drop(files::open_lock(&path).unwrap());
         let url = format!("sqlite://{}?mode=rw", encoded(&path).unwrap());
         let old = pool(&url, SETTINGS.to_string(), 1).await.unwrap();
-        let mut migrations = super::super::sql::MIGRATIONS.iter();
-        let first: Vec<_> = migrations.by_ref().take(2).cloned().collect();
+        let mut first = super::super::sql::migrations();
+        assert!(first.len() > 2);
+        first.truncate(2);
         sqlx::migrate::Migrator::with_migrations(first).run(&old).await.unwrap();
-        assert!(migrations.next().is_some());
         for change in [
             "insert into revoked_token values ('ffffffff-ffff-ffff-ffff-ffffffffffff', 1, 2)",
             "insert into audit_record values (1, 1767268800123456,

@@ -37,6 +37,12 @@ pub(crate) enum BrokerCommand {
     Audit(Audit),
     /// Check, test and explain the policies
     Policy(BrokerPolicy),
+    /// Write a copy of the store into a file, while the broker runs
+    Backup(BrokerStore),
+    /// Fill the store from a backup; nothing is overwritten
+    Restore(BrokerStore),
+    /// Move a SQLite database into the PostgreSQL database of the configuration
+    Move(BrokerStore),
 }
 
 /// The commands below `broker keys`.
@@ -78,6 +84,20 @@ pub(crate) enum BrokerKeys {
         #[command(flatten)]
         of: BrokerFile,
     },
+}
+
+/// A file, and which broker's store.
+#[derive(Args, Debug)]
+pub(crate) struct BrokerStore {
+    /// The SQLite database: the backup, or what is moved
+    #[arg(value_name = "DATABASE", value_hint = ValueHint::FilePath)]
+    pub database: PathBuf,
+    /// The broker's configuration.
+    #[command(flatten)]
+    pub of: BrokerFile,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Which broker.

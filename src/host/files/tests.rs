@@ -187,3 +187,29 @@ fn what_somebody_else_has_made_in_a_shared_directory_is_not_used() {
     std::os::unix::fs::lchown(&link, Some(65534), Some(65534)).unwrap();
     assert_eq!(message(&link), format!("{} belongs to somebody else", link.display()));
 }
+
+#[test]
+fn a_draft_appears_when_it_is_whole_and_over_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a");
+    let draft = Draft::of(&path).unwrap();
+    fs::write(draft.path(), "half").unwrap();
+    assert!(!exists(&path));
+    drop(draft);
+    assert_eq!(list(dir.path()).unwrap(), Vec::<PathBuf>::new());
+    let (one, other) = (Draft::of(&path).unwrap(), Draft::of(&path).unwrap());
+    fs::write(one.path(), "whole").unwrap();
+    one.finish(&path).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "whole");
+    #[cfg(unix)]
+    assert_eq!(readers(&path).unwrap(), Readers::Owner);
+    for error in [other.finish(&path).unwrap_err(), Draft::of(&path).err().unwrap()] {
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains("already"), "{error}");
+    }
+    let to = dir.path().join("b");
+    rename(&path, &to).unwrap();
+    assert!(exists(&to) && !exists(&path));
+    fs::write(&path, "x").unwrap();
+    assert!(rename(&path, &to).is_err() && exists(&path));
+}

@@ -32,6 +32,8 @@ pub(crate) struct BrokerOptions {
     pub(crate) tls: Option<ServerCertificate>,
     /// A PEM file with authorities to trust when it fetches the issuer's keys.
     pub(crate) issuer_ca: Option<PathBuf>,
+    /// The table `[store]`.
+    pub(crate) store: String,
     /// Further tables of `broker.toml`; `{self}` in them is its own issuer.
     pub(crate) more: String,
 }
@@ -45,6 +47,7 @@ impl BrokerOptions {
             policy: OPEN_POLICY.into(),
             tls: None,
             issuer_ca: None,
+            store: "[store]\npath = \"broker.db\"\n".into(),
             more: String::new(),
         }
     }
@@ -91,9 +94,10 @@ impl Broker {
         let own = std::fs::read_to_string(self.home.path("broker.toml")).unwrap();
         let (before, rest) = own.split_once("listen = \"").unwrap();
         let (_, after) = rest.split_once('"').unwrap();
-        self.home.write("twin.toml", format!("{before}listen = \"127.0.0.1:{port}\"{after}"));
+        let name = format!("twin-{port}.toml");
+        self.home.write(&name, format!("{before}listen = \"127.0.0.1:{port}\"{after}"));
         let url = format!("http://127.0.0.1:{port}");
-        Twin { _running: run(&self.home, "twin.toml"), url }
+        Twin { running: run(&self.home, &name), url }
     }
 
     /// Its address, which is its issuer identifier.
@@ -138,9 +142,16 @@ impl Broker {
 
 /// A second process of a broker. Dropping it kills it.
 pub(crate) struct Twin {
-    _running: Running,
+    running: Running,
     /// Its address.
     pub(crate) url: String,
+}
+
+impl Twin {
+    /// What it has logged so far.
+    pub(crate) fn said(&self) -> String {
+        self.running.stderr()
+    }
 }
 
 #[track_caller]
@@ -165,14 +176,12 @@ fn configuration(options: &BrokerOptions, url: &str, port: u16) -> String {
         r#"issuer = "{url}"
 listen = "127.0.0.1:{port}"
 
-[store]
-path = "broker.db"
-
+{}
 [trusted_issuer.corp]
 issuer = "{}"
 audiences = {audiences:?}
 "#,
-        options.trusted
+        options.store, options.trusted
     );
     if let Some(ca) = &options.issuer_ca {
         toml += &format!("ca_file = {:?}\n", ca);

@@ -8,6 +8,7 @@
 //! | [`glewlwyd`] | another OpenID provider |
 //! | [`aws`] | servers that speak the protocol of AWS STS, and the AWS CLI |
 //! | [`radosgw`] | another, the strictest of them: its sessions may end after seconds |
+//! | [`postgres`] | the database of brokers that are several |
 //! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
@@ -46,6 +47,8 @@ pub(crate) mod kernel;
 pub(crate) mod keyring;
 pub(crate) mod oidc_provider;
 pub(crate) mod peer;
+#[cfg(feature = "broker")]
+pub(crate) mod postgres;
 #[cfg(feature = "broker")]
 pub(crate) mod radosgw;
 pub(crate) mod run;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::broker::keys::Kek;
 use crate::broker::store::sql::SqlStore;
-use crate::broker::store::sql::tests::{append, record};
+use crate::broker::store::sql::tests::{Ground, append, record};
 use crate::broker::store::sqlite::tests::tamper;
 use crate::broker::store::{KeyStore, Ledger, LogStore, sqlite};
 use crate::host::clock::SystemClock;
@@ -147,4 +147,33 @@ async fn what_somebody_else_signed_is_not_gone_on_from() {
     append(store.as_ref(), &[record("b")]).await.unwrap();
     let error = signer(&store, &kek).await.sign().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
+}
+
+#[tokio::test]
+async fn of_several_processes_one_signs_and_each_goes_on_from_what_the_others_signed() {
+    for ground in Ground::each().await {
+        let kek = Kek::random().unwrap();
+        let stores = ground.open_often(2).await;
+        let mut first = signer(&stores[0], &kek).await;
+        let mut second = signer(&stores[1], &kek).await;
+        append(stores[0].as_ref(), &[record("a"), record("b")]).await.unwrap();
+        first.sign_in_turn().await.unwrap();
+        append(stores[1].as_ref(), &[record("c")]).await.unwrap();
+        second.sign_in_turn().await.unwrap();
+        assert_eq!(sizes(&stores[0]).await, [2], "it was signed just now");
+        first.sign_in_turn().await.unwrap();
+        assert_eq!(sizes(&stores[0]).await, [2, 3], "its own is no reason to wait");
+        second.sign().await.unwrap();
+        // What came in between was changed: the one that did not sign it notices too.
+        append(stores[1].as_ref(), &[record("d")]).await.unwrap();
+        let tile = stores[0].tile(0, 0).await.unwrap().unwrap();
+        let changed: String = tile[..64].iter().map(|byte| format!("{byte:02x}")).collect();
+        let literal = match ground.is_postgres() {
+            true => format!("'\\x{changed}{}'::bytea", "00".repeat(64)),
+            false => format!("x'{changed}{}'", "00".repeat(64)),
+        };
+        ground.tamper(&format!("update audit_tile set hashes = {literal}")).await;
+        let error = second.sign().await.unwrap_err();
+        assert!(error.to_string().contains("its first 3 records have another root"), "{error}");
+    }
 }

@@ -193,8 +193,8 @@ impl OnceStore for Failing {
             Err(broken())
         }
     }
-    async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
-        self.inner.forget_consumed(before).await
+    async fn forget_consumed(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_consumed(before, limit).await
     }
 }
 

@@ -8,6 +8,7 @@ use crate::broker::config::MAX_TTL;
 use crate::broker::keys::life::{Rules, Step};
 use crate::broker::keys::{Kek, KeyState};
 use crate::broker::store::sql::SqlStore;
+use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Effect, KeyStore as _, Ledger as _, OnceStore as _, Unit, sqlite};
 use crate::host::clock::Clock;
 use crate::oidc::Issuer;
@@ -146,35 +147,33 @@ async fn each_change_is_on_record_and_is_not_made_without() {
 
 #[tokio::test]
 async fn of_many_processes_one_begins_a_rotation_and_one_ends_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let (path, clock) = (dir.path().join("b.db"), Hand::new());
-    let mut stores = Vec::new();
-    for _ in 0..4 {
-        stores.push(Arc::new(sqlite::open(&path).await.unwrap()));
+    for ground in Ground::each().await {
+        let clock = Hand::new();
+        let stores = ground.open_often(4).await;
+        keeper(&stores[0], &clock).settle(|_| Vec::new()).await.unwrap();
+        let together = async |rotate: bool| {
+            let mut tasks = tokio::task::JoinSet::new();
+            for n in 0..12 {
+                let keeper = keeper(&stores[n % 4], &clock);
+                tasks.spawn(async move {
+                    let rules = keeper.rules;
+                    let wanted = |keys: &[StoredKey]| {
+                        if rotate { rules.rotation(keys) } else { Vec::new() }
+                    };
+                    keeper.settle(wanted).await.unwrap();
+                });
+            }
+            tasks.join_all().await;
+            let keys = stores[0].keys().await.unwrap();
+            let mut states: Vec<_> = keys.iter().map(|key| key.state.as_str()).collect();
+            states.sort_unstable();
+            states
+        };
+        assert_eq!(together(true).await, ["active", "published"]);
+        clock.pass(LEAD);
+        assert_eq!(together(false).await, ["active", "retired"]);
+        assert_eq!(stores[0].records(0, 99).await.unwrap().len(), 4);
     }
-    keeper(&stores[0], &clock).settle(|_| Vec::new()).await.unwrap();
-    let together = async |rotate: bool| {
-        let mut tasks = tokio::task::JoinSet::new();
-        for n in 0..12 {
-            let keeper = keeper(&stores[n % 4], &clock);
-            tasks.spawn(async move {
-                let rules = keeper.rules;
-                let wanted = |keys: &[StoredKey]| {
-                    if rotate { rules.rotation(keys) } else { Vec::new() }
-                };
-                keeper.settle(wanted).await.unwrap();
-            });
-        }
-        tasks.join_all().await;
-        let keys = stores[0].keys().await.unwrap();
-        let mut states: Vec<_> = keys.iter().map(|key| key.state.as_str()).collect();
-        states.sort_unstable();
-        states
-    };
-    assert_eq!(together(true).await, ["active", "published"]);
-    clock.pass(LEAD);
-    assert_eq!(together(false).await, ["active", "retired"]);
-    assert_eq!(stores[0].records(0, 99).await.unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -224,6 +223,6 @@ async fn a_key_that_was_revoked_is_never_good_again() {
     assert!(is_found(KeyRing::open(keeper(&store, &clock)).await.err()));
     // And what is kept of it besides: a broker that runs has seen it.
     let far = clock.now() + Duration::days(365 * 2000);
-    assert_eq!(store.forget_consumed(far).await.unwrap(), 1);
+    assert_eq!(store.forget_consumed(far, 9).await.unwrap(), 1);
     assert!(is_found(ring.current().await.err()));
 }

@@ -17,7 +17,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         trusted_proxies: Vec::new(),
         tls: None,
         admin: None,
-        store: config::Store { path: "broker.db".into() },
+        store: config::Store::at("broker.db"),
         keys: config::Keys::default(),
         trusted_issuer: trusted(&[ISSUER]),
         policy: config::Policy { files: vec!["policy.cedar".into()] },

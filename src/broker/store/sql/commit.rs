@@ -1,8 +1,9 @@
 //! Writing: a group of units in one transaction, and what of it is in the tree.
 
-use sqlx::{Any, AnyPool, Connection, Transaction};
+use sqlx::{Any, Connection, Transaction};
 
-use super::fault;
+use super::engine::Engine;
+use super::failure::Failure;
 use super::head::Guard;
 use super::rows::{damaged, micros};
 use crate::broker::audit::leaf::{Leaf, SALT, stored};
@@ -12,13 +13,17 @@ use crate::broker::keys::StoredKey;
 use crate::broker::store::{Consumed, Effect, Outcome, Unit};
 use crate::error::{Error, ErrorKind, Result};
 
-fn failed(cause: sqlx::Error) -> Error {
-    fault("the broker's database cannot be written", cause)
+/// Commits a group of units.
+pub(super) async fn commit(
+    engine: &Engine,
+    guard: &Guard,
+    units: &[Unit],
+) -> Result<Vec<Outcome>> {
+    engine.work(super::UNWRITABLE, || attempt(engine, guard, units)).await
 }
 
-/// Commits a group of units.
-pub(super) async fn commit(pool: &AnyPool, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>> {
-    let mut transaction = pool.begin().await.map_err(failed)?;
+async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>, Failure> {
+    let mut transaction = engine.begin().await?;
     let count = units.iter().map(|unit| unit.records.len()).sum::<usize>();
     let count = i64::try_from(count).unwrap_or(i64::MAX);
     let end = guard.advance(&mut transaction, count).await?;
@@ -47,7 +52,7 @@ pub(super) async fn commit(pool: &AnyPool, guard: &Guard, units: &[Unit]) -> Res
         true => None,
         false => Some(guard.extend(&mut transaction, end, hashes).await?),
     };
-    transaction.commit().await.map_err(failed)?;
+    transaction.commit().await.map_err(Failure::Unknown)?;
     if let Some(size) = grown {
         guard.saw(size);
     }
@@ -55,36 +60,41 @@ pub(super) async fn commit(pool: &AnyPool, guard: &Guard, units: &[Unit]) -> Res
 }
 
 /// Gives numbers back that were not needed.
-async fn give_back(transaction: &mut Transaction<'_, Any>, count: i64) -> Result<()> {
+async fn give_back(transaction: &mut Transaction<'_, Any>, count: i64) -> Result<(), Failure> {
     sqlx::query("update audit_head set last_sequence = last_sequence - $1 where id = 1")
         .bind(count)
         .execute(&mut **transaction)
-        .await
-        .map_err(failed)?;
+        .await?;
     Ok(())
 }
 
 /// Performs the effects of a unit: all of them, or none.
-async fn perform(transaction: &mut Transaction<'_, Any>, effects: &[Effect]) -> Result<bool> {
+async fn perform(
+    transaction: &mut Transaction<'_, Any>,
+    effects: &[Effect],
+) -> Result<bool, Failure> {
     match effects {
         [] => Ok(true),
         // One whose condition does not hold has changed nothing.
         [one] => perform_one(transaction, one).await,
         several => {
-            let mut savepoint = transaction.begin().await.map_err(failed)?;
+            let mut savepoint = transaction.begin().await?;
             for effect in several {
                 if !perform_one(&mut savepoint, effect).await? {
-                    savepoint.rollback().await.map_err(failed)?;
+                    savepoint.rollback().await?;
                     return Ok(false);
                 }
             }
-            savepoint.commit().await.map_err(failed)?;
+            savepoint.commit().await?;
             Ok(true)
         }
     }
 }
 
-async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) -> Result<bool> {
+async fn perform_one(
+    transaction: &mut Transaction<'_, Any>,
+    effect: &Effect,
+) -> Result<bool, Failure> {
     match effect {
         Effect::Consume(consumed) => consume(transaction, consumed).await,
         Effect::AddKey(key) => add_key(transaction, key).await,
@@ -98,8 +108,7 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
             .bind(micros(*at))
             .bind(note)
             .execute(&mut **transaction)
-            .await
-            .map_err(failed)?;
+            .await?;
             Ok(done.rows_affected() == 1)
         }
         Effect::IfIssued(jti) => {
@@ -109,8 +118,7 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
             .bind(jti.to_string())
             .bind(Decision::Issued.as_str())
             .fetch_optional(&mut **transaction)
-            .await
-            .map_err(failed)?;
+            .await?;
             Ok(found.is_some())
         }
         Effect::IfUnused { kind, ids } => {
@@ -119,8 +127,7 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
                     .bind(kind.as_str())
                     .bind(id)
                     .fetch_optional(&mut **transaction)
-                    .await
-                    .map_err(failed)?;
+                    .await?;
                 if found.is_some() {
                     return Ok(false);
                 }
@@ -130,7 +137,10 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
     }
 }
 
-async fn consume(transaction: &mut Transaction<'_, Any>, consumed: &Consumed) -> Result<bool> {
+async fn consume(
+    transaction: &mut Transaction<'_, Any>,
+    consumed: &Consumed,
+) -> Result<bool, Failure> {
     let done = sqlx::query(
         "insert into consumed (kind, id, consumed_at, keep_until) values ($1, $2, $3, $4)
          on conflict do nothing",
@@ -140,12 +150,11 @@ async fn consume(transaction: &mut Transaction<'_, Any>, consumed: &Consumed) ->
     .bind(micros(consumed.at))
     .bind(micros(consumed.keep_until))
     .execute(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 
-async fn add_key(transaction: &mut Transaction<'_, Any>, key: &StoredKey) -> Result<bool> {
+async fn add_key(transaction: &mut Transaction<'_, Any>, key: &StoredKey) -> Result<bool, Failure> {
     let done = sqlx::query(
         "insert into signing_key
             (kid, purpose, algorithm, state, sealed, kek_id, created_at, changed_at)
@@ -160,8 +169,7 @@ async fn add_key(transaction: &mut Transaction<'_, Any>, key: &StoredKey) -> Res
     .bind(micros(key.created_at))
     .bind(micros(key.changed_at))
     .execute(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -169,7 +177,7 @@ async fn change_key(
     transaction: &mut Transaction<'_, Any>,
     before: &StoredKey,
     after: &StoredKey,
-) -> Result<bool> {
+) -> Result<bool, Failure> {
     let done = sqlx::query(
         "update signing_key set state = $1, sealed = $2, kek_id = $3, changed_at = $4
          where kid = $5 and state = $6 and sealed = $7",
@@ -182,8 +190,7 @@ async fn change_key(
     .bind(before.state.as_str())
     .bind(&before.sealed)
     .execute(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(done.rows_affected() == 1)
 }
 
@@ -192,7 +199,7 @@ async fn append(
     transaction: &mut Transaction<'_, Any>,
     sequence: i64,
     record: &Record,
-) -> Result<Hash> {
+) -> Result<Hash, Failure> {
     let mut salt = [0; SALT];
     aws_lc_rs::rand::fill(&mut salt)
         .map_err(|_| Error::new(ErrorKind::Other, "the system gives no random numbers"))?;
@@ -229,7 +236,6 @@ async fn append(
     .bind(leaf.version)
     .bind(leaf.salt)
     .execute(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(hash)
 }

@@ -4,18 +4,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sqlx::any::AnyRow;
-use sqlx::{Any, AnyPool, Row, Transaction};
+use sqlx::{Any, Row, Transaction};
 
+use super::engine::Engine;
+use super::failure::Failure;
 use super::rows::damaged;
-use super::{fault, tree};
+use super::tree;
 use crate::broker::audit::leaf::stored;
 use crate::broker::audit::seal::{Seal, SealedEnd};
 use crate::broker::audit::tree::{Frontier, Hash};
 use crate::error::{Error, ErrorKind, Result};
-
-fn failed(cause: sqlx::Error) -> Error {
-    fault("the broker's database cannot be written", cause)
-}
 
 fn refused(why: &str) -> Error {
     Error::new(ErrorKind::Verification, "the audit log does not end where the broker left it")
@@ -40,13 +38,14 @@ pub(super) struct End {
 
 impl Guard {
     /// Seals with this from now on, if the end is good.
-    pub(super) async fn begin(&self, pool: &AnyPool, seal: Seal) -> Result<()> {
-        let row = sqlx::query(
-            "select last_sequence, tree_size, frontier, seal from audit_head where id = 1",
-        )
-        .fetch_one(pool)
-        .await
-        .map_err(|cause| fault("the audit log cannot be read", cause))?;
+    pub(super) async fn begin(&self, engine: &Engine, seal: Seal) -> Result<()> {
+        let ask = || {
+            sqlx::query(
+                "select last_sequence, tree_size, frontier, seal from audit_head where id = 1",
+            )
+            .fetch_one(&engine.pool)
+        };
+        let row = engine.read("the audit log cannot be read", ask).await?;
         self.check(&row, tree::head_from(&row)?, Some(&seal))?;
         // Where it is there already, it is the same: others are broken.
         self.seal.get_or_init(|| seal);
@@ -59,15 +58,14 @@ impl Guard {
         &self,
         transaction: &mut Transaction<'_, Any>,
         by: i64,
-    ) -> Result<End> {
+    ) -> Result<End, Failure> {
         let row = sqlx::query(
             "update audit_head set last_sequence = last_sequence + $1 where id = 1
              returning last_sequence, tree_size, frontier, seal",
         )
         .bind(by)
         .fetch_one(&mut **transaction)
-        .await
-        .map_err(failed)?;
+        .await?;
         let (last, in_tree) = tree::head_from(&row)?;
         let size = stored(last) - by;
         let before = u64::try_from(size).map_err(|_| damaged("audit_head.last_sequence"))?;
@@ -107,7 +105,7 @@ impl Guard {
         transaction: &mut Transaction<'_, Any>,
         end: End,
         leaves: Vec<Hash>,
-    ) -> Result<u64> {
+    ) -> Result<u64, Failure> {
         let size = u64::try_from(end.size).map_err(|_| damaged("audit_head.last_sequence"))?;
         let grown = size + leaves.len() as u64;
         let tree = end.tree.map(|mut tree| {
@@ -127,8 +125,7 @@ impl Guard {
             }
         }
         .execute(&mut **transaction)
-        .await
-        .map_err(failed)?;
+        .await?;
         Ok(grown)
     }
 

@@ -5,36 +5,38 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
 use super::rows::{damaged, micros, record_from};
+use super::engine::Engine;
 use super::tree::{NUMBERED, is_damage};
-use super::{SqlStore, fault, head, tree};
+use super::{SqlStore, head, tree};
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
 use crate::broker::audit::seal::SealedEnd;
 use crate::broker::audit::tree::Hash;
 use crate::broker::store::{Filter, LogEnds, LogStore, Noted, Row};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-fn unreadable(cause: sqlx::Error) -> Error {
-    fault("the audit log cannot be read", cause)
-}
+const UNREADABLE: &str = "the audit log cannot be read";
 
 #[async_trait]
 impl LogStore for SqlStore {
     async fn ends(&self) -> Result<LogEnds> {
-        let record = async |what: &str, which: &str| {
+        let pool = &self.engine.pool;
+        let record = |what: &str, which: &str| {
             let statement = format!("select {what} from audit_record where {which}");
-            sqlx::query_scalar::<_, Option<i64>>(sqlx::AssertSqlSafe(statement))
-                .fetch_one(&self.pool)
-                .await
-                .map_err(unreadable)
+            let ask = move || {
+                sqlx::query_scalar::<_, Option<i64>>(sqlx::AssertSqlSafe(statement.clone()))
+                    .fetch_one(pool)
+            };
+            self.engine.read(UNREADABLE, ask)
         };
         let without = record("count(*)", &format!("not ({NUMBERED})")).await?;
         let first = record("min(sequence)", NUMBERED).await?;
         let last = record("max(sequence)", NUMBERED).await?;
         // In this order: whoever appends meanwhile makes the second one larger.
-        let row = sqlx::query("select last_sequence, tree_size from audit_head where id = 1")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(unreadable)?;
+        let head = || {
+            sqlx::query("select last_sequence, tree_size from audit_head where id = 1")
+                .fetch_one(pool)
+        };
+        let row = self.engine.read(UNREADABLE, head).await?;
         let number = |column: &str| {
             let number: i64 = row.try_get(column).map_err(|_| damaged(column))?;
             u64::try_from(number).map_err(|_| damaged(column))
@@ -49,61 +51,63 @@ impl LogStore for SqlStore {
     }
 
     async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
-        let row = sqlx::query("select tree_size, frontier, seal from audit_head where id = 1")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(unreadable)?;
+        let ask = || {
+            sqlx::query("select tree_size, frontier, seal from audit_head where id = 1")
+                .fetch_one(&self.engine.pool)
+        };
+        let row = self.engine.read(UNREADABLE, ask).await?;
         let size: i64 = row.try_get("tree_size").map_err(|_| damaged("audit_head.tree_size"))?;
         let size = u64::try_from(size).map_err(|_| damaged("audit_head.tree_size"))?;
         head::sealed_end(&row, size)
     }
 
     async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {
-        tree::leaves(&self.pool, after, limit).await
+        tree::leaves(&self.engine, after, limit).await
     }
 
     async fn tile(&self, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
-        tree::tile(&self.pool, level, number).await
+        tree::tile(&self.engine, level, number).await
     }
 
     async fn root_at(&self, size: u64) -> Result<Hash> {
-        tree::root_at(&self.pool, size).await
+        tree::root_at(&self.engine, size).await
     }
 
     async fn notes(&self, after: u64, limit: u32) -> Result<Vec<Noted>> {
-        let sizes: Vec<i64> = sqlx::query_scalar(
-            "select size from audit_checkpoint where size > $1 and size = cast(size as bigint)
-             order by size limit $2",
-        )
-        .bind(stored(after))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(unreadable)?;
+        let statement = "select size from audit_checkpoint
+             where size > $1 and size = cast(size as bigint) order by size limit $2";
+        let ask = || {
+            sqlx::query_scalar(statement)
+                .bind(stored(after))
+                .bind(i64::from(limit))
+                .fetch_all(&self.engine.pool)
+        };
+        let sizes: Vec<i64> = self.engine.read(UNREADABLE, ask).await?;
         let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else {
             return Ok(Vec::new());
         };
-        match self.noted(*first, *last).await {
-            Ok(notes) => Ok(notes),
-            Err(cause) if is_damage(&cause) => {
+        match self.noted(*first, *last).await? {
+            Some(notes) => Ok(notes),
+            // Somebody has put something into a row that cannot be read: the others can.
+            None => {
                 let mut notes = Vec::with_capacity(sizes.len());
                 for size in sizes {
                     notes.push(self.noted_at(size).await?);
                 }
                 Ok(notes)
             }
-            Err(cause) => Err(unreadable(cause)),
         }
     }
 
     async fn latest_note(&self) -> Result<Option<Noted>> {
-        let size: Option<i64> = sqlx::query_scalar(
-            "select size from audit_checkpoint where size = cast(size as bigint)
-             order by size desc limit 1",
-        )
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(unreadable)?;
+        let ask = || {
+            sqlx::query_scalar(
+                "select size from audit_checkpoint where size = cast(size as bigint)
+                 order by size desc limit 1",
+            )
+            .fetch_optional(&self.engine.pool)
+        };
+        let size: Option<i64> = self.engine.read(UNREADABLE, ask).await?;
         match size {
             Some(size) => self.noted_at(size).await.map(Some),
             None => Ok(None),
@@ -169,69 +173,77 @@ impl SqlStore {
         texts: Vec<String>,
         limit: u32,
     ) -> Result<Vec<Row>> {
-        let query = |columns: &str| {
-            let mut query = sqlx::query(sqlx::AssertSqlSafe(statement(columns)));
-            for number in &numbers {
-                query = query.bind(*number);
-            }
-            for text in &texts {
-                query = query.bind(text.clone());
-            }
-            query.bind(i64::from(limit)).fetch_all(&self.pool)
+        let query = async |columns: &str| {
+            let statement = statement(columns);
+            let ask = || {
+                let mut query = sqlx::query(sqlx::AssertSqlSafe(statement.clone()));
+                for number in &numbers {
+                    query = query.bind(*number);
+                }
+                for text in &texts {
+                    query = query.bind(text.clone());
+                }
+                query.bind(i64::from(limit)).fetch_all(&self.engine.pool)
+            };
+            undamaged(&self.engine, ask).await
         };
-        match query(&COLUMNS.join(", ")).await {
-            Ok(rows) => return rows.iter().map(readable).collect(),
-            Err(cause) if !is_damage(&cause) => return Err(unreadable(cause)),
-            Err(_) => {}
+        if let Some(rows) = query(&COLUMNS.join(", ")).await? {
+            return rows.iter().map(readable).collect();
         }
         let statement =
             format!("select {} from audit_record where sequence = $1", COLUMNS.join(", "));
         let mut found = Vec::new();
-        for row in query("sequence").await.map_err(unreadable)? {
+        for row in query("sequence").await?.unwrap_or_default() {
             let number = number_of(&row)?;
-            let one = sqlx::query(sqlx::AssertSqlSafe(statement.clone()))
-                .bind(number)
-                .fetch_optional(&self.pool)
-                .await;
-            match one {
-                Ok(None) => {}
-                Ok(Some(row)) => found.push(readable(&row)?),
-                Err(cause) if is_damage(&cause) => {
-                    found.push((u64::try_from(number).unwrap_or_default(), None));
-                }
-                Err(cause) => return Err(unreadable(cause)),
+            let ask = || {
+                sqlx::query(sqlx::AssertSqlSafe(statement.clone()))
+                    .bind(number)
+                    .fetch_optional(&self.engine.pool)
+            };
+            match undamaged(&self.engine, ask).await? {
+                Some(None) => {}
+                Some(Some(row)) => found.push(readable(&row)?),
+                None => found.push((u64::try_from(number).unwrap_or_default(), None)),
             }
         }
         Ok(found)
     }
 
-    /// The checkpoints of these sizes.
-    async fn noted(&self, first: i64, last: i64) -> Result<Vec<Noted>, sqlx::Error> {
-        let rows = sqlx::query(
-            "select size, note from audit_checkpoint
-             where size >= $1 and size <= $2 and size = cast(size as bigint) order by size",
-        )
-        .bind(first)
-        .bind(last)
-        .fetch_all(&self.pool)
-        .await?;
-        let noted = |row: &AnyRow| {
-            let size: i64 = row.try_get("size")?;
-            // One that is no text was signed by nobody.
-            let note = row.try_get("note").unwrap_or_default();
-            Ok(Noted { size: u64::try_from(size).unwrap_or_default(), note })
+    /// The checkpoints of these sizes; `None` where one cannot be read for what is in it.
+    async fn noted(&self, first: i64, last: i64) -> Result<Option<Vec<Noted>>> {
+        let ask = || {
+            sqlx::query(
+                "select size, at, note from audit_checkpoint
+                 where size >= $1 and size <= $2 and size = cast(size as bigint) order by size",
+            )
+            .bind(first)
+            .bind(last)
+            .fetch_all(&self.engine.pool)
         };
-        rows.iter().map(noted).collect()
+        let Some(rows) = undamaged(&self.engine, ask).await? else { return Ok(None) };
+        rows.iter().map(noted_from).collect::<Result<_>>().map(Some)
     }
 
     async fn noted_at(&self, size: i64) -> Result<Noted> {
-        let empty = || Noted { size: u64::try_from(size).unwrap_or_default(), note: String::new() };
-        match self.noted(size, size).await {
-            Ok(mut notes) => Ok(notes.pop().unwrap_or_else(empty)),
-            Err(cause) if is_damage(&cause) => Ok(empty()),
-            Err(cause) => Err(unreadable(cause)),
-        }
+        let size_of = u64::try_from(size).unwrap_or_default();
+        let empty = || Noted { size: size_of, at: 0, note: String::new() };
+        let notes = self.noted(size, size).await?;
+        Ok(notes.and_then(|mut notes| notes.pop()).unwrap_or_else(empty))
     }
+}
+
+/// What is asked for; `None` where it is there and cannot be read for what is in it.
+async fn undamaged<T, F>(engine: &Engine, ask: impl Fn() -> F) -> Result<Option<T>>
+where
+    F: Future<Output = Result<T, sqlx::Error>>,
+{
+    let ask = || async {
+        match ask().await {
+            Err(cause) if is_damage(&cause) => Ok(None),
+            found => found.map(Some),
+        }
+    };
+    engine.read(UNREADABLE, ask).await
 }
 
 /// A record, where it is one.
@@ -244,4 +256,14 @@ fn readable(row: &AnyRow) -> Result<Row> {
 
 fn number_of(row: &AnyRow) -> Result<i64> {
     row.try_get("sequence").map_err(|_| damaged("audit_record.sequence"))
+}
+
+fn noted_from(row: &AnyRow) -> Result<Noted> {
+    let size: i64 = row.try_get("size").map_err(|_| damaged("audit_checkpoint.size"))?;
+    Ok(Noted {
+        size: u64::try_from(size).map_err(|_| damaged("audit_checkpoint.size"))?,
+        // What is no moment is long ago, and what is no text was signed by nobody.
+        at: row.try_get("at").unwrap_or_default(),
+        note: row.try_get("note").unwrap_or_default(),
+    })
 }

@@ -1,17 +1,19 @@
 //! The repository in portable SQL: `$N` parameters, TEXT, BIGINT and BYTEA, no
-//! feature of one engine.
+//! feature of one engine. What of it differs between engines is in [`engine`].
 
 mod commit;
+mod copy;
+mod engine;
+mod failure;
 mod head;
 mod log;
+mod migrate;
 mod rows;
 mod tree;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use sqlx::AnyPool;
-use sqlx::migrate::Migrator;
 use time::OffsetDateTime;
 
 use super::{KeyStore, Ledger, Once, OnceStore, Outcome, Store, Unit};
@@ -20,38 +22,32 @@ use crate::broker::audit::seal::Seal;
 use crate::broker::keys::StoredKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
+pub use copy::Copied;
+pub(super) use engine::Engine;
+pub(super) use failure::{code, fault};
 use head::Guard;
+pub(super) use migrate::Own;
+#[cfg(test)]
+pub(super) use migrate::migrations;
 use rows::{key_from, micros, record_from};
 
 /// How much a probe writes, in bytes: more than a record, so that it does not
 /// find room where a record would not.
 const PROBE: usize = 32 * 1024;
 
-/// How many things are forgotten in one statement.
-const FORGET: i64 = 500;
-
-pub(super) const MIGRATIONS: Migrator = sqlx::migrate!("src/broker/store/migrations");
+const UNWRITABLE: &str = "the broker's database cannot be written";
 
 /// A store behind a pool of database connections.
 pub struct SqlStore {
-    pool: AnyPool,
+    engine: Engine,
     /// The file that the connections have open, and what identified it then.
     file: Option<(PathBuf, (u64, u64))>,
     guard: Guard,
 }
 
-/// An error of the store. What the database says holds no parameter's value.
-pub(super) fn fault(what: &str, cause: sqlx::Error) -> Error {
-    let error = Error::new(ErrorKind::Io, what.to_string());
-    match cause {
-        sqlx::Error::Database(cause) => error.because_of(cause.message().to_string()),
-        other => error.because(other),
-    }
-}
-
 impl SqlStore {
-    pub(super) fn new(pool: AnyPool) -> Self {
-        Self { pool, file: None, guard: Guard::default() }
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { engine, file: None, guard: Guard::default() }
     }
 
     /// Refuses to write once `path` is another file than the one that is open:
@@ -61,47 +57,37 @@ impl SqlStore {
         self
     }
 
-    /// Brings the database up to date; `own` is what this engine adds in its own words.
-    pub(super) async fn migrate(&self, own: &'static str) -> Result<()> {
-        MIGRATIONS.run(&self.pool).await.map_err(|cause| {
-            let newer = matches!(cause, sqlx::migrate::MigrateError::VersionMissing(_));
-            let error = Error::new(ErrorKind::Config, "it cannot be brought up to date");
-            if newer {
-                error
-                    .because_of("a newer version of tmpcred made it")
-                    .hint("use that version, or restore a backup from before the upgrade")
-            } else {
-                error.because(cause)
-            }
-        })?;
-        sqlx::raw_sql(own)
-            .execute(&self.pool)
+    /// Writes a copy of the database into a file, as it is at this moment; SQLite alone
+    /// can do that. Whoever writes meanwhile is not held up.
+    pub(super) async fn vacuum_into(&self, path: &str) -> Result<()> {
+        sqlx::query("vacuum into $1")
+            .bind(path)
+            .execute(&self.engine.pool)
             .await
-            .map_err(|cause| fault("it cannot be brought up to date", cause))?;
-        while tree::catch_up(&self.pool).await? {
-            tracing::info!("puts the records of an earlier version into the tree of the audit log");
-        }
+            .map_err(|cause| fault("it cannot be copied", cause))?;
         Ok(())
     }
 
-    /// Refuses a database that an earlier version made.
-    pub(super) async fn require_tree(&self) -> Result<()> {
-        match sqlx::query("select tree_size from audit_head").fetch_optional(&self.pool).await {
-            Ok(Some(_)) => Ok(()),
-            outcome => {
-                let error = Error::new(ErrorKind::Config, "it is of no broker of this version")
-                    .hint("start this version's broker once: it brings the database up to date");
-                Err(outcome.err().map_or(error.clone(), |cause| {
-                    fault("", cause).causes().iter().cloned().fold(error, Error::because_of)
-                }))
-            }
+    /// Refuses a database that would not keep what is committed.
+    pub(super) async fn require_sync(&self) -> Result<()> {
+        let ask = || async {
+            let mut transaction = self.engine.begin().await?;
+            let sync = "select current_setting('synchronous_commit', true)";
+            sqlx::query_scalar::<_, Option<String>>(sync).fetch_one(&mut *transaction).await
+        };
+        match self.engine.read("it cannot be asked to keep what is committed", ask).await? {
+            Some(sync) if sync != "on" => Err(Error::new(
+                ErrorKind::Config,
+                "it does not keep what is committed: synchronous_commit stays off",
+            )),
+            _ => Ok(()),
         }
     }
 
     fn check_file(&self) -> Result<()> {
         match &self.file {
             Some((path, identity)) if files::identity(path) != Some(*identity) => {
-                Err(Error::new(ErrorKind::Io, "the broker's database cannot be written")
+                Err(Error::new(ErrorKind::Io, UNWRITABLE)
                     .because_of(format!("{} was removed or replaced", path.display()))
                     .hint("put it back and restart the broker"))
             }
@@ -114,11 +100,12 @@ impl SqlStore {
 impl Ledger for SqlStore {
     async fn commit(&self, units: &[Unit]) -> Result<Vec<Outcome>> {
         self.check_file()?;
-        commit::commit(&self.pool, &self.guard, units).await
+        commit::commit(&self.engine, &self.guard, units).await
     }
 
     async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>> {
-        let rows = sqlx::query(
+        let ask = || {
+            sqlx::query(
             "select sequence, at, request_id, action, decision, reason, issuer, subject, client,
                     source, role, audience, scope, ttl, jti, parent, policy_id, policy_hash,
                     count
@@ -126,9 +113,9 @@ impl Ledger for SqlStore {
         )
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
         .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|cause| fault("the audit log cannot be read", cause))?;
+        .fetch_all(&self.engine.pool)
+        };
+        let rows = self.engine.read("the audit log cannot be read", ask).await?;
         rows.iter().map(record_from).collect()
     }
 }
@@ -136,13 +123,14 @@ impl Ledger for SqlStore {
 #[async_trait]
 impl KeyStore for SqlStore {
     async fn keys(&self) -> Result<Vec<StoredKey>> {
-        let rows = sqlx::query(
-            "select kid, purpose, algorithm, state, sealed, kek_id, created_at, changed_at
+        let ask = || {
+            sqlx::query(
+                "select kid, purpose, algorithm, state, sealed, kek_id, created_at, changed_at
              from signing_key order by created_at, kid",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|cause| fault("the signing keys cannot be read", cause))?;
+            )
+            .fetch_all(&self.engine.pool)
+        };
+        let rows = self.engine.read("the signing keys cannot be read", ask).await?;
         rows.iter().map(key_from).collect()
     }
 }
@@ -153,12 +141,13 @@ impl OnceStore for SqlStore {
         // What is used up elsewhere is not in a file that was removed.
         self.check_file()?;
         for id in ids {
-            let row = sqlx::query("select id from consumed where kind = $1 and id = $2")
-                .bind(kind.as_str())
-                .bind(id)
-                .fetch_optional(&self.pool)
-                .await
-                .map_err(|cause| fault("what was used up cannot be read", cause))?;
+            let ask = || {
+                sqlx::query("select id from consumed where kind = $1 and id = $2")
+                    .bind(kind.as_str())
+                    .bind(id)
+                    .fetch_optional(&self.engine.pool)
+            };
+            let row = self.engine.read("what was used up cannot be read", ask).await?;
             if row.is_some() {
                 return Ok(true);
             }
@@ -166,38 +155,49 @@ impl OnceStore for SqlStore {
         Ok(false)
     }
 
-    async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
+    async fn forget_consumed(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.check_file()?;
-        let statement = "delete from consumed where (kind, id) in
-            (select kind, id from consumed where keep_until < $1 limit $2)";
-        let done = sqlx::query(statement)
+        let attempt = || async {
+            let mut transaction = self.engine.begin().await?;
+            let done = sqlx::query(
+                "delete from consumed where (kind, id) in
+                    (select kind, id from consumed where keep_until < $1
+                     order by keep_until, kind, id limit $2)",
+            )
             .bind(micros(before))
-            .bind(FORGET)
-            .execute(&self.pool)
-            .await
-            .map_err(|cause| fault("what was used up cannot be forgotten", cause))?;
-        Ok(done.rows_affected())
+            .bind(i64::from(limit))
+            .execute(&mut *transaction)
+            .await?;
+            // What is gone is not missed, and what is still there goes another time.
+            transaction.commit().await?;
+            Ok(done.rows_affected())
+        };
+        self.engine.work("what was used up cannot be forgotten", attempt).await
     }
 }
 
 #[async_trait]
 impl Store for SqlStore {
     async fn seal_with(&self, seal: Seal) -> Result<()> {
-        self.guard.begin(&self.pool, seal).await
+        self.guard.begin(&self.engine, seal).await
     }
 
     async fn probe(&self) -> Result<()> {
         self.check_file()?;
-        sqlx::query("update probe set count = count + 1, padding = $1 where id = 1")
-            .bind("-".repeat(PROBE))
-            .execute(&self.pool)
-            .await
-            .map_err(|cause| fault("the broker's database cannot be written", cause))?;
-        Ok(())
+        let attempt = || async {
+            let mut transaction = self.engine.begin().await?;
+            sqlx::query("update probe set count = count + 1, padding = $1 where id = 1")
+                .bind("-".repeat(PROBE))
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok(())
+        };
+        self.engine.work(UNWRITABLE, attempt).await
     }
 
     async fn close(&self) {
-        self.pool.close().await;
+        self.engine.pool.close().await;
     }
 }
 

@@ -50,75 +50,147 @@ fn consuming(id: &str) -> Effect {
     })
 }
 
+/// A database on one of the engines, which can be opened several times.
+pub(crate) struct Ground {
+    file: Option<(tempfile::TempDir, PathBuf)>,
+    #[cfg(unix)]
+    postgres: Option<crate::broker::store::postgres::peer::Database>,
+}
+
+impl Ground {
+    /// One on each engine, all of them empty.
+    pub(crate) async fn each() -> Vec<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let file = Self {
+            file: Some((dir, path)),
+            #[cfg(unix)]
+            postgres: None,
+        };
+        vec![
+            file,
+            #[cfg(unix)]
+            Self {
+                file: None,
+                postgres: Some(crate::broker::store::postgres::peer::Database::new().await),
+            },
+        ]
+    }
+
+    /// Opens it as one process does.
+    pub(crate) async fn open(&self) -> SqlStore {
+        if let Some((_, path)) = &self.file {
+            return sqlite::open(path).await.unwrap();
+        }
+        #[cfg(unix)]
+        if let Some(database) = &self.postgres {
+            return database.open().await;
+        }
+        panic!("there is no database")
+    }
+
+    /// Whether it is no file.
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Opens it as so many processes do.
+    pub(crate) async fn open_often(&self, number: usize) -> Vec<std::sync::Arc<SqlStore>> {
+        let mut stores = Vec::new();
+        for _ in 0..number {
+            stores.push(std::sync::Arc::new(self.open().await));
+        }
+        stores
+    }
+
+    /// Does something in it that no broker would.
+    pub(crate) async fn tamper(&self, change: &str) {
+        if let Some((_, path)) = &self.file {
+            sqlite::tests::tamper(path, change).await;
+        }
+        #[cfg(unix)]
+        if let Some(database) = &self.postgres {
+            let change = format!(
+                "drop trigger if exists audit_record_append_only on audit_record;
+                 drop trigger if exists audit_record_no_truncate on audit_record; {change}"
+            );
+            database.execute(&change).await.unwrap();
+        }
+    }
+}
+
 async fn consumed(store: &SqlStore, id: &str) -> bool {
     store.any_consumed(Once::RevokedToken, &["other".into(), id.into()]).await.unwrap()
 }
 
 #[tokio::test]
 async fn records_come_back_as_they_were() {
-    let store = sqlite::in_memory().await.unwrap();
-    let denied = Record {
-        decision: Decision::Denied,
-        jti: None,
-        parent: Some(Uuid::nil()),
-        policy_id: None,
-        count: 7,
-        reason: "no policy permits it; '\"\\ \u{1f512}".into(),
-        ..record("")
-    };
-    append(&store, &[record("a"), denied.clone()]).await.unwrap();
-    let kept = store.records(0, 9).await.unwrap();
-    assert_eq!(kept, [(1, record("a")), (2, denied)]);
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let denied = Record {
+            decision: Decision::Denied,
+            jti: None,
+            parent: Some(Uuid::nil()),
+            policy_id: None,
+            count: 7,
+            reason: "no policy permits it; '\"\\ \u{1f512}".into(),
+            ..record("")
+        };
+        append(&store, &[record("a"), denied.clone()]).await.unwrap();
+        let kept = store.records(0, 9).await.unwrap();
+        assert_eq!(kept, [(1, record("a")), (2, denied)]);
+    }
 }
 
 #[tokio::test]
 async fn sequence_numbers_have_no_gaps_under_concurrency() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("b.db");
-    // Two processes on one database, as far as SQLite can tell.
-    let stores = [sqlite::open(&path).await.unwrap(), sqlite::open(&path).await.unwrap()];
-    let stores: Vec<_> = stores.into_iter().map(std::sync::Arc::new).collect();
-    let mut tasks = tokio::task::JoinSet::new();
-    for n in 0..20 {
-        let store = stores[n % 2].clone();
-        tasks.spawn(async move {
-            append(store.as_ref(), &[record("x"), record("y"), record("z")]).await.unwrap()
-        });
+    for ground in Ground::each().await {
+        // Two processes on one database, as far as it can tell.
+        let stores = ground.open_often(2).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..20 {
+            let store = stores[n % 2].clone();
+            tasks.spawn(async move {
+                append(store.as_ref(), &[record("x"), record("y"), record("z")]).await.unwrap()
+            });
+        }
+        let mut firsts = tasks.join_all().await;
+        firsts.sort_unstable();
+        assert_eq!(firsts, (0..20).map(|n| n * 3 + 1).collect::<Vec<u64>>());
+        let kept = stores[0].records(0, 100).await.unwrap();
+        assert_eq!(kept.iter().map(|(s, _)| *s).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
     }
-    let mut firsts = tasks.join_all().await;
-    firsts.sort_unstable();
-    assert_eq!(firsts, (0..20).map(|n| n * 3 + 1).collect::<Vec<u64>>());
-    let kept = stores[0].records(0, 100).await.unwrap();
-    assert_eq!(kept.iter().map(|(s, _)| *s).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_record_and_its_effect_are_kept_together_or_not_at_all() {
-    let store = sqlite::in_memory().await.unwrap();
-    let unit = |reason: &str, effects: &[Effect]| Unit {
-        records: vec![record(reason)],
-        effects: effects.to_vec(),
-    };
-    let outcomes = store
-        .commit(&[
-            unit("a", &[consuming("1")]),
-            // The second time fails alone, and takes back what was done before it.
-            unit("b", &[consuming("2"), consuming("1")]),
-            unit("c", &[consuming("1")]),
-            unit("d", &[consuming("3"), consuming("4")]),
-            unit("e", &[]),
-        ])
-        .await
-        .unwrap();
-    let done = |first| Outcome::Committed { first };
-    assert_eq!(outcomes, [done(1), Outcome::Refused, Outcome::Refused, done(2), done(3)]);
-    for (id, is) in [("1", true), ("2", false), ("3", true), ("4", true)] {
-        assert_eq!(consumed(&store, id).await, is, "{id}");
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let unit = |reason: &str, effects: &[Effect]| Unit {
+            records: vec![record(reason)],
+            effects: effects.to_vec(),
+        };
+        let outcomes = store
+            .commit(&[
+                unit("a", &[consuming("1")]),
+                // The second time fails alone, and takes back what was done before it.
+                unit("b", &[consuming("2"), consuming("1")]),
+                unit("c", &[consuming("1")]),
+                unit("d", &[consuming("3"), consuming("4")]),
+                unit("e", &[]),
+            ])
+            .await
+            .unwrap();
+        let done = |first| Outcome::Committed { first };
+        assert_eq!(outcomes, [done(1), Outcome::Refused, Outcome::Refused, done(2), done(3)]);
+        for (id, is) in [("1", true), ("2", false), ("3", true), ("4", true)] {
+            assert_eq!(consumed(&store, id).await, is, "{id}");
+        }
+        assert_eq!(append(&store, &[record("f")]).await.unwrap(), 4);
+        let kept = store.records(0, 9).await.unwrap();
+        let reasons: Vec<_> = kept.iter().map(|(n, r)| format!("{n}{}", r.reason)).collect();
+        assert_eq!(reasons, ["1a", "2d", "3e", "4f"]);
     }
-    assert_eq!(append(&store, &[record("f")]).await.unwrap(), 4);
-    let kept = store.records(0, 9).await.unwrap();
-    let reasons: Vec<_> = kept.iter().map(|(n, r)| format!("{n}{}", r.reason)).collect();
-    assert_eq!(reasons, ["1a", "2d", "3e", "4f"]);
 }
 
 #[tokio::test]
@@ -137,62 +209,61 @@ async fn where_there_is_no_room_for_the_record_nothing_was_used_up() {
 
 #[tokio::test]
 async fn of_many_processes_one_uses_a_thing_up() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("b.db");
-    let stores = [sqlite::open(&path).await.unwrap(), sqlite::open(&path).await.unwrap()];
-    let stores: Vec<_> = stores.into_iter().map(std::sync::Arc::new).collect();
-    let mut tasks = tokio::task::JoinSet::new();
-    for n in 0..40 {
-        let store = stores[n % 2].clone();
-        let unit = Unit::of(record(&n.to_string())).with(consuming("once"));
-        tasks.spawn(async move { store.commit(&[unit]).await.unwrap()[0].is_committed() });
+    for ground in Ground::each().await {
+        let stores = ground.open_often(2).await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..40 {
+            let store = stores[n % 2].clone();
+            let unit = Unit::of(record(&n.to_string())).with(consuming("once"));
+            tasks.spawn(async move { store.commit(&[unit]).await.unwrap()[0].is_committed() });
+        }
+        let won = tasks.join_all().await.into_iter().filter(|won| *won).count();
+        assert_eq!((won, stores[0].records(0, 99).await.unwrap().len()), (1, 1));
     }
-    let won = tasks.join_all().await.into_iter().filter(|won| *won).count();
-    assert_eq!((won, stores[0].records(0, 99).await.unwrap().len()), (1, 1));
 }
 
 #[tokio::test]
 async fn what_was_used_up_is_kept_until_nobody_needs_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("b.db");
-    let keep_until = datetime!(2026-01-01 12:15:00.5 UTC);
-    let store = sqlite::open(&path).await.unwrap();
-    let unit = Unit { records: Vec::new(), effects: vec![consuming("a")] };
-    assert_eq!(
-        store.commit(std::slice::from_ref(&unit)).await.unwrap(),
-        [Outcome::Committed { first: 1 }]
-    );
-    assert_eq!(store.commit(std::slice::from_ref(&unit)).await.unwrap(), [Outcome::Refused]);
-    store.close().await;
-    let asked = ["a".to_string()];
-    let once = Once::RevokedToken;
-    assert!(store.any_consumed(once, &asked).await.is_err(), "it cannot say no");
-    let store = sqlite::open(&path).await.unwrap();
-    assert!(consumed(&store, "a").await && !consumed(&store, "b").await);
-    assert_eq!(store.forget_consumed(keep_until).await.unwrap(), 0);
-    let later = keep_until + time::Duration::MICROSECOND;
-    assert_eq!(store.forget_consumed(later).await.unwrap(), 1);
-    assert!(!consumed(&store, "a").await);
-    // Many go little by little.
-    let effects = (0..1200).map(|n| consuming(&n.to_string())).collect();
-    store.commit(&[Unit { records: Vec::new(), effects }]).await.unwrap();
-    for gone in [500, 500, 200, 0] {
-        assert_eq!(store.forget_consumed(later).await.unwrap(), gone);
+    for ground in Ground::each().await {
+        let keep_until = datetime!(2026-01-01 12:15:00.5 UTC);
+        let store = ground.open().await;
+        let unit = Unit { records: Vec::new(), effects: vec![consuming("a")] };
+        assert_eq!(
+            store.commit(std::slice::from_ref(&unit)).await.unwrap(),
+            [Outcome::Committed { first: 1 }]
+        );
+        assert_eq!(store.commit(std::slice::from_ref(&unit)).await.unwrap(), [Outcome::Refused]);
+        store.close().await;
+        let asked = ["a".to_string()];
+        let once = Once::RevokedToken;
+        assert!(store.any_consumed(once, &asked).await.is_err(), "it cannot say no");
+        let store = ground.open().await;
+        assert!(consumed(&store, "a").await && !consumed(&store, "b").await);
+        assert_eq!(store.forget_consumed(keep_until, 9).await.unwrap(), 0);
+        let later = keep_until + time::Duration::MICROSECOND;
+        assert_eq!(store.forget_consumed(later, 9).await.unwrap(), 1);
+        assert!(!consumed(&store, "a").await);
+        if let Some((_, path)) = &ground.file {
+            files::remove(path).unwrap();
+            assert!(store.any_consumed(once, &asked).await.is_err());
+            assert!(store.commit(&[unit]).await.is_err());
+        }
     }
-    files::remove(&path).unwrap();
-    assert!(store.any_consumed(once, &asked).await.is_err());
-    assert!(store.commit(&[unit]).await.is_err());
 }
 
 #[tokio::test]
 async fn what_depends_on_an_issuance_is_kept_only_where_there_was_one() {
-    let store = sqlite::in_memory().await.unwrap();
-    let taken_back = Unit::of(record("").aborted("it failed")).with(Effect::IfIssued(Uuid::max()));
-    let commit =
-        async || store.commit(std::slice::from_ref(&taken_back)).await.unwrap()[0].is_committed();
-    assert!(!commit().await);
-    append(&store, &[record("a")]).await.unwrap();
-    assert!(commit().await);
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let taken_back =
+            Unit::of(record("").aborted("it failed")).with(Effect::IfIssued(Uuid::max()));
+        let commit = async || {
+            store.commit(std::slice::from_ref(&taken_back)).await.unwrap()[0].is_committed()
+        };
+        assert!(!commit().await);
+        append(&store, &[record("a")]).await.unwrap();
+        assert!(commit().await);
+    }
 }
 
 #[tokio::test]
@@ -211,35 +282,83 @@ async fn what_depends_on_others_being_unused_is_kept_only_where_they_are() {
 
 #[tokio::test]
 async fn a_key_is_added_once_and_changed_only_from_what_it_was() {
-    let store = sqlite::in_memory().await.unwrap();
-    let at = datetime!(2026-01-01 12:00 UTC);
-    let key = |kid: &str, state| StoredKey {
-        kid: kid.into(),
-        purpose: Purpose::AccessToken,
-        algorithm: "ES256".into(),
-        state,
-        sealed: vec![0, 1, 255],
-        kek_id: "k".into(),
-        created_at: at,
-        changed_at: at,
-    };
-    let perform = async |effect: Effect| {
-        let unit = Unit { records: Vec::new(), effects: vec![effect] };
-        store.commit(&[unit]).await.unwrap()[0].is_committed()
-    };
-    assert!(perform(Effect::AddKey(key("a", KeyState::Active))).await);
-    assert!(!perform(Effect::AddKey(key("b", KeyState::Active))).await, "only one is active");
-    assert!(!perform(Effect::AddKey(key("a", KeyState::Published))).await);
-    assert!(perform(Effect::AddKey(key("c", KeyState::Published))).await);
-    assert!(perform(Effect::AddKey(key("d", KeyState::Published))).await);
-    let kept = store.keys().await.unwrap();
-    assert_eq!(kept.iter().map(|k| &k.kid[..]).collect::<Vec<_>>(), ["a", "c", "d"]);
-    assert_eq!(kept[0], key("a", KeyState::Active));
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let at = datetime!(2026-01-01 12:00 UTC);
+        let key = |kid: &str, state| StoredKey {
+            kid: kid.into(),
+            purpose: Purpose::AccessToken,
+            algorithm: "ES256".into(),
+            state,
+            sealed: vec![0, 1, 255],
+            kek_id: "k".into(),
+            created_at: at,
+            changed_at: at,
+        };
+        let perform = async |effect: Effect| {
+            let unit = Unit { records: Vec::new(), effects: vec![effect] };
+            store.commit(&[unit]).await.unwrap()[0].is_committed()
+        };
+        assert!(perform(Effect::AddKey(key("a", KeyState::Active))).await);
+        assert!(!perform(Effect::AddKey(key("b", KeyState::Active))).await, "only one is active");
+        assert!(!perform(Effect::AddKey(key("a", KeyState::Published))).await);
+        assert!(perform(Effect::AddKey(key("c", KeyState::Published))).await);
+        assert!(perform(Effect::AddKey(key("d", KeyState::Published))).await);
+        let kept = store.keys().await.unwrap();
+        assert_eq!(kept.iter().map(|k| &k.kid[..]).collect::<Vec<_>>(), ["a", "c", "d"]);
+        assert_eq!(kept[0], key("a", KeyState::Active));
 
-    let before = key("a", KeyState::Active);
-    let after = StoredKey { sealed: vec![7], ..key("a", KeyState::Retired) };
-    let change = Effect::ChangeKey { before, after: after.clone() };
-    assert!(perform(change.clone()).await);
-    assert!(!perform(change).await, "it is not what it was");
-    assert_eq!(store.keys().await.unwrap()[0], after);
+        let before = key("a", KeyState::Active);
+        let after = StoredKey { sealed: vec![7], ..key("a", KeyState::Retired) };
+        let change = Effect::ChangeKey { before, after: after.clone() };
+        assert!(perform(change.clone()).await);
+        assert!(!perform(change).await, "it is not what it was");
+        assert_eq!(store.keys().await.unwrap()[0], after);
+    }
+}
+
+#[tokio::test]
+async fn several_processes_may_begin_a_database_at_the_same_time() {
+    for ground in Ground::each().await {
+        // SQLite has one writer, and no replicas.
+        if ground.file.is_some() {
+            continue;
+        }
+        let ground = std::sync::Arc::new(ground);
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..4 {
+            let ground = ground.clone();
+            tasks.spawn(async move {
+                append(&ground.open().await, &[record(&n.to_string())]).await.unwrap()
+            });
+        }
+        let mut firsts = tasks.join_all().await;
+        firsts.sort_unstable();
+        assert_eq!(firsts, [1, 2, 3, 4]);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_needs_goes_a_little_at_a_time_also_where_several_remove_it() {
+    for ground in Ground::each().await {
+        let stores = ground.open_often(2).await;
+        let effects = (0..1000).map(|n| consuming(&n.to_string())).collect();
+        let unit = Unit { records: Vec::new(), effects };
+        assert!(stores[0].commit(&[unit]).await.unwrap()[0].is_committed());
+        let later = datetime!(2026-01-02 12:00 UTC);
+        assert_eq!(stores[0].forget_consumed(later, 300).await.unwrap(), 300);
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..8 {
+            let store = stores[n % 2].clone();
+            tasks.spawn(async move {
+                let (mut removed, mut last) = (0, 100);
+                while last > 0 {
+                    last = store.forget_consumed(later, 100).await.unwrap();
+                    removed += last;
+                }
+                removed
+            });
+        }
+        assert_eq!(tasks.join_all().await.into_iter().sum::<u64>(), 700);
+    }
 }

@@ -1,26 +1,24 @@
 //! The tree of the audit log, in tiles.
 
 use sqlx::any::AnyRow;
-use sqlx::{Any, AnyPool, Row, Transaction};
+use sqlx::{Any, Row, Transaction};
 
+use super::engine::Engine;
+use super::failure::Failure;
 use super::rows::{damaged, leaf_from};
-use super::{fault, head};
+use super::head;
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
-use crate::broker::audit::tree::{Edge, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at};
-use crate::error::{Error, Result};
+use crate::broker::audit::tree::{
+    Edge, Frontier, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at,
+};
+use crate::error::Result;
 
 /// How many records are put into the tree at a time where they were not with it.
 const CATCH_UP: u64 = 4096;
 
 const SELECT_TILE: &str = "select hashes from audit_tile where level = $1 and number = $2";
 
-fn unreadable(cause: sqlx::Error) -> Error {
-    fault("the audit log cannot be read", cause)
-}
-
-fn failed(cause: sqlx::Error) -> Error {
-    fault("the broker's database cannot be written", cause)
-}
+const UNREADABLE: &str = "the audit log cannot be read";
 
 /// Holds for rows that have a number. SQLite takes in anything else as well.
 pub(super) const NUMBERED: &str = "sequence = cast(sequence as bigint)";
@@ -35,43 +33,50 @@ fn select_leaves() -> String {
 }
 
 /// The leaves after this sequence number.
-pub(super) async fn leaves(pool: &AnyPool, after: u64, limit: u32) -> Result<Vec<Leaf>> {
-    match page(pool, after, limit).await {
-        Ok(rows) => return rows.iter().map(leaf_from).collect(),
-        Err(cause) if !is_damage(&cause) => return Err(unreadable(cause)),
-        Err(_) => {}
+pub(super) async fn leaves(engine: &Engine, after: u64, limit: u32) -> Result<Vec<Leaf>> {
+    // Somebody may have put something into a row that cannot be read: the others can.
+    match engine.read(UNREADABLE, || page(engine, after, limit)).await? {
+        Some(rows) => rows.iter().map(leaf_from).collect(),
+        None => leaves_one_by_one(engine, after, limit).await,
     }
-    // Somebody put something into a row that cannot be read: the others can.
+}
+
+async fn leaves_one_by_one(engine: &Engine, after: u64, limit: u32) -> Result<Vec<Leaf>> {
     let statement = format!(
         "select sequence from audit_record where sequence > $1 and {NUMBERED}
          order by sequence limit $2"
     );
-    let numbers: Vec<i64> = sqlx::query_scalar(sqlx::AssertSqlSafe(statement))
-        .bind(stored(after))
-        .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await
-        .map_err(unreadable)?;
+    let numbers: Vec<i64> = engine
+        .read(UNREADABLE, || {
+            sqlx::query_scalar(sqlx::AssertSqlSafe(statement.clone()))
+                .bind(stored(after))
+                .bind(i64::from(limit))
+                .fetch_all(&engine.pool)
+        })
+        .await?;
     let mut leaves = Vec::with_capacity(numbers.len());
     for number in numbers {
         let sequence = u64::try_from(number).map_err(|_| damaged("audit_record.sequence"))?;
-        match page(pool, sequence.saturating_sub(1), 1).await {
-            Ok(rows) => leaves.extend(rows.iter().map(leaf_from).collect::<Result<Vec<_>>>()?),
-            Err(cause) if is_damage(&cause) => {
-                leaves.push(Leaf { sequence, version: 0, salt: None, values: None });
-            }
-            Err(cause) => return Err(unreadable(cause)),
+        let before = sequence.saturating_sub(1);
+        match engine.read(UNREADABLE, || page(engine, before, 1)).await? {
+            Some(rows) => leaves.extend(rows.iter().map(leaf_from).collect::<Result<Vec<_>>>()?),
+            None => leaves.push(Leaf { sequence, version: 0, salt: None, values: None }),
         }
     }
     Ok(leaves)
 }
 
-async fn page(pool: &AnyPool, after: u64, limit: u32) -> Result<Vec<AnyRow>, sqlx::Error> {
-    sqlx::query(sqlx::AssertSqlSafe(select_leaves()))
+/// Rows; `None` where one cannot be read for what is in it.
+async fn page(engine: &Engine, after: u64, limit: u32) -> Result<Option<Vec<AnyRow>>, sqlx::Error> {
+    let rows = sqlx::query(sqlx::AssertSqlSafe(select_leaves()))
         .bind(stored(after))
         .bind(i64::from(limit))
-        .fetch_all(pool)
-        .await
+        .fetch_all(&engine.pool)
+        .await;
+    match rows {
+        Err(cause) if is_damage(&cause) => Ok(None),
+        rows => rows.map(Some),
+    }
 }
 
 /// Whether it is what is in a row that cannot be read.
@@ -80,45 +85,93 @@ pub(super) fn is_damage(cause: &sqlx::Error) -> bool {
 }
 
 /// A tile; `None` where there is none, or it is no bytes.
-pub(super) async fn tile(pool: &AnyPool, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
-    let found = sqlx::query_scalar(SELECT_TILE)
-        .bind(i64::from(level))
-        .bind(stored(number))
-        .fetch_optional(pool)
-        .await;
-    match found {
-        Err(cause) if is_damage(&cause) => Ok(None),
-        found => found.map_err(unreadable),
-    }
+pub(super) async fn tile(engine: &Engine, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
+    let find = || async {
+        let found = sqlx::query_scalar(SELECT_TILE)
+            .bind(i64::from(level))
+            .bind(stored(number))
+            .fetch_optional(&engine.pool)
+            .await;
+        match found {
+            Err(cause) if is_damage(&cause) => Ok(None),
+            found => found,
+        }
+    };
+    engine.read(UNREADABLE, find).await
 }
 
 /// The root of the tree when it had this size.
-pub(super) async fn root_at(pool: &AnyPool, size: u64) -> Result<Hash> {
+pub(super) async fn root_at(engine: &Engine, size: u64) -> Result<Hash> {
     let mut edge = Edge::default();
     for level in 0..LEVELS {
         let (number, count) = tiles_at(size, level);
         let hashes = match count {
             0 => Vec::new(),
-            _ => part(tile(pool, level, number).await?.as_deref(), count)?,
+            _ => part(tile(engine, level, number).await?.as_deref(), count)?,
         };
         edge.add_level(&hashes);
     }
     Ok(edge.root())
 }
 
+/// The root of the tree when it had this size, as this transaction sees it.
+pub(super) async fn root_within(
+    transaction: &mut Transaction<'_, Any>,
+    size: u64,
+) -> Result<Hash, Failure> {
+    let mut edge = Edge::default();
+    for level in 0..LEVELS {
+        let (number, count) = tiles_at(size, level);
+        let hashes = match count {
+            0 => Vec::new(),
+            _ => part(tile_within(transaction, level, number).await?.as_deref(), count)?,
+        };
+        edge.add_level(&hashes);
+    }
+    Ok(edge.root())
+}
+
+/// The root over the records from the first to this one, computed anew.
+pub(super) async fn root_of_records(
+    transaction: &mut Transaction<'_, Any>,
+    size: u64,
+) -> Result<Hash, Failure> {
+    let mut tree = Frontier::default();
+    while tree.size() < size {
+        let limit = CATCH_UP.min(size - tree.size());
+        let rows = sqlx::query(sqlx::AssertSqlSafe(select_leaves()))
+            .bind(stored(tree.size()))
+            .bind(stored(limit))
+            .fetch_all(&mut **transaction)
+            .await?;
+        if rows.len() as u64 != limit {
+            return Err(damaged("audit_head.tree_size").into());
+        }
+        for row in &rows {
+            let leaf = leaf_from(row)?;
+            let hash = leaf.hash().filter(|_| leaf.sequence == tree.size() + 1);
+            tree.push(hash.ok_or_else(|| damaged("audit_record"))?);
+        }
+    }
+    Ok(tree.root())
+}
+
 /// Puts the records into the tree that are not: those that an earlier version wrote.
 /// Returns whether there may be more. Where the log is sealed, there are none: whatever
 /// is behind its end was put there by somebody else.
-pub(super) async fn catch_up(pool: &AnyPool) -> Result<bool> {
-    let mut transaction = pool.begin().await.map_err(failed)?;
+pub(super) async fn catch_up(engine: &Engine) -> Result<bool> {
+    engine.work("it cannot be brought up to date", || catch_up_some(engine)).await
+}
+
+async fn catch_up_some(engine: &Engine) -> Result<bool, Failure> {
+    let mut transaction = engine.begin().await?;
     // Writing comes first: so the lock is taken before anything is read.
     let row = sqlx::query(
         "update audit_head set last_sequence = last_sequence where id = 1
          returning last_sequence, tree_size, frontier, seal",
     )
     .fetch_one(&mut *transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     let (last, size) = head_from(&row)?;
     if head::sealed_end(&row, size)?.is_some() {
         return Ok(false);
@@ -126,19 +179,23 @@ pub(super) async fn catch_up(pool: &AnyPool) -> Result<bool> {
     let until = last.min(size.saturating_add(CATCH_UP));
     if until > size {
         fill(&mut transaction, size, until).await?;
-        transaction.commit().await.map_err(failed)?;
+        // Whatever became of it is found out the next time.
+        transaction.commit().await?;
     }
     Ok(until < last)
 }
 
 /// Puts the records behind `size` up to `until` into the tree.
-async fn fill(transaction: &mut Transaction<'_, Any>, size: u64, until: u64) -> Result<()> {
+async fn fill(
+    transaction: &mut Transaction<'_, Any>,
+    size: u64,
+    until: u64,
+) -> Result<(), Failure> {
     let rows = sqlx::query(sqlx::AssertSqlSafe(select_leaves()))
         .bind(stored(size))
         .bind(stored(until - size))
         .fetch_all(&mut **transaction)
-        .await
-        .map_err(unreadable)?;
+        .await?;
     let mut hashes = Vec::with_capacity(rows.len());
     for (row, expected) in rows.iter().zip(size + 1..) {
         let leaf = leaf_from(row)?;
@@ -146,14 +203,13 @@ async fn fill(transaction: &mut Transaction<'_, Any>, size: u64, until: u64) -> 
         hashes.push(hash.ok_or_else(|| damaged("audit_record"))?);
     }
     if hashes.len() as u64 != until - size {
-        return Err(damaged("audit_head.last_sequence"));
+        return Err(damaged("audit_head.last_sequence").into());
     }
     extend(transaction, size, hashes).await?;
     sqlx::query("update audit_head set tree_size = $1 where id = 1")
         .bind(stored(until))
         .execute(&mut **transaction)
-        .await
-        .map_err(failed)?;
+        .await?;
     Ok(())
 }
 
@@ -162,7 +218,7 @@ pub(super) async fn extend(
     transaction: &mut Transaction<'_, Any>,
     size: u64,
     leaves: Vec<Hash>,
-) -> Result<()> {
+) -> Result<(), Failure> {
     let mut added = leaves;
     for level in 0..LEVELS {
         if added.is_empty() {
@@ -188,13 +244,12 @@ async fn tile_within(
     transaction: &mut Transaction<'_, Any>,
     level: u32,
     number: u64,
-) -> Result<Option<Vec<u8>>> {
+) -> Result<Option<Vec<u8>>, sqlx::Error> {
     sqlx::query_scalar(SELECT_TILE)
         .bind(i64::from(level))
         .bind(stored(number))
         .fetch_optional(&mut **transaction)
         .await
-        .map_err(unreadable)
 }
 
 async fn put(
@@ -202,7 +257,7 @@ async fn put(
     level: u32,
     number: u64,
     hashes: &[Hash],
-) -> Result<()> {
+) -> Result<(), Failure> {
     sqlx::query(
         "insert into audit_tile (level, number, hashes) values ($1, $2, $3)
          on conflict (level, number) do update set hashes = excluded.hashes",
@@ -211,8 +266,7 @@ async fn put(
     .bind(stored(number))
     .bind(hashes.as_flattened())
     .execute(&mut **transaction)
-    .await
-    .map_err(failed)?;
+    .await?;
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use crate::broker::audit::{self, Decision, Record};
 use crate::broker::config::{self, Config};
 use crate::broker::keys::{CheckpointKeys, Kek};
 use crate::broker::store::sql::SqlStore;
-use crate::broker::store::{Filter, LogStore, Row, sqlite};
+use crate::broker::store::{self, Filter, LogStore, Row};
 use crate::cli::App;
 use crate::cli::args::{
     AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, ExportFormat,
@@ -40,9 +40,9 @@ pub(super) fn run(app: &App, command: &AuditCommand) -> Result<()> {
     })
 }
 
-async fn open(file: &Path) -> Result<(Config, SqlStore)> {
+async fn open(app: &App, file: &Path) -> Result<(Config, SqlStore)> {
     let config = config::load(file)?;
-    let store = sqlite::open_to_read(&config.store.path).await?;
+    let store = store::open_to_read(&config.store, &app.host.env).await?;
     Ok((config, store))
 }
 
@@ -53,7 +53,7 @@ async fn sealed_keys(app: &App, config: &Config, store: &SqlStore) -> Result<Che
 }
 
 async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
-    let (config, store) = open(&args.file).await?;
+    let (config, store) = open(app, &args.file).await?;
     let (keys, seal) = match args.key.as_slice() {
         [] => {
             let origin = audit::origin(&config.issuer);
@@ -156,7 +156,7 @@ fn read_checkpoint(file: &Path, keys: &[VerifierKey]) -> Result<Checkpoint> {
 }
 
 async fn checkpoint(app: &App, args: &AuditCheckpoint) -> Result<()> {
-    let (config, store) = open(&args.file).await?;
+    let (config, store) = open(app, &args.file).await?;
     if args.key {
         let sealed = sealed_keys(app, &config, &store).await?;
         let active = sealed.active().ok_or_else(|| {
@@ -192,7 +192,7 @@ async fn query(app: &App, args: &AuditQuery) -> Result<()> {
         request_id: args.request,
         jti: args.token,
     };
-    let (_, store) = open(&args.file).await?;
+    let (_, store) = open(app, &args.file).await?;
     let found = store.find(&filter, args.limit).await?;
     let number = found.len();
     let mut unreadable = Vec::new();
@@ -266,7 +266,7 @@ fn moment(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime> {
 }
 
 async fn export(app: &App, args: &AuditExport) -> Result<()> {
-    let (_, store) = open(&args.file).await?;
+    let (_, store) = open(app, &args.file).await?;
     let format = match args.format {
         ExportFormat::Jsonl => Format::Jsonl,
         ExportFormat::Ecs => Format::Ecs,

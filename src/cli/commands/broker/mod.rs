@@ -3,6 +3,7 @@
 mod audit;
 mod keys;
 mod policy;
+mod store;
 
 use crate::broker;
 use crate::cli::App;
@@ -23,6 +24,9 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
         BrokerCommand::Audit(args) => audit::run(app, &args.command),
         BrokerCommand::Keys(command) => keys::run(app, command),
         BrokerCommand::Policy(args) => policy::run(app, &args.command),
+        BrokerCommand::Backup(args) => store::backup(app, args),
+        BrokerCommand::Restore(args) => store::restore(app, args),
+        BrokerCommand::Move(args) => store::move_in(app, args),
     }
 }
 

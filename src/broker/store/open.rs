@@ -1,0 +1,46 @@
+//! Opening the store that the configuration names.
+
+use super::sql::SqlStore;
+use super::{postgres, sqlite};
+use crate::broker::config::{Place, Store as StoreConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::Env;
+use crate::host::files;
+
+/// Opens a broker's store, and makes it where there is none.
+///
+/// # Errors
+/// Whatever keeps it from being used; see [`sqlite::open`] and [`postgres::open`].
+pub async fn open(config: &StoreConfig, env: &Env) -> Result<SqlStore> {
+    match config.place()? {
+        Place::File(path) => sqlite::open(path).await,
+        Place::Postgres(config) => postgres::open(config, env).await,
+    }
+}
+
+/// Opens a store that a broker has made.
+///
+/// # Errors
+/// As with [`open`]; also where there is none.
+pub async fn open_existing(config: &StoreConfig, env: &Env) -> Result<SqlStore> {
+    match config.place()? {
+        Place::File(path) if !files::exists(path) => {
+            let why = format!("there is no database {}", path.display());
+            Err(Error::new(ErrorKind::Config, why)
+                .hint("the broker makes it, and its first key, when it starts"))
+        }
+        Place::File(path) => sqlite::open(path).await,
+        Place::Postgres(config) => postgres::open_existing(config, env).await,
+    }
+}
+
+/// Opens a store to read it; brokers may be writing to it.
+///
+/// # Errors
+/// As with [`open_existing`]; also where an earlier version made it.
+pub async fn open_to_read(config: &StoreConfig, env: &Env) -> Result<SqlStore> {
+    match config.place()? {
+        Place::File(path) => sqlite::open_to_read(path).await,
+        Place::Postgres(config) => postgres::open_to_read(config, env).await,
+    }
+}

@@ -1,0 +1,338 @@
+//! PostgreSQL, and engines that are wire-compatible with it: how it is reached, and what
+//! is asked of it before anything is kept there.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyConnection, Connection, Row};
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::sql::{Engine, Own, SqlStore, code, fault};
+use crate::broker::config::{Address, Host, PASSWORD_VARIABLE, Postgres};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::Env;
+use crate::host::files::{self, Owner, Readers};
+use crate::secret::Secret;
+
+/// How long a connection may be idle before it is closed: what is in between may
+/// forget it.
+const IDLE: Duration = Duration::from_secs(5 * 60);
+
+/// How long a connection lives: after a change of the server's name all go to the new
+/// one.
+const LIFETIME: Duration = Duration::from_secs(30 * 60);
+
+/// Keeps slips of the hand and of the pen out, not somebody who means to forge: who owns
+/// the table may drop a trigger.
+const APPEND_ONLY: Own = Own {
+    is_there: "select 1 from information_schema.triggers
+        where trigger_name = 'audit_record_append_only'
+            and event_object_schema = current_schema()",
+    add: "create or replace function audit_record_append_only() returns trigger as $$
+        begin
+            raise exception 'the audit log is append-only';
+        end;
+        $$ language plpgsql;
+        create trigger audit_record_append_only before update or delete on audit_record
+            for each row execute function audit_record_append_only();
+        create trigger audit_record_no_truncate before truncate on audit_record
+            for each statement execute function audit_record_append_only();",
+};
+
+/// What a server is asked before it is trusted with anything. Not all engines know
+/// `fsync`; those that do not have no way to turn it off.
+const SETTINGS: &str = "select current_setting('server_encoding') as encoding,
+    current_setting('transaction_read_only') as read_only,
+    coalesce(current_setting('fsync', true), 'on') as fsync";
+
+/// What is done with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    Reading,
+    Writing,
+}
+
+/// Opens a database, and makes the tables where there are none.
+///
+/// # Errors
+/// [`ErrorKind::Unreachable`] where nobody answers; [`ErrorKind::Config`] where it is not
+/// let in, or the database is none that keeps what it is given, or one of a newer version.
+pub async fn open(config: &Postgres, env: &Env) -> Result<SqlStore> {
+    let named = named(config)?;
+    let store = connect(config, env, For::Writing).await.map_err(&named)?;
+    store.migrate(&APPEND_ONLY).await.map_err(&named)?;
+    Ok(store)
+}
+
+/// Opens a database that brokers use already.
+///
+/// # Errors
+/// As with [`open`]; also where no broker has made the tables.
+pub async fn open_existing(config: &Postgres, env: &Env) -> Result<SqlStore> {
+    let named = named(config)?;
+    let store = connect(config, env, For::Writing).await.map_err(&named)?;
+    store.require_tree().await.map_err(&named)?;
+    store.migrate(&APPEND_ONLY).await.map_err(&named)?;
+    Ok(store)
+}
+
+/// Opens a database to read it; brokers may be writing to it.
+///
+/// # Errors
+/// As with [`open_existing`].
+pub async fn open_to_read(config: &Postgres, env: &Env) -> Result<SqlStore> {
+    let named = named(config)?;
+    let store = connect(config, env, For::Reading).await.map_err(&named)?;
+    store.require_tree().await.map_err(&named)?;
+    Ok(store)
+}
+
+fn named(config: &Postgres) -> Result<impl Fn(Error) -> Error> {
+    let address = config.address()?;
+    Ok(move |error: Error| {
+        let Address { database, .. } = &address;
+        error.context(format!("the broker's database {database} at {address} cannot be used"))
+    })
+}
+
+async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore> {
+    sqlx::any::install_default_drivers();
+    let address = config.address()?;
+    let password = password(config, env)?;
+    let way = way_to(&address, config.connect_within).await?;
+    let options = options(&address, &way, password.as_ref(), config.ca_file.as_deref())?;
+    // The pool would try again and again, and then only say that it took too long.
+    let first = AnyConnection::connect_with(&options);
+    let mut first = tokio::time::timeout(config.connect_within, first)
+        .await
+        .map_err(|_| late(config.connect_within))?
+        .map_err(|cause| refused(cause, &address))?;
+    if let Some(error) =
+        unfit(&mut first, purpose).await.map_err(|cause| refused(cause, &address))?
+    {
+        return Err(error);
+    }
+    first.close().await.map_err(|cause| refused(cause, &address))?;
+    let pool = AnyPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(config.connect_within)
+        .idle_timeout(IDLE)
+        .max_lifetime(LIFETIME)
+        // It may be another server by now, or the same with other settings.
+        .after_connect(move |connection, _| {
+            // It is there for as long as there are connections.
+            let _ = &way;
+            Box::pin(async move {
+                match unfit(connection, purpose).await? {
+                    Some(error) => Err(sqlx::Error::Configuration(error.to_string().into())),
+                    None => Ok(()),
+                }
+            })
+        })
+        .connect_lazy_with(options);
+    let store =
+        SqlStore::new(Engine::postgres(pool, config.answer_within, purpose == For::Writing));
+    if purpose == For::Writing {
+        store.require_sync().await?;
+    }
+    Ok(store)
+}
+
+/// Says why nothing may be kept there, if so.
+async fn unfit(connection: &mut AnyConnection, purpose: For) -> Result<Option<Error>, sqlx::Error> {
+    let row = sqlx::query(SETTINGS).fetch_one(connection).await?;
+    let setting = |name: &str| row.try_get::<String, _>(name);
+    let wrong = |why: &str| Error::new(ErrorKind::Config, why.to_string());
+    if !setting("encoding")?.eq_ignore_ascii_case("utf8") {
+        let error = wrong("its encoding is not UTF8, so it cannot keep every name");
+        return Ok(Some(error.hint("create the database with `encoding UTF8`")));
+    }
+    if purpose == For::Reading {
+        return Ok(None);
+    }
+    if setting("read_only")? != "off" {
+        let error = wrong("it is read-only: a standby, or set so");
+        return Ok(Some(error.hint("name the server that takes writes")));
+    }
+    if setting("fsync")? != "on" {
+        let error = wrong("it does not keep what it is given: its setting fsync is off");
+        return Ok(Some(error.hint("turn fsync on at the server")));
+    }
+    Ok(None)
+}
+
+/// How a server is reached by its name.
+#[cfg(target_os = "linux")]
+type Way = Option<crate::host::relay::Relay>;
+#[cfg(not(target_os = "linux"))]
+type Way = Option<std::convert::Infallible>;
+
+/// A way to the server where it has a name, and a look whether somebody is there.
+#[cfg(target_os = "linux")]
+async fn way_to(address: &Address, limit: Duration) -> Result<Way> {
+    let Host::Name(name) = &address.host else { return Ok(None) };
+    let socket = format!(".s.PGSQL.{}", address.port);
+    let relay = crate::host::relay::Relay::start(&socket, name, address.port)?;
+    let hint = "is the server running, and does it listen there?";
+    match tokio::time::timeout(limit, relay.reach()).await {
+        Ok(reached) => reached.map_err(|error| error.hint(hint))?,
+        Err(_) => return Err(late(limit)),
+    }
+    Ok(Some(relay))
+}
+
+/// Elsewhere the C library may be asked.
+#[cfg(not(target_os = "linux"))]
+async fn way_to(_: &Address, _: Duration) -> Result<Way> {
+    Ok(None)
+}
+
+/// Where the driver finds the socket that leads there.
+#[cfg(target_os = "linux")]
+fn socket_dir(way: &Way) -> Option<&Path> {
+    way.as_ref().map(crate::host::relay::Relay::dir)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn socket_dir(_: &Way) -> Option<&Path> {
+    None
+}
+
+fn late(limit: Duration) -> Error {
+    let limit = humantime::format_duration(limit);
+    Error::new(ErrorKind::Unreachable, format!("it did not answer within {limit}"))
+}
+
+/// As what the database is reached by. Whatever is not said here the driver would take
+/// from the environment.
+fn options(
+    address: &Address,
+    way: &Way,
+    password: Option<&Secret<String>>,
+    ca_file: Option<&Path>,
+) -> Result<AnyConnectOptions> {
+    let impossible = |_| Error::new(ErrorKind::Config, "[store.postgres] has an impossible url");
+    let mut url = Url::parse("postgres://localhost/").map_err(|_| impossible(()))?;
+    url.set_port(Some(address.port)).map_err(impossible)?;
+    {
+        let mut query = url.query_pairs_mut();
+        // A name besides is what the certificate has to be for.
+        if let Some(directory) = socket_dir(way) {
+            let directory = directory.to_str().ok_or_else(|| {
+                Error::new(ErrorKind::Config, "the path of TMPDIR is not valid Unicode")
+            })?;
+            query.append_pair("host", directory);
+        }
+        match &address.host {
+            Host::Name(name) => query.append_pair("host", name),
+            Host::Ip(ip) => query.append_pair("hostaddr", &ip.to_string()),
+            Host::Socket(directory) => query.append_pair("host", directory),
+        };
+        query.append_pair("user", &address.user);
+        query.append_pair("dbname", &address.database);
+        query.append_pair("password", password.map_or("", |password| password.expose()));
+        query.append_pair("application_name", "tmpcred broker");
+        // Where nobody on the way can listen there is often no certificate.
+        let verify = !address.host.is_here() || ca_file.is_some();
+        query.append_pair("sslmode", if verify { "verify-full" } else { "disable" });
+        if let Some(path) = ca_file {
+            let path = path.to_str().ok_or_else(|| {
+                Error::new(ErrorKind::Config, "the path of ca_file is not valid Unicode")
+            })?;
+            query.append_pair("sslrootcert", path);
+        }
+    }
+    let url = Zeroizing::new(String::from(url));
+    url.parse().map_err(|_| impossible(()))
+}
+
+/// The password, where there is one: a server may know who asks by other means.
+fn password(config: &Postgres, env: &Env) -> Result<Option<Secret<String>>> {
+    let Some(path) = &config.password_file else {
+        let variable = config.password_env.as_deref().unwrap_or(PASSWORD_VARIABLE);
+        return match env.get(variable) {
+            Some(password) => Ok(Some(Secret::new(password.into()))),
+            None if config.password_env.is_none() => Ok(None),
+            None => Err(Error::new(
+                ErrorKind::Config,
+                format!("the variable {variable}, which password_env names, is not set"),
+            )),
+        };
+    };
+    let name = format!("the password file {}", path.display());
+    let (bytes, owner, readers) = files::read_secret(path, 4096)?
+        .ok_or_else(|| Error::new(ErrorKind::Config, format!("{name} does not exist")))?;
+    let bytes = Zeroizing::new(bytes);
+    if owner != Owner::Trusted || readers != Readers::Owner {
+        return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
+            .because_of("others on this machine can read or write it")
+            .hint(format!("chmod 600 {}", path.display())));
+    }
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Error::new(ErrorKind::Config, format!("{name} does not hold text")))?;
+    Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).into())))
+}
+
+/// Why a server could not be talked to, for people.
+fn refused(cause: sqlx::Error, address: &Address) -> Error {
+    let wrong = |kind: ErrorKind, why: String| Error::new(kind, why);
+    let untrusted = || {
+        Error::new(ErrorKind::Config, "its certificate cannot be trusted").hint(
+            "name the authority that signed it by ca_file; the name in url must be in the certificate",
+        )
+    };
+    match &cause {
+        // So TLS tells the one who reads what came.
+        sqlx::Error::Io(why) if why.get_ref().is_some_and(|why| why.is::<rustls::Error>()) => {
+            untrusted().because(cause)
+        }
+        sqlx::Error::Io(_) => {
+            let error = wrong(ErrorKind::Unreachable, "nobody answers there".into());
+            error.because(cause).hint("is the server running, and does it listen there?")
+        }
+        sqlx::Error::Tls(why) if why.to_string().contains("does not support TLS") => {
+            let error = wrong(ErrorKind::Config, "the server speaks no TLS".into());
+            error
+                .hint("turn `ssl` on at the server: nothing is sent in the clear to other machines")
+        }
+        sqlx::Error::Tls(_) => untrusted().because(cause),
+        _ => {
+            let (user, database) = (&address.user, &address.database);
+            let (what, hint) = match code(&cause).as_deref() {
+                // invalid_authorization_specification, invalid_password
+                Some("28000" | "28P01") => (
+                    format!("it does not let the user '{user}' in"),
+                    "check the password that password_file or password_env names, and pg_hba.conf at the server",
+                ),
+                // invalid_catalog_name
+                Some("3D000") => (
+                    format!("there is no database '{database}'"),
+                    "create it, owned by that user, with `encoding UTF8`",
+                ),
+                // insufficient_privilege
+                Some("42501") => (
+                    format!("the user '{user}' may not do what a broker has to"),
+                    "let that user own the database",
+                ),
+                // too_many_connections
+                Some("53300") => (
+                    "it has no connection to spare".into(),
+                    "raise max_connections at the server, or lower it in [store.postgres]",
+                ),
+                _ => return fault("it cannot be opened", cause),
+            };
+            let said = cause.into_database_error().map(|cause| cause.message().to_string());
+            let error = wrong(ErrorKind::Config, what).hint(hint);
+            said.into_iter().fold(error, Error::because_of)
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+pub(crate) mod peer;
+#[cfg(test)]
+#[cfg(unix)]
+mod tests;

@@ -1,0 +1,158 @@
+use sqlx::Executor as _;
+
+use super::peer::Database;
+use super::*;
+use crate::broker::store::sql::tests::{append, record};
+use crate::broker::store::{Ledger, LogStore, Store};
+
+async fn refused(database: &Database) -> String {
+    open(&database.config, &Env::default()).await.err().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn the_audit_log_only_grows() {
+    let database = Database::new().await;
+    let store = database.open().await;
+    append(&store, &[record("one")]).await.unwrap();
+    for change in [
+        "update audit_record set reason = 'another'",
+        "delete from audit_record",
+        "truncate audit_record",
+    ] {
+        let error = database.execute(change).await.unwrap_err().to_string();
+        assert!(error.contains("append-only"), "{change}: {error}");
+    }
+    assert_eq!(store.records(0, 9).await.unwrap(), [(1, record("one"))]);
+}
+
+#[tokio::test]
+async fn what_would_not_keep_what_it_is_given_is_refused() {
+    let database = Database::new().await;
+    let name = database.config.address().unwrap().database;
+    database.open().await.close().await;
+    // A session's own settings count for nothing.
+    let set = async |what: &str| {
+        let set = format!("alter database {name} {what}");
+        database.execute(&set).await.unwrap();
+    };
+    set("set synchronous_commit = off").await;
+    let store = database.open().await;
+    append(&store, &[record("one")]).await.unwrap();
+    set("set default_transaction_read_only = on").await;
+    assert!(refused(&database).await.contains("it is read-only"), "{}", refused(&database).await);
+    let read = open_to_read(&database.config, &Env::default()).await.unwrap();
+    assert_eq!(read.ends().await.unwrap().in_tree, 1);
+    assert!(append(&read, &[record("two")]).await.is_err());
+}
+
+#[tokio::test]
+async fn databases_of_others_and_of_other_versions_are_refused() {
+    let empty = Database::new().await;
+    for outcome in [
+        open_to_read(&empty.config, &Env::default()).await,
+        open_existing(&empty.config, &Env::default()).await,
+    ] {
+        let error = outcome.err().unwrap().to_string();
+        assert!(error.contains("of no broker of this version"), "{error}");
+    }
+    let newer = Database::new().await;
+    newer.open().await.close().await;
+    let row = "insert into _sqlx_migrations values (9999, 'later', now(), true, '', 0)";
+    newer.execute(row).await.unwrap();
+    let error = refused(&newer).await;
+    assert!(error.contains("a newer version of tmpcred made it"), "{error}");
+
+    let latin = Database::new().await;
+    let make = "create database latin encoding LATIN1 template template0";
+    latin.execute(make).await.unwrap();
+    let mut config = latin.config.clone();
+    let name = config.address().unwrap().database;
+    config.url = config.url.replace(&name, "latin");
+    let error = open(&config, &Env::default()).await.err().unwrap().to_string();
+    assert!(error.contains("its encoding is not UTF8"), "{error}");
+    config.url = config.url.replace("latin", "nowhere");
+    let error = open(&config, &Env::default()).await.err().unwrap();
+    assert!(error.to_string().contains("there is no database 'nowhere'"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn work_that_conflicts_with_another_s_is_begun_anew() {
+    let database = Database::new().await;
+    let name = database.config.address().unwrap().database;
+    // As engines are that lock nothing: who is second is told to begin anew.
+    let set = format!("alter database {name} set default_transaction_isolation = serializable");
+    database.execute(&set).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let store = database.open().await;
+        tasks.spawn(async move {
+            let mut firsts = Vec::new();
+            for _ in 0..20 {
+                firsts.push(append(&store, &[record("x")]).await.unwrap());
+            }
+            firsts
+        });
+    }
+    let mut firsts = tasks.join_all().await.concat();
+    firsts.sort_unstable();
+    assert_eq!(firsts, (1..=60).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn who_is_cut_off_keeps_nobody_waiting_and_a_lost_connection_is_replaced() {
+    let database = Database::new().await;
+    let mut config = database.config.clone();
+    config.answer_within = Duration::from_secs(2);
+    let store = open(&config, &Env::default()).await.unwrap();
+    append(&store, &[record("one")]).await.unwrap();
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity
+        where pid <> pg_backend_pid() and datname = current_database()";
+    database.execute(end).await.unwrap();
+    append(&store, &[record("two")]).await.unwrap();
+    assert_eq!(store.ends().await.unwrap().promised, 2);
+    // Somebody holds the end of the log, and does not let go.
+    let address = database.config.address().unwrap();
+    let mut other =
+        AnyConnection::connect_with(&options(&address, &None, None, None).unwrap()).await.unwrap();
+    let mut held = other.begin().await.unwrap();
+    held.execute("update audit_head set last_sequence = last_sequence").await.unwrap();
+    let error = append(&store, &[record("three")]).await.unwrap_err().to_string();
+    assert!(error.contains("did not answer within 2s") || error.contains("timeout"), "{error}");
+    held.rollback().await.unwrap();
+    assert_eq!(append(&store, &[record("four")]).await.unwrap(), 3);
+}
+
+#[test]
+fn beyond_this_machine_the_certificate_is_verified_and_no_password_shows() {
+    let config = |url: &str, more: &str| -> Postgres {
+        toml::from_str(&format!("url = \"{url}\"\n{more}")).unwrap()
+    };
+    let reached = |config: &Postgres| {
+        let password = Secret::new("hunter2&x=y".to_string());
+        let address = config.address().unwrap();
+        let options = options(&address, &None, Some(&password), config.ca_file.as_deref()).unwrap();
+        let pairs = options.database_url.query_pairs().into_owned();
+        pairs.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let far = reached(&config("postgres://a@db.example.com/b", ""));
+    assert_eq!((&far["sslmode"][..], &far["password"][..]), ("verify-full", "hunter2&x=y"));
+    let near = reached(&config("postgres://a@127.0.0.1/b", ""));
+    assert_eq!((&near["sslmode"][..], &near["hostaddr"][..]), ("disable", "127.0.0.1"));
+    let asked = reached(&config("postgres://a@127.0.0.1/b", "ca_file = \"/ca.pem\""));
+    assert_eq!((&asked["sslmode"][..], &asked["sslrootcert"][..]), ("verify-full", "/ca.pem"));
+
+    let env = Env::from_pairs([("PW", "hunter2"), (PASSWORD_VARIABLE, "usual")]);
+    let read = |more: &str| password(&config("postgres://a@h/b", more), &env);
+    assert_eq!(read("").unwrap().unwrap().expose(), "usual");
+    assert_eq!(read("password_env = \"PW\"").unwrap().unwrap().expose(), "hunter2");
+    assert!(read("password_env = \"NONE\"").unwrap_err().to_string().contains("NONE"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("password");
+    let named = format!("password_file = {file:?}");
+    assert!(read(&named).unwrap_err().to_string().contains("does not exist"));
+    files::write_private(&file, b"from a file\n").unwrap();
+    assert_eq!(read(&named).unwrap().unwrap().expose(), "from a file");
+    files::write_public(&file, b"x").unwrap();
+    assert!(read(&named).unwrap_err().to_string().contains("is not private"));
+}

@@ -1,0 +1,28 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::broker::store::sqlite;
+
+/// Whatever a migration adds has to be copied, too.
+#[tokio::test]
+async fn every_table_and_every_column_is_copied() {
+    let store = sqlite::in_memory().await.unwrap();
+    let columns: Vec<(String, String)> = sqlx::query_as(
+        "select m.name, c.name from sqlite_master m join pragma_table_info(m.name) c
+         where m.type = 'table' and m.name not like 'sqlite_%'",
+    )
+    .fetch_all(&store.engine.pool)
+    .await
+    .unwrap();
+    let apart = ["_sqlx_migrations", "audit_head", "probe"];
+    let there: BTreeSet<(&str, &str)> = columns
+        .iter()
+        .map(|(table, column)| (&table[..], &column[..]))
+        .filter(|(table, _)| !apart.contains(table))
+        .collect();
+    let copied = TABLES
+        .iter()
+        .flat_map(|table| table.columns.iter().map(|(column, _)| (table.name, *column)))
+        .collect();
+    assert_eq!(there, copied);
+}

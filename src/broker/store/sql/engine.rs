@@ -1,0 +1,127 @@
+//! What differs between the engines while they work.
+
+use std::future::Future;
+use std::time::Duration;
+
+use sqlx::{Any, AnyPool, AssertSqlSafe, Transaction};
+
+use super::failure::Failure;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long is waited before work is begun anew that conflicted with another's, at most
+/// and the first time.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A database, and how one works with it.
+pub(in crate::broker::store) struct Engine {
+    /// The connections to it.
+    pub(super) pool: AnyPool,
+    /// What begins a transaction; `None`: nothing in particular.
+    begin: Option<String>,
+    /// How long a piece of work may take; `None`: the engine has a limit of its own.
+    limit: Option<Duration>,
+}
+
+impl Engine {
+    /// SQLite, behind these connections. A connection is told once what it should do.
+    pub(in crate::broker::store) fn sqlite(pool: AnyPool) -> Self {
+        Self { pool, begin: None, limit: None }
+    }
+
+    /// PostgreSQL, or what is wire-compatible with it, behind these connections.
+    ///
+    /// Whatever keeps a promise is said in each transaction: behind a pooler a session
+    /// is nobody's own.
+    pub(in crate::broker::store) fn postgres(pool: AnyPool, limit: Duration, writes: bool) -> Self {
+        let (millis, mode) = (limit.as_millis(), if writes { "" } else { " read only" });
+        // Durable when it is committed, whatever is usual there. And who is cut off, or
+        // whose machine dies, must not keep a lock that all wait for.
+        let begin = format!(
+            "begin{mode}; set local synchronous_commit = on; set local statement_timeout = {millis}; \
+             set local idle_in_transaction_session_timeout = {millis}"
+        );
+        Self { pool, begin: Some(begin), limit: Some(limit) }
+    }
+
+    /// Begins a transaction that may take as long as it takes: it writes all, or sees all
+    /// as it was at one moment.
+    pub(super) async fn begin_long(
+        &self,
+        writes: bool,
+    ) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        let patient = "set local statement_timeout = 0; \
+                       set local idle_in_transaction_session_timeout = 0";
+        let begin = match (&self.begin, writes) {
+            (None, _) => return self.begin().await,
+            (Some(begin), true) => format!("{begin}; {patient}"),
+            (Some(_), false) => {
+                format!("begin isolation level repeatable read, read only; {patient}")
+            }
+        };
+        self.pool.begin_with(AssertSqlSafe(begin)).await
+    }
+
+    /// Begins a transaction.
+    pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        match &self.begin {
+            None => self.pool.begin().await,
+            Some(begin) => self.pool.begin_with(AssertSqlSafe(begin.clone())).await,
+        }
+    }
+
+    /// Asks something, again where the connection was lost.
+    ///
+    /// # Errors
+    /// `what` says what could not be done.
+    pub(super) async fn read<T, F>(&self, what: &str, ask: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, sqlx::Error>>,
+    {
+        self.work(what, || async { Ok(ask().await?) }).await
+    }
+
+    /// Does a piece of work that is kept as a whole or not at all, again where nothing
+    /// was kept and it may go well then.
+    ///
+    /// # Errors
+    /// `what` says what could not be done. Where it took too long, nobody can tell
+    /// whether it was.
+    pub(super) async fn work<T, F>(&self, what: &str, work: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let repeated = async {
+            let mut pause = PAUSE;
+            loop {
+                match work().await {
+                    Err(failure) if self.limit.is_some() && failure.may_be_repeated() => {
+                        let error = failure.into_error(what);
+                        tracing::debug!(%error, "begun anew");
+                        tokio::time::sleep(some_of(pause)).await;
+                        pause = (pause * 2).min(PAUSE * 16);
+                    }
+                    outcome => return outcome.map_err(|failure| failure.into_error(what)),
+                }
+            }
+        };
+        match self.limit {
+            None => repeated.await,
+            Some(limit) => tokio::time::timeout(limit, repeated).await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Io, what.to_string()).because_of(format!(
+                    "it did not answer within {}",
+                    humantime::format_duration(limit)
+                )))
+            }),
+        }
+    }
+}
+
+/// A part of this time, another one for each of those who wait for one another.
+fn some_of(pause: Duration) -> Duration {
+    let mut byte = [0];
+    // Where there is no chance, all of it will do.
+    match aws_lc_rs::rand::fill(&mut byte) {
+        Ok(()) => pause * u32::from(byte[0]) / 255,
+        Err(_) => pause,
+    }
+}

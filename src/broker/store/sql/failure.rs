@@ -1,0 +1,79 @@
+//! Why work in the database came to nothing, and whether it may be done again.
+
+use crate::error::{Error, ErrorKind};
+
+/// Why a transaction, or one statement, came to nothing.
+pub(super) enum Failure {
+    /// The database failed, and nothing was kept: it was not told to commit.
+    Undone(sqlx::Error),
+    /// It failed while it committed, so that nobody can tell what was kept.
+    Unknown(sqlx::Error),
+    /// Something else is wrong; nothing was kept.
+    Other(Error),
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(cause: sqlx::Error) -> Self {
+        Self::Undone(cause)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Failure {
+    /// Whether the same work may go well, and cannot be done twice, when it is begun anew.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Undone(cause) => is_conflict(cause) || is_lost(cause),
+            // Where it conflicts with another, the database says that it did nothing.
+            Self::Unknown(cause) => is_conflict(cause),
+            Self::Other(_) => false,
+        }
+    }
+
+    /// What is told of it.
+    pub(super) fn into_error(self, what: &str) -> Error {
+        match self {
+            Self::Undone(cause) | Self::Unknown(cause) => fault(what, cause),
+            Self::Other(error) => error,
+        }
+    }
+}
+
+/// An error of the store. What the database says holds no parameter's value.
+pub(in crate::broker::store) fn fault(what: &str, cause: sqlx::Error) -> Error {
+    let error = Error::new(ErrorKind::Io, what.to_string());
+    match cause {
+        sqlx::Error::Database(cause) => error.because_of(cause.message().to_string()),
+        sqlx::Error::PoolTimedOut => error.because_of("no connection to it could be had in time"),
+        other => error.because(other),
+    }
+}
+
+/// What the database answers by its code (SQLSTATE), where it has answered.
+pub(in crate::broker::store) fn code(cause: &sqlx::Error) -> Option<String> {
+    cause.as_database_error()?.code().map(|code| code.into_owned())
+}
+
+/// Whether another transaction was in the way: engines that lock nothing say so, and
+/// expect to be asked again for the whole.
+pub(in crate::broker::store) fn is_conflict(cause: &sqlx::Error) -> bool {
+    // serialization_failure, deadlock_detected
+    code(cause).is_some_and(|code| ["40001", "40P01"].contains(&code.as_str()))
+}
+
+/// Whether the connection was lost; another one may be had.
+fn is_lost(cause: &sqlx::Error) -> bool {
+    match cause {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+        // connection_exception and its kin; admin_shutdown, crash_shutdown and
+        // cannot_connect_now.
+        other => code(other).is_some_and(|code| {
+            code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code.as_str())
+        }),
+    }
+}

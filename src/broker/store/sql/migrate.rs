@@ -1,0 +1,128 @@
+//! Bringing a database up to date.
+//!
+//! Several processes may do it at the same time. There is no lock for that: each
+//! migration and the row that says it was made are one transaction, so whoever is
+//! second fails, looks again, and finds it made.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+
+use super::failure::{code, fault, is_conflict};
+use super::{Engine, SqlStore, tree};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How often it is begun anew because another process was quicker.
+const TRIES: u32 = 40;
+
+/// How long the other one is given each time.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What an engine answers where another process has just made the same thing:
+/// unique_violation, duplicate_table, duplicate_object, duplicate_column,
+/// undefined_table (it was there a moment ago), and PostgreSQL's own word for two who
+/// change one row of its catalogue.
+const MADE_MEANWHILE: [&str; 6] = ["23505", "42P07", "42710", "42701", "42P01", "XX000"];
+
+/// All migrations.
+pub(in crate::broker::store) fn migrations() -> Vec<Migration> {
+    let files = [
+        ("first", include_str!("../migrations/0001_first.sql")),
+        ("revoked token", include_str!("../migrations/0002_revoked_token.sql")),
+        ("units", include_str!("../migrations/0003_units.sql")),
+        ("audit tree", include_str!("../migrations/0004_audit_tree.sql")),
+        ("audit seal", include_str!("../migrations/0005_audit_seal.sql")),
+    ];
+    let made = (1..).zip(files).map(|(version, (name, sql))| {
+        let (kind, sql) = (MigrationType::Simple, sql.into_sql_str());
+        Migration::new(version, Cow::Borrowed(name), kind, sql, false)
+    });
+    made.collect()
+}
+
+/// What an engine adds in its own words.
+pub(in crate::broker::store) struct Own {
+    /// Finds a row where it was added before.
+    pub is_there: &'static str,
+    /// Adds it.
+    pub add: &'static str,
+}
+
+impl SqlStore {
+    /// Brings the database up to date.
+    pub(in crate::broker::store) async fn migrate(&self, own: &Own) -> Result<()> {
+        let mut migrator = Migrator::with_migrations(migrations());
+        migrator.set_locking(false);
+        let mut tries = 0;
+        while let Err(cause) = migrator.run(&self.engine.pool).await {
+            tries += 1;
+            if tries == TRIES || !is_race(&cause) {
+                return Err(refused(cause));
+            }
+            tracing::debug!(%cause, "another process brings the database up to date");
+            tokio::time::sleep(PAUSE).await;
+        }
+        add(&self.engine, own).await?;
+        while tree::catch_up(&self.engine).await? {
+            tracing::info!("puts the records of an earlier version into the tree of the audit log");
+        }
+        Ok(())
+    }
+
+    /// Refuses a database that an earlier version made.
+    pub(in crate::broker::store) async fn require_tree(&self) -> Result<()> {
+        let head =
+            sqlx::query("select tree_size from audit_head").fetch_optional(&self.engine.pool);
+        match head.await {
+            Ok(Some(_)) => Ok(()),
+            outcome => {
+                let error = Error::new(ErrorKind::Config, "it is of no broker of this version")
+                    .hint("start this version's broker once: it brings the database up to date");
+                Err(outcome.err().map_or(error.clone(), |cause| {
+                    fault("", cause).causes().iter().cloned().fold(error, Error::because_of)
+                }))
+            }
+        }
+    }
+}
+
+/// Whether it failed because another process does the same.
+fn is_race(cause: &MigrateError) -> bool {
+    match cause {
+        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => {
+            is_conflict(cause)
+                || code(cause).is_some_and(|code| MADE_MEANWHILE.contains(&code.as_str()))
+        }
+        _ => false,
+    }
+}
+
+fn refused(cause: MigrateError) -> Error {
+    let error = Error::new(ErrorKind::Config, "it cannot be brought up to date");
+    match cause {
+        MigrateError::VersionMissing(_) => error
+            .because_of("a newer version of tmpcred made it")
+            .hint("use that version, or restore a backup from before the upgrade"),
+        cause => error.because(cause),
+    }
+}
+
+/// Adds what is the engine's own, once: the end of the log is where processes wait for
+/// one another.
+async fn add(engine: &Engine, own: &Own) -> Result<()> {
+    let attempt = || async {
+        let mut transaction = engine.begin().await?;
+        sqlx::query("update audit_head set last_sequence = last_sequence where id = 1")
+            .execute(&mut *transaction)
+            .await?;
+        let found = sqlx::query(own.is_there).fetch_optional(&mut *transaction).await?;
+        if found.is_none() {
+            sqlx::raw_sql(own.add).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+        }
+        Ok(())
+    };
+    engine.work("it cannot be brought up to date", attempt).await
+}

@@ -1,0 +1,128 @@
+//! Backups, restoring them, and moving from SQLite to PostgreSQL.
+//!
+//! A backup is a SQLite database, whatever the store is: a file that a broker could run
+//! on, and that every engine can be filled from.
+
+use std::path::{Path, PathBuf};
+
+use super::sql::{Copied, SqlStore};
+use super::{Store as _, open, open_to_read, sqlite};
+use crate::broker::config::{Place, Store as StoreConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::Env;
+use crate::host::files::{self, Draft};
+
+/// How a database is called that was moved away: no broker finds it by accident.
+const MOVED: &str = "moved";
+
+/// Writes a backup into a file that is not there yet. Brokers may be running.
+///
+/// # Errors
+/// Where the file is there, the store cannot be read, or what was written is not the same.
+pub async fn backup(config: &StoreConfig, env: &Env, file: &Path) -> Result<Copied> {
+    let draft = Draft::of(file)?;
+    let copied = match config.place()? {
+        Place::File(path) => duplicate(path, &draft).await?,
+        Place::Postgres(_) => {
+            let from = open_to_read(config, env).await?;
+            let to = sqlite::open(draft.path()).await?;
+            let copied = from.copy_to(&to).await;
+            to.close().await;
+            from.close().await;
+            copied?
+        }
+    };
+    draft.finish(file)?;
+    Ok(copied)
+}
+
+/// Fills the store that the configuration names from a backup. The file stays as it is.
+///
+/// # Errors
+/// Where the store has something already: nothing is overwritten.
+pub async fn restore(config: &StoreConfig, env: &Env, file: &Path) -> Result<Copied> {
+    there(file)?;
+    match config.place()? {
+        Place::File(path) => {
+            let draft = Draft::of(path)?;
+            let copied = duplicate(file, &draft).await?;
+            draft.finish(path)?;
+            Ok(copied)
+        }
+        Place::Postgres(_) => {
+            let from = sqlite::open_to_copy(file).await?;
+            if let Err(error) = from.require_tree().await {
+                from.close().await;
+                let name = format!("the database {} cannot be restored", file.display());
+                return Err(error.context(name));
+            }
+            fill(from, config, env).await
+        }
+    }
+}
+
+/// Moves a SQLite database into the PostgreSQL database that the configuration names.
+/// Returns what was moved, and how the file is called from then on.
+///
+/// # Errors
+/// As with [`restore`]; also where a broker has the file open. It may be begun anew
+/// whenever it was cut off.
+pub async fn move_in(config: &StoreConfig, env: &Env, file: &Path) -> Result<(Copied, PathBuf)> {
+    if let Place::File(path) = config.place()? {
+        let why = format!("the configuration names the SQLite database {}", path.display());
+        return Err(Error::new(ErrorKind::Config, why)
+            .hint("name the database to move to in [store.postgres], and no path"));
+    }
+    there(file)?;
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!(".{MOVED}"));
+    let moved = PathBuf::from(name);
+    if files::exists(&moved) {
+        return Err(Error::new(ErrorKind::Usage, format!("there is {} already", moved.display())));
+    }
+    // Nobody writes to it from here on: what was recorded there would be lost.
+    let from = sqlite::open_alone(file).await?;
+    let copied = fill(from, config, env).await?;
+    files::rename(file, &moved)?;
+    Ok((copied, moved))
+}
+
+async fn fill(from: SqlStore, config: &StoreConfig, env: &Env) -> Result<Copied> {
+    let copied = async {
+        let to = open(config, env).await?;
+        let copied = from.copy_to(&to).await;
+        to.close().await;
+        copied
+    }
+    .await;
+    from.close().await;
+    copied
+}
+
+/// Copies a SQLite database as it is at this moment, and looks whether the copy is good.
+async fn duplicate(path: &Path, draft: &Draft) -> Result<Copied> {
+    let from = sqlite::open_to_copy(path).await?;
+    let to = draft
+        .path()
+        .to_str()
+        .ok_or_else(|| Error::new(ErrorKind::Usage, "the path is not valid Unicode"))?;
+    let outcome = from.vacuum_into(to).await;
+    from.close().await;
+    outcome?;
+    // Where an earlier version made it, it is brought up to date here, not there.
+    let copy = sqlite::open(draft.path()).await?;
+    let checked = copy.check().await;
+    copy.close().await;
+    checked
+}
+
+fn there(file: &Path) -> Result<()> {
+    if files::exists(file) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Usage, format!("there is no file {}", file.display())))
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests;

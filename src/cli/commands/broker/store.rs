@@ -1,0 +1,86 @@
+//! `tmpcred broker backup`, `restore` and `move`
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::broker::config;
+use crate::broker::store::sql::Copied;
+use crate::broker::store::transfer;
+use crate::cli::App;
+use crate::cli::args::BrokerStore;
+use crate::cli::show::count;
+use crate::error::Result;
+use crate::host::process;
+
+pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
+    let config = config::load(&args.of.file)?;
+    let copied = {
+        let _waiting = app.host.interact.waiting("copying the store");
+        let env = &app.host.env;
+        process::runtime()?.block_on(transfer::backup(&config.store, env, &args.database))?
+    };
+    tell(app, args, &copied, &args.database)?;
+    if !args.json {
+        app.host.interact.note(
+            "The keys in it are sealed: without the key-encryption key it is worth nothing. Keep the two apart.",
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
+    let config = config::load(&args.of.file)?;
+    let copied = {
+        let _waiting = app.host.interact.waiting("filling the store");
+        let env = &app.host.env;
+        process::runtime()?.block_on(transfer::restore(&config.store, env, &args.database))?
+    };
+    tell(app, args, &copied, &args.database)?;
+    if !args.json {
+        app.host.interact.note(
+            "What happened after the backup is not in it: tokens that were revoked since are good again. Unless you\n\
+             know of none, revoke the keys that were active since then: `tmpcred broker keys revoke`.",
+        );
+    }
+    Ok(())
+}
+
+pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
+    let config = config::load(&args.of.file)?;
+    let (copied, moved) = {
+        let _waiting = app.host.interact.waiting("moving the store");
+        let env = &app.host.env;
+        process::runtime()?.block_on(transfer::move_in(&config.store, env, &args.database))?
+    };
+    tell(app, args, &copied, &moved)?;
+    if !args.json {
+        app.host.interact.note(&format!(
+            "Everything is in the other database now. The file is called {} from now on, so that no broker goes on with it.",
+            moved.display()
+        ));
+    }
+    Ok(())
+}
+
+fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path) -> Result<()> {
+    let root: String = copied.root.iter().map(|byte| format!("{byte:02x}")).collect();
+    if args.json {
+        return app.ui.json(&json!({
+            "file": file,
+            "records": copied.records,
+            "keys": copied.keys,
+            "consumed": copied.consumed,
+            "checkpoints": copied.checkpoints,
+            "root": root,
+        }));
+    }
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    app.ui.line(format!(
+        "{}, {}, {} and {}; the tree over the records is the same ({root}).",
+        count(number(copied.records), "record", "records"),
+        count(number(copied.keys), "key", "keys"),
+        count(number(copied.consumed), "revocation", "revocations"),
+        count(number(copied.checkpoints), "checkpoint", "checkpoints"),
+    ))
+}

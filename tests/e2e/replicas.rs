@@ -1,0 +1,442 @@
+//! A broker that is several processes on one PostgreSQL database, under load, while its
+//! parts come and go.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::support::broker::{API, Broker, BrokerOptions, KEK, Twin};
+use super::support::home::{Home, tmpcred};
+use super::support::http::Http;
+use super::support::postgres::{PASSWORD, Postgres, password_file};
+use super::support::run::Run;
+use super::support::wait::wait_until;
+
+const ISSUER: &str = "https://jobs.example.com";
+
+/// How long something may take that takes a few seconds.
+const SOON: Duration = Duration::from_secs(30);
+
+/// How long a rotation may take whose key is published for 15 seconds.
+const ROTATION: Duration = Duration::from_secs(120);
+
+/// A database, the first process of a broker, and jobs whose keys it has in a file.
+struct Site {
+    broker: Broker,
+    postgres: Postgres,
+    key: jsonwebtoken::EncodingKey,
+    files: Home,
+}
+
+impl Site {
+    fn start() -> Self {
+        use aws_lc_rs::rand::SystemRandom;
+        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+        use jsonwebtoken::jwk::{Jwk, JwkSet};
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        let key = jsonwebtoken::EncodingKey::from_ec_der(pkcs8.unwrap().as_ref());
+        let public = Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::ES256).unwrap();
+        let (postgres, files) = (Postgres::start(), Home::new());
+        let jwks = serde_json::to_string(&JwkSet { keys: vec![public] }).unwrap();
+        let jwks = files.write("jobs.json", jwks);
+        let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
+        options.policy = options.policy.replace(") @ttl", ") @any_issuer @ttl");
+        options.store = postgres.table(&files);
+        options.more = format!(
+            "\n[keys]\npublish_before = \"15s\"\n\n\
+             [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n"
+        );
+        Self { broker: Broker::start(&options), postgres, key, files }
+    }
+
+    /// Proof of being this job.
+    fn assertion(&self, job: &str) -> String {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let claims = json!({
+            "iss": ISSUER, "sub": job, "aud": self.broker.url(),
+            "iat": now.as_secs(), "exp": now.as_secs() + 1200,
+        });
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+        jsonwebtoken::encode(&header, &claims, &self.key).unwrap()
+    }
+
+    /// A home of a job that knows these addresses of the broker.
+    fn job(&self, name: &str, urls: &[String]) -> Home {
+        let home = Home::new();
+        let token = home.write("assertion", self.assertion(name));
+        home.config(&format!(
+            r#"default_profile = "job"
+[identity.job]
+type = "file"
+token_file = {token:?}
+[broker.main]
+url = {urls:?}
+issuer = "{}"
+[profile.job]
+role = "reader"
+audience = "{API}"
+"#,
+            self.broker.url()
+        ));
+        home
+    }
+
+    /// Asks this process for a token, once.
+    fn ask(&self, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("subject_token", assertion),
+            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+            ("audience", API),
+            ("role", "reader"),
+        ];
+        let reply = http.form(&format!("{url}/token"), &form).ok()?;
+        // Whoever is refused for good is told so; here nobody is.
+        assert!([200, 429, 503].contains(&reply.status), "{}", reply.body);
+        (reply.status == 200).then(|| reply.json()["access_token"].as_str().unwrap().to_string())
+    }
+
+    fn broker(&self, args: &[&str]) -> Run {
+        let home = &self.broker.home;
+        let run = tmpcred(home).args(["broker"]).args(args).limit(Duration::from_secs(60));
+        run.args(["--config"]).args([home.path("broker.toml")]).env("TMPCRED_BROKER_KEK", KEK)
+    }
+
+    #[track_caller]
+    fn in_state(&self, state: &str) -> Vec<String> {
+        let keys = self.broker(&["keys", "list", "--json"]).run().ok().json();
+        let these = keys.as_array().unwrap().iter().filter(|key| key["state"] == state);
+        these.map(|key| key["kid"].as_str().unwrap().to_string()).collect()
+    }
+}
+
+fn part(token: &str, at: usize, name: &str) -> String {
+    let part = token.trim().split('.').nth(at).unwrap();
+    let part: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
+    part[name].as_str().unwrap().to_string()
+}
+
+fn jti(token: &str) -> String {
+    part(token, 1, "jti")
+}
+
+fn kid(token: &str) -> String {
+    part(token, 0, "kid")
+}
+
+#[track_caller]
+fn is_active(url: &str, token: &str) -> bool {
+    let reply = Http::new().form_as(token, &format!("{url}/introspect"), &[("token", token)]);
+    let reply = reply.unwrap();
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    reply.json()["active"] == true
+}
+
+/// Everybody who wants tokens, until they are told to stop.
+struct Load {
+    stop: AtomicBool,
+    tokens: Mutex<Vec<String>>,
+    /// How many tokens the real client got.
+    runs: AtomicUsize,
+}
+
+impl Load {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            stop: AtomicBool::new(false),
+            tokens: Mutex::new(Vec::new()),
+            runs: AtomicUsize::new(0),
+        })
+    }
+
+    /// The real client, run after run: none of them may fail.
+    fn client(&self, home: &Home) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let run = tmpcred(home).args(["token", "--refresh", "--no-input"]);
+            let output = run.limit(Duration::from_secs(60)).run().ok();
+            self.tokens.lock().unwrap().push(output.stdout.trim().into());
+            self.runs.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Requests as quick as they are answered, at one process after the other.
+    fn requests(&self, site: &Site, urls: &[String], assertion: &str) {
+        let mut http = Http::new();
+        for url in urls.iter().cycle() {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if let Some(token) = site.ask(&mut http, url, assertion) {
+                self.tokens.lock().unwrap().push(token);
+            }
+        }
+    }
+
+    fn count(&self) -> (usize, usize) {
+        (self.tokens.lock().unwrap().len(), self.runs.load(Ordering::Relaxed))
+    }
+
+    /// Waits until things have gone on for a while, for both kinds.
+    #[track_caller]
+    fn goes_on(&self, what: &str) {
+        let (tokens, runs) = self.count();
+        wait_until(what, Duration::from_secs(90), || {
+            let (now, run) = self.count();
+            (now > tokens + 40 && run > runs + 3).then_some(())
+        });
+    }
+}
+
+/// Does this while there is load on all these processes. Returns all tokens that came of it.
+fn under_load(site: &Site, urls: &[String], work: impl FnOnce(&Load)) -> Vec<String> {
+    let load = Load::new();
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for n in 0..2 {
+            let (load, name) = (load.clone(), format!("job{n}"));
+            threads.push(scope.spawn(move || load.client(&site.job(&name, urls))));
+        }
+        for n in 0..2 {
+            let (load, name) = (load.clone(), format!("other{n}"));
+            threads.push(scope.spawn(move || load.requests(site, urls, &site.assertion(&name))));
+        }
+        // Also where something here is amiss, they have to end.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&load)));
+        load.stop.store(true, Ordering::Relaxed);
+        let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        ended.into_iter().for_each(|ended| ended.unwrap());
+    });
+    std::mem::take(&mut load.tokens.lock().unwrap())
+}
+
+/// Every token that somebody got is on record, once and not taken back; and the log is
+/// good.
+#[track_caller]
+fn nothing_is_lost(site: &Site, tokens: &[String]) {
+    let jtis = |decision: &str| -> Vec<String> {
+        let select = format!("select jti from audit_record where decision = '{decision}'");
+        site.postgres.query(&select)
+    };
+    let issued = jtis("issued");
+    let known: BTreeSet<_> = issued.iter().collect();
+    assert_eq!(known.len(), issued.len(), "no token is on record twice");
+    let aborted: BTreeSet<_> = jtis("aborted").into_iter().collect();
+    assert!(tokens.len() > 60, "{}", tokens.len());
+    for token in tokens {
+        let jti = jti(token);
+        assert!(known.contains(&jti) && !aborted.contains(&jti), "{jti} is out and not on record");
+    }
+    let signed = || {
+        let newest = "select coalesce(max(size), 0) - (select last_sequence from audit_head)
+            from audit_checkpoint";
+        (site.postgres.query(newest) == ["0"]).then_some(())
+    };
+    wait_until("a checkpoint of all records", SOON, signed);
+    let report = site.broker(&["audit", "verify", "--json"]).run().ok().json();
+    assert_eq!((&report["verified"], &report["findings"]), (&json!(true), &json!([])), "{report}");
+    // Several processes sign one log: not each of them every few seconds.
+    let notes: Vec<i64> = site
+        .postgres
+        .query("select at / 1000000 from audit_checkpoint order by size")
+        .iter()
+        .map(|at| at.parse().unwrap())
+        .collect();
+    let often = notes.windows(2).filter(|pair| pair[1] - pair[0] < 2).count();
+    assert!(often * 3 <= notes.len() + 9, "{notes:?}");
+}
+
+#[test]
+fn two_replicas_lose_nothing_when_one_is_killed_and_the_database_restarts() {
+    let mut site = Site::start();
+    let mut twin = Some(site.broker.twin());
+    let urls = vec![site.broker.url().to_string(), twin.as_ref().unwrap().url.clone()];
+    let mut tokens = under_load(&site, &urls, |load| {
+        load.goes_on("tokens from both");
+        drop(twin.take());
+        load.goes_on("tokens from the one that is left");
+    });
+    let held = tokens.last().unwrap().clone();
+    let mut replicas: Vec<Twin> = vec![site.broker.twin()];
+    let urls = vec![site.broker.url().to_string(), replicas[0].url.clone()];
+    revoke(&urls[0], &held);
+    // At once, at each of them.
+    assert!(urls.iter().all(|url| !is_active(url, &held)));
+
+    let ready = |url: &str| Http::new().get(&format!("{url}/readyz")).unwrap().status;
+    site.postgres.end();
+    for url in &urls {
+        wait_until("it to say that it cannot issue", SOON, || (ready(url) == 503).then_some(()));
+        assert_eq!(site.ask(&mut Http::new(), url, &site.assertion("job")), None);
+        let asked = Http::new().form_as(&held, &format!("{url}/introspect"), &[("token", &held)]);
+        assert_eq!(asked.unwrap().status, 503, "it cannot say that a token is good");
+    }
+    site.postgres.begin();
+    for url in &urls {
+        wait_until("it to be ready again", SOON, || (ready(url) == 200).then_some(()));
+        assert!(!is_active(url, &held), "a revocation is for good");
+    }
+    // One begins with what the others left.
+    replicas.push(site.broker.twin());
+    assert!(!is_active(&replicas[1].url, &held));
+    tokens.push(site.ask(&mut Http::new(), &urls[1], &site.assertion("job")).unwrap());
+    nothing_is_lost(&site, &tokens);
+}
+
+#[track_caller]
+fn revoke(url: &str, token: &str) {
+    let reply = Http::new().form(&format!("{url}/revoke"), &[("token", token)]).unwrap();
+    assert_eq!(reply.status, 200, "{}", reply.body);
+}
+
+#[test]
+fn three_replicas_under_load_survive_a_kill_a_restart_a_rotation_and_revocations() {
+    let site = Site::start();
+    let twins = [site.broker.twin(), site.broker.twin()];
+    let mut urls = vec![site.broker.url().to_string()];
+    urls.extend(twins.iter().map(|twin| twin.url.clone()));
+    let [first, second] = twins;
+    let before = site.in_state("active");
+    let postgres = &site.postgres;
+    let tokens = under_load(&site, &urls, |load| {
+        load.goes_on("tokens from all");
+        site.broker(&["keys", "rotate"]).run().ok();
+        drop(second);
+        load.goes_on("tokens from the two that are left");
+        // Whoever waits for an answer gets one: connections end amid commits.
+        for _ in 0..3 {
+            postgres.query(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                 where application_name = 'tmpcred broker' and pid <> pg_backend_pid()",
+            );
+            load.goes_on("tokens over new connections");
+        }
+        let [next] = &site.in_state("published")[..] else { panic!("no key is published") };
+        let alive = [&urls[0], &urls[1]];
+        let signs = |url: &&String| {
+            let token = site.ask(&mut Http::new(), url, &site.assertion("job"));
+            token.is_some_and(|token| kid(&token) == *next)
+        };
+        wait_until("the next key signs", ROTATION, || alive.iter().all(signs).then_some(()));
+        let token = load.tokens.lock().unwrap()[0].clone();
+        assert_eq!([kid(&token)], before[..]);
+        assert!(alive.iter().all(|url| is_active(url, &token)), "its key is retired, no more");
+        revoke(alive[0], &token);
+        assert!(alive.iter().all(|url| !is_active(url, &token)));
+        // A key is revoked while all of them sign with it.
+        site.broker(&["keys", "revoke", next]).run().ok();
+        let other = |url: &&String| {
+            let token = site.ask(&mut Http::new(), url, &site.assertion("job"));
+            token.is_some_and(|token| kid(&token) != *next)
+        };
+        wait_until("another key signs", SOON, || alive.iter().all(other).then_some(()));
+        let old = load.tokens.lock().unwrap().iter().find(|token| kid(token) == *next).cloned();
+        let gone = || alive.iter().all(|url| !is_active(url, old.as_ref().unwrap())).then_some(());
+        wait_until("nobody accepts what the revoked key signed", SOON, gone);
+        load.goes_on("tokens under the new key");
+    });
+    nothing_is_lost(&site, &tokens);
+    let said = site.broker.said() + &first.said();
+    assert!(!said.contains(PASSWORD) && !said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_database_that_restarts_under_load_costs_no_client_anything() {
+    let mut site = Site::start();
+    let twin = site.broker.twin();
+    let urls = vec![site.broker.url().to_string(), twin.url.clone()];
+    let load = Load::new();
+    let homes = [site.job("job0", &urls), site.job("job1", &urls)];
+    std::thread::scope(|scope| {
+        let threads = homes.each_ref().map(|home| {
+            let load = load.clone();
+            scope.spawn(move || load.client(home))
+        });
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..3 {
+                let runs = load.runs.load(Ordering::Relaxed);
+                wait_until("some runs", Duration::from_secs(90), || {
+                    (load.runs.load(Ordering::Relaxed) > runs + 5).then_some(())
+                });
+                site.postgres.end();
+                site.postgres.begin();
+            }
+        }));
+        load.stop.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        outcome.unwrap();
+    });
+    let mut tokens = std::mem::take(&mut *load.tokens.lock().unwrap());
+    let (mut http, assertion) = (Http::new(), site.assertion("job"));
+    while tokens.len() <= 60 {
+        tokens.extend(site.ask(&mut http, &urls[tokens.len() % 2], &assertion));
+    }
+    nothing_is_lost(&site, &tokens);
+}
+
+#[test]
+fn what_keeps_a_broker_from_its_database_is_told_and_no_password_is() {
+    use super::support::tls::Authority;
+    let site = Site::start();
+    let toml = std::fs::read_to_string(site.broker.home.path("broker.toml")).unwrap();
+    let table = site.postgres.table(&site.files);
+    assert!(toml.contains(&table));
+    let port = super::support::wait::free_port();
+    let (before, rest) = toml.split_once("listen = \"").unwrap();
+    let toml = format!("{before}listen = \"127.0.0.1:{port}\"{}", rest.split_once('"').unwrap().1);
+    let home = &site.broker.home;
+    let refused = |new: &str, code: i32, says: &[&str]| {
+        let file = home.write("other.toml", toml.replace(&table, new));
+        let serve = tmpcred(home).args(["broker", "serve", "--config"]).args([file]);
+        let ended = serve.env("TMPCRED_BROKER_KEK", KEK).run().ended_with(code);
+        for part in says {
+            assert!(ended.stderr.contains(part), "{part:?} is not in:\n{}", ended.stderr);
+        }
+        for secret in [PASSWORD, "hunter2"] {
+            assert!(!ended.stderr.contains(secret), "{}", ended.stderr);
+        }
+    };
+    let url = site.postgres.url();
+    let at =
+        |url: &str, more: &str| format!("{}{more}\n", table.replace(&site.postgres.url(), url));
+    let nobody = url.replace(&url[url.rfind(':').unwrap()..], ":9/broker");
+    refused(&at(&nobody, ""), 7, &["nobody answers at localhost:9", "Connection refused"]);
+    let nobody = nobody.replace("localhost", "127.0.0.1");
+    refused(
+        &at(&nobody, ""),
+        7,
+        &["the broker's database broker at 127.0.0.1:9", "nobody answers"],
+    );
+    refused(&at(&url.replace("/broker", "/other"), ""), 3, &["there is no database 'other'"]);
+    let wrong = site.files.path("wrong");
+    std::fs::copy(password_file(&site.files, "hunter2"), &wrong).unwrap();
+    password_file(&site.files, PASSWORD);
+    let wrong = format!("[store.postgres]\nurl = \"{url}\"\npassword_file = {wrong:?}\n");
+    refused(&wrong, 3, &["it does not let the user 'tmpcred' in", "hint: check the password"]);
+    let inline = url.replace("tmpcred@", "tmpcred:hunter2@");
+    refused(&at(&inline, ""), 3, &["a url with a password in it", "password_file"]);
+    refused(&at(&url, "password = \"hunter2\""), 3, &["has a password", "password_file"]);
+
+    // With an authority, it has to prove who it is.
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let trusting = |authority: &Authority| format!("ca_file = {:?}", authority.pem());
+    refused(&at(&url, &trusting(&authority)), 3, &["the server speaks no TLS", "turn `ssl` on"]);
+    let mut secured = Postgres::with(&["fsync=off"]);
+    secured.end();
+    secured.speak_tls(&authority.certify("localhost"));
+    secured.begin();
+    let there = secured.url();
+    let untrusted = ["its certificate cannot be trusted", "ca_file"];
+    refused(&at(&there, &trusting(&stranger)), 3, &untrusted);
+    // It is another name that it has a certificate for.
+    let other = there.replace("localhost", "127.0.0.1");
+    refused(&at(&other, &trusting(&authority)), 3, &untrusted);
+    // It is let in there, and would not keep anything.
+    refused(&at(&there, &trusting(&authority)), 3, &["its setting fsync is off"]);
+}

@@ -1,0 +1,84 @@
+//! Backups of a broker's store, restoring them, and moving to another engine.
+
+use super::audit::checkpoint;
+use super::revocation::Services;
+use super::support::broker::{API, KEK};
+use super::support::home::tmpcred;
+use super::support::http::Http;
+use super::support::postgres::Postgres;
+use super::support::run::Run;
+
+fn broker(services: &Services, args: &[&str]) -> Run {
+    let home = &services.broker.home;
+    let run = tmpcred(home).args(["broker"]).args(args);
+    run.args(["--config"]).args([home.path("broker.toml")]).env("TMPCRED_BROKER_KEK", KEK)
+}
+
+fn is_active(services: &Services, token: &str) -> bool {
+    let url = format!("{}/introspect", services.broker.url());
+    Http::new().form_as(token, &url, &[("token", token)]).unwrap().json()["active"] == true
+}
+
+fn revoke(services: &Services, token: &str) {
+    let url = format!("{}/revoke", services.broker.url());
+    assert_eq!(Http::new().form(&url, &[("token", token)]).unwrap().status, 200);
+}
+
+#[test]
+fn a_backup_of_a_running_broker_is_what_it_was_and_goes_where_nothing_is() {
+    let mut services = Services::start();
+    let (good, revoked) = (services.token("a", API), services.token("b", API));
+    revoke(&services, &revoked);
+    let file = services.broker.home.path("backup.db");
+    let name = file.to_str().unwrap();
+    let told = broker(&services, &["backup", name, "--json"]).run().ok().json();
+    assert_eq!((&told["records"], &told["consumed"]), (&4.into(), &1.into()), "{told}");
+    let again = broker(&services, &["backup", name]).run().ended_with(2);
+    assert!(again.stderr.contains("already"), "{}", again.stderr);
+    let refused = broker(&services, &["restore", name]).run().ended_with(2);
+    assert!(refused.stderr.contains("already"), "{}", refused.stderr);
+
+    services.broker.stop();
+    for end in ["", "-wal", "-shm"] {
+        drop(std::fs::remove_file(services.broker.home.path(format!("broker.db{end}"))));
+    }
+    let restored = broker(&services, &["restore", name]).run().ok();
+    assert!(restored.stderr.contains("revoke the keys"), "{}", restored.stderr);
+    services.broker.restart();
+    assert!(is_active(&services, &good) && !is_active(&services, &revoked));
+    checkpoint(&services.broker, 4);
+    broker(&services, &["audit", "verify"]).run().ok();
+}
+
+#[test]
+fn a_store_moves_to_postgresql_with_all_that_it_has() {
+    let mut services = Services::start();
+    let postgres = Postgres::start();
+    let (good, revoked) = (services.token("a", API), services.token("b", API));
+    revoke(&services, &revoked);
+    let kept = checkpoint(&services.broker, 4);
+    let home = &services.broker.home;
+    let toml = std::fs::read_to_string(home.path("broker.toml")).unwrap();
+    let (old, database) = ("[store]\npath = \"broker.db\"\n", home.path("broker.db"));
+    assert!(toml.contains(old));
+    home.write("broker.toml", toml.replace(old, &postgres.table(home)));
+    let name = database.to_str().unwrap().to_string();
+    let running = broker(&services, &["move", &name]).run().ended_with(1);
+    assert!(running.stderr.contains("hint: end the brokers that use it"), "{}", running.stderr);
+    services.broker.stop();
+    let moved = broker(&services, &["move", &name]).run().ok();
+    assert!(moved.stdout.contains("4 records, 2 keys, 1 revocation"), "{}", moved.stdout);
+    assert!(!database.exists() && moved.stderr.contains("broker.db.moved"), "{}", moved.stderr);
+
+    services.broker.restart();
+    assert!(is_active(&services, &good) && !is_active(&services, &revoked));
+    services.token("c", API);
+    // The log goes on from what was signed of it before.
+    let verify = ["audit", "verify", "--checkpoint", kept.to_str().unwrap()];
+    broker(&services, &verify).run().ok();
+    assert_eq!(postgres.query("select last_sequence from audit_head"), ["5"]);
+    // And back into a file.
+    let file = services.broker.home.path("backup.db");
+    let told = broker(&services, &["backup", file.to_str().unwrap(), "--json"]).run().ok().json();
+    assert_eq!(told["records"], 5, "{told}");
+}
