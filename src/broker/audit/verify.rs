@@ -204,10 +204,10 @@ impl Check<'_> {
             }
             let leaf = leaves.pop_front_if(|leaf| leaf.sequence == place);
             self.add(place, leaf.as_ref(), tile.get(at).copied());
-            if let Some(off_host) = self.off_host.filter(|checkpoint| checkpoint.size == place) {
-                if self.judge(place, &off_host.root) {
-                    self.report.signed = place;
-                }
+            if let Some(off_host) = self.off_host.filter(|checkpoint| checkpoint.size == place)
+                && self.judge(place, &off_host.root)
+            {
+                self.report.signed = place;
             }
             while let Some(noted) = notes.pop_front_if(|noted| noted.size == place) {
                 match Checkpoint::open(&noted.note, self.keys) {
