@@ -235,6 +235,10 @@ impl Check<'_> {
         match (leaf, hash, stored) {
             (None, ..) => self.differs(Kind::Missing, place),
             (_, None, _) => self.differs(Kind::Changed, place),
+            // What is appended is in the tree by the same commit.
+            (_, Some(_), None) if self.sealed.as_ref().is_some_and(|end| place > end.size()) => {
+                self.differs(Kind::Extra, place);
+            }
             (_, Some(_), None) => self.differs(Kind::Tree, place),
             (_, Some(hash), Some(stored)) if hash != stored => self.differs(Kind::Changed, place),
             _ => {}
