@@ -204,10 +204,10 @@ impl Check<'_> {
             }
             let leaf = leaves.pop_front_if(|leaf| leaf.sequence == place);
             self.add(place, leaf.as_ref(), tile.get(at).copied());
-            if let Some(off_host) = self.off_host.filter(|checkpoint| checkpoint.size == place) {
-                if self.judge(place, &off_host.root) {
-                    self.report.signed = place;
-                }
+            if let Some(off_host) = self.off_host.filter(|checkpoint| checkpoint.size == place)
+                && self.judge(place, &off_host.root)
+            {
+                self.report.signed = place;
             }
             while let Some(noted) = notes.pop_front_if(|noted| noted.size == place) {
                 match Checkpoint::open(&noted.note, self.keys) {
@@ -235,6 +235,10 @@ impl Check<'_> {
         match (leaf, hash, stored) {
             (None, ..) => self.differs(Kind::Missing, place),
             (_, None, _) => self.differs(Kind::Changed, place),
+            // What is appended is in the tree by the same commit.
+            (_, Some(_), None) if self.sealed.as_ref().is_some_and(|end| place > end.size()) => {
+                self.differs(Kind::Extra, place);
+            }
             (_, Some(_), None) => self.differs(Kind::Tree, place),
             (_, Some(hash), Some(stored)) if hash != stored => self.differs(Kind::Changed, place),
             _ => {}
