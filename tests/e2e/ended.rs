@@ -141,7 +141,7 @@ fn what_a_login_of_somebody_else_yields_is_not_lost_to_another_process() {
     end(&journey);
     Browser::http().user("bob", "x").install(&mut journey.home);
     // Another process is at it, and stays there.
-    let lock = journey.home.path("run/tmpcred/locks").join(name);
+    let lock = journey.home.path("run/tmpcred/locks").join(format!("{name}.lock"));
     let holder = journey.home.command("flock").args([lock]);
     let holder = holder.args(["sh", "-c", "echo held; exec sleep 300"]).spawn();
     holder.line_on_stdout("held");

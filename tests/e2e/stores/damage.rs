@@ -54,12 +54,14 @@ fn damaged_locks_keep_nobody_out() {
         .iter()
         .flat_map(|kind| items(&journey.home, kind))
         .map(|key| key.description.strip_prefix("tmpcred:").unwrap().to_string())
+        .map(|name| format!("run/tmpcred/locks/{name}.lock"))
         .collect();
     assert_eq!(names.len(), 2);
-    names.push("index".into());
+    // That of the index is beside it.
+    names.push(".local/state/tmpcred/locks/index.lock".into());
     for bytes in garbage() {
         for name in &names {
-            journey.home.write(format!("run/tmpcred/locks/{name}.lock"), &bytes);
+            journey.home.write(name, &bytes);
         }
         let issued = journey.broker.issued();
         forget_credentials(&journey.home);

@@ -14,11 +14,7 @@ use crate::broker::store::{Consumed, Effect, Outcome, Unit};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Commits a group of units.
-pub(super) async fn commit(
-    engine: &Engine,
-    guard: &Guard,
-    units: &[Unit],
-) -> Result<Vec<Outcome>> {
+pub(super) async fn commit(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>> {
     engine.work(super::UNWRITABLE, || attempt(engine, guard, units)).await
 }
 

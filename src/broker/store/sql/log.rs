@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 
-use super::rows::{damaged, micros, record_from};
 use super::engine::Engine;
+use super::rows::{damaged, micros, record_from};
 use super::tree::{NUMBERED, is_damage};
 use super::{SqlStore, head, tree};
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};

@@ -5,8 +5,8 @@ use sqlx::{Any, Row, Transaction};
 
 use super::engine::Engine;
 use super::failure::Failure;
-use super::rows::{damaged, leaf_from};
 use super::head;
+use super::rows::{damaged, leaf_from};
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
 use crate::broker::audit::tree::{
     Edge, Frontier, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at,

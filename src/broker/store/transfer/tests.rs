@@ -7,6 +7,7 @@ use crate::broker::store::postgres::peer::Database;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::{Consumed, Effect, KeyStore, Ledger, LogStore, Once, OnceStore, Unit};
 use crate::host::clock::SystemClock;
+use crate::secret::Secret;
 
 const NONE: &[(&str, &str)] = &[];
 
@@ -19,9 +20,19 @@ async fn postgres() -> (StoreConfig, Database) {
     (StoreConfig { path: None, postgres: Some(database.config.clone()) }, database)
 }
 
+fn kek() -> Kek {
+    Kek::new(Secret::new([7; 32]))
+}
+
+/// Goes on where the log ends, as whoever has the KEK may.
+async fn go_on(store: &SqlStore) -> u64 {
+    store.seal_with(kek().seal_of_log()).await.unwrap();
+    append(store, &[record("on")]).await.unwrap()
+}
+
 /// Has a bit of everything, and more records than fit into one batch or one tile.
 async fn fill_in(store: &SqlStore) {
-    let kek = Kek::random().unwrap();
+    let kek = kek();
     crate::broker::keys::CheckpointKeys::open(store, &kek, &SystemClock).await.unwrap();
     let records: Vec<_> = (0..700).map(|n| record(&format!("{n} '\u{1f512}"))).collect();
     append(store, &records).await.unwrap();
@@ -40,6 +51,7 @@ async fn same(one: &SqlStore, other: &SqlStore) {
     assert_eq!(one.keys().await.unwrap(), other.keys().await.unwrap());
     assert_eq!(one.notes(0, 9).await.unwrap(), other.notes(0, 9).await.unwrap());
     assert_eq!(one.ends().await.unwrap(), other.ends().await.unwrap());
+    assert_eq!(one.sealed_end().await.unwrap(), other.sealed_end().await.unwrap());
     let revoked = other.any_consumed(Once::RevokedToken, &["x".into()]).await;
     assert!(revoked.unwrap());
     assert!(other.keys().await.unwrap().iter().all(|key| key.purpose == Purpose::Checkpoint));
@@ -71,7 +83,7 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
             let restored = open(&into, &env()).await.unwrap();
             let kept = sqlite::open(&file).await.unwrap();
             same(&kept, &restored).await;
-            assert_eq!(append(&restored, &[record("on")]).await.unwrap(), 701, "{kind}");
+            assert_eq!(go_on(&restored).await, 701, "{kind}");
             kept.close().await;
             let error = restore(&into, &env(), &file).await.unwrap_err().to_string();
             assert!(error.contains("already") || error.contains("is not empty"), "{error}");
@@ -113,7 +125,7 @@ async fn a_move_takes_all_or_nothing_and_may_be_begun_anew() {
     assert!(!files::exists(&path) && moved.ends_with("broker.db.moved"));
     let (old, new) = (sqlite::open(&moved).await.unwrap(), open(&there, &env()).await.unwrap());
     same(&old, &new).await;
-    assert_eq!(append(&new, &[record("on")]).await.unwrap(), 701);
+    assert_eq!(go_on(&new).await, 701);
     // What has gone on is not written over.
     old.close().await;
     let error = move_in(&there, &env(), &moved).await.unwrap_err();
