@@ -11,6 +11,8 @@
 //! | [`audit`] | records the decision, durably, and gives a receipt for it |
 //! | [`issue`] | signs the token, in exchange for the receipt |
 //!
+//! A token may be bound to a key of its caller's ([`proof`]).
+//!
 //! Its own tokens come back ([`own`]) to be revoked ([`revoke`]) and to be asked
 //! about ([`introspect`]).
 //!
@@ -37,6 +39,7 @@ pub mod metrics;
 pub mod network;
 pub mod own;
 pub mod policy;
+pub mod proof;
 mod readiness;
 mod reload;
 pub mod revoke;
@@ -62,6 +65,7 @@ use denials::Denials;
 use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
 use metrics::Metrics;
 use policy::{Policy, Source, World};
+use proof::Proofs;
 use readiness::Readiness;
 use reload::Policies;
 use revoke::Sweeping;
@@ -86,6 +90,7 @@ pub struct Broker {
     readiness: Readiness,
     sweeping: Sweeping,
     denials: Denials,
+    proofs: Proofs,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
@@ -170,6 +175,7 @@ impl Prepared {
         let checkpoints = CheckpointKeys::open(store.as_ref(), &kek, host.clock.as_ref())
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
+        let proofs = Proofs::new(config, &kek);
         let keeper = Keeper {
             store: store.clone(),
             kek,
@@ -196,6 +202,7 @@ impl Prepared {
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),
             denials: Denials::default(),
+            proofs,
             metrics: Arc::default(),
             clock: host.clock.clone(),
         })

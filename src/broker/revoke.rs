@@ -15,14 +15,17 @@ use super::store::{Consumed, Effect, Once, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 
-/// How often revocations that nobody needs any more are removed, at most.
+/// How often what nobody needs any more is removed, at most.
 const SWEEP_EVERY: Duration = Duration::minutes(10);
 
 /// How much longer than needed revocations are kept: a clock that is ahead for a
 /// while must not make tokens good again.
 const GRACE: Duration = Duration::days(1);
 
-/// When revocations were swept last.
+/// The same of proofs, of which there may be many, and which are good for a minute.
+const PROOF_GRACE: Duration = Duration::hours(1);
+
+/// When what was used up was swept last.
 #[derive(Default)]
 pub(super) struct Sweeping(Mutex<Option<OffsetDateTime>>);
 
@@ -107,14 +110,17 @@ impl Broker {
     }
 
     /// Removes what nobody needs any more, now and then.
-    async fn sweep(&self, now: OffsetDateTime) {
+    pub(super) async fn sweep(&self, now: OffsetDateTime) {
         if !self.sweeping.is_due(now) {
             return;
         }
-        match self.store.forget_consumed(now.saturating_sub(GRACE)).await {
-            Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "forgot revocations of expired tokens"),
-            Err(error) => tracing::warn!(%error, "old revocations cannot be removed"),
+        for (kind, grace) in [(Once::RevokedToken, GRACE), (Once::DpopProof, PROOF_GRACE)] {
+            let what = kind.as_str();
+            match self.store.forget_consumed(kind, now.saturating_sub(grace)).await {
+                Ok(0) => {}
+                Ok(removed) => tracing::info!(what, removed, "forgot what nobody needs any more"),
+                Err(error) => tracing::warn!(what, %error, "what is old cannot be removed"),
+            }
         }
     }
 }

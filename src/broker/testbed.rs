@@ -218,6 +218,7 @@ impl Bed {
             scopes: set("deploy:read deploy:write deploy:admin"),
             max_ttl: Duration::from_secs(3600),
             ends_with_token: false,
+            dpop: Default::default(),
             aws: None,
         };
         let mut options = Options {
@@ -230,6 +231,7 @@ impl Bed {
                 admin: None,
                 store: config::Store { path: root.path().join("broker.db") },
                 keys: config::Keys::default(),
+                dpop: config::Dpop::default(),
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 policy: Policy { files: vec!["policy.cedar".into()] },
                 role: [("deploy".to_string(), role)].into(),

@@ -51,7 +51,7 @@ impl Bound {
     /// What these claims say.
     pub fn of(claims: &Map<String, Value>) -> Self {
         match claims.get("cnf") {
-            None | Some(Value::Null) => Self::No,
+            None => Self::No,
             Some(cnf) => match cnf.get("jkt").and_then(Value::as_str) {
                 Some(thumbprint) if is_thumbprint(thumbprint) => Self::To(thumbprint.to_string()),
                 _ => Self::Otherwise,

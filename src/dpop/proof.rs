@@ -219,17 +219,13 @@ fn check_token(claims: &Map<String, Value>, shown: Shown<'_>) -> Result<(), Refu
 }
 
 /// Returns until when it may be good.
-fn check_time(
-    claims: &Map<String, Value>,
-    now: OffsetDateTime,
-) -> Result<OffsetDateTime, Refusal> {
+fn check_time(claims: &Map<String, Value>, now: OffsetDateTime) -> Result<OffsetDateTime, Refusal> {
     let issued_at = jwt::moment(claims, "iat").ok().flatten();
     let issued_at =
         issued_at.ok_or_else(|| refused(Fault::Malformed, "it does not say when it was made"))?;
     let until = issued_at.saturating_add(WINDOW);
     let off = |how: &str| {
-        let mut refusal =
-            refused(Fault::Time, format!("it was made more than {} {how}", WINDOW));
+        let mut refusal = refused(Fault::Time, format!("it was made more than {} {how}", WINDOW));
         refusal.error = refusal.error.hint("check this machine's clock");
         refusal
     };

@@ -98,6 +98,14 @@ impl Kek {
         &self.id
     }
 
+    /// A key for something else, which whoever has this one can derive, and which tells
+    /// nothing of it.
+    pub fn derive(&self, purpose: &str) -> hmac::Key {
+        let own = hmac::Key::new(hmac::HMAC_SHA256, self.bytes.expose());
+        let derived = hmac::sign(&own, format!("tmpcred broker: key for {purpose}").as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+    }
+
     fn cipher(&self) -> Result<RandomizedNonceKey> {
         RandomizedNonceKey::new(&AES_256_GCM, self.bytes.expose())
             .map_err(|_| Error::new(ErrorKind::Other, "the key-encryption key cannot be used"))

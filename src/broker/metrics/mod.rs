@@ -22,6 +22,7 @@ pub use labels::{Introspection, Issuance, Reload, Revocation, Shed};
 pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
+use super::proof::Fault;
 use crate::error::Result;
 
 /// What all names begin with.
@@ -51,6 +52,7 @@ pub struct Metrics {
     issuing: Histograms,
     authenticating: Histogram,
     rejections: Family<Label, Counter>,
+    proofs: Family<Label, Counter>,
     introspections: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
     revoking: Histogram,
@@ -73,6 +75,7 @@ impl Default for Metrics {
             issuing: Family::new_with_constructor(durations),
             authenticating: durations(),
             rejections: labels::all("reason", labels::FAULTS),
+            proofs: labels::all("reason", labels::PROOF_FAULTS),
             introspections: labels::all("outcome", Introspection::ALL),
             revocations: labels::all("outcome", Revocation::ALL),
             revoking: durations(),
@@ -132,6 +135,11 @@ impl Metrics {
             "assertions_rejected",
             "Assertions that were not accepted, for a token or for an introspection, by reason",
             self.rejections.clone(),
+        );
+        registry.register(
+            "dpop_proofs_rejected",
+            "Proofs of a key that were not accepted, wherever they were shown, by reason",
+            self.proofs.clone(),
         );
         registry.register(
             "introspections",
@@ -213,6 +221,11 @@ impl Metrics {
             self.rejections.get_or_create(&[("reason", labels::of_rejection(rejection))]).inc();
         }
         outcome
+    }
+
+    /// Counts a proof of a key that is not accepted.
+    pub fn proof_rejected(&self, fault: Fault) {
+        self.proofs.get_or_create(&[("reason", labels::of_proof(fault))]).inc();
     }
 
     /// Measures how long it takes until a record is durable.

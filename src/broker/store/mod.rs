@@ -49,9 +49,9 @@ pub trait OnceStore: Send + Sync {
     /// Whether any of these was used up.
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool>;
 
-    /// Forgets what had to be kept until before this moment, and returns how much
-    /// that was.
-    async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64>;
+    /// Forgets what of this kind had to be kept until before this moment, and returns
+    /// how much that was.
+    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime) -> Result<u64>;
 }
 
 /// What the broker keeps.

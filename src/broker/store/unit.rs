@@ -75,6 +75,8 @@ pub struct Consumed {
 pub enum Once {
     /// A token's being good: who revokes it uses that up.
     RevokedToken,
+    /// A proof of a key (RFC 9449).
+    DpopProof,
 }
 
 impl Once {
@@ -82,6 +84,7 @@ impl Once {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RevokedToken => "revoked-token",
+            Self::DpopProof => "dpop-proof",
         }
     }
 }

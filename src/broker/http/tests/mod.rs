@@ -2,6 +2,7 @@
 
 mod assertion;
 mod denials;
+mod dpop;
 mod exchange;
 mod flood;
 mod introspection;

@@ -186,8 +186,8 @@ impl OnceStore for Failing {
             Err(broken())
         }
     }
-    async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
-        self.inner.forget_consumed(before).await
+    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime) -> Result<u64> {
+        self.inner.forget_consumed(kind, before).await
     }
 }
 

@@ -159,9 +159,10 @@ impl OnceStore for SqlStore {
         Ok(false)
     }
 
-    async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
+    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime) -> Result<u64> {
         self.check_file()?;
-        let done = sqlx::query("delete from consumed where keep_until < $1")
+        let done = sqlx::query("delete from consumed where kind = $1 and keep_until < $2")
+            .bind(kind.as_str())
             .bind(micros(before))
             .execute(&self.pool)
             .await

@@ -169,9 +169,9 @@ async fn what_was_used_up_is_kept_until_nobody_needs_it() {
     assert!(store.any_consumed(once, &asked).await.is_err(), "it cannot say no");
     let store = sqlite::open(&path).await.unwrap();
     assert!(consumed(&store, "a").await && !consumed(&store, "b").await);
-    assert_eq!(store.forget_consumed(keep_until).await.unwrap(), 0);
+    assert_eq!(store.forget_consumed(once, keep_until).await.unwrap(), 0);
     let later = keep_until + time::Duration::MICROSECOND;
-    assert_eq!(store.forget_consumed(later).await.unwrap(), 1);
+    assert_eq!(store.forget_consumed(once, later).await.unwrap(), 1);
     assert!(!consumed(&store, "a").await);
     files::remove(&path).unwrap();
     assert!(store.any_consumed(once, &asked).await.is_err());
