@@ -20,12 +20,16 @@
 //! what `broker.toml` says, and [`dev`] a broker and a small OpenID provider for
 //! a machine that has neither.
 //!
+//! It also decides about requests that a proxy holds up (`authz`), by the tokens that come
+//! with them.
+//!
 //! [`metrics`] is what can be seen of it from outside. [`aws`] says what AWS is told of whoever has a role.
 //!
 //! There are no globals: two brokers fit in one process.
 
 pub mod audit;
 pub mod authenticate;
+mod authz;
 pub mod aws;
 pub mod config;
 pub mod decide;
@@ -64,6 +68,7 @@ use config::{Role, TrustedIssuer};
 use denials::Denials;
 use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
 use metrics::Metrics;
+use network::Network;
 use policy::{Policy, Source, World};
 use proof::Proofs;
 use readiness::Readiness;
@@ -91,6 +96,8 @@ pub struct Broker {
     sweeping: Sweeping,
     denials: Denials,
     proofs: Proofs,
+    authz: Option<config::Authz>,
+    trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
@@ -203,6 +210,8 @@ impl Prepared {
             sweeping: Sweeping::default(),
             denials: Denials::default(),
             proofs,
+            authz: config.authz.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
             metrics: Arc::default(),
             clock: host.clock.clone(),
         })

@@ -14,8 +14,14 @@ use crate::error::{Error, ErrorKind, foreign};
 use crate::oidc::Keys;
 use crate::oidc::jwt::{self, Algorithm};
 
-/// The algorithms of proofs. All of them have a public key.
-pub const ALGORITHMS: [Algorithm; 3] = [Algorithm::ES256, Algorithm::EdDSA, Algorithm::RS256];
+/// The algorithms of proofs, by name. All of them have a public key.
+pub const ALGORITHMS: [(&str, Algorithm); 4] = [
+    ("ES256", Algorithm::ES256),
+    // Two names for one thing (RFC 9864).
+    ("Ed25519", Algorithm::EdDSA),
+    ("EdDSA", Algorithm::EdDSA),
+    ("RS256", Algorithm::RS256),
+];
 
 /// How old a proof may be, and how far ahead its maker's clock.
 pub const WINDOW: Duration = Duration::seconds(60);
@@ -142,9 +148,9 @@ fn signer(proof: &str, header: &Map<String, Value>) -> Result<String, Refusal> {
         return Err(malformed("its header has a critical extension that is not understood".into()));
     }
     let named = text("alg");
-    let algorithm = ALGORITHMS.into_iter().find(|a| format!("{a:?}") == named);
-    let algorithm = algorithm.ok_or_else(|| {
-        let accepted: Vec<_> = ALGORITHMS.iter().map(|a| format!("{a:?}")).collect();
+    let algorithm = ALGORITHMS.into_iter().find(|(name, _)| *name == named);
+    let (_, algorithm) = algorithm.ok_or_else(|| {
+        let accepted = ALGORITHMS.map(|(name, _)| name);
         malformed(format!(
             "its algorithm is '{}'; accepted are {}",
             foreign(named),

@@ -236,13 +236,15 @@ fn keys_of_the_other_kinds_sign_too() {
     let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
     let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
     let mut forge = Forge::new();
-    forge.header = json!({
-        "typ": "dpop+jwt", "alg": "EdDSA", "jwk": { "kty": "OKP", "crv": "Ed25519", "x": x },
-    });
-    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let message = format!("{}.{}", encode(&forge.header), encode(&forge.claims));
-    let signature = URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes()));
-    assert!(is_thumbprint(&within(&format!("{message}.{signature}")).unwrap().thumbprint));
+    for name in ["EdDSA", "Ed25519"] {
+        forge.header = json!({
+            "typ": "dpop+jwt", "alg": name, "jwk": { "kty": "OKP", "crv": "Ed25519", "x": x },
+        });
+        let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", encode(&forge.header), encode(&forge.claims));
+        let signature = URL_SAFE_NO_PAD.encode(pair.sign(message.as_bytes()));
+        assert!(is_thumbprint(&within(&format!("{message}.{signature}")).unwrap().thumbprint));
+    }
 }
 
 #[test]

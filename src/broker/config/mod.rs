@@ -1,5 +1,6 @@
 //! What `broker.toml` says.
 
+mod authz;
 mod dpop;
 mod keys;
 mod role;
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
 
+pub use authz::{Authz, Proxy, Route};
 pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
 pub use role::{Binding, Role};
@@ -71,6 +73,9 @@ pub struct Config {
     /// What proofs of a key have to be like.
     #[serde(default)]
     pub dpop: Dpop,
+    /// What the broker decides for a proxy; nothing where left out.
+    #[serde(default)]
+    pub authz: Option<Authz>,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
     pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
     /// Who may have which role.
@@ -266,6 +271,11 @@ impl Config {
         }
         if let Some(admin) = &self.admin {
             admin.check(self.listen)?;
+        }
+        if let Some(authz) = &self.authz {
+            let taken = [self.listen].into_iter().chain(self.admin.as_ref().map(|a| a.listen));
+            let taken: Vec<_> = taken.collect();
+            authz.check(&taken, &self.trusted_proxies, self.tls.is_some(), &self.role)?;
         }
         self.keys.check()?;
         if self.trusted_issuer.is_empty() {

@@ -184,6 +184,7 @@ role = "{READER}"
             store: config::Store { path: "in memory".into() },
             keys: config::Keys::default(),
             dpop: config::Dpop::default(),
+            authz: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
             policy: Policy { files: vec!["policy.cedar".into()] },
             role: [

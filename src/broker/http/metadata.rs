@@ -32,7 +32,7 @@ struct Metadata {
     /// Required by both documents. There is no authorization endpoint to use it at.
     response_types_supported: [&'static str; 1],
     /// RFC 9449 section 5.1.
-    dpop_signing_alg_values_supported: [String; 3],
+    dpop_signing_alg_values_supported: [&'static str; 4],
     #[serde(flatten)]
     openid: Option<OpenId>,
 }
@@ -100,7 +100,7 @@ impl Metadata {
             introspection_endpoint: issuer.join(wire::INTROSPECTION_PATH),
             introspection_endpoint_auth_methods_supported: ["Bearer"],
             response_types_supported: ["id_token"],
-            dpop_signing_alg_values_supported: dpop::ALGORITHMS.map(|alg| format!("{alg:?}")),
+            dpop_signing_alg_values_supported: dpop::ALGORITHMS.map(|(name, _)| name),
             openid,
         }
     }

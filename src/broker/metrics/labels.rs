@@ -192,6 +192,41 @@ impl Introspection {
     }
 }
 
+/// How the decision about a request that a proxy held up ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// It may pass.
+    Allowed,
+    /// It came without a token, or without one that is good, or without a proof.
+    Unauthenticated,
+    /// Its token is not good for so much, or nothing is known of such requests.
+    Forbidden,
+    /// Whoever asked is no proxy that is known.
+    Stranger,
+    /// The broker cannot tell at present.
+    Unavailable,
+}
+
+impl Authorization {
+    pub(super) const ALL: &[&str] = &[
+        Self::Allowed.as_str(),
+        Self::Unauthenticated.as_str(),
+        Self::Forbidden.as_str(),
+        Self::Stranger.as_str(),
+        Self::Unavailable.as_str(),
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::Stranger => "stranger",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// How a request to revoke a token ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revocation {

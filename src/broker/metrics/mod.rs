@@ -18,7 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
-pub use labels::{Introspection, Issuance, Reload, Revocation, Shed};
+pub use labels::{Authorization, Introspection, Issuance, Reload, Revocation, Shed};
 pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
@@ -54,6 +54,7 @@ pub struct Metrics {
     rejections: Family<Label, Counter>,
     proofs: Family<Label, Counter>,
     introspections: Family<Label, Counter>,
+    authorizations: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
     revoking: Histogram,
     appending: Histogram,
@@ -77,6 +78,7 @@ impl Default for Metrics {
             rejections: labels::all("reason", labels::FAULTS),
             proofs: labels::all("reason", labels::PROOF_FAULTS),
             introspections: labels::all("outcome", Introspection::ALL),
+            authorizations: labels::all("outcome", Authorization::ALL),
             revocations: labels::all("outcome", Revocation::ALL),
             revoking: durations(),
             appending: durations(),
@@ -145,6 +147,11 @@ impl Metrics {
             "introspections",
             "Introspections, by outcome",
             self.introspections.clone(),
+        );
+        registry.register(
+            "authz_decisions",
+            "Decisions about requests that a proxy held up, by outcome",
+            self.authorizations.clone(),
         );
         registry.register("revocations", "Revocations, by outcome", self.revocations.clone());
         registry.register_with_unit(
@@ -268,6 +275,11 @@ impl Metrics {
     /// Counts an introspection.
     pub fn introspected(&self, outcome: Introspection) {
         self.introspections.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// Counts a decision about a request that a proxy held up.
+    pub fn authorized(&self, outcome: Authorization) {
+        self.authorizations.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
     /// Counts a request that was turned away.

@@ -73,7 +73,7 @@ pub(super) async fn bound(bed: &Bed, device: &Device, changes: &[(&str, &str)]) 
     grant["access_token"].as_str().unwrap().to_string()
 }
 
-async fn rejected(bed: &Bed, reason: &str) -> String {
+pub(super) async fn rejected(bed: &Bed, reason: &str) -> String {
     let metrics = bed.admin.get("/metrics").await.body;
     let metrics = String::from_utf8(metrics.expose().clone()).unwrap();
     let name = format!("tmpcred_dpop_proofs_rejected_total{{reason=\"{reason}\"}} ");
@@ -102,7 +102,10 @@ async fn a_token_is_bound_to_the_key_that_was_proved_and_says_so() {
     let plain = bed.issued(json!({}), &[]).await;
     assert!(claims_of(&plain).get("cnf").is_none());
     let metadata = json_of(&bed.get("/.well-known/oauth-authorization-server").await);
-    assert_eq!(metadata["dpop_signing_alg_values_supported"], json!(["ES256", "EdDSA", "RS256"]));
+    assert_eq!(
+        metadata["dpop_signing_alg_values_supported"],
+        json!(["ES256", "Ed25519", "EdDSA", "RS256"])
+    );
 }
 
 #[tokio::test]

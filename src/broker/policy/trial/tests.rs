@@ -20,6 +20,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         store: config::Store { path: "broker.db".into() },
         keys: config::Keys::default(),
         dpop: config::Dpop::default(),
+        authz: None,
         trusted_issuer: trusted(&[ISSUER]),
         policy: config::Policy { files: vec!["policy.cedar".into()] },
         role: [
@@ -267,7 +268,8 @@ fn a_role_that_wants_a_key_is_tried_with_and_without_one() {
     let config = config(|config| {
         config.role.get_mut("deploy").unwrap().dpop = config::Binding::Required;
     });
-    let text = permit("any", "@ttl(\"1h\")", "when { context.key_bound }");
+    let text = permit("any", "@ttl(\"1h\")", "context.key_bound")
+        .replace("resource == Role::\"deploy\"", "resource");
     let trial = trial(&config, &text);
     let outcome = |changes| trial.decide(&asking(changes), NOW).unwrap();
     assert!(matches!(outcome(json!({})), Outcome::Deny { reason: Why::Unbound, .. }));
