@@ -180,7 +180,7 @@ impl Session {
                 expires_at,
                 user_arn,
             }),
-            Material::Bearer { .. } => None,
+            Material::Bearer { .. } | Material::Bound { .. } => None,
         }
     }
 
