@@ -9,6 +9,7 @@
 //! | [`aws`] | servers that speak the protocol of AWS STS, and the AWS CLI |
 //! | [`radosgw`] | another, the strictest of them: its sessions may end after seconds |
 //! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
+//! | [`nginx`](mod@nginx) | nginx, which asks about each request |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
 //! | [`kernel`] | the keyring of the kernel |
@@ -44,6 +45,8 @@ pub(crate) mod http;
 pub(crate) mod identity_center;
 pub(crate) mod kernel;
 pub(crate) mod keyring;
+#[cfg(feature = "broker")]
+pub(crate) mod nginx;
 pub(crate) mod oidc_provider;
 pub(crate) mod peer;
 #[cfg(feature = "broker")]
