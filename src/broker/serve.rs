@@ -65,7 +65,7 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
             error.hint("is another broker running? `listen` in the configuration names the address")
         })?;
         let admin_listener = config.admin.as_ref().map(bind_admin).transpose()?;
-        let authz_listener = config.authz.as_ref().map(|authz| bind_authz(authz)).transpose()?;
+        let authz_listener = config.authz.as_ref().map(bind_authz).transpose()?;
         let authz_listener = authz_listener.flatten();
         let decided_at = authz_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let seen_at = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
