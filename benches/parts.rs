@@ -234,6 +234,7 @@ fn broker(c: &mut Criterion) {
             audience: "https://api.example.com".into(),
             scope: Some(BTreeSet::from(["deploy:read".to_string()])),
             ttl: None,
+            proof: None,
             source: std::net::Ipv4Addr::LOCALHOST.into(),
             request_id: Uuid::nil(),
         };

@@ -22,6 +22,7 @@
 //! | [`aws`] | what sources, targets and commands know alike of AWS |
 //! | [`reach`] | asking servers that do not always serve |
 //! | [`oidc`] | issuers, discovery, keys, verification of tokens |
+//! | [`dpop`] | tokens that are bound to a key (RFC 9449) |
 //! | [`wire`] | the messages between client and broker |
 //! | `broker` | the broker, with the feature of that name |
 //! | [`telemetry`] | logs |
@@ -35,6 +36,7 @@ pub mod cli;
 pub mod config;
 pub mod credential;
 pub mod deliver;
+pub mod dpop;
 pub mod error;
 pub mod host;
 pub mod identity;

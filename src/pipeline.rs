@@ -5,6 +5,7 @@
 mod own;
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 use std::time::Instant;
 
 use time::Duration;
@@ -14,6 +15,7 @@ pub use own::{OwnCredential, revoke};
 use self::own::Step;
 use crate::cache::{Cache, CredentialKey, Lead, Turn};
 use crate::credential::{Assertion, Caller, Credential, Lifetime, Principal};
+use crate::dpop::DeviceKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
@@ -64,12 +66,12 @@ pub fn credential(
     plan: &Plan,
     terms: Terms,
 ) -> Result<(Credential, Origin)> {
-    let run = Run { host, cache, plan, terms, replaced: OnceCell::new() };
+    let run = Run { host, cache, plan, terms, replaced: OnceCell::new(), device: OnceCell::new() };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
         && !terms.refresh
-        && let key = run.key(caller)
+        && let key = run.key(caller)?
         && let Some(credential) = run.look(&key)?
     {
         tracing::debug!(profile = plan.profile, "the cached credential serves");
@@ -90,11 +92,11 @@ pub fn next_credential(
     terms: Terms,
 ) -> Result<Credential> {
     let replaced = OnceCell::from(Some(old.material.secret().clone()));
-    let run = Run { host, cache, plan, terms, replaced };
+    let run = Run { host, cache, plan, terms, replaced, device: OnceCell::new() };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
-        && let Some(credential) = run.look(&run.key(caller))?
+        && let Some(credential) = run.look(&run.key(caller)?)?
     {
         return Ok(credential);
     }
@@ -103,7 +105,7 @@ pub fn next_credential(
             Some(caller) => caller,
             None => run.establish(&*source).await?.into(),
         };
-        let key = run.key(&caller);
+        let key = run.key(&caller)?;
         run.lead(&*source, &caller, &key).await.map(|(credential, _)| credential)
     })
 }
@@ -116,12 +118,19 @@ pub fn renew_ahead(
     plan: &Plan,
     ends: time::OffsetDateTime,
 ) -> Result<()> {
-    let run = Run { host, cache, plan, terms: Terms::default(), replaced: OnceCell::new() };
+    let run = Run {
+        host,
+        cache,
+        plan,
+        terms: Terms::default(),
+        replaced: OnceCell::new(),
+        device: OnceCell::new(),
+    };
     cache.tidy_ahead();
     let source = run.source()?;
     // Whoever is not logged in has nothing to renew.
     let Some(caller) = run.caller(&*source)? else { return Ok(()) };
-    let key = run.key(&caller);
+    let key = run.key(&caller)?;
     let Some(lead) = cache.lead_credential_if_free(&key) else { return Ok(()) };
     let old = run.read(&key)?;
     if old.is_none_or(|old| old.lifetime.expires_at > ends) {
@@ -143,7 +152,7 @@ pub fn own_credential(
     terms: Terms,
 ) -> Result<OwnCredential> {
     let terms = Terms { revokes_steps: true, ..terms };
-    let run = Run { host, cache, plan, terms, replaced: OnceCell::new() };
+    let run = Run { host, cache, plan, terms, replaced: OnceCell::new(), device: OnceCell::new() };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     process::runtime()?.block_on(async {
@@ -181,6 +190,8 @@ struct Run<'a> {
     /// With `--refresh`: what was cached when the run started. What another
     /// process mints meanwhile will do.
     replaced: OnceCell<Option<Secret<String>>>,
+    /// The key of this device, where the plan wants it.
+    device: OnceCell<Arc<DeviceKey>>,
 }
 
 impl<'a> Run<'a> {
@@ -212,8 +223,24 @@ impl<'a> Run<'a> {
         Context::new(self.host, self.cache).with_effort(Effort::MINT)
     }
 
-    fn key(&self, caller: &Caller) -> CredentialKey {
-        CredentialKey::of(&self.plan.fingerprint(), caller)
+    fn key(&self, caller: &Caller) -> Result<CredentialKey> {
+        let key = CredentialKey::of(&self.plan.fingerprint(), caller);
+        Ok(match self.device()? {
+            Some(device) => key.bound_to(device.thumbprint()),
+            None => key,
+        })
+    }
+
+    /// The key of this device, where anything on the way is bound to it.
+    fn device(&self) -> Result<Option<Arc<DeviceKey>>> {
+        if !self.plan.wants_key() {
+            return Ok(None);
+        }
+        if self.device.get().is_none() {
+            // Nobody else has looked.
+            let _ = self.device.set(Arc::new(self.cache.device_key()?));
+        }
+        Ok(self.device.get().cloned())
     }
 
     /// A cached credential that is fresh enough, and not the one that this run
@@ -274,7 +301,7 @@ impl<'a> Run<'a> {
             Some(caller) => caller,
             None => self.establish(source).await?.into(),
         };
-        let key = self.key(&caller);
+        let key = self.key(&caller)?;
         if self.terms.refresh {
             let old = self.read(&key)?.map(|credential| credential.material.secret().clone());
             // Nothing has looked yet.
@@ -346,7 +373,7 @@ impl<'a> Run<'a> {
         // A login on the way was somebody else's, or the job's token another's: it is
         // another credential.
         lead.succeed();
-        let key = self.key(&caller.clone().known_as(now));
+        let Ok(key) = self.key(&caller.clone().known_as(now)) else { return };
         // Whoever is at that one has one of their own, or had; this one is good in any case.
         if let Some(lead) = self.cache.lead_credential_if_free(&key)
             && self.look(&key).ok().flatten().is_none()
@@ -409,13 +436,17 @@ impl<'a> Run<'a> {
     ) -> Result<(Credential, Principal)> {
         let principal = assertion.principal.clone();
         let started = Instant::now();
+        let device = self.device()?;
         for step in &self.plan.exchanges {
             let effort = effort.after(started.elapsed());
-            assertion = step.perform(self.host, &assertion, effort).await?;
+            assertion = step.perform(self.host, &assertion, device.as_deref(), effort).await?;
             steps.push(Step { exchange: step.clone(), yielded: assertion.clone() });
         }
         let mut target = self.plan.target.open();
         target.with_effort(effort.after(started.elapsed()));
+        if let Some(device) = device {
+            target.with_key(device);
+        }
         let credential = target.mint(self.host, &assertion, &self.plan.request).await?;
         let remaining = credential.lifetime.remaining(self.host.clock.now());
         if remaining <= Duration::ZERO {

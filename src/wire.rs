@@ -50,7 +50,7 @@ pub struct TokenRequest<'a> {
 pub struct TokenGrant {
     /// A URN of RFC 8693 section 3.
     pub issued_token_type: String,
-    /// `Bearer`.
+    /// `Bearer`; `DPoP` where the token is bound to the key that was proved.
     pub token_type: String,
     /// The lifetime in seconds.
     pub expires_in: u64,
@@ -85,6 +85,12 @@ pub mod refusal {
     pub const INVALID_TARGET: &str = "invalid_target";
     /// The bearer token of a request is not acceptable (RFC 6750 section 3.1).
     pub const INVALID_TOKEN: &str = "invalid_token";
+    /// The proof of a key is not acceptable, or there is none where there has to be
+    /// (RFC 9449 section 5).
+    pub const INVALID_DPOP_PROOF: &str = "invalid_dpop_proof";
+    /// The proof needs the nonce in the header `DPoP-Nonce` of this answer (RFC 9449
+    /// section 8).
+    pub const USE_DPOP_NONCE: &str = "use_dpop_nonce";
     /// Policy said no.
     pub const ACCESS_DENIED: &str = "access_denied";
     /// The broker cannot decide at present; `Retry-After` says when to ask again.

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::authenticate::Caller;
 use super::aws;
-use super::config::Role;
+use super::config::{Binding, Role};
 use super::policy::{Granted, Policy, Question, Verdict};
 
 /// What decides: one version of the policies, and the roles.
@@ -33,6 +33,8 @@ pub struct Wanted<'a> {
     pub scope: Option<&'a BTreeSet<String>>,
     /// The lifetime; `None`: as long as can be had.
     pub ttl: Option<Duration>,
+    /// Whether the caller has proved a key that the token will be bound to.
+    pub key_bound: bool,
 }
 
 /// Why something is not to be had, as far as a program needs to tell.
@@ -47,6 +49,8 @@ pub enum Why {
     Audience,
     /// The role, the token that is exchanged, or every single permit has less scope.
     Scope,
+    /// The role's tokens are bound to a key, and none was proved.
+    Unbound,
     /// The token that is exchanged is at its end.
     Ended,
     /// No policy permits it.
@@ -61,11 +65,12 @@ pub enum Why {
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Token,
         Self::Role,
         Self::Audience,
         Self::Scope,
+        Self::Unbound,
         Self::Ended,
         Self::NoPermit,
         Self::Forbidden,
@@ -80,6 +85,7 @@ impl Why {
             Self::Role => "role",
             Self::Audience => "audience",
             Self::Scope => "scope",
+            Self::Unbound => "unbound",
             Self::Ended => "ended",
             Self::NoPermit => "no-permit",
             Self::Forbidden => "forbidden",
@@ -170,6 +176,13 @@ impl Rules<'_> {
             let said = format!("the role '{}' has no scope '{unknown}'", wanted.role);
             return Err(Denied::new(Why::Scope, said));
         }
+        if role.dpop == Binding::Required && !wanted.key_bound {
+            let said = format!(
+                "the role '{}' is given only to whoever proves a key of their own (DPoP)",
+                wanted.role
+            );
+            return Err(Denied::new(Why::Unbound, said));
+        }
         Ok(role)
     }
 }
@@ -232,6 +245,7 @@ impl<'a> Bounds<'a> {
             audience: wanted.audience,
             scope: wanted.scope,
             ttl: wanted.ttl,
+            key_bound: wanted.key_bound,
         }
     }
 }

@@ -3,7 +3,9 @@
 //! A token may always ask about itself. Anybody else proves who they are by a token
 //! of a trusted issuer, and policy decides (`Action::"introspect"`). The broker's
 //! own tokens prove nothing else here: those to whom they are shown would otherwise
-//! ask in the name of those who showed them.
+//! ask in the name of those who showed them. Nor does a token that is bound to a key:
+//! whoever bears one has not proved the key. It may be asked about by itself all the same,
+//! which tells its bearer nothing that they could not read in it.
 
 use super::Broker;
 use super::authenticate::{Rejection, unacceptable};
@@ -33,7 +35,7 @@ impl Broker {
         let caller = if bearer.ct_eq(token.expose()) {
             None
         } else {
-            let caller = self.caller(bearer, TokenType::Jwt, &policy).await;
+            let caller = self.caller(bearer, TokenType::Jwt, &policy, None).await;
             let caller = caller.map_err(|rejection| match rejection {
                 Rejection::Token(_, error) => Refusal::Unauthenticated(error),
                 Rejection::Unavailable(error) => Refusal::Unavailable(error),

@@ -17,7 +17,9 @@ use super::aws;
 use super::decide::{Denied, Rules, Wanted, Why};
 use super::denials::Tally;
 use super::policy::{Granted, Policy};
+use super::proof::{Fault, Refused, consume};
 use super::store::{Effect, Once, Unit};
+use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
@@ -40,6 +42,8 @@ pub struct Ask {
     pub scope: Option<BTreeSet<String>>,
     /// The lifetime; `None`: as long as can be had.
     pub ttl: Option<Duration>,
+    /// The proof of a key that the token is to be bound to.
+    pub proof: Option<Proof>,
     /// From where it is asked.
     pub source: IpAddr,
     /// The id of the request.
@@ -65,6 +69,10 @@ pub enum Refusal {
     Scope(String),
     /// The role is not for this audience.
     Audience(String),
+    /// The role's tokens are bound to a key, and none was proved.
+    Unbound(String),
+    /// The proof of a key was used before.
+    Replayed,
     /// The decision could not be recorded, so it has no effect.
     Unrecorded(Error),
     /// Something of the broker's own failed.
@@ -84,6 +92,8 @@ pub struct Issued {
     pub role: String,
     /// Its subject.
     pub subject: String,
+    /// Whether it is bound to a key.
+    pub bound: bool,
 }
 
 /// The claims of a token (RFC 9068 section 2.2).
@@ -110,6 +120,9 @@ struct Claims {
     /// The ids of the keys that signed those. Where one of them is revoked, so is this.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     ancestor_keys: BTreeSet<String>,
+    /// The key that it is bound to (RFC 9449 section 6.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation>,
     #[serde(flatten)]
     aws: aws::Claims,
 }
@@ -119,6 +132,11 @@ struct SubjectId {
     format: &'static str,
     iss: String,
     sub: String,
+}
+
+#[derive(Serialize)]
+struct Confirmation {
+    jkt: String,
 }
 
 /// A token that lacks its signature, until there is a receipt for it.
@@ -142,32 +160,24 @@ impl Broker {
             Ok(decided) => decided,
             Err(mut denied) => {
                 let policy_id = denied.policy_id.take();
-                let refusal = Refusal::from(denied);
-                if let Err(retry_after) =
-                    self.denials.admit(caller.principal(), now, self.clock.uptime())
-                {
-                    tracing::info!(request_id = %ask.request_id, %refusal, "denied, and only counted");
-                    return Err(Refusal::TooMany { retry_after });
+                if denied.why == Why::Unbound {
+                    self.metrics.proof_rejected(Fault::Missing);
                 }
                 let record = Record {
-                    reason: refusal.on_record(),
                     scope: self.asked_scope(ask),
                     policy_id,
                     ..self.record(policy, caller, ask, now)
                 };
-                // It is used up at once: a denial has no effect to hand over.
-                let _ = self
-                    .metrics
-                    .recording(self.audit.append(record))
-                    .await
-                    .map_err(Refusal::Unrecorded)?;
-                return Err(refusal);
+                return Err(self.deny(record, ask.proof.as_ref(), denied.into()).await);
             }
         };
         let draft = self.draft(caller, ask, now, granted, aws);
         let record = Record {
             decision: Decision::Issued,
-            reason: "a policy permits it".into(),
+            reason: match &draft.claims.cnf {
+                None => "a policy permits it".into(),
+                Some(key) => format!("a policy permits it, bound to the key {}", key.jkt),
+            },
             scope: draft.claims.scope.clone(),
             ttl: draft.granted.ttl.as_secs(),
             jti: Some(draft.claims.jti),
@@ -175,25 +185,16 @@ impl Broker {
             ..self.record(policy, caller, ask, now)
         };
         // What it comes of may have been revoked since that was looked at.
-        let still_good = caller.parent().map(|parent| Effect::IfUnused {
-            kind: Once::RevokedToken,
-            ids: parent.lineage.iter().map(Uuid::to_string).collect(),
-        });
-        let unit =
-            Unit { records: vec![record.clone()], effects: still_good.into_iter().collect() };
+        let lineage = caller.parent().map(|parent| parent.lineage.as_slice()).unwrap_or_default();
+        let lineage: Vec<_> = lineage.iter().map(Uuid::to_string).collect();
+        let mut unit = unit(record.clone(), ask.proof.as_ref());
+        if !lineage.is_empty() {
+            let kind = Once::RevokedToken;
+            unit.effects.insert(0, Effect::IfUnused { kind, ids: lineage.clone() });
+        }
         let receipt = self.metrics.recording(self.audit.commit(unit)).await;
         let Some(receipt) = receipt.map_err(Refusal::Unrecorded)? else {
-            let said = "the token that is to be exchanged was revoked".to_string();
-            let denied = Record {
-                decision: Decision::Denied,
-                reason: said.clone(),
-                jti: None,
-                policy_id: None,
-                ..record
-            };
-            let recorded = self.metrics.recording(self.audit.append(denied)).await;
-            let _ = recorded.map_err(Refusal::Unrecorded)?;
-            return Err(Refusal::Denied { reason: said.clone(), said });
+            return Err(self.overtaken(policy, caller, ask, record, &lineage).await);
         };
         match self.sign(draft, receipt).await {
             Ok(issued) => Ok(issued),
@@ -206,6 +207,57 @@ impl Broker {
                     .map_err(Refusal::Unrecorded)?;
                 Err(Refusal::Failed(error))
             }
+        }
+    }
+
+    /// What became of what was decided: nothing was kept of it, because somebody has
+    /// revoked what the token comes of, or used the proof of a key, since that was looked at.
+    async fn overtaken(
+        &self,
+        policy: &Policy,
+        caller: &Caller,
+        ask: &Ask,
+        record: Record,
+        lineage: &[String],
+    ) -> Refusal {
+        let denied =
+            Record { scope: self.asked_scope(ask), ..self.record(policy, caller, ask, record.at) };
+        match self.store.any_consumed(Once::RevokedToken, lineage).await {
+            Err(error) => Refusal::Unrecorded(error),
+            Ok(true) => {
+                let said = "the token that is to be exchanged was revoked".to_string();
+                let refusal = Refusal::Denied { reason: said.clone(), said };
+                // The proof, where there is one, may not have been used yet.
+                self.deny(denied, ask.proof.as_ref(), refusal).await
+            }
+            Ok(false) => {
+                self.metrics.proof_rejected(Fault::Replayed);
+                self.deny(denied, None, Refusal::Replayed).await
+            }
+        }
+    }
+
+    /// Puts a denial on record, with what proof of a key was used for it; where it was used
+    /// before, that is why. Returns what is told.
+    async fn deny(&self, record: Record, proof: Option<&Proof>, refusal: Refusal) -> Refusal {
+        let (principal, now) = (&record.principal, record.at);
+        if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
+            tracing::info!(request_id = %record.request_id, %refusal, "denied, and only counted");
+            return Refusal::TooMany { retry_after };
+        }
+        let told = Record { reason: refusal.on_record(), ..record.clone() };
+        // A receipt is used up at once: a denial has no effect to hand over.
+        match self.metrics.recording(self.audit.commit(unit(told, proof))).await {
+            Ok(Some(_)) => refusal,
+            Ok(None) => {
+                self.metrics.proof_rejected(Fault::Replayed);
+                let record = Record { reason: Refusal::Replayed.on_record(), ..record };
+                match self.metrics.recording(self.audit.append(record)).await {
+                    Ok(_) => Refusal::Replayed,
+                    Err(error) => Refusal::Unrecorded(error),
+                }
+            }
+            Err(error) => Refusal::Unrecorded(error),
         }
     }
 
@@ -235,6 +287,7 @@ impl Broker {
             scope: joined(&granted.scope),
             ancestors: caller.parent().map(|parent| parent.lineage.clone()).unwrap_or_default(),
             ancestor_keys: caller.parent().map(|parent| parent.keys.clone()).unwrap_or_default(),
+            cnf: ask.proof.as_ref().map(|proof| Confirmation { jkt: proof.thumbprint.clone() }),
             aws,
         };
         Draft { claims, granted }
@@ -251,6 +304,7 @@ impl Broker {
             scope: draft.granted.scope,
             role: draft.claims.role,
             subject: draft.claims.sub,
+            bound: draft.claims.cnf.is_some(),
         })
     }
 
@@ -343,6 +397,7 @@ impl Ask {
             audience: &self.audience,
             scope: self.scope.as_ref(),
             ttl: self.ttl,
+            key_bound: self.proof.is_some(),
         }
     }
 }
@@ -352,6 +407,7 @@ impl From<Denied> for Refusal {
         match denied.why {
             Why::Scope => Self::Scope(denied.said),
             Why::Audience => Self::Audience(denied.said),
+            Why::Unbound => Self::Unbound(denied.said),
             _ => Self::Denied { said: denied.said, reason: denied.reason },
         }
     }
@@ -379,10 +435,18 @@ impl std::fmt::Display for Refusal {
             Self::TooMany { .. } => f.write_str(
                 "it is denied, and so many requests were denied lately that they are only counted",
             ),
-            Self::Scope(why) | Self::Audience(why) => f.write_str(why),
+            Self::Scope(why) | Self::Audience(why) | Self::Unbound(why) => f.write_str(why),
+            Self::Replayed => Refused::replayed().error.fmt(f),
             Self::Unrecorded(error) | Self::Failed(error) => error.fmt(f),
         }
     }
+}
+
+/// A record, and with it that the proof of a key is used up that it is about.
+fn unit(record: Record, proof: Option<&Proof>) -> Unit {
+    let at = record.at;
+    let unit = Unit::of(record);
+    proof.into_iter().fold(unit, |unit, proof| unit.with(consume(proof, at)))
 }
 
 /// A scope as parameters, claims and records have it (RFC 6749 section 3.3).

@@ -11,6 +11,8 @@
 //! | [`audit`] | records the decision, durably, and gives a receipt for it |
 //! | [`issue`] | signs the token, in exchange for the receipt |
 //!
+//! A token may be bound to a key of its caller's ([`proof`]).
+//!
 //! Its own tokens come back ([`own`]) to be revoked ([`revoke`]) and to be asked
 //! about ([`introspect`]).
 //!
@@ -18,12 +20,16 @@
 //! what `broker.toml` says, and [`dev`] a broker and a small OpenID provider for
 //! a machine that has neither.
 //!
+//! It also decides about requests that a proxy holds up (`authz`), by the tokens that come
+//! with them.
+//!
 //! [`metrics`] is what can be seen of it from outside. [`aws`] says what AWS is told of whoever has a role.
 //!
 //! There are no globals: two brokers fit in one process.
 
 pub mod audit;
 pub mod authenticate;
+mod authz;
 pub mod aws;
 pub mod config;
 pub mod decide;
@@ -37,6 +43,7 @@ pub mod metrics;
 pub mod network;
 pub mod own;
 pub mod policy;
+pub mod proof;
 mod readiness;
 mod reload;
 pub mod revoke;
@@ -61,7 +68,9 @@ use config::{Role, TrustedIssuer};
 use denials::Denials;
 use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
 use metrics::Metrics;
+use network::Network;
 use policy::{Policy, Source, World};
+use proof::Proofs;
 use readiness::Readiness;
 use reload::Policies;
 use revoke::Sweeping;
@@ -86,6 +95,9 @@ pub struct Broker {
     readiness: Readiness,
     sweeping: Sweeping,
     denials: Denials,
+    proofs: Proofs,
+    authz: Option<config::Authz>,
+    trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
 }
@@ -170,6 +182,7 @@ impl Prepared {
         let checkpoints = CheckpointKeys::open(store.as_ref(), &kek, host.clock.as_ref())
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
+        let proofs = Proofs::new(config, &kek);
         let keeper = Keeper {
             store: store.clone(),
             kek,
@@ -198,6 +211,9 @@ impl Prepared {
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),
             denials: Denials::default(),
+            proofs,
+            authz: config.authz.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
             metrics,
             clock: host.clock.clone(),
         })

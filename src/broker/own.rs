@@ -12,7 +12,9 @@ use super::authenticate::{Caller, Fault, Parent, Rejection, unacceptable};
 use super::issue::TOKEN_TYPE;
 use super::keys::Snapshot;
 use super::policy::Policy;
+use super::proof;
 use crate::credential::{Principal, TokenType};
+use crate::dpop::{Bound, Proof};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Expectations;
 use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
@@ -47,6 +49,8 @@ pub struct OwnToken {
     pub ancestors: Vec<Uuid>,
     /// The ids of the keys that signed those, and of the one that signed it.
     pub keys: BTreeSet<String>,
+    /// The thumbprint of the key that it is bound to.
+    pub key: Option<String>,
 }
 
 /// The claims that only tokens of a broker have.
@@ -99,6 +103,11 @@ impl Broker {
             leeway: LEEWAY,
         };
         let verified = jwt::verify(token.expose(), keys.verifying(), &expected).ok()?;
+        let key = match Bound::of(&verified.all) {
+            Bound::No => None,
+            Bound::To(key) => Some(key),
+            Bound::Otherwise => return None,
+        };
         let claims: Claims = serde_json::from_value(Value::Object(verified.all)).ok()?;
         let mut signers = claims.ancestor_keys;
         signers.insert(unverified.header.get("kid").and_then(Value::as_str)?.into());
@@ -118,20 +127,44 @@ impl Broker {
             expires_at: verified.expires_at,
             ancestors: claims.ancestors,
             keys: signers,
+            key,
         })
     }
 
     /// Verifies a token and says who is calling. Where the broker is among the
     /// issuers that it trusts, a token that it revoked proves nothing, and whoever
     /// shows one of its tokens is bound by what that token is good for. The token says
-    /// all that these policies need.
+    /// all that these policies need. One that is bound to a key counts only with a proof
+    /// by that key.
     pub(super) async fn caller(
         &self,
         token: &Secret<String>,
         token_type: TokenType,
         policy: &Policy,
+        proof: Option<&Proof>,
     ) -> Result<Caller, Rejection> {
-        self.metrics.authentication(self.identify(token, token_type, policy)).await
+        let proved = async {
+            let caller = self.identify(token, token_type, policy).await?;
+            self.check_key(&caller, proof)?;
+            Ok(caller)
+        };
+        self.metrics.authentication(proved).await
+    }
+
+    fn check_key(&self, caller: &Caller, proof: Option<&Proof>) -> Result<(), Rejection> {
+        let refused = |fault, why| {
+            self.metrics.proof_rejected(fault);
+            Err(Rejection::Token(Fault::Bound, unacceptable(why)))
+        };
+        match (caller.key(), proof) {
+            (Some(key), Some(proof)) if key != proof.thumbprint => {
+                refused(proof::Fault::Key, "it is bound to another key than the DPoP proof is by")
+            }
+            (Some(_), None) => {
+                refused(proof::Fault::Missing, "it is bound to a key: a DPoP proof must go with it")
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn identify(

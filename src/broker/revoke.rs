@@ -15,7 +15,7 @@ use super::store::{Consumed, Effect, Once, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 
-/// How often revocations that nobody needs any more are removed, at most.
+/// How often what nobody needs any more is removed, at most.
 const SWEEP_EVERY: Duration = Duration::minutes(10);
 
 /// How many revocations are removed at a time, and how many times in one go: others wait
@@ -30,7 +30,10 @@ const SWEEP_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// while must not make tokens good again.
 const GRACE: Duration = Duration::days(1);
 
-/// When revocations were swept last.
+/// The same of proofs, of which there may be many, and which are good for a minute.
+const PROOF_GRACE: Duration = Duration::hours(1);
+
+/// When what was used up was swept last.
 #[derive(Default)]
 pub(super) struct Sweeping(Mutex<Option<OffsetDateTime>>);
 
@@ -119,12 +122,15 @@ impl Broker {
         if !self.sweeping.is_due(now) {
             return;
         }
-        let (store, before) = (self.store.clone(), now.saturating_sub(GRACE));
+        let store = self.store.clone();
         tokio::spawn(async move {
-            match sweep(store.as_ref(), before).await {
-                Ok(0) => {}
-                Ok(removed) => tracing::info!(removed, "forgot revocations of expired tokens"),
-                Err(error) => tracing::warn!(%error, "old revocations cannot be removed"),
+            for (kind, grace) in [(Once::RevokedToken, GRACE), (Once::DpopProof, PROOF_GRACE)] {
+                let what = kind.as_str();
+                match sweep(store.as_ref(), kind, now.saturating_sub(grace)).await {
+                    Ok(0) => {}
+                    Ok(removed) => tracing::info!(what, removed, "forgot what nobody needs"),
+                    Err(error) => tracing::warn!(what, %error, "what is old cannot be removed"),
+                }
             }
         });
     }
@@ -132,10 +138,10 @@ impl Broker {
 
 /// Removes what had to be kept until before this moment, a little at a time. Where
 /// several processes do it, each finds less.
-async fn sweep(store: &dyn Store, before: OffsetDateTime) -> Result<u64> {
+async fn sweep(store: &dyn Store, kind: Once, before: OffsetDateTime) -> Result<u64> {
     let mut removed = 0;
     for _ in 0..SWEEP_BATCHES {
-        let now = store.forget_consumed(before, SWEEP_BATCH).await?;
+        let now = store.forget_consumed(kind, before, SWEEP_BATCH).await?;
         removed += now;
         if now < u64::from(SWEEP_BATCH) {
             break;

@@ -11,7 +11,7 @@ use axum_server::accept::{Accept, DefaultAcceptor};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::net::TcpStream;
 
-use super::config::{self, Admin, Config};
+use super::config::{self, Admin, Authz, Config};
 use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::{Guard, Hosts};
 use super::metrics::Reload;
@@ -65,6 +65,9 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
             error.hint("is another broker running? `listen` in the configuration names the address")
         })?;
         let admin_listener = config.admin.as_ref().map(bind_admin).transpose()?;
+        let authz_listener = config.authz.as_ref().map(bind_authz).transpose()?;
+        let authz_listener = authz_listener.flatten();
+        let decided_at = authz_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let seen_at = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker = Arc::new(Broker::open(&config, host).await?);
         let limits = limits(&config);
@@ -76,8 +79,10 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         let handle = Handle::new();
         let draining = tokio::spawn(signals.drain(handle.clone(), broker.clone()));
         let reloading = tokio::spawn(reload(hangups, config.clone(), tls.clone(), broker.clone()));
+        let authz = authz_listener
+            .map(|listener| SideServer::for_proxies(listener, &config, tls.clone(), &broker));
         let admin = admin_listener.map(|listener| {
-            AdminServer::start(listener, &config, broker.clone(), connections.clone())
+            SideServer::admin(listener, &config, broker.clone(), connections.clone())
         });
         host.interact.note(&format!(
             "the broker {} listens on {}{}",
@@ -88,7 +93,13 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         if let Some(address) = seen_at {
             host.interact.note(&format!("its metrics are at http://{address}/metrics"));
         }
+        if let Some(address) = decided_at {
+            host.interact.note(&format!("it decides for proxies at {address}"));
+        }
         let outcome = run(listener, tls, app, handle, connections).await;
+        if let Some(authz) = authz {
+            authz.end().await;
+        }
         // It is looked at until the last request is answered.
         if let Some(admin) = admin {
             admin.end().await;
@@ -186,7 +197,10 @@ fn hosts(config: &Config) -> Hosts {
     match &config.tls {
         Some(_) => Hosts::Any,
         None => {
-            Hosts::Loopback(config.issuer.url().host_str().map(String::from).into_iter().collect())
+            let own = config.issuer.url().host_str().map(String::from);
+            // Envoy asks about a request with the host that it is for.
+            let asked_about = config.authz.iter().flat_map(Authz::hosts);
+            Hosts::Loopback(own.into_iter().chain(asked_about).collect())
         }
     }
 }
@@ -223,15 +237,26 @@ fn bind_admin(admin: &Admin) -> Result<TcpListener> {
         .map_err(|error| error.hint("`listen` under [admin] names the address"))
 }
 
-/// The listener for those who run the broker. Its limits are its own, so that it answers
-/// while the public one is full.
-struct AdminServer {
+/// The listener for proxies, where they have one of their own.
+fn bind_authz(authz: &Authz) -> Result<Option<TcpListener>> {
+    let exposure = if authz.expose { Exposure::AsConfigured } else { Exposure::LoopbackOnly };
+    let bind = |listen| listener::bind(listen, exposure);
+    authz
+        .listen
+        .map(bind)
+        .transpose()
+        .map_err(|error| error.hint("`listen` under [authz] names the address"))
+}
+
+/// A listener for those who run the broker, or for proxies. Its limits are its own, so that
+/// it answers while the public one is full.
+struct SideServer {
     handle: Handle<SocketAddr>,
     task: tokio::task::JoinHandle<Result<()>>,
 }
 
-impl AdminServer {
-    fn start(
+impl SideServer {
+    fn admin(
         listener: TcpListener,
         config: &Config,
         broker: Arc<Broker>,
@@ -247,15 +272,45 @@ impl AdminServer {
         let guard = Guard::new(hosts).within(limits);
         let connections = guard.connections();
         let app = http::guarded(http::admin::routes(broker, public), guard);
+        Self::start(listener, None, app, connections)
+    }
+
+    /// The broker's certificate is for other machines: what does not leave this one needs
+    /// none.
+    fn for_proxies(
+        listener: TcpListener,
+        config: &Config,
+        tls: Option<RustlsConfig>,
+        broker: &Arc<Broker>,
+    ) -> Self {
+        let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let tls = tls.filter(|_| !local);
+        let hosts =
+            if tls.is_some() { Hosts::Any } else { hosts(&Config { tls: None, ..config.clone() }) };
+        // A proxy opens one connection or two for each request that it holds up.
+        let limits = limits(config);
+        let limits = Limits { per_address: limits.total, ..limits };
+        let guard = Guard::new(hosts).within(limits).counting(broker.metrics());
+        let connections = guard.connections();
+        let app = http::guarded(http::authz::routes(broker.clone(), &guard), guard);
+        Self::start(listener, tls, app, connections)
+    }
+
+    fn start(
+        listener: TcpListener,
+        tls: Option<RustlsConfig>,
+        app: Router,
+        connections: Connections,
+    ) -> Self {
         let handle = Handle::new();
-        let task = tokio::spawn(run(listener, None, app, handle.clone(), connections));
+        let task = tokio::spawn(run(listener, tls, app, handle.clone(), connections));
         Self { handle, task }
     }
 
     async fn end(self) {
         self.handle.graceful_shutdown(Some(Duration::from_secs(1)));
         if let Ok(Err(error)) = self.task.await {
-            tracing::warn!(%error, "the admin listener did not end well");
+            tracing::warn!(%error, "a listener beside the public one did not end well");
         }
     }
 }

@@ -218,6 +218,7 @@ impl Bed {
             scopes: set("deploy:read deploy:write deploy:admin"),
             max_ttl: Duration::from_secs(3600),
             ends_with_token: false,
+            dpop: Default::default(),
             aws: None,
         };
         let mut options = Options {
@@ -230,6 +231,8 @@ impl Bed {
                 admin: None,
                 store: config::Store::at(root.path().join("broker.db")),
                 keys: config::Keys::default(),
+                dpop: config::Dpop::default(),
+                authz: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 policy: Policy { files: vec!["policy.cedar".into()] },
                 role: [("deploy".to_string(), role)].into(),
@@ -249,7 +252,9 @@ impl Bed {
         };
         let broker = Arc::new(Broker::assemble(&options.config, parts, &host).await.unwrap());
         let proxies = options.config.trusted_proxies.clone();
-        let guard = Guard::new(Hosts::Loopback(vec!["broker.example.com".into()]));
+        let asked_about = options.config.authz.iter().flat_map(config::Authz::hosts);
+        let named = ["broker.example.com".to_string()].into_iter().chain(asked_about);
+        let guard = Guard::new(Hosts::Loopback(named.collect()));
         let guard = guard.believing(proxies).counting(broker.metrics());
         let connections = guard.connections();
         let admin = Guard::new(Hosts::Loopback(Vec::new()));

@@ -16,7 +16,7 @@ use super::key::ItemKey;
 use super::lock::{Exclusive, Locks};
 use super::notice::Notices;
 use super::store::StoreId;
-use super::{CredentialLabel, SessionLabel};
+use super::{CredentialLabel, DeviceLabel, SessionLabel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
 
@@ -42,6 +42,8 @@ pub(super) struct Entries {
     v: u32,
     pub(super) sessions: Vec<Entry<SessionLabel>>,
     pub(super) credentials: Vec<Entry<CredentialLabel>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) devices: Vec<Entry<DeviceLabel>>,
 }
 
 impl Entries {
@@ -53,6 +55,11 @@ impl Entries {
     /// Notes a credential, in place of what was there.
     pub(super) fn put_credential(&mut self, store: StoreId, key: &ItemKey, label: CredentialLabel) {
         put(&mut self.credentials, store, key, label);
+    }
+
+    /// Notes the key which tokens are bound to, in place of what was there.
+    pub(super) fn put_device(&mut self, store: StoreId, key: &ItemKey, label: DeviceLabel) {
+        put(&mut self.devices, store, key, label);
     }
 
     /// Drops whatever a store had under a key.
@@ -100,6 +107,7 @@ impl Index {
         let of_run = self.of_run.lock().unwrap_or_else(PoisonError::into_inner);
         entries.sessions.extend(of_run.sessions.iter().cloned());
         entries.credentials.extend(of_run.credentials.iter().cloned());
+        entries.devices.extend(of_run.devices.iter().cloned());
         entries
     }
 

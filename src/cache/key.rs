@@ -41,6 +41,13 @@ impl CredentialKey {
         }
     }
 
+    /// The same of a credential that is bound to the key with this thumbprint: where that
+    /// key is lost, so is the credential.
+    #[must_use]
+    pub fn bound_to(&self, thumbprint: &str) -> Self {
+        Self(digest(&[b"bound credential", self.0.as_bytes(), thumbprint.as_bytes()]))
+    }
+
     /// The item that holds the credential.
     pub(super) fn item(&self) -> ItemKey {
         ItemKey(format!("{CREDENTIAL}{}", self.0))
@@ -97,6 +104,11 @@ impl ItemKey {
     /// The item that holds the key under which large items are sealed.
     pub(super) fn sealing_key() -> Self {
         Self("sealing-key".to_string())
+    }
+
+    /// The item that holds the key which tokens are bound to.
+    pub(super) fn device_key() -> Self {
+        Self("device-key".to_string())
     }
 
     /// The item with this name, where it is one that this program would make.

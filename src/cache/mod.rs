@@ -6,6 +6,7 @@
 //! | credentials | the store: an OS keyring, or memory | they expire |
 //! | sessions; of one that has ended only whose it was | the store | they are forgotten |
 //! | registrations at servers | the store | they end |
+//! | the key that tokens are bound to | the store | the store is emptied |
 //! | what a store cannot take, and all where `TMPCRED_CACHE_KEY` is set | `state/sealed/`, encrypted | as above |
 //! | which credentials were to be renewed ahead, without anything in it | `state/ahead/` | a day has passed |
 //! | the index: labels, no secrets | `state/index.json` | as above |
@@ -13,6 +14,7 @@
 //! | locks | `runtime/locks/`; with `TMPCRED_CACHE_KEY` beside what they guard, in `state/sealed/locks/`; the index's own beside it, in `state/locks/` | their holder lets go, or dies |
 
 mod ahead;
+mod device;
 mod document;
 mod index;
 #[cfg(target_os = "linux")]
@@ -36,6 +38,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub use device::DeviceLabel;
 pub use key::{ClientKey, CredentialKey, SessionKey};
 pub use lock::{Lead, Turn};
 

@@ -2,6 +2,7 @@
 //! the man pages and the completions.
 
 mod renew;
+mod token;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ use super::deferred::Deferred;
 use super::help::{STYLES, WIDTH, after_help};
 use crate::deliver::env::Format;
 pub(crate) use renew::Renew;
+pub(crate) use token::{ProofFormat, Token, TokenProof, Verify};
 
 /// Credentials that expire, for people, CI jobs and programs.
 ///
@@ -286,17 +288,6 @@ fn formats() -> PossibleValuesParser {
     )
 }
 
-/// Print the bare token
-#[derive(Args, Debug)]
-pub(crate) struct Token {
-    /// Which credential.
-    #[command(flatten)]
-    pub wanted: Chosen,
-    /// How fresh.
-    #[command(flatten)]
-    pub fresh: Fresh,
-}
-
 /// Print AWS credentials for the AWS CLI and SDKs
 ///
 /// For `credential_process = tmpcred credential-process PROFILE` in ~/.aws/config.
@@ -455,32 +446,6 @@ pub(crate) struct Inspect {
     /// The file with the token; `-` is standard input
     #[arg(default_value = "-", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Report as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Check a token: signature, issuer, audience and time
-#[derive(Args, Debug)]
-pub(crate) struct Verify {
-    /// The file with the token; `-` is standard input
-    #[arg(default_value = "-", value_hint = ValueHint::FilePath)]
-    pub file: PathBuf,
-    /// The issuer that must have signed it [default: the configured broker that it names]
-    #[arg(long, value_name = "URL")]
-    pub issuer: Option<String>,
-    /// The audience that it must be for (repeatable: one of them)
-    #[arg(long, required = true)]
-    pub audience: Vec<String>,
-    /// Take the issuer's keys from this file instead of asking the issuer
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub jwks: Option<PathBuf>,
-    /// Ask the issuer besides whether the token was revoked (RFC 7662)
-    #[arg(long)]
-    pub online: bool,
-    /// A PEM file with certificate authorities to trust besides the system's
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub ca_file: Option<PathBuf>,
     /// Report as JSON
     #[arg(long)]
     pub json: bool,

@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::credential::Credential;
 use crate::deliver::Handout;
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::env::ASKED_FOR;
+use crate::host::env::{ASKED_FOR, CACHE_KEY};
 use crate::host::surroundings::is_ci;
 use crate::host::{Host, files};
 use crate::identity::{self, Candidate};
@@ -99,6 +99,18 @@ impl Prepared {
         }
         let env = self.host.env.clone().with(ASKED_FOR, format!("{asked_for} {profile}"));
         Ok(Host { env, ..self.host.clone() })
+    }
+
+    /// Refuses to hand on what nobody could use: a token that is bound to a key which ends
+    /// with this process.
+    pub(crate) fn can_be_handed_on(&self) -> Result<()> {
+        if !self.plan.wants_key() || !self.cache.ends_with_process() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Config, "nobody could use the credential")
+            .because_of("it is bound to a key that is kept in the memory of this run alone")
+            .hint(format!("where there is no keyring, set {CACHE_KEY} (openssl rand -base64 32) for this run and for what it starts"))
+            .hint("`tmpcred token --dpop METHOD URL` gets a token and proves the key in one run"))
     }
 
     /// Why the credential is to be revoked when the command has ended, or `None`

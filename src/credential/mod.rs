@@ -107,6 +107,14 @@ pub enum Material {
         /// The token.
         token: Secret<String>,
     },
+    /// A token that is good only together with a proof, for each request, by the key of
+    /// this device (RFC 9449).
+    Bound {
+        /// The token.
+        token: Secret<String>,
+        /// The thumbprint of the key.
+        thumbprint: String,
+    },
     /// Temporary security credentials of AWS, named as in the STS API's
     /// [Credentials](https://docs.aws.amazon.com/STS/latest/APIReference/API_Credentials.html).
     Aws {
@@ -125,7 +133,7 @@ impl Material {
     /// The parts that a profile's `env` mapping can name, and their values.
     pub fn parts(&self) -> Vec<(&'static str, &Secret<String>)> {
         match self {
-            Self::Bearer { token } => vec![("token", token)],
+            Self::Bearer { token } | Self::Bound { token, .. } => vec![("token", token)],
             Self::Aws { access_key_id, secret_access_key, session_token, .. } => vec![
                 ("access_key_id", access_key_id),
                 ("secret_access_key", secret_access_key),
@@ -134,19 +142,26 @@ impl Material {
         }
     }
 
-    /// The one secret that `tmpcred token` prints, where there is one that is good
-    /// by itself.
+    /// The one secret that `tmpcred token` prints, where there is one.
     pub fn token(&self) -> Option<&Secret<String>> {
         match self {
-            Self::Bearer { token } => Some(token),
+            Self::Bearer { token } | Self::Bound { token, .. } => Some(token),
             Self::Aws { .. } => None,
+        }
+    }
+
+    /// The thumbprint of the key that it is bound to.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Bound { thumbprint, .. } => Some(thumbprint),
+            Self::Bearer { .. } | Self::Aws { .. } => None,
         }
     }
 
     /// A secret that no other credential has, to tell two of them apart.
     pub fn secret(&self) -> &Secret<String> {
         match self {
-            Self::Bearer { token } => token,
+            Self::Bearer { token } | Self::Bound { token, .. } => token,
             Self::Aws { secret_access_key, .. } => secret_access_key,
         }
     }
@@ -157,6 +172,10 @@ impl Material {
     pub fn variables(&self, expires_at: &str) -> Vec<(&'static str, Secret<String>)> {
         match self {
             Self::Bearer { token } => vec![("TMPCRED_TOKEN", token.clone())],
+            Self::Bound { token, .. } => vec![
+                ("TMPCRED_TOKEN", token.clone()),
+                ("TMPCRED_TOKEN_TYPE", Secret::new("DPoP".to_string())),
+            ],
             Self::Aws { access_key_id, secret_access_key, session_token, region } => {
                 let mut variables = vec![
                     ("AWS_ACCESS_KEY_ID", access_key_id.clone()),

@@ -28,6 +28,10 @@ enum MaterialRecord {
     Bearer {
         token: String,
     },
+    Bound {
+        token: String,
+        thumbprint: String,
+    },
     Aws {
         access_key_id: String,
         secret_access_key: String,
@@ -40,7 +44,7 @@ enum MaterialRecord {
 impl Drop for MaterialRecord {
     fn drop(&mut self) {
         match self {
-            Self::Bearer { token } => token.zeroize(),
+            Self::Bearer { token } | Self::Bound { token, .. } => token.zeroize(),
             Self::Aws { access_key_id, secret_access_key, session_token, .. } => {
                 access_key_id.zeroize();
                 secret_access_key.zeroize();
@@ -54,6 +58,9 @@ impl Drop for MaterialRecord {
 pub fn encode(credential: &Credential) -> Secret<Vec<u8>> {
     let material = match &credential.material {
         Material::Bearer { token } => MaterialRecord::Bearer { token: token.expose().clone() },
+        Material::Bound { token, thumbprint } => {
+            MaterialRecord::Bound { token: token.expose().clone(), thumbprint: thumbprint.clone() }
+        }
         Material::Aws { access_key_id, secret_access_key, session_token, region } => {
             MaterialRecord::Aws {
                 access_key_id: access_key_id.expose().clone(),
@@ -86,6 +93,9 @@ pub fn decode(bytes: &Secret<Vec<u8>>) -> Option<Credential> {
         MaterialRecord::Bearer { token } if !token.is_empty() => {
             Material::Bearer { token: Secret::new(token.clone()) }
         }
+        MaterialRecord::Bound { token, thumbprint } if !token.is_empty() => {
+            Material::Bound { token: Secret::new(token.clone()), thumbprint: thumbprint.clone() }
+        }
         MaterialRecord::Aws { access_key_id, secret_access_key, session_token, region }
             if [access_key_id, secret_access_key, session_token].iter().all(|s| !s.is_empty()) =>
         {
@@ -96,7 +106,9 @@ pub fn decode(bytes: &Secret<Vec<u8>>) -> Option<Credential> {
                 region: region.clone(),
             }
         }
-        MaterialRecord::Bearer { .. } | MaterialRecord::Aws { .. } => return None,
+        MaterialRecord::Bearer { .. }
+        | MaterialRecord::Bound { .. }
+        | MaterialRecord::Aws { .. } => return None,
     };
     Some(Credential {
         material,
@@ -161,6 +173,14 @@ mod tests {
             assert_eq!(variables(&back).len(), if region.is_some() { 6 } else { 4 });
         }
         assert!(decode(&encode(&aws("", None))).is_none());
+    }
+
+    #[test]
+    fn a_token_that_is_bound_is_read_back_as_such() {
+        let material = Material::Bound { token: Secret::new("t".into()), thumbprint: "k".into() };
+        let back = decode(&encode(&Credential { material, ..credential() })).unwrap();
+        assert_eq!(back.material.key(), Some("k"));
+        assert_eq!(back.material.token().unwrap().expose(), "t");
     }
 
     #[test]

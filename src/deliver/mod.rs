@@ -6,6 +6,7 @@
 //! | [`supervisor`] | runs the command and stays beside it until it ends |
 //! | [`mod@env`] | writes the variables down for a shell or a program |
 //! | [`token`] | writes the bare secret |
+//! | [`proof`] | writes the headers of one request with a token that is bound |
 //! | [`console`] | a sign-in link to the AWS console |
 //! | [`credential_process`] | writes AWS credentials for the AWS SDKs and CLI |
 //! | [`renewal`] | keeps what a command has been handed good while it runs |
@@ -27,6 +28,7 @@ pub mod mask;
 mod monitor;
 pub mod outlet;
 mod print;
+pub mod proof;
 pub mod reach;
 #[cfg(unix)]
 mod relay;
@@ -254,7 +256,7 @@ impl Handout<'_> {
             Material::Aws { .. } => AWS_RIVALS,
             Material::Bearer { .. } if self.env.contains_key(WEB_IDENTITY) => AWS_RIVALS,
             // Every tool has its own variable for bearer tokens; the profile maps it.
-            Material::Bearer { .. } => &[],
+            Material::Bearer { .. } | Material::Bound { .. } => &[],
         }
     }
 }

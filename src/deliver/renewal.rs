@@ -112,7 +112,7 @@ impl Renewal {
     ) -> Result<Self> {
         let files = host.dirs.of_this_run()?;
         let file = match &credential.material {
-            Material::Bearer { token } => {
+            Material::Bearer { token } | Material::Bound { token, .. } => {
                 let path = files.path().join("token");
                 files::write_private(&path, token.expose().as_bytes())?;
                 Some(path)

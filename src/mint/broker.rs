@@ -1,6 +1,7 @@
 //! The target `broker`: RFC 8693 token exchange at a tmpcred broker.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -12,6 +13,7 @@ use super::revocation;
 use super::token_exchange::{self, Ask};
 use super::{Exchange, Refusal, Request, Revocation, Target};
 use crate::credential::{Assertion, Credential, Material};
+use crate::dpop::DeviceKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::oidc::Issuer;
@@ -25,6 +27,10 @@ pub struct Settings {
     /// The name of a `[broker.NAME]` table. May be left out where there is just one.
     #[serde(default)]
     pub broker: Option<String>,
+    /// Whether the profile's tokens are bound to the key of this device. Where left out:
+    /// as the broker's table says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dpop: Option<bool>,
 }
 
 /// Tells whether a broker can have a role of this name.
@@ -55,6 +61,10 @@ pub struct Server {
     /// A PEM file with certificate authorities to trust besides the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
+    /// Whether its tokens are bound to the key of this device (DPoP), so that nobody can
+    /// use them who has nothing but the token.
+    #[serde(default)]
+    pub dpop: bool,
 }
 
 impl Server {
@@ -94,7 +104,7 @@ impl Server {
 impl From<Issuer> for Server {
     /// The broker at this address, with nothing else said of it.
     fn from(issuer: Issuer) -> Self {
-        Self { url: issuer.into(), issuer: None, audience: None, ca_file: None }
+        Self { url: issuer.into(), issuer: None, audience: None, ca_file: None, dpop: false }
     }
 }
 
@@ -109,9 +119,11 @@ impl Serialize for Server {
             audience: &'a Option<String>,
             #[serde(skip_serializing_if = "Option::is_none")]
             ca_file: &'a Option<PathBuf>,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            dpop: bool,
         }
-        let Self { audience, ca_file, .. } = self;
-        Identity { url: self.issuer(), audience, ca_file }.serialize(serializer)
+        let Self { audience, ca_file, dpop, .. } = self;
+        Identity { url: self.issuer(), audience, ca_file, dpop: *dpop }.serialize(serializer)
     }
 }
 
@@ -119,12 +131,13 @@ impl Serialize for Server {
 pub struct Broker {
     server: Server,
     effort: Effort,
+    key: Option<Arc<DeviceKey>>,
 }
 
 impl Broker {
     /// The target at this broker.
     pub fn new(server: Server) -> Self {
-        Self { server, effort: Effort::MINT }
+        Self { server, effort: Effort::MINT, key: None }
     }
 }
 
@@ -146,9 +159,15 @@ impl Target for Broker {
             audience: &request.audience,
             ttl: request.ttl,
         };
-        let granted = token_exchange::exchange(host, &self.server, assertion, &ask, self.effort).await?;
+        let key = self.key.as_deref();
+        let granted =
+            token_exchange::exchange(host, &self.server, assertion, &ask, key, self.effort).await?;
+        let token = granted.token;
         Ok(Credential {
-            material: Material::Bearer { token: granted.token },
+            material: match granted.bound_to {
+                Some(thumbprint) => Material::Bound { token, thumbprint },
+                None => Material::Bearer { token },
+            },
             role: request.role.clone(),
             scope: granted.scope,
             // The broker's name for the caller is made of these two.
@@ -159,6 +178,10 @@ impl Target for Broker {
 
     fn with_effort(&mut self, effort: Effort) {
         self.effort = effort;
+    }
+
+    fn with_key(&mut self, key: Arc<DeviceKey>) {
+        self.key = Some(key);
     }
 
     fn revocation(&self) -> Option<&dyn Revocation> {
@@ -181,11 +204,12 @@ pub(super) async fn exchange(
     host: &Host,
     step: &Exchange,
     assertion: &Assertion,
+    key: Option<&DeviceKey>,
     effort: Effort,
 ) -> Result<Assertion> {
     let ask =
         Ask { role: &step.role, scope: &step.scope, audience: &step.audience, ttl: None };
-    let granted = token_exchange::exchange(host, &step.server, assertion, &ask, effort).await?;
+    let granted = token_exchange::exchange(host, &step.server, assertion, &ask, key, effort).await?;
     Ok(Assertion {
         token: granted.token,
         token_type: granted.token_type,

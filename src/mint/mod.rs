@@ -4,12 +4,14 @@
 //! resolved) and a [`Target`], and add its line to the list and to [`Plan`].
 
 pub mod addresses;
+mod nonces;
 mod revocation;
 #[cfg(test)]
 mod tests;
 mod token_exchange;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,6 +19,7 @@ use serde::Serialize;
 
 use crate::aws::sso::Server;
 use crate::credential::{Assertion, Credential, Proof};
+use crate::dpop::DeviceKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::oidc::Issuer;
@@ -37,7 +40,10 @@ impl Settings {
         find: impl FnOnce(Option<&str>) -> Result<broker::Server, E>,
     ) -> Result<Plan, E> {
         match self {
-            Self::Broker(settings) => find(settings.broker.as_deref()).map(Plan::Broker),
+            Self::Broker(settings) => find(settings.broker.as_deref()).map(|server| {
+                let dpop = settings.dpop.unwrap_or(server.dpop);
+                Plan::Broker(broker::Server { dpop, ..server })
+            }),
             Self::Aws(settings) => Ok(Plan::Aws(Box::new(settings.clone()))),
             Self::AwsSso(settings) => Ok(Plan::AwsSso(aws_sso::Plan::new(settings.clone()))),
         }
@@ -103,6 +109,14 @@ impl Plan {
         match self {
             Self::Broker(server) => Some(server.issuer()),
             Self::Aws(_) | Self::AwsSso(_) => None,
+        }
+    }
+
+    /// Whether its credentials are bound to the key of this device.
+    pub fn binds(&self) -> bool {
+        match self {
+            Self::Broker(server) => server.dpop,
+            Self::Aws(_) | Self::AwsSso(_) => false,
         }
     }
 
@@ -322,6 +336,9 @@ pub trait Target {
     /// choose.
     fn with_effort(&mut self, _effort: Effort) {}
 
+    /// The key of this device, for targets that bind their credentials to it.
+    fn with_key(&mut self, _key: Arc<DeviceKey>) {}
+
     /// How its credentials are ended before their time; `None` where they cannot be.
     fn revocation(&self) -> Option<&dyn Revocation> {
         None
@@ -354,14 +371,15 @@ impl Exchange {
         self.server.insist(host, wish);
     }
 
-    /// Performs the step.
+    /// Performs the step; `key` is that of this device, where anything is bound to it.
     pub async fn perform(
         &self,
         host: &Host,
         assertion: &Assertion,
+        key: Option<&DeviceKey>,
         effort: Effort,
     ) -> Result<Assertion> {
-        broker::exchange(host, self, assertion, effort).await
+        broker::exchange(host, self, assertion, key, effort).await
     }
 
     /// Revokes what the step yielded, where it has not ended by itself.

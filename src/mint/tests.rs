@@ -1,5 +1,7 @@
 //! Token exchange with a broker that does not play by the rules.
 
+mod dpop;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -258,7 +260,7 @@ fn an_exchange_yields_the_next_assertion() {
     };
     let dir = tempfile::tempdir().unwrap();
     let host = test_server::host(dir.path(), time::Duration::ZERO);
-    let next = run(step.perform(&host, &assertion(), Effort::MINT)).unwrap();
+    let next = run(step.perform(&host, &assertion(), None, Effort::MINT)).unwrap();
     assert_eq!(next.token.expose(), "canary-token");
     assert_eq!(next.token_type, TokenType::Jwt);
     assert_eq!(next.principal, assertion().principal);

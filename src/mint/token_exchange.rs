@@ -8,16 +8,19 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::broker::Server;
+use super::nonces;
 use crate::credential::{Assertion, Lifetime, TokenType};
+use crate::dpop::{self, Bound, DeviceKey, Signing, Target};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
-use crate::host::http::{self, Response};
+use crate::host::http::{self, HttpClient, Response};
 use crate::oidc::Issuer;
-use crate::oidc::jwt::NOT_ACCEPTABLE;
+use crate::oidc::jwt::{self, NOT_ACCEPTABLE};
 use crate::reach::{Effort, Failure};
 use crate::secret::Secret;
 use crate::wire::{
     GRANT_TYPE, TOKEN_PATH, TokenGrant, TokenRefusal, TokenRequest, VERSION, VERSION_HEADER,
+    refusal,
 };
 
 /// What is asked of the broker.
@@ -35,9 +38,12 @@ pub(super) struct Granted {
     pub(super) token_type: TokenType,
     pub(super) scope: Vec<String>,
     pub(super) lifetime: Lifetime,
+    /// The thumbprint of the key that it is bound to.
+    pub(super) bound_to: Option<String>,
 }
 
-/// Asks a broker to trade an assertion for a token.
+/// Asks a broker to trade an assertion for a token. With `key`, where its tokens are to be
+/// bound, or the assertion is bound to that key, the token is bound to it too.
 ///
 /// # Errors
 /// [`ErrorKind::Denied`] where policy says no, [`ErrorKind::Verification`] where
@@ -48,6 +54,7 @@ pub(super) async fn exchange(
     server: &Server,
     assertion: &Assertion,
     ask: &Ask<'_>,
+    key: Option<&DeviceKey>,
     effort: Effort,
 ) -> Result<Granted> {
     let context = || {
@@ -55,8 +62,9 @@ pub(super) async fn exchange(
     };
     let form = form(assertion, ask).map_err(|error| error.context(context()))?;
     let http = host.http(server.ca_file.as_deref()).map_err(|error| error.context(context()))?;
+    let key = key.filter(|key| server.dpop || is_bound_to(assertion, key));
     let attempt = async |address: &Issuer| {
-        let response = http.send(request(address, &form)).await?;
+        let response = send(host, &http, address, &form, key).await?;
         if let Some(outage) = response.outage("the broker") {
             let outage = with_refusal_of(&response, outage);
             return Err(Failure::of(outage, &response, host.corrected_now()));
@@ -66,7 +74,7 @@ pub(super) async fn exchange(
             let refusal = refused(&response, server, address, assertion);
             return Err(Failure::of(refusal, &response, host.corrected_now()));
         }
-        Ok(read(&response, ask, host)?)
+        Ok(read(&response, ask, key, host)?)
     };
     let until = Some(assertion.expires_at);
     let granted = server.ask(host, effort, until, attempt).await;
@@ -91,6 +99,65 @@ fn form(assertion: &Assertion, ask: &Ask<'_>) -> Result<Secret<Vec<u8>>> {
         Error::new(ErrorKind::Other, "the request cannot be written down").because(cause)
     })?;
     Ok(Secret::new(form.into_bytes()))
+}
+
+fn is_bound_to(assertion: &Assertion, key: &DeviceKey) -> bool {
+    let claims = jwt::decode_unverified(assertion.token.expose()).map(|token| token.claims);
+    claims.is_ok_and(|claims| Bound::of(&claims) == Bound::To(key.thumbprint().to_string()))
+}
+
+/// Sends the request, with a proof of the key where there is one. Where the server wants
+/// another nonce in it, it is asked once more with that.
+async fn send(
+    host: &Host,
+    http: &HttpClient,
+    address: &Issuer,
+    form: &Secret<Vec<u8>>,
+    key: Option<&DeviceKey>,
+) -> Result<Response> {
+    let Some(key) = key else { return http.send(request(address, form)).await };
+    let first = nonces::newest(host, address);
+    let response = http.send(proved(host, address, form, key, first.as_deref())?).await?;
+    let Some(nonce) = nonce_of(&response) else { return Ok(response) };
+    nonces::keep(host, address, &nonce);
+    if !asks_for_nonce(&response) {
+        return Ok(response);
+    }
+    let response = http.send(proved(host, address, form, key, Some(&nonce))?).await?;
+    if let Some(nonce) = nonce_of(&response) {
+        nonces::keep(host, address, &nonce);
+    }
+    Ok(response)
+}
+
+/// The request with a proof, which is for this address and nobody else's.
+fn proved(
+    host: &Host,
+    address: &Issuer,
+    form: &Secret<Vec<u8>>,
+    key: &DeviceKey,
+    nonce: Option<&str>,
+) -> Result<http::Request> {
+    let mut request = request(address, form);
+    let unusable = || Error::new(ErrorKind::Other, "a DPoP proof cannot be made");
+    let target = Target::of(&request.url).ok_or_else(unusable)?;
+    let signing = Signing { method: "POST", target: &target, token: None, nonce };
+    let proof = key.sign(signing, host.corrected_now())?;
+    let mut proof = HeaderValue::from_str(proof.expose()).map_err(|_| unusable())?;
+    proof.set_sensitive(true);
+    request.headers.insert(HeaderName::from_static(dpop::HEADER), proof);
+    Ok(request)
+}
+
+fn nonce_of(response: &Response) -> Option<String> {
+    let nonce = response.headers.get(dpop::NONCE_HEADER)?.to_str().ok()?;
+    dpop::is_nonce(nonce).then(|| nonce.to_string())
+}
+
+fn asks_for_nonce(response: &Response) -> bool {
+    let refusal = || response.json::<TokenRefusal>("the answer of the broker").ok();
+    response.status.is_client_error()
+        && refusal().is_some_and(|refusal| refusal.error == refusal::USE_DPOP_NONCE)
 }
 
 fn request(address: &Issuer, form: &Secret<Vec<u8>>) -> http::Request {
@@ -136,6 +203,10 @@ fn refused(response: &Response, server: &Server, address: &Issuer, assertion: &A
         "invalid_grant" | "invalid_token" => {
             (ErrorKind::Verification, "the broker does not accept the assertion".to_string())
         }
+        refusal::INVALID_DPOP_PROOF | refusal::USE_DPOP_NONCE => (
+            ErrorKind::Verification,
+            "the broker does not accept the proof of this device's key".to_string(),
+        ),
         // RFC 8693 section 2.2.2 has this code for a bad assertion too.
         "invalid_request" => (
             ErrorKind::Verification,
@@ -154,6 +225,9 @@ fn refused(response: &Response, server: &Server, address: &Issuer, assertion: &A
     };
     let error = words(Error::new(kind, what), &refusal);
     match kind {
+        ErrorKind::Verification if refusal.error == refusal::INVALID_DPOP_PROOF => error.hint(
+            "where the role wants a token that is bound to a key, say `dpop = true` in the broker's table",
+        ),
         ErrorKind::Verification if about_assertion(&refusal) => error.hint(format!(
             "the broker has to trust the issuer {} and to expect the audience {}, or the client's own name in an ID token",
             assertion.principal.issuer,
@@ -202,7 +276,12 @@ struct Expiry {
     expires_in: Option<serde::de::IgnoredAny>,
 }
 
-fn read(response: &Response, ask: &Ask<'_>, host: &Host) -> Result<Granted> {
+fn read(
+    response: &Response,
+    ask: &Ask<'_>,
+    key: Option<&DeviceKey>,
+    host: &Host,
+) -> Result<Granted> {
     const WHAT: &str = "the answer of the broker";
     let wrong = |why: String| {
         Error::new(ErrorKind::Verification, format!("{WHAT} is not what was asked for"))
@@ -213,8 +292,18 @@ fn read(response: &Response, ask: &Ask<'_>, host: &Host) -> Result<Granted> {
     }
     let grant: TokenGrant = response.json(WHAT)?;
     let Token { access_token: token } = response.json(WHAT)?;
-    if !grant.token_type.eq_ignore_ascii_case("bearer") {
-        return Err(wrong(format!("the token is a '{}' token", foreign(&grant.token_type))));
+    let wanted = if key.is_some() { dpop::SCHEME } else { "Bearer" };
+    if !grant.token_type.eq_ignore_ascii_case(wanted) {
+        return Err(wrong(format!(
+            "the token is a '{}' token, not a '{wanted}' token",
+            foreign(&grant.token_type)
+        )));
+    }
+    // A token that can be read has to say the same.
+    if let (Some(key), Ok(read)) = (key, jwt::decode_unverified(token.expose()))
+        && Bound::of(&read.claims) != Bound::To(key.thumbprint().to_string())
+    {
+        return Err(wrong("the token is not bound to the key of this device".into()));
     }
     // It goes into headers and variables as it is (RFC 6750 section 2.1).
     if token.expose().is_empty() || !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -248,5 +337,6 @@ fn read(response: &Response, ask: &Ask<'_>, host: &Host) -> Result<Granted> {
         return Err(wrong(format!("it ends in {} seconds", grant.expires_in)));
     };
     let lifetime = Lifetime::new(now, expires_at, host.skew.get(), host.clock.machine_started());
-    Ok(Granted { token, token_type, scope, lifetime })
+    let bound_to = key.map(|key| key.thumbprint().to_string());
+    Ok(Granted { token, token_type, scope, lifetime, bound_to })
 }

@@ -92,6 +92,11 @@ impl Plan {
         }
     }
 
+    /// Whether anything on the way is bound to the key of this device.
+    pub fn wants_key(&self) -> bool {
+        self.target.binds() || self.exchanges.iter().any(|step| step.server.dpop)
+    }
+
     /// Lets the next run ask also those who are left alone because they did not serve.
     pub fn insist(&self, host: &Host, wish: Wish) {
         self.identity.settings.insist(host, wish);

@@ -265,7 +265,7 @@ impl<'a> Resolver<'a> {
     fn target(&mut self) -> Result<mint::Plan> {
         let named = self.nearest(|profile| profile.target.as_ref());
         let by = named.map_or("", |(by, _)| by);
-        let default = mint::Settings::Broker(mint::broker::Settings { broker: None });
+        let default = mint::Settings::Broker(mint::broker::Settings { broker: None, dpop: None });
         let settings = named.map_or(&default, |(_, target)| &target.0);
         let mut explained = (settings.kind().to_string(), self.origin(by, &["target"]).to_string());
         match settings {
@@ -277,12 +277,22 @@ impl<'a> Resolver<'a> {
             }
             mint::Settings::Broker(_) => {}
         }
+        let mut broker = "";
         let plan = settings.plan(|name| {
             let (name, server, why) = self.broker(name, self.origin(by, &["target", "broker"]))?;
             explained = (format!("{} {name} ({})", settings.kind(), server.url), why);
+            broker = name;
             Ok::<_, Error>(server)
         })?;
         self.explain("target", explained.0, explained.1);
+        if plan.binds() {
+            let own = self.origin(by, &["target", "dpop"]);
+            let origin = match own {
+                Origin::BuiltIn => self.config.origin(&["broker", broker, "dpop"]),
+                own => own,
+            };
+            self.explain("dpop", "the token is bound to the key of this device", origin);
+        }
         Ok(plan)
     }
 

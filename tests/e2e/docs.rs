@@ -20,11 +20,16 @@ struct Block {
 /// The README and all pages below `docs`, by their paths.
 fn pages() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let below = files(&root.join("docs")).into_iter().filter_map(|file| {
-        let path = file.path.strip_prefix(root).unwrap_or(&file.path).to_path_buf();
-        let path = if path.starts_with("docs") { path } else { Path::new("docs").join(path) };
-        (path.extension()? == "md").then(|| path.display().to_string())
-    });
+    let mut below: Vec<String> = files(&root.join("docs"))
+        .into_iter()
+        .filter_map(|file| {
+            let path = file.path.strip_prefix(root).unwrap_or(&file.path).to_path_buf();
+            let path = if path.starts_with("docs") { path } else { Path::new("docs").join(path) };
+            (path.extension()? == "md").then(|| path.display().to_string())
+        })
+        .collect();
+    // The page to start from comes before those that add to it.
+    below.sort();
     ["README.md".to_string()].into_iter().chain(below).collect()
 }
 
@@ -71,6 +76,8 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml behind-a-proxy",
         "toml broker.toml more",
         "toml broker.toml more-admin",
+        "toml broker.toml more-authz",
+        "toml broker.toml more-dpop",
         "toml broker.toml more-roles",
         "toml broker.toml store",
         "toml broker.toml with-tls",
@@ -243,6 +250,14 @@ mod broker {
             let path = home.write("broker.toml", format!("{before}{}{rest}", store.text));
             config::load(&path).and_then(|config| config.store.place().map(drop)).unwrap();
         }
+        for more in of_kind("toml broker.toml more-dpop", 1) {
+            let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+            assert!(config.role.values().any(|role| role.dpop == config::Binding::Required));
+        }
+        for more in of_kind("toml broker.toml more-authz", 1) {
+            let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+            assert!(config.authz.is_some_and(|authz| authz.route.contains_key("api")));
+        }
         for proxy in of_kind("toml broker.toml behind-a-proxy", 1) {
             let config = open(&format!("{}{}", proxy.text, start.text), &first.text);
             assert_eq!(config.trusted_proxies.len(), 1);
@@ -300,7 +315,8 @@ mod broker {
     #[test]
     fn the_table_of_the_brokers_keys_is_whole() {
         let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
-        let tables = ["admin", "keys", "policy", "role", "store", "tls", "trusted_issuer"];
+        let tables =
+            ["admin", "authz", "dpop", "keys", "policy", "role", "store", "tls", "trusted_issuer"];
         names_all("docs/broker.md", &schema, &tables);
     }
 }

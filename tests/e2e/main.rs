@@ -25,6 +25,8 @@ mod cli;
 #[cfg(target_os = "linux")]
 mod docs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod dpop;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod ended;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod faults;

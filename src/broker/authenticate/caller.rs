@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::unacceptable;
 use crate::credential::{Principal, TokenType};
+use crate::dpop::Bound;
 use crate::error::Result;
 use crate::oidc::Claims;
 
@@ -59,6 +60,8 @@ pub struct Caller {
     expires_at: OffsetDateTime,
     ends_with_token: bool,
     parent: Option<Parent>,
+    /// The thumbprint of the key that the token is bound to.
+    key: Option<String>,
     /// Whether the token lists groups, be it none.
     lists_groups: bool,
     /// A claim of which policy does not get to see all.
@@ -101,6 +104,13 @@ impl Caller {
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
         let Tags { tags, unseen, .. } = tags(&claims.all)?;
+        let key = match Bound::of(&claims.all) {
+            Bound::No => None,
+            Bound::To(key) => Some(key),
+            Bound::Otherwise => {
+                return Err(unacceptable("it is bound to something that cannot be proved here"));
+            }
+        };
         Ok(Self {
             id: qualified(&principal.issuer, &principal.subject),
             lists_groups: claims.all.get(groups_claim).is_some_and(|list| !list.is_null()),
@@ -112,6 +122,7 @@ impl Caller {
             expires_at: claims.expires_at,
             ends_with_token: false,
             parent: None,
+            key,
         })
     }
 
@@ -123,6 +134,11 @@ impl Caller {
     /// The same caller, for whom nothing is issued that outlives their token.
     pub(super) fn ending_with_token(self) -> Self {
         Self { ends_with_token: true, ..self }
+    }
+
+    /// The thumbprint of the key that the token is bound to, where it is.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// Whether the token lists groups, be it none.

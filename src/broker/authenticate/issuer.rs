@@ -227,10 +227,6 @@ impl Requirements {
 
     /// Checks what goes beyond a good token, and says who is calling.
     pub(super) fn caller(&self, claims: Claims, token_type: TokenType) -> Result<Caller> {
-        // RFC 7800: it is good only together with a key, whose possession nobody proved.
-        if claims.all.contains_key("cnf") {
-            return Err(unacceptable("it is bound to a key, which was not proved to be held"));
-        }
         // RFC 8693 section 4.1: passing it on without its actor would hide who acts.
         if claims.all.contains_key("act") {
             return Err(unacceptable("somebody acts on behalf of its subject"));

@@ -47,6 +47,8 @@ pub enum Fault {
     Untrusted,
     /// It is the broker's own, and was revoked.
     Revoked,
+    /// It is bound to a key that was not proved.
+    Bound,
     /// Anything else.
     Invalid,
 }

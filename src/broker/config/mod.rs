@@ -1,6 +1,9 @@
 //! What `broker.toml` says.
 
+mod authz;
+mod dpop;
 mod keys;
+mod role;
 mod shared;
 mod store;
 
@@ -13,10 +16,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
 
+pub use authz::{Authz, Proxy, Route};
+pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
+pub use role::{Binding, Role};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
 
-use crate::broker::aws;
 use crate::broker::network::Network;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
@@ -67,6 +72,12 @@ pub struct Config {
     /// What seals the signing keys, and when they are rotated.
     #[serde(default)]
     pub keys: Keys,
+    /// What proofs of a key have to be like.
+    #[serde(default)]
+    pub dpop: Dpop,
+    /// What the broker decides for a proxy; nothing where left out.
+    #[serde(default)]
+    pub authz: Option<Authz>,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
     pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
     /// Who may have which role.
@@ -174,27 +185,6 @@ pub struct Policy {
     pub files: Vec<PathBuf>,
 }
 
-/// A table `[role.NAME]`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Role {
-    /// Whom its tokens may be shown to. A token is always for exactly one.
-    pub audiences: BTreeSet<String>,
-    /// The scopes that its tokens may have.
-    #[serde(default)]
-    pub scopes: BTreeSet<String>,
-    /// The longest lifetime of its tokens, such as `1h`; at most a day.
-    #[serde(deserialize_with = "duration", serialize_with = "seconds")]
-    #[schemars(with = "String")]
-    pub max_ttl: Duration,
-    /// Whether its tokens end no later than the token that is shown for them.
-    #[serde(default)]
-    pub ends_with_token: bool,
-    /// What AWS is told, where it is AWS that the tokens are shown to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aws: Option<aws::Settings>,
-}
-
 fn default_listen() -> SocketAddr {
     ([127, 0, 0, 1], 8443).into()
 }
@@ -277,6 +267,11 @@ impl Config {
             admin.check(self.listen)?;
         }
         self.store.check()?;
+        if let Some(authz) = &self.authz {
+            let taken = [self.listen].into_iter().chain(self.admin.as_ref().map(|a| a.listen));
+            let taken: Vec<_> = taken.collect();
+            authz.check(&taken, &self.trusted_proxies, self.tls.is_some(), &self.role)?;
+        }
         self.keys.check()?;
         if self.trusted_issuer.is_empty() {
             return wrong("no [trusted_issuer.NAME] says whose tokens are accepted".into());
@@ -413,39 +408,6 @@ impl TrustedIssuer {
             }
         }
         Ok(())
-    }
-}
-
-impl Role {
-    fn check(&self, name: &str) -> Result<()> {
-        let wrong =
-            |why: String| Err(Error::new(ErrorKind::Config, format!("[role.{name}] {why}")));
-        if self.audiences.is_empty() {
-            return wrong("names no audiences".into());
-        }
-        if let Some(bad) = self.audiences.iter().find(|a| !is_audience(a)) {
-            return wrong(format!(
-                "has the audience {bad:?}, which is empty, too long or not text"
-            ));
-        }
-        if let Some(bad) = self.scopes.iter().find(|s| !is_scope_token(s)) {
-            return wrong(format!(
-                "has the scope {bad:?}, which RFC 6749 section 3.3 does not allow"
-            ));
-        }
-        if self.max_ttl.is_zero() || self.max_ttl > MAX_TTL {
-            return wrong(format!(
-                "has a max_ttl of {}; it must be more than nothing and at most {}",
-                humantime::format_duration(self.max_ttl),
-                humantime::format_duration(MAX_TTL)
-            ));
-        }
-        match self.aws.as_ref().map(aws::Settings::check) {
-            Some(Err(why)) => {
-                Err(Error::new(ErrorKind::Config, format!("[role.{name}.aws] {why}")))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

@@ -169,6 +169,7 @@ role = "{READER}"
             scopes: scopes.iter().map(ToString::to_string).collect(),
             max_ttl: Duration::from_secs(max_ttl),
             ends_with_token: false,
+            dpop: Default::default(),
             aws: None,
         };
         let mut provider = TrustedIssuer::new(self.provider.clone());
@@ -182,6 +183,8 @@ role = "{READER}"
             admin: None,
             store: config::Store::at("in memory"),
             keys: config::Keys::default(),
+            dpop: config::Dpop::default(),
+            authz: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
             policy: Policy { files: vec!["policy.cedar".into()] },
             role: [

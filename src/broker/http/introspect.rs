@@ -20,6 +20,7 @@ use crate::broker::introspect;
 use crate::broker::metrics::Introspection;
 use crate::broker::own::OwnToken;
 use crate::broker::{Broker, authenticate};
+use crate::dpop::SCHEME;
 use crate::secret::Secret;
 use crate::wire::refusal::INVALID_TOKEN;
 
@@ -44,6 +45,14 @@ struct Known<'a> {
     iat: i64,
     jti: Uuid,
     token_type: &'static str,
+    /// RFC 9449 section 6.2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cnf: Option<Confirmation<'a>>,
+}
+
+#[derive(Serialize)]
+struct Confirmation<'a> {
+    jkt: &'a str,
 }
 
 pub(super) async fn introspect(
@@ -109,7 +118,8 @@ fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
         exp: own.expires_at.unix_timestamp(),
         iat: own.issued_at.unix_timestamp(),
         jti: own.jti,
-        token_type: "Bearer",
+        token_type: if own.key.is_some() { SCHEME } else { "Bearer" },
+        cnf: own.key.as_deref().map(|jkt| Confirmation { jkt }),
     }
 }
 

@@ -12,6 +12,7 @@ use url::Url;
 use super::JWKS_PATH;
 use crate::broker::Broker;
 use crate::broker::keys::JWKS_MAX_AGE;
+use crate::dpop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
 use crate::wire;
@@ -30,6 +31,8 @@ struct Metadata {
     introspection_endpoint_auth_methods_supported: [&'static str; 1],
     /// Required by both documents. There is no authorization endpoint to use it at.
     response_types_supported: [&'static str; 1],
+    /// RFC 9449 section 5.1.
+    dpop_signing_alg_values_supported: [&'static str; 4],
     #[serde(flatten)]
     openid: Option<OpenId>,
 }
@@ -97,6 +100,7 @@ impl Metadata {
             introspection_endpoint: issuer.join(wire::INTROSPECTION_PATH),
             introspection_endpoint_auth_methods_supported: ["Bearer"],
             response_types_supported: ["id_token"],
+            dpop_signing_alg_values_supported: dpop::ALGORITHMS.map(|(name, _)| name),
             openid,
         }
     }

@@ -1,6 +1,7 @@
 //! The broker over HTTP: one file per endpoint, and the limits around them.
 
 pub mod admin;
+pub mod authz;
 pub mod connections;
 pub mod form;
 pub mod guard;
@@ -47,7 +48,11 @@ pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Router {
         .route(&format!("{base}/{JWKS_PATH}"), get(jwks::jwks))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz));
-    issuing.merge(documents).with_state(broker)
+    let routes = issuing.merge(documents).with_state(broker.clone());
+    match &broker.authz {
+        Some(authz) if authz.listen.is_none() => routes.merge(authz::routes(broker, guard)),
+        _ => routes,
+    }
 }
 
 /// Puts the limits around endpoints, and an answer where there is none.

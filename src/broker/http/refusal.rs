@@ -83,7 +83,7 @@ impl Refusal {
 }
 
 /// Text as RFC 6749 section 5.2 allows it: printable ASCII without `"` and `\`.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let allowed = |c: char| match c {
         '"' => '\'',
         '\\' => '/',

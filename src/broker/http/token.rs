@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, Uri};
+use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -19,11 +19,13 @@ use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::source::Source;
-use crate::broker::authenticate::{Rejection, said};
+use crate::broker::authenticate::{self, Rejection, said};
 use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::metrics::Issuance;
+use crate::broker::proof::{Fault, Place, Refused};
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
+use crate::dpop;
 use crate::oidc::jwt;
 use crate::wire::{GRANT_TYPE, TokenGrant, refusal};
 
@@ -43,18 +45,26 @@ pub(super) async fn token(
 ) -> Response {
     let begun = broker.metrics.begin_issuance();
     let outcome = match Form::read(&uri, &headers, body) {
-        Ok(form) => exchange(&broker, &form, source, id).await,
+        Ok(form) => exchange(&broker, &form, &headers, source, id).await,
         Err(refusal) => Err(refusal.into()),
     };
     let why = outcome.as_ref().map_or_else(|unissued| unissued.why, |_| Issuance::Issued);
     broker.metrics.end_issuance(begun, why);
-    match outcome {
+    let mut response = match outcome {
         Ok(response) => response,
         Err(Unissued { refusal, .. }) => {
             tracing::info!(code = refusal.code(), ?refusal, "refused");
             refusal.at(id)
         }
+    };
+    // RFC 9449 section 8.2: so that whoever proves a key need not be told the next time.
+    if headers.contains_key(dpop::HEADER) {
+        let nonce = broker.proofs.nonces().give(Place::Token, broker.clock.now());
+        if let Ok(nonce) = HeaderValue::from_str(&nonce) {
+            response.headers_mut().insert(dpop::NONCE_HEADER, nonce);
+        }
     }
+    response
 }
 
 /// What is answered instead of a token, and what it counts as.
@@ -73,14 +83,20 @@ impl From<Refusal> for Unissued {
 async fn exchange(
     broker: &Arc<Broker>,
     form: &Form,
+    headers: &HeaderMap,
     source: Source,
     id: RequestId,
 ) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
     let token_type = subject_token_type(form)?;
+    let subject_token = form.secret("subject_token")?;
+    let proof = broker.token_proof(headers, subject_token).map_err(|refused| {
+        broker.metrics.proof_rejected(refused.fault);
+        unproved(refused)
+    })?;
     let policy = broker.policies();
     let caller = broker
-        .caller(form.secret("subject_token")?, token_type, &policy)
+        .caller(subject_token, token_type, &policy, proof.as_ref())
         .await
         .map_err(rejected)?;
     let ask = Ask {
@@ -88,6 +104,7 @@ async fn exchange(
         audience: requested.audience,
         scope: requested.scope,
         ttl: requested.ttl,
+        proof,
         source: source.0,
         request_id: id.0,
     };
@@ -231,6 +248,9 @@ fn subject_token_type(form: &Form) -> Result<TokenType, Refusal> {
 /// `invalid_request`. What is wrong with it is the caller's own business.
 fn rejected(rejection: Rejection) -> Unissued {
     let (why, refusal) = match rejection {
+        Rejection::Token(fault @ authenticate::Fault::Bound, error) => {
+            (Issuance::Assertion(fault), Refusal::bad(refusal::INVALID_DPOP_PROOF, said(&error)))
+        }
         Rejection::Token(fault, error) => {
             (Issuance::Assertion(fault), Refusal::invalid_request(said(&error)))
         }
@@ -239,6 +259,16 @@ fn rejected(rejection: Rejection) -> Unissued {
         }
     };
     Unissued { why, refusal }
+}
+
+/// RFC 9449 sections 5 and 8.
+fn unproved(refused: Refused) -> Unissued {
+    let code = match refused.fault {
+        Fault::Nonce => refusal::USE_DPOP_NONCE,
+        _ => refusal::INVALID_DPOP_PROOF,
+    };
+    let refusal = Refusal::bad(code, said(&refused.error));
+    Unissued { why: Issuance::Proof(refused.fault), refusal }
 }
 
 fn not_issued(why: issue::Refusal) -> Unissued {
@@ -255,6 +285,14 @@ fn not_issued(why: issue::Refusal) -> Unissued {
         }
         issue::Refusal::Audience(_) => {
             (Issuance::Audience, Refusal::bad(refusal::INVALID_TARGET, description))
+        }
+        issue::Refusal::Unbound(_) => {
+            let refusal = Refusal::bad(refusal::INVALID_DPOP_PROOF, description);
+            (Issuance::Proof(Fault::Missing), refusal)
+        }
+        issue::Refusal::Replayed => {
+            let refusal = Refusal::bad(refusal::INVALID_DPOP_PROOF, description);
+            (Issuance::Proof(Fault::Replayed), refusal)
         }
         issue::Refusal::Unrecorded(error) => {
             tracing::error!(%error, "nothing is issued, because it cannot be recorded");
@@ -278,7 +316,7 @@ fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {
     }
     let grant = TokenGrant {
         issued_token_type: token_type.urn().to_string(),
-        token_type: "Bearer".to_string(),
+        token_type: if issued.bound { dpop::SCHEME } else { "Bearer" }.to_string(),
         expires_in: left,
         scope: issue::joined(&issued.scope),
         role: issued.role.clone(),

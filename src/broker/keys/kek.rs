@@ -106,12 +106,17 @@ impl Kek {
         &self.id
     }
 
-    /// What the end of the audit log is sealed with: a key that follows from this one,
-    /// which it tells nothing of.
+    /// What the end of the audit log is sealed with.
     pub fn seal_of_log(&self) -> Seal {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, self.bytes.expose());
-        let derived = hmac::sign(&key, b"tmpcred broker: the key of the audit log's seal");
-        Seal::new(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
+        Seal::new(self.derive("the seal of the audit log"))
+    }
+
+    /// A key for something else, which whoever has this one can derive, and which tells
+    /// nothing of it.
+    pub fn derive(&self, purpose: &str) -> hmac::Key {
+        let own = hmac::Key::new(hmac::HMAC_SHA256, self.bytes.expose());
+        let derived = hmac::sign(&own, format!("tmpcred broker: key for {purpose}").as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
     }
 
     fn cipher(&self) -> Result<RandomizedNonceKey> {

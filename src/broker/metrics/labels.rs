@@ -5,6 +5,8 @@ use prometheus_client::metrics::family::Family;
 
 use super::Label;
 use crate::broker::authenticate::{Fault, Rejection};
+use crate::broker::proof;
+use crate::dpop;
 
 /// How a request for a token ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub enum Issuance {
     Malformed,
     /// The assertion is not acceptable.
     Assertion(Fault),
+    /// The proof of a key is not acceptable, or there is none where there has to be.
+    Proof(proof::Fault),
     /// Policy says no, or the configuration.
     Policy,
     /// The scope cannot be had.
@@ -46,7 +50,12 @@ impl Issuance {
         Self::Assertion(Fault::UnknownKey).as_str(),
         Self::Assertion(Fault::Untrusted).as_str(),
         Self::Assertion(Fault::Revoked).as_str(),
+        Self::Assertion(Fault::Bound).as_str(),
         Self::Assertion(Fault::Invalid).as_str(),
+        Self::Proof(proof::Fault::Nonce).as_str(),
+        Self::Proof(proof::Fault::Replayed).as_str(),
+        Self::Proof(proof::Fault::Missing).as_str(),
+        Self::Proof(proof::Fault::Key).as_str(),
         Self::Policy.as_str(),
         Self::Scope.as_str(),
         Self::Audience.as_str(),
@@ -61,6 +70,10 @@ impl Issuance {
             Self::Issued => "issued",
             Self::Malformed => "malformed",
             Self::Assertion(fault) => of_fault(fault),
+            Self::Proof(proof::Fault::Nonce) => "proof_nonce",
+            Self::Proof(proof::Fault::Replayed) => "proof_replayed",
+            Self::Proof(proof::Fault::Missing) => "proof_missing",
+            Self::Proof(proof::Fault::Of(_) | proof::Fault::Key) => "proof_invalid",
             Self::Policy => "policy",
             Self::Scope => "scope",
             Self::Audience => "audience",
@@ -77,6 +90,7 @@ impl Issuance {
             Self::Unverifiable | Self::Unrecorded | Self::Internal => Class::Failed,
             Self::Malformed
             | Self::Assertion(_)
+            | Self::Proof(_)
             | Self::Policy
             | Self::Scope
             | Self::Audience
@@ -93,6 +107,7 @@ pub(super) const FAULTS: &[&str] = &[
     of_fault(Fault::UnknownKey),
     of_fault(Fault::Untrusted),
     of_fault(Fault::Revoked),
+    of_fault(Fault::Bound),
     of_fault(Fault::Invalid),
     UNVERIFIABLE,
 ];
@@ -103,6 +118,7 @@ const fn of_fault(fault: Fault) -> &'static str {
         Fault::UnknownKey => "unknown_key",
         Fault::Untrusted => "untrusted_issuer",
         Fault::Revoked => "revoked",
+        Fault::Bound => "bound",
         Fault::Invalid => "invalid",
     }
 }
@@ -111,6 +127,33 @@ pub(super) fn of_rejection(rejection: &Rejection) -> &'static str {
     match rejection {
         Rejection::Token(fault, _) => of_fault(*fault),
         Rejection::Unavailable(_) => UNVERIFIABLE,
+    }
+}
+
+/// Why proofs of a key are not accepted.
+pub(super) const PROOF_FAULTS: &[&str] = &[
+    of_proof(proof::Fault::Of(dpop::Fault::Malformed)),
+    of_proof(proof::Fault::Of(dpop::Fault::Signature)),
+    of_proof(proof::Fault::Of(dpop::Fault::Request)),
+    of_proof(proof::Fault::Of(dpop::Fault::Token)),
+    of_proof(proof::Fault::Of(dpop::Fault::Time)),
+    of_proof(proof::Fault::Nonce),
+    of_proof(proof::Fault::Replayed),
+    of_proof(proof::Fault::Key),
+    of_proof(proof::Fault::Missing),
+];
+
+pub(super) const fn of_proof(fault: proof::Fault) -> &'static str {
+    match fault {
+        proof::Fault::Of(dpop::Fault::Malformed) => "malformed",
+        proof::Fault::Of(dpop::Fault::Signature) => "signature",
+        proof::Fault::Of(dpop::Fault::Request) => "request",
+        proof::Fault::Of(dpop::Fault::Token) => "token",
+        proof::Fault::Of(dpop::Fault::Time) => "time",
+        proof::Fault::Nonce => "nonce",
+        proof::Fault::Replayed => "replayed",
+        proof::Fault::Key => "key",
+        proof::Fault::Missing => "missing",
     }
 }
 
@@ -144,6 +187,41 @@ impl Introspection {
             Self::Inactive => "inactive",
             Self::Malformed => "malformed",
             Self::Unauthenticated => "unauthenticated",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// How the decision about a request that a proxy held up ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// It may pass.
+    Allowed,
+    /// It came without a token, or without one that is good, or without a proof.
+    Unauthenticated,
+    /// Its token is not good for so much, or nothing is known of such requests.
+    Forbidden,
+    /// Whoever asked is no proxy that is known.
+    Stranger,
+    /// The broker cannot tell at present.
+    Unavailable,
+}
+
+impl Authorization {
+    pub(super) const ALL: &[&str] = &[
+        Self::Allowed.as_str(),
+        Self::Unauthenticated.as_str(),
+        Self::Forbidden.as_str(),
+        Self::Stranger.as_str(),
+        Self::Unavailable.as_str(),
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::Stranger => "stranger",
             Self::Unavailable => "unavailable",
         }
     }

@@ -18,10 +18,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
-pub use labels::{Introspection, Issuance, Reload, Revocation, Shed};
+pub use labels::{Authorization, Introspection, Issuance, Reload, Revocation, Shed};
 pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
+use super::proof::Fault;
 use crate::error::Result;
 
 /// What all names begin with.
@@ -51,7 +52,9 @@ pub struct Metrics {
     issuing: Histograms,
     authenticating: Histogram,
     rejections: Family<Label, Counter>,
+    proofs: Family<Label, Counter>,
     introspections: Family<Label, Counter>,
+    authorizations: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
     revoking: Histogram,
     appending: Histogram,
@@ -75,7 +78,9 @@ impl Default for Metrics {
             issuing: Family::new_with_constructor(durations),
             authenticating: durations(),
             rejections: labels::all("reason", labels::FAULTS),
+            proofs: labels::all("reason", labels::PROOF_FAULTS),
             introspections: labels::all("outcome", Introspection::ALL),
+            authorizations: labels::all("outcome", Authorization::ALL),
             revocations: labels::all("outcome", Revocation::ALL),
             revoking: durations(),
             appending: durations(),
@@ -138,9 +143,19 @@ impl Metrics {
             self.rejections.clone(),
         );
         registry.register(
+            "dpop_proofs_rejected",
+            "Proofs of a key that were not accepted, wherever they were shown, by reason",
+            self.proofs.clone(),
+        );
+        registry.register(
             "introspections",
             "Introspections, by outcome",
             self.introspections.clone(),
+        );
+        registry.register(
+            "authz_decisions",
+            "Decisions about requests that a proxy held up, by outcome",
+            self.authorizations.clone(),
         );
         registry.register("revocations", "Revocations, by outcome", self.revocations.clone());
         registry.register_with_unit(
@@ -229,6 +244,11 @@ impl Metrics {
         outcome
     }
 
+    /// Counts a proof of a key that is not accepted.
+    pub fn proof_rejected(&self, fault: Fault) {
+        self.proofs.get_or_create(&[("reason", labels::of_proof(fault))]).inc();
+    }
+
     /// Measures how long it takes until a record is durable.
     pub async fn recording<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         let waiting = self.pending.begin();
@@ -269,6 +289,11 @@ impl Metrics {
     /// Counts an introspection.
     pub fn introspected(&self, outcome: Introspection) {
         self.introspections.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// Counts a decision about a request that a proxy held up.
+    pub fn authorized(&self, outcome: Authorization) {
+        self.authorizations.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
     /// Counts a request that was turned away.

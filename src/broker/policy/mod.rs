@@ -73,6 +73,8 @@ pub struct Question<'a> {
     pub scope: Option<&'a BTreeSet<String>>,
     /// The lifetime that is wanted; `None`: as long as can be had.
     pub ttl: Option<Duration>,
+    /// Whether the token will be bound to a key of the caller's.
+    pub key_bound: bool,
 }
 
 /// What was granted: all of it by one permit.
@@ -294,6 +296,7 @@ fn context(question: &Question<'_>) -> Result<Context, String> {
         text_pair("audience", question.audience),
         ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
         ("ttl".to_string(), RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX))),
+        ("key_bound".to_string(), RestrictedExpression::new_bool(question.key_bound)),
     ])
     .map_err(|cause| format!("the context: {cause}"))
 }

@@ -21,6 +21,7 @@ pub(super) fn role(scopes: &str, ttl: u64) -> Role {
         scopes: set(scopes),
         max_ttl: Duration::from_secs(ttl),
         ends_with_token: false,
+        dpop: Default::default(),
         aws: None,
     }
 }
@@ -90,6 +91,7 @@ fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
             role: "deploy",
             role_scopes: &set("read write admin"),
             role_ttl: Duration::from_secs(3600),
+            key_bound: false,
             audience: "https://api.example.com",
             scope: scope.as_ref(),
             ttl: asked.ttl.map(Duration::from_secs),
@@ -434,6 +436,7 @@ proptest! {
             role: "r",
             role_scopes: &role_scopes,
             role_ttl: Duration::from_secs(role_ttl),
+            key_bound: false,
             audience: "a",
             scope: wanted.as_ref(),
             ttl: ttl.map(Duration::from_secs),

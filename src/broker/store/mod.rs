@@ -59,9 +59,9 @@ pub trait OnceStore: Send + Sync {
     /// Whether any of these was used up.
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool>;
 
-    /// Forgets what had to be kept until before this moment, `limit` things at most, and
-    /// returns how many that were: fewer once there is no more.
-    async fn forget_consumed(&self, before: OffsetDateTime, limit: u32) -> Result<u64>;
+    /// Forgets what of this kind had to be kept until before this moment, `limit` things at
+    /// most, and returns how many that were: fewer once there is no more.
+    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64>;
 }
 
 /// What the broker keeps.

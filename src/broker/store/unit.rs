@@ -84,6 +84,8 @@ pub enum Once {
     RevokedToken,
     /// A signing key's being good: who revokes it uses that up, for ever.
     RevokedKey,
+    /// A proof of a key (RFC 9449).
+    DpopProof,
 }
 
 impl Once {
@@ -92,6 +94,7 @@ impl Once {
         match self {
             Self::RevokedToken => "revoked-token",
             Self::RevokedKey => "revoked-key",
+            Self::DpopProof => "dpop-proof",
         }
     }
 }

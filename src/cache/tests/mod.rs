@@ -1,5 +1,6 @@
 //! The cache as a whole, over memory and over stores that misbehave.
 
+mod device;
 mod keyed;
 mod world;
 

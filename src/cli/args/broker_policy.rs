@@ -94,6 +94,9 @@ pub(crate) struct PolicyExplain {
     /// The lifetime, such as 15m [default: as long as can be had]
     #[arg(long, value_parser = humantime::parse_duration, conflicts_with = "cases")]
     pub ttl: Option<Duration>,
+    /// The caller proves a key of their own, which the token is bound to (DPoP)
+    #[arg(long, conflicts_with = "cases")]
+    pub key_bound: bool,
     /// When it is asked, such as 2026-01-01T12:00:00Z [default: now]
     #[arg(long, value_parser = parse_moment, conflicts_with = "cases")]
     pub time: Option<OffsetDateTime>,

@@ -23,6 +23,7 @@ pub(super) fn run(app: &App, args: &Env) -> Result<()> {
     };
     let file = later_steps(app, format, args.for_later_steps)?;
     let prepared = prepare(app, &args.wanted)?;
+    prepared.can_be_handed_on()?;
     let credential = prepared.credential(&args.fresh)?;
     let handout = prepared.handout(&credential);
     let text = format.render(&handout)?;

@@ -23,6 +23,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     can_mask(args.output)?;
     let prepared = prepare(app, &args.wanted)?.ending(args.at_exit);
     // What cannot be kept is said before anything is minted.
+    prepared.can_be_handed_on()?;
     prepared.renewed_because(args.renew, None)?;
     prepared.supervised_because(args.at_exit, args.output, None)?;
     let own = prepared.revoked_because(args.at_exit)?.map(|_| Arc::<Own>::default());

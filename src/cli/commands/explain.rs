@@ -27,12 +27,14 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let supervised = prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?;
     let (mode, why) = mode(supervised, plan);
     let store = prepared.cache.store_name();
+    let key = key(&prepared);
     if args.json {
         return app.ui.json(&json!({
             "plan": report(plan)?,
             "identity": facts,
             "sources": prepared.sources,
             "cache": { "state": cache.state, "because": cache.why, "store": store },
+            "key": key.as_ref().map(|(thumbprint, why)| json!({ "thumbprint": thumbprint, "because": why })),
             "mode": { "name": mode, "because": why },
         }));
     }
@@ -47,7 +49,11 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
         let (state, why) = source.state();
         [format!("source {}", source.name), state.into(), why.into()]
     });
-    let rows = reasons.chain(sources).chain(facts).chain(rest);
+    let key = key.map(|(thumbprint, why)| {
+        let thumbprint = thumbprint.unwrap_or_else(|| "made at the first use".into());
+        ["key".into(), thumbprint, why]
+    });
+    let rows = reasons.chain(sources).chain(facts).chain(rest).chain(key);
     app.ui.table(["WHAT", "VALUE", "BECAUSE"], rows)
 }
 
@@ -74,6 +80,22 @@ fn leave_arguments_out(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(leave_arguments_out),
         _ => {}
     }
+}
+
+/// The key that the credential is bound to, where it is, and how a command uses both.
+fn key(prepared: &Prepared) -> Option<(Option<String>, String)> {
+    if !prepared.plan.wants_key() {
+        return None;
+    }
+    let thumbprint = prepared.cache.device_label().map(|label| label.thumbprint);
+    let why = match prepared.can_be_handed_on() {
+        Ok(()) => format!(
+            "the token is bound to it: for each request, a command asks `tmpcred token --dpop METHOD URL {}` for both headers",
+            prepared.plan.profile
+        ),
+        Err(error) => error.to_string(),
+    };
+    Some((thumbprint, why))
 }
 
 /// How `exec` would run the command, and why.
@@ -114,7 +136,13 @@ fn cached(prepared: &Prepared) -> Result<Cached> {
         Err(error) if error.kind() == ErrorKind::Verification => return miss(error.to_string()),
         Err(error) => return Err(error),
     };
-    let key = CredentialKey::of(&plan.fingerprint(), &caller);
+    let mut key = CredentialKey::of(&plan.fingerprint(), &caller);
+    if plan.wants_key() {
+        let Some(device) = prepared.cache.device_label() else {
+            return miss("this device has no key yet, as far as the index tells".into());
+        };
+        key = key.bound_to(&device.thumbprint);
+    }
     let label = prepared.cache.credential_label(&key)?;
     let Some(lifetime) = label.map(|label| label.lifetime) else {
         return miss(format!("no credential for {caller} is cached"));

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::cli::App;
 use crate::cli::args::Verify;
-use crate::cli::show;
+use crate::cli::{App, misuse, show};
 use crate::config;
+use crate::dpop::{self, Bound, Expected, Shown};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::HttpClient;
 use crate::host::{Host, files, process};
@@ -24,7 +24,11 @@ use super::inspect::read_token;
 const MAX_FILE: u64 = 1024 * 1024;
 
 pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
+    if args.dpop_proof.as_ref() == Some(&args.file) {
+        return Err(misuse("the token and the proof cannot come from the same file"));
+    }
     let token = read_token(&args.file)?;
+    let proof = args.dpop_proof.as_deref().map(read_token).transpose()?;
     let server = server(app, args, token.expose())?;
     let expected = Expectations {
         issuer: server.issuer().as_str(),
@@ -41,11 +45,29 @@ pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
             process::runtime()?.block_on(asked)?
         }
     };
+    let bound = check_key(app, args, &token, &claims, proof.as_ref())?;
     if args.json {
-        let report = json!({ "verified": true, "online": args.online, "claims": claims.all });
+        let report = json!({
+            "verified": true,
+            "online": args.online,
+            "bound_to": bound,
+            "proved": bound.is_some() && !args.without_proof,
+            "claims": claims.all,
+        });
         return app.ui.json(&report);
     }
     let left = claims.expires_at - app.host.clock.now();
+    let key = bound.map(|thumbprint| {
+        [
+            "key".into(),
+            match args.without_proof {
+                true => {
+                    format!("{thumbprint}: good only with a proof by it, which was not checked")
+                }
+                false => format!("{thumbprint}: proved for this request"),
+            },
+        ]
+    });
     let rows = [
         ["issuer".into(), claims.principal.issuer],
         ["subject".into(), claims.principal.subject],
@@ -60,7 +82,55 @@ pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
     } else {
         "The token is good.\n"
     })?;
-    app.ui.table(["CLAIM", "VALUE"], rows)
+    app.ui.table(["CLAIM", "VALUE"], rows.into_iter().chain(key))
+}
+
+/// The key that the token is bound to. Without a proof by it, such a token is refused:
+/// whoever stole it would have no more.
+fn check_key(
+    app: &App,
+    args: &Verify,
+    token: &Secret<String>,
+    claims: &Claims,
+    proof: Option<&Secret<String>>,
+) -> Result<Option<String>> {
+    let wrong = |why: &str| Error::new(ErrorKind::Verification, why);
+    let thumbprint = match (Bound::of(&claims.all), proof) {
+        (Bound::No, None) => return Ok(None),
+        (Bound::No, Some(_)) => {
+            return Err(wrong("the token is not bound to a key")
+                .because_of("a proof goes with it, which proves nothing then"));
+        }
+        (Bound::Otherwise, _) => {
+            return Err(wrong("the token is bound to something that cannot be checked here"));
+        }
+        (Bound::To(thumbprint), None) if args.without_proof => return Ok(Some(thumbprint)),
+        (Bound::To(thumbprint), None) => {
+            return Err(wrong("the token is good only with a proof by the key that it is bound to")
+                .because_of(format!("it is bound to the key {thumbprint}, and no proof was given"))
+                .hint("give the request's header DPoP, and what it is for: --dpop-proof FILE --dpop METHOD URL")
+                .hint("--without-proof checks the token alone"));
+        }
+        (Bound::To(thumbprint), Some(_)) => thumbprint,
+    };
+    let (Some(proof), Some([method, url])) = (proof, args.dpop.as_deref()) else {
+        return Err(misuse("--dpop-proof goes with --dpop METHOD URL"));
+    };
+    let (method, target) = super::token::parse(method, url)?;
+    let expected = Expected {
+        method,
+        targets: &[target],
+        shown: Shown::With(token.expose()),
+        now: app.host.corrected_now(),
+    };
+    let proof = dpop::verify(proof.expose(), &expected).map_err(|refusal| refusal.error)?;
+    if proof.thumbprint != thumbprint {
+        return Err(wrong("the DPoP proof is by another key than the token is bound to"));
+    }
+    if args.nonce.is_some() && proof.nonce != args.nonce {
+        return Err(wrong("the DPoP proof does not have the nonce that was given"));
+    }
+    Ok(Some(thumbprint))
 }
 
 /// Who is trusted for this token: the issuer on the command line, or the configured

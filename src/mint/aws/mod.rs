@@ -186,7 +186,7 @@ impl Session {
                 expires_at,
                 user_arn,
             }),
-            Material::Bearer { .. } => None,
+            Material::Bearer { .. } | Material::Bound { .. } => None,
         }
     }
 

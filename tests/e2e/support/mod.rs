@@ -10,6 +10,7 @@
 //! | [`radosgw`] | another, the strictest of them: its sessions may end after seconds |
 //! | [`postgres`] | the database of brokers that are several |
 //! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
+//! | [`nginx`](mod@nginx) | nginx, which asks about each request |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
 //! | [`kernel`] | the keyring of the kernel |
@@ -45,6 +46,8 @@ pub(crate) mod http;
 pub(crate) mod identity_center;
 pub(crate) mod kernel;
 pub(crate) mod keyring;
+#[cfg(feature = "broker")]
+pub(crate) mod nginx;
 pub(crate) mod oidc_provider;
 pub(crate) mod peer;
 #[cfg(feature = "broker")]

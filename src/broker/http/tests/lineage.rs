@@ -208,7 +208,7 @@ async fn nothing_comes_of_a_token_that_is_revoked_while_it_is_exchanged() {
     let bed = site.start().await;
     let parent = Secret::new(first(&bed).await);
     let policy = bed.broker.policies();
-    let caller = bed.broker.caller(&parent, TokenType::Jwt, &policy).await.unwrap();
+    let caller = bed.broker.caller(&parent, TokenType::Jwt, &policy, None).await.unwrap();
     assert_eq!(bed.revoke(parent.expose()).await, 200);
     let ask = Ask {
         role: "again".into(),
@@ -217,6 +217,7 @@ async fn nothing_comes_of_a_token_that_is_revoked_while_it_is_exchanged() {
         ttl: None,
         source: [127, 0, 0, 1].into(),
         request_id: uuid::Uuid::nil(),
+        proof: None,
     };
     let refusal = bed.broker.issue(&policy, &caller, &ask).await.unwrap_err();
     assert!(matches!(refusal, Refusal::Denied { .. }), "{refusal}");

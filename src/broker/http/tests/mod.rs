@@ -1,7 +1,9 @@
 //! The broker as its callers see it: over real sockets.
 
 mod assertion;
+mod authz;
 mod denials;
+mod dpop;
 mod exchange;
 mod flood;
 mod introspection;

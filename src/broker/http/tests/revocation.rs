@@ -21,7 +21,7 @@ use crate::broker::store::{
     Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Row, Store, Unit,
     sqlite,
 };
-use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of};
+use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::Request;
 use crate::secret::Secret;
@@ -114,10 +114,19 @@ async fn malformed_requests_are_refused() {
 }
 
 /// A store that fails on demand.
-struct Failing {
+pub(super) struct Failing {
     inner: SqlStore,
-    reads: AtomicBool,
+    pub(super) reads: AtomicBool,
+    /// Reads never end.
+    pub(super) hangs: AtomicBool,
     writes: AtomicU8,
+}
+
+impl Failing {
+    /// From now on, commits fail.
+    pub(super) fn writes_fail(&self) {
+        self.writes.store(BEFORE, Ordering::Relaxed);
+    }
 }
 
 /// Commits work.
@@ -187,14 +196,17 @@ impl KeyStore for Failing {
 #[async_trait]
 impl OnceStore for Failing {
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if self.reads.load(Ordering::Relaxed) {
             self.inner.any_consumed(kind, ids).await
         } else {
             Err(broken())
         }
     }
-    async fn forget_consumed(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
-        self.inner.forget_consumed(before, limit).await
+    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_consumed(kind, before, limit).await
     }
 }
 
@@ -210,9 +222,18 @@ impl Store for Failing {
 }
 
 async fn failing() -> (Bed, Arc<Failing>) {
+    failing_with(|_| {}).await
+}
+
+pub(super) async fn failing_with(change: impl FnOnce(&mut Options)) -> (Bed, Arc<Failing>) {
     let inner = sqlite::in_memory().await.unwrap();
-    let store = Arc::new(Failing { inner, reads: true.into(), writes: WELL.into() });
-    let bed = Bed::with(|options| options.store = store.clone()).await;
+    let (reads, hangs, writes) = (true.into(), false.into(), WELL.into());
+    let store = Arc::new(Failing { inner, reads, hangs, writes });
+    let bed = Bed::with(|options| {
+        options.store = store.clone();
+        change(options);
+    })
+    .await;
     (bed, store)
 }
 

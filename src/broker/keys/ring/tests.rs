@@ -9,7 +9,9 @@ use crate::broker::keys::life::{Rules, Step};
 use crate::broker::keys::{Kek, KeyState};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::Ground;
-use crate::broker::store::{Effect, KeyStore as _, Ledger as _, OnceStore as _, Unit, sqlite};
+use crate::broker::store::{
+    Effect, KeyStore as _, Ledger as _, Once, OnceStore as _, Unit, sqlite,
+};
 use crate::host::clock::Clock;
 use crate::oidc::Issuer;
 use crate::secret::Secret;
@@ -232,6 +234,6 @@ async fn a_key_that_was_revoked_is_never_good_again() {
     assert!(is_found(KeyRing::open(keeper(&store, &clock)).await.err()));
     // And what is kept of it besides: a broker that runs has seen it.
     let far = clock.now() + Duration::days(365 * 2000);
-    assert_eq!(store.forget_consumed(far, 9).await.unwrap(), 1);
+    assert_eq!(store.forget_consumed(Once::RevokedKey, far, 9).await.unwrap(), 1);
     assert!(is_found(ring.current().await.err()));
 }

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::super::view::{self, View, literal, path, walk};
 use super::{Action, Asked, Asking, Outcome, Trial};
 use crate::broker::authenticate::Caller;
-use crate::broker::decide::{Bounds, Why};
+use crate::broker::decide::{Bounds, Wanted, Why};
 use crate::error::Result;
 
 /// How many permits are named that would be nearest to permitting it.
@@ -107,7 +107,9 @@ impl Trial<'_> {
     /// What policy was asked, and what of each holds; nothing where it was not asked.
     fn considered(&self, asked: &Asked<'_>, caller: &Caller) -> Vec<Considered> {
         let rules = self.rules();
-        let Ok(role) = rules.role(asked.wanted()) else { return Vec::new() };
+        let Ok(role) = rules.role(Wanted { key_bound: true, ..asked.wanted() }) else {
+            return Vec::new();
+        };
         let context = match asked.action {
             Action::Introspect => super::super::audience_context(asked.audience),
             Action::Issue => {
@@ -157,6 +159,7 @@ impl Trial<'_> {
                 })
                 .collect(),
             Why::NoPermit => nearest(considered),
+            Why::Unbound => vec!["the caller would have to prove a key of their own (DPoP)".into()],
             Why::Token | Why::Ended | Why::Failed | Why::Aws => vec![said.clone()],
         }
     }
@@ -334,6 +337,7 @@ impl Looker<'_> {
                     Some(ttl) => ttl.as_secs().to_string(),
                     None => "the longest that can be had".into(),
                 },
+                Some("context.key_bound") => question.key_bound.to_string(),
                 _ => return,
             };
             found.insert(path(value).unwrap_or_default(), is);

@@ -64,6 +64,9 @@ pub struct Asking {
     /// The lifetime; where left out, as long as can be had.
     #[serde(default, deserialize_with = "duration")]
     pub ttl: Option<Duration>,
+    /// Whether the caller proves a key of their own, which the token will be bound to.
+    #[serde(default)]
+    pub key_bound: bool,
     /// When; now where left out.
     #[serde(default, deserialize_with = "moment")]
     pub time: Option<OffsetDateTime>,
@@ -192,6 +195,7 @@ impl<'a> Trial<'a> {
             audience,
             scope: scope.map(|scope| scope.split_ascii_whitespace().map(String::from).collect()),
             ttl: asking.ttl,
+            key_bound: asking.key_bound,
             now,
         })
     }
@@ -247,6 +251,7 @@ struct Asked<'a> {
     audience: &'a str,
     scope: Option<BTreeSet<String>>,
     ttl: Option<Duration>,
+    key_bound: bool,
     now: OffsetDateTime,
 }
 
@@ -257,6 +262,7 @@ impl Asked<'_> {
             audience: self.audience,
             scope: self.scope.as_ref(),
             ttl: self.ttl,
+            key_bound: self.key_bound,
         }
     }
 
@@ -277,7 +283,8 @@ impl Asked<'_> {
                 })
             }
             Action::Introspect => {
-                rules.role(self.wanted())?;
+                // What a token that is there already is bound to is no matter.
+                rules.role(Wanted { key_bound: true, ..self.wanted() })?;
                 let who = caller.id();
                 let answer = trial
                     .policy

@@ -19,6 +19,8 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         admin: None,
         store: config::Store::at("broker.db"),
         keys: config::Keys::default(),
+        dpop: config::Dpop::default(),
+        authz: None,
         trusted_issuer: trusted(&[ISSUER]),
         policy: config::Policy { files: vec!["policy.cedar".into()] },
         role: [
@@ -259,4 +261,23 @@ fn claims_are_json_or_texts() {
     let expected = json!({"hd": "example.com", "amr": ["mfa"], "level": 3, "x": ""});
     assert_eq!(Value::Object(claims(&pairs).unwrap()), expected);
     assert!(claims(&["x".to_string()]).is_err());
+}
+
+#[test]
+fn a_role_that_wants_a_key_is_tried_with_and_without_one() {
+    let config = config(|config| {
+        config.role.get_mut("deploy").unwrap().dpop = config::Binding::Required;
+    });
+    let text = permit("any", "@ttl(\"1h\")", "context.key_bound")
+        .replace("resource == Role::\"deploy\"", "resource");
+    let trial = trial(&config, &text);
+    let outcome = |changes| trial.decide(&asking(changes), NOW).unwrap();
+    assert!(matches!(outcome(json!({})), Outcome::Deny { reason: Why::Unbound, .. }));
+    assert!(matches!(outcome(json!({ "/key_bound": true })), Outcome::Permit { .. }));
+    // Where the role leaves it open, the policy does not.
+    let reader = trial.explain(&asking(json!({ "/role": "reader" })), NOW).unwrap();
+    assert!(matches!(reader.outcome, Outcome::Deny { reason: Why::NoPermit, .. }));
+    assert!(reader.changes[0].contains("context.key_bound is false"), "{:?}", reader.changes);
+    let explained = trial.explain(&asking(json!({})), NOW).unwrap();
+    assert!(explained.changes[0].contains("DPoP"), "{:?}", explained.changes);
 }

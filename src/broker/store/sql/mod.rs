@@ -155,15 +155,16 @@ impl OnceStore for SqlStore {
         Ok(false)
     }
 
-    async fn forget_consumed(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.check_file()?;
         let attempt = || async {
             let mut transaction = self.engine.begin().await?;
             let done = sqlx::query(
                 "delete from consumed where (kind, id) in
-                    (select kind, id from consumed where keep_until < $1
-                     order by keep_until, kind, id limit $2)",
+                    (select kind, id from consumed where kind = $1 and keep_until < $2
+                     order by keep_until, id limit $3)",
             )
+            .bind(kind.as_str())
             .bind(micros(before))
             .bind(i64::from(limit))
             .execute(&mut *transaction)

@@ -239,9 +239,9 @@ async fn what_was_used_up_is_kept_until_nobody_needs_it() {
         assert!(store.any_consumed(once, &asked).await.is_err(), "it cannot say no");
         let store = ground.open().await;
         assert!(consumed(&store, "a").await && !consumed(&store, "b").await);
-        assert_eq!(store.forget_consumed(keep_until, 9).await.unwrap(), 0);
+        assert_eq!(store.forget_consumed(once, keep_until, 9).await.unwrap(), 0);
         let later = keep_until + time::Duration::MICROSECOND;
-        assert_eq!(store.forget_consumed(later, 9).await.unwrap(), 1);
+        assert_eq!(store.forget_consumed(once, later, 9).await.unwrap(), 1);
         assert!(!consumed(&store, "a").await);
         if let Some((_, path)) = &ground.file {
             files::remove(path).unwrap();
@@ -346,14 +346,14 @@ async fn what_nobody_needs_goes_a_little_at_a_time_also_where_several_remove_it(
         let unit = Unit { records: Vec::new(), effects };
         assert!(stores[0].commit(&[unit]).await.unwrap()[0].is_committed());
         let later = datetime!(2026-01-02 12:00 UTC);
-        assert_eq!(stores[0].forget_consumed(later, 300).await.unwrap(), 300);
+        assert_eq!(stores[0].forget_consumed(Once::RevokedToken, later, 300).await.unwrap(), 300);
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..8 {
             let store = stores[n % 2].clone();
             tasks.spawn(async move {
                 let (mut removed, mut last) = (0, 100);
                 while last > 0 {
-                    last = store.forget_consumed(later, 100).await.unwrap();
+                    last = store.forget_consumed(Once::RevokedToken, later, 100).await.unwrap();
                     removed += last;
                 }
                 removed

@@ -166,6 +166,7 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
         audience: args.audience.clone(),
         scope: args.scope.clone(),
         ttl: args.ttl,
+        key_bound: args.key_bound,
         time: args.time,
     })
 }

@@ -1,0 +1,171 @@
+//! The table `[authz]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use url::Url;
+
+use super::{Binding, Nonces, Role, check_name, is_audience, is_scope_token};
+use crate::broker::network::Network;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The bounds of how old what is known of revocations may be.
+const REVOCATIONS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
+
+/// The table `[authz]`: the broker decides about requests that a proxy holds up, by the
+/// tokens that come with them. What no route allows is refused.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Authz {
+    /// The proxy that asks: it says in headers of its own what the request is.
+    pub proxy: Proxy,
+    /// The address and port to listen on; that of the broker itself where left out.
+    #[serde(default)]
+    pub listen: Option<SocketAddr>,
+    /// Must be true for another `listen` address than loopback.
+    #[serde(default)]
+    pub expose: bool,
+    /// Who may ask, as addresses or such as `10.0.0.0/8`; the `trusted_proxies` where
+    /// left out.
+    #[serde(default)]
+    pub proxies: Option<Vec<Network>>,
+    /// How old what the broker knows of revocations may be when it answers; from one
+    /// second to a minute. Where it cannot know, the request is refused.
+    #[serde(default = "default_revocations", deserialize_with = "super::duration")]
+    #[schemars(with = "String")]
+    pub revocations_within: Duration,
+    /// Whether proofs need a nonce of the broker's. The proxy has to pass the header
+    /// `DPoP-Nonce` on to callers then.
+    #[serde(default = "default_nonces")]
+    pub nonces: Nonces,
+    /// What may be asked for, by name.
+    pub route: BTreeMap<String, Route>,
+}
+
+/// A proxy, by the headers that it tells of a request in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Proxy {
+    /// `X-Original-Method`, `X-Original-Host` and `X-Original-URI`.
+    Nginx,
+    /// `X-Forwarded-Method`, `X-Forwarded-Host` and `X-Forwarded-Uri`.
+    Traefik,
+    /// The request itself, its path behind the name of the route.
+    Envoy,
+}
+
+/// A table `[authz.route.NAME]`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Where callers send such requests: scheme, host and port. A proof is for one of
+    /// these, whatever the proxy was told of the scheme.
+    pub origins: Vec<Url>,
+    /// The audience that a token must be for.
+    pub audience: String,
+    /// The roles of which a token must have one; any where left out.
+    #[serde(default)]
+    pub roles: BTreeSet<String>,
+    /// The scopes all of which a token must have.
+    #[serde(default)]
+    pub scopes: BTreeSet<String>,
+    /// Whether only tokens that are bound to a key are accepted.
+    #[serde(default)]
+    pub dpop: Binding,
+}
+
+fn default_revocations() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn default_nonces() -> Nonces {
+    Nonces::Optional
+}
+
+impl Authz {
+    pub(super) fn check(
+        &self,
+        taken: &[SocketAddr],
+        trusted: &[Network],
+        has_tls: bool,
+        roles: &BTreeMap<String, Role>,
+    ) -> Result<()> {
+        let wrong = |why: String| Err(Error::new(ErrorKind::Config, format!("[authz] {why}")));
+        if let Some(listen) = self.listen {
+            if !listen.ip().is_loopback() && !self.expose {
+                return wrong(format!(
+                    "listen = \"{listen}\" is not loopback, and its expose is not true"
+                ));
+            }
+            if !listen.ip().is_loopback() && !has_tls {
+                return wrong(format!("listen = \"{listen}\" needs a [tls] table"));
+            }
+            if taken.contains(&listen) && listen.port() != 0 {
+                return wrong(format!("listen = \"{listen}\" is another listener's address"));
+            }
+        }
+        if self.proxies.as_deref().unwrap_or(trusted).is_empty() {
+            return wrong("nobody may ask: name the proxies, or have trusted_proxies".into());
+        }
+        let [least, most] = REVOCATIONS;
+        if self.revocations_within < least || self.revocations_within > most {
+            return wrong(format!(
+                "has revocations_within = {}; it must be at least {} and at most {}",
+                humantime::format_duration(self.revocations_within),
+                humantime::format_duration(least),
+                humantime::format_duration(most)
+            ));
+        }
+        if self.route.is_empty() {
+            return wrong("has no [authz.route.NAME], so all would be refused".into());
+        }
+        for (name, route) in &self.route {
+            check_name("authz.route", name)?;
+            route.check(name, roles)?;
+        }
+        Ok(())
+    }
+
+    /// Those who may ask.
+    pub fn proxies<'a>(&'a self, trusted: &'a [Network]) -> &'a [Network] {
+        self.proxies.as_deref().unwrap_or(trusted)
+    }
+
+    /// The hosts that requests are for.
+    pub fn hosts(&self) -> impl Iterator<Item = String> {
+        let origins = self.route.values().flat_map(|route| &route.origins);
+        origins.filter_map(|origin| origin.host_str().map(String::from))
+    }
+}
+
+impl Route {
+    fn check(&self, name: &str, roles: &BTreeMap<String, Role>) -> Result<()> {
+        let wrong =
+            |why: String| Err(Error::new(ErrorKind::Config, format!("[authz.route.{name}] {why}")));
+        if self.origins.is_empty() {
+            return wrong("names no origins".into());
+        }
+        for origin in &self.origins {
+            let bare = origin.path() == "/" && origin.query().is_none();
+            let bare = bare && origin.fragment().is_none() && origin.username().is_empty();
+            if !bare || !matches!(origin.scheme(), "http" | "https") || !origin.has_host() {
+                return wrong(format!(
+                    "has the origin \"{origin}\", which is more, or less, than scheme, host and port"
+                ));
+            }
+        }
+        if !is_audience(&self.audience) {
+            return wrong(format!("has the audience {:?}, which no token has", self.audience));
+        }
+        if let Some(unknown) = self.roles.iter().find(|role| !roles.contains_key(*role)) {
+            return wrong(format!("names the role '{unknown}', which there is none of"));
+        }
+        if let Some(bad) = self.scopes.iter().find(|scope| !is_scope_token(scope)) {
+            return wrong(format!("has the scope {bad:?}, which no token has"));
+        }
+        Ok(())
+    }
+}

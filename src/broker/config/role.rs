@@ -1,0 +1,86 @@
+//! The tables `[role.NAME]`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{MAX_TTL, is_audience, is_scope_token};
+use crate::broker::aws;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A table `[role.NAME]`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// Whom its tokens may be shown to. A token is always for exactly one.
+    pub audiences: BTreeSet<String>,
+    /// The scopes that its tokens may have.
+    #[serde(default)]
+    pub scopes: BTreeSet<String>,
+    /// The longest lifetime of its tokens, such as `1h`; at most a day.
+    #[serde(deserialize_with = "super::duration", serialize_with = "super::seconds")]
+    #[schemars(with = "String")]
+    pub max_ttl: Duration,
+    /// Whether its tokens end no later than the token that is shown for them.
+    #[serde(default)]
+    pub ends_with_token: bool,
+    /// Whether its tokens must be bound to a key of the caller's (DPoP).
+    #[serde(default, skip_serializing_if = "Binding::is_default")]
+    pub dpop: Binding,
+    /// What AWS is told, where it is AWS that the tokens are shown to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws: Option<aws::Settings>,
+}
+
+/// Whether tokens must be bound to a key (RFC 9449).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Binding {
+    /// Whoever proves a key gets a token that is bound to it; others get one that whoever
+    /// bears it may use.
+    #[default]
+    Optional,
+    /// Whoever proves no key gets none.
+    Required,
+}
+
+impl Binding {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Role {
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        let wrong =
+            |why: String| Err(Error::new(ErrorKind::Config, format!("[role.{name}] {why}")));
+        if self.audiences.is_empty() {
+            return wrong("names no audiences".into());
+        }
+        if let Some(bad) = self.audiences.iter().find(|a| !is_audience(a)) {
+            return wrong(format!(
+                "has the audience {bad:?}, which is empty, too long or not text"
+            ));
+        }
+        if let Some(bad) = self.scopes.iter().find(|s| !is_scope_token(s)) {
+            return wrong(format!(
+                "has the scope {bad:?}, which RFC 6749 section 3.3 does not allow"
+            ));
+        }
+        if self.max_ttl.is_zero() || self.max_ttl > MAX_TTL {
+            return wrong(format!(
+                "has a max_ttl of {}; it must be more than nothing and at most {}",
+                humantime::format_duration(self.max_ttl),
+                humantime::format_duration(MAX_TTL)
+            ));
+        }
+        match self.aws.as_ref().map(aws::Settings::check) {
+            Some(Err(why)) => {
+                Err(Error::new(ErrorKind::Config, format!("[role.{name}.aws] {why}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
