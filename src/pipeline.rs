@@ -66,7 +66,7 @@ pub fn credential(
     plan: &Plan,
     terms: Terms,
 ) -> Result<(Credential, Origin)> {
-    let run = Run { host, cache, plan, terms, replaced: OnceCell::new(), device: OnceCell::new() };
+    let run = Run::new(host, cache, plan, terms);
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
@@ -92,7 +92,7 @@ pub fn next_credential(
     terms: Terms,
 ) -> Result<Credential> {
     let replaced = OnceCell::from(Some(old.material.secret().clone()));
-    let run = Run { host, cache, plan, terms, replaced, device: OnceCell::new() };
+    let run = Run { replaced, ..Run::new(host, cache, plan, terms) };
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     if let Some(caller) = &caller
@@ -118,14 +118,7 @@ pub fn renew_ahead(
     plan: &Plan,
     ends: time::OffsetDateTime,
 ) -> Result<()> {
-    let run = Run {
-        host,
-        cache,
-        plan,
-        terms: Terms::default(),
-        replaced: OnceCell::new(),
-        device: OnceCell::new(),
-    };
+    let run = Run::new(host, cache, plan, Terms::default());
     cache.tidy_ahead();
     let source = run.source()?;
     // Whoever is not logged in has nothing to renew.
@@ -136,8 +129,7 @@ pub fn renew_ahead(
     if old.is_none_or(|old| old.lifetime.expires_at > ends) {
         return Ok(());
     }
-    // Where it fails, those who wait for this attempt try by themselves: more is done
-    // for them.
+    // Where it fails, those who wait try by themselves: more is done for them.
     let minted = process::runtime()?.block_on(run.mint(&*source, Effort::AHEAD))?;
     run.keep_for(&caller, &key, minted.principal, &minted.credential, lead);
     Ok(())
@@ -152,7 +144,7 @@ pub fn own_credential(
     terms: Terms,
 ) -> Result<OwnCredential> {
     let terms = Terms { revokes_steps: true, ..terms };
-    let run = Run { host, cache, plan, terms, replaced: OnceCell::new(), device: OnceCell::new() };
+    let run = Run::new(host, cache, plan, terms);
     let source = run.source()?;
     let caller = run.caller(&*source)?;
     process::runtime()?.block_on(async {
@@ -195,6 +187,10 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
+    fn new(host: &'a Host, cache: &'a Cache, plan: &'a Plan, terms: Terms) -> Self {
+        Self { host, cache, plan, terms, replaced: OnceCell::new(), device: OnceCell::new() }
+    }
+
     /// What proves who is calling, where it can be used here.
     fn source(&self) -> Result<Box<dyn IdentitySource>> {
         let identity = &self.plan.identity;
