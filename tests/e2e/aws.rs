@@ -31,8 +31,9 @@ impl World {
         let mut home = Home::new();
         Browser::http().user("alice", "x").install(&mut home);
         home.set("TMPCRED_NO_INPUT", "false");
+        // Nothing is renewed in the background, so that each run has what it asked for.
         let config = format!(
-            "[cache]\nstore = \"kernel\"\n\n[identity.corp]\ntype = \"oidc\"\nissuer = \"{}\"\n\
+            "[cache]\nstore = \"kernel\"\nrefresh_ahead = false\n\n[identity.corp]\ntype = \"oidc\"\nissuer = \"{}\"\n\
              client_id = \"cli\"\naudience_parameter = \"none\"\n",
             provider.issuer()
         );
