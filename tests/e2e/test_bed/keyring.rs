@@ -1,7 +1,5 @@
 //! The Secret Service in each of its states.
 
-use std::time::Duration;
-
 use crate::support::home::Home;
 use crate::support::keyring::{Keyring, look_up_item, store_item};
 use crate::support::peer::program;
@@ -50,7 +48,9 @@ fn a_frozen_keyring_lets_callers_wait() {
     store_item(&home, "token", "hunter2");
     keyring.freeze();
     let lookup = home.command(program("secret-tool")).args(["lookup", "name", "token"]).spawn();
-    std::thread::sleep(Duration::from_millis(300));
+    // One that does not wait for long is ended with nothing in its hands (`timeout(1)`).
+    let impatient = home.command("timeout").args(["0.3"]).args([program("secret-tool")]);
+    assert_eq!(impatient.args(["lookup", "name", "token"]).run().ended_with(124).stdout, "");
     assert_eq!(lookup.stdout(), "");
     keyring.thaw();
     assert_eq!(lookup.wait().ok().stdout, "hunter2");

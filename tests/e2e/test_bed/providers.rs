@@ -1,5 +1,7 @@
 //! The OpenID providers, and the browsers that log in there.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
@@ -310,7 +312,11 @@ fn a_provider_that_hangs_is_there_again_later() {
 
     provider.freeze();
     let frozen = std::thread::spawn(move || Http::new().get(&url).map(|reply| reply.status));
-    std::thread::sleep(Duration::from_millis(200));
+    // One that does not wait for long gets nothing.
+    let mut impatient = TcpStream::connect(("127.0.0.1", provider.port())).unwrap();
+    impatient.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    impatient.write_all(b"GET /jwks HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(impatient.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     assert!(!frozen.is_finished());
     provider.thaw();
     assert_eq!(frozen.join().unwrap().unwrap(), 200);
