@@ -113,13 +113,7 @@ fn a_kill_amid_appends_leaves_a_log_that_is_good_and_has_every_token() {
                 let (url, issued) = (url.clone(), issued.clone());
                 let assertion = services.assertion(&format!("job{n}"));
                 std::thread::spawn(move || {
-                    let form = [
-                        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-                        ("subject_token", assertion.as_str()),
-                        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
-                        ("audience", API),
-                        ("role", "reader"),
-                    ];
+                    let form = asked(&assertion);
                     let mut http = Http::new();
                     while let Ok(reply) = http.form(&url, &form) {
                         if reply.status == 200 {
@@ -147,6 +141,17 @@ fn a_kill_amid_appends_leaves_a_log_that_is_good_and_has_every_token() {
     let root = python.args([services.broker.home.path("broker.db")]).run().ok().stdout;
     let note = audit(&services.broker, "checkpoint", &[]).run().ok().stdout;
     assert_eq!(note.lines().nth(2).unwrap(), root.trim());
+}
+
+/// What is asked for by this assertion.
+fn asked(assertion: &str) -> [(&'static str, &str); 5] {
+    [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+        ("subject_token", assertion),
+        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
+        ("audience", API),
+        ("role", "reader"),
+    ]
 }
 
 /// The root of RFC 6962 over all records.
@@ -221,13 +226,7 @@ fn the_broker_makes_nothing_good_that_somebody_else_wrote() {
     );
     let mut http = Http::new();
     let assertion = services.assertion("job1");
-    let form = [
-        ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-        ("subject_token", assertion.as_str()),
-        ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
-        ("audience", API),
-        ("role", "reader"),
-    ];
+    let form = asked(&assertion);
     let url = format!("{}/token", services.broker.url());
     assert_eq!(http.form(&url, &form).unwrap().status, 503, "nothing goes on from it");
     assert_eq!(wrong(&services.broker, &[]), [("extra".into(), 3, 3)]);
