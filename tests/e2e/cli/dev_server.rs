@@ -12,9 +12,10 @@ fn start(home: &Home) -> (Running, String) {
     let running = tmpcred(home).args(["broker", "dev"]).spawn();
     running.line_on_stderr("Development broker and identity provider on http://127.0.0.1:");
     let limit = std::time::Duration::from_secs(30);
-    // Its last profile comes last.
+    // Its last profile comes last, and its last line is a whole one.
     let whole = || {
         let text = running.stdout();
+        text.ends_with('\n').then_some(())?;
         let parsed = text.parse::<toml::Table>().ok()?;
         parsed.get("profile")?.get("dev-reader")?.get("role")?;
         Some(text)

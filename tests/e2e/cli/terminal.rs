@@ -17,7 +17,7 @@ fn ctrl_c_ends_the_command_and_the_embedded_broker() {
     let screen = terminal.wait_for("END ");
     assert!(screen.contains("END 130"), "{screen}");
     let left: Vec<_> = walk::files(&home.path("")).into_iter().map(|found| found.path).collect();
-    assert!(left.iter().all(|path| path.ends_with("tmux")), "{left:?}");
+    assert!(left.iter().all(|path| path == terminal.socket()), "{left:?}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A terminal, with a shell in it: what is on the screen, and keys to press.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::home::{Home, under_test};
@@ -27,7 +28,10 @@ impl<'a> Terminal<'a> {
         let program = home.share(under_test());
         let path = std::env::var("PATH").unwrap();
         let path = format!("{}:{path}", program.parent().unwrap().display());
-        let terminal = Self { home, socket: home.path("tmux"), runs: Cell::new(0) };
+        // One that has just been ended may still accept who wants another at its socket.
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let socket = home.path(&format!("tmux{}", STARTED.fetch_add(1, Ordering::Relaxed)));
+        let terminal = Self { home, socket, runs: Cell::new(0) };
         let size = [columns.to_string(), rows.to_string()];
         terminal
             .home
@@ -44,6 +48,11 @@ impl<'a> Terminal<'a> {
             .ok();
         terminal.wait_for(PROMPT.trim_end());
         terminal
+    }
+
+    /// Its own file in the home.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Types a command and presses the enter key.

@@ -39,6 +39,6 @@ fn dev(app: &App, port: Option<u16>) -> Result<()> {
          and name the file in TMPCRED_CONFIG:\n",
         running.issuer()
     ));
-    app.ui.line(running.configuration())?;
+    app.ui.line(running.configuration().trim_end())?;
     running.wait()
 }
