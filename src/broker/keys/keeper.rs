@@ -80,14 +80,20 @@ impl Keeper {
     ///
     /// # Errors
     /// Also where one that was revoked is so no more: an older row has a good seal too.
+    /// One that was revoked since it was read is as it was then.
     pub async fn unseal_all(&self, keys: &[StoredKey]) -> Result<Vec<Secret<Vec<u8>>>> {
         let private = keys.iter().map(|key| self.kek.unseal(key)).collect::<Result<_>>()?;
-        let good = keys.iter().filter(|key| key.state != KeyState::Revoked);
-        let good: Vec<String> = good.map(|key| key.kid.clone()).collect();
-        if self.store.any_consumed(Once::RevokedKey, &good).await? {
+        if self.any_was_revoked(keys).await? && self.any_was_revoked(&self.stored().await?).await? {
             return Err(put_back());
         }
         Ok(private)
+    }
+
+    /// Whether one of those that count as good was revoked at some time.
+    async fn any_was_revoked(&self, keys: &[StoredKey]) -> Result<bool> {
+        let good = keys.iter().filter(|key| key.state != KeyState::Revoked);
+        let good: Vec<String> = good.map(|key| key.kid.clone()).collect();
+        self.store.any_consumed(Once::RevokedKey, &good).await
     }
 
     /// Makes changes, all of them or none: false where a key is not what it was.

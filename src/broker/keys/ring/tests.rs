@@ -225,6 +225,8 @@ async fn a_key_that_was_revoked_is_never_good_again() {
     let revoked = keys.into_iter().find(|key| key.state == KeyState::Revoked).unwrap();
     clock.pass(LATER);
     ring.current().await.unwrap();
+    // Who read it before it was revoked was not deceived.
+    operator.unseal_all(std::slice::from_ref(&retired)).await.unwrap();
     // The row as it was, whose seal is good.
     let back = Effect::ChangeKey { before: revoked, after: retired };
     store.commit(&[Unit { records: Vec::new(), effects: vec![back] }]).await.unwrap();
