@@ -35,6 +35,11 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// `store` goes into the table of the database.
+    fn with(store: &str) -> Self {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
         use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -47,7 +52,7 @@ impl Site {
         let jwks = files.write("jobs.json", jwks);
         let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
         options.policy = options.policy.replace(") @ttl", ") @any_issuer @ttl");
-        options.store = postgres.table(&files);
+        options.store = postgres.table(&files) + store;
         options.more = format!(
             "\n[keys]\npublish_before = \"15s\"\n\n\
              [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n"
@@ -378,6 +383,36 @@ fn a_database_that_restarts_under_load_costs_no_client_anything() {
         tokens.extend(site.ask(&mut http, &urls[tokens.len() % 2], &assertion));
     }
     nothing_is_lost(&site, &tokens);
+}
+
+#[test]
+fn what_hangs_in_the_database_keeps_no_connection_from_others() {
+    let site = Site::with("max_connections = 3\nconnect_within = \"2s\"\nanswer_within = \"1s\"\n");
+    let (url, assertion) = (site.broker.url(), site.assertion("job"));
+    let token = site.ask(&mut Http::new(), url, &assertion).unwrap();
+    let introspected = || {
+        let url = format!("{url}/introspect");
+        Http::new().form_as(&token, &url, &[("token", &token)]).unwrap().status == 200
+    };
+    std::thread::scope(|scope| {
+        // Nobody gets at the end of the log any more, and nobody is told why.
+        let lock = "begin; lock table audit_head; select pg_sleep(30)";
+        let held = scope.spawn(|| site.postgres.query(lock));
+        let is_held = || {
+            let locks = "select 1 from pg_locks where relation = 'audit_head'::regclass
+                and mode = 'AccessExclusiveLock' and granted";
+            site.postgres.query(locks) == ["1"]
+        };
+        wait_until("the lock", SOON, || is_held().then_some(()));
+        for _ in 0..6 {
+            assert_eq!(site.ask(&mut Http::new(), url, &assertion), None);
+        }
+        wait_until("what needs no log", SOON, || introspected().then_some(()));
+        assert!(is_held(), "that was while others hang");
+        held.join().unwrap();
+    });
+    let again = || site.ask(&mut Http::new(), url, &assertion);
+    wait_until("tokens as before", SOON, again);
 }
 
 #[test]
