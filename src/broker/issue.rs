@@ -16,6 +16,7 @@ use super::authenticate::Caller;
 use super::aws;
 use super::decide::{Denied, Rules, Wanted, Why};
 use super::denials::Tally;
+use super::once::Uses;
 use super::policy::{Granted, Policy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -60,6 +61,8 @@ pub enum Refusal {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// The assertion may be used once, and was.
+    Reused,
     /// The scope cannot be had.
     Scope(String),
     /// The role is not for this audience.
@@ -138,30 +141,12 @@ impl Broker {
             Ok(decided) => decided,
             Err(mut denied) => {
                 let policy_id = denied.policy_id.take();
-                let refusal = Refusal::from(denied);
-                if let Err(retry_after) =
-                    self.denials.admit(caller.principal(), now, self.clock.uptime())
-                {
-                    tracing::info!(request_id = %ask.request_id, %refusal, "denied, and only counted");
-                    return Err(Refusal::TooMany { retry_after });
-                }
-                let record = Record {
-                    reason: refusal.on_record(),
-                    scope: self.asked_scope(ask),
-                    policy_id,
-                    ..self.record(policy, caller, ask, now)
-                };
-                // It is used up at once: a denial has no effect to hand over.
-                let _ = self
-                    .metrics
-                    .recording(self.audit.append(record))
-                    .await
-                    .map_err(Refusal::Unrecorded)?;
-                return Err(refusal);
+                let record = Record { policy_id, ..self.record(policy, caller, ask, now) };
+                return Err(self.deny(denied.into(), record, ask).await);
             }
         };
-        let draft = self.draft(caller, ask, now, granted, aws);
-        let record = Record {
+        let mut draft = self.draft(caller, ask, now, granted, aws);
+        let mut record = Record {
             decision: Decision::Issued,
             reason: "a policy permits it".into(),
             scope: draft.claims.scope.clone(),
@@ -170,11 +155,21 @@ impl Broker {
             policy_id: Some(draft.granted.policy_id.clone()),
             ..self.record(policy, caller, ask, now)
         };
-        let receipt = self
-            .metrics
-            .recording(self.audit.append(record.clone()))
-            .await
-            .map_err(Refusal::Unrecorded)?;
+        let recorded = match Uses::of(caller, ask, now) {
+            None => {
+                let appended = self.metrics.recording(self.audit.append(record.clone())).await;
+                Some(appended.map_err(Refusal::Unrecorded)?)
+            }
+            Some(uses) => {
+                let committed = self.commit_use(&uses, &mut record, &[]);
+                self.metrics.recording(committed).await.map_err(Refusal::Unrecorded)?
+            }
+        };
+        let Some(receipt) = recorded else {
+            let record = self.record(policy, caller, ask, now);
+            return Err(self.deny(Refusal::Reused, record, ask).await);
+        };
+        draft.claims.jti = record.jti.unwrap_or(draft.claims.jti);
         match self.sign(draft, receipt).await {
             Ok(issued) => Ok(issued),
             Err(error) => {
@@ -186,6 +181,27 @@ impl Broker {
                     .map_err(Refusal::Unrecorded)?;
                 Err(Refusal::Failed(error))
             }
+        }
+    }
+
+    /// Puts a denial on record, unless there were so many that it is only counted.
+    /// Returns what is said.
+    async fn deny(&self, refusal: Refusal, record: Record, ask: &Ask) -> Refusal {
+        let admitted = self.denials.admit(&record.principal, record.at, self.clock.uptime());
+        if let Err(retry_after) = admitted {
+            tracing::info!(request_id = %ask.request_id, %refusal, "denied, and only counted");
+            return match refusal {
+                // Asking again is of no use.
+                Refusal::Reused => refusal,
+                _ => Refusal::TooMany { retry_after },
+            };
+        }
+        let record =
+            Record { reason: refusal.on_record(), scope: self.asked_scope(ask), ..record };
+        // It is used up at once: a denial has no effect to hand over.
+        match self.metrics.recording(self.audit.append(record)).await {
+            Ok(_) => refusal,
+            Err(error) => Refusal::Unrecorded(error),
         }
     }
 
@@ -358,6 +374,7 @@ impl std::fmt::Display for Refusal {
             Self::TooMany { .. } => f.write_str(
                 "it is denied, and so many requests were denied lately that they are only counted",
             ),
+            Self::Reused => f.write_str("the token is not acceptable: it may be used once, and was"),
             Self::Scope(why) | Self::Audience(why) => f.write_str(why),
             Self::Unrecorded(error) | Self::Failed(error) => error.fmt(f),
         }

@@ -35,6 +35,7 @@ pub mod issue;
 pub mod keys;
 pub mod metrics;
 pub mod network;
+mod once;
 pub mod own;
 pub mod policy;
 mod readiness;

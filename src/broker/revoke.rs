@@ -107,14 +107,14 @@ impl Broker {
     }
 
     /// Removes what nobody needs any more, now and then.
-    async fn sweep(&self, now: OffsetDateTime) {
+    pub(super) async fn sweep(&self, now: OffsetDateTime) {
         if !self.sweeping.is_due(now) {
             return;
         }
         match self.store.forget_consumed(now.saturating_sub(GRACE)).await {
             Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "forgot revocations of expired tokens"),
-            Err(error) => tracing::warn!(%error, "old revocations cannot be removed"),
+            Ok(removed) => tracing::info!(removed, "forgot what was used up and nobody accepts any more"),
+            Err(error) => tracing::warn!(%error, "what was used up long ago cannot be forgotten"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method};
@@ -386,6 +387,16 @@ pub(crate) fn claims_of(token: &str) -> Value {
 /// A header for an ES256 token.
 pub(crate) fn header() -> Header {
     Header::new(Algorithm::ES256)
+}
+
+/// A clock that is ahead by so many seconds.
+#[derive(Default)]
+pub(crate) struct Shifted(pub(crate) AtomicI64);
+
+impl Clock for Shifted {
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now() + time::Duration::seconds(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// A moment, to compare with what is near it.

@@ -48,6 +48,9 @@ const MAX_VALUES: usize = 5_000;
 /// How deep claims within claims are followed.
 const MAX_DEPTH: usize = 4;
 
+/// A SHA-256.
+pub(in crate::broker) type Fingerprint = [u8; 32];
+
 /// Somebody who proved who they are.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -59,6 +62,8 @@ pub struct Caller {
     expires_at: OffsetDateTime,
     ends_with_token: bool,
     parent: Option<Parent>,
+    /// The hash of the token, where it may be used once.
+    used_up: Option<Fingerprint>,
     /// Whether the token lists groups, be it none.
     lists_groups: bool,
     /// A claim of which policy does not get to see all.
@@ -106,6 +111,7 @@ impl Caller {
             expires_at: claims.expires_at,
             ends_with_token: false,
             parent: None,
+            used_up: None,
         })
     }
 
@@ -117,6 +123,17 @@ impl Caller {
     /// The same caller, for whom nothing is issued that outlives their token.
     pub(super) fn ending_with_token(self) -> Self {
         Self { ends_with_token: true, ..self }
+    }
+
+    /// The same caller, whose token may be used once.
+    pub(super) fn used_up_by(self, token: Fingerprint) -> Self {
+        Self { used_up: Some(token), ..self }
+    }
+
+    /// The hash of the token by which the caller proved who they are, where it may be
+    /// used once.
+    pub(in crate::broker) fn used_up(&self) -> Option<Fingerprint> {
+        self.used_up
     }
 
     /// Whether the token lists groups, be it none.

@@ -9,11 +9,14 @@ mod issuer;
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
+pub(super) use caller::Fingerprint;
 pub use caller::{Caller, Parent};
 use demands::Demands;
 use issuer::{Requirements, Trusted};
 
-use super::config::TrustedIssuer;
+use super::config::{Assertions, TrustedIssuer};
 use super::policy::Needs;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
@@ -45,6 +48,8 @@ pub enum Fault {
     Untrusted,
     /// It is the broker's own, and was revoked.
     Revoked,
+    /// It may be used once, and was used.
+    Reused,
     /// Anything else.
     Invalid,
 }
@@ -139,11 +144,15 @@ impl Authenticator {
             Rejection::Token(Fault::Untrusted, error)
         })?;
         let claims = trusted.verify(token).await?;
-        trusted
+        let caller = trusted
             .requirements()
             .caller(claims, token_type)
             .and_then(|caller| demands.accept(caller, needs))
-            .map_err(Rejection::invalid)
+            .map_err(Rejection::invalid)?;
+        Ok(match demands.assertions() {
+            Assertions::UntilExpiry => caller,
+            Assertions::Once => caller.used_up_by(fingerprint(token)),
+        })
     }
 }
 
@@ -158,6 +167,15 @@ pub fn suppose(
 ) -> Result<Caller> {
     let caller = Requirements::new(name, config, own).caller(claims, TokenType::Jwt)?;
     Demands::of(config).accept(caller, needs)
+}
+
+/// Names a token by what is signed of it. The signature stays out: some can be changed
+/// and are good all the same.
+fn fingerprint(token: &Secret<String>) -> Fingerprint {
+    let signed = token.expose().rsplit_once('.').map_or("", |(signed, _)| signed);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, signed.as_bytes()).as_ref());
+    hash
 }
 
 /// Says that the token is not acceptable.

@@ -136,6 +136,10 @@ pub struct TrustedIssuer {
     /// Whether what is issued for one of its tokens ends no later than that token.
     #[serde(default)]
     pub ends_with_token: bool,
+    /// How often one of its tokens may be exchanged: any number of times until it
+    /// expires, or once.
+    #[serde(default)]
+    pub assertions: Assertions,
     /// Claims that a token must have, with the values of which it must have one.
     /// They are compared whole, never as patterns.
     #[serde(default)]
@@ -155,6 +159,17 @@ pub struct TrustedIssuer {
     /// its keys are fetched.
     #[serde(default, skip_serializing)]
     pub ca_file: Option<PathBuf>,
+}
+
+/// How often a token of an issuer may be exchanged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Assertions {
+    /// As often as somebody likes, until it expires: for people.
+    #[default]
+    UntilExpiry,
+    /// Once: for CI jobs, which can have another one.
+    Once,
 }
 
 /// The value, or values, of a required claim. A claim that is a list must
@@ -342,6 +357,7 @@ impl TrustedIssuer {
             groups_claim: default_groups_claim(),
             groups_required: false,
             ends_with_token: false,
+            assertions: Assertions::default(),
             required_claims: BTreeMap::new(),
             jwks_uri: None,
             jwks_file: None,

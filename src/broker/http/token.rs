@@ -18,7 +18,7 @@ use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::source::Source;
-use crate::broker::authenticate::{Rejection, said};
+use crate::broker::authenticate::{Fault, Rejection, said};
 use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::metrics::Issuance;
 use crate::broker::{Broker, config};
@@ -236,6 +236,9 @@ fn not_issued(why: issue::Refusal) -> Unissued {
         }
         issue::Refusal::TooMany { retry_after } => {
             (Issuance::TooMany, Refusal::denied_again(description, retry_after))
+        }
+        issue::Refusal::Reused => {
+            (Issuance::Assertion(Fault::Reused), Refusal::invalid_request(description))
         }
         issue::Refusal::Scope(_) => {
             (Issuance::Scope, Refusal::bad(refusal::INVALID_SCOPE, description))

@@ -46,6 +46,7 @@ impl Issuance {
         Self::Assertion(Fault::UnknownKey).as_str(),
         Self::Assertion(Fault::Untrusted).as_str(),
         Self::Assertion(Fault::Revoked).as_str(),
+        Self::Assertion(Fault::Reused).as_str(),
         Self::Assertion(Fault::Invalid).as_str(),
         Self::Policy.as_str(),
         Self::Scope.as_str(),
@@ -103,6 +104,7 @@ const fn of_fault(fault: Fault) -> &'static str {
         Fault::UnknownKey => "unknown_key",
         Fault::Untrusted => "untrusted_issuer",
         Fault::Revoked => "revoked",
+        Fault::Reused => "reused",
         Fault::Invalid => "invalid",
     }
 }

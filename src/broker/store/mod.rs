@@ -49,6 +49,9 @@ pub trait OnceStore: Send + Sync {
     /// Whether any of these was used up.
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool>;
 
+    /// When something was used up; `None` where it was not.
+    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>>;
+
     /// Forgets what had to be kept until before this moment, and returns how much
     /// that was.
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64>;

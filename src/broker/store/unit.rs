@@ -75,6 +75,10 @@ pub struct Consumed {
 pub enum Once {
     /// A token's being good: who revokes it uses that up.
     RevokedToken,
+    /// An assertion that may be exchanged once, by its hash.
+    Assertion,
+    /// What such an assertion was exchanged for, by a hash of the request.
+    AssertionUse,
 }
 
 impl Once {
@@ -82,6 +86,8 @@ impl Once {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RevokedToken => "revoked-token",
+            Self::Assertion => "assertion",
+            Self::AssertionUse => "assertion-use",
         }
     }
 }

@@ -6,6 +6,7 @@ mod exchange;
 mod flood;
 mod introspection;
 mod lineage;
+mod once;
 mod revocation;
 mod transport;
 

@@ -186,6 +186,9 @@ impl OnceStore for Failing {
             Err(broken())
         }
     }
+    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>> {
+        self.inner.consumed_at(kind, id).await
+    }
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
         self.inner.forget_consumed(before).await
     }

@@ -18,7 +18,7 @@ use crate::broker::audit::Record;
 use crate::broker::keys::StoredKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
-use rows::{key_from, micros, record_from};
+use rows::{consumed_at_from, key_from, micros, record_from};
 
 /// How much a probe writes, in bytes: more than a record, so that it does not
 /// find room where a record would not.
@@ -157,6 +157,17 @@ impl OnceStore for SqlStore {
             }
         }
         Ok(false)
+    }
+
+    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>> {
+        self.check_file()?;
+        let row = sqlx::query("select consumed_at from consumed where kind = $1 and id = $2")
+            .bind(kind.as_str())
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(|cause| fault("what was used up cannot be read", cause))?;
+        row.as_ref().map(consumed_at_from).transpose()
     }
 
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {

@@ -59,6 +59,10 @@ pub(super) fn key_from(row: &AnyRow) -> Result<StoredKey> {
     })
 }
 
+pub(super) fn consumed_at_from(row: &AnyRow) -> Result<OffsetDateTime> {
+    Columns { table: "consumed", row }.time("consumed_at")
+}
+
 pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
     let columns = Columns { table: "audit_record", row };
     let uuid =
