@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::authenticate::Caller;
 use super::aws;
 use super::config::Role;
-use super::policy::{Granted, Policy, Question, Verdict};
+use super::policy::{Answer, Granted, Policy, Question, Verdict};
 
 /// What decides: one version of the policies, and the roles.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +53,8 @@ pub enum Why {
     NoPermit,
     /// A policy forbids it.
     Forbidden,
+    /// Whoever acts for the caller may not.
+    Actor,
     /// A policy cannot be evaluated.
     Failed,
     /// AWS could not be told what the role wants it to be told.
@@ -61,7 +63,7 @@ pub enum Why {
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Token,
         Self::Role,
         Self::Audience,
@@ -69,6 +71,7 @@ impl Why {
         Self::Ended,
         Self::NoPermit,
         Self::Forbidden,
+        Self::Actor,
         Self::Failed,
         Self::Aws,
     ];
@@ -83,6 +86,7 @@ impl Why {
             Self::Ended => "ended",
             Self::NoPermit => "no-permit",
             Self::Forbidden => "forbidden",
+            Self::Actor => "actor",
             Self::Failed => "failed",
             Self::Aws => "aws",
         }
@@ -144,7 +148,35 @@ impl Rules<'_> {
                 return Err(denied(Why::Failed, "a policy failed, which denies", None));
             }
         };
+        self.may_act(caller, &bounds.question(wanted))?;
         Ok((granted, for_aws(caller, wanted.role, role)?))
+    }
+
+    /// Whether who acts for the caller may do so.
+    fn may_act(&self, caller: &Caller, question: &Question<'_>) -> Result<(), Denied> {
+        let Some(actor) = caller.actors().first() else { return Ok(()) };
+        let denied = |why: Why, said: &str, policy_id| Denied {
+            policy_id,
+            reason: format!("{said} in the role '{}'", question.role),
+            ..Denied::new(why, format!("{said} for '{}': '{}'", caller.id(), actor.id()))
+        };
+        if caller.actor().is_none() && self.policy.needs().more_than_name_of(actor) {
+            let said = "policies forbid by groups or claims, and the token says neither of who acts (show it as actor_token)";
+            return Err(denied(Why::Token, said, None));
+        }
+        match self.policy.may_act(caller, question) {
+            Ok(Answer { permits: true, .. }) => Ok(()),
+            Ok(Answer { reasons, .. }) => Err(match reasons.into_iter().next() {
+                None => denied(Why::Actor, "no policy lets somebody act", None),
+                forbidden_by => {
+                    denied(Why::Actor, "a policy forbids somebody to act", forbidden_by)
+                }
+            }),
+            Err(why) => {
+                tracing::error!(why, "a policy cannot be evaluated");
+                Err(denied(Why::Failed, "a policy failed, which denies to act", None))
+            }
+        }
     }
 
     /// The role that is asked for, where it can be had for this audience and scope
@@ -202,7 +234,20 @@ impl<'a> Bounds<'a> {
         now: OffsetDateTime,
     ) -> Result<Self, Denied> {
         let mut bounds = Self { scopes: Cow::Borrowed(&role.scopes), ttl: role.max_ttl };
-        if let Some(parent) = caller.parent() {
+        for party in caller.proven() {
+            bounds.narrow(party, role, wanted, now)?;
+        }
+        Ok(bounds)
+    }
+
+    fn narrow(
+        &mut self,
+        party: &Caller,
+        role: &Role,
+        wanted: Wanted<'_>,
+        now: OffsetDateTime,
+    ) -> Result<(), Denied> {
+        if let Some(parent) = party.parent() {
             let wider =
                 wanted.scope.into_iter().flatten().find(|scope| !parent.scope.contains(*scope));
             if let Some(wider) = wider {
@@ -210,17 +255,17 @@ impl<'a> Bounds<'a> {
                     format!("the token that is exchanged does not cover the scope '{wider}'");
                 return Err(Denied::new(Why::Scope, said));
             }
-            bounds.scopes = Cow::Owned(role.scopes.intersection(&parent.scope).cloned().collect());
+            self.scopes = Cow::Owned(self.scopes.intersection(&parent.scope).cloned().collect());
         }
-        if caller.ends_with_token() || role.ends_with_token {
+        if party.ends_with_token() || role.ends_with_token {
             // In the whole seconds that tokens have.
-            let left = caller.expires_at().unix_timestamp() - now.unix_timestamp();
+            let left = party.expires_at().unix_timestamp() - now.unix_timestamp();
             let left = u64::try_from(left).ok().filter(|left| *left > 0).ok_or_else(|| {
                 Denied::new(Why::Ended, "the token that is exchanged is at its end")
             })?;
-            bounds.ttl = bounds.ttl.min(Duration::from_secs(left));
+            self.ttl = self.ttl.min(Duration::from_secs(left));
         }
-        Ok(bounds)
+        Ok(())
     }
 
     /// What policy is asked.

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Broker;
 use super::audit::{Decision, Receipt, Record};
-use super::authenticate::Caller;
+use super::authenticate::{Actor, Caller, MayAct, actor};
 use super::aws;
 use super::decide::{Denied, Rules, Wanted, Why};
 use super::denials::Tally;
@@ -109,6 +110,13 @@ struct Claims {
     /// first. Where one of them is revoked, so is this.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ancestors: Vec<Uuid>,
+    /// Who acts for the subject (RFC 8693 section 4.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Value>,
+    /// Who may, as the subject's token said (RFC 8693 section 4.4): otherwise an
+    /// exchange would be a way around it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_act: Option<Value>,
     #[serde(flatten)]
     aws: aws::Claims,
 }
@@ -196,8 +204,7 @@ impl Broker {
                 _ => Refusal::TooMany { retry_after },
             };
         }
-        let record =
-            Record { reason: refusal.on_record(), scope: self.asked_scope(ask), ..record };
+        let record = Record { reason: refusal.on_record(), scope: self.asked_scope(ask), ..record };
         // It is used up at once: a denial has no effect to hand over.
         match self.metrics.recording(self.audit.append(record)).await {
             Ok(_) => refusal,
@@ -226,10 +233,12 @@ impl Broker {
             iat: now.unix_timestamp(),
             exp: now.unix_timestamp().saturating_add_unsigned(granted.ttl.as_secs()),
             jti: Uuid::new_v4(),
-            client_id: caller.client().to_string(),
+            client_id: requester(caller).client().to_string(),
             role: ask.role.clone(),
             scope: joined(&granted.scope),
-            ancestors: caller.parent().map(|parent| parent.lineage.clone()).unwrap_or_default(),
+            ancestors: caller.lineage(),
+            act: actor::claim(caller.actors()),
+            may_act: caller.may_act().map(MayAct::claim),
             aws,
         };
         Draft { claims, granted }
@@ -287,6 +296,7 @@ impl Broker {
                     tally.since.replace_nanosecond(0).unwrap_or(tally.since)
                 ),
                 principal: tally.principal.clone(),
+                actor: None,
                 client: String::new(),
                 source: String::new(),
                 role: String::new(),
@@ -316,7 +326,8 @@ impl Broker {
             decision: Decision::Denied,
             reason: String::new(),
             principal: caller.principal().clone(),
-            client: caller.client().to_string(),
+            actor: acting(caller.actors()),
+            client: requester(caller).client().to_string(),
             source: ask.source.to_canonical().to_string(),
             role: ask.role.clone(),
             audience: ask.audience.clone(),
@@ -374,11 +385,25 @@ impl std::fmt::Display for Refusal {
             Self::TooMany { .. } => f.write_str(
                 "it is denied, and so many requests were denied lately that they are only counted",
             ),
-            Self::Reused => f.write_str("the token is not acceptable: it may be used once, and was"),
+            Self::Reused => {
+                f.write_str("the token is not acceptable: it may be used once, and was")
+            }
             Self::Scope(why) | Self::Audience(why) => f.write_str(why),
             Self::Unrecorded(error) | Self::Failed(error) => error.fmt(f),
         }
     }
+}
+
+/// Who sent the request: the actor, where there is one.
+fn requester(caller: &Caller) -> &Caller {
+    caller.actor().unwrap_or(caller)
+}
+
+/// Those who act, as a record names them.
+pub(super) fn acting(actors: &[Actor]) -> Option<String> {
+    // No id has a space.
+    let ids: Vec<_> = actors.iter().map(Actor::id).collect();
+    (!ids.is_empty()).then(|| ids.join(" "))
 }
 
 /// A scope as parameters, claims and records have it (RFC 6749 section 3.3).

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::audit::{Decision, Receipt, Record};
-use super::authenticate::{Caller, Fingerprint};
+use super::authenticate::{Actor, Caller, Fingerprint};
 use super::config::MAX_LEEWAY;
 use super::issue::{Ask, joined};
 use super::store::{Consumed, Effect, Once, Unit};
@@ -47,13 +47,14 @@ struct Turn {
 impl Uses {
     /// What of this request may be used once; `None` where nothing is.
     pub(super) fn of(caller: &Caller, ask: &Ask, now: OffsetDateTime) -> Option<Self> {
-        let assertions: Vec<_> = caller.used_up().into_iter().collect();
+        let assertions: Vec<_> = caller.proven().filter_map(Caller::used_up).collect();
+        let ends = caller.proven().map(Caller::expires_at).max().unwrap_or(now);
         let longest = Duration::try_from(MAX_LEEWAY).unwrap_or(Duration::MAX);
         (!assertions.is_empty()).then(|| Self {
-            request: fingerprint(&assertions, ask),
+            request: fingerprint(&assertions, caller, ask),
             assertions,
             at: now,
-            keep_until: caller.expires_at().saturating_add(longest),
+            keep_until: ends.saturating_add(longest),
         })
     }
 
@@ -150,14 +151,16 @@ impl Broker {
 }
 
 /// Names all that has to be the same for a request to be the same.
-fn fingerprint(assertions: &[Fingerprint], ask: &Ask) -> Fingerprint {
+fn fingerprint(assertions: &[Fingerprint], caller: &Caller, ask: &Ask) -> Fingerprint {
     let scope = ask.scope.as_ref().map_or_else(|| "*".into(), joined);
     let ttl = ask.ttl.map_or_else(String::new, |ttl| ttl.as_secs().to_string());
     let source = network(ask.source);
     let mut context = Context::new(&SHA256);
     context.update(b"tmpcred use of an assertion v1\0");
     let asked = [&ask.role, &ask.audience, &scope, &ttl, &source].map(|text| text.as_bytes());
-    for part in assertions.iter().map(|hash| hash.as_slice()).chain(asked) {
+    let parties = [caller.id()].into_iter().chain(caller.actors().iter().map(Actor::id));
+    let parties = parties.map(str::as_bytes);
+    for part in assertions.iter().map(|hash| hash.as_slice()).chain(asked).chain(parties) {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }

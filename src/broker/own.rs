@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Broker;
-use super::authenticate::{Caller, Fault, Parent, Rejection, unacceptable};
+use super::authenticate::{Actor, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable};
 use super::issue::TOKEN_TYPE;
 use super::keys::Snapshot;
 use super::policy::Policy;
@@ -18,6 +18,15 @@ use crate::secret::Secret;
 
 /// How many tokens may be exchanged one for the other, in a row.
 const MAX_ANCESTORS: usize = 16;
+
+/// A token that somebody shows.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// The token.
+    pub(super) token: &'a Secret<String>,
+    /// What they say it is.
+    pub(super) token_type: TokenType,
+}
 
 /// A token that this broker signed, and that somebody may still accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +52,10 @@ pub struct OwnToken {
     /// The ids of the broker's own tokens that it came of by exchange, the first one
     /// first.
     pub ancestors: Vec<Uuid>,
+    /// Who acts for its subject: first who does so now, then those before them.
+    pub actors: Vec<Actor>,
+    /// Who may become the first of them, where it says so.
+    pub may_act: Option<MayAct>,
 }
 
 /// The claims that only tokens of a broker have.
@@ -92,6 +105,8 @@ impl Broker {
             leeway: LEEWAY,
         };
         let verified = jwt::verify(token.expose(), keys.verifying(), &expected).ok()?;
+        let actors = actor::chain(&verified.all, self.issuer.as_str(), true).ok()?;
+        let may_act = MayAct::read(&verified.all, self.issuer.as_str()).ok()?;
         let claims: Claims = serde_json::from_value(Value::Object(verified.all)).ok()?;
         Some(OwnToken {
             jti: claims.jti,
@@ -104,6 +119,8 @@ impl Broker {
             issued_at: verified.issued_at?,
             expires_at: verified.expires_at,
             ancestors: claims.ancestors,
+            actors,
+            may_act,
         })
     }
 
@@ -112,6 +129,45 @@ impl Broker {
     /// shows one of its tokens is bound by what that token is good for. The token says
     /// all that these policies need.
     pub(super) async fn caller(
+        &self,
+        token: &Secret<String>,
+        token_type: TokenType,
+        policy: &Policy,
+    ) -> Result<Caller, Rejection> {
+        let caller = self.party(token, token_type, policy).await?;
+        if !caller.actors().is_empty() {
+            let why = "somebody acts on behalf of its subject";
+            return Err(Rejection::Token(Fault::Invalid, unacceptable(why)));
+        }
+        Ok(caller)
+    }
+
+    /// The same for a token that others may act with, together with the token of who
+    /// acts, where there is one (RFC 8693 section 2.1).
+    pub(super) async fn parties(
+        &self,
+        subject: Shown<'_>,
+        actor: Option<Shown<'_>>,
+        policy: &Policy,
+    ) -> Result<Caller, Rejection> {
+        let caller = self.party(subject.token, subject.token_type, policy).await?;
+        let Some(actor) = actor else { return Ok(caller) };
+        let actor = self.party(actor.token, actor.token_type, policy).await.map_err(|why| {
+            let of_actor = |error: Error| error.context("the actor's token");
+            match why {
+                Rejection::Token(fault, error) => Rejection::Token(fault, of_actor(error)),
+                Rejection::Unavailable(error) => Rejection::Unavailable(of_actor(error)),
+            }
+        })?;
+        let caller =
+            caller.acted_for_by(actor).map_err(|error| Rejection::Token(Fault::Invalid, error))?;
+        if caller.lineage().len() > MAX_ANCESTORS {
+            return Err(Rejection::Token(Fault::Invalid, too_many_exchanged()));
+        }
+        Ok(caller)
+    }
+
+    async fn party(
         &self,
         token: &Secret<String>,
         token_type: TokenType,
@@ -146,10 +202,7 @@ impl Broker {
             return Err(refused(Fault::Expired, "it has expired"));
         }
         if own.ancestors.len() >= MAX_ANCESTORS {
-            return Err(refused(
-                Fault::Invalid,
-                "too many tokens were exchanged one for the other",
-            ));
+            return Err(Rejection::Token(Fault::Invalid, too_many_exchanged()));
         }
         match self.is_revoked(&own).await {
             Ok(false) => Ok(caller.bound_by(own.into())),
@@ -157,6 +210,10 @@ impl Broker {
             Err(error) => Err(unavailable("revocations", error)),
         }
     }
+}
+
+fn too_many_exchanged() -> Error {
+    unacceptable("too many tokens were exchanged one for the other")
 }
 
 impl From<OwnToken> for Parent {

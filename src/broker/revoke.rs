@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::audit::{Decision, Record};
+use super::issue::acting;
 use super::metrics::Revocation;
 use super::own::OwnToken;
 use super::store::{Consumed, Effect, Once, Unit};
@@ -68,6 +69,7 @@ impl Broker {
             decision: Decision::Revoked,
             reason: "somebody who holds the token asked for it".into(),
             principal: token.principal.clone(),
+            actor: acting(&token.actors),
             client: token.client.clone(),
             source: source.to_canonical().to_string(),
             role: token.role.clone(),
@@ -113,7 +115,9 @@ impl Broker {
         }
         match self.store.forget_consumed(now.saturating_sub(GRACE)).await {
             Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "forgot what was used up and nobody accepts any more"),
+            Ok(removed) => {
+                tracing::info!(removed, "forgot what was used up and nobody accepts any more")
+            }
             Err(error) => tracing::warn!(%error, "what was used up long ago cannot be forgotten"),
         }
     }

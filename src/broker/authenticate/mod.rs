@@ -3,6 +3,7 @@
 //! The list is asked before anything is fetched: a token cannot make the broker
 //! contact anybody.
 
+pub(super) mod actor;
 mod caller;
 mod demands;
 mod issuer;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+pub use actor::{Actor, MAX_ACTORS, MayAct};
 pub(super) use caller::Fingerprint;
 pub use caller::{Caller, Parent};
 use demands::Demands;

@@ -10,12 +10,14 @@ use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::token::RETRY_AFTER;
+use crate::broker::authenticate::{MayAct, actor};
 use crate::broker::introspect;
 use crate::broker::metrics::Introspection;
 use crate::broker::own::OwnToken;
@@ -44,6 +46,11 @@ struct Known<'a> {
     iat: i64,
     jti: Uuid,
     token_type: &'static str,
+    /// RFC 8693 section 7.3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_act: Option<Value>,
 }
 
 pub(super) async fn introspect(
@@ -110,6 +117,8 @@ fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
         iat: own.issued_at.unix_timestamp(),
         jti: own.jti,
         token_type: "Bearer",
+        act: actor::claim(&own.actors),
+        may_act: own.may_act.as_ref().map(MayAct::claim),
     }
 }
 

@@ -21,6 +21,7 @@ use super::source::Source;
 use crate::broker::authenticate::{Fault, Rejection, said};
 use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::metrics::Issuance;
+use crate::broker::own::Shown;
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
 use crate::oidc::jwt;
@@ -76,12 +77,13 @@ async fn exchange(
     id: RequestId,
 ) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
-    let token_type = subject_token_type(form)?;
+    let subject = Shown {
+        token_type: token_type(form, "subject_token_type")?,
+        token: form.secret("subject_token")?,
+    };
+    let actor = actor(form)?;
     let policy = broker.policies();
-    let caller = broker
-        .caller(form.secret("subject_token")?, token_type, &policy)
-        .await
-        .map_err(rejected)?;
+    let caller = broker.parties(subject, actor, &policy).await.map_err(rejected)?;
     let ask = Ask {
         role: requested.role,
         audience: requested.audience,
@@ -124,9 +126,6 @@ impl Requested {
                 refusal::UNSUPPORTED_GRANT_TYPE,
                 format!("the grant type must be {GRANT_TYPE}"),
             ));
-        }
-        if form.optional("actor_token").is_some() || form.optional("actor_token_type").is_some() {
-            return Err(Refusal::invalid_request("an actor_token is not supported"));
         }
         Ok(Self {
             role: role(form)?,
@@ -203,10 +202,24 @@ fn requested_token_type(form: &Form) -> Result<TokenType, Refusal> {
     }
 }
 
-fn subject_token_type(form: &Form) -> Result<TokenType, Refusal> {
-    TokenType::from_urn(form.required("subject_token_type")?).ok_or_else(|| {
+/// RFC 8693 section 2.1: the actor's token and its type come together, or not at all.
+fn actor(form: &Form) -> Result<Option<Shown<'_>>, Refusal> {
+    if form.optional("actor_token").is_none() {
+        return match form.optional("actor_token_type") {
+            Some(_) => Err(Refusal::invalid_request(
+                "there is an 'actor_token_type', and no 'actor_token'",
+            )),
+            None => Ok(None),
+        };
+    }
+    let token_type = token_type(form, "actor_token_type")?;
+    Ok(Some(Shown { token: form.secret("actor_token")?, token_type }))
+}
+
+fn token_type(form: &Form, parameter: &str) -> Result<TokenType, Refusal> {
+    TokenType::from_urn(form.required(parameter)?).ok_or_else(|| {
         Refusal::invalid_request(format!(
-            "the parameter 'subject_token_type' must be {}, {} or {}",
+            "the parameter '{parameter}' must be {}, {} or {}",
             TokenType::AccessToken.urn(),
             TokenType::IdToken.urn(),
             TokenType::Jwt.urn()

@@ -163,6 +163,7 @@ impl Keeper {
             decision: Decision::Changed,
             reason: format!("the signing key {kid} ({was}) is {state}: {why}"),
             principal: Principal { issuer: self.issuer.as_str().into(), subject: self.name.into() },
+            actor: None,
             client: String::new(),
             source: String::new(),
             role: String::new(),

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::finding::{Finding, Rule};
 use super::place::{Place, said};
 use super::syntax::{Needs, names_issuer};
-use super::{INTROSPECT, Limits, Policy, schema};
+use super::{ACT, INTROSPECT, Limits, Policy, schema};
 use crate::broker::config::{self, Role, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
@@ -177,7 +177,8 @@ impl Loader<'_> {
         match policy.effect() {
             Effect::Permit => {
                 self.check_issuer(id, policy, &json).map_err(by(Rule::AnyIssuer))?;
-                if introspects(id, policy).map_err(by(Rule::OneAction))? {
+                let action = action_of(id, policy).map_err(by(Rule::OneAction))?;
+                if [INTROSPECT, ACT].contains(&action.as_str()) {
                     without_limits(id, policy, "grants no token").map_err(by(Rule::Annotation))?;
                 } else {
                     let limits = self.limits_of(id, policy).map_err(by(Rule::Annotation))?;
@@ -275,16 +276,16 @@ impl Loader<'_> {
     }
 }
 
-/// Whether a permit is one to introspect; otherwise it is one to issue. It is never
-/// both: what is granted together is granted by oversight.
-pub(super) fn introspects(id: &str, permit: &CedarPolicy) -> Result<bool, String> {
+/// What a permit is for. It is never for two things: what is granted together is granted
+/// by oversight.
+pub(super) fn action_of(id: &str, permit: &CedarPolicy) -> Result<String, String> {
     let actions = match permit.action_constraint() {
         ActionConstraint::Any => Vec::new(),
         ActionConstraint::In(actions) => actions,
         ActionConstraint::Eq(action) => vec![action],
     };
     match &actions[..] {
-        [one] => Ok(one.id().unescaped() == INTROSPECT),
+        [one] => Ok(one.id().unescaped().to_string()),
         _ => Err(format!(
             "the permit '{id}' has to name the one action that it is for, such as action == Action::\"issue\""
         )),

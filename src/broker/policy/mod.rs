@@ -24,8 +24,8 @@
 //!   are several, others must name one, by a `User`, a `Group` or `principal.issuer`.
 //! - `@description`: for people.
 //!
-//! A permit for `Action::"introspect"` grants no token, so it has neither `@ttl` nor
-//! `@scope`. A permit names the one action that it is for.
+//! A permit for `Action::"introspect"` or `Action::"act"` grants no token, so it has
+//! neither `@ttl` nor `@scope`. A permit names the one action that it is for.
 //!
 //! Others are refused, lest a slip of the pen goes unnoticed.
 
@@ -37,7 +37,7 @@ mod syntax;
 pub mod trial;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use cedar_policy::{
@@ -51,7 +51,8 @@ pub use load::{Source, World};
 pub use place::Place;
 pub use syntax::Needs;
 
-use super::authenticate::Caller;
+use super::authenticate::{Actor, Caller};
+use crate::credential::Principal;
 
 /// The schema that policies are checked against, in Cedar's own syntax.
 pub fn schema() -> &'static str {
@@ -113,13 +114,16 @@ struct Limits {
 }
 
 /// What Cedar says, and the policies for the sake of which it does.
-struct Answer {
-    permits: bool,
-    reasons: Vec<String>,
+pub(super) struct Answer {
+    pub(super) permits: bool,
+    pub(super) reasons: Vec<String>,
 }
 
 /// The action of being issued a token.
 const ISSUE: &str = "issue";
+
+/// The action of acting for somebody who is issued a token.
+const ACT: &str = "act";
 
 /// The action of being told about a token.
 const INTROSPECT: &str = "introspect";
@@ -165,12 +169,22 @@ impl Policy {
         Ok(self.introspects(caller, role, audience)?.permits)
     }
 
+    /// Decides whether who acts for a caller may do so.
+    pub(super) fn may_act(
+        &self,
+        caller: &Caller,
+        question: &Question<'_>,
+    ) -> Result<Answer, String> {
+        let actor = caller.actors().first().map_or(caller.id(), Actor::id);
+        self.ask_of(actor, caller, ACT, question.role, acting_context(caller, question)?)
+    }
+
     fn introspects(&self, caller: &Caller, role: &str, audience: &str) -> Result<Answer, String> {
         self.ask(caller, INTROSPECT, role, audience_context(audience)?)
     }
 
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
-        let answer = self.ask(caller, ISSUE, question.role, context(question)?)?;
+        let answer = self.ask(caller, ISSUE, question.role, context(caller, question)?)?;
         let reasons = answer.reasons.iter().map(String::as_str);
         match answer.permits {
             false => Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() }),
@@ -188,7 +202,18 @@ impl Policy {
         role: &str,
         context: Context,
     ) -> Result<Answer, String> {
-        let (request, entities) = self.request(caller, action, role, context)?;
+        self.ask_of(caller.id(), caller, action, role, context)
+    }
+
+    fn ask_of(
+        &self,
+        principal: &str,
+        caller: &Caller,
+        action: &str,
+        role: &str,
+        context: Context,
+    ) -> Result<Answer, String> {
+        let (request, entities) = self.request(principal, caller, action, role, context)?;
         let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
         // Cedar passes over a policy that fails, be it the one that would forbid.
         if let Some(error) = response.diagnostics().errors().next() {
@@ -203,15 +228,15 @@ impl Policy {
     /// What Cedar is asked.
     fn request(
         &self,
+        principal: &str,
         caller: &Caller,
         action: &str,
         role: &str,
         context: Context,
     ) -> Result<(Request, Entities), String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
-        let principal = uid("User", caller.id())?;
-        let entity = caller_entity(principal.clone(), caller)?;
-        let entities = Entities::from_entities([entity], Some(&self.schema))
+        let principal = uid("User", principal)?;
+        let entities = Entities::from_entities(parties(caller)?, Some(&self.schema))
             .map_err(|cause| failed("the caller", &cause))?;
         let request = Request::new(
             principal,
@@ -262,17 +287,36 @@ fn texts<'a>(values: impl IntoIterator<Item = &'a String>) -> RestrictedExpressi
     RestrictedExpression::new_set(values.into_iter().cloned().map(RestrictedExpression::new_string))
 }
 
+/// The caller and those who act for them, each once.
+fn parties(caller: &Caller) -> Result<Vec<Entity>, String> {
+    let mut entities: Vec<Entity> = Vec::new();
+    for party in caller.proven() {
+        let uid = uid("User", party.id())?;
+        if entities.iter().all(|known| known.uid() != uid) {
+            entities.push(caller_entity(uid, party)?);
+        }
+    }
+    for actor in caller.actors() {
+        let uid = uid("User", actor.id())?;
+        if entities.iter().all(|known| known.uid() != uid) {
+            let attributes = names_of(actor.principal()).into();
+            let entity = Entity::new(uid, attributes, HashSet::new());
+            entities.push(entity.map_err(|cause| format!("who acts: {cause}"))?);
+        }
+    }
+    Ok(entities)
+}
+
+fn names_of(principal: &Principal) -> [(String, RestrictedExpression); 2] {
+    [text_pair("issuer", &principal.issuer), text_pair("subject", &principal.subject)]
+}
+
 fn caller_entity(uid_of_caller: EntityUid, caller: &Caller) -> Result<Entity, String> {
-    let text = |text: &str| RestrictedExpression::new_string(text.to_string());
     let groups: Result<Vec<EntityUid>, String> =
         caller.groups().iter().map(|group| uid("Group", group)).collect();
-    let principal = caller.principal();
     Entity::new_with_tags(
         uid_of_caller,
-        [
-            ("issuer".to_string(), text(&principal.issuer)),
-            ("subject".to_string(), text(&principal.subject)),
-        ],
+        names_of(caller.principal()),
         groups?,
         caller.tags().iter().map(|(name, values)| (name.clone(), texts(values))),
     )
@@ -288,14 +332,39 @@ fn audience_context(audience: &str) -> Result<Context, String> {
         .map_err(|cause| format!("the context: {cause}"))
 }
 
-fn context(question: &Question<'_>) -> Result<Context, String> {
+fn context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> {
+    let mut pairs = asked(caller, question)?;
+    if let Some(actor) = caller.actors().first() {
+        let actor = RestrictedExpression::new_entity_uid(uid("User", actor.id())?);
+        pairs.push(("actor".to_string(), actor));
+    }
+    Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
+}
+
+/// What is to be known of a request to act: besides all else, for whom.
+fn acting_context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> {
+    let mut pairs = asked(caller, question)?;
+    let subject = RestrictedExpression::new_entity_uid(uid("User", caller.id())?);
+    pairs.push(("subject".to_string(), subject));
+    Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
+}
+
+fn asked(
+    caller: &Caller,
+    question: &Question<'_>,
+) -> Result<Vec<(String, RestrictedExpression)>, String> {
     let ttl = question.ttl.unwrap_or(question.role_ttl).as_secs();
-    Context::from_pairs([
+    let actors: Result<Vec<_>, String> = caller
+        .actors()
+        .iter()
+        .map(|actor| Ok(RestrictedExpression::new_entity_uid(uid("User", actor.id())?)))
+        .collect();
+    Ok(vec![
         text_pair("audience", question.audience),
         ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
         ("ttl".to_string(), RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX))),
+        ("actors".to_string(), RestrictedExpression::new_set(actors?)),
     ])
-    .map_err(|cause| format!("the context: {cause}"))
 }
 
 #[cfg(test)]

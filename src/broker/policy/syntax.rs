@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::broker::authenticate::Actor;
+
 /// What tokens must say so that policies work as they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
@@ -19,6 +21,11 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// Whether policies need to know more of somebody of this name than the name.
+    pub(in crate::broker) fn more_than_name_of(&self, actor: &Actor) -> bool {
+        self.whole_claims || self.groups_of.contains(&actor.principal().issuer)
+    }
+
     /// Adds what this policy needs.
     pub(super) fn add(&mut self, policy: &Value) {
         if policy["effect"] == "forbid" {

@@ -8,24 +8,28 @@ use crate::broker::audit::Decision;
 use crate::broker::config::{self, Role, TrustedIssuer};
 use crate::broker::keys::{Keeper, Kek, KeyRing, Rules};
 use crate::broker::store::{Store, sqlite};
-use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of, set};
+use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of, set};
 use crate::host::clock::{Clock, SystemClock};
 use crate::oidc::Issuer;
 use crate::secret::Secret;
 
-const OWN: &str = "https://broker.example.com";
+pub(super) const OWN: &str = "https://broker.example.com";
 
 /// Where a broker lives that trusts itself, so that it can be started again.
-struct Site {
+pub(super) struct Site {
     dir: tempfile::TempDir,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
     async fn start(&self) -> Bed {
+        self.start_with(|_| {}).await
+    }
+
+    pub(super) async fn start_with(&self, change: impl FnOnce(&mut Options)) -> Bed {
         let kek = || Kek::new(Secret::new([7; 32]));
         let path = self.dir.path().join("b.db");
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
@@ -62,6 +66,7 @@ when {{ principal.issuer == "{OWN}" }};
 "#
             );
             (options.store, options.kek) = (store, kek());
+            change(options);
         })
         .await
     }

@@ -1,6 +1,7 @@
 //! The broker as its callers see it: over real sockets.
 
 mod assertion;
+mod delegation;
 mod denials;
 mod exchange;
 mod flood;

@@ -153,8 +153,7 @@ async fn of_the_same_request_many_times_at_once_one_token_is_good() {
         let response = bed.exchange(&assertion, &[]).await;
         json_of(&response)["access_token"].as_str().map(String::from)
     };
-    let tokens: [Option<String>; 6] =
-        tokio::join!(ask(), ask(), ask(), ask(), ask(), ask()).into();
+    let tokens: [Option<String>; 6] = tokio::join!(ask(), ask(), ask(), ask(), ask(), ask()).into();
     let tokens: Vec<_> = tokens.into_iter().flatten().collect();
     assert!((1..=4).contains(&tokens.len()), "{}", tokens.len());
     let mut good = 0;

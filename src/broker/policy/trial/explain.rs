@@ -114,11 +114,11 @@ impl Trial<'_> {
                 let Ok(bounds) = Bounds::of(caller, role, asked.wanted(), asked.now) else {
                     return Vec::new();
                 };
-                super::super::context(&bounds.question(asked.wanted()))
+                super::super::context(caller, &bounds.question(asked.wanted()))
             }
         };
         let asked_of_cedar = context.and_then(|context| {
-            self.policy.request(caller, asked.action.name(), asked.role, context)
+            self.policy.request(caller.id(), caller, asked.action.name(), asked.role, context)
         });
         let Ok((request, entities)) = asked_of_cedar else { return Vec::new() };
         let looker = Looker { request, entities, asked, caller };
@@ -157,7 +157,7 @@ impl Trial<'_> {
                 })
                 .collect(),
             Why::NoPermit => nearest(considered),
-            Why::Token | Why::Ended | Why::Failed | Why::Aws => vec![said.clone()],
+            Why::Token | Why::Ended | Why::Actor | Why::Failed | Why::Aws => vec![said.clone()],
         }
     }
 

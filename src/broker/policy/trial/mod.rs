@@ -50,6 +50,9 @@ impl Action {
 pub struct Asking {
     /// Who asks.
     pub caller: Supposed,
+    /// Who acts for them, and has a good token that says this.
+    #[serde(default)]
+    pub actor: Option<Supposed>,
     /// What for.
     #[serde(default)]
     pub action: Action,
@@ -185,8 +188,16 @@ impl<'a> Trial<'a> {
                 }
             },
         };
+        let mut caller = self.caller(&asking.caller, now)?;
+        if let Some(actor) = &asking.actor {
+            let actor = self.caller(actor, now)?;
+            let refused = |error: Error| Denied::new(Why::Token, said(&error));
+            caller = caller.and_then(|caller| {
+                actor.and_then(|actor| caller.acted_for_by(actor).map_err(refused))
+            });
+        }
         Ok(Asked {
-            caller: self.caller(&asking.caller, now)?,
+            caller,
             action: asking.action,
             role: &asking.role,
             audience,

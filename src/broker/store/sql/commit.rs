@@ -195,9 +195,9 @@ async fn append(
         "insert into audit_record
             (sequence, at, request_id, action, decision, reason, issuer, subject, client, source,
              role, audience, scope, ttl, jti, parent, policy_id, policy_hash, count,
-             leaf_version, salt)
+             leaf_version, salt, actor)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-             $19, $20, $21)",
+             $19, $20, $21, $22)",
     )
     .bind(sequence)
     .bind(micros(record.at))
@@ -220,6 +220,7 @@ async fn append(
     .bind(stored(record.count))
     .bind(leaf.version)
     .bind(leaf.salt)
+    .bind(&record.actor)
     .execute(&mut **transaction)
     .await
     .map_err(failed)?;

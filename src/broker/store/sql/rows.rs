@@ -80,6 +80,7 @@ pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
         decision: Decision::from_name(&decision).ok_or_else(|| columns.damaged("decision"))?,
         reason: columns.get("reason")?,
         principal: Principal { issuer: columns.get("issuer")?, subject: columns.get("subject")? },
+        actor: columns.get("actor")?,
         client: columns.get("client")?,
         source: columns.get("source")?,
         role: columns.get("role")?,

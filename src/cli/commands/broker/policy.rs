@@ -158,6 +158,7 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
             client: args.client.clone(),
             expires: args.expires,
         },
+        actor: None,
         action: match args.action {
             PolicyAction::Issue => Action::Issue,
             PolicyAction::Introspect => Action::Introspect,
