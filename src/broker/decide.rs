@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use time::OffsetDateTime;
 use super::authenticate::Caller;
 use super::aws;
 use super::config::Role;
-use super::policy::{Answer, Granted, Policy, Question, Verdict};
+use super::policy::{Answer, Granted, Moment, Policy, Question, Verdict};
 
 /// What decides: one version of the policies, and the roles.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +34,8 @@ pub struct Wanted<'a> {
     pub scope: Option<&'a BTreeSet<String>>,
     /// The lifetime; `None`: as long as can be had.
     pub ttl: Option<Duration>,
+    /// From where.
+    pub source: IpAddr,
 }
 
 /// Why something is not to be had, as far as a program needs to tell.
@@ -55,6 +58,8 @@ pub enum Why {
     Forbidden,
     /// Whoever acts for the caller may not.
     Actor,
+    /// The directory of people is out of date, and policies use it.
+    Directory,
     /// A policy cannot be evaluated.
     Failed,
     /// AWS could not be told what the role wants it to be told.
@@ -63,7 +68,7 @@ pub enum Why {
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Token,
         Self::Role,
         Self::Audience,
@@ -72,6 +77,7 @@ impl Why {
         Self::NoPermit,
         Self::Forbidden,
         Self::Actor,
+        Self::Directory,
         Self::Failed,
         Self::Aws,
     ];
@@ -87,6 +93,7 @@ impl Why {
             Self::NoPermit => "no-permit",
             Self::Forbidden => "forbidden",
             Self::Actor => "actor",
+            Self::Directory => "directory",
             Self::Failed => "failed",
             Self::Aws => "aws",
         }
@@ -123,7 +130,8 @@ impl Rules<'_> {
     ) -> Result<(Granted, aws::Claims), Denied> {
         let role = self.role(wanted)?;
         let bounds = Bounds::of(caller, role, wanted, now)?;
-        let verdict = self.policy.decide(caller, &bounds.question(wanted));
+        let question = bounds.question(wanted, now);
+        let verdict = self.policy.decide(caller, &question);
         let denied = |why: Why, said: &str, policy_id| {
             let reason = format!("{said} the role '{}'", wanted.role);
             Denied { why, said: format!("{reason} to '{}'", caller.id()), reason, policy_id }
@@ -143,12 +151,17 @@ impl Rules<'_> {
             Verdict::Denied { forbidden_by } => {
                 return Err(denied(Why::Forbidden, "a policy forbids", forbidden_by));
             }
+            Verdict::Stale => {
+                tracing::error!("denied, because the directory of people is out of date");
+                let said = "the directory of people is out of date, so no policy permits";
+                return Err(denied(Why::Directory, said, None));
+            }
             Verdict::Failed { why } => {
                 tracing::error!(why, "a policy cannot be evaluated");
                 return Err(denied(Why::Failed, "a policy failed, which denies", None));
             }
         };
-        self.may_act(caller, &bounds.question(wanted))?;
+        self.may_act(caller, &question)?;
         Ok((granted, for_aws(caller, wanted.role, role)?))
     }
 
@@ -269,7 +282,7 @@ impl<'a> Bounds<'a> {
     }
 
     /// What policy is asked.
-    pub(super) fn question<'q>(&'q self, wanted: Wanted<'q>) -> Question<'q> {
+    pub(super) fn question<'q>(&'q self, wanted: Wanted<'q>, now: OffsetDateTime) -> Question<'q> {
         Question {
             role: wanted.role,
             role_scopes: &self.scopes,
@@ -277,6 +290,7 @@ impl<'a> Bounds<'a> {
             audience: wanted.audience,
             scope: wanted.scope,
             ttl: wanted.ttl,
+            moment: Moment { now, source: wanted.source },
         }
     }
 }

@@ -5,9 +5,12 @@
 //! own tokens prove nothing else here: those to whom they are shown would otherwise
 //! ask in the name of those who showed them.
 
+use std::net::IpAddr;
+
 use super::Broker;
 use super::authenticate::Rejection;
 use super::own::OwnToken;
+use super::policy::Moment;
 use crate::credential::TokenType;
 use crate::error::Error;
 use crate::secret::Secret;
@@ -28,6 +31,7 @@ impl Broker {
         &self,
         bearer: &Secret<String>,
         token: &Secret<String>,
+        source: IpAddr,
     ) -> Result<Option<OwnToken>, Refusal> {
         let policy = self.policies();
         let caller = if bearer.ct_eq(token.expose()) {
@@ -44,7 +48,8 @@ impl Broker {
             return Ok(None);
         };
         if let Some(caller) = caller {
-            match policy.may_introspect(&caller, &own.role, &own.audience) {
+            let moment = Moment { now: self.clock.now(), source };
+            match policy.may_introspect(&caller, &own.role, &own.audience, moment) {
                 Ok(true) => {}
                 Ok(false) => {
                     let (caller, audience) = (caller.id(), &own.audience);

@@ -349,6 +349,7 @@ impl Ask {
             audience: &self.audience,
             scope: self.scope.as_ref(),
             ttl: self.ttl,
+            source: self.source,
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod config;
 pub mod decide;
 mod denials;
 pub mod dev;
+pub mod directory;
 pub mod http;
 pub mod introspect;
 pub mod issue;
@@ -58,7 +59,7 @@ pub use serve::serve;
 
 use audit::{Audit, Notary};
 use authenticate::Authenticator;
-use config::{Role, TrustedIssuer};
+use config::Role;
 use denials::Denials;
 use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
 use metrics::Metrics;
@@ -77,7 +78,6 @@ use crate::oidc::Issuer;
 pub struct Broker {
     issuer: Issuer,
     roles: BTreeMap<String, Role>,
-    trusted: BTreeMap<String, TrustedIssuer>,
     authenticator: Authenticator,
     policies: Policies,
     keys: KeyRing,
@@ -156,7 +156,16 @@ struct Prepared {
 impl Prepared {
     fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
         let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
-        let world = World { roles: &config.role, trusted: &config.trusted_issuer };
+        let now = host.clock.now();
+        let directory = config.directory(now)?;
+        if directory.as_ref().is_some_and(|directory| directory.is_stale(now)) {
+            tracing::warn!("the directory of people is out of date: rules that use it deny");
+        }
+        let world = World {
+            roles: &config.role,
+            trusted: &config.trusted_issuer,
+            directory: directory.as_ref(),
+        };
         let policy = Policy::load(policies, world)?;
         Ok(Self { authenticator, policy })
     }
@@ -187,7 +196,6 @@ impl Prepared {
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
-            trusted: config.trusted_issuer.clone(),
             authenticator: self.authenticator,
             policies: Policies::new(config, self.policy),
             keys,

@@ -231,6 +231,7 @@ impl Bed {
                 admin: None,
                 store: config::Store { path: root.path().join("broker.db") },
                 keys: config::Keys::default(),
+                directory: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 policy: Policy { files: vec!["policy.cedar".into()] },
                 role: [("deploy".to_string(), role)].into(),

@@ -257,7 +257,8 @@ pub(super) fn client(claims: &Claims, token_type: TokenType) -> Option<&str> {
     }
 }
 
-pub(super) fn qualified(issuer: &str, name: &str) -> String {
+/// Issuer and name as one text.
+pub(in crate::broker) fn qualified(issuer: &str, name: &str) -> String {
     format!("{issuer}#{}", utf8_percent_encode(name, FRAGMENT))
 }
 

@@ -6,15 +6,18 @@ mod shared;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
+use time::OffsetDateTime;
 use url::Url;
 
 pub use keys::Keys;
 
 use crate::broker::aws;
+use crate::broker::directory::{self, Directory};
 use crate::broker::network::Network;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
@@ -67,6 +70,9 @@ pub struct Config {
     pub keys: Keys,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
     pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
+    /// Who the people are; nobody is known where left out.
+    #[serde(default)]
+    pub directory: Option<directory::Settings>,
     /// Who may have which role.
     pub policy: Policy,
     /// The roles, by name.
@@ -263,9 +269,17 @@ impl Config {
     /// Keys that end in `_file` are resolved by whoever read the file.
     fn resolve_paths(&mut self, base: &Path) {
         let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-        for path in tls.chain(&mut self.policy.files).chain([&mut self.store.path]) {
+        let directory = self.directory.iter_mut().map(|directory| &mut directory.file);
+        let paths = tls.chain(&mut self.policy.files).chain([&mut self.store.path]);
+        for path in paths.chain(directory) {
             *path = base.join(&*path);
         }
+    }
+
+    /// Reads the directory of people, where there is one.
+    pub fn directory(&self, now: OffsetDateTime) -> Result<Option<Arc<Directory>>> {
+        let load = |settings| Directory::load(settings, &self.issuer, now).map(Arc::new);
+        self.directory.as_ref().map(load).transpose()
     }
 
     /// Checks what the types alone cannot say.

@@ -182,6 +182,7 @@ role = "{READER}"
             admin: None,
             store: config::Store { path: "in memory".into() },
             keys: config::Keys::default(),
+            directory: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
             policy: Policy { files: vec!["policy.cedar".into()] },
             role: [

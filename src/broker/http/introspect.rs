@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
+use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::authenticate::{MayAct, actor};
 use crate::broker::introspect;
@@ -55,6 +56,7 @@ struct Known<'a> {
 
 pub(super) async fn introspect(
     State(broker): State<Arc<Broker>>,
+    source: Source,
     id: RequestId,
     uri: Uri,
     headers: HeaderMap,
@@ -80,7 +82,7 @@ pub(super) async fn introspect(
         Ok(token) => token,
         Err(refusal) => return malformed(refusal),
     };
-    match broker.introspect(&bearer, token).await {
+    match broker.introspect(&bearer, token, source.0).await {
         Ok(own) => {
             counted(match &own {
                 Some(_) => Introspection::Active,

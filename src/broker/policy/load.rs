@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
@@ -16,8 +17,9 @@ use serde_json::Value;
 use super::finding::{Finding, Rule};
 use super::place::{Place, said};
 use super::syntax::{Needs, names_issuer};
-use super::{ACT, INTROSPECT, Limits, Policy, schema};
+use super::{ACT, DIRECTORY_GROUP, INTROSPECT, Limits, PERSON, Policy, schema};
 use crate::broker::config::{self, Role, TrustedIssuer};
+use crate::broker::directory::Directory;
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -62,6 +64,8 @@ pub struct World<'a> {
     pub roles: &'a BTreeMap<String, Role>,
     /// The trusted issuers, as configured.
     pub trusted: &'a BTreeMap<String, TrustedIssuer>,
+    /// The directory of people, where there is one.
+    pub directory: Option<&'a Arc<Directory>>,
 }
 
 impl World<'_> {
@@ -97,6 +101,7 @@ impl Policy {
             all: PolicySet::new(),
             limits: BTreeMap::new(),
             needs: Needs::default(),
+            by_directory: BTreeSet::new(),
             wrong: Vec::new(),
         };
         for source in sources {
@@ -113,8 +118,9 @@ impl Policy {
             return Ok(Err(loader.wrong));
         }
         let hash = hash(sources, world)?;
-        let Loader { all: policies, limits, needs, .. } = loader;
-        Ok(Ok(Self { schema, policies, limits, needs, hash }))
+        let Loader { all: policies, limits, needs, by_directory, .. } = loader;
+        let directory = world.directory.cloned();
+        Ok(Ok(Self { schema, policies, limits, needs, by_directory, directory, hash }))
     }
 }
 
@@ -123,6 +129,7 @@ struct Loader<'a> {
     all: PolicySet,
     limits: BTreeMap<String, Limits>,
     needs: Needs,
+    by_directory: BTreeSet<String>,
     wrong: Vec<Finding>,
 }
 
@@ -174,6 +181,10 @@ impl Loader<'_> {
             .to_json()
             .map_err(|cause| (Rule::Syntax, format!("the policy '{id}': {cause}")))?;
         self.needs.add(&json);
+        let kinds = policy.entity_literals().into_iter().map(|uid| uid.type_name().to_string());
+        if kinds.into_iter().any(|kind| [PERSON, DIRECTORY_GROUP].contains(&kind.as_str())) {
+            self.by_directory.insert(id.to_string());
+        }
         match policy.effect() {
             Effect::Permit => {
                 self.check_issuer(id, policy, &json).map_err(by(Rule::AnyIssuer))?;
@@ -244,6 +255,17 @@ impl Loader<'_> {
                 "Role" if !self.world.roles.contains_key(name) => {
                     return Err(format!(
                         "the policy '{id}' speaks of Role::\"{name}\", which is not configured"
+                    ));
+                }
+                kind @ (PERSON | DIRECTORY_GROUP) if self.world.directory.is_none() => {
+                    return Err(format!(
+                        "the policy '{id}' speaks of {kind}::\"{name}\", and there is no [directory]"
+                    ));
+                }
+                // A person may leave; a group is what rules are about.
+                DIRECTORY_GROUP if !self.world.directory.is_some_and(|d| d.has_group(name)) => {
+                    return Err(format!(
+                        "the policy '{id}' speaks of DirectoryGroup::\"{name}\", which is not in the directory"
                     ));
                 }
                 kind @ ("User" | "Group") => {
@@ -319,7 +341,8 @@ fn hash(sources: &[Source], world: World<'_>) -> Result<String> {
     let roles = written("the roles", serde_json::to_vec(world.roles))?;
     let trusted = written("the trusted issuers", serde_json::to_vec(world.trusted))?;
     let mut hasher = Hasher::new(&SHA256);
-    let settings = [schema().as_bytes(), &roles, &trusted];
+    let people = world.directory.map_or("", |directory| directory.hash());
+    let settings = [schema().as_bytes(), &roles, &trusted, people.as_bytes()];
     for part in settings.into_iter().chain(sources.iter().map(|s| s.text.as_bytes())) {
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part);

@@ -37,13 +37,17 @@ mod syntax;
 pub mod trial;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
-    PolicySet, Request, RestrictedExpression, Schema,
+    ActionConstraint, Authorizer, Context, Decision, Effect, Entities, Entity, EntityId,
+    EntityTypeName, EntityUid, PolicySet, Request, ResourceConstraint, RestrictedExpression,
+    Schema,
 };
+use time::{OffsetDateTime, UtcOffset};
 
 pub use finding::{About, Finding, Rule, Severity};
 pub use lint::check;
@@ -52,6 +56,7 @@ pub use place::Place;
 pub use syntax::Needs;
 
 use super::authenticate::{Actor, Caller};
+use super::directory::{Directory, Person};
 use crate::credential::Principal;
 
 /// The schema that policies are checked against, in Cedar's own syntax.
@@ -74,6 +79,17 @@ pub struct Question<'a> {
     pub scope: Option<&'a BTreeSet<String>>,
     /// The lifetime that is wanted; `None`: as long as can be had.
     pub ttl: Option<Duration>,
+    /// When, and from where.
+    pub moment: Moment,
+}
+
+/// When something is asked, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// When.
+    pub now: OffsetDateTime,
+    /// From where.
+    pub source: IpAddr,
 }
 
 /// What was granted: all of it by one permit.
@@ -99,6 +115,9 @@ pub enum Verdict {
         /// The policy that forbids it; `None` where none permits it.
         forbidden_by: Option<String>,
     },
+    /// It may not be had, because the directory of people, which policies use, is out of
+    /// date.
+    Stale,
     /// A policy could not be evaluated, which counts as a denial.
     Failed {
         /// What went wrong; for the log.
@@ -117,6 +136,8 @@ struct Limits {
 pub(super) struct Answer {
     pub(super) permits: bool,
     pub(super) reasons: Vec<String>,
+    /// Whether something was not permitted because the directory is out of date.
+    pub(super) stale: bool,
 }
 
 /// The action of being issued a token.
@@ -124,6 +145,10 @@ const ISSUE: &str = "issue";
 
 /// The action of acting for somebody who is issued a token.
 const ACT: &str = "act";
+
+/// People of the directory, and its groups.
+const PERSON: &str = "Person";
+const DIRECTORY_GROUP: &str = "DirectoryGroup";
 
 /// The action of being told about a token.
 const INTROSPECT: &str = "introspect";
@@ -136,6 +161,9 @@ pub struct Policy {
     /// The limits of every permit to issue, by policy id.
     limits: BTreeMap<String, Limits>,
     needs: Needs,
+    /// The policies that speak of people or groups of the directory.
+    by_directory: BTreeSet<String>,
+    directory: Option<Arc<Directory>>,
     hash: String,
 }
 
@@ -143,6 +171,11 @@ impl Policy {
     /// What tokens must say so that nothing that is forbidden can be escaped.
     pub fn needs(&self) -> &Needs {
         &self.needs
+    }
+
+    /// The directory of people that decides with them.
+    pub fn directory(&self) -> Option<&Arc<Directory>> {
+        self.directory.as_ref()
     }
 
     /// Names this version of policies, roles and trusted issuers: a hash of all.
@@ -165,8 +198,9 @@ impl Policy {
         caller: &Caller,
         role: &str,
         audience: &str,
+        moment: Moment,
     ) -> Result<bool, String> {
-        Ok(self.introspects(caller, role, audience)?.permits)
+        Ok(self.introspects(caller, role, audience, moment)?.permits)
     }
 
     /// Decides whether who acts for a caller may do so.
@@ -176,17 +210,28 @@ impl Policy {
         question: &Question<'_>,
     ) -> Result<Answer, String> {
         let actor = caller.actors().first().map_or(caller.id(), Actor::id);
-        self.ask_of(actor, caller, ACT, question.role, acting_context(caller, question)?)
+        let context = acting_context(caller, question)?;
+        self.ask_of(actor, caller, (ACT, question.role), context, question.moment.now)
     }
 
-    fn introspects(&self, caller: &Caller, role: &str, audience: &str) -> Result<Answer, String> {
-        self.ask(caller, INTROSPECT, role, audience_context(audience)?)
+    fn introspects(
+        &self,
+        caller: &Caller,
+        role: &str,
+        audience: &str,
+        moment: Moment,
+    ) -> Result<Answer, String> {
+        let context = audience_context(audience, moment)?;
+        self.ask_of(caller.id(), caller, (INTROSPECT, role), context, moment.now)
     }
 
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
-        let answer = self.ask(caller, ISSUE, question.role, context(caller, question)?)?;
+        let context = context(caller, question)?;
+        let now = question.moment.now;
+        let answer = self.ask_of(caller.id(), caller, (ISSUE, question.role), context, now)?;
         let reasons = answer.reasons.iter().map(String::as_str);
         match answer.permits {
+            false if answer.stale => Ok(Verdict::Stale),
             false => Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() }),
             true => {
                 let permits = reasons.filter_map(|id| Some((id, self.limits.get(id)?)));
@@ -195,25 +240,20 @@ impl Policy {
         }
     }
 
-    fn ask(
-        &self,
-        caller: &Caller,
-        action: &str,
-        role: &str,
-        context: Context,
-    ) -> Result<Answer, String> {
-        self.ask_of(caller.id(), caller, action, role, context)
-    }
-
     fn ask_of(
         &self,
         principal: &str,
         caller: &Caller,
-        action: &str,
-        role: &str,
+        (action, role): (&str, &str),
         context: Context,
+        now: OffsetDateTime,
     ) -> Result<Answer, String> {
-        let (request, entities) = self.request(principal, caller, action, role, context)?;
+        let stale = self.directory.as_ref().is_some_and(|directory| directory.is_stale(now))
+            && !self.by_directory.is_empty();
+        if stale && self.may_be_forbidden_by_directory(action, role) {
+            return Ok(Answer { permits: false, reasons: Vec::new(), stale });
+        }
+        let (request, entities) = self.request(principal, caller, (action, role), context, now)?;
         let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
         // Cedar passes over a policy that fails, be it the one that would forbid.
         if let Some(error) = response.diagnostics().errors().next() {
@@ -222,7 +262,38 @@ impl Policy {
         let mut reasons: Vec<String> =
             response.diagnostics().reason().map(ToString::to_string).collect();
         reasons.sort_unstable();
-        Ok(Answer { permits: response.decision() == Decision::Allow, reasons })
+        let mut permits = response.decision() == Decision::Allow;
+        if stale && permits {
+            // Those that ask who is not in it.
+            reasons.retain(|id| !self.by_directory.contains(id));
+            permits = !reasons.is_empty();
+        }
+        let stale = stale && !permits && reasons.is_empty();
+        Ok(Answer { permits, reasons, stale })
+    }
+
+    /// Whether a policy might forbid this because of what is in the directory.
+    fn may_be_forbidden_by_directory(&self, action: &str, role: &str) -> bool {
+        let is = |uid: &EntityUid, id: &str| uid.id().unescaped() == id;
+        let policies = self.policies.policies();
+        let mut forbids = policies.filter(|policy| {
+            policy.effect() == Effect::Forbid
+                && self.by_directory.contains(AsRef::<str>::as_ref(policy.id()))
+        });
+        forbids.any(|policy| {
+            let by_action = match policy.action_constraint() {
+                ActionConstraint::Any => true,
+                ActionConstraint::In(actions) => actions.iter().any(|uid| is(uid, action)),
+                ActionConstraint::Eq(uid) => is(&uid, action),
+            };
+            let by_role = match policy.resource_constraint() {
+                ResourceConstraint::Any | ResourceConstraint::Is(_) => true,
+                ResourceConstraint::In(uid)
+                | ResourceConstraint::Eq(uid)
+                | ResourceConstraint::IsIn(_, uid) => is(&uid, role),
+            };
+            by_action && by_role
+        })
     }
 
     /// What Cedar is asked.
@@ -230,13 +301,13 @@ impl Policy {
         &self,
         principal: &str,
         caller: &Caller,
-        action: &str,
-        role: &str,
+        (action, role): (&str, &str),
         context: Context,
+        now: OffsetDateTime,
     ) -> Result<(Request, Entities), String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
         let principal = uid("User", principal)?;
-        let entities = Entities::from_entities(parties(caller)?, Some(&self.schema))
+        let entities = Entities::from_entities(self.parties(caller, now)?, Some(&self.schema))
             .map_err(|cause| failed("the caller", &cause))?;
         let request = Request::new(
             principal,
@@ -247,6 +318,34 @@ impl Policy {
         )
         .map_err(|cause| failed("the request", &cause))?;
         Ok((request, entities))
+    }
+}
+
+impl Policy {
+    /// The caller and those who act for them, each once, and who they are in the
+    /// directory.
+    fn parties(&self, caller: &Caller, now: OffsetDateTime) -> Result<Vec<Entity>, String> {
+        let mut users: Vec<Entity> = Vec::new();
+        let mut people: BTreeMap<&str, &Person> = BTreeMap::new();
+        let fresh = self.directory.as_ref().filter(|directory| !directory.is_stale(now));
+        let shown = caller.proven().map(|party| (party.id(), party.principal(), Some(party)));
+        let named = caller.actors().iter().map(|actor| (actor.id(), actor.principal(), None));
+        for (id, principal, party) in shown.chain(named) {
+            let uid = uid("User", id)?;
+            if users.iter().any(|known| known.uid() == uid) {
+                continue;
+            }
+            let person = fresh.and_then(|directory| directory.person(principal));
+            people.extend(person);
+            users.push(user(uid, principal, party, person.map(|(name, _)| name))?);
+        }
+        for (name, person) in people {
+            let groups = person.groups.iter().map(|group| uid(DIRECTORY_GROUP, group));
+            let groups: Result<HashSet<EntityUid>, String> = groups.collect();
+            let entity = Entity::new(uid(PERSON, name)?, HashMap::new(), groups?);
+            users.push(entity.map_err(|cause| format!("the person: {cause}"))?);
+        }
+        Ok(users)
     }
 }
 
@@ -287,38 +386,26 @@ fn texts<'a>(values: impl IntoIterator<Item = &'a String>) -> RestrictedExpressi
     RestrictedExpression::new_set(values.into_iter().cloned().map(RestrictedExpression::new_string))
 }
 
-/// The caller and those who act for them, each once.
-fn parties(caller: &Caller) -> Result<Vec<Entity>, String> {
-    let mut entities: Vec<Entity> = Vec::new();
-    for party in caller.proven() {
-        let uid = uid("User", party.id())?;
-        if entities.iter().all(|known| known.uid() != uid) {
-            entities.push(caller_entity(uid, party)?);
-        }
-    }
-    for actor in caller.actors() {
-        let uid = uid("User", actor.id())?;
-        if entities.iter().all(|known| known.uid() != uid) {
-            let attributes = names_of(actor.principal()).into();
-            let entity = Entity::new(uid, attributes, HashSet::new());
-            entities.push(entity.map_err(|cause| format!("who acts: {cause}"))?);
-        }
-    }
-    Ok(entities)
-}
-
 fn names_of(principal: &Principal) -> [(String, RestrictedExpression); 2] {
     [text_pair("issuer", &principal.issuer), text_pair("subject", &principal.subject)]
 }
 
-fn caller_entity(uid_of_caller: EntityUid, caller: &Caller) -> Result<Entity, String> {
-    let groups: Result<Vec<EntityUid>, String> =
-        caller.groups().iter().map(|group| uid("Group", group)).collect();
+/// Somebody, with all that their token says where they showed one.
+fn user(
+    uid_of_user: EntityUid,
+    principal: &Principal,
+    party: Option<&Caller>,
+    person: Option<&str>,
+) -> Result<Entity, String> {
+    let groups = party.into_iter().flat_map(Caller::groups).map(|group| uid("Group", group));
+    let parents: Result<Vec<EntityUid>, String> =
+        groups.chain(person.map(|name| uid(PERSON, name))).collect();
+    let tags = party.into_iter().flat_map(Caller::tags);
     Entity::new_with_tags(
-        uid_of_caller,
-        names_of(caller.principal()),
-        groups?,
-        caller.tags().iter().map(|(name, values)| (name.clone(), texts(values))),
+        uid_of_user,
+        names_of(principal),
+        parents?,
+        tags.map(|(name, values)| (name.clone(), texts(values))),
     )
     .map_err(|cause| format!("the caller: {cause}"))
 }
@@ -327,8 +414,9 @@ fn text_pair(name: &str, text: &str) -> (String, RestrictedExpression) {
     (name.to_string(), RestrictedExpression::new_string(text.to_string()))
 }
 
-fn audience_context(audience: &str) -> Result<Context, String> {
-    Context::from_pairs([text_pair("audience", audience)])
+fn audience_context(audience: &str, moment: Moment) -> Result<Context, String> {
+    let [time, source] = moment.pairs();
+    Context::from_pairs([text_pair("audience", audience), time, source])
         .map_err(|cause| format!("the context: {cause}"))
 }
 
@@ -349,6 +437,19 @@ fn acting_context(caller: &Caller, question: &Question<'_>) -> Result<Context, S
     Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
 }
 
+impl Moment {
+    fn pairs(self) -> [(String, RestrictedExpression); 2] {
+        let now = self.now.to_offset(UtcOffset::UTC);
+        let (date, (hour, minute, second)) = (now.date(), now.time().as_hms());
+        let now = format!("{date}T{hour:02}:{minute:02}:{second:02}Z");
+        let source = self.source.to_canonical().to_string();
+        [
+            ("time".to_string(), RestrictedExpression::new_datetime(now)),
+            ("source".to_string(), RestrictedExpression::new_ip(source)),
+        ]
+    }
+}
+
 fn asked(
     caller: &Caller,
     question: &Question<'_>,
@@ -359,7 +460,10 @@ fn asked(
         .iter()
         .map(|actor| Ok(RestrictedExpression::new_entity_uid(uid("User", actor.id())?)))
         .collect();
+    let [time, source] = question.moment.pairs();
     Ok(vec![
+        time,
+        source,
         text_pair("audience", question.audience),
         ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
         ("ttl".to_string(), RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX))),

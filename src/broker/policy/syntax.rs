@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::{DIRECTORY_GROUP, PERSON};
 use crate::broker::authenticate::Actor;
 
 /// What tokens must say so that policies work as they are written.
@@ -145,9 +146,10 @@ fn is_texts(value: &Value) -> bool {
     value["Set"].as_array().is_some_and(texts)
 }
 
-/// Whether this is an entity whose id begins with an issuer.
+/// Whether this is an entity whose id begins with an issuer, or of the directory, which
+/// names people by issuer and subject.
 fn of_issuer(entity: &Value) -> bool {
-    matches!(entity["type"].as_str(), Some("User" | "Group"))
+    matches!(entity["type"].as_str(), Some("User" | "Group" | PERSON | DIRECTORY_GROUP))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod assertion;
 mod delegation;
 mod denials;
+mod directory;
 mod exchange;
 mod flood;
 mod introspection;

@@ -5,6 +5,8 @@ mod cases;
 mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -16,10 +18,11 @@ pub use cases::{Case, CaseResult, Cases, Difference, Expected};
 pub use explain::{Considered, Explanation, Found, Holds, Part};
 
 use super::load::{Source, World};
-use super::{INTROSPECT, ISSUE, Policy};
+use super::{INTROSPECT, ISSUE, Moment, Policy};
 use crate::broker::authenticate::{Caller, said, suppose};
 use crate::broker::config::{self, Config};
 use crate::broker::decide::{Denied, Rules, Wanted, Why};
+use crate::broker::directory::Directory;
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Claims;
@@ -70,6 +73,9 @@ pub struct Asking {
     /// When; now where left out.
     #[serde(default, deserialize_with = "moment")]
     pub time: Option<OffsetDateTime>,
+    /// From where; this machine where left out.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
 }
 
 /// A caller with a good token that says this.
@@ -150,12 +156,20 @@ pub struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Reads the policies that this configuration names.
-    pub fn new(config: &'a Config) -> Result<Self> {
-        Self::of(config, Source::read_all(&config.policy.files)?)
+    pub fn new(config: &'a Config, now: OffsetDateTime) -> Result<Self> {
+        Self::of(config, Source::read_all(&config.policy.files)?, config.directory(now)?)
     }
 
-    fn of(config: &'a Config, sources: Vec<Source>) -> Result<Self> {
-        let world = World { roles: &config.role, trusted: &config.trusted_issuer };
+    fn of(
+        config: &'a Config,
+        sources: Vec<Source>,
+        directory: Option<Arc<Directory>>,
+    ) -> Result<Self> {
+        let world = World {
+            roles: &config.role,
+            trusted: &config.trusted_issuer,
+            directory: directory.as_ref(),
+        };
         let policy = Policy::load(&sources, world)?;
         Ok(Self { config, sources, policy })
     }
@@ -203,6 +217,7 @@ impl<'a> Trial<'a> {
             audience,
             scope: scope.map(|scope| scope.split_ascii_whitespace().map(String::from).collect()),
             ttl: asking.ttl,
+            source: asking.source.unwrap_or(Ipv4Addr::LOCALHOST.into()),
             now,
         })
     }
@@ -258,6 +273,7 @@ struct Asked<'a> {
     audience: &'a str,
     scope: Option<BTreeSet<String>>,
     ttl: Option<Duration>,
+    source: IpAddr,
     now: OffsetDateTime,
 }
 
@@ -268,7 +284,12 @@ impl Asked<'_> {
             audience: self.audience,
             scope: self.scope.as_ref(),
             ttl: self.ttl,
+            source: self.source,
         }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: self.now, source: self.source }
     }
 
     fn outcome(&self, trial: &Trial<'_>) -> Outcome {
@@ -292,7 +313,7 @@ impl Asked<'_> {
                 let who = caller.id();
                 let answer = trial
                     .policy
-                    .introspects(caller, self.role, self.audience)
+                    .introspects(caller, self.role, self.audience, self.moment())
                     .map_err(|why| Denied::new(Why::Failed, why))?;
                 match (answer.permits, answer.reasons.into_iter().next()) {
                     (true, Some(policy)) => Ok(Outcome::Permit { policy, ttl: None, scope: None }),

@@ -19,6 +19,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         admin: None,
         store: config::Store { path: "broker.db".into() },
         keys: config::Keys::default(),
+        directory: None,
         trusted_issuer: trusted(&[ISSUER]),
         policy: config::Policy { files: vec!["policy.cedar".into()] },
         role: [
@@ -33,7 +34,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
 
 fn trial<'a>(config: &'a Config, text: &str) -> Trial<'a> {
     let source = Source { path: "policy.cedar".into(), text: text.into() };
-    Trial::of(config, vec![source]).unwrap()
+    Trial::of(config, vec![source], None).unwrap()
 }
 
 /// What Alice asks, with these changes.
