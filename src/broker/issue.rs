@@ -15,12 +15,17 @@ use super::Broker;
 use super::audit::{Decision, Receipt, Record};
 use super::authenticate::{Actor, Caller, MayAct, actor};
 use super::aws;
+use super::config::TokenFormat;
 use super::decide::{Denied, Rules, Wanted, Why};
 use super::denials::Tally;
 use super::once::Uses;
+use super::own::{new_opaque, opaque_hash};
 use super::policy::{Granted, Policy};
+use super::store::{Effect, OpaqueToken, Unit};
 use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
+use crate::wire::RevocationReach;
 
 /// The `typ` of the tokens (RFC 9068 section 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
@@ -79,6 +84,10 @@ pub enum Refusal {
 pub struct Issued {
     /// The token.
     pub token: Secret<String>,
+    /// Whom its revocation reaches.
+    pub reach: RevocationReach,
+    /// When it ends, in seconds since 1970.
+    pub expires_at: i64,
     /// How long it is good.
     pub ttl: Duration,
     /// What it covers.
@@ -134,6 +143,29 @@ struct Draft {
     granted: Granted,
 }
 
+impl Draft {
+    /// What comes about with the record: what an opaque token says is kept.
+    fn effects(&self, opaque: Option<&Secret<String>>) -> Result<Vec<Effect>> {
+        let Some(hash) = opaque.and_then(opaque_hash) else { return Ok(Vec::new()) };
+        let claims = serde_json::to_string(&self.claims).map_err(|cause| {
+            Error::new(ErrorKind::Other, "the claims cannot be written").because(cause)
+        })?;
+        let end = OffsetDateTime::from_unix_timestamp(self.claims.exp).map_err(|cause| {
+            Error::new(ErrorKind::Other, "the token would never end").because(cause)
+        })?;
+        let keep_until = end.saturating_add(LEEWAY);
+        Ok(vec![Effect::AddOpaque(OpaqueToken { hash, claims, keep_until })])
+    }
+}
+
+/// A random part of this, in whole seconds.
+fn jitter(most: Duration) -> Duration {
+    let mut bytes = [0; 8];
+    // Without randomness there is none.
+    let drawn = aws_lc_rs::rand::fill(&mut bytes).map_or(0, |()| u64::from_be_bytes(bytes));
+    Duration::from_secs(drawn % (most.as_secs() + 1))
+}
+
 impl Broker {
     /// Decides on a token by these policies, records the decision, and signs the token.
     pub async fn issue(
@@ -153,6 +185,10 @@ impl Broker {
                 return Err(self.deny(denied.into(), record, ask).await);
             }
         };
+        let mut granted = granted;
+        if let Some(role) = self.roles.get(&ask.role) {
+            granted.ttl -= jitter(role.ttl_jitter.min(granted.ttl / 4));
+        }
         let mut draft = self.draft(caller, ask, now, granted, aws);
         let mut record = Record {
             decision: Decision::Issued,
@@ -163,22 +199,26 @@ impl Broker {
             policy_id: Some(draft.granted.policy_id.clone()),
             ..self.record(policy, caller, ask, now)
         };
+        let opaque = self.opaque(&ask.role).map_err(Refusal::Failed)?;
         let recorded = match Uses::of(caller, ask, now) {
             None => {
-                let appended = self.metrics.recording(self.audit.append(record.clone())).await;
-                Some(appended.map_err(Refusal::Unrecorded)?)
+                let effects = draft.effects(opaque.as_ref()).map_err(Refusal::Failed)?;
+                let unit = Unit { records: vec![record.clone()], effects };
+                self.metrics.recording(self.audit.commit(unit)).await
             }
             Some(uses) => {
-                let committed = self.commit_use(&uses, &mut record, &[]);
-                self.metrics.recording(committed).await.map_err(Refusal::Unrecorded)?
+                let committed = self.commit_use(&uses, &mut record, |jti| {
+                    draft.claims.jti = jti;
+                    draft.effects(opaque.as_ref())
+                });
+                self.metrics.recording(committed).await
             }
         };
-        let Some(receipt) = recorded else {
+        let Some(receipt) = recorded.map_err(Refusal::Unrecorded)? else {
             let record = self.record(policy, caller, ask, now);
             return Err(self.deny(Refusal::Reused, record, ask).await);
         };
-        draft.claims.jti = record.jti.unwrap_or(draft.claims.jti);
-        match self.sign(draft, receipt).await {
+        match self.hand_over(draft, opaque, receipt).await {
             Ok(issued) => Ok(issued),
             Err(error) => {
                 let aborted = record.aborted("the token could not be signed");
@@ -244,13 +284,36 @@ impl Broker {
         Draft { claims, granted }
     }
 
-    /// Makes the token, in exchange for the receipt of its record.
-    async fn sign(&self, draft: Draft, receipt: Receipt) -> Result<Issued> {
+    /// A token that says nothing, where the role has such ones.
+    fn opaque(&self, role: &str) -> Result<Option<Secret<String>>> {
+        let role = self.roles.get(role);
+        let is_opaque = role.is_some_and(|role| role.token_format == TokenFormat::Opaque);
+        is_opaque.then(new_opaque).transpose()
+    }
+
+    /// Makes the token, or hands over the one that was made, in exchange for the receipt
+    /// of its record.
+    async fn hand_over(
+        &self,
+        draft: Draft,
+        opaque: Option<Secret<String>>,
+        receipt: Receipt,
+    ) -> Result<Issued> {
         if !receipt.redeem(draft.claims.jti) {
             return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
         }
+        let reach = match &opaque {
+            Some(_) => RevocationReach::Everywhere,
+            None => RevocationReach::Introspection,
+        };
+        let token = match opaque {
+            Some(token) => token,
+            None => self.keys.current().await?.active().sign(TOKEN_TYPE, &draft.claims)?,
+        };
         Ok(Issued {
-            token: self.keys.current().await?.active().sign(TOKEN_TYPE, &draft.claims)?,
+            token,
+            reach,
+            expires_at: draft.claims.exp,
             ttl: draft.granted.ttl,
             scope: draft.granted.scope,
             role: draft.claims.role,

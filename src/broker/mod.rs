@@ -26,6 +26,7 @@ pub mod audit;
 pub mod authenticate;
 pub mod aws;
 pub mod config;
+pub mod cutoff;
 pub mod decide;
 mod denials;
 pub mod dev;

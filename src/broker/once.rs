@@ -80,8 +80,8 @@ impl Uses {
 }
 
 impl Broker {
-    /// Puts an issuance on record, and with it that these assertions are used up. The
-    /// record gets the id of the token. `None` where they were used before.
+    /// Puts an issuance on record, and with it that these assertions are used up, and
+    /// whatever else comes about with a token of this id, which the record gets. `None` where they were used before.
     ///
     /// # Errors
     /// As with [`Audit::commit`](super::audit::Audit::commit).
@@ -89,7 +89,7 @@ impl Broker {
         &self,
         uses: &Uses,
         record: &mut Record,
-        effects: &[Effect],
+        mut effects: impl FnMut(Uuid) -> Result<Vec<Effect>>,
     ) -> Result<Option<Receipt>> {
         // Each time somebody is quicker, one try is gone.
         for _ in 0..=TRIES {
@@ -103,7 +103,8 @@ impl Broker {
                 jti: Some(before),
                 ..record.clone()
             }));
-            unit.effects.extend(turn.effects.into_iter().chain(effects.iter().cloned()));
+            unit.effects.extend(turn.effects);
+            unit.effects.extend(effects(turn.jti)?);
             if let Some(receipt) = self.audit.commit(unit).await? {
                 self.sweep(uses.at).await;
                 return Ok(Some(receipt));

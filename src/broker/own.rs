@@ -1,9 +1,13 @@
 //! The broker's own tokens, when they come back to it.
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::Broker;
 use super::authenticate::{Actor, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable};
@@ -18,6 +22,26 @@ use crate::secret::Secret;
 
 /// How many tokens may be exchanged one for the other, in a row.
 const MAX_ANCESTORS: usize = 16;
+
+/// How tokens begin that can only be introspected.
+const OPAQUE: &str = "tmpcred_o_";
+
+/// A new one: 32 random bytes.
+pub(super) fn new_opaque() -> Result<Secret<String>, Error> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    aws_lc_rs::rand::fill(bytes.as_mut_slice())
+        .map_err(|_| Error::new(ErrorKind::Other, "the system gives no random numbers"))?;
+    Ok(Secret::new(format!("{OPAQUE}{}", URL_SAFE_NO_PAD.encode(bytes.as_slice()))))
+}
+
+/// The hash by which such a token is known; `None` for all others. Nobody can guess
+/// 32 random bytes, so it needs no salt.
+pub(super) fn opaque_hash(token: &Secret<String>) -> Option<String> {
+    token.expose().starts_with(OPAQUE).then(|| {
+        let hash = digest(&SHA256, token.expose().as_bytes());
+        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    })
+}
 
 /// A token that somebody shows.
 #[derive(Clone, Copy)]
@@ -86,6 +110,12 @@ impl Broker {
     /// # Errors
     /// Where the broker cannot tell at present which keys are its own.
     pub async fn own_token(&self, token: &Secret<String>) -> Result<Option<OwnToken>, Error> {
+        if let Some(hash) = opaque_hash(token) {
+            let Some(text) = self.store.opaque(&hash).await? else { return Ok(None) };
+            let claims = serde_json::from_str(&text).ok();
+            let own = claims.and_then(|claims| self.read_claims(claims));
+            return Ok(own.filter(|own| own.expires_at.saturating_add(LEEWAY) > self.clock.now()));
+        }
         Ok(self.signed_by(&*self.keys.current().await?, token))
     }
 
@@ -105,19 +135,27 @@ impl Broker {
             leeway: LEEWAY,
         };
         let verified = jwt::verify(token.expose(), keys.verifying(), &expected).ok()?;
-        let actors = actor::chain(&verified.all, self.issuer.as_str(), true).ok()?;
-        let may_act = MayAct::read(&verified.all, self.issuer.as_str()).ok()?;
-        let claims: Claims = serde_json::from_value(Value::Object(verified.all)).ok()?;
+        self.read_claims(verified.all)
+    }
+
+    /// What the claims of a token of this broker say.
+    fn read_claims(&self, all: Map<String, Value>) -> Option<OwnToken> {
+        let moment = |name: &str| jwt::moment(&all, name).ok().flatten();
+        let (issued_at, expires_at) = (moment("iat")?, moment("exp")?);
+        let subject = all.get("sub")?.as_str()?.to_string();
+        let actors = actor::chain(&all, self.issuer.as_str(), true).ok()?;
+        let may_act = MayAct::read(&all, self.issuer.as_str()).ok()?;
+        let claims: Claims = serde_json::from_value(Value::Object(all)).ok()?;
         Some(OwnToken {
             jti: claims.jti,
             principal: Principal { issuer: claims.sub_id.iss, subject: claims.sub_id.sub },
-            subject: verified.principal.subject,
+            subject,
             audience: claims.aud,
             client: claims.client_id,
             role: claims.role,
             scope: claims.scope,
-            issued_at: verified.issued_at?,
-            expires_at: verified.expires_at,
+            issued_at,
+            expires_at,
             ancestors: claims.ancestors,
             actors,
             may_act,

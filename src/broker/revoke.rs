@@ -105,7 +105,8 @@ impl Broker {
     pub(super) async fn is_revoked(&self, token: &OwnToken) -> Result<bool> {
         let ids: Vec<String> =
             token.ancestors.iter().chain([&token.jti]).map(Uuid::to_string).collect();
-        self.store.any_consumed(Once::RevokedToken, &ids).await
+        Ok(self.store.any_consumed(Once::RevokedToken, &ids).await?
+            || self.is_cut_off(token).await?)
     }
 
     /// Removes what nobody needs any more, now and then.

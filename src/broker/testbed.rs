@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use url::Url;
 
 use super::audit::{Decision, Record};
-use super::config::{self, Config, Policy, Role, TrustedIssuer};
+use super::config::{self, Config, Policy, Role, TokenFormat, TrustedIssuer};
 use super::http::connections::Connections;
 use super::http::guard::{Guard, Hosts};
 use super::keys::{Kek, SigningKey};
@@ -219,6 +219,8 @@ impl Bed {
             scopes: set("deploy:read deploy:write deploy:admin"),
             max_ttl: Duration::from_secs(3600),
             ends_with_token: false,
+            token_format: TokenFormat::Jwt,
+            ttl_jitter: Duration::ZERO,
             aws: None,
         };
         let mut options = Options {

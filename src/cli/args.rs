@@ -20,7 +20,7 @@ mod config;
 #[cfg(feature = "broker")]
 pub(crate) use self::broker::{
     AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, Broker, BrokerCommand,
-    BrokerFile, BrokerKeys, ExportFormat,
+    BrokerFile, BrokerKeys, BrokerRevoke, ExportFormat,
 };
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};

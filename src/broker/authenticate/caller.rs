@@ -258,7 +258,7 @@ pub(super) fn client(claims: &Claims, token_type: TokenType) -> Option<&str> {
 }
 
 /// Issuer and name as one text.
-pub(in crate::broker) fn qualified(issuer: &str, name: &str) -> String {
+pub fn qualified(issuer: &str, name: &str) -> String {
     format!("{issuer}#{}", utf8_percent_encode(name, FRAGMENT))
 }
 

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use aws_lc_rs::digest::{SHA256, digest};
 
 pub use actor::{Actor, MAX_ACTORS, MayAct};
+pub(super) use caller::Fingerprint;
+pub use caller::qualified as id_of;
 pub use caller::{Caller, Parent};
-pub(super) use caller::{Fingerprint, qualified as id_of};
 use demands::Demands;
 use issuer::{Requirements, Trusted};
 

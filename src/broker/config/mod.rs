@@ -1,6 +1,7 @@
 //! What `broker.toml` says.
 
 mod keys;
+mod role;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,8 +16,8 @@ use time::OffsetDateTime;
 use url::Url;
 
 pub use keys::Keys;
+pub use role::{Role, TokenFormat};
 
-use crate::broker::aws;
 use crate::broker::directory::{self, Directory};
 use crate::broker::network::Network;
 use crate::error::{Error, ErrorKind, Result};
@@ -199,27 +200,6 @@ pub enum RequiredClaim {
 pub struct Policy {
     /// Files with Cedar policies. What no policy permits is denied.
     pub files: Vec<PathBuf>,
-}
-
-/// A table `[role.NAME]`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Role {
-    /// Whom its tokens may be shown to. A token is always for exactly one.
-    pub audiences: BTreeSet<String>,
-    /// The scopes that its tokens may have.
-    #[serde(default)]
-    pub scopes: BTreeSet<String>,
-    /// The longest lifetime of its tokens, such as `1h`; at most a day.
-    #[serde(deserialize_with = "duration", serialize_with = "seconds")]
-    #[schemars(with = "String")]
-    pub max_ttl: Duration,
-    /// Whether its tokens end no later than the token that is shown for them.
-    #[serde(default)]
-    pub ends_with_token: bool,
-    /// What AWS is told, where it is AWS that the tokens are shown to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub aws: Option<aws::Settings>,
 }
 
 fn default_listen() -> SocketAddr {
@@ -448,39 +428,6 @@ impl TrustedIssuer {
             }
         }
         Ok(())
-    }
-}
-
-impl Role {
-    fn check(&self, name: &str) -> Result<()> {
-        let wrong =
-            |why: String| Err(Error::new(ErrorKind::Config, format!("[role.{name}] {why}")));
-        if self.audiences.is_empty() {
-            return wrong("names no audiences".into());
-        }
-        if let Some(bad) = self.audiences.iter().find(|a| !is_audience(a)) {
-            return wrong(format!(
-                "has the audience {bad:?}, which is empty, too long or not text"
-            ));
-        }
-        if let Some(bad) = self.scopes.iter().find(|s| !is_scope_token(s)) {
-            return wrong(format!(
-                "has the scope {bad:?}, which RFC 6749 section 3.3 does not allow"
-            ));
-        }
-        if self.max_ttl.is_zero() || self.max_ttl > MAX_TTL {
-            return wrong(format!(
-                "has a max_ttl of {}; it must be more than nothing and at most {}",
-                humantime::format_duration(self.max_ttl),
-                humantime::format_duration(MAX_TTL)
-            ));
-        }
-        match self.aws.as_ref().map(aws::Settings::check) {
-            Some(Err(why)) => {
-                Err(Error::new(ErrorKind::Config, format!("[role.{name}.aws] {why}")))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

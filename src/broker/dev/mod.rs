@@ -14,7 +14,7 @@ use axum::Router;
 use axum_server::Handle;
 use tokio::sync::oneshot;
 
-use super::config::{self, Config, Policy, Role, TrustedIssuer};
+use super::config::{self, Config, Policy, Role, TokenFormat, TrustedIssuer};
 use super::http::connections::Connections;
 use super::http::guard::{Guard, Hosts};
 use super::keys::Kek;
@@ -169,6 +169,8 @@ role = "{READER}"
             scopes: scopes.iter().map(ToString::to_string).collect(),
             max_ttl: Duration::from_secs(max_ttl),
             ends_with_token: false,
+            token_format: TokenFormat::Jwt,
+            ttl_jitter: Duration::ZERO,
             aws: None,
         };
         let mut provider = TrustedIssuer::new(self.provider.clone());

@@ -19,12 +19,12 @@ use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::source::Source;
 use crate::broker::authenticate::{Fault, Rejection, said};
+use crate::broker::config::TokenFormat;
 use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::metrics::Issuance;
 use crate::broker::own::Shown;
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
-use crate::oidc::jwt;
 use crate::wire::{GRANT_TYPE, TokenGrant, refusal};
 
 /// How many scopes may be asked for.
@@ -77,6 +77,13 @@ async fn exchange(
     id: RequestId,
 ) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
+    let role = broker.roles.get(&requested.role);
+    if role.is_some_and(|role| role.token_format == TokenFormat::Opaque)
+        && requested.token_type == TokenType::Jwt
+    {
+        let why = format!("tokens of the role '{}' are no JWTs", requested.role);
+        return Err(Refusal::invalid_request(why).into());
+    }
     let subject = Shown {
         token_type: token_type(form, "subject_token_type")?,
         token: form.secret("subject_token")?,
@@ -103,9 +110,8 @@ async fn exchange(
 
 /// How many seconds a token is still good: recording it may have taken a while.
 fn left(issued: &Issued, now: OffsetDateTime) -> Option<u64> {
-    let claims = jwt::decode_unverified(issued.token.expose()).ok()?.claims;
-    let end = jwt::moment(&claims, "exp").ok()??.unix_timestamp();
-    let left = u64::try_from(end.saturating_sub(now.unix_timestamp())).ok()?;
+    let left = issued.expires_at.saturating_sub(now.unix_timestamp());
+    let left = u64::try_from(left).ok()?;
     // A clock that was set back since makes it no longer.
     Some(left.min(issued.ttl.as_secs())).filter(|left| *left > 0)
 }
@@ -286,6 +292,7 @@ fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {
         scope: issue::joined(&issued.scope),
         role: issued.role.clone(),
         subject: issued.subject.clone(),
+        revocation_reach: Some(issued.reach),
     };
     let answer = Answer { access_token: issued.token.expose(), grant };
     // Texts and a number always have a JSON form.

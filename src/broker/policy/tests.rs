@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::broker::authenticate::caller_tests::caller;
-use crate::broker::config::{Role, TrustedIssuer};
+use crate::broker::config::{Role, TokenFormat, TrustedIssuer};
 use crate::error::Result as LoadResult;
 use crate::oidc::Issuer;
 
@@ -21,6 +21,8 @@ pub(super) fn role(scopes: &str, ttl: u64) -> Role {
         scopes: set(scopes),
         max_ttl: Duration::from_secs(ttl),
         ends_with_token: false,
+        token_format: TokenFormat::Jwt,
+        ttl_jitter: Duration::ZERO,
         aws: None,
     }
 }

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 pub use log::{Filter, LogEnds, LogStore, Noted};
-pub use unit::{Consumed, Effect, Once, Outcome, Unit};
+pub use unit::{Consumed, Cutoff, Effect, Once, OpaqueToken, Outcome, Unit, Whose};
 
 use super::audit::Record;
 use super::keys::StoredKey;
@@ -57,9 +57,30 @@ pub trait OnceStore: Send + Sync {
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64>;
 }
 
+/// Tokens: those that were revoked together, and those that can only be introspected.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    /// Those who lost what was issued at this time or earlier: kind and id of
+    /// [`Whose::parts`], and the moment before which it was issued.
+    async fn cutoffs(&self, since: OffsetDateTime)
+    -> Result<Vec<(String, String, OffsetDateTime)>>;
+
+    /// What the token with this hash says.
+    async fn opaque(&self, hash: &str) -> Result<Option<String>>;
+
+    /// How many tokens of theirs were issued before this, and are good at `now` as far as
+    /// the log tells.
+    async fn count_issued(
+        &self,
+        whose: &Whose,
+        before: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<u64>;
+}
+
 /// What the broker keeps.
 #[async_trait]
-pub trait Store: Ledger + LogStore + KeyStore + OnceStore {
+pub trait Store: Ledger + LogStore + KeyStore + OnceStore + TokenStore {
     /// Succeeds if something can be written durably at this moment.
     async fn probe(&self) -> Result<()>;
 

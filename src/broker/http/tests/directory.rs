@@ -145,8 +145,8 @@ async fn it_is_read_again_with_the_policies_and_a_broken_one_is_refused() {
 #[tokio::test]
 async fn rules_that_use_it_deny_once_it_is_out_of_date() {
     let place = Place::new(RULES).await;
-    assert_eq!(place.metric("tmpcred_broker_directory_stale").await, 0.0);
-    assert_eq!(place.metric("tmpcred_broker_directory_people").await, 2.0);
+    assert_eq!(place.metric("tmpcred_directory_stale").await, 0.0);
+    assert_eq!(place.metric("tmpcred_directory_people").await, 2.0);
     place.clock.0.store(3700, Ordering::Relaxed);
     for (sub, role) in [("alice", "deploy"), ("bob", "deploy"), ("carol", "read")] {
         let told = place.told(sub, &[], role).await;
@@ -154,8 +154,8 @@ async fn rules_that_use_it_deny_once_it_is_out_of_date() {
     }
     // Others go on.
     assert_eq!(place.told("carol", &["admins"], "deploy").await, "issued");
-    assert_eq!(place.metric("tmpcred_broker_directory_stale").await, 1.0);
-    assert!(place.metric("tmpcred_broker_directory_age_seconds").await > 3600.0);
+    assert_eq!(place.metric("tmpcred_directory_stale").await, 1.0);
+    assert!(place.metric("tmpcred_directory_age_seconds").await > 3600.0);
     place.write(&people(OffsetDateTime::now_utc() + time::Duration::seconds(3600)));
     place.bed.broker.reload_policies().unwrap();
     assert_eq!(place.told("alice", &[], "deploy").await, "issued");

@@ -25,7 +25,7 @@ impl Site {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    async fn start(&self) -> Bed {
+    pub(super) async fn start(&self) -> Bed {
         self.start_with(|_| {}).await
     }
 

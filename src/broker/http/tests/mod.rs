@@ -1,6 +1,7 @@
 //! The broker as its callers see it: over real sockets.
 
 mod assertion;
+mod cutoff;
 mod delegation;
 mod denials;
 mod directory;

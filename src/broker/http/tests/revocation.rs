@@ -17,8 +17,8 @@ use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{
-    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Store, Unit,
-    sqlite,
+    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Store,
+    TokenStore, Unit, Whose, sqlite,
 };
 use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -191,6 +191,27 @@ impl OnceStore for Failing {
     }
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
         self.inner.forget_consumed(before).await
+    }
+}
+
+#[async_trait]
+impl TokenStore for Failing {
+    async fn cutoffs(
+        &self,
+        since: OffsetDateTime,
+    ) -> Result<Vec<(String, String, OffsetDateTime)>> {
+        self.inner.cutoffs(since).await
+    }
+    async fn opaque(&self, hash: &str) -> Result<Option<String>> {
+        self.inner.opaque(hash).await
+    }
+    async fn count_issued(
+        &self,
+        whose: &Whose,
+        before: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<u64> {
+        self.inner.count_issued(whose, before, now).await
     }
 }
 

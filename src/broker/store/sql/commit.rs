@@ -108,6 +108,38 @@ async fn perform_one(transaction: &mut Transaction<'_, Any>, effect: &Effect) ->
             .map_err(failed)?;
             Ok(done.rows_affected() == 1)
         }
+        Effect::CutOff(cutoff) => {
+            let (kind, id) = cutoff.whose.parts();
+            sqlx::query(
+                "insert into revocation_cutoff (kind, id, before, made_at, keep_until)
+                 values ($1, $2, $3, $4, $5)
+                 on conflict (kind, id) do update set before = excluded.before,
+                     made_at = excluded.made_at, keep_until = excluded.keep_until
+                 where revocation_cutoff.before < excluded.before",
+            )
+            .bind(kind)
+            .bind(id)
+            .bind(micros(cutoff.before))
+            .bind(micros(cutoff.at))
+            .bind(micros(cutoff.keep_until))
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed)?;
+            Ok(true)
+        }
+        Effect::AddOpaque(token) => {
+            let done = sqlx::query(
+                "insert into opaque_token (hash, claims, keep_until) values ($1, $2, $3)
+                 on conflict do nothing",
+            )
+            .bind(&token.hash)
+            .bind(&token.claims)
+            .bind(micros(token.keep_until))
+            .execute(&mut **transaction)
+            .await
+            .map_err(failed)?;
+            Ok(done.rows_affected() == 1)
+        }
         Effect::IfIssued(jti) => {
             let found = sqlx::query(
                 "select sequence from audit_record where jti = $1 and decision = $2 limit 1",

@@ -4,6 +4,7 @@
 mod commit;
 mod log;
 mod rows;
+mod tokens;
 mod tree;
 
 use std::path::PathBuf;
@@ -172,12 +173,20 @@ impl OnceStore for SqlStore {
 
     async fn forget_consumed(&self, before: OffsetDateTime) -> Result<u64> {
         self.check_file()?;
-        let done = sqlx::query("delete from consumed where keep_until < $1")
-            .bind(micros(before))
-            .execute(&self.pool)
-            .await
-            .map_err(|cause| fault("what was used up cannot be forgotten", cause))?;
-        Ok(done.rows_affected())
+        let mut forgotten = 0;
+        for statement in [
+            "delete from consumed where keep_until < $1",
+            "delete from revocation_cutoff where keep_until < $1",
+            "delete from opaque_token where keep_until < $1",
+        ] {
+            let done = sqlx::query(statement)
+                .bind(micros(before))
+                .execute(&self.pool)
+                .await
+                .map_err(|cause| fault("what was used up cannot be forgotten", cause))?;
+            forgotten += done.rows_affected();
+        }
+        Ok(forgotten)
     }
 }
 

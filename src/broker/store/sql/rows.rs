@@ -18,6 +18,11 @@ pub(super) fn damaged(column: &str) -> Error {
         .hint("restore a backup")
 }
 
+/// A time as the store has it.
+pub(super) fn moment(micros: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
+}
+
 /// Reads columns of one table.
 struct Columns<'a> {
     table: &'static str,
@@ -33,9 +38,7 @@ impl<'a> Columns<'a> {
     }
 
     fn time(&self, column: &str) -> Result<OffsetDateTime> {
-        let micros: i64 = self.get(column)?;
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
-            .map_err(|_| self.damaged(column))
+        moment(self.get(column)?).ok_or_else(|| self.damaged(column))
     }
 
     fn damaged(&self, column: &str) -> Error {

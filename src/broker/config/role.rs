@@ -1,0 +1,94 @@
+//! The tables `[role.NAME]`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{MAX_TTL, duration, is_audience, is_scope_token, seconds};
+use crate::broker::aws;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A table `[role.NAME]`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// Whom its tokens may be shown to. A token is always for exactly one.
+    pub audiences: BTreeSet<String>,
+    /// The scopes that its tokens may have.
+    #[serde(default)]
+    pub scopes: BTreeSet<String>,
+    /// The longest lifetime of its tokens, such as `1h`; at most a day.
+    #[serde(deserialize_with = "duration", serialize_with = "seconds")]
+    #[schemars(with = "String")]
+    pub max_ttl: Duration,
+    /// Whether its tokens end no later than the token that is shown for them.
+    #[serde(default)]
+    pub ends_with_token: bool,
+    /// What its tokens are: JWTs that everybody can check, or random texts that say
+    /// nothing and can only be introspected.
+    #[serde(default)]
+    pub token_format: TokenFormat,
+    /// By how much its tokens may live shorter, at random, so that not all that began
+    /// together are renewed together; at most a quarter of `max_ttl`.
+    #[serde(default, deserialize_with = "duration", serialize_with = "seconds")]
+    #[schemars(with = "String")]
+    pub ttl_jitter: Duration,
+    /// What AWS is told, where it is AWS that the tokens are shown to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws: Option<aws::Settings>,
+}
+
+/// What the tokens of a role are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenFormat {
+    /// A signed JWT (RFC 9068).
+    #[default]
+    Jwt,
+    /// A random text, to be introspected.
+    Opaque,
+}
+
+impl Role {
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        let wrong =
+            |why: String| Err(Error::new(ErrorKind::Config, format!("[role.{name}] {why}")));
+        if self.audiences.is_empty() {
+            return wrong("names no audiences".into());
+        }
+        if let Some(bad) = self.audiences.iter().find(|a| !is_audience(a)) {
+            return wrong(format!(
+                "has the audience {bad:?}, which is empty, too long or not text"
+            ));
+        }
+        if let Some(bad) = self.scopes.iter().find(|s| !is_scope_token(s)) {
+            return wrong(format!(
+                "has the scope {bad:?}, which RFC 6749 section 3.3 does not allow"
+            ));
+        }
+        if self.max_ttl.is_zero() || self.max_ttl > MAX_TTL {
+            return wrong(format!(
+                "has a max_ttl of {}; it must be more than nothing and at most {}",
+                humantime::format_duration(self.max_ttl),
+                humantime::format_duration(MAX_TTL)
+            ));
+        }
+        if self.ttl_jitter > self.max_ttl / 4 {
+            return wrong(format!(
+                "has a ttl_jitter of {}; at most a quarter of its max_ttl is possible",
+                humantime::format_duration(self.ttl_jitter)
+            ));
+        }
+        if self.token_format == TokenFormat::Opaque && self.aws.is_some() {
+            return wrong("has opaque tokens, which AWS cannot read".into());
+        }
+        match self.aws.as_ref().map(aws::Settings::check) {
+            Some(Err(why)) => {
+                Err(Error::new(ErrorKind::Config, format!("[role.{name}.aws] {why}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
