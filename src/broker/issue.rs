@@ -308,7 +308,11 @@ impl Broker {
         };
         let token = match opaque {
             Some(token) => token,
-            None => self.keys.current().await?.active().sign(TOKEN_TYPE, &draft.claims)?,
+            None => {
+                let algorithm = self.signing.get(&draft.claims.aud).copied();
+                let keys = self.keys.current().await?;
+                keys.signing(algorithm)?.sign(TOKEN_TYPE, &draft.claims)?
+            }
         };
         Ok(Issued {
             token,

@@ -62,7 +62,7 @@ use audit::{Audit, Notary};
 use authenticate::Authenticator;
 use config::Role;
 use denials::Denials;
-use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
+use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::Metrics;
 use policy::{Policy, Source, World};
 use readiness::Readiness;
@@ -79,6 +79,9 @@ use crate::oidc::Issuer;
 pub struct Broker {
     issuer: Issuer,
     roles: BTreeMap<String, Role>,
+    /// By which algorithm tokens for an audience are signed, where not by the usual one.
+    signing: BTreeMap<String, SigningAlgorithm>,
+    algorithms: Algorithms,
     authenticator: Authenticator,
     policies: Policies,
     keys: KeyRing,
@@ -197,6 +200,8 @@ impl Prepared {
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
+            signing: config.keys.audiences.clone(),
+            algorithms: config.keys.algorithms(),
             authenticator: self.authenticator,
             policies: Policies::new(config, self.policy),
             keys,

@@ -312,6 +312,10 @@ impl Config {
             check_name("role", name)?;
             role.check(name)?;
         }
+        let known = |audience: &String| self.role.values().any(|r| r.audiences.contains(audience));
+        if let Some(unknown) = self.keys.audiences.keys().find(|audience| !known(audience)) {
+            return wrong(format!("[keys] audiences has '{unknown}', which no role is for"));
+        }
         if self.policy.files.is_empty() {
             return wrong("[policy] names no files".into());
         }

@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(again.public(), [again.active().unwrap()]);
         let keys = store.keys().await.unwrap();
         assert_eq!(keys.len(), 1);
-        assert!(!keys[0].signs_access_tokens());
+        assert!(!keys[0].signs_by(crate::broker::keys::SigningAlgorithm::Es256));
         let other = Kek::random().unwrap();
         assert!(CheckpointKeys::open(&store, &other, &SystemClock).await.is_err());
     }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::life::{Rules, Step};
-use super::{ALGORITHM_NAME, Kek, KeyState, Purpose, SigningKey, StoredKey};
+use super::{Kek, KeyState, Purpose, SigningAlgorithm, SigningKey, StoredKey};
 use crate::broker::audit::{Decision, Record};
 use crate::broker::store::{Effect, Outcome, Store, Unit};
 use crate::credential::Principal;
@@ -90,8 +90,9 @@ impl Keeper {
         let now = self.clock.now();
         let request_id = Uuid::new_v4();
         let mut unit = Unit::default();
-        if steps.iter().any(|step| step.kid.is_none() && step.to == KeyState::Published) {
-            unit.effects.extend(self.claim(keys)?);
+        let made = steps.iter().filter(|step| step.kid.is_none() && step.to == KeyState::Published);
+        for step in made {
+            unit.effects.extend(self.claim(keys, step.algorithm)?);
         }
         for step in steps {
             let (before, after, effect) = match &step.kid {
@@ -123,8 +124,8 @@ impl Keeper {
 
     /// Seals the key that signs anew, so that of several processes that saw the same keys
     /// only one adds another.
-    fn claim(&self, keys: &[StoredKey]) -> Result<Option<Effect>> {
-        let Some(active) = keys.iter().find(|key| key.signs_access_tokens()) else {
+    fn claim(&self, keys: &[StoredKey], algorithm: SigningAlgorithm) -> Result<Option<Effect>> {
+        let Some(active) = keys.iter().find(|key| key.signs_by(algorithm)) else {
             return Ok(None);
         };
         let private = self.kek.unseal(active)?.private;
@@ -133,11 +134,11 @@ impl Keeper {
     }
 
     fn make(&self, step: &Step, now: OffsetDateTime) -> Result<StoredKey> {
-        let (key, pkcs8) = SigningKey::generate()?;
+        let (key, pkcs8) = SigningKey::generate_for(step.algorithm)?;
         let made = StoredKey {
             kid: key.kid().into(),
             purpose: Purpose::AccessToken,
-            algorithm: ALGORITHM_NAME.into(),
+            algorithm: step.algorithm.name().into(),
             state: step.to,
             sealed: Vec::new(),
             kek_id: self.kek.id().into(),

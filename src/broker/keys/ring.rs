@@ -1,6 +1,7 @@
 //! The keys of a running broker: a copy of what the store has, looked at again every
 //! second. So what another process changes counts here without a restart.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jsonwebtoken::jwk::JwkSet;
@@ -9,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::keeper::Keeper;
-use super::{SigningKey, StoredKey, life};
+use super::{KeyState, SigningAlgorithm, SigningKey, StoredKey, life};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Keys;
 
@@ -23,7 +24,9 @@ const FRESH: Duration = Duration::seconds(5);
 /// The keys at one moment.
 pub struct Snapshot {
     stored: Vec<StoredKey>,
-    active: SigningKey,
+    usual: SigningAlgorithm,
+    /// Those that sign.
+    active: BTreeMap<SigningAlgorithm, SigningKey>,
     jwks: Vec<u8>,
     verifying: Keys,
     /// When the first of the retired ones is no longer shown.
@@ -31,9 +34,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The key that signs.
-    pub fn active(&self) -> &SigningKey {
-        &self.active
+    /// The key that signs by this algorithm, or by the usual one.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn signing(&self, algorithm: Option<SigningAlgorithm>) -> Result<&SigningKey> {
+        let algorithm = algorithm.unwrap_or(self.usual);
+        self.active.get(&algorithm).ok_or_else(|| no_key(algorithm))
+    }
+
+    /// The key that signs by the usual algorithm.
+    #[cfg(test)]
+    pub(crate) fn active(&self) -> &SigningKey {
+        self.signing(None).unwrap()
     }
 
     /// The public keys, to verify the broker's own tokens by.
@@ -49,7 +62,7 @@ impl Snapshot {
     pub(super) async fn of(keeper: &Keeper, stored: Vec<StoredKey>) -> Result<Self> {
         let now = keeper.clock.now();
         let private = keeper.unseal_all(&stored).await?;
-        let mut active = None;
+        let mut active = BTreeMap::new();
         let mut public = Vec::new();
         for (key, private) in stored.iter().zip(&private) {
             if !life::is_shown(key, now) {
@@ -57,13 +70,15 @@ impl Snapshot {
             }
             let unsealed = SigningKey::from_pkcs8(private, &key.algorithm)?;
             public.push(unsealed.public().clone());
-            if key.signs_access_tokens() {
-                active = Some(unsealed);
+            if key.state == KeyState::Active {
+                active.insert(unsealed.algorithm, unsealed);
             }
         }
-        let active = active.ok_or_else(|| {
-            Error::new(ErrorKind::Config, "the database has no active signing key")
-        })?;
+        let algorithms = keeper.rules.algorithms;
+        if let Some(missing) = algorithms.iter().find(|one| !active.contains_key(one)) {
+            return Err(no_key(missing));
+        }
+        let usual = algorithms.usual();
         let jwks = serde_json::to_vec(&JwkSet { keys: public }).map_err(|cause| {
             Error::new(ErrorKind::Other, "the public keys cannot be written").because(cause)
         })?;
@@ -71,8 +86,13 @@ impl Snapshot {
         let verifying = Keys::parse(&jwks)?;
         let until = stored.iter().filter(|key| life::is_shown(key, now));
         let until = until.filter_map(life::shown_until).min();
-        Ok(Self { stored, active, jwks, verifying, until })
+        Ok(Self { stored, usual, active, jwks, verifying, until })
     }
+}
+
+fn no_key(algorithm: SigningAlgorithm) -> Error {
+    let what = format!("the database has no active signing key for {}", algorithm.name());
+    Error::new(ErrorKind::Config, what)
 }
 
 /// The keys of a running broker, as they are.

@@ -14,6 +14,7 @@ use crate::broker::cutoff::{Operator, Revoked, What};
 use crate::broker::store::{Store, Whose, sqlite};
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of, now, set};
 use crate::host::clock::SystemClock;
+use crate::host::files;
 use crate::oidc::Issuer;
 use crate::secret::Secret;
 
@@ -102,9 +103,10 @@ async fn those_of_a_subject_a_role_a_client_or_all_end_at_once() {
     next_second().await;
     place.revoke(Whose::Issuer(CORP.into())).await;
     assert_eq!(place.good(&[&again]).await, [false]);
-    let records = bed.records(5, 9).await;
-    assert!(records.iter().all(|(_, record)| record.action == "revoke-many"), "{records:?}");
-    assert!(records[0].1.reason.contains("#alice): a test"), "{}", records[0].1.reason);
+    let records = bed.records(0, 99).await;
+    let many: Vec<_> = records.iter().filter(|(_, r)| r.action == "revoke-many").collect();
+    assert_eq!(many.len(), 5);
+    assert!(many[0].1.reason.contains("#alice): a test"), "{}", many[0].1.reason);
 }
 
 #[tokio::test]
@@ -179,9 +181,8 @@ async fn an_opaque_token_says_nothing_is_introspected_and_rests_as_a_hash() {
     assert_eq!((&told["sub"], &told["aud"]), (&json!(format!("{CORP}#alice")), &json!(API)));
     let guessed = format!("{token}x");
     assert!(!active(bed, &guessed).await);
-    let files = std::fs::read_dir(place.path.parent().unwrap()).unwrap();
-    for file in files {
-        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+    for file in files::list(place.path.parent().unwrap()).unwrap() {
+        let bytes = files::read(&file, 1 << 30).unwrap().unwrap();
         let found = bytes.windows(token.len()).any(|part| part == token.as_bytes());
         assert!(!found, "it is in the database");
     }

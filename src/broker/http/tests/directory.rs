@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::broker::audit::Decision;
 use crate::broker::directory::Settings;
-use crate::broker::testbed::{Bed, CORP, Shifted, json_of};
+use crate::broker::testbed::{Bed, CORP, Shifted, json_of, now};
 
 const RULES: &str = r#"
 @id("on-call-deploys") @ttl("15m") @scope("deploy:read")
@@ -64,7 +64,7 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let (file, policy) = (dir.path().join("people.toml"), dir.path().join("policy.cedar"));
         let rules = rules.replace("CORP", CORP);
-        write(&file, &people(OffsetDateTime::now_utc()));
+        write(&file, &people(now()));
         write(&policy, &rules);
         let clock = Arc::new(Shifted::default());
         let bed = Bed::with(|options| {
@@ -87,8 +87,8 @@ impl Place {
     /// What this subject is told, in this role: `issued`, or why not.
     async fn told(&self, sub: &str, groups: &[&str], role: &str) -> String {
         let ahead = self.clock.0.load(Ordering::Relaxed);
-        let now = OffsetDateTime::now_utc().unix_timestamp() + ahead;
-        let claims = json!({"sub": sub, "groups": groups, "iat": now, "exp": now + 300});
+        let at = now().unix_timestamp() + ahead;
+        let claims = json!({"sub": sub, "groups": groups, "iat": at, "exp": at + 300});
         let response = self.bed.exchange(&self.bed.key.token(claims), &[("role", role)]).await;
         match response.status.as_u16() {
             200 => "issued".into(),
@@ -120,7 +120,7 @@ async fn who_is_in_the_directory_decides_and_no_group_of_a_token_is_taken_for_on
 async fn it_is_read_again_with_the_policies_and_a_broken_one_is_refused() {
     let place = Place::new(&(RULES.to_string() + FORBID)).await;
     let first = place.bed.broker.policies().hash().to_string();
-    let fresh = people(OffsetDateTime::now_utc());
+    let fresh = people(now());
     for broken in [
         "person = 7".to_string(),
         fresh.replace("\"on-call\"]", "\"nobody-knows\"]"),
@@ -156,7 +156,7 @@ async fn rules_that_use_it_deny_once_it_is_out_of_date() {
     assert_eq!(place.told("carol", &["admins"], "deploy").await, "issued");
     assert_eq!(place.metric("tmpcred_directory_stale").await, 1.0);
     assert!(place.metric("tmpcred_directory_age_seconds").await > 3600.0);
-    place.write(&people(OffsetDateTime::now_utc() + time::Duration::seconds(3600)));
+    place.write(&people(now() + time::Duration::seconds(3600)));
     place.bed.broker.reload_policies().unwrap();
     assert_eq!(place.told("alice", &[], "deploy").await, "issued");
 }
