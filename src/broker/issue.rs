@@ -20,10 +20,10 @@ use super::decide::{Denied, Rules, Wanted, Why};
 use super::denials::Tally;
 use super::grounds::{Grounds, Overtaken};
 use super::once::Uses;
-use super::own::{new_opaque, opaque_hash};
+use super::opaque::{self, OpaqueSeal};
 use super::policy::{Granted, Policy};
 use super::proof::{Fault, Refused, consume};
-use super::store::{Effect, OpaqueToken, Unit};
+use super::store::{Effect, Unit};
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
@@ -167,8 +167,8 @@ struct Draft {
 
 impl Draft {
     /// What comes about with the record: what an opaque token says is kept.
-    fn effects(&self, opaque: Option<&Secret<String>>) -> Result<Vec<Effect>> {
-        let Some(hash) = opaque.and_then(opaque_hash) else { return Ok(Vec::new()) };
+    fn effects(&self, seal: &OpaqueSeal, opaque: Option<&Secret<String>>) -> Result<Vec<Effect>> {
+        let Some(hash) = opaque.and_then(opaque::hash) else { return Ok(Vec::new()) };
         let claims = serde_json::to_string(&self.claims).map_err(|cause| {
             Error::new(ErrorKind::Other, "the claims cannot be written").because(cause)
         })?;
@@ -176,7 +176,7 @@ impl Draft {
             Error::new(ErrorKind::Other, "the token would never end").because(cause)
         })?;
         let keep_until = end.saturating_add(LEEWAY);
-        Ok(vec![Effect::AddOpaque(OpaqueToken { hash, claims, keep_until })])
+        Ok(vec![Effect::AddOpaque(seal.over(hash, claims, keep_until))])
     }
 }
 
@@ -232,7 +232,7 @@ impl Broker {
         let uses = Uses::of(caller, ask, now);
         let committed = self.commit_issuance(&grounds, uses.as_ref(), &mut record, |jti| {
             draft.claims.jti = jti;
-            draft.effects(opaque.as_ref())
+            draft.effects(&self.opaque_seal, opaque.as_ref())
         });
         let committed = self.metrics.recording(committed).await;
         let receipt = match committed.map_err(Refusal::Unrecorded)? {
@@ -341,7 +341,7 @@ impl Broker {
     fn opaque(&self, role: &str) -> Result<Option<Secret<String>>> {
         let role = self.roles.get(role);
         let is_opaque = role.is_some_and(|role| role.token_format == TokenFormat::Opaque);
-        is_opaque.then(new_opaque).transpose()
+        is_opaque.then(opaque::random).transpose()
     }
 
     /// Makes the token, or hands over the one that was made, in exchange for the receipt

@@ -18,8 +18,8 @@ use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{
-    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Row, Store,
-    TokenStore, Unit, Whose, sqlite,
+    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, OpaqueToken, Outcome, Row,
+    Store, TokenStore, Unit, Whose, sqlite,
 };
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -221,7 +221,7 @@ impl TokenStore for Failing {
     ) -> Result<Vec<(String, String, OffsetDateTime)>> {
         self.inner.cutoffs(since).await
     }
-    async fn opaque(&self, hash: &str) -> Result<Option<String>> {
+    async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
         self.inner.opaque(hash).await
     }
     async fn count_issued(

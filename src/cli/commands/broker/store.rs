@@ -71,6 +71,8 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path) -> Result<(
             "records": copied.records,
             "keys": copied.keys,
             "consumed": copied.consumed,
+            "cutoffs": copied.cutoffs,
+            "opaque_tokens": copied.opaque_tokens,
             "checkpoints": copied.checkpoints,
             "root": root,
         }));
