@@ -32,15 +32,20 @@ pub mod authenticate;
 mod authz;
 pub mod aws;
 pub mod config;
+pub mod cutoff;
 pub mod decide;
 mod denials;
 pub mod dev;
+pub mod directory;
+mod grounds;
 pub mod http;
 pub mod introspect;
 pub mod issue;
 pub mod keys;
 pub mod metrics;
 pub mod network;
+mod once;
+mod opaque;
 pub mod own;
 pub mod policy;
 pub mod proof;
@@ -64,11 +69,12 @@ pub use serve::serve;
 
 use audit::{Audit, Notary};
 use authenticate::Authenticator;
-use config::{Role, TrustedIssuer};
+use config::Role;
 use denials::Denials;
-use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
+use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::Metrics;
 use network::Network;
+use opaque::OpaqueSeal;
 use policy::{Policy, Source, World};
 use proof::Proofs;
 use readiness::Readiness;
@@ -85,7 +91,9 @@ use crate::oidc::Issuer;
 pub struct Broker {
     issuer: Issuer,
     roles: BTreeMap<String, Role>,
-    trusted: BTreeMap<String, TrustedIssuer>,
+    /// By which algorithm tokens for an audience are signed, where not by the usual one.
+    signing: BTreeMap<String, SigningAlgorithm>,
+    algorithms: Algorithms,
     authenticator: Authenticator,
     policies: Policies,
     keys: KeyRing,
@@ -96,6 +104,7 @@ pub struct Broker {
     sweeping: Sweeping,
     denials: Denials,
     proofs: Proofs,
+    opaque_seal: OpaqueSeal,
     authz: Option<config::Authz>,
     trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
@@ -167,7 +176,16 @@ struct Prepared {
 impl Prepared {
     fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
         let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
-        let world = World { roles: &config.role, trusted: &config.trusted_issuer };
+        let now = host.clock.now();
+        let directory = config.directory(now)?;
+        if directory.as_ref().is_some_and(|directory| directory.is_stale(now)) {
+            tracing::warn!("the directory of people is out of date: rules that use it deny");
+        }
+        let world = World {
+            roles: &config.role,
+            trusted: &config.trusted_issuer,
+            directory: directory.as_ref(),
+        };
         let policy = Policy::load(policies, world)?;
         Ok(Self { authenticator, policy })
     }
@@ -182,7 +200,7 @@ impl Prepared {
         let checkpoints = CheckpointKeys::open(store.as_ref(), &kek, host.clock.as_ref())
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
-        let proofs = Proofs::new(config, &kek);
+        let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
         let keeper = Keeper {
             store: store.clone(),
             kek,
@@ -201,7 +219,8 @@ impl Prepared {
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
-            trusted: config.trusted_issuer.clone(),
+            signing: config.keys.audiences.clone(),
+            algorithms: config.keys.algorithms(),
             authenticator: self.authenticator,
             policies: Policies::new(config, self.policy),
             keys,
@@ -212,6 +231,7 @@ impl Prepared {
             sweeping: Sweeping::default(),
             denials: Denials::default(),
             proofs,
+            opaque_seal,
             authz: config.authz.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             metrics,

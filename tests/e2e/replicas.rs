@@ -55,8 +55,11 @@ impl Site {
         options.store = postgres.table(&files) + store;
         options.more = format!(
             "\n[keys]\npublish_before = \"15s\"\n\n\
+             [role.handle]\naudiences = [\"{API}\"]\nmax_ttl = \"15m\"\ntoken_format = \"opaque\"\n\n\
              [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n"
         );
+        options.policy += "@id(\"handle\") @ttl(\"15m\") @any_issuer
+            permit (principal, action == Action::\"issue\", resource == Role::\"handle\");";
         Self { broker: Broker::start(&options), postgres, key, files }
     }
 
@@ -94,12 +97,16 @@ audience = "{API}"
 
     /// Asks this process for a token, once.
     fn ask(&self, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
+        self.ask_for("reader", http, url, assertion)
+    }
+
+    fn ask_for(&self, role: &str, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("subject_token", assertion),
             ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
             ("audience", API),
-            ("role", "reader"),
+            ("role", role),
         ];
         let reply = http.form(&format!("{url}/token"), &form).ok()?;
         // Whoever is refused for good is told so; here nobody is.
@@ -298,6 +305,49 @@ fn two_replicas_lose_nothing_when_one_is_killed_and_the_database_restarts() {
 fn revoke(url: &str, token: &str) {
     let reply = Http::new().form(&format!("{url}/revoke"), &[("token", token)]).unwrap();
     assert_eq!(reply.status, 200, "{}", reply.body);
+}
+
+#[test]
+fn what_is_cut_off_and_what_says_nothing_count_at_every_replica_at_once() {
+    let site = Site::start();
+    let twins = [site.broker.twin(), site.broker.twin()];
+    let mut urls = vec![site.broker.url().to_string()];
+    urls.extend(twins.iter().map(|twin| twin.url.clone()));
+    let issue = |role: &str, job: &str, url: &str| {
+        site.ask_for(role, &mut Http::new(), url, &site.assertion(job)).unwrap()
+    };
+    let tokens = [
+        issue("reader", "one", &urls[0]),
+        issue("handle", "one", &urls[1]),
+        issue("reader", "other", &urls[2]),
+        issue("handle", "other", &urls[2]),
+    ];
+    let good = |url: &str| tokens.each_ref().map(|token| is_active(url, token));
+    for url in &urls {
+        assert_eq!(good(url), [true; 4], "{url}");
+    }
+    let cut = |what: &[&str], count: u64| {
+        let report = site.broker(&[&["revoke", "--json"], what].concat()).run().ok().json();
+        assert_eq!(report["tokens"], count, "{what:?}");
+    };
+    // Those that were cut off before are counted again.
+    for (what, count, left) in [
+        (&["--issuer", ISSUER, "--subject", "one"][..], 2, [false, false, true, true]),
+        (&["--role", "handle"], 2, [false, false, true, false]),
+        (&["--all"], 4, [false; 4]),
+    ] {
+        cut(what, count);
+        // The first look, at each of them.
+        for url in &urls {
+            assert_eq!(good(url), left, "{what:?} at {url}");
+        }
+    }
+    // Who comes later is let in, at each of them; tokens say in whole seconds when that was.
+    for url in &urls {
+        wait_until("a later token to be good", SOON, || {
+            is_active(url, &issue("handle", "later", url)).then_some(())
+        });
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::actor::{Actor, MayAct};
 use super::unacceptable;
 use crate::credential::{Principal, TokenType};
 use crate::dpop::Bound;
@@ -49,10 +50,13 @@ const MAX_VALUES: usize = 5_000;
 /// How deep claims within claims are followed.
 const MAX_DEPTH: usize = 4;
 
+/// A SHA-256.
+pub(in crate::broker) type Fingerprint = [u8; 32];
+
 /// Somebody who proved who they are.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    principal: Principal,
+    pub(super) principal: Principal,
     id: String,
     groups: BTreeSet<String>,
     tags: BTreeMap<String, BTreeSet<String>>,
@@ -62,6 +66,16 @@ pub struct Caller {
     parent: Option<Parent>,
     /// The thumbprint of the key that the token is bound to.
     key: Option<String>,
+    /// The hash of the token, where it may be used once.
+    used_up: Option<Fingerprint>,
+    /// Who acts for the caller: first who does so now, then those before them.
+    pub(super) actors: Vec<Actor>,
+    /// Who may become the first of them.
+    pub(super) may_act: Option<MayAct>,
+    /// The first of them, where they proved who they are.
+    pub(super) actor: Option<Box<Caller>>,
+    /// All that the token says.
+    pub(super) claims: Map<String, Value>,
     /// Whether the token lists groups, be it none.
     lists_groups: bool,
     /// A claim of which policy does not get to see all.
@@ -123,6 +137,11 @@ impl Caller {
             ends_with_token: false,
             parent: None,
             key,
+            used_up: None,
+            actors: Vec::new(),
+            may_act: None,
+            actor: None,
+            claims: claims.all,
         })
     }
 
@@ -139,6 +158,42 @@ impl Caller {
     /// The thumbprint of the key that the token is bound to, where it is.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// The same caller, whose token may be used once.
+    pub(super) fn used_up_by(self, token: Fingerprint) -> Self {
+        Self { used_up: Some(token), ..self }
+    }
+
+    /// The hash of the token by which the caller proved who they are, where it may be
+    /// used once.
+    pub(in crate::broker) fn used_up(&self) -> Option<Fingerprint> {
+        self.used_up
+    }
+
+    /// The same caller, for whom these act, as the token says.
+    pub(super) fn acted_for(self, actors: Vec<Actor>, may_act: Option<MayAct>) -> Self {
+        Self { actors, may_act, ..self }
+    }
+
+    /// Who acts for the caller: first who does so now, then those before them.
+    pub fn actors(&self) -> &[Actor] {
+        &self.actors
+    }
+
+    /// Who may become the first of them, where the token says so.
+    pub fn may_act(&self) -> Option<&MayAct> {
+        self.may_act.as_ref()
+    }
+
+    /// The first of them, where they proved who they are.
+    pub fn actor(&self) -> Option<&Self> {
+        self.actor.as_deref()
+    }
+
+    /// All who proved who they are.
+    pub(in crate::broker) fn proven(&self) -> impl Iterator<Item = &Self> {
+        [self].into_iter().chain(self.actor())
     }
 
     /// Whether the token lists groups, be it none.
@@ -192,6 +247,24 @@ impl Caller {
         self.ends_with_token
     }
 
+    /// The ids of the broker's own tokens that what is issued comes of.
+    pub(in crate::broker) fn lineage(&self) -> Vec<Uuid> {
+        // The subject's comes last: it is the parent.
+        let parents = self.actor().and_then(Self::parent).into_iter().chain(self.parent());
+        let mut lineage = Vec::new();
+        for jti in parents.flat_map(|parent| &parent.lineage) {
+            lineage.retain(|known| known != jti);
+            lineage.push(*jti);
+        }
+        lineage
+    }
+
+    /// The ids of the keys that signed those.
+    pub(in crate::broker) fn lineage_keys(&self) -> BTreeSet<String> {
+        let parents = self.proven().filter_map(Self::parent);
+        parents.flat_map(|parent| &parent.keys).cloned().collect()
+    }
+
     /// That token, where it is the broker's own.
     pub fn parent(&self) -> Option<&Parent> {
         self.parent.as_ref()
@@ -212,7 +285,8 @@ pub(super) fn client(claims: &Claims, token_type: TokenType) -> Option<&str> {
     }
 }
 
-fn qualified(issuer: &str, name: &str) -> String {
+/// Issuer and name as one text.
+pub fn qualified(issuer: &str, name: &str) -> String {
     format!("{issuer}#{}", utf8_percent_encode(name, FRAGMENT))
 }
 
@@ -322,155 +396,4 @@ fn scalar(value: &Value) -> Option<String> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use serde_json::json;
-    use time::macros::datetime;
-
-    use super::*;
-
-    /// A caller with these claims besides issuer and subject.
-    pub(crate) fn caller(issuer: &str, subject: &str, more: Value) -> Result<Caller> {
-        Caller::new(claims(issuer, subject, &[], more), "groups", "cli".into())
-    }
-
-    fn claims(issuer: &str, subject: &str, audience: &[&str], more: Value) -> Claims {
-        Claims {
-            principal: Principal { issuer: issuer.into(), subject: subject.into() },
-            audience: audience.iter().map(|one| one.to_string()).collect(),
-            issued_at: None,
-            expires_at: datetime!(2026-01-01 12:00 UTC),
-            all: more.as_object().unwrap().clone(),
-        }
-    }
-
-    #[test]
-    fn the_id_that_callers_have_is_found_for_what_somebody_wrote() {
-        let issuer = "https://i.example";
-        for name in ["auth0|mallory", "summer interns", "a#b", "50%", "é", "a%zz"] {
-            let id = caller(issuer, name, json!({})).unwrap().id;
-            assert_eq!(respelled(&format!("{issuer}#{name}")), Some(id.clone()), "{name}");
-            assert_eq!(respelled(&id), None, "{id}");
-        }
-        for good in ["alice", "repo:octo/app:ref:refs/heads/main", "a@b.example", "a%7Cb"] {
-            assert_eq!(respelled(&format!("{issuer}#{good}")), None, "{good}");
-        }
-        // What decodes to no text is no encoding.
-        assert_eq!(respelled("https://i.example#%ff").unwrap(), "https://i.example#%25ff");
-        assert_eq!(respelled("https://i.example#a%7cb").unwrap(), "https://i.example#a%7Cb");
-    }
-
-    #[test]
-    fn names_with_control_characters_are_refused() {
-        for name in ["a\0", "a\nb", "\u{1b}[2J", "\u{85}"] {
-            let error = caller("https://i.example", name, json!({})).unwrap_err().to_string();
-            assert!(error.contains("control characters"), "{error}");
-        }
-    }
-
-    #[test]
-    fn different_principals_never_share_an_id() {
-        let names =
-            ["a", "A", "a b", "a%20b", "a+b", "a#b", "a|b", "a%7Cb", "é", "e\u{301}", "#", "%"];
-        let issuers = ["https://i.example", "https://i.example/", "https://i.example/a"];
-        let mut ids = BTreeSet::new();
-        for issuer in issuers {
-            for name in names {
-                let id = caller(issuer, name, json!({})).unwrap().id;
-                assert_eq!(id.matches('#').count(), 1, "{id}");
-                assert!(url::Url::parse(&id).is_ok() && id.is_ascii(), "{id}");
-                assert!(ids.insert(id));
-            }
-        }
-        let id = caller("https://i.example", "repo:acme/app:ref:refs/heads/main", json!({}));
-        assert_eq!(id.unwrap().id, "https://i.example#repo:acme/app:ref:refs/heads/main");
-    }
-
-    #[test]
-    fn groups_are_those_of_their_issuer() {
-        let a = caller("https://a.example", "x", json!({"groups": ["admins", "Admins"]})).unwrap();
-        let b = caller("https://b.example", "x", json!({"groups": "admins"})).unwrap();
-        assert!(a.groups.contains("https://a.example#admins") && a.groups.len() == 2);
-        assert!(a.groups.is_disjoint(&b.groups));
-        assert!(
-            caller("https://a.example", "x", json!({"groups": null})).unwrap().groups.is_empty()
-        );
-    }
-
-    #[test]
-    fn groups_that_cannot_be_understood_are_refused() {
-        for bad in [json!(7), json!({"a": "b"}), json!(["a", 7]), json!([""]), json!([["a"]])] {
-            assert!(caller("https://a.example", "x", json!({ "groups": bad })).is_err(), "{bad}");
-        }
-        let many: Vec<_> = (0..=MAX_GROUPS).map(|n| n.to_string()).collect();
-        assert!(caller("https://a.example", "x", json!({ "groups": many })).is_err());
-        let elsewhere = json!({"_claim_names": {"groups": "src1"}});
-        assert!(caller("https://a.example", "x", elsewhere).is_err());
-        for withheld in [json!(true), json!("true")] {
-            let claims = json!({"hasgroups": withheld});
-            let error = caller("https://a.example", "x", claims).unwrap_err().to_string();
-            assert!(error.contains("not in the token itself"), "{error}");
-        }
-        assert!(caller("https://a.example", "x", json!({"hasgroups": false})).is_ok());
-    }
-
-    #[test]
-    fn names_that_are_too_long_are_refused() {
-        let long = |n: usize| caller("https://a.example", &"x".repeat(n), json!({}));
-        assert!(long(MAX_NAME).is_ok());
-        assert!(long(MAX_NAME + 1).unwrap_err().to_string().contains("its subject is longer"));
-        let claims = claims("https://a.example", "x", &[], json!({}));
-        let error = Caller::new(claims, "groups", "c".repeat(MAX_NAME + 1)).unwrap_err();
-        assert!(error.to_string().contains("its client is longer"), "{error}");
-    }
-
-    #[test]
-    fn claims_become_tags_that_cannot_be_mistaken_for_each_other() {
-        let claims = json!({
-            "hd": "example.com", "level": 3, "verified": true, "amr": ["pwd", "mfa"], "none": null,
-            "kubernetes.io": {"namespace": "prod", "pod": {"name": "p"}},
-            "/kubernetes.io/namespace": "forged", "a/b": {"c": "d"}, "empty": [],
-        });
-        let caller = caller("https://a.example", "x", claims).unwrap();
-        let tag = |name: &str| {
-            caller
-                .tags
-                .get(name)
-                .map(|v| v.iter().map(String::as_str).collect::<Vec<_>>().join(","))
-        };
-        assert_eq!(tag("hd").unwrap(), "example.com");
-        assert_eq!(tag("level").unwrap(), "3");
-        assert_eq!(tag("verified").unwrap(), "true");
-        assert_eq!(tag("amr").unwrap(), "mfa,pwd");
-        assert_eq!(tag("/kubernetes.io/namespace").unwrap(), "prod");
-        assert_eq!(tag("/kubernetes.io/pod/name").unwrap(), "p");
-        assert_eq!(tag("/a~1b/c").unwrap(), "d");
-        assert_eq!(tag("empty").unwrap(), "");
-        assert_eq!(tag("none"), None);
-    }
-
-    #[test]
-    fn too_many_claims_are_refused() {
-        let many: Vec<_> = (0..MAX_VALUES + 1).map(|n| n.to_string()).collect();
-        assert!(caller("https://a.example", "x", json!({ "many": many })).is_err());
-    }
-
-    #[test]
-    fn the_client_is_the_one_the_token_was_issued_to() {
-        let of = |token_type, audience: &[&str], more| {
-            let claims = claims("https://a.example", "x", audience, more);
-            client(&claims, token_type).map(String::from)
-        };
-        let named = |name: &str| Some(name.to_string());
-        for token_type in [TokenType::IdToken, TokenType::AccessToken, TokenType::Jwt] {
-            let both = json!({"client_id": "a", "azp": "b"});
-            assert_eq!(of(token_type, &["c"], both), named("a"));
-            assert_eq!(of(token_type, &["c"], json!({"azp": "b"})), named("b"));
-        }
-        // The audience of an ID token is a client, that of an access token is not.
-        assert_eq!(of(TokenType::IdToken, &["c"], json!({})), named("c"));
-        assert_eq!(of(TokenType::IdToken, &["c"], json!({"azp": ["b"]})), named("c"));
-        assert_eq!(of(TokenType::IdToken, &["c", "d"], json!({})), None);
-        assert_eq!(of(TokenType::AccessToken, &["c"], json!({})), None);
-        assert_eq!(of(TokenType::Jwt, &["c"], json!({})), None);
-    }
-}
+pub(crate) mod tests;

@@ -13,8 +13,9 @@ use time::OffsetDateTime;
 use super::{Label, Metrics, PREFIX};
 use crate::broker::Broker;
 use crate::broker::authenticate::IssuerKeys;
+use crate::broker::directory::Directory;
 use crate::broker::http::connections::Connections;
-use crate::broker::keys::{KeyState, Purpose, StoredKey};
+use crate::broker::keys::{Algorithms, KeyState, Purpose, StoredKey};
 
 /// The `Content-Type` of the output.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -34,7 +35,9 @@ impl Broker {
     pub async fn scrape(&self, connections: &Connections) -> String {
         let mut sampled = Registry::with_prefix(PREFIX);
         match tokio::time::timeout(KEYS_TIME, self.store.keys()).await {
-            Ok(Ok(keys)) => sample_keys(&mut sampled, &keys, self.clock.now()),
+            Ok(Ok(keys)) => {
+                sample_keys(&mut sampled, &keys, self.algorithms, self.clock.now());
+            }
             Ok(Err(error)) => tracing::warn!(%error, "the keys cannot be looked at"),
             Err(_) => tracing::warn!("the keys cannot be looked at in time"),
         }
@@ -42,6 +45,11 @@ impl Broker {
         seen.set(self.keys.age().as_seconds_f64());
         let help = "How long ago the broker could last tell which of its keys signs";
         sampled.register_with_unit("signing_keys_seen_age", help, Unit::Seconds, seen);
+        sample_directory(
+            &mut sampled,
+            self.policies().directory().map(AsRef::as_ref),
+            self.clock.now(),
+        );
         sample_issuers(&mut sampled, self.authenticator.keys());
         sample_connections(&mut sampled, connections);
         sample_records(&mut sampled, &self.metrics);
@@ -53,7 +61,12 @@ impl Broker {
     }
 }
 
-fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime) {
+fn sample_keys(
+    registry: &mut Registry,
+    keys: &[StoredKey],
+    algorithms: Algorithms,
+    now: OffsetDateTime,
+) {
     // Those that sign checkpoints are not rotated.
     let keys: Vec<_> = keys.iter().filter(|key| key.purpose == Purpose::AccessToken).collect();
     let by_state = Family::<Label, Gauge>::default();
@@ -62,16 +75,30 @@ fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime)
         by_state.get_or_create(&[("state", state.as_str())]).set(signed(count));
     }
     registry.register("signing_keys", "Signing keys, by state", by_state);
-    let active = keys
-        .iter()
-        .filter(|key| key.purpose == Purpose::AccessToken && key.state == KeyState::Active)
-        .map(|key| key.changed_at)
-        .max();
+    // Those of an algorithm that is configured no more sign nothing, and stay as they are.
+    let signs = |key: &&&StoredKey| algorithms.iter().any(|algorithm| key.signs_by(algorithm));
+    let active = keys.iter().filter(signs).map(|key| key.changed_at).min();
     if let Some(since) = active {
         let age = Number::default();
         age.set((now - since).as_seconds_f64().max(0.0));
-        let help = "How long the key that signs has done so";
+        let help = "How long the key that signs has done so; the oldest, where there are several";
         registry.register_with_unit("signing_key_age", help, Unit::Seconds, age);
+    }
+}
+
+fn sample_directory(registry: &mut Registry, people: Option<&Directory>, now: OffsetDateTime) {
+    let Some(people) = people else { return };
+    let (stale, count) = (Gauge::<i64>::default(), Gauge::<i64>::default());
+    stale.set(i64::from(people.is_stale(now)));
+    count.set(signed(people.len()));
+    registry.register("directory_people", "People in the directory", count);
+    let help = "1 where the directory of people is out of date, so that rules that use it deny";
+    registry.register("directory_stale", help, stale);
+    if let Some(age) = people.age(now) {
+        let gauge = Number::default();
+        gauge.set(age.as_seconds_f64().max(0.0));
+        let help = "How old the directory of people is, by what it says of itself";
+        registry.register_with_unit("directory_age", help, Unit::Seconds, gauge);
     }
 }
 

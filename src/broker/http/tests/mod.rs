@@ -2,12 +2,18 @@
 
 mod assertion;
 mod authz;
+mod cutoff;
+mod delegation;
 mod denials;
+mod directory;
 mod dpop;
 mod exchange;
 mod flood;
 mod introspection;
 mod lineage;
+mod once;
+mod opaque;
+mod overtaken;
 mod revocation;
 mod transport;
 
