@@ -54,6 +54,7 @@ mod reload;
 pub mod revoke;
 mod serve;
 pub mod store;
+mod sweep;
 #[cfg(test)]
 mod testbed;
 mod tls;
@@ -79,8 +80,8 @@ use policy::{Policy, Source, World};
 use proof::Proofs;
 use readiness::Readiness;
 use reload::Policies;
-use revoke::Sweeping;
 use store::Store;
+use sweep::Sweeping;
 
 use crate::error::{Error, Result};
 use crate::host::Host;

@@ -2,9 +2,7 @@
 //! Both are on the disk before anybody is told.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 
-use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::Broker;
@@ -12,43 +10,9 @@ use super::audit::{Decision, Record};
 use super::issue::acting;
 use super::metrics::Revocation;
 use super::own::OwnToken;
-use super::store::{Consumed, Effect, Once, Store, Unit};
+use super::store::{Consumed, Effect, Once, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
-
-/// How often what nobody needs any more is removed, at most.
-const SWEEP_EVERY: Duration = Duration::minutes(10);
-
-/// How many revocations are removed at a time, and how many times in one go: others wait
-/// for the store meanwhile.
-const SWEEP_BATCH: u32 = 500;
-const SWEEP_BATCHES: usize = 200;
-
-/// How long the others have in between.
-const SWEEP_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-
-/// How much longer than needed revocations are kept: a clock that is ahead for a
-/// while must not make tokens good again.
-const GRACE: Duration = Duration::days(1);
-
-/// The same of proofs, of which there may be many, and which are good for a minute.
-const PROOF_GRACE: Duration = Duration::hours(1);
-
-/// When what was used up was swept last.
-#[derive(Default)]
-pub(super) struct Sweeping(Mutex<Option<OffsetDateTime>>);
-
-impl Sweeping {
-    /// Whether it is time to remove what nobody needs; true for one who asks.
-    fn is_due(&self, now: OffsetDateTime) -> bool {
-        let mut swept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = swept.is_none_or(|last| (now - last).abs() >= SWEEP_EVERY);
-        if due {
-            *swept = Some(now);
-        }
-        due
-    }
-}
 
 impl Broker {
     /// Revokes a token, and with it all that came of it. When this returns, that is
@@ -119,67 +83,4 @@ impl Broker {
         Ok(self.store.any_consumed(Once::RevokedToken, &ids).await?
             || self.is_cut_off(token).await?)
     }
-
-    /// Removes what nobody needs any more, now and then; nobody waits for it.
-    pub(super) fn sweep(&self, now: OffsetDateTime) {
-        if !self.sweeping.is_due(now) {
-            return;
-        }
-        let store = self.store.clone();
-        tokio::spawn(async move {
-            for (what, grace) in Old::ALL {
-                match sweep(store.as_ref(), what, now.saturating_sub(grace)).await {
-                    Err(error) => tracing::warn!(?what, %error, "what is old cannot be removed"),
-                    Ok(0) => {}
-                    Ok(removed) => tracing::info!(?what, removed, "forgot what nobody needs"),
-                }
-            }
-        });
-    }
-}
-
-/// What is removed once nobody needs it.
-#[derive(Clone, Copy, Debug)]
-enum Old {
-    /// That something was used up.
-    Consumed(Once),
-    /// That many tokens were revoked at once.
-    Cutoffs,
-    /// What opaque tokens say.
-    OpaqueTokens,
-}
-
-impl Old {
-    /// All, each with how much longer than needed it is kept.
-    const ALL: [(Self, Duration); 6] = [
-        (Self::Consumed(Once::RevokedToken), GRACE),
-        (Self::Consumed(Once::DpopProof), PROOF_GRACE),
-        (Self::Consumed(Once::Assertion), GRACE),
-        (Self::Consumed(Once::AssertionUse), GRACE),
-        (Self::Cutoffs, GRACE),
-        (Self::OpaqueTokens, GRACE),
-    ];
-
-    async fn forget(self, store: &dyn Store, before: OffsetDateTime, limit: u32) -> Result<u64> {
-        match self {
-            Self::Consumed(kind) => store.forget_consumed(kind, before, limit).await,
-            Self::Cutoffs => store.forget_cutoffs(before, limit).await,
-            Self::OpaqueTokens => store.forget_opaque(before, limit).await,
-        }
-    }
-}
-
-/// Removes what had to be kept until before this moment, a little at a time. Where
-/// several processes do it, each finds less.
-async fn sweep(store: &dyn Store, what: Old, before: OffsetDateTime) -> Result<u64> {
-    let mut removed = 0;
-    for _ in 0..SWEEP_BATCHES {
-        let now = what.forget(store, before, SWEEP_BATCH).await?;
-        removed += now;
-        if now < u64::from(SWEEP_BATCH) {
-            break;
-        }
-        tokio::time::sleep(SWEEP_PAUSE).await;
-    }
-    Ok(removed)
 }

@@ -106,6 +106,9 @@ pub trait Store: Ledger + LogStore + KeyStore + OnceStore + TokenStore {
     /// does not end as it was left by whoever has the key.
     async fn seal_with(&self, seal: Seal) -> Result<()>;
 
+    /// What time it is there; `None` where that is this machine.
+    async fn now(&self) -> Result<Option<OffsetDateTime>>;
+
     /// Succeeds if something can be written durably at this moment.
     async fn probe(&self) -> Result<()>;
 

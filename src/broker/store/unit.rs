@@ -58,7 +58,8 @@ pub enum Effect {
     CutOff(Cutoff),
     /// Keeps what a token says that can only be introspected.
     AddOpaque(OpaqueToken),
-    /// Changes nothing: it holds if the log says that this token was issued.
+    /// Changes nothing: it holds if the log says that this token was issued, and not that
+    /// nothing came of it.
     IfIssued(Uuid),
     /// Changes nothing: it holds if none of these was used up.
     IfUnused {

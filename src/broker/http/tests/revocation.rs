@@ -245,6 +245,9 @@ impl Store for Failing {
     async fn seal_with(&self, seal: Seal) -> Result<()> {
         self.inner.seal_with(seal).await
     }
+    async fn now(&self) -> Result<Option<OffsetDateTime>> {
+        self.inner.now().await
+    }
     async fn probe(&self) -> Result<()> {
         self.inner.probe().await
     }

@@ -111,10 +111,13 @@ async fn perform_one(
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,
         Effect::IfIssued(jti) => {
             let found = sqlx::query(
-                "select sequence from audit_record where jti = $1 and decision = $2 limit 1",
+                "select sequence from audit_record where jti = $1 and decision = $2
+                 and not exists (select 1 from audit_record where jti = $1 and decision = $3)
+                 limit 1",
             )
             .bind(jti.to_string())
             .bind(Decision::Issued.as_str())
+            .bind(Decision::Aborted.as_str())
             .fetch_optional(&mut **transaction)
             .await?;
             Ok(found.is_some())

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use sqlx::query::Query;
-use sqlx::{Any, Database};
+use sqlx::{Any, Database, Row as _};
 use time::OffsetDateTime;
 
 use super::{KeyStore, Ledger, Once, OnceStore, Outcome, Store, Unit};
@@ -32,7 +32,7 @@ use head::Guard;
 pub(super) use migrate::Own;
 #[cfg(test)]
 pub(super) use migrate::migrations;
-use rows::{consumed_at_from, key_from, micros, record_from};
+use rows::{consumed_at_from, key_from, micros, moment, record_from};
 
 /// How much a probe writes, in bytes: more than a record, so that it does not
 /// find room where a record would not.
@@ -205,6 +205,17 @@ impl OnceStore for SqlStore {
 impl Store for SqlStore {
     async fn seal_with(&self, seal: Seal) -> Result<()> {
         self.guard.begin(&self.engine, seal).await
+    }
+
+    async fn now(&self) -> Result<Option<OffsetDateTime>> {
+        let Some(ask) = self.engine.clock() else { return Ok(None) };
+        let what = "the time cannot be asked for";
+        let row = self
+            .engine
+            .read(what, || async { sqlx::query(ask).fetch_one(&self.engine.pool).await })
+            .await?;
+        let micros: i64 = row.try_get("micros").map_err(|cause| fault(what, cause))?;
+        Ok(moment(micros))
     }
 
     async fn probe(&self) -> Result<()> {
