@@ -127,6 +127,15 @@ struct Claims {
     aws: aws::Claims,
 }
 
+/// The claims of a token that is on record.
+#[derive(Serialize)]
+struct Recorded {
+    #[serde(flatten)]
+    claims: Claims,
+    /// The number of its record in the audit log.
+    log_sequence: u64,
+}
+
 #[derive(Serialize)]
 struct SubjectId {
     format: &'static str,
@@ -295,16 +304,20 @@ impl Broker {
 
     /// Makes the token, in exchange for the receipt of its record.
     async fn sign(&self, draft: Draft, receipt: Receipt) -> Result<Issued> {
-        if !receipt.redeem(draft.claims.jti) {
-            return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
-        }
+        let Draft { claims, granted } = draft;
+        let log_sequence = receipt
+            .redeem(claims.jti)
+            .ok_or_else(|| Error::new(ErrorKind::Other, "the receipt is for another token"))?;
+        let recorded = Recorded { claims, log_sequence };
+        let token = self.keys.current().await?.active().sign(TOKEN_TYPE, &recorded)?;
+        let Recorded { claims, .. } = recorded;
         Ok(Issued {
-            token: self.keys.current().await?.active().sign(TOKEN_TYPE, &draft.claims)?,
-            ttl: draft.granted.ttl,
-            scope: draft.granted.scope,
-            role: draft.claims.role,
-            subject: draft.claims.sub,
-            bound: draft.claims.cnf.is_some(),
+            token,
+            ttl: granted.ttl,
+            scope: granted.scope,
+            role: claims.role,
+            subject: claims.sub,
+            bound: claims.cnf.is_some(),
         })
     }
 

@@ -1,10 +1,13 @@
 //! The audit log of a broker, looked into and checked from outside.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::revocation::Services;
@@ -141,6 +144,49 @@ fn a_kill_amid_appends_leaves_a_log_that_is_good_and_has_every_token() {
     let root = python.args([services.broker.home.path("broker.db")]).run().ok().stdout;
     let note = audit(&services.broker, "checkpoint", &[]).run().ok().stdout;
     assert_eq!(note.lines().nth(2).unwrap(), root.trim());
+}
+
+#[test]
+fn a_token_says_which_record_is_its_own() {
+    let services = Services::start();
+    let url = format!("{}/token", services.broker.url());
+    // Several at a time, so that many records go into one commit.
+    let tokens: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|n| {
+                let (url, assertion) = (&url, services.assertion(&format!("job{n}")));
+                scope.spawn(move || {
+                    let mut http = Http::new();
+                    let mut ask = || http.form(url, &asked(&assertion)).unwrap().json();
+                    let token = |reply: Value| reply["access_token"].as_str().unwrap().to_string();
+                    (0..10).map(|_| token(ask())).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(tokens.len(), 80);
+    let lines = audit(&services.broker, "export", &[]).run().ok().stdout;
+    let records: BTreeMap<String, u64> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|record| record["decision"] == "issued")
+        .map(|r| (r["jti"].as_str().unwrap().to_string(), r["sequence"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(records.len(), 80);
+    for token in &tokens {
+        let claims = claims(token);
+        assert_eq!(claims["log_sequence"], records[claims["jti"].as_str().unwrap()]);
+    }
+    let jti = claims(&tokens[0])["jti"].clone();
+    let found = audit(&services.broker, "query", &["--json", "--token", jti.as_str().unwrap()]);
+    assert_eq!(found.run().ok().json()[0]["sequence"], claims(&tokens[0])["log_sequence"]);
+}
+
+/// What a token says, whoever signed it.
+fn claims(token: &str) -> Value {
+    let part = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
 /// What is asked for by this assertion.

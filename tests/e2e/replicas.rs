@@ -116,18 +116,17 @@ audience = "{API}"
     }
 }
 
-fn part(token: &str, at: usize, name: &str) -> String {
+fn part(token: &str, at: usize) -> Value {
     let part = token.trim().split('.').nth(at).unwrap();
-    let part: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
-    part[name].as_str().unwrap().to_string()
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
 fn jti(token: &str) -> String {
-    part(token, 1, "jti")
+    part(token, 1)["jti"].as_str().unwrap().to_string()
 }
 
 fn kid(token: &str) -> String {
-    part(token, 0, "kid")
+    part(token, 0)["kid"].as_str().unwrap().to_string()
 }
 
 #[track_caller]
@@ -226,12 +225,16 @@ fn nothing_is_lost(site: &Site, tokens: &[String]) {
     };
     let issued = jtis("issued");
     let known: BTreeSet<_> = issued.iter().collect();
+    let numbered = "select jti || ' ' || sequence from audit_record where decision = 'issued'";
+    let numbered: BTreeSet<_> = site.postgres.query(numbered).into_iter().collect();
     assert_eq!(known.len(), issued.len(), "no token is on record twice");
     let aborted: BTreeSet<_> = jtis("aborted").into_iter().collect();
     assert!(tokens.len() > 60, "{}", tokens.len());
     for token in tokens {
         let jti = jti(token);
         assert!(known.contains(&jti) && !aborted.contains(&jti), "{jti} is out and not on record");
+        let claimed = format!("{jti} {}", part(token, 1)["log_sequence"]);
+        assert!(numbered.contains(&claimed), "{claimed} is another record's number");
     }
     let signed = || {
         let newest = "select coalesce(max(size), 0) - (select last_sequence from audit_head)

@@ -139,8 +139,9 @@ impl Receipt {
         self.sequence
     }
 
-    /// Uses the receipt up. True where it is for the token with this id.
-    pub fn redeem(self, jti: Uuid) -> bool {
-        self.jti == Some(jti)
+    /// Uses the receipt up. Where it is for the token with this id, returns the place of
+    /// the record in the log.
+    pub fn redeem(self, jti: Uuid) -> Option<u64> {
+        (self.jti == Some(jti)).then_some(self.sequence)
     }
 }
