@@ -43,6 +43,7 @@ pub mod metrics;
 pub mod network;
 pub mod own;
 pub mod policy;
+mod private_text;
 pub mod proof;
 mod readiness;
 mod reload;
@@ -62,6 +63,7 @@ pub use policy::schema as policy_schema;
 pub use reload::Reloaded;
 pub use serve::serve;
 
+use audit::outbox::{Outbox, Sinks};
 use audit::{Audit, Notary};
 use authenticate::Authenticator;
 use config::{Role, TrustedIssuer};
@@ -91,6 +93,7 @@ pub struct Broker {
     keys: KeyRing,
     audit: Audit,
     notary: Notary,
+    outbox: Outbox,
     store: Arc<dyn Store>,
     readiness: Readiness,
     sweeping: Sweeping,
@@ -152,6 +155,7 @@ impl Broker {
     pub async fn close(self) {
         self.summarize(self.denials.all()).await;
         self.audit.close().await;
+        self.outbox.close().await;
         self.notary.close().await;
         self.keys.close().await;
         self.store.close().await;
@@ -162,6 +166,7 @@ impl Broker {
 struct Prepared {
     authenticator: Authenticator,
     policy: Policy,
+    sinks: Sinks,
 }
 
 impl Prepared {
@@ -169,7 +174,8 @@ impl Prepared {
         let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
         let world = World { roles: &config.role, trusted: &config.trusted_issuer };
         let policy = Policy::load(policies, world)?;
-        Ok(Self { authenticator, policy })
+        let sinks = Sinks::new(&config.audit, &config.issuer, host)?;
+        Ok(Self { authenticator, policy, sinks })
     }
 
     async fn assemble(
@@ -207,6 +213,7 @@ impl Prepared {
             keys,
             audit: Audit::start(store.clone()),
             notary,
+            outbox: Outbox::start(store.clone(), self.sinks),
             store,
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),

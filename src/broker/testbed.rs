@@ -233,6 +233,7 @@ impl Bed {
                 keys: config::Keys::default(),
                 dpop: config::Dpop::default(),
                 authz: None,
+                audit: config::Audit::default(),
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 policy: Policy { files: vec!["policy.cedar".into()] },
                 role: [("deploy".to_string(), role)].into(),

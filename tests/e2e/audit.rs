@@ -190,7 +190,7 @@ fn claims(token: &str) -> Value {
 }
 
 /// What is asked for by this assertion.
-fn asked(assertion: &str) -> [(&'static str, &str); 5] {
+pub(super) fn asked(assertion: &str) -> [(&'static str, &str); 5] {
     [
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("subject_token", assertion),

@@ -26,15 +26,20 @@ const SOON: Duration = Duration::from_secs(30);
 const ROTATION: Duration = Duration::from_secs(120);
 
 /// A database, the first process of a broker, and jobs whose keys it has in a file.
-struct Site {
-    broker: Broker,
-    postgres: Postgres,
+pub(crate) struct Site {
+    pub(crate) broker: Broker,
+    pub(crate) postgres: Postgres,
     key: jsonwebtoken::EncodingKey,
     files: Home,
 }
 
 impl Site {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// The same, with further tables in the configuration of the broker.
+    pub(crate) fn with(more: &str) -> Self {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
         use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -50,13 +55,13 @@ impl Site {
         options.store = postgres.table(&files);
         options.more = format!(
             "\n[keys]\npublish_before = \"15s\"\n\n\
-             [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n"
+             [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n{more}"
         );
         Self { broker: Broker::start(&options), postgres, key, files }
     }
 
     /// Proof of being this job.
-    fn assertion(&self, job: &str) -> String {
+    pub(crate) fn assertion(&self, job: &str) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let claims = json!({
             "iss": ISSUER, "sub": job, "aud": self.broker.url(),
@@ -88,7 +93,7 @@ audience = "{API}"
     }
 
     /// Asks this process for a token, once.
-    fn ask(&self, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
+    pub(crate) fn ask(&self, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("subject_token", assertion),

@@ -15,6 +15,7 @@ pub mod export;
 pub mod leaf;
 mod notary;
 pub mod note;
+pub mod outbox;
 pub mod seal;
 pub mod tree;
 pub mod verify;
@@ -107,6 +108,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether what it tells of came about as somebody wanted it.
+    pub fn went_well(&self) -> bool {
+        matches!(self.decision, Decision::Issued | Decision::Revoked | Decision::Changed)
+    }
+
     /// The record that takes this one back.
     pub fn aborted(self, why: &str) -> Self {
         Self { decision: Decision::Aborted, reason: why.into(), ..self }

@@ -1,5 +1,6 @@
 //! What `broker.toml` says.
 
+mod audit;
 mod authz;
 mod dpop;
 mod keys;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
 
+pub use audit::{Audit, BeginWith, FileSink, SyslogAddress, SyslogSink, WebhookSink};
 pub use authz::{Authz, Proxy, Route};
 pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
@@ -78,6 +80,9 @@ pub struct Config {
     /// What the broker decides for a proxy; nothing where left out.
     #[serde(default)]
     pub authz: Option<Authz>,
+    /// Where records of the audit log are handed on to; nowhere where left out.
+    #[serde(default)]
+    pub audit: Audit,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
     pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
     /// Who may have which role.
@@ -232,7 +237,9 @@ impl Config {
     /// Keys that end in `_file` are resolved by whoever read the file.
     fn resolve_paths(&mut self, base: &Path) {
         let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-        for path in tls.chain(&mut self.policy.files).chain(&mut self.store.path) {
+        let store = &mut self.store.path;
+        let paths = tls.chain(&mut self.policy.files).chain(store).chain(self.audit.paths());
+        for path in paths {
             *path = base.join(&*path);
         }
     }
@@ -267,6 +274,7 @@ impl Config {
             admin.check(self.listen)?;
         }
         self.store.check()?;
+        self.audit.check()?;
         if let Some(authz) = &self.authz {
             let taken = [self.listen].into_iter().chain(self.admin.as_ref().map(|a| a.listen));
             let taken: Vec<_> = taken.collect();

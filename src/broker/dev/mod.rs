@@ -185,6 +185,7 @@ role = "{READER}"
             keys: config::Keys::default(),
             dpop: config::Dpop::default(),
             authz: None,
+            audit: config::Audit::default(),
             trusted_issuer: [("dev".to_string(), provider)].into(),
             policy: Policy { files: vec!["policy.cedar".into()] },
             role: [

@@ -15,6 +15,7 @@
 
 mod log;
 mod open;
+mod outbox;
 pub mod postgres;
 pub mod sql;
 pub mod sqlite;
@@ -26,6 +27,7 @@ use time::OffsetDateTime;
 
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use open::{open, open_existing, open_to_read};
+pub use outbox::{OutboxStore, Turn};
 pub use unit::{Consumed, Effect, Once, Outcome, Unit};
 
 use super::audit::Record;
@@ -66,7 +68,7 @@ pub trait OnceStore: Send + Sync {
 
 /// What the broker keeps.
 #[async_trait]
-pub trait Store: Ledger + LogStore + KeyStore + OnceStore {
+pub trait Store: Ledger + LogStore + OutboxStore + KeyStore + OnceStore {
     /// Seals the end of the log with this from now on: whoever appends goes on from an
     /// end that is sealed, or from an empty log.
     ///

@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 
 use super::sql::{Engine, Own, SqlStore, code, fault};
 use crate::broker::config::{Address, Host, PASSWORD_VARIABLE, Postgres};
+use crate::broker::private_text::{self, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
-use crate::host::files::{self, Owner, Readers};
 use crate::secret::Secret;
 
 /// How long a connection may be idle before it is closed: what is in between may
@@ -250,29 +250,14 @@ fn options(
 
 /// The password, where there is one: a server may know who asks by other means.
 fn password(config: &Postgres, env: &Env) -> Result<Option<Secret<String>>> {
-    let Some(path) = &config.password_file else {
-        let variable = config.password_env.as_deref().unwrap_or(PASSWORD_VARIABLE);
-        return match env.get(variable) {
-            Some(password) => Ok(Some(Secret::new(password.into()))),
-            None if config.password_env.is_none() => Ok(None),
-            None => Err(Error::new(
-                ErrorKind::Config,
-                format!("the variable {variable}, which password_env names, is not set"),
-            )),
-        };
+    let place = match (&config.password_file, &config.password_env) {
+        (Some(path), _) => Place::File(path.clone()),
+        (None, Some(variable)) => Place::Variable(variable.clone()),
+        (None, None) => {
+            return Ok(env.get(PASSWORD_VARIABLE).map(|text| Secret::new(text.into())));
+        }
     };
-    let name = format!("the password file {}", path.display());
-    let (bytes, owner, readers) = files::read_secret(path, 4096)?
-        .ok_or_else(|| Error::new(ErrorKind::Config, format!("{name} does not exist")))?;
-    let bytes = Zeroizing::new(bytes);
-    if owner != Owner::Trusted || readers != Readers::Owner {
-        return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
-            .because_of("others on this machine can read or write it")
-            .hint(format!("chmod 600 {}", path.display())));
-    }
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Error::new(ErrorKind::Config, format!("{name} does not hold text")))?;
-    Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).into())))
+    private_text::read(&place, "password", env).map(Some)
 }
 
 /// Why a server could not be talked to, for people.

@@ -4,6 +4,7 @@ use super::peer::Database;
 use super::*;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::{Ledger, LogStore, Store};
+use crate::host::files;
 
 async fn refused(database: &Database) -> String {
     open(&database.config, &Env::default()).await.err().unwrap().to_string()

@@ -36,7 +36,7 @@ struct Table {
     columns: &'static [(&'static str, Holds)],
 }
 
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 6] = [
     Table {
         name: "signing_key",
         columns: &[
@@ -88,6 +88,8 @@ const TABLES: [Table; 5] = [
         name: "audit_checkpoint",
         columns: &[("size", Number), ("at", Number), ("note", Text)],
     },
+    // Whose turn it is is for those who use the store to say.
+    Table { name: "audit_sink", columns: &[("name", Text), ("delivered", Number)] },
 ];
 
 /// What was copied.

@@ -8,6 +8,7 @@ mod failure;
 mod head;
 mod log;
 mod migrate;
+mod outbox;
 mod rows;
 mod tree;
 
