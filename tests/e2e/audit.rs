@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::revocation::Services;
@@ -15,7 +15,7 @@ use super::support::broker::{API, Broker, KEK};
 use super::support::home::tmpcred;
 use super::support::http::Http;
 use super::support::run::{Output, Run};
-use super::support::wait::wait_until;
+use super::support::wait::{free_port, wait_until};
 
 /// `tmpcred broker audit`, with what the broker is configured with.
 fn audit(broker: &Broker, command: &str, more: &[&str]) -> Run {
@@ -181,6 +181,66 @@ fn a_token_says_which_record_is_its_own() {
     let jti = claims(&tokens[0])["jti"].clone();
     let found = audit(&services.broker, "query", &["--json", "--token", jti.as_str().unwrap()]);
     assert_eq!(found.run().ok().json()[0]["sequence"], claims(&tokens[0])["log_sequence"]);
+}
+
+#[test]
+fn what_a_token_says_of_its_record_is_proved_by_another_implementation() {
+    use tlog_tiles::{Hash, check_record, check_tree};
+    let address = format!("127.0.0.1:{}", free_port());
+    let services = Services::with(&format!("\n[admin]\nlisten = \"{address}\"\n"));
+    let broker = &services.broker;
+    let get = |path: &str| Http::new().get(&format!("http://{address}/audit/{path}")).unwrap();
+    let hash = |text: &Value| -> Hash {
+        Hash(STANDARD.decode(text.as_str().unwrap()).unwrap().try_into().unwrap())
+    };
+    let path = |proof: &Value| -> Vec<Hash> {
+        proof["hashes"].as_array().unwrap().iter().map(hash).collect()
+    };
+    let tokens: Vec<_> = (0..5).map(|n| services.token(&format!("job{n}"), API)).collect();
+    let early = std::fs::read_to_string(checkpoint(broker, 6)).unwrap();
+    let later: Vec<_> = (0..5).map(|n| services.token(&format!("job{n}"), API)).collect();
+    checkpoint(broker, 11);
+    let newest = get("checkpoint").body;
+    assert_eq!(newest, audit(broker, "checkpoint", &[]).run().ok().stdout);
+    let line = |note: &str, at: usize| note.lines().nth(at).unwrap().to_string();
+    for token in tokens.iter().chain(&later) {
+        let sequence = claims(token)["log_sequence"].as_u64().unwrap();
+        let proof = get(&format!("inclusion?sequence={sequence}")).json();
+        assert_eq!((&proof["tree_size"], &proof["checkpoint"]), (&json!(11), &json!(newest)));
+        assert_eq!(
+            (&proof["root_hash"], &proof["leaf_index"]),
+            (&json!(line(&newest, 2)), &json!(sequence - 1))
+        );
+        let (root, leaf) = (hash(&proof["root_hash"]), hash(&proof["leaf_hash"]));
+        check_record(&path(&proof), 11, root, sequence - 1, leaf).unwrap();
+        check_record(&path(&proof), 11, root, sequence % 11, leaf).unwrap_err();
+    }
+    // From what was kept to what there is.
+    let first: u64 = line(&early, 1).parse().unwrap();
+    let proof = get(&format!("consistency?first={first}")).json();
+    assert_eq!(proof["first_root_hash"], line(&early, 2));
+    assert_eq!(proof["second_root_hash"], line(&newest, 2));
+    let [old, new] = ["first_root_hash", "second_root_hash"].map(|name| hash(&proof[name]));
+    check_tree(&path(&proof), 11, new, first, old).unwrap();
+    let earlier = get("inclusion?sequence=2&size=3").json();
+    assert_eq!((&earlier["checkpoint"], &earlier["tree_size"]), (&Value::Null, &json!(3)));
+    for (asked, status) in [
+        ("inclusion?sequence=0", 404),
+        ("inclusion?sequence=12", 404),
+        ("inclusion?sequence=4&size=3", 404),
+        ("inclusion?sequence=1&size=18446744073709551615", 404),
+        ("inclusion?sequence=-1", 400),
+        ("inclusion", 400),
+        ("inclusion?sequence=1&more=1", 400),
+        ("consistency?first=0", 404),
+        ("consistency?first=7&second=6", 404),
+        ("consistency?first=x", 400),
+    ] {
+        assert_eq!(get(asked).status, status, "{asked}");
+    }
+    // It is not for everybody.
+    let public = Http::new().get(&format!("{}/audit/checkpoint", broker.url())).unwrap();
+    assert_eq!(public.status, 404);
 }
 
 /// What a token says, whoever signed it.

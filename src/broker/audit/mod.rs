@@ -16,6 +16,7 @@ pub mod leaf;
 mod notary;
 pub mod note;
 pub mod outbox;
+pub mod proof;
 pub mod seal;
 pub mod tree;
 pub mod verify;

@@ -101,7 +101,8 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// The table `[admin]`: a listener of its own for `/metrics`, `/healthz` and `/readyz`.
+/// The table `[admin]`: a listener of its own for `/metrics`, `/healthz`, `/readyz`, and
+/// for proofs about the audit log.
 /// It speaks plain HTTP and asks nobody who they are.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
