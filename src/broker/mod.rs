@@ -32,15 +32,19 @@ pub mod authenticate;
 mod authz;
 pub mod aws;
 pub mod config;
+pub mod cutoff;
 pub mod decide;
 mod denials;
 pub mod dev;
+pub mod directory;
+mod grounds;
 pub mod http;
 pub mod introspect;
 pub mod issue;
 pub mod keys;
 pub mod metrics;
 pub mod network;
+mod once;
 pub mod own;
 pub mod policy;
 mod private_text;
@@ -66,9 +70,9 @@ pub use serve::serve;
 use audit::outbox::{Outbox, Sinks};
 use audit::{Audit, Notary};
 use authenticate::Authenticator;
-use config::{Role, TrustedIssuer};
+use config::Role;
 use denials::Denials;
-use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
+use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::Metrics;
 use network::Network;
 use policy::{Policy, Source, World};
@@ -87,7 +91,9 @@ use crate::oidc::Issuer;
 pub struct Broker {
     issuer: Issuer,
     roles: BTreeMap<String, Role>,
-    trusted: BTreeMap<String, TrustedIssuer>,
+    /// By which algorithm tokens for an audience are signed, where not by the usual one.
+    signing: BTreeMap<String, SigningAlgorithm>,
+    algorithms: Algorithms,
     authenticator: Authenticator,
     policies: Policies,
     keys: KeyRing,
@@ -172,7 +178,16 @@ struct Prepared {
 impl Prepared {
     fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
         let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
-        let world = World { roles: &config.role, trusted: &config.trusted_issuer };
+        let now = host.clock.now();
+        let directory = config.directory(now)?;
+        if directory.as_ref().is_some_and(|directory| directory.is_stale(now)) {
+            tracing::warn!("the directory of people is out of date: rules that use it deny");
+        }
+        let world = World {
+            roles: &config.role,
+            trusted: &config.trusted_issuer,
+            directory: directory.as_ref(),
+        };
         let policy = Policy::load(policies, world)?;
         let sinks = Sinks::new(&config.audit, &config.issuer, host)?;
         Ok(Self { authenticator, policy, sinks })
@@ -207,7 +222,8 @@ impl Prepared {
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
-            trusted: config.trusted_issuer.clone(),
+            signing: config.keys.audiences.clone(),
+            algorithms: config.keys.algorithms(),
             authenticator: self.authenticator,
             policies: Policies::new(config, self.policy),
             keys,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::audit::{Decision, Record};
+use super::issue::acting;
 use super::metrics::Revocation;
 use super::own::OwnToken;
 use super::store::{Consumed, Effect, Once, Store, Unit};
@@ -79,6 +80,7 @@ impl Broker {
             decision: Decision::Revoked,
             reason: "somebody who holds the token asked for it".into(),
             principal: token.principal.clone(),
+            actor: acting(&token.actors),
             client: token.client.clone(),
             source: source.to_canonical().to_string(),
             role: token.role.clone(),
@@ -114,7 +116,8 @@ impl Broker {
     pub(super) async fn is_revoked(&self, token: &OwnToken) -> Result<bool> {
         let ids: Vec<String> =
             token.ancestors.iter().chain([&token.jti]).map(Uuid::to_string).collect();
-        self.store.any_consumed(Once::RevokedToken, &ids).await
+        Ok(self.store.any_consumed(Once::RevokedToken, &ids).await?
+            || self.is_cut_off(token).await?)
     }
 
     /// Removes what nobody needs any more, now and then; nobody waits for it.
@@ -124,24 +127,54 @@ impl Broker {
         }
         let store = self.store.clone();
         tokio::spawn(async move {
-            for (kind, grace) in [(Once::RevokedToken, GRACE), (Once::DpopProof, PROOF_GRACE)] {
-                let what = kind.as_str();
-                match sweep(store.as_ref(), kind, now.saturating_sub(grace)).await {
+            for (what, grace) in Old::ALL {
+                match sweep(store.as_ref(), what, now.saturating_sub(grace)).await {
+                    Err(error) => tracing::warn!(?what, %error, "what is old cannot be removed"),
                     Ok(0) => {}
-                    Ok(removed) => tracing::info!(what, removed, "forgot what nobody needs"),
-                    Err(error) => tracing::warn!(what, %error, "what is old cannot be removed"),
+                    Ok(removed) => tracing::info!(?what, removed, "forgot what nobody needs"),
                 }
             }
         });
     }
 }
 
+/// What is removed once nobody needs it.
+#[derive(Clone, Copy, Debug)]
+enum Old {
+    /// That something was used up.
+    Consumed(Once),
+    /// That many tokens were revoked at once.
+    Cutoffs,
+    /// What opaque tokens say.
+    OpaqueTokens,
+}
+
+impl Old {
+    /// All, each with how much longer than needed it is kept.
+    const ALL: [(Self, Duration); 6] = [
+        (Self::Consumed(Once::RevokedToken), GRACE),
+        (Self::Consumed(Once::DpopProof), PROOF_GRACE),
+        (Self::Consumed(Once::Assertion), GRACE),
+        (Self::Consumed(Once::AssertionUse), GRACE),
+        (Self::Cutoffs, GRACE),
+        (Self::OpaqueTokens, GRACE),
+    ];
+
+    async fn forget(self, store: &dyn Store, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        match self {
+            Self::Consumed(kind) => store.forget_consumed(kind, before, limit).await,
+            Self::Cutoffs => store.forget_cutoffs(before, limit).await,
+            Self::OpaqueTokens => store.forget_opaque(before, limit).await,
+        }
+    }
+}
+
 /// Removes what had to be kept until before this moment, a little at a time. Where
 /// several processes do it, each finds less.
-async fn sweep(store: &dyn Store, kind: Once, before: OffsetDateTime) -> Result<u64> {
+async fn sweep(store: &dyn Store, what: Old, before: OffsetDateTime) -> Result<u64> {
     let mut removed = 0;
     for _ in 0..SWEEP_BATCHES {
-        let now = store.forget_consumed(kind, before, SWEEP_BATCH).await?;
+        let now = what.forget(store, before, SWEEP_BATCH).await?;
         removed += now;
         if now < u64::from(SWEEP_BATCH) {
             break;

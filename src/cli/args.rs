@@ -24,7 +24,7 @@ mod ls;
 #[cfg(feature = "broker")]
 pub(crate) use self::broker::{
     AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, Broker, BrokerCommand,
-    BrokerFile, BrokerKeys, BrokerStore, ExportFormat,
+    BrokerFile, BrokerKeys, BrokerRevoke, BrokerStore, ExportFormat,
 };
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};

@@ -83,6 +83,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml store",
         "toml broker.toml with-tls",
         "toml cases.toml",
+        "toml people.toml",
         "yaml",
     ];
     for block in blocks() {

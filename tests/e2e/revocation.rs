@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::journey::Journey;
 use super::support::broker::{API, Broker, BrokerOptions};
 use super::support::browser::Browser;
-use super::support::home::{Home, under_test};
+use super::support::home::{Home, tmpcred, under_test};
 use super::support::http::{Http, Reply};
 use super::support::oidc_provider::OidcProvider;
 use super::support::run::Output;
@@ -37,6 +37,58 @@ fn is_active(broker: &Broker, token: &str) -> bool {
     let reply = introspect(broker, token, token);
     assert_eq!(reply.status, 200, "{}", reply.body);
     reply.json()["active"].as_bool().unwrap()
+}
+
+/// Revokes what this says, as whoever runs the broker does beside it.
+fn operate(broker: &Broker, what: &[&str]) -> Output {
+    let run = tmpcred(&broker.home).args(["broker", "revoke", "--json", "--config"]);
+    run.args([broker.home.path("broker.toml")]).args(what).run()
+}
+
+/// Revokes until the token is good no more: what is issued in the same second as a
+/// revocation can be later than it.
+#[track_caller]
+fn operate_until_ended(broker: &Broker, token: &str, what: &[&str]) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while is_active(broker, token) {
+        assert!(std::time::Instant::now() < deadline, "{what:?} does not reach the token");
+        operate(broker, what).ok();
+    }
+}
+
+#[test]
+fn an_operator_ends_what_was_issued_beside_the_running_broker() {
+    let journey = Journey::start();
+    let broker = &journey.broker;
+    let token = cached(&journey);
+    let jti = super::stores::claims(&token)["jti"].as_str().unwrap().to_string();
+    let before = ["--all", "--before", "2026-01-01T12:00:00Z"];
+    let report = operate(broker, &before).ok().json();
+    assert_eq!(report, json!({"tokens": 0, "issued_before": "2026-01-01T12:00:00Z"}));
+    assert!(is_active(broker, &token));
+    let report = operate(broker, &["--jti", &jti, "--reason", "a test"]).ok().json();
+    assert_eq!(report["tokens"], 1);
+    assert!(!is_active(broker, &token));
+    let refused = journey.tmpcred(&["verify", "--audience", API, "--online"]);
+    assert_ne!(refused.stdin(token.clone()).run().code, Some(0));
+
+    for what in [["--role", "deploy"], ["--client", "cli"], ["--issuer", &broker_issuer(&journey)]]
+    {
+        let token = journey.tmpcred(&["token", "--refresh"]).run().ok().stdout.trim().to_string();
+        operate_until_ended(broker, &token, &what);
+    }
+    // Nothing at all, or two things, is nothing to do; a token is never an argument.
+    for wrong in [vec![], vec!["--all", "--role", "deploy"], vec!["--subject", "alice"]] {
+        assert_ne!(operate(broker, &wrong).code, Some(0), "{wrong:?}");
+    }
+    let token = journey.tmpcred(&["token", "--refresh"]).run().ok().stdout.trim().to_string();
+    let run = tmpcred(&broker.home).args(["broker", "revoke", "--token", "-", "--config"]);
+    run.args([broker.home.path("broker.toml")]).stdin(token.clone()).run().ok();
+    assert!(!is_active(broker, &token));
+}
+
+fn broker_issuer(journey: &Journey) -> String {
+    journey.provider.issuer().to_string()
 }
 
 /// How many records of the audit log have this decision.

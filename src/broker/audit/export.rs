@@ -99,6 +99,7 @@ fn jsonl(sequence: u64, record: &Record) -> Value {
         "policy_id": record.policy_id,
         "policy_hash": record.policy_hash,
         "count": record.count,
+        "actor": record.actor,
     })
 }
 
@@ -117,6 +118,7 @@ fn own(sequence: u64, record: &Record) -> Value {
         "parent": record.parent,
         "policy_hash": record.policy_hash,
         "count": record.count,
+        "actor": record.actor,
     })
 }
 
@@ -190,6 +192,7 @@ fn ocsf(sequence: u64, record: &Record) -> Value {
         "status": status_name,
         "status_detail": record.reason,
         "count": record.count,
+        "actor": record.actor,
         "metadata": {
             "version": OCSF_VERSION,
             "product": { "name": "tmpcred", "vendor_name": "tmpcred" },

@@ -12,7 +12,7 @@ use super::{Record, micros};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The columns, in the order in which they go in.
-pub const COLUMNS: [&str; 19] = [
+pub const COLUMNS: [&str; 20] = [
     "sequence",
     "at",
     "request_id",
@@ -32,19 +32,26 @@ pub const COLUMNS: [&str; 19] = [
     "policy_id",
     "policy_hash",
     "count",
+    ACTOR,
 ];
+
+/// The column that only the form [`WITH_ACTOR`] has.
+const ACTOR: &str = "actor";
 
 /// Those that hold numbers.
 pub const NUMBERS: [&str; 4] = ["sequence", "at", "ttl", "count"];
 
 /// Those that tell of a person.
-const PERSONAL: [&str; 4] = ["reason", "subject", "client", "source"];
+const PERSONAL: [&str; 5] = ["reason", "subject", "client", "source", ACTOR];
 
 /// Everything as it is: records from before there was a tree have no salt.
 pub const PLAIN: i64 = 1;
 
 /// What is personal as an HMAC.
 pub const SALTED: i64 = 2;
+
+/// The same, of a record that says who acted.
+pub const WITH_ACTOR: i64 = 3;
 
 /// The length of a salt in bytes.
 pub const SALT: usize = 16;
@@ -90,8 +97,10 @@ impl Leaf {
             record.policy_id.clone(),
             text(&record.policy_hash),
             number(record.count),
+            record.actor.clone(),
         ];
-        Self { sequence, version: SALTED, salt: Some(salt.to_vec()), values: Some(values) }
+        let version = if record.actor.is_some() { WITH_ACTOR } else { SALTED };
+        Self { sequence, version, salt: Some(salt.to_vec()), values: Some(values) }
     }
 
     /// Its hash; `None` where there is nothing that it could be the hash of.
@@ -103,7 +112,7 @@ impl Leaf {
         let salt = match (self.version, self.salt.as_deref()) {
             (PLAIN, None) => None,
             // Of another length it could be padded to the same key.
-            (SALTED, Some(salt)) if salt.len() == SALT => {
+            (SALTED | WITH_ACTOR, Some(salt)) if salt.len() == SALT => {
                 Some(hmac::Key::new(hmac::HMAC_SHA256, salt))
             }
             _ => return None,
@@ -111,6 +120,12 @@ impl Leaf {
         let mut bytes = format!("tmpcred audit record v{}\0", self.version).into_bytes();
         for (column, value) in COLUMNS.iter().zip(self.values.as_ref()?) {
             match (value, &salt) {
+                // The earlier forms have no place for it.
+                (value, _) if *column == ACTOR && self.version != WITH_ACTOR => {
+                    if value.is_some() {
+                        return None;
+                    }
+                }
                 (None, _) => bytes.push(0),
                 (Some(value), Some(key)) if PERSONAL.contains(column) => {
                     let mut context = hmac::Context::with_key(key);
@@ -139,9 +154,10 @@ pub fn check(record: &Record) -> Result<()> {
     };
     // The store's own columns take less than a KiB, whatever their values.
     let personal = [&record.reason, &record.principal.subject, &record.client, &record.source];
+    let personal = personal.into_iter().chain(&record.actor);
     let leaf = Leaf::new(u64::MAX, record, [0; SALT]);
     let length = leaf.bytes().map_or(usize::MAX, |b| b.len());
-    if length > MAX_LEAF || personal.iter().any(|text| text.len() > MAX_LEAF) {
+    if length > MAX_LEAF || personal.into_iter().any(|text| text.len() > MAX_LEAF) {
         return refused("the record is longer than 64 KiB");
     }
     if leaf.values.iter().flatten().flatten().any(|text| text.contains('\0')) {
@@ -178,8 +194,12 @@ mod tests {
 
     #[test]
     fn every_change_changes_the_leaf() {
-        let leaf = Leaf::new(7, &record("a reason"), [9; SALT]);
+        let acted = Record { actor: Some("https://i.example#bot".into()), ..record("a reason") };
+        let leaf = Leaf::new(7, &acted, [9; SALT]);
         let hash = leaf.hash().unwrap();
+        assert_eq!(leaf.version, WITH_ACTOR);
+        // One that says who acted is none of the earlier forms.
+        assert_eq!(Leaf { version: SALTED, ..leaf.clone() }.hash(), None);
         for at in 0..COLUMNS.len() {
             for value in [None, Some("".to_string()), Some("other".to_string())] {
                 let mut other = leaf.clone();
@@ -203,16 +223,17 @@ mod tests {
         salt.push(0);
         assert_eq!(Leaf { salt: Some(salt), ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { version: PLAIN, ..leaf.clone() }.hash(), None);
-        assert_eq!(Leaf { version: 3, ..leaf.clone() }.hash(), None);
+        assert_eq!(Leaf { version: 4, ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { values: None, ..leaf }.hash(), None);
     }
 
     #[test]
     fn what_is_personal_is_not_in_the_leaf() {
-        let bytes = Leaf::new(7, &record("a reason"), [9; SALT]).bytes().unwrap();
+        let acted = Record { actor: Some("https://i.example#bot".into()), ..record("a reason") };
+        let bytes = Leaf::new(7, &acted, [9; SALT]).bytes().unwrap();
         let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
         assert!(has("deploy") && has("https://i.example"));
-        for personal in ["alice", "a reason", "127.0.0.1", "cli"] {
+        for personal in ["alice", "a reason", "127.0.0.1", "cli", "bot"] {
             assert!(!has(personal), "{personal}");
         }
     }

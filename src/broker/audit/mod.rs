@@ -82,6 +82,9 @@ pub struct Record {
     pub reason: String,
     /// Who asked.
     pub principal: Principal,
+    /// Who acted for them, first who did so now, then those before; ids, separated by
+    /// spaces. `None` where they asked themselves.
+    pub actor: Option<String>,
     /// The client through which they proved who they are.
     pub client: String,
     /// The address from which they asked.

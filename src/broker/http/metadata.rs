@@ -11,7 +11,7 @@ use url::Url;
 
 use super::JWKS_PATH;
 use crate::broker::Broker;
-use crate::broker::keys::JWKS_MAX_AGE;
+use crate::broker::keys::{Algorithms, JWKS_MAX_AGE, SigningAlgorithm};
 use crate::dpop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
@@ -41,8 +41,8 @@ struct Metadata {
 #[derive(Serialize)]
 struct OpenId {
     subject_types_supported: [&'static str; 1],
-    id_token_signing_alg_values_supported: [&'static str; 1],
-    claims_supported: [&'static str; 10],
+    id_token_signing_alg_values_supported: Vec<&'static str>,
+    claims_supported: [&'static str; 12],
 }
 
 pub(super) async fn authorization_server(State(broker): State<Arc<Broker>>) -> Response {
@@ -50,12 +50,12 @@ pub(super) async fn authorization_server(State(broker): State<Arc<Broker>>) -> R
 }
 
 pub(super) async fn openid_configuration(State(broker): State<Arc<Broker>>) -> Response {
-    answer(Metadata::new(&broker.issuer, Some(OpenId::default())))
+    answer(Metadata::new(&broker.issuer, Some(OpenId::new(broker.algorithms))))
 }
 
 /// The discovery document of a broker with this issuer, to be served in its place.
-pub fn static_document(issuer: &Issuer) -> Result<Vec<u8>> {
-    let metadata = Metadata::new(issuer, Some(OpenId::default()));
+pub fn static_document(issuer: &Issuer, algorithms: Algorithms) -> Result<Vec<u8>> {
+    let metadata = Metadata::new(issuer, Some(OpenId::new(algorithms)));
     serde_json::to_vec_pretty(&metadata).map_err(|cause| {
         Error::new(ErrorKind::Other, "the discovery document cannot be written").because(cause)
     })
@@ -66,11 +66,14 @@ fn answer(metadata: Metadata) -> Response {
     ([(CACHE_CONTROL, age)], Json(metadata)).into_response()
 }
 
-impl Default for OpenId {
-    fn default() -> Self {
+impl OpenId {
+    fn new(algorithms: Algorithms) -> Self {
         Self {
             subject_types_supported: ["public"],
-            id_token_signing_alg_values_supported: ["ES256"],
+            id_token_signing_alg_values_supported: algorithms
+                .iter()
+                .map(SigningAlgorithm::name)
+                .collect(),
             claims_supported: [
                 "iss",
                 "sub",
@@ -82,6 +85,8 @@ impl Default for OpenId {
                 "client_id",
                 "role",
                 "scope",
+                "act",
+                "may_act",
             ],
         }
     }

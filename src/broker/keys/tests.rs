@@ -23,7 +23,7 @@ fn stored_as(kek: &Kek, purpose: Purpose, state: KeyState) -> (StoredKey, Secret
         sealed: Vec::new(),
         kid: key.kid,
         purpose,
-        algorithm: ALGORITHM_NAME.into(),
+        algorithm: "ES256".into(),
         state,
         kek_id: String::new(),
         created_at: now,

@@ -14,6 +14,7 @@ use super::{Label, Metrics, PREFIX};
 use crate::broker::Broker;
 use crate::broker::audit::outbox::Progress;
 use crate::broker::authenticate::IssuerKeys;
+use crate::broker::directory::Directory;
 use crate::broker::http::connections::Connections;
 use crate::broker::keys::{KeyState, Purpose, StoredKey};
 
@@ -46,6 +47,11 @@ impl Broker {
         seen.set(self.keys.age().as_seconds_f64());
         let help = "How long ago the broker could last tell which of its keys signs";
         sampled.register_with_unit("signing_keys_seen_age", help, Unit::Seconds, seen);
+        sample_directory(
+            &mut sampled,
+            self.policies().directory().map(AsRef::as_ref),
+            self.clock.now(),
+        );
         sample_issuers(&mut sampled, self.authenticator.keys());
         sample_connections(&mut sampled, connections);
         match tokio::time::timeout(STORE_TIME, self.outbox.look(self.clock.now())).await {
@@ -83,6 +89,22 @@ fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime)
         age.set((now - since).as_seconds_f64().max(0.0));
         let help = "How long the key that signs has done so";
         registry.register_with_unit("signing_key_age", help, Unit::Seconds, age);
+    }
+}
+
+fn sample_directory(registry: &mut Registry, people: Option<&Directory>, now: OffsetDateTime) {
+    let Some(people) = people else { return };
+    let (stale, count) = (Gauge::<i64>::default(), Gauge::<i64>::default());
+    stale.set(i64::from(people.is_stale(now)));
+    count.set(signed(people.len()));
+    registry.register("directory_people", "People in the directory", count);
+    let help = "1 where the directory of people is out of date, so that rules that use it deny";
+    registry.register("directory_stale", help, stale);
+    if let Some(age) = people.age(now) {
+        let gauge = Number::default();
+        gauge.set(age.as_seconds_f64().max(0.0));
+        let help = "How old the directory of people is, by what it says of itself";
+        registry.register_with_unit("directory_age", help, Unit::Seconds, gauge);
     }
 }
 

@@ -5,6 +5,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::*;
+use crate::broker::directory::Settings;
 use crate::broker::testbed::{Bed, IssuerKey, Served, json_of};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Issuer;
@@ -174,6 +175,10 @@ async fn a_broker_that_ends_is_not_ready() {
 
 #[tokio::test]
 async fn the_keys_of_each_issuer_have_an_age_and_failures() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("people.toml");
+    let people = b"as_of = \"2026-01-01T12:00:00Z\"";
+    crate::host::files::write_private(&file, people).unwrap();
     let key = IssuerKey::new();
     let jwks = key.jwks().to_string();
     let issuer =
@@ -192,9 +197,13 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
             trusted.jwks_uri = Some(format!("http://{}/{path}", issuer.address).parse().unwrap());
             options.config.trusted_issuer.insert(name.into(), trusted);
         }
+        let max_age = Some(Duration::from_secs(3600));
+        options.config.directory = Some(Settings { file, max_age });
     })
     .await;
     let before = seen(&bed).await;
+    assert_eq!(before.get("directory_people"), 0.0);
+    assert_eq!(before.get("directory_stale"), 1.0);
     assert_eq!(before.get("jwks_fetch_failures_total{issuer=\"fetched\"}"), 0.0);
     assert!(!before.text.contains("jwks_age_seconds"), "{}", before.text);
     for name in ["fetched", "missing"] {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::broker::authenticate::caller_tests::caller;
-use crate::broker::config::{Role, TrustedIssuer};
+use crate::broker::config::{Role, TokenFormat, TrustedIssuer};
 use crate::error::Result as LoadResult;
 use crate::oidc::Issuer;
 
@@ -22,6 +22,8 @@ pub(super) fn role(scopes: &str, ttl: u64) -> Role {
         max_ttl: Duration::from_secs(ttl),
         ends_with_token: false,
         dpop: Default::default(),
+        token_format: TokenFormat::Jwt,
+        ttl_jitter: Duration::ZERO,
         aws: None,
     }
 }
@@ -42,7 +44,7 @@ pub(super) fn trusted(issuers: &[&str]) -> BTreeMap<String, TrustedIssuer> {
 fn load_among(issuers: &BTreeMap<String, TrustedIssuer>, text: &str) -> LoadResult<Policy> {
     let roles = BTreeMap::from([("deploy".to_string(), role("read write admin", 3600))]);
     let source = Source { path: "policy.cedar".into(), text: text.into() };
-    Policy::load(&[source], World { roles: &roles, trusted: issuers })
+    Policy::load(&[source], World { roles: &roles, trusted: issuers, directory: None })
 }
 
 pub(super) fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
@@ -54,7 +56,7 @@ pub(super) fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
         .iter()
         .map(|(path, text)| Source { path: PathBuf::from(path), text: text.to_string() })
         .collect();
-    Policy::load(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]) })
+    Policy::load(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]), directory: None })
 }
 
 fn refused(text: &str) -> String {
@@ -79,6 +81,11 @@ struct Asked<'a> {
     claims: serde_json::Value,
 }
 
+const MOMENT: Moment = Moment {
+    now: time::macros::datetime!(2026-01-02 12:00 UTC),
+    source: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)),
+};
+
 const NOTHING: Asked<'static> = Asked { scope: None, ttl: None, claims: serde_json::Value::Null };
 
 fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
@@ -95,6 +102,7 @@ fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
             audience: "https://api.example.com",
             scope: scope.as_ref(),
             ttl: asked.ttl.map(Duration::from_secs),
+            moment: MOMENT,
         },
     )
 }
@@ -131,7 +139,9 @@ fn to_be_issued_a_token_is_not_to_be_told_about_others() {
     let issue = permit("p", "@ttl(\"15m\")", "true");
     let asks = |text: &str, audience: &str| {
         let caller = caller(ISSUER, "alice", json!({"groups": ["api"]})).unwrap();
-        load(&[issue.as_str(), text].concat()).unwrap().may_introspect(&caller, "deploy", audience)
+        load(&[issue.as_str(), text].concat())
+            .unwrap()
+            .may_introspect(&caller, "deploy", audience, MOMENT)
     };
     assert_eq!(asks("", api), Ok(false));
     let own = introspects("i", "", &format!("context.audience == \"{api}\""));
@@ -440,6 +450,7 @@ proptest! {
             audience: "a",
             scope: wanted.as_ref(),
             ttl: ttl.map(Duration::from_secs),
+            moment: MOMENT,
         };
         let got = weigh(permits.iter().map(|(id, l)| (id.as_str(), l)), &question);
         let covering = |l: &Limits| wanted.as_ref().is_none_or(|w| w.is_subset(&l.scope) && w.is_subset(&role_scopes));

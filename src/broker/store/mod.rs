@@ -28,7 +28,7 @@ use time::OffsetDateTime;
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use open::{open, open_existing, open_to_read};
 pub use outbox::{OutboxStore, Turn};
-pub use unit::{Consumed, Effect, Once, Outcome, Unit};
+pub use unit::{Consumed, Cutoff, Effect, Once, OpaqueToken, Outcome, Unit, Whose};
 
 use super::audit::Record;
 use super::audit::seal::Seal;
@@ -61,14 +61,45 @@ pub trait OnceStore: Send + Sync {
     /// Whether any of these was used up.
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool>;
 
+    /// When something was used up; `None` where it was not.
+    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>>;
+
     /// Forgets what of this kind had to be kept until before this moment, `limit` things at
     /// most, and returns how many that were: fewer once there is no more.
     async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64>;
 }
 
+/// Tokens: those that were revoked together, and those that can only be introspected.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    /// Those who lost what was issued at this time or earlier: kind and id of
+    /// [`Whose::parts`], and the moment before which it was issued.
+    async fn cutoffs(&self, since: OffsetDateTime)
+    -> Result<Vec<(String, String, OffsetDateTime)>>;
+
+    /// What the token with this hash says.
+    async fn opaque(&self, hash: &str) -> Result<Option<String>>;
+
+    /// How many tokens of theirs were issued before this, and are good at `now` as far as
+    /// the log tells.
+    async fn count_issued(
+        &self,
+        whose: &Whose,
+        before: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<u64>;
+
+    /// Forgets, as [`OnceStore::forget_consumed`] does, that tokens were revoked together
+    /// which have all expired.
+    async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64>;
+
+    /// Forgets so what expired tokens said.
+    async fn forget_opaque(&self, before: OffsetDateTime, limit: u32) -> Result<u64>;
+}
+
 /// What the broker keeps.
 #[async_trait]
-pub trait Store: Ledger + LogStore + OutboxStore + KeyStore + OnceStore {
+pub trait Store: Ledger + LogStore + OutboxStore + KeyStore + OnceStore + TokenStore {
     /// Seals the end of the log with this from now on: whoever appends goes on from an
     /// end that is sealed, or from an empty log.
     ///

@@ -4,7 +4,7 @@ use super::*;
 use crate::broker::store::Ledger;
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{append, record};
-use crate::broker::store::{LogStore as _, sqlite};
+use crate::broker::store::sqlite;
 
 fn theirs(hash: &Hash) -> tlog_tiles::Hash {
     tlog_tiles::Hash(*hash)

@@ -139,7 +139,7 @@ async fn malformed_requests_are_refused_as_the_rfc_says() {
         (&[("requested_ttl", "1h")], "invalid_request", "'requested_ttl'"),
         (&[("requested_ttl", "99999999999999999999")], "invalid_request", "'requested_ttl'"),
         (&[("requested_token_type", "x")], "invalid_request", "'requested_token_type'"),
-        (&[("actor_token", "x")], "invalid_request", "actor_token is not supported"),
+        (&[("actor_token", "x")], "invalid_request", "'actor_token_type' is missing"),
     ] {
         let response = bed.exchange(&token, changes).await;
         assert_eq!(response.status, StatusCode::BAD_REQUEST, "{changes:?}");

@@ -2,12 +2,16 @@
 
 mod assertion;
 mod authz;
+mod cutoff;
+mod delegation;
 mod denials;
+mod directory;
 mod dpop;
 mod exchange;
 mod flood;
 mod introspection;
 mod lineage;
+mod once;
 mod revocation;
 mod transport;
 

@@ -19,7 +19,7 @@ use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{
     Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, OutboxStore, Outcome, Row,
-    Store, Turn, Unit, sqlite,
+    Store, TokenStore, Turn, Unit, Whose, sqlite,
 };
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -224,8 +224,38 @@ impl OnceStore for Failing {
             Err(broken())
         }
     }
+    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>> {
+        self.inner.consumed_at(kind, id).await
+    }
     async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_consumed(kind, before, limit).await
+    }
+}
+
+#[async_trait]
+impl TokenStore for Failing {
+    async fn cutoffs(
+        &self,
+        since: OffsetDateTime,
+    ) -> Result<Vec<(String, String, OffsetDateTime)>> {
+        self.inner.cutoffs(since).await
+    }
+    async fn opaque(&self, hash: &str) -> Result<Option<String>> {
+        self.inner.opaque(hash).await
+    }
+    async fn count_issued(
+        &self,
+        whose: &Whose,
+        before: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<u64> {
+        self.inner.count_issued(whose, before, now).await
+    }
+    async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_cutoffs(before, limit).await
+    }
+    async fn forget_opaque(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_opaque(before, limit).await
     }
 }
 

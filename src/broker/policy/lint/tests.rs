@@ -13,7 +13,7 @@ fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
         .iter()
         .map(|(path, text)| Source { path: path.into(), text: text.to_string() })
         .collect();
-    check(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]) }).unwrap()
+    check(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]), directory: None }).unwrap()
 }
 
 /// What is found besides what is wrong with none of these policies.

@@ -22,6 +22,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         dpop: config::Dpop::default(),
         authz: None,
         audit: config::Audit::default(),
+        directory: None,
         trusted_issuer: trusted(&[ISSUER]),
         policy: config::Policy { files: vec!["policy.cedar".into()] },
         role: [
@@ -36,7 +37,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
 
 fn trial<'a>(config: &'a Config, text: &str) -> Trial<'a> {
     let source = Source { path: "policy.cedar".into(), text: text.into() };
-    Trial::of(config, vec![source]).unwrap()
+    Trial::of(config, vec![source], None).unwrap()
 }
 
 /// What Alice asks, with these changes.
@@ -91,7 +92,9 @@ fn decisions_are_those_of_a_broker() {
         (json!({"/caller/subject": "mallory"}), Why::Forbidden),
         (json!({"/action": "introspect"}), Why::NoPermit),
         (json!({"/action": "introspect", "/caller/subject": "mallory"}), Why::Forbidden),
-        (json!({"/caller/claims": {"act": {"sub": "x"}}}), Why::Token),
+        (json!({"/caller/claims": {"act": {}}}), Why::Token),
+        (json!({"/caller/claims": {"amr": "mfa", "act": {"sub": "x"}}}), Why::Actor),
+        (json!({"/actor": {"issuer": ISSUER, "subject": "bot"}}), Why::Actor),
     ] {
         assert_eq!(reason(&decide(changes.clone())), why, "{changes}");
     }
@@ -187,7 +190,7 @@ fn an_explanation_says_what_to_ask_for_instead() {
         changes(json!({"/role": "reader"}))
             .contains("resource == Role::\"deploy\" (resource is Role::\"reader\")")
     );
-    assert!(changes(json!({"/caller/claims": {"act": {}}})).contains("somebody acts on behalf"));
+    assert!(changes(json!({"/caller/claims": {"act": {}}})).contains("does not say who"));
 }
 
 fn cases(text: &str) -> Result<Cases> {

@@ -36,7 +36,7 @@ struct Table {
     columns: &'static [(&'static str, Holds)],
 }
 
-const TABLES: [Table; 6] = [
+const TABLES: [Table; 8] = [
     Table {
         name: "signing_key",
         columns: &[
@@ -53,6 +53,20 @@ const TABLES: [Table; 6] = [
     Table {
         name: "consumed",
         columns: &[("kind", Text), ("id", Text), ("consumed_at", Number), ("keep_until", Number)],
+    },
+    Table {
+        name: "revocation_cutoff",
+        columns: &[
+            ("kind", Text),
+            ("id", Text),
+            ("before", Number),
+            ("made_at", Number),
+            ("keep_until", Number),
+        ],
+    },
+    Table {
+        name: "opaque_token",
+        columns: &[("hash", Text), ("claims", Text), ("keep_until", Number)],
     },
     Table {
         name: "audit_record",
@@ -78,6 +92,7 @@ const TABLES: [Table; 6] = [
             ("count", Number),
             ("leaf_version", Number),
             ("salt", Bytes),
+            ("actor", Text),
         ],
     },
     Table {
