@@ -243,6 +243,54 @@ fn what_a_token_says_of_its_record_is_proved_by_another_implementation() {
     assert_eq!(public.status, 404);
 }
 
+#[test]
+fn a_person_is_erased_beside_a_running_broker_and_the_proofs_stay() {
+    let mut services = Services::start();
+    let broker = &services.broker;
+    let person = "somebody-to-be-forgotten";
+    for name in [person, "other", person] {
+        services.token(name, API);
+    }
+    let kept = checkpoint(broker, 4);
+    let kept = kept.to_str().unwrap();
+    let whose = format!("https://services.example.com#{person}");
+    let because = ["--reason", "request 17", "--by", "the office"];
+    let erase =
+        |whose: &str| audit(broker, "erase", &[&["--subject", whose], &because[..]].concat());
+    assert!(erase(person).run().ended_with(2).stderr.contains("no issuer"));
+    assert_eq!(erase(&whose).run().ok().stdout, "2 records are erased.\n");
+    assert_eq!(erase(&whose).run().ok().stdout, "0 records are erased.\n");
+    services.token("other", API);
+    let verify = || audit(broker, "verify", &["--json", "--checkpoint", kept]).run().ok().json();
+    let report = verify();
+    assert_eq!((&report["erased"], &report["records"]), (&json!(2), &json!(6)), "{report}");
+    let said = audit(broker, "verify", &[]).run().ok().stdout;
+    assert!(said.contains("2 records have lost what was personal"), "{said}");
+    let lines = audit(broker, "export", &[]).run().ok().stdout;
+    assert!(!lines.contains(person), "{lines}");
+    let own: Value = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|record| record["action"] == "erase")
+        .unwrap();
+    assert_eq!((&own["scope"], &own["subject"]), (&json!("2 4"), &json!("operator")));
+    assert_eq!(own["reason"], "the office asked for it: request 17");
+    // Nor is it in what the database has thrown away.
+    services.broker.signal(rustix::process::Signal::TERM);
+    wait_until("it to end", Duration::from_secs(30), || {
+        services.broker.said().contains("drained").then_some(())
+    });
+    services.broker.stop();
+    for file in ["broker.db", "broker.db-wal"] {
+        let bytes = std::fs::read(services.broker.home.path(file)).unwrap_or_default();
+        let there = bytes.windows(person.len()).any(|part| part == person.as_bytes());
+        assert!(!there, "{file}");
+    }
+    services.broker.restart();
+    services.token("other", API);
+    assert_eq!(wrong(&services.broker, &[]), []);
+}
+
 /// What a token says, whoever signed it.
 fn claims(token: &str) -> Value {
     let part = token.split('.').nth(1).unwrap();

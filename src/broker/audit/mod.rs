@@ -11,6 +11,7 @@
 //! Callers that could not prove who they are leave no record, only a line in the
 //! log: otherwise anybody could fill the disk.
 
+pub mod erase;
 pub mod export;
 pub mod leaf;
 mod notary;
@@ -74,7 +75,7 @@ pub struct Record {
     pub at: OffsetDateTime,
     /// The request, as the caller was told its id.
     pub request_id: Uuid,
-    /// What was asked for: `issue`, `revoke` or `key`.
+    /// What was asked for: `issue`, `revoke`, `key` or `erase`.
     pub action: String,
     /// What was decided.
     pub decision: Decision,

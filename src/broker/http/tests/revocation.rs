@@ -18,8 +18,8 @@ use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{
-    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, OutboxStore, Outcome, Row,
-    Store, TokenStore, Turn, Unit, Whose, sqlite,
+    Erasable, ErasureStore, Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore,
+    OutboxStore, Outcome, Row, Store, TokenStore, Turn, Unit, Whose, sqlite,
 };
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -183,6 +183,19 @@ impl LogStore for Failing {
     }
     async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>> {
         self.inner.page(after, limit).await
+    }
+}
+
+#[async_trait]
+impl ErasureStore for Failing {
+    async fn of_person(
+        &self,
+        issuer: &str,
+        subject: &str,
+        id: &str,
+        limit: u32,
+    ) -> Result<Erasable> {
+        self.inner.of_person(issuer, subject, id, limit).await
     }
 }
 

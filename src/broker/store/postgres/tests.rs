@@ -17,6 +17,8 @@ async fn the_audit_log_only_grows() {
     append(&store, &[record("one")]).await.unwrap();
     for change in [
         "update audit_record set reason = 'another'",
+        "update audit_record set erased = 'x', salt = null, role = 'another'",
+        "update audit_record set erased = 'x'",
         "delete from audit_record",
         "truncate audit_record",
     ] {

@@ -92,6 +92,7 @@ const TABLES: [Table; 8] = [
             ("count", Number),
             ("leaf_version", Number),
             ("salt", Bytes),
+            ("erased", Bytes),
             ("actor", Text),
         ],
     },

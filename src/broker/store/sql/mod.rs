@@ -4,6 +4,7 @@
 mod commit;
 mod copy;
 mod engine;
+mod erasure;
 mod failure;
 mod head;
 mod log;
