@@ -18,7 +18,8 @@ use super::authenticate::Actor;
 use super::config::{self, MAX_TTL};
 use super::directory::ids_of;
 use super::keys::Kek;
-use super::own::{self, OwnToken};
+use super::opaque;
+use super::own::OwnToken;
 use super::store::{self, Consumed, Cutoff, Effect, Filter, Once, Outcome, Store, Unit, Whose};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
@@ -102,10 +103,10 @@ impl Operator {
     /// # Errors
     /// Whatever is no token of this broker.
     pub async fn id_of(&self, token: &Secret<String>) -> Result<Uuid> {
-        let claims = match own::opaque_hash(token) {
+        let claims = match opaque::hash(token) {
             Some(hash) => {
-                let text = self.store.opaque(&hash).await?;
-                text.and_then(|text| serde_json::from_str(&text).ok())
+                let kept = self.store.opaque(&hash).await?;
+                kept.and_then(|kept| serde_json::from_str(&kept.claims).ok())
             }
             None => crate::oidc::jwt::decode_unverified(token.expose()).ok().map(|t| t.claims),
         };

@@ -1,6 +1,8 @@
 //! Issuing: decide, record, sign. In this order, and never one without the
 //! other.
 
+mod refusal;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,19 +13,21 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use refusal::Refusal;
+
 use super::Broker;
 use super::audit::{Decision, Receipt, Record};
 use super::authenticate::{Actor, Caller, MayAct, actor};
 use super::aws;
 use super::config::TokenFormat;
-use super::decide::{Denied, Rules, Wanted, Why};
+use super::decide::{Rules, Wanted, Why};
 use super::denials::Tally;
 use super::grounds::{Grounds, Overtaken};
 use super::once::Uses;
-use super::own::{new_opaque, opaque_hash};
+use super::opaque::{self, OpaqueSeal};
 use super::policy::{Granted, Policy};
-use super::proof::{Fault, Refused, consume};
-use super::store::{Effect, OpaqueToken, Unit};
+use super::proof::{Fault, consume};
+use super::store::{Effect, Unit};
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
@@ -33,9 +37,8 @@ use crate::wire::RevocationReach;
 /// The `typ` of the tokens (RFC 9068 section 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
 
-/// How long the reason of a denial and the scope that was asked for are on record, in
-/// bytes: whoever can ask can have such records written.
-const MAX_REASON: usize = 512;
+/// How long the scope that was asked for is on record, in bytes: whoever can ask can have
+/// such records written.
 const MAX_SCOPE: usize = 1024;
 
 /// What a caller asks for.
@@ -55,37 +58,6 @@ pub struct Ask {
     pub source: IpAddr,
     /// The id of the request.
     pub request_id: Uuid,
-}
-
-/// Why nothing was issued.
-#[derive(Debug)]
-pub enum Refusal {
-    /// Policy says no.
-    Denied {
-        /// What the caller is told.
-        said: String,
-        /// What goes on record, which names the caller elsewhere.
-        reason: String,
-    },
-    /// The same, and it was said so often lately that it is only counted.
-    TooMany {
-        /// When to ask again.
-        retry_after: Duration,
-    },
-    /// The assertion may be used once, and was.
-    Reused,
-    /// The scope cannot be had.
-    Scope(String),
-    /// The role is not for this audience.
-    Audience(String),
-    /// The role's tokens are bound to a key, and none was proved.
-    Unbound(String),
-    /// The proof of a key was used before.
-    Replayed,
-    /// The decision could not be recorded, so it has no effect.
-    Unrecorded(Error),
-    /// Something of the broker's own failed.
-    Failed(Error),
 }
 
 /// A token, on record.
@@ -176,8 +148,8 @@ struct Draft {
 
 impl Draft {
     /// What comes about with the record: what an opaque token says is kept.
-    fn effects(&self, opaque: Option<&Secret<String>>) -> Result<Vec<Effect>> {
-        let Some(hash) = opaque.and_then(opaque_hash) else { return Ok(Vec::new()) };
+    fn effects(&self, seal: &OpaqueSeal, opaque: Option<&Secret<String>>) -> Result<Vec<Effect>> {
+        let Some(hash) = opaque.and_then(opaque::hash) else { return Ok(Vec::new()) };
         let claims = serde_json::to_string(&self.claims).map_err(|cause| {
             Error::new(ErrorKind::Other, "the claims cannot be written").because(cause)
         })?;
@@ -185,7 +157,7 @@ impl Draft {
             Error::new(ErrorKind::Other, "the token would never end").because(cause)
         })?;
         let keep_until = end.saturating_add(LEEWAY);
-        Ok(vec![Effect::AddOpaque(OpaqueToken { hash, claims, keep_until })])
+        Ok(vec![Effect::AddOpaque(seal.over(hash, claims, keep_until))])
     }
 }
 
@@ -241,7 +213,7 @@ impl Broker {
         let uses = Uses::of(caller, ask, now);
         let committed = self.commit_issuance(&grounds, uses.as_ref(), &mut record, |jti| {
             draft.claims.jti = jti;
-            draft.effects(opaque.as_ref())
+            draft.effects(&self.opaque_seal, opaque.as_ref())
         });
         let committed = self.metrics.recording(committed).await;
         let receipt = match committed.map_err(Refusal::Unrecorded)? {
@@ -350,7 +322,7 @@ impl Broker {
     fn opaque(&self, role: &str) -> Result<Option<Secret<String>>> {
         let role = self.roles.get(role);
         let is_opaque = role.is_some_and(|role| role.token_format == TokenFormat::Opaque);
-        is_opaque.then(new_opaque).transpose()
+        is_opaque.then(opaque::random).transpose()
     }
 
     /// Makes the token, or hands over the one that was made, in exchange for the receipt
@@ -489,49 +461,6 @@ impl Ask {
             ttl: self.ttl,
             key_bound: self.proof.is_some(),
             source: self.source,
-        }
-    }
-}
-
-impl From<Denied> for Refusal {
-    fn from(denied: Denied) -> Self {
-        match denied.why {
-            Why::Scope => Self::Scope(denied.said),
-            Why::Audience => Self::Audience(denied.said),
-            Why::Unbound => Self::Unbound(denied.said),
-            _ => Self::Denied { said: denied.said, reason: denied.reason },
-        }
-    }
-}
-
-impl Refusal {
-    /// Why, as a record has it: short, whatever was asked for.
-    fn on_record(&self) -> String {
-        let mut reason = match self {
-            Self::Denied { reason, .. } => reason.clone(),
-            other => other.to_string(),
-        };
-        if reason.len() > MAX_REASON {
-            reason.truncate(reason.floor_char_boundary(MAX_REASON));
-            reason.push('…');
-        }
-        reason
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Denied { said, .. } => f.write_str(said),
-            Self::TooMany { .. } => f.write_str(
-                "it is denied, and so many requests were denied lately that they are only counted",
-            ),
-            Self::Reused => {
-                f.write_str("the token is not acceptable: it may be used once, and was")
-            }
-            Self::Scope(why) | Self::Audience(why) | Self::Unbound(why) => f.write_str(why),
-            Self::Replayed => Refused::replayed().error.fmt(f),
-            Self::Unrecorded(error) | Self::Failed(error) => error.fmt(f),
         }
     }
 }

@@ -45,6 +45,7 @@ pub mod keys;
 pub mod metrics;
 pub mod network;
 mod once;
+mod opaque;
 pub mod own;
 pub mod policy;
 mod private_text;
@@ -75,6 +76,7 @@ use denials::Denials;
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::Metrics;
 use network::Network;
+use opaque::OpaqueSeal;
 use policy::{Policy, Source, World};
 use proof::Proofs;
 use readiness::Readiness;
@@ -105,6 +107,7 @@ pub struct Broker {
     sweeping: Sweeping,
     denials: Denials,
     proofs: Proofs,
+    opaque_seal: OpaqueSeal,
     authz: Option<config::Authz>,
     trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
@@ -203,7 +206,7 @@ impl Prepared {
         let checkpoints = CheckpointKeys::open(store.as_ref(), &kek, host.clock.as_ref())
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
-        let proofs = Proofs::new(config, &kek);
+        let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
         let keeper = Keeper {
             store: store.clone(),
             kek,
@@ -235,6 +238,7 @@ impl Prepared {
             sweeping: Sweeping::default(),
             denials: Denials::default(),
             proofs,
+            opaque_seal,
             authz: config.authz.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             metrics,

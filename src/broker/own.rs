@@ -2,19 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use super::Broker;
 use super::authenticate::{Actor, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable};
 use super::issue::TOKEN_TYPE;
 use super::keys::Snapshot;
+use super::opaque;
 use super::policy::Policy;
 use super::proof;
 use crate::credential::{Principal, TokenType};
@@ -26,26 +23,6 @@ use crate::secret::Secret;
 
 /// How many tokens may be exchanged one for the other, in a row.
 const MAX_ANCESTORS: usize = 16;
-
-/// How tokens begin that can only be introspected.
-const OPAQUE: &str = "tmpcred_o_";
-
-/// A new one: 32 random bytes.
-pub(super) fn new_opaque() -> Result<Secret<String>, Error> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    aws_lc_rs::rand::fill(bytes.as_mut_slice())
-        .map_err(|_| Error::new(ErrorKind::Other, "the system gives no random numbers"))?;
-    Ok(Secret::new(format!("{OPAQUE}{}", URL_SAFE_NO_PAD.encode(bytes.as_slice()))))
-}
-
-/// The hash by which such a token is known; `None` for all others. Nobody can guess
-/// 32 random bytes, so it needs no salt.
-pub(super) fn opaque_hash(token: &Secret<String>) -> Option<String> {
-    token.expose().starts_with(OPAQUE).then(|| {
-        let hash = digest(&SHA256, token.expose().as_bytes());
-        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-    })
-}
 
 /// A token that somebody shows.
 #[derive(Clone, Copy)]
@@ -122,9 +99,9 @@ impl Broker {
     /// Where the broker cannot tell at present which keys are its own.
     pub async fn own_token(&self, token: &Secret<String>) -> Result<Option<OwnToken>, Error> {
         let keys = self.keys.current().await?;
-        let Some(hash) = opaque_hash(token) else { return Ok(self.signed_by(&keys, token)) };
-        let Some(text) = self.store.opaque(&hash).await? else { return Ok(None) };
-        let claims = serde_json::from_str(&text).ok();
+        let Some(hash) = opaque::hash(token) else { return Ok(self.signed_by(&keys, token)) };
+        let Some(kept) = self.store.opaque(&hash).await? else { return Ok(None) };
+        let claims = self.opaque_seal.open(&kept);
         let own = claims.and_then(|claims| self.read_claims(&keys, claims, None));
         Ok(own.filter(|own| own.expires_at.saturating_add(LEEWAY) > self.clock.now()))
     }
@@ -275,7 +252,7 @@ impl Broker {
         token_type: TokenType,
         policy: &Policy,
     ) -> Result<Caller, Rejection> {
-        if opaque_hash(token).is_some() {
+        if opaque::hash(token).is_some() {
             let why = "it is an opaque token, which proves nothing but about itself";
             return Err(Rejection::Token(Fault::Invalid, unacceptable(why)));
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::support::broker::{API, Broker, BrokerOptions, KEK};
 use super::support::home::tmpcred;
-use super::support::http::Http;
+use super::support::http::{Http, Reply};
 use super::support::peer::{node_script, program};
 use super::support::run::{Output, Run};
 use super::support::wait::wait_until;
@@ -74,7 +74,7 @@ impl Site {
             ("audience", API),
             ("role", "reader"),
         ];
-        let reply = http.form(&format!("{url}/token"), &form).unwrap().json();
+        let reply = answer(|| http.form(&format!("{url}/token"), &form).unwrap()).json();
         reply["access_token"].as_str().unwrap_or_else(|| panic!("{reply}")).to_string()
     }
 
@@ -118,9 +118,18 @@ fn kid(token: &str) -> String {
     header["kid"].as_str().unwrap().to_string()
 }
 
+/// An answer that is one: where the disk is slow for a while, a broker says that it cannot
+/// answer now, and its callers ask again.
+#[track_caller]
+fn answer(mut ask: impl FnMut() -> Reply) -> Reply {
+    wait_until("an answer that is one", SOON, || Some(ask()).filter(|reply| reply.status != 503))
+}
+
+#[track_caller]
 fn is_active(url: &str, token: &str) -> bool {
-    let reply = Http::new().form_as(token, &format!("{url}/introspect"), &[("token", token)]);
-    reply.unwrap().json()["active"] == true
+    let url = format!("{url}/introspect");
+    let reply = answer(|| Http::new().form_as(token, &url, &[("token", token)]).unwrap());
+    reply.json()["active"] == true
 }
 
 /// A resource owner's copy of the keys, kept as long as it may be.

@@ -38,8 +38,13 @@ impl Site {
         Self::with("")
     }
 
+    /// `store` goes into the table of the database.
+    fn with(store: &str) -> Self {
+        Self::with_tables(store, "")
+    }
+
     /// The same, with further tables in the configuration of the broker.
-    pub(crate) fn with(more: &str) -> Self {
+    pub(crate) fn with_tables(store: &str, more: &str) -> Self {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
         use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -52,11 +57,14 @@ impl Site {
         let jwks = files.write("jobs.json", jwks);
         let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
         options.policy = options.policy.replace(") @ttl", ") @any_issuer @ttl");
-        options.store = postgres.table(&files);
+        options.store = postgres.table(&files) + store;
         options.more = format!(
             "\n[keys]\npublish_before = \"15s\"\n\n\
+             [role.handle]\naudiences = [\"{API}\"]\nmax_ttl = \"15m\"\ntoken_format = \"opaque\"\n\n\
              [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n{more}"
         );
+        options.policy += "@id(\"handle\") @ttl(\"15m\") @any_issuer
+            permit (principal, action == Action::\"issue\", resource == Role::\"handle\");";
         Self { broker: Broker::start(&options), postgres, key, files }
     }
 
@@ -94,12 +102,16 @@ audience = "{API}"
 
     /// Asks this process for a token, once.
     pub(crate) fn ask(&self, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
+        self.ask_for("reader", http, url, assertion)
+    }
+
+    fn ask_for(&self, role: &str, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("subject_token", assertion),
             ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
             ("audience", API),
-            ("role", "reader"),
+            ("role", role),
         ];
         let reply = http.form(&format!("{url}/token"), &form).ok()?;
         // Whoever is refused for good is told so; here nobody is.
@@ -304,6 +316,49 @@ fn revoke(url: &str, token: &str) {
 }
 
 #[test]
+fn what_is_cut_off_and_what_says_nothing_count_at_every_replica_at_once() {
+    let site = Site::start();
+    let twins = [site.broker.twin(), site.broker.twin()];
+    let mut urls = vec![site.broker.url().to_string()];
+    urls.extend(twins.iter().map(|twin| twin.url.clone()));
+    let issue = |role: &str, job: &str, url: &str| {
+        site.ask_for(role, &mut Http::new(), url, &site.assertion(job)).unwrap()
+    };
+    let tokens = [
+        issue("reader", "one", &urls[0]),
+        issue("handle", "one", &urls[1]),
+        issue("reader", "other", &urls[2]),
+        issue("handle", "other", &urls[2]),
+    ];
+    let good = |url: &str| tokens.each_ref().map(|token| is_active(url, token));
+    for url in &urls {
+        assert_eq!(good(url), [true; 4], "{url}");
+    }
+    let cut = |what: &[&str], count: u64| {
+        let report = site.broker(&[&["revoke", "--json"], what].concat()).run().ok().json();
+        assert_eq!(report["tokens"], count, "{what:?}");
+    };
+    // Those that were cut off before are counted again.
+    for (what, count, left) in [
+        (&["--issuer", ISSUER, "--subject", "one"][..], 2, [false, false, true, true]),
+        (&["--role", "handle"], 2, [false, false, true, false]),
+        (&["--all"], 4, [false; 4]),
+    ] {
+        cut(what, count);
+        // The first look, at each of them.
+        for url in &urls {
+            assert_eq!(good(url), left, "{what:?} at {url}");
+        }
+    }
+    // Who comes later is let in, at each of them; tokens say in whole seconds when that was.
+    for url in &urls {
+        wait_until("a later token to be good", SOON, || {
+            is_active(url, &issue("handle", "later", url)).then_some(())
+        });
+    }
+}
+
+#[test]
 fn three_replicas_under_load_survive_a_kill_a_restart_a_rotation_and_revocations() {
     let site = Site::start();
     let twins = [site.broker.twin(), site.broker.twin()];
@@ -386,6 +441,36 @@ fn a_database_that_restarts_under_load_costs_no_client_anything() {
         tokens.extend(site.ask(&mut http, &urls[tokens.len() % 2], &assertion));
     }
     nothing_is_lost(&site, &tokens);
+}
+
+#[test]
+fn what_hangs_in_the_database_keeps_no_connection_from_others() {
+    let site = Site::with("max_connections = 3\nconnect_within = \"2s\"\nanswer_within = \"1s\"\n");
+    let (url, assertion) = (site.broker.url(), site.assertion("job"));
+    let token = site.ask(&mut Http::new(), url, &assertion).unwrap();
+    let introspected = || {
+        let url = format!("{url}/introspect");
+        Http::new().form_as(&token, &url, &[("token", &token)]).unwrap().status == 200
+    };
+    std::thread::scope(|scope| {
+        // Nobody gets at the end of the log any more, and nobody is told why.
+        let lock = "begin; lock table audit_head; select pg_sleep(30)";
+        let held = scope.spawn(|| site.postgres.query(lock));
+        let is_held = || {
+            let locks = "select 1 from pg_locks where relation = 'audit_head'::regclass
+                and mode = 'AccessExclusiveLock' and granted";
+            site.postgres.query(locks) == ["1"]
+        };
+        wait_until("the lock", SOON, || is_held().then_some(()));
+        for _ in 0..6 {
+            assert_eq!(site.ask(&mut Http::new(), url, &assertion), None);
+        }
+        wait_until("what needs no log", SOON, || introspected().then_some(()));
+        assert!(is_held(), "that was while others hang");
+        held.join().unwrap();
+    });
+    let again = || site.ask(&mut Http::new(), url, &assertion);
+    wait_until("tokens as before", SOON, again);
 }
 
 #[test]

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::journey::Journey;
 use super::support::broker::{API, Broker, BrokerOptions};
 use super::support::browser::Browser;
-use super::support::home::{Home, tmpcred, under_test};
+use super::support::home::{Home, under_test};
 use super::support::http::{Http, Reply};
 use super::support::oidc_provider::OidcProvider;
 use super::support::run::Output;
 
 /// The token that runs share; whoever has none logs in for it.
 #[track_caller]
-fn cached(journey: &Journey) -> String {
+pub(crate) fn cached(journey: &Journey) -> String {
     journey.tmpcred(&["token"]).run().ok().stdout.trim().into()
 }
 
@@ -33,62 +33,10 @@ fn introspect(broker: &Broker, bearer: &str, token: &str) -> Reply {
 }
 
 #[track_caller]
-fn is_active(broker: &Broker, token: &str) -> bool {
+pub(crate) fn is_active(broker: &Broker, token: &str) -> bool {
     let reply = introspect(broker, token, token);
     assert_eq!(reply.status, 200, "{}", reply.body);
     reply.json()["active"].as_bool().unwrap()
-}
-
-/// Revokes what this says, as whoever runs the broker does beside it.
-fn operate(broker: &Broker, what: &[&str]) -> Output {
-    let run = tmpcred(&broker.home).args(["broker", "revoke", "--json", "--config"]);
-    run.args([broker.home.path("broker.toml")]).args(what).run()
-}
-
-/// Revokes until the token is good no more: what is issued in the same second as a
-/// revocation can be later than it.
-#[track_caller]
-fn operate_until_ended(broker: &Broker, token: &str, what: &[&str]) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while is_active(broker, token) {
-        assert!(std::time::Instant::now() < deadline, "{what:?} does not reach the token");
-        operate(broker, what).ok();
-    }
-}
-
-#[test]
-fn an_operator_ends_what_was_issued_beside_the_running_broker() {
-    let journey = Journey::start();
-    let broker = &journey.broker;
-    let token = cached(&journey);
-    let jti = super::stores::claims(&token)["jti"].as_str().unwrap().to_string();
-    let before = ["--all", "--before", "2026-01-01T12:00:00Z"];
-    let report = operate(broker, &before).ok().json();
-    assert_eq!(report, json!({"tokens": 0, "issued_before": "2026-01-01T12:00:00Z"}));
-    assert!(is_active(broker, &token));
-    let report = operate(broker, &["--jti", &jti, "--reason", "a test"]).ok().json();
-    assert_eq!(report["tokens"], 1);
-    assert!(!is_active(broker, &token));
-    let refused = journey.tmpcred(&["verify", "--audience", API, "--online"]);
-    assert_ne!(refused.stdin(token.clone()).run().code, Some(0));
-
-    for what in [["--role", "deploy"], ["--client", "cli"], ["--issuer", &broker_issuer(&journey)]]
-    {
-        let token = journey.tmpcred(&["token", "--refresh"]).run().ok().stdout.trim().to_string();
-        operate_until_ended(broker, &token, &what);
-    }
-    // Nothing at all, or two things, is nothing to do; a token is never an argument.
-    for wrong in [vec![], vec!["--all", "--role", "deploy"], vec!["--subject", "alice"]] {
-        assert_ne!(operate(broker, &wrong).code, Some(0), "{wrong:?}");
-    }
-    let token = journey.tmpcred(&["token", "--refresh"]).run().ok().stdout.trim().to_string();
-    let run = tmpcred(&broker.home).args(["broker", "revoke", "--token", "-", "--config"]);
-    run.args([broker.home.path("broker.toml")]).stdin(token.clone()).run().ok();
-    assert!(!is_active(broker, &token));
-}
-
-fn broker_issuer(journey: &Journey) -> String {
-    journey.provider.issuer().to_string()
 }
 
 /// How many records of the audit log have this decision.
@@ -158,8 +106,8 @@ pub(crate) struct Services {
     key: jsonwebtoken::EncodingKey,
 }
 
-const ISSUER: &str = "https://services.example.com";
-const OTHER: &str = "https://other.example.com";
+pub(crate) const ISSUER: &str = "https://services.example.com";
+pub(crate) const OTHER: &str = "https://other.example.com";
 
 impl Services {
     pub(crate) fn start() -> Self {
@@ -185,6 +133,8 @@ impl Services {
         options.policy = options.policy.replace("@id(\"reader\")", "@id(\"reader\") @any_issuer");
         options.policy += &format!(
             r#"
+@id("handle") @ttl("15m") @any_issuer
+permit (principal, action == Action::"issue", resource == Role::"handle");
 @id("api-introspects")
 permit (
     principal == User::"{ISSUER}#api",
@@ -204,7 +154,9 @@ permit (
         let toml = std::fs::read_to_string(broker.home.path("broker.toml")).unwrap();
         let toml = toml.replace(&format!("[\"{API}\"]"), &format!("[\"{API}\", \"{OTHER}\"]"));
         let services = format!(
-            "\n[trusted_issuer.services]\nissuer = \"{ISSUER}\"\njwks_file = \"{}\"\n",
+            "\n[role.handle]\naudiences = [\"{API}\"]\nscopes = [\"deploy:read\"]\nmax_ttl = \"15m\"\n\
+             token_format = \"opaque\"\n\
+             [trusted_issuer.services]\nissuer = \"{ISSUER}\"\njwks_file = \"{}\"\n",
             broker.home.path("services.json").display()
         );
         broker.home.write("broker.toml", toml + &services);
@@ -226,13 +178,19 @@ permit (
     /// A token for this service, to be shown to this audience.
     #[track_caller]
     pub(crate) fn token(&self, service: &str, audience: &str) -> String {
+        self.token_of("reader", service, audience)
+    }
+
+    /// The same with this role.
+    #[track_caller]
+    pub(crate) fn token_of(&self, role: &str, service: &str, audience: &str) -> String {
         let url = format!("{}/token", self.broker.url());
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("subject_token", &self.assertion(service)),
             ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
             ("audience", audience),
-            ("role", "reader"),
+            ("role", role),
         ];
         let reply = Http::new().form(&url, &form).unwrap().json();
         reply["access_token"].as_str().unwrap_or_else(|| panic!("{reply}")).to_string()

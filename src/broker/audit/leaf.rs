@@ -331,6 +331,9 @@ mod tests {
     #[test]
     fn a_record_beyond_64_kib_or_with_a_nul_is_refused() {
         assert!(check(&record("a\0b")).is_err());
+        for actor in ["a\0b".to_string(), "x".repeat(MAX_LEAF + 1)] {
+            assert!(check(&Record { actor: Some(actor), ..record("") }).is_err());
+        }
         assert!(check(&Record { scope: "x".repeat(64_000), ..record("") }).is_ok());
         assert!(check(&Record { scope: "x".repeat(65_536), ..record("") }).is_err());
         assert!(check(&record(&"x".repeat(65_536))).is_err());

@@ -126,7 +126,7 @@ pub struct StoredKey {
 
 impl StoredKey {
     /// Whether it signs access tokens by this algorithm.
-    fn signs_by(&self, algorithm: SigningAlgorithm) -> bool {
+    pub(super) fn signs_by(&self, algorithm: SigningAlgorithm) -> bool {
         self.is_for(algorithm) && self.state == KeyState::Active
     }
 

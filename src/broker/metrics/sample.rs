@@ -16,7 +16,7 @@ use crate::broker::audit::outbox::Progress;
 use crate::broker::authenticate::IssuerKeys;
 use crate::broker::directory::Directory;
 use crate::broker::http::connections::Connections;
-use crate::broker::keys::{KeyState, Purpose, StoredKey};
+use crate::broker::keys::{Algorithms, KeyState, Purpose, StoredKey};
 
 /// The `Content-Type` of the output.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -39,7 +39,9 @@ impl Broker {
     pub async fn scrape(&self, connections: &Connections) -> String {
         let mut sampled = Registry::with_prefix(PREFIX);
         match tokio::time::timeout(STORE_TIME, self.store.keys()).await {
-            Ok(Ok(keys)) => sample_keys(&mut sampled, &keys, self.clock.now()),
+            Ok(Ok(keys)) => {
+                sample_keys(&mut sampled, &keys, self.algorithms, self.clock.now());
+            }
             Ok(Err(error)) => tracing::warn!(%error, "the keys cannot be looked at"),
             Err(_) => tracing::warn!("the keys cannot be looked at in time"),
         }
@@ -70,7 +72,12 @@ impl Broker {
     }
 }
 
-fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime) {
+fn sample_keys(
+    registry: &mut Registry,
+    keys: &[StoredKey],
+    algorithms: Algorithms,
+    now: OffsetDateTime,
+) {
     // Those that sign checkpoints are not rotated.
     let keys: Vec<_> = keys.iter().filter(|key| key.purpose == Purpose::AccessToken).collect();
     let by_state = Family::<Label, Gauge>::default();
@@ -79,15 +86,13 @@ fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime)
         by_state.get_or_create(&[("state", state.as_str())]).set(signed(count));
     }
     registry.register("signing_keys", "Signing keys, by state", by_state);
-    let active = keys
-        .iter()
-        .filter(|key| key.purpose == Purpose::AccessToken && key.state == KeyState::Active)
-        .map(|key| key.changed_at)
-        .max();
+    // Those of an algorithm that is configured no more sign nothing, and stay as they are.
+    let signs = |key: &&&StoredKey| algorithms.iter().any(|algorithm| key.signs_by(algorithm));
+    let active = keys.iter().filter(signs).map(|key| key.changed_at).min();
     if let Some(since) = active {
         let age = Number::default();
         age.set((now - since).as_seconds_f64().max(0.0));
-        let help = "How long the key that signs has done so";
+        let help = "How long the key that signs has done so; the oldest, where there are several";
         registry.register_with_unit("signing_key_age", help, Unit::Seconds, age);
     }
 }

@@ -79,8 +79,8 @@ pub trait TokenStore: Send + Sync {
     async fn cutoffs(&self, since: OffsetDateTime)
     -> Result<Vec<(String, String, OffsetDateTime)>>;
 
-    /// What the token with this hash says.
-    async fn opaque(&self, hash: &str) -> Result<Option<String>>;
+    /// The token with this hash; its seal is not looked at.
+    async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>>;
 
     /// How many tokens of theirs were issued before this, and are good at `now` as far as
     /// the log tells.

@@ -1,6 +1,7 @@
 //! PostgreSQL, and engines that are wire-compatible with it: how it is reached, and what
 //! is asked of it before anything is kept there.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -130,6 +131,7 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
         return Err(error);
     }
     first.close().await.map_err(|cause| refused(cause, &address))?;
+    let answer_within = config.answer_within;
     let pool = AnyPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.connect_within)
@@ -143,6 +145,16 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
                 match unfit(connection, purpose).await? {
                     Some(error) => Err(sqlx::Error::Configuration(error.to_string().into())),
                     None => Ok(()),
+                }
+            })
+        })
+        // Who was given up while it was asked something may never answer again. It would
+        // keep its place for as long as it is waited for.
+        .after_release(move |connection, _| {
+            Box::pin(async move {
+                match tokio::time::timeout(answer_within, connection.ping()).await {
+                    Ok(pinged) => pinged.map(|()| true),
+                    Err(_) => Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
                 }
             })
         })

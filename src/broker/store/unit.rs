@@ -121,6 +121,8 @@ pub struct OpaqueToken {
     pub hash: String,
     /// Its claims, as JSON.
     pub claims: String,
+    /// What shows that the broker wrote them.
+    pub seal: Vec<u8>,
     /// When nobody would accept it any more.
     pub keep_until: OffsetDateTime,
 }

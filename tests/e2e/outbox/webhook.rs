@@ -77,7 +77,7 @@ fn a_webhook_over_tls_begins_where_it_is_told_to() {
 #[test]
 fn several_processes_hand_each_record_on_and_one_goes_on_for_another() {
     let receiver = Webhook::start(None);
-    let site = Site::with(&receiver.table(""));
+    let site = Site::with_tables("", &receiver.table(""));
     let twin = site.broker.twin();
     let (mut http, assertion) = (Http::new(), site.assertion("job"));
     let urls = [site.broker.url().to_string(), twin.url.clone()];

@@ -9,23 +9,21 @@ use uuid::Uuid;
 
 use super::lineage::{OWN, Site, kek};
 use crate::broker::authenticate::id_of;
-use crate::broker::config::TokenFormat;
 use crate::broker::cutoff::{Operator, Revoked, What};
 use crate::broker::store::{Store, Whose, sqlite};
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of, now, set};
 use crate::host::clock::SystemClock;
-use crate::host::files;
 use crate::oidc::Issuer;
 use crate::secret::Secret;
 
-struct Place {
-    bed: Bed,
-    path: PathBuf,
+pub(super) struct Place {
+    pub(super) bed: Bed,
+    pub(super) path: PathBuf,
     _dir: tempfile::TempDir,
 }
 
 impl Place {
-    async fn new(change: impl FnOnce(&mut Options)) -> Self {
+    pub(super) async fn new(change: impl FnOnce(&mut Options)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b.db");
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
@@ -42,13 +40,13 @@ impl Place {
     }
 
     /// As another process does: over a connection of its own.
-    async fn operator(&self) -> Operator {
+    pub(super) async fn operator(&self) -> Operator {
         let store = Arc::new(sqlite::open(&self.path).await.unwrap());
         store.seal_with(kek().seal_of_log()).await.unwrap();
         Operator::beside(store, Arc::new(SystemClock), Issuer::parse(OWN).unwrap())
     }
 
-    async fn revoke(&self, whose: Whose) -> Revoked {
+    pub(super) async fn revoke(&self, whose: Whose) -> Revoked {
         let many = What::Many { whose, before: None };
         self.operator().await.revoke(&many, "a test").await.unwrap()
     }
@@ -62,12 +60,12 @@ impl Place {
     }
 }
 
-async fn active(bed: &Bed, token: &str) -> bool {
+pub(super) async fn active(bed: &Bed, token: &str) -> bool {
     json_of(&bed.introspect(Some(token), token).await)["active"].as_bool().unwrap()
 }
 
 /// Tokens say in whole seconds when they were issued: what comes later is of a later one.
-async fn next_second() {
+pub(super) async fn next_second() {
     let second = now().unix_timestamp();
     while now().unix_timestamp() == second {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -160,43 +158,6 @@ async fn one_token_is_revoked_by_its_id_and_by_itself() {
     assert_eq!(place.good(&[&one, &other]).await, [false, true]);
     assert!(operator.revoke(&What::Token(Uuid::new_v4()), "a test").await.is_err());
     assert!(operator.id_of(&Secret::new("garbage".into())).await.is_err());
-}
-
-fn opaque(options: &mut Options) {
-    let deploy = options.config.role.get_mut("deploy").unwrap();
-    deploy.token_format = TokenFormat::Opaque;
-}
-
-#[tokio::test]
-async fn an_opaque_token_says_nothing_is_introspected_and_rests_as_a_hash() {
-    let place = Place::new(opaque).await;
-    let bed = &place.bed;
-    let response = bed.exchange(&bed.key.token(json!({})), &[("requested_ttl", "600")]).await;
-    let grant = json_of(&response);
-    let token = grant["access_token"].as_str().unwrap().to_string();
-    assert_eq!(grant["revocation_reach"], "everywhere");
-    assert!((590..=600).contains(&grant["expires_in"].as_u64().unwrap()), "{grant}");
-    assert!(token.starts_with("tmpcred_o_") && token.len() > 50, "{}", token.len());
-    let told = json_of(&bed.introspect(Some(&token), &token).await);
-    assert_eq!((&told["active"], &told["role"]), (&json!(true), &json!("deploy")));
-    assert_eq!((&told["sub"], &told["aud"]), (&json!(format!("{CORP}#alice")), &json!(API)));
-    let guessed = format!("{token}x");
-    assert!(!active(bed, &guessed).await);
-    for file in files::list(place.path.parent().unwrap()).unwrap() {
-        let bytes = files::read(&file, 1 << 30).unwrap().unwrap();
-        let found = bytes.windows(token.len()).any(|part| part == token.as_bytes());
-        assert!(!found, "it is in the database");
-    }
-    let operator = place.operator().await;
-    let jti = operator.id_of(&Secret::new(token.clone())).await.unwrap();
-    assert_eq!(told["jti"], jti.to_string());
-    assert_eq!(bed.revoke(&token).await, 200);
-    assert!(!active(bed, &token).await);
-    // Nobody is asked for a JWT in vain; nor does it prove who somebody is.
-    let jwt = crate::credential::TokenType::Jwt.urn();
-    let refusal = bed.refused(&bed.key.token(json!({})), &[("requested_token_type", jwt)]).await;
-    assert_eq!(refusal["error"], "invalid_request");
-    bed.refused(&token, &[]).await;
 }
 
 #[tokio::test]

@@ -98,19 +98,19 @@ when {{ principal.issuer == "{OWN}" }};
 }
 
 /// A token for the broker itself, of ten minutes, that may read and write.
-async fn first(bed: &Bed) -> String {
+pub(super) async fn first(bed: &Bed) -> String {
     bed.issued(json!({}), &[("audience", OWN), ("requested_ttl", "600")]).await
 }
 
 /// What comes of a token by exchange.
-async fn next(bed: &Bed, token: &str, audience: &str) -> String {
+pub(super) async fn next(bed: &Bed, token: &str, audience: &str) -> String {
     let response = bed.exchange(token, &[("role", "again"), ("audience", audience)]).await;
     let grant = json_of(&response);
     assert_eq!(response.status.as_u16(), 200, "{grant}");
     grant["access_token"].as_str().unwrap().to_string()
 }
 
-async fn active(bed: &Bed, token: &str) -> bool {
+pub(super) async fn active(bed: &Bed, token: &str) -> bool {
     json_of(&bed.introspect(Some(token), token).await)["active"].as_bool().unwrap()
 }
 

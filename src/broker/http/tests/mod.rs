@@ -12,6 +12,8 @@ mod flood;
 mod introspection;
 mod lineage;
 mod once;
+mod opaque;
+mod overtaken;
 mod revocation;
 mod transport;
 

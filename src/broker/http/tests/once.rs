@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use axum::http::StatusCode;
 use serde_json::json;
+
+use super::dpop::{Device, ask, nonce, refusal, rejected, twins_with};
 
 use crate::broker::audit::Decision;
 use crate::broker::config::Assertions;
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::{API, Bed, Options, Shifted, claims_of, json_of, set};
 
-const OTHER: &str = "https://other.example.com";
+pub(super) const OTHER: &str = "https://other.example.com";
 
-fn strict(options: &mut Options) {
+pub(super) fn strict(options: &mut Options) {
     let corp = options.config.trusted_issuer.get_mut("corp").unwrap();
     corp.assertions = Assertions::Once;
     let deploy = options.config.role.get_mut("deploy").unwrap();
@@ -205,4 +208,57 @@ async fn those_of_other_issuers_are_good_until_they_expire() {
         let response = bed.exchange(&assertion, &[("audience", audience)]).await;
         assert_eq!(response.status.as_u16(), 200);
     }
+}
+
+#[tokio::test]
+async fn the_same_request_again_is_one_with_another_proof_by_the_same_key() {
+    let bed = Bed::with(strict).await;
+    let (assertion, device) = (bed.key.token(json!({"jti": "1"})), Device::new());
+    let fresh = nonce(&bed).await;
+    let granted = async |proof: &str| {
+        let response = ask(&bed, &assertion, &[proof], &[]).await;
+        let grant = json_of(&response);
+        assert_eq!(response.status, StatusCode::OK, "{grant}");
+        assert_eq!(grant["token_type"], "DPoP");
+        grant["access_token"].as_str().unwrap().to_string()
+    };
+    let proof = device.proof(Some(&fresh));
+    let first = granted(&proof).await;
+    // Whoever has overheard all of it can do nothing with it, nor end the token.
+    assert_eq!(refusal(&ask(&bed, &assertion, &[&proof], &[]).await), "invalid_dpop_proof");
+    assert_eq!(rejected(&bed, "replayed").await, "1");
+    assert!(active(&bed, &first).await);
+    let second = granted(&device.proof(Some(&fresh))).await;
+    assert!(!active(&bed, &first).await && active(&bed, &second).await);
+    assert_eq!(claims_of(&second)["cnf"], json!({ "jkt": device.0.thumbprint() }));
+    // With another key, or none, it is another request.
+    let other = Device::new().proof(Some(&fresh));
+    for proofs in [&[other.as_str()][..], &[]] {
+        let response = ask(&bed, &assertion, proofs, &[]).await;
+        assert_eq!(refusal(&response), "invalid_request");
+        let why = json_of(&response)["error_description"].as_str().unwrap().to_string();
+        assert!(why.contains("it may be used once, and was"), "{why}");
+    }
+    assert!(active(&bed, &second).await);
+    // A proof that went with a denial is used up with it.
+    let next = bed.key.token(json!({"jti": "2"}));
+    assert_eq!(refusal(&ask(&bed, &next, &[&other], &[]).await), "invalid_dpop_proof");
+}
+
+#[tokio::test]
+async fn of_the_same_assertion_with_the_same_proof_at_all_processes_one_token_comes() {
+    let beds = Arc::new(twins_with(strict).await);
+    let proof = Device::new().proof(Some(&nonce(&beds[0]).await));
+    // Each has an issuer of its own, with a key of its own.
+    let assertions = [beds[0].key.token(json!({})), beds[1].key.token(json!({}))];
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..20 {
+        let (beds, proof, assertion) = (beds.clone(), proof.clone(), assertions[n % 2].clone());
+        tasks.spawn(async move { ask(&beds[n % 2], &assertion, &[&proof], &[]).await.status });
+    }
+    let statuses = tasks.join_all().await;
+    assert_eq!(statuses.iter().filter(|status| status.is_success()).count(), 1, "{statuses:?}");
+    let records = beds[0].records(0, 99).await;
+    let issued = records.iter().filter(|(_, record)| record.decision == Decision::Issued).count();
+    assert_eq!(issued, 1);
 }

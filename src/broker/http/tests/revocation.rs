@@ -19,7 +19,7 @@ use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{
     Erasable, ErasureStore, Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore,
-    OutboxStore, Outcome, Row, Store, TokenStore, Turn, Unit, Whose, sqlite,
+    OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Turn, Unit, Whose, sqlite,
 };
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -253,7 +253,7 @@ impl TokenStore for Failing {
     ) -> Result<Vec<(String, String, OffsetDateTime)>> {
         self.inner.cutoffs(since).await
     }
-    async fn opaque(&self, hash: &str) -> Result<Option<String>> {
+    async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
         self.inner.opaque(hash).await
     }
     async fn count_issued(

@@ -12,10 +12,12 @@ create table revocation_cutoff (
 
 create index revocation_cutoff_before on revocation_cutoff (before);
 
--- Tokens that are to be introspected only, by their hash, with what they say.
+-- Tokens that are to be introspected only, by their hash, with what they say and what
+-- shows that the broker wrote it.
 create table opaque_token (
     hash text not null primary key,
     claims text not null,
+    seal bytea not null,
     keep_until bigint not null
 );
 

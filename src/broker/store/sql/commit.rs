@@ -178,11 +178,12 @@ async fn add_opaque(
     token: &OpaqueToken,
 ) -> Result<bool, Failure> {
     let done = sqlx::query(
-        "insert into opaque_token (hash, claims, keep_until) values ($1, $2, $3)
+        "insert into opaque_token (hash, claims, seal, keep_until) values ($1, $2, $3, $4)
          on conflict do nothing",
     )
     .bind(&token.hash)
     .bind(&token.claims)
+    .bind(&token.seal)
     .bind(micros(token.keep_until))
     .execute(&mut **transaction)
     .await?;

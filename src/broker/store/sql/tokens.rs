@@ -10,7 +10,7 @@ use super::SqlStore;
 use super::rows::{damaged, micros, moment};
 use crate::broker::audit::Decision;
 use crate::broker::config::MAX_TTL;
-use crate::broker::store::{TokenStore, Whose};
+use crate::broker::store::{OpaqueToken, TokenStore, Whose};
 use crate::error::Result;
 
 const UNREADABLE: &str = "what was revoked cannot be read";
@@ -31,14 +31,15 @@ impl TokenStore for SqlStore {
         rows.iter().map(cutoff_from).collect()
     }
 
-    async fn opaque(&self, hash: &str) -> Result<Option<String>> {
+    async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
         self.check_file()?;
         let ask = || {
-            sqlx::query_scalar("select claims from opaque_token where hash = $1")
+            sqlx::query("select hash, claims, seal, keep_until from opaque_token where hash = $1")
                 .bind(hash)
                 .fetch_optional(&self.engine.pool)
         };
-        self.engine.read("opaque tokens cannot be read", ask).await
+        let row = self.engine.read("opaque tokens cannot be read", ask).await?;
+        row.as_ref().map(opaque_from).transpose()
     }
 
     async fn count_issued(
@@ -107,6 +108,17 @@ impl TokenStore for SqlStore {
     }
 }
 
+fn opaque_from(row: &AnyRow) -> Result<OpaqueToken> {
+    let unreadable = |_| damaged("opaque_token");
+    let keep_until = moment(row.try_get("keep_until").map_err(unreadable)?);
+    Ok(OpaqueToken {
+        hash: row.try_get("hash").map_err(unreadable)?,
+        claims: row.try_get("claims").map_err(unreadable)?,
+        seal: row.try_get("seal").map_err(unreadable)?,
+        keep_until: keep_until.ok_or_else(|| damaged("opaque_token.keep_until"))?,
+    })
+}
+
 fn cutoff_from(row: &AnyRow) -> Result<(String, String, OffsetDateTime)> {
     let text = |column: &str| {
         let text = row.try_get::<String, _>(column);
@@ -115,3 +127,6 @@ fn cutoff_from(row: &AnyRow) -> Result<(String, String, OffsetDateTime)> {
     let before = row.try_get::<i64, _>("before").ok().and_then(moment);
     Ok((text("kind")?, text("id")?, before.ok_or_else(|| damaged("revocation_cutoff.before"))?))
 }
+
+#[cfg(test)]
+mod tests;
