@@ -119,6 +119,15 @@ struct Claims {
     aws: aws::Claims,
 }
 
+/// The claims of a token that is on record.
+#[derive(Serialize)]
+struct Recorded {
+    #[serde(flatten)]
+    claims: Claims,
+    /// The number of its record in the audit log.
+    log_sequence: u64,
+}
+
 #[derive(Serialize)]
 struct SubjectId {
     format: &'static str,
@@ -324,9 +333,11 @@ impl Broker {
         opaque: Option<Secret<String>>,
         receipt: Receipt,
     ) -> Result<Issued> {
-        if !receipt.redeem(draft.claims.jti) {
-            return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
-        }
+        let Draft { claims, granted } = draft;
+        let log_sequence = receipt
+            .redeem(claims.jti)
+            .ok_or_else(|| Error::new(ErrorKind::Other, "the receipt is for another token"))?;
+        let recorded = Recorded { claims, log_sequence };
         let reach = match &opaque {
             Some(_) => RevocationReach::Everywhere,
             None => RevocationReach::Introspection,
@@ -334,20 +345,21 @@ impl Broker {
         let token = match opaque {
             Some(token) => token,
             None => {
-                let algorithm = self.signing.get(&draft.claims.aud).copied();
+                let algorithm = self.signing.get(&recorded.claims.aud).copied();
                 let keys = self.keys.current().await?;
-                keys.signing(algorithm)?.sign(TOKEN_TYPE, &draft.claims)?
+                keys.signing(algorithm)?.sign(TOKEN_TYPE, &recorded)?
             }
         };
+        let Recorded { claims, .. } = recorded;
         Ok(Issued {
             token,
             reach,
-            expires_at: draft.claims.exp,
-            ttl: draft.granted.ttl,
-            scope: draft.granted.scope,
-            role: draft.claims.role,
-            subject: draft.claims.sub,
-            bound: draft.claims.cnf.is_some(),
+            expires_at: claims.exp,
+            ttl: granted.ttl,
+            scope: granted.scope,
+            role: claims.role,
+            subject: claims.sub,
+            bound: claims.cnf.is_some(),
         })
     }
 

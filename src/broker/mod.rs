@@ -48,6 +48,7 @@ mod once;
 mod opaque;
 pub mod own;
 pub mod policy;
+mod private_text;
 pub mod proof;
 mod readiness;
 mod reload;
@@ -68,6 +69,7 @@ pub use policy::schema as policy_schema;
 pub use reload::Reloaded;
 pub use serve::serve;
 
+use audit::outbox::{Outbox, Sinks};
 use audit::{Audit, Notary};
 use authenticate::Authenticator;
 use config::Role;
@@ -100,6 +102,7 @@ pub struct Broker {
     keys: KeyRing,
     audit: Audit,
     notary: Notary,
+    outbox: Outbox,
     store: Arc<dyn Store>,
     readiness: Readiness,
     sweeping: Sweeping,
@@ -162,6 +165,7 @@ impl Broker {
     pub async fn close(self) {
         self.summarize(self.denials.all()).await;
         self.audit.close().await;
+        self.outbox.close().await;
         self.notary.close().await;
         self.keys.close().await;
         self.store.close().await;
@@ -172,6 +176,7 @@ impl Broker {
 struct Prepared {
     authenticator: Authenticator,
     policy: Policy,
+    sinks: Sinks,
 }
 
 impl Prepared {
@@ -188,7 +193,8 @@ impl Prepared {
             directory: directory.as_ref(),
         };
         let policy = Policy::load(policies, world)?;
-        Ok(Self { authenticator, policy })
+        let sinks = Sinks::new(&config.audit, &config.issuer, host)?;
+        Ok(Self { authenticator, policy, sinks })
     }
 
     async fn assemble(
@@ -227,6 +233,7 @@ impl Prepared {
             keys,
             audit: Audit::start(store.clone()),
             notary,
+            outbox: Outbox::start(store.clone(), self.sinks),
             store,
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),

@@ -68,7 +68,7 @@ impl Broker {
         let Some(receipt) = self.metrics.recording(committed).await? else {
             return Ok(Revocation::Repeated);
         };
-        if !receipt.redeem(token.jti) {
+        if receipt.redeem(token.jti).is_none() {
             return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
         }
         tracing::info!(role = token.role, subject = token.subject, "revoked");

@@ -236,6 +236,7 @@ impl Bed {
                 keys: config::Keys::default(),
                 dpop: config::Dpop::default(),
                 authz: None,
+                audit: config::Audit::default(),
                 directory: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 policy: Policy { files: vec!["policy.cedar".into()] },

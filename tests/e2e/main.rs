@@ -47,6 +47,8 @@ mod names;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod operation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod outbox;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod policy;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;

@@ -26,9 +26,9 @@ const SOON: Duration = Duration::from_secs(30);
 const ROTATION: Duration = Duration::from_secs(120);
 
 /// A database, the first process of a broker, and jobs whose keys it has in a file.
-struct Site {
-    broker: Broker,
-    postgres: Postgres,
+pub(crate) struct Site {
+    pub(crate) broker: Broker,
+    pub(crate) postgres: Postgres,
     key: jsonwebtoken::EncodingKey,
     files: Home,
 }
@@ -40,6 +40,11 @@ impl Site {
 
     /// `store` goes into the table of the database.
     fn with(store: &str) -> Self {
+        Self::with_tables(store, "")
+    }
+
+    /// The same, with further tables in the configuration of the broker.
+    pub(crate) fn with_tables(store: &str, more: &str) -> Self {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
         use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -56,7 +61,7 @@ impl Site {
         options.more = format!(
             "\n[keys]\npublish_before = \"15s\"\n\n\
              [role.handle]\naudiences = [\"{API}\"]\nmax_ttl = \"15m\"\ntoken_format = \"opaque\"\n\n\
-             [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n"
+             [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n{more}"
         );
         options.policy += "@id(\"handle\") @ttl(\"15m\") @any_issuer
             permit (principal, action == Action::\"issue\", resource == Role::\"handle\");";
@@ -64,7 +69,7 @@ impl Site {
     }
 
     /// Proof of being this job.
-    fn assertion(&self, job: &str) -> String {
+    pub(crate) fn assertion(&self, job: &str) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let claims = json!({
             "iss": ISSUER, "sub": job, "aud": self.broker.url(),
@@ -96,7 +101,7 @@ audience = "{API}"
     }
 
     /// Asks this process for a token, once.
-    fn ask(&self, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
+    pub(crate) fn ask(&self, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
         self.ask_for("reader", http, url, assertion)
     }
 
@@ -128,18 +133,17 @@ audience = "{API}"
     }
 }
 
-fn part(token: &str, at: usize, name: &str) -> String {
+fn part(token: &str, at: usize) -> Value {
     let part = token.trim().split('.').nth(at).unwrap();
-    let part: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
-    part[name].as_str().unwrap().to_string()
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
 fn jti(token: &str) -> String {
-    part(token, 1, "jti")
+    part(token, 1)["jti"].as_str().unwrap().to_string()
 }
 
 fn kid(token: &str) -> String {
-    part(token, 0, "kid")
+    part(token, 0)["kid"].as_str().unwrap().to_string()
 }
 
 #[track_caller]
@@ -238,12 +242,16 @@ fn nothing_is_lost(site: &Site, tokens: &[String]) {
     };
     let issued = jtis("issued");
     let known: BTreeSet<_> = issued.iter().collect();
+    let numbered = "select jti || ' ' || sequence from audit_record where decision = 'issued'";
+    let numbered: BTreeSet<_> = site.postgres.query(numbered).into_iter().collect();
     assert_eq!(known.len(), issued.len(), "no token is on record twice");
     let aborted: BTreeSet<_> = jtis("aborted").into_iter().collect();
     assert!(tokens.len() > 60, "{}", tokens.len());
     for token in tokens {
         let jti = jti(token);
         assert!(known.contains(&jti) && !aborted.contains(&jti), "{jti} is out and not on record");
+        let claimed = format!("{jti} {}", part(token, 1)["log_sequence"]);
+        assert!(numbered.contains(&claimed), "{claimed} is another record's number");
     }
     let signed = || {
         let newest = "select coalesce(max(size), 0) - (select last_sequence from audit_head)

@@ -111,6 +111,11 @@ pub(crate) const OTHER: &str = "https://other.example.com";
 
 impl Services {
     pub(crate) fn start() -> Self {
+        Self::with("")
+    }
+
+    /// The same, at a broker with further tables in its configuration.
+    pub(crate) fn with(more: &str) -> Self {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
         use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -119,6 +124,7 @@ impl Services {
         let key = jsonwebtoken::EncodingKey::from_ec_der(pkcs8.unwrap().as_ref());
         let public = Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::ES256).unwrap();
         let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
+        options.more = more.into();
         // Of two trusted issuers, a permit names the one that it is for.
         options.policy = options.policy.replace(
             "resource == Role::\"deploy\");",

@@ -1,5 +1,6 @@
 //! What `broker.toml` says.
 
+mod audit;
 mod authz;
 mod dpop;
 mod keys;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use time::OffsetDateTime;
 use url::Url;
 
+pub use audit::{Audit, BeginWith, FileSink, SyslogAddress, SyslogSink, WebhookSink};
 pub use authz::{Authz, Proxy, Route};
 pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
@@ -81,6 +83,9 @@ pub struct Config {
     /// What the broker decides for a proxy; nothing where left out.
     #[serde(default)]
     pub authz: Option<Authz>,
+    /// Where records of the audit log are handed on to; nowhere where left out.
+    #[serde(default)]
+    pub audit: Audit,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
     pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
     /// Who the people are; nobody is known where left out.
@@ -102,7 +107,8 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// The table `[admin]`: a listener of its own for `/metrics`, `/healthz` and `/readyz`.
+/// The table `[admin]`: a listener of its own for `/metrics`, `/healthz`, `/readyz`, and
+/// for proofs about the audit log.
 /// It speaks plain HTTP and asks nobody who they are.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -254,7 +260,8 @@ impl Config {
     fn resolve_paths(&mut self, base: &Path) {
         let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
         let directory = self.directory.iter_mut().map(|directory| &mut directory.file);
-        let paths = tls.chain(&mut self.policy.files).chain(&mut self.store.path);
+        let store = &mut self.store.path;
+        let paths = tls.chain(&mut self.policy.files).chain(store).chain(self.audit.paths());
         for path in paths.chain(directory) {
             *path = base.join(&*path);
         }
@@ -296,6 +303,7 @@ impl Config {
             admin.check(self.listen)?;
         }
         self.store.check()?;
+        self.audit.check()?;
         if let Some(authz) = &self.authz {
             let taken = [self.listen].into_iter().chain(self.admin.as_ref().map(|a| a.listen));
             let taken: Vec<_> = taken.collect();

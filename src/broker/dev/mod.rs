@@ -187,6 +187,7 @@ role = "{READER}"
             keys: config::Keys::default(),
             dpop: config::Dpop::default(),
             authz: None,
+            audit: config::Audit::default(),
             directory: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
             policy: Policy { files: vec!["policy.cedar".into()] },

@@ -8,6 +8,7 @@ pub mod guard;
 mod health;
 mod introspect;
 mod jwks;
+mod log;
 mod metadata;
 pub mod refusal;
 mod revoke;

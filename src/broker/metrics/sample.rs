@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use super::{Label, Metrics, PREFIX};
 use crate::broker::Broker;
+use crate::broker::audit::outbox::Progress;
 use crate::broker::authenticate::IssuerKeys;
 use crate::broker::directory::Directory;
 use crate::broker::http::connections::Connections;
@@ -20,9 +21,9 @@ use crate::broker::keys::{Algorithms, KeyState, Purpose, StoredKey};
 /// The `Content-Type` of the output.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-/// How long the store may take to say which keys there are: a store that is stuck must
-/// not keep anybody from seeing that.
-const KEYS_TIME: Duration = Duration::from_secs(1);
+/// How long the store may take to say something: a store that is stuck must not keep
+/// anybody from seeing that.
+const STORE_TIME: Duration = Duration::from_secs(1);
 
 /// A number with a fraction.
 type Number = Gauge<f64, AtomicU64>;
@@ -30,11 +31,14 @@ type Number = Gauge<f64, AtomicU64>;
 /// The name of an issuer's table in the configuration.
 type Issuer = [(&'static str, String); 1];
 
+/// The name of a sink of the audit log in the configuration.
+type Sink = [(&'static str, String); 1];
+
 impl Broker {
     /// All that is counted and measured, in the Prometheus text format.
     pub async fn scrape(&self, connections: &Connections) -> String {
         let mut sampled = Registry::with_prefix(PREFIX);
-        match tokio::time::timeout(KEYS_TIME, self.store.keys()).await {
+        match tokio::time::timeout(STORE_TIME, self.store.keys()).await {
             Ok(Ok(keys)) => {
                 sample_keys(&mut sampled, &keys, self.algorithms, self.clock.now());
             }
@@ -52,6 +56,13 @@ impl Broker {
         );
         sample_issuers(&mut sampled, self.authenticator.keys());
         sample_connections(&mut sampled, connections);
+        match tokio::time::timeout(STORE_TIME, self.outbox.look(self.clock.now())).await {
+            Ok(Ok(sinks)) => sample_sinks(&mut sampled, &sinks),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "how far records were handed on cannot be told")
+            }
+            Err(_) => tracing::warn!("how far records were handed on cannot be told in time"),
+        }
         sample_records(&mut sampled, &self.metrics);
         let mut text = String::new();
         // What is written to a text never fails.
@@ -139,6 +150,28 @@ fn sample_connections(registry: &mut Registry, connections: &Connections) {
     registry.register("connections_refused", help, refused);
     let help = "Connections without a request that gave way to others";
     registry.register("connections_evicted", help, evicted);
+}
+
+fn sample_sinks(registry: &mut Registry, sinks: &[Progress]) {
+    let behind = Family::<Sink, Gauge>::default();
+    let ages = Family::<Sink, Number>::default();
+    let delivered = Family::<Sink, Counter>::default();
+    let failures = Family::<Sink, Counter>::default();
+    for sink in sinks {
+        let label = [("sink", sink.counts.sink().to_string())];
+        behind.get_or_create(&label).set(i64::try_from(sink.behind).unwrap_or(i64::MAX));
+        ages.get_or_create(&label).set(sink.age.as_secs_f64());
+        delivered.get_or_create(&label).inc_by(sink.counts.delivered());
+        failures.get_or_create(&label).inc_by(sink.counts.failures());
+    }
+    let help = "Records that a sink has not got yet, whichever process hands them on";
+    registry.register("audit_sink_lag_records", help, behind);
+    let help = "How old the first of the records is that a sink has not got yet";
+    registry.register_with_unit("audit_sink_lag", help, Unit::Seconds, ages);
+    let help = "Records that this process has handed on to a sink";
+    registry.register("audit_sink_records", help, delivered);
+    let help = "How often this process failed to hand records on to a sink";
+    registry.register("audit_sink_failures", help, failures);
 }
 
 fn sample_records(registry: &mut Registry, metrics: &Metrics) {

@@ -183,7 +183,14 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     let jwks = key.jwks().to_string();
     let issuer =
         Served::start(|_| axum::Router::new().route("/keys", get(|| async move { jwks })), None);
+    let files = tempfile::tempdir().unwrap();
     let bed = Bed::with(|options| {
+        let sink = crate::broker::config::FileSink {
+            path: files.path().join("records"),
+            format: Default::default(),
+            begin_with: Default::default(),
+        };
+        options.config.audit.file.insert("lines".into(), sink);
         for (name, path) in [("fetched", "keys"), ("missing", "nothing")] {
             let id = Issuer::parse(&format!("https://{name}.example")).unwrap();
             let mut trusted = crate::broker::config::TrustedIssuer::new(id);
@@ -210,6 +217,7 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     assert_eq!(after.get("clock_skew_seconds{issuer=\"fetched\"}"), 0.0);
     assert!(!after.text.contains("issuer=\"corp\""), "its keys are in a file");
     assert!(after.text.contains("clock_skew_seconds{issuer=\"fetched\"}"));
+    assert_eq!(after.get("audit_sink_failures_total{sink=\"lines\"}"), 0.0);
     check_page(&after.text);
 }
 

@@ -13,8 +13,10 @@
 //! changes a key names what it was. Nothing rests on a session, a notification or an
 //! advisory lock.
 
+mod erasure;
 mod log;
 mod open;
+mod outbox;
 pub mod postgres;
 pub mod sql;
 pub mod sqlite;
@@ -24,8 +26,10 @@ mod unit;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
+pub use erasure::{Erasable, ErasureStore};
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use open::{open, open_existing, open_to_read};
+pub use outbox::{OutboxStore, Turn};
 pub use unit::{Consumed, Cutoff, Effect, Once, OpaqueToken, Outcome, Unit, Whose};
 
 use super::audit::Record;
@@ -97,7 +101,9 @@ pub trait TokenStore: Send + Sync {
 
 /// What the broker keeps.
 #[async_trait]
-pub trait Store: Ledger + LogStore + KeyStore + OnceStore + TokenStore {
+pub trait Store:
+    Ledger + LogStore + OutboxStore + ErasureStore + KeyStore + OnceStore + TokenStore
+{
     /// Seals the end of the log with this from now on: whoever appends goes on from an
     /// end that is sealed, or from an empty log.
     ///

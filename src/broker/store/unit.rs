@@ -58,6 +58,9 @@ pub enum Effect {
     CutOff(Cutoff),
     /// Keeps what a token says that can only be introspected.
     AddOpaque(OpaqueToken),
+    /// Erases what is personal in these records, if all of them have it still, and a salt
+    /// that goes with it. What is left is as good a leaf of the tree.
+    Erase(Vec<u64>),
     /// Changes nothing: it holds if the log says that this token was issued, and not that
     /// nothing came of it.
     IfIssued(Uuid),

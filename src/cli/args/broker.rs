@@ -178,6 +178,8 @@ pub(crate) enum AuditCommand {
     Query(AuditQuery),
     /// Print all records, a line of JSON each
     Export(AuditExport),
+    /// Erase what the log has of a person; all proofs stay what they were
+    Erase(AuditErase),
 }
 
 /// Check that no record was changed, removed or added since it was signed
@@ -255,6 +257,26 @@ pub(crate) struct AuditExport {
     /// Only those after this record
     #[arg(long, value_name = "RECORD", default_value_t = 0)]
     pub after: u64,
+}
+
+/// Erase what the log has of a person; all proofs stay what they were
+#[derive(Args, Debug)]
+pub(crate) struct AuditErase {
+    /// The broker's own configuration file
+    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Whose: issuer, `#` and subject
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub subject: String,
+    /// Why, as it goes on record; it must not name the person
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who asks for it, as it goes on record [default: who runs this]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How records are written.

@@ -296,10 +296,10 @@ async fn a_receipt_is_good_for_its_own_token_only() {
     let store = Arc::new(sqlite::in_memory().await.unwrap());
     let audit = Audit::start(store);
     let jti = record("a").jti.unwrap();
-    assert!(audit.append(record("a")).await.unwrap().redeem(jti));
-    assert!(!audit.append(record("a")).await.unwrap().redeem(uuid::Uuid::nil()));
+    assert_eq!(audit.append(record("a")).await.unwrap().redeem(jti), Some(1));
+    assert_eq!(audit.append(record("a")).await.unwrap().redeem(uuid::Uuid::nil()), None);
     let denied = Record { jti: None, ..record("a") };
-    assert!(!audit.append(denied).await.unwrap().redeem(jti));
+    assert_eq!(audit.append(denied).await.unwrap().redeem(jti), None);
 }
 
 #[tokio::test]

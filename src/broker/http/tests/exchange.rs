@@ -51,7 +51,8 @@ async fn a_token_is_issued_and_says_what_was_granted() {
     assert_eq!(header["typ"], "at+jwt");
     assert!(header["kid"].is_string());
 
-    let (_, record) = bed.records(0, 9).await.pop().unwrap();
+    let (sequence, record) = bed.records(0, 9).await.pop().unwrap();
+    assert_eq!(all["log_sequence"], sequence);
     assert_eq!(record.decision, Decision::Issued);
     assert_eq!(record.request_id.to_string(), header_of(&response, "x-request-id"));
     assert_eq!(record.jti.unwrap().to_string(), all["jti"]);

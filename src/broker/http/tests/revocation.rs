@@ -18,8 +18,8 @@ use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{
-    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, OpaqueToken, Outcome, Row,
-    Store, TokenStore, Unit, Whose, sqlite,
+    Erasable, ErasureStore, Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore,
+    OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Turn, Unit, Whose, sqlite,
 };
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -183,6 +183,38 @@ impl LogStore for Failing {
     }
     async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>> {
         self.inner.page(after, limit).await
+    }
+}
+
+#[async_trait]
+impl ErasureStore for Failing {
+    async fn of_person(
+        &self,
+        issuer: &str,
+        subject: &str,
+        id: &str,
+        limit: u32,
+    ) -> Result<Erasable> {
+        self.inner.of_person(issuer, subject, id, limit).await
+    }
+}
+
+#[async_trait]
+impl OutboxStore for Failing {
+    async fn turn(&self, sink: &str) -> Result<Option<Turn>> {
+        self.inner.turn(sink).await
+    }
+    async fn add_sink(&self, sink: &str, after: u64) -> Result<()> {
+        self.inner.add_sink(sink, after).await
+    }
+    async fn change_turn(
+        &self,
+        sink: &str,
+        before: &Turn,
+        delivered: u64,
+        holder: Option<&str>,
+    ) -> Result<bool> {
+        self.inner.change_turn(sink, before, delivered, holder).await
     }
 }
 

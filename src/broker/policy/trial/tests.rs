@@ -21,6 +21,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         keys: config::Keys::default(),
         dpop: config::Dpop::default(),
         authz: None,
+        audit: config::Audit::default(),
         directory: None,
         trusted_issuer: trusted(&[ISSUER]),
         policy: config::Policy { files: vec!["policy.cedar".into()] },

@@ -3,6 +3,7 @@
 use sqlx::{Any, Connection, Transaction};
 
 use super::engine::Engine;
+use super::erasure;
 use super::failure::Failure;
 use super::head::Guard;
 use super::rows::{damaged, micros};
@@ -109,6 +110,7 @@ async fn perform_one(
         }
         Effect::CutOff(cutoff) => cut_off(transaction, cutoff).await,
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,
+        Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
         Effect::IfIssued(jti) => {
             let found = sqlx::query(
                 "select sequence from audit_record where jti = $1 and decision = $2

@@ -36,7 +36,7 @@ struct Table {
     columns: &'static [(&'static str, Holds)],
 }
 
-const TABLES: [Table; 7] = [
+const TABLES: [Table; 8] = [
     Table {
         name: "signing_key",
         columns: &[
@@ -92,6 +92,7 @@ const TABLES: [Table; 7] = [
             ("count", Number),
             ("leaf_version", Number),
             ("salt", Bytes),
+            ("erased", Bytes),
             ("actor", Text),
         ],
     },
@@ -103,6 +104,8 @@ const TABLES: [Table; 7] = [
         name: "audit_checkpoint",
         columns: &[("size", Number), ("at", Number), ("note", Text)],
     },
+    // Whose turn it is is for those who use the store to say.
+    Table { name: "audit_sink", columns: &[("name", Text), ("delivered", Number)] },
 ];
 
 /// What was copied.

@@ -4,10 +4,12 @@
 mod commit;
 mod copy;
 mod engine;
+mod erasure;
 mod failure;
 mod head;
 mod log;
 mod migrate;
+mod outbox;
 mod rows;
 mod tokens;
 mod tree;

@@ -113,6 +113,7 @@ pub(super) fn leaf_from(row: &AnyRow) -> Result<Leaf> {
         sequence: sequence.try_into().map_err(|_| columns.damaged("sequence"))?,
         version: columns.get("leaf_version").unwrap_or_default(),
         salt: columns.get("salt").unwrap_or_default(),
+        erased: columns.get("erased").unwrap_or_default(),
         values: values.ok().and_then(|values| values.try_into().ok()),
     })
 }
