@@ -1,6 +1,7 @@
 use super::*;
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Consumed, Effect, OnceStore as _, Unit};
+use crate::host::clock::{Clock as _, SystemClock};
 
 /// Uses up so many things that have to be kept until then.
 async fn use_up(
@@ -21,7 +22,7 @@ async fn use_up(
 async fn proofs_are_kept_for_an_hour_longer_than_needed_and_all_else_for_a_day() {
     for ground in Ground::each().await {
         let store = ground.open().await;
-        let now = OffsetDateTime::now_utc() - Duration::days(3);
+        let now = SystemClock.now() - Duration::days(3);
         for kind in [Once::DpopProof, Once::RevokedToken, Once::Assertion, Once::RevokedKey] {
             use_up(&store, kind, 0..1, now).await;
         }
@@ -45,7 +46,7 @@ async fn proofs_are_kept_for_an_hour_longer_than_needed_and_all_else_for_a_day()
 async fn a_process_whose_clock_is_ahead_forgets_nothing_that_others_need() {
     for ground in Ground::each().await.into_iter().filter(Ground::is_postgres) {
         let store = ground.open().await;
-        let now = OffsetDateTime::now_utc();
+        let now = SystemClock.now();
         use_up(&store, Once::RevokedToken, 0..1, now + Duration::minutes(5)).await;
         sweep(&store, now + Duration::days(400)).await.unwrap();
         assert!(store.any_consumed(Once::RevokedToken, &["0".into()]).await.unwrap());
@@ -56,7 +57,7 @@ async fn a_process_whose_clock_is_ahead_forgets_nothing_that_others_need() {
 async fn what_does_not_fit_into_one_go_is_gone_on_with_at_once() {
     let ground = Ground::each().await.remove(0);
     let store = ground.open().await;
-    let (now, most) = (OffsetDateTime::now_utc(), BATCHES * usize::try_from(BATCH).unwrap());
+    let (now, most) = (SystemClock.now(), BATCHES * usize::try_from(BATCH).unwrap());
     let before = now - Duration::days(2);
     for from in (0..=most).step_by(5_000) {
         use_up(&store, Once::DpopProof, from..(from + 5_000).min(most + 7), before).await;
