@@ -4,8 +4,9 @@
 //! requests at once one is first, and what was used before a crash stays used.
 //!
 //! An answer can get lost. Whoever sends the very same request again soon, from the same
-//! address and with a proof by the same key where there was one, is given another token, and the one before is revoked in that commit: at any
-//! time one token that came of the assertion is good. Anything else is a second use.
+//! address and with a proof by the same key where there was one, is given another token,
+//! and the one before is revoked in that commit: at any time one token that came of the
+//! assertion is good. Anything else is a second use.
 
 use std::net::IpAddr;
 
