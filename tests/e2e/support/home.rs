@@ -75,7 +75,10 @@ impl Home {
         // Test processes run at the same time; each has a range of its own.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         assert!(number < 1000, "more strangers than one test process can have");
-        Self::of(Some(1_000_000 + std::process::id() * 1000 + number), None)
+        let uid = 1_000_000 + std::process::id() * 1000 + number;
+        // Another process had that number, and may have been killed.
+        kernel::forget_all(uid);
+        Self::of(Some(uid), None)
     }
 
     fn of(uid: Option<u32>, turn: Option<File>) -> Self {

@@ -129,7 +129,7 @@ impl Courier {
             }
         }
         // Others need not watch first.
-        if let Err(error) = self.give_back().await {
+        if let Err(error) = self.leave().await {
             tracing::debug!(%error, sink = self.counts.sink(), "the turn could not be given back");
         }
     }
@@ -271,6 +271,14 @@ impl Courier {
         let pause = pauses.next().unwrap_or(PAUSE[1]).max(wish);
         self.trouble = Some((pauses, Instant::now() + pause));
         pause
+    }
+
+    /// Lets others have the turn, also where it was taken or kept a moment ago, and that
+    /// was not seen to its end.
+    async fn leave(&mut self) -> Result<()> {
+        let turn = self.store.turn(self.counts.sink()).await?;
+        self.held = turn.filter(|turn| turn.holder.as_ref() == Some(&self.me));
+        self.give_back().await
     }
 
     /// Lets others have the turn.
