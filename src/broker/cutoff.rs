@@ -166,30 +166,18 @@ impl Operator {
         let text = |text: &str| text.to_string();
         let (kind, id) = whose.parts();
         let record = Record {
-            at: now,
-            request_id: Uuid::new_v4(),
-            action: "revoke-many".into(),
-            decision: Decision::Revoked,
             reason: format!(
                 "an operator revoked what was issued before {} ({kind} {id}): {reason}",
                 before.replace_nanosecond(0).unwrap_or(before)
             ),
-            principal: Principal {
-                issuer: self.issuer.as_str().into(),
-                subject: "operator".into(),
-            },
-            actor: None,
             client: if let Whose::Client(client) = whose { text(client) } else { String::new() },
-            source: String::new(),
             role: if let Whose::Role(role) = whose { text(role) } else { String::new() },
-            audience: String::new(),
-            scope: String::new(),
-            ttl: 0,
-            jti: None,
-            parent: None,
-            policy_id: None,
-            policy_hash: String::new(),
-            count: 1,
+            ..Record::of_the_broker(
+                now,
+                "revoke-many",
+                Decision::Revoked,
+                Principal { issuer: self.issuer.as_str().into(), subject: "operator".into() },
+            )
         };
         let tokens = self.store.count_issued(whose, before, now).await?;
         self.commit(Unit::of(record).with(Effect::CutOff(cutoff))).await?;

@@ -8,7 +8,6 @@
 use std::fmt::Write as _;
 
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::leaf::{COLUMNS, Leaf};
 use super::{Decision, Record};
@@ -77,28 +76,12 @@ impl Erasure<'_> {
     fn record(&self, sequences: &[u64], at: OffsetDateTime) -> Record {
         let mut spans = Spans::default();
         sequences.iter().for_each(|sequence| spans.add(*sequence, *sequence));
+        let name = Principal { issuer: self.issuer.as_str().into(), subject: "operator".into() };
         Record {
-            at,
-            request_id: Uuid::new_v4(),
-            action: ACTION.into(),
-            decision: Decision::Changed,
             reason: format!("{} asked for it: {}", self.by, self.reason),
-            principal: Principal {
-                issuer: self.issuer.as_str().into(),
-                subject: "operator".into(),
-            },
-            actor: None,
-            client: String::new(),
-            source: String::new(),
-            role: String::new(),
-            audience: String::new(),
             scope: spans.text(),
-            ttl: 0,
-            jti: None,
-            parent: None,
-            policy_id: None,
-            policy_hash: String::new(),
             count: sequences.len() as u64,
+            ..Record::of_the_broker(at, ACTION, Decision::Changed, name)
         }
     }
 }

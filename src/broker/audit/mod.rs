@@ -113,6 +113,36 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record of something that is no request of a caller: `name` did it, at the broker
+    /// itself.
+    pub fn of_the_broker(
+        at: OffsetDateTime,
+        action: &str,
+        decision: Decision,
+        name: Principal,
+    ) -> Self {
+        Self {
+            at,
+            request_id: Uuid::new_v4(),
+            action: action.into(),
+            decision,
+            reason: String::new(),
+            principal: name,
+            actor: None,
+            client: String::new(),
+            source: String::new(),
+            role: String::new(),
+            audience: String::new(),
+            scope: String::new(),
+            ttl: 0,
+            jti: None,
+            parent: None,
+            policy_id: None,
+            policy_hash: String::new(),
+            count: 1,
+        }
+    }
+
     /// Whether what it tells of came about as somebody wanted it.
     pub fn went_well(&self) -> bool {
         matches!(self.decision, Decision::Issued | Decision::Revoked | Decision::Changed)

@@ -6,7 +6,6 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
-use uuid::Uuid;
 
 use super::{Kek, KeyState, Purpose, StoredKey, no_randomness};
 use crate::broker::audit::seal::Seal;
@@ -125,24 +124,13 @@ impl CheckpointKeys {
 
 fn first_of(kid: &str, at: OffsetDateTime) -> Record {
     Record {
-        at,
-        request_id: Uuid::new_v4(),
-        action: "key".into(),
-        decision: Decision::Changed,
         reason: format!("the key {kid} is made for checkpoints: the log had none"),
-        principal: Principal { issuer: String::new(), subject: "broker".into() },
-        actor: None,
-        client: String::new(),
-        source: String::new(),
-        role: String::new(),
-        audience: String::new(),
-        scope: String::new(),
-        ttl: 0,
-        jti: None,
-        parent: None,
-        policy_id: None,
-        policy_hash: String::new(),
-        count: 1,
+        ..Record::of_the_broker(
+            at,
+            "key",
+            Decision::Changed,
+            Principal { issuer: String::new(), subject: "broker".into() },
+        )
     }
 }
 

@@ -177,24 +177,14 @@ impl Keeper {
         let (kid, state) = (&after.kid, after.state.as_str());
         let was = before.map_or("made", |key| key.state.as_str());
         Record {
-            at: after.changed_at,
             request_id,
-            action: "key".into(),
-            decision: Decision::Changed,
             reason: format!("the signing key {kid} ({was}) is {state}: {why}"),
-            principal: Principal { issuer: self.issuer.as_str().into(), subject: self.name.into() },
-            actor: None,
-            client: String::new(),
-            source: String::new(),
-            role: String::new(),
-            audience: String::new(),
-            scope: String::new(),
-            ttl: 0,
-            jti: None,
-            parent: None,
-            policy_id: None,
-            policy_hash: String::new(),
-            count: 1,
+            ..Record::of_the_broker(
+                after.changed_at,
+                "key",
+                Decision::Changed,
+                Principal { issuer: self.issuer.as_str().into(), subject: self.name.into() },
+            )
         }
     }
 
