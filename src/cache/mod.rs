@@ -341,6 +341,11 @@ impl Cache {
         self.vault.put(&Item { key, label: &label, value: client, lifetime }).map(|_| ())
     }
 
+    /// Forgets a registration. The lock of the session that it is for is held.
+    pub fn forget_client(&self, key: &ClientKey, _lead: &Lead) -> Result<()> {
+        self.vault.delete(&key.item()).map(|_| ())
+    }
+
     /// What is there, as the index tells; unlocks nothing.
     pub fn contents(&self) -> Result<Contents> {
         let mut entries = self.entries();

@@ -7,14 +7,17 @@ mod ended;
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::faults::at_clock;
 use super::support::aws::{Moto, python_program};
 use super::support::browser::{Browser, Installed};
 use super::support::canary::Canary;
-use super::support::home::{Home, tmpcred};
-use super::support::identity_center::{IdentityCenter, START_URL};
+use super::support::home::{BROWSER_LOG, Home, tmpcred};
+use super::support::identity_center::IdentityCenter;
 use super::support::oidc_provider::OidcProvider;
 use super::support::run::Run;
+use super::support::wait::wait_until;
 
 const IDENTITY: [&str; 4] = ["sts", "get-caller-identity", "--output", "json"];
 const DEVICE: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -37,7 +40,7 @@ impl World {
         let center = IdentityCenter::start(sts);
         let browser = browser.install(&mut home);
         home.set("TMPCRED_NO_INPUT", "false");
-        home.config(&config(center.url()));
+        home.config(&config(&center));
         Self { center, home, browser }
     }
 
@@ -53,9 +56,10 @@ impl World {
     }
 }
 
-fn config(url: &str) -> String {
+fn config(center: &IdentityCenter) -> String {
+    let (start_url, url) = (center.start_url(), center.url());
     format!(
-        "[cache]\nstore = \"kernel\"\n\n[identity.corp]\ntype = \"aws-sso\"\nstart_url = \"{START_URL}/#/\"\n\
+        "[cache]\nstore = \"kernel\"\n\n[identity.corp]\ntype = \"aws-sso\"\nstart_url = \"{start_url}/#/\"\n\
          region = \"us-east-1\"\nendpoint_url = \"{url}\"\n\n\
          [profile.prod]\nrole = \"Admin\"\ntarget = {{ type = \"aws-sso\", account_id = \"111122223333\", region = \"eu-central-1\" }}\n\n\
          [profile.look]\nextends = \"prod\"\nrole = \"ReadOnly\"\n\n\
@@ -77,8 +81,9 @@ fn the_aws_cli_takes_the_stand_in_for_the_real_one() {
     home.write(
         ".aws/config",
         format!(
-            "[sso-session corp]\nsso_start_url = {START_URL}\nsso_region = us-east-1\n\
+            "[sso-session corp]\nsso_start_url = {}\nsso_region = us-east-1\n\
              sso_registration_scopes = sso:account:access\n{}{}{}",
+            center.start_url(),
             profile("prod", "Admin"),
             profile("look", "ReadOnly"),
             profile("denied", "Owner")
@@ -135,7 +140,7 @@ fn one_login_in_the_browser_serves_all_accounts_and_roles() {
     assert_eq!(world.center.count("/federation/credentials"), 3);
 
     let status = world.tmpcred(&["status", "--json"]).run().ok().json();
-    assert_eq!(status["sessions"][0]["issuer"], START_URL);
+    assert_eq!(status["sessions"][0]["issuer"], world.center.start_url());
     let explained = world.tmpcred(&["explain", "dev"]).run().ok().stdout;
     assert!(explained.contains("GetRoleCredentials of Admin in the account 444455556666"));
 }
@@ -288,6 +293,23 @@ fn the_registration_is_kept_until_it_ends() {
 }
 
 #[test]
+fn a_registration_that_only_the_browser_knows_to_be_forgotten_does_not_come_back() {
+    let world = World::start(None);
+    world.tmpcred(&["login"]).run().ok();
+    world.center.end("clients");
+    // The page says so to the person, and the program hears nothing.
+    let login = world.tmpcred(&["login", "--force"]).spawn();
+    wait_until("the browser has seen the page", LONG, || {
+        let opened = std::fs::read_to_string(world.home.path(BROWSER_LOG)).unwrap_or_default();
+        opened.contains("no such client").then_some(())
+    });
+    login.signal(Signal::INT);
+    assert_eq!(login.wait().signal, Some(Signal::INT.as_raw()));
+    world.tmpcred(&["login", "--force"]).run().ok();
+    assert_eq!(world.center.count("/client/register"), 2);
+}
+
+#[test]
 fn logging_out_ends_the_session_at_aws() {
     let world = World::start(None);
     world.key("prod");
@@ -366,7 +388,7 @@ fn the_accounts_and_roles_are_listed_and_profiles_made_of_them() {
     assert!(shown.stderr.contains("1 role without a profile"), "{}", shown.stderr);
 
     // A file with a comment, behind a link.
-    let config = format!("# Mine.\n{}# The end.", config(world.center.url()));
+    let config = format!("# Mine.\n{}# The end.", config(&world.center));
     let real = world.home.write("dotfiles/tmpcred.toml", &config);
     let link = world.home.path(".config/tmpcred/config.toml");
     std::fs::remove_file(&link).unwrap();
@@ -396,7 +418,7 @@ fn the_accounts_and_roles_are_listed_and_profiles_made_of_them() {
 #[test]
 fn nothing_is_written_where_the_file_could_not_be_read_afterwards() {
     let world = World::start(None);
-    let config = config(world.center.url());
+    let config = config(&world.center);
     let (rest, _) = config.split_once("[profile.prod]").unwrap();
     // The table of the profiles is closed already.
     let target = "{ type = \"aws-sso\", account_id = \"444455556666\" }";

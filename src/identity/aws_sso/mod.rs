@@ -226,11 +226,16 @@ impl AwsSso {
         let server = self.settings.oidc();
         let oidc = Oidc::new(cx.host, &server)?;
         let mut client = self.registered(cx, flow)?;
+        if client.is_some() && flow != Flow::Device {
+            // Of a client that AWS has forgotten only the page in the browser tells, to the
+            // person, who ends the login then. The next one must not meet it again.
+            self.forget_registration(cx, lead, flow);
+        }
         loop {
             let fresh = client.is_none();
             let registered = match client.take() {
                 Some(client) => client,
-                None => self.register(cx, lead, &oidc, flow).await?,
+                None => self.register(&oidc, flow).await?,
             };
             let ended = match flow {
                 Flow::Device => {
@@ -243,6 +248,9 @@ impl AwsSso {
             };
             match ended {
                 Ok(tokens) => {
+                    if fresh || flow != Flow::Device {
+                        self.keep_registration(cx, lead, flow, &registered);
+                    }
                     return Session::begin(cx.host, &self.settings.start_url, registered, tokens)
                         .map_err(|error| error.context(ways::WHAT));
                 }
@@ -266,28 +274,32 @@ impl AwsSso {
         Ok(client.filter(|client| client.expires_at() > until))
     }
 
-    async fn register(
-        &self,
-        cx: Context<'_>,
-        lead: &Lead,
-        oidc: &Oidc<'_>,
-        flow: Flow,
-    ) -> Result<Registration> {
+    async fn register(&self, oidc: &Oidc<'_>, flow: Flow) -> Result<Registration> {
         let redirect = (flow != Flow::Device).then_some(ways::REDIRECT);
-        let client = oidc
-            .register(&self.settings.start_url, &self.settings.scopes, redirect)
+        oidc.register(&self.settings.start_url, &self.settings.scopes, redirect)
             .await
-            .map_err(|failure| failure.error(ways::WHAT))?;
+            .map_err(|failure| failure.error(ways::WHAT))
+    }
+
+    /// Keeps a registration that somebody has logged in with. Failing costs another one.
+    fn keep_registration(&self, cx: Context<'_>, lead: &Lead, flow: Flow, client: &Registration) {
         let lasts = client.expires_at() - cx.host.corrected_now();
-        if lasts > time::Duration::ZERO {
-            let bytes = Secret::new(serde_json::to_vec(&client).unwrap_or_default());
-            let label = format!("registration at {}", self.settings.start_url);
-            let key = self.client_key(flow);
-            if let Err(error) = cx.cache.keep_client(&key, &label, &bytes, lasts, lead) {
-                cx.host.interact.warn(&format!("the registration could not be kept: {error}"));
-            }
+        if lasts <= time::Duration::ZERO {
+            return;
         }
-        Ok(client)
+        // Strings and numbers always have a JSON form.
+        let bytes = Secret::new(serde_json::to_vec(client).unwrap_or_default());
+        let label = format!("registration at {}", self.settings.start_url);
+        let key = self.client_key(flow);
+        if let Err(error) = cx.cache.keep_client(&key, &label, &bytes, lasts, lead) {
+            cx.host.interact.warn(&format!("the registration could not be kept: {error}"));
+        }
+    }
+
+    fn forget_registration(&self, cx: Context<'_>, lead: &Lead, flow: Flow) {
+        if let Err(error) = cx.cache.forget_client(&self.client_key(flow), lead) {
+            cx.host.interact.warn(&format!("the registration could not be forgotten: {error}"));
+        }
     }
 
     /// Keeps the session. Failing costs a login later, but nothing now.

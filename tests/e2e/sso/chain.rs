@@ -34,7 +34,7 @@ impl Chain {
             "{}\n[profile.spoke]\nrole = \"{role}\"\n[profile.spoke.target]\ntype = \"aws-sso\"\n\
              account_id = \"{ACCOUNT}\"\nendpoint_url = \"{}\"\n\
              chain = [{{ role_arn = \"{SPOKE}\", session_name = \"me\"{more} }}]\n",
-            config(self.world.center.url()),
+            config(&self.world.center),
             self.moto.url()
         ));
     }
@@ -143,10 +143,11 @@ fn an_imported_profile_goes_through_identity_center_too() {
     world.home.write(
         ".aws/config",
         format!(
-            "[sso-session corp]\nsso_start_url = {START_URL}\nsso_region = us-east-1\n\
+            "[sso-session corp]\nsso_start_url = {}\nsso_region = us-east-1\n\
              [profile base]\nsso_session = corp\nsso_account_id = {ACCOUNT}\nsso_role_name = Admin\n\
              [profile over]\nrole_arn = {SPOKE}\nsource_profile = base\nrole_session_name = me\n\
              external_id = contract\nregion = eu-north-1\nduration_seconds = 1800\nendpoint_url = {}\n",
+            world.center.start_url(),
             moto.url()
         ),
     );
@@ -187,7 +188,7 @@ fn a_portal_that_fails_once_is_asked_again() {
 fn the_identity_centers_region_tells_where_to_sign_in() {
     let world = World::start(None);
     let console = format!("\n[console]\nendpoint_url = \"{}/federation\"\n", world.center.url());
-    let config = config(world.center.url()) + &console;
+    let config = config(&world.center) + &console;
     for (region, host) in [
         ("us-east-1", "console.aws.amazon.com"),
         ("us-gov-west-1", "console.amazonaws-us-gov.com"),
@@ -216,7 +217,7 @@ fn the_identity_centers_region_tells_where_to_sign_in() {
 fn a_link_that_is_printed_in_a_job_is_hidden_first() {
     let world = World::start(None);
     let console = format!("\n[console]\nendpoint_url = \"{}/federation\"\n", world.center.url());
-    world.home.config(&(config(world.center.url()) + &console));
+    world.home.config(&(config(&world.center) + &console));
     let run = world.tmpcred(&["console", "prod", "--url"]).env("GITHUB_ACTIONS", "true").run().ok();
     let link = run.stdout.trim();
     let url = url::Url::parse(link).unwrap();
@@ -253,7 +254,7 @@ fn nobody_else_on_the_machine_gets_the_sign_in_link() {
         world.center.url(),
         own.display()
     );
-    world.home.config(&(config(world.center.url()) + &console));
+    world.home.config(&(config(&world.center) + &console));
     world.tmpcred(&["login"]).run().ok();
     world.tmpcred(&["console", "prod"]).run().ok();
     assert_eq!(std::fs::read_to_string(world.home.path("stranger")).unwrap(), "403\n");

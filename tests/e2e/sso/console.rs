@@ -9,7 +9,7 @@ fn signin(world: &World) -> String {
 
 /// Profiles that need no other identity, and nothing else to sign in with.
 fn configure(world: &World) {
-    let config = config(world.center.url());
+    let config = config(&world.center);
     let config = config.replace("[profile.prod]", "[profile.prod]\nidentity = \"corp\"");
     world.home.config(&(config + &signin(world)));
     world.tmpcred(&["login", "corp"]).run().ok();
@@ -29,7 +29,7 @@ fn the_console_opens_signed_in() {
         ),
     );
     let config =
-        config(world.center.url()).replace("[profile.prod]", "[profile.prod]\nidentity = \"corp\"");
+        config(&world.center).replace("[profile.prod]", "[profile.prod]\nidentity = \"corp\"");
     let config = config.replace("[profile.dev]", "[profile.dev]\nidentity = \"corp\"");
     let oidc = format!(
         "\n[identity.people]\ntype = \"oidc\"\nissuer = \"{}\"\nclient_id = \"cli\"\naudience_parameter = \"none\"\n\

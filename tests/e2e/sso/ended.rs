@@ -157,7 +157,7 @@ fn one_that_cannot_be_asked_keeps_no_other_from_being_listed() {
         "[identity.broken]\ntype = \"aws-sso\"\nstart_url = \"https://other.awsapps.com/start\"\n\
          region = \"us-east-1\"\nendpoint_url = \"http://127.0.0.1:{port}\"\n"
     );
-    world.home.config(&format!("{}\n{broken}", config(world.center.url())));
+    world.home.config(&format!("{}\n{broken}", config(&world.center)));
     let listed = world.tmpcred(&["ls", "--available", "--json"]).limit(LONG).run().ended_with(7);
     assert_eq!(listed.json().as_array().unwrap().len(), 4, "{}", listed.stdout);
     assert!(listed.json().as_array().unwrap().iter().all(|one| one["identity"] == "corp"));

@@ -11,13 +11,11 @@ use tempfile::TempDir;
 use super::aws::python_program;
 use super::home::Home;
 use super::http::Http;
+use super::kernel;
 use super::peer::{Peer, program, supervised};
 use super::run::Run;
 use super::tls::Authority;
 use super::wait::free_port;
-
-/// The access portal that it is.
-pub(crate) const START_URL: &str = "https://example.awsapps.com/start";
 
 /// The hosts of AWS that it can be for programs which know no other address.
 const HOSTS: [&str; 2] = ["oidc.us-east-1.amazonaws.com", "portal.sso.us-east-1.amazonaws.com"];
@@ -26,6 +24,7 @@ const HOSTS: [&str; 2] = ["oidc.us-east-1.amazonaws.com", "portal.sso.us-east-1.
 /// `ReadOnly` and `Billing`; 444455556666, Dev Box, has `Admin`.
 pub(crate) struct IdentityCenter {
     url: String,
+    start_url: String,
     authority: Authority,
     _files: TempDir,
     _peer: Peer,
@@ -45,17 +44,26 @@ impl IdentityCenter {
                 ((*host).to_string(), json!([issued.certificate, issued.key]))
             })
             .collect();
-        let options = json!({ "port": port, "sts": sts, "tls": tls, "accounts": {
-            "111122223333": ["Prod", ["Admin", "ReadOnly", "Billing"]],
-            "444455556666": ["Dev Box", ["Admin"]],
-        } });
+        // One of its own: what was kept of another that had this port is not of this one.
+        let name = &uuid::Uuid::new_v4().simple().to_string()[..10];
+        let start_url = format!("https://d-{name}.awsapps.com/start");
+        let options = json!({ "port": port, "sts": sts, "tls": tls, "start_url": start_url,
+            "accounts": {
+                "111122223333": ["Prod", ["Admin", "ReadOnly", "Billing"]],
+                "444455556666": ["Dev Box", ["Admin"]],
+            } });
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/identity-center.py");
         let mut command = supervised(&python_program("python"), Path::new("/dev/null"));
         command.arg(script).arg(options.to_string());
         let mut peer = Peer::start("identity-center", command, files.path().join("log"));
         peer.until_ready(|| TcpStream::connect(("127.0.0.1", port)).ok());
         let url = format!("http://127.0.0.1:{port}");
-        Self { url, authority, _files: files, _peer: peer }
+        Self { url, start_url, authority, _files: files, _peer: peer }
+    }
+
+    /// The access portal that it is.
+    pub(crate) fn start_url(&self) -> &str {
+        &self.start_url
     }
 
     /// Its address.
@@ -104,5 +112,14 @@ impl IdentityCenter {
             .env("NO_PROXY", "127.0.0.1")
             .env("AWS_CA_BUNDLE", self.authority.pem())
             .env("AWS_EC2_METADATA_DISABLED", "true")
+    }
+}
+
+impl Drop for IdentityCenter {
+    fn drop(&mut self) {
+        // Nothing in a home names the keys that hold registrations of clients.
+        if !std::thread::panicking() {
+            kernel::forget_registrations(&self.secrets());
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
+use linux_keyutils::{KeyRing, KeyRingIdentifier};
+
 use super::peer::program;
 use super::run::Run;
 use super::walk::files;
@@ -68,6 +70,27 @@ pub(crate) fn forget_traces(home: &Path) {
             key.description.split(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_');
         if names.any(|name| name.len() >= 16 && traces.iter().any(|trace| trace.contains(name))) {
             keyctl(["unlink", &key.serial.to_string(), "@u"], None);
+        }
+    }
+}
+
+/// Forgets those registrations of clients of the user who runs the tests that hold one of
+/// these secrets.
+pub(crate) fn forget_registrations(secrets: &[String]) {
+    let Ok(user) = KeyRing::from_special_id(KeyRingIdentifier::User, false) else { return };
+    let Ok(process) = KeyRing::from_special_id(KeyRingIdentifier::Process, true) else { return };
+    // Only who possesses the keyring may read what is in it.
+    let Ok(()) = process.link_keyring(user) else { return };
+    for link in user.get_links(1 << 16).iter().flat_map(|links| links.iter()) {
+        let Some(key) = link.as_key() else { continue };
+        let ours = key
+            .metadata()
+            .is_ok_and(|about| about.get_description().starts_with("tmpcred:client-"));
+        let payload = if ours { key.read_to_vec().unwrap_or_default() } else { Vec::new() };
+        let payload = String::from_utf8_lossy(&payload);
+        if secrets.iter().any(|secret| payload.contains(secret.as_str())) {
+            // One that is gone already is what was wanted.
+            let _ = user.unlink_key(key);
         }
     }
 }
