@@ -43,6 +43,9 @@ const FEW: usize = 1024;
 /// a terminal is laid out.
 const BETWEEN: usize = 256;
 
+/// What ends a line.
+const BREAKS: [u8; 2] = [b'\r', b'\n'];
+
 /// So many secrets are looked for besides those from the beginning. What is older
 /// has expired long ago.
 const LATER: usize = 12;
@@ -391,7 +394,7 @@ impl Mask {
 }
 
 fn is_break(byte: u8) -> bool {
-    matches!(byte, b'\r' | b'\n')
+    BREAKS.contains(&byte)
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! What secrets may look like, and where in a stream one may begin.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
 use super::reading::{Forms, beginnings, escaped};
-use super::{is_break, layout};
+use super::{BREAKS, is_break, layout};
 use crate::secret::Secret;
 
 /// Shorter secrets are recognised as they are, but not encoded: that would be as
@@ -17,10 +18,10 @@ const TELLING: usize = 8;
 /// What is looked for at one time.
 pub(super) struct Look {
     pub(super) forms: Forms,
-    /// The pairs of bytes with which a secret may begin, as a set of bits.
-    pairs: Bits,
-    /// The same where what [`layout::Layout`] skips may follow the first.
-    pairs_on_screen: Bits,
+    /// The pairs of bytes with which a secret may begin.
+    pairs: Pairs,
+    /// The same where what [`layout::Layout`] skips may stand between its bytes.
+    pairs_on_screen: Pairs,
     /// The first three bytes, where none of them is a line break.
     threes: Bits,
     /// The pairs of bytes with which a form begins that is neither escaped nor broken.
@@ -53,25 +54,86 @@ impl Bits {
     fn bit(&self, number: u16) -> u64 {
         self.0[usize::from(number / 64)] >> (number % 64) & 1
     }
+}
 
-    /// Where the first pair of bytes is that is one of these. (All of a stream goes
-    /// through here. Written out like this it is quick even where the compiler is told
-    /// to save room.)
-    fn position_of_pair(&self, bytes: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while let Some(&[one, two, three, four, five]) = bytes.get(at..at + 5) {
-            let pairs = [pair(one, two), pair(two, three), pair(three, four), pair(four, five)];
-            let any =
-                self.bit(pairs[0]) | self.bit(pairs[1]) | self.bit(pairs[2]) | self.bit(pairs[3]);
-            if any != 0 {
-                return pairs.iter().position(|pair| self.has(*pair)).map(|found| at + found);
-            }
-            at += 4;
+/// With which pairs of bytes something may begin.
+struct Pairs {
+    /// The first byte and the second.
+    begin: Bits,
+    /// These, and the second byte and the third: wherever something begins, one of them is
+    /// at every other byte.
+    early: Bits,
+}
+
+impl Pairs {
+    /// None yet. Line breaks may stand anywhere within.
+    fn none() -> Self {
+        let mut pairs = Self { begin: Bits::none(), early: Bits::none() };
+        BREAKS.into_iter().for_each(|second| pairs.follow(second, 0..=u8::MAX));
+        pairs
+    }
+
+    /// The same where anything that [`layout::Layout`] skips may.
+    fn none_on_screen() -> Self {
+        let mut pairs = Self::none();
+        layout::BEGINNINGS.into_iter().for_each(|second| pairs.follow(second, 0..=u8::MAX));
+        pairs
+    }
+
+    /// Something begins with these, and one of those.
+    fn add(&mut self, first: u8, second: u8, thirds: RangeInclusive<u8>) {
+        self.begin(first, BREAKS);
+        self.begin(first, [second]);
+        self.follow(second, BREAKS);
+        self.follow(second, thirds);
+    }
+
+    /// The same on a screen, where a byte may be written twice, too.
+    fn add_on_screen(&mut self, first: u8, second: u8, thirds: RangeInclusive<u8>) {
+        self.add(first, second, thirds);
+        self.begin(first, layout::BEGINNINGS);
+        self.begin(first, [first]);
+        self.follow(second, layout::BEGINNINGS);
+        self.follow(second, [second]);
+    }
+
+    fn begin(&mut self, first: u8, seconds: impl IntoIterator<Item = u8>) {
+        for second in seconds {
+            self.begin.add(pair(first, second));
+            self.early.add(pair(first, second));
         }
-        let rest = bytes.get(at..)?.windows(2);
-        rest.enumerate()
-            .find(|(_, two)| self.has(pair(two[0], two[1])))
-            .map(|(found, _)| at + found)
+    }
+
+    fn follow(&mut self, second: u8, thirds: impl IntoIterator<Item = u8>) {
+        thirds.into_iter().for_each(|third| self.early.add(pair(second, third)));
+    }
+
+    /// Where the first pair of bytes is with which something begins. (All of a stream goes
+    /// through here. Written out like this it is quick even where the compiler is told to
+    /// save room.)
+    fn position(&self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+            let [a, b, c, d, e, f, g, h] = *chunk;
+            let pairs = [pair(a, b), pair(c, d), pair(e, f), pair(g, h)];
+            let bits = pairs.map(|pair| self.early.bit(pair));
+            if bits[0] | bits[1] | bits[2] | bits[3] != 0 {
+                // The one before may begin with the last of what was looked at.
+                let from = at.saturating_sub(1);
+                let mut among = bytes[from..].windows(2).take(at + 8 - from);
+                if let Some(found) = among.position(|two| self.begins(two)) {
+                    return Some(from + found);
+                }
+            }
+            at += 8;
+        }
+        let from = at.saturating_sub(1);
+        let rest = bytes.get(from..)?;
+        rest.windows(2).position(|two| self.begins(two)).map(|found| from + found)
+    }
+
+    fn begins(&self, two: &[u8]) -> bool {
+        matches!(two, [first, second] if self.begin.has(pair(*first, *second)))
     }
 }
 
@@ -83,29 +145,21 @@ impl Look {
             forms(secret.expose().as_bytes(), &mut all);
         }
         let forms = Forms::of(all);
-        let (mut pairs, mut threes) = (Bits::none(), Bits::none());
         let (mut plain, mut plain_firsts) = (Bits::none(), [false; 256]);
         for form in forms.iter() {
             plain_firsts[usize::from(form[0])] = true;
             let any = form.get(1).map_or(0..=u8::MAX, |byte| *byte..=*byte);
             any.for_each(|second| plain.add(pair(form[0], second)));
         }
-        let mut firsts = BTreeSet::new();
+        let (mut pairs, mut pairs_on_screen) = (Pairs::none(), Pairs::none_on_screen());
+        let mut threes = Bits::none();
         for beginning in forms.iter().flat_map(beginnings).map(Zeroizing::new) {
             let first = beginning[0];
             let any = |at: usize| beginning.get(at).map_or(0..=u8::MAX, |byte| *byte..=*byte);
             for second in any(1) {
-                pairs.add(pair(first, second));
+                pairs.add(first, second, any(2));
+                pairs_on_screen.add_on_screen(first, second, any(2));
                 any(2).for_each(|third| threes.add(three(first, second, third)));
-            }
-            pairs.add(pair(first, b'\r'));
-            pairs.add(pair(first, b'\n'));
-            firsts.insert(first);
-        }
-        let mut pairs_on_screen = pairs.clone();
-        for first in firsts {
-            for second in [first].into_iter().chain(layout::BEGINNINGS) {
-                pairs_on_screen.add(pair(first, second));
             }
         }
         Self {
@@ -129,11 +183,11 @@ impl Look {
         }
         let known = if on_screen { &self.pairs_on_screen } else { &self.pairs };
         loop {
-            match known.position_of_pair(&bytes[at..]) {
+            match known.position(&bytes[at..]) {
                 Some(found) => at += found,
                 // Nothing is known of what follows the last one, and a line break may.
                 None => match bytes.last() {
-                    Some(last) if at < bytes.len() && known.has(pair(*last, b'\n')) => {
+                    Some(last) if at < bytes.len() && known.begins(&[*last, b'\n']) => {
                         return bytes.len() - 1;
                     }
                     _ => return bytes.len(),
@@ -145,7 +199,7 @@ impl Look {
             // Most lines that end like this are followed by another one at once.
             if is_break(second)
                 && let Some(next) = [third, fourth.unwrap_or(third)].into_iter().find(is_no_break)
-                && !known.has(pair(first, next))
+                && !known.begins(&[first, next])
             {
                 at += 1;
                 continue;
