@@ -14,6 +14,14 @@ const BACKSPACE: u8 = 0x08;
 /// What is skipped begins with one of these, or with the byte before it once more.
 pub(super) const BEGINNINGS: [u8; 3] = [ESCAPE, BACKSPACE, b' '];
 
+/// One of these is in all that is skipped, or follows it at once.
+pub(super) const TELLING: [u8; 2] = [ESCAPE, BACKSPACE];
+
+/// Whether it is one of these.
+pub(super) fn is_telling(byte: u8) -> bool {
+    matches!(byte, ESCAPE | BACKSPACE)
+}
+
 /// Whether a byte may be skipped behind another one, and before the next.
 pub(super) fn may_skip(before: u8, byte: u8, next: Option<u8>) -> bool {
     let before_a = |wanted| next.is_none_or(|next| next == wanted);

@@ -1,7 +1,7 @@
 //! What secrets may look like, and where in a stream one may begin.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -48,11 +48,12 @@ impl Bits {
     }
 
     fn has(&self, number: u16) -> bool {
-        self.bit(number) != 0
+        self.bit(number) & 1 != 0
     }
 
+    /// In the last bit, with others before it.
     fn bit(&self, number: u16) -> u64 {
-        self.0[usize::from(number / 64)] >> (number % 64) & 1
+        self.0[usize::from(number / 64)] >> (number % 64)
     }
 }
 
@@ -60,80 +61,60 @@ impl Bits {
 struct Pairs {
     /// The first byte and the second.
     begin: Bits,
-    /// These, and the second byte and the third: wherever something begins, one of them is
-    /// at every other byte.
+    /// Wherever something begins, one of these is at every other byte: the first and the
+    /// second, the second and the third, or a byte that may stand between them.
     early: Bits,
 }
 
-impl Pairs {
-    /// None yet. Line breaks may stand anywhere within.
-    fn none() -> Self {
-        let mut pairs = Self { begin: Bits::none(), early: Bits::none() };
-        BREAKS.into_iter().for_each(|second| pairs.follow(second, 0..=u8::MAX));
-        pairs
-    }
+/// So far behind where something begins a byte may stand that tells of it: a backspace
+/// behind a space behind the second.
+const FAR: usize = 3;
 
-    /// The same where anything that [`layout::Layout`] skips may.
-    fn none_on_screen() -> Self {
-        let mut pairs = Self::none();
-        layout::BEGINNINGS.into_iter().for_each(|second| pairs.follow(second, 0..=u8::MAX));
-        pairs
+impl Pairs {
+    /// None yet. These bytes may stand between those of what begins.
+    fn none(between: &[u8]) -> Self {
+        let mut early = Bits::none();
+        for one in between {
+            for other in 0..=u8::MAX {
+                early.add(pair(*one, other));
+                early.add(pair(other, *one));
+            }
+        }
+        Self { begin: Bits::none(), early }
     }
 
     /// Something begins with these, and one of those.
     fn add(&mut self, first: u8, second: u8, thirds: RangeInclusive<u8>) {
-        self.begin(first, BREAKS);
-        self.begin(first, [second]);
-        self.follow(second, BREAKS);
-        self.follow(second, thirds);
+        self.begin.add(pair(first, second));
+        self.early.add(pair(first, second));
+        thirds.for_each(|third| self.early.add(pair(second, third)));
     }
 
-    /// The same on a screen, where a byte may be written twice, too.
-    fn add_on_screen(&mut self, first: u8, second: u8, thirds: RangeInclusive<u8>) {
-        self.add(first, second, thirds);
-        self.begin(first, layout::BEGINNINGS);
-        self.begin(first, [first]);
-        self.follow(second, layout::BEGINNINGS);
-        self.follow(second, [second]);
+    /// What may follow the first byte instead.
+    fn or(&mut self, first: u8, instead: impl IntoIterator<Item = u8>) {
+        instead.into_iter().for_each(|second| self.begin.add(pair(first, second)));
     }
 
-    fn begin(&mut self, first: u8, seconds: impl IntoIterator<Item = u8>) {
-        for second in seconds {
-            self.begin.add(pair(first, second));
-            self.early.add(pair(first, second));
+    fn begins(&self, first: u8, second: u8) -> bool {
+        self.begin.has(pair(first, second))
+    }
+
+    /// Whether one of these four pairs is an early one. (All of a stream goes through here.
+    /// Written out like this it is quick even where the compiler is told to save room.)
+    fn is_any_early(&self, bytes: [u8; 8]) -> bool {
+        let all = u64::from_le_bytes(bytes);
+        let bit = |at: u32| self.early.bit((all >> at) as u16);
+        (bit(0) | bit(16) | bit(32) | bit(48)) & 1 != 0
+    }
+
+    /// Where this is an early pair: how many bytes before it something may have begun, or
+    /// else with its first.
+    fn early_before(&self, one: u8, other: u8) -> Option<usize> {
+        if !self.early.has(pair(one, other)) {
+            return None;
         }
-    }
-
-    fn follow(&mut self, second: u8, thirds: impl IntoIterator<Item = u8>) {
-        thirds.into_iter().for_each(|third| self.early.add(pair(second, third)));
-    }
-
-    /// Where the first pair of bytes is with which something begins. (All of a stream goes
-    /// through here. Written out like this it is quick even where the compiler is told to
-    /// save room.)
-    fn position(&self, bytes: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-            let [a, b, c, d, e, f, g, h] = *chunk;
-            let pairs = [pair(a, b), pair(c, d), pair(e, f), pair(g, h)];
-            let bits = pairs.map(|pair| self.early.bit(pair));
-            if bits[0] | bits[1] | bits[2] | bits[3] != 0 {
-                // The one before may begin with the last of what was looked at.
-                let from = at.saturating_sub(1);
-                let mut among = bytes[from..].windows(2).take(at + 8 - from);
-                if let Some(found) = among.position(|two| self.begins(two)) {
-                    return Some(from + found);
-                }
-            }
-            at += 8;
-        }
-        let from = at.saturating_sub(1);
-        let rest = bytes.get(from..)?;
-        rest.windows(2).position(|two| self.begins(two)).map(|found| from + found)
-    }
-
-    fn begins(&self, two: &[u8]) -> bool {
-        matches!(two, [first, second] if self.begin.has(pair(*first, *second)))
+        let is_between = |byte| is_break(byte) || layout::is_telling(byte);
+        Some(if is_between(one) || is_between(other) { FAR } else { 1 })
     }
 }
 
@@ -151,16 +132,19 @@ impl Look {
             let any = form.get(1).map_or(0..=u8::MAX, |byte| *byte..=*byte);
             any.for_each(|second| plain.add(pair(form[0], second)));
         }
-        let (mut pairs, mut pairs_on_screen) = (Pairs::none(), Pairs::none_on_screen());
+        let mut pairs = Pairs::none(&BREAKS);
+        let mut pairs_on_screen = Pairs::none(&[&BREAKS[..], &layout::TELLING].concat());
         let mut threes = Bits::none();
         for beginning in forms.iter().flat_map(beginnings).map(Zeroizing::new) {
             let first = beginning[0];
             let any = |at: usize| beginning.get(at).map_or(0..=u8::MAX, |byte| *byte..=*byte);
             for second in any(1) {
                 pairs.add(first, second, any(2));
-                pairs_on_screen.add_on_screen(first, second, any(2));
+                pairs_on_screen.add(first, second, any(2));
                 any(2).for_each(|third| threes.add(three(first, second, third)));
             }
+            pairs.or(first, BREAKS);
+            pairs_on_screen.or(first, BREAKS.into_iter().chain(layout::BEGINNINGS).chain([first]));
         }
         Self {
             forms,
@@ -176,49 +160,59 @@ impl Look {
 
     /// Where, from `at` on, a secret may begin; the end where nothing looks like it.
     /// On a screen anything that [`layout::Layout`] skips may stand between its bytes.
-    pub(super) fn next_beginning(&self, bytes: &[u8], mut at: usize, on_screen: bool) -> usize {
+    pub(super) fn next_beginning(&self, bytes: &[u8], from: usize, on_screen: bool) -> usize {
         #[cfg(test)]
         if self.unhurried {
-            return at;
+            return from;
         }
-        let known = if on_screen { &self.pairs_on_screen } else { &self.pairs };
-        loop {
-            match known.position(&bytes[at..]) {
-                Some(found) => at += found,
-                // Nothing is known of what follows the last one, and a line break may.
-                None => match bytes.last() {
-                    Some(last) if at < bytes.len() && known.begins(&[*last, b'\n']) => {
-                        return bytes.len() - 1;
+        let pairs = if on_screen { &self.pairs_on_screen } else { &self.pairs };
+        let first = |mut range: Range<usize>| {
+            range.find(|at| self.may_begin(&bytes[*at..], pairs, on_screen))
+        };
+        let mut at = from;
+        while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+            if pairs.is_any_early(*chunk) {
+                for (two, at) in chunk.chunks_exact(2).zip((at..).step_by(2)) {
+                    let before = pairs.early_before(two[0], two[1]);
+                    let range = before.map(|before| at.saturating_sub(before).max(from)..at + 1);
+                    if let Some(found) = range.and_then(first) {
+                        return found;
                     }
-                    _ => return bytes.len(),
-                },
+                }
             }
-            let (first, second) = (bytes[at], bytes[at + 1]);
-            let Some(third) = bytes.get(at + 2).copied() else { return at };
-            let fourth = bytes.get(at + 3).copied();
-            // Most lines that end like this are followed by another one at once.
-            if is_break(second)
-                && let Some(next) = [third, fourth.unwrap_or(third)].into_iter().find(is_no_break)
-                && !known.begins(&[first, next])
-            {
-                at += 1;
-                continue;
-            }
-            // Many begin with the same escape, of which the first bytes tell nothing.
-            if matches!(first, b'%' | b'\\') && self.is_no_escape_of_one(&bytes[at..], on_screen) {
-                at += 1;
-                continue;
-            }
-            if self.threes.has(three(first, second, third))
-                || is_break(second)
-                || is_break(third)
-                || (on_screen && layout::may_skip(first, second, Some(third)))
-                || (on_screen && layout::may_skip(second, third, fourth))
-            {
-                return at;
-            }
-            at += 1;
+            at += 8;
         }
+        first(at.saturating_sub(FAR).max(from)..bytes.len()).unwrap_or(bytes.len())
+    }
+
+    fn may_begin(&self, bytes: &[u8], pairs: &Pairs, on_screen: bool) -> bool {
+        let (first, second) = match *bytes {
+            [first, second, ..] => (first, second),
+            // Nothing is known of what follows the last one, and a line break may.
+            [first] => return pairs.begins(first, b'\n'),
+            [] => return false,
+        };
+        if !pairs.begins(first, second) {
+            return false;
+        }
+        let Some(third) = bytes.get(2).copied() else { return true };
+        let fourth = bytes.get(3).copied();
+        // Most lines that end like this are followed by another one at once.
+        if is_break(second)
+            && let Some(next) = [third, fourth.unwrap_or(third)].into_iter().find(is_no_break)
+            && !pairs.begins(first, next)
+        {
+            return false;
+        }
+        // Many begin with the same escape, of which the first bytes tell nothing.
+        if matches!(first, b'%' | b'\\') && self.is_no_escape_of_one(bytes, on_screen) {
+            return false;
+        }
+        self.threes.has(three(first, second, third))
+            || is_break(second)
+            || is_break(third)
+            || (on_screen && layout::may_skip(first, second, Some(third)))
+            || (on_screen && layout::may_skip(second, third, fourth))
     }
 }
 
@@ -258,7 +252,7 @@ fn is_no_break(byte: &u8) -> bool {
 }
 
 fn pair(first: u8, second: u8) -> u16 {
-    u16::from_be_bytes([first, second])
+    u16::from_le_bytes([first, second])
 }
 
 /// Many have the same number, but few that turn up.
