@@ -13,6 +13,8 @@
 //!
 //! A token may be bound to a key of its caller's ([`proof`]).
 //!
+//! Clients of its own may have to authenticate ([`client`]).
+//!
 //! Its own tokens come back ([`own`]) to be revoked ([`revoke`]) and to be asked
 //! about ([`introspect`]).
 //!
@@ -31,6 +33,7 @@ pub mod audit;
 pub mod authenticate;
 mod authz;
 pub mod aws;
+pub mod client;
 pub mod config;
 pub mod decide;
 mod denials;
@@ -86,6 +89,7 @@ pub struct Broker {
     issuer: Issuer,
     roles: BTreeMap<String, Role>,
     trusted: BTreeMap<String, TrustedIssuer>,
+    clients: config::Clients,
     authenticator: Authenticator,
     policies: Policies,
     keys: KeyRing,
@@ -166,8 +170,9 @@ struct Prepared {
 
 impl Prepared {
     fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
-        let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
-        let world = World { roles: &config.role, trusted: &config.trusted_issuer };
+        let (trusted, clients) = (&config.trusted_issuer, &config.client);
+        let authenticator = Authenticator::new(trusted, clients, &config.issuer, host)?;
+        let world = World::of(config);
         let policy = Policy::load(policies, world)?;
         Ok(Self { authenticator, policy })
     }
@@ -202,6 +207,7 @@ impl Prepared {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
             trusted: config.trusted_issuer.clone(),
+            clients: config.client.clone(),
             authenticator: self.authenticator,
             policies: Policies::new(config, self.policy),
             keys,

@@ -66,7 +66,12 @@ impl Broker {
     /// # Errors
     /// Policies that cannot be read or used. Then those that were there stay.
     pub fn reload_policies(&self) -> Result<Reloaded> {
-        let world = World { roles: &self.roles, trusted: &self.trusted };
+        let world = World {
+            roles: &self.roles,
+            trusted: &self.trusted,
+            clients: &self.clients,
+            own: &self.issuer,
+        };
         match self.policies.reload(world) {
             Ok((before, now)) => {
                 self.metrics.policies_reloaded(Reload::Done);

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::audit::{Decision, Record};
+use super::client::Proved;
 use super::metrics::Revocation;
 use super::own::OwnToken;
 use super::store::{Consumed, Effect, Once, Store, Unit};
@@ -30,7 +31,8 @@ const SWEEP_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// while must not make tokens good again.
 const GRACE: Duration = Duration::days(1);
 
-/// The same of proofs, of which there may be many, and which are good for a minute.
+/// The same of proofs and client assertions, of which there may be many, and which are
+/// good for minutes.
 const PROOF_GRACE: Duration = Duration::hours(1);
 
 /// When what was used up was swept last.
@@ -50,19 +52,27 @@ impl Sweeping {
 }
 
 impl Broker {
-    /// Revokes a token, and with it all that came of it. When this returns, that is
+    /// Revokes a token, and with it all that came of it, as `client` asks for it. When this returns, that is
     /// durable, and so is its record. A second time changes nothing, also where it is
     /// at the same time, or at another process.
     ///
     /// # Errors
     /// Whatever keeps it from being durable: then the token may still be good.
-    pub async fn revoke(&self, token: &OwnToken, source: IpAddr, request_id: Uuid) -> Result<()> {
-        self.metrics.revocation(self.revoke_once(token, source, request_id)).await.map(drop)
+    pub async fn revoke(
+        &self,
+        token: &OwnToken,
+        client: &Proved,
+        source: IpAddr,
+        request_id: Uuid,
+    ) -> Result<()> {
+        let revoking = self.revoke_once(token, client, source, request_id);
+        self.metrics.revocation(revoking).await.map(drop)
     }
 
     async fn revoke_once(
         &self,
         token: &OwnToken,
+        client: &Proved,
         source: IpAddr,
         request_id: Uuid,
     ) -> Result<Revocation> {
@@ -77,7 +87,12 @@ impl Broker {
             request_id,
             action: "revoke".into(),
             decision: Decision::Revoked,
-            reason: "somebody who holds the token asked for it".into(),
+            reason: match client.id() {
+                None => "somebody who holds the token asked for it".into(),
+                Some(client) => {
+                    format!("the client '{client}', which holds the token, asked for it")
+                }
+            },
             principal: token.principal.clone(),
             client: token.client.clone(),
             source: source.to_canonical().to_string(),
@@ -124,7 +139,11 @@ impl Broker {
         }
         let store = self.store.clone();
         tokio::spawn(async move {
-            for (kind, grace) in [(Once::RevokedToken, GRACE), (Once::DpopProof, PROOF_GRACE)] {
+            for (kind, grace) in [
+                (Once::RevokedToken, GRACE),
+                (Once::DpopProof, PROOF_GRACE),
+                (Once::ClientAssertion, PROOF_GRACE),
+            ] {
                 let what = kind.as_str();
                 match sweep(store.as_ref(), kind, now.saturating_sub(grace)).await {
                     Ok(0) => {}

@@ -234,6 +234,7 @@ impl Bed {
                 dpop: config::Dpop::default(),
                 authz: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),
+                client: Default::default(),
                 policy: Policy { files: vec!["policy.cedar".into()] },
                 role: [("deploy".to_string(), role)].into(),
             },

@@ -80,7 +80,8 @@ pub struct Record {
     pub reason: String,
     /// Who asked.
     pub principal: Principal,
-    /// The client through which they proved who they are.
+    /// The client that has authenticated; where none has, the one through which they proved
+    /// who they are.
     pub client: String,
     /// The address from which they asked.
     pub source: String,

@@ -22,7 +22,8 @@ use crate::oidc::remote_keys::{Failure, Failures, MAX_KEY_AGE};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
 
-const MAX_FILE: u64 = 1024 * 1024;
+/// How large a file with keys or certificates may be.
+pub(super) const MAX_FILE: u64 = 1024 * 1024;
 
 /// How long to wait before an issuer that could not be reached is asked again.
 const RETRY_AFTER: Duration = Duration::seconds(5);

@@ -4,6 +4,7 @@
 //! contact anybody.
 
 mod caller;
+pub mod client;
 mod demands;
 mod issuer;
 mod waiting;
@@ -11,11 +12,12 @@ mod waiting;
 use std::collections::BTreeMap;
 
 pub use caller::{Caller, Parent, respelled};
+pub use client::Clients;
 use demands::Demands;
 use issuer::{Requirements, Trusted};
 use waiting::{Everybody, Waiting};
 
-use super::config::TrustedIssuer;
+use super::config::{self, TrustedIssuer};
 use super::policy::Needs;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
@@ -94,6 +96,7 @@ pub fn said(error: &Error) -> String {
 pub struct Authenticator {
     /// By identifier.
     trusted: BTreeMap<String, (Trusted, Demands)>,
+    clients: Clients,
 }
 
 impl Authenticator {
@@ -102,10 +105,12 @@ impl Authenticator {
     /// `own` is the broker's issuer: the audience where an issuer's table has none.
     pub fn new(
         issuers: &BTreeMap<String, TrustedIssuer>,
+        clients: &config::Clients,
         own: &Issuer,
         host: &Host,
     ) -> Result<Self> {
         let everybody = Everybody::default();
+        let clients = Clients::new(clients, own, host, &everybody)?;
         let trusted = issuers
             .iter()
             .map(|(name, config)| {
@@ -113,7 +118,12 @@ impl Authenticator {
                 Ok((config.issuer.as_str().to_string(), (trusted, Demands::of(config))))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { trusted })
+        Ok(Self { trusted, clients })
+    }
+
+    /// The clients that authenticate.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     /// What is known of the keys that are fetched, by issuer.

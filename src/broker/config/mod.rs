@@ -1,6 +1,7 @@
 //! What `broker.toml` says.
 
 mod authz;
+mod client;
 mod dpop;
 mod keys;
 mod role;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
 
 pub use authz::{Authz, Proxy, Route};
+pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
 pub use role::{Binding, Role};
@@ -80,6 +82,9 @@ pub struct Config {
     pub authz: Option<Authz>,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
     pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
+    /// The clients that authenticate, or have to prove a key, by their id.
+    #[serde(default)]
+    pub client: Clients,
     /// Who may have which role.
     pub policy: Policy,
     /// The roles, by name.
@@ -286,6 +291,10 @@ impl Config {
                 ));
             }
         }
+        for (name, client) in &self.client {
+            check_name("client", name)?;
+            client.check(name)?;
+        }
         if self.role.is_empty() {
             return wrong("there is no [role.NAME]".into());
         }
@@ -358,18 +367,8 @@ impl TrustedIssuer {
                 return wrong(format!("has {key} that nothing can match"));
             }
         }
-        if let Some(algorithms) = &self.algorithms {
-            let known = crate::oidc::jwt::ALGORITHMS;
-            if algorithms.is_empty() {
-                return wrong("has an empty list of algorithms".into());
-            }
-            if let Some(bad) = algorithms.iter().find(|a| !known.contains(a)) {
-                let known: Vec<_> = known.iter().map(|a| format!("{a:?}")).collect();
-                return wrong(format!(
-                    "has the algorithm {bad:?}; possible are {}",
-                    known.join(", ")
-                ));
-            }
+        if let Some(Err(why)) = self.algorithms.as_deref().map(check_algorithms) {
+            return wrong(why);
         }
         if self.leeway > MAX_LEEWAY {
             return wrong(format!(
@@ -408,6 +407,21 @@ impl TrustedIssuer {
             }
         }
         Ok(())
+    }
+}
+
+/// Checks which algorithms are to be accepted.
+fn check_algorithms(algorithms: &[Algorithm]) -> Result<(), String> {
+    let known = crate::oidc::jwt::ALGORITHMS;
+    if algorithms.is_empty() {
+        return Err("has an empty list of algorithms".into());
+    }
+    match algorithms.iter().find(|a| !known.contains(a)) {
+        Some(bad) => {
+            let known: Vec<_> = known.iter().map(|a| format!("{a:?}")).collect();
+            Err(format!("has the algorithm {bad:?}; possible are {}", known.join(", ")))
+        }
+        None => Ok(()),
     }
 }
 

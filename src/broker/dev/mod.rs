@@ -186,6 +186,7 @@ role = "{READER}"
             dpop: config::Dpop::default(),
             authz: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
+            client: Default::default(),
             policy: Policy { files: vec!["policy.cedar".into()] },
             role: [
                 (ROLE.to_string(), role(&["dev:read", "dev:write"], 3600)),

@@ -12,12 +12,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::client;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::token::RETRY_AFTER;
-use crate::broker::introspect;
-use crate::broker::metrics::Introspection;
+use crate::broker::client::Proved;
+use crate::broker::introspect::{self, Asker};
+use crate::broker::metrics::{ClientAuthentication, Introspection};
 use crate::broker::own::OwnToken;
 use crate::broker::{Broker, authenticate};
 use crate::dpop::SCHEME;
@@ -63,18 +65,39 @@ pub(super) async fn introspect(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let counted = |outcome| broker.metrics.introspected(outcome);
-    let bearer = match bearer(&headers) {
-        Ok(bearer) => bearer,
-        Err(why) => {
-            counted(Introspection::Unauthenticated);
-            return challenge(why, None, id);
-        }
-    };
     let malformed = |refusal: Refusal| {
         counted(Introspection::Malformed);
         refusal.at(id)
     };
-    let form = match Form::read(&uri, &headers, body) {
+    let form = Form::read(&uri, &headers, body);
+    // A client shows who it is in the body, everybody else in the header.
+    let proved = match &form {
+        Ok(form) if client::assertion(form).is_some() => {
+            match broker.client(client::presented(form, &headers), true).await {
+                Ok(proved) => proved,
+                Err(refused) => {
+                    counted(match refused.why {
+                        ClientAuthentication::Malformed => Introspection::Malformed,
+                        ClientAuthentication::Unavailable => Introspection::Unavailable,
+                        _ => Introspection::Unauthenticated,
+                    });
+                    let refusal = client::refusal(&refused);
+                    tracing::info!(code = refusal.code(), ?refusal, "refused");
+                    return refusal.at(id);
+                }
+            }
+        }
+        _ => Proved::default(),
+    };
+    let bearer = match (proved.id(), bearer(&headers)) {
+        (Some(_), _) => None,
+        (None, Ok(bearer)) => Some(bearer),
+        (None, Err(why)) => {
+            counted(Introspection::Unauthenticated);
+            return challenge(why, None, id);
+        }
+    };
+    let form = match form {
         Ok(form) => form,
         Err(refusal) => return malformed(refusal),
     };
@@ -82,7 +105,11 @@ pub(super) async fn introspect(
         Ok(token) => token,
         Err(refusal) => return malformed(refusal),
     };
-    match broker.introspect(&bearer, token).await {
+    let asker = match (proved.id(), &bearer) {
+        (_, Some(bearer)) => Asker::Bearer(bearer),
+        (client, None) => Asker::Client(client.unwrap_or_default()),
+    };
+    match broker.introspect(asker, token).await {
         Ok(own) => {
             counted(match &own {
                 Some(_) => Introspection::Active,

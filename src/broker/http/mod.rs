@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod authz;
+mod client;
 pub mod connections;
 pub mod form;
 pub mod guard;

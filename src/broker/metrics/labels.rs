@@ -19,6 +19,8 @@ pub enum Issuance {
     Assertion(Fault),
     /// The proof of a key is not acceptable, or there is none where there has to be.
     Proof(proof::Fault),
+    /// The client did not show that it is the one, or not as it has to.
+    Client,
     /// Policy says no, or the configuration.
     Policy,
     /// The scope cannot be had.
@@ -56,6 +58,7 @@ impl Issuance {
         Self::Proof(proof::Fault::Replayed).as_str(),
         Self::Proof(proof::Fault::Missing).as_str(),
         Self::Proof(proof::Fault::Key).as_str(),
+        Self::Client.as_str(),
         Self::Policy.as_str(),
         Self::Scope.as_str(),
         Self::Audience.as_str(),
@@ -74,6 +77,7 @@ impl Issuance {
             Self::Proof(proof::Fault::Replayed) => "proof_replayed",
             Self::Proof(proof::Fault::Missing) => "proof_missing",
             Self::Proof(proof::Fault::Of(_) | proof::Fault::Key) => "proof_invalid",
+            Self::Client => "client",
             Self::Policy => "policy",
             Self::Scope => "scope",
             Self::Audience => "audience",
@@ -91,6 +95,7 @@ impl Issuance {
             Self::Malformed
             | Self::Assertion(_)
             | Self::Proof(_)
+            | Self::Client
             | Self::Policy
             | Self::Scope
             | Self::Audience
@@ -192,6 +197,49 @@ impl Introspection {
     }
 }
 
+/// How it ended that somebody came as a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuthentication {
+    /// It has shown that it is the one.
+    Authenticated,
+    /// There is no such client, or none that authenticates.
+    Unknown,
+    /// It has shown nothing, and has to.
+    Missing,
+    /// The request has what may not be together.
+    Malformed,
+    /// What it has shown is not good.
+    Invalid,
+    /// What it has shown was used before.
+    Replayed,
+    /// The broker cannot tell at present.
+    Unavailable,
+}
+
+impl ClientAuthentication {
+    pub(super) const ALL: &[&str] = &[
+        Self::Authenticated.as_str(),
+        Self::Unknown.as_str(),
+        Self::Missing.as_str(),
+        Self::Malformed.as_str(),
+        Self::Invalid.as_str(),
+        Self::Replayed.as_str(),
+        Self::Unavailable.as_str(),
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Authenticated => "authenticated",
+            Self::Unknown => "unknown",
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Invalid => "invalid",
+            Self::Replayed => "replayed",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// How the decision about a request that a proxy held up ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authorization {
@@ -238,6 +286,8 @@ pub enum Revocation {
     Unknown,
     /// The request cannot be understood.
     Malformed,
+    /// The client did not show that it is the one.
+    Unauthenticated,
     /// It could not be recorded.
     Failed,
 }
@@ -248,6 +298,7 @@ impl Revocation {
         Self::Repeated.as_str(),
         Self::Unknown.as_str(),
         Self::Malformed.as_str(),
+        Self::Unauthenticated.as_str(),
         Self::Failed.as_str(),
     ];
 
@@ -257,6 +308,7 @@ impl Revocation {
             Self::Repeated => "repeated",
             Self::Unknown => "unknown",
             Self::Malformed => "malformed",
+            Self::Unauthenticated => "unauthenticated",
             Self::Failed => "failed",
         }
     }

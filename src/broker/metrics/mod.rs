@@ -18,7 +18,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
-pub use labels::{Authorization, Introspection, Issuance, Reload, Revocation, Shed};
+pub use labels::{
+    Authorization, ClientAuthentication, Introspection, Issuance, Reload, Revocation, Shed,
+};
 pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
@@ -53,6 +55,7 @@ pub struct Metrics {
     authenticating: Histogram,
     rejections: Family<Label, Counter>,
     proofs: Family<Label, Counter>,
+    clients: Family<Label, Counter>,
     introspections: Family<Label, Counter>,
     authorizations: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
@@ -79,6 +82,7 @@ impl Default for Metrics {
             authenticating: durations(),
             rejections: labels::all("reason", labels::FAULTS),
             proofs: labels::all("reason", labels::PROOF_FAULTS),
+            clients: labels::all("outcome", ClientAuthentication::ALL),
             introspections: labels::all("outcome", Introspection::ALL),
             authorizations: labels::all("outcome", Authorization::ALL),
             revocations: labels::all("outcome", Revocation::ALL),
@@ -146,6 +150,11 @@ impl Metrics {
             "dpop_proofs_rejected",
             "Proofs of a key that were not accepted, wherever they were shown, by reason",
             self.proofs.clone(),
+        );
+        registry.register(
+            "client_authentications",
+            "Requests of clients that had to authenticate or to prove a key, by outcome",
+            self.clients.clone(),
         );
         registry.register(
             "introspections",
@@ -284,6 +293,11 @@ impl Metrics {
     /// Counts a request to revoke a token.
     pub fn revoked(&self, outcome: Revocation) {
         self.revocations.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// Counts how it ended that somebody came as a client.
+    pub fn client_authenticated(&self, outcome: ClientAuthentication) {
+        self.clients.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
     /// Counts an introspection.

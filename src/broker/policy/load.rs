@@ -18,9 +18,10 @@ use super::place::{Place, said};
 use super::syntax::{Needs, names_issuer};
 use super::{INTROSPECT, Limits, Policy, schema};
 use crate::broker::authenticate::respelled;
-use crate::broker::config::{self, Role, TrustedIssuer};
+use crate::broker::config::{self, Client, Clients, Config, Role, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::Issuer;
 
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
@@ -55,19 +56,56 @@ impl Source {
     }
 }
 
-/// What decides besides policies, and what they can refer to: the roles that exist,
-/// and the issuers from which callers and groups can be.
+/// What decides besides policies, and what they can refer to: the roles and clients that
+/// exist, and the issuers from which callers and groups can be.
 #[derive(Clone, Copy, Debug)]
 pub struct World<'a> {
     /// The roles.
     pub roles: &'a BTreeMap<String, Role>,
     /// The trusted issuers, as configured.
     pub trusted: &'a BTreeMap<String, TrustedIssuer>,
+    /// The clients, as configured.
+    pub clients: &'a Clients,
+    /// The broker's own issuer, of which clients are users where they ask in their own
+    /// name.
+    pub own: &'a Issuer,
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
+    /// What a broker with this configuration knows.
+    pub fn of(config: &'a Config) -> Self {
+        Self {
+            roles: &config.role,
+            trusted: &config.trusted_issuer,
+            clients: &config.client,
+            own: &config.issuer,
+        }
+    }
+
+    /// Whether callers can be of this issuer.
     pub(super) fn trusts(&self, issuer: &str) -> bool {
+        self.is_trusted(issuer) || self.has_own_users() && issuer == self.own.as_str()
+    }
+
+    fn is_trusted(&self, issuer: &str) -> bool {
         self.trusted.values().any(|trusted| trusted.issuer.as_str() == issuer)
+    }
+
+    /// Whether clients may ask in their own name.
+    fn has_own_users(&self) -> bool {
+        self.clients.values().any(Client::authenticates)
+    }
+
+    /// Whether a client may authenticate by this id.
+    pub(super) fn authenticates(&self, client: &str) -> bool {
+        self.clients.get(client).is_some_and(Client::authenticates)
+    }
+
+    /// Whether this can be somebody, where they are of the broker's own issuer.
+    fn can_be(&self, issuer: &str, kind: &str, name: &str) -> bool {
+        self.is_trusted(issuer)
+            || issuer != self.own.as_str()
+            || kind == "User" && self.authenticates(name)
     }
 }
 
@@ -201,7 +239,9 @@ impl Loader<'_> {
     /// Refuses a permit that says nothing of whose word is taken for it: each trusted
     /// issuer chooses the claims of its tokens by itself.
     fn check_issuer(&self, id: &str, permit: &CedarPolicy, json: &Value) -> Result<(), String> {
-        let several = self.world.trusted.len() > 1;
+        // Clients are not issued anything in their own name, but they may introspect.
+        let own = self.world.has_own_users() && introspects(id, permit)?;
+        let several = self.world.trusted.len() + usize::from(own) > 1;
         if !several || permit.annotation(ANY_ISSUER).is_some() || names_issuer(json) {
             return Ok(());
         }
@@ -251,6 +291,13 @@ impl Loader<'_> {
                     if !issuer.is_some_and(|issuer| self.world.trusts(issuer)) {
                         return Err(format!(
                             "the policy '{id}' speaks of {kind}::\"{name}\", which does not begin with a trusted issuer and '#'"
+                        ));
+                    }
+                    if let Some((issuer, name)) = name.split_once('#')
+                        && !self.world.can_be(issuer, kind, name)
+                    {
+                        return Err(format!(
+                            "the policy '{id}' speaks of {kind}::\"{issuer}#{name}\", and there is no client of that name that authenticates"
                         ));
                     }
                     if let Some(spelled) = respelled(name) {
@@ -324,7 +371,8 @@ fn hash(sources: &[Source], world: World<'_>) -> Result<String> {
     let roles = written("the roles", serde_json::to_vec(world.roles))?;
     let trusted = written("the trusted issuers", serde_json::to_vec(world.trusted))?;
     let mut hasher = Hasher::new(&SHA256);
-    let settings = [schema().as_bytes(), &roles, &trusted];
+    let clients = written("the clients", serde_json::to_vec(world.clients))?;
+    let settings = [schema().as_bytes(), &roles, &trusted, &clients];
     for part in settings.into_iter().chain(sources.iter().map(|s| s.text.as_bytes())) {
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part);

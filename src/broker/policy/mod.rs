@@ -172,7 +172,7 @@ impl Policy {
     }
 
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
-        let answer = self.ask(caller, ISSUE, question.role, context(question)?)?;
+        let answer = self.ask(caller, ISSUE, question.role, context(caller, question)?)?;
         let reasons = answer.reasons.iter().map(String::as_str);
         match answer.permits {
             false => Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() }),
@@ -290,15 +290,18 @@ fn audience_context(audience: &str) -> Result<Context, String> {
         .map_err(|cause| format!("the context: {cause}"))
 }
 
-fn context(question: &Question<'_>) -> Result<Context, String> {
+fn context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> {
     let ttl = question.ttl.unwrap_or(question.role_ttl).as_secs();
-    Context::from_pairs([
+    let ttl = RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX));
+    let pairs = [
         text_pair("audience", question.audience),
         ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
-        ("ttl".to_string(), RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX))),
+        ("ttl".to_string(), ttl),
         ("key_bound".to_string(), RestrictedExpression::new_bool(question.key_bound)),
-    ])
-    .map_err(|cause| format!("the context: {cause}"))
+    ];
+    let client = caller.authenticated_client().map(|client| text_pair("client", client));
+    Context::from_pairs(pairs.into_iter().chain(client))
+        .map_err(|cause| format!("the context: {cause}"))
 }
 
 #[cfg(test)]

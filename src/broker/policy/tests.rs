@@ -1,11 +1,12 @@
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::broker::authenticate::caller_tests::caller;
-use crate::broker::config::{Role, TrustedIssuer};
+use crate::broker::config::{Clients, Role, TrustedIssuer};
 use crate::error::Result as LoadResult;
 use crate::oidc::Issuer;
 
@@ -38,11 +39,22 @@ pub(super) fn trusted(issuers: &[&str]) -> BTreeMap<String, TrustedIssuer> {
     issuers.iter().map(trusted).collect()
 }
 
+/// These roles and issuers, and no clients.
+pub(super) fn world<'a>(
+    roles: &'a BTreeMap<String, Role>,
+    trusted: &'a BTreeMap<String, TrustedIssuer>,
+) -> World<'a> {
+    static OWN: LazyLock<Issuer> =
+        LazyLock::new(|| Issuer::parse("https://broker.example.com").unwrap());
+    static NONE: Clients = Clients::new();
+    World { roles, trusted, clients: &NONE, own: &OWN }
+}
+
 /// Loads policies where these issuers are trusted.
 fn load_among(issuers: &BTreeMap<String, TrustedIssuer>, text: &str) -> LoadResult<Policy> {
     let roles = BTreeMap::from([("deploy".to_string(), role("read write admin", 3600))]);
     let source = Source { path: "policy.cedar".into(), text: text.into() };
-    Policy::load(&[source], World { roles: &roles, trusted: issuers })
+    Policy::load(&[source], world(&roles, issuers))
 }
 
 pub(super) fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
@@ -54,7 +66,7 @@ pub(super) fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
         .iter()
         .map(|(path, text)| Source { path: PathBuf::from(path), text: text.to_string() })
         .collect();
-    Policy::load(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]) })
+    Policy::load(&sources, world(&roles, &trusted(&[ISSUER])))
 }
 
 fn refused(text: &str) -> String {

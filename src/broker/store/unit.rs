@@ -86,6 +86,8 @@ pub enum Once {
     RevokedKey,
     /// A proof of a key (RFC 9449).
     DpopProof,
+    /// What a client has shown to authenticate (RFC 7523).
+    ClientAssertion,
 }
 
 impl Once {
@@ -95,6 +97,7 @@ impl Once {
             Self::RevokedToken => "revoked-token",
             Self::RevokedKey => "revoked-key",
             Self::DpopProof => "dpop-proof",
+            Self::ClientAssertion => "client-assertion",
         }
     }
 }

@@ -28,7 +28,7 @@ impl Device {
     }
 
     /// A proof for the token endpoint.
-    fn proof(&self, nonce: Option<&str>) -> String {
+    pub(super) fn proof(&self, nonce: Option<&str>) -> String {
         self.proof_at(TOKEN, nonce, now())
     }
 

@@ -2,6 +2,7 @@
 
 mod assertion;
 mod authz;
+mod client;
 mod denials;
 mod dpop;
 mod exchange;

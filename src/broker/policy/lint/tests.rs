@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::super::finding::{Rule, Severity};
-use super::super::tests::{ISSUER, load_files, permit, role, trusted};
+use super::super::tests::{ISSUER, load_files, permit, role, trusted, world};
 use super::*;
 
 fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
@@ -13,7 +13,7 @@ fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
         .iter()
         .map(|(path, text)| Source { path: path.into(), text: text.to_string() })
         .collect();
-    check(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]) }).unwrap()
+    check(&sources, world(&roles, &trusted(&[ISSUER]))).unwrap()
 }
 
 /// What is found besides what is wrong with none of these policies.

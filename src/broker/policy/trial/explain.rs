@@ -116,7 +116,7 @@ impl Trial<'_> {
                 let Ok(bounds) = Bounds::of(caller, role, asked.wanted(), asked.now) else {
                     return Vec::new();
                 };
-                super::super::context(&bounds.question(asked.wanted()))
+                super::super::context(caller, &bounds.question(asked.wanted()))
             }
         };
         let asked_of_cedar = context.and_then(|context| {
@@ -336,6 +336,10 @@ impl Looker<'_> {
                 Some("context.ttl") => match question.ttl {
                     Some(ttl) => ttl.as_secs().to_string(),
                     None => "the longest that can be had".into(),
+                },
+                Some("context.client") => match self.caller.authenticated_client() {
+                    Some(client) => format!("\"{client}\""),
+                    None => "none that has authenticated".into(),
                 },
                 Some("context.key_bound") => question.key_bound.to_string(),
                 _ => return,

@@ -22,6 +22,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         dpop: config::Dpop::default(),
         authz: None,
         trusted_issuer: trusted(&[ISSUER]),
+        client: Default::default(),
         policy: config::Policy { files: vec!["policy.cedar".into()] },
         role: [
             ("deploy".to_string(), role("read write", 3600)),

@@ -27,8 +27,7 @@ pub(super) fn run(app: &App, command: &PolicyCommand) -> Result<()> {
 fn look(app: &App, file: &Path, strict: bool, json: bool) -> Result<()> {
     let config = config::load(file)?;
     let sources = Source::read_all(&config.policy.files)?;
-    let world = World { roles: &config.role, trusted: &config.trusted_issuer };
-    let findings = check(&sources, world)?;
+    let findings = check(&sources, World::of(&config))?;
     let number = |severity| findings.iter().filter(|f| f.severity == severity).count();
     let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
     let counted = format!(
@@ -167,6 +166,7 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
         scope: args.scope.clone(),
         ttl: args.ttl,
         key_bound: args.key_bound,
+        client: args.authenticated_client.clone(),
         time: args.time,
     })
 }
