@@ -77,6 +77,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more",
         "toml broker.toml more-admin",
         "toml broker.toml more-authz",
+        "toml broker.toml more-client",
         "toml broker.toml more-dpop",
         "toml broker.toml more-roles",
         "toml broker.toml store",
@@ -253,6 +254,12 @@ mod broker {
         for more in of_kind("toml broker.toml more-dpop", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
             assert!(config.role.values().any(|role| role.dpop == config::Binding::Required));
+        }
+        for more in of_kind("toml broker.toml more-client", 1) {
+            let home = Home::new();
+            let toml = format!("{}\n{}", start.text, more.text);
+            let config = config::load(&home.write("broker.toml", toml)).unwrap();
+            assert!(config.client["deployer"].authenticates());
         }
         for more in of_kind("toml broker.toml more-authz", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);

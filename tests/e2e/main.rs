@@ -22,6 +22,8 @@ mod canary;
 mod checkout;
 #[cfg(target_os = "linux")]
 mod cli;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod clients;
 #[cfg(target_os = "linux")]
 mod docs;
 #[cfg(all(target_os = "linux", feature = "broker"))]

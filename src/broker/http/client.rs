@@ -9,26 +9,16 @@ use super::token::RETRY_AFTER;
 use crate::broker::authenticate::said;
 use crate::broker::client::{Presented, Refused};
 use crate::broker::metrics::ClientAuthentication;
-use crate::secret::Secret;
 use crate::wire::refusal::INVALID_CLIENT;
-
-/// The parameter with the assertion.
-const ASSERTION: &str = "client_assertion";
 
 /// What a request says of the client that it comes from.
 pub(super) fn presented<'a>(form: &'a Form, headers: &HeaderMap) -> Presented<'a> {
-    let basic = headers.get_all(AUTHORIZATION).iter().next().is_some();
     Presented {
         client_id: form.optional("client_id"),
-        assertion: assertion(form),
+        assertion: form.secret("client_assertion").ok(),
         assertion_type: form.optional("client_assertion_type"),
-        otherwise: basic || form.optional("client_secret").is_some(),
+        otherwise: headers.contains_key(AUTHORIZATION) || form.optional("client_secret").is_some(),
     }
-}
-
-/// The assertion of a client, where there is one.
-pub(super) fn assertion(form: &Form) -> Option<&Secret<String>> {
-    form.secret(ASSERTION).ok()
 }
 
 /// The answer to somebody who is not taken for the client that they come as. RFC 6749

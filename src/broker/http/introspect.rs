@@ -72,26 +72,26 @@ pub(super) async fn introspect(
     let form = Form::read(&uri, &headers, body);
     // A client shows who it is in the body, everybody else in the header.
     let proved = match &form {
-        Ok(form) if client::assertion(form).is_some() => {
-            match broker.client(client::presented(form, &headers), true).await {
-                Ok(proved) => proved,
-                Err(refused) => {
-                    counted(match refused.why {
-                        ClientAuthentication::Malformed => Introspection::Malformed,
-                        ClientAuthentication::Unavailable => Introspection::Unavailable,
-                        _ => Introspection::Unauthenticated,
-                    });
-                    let refusal = client::refusal(&refused);
-                    tracing::info!(code = refusal.code(), ?refusal, "refused");
-                    return refusal.at(id);
-                }
-            }
-        }
-        _ => Proved::default(),
+        Ok(form) => broker.client(client::presented(form, &headers), true).await,
+        Err(_) => Ok(Proved::default()),
     };
-    let bearer = match (proved.id(), bearer(&headers)) {
-        (Some(_), _) => None,
-        (None, Ok(bearer)) => Some(bearer),
+    let proved = match proved {
+        Ok(proved) => proved,
+        Err(refused) => {
+            counted(match refused.why {
+                ClientAuthentication::Malformed => Introspection::Malformed,
+                ClientAuthentication::Unavailable => Introspection::Unavailable,
+                _ => Introspection::Unauthenticated,
+            });
+            let refusal = client::refusal(&refused);
+            tracing::info!(code = refusal.code(), ?refusal, "refused");
+            return refusal.at(id);
+        }
+    };
+    let bearer = bearer(&headers);
+    let asker = match (proved.id(), &bearer) {
+        (Some(client), _) => Asker::Client(client),
+        (None, Ok(bearer)) => Asker::Bearer(bearer),
         (None, Err(why)) => {
             counted(Introspection::Unauthenticated);
             return challenge(why, None, id);
@@ -104,10 +104,6 @@ pub(super) async fn introspect(
     let token = match form.secret("token") {
         Ok(token) => token,
         Err(refusal) => return malformed(refusal),
-    };
-    let asker = match (proved.id(), &bearer) {
-        (_, Some(bearer)) => Asker::Bearer(bearer),
-        (client, None) => Asker::Client(client.unwrap_or_default()),
     };
     match broker.introspect(asker, token).await {
         Ok(own) => {

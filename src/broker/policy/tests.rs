@@ -1,3 +1,5 @@
+mod clients;
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 

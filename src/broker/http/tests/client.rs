@@ -351,11 +351,12 @@ when {{ context.audience == "{API}" }};
     assert_eq!(again.status, StatusCode::UNAUTHORIZED);
     assert_eq!(json_of(&again)["error"], "invalid_client");
     // To name it is no proof, and nor is it to have a table.
-    for name in ["deployer", "public"] {
-        let named = ask(&[("client_id", name), ("token", &token)]).await;
-        assert_eq!(named.status, StatusCode::UNAUTHORIZED);
-        assert!(header_of(&named, "www-authenticate").starts_with("Bearer"));
-    }
+    let named = ask(&[("client_id", "deployer"), ("token", &token)]).await;
+    assert_eq!(named.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(json_of(&named)["error"], "invalid_client");
+    let named = ask(&[("client_id", "public"), ("token", &token)]).await;
+    assert_eq!(named.status, StatusCode::UNAUTHORIZED);
+    assert!(header_of(&named, "www-authenticate").starts_with("Bearer"));
     // Without a policy for it, it is told nothing.
     let other = Signer::new();
     let bed = Bed::with(|options| other.configure(options)).await;

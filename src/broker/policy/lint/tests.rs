@@ -103,6 +103,11 @@ fn each_lint_finds_what_it_is_for_and_leaves_alone_what_looks_like_it() {
         ),
         ("unknown-scope", scope("admin"), scope("write")),
         (
+            "unknown-client",
+            when("context has client && context.client == \"nobody\""),
+            when("context has client"),
+        ),
+        (
             "unknown-scope",
             when("context.scope.containsAny([\"read\", \"raed\"])"),
             when("context.scope.containsAny([\"read\"])"),

@@ -282,3 +282,30 @@ fn a_role_that_wants_a_key_is_tried_with_and_without_one() {
     let explained = trial.explain(&asking(json!({})), NOW).unwrap();
     assert!(explained.changes[0].contains("DPoP"), "{:?}", explained.changes);
 }
+
+#[test]
+fn a_client_that_authenticates_is_tried_with_and_without_that() {
+    let config = config(|config| {
+        config.client = [("deployer".to_string(), Client::default())].into();
+    });
+    let text = permit(
+        "any",
+        "@ttl(\"1h\")",
+        "context has client && context.client == \"deployer\"",
+    ) + "@id(\"asks\") permit (principal == User::\"https://broker.example.com#deployer\", action == Action::\"introspect\", resource);";
+    let trial = trial(&config, &text);
+    let outcome = |changes| trial.decide(&asking(changes), NOW).unwrap();
+    let without = trial.explain(&asking(json!({})), NOW).unwrap();
+    assert!(matches!(without.outcome, Outcome::Deny { reason: Why::NoPermit, .. }));
+    assert!(matches!(outcome(json!({ "/client": "deployer" })), Outcome::Permit { .. }));
+    // As the broker has it, nobody comes under its name otherwise.
+    let named = outcome(json!({ "/caller/client": "deployer" }));
+    assert!(matches!(named, Outcome::Deny { reason: Why::Token, .. }), "{named:?}");
+    let unknown = trial.decide(&asking(json!({ "/client": "x" })), NOW).unwrap_err();
+    assert!(unknown.to_string().contains("no client 'x' that authenticates"), "{unknown}");
+    let itself = json!({
+        "/action": "introspect", "/caller/issuer": "https://broker.example.com",
+        "/caller/subject": "deployer",
+    });
+    assert!(matches!(outcome(itself), Outcome::Permit { .. }));
+}
