@@ -7,6 +7,7 @@ mod caller;
 pub mod client;
 mod demands;
 mod issuer;
+mod review;
 mod waiting;
 
 use std::collections::BTreeMap;

@@ -7,6 +7,7 @@ mod keys;
 mod role;
 mod shared;
 mod store;
+mod token_review;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
 pub use role::{Binding, Role};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
+pub use token_review::TokenReview;
 
 use crate::broker::network::Network;
 use crate::error::{Error, ErrorKind, Result};
@@ -156,13 +158,16 @@ pub struct TrustedIssuer {
     /// A file with its keys, instead of `jwks_uri`. It is read at start.
     #[serde(default, skip_serializing)]
     pub jwks_file: Option<PathBuf>,
+    /// A Kubernetes API server that verifies its tokens, in place of keys.
+    #[serde(default, skip_serializing)]
+    pub token_review: Option<TokenReview>,
     /// How long its keys may be used after they were last fetched, while they cannot
     /// be fetched again; at most 30 days.
     #[serde(default = "default_max_key_age", deserialize_with = "duration", skip_serializing)]
     #[schemars(with = "String")]
     pub max_key_age: Duration,
     /// A PEM file with certificate authorities to trust besides the system's when
-    /// its keys are fetched.
+    /// its keys are fetched, or its tokens reviewed.
     #[serde(default, skip_serializing)]
     pub ca_file: Option<PathBuf>,
 }
@@ -344,6 +349,7 @@ impl TrustedIssuer {
             required_claims: BTreeMap::new(),
             jwks_uri: None,
             jwks_file: None,
+            token_review: None,
             max_key_age: default_max_key_age(),
             ca_file: None,
         }
@@ -359,6 +365,13 @@ impl TrustedIssuer {
         if let Some(url) = &self.jwks_uri {
             crate::host::http::require_secure(url)
                 .map_err(|error| error.context(format!("[trusted_issuer.{name}] jwks_uri")))?;
+        }
+        if let Some(review) = &self.token_review {
+            if self.jwks_uri.is_some() || self.jwks_file.is_some() || self.algorithms.is_some() {
+                return wrong("has a token_review, so it needs neither keys nor algorithms".into());
+            }
+            let table = || format!("[trusted_issuer.{name}.token_review] server");
+            review.check().map_err(|error| error.context(table()))?;
         }
         for (key, list) in [("audiences", &self.audiences), ("clients", &self.clients)] {
             if let Some(list) = list
