@@ -156,6 +156,12 @@ mod tests {
         assert_ne!(reloaded.now, first);
         assert_eq!(status(&bed, json!({})).await, 400);
         assert_eq!(status(&bed, json!({"sub": "bob"})).await, 200);
+        // Whoever compares several brokers sees which decide by the same.
+        let metrics = bed.admin.get("/metrics").await.body;
+        let metrics = String::from_utf8(metrics.expose().clone()).unwrap();
+        let told: Vec<_> =
+            metrics.lines().filter(|line| line.starts_with("tmpcred_policy_info{")).collect();
+        assert_eq!(told, [format!("tmpcred_policy_info{{hash=\"{}\"}} 1", reloaded.now)]);
     }
 
     #[tokio::test]
