@@ -47,6 +47,7 @@ pub mod network;
 pub mod own;
 pub mod policy;
 pub mod proof;
+pub mod rate;
 mod readiness;
 mod reload;
 pub mod revoke;
@@ -74,6 +75,7 @@ use metrics::Metrics;
 use network::Network;
 use policy::{Policy, Source, World};
 use proof::Proofs;
+use rate::Rates;
 use readiness::Readiness;
 use reload::Policies;
 use revoke::Sweeping;
@@ -99,6 +101,7 @@ pub struct Broker {
     readiness: Readiness,
     sweeping: Sweeping,
     denials: Denials,
+    rates: Rates,
     proofs: Proofs,
     authz: Option<config::Authz>,
     trusted_proxies: Vec<Network>,
@@ -217,6 +220,7 @@ impl Prepared {
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),
             denials: Denials::default(),
+            rates: Rates::new(&config.limits),
             proofs,
             authz: config.authz.clone(),
             trusted_proxies: config.trusted_proxies.clone(),

@@ -232,6 +232,7 @@ impl Bed {
                 store: config::Store::at(root.path().join("broker.db")),
                 keys: config::Keys::default(),
                 dpop: config::Dpop::default(),
+                limits: Default::default(),
                 authz: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 client: Default::default(),

@@ -79,6 +79,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-authz",
         "toml broker.toml more-client",
         "toml broker.toml more-dpop",
+        "toml broker.toml more-limits",
         "toml broker.toml more-review",
         "toml broker.toml more-roles",
         "toml broker.toml store",
@@ -267,6 +268,10 @@ mod broker {
             let toml = format!("{}\n{}", start.text, more.text);
             let config = config::load(&home.write("broker.toml", toml)).unwrap();
             assert!(config.trusted_issuer["cluster"].token_review.is_some());
+        }
+        for more in of_kind("toml broker.toml more-limits", 1) {
+            let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+            assert!(config.limits.principal.is_some() && config.limits.address.is_some());
         }
         for more in of_kind("toml broker.toml more-authz", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);

@@ -4,6 +4,7 @@ mod authz;
 mod client;
 mod dpop;
 mod keys;
+mod limits;
 mod role;
 mod shared;
 mod store;
@@ -22,6 +23,7 @@ pub use authz::{Authz, Proxy, Route};
 pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
+pub use limits::{Endpoint, Limits, Rate};
 pub use role::{Binding, Role};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
 pub use token_review::TokenReview;
@@ -79,6 +81,9 @@ pub struct Config {
     /// What proofs of a key have to be like.
     #[serde(default)]
     pub dpop: Dpop,
+    /// How often somebody may ask.
+    #[serde(default)]
+    pub limits: Limits,
     /// What the broker decides for a proxy; nothing where left out.
     #[serde(default)]
     pub authz: Option<Authz>,
@@ -283,6 +288,7 @@ impl Config {
             authz.check(&taken, &self.trusted_proxies, self.tls.is_some(), &self.role)?;
         }
         self.keys.check()?;
+        self.limits.check()?;
         if self.trusted_issuer.is_empty() {
             return wrong("no [trusted_issuer.NAME] says whose tokens are accepted".into());
         }

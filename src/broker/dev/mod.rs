@@ -184,6 +184,7 @@ role = "{READER}"
             store: config::Store::at("in memory"),
             keys: config::Keys::default(),
             dpop: config::Dpop::default(),
+            limits: Default::default(),
             authz: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
             client: Default::default(),

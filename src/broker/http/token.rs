@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
+use super::rates;
 use super::refusal::Refusal;
 use super::source::Source;
 use crate::broker::authenticate::{self, Rejection, said};
@@ -106,6 +107,10 @@ async fn exchange(
         .await
         .map_err(rejected)?;
     let caller = broker.through(caller, &client, proof.is_some()).map_err(no_client)?;
+    broker.rates.caller(&caller, broker.clock.uptime()).map_err(|too_often| Unissued {
+        why: Issuance::TooOften,
+        refusal: rates::refusal(broker, too_often),
+    })?;
     let ask = Ask {
         role: requested.role,
         audience: requested.audience,

@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use super::Label;
 use crate::broker::authenticate::{Fault, Rejection};
 use crate::broker::proof;
+use crate::broker::rate::Limited;
 use crate::dpop;
 
 /// How a request for a token ended.
@@ -27,6 +28,8 @@ pub enum Issuance {
     Scope,
     /// The role is not for this audience.
     Audience,
+    /// The caller asks too often.
+    TooOften,
     /// The caller was denied so often that it is only counted.
     TooMany,
     /// The keys of the issuer cannot be had, or revocations cannot be read.
@@ -62,6 +65,7 @@ impl Issuance {
         Self::Policy.as_str(),
         Self::Scope.as_str(),
         Self::Audience.as_str(),
+        Self::TooOften.as_str(),
         Self::TooMany.as_str(),
     ];
 
@@ -81,6 +85,7 @@ impl Issuance {
             Self::Policy => "policy",
             Self::Scope => "scope",
             Self::Audience => "audience",
+            Self::TooOften => "too_often",
             Self::TooMany => "too_many",
             Self::Unverifiable => UNVERIFIABLE,
             Self::Unrecorded => "unrecorded",
@@ -99,6 +104,7 @@ impl Issuance {
             | Self::Policy
             | Self::Scope
             | Self::Audience
+            | Self::TooOften
             | Self::TooMany => Class::Denied,
         }
     }
@@ -331,6 +337,18 @@ impl Shed {
             Self::Requests => "requests",
             Self::LargeBodies => "large_bodies",
         }
+    }
+}
+
+/// Whose rates can be used up.
+pub(super) const LIMITED: &[&str] =
+    &[of_limited(Limited::Principal), of_limited(Limited::Address), of_limited(Limited::Route)];
+
+pub(super) const fn of_limited(whose: Limited) -> &'static str {
+    match whose {
+        Limited::Principal => "principal",
+        Limited::Address => "address",
+        Limited::Route => "route",
     }
 }
 

@@ -25,6 +25,7 @@ pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
 use super::proof::Fault;
+use super::rate::Limited;
 use crate::error::Result;
 
 /// What all names begin with.
@@ -63,6 +64,7 @@ pub struct Metrics {
     appending: Histogram,
     unrecorded: Counter,
     shed: Family<Label, Counter>,
+    limited: Family<Label, Counter>,
     reloads: Family<Label, Counter>,
     policy_reloads: Family<Label, Counter>,
     unsigned: Counter,
@@ -90,6 +92,7 @@ impl Default for Metrics {
             appending: durations(),
             unrecorded: Counter::default(),
             shed: labels::all("reason", Shed::ALL),
+            limited: labels::all("reason", labels::LIMITED),
             reloads: labels::all("outcome", Reload::ALL),
             policy_reloads: labels::all("outcome", Reload::ALL),
             unsigned: Counter::default(),
@@ -188,6 +191,11 @@ impl Metrics {
             "load_shed",
             "Requests turned away because too much was under way, by what there was too much of",
             self.shed.clone(),
+        );
+        registry.register(
+            "rate_limited",
+            "Requests turned away because there were too many of late, by whose rate it was",
+            self.limited.clone(),
         );
         registry.register(
             "tls_reloads",
@@ -313,6 +321,11 @@ impl Metrics {
     /// Counts a request that was turned away.
     pub fn shed(&self, what: Shed) {
         self.shed.get_or_create(&[("reason", what.as_str())]).inc();
+    }
+
+    /// Counts a request of which there were too many of late.
+    pub fn limited(&self, whose: Limited) {
+        self.limited.get_or_create(&[("reason", labels::of_limited(whose))]).inc();
     }
 
     /// Counts policies that were read again, or could not be used.

@@ -9,6 +9,7 @@ mod exchange;
 mod flood;
 mod introspection;
 mod lineage;
+mod rates;
 mod revocation;
 mod transport;
 

@@ -20,6 +20,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         store: config::Store::at("broker.db"),
         keys: config::Keys::default(),
         dpop: config::Dpop::default(),
+        limits: Default::default(),
         authz: None,
         trusted_issuer: trusted(&[ISSUER]),
         client: Default::default(),
