@@ -60,6 +60,20 @@ pub struct TokenGrant {
     pub role: String,
     /// Ours: the subject as the broker has it.
     pub subject: String,
+    /// Ours: whom the revocation of the token reaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation_reach: Option<RevocationReach>,
+}
+
+/// Whom the revocation of a token reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationReach {
+    /// Those who ask the broker. Who checks the signature alone accepts the token until it
+    /// expires.
+    Introspection,
+    /// Everybody, at once: nobody can tell without asking whether the token is good.
+    Everywhere,
 }
 
 /// The longest name of a role, in bytes.

@@ -156,7 +156,8 @@ impl Broker {
 
     /// The caller, through the client that has authenticated. Where none has, nobody comes
     /// under the name of one that has to: the client that a token was issued to stands in
-    /// records and tokens, too.
+    /// records and tokens, too. That goes for the token of who acts as well as for the
+    /// subject's.
     ///
     /// # Errors
     /// What the caller is told, where their token is of a client that has to do more.
@@ -184,7 +185,9 @@ pub fn through(
     match authenticated {
         Some(client) => Ok(caller.through(client)),
         None => {
-            admit(clients, caller.client(), false, key_bound)?;
+            for party in caller.proven() {
+                admit(clients, party.client(), false, key_bound)?;
+            }
             Ok(caller)
         }
     }

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use time::OffsetDateTime;
 use super::authenticate::Caller;
 use super::aws;
 use super::config::{Binding, Role};
-use super::policy::{Granted, Policy, Question, Verdict};
+use super::policy::{Answer, Granted, Moment, Policy, Question, Verdict};
 
 /// What decides: one version of the policies, and the roles.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +36,8 @@ pub struct Wanted<'a> {
     pub ttl: Option<Duration>,
     /// Whether the caller has proved a key that the token will be bound to.
     pub key_bound: bool,
+    /// From where.
+    pub source: IpAddr,
 }
 
 /// Why something is not to be had, as far as a program needs to tell.
@@ -57,6 +60,10 @@ pub enum Why {
     NoPermit,
     /// A policy forbids it.
     Forbidden,
+    /// Whoever acts for the caller may not.
+    Actor,
+    /// The directory of people is out of date, and policies use it.
+    Directory,
     /// A policy cannot be evaluated.
     Failed,
     /// AWS could not be told what the role wants it to be told.
@@ -65,7 +72,7 @@ pub enum Why {
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Token,
         Self::Role,
         Self::Audience,
@@ -74,6 +81,8 @@ impl Why {
         Self::Ended,
         Self::NoPermit,
         Self::Forbidden,
+        Self::Actor,
+        Self::Directory,
         Self::Failed,
         Self::Aws,
     ];
@@ -89,6 +98,8 @@ impl Why {
             Self::Ended => "ended",
             Self::NoPermit => "no-permit",
             Self::Forbidden => "forbidden",
+            Self::Actor => "actor",
+            Self::Directory => "directory",
             Self::Failed => "failed",
             Self::Aws => "aws",
         }
@@ -125,7 +136,8 @@ impl Rules<'_> {
     ) -> Result<(Granted, aws::Claims), Denied> {
         let role = self.role(wanted)?;
         let bounds = Bounds::of(caller, role, wanted, now)?;
-        let verdict = self.policy.decide(caller, &bounds.question(wanted));
+        let question = bounds.question(wanted, now);
+        let verdict = self.policy.decide(caller, &question);
         let denied = |why: Why, said: &str, policy_id| {
             let reason = format!("{said} the role '{}'", wanted.role);
             Denied { why, said: format!("{reason} to '{}'", caller.id()), reason, policy_id }
@@ -145,12 +157,45 @@ impl Rules<'_> {
             Verdict::Denied { forbidden_by } => {
                 return Err(denied(Why::Forbidden, "a policy forbids", forbidden_by));
             }
+            Verdict::Stale => {
+                tracing::error!("denied, because the directory of people is out of date");
+                let said = "the directory of people is out of date, so no policy permits";
+                return Err(denied(Why::Directory, said, None));
+            }
             Verdict::Failed { why } => {
                 tracing::error!(why, "a policy cannot be evaluated");
                 return Err(denied(Why::Failed, "a policy failed, which denies", None));
             }
         };
+        self.may_act(caller, &question)?;
         Ok((granted, for_aws(caller, wanted.role, role)?))
+    }
+
+    /// Whether who acts for the caller may do so.
+    fn may_act(&self, caller: &Caller, question: &Question<'_>) -> Result<(), Denied> {
+        let Some(actor) = caller.actors().first() else { return Ok(()) };
+        let denied = |why: Why, said: &str, policy_id| Denied {
+            policy_id,
+            reason: format!("{said} in the role '{}'", question.role),
+            ..Denied::new(why, format!("{said} for '{}': '{}'", caller.id(), actor.id()))
+        };
+        if caller.actor().is_none() && self.policy.needs().more_than_name_of(actor) {
+            let said = "policies forbid by groups or claims, and the token says neither of who acts (show it as actor_token)";
+            return Err(denied(Why::Token, said, None));
+        }
+        match self.policy.may_act(caller, question) {
+            Ok(Answer { permits: true, .. }) => Ok(()),
+            Ok(Answer { reasons, .. }) => Err(match reasons.into_iter().next() {
+                None => denied(Why::Actor, "no policy lets somebody act", None),
+                forbidden_by => {
+                    denied(Why::Actor, "a policy forbids somebody to act", forbidden_by)
+                }
+            }),
+            Err(why) => {
+                tracing::error!(why, "a policy cannot be evaluated");
+                Err(denied(Why::Failed, "a policy failed, which denies to act", None))
+            }
+        }
     }
 
     /// The role that is asked for, where it can be had for this audience and scope
@@ -215,7 +260,20 @@ impl<'a> Bounds<'a> {
         now: OffsetDateTime,
     ) -> Result<Self, Denied> {
         let mut bounds = Self { scopes: Cow::Borrowed(&role.scopes), ttl: role.max_ttl };
-        if let Some(parent) = caller.parent() {
+        for party in caller.proven() {
+            bounds.narrow(party, role, wanted, now)?;
+        }
+        Ok(bounds)
+    }
+
+    fn narrow(
+        &mut self,
+        party: &Caller,
+        role: &Role,
+        wanted: Wanted<'_>,
+        now: OffsetDateTime,
+    ) -> Result<(), Denied> {
+        if let Some(parent) = party.parent() {
             let wider =
                 wanted.scope.into_iter().flatten().find(|scope| !parent.scope.contains(*scope));
             if let Some(wider) = wider {
@@ -223,21 +281,21 @@ impl<'a> Bounds<'a> {
                     format!("the token that is exchanged does not cover the scope '{wider}'");
                 return Err(Denied::new(Why::Scope, said));
             }
-            bounds.scopes = Cow::Owned(role.scopes.intersection(&parent.scope).cloned().collect());
+            self.scopes = Cow::Owned(self.scopes.intersection(&parent.scope).cloned().collect());
         }
-        if caller.ends_with_token() || role.ends_with_token {
+        if party.ends_with_token() || role.ends_with_token {
             // In the whole seconds that tokens have.
-            let left = caller.expires_at().unix_timestamp() - now.unix_timestamp();
+            let left = party.expires_at().unix_timestamp() - now.unix_timestamp();
             let left = u64::try_from(left).ok().filter(|left| *left > 0).ok_or_else(|| {
                 Denied::new(Why::Ended, "the token that is exchanged is at its end")
             })?;
-            bounds.ttl = bounds.ttl.min(Duration::from_secs(left));
+            self.ttl = self.ttl.min(Duration::from_secs(left));
         }
-        Ok(bounds)
+        Ok(())
     }
 
     /// What policy is asked.
-    pub(super) fn question<'q>(&'q self, wanted: Wanted<'q>) -> Question<'q> {
+    pub(super) fn question<'q>(&'q self, wanted: Wanted<'q>, now: OffsetDateTime) -> Question<'q> {
         Question {
             role: wanted.role,
             role_scopes: &self.scopes,
@@ -246,6 +304,7 @@ impl<'a> Bounds<'a> {
             scope: wanted.scope,
             ttl: wanted.ttl,
             key_bound: wanted.key_bound,
+            moment: Moment { now, source: wanted.source },
         }
     }
 }

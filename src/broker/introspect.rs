@@ -8,10 +8,12 @@
 //! whoever bears one has not proved the key. It may be asked about by itself all the same,
 //! which tells its bearer nothing that they could not read in it.
 
+use std::net::IpAddr;
+
 use super::Broker;
 use super::authenticate::{Caller, Rejection, unacceptable};
 use super::own::OwnToken;
-use super::policy::Policy;
+use super::policy::{Moment, Policy};
 use crate::credential::TokenType;
 use crate::error::Error;
 use crate::secret::Secret;
@@ -41,6 +43,7 @@ impl Broker {
         &self,
         asker: Asker<'_>,
         token: &Secret<String>,
+        source: IpAddr,
     ) -> Result<Option<OwnToken>, Refusal> {
         let policy = self.policies();
         let caller = match asker {
@@ -55,7 +58,8 @@ impl Broker {
             return Ok(None);
         };
         if let Some(caller) = caller {
-            match policy.may_introspect(&caller, &own.role, &own.audience) {
+            let moment = Moment { now: self.clock.now(), source };
+            match policy.may_introspect(&caller, &own.role, &own.audience, moment) {
                 Ok(true) => {}
                 Ok(false) => {
                     let (caller, audience) = (caller.id(), &own.audience);

@@ -1,34 +1,44 @@
 //! Issuing: decide, record, sign. In this order, and never one without the
 //! other.
 
+mod refusal;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use refusal::Refusal;
+
 use super::Broker;
 use super::audit::{Decision, Receipt, Record};
-use super::authenticate::Caller;
+use super::authenticate::{Actor, Caller, MayAct, actor};
 use super::aws;
-use super::decide::{Denied, Rules, Wanted, Why};
+use super::config::TokenFormat;
+use super::decide::{Rules, Wanted, Why};
 use super::denials::Tally;
+use super::grounds::{Grounds, Overtaken};
+use super::once::Uses;
+use super::opaque::{self, OpaqueSeal};
 use super::policy::{Granted, Policy};
-use super::proof::{Fault, Refused, consume};
-use super::store::{Effect, Once, Unit};
+use super::proof::{Fault, consume};
+use super::store::{Effect, Unit};
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
+use crate::wire::RevocationReach;
 
 /// The `typ` of the tokens (RFC 9068 section 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
 
-/// How long the reason of a denial and the scope that was asked for are on record, in
-/// bytes: whoever can ask can have such records written.
-const MAX_REASON: usize = 512;
+/// How long the scope that was asked for is on record, in bytes: whoever can ask can have
+/// such records written.
 const MAX_SCOPE: usize = 1024;
 
 /// What a caller asks for.
@@ -50,40 +60,15 @@ pub struct Ask {
     pub request_id: Uuid,
 }
 
-/// Why nothing was issued.
-#[derive(Debug)]
-pub enum Refusal {
-    /// Policy says no.
-    Denied {
-        /// What the caller is told.
-        said: String,
-        /// What goes on record, which names the caller elsewhere.
-        reason: String,
-    },
-    /// The same, and it was said so often lately that it is only counted.
-    TooMany {
-        /// When to ask again.
-        retry_after: Duration,
-    },
-    /// The scope cannot be had.
-    Scope(String),
-    /// The role is not for this audience.
-    Audience(String),
-    /// The role's tokens are bound to a key, and none was proved.
-    Unbound(String),
-    /// The proof of a key was used before.
-    Replayed,
-    /// The decision could not be recorded, so it has no effect.
-    Unrecorded(Error),
-    /// Something of the broker's own failed.
-    Failed(Error),
-}
-
 /// A token, on record.
 #[derive(Debug)]
 pub struct Issued {
     /// The token.
     pub token: Secret<String>,
+    /// Whom its revocation reaches.
+    pub reach: RevocationReach,
+    /// When it ends, in seconds since 1970.
+    pub expires_at: i64,
     /// How long it is good.
     pub ttl: Duration,
     /// What it covers.
@@ -123,8 +108,24 @@ struct Claims {
     /// The key that it is bound to (RFC 9449 section 6.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<Confirmation>,
+    /// Who acts for the subject (RFC 8693 section 4.1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Value>,
+    /// Who may, as the subject's token said (RFC 8693 section 4.4): otherwise an
+    /// exchange would be a way around it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_act: Option<Value>,
     #[serde(flatten)]
     aws: aws::Claims,
+}
+
+/// The claims of a token that is on record.
+#[derive(Serialize)]
+struct Recorded {
+    #[serde(flatten)]
+    claims: Claims,
+    /// The number of its record in the audit log.
+    log_sequence: u64,
 }
 
 #[derive(Serialize)]
@@ -145,6 +146,29 @@ struct Draft {
     granted: Granted,
 }
 
+impl Draft {
+    /// What comes about with the record: what an opaque token says is kept.
+    fn effects(&self, seal: &OpaqueSeal, opaque: Option<&Secret<String>>) -> Result<Vec<Effect>> {
+        let Some(hash) = opaque.and_then(opaque::hash) else { return Ok(Vec::new()) };
+        let claims = serde_json::to_string(&self.claims).map_err(|cause| {
+            Error::new(ErrorKind::Other, "the claims cannot be written").because(cause)
+        })?;
+        let end = OffsetDateTime::from_unix_timestamp(self.claims.exp).map_err(|cause| {
+            Error::new(ErrorKind::Other, "the token would never end").because(cause)
+        })?;
+        let keep_until = end.saturating_add(LEEWAY);
+        Ok(vec![Effect::AddOpaque(seal.over(hash, claims, keep_until))])
+    }
+}
+
+/// A random part of this, in whole seconds.
+fn jitter(most: Duration) -> Duration {
+    let mut bytes = [0; 8];
+    // Without randomness there is none.
+    let drawn = aws_lc_rs::rand::fill(&mut bytes).map_or(0, |()| u64::from_be_bytes(bytes));
+    Duration::from_secs(drawn % (most.as_secs() + 1))
+}
+
 impl Broker {
     /// Decides on a token by these policies, records the decision, and signs the token.
     pub async fn issue(
@@ -163,16 +187,16 @@ impl Broker {
                 if denied.why == Why::Unbound {
                     self.metrics.proof_rejected(Fault::Missing);
                 }
-                let record = Record {
-                    scope: self.asked_scope(ask),
-                    policy_id,
-                    ..self.record(policy, caller, ask, now)
-                };
+                let record = Record { policy_id, ..self.denial(policy, caller, ask, now) };
                 return Err(self.deny(record, ask.proof.as_ref(), denied.into()).await);
             }
         };
-        let draft = self.draft(caller, ask, now, granted, aws);
-        let record = Record {
+        let mut granted = granted;
+        if let Some(role) = self.roles.get(&ask.role) {
+            granted.ttl -= jitter(role.ttl_jitter.min(granted.ttl / 4));
+        }
+        let mut draft = self.draft(caller, ask, now, granted, aws);
+        let mut record = Record {
             decision: Decision::Issued,
             reason: match &draft.claims.cnf {
                 None => "a policy permits it".into(),
@@ -184,19 +208,22 @@ impl Broker {
             policy_id: Some(draft.granted.policy_id.clone()),
             ..self.record(policy, caller, ask, now)
         };
-        // What it comes of may have been revoked since that was looked at.
-        let lineage = caller.parent().map(|parent| parent.lineage.as_slice()).unwrap_or_default();
-        let lineage: Vec<_> = lineage.iter().map(Uuid::to_string).collect();
-        let mut unit = unit(record.clone(), ask.proof.as_ref());
-        if !lineage.is_empty() {
-            let kind = Once::RevokedToken;
-            unit.effects.insert(0, Effect::IfUnused { kind, ids: lineage.clone() });
-        }
-        let receipt = self.metrics.recording(self.audit.commit(unit)).await;
-        let Some(receipt) = receipt.map_err(Refusal::Unrecorded)? else {
-            return Err(self.overtaken(policy, caller, ask, record, &lineage).await);
+        let opaque = self.opaque(&ask.role).map_err(Refusal::Failed)?;
+        let grounds = Grounds::of(caller, ask);
+        let uses = Uses::of(caller, ask, now);
+        let committed = self.commit_issuance(&grounds, uses.as_ref(), &mut record, |jti| {
+            draft.claims.jti = jti;
+            draft.effects(&self.opaque_seal, opaque.as_ref())
+        });
+        let committed = self.metrics.recording(committed).await;
+        let receipt = match committed.map_err(Refusal::Unrecorded)? {
+            Ok(receipt) => receipt,
+            Err(by) => {
+                let denied = self.denial(policy, caller, ask, now);
+                return Err(self.overtaken(denied, ask.proof.as_ref(), by).await);
+            }
         };
-        match self.sign(draft, receipt).await {
+        match self.hand_over(draft, opaque, receipt).await {
             Ok(issued) => Ok(issued),
             Err(error) => {
                 let aborted = record.aborted("the token could not be signed");
@@ -210,27 +237,17 @@ impl Broker {
         }
     }
 
-    /// What became of what was decided: nothing was kept of it, because somebody has
-    /// revoked what the token comes of, or used the proof of a key, since that was looked at.
-    async fn overtaken(
-        &self,
-        policy: &Policy,
-        caller: &Caller,
-        ask: &Ask,
-        record: Record,
-        lineage: &[String],
-    ) -> Refusal {
-        let denied =
-            Record { scope: self.asked_scope(ask), ..self.record(policy, caller, ask, record.at) };
-        match self.store.any_consumed(Once::RevokedToken, lineage).await {
-            Err(error) => Refusal::Unrecorded(error),
-            Ok(true) => {
+    /// What became of what was decided, where somebody was quicker. Returns what is told.
+    async fn overtaken(&self, denied: Record, proof: Option<&Proof>, by: Overtaken) -> Refusal {
+        match by {
+            // The proof, where there is one, may not have been used yet.
+            Overtaken::Revoked => {
                 let said = "the token that is to be exchanged was revoked".to_string();
                 let refusal = Refusal::Denied { reason: said.clone(), said };
-                // The proof, where there is one, may not have been used yet.
-                self.deny(denied, ask.proof.as_ref(), refusal).await
+                self.deny(denied, proof, refusal).await
             }
-            Ok(false) => {
+            Overtaken::Reused => self.deny(denied, proof, Refusal::Reused).await,
+            Overtaken::Replayed => {
                 self.metrics.proof_rejected(Fault::Replayed);
                 self.deny(denied, None, Refusal::Replayed).await
             }
@@ -243,11 +260,17 @@ impl Broker {
         let (principal, now) = (&record.principal, record.at);
         if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
             tracing::info!(request_id = %record.request_id, %refusal, "denied, and only counted");
-            return Refusal::TooMany { retry_after };
+            return match refusal {
+                // Asking again is of no use.
+                Refusal::Reused => refusal,
+                _ => Refusal::TooMany { retry_after },
+            };
         }
         let told = Record { reason: refusal.on_record(), ..record.clone() };
+        let effects = proof.map(|proof| consume(proof, now)).into_iter().collect();
+        let unit = Unit { records: vec![told], effects };
         // A receipt is used up at once: a denial has no effect to hand over.
-        match self.metrics.recording(self.audit.commit(unit(told, proof))).await {
+        match self.metrics.recording(self.audit.commit(unit)).await {
             Ok(Some(_)) => refusal,
             Ok(None) => {
                 self.metrics.proof_rejected(Fault::Replayed);
@@ -282,29 +305,61 @@ impl Broker {
             iat: now.unix_timestamp(),
             exp: now.unix_timestamp().saturating_add_unsigned(granted.ttl.as_secs()),
             jti: Uuid::new_v4(),
-            client_id: caller.client().to_string(),
+            client_id: caller.requester().client().to_string(),
             role: ask.role.clone(),
             scope: joined(&granted.scope),
-            ancestors: caller.parent().map(|parent| parent.lineage.clone()).unwrap_or_default(),
-            ancestor_keys: caller.parent().map(|parent| parent.keys.clone()).unwrap_or_default(),
+            ancestors: caller.lineage(),
+            ancestor_keys: caller.lineage_keys(),
             cnf: ask.proof.as_ref().map(|proof| Confirmation { jkt: proof.thumbprint.clone() }),
+            act: actor::claim(caller.actors()),
+            may_act: caller.may_act().map(MayAct::claim),
             aws,
         };
         Draft { claims, granted }
     }
 
-    /// Makes the token, in exchange for the receipt of its record.
-    async fn sign(&self, draft: Draft, receipt: Receipt) -> Result<Issued> {
-        if !receipt.redeem(draft.claims.jti) {
-            return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
-        }
+    /// A token that says nothing, where the role has such ones.
+    fn opaque(&self, role: &str) -> Result<Option<Secret<String>>> {
+        let role = self.roles.get(role);
+        let is_opaque = role.is_some_and(|role| role.token_format == TokenFormat::Opaque);
+        is_opaque.then(opaque::random).transpose()
+    }
+
+    /// Makes the token, or hands over the one that was made, in exchange for the receipt
+    /// of its record.
+    async fn hand_over(
+        &self,
+        draft: Draft,
+        opaque: Option<Secret<String>>,
+        receipt: Receipt,
+    ) -> Result<Issued> {
+        let Draft { claims, granted } = draft;
+        let log_sequence = receipt
+            .redeem(claims.jti)
+            .ok_or_else(|| Error::new(ErrorKind::Other, "the receipt is for another token"))?;
+        let recorded = Recorded { claims, log_sequence };
+        let reach = match &opaque {
+            Some(_) => RevocationReach::Everywhere,
+            None => RevocationReach::Introspection,
+        };
+        let token = match opaque {
+            Some(token) => token,
+            None => {
+                let algorithm = self.signing.get(&recorded.claims.aud).copied();
+                let keys = self.keys.current().await?;
+                keys.signing(algorithm)?.sign(TOKEN_TYPE, &recorded)?
+            }
+        };
+        let Recorded { claims, .. } = recorded;
         Ok(Issued {
-            token: self.keys.current().await?.active().sign(TOKEN_TYPE, &draft.claims)?,
-            ttl: draft.granted.ttl,
-            scope: draft.granted.scope,
-            role: draft.claims.role,
-            subject: draft.claims.sub,
-            bound: draft.claims.cnf.is_some(),
+            token,
+            reach,
+            expires_at: claims.exp,
+            ttl: granted.ttl,
+            scope: granted.scope,
+            role: claims.role,
+            subject: claims.sub,
+            bound: claims.cnf.is_some(),
         })
     }
 
@@ -346,6 +401,7 @@ impl Broker {
                     tally.since.replace_nanosecond(0).unwrap_or(tally.since)
                 ),
                 principal: tally.principal.clone(),
+                actor: None,
                 client: String::new(),
                 source: String::new(),
                 role: String::new(),
@@ -365,6 +421,11 @@ impl Broker {
         }
     }
 
+    /// What the record of a denial says, but why.
+    fn denial(&self, policy: &Policy, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
+        Record { scope: self.asked_scope(ask), ..self.record(policy, caller, ask, at) }
+    }
+
     /// What every record about this request says: that it was denied, unless
     /// somebody says otherwise.
     fn record(&self, policy: &Policy, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
@@ -375,7 +436,8 @@ impl Broker {
             decision: Decision::Denied,
             reason: String::new(),
             principal: caller.principal().clone(),
-            client: caller.client().to_string(),
+            actor: acting(caller.actors()),
+            client: caller.requester().client().to_string(),
             source: ask.source.to_canonical().to_string(),
             role: ask.role.clone(),
             audience: ask.audience.clone(),
@@ -398,55 +460,16 @@ impl Ask {
             scope: self.scope.as_ref(),
             ttl: self.ttl,
             key_bound: self.proof.is_some(),
+            source: self.source,
         }
     }
 }
 
-impl From<Denied> for Refusal {
-    fn from(denied: Denied) -> Self {
-        match denied.why {
-            Why::Scope => Self::Scope(denied.said),
-            Why::Audience => Self::Audience(denied.said),
-            Why::Unbound => Self::Unbound(denied.said),
-            _ => Self::Denied { said: denied.said, reason: denied.reason },
-        }
-    }
-}
-
-impl Refusal {
-    /// Why, as a record has it: short, whatever was asked for.
-    fn on_record(&self) -> String {
-        let mut reason = match self {
-            Self::Denied { reason, .. } => reason.clone(),
-            other => other.to_string(),
-        };
-        if reason.len() > MAX_REASON {
-            reason.truncate(reason.floor_char_boundary(MAX_REASON));
-            reason.push('…');
-        }
-        reason
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Denied { said, .. } => f.write_str(said),
-            Self::TooMany { .. } => f.write_str(
-                "it is denied, and so many requests were denied lately that they are only counted",
-            ),
-            Self::Scope(why) | Self::Audience(why) | Self::Unbound(why) => f.write_str(why),
-            Self::Replayed => Refused::replayed().error.fmt(f),
-            Self::Unrecorded(error) | Self::Failed(error) => error.fmt(f),
-        }
-    }
-}
-
-/// A record, and with it that the proof of a key is used up that it is about.
-fn unit(record: Record, proof: Option<&Proof>) -> Unit {
-    let at = record.at;
-    let unit = Unit::of(record);
-    proof.into_iter().fold(unit, |unit, proof| unit.with(consume(proof, at)))
+/// Those who act, as a record names them.
+pub(super) fn acting(actors: &[Actor]) -> Option<String> {
+    // No id has a space.
+    let ids: Vec<_> = actors.iter().map(Actor::id).collect();
+    (!ids.is_empty()).then(|| ids.join(" "))
 }
 
 /// A scope as parameters, claims and records have it (RFC 6749 section 3.3).

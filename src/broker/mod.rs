@@ -35,17 +35,23 @@ mod authz;
 pub mod aws;
 pub mod client;
 pub mod config;
+pub mod cutoff;
 pub mod decide;
 mod denials;
 pub mod dev;
+pub mod directory;
+mod grounds;
 pub mod http;
 pub mod introspect;
 pub mod issue;
 pub mod keys;
 pub mod metrics;
 pub mod network;
+mod once;
+mod opaque;
 pub mod own;
 pub mod policy;
+mod private_text;
 pub mod proof;
 pub mod rate;
 mod readiness;
@@ -53,6 +59,7 @@ mod reload;
 pub mod revoke;
 mod serve;
 pub mod store;
+mod sweep;
 #[cfg(test)]
 mod testbed;
 mod tls;
@@ -66,20 +73,22 @@ pub use policy::schema as policy_schema;
 pub use reload::Reloaded;
 pub use serve::serve;
 
+use audit::outbox::{Outbox, Sinks};
 use audit::{Audit, Notary};
 use authenticate::Authenticator;
-use config::{Role, TrustedIssuer};
+use config::Role;
 use denials::Denials;
-use keys::{CheckpointKeys, Keeper, Kek, KeyRing, Rules};
+use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::Metrics;
 use network::Network;
+use opaque::OpaqueSeal;
 use policy::{Policy, Source, World};
 use proof::Proofs;
 use rate::Rates;
 use readiness::Readiness;
 use reload::Policies;
-use revoke::Sweeping;
 use store::Store;
+use sweep::Sweeping;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -90,19 +99,23 @@ use crate::oidc::Issuer;
 pub struct Broker {
     issuer: Issuer,
     roles: BTreeMap<String, Role>,
-    trusted: BTreeMap<String, TrustedIssuer>,
     clients: config::Clients,
+    /// By which algorithm tokens for an audience are signed, where not by the usual one.
+    signing: BTreeMap<String, SigningAlgorithm>,
+    algorithms: Algorithms,
     authenticator: Authenticator,
     policies: Policies,
     keys: KeyRing,
     audit: Audit,
     notary: Notary,
+    outbox: Outbox,
     store: Arc<dyn Store>,
     readiness: Readiness,
     sweeping: Sweeping,
     denials: Denials,
     rates: Rates,
     proofs: Proofs,
+    opaque_seal: OpaqueSeal,
     authz: Option<config::Authz>,
     trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
@@ -159,6 +172,7 @@ impl Broker {
     pub async fn close(self) {
         self.summarize(self.denials.all()).await;
         self.audit.close().await;
+        self.outbox.close().await;
         self.notary.close().await;
         self.keys.close().await;
         self.store.close().await;
@@ -169,15 +183,22 @@ impl Broker {
 struct Prepared {
     authenticator: Authenticator,
     policy: Policy,
+    sinks: Sinks,
 }
 
 impl Prepared {
     fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
         let (trusted, clients) = (&config.trusted_issuer, &config.client);
         let authenticator = Authenticator::new(trusted, clients, &config.issuer, host)?;
-        let world = World::of(config);
+        let now = host.clock.now();
+        let directory = config.directory(now)?;
+        if directory.as_ref().is_some_and(|directory| directory.is_stale(now)) {
+            tracing::warn!("the directory of people is out of date: rules that use it deny");
+        }
+        let world = World::of(config, directory.as_ref());
         let policy = Policy::load(policies, world)?;
-        Ok(Self { authenticator, policy })
+        let sinks = Sinks::new(&config.audit, &config.issuer, host)?;
+        Ok(Self { authenticator, policy, sinks })
     }
 
     async fn assemble(
@@ -190,7 +211,7 @@ impl Prepared {
         let checkpoints = CheckpointKeys::open(store.as_ref(), &kek, host.clock.as_ref())
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
-        let proofs = Proofs::new(config, &kek);
+        let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
         let keeper = Keeper {
             store: store.clone(),
             kek,
@@ -209,19 +230,22 @@ impl Prepared {
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
-            trusted: config.trusted_issuer.clone(),
             clients: config.client.clone(),
+            signing: config.keys.audiences.clone(),
+            algorithms: config.keys.algorithms(),
             authenticator: self.authenticator,
             policies: Policies::new(config, self.policy),
             keys,
             audit: Audit::start(store.clone()),
             notary,
+            outbox: Outbox::start(store.clone(), self.sinks),
             store,
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),
             denials: Denials::default(),
             rates: Rates::new(&config.limits),
             proofs,
+            opaque_seal,
             authz: config.authz.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             metrics,

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Broker;
-use super::authenticate::{Caller, Fault, Parent, Rejection, unacceptable};
+use super::authenticate::{Actor, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable};
 use super::issue::TOKEN_TYPE;
 use super::keys::Snapshot;
+use super::opaque;
 use super::policy::Policy;
 use super::proof;
 use crate::credential::{Principal, TokenType};
@@ -23,7 +24,16 @@ use crate::secret::Secret;
 /// How many tokens may be exchanged one for the other, in a row.
 const MAX_ANCESTORS: usize = 16;
 
-/// A token that this broker signed, and that somebody may still accept.
+/// A token that somebody shows.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// The token.
+    pub(super) token: &'a Secret<String>,
+    /// What they say it is.
+    pub(super) token_type: TokenType,
+}
+
+/// A token that this broker issued, and that somebody may still accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnToken {
     /// Its id.
@@ -47,10 +57,14 @@ pub struct OwnToken {
     /// The ids of the broker's own tokens that it came of by exchange, the first one
     /// first.
     pub ancestors: Vec<Uuid>,
-    /// The ids of the keys that signed those, and of the one that signed it.
+    /// The ids of the keys that signed those, and of the one that signed it where one did.
     pub keys: BTreeSet<String>,
     /// The thumbprint of the key that it is bound to.
     pub key: Option<String>,
+    /// Who acts for its subject: first who does so now, then those before them.
+    pub actors: Vec<Actor>,
+    /// Who may become the first of them, where it says so.
+    pub may_act: Option<MayAct>,
 }
 
 /// The claims that only tokens of a broker have.
@@ -76,7 +90,7 @@ struct SubjectId {
 }
 
 impl Broker {
-    /// Reads a token that this broker signed. `None` for all others, and for those
+    /// Reads a token that this broker signed, or has the hash of. `None` for all others, and for those
     /// that ended so long ago that nobody accepts them any more. One that ended just
     /// now, or that was revoked, is read; but none whose key was revoked, nor one that
     /// came of a token whose key was.
@@ -84,7 +98,12 @@ impl Broker {
     /// # Errors
     /// Where the broker cannot tell at present which keys are its own.
     pub async fn own_token(&self, token: &Secret<String>) -> Result<Option<OwnToken>, Error> {
-        Ok(self.signed_by(&*self.keys.current().await?, token))
+        let keys = self.keys.current().await?;
+        let Some(hash) = opaque::hash(token) else { return Ok(self.signed_by(&keys, token)) };
+        let Some(kept) = self.store.opaque(&hash).await? else { return Ok(None) };
+        let claims = self.opaque_seal.open(&kept);
+        let own = claims.and_then(|claims| self.read_claims(&keys, claims, None));
+        Ok(own.filter(|own| own.expires_at.saturating_add(LEEWAY) > self.clock.now()))
     }
 
     fn signed_by(&self, keys: &Snapshot, token: &Secret<String>) -> Option<OwnToken> {
@@ -103,14 +122,31 @@ impl Broker {
             leeway: LEEWAY,
         };
         let verified = jwt::verify(token.expose(), keys.verifying(), &expected).ok()?;
-        let key = match Bound::of(&verified.all) {
+        let signer = unverified.header.get("kid").and_then(Value::as_str)?;
+        self.read_claims(keys, verified.all, Some(signer))
+    }
+
+    /// What the claims of a token of this broker say, by the keys at hand. `signer` is the
+    /// id of the one that signed it, where it is signed.
+    fn read_claims(
+        &self,
+        keys: &Snapshot,
+        all: Map<String, Value>,
+        signer: Option<&str>,
+    ) -> Option<OwnToken> {
+        let moment = |name: &str| jwt::moment(&all, name).ok().flatten();
+        let (issued_at, expires_at) = (moment("iat")?, moment("exp")?);
+        let subject = all.get("sub")?.as_str()?.to_string();
+        let actors = actor::chain(&all, self.issuer.as_str(), true).ok()?;
+        let may_act = MayAct::read(&all, self.issuer.as_str()).ok()?;
+        let key = match Bound::of(&all) {
             Bound::No => None,
             Bound::To(key) => Some(key),
             Bound::Otherwise => return None,
         };
-        let claims: Claims = serde_json::from_value(Value::Object(verified.all)).ok()?;
+        let claims: Claims = serde_json::from_value(Value::Object(all)).ok()?;
         let mut signers = claims.ancestor_keys;
-        signers.insert(unverified.header.get("kid").and_then(Value::as_str)?.into());
+        signers.extend(signer.map(String::from));
         // It ends with those that it came of, so their keys are shown as long as it is good.
         if !signers.iter().all(|kid| keys.shows(kid)) {
             return None;
@@ -118,16 +154,18 @@ impl Broker {
         Some(OwnToken {
             jti: claims.jti,
             principal: Principal { issuer: claims.sub_id.iss, subject: claims.sub_id.sub },
-            subject: verified.principal.subject,
+            subject,
             audience: claims.aud,
             client: claims.client_id,
             role: claims.role,
             scope: claims.scope,
-            issued_at: verified.issued_at?,
-            expires_at: verified.expires_at,
+            issued_at,
+            expires_at,
             ancestors: claims.ancestors,
             keys: signers,
             key,
+            actors,
+            may_act,
         })
     }
 
@@ -143,8 +181,49 @@ impl Broker {
         policy: &Policy,
         proof: Option<&Proof>,
     ) -> Result<Caller, Rejection> {
+        let caller = self.party(Shown { token, token_type }, policy, proof).await?;
+        if !caller.actors().is_empty() {
+            let why = "somebody acts on behalf of its subject";
+            return Err(Rejection::Token(Fault::Invalid, unacceptable(why)));
+        }
+        Ok(caller)
+    }
+
+    /// The same for a token that others may act with, together with the token of who
+    /// acts, where there is one (RFC 8693 section 2.1). Each of the two that is bound to a
+    /// key counts only with a proof by that key, and a request has one proof.
+    pub(super) async fn parties(
+        &self,
+        subject: Shown<'_>,
+        actor: Option<Shown<'_>>,
+        policy: &Policy,
+        proof: Option<&Proof>,
+    ) -> Result<Caller, Rejection> {
+        let caller = self.party(subject, policy, proof).await?;
+        let Some(actor) = actor else { return Ok(caller) };
+        let actor = self.party(actor, policy, proof).await.map_err(|why| {
+            let of_actor = |error: Error| error.context("the actor's token");
+            match why {
+                Rejection::Token(fault, error) => Rejection::Token(fault, of_actor(error)),
+                Rejection::Unavailable(error) => Rejection::Unavailable(of_actor(error)),
+            }
+        })?;
+        let caller =
+            caller.acted_for_by(actor).map_err(|error| Rejection::Token(Fault::Invalid, error))?;
+        if caller.lineage().len() > MAX_ANCESTORS {
+            return Err(Rejection::Token(Fault::Invalid, too_many_exchanged()));
+        }
+        Ok(caller)
+    }
+
+    async fn party(
+        &self,
+        shown: Shown<'_>,
+        policy: &Policy,
+        proof: Option<&Proof>,
+    ) -> Result<Caller, Rejection> {
         let proved = async {
-            let caller = self.identify(token, token_type, policy).await?;
+            let caller = self.identify(shown.token, shown.token_type, policy).await?;
             self.check_key(&caller, proof)?;
             Ok(caller)
         };
@@ -173,6 +252,10 @@ impl Broker {
         token_type: TokenType,
         policy: &Policy,
     ) -> Result<Caller, Rejection> {
+        if opaque::hash(token).is_some() {
+            let why = "it is an opaque token, which proves nothing but about itself";
+            return Err(Rejection::Token(Fault::Invalid, unacceptable(why)));
+        }
         let caller = self.authenticator.authenticate(token, token_type, policy.needs()).await?;
         if caller.principal().issuer != self.issuer.as_str() {
             return Ok(caller);
@@ -193,10 +276,7 @@ impl Broker {
             return Err(refused(Fault::Expired, "it has expired"));
         }
         if own.ancestors.len() >= MAX_ANCESTORS {
-            return Err(refused(
-                Fault::Invalid,
-                "too many tokens were exchanged one for the other",
-            ));
+            return Err(Rejection::Token(Fault::Invalid, too_many_exchanged()));
         }
         match self.is_revoked(&own).await {
             Ok(false) => Ok(caller.bound_by(own.into())),
@@ -204,6 +284,10 @@ impl Broker {
             Err(error) => Err(unavailable("revocations", error)),
         }
     }
+}
+
+fn too_many_exchanged() -> Error {
+    unacceptable("too many tokens were exchanged one for the other")
 }
 
 impl From<OwnToken> for Parent {

@@ -3,8 +3,9 @@
 //! A request takes the policies once, when it begins, and goes by them to its end: they
 //! say what its token must tell, they decide, and their hash is in its record.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use time::OffsetDateTime;
 
 use super::Broker;
 use super::config::Config;
@@ -14,7 +15,7 @@ use crate::error::Result;
 
 /// The policies that decide now, and from where others are read.
 pub(super) struct Policies {
-    files: Vec<PathBuf>,
+    config: Config,
     /// Held while files are read, so that what was read last is what counts.
     reading: Mutex<()>,
     current: RwLock<Arc<Policy>>,
@@ -23,7 +24,7 @@ pub(super) struct Policies {
 impl Policies {
     pub(super) fn new(config: &Config, policy: Policy) -> Self {
         Self {
-            files: config.policy.files.clone(),
+            config: config.clone(),
             reading: Mutex::default(),
             current: RwLock::new(Arc::new(policy)),
         }
@@ -34,9 +35,11 @@ impl Policies {
     }
 
     /// Returns those that were there before, and the new ones.
-    fn reload(&self, world: World<'_>) -> Result<(Arc<Policy>, Arc<Policy>)> {
+    fn reload(&self, now: OffsetDateTime) -> Result<(Arc<Policy>, Arc<Policy>)> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let sources = Source::read_all(&self.files)?;
+        let sources = Source::read_all(&self.config.policy.files)?;
+        let directory = self.config.directory(now)?;
+        let world = World::of(&self.config, directory.as_ref());
         let new = Arc::new(Policy::load(&sources, world)?);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         Ok((std::mem::replace(&mut current, new.clone()), new))
@@ -58,7 +61,7 @@ impl Broker {
         self.policies.current()
     }
 
-    /// Reads the policies anew, checks them, and lets them decide from now on; all of
+    /// Reads the policies and the directory of people anew, checks them, and lets them decide from now on; all of
     /// them at once. Requests under way go by those that they began with.
     ///
     /// It reads files, and so blocks.
@@ -66,13 +69,7 @@ impl Broker {
     /// # Errors
     /// Policies that cannot be read or used. Then those that were there stay.
     pub fn reload_policies(&self) -> Result<Reloaded> {
-        let world = World {
-            roles: &self.roles,
-            trusted: &self.trusted,
-            clients: &self.clients,
-            own: &self.issuer,
-        };
-        match self.policies.reload(world) {
+        match self.policies.reload(self.clock.now()) {
             Ok((before, now)) => {
                 self.metrics.policies_reloaded(Reload::Done);
                 let (before, now) = (before.hash().to_string(), now.hash().to_string());

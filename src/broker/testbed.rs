@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method};
@@ -14,7 +15,7 @@ use time::OffsetDateTime;
 use url::Url;
 
 use super::audit::{Decision, Record};
-use super::config::{self, Config, Policy, Role, TrustedIssuer};
+use super::config::{self, Config, Policy, Role, TokenFormat, TrustedIssuer};
 use super::http::connections::Connections;
 use super::http::guard::{Guard, Hosts};
 use super::keys::{Kek, SigningKey};
@@ -219,6 +220,8 @@ impl Bed {
             max_ttl: Duration::from_secs(3600),
             ends_with_token: false,
             dpop: Default::default(),
+            token_format: TokenFormat::Jwt,
+            ttl_jitter: Duration::ZERO,
             aws: None,
         };
         let mut options = Options {
@@ -234,6 +237,8 @@ impl Bed {
                 dpop: config::Dpop::default(),
                 limits: Default::default(),
                 authz: None,
+                audit: config::Audit::default(),
+                directory: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 client: Default::default(),
                 policy: Policy { files: vec!["policy.cedar".into()] },
@@ -393,6 +398,16 @@ pub(crate) fn claims_of(token: &str) -> Value {
 /// A header for an ES256 token.
 pub(crate) fn header() -> Header {
     Header::new(Algorithm::ES256)
+}
+
+/// A clock that is ahead by so many seconds.
+#[derive(Default)]
+pub(crate) struct Shifted(pub(crate) AtomicI64);
+
+impl Clock for Shifted {
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now() + time::Duration::seconds(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// A moment, to compare with what is near it.

@@ -23,8 +23,8 @@ mod ls;
 
 #[cfg(feature = "broker")]
 pub(crate) use self::broker::{
-    AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, Broker, BrokerCommand,
-    BrokerFile, BrokerKeys, BrokerStore, ExportFormat,
+    AuditCheckpoint, AuditCommand, AuditErase, AuditExport, AuditQuery, AuditVerify, Broker,
+    BrokerCommand, BrokerFile, BrokerKeys, BrokerRevoke, BrokerStore, ExportFormat,
 };
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};

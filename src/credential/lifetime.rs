@@ -68,6 +68,16 @@ impl Lifetime {
         self
     }
 
+    /// What has to be added to a clock by which the machine started at this moment to get
+    /// the issuer's, as far as that is known: nothing where the clock has been set since
+    /// it was measured.
+    pub fn skew(&self, machine_started: OffsetDateTime) -> Duration {
+        match (machine_started - self.machine_started).abs() > CLOCK_NOISE {
+            true => Duration::ZERO,
+            false => Duration::seconds(self.skew_seconds),
+        }
+    }
+
     /// When it ends by this machine's own clock.
     pub fn expires_at_local(&self) -> OffsetDateTime {
         self.expires_at.saturating_sub(Duration::seconds(self.skew_seconds))
@@ -101,6 +111,13 @@ mod tests {
         assert_eq!(l.refresh_window(0.0), Duration::seconds(225));
         assert!(l.refresh_window(1.0) < Duration::seconds(225));
         assert_eq!(lifetime(Duration::hours(12), 0).refresh_window(0.0), Duration::minutes(15));
+    }
+
+    #[test]
+    fn a_skew_is_that_of_the_clock_by_which_it_was_measured() {
+        let l = lifetime(Duration::hours(1), 600);
+        assert_eq!(l.skew(l.machine_started + CLOCK_NOISE), Duration::minutes(10));
+        assert_eq!(l.skew(l.machine_started + Duration::minutes(10)), Duration::ZERO);
     }
 
     #[test]

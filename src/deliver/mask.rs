@@ -288,6 +288,9 @@ impl Mask {
                 self.give_up(seen, out);
                 continue;
             }
+            if self.runs(seen, &look) {
+                continue;
+            }
             #[cfg(test)]
             {
                 self.steps += 1;
@@ -323,6 +326,37 @@ impl Mask {
         let held = if self.readings.is_empty() { self.at } else { self.begun };
         self.pass(seen, held, out);
         held
+    }
+
+    /// Goes on by as many bytes as are a secret's own and nothing else: most of those that
+    /// turn up are whole, and written without escapes.
+    fn runs(&mut self, seen: &[u8], look: &Look) -> bool {
+        let [reading] = &mut self.readings[..] else { return false };
+        #[cfg(test)]
+        if look.unhurried {
+            return false;
+        }
+        let on_screen = match &self.layout {
+            Some(layout) if layout.is_within_sequence() => return false,
+            layout => layout.is_some(),
+        };
+        let from = self.at;
+        let is_plain = |at: usize| {
+            let at = from + at;
+            let next = seen.get(at + 1).copied();
+            !on_screen || !layout::may_skip(seen[at - 1], seen[at], next)
+        };
+        let count = look.forms.run(reading, &seen[from..], is_plain);
+        if count > 0 {
+            reading.skip(count);
+            (self.depth, self.idle) = (reading.depth(), 0);
+            self.at += count;
+        }
+        #[cfg(test)]
+        {
+            self.steps += count;
+        }
+        count > 0
     }
 
     /// What began is not a secret, or not a longer one than was found: replaces that,

@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "this is the port to the file system")]
 
 mod access;
+#[cfg(feature = "broker")]
+mod append;
 mod draft;
 mod locks;
 #[cfg(unix)]
@@ -18,6 +20,8 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 pub use self::access::owner_id;
 pub use self::access::{Owner, Readers, owner, readers};
+#[cfg(feature = "broker")]
+pub use self::append::append_durably;
 pub use self::draft::{Draft, rename};
 pub use self::locks::{is_at, occupy, open_lock, remove_abandoned};
 pub use self::runtime::{is_login_runtime_dir, is_own_dir, login_runtime_dir};

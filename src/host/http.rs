@@ -285,7 +285,7 @@ fn unreachable(place: &str, cause: reqwest::Error) -> Error {
 }
 
 /// What TLS has against the connection, somewhere among the causes.
-fn tls_problem<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+pub(super) fn tls_problem<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(cause);
     while let Some(error) = next {
         if let Some(problem) = error.downcast_ref::<rustls::Error>() {
@@ -300,7 +300,7 @@ fn tls_problem<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Er
     None
 }
 
-fn bad_tls(place: &str, problem: &rustls::Error) -> Error {
+pub(super) fn bad_tls(place: &str, problem: &rustls::Error) -> Error {
     use rustls::CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
         NotValidYetContext, UnknownIssuer,

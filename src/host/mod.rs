@@ -19,6 +19,8 @@ pub mod process;
 pub mod relay;
 pub mod start_page;
 pub mod stderr;
+#[cfg(feature = "broker")]
+pub mod stream;
 pub mod surroundings;
 #[cfg(test)]
 pub(crate) mod test_server;

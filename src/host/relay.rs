@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
@@ -19,6 +20,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long one address of the server is tried.
 const TRY: Duration = Duration::from_secs(5);
+
+/// How long a server may take to end a connection that was ended here.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// How long is waited where no connection can be taken, as when too many files are open.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -92,7 +96,8 @@ async fn serve(listener: UnixListener, server: Arc<Server>) {
     }
 }
 
-/// Lets a connection through, until one of the two ends it.
+/// Lets a connection through, until one of the two ends it. Where it is not the server, and
+/// that says nothing more, it is given up after a while: it may be gone, or hang.
 async fn pass(mut near: UnixStream, server: Arc<Server>) {
     let mut far = match server.connect().await {
         Ok(far) => far,
@@ -102,7 +107,16 @@ async fn pass(mut near: UnixStream, server: Arc<Server>) {
             return;
         }
     };
-    if let Err(error) = tokio::io::copy_bidirectional(&mut near, &mut far).await {
+    let ((mut from_near, mut to_near), (mut from_far, mut to_far)) = (near.split(), far.split());
+    let there = async {
+        tokio::io::copy(&mut from_near, &mut to_far).await?;
+        to_far.shutdown().await?;
+        tokio::time::sleep(LINGER).await;
+        io::Result::Ok(())
+    };
+    let back = async { tokio::io::copy(&mut from_far, &mut to_near).await.map(drop) };
+    let ended = tokio::select! { ended = there => ended, ended = back => ended };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a connection was lost");
     }
 }

@@ -13,6 +13,7 @@ use crate::credential::{Assertion, Lifetime, TokenType};
 use crate::dpop::{self, Bound, DeviceKey, Signing, Target};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
+use crate::host::clock::SKEW_NOISE;
 use crate::host::http::{self, HttpClient, Response};
 use crate::oidc::Issuer;
 use crate::oidc::jwt::{self, NOT_ACCEPTABLE};
@@ -71,7 +72,7 @@ pub(super) async fn exchange(
         }
         check_version(&response)?;
         if !response.status.is_success() {
-            let refusal = refused(&response, server, address, assertion);
+            let refusal = refused(&response, server, address, assertion, key.is_some());
             return Err(Failure::of(refusal, &response, host.corrected_now()));
         }
         Ok(read(&response, ask, key, host)?)
@@ -106,8 +107,12 @@ fn is_bound_to(assertion: &Assertion, key: &DeviceKey) -> bool {
     claims.is_ok_and(|claims| Bound::of(&claims) == Bound::To(key.thumbprint().to_string()))
 }
 
+/// How often a request with a proof is sent, where the answers say what to put in it.
+const PROOFS: usize = 3;
+
 /// Sends the request, with a proof of the key where there is one. Where the server wants
-/// another nonce in it, it is asked once more with that.
+/// another nonce in it, it is asked once more with that; and once more with its time, where
+/// it refused a proof and this machine's clock turned out to be off.
 async fn send(
     host: &Host,
     http: &HttpClient,
@@ -116,16 +121,31 @@ async fn send(
     key: Option<&DeviceKey>,
 ) -> Result<Response> {
     let Some(key) = key else { return http.send(request(address, form)).await };
-    let first = nonces::newest(host, address);
-    let response = http.send(proved(host, address, form, key, first.as_deref())?).await?;
-    let Some(nonce) = nonce_of(&response) else { return Ok(response) };
-    nonces::keep(host, address, &nonce);
-    if !asks_for_nonce(&response) {
-        return Ok(response);
+    let mut nonce = nonces::newest(host, address);
+    let (mut answered_nonce, mut answered_time) = (false, false);
+    for _ in 1..PROOFS {
+        let by_clock = host.corrected_now() - host.clock.now();
+        let response = http.send(proved(host, address, form, key, nonce.as_deref())?).await?;
+        let given = nonce_of(&response);
+        if let Some(given) = &given {
+            nonces::keep(host, address, given);
+        }
+        let moved = host.corrected_now() - host.clock.now() - by_clock;
+        if !answered_nonce && given.is_some() && refuses(&response, refusal::USE_DPOP_NONCE) {
+            answered_nonce = true;
+        } else if !answered_time
+            && moved.abs() > SKEW_NOISE
+            && refuses(&response, refusal::INVALID_DPOP_PROOF)
+        {
+            answered_time = true;
+        } else {
+            return Ok(response);
+        }
+        nonce = given.or(nonce);
     }
-    let response = http.send(proved(host, address, form, key, Some(&nonce))?).await?;
-    if let Some(nonce) = nonce_of(&response) {
-        nonces::keep(host, address, &nonce);
+    let response = http.send(proved(host, address, form, key, nonce.as_deref())?).await?;
+    if let Some(given) = nonce_of(&response) {
+        nonces::keep(host, address, &given);
     }
     Ok(response)
 }
@@ -154,10 +174,9 @@ fn nonce_of(response: &Response) -> Option<String> {
     dpop::is_nonce(nonce).then(|| nonce.to_string())
 }
 
-fn asks_for_nonce(response: &Response) -> bool {
+fn refuses(response: &Response, why: &str) -> bool {
     let refusal = || response.json::<TokenRefusal>("the answer of the broker").ok();
-    response.status.is_client_error()
-        && refusal().is_some_and(|refusal| refusal.error == refusal::USE_DPOP_NONCE)
+    response.status.is_client_error() && refusal().is_some_and(|refusal| refusal.error == why)
 }
 
 fn request(address: &Issuer, form: &Secret<Vec<u8>>) -> http::Request {
@@ -184,7 +203,13 @@ fn check_version(response: &Response) -> Result<()> {
 }
 
 /// What the broker says instead of granting (RFC 6749 section 5.2).
-fn refused(response: &Response, server: &Server, address: &Issuer, assertion: &Assertion) -> Error {
+fn refused(
+    response: &Response,
+    server: &Server,
+    address: &Issuer,
+    assertion: &Assertion,
+    proved: bool,
+) -> Error {
     let status = response.status.as_u16();
     let refusal = match response.json::<TokenRefusal>("the answer of the broker") {
         Ok(refusal) => refusal,
@@ -225,7 +250,7 @@ fn refused(response: &Response, server: &Server, address: &Issuer, assertion: &A
     };
     let error = words(Error::new(kind, what), &refusal);
     match kind {
-        ErrorKind::Verification if refusal.error == refusal::INVALID_DPOP_PROOF => error.hint(
+        ErrorKind::Verification if refusal.error == refusal::INVALID_DPOP_PROOF && !proved => error.hint(
             "where the role wants a token that is bound to a key, say `dpop = true` in the broker's table",
         ),
         ErrorKind::Verification if about_assertion(&refusal) => error.hint(format!(

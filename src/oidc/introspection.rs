@@ -3,25 +3,24 @@
 use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use url::Url;
 use url::form_urlencoded;
 
-use super::Claims;
+use super::jwt::check_claims;
+use super::{Claims, Expectations};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::{HttpClient, Request};
 use crate::secret::Secret;
 
-/// The part of the answer that matters to whoever has verified the token already.
+const WHO: &str = "the introspection endpoint of the issuer";
+
+/// The answer.
 #[derive(Deserialize)]
 struct Answer {
     active: bool,
-    #[serde(default)]
-    iss: Option<Value>,
-    #[serde(default)]
-    sub: Option<Value>,
-    #[serde(default)]
-    jti: Option<Value>,
+    #[serde(flatten)]
+    told: Map<String, Value>,
 }
 
 /// Asks whether a token is good, with the token itself as proof of being allowed to
@@ -37,7 +36,39 @@ pub async fn require_active(
     token: &Secret<String>,
     verified: &Claims,
 ) -> Result<()> {
-    const WHO: &str = "the introspection endpoint of the issuer";
+    let told = ask(endpoint, http, token).await?;
+    for name in ["iss", "sub", "jti"] {
+        let value = told.get(name).filter(|value| !value.is_null());
+        if value.is_some() && value != verified.all.get(name) {
+            return Err(Error::new(
+                ErrorKind::Verification,
+                format!("{WHO} speaks of another token"),
+            )
+            .because_of(format!("its '{name}' differs")));
+        }
+    }
+    Ok(())
+}
+
+/// Asks what a token says that says nothing itself, in the same way, and holds it against
+/// what it has to say.
+///
+/// # Errors
+/// As with [`require_active`]; also where it says something else.
+pub async fn claims_of(
+    endpoint: Url,
+    http: &HttpClient,
+    token: &Secret<String>,
+    expected: &Expectations<'_>,
+) -> Result<Claims> {
+    Ok(check_claims(ask(endpoint, http, token).await?, expected)?)
+}
+
+async fn ask(
+    endpoint: Url,
+    http: &HttpClient,
+    token: &Secret<String>,
+) -> Result<Map<String, Value>> {
     let bearer = Secret::new(format!("Bearer {}", token.expose()));
     let mut bearer = HeaderValue::from_str(bearer.expose()).map_err(|_| {
         Error::new(ErrorKind::Verification, "the token has characters that no token has")
@@ -72,16 +103,7 @@ pub async fn require_active(
                 "its issuer says that it is not active: it was revoked, or has ended there",
             ));
     }
-    for (name, told) in [("iss", answer.iss), ("sub", answer.sub), ("jti", answer.jti)] {
-        if told.is_some() && told.as_ref() != verified.all.get(name) {
-            return Err(Error::new(
-                ErrorKind::Verification,
-                format!("{WHO} speaks of another token"),
-            )
-            .because_of(format!("its '{name}' differs")));
-        }
-    }
-    Ok(())
+    Ok(answer.told)
 }
 
 #[cfg(test)]

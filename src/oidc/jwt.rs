@@ -209,7 +209,7 @@ fn check_signature(
     Err(if kid.is_none() { Refusal::UnknownKey(why) } else { Refusal::Invalid(why) })
 }
 
-fn check_claims(
+pub(super) fn check_claims(
     all: Map<String, Value>,
     expected: &Expectations<'_>,
 ) -> std::result::Result<Claims, Refusal> {

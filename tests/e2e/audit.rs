@@ -1,10 +1,13 @@
 //! The audit log of a broker, looked into and checked from outside.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::revocation::Services;
@@ -12,7 +15,7 @@ use super::support::broker::{API, Broker, KEK};
 use super::support::home::tmpcred;
 use super::support::http::Http;
 use super::support::run::{Output, Run};
-use super::support::wait::wait_until;
+use super::support::wait::{free_port, wait_until};
 
 /// `tmpcred broker audit`, with what the broker is configured with.
 fn audit(broker: &Broker, command: &str, more: &[&str]) -> Run {
@@ -143,8 +146,159 @@ fn a_kill_amid_appends_leaves_a_log_that_is_good_and_has_every_token() {
     assert_eq!(note.lines().nth(2).unwrap(), root.trim());
 }
 
+#[test]
+fn a_token_says_which_record_is_its_own() {
+    let services = Services::start();
+    let url = format!("{}/token", services.broker.url());
+    // Several at a time, so that many records go into one commit.
+    let tokens: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|n| {
+                let (url, assertion) = (&url, services.assertion(&format!("job{n}")));
+                scope.spawn(move || {
+                    let mut http = Http::new();
+                    let mut ask = || http.form(url, &asked(&assertion)).unwrap().json();
+                    let token = |reply: Value| reply["access_token"].as_str().unwrap().to_string();
+                    (0..10).map(|_| token(ask())).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(tokens.len(), 80);
+    let lines = audit(&services.broker, "export", &[]).run().ok().stdout;
+    let records: BTreeMap<String, u64> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|record| record["decision"] == "issued")
+        .map(|r| (r["jti"].as_str().unwrap().to_string(), r["sequence"].as_u64().unwrap()))
+        .collect();
+    assert_eq!(records.len(), 80);
+    for token in &tokens {
+        let claims = claims(token);
+        assert_eq!(claims["log_sequence"], records[claims["jti"].as_str().unwrap()]);
+    }
+    let jti = claims(&tokens[0])["jti"].clone();
+    let found = audit(&services.broker, "query", &["--json", "--token", jti.as_str().unwrap()]);
+    assert_eq!(found.run().ok().json()[0]["sequence"], claims(&tokens[0])["log_sequence"]);
+}
+
+#[test]
+fn what_a_token_says_of_its_record_is_proved_by_another_implementation() {
+    use tlog_tiles::{Hash, check_record, check_tree};
+    let address = format!("127.0.0.1:{}", free_port());
+    let services = Services::with(&format!("\n[admin]\nlisten = \"{address}\"\n"));
+    let broker = &services.broker;
+    let get = |path: &str| Http::new().get(&format!("http://{address}/audit/{path}")).unwrap();
+    let hash = |text: &Value| -> Hash {
+        Hash(STANDARD.decode(text.as_str().unwrap()).unwrap().try_into().unwrap())
+    };
+    let path = |proof: &Value| -> Vec<Hash> {
+        proof["hashes"].as_array().unwrap().iter().map(hash).collect()
+    };
+    let tokens: Vec<_> = (0..5).map(|n| services.token(&format!("job{n}"), API)).collect();
+    let early = std::fs::read_to_string(checkpoint(broker, 6)).unwrap();
+    let later: Vec<_> = (0..5).map(|n| services.token(&format!("job{n}"), API)).collect();
+    checkpoint(broker, 11);
+    let newest = get("checkpoint").body;
+    assert_eq!(newest, audit(broker, "checkpoint", &[]).run().ok().stdout);
+    let line = |note: &str, at: usize| note.lines().nth(at).unwrap().to_string();
+    for token in tokens.iter().chain(&later) {
+        let sequence = claims(token)["log_sequence"].as_u64().unwrap();
+        let proof = get(&format!("inclusion?sequence={sequence}")).json();
+        assert_eq!((&proof["tree_size"], &proof["checkpoint"]), (&json!(11), &json!(newest)));
+        assert_eq!(
+            (&proof["root_hash"], &proof["leaf_index"]),
+            (&json!(line(&newest, 2)), &json!(sequence - 1))
+        );
+        let (root, leaf) = (hash(&proof["root_hash"]), hash(&proof["leaf_hash"]));
+        check_record(&path(&proof), 11, root, sequence - 1, leaf).unwrap();
+        check_record(&path(&proof), 11, root, sequence % 11, leaf).unwrap_err();
+    }
+    // From what was kept to what there is.
+    let first: u64 = line(&early, 1).parse().unwrap();
+    let proof = get(&format!("consistency?first={first}")).json();
+    assert_eq!(proof["first_root_hash"], line(&early, 2));
+    assert_eq!(proof["second_root_hash"], line(&newest, 2));
+    let [old, new] = ["first_root_hash", "second_root_hash"].map(|name| hash(&proof[name]));
+    check_tree(&path(&proof), 11, new, first, old).unwrap();
+    let earlier = get("inclusion?sequence=2&size=3").json();
+    assert_eq!((&earlier["checkpoint"], &earlier["tree_size"]), (&Value::Null, &json!(3)));
+    for (asked, status) in [
+        ("inclusion?sequence=0", 404),
+        ("inclusion?sequence=12", 404),
+        ("inclusion?sequence=4&size=3", 404),
+        ("inclusion?sequence=1&size=18446744073709551615", 404),
+        ("inclusion?sequence=-1", 400),
+        ("inclusion", 400),
+        ("inclusion?sequence=1&more=1", 400),
+        ("consistency?first=0", 404),
+        ("consistency?first=7&second=6", 404),
+        ("consistency?first=x", 400),
+    ] {
+        assert_eq!(get(asked).status, status, "{asked}");
+    }
+    // It is not for everybody.
+    let public = Http::new().get(&format!("{}/audit/checkpoint", broker.url())).unwrap();
+    assert_eq!(public.status, 404);
+}
+
+#[test]
+fn a_person_is_erased_beside_a_running_broker_and_the_proofs_stay() {
+    let mut services = Services::start();
+    let broker = &services.broker;
+    let person = "somebody-to-be-forgotten";
+    for name in [person, "other", person] {
+        services.token(name, API);
+    }
+    let kept = checkpoint(broker, 4);
+    let kept = kept.to_str().unwrap();
+    let whose = format!("https://services.example.com#{person}");
+    let because = ["--reason", "request 17", "--by", "the office"];
+    let erase =
+        |whose: &str| audit(broker, "erase", &[&["--subject", whose], &because[..]].concat());
+    assert!(erase(person).run().ended_with(2).stderr.contains("no issuer"));
+    assert_eq!(erase(&whose).run().ok().stdout, "2 records are erased.\n");
+    assert_eq!(erase(&whose).run().ok().stdout, "0 records are erased.\n");
+    services.token("other", API);
+    let verify = || audit(broker, "verify", &["--json", "--checkpoint", kept]).run().ok().json();
+    let report = verify();
+    assert_eq!((&report["erased"], &report["records"]), (&json!(2), &json!(6)), "{report}");
+    let said = audit(broker, "verify", &[]).run().ok().stdout;
+    assert!(said.contains("2 records have lost what was personal"), "{said}");
+    let lines = audit(broker, "export", &[]).run().ok().stdout;
+    assert!(!lines.contains(person), "{lines}");
+    let own: Value = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|record| record["action"] == "erase")
+        .unwrap();
+    assert_eq!((&own["scope"], &own["subject"]), (&json!("2 4"), &json!("operator")));
+    assert_eq!(own["reason"], "the office asked for it: request 17");
+    // Nor is it in what the database has thrown away.
+    services.broker.signal(rustix::process::Signal::TERM);
+    wait_until("it to end", Duration::from_secs(30), || {
+        services.broker.said().contains("drained").then_some(())
+    });
+    services.broker.stop();
+    for file in ["broker.db", "broker.db-wal"] {
+        let bytes = std::fs::read(services.broker.home.path(file)).unwrap_or_default();
+        let there = bytes.windows(person.len()).any(|part| part == person.as_bytes());
+        assert!(!there, "{file}");
+    }
+    services.broker.restart();
+    services.token("other", API);
+    assert_eq!(wrong(&services.broker, &[]), []);
+}
+
+/// What a token says, whoever signed it.
+fn claims(token: &str) -> Value {
+    let part = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
 /// What is asked for by this assertion.
-fn asked(assertion: &str) -> [(&'static str, &str); 5] {
+pub(super) fn asked(assertion: &str) -> [(&'static str, &str); 5] {
     [
         ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
         ("subject_token", assertion),

@@ -82,9 +82,11 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-limits",
         "toml broker.toml more-review",
         "toml broker.toml more-roles",
+        "toml broker.toml more-sinks",
         "toml broker.toml store",
         "toml broker.toml with-tls",
         "toml cases.toml",
+        "toml people.toml",
         "yaml",
     ];
     for block in blocks() {
@@ -252,6 +254,13 @@ mod broker {
             let home = Home::new();
             let path = home.write("broker.toml", format!("{before}{}{rest}", store.text));
             config::load(&path).and_then(|config| config.store.place().map(drop)).unwrap();
+        }
+        // What is opened hands records on to them.
+        for more in of_kind("toml broker.toml more-sinks", 1) {
+            let home = Home::new();
+            let path = home.write("broker.toml", format!("{}\n{}", start.text, more.text));
+            let audit = config::load(&path).unwrap().audit;
+            assert_eq!([audit.file.len(), audit.syslog.len(), audit.webhook.len()], [1, 1, 1]);
         }
         for more in of_kind("toml broker.toml more-dpop", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);

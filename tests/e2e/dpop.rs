@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use super::faults::at_clock;
 use super::journey::Journey;
 use super::support::broker::{API, Broker, BrokerOptions, OPEN_POLICY};
 use super::support::browser::Browser;
@@ -153,6 +154,20 @@ fn a_nonce_that_the_resource_wants_is_passed_on_and_put_in() {
     let nonce = head.lines().find_map(|line| line.strip_prefix("dpop-nonce: ")).unwrap();
     let headers = world.proved(&url, &["--nonce", nonce]);
     assert_eq!(status(&world.curl(&url, &headers).0), "200");
+}
+
+#[test]
+fn a_clock_that_is_off_or_was_set_right_since_makes_no_difference() {
+    let world = World::start("");
+    let url = format!("{}/", world.nginx.url());
+    let request = ["token", "--dpop", "GET", url.as_str()];
+    let off = at_clock(&world.journey.home, "-10m").args(request);
+    let (head, _) = world.curl(&url, &off.run().ok().stdout);
+    assert_eq!(status(&head), "200", "{head}");
+    // The token is that one still.
+    let (head, _) = world.curl(&url, &world.proved(&url, &["--no-input"]));
+    assert_eq!(status(&head), "200", "{head}");
+    assert_eq!(world.journey.broker.issued(), 1);
 }
 
 #[test]

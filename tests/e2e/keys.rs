@@ -1,6 +1,7 @@
 //! The broker's signing keys: rotated, revoked and exported while it runs.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::support::broker::{API, Broker, BrokerOptions, KEK};
 use super::support::home::tmpcred;
-use super::support::http::Http;
+use super::support::http::{Http, Reply};
 use super::support::peer::{node_script, program};
 use super::support::run::{Output, Run};
 use super::support::wait::wait_until;
@@ -32,6 +33,11 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With this under `[keys]` besides.
+    fn start_with(more: &str) -> Self {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
         use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -46,7 +52,7 @@ impl Site {
         let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
         options.policy = options.policy.replace(") @ttl", ") @any_issuer @ttl");
         options.more = format!(
-            "\n[keys]\npublish_before = \"15s\"\n\n\
+            "\n[keys]\npublish_before = \"15s\"\n{more}\n\
              [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n"
         );
         Self { broker: Broker::start(&options), key, _keys: keys }
@@ -68,7 +74,7 @@ impl Site {
             ("audience", API),
             ("role", "reader"),
         ];
-        let reply = http.form(&format!("{url}/token"), &form).unwrap().json();
+        let reply = answer(|| http.form(&format!("{url}/token"), &form).unwrap()).json();
         reply["access_token"].as_str().unwrap_or_else(|| panic!("{reply}")).to_string()
     }
 
@@ -112,9 +118,18 @@ fn kid(token: &str) -> String {
     header["kid"].as_str().unwrap().to_string()
 }
 
+/// An answer that is one: where the disk is slow for a while, a broker says that it cannot
+/// answer now, and its callers ask again.
+#[track_caller]
+fn answer(mut ask: impl FnMut() -> Reply) -> Reply {
+    wait_until("an answer that is one", SOON, || Some(ask()).filter(|reply| reply.status != 503))
+}
+
+#[track_caller]
 fn is_active(url: &str, token: &str) -> bool {
-    let reply = Http::new().form_as(token, &format!("{url}/introspect"), &[("token", token)]);
-    reply.unwrap().json()["active"] == true
+    let url = format!("{url}/introspect");
+    let reply = answer(|| Http::new().form_as(token, &url, &[("token", token)]).unwrap());
+    reply.json()["active"] == true
 }
 
 /// A resource owner's copy of the keys, kept as long as it may be.
@@ -215,17 +230,41 @@ fn keys_are_rotated_and_revoked_under_load_with_two_processes() {
     assert_eq!(recorded.lines().count(), 6, "{recorded}");
 }
 
+/// What an independent verifier says of a token, that has exported keys only.
+#[track_caller]
+fn verified(site: &Site, directory: &Path, token: &str) -> Value {
+    let node = site.broker.home.command(program("node")).args([node_script("jose-verify.mjs")]);
+    let node = node.args([directory]).args([site.broker.url(), API]);
+    node.stdin(token.to_string()).run().ok().json()
+}
+
+#[test]
+fn tokens_of_each_algorithm_are_good_for_an_independent_verifier() {
+    for algorithm in ["EdDSA", "RS256"] {
+        let site = Site::start_with(&format!("algorithm = \"{algorithm}\"\n"));
+        let token = site.new_token();
+        let directory = site.broker.home.path("public");
+        site.keys(&["export", directory.to_str().unwrap()]).run().ok();
+        assert_eq!(verified(&site, &directory, &token), json!({"role": "reader"}), "{algorithm}");
+        let forged = format!("{}A", &token[..token.len() - 1]);
+        let forged =
+            if forged == token { format!("{}Q", &token[..token.len() - 1]) } else { forged };
+        assert!(verified(&site, &directory, &forged)["error"].is_string(), "{algorithm}");
+        let keys = site.list();
+        assert_eq!((keys.len(), &keys[0]["algorithm"]), (1, &json!(algorithm)));
+        let reply = Http::new().get(&format!("{}/jwks.json", site.broker.url())).unwrap().json();
+        assert_eq!(reply["keys"][0]["alg"], algorithm);
+        assert_eq!(reply["keys"][0]["kid"], kid(&token));
+    }
+}
+
 #[test]
 fn exported_keys_serve_who_cannot_reach_the_broker() {
     let site = Site::start();
     let token = site.new_token();
     let directory = site.broker.home.path("public");
     let export = || -> Output { site.keys(&["export", directory.to_str().unwrap()]).run().ok() };
-    let verify = |token: &str| {
-        let node = site.broker.home.command(program("node")).args([node_script("jose-verify.mjs")]);
-        let node = node.args([&directory]).args([site.broker.url(), API]);
-        node.stdin(token.to_string()).run().ok().json()
-    };
+    let verify = |token: &str| verified(&site, &directory, token);
     let written = export().stdout;
     assert_eq!(written.lines().count(), 2, "{written}");
     assert_eq!(verify(&token), json!({"role": "reader"}));

@@ -24,6 +24,8 @@ mod checkout;
 mod cli;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod clients;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod cutoff;
 #[cfg(target_os = "linux")]
 mod docs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
@@ -46,6 +48,8 @@ mod login;
 mod names;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod operation;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod outbox;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod policy;
 #[cfg(all(target_os = "linux", feature = "broker"))]

@@ -1,6 +1,8 @@
 //! A broker that is several processes on one PostgreSQL database, under load, while its
 //! parts come and go.
 
+mod refused;
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,15 +28,25 @@ const SOON: Duration = Duration::from_secs(30);
 const ROTATION: Duration = Duration::from_secs(120);
 
 /// A database, the first process of a broker, and jobs whose keys it has in a file.
-struct Site {
-    broker: Broker,
-    postgres: Postgres,
+pub(crate) struct Site {
+    pub(crate) broker: Broker,
+    pub(crate) postgres: Postgres,
     key: jsonwebtoken::EncodingKey,
     files: Home,
 }
 
 impl Site {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// `store` goes into the table of the database.
+    fn with(store: &str) -> Self {
+        Self::with_tables(store, "")
+    }
+
+    /// The same, with further tables in the configuration of the broker.
+    pub(crate) fn with_tables(store: &str, more: &str) -> Self {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
         use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -47,16 +59,19 @@ impl Site {
         let jwks = files.write("jobs.json", jwks);
         let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
         options.policy = options.policy.replace(") @ttl", ") @any_issuer @ttl");
-        options.store = postgres.table(&files);
+        options.store = postgres.table(&files) + store;
         options.more = format!(
             "\n[keys]\npublish_before = \"15s\"\n\n\
-             [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n"
+             [role.handle]\naudiences = [\"{API}\"]\nmax_ttl = \"15m\"\ntoken_format = \"opaque\"\n\n\
+             [trusted_issuer.jobs]\nissuer = \"{ISSUER}\"\njwks_file = {jwks:?}\n{more}"
         );
+        options.policy += "@id(\"handle\") @ttl(\"15m\") @any_issuer
+            permit (principal, action == Action::\"issue\", resource == Role::\"handle\");";
         Self { broker: Broker::start(&options), postgres, key, files }
     }
 
     /// Proof of being this job.
-    fn assertion(&self, job: &str) -> String {
+    pub(crate) fn assertion(&self, job: &str) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let claims = json!({
             "iss": ISSUER, "sub": job, "aud": self.broker.url(),
@@ -88,13 +103,17 @@ audience = "{API}"
     }
 
     /// Asks this process for a token, once.
-    fn ask(&self, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
+    pub(crate) fn ask(&self, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
+        self.ask_for("reader", http, url, assertion)
+    }
+
+    fn ask_for(&self, role: &str, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("subject_token", assertion),
             ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
             ("audience", API),
-            ("role", "reader"),
+            ("role", role),
         ];
         let reply = http.form(&format!("{url}/token"), &form).ok()?;
         // Whoever is refused for good is told so; here nobody is.
@@ -116,18 +135,17 @@ audience = "{API}"
     }
 }
 
-fn part(token: &str, at: usize, name: &str) -> String {
+fn part(token: &str, at: usize) -> Value {
     let part = token.trim().split('.').nth(at).unwrap();
-    let part: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap();
-    part[name].as_str().unwrap().to_string()
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
 fn jti(token: &str) -> String {
-    part(token, 1, "jti")
+    part(token, 1)["jti"].as_str().unwrap().to_string()
 }
 
 fn kid(token: &str) -> String {
-    part(token, 0, "kid")
+    part(token, 0)["kid"].as_str().unwrap().to_string()
 }
 
 #[track_caller]
@@ -226,12 +244,16 @@ fn nothing_is_lost(site: &Site, tokens: &[String]) {
     };
     let issued = jtis("issued");
     let known: BTreeSet<_> = issued.iter().collect();
+    let numbered = "select jti || ' ' || sequence from audit_record where decision = 'issued'";
+    let numbered: BTreeSet<_> = site.postgres.query(numbered).into_iter().collect();
     assert_eq!(known.len(), issued.len(), "no token is on record twice");
     let aborted: BTreeSet<_> = jtis("aborted").into_iter().collect();
     assert!(tokens.len() > 60, "{}", tokens.len());
     for token in tokens {
         let jti = jti(token);
         assert!(known.contains(&jti) && !aborted.contains(&jti), "{jti} is out and not on record");
+        let claimed = format!("{jti} {}", part(token, 1)["log_sequence"]);
+        assert!(numbered.contains(&claimed), "{claimed} is another record's number");
     }
     let signed = || {
         let newest = "select coalesce(max(size), 0) - (select last_sequence from audit_head)
@@ -293,6 +315,49 @@ fn two_replicas_lose_nothing_when_one_is_killed_and_the_database_restarts() {
 fn revoke(url: &str, token: &str) {
     let reply = Http::new().form(&format!("{url}/revoke"), &[("token", token)]).unwrap();
     assert_eq!(reply.status, 200, "{}", reply.body);
+}
+
+#[test]
+fn what_is_cut_off_and_what_says_nothing_count_at_every_replica_at_once() {
+    let site = Site::start();
+    let twins = [site.broker.twin(), site.broker.twin()];
+    let mut urls = vec![site.broker.url().to_string()];
+    urls.extend(twins.iter().map(|twin| twin.url.clone()));
+    let issue = |role: &str, job: &str, url: &str| {
+        site.ask_for(role, &mut Http::new(), url, &site.assertion(job)).unwrap()
+    };
+    let tokens = [
+        issue("reader", "one", &urls[0]),
+        issue("handle", "one", &urls[1]),
+        issue("reader", "other", &urls[2]),
+        issue("handle", "other", &urls[2]),
+    ];
+    let good = |url: &str| tokens.each_ref().map(|token| is_active(url, token));
+    for url in &urls {
+        assert_eq!(good(url), [true; 4], "{url}");
+    }
+    let cut = |what: &[&str], count: u64| {
+        let report = site.broker(&[&["revoke", "--json"], what].concat()).run().ok().json();
+        assert_eq!(report["tokens"], count, "{what:?}");
+    };
+    // Those that were cut off before are counted again.
+    for (what, count, left) in [
+        (&["--issuer", ISSUER, "--subject", "one"][..], 2, [false, false, true, true]),
+        (&["--role", "handle"], 2, [false, false, true, false]),
+        (&["--all"], 4, [false; 4]),
+    ] {
+        cut(what, count);
+        // The first look, at each of them.
+        for url in &urls {
+            assert_eq!(good(url), left, "{what:?} at {url}");
+        }
+    }
+    // Who comes later is let in, at each of them; tokens say in whole seconds when that was.
+    for url in &urls {
+        wait_until("a later token to be good", SOON, || {
+            is_active(url, &issue("handle", "later", url)).then_some(())
+        });
+    }
 }
 
 #[test]
@@ -381,62 +446,31 @@ fn a_database_that_restarts_under_load_costs_no_client_anything() {
 }
 
 #[test]
-fn what_keeps_a_broker_from_its_database_is_told_and_no_password_is() {
-    use super::support::tls::Authority;
-    let site = Site::start();
-    let toml = std::fs::read_to_string(site.broker.home.path("broker.toml")).unwrap();
-    let table = site.postgres.table(&site.files);
-    assert!(toml.contains(&table));
-    let port = super::support::wait::free_port();
-    let (before, rest) = toml.split_once("listen = \"").unwrap();
-    let toml = format!("{before}listen = \"127.0.0.1:{port}\"{}", rest.split_once('"').unwrap().1);
-    let home = &site.broker.home;
-    let refused = |new: &str, code: i32, says: &[&str]| {
-        let file = home.write("other.toml", toml.replace(&table, new));
-        let serve = tmpcred(home).args(["broker", "serve", "--config"]).args([file]);
-        let ended = serve.env("TMPCRED_BROKER_KEK", KEK).run().ended_with(code);
-        for part in says {
-            assert!(ended.stderr.contains(part), "{part:?} is not in:\n{}", ended.stderr);
-        }
-        for secret in [PASSWORD, "hunter2"] {
-            assert!(!ended.stderr.contains(secret), "{}", ended.stderr);
-        }
+fn what_hangs_in_the_database_keeps_no_connection_from_others() {
+    let site = Site::with("max_connections = 3\nconnect_within = \"2s\"\nanswer_within = \"1s\"\n");
+    let (url, assertion) = (site.broker.url(), site.assertion("job"));
+    let token = site.ask(&mut Http::new(), url, &assertion).unwrap();
+    let introspected = || {
+        let url = format!("{url}/introspect");
+        Http::new().form_as(&token, &url, &[("token", &token)]).unwrap().status == 200
     };
-    let url = site.postgres.url();
-    let at =
-        |url: &str, more: &str| format!("{}{more}\n", table.replace(&site.postgres.url(), url));
-    let nobody = url.replace(&url[url.rfind(':').unwrap()..], ":9/broker");
-    refused(&at(&nobody, ""), 7, &["nobody answers at localhost:9", "Connection refused"]);
-    let nobody = nobody.replace("localhost", "127.0.0.1");
-    refused(
-        &at(&nobody, ""),
-        7,
-        &["the broker's database broker at 127.0.0.1:9", "nobody answers"],
-    );
-    refused(&at(&url.replace("/broker", "/other"), ""), 3, &["there is no database 'other'"]);
-    let wrong = site.files.path("wrong");
-    std::fs::copy(password_file(&site.files, "hunter2"), &wrong).unwrap();
-    password_file(&site.files, PASSWORD);
-    let wrong = format!("[store.postgres]\nurl = \"{url}\"\npassword_file = {wrong:?}\n");
-    refused(&wrong, 3, &["it does not let the user 'tmpcred' in", "hint: check the password"]);
-    let inline = url.replace("tmpcred@", "tmpcred:hunter2@");
-    refused(&at(&inline, ""), 3, &["a url with a password in it", "password_file"]);
-    refused(&at(&url, "password = \"hunter2\""), 3, &["has a password", "password_file"]);
-
-    // With an authority, it has to prove who it is.
-    let (authority, stranger) = (Authority::new(), Authority::new());
-    let trusting = |authority: &Authority| format!("ca_file = {:?}", authority.pem());
-    refused(&at(&url, &trusting(&authority)), 3, &["the server speaks no TLS", "turn `ssl` on"]);
-    let mut secured = Postgres::with(&["fsync=off"]);
-    secured.end();
-    secured.speak_tls(&authority.certify("localhost"));
-    secured.begin();
-    let there = secured.url();
-    let untrusted = ["its certificate cannot be trusted", "ca_file"];
-    refused(&at(&there, &trusting(&stranger)), 3, &untrusted);
-    // It is another name that it has a certificate for.
-    let other = there.replace("localhost", "127.0.0.1");
-    refused(&at(&other, &trusting(&authority)), 3, &untrusted);
-    // It is let in there, and would not keep anything.
-    refused(&at(&there, &trusting(&authority)), 3, &["its setting fsync is off"]);
+    std::thread::scope(|scope| {
+        // Nobody gets at the end of the log any more, and nobody is told why.
+        let lock = "begin; lock table audit_head; select pg_sleep(30)";
+        let held = scope.spawn(|| site.postgres.query(lock));
+        let is_held = || {
+            let locks = "select 1 from pg_locks where relation = 'audit_head'::regclass
+                and mode = 'AccessExclusiveLock' and granted";
+            site.postgres.query(locks) == ["1"]
+        };
+        wait_until("the lock", SOON, || is_held().then_some(()));
+        for _ in 0..6 {
+            assert_eq!(site.ask(&mut Http::new(), url, &assertion), None);
+        }
+        wait_until("what needs no log", SOON, || introspected().then_some(()));
+        assert!(is_held(), "that was while others hang");
+        held.join().unwrap();
+    });
+    let again = || site.ask(&mut Http::new(), url, &assertion);
+    wait_until("tokens as before", SOON, again);
 }

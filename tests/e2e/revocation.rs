@@ -15,7 +15,7 @@ use super::support::run::Output;
 
 /// The token that runs share; whoever has none logs in for it.
 #[track_caller]
-fn cached(journey: &Journey) -> String {
+pub(crate) fn cached(journey: &Journey) -> String {
     journey.tmpcred(&["token"]).run().ok().stdout.trim().into()
 }
 
@@ -33,7 +33,7 @@ fn introspect(broker: &Broker, bearer: &str, token: &str) -> Reply {
 }
 
 #[track_caller]
-fn is_active(broker: &Broker, token: &str) -> bool {
+pub(crate) fn is_active(broker: &Broker, token: &str) -> bool {
     let reply = introspect(broker, token, token);
     assert_eq!(reply.status, 200, "{}", reply.body);
     reply.json()["active"].as_bool().unwrap()
@@ -106,11 +106,16 @@ pub(crate) struct Services {
     key: jsonwebtoken::EncodingKey,
 }
 
-const ISSUER: &str = "https://services.example.com";
-const OTHER: &str = "https://other.example.com";
+pub(crate) const ISSUER: &str = "https://services.example.com";
+pub(crate) const OTHER: &str = "https://other.example.com";
 
 impl Services {
     pub(crate) fn start() -> Self {
+        Self::with("")
+    }
+
+    /// The same, at a broker with further tables in its configuration.
+    pub(crate) fn with(more: &str) -> Self {
         use aws_lc_rs::rand::SystemRandom;
         use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
         use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -119,6 +124,7 @@ impl Services {
         let key = jsonwebtoken::EncodingKey::from_ec_der(pkcs8.unwrap().as_ref());
         let public = Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::ES256).unwrap();
         let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
+        options.more = more.into();
         // Of two trusted issuers, a permit names the one that it is for.
         options.policy = options.policy.replace(
             "resource == Role::\"deploy\");",
@@ -127,6 +133,8 @@ impl Services {
         options.policy = options.policy.replace("@id(\"reader\")", "@id(\"reader\") @any_issuer");
         options.policy += &format!(
             r#"
+@id("handle") @ttl("15m") @any_issuer
+permit (principal, action == Action::"issue", resource == Role::"handle");
 @id("api-introspects")
 permit (
     principal == User::"{ISSUER}#api",
@@ -146,7 +154,9 @@ permit (
         let toml = std::fs::read_to_string(broker.home.path("broker.toml")).unwrap();
         let toml = toml.replace(&format!("[\"{API}\"]"), &format!("[\"{API}\", \"{OTHER}\"]"));
         let services = format!(
-            "\n[trusted_issuer.services]\nissuer = \"{ISSUER}\"\njwks_file = \"{}\"\n",
+            "\n[role.handle]\naudiences = [\"{API}\"]\nscopes = [\"deploy:read\"]\nmax_ttl = \"15m\"\n\
+             token_format = \"opaque\"\n\
+             [trusted_issuer.services]\nissuer = \"{ISSUER}\"\njwks_file = \"{}\"\n",
             broker.home.path("services.json").display()
         );
         broker.home.write("broker.toml", toml + &services);
@@ -168,13 +178,19 @@ permit (
     /// A token for this service, to be shown to this audience.
     #[track_caller]
     pub(crate) fn token(&self, service: &str, audience: &str) -> String {
+        self.token_of("reader", service, audience)
+    }
+
+    /// The same with this role.
+    #[track_caller]
+    pub(crate) fn token_of(&self, role: &str, service: &str, audience: &str) -> String {
         let url = format!("{}/token", self.broker.url());
         let form = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("subject_token", &self.assertion(service)),
             ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
             ("audience", audience),
-            ("role", "reader"),
+            ("role", role),
         ];
         let reply = Http::new().form(&url, &form).unwrap().json();
         reply["access_token"].as_str().unwrap_or_else(|| panic!("{reply}")).to_string()

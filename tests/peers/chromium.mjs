@@ -33,6 +33,8 @@ const note = (event) => options.log && appendFileSync(options.log, `${JSON.strin
 // What a page asks for: runs in the page.
 function ask([yes, no]) {
   const shown = (element) => element.checkVisibility() && !element.disabled;
+  // A page that has only just begun has no body.
+  const visible = document.body?.innerText ?? 'loading';
   const label = (element) => (element.innerText || element.value || element.title || '').trim();
   const inputs = [...document.querySelectorAll('input')].filter(shown);
   const buttons = [...document.querySelectorAll('button, input[type=submit], a')].filter(shown);
@@ -58,8 +60,8 @@ function ask([yes, no]) {
     boxes: boxes.length,
     yes: Boolean(yesButton),
     no: Boolean(noButton),
-    loading: document.readyState !== 'complete' || /^loading/i.test(document.body.innerText.trim()),
-    text: document.body.innerText.replace(/\s+/g, ' ').trim(),
+    loading: document.readyState !== 'complete' || /^loading/i.test(visible.trim()),
+    text: visible.replace(/\s+/g, ' ').trim(),
     at: performance.timeOrigin, // differs from page to page
   };
 }

@@ -2,15 +2,19 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use time::format_description::well_known::Rfc3339;
 
 use super::{Decision, Record};
 
 /// How a record is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// The columns of the log, by their names.
+    #[default]
     Jsonl,
     /// The Elastic Common Schema.
     Ecs,
@@ -33,6 +37,40 @@ pub fn exported(format: Format, sequence: u64, record: &Record) -> Value {
         Format::Jsonl => jsonl(sequence, record),
         Format::Ecs => ecs(sequence, record),
         Format::Ocsf => ocsf(sequence, record),
+    }
+}
+
+/// What stands for a record that cannot be read.
+pub fn unreadable(format: Format, sequence: u64) -> Value {
+    let said = "the record cannot be read: somebody has changed it";
+    match format {
+        Format::Jsonl => json!({ "sequence": sequence, "unreadable": said }),
+        Format::Ecs => json!({
+            "ecs": { "version": ECS_VERSION },
+            "message": said,
+            "event": {
+                "kind": "event",
+                "module": "tmpcred",
+                "dataset": "tmpcred.audit",
+                "outcome": "unknown",
+                "sequence": sequence,
+            },
+        }),
+        Format::Ocsf => json!({
+            "category_uid": OCSF_CLASS / 1000,
+            "class_uid": OCSF_CLASS,
+            "activity_id": 0,
+            "type_uid": OCSF_CLASS * 100,
+            "severity_id": 0,
+            "status_id": 0,
+            "status_detail": said,
+            "metadata": {
+                "version": OCSF_VERSION,
+                "product": { "name": "tmpcred", "vendor_name": "tmpcred" },
+                "log_name": "audit",
+                "sequence": sequence,
+            },
+        }),
     }
 }
 
@@ -61,6 +99,7 @@ fn jsonl(sequence: u64, record: &Record) -> Value {
         "policy_id": record.policy_id,
         "policy_hash": record.policy_hash,
         "count": record.count,
+        "actor": record.actor,
     })
 }
 
@@ -79,11 +118,8 @@ fn own(sequence: u64, record: &Record) -> Value {
         "parent": record.parent,
         "policy_hash": record.policy_hash,
         "count": record.count,
+        "actor": record.actor,
     })
-}
-
-fn went_well(record: &Record) -> bool {
-    matches!(record.decision, Decision::Issued | Decision::Revoked | Decision::Changed)
 }
 
 fn ecs(sequence: u64, record: &Record) -> Value {
@@ -105,7 +141,7 @@ fn ecs(sequence: u64, record: &Record) -> Value {
             "category": ["iam", "session"],
             "type": kind,
             "action": record.action,
-            "outcome": if went_well(record) { "success" } else { "failure" },
+            "outcome": if record.went_well() { "success" } else { "failure" },
             "reason": record.reason,
             "sequence": sequence,
         },
@@ -133,12 +169,12 @@ fn ocsf(sequence: u64, record: &Record) -> Value {
         "issue" => (1, "Assign Privileges"),
         _ => (99, record.action.as_str()),
     };
-    let (status, status_name) = match went_well(record) {
+    let (status, status_name) = match record.went_well() {
         true => (1, "Success"),
         false => (2, "Failure"),
     };
     // Informational; what was refused is low.
-    let severity = if went_well(record) { 1 } else { 2 };
+    let severity = if record.went_well() { 1 } else { 2 };
     let mut session = Map::new();
     session.insert("issuer".into(), json!(record.principal.issuer));
     if let Some(jti) = record.jti {
@@ -156,6 +192,7 @@ fn ocsf(sequence: u64, record: &Record) -> Value {
         "status": status_name,
         "status_detail": record.reason,
         "count": record.count,
+        "actor": record.actor,
         "metadata": {
             "version": OCSF_VERSION,
             "product": { "name": "tmpcred", "vendor_name": "tmpcred" },

@@ -7,12 +7,12 @@
 
 use aws_lc_rs::hmac;
 
-use super::tree::{Hash, leaf_hash};
+use super::tree::{HASH, Hash, leaf_hash};
 use super::{Record, micros};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The columns, in the order in which they go in.
-pub const COLUMNS: [&str; 19] = [
+pub const COLUMNS: [&str; 20] = [
     "sequence",
     "at",
     "request_id",
@@ -32,19 +32,29 @@ pub const COLUMNS: [&str; 19] = [
     "policy_id",
     "policy_hash",
     "count",
+    ACTOR,
 ];
+
+/// The column that only the form [`WITH_ACTOR`] has.
+const ACTOR: &str = "actor";
 
 /// Those that hold numbers.
 pub const NUMBERS: [&str; 4] = ["sequence", "at", "ttl", "count"];
 
 /// Those that tell of a person.
-const PERSONAL: [&str; 4] = ["reason", "subject", "client", "source"];
+const PERSONAL: [&str; 5] = ["reason", "subject", "client", "source", ACTOR];
 
 /// Everything as it is: records from before there was a tree have no salt.
 pub const PLAIN: i64 = 1;
 
 /// What is personal as an HMAC.
 pub const SALTED: i64 = 2;
+
+/// The same, of a record that says who acted.
+pub const WITH_ACTOR: i64 = 3;
+
+/// What stands in a column that was erased.
+pub const ERASED: &str = "(erased)";
 
 /// The length of a salt in bytes.
 pub const SALT: usize = 16;
@@ -61,6 +71,8 @@ pub struct Leaf {
     pub version: i64,
     /// Random bytes, where the form wants them.
     pub salt: Option<Vec<u8>>,
+    /// The HMACs of what is personal, where that and the salt were erased.
+    pub erased: Option<Vec<u8>>,
     /// What is in the columns; nothing where there is something that cannot be there.
     pub values: Option<[Option<String>; COLUMNS.len()]>,
 }
@@ -90,8 +102,10 @@ impl Leaf {
             record.policy_id.clone(),
             text(&record.policy_hash),
             number(record.count),
+            record.actor.clone(),
         ];
-        Self { sequence, version: SALTED, salt: Some(salt.to_vec()), values: Some(values) }
+        let version = if record.actor.is_some() { WITH_ACTOR } else { SALTED };
+        Self { sequence, version, salt: Some(salt.to_vec()), erased: None, values: Some(values) }
     }
 
     /// Its hash; `None` where there is nothing that it could be the hash of.
@@ -99,26 +113,61 @@ impl Leaf {
         self.bytes().map(|bytes| leaf_hash(&bytes))
     }
 
-    fn bytes(&self) -> Option<Vec<u8>> {
-        let salt = match (self.version, self.salt.as_deref()) {
-            (PLAIN, None) => None,
+    /// What is kept of what is personal where it is erased: its HMACs. `None` where the
+    /// record has no salt, or is erased already.
+    pub fn kept(&self) -> Option<Vec<u8>> {
+        let Hidden::Salted(key) = self.hidden()? else { return None };
+        let mut kept = Vec::new();
+        for (column, value) in COLUMNS.iter().zip(self.values.as_ref()?) {
+            if let Some(value) = value
+                && PERSONAL.contains(column)
+            {
+                kept.extend(hmac_of(&key, column, value).as_ref());
+            }
+        }
+        Some(kept)
+    }
+
+    fn hidden(&self) -> Option<Hidden<'_>> {
+        Some(match (self.version, self.salt.as_deref(), self.erased.as_deref()) {
+            (PLAIN, None, None) => Hidden::Nothing,
             // Of another length it could be padded to the same key.
-            (SALTED, Some(salt)) if salt.len() == SALT => {
-                Some(hmac::Key::new(hmac::HMAC_SHA256, salt))
+            (SALTED | WITH_ACTOR, Some(salt), None) if salt.len() == SALT => {
+                Hidden::Salted(Box::new(hmac::Key::new(hmac::HMAC_SHA256, salt)))
+            }
+            (SALTED | WITH_ACTOR, None, Some(kept)) => {
+                let (hashes, rest) = kept.as_chunks::<HASH>();
+                if !rest.is_empty() {
+                    return None;
+                }
+                Hidden::Erased(hashes)
             }
             _ => return None,
-        };
+        })
+    }
+
+    fn bytes(&self) -> Option<Vec<u8>> {
+        let mut hidden = self.hidden()?;
         let mut bytes = format!("tmpcred audit record v{}\0", self.version).into_bytes();
         for (column, value) in COLUMNS.iter().zip(self.values.as_ref()?) {
-            match (value, &salt) {
+            match (value, &mut hidden) {
+                // The earlier forms have no place for it.
+                (value, _) if *column == ACTOR && self.version != WITH_ACTOR => {
+                    if value.is_some() {
+                        return None;
+                    }
+                }
                 (None, _) => bytes.push(0),
-                (Some(value), Some(key)) if PERSONAL.contains(column) => {
-                    let mut context = hmac::Context::with_key(key);
-                    context.update(column.as_bytes());
-                    context.update(&[0]);
-                    context.update(value.as_bytes());
+                (Some(value), Hidden::Salted(key)) if PERSONAL.contains(column) => {
                     bytes.push(2);
-                    bytes.extend(context.sign().as_ref());
+                    bytes.extend(hmac_of(key, column, value).as_ref());
+                }
+                (Some(value), Hidden::Erased(kept)) if PERSONAL.contains(column) => {
+                    // Nobody puts anything else there, which would be in no hash.
+                    let (first, rest) = kept.split_first().filter(|_| value == ERASED)?;
+                    bytes.push(2);
+                    bytes.extend(first);
+                    *kept = rest;
                 }
                 (Some(value), _) => {
                     bytes.push(1);
@@ -127,8 +176,26 @@ impl Leaf {
                 }
             }
         }
-        Some(bytes)
+        matches!(hidden, Hidden::Nothing | Hidden::Salted(_) | Hidden::Erased([])).then_some(bytes)
     }
+}
+
+/// How what is personal goes in.
+enum Hidden<'a> {
+    /// As it is.
+    Nothing,
+    /// As an HMAC.
+    Salted(Box<hmac::Key>),
+    /// As the HMACs that were kept of it.
+    Erased(&'a [Hash]),
+}
+
+fn hmac_of(key: &hmac::Key, column: &str, value: &str) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(key);
+    context.update(column.as_bytes());
+    context.update(&[0]);
+    context.update(value.as_bytes());
+    context.sign()
 }
 
 /// Refuses a record that the log cannot have: one that is too long, or has a NUL in it,
@@ -139,9 +206,10 @@ pub fn check(record: &Record) -> Result<()> {
     };
     // The store's own columns take less than a KiB, whatever their values.
     let personal = [&record.reason, &record.principal.subject, &record.client, &record.source];
+    let personal = personal.into_iter().chain(&record.actor);
     let leaf = Leaf::new(u64::MAX, record, [0; SALT]);
     let length = leaf.bytes().map_or(usize::MAX, |b| b.len());
-    if length > MAX_LEAF || personal.iter().any(|text| text.len() > MAX_LEAF) {
+    if length > MAX_LEAF || personal.into_iter().any(|text| text.len() > MAX_LEAF) {
         return refused("the record is longer than 64 KiB");
     }
     if leaf.values.iter().flatten().flatten().any(|text| text.contains('\0')) {
@@ -178,8 +246,12 @@ mod tests {
 
     #[test]
     fn every_change_changes_the_leaf() {
-        let leaf = Leaf::new(7, &record("a reason"), [9; SALT]);
+        let acted = Record { actor: Some("https://i.example#bot".into()), ..record("a reason") };
+        let leaf = Leaf::new(7, &acted, [9; SALT]);
         let hash = leaf.hash().unwrap();
+        assert_eq!(leaf.version, WITH_ACTOR);
+        // One that says who acted is none of the earlier forms.
+        assert_eq!(Leaf { version: SALTED, ..leaf.clone() }.hash(), None);
         for at in 0..COLUMNS.len() {
             for value in [None, Some("".to_string()), Some("other".to_string())] {
                 let mut other = leaf.clone();
@@ -203,16 +275,55 @@ mod tests {
         salt.push(0);
         assert_eq!(Leaf { salt: Some(salt), ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { version: PLAIN, ..leaf.clone() }.hash(), None);
-        assert_eq!(Leaf { version: 3, ..leaf.clone() }.hash(), None);
+        assert_eq!(Leaf { version: 4, ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { values: None, ..leaf }.hash(), None);
     }
 
     #[test]
+    fn what_is_erased_leaves_the_hash_as_it_was() {
+        for actor in [None, Some("https://i.example#bot".to_string())] {
+            let leaf = Leaf::new(7, &Record { actor, ..record("a reason") }, [9; SALT]);
+            let mut values = leaf.values.clone().unwrap();
+            for (column, value) in COLUMNS.iter().zip(&mut values) {
+                if PERSONAL.contains(column) && value.is_some() {
+                    *value = Some(ERASED.into());
+                }
+            }
+            let values = Some(values);
+            let erased = Leaf { salt: None, erased: leaf.kept(), values, ..leaf.clone() };
+            assert_eq!(erased.hash(), leaf.hash());
+            assert_eq!(erased.kept(), None, "it is not erased twice");
+            // Nobody says something else in its place, or lets some of it go.
+            for at in 0..COLUMNS.len() {
+                for value in [None, Some("other".to_string())] {
+                    let mut other = erased.clone();
+                    let values = other.values.as_mut().unwrap();
+                    if values[at] != value {
+                        values[at] = value;
+                        assert_ne!(other.hash(), leaf.hash(), "{}", COLUMNS[at]);
+                    }
+                }
+            }
+            let kept = erased.erased.clone().unwrap();
+            for length in [0, HASH, kept.len() - 1] {
+                let shorter = Some(kept[..length].to_vec());
+                assert_eq!(Leaf { erased: shorter, ..erased.clone() }.hash(), None);
+            }
+            let longer = Some([kept.clone(), vec![0; HASH]].concat());
+            assert_eq!(Leaf { erased: longer, ..erased.clone() }.hash(), None);
+            assert_eq!(Leaf { salt: leaf.salt.clone(), ..erased.clone() }.hash(), None);
+            assert_eq!(Leaf { version: PLAIN, ..erased }.hash(), None);
+            assert_eq!(Leaf { version: PLAIN, salt: None, ..leaf }.kept(), None);
+        }
+    }
+
+    #[test]
     fn what_is_personal_is_not_in_the_leaf() {
-        let bytes = Leaf::new(7, &record("a reason"), [9; SALT]).bytes().unwrap();
+        let acted = Record { actor: Some("https://i.example#bot".into()), ..record("a reason") };
+        let bytes = Leaf::new(7, &acted, [9; SALT]).bytes().unwrap();
         let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
         assert!(has("deploy") && has("https://i.example"));
-        for personal in ["alice", "a reason", "127.0.0.1", "cli"] {
+        for personal in ["alice", "a reason", "127.0.0.1", "cli", "bot"] {
             assert!(!has(personal), "{personal}");
         }
     }
@@ -220,6 +331,9 @@ mod tests {
     #[test]
     fn a_record_beyond_64_kib_or_with_a_nul_is_refused() {
         assert!(check(&record("a\0b")).is_err());
+        for actor in ["a\0b".to_string(), "x".repeat(MAX_LEAF + 1)] {
+            assert!(check(&Record { actor: Some(actor), ..record("") }).is_err());
+        }
         assert!(check(&Record { scope: "x".repeat(64_000), ..record("") }).is_ok());
         assert!(check(&Record { scope: "x".repeat(65_536), ..record("") }).is_err());
         assert!(check(&record(&"x".repeat(65_536))).is_err());

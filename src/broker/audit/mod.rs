@@ -11,10 +11,13 @@
 //! Callers that could not prove who they are leave no record, only a line in the
 //! log: otherwise anybody could fill the disk.
 
+pub mod erase;
 pub mod export;
 pub mod leaf;
 mod notary;
 pub mod note;
+pub mod outbox;
+pub mod proof;
 pub mod seal;
 pub mod tree;
 pub mod verify;
@@ -72,7 +75,7 @@ pub struct Record {
     pub at: OffsetDateTime,
     /// The request, as the caller was told its id.
     pub request_id: Uuid,
-    /// What was asked for: `issue`, `revoke` or `key`.
+    /// What was asked for: `issue`, `revoke`, `key` or `erase`.
     pub action: String,
     /// What was decided.
     pub decision: Decision,
@@ -80,6 +83,9 @@ pub struct Record {
     pub reason: String,
     /// Who asked.
     pub principal: Principal,
+    /// Who acted for them, first who did so now, then those before; ids, separated by
+    /// spaces. `None` where they asked themselves.
+    pub actor: Option<String>,
     /// The client that has authenticated; where none has, the one through which they proved
     /// who they are.
     pub client: String,
@@ -108,6 +114,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether what it tells of came about as somebody wanted it.
+    pub fn went_well(&self) -> bool {
+        matches!(self.decision, Decision::Issued | Decision::Revoked | Decision::Changed)
+    }
+
     /// The record that takes this one back.
     pub fn aborted(self, why: &str) -> Self {
         Self { decision: Decision::Aborted, reason: why.into(), ..self }
@@ -140,8 +151,9 @@ impl Receipt {
         self.sequence
     }
 
-    /// Uses the receipt up. True where it is for the token with this id.
-    pub fn redeem(self, jti: Uuid) -> bool {
-        self.jti == Some(jti)
+    /// Uses the receipt up. Where it is for the token with this id, returns the place of
+    /// the record in the log.
+    pub fn redeem(self, jti: Uuid) -> Option<u64> {
+        (self.jti == Some(jti)).then_some(self.sequence)
     }
 }

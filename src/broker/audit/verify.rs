@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
+use super::erase::{self, Spans};
 use super::leaf::Leaf;
 use super::micros;
 use super::note::{Checkpoint, VerifierKey};
@@ -55,6 +56,8 @@ pub struct Report {
     pub checkpoints: u64,
     /// How many records the checkpoint from elsewhere covers.
     pub off_host: Option<u64>,
+    /// How many records were erased, which leaves their places in the tree as they were.
+    pub erased: u64,
     /// What is wrong. Nothing, where it is empty.
     pub findings: Vec<Finding>,
     /// How many more there are.
@@ -95,6 +98,8 @@ pub enum Kind {
     /// Nothing says of records that the broker appended them, though it would have signed
     /// them long ago.
     Unsigned,
+    /// Something was erased, and no record says so.
+    Erased,
 }
 
 impl Kind {
@@ -120,6 +125,7 @@ impl Kind {
             Self::Unsigned => {
                 format!("{records} {were} not signed, though a broker does so within seconds")
             }
+            Self::Erased => format!("{records} {were} erased, and no record says so"),
         }
     }
 }
@@ -145,6 +151,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
             sealed: None,
             checkpoints: 0,
             off_host: proofs.off_host.map(|checkpoint| checkpoint.size),
+            erased: 0,
             findings: Vec::new(),
             omitted: 0,
         },
@@ -152,6 +159,8 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
         tree: Frontier::default(),
         differing: Vec::new(),
         lost: false,
+        erased: Spans::default(),
+        told: Spans::default(),
     };
     if let Some(seal) = proofs.seal {
         check.read_seal(seal, end.as_ref(), ends.promised);
@@ -160,6 +169,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
     check.tiles_above(ends.promised).await?;
     check.ends(ends, latest.as_ref()).await?;
     check.tail(proofs.now).await?;
+    check.erasures();
     Ok(check.report)
 }
 
@@ -180,6 +190,9 @@ struct Check<'a> {
     differing: Vec<(Kind, u64, u64)>,
     /// Neither of the two is what was signed.
     lost: bool,
+    /// The records that were erased, and those of which the log says so.
+    erased: Spans,
+    told: Spans,
 }
 
 impl Check<'_> {
@@ -231,6 +244,13 @@ impl Check<'_> {
     }
 
     fn add(&mut self, place: u64, leaf: Option<&Leaf>, stored: Option<Hash>) {
+        if let Some(leaf) = leaf {
+            if leaf.erased.is_some() {
+                self.report.erased += 1;
+                self.erased.add(place, place);
+            }
+            erase::told_by(leaf).into_iter().for_each(|(first, last)| self.told.add(first, last));
+        }
         let hash = leaf.and_then(Leaf::hash);
         match (leaf, hash, stored) {
             (None, ..) => self.differs(Kind::Missing, place),
@@ -393,6 +413,13 @@ impl Check<'_> {
             self.tell(Kind::Checkpoint, 1, size, text);
         }
         Ok(())
+    }
+
+    /// Looks whether the log says of all that was erased that it was.
+    fn erasures(&mut self) {
+        for (first, last) in std::mem::take(&mut self.erased).without(&self.told) {
+            self.found(Kind::Erased, first, last);
+        }
     }
 
     /// Looks at what is behind all that is signed or sealed.

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// in mind.
 const DOUBTS: usize = 4 * QUEUE;
 
+/// How long an issuance stays in doubt where nothing else is written.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
+
 struct Entry {
     unit: Unit,
     answer: oneshot::Sender<Result<Option<Receipt>>>,
@@ -113,18 +116,26 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut entries: mpsc::Receiver<Entry>) {
         let mut batch = Vec::new();
-        while entries.recv_many(&mut batch, BATCH).await > 0 {
-            self.settle_doubts().await;
+        loop {
+            let more = entries.recv_many(&mut batch, BATCH);
+            if self.doubts.is_empty() {
+                if more.await == 0 {
+                    break;
+                }
+            } else if let Ok(0) = tokio::time::timeout(SETTLE_AFTER, more).await {
+                break;
+            }
             // Whoever gave up waiting was told that nothing is issued.
             batch.retain(|entry| !entry.answer.is_closed());
-            if !batch.is_empty() {
-                self.write(std::mem::take(&mut batch)).await;
+            if batch.is_empty() || self.write(std::mem::take(&mut batch)).await {
+                self.settle_doubts().await;
             }
         }
         self.settle_doubts().await;
     }
 
-    async fn write(&mut self, batch: Vec<Entry>) {
+    /// Whether it could be written.
+    async fn write(&mut self, batch: Vec<Entry>) -> bool {
         let (units, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|entry| (entry.unit, entry.answer)).unzip();
         let outcome = self.ledger.commit(&units).await;
@@ -138,8 +149,7 @@ impl Writer {
                     self.doubt(unit, "whether it was recorded could not be told");
                     let _ = answer.send(Err(error.clone()));
                 }
-                self.settle_doubts().await;
-                return;
+                return false;
             }
         };
         for ((outcome, answer), unit) in outcomes.into_iter().zip(answers).zip(units) {
@@ -155,7 +165,7 @@ impl Writer {
                 self.doubt(&unit, "nobody waited for it any more");
             }
         }
-        self.settle_doubts().await;
+        true
     }
 
     /// Keeps in mind that what this unit issued came to nothing. What else it did is
@@ -171,15 +181,17 @@ impl Writer {
         }
     }
 
+    /// Takes back what is in doubt, a group at a time: others wait meanwhile.
     async fn settle_doubts(&mut self) {
-        if self.doubts.is_empty() {
-            return;
-        }
-        match self.ledger.commit(&self.doubts).await {
-            Ok(_) => self.doubts.clear(),
-            Err(error) => {
-                tracing::error!(%error, "records of what was abandoned cannot be written");
-            }
+        while !self.doubts.is_empty() {
+            let some = self.doubts.len().min(BATCH);
+            match self.ledger.commit(&self.doubts[..some]).await {
+                Ok(_) => self.doubts.drain(..some),
+                Err(error) => {
+                    tracing::error!(%error, "records of what was abandoned cannot be written");
+                    return;
+                }
+            };
         }
     }
 }

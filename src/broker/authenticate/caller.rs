@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::actor::{Actor, MayAct};
 use super::unacceptable;
 use crate::credential::{Principal, TokenType};
 use crate::dpop::Bound;
@@ -49,10 +50,13 @@ const MAX_VALUES: usize = 5_000;
 /// How deep claims within claims are followed.
 const MAX_DEPTH: usize = 4;
 
+/// A SHA-256.
+pub(in crate::broker) type Fingerprint = [u8; 32];
+
 /// Somebody who proved who they are.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    principal: Principal,
+    pub(super) principal: Principal,
     id: String,
     groups: BTreeSet<String>,
     tags: BTreeMap<String, BTreeSet<String>>,
@@ -64,6 +68,16 @@ pub struct Caller {
     parent: Option<Parent>,
     /// The thumbprint of the key that the token is bound to.
     key: Option<String>,
+    /// The hash of the token, where it may be used once.
+    used_up: Option<Fingerprint>,
+    /// Who acts for the caller: first who does so now, then those before them.
+    pub(super) actors: Vec<Actor>,
+    /// Who may become the first of them.
+    pub(super) may_act: Option<MayAct>,
+    /// The first of them, where they proved who they are.
+    pub(super) actor: Option<Box<Caller>>,
+    /// All that the token says.
+    pub(super) claims: Map<String, Value>,
     /// Whether the token lists groups, be it none.
     lists_groups: bool,
     /// A claim of which policy does not get to see all.
@@ -126,6 +140,11 @@ impl Caller {
             ends_with_token: false,
             parent: None,
             key,
+            used_up: None,
+            actors: Vec::new(),
+            may_act: None,
+            actor: None,
+            claims: claims.all,
         })
     }
 
@@ -144,14 +163,21 @@ impl Caller {
             ends_with_token: true,
             parent: None,
             key: None,
+            used_up: None,
+            actors: Vec::new(),
+            may_act: None,
+            actor: None,
+            claims: Map::new(),
             lists_groups: true,
             unseen: None,
         }
     }
 
-    /// The same caller, through this client, which has authenticated.
+    /// The same caller, through this client, which has authenticated; and so who acts for
+    /// them, as all of it is one request.
     pub(in crate::broker) fn through(self, client: &str) -> Self {
-        Self { client: client.into(), authenticated: Some(client.into()), ..self }
+        let actor = self.actor.map(|actor| Box::new(actor.through(client)));
+        Self { client: client.into(), authenticated: Some(client.into()), actor, ..self }
     }
 
     /// The same caller, who showed this token of the broker's own.
@@ -167,6 +193,47 @@ impl Caller {
     /// The thumbprint of the key that the token is bound to, where it is.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
+    }
+
+    /// The same caller, whose token may be used once.
+    pub(super) fn used_up_by(self, token: Fingerprint) -> Self {
+        Self { used_up: Some(token), ..self }
+    }
+
+    /// The hash of the token by which the caller proved who they are, where it may be
+    /// used once.
+    pub(in crate::broker) fn used_up(&self) -> Option<Fingerprint> {
+        self.used_up
+    }
+
+    /// The same caller, for whom these act, as the token says.
+    pub(super) fn acted_for(self, actors: Vec<Actor>, may_act: Option<MayAct>) -> Self {
+        Self { actors, may_act, ..self }
+    }
+
+    /// Who acts for the caller: first who does so now, then those before them.
+    pub fn actors(&self) -> &[Actor] {
+        &self.actors
+    }
+
+    /// Who may become the first of them, where the token says so.
+    pub fn may_act(&self) -> Option<&MayAct> {
+        self.may_act.as_ref()
+    }
+
+    /// The first of them, where they proved who they are.
+    pub fn actor(&self) -> Option<&Self> {
+        self.actor.as_deref()
+    }
+
+    /// Who sent the request: the one who acts, where they proved who they are.
+    pub fn requester(&self) -> &Self {
+        self.actor().unwrap_or(self)
+    }
+
+    /// All who proved who they are.
+    pub(in crate::broker) fn proven(&self) -> impl Iterator<Item = &Self> {
+        [self].into_iter().chain(self.actor())
     }
 
     /// Whether the token lists groups, be it none.
@@ -225,6 +292,24 @@ impl Caller {
         self.ends_with_token
     }
 
+    /// The ids of the broker's own tokens that what is issued comes of.
+    pub(in crate::broker) fn lineage(&self) -> Vec<Uuid> {
+        // The subject's comes last: it is the parent.
+        let parents = self.actor().and_then(Self::parent).into_iter().chain(self.parent());
+        let mut lineage = Vec::new();
+        for jti in parents.flat_map(|parent| &parent.lineage) {
+            lineage.retain(|known| known != jti);
+            lineage.push(*jti);
+        }
+        lineage
+    }
+
+    /// The ids of the keys that signed those.
+    pub(in crate::broker) fn lineage_keys(&self) -> BTreeSet<String> {
+        let parents = self.proven().filter_map(Self::parent);
+        parents.flat_map(|parent| &parent.keys).cloned().collect()
+    }
+
     /// That token, where it is the broker's own.
     pub fn parent(&self) -> Option<&Parent> {
         self.parent.as_ref()
@@ -245,7 +330,8 @@ pub(super) fn client(claims: &Claims, token_type: TokenType) -> Option<&str> {
     }
 }
 
-fn qualified(issuer: &str, name: &str) -> String {
+/// Issuer and name as one text.
+pub fn qualified(issuer: &str, name: &str) -> String {
     format!("{issuer}#{}", utf8_percent_encode(name, FRAGMENT))
 }
 

@@ -1,7 +1,7 @@
 //! What tokens must say so that nothing that is forbidden can be escaped.
 
 use super::{Caller, unacceptable};
-use crate::broker::config::TrustedIssuer;
+use crate::broker::config::{Assertions, TrustedIssuer};
 use crate::broker::policy::Needs;
 use crate::error::{Result, foreign};
 
@@ -14,6 +14,7 @@ pub(super) struct Demands {
     groups_claim: String,
     groups_required: bool,
     ends_with_token: bool,
+    assertions: Assertions,
 }
 
 impl Demands {
@@ -23,7 +24,13 @@ impl Demands {
             groups_claim: config.groups_claim.clone(),
             groups_required: config.groups_required,
             ends_with_token: config.ends_with_token,
+            assertions: config.assertions,
         }
+    }
+
+    /// How often its tokens may be exchanged.
+    pub(super) fn assertions(&self) -> Assertions {
+        self.assertions
     }
 
     /// Looks whether a caller's token says enough, for the configuration and for policies
@@ -58,7 +65,12 @@ mod tests {
     const A: &str = "https://a.example";
 
     fn demands() -> Demands {
-        Demands { groups_claim: "groups".into(), groups_required: false, ends_with_token: false }
+        Demands {
+            groups_claim: "groups".into(),
+            groups_required: false,
+            ends_with_token: false,
+            assertions: Assertions::UntilExpiry,
+        }
     }
 
     fn needs(groups_of: &[&str], whole_claims: bool) -> Needs {

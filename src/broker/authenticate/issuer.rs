@@ -10,7 +10,7 @@ use url::Url;
 
 use super::review::Reviewer;
 use super::waiting::Waiting;
-use super::{Caller, IssuerKeys, Rejection, caller, unacceptable};
+use super::{Caller, IssuerKeys, MayAct, Rejection, actor, caller, unacceptable};
 use crate::broker::config::{RequiredClaim, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::credential::TokenType;
@@ -51,6 +51,8 @@ pub(super) struct Trusted {
 pub(super) struct Requirements {
     /// The name of the issuer's table.
     name: String,
+    /// The broker's own issuer.
+    own: String,
     audiences: Vec<String>,
     clients: Option<BTreeSet<String>>,
     groups_claim: String,
@@ -222,14 +224,13 @@ impl Trusted {
 impl Requirements {
     /// `own` is the broker's issuer: the audience where the issuer's table has none.
     pub(super) fn new(name: &str, config: &TrustedIssuer, own: &Issuer) -> Self {
-        let own = || {
-            // The audience that a client asks for has no slash at the end.
-            let exact = own.as_str();
-            [exact, exact.trim_end_matches('/')].map(String::from).into()
-        };
-        let audiences: BTreeSet<String> = config.audiences.clone().unwrap_or_else(own);
+        let exact = own.as_str();
+        // The audience that a client asks for has no slash at the end.
+        let default = || [exact, exact.trim_end_matches('/')].map(String::from).into();
+        let audiences: BTreeSet<String> = config.audiences.clone().unwrap_or_else(default);
         Self {
             name: name.into(),
+            own: exact.into(),
             audiences: audiences.into_iter().collect(),
             clients: config.clients.clone(),
             groups_claim: config.groups_claim.clone(),
@@ -239,10 +240,6 @@ impl Requirements {
 
     /// Checks what goes beyond a good token, and says who is calling.
     pub(super) fn caller(&self, claims: Claims, token_type: TokenType) -> Result<Caller> {
-        // RFC 8693 section 4.1: passing it on without its actor would hide who acts.
-        if claims.all.contains_key("act") {
-            return Err(unacceptable("somebody acts on behalf of its subject"));
-        }
         // Logout tokens (OpenID Connect Back-Channel Logout section 2.4) and other security
         // event tokens (RFC 8417 section 2.2) tell of somebody who is not there.
         if claims.all.contains_key("events") {
@@ -276,7 +273,12 @@ impl Requirements {
                 return Err(unacceptable(format!("its claim '{name}' is not as required here")));
             }
         }
-        Caller::new(claims, &self.groups_claim, client)
+        // RFC 8693 section 4.1: passed on without its actors, it would hide who acts.
+        let issuer = &claims.principal.issuer;
+        let actors = actor::chain(&claims.all, issuer, *issuer == self.own)?;
+        let may_act = MayAct::read(&claims.all, issuer)?;
+        let caller = Caller::new(claims, &self.groups_claim, client)?;
+        Ok(caller.acted_for(actors, may_act))
     }
 }
 

@@ -3,6 +3,7 @@
 //! The list is asked before anything is fetched: a token cannot make the broker
 //! contact anybody.
 
+pub(super) mod actor;
 mod caller;
 pub mod client;
 mod demands;
@@ -12,13 +13,18 @@ mod waiting;
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::digest::{SHA256, digest};
+
+pub use actor::{Actor, MAX_ACTORS, MayAct};
+pub(super) use caller::Fingerprint;
+pub use caller::qualified as id_of;
 pub use caller::{Caller, Parent, respelled};
 pub use client::Clients;
 use demands::Demands;
 use issuer::{Requirements, Trusted};
 use waiting::{Everybody, Waiting};
 
-use super::config::{self, TrustedIssuer};
+use super::config::{self, Assertions, TrustedIssuer};
 use super::policy::Needs;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
@@ -52,6 +58,8 @@ pub enum Fault {
     Revoked,
     /// It is bound to a key that was not proved.
     Bound,
+    /// It may be used once, and was used.
+    Reused,
     /// Anything else.
     Invalid,
 }
@@ -157,11 +165,15 @@ impl Authenticator {
             Rejection::Token(Fault::Untrusted, error)
         })?;
         let claims = trusted.verify(token).await?;
-        trusted
+        let caller = trusted
             .requirements()
             .caller(claims, token_type)
             .and_then(|caller| demands.accept(caller, needs))
-            .map_err(Rejection::invalid)
+            .map_err(Rejection::invalid)?;
+        Ok(match demands.assertions() {
+            Assertions::UntilExpiry => caller,
+            Assertions::Once => caller.used_up_by(fingerprint(token)),
+        })
     }
 }
 
@@ -176,6 +188,15 @@ pub fn suppose(
 ) -> Result<Caller> {
     let caller = Requirements::new(name, config, own).caller(claims, TokenType::Jwt)?;
     Demands::of(config).accept(caller, needs)
+}
+
+/// Names a token by what is signed of it. The signature stays out: some can be changed
+/// and are good all the same.
+fn fingerprint(token: &Secret<String>) -> Fingerprint {
+    let signed = token.expose().rsplit_once('.').map_or("", |(signed, _)| signed);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, signed.as_bytes()).as_ref());
+    hash
 }
 
 /// Says that the token is not acceptable.

@@ -1,11 +1,13 @@
 //! The table `[keys]`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::broker::keys::{Algorithms, SigningAlgorithm};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The bounds of how long a key is published before it signs. What is below would leave
@@ -39,6 +41,13 @@ pub struct Keys {
     #[serde(default = "default_publish_before", deserialize_with = "super::duration")]
     #[schemars(with = "String")]
     pub publish_before: Duration,
+    /// The algorithm by which tokens are signed: `ES256`, `EdDSA` or `RS256`.
+    #[serde(default)]
+    pub algorithm: SigningAlgorithm,
+    /// Another algorithm for tokens for these audiences.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub audiences: BTreeMap<String, SigningAlgorithm>,
 }
 
 impl Default for Keys {
@@ -48,6 +57,8 @@ impl Default for Keys {
             kek_env: None,
             rotate_every: default_rotate_every(),
             publish_before: default_publish_before(),
+            algorithm: SigningAlgorithm::default(),
+            audiences: BTreeMap::new(),
         }
     }
 }
@@ -69,6 +80,11 @@ fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D
 }
 
 impl Keys {
+    /// The algorithms by which tokens are signed.
+    pub fn algorithms(&self) -> Algorithms {
+        Algorithms::new(self.algorithm, self.audiences.values().copied())
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |why: String| Err(Error::new(ErrorKind::Config, format!("[keys] {why}")));
         if self.kek_file.is_some() && self.kek_env.is_some() {

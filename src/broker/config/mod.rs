@@ -1,5 +1,6 @@
 //! What `broker.toml` says.
 
+mod audit;
 mod authz;
 mod client;
 mod dpop;
@@ -13,21 +14,25 @@ mod token_review;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
+use time::OffsetDateTime;
 use url::Url;
 
+pub use audit::{Audit, BeginWith, FileSink, SyslogAddress, SyslogSink, WebhookSink};
 pub use authz::{Authz, Proxy, Route};
 pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
-pub use role::{Binding, Role};
+pub use role::{Binding, Role, TokenFormat};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
 pub use token_review::TokenReview;
 
+use crate::broker::directory::{self, Directory};
 use crate::broker::network::Network;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
@@ -87,11 +92,17 @@ pub struct Config {
     /// What the broker decides for a proxy; nothing where left out.
     #[serde(default)]
     pub authz: Option<Authz>,
+    /// Where records of the audit log are handed on to; nowhere where left out.
+    #[serde(default)]
+    pub audit: Audit,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
     pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
     /// The clients that authenticate, or have to prove a key, by their id.
     #[serde(default)]
     pub client: Clients,
+    /// Who the people are; nobody is known where left out.
+    #[serde(default)]
+    pub directory: Option<directory::Settings>,
     /// Who may have which role.
     pub policy: Policy,
     /// The roles, by name.
@@ -108,7 +119,8 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// The table `[admin]`: a listener of its own for `/metrics`, `/healthz` and `/readyz`.
+/// The table `[admin]`: a listener of its own for `/metrics`, `/healthz`, `/readyz`, and
+/// for proofs about the audit log.
 /// It speaks plain HTTP and asks nobody who they are.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -153,6 +165,10 @@ pub struct TrustedIssuer {
     /// Whether what is issued for one of its tokens ends no later than that token.
     #[serde(default)]
     pub ends_with_token: bool,
+    /// How often one of its tokens may be exchanged: any number of times until it
+    /// expires, or once.
+    #[serde(default)]
+    pub assertions: Assertions,
     /// Claims that a token must have, with the values of which it must have one.
     /// They are compared whole, never as patterns.
     #[serde(default)]
@@ -175,6 +191,17 @@ pub struct TrustedIssuer {
     /// its keys are fetched, or its tokens reviewed.
     #[serde(default, skip_serializing)]
     pub ca_file: Option<PathBuf>,
+}
+
+/// How often a token of an issuer may be exchanged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Assertions {
+    /// As often as somebody likes, until it expires: for people.
+    #[default]
+    UntilExpiry,
+    /// Once: for CI jobs, which can have another one.
+    Once,
 }
 
 /// The value, or values, of a required claim. A claim that is a list must
@@ -247,9 +274,18 @@ impl Config {
     /// Keys that end in `_file` are resolved by whoever read the file.
     fn resolve_paths(&mut self, base: &Path) {
         let tls = self.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]);
-        for path in tls.chain(&mut self.policy.files).chain(&mut self.store.path) {
+        let directory = self.directory.iter_mut().map(|directory| &mut directory.file);
+        let store = &mut self.store.path;
+        let paths = tls.chain(&mut self.policy.files).chain(store).chain(self.audit.paths());
+        for path in paths.chain(directory) {
             *path = base.join(&*path);
         }
+    }
+
+    /// Reads the directory of people, where there is one.
+    pub fn directory(&self, now: OffsetDateTime) -> Result<Option<Arc<Directory>>> {
+        let load = |settings| Directory::load(settings, &self.issuer, now).map(Arc::new);
+        self.directory.as_ref().map(load).transpose()
     }
 
     /// Checks what the types alone cannot say.
@@ -282,6 +318,7 @@ impl Config {
             admin.check(self.listen)?;
         }
         self.store.check()?;
+        self.audit.check()?;
         if let Some(authz) = &self.authz {
             let taken = [self.listen].into_iter().chain(self.admin.as_ref().map(|a| a.listen));
             let taken: Vec<_> = taken.collect();
@@ -312,6 +349,10 @@ impl Config {
         for (name, role) in &self.role {
             check_name("role", name)?;
             role.check(name)?;
+        }
+        let known = |audience: &String| self.role.values().any(|r| r.audiences.contains(audience));
+        if let Some(unknown) = self.keys.audiences.keys().find(|audience| !known(audience)) {
+            return wrong(format!("[keys] audiences has '{unknown}', which no role is for"));
         }
         if self.policy.files.is_empty() {
             return wrong("[policy] names no files".into());
@@ -352,6 +393,7 @@ impl TrustedIssuer {
             groups_claim: default_groups_claim(),
             groups_required: false,
             ends_with_token: false,
+            assertions: Assertions::default(),
             required_claims: BTreeMap::new(),
             jwks_uri: None,
             jwks_file: None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_TTL, is_audience, is_scope_token};
+use super::{MAX_TTL, duration, is_audience, is_scope_token, seconds};
 use crate::broker::aws;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -20,7 +20,7 @@ pub struct Role {
     #[serde(default)]
     pub scopes: BTreeSet<String>,
     /// The longest lifetime of its tokens, such as `1h`; at most a day.
-    #[serde(deserialize_with = "super::duration", serialize_with = "super::seconds")]
+    #[serde(deserialize_with = "duration", serialize_with = "seconds")]
     #[schemars(with = "String")]
     pub max_ttl: Duration,
     /// Whether its tokens end no later than the token that is shown for them.
@@ -29,6 +29,15 @@ pub struct Role {
     /// Whether its tokens must be bound to a key of the caller's (DPoP).
     #[serde(default, skip_serializing_if = "Binding::is_default")]
     pub dpop: Binding,
+    /// What its tokens are: JWTs that everybody can check, or random texts that say
+    /// nothing and can only be introspected.
+    #[serde(default)]
+    pub token_format: TokenFormat,
+    /// By how much its tokens may live shorter, at random, so that not all that began
+    /// together are renewed together; at most a quarter of `max_ttl`.
+    #[serde(default, deserialize_with = "duration", serialize_with = "seconds")]
+    #[schemars(with = "String")]
+    pub ttl_jitter: Duration,
     /// What AWS is told, where it is AWS that the tokens are shown to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<aws::Settings>,
@@ -50,6 +59,17 @@ impl Binding {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// What the tokens of a role are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenFormat {
+    /// A signed JWT (RFC 9068).
+    #[default]
+    Jwt,
+    /// A random text, to be introspected.
+    Opaque,
 }
 
 impl Role {
@@ -75,6 +95,15 @@ impl Role {
                 humantime::format_duration(self.max_ttl),
                 humantime::format_duration(MAX_TTL)
             ));
+        }
+        if self.ttl_jitter > self.max_ttl / 4 {
+            return wrong(format!(
+                "has a ttl_jitter of {}; at most a quarter of its max_ttl is possible",
+                humantime::format_duration(self.ttl_jitter)
+            ));
+        }
+        if self.token_format == TokenFormat::Opaque && self.aws.is_some() {
+            return wrong("has opaque tokens, which AWS cannot read".into());
         }
         match self.aws.as_ref().map(aws::Settings::check) {
             Some(Err(why)) => {

@@ -14,7 +14,7 @@ use axum::Router;
 use axum_server::Handle;
 use tokio::sync::oneshot;
 
-use super::config::{self, Config, Policy, Role, TrustedIssuer};
+use super::config::{self, Config, Policy, Role, TokenFormat, TrustedIssuer};
 use super::http::connections::Connections;
 use super::http::guard::{Guard, Hosts};
 use super::keys::Kek;
@@ -170,6 +170,8 @@ role = "{READER}"
             max_ttl: Duration::from_secs(max_ttl),
             ends_with_token: false,
             dpop: Default::default(),
+            token_format: TokenFormat::Jwt,
+            ttl_jitter: Duration::ZERO,
             aws: None,
         };
         let mut provider = TrustedIssuer::new(self.provider.clone());
@@ -186,6 +188,8 @@ role = "{READER}"
             dpop: config::Dpop::default(),
             limits: Default::default(),
             authz: None,
+            audit: config::Audit::default(),
+            directory: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
             client: Default::default(),
             policy: Policy { files: vec!["policy.cedar".into()] },

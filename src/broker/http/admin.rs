@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::connections::Connections;
-use super::health;
+use super::{health, log};
 use crate::broker::Broker;
 use crate::broker::metrics;
 
@@ -21,6 +21,7 @@ pub fn routes(broker: Arc<Broker>, connections: Connections) -> Router {
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
+        .merge(log::routes())
         .with_state(broker)
         .merge(seen)
 }

@@ -21,6 +21,7 @@ use super::refusal::{self, Refusal};
 use super::token::RETRY_AFTER;
 use crate::broker::authz::{self, Credentials, Held};
 use crate::broker::config::{Authz, Binding, Proxy, Route};
+use crate::broker::issue;
 use crate::broker::metrics::Authorization;
 use crate::broker::own::OwnToken;
 use crate::broker::proof::{self, Fault, Place};
@@ -35,6 +36,7 @@ const PATH: &str = "v1/authz";
 /// What a request that is let through is told to come from.
 const SUBJECT: HeaderName = HeaderName::from_static("tmpcred-subject");
 const ISSUER: HeaderName = HeaderName::from_static("tmpcred-issuer");
+const ACTOR: HeaderName = HeaderName::from_static("tmpcred-actor");
 const ROLE: HeaderName = HeaderName::from_static("tmpcred-role");
 const SCOPE: HeaderName = HeaderName::from_static("tmpcred-scope");
 const TOKEN_ID: HeaderName = HeaderName::from_static("tmpcred-jti");
@@ -146,7 +148,7 @@ async fn decide(
         }
         Err(authz::Refusal::Scope(scopes)) => {
             counted(Authorization::Forbidden);
-            let scopes = crate::broker::issue::joined(&scopes);
+            let scopes = issue::joined(&scopes);
             insufficient(scheme, &format!(", scope=\"{scopes}\""), "the token lacks scope", id)
         }
         Err(authz::Refusal::Role) => {
@@ -284,9 +286,12 @@ fn credentials(headers: &HeaderMap) -> Result<Option<(Scheme, Secret<String>)>, 
 fn passed(own: &OwnToken) -> Option<Response> {
     let mut headers = HeaderMap::new();
     let jti = own.jti.to_string();
+    // Where nobody acts it is empty: a caller might have sent one.
+    let actors = issue::acting(&own.actors).unwrap_or_default();
     for (name, value) in [
         (SUBJECT, own.subject.as_str()),
         (ISSUER, own.principal.issuer.as_str()),
+        (ACTOR, actors.as_str()),
         (ROLE, own.role.as_str()),
         (SCOPE, own.scope.as_str()),
         (TOKEN_ID, jti.as_str()),

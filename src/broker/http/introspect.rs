@@ -10,13 +10,16 @@ use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
+use super::source::Source;
 use super::token::RETRY_AFTER;
+use crate::broker::authenticate::{MayAct, actor};
 use crate::broker::client::Proved;
 use crate::broker::introspect::{self, Asker};
 use crate::broker::metrics::{ClientAuthentication, Introspection};
@@ -47,6 +50,11 @@ struct Known<'a> {
     iat: i64,
     jti: Uuid,
     token_type: &'static str,
+    /// RFC 8693 section 7.3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_act: Option<Value>,
     /// RFC 9449 section 6.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<Confirmation<'a>>,
@@ -59,6 +67,7 @@ struct Confirmation<'a> {
 
 pub(super) async fn introspect(
     State(broker): State<Arc<Broker>>,
+    source: Source,
     id: RequestId,
     uri: Uri,
     headers: HeaderMap,
@@ -105,7 +114,7 @@ pub(super) async fn introspect(
         Ok(token) => token,
         Err(refusal) => return malformed(refusal),
     };
-    match broker.introspect(asker, token).await {
+    match broker.introspect(asker, token, source.0).await {
         Ok(own) => {
             counted(match &own {
                 Some(_) => Introspection::Active,
@@ -142,6 +151,8 @@ fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
         iat: own.issued_at.unix_timestamp(),
         jti: own.jti,
         token_type: if own.key.is_some() { SCHEME } else { "Bearer" },
+        act: actor::claim(&own.actors),
+        may_act: own.may_act.as_ref().map(MayAct::claim),
         cnf: own.key.as_deref().map(|jkt| Confirmation { jkt }),
     }
 }

@@ -13,7 +13,7 @@ use url::Url;
 use super::JWKS_PATH;
 use crate::broker::Broker;
 use crate::broker::config::Clients;
-use crate::broker::keys::JWKS_MAX_AGE;
+use crate::broker::keys::{Algorithms, JWKS_MAX_AGE, SigningAlgorithm};
 use crate::dpop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
@@ -54,8 +54,8 @@ struct Metadata {
 #[derive(Serialize)]
 struct OpenId {
     subject_types_supported: [&'static str; 1],
-    id_token_signing_alg_values_supported: [&'static str; 1],
-    claims_supported: [&'static str; 10],
+    id_token_signing_alg_values_supported: Vec<&'static str>,
+    claims_supported: [&'static str; 12],
 }
 
 pub(super) async fn authorization_server(State(broker): State<Arc<Broker>>) -> Response {
@@ -63,13 +63,18 @@ pub(super) async fn authorization_server(State(broker): State<Arc<Broker>>) -> R
 }
 
 pub(super) async fn openid_configuration(State(broker): State<Arc<Broker>>) -> Response {
-    answer(Metadata::new(&broker.issuer, &broker.clients, Some(OpenId::default())))
+    let openid = OpenId::new(broker.algorithms);
+    answer(Metadata::new(&broker.issuer, &broker.clients, Some(openid)))
 }
 
-/// The discovery document of a broker with this issuer and these clients, to be served in
-/// its place.
-pub fn static_document(issuer: &Issuer, clients: &Clients) -> Result<Vec<u8>> {
-    let metadata = Metadata::new(issuer, clients, Some(OpenId::default()));
+/// The discovery document of a broker with this issuer, these clients and these algorithms,
+/// to be served in its place.
+pub fn static_document(
+    issuer: &Issuer,
+    clients: &Clients,
+    algorithms: Algorithms,
+) -> Result<Vec<u8>> {
+    let metadata = Metadata::new(issuer, clients, Some(OpenId::new(algorithms)));
     serde_json::to_vec_pretty(&metadata).map_err(|cause| {
         Error::new(ErrorKind::Other, "the discovery document cannot be written").because(cause)
     })
@@ -80,11 +85,14 @@ fn answer(metadata: Metadata) -> Response {
     ([(CACHE_CONTROL, age)], Json(metadata)).into_response()
 }
 
-impl Default for OpenId {
-    fn default() -> Self {
+impl OpenId {
+    fn new(algorithms: Algorithms) -> Self {
         Self {
             subject_types_supported: ["public"],
-            id_token_signing_alg_values_supported: ["ES256"],
+            id_token_signing_alg_values_supported: algorithms
+                .iter()
+                .map(SigningAlgorithm::name)
+                .collect(),
             claims_supported: [
                 "iss",
                 "sub",
@@ -96,6 +104,8 @@ impl Default for OpenId {
                 "client_id",
                 "role",
                 "scope",
+                "act",
+                "may_act",
             ],
         }
     }

@@ -9,6 +9,7 @@ pub mod guard;
 mod health;
 mod introspect;
 mod jwks;
+mod log;
 mod metadata;
 mod rates;
 pub mod refusal;

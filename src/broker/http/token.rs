@@ -23,13 +23,14 @@ use super::refusal::Refusal;
 use super::source::Source;
 use crate::broker::authenticate::{self, Rejection, said};
 use crate::broker::client::Refused;
+use crate::broker::config::TokenFormat;
 use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::metrics::{ClientAuthentication, Issuance};
+use crate::broker::own::Shown;
 use crate::broker::proof::{self, Fault, Place};
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
 use crate::dpop;
-use crate::oidc::jwt;
 use crate::wire::{GRANT_TYPE, TokenGrant, refusal};
 
 /// How many scopes may be asked for.
@@ -91,9 +92,19 @@ async fn exchange(
     id: RequestId,
 ) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
-    let token_type = subject_token_type(form)?;
-    let subject_token = form.secret("subject_token")?;
-    let proof = broker.token_proof(headers, subject_token).map_err(|refused| {
+    let role = broker.roles.get(&requested.role);
+    if role.is_some_and(|role| role.token_format == TokenFormat::Opaque)
+        && requested.token_type == TokenType::Jwt
+    {
+        let why = format!("tokens of the role '{}' are no JWTs", requested.role);
+        return Err(Refusal::invalid_request(why).into());
+    }
+    let subject = Shown {
+        token_type: token_type(form, "subject_token_type")?,
+        token: form.secret("subject_token")?,
+    };
+    let actor = actor(form)?;
+    let proof = broker.token_proof(headers, subject.token).map_err(|refused| {
         broker.metrics.proof_rejected(refused.fault);
         unproved(refused)
     })?;
@@ -102,12 +113,10 @@ async fn exchange(
     let presented = client::presented(form, headers);
     let client = broker.client(presented, proof.is_some()).await.map_err(no_client)?;
     let policy = broker.policies();
-    let caller = broker
-        .caller(subject_token, token_type, &policy, proof.as_ref())
-        .await
-        .map_err(rejected)?;
+    let caller = broker.parties(subject, actor, &policy, proof.as_ref()).await.map_err(rejected)?;
     let caller = broker.through(caller, &client, proof.is_some()).map_err(no_client)?;
-    broker.rates.caller(&caller, broker.clock.uptime()).map_err(|too_often| Unissued {
+    let rated = broker.rates.caller(caller.requester(), broker.clock.uptime());
+    rated.map_err(|too_often| Unissued {
         why: Issuance::TooOften,
         refusal: rates::refusal(broker, too_often),
     })?;
@@ -143,9 +152,8 @@ async fn summarize(broker: &Arc<Broker>) {
 
 /// How many seconds a token is still good: recording it may have taken a while.
 fn left(issued: &Issued, now: OffsetDateTime) -> Option<u64> {
-    let claims = jwt::decode_unverified(issued.token.expose()).ok()?.claims;
-    let end = jwt::moment(&claims, "exp").ok()??.unix_timestamp();
-    let left = u64::try_from(end.saturating_sub(now.unix_timestamp())).ok()?;
+    let left = issued.expires_at.saturating_sub(now.unix_timestamp());
+    let left = u64::try_from(left).ok()?;
     // A clock that was set back since makes it no longer.
     Some(left.min(issued.ttl.as_secs())).filter(|left| *left > 0)
 }
@@ -166,9 +174,6 @@ impl Requested {
                 refusal::UNSUPPORTED_GRANT_TYPE,
                 format!("the grant type must be {GRANT_TYPE}"),
             ));
-        }
-        if form.optional("actor_token").is_some() || form.optional("actor_token_type").is_some() {
-            return Err(Refusal::invalid_request("an actor_token is not supported"));
         }
         Ok(Self {
             role: role(form)?,
@@ -245,10 +250,24 @@ fn requested_token_type(form: &Form) -> Result<TokenType, Refusal> {
     }
 }
 
-fn subject_token_type(form: &Form) -> Result<TokenType, Refusal> {
-    TokenType::from_urn(form.required("subject_token_type")?).ok_or_else(|| {
+/// RFC 8693 section 2.1: the actor's token and its type come together, or not at all.
+fn actor(form: &Form) -> Result<Option<Shown<'_>>, Refusal> {
+    if form.optional("actor_token").is_none() {
+        return match form.optional("actor_token_type") {
+            Some(_) => Err(Refusal::invalid_request(
+                "there is an 'actor_token_type', and no 'actor_token'",
+            )),
+            None => Ok(None),
+        };
+    }
+    let token_type = token_type(form, "actor_token_type")?;
+    Ok(Some(Shown { token: form.secret("actor_token")?, token_type }))
+}
+
+fn token_type(form: &Form, parameter: &str) -> Result<TokenType, Refusal> {
+    TokenType::from_urn(form.required(parameter)?).ok_or_else(|| {
         Refusal::invalid_request(format!(
-            "the parameter 'subject_token_type' must be {}, {} or {}",
+            "the parameter '{parameter}' must be {}, {} or {}",
             TokenType::AccessToken.urn(),
             TokenType::IdToken.urn(),
             TokenType::Jwt.urn()
@@ -302,6 +321,10 @@ fn not_issued(why: issue::Refusal) -> Unissued {
         issue::Refusal::TooMany { retry_after } => {
             (Issuance::TooMany, Refusal::denied_again(description, retry_after))
         }
+        issue::Refusal::Reused => (
+            Issuance::Assertion(authenticate::Fault::Reused),
+            Refusal::invalid_request(description),
+        ),
         issue::Refusal::Scope(_) => {
             (Issuance::Scope, Refusal::bad(refusal::INVALID_SCOPE, description))
         }
@@ -343,6 +366,7 @@ fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {
         scope: issue::joined(&issued.scope),
         role: issued.role.clone(),
         subject: issued.subject.clone(),
+        revocation_reach: Some(issued.reach),
     };
     let answer = Answer { access_token: issued.token.expose(), grant };
     // Texts and a number always have a JSON form.

@@ -131,6 +131,7 @@ fn first_of(kid: &str, at: OffsetDateTime) -> Record {
         decision: Decision::Changed,
         reason: format!("the key {kid} is made for checkpoints: the log had none"),
         principal: Principal { issuer: String::new(), subject: "broker".into() },
+        actor: None,
         client: String::new(),
         source: String::new(),
         role: String::new(),
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(again.public(), [again.active().unwrap()]);
         let keys = store.keys().await.unwrap();
         assert_eq!(keys.len(), 1);
-        assert!(!keys[0].signs_access_tokens());
+        assert!(!keys[0].signs_by(crate::broker::keys::SigningAlgorithm::Es256));
         let other = Kek::random().unwrap();
         assert!(CheckpointKeys::open(&store, &other, &SystemClock).await.is_err());
     }

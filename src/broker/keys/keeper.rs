@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::life::{Rules, Step};
-use super::{ALGORITHM_NAME, Kek, KeyState, Purpose, SigningKey, StoredKey};
+use super::{Kek, KeyState, Purpose, SigningAlgorithm, SigningKey, StoredKey};
 use crate::broker::audit::{Decision, Record};
 use crate::broker::store::{Consumed, Effect, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
@@ -101,8 +101,9 @@ impl Keeper {
         let now = self.clock.now();
         let request_id = Uuid::new_v4();
         let mut unit = Unit::default();
-        if steps.iter().any(|step| step.kid.is_none() && step.to == KeyState::Published) {
-            unit.effects.extend(self.claim(keys)?);
+        let made = steps.iter().filter(|step| step.kid.is_none() && step.to == KeyState::Published);
+        for step in made {
+            unit.effects.extend(self.claim(keys, step.algorithm)?);
         }
         for step in steps {
             let (before, after, effect) = match &step.kid {
@@ -142,8 +143,8 @@ impl Keeper {
 
     /// Seals the key that signs anew, so that of several processes that saw the same keys
     /// only one adds another.
-    fn claim(&self, keys: &[StoredKey]) -> Result<Option<Effect>> {
-        let Some(active) = keys.iter().find(|key| key.signs_access_tokens()) else {
+    fn claim(&self, keys: &[StoredKey], algorithm: SigningAlgorithm) -> Result<Option<Effect>> {
+        let Some(active) = keys.iter().find(|key| key.signs_by(algorithm)) else {
             return Ok(None);
         };
         let private = self.kek.unseal(active)?;
@@ -152,11 +153,11 @@ impl Keeper {
     }
 
     fn make(&self, step: &Step, now: OffsetDateTime) -> Result<StoredKey> {
-        let (key, pkcs8) = SigningKey::generate()?;
+        let (key, pkcs8) = SigningKey::generate_for(step.algorithm)?;
         let made = StoredKey {
             kid: key.kid().into(),
             purpose: Purpose::AccessToken,
-            algorithm: ALGORITHM_NAME.into(),
+            algorithm: step.algorithm.name().into(),
             state: step.to,
             sealed: Vec::new(),
             kek_id: self.kek.id().into(),
@@ -182,6 +183,7 @@ impl Keeper {
             decision: Decision::Changed,
             reason: format!("the signing key {kid} ({was}) is {state}: {why}"),
             principal: Principal { issuer: self.issuer.as_str().into(), subject: self.name.into() },
+            actor: None,
             client: String::new(),
             source: String::new(),
             role: String::new(),

@@ -13,7 +13,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{ALGORITHM_NAME, KeyState, Purpose, StoredKey};
+use super::{Algorithms, KeyState, Purpose, SigningAlgorithm, StoredKey};
 use crate::broker::config::{Keys as KeysConfig, MAX_TTL};
 
 /// How long others may keep the published keys at most.
@@ -34,6 +34,8 @@ pub struct Rules {
     /// How long a key signs before another takes its place; `None`: until somebody says
     /// so.
     pub rotate_every: Option<Duration>,
+    /// By which algorithms there are keys that sign. Those of others stay as they are.
+    pub algorithms: Algorithms,
 }
 
 /// A change of state of one key. Those that are due at the same time are made together.
@@ -41,6 +43,8 @@ pub struct Rules {
 pub struct Step {
     /// Which key; `None`: one that is made.
     pub kid: Option<String>,
+    /// By which algorithm it signs.
+    pub algorithm: SigningAlgorithm,
     /// What becomes of it.
     pub to: KeyState,
     /// Why, for people.
@@ -48,12 +52,8 @@ pub struct Step {
 }
 
 impl Step {
-    fn make(to: KeyState, why: &str) -> Self {
-        Self { kid: None, to, why: why.into() }
-    }
-
-    fn change(key: &StoredKey, to: KeyState, why: &str) -> Self {
-        Self { kid: Some(key.kid.clone()), to, why: why.into() }
+    fn make(algorithm: SigningAlgorithm, to: KeyState, why: &str) -> Self {
+        Self { kid: None, algorithm, to, why: why.into() }
     }
 }
 
@@ -63,6 +63,7 @@ impl From<&KeysConfig> for Rules {
         Self {
             publish_before: duration(config.publish_before),
             rotate_every: config.rotate_every.map(duration),
+            algorithms: config.algorithms(),
         }
     }
 }
@@ -70,38 +71,45 @@ impl From<&KeysConfig> for Rules {
 impl Rules {
     /// What is to be done by itself at this moment.
     pub fn due(&self, keys: &[StoredKey], now: OffsetDateTime) -> Vec<Step> {
-        let next = oldest(keys, KeyState::Published);
-        let Some(active) = oldest(keys, KeyState::Active) else {
-            return vec![self.replacement(keys, &[])];
+        self.algorithms.iter().flat_map(|of| self.due_of(Series { of, keys }, now)).collect()
+    }
+
+    fn due_of(&self, series: Series<'_>, now: OffsetDateTime) -> Vec<Step> {
+        let next = series.oldest(KeyState::Published);
+        let Some(active) = series.oldest(KeyState::Active) else {
+            return vec![series.replacement(&[])];
         };
         match next {
             Some(next) if now >= self.signs_from(next) => vec![
-                Step::change(active, KeyState::Retired, "another takes its place"),
-                Step::change(next, KeyState::Active, "it has been published for long enough"),
+                series.change(active, KeyState::Retired, "another takes its place"),
+                series.change(next, KeyState::Active, "it has been published for long enough"),
             ],
             None if self.is_old(active, now) => {
-                vec![self.publication(keys, "the key that signs is old")]
+                vec![series.publication("the key that signs is old")]
             }
             _ => Vec::new(),
         }
     }
 
-    /// What begins a rotation; nothing where one is under way.
+    /// What begins a rotation; nothing for an algorithm of which one is under way.
     pub fn rotation(&self, keys: &[StoredKey]) -> Vec<Step> {
-        match oldest(keys, KeyState::Published) {
-            Some(_) => Vec::new(),
-            None => vec![self.publication(keys, "a rotation was asked for")],
-        }
+        let all = self.algorithms.iter().map(|of| Series { of, keys });
+        let resting = all.filter(|series| series.oldest(KeyState::Published).is_none());
+        resting.map(|series| series.publication("a rotation was asked for")).collect()
     }
 
     /// What revokes these keys. Where one of them signs, another signs from then on.
     pub fn revocation(&self, keys: &[StoredKey], kids: &[String], why: &str) -> Vec<Step> {
-        let revoked = own(keys).filter(|key| kids.contains(&key.kid));
-        let revoked: Vec<_> = revoked.filter(|key| key.state != KeyState::Revoked).collect();
-        let mut steps: Vec<_> =
-            revoked.iter().map(|key| Step::change(key, KeyState::Revoked, why)).collect();
-        if revoked.iter().any(|key| key.state == KeyState::Active) {
-            steps.push(self.replacement(keys, kids));
+        let mut steps = Vec::new();
+        for of in SigningAlgorithm::ALL {
+            let series = Series { of, keys };
+            let revoked = series.own().filter(|key| kids.contains(&key.kid));
+            let revoked: Vec<_> = revoked.filter(|key| key.state != KeyState::Revoked).collect();
+            steps.extend(revoked.iter().map(|key| series.change(key, KeyState::Revoked, why)));
+            let signed = revoked.iter().any(|key| key.state == KeyState::Active);
+            if signed && self.algorithms.contains(of) {
+                steps.push(series.replacement(kids));
+            }
         }
         steps
     }
@@ -122,22 +130,44 @@ impl Rules {
         self.rotate_every
             .is_some_and(|age| now >= active.changed_at.saturating_add(age - self.publish_before))
     }
+}
 
-    fn publication(&self, keys: &[StoredKey], why: &str) -> Step {
-        match oldest(keys, KeyState::Prepared) {
-            Some(prepared) => Step::change(prepared, KeyState::Published, why),
-            None => Step::make(KeyState::Published, why),
+/// The keys of one algorithm, which take turns.
+#[derive(Clone, Copy)]
+struct Series<'a> {
+    of: SigningAlgorithm,
+    keys: &'a [StoredKey],
+}
+
+impl<'a> Series<'a> {
+    /// The keys that sign access tokens by it, or did, or may.
+    fn own(self) -> impl Iterator<Item = &'a StoredKey> {
+        self.keys.iter().filter(move |key| key.is_for(self.of))
+    }
+
+    fn oldest(self, state: KeyState) -> Option<&'a StoredKey> {
+        self.own().filter(|key| key.state == state).min_by_key(|key| key.changed_at)
+    }
+
+    fn change(self, key: &StoredKey, to: KeyState, why: &str) -> Step {
+        Step { kid: Some(key.kid.clone()), algorithm: self.of, to, why: why.into() }
+    }
+
+    fn publication(self, why: &str) -> Step {
+        match self.oldest(KeyState::Prepared) {
+            Some(prepared) => self.change(prepared, KeyState::Published, why),
+            None => Step::make(self.of, KeyState::Published, why),
         }
     }
 
     /// What signs where nothing does: the one that most people know.
-    fn replacement(&self, keys: &[StoredKey], without: &[String]) -> Step {
-        let known = own(keys).filter(|key| !without.contains(&key.kid));
+    fn replacement(self, without: &[String]) -> Step {
+        let known = self.own().filter(|key| !without.contains(&key.kid));
         let known = known.filter(|key| key.state == KeyState::Published);
         let why = "no other key signs";
         match known.min_by_key(|key| key.changed_at) {
-            Some(next) => Step::change(next, KeyState::Active, why),
-            None => Step::make(KeyState::Active, why),
+            Some(next) => self.change(next, KeyState::Active, why),
+            None => Step::make(self.of, KeyState::Active, why),
         }
     }
 }
@@ -154,17 +184,6 @@ pub(super) fn is_shown(key: &StoredKey, now: OffsetDateTime) -> bool {
 pub(super) fn shown_until(key: &StoredKey) -> Option<OffsetDateTime> {
     let lives = Duration::try_from(MAX_TTL).unwrap_or(Duration::MAX);
     (key.state == KeyState::Retired).then(|| key.changed_at.saturating_add(lives + GRACE))
-}
-
-/// The keys that sign access tokens by the algorithm of new keys, or did, or may.
-fn own(keys: &[StoredKey]) -> impl Iterator<Item = &StoredKey> {
-    let own =
-        |key: &&StoredKey| key.purpose == Purpose::AccessToken && key.algorithm == ALGORITHM_NAME;
-    keys.iter().filter(own)
-}
-
-fn oldest(keys: &[StoredKey], state: KeyState) -> Option<&StoredKey> {
-    own(keys).filter(|key| key.state == state).min_by_key(|key| key.changed_at)
 }
 
 #[cfg(test)]

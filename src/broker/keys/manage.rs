@@ -119,7 +119,8 @@ impl Manager {
     /// everybody can reach at the address of the issuer. Returns what was written.
     pub async fn export(&self, directory: &Path) -> Result<Vec<PathBuf>> {
         let keys = Snapshot::of(&self.keeper, self.keeper.stored().await?).await?;
-        let document = http::openid_configuration(&self.keeper.issuer, &self.clients)?;
+        let (issuer, algorithms) = (&self.keeper.issuer, self.keeper.rules.algorithms);
+        let document = http::openid_configuration(issuer, &self.clients, algorithms)?;
         let below = |name: &str| directory.join(name);
         let files = [
             // The keys come first: who reads the document finds them.

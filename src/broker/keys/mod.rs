@@ -1,6 +1,7 @@
 //! The keys with which the broker signs, and how they rest: sealed under a
 //! key-encryption key (KEK) that is kept elsewhere.
 
+mod algorithm;
 mod checkpoint;
 mod keeper;
 mod kek;
@@ -8,13 +9,12 @@ mod life;
 pub mod manage;
 mod ring;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::{EncodingKey, Header};
 use serde::Serialize;
 use time::OffsetDateTime;
 
+pub use algorithm::{Algorithms, SigningAlgorithm};
 pub use checkpoint::CheckpointKeys;
 pub use keeper::Keeper;
 pub use kek::{KEK_LEN, Kek};
@@ -23,10 +23,6 @@ pub use ring::{KeyRing, Snapshot};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
-
-/// The one algorithm with which new keys sign.
-const ALGORITHM: Algorithm = Algorithm::ES256;
-const ALGORITHM_NAME: &str = "ES256";
 
 /// What a key is for. It is part of what seals the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +125,14 @@ pub struct StoredKey {
 }
 
 impl StoredKey {
-    fn signs_access_tokens(&self) -> bool {
-        self.purpose == Purpose::AccessToken && self.state == KeyState::Active
+    /// Whether it signs access tokens by this algorithm.
+    pub(super) fn signs_by(&self, algorithm: SigningAlgorithm) -> bool {
+        self.is_for(algorithm) && self.state == KeyState::Active
+    }
+
+    /// Whether it is for access tokens, by this algorithm.
+    fn is_for(&self, algorithm: SigningAlgorithm) -> bool {
+        self.purpose == Purpose::AccessToken && self.algorithm == algorithm.name()
     }
 }
 
@@ -141,34 +143,41 @@ fn no_randomness() -> Error {
 /// A key pair that signs JWTs.
 pub struct SigningKey {
     kid: String,
+    algorithm: SigningAlgorithm,
     private: EncodingKey,
     public: Jwk,
 }
 
 impl SigningKey {
-    /// Makes a key pair; returns the private half (PKCS #8) besides, to be sealed.
+    /// Makes a key pair of the usual algorithm; returns the private half (PKCS #8)
+    /// besides, to be sealed.
     pub fn generate() -> Result<(Self, Secret<Vec<u8>>)> {
-        let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-                .map_err(|_| no_randomness())?;
-        let pkcs8 = Secret::new(pkcs8.as_ref().to_vec());
-        Ok((Self::from_pkcs8(&pkcs8, ALGORITHM_NAME)?, pkcs8))
+        Self::generate_for(SigningAlgorithm::default())
+    }
+
+    /// The same for this algorithm.
+    pub fn generate_for(algorithm: SigningAlgorithm) -> Result<(Self, Secret<Vec<u8>>)> {
+        let pkcs8 = algorithm.generate()?;
+        Ok((Self::from_pkcs8(&pkcs8, algorithm.name())?, pkcs8))
     }
 
     /// Takes a private key that signs by this algorithm. Its public half and its id are
     /// derived from it, never read from elsewhere.
     fn from_pkcs8(pkcs8: &Secret<Vec<u8>>, algorithm: &str) -> Result<Self> {
-        if algorithm != ALGORITHM_NAME {
+        let Some(algorithm) = SigningAlgorithm::from_name(algorithm) else {
             return Err(Error::new(ErrorKind::Config, "a signing key cannot be used")
                 .because_of(format!("it is for {algorithm}, which this version does not know")));
-        }
-        let broken = |_| Error::new(ErrorKind::Config, "a signing key is not a P-256 key");
-        let private = EncodingKey::from_ec_der(pkcs8.expose());
-        let mut public = Jwk::from_encoding_key(&private, ALGORITHM).map_err(broken)?;
+        };
+        let broken = |_| {
+            let what = format!("a signing key is not one for {}", algorithm.name());
+            Error::new(ErrorKind::Config, what)
+        };
+        let private = algorithm.encoding_key(pkcs8)?;
+        let mut public = Jwk::from_encoding_key(&private, algorithm.of_jwt()).map_err(broken)?;
         let kid = public.thumbprint(ThumbprintHash::SHA256).map_err(broken)?;
         public.common.key_id = Some(kid.clone());
         public.common.public_key_use = Some(PublicKeyUse::Signature);
-        Ok(Self { kid, private, public })
+        Ok(Self { kid, algorithm, private, public })
     }
 
     /// The key's id.
@@ -183,7 +192,7 @@ impl SigningKey {
 
     /// Signs claims as a JWT of this type (its `typ`).
     pub fn sign(&self, typ: &str, claims: &impl Serialize) -> Result<Secret<String>> {
-        let mut header = Header::new(ALGORITHM);
+        let mut header = Header::new(self.algorithm.of_jwt());
         header.typ = Some(typ.to_string());
         header.kid = Some(self.kid.clone());
         jsonwebtoken::encode(&header, claims, &self.private).map(Secret::new).map_err(|cause| {

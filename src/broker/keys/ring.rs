@@ -1,7 +1,7 @@
 //! The keys of a running broker: a copy of what the store has, looked at again every
 //! second. So what another process changes counts here without a restart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jsonwebtoken::jwk::JwkSet;
@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::keeper::{Keeper, put_back};
-use super::{KeyState, SigningKey, StoredKey, life};
+use super::{KeyState, SigningAlgorithm, SigningKey, StoredKey, life};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Keys;
 
@@ -24,16 +24,28 @@ const FRESH: Duration = Duration::seconds(5);
 /// The keys at one moment.
 pub struct Snapshot {
     stored: Vec<StoredKey>,
-    active: SigningKey,
+    usual: SigningAlgorithm,
+    /// Those that sign.
+    active: BTreeMap<SigningAlgorithm, SigningKey>,
     shown: BTreeSet<String>,
     jwks: Vec<u8>,
     verifying: Keys,
 }
 
 impl Snapshot {
-    /// The key that signs.
-    pub fn active(&self) -> &SigningKey {
-        &self.active
+    /// The key that signs by this algorithm, or by the usual one.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn signing(&self, algorithm: Option<SigningAlgorithm>) -> Result<&SigningKey> {
+        let algorithm = algorithm.unwrap_or(self.usual);
+        self.active.get(&algorithm).ok_or_else(|| no_key(algorithm))
+    }
+
+    /// The key that signs by the usual algorithm.
+    #[cfg(test)]
+    pub(crate) fn active(&self) -> &SigningKey {
+        self.signing(None).unwrap()
     }
 
     /// The public keys, to verify the broker's own tokens by.
@@ -54,7 +66,7 @@ impl Snapshot {
     pub(super) async fn of(keeper: &Keeper, stored: Vec<StoredKey>) -> Result<Self> {
         let now = keeper.clock.now();
         let private = keeper.unseal_all(&stored).await?;
-        let mut active = None;
+        let mut active = BTreeMap::new();
         let (mut public, mut shown) = (Vec::new(), BTreeSet::new());
         for (key, private) in stored.iter().zip(&private) {
             if !life::is_shown(key, now) {
@@ -63,19 +75,21 @@ impl Snapshot {
             let unsealed = SigningKey::from_pkcs8(private, &key.algorithm)?;
             public.push(unsealed.public().clone());
             shown.insert(unsealed.kid().to_string());
-            if key.signs_access_tokens() {
-                active = Some(unsealed);
+            if key.state == KeyState::Active {
+                active.insert(unsealed.algorithm, unsealed);
             }
         }
-        let active = active.ok_or_else(|| {
-            Error::new(ErrorKind::Config, "the database has no active signing key")
-        })?;
+        let algorithms = keeper.rules.algorithms;
+        if let Some(missing) = algorithms.iter().find(|one| !active.contains_key(one)) {
+            return Err(no_key(missing));
+        }
+        let usual = algorithms.usual();
         let jwks = serde_json::to_vec(&JwkSet { keys: public }).map_err(|cause| {
             Error::new(ErrorKind::Other, "the public keys cannot be written").because(cause)
         })?;
         // Read as everybody else reads them.
         let verifying = Keys::parse(&jwks)?;
-        Ok(Self { stored, active, shown, jwks, verifying })
+        Ok(Self { stored, usual, active, shown, jwks, verifying })
     }
 
     /// Whether these keys would be the same at this moment: those that are retired are not
@@ -88,6 +102,11 @@ impl Snapshot {
     fn in_order(&self) -> impl Iterator<Item = &String> {
         self.stored.iter().map(|key| &key.kid).filter(|kid| self.shown.contains(*kid))
     }
+}
+
+fn no_key(algorithm: SigningAlgorithm) -> Error {
+    let what = format!("the database has no active signing key for {}", algorithm.name());
+    Error::new(ErrorKind::Config, what)
 }
 
 /// The keys of a running broker, as they are.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::broker::config::Keys as KeysConfig;
 use crate::broker::store::sql::SqlStore;
+use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Effect, KeyStore, Ledger, Outcome, Unit, sqlite};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::env::Env;
@@ -23,7 +24,7 @@ fn stored_as(kek: &Kek, purpose: Purpose, state: KeyState) -> (StoredKey, Secret
         sealed: Vec::new(),
         kid: key.kid,
         purpose,
-        algorithm: ALGORITHM_NAME.into(),
+        algorithm: "ES256".into(),
         state,
         kek_id: String::new(),
         created_at: now,
@@ -157,6 +158,86 @@ async fn the_first_key_is_made_once_and_found_again() {
     assert_eq!(first.active().kid(), again.active().kid());
     assert_eq!(first.jwks(), again.jwks());
     assert_eq!(store.keys().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn of_processes_at_once_one_makes_the_key_of_each_algorithm() {
+    use SigningAlgorithm::{EdDsa, Es256, Rs256};
+    for ground in Ground::each().await {
+        let stores = ground.open_often(3).await;
+        let all = Algorithms::new(Es256, [EdDsa, Rs256]);
+        // Keys are made while the others look.
+        let settle = async |rotate: bool| {
+            let mut tasks = tokio::task::JoinSet::new();
+            for store in &stores {
+                let mut keeper = keeper(store, usual(), Arc::new(SystemClock));
+                keeper.rules.algorithms = all;
+                tasks.spawn(async move {
+                    let rules = keeper.rules;
+                    let wanted = |keys: &[StoredKey]| match rotate {
+                        true => rules.rotation(keys),
+                        false => Vec::new(),
+                    };
+                    keeper.settle(wanted).await.map(drop)
+                });
+            }
+            tasks.join_all().await.into_iter().for_each(|settled| settled.unwrap());
+        };
+        let in_state = async |state| {
+            let keys = stores[0].keys().await.unwrap();
+            let these = keys.iter().filter(|key| key.state == state);
+            let mut names: Vec<_> = these.map(|key| key.algorithm.clone()).collect();
+            names.sort();
+            names
+        };
+        let (each, none) = (["ES256", "EdDSA", "RS256"], Vec::<String>::new());
+        settle(false).await;
+        assert_eq!(
+            (in_state(KeyState::Active).await, in_state(KeyState::Published).await),
+            (each.map(String::from).to_vec(), none)
+        );
+        settle(true).await;
+        assert_eq!(in_state(KeyState::Active).await, each);
+        assert_eq!(in_state(KeyState::Published).await, each);
+    }
+}
+
+/// What one process signs by is revoked at another while it looks.
+#[tokio::test]
+async fn a_revoked_key_of_one_algorithm_leaves_those_of_others_alone() {
+    use SigningAlgorithm::{EdDsa, Es256};
+    let store = store().await;
+    let keeper = || {
+        let mut keeper = keeper(&store, usual(), Arc::new(SystemClock));
+        keeper.rules.algorithms = Algorithms::new(Es256, [EdDsa]);
+        keeper
+    };
+    let ring = KeyRing::open(keeper()).await.unwrap();
+    let before = ring.current().await.unwrap();
+    let kid = |keys: &Snapshot, algorithm| keys.signing(Some(algorithm)).unwrap().kid().to_string();
+    let revoked = kid(&before, EdDsa);
+    let other = keeper();
+    let keys = other.stored().await.unwrap();
+    let rules = other.rules;
+    let gone = |keys: &[StoredKey]| {
+        let is = keys.iter().any(|key| key.kid == revoked && key.state == KeyState::Revoked);
+        if is {
+            Vec::new()
+        } else {
+            rules.revocation(keys, std::slice::from_ref(&revoked), "a test")
+        }
+    };
+    other.settle(gone).await.unwrap();
+    // What was read before is as it was then, and no sign that somebody put a key back.
+    other.unseal_all(&keys).await.unwrap();
+    let after = open_with(keeper()).await;
+    assert!(!after.shows(&revoked));
+    assert_ne!(kid(&after, EdDsa), revoked);
+    assert_eq!(kid(&after, Es256), kid(&before, Es256));
+}
+
+async fn open_with(keeper: Keeper) -> Arc<Snapshot> {
+    KeyRing::open(keeper).await.unwrap().current().await.unwrap()
 }
 
 #[tokio::test]

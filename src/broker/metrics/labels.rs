@@ -56,6 +56,7 @@ impl Issuance {
         Self::Assertion(Fault::Untrusted).as_str(),
         Self::Assertion(Fault::Revoked).as_str(),
         Self::Assertion(Fault::Bound).as_str(),
+        Self::Assertion(Fault::Reused).as_str(),
         Self::Assertion(Fault::Invalid).as_str(),
         Self::Proof(proof::Fault::Nonce).as_str(),
         Self::Proof(proof::Fault::Replayed).as_str(),
@@ -130,6 +131,7 @@ const fn of_fault(fault: Fault) -> &'static str {
         Fault::Untrusted => "untrusted_issuer",
         Fault::Revoked => "revoked",
         Fault::Bound => "bound",
+        Fault::Reused => "reused",
         Fault::Invalid => "invalid",
     }
 }

@@ -13,16 +13,18 @@ use time::OffsetDateTime;
 
 use super::{Label, Metrics, PREFIX};
 use crate::broker::Broker;
+use crate::broker::audit::outbox::Progress;
 use crate::broker::authenticate::IssuerKeys;
+use crate::broker::directory::Directory;
 use crate::broker::http::connections::Connections;
-use crate::broker::keys::{KeyState, Purpose, StoredKey};
+use crate::broker::keys::{Algorithms, KeyState, Purpose, StoredKey};
 
 /// The `Content-Type` of the output.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
-/// How long the store may take to say which keys there are: a store that is stuck must
-/// not keep anybody from seeing that.
-const KEYS_TIME: Duration = Duration::from_secs(1);
+/// How long the store may take to say something: a store that is stuck must not keep
+/// anybody from seeing that.
+const STORE_TIME: Duration = Duration::from_secs(1);
 
 /// A number with a fraction.
 type Number = Gauge<f64, AtomicU64>;
@@ -30,12 +32,17 @@ type Number = Gauge<f64, AtomicU64>;
 /// The name of an issuer's table in the configuration.
 type Issuer = [(&'static str, String); 1];
 
+/// The name of a sink of the audit log in the configuration.
+type Sink = [(&'static str, String); 1];
+
 impl Broker {
     /// All that is counted and measured, in the Prometheus text format.
     pub async fn scrape(&self, connections: &Connections) -> String {
         let mut sampled = Registry::with_prefix(PREFIX);
-        match tokio::time::timeout(KEYS_TIME, self.store.keys()).await {
-            Ok(Ok(keys)) => sample_keys(&mut sampled, &keys, self.clock.now()),
+        match tokio::time::timeout(STORE_TIME, self.store.keys()).await {
+            Ok(Ok(keys)) => {
+                sample_keys(&mut sampled, &keys, self.algorithms, self.clock.now());
+            }
             Ok(Err(error)) => tracing::warn!(%error, "the keys cannot be looked at"),
             Err(_) => tracing::warn!("the keys cannot be looked at in time"),
         }
@@ -43,12 +50,19 @@ impl Broker {
         seen.set(self.keys.age().as_seconds_f64());
         let help = "How long ago the broker could last tell which of its keys signs";
         sampled.register_with_unit("signing_keys_seen_age", help, Unit::Seconds, seen);
-        let hash = self.policies().hash().to_string();
-        let help =
-            "The policies, roles, clients and trusted issuers that decide now, by their hash";
-        sampled.register("policy", help, Info::new([("hash", hash)]));
+        let policies = self.policies();
+        let help = "The policies, roles, clients, people and trusted issuers that decide now, by their hash";
+        sampled.register("policy", help, Info::new([("hash", policies.hash().to_string())]));
+        sample_directory(&mut sampled, policies.directory().map(AsRef::as_ref), self.clock.now());
         sample_issuers(&mut sampled, self.authenticator.keys());
         sample_connections(&mut sampled, connections);
+        match tokio::time::timeout(STORE_TIME, self.outbox.look(self.clock.now())).await {
+            Ok(Ok(sinks)) => sample_sinks(&mut sampled, &sinks),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "how far records were handed on cannot be told")
+            }
+            Err(_) => tracing::warn!("how far records were handed on cannot be told in time"),
+        }
         sample_records(&mut sampled, &self.metrics);
         let mut text = String::new();
         // What is written to a text never fails.
@@ -58,7 +72,12 @@ impl Broker {
     }
 }
 
-fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime) {
+fn sample_keys(
+    registry: &mut Registry,
+    keys: &[StoredKey],
+    algorithms: Algorithms,
+    now: OffsetDateTime,
+) {
     // Those that sign checkpoints are not rotated.
     let keys: Vec<_> = keys.iter().filter(|key| key.purpose == Purpose::AccessToken).collect();
     let by_state = Family::<Label, Gauge>::default();
@@ -67,16 +86,30 @@ fn sample_keys(registry: &mut Registry, keys: &[StoredKey], now: OffsetDateTime)
         by_state.get_or_create(&[("state", state.as_str())]).set(signed(count));
     }
     registry.register("signing_keys", "Signing keys, by state", by_state);
-    let active = keys
-        .iter()
-        .filter(|key| key.purpose == Purpose::AccessToken && key.state == KeyState::Active)
-        .map(|key| key.changed_at)
-        .max();
+    // Those of an algorithm that is configured no more sign nothing, and stay as they are.
+    let signs = |key: &&&StoredKey| algorithms.iter().any(|algorithm| key.signs_by(algorithm));
+    let active = keys.iter().filter(signs).map(|key| key.changed_at).min();
     if let Some(since) = active {
         let age = Number::default();
         age.set((now - since).as_seconds_f64().max(0.0));
-        let help = "How long the key that signs has done so";
+        let help = "How long the key that signs has done so; the oldest, where there are several";
         registry.register_with_unit("signing_key_age", help, Unit::Seconds, age);
+    }
+}
+
+fn sample_directory(registry: &mut Registry, people: Option<&Directory>, now: OffsetDateTime) {
+    let Some(people) = people else { return };
+    let (stale, count) = (Gauge::<i64>::default(), Gauge::<i64>::default());
+    stale.set(i64::from(people.is_stale(now)));
+    count.set(signed(people.len()));
+    registry.register("directory_people", "People in the directory", count);
+    let help = "1 where the directory of people is out of date, so that rules that use it deny";
+    registry.register("directory_stale", help, stale);
+    if let Some(age) = people.age(now) {
+        let gauge = Number::default();
+        gauge.set(age.as_seconds_f64().max(0.0));
+        let help = "How old the directory of people is, by what it says of itself";
+        registry.register_with_unit("directory_age", help, Unit::Seconds, gauge);
     }
 }
 
@@ -117,6 +150,28 @@ fn sample_connections(registry: &mut Registry, connections: &Connections) {
     registry.register("connections_refused", help, refused);
     let help = "Connections without a request that gave way to others";
     registry.register("connections_evicted", help, evicted);
+}
+
+fn sample_sinks(registry: &mut Registry, sinks: &[Progress]) {
+    let behind = Family::<Sink, Gauge>::default();
+    let ages = Family::<Sink, Number>::default();
+    let delivered = Family::<Sink, Counter>::default();
+    let failures = Family::<Sink, Counter>::default();
+    for sink in sinks {
+        let label = [("sink", sink.counts.sink().to_string())];
+        behind.get_or_create(&label).set(i64::try_from(sink.behind).unwrap_or(i64::MAX));
+        ages.get_or_create(&label).set(sink.age.as_secs_f64());
+        delivered.get_or_create(&label).inc_by(sink.counts.delivered());
+        failures.get_or_create(&label).inc_by(sink.counts.failures());
+    }
+    let help = "Records that a sink has not got yet, whichever process hands them on";
+    registry.register("audit_sink_lag_records", help, behind);
+    let help = "How old the first of the records is that a sink has not got yet";
+    registry.register_with_unit("audit_sink_lag", help, Unit::Seconds, ages);
+    let help = "Records that this process has handed on to a sink";
+    registry.register("audit_sink_records", help, delivered);
+    let help = "How often this process failed to hand records on to a sink";
+    registry.register("audit_sink_failures", help, failures);
 }
 
 fn sample_records(registry: &mut Registry, metrics: &Metrics) {

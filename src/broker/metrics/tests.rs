@@ -5,6 +5,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::*;
+use crate::broker::directory::Settings;
 use crate::broker::testbed::{Bed, IssuerKey, Served, json_of};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Issuer;
@@ -174,20 +175,35 @@ async fn a_broker_that_ends_is_not_ready() {
 
 #[tokio::test]
 async fn the_keys_of_each_issuer_have_an_age_and_failures() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("people.toml");
+    let people = b"as_of = \"2026-01-01T12:00:00Z\"";
+    crate::host::files::write_private(&file, people).unwrap();
     let key = IssuerKey::new();
     let jwks = key.jwks().to_string();
     let issuer =
         Served::start(|_| axum::Router::new().route("/keys", get(|| async move { jwks })), None);
+    let files = tempfile::tempdir().unwrap();
     let bed = Bed::with(|options| {
+        let sink = crate::broker::config::FileSink {
+            path: files.path().join("records"),
+            format: Default::default(),
+            begin_with: Default::default(),
+        };
+        options.config.audit.file.insert("lines".into(), sink);
         for (name, path) in [("fetched", "keys"), ("missing", "nothing")] {
             let id = Issuer::parse(&format!("https://{name}.example")).unwrap();
             let mut trusted = crate::broker::config::TrustedIssuer::new(id);
             trusted.jwks_uri = Some(format!("http://{}/{path}", issuer.address).parse().unwrap());
             options.config.trusted_issuer.insert(name.into(), trusted);
         }
+        let max_age = Some(Duration::from_secs(3600));
+        options.config.directory = Some(Settings { file, max_age });
     })
     .await;
     let before = seen(&bed).await;
+    assert_eq!(before.get("directory_people"), 0.0);
+    assert_eq!(before.get("directory_stale"), 1.0);
     assert_eq!(before.get("jwks_fetch_failures_total{issuer=\"fetched\"}"), 0.0);
     assert!(!before.text.contains("jwks_age_seconds"), "{}", before.text);
     for name in ["fetched", "missing"] {
@@ -201,6 +217,7 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     assert_eq!(after.get("clock_skew_seconds{issuer=\"fetched\"}"), 0.0);
     assert!(!after.text.contains("issuer=\"corp\""), "its keys are in a file");
     assert!(after.text.contains("clock_skew_seconds{issuer=\"fetched\"}"));
+    assert_eq!(after.get("audit_sink_failures_total{sink=\"lines\"}"), 0.0);
     check_page(&after.text);
 }
 

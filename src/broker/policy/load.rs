@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
@@ -16,9 +17,10 @@ use serde_json::Value;
 use super::finding::{Finding, Rule};
 use super::place::{Place, said};
 use super::syntax::{Needs, names_issuer};
-use super::{INTROSPECT, Limits, Policy, schema};
+use super::{ACT, DIRECTORY_GROUP, INTROSPECT, Limits, PERSON, Policy, schema};
 use crate::broker::authenticate::respelled;
 use crate::broker::config::{self, Client, Clients, Config, Role, TrustedIssuer};
+use crate::broker::directory::Directory;
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
@@ -69,16 +71,19 @@ pub struct World<'a> {
     /// The broker's own issuer, of which clients are users where they ask in their own
     /// name.
     pub own: &'a Issuer,
+    /// The directory of people, where there is one.
+    pub directory: Option<&'a Arc<Directory>>,
 }
 
 impl<'a> World<'a> {
-    /// What a broker with this configuration knows.
-    pub fn of(config: &'a Config) -> Self {
+    /// What a broker with this configuration and this directory knows.
+    pub fn of(config: &'a Config, directory: Option<&'a Arc<Directory>>) -> Self {
         Self {
             roles: &config.role,
             trusted: &config.trusted_issuer,
             clients: &config.client,
             own: &config.issuer,
+            directory,
         }
     }
 
@@ -136,6 +141,7 @@ impl Policy {
             all: PolicySet::new(),
             limits: BTreeMap::new(),
             needs: Needs::default(),
+            by_directory: BTreeSet::new(),
             wrong: Vec::new(),
         };
         for source in sources {
@@ -152,8 +158,9 @@ impl Policy {
             return Ok(Err(loader.wrong));
         }
         let hash = hash(sources, world)?;
-        let Loader { all: policies, limits, needs, .. } = loader;
-        Ok(Ok(Self { schema, policies, limits, needs, hash }))
+        let Loader { all: policies, limits, needs, by_directory, .. } = loader;
+        let directory = world.directory.cloned();
+        Ok(Ok(Self { schema, policies, limits, needs, by_directory, directory, hash }))
     }
 }
 
@@ -162,6 +169,7 @@ struct Loader<'a> {
     all: PolicySet,
     limits: BTreeMap<String, Limits>,
     needs: Needs,
+    by_directory: BTreeSet<String>,
     wrong: Vec<Finding>,
 }
 
@@ -213,10 +221,15 @@ impl Loader<'_> {
             .to_json()
             .map_err(|cause| (Rule::Syntax, format!("the policy '{id}': {cause}")))?;
         self.needs.add(&json);
+        let kinds = policy.entity_literals().into_iter().map(|uid| uid.type_name().to_string());
+        if kinds.into_iter().any(|kind| [PERSON, DIRECTORY_GROUP].contains(&kind.as_str())) {
+            self.by_directory.insert(id.to_string());
+        }
         match policy.effect() {
             Effect::Permit => {
-                self.check_issuer(id, policy, &json).map_err(by(Rule::AnyIssuer))?;
-                if introspects(id, policy).map_err(by(Rule::OneAction))? {
+                let action = action_of(id, policy).map_err(by(Rule::OneAction))?;
+                self.check_issuer(id, policy, &action, &json).map_err(by(Rule::AnyIssuer))?;
+                if [INTROSPECT, ACT].contains(&action.as_str()) {
                     without_limits(id, policy, "grants no token").map_err(by(Rule::Annotation))?;
                 } else {
                     let limits = self.limits_of(id, policy).map_err(by(Rule::Annotation))?;
@@ -238,9 +251,15 @@ impl Loader<'_> {
 
     /// Refuses a permit that says nothing of whose word is taken for it: each trusted
     /// issuer chooses the claims of its tokens by itself.
-    fn check_issuer(&self, id: &str, permit: &CedarPolicy, json: &Value) -> Result<(), String> {
+    fn check_issuer(
+        &self,
+        id: &str,
+        permit: &CedarPolicy,
+        action: &str,
+        json: &Value,
+    ) -> Result<(), String> {
         // Clients are not issued anything in their own name, but they may introspect.
-        let own = self.world.has_own_users() && introspects(id, permit)?;
+        let own = self.world.has_own_users() && action == INTROSPECT;
         let several = self.world.trusted.len() + usize::from(own) > 1;
         if !several || permit.annotation(ANY_ISSUER).is_some() || names_issuer(json) {
             return Ok(());
@@ -286,6 +305,17 @@ impl Loader<'_> {
                         "the policy '{id}' speaks of Role::\"{name}\", which is not configured"
                     ));
                 }
+                kind @ (PERSON | DIRECTORY_GROUP) if self.world.directory.is_none() => {
+                    return Err(format!(
+                        "the policy '{id}' speaks of {kind}::\"{name}\", and there is no [directory]"
+                    ));
+                }
+                // A person may leave; a group is what rules are about.
+                DIRECTORY_GROUP if !self.world.directory.is_some_and(|d| d.has_group(name)) => {
+                    return Err(format!(
+                        "the policy '{id}' speaks of DirectoryGroup::\"{name}\", which is not in the directory"
+                    ));
+                }
                 kind @ ("User" | "Group") => {
                     let issuer = name.split_once('#').map(|(issuer, _)| issuer);
                     if !issuer.is_some_and(|issuer| self.world.trusts(issuer)) {
@@ -328,16 +358,16 @@ impl Loader<'_> {
     }
 }
 
-/// Whether a permit is one to introspect; otherwise it is one to issue. It is never
-/// both: what is granted together is granted by oversight.
-pub(super) fn introspects(id: &str, permit: &CedarPolicy) -> Result<bool, String> {
+/// What a permit is for. It is never for two things: what is granted together is granted
+/// by oversight.
+pub(super) fn action_of(id: &str, permit: &CedarPolicy) -> Result<String, String> {
     let actions = match permit.action_constraint() {
         ActionConstraint::Any => Vec::new(),
         ActionConstraint::In(actions) => actions,
         ActionConstraint::Eq(action) => vec![action],
     };
     match &actions[..] {
-        [one] => Ok(one.id().unescaped() == INTROSPECT),
+        [one] => Ok(one.id().unescaped().to_string()),
         _ => Err(format!(
             "the permit '{id}' has to name the one action that it is for, such as action == Action::\"issue\""
         )),
@@ -372,7 +402,8 @@ fn hash(sources: &[Source], world: World<'_>) -> Result<String> {
     let trusted = written("the trusted issuers", serde_json::to_vec(world.trusted))?;
     let mut hasher = Hasher::new(&SHA256);
     let clients = written("the clients", serde_json::to_vec(world.clients))?;
-    let settings = [schema().as_bytes(), &roles, &trusted, &clients];
+    let people = world.directory.map_or("", |directory| directory.hash());
+    let settings = [schema().as_bytes(), &roles, &trusted, &clients, people.as_bytes()];
     for part in settings.into_iter().chain(sources.iter().map(|s| s.text.as_bytes())) {
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part);

@@ -24,8 +24,8 @@
 //!   are several, others must name one, by a `User`, a `Group` or `principal.issuer`.
 //! - `@description`: for people.
 //!
-//! A permit for `Action::"introspect"` grants no token, so it has neither `@ttl` nor
-//! `@scope`. A permit names the one action that it is for.
+//! A permit for `Action::"introspect"` or `Action::"act"` grants no token, so it has
+//! neither `@ttl` nor `@scope`. A permit names the one action that it is for.
 //!
 //! Others are refused, lest a slip of the pen goes unnoticed.
 
@@ -37,13 +37,17 @@ mod syntax;
 pub mod trial;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
-    PolicySet, Request, RestrictedExpression, Schema,
+    ActionConstraint, Authorizer, Context, Decision, Effect, Entities, Entity, EntityId,
+    EntityTypeName, EntityUid, PolicySet, Request, ResourceConstraint, RestrictedExpression,
+    Schema,
 };
+use time::{OffsetDateTime, UtcOffset};
 
 pub use finding::{About, Finding, Rule, Severity};
 pub use lint::check;
@@ -51,7 +55,9 @@ pub use load::{Source, World};
 pub use place::Place;
 pub use syntax::Needs;
 
-use super::authenticate::Caller;
+use super::authenticate::{Actor, Caller};
+use super::directory::{Directory, Person};
+use crate::credential::Principal;
 
 /// The schema that policies are checked against, in Cedar's own syntax.
 pub fn schema() -> &'static str {
@@ -75,6 +81,17 @@ pub struct Question<'a> {
     pub ttl: Option<Duration>,
     /// Whether the token will be bound to a key of the caller's.
     pub key_bound: bool,
+    /// When, and from where.
+    pub moment: Moment,
+}
+
+/// When something is asked, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// When.
+    pub now: OffsetDateTime,
+    /// From where.
+    pub source: IpAddr,
 }
 
 /// What was granted: all of it by one permit.
@@ -100,6 +117,9 @@ pub enum Verdict {
         /// The policy that forbids it; `None` where none permits it.
         forbidden_by: Option<String>,
     },
+    /// It may not be had, because the directory of people, which policies use, is out of
+    /// date.
+    Stale,
     /// A policy could not be evaluated, which counts as a denial.
     Failed {
         /// What went wrong; for the log.
@@ -115,13 +135,22 @@ struct Limits {
 }
 
 /// What Cedar says, and the policies for the sake of which it does.
-struct Answer {
-    permits: bool,
-    reasons: Vec<String>,
+pub(super) struct Answer {
+    pub(super) permits: bool,
+    pub(super) reasons: Vec<String>,
+    /// Whether something was not permitted because the directory is out of date.
+    pub(super) stale: bool,
 }
 
 /// The action of being issued a token.
 const ISSUE: &str = "issue";
+
+/// The action of acting for somebody who is issued a token.
+const ACT: &str = "act";
+
+/// People of the directory, and its groups.
+const PERSON: &str = "Person";
+const DIRECTORY_GROUP: &str = "DirectoryGroup";
 
 /// The action of being told about a token.
 const INTROSPECT: &str = "introspect";
@@ -134,6 +163,9 @@ pub struct Policy {
     /// The limits of every permit to issue, by policy id.
     limits: BTreeMap<String, Limits>,
     needs: Needs,
+    /// The policies that speak of people or groups of the directory.
+    by_directory: BTreeSet<String>,
+    directory: Option<Arc<Directory>>,
     hash: String,
 }
 
@@ -141,6 +173,11 @@ impl Policy {
     /// What tokens must say so that nothing that is forbidden can be escaped.
     pub fn needs(&self) -> &Needs {
         &self.needs
+    }
+
+    /// The directory of people that decides with them.
+    pub fn directory(&self) -> Option<&Arc<Directory>> {
+        self.directory.as_ref()
     }
 
     /// Names this version of policies, roles and trusted issuers: a hash of all.
@@ -163,18 +200,40 @@ impl Policy {
         caller: &Caller,
         role: &str,
         audience: &str,
+        moment: Moment,
     ) -> Result<bool, String> {
-        Ok(self.introspects(caller, role, audience)?.permits)
+        Ok(self.introspects(caller, role, audience, moment)?.permits)
     }
 
-    fn introspects(&self, caller: &Caller, role: &str, audience: &str) -> Result<Answer, String> {
-        self.ask(caller, INTROSPECT, role, audience_context(audience)?)
+    /// Decides whether who acts for a caller may do so.
+    pub(super) fn may_act(
+        &self,
+        caller: &Caller,
+        question: &Question<'_>,
+    ) -> Result<Answer, String> {
+        let actor = caller.actors().first().map_or(caller.id(), Actor::id);
+        let context = acting_context(caller, question)?;
+        self.ask_of(actor, caller, (ACT, question.role), context, question.moment.now)
+    }
+
+    fn introspects(
+        &self,
+        caller: &Caller,
+        role: &str,
+        audience: &str,
+        moment: Moment,
+    ) -> Result<Answer, String> {
+        let context = audience_context(audience, moment)?;
+        self.ask_of(caller.id(), caller, (INTROSPECT, role), context, moment.now)
     }
 
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
-        let answer = self.ask(caller, ISSUE, question.role, context(caller, question)?)?;
+        let context = context(caller, question)?;
+        let now = question.moment.now;
+        let answer = self.ask_of(caller.id(), caller, (ISSUE, question.role), context, now)?;
         let reasons = answer.reasons.iter().map(String::as_str);
         match answer.permits {
+            false if answer.stale => Ok(Verdict::Stale),
             false => Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() }),
             true => {
                 let permits = reasons.filter_map(|id| Some((id, self.limits.get(id)?)));
@@ -183,14 +242,20 @@ impl Policy {
         }
     }
 
-    fn ask(
+    fn ask_of(
         &self,
+        principal: &str,
         caller: &Caller,
-        action: &str,
-        role: &str,
+        (action, role): (&str, &str),
         context: Context,
+        now: OffsetDateTime,
     ) -> Result<Answer, String> {
-        let (request, entities) = self.request(caller, action, role, context)?;
+        let stale = self.directory.as_ref().is_some_and(|directory| directory.is_stale(now))
+            && !self.by_directory.is_empty();
+        if stale && self.may_be_forbidden_by_directory(action, role) {
+            return Ok(Answer { permits: false, reasons: Vec::new(), stale });
+        }
+        let (request, entities) = self.request(principal, caller, (action, role), context, now)?;
         let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
         // Cedar passes over a policy that fails, be it the one that would forbid.
         if let Some(error) = response.diagnostics().errors().next() {
@@ -199,21 +264,52 @@ impl Policy {
         let mut reasons: Vec<String> =
             response.diagnostics().reason().map(ToString::to_string).collect();
         reasons.sort_unstable();
-        Ok(Answer { permits: response.decision() == Decision::Allow, reasons })
+        let mut permits = response.decision() == Decision::Allow;
+        if stale && permits {
+            // Those that ask who is not in it.
+            reasons.retain(|id| !self.by_directory.contains(id));
+            permits = !reasons.is_empty();
+        }
+        let stale = stale && !permits && reasons.is_empty();
+        Ok(Answer { permits, reasons, stale })
+    }
+
+    /// Whether a policy might forbid this because of what is in the directory.
+    fn may_be_forbidden_by_directory(&self, action: &str, role: &str) -> bool {
+        let is = |uid: &EntityUid, id: &str| uid.id().unescaped() == id;
+        let policies = self.policies.policies();
+        let mut forbids = policies.filter(|policy| {
+            policy.effect() == Effect::Forbid
+                && self.by_directory.contains(AsRef::<str>::as_ref(policy.id()))
+        });
+        forbids.any(|policy| {
+            let by_action = match policy.action_constraint() {
+                ActionConstraint::Any => true,
+                ActionConstraint::In(actions) => actions.iter().any(|uid| is(uid, action)),
+                ActionConstraint::Eq(uid) => is(&uid, action),
+            };
+            let by_role = match policy.resource_constraint() {
+                ResourceConstraint::Any | ResourceConstraint::Is(_) => true,
+                ResourceConstraint::In(uid)
+                | ResourceConstraint::Eq(uid)
+                | ResourceConstraint::IsIn(_, uid) => is(&uid, role),
+            };
+            by_action && by_role
+        })
     }
 
     /// What Cedar is asked.
     fn request(
         &self,
+        principal: &str,
         caller: &Caller,
-        action: &str,
-        role: &str,
+        (action, role): (&str, &str),
         context: Context,
+        now: OffsetDateTime,
     ) -> Result<(Request, Entities), String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
-        let principal = uid("User", caller.id())?;
-        let entity = caller_entity(principal.clone(), caller)?;
-        let entities = Entities::from_entities([entity], Some(&self.schema))
+        let principal = uid("User", principal)?;
+        let entities = Entities::from_entities(self.parties(caller, now)?, Some(&self.schema))
             .map_err(|cause| failed("the caller", &cause))?;
         let request = Request::new(
             principal,
@@ -224,6 +320,34 @@ impl Policy {
         )
         .map_err(|cause| failed("the request", &cause))?;
         Ok((request, entities))
+    }
+}
+
+impl Policy {
+    /// The caller and those who act for them, each once, and who they are in the
+    /// directory.
+    fn parties(&self, caller: &Caller, now: OffsetDateTime) -> Result<Vec<Entity>, String> {
+        let mut users: Vec<Entity> = Vec::new();
+        let mut people: BTreeMap<&str, &Person> = BTreeMap::new();
+        let fresh = self.directory.as_ref().filter(|directory| !directory.is_stale(now));
+        let shown = caller.proven().map(|party| (party.id(), party.principal(), Some(party)));
+        let named = caller.actors().iter().map(|actor| (actor.id(), actor.principal(), None));
+        for (id, principal, party) in shown.chain(named) {
+            let uid = uid("User", id)?;
+            if users.iter().any(|known| known.uid() == uid) {
+                continue;
+            }
+            let person = fresh.and_then(|directory| directory.person(principal));
+            people.extend(person);
+            users.push(user(uid, principal, party, person.map(|(name, _)| name))?);
+        }
+        for (name, person) in people {
+            let groups = person.groups.iter().map(|group| uid(DIRECTORY_GROUP, group));
+            let groups: Result<HashSet<EntityUid>, String> = groups.collect();
+            let entity = Entity::new(uid(PERSON, name)?, HashMap::new(), groups?);
+            users.push(entity.map_err(|cause| format!("the person: {cause}"))?);
+        }
+        Ok(users)
     }
 }
 
@@ -264,19 +388,26 @@ fn texts<'a>(values: impl IntoIterator<Item = &'a String>) -> RestrictedExpressi
     RestrictedExpression::new_set(values.into_iter().cloned().map(RestrictedExpression::new_string))
 }
 
-fn caller_entity(uid_of_caller: EntityUid, caller: &Caller) -> Result<Entity, String> {
-    let text = |text: &str| RestrictedExpression::new_string(text.to_string());
-    let groups: Result<Vec<EntityUid>, String> =
-        caller.groups().iter().map(|group| uid("Group", group)).collect();
-    let principal = caller.principal();
+fn names_of(principal: &Principal) -> [(String, RestrictedExpression); 2] {
+    [text_pair("issuer", &principal.issuer), text_pair("subject", &principal.subject)]
+}
+
+/// Somebody, with all that their token says where they showed one.
+fn user(
+    uid_of_user: EntityUid,
+    principal: &Principal,
+    party: Option<&Caller>,
+    person: Option<&str>,
+) -> Result<Entity, String> {
+    let groups = party.into_iter().flat_map(Caller::groups).map(|group| uid("Group", group));
+    let parents: Result<Vec<EntityUid>, String> =
+        groups.chain(person.map(|name| uid(PERSON, name))).collect();
+    let tags = party.into_iter().flat_map(Caller::tags);
     Entity::new_with_tags(
-        uid_of_caller,
-        [
-            ("issuer".to_string(), text(&principal.issuer)),
-            ("subject".to_string(), text(&principal.subject)),
-        ],
-        groups?,
-        caller.tags().iter().map(|(name, values)| (name.clone(), texts(values))),
+        uid_of_user,
+        names_of(principal),
+        parents?,
+        tags.map(|(name, values)| (name.clone(), texts(values))),
     )
     .map_err(|cause| format!("the caller: {cause}"))
 }
@@ -285,23 +416,65 @@ fn text_pair(name: &str, text: &str) -> (String, RestrictedExpression) {
     (name.to_string(), RestrictedExpression::new_string(text.to_string()))
 }
 
-fn audience_context(audience: &str) -> Result<Context, String> {
-    Context::from_pairs([text_pair("audience", audience)])
+fn audience_context(audience: &str, moment: Moment) -> Result<Context, String> {
+    let [time, source] = moment.pairs();
+    Context::from_pairs([text_pair("audience", audience), time, source])
         .map_err(|cause| format!("the context: {cause}"))
 }
 
 fn context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> {
+    let mut pairs = asked(caller, question)?;
+    if let Some(actor) = caller.actors().first() {
+        let actor = RestrictedExpression::new_entity_uid(uid("User", actor.id())?);
+        pairs.push(("actor".to_string(), actor));
+    }
+    Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
+}
+
+/// What is to be known of a request to act: besides all else, for whom.
+fn acting_context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> {
+    let mut pairs = asked(caller, question)?;
+    let subject = RestrictedExpression::new_entity_uid(uid("User", caller.id())?);
+    pairs.push(("subject".to_string(), subject));
+    Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
+}
+
+impl Moment {
+    fn pairs(self) -> [(String, RestrictedExpression); 2] {
+        let now = self.now.to_offset(UtcOffset::UTC);
+        let (date, (hour, minute, second)) = (now.date(), now.time().as_hms());
+        let now = format!("{date}T{hour:02}:{minute:02}:{second:02}Z");
+        let source = self.source.to_canonical().to_string();
+        [
+            ("time".to_string(), RestrictedExpression::new_datetime(now)),
+            ("source".to_string(), RestrictedExpression::new_ip(source)),
+        ]
+    }
+}
+
+fn asked(
+    caller: &Caller,
+    question: &Question<'_>,
+) -> Result<Vec<(String, RestrictedExpression)>, String> {
     let ttl = question.ttl.unwrap_or(question.role_ttl).as_secs();
     let ttl = RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX));
-    let pairs = [
+    let actors: Result<Vec<_>, String> = caller
+        .actors()
+        .iter()
+        .map(|actor| Ok(RestrictedExpression::new_entity_uid(uid("User", actor.id())?)))
+        .collect();
+    let [time, source] = question.moment.pairs();
+    let mut pairs = vec![
+        time,
+        source,
         text_pair("audience", question.audience),
         ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
         ("ttl".to_string(), ttl),
         ("key_bound".to_string(), RestrictedExpression::new_bool(question.key_bound)),
+        ("actors".to_string(), RestrictedExpression::new_set(actors?)),
     ];
-    let client = caller.authenticated_client().map(|client| text_pair("client", client));
-    Context::from_pairs(pairs.into_iter().chain(client))
-        .map_err(|cause| format!("the context: {cause}"))
+    pairs.extend(caller.authenticated_client().map(|client| text_pair("client", client)));
+    Ok(pairs)
 }
 
 #[cfg(test)]

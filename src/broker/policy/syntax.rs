@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::{DIRECTORY_GROUP, PERSON};
+use crate::broker::authenticate::Actor;
+
 /// What tokens must say so that policies work as they are written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
@@ -19,6 +22,11 @@ pub struct Needs {
 }
 
 impl Needs {
+    /// Whether policies need to know more of somebody of this name than the name.
+    pub(in crate::broker) fn more_than_name_of(&self, actor: &Actor) -> bool {
+        self.whole_claims || self.groups_of.contains(&actor.principal().issuer)
+    }
+
     /// Adds what this policy needs.
     pub(super) fn add(&mut self, policy: &Value) {
         if policy["effect"] == "forbid" {
@@ -143,9 +151,10 @@ fn is_texts(value: &Value) -> bool {
     value["Set"].as_array().is_some_and(texts)
 }
 
-/// Whether this is an entity whose id begins with an issuer.
+/// Whether this is an entity whose id begins with an issuer, or of the directory, which
+/// names people by issuer and subject.
 fn of_issuer(entity: &Value) -> bool {
-    matches!(entity["type"].as_str(), Some("User" | "Group"))
+    matches!(entity["type"].as_str(), Some("User" | "Group" | PERSON | DIRECTORY_GROUP))
 }
 
 #[cfg(test)]

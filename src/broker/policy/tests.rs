@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::*;
 use crate::broker::authenticate::caller_tests::caller;
-use crate::broker::config::{Clients, Role, TrustedIssuer};
+use crate::broker::config::{Clients, Role, TokenFormat, TrustedIssuer};
 use crate::error::Result as LoadResult;
 use crate::oidc::Issuer;
 
@@ -25,6 +25,8 @@ pub(super) fn role(scopes: &str, ttl: u64) -> Role {
         max_ttl: Duration::from_secs(ttl),
         ends_with_token: false,
         dpop: Default::default(),
+        token_format: TokenFormat::Jwt,
+        ttl_jitter: Duration::ZERO,
         aws: None,
     }
 }
@@ -41,7 +43,7 @@ pub(super) fn trusted(issuers: &[&str]) -> BTreeMap<String, TrustedIssuer> {
     issuers.iter().map(trusted).collect()
 }
 
-/// These roles and issuers, and no clients.
+/// These roles and issuers, no clients, and no directory.
 pub(super) fn world<'a>(
     roles: &'a BTreeMap<String, Role>,
     trusted: &'a BTreeMap<String, TrustedIssuer>,
@@ -49,7 +51,7 @@ pub(super) fn world<'a>(
     static OWN: LazyLock<Issuer> =
         LazyLock::new(|| Issuer::parse("https://broker.example.com").unwrap());
     static NONE: Clients = Clients::new();
-    World { roles, trusted, clients: &NONE, own: &OWN }
+    World { roles, trusted, clients: &NONE, own: &OWN, directory: None }
 }
 
 /// Loads policies where these issuers are trusted.
@@ -93,6 +95,11 @@ struct Asked<'a> {
     claims: serde_json::Value,
 }
 
+const MOMENT: Moment = Moment {
+    now: time::macros::datetime!(2026-01-02 12:00 UTC),
+    source: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)),
+};
+
 const NOTHING: Asked<'static> = Asked { scope: None, ttl: None, claims: serde_json::Value::Null };
 
 fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
@@ -109,6 +116,7 @@ fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
             audience: "https://api.example.com",
             scope: scope.as_ref(),
             ttl: asked.ttl.map(Duration::from_secs),
+            moment: MOMENT,
         },
     )
 }
@@ -145,7 +153,9 @@ fn to_be_issued_a_token_is_not_to_be_told_about_others() {
     let issue = permit("p", "@ttl(\"15m\")", "true");
     let asks = |text: &str, audience: &str| {
         let caller = caller(ISSUER, "alice", json!({"groups": ["api"]})).unwrap();
-        load(&[issue.as_str(), text].concat()).unwrap().may_introspect(&caller, "deploy", audience)
+        load(&[issue.as_str(), text].concat())
+            .unwrap()
+            .may_introspect(&caller, "deploy", audience, MOMENT)
     };
     assert_eq!(asks("", api), Ok(false));
     let own = introspects("i", "", &format!("context.audience == \"{api}\""));
@@ -454,6 +464,7 @@ proptest! {
             audience: "a",
             scope: wanted.as_ref(),
             ttl: ttl.map(Duration::from_secs),
+            moment: MOMENT,
         };
         let got = weigh(permits.iter().map(|(id, l)| (id.as_str(), l)), &question);
         let covering = |l: &Limits| wanted.as_ref().is_none_or(|w| w.is_subset(&l.scope) && w.is_subset(&role_scopes));

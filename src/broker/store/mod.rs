@@ -13,8 +13,10 @@
 //! changes a key names what it was. Nothing rests on a session, a notification or an
 //! advisory lock.
 
+mod erasure;
 mod log;
 mod open;
+mod outbox;
 pub mod postgres;
 pub mod sql;
 pub mod sqlite;
@@ -24,9 +26,11 @@ mod unit;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
+pub use erasure::{Erasable, ErasureStore};
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use open::{open, open_existing, open_to_read};
-pub use unit::{Consumed, Effect, Once, Outcome, Unit};
+pub use outbox::{OutboxStore, Turn};
+pub use unit::{Consumed, Cutoff, Effect, Once, OpaqueToken, Outcome, Unit, Whose};
 
 use super::audit::Record;
 use super::audit::seal::Seal;
@@ -59,14 +63,47 @@ pub trait OnceStore: Send + Sync {
     /// Whether any of these was used up.
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool>;
 
+    /// When something was used up; `None` where it was not.
+    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>>;
+
     /// Forgets what of this kind had to be kept until before this moment, `limit` things at
     /// most, and returns how many that were: fewer once there is no more.
     async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64>;
 }
 
+/// Tokens: those that were revoked together, and those that can only be introspected.
+#[async_trait]
+pub trait TokenStore: Send + Sync {
+    /// Those who lost what was issued at this time or earlier: kind and id of
+    /// [`Whose::parts`], and the moment before which it was issued.
+    async fn cutoffs(&self, since: OffsetDateTime)
+    -> Result<Vec<(String, String, OffsetDateTime)>>;
+
+    /// The token with this hash; its seal is not looked at.
+    async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>>;
+
+    /// How many tokens of theirs were issued before this, and are good at `now` as far as
+    /// the log tells.
+    async fn count_issued(
+        &self,
+        whose: &Whose,
+        before: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<u64>;
+
+    /// Forgets, as [`OnceStore::forget_consumed`] does, that tokens were revoked together
+    /// which have all expired.
+    async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64>;
+
+    /// Forgets so what expired tokens said.
+    async fn forget_opaque(&self, before: OffsetDateTime, limit: u32) -> Result<u64>;
+}
+
 /// What the broker keeps.
 #[async_trait]
-pub trait Store: Ledger + LogStore + KeyStore + OnceStore {
+pub trait Store:
+    Ledger + LogStore + OutboxStore + ErasureStore + KeyStore + OnceStore + TokenStore
+{
     /// Seals the end of the log with this from now on: whoever appends goes on from an
     /// end that is sealed, or from an empty log.
     ///
@@ -74,6 +111,9 @@ pub trait Store: Ledger + LogStore + KeyStore + OnceStore {
     /// [`ErrorKind::Verification`](crate::error::ErrorKind::Verification) where the log
     /// does not end as it was left by whoever has the key.
     async fn seal_with(&self, seal: Seal) -> Result<()>;
+
+    /// What time it is there; `None` where that is this machine.
+    async fn now(&self) -> Result<Option<OffsetDateTime>>;
 
     /// Succeeds if something can be written durably at this moment.
     async fn probe(&self) -> Result<()>;

@@ -1,6 +1,7 @@
 //! PostgreSQL, and engines that are wire-compatible with it: how it is reached, and what
 //! is asked of it before anything is kept there.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use zeroize::Zeroizing;
 
 use super::sql::{Engine, Own, SqlStore, code, fault};
 use crate::broker::config::{Address, Host, PASSWORD_VARIABLE, Postgres};
+use crate::broker::private_text::{self, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
-use crate::host::files::{self, Owner, Readers};
 use crate::secret::Secret;
 
 /// How long a connection may be idle before it is closed: what is in between may
@@ -24,17 +25,32 @@ const IDLE: Duration = Duration::from_secs(5 * 60);
 /// one.
 const LIFETIME: Duration = Duration::from_secs(30 * 60);
 
-/// Keeps slips of the hand and of the pen out, not somebody who means to forge: who owns
+/// What is personal may be erased. Keeps slips of the hand and of the pen out, not somebody who means to forge: who owns
 /// the table may drop a trigger.
 const APPEND_ONLY: Own = Own {
     is_there: "select 1 from information_schema.triggers
         where trigger_name = 'audit_record_append_only'
-            and event_object_schema = current_schema()",
+            and event_object_schema = current_schema()
+            and exists (select 1 from information_schema.routines
+                where routine_name = 'audit_record_append_only'
+                    and routine_schema = current_schema()
+                    and routine_definition like '%new.erased%')",
     add: "create or replace function audit_record_append_only() returns trigger as $$
+        declare
+            erased constant text[] :=
+                array['reason', 'subject', 'client', 'source', 'actor', 'salt', 'erased'];
         begin
+            if tg_op = 'UPDATE' then
+                if old.erased is null and new.erased is not null and new.salt is null
+                    and to_jsonb(new) - erased = to_jsonb(old) - erased then
+                    return new;
+                end if;
+            end if;
             raise exception 'the audit log is append-only';
         end;
         $$ language plpgsql;
+        drop trigger if exists audit_record_append_only on audit_record;
+        drop trigger if exists audit_record_no_truncate on audit_record;
         create trigger audit_record_append_only before update or delete on audit_record
             for each row execute function audit_record_append_only();
         create trigger audit_record_no_truncate before truncate on audit_record
@@ -115,6 +131,7 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
         return Err(error);
     }
     first.close().await.map_err(|cause| refused(cause, &address))?;
+    let answer_within = config.answer_within;
     let pool = AnyPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.connect_within)
@@ -128,6 +145,16 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
                 match unfit(connection, purpose).await? {
                     Some(error) => Err(sqlx::Error::Configuration(error.to_string().into())),
                     None => Ok(()),
+                }
+            })
+        })
+        // Who was given up while it was asked something may never answer again. It would
+        // keep its place for as long as it is waited for.
+        .after_release(move |connection, _| {
+            Box::pin(async move {
+                match tokio::time::timeout(answer_within, connection.ping()).await {
+                    Ok(pinged) => pinged.map(|()| true),
+                    Err(_) => Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())),
                 }
             })
         })
@@ -250,29 +277,14 @@ fn options(
 
 /// The password, where there is one: a server may know who asks by other means.
 fn password(config: &Postgres, env: &Env) -> Result<Option<Secret<String>>> {
-    let Some(path) = &config.password_file else {
-        let variable = config.password_env.as_deref().unwrap_or(PASSWORD_VARIABLE);
-        return match env.get(variable) {
-            Some(password) => Ok(Some(Secret::new(password.into()))),
-            None if config.password_env.is_none() => Ok(None),
-            None => Err(Error::new(
-                ErrorKind::Config,
-                format!("the variable {variable}, which password_env names, is not set"),
-            )),
-        };
+    let place = match (&config.password_file, &config.password_env) {
+        (Some(path), _) => Place::File(path.clone()),
+        (None, Some(variable)) => Place::Variable(variable.clone()),
+        (None, None) => {
+            return Ok(env.get(PASSWORD_VARIABLE).map(|text| Secret::new(text.into())));
+        }
     };
-    let name = format!("the password file {}", path.display());
-    let (bytes, owner, readers) = files::read_secret(path, 4096)?
-        .ok_or_else(|| Error::new(ErrorKind::Config, format!("{name} does not exist")))?;
-    let bytes = Zeroizing::new(bytes);
-    if owner != Owner::Trusted || readers != Readers::Owner {
-        return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
-            .because_of("others on this machine can read or write it")
-            .hint(format!("chmod 600 {}", path.display())));
-    }
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Error::new(ErrorKind::Config, format!("{name} does not hold text")))?;
-    Ok(Some(Secret::new(text.trim_end_matches(['\r', '\n']).into())))
+    private_text::read(&place, "password", env).map(Some)
 }
 
 /// Why a server could not be talked to, for people.

@@ -25,16 +25,37 @@ const SETTINGS: &str = "
     pragma synchronous = full;
     pragma foreign_keys = on;
     pragma trusted_schema = off;
+    pragma secure_delete = on;
     pragma recursive_triggers = on;
     pragma cell_size_check = on;
 ";
 
-/// The audit log only grows. This keeps slips of the hand and of the pen out, not
+/// The audit log only grows, and what is personal in it may be erased. This keeps slips of the hand and of the pen out, not
 /// somebody who means to forge: who may write the file may drop a trigger.
 const APPEND_ONLY: Own = Own {
-    is_there: "select 1 from sqlite_master where name = 'audit_record_delete'",
+    is_there: "select 1 from sqlite_master
+        where name = 'audit_record_update' and sql like '%new.erased%'",
     add: "
-        create trigger if not exists audit_record_update before update on audit_record begin
+        drop trigger if exists audit_record_update;
+        create trigger audit_record_update before update on audit_record
+            when not (old.erased is null and new.erased is not null and new.salt is null and
+                new.sequence is old.sequence and
+                new.at is old.at and
+                new.request_id is old.request_id and
+                new.action is old.action and
+                new.decision is old.decision and
+                new.issuer is old.issuer and
+                new.role is old.role and
+                new.audience is old.audience and
+                new.scope is old.scope and
+                new.ttl is old.ttl and
+                new.jti is old.jti and
+                new.parent is old.parent and
+                new.policy_id is old.policy_id and
+                new.policy_hash is old.policy_hash and
+                new.count is old.count and
+                new.leaf_version is old.leaf_version)
+        begin
             select raise(abort, 'the audit log is append-only');
         end;
         create trigger if not exists audit_record_delete before delete on audit_record begin
@@ -307,7 +328,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_full_disk_fails_the_whole_batch_and_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let store = small(&dir.path().join("b.db"), 30).await;
+        let store = small(&dir.path().join("b.db"), 40).await;
         let long = |n: usize| super::super::super::audit::Record {
             reason: "x".repeat(2000),
             ..record(&n.to_string())
@@ -352,6 +373,8 @@ pub(crate) mod tests {
         let other = pool(&url, SETTINGS.to_string(), 1).await.unwrap();
         for change in [
             "update audit_record set reason = 'another'",
+            "update audit_record set erased = x'00', salt = null, role = 'another'",
+            "update audit_record set erased = x'00'",
             "delete from audit_record",
             "insert or replace into audit_record select * from audit_record",
         ] {

@@ -53,7 +53,16 @@ pub enum Effect {
         /// When it was signed.
         at: OffsetDateTime,
     },
-    /// Changes nothing: it holds if the log says that this token was issued.
+    /// Revokes what was issued before a time. Where there is a later one already, that
+    /// stays; it always holds.
+    CutOff(Cutoff),
+    /// Keeps what a token says that can only be introspected.
+    AddOpaque(OpaqueToken),
+    /// Erases what is personal in these records, if all of them have it still, and a salt
+    /// that goes with it. What is left is as good a leaf of the tree.
+    Erase(Vec<u64>),
+    /// Changes nothing: it holds if the log says that this token was issued, and not that
+    /// nothing came of it.
     IfIssued(Uuid),
     /// Changes nothing: it holds if none of these was used up.
     IfUnused {
@@ -62,6 +71,61 @@ pub enum Effect {
         /// Which ones.
         ids: Vec<String>,
     },
+}
+
+/// Whose tokens are good no more, and until when they were issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cutoff {
+    /// Whose.
+    pub whose: Whose,
+    /// Those that were issued before this.
+    pub before: OffsetDateTime,
+    /// When that was said.
+    pub at: OffsetDateTime,
+    /// When they have all expired.
+    pub keep_until: OffsetDateTime,
+}
+
+/// Tokens that are revoked together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Whose {
+    /// All.
+    Everybodys,
+    /// Those of this issuer's callers.
+    Issuer(String),
+    /// Those of this subject, or with which they act for somebody; an id as
+    /// [`Caller::id`](crate::broker::authenticate::Caller::id) has it.
+    Subject(String),
+    /// Those with this role.
+    Role(String),
+    /// Those that were issued to this client.
+    Client(String),
+}
+
+impl Whose {
+    /// Kind and id, as the store has them.
+    pub fn parts(&self) -> (&'static str, &str) {
+        match self {
+            Self::Everybodys => ("all", ""),
+            Self::Issuer(id) => ("issuer", id),
+            Self::Subject(id) => ("subject", id),
+            Self::Role(id) => ("role", id),
+            Self::Client(id) => ("client", id),
+        }
+    }
+}
+
+/// What a token says that can only be introspected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpaqueToken {
+    /// The hash of the token.
+    pub hash: String,
+    /// Its claims, as JSON.
+    pub claims: String,
+    /// What shows that the broker wrote them.
+    pub seal: Vec<u8>,
+    /// When nobody would accept it any more.
+    pub keep_until: OffsetDateTime,
 }
 
 /// Something that was used up.
@@ -88,6 +152,10 @@ pub enum Once {
     DpopProof,
     /// What a client has shown to authenticate (RFC 7523).
     ClientAssertion,
+    /// An assertion that may be exchanged once, by its hash.
+    Assertion,
+    /// What such an assertion was exchanged for, by a hash of the request.
+    AssertionUse,
 }
 
 impl Once {
@@ -98,6 +166,8 @@ impl Once {
             Self::RevokedKey => "revoked-key",
             Self::DpopProof => "dpop-proof",
             Self::ClientAssertion => "client-assertion",
+            Self::Assertion => "assertion",
+            Self::AssertionUse => "assertion-use",
         }
     }
 }

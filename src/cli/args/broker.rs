@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::broker_policy::BrokerPolicy;
+use crate::broker::policy::trial::parse_moment;
 
 /// The broker that decides who may have which role
 #[derive(Args, Debug)]
@@ -33,6 +35,8 @@ pub(crate) enum BrokerCommand {
     /// List, rotate, revoke and export the keys that sign
     #[command(subcommand)]
     Keys(BrokerKeys),
+    /// Revoke a token, or all that were issued to somebody; the broker may be running
+    Revoke(BrokerRevoke),
     /// Look into the audit log, and check it; the broker may be running
     Audit(Audit),
     /// Check, test and explain the policies
@@ -100,6 +104,53 @@ pub(crate) struct BrokerStore {
     pub json: bool,
 }
 
+/// Revoke a token, or all that were issued to somebody; the broker may be running
+#[derive(Args, Debug)]
+pub(crate) struct BrokerRevoke {
+    /// The broker's configuration.
+    #[command(flatten)]
+    pub of: BrokerFile,
+    /// The tokens that are revoked.
+    #[command(flatten)]
+    pub what: Revoking,
+    /// Together with --issuer: only those of this subject, letter by letter as its tokens have it
+    #[arg(long, value_name = "SUBJECT", requires = "issuer")]
+    pub subject: Option<String>,
+    /// Only what was issued before this moment, such as 2026-01-01T12:00:00Z [default: now]
+    #[arg(long, value_name = "TIME", value_parser = parse_moment, conflicts_with_all = ["token", "jti"])]
+    pub before: Option<OffsetDateTime>,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT", default_value = "no reason was given")]
+    pub reason: String,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which tokens are revoked.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Revoking {
+    /// The token in this file, or on standard input (-)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub token: Option<PathBuf>,
+    /// The token with this id
+    #[arg(long, value_name = "ID")]
+    pub jti: Option<Uuid>,
+    /// All tokens of callers of this issuer
+    #[arg(long, value_name = "URL")]
+    pub issuer: Option<String>,
+    /// All tokens with this role
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<String>,
+    /// All tokens that were issued to this client
+    #[arg(long, value_name = "CLIENT")]
+    pub client: Option<String>,
+    /// All tokens of this broker
+    #[arg(long)]
+    pub all: bool,
+}
+
 /// Which broker.
 #[derive(Args, Debug)]
 pub(crate) struct BrokerFile {
@@ -127,6 +178,8 @@ pub(crate) enum AuditCommand {
     Query(AuditQuery),
     /// Print all records, a line of JSON each
     Export(AuditExport),
+    /// Erase what the log has of a person; all proofs stay what they were
+    Erase(AuditErase),
 }
 
 /// Check that no record was changed, removed or added since it was signed
@@ -204,6 +257,26 @@ pub(crate) struct AuditExport {
     /// Only those after this record
     #[arg(long, value_name = "RECORD", default_value_t = 0)]
     pub after: u64,
+}
+
+/// Erase what the log has of a person; all proofs stay what they were
+#[derive(Args, Debug)]
+pub(crate) struct AuditErase {
+    /// The broker's own configuration file
+    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Whose: issuer, `#` and subject
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub subject: String,
+    /// Why, as it goes on record; it must not name the person
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Who asks for it, as it goes on record [default: who runs this]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How records are written.

@@ -66,7 +66,7 @@ pub(crate) struct Verify {
     /// Take the issuer's keys from this file instead of asking the issuer
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub jwks: Option<PathBuf>,
-    /// Ask the issuer besides whether the token was revoked (RFC 7662)
+    /// Ask the issuer besides whether the token was revoked (RFC 7662); an opaque one it alone can check
     #[arg(long)]
     pub online: bool,
     /// A PEM file with certificate authorities to trust besides the system's

@@ -64,8 +64,9 @@ impl<'a> Request<'a> {
         let (method, target, nonce) = (self.method, &self.target, self.nonce);
         let key = prepared.cache.device_key()?;
         // This machine's clock may be off, as far as it was seen at the broker.
-        let now = prepared.host.clock.now();
-        let now = now.saturating_add(time::Duration::seconds(credential.lifetime.skew_seconds));
+        let clock = &prepared.host.clock;
+        let skew = credential.lifetime.skew(clock.machine_started());
+        let now = clock.now().saturating_add(skew);
         let signing = Signing { method, target, token: None, nonce };
         let headers = Headers::of(credential, &key, signing, now)?;
         Ok(match self.format {

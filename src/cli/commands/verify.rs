@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::HttpClient;
 use crate::host::{Host, files, process};
 use crate::mint::broker::Server;
-use crate::oidc::introspection::require_active;
+use crate::oidc::introspection::{claims_of, require_active};
 use crate::oidc::jwt::{ALGORITHMS, LEEWAY, decode_unverified, verify};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::reach::Effort;
@@ -29,6 +29,11 @@ pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
     }
     let token = read_token(&args.file)?;
     let proof = args.dpop_proof.as_deref().map(read_token).transpose()?;
+    if is_opaque(token.expose()) && !args.online {
+        return Err(Error::new(ErrorKind::Verification, "the token cannot be checked here")
+            .because_of("it is none that is signed: only its issuer knows what it says")
+            .hint("--online asks the issuer"));
+    }
     let server = server(app, args, token.expose())?;
     let expected = Expectations {
         issuer: server.issuer().as_str(),
@@ -133,6 +138,11 @@ fn check_key(
     Ok(Some(thumbprint))
 }
 
+/// Whether a token is none that is signed: a text that says nothing.
+fn is_opaque(token: &str) -> bool {
+    !token.contains('.')
+}
+
 /// Who is trusted for this token: the issuer on the command line, or the configured
 /// broker that the token names. What the token says alone is no reason to trust
 /// anybody.
@@ -143,15 +153,23 @@ fn server(app: &App, args: &Verify, token: &str) -> Result<Server> {
         })?;
         return Ok(Server { ca_file: args.ca_file.clone(), ..issuer.into() });
     }
-    let named = decode_unverified(token)?.claims;
-    let named = named.get("iss").and_then(|iss| iss.as_str()).unwrap_or_default();
     let config = config::load(&app.host)?;
-    let server = config.brokers.values().find(|server| server.issuer().as_str() == named);
-    let server = server.ok_or_else(|| {
+    let mut servers = config.brokers.values();
+    let refused = |why: String| {
         Error::new(ErrorKind::Verification, "the token is not that of a configured broker")
-            .because_of(format!("it names the issuer '{}'", show::printable(named)))
+            .because_of(why)
             .hint("name the issuer that you trust with --issuer")
-    })?;
+    };
+    let server = if is_opaque(token) {
+        let one = servers.next().filter(|_| servers.next().is_none());
+        one.ok_or_else(|| refused("it names no issuer, and not one broker is configured".into()))?
+    } else {
+        let named = decode_unverified(token)?.claims;
+        let named = named.get("iss").and_then(|iss| iss.as_str()).unwrap_or_default();
+        let server = servers.find(|server| server.issuer().as_str() == named);
+        let named = show::printable(named);
+        server.ok_or_else(|| refused(format!("it names the issuer '{named}'")))?
+    };
     let ca_file = args.ca_file.clone().or_else(|| server.ca_file.clone());
     Ok(Server { ca_file, ..server.clone() })
 }
@@ -187,6 +205,14 @@ async fn ask_at(
     let discovery = Discovery::fetch_at(address, issuer, http, &*host.clock, &NoDocuments).await?;
     // Asking the issuer has told how far this clock is off.
     let expected = Expectations { now: host.corrected_now(), ..expected.clone() };
+    let introspection = discovery.introspection_endpoint.ok_or_else(|| {
+        Error::new(ErrorKind::Denied, format!("the issuer {issuer} does not tell"))
+            .because_of("its discovery document names no introspection endpoint")
+            .hint("leave out --online to check here only")
+    });
+    if is_opaque(token.expose()) {
+        return claims_of(introspection?, http, token, &expected).await;
+    }
     let claims = match &args.jwks {
         Some(file) => verify(token.expose(), &keys(file)?, &expected)?,
         None => {
@@ -195,12 +221,7 @@ async fn ask_at(
         }
     };
     if args.online {
-        let endpoint = discovery.introspection_endpoint.ok_or_else(|| {
-            Error::new(ErrorKind::Denied, format!("the issuer {issuer} does not tell"))
-                .because_of("its discovery document names no introspection endpoint")
-                .hint("leave out --online to check here only")
-        })?;
-        require_active(endpoint, http, token, &claims).await?;
+        require_active(introspection?, http, token, &claims).await?;
     }
     Ok(claims)
 }

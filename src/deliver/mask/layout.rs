@@ -72,6 +72,11 @@ impl Layout {
         Some(true)
     }
 
+    /// Whether a control sequence has begun and not ended.
+    pub(super) fn is_within_sequence(&self) -> bool {
+        !matches!(self.sequence, Sequence::None)
+    }
+
     fn last(&self, seen: &[u8], at: usize) -> Option<u8> {
         at.checked_sub(1).filter(|before| !self.has(*before)).map(|before| seen[before])
     }

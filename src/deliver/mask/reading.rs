@@ -123,6 +123,31 @@ impl Forms {
         ends
     }
 
+    /// How many of these bytes are the next ones of all that this reading may be, and are
+    /// nothing else: nothing ends before or with them, no escape begins, and none of them
+    /// is one of which `is_plain` says that it is not, by where it is.
+    pub(super) fn run(
+        &self,
+        reading: &Reading,
+        bytes: &[u8],
+        is_plain: impl Fn(usize) -> bool,
+    ) -> usize {
+        let forms = &self.0[reading.from..reading.to];
+        let (Some(first), Some(last)) = (forms.first(), forms.last()) else { return 0 };
+        if reading.escape != Escape::No {
+            return 0;
+        }
+        // They are in order: what these two have in common all have, and one that ends
+        // within that is the first.
+        let both = first.iter().zip(last.iter()).skip(reading.depth);
+        let ends = first.len().saturating_sub(reading.depth + 1);
+        let same =
+            both.zip(bytes).take(ends).enumerate().take_while(|(at, ((one, other), byte))| {
+                one == byte && other == byte && !matches!(byte, b'%' | b'\\') && is_plain(*at)
+            });
+        same.count()
+    }
+
     /// Whether a whole secret is at the beginning.
     pub(super) fn start(&self, bytes: &[u8]) -> bool {
         let mut readings = vec![self.begin()];
@@ -164,6 +189,11 @@ impl Reading {
     /// How much of a secret has been read.
     pub(super) fn depth(&self) -> usize {
         self.depth
+    }
+
+    /// Goes on by so many bytes that [`Forms::run`] has counted.
+    pub(super) fn skip(&mut self, count: usize) {
+        self.depth += count;
     }
 }
 

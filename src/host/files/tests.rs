@@ -213,3 +213,28 @@ fn a_draft_appears_when_it_is_whole_and_over_nothing() {
     fs::write(&path, "x").unwrap();
     assert!(rename(&path, &to).is_err() && exists(&path));
 }
+
+#[cfg(all(feature = "broker", unix))]
+#[test]
+fn what_is_appended_for_good_ends_what_was_cut_off_and_goes_through_no_link() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    append_durably(&path, b"a\nb\n").unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    append_durably(&path, b"c\n").unwrap();
+    fs::write(&path, "a\nb\nc\nd").unwrap();
+    append_durably(&path, b"d\n").unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a\nb\nc\nd\nd\n");
+    let link = dir.path().join("link");
+    symlink(&path, &link).unwrap();
+    append_durably(&link, b"e\n").unwrap_err();
+    append_durably(dir.path(), b"e\n").unwrap_err();
+    append_durably(&dir.path().join("no/log"), b"e\n").unwrap_err();
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+        .unwrap();
+    let refused = append_durably(&pipe, b"e\n").unwrap_err();
+    assert!(format!("{:?}", refused.causes()).contains("no regular file"), "{refused:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "a\nb\nc\nd\nd\n");
+}

@@ -73,6 +73,35 @@ fn a_server_that_is_never_content_is_asked_twice_and_no_more() {
 }
 
 #[test]
+fn a_clock_that_turns_out_to_be_off_is_corrected_before_it_is_given_up() {
+    // It looks at the time before it looks at the nonce, as brokers do.
+    let server = TestServer::start(|request, _| {
+        let proof = request.headers["dpop"].to_str().unwrap();
+        let claims = crate::oidc::jwt::decode_unverified(proof).unwrap().claims;
+        let off = SystemClock.now().unix_timestamp() - claims["iat"].as_i64().unwrap();
+        match (off.abs() > 60, claims.get("nonce")) {
+            (true, _) => Reply::json(400, &json!({ "error": "invalid_dpop_proof" })),
+            (false, None) => wants_nonce("first"),
+            (false, Some(_)) => bound(),
+        }
+    });
+    for (ahead, requests) in [(0, 2), (10, 3), (-10, 3)] {
+        let dir = tempfile::tempdir().unwrap();
+        let host = test_server::host(dir.path(), time::Duration::minutes(ahead));
+        let before = server.arrived().len();
+        mint_bound(&host, &server, &key()).unwrap();
+        assert_eq!(server.arrived().len() - before, requests, "{ahead}");
+    }
+    // One that refuses for another reason is not asked for ever.
+    let server = self::server(Reply::json(400, &json!({ "error": "invalid_dpop_proof" })));
+    let dir = tempfile::tempdir().unwrap();
+    let host = test_server::host(dir.path(), time::Duration::minutes(10));
+    let error = mint_bound(&host, &server, &key()).unwrap_err();
+    assert!(error.hints().iter().all(|hint| !hint.contains("dpop = true")), "{error:?}");
+    assert_eq!(server.arrived().len(), 2);
+}
+
+#[test]
 fn a_token_that_is_not_bound_to_this_key_is_not_taken() {
     let dir = tempfile::tempdir().unwrap();
     let host = test_server::host(dir.path(), time::Duration::ZERO);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::home::Home;
+use super::home::{BROWSER_LOG, Home};
 use super::peer::{node_script, program};
 use super::wait::wait_until;
 
@@ -80,7 +80,7 @@ impl Browser {
 
     /// Makes this the browser of `home`: what runs there finds it in `BROWSER`.
     pub(crate) fn install(self, home: &mut Home) -> Installed {
-        let log = home.path("browser.log");
+        let log = home.path(BROWSER_LOG);
         let command = self.with("log", json!(log)).script(home, "browser");
         home.set("BROWSER", &command);
         Installed { log }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ use super::run::Run;
 
 /// The user `nobody`.
 const NOBODY: u32 = 65534;
+
+/// Where the browser of a home writes what it opened, and how that ended.
+pub(crate) const BROWSER_LOG: &str = "browser.log";
 
 /// A home directory that exists for one test only, and the environment of the
 /// programs that run there.
@@ -216,6 +220,10 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let browser = fs::read_to_string(self.path(BROWSER_LOG)).unwrap_or_default();
+            let _ = writeln!(std::io::stderr(), "the browser of this home: {browser:?}");
+        }
         kill_inhabitants(self.root.path());
         match self.uid {
             Some(uid) => kernel::forget_all(uid),

@@ -10,6 +10,8 @@
 //! | [`radosgw`] | another, the strictest of them: its sessions may end after seconds |
 //! | [`postgres`] | the database of brokers that are several |
 //! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
+//! | [`rsyslog`] | a syslog server |
+//! | [`webhook`] | a receiver of webhooks, which checks signatures by other means |
 //! | [`nginx`](mod@nginx) | nginx, which asks about each request |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
@@ -54,6 +56,8 @@ pub(crate) mod peer;
 pub(crate) mod postgres;
 #[cfg(feature = "broker")]
 pub(crate) mod radosgw;
+#[cfg(feature = "broker")]
+pub(crate) mod rsyslog;
 pub(crate) mod run;
 #[cfg_attr(
     not(feature = "broker"),
@@ -63,3 +67,5 @@ pub(crate) mod terminal;
 pub(crate) mod tls;
 pub(crate) mod wait;
 pub(crate) mod walk;
+#[cfg(feature = "broker")]
+pub(crate) mod webhook;

@@ -30,7 +30,7 @@ impl<'a> Terminal<'a> {
         let path = format!("{}:{path}", program.parent().unwrap().display());
         // One that has just been ended may still accept who wants another at its socket.
         static STARTED: AtomicUsize = AtomicUsize::new(0);
-        let socket = home.path(&format!("tmux{}", STARTED.fetch_add(1, Ordering::Relaxed)));
+        let socket = home.path(format!("tmux{}", STARTED.fetch_add(1, Ordering::Relaxed)));
         let terminal = Self { home, socket, runs: Cell::new(0) };
         let size = [columns.to_string(), rows.to_string()];
         terminal

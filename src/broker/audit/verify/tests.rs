@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::*;
+use crate::broker::audit::Record;
 use crate::broker::audit::notary::Signer;
 use crate::broker::audit::tree::leaf_hash;
 use crate::broker::keys::{CheckpointKeys, Kek};
@@ -35,8 +36,11 @@ impl Log {
         for part in 0..10 {
             // Groups that fill no tile evenly.
             for group in [33, 1, 66] {
-                let records: Vec<_> =
-                    (0..group).map(|n| record(&format!("{part} {group} {n}"))).collect();
+                // In some of them somebody acts.
+                let actor = (part == 2).then(|| "https://i.example#bot".to_string());
+                let record =
+                    |n| Record { actor: actor.clone(), ..record(&format!("{part} {group} {n}")) };
+                let records: Vec<_> = (0..group).map(record).collect();
                 append(store.as_ref(), &records).await.unwrap();
             }
             signer.sign().await.unwrap();
@@ -127,6 +131,10 @@ async fn every_edit_of_a_record_is_found_and_its_place_named() {
         "salt = zeroblob(16)",
         "salt = null, leaf_version = 1",
         "leaf_version = 9",
+        "leaf_version = 2",
+        "actor = null",
+        "actor = null, leaf_version = 2",
+        "actor = 'https://i.example#other'",
         "ttl = 'no number'",
         "reason = x'ff'",
         "reason = cast(x'ff' as text)",

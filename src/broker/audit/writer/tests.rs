@@ -168,19 +168,32 @@ async fn a_credential_that_nobody_waits_for_is_recorded_as_aborted() {
     assert_eq!(decisions, [(Decision::Issued, jti), (Decision::Aborted, jti)]);
 }
 
+/// Waits until so many commits were tried.
+async fn tried(store: &Gate, commits: usize) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while store.batches.lock().unwrap().len() < commits || store.open.available_permits() > 0 {
+        assert!(Instant::now() < end, "{:?}", store.batches.lock().unwrap());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
-async fn what_was_recorded_though_the_commit_failed_is_taken_back() {
+async fn what_was_recorded_though_the_commit_failed_is_taken_back_once_also_where_all_is_quiet() {
     let store = Gate::new().await;
     let audit = Audit::start(store.clone());
+    let try_with = async |fault: u8, commits: usize| {
+        store.fault.store(fault, Ordering::Relaxed);
+        store.open.add_permits(1);
+        tried(&store, commits).await;
+    };
     store.fault.store(AFTER, Ordering::Relaxed);
     store.open.add_permits(1);
     assert!(audit.append(record("a")).await.is_err());
-    // Nor can it be taken back at once.
-    store.fault.store(BEFORE, Ordering::Relaxed);
+    // Nor can it be taken back at once; and then it is, and that cannot be told.
+    try_with(BEFORE, 2).await;
+    try_with(AFTER, 3).await;
+    try_with(NONE, 4).await;
     store.open.add_permits(1);
-    settle().await;
-    store.fault.store(NONE, Ordering::Relaxed);
-    store.open.add_permits(2);
     let other = Record { jti: Some(uuid::Uuid::nil()), ..record("b") };
     assert!(audit.append(other).await.is_ok());
     let kept = store.records(0, 9).await.unwrap();
@@ -188,6 +201,29 @@ async fn what_was_recorded_though_the_commit_failed_is_taken_back() {
     let (one, two) = (record("a").jti, Some(uuid::Uuid::nil()));
     use Decision::{Aborted, Issued};
     assert_eq!(decisions, [(Issued, one), (Aborted, one), (Issued, two)]);
+}
+
+#[tokio::test]
+async fn many_doubts_are_settled_in_groups() {
+    let store = Gate::new().await;
+    let audit = Arc::new(Audit::start(store.clone()));
+    store.fault.store(BEFORE, Ordering::Relaxed);
+    store.open.add_permits(10_000);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..BATCH * 2 + 1 {
+        let jti = Some(uuid::Uuid::from_u128(n as u128));
+        let (audit, record) = (audit.clone(), Record { jti, ..record("a") });
+        tasks.spawn(async move { audit.append(record).await.is_err() });
+    }
+    while let Some(failed) = tasks.join_next().await {
+        assert!(failed.unwrap());
+    }
+    store.batches.lock().unwrap().clear();
+    store.fault.store(NONE, Ordering::Relaxed);
+    Arc::into_inner(audit).unwrap().close().await;
+    let mut batches = store.batches.lock().unwrap().clone();
+    batches.sort_unstable();
+    assert_eq!(batches, [1, BATCH, BATCH]);
 }
 
 #[tokio::test]
@@ -260,10 +296,10 @@ async fn a_receipt_is_good_for_its_own_token_only() {
     let store = Arc::new(sqlite::in_memory().await.unwrap());
     let audit = Audit::start(store);
     let jti = record("a").jti.unwrap();
-    assert!(audit.append(record("a")).await.unwrap().redeem(jti));
-    assert!(!audit.append(record("a")).await.unwrap().redeem(uuid::Uuid::nil()));
+    assert_eq!(audit.append(record("a")).await.unwrap().redeem(jti), Some(1));
+    assert_eq!(audit.append(record("a")).await.unwrap().redeem(uuid::Uuid::nil()), None);
     let denied = Record { jti: None, ..record("a") };
-    assert!(!audit.append(denied).await.unwrap().redeem(jti));
+    assert_eq!(audit.append(denied).await.unwrap().redeem(jti), None);
 }
 
 #[tokio::test]

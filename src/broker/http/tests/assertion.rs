@@ -30,7 +30,7 @@ async fn tokens_that_prove_nothing_are_refused_and_leave_no_record() {
         (json!({"nbf": past + 7200}), "in the future"),
         (json!({"sub": null}), "no subject"),
         (json!({"cnf": {"jkt": "x"}}), "bound to something"),
-        (json!({"act": {"sub": "eve"}}), "acts on behalf"),
+        (json!({"act": {"email": "eve@example.com"}}), "does not say who"),
         (
             json!({"events": {"http://schemas.openid.net/event/backchannel-logout": {}}}),
             "tells of an event",

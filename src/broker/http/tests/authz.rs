@@ -29,7 +29,7 @@ fn route(origin: &str) -> Route {
     }
 }
 
-fn authz(proxy: Proxy, options: &mut Options) {
+pub(super) fn authz(proxy: Proxy, options: &mut Options) {
     options.config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
     options.config.authz = Some(Authz {
         proxy,
@@ -74,11 +74,11 @@ async fn as_nginx(bed: &Bed, more: &[(&'static str, &str)]) -> Response {
     ask(bed, Method::GET, "/v1/authz", &of_nginx(more)).await
 }
 
-async fn with_bearer(bed: &Bed, token: &str) -> Response {
+pub(super) async fn with_bearer(bed: &Bed, token: &str) -> Response {
     as_nginx(bed, &[("authorization", &format!("Bearer {token}"))]).await
 }
 
-fn challenge(response: &Response) -> String {
+pub(super) fn challenge(response: &Response) -> String {
     assert_eq!(response.status, StatusCode::UNAUTHORIZED);
     header_of(response, "www-authenticate")
 }
@@ -91,6 +91,7 @@ async fn a_token_lets_pass_and_says_as_whose() {
     assert_eq!(response.status, StatusCode::OK);
     assert_eq!(header_of(&response, "tmpcred-subject"), format!("{CORP}#al%20ice%C3%A9"));
     assert_eq!(header_of(&response, "tmpcred-issuer"), CORP);
+    assert_eq!(header_of(&response, "tmpcred-actor"), "", "nobody acts, whatever the caller says");
     assert_eq!(header_of(&response, "tmpcred-role"), "deploy");
     assert_eq!(header_of(&response, "tmpcred-scope"), "deploy:read deploy:write");
     assert_eq!(header_of(&response, "tmpcred-jti"), claims_of(&token)["jti"].as_str().unwrap());
@@ -262,6 +263,12 @@ struct Proving<'a> {
     nonce: Option<&'a str>,
 }
 
+/// A proof for what nginx asks about.
+pub(super) fn proof_of(device: &Device, token: &str) -> String {
+    let (method, url) = ("GET", "https://api.example.com/a");
+    Proving { device, token, method, url, at: now(), nonce: None }.proof()
+}
+
 impl Proving<'_> {
     fn proof(&self) -> String {
         let (target, token) = (Target::parse(self.url).unwrap(), Secret::new(self.token.into()));
@@ -271,7 +278,7 @@ impl Proving<'_> {
     }
 }
 
-async fn proved(bed: &Bed, token: &str, proofs: &[&str]) -> Response {
+pub(super) async fn proved(bed: &Bed, token: &str, proofs: &[&str]) -> Response {
     let authorization = format!("DPoP {token}");
     let mut more = vec![("authorization", authorization.as_str())];
     more.extend(proofs.iter().map(|proof| ("dpop", *proof)));

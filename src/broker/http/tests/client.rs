@@ -1,5 +1,7 @@
 //! Clients that authenticate by what they sign (RFC 7523), and those that need not.
 
+mod parties;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

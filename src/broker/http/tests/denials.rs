@@ -1,15 +1,15 @@
 //! What those who are denied can make the broker write.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use axum::http::StatusCode;
 use serde_json::json;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 
 use super::header_of;
 use crate::broker::audit::Record;
-use crate::broker::testbed::{Bed, CORP, json_of};
+use crate::broker::testbed::{Bed, CORP, Shifted, json_of};
 use crate::credential::Principal;
 use crate::host::clock::{Clock, SystemClock};
 
@@ -52,17 +52,9 @@ async fn a_denial_takes_little_room_whatever_was_asked_for() {
     assert_eq!(bed.records(4, 9).await, []);
 }
 
-struct Shifted(AtomicI64);
-
-impl Clock for Shifted {
-    fn now(&self) -> OffsetDateTime {
-        SystemClock.now() + Duration::seconds(self.0.load(Ordering::Relaxed))
-    }
-}
-
 #[tokio::test]
 async fn who_is_denied_again_and_again_is_counted() {
-    let clock = Arc::new(Shifted(AtomicI64::new(0)));
+    let clock = Arc::new(Shifted::default());
     let bed = Bed::with(|options| options.clock = clock.clone()).await;
     let denied = bed.key.token(json!({"sub": "eve", "groups": [], "exp": far()}));
     let mut counted = 0;

@@ -40,7 +40,12 @@ impl Device {
 }
 
 /// Asks for a token, with these headers `DPoP`.
-async fn ask(bed: &Bed, token: &str, proofs: &[&str], changes: &[(&str, &str)]) -> Response {
+pub(super) async fn ask(
+    bed: &Bed,
+    token: &str,
+    proofs: &[&str],
+    changes: &[(&str, &str)],
+) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
     for proof in proofs {
@@ -54,7 +59,7 @@ async fn ask(bed: &Bed, token: &str, proofs: &[&str], changes: &[(&str, &str)]) 
 }
 
 /// The nonce that the broker gives.
-async fn nonce(bed: &Bed) -> String {
+pub(super) async fn nonce(bed: &Bed) -> String {
     let response = ask(bed, &bed.key.token(json!({})), &[&Device::new().proof(None)], &[]).await;
     assert_eq!(response.status, StatusCode::BAD_REQUEST);
     assert_eq!(json_of(&response)["error"], "use_dpop_nonce");
@@ -80,7 +85,7 @@ pub(super) async fn rejected(bed: &Bed, reason: &str) -> String {
     metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().to_string()
 }
 
-fn refusal(response: &Response) -> String {
+pub(super) fn refusal(response: &Response) -> String {
     assert_eq!(response.status, StatusCode::BAD_REQUEST, "{}", json_of(response));
     assert_eq!(header_of(response, "cache-control"), "no-store");
     json_of(response)["error"].as_str().unwrap().to_string()
@@ -140,11 +145,17 @@ async fn a_proof_that_went_with_a_denial_is_used_up_too() {
 
 /// Two brokers with one store, as two processes of one broker have it.
 async fn twins() -> [Bed; 2] {
+    twins_with(|_| {}).await
+}
+
+/// The same, changed.
+pub(super) async fn twins_with(change: fn(&mut Options)) -> [Bed; 2] {
     let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
     let one = |store: Arc<dyn Store>| {
         Bed::with(move |options| {
             options.store = store;
             options.kek = crate::broker::keys::Kek::new(Secret::new([7; 32]));
+            change(options);
         })
     };
     [one(store.clone()).await, one(store).await]

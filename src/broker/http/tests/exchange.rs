@@ -51,7 +51,8 @@ async fn a_token_is_issued_and_says_what_was_granted() {
     assert_eq!(header["typ"], "at+jwt");
     assert!(header["kid"].is_string());
 
-    let (_, record) = bed.records(0, 9).await.pop().unwrap();
+    let (sequence, record) = bed.records(0, 9).await.pop().unwrap();
+    assert_eq!(all["log_sequence"], sequence);
     assert_eq!(record.decision, Decision::Issued);
     assert_eq!(record.request_id.to_string(), header_of(&response, "x-request-id"));
     assert_eq!(record.jti.unwrap().to_string(), all["jti"]);
@@ -138,7 +139,7 @@ async fn malformed_requests_are_refused_as_the_rfc_says() {
         (&[("requested_ttl", "1h")], "invalid_request", "'requested_ttl'"),
         (&[("requested_ttl", "99999999999999999999")], "invalid_request", "'requested_ttl'"),
         (&[("requested_token_type", "x")], "invalid_request", "'requested_token_type'"),
-        (&[("actor_token", "x")], "invalid_request", "actor_token is not supported"),
+        (&[("actor_token", "x")], "invalid_request", "'actor_token_type' is missing"),
     ] {
         let response = bed.exchange(&token, changes).await;
         assert_eq!(response.status, StatusCode::BAD_REQUEST, "{changes:?}");

@@ -1,15 +1,14 @@
 //! Introspection (RFC 7662): who is told what.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use time::{Duration, OffsetDateTime};
 
 use super::header_of;
 use crate::broker::store::Once;
-use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of};
+use crate::broker::testbed::{API, Bed, CORP, Shifted, claims_of, json_of};
 use crate::host::clock::{Clock, SystemClock};
 
 const OTHER: &str = "https://other.example.com";
@@ -128,17 +127,9 @@ async fn who_does_not_prove_who_they_are_is_told_nothing() {
     assert_eq!(bed.introspect(Some(&api), "").await.status, StatusCode::BAD_REQUEST);
 }
 
-struct Shifted(AtomicI64);
-
-impl Clock for Shifted {
-    fn now(&self) -> OffsetDateTime {
-        SystemClock.now() + Duration::seconds(self.0.load(Ordering::Relaxed))
-    }
-}
-
 #[tokio::test]
 async fn an_expired_token_is_not_active_from_its_last_second_on() {
-    let clock = Arc::new(Shifted(AtomicI64::new(0)));
+    let clock = Arc::new(Shifted::default());
     let bed = Bed::with(|options| options.clock = clock.clone()).await;
     let token = bed.issued(json!({}), &[("requested_ttl", "600")]).await;
     for (shift, active) in [(0, true), (590, true), (600, false), (630, false), (700, false)] {

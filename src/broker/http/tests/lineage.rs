@@ -9,20 +9,20 @@ use crate::broker::config::{self, Role, TrustedIssuer};
 use crate::broker::issue::{Ask, Refusal};
 use crate::broker::keys::{Keeper, Kek, KeyRing, Rules};
 use crate::broker::store::{Store, sqlite};
-use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of, set};
+use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of, set};
 use crate::credential::TokenType;
 use crate::host::clock::{Clock, SystemClock};
 use crate::oidc::Issuer;
 use crate::secret::Secret;
 
-const OWN: &str = "https://broker.example.com";
+pub(super) const OWN: &str = "https://broker.example.com";
 
 /// Where a broker lives that trusts itself, so that it can be started again.
-struct Site {
+pub(super) struct Site {
     dir: tempfile::TempDir,
 }
 
-fn kek() -> Kek {
+pub(super) fn kek() -> Kek {
     Kek::new(Secret::new([7; 32]))
 }
 
@@ -55,11 +55,15 @@ async fn until(what: &str, is: impl AsyncFn() -> bool) {
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    async fn start(&self) -> Bed {
+    pub(super) async fn start(&self) -> Bed {
+        self.start_with(|_| {}).await
+    }
+
+    pub(super) async fn start_with(&self, change: impl FnOnce(&mut Options)) -> Bed {
         let path = self.dir.path().join("b.db");
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
         let ring = KeyRing::open(keeper(store.clone())).await.unwrap().current().await.unwrap();
@@ -87,25 +91,26 @@ when {{ principal.issuer == "{OWN}" }};
 "#
             );
             (options.store, options.kek) = (store, kek());
+            change(options);
         })
         .await
     }
 }
 
 /// A token for the broker itself, of ten minutes, that may read and write.
-async fn first(bed: &Bed) -> String {
+pub(super) async fn first(bed: &Bed) -> String {
     bed.issued(json!({}), &[("audience", OWN), ("requested_ttl", "600")]).await
 }
 
 /// What comes of a token by exchange.
-async fn next(bed: &Bed, token: &str, audience: &str) -> String {
+pub(super) async fn next(bed: &Bed, token: &str, audience: &str) -> String {
     let response = bed.exchange(token, &[("role", "again"), ("audience", audience)]).await;
     let grant = json_of(&response);
     assert_eq!(response.status.as_u16(), 200, "{grant}");
     grant["access_token"].as_str().unwrap().to_string()
 }
 
-async fn active(bed: &Bed, token: &str) -> bool {
+pub(super) async fn active(bed: &Bed, token: &str) -> bool {
     json_of(&bed.introspect(Some(token), token).await)["active"].as_bool().unwrap()
 }
 

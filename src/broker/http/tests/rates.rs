@@ -15,7 +15,7 @@ use crate::broker::testbed::{Bed, json_of};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::http::Response;
 
-fn rate(per_minute: u32, burst: u32) -> Rate {
+pub(super) fn rate(per_minute: u32, burst: u32) -> Rate {
     Rate { per_minute: per_minute.try_into().unwrap(), burst: Some(burst.try_into().unwrap()) }
 }
 

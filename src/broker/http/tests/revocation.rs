@@ -18,8 +18,8 @@ use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{Kek, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{
-    Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, Outcome, Row, Store, Unit,
-    sqlite,
+    Erasable, ErasureStore, Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore,
+    OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Turn, Unit, Whose, sqlite,
 };
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -187,6 +187,38 @@ impl LogStore for Failing {
 }
 
 #[async_trait]
+impl ErasureStore for Failing {
+    async fn of_person(
+        &self,
+        issuer: &str,
+        subject: &str,
+        id: &str,
+        limit: u32,
+    ) -> Result<Erasable> {
+        self.inner.of_person(issuer, subject, id, limit).await
+    }
+}
+
+#[async_trait]
+impl OutboxStore for Failing {
+    async fn turn(&self, sink: &str) -> Result<Option<Turn>> {
+        self.inner.turn(sink).await
+    }
+    async fn add_sink(&self, sink: &str, after: u64) -> Result<()> {
+        self.inner.add_sink(sink, after).await
+    }
+    async fn change_turn(
+        &self,
+        sink: &str,
+        before: &Turn,
+        delivered: u64,
+        holder: Option<&str>,
+    ) -> Result<bool> {
+        self.inner.change_turn(sink, before, delivered, holder).await
+    }
+}
+
+#[async_trait]
 impl KeyStore for Failing {
     async fn keys(&self) -> Result<Vec<StoredKey>> {
         self.inner.keys().await
@@ -205,8 +237,38 @@ impl OnceStore for Failing {
             Err(broken())
         }
     }
+    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>> {
+        self.inner.consumed_at(kind, id).await
+    }
     async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_consumed(kind, before, limit).await
+    }
+}
+
+#[async_trait]
+impl TokenStore for Failing {
+    async fn cutoffs(
+        &self,
+        since: OffsetDateTime,
+    ) -> Result<Vec<(String, String, OffsetDateTime)>> {
+        self.inner.cutoffs(since).await
+    }
+    async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
+        self.inner.opaque(hash).await
+    }
+    async fn count_issued(
+        &self,
+        whose: &Whose,
+        before: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<u64> {
+        self.inner.count_issued(whose, before, now).await
+    }
+    async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_cutoffs(before, limit).await
+    }
+    async fn forget_opaque(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_opaque(before, limit).await
     }
 }
 
@@ -214,6 +276,9 @@ impl OnceStore for Failing {
 impl Store for Failing {
     async fn seal_with(&self, seal: Seal) -> Result<()> {
         self.inner.seal_with(seal).await
+    }
+    async fn now(&self) -> Result<Option<OffsetDateTime>> {
+        self.inner.now().await
     }
     async fn probe(&self) -> Result<()> {
         self.inner.probe().await

@@ -9,6 +9,45 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
+async fn tokens_are_signed_as_their_audience_wants_it() {
+    use crate::broker::keys::SigningAlgorithm::{EdDsa, Rs256};
+    let bed = Bed::with(|options| {
+        let deploy = options.config.role.get_mut("deploy").unwrap();
+        deploy
+            .audiences
+            .extend(["https://ed.example.com".into(), "https://rsa.example.com".into()]);
+        let audiences = [("https://ed.example.com", EdDsa), ("https://rsa.example.com", Rs256)];
+        options.config.keys.audiences = audiences.map(|(to, by)| (to.into(), by)).into();
+    })
+    .await;
+    let metadata = json_of(&bed.get("/.well-known/openid-configuration").await);
+    let all = serde_json::json!(["ES256", "EdDSA", "RS256"]);
+    assert_eq!(metadata["id_token_signing_alg_values_supported"], all);
+    let jwks = bed.get("/jwks.json").await;
+    let keys = crate::oidc::Keys::parse(jwks.body.expose()).unwrap();
+    for (audience, algorithm) in [
+        (crate::broker::testbed::API, "ES256"),
+        ("https://ed.example.com", "EdDSA"),
+        ("https://rsa.example.com", "RS256"),
+    ] {
+        let token = bed.issued(serde_json::json!({}), &[("audience", audience)]).await;
+        let header = crate::oidc::jwt::decode_unverified(&token).unwrap().header;
+        assert_eq!(header["alg"], algorithm);
+        let expected = crate::oidc::Expectations {
+            issuer: bed.issuer.as_str(),
+            audiences: &[audience.to_string()],
+            algorithms: crate::oidc::jwt::ALGORITHMS,
+            nonce: None,
+            now: crate::broker::testbed::now(),
+            leeway: crate::oidc::jwt::LEEWAY,
+        };
+        crate::oidc::jwt::verify(&token, &keys, &expected).unwrap();
+        let told = json_of(&bed.introspect(Some(&token), &token).await);
+        assert_eq!(told["active"], true, "{algorithm}");
+    }
+}
+
+#[tokio::test]
 async fn documents_say_where_everything_is() {
     let bed = Bed::new().await;
     for path in ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"] {

@@ -9,14 +9,18 @@ const START: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 const STALE: Duration = Duration::seconds(5);
 
 fn rules() -> Rules {
-    Rules { publish_before: Duration::minutes(10), rotate_every: Some(Duration::days(90)) }
+    Rules {
+        publish_before: Duration::minutes(10),
+        rotate_every: Some(Duration::days(90)),
+        algorithms: Algorithms::default(),
+    }
 }
 
 fn key(kid: &str, state: KeyState, changed_at: OffsetDateTime) -> StoredKey {
     StoredKey {
         kid: kid.into(),
         purpose: Purpose::AccessToken,
-        algorithm: ALGORITHM_NAME.into(),
+        algorithm: "ES256".into(),
         state,
         sealed: Vec::new(),
         kek_id: String::new(),
@@ -120,7 +124,11 @@ fn where_the_key_that_signs_is_revoked_another_signs_at_once() {
 
 #[test]
 fn keys_may_be_kept_for_as_long_as_no_other_can_sign() {
-    let rules = |publish_before| Rules { publish_before, rotate_every: None };
+    let rules = |publish_before| Rules {
+        publish_before,
+        rotate_every: None,
+        algorithms: Algorithms::default(),
+    };
     let seconds = |lead: Duration, age: i64| rules(lead).max_age(Duration::seconds(age)).as_secs();
     assert_eq!(seconds(Duration::days(1), 0), 300);
     assert_eq!(seconds(Duration::days(1), 86_390 - 300), 300);
@@ -188,7 +196,7 @@ proptest! {
         let publish_before = Duration::seconds(publish_before);
         let rotate_every =
             rotates.then(|| Duration::hours(1).max(publish_before.saturating_mul(2)));
-        let rules = Rules { publish_before, rotate_every };
+        let rules = Rules { publish_before, rotate_every, algorithms: Algorithms::default() };
         let (mut now, mut keys) = (START, Vec::new());
         at(&mut keys, &rules, now);
         let fresh = |keys: &Vec<StoredKey>, now| Copy { keys: keys.clone(), read_at: now };
@@ -212,7 +220,7 @@ proptest! {
                     let kid = keys[nth % keys.len()].kid.clone();
                     let steps = rules.revocation(&keys, &[kid], "");
                     apply(&mut keys, &steps, now);
-                    let active = oldest(&keys, KeyState::Active).unwrap();
+                    let active = Series { of: SigningAlgorithm::Es256, keys: &keys }.oldest(KeyState::Active).unwrap();
                     if active.changed_at == now {
                         hurried.push(active.kid.clone());
                     }
@@ -223,7 +231,7 @@ proptest! {
                         at(&mut keys, &rules, now);
                         processes[process] = fresh(&keys, now);
                     }
-                    let signer = oldest(&processes[process].keys, KeyState::Active).unwrap();
+                    let signer = Series { of: SigningAlgorithm::Es256, keys: &processes[process].keys }.oldest(KeyState::Active).unwrap();
                     alive.push((signer.kid.clone(), now + ttl));
                     if let Some((copy, until)) = &client
                         && now < *until

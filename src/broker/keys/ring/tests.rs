@@ -6,7 +6,7 @@ use super::*;
 use crate::broker::audit::Decision;
 use crate::broker::config::MAX_TTL;
 use crate::broker::keys::life::{Rules, Step};
-use crate::broker::keys::{Kek, KeyState};
+use crate::broker::keys::{Algorithms, Kek, KeyState, SigningAlgorithm};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{
@@ -52,7 +52,11 @@ fn keeper(store: &Arc<SqlStore>, clock: &Arc<Hand>) -> Keeper {
         store: store.clone(),
         kek: Kek::new(Secret::new([7; 32])),
         clock: clock.clone(),
-        rules: Rules { publish_before: LEAD, rotate_every: Some(Duration::days(90)) },
+        rules: Rules {
+            publish_before: LEAD,
+            rotate_every: Some(Duration::days(90)),
+            algorithms: Algorithms::default(),
+        },
         issuer: Issuer::parse("https://broker.example.com").unwrap(),
         name: "broker",
     }
@@ -151,7 +155,12 @@ async fn each_change_is_on_record_and_is_not_made_without() {
     // The request is one, whatever it changed.
     assert_eq!(records[4].1.request_id, records[6].1.request_id);
     // What was refused left nothing behind.
-    let absent = Step { kid: Some("x".into()), to: KeyState::Active, why: String::new() };
+    let absent = Step {
+        kid: Some("x".into()),
+        algorithm: SigningAlgorithm::Es256,
+        to: KeyState::Active,
+        why: String::new(),
+    };
     assert!(keeper.settle(|_| vec![absent.clone()]).await.is_err());
     assert_eq!(store.records(0, 99).await.unwrap().len(), records.len());
 }

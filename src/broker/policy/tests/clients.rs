@@ -14,7 +14,7 @@ fn a_policy_speaks_of_clients_that_authenticate_and_of_no_others() {
     let none = Clients::new();
     let load = |text: &str, clients| {
         let sources = [Source { path: "policy.cedar".into(), text: text.into() }];
-        let world = World { roles: &roles, trusted: &issuers, clients, own: &own };
+        let world = World { roles: &roles, trusted: &issuers, clients, own: &own, directory: None };
         Policy::load(&sources, world)
     };
     let issues = permit("p", "@ttl(\"5m\")", "true");

@@ -111,16 +111,17 @@ impl Trial<'_> {
             return Vec::new();
         };
         let context = match asked.action {
-            Action::Introspect => super::super::audience_context(asked.audience),
+            Action::Introspect => super::super::audience_context(asked.audience, asked.moment()),
             Action::Issue => {
                 let Ok(bounds) = Bounds::of(caller, role, asked.wanted(), asked.now) else {
                     return Vec::new();
                 };
-                super::super::context(caller, &bounds.question(asked.wanted()))
+                super::super::context(caller, &bounds.question(asked.wanted(), asked.now))
             }
         };
         let asked_of_cedar = context.and_then(|context| {
-            self.policy.request(caller, asked.action.name(), asked.role, context)
+            let asks = (asked.action.name(), asked.role);
+            self.policy.request(caller.id(), caller, asks, context, asked.now)
         });
         let Ok((request, entities)) = asked_of_cedar else { return Vec::new() };
         let looker = Looker { request, entities, asked, caller };
@@ -160,7 +161,9 @@ impl Trial<'_> {
                 .collect(),
             Why::NoPermit => nearest(considered),
             Why::Unbound => vec!["the caller would have to prove a key of their own (DPoP)".into()],
-            Why::Token | Why::Ended | Why::Failed | Why::Aws => vec![said.clone()],
+            Why::Token | Why::Ended | Why::Actor | Why::Directory | Why::Failed | Why::Aws => {
+                vec![said.clone()]
+            }
         }
     }
 

@@ -5,6 +5,8 @@ mod cases;
 mod explain;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -16,11 +18,12 @@ pub use cases::{Case, CaseResult, Cases, Difference, Expected};
 pub use explain::{Considered, Explanation, Found, Holds, Part};
 
 use super::load::{Source, World};
-use super::{INTROSPECT, ISSUE, Policy};
+use super::{INTROSPECT, ISSUE, Moment, Policy};
 use crate::broker::authenticate::{Caller, said, suppose};
 use crate::broker::client;
 use crate::broker::config::{self, Client, Config};
 use crate::broker::decide::{Denied, Rules, Wanted, Why};
+use crate::broker::directory::Directory;
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Claims;
@@ -51,6 +54,9 @@ impl Action {
 pub struct Asking {
     /// Who asks.
     pub caller: Supposed,
+    /// Who acts for them, and has a good token that says this.
+    #[serde(default)]
+    pub actor: Option<Supposed>,
     /// What for.
     #[serde(default)]
     pub action: Action,
@@ -74,6 +80,9 @@ pub struct Asking {
     /// When; now where left out.
     #[serde(default, deserialize_with = "moment")]
     pub time: Option<OffsetDateTime>,
+    /// From where; this machine where left out.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
 }
 
 /// A caller with a good token that says this.
@@ -154,12 +163,16 @@ pub struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Reads the policies that this configuration names.
-    pub fn new(config: &'a Config) -> Result<Self> {
-        Self::of(config, Source::read_all(&config.policy.files)?)
+    pub fn new(config: &'a Config, now: OffsetDateTime) -> Result<Self> {
+        Self::of(config, Source::read_all(&config.policy.files)?, config.directory(now)?)
     }
 
-    fn of(config: &'a Config, sources: Vec<Source>) -> Result<Self> {
-        let world = World::of(config);
+    fn of(
+        config: &'a Config,
+        sources: Vec<Source>,
+        directory: Option<Arc<Directory>>,
+    ) -> Result<Self> {
+        let world = World::of(config, directory.as_ref());
         let policy = Policy::load(&sources, world)?;
         Ok(Self { config, sources, policy })
     }
@@ -200,6 +213,7 @@ impl<'a> Trial<'a> {
             scope: scope.map(|scope| scope.split_ascii_whitespace().map(String::from).collect()),
             ttl: asking.ttl,
             key_bound: asking.key_bound,
+            source: asking.source.unwrap_or(Ipv4Addr::LOCALHOST.into()),
             now,
         })
     }
@@ -231,13 +245,28 @@ impl<'a> Trial<'a> {
             if issuer == own.as_str() && clients.get(subject).is_some_and(Client::authenticates) {
                 return Ok(Ok(Caller::of_client(own, subject, now)));
             }
-            return self.caller(&asking.caller, now);
+            return self.parties(asking, now);
         }
         let through = |caller| {
             let through = client::through(clients, caller, client, asking.key_bound);
             through.map_err(|error| Denied::new(Why::Token, said(&error)))
         };
-        Ok(self.caller(&asking.caller, now)?.and_then(through))
+        Ok(self.parties(asking, now)?.and_then(through))
+    }
+
+    /// The caller, and who acts for them where somebody does; or that the token of one of
+    /// them would not be accepted.
+    fn parties(
+        &self,
+        asking: &Asking,
+        now: OffsetDateTime,
+    ) -> Result<std::result::Result<Caller, Denied>> {
+        let caller = self.caller(&asking.caller, now)?;
+        let Some(actor) = &asking.actor else { return Ok(caller) };
+        let actor = self.caller(actor, now)?;
+        let refused = |error: Error| Denied::new(Why::Token, said(&error));
+        Ok(caller
+            .and_then(|caller| actor.and_then(|actor| caller.acted_for_by(actor).map_err(refused))))
     }
 
     /// The caller; or that their token would not be accepted.
@@ -292,6 +321,7 @@ struct Asked<'a> {
     scope: Option<BTreeSet<String>>,
     ttl: Option<Duration>,
     key_bound: bool,
+    source: IpAddr,
     now: OffsetDateTime,
 }
 
@@ -303,7 +333,12 @@ impl Asked<'_> {
             scope: self.scope.as_ref(),
             ttl: self.ttl,
             key_bound: self.key_bound,
+            source: self.source,
         }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { now: self.now, source: self.source }
     }
 
     fn outcome(&self, trial: &Trial<'_>) -> Outcome {
@@ -328,7 +363,7 @@ impl Asked<'_> {
                 let who = caller.id();
                 let answer = trial
                     .policy
-                    .introspects(caller, self.role, self.audience)
+                    .introspects(caller, self.role, self.audience, self.moment())
                     .map_err(|why| Denied::new(Why::Failed, why))?;
                 match (answer.permits, answer.reasons.into_iter().next()) {
                     (true, Some(policy)) => Ok(Outcome::Permit { policy, ttl: None, scope: None }),

@@ -22,6 +22,8 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         dpop: config::Dpop::default(),
         limits: Default::default(),
         authz: None,
+        audit: config::Audit::default(),
+        directory: None,
         trusted_issuer: trusted(&[ISSUER]),
         client: Default::default(),
         policy: config::Policy { files: vec!["policy.cedar".into()] },
@@ -37,7 +39,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
 
 fn trial<'a>(config: &'a Config, text: &str) -> Trial<'a> {
     let source = Source { path: "policy.cedar".into(), text: text.into() };
-    Trial::of(config, vec![source]).unwrap()
+    Trial::of(config, vec![source], None).unwrap()
 }
 
 /// What Alice asks, with these changes.
@@ -92,7 +94,9 @@ fn decisions_are_those_of_a_broker() {
         (json!({"/caller/subject": "mallory"}), Why::Forbidden),
         (json!({"/action": "introspect"}), Why::NoPermit),
         (json!({"/action": "introspect", "/caller/subject": "mallory"}), Why::Forbidden),
-        (json!({"/caller/claims": {"act": {"sub": "x"}}}), Why::Token),
+        (json!({"/caller/claims": {"act": {}}}), Why::Token),
+        (json!({"/caller/claims": {"amr": "mfa", "act": {"sub": "x"}}}), Why::Actor),
+        (json!({"/actor": {"issuer": ISSUER, "subject": "bot"}}), Why::Actor),
     ] {
         assert_eq!(reason(&decide(changes.clone())), why, "{changes}");
     }
@@ -188,7 +192,7 @@ fn an_explanation_says_what_to_ask_for_instead() {
         changes(json!({"/role": "reader"}))
             .contains("resource == Role::\"deploy\" (resource is Role::\"reader\")")
     );
-    assert!(changes(json!({"/caller/claims": {"act": {}}})).contains("somebody acts on behalf"));
+    assert!(changes(json!({"/caller/claims": {"act": {}}})).contains("does not say who"));
 }
 
 fn cases(text: &str) -> Result<Cases> {
@@ -293,7 +297,9 @@ fn a_client_that_authenticates_is_tried_with_and_without_that() {
         "any",
         "@ttl(\"1h\")",
         "context has client && context.client == \"deployer\"",
-    ) + "@id(\"asks\") permit (principal == User::\"https://broker.example.com#deployer\", action == Action::\"introspect\", resource);";
+    ) + &permit("acts", "", "context has client && context.client == \"deployer\"")
+        .replace("\"issue\"", "\"act\"")
+        + "@id(\"asks\") permit (principal == User::\"https://broker.example.com#deployer\", action == Action::\"introspect\", resource);";
     let trial = trial(&config, &text);
     let outcome = |changes| trial.decide(&asking(changes), NOW).unwrap();
     let without = trial.explain(&asking(json!({})), NOW).unwrap();
@@ -304,6 +310,14 @@ fn a_client_that_authenticates_is_tried_with_and_without_that() {
     assert!(matches!(named, Outcome::Deny { reason: Why::Token, .. }), "{named:?}");
     let unknown = trial.decide(&asking(json!({ "/client": "x" })), NOW).unwrap_err();
     assert!(unknown.to_string().contains("no client 'x' that authenticates"), "{unknown}");
+    // Nor as who acts.
+    let acts = |client: &str| json!({"issuer": ISSUER, "subject": "bot", "client": client});
+    let named = outcome(json!({ "/actor": acts("deployer") }));
+    assert!(matches!(named, Outcome::Deny { reason: Why::Token, .. }), "{named:?}");
+    for client in ["x", "deployer"] {
+        let through = outcome(json!({ "/client": "deployer", "/actor": acts(client) }));
+        assert!(matches!(through, Outcome::Permit { .. }), "{through:?}");
+    }
     let itself = json!({
         "/action": "introspect", "/caller/issuer": "https://broker.example.com",
         "/caller/subject": "deployer",

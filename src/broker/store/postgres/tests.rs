@@ -4,6 +4,7 @@ use super::peer::Database;
 use super::*;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::{Ledger, LogStore, Store};
+use crate::host::files;
 
 async fn refused(database: &Database) -> String {
     open(&database.config, &Env::default()).await.err().unwrap().to_string()
@@ -16,6 +17,8 @@ async fn the_audit_log_only_grows() {
     append(&store, &[record("one")]).await.unwrap();
     for change in [
         "update audit_record set reason = 'another'",
+        "update audit_record set erased = 'x', salt = null, role = 'another'",
+        "update audit_record set erased = 'x'",
         "delete from audit_record",
         "truncate audit_record",
     ] {

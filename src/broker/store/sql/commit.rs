@@ -3,6 +3,7 @@
 use sqlx::{Any, Connection, Transaction};
 
 use super::engine::Engine;
+use super::erasure;
 use super::failure::Failure;
 use super::head::Guard;
 use super::rows::{damaged, micros};
@@ -10,7 +11,7 @@ use crate::broker::audit::leaf::{Leaf, SALT, stored};
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::StoredKey;
-use crate::broker::store::{Consumed, Effect, Outcome, Unit};
+use crate::broker::store::{Consumed, Cutoff, Effect, OpaqueToken, Outcome, Unit};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Commits a group of units.
@@ -107,12 +108,18 @@ async fn perform_one(
             .await?;
             Ok(done.rows_affected() == 1)
         }
+        Effect::CutOff(cutoff) => cut_off(transaction, cutoff).await,
+        Effect::AddOpaque(token) => add_opaque(transaction, token).await,
+        Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
         Effect::IfIssued(jti) => {
             let found = sqlx::query(
-                "select sequence from audit_record where jti = $1 and decision = $2 limit 1",
+                "select sequence from audit_record where jti = $1 and decision = $2
+                 and not exists (select 1 from audit_record where jti = $1 and decision = $3)
+                 limit 1",
             )
             .bind(jti.to_string())
             .bind(Decision::Issued.as_str())
+            .bind(Decision::Aborted.as_str())
             .fetch_optional(&mut **transaction)
             .await?;
             Ok(found.is_some())
@@ -145,6 +152,42 @@ async fn consume(
     .bind(&consumed.id)
     .bind(micros(consumed.at))
     .bind(micros(consumed.keep_until))
+    .execute(&mut **transaction)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+async fn cut_off(transaction: &mut Transaction<'_, Any>, cutoff: &Cutoff) -> Result<bool, Failure> {
+    let (kind, id) = cutoff.whose.parts();
+    sqlx::query(
+        "insert into revocation_cutoff (kind, id, before, made_at, keep_until)
+         values ($1, $2, $3, $4, $5)
+         on conflict (kind, id) do update set before = excluded.before,
+             made_at = excluded.made_at, keep_until = excluded.keep_until
+         where revocation_cutoff.before < excluded.before",
+    )
+    .bind(kind)
+    .bind(id)
+    .bind(micros(cutoff.before))
+    .bind(micros(cutoff.at))
+    .bind(micros(cutoff.keep_until))
+    .execute(&mut **transaction)
+    .await?;
+    Ok(true)
+}
+
+async fn add_opaque(
+    transaction: &mut Transaction<'_, Any>,
+    token: &OpaqueToken,
+) -> Result<bool, Failure> {
+    let done = sqlx::query(
+        "insert into opaque_token (hash, claims, seal, keep_until) values ($1, $2, $3, $4)
+         on conflict do nothing",
+    )
+    .bind(&token.hash)
+    .bind(&token.claims)
+    .bind(&token.seal)
+    .bind(micros(token.keep_until))
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -206,9 +249,9 @@ async fn append(
         "insert into audit_record
             (sequence, at, request_id, action, decision, reason, issuer, subject, client, source,
              role, audience, scope, ttl, jti, parent, policy_id, policy_hash, count,
-             leaf_version, salt)
+             leaf_version, salt, actor)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-             $19, $20, $21)",
+             $19, $20, $21, $22)",
     )
     .bind(sequence)
     .bind(micros(record.at))
@@ -231,6 +274,7 @@ async fn append(
     .bind(stored(record.count))
     .bind(leaf.version)
     .bind(leaf.salt)
+    .bind(&record.actor)
     .execute(&mut **transaction)
     .await?;
     Ok(hash)

@@ -36,7 +36,7 @@ struct Table {
     columns: &'static [(&'static str, Holds)],
 }
 
-const TABLES: [Table; 5] = [
+const TABLES: [Table; 8] = [
     Table {
         name: "signing_key",
         columns: &[
@@ -53,6 +53,20 @@ const TABLES: [Table; 5] = [
     Table {
         name: "consumed",
         columns: &[("kind", Text), ("id", Text), ("consumed_at", Number), ("keep_until", Number)],
+    },
+    Table {
+        name: "revocation_cutoff",
+        columns: &[
+            ("kind", Text),
+            ("id", Text),
+            ("before", Number),
+            ("made_at", Number),
+            ("keep_until", Number),
+        ],
+    },
+    Table {
+        name: "opaque_token",
+        columns: &[("hash", Text), ("claims", Text), ("seal", Bytes), ("keep_until", Number)],
     },
     Table {
         name: "audit_record",
@@ -78,6 +92,8 @@ const TABLES: [Table; 5] = [
             ("count", Number),
             ("leaf_version", Number),
             ("salt", Bytes),
+            ("erased", Bytes),
+            ("actor", Text),
         ],
     },
     Table {
@@ -88,6 +104,8 @@ const TABLES: [Table; 5] = [
         name: "audit_checkpoint",
         columns: &[("size", Number), ("at", Number), ("note", Text)],
     },
+    // Whose turn it is is for those who use the store to say.
+    Table { name: "audit_sink", columns: &[("name", Text), ("delivered", Number)] },
 ];
 
 /// What was copied.
@@ -99,10 +117,21 @@ pub struct Copied {
     pub keys: u64,
     /// How many used-up things, such as revocations.
     pub consumed: u64,
+    /// How many times tokens were revoked together.
+    pub cutoffs: u64,
+    /// How many tokens that can only be introspected.
+    pub opaque_tokens: u64,
     /// How many checkpoints.
     pub checkpoints: u64,
     /// The root of the tree over the records.
     pub root: Hash,
+}
+
+impl Copied {
+    fn is_nothing(&self) -> bool {
+        let Self { records, keys, consumed, cutoffs, opaque_tokens, checkpoints, root: _ } = self;
+        [records, keys, consumed, cutoffs, opaque_tokens, checkpoints].iter().all(|n| **n == 0)
+    }
 }
 
 impl SqlStore {
@@ -128,7 +157,7 @@ impl SqlStore {
         if found == wanted {
             return Ok(wanted);
         }
-        if found.records + found.keys + found.consumed + found.checkpoints > 0 {
+        if !found.is_nothing() {
             return Err(Error::new(ErrorKind::Usage, "the other store is not empty")
                 .because_of(format!("it has {} records and {} keys", found.records, found.keys))
                 .hint("nothing is overwritten: name an empty database"));
@@ -197,6 +226,8 @@ async fn counted(transaction: &mut Transaction<'_, Any>) -> Result<Copied, Failu
         records,
         keys: count(transaction, "signing_key").await?,
         consumed: count(transaction, "consumed").await?,
+        cutoffs: count(transaction, "revocation_cutoff").await?,
+        opaque_tokens: count(transaction, "opaque_token").await?,
         checkpoints: count(transaction, "audit_checkpoint").await?,
         root: tree::root_within(transaction, in_tree).await?,
     })

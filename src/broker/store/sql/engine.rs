@@ -43,6 +43,13 @@ impl Engine {
         Self { pool, begin: Some(begin), limit: Some(limit) }
     }
 
+    /// What asks for the time, in microseconds since 1970, where it is not this machine's.
+    pub(super) fn clock(&self) -> Option<&'static str> {
+        self.begin.as_ref().map(
+            |_| "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) as micros",
+        )
+    }
+
     /// Begins a transaction that may take as long as it takes: it writes all, or sees all
     /// as it was at one moment.
     pub(super) async fn begin_long(

@@ -34,6 +34,10 @@ pub(in crate::broker::store) fn migrations() -> Vec<Migration> {
         ("units", include_str!("../migrations/0003_units.sql")),
         ("audit tree", include_str!("../migrations/0004_audit_tree.sql")),
         ("audit seal", include_str!("../migrations/0005_audit_seal.sql")),
+        ("actor", include_str!("../migrations/0006_actor.sql")),
+        ("cutoff", include_str!("../migrations/0007_cutoff.sql")),
+        ("outbox", include_str!("../migrations/0008_outbox.sql")),
+        ("erasure", include_str!("../migrations/0009_erasure.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, sql) = (MigrationType::Simple, sql.into_sql_str());

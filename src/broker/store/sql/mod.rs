@@ -4,16 +4,21 @@
 mod commit;
 mod copy;
 mod engine;
+mod erasure;
 mod failure;
 mod head;
 mod log;
 mod migrate;
+mod outbox;
 mod rows;
+mod tokens;
 mod tree;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use sqlx::query::Query;
+use sqlx::{Any, Database, Row as _};
 use time::OffsetDateTime;
 
 use super::{KeyStore, Ledger, Once, OnceStore, Outcome, Store, Unit};
@@ -29,7 +34,7 @@ use head::Guard;
 pub(super) use migrate::Own;
 #[cfg(test)]
 pub(super) use migrate::migrations;
-use rows::{key_from, micros, record_from};
+use rows::{consumed_at_from, key_from, micros, moment, record_from};
 
 /// How much a probe writes, in bytes: more than a record, so that it does not
 /// find room where a record would not.
@@ -84,6 +89,22 @@ impl SqlStore {
         }
     }
 
+    /// Forgets what a statement names that nobody needs any more. What is gone is not
+    /// missed, and what is still there goes another time.
+    async fn forget<'q>(
+        &self,
+        statement: impl Fn() -> Query<'q, Any, <Any as Database>::Arguments>,
+    ) -> Result<u64> {
+        self.check_file()?;
+        let attempt = || async {
+            let mut transaction = self.engine.begin().await?;
+            let done = statement().execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(done.rows_affected())
+        };
+        self.engine.work("what is old cannot be forgotten", attempt).await
+    }
+
     fn check_file(&self) -> Result<()> {
         match &self.file {
             Some((path, identity)) if files::identity(path) != Some(*identity) => {
@@ -108,7 +129,7 @@ impl Ledger for SqlStore {
             sqlx::query(
             "select sequence, at, request_id, action, decision, reason, issuer, subject, client,
                     source, role, audience, scope, ttl, jti, parent, policy_id, policy_hash,
-                    count
+                    count, actor
              from audit_record where sequence > $1 order by sequence limit $2",
         )
         .bind(i64::try_from(after).unwrap_or(i64::MAX))
@@ -155,11 +176,21 @@ impl OnceStore for SqlStore {
         Ok(false)
     }
 
-    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64> {
+    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>> {
         self.check_file()?;
-        let attempt = || async {
-            let mut transaction = self.engine.begin().await?;
-            let done = sqlx::query(
+        let ask = || {
+            sqlx::query("select consumed_at from consumed where kind = $1 and id = $2")
+                .bind(kind.as_str())
+                .bind(id)
+                .fetch_optional(&self.engine.pool)
+        };
+        let row = self.engine.read("what was used up cannot be read", ask).await?;
+        row.as_ref().map(consumed_at_from).transpose()
+    }
+
+    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        let forget = || {
+            sqlx::query(
                 "delete from consumed where (kind, id) in
                     (select kind, id from consumed where kind = $1 and keep_until < $2
                      order by keep_until, id limit $3)",
@@ -167,13 +198,8 @@ impl OnceStore for SqlStore {
             .bind(kind.as_str())
             .bind(micros(before))
             .bind(i64::from(limit))
-            .execute(&mut *transaction)
-            .await?;
-            // What is gone is not missed, and what is still there goes another time.
-            transaction.commit().await?;
-            Ok(done.rows_affected())
         };
-        self.engine.work("what was used up cannot be forgotten", attempt).await
+        self.forget(forget).await
     }
 }
 
@@ -181,6 +207,17 @@ impl OnceStore for SqlStore {
 impl Store for SqlStore {
     async fn seal_with(&self, seal: Seal) -> Result<()> {
         self.guard.begin(&self.engine, seal).await
+    }
+
+    async fn now(&self) -> Result<Option<OffsetDateTime>> {
+        let Some(ask) = self.engine.clock() else { return Ok(None) };
+        let what = "the time cannot be asked for";
+        let row = self
+            .engine
+            .read(what, || async { sqlx::query(ask).fetch_one(&self.engine.pool).await })
+            .await?;
+        let micros: i64 = row.try_get("micros").map_err(|cause| fault(what, cause))?;
+        Ok(moment(micros))
     }
 
     async fn probe(&self) -> Result<()> {

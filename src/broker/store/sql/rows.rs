@@ -18,6 +18,11 @@ pub(super) fn damaged(column: &str) -> Error {
         .hint("restore a backup")
 }
 
+/// A time as the store has it.
+pub(super) fn moment(micros: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
+}
+
 /// Reads columns of one table.
 struct Columns<'a> {
     table: &'static str,
@@ -33,9 +38,7 @@ impl<'a> Columns<'a> {
     }
 
     fn time(&self, column: &str) -> Result<OffsetDateTime> {
-        let micros: i64 = self.get(column)?;
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
-            .map_err(|_| self.damaged(column))
+        moment(self.get(column)?).ok_or_else(|| self.damaged(column))
     }
 
     fn damaged(&self, column: &str) -> Error {
@@ -59,6 +62,10 @@ pub(super) fn key_from(row: &AnyRow) -> Result<StoredKey> {
     })
 }
 
+pub(super) fn consumed_at_from(row: &AnyRow) -> Result<OffsetDateTime> {
+    Columns { table: "consumed", row }.time("consumed_at")
+}
+
 pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
     let columns = Columns { table: "audit_record", row };
     let uuid =
@@ -76,6 +83,7 @@ pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
         decision: Decision::from_name(&decision).ok_or_else(|| columns.damaged("decision"))?,
         reason: columns.get("reason")?,
         principal: Principal { issuer: columns.get("issuer")?, subject: columns.get("subject")? },
+        actor: columns.get("actor")?,
         client: columns.get("client")?,
         source: columns.get("source")?,
         role: columns.get("role")?,
@@ -105,6 +113,7 @@ pub(super) fn leaf_from(row: &AnyRow) -> Result<Leaf> {
         sequence: sequence.try_into().map_err(|_| columns.damaged("sequence"))?,
         version: columns.get("leaf_version").unwrap_or_default(),
         salt: columns.get("salt").unwrap_or_default(),
+        erased: columns.get("erased").unwrap_or_default(),
         values: values.ok().and_then(|values| values.try_into().ok()),
     })
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::*;
 use crate::broker::audit::Decision;
 use crate::broker::keys::{KeyState, Purpose};
-use crate::broker::store::{Consumed, Effect, sqlite};
+use crate::broker::store::{Consumed, Effect, OutboxStore, Turn, sqlite};
 use crate::credential::Principal;
 
 /// A record that tells itself apart by its reason.
@@ -27,6 +27,7 @@ pub(crate) fn record(reason: &str) -> Record {
         parent: None,
         policy_id: Some("p".into()),
         policy_hash: "00".into(),
+        actor: None,
         count: 1,
     }
 }
@@ -159,6 +160,35 @@ async fn sequence_numbers_have_no_gaps_under_concurrency() {
         assert_eq!(firsts, (0..20).map(|n| n * 3 + 1).collect::<Vec<u64>>());
         let kept = stores[0].records(0, 100).await.unwrap();
         assert_eq!(kept.iter().map(|(s, _)| *s).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn of_those_who_change_a_turn_at_once_one_does() {
+    for ground in Ground::each().await {
+        let stores = ground.open_often(2).await;
+        append(stores[0].as_ref(), &[record("x"), record("y")]).await.unwrap();
+        assert_eq!(stores[0].turn("siem").await.unwrap(), None);
+        for after in [1, 0] {
+            stores[1].add_sink("siem", after).await.unwrap();
+        }
+        let turn = stores[0].turn("siem").await.unwrap().unwrap();
+        assert_eq!(turn, Turn { delivered: 1, last: 2, holder: None, beat: 0 });
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..10 {
+            let (store, turn) = (stores[n % 2].clone(), turn.clone());
+            let me = n.to_string();
+            tasks.spawn(async move {
+                let done = store.change_turn("siem", &turn, 2, Some(&me)).await.unwrap();
+                done.then_some(me)
+            });
+        }
+        let winners: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+        let now = stores[0].turn("siem").await.unwrap().unwrap();
+        assert_eq!(now, Turn { delivered: 2, last: 2, holder: winners.first().cloned(), beat: 1 });
+        assert_eq!(winners.len(), 1);
+        assert!(!stores[0].change_turn("siem", &now, 1, None).await.unwrap(), "it never goes back");
+        assert!(stores[0].change_turn("siem", &now, 2, None).await.unwrap());
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) const NUMBERED: &str = "sequence = cast(sequence as bigint)";
 /// The statement that reads leaves.
 fn select_leaves() -> String {
     format!(
-        "select {}, leaf_version, salt from audit_record where sequence > $1 and {NUMBERED}
+        "select {}, leaf_version, salt, erased from audit_record where sequence > $1 and {NUMBERED}
          order by sequence limit $2",
         COLUMNS.join(", ")
     )
@@ -60,7 +60,9 @@ async fn leaves_one_by_one(engine: &Engine, after: u64, limit: u32) -> Result<Ve
         let before = sequence.saturating_sub(1);
         match engine.read(UNREADABLE, || page(engine, before, 1)).await? {
             Some(rows) => leaves.extend(rows.iter().map(leaf_from).collect::<Result<Vec<_>>>()?),
-            None => leaves.push(Leaf { sequence, version: 0, salt: None, values: None }),
+            None => {
+                leaves.push(Leaf { sequence, version: 0, salt: None, erased: None, values: None })
+            }
         }
     }
     Ok(leaves)

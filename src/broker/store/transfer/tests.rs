@@ -1,11 +1,15 @@
 use time::macros::datetime;
 
 use super::*;
+use crate::broker::audit::Record;
 use crate::broker::config::Store as StoreConfig;
 use crate::broker::keys::{Kek, Purpose};
 use crate::broker::store::postgres::peer::Database;
 use crate::broker::store::sql::tests::{append, record};
-use crate::broker::store::{Consumed, Effect, KeyStore, Ledger, LogStore, Once, OnceStore, Unit};
+use crate::broker::store::{
+    Consumed, Cutoff, Effect, KeyStore, Ledger, LogStore, Once, OnceStore, OpaqueToken, TokenStore,
+    Unit, Whose,
+};
 use crate::host::clock::SystemClock;
 use crate::secret::Secret;
 
@@ -35,14 +39,28 @@ async fn fill_in(store: &SqlStore) {
     let kek = kek();
     crate::broker::keys::CheckpointKeys::open(store, &kek, &SystemClock).await.unwrap();
     let records: Vec<_> = (0..700).map(|n| record(&format!("{n} '\u{1f512}"))).collect();
-    append(store, &records).await.unwrap();
+    append(store, &records[..699]).await.unwrap();
+    let acted = Record { actor: Some("https://i.example#bot".into()), ..record("acted") };
+    append(store, &[acted]).await.unwrap();
     let at = datetime!(2026-01-01 12:00 UTC);
     let revoked = Consumed { kind: Once::RevokedToken, id: "x".into(), at, keep_until: at };
     let effects = vec![
         Effect::Consume(revoked),
+        Effect::CutOff(Cutoff {
+            whose: Whose::Role("deploy".into()),
+            before: at,
+            at,
+            keep_until: at,
+        }),
+        Effect::AddOpaque(opaque()),
         Effect::AddCheckpoint { size: 700, note: "a note".into(), at },
     ];
     store.commit(&[Unit { records: Vec::new(), effects }]).await.unwrap();
+}
+
+fn opaque() -> OpaqueToken {
+    let (claims, keep_until) = ("{}".into(), datetime!(2026-01-01 12:00 UTC));
+    OpaqueToken { hash: "h".into(), claims, seal: vec![0, 255], keep_until }
 }
 
 async fn same(one: &SqlStore, other: &SqlStore) {
@@ -54,6 +72,10 @@ async fn same(one: &SqlStore, other: &SqlStore) {
     assert_eq!(one.sealed_end().await.unwrap(), other.sealed_end().await.unwrap());
     let revoked = other.any_consumed(Once::RevokedToken, &["x".into()]).await;
     assert!(revoked.unwrap());
+    let long_ago = datetime!(2025-01-01 12:00 UTC);
+    let cuts = other.cutoffs(long_ago).await.unwrap();
+    assert_eq!((cuts.len(), cuts), (1, one.cutoffs(long_ago).await.unwrap()));
+    assert_eq!(other.opaque("h").await.unwrap(), Some(opaque()));
     assert!(other.keys().await.unwrap().iter().all(|key| key.purpose == Purpose::Checkpoint));
 }
 
@@ -69,6 +91,7 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
         let file = path(&format!("backup-{number}.db"));
         let copied = backup(&config, &env(), &file).await.unwrap();
         assert_eq!((copied.records, copied.keys, copied.consumed), (700, 1, 1));
+        assert_eq!((copied.cutoffs, copied.opaque_tokens), (1, 1));
         assert_eq!(files::readers(&file).unwrap(), files::Readers::Owner);
         let error = backup(&config, &env(), &file).await.unwrap_err();
         assert!(error.to_string().contains("already"), "{error}");

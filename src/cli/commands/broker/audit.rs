@@ -8,6 +8,7 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::broker::audit::erase::{Erased, Erasure};
 use crate::broker::audit::export::{Format, exported};
 use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey};
 use crate::broker::audit::verify::{Proofs, Report, verify};
@@ -15,13 +16,14 @@ use crate::broker::audit::{self, Decision, Record};
 use crate::broker::config::{self, Config};
 use crate::broker::keys::{CheckpointKeys, Kek};
 use crate::broker::store::sql::SqlStore;
-use crate::broker::store::{self, Filter, LogStore, Row};
+use crate::broker::store::{self, Filter, LogStore, Row, Store as _};
 use crate::cli::App;
 use crate::cli::args::{
-    AuditCheckpoint, AuditCommand, AuditExport, AuditQuery, AuditVerify, ExportFormat,
+    AuditCheckpoint, AuditCommand, AuditErase, AuditExport, AuditQuery, AuditVerify, ExportFormat,
 };
 use crate::cli::ui::written;
 use crate::cli::{misuse, show};
+use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{files, process};
 use crate::oidc::Issuer;
@@ -36,6 +38,7 @@ pub(super) fn run(app: &App, command: &AuditCommand) -> Result<()> {
             AuditCommand::Checkpoint(args) => checkpoint(app, args).await,
             AuditCommand::Query(args) => query(app, args).await,
             AuditCommand::Export(args) => export(app, args).await,
+            AuditCommand::Erase(args) => erase(app, args).await,
         }
     })
 }
@@ -86,6 +89,7 @@ async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
             "sealed": report.sealed,
             "checkpoints": report.checkpoints,
             "off_host": report.off_host,
+            "erased": report.erased,
             "findings": report.findings,
             "omitted": report.omitted,
             "unknown": unknown,
@@ -122,6 +126,11 @@ fn tell(app: &App, report: &Report, unknown: &[String]) -> Result<()> {
     ))?;
     if let Some(sealed) = report.sealed {
         app.ui.line(format!("The log ends at record {sealed}, as the broker sealed it."))?;
+    }
+    if report.erased > 0 {
+        let count = usize::try_from(report.erased).unwrap_or(usize::MAX);
+        let records = show::count(count, "record has", "records have");
+        app.ui.line(format!("{records} lost what was personal; the proofs are what they were."))?;
     }
     unknown.iter().try_for_each(|line| app.ui.line(line))
 }
@@ -242,6 +251,36 @@ fn all_of_them(unreadable: &[u64]) -> Result<()> {
 }
 
 /// Issuer and subject as policies and tokens have them, or the subject alone.
+async fn erase(app: &App, args: &AuditErase) -> Result<()> {
+    let (Some(issuer), subject) = principal(&args.subject) else {
+        return Err(misuse("--subject is no issuer, `#` and subject")
+            .hint("such as https://login.example.com#alice"));
+    };
+    let config = config::load(&args.file)?;
+    let kek = Kek::load(&config.keys, &app.host.env)?;
+    let store = store::open_existing(&config.store, &app.host.env).await?;
+    store.seal_with(kek.seal_of_log()).await?;
+    let by = args.by.clone().unwrap_or_else(|| process::user_name(&app.host.env));
+    let (person, issuer) = (Principal { issuer, subject }, &config.issuer);
+    let what = Erasure { person: &person, by: &by, reason: &args.reason, issuer };
+    let outcome = audit::erase::erase(&store, &what, app.host.clock.now()).await;
+    store.close().await;
+    let Erased { records, fixed } = outcome?;
+    if args.json {
+        return app.ui.json(&json!({ "erased": records, "not_erasable": fixed }));
+    }
+    let count =
+        |n: u64| show::count(usize::try_from(n).unwrap_or(usize::MAX), "record is", "records are");
+    app.ui.line(format!("{} erased.", count(records)))?;
+    if fixed > 0 {
+        app.ui.line(format!(
+            "{} from before there was a tree, and in it as written: they cannot be erased.",
+            count(fixed)
+        ))?;
+    }
+    Ok(())
+}
+
 fn principal(text: &str) -> (Option<String>, String) {
     match text.split_once('#') {
         Some((issuer, subject)) if Issuer::parse(issuer).is_ok() => {

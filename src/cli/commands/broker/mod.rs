@@ -3,6 +3,7 @@
 mod audit;
 mod keys;
 mod policy;
+mod revoke;
 mod store;
 
 use crate::broker;
@@ -21,6 +22,7 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
             telemetry::start_server(&app.host.env);
             dev(app, *port)
         }
+        BrokerCommand::Revoke(args) => revoke::run(app, args),
         BrokerCommand::Audit(args) => audit::run(app, &args.command),
         BrokerCommand::Keys(command) => keys::run(app, command),
         BrokerCommand::Policy(args) => policy::run(app, &args.command),

@@ -27,7 +27,8 @@ pub(super) fn run(app: &App, command: &PolicyCommand) -> Result<()> {
 fn look(app: &App, file: &Path, strict: bool, json: bool) -> Result<()> {
     let config = config::load(file)?;
     let sources = Source::read_all(&config.policy.files)?;
-    let findings = check(&sources, World::of(&config))?;
+    let directory = config.directory(app.host.clock.now())?;
+    let findings = check(&sources, World::of(&config, directory.as_ref()))?;
     let number = |severity| findings.iter().filter(|f| f.severity == severity).count();
     let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
     let counted = format!(
@@ -83,7 +84,7 @@ fn shown(finding: &Finding) -> String {
 
 fn test(app: &App, file: &Path, files: &[PathBuf], json: bool) -> Result<()> {
     let config = config::load(file)?;
-    let trial = Trial::new(&config)?;
+    let trial = Trial::new(&config, app.host.clock.now())?;
     let now = app.host.clock.now();
     let mut results: Vec<(&PathBuf, CaseResult)> = Vec::new();
     for path in files {
@@ -128,7 +129,7 @@ fn test(app: &App, file: &Path, files: &[PathBuf], json: bool) -> Result<()> {
 
 fn explain(app: &App, args: &PolicyExplain) -> Result<()> {
     let config = config::load(&args.file)?;
-    let trial = Trial::new(&config)?;
+    let trial = Trial::new(&config, app.host.clock.now())?;
     let asking = asking(args)?;
     let explanation = trial.explain(&asking, app.host.clock.now())?;
     if args.json {
@@ -157,6 +158,8 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
             client: args.client.clone(),
             expires: args.expires,
         },
+        actor: None,
+        source: None,
         action: match args.action {
             PolicyAction::Issue => Action::Issue,
             PolicyAction::Introspect => Action::Introspect,

@@ -40,7 +40,8 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
     if !args.json {
         app.host.interact.note(
             "What happened after the backup is not in it: tokens that were revoked since are good again. Unless you\n\
-             know of none, revoke the keys that were active since then: `tmpcred broker keys revoke`.",
+             know of none, revoke all tokens, `tmpcred broker revoke --all`, and the keys that were active since\n\
+             then, `tmpcred broker keys revoke`.",
         );
     }
     Ok(())
@@ -71,6 +72,8 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path) -> Result<(
             "records": copied.records,
             "keys": copied.keys,
             "consumed": copied.consumed,
+            "cutoffs": copied.cutoffs,
+            "opaque_tokens": copied.opaque_tokens,
             "checkpoints": copied.checkpoints,
             "root": root,
         }));

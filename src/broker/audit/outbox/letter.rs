@@ -1,0 +1,37 @@
+//! A record on its way.
+
+use time::OffsetDateTime;
+
+use crate::broker::audit::export::{Format, exported, unreadable};
+use crate::broker::store::Row;
+
+/// A record as a sink gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Letter {
+    /// Its number.
+    pub(super) sequence: u64,
+    /// When it was decided; `None` where nobody can tell.
+    pub(super) at: Option<OffsetDateTime>,
+    /// Whether what it tells of went well.
+    pub(super) went_well: bool,
+    /// The record as JSON, on one line.
+    pub(super) json: String,
+}
+
+impl Letter {
+    /// The record of a row. One that cannot be read keeps no other back: it is said that it
+    /// is there.
+    pub(super) fn of((sequence, record): &Row, format: Format) -> Self {
+        let sequence = *sequence;
+        let json = match record {
+            Some(record) => exported(format, sequence, record),
+            None => unreadable(format, sequence),
+        };
+        Self {
+            sequence,
+            at: record.as_ref().map(|record| record.at),
+            went_well: record.as_ref().is_some_and(|record| record.went_well()),
+            json: json.to_string(),
+        }
+    }
+}

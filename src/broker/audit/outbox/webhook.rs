@@ -1,0 +1,117 @@
+//! An HTTP server that takes records as JSON, signed as Standard Webhooks says: an HMAC over
+//! the id of the delivery, its time and its body.
+
+use async_trait::async_trait;
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::Method;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use time::OffsetDateTime;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::{Letter, Refused, Sink};
+use crate::broker::audit::origin;
+use crate::broker::config::WebhookSink;
+use crate::broker::private_text::{self, Place};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::Host;
+use crate::host::http::{HttpClient, Request, place};
+use crate::oidc::Issuer;
+use crate::secret::Secret;
+
+/// What a secret of that standard may begin with.
+const PREFIX: &str = "whsec_";
+
+/// How long it has to be, in bytes.
+const LENGTH: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// A server.
+pub(super) struct Webhook {
+    http: HttpClient,
+    url: Url,
+    place: Place,
+    host: Host,
+    /// The name of the log.
+    origin: String,
+}
+
+impl Webhook {
+    pub(super) fn new(config: &WebhookSink, issuer: &Issuer, host: &Host) -> Result<Self> {
+        let place = match (&config.secret_file, &config.secret_env) {
+            (Some(path), _) => Place::File(path.clone()),
+            (None, variable) => Place::Variable(variable.clone().unwrap_or_default()),
+        };
+        let webhook = Self {
+            http: host.http(config.ca_file.as_deref())?,
+            url: config.url.clone(),
+            place,
+            host: host.clone(),
+            origin: origin(issuer),
+        };
+        webhook.key().map(|_| webhook)
+    }
+
+    /// What signs. It is read anew each time, so that it can be changed.
+    fn key(&self) -> Result<hmac::Key> {
+        let text = private_text::read(&self.place, "secret", &self.host.env)?;
+        let text = text.expose();
+        let bytes = STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)).map(Zeroizing::new);
+        match bytes {
+            Ok(bytes) if LENGTH.contains(&bytes.len()) => {
+                Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+            }
+            _ => Err(Error::new(ErrorKind::Config, "the secret is none that can sign")
+                .because_of("it has to be Base64 of 24 to 64 bytes")
+                .hint("such as `openssl rand -base64 32` makes")),
+        }
+    }
+
+    fn request(&self, letters: &[Letter], now: OffsetDateTime) -> Result<Request> {
+        let (Some(first), Some(last)) = (letters.first(), letters.last()) else {
+            return Err(Error::new(ErrorKind::Other, "there is nothing to hand on"));
+        };
+        let mut body = format!("{{\"log\":{},\"records\":[", serde_json::json!(self.origin));
+        for (at, letter) in letters.iter().enumerate() {
+            body += if at == 0 { "" } else { "," };
+            body += &letter.json;
+        }
+        body += "]}";
+        // The same records have the same id, whenever they come.
+        let id = format!("{}#{}-{}", self.origin, first.sequence, last.sequence);
+        let at = now.unix_timestamp().to_string();
+        let mut context = hmac::Context::with_key(&self.key()?);
+        for part in [id.as_bytes(), b".", at.as_bytes(), b".", body.as_bytes()] {
+            context.update(part);
+        }
+        let signature = format!("v1,{}", STANDARD.encode(context.sign()));
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in
+            [("webhook-id", &id), ("webhook-timestamp", &at), ("webhook-signature", &signature)]
+        {
+            let value = HeaderValue::from_str(value).map_err(|cause| {
+                Error::new(ErrorKind::Other, "the delivery cannot be described").because(cause)
+            })?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let body = Secret::new(body.into_bytes());
+        Ok(Request { method: Method::POST, url: self.url.clone(), headers, body })
+    }
+}
+
+#[async_trait]
+impl Sink for Webhook {
+    async fn take(&mut self, letters: &[Letter]) -> Result<(), Refused> {
+        let now = self.host.clock.now();
+        let answer = self.http.send(self.request(letters, now)?).await?;
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        let place = place(&self.url);
+        let error = Error::new(ErrorKind::Unreachable, format!("{place} did not take it"))
+            .because_of(format!("it answered {}", answer.status.as_u16()));
+        Err(Refused { error, retry_after: answer.retry_after(now) })
+    }
+}

@@ -1,0 +1,259 @@
+//! Revoking many tokens at once: those of a subject, an issuer, a role or a client that
+//! were issued before a time.
+//!
+//! That is one row, however many tokens there are; whoever looks whether a token is good
+//! holds against it what the token says. `tmpcred broker revoke` writes it beside running
+//! brokers, which look with each request.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::Broker;
+use super::audit::{Decision, Record};
+use super::authenticate::Actor;
+use super::config::{self, MAX_TTL};
+use super::directory::ids_of;
+use super::keys::Kek;
+use super::opaque;
+use super::own::OwnToken;
+use super::store::{self, Consumed, Cutoff, Effect, Filter, Once, Outcome, Store, Unit, Whose};
+use crate::credential::Principal;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::Host;
+use crate::host::clock::Clock;
+use crate::oidc::Issuer;
+use crate::oidc::jwt::LEEWAY;
+use crate::secret::Secret;
+
+/// What is revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// One token, by its id.
+    Token(Uuid),
+    /// All of these that were issued before a time.
+    Many {
+        /// Whose.
+        whose: Whose,
+        /// Before when; now where left out.
+        before: Option<OffsetDateTime>,
+    },
+}
+
+/// What was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// How many tokens that were good, as far as the log tells.
+    pub tokens: u64,
+    /// Before when they were issued.
+    pub before: OffsetDateTime,
+}
+
+/// Who runs a broker, at its database.
+pub struct Operator {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    issuer: Issuer,
+}
+
+impl Operator {
+    /// Opens the database of the broker that this file describes. Needs a runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where there is none, or where the key-encryption key, by which
+    /// the end of the audit log is sealed, is not at hand.
+    pub async fn open(host: &Host, config: &Path) -> Result<Self> {
+        let config = config::load(config)?;
+        let kek = Kek::load(&config.keys, &host.env)?;
+        let store = store::open_existing(&config.store, &host.env).await?;
+        store.seal_with(kek.seal_of_log()).await?;
+        Ok(Self::beside(Arc::new(store), host.clock.clone(), config.issuer))
+    }
+
+    /// The operator of a broker with this issuer and this database, which seals the end of
+    /// its log.
+    pub fn beside(store: Arc<dyn Store>, clock: Arc<dyn Clock>, issuer: Issuer) -> Self {
+        Self { store, clock, issuer }
+    }
+
+    /// Revokes, and puts that on record in the same commit.
+    ///
+    /// # Errors
+    /// A token that this broker did not issue; a time that is yet to come.
+    pub async fn revoke(&self, what: &What, reason: &str) -> Result<Revoked> {
+        let now = self.clock.now();
+        match what {
+            What::Token(jti) => self.revoke_one(*jti, reason, now).await,
+            What::Many { whose, before } => {
+                let before = before.unwrap_or(now);
+                if before > now {
+                    return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
+                        .hint("whatever is issued until then can be revoked then"));
+                }
+                self.revoke_many(whose, before, reason, now).await
+            }
+        }
+    }
+
+    /// The id of a token that somebody has: it is not looked at whether it is good.
+    ///
+    /// # Errors
+    /// Whatever is no token of this broker.
+    pub async fn id_of(&self, token: &Secret<String>) -> Result<Uuid> {
+        let claims = match opaque::hash(token) {
+            Some(hash) => {
+                let kept = self.store.opaque(&hash).await?;
+                kept.and_then(|kept| serde_json::from_str(&kept.claims).ok())
+            }
+            None => crate::oidc::jwt::decode_unverified(token.expose()).ok().map(|t| t.claims),
+        };
+        let jti = claims.as_ref().and_then(|claims| claims.get("jti")?.as_str()?.parse().ok());
+        jti.ok_or_else(|| Error::new(ErrorKind::Usage, "that is no token of a broker"))
+    }
+
+    /// Lets go of the database.
+    pub async fn close(self) {
+        self.store.close().await;
+    }
+
+    async fn revoke_one(&self, jti: Uuid, reason: &str, now: OffsetDateTime) -> Result<Revoked> {
+        let filter =
+            Filter { jti: Some(jti), decision: Some(Decision::Issued), ..Filter::default() };
+        let Some((_, issued)) = self.store.find(&filter, 1).await?.pop() else {
+            return Err(Error::new(ErrorKind::Usage, format!("no token '{jti}' was issued"))
+                .hint("`tmpcred broker audit query` shows those that were"));
+        };
+        let issued = issued.ok_or_else(unreadable)?;
+        let lives = Duration::seconds(i64::try_from(issued.ttl).unwrap_or(i64::MAX));
+        let end = issued.at.saturating_add(lives);
+        let revoked = Effect::Consume(Consumed {
+            kind: Once::RevokedToken,
+            id: jti.to_string(),
+            at: now,
+            keep_until: end.saturating_add(LEEWAY),
+        });
+        let record = Record {
+            at: now,
+            request_id: Uuid::new_v4(),
+            action: "revoke".into(),
+            decision: Decision::Revoked,
+            reason: format!("an operator revoked it: {reason}"),
+            policy_id: None,
+            policy_hash: String::new(),
+            ..issued
+        };
+        let done = self.commit(Unit::of(record).with(revoked)).await?;
+        Ok(Revoked { tokens: u64::from(done && end > now), before: now })
+    }
+
+    async fn revoke_many(
+        &self,
+        whose: &Whose,
+        before: OffsetDateTime,
+        reason: &str,
+        now: OffsetDateTime,
+    ) -> Result<Revoked> {
+        let longest = Duration::try_from(MAX_TTL).unwrap_or(Duration::MAX);
+        let cutoff = Cutoff {
+            whose: whose.clone(),
+            before,
+            at: now,
+            keep_until: before.saturating_add(longest).saturating_add(LEEWAY),
+        };
+        let text = |text: &str| text.to_string();
+        let (kind, id) = whose.parts();
+        let record = Record {
+            at: now,
+            request_id: Uuid::new_v4(),
+            action: "revoke-many".into(),
+            decision: Decision::Revoked,
+            reason: format!(
+                "an operator revoked what was issued before {} ({kind} {id}): {reason}",
+                before.replace_nanosecond(0).unwrap_or(before)
+            ),
+            principal: Principal {
+                issuer: self.issuer.as_str().into(),
+                subject: "operator".into(),
+            },
+            actor: None,
+            client: if let Whose::Client(client) = whose { text(client) } else { String::new() },
+            source: String::new(),
+            role: if let Whose::Role(role) = whose { text(role) } else { String::new() },
+            audience: String::new(),
+            scope: String::new(),
+            ttl: 0,
+            jti: None,
+            parent: None,
+            policy_id: None,
+            policy_hash: String::new(),
+            count: 1,
+        };
+        let tokens = self.store.count_issued(whose, before, now).await?;
+        self.commit(Unit::of(record).with(Effect::CutOff(cutoff))).await?;
+        Ok(Revoked { tokens, before })
+    }
+
+    async fn commit(&self, unit: Unit) -> Result<bool> {
+        Ok(self.store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed))
+    }
+}
+
+impl Broker {
+    /// Whether a token was revoked together with others, or one of those that it came of.
+    pub(super) async fn is_cut_off(&self, token: &OwnToken) -> Result<bool> {
+        let mut tokens = vec![(token.issued_at, self.names(token))];
+        for jti in &token.ancestors {
+            let filter =
+                Filter { jti: Some(*jti), decision: Some(Decision::Issued), ..Filter::default() };
+            // The log alone knows their roles and clients.
+            if let Some((_, record)) = self.store.find(&filter, 1).await?.pop() {
+                let record = record.ok_or_else(unreadable)?;
+                tokens.push((record.at, self.names_of_record(&record)));
+            }
+        }
+        let Some(oldest) = tokens.iter().map(|(at, _)| *at).min() else { return Ok(false) };
+        let cutoffs = self.store.cutoffs(oldest).await?;
+        Ok(cutoffs.iter().any(|(kind, id, before)| {
+            tokens.iter().any(|(at, names)| {
+                at < before && names.iter().any(|name| name.parts() == (kind.as_str(), id.as_str()))
+            })
+        }))
+    }
+
+    /// All by which a token can be revoked together with others.
+    fn names(&self, token: &OwnToken) -> BTreeSet<Whose> {
+        let actors = token.actors.iter().map(Actor::id).map(String::from);
+        self.all_names(&token.principal, actors, &token.role, &token.client)
+    }
+
+    fn names_of_record(&self, record: &Record) -> BTreeSet<Whose> {
+        let actors = record.actor.as_deref().unwrap_or_default();
+        let actors = actors.split_ascii_whitespace().map(String::from);
+        self.all_names(&record.principal, actors, &record.role, &record.client)
+    }
+
+    fn all_names(
+        &self,
+        principal: &Principal,
+        actors: impl Iterator<Item = String>,
+        role: &str,
+        client: &str,
+    ) -> BTreeSet<Whose> {
+        let mut names: BTreeSet<Whose> =
+            [Whose::Everybodys, Whose::Role(role.into()), Whose::Client(client.into())].into();
+        for id in ids_of(principal, self.issuer.as_str()).into_iter().chain(actors) {
+            let issuer = id.split_once('#').map_or("", |(issuer, _)| issuer);
+            names.insert(Whose::Issuer(issuer.into()));
+            names.insert(Whose::Subject(id));
+        }
+        names
+    }
+}
+
+fn unreadable() -> Error {
+    Error::new(ErrorKind::Io, "the record of a token cannot be read")
+        .hint("`tmpcred broker audit verify` says more")
+}

@@ -1,0 +1,358 @@
+//! The directory of people: who has which ids at the trusted issuers, who belongs to
+//! which group, and how to reach them.
+//!
+//! A file that somebody exports, as TOML or JSON:
+//!
+//! ```toml
+//! as_of = "2026-01-01T12:00:00Z"
+//!
+//! [group.on-call]
+//!
+//! [person.alice]
+//! name = "Alice Example"
+//! ids = [{ issuer = "https://login.example.com", subject = "8e7f" }]
+//! groups = ["on-call"]
+//! contacts = { email = "alice@example.com" }
+//! ```
+//!
+//! Everybody is found by issuer and subject; names and addresses are labels. What is out
+//! of date says nothing any more: what would be permitted by it is denied, and so is what
+//! might be forbidden by it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use percent_encoding::percent_decode_str;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::authenticate::id_of;
+use super::{config, trusted_file};
+use crate::credential::Principal;
+use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::Issuer;
+
+const MAX_FILE: u64 = 64 * 1024 * 1024;
+
+/// How far ahead the clock of whoever exports may be.
+const AHEAD: time::Duration = time::Duration::minutes(5);
+
+/// How many exchanges of the broker's own tokens a subject is followed through.
+const MAX_NESTED: usize = 32;
+
+/// The table `[directory]` of `broker.toml`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The file, as TOML, or as JSON where it ends in `.json`.
+    pub file: PathBuf,
+    /// How old it may be, by its `as_of`; any age where left out.
+    #[serde(default, deserialize_with = "age")]
+    #[schemars(with = "Option<String>")]
+    pub max_age: Option<Duration>,
+}
+
+fn age<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    config::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+/// The people, as a file has them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default, skip_serializing)]
+    as_of: Option<String>,
+    #[serde(default)]
+    group: BTreeMap<String, Group>,
+    #[serde(default)]
+    person: BTreeMap<String, Person>,
+}
+
+/// A group of the directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    /// For people.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// Somebody, whatever they are called at whichever issuer.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Person {
+    /// What they are called; a label.
+    #[serde(default)]
+    pub name: String,
+    /// Who they are at the trusted issuers.
+    pub ids: Vec<Id>,
+    /// The groups that they belong to.
+    #[serde(default)]
+    pub groups: BTreeSet<String>,
+    /// How to reach them, by kind; labels.
+    #[serde(default)]
+    pub contacts: BTreeMap<String, String>,
+}
+
+/// An id at an issuer.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Id {
+    /// The issuer.
+    pub issuer: String,
+    /// The subject.
+    pub subject: String,
+}
+
+/// The directory.
+#[derive(Debug)]
+pub struct Directory {
+    groups: BTreeMap<String, Group>,
+    people: BTreeMap<String, Person>,
+    /// Names of people, by their ids as texts.
+    by_id: HashMap<String, String>,
+    as_of: Option<OffsetDateTime>,
+    max_age: Option<Duration>,
+    own: String,
+    hash: String,
+}
+
+impl Directory {
+    /// Reads the directory of the broker with this issuer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the file cannot be read or contradicts itself.
+    pub fn load(settings: &Settings, own: &Issuer, now: OffsetDateTime) -> Result<Self> {
+        let failed = |error: Error| {
+            error.context(format!("the directory {} cannot be used", settings.file.display()))
+        };
+        let file = read(&settings.file).map_err(failed)?;
+        Self::of(file, settings.max_age, own, now).map_err(failed)
+    }
+
+    fn of(
+        file: File,
+        max_age: Option<Duration>,
+        own: &Issuer,
+        now: OffsetDateTime,
+    ) -> Result<Self> {
+        let wrong = |why: String| Err(Error::new(ErrorKind::Config, why));
+        let text = serde_json::to_vec(&file).unwrap_or_default();
+        let hash = digest(&SHA256, &text).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let as_of = match &file.as_of {
+            None if max_age.is_some() => {
+                return Err(Error::new(ErrorKind::Config, "it does not say how old it is")
+                    .hint("let whoever exports it write `as_of`, or leave `max_age` out"));
+            }
+            None => None,
+            Some(text) => Some(OffsetDateTime::parse(text, &Rfc3339).map_err(|cause| {
+                let what = format!("its as_of '{text}' is no moment such as 2026-01-01T12:00:00Z");
+                Error::new(ErrorKind::Config, what).because(cause)
+            })?),
+        };
+        if as_of.is_some_and(|as_of| as_of > now.saturating_add(AHEAD)) {
+            return wrong("its as_of is in the future".into());
+        }
+        let names = file.group.keys().map(|name| ("group", name));
+        for (table, name) in names.chain(file.person.keys().map(|name| ("person", name))) {
+            if !config::is_name(name) {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("[{table}.{name:?}] is not a possible name"),
+                )
+                .hint("use at most 64 letters, digits, dots, dashes and underscores"));
+            }
+        }
+        let mut by_id = HashMap::new();
+        for (name, person) in &file.person {
+            if let Some(group) = person.groups.iter().find(|g| !file.group.contains_key(*g)) {
+                return wrong(format!(
+                    "[person.{name}] is in the group '{group}', of which there is no [group.{group}]"
+                ));
+            }
+            if person.ids.is_empty() {
+                return wrong(format!("[person.{name}] has no ids, so nobody is that"));
+            }
+            for id in &person.ids {
+                if id.issuer.is_empty() || id.subject.is_empty() {
+                    return wrong(format!("[person.{name}] has an id without issuer or subject"));
+                }
+                let id = id_of(&id.issuer, &id.subject);
+                if let Some(other) = by_id.insert(id.clone(), name.clone()) {
+                    return wrong(format!(
+                        "[person.{other}] and [person.{name}] have the same id '{id}'"
+                    ));
+                }
+            }
+        }
+        let own = own.as_str().to_string();
+        Ok(Self { groups: file.group, people: file.person, by_id, as_of, max_age, own, hash })
+    }
+
+    /// Who somebody is; `None` for those who are not in it.
+    pub fn person(&self, principal: &Principal) -> Option<(&str, &Person)> {
+        // What nobody but the broker says of itself comes last.
+        let ids = ids_of(principal, &self.own);
+        let name = ids.iter().rev().find_map(|id| self.by_id.get(id))?;
+        self.people.get_key_value(name).map(|(name, person)| (name.as_str(), person))
+    }
+
+    /// Whether there is such a group.
+    pub fn has_group(&self, name: &str) -> bool {
+        self.groups.contains_key(name)
+    }
+
+    /// How many people are in it.
+    pub fn len(&self) -> usize {
+        self.people.len()
+    }
+
+    /// Whether nobody is in it.
+    pub fn is_empty(&self) -> bool {
+        self.people.is_empty()
+    }
+
+    /// How old it is, where it says.
+    pub fn age(&self, now: OffsetDateTime) -> Option<time::Duration> {
+        self.as_of.map(|as_of| now - as_of)
+    }
+
+    /// How old it may be, where it matters.
+    pub fn max_age(&self) -> Option<Duration> {
+        self.max_age
+    }
+
+    /// Whether it is too old to say anything.
+    pub fn is_stale(&self, now: OffsetDateTime) -> bool {
+        match (self.age(now), self.max_age) {
+            (Some(age), Some(max)) => age > max,
+            _ => false,
+        }
+    }
+
+    /// Names what it says.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+}
+
+fn read(path: &Path) -> Result<File> {
+    if path.extension().is_some_and(|extension| extension == "json") {
+        let bytes = trusted_file::read(path, MAX_FILE)?;
+        return serde_json::from_slice(&bytes).map_err(|cause| {
+            Error::new(ErrorKind::Config, "it is no JSON of a directory").because(cause)
+        });
+    }
+    crate::config::read_file(path)
+}
+
+/// The ids of somebody as texts: their own, and where that is of the broker itself,
+/// those of whom its token was issued for, and so on.
+pub(super) fn ids_of(principal: &Principal, own: &str) -> Vec<String> {
+    let mut ids = vec![id_of(&principal.issuer, &principal.subject)];
+    let mut issuer = principal.issuer.clone();
+    let mut subject = principal.subject.clone();
+    while issuer == own && ids.len() < MAX_NESTED {
+        // The subject of an own token is an id itself.
+        let Some((next, encoded)) = subject.split_once('#') else { break };
+        let Ok(decoded) = percent_decode_str(encoded).decode_utf8() else { break };
+        let (next, decoded) = (next.to_string(), decoded.into_owned());
+        ids.push(subject);
+        (issuer, subject) = (next, decoded);
+    }
+    ids
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    const OWN: &str = "https://broker.example.com";
+
+    fn directory(text: &str, max_age: Option<Duration>) -> Result<Directory> {
+        let file: File = crate::config::read_str("directory.toml", text)?;
+        Directory::of(file, max_age, &Issuer::parse(OWN).unwrap(), now())
+    }
+
+    fn now() -> OffsetDateTime {
+        time::macros::datetime!(2026-01-02 12:00 UTC)
+    }
+
+    const PEOPLE: &str = r#"
+        as_of = "2026-01-02T11:00:00Z"
+        [group.on-call]
+        [group.staff]
+        description = "All who work here"
+        [person.alice]
+        name = "Alice"
+        ids = [{ issuer = "https://a.example", subject = "8e7f" }, { issuer = "https://b.example", subject = "a b" }]
+        groups = ["staff", "on-call"]
+        contacts = { email = "alice@example.com", phone = "1" }
+        [person.bob]
+        ids = [{ issuer = "https://a.example", subject = "bob" }]
+    "#;
+
+    fn of<'a>(directory: &'a Directory, issuer: &str, subject: &str) -> Option<&'a str> {
+        let principal = Principal { issuer: issuer.into(), subject: subject.into() };
+        directory.person(&principal).map(|(name, _)| name)
+    }
+
+    #[test]
+    fn people_are_found_by_issuer_and_subject_at_whichever_issuer() {
+        let people = directory(PEOPLE, None).unwrap();
+        assert_eq!(of(&people, "https://a.example", "8e7f"), Some("alice"));
+        assert_eq!(of(&people, "https://b.example", "a b"), Some("alice"));
+        assert_eq!(of(&people, "https://b.example", "8e7f"), None);
+        assert_eq!(of(&people, "https://a.example", "Alice"), None);
+        // By a token of the broker that was issued for them, however often.
+        let once = id_of("https://b.example", "a b");
+        assert_eq!(of(&people, OWN, &once), Some("alice"));
+        assert_eq!(of(&people, OWN, &id_of(OWN, &once)), Some("alice"));
+        assert_eq!(of(&people, "https://a.example", &once), None);
+        assert_eq!(people.len(), 2);
+    }
+
+    #[test]
+    fn it_says_nothing_once_it_is_too_old() {
+        let people = directory(PEOPLE, Some(Duration::from_secs(7200))).unwrap();
+        assert!(!people.is_stale(now()));
+        assert!(!people.is_stale(now() + time::Duration::hours(1)));
+        assert!(people.is_stale(now() + time::Duration::minutes(61)));
+        assert!(!directory(PEOPLE, None).unwrap().is_stale(now() + time::Duration::days(999)));
+    }
+
+    #[test]
+    fn the_hash_is_of_what_it_says_and_not_of_when() {
+        let hash = |text: &str| directory(text, None).unwrap().hash().to_string();
+        let later = PEOPLE.replace("11:00:00", "11:30:00");
+        assert_eq!(hash(PEOPLE), hash(&later));
+        assert_ne!(hash(PEOPLE), hash(&PEOPLE.replace("bob", "bert")));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let id = r#"ids = [{ issuer = "https://a.example", subject = "x" }]"#;
+        for (text, says) in [
+            (format!("[person.a]\n{id}\n[person.b]\n{id}"), "have the same id"),
+            (format!("[person.a]\n{id}\ngroups = [\"x\"]"), "there is no [group.x]"),
+            ("[person.a]\nids = []".into(), "has no ids"),
+            (format!("[person.\"a b\"]\n{id}"), "not a possible name"),
+            (format!("as_of = \"2026-02-01T00:00:00Z\"\n[person.a]\n{id}"), "in the future"),
+            (format!("as_of = \"today\"\n[person.a]\n{id}"), "is no moment"),
+            (format!("[person.a]\n{id}\nmail = \"x\""), "mail"),
+        ] {
+            let error = directory(&text, None).unwrap_err();
+            let said = format!("{error} {:?}", error.causes());
+            assert!(said.contains(says), "{text}: {said}");
+        }
+        let undated = format!("[person.a]\n{id}");
+        assert!(directory(&undated, None).is_ok());
+        let error = directory(&undated, Some(Duration::from_secs(1))).unwrap_err();
+        assert!(error.to_string().contains("does not say how old"), "{error}");
+    }
+}

@@ -1,0 +1,91 @@
+//! What an issuance rests on, and who was quicker where that is so no more.
+//!
+//! All of it is a condition of the commit that puts the token on record: between the look
+//! at it and that commit somebody may have revoked what the token comes of, or used the
+//! same proof or the same assertion.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::Broker;
+use super::audit::{Receipt, Record};
+use super::authenticate::Caller;
+use super::issue::Ask;
+use super::once::Uses;
+use super::proof::consume;
+use super::store::{Effect, Once, Unit};
+use crate::dpop::Proof;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What has to be so for a token to be issued, besides that its assertions are unused.
+pub(super) struct Grounds<'a> {
+    /// The broker's own tokens that it comes of: none of them was revoked.
+    lineage: Vec<String>,
+    /// The proof of a key: nobody has used it.
+    proof: Option<&'a Proof>,
+}
+
+/// Who was quicker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overtaken {
+    /// Somebody revoked what the token was to come of.
+    Revoked,
+    /// Somebody used the proof of a key.
+    Replayed,
+    /// Somebody used an assertion that is good once.
+    Reused,
+}
+
+impl<'a> Grounds<'a> {
+    pub(super) fn of(caller: &Caller, ask: &'a Ask) -> Self {
+        let lineage = caller.lineage().iter().map(Uuid::to_string).collect();
+        Self { lineage, proof: ask.proof.as_ref() }
+    }
+
+    /// The same as conditions of a commit, of which the proof is used up.
+    pub(super) fn effects(&self, at: OffsetDateTime) -> Vec<Effect> {
+        let (kind, ids) = (Once::RevokedToken, self.lineage.clone());
+        let unrevoked = (!ids.is_empty()).then_some(Effect::IfUnused { kind, ids });
+        unrevoked.into_iter().chain(self.proof.map(|proof| consume(proof, at))).collect()
+    }
+}
+
+impl Broker {
+    /// Puts an issuance on record if all is so that it rests on, and uses up what is good
+    /// once: both in one commit. `effects` are what else comes about with a token of this
+    /// id, which the record gets.
+    ///
+    /// # Errors
+    /// As with [`Audit::commit`](super::audit::Audit::commit).
+    pub(super) async fn commit_issuance(
+        &self,
+        grounds: &Grounds<'_>,
+        uses: Option<&Uses>,
+        record: &mut Record,
+        mut effects: impl FnMut(Uuid) -> Result<Vec<Effect>>,
+    ) -> Result<Result<Receipt, Overtaken>> {
+        if let Some(uses) = uses {
+            return self.commit_use(uses, grounds, record, effects).await;
+        }
+        let mut unit = Unit { records: vec![record.clone()], effects: grounds.effects(record.at) };
+        unit.effects.extend(record.jti.map(&mut effects).transpose()?.into_iter().flatten());
+        if let Some(receipt) = self.audit.commit(unit).await? {
+            return Ok(Ok(receipt));
+        }
+        match self.overtaken_in(grounds).await? {
+            Some(by) => Ok(Err(by)),
+            None => Err(Error::new(ErrorKind::Other, "the audit log cannot be written")
+                .because_of("the store refuses the record, and has nothing against it")),
+        }
+    }
+
+    /// Who was quicker, where anybody was; who used an assertion is not looked at.
+    pub(super) async fn overtaken_in(&self, grounds: &Grounds<'_>) -> Result<Option<Overtaken>> {
+        if self.store.any_consumed(Once::RevokedToken, &grounds.lineage).await? {
+            return Ok(Some(Overtaken::Revoked));
+        }
+        let Some(proof) = grounds.proof else { return Ok(None) };
+        let used = self.store.any_consumed(Once::DpopProof, std::slice::from_ref(&proof.id));
+        Ok(used.await?.then_some(Overtaken::Replayed))
+    }
+}

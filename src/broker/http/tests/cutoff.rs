@@ -1,0 +1,186 @@
+//! Many tokens revoked at once, by an operator beside the running broker.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+use time::Duration;
+use uuid::Uuid;
+
+use super::lineage::{OWN, Site, kek};
+use crate::broker::authenticate::id_of;
+use crate::broker::cutoff::{Operator, Revoked, What};
+use crate::broker::store::{Store, Whose, sqlite};
+use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of, now, set};
+use crate::host::clock::SystemClock;
+use crate::oidc::Issuer;
+use crate::secret::Secret;
+
+pub(super) struct Place {
+    pub(super) bed: Bed,
+    pub(super) path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Place {
+    pub(super) async fn new(change: impl FnOnce(&mut Options)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
+        let bed = Bed::with(|options| {
+            let other = options.config.role["deploy"].clone();
+            options.config.role.insert("other".into(), other);
+            options.policies += r#"@id("other") @ttl("15m")
+                permit (principal, action == Action::"issue", resource == Role::"other");"#;
+            (options.store, options.kek) = (store, kek());
+            change(options);
+        })
+        .await;
+        Self { bed, path, _dir: dir }
+    }
+
+    /// As another process does: over a connection of its own.
+    pub(super) async fn operator(&self) -> Operator {
+        let store = Arc::new(sqlite::open(&self.path).await.unwrap());
+        store.seal_with(kek().seal_of_log()).await.unwrap();
+        Operator::beside(store, Arc::new(SystemClock), Issuer::parse(OWN).unwrap())
+    }
+
+    pub(super) async fn revoke(&self, whose: Whose) -> Revoked {
+        let many = What::Many { whose, before: None };
+        self.operator().await.revoke(&many, "a test").await.unwrap()
+    }
+
+    async fn good(&self, tokens: &[&String]) -> Vec<bool> {
+        let mut good = Vec::new();
+        for token in tokens {
+            good.push(active(&self.bed, token).await);
+        }
+        good
+    }
+}
+
+pub(super) async fn active(bed: &Bed, token: &str) -> bool {
+    json_of(&bed.introspect(Some(token), token).await)["active"].as_bool().unwrap()
+}
+
+/// Tokens say in whole seconds when they were issued: what comes later is of a later one.
+pub(super) async fn next_second() {
+    let second = now().unix_timestamp();
+    while now().unix_timestamp() == second {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn those_of_a_subject_a_role_a_client_or_all_end_at_once() {
+    let place = Place::new(|_| {}).await;
+    let bed = &place.bed;
+    let alice = bed.issued(json!({}), &[]).await;
+    let bob = bed.issued(json!({"sub": "bob", "azp": "gui"}), &[]).await;
+    let role = bed.issued(json!({"sub": "carol"}), &[("role", "other")]).await;
+    let tokens = [&alice, &bob, &role];
+    assert_eq!(place.good(&tokens).await, [true, true, true]);
+    next_second().await;
+
+    let revoked = place.revoke(Whose::Subject(id_of(CORP, "alice"))).await;
+    assert_eq!(revoked.tokens, 1);
+    assert_eq!(place.good(&tokens).await, [false, true, true]);
+    let revoked = place.revoke(Whose::Role("other".into())).await;
+    assert_eq!(revoked.tokens, 1);
+    assert_eq!(place.good(&tokens).await, [false, true, false]);
+    let later = bed.issued(json!({"sub": "dora", "azp": "gui"}), &[]).await;
+    place.revoke(Whose::Client("nobody".into())).await;
+    next_second().await;
+    let revoked = place.revoke(Whose::Client("gui".into())).await;
+    assert_eq!(revoked.tokens, 2);
+    assert_eq!(place.good(&[&alice, &bob, &role, &later]).await, [false; 4]);
+    // Who may have a new one has it.
+    next_second().await;
+    let again = bed.issued(json!({}), &[]).await;
+    assert_eq!(place.good(&[&again]).await, [true]);
+    next_second().await;
+    place.revoke(Whose::Issuer(CORP.into())).await;
+    assert_eq!(place.good(&[&again]).await, [false]);
+    let records = bed.records(0, 99).await;
+    let many: Vec<_> = records.iter().filter(|(_, r)| r.action == "revoke-many").collect();
+    assert_eq!(many.len(), 5);
+    assert!(many[0].1.reason.contains("#alice): a test"), "{}", many[0].1.reason);
+}
+
+#[tokio::test]
+async fn what_was_issued_later_stays_and_a_later_cut_is_not_taken_back() {
+    let place = Place::new(|_| {}).await;
+    let token = place.bed.issued(json!({}), &[]).await;
+    let operator = place.operator().await;
+    let many = |before| What::Many { whose: Whose::Everybodys, before: Some(before) };
+    let earlier = now() - Duration::minutes(5);
+    let revoked = operator.revoke(&many(earlier), "early").await.unwrap();
+    assert_eq!(revoked, Revoked { tokens: 0, before: earlier });
+    assert!(active(&place.bed, &token).await);
+    assert!(operator.revoke(&many(now() + Duration::minutes(5)), "late").await.is_err());
+    next_second().await;
+    operator.revoke(&many(now()), "now").await.unwrap();
+    operator.revoke(&many(earlier), "early again").await.unwrap();
+    assert!(!active(&place.bed, &token).await);
+}
+
+#[tokio::test]
+async fn what_came_of_them_ends_with_them() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let first = bed.issued(json!({}), &[("audience", OWN), ("requested_ttl", "600")]).await;
+    let response = bed.exchange(&first, &[("role", "again"), ("audience", API)]).await;
+    let next = json_of(&response)["access_token"].as_str().unwrap().to_string();
+    assert!(active(&bed, &next).await);
+    next_second().await;
+    let clock = Arc::new(SystemClock);
+    let operator = Operator::beside(bed.store.clone(), clock, Issuer::parse(OWN).unwrap());
+    // Its own role is another one.
+    let many = What::Many { whose: Whose::Role("deploy".into()), before: None };
+    operator.revoke(&many, "a test").await.unwrap();
+    assert!(!active(&bed, &next).await);
+    bed.refused(&first, &[("role", "again"), ("audience", API)]).await;
+}
+
+#[tokio::test]
+async fn one_token_is_revoked_by_its_id_and_by_itself() {
+    let place = Place::new(|_| {}).await;
+    let bed = &place.bed;
+    let (one, other) = (bed.issued(json!({}), &[]).await, bed.issued(json!({}), &[]).await);
+    let operator = place.operator().await;
+    let jti: Uuid = claims_of(&one)["jti"].as_str().unwrap().parse().unwrap();
+    assert_eq!(operator.id_of(&Secret::new(one.clone())).await.unwrap(), jti);
+    for tokens in [1, 0] {
+        let revoked = operator.revoke(&What::Token(jti), "a test").await.unwrap();
+        assert_eq!(revoked.tokens, tokens);
+    }
+    assert_eq!(place.good(&[&one, &other]).await, [false, true]);
+    assert!(operator.revoke(&What::Token(Uuid::new_v4()), "a test").await.is_err());
+    assert!(operator.id_of(&Secret::new("garbage".into())).await.is_err());
+}
+
+#[tokio::test]
+async fn an_answer_says_whom_a_revocation_reaches_and_lifetimes_differ_within_bounds() {
+    let place = Place::new(|options| {
+        let deploy = options.config.role.get_mut("deploy").unwrap();
+        deploy.ttl_jitter = std::time::Duration::from_secs(600);
+        deploy.scopes = set("deploy:read deploy:write");
+    })
+    .await;
+    let bed = &place.bed;
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let grant = json_of(&bed.exchange(&bed.key.token(json!({})), &[]).await);
+        assert_eq!(grant["revocation_reach"], "introspection");
+        let claims = claims_of(grant["access_token"].as_str().unwrap());
+        let ttl = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+        // A quarter of the 15 minutes that are permitted, at most.
+        assert!((675..=900).contains(&ttl), "{ttl}");
+        seen.insert(ttl);
+    }
+    assert!(seen.len() > 3, "{seen:?}");
+    // What is on record is what was issued.
+    let (_, record) = bed.records(19, 1).await.pop().unwrap();
+    assert!(seen.contains(&i64::try_from(record.ttl).unwrap()));
+}

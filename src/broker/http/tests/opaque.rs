@@ -1,0 +1,148 @@
+//! Tokens that say nothing, wherever a token of the broker is looked at.
+
+use axum::http::StatusCode;
+use serde_json::json;
+
+use super::authz::{authz, challenge, proof_of, proved, with_bearer};
+use super::cutoff::{Place, active};
+use super::dpop::{Device, bound};
+use super::header_of;
+use super::lineage::{Site, first};
+use crate::broker::config::{Proxy, TokenFormat};
+use crate::broker::store::Whose;
+use crate::broker::store::sqlite::tests::tamper;
+use crate::broker::testbed::{API, CORP, Options, json_of};
+use crate::host::files;
+use crate::secret::Secret;
+
+fn opaque(options: &mut Options) {
+    let deploy = options.config.role.get_mut("deploy").unwrap();
+    deploy.token_format = TokenFormat::Opaque;
+}
+
+#[tokio::test]
+async fn an_opaque_token_says_nothing_is_introspected_and_rests_as_a_hash() {
+    let place = Place::new(opaque).await;
+    let bed = &place.bed;
+    let response = bed.exchange(&bed.key.token(json!({})), &[("requested_ttl", "600")]).await;
+    let grant = json_of(&response);
+    let token = grant["access_token"].as_str().unwrap().to_string();
+    assert_eq!(grant["revocation_reach"], "everywhere");
+    assert!((590..=600).contains(&grant["expires_in"].as_u64().unwrap()), "{grant}");
+    assert!(token.starts_with("tmpcred_o_") && token.len() > 50, "{}", token.len());
+    let told = json_of(&bed.introspect(Some(&token), &token).await);
+    assert_eq!((&told["active"], &told["role"]), (&json!(true), &json!("deploy")));
+    assert_eq!((&told["sub"], &told["aud"]), (&json!(format!("{CORP}#alice")), &json!(API)));
+    let guessed = format!("{token}x");
+    assert!(!active(bed, &guessed).await);
+    for file in files::list(place.path.parent().unwrap()).unwrap() {
+        let bytes = files::read(&file, 1 << 30).unwrap().unwrap();
+        let found = bytes.windows(token.len()).any(|part| part == token.as_bytes());
+        assert!(!found, "it is in the database");
+    }
+    let operator = place.operator().await;
+    let jti = operator.id_of(&Secret::new(token.clone())).await.unwrap();
+    assert_eq!(told["jti"], jti.to_string());
+    assert_eq!(bed.revoke(&token).await, 200);
+    assert!(!active(bed, &token).await);
+    // Nobody is asked for a JWT in vain; nor does it prove who somebody is.
+    let jwt = crate::credential::TokenType::Jwt.urn();
+    let refusal = bed.refused(&bed.key.token(json!({})), &[("requested_token_type", jwt)]).await;
+    assert_eq!(refusal["error"], "invalid_request");
+    bed.refused(&token, &[]).await;
+}
+
+#[tokio::test]
+async fn a_proxy_lets_an_opaque_token_pass_until_it_is_revoked() {
+    let place = Place::new(|options| {
+        opaque(options);
+        authz(Proxy::Nginx, options);
+    })
+    .await;
+    let bed = &place.bed;
+    let (one, other) = (bed.issued(json!({}), &[]).await, bed.issued(json!({}), &[]).await);
+    let told = json_of(&bed.introspect(Some(&one), &one).await);
+    let passed = with_bearer(bed, &one).await;
+    assert_eq!(passed.status, StatusCode::OK);
+    assert_eq!(header_of(&passed, "tmpcred-subject"), format!("{CORP}#alice"));
+    assert_eq!(header_of(&passed, "tmpcred-jti"), told["jti"].as_str().unwrap());
+    assert_eq!(bed.revoke(&one).await, 200);
+    let said = challenge(&with_bearer(bed, &one).await);
+    assert!(said.contains("it was revoked"), "{said}");
+    assert_eq!(with_bearer(bed, &other).await.status, StatusCode::OK);
+    let guessed = format!("{other}x");
+    assert!(challenge(&with_bearer(bed, &guessed).await).contains("invalid_token"));
+}
+
+#[tokio::test]
+async fn a_proxy_knows_what_was_revoked_together_at_once() {
+    let place = Place::new(|options| authz(Proxy::Nginx, options)).await;
+    let bed = &place.bed;
+    let token = bed.issued(json!({}), &[]).await;
+    assert_eq!(with_bearer(bed, &token).await.status, StatusCode::OK);
+    place.revoke(Whose::Role("deploy".into())).await;
+    let said = challenge(&with_bearer(bed, &token).await);
+    assert!(said.contains("it was revoked"), "{said}");
+}
+
+#[tokio::test]
+async fn an_opaque_token_may_be_bound_to_a_key() {
+    let place = Place::new(|options| {
+        opaque(options);
+        authz(Proxy::Nginx, options);
+    })
+    .await;
+    let (bed, device) = (&place.bed, Device::new());
+    let token = bound(bed, &device, &[]).await;
+    assert!(token.starts_with("tmpcred_o_"), "{}", token.len());
+    let told = json_of(&bed.introspect(Some(&token), &token).await);
+    assert_eq!((&told["active"], &told["token_type"]), (&json!(true), &json!("DPoP")));
+    assert_eq!(told["cnf"]["jkt"], device.0.thumbprint());
+    let proof = proof_of(&device, &token);
+    assert_eq!(proved(bed, &token, &[&proof]).await.status, StatusCode::OK);
+    for (what, response) in [
+        ("the same proof again", proved(bed, &token, &[&proof]).await),
+        ("by another key", proved(bed, &token, &[&proof_of(&Device::new(), &token)]).await),
+        ("for another token", proved(bed, &token, &[&proof_of(&device, "other")]).await),
+        ("without a proof", proved(bed, &token, &[]).await),
+        ("as if it were not bound", with_bearer(bed, &token).await),
+    ] {
+        assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{what}");
+    }
+    place.revoke(Whose::Everybodys).await;
+    let said = challenge(&proved(bed, &token, &[&proof_of(&device, &token)]).await);
+    assert!(said.contains("it was revoked"), "{said}");
+}
+
+#[tokio::test]
+async fn what_a_database_says_of_an_opaque_token_counts_only_as_the_broker_wrote_it() {
+    let place = Place::new(opaque).await;
+    let bed = &place.bed;
+    let (one, other) = (bed.issued(json!({}), &[]).await, bed.issued(json!({}), &[]).await);
+    assert!(active(bed, &one).await && active(bed, &other).await);
+    tamper(&place.path, "update opaque_token set claims = replace(claims, 'alice', 'admin')").await;
+    assert!(!active(bed, &one).await && !active(bed, &other).await);
+}
+
+/// Where one of those that it came of ends, so does it.
+#[tokio::test]
+async fn an_opaque_token_ends_with_what_it_came_of_and_nothing_comes_of_it() {
+    let site = Site::new();
+    let bed = site
+        .start_with(|options| {
+            let again = options.config.role.get_mut("again").unwrap();
+            again.token_format = TokenFormat::Opaque;
+        })
+        .await;
+    let parent = first(&bed).await;
+    let ask = [("role", "again"), ("audience", API)];
+    let grant = json_of(&bed.exchange(&parent, &ask).await);
+    let child = grant["access_token"].as_str().unwrap().to_string();
+    assert!(active(&bed, &child).await);
+    let refused = bed.refused(&child, &ask).await;
+    assert_eq!(refused["error"], "invalid_request");
+    let why = refused["error_description"].as_str().unwrap();
+    assert!(why.contains("it is an opaque token"), "{why}");
+    assert_eq!(bed.revoke(&parent).await, 200);
+    assert!(!active(&bed, &child).await);
+}

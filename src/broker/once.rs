@@ -1,0 +1,197 @@
+//! Assertions that may be used once.
+//!
+//! What is issued for one uses it up in the same commit, by its hash. So of two
+//! requests at once one is first, and what was used before a crash stays used.
+//!
+//! An answer can get lost. Whoever sends the very same request again soon, from the same
+//! address, through the same client where one has authenticated, and with a proof by the
+//! same key where there was one, is given another token, and the one before is revoked in
+//! that commit: at any time one token that came of the assertion is good. Anything else is
+//! a second use.
+
+use std::net::IpAddr;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::Broker;
+use super::audit::{Decision, Receipt, Record};
+use super::authenticate::{Actor, Caller, Fingerprint};
+use super::config::MAX_LEEWAY;
+use super::grounds::{Grounds, Overtaken};
+use super::issue::{Ask, joined};
+use super::store::{Consumed, Effect, Once, Unit};
+use crate::error::Result;
+use crate::oidc::jwt::LEEWAY;
+
+/// How long after a use the same request may be sent again.
+const RETRY_WITHIN: Duration = Duration::minutes(1);
+
+/// How many tokens may be issued for one assertion, one after the other.
+const TRIES: u32 = 4;
+
+/// The assertions that a request uses up, and what it uses them for.
+pub(super) struct Uses {
+    assertions: Vec<Fingerprint>,
+    request: Fingerprint,
+    at: OffsetDateTime,
+    keep_until: OffsetDateTime,
+}
+
+/// A use that can be committed.
+struct Turn {
+    jti: Uuid,
+    effects: Vec<Effect>,
+    /// The token that is revoked with it.
+    before: Option<Uuid>,
+}
+
+impl Uses {
+    /// What of this request may be used once; `None` where nothing is.
+    pub(super) fn of(caller: &Caller, ask: &Ask, now: OffsetDateTime) -> Option<Self> {
+        let assertions: Vec<_> = caller.proven().filter_map(Caller::used_up).collect();
+        let ends = caller.proven().map(Caller::expires_at).max().unwrap_or(now);
+        let longest = Duration::try_from(MAX_LEEWAY).unwrap_or(Duration::MAX);
+        (!assertions.is_empty()).then(|| Self {
+            request: fingerprint(&assertions, caller, ask),
+            assertions,
+            at: now,
+            keep_until: ends.saturating_add(longest),
+        })
+    }
+
+    /// The name of a try in the store.
+    fn name(&self, number: u32) -> String {
+        format!("{}.{number}", hex(&self.request))
+    }
+
+    /// The id of the token of a try: whoever tries again knows which one to revoke.
+    fn jti(&self, number: u32) -> Uuid {
+        let mut context = Context::new(&SHA256);
+        context.update(b"tmpcred jti of an assertion's use v1\0");
+        context.update(&self.request);
+        context.update(&number.to_be_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(context.finish().as_ref().split_at(16).0);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    }
+
+    fn consume(&self, kind: Once, id: String) -> Effect {
+        Effect::Consume(Consumed { kind, id, at: self.at, keep_until: self.keep_until })
+    }
+}
+
+impl Broker {
+    /// Puts an issuance on record with the next of these uses, if all is so that it rests
+    /// on. `effects` are what else comes about with a token of this id, which the record
+    /// gets.
+    ///
+    /// # Errors
+    /// As with [`Audit::commit`](super::audit::Audit::commit).
+    pub(super) async fn commit_use(
+        &self,
+        uses: &Uses,
+        grounds: &Grounds<'_>,
+        record: &mut Record,
+        mut effects: impl FnMut(Uuid) -> Result<Vec<Effect>>,
+    ) -> Result<Result<Receipt, Overtaken>> {
+        // Each time somebody is quicker, one try is gone.
+        for _ in 0..=TRIES {
+            let Some(turn) = self.next_turn(uses, record).await? else { break };
+            record.jti = Some(turn.jti);
+            let mut unit = Unit::of(record.clone());
+            unit.records.extend(turn.before.map(|before| Record {
+                action: "revoke".into(),
+                decision: Decision::Revoked,
+                reason: "the same request was sent again, and got another token".into(),
+                jti: Some(before),
+                ..record.clone()
+            }));
+            unit.effects = grounds.effects(uses.at);
+            unit.effects.extend(turn.effects);
+            unit.effects.extend(effects(turn.jti)?);
+            if let Some(receipt) = self.audit.commit(unit).await? {
+                return Ok(Ok(receipt));
+            }
+            if let Some(by) = self.overtaken_in(grounds).await? {
+                return Ok(Err(by));
+            }
+        }
+        Ok(Err(Overtaken::Reused))
+    }
+
+    async fn next_turn(&self, uses: &Uses, record: &Record) -> Result<Option<Turn>> {
+        let mut fresh = true;
+        for assertion in &uses.assertions {
+            fresh &= self.store.consumed_at(Once::Assertion, &hex(assertion)).await?.is_none();
+        }
+        if fresh {
+            let assertions = uses.assertions.iter().map(hex);
+            let mut effects: Vec<_> =
+                assertions.map(|id| uses.consume(Once::Assertion, id)).collect();
+            effects.push(uses.consume(Once::AssertionUse, uses.name(0)));
+            return Ok(Some(Turn { jti: uses.jti(0), effects, before: None }));
+        }
+        let first = self.store.consumed_at(Once::AssertionUse, &uses.name(0)).await?;
+        let is_soon = |first: OffsetDateTime| (uses.at - first).abs() <= RETRY_WITHIN;
+        if !first.is_some_and(is_soon) {
+            return Ok(None);
+        }
+        for number in 1..TRIES {
+            let name = uses.name(number);
+            if self.store.consumed_at(Once::AssertionUse, &name).await?.is_some() {
+                continue;
+            }
+            let lives = Duration::seconds(i64::try_from(record.ttl).unwrap_or(i64::MAX));
+            let before = uses.jti(number - 1);
+            let revoked = Consumed {
+                kind: Once::RevokedToken,
+                // Where its holder has revoked it, the assertion has served its purpose.
+                id: before.to_string(),
+                at: uses.at,
+                keep_until: uses.at.saturating_add(lives).saturating_add(LEEWAY),
+            };
+            let effects = vec![uses.consume(Once::AssertionUse, name), Effect::Consume(revoked)];
+            return Ok(Some(Turn { jti: uses.jti(number), effects, before: Some(before) }));
+        }
+        Ok(None)
+    }
+}
+
+/// Names all that has to be the same for a request to be the same.
+fn fingerprint(assertions: &[Fingerprint], caller: &Caller, ask: &Ask) -> Fingerprint {
+    let scope = ask.scope.as_ref().map_or_else(|| "*".into(), joined);
+    let ttl = ask.ttl.map_or_else(String::new, |ttl| ttl.as_secs().to_string());
+    let source = network(ask.source);
+    let mut context = Context::new(&SHA256);
+    context.update(b"tmpcred use of an assertion v1\0");
+    // A token that is bound to another key is another token.
+    let key = ask.proof.as_ref().map_or_else(String::new, |proof| proof.thumbprint.clone());
+    // So is one that another client gets, or nobody's in particular. No client has no name.
+    let client = caller.authenticated_client().unwrap_or_default();
+    let asked = [&ask.role, &ask.audience, &scope, &ttl, &source, &key];
+    let asked = asked.map(String::as_str).into_iter().chain([client]).map(str::as_bytes);
+    let parties = [caller.id()].into_iter().chain(caller.actors().iter().map(Actor::id));
+    let parties = parties.map(str::as_bytes);
+    for part in assertions.iter().map(|hash| hash.as_slice()).chain(asked).chain(parties) {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    hash
+}
+
+/// Where a request came from, as far as it stays the same: a machine changes its address
+/// within its /64 of IPv6.
+fn network(source: IpAddr) -> String {
+    match source.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => (address.to_bits() >> 64).to_string(),
+    }
+}
+
+fn hex(hash: &Fingerprint) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,48 @@
+//! Secrets that are a line of text: a password, or what signs.
+
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::env::Env;
+use crate::host::files::{self, Owner, Readers};
+use crate::secret::Secret;
+
+/// How long it may be, in bytes.
+const MAX: u64 = 4096;
+
+/// Where one is.
+pub(super) enum Place {
+    /// A file that nobody else can read.
+    File(PathBuf),
+    /// A variable of the environment.
+    Variable(String),
+}
+
+/// Reads one; `what` names it, as «password».
+pub(super) fn read(place: &Place, what: &str, env: &Env) -> Result<Secret<String>> {
+    let path = match place {
+        Place::File(path) => path,
+        Place::Variable(variable) => {
+            return env.get(variable).map(|text| Secret::new(text.into())).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Config,
+                    format!("the variable {variable}, which {what}_env names, is not set"),
+                )
+            });
+        }
+    };
+    let name = format!("the {what} file {}", path.display());
+    let (bytes, owner, readers) = files::read_secret(path, MAX)?
+        .ok_or_else(|| Error::new(ErrorKind::Config, format!("{name} does not exist")))?;
+    let bytes = Zeroizing::new(bytes);
+    if owner != Owner::Trusted || readers != Readers::Owner {
+        return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
+            .because_of("others on this machine can read or write it")
+            .hint(format!("chmod 600 {}", path.display())));
+    }
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Error::new(ErrorKind::Config, format!("{name} does not hold text")))?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n']).into()))
+}

@@ -1,0 +1,132 @@
+//! Tokens that were revoked together, and those that can only be introspected.
+
+use async_trait::async_trait;
+use percent_encoding::percent_decode_str;
+use sqlx::Row;
+use sqlx::any::AnyRow;
+use time::{Duration, OffsetDateTime};
+
+use super::SqlStore;
+use super::rows::{damaged, micros, moment};
+use crate::broker::audit::Decision;
+use crate::broker::config::MAX_TTL;
+use crate::broker::store::{OpaqueToken, TokenStore, Whose};
+use crate::error::Result;
+
+const UNREADABLE: &str = "what was revoked cannot be read";
+
+#[async_trait]
+impl TokenStore for SqlStore {
+    async fn cutoffs(
+        &self,
+        since: OffsetDateTime,
+    ) -> Result<Vec<(String, String, OffsetDateTime)>> {
+        self.check_file()?;
+        let ask = || {
+            sqlx::query("select kind, id, before from revocation_cutoff where before > $1")
+                .bind(micros(since))
+                .fetch_all(&self.engine.pool)
+        };
+        let rows = self.engine.read(UNREADABLE, ask).await?;
+        rows.iter().map(cutoff_from).collect()
+    }
+
+    async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
+        self.check_file()?;
+        let ask = || {
+            sqlx::query("select hash, claims, seal, keep_until from opaque_token where hash = $1")
+                .bind(hash)
+                .fetch_optional(&self.engine.pool)
+        };
+        let row = self.engine.read("opaque tokens cannot be read", ask).await?;
+        row.as_ref().map(opaque_from).transpose()
+    }
+
+    async fn count_issued(
+        &self,
+        whose: &Whose,
+        before: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<u64> {
+        let longest = Duration::try_from(MAX_TTL).unwrap_or(Duration::MAX);
+        let (condition, values): (_, Vec<String>) = match whose {
+            Whose::Everybodys => ("", Vec::new()),
+            Whose::Issuer(issuer) => ("and issuer = $5", vec![issuer.clone()]),
+            Whose::Subject(id) => {
+                let (issuer, subject) = id.split_once('#').unwrap_or((id, ""));
+                let subject = percent_decode_str(subject).decode_utf8_lossy();
+                let values = vec![issuer.to_string(), subject.into_owned(), id.clone()];
+                ("and (issuer = $5 and subject = $6 or actor = $7)", values)
+            }
+            Whose::Role(role) => ("and role = $5", vec![role.clone()]),
+            Whose::Client(client) => ("and client = $5", vec![client.clone()]),
+        };
+        // Nothing but texts of this function is put together here.
+        let statement = format!(
+            "select count(*) from audit_record
+             where at >= $1 and at < $2 and at + ttl * 1000000 > $3 and decision = $4
+                 and not exists (select 1 from consumed
+                     where kind = 'revoked-token' and id = audit_record.jti) {condition}"
+        );
+        let ask = || {
+            let query = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(statement.clone()))
+                .bind(micros(now.saturating_sub(longest)))
+                .bind(micros(before))
+                .bind(micros(now))
+                .bind(Decision::Issued.as_str());
+            let query = values.iter().fold(query, |query, value| query.bind(value.clone()));
+            query.fetch_one(&self.engine.pool)
+        };
+        let count = self.engine.read(UNREADABLE, ask).await?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
+    async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        let forget = || {
+            sqlx::query(
+                "delete from revocation_cutoff where (kind, id) in
+                    (select kind, id from revocation_cutoff where keep_until < $1
+                     order by keep_until, id limit $2)",
+            )
+            .bind(micros(before))
+            .bind(i64::from(limit))
+        };
+        self.forget(forget).await
+    }
+
+    async fn forget_opaque(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        let forget = || {
+            sqlx::query(
+                "delete from opaque_token where hash in
+                    (select hash from opaque_token where keep_until < $1
+                     order by keep_until, hash limit $2)",
+            )
+            .bind(micros(before))
+            .bind(i64::from(limit))
+        };
+        self.forget(forget).await
+    }
+}
+
+fn opaque_from(row: &AnyRow) -> Result<OpaqueToken> {
+    let unreadable = |_| damaged("opaque_token");
+    let keep_until = moment(row.try_get("keep_until").map_err(unreadable)?);
+    Ok(OpaqueToken {
+        hash: row.try_get("hash").map_err(unreadable)?,
+        claims: row.try_get("claims").map_err(unreadable)?,
+        seal: row.try_get("seal").map_err(unreadable)?,
+        keep_until: keep_until.ok_or_else(|| damaged("opaque_token.keep_until"))?,
+    })
+}
+
+fn cutoff_from(row: &AnyRow) -> Result<(String, String, OffsetDateTime)> {
+    let text = |column: &str| {
+        let text = row.try_get::<String, _>(column);
+        text.map_err(|_| damaged(&format!("revocation_cutoff.{column}")))
+    };
+    let before = row.try_get::<i64, _>("before").ok().and_then(moment);
+    Ok((text("kind")?, text("id")?, before.ok_or_else(|| damaged("revocation_cutoff.before"))?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+use time::macros::datetime;
+use uuid::Uuid;
+
+use super::*;
+use crate::broker::audit::Record;
+use crate::broker::audit::leaf::WITH_ACTOR;
+use crate::broker::store::sql::tests::{Ground, append, record};
+use crate::broker::store::{
+    Consumed, Cutoff, Effect, Ledger, LogStore, Once, OnceStore, Outcome, Store, Unit,
+};
+
+const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+const DAY: Duration = Duration::DAY;
+
+fn cutoff(whose: &Whose, before: OffsetDateTime) -> Effect {
+    let (whose, at, keep_until) = (whose.clone(), NOON, before.saturating_add(DAY));
+    Effect::CutOff(Cutoff { whose, before, at, keep_until })
+}
+
+fn token(hash: &str, keep_until: OffsetDateTime) -> OpaqueToken {
+    let claims = format!("{{\"hash\":\"{hash}\",\"text\":\"'\u{1f512}\"}}");
+    OpaqueToken { hash: hash.into(), claims, seal: vec![0, 1, 255], keep_until }
+}
+
+async fn commit(store: &SqlStore, effects: Vec<Effect>) -> bool {
+    let unit = Unit { records: Vec::new(), effects };
+    store.commit(&[unit]).await.unwrap().into_iter().all(Outcome::is_committed)
+}
+
+#[tokio::test]
+async fn a_cut_counts_at_every_process_and_is_only_moved_forward() {
+    for ground in Ground::each().await {
+        let stores = ground.open_often(2).await;
+        let (alice, all) = (Whose::Subject("https://i.example#alice".into()), Whose::Everybodys);
+        assert!(commit(&stores[0], vec![cutoff(&alice, NOON), cutoff(&all, NOON - DAY)]).await);
+        let seen = async |since| {
+            let mut cuts = stores[1].cutoffs(since).await.unwrap();
+            cuts.sort();
+            cuts
+        };
+        let of = |whose: &Whose, before| {
+            let (kind, id) = whose.parts();
+            (kind.to_string(), id.to_string(), before)
+        };
+        let both = [of(&all, NOON - DAY), of(&alice, NOON)];
+        assert_eq!(seen(NOON - 2 * DAY).await, both);
+        assert_eq!(seen(NOON - DAY).await, both[1..]);
+        assert_eq!(seen(NOON).await, []);
+        // An earlier one changes nothing, and holds all the same.
+        assert!(commit(&stores[1], vec![cutoff(&alice, NOON - DAY)]).await);
+        assert_eq!(seen(NOON - DAY).await, both[1..]);
+        let later = NOON + Duration::SECOND;
+        assert!(commit(&stores[1], vec![cutoff(&alice, later)]).await);
+        assert_eq!(seen(NOON - DAY).await, [of(&alice, later)]);
+    }
+}
+
+#[tokio::test]
+async fn an_opaque_token_is_added_once_and_comes_back_as_it_was() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let (one, other) =
+            (token("a", NOON), OpaqueToken { claims: "{}".into(), ..token("a", NOON) });
+        assert!(commit(&store, vec![Effect::AddOpaque(one.clone())]).await);
+        assert!(!commit(&store, vec![Effect::AddOpaque(other)]).await);
+        assert_eq!(store.opaque("a").await.unwrap(), Some(one));
+        assert_eq!(store.opaque("b").await.unwrap(), None);
+        store.close().await;
+        assert!(store.opaque("a").await.is_err() && store.cutoffs(NOON).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn when_something_was_used_up_is_known() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let used = |kind| Consumed { kind, id: "x".into(), at: NOON, keep_until: NOON + DAY };
+        assert!(commit(&store, vec![Effect::Consume(used(Once::Assertion))]).await);
+        assert_eq!(store.consumed_at(Once::Assertion, "x").await.unwrap(), Some(NOON));
+        assert_eq!(store.consumed_at(Once::AssertionUse, "x").await.unwrap(), None);
+        assert_eq!(store.consumed_at(Once::Assertion, "y").await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_needs_of_them_goes_a_little_at_a_time() {
+    for ground in Ground::each().await {
+        let stores = ground.open_often(2).await;
+        let mut effects = Vec::new();
+        for n in 0..250 {
+            effects.push(cutoff(&Whose::Role(n.to_string()), NOON));
+            effects.push(Effect::AddOpaque(token(&n.to_string(), NOON + DAY)));
+            effects.push(Effect::Consume(Consumed {
+                kind: Once::Assertion,
+                id: n.to_string(),
+                at: NOON,
+                keep_until: NOON + DAY,
+            }));
+        }
+        assert!(commit(&stores[0], effects).await);
+        assert_eq!(stores[0].forget_cutoffs(NOON + DAY, 9).await.unwrap(), 0);
+        assert_eq!(stores[0].forget_opaque(NOON + DAY, 9).await.unwrap(), 0);
+        let later = NOON + DAY + Duration::MICROSECOND;
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..6 {
+            let store = stores[n % 2].clone();
+            tasks.spawn(async move {
+                let (mut removed, mut last) = ([0; 3], 1);
+                while last > 0 {
+                    let now = [
+                        store.forget_cutoffs(later, 40).await.unwrap(),
+                        store.forget_opaque(later, 40).await.unwrap(),
+                        store.forget_consumed(Once::Assertion, later, 40).await.unwrap(),
+                    ];
+                    assert!(now.iter().all(|count| *count <= 40), "{now:?}");
+                    last = now.iter().sum();
+                    removed.iter_mut().zip(now).for_each(|(all, now)| *all += now);
+                }
+                removed
+            });
+        }
+        let all = tasks
+            .join_all()
+            .await
+            .into_iter()
+            .reduce(|a, b| [a[0] + b[0], a[1] + b[1], a[2] + b[2]]);
+        assert_eq!(all, Some([250; 3]));
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_are_good_are_counted_by_whose_they_are() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let (at, revoked) = (NOON, Uuid::from_u128(1));
+        let issued = |jti: u128| Record { at, jti: Some(Uuid::from_u128(jti)), ..record("") };
+        let acted = Record { actor: Some("https://i.example#bot".into()), ..issued(2) };
+        let bob = Record { role: "reader".into(), client: "gui".into(), ..issued(3) };
+        let of_bob = Record {
+            principal: crate::credential::Principal {
+                issuer: "https://j.example".into(),
+                subject: "b ob".into(),
+            },
+            ..bob
+        };
+        append(&store, &[issued(1), acted, of_bob]).await.unwrap();
+        let used =
+            Consumed { kind: Once::RevokedToken, id: revoked.to_string(), at, keep_until: NOON };
+        assert!(commit(&store, vec![Effect::Consume(used)]).await);
+        let count = async |whose: Whose, now: OffsetDateTime| {
+            store.count_issued(&whose, now, now).await.unwrap()
+        };
+        let soon = NOON + Duration::minutes(1);
+        for (whose, good) in [
+            (Whose::Everybodys, 2),
+            (Whose::Issuer("https://i.example".into()), 1),
+            (Whose::Subject("https://i.example#alice".into()), 1),
+            (Whose::Subject("https://i.example#bot".into()), 1),
+            (Whose::Subject("https://j.example#b%20ob".into()), 1),
+            (Whose::Role("reader".into()), 1),
+            (Whose::Client("gui".into()), 1),
+            (Whose::Client("nobody".into()), 0),
+        ] {
+            assert_eq!(count(whose.clone(), soon).await, good, "{whose:?}");
+            assert_eq!(count(whose, NOON).await, 0, "they were issued later");
+        }
+        assert_eq!(count(Whose::Everybodys, NOON + Duration::minutes(16)).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn who_acted_is_in_the_record_and_in_the_tree() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let acted = Record { actor: Some("https://i.example#bot".into()), ..record("a") };
+        append(&store, &[acted.clone(), record("b")]).await.unwrap();
+        assert_eq!(store.records(0, 9).await.unwrap(), [(1, acted), (2, record("b"))]);
+        let leaves = store.leaves(0, 9).await.unwrap();
+        assert_eq!(leaves[0].version, WITH_ACTOR);
+        assert!(leaves[1].version < WITH_ACTOR);
+        let hashes: Vec<_> = leaves.iter().map(|leaf| leaf.hash().unwrap()).collect();
+        let tree = hashes.iter().fold(
+            crate::broker::audit::tree::Frontier::default(),
+            |mut tree, leaf| {
+                tree.push(*leaf);
+                tree
+            },
+        );
+        assert_eq!(store.root_at(2).await.unwrap(), tree.root());
+    }
+}

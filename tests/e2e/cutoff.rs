@@ -1,0 +1,95 @@
+//! What an operator revokes beside a running broker, and tokens that only their issuer can
+//! tell the worth of.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::journey::Journey;
+use super::revocation::{ISSUER, OTHER, Services, cached, is_active};
+use super::support::broker::{API, Broker, KEK};
+use super::support::home::{Home, tmpcred};
+use super::support::run::Output;
+
+/// Revokes what this says, as whoever runs the broker does beside it.
+fn operate(broker: &Broker, what: &[&str]) -> Output {
+    let run = tmpcred(&broker.home).args(["broker", "revoke", "--json", "--config"]);
+    let run = run.args([broker.home.path("broker.toml")]).args(what);
+    run.env("TMPCRED_BROKER_KEK", KEK).run()
+}
+
+/// Revokes until the token is good no more: what is issued in the same second as a
+/// revocation can be later than it.
+#[track_caller]
+fn operate_until_ended(broker: &Broker, token: &str, what: &[&str]) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while is_active(broker, token) {
+        assert!(std::time::Instant::now() < deadline, "{what:?} does not reach the token");
+        operate(broker, what).ok();
+    }
+}
+
+#[test]
+fn an_operator_ends_what_was_issued_beside_the_running_broker() {
+    let journey = Journey::start();
+    let broker = &journey.broker;
+    let token = cached(&journey);
+    let jti = super::stores::claims(&token)["jti"].as_str().unwrap().to_string();
+    let before = ["--all", "--before", "2026-01-01T12:00:00Z"];
+    let report = operate(broker, &before).ok().json();
+    assert_eq!(report, json!({"tokens": 0, "issued_before": "2026-01-01T12:00:00Z"}));
+    assert!(is_active(broker, &token));
+    let report = operate(broker, &["--jti", &jti, "--reason", "a test"]).ok().json();
+    assert_eq!(report["tokens"], 1);
+    assert!(!is_active(broker, &token));
+    let refused = journey.tmpcred(&["verify", "--audience", API, "--online"]);
+    assert_ne!(refused.stdin(token.clone()).run().code, Some(0));
+
+    for what in [["--role", "deploy"], ["--client", "cli"], ["--issuer", &broker_issuer(&journey)]]
+    {
+        let token = journey.tmpcred(&["token", "--refresh"]).run().ok().stdout.trim().to_string();
+        operate_until_ended(broker, &token, &what);
+    }
+    // Nothing at all, or two things, is nothing to do; a token is never an argument.
+    for wrong in [vec![], vec!["--all", "--role", "deploy"], vec!["--subject", "alice"]] {
+        assert_ne!(operate(broker, &wrong).code, Some(0), "{wrong:?}");
+    }
+    let token = journey.tmpcred(&["token", "--refresh"]).run().ok().stdout.trim().to_string();
+    let run = tmpcred(&broker.home).args(["broker", "revoke", "--token", "-", "--config"]);
+    let run = run.args([broker.home.path("broker.toml")]).env("TMPCRED_BROKER_KEK", KEK);
+    run.stdin(token.clone()).run().ok();
+    assert!(!is_active(broker, &token));
+}
+
+fn broker_issuer(journey: &Journey) -> String {
+    journey.provider.issuer().to_string()
+}
+
+#[test]
+fn an_opaque_token_is_verified_by_its_issuer_and_by_nobody_else() {
+    let services = Services::start();
+    let (broker, home) = (&services.broker, Home::new());
+    let token = services.token_of("handle", "job", API);
+    assert!(token.starts_with("tmpcred_o_"), "{}", token.len());
+    let verify = |audience: &str, more: &[&str]| {
+        let issuer = ["verify", "--issuer", broker.url(), "--audience", audience];
+        tmpcred(&home).args(issuer).args(more).stdin(token.clone()).run()
+    };
+    let report = verify(API, &["--online", "--json"]).ok().json();
+    assert_eq!((&report["verified"], &report["claims"]["role"]), (&json!(true), &json!("handle")));
+    assert_eq!(report["claims"]["sub"], format!("{ISSUER}#job"));
+    let refused = verify(OTHER, &["--online"]).ended_with(9).stderr;
+    assert!(refused.contains("it is for"), "{refused}");
+    let refused = verify(API, &[]).ended_with(9).stderr;
+    assert!(
+        refused.contains("cannot be checked here") && refused.contains("--online"),
+        "{refused}"
+    );
+    // Neither is an opaque token of somebody else, nor one that was cut off.
+    let garbage = tmpcred(&home).args(["verify", "--issuer", broker.url(), "--audience", API]);
+    let garbage = garbage.args(["--online"]).stdin("tmpcred_o_x").run().code;
+    assert_ne!(garbage, Some(0));
+    assert_eq!(operate(broker, &["--role", "handle"]).ok().json()["tokens"], 1);
+    let refused = verify(API, &["--online"]).ended_with(9).stderr;
+    assert!(refused.contains("the token is not good any more"), "{refused}");
+}
