@@ -45,7 +45,9 @@ fn wrong(broker: &Broker, more: &[&str]) -> Vec<(String, u64, u64)> {
 #[track_caller]
 fn sqlite(broker: &Broker, statements: &str) -> Output {
     let database = broker.home.path("broker.db");
-    broker.home.command("sqlite3").args([database]).args([statements]).run().ok()
+    // The broker may be writing at this moment.
+    let patient = ["-cmd", ".timeout 20000"];
+    broker.home.command("sqlite3").args(patient).args([database]).args([statements]).run().ok()
 }
 
 /// The newest checkpoint, once it covers so many records; in a file elsewhere.

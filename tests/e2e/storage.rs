@@ -43,7 +43,7 @@ fn a_backup_of_a_running_broker_is_what_it_was_and_goes_where_nothing_is() {
         drop(std::fs::remove_file(services.broker.home.path(format!("broker.db{end}"))));
     }
     let restored = broker(&services, &["restore", name]).run().ok();
-    assert!(restored.stderr.contains("revoke the keys"), "{}", restored.stderr);
+    assert!(restored.stderr.contains("tmpcred broker revoke --all"), "{}", restored.stderr);
     services.broker.restart();
     assert!(is_active(&services, &good) && !is_active(&services, &revoked));
     checkpoint(&services.broker, 4);
@@ -67,7 +67,11 @@ fn a_store_moves_to_postgresql_with_all_that_it_has() {
     assert!(running.stderr.contains("hint: end the brokers that use it"), "{}", running.stderr);
     services.broker.stop();
     let moved = broker(&services, &["move", &name]).run().ok();
-    assert!(moved.stdout.contains("4 records, 2 keys, 1 revocation"), "{}", moved.stdout);
+    assert!(
+        moved.stdout.contains("4 records, 2 keys, 1 thing revoked or used up, 0 cut-offs"),
+        "{}",
+        moved.stdout
+    );
     assert!(!database.exists() && moved.stderr.contains("broker.db.moved"), "{}", moved.stderr);
 
     services.broker.restart();

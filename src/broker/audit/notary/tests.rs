@@ -108,6 +108,24 @@ async fn an_older_end_is_noticed_by_whoever_has_seen_a_later_one() {
     .await;
     let error = append(store.as_ref(), &[record("c")]).await.unwrap_err();
     assert!(error.to_string().contains("shorter than it was"), "{error}");
+    // So it is by one that appends nothing, and has only looked.
+    tamper(&path, "delete from audit_head").await;
+    tamper(&path, "insert into audit_head select * from kept").await;
+    let idle = Arc::new(sqlite::open(&path).await.unwrap());
+    let _keys = signer(&idle, &kek).await;
+    let other = sqlite::open(&path).await.unwrap();
+    other.seal_with(kek.seal_of_log()).await.unwrap();
+    append(&other, &[record("b")]).await.unwrap();
+    assert_eq!(idle.sealed_end().await.unwrap().map(|end| end.size), Some(2));
+    tamper(
+        &path,
+        "delete from audit_record where sequence = 2; delete from audit_head;
+         insert into audit_head select * from kept",
+    )
+    .await;
+    let error = idle.sealed_end().await.unwrap_err();
+    assert!(error.to_string().contains("shorter than it was"), "{error}");
+    assert!(append(idle.as_ref(), &[record("c")]).await.is_err());
 }
 
 #[tokio::test]

@@ -21,6 +21,10 @@ fn refused(why: &str) -> Error {
         .hint("`tmpcred broker audit verify` says more; keep the database, and restore a backup")
 }
 
+fn shorter() -> Error {
+    refused("it is shorter than it was")
+}
+
 /// What the ends of the log are sealed with, once somebody has said so, and the last one
 /// that this process has seen.
 #[derive(Default)]
@@ -91,9 +95,10 @@ impl Guard {
             (None, Some(_)) => Err(refused("its seal is gone")),
             (Some(end), Some(seal)) => {
                 let tree = seal.open(&end).ok_or_else(|| refused("its seal is broken"))?;
-                if last < self.seen.load(Ordering::Acquire) {
-                    return Err(refused("it is shorter than it was"));
+                if last < self.seen() {
+                    return Err(shorter());
                 }
+                self.saw(last);
                 Ok(Some(tree))
             }
         }
@@ -127,6 +132,23 @@ impl Guard {
         .execute(&mut **transaction)
         .await?;
         Ok(grown)
+    }
+
+    /// How long the log was at least when this process last looked, before it is read.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Acquire)
+    }
+
+    /// Notes an end that was read without a lock: whoever appends nothing looks at it too.
+    pub(super) fn note(&self, end: &SealedEnd, seen: u64) -> Result<()> {
+        if self.seal.get().is_none_or(|seal| seal.open(end).is_none()) {
+            return Ok(());
+        }
+        if end.size < seen {
+            return Err(shorter());
+        }
+        self.saw(end.size);
+        Ok(())
     }
 
     /// The log has been this long.

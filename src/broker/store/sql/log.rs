@@ -51,6 +51,7 @@ impl LogStore for SqlStore {
     }
 
     async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
+        let seen = self.guard.seen();
         let ask = || {
             sqlx::query("select tree_size, frontier, seal from audit_head where id = 1")
                 .fetch_one(&self.engine.pool)
@@ -58,7 +59,9 @@ impl LogStore for SqlStore {
         let row = self.engine.read(UNREADABLE, ask).await?;
         let size: i64 = row.try_get("tree_size").map_err(|_| damaged("audit_head.tree_size"))?;
         let size = u64::try_from(size).map_err(|_| damaged("audit_head.tree_size"))?;
-        head::sealed_end(&row, size)
+        let end = head::sealed_end(&row, size)?;
+        end.iter().try_for_each(|end| self.guard.note(end, seen))?;
+        Ok(end)
     }
 
     async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {

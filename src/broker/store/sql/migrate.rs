@@ -78,7 +78,7 @@ impl SqlStore {
     /// Refuses a database that an earlier version made.
     pub(in crate::broker::store) async fn require_tree(&self) -> Result<()> {
         let head =
-            sqlx::query("select tree_size from audit_head").fetch_optional(&self.engine.pool);
+            sqlx::query("select tree_size, seal from audit_head").fetch_optional(&self.engine.pool);
         match head.await {
             Ok(Some(_)) => Ok(()),
             outcome => {

@@ -80,10 +80,12 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path) -> Result<(
     }
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     app.ui.line(format!(
-        "{}, {}, {} and {}; the tree over the records is the same ({root}).",
+        "{}, {}, {}, {}, {} and {}; the tree over the records is the same ({root}).",
         count(number(copied.records), "record", "records"),
         count(number(copied.keys), "key", "keys"),
-        count(number(copied.consumed), "revocation", "revocations"),
+        count(number(copied.consumed), "thing revoked or used up", "things revoked or used up"),
+        count(number(copied.cutoffs), "cut-off", "cut-offs"),
+        count(number(copied.opaque_tokens), "opaque token", "opaque tokens"),
         count(number(copied.checkpoints), "checkpoint", "checkpoints"),
     ))
 }
