@@ -19,6 +19,7 @@ use crate::support::run::{Output, Run};
 /// `+10m`.
 pub(crate) fn at_clock(home: &Home, offset: &str) -> Run {
     let program = home.share(under_test());
+    forget_the_dead();
     // The browser keeps the right time: what becomes of its cookies is not ours.
     let browser = home.variables()[OsStr::new("BROWSER")].to_str().unwrap();
     let script = format!("#!/bin/sh\nunset LD_PRELOAD\nexec {browser} \"$1\"\n");
@@ -28,6 +29,19 @@ pub(crate) fn at_clock(home: &Home, offset: &str) -> Run {
         .args([program])
         .env("BROWSER", browser)
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+}
+
+/// Removes what `faketime` shares under its own number, where somebody killed it: the next
+/// one with that number would refuse to begin.
+fn forget_the_dead() {
+    for file in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        let name = file.file_name();
+        let Some(name) = name.to_str().filter(|name| name.contains("faketime_")) else { continue };
+        let pid = name.rsplit('_').next().unwrap_or_default();
+        if !std::path::Path::new("/proc").join(pid).exists() {
+            let _ = std::fs::remove_file(file.path());
+        }
+    }
 }
 
 /// Where a journey stands, so that it can be seen later that nothing was lost.
