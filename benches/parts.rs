@@ -220,7 +220,8 @@ fn broker(c: &mut Criterion) {
                 text: (0..number).map(permit).collect::<String>(),
             }]
         };
-        let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, &host)?;
+        let (trusted, clients) = (&config.trusted_issuer, &config.client);
+        let authenticator = Authenticator::new(trusted, clients, &config.issuer, &host)?;
         let token = issuer.token()?;
         let needs = Needs::default();
         let authenticate =

@@ -91,6 +91,8 @@ pub mod refusal {
     /// The request is malformed, or the assertion is not acceptable (RFC 8693
     /// section 2.2.2 has one code for both).
     pub const INVALID_REQUEST: &str = "invalid_request";
+    /// The client did not show that it is the one (RFC 6749 section 5.2).
+    pub const INVALID_CLIENT: &str = "invalid_client";
     /// The grant type is not token exchange (RFC 6749 section 5.2).
     pub const UNSUPPORTED_GRANT_TYPE: &str = "unsupported_grant_type";
     /// The scope cannot be had (RFC 6749 section 5.2).

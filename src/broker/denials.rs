@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use time::{Duration, OffsetDateTime};
 
+use super::rate::{Bucket, Rate};
 use crate::credential::Principal;
 
 /// How many denials of one caller are on record at once, and how soon there may be
@@ -24,11 +25,6 @@ const REMEMBERED: usize = 1024;
 /// How long denials are only counted before the count goes on record.
 const COUNTED_FOR: Duration = Duration::minutes(1);
 
-struct Rate {
-    burst: i32,
-    every: Duration,
-}
-
 /// How many denials were not put on record one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -42,28 +38,17 @@ pub(super) struct Tally {
 
 /// The denials of late.
 #[derive(Default)]
-pub(super) struct Denials(Mutex<HashMap<Principal, Bucket>>);
+pub(super) struct Denials(Mutex<HashMap<Principal, Left>>);
 
-/// What is left of a rate: it is all there again at `full_at`, as long after the start
-/// of the machine.
-struct Bucket {
-    full_at: Duration,
+/// What is left of a rate, and what was counted beyond.
+struct Left {
+    bucket: Bucket,
     counted: Option<(u64, OffsetDateTime)>,
 }
 
-impl Bucket {
-    fn full(up: Duration) -> Self {
-        Self { full_at: up, counted: None }
-    }
-
-    /// How long until there may be another one; nothing where there may be at once.
-    fn wait(&self, rate: &Rate, up: Duration) -> Option<Duration> {
-        let wait = self.full_at - up - rate.every * (rate.burst - 1);
-        wait.is_positive().then_some(wait)
-    }
-
-    fn take(&mut self, rate: &Rate, up: Duration) {
-        self.full_at = self.full_at.max(up).saturating_add(rate.every);
+impl Left {
+    fn all(up: Duration) -> Self {
+        Self { bucket: Bucket::full(up), counted: None }
     }
 
     fn count(&mut self, now: OffsetDateTime) {
@@ -85,22 +70,22 @@ impl Denials {
         let mut buckets = self.buckets();
         let everybody = everybody(principal);
         if buckets.len() >= REMEMBERED && !buckets.contains_key(principal) {
-            buckets.retain(|whose, bucket| {
-                whose.subject.is_empty() || bucket.full_at > up || bucket.counted.is_some()
+            buckets.retain(|whose, left| {
+                whose.subject.is_empty() || left.bucket.full_at > up || left.counted.is_some()
             });
         }
         let remembered = buckets.len() < REMEMBERED || buckets.contains_key(principal);
         let own = remembered.then_some((principal.clone(), &OF_PRINCIPAL));
         let limits: Vec<_> = own.into_iter().chain([(everybody, &OF_ISSUER)]).collect();
         for (whose, rate) in &limits {
-            let bucket = buckets.entry(whose.clone()).or_insert_with(|| Bucket::full(up));
-            if let Some(wait) = bucket.wait(rate, up) {
-                bucket.count(now);
+            let left = buckets.entry(whose.clone()).or_insert_with(|| Left::all(up));
+            if let Some(wait) = left.bucket.wait(rate, up) {
+                left.count(now);
                 return Err(wait.try_into().unwrap_or_default());
             }
         }
         for (whose, rate) in limits {
-            buckets.entry(whose).or_insert_with(|| Bucket::full(up)).take(rate, up);
+            buckets.entry(whose).or_insert_with(|| Left::all(up)).bucket.take(rate, up);
         }
         Ok(())
     }
@@ -118,22 +103,22 @@ impl Denials {
     /// Takes back what could not be put on record.
     pub(super) fn give_back(&self, tally: Tally) {
         let mut buckets = self.buckets();
-        let bucket = buckets.entry(tally.principal).or_insert(Bucket::full(Duration::ZERO));
-        let (count, since) = bucket.counted.get_or_insert((0, tally.since));
+        let left = buckets.entry(tally.principal).or_insert(Left::all(Duration::ZERO));
+        let (count, since) = left.counted.get_or_insert((0, tally.since));
         *count += tally.count;
         *since = tally.since.min(*since);
     }
 
     fn take(&self, due: impl Fn(OffsetDateTime) -> bool) -> Vec<Tally> {
         let mut buckets = self.buckets();
-        let counted = buckets.iter_mut().filter_map(|(principal, bucket)| {
-            let (count, since) = bucket.counted.take_if(|(_, since)| due(*since))?;
+        let counted = buckets.iter_mut().filter_map(|(principal, left)| {
+            let (count, since) = left.counted.take_if(|(_, since)| due(*since))?;
             Some(Tally { principal: principal.clone(), count, since })
         });
         counted.collect()
     }
 
-    fn buckets(&self) -> MutexGuard<'_, HashMap<Principal, Bucket>> {
+    fn buckets(&self) -> MutexGuard<'_, HashMap<Principal, Left>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,8 @@
 //! Introspection: what a token is, told to those who may know.
 //!
 //! A token may always ask about itself. Anybody else proves who they are by a token
-//! of a trusted issuer, and policy decides (`Action::"introspect"`). The broker's
+//! of a trusted issuer, or is a client that has authenticated, and policy decides
+//! (`Action::"introspect"`). The broker's
 //! own tokens prove nothing else here: those to whom they are shown would otherwise
 //! ask in the name of those who showed them. Nor does a token that is bound to a key:
 //! whoever bears one has not proved the key. It may be asked about by itself all the same,
@@ -10,12 +11,21 @@
 use std::net::IpAddr;
 
 use super::Broker;
-use super::authenticate::{Rejection, unacceptable};
+use super::authenticate::{Caller, Rejection, unacceptable};
 use super::own::OwnToken;
-use super::policy::Moment;
+use super::policy::{Moment, Policy};
 use crate::credential::TokenType;
 use crate::error::Error;
 use crate::secret::Secret;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub enum Asker<'a> {
+    /// Whoever bears this token.
+    Bearer(&'a Secret<String>),
+    /// A client that has authenticated, by its id.
+    Client(&'a str),
+}
 
 /// Why nothing was told.
 #[derive(Debug)]
@@ -31,25 +41,17 @@ impl Broker {
     /// and for one that the caller may not know of, which looks the same.
     pub async fn introspect(
         &self,
-        bearer: &Secret<String>,
+        asker: Asker<'_>,
         token: &Secret<String>,
         source: IpAddr,
     ) -> Result<Option<OwnToken>, Refusal> {
         let policy = self.policies();
-        let caller = if bearer.ct_eq(token.expose()) {
-            None
-        } else {
-            let caller = self.caller(bearer, TokenType::Jwt, &policy, None).await;
-            let caller = caller.map_err(|rejection| match rejection {
-                Rejection::Token(_, error) => Refusal::Unauthenticated(error),
-                Rejection::Unavailable(error) => Refusal::Unavailable(error),
-            })?;
-            // Also where the broker is among the issuers that it trusts.
-            if caller.parent().is_some() {
-                let why = "a token of this broker is no proof of who asks about another one";
-                return Err(Refusal::Unauthenticated(unacceptable(why)));
+        let caller = match asker {
+            Asker::Bearer(bearer) if bearer.ct_eq(token.expose()) => None,
+            Asker::Bearer(bearer) => Some(self.bearer(bearer, &policy).await?),
+            Asker::Client(client) => {
+                Some(Caller::of_client(&self.issuer, client, self.clock.now()))
             }
-            Some(caller)
         };
         let own = self.own_token(token).await.map_err(Refusal::Unavailable)?;
         let Some(own) = own.filter(|own| own.expires_at > self.clock.now()) else {
@@ -75,5 +77,19 @@ impl Broker {
             Ok(true) => Ok(None),
             Err(error) => Err(Refusal::Unavailable(error)),
         }
+    }
+    /// Who bears a token of a trusted issuer.
+    async fn bearer(&self, bearer: &Secret<String>, policy: &Policy) -> Result<Caller, Refusal> {
+        let caller = self.caller(bearer, TokenType::Jwt, policy, None).await;
+        let caller = caller.map_err(|rejection| match rejection {
+            Rejection::Token(_, error) => Refusal::Unauthenticated(error),
+            Rejection::Unavailable(error) => Refusal::Unavailable(error),
+        })?;
+        // Also where the broker is among the issuers that it trusts.
+        if caller.parent().is_some() {
+            let why = "a token of this broker is no proof of who asks about another one";
+            return Err(Refusal::Unauthenticated(unacceptable(why)));
+        }
+        Ok(caller)
     }
 }

@@ -305,7 +305,7 @@ impl Broker {
             iat: now.unix_timestamp(),
             exp: now.unix_timestamp().saturating_add_unsigned(granted.ttl.as_secs()),
             jti: Uuid::new_v4(),
-            client_id: requester(caller).client().to_string(),
+            client_id: caller.requester().client().to_string(),
             role: ask.role.clone(),
             scope: joined(&granted.scope),
             ancestors: caller.lineage(),
@@ -437,7 +437,7 @@ impl Broker {
             reason: String::new(),
             principal: caller.principal().clone(),
             actor: acting(caller.actors()),
-            client: requester(caller).client().to_string(),
+            client: caller.requester().client().to_string(),
             source: ask.source.to_canonical().to_string(),
             role: ask.role.clone(),
             audience: ask.audience.clone(),
@@ -463,11 +463,6 @@ impl Ask {
             source: self.source,
         }
     }
-}
-
-/// Who sent the request: the actor, where there is one.
-fn requester(caller: &Caller) -> &Caller {
-    caller.actor().unwrap_or(caller)
 }
 
 /// Those who act, as a record names them.

@@ -13,6 +13,8 @@
 //!
 //! A token may be bound to a key of its caller's ([`proof`]).
 //!
+//! Clients of its own may have to authenticate ([`client`]).
+//!
 //! Its own tokens come back ([`own`]) to be revoked ([`revoke`]) and to be asked
 //! about ([`introspect`]).
 //!
@@ -31,6 +33,7 @@ pub mod audit;
 pub mod authenticate;
 mod authz;
 pub mod aws;
+pub mod client;
 pub mod config;
 pub mod cutoff;
 pub mod decide;
@@ -50,6 +53,7 @@ pub mod own;
 pub mod policy;
 mod private_text;
 pub mod proof;
+pub mod rate;
 mod readiness;
 mod reload;
 pub mod revoke;
@@ -80,6 +84,7 @@ use network::Network;
 use opaque::OpaqueSeal;
 use policy::{Policy, Source, World};
 use proof::Proofs;
+use rate::Rates;
 use readiness::Readiness;
 use reload::Policies;
 use store::Store;
@@ -94,6 +99,7 @@ use crate::oidc::Issuer;
 pub struct Broker {
     issuer: Issuer,
     roles: BTreeMap<String, Role>,
+    clients: config::Clients,
     /// By which algorithm tokens for an audience are signed, where not by the usual one.
     signing: BTreeMap<String, SigningAlgorithm>,
     algorithms: Algorithms,
@@ -107,6 +113,7 @@ pub struct Broker {
     readiness: Readiness,
     sweeping: Sweeping,
     denials: Denials,
+    rates: Rates,
     proofs: Proofs,
     opaque_seal: OpaqueSeal,
     authz: Option<config::Authz>,
@@ -181,17 +188,14 @@ struct Prepared {
 
 impl Prepared {
     fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
-        let authenticator = Authenticator::new(&config.trusted_issuer, &config.issuer, host)?;
+        let (trusted, clients) = (&config.trusted_issuer, &config.client);
+        let authenticator = Authenticator::new(trusted, clients, &config.issuer, host)?;
         let now = host.clock.now();
         let directory = config.directory(now)?;
         if directory.as_ref().is_some_and(|directory| directory.is_stale(now)) {
             tracing::warn!("the directory of people is out of date: rules that use it deny");
         }
-        let world = World {
-            roles: &config.role,
-            trusted: &config.trusted_issuer,
-            directory: directory.as_ref(),
-        };
+        let world = World::of(config, directory.as_ref());
         let policy = Policy::load(policies, world)?;
         let sinks = Sinks::new(&config.audit, &config.issuer, host)?;
         Ok(Self { authenticator, policy, sinks })
@@ -226,6 +230,7 @@ impl Prepared {
         Ok(Broker {
             issuer: config.issuer.clone(),
             roles: config.role.clone(),
+            clients: config.client.clone(),
             signing: config.keys.audiences.clone(),
             algorithms: config.keys.algorithms(),
             authenticator: self.authenticator,
@@ -238,6 +243,7 @@ impl Prepared {
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),
             denials: Denials::default(),
+            rates: Rates::new(&config.limits),
             proofs,
             opaque_seal,
             authz: config.authz.clone(),

@@ -4,9 +4,10 @@
 //! requests at once one is first, and what was used before a crash stays used.
 //!
 //! An answer can get lost. Whoever sends the very same request again soon, from the same
-//! address and with a proof by the same key where there was one, is given another token,
-//! and the one before is revoked in that commit: at any time one token that came of the
-//! assertion is good. Anything else is a second use.
+//! address, through the same client where one has authenticated, and with a proof by the
+//! same key where there was one, is given another token, and the one before is revoked in
+//! that commit: at any time one token that came of the assertion is good. Anything else is
+//! a second use.
 
 use std::net::IpAddr;
 
@@ -167,8 +168,10 @@ fn fingerprint(assertions: &[Fingerprint], caller: &Caller, ask: &Ask) -> Finger
     context.update(b"tmpcred use of an assertion v1\0");
     // A token that is bound to another key is another token.
     let key = ask.proof.as_ref().map_or_else(String::new, |proof| proof.thumbprint.clone());
+    // So is one that another client gets, or nobody's in particular. No client has no name.
+    let client = caller.authenticated_client().unwrap_or_default();
     let asked = [&ask.role, &ask.audience, &scope, &ttl, &source, &key];
-    let asked = asked.map(|text| text.as_bytes());
+    let asked = asked.map(String::as_str).into_iter().chain([client]).map(str::as_bytes);
     let parties = [caller.id()].into_iter().chain(caller.actors().iter().map(Actor::id));
     let parties = parties.map(str::as_bytes);
     for part in assertions.iter().map(|hash| hash.as_slice()).chain(asked).chain(parties) {

@@ -39,11 +39,7 @@ impl Policies {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let sources = Source::read_all(&self.config.policy.files)?;
         let directory = self.config.directory(now)?;
-        let world = World {
-            roles: &self.config.role,
-            trusted: &self.config.trusted_issuer,
-            directory: directory.as_ref(),
-        };
+        let world = World::of(&self.config, directory.as_ref());
         let new = Arc::new(Policy::load(&sources, world)?);
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         Ok((std::mem::replace(&mut current, new.clone()), new))
@@ -157,6 +153,12 @@ mod tests {
         assert_ne!(reloaded.now, first);
         assert_eq!(status(&bed, json!({})).await, 400);
         assert_eq!(status(&bed, json!({"sub": "bob"})).await, 200);
+        // Whoever compares several brokers sees which decide by the same.
+        let metrics = bed.admin.get("/metrics").await.body;
+        let metrics = String::from_utf8(metrics.expose().clone()).unwrap();
+        let told: Vec<_> =
+            metrics.lines().filter(|line| line.starts_with("tmpcred_policy_info{")).collect();
+        assert_eq!(told, [format!("tmpcred_policy_info{{hash=\"{}\"}} 1", reloaded.now)]);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::audit::{Decision, Record};
+use super::client::Proved;
 use super::issue::acting;
 use super::metrics::Revocation;
 use super::own::OwnToken;
@@ -15,19 +16,27 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 
 impl Broker {
-    /// Revokes a token, and with it all that came of it. When this returns, that is
-    /// durable, and so is its record. A second time changes nothing, also where it is
+    /// Revokes a token, and with it all that came of it, as `client` asks for it. When this
+    /// returns, that is durable, and so is its record. A second time changes nothing, also where it is
     /// at the same time, or at another process.
     ///
     /// # Errors
     /// Whatever keeps it from being durable: then the token may still be good.
-    pub async fn revoke(&self, token: &OwnToken, source: IpAddr, request_id: Uuid) -> Result<()> {
-        self.metrics.revocation(self.revoke_once(token, source, request_id)).await.map(drop)
+    pub async fn revoke(
+        &self,
+        token: &OwnToken,
+        client: &Proved,
+        source: IpAddr,
+        request_id: Uuid,
+    ) -> Result<()> {
+        let revoking = self.revoke_once(token, client, source, request_id);
+        self.metrics.revocation(revoking).await.map(drop)
     }
 
     async fn revoke_once(
         &self,
         token: &OwnToken,
+        client: &Proved,
         source: IpAddr,
         request_id: Uuid,
     ) -> Result<Revocation> {
@@ -42,7 +51,12 @@ impl Broker {
             request_id,
             action: "revoke".into(),
             decision: Decision::Revoked,
-            reason: "somebody who holds the token asked for it".into(),
+            reason: match client.id() {
+                None => "somebody who holds the token asked for it".into(),
+                Some(client) => {
+                    format!("the client '{client}', which holds the token, asked for it")
+                }
+            },
             principal: token.principal.clone(),
             actor: acting(&token.actors),
             client: token.client.clone(),

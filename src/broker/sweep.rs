@@ -23,7 +23,7 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// while must not make tokens good again.
 const GRACE: Duration = Duration::days(1);
 
-/// The same of proofs, of which there may be many, and which are good for a minute.
+/// The same of proofs of a key, of which there may be many, and which are good for a minute.
 const PROOF_GRACE: Duration = Duration::hours(1);
 
 /// When was swept last; nothing where there was more than could be removed in one go.
@@ -80,9 +80,10 @@ enum Old {
 
 impl Old {
     /// All, each with how much longer than needed it is kept.
-    const ALL: [(Self, Duration); 6] = [
+    const ALL: [(Self, Duration); 7] = [
         (Self::Consumed(Once::RevokedToken), GRACE),
         (Self::Consumed(Once::DpopProof), PROOF_GRACE),
+        (Self::Consumed(Once::ClientAssertion), GRACE),
         (Self::Consumed(Once::Assertion), GRACE),
         (Self::Consumed(Once::AssertionUse), GRACE),
         (Self::Cutoffs, GRACE),

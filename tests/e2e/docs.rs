@@ -77,7 +77,10 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more",
         "toml broker.toml more-admin",
         "toml broker.toml more-authz",
+        "toml broker.toml more-client",
         "toml broker.toml more-dpop",
+        "toml broker.toml more-limits",
+        "toml broker.toml more-review",
         "toml broker.toml more-roles",
         "toml broker.toml more-sinks",
         "toml broker.toml store",
@@ -262,6 +265,22 @@ mod broker {
         for more in of_kind("toml broker.toml more-dpop", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
             assert!(config.role.values().any(|role| role.dpop == config::Binding::Required));
+        }
+        for more in of_kind("toml broker.toml more-client", 1) {
+            let home = Home::new();
+            let toml = format!("{}\n{}", start.text, more.text);
+            let config = config::load(&home.write("broker.toml", toml)).unwrap();
+            assert!(config.client["deployer"].authenticates());
+        }
+        for more in of_kind("toml broker.toml more-review", 1) {
+            let home = Home::new();
+            let toml = format!("{}\n{}", start.text, more.text);
+            let config = config::load(&home.write("broker.toml", toml)).unwrap();
+            assert!(config.trusted_issuer["cluster"].token_review.is_some());
+        }
+        for more in of_kind("toml broker.toml more-limits", 1) {
+            let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+            assert!(config.limits.principal.is_some() && config.limits.address.is_some());
         }
         for more in of_kind("toml broker.toml more-authz", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);

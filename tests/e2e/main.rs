@@ -23,6 +23,8 @@ mod checkout;
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod clients;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod cutoff;
 #[cfg(target_os = "linux")]
 mod docs;

@@ -47,7 +47,7 @@ fn prometheus_understands_what_the_broker_tells_and_it_names_nobody() {
         assert!(told.lines().any(|other| other == line), "{line}\n{told}");
     }
     assert!(told.contains("tmpcred_jwks_age_seconds{issuer=\"corp\"} "), "{told}");
-    for secret in ["alice", "cli", "deploy", "example.com", token.trim()] {
+    for secret in ["alice", "\"cli\"", "deploy", "example.com", token.trim()] {
         assert!(!told.contains(secret), "{secret}\n{told}");
     }
     let checked =

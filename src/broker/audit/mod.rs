@@ -86,7 +86,8 @@ pub struct Record {
     /// Who acted for them, first who did so now, then those before; ids, separated by
     /// spaces. `None` where they asked themselves.
     pub actor: Option<String>,
-    /// The client through which they proved who they are.
+    /// The client that has authenticated; where none has, the one through which they proved
+    /// who they are.
     pub client: String,
     /// The address from which they asked.
     pub source: String,

@@ -12,7 +12,7 @@ use super::unacceptable;
 use crate::credential::{Principal, TokenType};
 use crate::dpop::Bound;
 use crate::error::Result;
-use crate::oidc::Claims;
+use crate::oidc::{Claims, Issuer};
 
 /// What stays as it is in the fragment of a URL (RFC 3986 section 3.5). `%` does
 /// not, so that different names never become the same.
@@ -61,6 +61,8 @@ pub struct Caller {
     groups: BTreeSet<String>,
     tags: BTreeMap<String, BTreeSet<String>>,
     client: String,
+    /// The client that has authenticated.
+    authenticated: Option<String>,
     expires_at: OffsetDateTime,
     ends_with_token: bool,
     parent: Option<Parent>,
@@ -132,6 +134,7 @@ impl Caller {
             tags,
             unseen,
             client,
+            authenticated: None,
             principal,
             expires_at: claims.expires_at,
             ends_with_token: false,
@@ -143,6 +146,38 @@ impl Caller {
             actor: None,
             claims: claims.all,
         })
+    }
+
+    /// A client that has authenticated and asks in its own name: a user of the broker's
+    /// own issuer. No token of the broker has such a subject.
+    pub(in crate::broker) fn of_client(own: &Issuer, client: &str, now: OffsetDateTime) -> Self {
+        let (issuer, subject) = (own.as_str().to_string(), client.to_string());
+        Self {
+            id: qualified(&issuer, &subject),
+            principal: Principal { issuer, subject },
+            groups: BTreeSet::new(),
+            tags: BTreeMap::new(),
+            client: client.into(),
+            authenticated: Some(client.into()),
+            expires_at: now,
+            ends_with_token: true,
+            parent: None,
+            key: None,
+            used_up: None,
+            actors: Vec::new(),
+            may_act: None,
+            actor: None,
+            claims: Map::new(),
+            lists_groups: true,
+            unseen: None,
+        }
+    }
+
+    /// The same caller, through this client, which has authenticated; and so who acts for
+    /// them, as all of it is one request.
+    pub(in crate::broker) fn through(self, client: &str) -> Self {
+        let actor = self.actor.map(|actor| Box::new(actor.through(client)));
+        Self { client: client.into(), authenticated: Some(client.into()), actor, ..self }
     }
 
     /// The same caller, who showed this token of the broker's own.
@@ -191,6 +226,11 @@ impl Caller {
         self.actor.as_deref()
     }
 
+    /// Who sent the request: the one who acts, where they proved who they are.
+    pub fn requester(&self) -> &Self {
+        self.actor().unwrap_or(self)
+    }
+
     /// All who proved who they are.
     pub(in crate::broker) fn proven(&self) -> impl Iterator<Item = &Self> {
         [self].into_iter().chain(self.actor())
@@ -230,10 +270,15 @@ impl Caller {
         &self.tags
     }
 
-    /// The client that the token was issued to; where it names none, the name of
-    /// the issuer's table in the configuration.
+    /// The client that has authenticated; where none has, the one that the token was
+    /// issued to; where it names none, the name of the issuer's table in the configuration.
     pub fn client(&self) -> &str {
         &self.client
+    }
+
+    /// The client that has authenticated.
+    pub fn authenticated_client(&self) -> Option<&str> {
+        self.authenticated.as_deref()
     }
 
     /// When the token ends by which the caller proved who they are.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use time::Duration;
 use url::Url;
 
+use super::review::Reviewer;
 use super::waiting::Waiting;
 use super::{Caller, IssuerKeys, MayAct, Rejection, actor, caller, unacceptable};
 use crate::broker::config::{RequiredClaim, TrustedIssuer};
@@ -22,7 +23,8 @@ use crate::oidc::remote_keys::{Failure, Failures, MAX_KEY_AGE};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
 
-const MAX_FILE: u64 = 1024 * 1024;
+/// How large a file with keys or certificates may be.
+pub(super) const MAX_FILE: u64 = 1024 * 1024;
 
 /// How long to wait before an issuer that could not be reached is asked again.
 const RETRY_AFTER: Duration = Duration::seconds(5);
@@ -62,6 +64,8 @@ enum KeySource {
     File(Keys),
     Uri(Box<RemoteKeys>),
     Discovery(Box<Discovered>),
+    /// There are none: somebody else verifies its tokens.
+    Review(Box<Reviewer>),
 }
 
 /// Keys whose address a discovery document gives.
@@ -132,7 +136,7 @@ impl Trusted {
     /// What is known of its keys, where they are fetched at all.
     pub(super) fn keys(&self) -> Option<IssuerKeys<'_>> {
         let age = match &self.keys {
-            KeySource::File(_) => return None,
+            KeySource::File(_) | KeySource::Review(_) => return None,
             KeySource::Uri(keys) => keys.age(),
             KeySource::Discovery(discovered) => {
                 let found = discovered.state().found.clone();
@@ -178,6 +182,7 @@ impl Trusted {
         match &self.keys {
             KeySource::File(keys) => Ok(jwt::verify(token, keys, expected)?),
             KeySource::Uri(keys) => keys.verify(token, expected, &NoDocuments).await,
+            KeySource::Review(reviewer) => reviewer.verify(token, expected).await,
             KeySource::Discovery(found) => {
                 let at_hand = found.keys().await.map_err(Failure::NoKeys)?;
                 let verified = at_hand.verify(token, expected).await;
@@ -196,11 +201,18 @@ impl Trusted {
     /// Why is for the log alone: it tells of addresses, redirects and certificates in
     /// the broker's network.
     fn unavailable(&self, error: Error) -> Rejection {
-        tracing::warn!(issuer = %self.issuer, %error, "the keys of an issuer cannot be had");
-        Rejection::Unavailable(Error::new(
-            ErrorKind::Unreachable,
-            format!("the keys of the issuer '{}' cannot be had at present", self.issuer),
-        ))
+        let issuer = &self.issuer;
+        let told = match &self.keys {
+            KeySource::Review(_) => {
+                tracing::warn!(%issuer, %error, "a token cannot be reviewed");
+                format!("tokens of the issuer '{issuer}' cannot be verified at present")
+            }
+            _ => {
+                tracing::warn!(%issuer, %error, "the keys of an issuer cannot be had");
+                format!("the keys of the issuer '{issuer}' cannot be had at present")
+            }
+        };
+        Rejection::Unavailable(Error::new(ErrorKind::Unreachable, told))
     }
 
     /// What its tokens must say.
@@ -308,6 +320,10 @@ impl KeySource {
         let (clock, failures) = (host.clock.clone(), failures.clone());
         let http = HttpClient::new(clock.clone(), skew.clone(), ca);
         let max_age = max_age(config);
+        if let Some(review) = &config.token_review {
+            let reviewer = Reviewer::new(config, review, http, clock)?;
+            return Ok(Self::Review(Box::new(reviewer)));
+        }
         Ok(match &config.jwks_uri {
             Some(uri) => {
                 let keys = RemoteKeys::new(uri.clone(), http, clock).with_max_age(max_age);

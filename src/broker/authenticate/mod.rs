@@ -5,8 +5,10 @@
 
 pub(super) mod actor;
 mod caller;
+pub mod client;
 mod demands;
 mod issuer;
+mod review;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -17,11 +19,12 @@ pub use actor::{Actor, MAX_ACTORS, MayAct};
 pub(super) use caller::Fingerprint;
 pub use caller::qualified as id_of;
 pub use caller::{Caller, Parent, respelled};
+pub use client::Clients;
 use demands::Demands;
 use issuer::{Requirements, Trusted};
 use waiting::{Everybody, Waiting};
 
-use super::config::{Assertions, TrustedIssuer};
+use super::config::{self, Assertions, TrustedIssuer};
 use super::policy::Needs;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
@@ -102,6 +105,7 @@ pub fn said(error: &Error) -> String {
 pub struct Authenticator {
     /// By identifier.
     trusted: BTreeMap<String, (Trusted, Demands)>,
+    clients: Clients,
 }
 
 impl Authenticator {
@@ -110,10 +114,12 @@ impl Authenticator {
     /// `own` is the broker's issuer: the audience where an issuer's table has none.
     pub fn new(
         issuers: &BTreeMap<String, TrustedIssuer>,
+        clients: &config::Clients,
         own: &Issuer,
         host: &Host,
     ) -> Result<Self> {
         let everybody = Everybody::default();
+        let clients = Clients::new(clients, own, host, &everybody)?;
         let trusted = issuers
             .iter()
             .map(|(name, config)| {
@@ -121,7 +127,12 @@ impl Authenticator {
                 Ok((config.issuer.as_str().to_string(), (trusted, Demands::of(config))))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { trusted })
+        Ok(Self { trusted, clients })
+    }
+
+    /// The clients that authenticate.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
     }
 
     /// What is known of the keys that are fetched, by issuer.

@@ -2,29 +2,36 @@
 
 mod audit;
 mod authz;
+mod client;
 mod dpop;
 mod keys;
+mod limits;
 mod role;
 mod shared;
 mod store;
+mod token_review;
+mod trusted_issuer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, de};
 use time::OffsetDateTime;
-use url::Url;
 
 pub use audit::{Audit, BeginWith, FileSink, SyslogAddress, SyslogSink, WebhookSink};
 pub use authz::{Authz, Proxy, Route};
+pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
+pub use limits::{Endpoint, Limits, Rate};
 pub use role::{Binding, Role, TokenFormat};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
+pub use token_review::TokenReview;
+pub use trusted_issuer::{Assertions, MAX_LEEWAY, RequiredClaim, TrustedIssuer};
 
 use crate::broker::directory::{self, Directory};
 use crate::broker::network::Network;
@@ -35,14 +42,6 @@ use crate::oidc::jwt::Algorithm;
 /// The longest lifetime that a role may have: what lives longer than a day is
 /// no temporary credential.
 pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// The most that may be forgiven a trusted issuer's clock.
-pub const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
-
-/// The bounds of how long keys of a trusted issuer may be used that cannot be
-/// fetched again.
-const MIN_KEY_AGE: Duration = Duration::from_secs(60);
-const MAX_KEY_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// The variable that holds the key-encryption key where `[keys]` names nothing else.
 pub const KEK_VARIABLE: &str = "TMPCRED_BROKER_KEK";
@@ -80,6 +79,9 @@ pub struct Config {
     /// What proofs of a key have to be like.
     #[serde(default)]
     pub dpop: Dpop,
+    /// How often somebody may ask.
+    #[serde(default)]
+    pub limits: Limits,
     /// What the broker decides for a proxy; nothing where left out.
     #[serde(default)]
     pub authz: Option<Authz>,
@@ -88,6 +90,9 @@ pub struct Config {
     pub audit: Audit,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
     pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
+    /// The clients that authenticate, or have to prove a key, by their id.
+    #[serde(default)]
+    pub client: Clients,
     /// Who the people are; nobody is known where left out.
     #[serde(default)]
     pub directory: Option<directory::Settings>,
@@ -120,90 +125,6 @@ pub struct Admin {
     pub expose: bool,
 }
 
-/// A table `[trusted_issuer.NAME]`: an issuer whose tokens prove who is calling.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TrustedIssuer {
-    /// Its identifier, letter by letter as its tokens have it in `iss`.
-    pub issuer: Issuer,
-    /// The audiences of which a token must name one; the broker's own issuer where
-    /// left out. Naming one that other services accept too lets those services
-    /// use the tokens they are given here.
-    #[serde(default)]
-    pub audiences: Option<BTreeSet<String>>,
-    /// The signature algorithms to accept; all with a public key where left out.
-    #[serde(default)]
-    #[schemars(with = "Option<Vec<String>>")]
-    pub algorithms: Option<Vec<Algorithm>>,
-    /// The clients whose tokens are accepted (`client_id`, else `azp`, else the one
-    /// audience of an ID token); any where left out.
-    #[serde(default)]
-    pub clients: Option<BTreeSet<String>>,
-    /// How far the issuer's clock may be off.
-    #[serde(default = "default_leeway", deserialize_with = "duration", serialize_with = "seconds")]
-    #[schemars(with = "String")]
-    pub leeway: Duration,
-    /// The claim that lists the caller's groups. A token without it has none.
-    #[serde(default = "default_groups_claim")]
-    pub groups_claim: String,
-    /// Whether a token without that claim is refused. It is in any case where a policy
-    /// forbids something to a group of this issuer.
-    #[serde(default)]
-    pub groups_required: bool,
-    /// Whether what is issued for one of its tokens ends no later than that token.
-    #[serde(default)]
-    pub ends_with_token: bool,
-    /// How often one of its tokens may be exchanged: any number of times until it
-    /// expires, or once.
-    #[serde(default)]
-    pub assertions: Assertions,
-    /// Claims that a token must have, with the values of which it must have one.
-    /// They are compared whole, never as patterns.
-    #[serde(default)]
-    pub required_claims: BTreeMap<String, RequiredClaim>,
-    /// Where its keys are; found through its discovery document where left out.
-    #[serde(default, skip_serializing)]
-    pub jwks_uri: Option<Url>,
-    /// A file with its keys, instead of `jwks_uri`. It is read at start.
-    #[serde(default, skip_serializing)]
-    pub jwks_file: Option<PathBuf>,
-    /// How long its keys may be used after they were last fetched, while they cannot
-    /// be fetched again; at most 30 days.
-    #[serde(default = "default_max_key_age", deserialize_with = "duration", skip_serializing)]
-    #[schemars(with = "String")]
-    pub max_key_age: Duration,
-    /// A PEM file with certificate authorities to trust besides the system's when
-    /// its keys are fetched.
-    #[serde(default, skip_serializing)]
-    pub ca_file: Option<PathBuf>,
-}
-
-/// How often a token of an issuer may be exchanged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Assertions {
-    /// As often as somebody likes, until it expires: for people.
-    #[default]
-    UntilExpiry,
-    /// Once: for CI jobs, which can have another one.
-    Once,
-}
-
-/// The value, or values, of a required claim. A claim that is a list must
-/// contain one of them.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum RequiredClaim {
-    /// Text.
-    Text(String),
-    /// Yes or no.
-    Flag(bool),
-    /// A whole number.
-    Number(i64),
-    /// Any of these texts.
-    AnyOf(BTreeSet<String>),
-}
-
 /// The table `[policy]`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -214,18 +135,6 @@ pub struct Policy {
 
 fn default_listen() -> SocketAddr {
     ([127, 0, 0, 1], 8443).into()
-}
-
-fn default_leeway() -> Duration {
-    crate::oidc::jwt::LEEWAY.unsigned_abs()
-}
-
-fn default_max_key_age() -> Duration {
-    crate::oidc::remote_keys::MAX_KEY_AGE.unsigned_abs()
-}
-
-fn default_groups_claim() -> String {
-    "groups".into()
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -310,6 +219,7 @@ impl Config {
             authz.check(&taken, &self.trusted_proxies, self.tls.is_some(), &self.role)?;
         }
         self.keys.check()?;
+        self.limits.check()?;
         if self.trusted_issuer.is_empty() {
             return wrong("no [trusted_issuer.NAME] says whose tokens are accepted".into());
         }
@@ -322,6 +232,10 @@ impl Config {
                     "[trusted_issuer.{other}] and [trusted_issuer.{name}] are the same issuer"
                 ));
             }
+        }
+        for (name, client) in &self.client {
+            check_name("client", name)?;
+            client.check(name)?;
         }
         if self.role.is_empty() {
             return wrong("there is no [role.NAME]".into());
@@ -361,95 +275,18 @@ impl Admin {
     }
 }
 
-impl TrustedIssuer {
-    /// An issuer with this identifier, and defaults for the rest.
-    pub fn new(issuer: Issuer) -> Self {
-        Self {
-            issuer,
-            audiences: None,
-            algorithms: None,
-            clients: None,
-            leeway: default_leeway(),
-            groups_claim: default_groups_claim(),
-            groups_required: false,
-            ends_with_token: false,
-            assertions: Assertions::default(),
-            required_claims: BTreeMap::new(),
-            jwks_uri: None,
-            jwks_file: None,
-            max_key_age: default_max_key_age(),
-            ca_file: None,
-        }
+/// Checks which algorithms are to be accepted.
+fn check_algorithms(algorithms: &[Algorithm]) -> Result<(), String> {
+    let known = crate::oidc::jwt::ALGORITHMS;
+    if algorithms.is_empty() {
+        return Err("has an empty list of algorithms".into());
     }
-
-    fn check(&self, name: &str) -> Result<()> {
-        let wrong = |why: String| {
-            Err(Error::new(ErrorKind::Config, format!("[trusted_issuer.{name}] {why}")))
-        };
-        if self.jwks_uri.is_some() && self.jwks_file.is_some() {
-            return wrong("names both jwks_uri and jwks_file".into());
+    match algorithms.iter().find(|a| !known.contains(a)) {
+        Some(bad) => {
+            let known: Vec<_> = known.iter().map(|a| format!("{a:?}")).collect();
+            Err(format!("has the algorithm {bad:?}; possible are {}", known.join(", ")))
         }
-        if let Some(url) = &self.jwks_uri {
-            crate::host::http::require_secure(url)
-                .map_err(|error| error.context(format!("[trusted_issuer.{name}] jwks_uri")))?;
-        }
-        for (key, list) in [("audiences", &self.audiences), ("clients", &self.clients)] {
-            if let Some(list) = list
-                && (list.is_empty() || list.contains(""))
-            {
-                return wrong(format!("has {key} that nothing can match"));
-            }
-        }
-        if let Some(algorithms) = &self.algorithms {
-            let known = crate::oidc::jwt::ALGORITHMS;
-            if algorithms.is_empty() {
-                return wrong("has an empty list of algorithms".into());
-            }
-            if let Some(bad) = algorithms.iter().find(|a| !known.contains(a)) {
-                let known: Vec<_> = known.iter().map(|a| format!("{a:?}")).collect();
-                return wrong(format!(
-                    "has the algorithm {bad:?}; possible are {}",
-                    known.join(", ")
-                ));
-            }
-        }
-        if self.leeway > MAX_LEEWAY {
-            return wrong(format!(
-                "has a leeway of {}; at most {} are possible",
-                humantime::format_duration(self.leeway),
-                humantime::format_duration(MAX_LEEWAY)
-            ));
-        }
-        if self.max_key_age < MIN_KEY_AGE || self.max_key_age > MAX_KEY_AGE {
-            return wrong(format!(
-                "has a max_key_age of {}; it must be at least {} and at most {}",
-                humantime::format_duration(self.max_key_age),
-                humantime::format_duration(MIN_KEY_AGE),
-                humantime::format_duration(MAX_KEY_AGE)
-            ));
-        }
-        if let Some(advice) = shared::advice(&self.issuer)
-            && self.clients.is_none()
-            && self.required_claims.is_empty()
-        {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("[trusted_issuer.{name}] trusts everybody in the world"),
-            )
-            .because_of(format!("anybody can have tokens of {}", self.issuer))
-            .hint(format!("say whose are accepted: {advice}")));
-        }
-        if self.groups_claim.is_empty() {
-            return wrong("has an empty groups_claim".into());
-        }
-        for (claim, value) in &self.required_claims {
-            if matches!(value, RequiredClaim::AnyOf(values) if values.is_empty()) {
-                return wrong(format!(
-                    "requires the claim '{claim}' with a value that nothing has"
-                ));
-            }
-        }
-        Ok(())
+        None => Ok(()),
     }
 }
 

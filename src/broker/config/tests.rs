@@ -220,3 +220,45 @@ fn a_store_is_a_file_or_postgresql_and_its_url_has_no_password() {
     let both = with(&format!("[store]\npath = \"a\"\n[store.postgres]\nurl = \"{url}\""));
     assert!(refused(&both).contains("names both"));
 }
+
+#[test]
+fn a_client_says_how_it_is_known_and_paths_of_its_keys_are_relative_too() {
+    let with = |table: &str| GOOD.replace("[policy]", &format!("{table}\n[policy]"));
+    let good = "[client.deployer]\njwks_file = \"deployer.json\"\nalgorithms = [\"ES256\"]\n\
+                [client.public]\nauth = \"none\"\ndpop = \"required\"\n\
+                [client.other]\njwks_uri = \"https://other.example/jwks\"";
+    let clients = load_text(&with(good)).unwrap().client;
+    let deployer = &clients["deployer"];
+    assert!(deployer.authenticates() && !clients["public"].authenticates());
+    assert!(deployer.jwks_file.as_ref().unwrap().is_absolute());
+    for (table, says) in [
+        ("[client.a]", "has to name its keys"),
+        ("[client.a]\njwks_file = \"a\"\njwks_uri = \"https://a.example\"", "has to name its keys"),
+        ("[client.a]\njwks_uri = \"http://a.example\"", "loopback only"),
+        ("[client.a]\njwks_file = \"a\"\nalgorithms = [\"HS256\"]", "possible are"),
+        ("[client.a]\njwks_file = \"a\"\nalgorithms = []", "empty list of algorithms"),
+        ("[client.a]\nauth = \"none\"", "nothing is asked of it"),
+        ("[client.a]\nauth = \"none\"\ndpop = \"required\"\njwks_file = \"a\"", "needs no keys"),
+        ("[client.a]\nauth = \"client_secret_basic\"", "there is no such choice"),
+        ("[client.\"https://a.example\"]\njwks_file = \"a\"", "is not a possible name"),
+    ] {
+        let error = refused(&with(table));
+        assert!(error.contains(says), "{table}\n{error}");
+    }
+}
+
+#[test]
+fn tokens_are_verified_by_keys_or_by_a_review() {
+    let review = "token_review = { server = \"https://k.example\", token_file = \"token\" }\n";
+    let with = |more: &str| GOOD.replace("leeway = \"30s\"", &format!("leeway = \"30s\"\n{more}"));
+    let error = refused(&with(review));
+    assert!(error.contains("neither keys nor algorithms"), "{error}");
+    let without = |more: &str| with(more).replace("algorithms = [\"ES256\", \"EdDSA\"]", "");
+    let config = load_text(&without(review)).unwrap();
+    let own = config.trusted_issuer["corp"].token_review.as_ref().unwrap().token_file.clone();
+    assert!(own.is_absolute());
+    let error = refused(&without(&format!("{review}jwks_file = \"x\"")));
+    assert!(error.contains("neither keys nor algorithms"), "{error}");
+    let error = refused(&without(&review.replace("https:", "http:")));
+    assert!(error.contains("loopback only"), "{error}");
+}

@@ -186,10 +186,12 @@ role = "{READER}"
             store: config::Store::at("in memory"),
             keys: config::Keys::default(),
             dpop: config::Dpop::default(),
+            limits: Default::default(),
             authz: None,
             audit: config::Audit::default(),
             directory: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
+            client: Default::default(),
             policy: Policy { files: vec!["policy.cedar".into()] },
             role: [
                 (ROLE.to_string(), role(&["dev:read", "dev:write"], 3600)),

@@ -13,14 +13,16 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::client;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::authenticate::{MayAct, actor};
-use crate::broker::introspect;
-use crate::broker::metrics::Introspection;
+use crate::broker::client::Proved;
+use crate::broker::introspect::{self, Asker};
+use crate::broker::metrics::{ClientAuthentication, Introspection};
 use crate::broker::own::OwnToken;
 use crate::broker::{Broker, authenticate};
 use crate::dpop::SCHEME;
@@ -72,18 +74,39 @@ pub(super) async fn introspect(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let counted = |outcome| broker.metrics.introspected(outcome);
-    let bearer = match bearer(&headers) {
-        Ok(bearer) => bearer,
-        Err(why) => {
-            counted(Introspection::Unauthenticated);
-            return challenge(why, None, id);
-        }
-    };
     let malformed = |refusal: Refusal| {
         counted(Introspection::Malformed);
         refusal.at(id)
     };
-    let form = match Form::read(&uri, &headers, body) {
+    let form = Form::read(&uri, &headers, body);
+    // A client shows who it is in the body, everybody else in the header.
+    let proved = match &form {
+        Ok(form) => broker.client(client::presented(form, &headers), true).await,
+        Err(_) => Ok(Proved::default()),
+    };
+    let proved = match proved {
+        Ok(proved) => proved,
+        Err(refused) => {
+            counted(match refused.why {
+                ClientAuthentication::Malformed => Introspection::Malformed,
+                ClientAuthentication::Unavailable => Introspection::Unavailable,
+                _ => Introspection::Unauthenticated,
+            });
+            let refusal = client::refusal(&refused);
+            tracing::info!(code = refusal.code(), ?refusal, "refused");
+            return refusal.at(id);
+        }
+    };
+    let bearer = bearer(&headers);
+    let asker = match (proved.id(), &bearer) {
+        (Some(client), _) => Asker::Client(client),
+        (None, Ok(bearer)) => Asker::Bearer(bearer),
+        (None, Err(why)) => {
+            counted(Introspection::Unauthenticated);
+            return challenge(why, None, id);
+        }
+    };
+    let form = match form {
         Ok(form) => form,
         Err(refusal) => return malformed(refusal),
     };
@@ -91,7 +114,7 @@ pub(super) async fn introspect(
         Ok(token) => token,
         Err(refusal) => return malformed(refusal),
     };
-    match broker.introspect(&bearer, token, source.0).await {
+    match broker.introspect(asker, token, source.0).await {
         Ok(own) => {
             counted(match &own {
                 Some(_) => Introspection::Active,

@@ -1,5 +1,6 @@
 //! What the broker says of itself (RFC 8414, OpenID Connect Discovery 1.0).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -11,11 +12,16 @@ use url::Url;
 
 use super::JWKS_PATH;
 use crate::broker::Broker;
+use crate::broker::config::Clients;
 use crate::broker::keys::{Algorithms, JWKS_MAX_AGE, SigningAlgorithm};
 use crate::dpop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
+use crate::oidc::jwt::ALGORITHMS;
 use crate::wire;
+
+/// How clients authenticate (OpenID Connect Core section 9).
+const PRIVATE_KEY_JWT: &str = "private_key_jwt";
 
 #[derive(Serialize)]
 struct Metadata {
@@ -23,12 +29,19 @@ struct Metadata {
     token_endpoint: Url,
     jwks_uri: Url,
     grant_types_supported: [&'static str; 1],
-    token_endpoint_auth_methods_supported: [&'static str; 1],
+    token_endpoint_auth_methods_supported: Vec<&'static str>,
+    /// RFC 8414 section 2: required where clients sign what they authenticate by.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    token_endpoint_auth_signing_alg_values_supported: BTreeSet<String>,
     revocation_endpoint: Url,
-    revocation_endpoint_auth_methods_supported: [&'static str; 1],
+    revocation_endpoint_auth_methods_supported: Vec<&'static str>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    revocation_endpoint_auth_signing_alg_values_supported: BTreeSet<String>,
     introspection_endpoint: Url,
     /// RFC 8414 section 2: a type of access token where that is what it takes.
-    introspection_endpoint_auth_methods_supported: [&'static str; 1],
+    introspection_endpoint_auth_methods_supported: Vec<&'static str>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    introspection_endpoint_auth_signing_alg_values_supported: BTreeSet<String>,
     /// Required by both documents. There is no authorization endpoint to use it at.
     response_types_supported: [&'static str; 1],
     /// RFC 9449 section 5.1.
@@ -46,16 +59,22 @@ struct OpenId {
 }
 
 pub(super) async fn authorization_server(State(broker): State<Arc<Broker>>) -> Response {
-    answer(Metadata::new(&broker.issuer, None))
+    answer(Metadata::new(&broker.issuer, &broker.clients, None))
 }
 
 pub(super) async fn openid_configuration(State(broker): State<Arc<Broker>>) -> Response {
-    answer(Metadata::new(&broker.issuer, Some(OpenId::new(broker.algorithms))))
+    let openid = OpenId::new(broker.algorithms);
+    answer(Metadata::new(&broker.issuer, &broker.clients, Some(openid)))
 }
 
-/// The discovery document of a broker with this issuer, to be served in its place.
-pub fn static_document(issuer: &Issuer, algorithms: Algorithms) -> Result<Vec<u8>> {
-    let metadata = Metadata::new(issuer, Some(OpenId::new(algorithms)));
+/// The discovery document of a broker with this issuer, these clients and these algorithms,
+/// to be served in its place.
+pub fn static_document(
+    issuer: &Issuer,
+    clients: &Clients,
+    algorithms: Algorithms,
+) -> Result<Vec<u8>> {
+    let metadata = Metadata::new(issuer, clients, Some(OpenId::new(algorithms)));
     serde_json::to_vec_pretty(&metadata).map_err(|cause| {
         Error::new(ErrorKind::Other, "the discovery document cannot be written").because(cause)
     })
@@ -93,20 +112,35 @@ impl OpenId {
 }
 
 impl Metadata {
-    fn new(issuer: &Issuer, openid: Option<OpenId>) -> Self {
+    fn new(issuer: &Issuer, clients: &Clients, openid: Option<OpenId>) -> Self {
+        let algorithms = algorithms(clients);
+        let methods = |first| {
+            let signed = (!algorithms.is_empty()).then_some(PRIVATE_KEY_JWT);
+            [first].into_iter().chain(signed).collect()
+        };
         Self {
             issuer: issuer.as_str().to_string(),
             token_endpoint: issuer.join(wire::TOKEN_PATH),
             jwks_uri: issuer.join(JWKS_PATH),
             grant_types_supported: [wire::GRANT_TYPE],
-            token_endpoint_auth_methods_supported: ["none"],
+            token_endpoint_auth_methods_supported: methods("none"),
+            token_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
             revocation_endpoint: issuer.join(wire::REVOCATION_PATH),
-            revocation_endpoint_auth_methods_supported: ["none"],
+            revocation_endpoint_auth_methods_supported: methods("none"),
+            revocation_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
             introspection_endpoint: issuer.join(wire::INTROSPECTION_PATH),
-            introspection_endpoint_auth_methods_supported: ["Bearer"],
+            introspection_endpoint_auth_methods_supported: methods("Bearer"),
+            introspection_endpoint_auth_signing_alg_values_supported: algorithms,
             response_types_supported: ["id_token"],
             dpop_signing_alg_values_supported: dpop::ALGORITHMS.map(|(name, _)| name),
             openid,
         }
     }
+}
+
+/// The algorithms by which clients may sign what they authenticate by.
+fn algorithms(clients: &Clients) -> BTreeSet<String> {
+    let clients = clients.values().filter(|client| client.authenticates());
+    let accepted = clients.flat_map(|client| client.algorithms.as_deref().unwrap_or(ALGORITHMS));
+    accepted.map(|algorithm| format!("{algorithm:?}")).collect()
 }

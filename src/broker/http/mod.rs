@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod authz;
+mod client;
 pub mod connections;
 pub mod form;
 pub mod guard;
@@ -10,6 +11,7 @@ mod introspect;
 mod jwks;
 mod log;
 mod metadata;
+mod rates;
 pub mod refusal;
 mod revoke;
 pub mod source;
@@ -19,14 +21,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 
 pub use metadata::static_document as openid_configuration;
 
 use super::Broker;
+use super::config::Endpoint;
 use crate::oidc::discovery::WELL_KNOWN;
 use crate::wire;
 use guard::{Guard, RequestId};
+use rates::Limit;
 use refusal::Refusal;
 
 /// Where a broker's metadata is (RFC 8414 section 3), before the path of its issuer.
@@ -38,11 +42,19 @@ pub(super) const JWKS_PATH: &str = "jwks.json";
 /// The endpoints of a broker, below the path of its issuer; health is at the root.
 pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Router {
     let base = broker.issuer.url().path().trim_end_matches('/').to_string();
-    let issuing = Router::new()
-        .route(&format!("{base}/{}", wire::TOKEN_PATH), post(token::token))
-        .route(&format!("{base}/{}", wire::REVOCATION_PATH), post(revoke::revoke))
-        .route(&format!("{base}/{}", wire::INTROSPECTION_PATH), post(introspect::introspect))
-        .layer(axum::middleware::from_fn_with_state(guard.clone(), guard::shed_load));
+    let limit = |endpoint| {
+        let limit = Limit { broker: broker.clone(), endpoint };
+        axum::middleware::from_fn_with_state(limit, rates::limit)
+    };
+    let shed = || axum::middleware::from_fn_with_state(guard.clone(), guard::shed_load);
+    // Those who ask too often are told so before their bodies are taken in.
+    let asked = |path: &str, endpoint, handler: MethodRouter<Arc<Broker>>| {
+        let route = Router::new().route(&format!("{base}/{path}"), handler);
+        route.layer(shed()).layer(limit(endpoint))
+    };
+    let issuing = asked(wire::TOKEN_PATH, Endpoint::Token, post(token::token))
+        .merge(asked(wire::REVOCATION_PATH, Endpoint::Revoke, post(revoke::revoke)))
+        .merge(asked(wire::INTROSPECTION_PATH, Endpoint::Introspect, post(introspect::introspect)));
     let documents = Router::new()
         .route(&format!("{base}/{WELL_KNOWN}"), get(metadata::openid_configuration))
         .route(&format!("{AUTHORIZATION_SERVER}{base}"), get(metadata::authorization_server))

@@ -44,6 +44,13 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..refusal }
     }
 
+    /// Too many requests (RFC 6585 section 4): not now, perhaps after `retry_after`.
+    pub fn too_many(description: impl Into<String>, retry_after: Duration) -> Self {
+        let code = refusal::TEMPORARILY_UNAVAILABLE;
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, code, description);
+        Self { retry_after: Some(retry_after), ..refusal }
+    }
+
     /// A no that is not on record by itself, to somebody who has had many. It is a no all
     /// the same, and no sign that this broker cannot serve: so it is no 429, which clients
     /// take for «not now», and ask again, or elsewhere.

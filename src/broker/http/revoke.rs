@@ -10,15 +10,17 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
+use super::client;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::Broker;
-use crate::broker::metrics::Revocation;
+use crate::broker::metrics::{ClientAuthentication, Revocation};
 
-/// Whoever holds a token may revoke it. Section 2.2: one that is no token of ours,
+/// Whoever holds a token may revoke it; a client that has a table in the configuration
+/// shows that it is the one, where it comes as that (section 2.1). Section 2.2: one that is no token of ours,
 /// or is good no more, is nothing to refuse.
 pub(super) async fn revoke(
     State(broker): State<Arc<Broker>>,
@@ -29,7 +31,7 @@ pub(super) async fn revoke(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let outcome = match Form::read(&uri, &headers, body) {
-        Ok(form) => perform(&broker, &form, source, id).await,
+        Ok(form) => perform(&broker, &form, &headers, source, id).await,
         Err(refusal) => Err(malformed(&broker, refusal)),
     };
     match outcome {
@@ -44,10 +46,21 @@ pub(super) async fn revoke(
 async fn perform(
     broker: &Arc<Broker>,
     form: &Form,
+    headers: &HeaderMap,
     source: Source,
     id: RequestId,
 ) -> Result<(), Refusal> {
     let token = form.secret("token").map_err(|refusal| malformed(broker, refusal))?;
+    // Nothing is proved here, and nothing is given that could be bound to a key.
+    let proved = broker.client(client::presented(form, headers), true).await;
+    let proved = proved.map_err(|refused| {
+        broker.metrics.revoked(match refused.why {
+            ClientAuthentication::Malformed => Revocation::Malformed,
+            ClientAuthentication::Unavailable => Revocation::Failed,
+            _ => Revocation::Unauthenticated,
+        });
+        client::refusal(&refused)
+    })?;
     let unavailable = |error| {
         tracing::error!(%error, "a token could not be revoked");
         Refusal::unavailable("the revocation cannot be recorded at present", RETRY_AFTER)
@@ -63,7 +76,7 @@ async fn perform(
     let broker = broker.clone();
     // A job that is being ended may not wait for the answer: what was begun is done
     // all the same.
-    let work = async move { broker.revoke(&token, source.0, id.0).await };
+    let work = async move { broker.revoke(&token, &proved, source.0, id.0).await };
     match tokio::spawn(work.in_current_span()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(unavailable(error)),

@@ -15,16 +15,19 @@ use time::OffsetDateTime;
 use tracing::Instrument;
 use zeroize::Zeroizing;
 
+use super::client;
 use super::form::Form;
 use super::guard::RequestId;
+use super::rates;
 use super::refusal::Refusal;
 use super::source::Source;
 use crate::broker::authenticate::{self, Rejection, said};
+use crate::broker::client::Refused;
 use crate::broker::config::TokenFormat;
 use crate::broker::issue::{self, Ask, Issued};
-use crate::broker::metrics::Issuance;
+use crate::broker::metrics::{ClientAuthentication, Issuance};
 use crate::broker::own::Shown;
-use crate::broker::proof::{Fault, Place, Refused};
+use crate::broker::proof::{self, Fault, Place};
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
 use crate::dpop;
@@ -105,8 +108,18 @@ async fn exchange(
         broker.metrics.proof_rejected(refused.fault);
         unproved(refused)
     })?;
+    // What the client has to show is good once, so it comes after what is asked for twice,
+    // such as a nonce.
+    let presented = client::presented(form, headers);
+    let client = broker.client(presented, proof.is_some()).await.map_err(no_client)?;
     let policy = broker.policies();
     let caller = broker.parties(subject, actor, &policy, proof.as_ref()).await.map_err(rejected)?;
+    let caller = broker.through(caller, &client, proof.is_some()).map_err(no_client)?;
+    let rated = broker.rates.caller(caller.requester(), broker.clock.uptime());
+    rated.map_err(|too_often| Unissued {
+        why: Issuance::TooOften,
+        refusal: rates::refusal(broker, too_often),
+    })?;
     let ask = Ask {
         role: requested.role,
         audience: requested.audience,
@@ -279,8 +292,18 @@ fn rejected(rejection: Rejection) -> Unissued {
     Unissued { why, refusal }
 }
 
+/// RFC 6749 section 5.2.
+fn no_client(refused: Refused) -> Unissued {
+    let why = match refused.why {
+        ClientAuthentication::Malformed => Issuance::Malformed,
+        ClientAuthentication::Unavailable => Issuance::Unverifiable,
+        _ => Issuance::Client,
+    };
+    Unissued { why, refusal: client::refusal(&refused) }
+}
+
 /// RFC 9449 sections 5 and 8.
-fn unproved(refused: Refused) -> Unissued {
+fn unproved(refused: proof::Refused) -> Unissued {
     let code = match refused.fault {
         Fault::Nonce => refusal::USE_DPOP_NONCE,
         _ => refusal::INVALID_DPOP_PROOF,

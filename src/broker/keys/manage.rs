@@ -10,7 +10,7 @@ use super::keeper::Keeper;
 use super::life::{self, Rules};
 use super::ring::Snapshot;
 use super::{Kek, KeyState, Purpose, StoredKey};
-use crate::broker::config::{self, Config};
+use crate::broker::config::{self, Clients, Config};
 use crate::broker::http;
 use crate::broker::store;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,6 +50,8 @@ pub struct Rotation {
 /// The keys of a broker's database, for one operation.
 pub struct Manager {
     keeper: Keeper,
+    /// Whom the metadata tells how to authenticate.
+    clients: Clients,
 }
 
 impl Manager {
@@ -69,7 +71,7 @@ impl Manager {
             issuer: config.issuer,
             name: "operator",
         };
-        let manager = Self { keeper };
+        let manager = Self { keeper, clients: config.client };
         // Nothing is told, and nothing done, that somebody made up.
         manager.keeper.unseal_all(&manager.keeper.stored().await?).await?;
         manager.keeper.store.seal_with(manager.keeper.kek.seal_of_log()).await?;
@@ -117,8 +119,8 @@ impl Manager {
     /// everybody can reach at the address of the issuer. Returns what was written.
     pub async fn export(&self, directory: &Path) -> Result<Vec<PathBuf>> {
         let keys = Snapshot::of(&self.keeper, self.keeper.stored().await?).await?;
-        let document =
-            http::openid_configuration(&self.keeper.issuer, self.keeper.rules.algorithms)?;
+        let (issuer, algorithms) = (&self.keeper.issuer, self.keeper.rules.algorithms);
+        let document = http::openid_configuration(issuer, &self.clients, algorithms)?;
         let below = |name: &str| directory.join(name);
         let files = [
             // The keys come first: who reads the document finds them.

@@ -6,6 +6,7 @@ use prometheus_client::metrics::family::Family;
 use super::Label;
 use crate::broker::authenticate::{Fault, Rejection};
 use crate::broker::proof;
+use crate::broker::rate::Limited;
 use crate::dpop;
 
 /// How a request for a token ended.
@@ -19,12 +20,16 @@ pub enum Issuance {
     Assertion(Fault),
     /// The proof of a key is not acceptable, or there is none where there has to be.
     Proof(proof::Fault),
+    /// The client did not show that it is the one, or not as it has to.
+    Client,
     /// Policy says no, or the configuration.
     Policy,
     /// The scope cannot be had.
     Scope,
     /// The role is not for this audience.
     Audience,
+    /// The caller asks too often.
+    TooOften,
     /// The caller was denied so often that it is only counted.
     TooMany,
     /// The keys of the issuer cannot be had, or revocations cannot be read.
@@ -57,9 +62,11 @@ impl Issuance {
         Self::Proof(proof::Fault::Replayed).as_str(),
         Self::Proof(proof::Fault::Missing).as_str(),
         Self::Proof(proof::Fault::Key).as_str(),
+        Self::Client.as_str(),
         Self::Policy.as_str(),
         Self::Scope.as_str(),
         Self::Audience.as_str(),
+        Self::TooOften.as_str(),
         Self::TooMany.as_str(),
     ];
 
@@ -75,9 +82,11 @@ impl Issuance {
             Self::Proof(proof::Fault::Replayed) => "proof_replayed",
             Self::Proof(proof::Fault::Missing) => "proof_missing",
             Self::Proof(proof::Fault::Of(_) | proof::Fault::Key) => "proof_invalid",
+            Self::Client => "client",
             Self::Policy => "policy",
             Self::Scope => "scope",
             Self::Audience => "audience",
+            Self::TooOften => "too_often",
             Self::TooMany => "too_many",
             Self::Unverifiable => UNVERIFIABLE,
             Self::Unrecorded => "unrecorded",
@@ -92,9 +101,11 @@ impl Issuance {
             Self::Malformed
             | Self::Assertion(_)
             | Self::Proof(_)
+            | Self::Client
             | Self::Policy
             | Self::Scope
             | Self::Audience
+            | Self::TooOften
             | Self::TooMany => Class::Denied,
         }
     }
@@ -194,6 +205,49 @@ impl Introspection {
     }
 }
 
+/// How it ended that somebody came as a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuthentication {
+    /// It has shown that it is the one.
+    Authenticated,
+    /// There is no such client, or none that authenticates.
+    Unknown,
+    /// It has shown nothing, and has to.
+    Missing,
+    /// The request has what may not be together.
+    Malformed,
+    /// What it has shown is not good.
+    Invalid,
+    /// What it has shown was used before.
+    Replayed,
+    /// The broker cannot tell at present.
+    Unavailable,
+}
+
+impl ClientAuthentication {
+    pub(super) const ALL: &[&str] = &[
+        Self::Authenticated.as_str(),
+        Self::Unknown.as_str(),
+        Self::Missing.as_str(),
+        Self::Malformed.as_str(),
+        Self::Invalid.as_str(),
+        Self::Replayed.as_str(),
+        Self::Unavailable.as_str(),
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Authenticated => "authenticated",
+            Self::Unknown => "unknown",
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Invalid => "invalid",
+            Self::Replayed => "replayed",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// How the decision about a request that a proxy held up ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authorization {
@@ -240,6 +294,8 @@ pub enum Revocation {
     Unknown,
     /// The request cannot be understood.
     Malformed,
+    /// The client did not show that it is the one.
+    Unauthenticated,
     /// It could not be recorded.
     Failed,
 }
@@ -250,6 +306,7 @@ impl Revocation {
         Self::Repeated.as_str(),
         Self::Unknown.as_str(),
         Self::Malformed.as_str(),
+        Self::Unauthenticated.as_str(),
         Self::Failed.as_str(),
     ];
 
@@ -259,6 +316,7 @@ impl Revocation {
             Self::Repeated => "repeated",
             Self::Unknown => "unknown",
             Self::Malformed => "malformed",
+            Self::Unauthenticated => "unauthenticated",
             Self::Failed => "failed",
         }
     }
@@ -281,6 +339,18 @@ impl Shed {
             Self::Requests => "requests",
             Self::LargeBodies => "large_bodies",
         }
+    }
+}
+
+/// Whose rates can be used up.
+pub(super) const LIMITED: &[&str] =
+    &[of_limited(Limited::Principal), of_limited(Limited::Address), of_limited(Limited::Route)];
+
+pub(super) const fn of_limited(whose: Limited) -> &'static str {
+    match whose {
+        Limited::Principal => "principal",
+        Limited::Address => "address",
+        Limited::Route => "route",
     }
 }
 

@@ -18,11 +18,14 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
-pub use labels::{Authorization, Introspection, Issuance, Reload, Revocation, Shed};
+pub use labels::{
+    Authorization, ClientAuthentication, Introspection, Issuance, Reload, Revocation, Shed,
+};
 pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
 use super::proof::Fault;
+use super::rate::Limited;
 use crate::error::Result;
 
 /// What all names begin with.
@@ -53,6 +56,7 @@ pub struct Metrics {
     authenticating: Histogram,
     rejections: Family<Label, Counter>,
     proofs: Family<Label, Counter>,
+    clients: Family<Label, Counter>,
     introspections: Family<Label, Counter>,
     authorizations: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
@@ -60,6 +64,7 @@ pub struct Metrics {
     appending: Histogram,
     unrecorded: Counter,
     shed: Family<Label, Counter>,
+    limited: Family<Label, Counter>,
     reloads: Family<Label, Counter>,
     policy_reloads: Family<Label, Counter>,
     unsigned: Counter,
@@ -79,6 +84,7 @@ impl Default for Metrics {
             authenticating: durations(),
             rejections: labels::all("reason", labels::FAULTS),
             proofs: labels::all("reason", labels::PROOF_FAULTS),
+            clients: labels::all("outcome", ClientAuthentication::ALL),
             introspections: labels::all("outcome", Introspection::ALL),
             authorizations: labels::all("outcome", Authorization::ALL),
             revocations: labels::all("outcome", Revocation::ALL),
@@ -86,6 +92,7 @@ impl Default for Metrics {
             appending: durations(),
             unrecorded: Counter::default(),
             shed: labels::all("reason", Shed::ALL),
+            limited: labels::all("reason", labels::LIMITED),
             reloads: labels::all("outcome", Reload::ALL),
             policy_reloads: labels::all("outcome", Reload::ALL),
             unsigned: Counter::default(),
@@ -148,6 +155,11 @@ impl Metrics {
             self.proofs.clone(),
         );
         registry.register(
+            "client_authentications",
+            "Requests of clients that had to authenticate or to prove a key, by outcome",
+            self.clients.clone(),
+        );
+        registry.register(
             "introspections",
             "Introspections, by outcome",
             self.introspections.clone(),
@@ -179,6 +191,11 @@ impl Metrics {
             "load_shed",
             "Requests turned away because too much was under way, by what there was too much of",
             self.shed.clone(),
+        );
+        registry.register(
+            "rate_limited",
+            "Requests turned away because there were too many of late, by whose rate it was",
+            self.limited.clone(),
         );
         registry.register(
             "tls_reloads",
@@ -286,6 +303,11 @@ impl Metrics {
         self.revocations.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
+    /// Counts how it ended that somebody came as a client.
+    pub fn client_authenticated(&self, outcome: ClientAuthentication) {
+        self.clients.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
     /// Counts an introspection.
     pub fn introspected(&self, outcome: Introspection) {
         self.introspections.get_or_create(&[("outcome", outcome.as_str())]).inc();
@@ -299,6 +321,11 @@ impl Metrics {
     /// Counts a request that was turned away.
     pub fn shed(&self, what: Shed) {
         self.shed.get_or_create(&[("reason", what.as_str())]).inc();
+    }
+
+    /// Counts a request of which there were too many of late.
+    pub fn limited(&self, whose: Limited) {
+        self.limited.get_or_create(&[("reason", labels::of_limited(whose))]).inc();
     }
 
     /// Counts policies that were read again, or could not be used.

@@ -7,6 +7,7 @@ use prometheus_client::encoding::prometheus_text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use time::OffsetDateTime;
 
@@ -49,11 +50,10 @@ impl Broker {
         seen.set(self.keys.age().as_seconds_f64());
         let help = "How long ago the broker could last tell which of its keys signs";
         sampled.register_with_unit("signing_keys_seen_age", help, Unit::Seconds, seen);
-        sample_directory(
-            &mut sampled,
-            self.policies().directory().map(AsRef::as_ref),
-            self.clock.now(),
-        );
+        let policies = self.policies();
+        let help = "The policies, roles, clients, people and trusted issuers that decide now, by their hash";
+        sampled.register("policy", help, Info::new([("hash", policies.hash().to_string())]));
+        sample_directory(&mut sampled, policies.directory().map(AsRef::as_ref), self.clock.now());
         sample_issuers(&mut sampled, self.authenticator.keys());
         sample_connections(&mut sampled, connections);
         match tokio::time::timeout(STORE_TIME, self.outbox.look(self.clock.now())).await {

@@ -78,6 +78,7 @@ pub enum Rule {
     UnknownIssuer,
     UnknownAudience,
     UnknownScope,
+    UnknownClient,
     NeverMatches,
     TtlBeyondRole,
     ScopeBeyondRole,
@@ -114,7 +115,7 @@ impl Rule {
     ];
 
     /// Those of the linter.
-    pub const LINTS: [Self; 14] = [
+    pub const LINTS: [Self; 15] = [
         Self::LikeAnything,
         Self::LikeUnanchored,
         Self::LikeOpenEnd,
@@ -123,6 +124,7 @@ impl Rule {
         Self::UnknownIssuer,
         Self::UnknownAudience,
         Self::UnknownScope,
+        Self::UnknownClient,
         Self::NeverMatches,
         Self::TtlBeyondRole,
         Self::ScopeBeyondRole,
@@ -238,6 +240,12 @@ impl Rule {
                 Error,
                 "no role that the policy is for has this scope, so this is never true",
                 "write the scope letter by letter as [role] has it",
+            ),
+            Self::UnknownClient => (
+                "unknown-client",
+                Error,
+                "no client authenticates by that id, so the condition is never true, or always",
+                "compare it with the tables [client.NAME]",
             ),
             Self::NeverMatches => (
                 "never-matches",

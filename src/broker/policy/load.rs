@@ -19,10 +19,11 @@ use super::place::{Place, said};
 use super::syntax::{Needs, names_issuer};
 use super::{ACT, DIRECTORY_GROUP, INTROSPECT, Limits, PERSON, Policy, schema};
 use crate::broker::authenticate::respelled;
-use crate::broker::config::{self, Role, TrustedIssuer};
+use crate::broker::config::{self, Client, Clients, Config, Role, TrustedIssuer};
 use crate::broker::directory::Directory;
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::Issuer;
 
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
@@ -57,21 +58,59 @@ impl Source {
     }
 }
 
-/// What decides besides policies, and what they can refer to: the roles that exist,
-/// and the issuers from which callers and groups can be.
+/// What decides besides policies, and what they can refer to: the roles and clients that
+/// exist, and the issuers from which callers and groups can be.
 #[derive(Clone, Copy, Debug)]
 pub struct World<'a> {
     /// The roles.
     pub roles: &'a BTreeMap<String, Role>,
     /// The trusted issuers, as configured.
     pub trusted: &'a BTreeMap<String, TrustedIssuer>,
+    /// The clients, as configured.
+    pub clients: &'a Clients,
+    /// The broker's own issuer, of which clients are users where they ask in their own
+    /// name.
+    pub own: &'a Issuer,
     /// The directory of people, where there is one.
     pub directory: Option<&'a Arc<Directory>>,
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
+    /// What a broker with this configuration and this directory knows.
+    pub fn of(config: &'a Config, directory: Option<&'a Arc<Directory>>) -> Self {
+        Self {
+            roles: &config.role,
+            trusted: &config.trusted_issuer,
+            clients: &config.client,
+            own: &config.issuer,
+            directory,
+        }
+    }
+
+    /// Whether callers can be of this issuer.
     pub(super) fn trusts(&self, issuer: &str) -> bool {
+        self.is_trusted(issuer) || self.has_own_users() && issuer == self.own.as_str()
+    }
+
+    fn is_trusted(&self, issuer: &str) -> bool {
         self.trusted.values().any(|trusted| trusted.issuer.as_str() == issuer)
+    }
+
+    /// Whether clients may ask in their own name.
+    fn has_own_users(&self) -> bool {
+        self.clients.values().any(Client::authenticates)
+    }
+
+    /// Whether a client may authenticate by this id.
+    pub(super) fn authenticates(&self, client: &str) -> bool {
+        self.clients.get(client).is_some_and(Client::authenticates)
+    }
+
+    /// Whether this can be somebody, where they are of the broker's own issuer.
+    fn can_be(&self, issuer: &str, kind: &str, name: &str) -> bool {
+        self.is_trusted(issuer)
+            || issuer != self.own.as_str()
+            || kind == "User" && self.authenticates(name)
     }
 }
 
@@ -188,8 +227,8 @@ impl Loader<'_> {
         }
         match policy.effect() {
             Effect::Permit => {
-                self.check_issuer(id, policy, &json).map_err(by(Rule::AnyIssuer))?;
                 let action = action_of(id, policy).map_err(by(Rule::OneAction))?;
+                self.check_issuer(id, policy, &action, &json).map_err(by(Rule::AnyIssuer))?;
                 if [INTROSPECT, ACT].contains(&action.as_str()) {
                     without_limits(id, policy, "grants no token").map_err(by(Rule::Annotation))?;
                 } else {
@@ -212,8 +251,16 @@ impl Loader<'_> {
 
     /// Refuses a permit that says nothing of whose word is taken for it: each trusted
     /// issuer chooses the claims of its tokens by itself.
-    fn check_issuer(&self, id: &str, permit: &CedarPolicy, json: &Value) -> Result<(), String> {
-        let several = self.world.trusted.len() > 1;
+    fn check_issuer(
+        &self,
+        id: &str,
+        permit: &CedarPolicy,
+        action: &str,
+        json: &Value,
+    ) -> Result<(), String> {
+        // Clients are not issued anything in their own name, but they may introspect.
+        let own = self.world.has_own_users() && action == INTROSPECT;
+        let several = self.world.trusted.len() + usize::from(own) > 1;
         if !several || permit.annotation(ANY_ISSUER).is_some() || names_issuer(json) {
             return Ok(());
         }
@@ -274,6 +321,13 @@ impl Loader<'_> {
                     if !issuer.is_some_and(|issuer| self.world.trusts(issuer)) {
                         return Err(format!(
                             "the policy '{id}' speaks of {kind}::\"{name}\", which does not begin with a trusted issuer and '#'"
+                        ));
+                    }
+                    if let Some((issuer, name)) = name.split_once('#')
+                        && !self.world.can_be(issuer, kind, name)
+                    {
+                        return Err(format!(
+                            "the policy '{id}' speaks of {kind}::\"{issuer}#{name}\", and there is no client of that name that authenticates"
                         ));
                     }
                     if let Some(spelled) = respelled(name) {
@@ -347,8 +401,9 @@ fn hash(sources: &[Source], world: World<'_>) -> Result<String> {
     let roles = written("the roles", serde_json::to_vec(world.roles))?;
     let trusted = written("the trusted issuers", serde_json::to_vec(world.trusted))?;
     let mut hasher = Hasher::new(&SHA256);
+    let clients = written("the clients", serde_json::to_vec(world.clients))?;
     let people = world.directory.map_or("", |directory| directory.hash());
-    let settings = [schema().as_bytes(), &roles, &trusted, people.as_bytes()];
+    let settings = [schema().as_bytes(), &roles, &trusted, &clients, people.as_bytes()];
     for part in settings.into_iter().chain(sources.iter().map(|s| s.text.as_bytes())) {
         hasher.update(&(part.len() as u64).to_be_bytes());
         hasher.update(part);

@@ -457,21 +457,24 @@ fn asked(
     question: &Question<'_>,
 ) -> Result<Vec<(String, RestrictedExpression)>, String> {
     let ttl = question.ttl.unwrap_or(question.role_ttl).as_secs();
+    let ttl = RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX));
     let actors: Result<Vec<_>, String> = caller
         .actors()
         .iter()
         .map(|actor| Ok(RestrictedExpression::new_entity_uid(uid("User", actor.id())?)))
         .collect();
     let [time, source] = question.moment.pairs();
-    Ok(vec![
+    let mut pairs = vec![
         time,
         source,
         text_pair("audience", question.audience),
         ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
-        ("ttl".to_string(), RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX))),
+        ("ttl".to_string(), ttl),
         ("key_bound".to_string(), RestrictedExpression::new_bool(question.key_bound)),
         ("actors".to_string(), RestrictedExpression::new_set(actors?)),
-    ])
+    ];
+    pairs.extend(caller.authenticated_client().map(|client| text_pair("client", client)));
+    Ok(pairs)
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
+mod clients;
+
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
 use crate::broker::authenticate::caller_tests::caller;
-use crate::broker::config::{Role, TokenFormat, TrustedIssuer};
+use crate::broker::config::{Clients, Role, TokenFormat, TrustedIssuer};
 use crate::error::Result as LoadResult;
 use crate::oidc::Issuer;
 
@@ -40,11 +43,22 @@ pub(super) fn trusted(issuers: &[&str]) -> BTreeMap<String, TrustedIssuer> {
     issuers.iter().map(trusted).collect()
 }
 
+/// These roles and issuers, no clients, and no directory.
+pub(super) fn world<'a>(
+    roles: &'a BTreeMap<String, Role>,
+    trusted: &'a BTreeMap<String, TrustedIssuer>,
+) -> World<'a> {
+    static OWN: LazyLock<Issuer> =
+        LazyLock::new(|| Issuer::parse("https://broker.example.com").unwrap());
+    static NONE: Clients = Clients::new();
+    World { roles, trusted, clients: &NONE, own: &OWN, directory: None }
+}
+
 /// Loads policies where these issuers are trusted.
 fn load_among(issuers: &BTreeMap<String, TrustedIssuer>, text: &str) -> LoadResult<Policy> {
     let roles = BTreeMap::from([("deploy".to_string(), role("read write admin", 3600))]);
     let source = Source { path: "policy.cedar".into(), text: text.into() };
-    Policy::load(&[source], World { roles: &roles, trusted: issuers, directory: None })
+    Policy::load(&[source], world(&roles, issuers))
 }
 
 pub(super) fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
@@ -56,7 +70,7 @@ pub(super) fn load_files(files: &[(&str, &str)]) -> LoadResult<Policy> {
         .iter()
         .map(|(path, text)| Source { path: PathBuf::from(path), text: text.to_string() })
         .collect();
-    Policy::load(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]), directory: None })
+    Policy::load(&sources, world(&roles, &trusted(&[ISSUER])))
 }
 
 fn refused(text: &str) -> String {

@@ -150,6 +150,8 @@ pub enum Once {
     RevokedKey,
     /// A proof of a key (RFC 9449).
     DpopProof,
+    /// What a client has shown to authenticate (RFC 7523).
+    ClientAssertion,
     /// An assertion that may be exchanged once, by its hash.
     Assertion,
     /// What such an assertion was exchanged for, by a hash of the request.
@@ -163,6 +165,7 @@ impl Once {
             Self::RevokedToken => "revoked-token",
             Self::RevokedKey => "revoked-key",
             Self::DpopProof => "dpop-proof",
+            Self::ClientAssertion => "client-assertion",
             Self::Assertion => "assertion",
             Self::AssertionUse => "assertion-use",
         }

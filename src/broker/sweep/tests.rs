@@ -23,7 +23,9 @@ async fn proofs_are_kept_for_an_hour_longer_than_needed_and_all_else_for_a_day()
     for ground in Ground::each().await {
         let store = ground.open().await;
         let now = SystemClock.now() - Duration::days(3);
-        for kind in [Once::DpopProof, Once::RevokedToken, Once::Assertion, Once::RevokedKey] {
+        let kept_for_a_day =
+            [Once::RevokedToken, Once::ClientAssertion, Once::Assertion, Once::AssertionUse];
+        for kind in kept_for_a_day.into_iter().chain([Once::DpopProof, Once::RevokedKey]) {
             use_up(&store, kind, 0..1, now).await;
         }
         let kept = async |kind| store.any_consumed(kind, &["0".into()]).await.unwrap();
@@ -34,7 +36,7 @@ async fn proofs_are_kept_for_an_hour_longer_than_needed_and_all_else_for_a_day()
         ] {
             assert_eq!(sweep(&store, now + after).await.unwrap(), Swept::All);
             assert_eq!(kept(Once::DpopProof).await, proof, "{after}");
-            for kind in [Once::RevokedToken, Once::Assertion] {
+            for kind in kept_for_a_day {
                 assert_eq!(kept(kind).await, rest, "{after} {kind:?}");
             }
             assert!(kept(Once::RevokedKey).await, "a revoked key is never forgotten");

@@ -97,6 +97,9 @@ pub(crate) struct PolicyExplain {
     /// The caller proves a key of their own, which the token is bound to (DPoP)
     #[arg(long, conflicts_with = "cases")]
     pub key_bound: bool,
+    /// The client that has authenticated
+    #[arg(long, value_name = "CLIENT", conflicts_with = "cases")]
+    pub authenticated_client: Option<String>,
     /// When it is asked, such as 2026-01-01T12:00:00Z [default: now]
     #[arg(long, value_parser = parse_moment, conflicts_with = "cases")]
     pub time: Option<OffsetDateTime>,

@@ -5,14 +5,17 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
 use super::{Standing, at_clock, refused};
 use crate::journey::Journey;
 use crate::support::broker::{API, Broker, BrokerOptions};
+use crate::support::browser::Browser;
+use crate::support::home::Home;
 use crate::support::http::Http;
+use crate::support::oidc_provider::OidcProvider;
 
 /// Something that listens where a broker should, and answers every request
 /// with the same bytes.
@@ -265,4 +268,28 @@ fn a_renewal_beside_a_command_leaves_a_broker_alone_that_asks_for_it() {
     journey.home.write("work/go", "");
     let said = running.wait().ok().stderr;
     assert!(said.contains("it asked for that, so it is asked again in 3m"), "{said}");
+}
+
+#[test]
+fn a_broker_that_limits_its_callers_is_asked_again_when_it_says() {
+    let provider = OidcProvider::start();
+    let mut options = BrokerOptions::trusting(provider.issuer());
+    options.more = "\n[limits]\nprincipal = { per_minute = 30, burst = 1 }\n".into();
+    let broker = Broker::start(&options);
+    let mut home = Home::stranger();
+    Browser::http().user("alice", "x").install(&mut home);
+    let journey = Journey::of(provider, broker, home);
+    journey.tmpcred(&["login"]).run().ok();
+    // Two at once are more than it allows; whoever is second comes again, and is served.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !journey.broker.said().contains("this caller asks too often") {
+        assert!(Instant::now() < deadline, "nobody was limited: {}", journey.broker.said());
+        let args = ["token", "--refresh", "-q"];
+        let both = [&args[..], &[&args[..], &["reader"]].concat()]
+            .map(|args| journey.tmpcred(args).spawn());
+        for running in both {
+            running.wait().ok();
+        }
+    }
+    assert!(journey.broker.issued() >= 2);
 }

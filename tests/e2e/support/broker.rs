@@ -26,7 +26,7 @@ pub(crate) struct BrokerOptions {
     pub(crate) trusted: String,
     /// The audiences that it accepts besides itself.
     pub(crate) audiences: Vec<String>,
-    /// Its policy.
+    /// Its policy; `{self}` in it is its own issuer.
     pub(crate) policy: String,
     /// Speaks TLS with this certificate.
     pub(crate) tls: Option<ServerCertificate>,
@@ -70,7 +70,7 @@ impl Broker {
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://127.0.0.1:{port}");
         let toml = configuration(options, &url, port);
-        home.write("policy.cedar", &options.policy);
+        home.write("policy.cedar", options.policy.replace("{self}", &url));
         home.write("broker.toml", toml);
         Self { running: run(&home, "broker.toml"), url, home }
     }

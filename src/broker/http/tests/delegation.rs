@@ -10,7 +10,7 @@ use crate::credential::TokenType;
 use crate::wire;
 
 /// Bots may act for the platform team where they deploy.
-fn policies() -> String {
+pub(super) fn policies() -> String {
     format!(
         r#"
 @id("bots-act")
@@ -35,11 +35,11 @@ async fn bed() -> Bed {
     Bed::with(|options| options.policies += &policies()).await
 }
 
-fn bot(bed: &Bed, sub: &str) -> String {
+pub(super) fn bot(bed: &Bed, sub: &str) -> String {
     bed.key.token(json!({"sub": sub, "groups": ["bots"], "azp": "bot-client"}))
 }
 
-fn acting(token: &str) -> [(&str, &str); 2] {
+pub(super) fn acting(token: &str) -> [(&str, &str); 2] {
     [("actor_token", token), ("actor_token_type", TokenType::Jwt.urn())]
 }
 

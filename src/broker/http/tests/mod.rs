@@ -2,6 +2,7 @@
 
 mod assertion;
 mod authz;
+mod client;
 mod cutoff;
 mod delegation;
 mod denials;
@@ -14,6 +15,7 @@ mod lineage;
 mod once;
 mod opaque;
 mod overtaken;
+mod rates;
 mod revocation;
 mod transport;
 

@@ -44,7 +44,7 @@ pub(super) fn look(view: &View<'_>, world: World<'_>, findings: &mut Vec<Finding
     }
 }
 
-/// Issuers, audiences and scopes in this comparison that do not exist: the rule, the
+/// Issuers, audiences, clients and scopes in this comparison that do not exist: the rule, the
 /// text, and what there is to say.
 fn unknown(value: &Value, roles: &BTreeSet<&str>, world: World<'_>) -> Vec<(Rule, String, String)> {
     let of = |names: &dyn Fn(&config::Role) -> bool| {
@@ -64,6 +64,9 @@ fn unknown(value: &Value, roles: &BTreeSet<&str>, world: World<'_>) -> Vec<(Rule
             {
                 let what = format!("speaks of the audience '{text}', which its roles do not have");
                 unknown.push((Rule::UnknownAudience, text, what));
+            } else if path == "context.client" && !world.authenticates(&text) {
+                let what = format!("speaks of the client '{text}', which does not authenticate");
+                unknown.push((Rule::UnknownClient, text, what));
             }
         }
     }

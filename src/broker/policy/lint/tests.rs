@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::super::finding::{Rule, Severity};
-use super::super::tests::{ISSUER, load_files, permit, role, trusted};
+use super::super::tests::{ISSUER, load_files, permit, role, trusted, world};
 use super::*;
 
 fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
@@ -13,7 +13,7 @@ fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
         .iter()
         .map(|(path, text)| Source { path: path.into(), text: text.to_string() })
         .collect();
-    check(&sources, World { roles: &roles, trusted: &trusted(&[ISSUER]), directory: None }).unwrap()
+    check(&sources, world(&roles, &trusted(&[ISSUER]))).unwrap()
 }
 
 /// What is found besides what is wrong with none of these policies.
@@ -102,6 +102,11 @@ fn each_lint_finds_what_it_is_for_and_leaves_alone_what_looks_like_it() {
             audience("https://api.example.com"),
         ),
         ("unknown-scope", scope("admin"), scope("write")),
+        (
+            "unknown-client",
+            when("context has client && context.client == \"nobody\""),
+            when("context has client"),
+        ),
         (
             "unknown-scope",
             when("context.scope.containsAny([\"read\", \"raed\"])"),

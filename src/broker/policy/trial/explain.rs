@@ -340,6 +340,10 @@ impl Looker<'_> {
                     Some(ttl) => ttl.as_secs().to_string(),
                     None => "the longest that can be had".into(),
                 },
+                Some("context.client") => match self.caller.authenticated_client() {
+                    Some(client) => format!("\"{client}\""),
+                    None => "none that has authenticated".into(),
+                },
                 Some("context.key_bound") => question.key_bound.to_string(),
                 _ => return,
             };

@@ -20,7 +20,8 @@ pub use explain::{Considered, Explanation, Found, Holds, Part};
 use super::load::{Source, World};
 use super::{INTROSPECT, ISSUE, Moment, Policy};
 use crate::broker::authenticate::{Caller, said, suppose};
-use crate::broker::config::{self, Config};
+use crate::broker::client;
+use crate::broker::config::{self, Client, Config};
 use crate::broker::decide::{Denied, Rules, Wanted, Why};
 use crate::broker::directory::Directory;
 use crate::credential::Principal;
@@ -73,6 +74,9 @@ pub struct Asking {
     /// Whether the caller proves a key of their own, which the token will be bound to.
     #[serde(default)]
     pub key_bound: bool,
+    /// The client that has authenticated; none where left out.
+    #[serde(default)]
+    pub client: Option<String>,
     /// When; now where left out.
     #[serde(default, deserialize_with = "moment")]
     pub time: Option<OffsetDateTime>,
@@ -168,11 +172,7 @@ impl<'a> Trial<'a> {
         sources: Vec<Source>,
         directory: Option<Arc<Directory>>,
     ) -> Result<Self> {
-        let world = World {
-            roles: &config.role,
-            trusted: &config.trusted_issuer,
-            directory: directory.as_ref(),
-        };
+        let world = World::of(config, directory.as_ref());
         let policy = Policy::load(&sources, world)?;
         Ok(Self { config, sources, policy })
     }
@@ -205,16 +205,8 @@ impl<'a> Trial<'a> {
                 }
             },
         };
-        let mut caller = self.caller(&asking.caller, now)?;
-        if let Some(actor) = &asking.actor {
-            let actor = self.caller(actor, now)?;
-            let refused = |error: Error| Denied::new(Why::Token, said(&error));
-            caller = caller.and_then(|caller| {
-                actor.and_then(|actor| caller.acted_for_by(actor).map_err(refused))
-            });
-        }
         Ok(Asked {
-            caller,
+            caller: self.admitted(asking, now)?,
             action: asking.action,
             role: &asking.role,
             audience,
@@ -224,6 +216,57 @@ impl<'a> Trial<'a> {
             source: asking.source.unwrap_or(Ipv4Addr::LOCALHOST.into()),
             now,
         })
+    }
+
+    /// The caller, through the client that has authenticated; or that one would have to.
+    fn admitted(
+        &self,
+        asking: &Asking,
+        now: OffsetDateTime,
+    ) -> Result<std::result::Result<Caller, Denied>> {
+        let clients = &self.config.client;
+        let client = asking.client.as_deref();
+        if let Some(unknown) =
+            client.filter(|id| !clients.get(*id).is_some_and(Client::authenticates))
+        {
+            let known = clients.iter().filter(|(_, client)| client.authenticates());
+            let known: Vec<_> = known.map(|(id, _)| id.as_str()).collect();
+            return Err(usage(format!("there is no client '{unknown}' that authenticates"))
+                .hint(format!("configured are: {}", known.join(", "))));
+        }
+        if asking.action == Action::Introspect {
+            let Supposed { issuer, subject, .. } = &asking.caller;
+            let own = &self.config.issuer;
+            if client.is_some() {
+                return Err(usage("who introspects, does so in one name".into()).hint(format!(
+                    "the caller is the client where its issuer is {own}, and its subject the client"
+                )));
+            }
+            if issuer == own.as_str() && clients.get(subject).is_some_and(Client::authenticates) {
+                return Ok(Ok(Caller::of_client(own, subject, now)));
+            }
+            return self.parties(asking, now);
+        }
+        let through = |caller| {
+            let through = client::through(clients, caller, client, asking.key_bound);
+            through.map_err(|error| Denied::new(Why::Token, said(&error)))
+        };
+        Ok(self.parties(asking, now)?.and_then(through))
+    }
+
+    /// The caller, and who acts for them where somebody does; or that the token of one of
+    /// them would not be accepted.
+    fn parties(
+        &self,
+        asking: &Asking,
+        now: OffsetDateTime,
+    ) -> Result<std::result::Result<Caller, Denied>> {
+        let caller = self.caller(&asking.caller, now)?;
+        let Some(actor) = &asking.actor else { return Ok(caller) };
+        let actor = self.caller(actor, now)?;
+        let refused = |error: Error| Denied::new(Why::Token, said(&error));
+        Ok(caller
+            .and_then(|caller| actor.and_then(|actor| caller.acted_for_by(actor).map_err(refused))))
     }
 
     /// The caller; or that their token would not be accepted.

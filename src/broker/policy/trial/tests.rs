@@ -20,10 +20,12 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         store: config::Store::at("broker.db"),
         keys: config::Keys::default(),
         dpop: config::Dpop::default(),
+        limits: Default::default(),
         authz: None,
         audit: config::Audit::default(),
         directory: None,
         trusted_issuer: trusted(&[ISSUER]),
+        client: Default::default(),
         policy: config::Policy { files: vec!["policy.cedar".into()] },
         role: [
             ("deploy".to_string(), role("read write", 3600)),
@@ -284,4 +286,41 @@ fn a_role_that_wants_a_key_is_tried_with_and_without_one() {
     assert!(reader.changes[0].contains("context.key_bound is false"), "{:?}", reader.changes);
     let explained = trial.explain(&asking(json!({})), NOW).unwrap();
     assert!(explained.changes[0].contains("DPoP"), "{:?}", explained.changes);
+}
+
+#[test]
+fn a_client_that_authenticates_is_tried_with_and_without_that() {
+    let config = config(|config| {
+        config.client = [("deployer".to_string(), Client::default())].into();
+    });
+    let text = permit(
+        "any",
+        "@ttl(\"1h\")",
+        "context has client && context.client == \"deployer\"",
+    ) + &permit("acts", "", "context has client && context.client == \"deployer\"")
+        .replace("\"issue\"", "\"act\"")
+        + "@id(\"asks\") permit (principal == User::\"https://broker.example.com#deployer\", action == Action::\"introspect\", resource);";
+    let trial = trial(&config, &text);
+    let outcome = |changes| trial.decide(&asking(changes), NOW).unwrap();
+    let without = trial.explain(&asking(json!({})), NOW).unwrap();
+    assert!(matches!(without.outcome, Outcome::Deny { reason: Why::NoPermit, .. }));
+    assert!(matches!(outcome(json!({ "/client": "deployer" })), Outcome::Permit { .. }));
+    // As the broker has it, nobody comes under its name otherwise.
+    let named = outcome(json!({ "/caller/client": "deployer" }));
+    assert!(matches!(named, Outcome::Deny { reason: Why::Token, .. }), "{named:?}");
+    let unknown = trial.decide(&asking(json!({ "/client": "x" })), NOW).unwrap_err();
+    assert!(unknown.to_string().contains("no client 'x' that authenticates"), "{unknown}");
+    // Nor as who acts.
+    let acts = |client: &str| json!({"issuer": ISSUER, "subject": "bot", "client": client});
+    let named = outcome(json!({ "/actor": acts("deployer") }));
+    assert!(matches!(named, Outcome::Deny { reason: Why::Token, .. }), "{named:?}");
+    for client in ["x", "deployer"] {
+        let through = outcome(json!({ "/client": "deployer", "/actor": acts(client) }));
+        assert!(matches!(through, Outcome::Permit { .. }), "{through:?}");
+    }
+    let itself = json!({
+        "/action": "introspect", "/caller/issuer": "https://broker.example.com",
+        "/caller/subject": "deployer",
+    });
+    assert!(matches!(outcome(itself), Outcome::Permit { .. }));
 }

@@ -28,12 +28,7 @@ fn look(app: &App, file: &Path, strict: bool, json: bool) -> Result<()> {
     let config = config::load(file)?;
     let sources = Source::read_all(&config.policy.files)?;
     let directory = config.directory(app.host.clock.now())?;
-    let world = World {
-        roles: &config.role,
-        trusted: &config.trusted_issuer,
-        directory: directory.as_ref(),
-    };
-    let findings = check(&sources, world)?;
+    let findings = check(&sources, World::of(&config, directory.as_ref()))?;
     let number = |severity| findings.iter().filter(|f| f.severity == severity).count();
     let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
     let counted = format!(
@@ -174,6 +169,7 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
         scope: args.scope.clone(),
         ttl: args.ttl,
         key_bound: args.key_bound,
+        client: args.authenticated_client.clone(),
         time: args.time,
     })
 }

@@ -1,0 +1,256 @@
+//! Which client is asking: an assertion that it signs, made for this broker alone
+//! (RFC 7523 sections 2.2 and 3).
+//!
+//! Who calls, and through which client, are two things: the one is told by a token of an
+//! issuer, the other by this.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+use time::{Duration, OffsetDateTime};
+
+use super::issuer::MAX_FILE;
+use super::waiting::{Everybody, Waiting};
+use crate::broker::config::{self, Binding};
+use crate::broker::trusted_file;
+use crate::error::{Error, ErrorKind, Result, foreign};
+use crate::host::Host;
+use crate::host::clock::{Clock, SkewMeter};
+use crate::host::http::HttpClient;
+use crate::oidc::jwt::{self, ALGORITHMS, Algorithm, LEEWAY};
+use crate::oidc::remote_keys::Failure;
+use crate::oidc::{Claims, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
+use crate::secret::Secret;
+
+/// How much longer an assertion may be good: it is made for one request.
+pub const MAX_LIFETIME: Duration = Duration::minutes(5);
+
+/// How long its id may be, in bytes.
+const MAX_JTI: usize = 512;
+
+/// The `typ` that it may have, besides none. Tokens of other kinds that a client signs
+/// with the same key authenticate nobody.
+const TYPES: [&str; 2] = ["jwt", "client-authentication+jwt"];
+
+/// The clients that authenticate, with their keys.
+pub struct Clients {
+    known: BTreeMap<String, Known>,
+    audience: [String; 1],
+    clock: Arc<dyn Clock>,
+}
+
+struct Known {
+    keys: KeySource,
+    algorithms: Vec<Algorithm>,
+    waiting: Waiting,
+}
+
+enum KeySource {
+    File(Keys),
+    Uri(Box<RemoteKeys>),
+}
+
+/// A good assertion, which may have been used before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assertion {
+    /// The client that made it.
+    pub client: String,
+    /// What tells it from all others that are good at this time.
+    pub id: String,
+    /// Until when it may be good.
+    pub until: OffsetDateTime,
+}
+
+/// Why an assertion is not accepted.
+#[derive(Debug)]
+pub enum Unproved {
+    /// There is no such client, or none that authenticates.
+    Unknown(Error),
+    /// The assertion is not good.
+    Invalid(Error),
+    /// The client's keys cannot be had at present.
+    Unavailable(Error),
+}
+
+impl Clients {
+    /// Reads what the configuration names. Nothing is fetched yet. Requests wait for keys
+    /// among `everybody` who waits for some.
+    pub(super) fn new(
+        config: &config::Clients,
+        own: &Issuer,
+        host: &Host,
+        everybody: &Everybody,
+    ) -> Result<Self> {
+        let known = config
+            .iter()
+            .filter(|(_, client)| client.authenticates())
+            .map(|(name, client)| {
+                let known = Known::new(client, host, everybody)
+                    .map_err(|error| error.context(format!("[client.{name}] cannot be used")))?;
+                Ok((name.clone(), known))
+            })
+            .collect::<Result<_>>()?;
+        let audience = [own.as_str().to_string()];
+        Ok(Self { known, audience, clock: host.clock.clone() })
+    }
+
+    /// Verifies an assertion, but for whether it was used before.
+    ///
+    /// The clients that are configured are looked at before any key is fetched.
+    pub async fn verify(&self, assertion: &Secret<String>) -> Result<Assertion, Unproved> {
+        let unverified = jwt::decode_unverified(assertion.expose()).map_err(invalid)?;
+        check_type(&unverified.header).map_err(Unproved::Invalid)?;
+        let named = |name: &str| unverified.claims.get(name).and_then(Value::as_str);
+        let client = named("sub").unwrap_or_default();
+        let Some(known) = self.known.get(client) else {
+            return Err(Unproved::Unknown(unacceptable(format!(
+                "there is no client '{}' that authenticates in this way",
+                foreign(client)
+            ))));
+        };
+        // One for several is one that another of them can use here.
+        if unverified.claims.get("aud") != Some(&Value::String(self.audience[0].clone())) {
+            return Err(Unproved::Invalid(unacceptable(format!(
+                "its audience is not '{}' alone, as a text",
+                self.audience[0]
+            ))));
+        }
+        let now = self.clock.now();
+        let expected = Expectations {
+            issuer: client,
+            audiences: &self.audience,
+            algorithms: &known.algorithms,
+            nonce: None,
+            now,
+            leeway: LEEWAY,
+        };
+        let claims = known.verify(client, assertion.expose(), &expected).await?;
+        if claims.expires_at > now.saturating_add(MAX_LIFETIME).saturating_add(LEEWAY) {
+            return Err(Unproved::Invalid(unacceptable(format!(
+                "it is good for longer than {} minutes",
+                MAX_LIFETIME.whole_minutes()
+            ))));
+        }
+        Ok(Assertion {
+            client: client.into(),
+            id: id(client, &claims.all).map_err(Unproved::Invalid)?,
+            until: claims.expires_at.saturating_add(LEEWAY),
+        })
+    }
+}
+
+impl Known {
+    fn new(config: &config::Client, host: &Host, everybody: &Everybody) -> Result<Self> {
+        let algorithms = config.algorithms.clone().unwrap_or_else(|| ALGORITHMS.to_vec());
+        let keys = KeySource::new(config, host)?;
+        Ok(Self { keys, algorithms, waiting: Waiting::among(everybody) })
+    }
+
+    async fn verify(
+        &self,
+        client: &str,
+        assertion: &str,
+        expected: &Expectations<'_>,
+    ) -> Result<Claims, Unproved> {
+        let verifying = async {
+            match &self.keys {
+                KeySource::File(keys) => Ok(jwt::verify(assertion, keys, expected)?),
+                KeySource::Uri(keys) => keys.verify(assertion, expected, &NoDocuments).await,
+            }
+        };
+        let full = || {
+            let why = "so many requests wait for them already that no other one may";
+            Failure::NoKeys(Error::new(ErrorKind::Unreachable, why))
+        };
+        let verified = self.waiting.within(verifying).await.unwrap_or_else(|| Err(full()));
+        verified.map_err(|failure| match failure {
+            Failure::Refused(refusal) => invalid(refusal.into()),
+            // Why is for the log alone, as with the keys of issuers.
+            Failure::NoKeys(error) => {
+                tracing::warn!(client, %error, "the keys of a client cannot be had");
+                let why = format!("the keys of the client '{client}' cannot be had at present");
+                Unproved::Unavailable(Error::new(ErrorKind::Unreachable, why))
+            }
+        })
+    }
+}
+
+impl KeySource {
+    fn new(config: &config::Client, host: &Host) -> Result<Self> {
+        if let Some(path) = &config.jwks_file {
+            let keys = Keys::parse(&trusted_file::read(path, MAX_FILE)?)
+                .map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
+            return Ok(Self::File(keys));
+        }
+        let uri = config.jwks_uri.clone().ok_or_else(|| {
+            Error::new(ErrorKind::Config, "it names no keys, by which it could be known")
+        })?;
+        let read = |path| trusted_file::read(path, MAX_FILE);
+        let ca = config.ca_file.as_deref().map(read).transpose()?;
+        let http = HttpClient::new(host.clock.clone(), SkewMeter::default(), ca);
+        Ok(Self::Uri(Box::new(RemoteKeys::new(uri, http, host.clock.clone()))))
+    }
+}
+
+/// Hashed: a client chooses it, and it is kept for a while.
+fn id(client: &str, claims: &Map<String, Value>) -> Result<String> {
+    let jti = claims.get("jti").and_then(Value::as_str).unwrap_or_default();
+    if jti.is_empty() || jti.len() > MAX_JTI {
+        return Err(unacceptable(format!("its jti is not a text of 1 to {MAX_JTI} bytes")));
+    }
+    let mut hash = Context::new(&SHA256);
+    for part in [client, jti] {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    Ok(URL_SAFE_NO_PAD.encode(hash.finish()))
+}
+
+fn check_type(header: &Map<String, Value>) -> Result<()> {
+    let typ = match header.get("typ") {
+        None => return Ok(()),
+        Some(typ) => typ.as_str().unwrap_or_default().to_ascii_lowercase(),
+    };
+    if TYPES.contains(&typ.trim_start_matches("application/")) {
+        return Ok(());
+    }
+    Err(unacceptable("its header names another type than a JWT for client authentication"))
+}
+
+/// What is wrong with a token, said of an assertion.
+fn invalid(error: Error) -> Unproved {
+    let said = unacceptable(error.causes().first().cloned().unwrap_or_default());
+    Unproved::Invalid(error.hints().iter().fold(said, |said, hint| said.hint(hint)))
+}
+
+fn unacceptable(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Verification, "the client assertion is not acceptable").because_of(why)
+}
+
+/// Looks whether somebody who comes as a client may: either it has authenticated, or it
+/// need not, and proves a key where it must.
+///
+/// # Errors
+/// What whoever comes is told, where they may not.
+pub fn admit(
+    clients: &config::Clients,
+    name: &str,
+    authenticated: bool,
+    key_bound: bool,
+) -> Result<()> {
+    let Some(client) = clients.get(name) else { return Ok(()) };
+    let refused = |why: String| Err(Error::new(ErrorKind::Verification, why));
+    if client.authenticates() && !authenticated {
+        return refused(format!("the client '{name}' has to authenticate, by private_key_jwt"));
+    }
+    if client.dpop == Binding::Required && !key_bound {
+        return refused(format!(
+            "the client '{name}' has to prove a key of its own, by a DPoP proof"
+        ));
+    }
+    Ok(())
+}

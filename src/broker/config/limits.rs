@@ -1,0 +1,71 @@
+//! The table `[limits]`.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The most that a rate may allow, by the minute and at once: beyond, it limits nothing.
+const MOST: u32 = 1_000_000;
+
+/// The table `[limits]`: how often somebody may ask. What is left out is not limited.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// How often one caller may ask for a token.
+    #[serde(default)]
+    pub principal: Option<Rate>,
+    /// How often one address may ask anything, or one network of 64 bits where it is an
+    /// IPv6 address.
+    #[serde(default)]
+    pub address: Option<Rate>,
+    /// How often everybody together may, by what is asked for.
+    #[serde(default)]
+    pub route: BTreeMap<Endpoint, Rate>,
+}
+
+/// How often something may be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How many times a minute, in the long run.
+    pub per_minute: NonZeroU32,
+    /// How many times at once, after a pause; as many as a minute has where left out.
+    #[serde(default)]
+    pub burst: Option<NonZeroU32>,
+}
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Endpoint {
+    /// `/token`.
+    Token,
+    /// `/revoke`.
+    Revoke,
+    /// `/introspect`.
+    Introspect,
+}
+
+impl Limits {
+    pub(super) fn check(&self) -> Result<()> {
+        let rates = self.principal.iter().chain(&self.address).chain(self.route.values());
+        for rate in rates {
+            if rate.per_minute.get() > MOST || rate.burst().get() > MOST {
+                let why = format!("[limits] has a rate beyond {MOST}");
+                return Err(Error::new(ErrorKind::Config, why).hint("leave out what has no limit"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rate {
+    /// How many times at once.
+    pub fn burst(&self) -> NonZeroU32 {
+        self.burst.unwrap_or(self.per_minute)
+    }
+}

@@ -1,0 +1,211 @@
+//! The tables `[trusted_issuer.NAME]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{TokenReview, check_algorithms, duration, seconds, shared};
+use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::Issuer;
+use crate::oidc::jwt::Algorithm;
+
+/// The most that may be forgiven a trusted issuer's clock.
+pub const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
+
+/// The bounds of how long keys of a trusted issuer may be used that cannot be
+/// fetched again.
+const MIN_KEY_AGE: Duration = Duration::from_secs(60);
+const MAX_KEY_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A table `[trusted_issuer.NAME]`: an issuer whose tokens prove who is calling.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrustedIssuer {
+    /// Its identifier, letter by letter as its tokens have it in `iss`.
+    pub issuer: Issuer,
+    /// The audiences of which a token must name one; the broker's own issuer where
+    /// left out. Naming one that other services accept too lets those services
+    /// use the tokens they are given here.
+    #[serde(default)]
+    pub audiences: Option<BTreeSet<String>>,
+    /// The signature algorithms to accept; all with a public key where left out.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub algorithms: Option<Vec<Algorithm>>,
+    /// The clients whose tokens are accepted (`client_id`, else `azp`, else the one
+    /// audience of an ID token); any where left out.
+    #[serde(default)]
+    pub clients: Option<BTreeSet<String>>,
+    /// How far the issuer's clock may be off.
+    #[serde(default = "default_leeway", deserialize_with = "duration", serialize_with = "seconds")]
+    #[schemars(with = "String")]
+    pub leeway: Duration,
+    /// The claim that lists the caller's groups. A token without it has none.
+    #[serde(default = "default_groups_claim")]
+    pub groups_claim: String,
+    /// Whether a token without that claim is refused. It is in any case where a policy
+    /// forbids something to a group of this issuer.
+    #[serde(default)]
+    pub groups_required: bool,
+    /// Whether what is issued for one of its tokens ends no later than that token.
+    #[serde(default)]
+    pub ends_with_token: bool,
+    /// How often one of its tokens may be exchanged: any number of times until it
+    /// expires, or once.
+    #[serde(default)]
+    pub assertions: Assertions,
+    /// Claims that a token must have, with the values of which it must have one.
+    /// They are compared whole, never as patterns.
+    #[serde(default)]
+    pub required_claims: BTreeMap<String, RequiredClaim>,
+    /// Where its keys are; found through its discovery document where left out.
+    #[serde(default, skip_serializing)]
+    pub jwks_uri: Option<Url>,
+    /// A file with its keys, instead of `jwks_uri`. It is read at start.
+    #[serde(default, skip_serializing)]
+    pub jwks_file: Option<PathBuf>,
+    /// A Kubernetes API server that verifies its tokens, in place of keys.
+    #[serde(default, skip_serializing)]
+    pub token_review: Option<TokenReview>,
+    /// How long its keys may be used after they were last fetched, while they cannot
+    /// be fetched again; at most 30 days.
+    #[serde(default = "default_max_key_age", deserialize_with = "duration", skip_serializing)]
+    #[schemars(with = "String")]
+    pub max_key_age: Duration,
+    /// A PEM file with certificate authorities to trust besides the system's when
+    /// its keys are fetched, or its tokens reviewed.
+    #[serde(default, skip_serializing)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How often a token of an issuer may be exchanged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Assertions {
+    /// As often as somebody likes, until it expires: for people.
+    #[default]
+    UntilExpiry,
+    /// Once: for CI jobs, which can have another one.
+    Once,
+}
+
+/// The value, or values, of a required claim. A claim that is a list must
+/// contain one of them.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RequiredClaim {
+    /// Text.
+    Text(String),
+    /// Yes or no.
+    Flag(bool),
+    /// A whole number.
+    Number(i64),
+    /// Any of these texts.
+    AnyOf(BTreeSet<String>),
+}
+
+impl TrustedIssuer {
+    /// An issuer with this identifier, and defaults for the rest.
+    pub fn new(issuer: Issuer) -> Self {
+        Self {
+            issuer,
+            audiences: None,
+            algorithms: None,
+            clients: None,
+            leeway: default_leeway(),
+            groups_claim: default_groups_claim(),
+            groups_required: false,
+            ends_with_token: false,
+            assertions: Assertions::default(),
+            required_claims: BTreeMap::new(),
+            jwks_uri: None,
+            jwks_file: None,
+            token_review: None,
+            max_key_age: default_max_key_age(),
+            ca_file: None,
+        }
+    }
+
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        let wrong = |why: String| {
+            Err(Error::new(ErrorKind::Config, format!("[trusted_issuer.{name}] {why}")))
+        };
+        if self.jwks_uri.is_some() && self.jwks_file.is_some() {
+            return wrong("names both jwks_uri and jwks_file".into());
+        }
+        if let Some(url) = &self.jwks_uri {
+            crate::host::http::require_secure(url)
+                .map_err(|error| error.context(format!("[trusted_issuer.{name}] jwks_uri")))?;
+        }
+        if let Some(review) = &self.token_review {
+            if self.jwks_uri.is_some() || self.jwks_file.is_some() || self.algorithms.is_some() {
+                return wrong("has a token_review, so it needs neither keys nor algorithms".into());
+            }
+            let table = || format!("[trusted_issuer.{name}.token_review] server");
+            review.check().map_err(|error| error.context(table()))?;
+        }
+        for (key, list) in [("audiences", &self.audiences), ("clients", &self.clients)] {
+            if let Some(list) = list
+                && (list.is_empty() || list.contains(""))
+            {
+                return wrong(format!("has {key} that nothing can match"));
+            }
+        }
+        if let Some(Err(why)) = self.algorithms.as_deref().map(check_algorithms) {
+            return wrong(why);
+        }
+        if self.leeway > MAX_LEEWAY {
+            return wrong(format!(
+                "has a leeway of {}; at most {} are possible",
+                humantime::format_duration(self.leeway),
+                humantime::format_duration(MAX_LEEWAY)
+            ));
+        }
+        if self.max_key_age < MIN_KEY_AGE || self.max_key_age > MAX_KEY_AGE {
+            return wrong(format!(
+                "has a max_key_age of {}; it must be at least {} and at most {}",
+                humantime::format_duration(self.max_key_age),
+                humantime::format_duration(MIN_KEY_AGE),
+                humantime::format_duration(MAX_KEY_AGE)
+            ));
+        }
+        if let Some(advice) = shared::advice(&self.issuer)
+            && self.clients.is_none()
+            && self.required_claims.is_empty()
+        {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("[trusted_issuer.{name}] trusts everybody in the world"),
+            )
+            .because_of(format!("anybody can have tokens of {}", self.issuer))
+            .hint(format!("say whose are accepted: {advice}")));
+        }
+        if self.groups_claim.is_empty() {
+            return wrong("has an empty groups_claim".into());
+        }
+        for (claim, value) in &self.required_claims {
+            if matches!(value, RequiredClaim::AnyOf(values) if values.is_empty()) {
+                return wrong(format!(
+                    "requires the claim '{claim}' with a value that nothing has"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn default_leeway() -> Duration {
+    crate::oidc::jwt::LEEWAY.unsigned_abs()
+}
+
+fn default_max_key_age() -> Duration {
+    crate::oidc::remote_keys::MAX_KEY_AGE.unsigned_abs()
+}
+
+fn default_groups_claim() -> String {
+    "groups".into()
+}

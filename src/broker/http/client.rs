@@ -1,0 +1,33 @@
+//! The client that a request comes from: its parameters, and how it is refused.
+
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, StatusCode};
+
+use super::form::Form;
+use super::refusal::Refusal;
+use super::token::RETRY_AFTER;
+use crate::broker::authenticate::said;
+use crate::broker::client::{Presented, Refused};
+use crate::broker::metrics::ClientAuthentication;
+use crate::wire::refusal::INVALID_CLIENT;
+
+/// What a request says of the client that it comes from.
+pub(super) fn presented<'a>(form: &'a Form, headers: &HeaderMap) -> Presented<'a> {
+    Presented {
+        client_id: form.optional("client_id"),
+        assertion: form.secret("client_assertion").ok(),
+        assertion_type: form.optional("client_assertion_type"),
+        otherwise: headers.contains_key(AUTHORIZATION) || form.optional("client_secret").is_some(),
+    }
+}
+
+/// The answer to somebody who is not taken for the client that they come as. RFC 6749
+/// section 5.2; no scheme of the header `Authorization` would help, so none is asked for.
+pub(super) fn refusal(refused: &Refused) -> Refusal {
+    let said = said(&refused.error);
+    match refused.why {
+        ClientAuthentication::Malformed => Refusal::invalid_request(said),
+        ClientAuthentication::Unavailable => Refusal::unavailable(said, RETRY_AFTER),
+        _ => Refusal::new(StatusCode::UNAUTHORIZED, INVALID_CLIENT, said),
+    }
+}

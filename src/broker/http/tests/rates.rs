@@ -1,0 +1,147 @@
+//! How often somebody may ask.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use axum::http::StatusCode;
+use serde_json::json;
+use time::{Duration, OffsetDateTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::header_of;
+use crate::broker::config::{Endpoint, Limits, Rate};
+use crate::broker::testbed::{Bed, json_of};
+use crate::host::clock::{Clock, SystemClock};
+use crate::host::http::Response;
+
+pub(super) fn rate(per_minute: u32, burst: u32) -> Rate {
+    Rate { per_minute: per_minute.try_into().unwrap(), burst: Some(burst.try_into().unwrap()) }
+}
+
+/// A clock whose machine has been running for as long as a test wants.
+struct Running(AtomicI64);
+
+impl Clock for Running {
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now()
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::seconds(self.0.load(Ordering::Relaxed))
+    }
+}
+
+async fn bed(limits: Limits) -> (Bed, Arc<Running>) {
+    let clock = Arc::new(Running(AtomicI64::new(1000)));
+    let bed = Bed::with(|options| {
+        options.config.limits = limits;
+        options.config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        options.clock = clock.clone();
+    })
+    .await;
+    (bed, clock)
+}
+
+fn limited(response: &Response, says: &str, retry_after: &str) {
+    let body = json_of(response);
+    assert_eq!(response.status, StatusCode::TOO_MANY_REQUESTS, "{body}");
+    assert_eq!(header_of(response, "retry-after"), retry_after);
+    assert_eq!(header_of(response, "cache-control"), "no-store");
+    assert_eq!(body["error"], "temporarily_unavailable");
+    assert!(body["error_description"].as_str().unwrap().contains(says), "{body}");
+    assert_eq!(body["request_id"], header_of(response, "x-request-id"));
+}
+
+async fn count(bed: &Bed, name: &str) -> String {
+    let response = bed.admin.get("/metrics").await;
+    assert_eq!(response.status, StatusCode::OK, "those who run it are not limited");
+    let metrics = String::from_utf8(response.body.expose().clone()).unwrap();
+    assert!(!metrics.contains("alice"));
+    metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().into()
+}
+
+#[tokio::test]
+async fn one_caller_has_a_share_whatever_they_ask_for_and_others_have_theirs() {
+    let limits = Limits { principal: Some(rate(2, 3)), ..Limits::default() };
+    let (bed, clock) = bed(limits).await;
+    let alice = || bed.key.token(json!({}));
+    for _ in 0..2 {
+        assert_eq!(bed.exchange(&alice(), &[]).await.status, StatusCode::OK);
+    }
+    // What is denied counts as well, and another token of theirs is no other caller.
+    let denied = bed.exchange(&bed.key.token(json!({"azp": "x"})), &[("role", "none")]).await;
+    assert_eq!(json_of(&denied)["error"], "access_denied");
+    limited(&bed.exchange(&alice(), &[]).await, "this caller", "30");
+    assert_eq!(bed.records(0, 9).await.len(), 3, "it leaves no row");
+    let bob = bed.key.token(json!({"sub": "bob"}));
+    assert_eq!(bed.exchange(&bob, &[]).await.status, StatusCode::OK);
+    // Who has not proved to be Alice takes nothing from her.
+    for _ in 0..9 {
+        let forged = crate::broker::testbed::IssuerKey::new().token(json!({}));
+        assert_eq!(bed.exchange(&forged, &[]).await.status, StatusCode::BAD_REQUEST);
+    }
+    clock.0.fetch_add(30, Ordering::Relaxed);
+    assert_eq!(bed.exchange(&alice(), &[]).await.status, StatusCode::OK);
+    limited(&bed.exchange(&alice(), &[]).await, "this caller", "30");
+    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"principal\"}").await, "2");
+    let denials = "tmpcred_issuance_denials_total{reason=\"too_often\"}";
+    assert_eq!(count(&bed, denials).await, "2");
+}
+
+/// Asks what a broker has no parameters for, as somebody at this address.
+async fn ask(to: SocketAddr, path: &str, from: &str) -> u16 {
+    #[expect(clippy::disallowed_methods, reason = "no HTTP client says whom it speaks for")]
+    let mut stream = tokio::net::TcpStream::connect(to).await.unwrap();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {from}\r\n\
+         Content-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_address_has_a_share_of_all_that_is_asked_and_of_ipv6_a_network_is_one() {
+    let (bed, clock) = bed(Limits { address: Some(rate(60, 2)), ..Limits::default() }).await;
+    let ask = async |path: &str, from: &str| ask(bed.address, path, from).await;
+    assert_eq!(ask("/token", "192.0.2.1").await, 400);
+    assert_eq!(ask("/revoke", "192.0.2.1").await, 400);
+    assert_eq!(ask("/introspect", "192.0.2.1").await, 429);
+    assert_eq!(ask("/token", "192.0.2.2").await, 400);
+    for (n, status) in [(1, 400), (2, 400), (3, 429)] {
+        assert_eq!(ask("/token", &format!("2001:db8::{n}")).await, status);
+    }
+    assert_eq!(ask("/token", "2001:db8:0:1::1").await, 400);
+    clock.0.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(ask("/token", "192.0.2.1").await, 400);
+    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"address\"}").await, "2");
+    // What anybody may read costs nothing.
+    for _ in 0..9 {
+        assert_eq!(bed.get("/jwks.json").await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_route_has_a_budget_and_the_others_are_not_affected() {
+    let (bed, _) = bed(Limits {
+        route: [(Endpoint::Token, rate(1, 1)), (Endpoint::Revoke, rate(60, 5))].into(),
+        ..Limits::default()
+    })
+    .await;
+    let token = bed.issued(json!({}), &[]).await;
+    limited(&bed.exchange("x", &[]).await, "of this kind", "60");
+    assert_eq!(bed.revoke(&token).await, 200);
+    assert_eq!(bed.introspect(Some(&token), &token).await.status, StatusCode::OK);
+    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"route\"}").await, "1");
+}
+
+#[tokio::test]
+async fn nothing_is_limited_where_nobody_says_so() {
+    let (bed, _) = bed(Limits::default()).await;
+    for _ in 0..40 {
+        assert_eq!(bed.exchange(&bed.key.token(json!({})), &[]).await.status, StatusCode::OK);
+    }
+}

@@ -1,0 +1,229 @@
+//! How often something may be done: so many times at once, and then at intervals (the
+//! generic cell rate algorithm). For each a moment is remembered, and nothing else.
+//!
+//! Moments are told by the time that the machine has been running: a clock that is set
+//! makes nobody wait.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use time::Duration;
+
+use super::authenticate::Caller;
+use super::config::{self, Endpoint};
+
+/// How many are remembered of each kind. Beyond, a newcomer is counted among everybody
+/// only: whoever has very many names, or addresses, keeps nobody out by that.
+const REMEMBERED: usize = 16 * 1024;
+
+/// How often it is looked who need not be remembered any more, at most.
+const SWEEP_EVERY: Duration = Duration::seconds(1);
+
+/// How many times at once, and how soon there may be another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rate {
+    pub(super) burst: u32,
+    pub(super) every: Duration,
+}
+
+impl From<config::Rate> for Rate {
+    fn from(rate: config::Rate) -> Self {
+        let every = Duration::MINUTE / rate.per_minute.get();
+        Self { burst: rate.burst().get(), every }
+    }
+}
+
+/// What is left of a rate: it is all there again at this moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bucket {
+    pub(super) full_at: Duration,
+}
+
+impl Bucket {
+    pub(super) fn full(up: Duration) -> Self {
+        Self { full_at: up }
+    }
+
+    /// How long until there may be another one; nothing where there may be at once.
+    pub(super) fn wait(&self, rate: &Rate, up: Duration) -> Option<Duration> {
+        let allowed = rate.every.saturating_mul(i32::try_from(rate.burst - 1).unwrap_or(i32::MAX));
+        let wait = self.full_at - up - allowed;
+        wait.is_positive().then_some(wait)
+    }
+
+    pub(super) fn take(&mut self, rate: &Rate, up: Duration) {
+        self.full_at = self.full_at.max(up).saturating_add(rate.every);
+    }
+}
+
+/// Who has done it of late, and how often each may.
+struct Each<K> {
+    rate: Rate,
+    table: Mutex<Table<K>>,
+}
+
+struct Table<K> {
+    buckets: HashMap<K, Bucket>,
+    swept: Duration,
+}
+
+impl<K: Eq + Hash> Each<K> {
+    fn new(rate: config::Rate) -> Self {
+        let table = Table { buckets: HashMap::new(), swept: Duration::ZERO };
+        Self { rate: rate.into(), table: Mutex::new(table) }
+    }
+
+    /// Counts it, or says how long until it may be done.
+    fn take(&self, who: K, up: Duration) -> Result<(), Duration> {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.buckets.len() >= REMEMBERED && !table.buckets.contains_key(&who) {
+            if up - table.swept >= SWEEP_EVERY {
+                table.swept = up;
+                table.buckets.retain(|_, bucket| bucket.full_at > up);
+            }
+            if table.buckets.len() >= REMEMBERED {
+                return Ok(());
+            }
+        }
+        let bucket = table.buckets.entry(who).or_insert_with(|| Bucket::full(up));
+        match bucket.wait(&self.rate, up) {
+            Some(wait) => Err(wait),
+            None => {
+                bucket.take(&self.rate, up);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whose rate it was that is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// The caller's.
+    Principal,
+    /// The address's.
+    Address,
+    /// Everybody's.
+    Route,
+}
+
+/// Somebody asks too often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooOften {
+    /// Whose rate it was.
+    pub whose: Limited,
+    /// When to ask again.
+    pub retry_after: std::time::Duration,
+}
+
+impl TooOften {
+    fn of(whose: Limited) -> impl Fn(Duration) -> Self {
+        move |wait| {
+            // In whole seconds, as the header has it, and never too early.
+            let seconds = wait.whole_seconds() + i64::from(wait.subsec_nanoseconds() > 0);
+            let retry_after = std::time::Duration::from_secs(seconds.unsigned_abs());
+            Self { whose, retry_after }
+        }
+    }
+}
+
+/// How often whoever asks may ask.
+pub struct Rates {
+    principal: Option<Each<[u8; 32]>>,
+    address: Option<Each<IpAddr>>,
+    route: HashMap<Endpoint, Each<()>>,
+}
+
+impl Rates {
+    pub(super) fn new(config: &config::Limits) -> Self {
+        Self {
+            principal: config.principal.map(Each::new),
+            address: config.address.map(Each::new),
+            route: config.route.iter().map(|(route, rate)| (*route, Each::new(*rate))).collect(),
+        }
+    }
+
+    /// Counts a request that has come from this network, at this moment.
+    ///
+    /// # Errors
+    /// Where there were too many of late. Then it counts for nothing: whoever goes on asking
+    /// takes nothing from the others.
+    pub fn request(
+        &self,
+        network: IpAddr,
+        endpoint: Endpoint,
+        up: Duration,
+    ) -> Result<(), TooOften> {
+        if let Some(each) = &self.address {
+            each.take(network, up).map_err(TooOften::of(Limited::Address))?;
+        }
+        match self.route.get(&endpoint) {
+            Some(all) => all.take((), up).map_err(TooOften::of(Limited::Route)),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts that this caller asks for a token.
+    ///
+    /// # Errors
+    /// Where they did so too often of late.
+    pub fn caller(&self, caller: &Caller, up: Duration) -> Result<(), TooOften> {
+        let Some(each) = &self.principal else { return Ok(()) };
+        let mut who = [0; 32];
+        // Names are long, and a hash is not.
+        who.copy_from_slice(digest(&SHA256, caller.id().as_bytes()).as_ref());
+        each.take(who, up).map_err(TooOften::of(Limited::Principal))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each<K: Eq + Hash>(per_minute: u32, burst: u32) -> Each<K> {
+        let [per_minute, burst] = [per_minute, burst].map(|n| n.try_into().unwrap());
+        Each::new(config::Rate { per_minute, burst: Some(burst) })
+    }
+
+    #[test]
+    fn there_are_as_many_as_allowed_at_once_and_then_one_at_each_interval() {
+        let each = each(60, 5);
+        let taken = |at: Duration| (0..20).filter(|_| each.take("a", at).is_ok()).count();
+        let start = Duration::hours(1);
+        assert_eq!(taken(start), 5);
+        assert_eq!(each.take("a", start), Err(Duration::SECOND));
+        assert_eq!(each.take("b", start), Ok(()), "others are not affected");
+        assert_eq!(taken(start + Duration::milliseconds(900)), 0);
+        assert_eq!(taken(start + Duration::SECOND), 1);
+        assert_eq!(taken(start + Duration::seconds(3)), 2);
+        assert_eq!(taken(start + Duration::MINUTE), 5);
+    }
+
+    #[test]
+    fn very_many_take_bounded_memory_and_keep_nobody_out() {
+        let each = each(1, 1);
+        let start = Duration::hours(1);
+        for n in 0..3 * REMEMBERED {
+            assert_eq!(each.take(n, start), Ok(()), "{n}");
+        }
+        let remembered = || each.table.lock().unwrap().buckets.len();
+        assert_eq!(remembered(), REMEMBERED);
+        assert!(each.take(0, start).is_err(), "who was there first is limited still");
+        // Who need not be remembered makes room.
+        let later = start + Duration::MINUTE;
+        assert_eq!(each.take(usize::MAX, later), Ok(()));
+        assert_eq!(remembered(), 1);
+        assert!(each.take(usize::MAX, later).is_err());
+    }
+
+    #[test]
+    fn nobody_is_told_to_come_too_early() {
+        let told = |wait| TooOften::of(Limited::Route)(wait).retry_after.as_secs();
+        assert_eq!(told(Duration::milliseconds(1)), 1);
+        assert_eq!(told(Duration::SECOND), 1);
+        assert_eq!(told(Duration::milliseconds(1001)), 2);
+    }
+}
