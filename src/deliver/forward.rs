@@ -12,7 +12,7 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::exfiltrator::origin::Origin;
 use signal_hook::low_level::siginfo::{Cause, Process};
 
-use crate::host::process::signals::Action;
+use crate::host::process::signals::{Action, Undisturbed};
 
 /// What is passed on to the command.
 const FORWARDED: &[Signal] = &[
@@ -118,6 +118,9 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
+        // What was sent while somebody supervised may still wait for another thread to take
+        // it: whoever lets signals in again takes what waits.
+        drop(Undisturbed::begin());
         nobody_supervises().store(true, Ordering::SeqCst);
     }
 }
