@@ -143,18 +143,26 @@ fn who_asks_again_below_fifteen_minutes_gets_more_than_that() {
     let mut world = World::start();
     world.profile("prod", ROLE, moto.url(), "");
     world.tmpcred(&["login"]).run().ok();
-    // What is good for 20 minutes is cached until a quarter of it is left; but not for
-    // those who would ask again.
-    let get = |offset: &str, command: &[&str]| {
-        let all = [command, &["prod", "--ttl", "20m"]].concat();
+    let get = |ttl: &str, offset: &str, command: &[&str]| {
+        let all = [command, &["prod", "--ttl", ttl]].concat();
         at_clock(&world.home, offset).args(all).run().ok().json()
     };
-    let answer = |offset: &str| get(offset, &["credential-process"])["AccessKeyId"].clone();
-    let first = answer("+0m");
-    assert_eq!(answer("+9m"), first, "more than half of its lifetime is left");
-    let environment = get("+12m", &["env", "--format", "json"]);
+    let answer =
+        |ttl: &str, offset: &str| get(ttl, offset, &["credential-process"])["AccessKeyId"].clone();
+    // What is good for 20 minutes is cached until a quarter of it is left; but not for
+    // those who would ask again.
+    let first = answer("20m", "+0m");
+    assert_eq!(answer("20m", "+4m"), first, "it has 16 minutes left");
+    let environment = get("20m", "+6m", &["env", "--format", "json"]);
     assert!(environment.to_string().contains(first.as_str().unwrap()), "{environment}");
-    assert_ne!(answer("+12m"), first);
+    assert_ne!(answer("20m", "+6m"), first);
+    let first = answer("1h", "+0m");
+    assert_eq!(answer("1h", "+44m"), first);
+    assert_ne!(answer("1h", "+46m"), first);
+    // Where no new one would have more, not each call mints.
+    let first = answer("15m", "+0m");
+    assert_eq!(answer("15m", "+7m"), first, "more than half of its lifetime is left");
+    assert_ne!(answer("15m", "+8m"), first);
 }
 
 #[test]
