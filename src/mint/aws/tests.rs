@@ -79,9 +79,13 @@ fn good(asked: &Arrived) -> Reply {
 }
 
 fn refusal(status: u16, code: &str) -> Reply {
+    refusal_saying(status, code, "said \u{202e} canary-not")
+}
+
+fn refusal_saying(status: u16, code: &str, message: &str) -> Reply {
     let body = format!(
         "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
-         <Code>{code}</Code><Message>said \u{202e} canary-not</Message></Error>\
+         <Code>{code}</Code><Message>{message}</Message></Error>\
          <RequestId>r-1</RequestId></ErrorResponse>"
     );
     Reply::text(status, &body).header("content-type", "text/xml".into())
