@@ -320,6 +320,26 @@ fn what_the_settings_cannot_mean_is_an_error_of_the_configuration() {
     assert!(said.contains("has no audience"), "{said}");
     let said = world.tmpcred(&["explain", "role", "--audience", "x"]).run().ended_with(2).stderr;
     assert!(said.contains("`--audience` cannot be used here"), "{said}");
+    // What the SDK would make a name of that nobody has, or refuse when it is used.
+    for (more, why) in [
+        ("", "no global endpoint complies with FIPS 140"),
+        (", endpoint_url = \"https://sts.example\"", "`endpoint_url` names another server"),
+    ] {
+        let mut world = World::start();
+        world.add(&format!(
+            "[profile.fips]\nrole = \"{ROLE}\"\ntarget = {{ type = \"aws\", use_fips = true{more} }}\n"
+        ));
+        let said = world.tmpcred(&["config", "check"]).run().ended_with(3).stderr;
+        assert!(said.contains(why), "{said}");
+    }
+    // Which Identity Center it will be, and so whose region, is not known here.
+    let mut world = World::start();
+    world.add(&format!(
+        "[identity.center]\ntype = \"aws-sso\"\nstart_url = \"https://example.awsapps.com/start\"\n\
+         region = \"us-east-1\"\n[profile.fips]\nrole = \"Admin\"\ntarget = {{ type = \"aws-sso\", \
+         account_id = \"111122223333\", use_fips = true, chain = [{{ role_arn = \"{ROLE}\" }}] }}\n"
+    ));
+    world.tmpcred(&["config", "check"]).run().ok();
 }
 
 #[test]

@@ -459,6 +459,14 @@ mod tests {
                 "https://sts-fips.us-east-2.amazonaws.com/",
             ),
             (
+                json!({ "region": "us-gov-west-1", "use_fips": true }),
+                "https://sts.us-gov-west-1.amazonaws.com/",
+            ),
+            (
+                json!({ "region": "cn-north-1", "use_fips": true }),
+                "https://sts-fips.cn-north-1.amazonaws.com.cn/",
+            ),
+            (
                 json!({ "region": "us-east-2", "endpoint_url": "https://sts.example/x" }),
                 "https://sts.example/x/",
             ),

@@ -380,11 +380,20 @@ fn what_cannot_be_had_is_known_before_anybody_is_asked() {
         (chain.clone(), HUB, true, None, "role"),
         (json!({ "expect_account": ["210987654321"] }), HUB, false, None, "role"),
         (json!({}), "arn:aws-cn:iam::123456789012:role/x", false, None, "target"),
+        (json!({ "use_fips": true }), HUB, false, None, "target"),
+        (
+            json!({ "use_fips": true, "region": "us-east-1", "endpoint_url": "https://sts.example" }),
+            HUB,
+            false,
+            None,
+            "target",
+        ),
     ] {
         let refusal = settings(target).check(role, option, ttl, None).unwrap_err();
         assert_eq!(refusal.what, what, "{refusal:?}");
     }
-    for (target, ttl) in [(json!({}), hours(12)), (chain, hours(1))] {
+    let fips = json!({ "use_fips": true, "region": "us-east-1" });
+    for (target, ttl) in [(json!({}), hours(12)), (chain, hours(1)), (fips, None)] {
         settings(target).check(HUB, false, ttl, None).unwrap();
     }
     let account = json!({ "expect_account": ["210987654321"], "chain": [{ "role_arn": SPOKE }] });
