@@ -45,3 +45,62 @@ fn a_cached_credential_serves_while_sts_is_silent_or_gone() {
     let said = late();
     assert!(said.contains("it has failed 4 times in a row"), "{said}");
 }
+
+#[test]
+fn who_asks_through_the_aws_cli_is_told_nothing_of_it() {
+    let moto = Moto::start(9);
+    let mut world = World::start();
+    world.profile("prod", ROLE, moto.url(), "");
+    let ask = |offset: &str, more: &[&str]| {
+        let run = at_clock(&world.home, offset).args(["credential-process", "prod"]).args(more);
+        let answered = run.limit(Duration::from_secs(40)).run().ok();
+        // What calls it may show that to anybody, and take it for a failure.
+        assert_eq!(answered.stderr, "", "{offset} {more:?}");
+        answered.json()["AccessKeyId"].clone()
+    };
+    world.tmpcred(&["login"]).run().ok();
+    let cached = ask("+0m", &[]);
+    // A clock that is off.
+    let mistimed = ask("+10m", &["--ttl", "2h"]);
+    moto.freeze();
+    // In vain; and then without waiting for it again.
+    assert_eq!(ask(LATE, &[]), cached);
+    assert_eq!(ask(LATE, &[]), cached);
+    // Ten minutes before the end, or twenty, as that clock was off.
+    assert_eq!(ask("+110m", &["--ttl", "2h"]), mistimed);
+    moto.stop();
+    assert_eq!(ask(LATE, &[]), cached);
+}
+
+/// How many ask at once.
+const MANY: usize = 100;
+
+#[test]
+fn of_many_that_ask_at_once_nobody_logs_in_and_one_mints() {
+    let moto = Moto::start(999);
+    let mut world = World::start();
+    world.profile("prod", ROLE, moto.url(), "");
+    let browser = Browser::http().user("alice", "x").install(&mut world.home);
+    let all = || -> Vec<_> {
+        let one = |_| {
+            let ask = world.tmpcred(&["credential-process", "prod"]);
+            ask.limit(Duration::from_secs(200)).spawn()
+        };
+        (0..MANY).map(one).collect::<Vec<_>>().into_iter().map(|run| run.wait()).collect()
+    };
+    for refused in all() {
+        let refused = refused.ended_with(4);
+        assert!(refused.stderr.contains("login required"), "{}", refused.stderr);
+        assert_eq!(refused.stdout, "");
+    }
+    assert!(browser.opened().is_empty());
+    assert_eq!(world.provider.count("GET", "/auth"), 0);
+    assert!(moto.all_asked("AssumeRoleWithWebIdentity").is_empty());
+
+    world.tmpcred(&["login"]).run().ok();
+    let answers: Vec<_> = all().into_iter().map(|answered| answered.ok()).collect();
+    assert!(answers.iter().all(|one| one.stderr.is_empty() && one.stdout == answers[0].stdout));
+    assert_eq!(answers[0].json()["Version"], 1);
+    assert_eq!(moto.all_asked("AssumeRoleWithWebIdentity").len(), 1);
+    assert_eq!(world.provider.count("GET", "/auth"), 1, "that of the login");
+}
