@@ -55,6 +55,11 @@ impl Radosgw {
         self.peer.freeze();
     }
 
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.peer.thaw();
+    }
+
     /// Trusts an issuer's assertions for the audience [`CLIENT`]. The issuer
     /// publishes its keys with certificates.
     #[track_caller]
