@@ -214,6 +214,24 @@ print(keys.token)";
 }
 
 #[test]
+fn the_next_keys_and_the_token_to_ask_for_them_are_masked_too() {
+    let world = World::start();
+    let script = "import boto3, os, time
+print('token', os.environ['AWS_CONTAINER_AUTHORIZATION_TOKEN'], flush=True)
+first = keys = boto3.Session().get_credentials().get_frozen_credentials()
+print('first', keys.access_key, keys.secret_key, keys.token, flush=True)
+end = time.time() + 60
+while keys.access_key == first.access_key and time.time() < end:
+    time.sleep(0.2)
+    keys = boto3.Session().get_credentials().get_frozen_credentials()
+print('second', keys.access_key, keys.secret_key, keys.token, first != keys)";
+    let python = python_program("python3");
+    let all = ["exec", "short", "--renew", "--mask", "--", python.to_str().unwrap(), "-c", script];
+    let output = world.tmpcred(&all).limit(Duration::from_secs(120)).run().ok();
+    assert_eq!(output.stdout, "token ***\nfirst *** *** ***\nsecond *** *** *** True\n");
+}
+
+#[test]
 fn a_signal_or_a_new_start_is_there_for_who_does_not_ask() {
     let world = World::start();
     let exec = |action: &str, script: &str| {
