@@ -9,7 +9,7 @@ mod proofs;
 use serde_json::Value;
 
 use super::faults::at_clock;
-use super::support::aws::{Moto, Weed, aws_cli, python_program, weed_role};
+use super::support::aws::{Moto, WRITER, Weed, aws_cli, python_program, weed_role};
 use super::support::broker::{API, Broker, BrokerOptions};
 use super::support::browser::Browser;
 use super::support::canary::Canary;

@@ -190,7 +190,8 @@ pub(crate) struct Weed {
 
 impl Weed {
     /// Starts one that trusts the issuer for this audience, with its keys at this
-    /// address, and has these roles: a name, and the subject that may have it.
+    /// address, and has these roles: a name, and the subject that may have it. They may
+    /// read, and [`WRITER`] may write too.
     #[track_caller]
     pub(crate) fn start(issuer: &str, audience: &str, keys: &str, roles: &[(&str, &str)]) -> Self {
         let files = tempfile::tempdir().unwrap();
@@ -257,6 +258,9 @@ impl Weed {
     }
 }
 
+/// The role at [`Weed`] that may write.
+pub(crate) const WRITER: &str = "writer";
+
 /// The ARN of a role at [`Weed`].
 pub(crate) fn weed_role(name: &str) -> String {
     format!("arn:aws:iam::role/{name}")
@@ -267,7 +271,8 @@ fn iam(issuer: &str, audience: &str, keys: &str, roles: &[(&str, &str)]) -> Valu
     let roles: Vec<_> = roles
         .iter()
         .map(|(name, subject)| {
-            json!({ "roleName": name, "roleArn": weed_role(name), "attachedPolicies": ["RO"],
+            let policies: &[_] = if *name == WRITER { &["RO", "PUT"] } else { &["RO"] };
+            json!({ "roleName": name, "roleArn": weed_role(name), "attachedPolicies": policies,
                 "trustPolicy": { "Version": version, "Statement": [{ "Effect": "Allow",
                     "Principal": { "Federated": "*" }, "Action": ["sts:AssumeRoleWithWebIdentity"],
                     "Condition": { "StringEquals": { "oidc:sub": subject } } }] } })
@@ -283,7 +288,9 @@ fn iam(issuer: &str, audience: &str, keys: &str, roles: &[(&str, &str)]) -> Valu
         "policies": [{ "name": "RO", "document": { "Version": version, "Statement": [
             { "Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"],
               "Resource": ["arn:aws:s3:::*", "arn:aws:s3:::*/*"] },
-            { "Effect": "Allow", "Action": ["sts:ValidateSession"], "Resource": ["*"] }] } }],
+            { "Effect": "Allow", "Action": ["sts:ValidateSession"], "Resource": ["*"] }] } },
+            { "name": "PUT", "document": { "Version": version, "Statement": [{ "Effect": "Allow",
+              "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::*/*"] }] } }],
         "roles": roles,
     })
 }
