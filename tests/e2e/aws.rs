@@ -1,6 +1,7 @@
 //! Credentials of AWS: minted by real servers that speak the protocol of STS,
 //! used by the AWS CLI and boto3.
 
+mod ahead;
 mod import;
 mod install;
 mod outages;

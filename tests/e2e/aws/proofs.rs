@@ -5,6 +5,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
+use crate::faults::Impostor;
+use crate::support::wait::free_port;
 
 /// Debian's AWS CLI 2.9, besides the one of the Python packages.
 const DEBIANS_CLI: &str = "/usr/bin/aws";
@@ -112,6 +114,32 @@ fn a_session_policy_narrows_what_a_token_of_the_broker_gets() {
         let refused = s3(&["--policy", "p.json"], call);
         assert!(refused.stderr.contains("AccessDenied"), "{call:?}: {}", refused.stderr);
     }
+}
+
+#[test]
+fn a_session_of_another_account_than_expected_reaches_no_command() {
+    let elsewhere = ROLE.replace("123456789012", "210987654321").replace(":iam:", ":sts:");
+    let session = elsewhere.replace(":role/", ":assumed-role/");
+    // Every real peer gives a session of the role that was asked for.
+    let body = format!(
+        "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
+         <AccessKeyId>ASIAELSEWHERE</AccessKeyId><SecretAccessKey>x</SecretAccessKey>\
+         <SessionToken>x</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>\
+         <AssumedRoleUser><AssumedRoleId>AROA:x</AssumedRoleId><Arn>{session}/x</Arn></AssumedRoleUser>\
+         </AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+    );
+    let port = free_port();
+    let _sts = Impostor::at(port, "200 OK", "Content-Type: text/xml\r\n", &body);
+    let mut world = World::start();
+    let url = format!("http://127.0.0.1:{port}");
+    world.profile("any", ROLE, &url, "");
+    world.profile("ours", ROLE, &url, ", expect_account = [\"123456789012\"]");
+    let exec = |name: &str| world.tmpcred(&["exec", name, "--", "touch", name]);
+    exec("any").run().ok();
+    assert!(world.home.path("work/any").exists());
+    let refused = exec("ours").run().ended_with(125);
+    assert!(refused.stderr.contains("210987654321"), "{}", refused.stderr);
+    assert!(!world.home.path("work/ours").exists());
 }
 
 #[test]
