@@ -14,7 +14,7 @@ pub use own::{OwnCredential, revoke};
 
 use self::own::Step;
 use crate::cache::{Cache, CredentialKey, Lead, Turn};
-use crate::credential::{Assertion, Caller, Credential, Lifetime, Principal};
+use crate::credential::{Assertion, Caller, Credential, Principal};
 use crate::dpop::DeviceKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -32,7 +32,7 @@ pub struct Terms {
     /// What must at least be left of its lifetime.
     pub min_ttl: Option<std::time::Duration>,
     /// Whoever uses it asks again when less than this is left. A new one is minted
-    /// before, but not within the first half of a lifetime.
+    /// before, as [its lifetime](crate::credential::Lifetime::asked_again_window) tells.
     pub asked_again: Option<std::time::Duration>,
     /// Whether whoever asks can have a new one fetched beside, so that nobody has to
     /// wait for it: [`Origin::Ageing`] tells when.
@@ -271,21 +271,20 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Whether a fresh credential will be due for renewal within another refresh window.
+    /// Whether a fresh credential will be due for renewal within another refresh window,
+    /// and has had half of its time until then.
     fn is_ageing(&self, credential: &Credential) -> bool {
-        let remaining = credential.lifetime.remaining(self.host.clock.now());
-        remaining <= self.due(credential) + credential.refresh_window()
+        let (lifetime, due) = (&credential.lifetime, self.due(credential));
+        let ahead = credential.refresh_window().min((lifetime.ttl() - due) / 2);
+        lifetime.remaining(self.host.clock.now()) <= due + ahead
     }
 
-    /// How long before its end a credential is due for renewal.
+    /// How long before its end a credential is due for renewal, or before whoever uses it
+    /// asks again.
     fn due(&self, credential: &Credential) -> Duration {
-        credential.refresh_window().max(self.asked_again(&credential.lifetime))
-    }
-
-    /// How long before its end a credential must be renewed for whoever uses it.
-    fn asked_again(&self, lifetime: &Lifetime) -> Duration {
         let wanted = self.terms.asked_again.map(Duration::try_from);
-        wanted.and_then(Result::ok).unwrap_or_default().min(lifetime.ttl() / 2)
+        let wanted = wanted.and_then(Result::ok).unwrap_or_default();
+        credential.refresh_window().max(credential.lifetime.asked_again_window(wanted))
     }
 
     async fn cold(

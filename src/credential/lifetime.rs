@@ -25,6 +25,10 @@ pub struct Lifetime {
     pub machine_started: OffsetDateTime,
 }
 
+/// For how long a credential must be good for those who ask again near its end, before they
+/// are handed the next one: without that, each call would mint.
+const ASKED_AGAIN_PAUSE: Duration = Duration::minutes(2);
+
 /// How far the start of the machine may move before its clock counts as set anew.
 const CLOCK_NOISE: Duration = Duration::seconds(5);
 
@@ -92,6 +96,13 @@ impl Lifetime {
         let window = REFRESH_WINDOW_MAX.min(self.ttl() / 4);
         window * (1.0 - 0.1 * jitter.clamp(0.0, 1.0))
     }
+
+    /// How long before the end whoever asks again when less than `wanted` is left gets a
+    /// new one: so long, or half of the TTL where a new one would hardly have more.
+    pub fn asked_again_window(&self, wanted: Duration) -> Duration {
+        let ttl = self.ttl();
+        if ttl > wanted.saturating_add(ASKED_AGAIN_PAUSE) { wanted } else { wanted.min(ttl / 2) }
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +122,19 @@ mod tests {
         assert_eq!(l.refresh_window(0.0), Duration::seconds(225));
         assert!(l.refresh_window(1.0) < Duration::seconds(225));
         assert_eq!(lifetime(Duration::hours(12), 0).refresh_window(0.0), Duration::minutes(15));
+    }
+
+    #[test]
+    fn who_asks_again_gets_as_much_as_a_new_one_has_to_spare() {
+        let wanted = Duration::minutes(15);
+        for (minutes, window) in [(10, 300), (15, 450), (17, 510), (18, 900), (20, 900), (720, 900)]
+        {
+            let l = lifetime(Duration::minutes(minutes), 0);
+            assert_eq!(l.asked_again_window(wanted), Duration::seconds(window), "{minutes}");
+            assert_eq!(l.asked_again_window(Duration::ZERO), Duration::ZERO);
+        }
+        let l = lifetime(Duration::minutes(20), 0);
+        assert_eq!(l.asked_again_window(Duration::MAX), Duration::minutes(10));
     }
 
     #[test]

@@ -130,7 +130,10 @@ impl Plan {
             return Err(Refusal::new("role", why));
         }
         if let Some(step) = self.settings.chain.last() {
-            return self.sts().check(step.role_arn.as_str(), role_is_option, ttl, None);
+            let mut sts = self.sts();
+            // Whose STS it will be is not known before the Identity Center is.
+            sts.use_fips &= self.portal.is_some() || sts.region.is_some();
+            return sts.check(step.role_arn.as_str(), role_is_option, ttl, None);
         }
         let account = self.account().as_str();
         if !self.sts().expects(Some(account)) {

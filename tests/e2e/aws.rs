@@ -1,6 +1,7 @@
 //! Credentials of AWS: minted by real servers that speak the protocol of STS,
 //! used by the AWS CLI and boto3.
 
+mod ahead;
 mod import;
 mod install;
 mod outages;
@@ -9,7 +10,7 @@ mod proofs;
 use serde_json::Value;
 
 use super::faults::at_clock;
-use super::support::aws::{Moto, Weed, aws_cli, python_program, weed_role};
+use super::support::aws::{Moto, WRITER, Weed, aws_cli, python_program, weed_role};
 use super::support::broker::{API, Broker, BrokerOptions};
 use super::support::browser::Browser;
 use super::support::canary::Canary;
@@ -143,18 +144,26 @@ fn who_asks_again_below_fifteen_minutes_gets_more_than_that() {
     let mut world = World::start();
     world.profile("prod", ROLE, moto.url(), "");
     world.tmpcred(&["login"]).run().ok();
-    // What is good for 20 minutes is cached until a quarter of it is left; but not for
-    // those who would ask again.
-    let get = |offset: &str, command: &[&str]| {
-        let all = [command, &["prod", "--ttl", "20m"]].concat();
+    let get = |ttl: &str, offset: &str, command: &[&str]| {
+        let all = [command, &["prod", "--ttl", ttl]].concat();
         at_clock(&world.home, offset).args(all).run().ok().json()
     };
-    let answer = |offset: &str| get(offset, &["credential-process"])["AccessKeyId"].clone();
-    let first = answer("+0m");
-    assert_eq!(answer("+9m"), first, "more than half of its lifetime is left");
-    let environment = get("+12m", &["env", "--format", "json"]);
+    let answer =
+        |ttl: &str, offset: &str| get(ttl, offset, &["credential-process"])["AccessKeyId"].clone();
+    // What is good for 20 minutes is cached until a quarter of it is left; but not for
+    // those who would ask again.
+    let first = answer("20m", "+0m");
+    assert_eq!(answer("20m", "+4m"), first, "it has 16 minutes left");
+    let environment = get("20m", "+6m", &["env", "--format", "json"]);
     assert!(environment.to_string().contains(first.as_str().unwrap()), "{environment}");
-    assert_ne!(answer("+12m"), first);
+    assert_ne!(answer("20m", "+6m"), first);
+    let first = answer("1h", "+0m");
+    assert_eq!(answer("1h", "+44m"), first);
+    assert_ne!(answer("1h", "+46m"), first);
+    // Where no new one would have more, not each call mints.
+    let first = answer("15m", "+0m");
+    assert_eq!(answer("15m", "+7m"), first, "more than half of its lifetime is left");
+    assert_ne!(answer("15m", "+8m"), first);
 }
 
 #[test]
@@ -312,6 +321,26 @@ fn what_the_settings_cannot_mean_is_an_error_of_the_configuration() {
     assert!(said.contains("has no audience"), "{said}");
     let said = world.tmpcred(&["explain", "role", "--audience", "x"]).run().ended_with(2).stderr;
     assert!(said.contains("`--audience` cannot be used here"), "{said}");
+    // What the SDK would make a name of that nobody has, or refuse when it is used.
+    for (more, why) in [
+        ("", "no global endpoint complies with FIPS 140"),
+        (", endpoint_url = \"https://sts.example\"", "`endpoint_url` names another server"),
+    ] {
+        let mut world = World::start();
+        world.add(&format!(
+            "[profile.fips]\nrole = \"{ROLE}\"\ntarget = {{ type = \"aws\", use_fips = true{more} }}\n"
+        ));
+        let said = world.tmpcred(&["config", "check"]).run().ended_with(3).stderr;
+        assert!(said.contains(why), "{said}");
+    }
+    // Which Identity Center it will be, and so whose region, is not known here.
+    let mut world = World::start();
+    world.add(&format!(
+        "[identity.center]\ntype = \"aws-sso\"\nstart_url = \"https://example.awsapps.com/start\"\n\
+         region = \"us-east-1\"\n[profile.fips]\nrole = \"Admin\"\ntarget = {{ type = \"aws-sso\", \
+         account_id = \"111122223333\", use_fips = true, chain = [{{ role_arn = \"{ROLE}\" }}] }}\n"
+    ));
+    world.tmpcred(&["config", "check"]).run().ok();
 }
 
 #[test]

@@ -60,6 +60,16 @@ impl World {
         format!("arn:aws:sts::123456789012:assumed-role/hub/tmpcred-{}", self.name)
     }
 
+    /// The codes of the device that arrived, each as often as it came. moto takes any, and
+    /// none too.
+    fn codes(&self) -> Vec<String> {
+        let asked = self.moto.all_asked("AssumeRole");
+        assert!(asked.iter().all(|form| form["SerialNumber"] == DEVICE), "{asked:?}");
+        let mut codes: Vec<_> = asked.into_iter().map(|form| form["TokenCode"].clone()).collect();
+        codes.sort();
+        codes
+    }
+
     fn whoami(&self, more: &[&str]) -> Run {
         let aws = python_program("aws");
         let aws = [aws.to_str().unwrap(), "sts", "get-caller-identity", "--output", "json"];
@@ -161,6 +171,7 @@ fn codes_of_a_program_are_sent_once_by_however_many_runs() {
         run.wait().ok();
     }
     assert_eq!(std::fs::read_to_string(world.home.path("count")).unwrap().trim(), "4");
+    assert_eq!(world.codes(), ["000000", "000001", "000002", "000003"]);
     let me = world.whoami(&["--ttl", "15m"]).run().ok().json();
     assert_eq!(me["Arn"], world.hub());
     assert_eq!(std::fs::read_to_string(world.home.path("count")).unwrap().trim(), "4");
@@ -201,6 +212,7 @@ fn a_person_types_keys_and_codes_and_they_do_not_show() {
     terminal.wait_for("was sent before");
     terminal.enter("314159");
     assert!(terminal.wait_for("END 2.").contains("\nfine\n"));
+    assert_eq!(world.codes(), ["271828", "314159"]);
 
     // Who thinks better of it gets the terminal back as it was.
     terminal.enter("clear; tmpcred exec hub --ttl 30m -- echo never");

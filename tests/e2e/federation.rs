@@ -9,7 +9,7 @@ use super::faults::at_clock;
 use super::support::aws::python_program;
 use super::support::browser::Browser;
 use super::support::home::{Home, tmpcred};
-use super::support::oidc_provider::{OidcOptions, OidcProvider};
+use super::support::oidc_provider::{CLIENT, CLIENT_WITHOUT_REFRESH, OidcOptions, OidcProvider};
 use super::support::radosgw::Radosgw;
 use super::support::run::Run;
 
@@ -30,7 +30,8 @@ impl World {
         let mut home = Home::new();
         Browser::http().user("alice", "x").install(&mut home);
         home.set("TMPCRED_NO_INPUT", "false");
-        let config = "[cache]\nstore = \"kernel\"\n".to_string() + &identity("corp", &provider);
+        let config =
+            "[cache]\nstore = \"kernel\"\n".to_string() + &identity("corp", CLIENT, &provider);
         home.config(&config);
         Self { gateway, provider, home, config }
     }
@@ -69,9 +70,9 @@ fn now() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn identity(name: &str, provider: &OidcProvider) -> String {
+fn identity(name: &str, client: &str, provider: &OidcProvider) -> String {
     format!(
-        "\n[identity.{name}]\ntype = \"oidc\"\nissuer = \"{}\"\nclient_id = \"cli\"\n\
+        "\n[identity.{name}]\ntype = \"oidc\"\nissuer = \"{}\"\nclient_id = \"{client}\"\n\
          audience_parameter = \"none\"\n",
         provider.issuer()
     )
@@ -116,6 +117,29 @@ fn trust_policies_and_session_policies_are_enforced() {
     world.profile("forged", "forger", &mine, ", audience = \"cli\"");
     let refused = world.tmpcred(&["env", "forged"]).env("FORGED", forged).run().ended_with(5);
     assert!(refused.stderr.contains("AWS gives no session"), "{}", refused.stderr);
+}
+
+#[test]
+fn an_assertion_for_another_audience_gets_no_session() {
+    let mut world = World::start();
+    let issuer = world.provider.issuer().to_string();
+    let may = ["s3:GetObject"];
+    let mine = world.gateway.web_role("mine", &issuer, "alice", &may);
+    let theirs =
+        world.gateway.web_role_for(CLIENT_WITHOUT_REFRESH, "theirs", &issuer, "alice", &may);
+    let another = identity("another", CLIENT_WITHOUT_REFRESH, &world.provider);
+    world.add(&another);
+    world.profile("mine", "corp", &mine, "");
+    world.s3(&["mine"], &GET).run().ok();
+    // The gateway knows the issuer, but not for this client; and the one that it knows is
+    // not whom the trust policy names.
+    world.profile("unknown", "another", &mine, "");
+    world.profile("theirs", "corp", &theirs, "");
+    for name in ["unknown", "theirs"] {
+        let refused = world.tmpcred(&["env", name]).run().ended_with(5);
+        assert!(refused.stderr.contains("AWS gives no session"), "{name}: {}", refused.stderr);
+        assert_eq!(refused.stdout, "", "{name}");
+    }
 }
 
 #[test]

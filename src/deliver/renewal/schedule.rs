@@ -51,11 +51,12 @@ enum Told {
 }
 
 impl Schedule {
-    /// Renewed when its refresh window begins, or when whoever uses it asks again, but
-    /// not within the first half of its lifetime.
+    /// Renewed when its refresh window begins, or when whoever uses it asks again, as far
+    /// as its lifetime allows.
     pub(super) fn of(credential: &Credential, asked_again: Duration) -> Self {
-        let half = credential.lifetime.ttl().unsigned_abs() / 2;
-        Self::with(credential.refresh_window().unsigned_abs().max(asked_again.min(half)))
+        let asked_again = asked_again.try_into().unwrap_or(time::Duration::MAX);
+        let window = credential.lifetime.asked_again_window(asked_again);
+        Self::with(credential.refresh_window().max(window).unsigned_abs())
     }
 
     fn with(window: Duration) -> Self {
@@ -165,14 +166,19 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_again_gets_a_new_one_before_but_not_in_the_first_half() {
+    fn who_asks_again_gets_a_new_one_before_as_far_as_the_lifetime_allows() {
         use super::super::super::tests::bearer;
         // It is good for 15 minutes.
-        let credential = bearer("token");
-        let window = |asked_again| Schedule::of(&credential, seconds(asked_again)).window;
-        assert!(window(0) <= seconds(225) && window(0) > seconds(200));
-        assert_eq!(window(300), seconds(300));
-        assert_eq!(window(900), seconds(450));
+        let mut credential = bearer("token");
+        let window = |credential: &Credential, asked_again| {
+            Schedule::of(credential, seconds(asked_again)).window
+        };
+        let usual = window(&credential, 0);
+        assert!(usual <= seconds(225) && usual > seconds(200));
+        assert_eq!(window(&credential, 300), seconds(300));
+        assert_eq!(window(&credential, 900), seconds(450));
+        credential.lifetime.expires_at += time::Duration::minutes(5);
+        assert_eq!(window(&credential, 900), seconds(900));
     }
 
     #[test]

@@ -143,6 +143,22 @@ pub(super) fn is_refusal<E>(cause: &SdkError<E, HttpResponse>) -> bool {
     matches!(status, Some(400 | 401 | 403))
 }
 
+/// Whether a call was refused for its signature, which is looked at before all else.
+pub(super) fn is_of_the_signature<E>(cause: &SdkError<E, HttpResponse>) -> bool
+where
+    E: ProvideErrorMetadata,
+{
+    const CODES: [&str; 3] = ["SignatureDoesNotMatch", "RequestExpired", "RequestTimeTooSkewed"];
+    is_refusal(cause)
+        && (cause.code().is_some_and(|code| CODES.contains(&code))
+            || cause.message().is_some_and(is_about_time))
+}
+
+/// Whether a message says that a signature is not of this time.
+fn is_about_time(message: &str) -> bool {
+    message.contains("Signature expired") || message.contains("Signature not yet current")
+}
+
 /// The error of our own HTTP client, somewhere among the causes.
 fn our_own<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     let mut next = Some(cause);
@@ -191,7 +207,7 @@ fn refused(
         "InvalidClientTokenId" | "SignatureDoesNotMatch" | "IncompleteSignature"
         | "UnrecognizedClientException" | "AuthFailure" | "RequestExpired"
         | "RequestTimeTooSkewed" => {
-            let about_time = said.message().is_some_and(|m| m.contains("Signature expired") || m.contains("Signature not yet current"));
+            let about_time = said.message().is_some_and(is_about_time);
             hints = match asked {
                 _ if about_time || code.starts_with("Request") => CLOCK,
                 Asked::WebIdentity { .. } => CLOCK,

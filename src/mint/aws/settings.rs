@@ -199,11 +199,7 @@ impl Settings {
         }
         self.check_sessions(&start, proof)?;
         self.check_ttl(&start, ttl)?;
-        let partition = names::partition(start.as_str());
-        if self.region.is_none() && self.endpoint_url.is_none() && partition != "aws" {
-            let why = format!("the partition `{partition}` has no global endpoint");
-            return Err(Refusal::new("target", why).hint("say `region` in the profile's target"));
-        }
+        self.check_endpoint(names::partition(start.as_str()))?;
         let account = names::account(self.last(&start));
         if !self.expects(account) {
             let account = account.unwrap_or("none");
@@ -253,6 +249,29 @@ impl Settings {
             let missing = session.transitive_tags.iter().find(|key| !session.tags.contains_key(*key));
             if let Some(key) = missing {
                 return Err(wrong(format!("the transitive tag `{key}` is not among the tags")));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_endpoint(&self, partition: &str) -> Result<(), Refusal> {
+        let wrong = |why: String| Refusal::new("target", why);
+        if self.endpoint_url.is_some() {
+            if self.use_fips {
+                let why = "`use_fips` takes endpoints of AWS, and `endpoint_url` names another server";
+                return Err(wrong(why.into()).hint("leave one of the two out"));
+            }
+            return Ok(());
+        }
+        if self.region.is_none() {
+            let say = "say `region` in the profile's target";
+            if partition != "aws" {
+                let why = format!("the partition `{partition}` has no global endpoint");
+                return Err(wrong(why).hint(say));
+            }
+            if self.use_fips {
+                let why = "no global endpoint complies with FIPS 140";
+                return Err(wrong(why.into()).hint(say));
             }
         }
         Ok(())
@@ -365,7 +384,9 @@ impl Settings {
 
     /// The address that is asked, as the SDK makes it.
     pub fn address(&self) -> String {
-        let service = if self.use_fips { "sts-fips" } else { "sts" };
+        // In GovCloud all of them comply.
+        let is_gov = self.region.as_ref().is_some_and(|region| region.partition() == "aws-us-gov");
+        let service = if self.use_fips && !is_gov { "sts-fips" } else { "sts" };
         match (&self.endpoint_url, &self.region) {
             (Some(url), _) => url.to_string(),
             (None, Some(region)) => format!("https://{service}.{region}.{}", region.dns_suffix()),

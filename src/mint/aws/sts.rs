@@ -134,9 +134,10 @@ impl<'a> Sts<'a> {
         let attempt = async |_: &str| {
             let believed = self.skew();
             let mut answer = call().await;
-            // Nothing else of it was looked at, a code neither.
             let mistimed = (self.skew() - believed).abs() > SIGNED_FOR && asked.is_signed();
-            if mistimed && answer.as_ref().is_err_and(failure::is_refusal) {
+            // Where it is about something else, a code may have been looked at.
+            let passes = if once { failure::is_of_the_signature } else { failure::is_refusal };
+            if mistimed && answer.as_ref().is_err_and(passes) {
                 tracing::debug!("signed at the wrong time: it is signed anew");
                 answer = call().await;
             }
@@ -456,6 +457,14 @@ mod tests {
             (
                 json!({ "region": "us-east-2", "use_fips": true }),
                 "https://sts-fips.us-east-2.amazonaws.com/",
+            ),
+            (
+                json!({ "region": "us-gov-west-1", "use_fips": true }),
+                "https://sts.us-gov-west-1.amazonaws.com/",
+            ),
+            (
+                json!({ "region": "cn-north-1", "use_fips": true }),
+                "https://sts-fips.cn-north-1.amazonaws.com.cn/",
             ),
             (
                 json!({ "region": "us-east-2", "endpoint_url": "https://sts.example/x" }),

@@ -79,9 +79,13 @@ fn good(asked: &Arrived) -> Reply {
 }
 
 fn refusal(status: u16, code: &str) -> Reply {
+    refusal_saying(status, code, "said \u{202e} canary-not")
+}
+
+fn refusal_saying(status: u16, code: &str, message: &str) -> Reply {
     let body = format!(
         "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>\
-         <Code>{code}</Code><Message>said \u{202e} canary-not</Message></Error>\
+         <Code>{code}</Code><Message>{message}</Message></Error>\
          <RequestId>r-1</RequestId></ErrorResponse>"
     );
     Reply::text(status, &body).header("content-type", "text/xml".into())
@@ -376,11 +380,20 @@ fn what_cannot_be_had_is_known_before_anybody_is_asked() {
         (chain.clone(), HUB, true, None, "role"),
         (json!({ "expect_account": ["210987654321"] }), HUB, false, None, "role"),
         (json!({}), "arn:aws-cn:iam::123456789012:role/x", false, None, "target"),
+        (json!({ "use_fips": true }), HUB, false, None, "target"),
+        (
+            json!({ "use_fips": true, "region": "us-east-1", "endpoint_url": "https://sts.example" }),
+            HUB,
+            false,
+            None,
+            "target",
+        ),
     ] {
         let refusal = settings(target).check(role, option, ttl, None).unwrap_err();
         assert_eq!(refusal.what, what, "{refusal:?}");
     }
-    for (target, ttl) in [(json!({}), hours(12)), (chain, hours(1))] {
+    let fips = json!({ "use_fips": true, "region": "us-east-1" });
+    for (target, ttl) in [(json!({}), hours(12)), (chain, hours(1)), (fips, None)] {
         settings(target).check(HUB, false, ttl, None).unwrap();
     }
     let account = json!({ "expect_account": ["210987654321"], "chain": [{ "role_arn": SPOKE }] });

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use super::*;
+use crate::support::identity_center::IdentityCenter;
 use crate::support::run::Output;
 
 const INSTALL: &[&str] = &["config", "install", "aws", "--yes"];
@@ -74,6 +75,31 @@ fn the_aws_cli_and_boto3_find_what_was_installed() {
     assert_eq!(read(&world), before);
     world.tmpcred(UNDO).run().ok();
     assert_eq!(read(&world), before);
+}
+
+#[test]
+fn profiles_of_identity_center_are_installed_as_well() {
+    let moto = Moto::start(1000);
+    let center = IdentityCenter::start(Some(moto.url()));
+    let mut home = Home::new();
+    Browser::http().install(&mut home);
+    home.set("TMPCRED_NO_INPUT", "false");
+    home.config(&format!(
+        "[cache]\nstore = \"kernel\"\n\n[identity.corp]\ntype = \"aws-sso\"\nstart_url = \"{}\"\n\
+         region = \"us-east-1\"\nendpoint_url = \"{}\"\n\n[profile.prod]\nrole = \"Admin\"\n\
+         target = {{ type = \"aws-sso\", account_id = \"111122223333\", region = \"eu-central-1\" }}\n",
+        center.start_url(),
+        center.url(),
+    ));
+    tmpcred(&home).args(["login"]).run().ok();
+    tmpcred(&home).args(INSTALL).run().ok();
+    let text = fs::read_to_string(home.path(".aws/config")).unwrap();
+    for line in ["[profile prod]", "region = eu-central-1"] {
+        assert!(text.lines().any(|is| is == line), "{line}: {text}");
+    }
+    let me = aws_cli(&home, moto.url()).env("AWS_PROFILE", "prod").args(IDENTITY).run().ok().json();
+    let arn = me["Arn"].as_str().unwrap();
+    assert!(arn.contains("assumed-role/AWSReservedSSO_Admin_"), "{arn}");
 }
 
 #[test]

@@ -17,9 +17,9 @@ use crate::support::home::Home;
 use crate::support::http::Http;
 use crate::support::oidc_provider::OidcProvider;
 
-/// Something that listens where a broker should, and answers every request
+/// Something that listens where a server should, and answers every request
 /// with the same bytes.
-pub(super) struct Impostor {
+pub(crate) struct Impostor {
     asked: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -29,6 +29,11 @@ impl Impostor {
     /// Takes the place of `broker`, which has been stopped.
     pub(super) fn of(broker: &Broker, status: &str, headers: &str, body: &str) -> Self {
         let port = Url::parse(broker.url()).unwrap().port().unwrap();
+        Self::at(port, status, headers, body)
+    }
+
+    /// Listens there.
+    pub(crate) fn at(port: u16, status: &str, headers: &str, body: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let length = body.len();

@@ -11,6 +11,8 @@ mod tokens;
 
 use std::ffi::OsStr;
 
+pub(crate) use brokers::Impostor;
+
 use crate::journey::Journey;
 use crate::support::home::{Home, under_test};
 use crate::support::run::{Output, Run};

@@ -14,6 +14,7 @@ use crate::support::home::{Home, tmpcred};
 use crate::support::oidc_provider::{OidcOptions, OidcProvider};
 use crate::support::radosgw::Radosgw;
 use crate::support::run::Run;
+use crate::support::wait::wait_until;
 
 /// A gateway that trusts a provider, a role there for alice, an object that it may
 /// read, and the profile `short`, whose credentials are good for six seconds.
@@ -60,16 +61,17 @@ impl World {
     }
 }
 
-/// Reads the object again and again for as many seconds as it is told, and says how
-/// that went.
+/// Reads the object again and again, for as many seconds as it is told or until it has
+/// used so many keys, and says how that went.
 const READER: &str = r#"
 import boto3, sys, time
 from botocore.config import Config
 config = Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"})
 s3 = boto3.client("s3", config=config, endpoint_url=sys.argv[1])
 end = time.time() + float(sys.argv[2])
+enough = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
 keys, count = set(), 0
-while time.time() < end:
+while time.time() < end and len(keys) < enough:
     try:
         s3.get_object(Bucket="bucket", Key="hello")["Body"].read()
         keys.add(s3._request_signer._credentials.get_frozen_credentials().access_key)
@@ -77,6 +79,7 @@ while time.time() < end:
         print("refused after", count, type(e).__name__, e)
         sys.exit(7)
     count += 1
+    open("begun", "w").close()
     time.sleep(0.05)
 print("read", count, "times with", len(keys), "keys")
 "#;
@@ -211,6 +214,24 @@ print(keys.token)";
 }
 
 #[test]
+fn the_next_keys_and_the_token_to_ask_for_them_are_masked_too() {
+    let world = World::start();
+    let script = "import boto3, os, time
+print('token', os.environ['AWS_CONTAINER_AUTHORIZATION_TOKEN'], flush=True)
+first = keys = boto3.Session().get_credentials().get_frozen_credentials()
+print('first', keys.access_key, keys.secret_key, keys.token, flush=True)
+end = time.time() + 60
+while keys.access_key == first.access_key and time.time() < end:
+    time.sleep(0.2)
+    keys = boto3.Session().get_credentials().get_frozen_credentials()
+print('second', keys.access_key, keys.secret_key, keys.token, first != keys)";
+    let python = python_program("python3");
+    let all = ["exec", "short", "--renew", "--mask", "--", python.to_str().unwrap(), "-c", script];
+    let output = world.tmpcred(&all).limit(Duration::from_secs(120)).run().ok();
+    assert_eq!(output.stdout, "token ***\nfirst *** *** ***\nsecond *** *** *** True\n");
+}
+
+#[test]
 fn a_signal_or_a_new_start_is_there_for_who_does_not_ask() {
     let world = World::start();
     let exec = |action: &str, script: &str| {
@@ -276,6 +297,29 @@ fn the_end_of_what_cannot_be_renewed_is_told_in_time() {
     assert!(told.iter().all(|line| line.contains("there is no answer yet")), "{told:?}");
     // What the SDK says has our reason in it.
     assert!(output.stdout.contains("has ended and could not be renewed"), "{}", output.stdout);
+}
+
+#[test]
+fn an_outage_is_ridden_out_while_the_credential_lives() {
+    let world = World::start();
+    let python = python_program("python3");
+    let read = [python.to_str().unwrap(), "-u", "-c", READER, world.gateway.url(), "120", "2"];
+    // Half of these are left when it is renewed, and an attempt gives up after eight seconds.
+    let exec = ["exec", "short", "--ttl", "40s", "--renew", "--"];
+    let run = world.tmpcred(&[&exec[..], &read].concat()).limit(Duration::from_secs(150)).spawn();
+    let begun = || world.home.path("work/begun").exists().then_some(());
+    wait_until("the first object", Duration::from_secs(60), begun);
+    // Who reads meanwhile waits, as with any slow server.
+    world.gateway.freeze();
+    let told = run.line_on_stderr("could not be renewed");
+    assert!(told.contains("keeps the present one"), "{told}");
+    world.gateway.thaw();
+    run.line_on_stderr("has been renewed after all");
+    let output = run.wait().ok();
+    assert!(output.stdout.contains("with 2 keys"), "{}", output.stdout);
+    for never in ["has ended", " ends in "] {
+        assert!(!output.stderr.contains(never), "{}", output.stderr);
+    }
 }
 
 #[test]

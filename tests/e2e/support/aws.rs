@@ -1,5 +1,6 @@
 //! Servers that speak the protocol of AWS STS, and programs that use its credentials.
 
+use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -81,14 +82,31 @@ impl Moto {
     /// The last request whose form has this in it.
     #[track_caller]
     pub(crate) fn last_asked(&self, part: &str) -> String {
-        let recorded = std::fs::read_to_string(self.files.path().join(RECORDING)).unwrap();
-        let mut forms = recorded.lines().map(|line| {
+        let found = self.forms().into_iter().rfind(|form| form.contains(part));
+        found.unwrap_or_else(|| panic!("no request has {part}"))
+    }
+
+    /// The forms of all requests for this action, oldest first.
+    #[track_caller]
+    pub(crate) fn all_asked(&self, action: &str) -> Vec<BTreeMap<String, String>> {
+        let parse =
+            |form: String| url::form_urlencoded::parse(form.as_bytes()).into_owned().collect();
+        let forms = self.forms().into_iter().map(parse);
+        forms
+            .filter(|form: &BTreeMap<_, _>| form.get("Action").is_some_and(|it| it == action))
+            .collect()
+    }
+
+    /// The forms of all requests so far.
+    fn forms(&self) -> Vec<String> {
+        let recorded = std::fs::read_to_string(self.files.path().join(RECORDING));
+        let form = |line: &str| {
             let entry: Value = serde_json::from_str(line).unwrap();
             let form = STANDARD.decode(entry["body"].as_str().unwrap()).unwrap();
             String::from_utf8_lossy(&form).into_owned()
-        });
-        let found = forms.rfind(|form| form.contains(part));
-        found.unwrap_or_else(|| panic!("no request has {part}"))
+        };
+        // There is no file before the first request.
+        recorded.unwrap_or_default().lines().map(form).collect()
     }
 
     /// Stops it as it is: it holds its socket, and answers nothing.
@@ -172,7 +190,8 @@ pub(crate) struct Weed {
 
 impl Weed {
     /// Starts one that trusts the issuer for this audience, with its keys at this
-    /// address, and has these roles: a name, and the subject that may have it.
+    /// address, and has these roles: a name, and the subject that may have it. They may
+    /// read, and [`WRITER`] may write too.
     #[track_caller]
     pub(crate) fn start(issuer: &str, audience: &str, keys: &str, roles: &[(&str, &str)]) -> Self {
         let files = tempfile::tempdir().unwrap();
@@ -239,6 +258,9 @@ impl Weed {
     }
 }
 
+/// The role at [`Weed`] that may write.
+pub(crate) const WRITER: &str = "writer";
+
 /// The ARN of a role at [`Weed`].
 pub(crate) fn weed_role(name: &str) -> String {
     format!("arn:aws:iam::role/{name}")
@@ -249,7 +271,8 @@ fn iam(issuer: &str, audience: &str, keys: &str, roles: &[(&str, &str)]) -> Valu
     let roles: Vec<_> = roles
         .iter()
         .map(|(name, subject)| {
-            json!({ "roleName": name, "roleArn": weed_role(name), "attachedPolicies": ["RO"],
+            let policies: &[_] = if *name == WRITER { &["RO", "PUT"] } else { &["RO"] };
+            json!({ "roleName": name, "roleArn": weed_role(name), "attachedPolicies": policies,
                 "trustPolicy": { "Version": version, "Statement": [{ "Effect": "Allow",
                     "Principal": { "Federated": "*" }, "Action": ["sts:AssumeRoleWithWebIdentity"],
                     "Condition": { "StringEquals": { "oidc:sub": subject } } }] } })
@@ -265,7 +288,9 @@ fn iam(issuer: &str, audience: &str, keys: &str, roles: &[(&str, &str)]) -> Valu
         "policies": [{ "name": "RO", "document": { "Version": version, "Statement": [
             { "Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"],
               "Resource": ["arn:aws:s3:::*", "arn:aws:s3:::*/*"] },
-            { "Effect": "Allow", "Action": ["sts:ValidateSession"], "Resource": ["*"] }] } }],
+            { "Effect": "Allow", "Action": ["sts:ValidateSession"], "Resource": ["*"] }] } },
+            { "name": "PUT", "document": { "Version": version, "Statement": [{ "Effect": "Allow",
+              "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::*/*"] }] } }],
         "roles": roles,
     })
 }

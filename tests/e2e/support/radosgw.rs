@@ -55,6 +55,11 @@ impl Radosgw {
         self.peer.freeze();
     }
 
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.peer.thaw();
+    }
+
     /// Trusts an issuer's assertions for the audience [`CLIENT`]. The issuer
     /// publishes its keys with certificates.
     #[track_caller]
@@ -62,11 +67,24 @@ impl Radosgw {
         self.fill(&json!({ "providers": [{ "issuer": issuer, "clients": [CLIENT] }] }));
     }
 
-    /// Makes a role that this subject of the issuer may have, and that may do
-    /// `actions`, such as `s3:GetObject`. Yields its ARN.
+    /// Makes a role that this subject of the issuer may have, with an assertion for
+    /// [`CLIENT`], and that may do `actions`, such as `s3:GetObject`. Yields its ARN.
     #[track_caller]
     pub(crate) fn web_role(
         &self,
+        name: &str,
+        issuer: &str,
+        subject: &str,
+        actions: &[&str],
+    ) -> String {
+        self.web_role_for(CLIENT, name, issuer, subject, actions)
+    }
+
+    /// The same with an assertion for this audience.
+    #[track_caller]
+    pub(crate) fn web_role_for(
+        &self,
+        audience: &str,
         name: &str,
         issuer: &str,
         subject: &str,
@@ -77,7 +95,10 @@ impl Radosgw {
             "Effect": "Allow",
             "Principal": { "Federated": [format!("arn:aws:iam:::oidc-provider/{place}")] },
             "Action": ["sts:AssumeRoleWithWebIdentity"],
-            "Condition": { "StringEquals": { format!("{place}:sub"): subject } },
+            "Condition": { "StringEquals": {
+                format!("{place}:sub"): subject,
+                format!("{place}:aud"): audience,
+            } },
         });
         self.role(name, trust, actions)
     }

@@ -234,31 +234,42 @@ fn no_mfa_code_is_used_up_while_the_server_is_left_alone() {
     assert_eq!(server.arrived()[3].form["TokenCode"], "100004");
 }
 
-#[test]
-fn what_was_signed_at_the_wrong_time_is_signed_anew() {
+/// Mints at a server whose clock is right, with a clock that is so many minutes off. What
+/// is signed at the wrong time, or at any where `right` is false, is refused like this.
+fn mint_with_clock(
+    off: i64,
+    right: bool,
+    refused: Reply,
+    (role, target): (&str, Settings),
+) -> (Result<Credential>, Vec<Arrived>) {
     let minutes_off = |asked: &Arrived| {
         let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
         let date = asked.headers["x-amz-date"].to_str().unwrap();
         let date = time::PrimitiveDateTime::parse(date, &format).unwrap().assume_utc();
         (date - SystemClock.now()).whole_minutes()
     };
-    // The server's clock is right, this machine's is not.
-    let mint = |off: i64, right: bool| {
-        let server = TestServer::start(move |asked, _| {
-            let reply = match minutes_off(asked).abs() < 5 && right {
-                true => of_user(asked),
-                false => refusal(403, "SignatureDoesNotMatch"),
-            };
-            let date = SystemClock.now().format(&time::format_description::well_known::Rfc2822);
-            reply.header("date", date.unwrap().replace("+0000", "GMT"))
-        });
-        let dir = tempfile::tempdir().unwrap();
-        let host = test_server::host(dir.path(), time::Duration::minutes(off));
-        let mut target = settings(json!({}));
-        target.endpoint_url = Some(EndpointUrl::parse(&server.origin).unwrap());
-        let request = Request { role: USER.into(), ..request(None) };
-        let minted = run(Aws::new(target).mint(&host, &access_keys(), &request));
-        (minted, server.arrived().len())
+    let server = TestServer::start(move |asked, _| {
+        let reply = match minutes_off(asked).abs() < 5 && right {
+            true => of_user(asked),
+            false => refused.clone(),
+        };
+        let date = SystemClock.now().format(&time::format_description::well_known::Rfc2822);
+        reply.header("date", date.unwrap().replace("+0000", "GMT"))
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let host = test_server::host(dir.path(), time::Duration::minutes(off));
+    let endpoint_url = Some(EndpointUrl::parse(&server.origin).unwrap());
+    let request = Request { role: role.into(), ..request(None) };
+    let target = Aws::new(Settings { endpoint_url, ..target });
+    (run(target.mint(&host, &access_keys(), &request)), server.arrived())
+}
+
+#[test]
+fn what_was_signed_at_the_wrong_time_is_signed_anew() {
+    let mint = |off, right| {
+        let refused = refusal(403, "SignatureDoesNotMatch");
+        let (minted, arrived) = mint_with_clock(off, right, refused, (USER, settings(json!({}))));
+        (minted, arrived.len())
     };
     for off in [10, -10] {
         let (minted, asked) = mint(off, true);
@@ -270,4 +281,30 @@ fn what_was_signed_at_the_wrong_time_is_signed_anew() {
     let (refused, asked) = mint(10, false);
     assert_eq!((refused.unwrap_err().kind(), asked), (ErrorKind::Verification, 2));
     assert_eq!(mint(0, false).1, 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_code_that_may_have_been_looked_at_is_not_signed_anew() {
+    let mint = |right, refused| {
+        let mfa = json!({ "mfa": { "serial": DEVICE, "command": ["echo", "173205"] } });
+        mint_with_clock(10, right, refused, (HUB, settings(mfa)))
+    };
+    for (code, message, asked) in [
+        ("AccessDenied", "MultiFactorAuthentication failed with invalid MFA one time pass code.", 1),
+        ("InvalidClientTokenId", "said", 1),
+        ("SignatureDoesNotMatch", "said", 2),
+        ("RequestExpired", "said", 2),
+        ("RequestTimeTooSkewed", "said", 2),
+        ("AuthFailure", "Signature expired: 20260101T000000Z is now earlier than", 2),
+        ("AuthFailure", "Signature not yet current: 20260101T000000Z is still later than", 2),
+    ] {
+        let (refused, arrived) = mint(false, refusal_saying(403, code, message));
+        refused.unwrap_err();
+        assert_eq!(arrived.len(), asked, "{code}: {message}");
+    }
+    let (minted, arrived) = mint(true, refusal(403, "SignatureDoesNotMatch"));
+    minted.unwrap();
+    let codes: Vec<_> = arrived.iter().map(|asked| asked.form["TokenCode"].as_str()).collect();
+    assert_eq!(codes, ["173205", "173205"], "nobody has looked at the first");
 }
