@@ -98,7 +98,8 @@ impl IdentitySource for Settings {
             cx.host,
             audience,
             "Azure Pipelines has tokens for `api://AzureADTokenExchange` only: say \
-             `audience = \"api://AzureADTokenExchange\"` in the broker's table, and let the broker accept it",
+             `audience = \"api://AzureADTokenExchange\"` in the broker's table, or in a target \
+             of the type `aws`, and let the other side accept it",
         )
     }
 }

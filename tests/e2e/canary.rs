@@ -1,6 +1,8 @@
 //! One journey through every command, as talkative as can be; then the search
 //! for every secret of it.
 
+mod broker;
+
 use std::time::Duration;
 
 use base64::Engine as _;

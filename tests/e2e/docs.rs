@@ -1,6 +1,9 @@
 //! What the documentation prints works: configurations load, policies too,
 //! commands exist, tables of keys are whole, quoted errors are those of the program.
 
+#[cfg(feature = "broker")]
+mod platforms;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -88,6 +91,12 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml cases.toml",
         "toml people.toml",
         "yaml",
+        "yaml azure-pipelines",
+        "yaml buildkite",
+        "yaml circle-ci",
+        "yaml github-workflows",
+        "yaml github-workflows steps",
+        "yaml gitlab-ci",
     ];
     for block in blocks() {
         assert!(known.contains(&&*block.kind), "{}: ```{}", block.page, block.kind);
@@ -168,6 +177,14 @@ fn configurations_of_the_client_are_valid() {
         home.config(&block.text);
         let checked = tmpcred(&home).args(["config", "check"]).run();
         assert_eq!(checked.code, Some(0), "{}:\n{}\n{}", block.page, block.text, checked.stderr);
+    }
+}
+
+#[test]
+fn what_is_json_is_json() {
+    for block in of_kind("json", 2) {
+        let read = serde_json::from_str::<Value>(&block.text);
+        assert!(read.is_ok_and(|value| value.is_object()), "{}:\n{}", block.page, block.text);
     }
 }
 

@@ -30,6 +30,7 @@ const defaults = {
   redirect_uris: ['http://127.0.0.1/callback', 'http://[::1]/callback', 'http://localhost/callback'],
   certified_keys: false, // true: the key for RS256 is published with a certificate (x5c), which some want
   resource_tokens: true, // false: no RFC 8707, access tokens are opaque
+  audience_parameter: false, // true: tokens are bound by `audience`, as with providers that know no RFC 8707
   offline_access: false, // true: a refresh token needs the scope `offline_access`
   device_interval: null, // seconds between polls, told to clients
   ttl: {}, // seconds, by oidc-provider's names: AccessToken, IdToken, RefreshToken, DeviceCode…
@@ -84,6 +85,11 @@ function certifiedKey(rest) {
   return published(createPrivateKey(pem), { ...rest, x5c });
 }
 
+// What was asked for with `audience`: now, or by the login that this goes on with.
+function audience(ctx) {
+  return ctx.oidc.params?.audience ?? ctx.oidc.body?.audience;
+}
+
 function configuration() {
   const rsa = { kid: 'rsa-1', alg: 'RS256' };
   const names = new Set(['name', 'groups', ...Object.values(options.users).flatMap(Object.keys)]);
@@ -101,6 +107,7 @@ function configuration() {
     conformIdTokenClaims: false,
     findAccount: (_ctx, login) => ({ accountId: login, claims: () => claims(login) }),
     extraTokenClaims: (_ctx, token) => (token.accountId ? { groups: claims(token.accountId).groups } : undefined),
+    extraParams: options.audience_parameter ? ['audience'] : [],
     pkce: { required: () => true },
     rotateRefreshToken: true,
     issueRefreshToken: (_ctx, client, code) =>
@@ -114,7 +121,7 @@ function configuration() {
       revocation: { enabled: true, allowedPolicy: (_ctx, client, token) => token.clientId === client.clientId },
       resourceIndicators: {
         enabled: options.resource_tokens,
-        defaultResource: () => undefined,
+        defaultResource: (ctx) => (options.audience_parameter ? audience(ctx) : undefined),
         useGrantedResource: () => true,
         getResourceServerInfo: (_ctx, resource) => ({
           scope: 'api:read api:write',
@@ -129,7 +136,7 @@ function configuration() {
 }
 
 // What the log may say of a request's parameters.
-const LOGGED = ['grant_type', 'client_id', 'resource', 'scope', 'prompt', 'token_type_hint'];
+const LOGGED = ['grant_type', 'client_id', 'resource', 'audience', 'scope', 'prompt', 'token_type_hint'];
 
 function record(req, status, fault) {
   if (!options.log) return;
@@ -158,7 +165,13 @@ server.listen(options.port, '127.0.0.1', () => {
   const issuer = `http${options.tls ? 's' : ''}://${options.host}:${server.address().port}`;
   const provider = new Provider(issuer, configuration());
   provider.use(async (ctx, next) => {
-    ctx.req.oidc = { get params() { return ctx.oidc?.params; } };
+    ctx.req.oidc = {
+      get params() {
+        const { params, body } = ctx.oidc ?? {};
+        // The resource would be the one that the audience was taken for.
+        return options.audience_parameter ? { ...params, resource: undefined, ...ctx.query, ...body } : params;
+      },
+    };
     await next();
     ctx.req.oidc.error = ctx.body?.error;
   });

@@ -147,12 +147,17 @@ fn changes_nothing_else(app: &App, before: &Config, after: &str) -> Result<()> {
 fn report(app: &App, taken: &[Taken], left: &[Left]) -> Result<()> {
     let good = taken.iter().map(|t| {
         let name = if t.name == t.from { String::new() } else { format!("as {}; ", t.name) };
-        let kept = match &t.kept[..] {
-            [] => "all that it says of credentials".to_string(),
-            kept => format!("what it says of credentials; AWS's tools keep {}", kept.join(", ")),
+        let all = if t.lacks.is_empty() { "all that" } else { "what" };
+        let lacks = match &t.lacks[..] {
+            [] => String::new(),
+            lacks => format!(", but without {}", lacks.join(", ")),
         };
-        let lacks = t.lacks.map(|lacks| format!("; {lacks}")).unwrap_or_default();
-        [t.from.clone(), "taken over".into(), name + &kept + &lacks]
+        let kept = match &t.kept[..] {
+            [] => String::new(),
+            kept => format!("; AWS's tools keep {}", kept.join(", ")),
+        };
+        let what = format!("{name}{all} it says of credentials{lacks}{kept}");
+        [t.from.clone(), "taken over".into(), what]
     });
     let bad = left.iter().map(|l| [l.profile.clone(), "not taken over".into(), l.because.clone()]);
     app.ui.table(["PROFILE", "", "WHAT, OR WHY NOT"], good.chain(bad))

@@ -4,10 +4,12 @@
 //! Taken over is what this program has an identity source for: web identities in any
 //! case, and roles that are assumed from there. Long-lived keys are not even looked at.
 
+mod settings;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
-use aws_runtime::env_config::section::{EnvConfigSections, Profile};
+use aws_runtime::env_config::section::{EnvConfigSections, Profile, SsoSession};
 use aws_runtime::env_config::source;
 use aws_types::os_shim_internal::{Env, Fs};
 use serde::Serialize;
@@ -34,8 +36,8 @@ pub struct Taken {
     pub name: String,
     /// Its settings that stay with AWS's tools.
     pub kept: Vec<&'static str>,
-    /// What it says of credentials and cannot have here, and why.
-    pub lacks: Option<&'static str>,
+    /// The settings on the way to its credentials that it cannot have here, by name.
+    pub lacks: Vec<String>,
     identity: (String, OurIdentity),
     profile: OurProfile,
 }
@@ -133,34 +135,6 @@ struct OurFile<'a> {
     profile: BTreeMap<&'a str, &'a OurProfile>,
 }
 
-/// Settings that say something of requests, and nothing of credentials:
-/// <https://docs.aws.amazon.com/sdkref/latest/guide/settings-reference.html>.
-const KEPT: &[&str] = &[
-    "account_id",
-    "account_id_endpoint_mode",
-    "cli_auto_prompt",
-    "cli_binary_format",
-    "cli_follow_urlparam",
-    "cli_history",
-    "cli_pager",
-    "cli_timestamp_format",
-    "defaults_mode",
-    "disable_request_compression",
-    "ignore_configured_endpoint_urls",
-    "max_attempts",
-    "output",
-    "parameter_validation",
-    "request_checksum_calculation",
-    "response_checksum_validation",
-    "retry_mode",
-    "s3",
-    "sdk_ua_app_id",
-    "services",
-    "sts_regional_endpoints",
-    "tcp_keepalive",
-    "use_dualstack_endpoint",
-];
-
 /// Reads the text of a configuration, and the profiles in it that are `wanted`.
 ///
 /// # Errors
@@ -169,6 +143,7 @@ pub fn read(text: &str, wanted: impl Fn(&str) -> bool, existing: Existing<'_>) -
     let sections = parse(text)?;
     let mut names: Vec<&str> = sections.profiles().filter(|name| wanted(name)).collect();
     names.sort_unstable();
+    let settings = settings::names(text);
     let mut import = Import::default();
     let mut identities = Identities::default();
     for from in names {
@@ -181,8 +156,9 @@ pub fn read(text: &str, wanted: impl Fn(&str) -> bool, existing: Existing<'_>) -
         }
         match take(&sections, from, existing, &mut identities) {
             Err(why) => import.left.push(left(why)),
-            Ok((identity, ours, profile, lacks)) => {
-                let kept = KEPT.iter().copied().filter(|name| ours.get(name).is_some()).collect();
+            Ok((identity, theirs, profile, way)) => {
+                let kept = settings::kept(theirs);
+                let lacks = settings::lacking(&sections, &settings, &way, theirs);
                 let from = from.into();
                 import.taken.push(Taken { from, name, kept, lacks, identity, profile });
             }
@@ -217,7 +193,7 @@ pub fn tables<'a>(taken: impl Iterator<Item = &'a Taken> + Clone) -> Result<Stri
 /// The identities that were made so far, by what tells them apart.
 type Identities = BTreeMap<String, (String, OurIdentity)>;
 
-type Made<'a> = ((String, OurIdentity), &'a Profile, OurProfile, Option<&'static str>);
+type Made<'a> = ((String, OurIdentity), &'a Profile, OurProfile, Way<'a>);
 
 fn take<'a>(
     sections: &'a EnvConfigSections,
@@ -239,9 +215,7 @@ fn take<'a>(
     });
     let ours = ours(&identity.0, &way, profile)?;
     identities.insert(of, identity.clone());
-    let first = way.roles.first().filter(|_| matches!(way.root, Root::WebIdentity(..)));
-    let lacks = first.and_then(|role| role.get("external_id")).map(|_| NO_EXTERNAL_ID);
-    Ok((identity, profile, ours, lacks))
+    Ok((identity, profile, ours, way))
 }
 
 fn parse(text: &str) -> Result<EnvConfigSections> {
@@ -272,6 +246,15 @@ enum Root<'a> {
 struct Way<'a> {
     root: Root<'a>,
     roles: Vec<&'a Profile>,
+}
+
+impl<'a> Way<'a> {
+    /// The session of IAM Identity Center that it starts from, where that has a name.
+    fn session(&self, sections: &'a EnvConfigSections) -> Option<(&'a str, &'a SsoSession)> {
+        let Root::Sso(profile) = self.root else { return None };
+        let name = profile.get("sso_session")?;
+        Some((name, sections.sso_session(name)?))
+    }
 }
 
 fn way<'a>(
@@ -343,8 +326,6 @@ fn can_be(way: &Way<'_>, kinds: &[&str]) -> Result<(), String> {
     }
 }
 
-const NO_EXTERNAL_ID: &str =
-    "without the first role's `external_id`: AWS takes none together with a web identity";
 const KEYS: &str = "it has long-lived keys, which are never copied";
 
 /// Where the credentials of a profile without a role start from, or why nobody can tell.
@@ -419,8 +400,8 @@ fn ours(identity: &str, way: &Way<'_>, from: &Profile) -> Result<OurProfile, Str
     });
     // Of the server that gives sessions of roles.
     let sts = || OurTarget {
-        use_fips: (from.get("use_fips_endpoint") == Some("true")).then_some(true),
-        endpoint_url: of(from, "endpoint_url"),
+        use_fips: settings::is(from.get("use_fips_endpoint"), "true").then_some(true),
+        endpoint_url: of(from, "endpoint_url").filter(|_| settings::has_endpoints(from)),
         ca_file: of(from, "ca_bundle"),
         ..OurTarget::default()
     };

@@ -44,6 +44,7 @@ role_session_name = ops
 region = eu-central-1
 endpoint_url = SERVER
 duration_seconds = 900
+mfa_process = ask-me
 
 [profile long]
 role_arn = arn:aws:iam::210987654321:role/ops
@@ -78,8 +79,8 @@ fn what_was_imported_gets_the_sessions_that_the_aws_cli_gets() {
     let old = "not taken over  it starts from the profile stored: it has long-lived keys";
     let or_taken = |kind: &str, not: &'static str| if has(kind) { "taken over" } else { not };
     for (profile, part) in [
-        ("pod", "taken over      what it says of credentials; AWS's tools keep output"),
-        ("ops", "taken over"),
+        ("pod", "taken over      all that it says of credentials; AWS's tools keep output"),
+        ("ops", "taken over      what it says of credentials, but without `mfa_process`"),
         ("people", or_taken("aws-sso", people)),
         ("old", or_taken("aws-keys", old)),
         ("long", "not taken over"),
@@ -142,6 +143,10 @@ fn what_is_configured_already_stays_as_it_is() {
     let report = tmpcred(&home).args(look).run().ok().json();
     assert_eq!(report["written"], false);
     assert_eq!(report["taken_over"][0]["kept_there"], json!(["output"]));
+    assert_eq!(report["taken_over"][0]["lacks"], json!([]));
+    let ops = ["config", "import", "aws", "--json", "--profile", "ops"];
+    let report = tmpcred(&home).args(ops).run().ok().json();
+    assert_eq!(report["taken_over"][0]["lacks"], json!(["`mfa_process`"]), "{report}");
     assert_eq!(fs::read_to_string(&path).unwrap(), named);
     tmpcred(&home).args(&pod).run().ok();
     let text = fs::read_to_string(&path).unwrap();

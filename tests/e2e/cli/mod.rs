@@ -17,6 +17,8 @@ mod output;
 #[cfg(feature = "broker")]
 mod place;
 #[cfg(feature = "broker")]
+mod schema;
+#[cfg(feature = "broker")]
 mod screen;
 #[cfg(feature = "broker")]
 mod terminal;

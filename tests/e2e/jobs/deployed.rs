@@ -1,7 +1,8 @@
 //! What `deploy/ci` has for jobs: the action for GitHub, run by `act`, which runs
-//! workflows on this machine; and the template for GitLab, for which there is no
-//! runner to be had: its script is run by a shell with the variables that GitLab
-//! documents, and the file is checked against the published schema.
+//! workflows on this machine; and the template for GitLab, included by a pipeline that
+//! `gitlab-ci-local` runs. That one issues no ID tokens, so the job is handed one. The
+//! template's script is run by a plain shell besides, with the variables that GitLab
+//! documents.
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,8 @@ use rustix::process::Signal;
 
 use super::*;
 use crate::support::aws::python_program;
+use crate::support::peer::node_script;
+use crate::support::schema::{Schema, judge};
 
 fn deployed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/ci").join(name)
@@ -26,8 +29,7 @@ print(json.dumps(list(YAML(typ='safe').load_all(open(sys.argv[1])))))";
 /// Checks a file against a schema that its platform publishes.
 #[track_caller]
 fn is_valid(home: &Home, schema: &str, file: &Path) {
-    let check = home.command(python_program("check-jsonschema"));
-    check.args(["--builtin-schema", schema]).args([file]).run().ok();
+    judge(home, Schema::Published(schema), &[file.into()]).ok();
 }
 
 /// A repository with a workflow in which these are the steps, and how `act` runs it.
@@ -79,7 +81,7 @@ impl Workflow {
 #[test]
 fn the_action_is_what_github_takes_for_one() {
     let home = Home::new();
-    is_valid(&home, "vendor.github-actions", &deployed("github/action.yml"));
+    is_valid(&home, "github-actions", &deployed("github/action.yml"));
     let action = yaml(&home, &deployed("github/action.yml"));
     let steps = action[0]["runs"]["steps"].as_array().unwrap();
     for step in steps {
@@ -228,8 +230,8 @@ fn the_template_is_what_gitlab_takes_for_one_and_its_script_finds_the_identity()
     let documents = yaml(&site.home, &file);
     let [head, jobs] = &documents.as_array().unwrap()[..] else { panic!("{documents}") };
     let here = Home::new();
-    is_valid(&here, "vendor.gitlab-ci", &here.write("head.json", head.to_string()));
-    is_valid(&here, "vendor.gitlab-ci", &here.write("jobs.json", jobs.to_string()));
+    is_valid(&here, "gitlab-ci", &here.write("head.json", head.to_string()));
+    is_valid(&here, "gitlab-ci", &here.write("jobs.json", jobs.to_string()));
     let job = &jobs[".tmpcred"];
     assert_eq!(job["id_tokens"]["TMPCRED_ID_TOKEN"]["aud"], "$[[ inputs.broker ]]");
     assert_eq!(head["spec"]["inputs"]["profile"]["default"], "");
@@ -258,4 +260,57 @@ fn the_template_is_what_gitlab_takes_for_one_and_its_script_finds_the_identity()
     assert!(without.stderr.contains("TMPCRED_ID_TOKEN is not set"), "{}", without.stderr);
     let missing = run("", "/usr/bin:/bin".into()).run().ended_with(127);
     assert!(missing.stderr.contains("tmpcred is not installed"), "{}", missing.stderr);
+}
+
+/// A run of the one job of a pipeline that includes the template for this broker.
+fn pipeline(site: &Site, broker: &str, token: &str, args: &[&str]) -> Run {
+    let home = &site.home;
+    let pipeline = format!(
+        "include:\n  - local: tmpcred.gitlab-ci.yml\n    inputs:\n      broker: {broker}\n\n\
+         deploy:\n  extends: .tmpcred\n  script:\n    \
+         - tmpcred exec -- sh -c 'echo I am a $TMPCRED_ROLE with $TMPCRED_TOKEN'\n"
+    );
+    home.write("work/.gitlab-ci.yml", pipeline);
+    let template = std::fs::read(deployed("gitlab/tmpcred.gitlab-ci.yml")).unwrap();
+    home.write("work/tmpcred.gitlab-ci.yml", template);
+    let variables = format!("GITLAB_CI: 'true'\nTMPCRED_ID_TOKEN: '{token}'\n");
+    home.write("work/.gitlab-ci-local-variables.yml", variables);
+    let script = "git init -q . && git add . && git -c user.name=a -c user.email=a@example.com \
+                  commit -q -m x --allow-empty && \
+                  git config remote.origin.url git@gitlab.example.com:example/shop.git";
+    home.command("sh").args(["-c", script]).run().ok();
+    let program = home.share(Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let path = std::env::var("PATH").unwrap();
+    let run = home.command("node").args([node_script("gitlab-ci-local.mjs")]);
+    let run = run.args(["--ignore-predefined-vars", "GITLAB_CI"]).args(args);
+    run.env("PATH", format!("{}:{path}", program.parent().unwrap().display()))
+}
+
+#[test]
+fn a_pipeline_that_includes_the_template_runs_its_job_with_a_credential() {
+    let site = Site::start("").at(Home::new());
+    let broker = "https://broker.example.com";
+    let output = pipeline(&site, broker, &site.token(), &["deploy"]).run().ok();
+    let log = output.stdout + &output.stderr;
+    for part in ["source gitlab", "I am a deploy with ***", "PASS"] {
+        assert!(log.contains(part), "{part:?} is not in:\n{log}");
+    }
+    assert!(!log.contains("eyJ"), "{log}");
+    assert_eq!(site.broker.issued(), 1);
+    // The inputs are where GitLab looks for them.
+    let whole = pipeline(&site, broker, "", &["--preview"]).run().ok().stdout;
+    let whole = yaml(&site.home, &site.home.write("whole.yml", whole));
+    let job = &whole[0]["deploy"];
+    assert_eq!(job["id_tokens"]["TMPCRED_ID_TOKEN"]["aud"], broker, "{whole}");
+    assert_eq!(job["variables"]["TMPCRED_PROFILE"], "");
+    let refused = pipeline(&site, "http://broker.example.com", "", &["--preview"]).run();
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("`broker` input"), "{}", refused.stderr);
+    // Without a token the job ends before its own script.
+    let without = pipeline(&site, broker, "", &["deploy"]).run();
+    assert_ne!(without.code, Some(0));
+    let log = without.stdout + &without.stderr;
+    assert!(log.contains("TMPCRED_ID_TOKEN is not set"), "{log}");
+    assert!(!log.contains("I am a"), "{log}");
+    assert_eq!(site.broker.issued(), 1);
 }

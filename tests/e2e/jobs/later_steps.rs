@@ -28,6 +28,31 @@ fn the_file_gets_the_variables_and_the_log_does_not_show_them() {
 }
 
 #[test]
+fn the_file_gets_nothing_before_the_runner_has_read_what_to_hide() {
+    let site = Site::start("").at(Home::new());
+    let file = site.home.write("github_env", "");
+    let script = "import json, os, select, subprocess, sys, time
+p = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+select.select([p.stderr], [], [])
+end, early = time.monotonic() + 0.2, ''
+while time.monotonic() < end:
+    early += open(os.environ['GITHUB_ENV']).read()
+said = p.stderr.read().decode()
+p.wait()
+late = open(os.environ['GITHUB_ENV']).read()
+print(json.dumps({'early': early, 'said': said, 'late': late}))
+";
+    let program = site.home.share(std::path::Path::new(env!("CARGO_BIN_EXE_tmpcred")));
+    let run = site.home.command("python3").args(["-c", script]).args([program]).args(LATER);
+    let run = site.github_variables(run, "build", "one").env("GITHUB_ENV", &file);
+    let seen = run.run().ok().json();
+    assert_eq!(seen["early"], "", "{seen}");
+    let said = seen["said"].as_str().unwrap();
+    let token = said.strip_prefix("::add-mask::").unwrap().trim_end();
+    assert!(seen["late"].as_str().unwrap().contains(token), "{seen}");
+}
+
+#[test]
 fn without_the_word_or_the_file_nothing_is_minted() {
     let site = Site::start("");
     let file = site.home.write("github_env", "");

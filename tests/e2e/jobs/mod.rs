@@ -1,6 +1,7 @@
 //! CI jobs and workloads: their own tokens become credentials of a real broker, a
 //! credential for each job, and nothing is stored beforehand.
 
+mod aws;
 mod cache_key;
 mod deployed;
 mod later_steps;

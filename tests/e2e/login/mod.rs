@@ -4,6 +4,7 @@
 mod exchange;
 mod glewlwyd;
 mod oidc_provider;
+mod slow_down;
 mod storm;
 mod strangers;
 
@@ -128,6 +129,9 @@ struct World {
     scopes: String,
 }
 
+/// What a person waits for with a code in hand, and whether they type it then.
+type Waits = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// How a [`World`] is to be.
 struct Plan {
     settings: Value,
@@ -135,6 +139,7 @@ struct Plan {
     clock: i64,
     store: StoreChoice,
     prints_only: bool,
+    waits: Waits,
 }
 
 impl Plan {
@@ -145,7 +150,14 @@ impl Plan {
             clock: 0,
             store: StoreChoice::Memory,
             prints_only: false,
+            waits: Arc::new(|| true),
         }
+    }
+
+    /// The person types a code once this has returned, if it is true.
+    fn types_when(mut self, waits: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.waits = Arc::new(waits);
+        self
     }
 
     fn set(mut self, name: &str, value: Value) -> Self {
@@ -168,12 +180,16 @@ impl Plan {
         let installed = self.browser.clone().install(&mut home);
         let home = Arc::new(home);
         let (opening, typing, code) = (home.clone(), home.clone(), self.browser.clone());
+        let waits = self.waits.clone();
         let person = Arc::new(Person {
             types: Some(Box::new(move |prompt| {
                 let (home, browser, prompt) = (typing.clone(), code.clone(), prompt.clone());
+                let waits = waits.clone();
                 std::thread::spawn(move || {
                     let url = prompt.verification_uri.as_str();
-                    browser.visit_with_code(&home, url, Some(&prompt.user_code));
+                    if waits() {
+                        browser.visit_with_code(&home, url, Some(&prompt.user_code));
+                    }
                 });
             })),
             prints_only: self.prints_only,

@@ -15,7 +15,7 @@ use super::{BROKER, LONG, OTHER, Person, Plan, claims, login_for, start_browser}
 use crate::support::browser::Browser;
 use crate::support::http::Http;
 use crate::support::oidc_provider::{
-    CLIENT, CLIENT_WITHOUT_REFRESH, Fault, OidcOptions, OidcProvider,
+    CLIENT, CLIENT_WITHOUT_REFRESH, Fault, OidcOptions, OidcProvider, Request,
 };
 use crate::support::tls::Authority;
 use crate::support::wait::wait_until;
@@ -131,6 +131,62 @@ fn a_provider_without_resources_gives_an_id_token() {
 }
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+#[test]
+fn a_provider_that_knows_audiences_and_no_resources_binds_tokens_and_renews_them() {
+    let options = OidcOptions {
+        audience_parameter: true,
+        ttl: [("AccessToken", 2)].into(),
+        ..OidcOptions::default()
+    };
+    let provider = OidcProvider::start_with(&options);
+    for flow in ["browser", "device"] {
+        let plan = Plan::new(provider.issuer()).set("audience_parameter", json!("audience"));
+        let (world, _) = plan.set("flow", json!(flow)).build();
+        let first = world.assertion(BROKER).unwrap();
+        assert_eq!(first.token_type, TokenType::AccessToken, "{flow}");
+        assert_eq!(claims(&first)["aud"], BROKER);
+        world.nobody_there();
+        let before = provider.count_grants("refresh_token");
+        let renewed = wait_until("a renewal", LONG, || {
+            let assertion = world.assertion(BROKER).unwrap();
+            (assertion.token.expose() != first.token.expose()).then_some(assertion)
+        });
+        assert_eq!(renewed.token_type, TokenType::AccessToken, "{flow}");
+        assert_eq!(claims(&renewed)["aud"], BROKER);
+        assert!(provider.count_grants("refresh_token") > before);
+    }
+    let requests = provider.requests();
+    assert!(requests.iter().all(|request| request.resource.is_none()), "{requests:?}");
+    let asked = |of: &dyn Fn(&Request) -> bool| {
+        let mut those = requests.iter().filter(|request| of(request)).peekable();
+        assert!(those.peek().is_some());
+        assert!(those.all(|request| request.audience.as_deref() == Some(BROKER)), "{requests:?}");
+    };
+    asked(&|request| request.path == "/auth");
+    asked(&|request| request.path == "/device/auth");
+    for grant in ["authorization_code", DEVICE_GRANT, "refresh_token"] {
+        asked(&|request| request.grant_type.as_deref() == Some(grant));
+    }
+}
+
+#[test]
+fn a_code_that_nobody_types_in_time_ends_the_login() {
+    let options = OidcOptions { ttl: [("DeviceCode", 2)].into(), ..OidcOptions::default() };
+    let provider = OidcProvider::start_with(&options);
+    let (world, _) =
+        Plan::new(provider.issuer()).set("flow", json!("device")).types_when(|| false).build();
+    let error = world.assertion(BROKER).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LoginRequired);
+    assert_eq!(error.message(), "the login was not finished in time");
+    assert!(!error.hints().is_empty());
+    assert_eq!(world.person.prompts.lock().unwrap().len(), 1);
+    // It did ask, and the provider had not said no.
+    let polls: Vec<_> = provider.requests().into_iter().filter(|r| r.path == "/token").collect();
+    assert!(!polls.is_empty());
+    let pending = Some("authorization_pending");
+    assert!(polls.iter().all(|poll| poll.error.as_deref() == pending), "{polls:?}");
+}
 
 #[test]
 fn an_audience_that_was_not_asked_for_at_the_login_gets_the_id_token() {

@@ -65,7 +65,13 @@ impl Broker {
     /// Starts one on a free port.
     #[track_caller]
     pub(crate) fn start(options: &BrokerOptions) -> Self {
-        let home = Home::new();
+        Self::start_in(Home::new(), options)
+    }
+
+    /// The same in this home, which may have a [key-encryption key](KEK) of its own among
+    /// its variables.
+    #[track_caller]
+    pub(crate) fn start_in(home: Home, options: &BrokerOptions) -> Self {
         let port = free_port();
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://127.0.0.1:{port}");
@@ -156,15 +162,19 @@ impl Twin {
 
 #[track_caller]
 fn run(home: &Home, config: &str) -> Running {
-    let running = tmpcred(home)
+    let serve = tmpcred(home)
         .args(["broker", "serve", "--config"])
         .args([home.path(config)])
-        .env("TMPCRED_BROKER_KEK", KEK)
-        .limit(std::time::Duration::from_secs(120))
-        .spawn();
+        .limit(std::time::Duration::from_secs(120));
+    let has_kek = home.variables().keys().any(|name| name == KEK_VARIABLE);
+    let serve = if has_kek { serve } else { serve.env(KEK_VARIABLE, KEK) };
+    let running = serve.spawn();
     running.line_on_stderr("listens on");
     running
 }
+
+/// The variable that a broker has its key-encryption key from.
+pub(crate) const KEK_VARIABLE: &str = "TMPCRED_BROKER_KEK";
 
 /// 32 bytes that protect nothing.
 pub(crate) const KEK: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";

@@ -12,7 +12,7 @@ use super::walk::files;
 #[derive(Clone)]
 pub(crate) struct Canary {
     kind: String,
-    value: String,
+    value: Vec<u8>,
 }
 
 /// A place where a canary was found.
@@ -45,7 +45,7 @@ impl Canary {
     /// A new canary for a kind of secret, such as `refresh token`.
     pub(crate) fn new(kind: &str) -> Self {
         // Among others characters that look different in every encoding.
-        Self { kind: kind.into(), value: format!("canary/{}+?\"", uuid::Uuid::new_v4()) }
+        Self::of(kind, format!("canary/{}+?\"", uuid::Uuid::new_v4()))
     }
 
     /// A secret that somebody else has chosen, such as a token of a provider.
@@ -54,21 +54,34 @@ impl Canary {
     /// Where it is too short for the search to mean anything.
     #[track_caller]
     pub(crate) fn of(kind: &str, value: impl Into<String>) -> Self {
+        Self::of_bytes(kind, value.into())
+    }
+
+    /// The same for a secret that is no text, such as a key.
+    ///
+    /// # Panics
+    /// Where it is too short for the search to mean anything.
+    #[track_caller]
+    pub(crate) fn of_bytes(kind: &str, value: impl Into<Vec<u8>>) -> Self {
         let value = value.into();
         assert!(value.len() >= 12, "too short to search for: {kind}");
         Self { kind: kind.into(), value }
     }
 
     /// The secret itself.
+    ///
+    /// # Panics
+    /// Where it is no text.
+    #[track_caller]
     pub(crate) fn value(&self) -> &str {
-        &self.value
+        std::str::from_utf8(&self.value).unwrap()
     }
 
     /// The ways in which it may be written, and what each of them looks like
     /// wherever it stands in a longer text.
     fn spellings(&self) -> Vec<(&'static str, Vec<u8>)> {
-        let value = self.value.as_bytes();
-        let mut spellings = vec![("plain", value.to_vec()), ("JSON", json(&self.value))];
+        let value = &self.value[..];
+        let mut spellings = vec![("plain", value.to_vec())];
         for ahead in 0..3 {
             spellings.push(("base64", in_base64(&STANDARD, value, ahead)));
             spellings.push(("base64url", in_base64(&URL_SAFE, value, ahead)));
@@ -80,9 +93,16 @@ impl Canary {
             spellings.push(("URL encoding", percent(value, upper)));
             spellings.push(("URL encoding", hex(value, upper, "%")));
         }
-        let utf16 = |order: fn(u16) -> [u8; 2]| self.value.encode_utf16().flat_map(order).collect();
-        spellings.push(("UTF-16", utf16(u16::to_le_bytes)));
-        spellings.push(("UTF-16", utf16(u16::to_be_bytes)));
+        if let Ok(text) = std::str::from_utf8(value) {
+            let utf16 = |order: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(order).collect();
+            spellings.push(("JSON", json(text)));
+            spellings.push(("UTF-16", utf16(u16::to_le_bytes)));
+            spellings.push(("UTF-16", utf16(u16::to_be_bytes)));
+        } else {
+            // As a list of numbers, such as Debug and JSON have it.
+            spellings.push(("numbers", numbers(value, ", ")));
+            spellings.push(("numbers", numbers(value, ",")));
+        }
         // Some look alike.
         let mut seen = BTreeSet::new();
         spellings.retain(|(_, spelling)| seen.insert(spelling.clone()));
@@ -132,6 +152,11 @@ impl Canary {
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
     !part.is_empty() && text.windows(part.len()).any(|window| window == part)
+}
+
+fn numbers(value: &[u8], between: &str) -> Vec<u8> {
+    let numbers: Vec<_> = value.iter().map(u8::to_string).collect();
+    numbers.join(between).into_bytes()
 }
 
 fn json(value: &str) -> Vec<u8> {

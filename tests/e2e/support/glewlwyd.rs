@@ -37,17 +37,26 @@ pub(crate) struct GlewlwydOptions {
     /// The resources (RFC 8707) for which it issues access tokens. Where there
     /// are none, it takes no notice of a resource that is asked for.
     pub(crate) resources: Vec<&'static str>,
+    /// The port by which everybody comes to it, where that is not its own.
+    pub(crate) behind: Option<u16>,
 }
 
 impl Default for GlewlwydOptions {
     fn default() -> Self {
-        Self { access_token: 3600, refresh_token: 86400, device_interval: 1, resources: Vec::new() }
+        Self {
+            access_token: 3600,
+            refresh_token: 86400,
+            device_interval: 1,
+            resources: Vec::new(),
+            behind: None,
+        }
     }
 }
 
 /// A running server.
 pub(crate) struct Glewlwyd {
     origin: String,
+    port: u16,
     redirect_ports: [u16; 2],
     peer: Peer,
     _files: TempDir,
@@ -67,20 +76,27 @@ impl Glewlwyd {
         let directory = files.path();
         prepare(directory);
         // Somebody else may take a port between its choice and its use.
-        let (mut peer, origin) = (0..5)
-            .find_map(|_| launch(directory, free_port()))
+        let (mut peer, port) = (0..5)
+            .find_map(|_| launch(directory, free_port(), options.behind))
             .unwrap_or_else(|| panic!("glewlwyd: {}", log(directory)));
         let redirect_ports = [free_port(), free_port()];
         let mut http = Http::new();
-        let ready = peer.until_ready(|| http.get(&format!("{origin}/config")).ok());
+        let own = origin(port);
+        let ready = peer.until_ready(|| http.get(&format!("{own}/config")).ok());
         assert_eq!(ready.status, 200, "{}", log(directory));
-        configure(&mut http, &origin, options, redirect_ports);
-        Self { origin, redirect_ports, peer, _files: files }
+        let origin = origin(options.behind.unwrap_or(port));
+        configure(&mut http, &own, &origin, options, redirect_ports);
+        Self { origin, port, redirect_ports, peer, _files: files }
     }
 
     /// Its issuer identifier.
     pub(crate) fn issuer(&self) -> String {
         format!("{}/api/oidc", self.origin)
+    }
+
+    /// The port that it listens on.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The ports to which it sends a browser back: at 127.0.0.1, `/callback`.
@@ -92,6 +108,10 @@ impl Glewlwyd {
     pub(crate) fn said(&self) -> String {
         self.peer.said()
     }
+}
+
+fn origin(port: u16) -> String {
+    format!("http://localhost:{port}")
 }
 
 fn log(directory: &Path) -> String {
@@ -134,16 +154,16 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Starts the server, unless somebody else has the port.
-fn launch(directory: &Path, port: u16) -> Option<(Peer, String)> {
-    let origin = format!("http://localhost:{port}");
+fn launch(directory: &Path, port: u16, behind: Option<u16>) -> Option<(Peer, u16)> {
     let config = directory.join("config");
-    fs::write(&config, settings(directory, port, &origin)).unwrap();
+    let external = origin(behind.unwrap_or(port));
+    fs::write(&config, settings(directory, port, &external)).unwrap();
     let mut command = supervised(&program("glewlwyd"), Path::new("/dev/null"));
     command.arg(format!("--config-file={}", config.display()));
     command.stdout(fs::File::create(directory.join("out")).unwrap());
     let mut peer = Peer::start("glewlwyd", command, directory.join("log"));
     let mut http = Http::new();
-    let url = format!("{origin}/config");
+    let url = format!("{}/config", origin(port));
     super::wait::wait_until("Glewlwyd to start or to give up", super::peer::READY, || {
         match (http.get(&url), peer.runs()) {
             (_, false) => Some(false),
@@ -151,7 +171,7 @@ fn launch(directory: &Path, port: u16) -> Option<(Peer, String)> {
             _ => None,
         }
     })
-    .then_some((peer, origin))
+    .then_some((peer, port))
 }
 
 fn settings(directory: &Path, port: u16, origin: &str) -> String {
@@ -191,13 +211,13 @@ static_files_mime_types = (
 }
 
 /// Adds the OpenID provider, its client and its user through the server's own API.
-fn configure(http: &mut Http, origin: &str, options: &GlewlwydOptions, ports: [u16; 2]) {
-    let api = |path: &str| format!("{origin}/api/{path}");
+fn configure(http: &mut Http, own: &str, origin: &str, options: &GlewlwydOptions, ports: [u16; 2]) {
+    let api = |path: &str| format!("{own}/api/{path}");
     let login = json!({ "username": USER, "password": PASSWORD });
     http.json(Method::POST, &api("auth/"), &login);
     let plugin = json!({
         "module": "oidc", "name": "oidc", "display_name": "oidc", "enabled": true,
-        "parameters": provider(&api("oidc"), options),
+        "parameters": provider(&format!("{origin}/api/oidc"), options),
     });
     http.json(Method::POST, &api("mod/plugin/"), &plugin);
     let scope = json!({

@@ -11,6 +11,7 @@
 //! | [`postgres`] | the database of brokers that are several |
 //! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
 //! | [`rsyslog`] | a syslog server |
+//! | [`schema`] | what judges files by schemas, also by those of CI platforms |
 //! | [`webhook`] | a receiver of webhooks, which checks signatures by other means |
 //! | [`nginx`](mod@nginx) | nginx, which asks about each request |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
@@ -59,6 +60,8 @@ pub(crate) mod radosgw;
 #[cfg(feature = "broker")]
 pub(crate) mod rsyslog;
 pub(crate) mod run;
+#[cfg(feature = "broker")]
+pub(crate) mod schema;
 #[cfg_attr(
     not(feature = "broker"),
     expect(dead_code, reason = "most of it is for tests with a broker")

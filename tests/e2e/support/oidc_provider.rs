@@ -36,6 +36,9 @@ pub(crate) struct OidcOptions {
     /// Whether it knows resource indicators (RFC 8707) and issues JWT access
     /// tokens for the audience that is asked for; if not, they are opaque.
     pub(crate) resource_tokens: bool,
+    /// Whether it takes the audience from the parameter `audience` and knows no
+    /// resource indicators, for [`Self::resource_tokens`].
+    pub(crate) audience_parameter: bool,
     /// Whether a refresh token needs the scope `offline_access` (and consent to it).
     pub(crate) offline_access: bool,
     /// How many seconds a device is told to wait between polls.
@@ -55,6 +58,7 @@ impl Default for OidcOptions {
             host: "127.0.0.1".into(),
             certified_keys: false,
             resource_tokens: true,
+            audience_parameter: false,
             offline_access: false,
             device_interval: Some(1),
             ttl: BTreeMap::new(),
@@ -86,6 +90,8 @@ pub(crate) struct Request {
     pub(crate) client_id: Option<String>,
     /// The resource (RFC 8707) that was asked for.
     pub(crate) resource: Option<String>,
+    /// The `audience` that was asked for, where the provider knows that parameter.
+    pub(crate) audience: Option<String>,
     /// The scopes that were asked for.
     pub(crate) scope: Option<String>,
     /// The `prompt` of an authorization request.

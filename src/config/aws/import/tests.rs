@@ -259,12 +259,157 @@ fn what_there_is_an_identity_source_for_is_taken_over() {
 fn an_external_id_that_aws_would_not_take_is_not_dropped_without_a_word() {
     let text = FILE.replace("role_session_name = pod", "external_id = e\nrole_session_name = pod");
     let import = import(&text, &[], &[]);
+    let told = "`external_id` of the profile pod (AWS takes none together with a web identity)";
     for taken in &import.taken {
         // What starts from that role, too.
         let starts_there = ["pod", "hop", "team/last"].contains(&&*taken.from);
-        let says = taken.lacks.is_some_and(|lacks| lacks.contains("`external_id`"));
-        assert_eq!(says, starts_there, "{}", taken.from);
+        let told =
+            if taken.from == "pod" { told.replace(" of the profile pod", "") } else { told.into() };
+        assert_eq!(taken.lacks.contains(&told), starts_there, "{}: {:?}", taken.from, taken.lacks);
     }
+}
+
+/// Ways to credentials: the profile, and the sections that lead there, its own first.
+const WAYS: [(&str, &[(&str, &str)]); 5] = [
+    ("token", &[("profile token", "role_arn=R\nweb_identity_token_file=/t\n")]),
+    (
+        "chain",
+        &[
+            ("profile chain", "role_arn=R\nsource_profile=hop\n"),
+            ("profile hop", "role_arn=R\nsource_profile=pod\n"),
+            ("profile pod", "role_arn=R\nweb_identity_token_file=/t\n"),
+        ],
+    ),
+    (
+        "keys",
+        &[
+            ("profile keys", "role_arn=R\nsource_profile=hop\n"),
+            ("profile hop", "role_arn=R\nsource_profile=user\n"),
+            ("profile user", "aws_access_key_id=AKIA\naws_secret_access_key=k\n"),
+        ],
+    ),
+    (
+        "people",
+        &[
+            ("profile people", "sso_session=corp\nsso_account_id=1\nsso_role_name=r\n"),
+            ("sso-session corp", "sso_start_url=https://s.example\nsso_region=eu-west-1\n"),
+        ],
+    ),
+    (
+        "ops",
+        &[
+            ("profile ops", "role_arn=R\nsource_profile=people\n"),
+            ("profile people", "sso_session=corp\nsso_account_id=1\nsso_role_name=r\n"),
+            ("sso-session corp", "sso_start_url=https://s.example\nsso_region=eu-west-1\n"),
+        ],
+    ),
+];
+
+/// Every setting that AWS documents and that may say something of credentials, some of
+/// others' making, and the values that they are given.
+const SETTINGS: &[(&str, &str)] = &[
+    ("role_arn", "arn:aws:iam::1:role/canary"),
+    ("role_session_name", "canary"),
+    ("external_id", "canary"),
+    ("duration_seconds", "1020"),
+    ("mfa_serial", "canary"),
+    ("source_profile", "canary"),
+    ("credential_source", "canary"),
+    ("web_identity_token_file", "/canary"),
+    ("credential_process", "/canary"),
+    ("login_session", "canary"),
+    ("region", "canary"),
+    ("endpoint_url", "https://canary"),
+    ("ca_bundle", "/canary"),
+    ("use_fips_endpoint", "TRUE"),
+    ("use_dualstack_endpoint", "true"),
+    ("sts_regional_endpoints", "legacy"),
+    ("services", "canary"),
+    ("sso_session", "canary"),
+    ("sso_start_url", "https://canary"),
+    ("sso_region", "canary"),
+    ("sso_registration_scopes", "canary"),
+    ("sso_account_id", "canary"),
+    ("sso_role_name", "canary"),
+    ("aws_session_token", "canary"),
+    ("output", "json"),
+    ("max_attempts", "3"),
+    ("mfa_process", "canary"),
+    ("include_profile", "canary"),
+    ("granted_sso_start_url", "https://canary"),
+    ("Of_Nobody", "canary"),
+];
+
+#[test]
+fn each_setting_on_the_way_is_used_or_kept_or_told() {
+    let kinds = ["file", "aws-sso", "aws-keys"];
+    let said = |text: &str, profile: &str| {
+        let import = import_with(text, &[], &[], &kinds);
+        let taken = import.taken.into_iter().find(|t| t.from == profile)?;
+        Some((tables(std::iter::once(&taken)).unwrap(), taken))
+    };
+    let text = |sections: &[(String, String)]| -> String {
+        sections.iter().map(|(name, settings)| format!("[{name}]\n{settings}")).collect()
+    };
+    let mut seen = [0; 4];
+    for (profile, sections) in WAYS {
+        let plain: Vec<_> = sections.iter().map(|(n, s)| (n.to_string(), s.to_string())).collect();
+        let (before, taken) = said(&text(&plain), profile).unwrap();
+        assert_eq!((&taken.kept[..], &taken.lacks[..]), (&[][..], &[][..]), "{profile}");
+        for at in 0..plain.len() {
+            for (name, value) in SETTINGS {
+                let mut with = plain.clone();
+                let others =
+                    with[at].1.lines().filter(|line| !line.starts_with(&format!("{name}=")));
+                with[at].1 = others.map(|line| format!("{line}\n")).collect();
+                with[at].1 += &format!("{name} = {value}\n");
+                // What leads to nothing is not taken over, with the reason.
+                let Some((after, taken)) = said(&text(&with), profile) else {
+                    seen[0] += 1;
+                    continue;
+                };
+                let place = format!("{profile}: {name} in {}", with[at].0);
+                let of = if at == 0 { String::new() } else { format!(" of the {}", with[at].0) };
+                let told = format!("`{}`{of}", name.to_lowercase());
+                let is_told = taken.lacks.iter().any(|lack| lack.starts_with(&told));
+                let is_used = after != before;
+                // What says nothing of credentials stays where it is.
+                let is_kept = ["output", "max_attempts"].contains(name);
+                assert_eq!(taken.kept.contains(name), is_kept && at == 0, "{place}");
+                assert_eq!(
+                    [is_used, is_kept, is_told].iter().filter(|is| **is).count(),
+                    1,
+                    "{place}: {:?}\n{after}",
+                    taken.lacks
+                );
+                seen[if is_used {
+                    1
+                } else if is_kept {
+                    2
+                } else {
+                    3
+                }] += 1;
+            }
+        }
+    }
+    assert!(seen.iter().all(|times| *times >= 10), "{seen:?}");
+}
+
+#[test]
+fn what_changes_nothing_is_not_told() {
+    let text = "[profile pod]\nrole_arn=R\nweb_identity_token_file=/t\nregion=eu-west-1\n\
+                endpoint_url=https://sts.example\nuse_fips_endpoint=false\n\
+                [profile ops]\nrole_arn=R\nsource_profile=pod\nregion=eu-west-1\n\
+                endpoint_url=https://sts.example\nsts_regional_endpoints=regional\n";
+    for taken in import(text, &[], &[]).taken {
+        assert_eq!(taken.lacks, [""; 0], "{}", taken.from);
+    }
+    // Endpoints that AWS's tools are told to ignore are none here either.
+    let text = text.replace("=regional\n", "=regional\nignore_configured_endpoint_urls=true\n");
+    let import = import(&text, &[], &[]);
+    let ops = import.taken.iter().find(|taken| taken.from == "ops").unwrap();
+    assert_eq!(ops.lacks, [""; 0]);
+    assert!(!tables(std::iter::once(ops)).unwrap().contains("endpoint_url"));
 }
 
 #[test]
