@@ -16,7 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::journey::Journey;
-use crate::support::home::Home;
+use crate::support::home::{Home, assert_root};
 use crate::support::kernel::{Key, keys};
 use crate::support::run::Run;
 use crate::support::walk::files;
@@ -79,18 +79,14 @@ fn lock_files(home: &Home) -> Vec<PathBuf> {
     all.filter(is_lock).filter(|path| !path.parent().unwrap().ends_with("outages")).collect()
 }
 
-/// A test that needs users of its own.
+/// A home for a test that fills up what a user may have: of a user who is nobody else.
 ///
 /// # Panics
-/// Where nobody but root could provide them.
+/// Where nobody but root could provide one.
 #[track_caller]
 fn stranger() -> Home {
-    let home = Home::stranger();
-    assert!(
-        home.uid().is_some(),
-        "this test fills up what a user may have: run the tests as root, so that it is nobody's"
-    );
-    home
+    assert_root();
+    Home::stranger()
 }
 
 /// How many requests the provider has had, and how many tokens the broker issued.

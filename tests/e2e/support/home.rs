@@ -285,6 +285,15 @@ pub(crate) fn through(
     home.variables().iter().fold(run, |run, (name, value)| run.env(name, value))
 }
 
+/// For a test that becomes somebody else, or that makes what is somebody else's.
+///
+/// # Panics
+/// Where the tests do not run as root, who alone can do that.
+#[track_caller]
+pub(crate) fn assert_root() {
+    assert!(is_root(), "this test becomes other users: run the tests as root");
+}
+
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
