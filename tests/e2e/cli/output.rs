@@ -52,6 +52,19 @@ fn a_job_is_never_asked() {
 }
 
 #[test]
+fn without_a_terminal_nobody_is_asked() {
+    let journey = Journey::start();
+    let token = || journey.tmpcred(&["token"]).env_remove("TMPCRED_NO_INPUT");
+    let run = token().run().ended_with(4);
+    assert_eq!(run.stdout, "");
+    assert!(run.stderr.contains("login required: run `tmpcred login corp`"), "{}", run.stderr);
+    assert_eq!(journey.provider.count("GET", "/auth"), 0);
+    // Unless somebody says that it may be.
+    token().env("TMPCRED_NO_INPUT", "false").run().ok();
+    assert_eq!(journey.provider.count("GET", "/auth"), 1);
+}
+
+#[test]
 fn colours_are_for_terminals() {
     let home = Home::new();
     let plain = tmpcred(&home).args(["token", "nope"]).run().ended_with(3);
