@@ -40,6 +40,13 @@ fn token(run: Run) -> String {
 /// those of `credential` items.
 pub(crate) fn items(home: &Home, kind: &str) -> Vec<Key> {
     let prefix = format!("tmpcred:{kind}-");
+    let mut keys = all_items(home);
+    keys.retain(|key| key.description.starts_with(&prefix));
+    keys
+}
+
+/// All of them.
+pub(crate) fn all_items(home: &Home) -> Vec<Key> {
     // What was unlinked goes in the kernel's own time: what is linked counts.
     let linked = with_keys(home, "keyctl rlist @u").run().ok().stdout;
     let linked: Vec<i32> = linked.split_whitespace().filter_map(|n| n.parse().ok()).collect();
@@ -48,8 +55,8 @@ pub(crate) fn items(home: &Home, kind: &str) -> Vec<Key> {
     // Root's keyring is everybody's; an index tells which keys are of this home.
     let index = std::fs::read_to_string(home.path(STATE).join("index.json")).unwrap_or_default();
     keys.retain(|key| {
-        let name = key.description.strip_prefix("tmpcred:").unwrap_or_default();
-        key.description.starts_with(&prefix) && (home.uid().is_some() || index.contains(name))
+        let name = key.description.strip_prefix("tmpcred:");
+        name.is_some_and(|name| home.uid().is_some() || index.contains(name))
     });
     keys
 }
