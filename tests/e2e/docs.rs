@@ -208,6 +208,16 @@ fn the_table_of_exit_codes_is_that_of_the_program() {
     }
 }
 
+#[test]
+fn the_least_rust_is_that_of_the_manifest() {
+    let manifest: toml::Table = page("Cargo.toml").parse().unwrap();
+    let version = manifest["package"]["rust-version"].as_str().unwrap();
+    for path in ["README.md", "CONTRIBUTING.md"] {
+        let text = page(path);
+        assert!(text.contains(&format!("Rust {version} or newer")), "{path}: Rust {version}");
+    }
+}
+
 #[cfg(feature = "broker")]
 mod broker {
     use super::*;
