@@ -126,6 +126,7 @@ impl Browser {
 }
 
 /// Lets the browser of a home begin only once the file is there whose path this returns.
+#[cfg(feature = "broker")]
 pub(crate) fn gated(home: &mut Home) -> PathBuf {
     let gate = home.path("work/gate");
     let script = format!(

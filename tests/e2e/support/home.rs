@@ -204,6 +204,7 @@ impl Home {
     }
 
     /// The processes that run here.
+    #[cfg(feature = "broker")]
     pub(crate) fn inhabitants(&self) -> Vec<Pid> {
         inhabitants(self.root.path())
     }
