@@ -28,6 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test of who may write the file")]
     fn what_others_can_write_decides_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.cedar");

@@ -25,6 +25,8 @@ mod lock;
 mod memory;
 #[cfg(not(target_os = "linux"))]
 mod native;
+#[cfg(any(not(target_os = "linux"), test))]
+mod native_limits;
 mod notice;
 mod sealed;
 #[cfg(target_os = "linux")]

@@ -393,7 +393,7 @@ impl Vault {
                 self.notices.clone(),
             )?)),
             #[cfg(not(target_os = "linux"))]
-            StoreId::Native => Ok(Arc::new(super::native::Native)),
+            StoreId::Native => Ok(Arc::new(super::native::Native::default())),
             #[cfg(target_os = "linux")]
             StoreId::Native => {
                 Err(Error::new(ErrorKind::Config, "Linux has no native keyring of that kind"))

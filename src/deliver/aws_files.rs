@@ -157,6 +157,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test of who may read the file")]
     fn files_stand_in_only_where_they_must() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().to_str().unwrap();

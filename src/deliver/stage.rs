@@ -98,6 +98,7 @@ fn plays_the_program() {
 
 /// What the embedded broker amounts to for a supervisor: other threads, with a
 /// runtime that has work to do and children of its own.
+#[expect(clippy::disallowed_methods, reason = "a child of somebody else")]
 fn busy_elsewhere() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -117,6 +118,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
+    #[expect(clippy::disallowed_methods, reason = "a test starts itself")]
     pub(super) fn new() -> Self {
         let stage = Self { dir: tempfile::tempdir().unwrap() };
         let this = std::env::current_exe().unwrap();

@@ -171,6 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test of who may read the directory")]
     fn a_runtime_directory_is_private_and_in_no_checkout() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("run");
@@ -193,6 +194,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test of who may read the directory")]
     fn the_files_of_a_run_are_in_no_checkout() {
         let root = tempfile::tempdir().unwrap();
         let dirs = Dirs::below(root.path());

@@ -24,6 +24,8 @@ pub mod stream;
 pub mod surroundings;
 #[cfg(test)]
 pub(crate) mod test_server;
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) mod test_user;
 
 use std::path::Path;
 use std::sync::Arc;

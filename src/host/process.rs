@@ -87,6 +87,7 @@ pub fn allow_open_files(wanted: u64) -> u64 {
 ///
 /// # Errors
 /// Where the system does not tell.
+#[expect(clippy::disallowed_methods, reason = "this is the port to other processes")]
 pub fn own_program() -> Result<std::path::PathBuf> {
     std::env::current_exe().map_err(|cause| {
         Error::new(ErrorKind::Io, "it cannot be told where tmpcred itself is").because(cause)

@@ -122,4 +122,21 @@ mod tests {
         let s = Surroundings { display: true, container: true, ..Default::default() };
         assert_eq!(s.no_browser_because(), None);
     }
+
+    #[test]
+    fn without_a_desktop_the_place_is_named() {
+        let nothing = Surroundings::default();
+        let wsl = Surroundings { wsl: true, ..nothing.clone() };
+        let container = Surroundings { container: true, ..nothing.clone() };
+        for (place, why) in [
+            (&wsl, "this is WSL without a browser"),
+            (&Surroundings { container: true, ..wsl.clone() }, "this is WSL without a browser"),
+            (&container, "this is a container without a browser"),
+            (&nothing, "there is no desktop session and BROWSER is not set"),
+        ] {
+            assert_eq!(place.no_browser_because(), Some(why));
+            let shown = Surroundings { display: true, ..place.clone() };
+            assert_eq!(shown.no_browser_because(), None, "{place:?}");
+        }
+    }
 }

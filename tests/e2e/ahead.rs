@@ -54,6 +54,28 @@ fn who_comes_shortly_before_the_refresh_window_does_not_wait() {
 }
 
 #[test]
+fn nothing_stays_behind_where_nothing_is_soon_due() {
+    let journey = Journey::start();
+    let nobody = || {
+        wait_until("everybody to leave", LONG, || {
+            journey.home.inhabitants().is_empty().then_some(())
+        });
+    };
+    // With a login and a mint, and with neither.
+    for _ in 0..2 {
+        journey.tmpcred(&["exec", "--", "true"]).run().ok();
+        nobody();
+    }
+    assert_eq!(journey.broker.issued(), 1);
+    // Who is there is seen.
+    let running = journey.tmpcred(&["exec", "--", "sh", "-c", "echo here; sleep 60"]).spawn();
+    running.line_on_stdout("here");
+    assert!(journey.home.inhabitants().contains(&running.pid()));
+    drop(running);
+    nobody();
+}
+
+#[test]
 fn what_was_asked_for_is_what_is_renewed() {
     let journey = Journey::start();
     let args = ["token", "reader", "--scope=deploy:read", "--ttl=14m", "--no-input"];

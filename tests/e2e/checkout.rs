@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::journey::Journey;
 use super::support::broker::API;
-use super::support::home::Home;
+use super::support::home::{Home, assert_root};
 use super::support::run::Run;
 
 /// All there is below a directory, directories too.
@@ -111,10 +111,7 @@ fn a_runtime_directory_for_everybody_is_not_used_and_nothing_is_said() {
 
 #[test]
 fn a_state_directory_that_somebody_else_has_made_is_not_used() {
-    // Only root can make something that is somebody else's.
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    assert_root();
     let mut journey = Journey::in_home(Home::stranger());
     let shared = journey.home.directory("shared");
     journey.home.set("XDG_STATE_HOME", &shared);

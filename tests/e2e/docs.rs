@@ -210,6 +210,34 @@ fn the_table_of_the_clients_keys_is_whole() {
     );
 }
 
+#[test]
+fn the_table_of_exit_codes_is_that_of_the_program() {
+    let help = tmpcred(&Home::new()).args(["--help"]).run().ok().stdout;
+    let listed = help.split("\nExit codes:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let listed: Vec<_> = listed.lines().map(|line| line.trim().split_once("  ").unwrap()).collect();
+    let text = page("docs/configuration.md");
+    let section = text.split("\n## Exit codes\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let rows: Vec<_> = rows.skip(1).map(|row| row.split_once(" | ").unwrap()).collect();
+    assert_eq!(rows, listed);
+    use tmpcred::error::exit_code;
+    assert_eq!(listed.len(), usize::from(exit_code::VERIFICATION) + 1);
+    let exec = [exit_code::EXEC_FAILURE, exit_code::EXEC_CANNOT_RUN, exit_code::EXEC_NOT_FOUND];
+    for code in exec {
+        assert!(section.contains(&format!(" {code} where")), "{code}");
+    }
+}
+
+#[test]
+fn the_least_rust_is_that_of_the_manifest() {
+    let manifest: toml::Table = page("Cargo.toml").parse().unwrap();
+    let version = manifest["package"]["rust-version"].as_str().unwrap();
+    for path in ["README.md", "CONTRIBUTING.md"] {
+        let text = page(path);
+        assert!(text.contains(&format!("Rust {version} or newer")), "{path}: Rust {version}");
+    }
+}
+
 #[cfg(feature = "broker")]
 mod broker {
     use super::*;

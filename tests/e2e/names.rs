@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::broker::API;
 use crate::support::browser::Browser;
-use crate::support::home::{Home, through};
+use crate::support::home::{Home, assert_root, through};
 use crate::support::oidc_provider::{OidcOptions, OidcProvider};
 use crate::support::peer::{Peer, program, supervised};
 use crate::support::run::Run;
@@ -76,10 +76,8 @@ audience = "{API}"
 
 #[test]
 fn names_come_from_name_servers_and_from_the_file_of_hosts() {
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "this test serves port 53 of an address of its own: run the tests as root"
-    );
+    // It serves port 53 of an address of its own, too.
+    assert_root();
     let authority = Authority::new();
     let mut home = Home::stranger();
     let pem = home.write("authority.pem", std::fs::read(authority.pem()).unwrap());

@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::journey::Journey;
 use super::stores::claims;
 use super::support::broker::API;
-use super::support::browser::{Browser, Installed};
+use super::support::browser::{Browser, Installed, gated};
 use super::support::home::Home;
+use super::support::keyring::Keyring;
 use super::support::run::{Output, Running};
 use super::support::wait::wait_until;
 
@@ -20,7 +21,11 @@ const LONG: Duration = Duration::from_secs(280);
 
 /// A person with twenty profiles of one identity, no two of which mean the same.
 fn storm_person(browser: Browser) -> (Journey, Installed) {
-    let mut journey = Journey::in_home(Home::stranger());
+    storm_person_in(Home::stranger(), browser)
+}
+
+fn storm_person_in(home: Home, browser: Browser) -> (Journey, Installed) {
+    let mut journey = Journey::in_home(home);
     let mut config = format!(
         r#"
 [identity.corp]
@@ -62,9 +67,20 @@ fn start(journey: &Journey, processes: usize) -> Vec<(usize, Running)> {
 
 #[test]
 fn a_hundred_cold_starts_are_one_login_and_a_mint_for_each_profile() {
-    let (journey, browser) = storm_person(Browser::http());
+    one_login_and_a_mint_for_each_profile(&storm_person(Browser::http()));
+}
+
+#[test]
+fn so_they_are_where_the_keyring_is_a_daemon() {
+    let mut home = Home::new();
+    let _keyring = Keyring::start(&mut home);
+    one_login_and_a_mint_for_each_profile(&storm_person_in(home, Browser::http()));
+}
+
+#[track_caller]
+fn one_login_and_a_mint_for_each_profile((journey, browser): &(Journey, Installed)) {
     let mut tokens: BTreeMap<usize, String> = BTreeMap::new();
-    for (number, running) in start(&journey, PROCESSES) {
+    for (number, running) in start(journey, PROCESSES) {
         let token = running.wait().ok().stdout;
         let claims = claims(&token);
         assert_eq!(claims["role"], role(number));
@@ -128,20 +144,6 @@ fn a_thousand_cold_starts_are_one_mint() {
 /// How many of them wait for the outcome of the one login.
 const WAITING: usize = 24;
 
-/// Lets the browser begin only once the file `gate` is there.
-fn gated(journey: &mut Journey) -> std::path::PathBuf {
-    let gate = journey.home.path("work/gate");
-    let browser = journey.home.path("bin/browser");
-    let script = format!(
-        "#!/bin/sh\nuntil [ -e {} ]; do sleep 0.05; done\nexec {} \"$1\"\n",
-        gate.display(),
-        browser.display()
-    );
-    let gated = journey.home.write_program("gated", &script);
-    journey.home.set("BROWSER", gated);
-    gate
-}
-
 /// Whether a process has the lock of a session open: it leads, or it waits.
 fn at_the_lock(running: &Running) -> bool {
     let descriptors = format!("/proc/{}/fd", running.pid().as_raw_nonzero());
@@ -155,7 +157,7 @@ fn at_the_lock(running: &Running) -> bool {
 #[test]
 fn those_who_waited_for_a_login_fail_with_it() {
     let (mut journey, browser) = storm_person(Browser::http().denies());
-    let gate = gated(&mut journey);
+    let gate = gated(&mut journey.home);
     let started = start(&journey, WAITING);
     wait_until("all of them to wait for one login", LONG, || {
         started.iter().all(|(_, running)| at_the_lock(running)).then_some(())

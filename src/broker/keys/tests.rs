@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "a test of who may read the file")]
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 

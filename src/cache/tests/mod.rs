@@ -333,6 +333,7 @@ fn many_that_seal_at_once_agree_on_one_key() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test of a directory that goes away")]
 fn a_state_directory_that_cannot_be_used_costs_one_warning() {
     let world = World::new();
     keep(&world.cache(), "a", "ann", 1);

@@ -81,7 +81,9 @@ fn files_that_others_could_have_written_are_refused() {
         assert!(said.contains(&format!("chmod go-w DIR/{name}")), "{said}");
         world.mode(name, 0o644);
         load(&world.host).unwrap();
-        if rustix::process::geteuid().is_root() {
+        #[cfg(target_os = "linux")]
+        {
+            crate::host::test_user::assert_root();
             std::os::unix::fs::chown(world.path(name), Some(4321), None).unwrap();
             let said = world.neutral(&shown(&load(&world.host).unwrap_err()));
             assert!(said.contains("belongs to somebody else"), "{said}");

@@ -199,13 +199,11 @@ fn what_is_no_file_has_no_say() {
     run(&world, Some("dev")).unwrap();
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn somebody_elses_file_has_no_say() {
     use std::os::unix::fs::chown;
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    crate::host::test_user::assert_root();
     let world = world("profile = 'staging'\n");
     let path = project_file(&world.host).unwrap();
     trust_it(&world);

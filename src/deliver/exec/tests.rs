@@ -118,6 +118,7 @@ fn a_script_without_an_interpreter_runs_in_sh() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test of files that move")]
 fn the_command_is_looked_for_in_the_path_it_runs_with() {
     let stage = Stage::new();
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -61,7 +61,9 @@ fn it_is_told_who_could_have_written_a_file() {
     assert_eq!(guard(&path), Guard::Guarded);
     mode(0o646);
     assert_eq!(guard(&path), Guard::OthersMayWrite);
-    if rustix::process::geteuid().is_root() {
+    #[cfg(target_os = "linux")]
+    {
+        crate::host::test_user::assert_root();
         mode(0o664);
         assert_eq!(guard(&path), Guard::Guarded);
         chown(&path, None, Some(4321)).unwrap();
@@ -152,7 +154,7 @@ fn a_directory_that_is_being_made_is_not_lost_to_whoever_tidies_up() {
     assert!(is_dir(run.path()), "it is occupied");
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn what_somebody_else_has_made_in_a_shared_directory_is_not_used() {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -165,10 +167,7 @@ fn what_somebody_else_has_made_in_a_shared_directory_is_not_used() {
     mode(&shared, 0o1777);
     // What is ours there is ours.
     private_dir(&shared.join("tmpcred/locks")).unwrap();
-    // Only root can make something that is somebody else's.
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    crate::host::test_user::assert_root();
     let message = |path: &Path| private_dir(path).unwrap_err().message().to_string();
     assert_eq!(message(&shared), format!("{} is for everybody", shared.display()));
     let theirs = shared.join("theirs");

@@ -69,6 +69,14 @@ mod tests {
         assert_eq!(flow(Some(Flow::Browser), Flow::Auto, &ssh), (Flow::Browser, false));
         assert_eq!(flow(None, Flow::Device, &desktop), (Flow::Device, false));
         assert_eq!(flow(Some(Flow::Auto), Flow::Device, &desktop), (Flow::Browser, true));
+        let wsl = Surroundings { wsl: true, ..Default::default() };
+        let container = Surroundings { container: true, ..Default::default() };
+        for place in [&wsl, &container] {
+            assert_eq!(flow(None, Flow::Auto, place), (Flow::Device, true), "{place:?}");
+            assert_eq!(flow(Some(Flow::Browser), Flow::Auto, place), (Flow::Browser, false));
+            let shown = Surroundings { display: true, ..place.clone() };
+            assert_eq!(flow(None, Flow::Auto, &shown), (Flow::Browser, true), "{shown:?}");
+        }
         assert!(Choice::make(Some(Flow::Auto), Flow::Device, &ssh).why.contains("SSH"));
     }
 }

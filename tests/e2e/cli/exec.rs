@@ -39,14 +39,49 @@ fn tmpcred_is_replaced_and_arguments_stay_as_they_are() {
     let bytes: OsString = OsStr::from_bytes(b"\xff \xfe'\"").to_owned();
     let output = exec(&journey, &show).args([bytes]).run().ok();
     assert_eq!(output.stdout.trim(), "ff 20 fe 27 22");
-    // The soft limit is raised as far as it may be; without a hard one it is zero anyway.
-    let limits = "ulimit -Sc $(ulimit -Hc); ulimit -Sc; \"$@\" exec -- sh -c 'ulimit -Sc'";
-    let program = journey.home.share(under_test());
-    let run = journey.home.command("sh").args(["-c", limits, "sh"]).args([program]);
-    let limits = run.run().ok().stdout;
+    let limits = with_core_dumps(&journey, &["exec", "--", "sh", "-c", "ulimit -Sc"]);
+    let limits = limits.run().ok().stdout;
     let limits: Vec<_> = limits.lines().collect();
     assert_eq!(limits.len(), 2);
     assert_eq!(limits[0], limits[1]);
+}
+
+/// The program where core dumps are as large as they may be. How large comes first on
+/// standard output.
+fn with_core_dumps(journey: &Journey, args: &[&str]) -> Run {
+    const RAISED: &str = r#"
+        if [ "$(ulimit -Hc)" = 0 ]; then
+            echo "core dumps may not be turned on here, so that nothing shows" >&2
+            exit 1
+        fi
+        ulimit -Sc "$(ulimit -Hc)"
+        ulimit -Sc
+        exec "$@"
+    "#;
+    let program = journey.home.share(under_test());
+    journey.home.command("sh").args(["-c", RAISED, "sh"]).args([program]).args(args)
+}
+
+#[test]
+fn who_stays_beside_the_command_leaves_no_core_and_the_command_may() {
+    let journey = Journey::start();
+    journey.tmpcred(&["token"]).run().ok();
+    for stays in ["--dev", "--mask", "--renew", "--revoke-on-exit"] {
+        let script = "echo \"command $PPID $(ulimit -Sc)\"; exec sleep 60";
+        let running = with_core_dumps(&journey, &["exec", stays, "--", "sh", "-c", script]).spawn();
+        let command = running.line_on_stdout("command ");
+        let stdout = running.stdout();
+        let before = stdout.lines().next().unwrap();
+        let pid = running.pid().as_raw_nonzero();
+        assert_eq!(command, format!("command {pid} {before}"), "{stays}");
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        let mut soft_and_hard = core.split_whitespace();
+        assert_eq!(soft_and_hard.next(), Some("0"), "{stays}: {limits}");
+        assert_ne!(soft_and_hard.next(), Some("0"), "{stays}: {limits}");
+        running.signal(Signal::TERM);
+        running.wait();
+    }
 }
 
 fn variables(text: &str) -> BTreeMap<&str, &str> {

@@ -1,5 +1,7 @@
 //! What goes where: results to stdout, everything else to stderr.
 
+use serde_json::{Value, json};
+
 use crate::journey::Journey;
 use crate::support::home::{Home, tmpcred, under_test};
 use crate::support::peer::program;
@@ -52,6 +54,19 @@ fn a_job_is_never_asked() {
 }
 
 #[test]
+fn without_a_terminal_nobody_is_asked() {
+    let journey = Journey::start();
+    let token = || journey.tmpcred(&["token"]).env_remove("TMPCRED_NO_INPUT");
+    let run = token().run().ended_with(4);
+    assert_eq!(run.stdout, "");
+    assert!(run.stderr.contains("login required: run `tmpcred login corp`"), "{}", run.stderr);
+    assert_eq!(journey.provider.count("GET", "/auth"), 0);
+    // Unless somebody says that it may be.
+    token().env("TMPCRED_NO_INPUT", "false").run().ok();
+    assert_eq!(journey.provider.count("GET", "/auth"), 1);
+}
+
+#[test]
 fn colours_are_for_terminals() {
     let home = Home::new();
     let plain = tmpcred(&home).args(["token", "nope"]).run().ended_with(3);
@@ -71,6 +86,31 @@ fn with_nothing_configured_it_says_what_to_type_next() {
     assert_eq!(check["ok"], true);
     let explained = tmpcred(&home).args(["explain", "--json"]).run().ok().json();
     assert_eq!(explained["mode"]["name"], "execve");
+}
+
+#[test]
+fn where_configuration_is_looked_for_is_told_to_programs_as_well() {
+    let home = Home::new();
+    let paths = || tmpcred(&home).args(["config", "path", "--json"]).run().ok().json();
+    let user = home.path(".config/tmpcred/config.toml");
+    let of_user = |paths: &Value| {
+        let layers = paths.as_array().unwrap().clone();
+        layers.into_iter().find(|layer| layer["path"] == user.to_str().unwrap()).unwrap()
+    };
+    let before = of_user(&paths());
+    assert_eq!(before["exists"], false);
+    home.config("");
+    home.project("");
+    let (after, all) = (of_user(&paths()), paths());
+    assert_eq!(after, json!({ "layer": before["layer"], "path": user, "exists": true }));
+    // Later ones win, and people see the same.
+    let shown = tmpcred(&home).args(["config", "path"]).run().ok().stdout;
+    let rows: Vec<_> = shown.lines().filter(|line| line.contains(".toml")).collect();
+    let layers = all.as_array().unwrap();
+    assert_eq!(rows.len(), layers.len(), "{shown}");
+    for (row, layer) in rows.into_iter().zip(layers) {
+        assert!(row.contains(layer["path"].as_str().unwrap()), "{row}: {layer}");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 use std::ffi::OsString;
 
+use serde_json::Value;
+
 use crate::journey::Journey;
 use crate::support::browser::Browser;
 use crate::support::home::{Home, through};
@@ -16,21 +18,43 @@ fn over_ssh_a_login_shows_a_code_and_opens_no_browser() {
     journey.home.set("SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22");
     // A desktop that is there all the same is the other machine's.
     journey.home.set("DISPLAY", ":0");
-    let explained = journey.tmpcred(&["explain", "--json"]).run().ok().json();
-    let facts = explained["identity"].as_array().unwrap();
-    let flow = facts.iter().find(|fact| fact["what"] == "flow").unwrap();
-    assert_eq!(
-        (&flow["value"], &flow["why"]),
-        (&"device".into(), &"this is an SSH session".into())
-    );
+    shows_a_code(&journey, |run| run, "this is an SSH session");
+    assert!(browser.opened().is_empty(), "{:?}", browser.opened());
+}
 
-    let token = journey.tmpcred(&["token"]).spawn();
+#[test]
+fn so_it_does_in_a_place_without_a_browser() {
+    for (name, value, why) in [
+        ("WSL_DISTRO_NAME", "Debian", "this is WSL without a browser"),
+        ("container", "podman", "this is a container without a browser"),
+    ] {
+        let journey = Journey::start();
+        let there = |run: Run| run.env(name, value).env_remove("BROWSER");
+        shows_a_code(&journey, there, why);
+        // One that is named is used, also there.
+        let flow = flow(&journey, |run| run.env(name, value));
+        assert_eq!(flow["value"], "browser", "{flow}");
+    }
+}
+
+/// Which way to log in the program would go, and why.
+fn flow(journey: &Journey, there: impl Fn(Run) -> Run) -> Value {
+    let explained = there(journey.tmpcred(&["explain", "--json"])).run().ok().json();
+    let facts = explained["identity"].as_array().unwrap();
+    facts.iter().find(|fact| fact["what"] == "flow").unwrap().clone()
+}
+
+/// A login shows a code in the place that `there` makes, and says why.
+#[track_caller]
+fn shows_a_code(journey: &Journey, there: impl Fn(Run) -> Run, why: &str) {
+    let flow = flow(journey, &there);
+    assert_eq!((&flow["value"], &flow["why"]), (&"device".into(), &why.into()));
+    let token = there(journey.tmpcred(&["token"])).spawn();
     let last = |line: String| line.split_whitespace().last().unwrap().to_string();
     let page = last(token.line_on_stderr("To log in, visit"));
     let code = last(token.line_on_stderr("and enter the code"));
     Browser::http().user("alice", "x").visit_with_code(&journey.home, &page, Some(&code));
     assert_eq!(token.wait().ok().stdout.trim().split('.').count(), 3);
-    assert!(browser.opened().is_empty(), "{:?}", browser.opened());
     assert_eq!(journey.provider.count_grants("authorization_code"), 0);
 }
 

@@ -1,7 +1,7 @@
 //! What people see, on a terminal of 80 columns.
 
 use crate::journey::Journey;
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, gated};
 use crate::support::home::Home;
 use crate::support::terminal::Terminal;
 use crate::support::walk;
@@ -33,6 +33,45 @@ fn a_container_that_was_entered_from_outside_is_a_place_to_work_in() {
             terminal.run(&format!("{inside} tmpcred {exec} --dev -- {command}; echo IS $?"));
         assert!(shown.contains("RUNNING") && shown.contains("IS 7"), "{exec}: {shown}");
     }
+}
+
+#[test]
+fn a_message_has_colours_unless_somebody_wants_none() {
+    let home = Home::new();
+    let terminal = Terminal::start(&home, 80, 24);
+    // The word, and what comes before it on its line.
+    let error = |command: &str| {
+        terminal.run(command);
+        let screen = terminal.styled();
+        let line = screen.lines().find(|line| line.contains("error")).map(String::from);
+        line.unwrap_or_else(|| panic!("no error in {screen:?}"))
+    };
+    let coloured = error("tmpcred token nope");
+    assert!(coloured.starts_with('\u{1b}'), "{coloured:?}");
+    let plain = error("NO_COLOR=1 tmpcred token nope");
+    assert!(plain.starts_with("error: "), "{plain:?}");
+}
+
+#[test]
+fn a_login_shows_that_it_waits_where_somebody_looks() {
+    const WAITING: &str = "waiting for the login in the browser";
+    let mut journey = Journey::start();
+    let gate = gated(&mut journey.home);
+    let terminal = Terminal::start(&journey.home, 80, 24);
+    let token = "env -u TMPCRED_NO_INPUT tmpcred token >token";
+    terminal.enter(&format!("clear; {token}; echo EN''D $?"));
+    let screen = terminal.wait_for(WAITING);
+    let line = screen.lines().find(|line| line.contains(WAITING)).unwrap();
+    let braille = |c: char| ('\u{2801}'..='\u{28ff}').contains(&c);
+    assert!(line.starts_with(braille), "{line:?}");
+    std::fs::write(gate, "").unwrap();
+    let screen = terminal.wait_for("END ");
+    assert!(screen.contains("END 0") && !screen.contains(WAITING), "{screen}");
+
+    // What is written into a file has none of it.
+    let shown = terminal.run(&format!("tmpcred logout 2>&1; {token} 2>said; echo IS $?; cat said"));
+    assert!(shown.contains("IS 0") && shown.contains("Your browser has been opened"), "{shown}");
+    assert!(!shown.contains(WAITING) && !shown.contains(braille), "{shown}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use super::refused;
 use crate::journey::Journey;
-use crate::support::home::{Home, tmpcred};
+use crate::support::home::{Home, assert_root, tmpcred};
 use crate::support::run::Run;
 
 const CONFIG: &str = ".config/tmpcred/config.toml";
@@ -173,8 +173,8 @@ fn a_project_defines_nothing_unless_the_person_trusts_that_very_file() {
 
 #[test]
 fn a_project_file_of_somebody_else_is_not_even_read() {
+    assert_root();
     let home = Home::stranger();
-    let Some(_) = home.uid() else { return };
     home.config("");
     let file = home.project("profile = \"prod-admin\"\nthis is not TOML");
     std::os::unix::fs::chown(&file, Some(4242), Some(4242)).unwrap();

@@ -12,6 +12,7 @@ use crate::support::home::{Home, tmpcred};
 use crate::support::oidc_provider::{Fault, OidcOptions, OidcProvider};
 use crate::support::tls::{Authority, ServerCertificate};
 use crate::support::wait::{free_port, wait_until};
+use crate::support::walk::files;
 
 /// Forgets what was kept of the issuer's public documents, so that they are
 /// fetched again.
@@ -64,6 +65,52 @@ fn a_login_that_fails_at_the_last_step_ends_no_session() {
         journey.provider.clear_faults();
     }
     journey.tmpcred(&["login", "--force"]).run().ok();
+}
+
+#[test]
+fn an_address_that_an_issuer_chooses_is_no_command() {
+    let mut journey = Journey::start();
+    let hostile = journey.provider.url("/auth?x=;$(touch${IFS}owned)`touch${IFS}owned`&y=|touch");
+    let changed = Fault::changes(json!({ "authorization_endpoint": hostile }));
+    journey.provider.fault(&changed.at("/.well-known/openid-configuration"));
+    let (arguments, browser) = (journey.home.path("arguments"), journey.home.path("bin/browser"));
+    let script = format!(
+        "#!/bin/sh\nprintf '%s\\n' \"$#\" \"$@\" >{}\nexec {} \"$1\"\n",
+        arguments.display(),
+        browser.display()
+    );
+    let recording = journey.home.write_program("recording", &script);
+    journey.home.set("BROWSER", recording);
+    let login = journey.tmpcred(&["login"]).run().ok();
+    let arguments = std::fs::read_to_string(arguments).unwrap();
+    let lines: Vec<_> = arguments.lines().collect();
+    assert!(matches!(lines[..], ["1", page] if page.starts_with("http://127.0.0.1:")), "{lines:?}");
+    // It came as far as the browser.
+    assert!(login.stderr.contains("$(touch${IFS}owned)"), "{}", login.stderr);
+    let made = files(&journey.home.path("")).into_iter().map(|file| file.path);
+    let made: Vec<_> = made.filter(|path| path.ends_with("owned")).collect();
+    assert!(made.is_empty(), "{made:?}");
+}
+
+#[test]
+fn a_refresh_token_goes_to_nobody_but_the_issuer_that_gave_it() {
+    let journey = Journey::start();
+    let standing = Standing::of(&journey);
+    let config = journey.home.path(".config/tmpcred/config.toml");
+    let before = std::fs::read_to_string(&config).unwrap();
+    let other = OidcProvider::start();
+    let edited = before.replace(journey.provider.issuer(), other.issuer());
+    assert_ne!(edited, before);
+    std::fs::write(&config, edited).unwrap();
+    for args in [&["token", "--no-input"][..], &["token", "--no-input", "--refresh"]] {
+        let says = ["login required: run `tmpcred login corp`"];
+        refused(journey.tmpcred(args), 4, &says);
+    }
+    assert_eq!(other.count("POST", "/token"), 0);
+    assert_eq!(journey.provider.count_grants("refresh_token"), 0);
+    // Nothing is lost where it was a slip.
+    std::fs::write(&config, before).unwrap();
+    standing.is_kept(&journey);
 }
 
 #[test]

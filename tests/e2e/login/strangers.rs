@@ -5,7 +5,7 @@ use serde_json::json;
 use url::Url;
 
 use super::{BROKER, LONG, Plan, start_browser};
-use crate::support::home::Home;
+use crate::support::home::{Home, assert_root};
 use crate::support::oidc_provider::OidcProvider;
 use crate::support::wait::wait_until;
 
@@ -26,6 +26,7 @@ fn parameter(url: &Url, name: &str) -> String {
 
 #[test]
 fn nobody_else_can_end_or_finish_a_login_although_they_know_its_state() {
+    assert_root();
     let provider = OidcProvider::start();
     for redirect_host in ["127.0.0.1", "::1", "localhost"] {
         let plan = Plan { prints_only: true, ..Plan::new(provider.issuer()) };
@@ -35,28 +36,23 @@ fn nobody_else_can_end_or_finish_a_login_although_they_know_its_state() {
             let page = wait_until("the page to be printed", LONG, || {
                 person.pages.lock().unwrap().first().cloned()
             });
-            // Root can become somebody else.
-            if rustix::process::geteuid().is_root() {
-                let state = parameter(&page.0, "state");
-                for outcome in [("error", "access_denied"), ("code", "theirs")] {
-                    let mut callback = Url::parse(&parameter(&page.0, "redirect_uri")).unwrap();
-                    callback
-                        .query_pairs_mut()
-                        .append_pair("state", &state)
-                        .append_pair(outcome.0, outcome.1);
-                    assert_eq!(ask_as_nobody(&home, &callback), "403", "{callback}");
-                }
+            let state = parameter(&page.0, "state");
+            for outcome in [("error", "access_denied"), ("code", "theirs")] {
+                let mut callback = Url::parse(&parameter(&page.0, "redirect_uri")).unwrap();
+                callback
+                    .query_pairs_mut()
+                    .append_pair("state", &state)
+                    .append_pair(outcome.0, outcome.1);
+                assert_eq!(ask_as_nobody(&home, &callback), "403", "{callback}");
             }
             start_browser(&home, &page.0).wait().ok();
         });
         let assertion = world.assertion(BROKER);
         others.join().unwrap();
         assert_eq!(assertion.unwrap().principal.subject, "alice", "{redirect_host}");
-        if rustix::process::geteuid().is_root() {
-            let told = world.told();
-            assert_eq!(told.len(), 1, "once is enough: {told:?}");
-            assert!(told[0].contains("another user of this machine (number 65534)"), "{told:?}");
-        }
+        let told = world.told();
+        assert_eq!(told.len(), 1, "once is enough: {told:?}");
+        assert!(told[0].contains("another user of this machine (number 65534)"), "{told:?}");
     }
 }
 

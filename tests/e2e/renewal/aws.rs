@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::aws::python_program;
 use crate::support::browser::Browser;
 use crate::support::canary::Canary;
-use crate::support::home::{Home, tmpcred};
+use crate::support::home::{Home, assert_root, tmpcred};
 use crate::support::oidc_provider::{OidcOptions, OidcProvider};
 use crate::support::radosgw::Radosgw;
 use crate::support::run::Run;
@@ -179,14 +179,13 @@ print(json.dumps([sorted(answer), ask('x')['code'], os.environ['AWS_CONTAINER_CR
     assert_eq!(answers[1], "WrongToken");
     let url = answers[2].as_str().unwrap();
     assert!(crate::support::http::Http::new().get(url).is_err(), "{url} still listens");
-    // Root can become somebody else, who has the token and is refused all the same.
-    if rustix::process::geteuid().is_root() {
-        let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
-        let exec = ["exec", "short", "--renew", "--"];
-        let ask = ["/usr/bin/python3", "-c", &ask.replace("sorted(answer)", "answer['code']")];
-        let refused = world.tmpcred(&[&exec[..], &nobody, &ask].concat()).run().ok().json();
-        assert_eq!(refused[0], "WrongPeer");
-    }
+    // Somebody else who has the token is refused all the same.
+    assert_root();
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let exec = ["exec", "short", "--renew", "--"];
+    let ask = ["/usr/bin/python3", "-c", &ask.replace("sorted(answer)", "answer['code']")];
+    let refused = world.tmpcred(&[&exec[..], &nobody, &ask].concat()).run().ok().json();
+    assert_eq!(refused[0], "WrongPeer");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::*;
+use crate::support::home::assert_root;
 
 const ACCOUNT: &str = "111122223333";
 const SPOKE: &str = "arn:aws:iam::210987654321:role/spoke";
@@ -230,10 +231,7 @@ fn a_link_that_is_printed_in_a_job_is_hidden_first() {
 
 #[test]
 fn nobody_else_on_the_machine_gets_the_sign_in_link() {
-    // Only root can become somebody else.
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    assert_root();
     let world = World::start(None);
     // A stranger who has read the address among the browser's arguments is faster.
     let own = world.home.write_program(

@@ -1,6 +1,7 @@
 //! Signing in to the console of AWS, by a link that one browser gets once.
 
 use super::*;
+use crate::support::home::assert_root;
 
 /// Where the stand-in turns credentials into a link.
 fn signin(world: &World) -> String {
@@ -126,10 +127,7 @@ except urllib.error.HTTPError as e:
 
 #[test]
 fn whose_browser_may_sign_in_is_what_it_is_for_logins() {
-    // Root can become somebody else.
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
+    assert_root();
     let mut world = World::start(None);
     configure(&world);
     let log = strange_browser(&mut world, true);

@@ -16,7 +16,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::journey::Journey;
-use crate::support::home::Home;
+use crate::support::home::{Home, assert_root};
 use crate::support::kernel::{Key, keys};
 use crate::support::run::Run;
 use crate::support::walk::files;
@@ -40,6 +40,13 @@ fn token(run: Run) -> String {
 /// those of `credential` items.
 pub(crate) fn items(home: &Home, kind: &str) -> Vec<Key> {
     let prefix = format!("tmpcred:{kind}-");
+    let mut keys = all_items(home);
+    keys.retain(|key| key.description.starts_with(&prefix));
+    keys
+}
+
+/// All of them.
+pub(crate) fn all_items(home: &Home) -> Vec<Key> {
     // What was unlinked goes in the kernel's own time: what is linked counts.
     let linked = with_keys(home, "keyctl rlist @u").run().ok().stdout;
     let linked: Vec<i32> = linked.split_whitespace().filter_map(|n| n.parse().ok()).collect();
@@ -48,8 +55,8 @@ pub(crate) fn items(home: &Home, kind: &str) -> Vec<Key> {
     // Root's keyring is everybody's; an index tells which keys are of this home.
     let index = std::fs::read_to_string(home.path(STATE).join("index.json")).unwrap_or_default();
     keys.retain(|key| {
-        let name = key.description.strip_prefix("tmpcred:").unwrap_or_default();
-        key.description.starts_with(&prefix) && (home.uid().is_some() || index.contains(name))
+        let name = key.description.strip_prefix("tmpcred:");
+        name.is_some_and(|name| home.uid().is_some() || index.contains(name))
     });
     keys
 }
@@ -79,18 +86,14 @@ fn lock_files(home: &Home) -> Vec<PathBuf> {
     all.filter(is_lock).filter(|path| !path.parent().unwrap().ends_with("outages")).collect()
 }
 
-/// A test that needs users of its own.
+/// A home for a test that fills up what a user may have: of a user who is nobody else.
 ///
 /// # Panics
-/// Where nobody but root could provide them.
+/// Where nobody but root could provide one.
 #[track_caller]
 fn stranger() -> Home {
-    let home = Home::stranger();
-    assert!(
-        home.uid().is_some(),
-        "this test fills up what a user may have: run the tests as root, so that it is nobody's"
-    );
-    home
+    assert_root();
+    Home::stranger()
 }
 
 /// How many requests the provider has had, and how many tokens the broker issued.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{token, work};
 use crate::journey::Journey;
-use crate::support::home::Home;
+use crate::support::home::{Home, tmpcred};
 use crate::support::keyring::Keyring;
 use crate::support::run::Output;
 
@@ -25,9 +25,9 @@ fn at_the_desktop_of(mut home: Home) -> (Keyring, Journey) {
 }
 
 /// The labels of what is in the default collection.
-fn labels(journey: &Journey) -> Vec<String> {
+fn labels(home: &Home) -> Vec<String> {
     let property = |path: &str, interface: &str, name: &str| {
-        let ask = journey.home.command("dbus-send").args([
+        let ask = home.command("dbus-send").args([
             "--session",
             "--print-reply",
             "--dest=org.freedesktop.secrets",
@@ -78,14 +78,23 @@ fn so_they_do_for_a_user_who_is_not_root() {
 
 #[track_caller]
 fn rest_in_the_default_collection((_keyring, journey): (Keyring, Journey)) {
-    assert_eq!(labels(&journey), ["tmpcred: deploy, role deploy", "tmpcred: session of corp"]);
+    assert_eq!(labels(&journey.home), ["tmpcred: deploy, role deploy", "tmpcred: session of corp"]);
     let before = work(&journey);
     let first = token(journey.tmpcred(&["token"]));
     assert_eq!(token(journey.tmpcred(&["token"])), first);
     assert_eq!(work(&journey), before, "a hit asks nobody");
     status_works(&journey);
     journey.tmpcred(&["logout"]).run().ok();
-    assert_eq!(labels(&journey), [""; 0]);
+    assert_eq!(labels(&journey.home), [""; 0]);
+}
+
+#[test]
+fn what_only_tries_things_keeps_nothing_there() {
+    let mut home = Home::new();
+    let _keyring = Keyring::start(&mut home);
+    tmpcred(&home).args(["token", "--dev"]).run().ok();
+    tmpcred(&home).args(["exec", "--dev", "--", "true"]).run().ok();
+    assert_eq!(labels(&home), [""; 0]);
 }
 
 #[test]

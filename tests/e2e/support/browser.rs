@@ -125,6 +125,20 @@ impl Browser {
     }
 }
 
+/// Lets the browser of a home begin only once the file is there whose path this returns.
+#[cfg(feature = "broker")]
+pub(crate) fn gated(home: &mut Home) -> PathBuf {
+    let gate = home.path("work/gate");
+    let script = format!(
+        "#!/bin/sh\nuntil [ -e {} ]; do sleep 0.05; done\nexec {} \"$1\"\n",
+        gate.display(),
+        home.path("bin/browser").display()
+    );
+    let gated = home.write_program("gated", &script);
+    home.set("BROWSER", gated);
+    gate
+}
+
 /// A browser that has its place in a home.
 pub(crate) struct Installed {
     log: PathBuf,

@@ -203,6 +203,12 @@ impl Home {
         &self.env
     }
 
+    /// The processes that run here.
+    #[cfg(feature = "broker")]
+    pub(crate) fn inhabitants(&self) -> Vec<Pid> {
+        inhabitants(self.root.path())
+    }
+
     /// Whether the machine knows the user by name.
     pub(crate) fn is_known(&self) -> bool {
         self.uid.is_none_or(|uid| uid == NOBODY)
@@ -236,19 +242,27 @@ impl Drop for Home {
 }
 
 /// Kills what still runs in a home, such as a browser that nobody waited for:
-/// it would write into a directory that is about to be removed. A home has a
-/// name of its own, so the variable tells its processes from all others.
+/// it would write into a directory that is about to be removed.
 fn kill_inhabitants(home: &Path) {
+    for pid in inhabitants(home) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+/// The processes that run in a home. It has a name of its own, so the variable tells
+/// its processes from all others.
+fn inhabitants(home: &Path) -> Vec<Pid> {
     let variable = [b"HOME=", home.as_os_str().as_bytes()].concat();
-    let Ok(processes) = fs::read_dir("/proc") else { return };
-    for process in processes.flatten() {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(pid) = pid.and_then(Pid::from_raw) else { continue };
         let environment = fs::read(process.path().join("environ")).unwrap_or_default();
         if environment.split(|byte| *byte == 0).any(|one| one == variable) {
-            let _ = kill_process(pid, Signal::KILL);
+            found.push(pid);
         }
     }
+    found
 }
 
 /// The program under test, about to run in `home`.
@@ -283,6 +297,15 @@ pub(crate) fn through(
     words.push(home.share(under_test()).into());
     let run = Run::new(program, home.path("work")).args(command(words));
     home.variables().iter().fold(run, |run, (name, value)| run.env(name, value))
+}
+
+/// For a test that becomes somebody else, or that makes what is somebody else's.
+///
+/// # Panics
+/// Where the tests do not run as root, who alone can do that.
+#[track_caller]
+pub(crate) fn assert_root() {
+    assert!(is_root(), "this test becomes other users: run the tests as root");
 }
 
 fn is_root() -> bool {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 
+#[cfg(feature = "broker")]
 use linux_keyutils::{KeyRing, KeyRingIdentifier};
 
 use super::peer::program;
@@ -76,6 +77,7 @@ pub(crate) fn forget_traces(home: &Path) {
 
 /// Forgets those registrations of clients of the user who runs the tests that hold one of
 /// these secrets.
+#[cfg(feature = "broker")]
 pub(crate) fn forget_registrations(secrets: &[String]) {
     let Ok(user) = KeyRing::from_special_id(KeyRingIdentifier::User, false) else { return };
     let Ok(process) = KeyRing::from_special_id(KeyRingIdentifier::Process, true) else { return };

@@ -87,6 +87,11 @@ impl<'a> Terminal<'a> {
         self.tmux(&["capture-pane", "-p"])
     }
 
+    /// The same with its colours, as a terminal is told of them.
+    pub(crate) fn styled(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-e"])
+    }
+
     /// Waits until this is on the screen, and returns all of it.
     #[track_caller]
     pub(crate) fn wait_for(&self, part: &str) -> String {
