@@ -2,7 +2,7 @@
 
 #[cfg(unix)]
 mod detached;
-#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod entry;
 #[cfg(unix)]
 pub mod groups;
