@@ -189,10 +189,8 @@ fn a_person_types_keys_and_codes_and_they_do_not_show() {
     let world = World::start(&format!("mfa = {{ serial = \"{DEVICE}\" }}"));
     let terminal = Terminal::start(&world.home, 100, 40);
     terminal.enter("tmpcred login");
-    terminal.wait_for(&format!("Access key ID for '{}'", world.name));
-    terminal.enter(&world.id);
-    terminal.wait_for("Secret access key for");
-    terminal.enter(&world.secret);
+    terminal.answer(&format!("Access key ID for '{}'", world.name), &world.id);
+    terminal.answer("Secret access key for", &world.secret);
     let screen = terminal.wait_for("logged in to work-");
     assert!(!screen.contains(&world.secret) && !screen.contains(&world.id), "{screen}");
 
@@ -201,16 +199,13 @@ fn a_person_types_keys_and_codes_and_they_do_not_show() {
 
     // The command's own input is not what is read.
     terminal.enter("clear; echo in | tmpcred exec hub -- cat; echo EN''D 1.");
-    terminal.wait_for(DEVICE);
-    terminal.enter("271828");
+    terminal.answer(DEVICE, "271828");
     let screen = terminal.wait_for("END 1.");
     assert!(screen.contains("\nin\n") && !screen.contains("271828"), "{screen}");
 
     terminal.enter("clear; tmpcred exec hub --ttl 20m -- echo fine; echo EN''D 2.");
-    terminal.wait_for(DEVICE);
-    terminal.enter("271828");
-    terminal.wait_for("was sent before");
-    terminal.enter("314159");
+    terminal.answer(DEVICE, "271828");
+    terminal.answer("was sent before", "314159");
     assert!(terminal.wait_for("END 2.").contains("\nfine\n"));
     assert_eq!(world.codes(), ["271828", "314159"]);
 

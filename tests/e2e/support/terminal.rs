@@ -61,6 +61,20 @@ impl<'a> Terminal<'a> {
         self.press("Enter");
     }
 
+    /// Answers a question with something that does not show. A program may ask before it
+    /// has told the terminal that; no person is as quick.
+    #[cfg(feature = "broker")]
+    #[track_caller]
+    pub(crate) fn answer(&self, question: &str, secret: &str) {
+        self.wait_for(question);
+        let place = self.tmux(&["display-message", "-p", "#{pane_tty}"]);
+        wait_until("the terminal shows no keys", SHOWN, || {
+            let settings = self.home.command("stty").args(["-a", "-F", place.trim()]).run().ok();
+            settings.stdout.split_whitespace().any(|one| one == "-echo").then_some(())
+        });
+        self.enter(secret);
+    }
+
     /// Types something, and no more.
     pub(crate) fn write(&self, text: &str) {
         self.tmux(&["send-keys", "-l", text]);
