@@ -1,7 +1,8 @@
 //! A store that fails on demand, for tests.
 
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
@@ -32,14 +33,21 @@ pub(crate) struct Failing {
     pub(crate) reads: AtomicBool,
     /// Reads never end.
     pub(crate) hangs: AtomicBool,
+    /// What looks at the whole log works.
+    pub(crate) scans: AtomicBool,
     writes: AtomicU8,
+    /// What happens as somebody begins to read the leaves.
+    meanwhile: Mutex<Option<Meanwhile>>,
 }
+
+type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Failing {
     /// Nothing fails yet.
     pub(crate) fn over(inner: Arc<dyn Store>) -> Arc<Self> {
         let (reads, hangs, writes) = (true.into(), false.into(), WELL.into());
-        Arc::new(Self { inner, reads, hangs, writes })
+        let (scans, meanwhile) = (true.into(), Mutex::default());
+        Arc::new(Self { inner, reads, hangs, scans, writes, meanwhile })
     }
 
     /// A broker on such a store.
@@ -51,6 +59,15 @@ impl Failing {
         })
         .await;
         (bed, store)
+    }
+
+    fn scan(&self) -> Result<()> {
+        if self.scans.load(Ordering::Relaxed) { Ok(()) } else { Err(broken()) }
+    }
+
+    /// Does this once somebody begins to read the leaves.
+    pub(crate) fn meanwhile(&self, what: impl Future<Output = ()> + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::pin(what));
     }
 
     /// From now on, commits go like this.
@@ -80,13 +97,21 @@ impl Ledger for Failing {
 
 #[async_trait]
 impl LogStore for Failing {
+    async fn size(&self) -> Result<u64> {
+        self.inner.size().await
+    }
     async fn ends(&self) -> Result<LogEnds> {
+        self.scan()?;
         self.inner.ends().await
     }
     async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
         self.inner.sealed_end().await
     }
     async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.await;
+        }
         self.inner.leaves(after, limit).await
     }
     async fn tile(&self, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
@@ -185,6 +210,7 @@ impl TokenStore for Failing {
         before: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Result<u64> {
+        self.scan()?;
         self.inner.count_issued(whose, before, now).await
     }
     async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {

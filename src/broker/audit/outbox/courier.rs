@@ -187,7 +187,7 @@ impl Courier {
     async fn introduce(&self) -> Result<()> {
         let after = match self.begin_with {
             BeginWith::First => 0,
-            BeginWith::Next => self.store.ends().await?.promised,
+            BeginWith::Next => self.store.size().await?,
         };
         self.store.add_sink(self.counts.sink(), after).await
     }
