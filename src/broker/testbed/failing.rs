@@ -15,7 +15,7 @@ use crate::broker::audit::tree::Hash;
 use crate::broker::keys::StoredKey;
 use crate::broker::store::{
     Erasable, ErasureStore, Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore,
-    OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Turn, Unit, Whose, sqlite,
+    OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Traces, Turn, Unit, Whose, sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -136,14 +136,8 @@ impl LogStore for Failing {
 
 #[async_trait]
 impl ErasureStore for Failing {
-    async fn of_person(
-        &self,
-        issuer: &str,
-        subject: &str,
-        id: &str,
-        limit: u32,
-    ) -> Result<Erasable> {
-        self.inner.of_person(issuer, subject, id, limit).await
+    async fn of_person(&self, person: &Traces, after: u64, limit: u32) -> Result<Erasable> {
+        self.inner.of_person(person, after, limit).await
     }
 }
 
