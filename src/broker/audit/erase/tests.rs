@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use time::macros::datetime;
 
 use super::*;
@@ -5,7 +7,8 @@ use crate::broker::audit::leaf::ERASED;
 use crate::broker::audit::verify::{Kind, Proofs, verify};
 use crate::broker::keys::Kek;
 use crate::broker::store::sql::tests::{Ground, append, record};
-use crate::broker::store::{Ledger, LogStore};
+use crate::broker::store::{Ledger, LogStore, sqlite};
+use crate::broker::testbed::failing::Failing;
 
 const NOW: OffsetDateTime = datetime!(2026-01-02 12:00 UTC);
 
@@ -89,6 +92,21 @@ async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
         let [finding] = &found.findings[..] else { panic!("{:?}", found.findings) };
         assert_eq!((finding.kind, finding.first, finding.last), (Kind::Erased, 2, 2));
     }
+}
+
+#[tokio::test]
+async fn what_is_erased_while_the_log_is_looked_at_is_no_damage() {
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
+    let seal = Kek::random().unwrap().seal_of_log();
+    store.seal_with(seal.clone()).await.unwrap();
+    append(store.as_ref(), &[of("alice", None), of("bob", None)]).await.unwrap();
+    let looked_at = Failing::over(store.clone());
+    looked_at.meanwhile(async move {
+        erased(store.as_ref(), "alice").await.unwrap();
+    });
+    let proofs = Proofs { keys: &[], seal: Some(&seal), off_host: None, now: NOW };
+    let report = verify(looked_at.as_ref(), &proofs).await.unwrap();
+    assert_eq!((report.records, report.erased, &report.findings[..]), (2, 1, &[][..]));
 }
 
 #[tokio::test]
