@@ -29,6 +29,9 @@ use crate::oidc::Issuer;
 use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
 
+/// How far the clocks of a broker, its database and whoever runs it may be apart.
+const CLOCKS_DIFFER: Duration = Duration::seconds(5);
+
 /// What is revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
@@ -83,12 +86,17 @@ impl Operator {
     /// Revokes, and puts that on record in the same commit.
     ///
     /// # Errors
-    /// A token that this broker did not issue; a time that is yet to come.
+    /// A token that this broker did not issue; a time that is yet to come; where no time is
+    /// said, clocks that differ about it.
     pub async fn revoke(&self, what: &What, reason: &str) -> Result<Revoked> {
-        let now = self.clock.now();
+        let here = self.clock.now();
+        let now = self.store.now().await?.unwrap_or(here);
         match what {
             What::Token(jti) => self.revoke_one(*jti, reason, now).await,
             What::Many { whose, before } => {
+                if before.is_none() {
+                    self.require_one_time(here, now).await?;
+                }
                 let before = before.unwrap_or(now);
                 if before > now {
                     return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
@@ -97,6 +105,31 @@ impl Operator {
                 self.revoke_many(whose, before, reason, now).await
             }
         }
+    }
+
+    /// Refuses to say by this clock when now is where others know better. By one that is
+    /// behind, what was issued just now would stay good; by one that is ahead, what is yet to
+    /// be issued never would be, and that could not be taken back.
+    async fn require_one_time(&self, here: OffsetDateTime, now: OffsetDateTime) -> Result<()> {
+        let newest = self.store.find(&Filter::default(), 1).await?.pop();
+        let newest = newest.and_then(|(_, record)| Some(record?.at)).filter(|at| *at > now);
+        let others = [(now, "the database's clock"), (newest.unwrap_or(now), "the newest record")];
+        for (other, whose) in others {
+            let differ = (other - here).abs();
+            if differ > CLOCKS_DIFFER {
+                let differ = humantime::format_duration(std::time::Duration::from_secs(
+                    differ.whole_seconds().unsigned_abs(),
+                ));
+                return Err(Error::new(ErrorKind::Config, "it cannot be told what time it is")
+                    .because_of(format!(
+                        "by {whose} it is {}, and by this machine's {}: they are {differ} apart",
+                        in_seconds(other),
+                        in_seconds(here),
+                    ))
+                    .hint("set the one that is wrong, or say by --before what is revoked"));
+            }
+        }
+        Ok(())
     }
 
     /// The id of a token that somebody has: it is not looked at whether it is good.
@@ -169,7 +202,7 @@ impl Operator {
         let record = Record {
             reason: format!(
                 "an operator revoked what was issued before {} ({kind} {id}): {reason}",
-                before.replace_nanosecond(0).unwrap_or(before)
+                in_seconds(before)
             ),
             client: if let Whose::Client(client) = whose { text(client) } else { String::new() },
             role: if let Whose::Role(role) = whose { text(role) } else { String::new() },
@@ -192,6 +225,10 @@ impl Operator {
     async fn commit(&self, unit: Unit) -> Result<bool> {
         Ok(self.store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed))
     }
+}
+
+fn in_seconds(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_nanosecond(0).unwrap_or(at)
 }
 
 impl Broker {
