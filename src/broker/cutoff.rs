@@ -13,7 +13,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::Broker;
-use super::audit::leaf::ERASED;
+use super::audit::leaf::{self, ERASED};
 use super::audit::{Decision, Record};
 use super::authenticate::Actor;
 use super::config::{self, MAX_TTL};
@@ -224,6 +224,7 @@ impl Operator {
     }
 
     async fn commit(&self, unit: Unit) -> Result<bool> {
+        unit.records.iter().try_for_each(leaf::check)?;
         Ok(self.store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed))
     }
 }

@@ -212,6 +212,13 @@ async fn one_token_is_revoked_by_its_id_and_by_itself() {
     }
     assert_eq!(place.good(&[&one, &other]).await, [false, true]);
     assert!(operator.revoke(&What::Token(Uuid::new_v4()), "a test").await.is_err());
+    // No record is longer than those of which others read the log.
+    let jti: Uuid = claims_of(&other)["jti"].as_str().unwrap().parse().unwrap();
+    for what in [What::Token(jti), What::Many { whose: Whose::Everybodys, before: None }] {
+        let refused = operator.revoke(&what, &"x".repeat(70_000)).await.unwrap_err().to_string();
+        assert!(refused.contains("64 KiB"), "{refused}");
+    }
+    assert_eq!(place.good(&[&one, &other]).await, [false, true]);
     assert!(operator.id_of(&Secret::new("garbage".into())).await.is_err());
 }
 
