@@ -144,8 +144,8 @@ async fn what_looks_at_the_whole_log_takes_as_long_as_it_takes() {
     };
     let long = async { tokio::join!(store.ends(), store.of_person(&alice, 0, 9)) };
     let short = async {
+        // Whoever has a limit gives up, and again: so those without have waited for longer.
         assert!(store.page(0, 9).await.is_err());
-        // Others give up at this moment, so this one has waited for longer by the next one.
         assert!(store.page(0, 9).await.is_err());
         assert_eq!(store.size().await.unwrap(), 1, "for that nobody waits");
         held.rollback().await.unwrap();
