@@ -13,6 +13,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::Broker;
+use super::audit::leaf::{self, ERASED};
 use super::audit::{Decision, Record};
 use super::authenticate::Actor;
 use super::config::{self, MAX_TTL};
@@ -28,6 +29,9 @@ use crate::host::clock::Clock;
 use crate::oidc::Issuer;
 use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
+
+/// How far the clocks of a broker, its database and whoever runs it may be apart.
+const CLOCKS_DIFFER: Duration = Duration::seconds(5);
 
 /// What is revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +50,9 @@ pub enum What {
 /// What was revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revoked {
-    /// How many tokens that were good, as far as the log tells.
-    pub tokens: u64,
+    /// How many tokens that were good, as far as the log tells; `None` where they could not
+    /// be counted.
+    pub tokens: Option<u64>,
     /// Before when they were issued.
     pub before: OffsetDateTime,
 }
@@ -82,12 +87,17 @@ impl Operator {
     /// Revokes, and puts that on record in the same commit.
     ///
     /// # Errors
-    /// A token that this broker did not issue; a time that is yet to come.
+    /// A token that this broker did not issue; a time that is yet to come; where no time is
+    /// said, clocks that differ about it.
     pub async fn revoke(&self, what: &What, reason: &str) -> Result<Revoked> {
-        let now = self.clock.now();
+        let here = self.clock.now();
+        let now = self.store.now().await?.unwrap_or(here);
         match what {
             What::Token(jti) => self.revoke_one(*jti, reason, now).await,
             What::Many { whose, before } => {
+                if before.is_none() {
+                    self.require_one_time(here, now).await?;
+                }
                 let before = before.unwrap_or(now);
                 if before > now {
                     return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
@@ -96,6 +106,31 @@ impl Operator {
                 self.revoke_many(whose, before, reason, now).await
             }
         }
+    }
+
+    /// Refuses to say by this clock when now is where others know better. By one that is
+    /// behind, what was issued just now would stay good; by one that is ahead, what is yet to
+    /// be issued never would be, and that could not be taken back.
+    async fn require_one_time(&self, here: OffsetDateTime, now: OffsetDateTime) -> Result<()> {
+        let newest = self.store.find(&Filter::default(), 1).await?.pop();
+        let newest = newest.and_then(|(_, record)| Some(record?.at)).filter(|at| *at > now);
+        let others = [(now, "the database's clock"), (newest.unwrap_or(now), "the newest record")];
+        for (other, whose) in others {
+            let differ = (other - here).abs();
+            if differ > CLOCKS_DIFFER {
+                let differ = humantime::format_duration(std::time::Duration::from_secs(
+                    differ.whole_seconds().unsigned_abs(),
+                ));
+                return Err(Error::new(ErrorKind::Config, "it cannot be told what time it is")
+                    .because_of(format!(
+                        "by {whose} it is {}, and by this machine's {}: they are {differ} apart",
+                        in_seconds(other),
+                        in_seconds(here),
+                    ))
+                    .hint("set the one that is wrong, or say by --before what is revoked"));
+            }
+        }
+        Ok(())
     }
 
     /// The id of a token that somebody has: it is not looked at whether it is good.
@@ -146,7 +181,7 @@ impl Operator {
             ..issued
         };
         let done = self.commit(Unit::of(record).with(revoked)).await?;
-        Ok(Revoked { tokens: u64::from(done && end > now), before: now })
+        Ok(Revoked { tokens: Some(u64::from(done && end > now)), before: now })
     }
 
     async fn revoke_many(
@@ -168,7 +203,7 @@ impl Operator {
         let record = Record {
             reason: format!(
                 "an operator revoked what was issued before {} ({kind} {id}): {reason}",
-                before.replace_nanosecond(0).unwrap_or(before)
+                in_seconds(before)
             ),
             client: if let Whose::Client(client) = whose { text(client) } else { String::new() },
             role: if let Whose::Role(role) = whose { text(role) } else { String::new() },
@@ -179,34 +214,47 @@ impl Operator {
                 Principal { issuer: self.issuer.as_str().into(), subject: "operator".into() },
             )
         };
-        let tokens = self.store.count_issued(whose, before, now).await?;
         self.commit(Unit::of(record).with(Effect::CutOff(cutoff))).await?;
-        Ok(Revoked { tokens, before })
+        // It takes long where there are many, and changes nothing about them.
+        let counted = self.store.count_issued(whose, before, now).await;
+        let tokens = counted.inspect_err(|error| {
+            tracing::warn!(%error, "how many tokens were revoked cannot be told");
+        });
+        Ok(Revoked { tokens: tokens.ok(), before })
     }
 
     async fn commit(&self, unit: Unit) -> Result<bool> {
+        unit.records.iter().try_for_each(leaf::check)?;
         Ok(self.store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed))
     }
+}
+
+fn in_seconds(at: OffsetDateTime) -> OffsetDateTime {
+    at.replace_nanosecond(0).unwrap_or(at)
 }
 
 impl Broker {
     /// Whether a token was revoked together with others, or one of those that it came of.
     pub(super) async fn is_cut_off(&self, token: &OwnToken) -> Result<bool> {
-        let mut tokens = vec![(token.issued_at, self.names(token))];
+        let mut tokens = vec![(token.issued_at, self.names(token), false)];
         for jti in &token.ancestors {
             let filter =
                 Filter { jti: Some(*jti), decision: Some(Decision::Issued), ..Filter::default() };
             // The log alone knows their roles and clients.
             if let Some((_, record)) = self.store.find(&filter, 1).await?.pop() {
                 let record = record.ok_or_else(unreadable)?;
-                tokens.push((record.at, self.names_of_record(&record)));
+                let erased = record.principal.subject == ERASED;
+                tokens.push((record.at, self.names_of_record(&record), erased));
             }
         }
-        let Some(oldest) = tokens.iter().map(|(at, _)| *at).min() else { return Ok(false) };
+        let Some(oldest) = tokens.iter().map(|(at, ..)| *at).min() else { return Ok(false) };
         let cutoffs = self.store.cutoffs(oldest).await?;
         Ok(cutoffs.iter().any(|(kind, id, before)| {
-            tokens.iter().any(|(at, names)| {
-                at < before && names.iter().any(|name| name.parts() == (kind.as_str(), id.as_str()))
+            tokens.iter().any(|(at, names, erased)| {
+                let named = names.iter().any(|name| name.parts() == (kind.as_str(), id.as_str()));
+                // Where nobody knows whose it was, it may be the one who is meant.
+                let perhaps = *erased && ["subject", "issuer", "client"].contains(&kind.as_str());
+                at < before && (named || perhaps)
             })
         }))
     }

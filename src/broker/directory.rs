@@ -268,6 +268,18 @@ pub(super) fn ids_of(principal: &Principal, own: &str) -> Vec<String> {
     ids
 }
 
+/// The other way round: the id of somebody, then that of whom the broker's own token speaks
+/// that they got, then of whom the one speaks that was exchanged for it, and so on.
+pub(super) fn ids_from(principal: &Principal, own: &str) -> Vec<String> {
+    let mut ids = vec![id_of(&principal.issuer, &principal.subject)];
+    while ids.len() < MAX_NESTED
+        && let Some(last) = ids.last()
+    {
+        ids.push(id_of(own, last));
+    }
+    ids
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -310,6 +322,10 @@ pub(crate) mod tests {
         assert_eq!(of(&people, "https://b.example", "8e7f"), None);
         assert_eq!(of(&people, "https://a.example", "Alice"), None);
         // By a token of the broker that was issued for them, however often.
+        let alice = Principal { issuer: "https://a.example".into(), subject: "alice".into() };
+        let ids = ids_from(&alice, OWN);
+        let deepest = Principal { issuer: OWN.into(), subject: ids[MAX_NESTED - 2].clone() };
+        assert_eq!(ids_of(&deepest, OWN), ids.iter().rev().cloned().collect::<Vec<_>>());
         let once = id_of("https://b.example", "a b");
         assert_eq!(of(&people, OWN, &once), Some("alice"));
         assert_eq!(of(&people, OWN, &id_of(OWN, &once)), Some("alice"));

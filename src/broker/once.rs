@@ -50,7 +50,9 @@ struct Turn {
 impl Uses {
     /// What of this request may be used once; `None` where nothing is.
     pub(super) fn of(caller: &Caller, ask: &Ask, now: OffsetDateTime) -> Option<Self> {
-        let assertions: Vec<_> = caller.proven().filter_map(Caller::used_up).collect();
+        let mut assertions: Vec<_> = caller.proven().filter_map(Caller::used_up).collect();
+        // Whoever acts for themselves may show the same one twice.
+        assertions.dedup();
         let ends = caller.proven().map(Caller::expires_at).max().unwrap_or(now);
         let longest = Duration::try_from(MAX_LEEWAY).unwrap_or(Duration::MAX);
         (!assertions.is_empty()).then(|| Self {

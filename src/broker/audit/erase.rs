@@ -11,8 +11,8 @@ use time::OffsetDateTime;
 
 use super::leaf::{COLUMNS, Leaf};
 use super::{Decision, Record};
-use crate::broker::authenticate::id_of;
-use crate::broker::store::{Effect, Outcome, Store, Unit};
+use crate::broker::directory::ids_from;
+use crate::broker::store::{Effect, Outcome, Store, Traces, Unit};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
@@ -21,7 +21,7 @@ use crate::oidc::Issuer;
 const ACTION: &str = "erase";
 
 /// How many records are erased by one commit: others wait for the log meanwhile.
-const BATCH: u32 = 500;
+const BATCH: u32 = 50;
 
 /// Whose records are erased, by whom, and why.
 pub struct Erasure<'a> {
@@ -45,19 +45,21 @@ pub struct Erased {
     pub fixed: u64,
 }
 
-/// Erases all that the log has of a person, as it is at this moment.
+/// Erases all that the log has of a person, as it is at this moment; also where they asked or
+/// acted by tokens of the broker's own, which name them by an id within an id.
 ///
 /// # Errors
 /// Whatever keeps it from being done; what was done until then is done, and on record.
 pub async fn erase(store: &dyn Store, what: &Erasure<'_>, now: OffsetDateTime) -> Result<Erased> {
-    let Principal { issuer, subject } = what.person;
-    let id = id_of(issuer, subject);
+    let person = what.traces();
     let mut done = Erased::default();
+    let mut after = 0;
     loop {
-        let found = store.of_person(issuer, subject, &id, BATCH).await?;
-        done.fixed = found.fixed;
+        let found = store.of_person(&person, after, BATCH).await?;
+        let Some(last) = found.last else { return Ok(done) };
+        (after, done.fixed) = (last, done.fixed + found.fixed);
         if found.records.is_empty() {
-            return Ok(done);
+            continue;
         }
         let count = found.records.len() as u64;
         let record = what.record(&found.records, now);
@@ -73,6 +75,14 @@ pub async fn erase(store: &dyn Store, what: &Erasure<'_>, now: OffsetDateTime) -
 }
 
 impl Erasure<'_> {
+    fn traces(&self) -> Traces {
+        let own = self.issuer.as_str();
+        let actors = ids_from(self.person, own);
+        let by_own = actors.iter().map(|id| Principal { issuer: own.into(), subject: id.clone() });
+        let callers = [self.person.clone()].into_iter().chain(by_own).collect();
+        Traces { callers, actors }
+    }
+
     fn record(&self, sequences: &[u64], at: OffsetDateTime) -> Record {
         let mut spans = Spans::default();
         sequences.iter().for_each(|sequence| spans.add(*sequence, *sequence));

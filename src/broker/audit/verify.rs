@@ -169,7 +169,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
     check.tiles_above(ends.promised).await?;
     check.ends(ends, latest.as_ref()).await?;
     check.tail(proofs.now).await?;
-    check.erasures();
+    check.erasures().await?;
     Ok(check.report)
 }
 
@@ -416,10 +416,31 @@ impl Check<'_> {
     }
 
     /// Looks whether the log says of all that was erased that it was.
-    fn erasures(&mut self) {
-        for (first, last) in std::mem::take(&mut self.erased).without(&self.told) {
+    async fn erasures(&mut self) -> Result<()> {
+        let erased = std::mem::take(&mut self.erased);
+        if !erased.clone().without(&self.told).is_empty() {
+            self.hear().await?;
+        }
+        for (first, last) in erased.without(&self.told) {
             self.found(Kind::Erased, first, last);
         }
+        Ok(())
+    }
+
+    /// Hears of what was erased meanwhile: the log says so behind all that was looked at.
+    async fn hear(&mut self) -> Result<()> {
+        let mut after = self.report.records;
+        let size = self.store.size().await?;
+        while after < size {
+            let leaves = self.store.leaves(after, PAGE).await?;
+            let Some(last) = leaves.last().map(|leaf| leaf.sequence) else { break };
+            for leaf in leaves.iter().filter(|leaf| leaf.sequence <= size) {
+                let told = erase::told_by(leaf);
+                told.into_iter().for_each(|(first, last)| self.told.add(first, last));
+            }
+            after = last;
+        }
+        Ok(())
     }
 
     /// Looks at what is behind all that is signed or sealed.

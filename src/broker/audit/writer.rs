@@ -177,7 +177,8 @@ impl Writer {
                 tracing::error!(%jti, "too many issuances are in doubt; this one stays so");
                 continue;
             }
-            self.doubts.push(Unit::of(record.clone().aborted(why)).with(Effect::IfIssued(jti)));
+            let issued = Effect::IfIssued { jti, request_id: record.request_id };
+            self.doubts.push(Unit::of(record.clone().aborted(why)).with(issued));
         }
     }
 

@@ -39,7 +39,7 @@ impl CheckpointKeys {
         for key in &keys {
             let _ = kek.unseal(key)?;
         }
-        let empty = store.ends().await?.promised == 0;
+        let empty = store.size().await? == 0;
         if empty && keys.iter().any(|key| key.purpose == Purpose::AccessToken) {
             return Err(Error::new(ErrorKind::Verification, "the audit log is gone")
                 .because_of("it is empty, and how the signing keys were made was in it")
@@ -155,8 +155,13 @@ fn kid(public: &[u8; 32]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
     use super::*;
-    use crate::broker::store::{KeyStore, sqlite};
+    use crate::broker::store::{KeyStore, LogStore, sqlite};
+    use crate::broker::testbed::Bed;
+    use crate::broker::testbed::failing::Failing;
     use crate::host::clock::SystemClock;
 
     #[test]
@@ -165,6 +170,19 @@ mod tests {
         let public = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
         let name = kid(&public.try_into().unwrap());
         assert_eq!(name, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+
+    /// Where it ends is all that has to be known.
+    #[tokio::test]
+    async fn a_log_of_any_length_keeps_no_broker_from_starting() {
+        let store = Failing::over(Arc::new(sqlite::in_memory().await.unwrap()));
+        store.scans.store(false, Ordering::Relaxed);
+        let kek = || Kek::new(Secret::new([7; 32]));
+        for _ in 0..2 {
+            let bed = Bed::with(|options| (options.store, options.kek) = (store.clone(), kek()));
+            bed.await.issued(serde_json::json!({}), &[]).await;
+        }
+        assert!(store.ends().await.is_err() && store.size().await.unwrap() > 2);
     }
 
     #[tokio::test]

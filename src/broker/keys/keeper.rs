@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::life::{Rules, Step};
 use super::{Kek, KeyState, Purpose, SigningAlgorithm, SigningKey, StoredKey};
-use crate::broker::audit::{Decision, Record};
+use crate::broker::audit::{Decision, Record, leaf};
 use crate::broker::store::{Consumed, Effect, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
@@ -189,6 +189,7 @@ impl Keeper {
     }
 
     async fn commit(&self, unit: Unit) -> Result<bool> {
+        unit.records.iter().try_for_each(leaf::check)?;
         Ok(self.store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed))
     }
 }

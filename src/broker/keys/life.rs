@@ -9,7 +9,8 @@
 //! Two promises hold for all who read the JWKS and keep it as long as its
 //! `Cache-Control` says. The key of every token that is alive is in it; and so is a key
 //! by the time at which it first signs, unless a key that signed was revoked, for then
-//! another has to sign at once.
+//! another has to sign at once; or unless it is the first one of its algorithm, without which
+//! nothing could be signed by that.
 
 use time::{Duration, OffsetDateTime};
 

@@ -250,6 +250,39 @@ async fn a_revoked_key_of_one_algorithm_leaves_those_of_others_alone() {
     assert_eq!(kid(&after, Es256), kid(&before, Es256));
 }
 
+/// So somebody adds an algorithm: the key is known before anybody signs by it.
+#[tokio::test]
+async fn brokers_that_run_publish_the_key_of_an_algorithm_that_is_to_come() {
+    use SigningAlgorithm::{EdDsa, Es256};
+    let store = store().await;
+    let keeper = |others: &[SigningAlgorithm]| {
+        let mut keeper = keeper(&store, usual(), Arc::new(SystemClock));
+        keeper.rules.algorithms = Algorithms::new(Es256, others.to_vec());
+        keeper
+    };
+    let before = open_with(keeper(&[])).await;
+    let (operator, rules) = (keeper(&[EdDsa]), keeper(&[EdDsa]).rules);
+    operator.settle(|keys| rules.rotation(keys)).await.unwrap();
+    let now = open_with(keeper(&[])).await;
+    let to_come = open_with(keeper(&[EdDsa])).await;
+    let kid = to_come.signing(Some(EdDsa)).unwrap().kid();
+    assert!(now.shows(kid) && !before.shows(kid));
+    assert_eq!(now.signing(None).unwrap().kid(), before.signing(None).unwrap().kid());
+}
+
+#[tokio::test]
+async fn a_reason_that_no_record_can_have_changes_no_key() {
+    let store = store().await;
+    let keeper = || keeper(&store, usual(), Arc::new(SystemClock));
+    let before = open_with(keeper()).await;
+    let kid = [before.signing(None).unwrap().kid().to_string()];
+    let other = keeper();
+    let (rules, long) = (other.rules, "x".repeat(70_000));
+    let refused = other.settle(|keys| rules.revocation(keys, &kid, &long)).await.unwrap_err();
+    assert!(refused.to_string().contains("64 KiB"), "{refused}");
+    assert!(open_with(keeper()).await.shows(&kid[0]));
+}
+
 async fn open_with(keeper: Keeper) -> Arc<Snapshot> {
     KeyRing::open(keeper).await.unwrap().current().await.unwrap()
 }

@@ -13,7 +13,11 @@ use crate::error::Result;
 /// The audit log, and what was signed of it.
 #[async_trait]
 pub trait LogStore: Send + Sync {
-    /// Where it ends.
+    /// How many records were appended to it, as its end has it.
+    async fn size(&self) -> Result<u64>;
+
+    /// Where it ends, as each place has it. All records are looked at, which takes as long as
+    /// it takes.
     async fn ends(&self) -> Result<LogEnds>;
 
     /// The end as it was sealed, where it was.
@@ -53,7 +57,7 @@ pub struct LogEnds {
     pub without_number: u64,
     /// The smallest sequence number of a record; 1 where there is none.
     pub first_record: i64,
-    /// The largest one. It is read before the others.
+    /// The largest one.
     pub last_record: u64,
     /// The last number that was given.
     pub promised: u64,

@@ -26,7 +26,7 @@ mod unit;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-pub use erasure::{Erasable, ErasureStore};
+pub use erasure::{Erasable, ErasureStore, Traces};
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use open::{open, open_existing, open_to_read};
 pub use outbox::{OutboxStore, Turn};

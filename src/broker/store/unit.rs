@@ -61,9 +61,15 @@ pub enum Effect {
     /// Erases what is personal in these records, if all of them have it still, and a salt
     /// that goes with it. What is left is as good a leaf of the tree.
     Erase(Vec<u64>),
-    /// Changes nothing: it holds if the log says that this token was issued, and not that
-    /// nothing came of it.
-    IfIssued(Uuid),
+    /// Changes nothing: it holds if the log says that this request was issued this token, and
+    /// not that nothing came of it. Another request may have been issued a token with the
+    /// same id: where an assertion may be used once, its uses have ids that all can tell.
+    IfIssued {
+        /// The id of the token.
+        jti: Uuid,
+        /// The request.
+        request_id: Uuid,
+    },
     /// Changes nothing: it holds if none of these was used up.
     IfUnused {
         /// What kind of things they are.

@@ -23,7 +23,8 @@ fn a_webhook_is_signed_and_what_a_receiver_does_loses_no_record() {
     let count = first["records"].as_array().unwrap().len();
     let log = first["log"].as_str().unwrap();
     assert_eq!((log, &first["type"]), ("127.0.0.1", &"application/json".into()));
-    assert_eq!(first["id"], format!("{log}#1-{count}"));
+    let id = first["id"].as_str().unwrap();
+    assert!(id.starts_with(&format!("{log}#1-{count}-")), "{id}");
     for mode in ["busy", "elsewhere", "garbage", "hangs"] {
         let failures = metric(&metrics, "audit_sink_failures_total", "hook");
         receiver.behave(mode);

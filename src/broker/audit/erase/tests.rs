@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use time::macros::datetime;
 
 use super::*;
@@ -5,7 +7,8 @@ use crate::broker::audit::leaf::ERASED;
 use crate::broker::audit::verify::{Kind, Proofs, verify};
 use crate::broker::keys::Kek;
 use crate::broker::store::sql::tests::{Ground, append, record};
-use crate::broker::store::{Ledger, LogStore};
+use crate::broker::store::{Ledger, LogStore, sqlite};
+use crate::broker::testbed::failing::Failing;
 
 const NOW: OffsetDateTime = datetime!(2026-01-02 12:00 UTC);
 
@@ -39,17 +42,18 @@ async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
                 of("alicea", Some("https://i.example#alice2")),
                 of("alice", Some("https://i.example#x")),
                 of("a%ice", None),
+                of("erin", Some("https://i.example#ALICE")),
             ],
         )
         .await
         .unwrap();
-        let before = store.root_at(7).await.unwrap();
+        let before = store.root_at(8).await.unwrap();
         let done = erased(&store, "alice").await.unwrap();
         assert_eq!(done, Erased { records: 4, fixed: 0 });
         assert_eq!(erased(&store, "alice").await.unwrap(), Erased::default());
         // A name is no pattern.
         assert_eq!(erased(&store, "%").await.unwrap(), Erased::default());
-        assert_eq!(store.root_at(7).await.unwrap(), before);
+        assert_eq!(store.root_at(8).await.unwrap(), before);
         let records = store.records(0, 99).await.unwrap();
         let gone: Vec<u64> = records
             .iter()
@@ -69,7 +73,7 @@ async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
             verify(&store, &proofs).await.unwrap()
         };
         let good = report().await;
-        assert_eq!((good.erased, good.sealed, &good.findings[..]), (4, Some(8), &[][..]));
+        assert_eq!((good.erased, good.sealed, &good.findings[..]), (4, Some(9), &[][..]));
         // Somebody hides one without saying so.
         let leaf = store.leaves(1, 1).await.unwrap().remove(0);
         let kept: String = leaf.kept().unwrap().iter().map(|b| format!("{b:02x}")).collect();
@@ -88,6 +92,21 @@ async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
         let [finding] = &found.findings[..] else { panic!("{:?}", found.findings) };
         assert_eq!((finding.kind, finding.first, finding.last), (Kind::Erased, 2, 2));
     }
+}
+
+#[tokio::test]
+async fn what_is_erased_while_the_log_is_looked_at_is_no_damage() {
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
+    let seal = Kek::random().unwrap().seal_of_log();
+    store.seal_with(seal.clone()).await.unwrap();
+    append(store.as_ref(), &[of("alice", None), of("bob", None)]).await.unwrap();
+    let looked_at = Failing::over(store.clone());
+    looked_at.meanwhile(async move {
+        erased(store.as_ref(), "alice").await.unwrap();
+    });
+    let proofs = Proofs { keys: &[], seal: Some(&seal), off_host: None, now: NOW };
+    let report = verify(looked_at.as_ref(), &proofs).await.unwrap();
+    assert_eq!((report.records, report.erased, &report.findings[..]), (2, 1, &[][..]));
 }
 
 #[tokio::test]

@@ -74,7 +74,8 @@ impl Counts {
 /// `beat` up, and whoever changes it names the beat that they know. Whoever finds a turn
 /// taken watches the beat: where it stands still for [`LEASE`] by their own clock, they take
 /// the turn. So no two clocks are compared, and whoever was only slow finds out before they
-/// move the mark. Whoever has nothing left to hand on gives the turn back.
+/// move the mark. Whoever has nothing left to hand on gives the turn back, and so does whoever
+/// leaves the sink alone for long: another one may reach it.
 pub(super) struct Courier {
     store: Arc<dyn Store>,
     sink: Box<dyn Sink>,
@@ -173,7 +174,7 @@ impl Courier {
             return Err(Error::new(ErrorKind::Verification, "the sink has more than there is")
                 .because_of(format!("it has record {}, the log {}", turn.delivered, turn.last)));
         }
-        if turn.delivered == turn.last || !self.is_free(&turn) {
+        if turn.delivered == turn.last || !self.is_free(&turn) || !self.left().is_zero() {
             return Ok(LOOK);
         }
         match self.change(turn, 0).await? {
@@ -187,7 +188,7 @@ impl Courier {
     async fn introduce(&self) -> Result<()> {
         let after = match self.begin_with {
             BeginWith::First => 0,
-            BeginWith::Next => self.store.ends().await?.promised,
+            BeginWith::Next => self.store.size().await?,
         };
         self.store.add_sink(self.counts.sink(), after).await
     }
@@ -219,12 +220,10 @@ impl Courier {
 
     /// Hands on what comes next, or shows that this process is alive.
     async fn go_on(&mut self, turn: Turn) -> Result<Duration> {
-        if let Some((_, until)) = &self.trouble {
-            let left = until.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
-                let kept = self.change(turn, 0).await?;
-                return Ok(if kept { left.min(BEAT) } else { LOOK });
-            }
+        let left = self.left();
+        if !left.is_zero() {
+            let kept = self.change(turn, 0).await?;
+            return Ok(if kept { left.min(BEAT) } else { LOOK });
         }
         let letters = self.next_letters(turn.delivered).await?;
         let Some(last) = letters.last().map(|letter| letter.sequence) else {
@@ -241,7 +240,13 @@ impl Courier {
             }
             Err(refused) => {
                 self.held = Some(turn);
-                Ok(self.suffer(refused).min(BEAT))
+                let has_spoken = refused.retry_after.is_some();
+                let pause = self.suffer(refused);
+                if pause >= PAUSE[1] && !has_spoken {
+                    // It may be this process alone that does not reach the sink.
+                    self.give_back().await?;
+                }
+                Ok(pause.min(BEAT))
             }
         }
     }
@@ -260,6 +265,12 @@ impl Courier {
             letters.push(letter);
         }
         Ok(letters)
+    }
+
+    /// How long to leave the sink alone still.
+    fn left(&self) -> Duration {
+        let until = self.trouble.as_ref().map(|(_, until)| *until);
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 
     /// Counts a failure of the sink, and says how long to leave it alone.

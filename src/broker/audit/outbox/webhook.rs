@@ -2,6 +2,7 @@
 //! the id of the delivery, its time and its body.
 
 use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +16,7 @@ use super::{Letter, Refused, Sink};
 use crate::broker::audit::origin;
 use crate::broker::config::WebhookSink;
 use crate::broker::private_text::{self, Place};
+use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::http::{HttpClient, Request, place};
@@ -26,6 +28,12 @@ const PREFIX: &str = "whsec_";
 
 /// How long it has to be, in bytes.
 const LENGTH: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// How large a file with certificate authorities may be, in bytes.
+const MAX_PEM: u64 = 1024 * 1024;
+
+/// How much of the hash of a delivery is in its id, in bytes.
+const HASH: usize = 8;
 
 /// A server.
 pub(super) struct Webhook {
@@ -43,8 +51,10 @@ impl Webhook {
             (Some(path), _) => Place::File(path.clone()),
             (None, variable) => Place::Variable(variable.clone().unwrap_or_default()),
         };
+        let read = |path| trusted_file::read(path, MAX_PEM);
+        let ca = config.ca_file.as_deref().map(read).transpose()?;
         let webhook = Self {
-            http: host.http(config.ca_file.as_deref())?,
+            http: HttpClient::new(host.clock.clone(), host.skew.clone(), ca),
             url: config.url.clone(),
             place,
             host: host.clone(),
@@ -78,8 +88,13 @@ impl Webhook {
             body += &letter.json;
         }
         body += "]}";
-        // The same records have the same id, whenever they come.
-        let id = format!("{}#{}-{}", self.origin, first.sequence, last.sequence);
+        // The same records have the same id, whenever they come. Others have another one, also
+        // where a database was restored and gives the same numbers again.
+        let hash: String = digest(&SHA256, body.as_bytes()).as_ref()[..HASH]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let id = format!("{}#{}-{}-{hash}", self.origin, first.sequence, last.sequence);
         let at = now.unix_timestamp().to_string();
         let mut context = hmac::Context::with_key(&self.key()?);
         for part in [id.as_bytes(), b".", at.as_bytes(), b".", body.as_bytes()] {
@@ -113,5 +128,52 @@ impl Sink for Webhook {
         let error = Error::new(ErrorKind::Unreachable, format!("{place} did not take it"))
             .because_of(format!("it answered {}", answer.status.as_u16()));
         Err(Refused { error, retry_after: answer.retry_after(now) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::testbed;
+    use crate::host::env::Env;
+    use crate::host::files;
+
+    fn webhook(root: &std::path::Path, more: &str) -> Result<Webhook> {
+        let toml = format!("url = \"https://watch.example.com/\"\nsecret_env = \"S\"\n{more}");
+        let config: WebhookSink = toml::from_str(&toml).unwrap();
+        let env = Env::from_pairs([("S", STANDARD.encode([7; 32]))]);
+        let host = Host { env, ..testbed::host(root) };
+        Webhook::new(&config, &Issuer::parse("https://broker.example.com").unwrap(), &host)
+    }
+
+    #[test]
+    fn deliveries_have_the_same_id_where_they_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let webhook = webhook(dir.path(), "").unwrap();
+        let id = |reason: &str, at: i64| {
+            let json = serde_json::json!({ "sequence": 7, "reason": reason }).to_string();
+            let letter = Letter { sequence: 7, at: None, went_well: true, json };
+            let at = OffsetDateTime::from_unix_timestamp(at).unwrap();
+            let request = webhook.request(&[letter], at).unwrap();
+            request.headers["webhook-id"].to_str().unwrap().to_string()
+        };
+        assert_eq!(id("one", 1), id("one", 2));
+        // As after a restore, from when on numbers are given again.
+        assert_ne!(id("one", 1), id("another", 1));
+        assert!(id("one", 1).starts_with("broker.example.com#7-7-"), "{}", id("one", 1));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn whom_others_could_add_is_not_trusted() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        files::write_private(&path, b"").unwrap();
+        let more = format!("ca_file = {path:?}");
+        assert!(webhook(dir.path(), &more).is_ok());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let refused = webhook(dir.path(), &more).err().unwrap().to_string();
+        assert!(refused.contains("other users can write"), "{refused}");
     }
 }

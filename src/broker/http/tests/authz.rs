@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 
 use super::dpop::{Device, bound, rejected};
 use super::header_of;
-use super::revocation::failing_with;
 use crate::broker::config::{Authz, Binding, Nonces, Proxy, Route};
+use crate::broker::testbed::failing::{BEFORE, Failing};
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, now, set};
 use crate::dpop::{Signing, Target};
 use crate::host::http::{Request, Response};
@@ -380,7 +380,7 @@ async fn a_nonce_may_be_wanted_of_proofs_here_too() {
 
 #[tokio::test]
 async fn where_it_cannot_be_known_in_time_whether_a_token_was_revoked_nobody_passes() {
-    let (bed, store) = failing_with(|options| authz(Proxy::Nginx, options)).await;
+    let (bed, store) = Failing::bed(|options| authz(Proxy::Nginx, options)).await;
     let token = bed.issued(json!({}), &[]).await;
     assert_eq!(with_bearer(&bed, &token).await.status, StatusCode::OK);
     store.reads.store(false, Ordering::Relaxed);
@@ -399,7 +399,7 @@ async fn where_it_cannot_be_known_in_time_whether_a_token_was_revoked_nobody_pas
     let url = "https://api.example.com/a";
     let proving =
         Proving { device: &device, token: &bound, method: "GET", url, at: now(), nonce: None };
-    store.writes_fail();
+    store.writes(BEFORE);
     let response = proved(&bed, &bound, &[&proving.proof()]).await;
     assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
 }

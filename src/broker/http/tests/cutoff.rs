@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 use time::Duration;
@@ -10,8 +11,10 @@ use uuid::Uuid;
 use super::lineage::{OWN, Site, kek};
 use crate::broker::authenticate::id_of;
 use crate::broker::cutoff::{Operator, Revoked, What};
+use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Store, Whose, sqlite};
-use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of, now, set};
+use crate::broker::testbed::failing::Failing;
+use crate::broker::testbed::{API, Bed, CORP, Options, Shifted, claims_of, json_of, now, set};
 use crate::host::clock::SystemClock;
 use crate::oidc::Issuer;
 use crate::secret::Secret;
@@ -84,16 +87,16 @@ async fn those_of_a_subject_a_role_a_client_or_all_end_at_once() {
     next_second().await;
 
     let revoked = place.revoke(Whose::Subject(id_of(CORP, "alice"))).await;
-    assert_eq!(revoked.tokens, 1);
+    assert_eq!(revoked.tokens, Some(1));
     assert_eq!(place.good(&tokens).await, [false, true, true]);
     let revoked = place.revoke(Whose::Role("other".into())).await;
-    assert_eq!(revoked.tokens, 1);
+    assert_eq!(revoked.tokens, Some(1));
     assert_eq!(place.good(&tokens).await, [false, true, false]);
     let later = bed.issued(json!({"sub": "dora", "azp": "gui"}), &[]).await;
     place.revoke(Whose::Client("nobody".into())).await;
     next_second().await;
     let revoked = place.revoke(Whose::Client("gui".into())).await;
-    assert_eq!(revoked.tokens, 2);
+    assert_eq!(revoked.tokens, Some(2));
     assert_eq!(place.good(&[&alice, &bob, &role, &later]).await, [false; 4]);
     // Who may have a new one has it.
     next_second().await;
@@ -116,13 +119,65 @@ async fn what_was_issued_later_stays_and_a_later_cut_is_not_taken_back() {
     let many = |before| What::Many { whose: Whose::Everybodys, before: Some(before) };
     let earlier = now() - Duration::minutes(5);
     let revoked = operator.revoke(&many(earlier), "early").await.unwrap();
-    assert_eq!(revoked, Revoked { tokens: 0, before: earlier });
+    assert_eq!(revoked, Revoked { tokens: Some(0), before: earlier });
     assert!(active(&place.bed, &token).await);
     assert!(operator.revoke(&many(now() + Duration::minutes(5)), "late").await.is_err());
     next_second().await;
     operator.revoke(&many(now()), "now").await.unwrap();
     operator.revoke(&many(earlier), "early again").await.unwrap();
     assert!(!active(&place.bed, &token).await);
+}
+
+#[tokio::test]
+async fn they_end_also_where_nobody_can_count_them() {
+    let (bed, store) = Failing::bed(|_| {}).await;
+    let token = bed.issued(json!({}), &[]).await;
+    next_second().await;
+    store.scans.store(false, Ordering::Relaxed);
+    let operator =
+        Operator::beside(store.clone(), Arc::new(SystemClock), Issuer::parse(OWN).unwrap());
+    let many = What::Many { whose: Whose::Everybodys, before: None };
+    assert_eq!(operator.revoke(&many, "a test").await.unwrap().tokens, None);
+    assert!(!active(&bed, &token).await);
+}
+
+#[tokio::test]
+async fn from_when_on_is_not_for_the_operators_clock_to_say_alone() {
+    for ground in Ground::each().await {
+        let bed_store: Arc<dyn Store> = Arc::new(ground.open().await);
+        let bed = Bed::with(|options| (options.store, options.kek) = (bed_store, kek())).await;
+        let token = bed.issued(json!({}), &[]).await;
+        next_second().await;
+        let store = Arc::new(ground.open().await);
+        store.seal_with(kek().seal_of_log()).await.unwrap();
+        let clock = Arc::new(Shifted::default());
+        let operator = Operator::beside(store, clock.clone(), Issuer::parse(OWN).unwrap());
+        let revoke = async |before| {
+            operator.revoke(&What::Many { whose: Whose::Everybodys, before }, "a test").await
+        };
+        for hours in [-1, 1] {
+            clock.0.store(hours * 3600, Ordering::Relaxed);
+            // Beside a file there is no other clock, and nobody has said anything later.
+            if !ground.is_postgres() && hours > 0 {
+                continue;
+            }
+            let refused = revoke(None).await.unwrap_err().to_string();
+            assert!(refused.contains("it cannot be told what time it is"), "{refused}");
+            assert!(active(&bed, &token).await);
+        }
+        match ground.is_postgres() {
+            // Whoever says it themselves needs no clock.
+            true => revoke(Some(now())).await.unwrap(),
+            false => {
+                clock.0.store(0, Ordering::Relaxed);
+                revoke(None).await.unwrap()
+            }
+        };
+        assert!(!active(&bed, &token).await);
+        next_second().await;
+        let later = bed.issued(json!({}), &[]).await;
+        assert!(active(&bed, &later).await);
+    }
 }
 
 #[tokio::test]
@@ -153,10 +208,17 @@ async fn one_token_is_revoked_by_its_id_and_by_itself() {
     assert_eq!(operator.id_of(&Secret::new(one.clone())).await.unwrap(), jti);
     for tokens in [1, 0] {
         let revoked = operator.revoke(&What::Token(jti), "a test").await.unwrap();
-        assert_eq!(revoked.tokens, tokens);
+        assert_eq!(revoked.tokens, Some(tokens));
     }
     assert_eq!(place.good(&[&one, &other]).await, [false, true]);
     assert!(operator.revoke(&What::Token(Uuid::new_v4()), "a test").await.is_err());
+    // No record is longer than those of which others read the log.
+    let jti: Uuid = claims_of(&other)["jti"].as_str().unwrap().parse().unwrap();
+    for what in [What::Token(jti), What::Many { whose: Whose::Everybodys, before: None }] {
+        let refused = operator.revoke(&what, &"x".repeat(70_000)).await.unwrap_err().to_string();
+        assert!(refused.contains("64 KiB"), "{refused}");
+    }
+    assert_eq!(place.good(&[&one, &other]).await, [false, true]);
     assert!(operator.id_of(&Secret::new("garbage".into())).await.is_err());
 }
 

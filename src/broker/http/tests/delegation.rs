@@ -236,6 +236,21 @@ async fn an_actors_token_that_is_good_once_is_used_up_as_well() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_good_once_may_be_shown_as_both() {
+    let bed = Bed::with(|options| {
+        options.policies += &policies();
+        options.config.trusted_issuer.get_mut("corp").unwrap().assertions = Assertions::Once;
+    })
+    .await;
+    let both = bed.key.token(json!({"sub": "named"}));
+    let response = bed.exchange(&both, &acting(&both)).await;
+    assert_eq!(response.status.as_u16(), 200, "{}", json_of(&response));
+    // It is used up.
+    let refusal = bed.refused(&both, &[]).await;
+    assert!(refusal["error_description"].as_str().unwrap().contains("used once"), "{refusal}");
+}
+
+#[tokio::test]
 async fn an_actor_without_a_subject_is_nobody() {
     let bed = bed().await;
     let bot = bot(&bed, "bot");

@@ -8,6 +8,7 @@ mod delegation;
 mod denials;
 mod directory;
 mod dpop;
+mod erasure;
 mod exchange;
 mod flood;
 mod introspection;

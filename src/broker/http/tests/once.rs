@@ -11,6 +11,7 @@ use super::dpop::{Device, ask, nonce, refusal, rejected, twins_with};
 use crate::broker::audit::Decision;
 use crate::broker::config::Assertions;
 use crate::broker::store::{Store, sqlite};
+use crate::broker::testbed::failing::{BEFORE, Failing, WELL};
 use crate::broker::testbed::{API, Bed, Options, Shifted, claims_of, json_of, set};
 
 pub(super) const OTHER: &str = "https://other.example.com";
@@ -193,6 +194,65 @@ async fn what_was_used_stays_used_after_a_restart() {
     .await;
     let refusal = again.refused(&assertion, &[("audience", OTHER)]).await;
     assert!(refusal["error_description"].as_str().unwrap().contains("used once"), "{refusal}");
+}
+
+/// What is in doubt is one attempt, not its token: the next attempt has the same.
+#[tokio::test]
+async fn a_token_stays_good_that_an_attempt_before_was_in_doubt_about() {
+    let (bed, store) = Failing::bed(strict).await;
+    let assertion = bed.key.token(json!({}));
+    store.writes(BEFORE);
+    assert_eq!(bed.exchange(&assertion, &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    store.writes(WELL);
+    let token = issued(&bed, &assertion).await;
+    is_issued_once_and_good(&bed, &bed, &token).await;
+}
+
+#[tokio::test]
+async fn nor_does_a_process_take_back_what_another_one_issued() {
+    let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
+    let cut_off = Failing::over(store.clone());
+    let kek = || crate::broker::keys::Kek::new(crate::secret::Secret::new([7; 32]));
+    let one = Bed::with(|options| {
+        strict(options);
+        (options.store, options.kek) = (cut_off.clone(), kek());
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("corp.json");
+    crate::host::files::write_private(&keys, one.key.jwks().to_string().as_bytes()).unwrap();
+    let other = Bed::with(|options| {
+        strict(options);
+        options.config.trusted_issuer.get_mut("corp").unwrap().jwks_file = Some(keys);
+        (options.store, options.kek) = (store, kek());
+    })
+    .await;
+    let assertion = one.key.token(json!({}));
+    cut_off.writes(BEFORE);
+    assert_eq!(one.exchange(&assertion, &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    let token = issued(&other, &assertion).await;
+    cut_off.writes(WELL);
+    is_issued_once_and_good(&one, &other, &token).await;
+}
+
+async fn issued(bed: &Bed, assertion: &str) -> String {
+    let response = bed.exchange(assertion, &[]).await;
+    let grant = json_of(&response);
+    assert_eq!(response.status, StatusCode::OK, "{grant}");
+    grant["access_token"].as_str().unwrap().to_string()
+}
+
+/// Has the doubts settled of the one who had some, and looks what became of a token.
+async fn is_issued_once_and_good(doubter: &Bed, bed: &Bed, token: &str) {
+    // What is in doubt is settled after one commit and before the next.
+    for jti in ["2", "3"] {
+        issued(doubter, &doubter.key.token(json!({"jti": jti}))).await;
+    }
+    assert!(active(bed, token).await);
+    let records = bed.records(0, 9).await;
+    let decisions: Vec<_> = records.iter().map(|(_, record)| record.decision).collect();
+    assert_eq!(decisions, [Decision::Issued; 3]);
+    assert_eq!(records[0].1.jti.unwrap().to_string(), claims_of(token)["jti"]);
 }
 
 #[tokio::test]

@@ -1,28 +1,20 @@
 //! Revocation (RFC 7009).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 
-use async_trait::async_trait;
 use axum::http::StatusCode;
 use oauth2::basic::BasicClient;
 use oauth2::{AccessToken, ClientId, IntrospectionUrl, RevocationUrl, TokenIntrospectionResponse};
 use serde_json::json;
-use time::OffsetDateTime;
 
 use super::header_of;
-use crate::broker::audit::leaf::Leaf;
-use crate::broker::audit::seal::{Seal, SealedEnd};
-use crate::broker::audit::tree::Hash;
-use crate::broker::audit::{Decision, Record};
-use crate::broker::keys::{Kek, StoredKey};
-use crate::broker::store::sql::SqlStore;
-use crate::broker::store::{
-    Erasable, ErasureStore, Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore,
-    OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Turn, Unit, Whose, sqlite,
-};
-use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of};
-use crate::error::{Error, ErrorKind, Result};
+use crate::broker::audit::Decision;
+use crate::broker::keys::Kek;
+use crate::broker::store::{Store, sqlite};
+use crate::broker::testbed::failing::{AFTER, BEFORE, Failing, WELL};
+use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of};
+use crate::error::Error;
 use crate::host::http::Request;
 use crate::secret::Secret;
 
@@ -113,200 +105,15 @@ async fn malformed_requests_are_refused() {
     assert!(active(&bed, &token).await);
 }
 
-/// A store that fails on demand.
-pub(super) struct Failing {
-    inner: SqlStore,
-    pub(super) reads: AtomicBool,
-    /// Reads never end.
-    pub(super) hangs: AtomicBool,
-    writes: AtomicU8,
-}
-
-impl Failing {
-    /// From now on, commits fail.
-    pub(super) fn writes_fail(&self) {
-        self.writes.store(BEFORE, Ordering::Relaxed);
-    }
-}
-
-/// Commits work.
-const WELL: u8 = 0;
-/// Commits fail.
-const BEFORE: u8 = 1;
-/// Commits reach the disk, and then fail.
-const AFTER: u8 = 2;
-
-fn broken() -> Error {
-    Error::new(ErrorKind::Io, "the disk is on fire")
-}
-
-#[async_trait]
-impl Ledger for Failing {
-    async fn commit(&self, units: &[Unit]) -> Result<Vec<Outcome>> {
-        let how = self.writes.load(Ordering::Relaxed);
-        if how == BEFORE {
-            return Err(broken());
-        }
-        let done = self.inner.commit(units).await;
-        if how == AFTER { Err(broken()) } else { done }
-    }
-    async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>> {
-        self.inner.records(after, limit).await
-    }
-}
-
-#[async_trait]
-impl LogStore for Failing {
-    async fn ends(&self) -> Result<LogEnds> {
-        self.inner.ends().await
-    }
-    async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
-        self.inner.sealed_end().await
-    }
-    async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {
-        self.inner.leaves(after, limit).await
-    }
-    async fn tile(&self, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
-        self.inner.tile(level, number).await
-    }
-    async fn root_at(&self, size: u64) -> Result<Hash> {
-        self.inner.root_at(size).await
-    }
-    async fn notes(&self, after: u64, limit: u32) -> Result<Vec<Noted>> {
-        self.inner.notes(after, limit).await
-    }
-    async fn latest_note(&self) -> Result<Option<Noted>> {
-        self.inner.latest_note().await
-    }
-    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>> {
-        self.inner.find(filter, limit).await
-    }
-    async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>> {
-        self.inner.page(after, limit).await
-    }
-}
-
-#[async_trait]
-impl ErasureStore for Failing {
-    async fn of_person(
-        &self,
-        issuer: &str,
-        subject: &str,
-        id: &str,
-        limit: u32,
-    ) -> Result<Erasable> {
-        self.inner.of_person(issuer, subject, id, limit).await
-    }
-}
-
-#[async_trait]
-impl OutboxStore for Failing {
-    async fn turn(&self, sink: &str) -> Result<Option<Turn>> {
-        self.inner.turn(sink).await
-    }
-    async fn add_sink(&self, sink: &str, after: u64) -> Result<()> {
-        self.inner.add_sink(sink, after).await
-    }
-    async fn change_turn(
-        &self,
-        sink: &str,
-        before: &Turn,
-        delivered: u64,
-        holder: Option<&str>,
-    ) -> Result<bool> {
-        self.inner.change_turn(sink, before, delivered, holder).await
-    }
-}
-
-#[async_trait]
-impl KeyStore for Failing {
-    async fn keys(&self) -> Result<Vec<StoredKey>> {
-        self.inner.keys().await
-    }
-}
-
-#[async_trait]
-impl OnceStore for Failing {
-    async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool> {
-        if self.hangs.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-        if self.reads.load(Ordering::Relaxed) {
-            self.inner.any_consumed(kind, ids).await
-        } else {
-            Err(broken())
-        }
-    }
-    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>> {
-        self.inner.consumed_at(kind, id).await
-    }
-    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64> {
-        self.inner.forget_consumed(kind, before, limit).await
-    }
-}
-
-#[async_trait]
-impl TokenStore for Failing {
-    async fn cutoffs(
-        &self,
-        since: OffsetDateTime,
-    ) -> Result<Vec<(String, String, OffsetDateTime)>> {
-        self.inner.cutoffs(since).await
-    }
-    async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
-        self.inner.opaque(hash).await
-    }
-    async fn count_issued(
-        &self,
-        whose: &Whose,
-        before: OffsetDateTime,
-        now: OffsetDateTime,
-    ) -> Result<u64> {
-        self.inner.count_issued(whose, before, now).await
-    }
-    async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
-        self.inner.forget_cutoffs(before, limit).await
-    }
-    async fn forget_opaque(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
-        self.inner.forget_opaque(before, limit).await
-    }
-}
-
-#[async_trait]
-impl Store for Failing {
-    async fn seal_with(&self, seal: Seal) -> Result<()> {
-        self.inner.seal_with(seal).await
-    }
-    async fn now(&self) -> Result<Option<OffsetDateTime>> {
-        self.inner.now().await
-    }
-    async fn probe(&self) -> Result<()> {
-        self.inner.probe().await
-    }
-    async fn close(&self) {}
-}
-
 async fn failing() -> (Bed, Arc<Failing>) {
-    failing_with(|_| {}).await
-}
-
-pub(super) async fn failing_with(change: impl FnOnce(&mut Options)) -> (Bed, Arc<Failing>) {
-    let inner = sqlite::in_memory().await.unwrap();
-    let (reads, hangs, writes) = (true.into(), false.into(), WELL.into());
-    let store = Arc::new(Failing { inner, reads, hangs, writes });
-    let bed = Bed::with(|options| {
-        options.store = store.clone();
-        change(options);
-    })
-    .await;
-    (bed, store)
+    Failing::bed(|_| {}).await
 }
 
 #[tokio::test]
 async fn where_it_cannot_be_kept_nothing_is_claimed() {
     let (bed, store) = failing().await;
     let token = bed.issued(json!({}), &[]).await;
-    store.writes.store(BEFORE, Ordering::Relaxed);
+    store.writes(BEFORE);
     let refused = bed.post("/revoke", &[("token".into(), token.clone())]).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(json_of(&refused)["error"], "temporarily_unavailable");
@@ -321,7 +128,7 @@ async fn where_it_cannot_be_kept_nothing_is_claimed() {
     assert!(!json_of(&cannot_tell).to_string().contains("active"));
 
     store.reads.store(true, Ordering::Relaxed);
-    store.writes.store(WELL, Ordering::Relaxed);
+    store.writes(WELL);
     assert_eq!(bed.revoke(&token).await, 200);
     assert!(!active(&bed, &token).await);
 }
@@ -330,9 +137,9 @@ async fn where_it_cannot_be_kept_nothing_is_claimed() {
 async fn where_the_disk_fails_too_late_the_token_is_what_its_record_says() {
     let (bed, store) = failing().await;
     let token = bed.issued(json!({}), &[]).await;
-    store.writes.store(AFTER, Ordering::Relaxed);
+    store.writes(AFTER);
     assert_eq!(bed.revoke(&token).await, 503);
-    store.writes.store(WELL, Ordering::Relaxed);
+    store.writes(WELL);
     assert!(!active(&bed, &token).await);
     assert_eq!(bed.revoke(&token).await, 200);
     let records = bed.records(1, 9).await;

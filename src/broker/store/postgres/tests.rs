@@ -3,7 +3,7 @@ use sqlx::Executor as _;
 use super::peer::Database;
 use super::*;
 use crate::broker::store::sql::tests::{append, record};
-use crate::broker::store::{Ledger, LogStore, Store};
+use crate::broker::store::{ErasureStore, Ledger, LogStore, Store, Traces};
 use crate::host::files;
 
 async fn refused(database: &Database) -> String {
@@ -124,6 +124,34 @@ async fn who_is_cut_off_keeps_nobody_waiting_and_a_lost_connection_is_replaced()
     assert!(error.contains("did not answer within 2s") || error.contains("timeout"), "{error}");
     held.rollback().await.unwrap();
     assert_eq!(append(&store, &[record("four")]).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn what_looks_at_the_whole_log_takes_as_long_as_it_takes() {
+    let database = Database::new().await;
+    let mut config = database.config.clone();
+    config.answer_within = Duration::from_secs(1);
+    let store = open(&config, &Env::default()).await.unwrap();
+    append(&store, &[record("one")]).await.unwrap();
+    let address = database.config.address().unwrap();
+    let mut other =
+        AnyConnection::connect_with(&options(&address, &None, None, None).unwrap()).await.unwrap();
+    let mut held = other.begin().await.unwrap();
+    held.execute("lock table audit_record in access exclusive mode").await.unwrap();
+    let alice = Traces {
+        callers: vec![record("one").principal],
+        actors: vec!["https://i.example#alice".into()],
+    };
+    let long = async { tokio::join!(store.ends(), store.of_person(&alice, 0, 9)) };
+    let short = async {
+        // Whoever has a limit gives up, and again: so those without have waited for longer.
+        assert!(store.page(0, 9).await.is_err());
+        assert!(store.page(0, 9).await.is_err());
+        assert_eq!(store.size().await.unwrap(), 1, "for that nobody waits");
+        held.rollback().await.unwrap();
+    };
+    let ((ends, found), ()) = tokio::join!(long, short);
+    assert_eq!((ends.unwrap().last_record, found.unwrap().records), (1, vec![1]));
 }
 
 #[test]

@@ -111,15 +111,18 @@ async fn perform_one(
         Effect::CutOff(cutoff) => cut_off(transaction, cutoff).await,
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,
         Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
-        Effect::IfIssued(jti) => {
+        Effect::IfIssued { jti, request_id } => {
             let found = sqlx::query(
-                "select sequence from audit_record where jti = $1 and decision = $2
-                 and not exists (select 1 from audit_record where jti = $1 and decision = $3)
+                "select sequence from audit_record
+                 where jti = $1 and request_id = $4 and decision = $2
+                 and not exists (select 1 from audit_record
+                     where jti = $1 and request_id = $4 and decision = $3)
                  limit 1",
             )
             .bind(jti.to_string())
             .bind(Decision::Issued.as_str())
             .bind(Decision::Aborted.as_str())
+            .bind(request_id.to_string())
             .fetch_optional(&mut **transaction)
             .await?;
             Ok(found.is_some())

@@ -12,6 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// and the first time.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How often work is begun, at most, that may take as long as it takes.
+const TRIES: u32 = 5;
+
 /// A database, and how one works with it.
 pub(in crate::broker::store) struct Engine {
     /// The connections to it.
@@ -97,28 +100,46 @@ impl Engine {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let repeated = async {
-            let mut pause = PAUSE;
-            loop {
-                match work().await {
-                    Err(failure) if self.limit.is_some() && failure.may_be_repeated() => {
-                        let error = failure.into_error(what);
-                        tracing::debug!(%error, "begun anew");
-                        tokio::time::sleep(some_of(pause)).await;
-                        pause = (pause * 2).min(PAUSE * 16);
-                    }
-                    outcome => return outcome.map_err(|failure| failure.into_error(what)),
-                }
-            }
-        };
+        // However often: the limit is what ends it.
+        let done = self.repeated(what, work, u32::MAX);
         match self.limit {
-            None => repeated.await,
-            Some(limit) => tokio::time::timeout(limit, repeated).await.unwrap_or_else(|_| {
+            None => done.await,
+            Some(limit) => tokio::time::timeout(limit, done).await.unwrap_or_else(|_| {
                 Err(Error::new(ErrorKind::Io, what.to_string()).because_of(format!(
                     "it did not answer within {}",
                     humantime::format_duration(limit)
                 )))
             }),
+        }
+    }
+
+    /// Does such a piece of work that takes as long as it takes.
+    ///
+    /// # Errors
+    /// `what` says what could not be done.
+    pub(super) async fn work_long<T, F>(&self, what: &str, work: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        self.repeated(what, work, TRIES).await
+    }
+
+    async fn repeated<T, F>(&self, what: &str, work: impl Fn() -> F, mut tries: u32) -> Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut pause = PAUSE;
+        loop {
+            tries -= 1;
+            match work().await {
+                Err(failure) if self.limit.is_some() && tries > 0 && failure.may_be_repeated() => {
+                    let error = failure.into_error(what);
+                    tracing::debug!(%error, "begun anew");
+                    tokio::time::sleep(some_of(pause)).await;
+                    pause = (pause * 2).min(PAUSE * 16);
+                }
+                outcome => return outcome.map_err(|failure| failure.into_error(what)),
+            }
         }
     }
 }

@@ -1,50 +1,73 @@
 //! Erasing what is personal in records, so that their leaves stay what they were.
 
 use async_trait::async_trait;
-use sqlx::{Any, AssertSqlSafe, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::SqlStore;
 use super::failure::Failure;
 use super::rows::{damaged, leaf_from};
 use crate::broker::audit::leaf::{COLUMNS, ERASED, PLAIN, stored};
-use crate::broker::store::{Erasable, ErasureStore};
+use crate::broker::store::{Erasable, ErasureStore, Traces};
+use crate::credential::Principal;
 use crate::error::Result;
 
-/// Holds for what tells of somebody and is not erased: `$1` is the issuer, `$2` the
-/// subject, `$3` what the ids of those who acted are compared with.
-const OF_PERSON: &str = "erased is null and ((issuer = $1 and subject = $2)
-    or ' ' || coalesce(actor, '') || ' ' like $3 escape '!')";
+/// How many parameters of the statement come before the texts that are looked for.
+const FIRST_TEXT: usize = 3;
 
 #[async_trait]
 impl ErasureStore for SqlStore {
-    async fn of_person(
-        &self,
-        issuer: &str,
-        subject: &str,
-        id: &str,
-        limit: u32,
-    ) -> Result<Erasable> {
-        let acted = format!("% {} %", id.replace('!', "!!").replace('%', "!%").replace('_', "!_"));
-        let ask = async |what: &str, rest: &str| {
-            let statement = format!("select {what} from audit_record where {OF_PERSON} {rest}");
-            let ask = || {
-                sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement.clone()))
-                    .bind(issuer)
-                    .bind(subject)
-                    .bind(&acted)
-                    .bind(PLAIN)
-                    .bind(i64::from(limit))
-                    .fetch_all(&self.engine.pool)
-            };
-            self.engine.read("the audit log cannot be read", ask).await
+    async fn of_person(&self, person: &Traces, after: u64, limit: u32) -> Result<Erasable> {
+        let mut texts = Vec::new();
+        let mut place = |text: &str| {
+            texts.push(text.to_string());
+            format!("${}", FIRST_TEXT + texts.len())
         };
-        let numbers = ask("sequence", "and leaf_version <> $4 order by sequence limit $5").await?;
-        let fixed = ask("count(*)", "and leaf_version = $4 limit $5").await?;
-        let number = |n: i64| u64::try_from(n).map_err(|_| damaged("audit_record.sequence"));
-        Ok(Erasable {
-            records: numbers.into_iter().map(number).collect::<Result<_>>()?,
-            fixed: fixed.into_iter().map(number).sum::<Result<_>>()?,
-        })
+        let asked = person.callers.iter().map(|Principal { issuer, subject }| {
+            format!("issuer = {} and subject = {}", place(issuer), place(subject))
+        });
+        let asked: Vec<_> = asked.collect();
+        // Not by `like`: one engine takes names for the same that differ in their case.
+        let acted = person.actors.iter().map(|id| {
+            let id = place(&format!(" {id} "));
+            format!("replace(' ' || actor || ' ', {id}, '') <> ' ' || actor || ' '")
+        });
+        let acted: Vec<_> = acted.collect();
+        // Nothing but texts of this function is put together here.
+        let statement = format!(
+            "select sequence, case when leaf_version = $2 then 1 else 0 end as fixed
+             from audit_record where sequence > $1 and erased is null
+                 and ({} or actor is not null and ({}))
+             order by sequence limit $3",
+            asked.join(" or "),
+            acted.join(" or ")
+        );
+        let ask = || async {
+            let mut transaction = self.engine.begin_long(false).await?;
+            let query = sqlx::query(AssertSqlSafe(statement.clone()))
+                .bind(stored(after))
+                .bind(PLAIN)
+                .bind(i64::from(limit));
+            let query = texts.iter().fold(query, |query, text| query.bind(text.clone()));
+            let rows = query.fetch_all(&mut *transaction).await?;
+            transaction.rollback().await?;
+            Ok(rows)
+        };
+        let rows = self.engine.work_long("the audit log cannot be read", ask).await?;
+        let mut found = Erasable::default();
+        for row in rows {
+            let number = |column: &str| {
+                let number = row.try_get::<i64, _>(column).ok();
+                let number = number.and_then(|number| u64::try_from(number).ok());
+                number.ok_or_else(|| damaged(&format!("audit_record.{column}")))
+            };
+            let sequence = number("sequence")?;
+            match number("fixed")? {
+                0 => found.records.push(sequence),
+                _ => found.fixed += 1,
+            }
+            found.last = Some(sequence);
+        }
+        Ok(found)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Reading the audit log: what is in it, and what was signed of it.
 
 use async_trait::async_trait;
-use sqlx::Row as _;
 use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::engine::Engine;
 use super::rows::{damaged, micros, record_from};
@@ -18,35 +18,43 @@ const UNREADABLE: &str = "the audit log cannot be read";
 
 #[async_trait]
 impl LogStore for SqlStore {
+    async fn size(&self) -> Result<u64> {
+        let ask = || {
+            sqlx::query("select last_sequence from audit_head where id = 1")
+                .fetch_one(&self.engine.pool)
+        };
+        number(&self.engine.read(UNREADABLE, ask).await?, "last_sequence")
+    }
+
     async fn ends(&self) -> Result<LogEnds> {
-        let pool = &self.engine.pool;
-        let record = |what: &str, which: &str| {
-            let statement = format!("select {what} from audit_record where {which}");
-            let ask = move || {
-                sqlx::query_scalar::<_, Option<i64>>(sqlx::AssertSqlSafe(statement.clone()))
-                    .fetch_one(pool)
-            };
-            self.engine.read(UNREADABLE, ask)
+        // All of it as it was at one moment.
+        let ask = || async {
+            let mut transaction = self.engine.begin_long(false).await?;
+            let mut records = [None; 3];
+            let asked = [
+                ("count(*)", format!("not ({NUMBERED})")),
+                ("min(sequence)", NUMBERED.into()),
+                ("max(sequence)", NUMBERED.into()),
+            ];
+            for ((what, which), found) in asked.iter().zip(&mut records) {
+                let statement = format!("select {what} from audit_record where {which}");
+                *found = sqlx::query_scalar::<_, Option<i64>>(AssertSqlSafe(statement))
+                    .fetch_one(&mut *transaction)
+                    .await?;
+            }
+            let head = sqlx::query("select last_sequence, tree_size from audit_head where id = 1")
+                .fetch_one(&mut *transaction)
+                .await?;
+            transaction.rollback().await?;
+            Ok((records, head))
         };
-        let without = record("count(*)", &format!("not ({NUMBERED})")).await?;
-        let first = record("min(sequence)", NUMBERED).await?;
-        let last = record("max(sequence)", NUMBERED).await?;
-        // In this order: whoever appends meanwhile makes the second one larger.
-        let head = || {
-            sqlx::query("select last_sequence, tree_size from audit_head where id = 1")
-                .fetch_one(pool)
-        };
-        let row = self.engine.read(UNREADABLE, head).await?;
-        let number = |column: &str| {
-            let number: i64 = row.try_get(column).map_err(|_| damaged(column))?;
-            u64::try_from(number).map_err(|_| damaged(column))
-        };
+        let ([without, first, last], head) = self.engine.work_long(UNREADABLE, ask).await?;
         Ok(LogEnds {
             without_number: u64::try_from(without.unwrap_or_default()).unwrap_or_default(),
             first_record: first.unwrap_or(1),
             last_record: u64::try_from(last.unwrap_or_default()).unwrap_or_default(),
-            promised: number("last_sequence")?,
-            in_tree: number("tree_size")?,
+            promised: number(&head, "last_sequence")?,
+            in_tree: number(&head, "tree_size")?,
         })
     }
 
@@ -179,7 +187,7 @@ impl SqlStore {
         let query = async |columns: &str| {
             let statement = statement(columns);
             let ask = || {
-                let mut query = sqlx::query(sqlx::AssertSqlSafe(statement.clone()));
+                let mut query = sqlx::query(AssertSqlSafe(statement.clone()));
                 for number in &numbers {
                     query = query.bind(*number);
                 }
@@ -199,7 +207,7 @@ impl SqlStore {
         for row in query("sequence").await?.unwrap_or_default() {
             let number = number_of(&row)?;
             let ask = || {
-                sqlx::query(sqlx::AssertSqlSafe(statement.clone()))
+                sqlx::query(AssertSqlSafe(statement.clone()))
                     .bind(number)
                     .fetch_optional(&self.engine.pool)
             };
@@ -255,6 +263,12 @@ fn readable(row: &AnyRow) -> Result<Row> {
         Ok((number, record)) => Ok((number, Some(record))),
         Err(_) => Ok((u64::try_from(number_of(row)?).unwrap_or_default(), None)),
     }
+}
+
+/// A number of the head.
+fn number(row: &AnyRow, column: &str) -> Result<u64> {
+    let number: i64 = row.try_get(column).map_err(|_| damaged(column))?;
+    u64::try_from(number).map_err(|_| damaged(column))
 }
 
 fn number_of(row: &AnyRow) -> Result<i64> {

@@ -285,14 +285,20 @@ async fn what_was_used_up_is_kept_until_nobody_needs_it() {
 async fn what_depends_on_an_issuance_is_kept_only_where_there_was_one() {
     for ground in Ground::each().await {
         let store = ground.open().await;
-        let taken_back =
-            Unit::of(record("").aborted("it failed")).with(Effect::IfIssued(Uuid::max()));
-        let commit = async || {
-            store.commit(std::slice::from_ref(&taken_back)).await.unwrap()[0].is_committed()
+        let of = |request| Record { request_id: Uuid::from_u128(request), ..record("a") };
+        let take_back = async |request| {
+            let record = of(request);
+            let issued = Effect::IfIssued { jti: Uuid::max(), request_id: record.request_id };
+            let unit = Unit::of(record.aborted("it failed")).with(issued);
+            store.commit(&[unit]).await.unwrap()[0].is_committed()
         };
-        assert!(!commit().await);
-        append(&store, &[record("a")]).await.unwrap();
-        assert!(commit().await);
+        assert!(!take_back(1).await);
+        append(&store, &[of(1)]).await.unwrap();
+        assert!(!take_back(2).await, "another request came to it");
+        assert!(take_back(1).await);
+        assert!(!take_back(1).await);
+        append(&store, &[of(2)]).await.unwrap();
+        assert!(take_back(2).await);
     }
 }
 

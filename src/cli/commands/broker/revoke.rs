@@ -26,11 +26,14 @@ pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
         let before = show::moment(revoked.before);
         return app.ui.json(&json!({ "tokens": revoked.tokens, "issued_before": before }));
     }
-    let tokens = show::count(
-        usize::try_from(revoked.tokens).unwrap_or(usize::MAX),
-        "token that was good is",
-        "tokens that were good are",
-    );
+    let tokens = match revoked.tokens {
+        Some(tokens) => show::count(
+            usize::try_from(tokens).unwrap_or(usize::MAX),
+            "token that was good is",
+            "tokens that were good are",
+        ),
+        None => "All that were good, as many as they were, are".into(),
+    };
     app.host.interact.note(&format!(
         "{tokens} revoked.\n\
          Brokers that run know at once. Whoever checks tokens on their own accepts them until they\n\

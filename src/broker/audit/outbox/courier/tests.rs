@@ -102,10 +102,19 @@ async fn a_sink_that_takes_nothing_loses_nothing_and_is_left_alone_for_longer_an
         assert_eq!((turn(&store).await.delivered, courier.counts.failures()), (0, failures));
         let (_, until) = courier.trouble.as_mut().unwrap();
         pauses.push(until.saturating_duration_since(Instant::now()));
-        // Meanwhile it only shows that it is alive.
-        let beat = courier.held.as_ref().unwrap().beat;
-        assert!(courier.step().await <= BEAT);
-        assert_eq!(turn(&store).await.beat, beat + 1);
+        match courier.held.as_ref().map(|turn| turn.beat) {
+            // Meanwhile it only shows that it is alive.
+            Some(beat) => {
+                assert!(courier.step().await <= BEAT);
+                assert_eq!(turn(&store).await.beat, beat + 1);
+            }
+            // Or nothing at all: whoever wants the turn may have it.
+            None => {
+                let before = turn(&store).await;
+                assert_eq!(courier.step().await, LOOK);
+                assert_eq!((turn(&store).await, &before.holder), (before.clone(), &None));
+            }
+        }
         courier.trouble.as_mut().unwrap().1 = Instant::now();
     }
     assert!(pauses[0] <= PAUSE[0] * 2 && pauses[8] > PAUSE[1] / 2, "{pauses:?}");
@@ -151,6 +160,30 @@ async fn of_several_processes_one_has_the_turn_until_it_shows_no_more_life() {
     settle(&mut first).await;
     assert_eq!(first_shelf.deliveries().last().unwrap(), &[4]);
     assert_eq!(turn(&store).await.delivered, 4);
+}
+
+#[tokio::test]
+async fn whoever_does_not_reach_a_sink_leaves_it_to_others_in_the_end() {
+    let store = with_records(3).await;
+    let (first_shelf, second_shelf) = (Shelf::default(), Shelf::default());
+    let (mut first, mut second) = (first_shelf.courier(&store), second_shelf.courier(&store));
+    first_shelf.refuse(Some(None));
+    settle(&mut first).await;
+    let mut failures = 0;
+    while second_shelf.deliveries().is_empty() {
+        first.step().await;
+        // All pauses are over at once where it has the turn.
+        if first.held.is_some()
+            && let Some((_, until)) = &mut first.trouble
+        {
+            *until = Instant::now();
+        }
+        second.step().await;
+        failures = first.counts.failures();
+        assert!(failures < 20, "it keeps the turn");
+    }
+    assert!(failures > 3, "a sink that fails a few times is no reason");
+    assert_eq!(second_shelf.deliveries(), [[1, 2, 3]]);
 }
 
 #[tokio::test]

@@ -1,0 +1,230 @@
+//! A store that fails on demand, for tests.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+
+use super::{Bed, Options};
+use crate::broker::audit::Record;
+use crate::broker::audit::leaf::Leaf;
+use crate::broker::audit::seal::{Seal, SealedEnd};
+use crate::broker::audit::tree::Hash;
+use crate::broker::keys::StoredKey;
+use crate::broker::store::{
+    Erasable, ErasureStore, Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore,
+    OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Traces, Turn, Unit, Whose, sqlite,
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Commits work.
+pub(crate) const WELL: u8 = 0;
+/// Commits fail.
+pub(crate) const BEFORE: u8 = 1;
+/// Commits reach the disk, and then fail.
+pub(crate) const AFTER: u8 = 2;
+
+/// A store in front of another one.
+pub(crate) struct Failing {
+    inner: Arc<dyn Store>,
+    /// Reads work.
+    pub(crate) reads: AtomicBool,
+    /// Reads never end.
+    pub(crate) hangs: AtomicBool,
+    /// What looks at the whole log works.
+    pub(crate) scans: AtomicBool,
+    writes: AtomicU8,
+    /// What happens as somebody begins to read the leaves.
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Failing {
+    /// Nothing fails yet.
+    pub(crate) fn over(inner: Arc<dyn Store>) -> Arc<Self> {
+        let (reads, hangs, writes) = (true.into(), false.into(), WELL.into());
+        let (scans, meanwhile) = (true.into(), Mutex::default());
+        Arc::new(Self { inner, reads, hangs, scans, writes, meanwhile })
+    }
+
+    /// A broker on such a store.
+    pub(crate) async fn bed(change: impl FnOnce(&mut Options)) -> (Bed, Arc<Self>) {
+        let store = Self::over(Arc::new(sqlite::in_memory().await.unwrap()));
+        let bed = Bed::with(|options| {
+            options.store = store.clone();
+            change(options);
+        })
+        .await;
+        (bed, store)
+    }
+
+    fn scan(&self) -> Result<()> {
+        if self.scans.load(Ordering::Relaxed) { Ok(()) } else { Err(broken()) }
+    }
+
+    /// Does this once somebody begins to read the leaves.
+    pub(crate) fn meanwhile(&self, what: impl Future<Output = ()> + Send + 'static) {
+        *self.meanwhile.lock().unwrap() = Some(Box::pin(what));
+    }
+
+    /// From now on, commits go like this.
+    pub(crate) fn writes(&self, how: u8) {
+        self.writes.store(how, Ordering::Relaxed);
+    }
+}
+
+fn broken() -> Error {
+    Error::new(ErrorKind::Io, "the disk is on fire")
+}
+
+#[async_trait]
+impl Ledger for Failing {
+    async fn commit(&self, units: &[Unit]) -> Result<Vec<Outcome>> {
+        let how = self.writes.load(Ordering::Relaxed);
+        if how == BEFORE {
+            return Err(broken());
+        }
+        let done = self.inner.commit(units).await;
+        if how == AFTER { Err(broken()) } else { done }
+    }
+    async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>> {
+        self.inner.records(after, limit).await
+    }
+}
+
+#[async_trait]
+impl LogStore for Failing {
+    async fn size(&self) -> Result<u64> {
+        self.inner.size().await
+    }
+    async fn ends(&self) -> Result<LogEnds> {
+        self.scan()?;
+        self.inner.ends().await
+    }
+    async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
+        self.inner.sealed_end().await
+    }
+    async fn leaves(&self, after: u64, limit: u32) -> Result<Vec<Leaf>> {
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.await;
+        }
+        self.inner.leaves(after, limit).await
+    }
+    async fn tile(&self, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
+        self.inner.tile(level, number).await
+    }
+    async fn root_at(&self, size: u64) -> Result<Hash> {
+        self.inner.root_at(size).await
+    }
+    async fn notes(&self, after: u64, limit: u32) -> Result<Vec<Noted>> {
+        self.inner.notes(after, limit).await
+    }
+    async fn latest_note(&self) -> Result<Option<Noted>> {
+        self.inner.latest_note().await
+    }
+    async fn find(&self, filter: &Filter, limit: u32) -> Result<Vec<Row>> {
+        self.inner.find(filter, limit).await
+    }
+    async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>> {
+        self.inner.page(after, limit).await
+    }
+}
+
+#[async_trait]
+impl ErasureStore for Failing {
+    async fn of_person(&self, person: &Traces, after: u64, limit: u32) -> Result<Erasable> {
+        self.inner.of_person(person, after, limit).await
+    }
+}
+
+#[async_trait]
+impl OutboxStore for Failing {
+    async fn turn(&self, sink: &str) -> Result<Option<Turn>> {
+        self.inner.turn(sink).await
+    }
+    async fn add_sink(&self, sink: &str, after: u64) -> Result<()> {
+        self.inner.add_sink(sink, after).await
+    }
+    async fn change_turn(
+        &self,
+        sink: &str,
+        before: &Turn,
+        delivered: u64,
+        holder: Option<&str>,
+    ) -> Result<bool> {
+        self.inner.change_turn(sink, before, delivered, holder).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for Failing {
+    async fn keys(&self) -> Result<Vec<StoredKey>> {
+        self.inner.keys().await
+    }
+}
+
+#[async_trait]
+impl OnceStore for Failing {
+    async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        if self.reads.load(Ordering::Relaxed) {
+            self.inner.any_consumed(kind, ids).await
+        } else {
+            Err(broken())
+        }
+    }
+    async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>> {
+        self.inner.consumed_at(kind, id).await
+    }
+    async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_consumed(kind, before, limit).await
+    }
+}
+
+#[async_trait]
+impl TokenStore for Failing {
+    async fn cutoffs(
+        &self,
+        since: OffsetDateTime,
+    ) -> Result<Vec<(String, String, OffsetDateTime)>> {
+        self.inner.cutoffs(since).await
+    }
+    async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
+        self.inner.opaque(hash).await
+    }
+    async fn count_issued(
+        &self,
+        whose: &Whose,
+        before: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<u64> {
+        self.scan()?;
+        self.inner.count_issued(whose, before, now).await
+    }
+    async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_cutoffs(before, limit).await
+    }
+    async fn forget_opaque(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_opaque(before, limit).await
+    }
+}
+
+#[async_trait]
+impl Store for Failing {
+    async fn seal_with(&self, seal: Seal) -> Result<()> {
+        self.inner.seal_with(seal).await
+    }
+    async fn now(&self) -> Result<Option<OffsetDateTime>> {
+        self.inner.now().await
+    }
+    async fn probe(&self) -> Result<()> {
+        self.inner.probe().await
+    }
+    async fn close(&self) {}
+}
