@@ -164,6 +164,7 @@ mod tests {
     }
 
     #[cfg(unix)]
+    #[expect(clippy::disallowed_methods, reason = "a file that others may write")]
     #[test]
     fn whom_others_could_add_is_not_trusted() {
         use std::os::unix::fs::PermissionsExt as _;
