@@ -70,7 +70,7 @@ fn plays_the_program() {
             busy_elsewhere();
             let at_end = AtEnd::doing(|| {
                 if mode == "at-end" {
-                    println!("AT END");
+                    println!("AT END of {}.", thread());
                     let _ = std::io::stdin().read(&mut [0]);
                     println!("DONE");
                 }
@@ -94,6 +94,14 @@ fn plays_the_program() {
         }
     };
     std::process::exit(code.into());
+}
+
+/// The number of this thread, where the system has such.
+fn thread() -> i32 {
+    #[cfg(target_os = "linux")]
+    return rustix::thread::gettid().as_raw_nonzero().get();
+    #[cfg(not(target_os = "linux"))]
+    0
 }
 
 /// What the embedded broker amounts to for a supervisor: other threads, with a
