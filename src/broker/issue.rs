@@ -390,29 +390,17 @@ impl Broker {
     /// Records how many requests were denied and only counted.
     pub(super) async fn summarize(&self, tallies: Vec<Tally>) {
         for tally in tallies {
+            let (now, name) = (self.clock.now(), tally.principal.clone());
             let record = Record {
-                at: self.clock.now(),
                 request_id: Uuid::nil(),
-                action: "issue".into(),
-                decision: Decision::Denied,
                 reason: format!(
                     "so many requests were denied that {} since {} are only counted",
                     tally.count,
                     tally.since.replace_nanosecond(0).unwrap_or(tally.since)
                 ),
-                principal: tally.principal.clone(),
-                actor: None,
-                client: String::new(),
-                source: String::new(),
-                role: String::new(),
-                audience: String::new(),
-                scope: String::new(),
-                ttl: 0,
-                jti: None,
-                parent: None,
-                policy_id: None,
                 policy_hash: self.policies().hash().to_string(),
                 count: tally.count,
+                ..Record::of_the_broker(now, "issue", Decision::Denied, name)
             };
             if let Err(error) = self.metrics.recording(self.audit.append(record)).await {
                 tracing::error!(%error, "what was only counted cannot be recorded at present");

@@ -114,8 +114,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record of something that is no request of a caller: `name` did it, at the broker
-    /// itself.
+    /// A record of something that is no single request of a caller: `name` did it, or the
+    /// broker tells it of them.
     pub fn of_the_broker(
         at: OffsetDateTime,
         action: &str,

@@ -158,7 +158,7 @@ impl Look {
         }
     }
 
-    /// Where, from `at` on, a secret may begin; the end where nothing looks like it.
+    /// Where, from there on, a secret may begin; the end where nothing looks like it.
     /// On a screen anything that [`layout::Layout`] skips may stand between its bytes.
     pub(super) fn next_beginning(&self, bytes: &[u8], from: usize, on_screen: bool) -> usize {
         #[cfg(test)]
