@@ -37,9 +37,9 @@ mod syntax;
 pub mod trial;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use cedar_policy::{
@@ -308,13 +308,13 @@ impl Policy {
         now: OffsetDateTime,
     ) -> Result<(Request, Entities), String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
-        let principal = uid("User", principal)?;
+        let principal = Kind::User.uid(principal);
         let entities = Entities::from_entities(self.parties(caller, now)?, Some(&self.schema))
             .map_err(|cause| failed("the caller", &cause))?;
         let request = Request::new(
             principal,
-            uid("Action", action)?,
-            uid("Role", role)?,
+            Kind::Action.uid(action),
+            Kind::Role.uid(role),
             context,
             Some(&self.schema),
         )
@@ -333,7 +333,7 @@ impl Policy {
         let shown = caller.proven().map(|party| (party.id(), party.principal(), Some(party)));
         let named = caller.actors().iter().map(|actor| (actor.id(), actor.principal(), None));
         for (id, principal, party) in shown.chain(named) {
-            let uid = uid("User", id)?;
+            let uid = Kind::User.uid(id);
             if users.iter().any(|known| known.uid() == uid) {
                 continue;
             }
@@ -342,9 +342,8 @@ impl Policy {
             users.push(user(uid, principal, party, person.map(|(name, _)| name))?);
         }
         for (name, person) in people {
-            let groups = person.groups.iter().map(|group| uid(DIRECTORY_GROUP, group));
-            let groups: Result<HashSet<EntityUid>, String> = groups.collect();
-            let entity = Entity::new(uid(PERSON, name)?, HashMap::new(), groups?);
+            let groups = person.groups.iter().map(|group| Kind::DirectoryGroup.uid(group));
+            let entity = Entity::new(Kind::Person.uid(name), HashMap::new(), groups.collect());
             users.push(entity.map_err(|cause| format!("the person: {cause}"))?);
         }
         Ok(users)
@@ -379,9 +378,32 @@ fn weigh<'a>(
     })
 }
 
-fn uid(kind: &str, id: &str) -> Result<EntityUid, String> {
-    let kind: EntityTypeName = kind.parse().map_err(|cause| format!("{kind}: {cause}"))?;
-    Ok(EntityUid::from_type_name_and_id(kind, EntityId::new(id)))
+/// The kinds of things that policies speak of, as the schema names them.
+#[derive(Clone, Copy)]
+enum Kind {
+    Action,
+    DirectoryGroup,
+    Group,
+    Person,
+    Role,
+    User,
+}
+
+impl Kind {
+    fn uid(self, id: &str) -> EntityUid {
+        EntityUid::from_type_name_and_id(self.type_name(), EntityId::new(id))
+    }
+
+    /// Its name, read once: reading one takes Cedar longer than many a decision.
+    fn type_name(self) -> EntityTypeName {
+        static NAMES: LazyLock<[EntityTypeName; 6]> = LazyLock::new(|| {
+            ["Action", DIRECTORY_GROUP, "Group", PERSON, "Role", "User"].map(|name| {
+                #[expect(clippy::expect_used, reason = "all of them are identifiers")]
+                name.parse().expect("an identifier is the name of a type")
+            })
+        });
+        NAMES[self as usize].clone()
+    }
 }
 
 fn texts<'a>(values: impl IntoIterator<Item = &'a String>) -> RestrictedExpression {
@@ -399,14 +421,13 @@ fn user(
     party: Option<&Caller>,
     person: Option<&str>,
 ) -> Result<Entity, String> {
-    let groups = party.into_iter().flat_map(Caller::groups).map(|group| uid("Group", group));
-    let parents: Result<Vec<EntityUid>, String> =
-        groups.chain(person.map(|name| uid(PERSON, name))).collect();
+    let groups = party.into_iter().flat_map(Caller::groups).map(|group| Kind::Group.uid(group));
+    let parents = groups.chain(person.map(|name| Kind::Person.uid(name)));
     let tags = party.into_iter().flat_map(Caller::tags);
     Entity::new_with_tags(
         uid_of_user,
         names_of(principal),
-        parents?,
+        parents,
         tags.map(|(name, values)| (name.clone(), texts(values))),
     )
     .map_err(|cause| format!("the caller: {cause}"))
@@ -423,9 +444,9 @@ fn audience_context(audience: &str, moment: Moment) -> Result<Context, String> {
 }
 
 fn context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> {
-    let mut pairs = asked(caller, question)?;
+    let mut pairs = asked(caller, question);
     if let Some(actor) = caller.actors().first() {
-        let actor = RestrictedExpression::new_entity_uid(uid("User", actor.id())?);
+        let actor = RestrictedExpression::new_entity_uid(Kind::User.uid(actor.id()));
         pairs.push(("actor".to_string(), actor));
     }
     Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
@@ -433,8 +454,8 @@ fn context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> 
 
 /// What is to be known of a request to act: besides all else, for whom.
 fn acting_context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> {
-    let mut pairs = asked(caller, question)?;
-    let subject = RestrictedExpression::new_entity_uid(uid("User", caller.id())?);
+    let mut pairs = asked(caller, question);
+    let subject = RestrictedExpression::new_entity_uid(Kind::User.uid(caller.id()));
     pairs.push(("subject".to_string(), subject));
     Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
 }
@@ -455,14 +476,13 @@ impl Moment {
 fn asked(
     caller: &Caller,
     question: &Question<'_>,
-) -> Result<Vec<(String, RestrictedExpression)>, String> {
+) -> Vec<(String, RestrictedExpression)> {
     let ttl = question.ttl.unwrap_or(question.role_ttl).as_secs();
     let ttl = RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX));
-    let actors: Result<Vec<_>, String> = caller
+    let actors = caller
         .actors()
         .iter()
-        .map(|actor| Ok(RestrictedExpression::new_entity_uid(uid("User", actor.id())?)))
-        .collect();
+        .map(|actor| RestrictedExpression::new_entity_uid(Kind::User.uid(actor.id())));
     let [time, source] = question.moment.pairs();
     let mut pairs = vec![
         time,
@@ -471,10 +491,10 @@ fn asked(
         ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
         ("ttl".to_string(), ttl),
         ("key_bound".to_string(), RestrictedExpression::new_bool(question.key_bound)),
-        ("actors".to_string(), RestrictedExpression::new_set(actors?)),
+        ("actors".to_string(), RestrictedExpression::new_set(actors)),
     ];
     pairs.extend(caller.authenticated_client().map(|client| text_pair("client", client)));
-    Ok(pairs)
+    pairs
 }
 
 #[cfg(test)]

@@ -2,17 +2,17 @@
 
 use sqlx::{Any, Connection, Transaction};
 
+use super::append::Rows;
 use super::engine::Engine;
 use super::erasure;
 use super::failure::Failure;
 use super::head::Guard;
 use super::rows::{damaged, micros};
-use crate::broker::audit::leaf::{Leaf, SALT, stored};
-use crate::broker::audit::tree::Hash;
-use crate::broker::audit::{Decision, Record};
+use crate::broker::audit::Decision;
+use crate::broker::audit::leaf::stored;
 use crate::broker::keys::StoredKey;
 use crate::broker::store::{Consumed, Cutoff, Effect, OpaqueToken, Outcome, Unit};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Commits a group of units.
 pub(super) async fn commit(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>> {
@@ -27,12 +27,16 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
     let reserved = end.size + count;
     let mut next = end.size + 1;
     let mut hashes = Vec::new();
+    let mut rows = Rows::default();
     let mut outcomes = Vec::with_capacity(units.len());
     for unit in units {
+        if unit.effects.iter().any(looks_at_the_log) {
+            rows.write(&mut transaction).await?;
+        }
         let outcome = if perform(&mut transaction, &unit.effects).await? {
             let first = u64::try_from(next).map_err(|_| damaged("audit_head.last_sequence"))?;
             for record in &unit.records {
-                hashes.push(append(&mut transaction, next, record).await?);
+                hashes.push(rows.push(next, record)?);
                 next += 1;
             }
             Outcome::Committed { first }
@@ -41,6 +45,7 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
         };
         outcomes.push(outcome);
     }
+    rows.write(&mut transaction).await?;
     // Numbers have no gaps.
     if next <= reserved {
         give_back(&mut transaction, reserved - (next - 1)).await?;
@@ -54,6 +59,11 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
         guard.saw(size);
     }
     Ok(outcomes)
+}
+
+/// Whether it makes a difference to an effect what is on record before it.
+fn looks_at_the_log(effect: &Effect) -> bool {
+    matches!(effect, Effect::Erase(_) | Effect::IfIssued { .. })
 }
 
 /// Gives numbers back that were not needed.
@@ -234,51 +244,4 @@ async fn change_key(
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)
-}
-
-/// Appends a record, and returns the hash of its leaf.
-async fn append(
-    transaction: &mut Transaction<'_, Any>,
-    sequence: i64,
-    record: &Record,
-) -> Result<Hash, Failure> {
-    let mut salt = [0; SALT];
-    aws_lc_rs::rand::fill(&mut salt)
-        .map_err(|_| Error::new(ErrorKind::Other, "the system gives no random numbers"))?;
-    let place = u64::try_from(sequence).map_err(|_| damaged("audit_head.last_sequence"))?;
-    let leaf = Leaf::new(place, record, salt);
-    let hash = leaf.hash().ok_or_else(|| damaged("audit_record"))?;
-    sqlx::query(
-        "insert into audit_record
-            (sequence, at, request_id, action, decision, reason, issuer, subject, client, source,
-             role, audience, scope, ttl, jti, parent, policy_id, policy_hash, count,
-             leaf_version, salt, actor)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-             $19, $20, $21, $22)",
-    )
-    .bind(sequence)
-    .bind(micros(record.at))
-    .bind(record.request_id.to_string())
-    .bind(&record.action)
-    .bind(record.decision.as_str())
-    .bind(&record.reason)
-    .bind(&record.principal.issuer)
-    .bind(&record.principal.subject)
-    .bind(&record.client)
-    .bind(&record.source)
-    .bind(&record.role)
-    .bind(&record.audience)
-    .bind(&record.scope)
-    .bind(stored(record.ttl))
-    .bind(record.jti.map(|jti| jti.to_string()))
-    .bind(record.parent.map(|jti| jti.to_string()))
-    .bind(&record.policy_id)
-    .bind(&record.policy_hash)
-    .bind(stored(record.count))
-    .bind(leaf.version)
-    .bind(leaf.salt)
-    .bind(&record.actor)
-    .execute(&mut **transaction)
-    .await?;
-    Ok(hash)
 }

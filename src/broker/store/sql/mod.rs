@@ -1,6 +1,7 @@
 //! The repository in portable SQL: `$N` parameters, TEXT, BIGINT and BYTEA, no
 //! feature of one engine. What of it differs between engines is in [`engine`].
 
+mod append;
 mod commit;
 mod copy;
 mod engine;

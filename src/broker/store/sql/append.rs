@@ -1,0 +1,128 @@
+//! Appending records: many by one statement, because each has to go to the database and
+//! back.
+
+use std::sync::LazyLock;
+
+use sqlx::any::AnyArguments;
+use sqlx::query::Query;
+use sqlx::{Any, AssertSqlSafe, Transaction};
+
+use super::failure::Failure;
+use super::rows::{damaged, micros};
+use crate::broker::audit::Record;
+use crate::broker::audit::leaf::{Leaf, SALT, stored};
+use crate::broker::audit::tree::Hash;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The columns that are written, in the order in which their values are bound.
+const COLUMNS: [&str; 22] = [
+    "sequence",
+    "at",
+    "request_id",
+    "action",
+    "decision",
+    "reason",
+    "issuer",
+    "subject",
+    "client",
+    "source",
+    "role",
+    "audience",
+    "scope",
+    "ttl",
+    "jti",
+    "parent",
+    "policy_id",
+    "policy_hash",
+    "count",
+    "leaf_version",
+    "salt",
+    "actor",
+];
+
+/// How many records a statement writes. Few sizes, so that a connection prepares few
+/// statements; none with more values than SQLite takes.
+const SIZES: [usize; 4] = [64, 16, 4, 1];
+
+/// The statements, one for each of these sizes.
+static STATEMENTS: LazyLock<[String; SIZES.len()]> = LazyLock::new(|| SIZES.map(statement));
+
+fn statement(records: usize) -> String {
+    let row = |row: usize| {
+        let first = row * COLUMNS.len() + 1;
+        let values: Vec<_> = (first..first + COLUMNS.len()).map(|n| format!("${n}")).collect();
+        format!("({})", values.join(", "))
+    };
+    let rows: Vec<_> = (0..records).map(row).collect();
+    format!("insert into audit_record ({}) values {}", COLUMNS.join(", "), rows.join(", "))
+}
+
+/// Records that are to be appended, each with its number.
+#[derive(Default)]
+pub(super) struct Rows<'a> {
+    rows: Vec<Row<'a>>,
+}
+
+struct Row<'a> {
+    record: &'a Record,
+    leaf: Leaf,
+}
+
+impl<'a> Rows<'a> {
+    /// Adds a record, and returns the hash of its leaf.
+    pub(super) fn push(&mut self, sequence: i64, record: &'a Record) -> Result<Hash> {
+        let mut salt = [0; SALT];
+        aws_lc_rs::rand::fill(&mut salt)
+            .map_err(|_| Error::new(ErrorKind::Other, "the system gives no random numbers"))?;
+        let place = u64::try_from(sequence).map_err(|_| damaged("audit_head.last_sequence"))?;
+        let leaf = Leaf::new(place, record, salt);
+        let hash = leaf.hash().ok_or_else(|| damaged("audit_record"))?;
+        self.rows.push(Row { record, leaf });
+        Ok(hash)
+    }
+
+    /// Writes them. None is left then.
+    pub(super) async fn write(
+        &mut self,
+        transaction: &mut Transaction<'_, Any>,
+    ) -> Result<(), Failure> {
+        let mut left = self.rows.drain(..).peekable();
+        for (size, statement) in SIZES.iter().zip(STATEMENTS.iter()) {
+            while left.len() >= *size {
+                let query = sqlx::query(AssertSqlSafe(statement.as_str()));
+                let query = left.by_ref().take(*size).fold(query, bind);
+                query.execute(&mut **transaction).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+type Statement = Query<'static, Any, AnyArguments>;
+
+fn bind(query: Statement, row: Row<'_>) -> Statement {
+    let Row { record, leaf } = row;
+    query
+        .bind(stored(leaf.sequence))
+        .bind(micros(record.at))
+        .bind(record.request_id.to_string())
+        .bind(record.action.clone())
+        .bind(record.decision.as_str())
+        .bind(record.reason.clone())
+        .bind(record.principal.issuer.clone())
+        .bind(record.principal.subject.clone())
+        .bind(record.client.clone())
+        .bind(record.source.clone())
+        .bind(record.role.clone())
+        .bind(record.audience.clone())
+        .bind(record.scope.clone())
+        .bind(stored(record.ttl))
+        .bind(record.jti.map(|jti| jti.to_string()))
+        .bind(record.parent.map(|jti| jti.to_string()))
+        .bind(record.policy_id.clone())
+        .bind(record.policy_hash.clone())
+        .bind(stored(record.count))
+        .bind(leaf.version)
+        .bind(leaf.salt)
+        .bind(record.actor.clone())
+}
