@@ -32,13 +32,13 @@
 mod finding;
 mod lint;
 mod load;
+mod moment;
 mod place;
 mod syntax;
 pub mod trial;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -47,11 +47,12 @@ use cedar_policy::{
     EntityTypeName, EntityUid, PolicySet, Request, ResourceConstraint, RestrictedExpression,
     Schema,
 };
-use time::{OffsetDateTime, UtcOffset};
+use time::OffsetDateTime;
 
 pub use finding::{About, Finding, Rule, Severity};
 pub use lint::check;
 pub use load::{Source, World};
+pub use moment::Moment;
 pub use place::Place;
 pub use syntax::Needs;
 
@@ -83,15 +84,6 @@ pub struct Question<'a> {
     pub key_bound: bool,
     /// When, and from where.
     pub moment: Moment,
-}
-
-/// When something is asked, and from where.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment {
-    /// When.
-    pub now: OffsetDateTime,
-    /// From where.
-    pub source: IpAddr,
 }
 
 /// What was granted: all of it by one permit.
@@ -309,14 +301,17 @@ impl Policy {
     ) -> Result<(Request, Entities), String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
         let principal = Kind::User.uid(principal);
-        let entities = Entities::from_entities(self.parties(caller, now)?, Some(&self.schema))
+        // All that is made here is as the schema wants it, which tests see to: having it
+        // checked takes longer than to decide.
+        let schema = cfg!(debug_assertions).then_some(&self.schema);
+        let entities = Entities::from_entities(self.parties(caller, now)?, schema)
             .map_err(|cause| failed("the caller", &cause))?;
         let request = Request::new(
             principal,
             Kind::Action.uid(action),
             Kind::Role.uid(role),
             context,
-            Some(&self.schema),
+            schema,
         )
         .map_err(|cause| failed("the request", &cause))?;
         Ok((request, entities))
@@ -460,23 +455,7 @@ fn acting_context(caller: &Caller, question: &Question<'_>) -> Result<Context, S
     Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
 }
 
-impl Moment {
-    fn pairs(self) -> [(String, RestrictedExpression); 2] {
-        let now = self.now.to_offset(UtcOffset::UTC);
-        let (date, (hour, minute, second)) = (now.date(), now.time().as_hms());
-        let now = format!("{date}T{hour:02}:{minute:02}:{second:02}Z");
-        let source = self.source.to_canonical().to_string();
-        [
-            ("time".to_string(), RestrictedExpression::new_datetime(now)),
-            ("source".to_string(), RestrictedExpression::new_ip(source)),
-        ]
-    }
-}
-
-fn asked(
-    caller: &Caller,
-    question: &Question<'_>,
-) -> Vec<(String, RestrictedExpression)> {
+fn asked(caller: &Caller, question: &Question<'_>) -> Vec<(String, RestrictedExpression)> {
     let ttl = question.ttl.unwrap_or(question.role_ttl).as_secs();
     let ttl = RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX));
     let actors = caller
