@@ -8,7 +8,7 @@ use tmpcred::cli::Outcome;
 /// for, and serves many threads slowly.
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static MEMORY: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match tmpcred::cli::run(std::env::args_os().collect()) {

@@ -30,6 +30,7 @@ const defaults = {
   redirect_uris: ['http://127.0.0.1/callback', 'http://[::1]/callback', 'http://localhost/callback'],
   certified_keys: false, // true: the key for RS256 is published with a certificate (x5c), which some want
   resource_tokens: true, // false: no RFC 8707, access tokens are opaque
+  token_algorithm: 'RS256', // what access tokens that are JWTs are signed by; or ES256
   audience_parameter: false, // true: tokens are bound by `audience`, as with providers that know no RFC 8707
   offline_access: false, // true: a refresh token needs the scope `offline_access`
   device_interval: null, // seconds between polls, told to clients
@@ -128,7 +129,7 @@ function configuration() {
           audience: resource,
           accessTokenTTL: ttl.AccessToken,
           accessTokenFormat: 'jwt',
-          jwt: { sign: { alg: 'RS256' } },
+          jwt: { sign: { alg: options.token_algorithm } },
         }),
       },
     },
