@@ -7,17 +7,18 @@
 //! damaged; where it is neither, the place lies between this checkpoint and the one
 //! before. A broker may be appending meanwhile.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
 use super::erase::{self, Spans};
 use super::leaf::Leaf;
-use super::micros;
 use super::note::{Checkpoint, VerifierKey};
 use super::seal::{Seal, SealedEnd};
 use super::tree::{Frontier, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at};
+use super::{micros, succession};
+use crate::broker::keys::KeyState;
 use crate::broker::store::{LogEnds, LogStore, Noted};
 use crate::error::Result;
 
@@ -32,12 +33,17 @@ const UNSIGNED: Duration = Duration::minutes(1);
 
 /// What a log is checked by.
 pub struct Proofs<'a> {
-    /// The keys that may have signed checkpoints.
+    /// The keys that may have signed checkpoints. Where the key-encryption key is not at hand,
+    /// the log says which keys came after those.
     pub keys: &'a [VerifierKey],
+    /// Those whose signatures are good no more.
+    pub revoked: &'a [VerifierKey],
     /// What its end is sealed with, where that is at hand.
     pub seal: Option<&'a Seal>,
     /// A checkpoint from elsewhere, whose signature is good.
     pub off_host: Option<&'a Checkpoint>,
+    /// Who has signed that.
+    pub off_host_by: &'a [VerifierKey],
     /// What time it is.
     pub now: OffsetDateTime,
 }
@@ -54,6 +60,8 @@ pub struct Report {
     pub sealed: Option<u64>,
     /// How many good checkpoints the log has.
     pub checkpoints: u64,
+    /// Which keys have signed them.
+    pub keys: Vec<Signed>,
     /// How many records the checkpoint from elsewhere covers.
     pub off_host: Option<u64>,
     /// How many records were erased, which leaves their places in the tree as they were.
@@ -62,6 +70,21 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many more there are.
     pub omitted: u64,
+}
+
+/// What a key has signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Signed {
+    /// The key.
+    pub key: String,
+    /// How many checkpoints.
+    pub checkpoints: u64,
+    /// How many records the first of them covers.
+    pub first: u64,
+    /// How many the last one covers.
+    pub last: u64,
+    /// Whether its signatures are good no more: then nothing rests on them.
+    pub revoked: bool,
 }
 
 /// Something that is wrong, and where.
@@ -141,8 +164,14 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
     let ends = store.ends().await?;
     let mut check = Check {
         store,
-        keys: proofs.keys,
+        keys: proofs.keys.to_vec(),
+        revoked: proofs.revoked.to_vec(),
+        follows: proofs.seal.is_none(),
+        announced: Vec::new(),
+        by_key: BTreeMap::new(),
         off_host: proofs.off_host,
+        off_host_by: proofs.off_host_by,
+        elsewhere: 0,
         sealed: None,
         proven: 0,
         report: Report {
@@ -150,6 +179,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
             signed: 0,
             sealed: None,
             checkpoints: 0,
+            keys: Vec::new(),
             off_host: proofs.off_host.map(|checkpoint| checkpoint.size),
             erased: 0,
             findings: Vec::new(),
@@ -166,6 +196,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
         check.read_seal(seal, end.as_ref(), ends.promised);
     }
     check.fold(ends.promised).await?;
+    check.weigh();
     check.tiles_above(ends.promised).await?;
     check.ends(ends, latest.as_ref()).await?;
     check.tail(proofs.now).await?;
@@ -175,8 +206,18 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
 
 struct Check<'a> {
     store: &'a dyn LogStore,
-    keys: &'a [VerifierKey],
+    keys: Vec<VerifierKey>,
+    revoked: Vec<VerifierKey>,
+    /// Whether the log says which keys came after those.
+    follows: bool,
+    /// The keys of which it does, and where, that nobody has signed yet.
+    announced: Vec<(u64, VerifierKey)>,
+    /// What each key has signed, and up to where the records are as it did.
+    by_key: BTreeMap<VerifierKey, (Signed, u64)>,
     off_host: Option<&'a Checkpoint>,
+    off_host_by: &'a [VerifierKey],
+    /// How many records are as the checkpoint from elsewhere says.
+    elsewhere: u64,
     /// The tree up to the sealed end, where the seal is good.
     sealed: Option<Frontier>,
     /// Up to where the records are good, by whatever says so.
@@ -220,18 +261,10 @@ impl Check<'_> {
             if let Some(off_host) = self.off_host.filter(|checkpoint| checkpoint.size == place)
                 && self.judge(place, &off_host.root)
             {
-                self.report.signed = place;
+                self.elsewhere = place;
             }
             while let Some(noted) = notes.pop_front_if(|noted| noted.size == place) {
-                match Checkpoint::open(&noted.note, self.keys) {
-                    Ok(checkpoint) if checkpoint.size == noted.size => {
-                        self.report.checkpoints += 1;
-                        if self.judge(place, &checkpoint.root) {
-                            self.report.signed = place;
-                        }
-                    }
-                    _ => self.found(Kind::Checkpoint, place, place),
-                }
+                self.read_note(&noted);
             }
             if let Some(root) = self.sealed.as_ref().filter(|end| end.size() == place) {
                 let root = root.root();
@@ -243,6 +276,85 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Looks at a checkpoint of the records up to this one.
+    fn read_note(&mut self, noted: &Noted) {
+        let place = noted.size;
+        let of_this_size = |opened: &(Checkpoint, _)| opened.0.size == place;
+        let opened = Checkpoint::open_signed(&noted.note, &self.keys).ok().filter(of_this_size);
+        let Some((checkpoint, signers)) = opened else {
+            let revoked = Checkpoint::open_signed(&noted.note, &self.revoked).ok();
+            match revoked.filter(of_this_size) {
+                // It was good once, and nothing rests on it.
+                Some((_, signers)) => self.count(place, &signers, false),
+                None => self.found(Kind::Checkpoint, place, place),
+            }
+            return;
+        };
+        let good = self.judge(place, &checkpoint.root);
+        self.count(place, &signers, good);
+        if good {
+            let told = |(at, _): &mut (u64, VerifierKey)| *at <= place;
+            let announced: Vec<_> = self.announced.extract_if(.., told).collect();
+            let known = announced.into_iter().map(|(_, key)| key);
+            self.keys.extend(known.filter(|key| !self.revoked.contains(key)));
+        }
+    }
+
+    /// Keeps in mind who has signed so many records, and whether these are as they were.
+    fn count(&mut self, place: u64, signers: &[VerifierKey], good: bool) {
+        for key in signers {
+            let fresh = || {
+                let (key, checkpoints, first, last) = (key.to_string(), 0, place, place);
+                (Signed { key, checkpoints, first, last, revoked: false }, 0)
+            };
+            let (signed, proven) = self.by_key.entry(key.clone()).or_insert_with(fresh);
+            signed.checkpoints += 1;
+            signed.last = place;
+            if good {
+                *proven = place;
+            }
+        }
+        self.report.checkpoints += u64::from(signers.iter().any(|key| self.keys.contains(key)));
+    }
+
+    /// What the log says became of a key that signs it.
+    fn hear_of_key(&mut self, place: u64, state: KeyState, key: VerifierKey) {
+        match state {
+            // Whoever says so: it is better to trust one too few.
+            KeyState::Revoked if !self.revoked.contains(&key) => {
+                self.keys.retain(|known| *known != key);
+                self.announced.retain(|(_, announced)| *announced != key);
+                self.revoked.push(key);
+            }
+            KeyState::Published | KeyState::Active if !self.keys.contains(&key) => {
+                self.announced.push((place, key));
+            }
+            _ => {}
+        }
+    }
+
+    /// Says who has signed the log, and how much of it those did whose signatures are good.
+    fn weigh(&mut self) {
+        let by_key = std::mem::take(&mut self.by_key);
+        let good = by_key.iter().filter(|(key, _)| !self.revoked.contains(key));
+        let here = good.map(|(_, (_, proven))| *proven).max().unwrap_or_default();
+        let by = self.off_host_by;
+        if !by.is_empty() && by.iter().all(|key| self.revoked.contains(key)) {
+            let size = self.off_host.map_or(0, |off_host| off_host.size);
+            let text = "the key was revoked that signed the checkpoint from elsewhere".into();
+            self.tell(Kind::Checkpoint, size, size, text);
+            self.elsewhere = 0;
+        }
+        self.report.signed = here.max(self.elsewhere);
+        self.proven = self.report.signed.max(self.report.sealed.unwrap_or_default());
+        let revoked = |(key, (signed, _)): (VerifierKey, (Signed, u64))| Signed {
+            revoked: self.revoked.contains(&key),
+            ..signed
+        };
+        self.report.keys = by_key.into_iter().map(revoked).collect();
+        self.report.keys.sort_by_key(|signed| signed.first);
+    }
+
     fn add(&mut self, place: u64, leaf: Option<&Leaf>, stored: Option<Hash>) {
         if let Some(leaf) = leaf {
             if leaf.erased.is_some() {
@@ -250,6 +362,9 @@ impl Check<'_> {
                 self.erased.add(place, place);
             }
             erase::told_by(leaf).into_iter().for_each(|(first, last)| self.told.add(first, last));
+            if let Some((state, key)) = succession::told_by(leaf).filter(|_| self.follows) {
+                self.hear_of_key(place, state, key);
+            }
         }
         let hash = leaf.and_then(Leaf::hash);
         match (leaf, hash, stored) {
@@ -386,7 +501,7 @@ impl Check<'_> {
         // The furthest that anything tells of.
         let mut known = (ends.in_tree, "by the size of the tree");
         if let Some(noted) = latest.filter(|noted| noted.size > known.0) {
-            match Checkpoint::open(&noted.note, self.keys) {
+            match Checkpoint::open(&noted.note, &self.keys) {
                 Ok(checkpoint) if checkpoint.size == noted.size => {
                     known = (checkpoint.size, "by the newest checkpoint in the store")
                 }

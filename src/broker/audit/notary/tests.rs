@@ -1,4 +1,5 @@
 use super::*;
+use crate::broker::audit::note::VerifierKey;
 use crate::broker::keys::Kek;
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{Ground, append, record};
