@@ -259,3 +259,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn only_what_was_asked_for_is_rotated_and_the_key_of_the_log_never_unasked() {
+    let (es256, eddsa) =
+        (Signs::Tokens(SigningAlgorithm::Es256), Signs::Tokens(SigningAlgorithm::EdDsa));
+    let algorithms = Algorithms::new(SigningAlgorithm::Es256, [SigningAlgorithm::EdDsa]);
+    let rules = Rules { algorithms, ..rules() };
+    let other = StoredKey { algorithm: "EdDSA".into(), ..key("b", KeyState::Active, START) };
+    let of_log = StoredKey { purpose: Purpose::Checkpoint, ..key("c", KeyState::Active, START) };
+    let keys = [key("a", KeyState::Active, START), other, of_log.clone()];
+    let begun = |of: &[Signs]| -> Vec<Signs> {
+        let steps = rules.rotation(&keys, of);
+        assert!(steps.iter().all(|step| step.to == KeyState::Published));
+        steps.iter().map(|step| step.of).collect()
+    };
+    for one in [es256, eddsa, Signs::Log] {
+        assert_eq!(begun(&[one]), [one]);
+    }
+    assert_eq!(begun(&rules.all().collect::<Vec<_>>()), [es256, eddsa, Signs::Log]);
+    assert_eq!(begun(&[Signs::Tokens(SigningAlgorithm::Rs256)]), []);
+    let late = START + Duration::days(9999);
+    assert!(rules.due(&keys, late).iter().all(|step| step.of != Signs::Log));
+    // Nor is one made where there is none.
+    assert!(rules.due(&keys[..2], START).is_empty());
+    let next = StoredKey { state: KeyState::Published, ..of_log };
+    assert_eq!(rules.signs_from(&next), START + Duration::DAY);
+}
