@@ -63,6 +63,9 @@ pub struct TokenGrant {
     /// Ours: whom the revocation of the token reaches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation_reach: Option<RevocationReach>,
+    /// Ours: the number of the token's record in the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_sequence: Option<u64>,
 }
 
 /// Whom the revocation of a token reaches.

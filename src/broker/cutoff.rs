@@ -21,7 +21,9 @@ use super::directory::ids_of;
 use super::keys::Kek;
 use super::opaque;
 use super::own::OwnToken;
-use super::store::{self, Consumed, Cutoff, Effect, Filter, Once, Outcome, Store, Unit, Whose};
+use super::store::{
+    self, Consumed, Cutoff, Effect, Filter, Issuance, Once, Outcome, Store, Unit, Whose,
+};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -95,11 +97,12 @@ impl Operator {
         match what {
             What::Token(jti) => self.revoke_one(*jti, reason, now).await,
             What::Many { whose, before } => {
-                if before.is_none() {
-                    self.require_one_time(here, now).await?;
-                }
-                let before = before.unwrap_or(now);
-                if before > now {
+                let newest = match before {
+                    None => self.require_one_time(here, now).await?,
+                    Some(_) => now,
+                };
+                let before = before.unwrap_or(newest);
+                if before > newest {
                     return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
                         .hint("whatever is issued until then can be revoked then"));
                 }
@@ -110,8 +113,13 @@ impl Operator {
 
     /// Refuses to say by this clock when now is where others know better. By one that is
     /// behind, what was issued just now would stay good; by one that is ahead, what is yet to
-    /// be issued never would be, and that could not be taken back.
-    async fn require_one_time(&self, here: OffsetDateTime, now: OffsetDateTime) -> Result<()> {
+    /// be issued never would be, and that could not be taken back. Returns a moment that all
+    /// that is on record is before: a broker's clock may be ahead by a little.
+    async fn require_one_time(
+        &self,
+        here: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Result<OffsetDateTime> {
         let newest = self.store.find(&Filter::default(), 1).await?.pop();
         let newest = newest.and_then(|(_, record)| Some(record?.at)).filter(|at| *at > now);
         let others = [(now, "the database's clock"), (newest.unwrap_or(now), "the newest record")];
@@ -130,7 +138,7 @@ impl Operator {
                     .hint("set the one that is wrong, or say by --before what is revoked"));
             }
         }
-        Ok(())
+        Ok(newest.map_or(now, |at| at.saturating_add(Duration::MICROSECOND)))
     }
 
     /// The id of a token that somebody has: it is not looked at whether it is good.
@@ -236,27 +244,36 @@ fn in_seconds(at: OffsetDateTime) -> OffsetDateTime {
 impl Broker {
     /// Whether a token was revoked together with others, or one of those that it came of.
     pub(super) async fn is_cut_off(&self, token: &OwnToken) -> Result<bool> {
-        let mut tokens = vec![(token.issued_at, self.names(token), false)];
-        for jti in &token.ancestors {
+        let own = Issuance { at: token.issued_at, names: self.names(token), erased: false };
+        let mut tokens = vec![own];
+        tokens.extend(self.issuances(&token.ancestors).await?);
+        self.store.any_cut_off(&tokens).await
+    }
+
+    /// The tokens with these ids, as far as the log tells of them.
+    pub(super) async fn issuances(&self, jtis: &[Uuid]) -> Result<Vec<Issuance>> {
+        let mut tokens = Vec::new();
+        for jti in jtis {
             let filter =
                 Filter { jti: Some(*jti), decision: Some(Decision::Issued), ..Filter::default() };
             // The log alone knows their roles and clients.
             if let Some((_, record)) = self.store.find(&filter, 1).await?.pop() {
                 let record = record.ok_or_else(unreadable)?;
-                let erased = record.principal.subject == ERASED;
-                tokens.push((record.at, self.names_of_record(&record), erased));
+                tokens.push(Issuance {
+                    at: record.at,
+                    names: self.names_of_record(&record),
+                    // Where nobody knows whose it was, it may be the one who is meant.
+                    erased: record.principal.subject == ERASED,
+                });
             }
         }
-        let Some(oldest) = tokens.iter().map(|(at, ..)| *at).min() else { return Ok(false) };
-        let cutoffs = self.store.cutoffs(oldest).await?;
-        Ok(cutoffs.iter().any(|(kind, id, before)| {
-            tokens.iter().any(|(at, names, erased)| {
-                let named = names.iter().any(|name| name.parts() == (kind.as_str(), id.as_str()));
-                // Where nobody knows whose it was, it may be the one who is meant.
-                let perhaps = *erased && ["subject", "issuer", "client"].contains(&kind.as_str());
-                at < before && (named || perhaps)
-            })
-        }))
+        Ok(tokens)
+    }
+
+    /// The token that this record is of, as it says itself when it was issued: in seconds.
+    pub(super) fn issuance(&self, record: &Record) -> Issuance {
+        let (at, names) = (in_seconds(record.at), self.names_of_record(record));
+        Issuance { at, names, erased: false }
     }
 
     /// All by which a token can be revoked together with others.

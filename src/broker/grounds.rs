@@ -13,7 +13,7 @@ use super::authenticate::Caller;
 use super::issue::Ask;
 use super::once::Uses;
 use super::proof::consume;
-use super::store::{Effect, Once, Unit};
+use super::store::{Effect, Issuance, Once, Unit};
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -21,6 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) struct Grounds<'a> {
     /// The broker's own tokens that it comes of: none of them was revoked.
     lineage: Vec<String>,
+    /// The same, and the token itself, as they can be revoked together with others.
+    issuances: Vec<Issuance>,
     /// The proof of a key: nobody has used it.
     proof: Option<&'a Proof>,
 }
@@ -30,23 +32,44 @@ pub(super) struct Grounds<'a> {
 pub(super) enum Overtaken {
     /// Somebody revoked what the token was to come of.
     Revoked,
+    /// Somebody revoked all that was issued until now, the token itself with it.
+    CutOff,
     /// Somebody used the proof of a key.
     Replayed,
     /// Somebody used an assertion that is good once.
     Reused,
 }
 
-impl<'a> Grounds<'a> {
-    pub(super) fn of(caller: &Caller, ask: &'a Ask) -> Self {
-        let lineage = caller.lineage().iter().map(Uuid::to_string).collect();
-        Self { lineage, proof: ask.proof.as_ref() }
+impl Broker {
+    /// What the issuance of this record rests on.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    pub(super) async fn grounds<'a>(
+        &self,
+        caller: &Caller,
+        ask: &'a Ask,
+        record: &Record,
+    ) -> Result<Grounds<'a>> {
+        let lineage = caller.lineage();
+        let mut issuances = self.issuances(&lineage).await?;
+        issuances.push(self.issuance(record));
+        let lineage = lineage.iter().map(Uuid::to_string).collect();
+        Ok(Grounds { lineage, issuances, proof: ask.proof.as_ref() })
     }
+}
 
+impl Grounds<'_> {
     /// The same as conditions of a commit, of which the proof is used up.
     pub(super) fn effects(&self, at: OffsetDateTime) -> Vec<Effect> {
         let (kind, ids) = (Once::RevokedToken, self.lineage.clone());
         let unrevoked = (!ids.is_empty()).then_some(Effect::IfUnused { kind, ids });
-        unrevoked.into_iter().chain(self.proof.map(|proof| consume(proof, at))).collect()
+        let standing = Effect::IfNotCutOff(self.issuances.clone());
+        unrevoked
+            .into_iter()
+            .chain([standing])
+            .chain(self.proof.map(|proof| consume(proof, at)))
+            .collect()
     }
 }
 
@@ -83,6 +106,14 @@ impl Broker {
     pub(super) async fn overtaken_in(&self, grounds: &Grounds<'_>) -> Result<Option<Overtaken>> {
         if self.store.any_consumed(Once::RevokedToken, &grounds.lineage).await? {
             return Ok(Some(Overtaken::Revoked));
+        }
+        if let Some((own, lineage)) = grounds.issuances.split_last() {
+            if self.store.any_cut_off(lineage).await? {
+                return Ok(Some(Overtaken::Revoked));
+            }
+            if self.store.any_cut_off(std::slice::from_ref(own)).await? {
+                return Ok(Some(Overtaken::CutOff));
+            }
         }
         let Some(proof) = grounds.proof else { return Ok(None) };
         let used = self.store.any_consumed(Once::DpopProof, std::slice::from_ref(&proof.id));

@@ -11,9 +11,11 @@
 use std::net::IpAddr;
 
 use super::Broker;
+use super::audit::Decision;
 use super::authenticate::{Caller, Rejection, unacceptable};
 use super::own::OwnToken;
 use super::policy::{Moment, Policy};
+use super::store::Filter;
 use crate::credential::TokenType;
 use crate::error::Error;
 use crate::secret::Secret;
@@ -73,11 +75,23 @@ impl Broker {
             }
         }
         match self.is_revoked(&own).await {
-            Ok(false) => Ok(Some(own)),
+            Ok(false) => self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable),
             Ok(true) => Ok(None),
             Err(error) => Err(Refusal::Unavailable(error)),
         }
     }
+
+    /// The same token, with the number of its record.
+    async fn with_its_record(&self, own: OwnToken) -> Result<OwnToken, Error> {
+        if own.log_sequence.is_some() {
+            return Ok(own);
+        }
+        let (jti, decision) = (Some(own.jti), Some(Decision::Issued));
+        let filter = Filter { jti, decision, ..Filter::default() };
+        let log_sequence = self.store.find(&filter, 1).await?.pop().map(|(number, _)| number);
+        Ok(OwnToken { log_sequence, ..own })
+    }
+
     /// Who bears a token of a trusted issuer.
     async fn bearer(&self, bearer: &Secret<String>, policy: &Policy) -> Result<Caller, Refusal> {
         let caller = self.caller(bearer, TokenType::Jwt, policy, None).await;

@@ -22,7 +22,7 @@ use super::aws;
 use super::config::TokenFormat;
 use super::decide::{Rules, Wanted, Why};
 use super::denials::Tally;
-use super::grounds::{Grounds, Overtaken};
+use super::grounds::Overtaken;
 use super::once::Uses;
 use super::opaque::{self, OpaqueSeal};
 use super::policy::{Granted, Policy};
@@ -40,6 +40,9 @@ pub const TOKEN_TYPE: &str = "at+jwt";
 /// How long the scope that was asked for is on record, in bytes: whoever can ask can have
 /// such records written.
 const MAX_SCOPE: usize = 1024;
+
+/// What stands in the place of a role or an audience that the configuration does not have.
+const UNKNOWN: &str = "(unknown)";
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -79,6 +82,8 @@ pub struct Issued {
     pub subject: String,
     /// Whether it is bound to a key.
     pub bound: bool,
+    /// The number of its record in the audit log.
+    pub log_sequence: u64,
 }
 
 /// The claims of a token (RFC 9068 section 2.2).
@@ -209,7 +214,7 @@ impl Broker {
             ..self.record(policy, caller, ask, now)
         };
         let opaque = self.opaque(&ask.role).map_err(Refusal::Failed)?;
-        let grounds = Grounds::of(caller, ask);
+        let grounds = self.grounds(caller, ask, &record).await.map_err(Refusal::Unrecorded)?;
         let uses = Uses::of(caller, ask, now);
         let committed = self.commit_issuance(&grounds, uses.as_ref(), &mut record, |jti| {
             draft.claims.jti = jti;
@@ -246,6 +251,7 @@ impl Broker {
                 let refusal = Refusal::Denied { reason: said.clone(), said };
                 self.deny(denied, proof, refusal).await
             }
+            Overtaken::CutOff => self.deny(denied, proof, Refusal::CutOff).await,
             Overtaken::Reused => self.deny(denied, proof, Refusal::Reused).await,
             Overtaken::Replayed => {
                 self.metrics.proof_rejected(Fault::Replayed);
@@ -262,11 +268,12 @@ impl Broker {
             tracing::info!(request_id = %record.request_id, %refusal, "denied, and only counted");
             return match refusal {
                 // Asking again is of no use.
-                Refusal::Reused => refusal,
+                Refusal::Reused | Refusal::CutOff => refusal,
                 _ => Refusal::TooMany { retry_after },
             };
         }
-        let told = Record { reason: refusal.on_record(), ..record.clone() };
+        let reason = refusal.on_record() + &record.reason;
+        let told = Record { reason, ..record.clone() };
         let effects = proof.map(|proof| consume(proof, now)).into_iter().collect();
         let unit = Unit { records: vec![told], effects };
         // A receipt is used up at once: a denial has no effect to hand over.
@@ -360,12 +367,13 @@ impl Broker {
             role: claims.role,
             subject: claims.sub,
             bound: claims.cnf.is_some(),
+            log_sequence,
         })
     }
 
     /// The scope that was asked for, as a denial has it: of what the role does not have
-    /// only how much it was, and a hash to compare with.
-    fn asked_scope(&self, ask: &Ask) -> String {
+    /// only how much it was; and for the reason, which can be erased, a hash to compare with.
+    fn asked_scope(&self, ask: &Ask) -> (String, String) {
         let role = self.roles.get(&ask.role);
         let (mut shown, mut others) = (String::new(), BTreeSet::new());
         for scope in ask.scope.iter().flatten() {
@@ -377,14 +385,25 @@ impl Broker {
                 others.insert(scope.clone());
             }
         }
-        if !others.is_empty() {
-            let hash = digest(&SHA256, joined(&others).as_bytes());
-            let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-            shown += if shown.is_empty() { "" } else { " " };
-            // No scope has a quotation mark.
-            shown += &format!("\"{} others, SHA-256 {hash}\"", others.len());
+        if others.is_empty() {
+            return (shown, String::new());
         }
-        shown
+        let hash = digest(&SHA256, joined(&others).as_bytes());
+        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        shown += if shown.is_empty() { "" } else { " " };
+        // No scope has a quotation mark.
+        shown += &format!("\"{} others\"", others.len());
+        (shown, format!(" (the others of the scope: SHA-256 {hash})"))
+    }
+
+    /// Role and audience that were asked for, where the configuration has them: what goes into
+    /// the tree as it is can never be erased, and anybody can ask for a role or an audience
+    /// that is somebody's name. The reason, which can be, says what it was.
+    fn asked_for<'a>(&self, ask: &'a Ask) -> (&'a str, &'a str) {
+        let role = self.roles.contains_key(&ask.role);
+        let audience = self.roles.values().any(|role| role.audiences.contains(&ask.audience));
+        let known = |known, name: &'a str| if known { name } else { UNKNOWN };
+        (known(role, &ask.role), known(audience, &ask.audience))
     }
 
     /// Records how many requests were denied and only counted.
@@ -411,7 +430,9 @@ impl Broker {
 
     /// What the record of a denial says, but why.
     fn denial(&self, policy: &Policy, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
-        Record { scope: self.asked_scope(ask), ..self.record(policy, caller, ask, at) }
+        let ((scope, reason), (role, audience)) = (self.asked_scope(ask), self.asked_for(ask));
+        let (role, audience) = (role.to_string(), audience.to_string());
+        Record { scope, reason, role, audience, ..self.record(policy, caller, ask, at) }
     }
 
     /// What every record about this request says: that it was denied, unless

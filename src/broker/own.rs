@@ -65,6 +65,9 @@ pub struct OwnToken {
     pub actors: Vec<Actor>,
     /// Who may become the first of them, where it says so.
     pub may_act: Option<MayAct>,
+    /// The number of its record in the audit log, where it says so: an opaque one was made
+    /// before anybody could know it.
+    pub log_sequence: Option<u64>,
 }
 
 /// The claims that only tokens of a broker have.
@@ -81,6 +84,8 @@ struct Claims {
     ancestors: Vec<Uuid>,
     #[serde(default)]
     ancestor_keys: BTreeSet<String>,
+    #[serde(default)]
+    log_sequence: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -166,6 +171,7 @@ impl Broker {
             key,
             actors,
             may_act,
+            log_sequence: claims.log_sequence,
         })
     }
 

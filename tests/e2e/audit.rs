@@ -246,6 +246,65 @@ fn what_a_token_says_of_its_record_is_proved_by_another_implementation() {
 }
 
 #[test]
+fn the_key_of_a_log_is_rotated_and_revoked_and_an_older_one_leads_to_it() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let services = Services::with(&format!("\n[admin]\nlisten = \"{address}\"\n"));
+    let broker = &services.broker;
+    let keys = |args: &[&str]| {
+        let run = tmpcred(&broker.home).args(["broker", "keys"]).args(args).args(["--config"]);
+        run.args([broker.home.path("broker.toml")]).env("TMPCRED_BROKER_KEK", KEK).run().ok()
+    };
+    let known = || audit(broker, "checkpoint", &["--key"]).run().ok().stdout;
+    services.token("job", API);
+    let early = std::fs::read_to_string(checkpoint(broker, 2)).unwrap();
+    let first = known();
+    let said = keys(&["rotate", "--log"]).stderr;
+    let both = known();
+    let second = both.lines().nth(1).unwrap();
+    assert!(both.starts_with(&first) && said.contains(second), "{both} {said}");
+    let listed = keys(&["list"]).stdout;
+    assert!(listed.contains("the log") && listed.contains("published"), "{listed}");
+    // The tokens' key has stayed what it was.
+    let states = |purpose: &str| -> Vec<String> {
+        let all = keys(&["list", "--json"]).json();
+        let of = all.as_array().unwrap().iter().filter(|key| key["purpose"] == purpose);
+        of.map(|key| key["state"].as_str().unwrap().to_string()).collect()
+    };
+    assert_eq!(states("access-token"), ["active"]);
+    assert_eq!(states("audit-checkpoint"), ["active", "published"]);
+    let note = std::fs::read_to_string(checkpoint(broker, 3)).unwrap();
+    assert_eq!([&early, &note].map(|note| note.matches('\u{2014}').count()), [1, 2]);
+    wait_until("the broker tells of both", Duration::from_secs(30), || {
+        let shown = Http::new().get(&format!("http://{address}/audit/keys")).unwrap().body;
+        (shown == both).then_some(())
+    });
+    let kept = broker.home.write("early.note", &early);
+    let kept = kept.to_str().unwrap();
+    for key in [first.trim(), both.trim()] {
+        assert_eq!(wrong(broker, &["--key", key, "--checkpoint", kept]), [], "{key}");
+    }
+    let by = audit(broker, "verify", &["--json", "--checkpoint", kept]).run().ok().json();
+    assert_eq!(by["off_host_keys"], json!([first.trim()]));
+    assert_eq!(by["keys"].as_array().unwrap().len(), 2);
+
+    let all = keys(&["list", "--json"]).json();
+    let leaked = all.as_array().unwrap().iter().find(|key| key["log_key"] == first.trim()).unwrap();
+    let said = keys(&["revoke", leaked["kid"].as_str().unwrap(), "--reason", "it leaked"]).stderr;
+    assert!(said.contains("a revoked key alone has signed"), "{said}");
+    assert_eq!(known().trim(), second, "the one that was published signs");
+    let refused = audit(broker, "verify", &["--checkpoint", kept]).run().ended_with(9).stderr;
+    assert!(refused.contains("the key that signed it was revoked"), "{refused}");
+    let note = std::fs::read_to_string(checkpoint(broker, 5)).unwrap();
+    assert_eq!(note.matches('\u{2014}').count(), 1);
+    let kept = broker.home.write("late.note", &note);
+    let kept = kept.to_str().unwrap();
+    assert_eq!(wrong(broker, &["--checkpoint", kept]), []);
+    assert_eq!(wrong(broker, &["--key", second, "--checkpoint", kept])[0].0, "checkpoint");
+    let people = audit(broker, "verify", &["--checkpoint", kept]).run().ok().stdout;
+    assert!(people.contains("it was revoked, and nothing rests on that"), "{people}");
+}
+
+#[test]
 fn a_person_is_erased_beside_a_running_broker_and_the_proofs_stay() {
     let mut services = Services::start();
     let broker = &services.broker;

@@ -91,7 +91,9 @@ impl Site {
 
     #[track_caller]
     fn list(&self) -> Vec<Value> {
-        self.keys(&["list", "--json"]).run().ok().json().as_array().unwrap().clone()
+        let keys = self.keys(&["list", "--json"]).run().ok().json();
+        let keys = keys.as_array().unwrap().iter();
+        keys.filter(|key| key["purpose"] == "access-token").cloned().collect()
     }
 
     /// The keys in this state.

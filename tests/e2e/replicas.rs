@@ -130,7 +130,9 @@ audience = "{API}"
     #[track_caller]
     fn in_state(&self, state: &str) -> Vec<String> {
         let keys = self.broker(&["keys", "list", "--json"]).run().ok().json();
-        let these = keys.as_array().unwrap().iter().filter(|key| key["state"] == state);
+        let keys = keys.as_array().unwrap().iter();
+        let keys = keys.filter(|key| key["purpose"] == "access-token");
+        let these = keys.filter(|key| key["state"] == state);
         these.map(|key| key["kid"].as_str().unwrap().to_string()).collect()
     }
 }

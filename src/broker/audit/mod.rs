@@ -19,6 +19,7 @@ pub mod note;
 pub mod outbox;
 pub mod proof;
 pub mod seal;
+pub mod succession;
 pub mod tree;
 pub mod verify;
 mod writer;

@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::micros;
-use super::note::{Checkpoint, VerifierKey};
+use super::note::Checkpoint;
 use super::tree::Frontier;
 use crate::broker::keys::CheckpointKeys;
-use crate::broker::store::{Effect, Store, Unit};
+use crate::broker::store::{Effect, Noted, Once, Outcome, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
 
@@ -125,9 +125,13 @@ impl Signer {
                 .because_of(why)
                 .hint("tmpcred broker audit verify")
         };
+        // Somebody may have changed them meanwhile.
+        self.keys = self.keys.again(self.store.as_ref()).await?;
         // Another process may have gone on: then so does this one, from both.
         let is_newer = |noted: &Checkpoint| self.last.as_ref().is_none_or(|l| l.size < noted.size);
-        let newer = self.signed_before().await?.filter(is_newer);
+        let noted = self.store.latest_note().await?;
+        let newer = noted.as_ref().map(|noted| self.opened(noted)).transpose()?.flatten();
+        let newer = newer.filter(is_newer);
         let known: Vec<_> = self.last.iter().chain(&newer).cloned().collect();
         // Read after that: whatever was signed is in it.
         let end = match self.store.sealed_end().await? {
@@ -139,7 +143,10 @@ impl Signer {
         };
         let size = end.size();
         let signed = known.last().map_or(0, |last| last.size);
-        if size < signed {
+        // Whoever signed it.
+        let told = noted.map_or(signed, |noted| noted.size.max(signed));
+        if size < told {
+            let signed = told;
             return Err(changed(format!("it has {size} records, and {signed} are signed")));
         }
         if size == signed && newer.is_none() {
@@ -165,23 +172,30 @@ impl Signer {
             return Err(changed(format!("its {size} records have another root than was sealed")));
         }
         let checkpoint = Checkpoint { origin: self.origin.clone(), size, root };
-        let active = self.keys.active().ok_or_else(|| {
-            Error::new(ErrorKind::Config, "the database has no active key for checkpoints")
-        })?;
-        let key = VerifierKey::new(&self.origin, active);
-        let note = checkpoint.signed(&key, |text| self.keys.sign(text));
-        let effect = Effect::AddCheckpoint { size, note, at: self.clock.now() };
-        // Where there is one of this size, another process has signed the same.
-        self.store.commit(&[Unit { records: Vec::new(), effects: vec![effect] }]).await?;
-        self.last = Some(checkpoint);
+        let note = self.keys.signed(&checkpoint)?;
+        if self.keep(size, note, &self.keys.signers()?).await? {
+            self.last = Some(checkpoint);
+        }
         Ok(())
     }
 
-    async fn signed_before(&self) -> Result<Option<Checkpoint>> {
-        let Some(noted) = self.store.latest_note().await? else { return Ok(None) };
-        let key = |public: &[u8; 32]| VerifierKey::new(&self.origin, *public);
-        let keys: Vec<_> = self.keys.public().iter().map(key).collect();
-        let checkpoint = Checkpoint::open(&noted.note, &keys)?;
+    /// Keeps a note of this size, unless there is one, for another process has signed the same
+    /// then; or one of those who signed it was revoked meanwhile.
+    pub(super) async fn keep(&self, size: u64, note: String, by: &[String]) -> Result<bool> {
+        let (kind, ids) = (Once::RevokedKey, by.to_vec());
+        let added = Effect::AddCheckpoint { size, note, at: self.clock.now() };
+        let effects = vec![Effect::IfUnused { kind, ids }, added];
+        let done = self.store.commit(&[Unit { records: Vec::new(), effects }]).await?;
+        Ok(done.into_iter().all(Outcome::is_committed))
+    }
+
+    /// What was signed; nothing where the key was revoked that signed it.
+    fn opened(&self, noted: &Noted) -> Result<Option<Checkpoint>> {
+        let revoked = self.keys.revoked(&self.origin);
+        let checkpoint = match Checkpoint::open(&noted.note, &self.keys.verifiers(&self.origin)) {
+            Err(_) if Checkpoint::open(&noted.note, &revoked).is_ok() => return Ok(None),
+            opened => opened?,
+        };
         if checkpoint.size != noted.size {
             return Err(Error::new(ErrorKind::Verification, "the newest checkpoint is not good")
                 .because_of("it is of another size than its row says"));

@@ -28,7 +28,7 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// The text that is signed.
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root))
     }
 
@@ -42,11 +42,14 @@ impl Checkpoint {
         (parsed.to_string() == size).then(|| Self { origin: origin.into(), size: parsed, root })
     }
 
-    /// The note that this signature makes of it. `sign` is given the text.
-    pub fn signed(&self, key: &VerifierKey, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
-        let text = self.text();
-        let signature = [key.id().as_slice(), &sign(text.as_bytes())].concat();
-        format!("{text}\n\u{2014} {} {}\n", key.name, STANDARD.encode(signature))
+    /// The note that these signatures over its [text](Self::text) make of it.
+    pub fn signed(&self, signatures: impl IntoIterator<Item = (VerifierKey, Vec<u8>)>) -> String {
+        let mut note = self.text() + "\n";
+        for (key, signature) in signatures {
+            let signature = STANDARD.encode([key.id().as_slice(), &signature].concat());
+            note += &format!("\u{2014} {} {signature}\n", key.name);
+        }
+        note
     }
 
     /// Reads a note that one of these keys has signed.
@@ -54,6 +57,14 @@ impl Checkpoint {
     /// # Errors
     /// [`ErrorKind::Verification`] where it is none, or none of the keys signed it.
     pub fn open(note: &str, keys: &[VerifierKey]) -> Result<Self> {
+        Self::open_signed(note, keys).map(|(checkpoint, _)| checkpoint)
+    }
+
+    /// The same, and which of the keys signed it.
+    ///
+    /// # Errors
+    /// As with [`open`](Self::open).
+    pub fn open_signed(note: &str, keys: &[VerifierKey]) -> Result<(Self, Vec<VerifierKey>)> {
         let refused = |why: &str| {
             Error::new(ErrorKind::Verification, "the checkpoint is not good").because_of(why)
         };
@@ -66,7 +77,7 @@ impl Checkpoint {
         if !signatures.ends_with('\n') {
             return Err(malformed());
         }
-        let mut known = false;
+        let mut signers = Vec::new();
         for line in signatures.lines() {
             let (name, signature) = line
                 .strip_prefix("\u{2014} ")
@@ -79,23 +90,23 @@ impl Checkpoint {
                 if !key.verifies(text.as_bytes(), signature) {
                     return Err(refused("its signature is not that of the broker's key"));
                 }
-                known = true;
+                signers.push(key.clone());
             }
         }
-        if !known {
+        if signers.is_empty() {
             return Err(refused("no key of this broker has signed it"));
         }
         let checkpoint = Self::parse(text).ok_or_else(malformed)?;
         // The broker signs nothing of another log.
-        if keys.iter().all(|key| key.name != checkpoint.origin) {
+        if signers.iter().all(|key| key.name != checkpoint.origin) {
             return Err(refused("it is of another log"));
         }
-        Ok(checkpoint)
+        Ok((checkpoint, signers))
     }
 }
 
 /// The public half of a key that signs checkpoints, and the name of its log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VerifierKey {
     name: String,
     public: [u8; 32],
@@ -167,7 +178,7 @@ mod tests {
 
     fn signed(seed: u8, checkpoint: &Checkpoint) -> String {
         let (pair, key) = pair(seed);
-        checkpoint.signed(&key, |text| pair.sign(text).as_ref().to_vec())
+        checkpoint.signed([(key, pair.sign(checkpoint.text().as_bytes()).as_ref().to_vec())])
     }
 
     fn checkpoint() -> Checkpoint {
@@ -213,6 +224,12 @@ mod tests {
             let error = Checkpoint::open(&bad, &keys).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Verification, "{bad}");
         }
+        // Two of the broker's have: it says which of those that are known.
+        let second = signed(2, &checkpoint());
+        let both = format!("{note}{}", second.rsplit_once("\n\n").unwrap().1);
+        let (_, signers) = Checkpoint::open_signed(&both, &keys).unwrap();
+        assert_eq!(signers, [key.clone(), keys[0].clone()]);
+        assert_eq!(Checkpoint::open_signed(&both, &keys[..1]).unwrap().1, keys[..1]);
         for bad in ["", "a", "a+b+c", &key.to_string().replace("com+", "org+")] {
             assert!(VerifierKey::parse(bad).is_err(), "{bad}");
         }

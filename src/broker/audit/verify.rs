@@ -7,17 +7,20 @@
 //! damaged; where it is neither, the place lies between this checkpoint and the one
 //! before. A broker may be appending meanwhile.
 
-use std::collections::VecDeque;
+mod signed;
+
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
+pub use signed::Signed;
 use time::{Duration, OffsetDateTime};
 
 use super::erase::{self, Spans};
 use super::leaf::Leaf;
-use super::micros;
 use super::note::{Checkpoint, VerifierKey};
 use super::seal::{Seal, SealedEnd};
 use super::tree::{Frontier, Hash, LEVELS, TILE, hashes_of, tile_root, tiles_at};
+use super::{micros, succession};
 use crate::broker::store::{LogEnds, LogStore, Noted};
 use crate::error::Result;
 
@@ -32,12 +35,17 @@ const UNSIGNED: Duration = Duration::minutes(1);
 
 /// What a log is checked by.
 pub struct Proofs<'a> {
-    /// The keys that may have signed checkpoints.
+    /// The keys that may have signed checkpoints. Where the key-encryption key is not at hand,
+    /// the log says which keys came after those.
     pub keys: &'a [VerifierKey],
+    /// Those whose signatures are good no more.
+    pub revoked: &'a [VerifierKey],
     /// What its end is sealed with, where that is at hand.
     pub seal: Option<&'a Seal>,
     /// A checkpoint from elsewhere, whose signature is good.
     pub off_host: Option<&'a Checkpoint>,
+    /// Who has signed that.
+    pub off_host_by: &'a [VerifierKey],
     /// What time it is.
     pub now: OffsetDateTime,
 }
@@ -54,6 +62,8 @@ pub struct Report {
     pub sealed: Option<u64>,
     /// How many good checkpoints the log has.
     pub checkpoints: u64,
+    /// Which keys have signed them.
+    pub keys: Vec<Signed>,
     /// How many records the checkpoint from elsewhere covers.
     pub off_host: Option<u64>,
     /// How many records were erased, which leaves their places in the tree as they were.
@@ -141,8 +151,14 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
     let ends = store.ends().await?;
     let mut check = Check {
         store,
-        keys: proofs.keys,
+        keys: proofs.keys.to_vec(),
+        revoked: proofs.revoked.to_vec(),
+        follows: proofs.seal.is_none(),
+        announced: Vec::new(),
+        by_key: BTreeMap::new(),
         off_host: proofs.off_host,
+        off_host_by: proofs.off_host_by,
+        elsewhere: 0,
         sealed: None,
         proven: 0,
         report: Report {
@@ -150,6 +166,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
             signed: 0,
             sealed: None,
             checkpoints: 0,
+            keys: Vec::new(),
             off_host: proofs.off_host.map(|checkpoint| checkpoint.size),
             erased: 0,
             findings: Vec::new(),
@@ -166,6 +183,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
         check.read_seal(seal, end.as_ref(), ends.promised);
     }
     check.fold(ends.promised).await?;
+    check.weigh();
     check.tiles_above(ends.promised).await?;
     check.ends(ends, latest.as_ref()).await?;
     check.tail(proofs.now).await?;
@@ -175,8 +193,18 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
 
 struct Check<'a> {
     store: &'a dyn LogStore,
-    keys: &'a [VerifierKey],
+    keys: Vec<VerifierKey>,
+    revoked: Vec<VerifierKey>,
+    /// Whether the log says which keys came after those.
+    follows: bool,
+    /// The keys of which it does, and where, that nobody has signed yet.
+    announced: Vec<(u64, VerifierKey)>,
+    /// What each key has signed, and up to where the records are as it did.
+    by_key: BTreeMap<VerifierKey, (Signed, u64)>,
     off_host: Option<&'a Checkpoint>,
+    off_host_by: &'a [VerifierKey],
+    /// How many records are as the checkpoint from elsewhere says.
+    elsewhere: u64,
     /// The tree up to the sealed end, where the seal is good.
     sealed: Option<Frontier>,
     /// Up to where the records are good, by whatever says so.
@@ -220,18 +248,10 @@ impl Check<'_> {
             if let Some(off_host) = self.off_host.filter(|checkpoint| checkpoint.size == place)
                 && self.judge(place, &off_host.root)
             {
-                self.report.signed = place;
+                self.elsewhere = place;
             }
             while let Some(noted) = notes.pop_front_if(|noted| noted.size == place) {
-                match Checkpoint::open(&noted.note, self.keys) {
-                    Ok(checkpoint) if checkpoint.size == noted.size => {
-                        self.report.checkpoints += 1;
-                        if self.judge(place, &checkpoint.root) {
-                            self.report.signed = place;
-                        }
-                    }
-                    _ => self.found(Kind::Checkpoint, place, place),
-                }
+                self.read_note(&noted);
             }
             if let Some(root) = self.sealed.as_ref().filter(|end| end.size() == place) {
                 let root = root.root();
@@ -250,6 +270,9 @@ impl Check<'_> {
                 self.erased.add(place, place);
             }
             erase::told_by(leaf).into_iter().for_each(|(first, last)| self.told.add(first, last));
+            if let Some((state, key)) = succession::told_by(leaf).filter(|_| self.follows) {
+                self.hear_of_key(place, state, key);
+            }
         }
         let hash = leaf.and_then(Leaf::hash);
         match (leaf, hash, stored) {
@@ -386,7 +409,7 @@ impl Check<'_> {
         // The furthest that anything tells of.
         let mut known = (ends.in_tree, "by the size of the tree");
         if let Some(noted) = latest.filter(|noted| noted.size > known.0) {
-            match Checkpoint::open(&noted.note, self.keys) {
+            match Checkpoint::open(&noted.note, &self.keys) {
                 Ok(checkpoint) if checkpoint.size == noted.size => {
                     known = (checkpoint.size, "by the newest checkpoint in the store")
                 }

@@ -58,6 +58,9 @@ struct Known<'a> {
     /// RFC 9449 section 6.2.
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<Confirmation<'a>>,
+    /// Ours: the number of its record in the audit log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_sequence: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -154,6 +157,7 @@ fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
         act: actor::claim(&own.actors),
         may_act: own.may_act.as_ref().map(MayAct::claim),
         cnf: own.key.as_deref().map(|jkt| Confirmation { jkt }),
+        log_sequence: own.log_sequence,
     }
 }
 

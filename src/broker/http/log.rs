@@ -28,6 +28,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) fn routes() -> Router<Arc<Broker>> {
     Router::new()
         .route("/audit/checkpoint", get(checkpoint))
+        .route("/audit/keys", get(keys))
         .route("/audit/inclusion", get(included))
         .route("/audit/consistency", get(consistent))
 }
@@ -55,6 +56,19 @@ async fn checkpoint(State(broker): State<Arc<Broker>>, id: RequestId) -> Respons
             ([kind, (CACHE_CONTROL, "no-store")], noted.note).into_response()
         }
         Err(refusal) => refusal.at(id),
+    }
+}
+
+/// The keys whose signatures are good, a line each, as signed notes have them: first the one
+/// that signs, then the one that will.
+async fn keys(State(broker): State<Arc<Broker>>, id: RequestId) -> Response {
+    match broker.keys.current().await {
+        Ok(keys) => {
+            let lines: String = keys.of_log().iter().map(|key| format!("{key}\n")).collect();
+            let kind = (CONTENT_TYPE, "text/plain; charset=utf-8");
+            ([kind, (CACHE_CONTROL, "no-store")], lines).into_response()
+        }
+        Err(error) => failed(error).at(id),
     }
 }
 

@@ -321,6 +321,10 @@ fn not_issued(why: issue::Refusal) -> Unissued {
         issue::Refusal::TooMany { retry_after } => {
             (Issuance::TooMany, Refusal::denied_again(description, retry_after))
         }
+        // In the next second it is another matter.
+        issue::Refusal::CutOff => {
+            (Issuance::Policy, Refusal::unavailable(description, Duration::from_secs(1)))
+        }
         issue::Refusal::Reused => (
             Issuance::Assertion(authenticate::Fault::Reused),
             Refusal::invalid_request(description),
@@ -367,6 +371,7 @@ fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {
         role: issued.role.clone(),
         subject: issued.subject.clone(),
         revocation_reach: Some(issued.reach),
+        log_sequence: Some(issued.log_sequence),
     };
     let answer = Answer { access_token: issued.token.expose(), grant };
     // Texts and a number always have a JSON form.

@@ -25,6 +25,8 @@ pub enum Refusal {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// Somebody revokes all that is issued at this moment.
+    CutOff,
     /// The assertion may be used once, and was.
     Reused,
     /// The scope cannot be had.
@@ -73,6 +75,9 @@ impl std::fmt::Display for Refusal {
             Self::Denied { said, .. } => f.write_str(said),
             Self::TooMany { .. } => f.write_str(
                 "it is denied, and so many requests were denied lately that they are only counted",
+            ),
+            Self::CutOff => f.write_str(
+                "what was issued until this moment was revoked just now, this token with it",
             ),
             Self::Reused => {
                 f.write_str("the token is not acceptable: it may be used once, and was")

@@ -49,7 +49,7 @@ impl SigningAlgorithm {
     }
 
     /// The one with this name.
-    pub(super) fn from_name(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 

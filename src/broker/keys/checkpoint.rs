@@ -7,23 +7,29 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 
+use super::keeper::put_back;
 use super::{Kek, KeyState, Purpose, StoredKey, no_randomness};
+use crate::broker::audit::note::{Checkpoint, VerifierKey};
 use crate::broker::audit::seal::Seal;
 use crate::broker::audit::{Decision, Record};
-use crate::broker::store::{Effect, Outcome, Store, Unit};
+use crate::broker::store::{Effect, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
 use crate::secret::Secret;
 
 /// The algorithm, as JWTs would name it.
-const ALGORITHM_NAME: &str = "Ed25519";
+pub(super) const ALGORITHM_NAME: &str = "Ed25519";
 
 /// The keys that sign checkpoints, or have signed some.
 pub struct CheckpointKeys {
-    active: Option<Ed25519KeyPair>,
+    /// The one whose turn it is; the next one, where it is known already, signs besides.
+    signing: Vec<Ed25519KeyPair>,
+    active: Option<[u8; 32]>,
     public: Vec<[u8; 32]>,
+    revoked: Vec<[u8; 32]>,
     seal: Seal,
+    kek: Kek,
 }
 
 impl CheckpointKeys {
@@ -56,12 +62,10 @@ impl CheckpointKeys {
                 .because_of("there are checkpoints, and no key that signs them")
                 .hint("restore a backup of the database"));
         }
-        let pkcs8 =
-            Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_randomness())?;
-        let pkcs8 = Secret::new(pkcs8.as_ref().to_vec());
+        let (kid, pkcs8) = generate()?;
         let now = clock.now();
         let made = StoredKey {
-            kid: kid(&public(&pair(&pkcs8)?)?),
+            kid,
             purpose: Purpose::Checkpoint,
             algorithm: ALGORITHM_NAME.into(),
             state: KeyState::Active,
@@ -85,30 +89,65 @@ impl CheckpointKeys {
     /// Unseals the keys of the store.
     ///
     /// # Errors
-    /// As with [`KeyRing::open`](super::KeyRing::open).
+    /// As with [`KeyRing::open`](super::KeyRing::open); also where one that was revoked is so
+    /// no more.
     pub async fn read(store: &dyn Store, kek: &Kek) -> Result<Self> {
-        let mut keys = Self { active: None, public: Vec::new(), seal: kek.seal_of_log() };
-        for key in store.keys().await? {
-            if key.purpose != Purpose::Checkpoint || key.state == KeyState::Revoked {
-                continue;
+        let mut keys = Self {
+            signing: Vec::new(),
+            active: None,
+            public: Vec::new(),
+            revoked: Vec::new(),
+            seal: kek.seal_of_log(),
+            kek: kek.clone(),
+        };
+        let all = store.keys().await?;
+        let mut all: Vec<_> = all.iter().filter(|key| key.purpose == Purpose::Checkpoint).collect();
+        all.sort_by_key(|key| order(key.state));
+        let good = all.iter().filter(|key| key.state != KeyState::Revoked);
+        let good: Vec<_> = good.map(|key| key.kid.clone()).collect();
+        if store.any_consumed(Once::RevokedKey, &good).await? {
+            return Err(put_back());
+        }
+        for key in all {
+            let pair = pair(&kek.unseal(key)?)?;
+            let public = public(&pair)?;
+            match key.state {
+                KeyState::Prepared => {}
+                KeyState::Revoked => keys.revoked.push(public),
+                _ => keys.public.push(public),
             }
-            let pair = pair(&kek.unseal(&key)?)?;
-            keys.public.push(public(&pair)?);
             if key.state == KeyState::Active {
-                keys.active = Some(pair);
+                keys.active = Some(public);
+            }
+            if matches!(key.state, KeyState::Active | KeyState::Published) {
+                keys.signing.push(pair);
             }
         }
         Ok(keys)
     }
 
-    /// The public halves.
-    pub fn public(&self) -> &[[u8; 32]] {
-        &self.public
+    /// The same keys, as they are now.
+    ///
+    /// # Errors
+    /// As with [`read`](Self::read).
+    pub async fn again(&self, store: &dyn Store) -> Result<Self> {
+        Self::read(store, &self.kek).await
+    }
+
+    /// The public halves of those whose signatures are good, in the name of this log: first
+    /// the one that signs, then the one that comes next, then those that signed before.
+    pub fn verifiers(&self, origin: &str) -> Vec<VerifierKey> {
+        self.public.iter().map(|public| VerifierKey::new(origin, *public)).collect()
+    }
+
+    /// Those whose signatures are good no more.
+    pub fn revoked(&self, origin: &str) -> Vec<VerifierKey> {
+        self.revoked.iter().map(|public| VerifierKey::new(origin, *public)).collect()
     }
 
     /// The public half of the key that signs, where there is one.
     pub fn active(&self) -> Option<[u8; 32]> {
-        self.active.as_ref().and_then(|pair| public(pair).ok())
+        self.active
     }
 
     /// What the end of the log is sealed with.
@@ -116,10 +155,63 @@ impl CheckpointKeys {
         &self.seal
     }
 
-    /// Signs a text.
-    pub fn sign(&self, text: &[u8]) -> Vec<u8> {
-        self.active.as_ref().map(|pair| pair.sign(text).as_ref().to_vec()).unwrap_or_default()
+    /// The ids of those that sign.
+    pub fn signers(&self) -> Result<Vec<String>> {
+        self.signing.iter().map(|pair| Ok(kid(&public(pair)?))).collect()
     }
+
+    /// Signs a checkpoint: the next key does as well, where it is known already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where no key signs.
+    pub fn signed(&self, checkpoint: &Checkpoint) -> Result<String> {
+        if self.active.is_none() {
+            let what = "the database has no active key for checkpoints";
+            return Err(Error::new(ErrorKind::Config, what));
+        }
+        let text = checkpoint.text();
+        let signatures = self.signing.iter().map(|pair| {
+            let key = VerifierKey::new(&checkpoint.origin, public(pair)?);
+            Ok((key, pair.sign(text.as_bytes()).as_ref().to_vec()))
+        });
+        Ok(checkpoint.signed(signatures.collect::<Result<Vec<_>>>()?))
+    }
+}
+
+/// Those of these keys whose signatures of the log with this name are good, each with its
+/// private half; in the order of [`CheckpointKeys::verifiers`].
+pub(super) fn good(
+    keys: &[StoredKey],
+    private: &[Secret<Vec<u8>>],
+    origin: &str,
+) -> Result<Vec<VerifierKey>> {
+    let is_good = |key: &StoredKey| key.purpose == Purpose::Checkpoint && key.state.is_public();
+    let mut good: Vec<_> = keys.iter().zip(private).filter(|(key, _)| is_good(key)).collect();
+    good.sort_by_key(|(key, _)| order(key.state));
+    good.into_iter().map(|(_, private)| verifier(origin, private)).collect()
+}
+
+/// In which order they are told: first those that sign.
+fn order(state: KeyState) -> u8 {
+    match state {
+        KeyState::Active => 0,
+        KeyState::Published => 1,
+        KeyState::Retired => 2,
+        KeyState::Prepared | KeyState::Revoked => 3,
+    }
+}
+
+/// Makes a key: its id, and the private half (PKCS #8).
+pub(super) fn generate() -> Result<(String, Secret<Vec<u8>>)> {
+    let pkcs8 =
+        Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_randomness())?;
+    let pkcs8 = Secret::new(pkcs8.as_ref().to_vec());
+    Ok((kid(&public(&pair(&pkcs8)?)?), pkcs8))
+}
+
+/// The public half of a key, in the name of this log.
+pub(super) fn verifier(origin: &str, private: &Secret<Vec<u8>>) -> Result<VerifierKey> {
+    Ok(VerifierKey::new(origin, public(&pair(private)?)?))
 }
 
 fn first_of(kid: &str, at: OffsetDateTime) -> Record {
@@ -191,7 +283,8 @@ mod tests {
         let first = CheckpointKeys::open(&store, &kek, &SystemClock).await.unwrap();
         let again = CheckpointKeys::open(&store, &kek, &SystemClock).await.unwrap();
         assert_eq!(first.active().unwrap(), again.active().unwrap());
-        assert_eq!(again.public(), [again.active().unwrap()]);
+        let known = VerifierKey::new("a", again.active().unwrap());
+        assert_eq!((again.verifiers("a"), again.revoked("a")), (vec![known], Vec::new()));
         let keys = store.keys().await.unwrap();
         assert_eq!(keys.len(), 1);
         assert!(!keys[0].signs_by(crate::broker::keys::SigningAlgorithm::Es256));

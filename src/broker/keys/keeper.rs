@@ -6,9 +6,9 @@ use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::life::{Rules, Step};
-use super::{Kek, KeyState, Purpose, SigningAlgorithm, SigningKey, StoredKey};
-use crate::broker::audit::{Decision, Record, leaf};
+use super::life::{Rules, Signs, Step};
+use super::{Kek, KeyState, Purpose, SigningKey, StoredKey, checkpoint};
+use crate::broker::audit::{self, Decision, Record, leaf, succession};
 use crate::broker::store::{Consumed, Effect, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
@@ -103,13 +103,13 @@ impl Keeper {
         let mut unit = Unit::default();
         let made = steps.iter().filter(|step| step.kid.is_none() && step.to == KeyState::Published);
         for step in made {
-            unit.effects.extend(self.claim(keys, step.algorithm)?);
+            unit.effects.extend(self.claim(keys, step.of)?);
         }
         for step in steps {
-            let (before, after, effect) = match &step.kid {
+            let (before, after, private, effect) = match &step.kid {
                 None => {
-                    let made = self.make(step, now)?;
-                    (None, made.clone(), Effect::AddKey(made))
+                    let (made, private) = self.make(step, now)?;
+                    (None, made.clone(), private, Effect::AddKey(made))
                 }
                 Some(kid) => {
                     let Some(before) = keys.iter().find(|key| key.kid == *kid) else {
@@ -119,10 +119,11 @@ impl Keeper {
                     let after = StoredKey { state: step.to, changed_at: now, ..before.clone() };
                     let after = self.kek.seal(after, &private)?;
                     let change = Effect::ChangeKey { before: before.clone(), after: after.clone() };
-                    (Some(before), after, change)
+                    (Some(before), after, private, change)
                 }
             };
-            unit.records.push(self.record(before, &after, &step.why, request_id));
+            let record = self.record(before, &after, &step.why, request_id);
+            unit.records.push(self.announcing(record, &after, &private)?);
             unit.effects.push(effect);
             if after.state == KeyState::Revoked {
                 unit.effects.push(Effect::Consume(Consumed {
@@ -143,28 +144,36 @@ impl Keeper {
 
     /// Seals the key that signs anew, so that of several processes that saw the same keys
     /// only one adds another.
-    fn claim(&self, keys: &[StoredKey], algorithm: SigningAlgorithm) -> Result<Option<Effect>> {
-        let Some(active) = keys.iter().find(|key| key.signs_by(algorithm)) else {
-            return Ok(None);
-        };
+    fn claim(&self, keys: &[StoredKey], of: Signs) -> Result<Option<Effect>> {
+        let signs = |key: &&StoredKey| key.is_for(of) && key.state == KeyState::Active;
+        let Some(active) = keys.iter().find(signs) else { return Ok(None) };
         let private = self.kek.unseal(active)?;
         let after = self.kek.seal(active.clone(), &private)?;
         Ok(Some(Effect::ChangeKey { before: active.clone(), after }))
     }
 
-    fn make(&self, step: &Step, now: OffsetDateTime) -> Result<StoredKey> {
-        let (key, pkcs8) = SigningKey::generate_for(step.algorithm)?;
+    fn make(&self, step: &Step, now: OffsetDateTime) -> Result<(StoredKey, Secret<Vec<u8>>)> {
+        let (purpose, algorithm, kid, pkcs8) = match step.of {
+            Signs::Tokens(algorithm) => {
+                let (key, pkcs8) = SigningKey::generate_for(algorithm)?;
+                (Purpose::AccessToken, algorithm.name(), key.kid().to_string(), pkcs8)
+            }
+            Signs::Log => {
+                let (kid, pkcs8) = checkpoint::generate()?;
+                (Purpose::Checkpoint, checkpoint::ALGORITHM_NAME, kid, pkcs8)
+            }
+        };
         let made = StoredKey {
-            kid: key.kid().into(),
-            purpose: Purpose::AccessToken,
-            algorithm: step.algorithm.name().into(),
+            kid,
+            purpose,
+            algorithm: algorithm.into(),
             state: step.to,
             sealed: Vec::new(),
             kek_id: self.kek.id().into(),
             created_at: now,
             changed_at: now,
         };
-        self.kek.seal(made, &pkcs8)
+        Ok((self.kek.seal(made, &pkcs8)?, pkcs8))
     }
 
     fn record(
@@ -176,9 +185,13 @@ impl Keeper {
     ) -> Record {
         let (kid, state) = (&after.kid, after.state.as_str());
         let was = before.map_or("made", |key| key.state.as_str());
+        let what = match after.purpose {
+            Purpose::Checkpoint => "the key of the log",
+            _ => "the signing key",
+        };
         Record {
             request_id,
-            reason: format!("the signing key {kid} ({was}) is {state}: {why}"),
+            reason: format!("{what} {kid} ({was}) is {state}: {why}"),
             ..Record::of_the_broker(
                 after.changed_at,
                 "key",
@@ -186,6 +199,21 @@ impl Keeper {
                 Principal { issuer: self.issuer.as_str().into(), subject: self.name.into() },
             )
         }
+    }
+
+    /// The same record; that of a key of the log says which key it is, for whoever checks the
+    /// log by the one before.
+    fn announcing(
+        &self,
+        record: Record,
+        key: &StoredKey,
+        private: &Secret<Vec<u8>>,
+    ) -> Result<Record> {
+        if key.purpose != Purpose::Checkpoint {
+            return Ok(record);
+        }
+        let public = checkpoint::verifier(&audit::origin(&self.issuer), private)?;
+        Ok(Record { scope: succession::text(key.state, &public), ..record })
     }
 
     async fn commit(&self, unit: Unit) -> Result<bool> {

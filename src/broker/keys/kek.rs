@@ -21,7 +21,7 @@ use crate::secret::Secret;
 pub const KEK_LEN: usize = 32;
 
 /// The key that seals the signing keys. It is kept apart from the store.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Kek {
     bytes: Secret<[u8; KEK_LEN]>,
     id: String,

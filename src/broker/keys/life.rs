@@ -11,6 +11,10 @@
 //! by the time at which it first signs, unless a key that signed was revoked, for then
 //! another has to sign at once; or unless it is the first one of its algorithm, without which
 //! nothing could be signed by that.
+//!
+//! The key that signs the audit log goes the same way where somebody asks for it. Who checks
+//! the log has no JWKS: from when it is published a key signs besides the one before, and the
+//! log, signed by that one, says which key comes next. The first one is not made here.
 
 use time::{Duration, OffsetDateTime};
 
@@ -23,6 +27,10 @@ pub const JWKS_MAX_AGE: Duration = Duration::minutes(5);
 /// What is allowed for between processes: a change takes a moment from its time stamp
 /// until it is committed, and their clocks may differ.
 const MARGIN: Duration = Duration::seconds(10);
+
+/// How long a key of the log signs besides the one before at least: whoever looks at the log
+/// once a day learns of it by a signature that they know.
+const LOG_OVERLAP: Duration = Duration::days(1);
 
 /// How much longer than a token can live its key is published.
 const GRACE: Duration = Duration::hours(1);
@@ -39,13 +47,39 @@ pub struct Rules {
     pub algorithms: Algorithms,
 }
 
+/// What a key signs. Keys that sign the same take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signs {
+    /// Access tokens, by this algorithm.
+    Tokens(SigningAlgorithm),
+    /// Checkpoints of the audit log.
+    Log,
+}
+
+/// All by which tokens can be signed.
+#[cfg(test)]
+pub(crate) const TOKENS: [Signs; 3] = [
+    Signs::Tokens(SigningAlgorithm::Es256),
+    Signs::Tokens(SigningAlgorithm::EdDsa),
+    Signs::Tokens(SigningAlgorithm::Rs256),
+];
+
+impl std::fmt::Display for Signs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tokens(algorithm) => write!(f, "tokens by {}", algorithm.name()),
+            Self::Log => f.write_str("the audit log"),
+        }
+    }
+}
+
 /// A change of state of one key. Those that are due at the same time are made together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// Which key; `None`: one that is made.
     pub kid: Option<String>,
-    /// By which algorithm it signs.
-    pub algorithm: SigningAlgorithm,
+    /// What it signs.
+    pub of: Signs,
     /// What becomes of it.
     pub to: KeyState,
     /// Why, for people.
@@ -53,8 +87,8 @@ pub struct Step {
 }
 
 impl Step {
-    fn make(algorithm: SigningAlgorithm, to: KeyState, why: &str) -> Self {
-        Self { kid: None, algorithm, to, why: why.into() }
+    fn make(of: Signs, to: KeyState, why: &str) -> Self {
+        Self { kid: None, of, to, why: why.into() }
     }
 }
 
@@ -72,29 +106,46 @@ impl From<&KeysConfig> for Rules {
 impl Rules {
     /// What is to be done by itself at this moment.
     pub fn due(&self, keys: &[StoredKey], now: OffsetDateTime) -> Vec<Step> {
-        self.algorithms.iter().flat_map(|of| self.due_of(Series { of, keys }, now)).collect()
+        self.all().flat_map(|of| self.due_of(Series { of, keys }, now)).collect()
+    }
+
+    /// All that is signed.
+    pub fn all(&self) -> impl Iterator<Item = Signs> {
+        self.algorithms.iter().map(Signs::Tokens).chain([Signs::Log])
+    }
+
+    /// Whether that is signed.
+    pub fn includes(&self, what: Signs) -> bool {
+        match what {
+            Signs::Tokens(algorithm) => self.algorithms.contains(algorithm),
+            Signs::Log => true,
+        }
     }
 
     fn due_of(&self, series: Series<'_>, now: OffsetDateTime) -> Vec<Step> {
         let next = series.oldest(KeyState::Published);
         let Some(active) = series.oldest(KeyState::Active) else {
-            return vec![series.replacement(&[])];
+            // A log whose key is gone is not to get another one unasked.
+            return match series.of {
+                Signs::Tokens(_) => vec![series.replacement(&[])],
+                Signs::Log => Vec::new(),
+            };
         };
         match next {
             Some(next) if now >= self.signs_from(next) => vec![
                 series.change(active, KeyState::Retired, "another takes its place"),
                 series.change(next, KeyState::Active, "it has been published for long enough"),
             ],
-            None if self.is_old(active, now) => {
+            None if series.of != Signs::Log && self.is_old(active, now) => {
                 vec![series.publication("the key that signs is old")]
             }
             _ => Vec::new(),
         }
     }
 
-    /// What begins a rotation; nothing for an algorithm of which one is under way.
-    pub fn rotation(&self, keys: &[StoredKey]) -> Vec<Step> {
-        let all = self.algorithms.iter().map(|of| Series { of, keys });
+    /// What begins a rotation of the keys that sign these; nothing where one is under way.
+    pub fn rotation(&self, keys: &[StoredKey], of: &[Signs]) -> Vec<Step> {
+        let all = self.all().filter(|one| of.contains(one)).map(|of| Series { of, keys });
         let resting = all.filter(|series| series.oldest(KeyState::Published).is_none());
         resting.map(|series| series.publication("a rotation was asked for")).collect()
     }
@@ -102,13 +153,13 @@ impl Rules {
     /// What revokes these keys. Where one of them signs, another signs from then on.
     pub fn revocation(&self, keys: &[StoredKey], kids: &[String], why: &str) -> Vec<Step> {
         let mut steps = Vec::new();
-        for of in SigningAlgorithm::ALL {
+        for of in SigningAlgorithm::ALL.map(Signs::Tokens).into_iter().chain([Signs::Log]) {
             let series = Series { of, keys };
             let revoked = series.own().filter(|key| kids.contains(&key.kid));
             let revoked: Vec<_> = revoked.filter(|key| key.state != KeyState::Revoked).collect();
             steps.extend(revoked.iter().map(|key| series.change(key, KeyState::Revoked, why)));
             let signed = revoked.iter().any(|key| key.state == KeyState::Active);
-            if signed && self.algorithms.contains(of) {
+            if signed && self.includes(of) {
                 steps.push(series.replacement(kids));
             }
         }
@@ -117,7 +168,11 @@ impl Rules {
 
     /// The moment at which a published key may sign.
     pub fn signs_from(&self, key: &StoredKey) -> OffsetDateTime {
-        key.changed_at.saturating_add(self.publish_before)
+        let before = match key.purpose {
+            Purpose::Checkpoint => self.publish_before.max(LOG_OVERLAP),
+            _ => self.publish_before,
+        };
+        key.changed_at.saturating_add(before)
     }
 
     /// How long others may keep the keys that were read so long ago. Whatever was
@@ -133,15 +188,15 @@ impl Rules {
     }
 }
 
-/// The keys of one algorithm, which take turns.
+/// The keys that sign one thing, which take turns.
 #[derive(Clone, Copy)]
 struct Series<'a> {
-    of: SigningAlgorithm,
+    of: Signs,
     keys: &'a [StoredKey],
 }
 
 impl<'a> Series<'a> {
-    /// The keys that sign access tokens by it, or did, or may.
+    /// The keys that sign it, or did, or may.
     fn own(self) -> impl Iterator<Item = &'a StoredKey> {
         self.keys.iter().filter(move |key| key.is_for(self.of))
     }
@@ -151,7 +206,7 @@ impl<'a> Series<'a> {
     }
 
     fn change(self, key: &StoredKey, to: KeyState, why: &str) -> Step {
-        Step { kid: Some(key.kid.clone()), algorithm: self.of, to, why: why.into() }
+        Step { kid: Some(key.kid.clone()), of: self.of, to, why: why.into() }
     }
 
     fn publication(self, why: &str) -> Step {

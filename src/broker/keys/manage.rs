@@ -7,9 +7,10 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 
 use super::keeper::Keeper;
-use super::life::{self, Rules};
+use super::life::{self, Rules, Signs};
 use super::ring::Snapshot;
-use super::{Kek, KeyState, Purpose, StoredKey};
+use super::{Kek, KeyState, Purpose, SigningAlgorithm, StoredKey, checkpoint};
+use crate::broker::audit;
 use crate::broker::config::{self, Clients, Config};
 use crate::broker::http;
 use crate::broker::store;
@@ -22,6 +23,8 @@ use crate::oidc::Issuer;
 pub struct Report {
     /// Its id.
     pub kid: String,
+    /// What it is for.
+    pub purpose: Purpose,
     /// The algorithm by which it signs.
     pub algorithm: String,
     /// Where it is in its life.
@@ -36,6 +39,19 @@ pub struct Report {
     pub signs_from: Option<OffsetDateTime>,
     /// Until when it is in the JWKS, where it is retired.
     pub shown_until: Option<OffsetDateTime>,
+    /// Its public half, as whoever checks the audit log takes it, where it signs that.
+    pub of_log: Option<String>,
+}
+
+/// Which keys are rotated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Which {
+    /// Those that sign tokens by these algorithms.
+    pub algorithms: Vec<SigningAlgorithm>,
+    /// The one that signs the audit log.
+    pub log: bool,
+    /// All.
+    pub all: bool,
 }
 
 /// What became of a rotation that was asked for.
@@ -43,8 +59,11 @@ pub struct Report {
 pub struct Rotation {
     /// The keys as they are now.
     pub keys: Vec<Report>,
-    /// Whether it was begun now; otherwise one was under way.
-    pub begun: bool,
+    /// The ids of those that were published now; where there are none, rotations were under
+    /// way.
+    pub begun: Vec<String>,
+    /// The ids of those whose rotation was asked for, and is under way.
+    pub under_way: Vec<String>,
 }
 
 /// The keys of a broker's database, for one operation.
@@ -80,22 +99,52 @@ impl Manager {
 
     /// All keys, the oldest first.
     pub async fn list(&self) -> Result<Vec<Report>> {
-        Ok(self.reports(&self.keeper.stored().await?))
+        self.reports(&self.keeper.stored().await?)
     }
 
-    /// Begins a rotation, unless one is under way: the next key is published. Where it has
-    /// been for long enough, it signs.
-    pub async fn rotate(&self) -> Result<Rotation> {
-        let before = self.keeper.stored().await?;
+    /// Begins a rotation of these keys, where nobody says which of the one that usually signs
+    /// tokens: the next key is published. Where it has been for long enough, it signs. Nothing
+    /// is begun where one is under way.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the broker does not sign by such an algorithm.
+    pub async fn rotate(&self, which: &Which) -> Result<Rotation> {
         let rules = self.keeper.rules;
-        let is_begun = |keys: &[StoredKey]| !rules.rotation(keys).is_empty();
-        let begun = is_begun(&before);
-        let keys = if begun {
-            self.keeper.settle(|keys| rules.rotation(keys)).await?
-        } else {
+        let of = self.meant(which)?;
+        let before = self.keeper.stored().await?;
+        let keys = if rules.rotation(&before, &of).is_empty() {
             self.keeper.settle(|_| Vec::new()).await?
+        } else {
+            self.keeper.settle(|keys| rules.rotation(keys, &of)).await?
         };
-        Ok(Rotation { keys: self.reports(&keys), begun })
+        let meant = |key: &&StoredKey| of.iter().any(|of| key.is_for(*of));
+        let published = keys.iter().filter(meant).filter(|key| key.state == KeyState::Published);
+        let published: Vec<_> = published.map(|key| key.kid.clone()).collect();
+        let was = |kid: &String| {
+            before.iter().any(|key| key.kid == *kid && key.state == KeyState::Published)
+        };
+        let (under_way, begun) = published.into_iter().partition(was);
+        Ok(Rotation { keys: self.reports(&keys)?, begun, under_way })
+    }
+
+    fn meant(&self, which: &Which) -> Result<Vec<Signs>> {
+        let rules = self.keeper.rules;
+        if which.all {
+            return Ok(rules.all().collect());
+        }
+        let mut meant: Vec<_> = which.algorithms.iter().copied().map(Signs::Tokens).collect();
+        if let Some(other) = meant.iter().find(|one| !rules.includes(**one)) {
+            return Err(Error::new(ErrorKind::Config, format!("no key is to sign {other}")).hint(
+                "[keys] in broker.toml names the algorithms, by `algorithm` and `audiences`",
+            ));
+        }
+        if which.log {
+            meant.push(Signs::Log);
+        }
+        if meant.is_empty() {
+            meant.push(Signs::Tokens(rules.algorithms.usual()));
+        }
+        Ok(meant)
     }
 
     /// Revokes keys: what they signed is good no more. Where one of them signs, another
@@ -105,14 +154,14 @@ impl Manager {
     /// [`ErrorKind::Config`] where there is no such key; then none is revoked.
     pub async fn revoke(&self, kids: &[String], why: &str) -> Result<Vec<Report>> {
         let keys = self.keeper.stored().await?;
-        let is_known = |kid: &str| of_tokens(&keys).any(|key| key.kid == kid);
+        let is_known = |kid: &str| keys.iter().any(|key| key.kid == kid);
         if let Some(unknown) = kids.iter().find(|kid| !is_known(kid)) {
             return Err(Error::new(ErrorKind::Config, format!("there is no key '{unknown}'"))
                 .hint("`tmpcred broker keys list` shows those that there are"));
         }
         let rules = self.keeper.rules;
         let keys = self.keeper.settle(|keys| rules.revocation(keys, kids, why)).await?;
-        Ok(self.reports(&keys))
+        self.reports(&keys)
     }
 
     /// Writes the discovery document and the JWKS into a directory, for a web server that
@@ -143,10 +192,23 @@ impl Manager {
         self.keeper.store.close().await;
     }
 
-    fn reports(&self, keys: &[StoredKey]) -> Vec<Report> {
+    fn reports(&self, keys: &[StoredKey]) -> Result<Vec<Report>> {
+        keys.iter().map(|key| self.report(key)).collect()
+    }
+
+    fn report(&self, key: &StoredKey) -> Result<Report> {
         let now = self.keeper.clock.now();
-        let report = |key: &StoredKey| Report {
+        let of_log = match key.purpose {
+            Purpose::Checkpoint => {
+                let private = self.keeper.kek.unseal(key)?;
+                let origin = audit::origin(&self.keeper.issuer);
+                Some(checkpoint::verifier(&origin, &private)?.to_string())
+            }
+            _ => None,
+        };
+        Ok(Report {
             kid: key.kid.clone(),
+            purpose: key.purpose,
             algorithm: key.algorithm.clone(),
             state: key.state,
             shown: life::is_shown(key, now),
@@ -154,14 +216,8 @@ impl Manager {
             changed_at: key.changed_at,
             signs_from: (key.state == KeyState::Published)
                 .then(|| self.keeper.rules.signs_from(key)),
-            shown_until: life::shown_until(key),
-        };
-        of_tokens(keys).map(report).collect()
+            shown_until: life::shown_until(key).filter(|_| key.purpose == Purpose::AccessToken),
+            of_log,
+        })
     }
-}
-
-/// Those that sign tokens. Those that sign checkpoints of the audit log are neither
-/// rotated nor shown.
-fn of_tokens(keys: &[StoredKey]) -> impl Iterator<Item = &StoredKey> {
-    keys.iter().filter(|key| key.purpose == Purpose::AccessToken)
 }

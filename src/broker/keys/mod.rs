@@ -18,7 +18,9 @@ pub use algorithm::{Algorithms, SigningAlgorithm};
 pub use checkpoint::CheckpointKeys;
 pub use keeper::Keeper;
 pub use kek::{KEK_LEN, Kek};
-pub use life::{JWKS_MAX_AGE, Rules};
+#[cfg(test)]
+pub(crate) use life::TOKENS;
+pub use life::{JWKS_MAX_AGE, Rules, Signs};
 pub use ring::{KeyRing, Snapshot};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -127,12 +129,17 @@ pub struct StoredKey {
 impl StoredKey {
     /// Whether it signs access tokens by this algorithm.
     pub(super) fn signs_by(&self, algorithm: SigningAlgorithm) -> bool {
-        self.is_for(algorithm) && self.state == KeyState::Active
+        self.is_for(Signs::Tokens(algorithm)) && self.state == KeyState::Active
     }
 
-    /// Whether it is for access tokens, by this algorithm.
-    fn is_for(&self, algorithm: SigningAlgorithm) -> bool {
-        self.purpose == Purpose::AccessToken && self.algorithm == algorithm.name()
+    /// Whether it is for that.
+    fn is_for(&self, what: Signs) -> bool {
+        match what {
+            Signs::Tokens(algorithm) => {
+                self.purpose == Purpose::AccessToken && self.algorithm == algorithm.name()
+            }
+            Signs::Log => self.purpose == Purpose::Checkpoint,
+        }
     }
 }
 

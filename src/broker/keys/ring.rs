@@ -10,7 +10,8 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::keeper::{Keeper, put_back};
-use super::{KeyState, SigningAlgorithm, SigningKey, StoredKey, life};
+use super::{KeyState, SigningAlgorithm, SigningKey, StoredKey, checkpoint, life};
+use crate::broker::audit::{self, note::VerifierKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Keys;
 
@@ -30,6 +31,7 @@ pub struct Snapshot {
     shown: BTreeSet<String>,
     jwks: Vec<u8>,
     verifying: Keys,
+    of_log: Vec<VerifierKey>,
 }
 
 impl Snapshot {
@@ -63,11 +65,17 @@ impl Snapshot {
         &self.jwks
     }
 
+    /// The keys whose signatures of the audit log are good: first the one that signs.
+    pub fn of_log(&self) -> &[VerifierKey] {
+        &self.of_log
+    }
+
     pub(super) async fn of(keeper: &Keeper, stored: Vec<StoredKey>) -> Result<Self> {
         let now = keeper.clock.now();
         let private = keeper.unseal_all(&stored).await?;
         let mut active = BTreeMap::new();
         let (mut public, mut shown) = (Vec::new(), BTreeSet::new());
+        let of_log = checkpoint::good(&stored, &private, &audit::origin(&keeper.issuer))?;
         for (key, private) in stored.iter().zip(&private) {
             if !life::is_shown(key, now) {
                 continue;
@@ -89,7 +97,7 @@ impl Snapshot {
         })?;
         // Read as everybody else reads them.
         let verifying = Keys::parse(&jwks)?;
-        Ok(Self { stored, usual, active, shown, jwks, verifying })
+        Ok(Self { stored, usual, active, shown, jwks, verifying, of_log })
     }
 
     /// Whether these keys would be the same at this moment: those that are retired are not

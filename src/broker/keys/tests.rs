@@ -189,7 +189,7 @@ async fn of_processes_at_once_one_makes_the_key_of_each_algorithm() {
                 tasks.spawn(async move {
                     let rules = keeper.rules;
                     let wanted = |keys: &[StoredKey]| match rotate {
-                        true => rules.rotation(keys),
+                        true => rules.rotation(keys, &TOKENS),
                         false => Vec::new(),
                     };
                     keeper.settle(wanted).await.map(drop)
@@ -262,7 +262,7 @@ async fn brokers_that_run_publish_the_key_of_an_algorithm_that_is_to_come() {
     };
     let before = open_with(keeper(&[])).await;
     let (operator, rules) = (keeper(&[EdDsa]), keeper(&[EdDsa]).rules);
-    operator.settle(|keys| rules.rotation(keys)).await.unwrap();
+    operator.settle(|keys| rules.rotation(keys, &TOKENS)).await.unwrap();
     let now = open_with(keeper(&[])).await;
     let to_come = open_with(keeper(&[EdDsa])).await;
     let kid = to_come.signing(Some(EdDsa)).unwrap().kid();

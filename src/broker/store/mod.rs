@@ -30,7 +30,7 @@ pub use erasure::{Erasable, ErasureStore, Traces};
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use open::{open, open_existing, open_to_read};
 pub use outbox::{OutboxStore, Turn};
-pub use unit::{Consumed, Cutoff, Effect, Once, OpaqueToken, Outcome, Unit, Whose};
+pub use unit::{Consumed, Cutoff, Effect, Issuance, Once, OpaqueToken, Outcome, Unit, Whose};
 
 use super::audit::Record;
 use super::audit::seal::Seal;
@@ -74,10 +74,8 @@ pub trait OnceStore: Send + Sync {
 /// Tokens: those that were revoked together, and those that can only be introspected.
 #[async_trait]
 pub trait TokenStore: Send + Sync {
-    /// Those who lost what was issued at this time or earlier: kind and id of
-    /// [`Whose::parts`], and the moment before which it was issued.
-    async fn cutoffs(&self, since: OffsetDateTime)
-    -> Result<Vec<(String, String, OffsetDateTime)>>;
+    /// Whether any of these was revoked together with others.
+    async fn any_cut_off(&self, tokens: &[Issuance]) -> Result<bool>;
 
     /// The token with this hash; its seal is not looked at.
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>>;

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use super::sql::{Engine, Own, SqlStore, code, fault};
 use crate::broker::config::{Address, Host, PASSWORD_VARIABLE, Postgres};
 use crate::broker::private_text::{self, Place};
+use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
 use crate::secret::Secret;
@@ -62,6 +63,12 @@ const APPEND_ONLY: Own = Own {
 const SETTINGS: &str = "select current_setting('server_encoding') as encoding,
     current_setting('transaction_read_only') as read_only,
     coalesce(current_setting('fsync', true), 'on') as fsync";
+
+/// How large a file with authorities may be, in bytes.
+const MAX_PEM: u64 = 1 << 20;
+
+/// How a certificate begins and ends in PEM (RFC 7468).
+const PEM: [&str; 2] = ["-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"];
 
 /// What is done with it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +125,8 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
     let address = config.address()?;
     let password = password(config, env)?;
     let way = way_to(&address, config.connect_within).await?;
-    let options = options(&address, &way, password.as_ref(), config.ca_file.as_deref())?;
+    let authorities = config.ca_file.as_deref().map(authorities).transpose()?;
+    let options = options(&address, &way, password.as_ref(), authorities.as_deref())?;
     // The pool would try again and again, and then only say that it took too long.
     let first = AnyConnection::connect_with(&options);
     let mut first = tokio::time::timeout(config.connect_within, first)
@@ -238,7 +246,7 @@ fn options(
     address: &Address,
     way: &Way,
     password: Option<&Secret<String>>,
-    ca_file: Option<&Path>,
+    authorities: Option<&str>,
 ) -> Result<AnyConnectOptions> {
     let impossible = |_| Error::new(ErrorKind::Config, "[store.postgres] has an impossible url");
     let mut url = Url::parse("postgres://localhost/").map_err(|_| impossible(()))?;
@@ -262,17 +270,28 @@ fn options(
         query.append_pair("password", password.map_or("", |password| password.expose()));
         query.append_pair("application_name", "tmpcred broker");
         // Where nobody on the way can listen there is often no certificate.
-        let verify = !address.host.is_here() || ca_file.is_some();
+        let verify = !address.host.is_here() || authorities.is_some();
         query.append_pair("sslmode", if verify { "verify-full" } else { "disable" });
-        if let Some(path) = ca_file {
-            let path = path.to_str().ok_or_else(|| {
-                Error::new(ErrorKind::Config, "the path of ca_file is not valid Unicode")
-            })?;
-            query.append_pair("sslrootcert", path);
+        if let Some(authorities) = authorities {
+            query.append_pair("sslrootcert", authorities);
         }
     }
     let url = Zeroizing::new(String::from(url));
     url.parse().map_err(|_| impossible(()))
+}
+
+/// The certificates of a file that nobody else can write: whoever can says who the server
+/// is. They are handed over as they were read, so that no other file takes its place.
+fn authorities(path: &Path) -> Result<String> {
+    let text = String::from_utf8_lossy(&trusted_file::read(path, MAX_PEM)?).into_owned();
+    let [begin, end] = PEM.map(|mark| (text.find(mark), text.rfind(mark)));
+    match (begin.0, end.1) {
+        (Some(from), Some(to)) if from < to => Ok(text[from..to + PEM[1].len()].to_string()),
+        _ => {
+            let what = format!("the ca_file {} holds no certificate", path.display());
+            Err(Error::new(ErrorKind::Config, what))
+        }
+    }
 }
 
 /// The password, where there is one: a server may know who asks by other means.

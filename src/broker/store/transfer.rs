@@ -1,12 +1,14 @@
 //! Backups, restoring them, and moving from SQLite to PostgreSQL.
 //!
 //! A backup is a SQLite database, whatever the store is: a file that a broker could run
-//! on, and that every engine can be filled from.
+//! on, and that every engine can be filled from. Each copy is compared with what it is of,
+//! and its log has to end as it was sealed: by the key, where that is at hand.
 
 use std::path::{Path, PathBuf};
 
 use super::sql::{Copied, SqlStore};
 use super::{Store as _, open, open_to_read, sqlite};
+use crate::broker::audit::seal::Seal;
 use crate::broker::config::{Place, Store as StoreConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
@@ -19,14 +21,19 @@ const MOVED: &str = "moved";
 ///
 /// # Errors
 /// Where the file is there, the store cannot be read, or what was written is not the same.
-pub async fn backup(config: &StoreConfig, env: &Env, file: &Path) -> Result<Copied> {
+pub async fn backup(
+    config: &StoreConfig,
+    env: &Env,
+    file: &Path,
+    seal: Option<&Seal>,
+) -> Result<Copied> {
     let draft = Draft::of(file)?;
     let copied = match config.place()? {
-        Place::File(path) => duplicate(path, &draft).await?,
+        Place::File(path) => duplicate(path, &draft, seal).await?,
         Place::Postgres(_) => {
             let from = open_to_read(config, env).await?;
             let to = sqlite::open(draft.path()).await?;
-            let copied = from.copy_to(&to).await;
+            let copied = from.copy_to(&to, seal).await;
             to.close().await;
             from.close().await;
             copied?
@@ -40,12 +47,17 @@ pub async fn backup(config: &StoreConfig, env: &Env, file: &Path) -> Result<Copi
 ///
 /// # Errors
 /// Where the store has something already: nothing is overwritten.
-pub async fn restore(config: &StoreConfig, env: &Env, file: &Path) -> Result<Copied> {
+pub async fn restore(
+    config: &StoreConfig,
+    env: &Env,
+    file: &Path,
+    seal: Option<&Seal>,
+) -> Result<Copied> {
     there(file)?;
     match config.place()? {
         Place::File(path) => {
             let draft = Draft::of(path)?;
-            let copied = duplicate(file, &draft).await?;
+            let copied = duplicate(file, &draft, seal).await?;
             draft.finish(path)?;
             Ok(copied)
         }
@@ -56,7 +68,7 @@ pub async fn restore(config: &StoreConfig, env: &Env, file: &Path) -> Result<Cop
                 let name = format!("the database {} cannot be restored", file.display());
                 return Err(error.context(name));
             }
-            fill(from, config, env).await
+            fill(from, config, env, seal).await
         }
     }
 }
@@ -67,7 +79,12 @@ pub async fn restore(config: &StoreConfig, env: &Env, file: &Path) -> Result<Cop
 /// # Errors
 /// As with [`restore`]; also where a broker has the file open. It may be begun anew
 /// whenever it was cut off.
-pub async fn move_in(config: &StoreConfig, env: &Env, file: &Path) -> Result<(Copied, PathBuf)> {
+pub async fn move_in(
+    config: &StoreConfig,
+    env: &Env,
+    file: &Path,
+    seal: Option<&Seal>,
+) -> Result<(Copied, PathBuf)> {
     if let Place::File(path) = config.place()? {
         let why = format!("the configuration names the SQLite database {}", path.display());
         return Err(Error::new(ErrorKind::Config, why)
@@ -82,15 +99,20 @@ pub async fn move_in(config: &StoreConfig, env: &Env, file: &Path) -> Result<(Co
     }
     // Nobody writes to it from here on: what was recorded there would be lost.
     let from = sqlite::open_alone(file).await?;
-    let copied = fill(from, config, env).await?;
+    let copied = fill(from, config, env, seal).await?;
     files::rename(file, &moved)?;
     Ok((copied, moved))
 }
 
-async fn fill(from: SqlStore, config: &StoreConfig, env: &Env) -> Result<Copied> {
+async fn fill(
+    from: SqlStore,
+    config: &StoreConfig,
+    env: &Env,
+    seal: Option<&Seal>,
+) -> Result<Copied> {
     let copied = async {
         let to = open(config, env).await?;
-        let copied = from.copy_to(&to).await;
+        let copied = from.copy_to(&to, seal).await;
         to.close().await;
         copied
     }
@@ -100,7 +122,7 @@ async fn fill(from: SqlStore, config: &StoreConfig, env: &Env) -> Result<Copied>
 }
 
 /// Copies a SQLite database as it is at this moment, and looks whether the copy is good.
-async fn duplicate(path: &Path, draft: &Draft) -> Result<Copied> {
+async fn duplicate(path: &Path, draft: &Draft, seal: Option<&Seal>) -> Result<Copied> {
     let from = sqlite::open_to_copy(path).await?;
     let to = draft
         .path()
@@ -111,7 +133,7 @@ async fn duplicate(path: &Path, draft: &Draft) -> Result<Copied> {
     outcome?;
     // Where an earlier version made it, it is brought up to date here, not there.
     let copy = sqlite::open(draft.path()).await?;
-    let checked = copy.check().await;
+    let checked = copy.check(seal).await;
     copy.close().await;
     checked
 }

@@ -1,5 +1,7 @@
 //! The unit of work.
 
+use std::collections::BTreeSet;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -70,6 +72,8 @@ pub enum Effect {
         /// The request.
         request_id: Uuid,
     },
+    /// Changes nothing: it holds if none of these tokens was revoked together with others.
+    IfNotCutOff(Vec<Issuance>),
     /// Changes nothing: it holds if none of these was used up.
     IfUnused {
         /// What kind of things they are.
@@ -92,6 +96,26 @@ pub struct Cutoff {
     pub keep_until: OffsetDateTime,
 }
 
+/// A token, as far as it can be revoked together with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issuance {
+    /// When it was issued, as it says itself.
+    pub at: OffsetDateTime,
+    /// Whose it is.
+    pub names: BTreeSet<Whose>,
+    /// Whether nobody knows any more whose it is: then it may be anybody's who is meant.
+    pub erased: bool,
+}
+
+impl Issuance {
+    /// Whether it was revoked with those of this kind and id that were issued before this.
+    pub fn is_meant(&self, kind: &str, id: &str, before: OffsetDateTime) -> bool {
+        let named = self.names.iter().any(|name| name.parts() == (kind, id));
+        let perhaps = self.erased && Whose::PERSONAL.contains(&kind);
+        self.at < before && (named || perhaps)
+    }
+}
+
 /// Tokens that are revoked together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whose {
@@ -109,6 +133,9 @@ pub enum Whose {
 }
 
 impl Whose {
+    /// The kinds of those that tell of a person.
+    pub const PERSONAL: [&str; 3] = ["subject", "issuer", "client"];
+
     /// Kind and id, as the store has them.
     pub fn parts(&self) -> (&'static str, &str) {
         match self {

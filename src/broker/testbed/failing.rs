@@ -14,8 +14,9 @@ use crate::broker::audit::seal::{Seal, SealedEnd};
 use crate::broker::audit::tree::Hash;
 use crate::broker::keys::StoredKey;
 use crate::broker::store::{
-    Erasable, ErasureStore, Filter, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore,
-    OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Traces, Turn, Unit, Whose, sqlite,
+    Erasable, ErasureStore, Filter, Issuance, KeyStore, Ledger, LogEnds, LogStore, Noted, Once,
+    OnceStore, OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Traces, Turn, Unit,
+    Whose, sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -189,11 +190,8 @@ impl OnceStore for Failing {
 
 #[async_trait]
 impl TokenStore for Failing {
-    async fn cutoffs(
-        &self,
-        since: OffsetDateTime,
-    ) -> Result<Vec<(String, String, OffsetDateTime)>> {
-        self.inner.cutoffs(since).await
+    async fn any_cut_off(&self, tokens: &[Issuance]) -> Result<bool> {
+        self.inner.any_cut_off(tokens).await
     }
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
         self.inner.opaque(hash).await

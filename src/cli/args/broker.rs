@@ -63,6 +63,15 @@ pub(crate) enum BrokerKeys {
     },
     /// Publish the next key; it signs once everybody can know it
     Rotate {
+        /// Of those that sign tokens by this algorithm [default: the usual one, `algorithm` in [keys]]
+        #[arg(long = "algorithm", value_name = "NAME")]
+        algorithms: Vec<String>,
+        /// Of the one that signs the audit log, which signs besides the one before for a day
+        #[arg(long)]
+        log: bool,
+        /// Of all that sign anything
+        #[arg(long, conflicts_with_all = ["algorithms", "log"])]
+        all: bool,
         /// The broker's configuration.
         #[command(flatten)]
         of: BrokerFile,
@@ -205,7 +214,7 @@ pub(crate) struct AuditCheckpoint {
     /// The broker's own configuration file
     #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Print the public key that verifies checkpoints instead
+    /// Print the public keys that verify checkpoints instead, a line each: first the one that signs
     #[arg(long)]
     pub key: bool,
 }

@@ -69,7 +69,14 @@ async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
         assert_eq!(own.reason, "ops asked for it: ticket 7");
         assert!(records.iter().all(|(_, record)| !format!("{record:?}").contains("alice\"")));
         let report = async || {
-            let proofs = Proofs { keys: &[], seal: Some(&seal), off_host: None, now: NOW };
+            let proofs = Proofs {
+                keys: &[],
+                revoked: &[],
+                seal: Some(&seal),
+                off_host: None,
+                off_host_by: &[],
+                now: NOW,
+            };
             verify(&store, &proofs).await.unwrap()
         };
         let good = report().await;
@@ -104,7 +111,14 @@ async fn what_is_erased_while_the_log_is_looked_at_is_no_damage() {
     looked_at.meanwhile(async move {
         erased(store.as_ref(), "alice").await.unwrap();
     });
-    let proofs = Proofs { keys: &[], seal: Some(&seal), off_host: None, now: NOW };
+    let proofs = Proofs {
+        keys: &[],
+        revoked: &[],
+        seal: Some(&seal),
+        off_host: None,
+        off_host_by: &[],
+        now: NOW,
+    };
     let report = verify(looked_at.as_ref(), &proofs).await.unwrap();
     assert_eq!((report.records, report.erased, &report.findings[..]), (2, 1, &[][..]));
 }

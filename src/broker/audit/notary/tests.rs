@@ -1,4 +1,5 @@
 use super::*;
+use crate::broker::audit::note::VerifierKey;
 use crate::broker::keys::Kek;
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{Ground, append, record};
@@ -193,5 +194,49 @@ async fn of_several_processes_one_signs_and_each_goes_on_from_what_the_others_si
         ground.tamper(&format!("update audit_tile set hashes = {literal}")).await;
         let error = second.sign().await.unwrap_err();
         assert!(error.to_string().contains("its first 3 records have another root"), "{error}");
+    }
+}
+
+/// A copy of it from before, from which somebody goes on who has the KEK as well: a broker that
+/// was started on a backup, while another one still runs.
+#[tokio::test]
+async fn another_log_that_has_grown_longer_is_noticed_by_whoever_has_seen_the_first() {
+    for ground in Ground::each().await {
+        let kek = Kek::random().unwrap();
+        let stores = ground.open_often(4).await;
+        let _keys = signer(&stores[0], &kek).await;
+        append(stores[0].as_ref(), &[record("a")]).await.unwrap();
+        ground
+            .tamper(
+                "create table kept_head as select * from audit_head;
+                 create table kept_tile as select * from audit_tile",
+            )
+            .await;
+        append(stores[0].as_ref(), &[record("b")]).await.unwrap();
+        let idle = &stores[1];
+        idle.seal_with(kek.seal_of_log()).await.unwrap();
+        ground
+            .tamper(
+                "delete from audit_record where sequence = 2;
+                 delete from audit_head; insert into audit_head select * from kept_head;
+                 delete from audit_tile; insert into audit_tile select * from kept_tile",
+            )
+            .await;
+        stores[2].seal_with(kek.seal_of_log()).await.unwrap();
+        for (others, size) in [(&["x"][..], 2), (&["y", "z"], 4)] {
+            let records: Vec<_> = others.iter().map(|name| record(name)).collect();
+            append(stores[2].as_ref(), &records).await.unwrap();
+            // One that appends, and one that only looks.
+            let looks = idle.sealed_end().await.unwrap_err().to_string();
+            let appends = append(stores[0].as_ref(), &[record("c")]).await.unwrap_err();
+            for error in [looks, appends.to_string()] {
+                assert!(error.contains("another one than it was"), "{size}: {error}");
+            }
+            assert_eq!(stores[2].size().await.unwrap(), size, "nobody went on from it");
+        }
+        // Who has not seen the first one cannot know; a checkpoint elsewhere tells.
+        stores[3].seal_with(kek.seal_of_log()).await.unwrap();
+        append(stores[3].as_ref(), &[record("d")]).await.unwrap();
+        append(stores[2].as_ref(), &[record("e")]).await.unwrap();
     }
 }

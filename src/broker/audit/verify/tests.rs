@@ -67,10 +67,19 @@ impl Log {
         let read = sqlite::open_to_read(&self.path).await.unwrap();
         // The records of tests are from then.
         let now = record("").at + later;
-        let report = verify(&read, &Proofs { keys: &self.keys, seal, off_host, now }).await;
+        let report = verify(&read, &self.proofs(off_host, seal, now)).await;
         let report = report.unwrap();
         crate::broker::store::Store::close(&read).await;
         report
+    }
+
+    fn proofs<'a>(
+        &'a self,
+        off_host: Option<&'a Checkpoint>,
+        seal: Option<&'a Seal>,
+        now: OffsetDateTime,
+    ) -> Proofs<'a> {
+        Proofs { keys: &self.keys, revoked: &[], seal, off_host, off_host_by: &[], now }
     }
 
     async fn newest(&self) -> Checkpoint {
@@ -216,9 +225,7 @@ async fn checkpoints_of_another_key_are_found() {
     let log = Log::new().await;
     let (other, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
     let keys = CheckpointKeys::open(&other, &kek, &SystemClock).await.unwrap();
-    let checkpoint = log.newest().await;
-    let key = VerifierKey::new(ORIGIN, keys.active().unwrap());
-    let note = checkpoint.signed(&key, |text| keys.sign(text));
+    let note = keys.signed(&log.newest().await).unwrap();
     let swap = format!("update audit_checkpoint set note = '{note}' where size = 1000");
     assert_eq!(log.after(&swap).await, [(Kind::Checkpoint, 1000, 1000)]);
     // A good one, at another size.

@@ -246,3 +246,36 @@ async fn an_answer_says_whom_a_revocation_reaches_and_lifetimes_differ_within_bo
     let (_, record) = bed.records(19, 1).await.pop().unwrap();
     assert!(seen.contains(&i64::try_from(record.ttl).unwrap()));
 }
+
+/// By a clock that is ahead, or in the very moment: no token is handed over that is dead.
+#[tokio::test]
+async fn what_is_issued_while_it_is_revoked_is_refused_for_a_moment_and_on_record() {
+    let place = Place::new(|_| {}).await;
+    let before = now() + Duration::seconds(2);
+    let cut = crate::broker::store::Cutoff {
+        whose: Whose::Role("deploy".into()),
+        before,
+        at: now(),
+        keep_until: before + Duration::DAY,
+    };
+    let effects = vec![crate::broker::store::Effect::CutOff(cut)];
+    let unit = crate::broker::store::Unit { records: Vec::new(), effects };
+    place.bed.store.commit(&[unit]).await.unwrap();
+    let ask = async || {
+        let token = place.bed.key.token(json!({}));
+        place.bed.exchange(&token, &[]).await
+    };
+    let refused = ask().await;
+    assert_eq!(refused.status.as_u16(), 503, "{}", json_of(&refused));
+    assert_eq!(super::header_of(&refused, "retry-after"), "1");
+    let (_, record) = place.bed.records(0, 9).await.pop().unwrap();
+    assert_eq!(record.decision, crate::broker::audit::Decision::Denied);
+    assert!(record.reason.contains("was revoked just now"), "{}", record.reason);
+    // Whatever is of another role goes on.
+    place.bed.issued(json!({}), &[("role", "other")]).await;
+    while now() < before {
+        next_second().await;
+    }
+    let token = place.bed.issued(json!({}), &[]).await;
+    assert!(active(&place.bed, &token).await);
+}

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::http::StatusCode;
 use serde_json::json;
 use time::Duration;
 
 use super::header_of;
 use crate::broker::audit::Record;
-use crate::broker::testbed::{Bed, CORP, Shifted, json_of};
+use crate::broker::audit::leaf::COLUMNS;
+use crate::broker::testbed::{API, Bed, CORP, Shifted, json_of};
 use crate::credential::Principal;
 use crate::host::clock::{Clock, SystemClock};
 
@@ -44,7 +46,8 @@ async fn a_denial_takes_little_room_whatever_was_asked_for() {
         assert!(!record.reason.contains("%C3"), "the subject has a column of its own");
     }
     let said = &records[0].1.scope;
-    assert!(said.starts_with("deploy:read \"99 others, SHA-256 "), "{said}");
+    assert_eq!(said, "deploy:read \"99 others\"");
+    assert!(records[0].1.reason.contains("SHA-256 "), "{}", records[0].1.reason);
     for claims in [json!({"sub": "x".repeat(1025)}), json!({"azp": "x".repeat(1025)})] {
         let refused = bed.refused(&bed.key.token(claims), &[]).await;
         assert_eq!(refused["error"], "invalid_request", "{refused}");
@@ -130,4 +133,49 @@ async fn who_hangs_up_takes_no_count_away() {
 
 fn far() -> i64 {
     SystemClock.now().unix_timestamp() + 3600
+}
+
+/// Anybody can ask for a role or an audience that is somebody's name: what cannot be erased has
+/// none of it, nor anything that it could be guessed from.
+#[tokio::test]
+async fn what_was_asked_for_in_vain_can_be_erased() {
+    let bed = Bed::new().await;
+    let name = "ada.lovelace";
+    let token = bed.key.token(json!({ "sub": name }));
+    let audience = format!("https://{name}.example.com");
+    bed.refused(&token, &[("role", name)]).await;
+    bed.refused(&token, &[("audience", &audience), ("scope", name)]).await;
+    bed.refused(&token, &[("scope", name)]).await;
+    let leaves = bed.store.leaves(0, 99).await.unwrap();
+    let denied: Vec<_> = leaves
+        .iter()
+        .map(|leaf| leaf.values.clone().unwrap())
+        .filter(|values| values.iter().flatten().any(|value| value == "denied"))
+        .collect();
+    assert_eq!(denied.len(), 3);
+    let guess = digest(&SHA256, name.as_bytes());
+    let guess: String = guess.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    for values in &denied {
+        let mut said = 0;
+        for (column, value) in COLUMNS.iter().zip(values) {
+            let value = value.as_deref().unwrap_or_default();
+            let personal = ["reason", "subject", "client", "source", "actor"].contains(column);
+            said += usize::from(value.contains(name));
+            assert!(personal || !(value.contains(name) || value.contains(&guess)), "{column}");
+        }
+        assert_eq!(said, 2, "the subject and the reason say it: {values:?}");
+    }
+    let columns = |records: &[(u64, Record)]| -> Vec<[String; 2]> {
+        let shown = |(_, record): &(u64, Record)| [record.role.clone(), record.audience.clone()];
+        records.iter().map(shown).collect()
+    };
+    let text = |text: &str| text.to_string();
+    assert_eq!(
+        columns(&bed.records(0, 9).await),
+        [
+            [text("(unknown)"), text(API)],
+            [text("deploy"), text("(unknown)")],
+            [text("deploy"), text(API)]
+        ]
+    );
 }

@@ -8,11 +8,13 @@ use time::OffsetDateTime;
 
 use super::header_of;
 use crate::broker::audit::Decision;
-use crate::broker::config::{Binding, Nonces};
+use crate::broker::config::{Assertions, Binding, Nonces};
 use crate::broker::proof;
+use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::{Bed, Options, claims_of, json_of, now};
 use crate::dpop::{DeviceKey, Signing, Target};
+use crate::host::files;
 use crate::host::http::{Request, Response};
 use crate::oidc::Issuer;
 use crate::secret::Secret;
@@ -151,14 +153,87 @@ async fn twins() -> [Bed; 2] {
 /// The same, changed.
 pub(super) async fn twins_with(change: fn(&mut Options)) -> [Bed; 2] {
     let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
-    let one = |store: Arc<dyn Store>| {
-        Bed::with(move |options| {
-            options.store = store;
-            options.kek = crate::broker::keys::Kek::new(Secret::new([7; 32]));
-            change(options);
-        })
-    };
-    [one(store.clone()).await, one(store).await]
+    [process(store.clone(), change).await, process(store, change).await]
+}
+
+/// One that works with this store.
+async fn process(store: Arc<dyn Store>, change: impl FnOnce(&mut Options)) -> Bed {
+    Bed::with(move |options| {
+        options.store = store;
+        options.kek = crate::broker::keys::Kek::new(Secret::new([7; 32]));
+        change(options);
+    })
+    .await
+}
+
+/// Each has connections of its own, and they know nothing of one another.
+#[tokio::test]
+async fn processes_that_share_a_database_know_proofs_and_nonces_of_one_another() {
+    for ground in Ground::each().await {
+        let stores = ground.open_often(2).await;
+        let beds =
+            [process(stores[0].clone(), |_| {}).await, process(stores[1].clone(), |_| {}).await];
+        let device = Device::new();
+        // A nonce of the one is good at the other; so a proof is used up at both.
+        let proof = device.proof(Some(&nonce(&beds[0]).await));
+        let token = || beds[0].key.token(json!({}));
+        let assertions = [token(), beds[1].key.token(json!({}))];
+        let first = ask(&beds[1], &assertions[1], &[&proof], &[]).await;
+        assert_eq!(first.status, StatusCode::OK, "{}", json_of(&first));
+        for (bed, assertion) in beds.iter().zip(&assertions) {
+            let again = ask(bed, assertion, &[&proof], &[]).await;
+            assert_eq!(refusal(&again), "invalid_dpop_proof");
+            assert_eq!(rejected(bed, "replayed").await, "1");
+        }
+        // Nor is one good elsewhere that went with a denial.
+        let proof = device.proof(Some(&nonce(&beds[1]).await));
+        let denied = ask(&beds[0], &assertions[0], &[&proof], &[("role", "unheard-of")]).await;
+        assert_eq!(refusal(&denied), "access_denied");
+        let again = ask(&beds[1], &assertions[1], &[&proof], &[]).await;
+        assert_eq!(refusal(&again), "invalid_dpop_proof");
+        let records = beds[0].records(0, 99).await;
+        let issued = records.iter().filter(|(_, record)| record.decision == Decision::Issued);
+        assert_eq!(issued.count(), 1);
+    }
+}
+
+/// The answer of the one got lost: the other gives another token for the same request, with
+/// another proof by the same key, and the one before is good no more.
+#[tokio::test]
+async fn a_request_with_a_proof_is_sent_again_to_another_process() {
+    for ground in Ground::each().await {
+        let stores = ground.open_often(2).await;
+        let once = |options: &mut Options| {
+            options.config.trusted_issuer.get_mut("corp").unwrap().assertions = Assertions::Once;
+        };
+        let one = process(stores[0].clone(), once).await;
+        let assertion = one.key.token(json!({}));
+        let dir = tempfile::tempdir().unwrap();
+        let jwks = dir.path().join("jwks.json");
+        files::write_private(&jwks, one.key.jwks().to_string().as_bytes()).unwrap();
+        let other = process(stores[1].clone(), |options| {
+            once(options);
+            options.config.trusted_issuer.get_mut("corp").unwrap().jwks_file = Some(jwks);
+        });
+        let other = other.await;
+        let device = Device::new();
+        let nonce = nonce(&one).await;
+        let first = ask(&one, &assertion, &[&device.proof(Some(&nonce))], &[]).await;
+        assert_eq!(first.status, StatusCode::OK, "{}", json_of(&first));
+        let first = json_of(&first)["access_token"].as_str().unwrap().to_string();
+        // With a proof by another key it is another request.
+        let stolen = ask(&other, &assertion, &[&Device::new().proof(Some(&nonce))], &[]).await;
+        assert_eq!(refusal(&stolen), "invalid_request");
+        let again = ask(&other, &assertion, &[&device.proof(Some(&nonce))], &[]).await;
+        assert_eq!(again.status, StatusCode::OK, "{}", json_of(&again));
+        let again = json_of(&again)["access_token"].as_str().unwrap().to_string();
+        for bed in [&one, &other] {
+            for (token, good) in [(&first, false), (&again, true)] {
+                let told = json_of(&bed.introspect(Some(token), token).await);
+                assert_eq!(told["active"], good, "{told}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

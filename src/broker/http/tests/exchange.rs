@@ -113,7 +113,8 @@ async fn what_policy_does_not_permit_is_denied_and_recorded() {
     for ((_, record), (_, role, says)) in records.iter().zip(&cases) {
         assert_eq!(record.decision, Decision::Denied);
         assert!(record.reason.contains(says) && record.jti.is_none());
-        assert_eq!(record.role, *role);
+        // Anybody can ask for a role of any name: that is in the reason, which can be erased.
+        assert_eq!(record.role, if *role == "admin" { "(unknown)" } else { role });
     }
     assert_eq!(records[2].1.policy_id.as_deref(), Some("not-mallory"));
 }

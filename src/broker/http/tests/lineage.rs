@@ -195,7 +195,7 @@ async fn revoking_a_key_reaches_what_came_of_its_tokens() {
     let (old, rules) = (signer(&parent), operator.rules);
     let slower = Rules { publish_before: time::Duration::DAY, ..rules };
     let slower = Keeper { rules: slower, ..keeper(bed.store.clone()) };
-    slower.settle(|keys| rules.rotation(keys)).await.unwrap();
+    slower.settle(|keys| rules.rotation(keys, &crate::broker::keys::TOKENS)).await.unwrap();
     operator.settle(|_| Vec::new()).await.unwrap();
     until("another key to sign", async || signer(&first(&bed).await) != old).await;
     let child = next(&bed, &parent, OWN).await;

@@ -10,8 +10,9 @@ use super::dpop::{Device, ask, nonce, refusal, rejected, twins_with};
 
 use crate::broker::audit::Decision;
 use crate::broker::config::Assertions;
+use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Store, sqlite};
-use crate::broker::testbed::failing::{BEFORE, Failing, WELL};
+use crate::broker::testbed::failing::{AFTER, BEFORE, Failing, WELL};
 use crate::broker::testbed::{API, Bed, Options, Shifted, claims_of, json_of, set};
 
 pub(super) const OTHER: &str = "https://other.example.com";
@@ -233,6 +234,52 @@ async fn nor_does_a_process_take_back_what_another_one_issued() {
     let token = issued(&other, &assertion).await;
     cut_off.writes(WELL);
     is_issued_once_and_good(&one, &other, &token).await;
+}
+
+/// The commit was kept, the process learned of nothing and was killed: what it has in doubt is
+/// gone with it. Nobody has a token of it, for none was signed; and the same request says what
+/// became of it.
+#[tokio::test]
+async fn what_a_killed_process_had_in_doubt_the_next_request_settles_at_another() {
+    for ground in Ground::each().await {
+        let stores = ground.open_often(2).await;
+        let cut_off = Failing::over(stores[0].clone());
+        let kek = || crate::broker::keys::Kek::new(crate::secret::Secret::new([7; 32]));
+        let one = Bed::with(|options| {
+            strict(options);
+            (options.store, options.kek) = (cut_off.clone(), kek());
+        })
+        .await;
+        let assertion = one.key.token(json!({}));
+        let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("corp.json");
+        crate::host::files::write_private(&keys, one.key.jwks().to_string().as_bytes()).unwrap();
+        cut_off.writes(AFTER);
+        assert_eq!(one.exchange(&assertion, &[]).await.status, StatusCode::SERVICE_UNAVAILABLE);
+        cut_off.writes(BEFORE);
+        drop(one);
+        let other = Bed::with(|options| {
+            strict(options);
+            options.config.trusted_issuer.get_mut("corp").unwrap().jwks_file = Some(keys);
+            (options.store, options.kek) = (stores[1].clone(), kek());
+        })
+        .await;
+        let token = issued(&other, &assertion).await;
+        assert!(active(&other, &token).await);
+        let records = other.records(0, 99).await;
+        let told: Vec<_> =
+            records.iter().map(|(_, record)| (record.decision, record.jti)).collect();
+        let [(Decision::Issued, lost), (Decision::Issued, had), (Decision::Revoked, gone)] =
+            told[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert_eq!(
+            (gone, had.unwrap().to_string()),
+            (lost, claims_of(&token)["jti"].as_str().unwrap().to_string())
+        );
+        assert_ne!(lost, had);
+    }
 }
 
 async fn issued(bed: &Bed, assertion: &str) -> String {

@@ -43,6 +43,13 @@ async fn an_opaque_token_says_nothing_is_introspected_and_rests_as_a_hash() {
     let operator = place.operator().await;
     let jti = operator.id_of(&Secret::new(token.clone())).await.unwrap();
     assert_eq!(told["jti"], jti.to_string());
+    // Which record it has is told by those who gave it, and by those who know it.
+    let (sequence, record) = bed.records(0, 9).await.pop().unwrap();
+    assert_eq!(record.jti, Some(jti));
+    assert_eq!(
+        (&grant["log_sequence"], &told["log_sequence"]),
+        (&json!(sequence), &json!(sequence))
+    );
     assert_eq!(bed.revoke(&token).await, 200);
     assert!(!active(bed, &token).await);
     // Nobody is asked for a JWT in vain; nor does it prove who somebody is.

@@ -80,10 +80,10 @@ fn without_an_age_nothing_is_rotated_until_somebody_says_so() {
     let mut keys = vec![key("a", KeyState::Active, START)];
     let late = START + Duration::days(9999);
     assert_eq!(at(&mut keys, &rules, late), ["a active"]);
-    let steps = rules.rotation(&keys);
+    let steps = rules.rotation(&keys, &TOKENS);
     apply(&mut keys, &steps, late);
     assert_eq!(summary(&keys), ["a active", "k1 published"]);
-    assert_eq!(rules.rotation(&keys), [], "one is under way");
+    assert_eq!(rules.rotation(&keys, &TOKENS), [], "one is under way");
     assert_eq!(at(&mut keys, &rules, late + rules.publish_before), ["a retired", "k1 active"]);
 }
 
@@ -91,7 +91,7 @@ fn without_an_age_nothing_is_rotated_until_somebody_says_so() {
 fn a_key_that_is_prepared_is_published_before_one_is_made() {
     let mut keys = vec![key("a", KeyState::Active, START), key("b", KeyState::Prepared, START)];
     assert_eq!(at(&mut keys, &rules(), START), ["a active", "b prepared"]);
-    let steps = rules().rotation(&keys);
+    let steps = rules().rotation(&keys, &TOKENS);
     apply(&mut keys, &steps, START);
     assert_eq!(summary(&keys), ["a active", "b published"]);
 }
@@ -213,14 +213,14 @@ proptest! {
                     processes[process] = fresh(&keys, now);
                 }
                 Event::Rotate => {
-                    let steps = rules.rotation(&keys);
+                    let steps = rules.rotation(&keys, &TOKENS);
                     apply(&mut keys, &steps, now);
                 }
                 Event::Revoke(nth) => {
                     let kid = keys[nth % keys.len()].kid.clone();
                     let steps = rules.revocation(&keys, &[kid], "");
                     apply(&mut keys, &steps, now);
-                    let active = Series { of: SigningAlgorithm::Es256, keys: &keys }.oldest(KeyState::Active).unwrap();
+                    let active = Series { of: Signs::Tokens(SigningAlgorithm::Es256), keys: &keys }.oldest(KeyState::Active).unwrap();
                     if active.changed_at == now {
                         hurried.push(active.kid.clone());
                     }
@@ -231,7 +231,7 @@ proptest! {
                         at(&mut keys, &rules, now);
                         processes[process] = fresh(&keys, now);
                     }
-                    let signer = Series { of: SigningAlgorithm::Es256, keys: &processes[process].keys }.oldest(KeyState::Active).unwrap();
+                    let signer = Series { of: Signs::Tokens(SigningAlgorithm::Es256), keys: &processes[process].keys }.oldest(KeyState::Active).unwrap();
                     alive.push((signer.kid.clone(), now + ttl));
                     if let Some((copy, until)) = &client
                         && now < *until
@@ -258,4 +258,31 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn only_what_was_asked_for_is_rotated_and_the_key_of_the_log_never_unasked() {
+    let (es256, eddsa) =
+        (Signs::Tokens(SigningAlgorithm::Es256), Signs::Tokens(SigningAlgorithm::EdDsa));
+    let algorithms = Algorithms::new(SigningAlgorithm::Es256, [SigningAlgorithm::EdDsa]);
+    let rules = Rules { algorithms, ..rules() };
+    let other = StoredKey { algorithm: "EdDSA".into(), ..key("b", KeyState::Active, START) };
+    let of_log = StoredKey { purpose: Purpose::Checkpoint, ..key("c", KeyState::Active, START) };
+    let keys = [key("a", KeyState::Active, START), other, of_log.clone()];
+    let begun = |of: &[Signs]| -> Vec<Signs> {
+        let steps = rules.rotation(&keys, of);
+        assert!(steps.iter().all(|step| step.to == KeyState::Published));
+        steps.iter().map(|step| step.of).collect()
+    };
+    for one in [es256, eddsa, Signs::Log] {
+        assert_eq!(begun(&[one]), [one]);
+    }
+    assert_eq!(begun(&rules.all().collect::<Vec<_>>()), [es256, eddsa, Signs::Log]);
+    assert_eq!(begun(&[Signs::Tokens(SigningAlgorithm::Rs256)]), []);
+    let late = START + Duration::days(9999);
+    assert!(rules.due(&keys, late).iter().all(|step| step.of != Signs::Log));
+    // Nor is one made where there is none.
+    assert!(rules.due(&keys[..2], START).is_empty());
+    let next = StoredKey { state: KeyState::Published, ..of_log };
+    assert_eq!(rules.signs_from(&next), START + Duration::DAY);
 }

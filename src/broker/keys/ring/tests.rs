@@ -5,8 +5,8 @@ use time::macros::datetime;
 use super::*;
 use crate::broker::audit::Decision;
 use crate::broker::config::MAX_TTL;
-use crate::broker::keys::life::{Rules, Step};
-use crate::broker::keys::{Algorithms, Kek, KeyState, SigningAlgorithm};
+use crate::broker::keys::life::{Rules, Signs, Step};
+use crate::broker::keys::{Algorithms, Kek, KeyState, SigningAlgorithm, TOKENS};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{
@@ -92,7 +92,7 @@ async fn what_one_process_changes_counts_at_the_others_without_a_restart() {
         a
     };
     let first = look().await;
-    operator.settle(|keys| rules.rotation(keys)).await.unwrap();
+    operator.settle(|keys| rules.rotation(keys, &TOKENS)).await.unwrap();
     let published = look().await;
     assert_eq!(published.active().kid(), first.active().kid());
     let [old, new] = &kids(&published)[..] else { panic!() };
@@ -125,7 +125,7 @@ async fn each_change_is_on_record_and_is_not_made_without() {
     let first = keeper.settle(|_| Vec::new()).await.unwrap().remove(0).kid;
     // The older one comes first.
     clock.pass(Duration::SECOND);
-    let two = keeper.settle(|keys| rules.rotation(keys)).await.unwrap();
+    let two = keeper.settle(|keys| rules.rotation(keys, &TOKENS)).await.unwrap();
     let second = two.iter().find(|key| key.kid != first).unwrap().kid.clone();
     clock.pass(LEAD);
     keeper.settle(|_| Vec::new()).await.unwrap();
@@ -157,7 +157,7 @@ async fn each_change_is_on_record_and_is_not_made_without() {
     // What was refused left nothing behind.
     let absent = Step {
         kid: Some("x".into()),
-        algorithm: SigningAlgorithm::Es256,
+        of: Signs::Tokens(SigningAlgorithm::Es256),
         to: KeyState::Active,
         why: String::new(),
     };
@@ -178,7 +178,7 @@ async fn of_many_processes_one_begins_a_rotation_and_one_ends_it() {
                 tasks.spawn(async move {
                     let rules = keeper.rules;
                     let wanted = |keys: &[StoredKey]| {
-                        if rotate { rules.rotation(keys) } else { Vec::new() }
+                        if rotate { rules.rotation(keys, &TOKENS) } else { Vec::new() }
                     };
                     keeper.settle(wanted).await.unwrap();
                 });
@@ -225,7 +225,7 @@ async fn a_key_that_was_revoked_is_never_good_again() {
     let (store, clock) = (store().await, Hand::new());
     let (operator, ring) = (keeper(&store, &clock), KeyRing::open(keeper(&store, &clock)).await);
     let (rules, ring) = (operator.rules, ring.unwrap());
-    operator.settle(|keys| rules.rotation(keys)).await.unwrap();
+    operator.settle(|keys| rules.rotation(keys, &TOKENS)).await.unwrap();
     clock.pass(LEAD);
     let keys = operator.settle(|_| Vec::new()).await.unwrap();
     let retired = keys.into_iter().find(|key| key.state == KeyState::Retired).unwrap();

@@ -162,7 +162,8 @@ fn beyond_this_machine_the_certificate_is_verified_and_no_password_shows() {
     let reached = |config: &Postgres| {
         let password = Secret::new("hunter2&x=y".to_string());
         let address = config.address().unwrap();
-        let options = options(&address, &None, Some(&password), config.ca_file.as_deref()).unwrap();
+        let trusted = config.ca_file.as_deref().map(|path| authorities(path).unwrap());
+        let options = options(&address, &None, Some(&password), trusted.as_deref()).unwrap();
         let pairs = options.database_url.query_pairs().into_owned();
         pairs.collect::<std::collections::BTreeMap<_, _>>()
     };
@@ -170,15 +171,18 @@ fn beyond_this_machine_the_certificate_is_verified_and_no_password_shows() {
     assert_eq!((&far["sslmode"][..], &far["password"][..]), ("verify-full", "hunter2&x=y"));
     let near = reached(&config("postgres://a@127.0.0.1/b", ""));
     assert_eq!((&near["sslmode"][..], &near["hostaddr"][..]), ("disable", "127.0.0.1"));
-    let asked = reached(&config("postgres://a@127.0.0.1/b", "ca_file = \"/ca.pem\""));
-    assert_eq!((&asked["sslmode"][..], &asked["sslrootcert"][..]), ("verify-full", "/ca.pem"));
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    let pem = format!("{}\nMII=\n{}", PEM[0], PEM[1]);
+    files::write_public(&ca, format!("Somebody's CA\n{pem}\n\n").as_bytes()).unwrap();
+    let asked = reached(&config("postgres://a@127.0.0.1/b", &format!("ca_file = {ca:?}")));
+    assert_eq!((&asked["sslmode"][..], &asked["sslrootcert"]), ("verify-full", &pem));
 
     let env = Env::from_pairs([("PW", "hunter2"), (PASSWORD_VARIABLE, "usual")]);
     let read = |more: &str| password(&config("postgres://a@h/b", more), &env);
     assert_eq!(read("").unwrap().unwrap().expose(), "usual");
     assert_eq!(read("password_env = \"PW\"").unwrap().unwrap().expose(), "hunter2");
     assert!(read("password_env = \"NONE\"").unwrap_err().to_string().contains("NONE"));
-    let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("password");
     let named = format!("password_file = {file:?}");
     assert!(read(&named).unwrap_err().to_string().contains("does not exist"));
@@ -186,4 +190,21 @@ fn beyond_this_machine_the_certificate_is_verified_and_no_password_shows() {
     assert_eq!(read(&named).unwrap().unwrap().expose(), "from a file");
     files::write_public(&file, b"x").unwrap();
     assert!(read(&named).unwrap_err().to_string().contains("is not private"));
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test of who may write the file")]
+async fn whom_others_can_name_vouches_for_no_server() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    // Nobody is asked: it is found out before.
+    let toml = format!("url = \"postgres://a@127.0.0.1:1/b\"\nca_file = {ca:?}");
+    let config: Postgres = toml::from_str(&toml).unwrap();
+    let refused = async || open(&config, &Env::default()).await.err().unwrap().to_string();
+    assert!(refused().await.contains("no such file"), "{}", refused().await);
+    files::write_public(&ca, b"-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----").unwrap();
+    assert!(refused().await.contains("holds no certificate"), "{}", refused().await);
+    std::fs::set_permissions(&ca, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(refused().await.contains("other users can write to it"), "{}", refused().await);
 }

@@ -8,6 +8,7 @@ use super::erasure;
 use super::failure::Failure;
 use super::head::Guard;
 use super::rows::{damaged, micros};
+use super::tokens::Cutoffs;
 use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
 use crate::broker::keys::StoredKey;
@@ -29,11 +30,12 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
     let mut hashes = Vec::new();
     let mut rows = Rows::default();
     let mut outcomes = Vec::with_capacity(units.len());
+    let mut cutoffs = Cutoffs::of(units);
     for unit in units {
         if unit.effects.iter().any(looks_at_the_log) {
             rows.write(&mut transaction).await?;
         }
-        let outcome = if perform(&mut transaction, &unit.effects).await? {
+        let outcome = if perform(&mut transaction, &mut cutoffs, &unit.effects).await? {
             let first = u64::try_from(next).map_err(|_| damaged("audit_head.last_sequence"))?;
             for record in &unit.records {
                 hashes.push(rows.push(next, record)?);
@@ -52,11 +54,11 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
     }
     let grown = match hashes.is_empty() {
         true => None,
-        false => Some(guard.extend(&mut transaction, end, hashes).await?),
+        false => guard.extend(&mut transaction, end, hashes).await?,
     };
     transaction.commit().await.map_err(Failure::Unknown)?;
-    if let Some(size) = grown {
-        guard.saw(size);
+    if let Some(end) = grown {
+        guard.saw(end);
     }
     Ok(outcomes)
 }
@@ -78,16 +80,17 @@ async fn give_back(transaction: &mut Transaction<'_, Any>, count: i64) -> Result
 /// Performs the effects of a unit: all of them, or none.
 async fn perform(
     transaction: &mut Transaction<'_, Any>,
+    cutoffs: &mut Cutoffs,
     effects: &[Effect],
 ) -> Result<bool, Failure> {
     match effects {
         [] => Ok(true),
         // One whose condition does not hold has changed nothing.
-        [one] => perform_one(transaction, one).await,
+        [one] => perform_one(transaction, cutoffs, one).await,
         several => {
             let mut savepoint = transaction.begin().await?;
             for effect in several {
-                if !perform_one(&mut savepoint, effect).await? {
+                if !perform_one(&mut savepoint, cutoffs, effect).await? {
                     savepoint.rollback().await?;
                     return Ok(false);
                 }
@@ -100,6 +103,7 @@ async fn perform(
 
 async fn perform_one(
     transaction: &mut Transaction<'_, Any>,
+    cutoffs: &mut Cutoffs,
     effect: &Effect,
 ) -> Result<bool, Failure> {
     match effect {
@@ -118,7 +122,11 @@ async fn perform_one(
             .await?;
             Ok(done.rows_affected() == 1)
         }
-        Effect::CutOff(cutoff) => cut_off(transaction, cutoff).await,
+        Effect::CutOff(cutoff) => {
+            cutoffs.changed();
+            cut_off(transaction, cutoff).await
+        }
+        Effect::IfNotCutOff(tokens) => Ok(!cutoffs.has_any(transaction, tokens).await?),
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,
         Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
         Effect::IfIssued { jti, request_id } => {

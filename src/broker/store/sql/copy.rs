@@ -12,8 +12,8 @@ use super::failure::{Failure, fault};
 use super::rows::damaged;
 use super::{SqlStore, head, tree};
 use crate::broker::audit::leaf::stored;
-use crate::broker::audit::seal::SealedEnd;
-use crate::broker::audit::tree::Hash;
+use crate::broker::audit::seal::{Seal, SealedEnd};
+use crate::broker::audit::tree::{Frontier, Hash};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many rows are written at a time.
@@ -136,17 +136,24 @@ impl Copied {
 
 impl SqlStore {
     /// Copies everything into an empty store. Where the other one has the same already,
-    /// there is nothing to do.
+    /// there is nothing to do. The end of the log is as it was sealed: by `seal`, where that
+    /// is at hand, otherwise with the tree that there is.
     ///
     /// # Errors
     /// Where the other one has anything else, or one of the two is damaged: then it is as
     /// it was.
-    pub(in crate::broker::store) async fn copy_to(&self, to: &Self) -> Result<Copied> {
+    pub(in crate::broker::store) async fn copy_to(
+        &self,
+        to: &Self,
+        seal: Option<&Seal>,
+    ) -> Result<Copied> {
         let reading = |failure: Failure| failure.into_error("it cannot be read");
         let writing = |failure: Failure| failure.into_error("the copy cannot be written");
         let began = |cause| writing(Failure::Undone(cause));
         let mut from = self.engine.begin_long(false).await.map_err(|e| reading(e.into()))?;
         let wanted = counted(&mut from).await.map_err(reading)?;
+        let end = sealed(&mut from).await.map_err(reading)?;
+        check_end(end.as_ref(), &wanted, seal)?;
         let mut into = to.engine.begin_long(true).await.map_err(began)?;
         // Writing comes first: whoever uses that store waits until this is over.
         sqlx::query("update audit_head set last_sequence = last_sequence where id = 1")
@@ -154,7 +161,7 @@ impl SqlStore {
             .await
             .map_err(began)?;
         let found = counted(&mut into).await.map_err(writing)?;
-        if found == wanted {
+        if found == wanted && sealed(&mut into).await.map_err(writing)? == end {
             return Ok(wanted);
         }
         if !found.is_nothing() {
@@ -165,8 +172,7 @@ impl SqlStore {
         for table in &TABLES {
             table.copy(&mut from, &mut into).await?;
         }
-        let end = sealed(&mut from).await.map_err(reading)?;
-        let (frontier, seal) = end.map(|end| (end.frontier, end.seal)).unzip();
+        let (frontier, seal) = end.clone().map(|end| (end.frontier, end.seal)).unzip();
         sqlx::query(
             "update audit_head set last_sequence = $1, tree_size = $1, frontier = $2, seal = $3
              where id = 1",
@@ -179,7 +185,8 @@ impl SqlStore {
         .map_err(began)?;
         let copied = counted(&mut into).await.map_err(writing)?;
         let root = tree::root_of_records(&mut into, copied.records).await.map_err(writing)?;
-        if copied != wanted || root != wanted.root {
+        let kept = sealed(&mut into).await.map_err(writing)?;
+        if copied != wanted || root != wanted.root || kept != end {
             return Err(Error::new(ErrorKind::Verification, "the copy is not the same")
                 .because_of("its records, or what else there is, are not what they were")
                 .hint("nothing was kept of it; look at `tmpcred broker audit verify`"));
@@ -191,24 +198,47 @@ impl SqlStore {
         Ok(copied)
     }
 
-    /// Looks whether records and tree agree, and counts what there is.
+    /// Looks whether records, tree and the seal of the end agree, and counts what there is.
     ///
     /// # Errors
     /// Where they do not.
-    pub(in crate::broker::store) async fn check(&self) -> Result<Copied> {
+    pub(in crate::broker::store) async fn check(&self, seal: Option<&Seal>) -> Result<Copied> {
         let read = async {
             let mut transaction = self.engine.begin_long(false).await?;
             let found = counted(&mut transaction).await?;
             let root = tree::root_of_records(&mut transaction, found.records).await?;
-            Ok((found, root))
+            Ok((found, root, sealed(&mut transaction).await?))
         };
-        let (found, root) = read.await.map_err(|f: Failure| f.into_error("it cannot be read"))?;
+        let (found, root, end) =
+            read.await.map_err(|f: Failure| f.into_error("it cannot be read"))?;
         if root != found.root {
             return Err(Error::new(ErrorKind::Verification, "its audit log is damaged")
                 .because_of("the records are not what the tree over them says")
                 .hint("`tmpcred broker audit verify` says which"));
         }
+        check_end(end.as_ref(), &found, seal)?;
         Ok(found)
+    }
+}
+
+/// Refuses an end of the log that is not as somebody with the key left it; without the key at
+/// hand, one that is sealed over another tree.
+fn check_end(end: Option<&SealedEnd>, found: &Copied, seal: Option<&Seal>) -> Result<()> {
+    let tree = match (end, seal) {
+        (Some(end), Some(seal)) => seal.open(end),
+        (Some(end), None) => Frontier::of(end.size, &end.frontier),
+        (None, Some(_)) if found.records > 0 => None,
+        // Whoever made it had no key either, or nothing was ever appended.
+        (None, _) => return Ok(()),
+    };
+    match tree {
+        Some(tree) if tree.size() == found.records && tree.root() == found.root => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::Verification,
+            "its audit log does not end where the broker left it",
+        )
+        .because_of("the seal of its end is not one over its records by this key-encryption key")
+        .hint("`tmpcred broker audit verify` says more; nothing was copied")),
     }
 }
 

@@ -1,7 +1,6 @@
 //! The end of the audit log: who may go on from it.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use sqlx::any::AnyRow;
 use sqlx::{Any, Row, Transaction};
@@ -25,12 +24,46 @@ fn shorter() -> Error {
     refused("it is shorter than it was")
 }
 
+fn another(size: u64) -> Error {
+    refused("it is another one than it was").because_of(format!(
+        "its first {size} records are not those that this process has seen: an older copy was put in place, and somebody went on from it"
+    ))
+}
+
 /// What the ends of the log are sealed with, once somebody has said so, and the last one
 /// that this process has seen.
 #[derive(Default)]
 pub(super) struct Guard {
     seal: OnceLock<Seal>,
-    seen: AtomicU64,
+    seen: Mutex<Seen>,
+}
+
+/// An end of the log.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    size: u64,
+    root: Hash,
+}
+
+impl Seen {
+    fn of(tree: &Frontier) -> Self {
+        Self { size: tree.size(), root: tree.root() }
+    }
+
+    /// How many of the records up to this end are to be compared by their tree, as it is in
+    /// the database: the end itself says how it is where it is no further one.
+    fn compared(&self, tree: &Frontier) -> Result<Option<u64>> {
+        match tree.size() {
+            size if size < self.size => Err(shorter()),
+            size if size == self.size && size > 0 && tree.root() != self.root => Err(another(size)),
+            size => Ok((self.size > 0 && size > self.size).then_some(self.size)),
+        }
+    }
+
+    /// Whether the log goes on from here, whose first records have this root.
+    fn goes_on(&self, root: &Hash) -> Result<()> {
+        if *root == self.root { Ok(()) } else { Err(another(self.size)) }
+    }
 }
 
 /// The end as it was before a commit.
@@ -49,8 +82,11 @@ impl Guard {
             )
             .fetch_one(&engine.pool)
         };
+        let seen = self.seen();
         let row = engine.read("the audit log cannot be read", ask).await?;
-        self.check(&row, tree::head_from(&row)?, Some(&seal))?;
+        if let Some(tree) = self.check(&row, tree::head_from(&row)?, Some(&seal))? {
+            self.compare(engine, seen, &tree).await?;
+        }
         // Where it is there already, it is the same: others are broken.
         self.seal.get_or_init(|| seal);
         Ok(())
@@ -74,7 +110,25 @@ impl Guard {
         let size = stored(last) - by;
         let before = u64::try_from(size).map_err(|_| damaged("audit_head.last_sequence"))?;
         let tree = self.check(&row, (before, in_tree), self.seal.get())?;
+        if let Some(tree) = &tree {
+            let seen = self.seen();
+            // Where this process was the last to append, there is nothing to look at.
+            if let Some(size) = seen.compared(tree)? {
+                seen.goes_on(&tree::root_within(transaction, size).await?)?;
+            }
+            self.saw(Seen::of(tree));
+        }
         Ok(End { size, tree })
+    }
+
+    /// Compares an end that was read without a lock with the one that was seen before that.
+    async fn compare(&self, engine: &Engine, seen: Seen, tree: &Frontier) -> Result<()> {
+        if let Some(size) = seen.compared(tree)? {
+            // What is in the tree stays there.
+            seen.goes_on(&tree::root_at(engine, size).await?)?;
+        }
+        self.saw(Seen::of(tree));
+        Ok(())
     }
 
     /// The tree up to an end, where it is sealed.
@@ -94,12 +148,7 @@ impl Guard {
             (None, Some(_)) if last == 0 => Ok(Some(Frontier::default())),
             (None, Some(_)) => Err(refused("its seal is gone")),
             (Some(end), Some(seal)) => {
-                let tree = seal.open(&end).ok_or_else(|| refused("its seal is broken"))?;
-                if last < self.seen() {
-                    return Err(shorter());
-                }
-                self.saw(last);
-                Ok(Some(tree))
+                Ok(Some(seal.open(&end).ok_or_else(|| refused("its seal is broken"))?))
             }
         }
     }
@@ -110,7 +159,7 @@ impl Guard {
         transaction: &mut Transaction<'_, Any>,
         end: End,
         leaves: Vec<Hash>,
-    ) -> Result<u64, Failure> {
+    ) -> Result<Option<Seen>, Failure> {
         let size = u64::try_from(end.size).map_err(|_| damaged("audit_head.last_sequence"))?;
         let grown = size + leaves.len() as u64;
         let tree = end.tree.map(|mut tree| {
@@ -118,6 +167,7 @@ impl Guard {
             tree
         });
         tree::extend(transaction, size, leaves).await?;
+        let seen = tree.as_ref().map(Seen::of);
         match (tree, self.seal.get()) {
             (Some(tree), Some(seal)) => sqlx::query(
                 "update audit_head set tree_size = $1, frontier = $2, seal = $3 where id = 1",
@@ -131,29 +181,28 @@ impl Guard {
         }
         .execute(&mut **transaction)
         .await?;
-        Ok(grown)
+        Ok(seen)
     }
 
-    /// How long the log was at least when this process last looked, before it is read.
-    pub(super) fn seen(&self) -> u64 {
-        self.seen.load(Ordering::Acquire)
+    /// The end that this process has seen last, before another one is read.
+    pub(super) fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes an end that was read without a lock: whoever appends nothing looks at it too.
-    pub(super) fn note(&self, end: &SealedEnd, seen: u64) -> Result<()> {
-        if self.seal.get().is_none_or(|seal| seal.open(end).is_none()) {
-            return Ok(());
+    pub(super) async fn note(&self, engine: &Engine, end: &SealedEnd, seen: Seen) -> Result<()> {
+        match self.seal.get().and_then(|seal| seal.open(end)) {
+            Some(tree) => self.compare(engine, seen, &tree).await,
+            None => Ok(()),
         }
-        if end.size < seen {
-            return Err(shorter());
-        }
-        self.saw(end.size);
-        Ok(())
     }
 
-    /// The log has been this long.
-    pub(super) fn saw(&self, size: u64) {
-        self.seen.fetch_max(size, Ordering::AcqRel);
+    /// The log has been this long, and like this.
+    pub(super) fn saw(&self, end: Seen) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if end.size > seen.size {
+            *seen = end;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row as _};
+use time::{Duration, OffsetDateTime};
 
 use super::engine::Engine;
 use super::rows::{damaged, micros, record_from};
@@ -68,7 +69,9 @@ impl LogStore for SqlStore {
         let size: i64 = row.try_get("tree_size").map_err(|_| damaged("audit_head.tree_size"))?;
         let size = u64::try_from(size).map_err(|_| damaged("audit_head.tree_size"))?;
         let end = head::sealed_end(&row, size)?;
-        end.iter().try_for_each(|end| self.guard.note(end, seen))?;
+        if let Some(end) = &end {
+            self.guard.note(&self.engine, end, seen).await?;
+        }
         Ok(end)
     }
 
@@ -160,17 +163,84 @@ impl LogStore for SqlStore {
             }
         }
         let last = numbers.len() + texts.len() + 1;
-        // Nothing but names of columns and numbers of parameters is put together here.
+        // Nothing but names of columns, and numbers, is put together here.
         let found = conditions.join(" and ");
-        let statement = |columns: &str| {
-            format!(
-                "select {columns} from audit_record where {found}
-                 order by sequence desc limit ${last}"
-            )
-        };
-        let mut rows = self.rows(statement, numbers, texts, limit).await?;
+        let mut rows: Vec<Row> = Vec::new();
+        for part in self.parts(filter).await? {
+            let statement = |columns: &str| {
+                format!(
+                    "select {columns} from audit_record where {found} {part}
+                     order by sequence desc limit ${last}"
+                )
+            };
+            let left = limit - u32::try_from(rows.len()).unwrap_or(limit).min(limit);
+            if left == 0 || self.is_long_before(filter.since, &part).await? {
+                break;
+            }
+            rows.extend(self.rows(statement, numbers.clone(), texts.clone(), left).await?);
+        }
         rows.reverse();
         Ok(rows)
+    }
+}
+
+/// How many numbers of records are looked through at a time, where no index leads to them.
+#[cfg(not(test))]
+const PART: u64 = 100_000;
+#[cfg(test)]
+const PART: u64 = 7;
+
+/// How far the records' times may be out of the order of their numbers.
+const OUT_OF_ORDER: Duration = Duration::DAY;
+
+/// Some of the numbers of records.
+struct Part {
+    /// Those after this one.
+    after: Option<u64>,
+    /// Those up to this one.
+    until: Option<u64>,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(after) = self.after {
+            write!(f, "and sequence > {}", stored(after))?;
+        }
+        match self.until {
+            Some(until) => write!(f, " and sequence <= {}", stored(until)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl SqlStore {
+    /// The parts of the log to look through, the newest first: all of it at once where an index
+    /// leads to what is looked for, otherwise so much that each of them is looked through soon.
+    async fn parts(&self, filter: &Filter) -> Result<Vec<Part>> {
+        let indexed =
+            filter.subject.is_some() || filter.request_id.is_some() || filter.jti.is_some();
+        let size = if indexed { 0 } else { self.size().await? };
+        let bounds = (1..).map_while(|n| size.checked_sub(n * PART)).filter(|after| *after > 0);
+        let (mut parts, mut until) = (Vec::new(), None);
+        for after in bounds {
+            parts.push(Part { after: Some(after), until });
+            until = Some(after);
+        }
+        // Whatever is before the first record is found, too.
+        parts.push(Part { after: None, until });
+        Ok(parts)
+    }
+
+    /// Whether all records of a part, and of those before it, are from long before this.
+    async fn is_long_before(&self, since: Option<OffsetDateTime>, part: &Part) -> Result<bool> {
+        let (Some(since), Some(until)) = (since, part.until) else { return Ok(false) };
+        let ask = || {
+            sqlx::query_scalar("select at from audit_record where sequence = $1")
+                .bind(stored(until))
+                .fetch_optional(&self.engine.pool)
+        };
+        let at: Option<Option<i64>> = undamaged(&self.engine, ask).await?;
+        Ok(at.flatten().is_some_and(|at| at < micros(since.saturating_sub(OUT_OF_ORDER))))
     }
 }
 
@@ -284,3 +354,6 @@ fn noted_from(row: &AnyRow) -> Result<Noted> {
         note: row.try_get("note").unwrap_or_default(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,33 +2,33 @@
 
 use async_trait::async_trait;
 use percent_encoding::percent_decode_str;
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::query::Query;
+use sqlx::{Any, Database, Row, Transaction};
 use time::{Duration, OffsetDateTime};
 
 use super::SqlStore;
+use super::failure::Failure;
 use super::rows::{damaged, micros, moment};
 use crate::broker::audit::Decision;
 use crate::broker::config::MAX_TTL;
-use crate::broker::store::{OpaqueToken, TokenStore, Whose};
+use crate::broker::store::{Effect, Issuance, OpaqueToken, TokenStore, Unit, Whose};
 use crate::error::Result;
 
 const UNREADABLE: &str = "what was revoked cannot be read";
 
 #[async_trait]
 impl TokenStore for SqlStore {
-    async fn cutoffs(
-        &self,
-        since: OffsetDateTime,
-    ) -> Result<Vec<(String, String, OffsetDateTime)>> {
+    async fn any_cut_off(&self, tokens: &[Issuance]) -> Result<bool> {
         self.check_file()?;
-        let ask = || {
-            sqlx::query("select kind, id, before from revocation_cutoff where before > $1")
-                .bind(micros(since))
-                .fetch_all(&self.engine.pool)
-        };
-        let rows = self.engine.read(UNREADABLE, ask).await?;
-        rows.iter().map(cutoff_from).collect()
+        for token in tokens {
+            let statement = select_cutoff(token);
+            let ask = || cutoff(&statement, token).fetch_optional(&self.engine.pool);
+            if self.engine.read(UNREADABLE, ask).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
@@ -117,6 +117,87 @@ fn opaque_from(row: &AnyRow) -> Result<OpaqueToken> {
         seal: row.try_get("seal").map_err(unreadable)?,
         keep_until: keep_until.ok_or_else(|| damaged("opaque_token.keep_until"))?,
     })
+}
+
+/// The statement that finds what has revoked a token: by its names, however many others were
+/// revoked.
+fn select_cutoff(token: &Issuance) -> String {
+    let named =
+        (0..token.names.len()).map(|n| format!("kind = ${} and id = ${}", 2 * n + 2, 2 * n + 3));
+    let perhaps =
+        Whose::PERSONAL.iter().filter(|_| token.erased).map(|kind| format!("kind = '{kind}'"));
+    // Nothing but texts of this function is put together here; a token is always one of all.
+    let conditions: Vec<_> = named.chain(perhaps).collect();
+    format!(
+        "select kind from revocation_cutoff where before > $1 and ({}) limit 1",
+        conditions.join(" or ")
+    )
+}
+
+fn cutoff<'q>(statement: &str, token: &Issuance) -> Query<'q, Any, <Any as Database>::Arguments> {
+    let query = sqlx::query(sqlx::AssertSqlSafe(statement.to_string())).bind(micros(token.at));
+    token
+        .names
+        .iter()
+        .map(Whose::parts)
+        .fold(query, |query, (kind, id)| query.bind(kind.to_string()).bind(id.to_string()))
+}
+
+/// What was revoked together of what was issued from a moment on: one look for a whole group of
+/// units, of which most are of this moment.
+pub(super) struct Cutoffs {
+    since: OffsetDateTime,
+    found: Option<Vec<(String, String, OffsetDateTime)>>,
+}
+
+impl Cutoffs {
+    /// As these units need them. Nobody has looked yet.
+    pub(super) fn of(units: &[Unit]) -> Self {
+        let newest = |effect: &Effect| match effect {
+            Effect::IfNotCutOff(tokens) => tokens.iter().map(|token| token.at).max(),
+            _ => None,
+        };
+        let since = units.iter().flat_map(|unit| &unit.effects).filter_map(newest).min();
+        Self { since: since.unwrap_or(OffsetDateTime::UNIX_EPOCH), found: None }
+    }
+
+    /// There is another one.
+    pub(super) fn changed(&mut self) {
+        self.found = None;
+    }
+
+    /// Whether one of these tokens was revoked, as this transaction sees it.
+    pub(super) async fn has_any(
+        &mut self,
+        transaction: &mut Transaction<'_, Any>,
+        tokens: &[Issuance],
+    ) -> Result<bool, Failure> {
+        for token in tokens {
+            if token.at < self.since {
+                let statement = select_cutoff(token);
+                if cutoff(&statement, token).fetch_optional(&mut **transaction).await?.is_some() {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let found = match &mut self.found {
+                Some(found) => found,
+                none => {
+                    let rows = sqlx::query(
+                        "select kind, id, before from revocation_cutoff where before > $1",
+                    )
+                    .bind(micros(self.since))
+                    .fetch_all(&mut **transaction)
+                    .await?;
+                    none.insert(rows.iter().map(cutoff_from).collect::<Result<_>>()?)
+                }
+            };
+            if found.iter().any(|(kind, id, before)| token.is_meant(kind, id, *before)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 fn cutoff_from(row: &AnyRow) -> Result<(String, String, OffsetDateTime)> {

@@ -6,9 +6,10 @@ use crate::broker::config::Store as StoreConfig;
 use crate::broker::keys::{Kek, Purpose};
 use crate::broker::store::postgres::peer::Database;
 use crate::broker::store::sql::tests::{append, record};
+use crate::broker::store::sqlite::tests::tamper;
 use crate::broker::store::{
-    Consumed, Cutoff, Effect, KeyStore, Ledger, LogStore, Once, OnceStore, OpaqueToken, TokenStore,
-    Unit, Whose,
+    Consumed, Cutoff, Effect, Issuance, KeyStore, Ledger, LogStore, Once, OnceStore, OpaqueToken,
+    TokenStore, Unit, Whose,
 };
 use crate::host::clock::SystemClock;
 use crate::secret::Secret;
@@ -73,8 +74,9 @@ async fn same(one: &SqlStore, other: &SqlStore) {
     let revoked = other.any_consumed(Once::RevokedToken, &["x".into()]).await;
     assert!(revoked.unwrap());
     let long_ago = datetime!(2025-01-01 12:00 UTC);
-    let cuts = other.cutoffs(long_ago).await.unwrap();
-    assert_eq!((cuts.len(), cuts), (1, one.cutoffs(long_ago).await.unwrap()));
+    let names = [Whose::Role("deploy".into())].into();
+    let cut = [Issuance { at: long_ago, names, erased: false }];
+    assert!(one.any_cut_off(&cut).await.unwrap() && other.any_cut_off(&cut).await.unwrap());
     assert_eq!(other.opaque("h").await.unwrap(), Some(opaque()));
     assert!(other.keys().await.unwrap().iter().all(|key| key.purpose == Purpose::Checkpoint));
 }
@@ -89,11 +91,11 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
         let running = open(&config, &env()).await.unwrap();
         fill_in(&running).await;
         let file = path(&format!("backup-{number}.db"));
-        let copied = backup(&config, &env(), &file).await.unwrap();
+        let copied = backup(&config, &env(), &file, Some(&kek().seal_of_log())).await.unwrap();
         assert_eq!((copied.records, copied.keys, copied.consumed), (700, 1, 1));
         assert_eq!((copied.cutoffs, copied.opaque_tokens), (1, 1));
         assert_eq!(files::readers(&file).unwrap(), files::Readers::Owner);
-        let error = backup(&config, &env(), &file).await.unwrap_err();
+        let error = backup(&config, &env(), &file, None).await.unwrap_err();
         assert!(error.to_string().contains("already"), "{error}");
         // What comes later is not in it, and the broker goes on.
         append(&running, &[record("later")]).await.unwrap();
@@ -102,13 +104,16 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
                 .into_iter()
                 .enumerate()
         {
-            assert_eq!(restore(&into, &env(), &file).await.unwrap(), copied);
+            assert_eq!(
+                restore(&into, &env(), &file, Some(&kek().seal_of_log())).await.unwrap(),
+                copied
+            );
             let restored = open(&into, &env()).await.unwrap();
             let kept = sqlite::open(&file).await.unwrap();
             same(&kept, &restored).await;
             assert_eq!(go_on(&restored).await, 701, "{kind}");
             kept.close().await;
-            let error = restore(&into, &env(), &file).await.unwrap_err().to_string();
+            let error = restore(&into, &env(), &file, None).await.unwrap_err().to_string();
             assert!(error.contains("already") || error.contains("is not empty"), "{error}");
         }
     }
@@ -122,7 +127,7 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
         .unwrap();
     let (config, file) =
         (StoreConfig { path: None, postgres: Some(database.config.clone()) }, path("another.db"));
-    let error = backup(&config, &env(), &file).await.unwrap_err();
+    let error = backup(&config, &env(), &file, None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
     assert!(!files::exists(&file));
 }
@@ -135,15 +140,15 @@ async fn a_move_takes_all_or_nothing_and_may_be_begun_anew() {
     fill_in(&running).await;
     let (there, _database) = postgres().await;
     // While a broker has it open, nothing is moved.
-    let error = move_in(&there, &env(), &path).await.unwrap_err();
+    let error = move_in(&there, &env(), &path, None).await.unwrap_err();
     let said = format!("{error} {:?}", error.hints());
     assert!(said.contains("locked") && said.contains("end the brokers"), "{said}");
     running.close().await;
     // As though it had been cut off before the file got its other name.
     let copy = dir.path().join("copy.db");
-    backup(&StoreConfig::at(&path), &env(), &copy).await.unwrap();
-    let (first, _) = move_in(&there, &env(), &copy).await.unwrap();
-    let (again, moved) = move_in(&there, &env(), &path).await.unwrap();
+    backup(&StoreConfig::at(&path), &env(), &copy, None).await.unwrap();
+    let (first, _) = move_in(&there, &env(), &copy, None).await.unwrap();
+    let (again, moved) = move_in(&there, &env(), &path, None).await.unwrap();
     assert_eq!(first, again);
     assert!(!files::exists(&path) && moved.ends_with("broker.db.moved"));
     let (old, new) = (sqlite::open(&moved).await.unwrap(), open(&there, &env()).await.unwrap());
@@ -151,10 +156,57 @@ async fn a_move_takes_all_or_nothing_and_may_be_begun_anew() {
     assert_eq!(go_on(&new).await, 701);
     // What has gone on is not written over.
     old.close().await;
-    let error = move_in(&there, &env(), &moved).await.unwrap_err();
+    let error = move_in(&there, &env(), &moved, None).await.unwrap_err();
     assert!(error.to_string().contains("is not empty"), "{error}");
     assert!(files::exists(&moved));
     let file = StoreConfig::at(dir.path().join("other.db"));
-    let error = move_in(&file, &env(), &moved).await.unwrap_err();
+    let error = move_in(&file, &env(), &moved, None).await.unwrap_err();
     assert!(error.to_string().contains("names the SQLite database"), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_end_as_it_was_sealed_is_not_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (there, database) = postgres().await;
+    let here = StoreConfig::at(path("broker.db"));
+    for config in [&here, &there] {
+        let running = open(config, &env()).await.unwrap();
+        fill_in(&running).await;
+        running.close().await;
+    }
+    let seal = kek().seal_of_log();
+    let other = Kek::new(Secret::new([8; 32])).seal_of_log();
+    let is_refused = |error: Error| {
+        assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
+        assert!(error.to_string().contains("does not end where the broker left it"), "{error}");
+    };
+    // By another key; sealed by nobody; over another tree.
+    let undo = "update audit_head set";
+    let changes = ["tree_size = tree_size", "seal = null, frontier = null"];
+    for (number, change) in changes.iter().enumerate() {
+        database.execute(&format!("{undo} {change}")).await.unwrap();
+        tamper(&path("broker.db"), &format!("{undo} {change}")).await;
+        let by = if number == 0 { &other } else { &seal };
+        for config in [&here, &there] {
+            let file = path("backup.db");
+            is_refused(backup(config, &env(), &file, Some(by)).await.unwrap_err());
+            assert!(!files::exists(&file));
+        }
+    }
+    let (flipped, fine) = (StoreConfig::at(path("fine.db")), path("fine.backup"));
+    let running = open(&flipped, &env()).await.unwrap();
+    fill_in(&running).await;
+    running.close().await;
+    backup(&flipped, &env(), &fine, Some(&seal)).await.unwrap();
+    tamper(&fine, "update audit_head set frontier = zeroblob(length(frontier))").await;
+    // Nobody needs the key to see that.
+    for into in [StoreConfig::at(path("into.db")), postgres().await.0] {
+        for by in [None, Some(&seal)] {
+            is_refused(restore(&into, &env(), &fine, by).await.unwrap_err());
+        }
+    }
+    let (into, _database) = postgres().await;
+    is_refused(move_in(&into, &env(), &fine, None).await.unwrap_err());
+    assert!(files::exists(&fine));
 }

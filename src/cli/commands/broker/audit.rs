@@ -57,26 +57,30 @@ async fn sealed_keys(app: &App, config: &Config, store: &SqlStore) -> Result<Che
 
 async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
     let (config, store) = open(app, &args.file).await?;
-    let (keys, seal) = match args.key.as_slice() {
+    let named: Vec<_> = args.key.iter().flat_map(|keys| keys.split_whitespace()).collect();
+    let (keys, revoked, seal) = match named.as_slice() {
         [] => {
             let origin = audit::origin(&config.issuer);
             let sealed = sealed_keys(app, &config, &store).await.map_err(|error| {
                 error.hint("or name the log's key with --key, where the KEK must not be")
             })?;
-            let key = |public: &[u8; 32]| VerifierKey::new(&origin, *public);
-            (sealed.public().iter().map(key).collect(), Some(sealed.seal().clone()))
+            let revoked = sealed.revoked(&origin);
+            (sealed.verifiers(&origin), revoked, Some(sealed.seal().clone()))
         }
         named => {
             let keys = named.iter().map(|key| VerifierKey::parse(key));
-            (keys.collect::<Result<Vec<_>>>()?, None)
+            (keys.collect::<Result<Vec<_>>>()?, Vec::new(), None)
         }
     };
-    let off_host =
-        args.checkpoint.as_deref().map(|file| read_checkpoint(file, &keys)).transpose()?;
+    let off_host = args.checkpoint.as_deref();
+    let off_host = off_host.map(|file| read_checkpoint(file, &keys, &revoked)).transpose()?;
+    let (off_host, off_host_by) = off_host.unzip();
+    let off_host_by = off_host_by.unwrap_or_default();
     let report = {
         let _waiting = app.host.interact.waiting("checking the audit log");
         let (seal, off_host) = (seal.as_ref(), off_host.as_ref());
-        let proofs = Proofs { keys: &keys, seal, off_host, now: app.host.clock.now() };
+        let (now, off_host_by) = (app.host.clock.now(), &off_host_by);
+        let proofs = Proofs { keys: &keys, revoked: &revoked, seal, off_host, off_host_by, now };
         verify(&store, &proofs).await?
     };
     let unknown = unknown(&report);
@@ -88,14 +92,16 @@ async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
             "signed": report.signed,
             "sealed": report.sealed,
             "checkpoints": report.checkpoints,
+            "keys": report.keys,
             "off_host": report.off_host,
+            "off_host_keys": off_host_by.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "erased": report.erased,
             "findings": report.findings,
             "omitted": report.omitted,
             "unknown": unknown,
         }))?;
     } else {
-        tell(app, &report, &unknown)?;
+        tell(app, &report, &off_host_by, &unknown)?;
     }
     if good {
         return Ok(());
@@ -106,7 +112,7 @@ async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
         .hint("keep the database as it is, and compare it with a backup"))
 }
 
-fn tell(app: &App, report: &Report, unknown: &[String]) -> Result<()> {
+fn tell(app: &App, report: &Report, elsewhere: &[VerifierKey], unknown: &[String]) -> Result<()> {
     for finding in &report.findings {
         app.ui.line(&finding.text)?;
     }
@@ -124,6 +130,26 @@ fn tell(app: &App, report: &Report, unknown: &[String]) -> Result<()> {
         ),
         if report.off_host.is_some() { " and one from elsewhere" } else { "" },
     ))?;
+    // Where there is one, and the same everywhere, nobody has to be told.
+    if report.keys.len() > 1 {
+        for signed in &report.keys {
+            app.ui.line(format!(
+                "{} signed {}, of {} to {} records{}.",
+                signed.key,
+                show::count(
+                    usize::try_from(signed.checkpoints).unwrap_or(usize::MAX),
+                    "checkpoint",
+                    "checkpoints"
+                ),
+                signed.first,
+                signed.last,
+                if signed.revoked { "; it was revoked, and nothing rests on that" } else { "" },
+            ))?;
+        }
+        for key in elsewhere {
+            app.ui.line(format!("The checkpoint from elsewhere was signed by {key}."))?;
+        }
+    }
     if let Some(sealed) = report.sealed {
         app.ui.line(format!("The log ends at record {sealed}, as the broker sealed it."))?;
     }
@@ -155,24 +181,39 @@ fn unknown(report: &Report) -> Vec<String> {
     unknown
 }
 
-fn read_checkpoint(file: &Path, keys: &[VerifierKey]) -> Result<Checkpoint> {
+/// A checkpoint, and who has signed it.
+fn read_checkpoint(
+    file: &Path,
+    keys: &[VerifierKey],
+    revoked: &[VerifierKey],
+) -> Result<(Checkpoint, Vec<VerifierKey>)> {
     let failed = |error: Error| error.context(format!("{} cannot be used", file.display()));
     let bytes = files::read(file, MAX_NOTE as u64)?
         .ok_or_else(|| failed(Error::new(ErrorKind::Usage, "there is no such file")))?;
     let note = String::from_utf8(bytes)
         .map_err(|_| failed(Error::new(ErrorKind::Verification, "it is no text")))?;
-    Checkpoint::open(&note, keys).map_err(failed)
+    Checkpoint::open_signed(&note, keys).map_err(|error| {
+        failed(match Checkpoint::open(&note, revoked) {
+            Ok(_) => error
+                .because_of("the key that signed it was revoked")
+                .hint("keep newer ones: nothing rests on what that key signed"),
+            Err(_) => error.hint(
+                "`tmpcred broker audit checkpoint --key` prints all keys that may have signed it",
+            ),
+        })
+    })
 }
 
 async fn checkpoint(app: &App, args: &AuditCheckpoint) -> Result<()> {
     let (config, store) = open(app, &args.file).await?;
     if args.key {
         let sealed = sealed_keys(app, &config, &store).await?;
-        let active = sealed.active().ok_or_else(|| {
-            Error::new(ErrorKind::Config, "the broker has no key for its log yet")
-                .hint("start the broker once")
-        })?;
-        return app.ui.line(VerifierKey::new(&audit::origin(&config.issuer), active).to_string());
+        if sealed.active().is_none() {
+            return Err(Error::new(ErrorKind::Config, "the broker has no key for its log yet")
+                .hint("start the broker once"));
+        }
+        let keys = sealed.verifiers(&audit::origin(&config.issuer));
+        return keys.iter().try_for_each(|key| app.ui.line(key.to_string()));
     }
     let noted = store.latest_note().await?.ok_or_else(|| {
         Error::new(ErrorKind::Other, "there is no checkpoint of the audit log yet")

@@ -4,18 +4,25 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::broker::keys::KeyState;
-use crate::broker::keys::manage::{Manager, Report};
+use crate::broker::keys::manage::{Manager, Report, Which};
+use crate::broker::keys::{KeyState, Purpose, SigningAlgorithm};
 use crate::cli::App;
 use crate::cli::args::{BrokerFile, BrokerKeys};
-use crate::cli::show;
+use crate::cli::{misuse, show};
 use crate::error::Result;
 use crate::host::process;
 
 pub(super) fn run(app: &App, command: &BrokerKeys) -> Result<()> {
     match command {
         BrokerKeys::List { of, json } => list(app, of, *json),
-        BrokerKeys::Rotate { of } => rotate(app, of),
+        BrokerKeys::Rotate { algorithms, log, all, of } => {
+            let algorithm = |name: &String| {
+                SigningAlgorithm::from_name(name)
+                    .ok_or_else(|| misuse(format!("there is no algorithm '{name}'")))
+            };
+            let algorithms = algorithms.iter().map(algorithm).collect::<Result<_>>()?;
+            rotate(app, of, &Which { algorithms, log: *log, all: *all })
+        }
         BrokerKeys::Revoke { kids, of, reason } => revoke(app, of, kids, reason.as_deref()),
         BrokerKeys::Export { directory, of } => export(app, of, directory),
     }
@@ -28,26 +35,52 @@ fn list(app: &App, of: &BrokerFile, as_json: bool) -> Result<()> {
     }
     let rows = keys.iter().map(|key| {
         let state = key.state.as_str().to_string();
-        [key.kid.clone(), key.algorithm.clone(), state, show::moment(key.changed_at), next(key)]
+        let (kid, algorithm) = (key.kid.clone(), key.algorithm.clone());
+        [kid, signs_what(key), algorithm, state, show::moment(key.changed_at), next(key)]
     });
-    app.ui.table(["KEY", "ALGORITHM", "STATE", "SINCE", ""], rows)
+    app.ui.table(["KEY", "SIGNS", "ALGORITHM", "STATE", "SINCE", ""], rows)
 }
 
-fn rotate(app: &App, of: &BrokerFile) -> Result<()> {
-    let rotation = with(app, of, async |manager| manager.rotate().await)?;
-    let Some(key) = rotation.keys.iter().find(|key| key.state == KeyState::Published) else {
+fn rotate(app: &App, of: &BrokerFile, which: &Which) -> Result<()> {
+    let rotation = with(app, of, async |manager| manager.rotate(which).await)?;
+    if rotation.begun.is_empty() && rotation.under_way.is_empty() {
         app.host
             .interact
             .note(&format!("The rotation that was under way is done. {}", signs(&rotation.keys)));
         return Ok(());
-    };
-    app.host.interact.note(&format!(
-        "{} The key {} is published, and {}.",
-        if rotation.begun { "The rotation has begun." } else { "A rotation is under way." },
-        key.kid,
-        next(key)
-    ));
+    }
+    let begun = [
+        ("The rotation has begun.", &rotation.begun),
+        ("A rotation is under way.", &rotation.under_way),
+    ];
+    for (what, kids) in begun {
+        for key in rotation.keys.iter().filter(|key| kids.contains(&key.kid)) {
+            app.host.interact.note(&format!(
+                "{what} The key {} is published, and {}.",
+                key.kid,
+                next(key)
+            ));
+        }
+    }
+    if let Some(key) =
+        rotation.keys.iter().find(|key| rotation.begun.contains(&key.kid) && key.of_log.is_some())
+    {
+        let public = key.of_log.as_deref().unwrap_or_default();
+        app.host.interact.note(&format!(
+            "Until then it signs the log besides the one before. Give it to those who check the log:\n{public}"
+        ));
+    }
     Ok(())
+}
+
+/// What a key signs.
+fn signs_what(key: &Report) -> String {
+    match key.purpose {
+        Purpose::AccessToken => "tokens".into(),
+        Purpose::Checkpoint => "the log".into(),
+        #[cfg(test)]
+        Purpose::Another => String::new(),
+    }
 }
 
 fn revoke(app: &App, of: &BrokerFile, kids: &[String], reason: Option<&str>) -> Result<()> {
@@ -55,11 +88,22 @@ fn revoke(app: &App, of: &BrokerFile, kids: &[String], reason: Option<&str>) -> 
     let keys = with(app, of, async |manager| manager.revoke(kids, why).await)?;
     let revoked = show::count(kids.len(), "key is", "keys are");
     app.host.interact.note(&format!(
-        "{revoked} revoked. {}\n\
-         Brokers that run notice within seconds. Whoever checks tokens on their own goes by the\n\
-         old keys until their copy is out of date, which is five minutes at most.",
+        "{revoked} revoked. {}\nBrokers that run notice within seconds.",
         signs(&keys)
     ));
+    let is = |purpose| keys.iter().any(|key| key.purpose == purpose && kids.contains(&key.kid));
+    if is(Purpose::AccessToken) {
+        app.host.interact.note(
+            "Whoever checks tokens on their own goes by the old keys until their copy is out of date,\n\
+             which is five minutes at most.",
+        );
+    }
+    if is(Purpose::Checkpoint) {
+        app.host.interact.note(
+            "No checkpoint counts any more that a revoked key alone has signed. Whoever checks the log has\n\
+             to have the new key from you: `tmpcred broker audit checkpoint --key` prints it.",
+        );
+    }
     Ok(())
 }
 
@@ -96,13 +140,17 @@ fn next(key: &Report) -> String {
 }
 
 fn signs(keys: &[Report]) -> String {
-    let active = keys.iter().find(|key| key.state == KeyState::Active);
-    active.map(|key| format!("The key {} signs.", key.kid)).unwrap_or_default()
+    let active = keys.iter().filter(|key| key.state == KeyState::Active);
+    let said: Vec<_> =
+        active.map(|key| format!("The key {} signs {}.", key.kid, signs_what(key))).collect();
+    said.join(" ")
 }
 
 fn report(key: &Report) -> Value {
     json!({
         "kid": key.kid,
+        "purpose": key.purpose.as_str(),
+        "log_key": key.of_log,
         "algorithm": key.algorithm,
         "state": key.state.as_str(),
         "shown": key.shown,

@@ -4,23 +4,31 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::broker::config;
+use crate::broker::audit::seal::Seal;
+use crate::broker::config::{self, Config, KEK_VARIABLE};
+use crate::broker::keys::Kek;
 use crate::broker::store::sql::Copied;
 use crate::broker::store::transfer;
 use crate::cli::App;
 use crate::cli::args::BrokerStore;
 use crate::cli::show::count;
 use crate::error::Result;
-use crate::host::process;
+use crate::host::{files, process};
 
 pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
+    let seal = seal(app, &config)?;
     let copied = {
         let _waiting = app.host.interact.waiting("copying the store");
         let env = &app.host.env;
-        process::runtime()?.block_on(transfer::backup(&config.store, env, &args.database))?
+        process::runtime()?.block_on(transfer::backup(
+            &config.store,
+            env,
+            &args.database,
+            seal.as_ref(),
+        ))?
     };
-    tell(app, args, &copied, &args.database)?;
+    tell(app, args, &copied, &args.database, seal.is_some())?;
     if !args.json {
         app.host.interact.note(
             "The keys in it are sealed: without the key-encryption key it is worth nothing. Keep the two apart.",
@@ -31,12 +39,18 @@ pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
 
 pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
+    let seal = seal(app, &config)?;
     let copied = {
         let _waiting = app.host.interact.waiting("filling the store");
         let env = &app.host.env;
-        process::runtime()?.block_on(transfer::restore(&config.store, env, &args.database))?
+        process::runtime()?.block_on(transfer::restore(
+            &config.store,
+            env,
+            &args.database,
+            seal.as_ref(),
+        ))?
     };
-    tell(app, args, &copied, &args.database)?;
+    tell(app, args, &copied, &args.database, seal.is_some())?;
     if !args.json {
         app.host.interact.note(
             "What happened after the backup is not in it: tokens that were revoked since are good again. Unless you\n\
@@ -49,12 +63,18 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
 
 pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
+    let seal = seal(app, &config)?;
     let (copied, moved) = {
         let _waiting = app.host.interact.waiting("moving the store");
         let env = &app.host.env;
-        process::runtime()?.block_on(transfer::move_in(&config.store, env, &args.database))?
+        process::runtime()?.block_on(transfer::move_in(
+            &config.store,
+            env,
+            &args.database,
+            seal.as_ref(),
+        ))?
     };
-    tell(app, args, &copied, &moved)?;
+    tell(app, args, &copied, &moved, seal.is_some())?;
     if !args.json {
         app.host.interact.note(&format!(
             "Everything is in the other database now. The file is called {} from now on, so that no broker goes on with it.",
@@ -64,7 +84,19 @@ pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
     Ok(())
 }
 
-fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path) -> Result<()> {
+/// What the end of the log is sealed with, where the key-encryption key is at hand: whoever makes
+/// backups need not have it.
+fn seal(app: &App, config: &Config) -> Result<Option<Seal>> {
+    let kek = &config.keys;
+    let variable = kek.kek_env.as_deref().unwrap_or(KEK_VARIABLE);
+    let at_hand = match &kek.kek_file {
+        Some(path) => files::exists(path),
+        None => app.host.env.get(variable).is_some(),
+    };
+    Ok(at_hand.then(|| Kek::load(kek, &app.host.env)).transpose()?.map(|kek| kek.seal_of_log()))
+}
+
+fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: bool) -> Result<()> {
     let root: String = copied.root.iter().map(|byte| format!("{byte:02x}")).collect();
     if args.json {
         return app.ui.json(&json!({
@@ -76,6 +108,7 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path) -> Result<(
             "opaque_tokens": copied.opaque_tokens,
             "checkpoints": copied.checkpoints,
             "root": root,
+            "seal_checked": by_key,
         }));
     }
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
@@ -87,5 +120,11 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path) -> Result<(
         count(number(copied.cutoffs), "cut-off", "cut-offs"),
         count(number(copied.opaque_tokens), "opaque token", "opaque tokens"),
         count(number(copied.checkpoints), "checkpoint", "checkpoints"),
-    ))
+    ))?;
+    match by_key {
+        true => app.ui.line("The log ends as the broker sealed it."),
+        false => app.ui.line(
+            "Whether the log ends as the broker sealed it was not checked: the key-encryption key is not at hand.",
+        ),
+    }
 }

@@ -33,25 +33,63 @@ async fn a_cut_counts_at_every_process_and_is_only_moved_forward() {
         let stores = ground.open_often(2).await;
         let (alice, all) = (Whose::Subject("https://i.example#alice".into()), Whose::Everybodys);
         assert!(commit(&stores[0], vec![cutoff(&alice, NOON), cutoff(&all, NOON - DAY)]).await);
-        let seen = async |since| {
-            let mut cuts = stores[1].cutoffs(since).await.unwrap();
-            cuts.sort();
-            cuts
+        let bob = Whose::Subject("https://i.example#bob".into());
+        let is_cut = async |whose: &Whose, at| {
+            let tokens = [issuance(whose, at)];
+            let told = stores[1].any_cut_off(&tokens).await.unwrap();
+            // So it is for whoever commits.
+            assert_eq!(commit(&stores[1], vec![Effect::IfNotCutOff(tokens.into())]).await, !told);
+            told
         };
-        let of = |whose: &Whose, before| {
-            let (kind, id) = whose.parts();
-            (kind.to_string(), id.to_string(), before)
-        };
-        let both = [of(&all, NOON - DAY), of(&alice, NOON)];
-        assert_eq!(seen(NOON - 2 * DAY).await, both);
-        assert_eq!(seen(NOON - DAY).await, both[1..]);
-        assert_eq!(seen(NOON).await, []);
+        let tick = Duration::MICROSECOND;
+        assert!(is_cut(&alice, NOON - tick).await && !is_cut(&alice, NOON).await);
+        assert!(is_cut(&bob, NOON - DAY - tick).await && !is_cut(&bob, NOON - DAY).await);
+        // It may be hers of whom nobody knows any more whose it is.
+        let erased = Issuance { erased: true, ..issuance(&bob, NOON - tick) };
+        assert!(stores[1].any_cut_off(std::slice::from_ref(&erased)).await.unwrap());
+        assert!(!commit(&stores[1], vec![Effect::IfNotCutOff(vec![erased])]).await);
         // An earlier one changes nothing, and holds all the same.
         assert!(commit(&stores[1], vec![cutoff(&alice, NOON - DAY)]).await);
-        assert_eq!(seen(NOON - DAY).await, both[1..]);
-        let later = NOON + Duration::SECOND;
-        assert!(commit(&stores[1], vec![cutoff(&alice, later)]).await);
-        assert_eq!(seen(NOON - DAY).await, [of(&alice, later)]);
+        assert!(is_cut(&alice, NOON - tick).await);
+        assert!(commit(&stores[1], vec![cutoff(&alice, NOON + tick)]).await);
+        assert!(is_cut(&alice, NOON).await && !is_cut(&alice, NOON + tick).await);
+    }
+}
+
+fn issuance(whose: &Whose, at: OffsetDateTime) -> Issuance {
+    Issuance { at, names: [Whose::Everybodys, whose.clone()].into(), erased: false }
+}
+
+/// Whatever is on record behind the one of the revocation was issued after it.
+#[tokio::test]
+async fn what_is_issued_while_all_is_revoked_is_on_record_before_it_or_not_at_all() {
+    for ground in Ground::each().await {
+        let stores = ground.open_often(4).await;
+        let alice = Whose::Subject("https://i.example#alice".into());
+        let mut tasks = tokio::task::JoinSet::new();
+        for n in 0..40 {
+            let (store, alice) = (stores[n % 4].clone(), alice.clone());
+            tasks.spawn(async move {
+                // In one group with others, and with a token that it comes of.
+                let unit = |at| {
+                    let tokens =
+                        vec![issuance(&alice, at - Duration::MINUTE), issuance(&alice, at)];
+                    Unit::of(record("issued")).with(Effect::IfNotCutOff(tokens))
+                };
+                store.commit(&[unit(NOON), unit(NOON - DAY)]).await.unwrap();
+                if n == 20 {
+                    let cut = Unit::of(record("cut")).with(cutoff(&alice, NOON + Duration::SECOND));
+                    let outcomes = store.commit(&[cut, unit(NOON)]).await.unwrap();
+                    assert_eq!(outcomes[1], Outcome::Refused, "in the same group, too");
+                }
+            });
+        }
+        tasks.join_all().await;
+        let records = stores[0].records(0, 999).await.unwrap();
+        let reasons: Vec<_> = records.iter().map(|(_, record)| record.reason.as_str()).collect();
+        let cut = reasons.iter().position(|reason| *reason == "cut").unwrap();
+        assert_eq!(cut, reasons.len() - 1, "{reasons:?}");
+        assert!(cut > 0);
     }
 }
 
@@ -66,7 +104,10 @@ async fn an_opaque_token_is_added_once_and_comes_back_as_it_was() {
         assert_eq!(store.opaque("a").await.unwrap(), Some(one));
         assert_eq!(store.opaque("b").await.unwrap(), None);
         store.close().await;
-        assert!(store.opaque("a").await.is_err() && store.cutoffs(NOON).await.is_err());
+        assert!(
+            store.opaque("a").await.is_err()
+                && store.any_cut_off(&[issuance(&Whose::Everybodys, NOON)]).await.is_err()
+        );
     }
 }
 

@@ -1,0 +1,105 @@
+//! Who has signed the log, and what rests on it: the keys that are good change as the log goes
+//! on, and it says so itself.
+
+use serde::Serialize;
+
+use super::{Check, Kind};
+use crate::broker::audit::note::{Checkpoint, VerifierKey};
+use crate::broker::keys::KeyState;
+use crate::broker::store::Noted;
+
+/// What a key has signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Signed {
+    /// The key.
+    pub key: String,
+    /// How many checkpoints.
+    pub checkpoints: u64,
+    /// How many records the first of them covers.
+    pub first: u64,
+    /// How many the last one covers.
+    pub last: u64,
+    /// Whether its signatures are good no more: then nothing rests on them.
+    pub revoked: bool,
+}
+
+impl Check<'_> {
+    /// Looks at a checkpoint of the records up to this one.
+    pub(super) fn read_note(&mut self, noted: &Noted) {
+        let place = noted.size;
+        let of_this_size = |opened: &(Checkpoint, _)| opened.0.size == place;
+        let opened = Checkpoint::open_signed(&noted.note, &self.keys).ok().filter(of_this_size);
+        let Some((checkpoint, signers)) = opened else {
+            let revoked = Checkpoint::open_signed(&noted.note, &self.revoked).ok();
+            match revoked.filter(of_this_size) {
+                // It was good once, and nothing rests on it.
+                Some((_, signers)) => self.count(place, &signers, false),
+                None => self.found(Kind::Checkpoint, place, place),
+            }
+            return;
+        };
+        let good = self.judge(place, &checkpoint.root);
+        self.count(place, &signers, good);
+        if good {
+            let told = |(at, _): &mut (u64, VerifierKey)| *at <= place;
+            let announced: Vec<_> = self.announced.extract_if(.., told).collect();
+            let known = announced.into_iter().map(|(_, key)| key);
+            self.keys.extend(known.filter(|key| !self.revoked.contains(key)));
+        }
+    }
+
+    /// Keeps in mind who has signed so many records, and whether these are as they were.
+    fn count(&mut self, place: u64, signers: &[VerifierKey], good: bool) {
+        for key in signers {
+            let fresh = || {
+                let (key, checkpoints, first, last) = (key.to_string(), 0, place, place);
+                (Signed { key, checkpoints, first, last, revoked: false }, 0)
+            };
+            let (signed, proven) = self.by_key.entry(key.clone()).or_insert_with(fresh);
+            signed.checkpoints += 1;
+            signed.last = place;
+            if good {
+                *proven = place;
+            }
+        }
+        self.report.checkpoints += u64::from(signers.iter().any(|key| self.keys.contains(key)));
+    }
+
+    /// What the log says became of a key that signs it.
+    pub(super) fn hear_of_key(&mut self, place: u64, state: KeyState, key: VerifierKey) {
+        match state {
+            // Whoever says so: it is better to trust one too few.
+            KeyState::Revoked if !self.revoked.contains(&key) => {
+                self.keys.retain(|known| *known != key);
+                self.announced.retain(|(_, announced)| *announced != key);
+                self.revoked.push(key);
+            }
+            KeyState::Published | KeyState::Active if !self.keys.contains(&key) => {
+                self.announced.push((place, key));
+            }
+            _ => {}
+        }
+    }
+
+    /// Says who has signed the log, and how much of it those did whose signatures are good.
+    pub(super) fn weigh(&mut self) {
+        let by_key = std::mem::take(&mut self.by_key);
+        let good = by_key.iter().filter(|(key, _)| !self.revoked.contains(key));
+        let here = good.map(|(_, (_, proven))| *proven).max().unwrap_or_default();
+        let by = self.off_host_by;
+        if !by.is_empty() && by.iter().all(|key| self.revoked.contains(key)) {
+            let size = self.off_host.map_or(0, |off_host| off_host.size);
+            let text = "the key was revoked that signed the checkpoint from elsewhere".into();
+            self.tell(Kind::Checkpoint, size, size, text);
+            self.elsewhere = 0;
+        }
+        self.report.signed = here.max(self.elsewhere);
+        self.proven = self.report.signed.max(self.report.sealed.unwrap_or_default());
+        let revoked = |(key, (signed, _)): (VerifierKey, (Signed, u64))| Signed {
+            revoked: self.revoked.contains(&key),
+            ..signed
+        };
+        self.report.keys = by_key.into_iter().map(revoked).collect();
+        self.report.keys.sort_by_key(|signed| signed.first);
+    }
+}

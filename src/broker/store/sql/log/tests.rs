@@ -1,0 +1,80 @@
+use super::*;
+use crate::broker::audit::Record;
+use crate::broker::store::sql::tests::{Ground, append, record};
+use crate::broker::store::sqlite;
+use crate::credential::Principal;
+
+/// A log of more than one part: every seventh record is of Ada, and has a role of its own.
+async fn fill(store: &SqlStore) {
+    let records: Vec<_> = (1..=50)
+        .map(|n: i64| {
+            let usual = record(&n.to_string());
+            let ada = Principal { subject: "ada".into(), ..usual.principal.clone() };
+            let at = usual.at + Duration::hours(n);
+            match n % 7 {
+                0 => Record { at, principal: ada, role: "rare".into(), ..usual },
+                _ => Record { at, ..usual },
+            }
+        })
+        .collect();
+    append(store, &records).await.unwrap();
+}
+
+fn numbers(rows: &[Row]) -> Vec<u64> {
+    rows.iter().map(|(number, _)| *number).collect()
+}
+
+#[tokio::test]
+async fn a_log_is_looked_through_in_parts_and_nothing_is_left_out() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        fill(&store).await;
+        let find =
+            async |filter: &Filter, limit| numbers(&store.find(filter, limit).await.unwrap());
+        let rare = Filter { role: Some("rare".into()), ..Filter::default() };
+        assert_eq!(find(&rare, 99).await, [7, 14, 21, 28, 35, 42, 49]);
+        assert_eq!(find(&rare, 3).await, [35, 42, 49]);
+        assert_eq!(find(&Filter::default(), 2).await, [49, 50]);
+        assert_eq!(find(&Filter::default(), 99).await.len(), 50);
+        assert!(find(&rare, 0).await.is_empty());
+        let ada = Filter { subject: Some("ada".into()), ..Filter::default() };
+        assert_eq!(find(&ada, 2).await, [42, 49]);
+        let since = Some(record("").at + Duration::hours(40));
+        assert_eq!(find(&Filter { since, ..rare.clone() }, 99).await, [42, 49]);
+        let until = since;
+        assert_eq!(find(&Filter { until, ..rare.clone() }, 99).await, [7, 14, 21, 28, 35]);
+        // One that somebody put before the first is found as well.
+        if !ground.is_postgres() {
+            let plant = "create table copy as select * from audit_record where sequence = 7;
+                 update copy set sequence = -3; insert into audit_record select * from copy;
+                 drop table copy";
+            ground.tamper(plant).await;
+            assert_eq!(store.find(&rare, 99).await.unwrap().len(), 8);
+        }
+    }
+}
+
+/// Where nobody reads all of it, ten million records are as quick as ten.
+#[tokio::test]
+async fn an_index_leads_to_the_records_of_a_person_and_of_a_request() {
+    let store = sqlite::in_memory().await.unwrap();
+    fill(&store).await;
+    for (condition, index) in [
+        ("subject = $1", "audit_record_subject"),
+        ("issuer = $1 and subject = $1", "audit_record_subject"),
+        ("request_id = $1", "audit_record_request"),
+        ("jti = $1 and decision = $1", "audit_record_jti"),
+    ] {
+        let statement = format!(
+            "explain query plan select reason from audit_record
+             where {NUMBERED} and {condition} order by sequence desc limit 100"
+        );
+        let plan = sqlx::query(AssertSqlSafe(statement))
+            .bind("x")
+            .fetch_all(&store.engine.pool)
+            .await
+            .unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+        assert!(plan.iter().any(|step| step.contains(index)), "{condition}: {plan:?}");
+    }
+}
