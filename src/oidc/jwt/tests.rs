@@ -171,8 +171,7 @@ fn of_names_that_are_there_twice_the_last_counts() {
     let signed = |header: &str, claims: &str| {
         let message =
             format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-        let signature =
-            jsonwebtoken::crypto::sign(message.as_bytes(), &private, Algorithm::ES256).unwrap();
+        let signature = crypto::sign(message.as_bytes(), &private, Algorithm::ES256).unwrap();
         format!("{message}.{signature}")
     };
     let claims = |first: &str, last: &str| {
@@ -224,8 +223,7 @@ fn what_is_not_written_as_a_jwt_has_to_be_is_refused() {
         (br#"{"alg":"RSA-OAEP","enc":"A256GCM"}"#, b"{}"),
     ] {
         let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
-        let signature =
-            jsonwebtoken::crypto::sign(message.as_bytes(), &private, Algorithm::ES256).unwrap();
+        let signature = crypto::sign(message.as_bytes(), &private, Algorithm::ES256).unwrap();
         assert!(try_verify(&format!("{message}.{signature}"), &keys).is_err(), "{message}");
     }
     assert!(try_verify(&format!("{good}.x.y"), &keys).is_err(), "five parts are a JWE");

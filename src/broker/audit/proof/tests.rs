@@ -145,8 +145,9 @@ async fn proofs_are_those_that_certificate_transparency_publishes() {
     let leaves = vectors["leaves"].as_array().unwrap();
     let store = OneTile(leaves.iter().flat_map(|leaf| leaf_hash(&bytes(leaf))).collect());
     let number = |vector: &Value, name: &str| vector[name].as_u64().unwrap();
-    let path = |vector: &Value| -> Vec<Vec<u8>> {
-        vector["path"].as_array().unwrap().iter().map(bytes).collect()
+    let path = |vector: &Value| -> Vec<Hash> {
+        let path = vector["path"].as_array().unwrap().iter();
+        path.map(|hash| bytes(hash).try_into().unwrap()).collect()
     };
     for vector in vectors["inclusion"].as_array().unwrap() {
         let (index, size) = (number(vector, "index"), number(vector, "size"));
