@@ -480,4 +480,4 @@ mod tests {
 }
 
 #[cfg(test)]
-mod tests;
+mod signatures;
