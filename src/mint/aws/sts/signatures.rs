@@ -82,7 +82,7 @@ impl HttpConnector for Kept {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let header = request.headers().get("authorization").unwrap_or_default();
         *self.0.lock().unwrap() = header.to_string();
-        HttpConnectorFuture::ready(Err(ConnectorError::user("it is kept".into())))
+        HttpConnectorFuture::new(async { Err(ConnectorError::user("it is kept".into())) })
     }
 }
 
