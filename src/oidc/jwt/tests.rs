@@ -201,12 +201,12 @@ fn what_is_not_written_as_a_jwt_has_to_be_is_refused() {
         changed[at] = part;
         changed.join(".")
     };
-    for at in 0..3 {
+    for (at, part) in parts.iter().enumerate() {
         for bad in [
-            format!("{}=", parts[at]),
-            format!("{}\n", parts[at]),
-            format!(" {}", parts[at]),
-            format!("{}+/", parts[at]),
+            format!("{part}="),
+            format!("{part}\n"),
+            format!(" {part}"),
+            format!("{part}+/"),
             String::new(),
         ] {
             assert!(try_verify(&with(at, bad.clone()), &keys).is_err(), "{at}: {bad}");
