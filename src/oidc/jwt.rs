@@ -127,6 +127,18 @@ pub fn decode_unverified(token: &str) -> Result<Unverified> {
     Ok(Unverified { header: object(header, "header")?, claims: object(claims, "payload")? })
 }
 
+/// Checks that a token says that it is an access token (RFC 9068 section 4). One that was
+/// made to be shown to somebody else, such as an ID token, may have the right audience too.
+pub fn check_access_token(token: &str) -> Result<()> {
+    let header = decode_unverified(token)?.header;
+    let typ = header.get("typ").and_then(Value::as_str).unwrap_or_default();
+    let bare = typ.to_ascii_lowercase();
+    if matches!(&*bare, "at+jwt" | "application/at+jwt") {
+        return Ok(());
+    }
+    Err(invalid(format!("its type is '{}', not at+jwt", foreign(typ))))
+}
+
 /// Verifies a token: signature, algorithm, issuer, audience, times, nonce.
 pub fn verify(
     token: &str,

@@ -1,6 +1,7 @@
 //! What the documentation prints works: configurations load, policies too,
 //! commands exist, tables of keys are whole, quoted errors are those of the program.
 
+mod conformance;
 #[cfg(feature = "broker")]
 mod platforms;
 

@@ -37,6 +37,8 @@ mod faults;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod federation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod interop;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod jobs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod journey;

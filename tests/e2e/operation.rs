@@ -1,11 +1,12 @@
 //! The broker as those see it who run it: metrics, alerts, its unit, its certificate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::journey::Journey;
 use super::support::broker::{Broker, BrokerOptions};
@@ -86,6 +87,126 @@ fn each_alert_is_about_what_there_is_and_has_a_runbook() {
     let runbooks = read("docs/runbooks.md");
     let titles: Vec<_> = runbooks.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     assert_eq!(titles, names);
+}
+
+#[test]
+fn each_alert_fires_when_it_should_and_at_no_other_time() {
+    let home = Home::new();
+    let (alerts, cases) =
+        (read("deploy/prometheus/alerts.yml"), read("deploy/prometheus/alerts.test.yml"));
+    home.write("work/alerts.yml", &alerts);
+    home.write("work/alerts.test.yml", &cases);
+    home.command("promtool").args(["test", "rules", "alerts.test.yml"]).run().ok();
+    for name in alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        let about = format!("alertname: {name}\n");
+        let tried: Vec<&str> = cases.split("  - name: ").filter(|c| c.contains(&about)).collect();
+        let silent = tried.iter().filter(|case| case.contains("exp_alerts: []")).count();
+        assert!(silent >= 1 && tried.len() > silent, "{name}: {} cases", tried.len());
+    }
+}
+
+/// The expressions of a dashboard.
+fn expressions(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            found.extend(members.get("expr").and_then(Value::as_str).map(String::from));
+            members.values().for_each(|value| expressions(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| expressions(value, found)),
+        _ => {}
+    }
+}
+
+/// The metrics and their labels, as the page has them.
+fn metrics() -> BTreeMap<String, BTreeSet<String>> {
+    let page = read("docs/metrics.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `tmpcred_"));
+    let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(String::from).collect();
+    rows.filter_map(|row| {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let [name, kind, labels, _] = cells[..] else { return None };
+        let mut labels: BTreeSet<String> = quoted(labels);
+        labels.extend(["job", "instance"].map(String::from));
+        if kind == "histogram" {
+            labels.insert("le".into());
+        }
+        Some((format!("tmpcred_{}", name.trim_end_matches('`')), labels))
+    })
+    .collect()
+}
+
+/// What of an expression is wrong: metrics that are not there, and labels that they lack.
+fn wrong(expression: &str, metrics: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (mut wrong, mut known) = (Vec::new(), BTreeSet::new());
+    let mut rest = expression;
+    while let Some(at) = rest.find("tmpcred_") {
+        let named = &rest[at..];
+        let name = &named[..named.find(|c| !is_word(c)).unwrap_or(named.len())];
+        rest = &named[name.len()..];
+        let base = ["_bucket", "_count", "_sum"].into_iter().find_map(|end| name.strip_suffix(end));
+        let Some(labels) = metrics.get(name).or_else(|| metrics.get(base?)) else {
+            wrong.push(format!("there is no metric {name}"));
+            continue;
+        };
+        known.extend(labels.iter().cloned());
+        let selected = rest.strip_prefix('{').and_then(|rest| rest.split('}').next());
+        for matcher in selected.unwrap_or_default().split(',').filter(|one| !one.is_empty()) {
+            let label = matcher.trim().split(|c| !is_word(c)).next().unwrap_or_default();
+            if !labels.contains(label) {
+                wrong.push(format!("{name} has no label {label}"));
+            }
+        }
+    }
+    for list in expression.split(" by (").skip(1) {
+        for label in list.split(')').next().unwrap_or_default().split(',').map(str::trim) {
+            if !known.is_empty() && !known.contains(label) {
+                wrong.push(format!("no metric there has a label {label}"));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn each_dashboard_shows_what_there_is_in_expressions_that_prometheus_understands() {
+    let metrics = metrics();
+    assert!(metrics.len() >= 40, "{metrics:?}");
+    let (mut rules, mut shown) = (String::from("groups:\n- name: all\n  rules:\n"), String::new());
+    for name in ["executive", "on-call", "debug"] {
+        let board: Value =
+            serde_json::from_str(&read(&format!("deploy/grafana/{name}.json"))).unwrap();
+        assert_eq!(board["uid"], format!("tmpcred-{name}"));
+        let mut found = Vec::new();
+        expressions(&board, &mut found);
+        assert!(found.len() >= 10, "{name}: {found:?}");
+        for expression in found {
+            let wrong = wrong(&expression, &metrics);
+            assert!(wrong.is_empty(), "{name}: {expression}: {wrong:?}");
+            let filled = expression.replace("$__rate_interval", "5m");
+            let filled = filled.replace("$job", ".*").replace("$instance", ".*");
+            assert!(!filled.contains('$'), "{name}: {expression}");
+            let quoted = serde_json::to_string(&filled).unwrap();
+            let number = rules.matches("record:").count();
+            rules += &format!("  - record: shown:{number}\n    expr: {quoted}\n");
+            shown += &expression;
+        }
+        let mut ids = BTreeSet::new();
+        for panel in board["panels"].as_array().unwrap() {
+            assert!(ids.insert(panel["id"].as_u64()), "{name}: {panel}");
+            assert!(panel["title"].as_str().is_some_and(|title| !title.is_empty()), "{name}");
+        }
+    }
+    let home = Home::new();
+    let file = home.write("shown.yml", rules);
+    home.command("promtool").args(["check", "rules"]).args([file]).run().ok();
+    let missing: Vec<_> = metrics.keys().filter(|name| !shown.contains(*name)).collect();
+    assert!(missing.is_empty(), "no dashboard shows {missing:?}");
+    for alert in read("deploy/prometheus/alerts.yml").split("- alert:").skip(1) {
+        let expression = alert.split("expr:").nth(1).unwrap().split("labels:").next().unwrap();
+        let wrong = wrong(expression, &metrics);
+        assert!(wrong.is_empty(), "{alert}: {wrong:?}");
+    }
 }
 
 #[test]

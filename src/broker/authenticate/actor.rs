@@ -183,6 +183,34 @@ mod tests {
     }
 
     #[test]
+    fn those_of_the_rfc() {
+        const VECTORS: &str = include_str!("../../../tests/vectors/rfc8693.json");
+        let vectors: Value = serde_json::from_str(VECTORS).unwrap();
+        let of = |kind: &str| vectors[kind].as_array().unwrap().clone();
+        let issuer = |claims: &Value| claims["iss"].as_str().unwrap().to_string();
+        for vector in of("act") {
+            let mut claims = vector["claims"].clone();
+            let subjects = |claims: &Value| -> Vec<String> {
+                let actors = chain(claims.as_object().unwrap(), &issuer(claims), false).unwrap();
+                actors.into_iter().map(|actor| actor.principal.subject).collect()
+            };
+            assert_eq!(json!(subjects(&claims)), vector["actors"], "{vector}");
+            // Section 4.1: what names nobody means nothing there.
+            for name in ["exp", "nbf", "aud"] {
+                claims["act"][name] = json!(0);
+            }
+            assert_eq!(json!(subjects(&claims)), vector["actors"], "{vector}");
+        }
+        for vector in of("may_act") {
+            let (claims, actor) = (&vector["claims"], &vector["actor"]);
+            let may_act = MayAct::read(claims.as_object().unwrap(), &issuer(claims)).unwrap();
+            let may_act = may_act.unwrap();
+            may_act.admit(actor.as_object().unwrap()).unwrap();
+            assert!(may_act.admit(claims.as_object().unwrap()).is_err(), "{vector}");
+        }
+    }
+
+    #[test]
     fn a_claim_that_does_not_say_who_is_refused() {
         let deep = |levels| {
             (0..levels).fold(json!(null), |act, n| json!({"sub": format!("{n}"), "act": act}))

@@ -20,7 +20,7 @@ use super::guard::{self, Guard, RequestId};
 use super::refusal::{self, Refusal};
 use super::token::RETRY_AFTER;
 use crate::broker::authz::{self, Credentials, Held};
-use crate::broker::config::{Authz, Binding, Proxy, Route};
+use crate::broker::config::{Authz, Binding, Nonces, Proxy, Route};
 use crate::broker::issue;
 use crate::broker::metrics::Authorization;
 use crate::broker::own::OwnToken;
@@ -141,7 +141,9 @@ async fn decide(
                 _ => INVALID_DPOP_PROOF,
             };
             let mut response = challenge(asked.route, Some((Scheme::Bound, code)), &why, id);
-            if let Ok(nonce) = HeaderValue::from_str(&nonce()) {
+            // RFC 9449 section 11.3: who was given one may not do without.
+            let wanted = config.nonces == Nonces::Required || refused.fault == Fault::Nonce;
+            if wanted && let Ok(nonce) = HeaderValue::from_str(&nonce()) {
                 response.headers_mut().insert(dpop::NONCE_HEADER, nonce);
             }
             response

@@ -61,9 +61,10 @@ impl Form {
             }
             let values = parameters.entry(name.to_string()).or_default();
             if !values.is_empty() && !repeatable.contains(&&*name) {
-                // RFC 8707 section 2: one that cannot be served is another error.
-                if name == "resource" {
-                    let why = "a token is for one audience: 'resource' is repeated";
+                // RFC 8693 section 2.1 and RFC 8707 section 2 let these be repeated: that
+                // such a token cannot be had is another error (RFC 8693 section 2.2.2).
+                if matches!(&*name, "audience" | "resource") {
+                    let why = format!("a token is for one audience: '{name}' is repeated");
                     return Err(Refusal::bad(INVALID_TARGET, why));
                 }
                 let name = foreign(&name);

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tracing::Instrument;
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::client;
@@ -62,7 +63,9 @@ pub(super) async fn token(
         }
     };
     // RFC 9449 section 8.2: so that whoever proves a key need not be told the next time.
-    if headers.contains_key(dpop::HEADER) {
+    // Section 11.3: who was given one may not do without, so where they may, none is given.
+    let wanted = broker.proofs.wants_nonces() || why == Issuance::Proof(Fault::Nonce);
+    if wanted && headers.contains_key(dpop::HEADER) {
         let nonce = broker.proofs.nonces().give(Place::Token, broker.clock.now());
         if let Ok(nonce) = HeaderValue::from_str(&nonce) {
             response.headers_mut().insert(dpop::NONCE_HEADER, nonce);
@@ -197,6 +200,10 @@ fn role(form: &Form) -> Result<String, Refusal> {
 /// RFC 8693 section 2.1 knows two parameters for it; a token is for just one audience.
 fn audience(form: &Form) -> Result<String, Refusal> {
     let (audience, resource) = (form.optional("audience"), form.optional("resource"));
+    if !resource.is_none_or(is_resource) {
+        let why = "the parameter 'resource' must be an absolute URI without a fragment";
+        return Err(Refusal::bad(refusal::INVALID_TARGET, why));
+    }
     let chosen = match (audience, resource) {
         (Some(audience), Some(resource)) if audience != resource => {
             return Err(Refusal::bad(
@@ -212,6 +219,14 @@ fn audience(form: &Form) -> Result<String, Refusal> {
     } else {
         Err(Refusal::bad(refusal::INVALID_TARGET, "the audience is too long, or not text"))
     }
+}
+
+/// Whether this may be a resource indicator (RFC 8707 section 2): what RFC 3986 section 4.3
+/// calls an absolute URI, which has no fragment.
+fn is_resource(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(scheme, _)| !scheme.is_empty())
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+        && Url::parse(text).is_ok()
 }
 
 fn scope(form: &Form) -> Result<Option<BTreeSet<String>>, Refusal> {

@@ -87,6 +87,11 @@ impl Proofs {
         &self.nonces
     }
 
+    /// Whether proofs for the token endpoint need a nonce.
+    pub fn wants_nonces(&self) -> bool {
+        self.required == config::Nonces::Required
+    }
+
     /// Checks what of a proof only this broker can tell, but for whether it was used.
     ///
     /// # Errors

@@ -48,7 +48,10 @@ pub(crate) enum ProofFormat {
     Json,
 }
 
-/// Check a token: signature, issuer, audience and time
+/// Check an access token: signature, issuer, audience and time
+///
+/// A token says of what type it is (RFC 9068): one of another kind, which is shown to
+/// somebody else, is refused.
 ///
 /// A token that is bound to a key (DPoP) is refused without a proof by that key for the
 /// request that it came with. Whether the proof was used before cannot be told here.
@@ -66,6 +69,9 @@ pub(crate) struct Verify {
     /// Take the issuer's keys from this file instead of asking the issuer
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub jwks: Option<PathBuf>,
+    /// Take a token of another type than `at+jwt` too, such as an ID token or that of a CI job
+    #[arg(long)]
+    pub any_type: bool,
     /// Ask the issuer besides whether the token was revoked (RFC 7662); an opaque one it alone can check
     #[arg(long)]
     pub online: bool,

@@ -13,7 +13,9 @@ use crate::host::http::HttpClient;
 use crate::host::{Host, files, process};
 use crate::mint::broker::Server;
 use crate::oidc::introspection::{claims_of, require_active};
-use crate::oidc::jwt::{ALGORITHMS, LEEWAY, MAX_TOKEN, decode_unverified, verify};
+use crate::oidc::jwt::{
+    ALGORITHMS, LEEWAY, MAX_TOKEN, check_access_token, decode_unverified, verify,
+};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::reach::Effort;
 use crate::secret::Secret;
@@ -50,6 +52,10 @@ pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
             process::runtime()?.block_on(asked)?
         }
     };
+    if !args.any_type && !is_opaque(token.expose()) {
+        check_access_token(token.expose())
+            .map_err(|error| error.hint("--any-type takes tokens of other types too"))?;
+    }
     let bound = check_key(app, args, &token, &claims, proof.as_ref())?;
     if args.json {
         let report = json!({

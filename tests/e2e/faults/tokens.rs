@@ -130,8 +130,13 @@ impl Signer {
             }
         }
         all.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-        let header = Header { kid: Some("k".into()), ..Header::new(Algorithm::ES256) };
-        jsonwebtoken::encode(&header, &all, &self.key).unwrap()
+        self.sign(Some("at+jwt"), &all)
+    }
+
+    fn sign(&self, typ: Option<&str>, claims: &Value) -> String {
+        let (kid, typ) = (Some("k".into()), typ.map(String::from));
+        let header = Header { kid, typ, ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, claims, &self.key).unwrap()
     }
 }
 
@@ -172,6 +177,28 @@ fn a_token_that_is_signed_well_and_says_the_wrong_things_is_refused() {
     assert!(!shown.stdout.contains('\u{1b}'), "{:?}", shown.stdout);
     assert!(shown.stdout.contains("ago"), "{}", shown.stdout);
     assert!(shown.stderr.contains("Nothing has been checked"), "{}", shown.stderr);
+}
+
+/// RFC 9068 section 4.
+#[test]
+fn a_token_that_says_that_it_is_something_else_is_no_access_token() {
+    let home = Home::stranger();
+    let signer = Signer::new();
+    home.write("work/keys", signer.jwks.to_string());
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let claims = json!({"iss": ISSUER, "sub": "alice", "aud": API, "exp": now + 600});
+    let verify = |typ: Option<&str>, more: &[&str]| -> Run {
+        let verify = ["verify", "--issuer", ISSUER, "--audience", API, "--jwks", "keys"];
+        tmpcred(&home).args(verify).args(more).stdin(signer.sign(typ, &claims))
+    };
+    for typ in ["at+jwt", "application/at+jwt", "AT+JWT"] {
+        verify(Some(typ), &[]).run().ok();
+    }
+    for typ in [None, Some("JWT"), Some("logout+jwt"), Some("at+jwt x"), Some("")] {
+        let says = ["not at+jwt", "--any-type takes tokens of other types too"];
+        refused(verify(typ, &[]), 9, &says);
+        verify(typ, &["--any-type"]).run().ok();
+    }
 }
 
 #[test]

@@ -1,10 +1,14 @@
+use serde_json::Value;
 use tlog_tiles::{check_record, check_tree};
 
 use super::*;
-use crate::broker::store::Ledger;
+use crate::broker::audit::leaf::Leaf;
+use crate::broker::audit::seal::SealedEnd;
+use crate::broker::audit::tree::leaf_hash;
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::sqlite;
+use crate::broker::store::{Filter, Ledger, LogEnds, Noted, Row};
 
 fn theirs(hash: &Hash) -> tlog_tiles::Hash {
     tlog_tiles::Hash(*hash)
@@ -81,4 +85,80 @@ async fn nothing_is_proved_of_what_there_is_not() {
     assert_eq!(inclusion(&store, 2, 4).await.unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(inclusion(&store, 0, u64::MAX).await.unwrap_err().kind(), ErrorKind::Io);
     assert_eq!(consistency(&store, 1, 1 << 63).await.unwrap_err().kind(), ErrorKind::Io);
+}
+
+/// The one tile of a small tree, over leaves that are no records.
+struct OneTile(Vec<u8>);
+
+#[async_trait::async_trait]
+impl LogStore for OneTile {
+    async fn tile(&self, level: u32, number: u64) -> Result<Option<Vec<u8>>> {
+        Ok((level == 0 && number == 0).then(|| self.0.clone()))
+    }
+
+    async fn size(&self) -> Result<u64> {
+        unreachable!()
+    }
+
+    async fn ends(&self) -> Result<LogEnds> {
+        unreachable!()
+    }
+
+    async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
+        unreachable!()
+    }
+
+    async fn leaves(&self, _: u64, _: u32) -> Result<Vec<Leaf>> {
+        unreachable!()
+    }
+
+    async fn root_at(&self, _: u64) -> Result<Hash> {
+        unreachable!()
+    }
+
+    async fn notes(&self, _: u64, _: u32) -> Result<Vec<Noted>> {
+        unreachable!()
+    }
+
+    async fn latest_note(&self) -> Result<Option<Noted>> {
+        unreachable!()
+    }
+
+    async fn find(&self, _: &Filter, _: u32) -> Result<Vec<Row>> {
+        unreachable!()
+    }
+
+    async fn page(&self, _: u64, _: u32) -> Result<Vec<Row>> {
+        unreachable!()
+    }
+}
+
+#[tokio::test]
+async fn proofs_are_those_that_certificate_transparency_publishes() {
+    const VECTORS: &str = include_str!("../../../../tests/vectors/rfc6962.json");
+    let vectors: Value = serde_json::from_str(VECTORS).unwrap();
+    let bytes = |hex: &Value| -> Vec<u8> {
+        let hex = hex.as_str().unwrap();
+        let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+        (0..hex.len()).step_by(2).map(byte).collect()
+    };
+    let leaves = vectors["leaves"].as_array().unwrap();
+    let store = OneTile(leaves.iter().flat_map(|leaf| leaf_hash(&bytes(leaf))).collect());
+    let number = |vector: &Value, name: &str| vector[name].as_u64().unwrap();
+    let path = |vector: &Value| -> Vec<Hash> {
+        let path = vector["path"].as_array().unwrap().iter();
+        path.map(|hash| bytes(hash).try_into().unwrap()).collect()
+    };
+    for vector in vectors["inclusion"].as_array().unwrap() {
+        let (index, size) = (number(vector, "index"), number(vector, "size"));
+        assert_eq!(inclusion(&store, index, size).await.unwrap().path, path(vector), "{vector}");
+    }
+    for vector in vectors["consistency"].as_array().unwrap() {
+        let (first, second) = (number(vector, "first"), number(vector, "second"));
+        assert_eq!(
+            consistency(&store, first, second).await.unwrap().path,
+            path(vector),
+            "{vector}"
+        );
+    }
 }

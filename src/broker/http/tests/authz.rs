@@ -376,6 +376,20 @@ async fn a_nonce_may_be_wanted_of_proofs_here_too() {
     let nonce = header_of(&response, "dpop-nonce");
     let proof = Proving { nonce: Some(&nonce), ..proving }.proof();
     assert_eq!(proved(&bed, &token, &[&proof]).await.status, StatusCode::OK);
+
+    // RFC 9449 section 11.3: where none is wanted none is given, as who was given one may
+    // not do without it any more.
+    let bed = nginx().await;
+    let token = bound(&bed, &device, &[]).await;
+    let proving = Proving { token: &token, ..proving };
+    let elsewhere = Proving { url: "https://api.example.com/b", ..proving };
+    let refused = proved(&bed, &token, &[&elsewhere.proof()]).await;
+    assert!(challenge(&refused).contains("invalid_dpop_proof"));
+    assert_eq!(header_of(&refused, "dpop-nonce"), "");
+    let stale = Proving { nonce: Some(&nonce), ..proving };
+    let refused = proved(&bed, &token, &[&stale.proof()]).await;
+    assert!(challenge(&refused).contains("use_dpop_nonce"));
+    assert_ne!(header_of(&refused, "dpop-nonce"), "");
 }
 
 #[tokio::test]

@@ -286,9 +286,19 @@ async fn a_broker_may_do_without_nonces_but_never_take_a_bad_one() {
     let bed = Bed::with(|options| options.config.dpop.nonces = Nonces::Optional).await;
     let token = bed.key.token(json!({}));
     let device = Device::new();
-    assert_eq!(ask(&bed, &token, &[&device.proof(None)], &[]).await.status, StatusCode::OK);
-    let bad = device.proof(Some("made-up"));
-    assert_eq!(refusal(&ask(&bed, &token, &[&bad], &[]).await), "use_dpop_nonce");
+    let good = ask(&bed, &token, &[&device.proof(None)], &[]).await;
+    assert_eq!(good.status, StatusCode::OK);
+    // RFC 9449 section 11.3: who was given one may not do without it any more.
+    assert_eq!(header_of(&good, "dpop-nonce"), "");
+    let elsewhere = device.proof_at("https://broker.example.com/revoke", None, now());
+    let refused = ask(&bed, &token, &[&elsewhere], &[]).await;
+    assert_eq!(refusal(&refused), "invalid_dpop_proof");
+    assert_eq!(header_of(&refused, "dpop-nonce"), "");
+    let bad = ask(&bed, &token, &[&device.proof(Some("made-up"))], &[]).await;
+    assert_eq!(refusal(&bad), "use_dpop_nonce");
+    let given = header_of(&bad, "dpop-nonce");
+    let good = ask(&bed, &token, &[&device.proof(Some(&given))], &[]).await;
+    assert_eq!(good.status, StatusCode::OK);
 }
 
 #[tokio::test]

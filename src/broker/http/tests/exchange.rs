@@ -151,7 +151,7 @@ async fn malformed_requests_are_refused_as_the_rfc_says() {
         assert!(refusal["error_description"].as_str().unwrap().contains(says), "{refusal}");
         assert_eq!(refusal["request_id"], header_of(&response, "x-request-id"));
     }
-    for name in ["grant_type", "subject_token", "audience", "role", "unheard_of"] {
+    for name in ["grant_type", "subject_token", "role", "unheard_of"] {
         let mut form = bed.form(&token, &[("unheard_of", "1")]);
         let again = form.iter().find(|(n, _)| n == name).unwrap().clone();
         form.push(again);

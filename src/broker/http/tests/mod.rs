@@ -3,6 +3,7 @@
 mod assertion;
 mod authz;
 mod client;
+mod conformance;
 mod cutoff;
 mod delegation;
 mod denials;

@@ -44,7 +44,7 @@ fn decode_header(jws: &str) -> Value {
 #[test]
 fn those_of_the_rfcs() {
     let vectors: Value = serde_json::from_str(RFC).unwrap();
-    let mut accepted = BTreeSet::new();
+    let (mut accepted, mut unencoded) = (BTreeSet::new(), 0);
     for vector in vectors["vectors"].as_array().unwrap() {
         let (jws, source) = (vector["jws"].as_str().unwrap(), vector["source"].as_str().unwrap());
         if is_accepted(jws, &json!([vector["key"]])) {
@@ -57,6 +57,27 @@ fn those_of_the_rfcs() {
             assert!(!is_accepted(&format!("{message}."), &json!([vector["key"]])), "{source}");
         }
     }
+    // RFC 7797 section 6: whoever does not know what is critical refuses it.
+    let detached = vectors["vectors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|vector| decode_header(vector["jws"].as_str().unwrap())["b64"] == false);
+    for vector in detached {
+        let header = decode_header(vector["jws"].as_str().unwrap());
+        let expected = Expectations {
+            issuer: "",
+            audiences: &[],
+            algorithms: ALGORITHMS,
+            nonce: None,
+            now: NOW,
+            leeway: LEEWAY,
+        };
+        let refused = algorithm(header.as_object().unwrap(), &expected).unwrap_err();
+        assert!(refused.to_string().contains("critical"), "{refused}");
+        unencoded += 1;
+    }
+    assert_eq!(unencoded, 1);
     // Not those with a shared secret, without a signature, or with P-521.
     let expected = [
         "RFC 7515 appendix A.2",
@@ -123,7 +144,13 @@ fn those_for_thumbprints() {
         (rsa, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"),
         (ed, "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"),
     ] {
-        let key: Jwk = serde_json::from_value(key).unwrap();
-        assert_eq!(key.thumbprint(ThumbprintHash::SHA256).unwrap(), thumbprint);
+        // Whatever else is said of it (section 3.2).
+        let mut more = key.clone();
+        more["use"] = json!("sig");
+        more["x5t"] = json!("AAAA");
+        for key in [key, more] {
+            let key: Jwk = serde_json::from_value(key).unwrap();
+            assert_eq!(key.thumbprint(ThumbprintHash::SHA256).unwrap(), thumbprint);
+        }
     }
 }
