@@ -271,7 +271,7 @@ impl SideServer {
         };
         let guard = Guard::new(hosts).within(limits);
         let connections = guard.connections();
-        let app = http::guarded(http::admin::routes(broker, public), guard);
+        let app = http::guarded(http::admin::routes(broker, public, &guard), guard);
         Self::start(listener, None, app, connections)
     }
 

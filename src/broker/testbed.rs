@@ -267,7 +267,7 @@ impl Bed {
         let guard = guard.believing(proxies).counting(broker.metrics());
         let connections = guard.connections();
         let admin = Guard::new(Hosts::Loopback(Vec::new()));
-        let seen = http::admin::routes(broker.clone(), connections.clone());
+        let seen = http::admin::routes(broker.clone(), connections.clone(), &admin);
         let admin = Served::start(|_| http::guarded(seen, admin), None);
         let app = http::guarded(http::routes(broker.clone(), &guard), guard.clone());
         let scheme = if tls.is_some() { "https" } else { "http" };
