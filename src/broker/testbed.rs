@@ -232,6 +232,7 @@ impl Bed {
                 listen: ([127, 0, 0, 1], 0).into(),
                 expose: false,
                 trusted_proxies: Vec::new(),
+                watch_every: None,
                 tls: None,
                 admin: None,
                 store: config::Store::at(root.path().join("broker.db")),

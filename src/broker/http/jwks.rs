@@ -33,10 +33,15 @@ struct Jwk {
     alg: String,
     #[schemars(rename = "use")]
     usage: String,
+    #[schemars(skip_serializing_if = "Option::is_none")]
     crv: Option<String>,
+    #[schemars(skip_serializing_if = "Option::is_none")]
     x: Option<String>,
+    #[schemars(skip_serializing_if = "Option::is_none")]
     y: Option<String>,
+    #[schemars(skip_serializing_if = "Option::is_none")]
     n: Option<String>,
+    #[schemars(skip_serializing_if = "Option::is_none")]
     e: Option<String>,
 }
 

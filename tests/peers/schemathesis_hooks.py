@@ -1,0 +1,45 @@
+"""What lets requests of Schemathesis get beyond the first check, every other time."""
+
+import os
+
+import schemathesis
+
+API = "https://api.example.com"
+ASSERTION = os.environ["ASSERTION"]
+TOKEN = os.environ["TOKEN"]
+EXCHANGE = {
+    "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+    "subject_token": ASSERTION,
+    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+    "audience": API,
+    "role": "reader",
+}
+
+
+def every_other(anything):
+    return len(str(anything)) % 2 == 0
+
+
+@schemathesis.hook
+def map_body(context, body):
+    """Shows a good assertion; asks about a good token."""
+    if not isinstance(body, dict) or not every_other(body):
+        return body
+    if "subject_token" in body:
+        wanted = ("scope", "requested_ttl", "requested_token_type")
+        return {name: body[name] for name in wanted if name in body} | EXCHANGE
+    if context.operation.path == "/introspect":
+        return {"token": TOKEN}
+    return body
+
+
+@schemathesis.hook
+def map_headers(context, headers):
+    """Shows a good token; asks about a request as nginx does."""
+    headers = dict(headers or {})
+    if context.operation.path.startswith("/v1/authz"):
+        headers |= {"X-Original-Method": "GET", "X-Original-Host": "api.example.com"}
+        headers |= {"X-Original-URI": "/x", "Authorization": f"Bearer {TOKEN}"}
+    if context.operation.path == "/introspect":
+        headers["Authorization"] = f"Bearer {TOKEN}"
+    return headers
