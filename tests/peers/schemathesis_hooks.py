@@ -35,11 +35,19 @@ def map_body(context, body):
 
 @schemathesis.hook
 def map_headers(context, headers):
-    """Shows a good token; asks about a request as nginx does."""
-    headers = dict(headers or {})
-    if context.operation.path.startswith("/v1/authz"):
-        headers |= {"X-Original-Method": "GET", "X-Original-Host": "api.example.com"}
-        headers |= {"X-Original-URI": "/x", "Authorization": f"Bearer {TOKEN}"}
-    if context.operation.path == "/introspect":
-        headers["Authorization"] = f"Bearer {TOKEN}"
-    return headers
+    """Asks about a request as nginx does."""
+    if not context.operation.path.startswith("/v1/authz"):
+        return headers
+    nginx = {"X-Original-Method": "GET", "X-Original-Host": "api.example.com"}
+    return dict(headers or {}) | nginx | {"X-Original-URI": "/x"}
+
+
+@schemathesis.auth().apply_to(path_regex="^/(introspect|v1/authz)")
+class Token:
+    """Shows a good token, but where it is tried what comes without one."""
+
+    def get(self, case, context):
+        return TOKEN
+
+    def set(self, case, data, context):
+        case.headers.setdefault("Authorization", f"Bearer {data}")

@@ -137,15 +137,14 @@ max_ttl = "1h"
         std::fs::create_dir_all(root.join(place)).unwrap();
     }
     let script = r#"set -e
-        root=$1 configuration=$2 data=$3 user=$4
-        shift 4
+        root=$1 configuration=$2 data=$3
         mount --bind "$root" "$root"
         mount -o remount,bind,ro "$root"
         mount --bind "$configuration" "$root/etc/tmpcred-broker"
         mount -o remount,bind,ro "$root/etc/tmpcred-broker"
         mount --bind "$data" "$root/var/lib/tmpcred-broker"
-        exec setpriv --no-new-privs env -i TMPCRED_BROKER_KEK="$TMPCRED_BROKER_KEK" \
-            chroot --groups= --userspec="$user" "$root" "$@""#;
+        shift 3
+        exec setpriv --no-new-privs env -i TMPCRED_BROKER_KEK="$TMPCRED_BROKER_KEK" "$@""#;
     let words = |name: &str| -> Vec<String> {
         let list = config[name].as_array().unwrap();
         list.iter().map(|word| word.as_str().unwrap().to_string()).collect()
@@ -154,7 +153,9 @@ max_ttl = "1h"
         .command("unshare")
         .args(["--mount", "sh", "-c", script, "sh"])
         .args([root, &configuration, &data])
-        .args([config["User"].as_str().unwrap()])
+        .args(words("Env"))
+        .args(["chroot", "--groups=", &format!("--userspec={}", config["User"].as_str().unwrap())])
+        .args([root])
         .args(words("Entrypoint"))
         .args(words("Cmd"))
         .env(KEK_VARIABLE, KEK)

@@ -246,6 +246,7 @@ fn written_form(form: &[&[Field]]) -> Value {
 
 fn written_kind(kind: Kind) -> Value {
     match kind {
+        Kind::Anything => json!({"type": "string"}),
         Kind::Text => json!({"type": "string", "minLength": 1}),
         Kind::Secret => json!({"type": "string", "minLength": 1, "format": "password"}),
         Kind::Number => json!({"type": "integer", "minimum": 1}),

@@ -39,7 +39,7 @@ impl Parameter {
 
     /// A header that may be left out.
     pub(in crate::broker::http) const fn header(name: &'static str, about: &'static str) -> Self {
-        Self { place: "header", name, about, kind: Kind::Text, required: false }
+        Self { place: "header", name, about, kind: Kind::Anything, required: false }
     }
 
     /// A number in the query.
@@ -85,6 +85,8 @@ impl Field {
 /// What a value is like.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
+    /// Text, or none.
+    Anything,
     /// Text.
     Text,
     /// What must not be seen.
