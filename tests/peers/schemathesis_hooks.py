@@ -1,4 +1,4 @@
-"""What lets requests of Schemathesis get beyond the first check, every other time."""
+"""What lets requests of Schemathesis get beyond the first check, two times of three."""
 
 import os
 
@@ -16,14 +16,14 @@ EXCHANGE = {
 }
 
 
-def every_other(anything):
-    return len(str(anything)) % 2 == 0
+def is_helped(anything):
+    return len(str(anything)) % 3 != 0
 
 
 @schemathesis.hook
 def map_body(context, body):
     """Shows a good assertion; asks about a good token."""
-    if not isinstance(body, dict) or not every_other(body):
+    if not isinstance(body, dict) or not is_helped(body):
         return body
     if "subject_token" in body:
         wanted = ("scope", "requested_ttl", "requested_token_type")

@@ -2,7 +2,7 @@
 //! image can be had here, and without a daemon.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

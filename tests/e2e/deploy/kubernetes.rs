@@ -1,7 +1,7 @@
 //! The manifests of `deploy/kubernetes/`: whether Kubernetes takes them, what they promise,
 //! and two replicas that run by them.
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::time::Duration;
 
