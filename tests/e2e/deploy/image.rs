@@ -130,6 +130,7 @@ max_ttl = "1h"
     for file in walk::files(&configuration) {
         std::fs::set_permissions(file.path, PermissionsExt::from_mode(0o444)).unwrap();
     }
+    std::fs::set_permissions(root, PermissionsExt::from_mode(0o755)).unwrap();
     let data = home.directory("data");
     chown(&data, Some(USER), Some(USER)).unwrap();
     std::fs::set_permissions(&data, PermissionsExt::from_mode(0o700)).unwrap();

@@ -180,6 +180,7 @@ fn replica(
         .env("TMPCRED_BROKER_STORE_PASSWORD", PASSWORD)
         .limit(Duration::from_secs(240))
         .spawn();
+    running.line_on_stderr("listens on");
     Replica { _running: Some(running), ..replica }
 }
 
