@@ -239,8 +239,9 @@ fn two_replicas_run_by_the_manifests_and_take_what_is_exchanged_in_their_volumes
     assert_eq!(asked.unwrap().json()["active"], true, "one broker");
 
     // Another policy, and a certificate of another authority, at one of them.
-    let policy = "@id(\"nobody\") forbid (principal, action, resource);";
-    first.fill(policy, &next.certify("127.0.0.1"), &authority);
+    let policy = text(&first.volume.path.join("policy.cedar"));
+    let policy = policy + "@id(\"nobody\") forbid (principal, action, resource);";
+    first.fill(&policy, &next.certify("127.0.0.1"), &authority);
     let mut trusting = wait_until("the new certificate", SOON, || {
         let mut http = Http::trusting(&next.pem());
         http.get(&format!("{}/healthz", first.url)).is_ok().then_some(http)
