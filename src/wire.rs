@@ -1,6 +1,7 @@
 //! The messages that client and broker exchange: RFC 8693 token exchange with
 //! two parameters of our own.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The version of what follows. The client sends it in [`VERSION_HEADER`]; a
@@ -46,7 +47,7 @@ pub struct TokenRequest<'a> {
 
 /// What a broker grants (RFC 8693 section 2.2.1). The token itself is read
 /// apart, into a `Secret`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TokenGrant {
     /// A URN of RFC 8693 section 3.
     pub issued_token_type: String,
@@ -69,7 +70,7 @@ pub struct TokenGrant {
 }
 
 /// Whom the revocation of a token reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RevocationReach {
     /// Those who ask the broker. Who checks the signature alone accepts the token until it
@@ -119,7 +120,7 @@ pub mod refusal {
 }
 
 /// What a broker says instead (RFC 6749 section 5.2).
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct TokenRefusal {
     /// The code, one of [`refusal`].
     pub error: String,

@@ -64,6 +64,7 @@ mod sweep;
 mod testbed;
 mod tls;
 mod trusted_file;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -15,6 +15,7 @@ use super::config::{self, Admin, Authz, Config};
 use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::{Guard, Hosts};
 use super::metrics::Reload;
+use super::watch::Watch;
 use super::{Broker, http, tls};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -205,15 +206,19 @@ fn hosts(config: &Config) -> Hosts {
     }
 }
 
-/// Reads the policies and the certificate again whenever SIGHUP says so.
+/// Reads the policies and the certificate again whenever SIGHUP says so, or their files do.
 async fn reload(
     mut hangups: Hangups,
     config: Config,
     current: Option<RustlsConfig>,
     broker: Arc<Broker>,
 ) {
+    let mut watch = Watch::start(&config).await;
     loop {
-        hangups.next().await;
+        tokio::select! {
+            () = hangups.next() => {}
+            () = watch.changed() => tracing::info!("files have changed"),
+        }
         let policies = broker.clone();
         // What comes of it is in the log.
         let _ = tokio::task::spawn_blocking(move || policies.reload_policies()).await;
@@ -271,7 +276,7 @@ impl SideServer {
         };
         let guard = Guard::new(hosts).within(limits);
         let connections = guard.connections();
-        let app = http::guarded(http::admin::routes(broker, public), guard);
+        let app = http::guarded(http::admin::routes(broker, public, &guard), guard);
         Self::start(listener, None, app, connections)
     }
 

@@ -232,6 +232,7 @@ impl Bed {
                 listen: ([127, 0, 0, 1], 0).into(),
                 expose: false,
                 trusted_proxies: Vec::new(),
+                watch_every: None,
                 tls: None,
                 admin: None,
                 store: config::Store::at(root.path().join("broker.db")),
@@ -267,7 +268,7 @@ impl Bed {
         let guard = guard.believing(proxies).counting(broker.metrics());
         let connections = guard.connections();
         let admin = Guard::new(Hosts::Loopback(Vec::new()));
-        let seen = http::admin::routes(broker.clone(), connections.clone());
+        let seen = http::admin::routes(broker.clone(), connections.clone(), &admin);
         let admin = Served::start(|_| http::guarded(seen, admin), None);
         let app = http::guarded(http::routes(broker.clone(), &guard), guard.clone());
         let scheme = if tls.is_some() { "https" } else { "http" };

@@ -50,7 +50,7 @@ pub enum TokenType {
 
 impl TokenType {
     /// The identifier that token exchange uses (RFC 8693 section 3).
-    pub fn urn(self) -> &'static str {
+    pub const fn urn(self) -> &'static str {
         match self {
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
             Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",

@@ -26,6 +26,8 @@ mod cli;
 mod clients;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod cutoff;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod deploy;
 #[cfg(target_os = "linux")]
 mod docs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
@@ -48,6 +50,8 @@ mod keys;
 mod login;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod names;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod openapi;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod operation;
 #[cfg(all(target_os = "linux", feature = "broker"))]

@@ -18,6 +18,7 @@ use super::support::http::Http;
 use super::support::postgres::{PASSWORD, Postgres, password_file};
 use super::support::run::Run;
 use super::support::wait::wait_until;
+use super::support::workload::{Workloads, exchange};
 
 const ISSUER: &str = "https://jobs.example.com";
 
@@ -31,7 +32,7 @@ const ROTATION: Duration = Duration::from_secs(120);
 pub(crate) struct Site {
     pub(crate) broker: Broker,
     pub(crate) postgres: Postgres,
-    key: jsonwebtoken::EncodingKey,
+    jobs: Workloads,
     files: Home,
 }
 
@@ -47,16 +48,9 @@ impl Site {
 
     /// The same, with further tables in the configuration of the broker.
     pub(crate) fn with_tables(store: &str, more: &str) -> Self {
-        use aws_lc_rs::rand::SystemRandom;
-        use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-        use jsonwebtoken::jwk::{Jwk, JwkSet};
-        let pkcs8 =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
-        let key = jsonwebtoken::EncodingKey::from_ec_der(pkcs8.unwrap().as_ref());
-        let public = Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::ES256).unwrap();
         let (postgres, files) = (Postgres::start(), Home::new());
-        let jwks = serde_json::to_string(&JwkSet { keys: vec![public] }).unwrap();
-        let jwks = files.write("jobs.json", jwks);
+        let jobs = Workloads::of(ISSUER, &files);
+        let jwks = &jobs.jwks;
         let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
         options.policy = options.policy.replace(") @ttl", ") @any_issuer @ttl");
         options.store = postgres.table(&files) + store;
@@ -67,18 +61,12 @@ impl Site {
         );
         options.policy += "@id(\"handle\") @ttl(\"15m\") @any_issuer
             permit (principal, action == Action::\"issue\", resource == Role::\"handle\");";
-        Self { broker: Broker::start(&options), postgres, key, files }
+        Self { broker: Broker::start(&options), postgres, jobs, files }
     }
 
     /// Proof of being this job.
     pub(crate) fn assertion(&self, job: &str) -> String {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let claims = json!({
-            "iss": ISSUER, "sub": job, "aud": self.broker.url(),
-            "iat": now.as_secs(), "exp": now.as_secs() + 1200,
-        });
-        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
-        jsonwebtoken::encode(&header, &claims, &self.key).unwrap()
+        self.jobs.assertion(job, self.broker.url(), &Value::Null)
     }
 
     /// A home of a job that knows these addresses of the broker.
@@ -108,13 +96,7 @@ audience = "{API}"
     }
 
     fn ask_for(&self, role: &str, http: &mut Http, url: &str, assertion: &str) -> Option<String> {
-        let form = [
-            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
-            ("subject_token", assertion),
-            ("subject_token_type", "urn:ietf:params:oauth:token-type:jwt"),
-            ("audience", API),
-            ("role", role),
-        ];
+        let form = exchange(assertion, API, role);
         let reply = http.form(&format!("{url}/token"), &form).ok()?;
         // Whoever is refused for good is told so; here nobody is.
         assert!([200, 429, 503].contains(&reply.status), "{}", reply.body);

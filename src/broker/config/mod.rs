@@ -68,6 +68,11 @@ pub struct Config {
     /// on this machine may stand in front.
     #[serde(default)]
     pub tls: Option<Tls>,
+    /// How often the files of certificate, policies and people are looked at, to be read
+    /// again where they have changed; on SIGHUP only where left out.
+    #[serde(default, deserialize_with = "some_duration")]
+    #[schemars(with = "Option<String>")]
+    pub watch_every: Option<Duration>,
     /// Where those who run the broker look at it; nowhere where left out.
     #[serde(default)]
     pub admin: Option<Admin>,
@@ -142,6 +147,10 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     parse_duration(&text).map_err(de::Error::custom)
 }
 
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
 fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(duration.as_secs())
 }
@@ -176,6 +185,13 @@ impl Config {
         }
     }
 
+    /// The files that are read again while the broker runs.
+    pub(super) fn reread(&self) -> impl Iterator<Item = &Path> {
+        let tls = self.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
+        let directory = self.directory.iter().map(|directory| &directory.file);
+        tls.chain(&self.policy.files).chain(directory).map(PathBuf::as_path)
+    }
+
     /// Reads the directory of people, where there is one.
     pub fn directory(&self, now: OffsetDateTime) -> Result<Option<Arc<Directory>>> {
         let load = |settings| Directory::load(settings, &self.issuer, now).map(Arc::new);
@@ -191,6 +207,9 @@ impl Config {
                 "issuer = \"{}\" cannot be served: no part of its path may be '{bad}'",
                 self.issuer
             ));
+        }
+        if self.watch_every == Some(Duration::ZERO) {
+            return wrong("watch_every must be a second or more".into());
         }
         if !self.listen.ip().is_loopback() {
             if !self.expose {

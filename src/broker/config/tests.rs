@@ -74,6 +74,7 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("\"https://login.example.com\"", "\"http://login.example.com\"", "loopback only"),
         ("[store]", "[admin]\n[store]", "listen"),
         ("[store]", "[admin]\nlisten = \"0.0.0.0:9443\"\n[store]", "expose is not true"),
+        ("[tls]", "watch_every = \"0s\"\n[tls]", "a second or more"),
         (
             "[store]",
             "[admin]\nlisten = \"127.0.0.1:8443\"\n[store]",

@@ -181,6 +181,7 @@ role = "{READER}"
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             expose: false,
             trusted_proxies: Vec::new(),
+            watch_every: None,
             tls: None,
             admin: None,
             store: config::Store::at("in memory"),

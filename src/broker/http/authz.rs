@@ -9,14 +9,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 
-use super::guard::{self, Guard, RequestId};
+use super::api::{
+    About, Answer, Api, CHALLENGE, DPOP_NONCE, Endpoint, Header, Operation, Parameter, Scheme,
+    Verb, unavailable,
+};
+use super::guard::{Guard, RequestId};
 use super::refusal::{self, Refusal};
 use super::token::RETRY_AFTER;
 use crate::broker::authz::{self, Credentials, Held};
@@ -28,36 +31,86 @@ use crate::broker::proof::{self, Fault, Place};
 use crate::broker::{Broker, authenticate};
 use crate::dpop::{self, Target};
 use crate::secret::Secret;
-use crate::wire::refusal::{INVALID_DPOP_PROOF, INVALID_TOKEN, USE_DPOP_NONCE};
+use crate::wire::refusal::{INVALID_DPOP_PROOF, INVALID_REQUEST, INVALID_TOKEN, USE_DPOP_NONCE};
 
 /// Where it is, below the path of the broker's issuer.
 const PATH: &str = "v1/authz";
 
 /// What a request that is let through is told to come from.
-const SUBJECT: HeaderName = HeaderName::from_static("tmpcred-subject");
-const ISSUER: HeaderName = HeaderName::from_static("tmpcred-issuer");
-const ACTOR: HeaderName = HeaderName::from_static("tmpcred-actor");
-const ROLE: HeaderName = HeaderName::from_static("tmpcred-role");
-const SCOPE: HeaderName = HeaderName::from_static("tmpcred-scope");
-const TOKEN_ID: HeaderName = HeaderName::from_static("tmpcred-jti");
+const PASSED: [Header; 6] = [
+    Header::always("tmpcred-subject", "The subject of the token"),
+    Header::always("tmpcred-issuer", "Whose word it is who that is"),
+    Header::always("tmpcred-actor", "Who acts for the subject; empty where nobody does"),
+    Header::always("tmpcred-role", "The role"),
+    Header::always("tmpcred-scope", "What the token covers, separated by spaces"),
+    Header::always("tmpcred-jti", "The id of the token"),
+];
 
-/// The endpoint, where the configuration has one.
-pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Router {
-    if broker.authz.is_none() {
-        return Router::new();
-    }
-    let path = prefix(&broker);
-    Router::new()
-        .route(&path, any(decide))
-        .route(&format!("{path}/{{route}}"), any(decide))
-        .route(&format!("{path}/{{route}}/"), any(decide))
-        .route(&format!("{path}/{{route}}/{{*rest}}"), any(decide))
-        .layer(axum::middleware::from_fn_with_state(guard.clone(), guard::shed_load))
-        .with_state(broker)
+/// The endpoint on a listener of its own.
+pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Api {
+    let base = super::base(&broker);
+    let about = About { server: "/".into(), ..super::about(String::new(), &broker.issuer) };
+    let endpoints = endpoints(&base).into_iter().chain([super::api::description(&base)]);
+    Api::mount(endpoints.collect(), &about, broker.clone(), &broker, guard)
+}
+
+/// The endpoint, at its paths.
+pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 4] {
+    let route = Parameter::path("route", "The name of an `[authz.route.NAME]`");
+    let rest =
+        Parameter::path("rest", "With Envoy, the path that the request is for; may have `/`");
+    [
+        ("", "authz", &[][..]),
+        ("/{route}", "authz-route", &[route]),
+        ("/{route}/", "authz-route-root", &[route]),
+        ("/{route}/{*rest}", "authz-route-path", &[route, rest]),
+    ]
+    .map(|(behind, id, parameters)| {
+        let path = format!("{base}/{PATH}{behind}");
+        Endpoint::new(path, Verb::Any, any(decide), operation(id, parameters)).shedding()
+    })
+}
+
+fn operation(id: &'static str, parameters: &[Parameter]) -> Operation {
+    let passed = Answer::empty(200, "The request may pass, as whose the headers say");
+    let passed = PASSED.into_iter().fold(passed, Answer::with);
+    let unproved = Answer::refusal(
+        401,
+        "No token came with the request, none that is good, or no proof that is",
+        &["unauthorized", INVALID_REQUEST, INVALID_TOKEN, INVALID_DPOP_PROOF, USE_DPOP_NONCE],
+    );
+    let lacking = CHALLENGE.sometimes();
+    Operation::new(id, "Decide whether a request may pass that a proxy holds up")
+        .about(
+            "For proxies that are known by their addresses; any method will do, also one that has no name here. \
+             It takes the headers `Authorization` and `DPoP` of the request, and of the kind of proxy that is configured \
+             what the request is.",
+        )
+        .takes(parameters)
+        .takes(&[
+            Parameter::header("X-Original-Method", "With nginx: the method of the request"),
+            Parameter::header("X-Original-Host", "With nginx: its host"),
+            Parameter::header("X-Original-URI", "With nginx: its path and query"),
+            Parameter::header("X-Forwarded-Method", "With Traefik: the method of the request"),
+            Parameter::header("X-Forwarded-Host", "With Traefik: its host"),
+            Parameter::header("X-Forwarded-Uri", "With Traefik: its path and query"),
+        ])
+        .shown(&[&[Scheme::Bearer], &[Scheme::Dpop, Scheme::DpopProof]])
+        .answers(passed)
+        .answers(unproved.with(CHALLENGE).with(DPOP_NONCE))
+        .answers(
+            Answer::refusal(
+                403,
+                "The token is not good for so much, no route is for the request, or whoever asks is no proxy",
+                &["forbidden", "insufficient_scope"],
+            )
+            .with(lacking),
+        )
+        .answers(unavailable("The broker cannot tell at present whether the token is good"))
 }
 
 fn prefix(broker: &Broker) -> String {
-    format!("{}/{PATH}", broker.issuer.url().path().trim_end_matches('/'))
+    format!("{}/{PATH}", super::base(broker))
 }
 
 async fn decide(
@@ -95,18 +148,18 @@ async fn decide(
         }
         Err(why) => {
             counted(Authorization::Unauthenticated);
-            return challenge(asked.route, Some((Scheme::Bearer, "invalid_request")), why, id);
+            return challenge(asked.route, Some((Shown::Bearer, INVALID_REQUEST)), why, id);
         }
     };
     let proof = match (scheme, proof::header(&headers)) {
-        (Scheme::Bearer, _) => Ok(None),
-        (Scheme::Bound, proof) => proof,
+        (Shown::Bearer, _) => Ok(None),
+        (Shown::Bound, proof) => proof,
     };
     let outcome = match proof {
         Ok(proof) => {
             let shown = match scheme {
-                Scheme::Bearer => Credentials::Bearer(&token),
-                Scheme::Bound => Credentials::Bound(&token, proof),
+                Shown::Bearer => Credentials::Bearer(&token),
+                Shown::Bound => Credentials::Bound(&token, proof),
             };
             let (route, method) = (asked.route, asked.method.as_str());
             let held = Held { route, method, target: &asked.target, shown };
@@ -140,7 +193,7 @@ async fn decide(
                 Fault::Nonce => USE_DPOP_NONCE,
                 _ => INVALID_DPOP_PROOF,
             };
-            let mut response = challenge(asked.route, Some((Scheme::Bound, code)), &why, id);
+            let mut response = challenge(asked.route, Some((Shown::Bound, code)), &why, id);
             // RFC 9449 section 11.3: who was given one may not do without.
             let wanted = config.nonces == Nonces::Required || refused.fault == Fault::Nonce;
             if wanted && let Ok(nonce) = HeaderValue::from_str(&nonce()) {
@@ -260,13 +313,13 @@ fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h str, &'static str> 
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scheme {
+enum Shown {
     Bearer,
     Bound,
 }
 
 /// The token of a request; `None` where there is none.
-fn credentials(headers: &HeaderMap) -> Result<Option<(Scheme, Secret<String>)>, &'static str> {
+fn credentials(headers: &HeaderMap) -> Result<Option<(Shown, Secret<String>)>, &'static str> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let one = match (given.next(), given.next()) {
         (None, _) => return Ok(None),
@@ -276,8 +329,8 @@ fn credentials(headers: &HeaderMap) -> Result<Option<(Scheme, Secret<String>)>, 
     // Other schemes are none of ours, and none that would be good here.
     let Some((scheme, token)) = one.split_once(' ') else { return Ok(None) };
     let scheme = match scheme {
-        bearer if bearer.eq_ignore_ascii_case("bearer") => Scheme::Bearer,
-        bound if bound.eq_ignore_ascii_case(dpop::SCHEME) => Scheme::Bound,
+        bearer if bearer.eq_ignore_ascii_case("bearer") => Shown::Bearer,
+        bound if bound.eq_ignore_ascii_case(dpop::SCHEME) => Shown::Bound,
         _ => return Ok(None),
     };
     Ok(Some((scheme, Secret::new(token.trim().to_string()))))
@@ -290,14 +343,16 @@ fn passed(own: &OwnToken) -> Option<Response> {
     let jti = own.jti.to_string();
     // Where nobody acts it is empty: a caller might have sent one.
     let actors = issue::acting(&own.actors).unwrap_or_default();
-    for (name, value) in [
-        (SUBJECT, own.subject.as_str()),
-        (ISSUER, own.principal.issuer.as_str()),
-        (ACTOR, actors.as_str()),
-        (ROLE, own.role.as_str()),
-        (SCOPE, own.scope.as_str()),
-        (TOKEN_ID, jti.as_str()),
-    ] {
+    let values = [
+        own.subject.as_str(),
+        own.principal.issuer.as_str(),
+        actors.as_str(),
+        own.role.as_str(),
+        own.scope.as_str(),
+        jti.as_str(),
+    ];
+    for (header, value) in PASSED.iter().zip(values) {
+        let name = HeaderName::from_static(header.name);
         let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         headers.insert(name, HeaderValue::from_str(value).ok().filter(|_| plain)?);
     }
@@ -309,7 +364,7 @@ fn passed(own: &OwnToken) -> Option<Response> {
 /// One header, as some proxies pass only one on.
 fn challenge(
     route: &Route,
-    wrong: Option<(Scheme, &'static str)>,
+    wrong: Option<(Shown, &'static str)>,
     why: &str,
     id: RequestId,
 ) -> Response {
@@ -321,11 +376,11 @@ fn challenge(
         }
         _ => String::new(),
     };
-    let bound = format!("DPoP algs=\"{algorithms}\"{}", error(Scheme::Bound));
-    let bearer = format!("Bearer realm=\"tmpcred\"{}", error(Scheme::Bearer));
+    let bound = format!("DPoP algs=\"{algorithms}\"{}", error(Shown::Bound));
+    let bearer = format!("Bearer realm=\"tmpcred\"{}", error(Shown::Bearer));
     let value = match (route.dpop, wrong) {
-        (Binding::Required, Some((Scheme::Bearer, _))) => format!("{bearer}, {bound}"),
-        (Binding::Required, _) | (_, Some((Scheme::Bound, _))) => bound,
+        (Binding::Required, Some((Shown::Bearer, _))) => format!("{bearer}, {bound}"),
+        (Binding::Required, _) | (_, Some((Shown::Bound, _))) => bound,
         (Binding::Optional, _) => format!("{bearer}, {bound}"),
     };
     let code = wrong.map_or("unauthorized", |(_, code)| code);
@@ -338,8 +393,8 @@ fn challenge(
 }
 
 /// RFC 6750 section 3.1.
-fn insufficient(scheme: Scheme, more: &str, why: &str, id: RequestId) -> Response {
-    let name = if scheme == Scheme::Bound { dpop::SCHEME } else { "Bearer" };
+fn insufficient(scheme: Shown, more: &str, why: &str, id: RequestId) -> Response {
+    let name = if scheme == Shown::Bound { dpop::SCHEME } else { "Bearer" };
     let mut response = Refusal::new(StatusCode::FORBIDDEN, "insufficient_scope", why).at(id);
     let value = format!("{name} error=\"insufficient_scope\"{more}");
     if let Ok(value) = HeaderValue::from_str(&value) {

@@ -3,13 +3,27 @@
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 
+use super::api::{Field, Kind};
 use super::form::Form;
 use super::refusal::Refusal;
 use super::token::RETRY_AFTER;
 use crate::broker::authenticate::said;
-use crate::broker::client::{Presented, Refused};
+use crate::broker::client::{ASSERTION_TYPE, Presented, Refused};
 use crate::broker::metrics::ClientAuthentication;
 use crate::wire::refusal::INVALID_CLIENT;
+
+/// How a client says and shows which one it is.
+pub(super) const FIELDS: &[Field] = &[
+    Field::optional("client_id", "Which client asks (RFC 6749 section 2.2)"),
+    Field::optional(
+        "client_assertion",
+        "What the client signs to show that it is the one (RFC 7523)",
+    )
+    .of(Kind::Secret),
+    Field::optional("client_assertion_type", "Goes with `client_assertion`")
+        .of(Kind::OneOf(&[ASSERTION_TYPE])),
+    Field::optional("client_secret", "Never accepted: no client has one").of(Kind::Secret),
+];
 
 /// What a request says of the client that it comes from.
 pub(super) fn presented<'a>(form: &'a Form, headers: &HeaderMap) -> Presented<'a> {

@@ -7,6 +7,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 
+use super::api::Field;
 use super::refusal::Refusal;
 use crate::error::foreign;
 use crate::secret::Secret;
@@ -18,7 +19,11 @@ const MAX_PARAMETERS: usize = 64;
 /// The parameters, none of them empty, and each at most once but for those that
 /// may be repeated.
 #[derive(Debug)]
-pub struct Form(BTreeMap<String, Vec<Secret<String>>>);
+pub struct Form {
+    values: BTreeMap<String, Vec<Secret<String>>>,
+    /// Those that the description of the endpoint has, where there is one.
+    described: Option<&'static [&'static [Field]]>,
+}
 
 impl Form {
     /// Reads the body of a request in which no parameter may be repeated.
@@ -28,6 +33,17 @@ impl Form {
         body: Result<Bytes, BytesRejection>,
     ) -> Result<Self, Refusal> {
         Self::read_with(uri, headers, body, &[])
+    }
+
+    /// The same at an endpoint whose description has these. No other is looked at.
+    pub(super) fn read_described(
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: Result<Bytes, BytesRejection>,
+        described: &'static [&'static [Field]],
+    ) -> Result<Self, Refusal> {
+        let form = Self::read(uri, headers, body)?;
+        Ok(Self { described: Some(described), ..form })
     }
 
     /// Reads the body of a request in which these parameters may be repeated.
@@ -78,12 +94,12 @@ impl Form {
         for values in parameters.values_mut() {
             values.retain(|value| !value.expose().is_empty());
         }
-        Ok(Self(parameters))
+        Ok(Self { values: parameters, described: None })
     }
 
     /// All values of a parameter.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.0.get(name).into_iter().flatten().map(|value| value.expose().as_str())
+        self.values(name).iter().map(|value| value.expose().as_str())
     }
 
     /// A parameter that may be left out.
@@ -98,7 +114,13 @@ impl Form {
 
     /// A parameter that is a secret.
     pub fn secret(&self, name: &str) -> Result<&Secret<String>, Refusal> {
-        self.0.get(name).and_then(|values| values.first()).ok_or_else(|| missing(name))
+        self.values(name).first().ok_or_else(|| missing(name))
+    }
+
+    fn values(&self, name: &str) -> &[Secret<String>] {
+        let described = |fields: &[&[Field]]| fields.concat().iter().any(|f| f.name == name);
+        debug_assert!(self.described.is_none_or(described), "'{name}' is not described");
+        self.values.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 }
 

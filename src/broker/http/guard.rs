@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
-use axum::http::header::{HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CONTENT_LENGTH, HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -281,6 +281,14 @@ impl Guard {
                 "misdirected_request",
                 "the host of this request is not served here",
             ));
+        }
+        // Those that are not announced are measured as they are taken in.
+        let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+        if announced
+            .and_then(|text| text.parse().ok())
+            .is_some_and(|length: u64| length > MAX_BODY as u64)
+        {
+            return Err(form::too_large());
         }
         match request.headers().get(wire::VERSION_HEADER) {
             Some(version) if version.as_bytes() != wire::VERSION.to_string().as_bytes() => {

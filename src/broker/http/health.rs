@@ -3,37 +3,80 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use axum::routing::get;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use super::api::{Answer, Endpoint, Operation, Verb};
 use crate::broker::Broker;
 
+/// How it is.
+#[derive(Serialize, JsonSchema)]
+struct Health {
+    /// In a word or two.
+    status: Status,
+    /// Why it is not ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'static str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Ready,
+    #[serde(rename = "not ready")]
+    NotReady,
+}
+
+/// The endpoints.
+pub(super) fn endpoints<S>() -> [Endpoint<S>; 2]
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Broker>: FromRef<S>,
+{
+    let lives =
+        Operation::new("healthz", "Whether the process lives")
+            .answers(Answer::json::<Health>(200, "It does"));
+    let ready = Operation::new("readyz", "Whether the broker can issue")
+        .answers(Answer::json::<Health>(200, "It can"))
+        .answers(Answer::json::<Health>(
+            503,
+            "The store or the keys in it cannot be used, or the broker is ending",
+        ));
+    [
+        Endpoint::new("/healthz", Verb::Get, get(healthz), lives),
+        Endpoint::new("/readyz", Verb::Get, get(readyz), ready),
+    ]
+}
+
 /// Answers as long as the process does.
-pub(super) async fn healthz() -> Response {
-    answer(StatusCode::OK, json!({"status": "ok"}))
+async fn healthz() -> Response {
+    answer(StatusCode::OK, Health { status: Status::Ok, why: None })
 }
 
 /// Answers with 200 while the store can be written and its keys can be used; otherwise
 /// with 503.
-pub(super) async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
+async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
     let (store, audit, keys) = (broker.store.as_ref(), &broker.audit, &broker.keys);
     match broker.readiness.check(store, audit, keys).await {
-        Ok(()) => answer(StatusCode::OK, json!({"status": "ready"})),
+        Ok(()) => answer(StatusCode::OK, Health { status: Status::Ready, why: None }),
         Err(error) => {
             tracing::error!(%error, "not ready");
             let why = match broker.readiness.is_ending() {
                 true => "the broker is ending",
                 false => "the store or the keys in it cannot be used",
             };
-            let body = json!({"status": "not ready", "why": why});
-            answer(StatusCode::SERVICE_UNAVAILABLE, body)
+            let health = Health { status: Status::NotReady, why: Some(why) };
+            answer(StatusCode::SERVICE_UNAVAILABLE, health)
         }
     }
 }
 
-fn answer(status: StatusCode, body: serde_json::Value) -> Response {
-    (status, [(CACHE_CONTROL, "no-store")], Json(body)).into_response()
+fn answer(status: StatusCode, health: Health) -> Response {
+    (status, [(CACHE_CONTROL, "no-store")], Json(health)).into_response()
 }

@@ -9,10 +9,13 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::api::{self, CHALLENGE, Endpoint, Field, Kind, Operation, Scheme, Verb, unavailable};
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
@@ -24,20 +27,22 @@ use crate::broker::client::Proved;
 use crate::broker::introspect::{self, Asker};
 use crate::broker::metrics::{ClientAuthentication, Introspection};
 use crate::broker::own::OwnToken;
-use crate::broker::{Broker, authenticate};
+use crate::broker::{Broker, authenticate, config};
 use crate::dpop::SCHEME;
 use crate::secret::Secret;
-use crate::wire::refusal::INVALID_TOKEN;
+use crate::wire::INTROSPECTION_PATH;
+use crate::wire::refusal::{INVALID_CLIENT, INVALID_REQUEST, INVALID_TOKEN};
 
 /// What is told (RFC 7662 section 2.2).
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Introspection")]
 struct Answer<'a> {
     active: bool,
     #[serde(flatten)]
     known: Option<Known<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Known<'a> {
     iss: &'a str,
     sub: &'a str,
@@ -48,6 +53,7 @@ struct Known<'a> {
     scope: &'a str,
     exp: i64,
     iat: i64,
+    #[schemars(with = "&str")]
     jti: Uuid,
     token_type: &'static str,
     /// RFC 8693 section 7.3.
@@ -63,12 +69,37 @@ struct Known<'a> {
     log_sequence: Option<u64>,
 }
 
-#[derive(Serialize)]
+/// The key that a token is bound to.
+#[derive(Serialize, JsonSchema)]
 struct Confirmation<'a> {
     jkt: &'a str,
 }
 
-pub(super) async fn introspect(
+/// What a request may have (section 2.1).
+const FIELDS: &[Field] = &[
+    Field::required("token", "The token that is asked about").of(Kind::Secret),
+    Field::optional("token_type_hint", "Looked at by nobody: there is one type"),
+];
+
+const FORM: &[&[Field]] = &[FIELDS, client::FIELDS];
+
+/// The endpoint.
+pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
+    let unproved = "The caller did not show who they are";
+    let codes = ["unauthorized", INVALID_TOKEN, INVALID_CLIENT];
+    let operation = Operation::new("introspect", "Ask whether a token is good (RFC 7662)")
+        .form(FORM)
+        .shown(&[&[Scheme::Bearer], &[Scheme::PrivateKeyJwt]])
+        .answers(api::Answer::json::<Answer<'_>>(200, "What there is to tell"))
+        .answers(api::Answer::refusal(400, "The request is malformed", &[INVALID_REQUEST]))
+        .answers(api::Answer::refusal(401, unproved, &codes).with(CHALLENGE.sometimes()))
+        .answers(unavailable("The broker cannot tell at present whether the token is good"));
+    Endpoint::new(format!("{base}/{INTROSPECTION_PATH}"), Verb::Post, post(introspect), operation)
+        .shedding()
+        .limited(config::Endpoint::Introspect)
+}
+
+async fn introspect(
     State(broker): State<Arc<Broker>>,
     source: Source,
     id: RequestId,
@@ -81,7 +112,7 @@ pub(super) async fn introspect(
         counted(Introspection::Malformed);
         refusal.at(id)
     };
-    let form = Form::read(&uri, &headers, body);
+    let form = Form::read_described(&uri, &headers, body, FORM);
     // A client shows who it is in the body, everybody else in the header.
     let proved = match &form {
         Ok(form) => broker.client(client::presented(form, &headers), true).await,

@@ -4,18 +4,19 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{FromRef, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use super::api::{Answer, Endpoint, Operation, Parameter, Verb};
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use crate::broker::Broker;
@@ -23,14 +24,82 @@ use crate::broker::audit::proof::{consistency, inclusion};
 use crate::broker::audit::tree::Hash;
 use crate::broker::store::Noted;
 use crate::error::{Error, ErrorKind};
+use crate::wire::refusal::INVALID_REQUEST;
+
+/// The type of a checkpoint.
+const NOTE: &str = "text/plain; charset=utf-8";
 
 /// The endpoints.
-pub(super) fn routes() -> Router<Arc<Broker>> {
-    Router::new()
-        .route("/audit/checkpoint", get(checkpoint))
-        .route("/audit/keys", get(keys))
-        .route("/audit/inclusion", get(included))
-        .route("/audit/consistency", get(consistent))
+pub(super) fn endpoints<S>() -> [Endpoint<S>; 4]
+where
+    S: Clone + Send + Sync + 'static,
+    Arc<Broker>: FromRef<S>,
+{
+    let unknown = || {
+        let why = "There is no checkpoint yet, or none that covers so many records";
+        Answer::refusal(404, why, &["not_found"])
+    };
+    let size = "In the log of how many records; else that of the newest checkpoint";
+    let malformed = || Answer::refusal(400, "The query is malformed", &[INVALID_REQUEST]);
+    let newest =
+        Operation::new("audit_checkpoint", "The newest signed checkpoint of the audit log")
+            .answers(Answer::text(200, NOTE, "A signed note"))
+            .answers(unknown());
+    let signing = Operation::new("audit_keys", "The keys whose signatures of checkpoints are good")
+        .answers(Answer::text(
+            200,
+            NOTE,
+            "A key a line, as signed notes have them; first the one that signs",
+        ));
+    let included = Operation::new("audit_inclusion", "Prove that a record is in the audit log")
+        .takes(&[
+            Parameter::number("sequence", "Which record", true),
+            Parameter::number("size", size, false),
+        ])
+        .answers(Answer::json::<Inclusion>(200, "The proof (RFC 6962 section 2.1.1)"))
+        .answers(malformed())
+        .answers(unknown());
+    let consistent = Operation::new("audit_consistency", "Prove that the audit log only grew")
+        .takes(&[
+            Parameter::number("first", "From how many records", true),
+            Parameter::number("second", "To how many; else those of the newest checkpoint", false),
+        ])
+        .answers(Answer::json::<Consistency>(200, "The proof (RFC 6962 section 2.1.2)"))
+        .answers(malformed())
+        .answers(unknown());
+    [
+        Endpoint::new("/audit/checkpoint", Verb::Get, get(checkpoint), newest),
+        Endpoint::new("/audit/keys", Verb::Get, get(keys), signing),
+        Endpoint::new("/audit/inclusion", Verb::Get, get(inclusion_of), included),
+        Endpoint::new("/audit/consistency", Verb::Get, get(consistency_of), consistent),
+    ]
+}
+
+/// That a record is in the log of a size.
+#[derive(Serialize, JsonSchema)]
+struct Inclusion {
+    sequence: u64,
+    leaf_index: u64,
+    tree_size: u64,
+    /// In Base64, as all hashes are.
+    leaf_hash: String,
+    hashes: Vec<String>,
+    root_hash: String,
+    /// The checkpoint of that size, where it is the newest one.
+    checkpoint: Option<String>,
+}
+
+/// That a log only grew from one size to the other.
+#[derive(Serialize, JsonSchema)]
+struct Consistency {
+    first_size: u64,
+    /// In Base64, as all hashes are.
+    first_root_hash: String,
+    second_size: u64,
+    second_root_hash: String,
+    hashes: Vec<String>,
+    /// The checkpoint of the second size, where it is the newest one.
+    checkpoint: Option<String>,
 }
 
 /// Which record, and in the log of which size.
@@ -52,8 +121,7 @@ struct Consistent {
 async fn checkpoint(State(broker): State<Arc<Broker>>, id: RequestId) -> Response {
     match newest(&broker).await {
         Ok(noted) => {
-            let kind = (CONTENT_TYPE, "text/plain; charset=utf-8");
-            ([kind, (CACHE_CONTROL, "no-store")], noted.note).into_response()
+            ([(CONTENT_TYPE, NOTE), (CACHE_CONTROL, "no-store")], noted.note).into_response()
         }
         Err(refusal) => refusal.at(id),
     }
@@ -65,14 +133,14 @@ async fn keys(State(broker): State<Arc<Broker>>, id: RequestId) -> Response {
     match broker.keys.current().await {
         Ok(keys) => {
             let lines: String = keys.of_log().iter().map(|key| format!("{key}\n")).collect();
-            let kind = (CONTENT_TYPE, "text/plain; charset=utf-8");
+            let kind = (CONTENT_TYPE, NOTE);
             ([kind, (CACHE_CONTROL, "no-store")], lines).into_response()
         }
         Err(error) => failed(error).at(id),
     }
 }
 
-async fn included(
+async fn inclusion_of(
     State(broker): State<Arc<Broker>>,
     id: RequestId,
     asked: Result<Query<Included>, QueryRejection>,
@@ -82,20 +150,20 @@ async fn included(
         let (size, note) = signed(&broker, size).await?;
         let index = sequence.checked_sub(1).ok_or_else(|| none("there is no record 0"))?;
         let proof = inclusion(broker.store.as_ref(), index, size).await.map_err(failed)?;
-        Ok(json!({
-            "sequence": sequence,
-            "leaf_index": index,
-            "tree_size": size,
-            "leaf_hash": STANDARD.encode(proof.leaf),
-            "hashes": encoded(&proof.path),
-            "root_hash": STANDARD.encode(proof.root),
-            "checkpoint": note,
-        }))
+        Ok(Inclusion {
+            sequence,
+            leaf_index: index,
+            tree_size: size,
+            leaf_hash: STANDARD.encode(proof.leaf),
+            hashes: encoded(&proof.path),
+            root_hash: STANDARD.encode(proof.root),
+            checkpoint: note,
+        })
     };
     told(answer.await, id)
 }
 
-async fn consistent(
+async fn consistency_of(
     State(broker): State<Arc<Broker>>,
     id: RequestId,
     asked: Result<Query<Consistent>, QueryRejection>,
@@ -104,14 +172,14 @@ async fn consistent(
         let Consistent { first, second } = understood(asked)?;
         let (second, note) = signed(&broker, second).await?;
         let proof = consistency(broker.store.as_ref(), first, second).await.map_err(failed)?;
-        Ok(json!({
-            "first_size": first,
-            "first_root_hash": STANDARD.encode(proof.first_root),
-            "second_size": second,
-            "second_root_hash": STANDARD.encode(proof.second_root),
-            "hashes": encoded(&proof.path),
-            "checkpoint": note,
-        }))
+        Ok(Consistency {
+            first_size: first,
+            first_root_hash: STANDARD.encode(proof.first_root),
+            second_size: second,
+            second_root_hash: STANDARD.encode(proof.second_root),
+            hashes: encoded(&proof.path),
+            checkpoint: note,
+        })
     };
     told(answer.await, id)
 }
@@ -157,7 +225,7 @@ fn encoded(hashes: &[Hash]) -> Vec<String> {
     hashes.iter().map(|hash| STANDARD.encode(hash)).collect()
 }
 
-fn told(answer: Result<serde_json::Value, Refusal>, id: RequestId) -> Response {
+fn told(answer: Result<impl Serialize, Refusal>, id: RequestId) -> Response {
     match answer {
         Ok(proof) => ([(CACHE_CONTROL, "no-store")], Json(proof)).into_response(),
         Err(refusal) => refusal.at(id),

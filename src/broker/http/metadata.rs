@@ -7,23 +7,28 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
 use url::Url;
 
-use super::JWKS_PATH;
+use super::api::{Answer, Endpoint, Operation, Verb};
+use super::{AUTHORIZATION_SERVER, JWKS_PATH};
 use crate::broker::Broker;
 use crate::broker::config::Clients;
 use crate::broker::keys::{Algorithms, JWKS_MAX_AGE, SigningAlgorithm};
 use crate::dpop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
+use crate::oidc::discovery::WELL_KNOWN;
 use crate::oidc::jwt::ALGORITHMS;
 use crate::wire;
 
 /// How clients authenticate (OpenID Connect Core section 9).
 const PRIVATE_KEY_JWT: &str = "private_key_jwt";
 
-#[derive(Serialize)]
+/// The metadata of an authorization server.
+#[derive(Serialize, JsonSchema)]
 struct Metadata {
     issuer: String,
     token_endpoint: Url,
@@ -51,18 +56,35 @@ struct Metadata {
 }
 
 /// What resource owners that federate by OpenID Connect look for besides.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct OpenId {
     subject_types_supported: [&'static str; 1],
     id_token_signing_alg_values_supported: Vec<&'static str>,
     claims_supported: [&'static str; 12],
 }
 
-pub(super) async fn authorization_server(State(broker): State<Arc<Broker>>) -> Response {
+/// The endpoint with the metadata of RFC 8414.
+pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
+    let operation = Operation::new("authorization_server", "The broker's metadata (RFC 8414)")
+        .answers(Answer::json::<Metadata>(200, "The metadata"));
+    let path = format!("{AUTHORIZATION_SERVER}{base}");
+    Endpoint::new(path, Verb::Get, get(authorization_server), operation)
+}
+
+/// The endpoint with that of OpenID Connect.
+pub(super) fn openid_endpoint(base: &str) -> Endpoint<Arc<Broker>> {
+    let summary = "The broker's metadata (OpenID Connect Discovery 1.0)";
+    let operation = Operation::new("openid_configuration", summary)
+        .answers(Answer::json::<Metadata>(200, "The metadata"));
+    let path = format!("{base}/{WELL_KNOWN}");
+    Endpoint::new(path, Verb::Get, get(openid_configuration), operation)
+}
+
+async fn authorization_server(State(broker): State<Arc<Broker>>) -> Response {
     answer(Metadata::new(&broker.issuer, &broker.clients, None))
 }
 
-pub(super) async fn openid_configuration(State(broker): State<Arc<Broker>>) -> Response {
+async fn openid_configuration(State(broker): State<Arc<Broker>>) -> Response {
     let openid = OpenId::new(broker.algorithms);
     answer(Metadata::new(&broker.issuer, &broker.clients, Some(openid)))
 }

@@ -1,6 +1,7 @@
 //! The broker over HTTP: one file per endpoint, and the limits around them.
 
 pub mod admin;
+mod api;
 pub mod authz;
 mod client;
 pub mod connections;
@@ -21,16 +22,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::routing::{MethodRouter, get, post};
+#[cfg(test)]
+use axum::middleware;
+use serde_json::Value;
 
+pub use api::Api;
 pub use metadata::static_document as openid_configuration;
 
 use super::Broker;
-use super::config::Endpoint;
+use crate::oidc::Issuer;
 use crate::oidc::discovery::WELL_KNOWN;
-use crate::wire;
+use api::{About, Endpoint};
 use guard::{Guard, RequestId};
-use rates::Limit;
 use refusal::Refusal;
 
 /// Where a broker's metadata is (RFC 8414 section 3), before the path of its issuer.
@@ -40,36 +43,56 @@ const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
 pub(super) const JWKS_PATH: &str = "jwks.json";
 
 /// The endpoints of a broker, below the path of its issuer; health is at the root.
-pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Router {
-    let base = broker.issuer.url().path().trim_end_matches('/').to_string();
-    let limit = |endpoint| {
-        let limit = Limit { broker: broker.clone(), endpoint };
-        axum::middleware::from_fn_with_state(limit, rates::limit)
-    };
-    let shed = || axum::middleware::from_fn_with_state(guard.clone(), guard::shed_load);
-    // Those who ask too often are told so before their bodies are taken in.
-    let asked = |path: &str, endpoint, handler: MethodRouter<Arc<Broker>>| {
-        let route = Router::new().route(&format!("{base}/{path}"), handler);
-        route.layer(shed()).layer(limit(endpoint))
-    };
-    let issuing = asked(wire::TOKEN_PATH, Endpoint::Token, post(token::token))
-        .merge(asked(wire::REVOCATION_PATH, Endpoint::Revoke, post(revoke::revoke)))
-        .merge(asked(wire::INTROSPECTION_PATH, Endpoint::Introspect, post(introspect::introspect)));
-    let documents = Router::new()
-        .route(&format!("{base}/{WELL_KNOWN}"), get(metadata::openid_configuration))
-        .route(&format!("{AUTHORIZATION_SERVER}{base}"), get(metadata::authorization_server))
-        .route(&format!("{base}/{JWKS_PATH}"), get(jwks::jwks))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz));
-    let routes = issuing.merge(documents).with_state(broker.clone());
-    match &broker.authz {
-        Some(authz) if authz.listen.is_none() => routes.merge(authz::routes(broker, guard)),
-        _ => routes,
+pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Api {
+    let base = base(&broker);
+    let decides = broker.authz.as_ref().is_some_and(|authz| authz.listen.is_none());
+    let server = broker.issuer.url().origin().ascii_serialization();
+    let about = about(server, &broker.issuer);
+    Api::mount(endpoints(&base, decides), &about, broker.clone(), &broker, guard)
+}
+
+/// The description of the public listener of a broker at this issuer that also decides for
+/// proxies.
+pub fn description(issuer: &Issuer) -> Value {
+    let server = issuer.url().origin().ascii_serialization();
+    let endpoints = endpoints(issuer.url().path().trim_end_matches('/'), true);
+    api::document(&about(server, issuer), &endpoints)
+}
+
+fn endpoints(base: &str, decides: bool) -> Vec<Endpoint<Arc<Broker>>> {
+    let mut endpoints = vec![
+        token::endpoint(base),
+        revoke::endpoint(base),
+        introspect::endpoint(base),
+        metadata::openid_endpoint(base),
+        metadata::endpoint(base),
+        jwks::endpoint(base),
+        api::description(base),
+    ];
+    endpoints.extend(health::endpoints());
+    if decides {
+        endpoints.extend(authz::endpoints(base));
+    }
+    endpoints
+}
+
+fn about(server: String, issuer: &Issuer) -> About {
+    About {
+        title: "tmpcred broker",
+        about: "Decides who may have which role, for how long, and issues short-lived tokens \
+                for it. Refusals are those of RFC 6749 section 5.2.",
+        server,
+        discovery: issuer.join(WELL_KNOWN).into(),
     }
 }
 
+/// The path of a broker's issuer, which its endpoints are below.
+fn base(broker: &Broker) -> String {
+    broker.issuer.url().path().trim_end_matches('/').to_string()
+}
+
 /// Puts the limits around endpoints, and an answer where there is none.
-pub fn guarded(routes: Router, guard: Guard) -> Router {
+pub fn guarded(api: Api, guard: Guard) -> Router {
     let not_found = async |id: RequestId| {
         Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address").at(id)
     };
@@ -77,7 +100,11 @@ pub fn guarded(routes: Router, guard: Guard) -> Router {
         let why = "this address is for another method";
         Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", why).at(id)
     };
-    guard.around(routes.fallback(not_found).method_not_allowed_fallback(not_allowed))
+    let routes = api.routes.fallback(not_found).method_not_allowed_fallback(not_allowed);
+    let routes = guard.around(routes);
+    #[cfg(test)]
+    let routes = routes.layer(middleware::from_fn_with_state(api.declared, api::check::hold));
+    routes
 }
 
 #[cfg(test)]

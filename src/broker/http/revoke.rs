@@ -8,21 +8,49 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::routing::post;
 use tracing::Instrument;
 
+use super::api::{Answer, Endpoint, Field, Kind, Operation, Scheme, Verb, unavailable};
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::source::Source;
 use super::token::RETRY_AFTER;
-use crate::broker::Broker;
 use crate::broker::metrics::{ClientAuthentication, Revocation};
+use crate::broker::{Broker, config};
+use crate::wire::{REVOCATION_PATH, refusal};
+
+/// What a request may have (section 2.1).
+const FIELDS: &[Field] = &[
+    Field::required("token", "The token that is revoked").of(Kind::Secret),
+    Field::optional("token_type_hint", "Looked at by nobody: there is one type"),
+];
+
+const FORM: &[&[Field]] = &[FIELDS, client::FIELDS];
+
+/// The endpoint.
+pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
+    let (malformed, unknown) =
+        ("The request is malformed", "The client did not show that it is the one");
+    let operation = Operation::new("revoke", "Revoke a token (RFC 7009)")
+        .about("Whoever holds a token may revoke it, and what came of it.")
+        .form(FORM)
+        .shown(&[&[], &[Scheme::PrivateKeyJwt]])
+        .answers(Answer::empty(200, "It is good no more, or never was"))
+        .answers(Answer::refusal(400, malformed, &[refusal::INVALID_REQUEST]))
+        .answers(Answer::refusal(401, unknown, &[refusal::INVALID_CLIENT]))
+        .answers(unavailable("The revocation cannot be recorded at present"));
+    Endpoint::new(format!("{base}/{REVOCATION_PATH}"), Verb::Post, post(revoke), operation)
+        .shedding()
+        .limited(config::Endpoint::Revoke)
+}
 
 /// Whoever holds a token may revoke it; a client that has a table in the configuration
 /// shows that it is the one, where it comes as that (section 2.1). Section 2.2: one that is no token of ours,
 /// or is good no more, is nothing to refuse.
-pub(super) async fn revoke(
+async fn revoke(
     State(broker): State<Arc<Broker>>,
     source: Source,
     id: RequestId,
@@ -30,7 +58,7 @@ pub(super) async fn revoke(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let outcome = match Form::read(&uri, &headers, body) {
+    let outcome = match Form::read_described(&uri, &headers, body, FORM) {
         Ok(form) => perform(&broker, &form, &headers, source, id).await,
         Err(refusal) => Err(malformed(&broker, refusal)),
     };

@@ -10,12 +10,18 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tracing::Instrument;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::api::{
+    Answer, DPOP_NONCE, Endpoint, Field, Kind, Operation, RETRY_AFTER as RETRY, Scheme, Verb,
+    unavailable,
+};
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
@@ -32,7 +38,7 @@ use crate::broker::proof::{self, Fault, Place};
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
 use crate::dpop;
-use crate::wire::{GRANT_TYPE, TokenGrant, refusal};
+use crate::wire::{GRANT_TYPE, TOKEN_PATH, TokenGrant, refusal};
 
 /// How many scopes may be asked for.
 const MAX_SCOPES: usize = 100;
@@ -40,7 +46,73 @@ const MAX_SCOPES: usize = 100;
 /// When to ask again where the broker cannot decide.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-pub(super) async fn token(
+/// What a request may have (RFC 8693 section 2.1).
+const FIELDS: &[Field] = &[
+    Field::required("grant_type", "Token exchange").of(Kind::OneOf(&[GRANT_TYPE])),
+    Field::required("subject_token", "The token of a trusted issuer, or of the broker's own")
+        .of(Kind::Secret),
+    Field::required("subject_token_type", "What that token is").of(TYPES),
+    Field::optional("actor_token", "The token of whoever acts for the subject").of(Kind::Secret),
+    Field::optional("actor_token_type", "What that token is; both or none").of(TYPES),
+    Field::required("role", "Ours: the role"),
+    Field::optional("audience", "Whom the token is to be shown to; this or `resource`"),
+    Field::optional("resource", "The same, as a URL; where both are there they are equal"),
+    Field::optional(
+        "scope",
+        "What it is to cover, separated by spaces; else all that policy gives",
+    ),
+    Field::optional("requested_ttl", "Ours: for how many seconds; else as long as policy gives")
+        .of(Kind::Number),
+    Field::optional("requested_token_type", "What is wanted")
+        .of(Kind::OneOf(&[TokenType::AccessToken.urn(), TokenType::Jwt.urn()])),
+];
+
+const TYPES: Kind =
+    Kind::OneOf(&[TokenType::AccessToken.urn(), TokenType::IdToken.urn(), TokenType::Jwt.urn()]);
+
+const FORM: &[&[Field]] = &[FIELDS, client::FIELDS];
+
+/// The endpoint.
+pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
+    let refused = Answer::refusal(
+        400,
+        "The request, the assertion or the proof is not acceptable, or policy says no (RFC 6749 section 5.2, RFC 8693 section 2.2.2, RFC 9449 section 5)",
+        &[
+            refusal::INVALID_REQUEST,
+            refusal::UNSUPPORTED_GRANT_TYPE,
+            refusal::INVALID_SCOPE,
+            refusal::INVALID_TARGET,
+            refusal::INVALID_DPOP_PROOF,
+            refusal::USE_DPOP_NONCE,
+            refusal::ACCESS_DENIED,
+        ],
+    );
+    let unknown = "The client did not show that it is the one (RFC 6749 section 5.2)";
+    let operation = Operation::new("token", "Exchange an assertion for a token (RFC 8693)")
+        .about("Whoever sends a proof of a key gets a token that is bound to it.")
+        .form(FORM)
+        .shown(&[&[], &[Scheme::DpopProof], &[Scheme::PrivateKeyJwt]])
+        .answers(Answer::json::<Answered<'_>>(200, "A token").with(DPOP_NONCE))
+        .answers(refused.with(DPOP_NONCE).with(RETRY.sometimes()))
+        .answers(Answer::refusal(401, unknown, &[refusal::INVALID_CLIENT]).with(DPOP_NONCE))
+        .answers(Answer::refusal(408, "The body did not arrive in time", &[]).with(DPOP_NONCE))
+        .answers(Answer::refusal(413, "The body is too large", &[]).with(DPOP_NONCE))
+        .answers(Answer::refusal(500, "No token can be made", &[]).with(DPOP_NONCE))
+        .answers(
+            unavailable("The assertion cannot be verified, or the decision not be recorded")
+                .with(DPOP_NONCE),
+        )
+        .answers(
+            Answer::refusal(429, "The caller asks too often", &[refusal::TEMPORARILY_UNAVAILABLE])
+                .with(RETRY)
+                .with(DPOP_NONCE),
+        );
+    Endpoint::new(format!("{base}/{TOKEN_PATH}"), Verb::Post, post(token), operation)
+        .shedding()
+        .limited(config::Endpoint::Token)
+}
+
+async fn token(
     State(broker): State<Arc<Broker>>,
     source: Source,
     id: RequestId,
@@ -49,7 +121,7 @@ pub(super) async fn token(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let begun = broker.metrics.begin_issuance();
-    let outcome = match Form::read(&uri, &headers, body) {
+    let outcome = match Form::read_described(&uri, &headers, body, FORM) {
         Ok(form) => exchange(&broker, &form, &headers, source, id).await,
         Err(refusal) => Err(refusal.into()),
     };
@@ -371,13 +443,17 @@ fn not_issued(why: issue::Refusal) -> Unissued {
     Unissued { why, refusal }
 }
 
+/// A token (RFC 8693 section 2.2.1).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TokenAnswer")]
+struct Answered<'a> {
+    /// The token.
+    access_token: &'a str,
+    #[serde(flatten)]
+    grant: TokenGrant,
+}
+
 fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {
-    #[derive(Serialize)]
-    struct Answer<'a> {
-        access_token: &'a str,
-        #[serde(flatten)]
-        grant: TokenGrant,
-    }
     let grant = TokenGrant {
         issued_token_type: token_type.urn().to_string(),
         token_type: if issued.bound { dpop::SCHEME } else { "Bearer" }.to_string(),
@@ -388,7 +464,7 @@ fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {
         revocation_reach: Some(issued.reach),
         log_sequence: Some(issued.log_sequence),
     };
-    let answer = Answer { access_token: issued.token.expose(), grant };
+    let answer = Answered { access_token: issued.token.expose(), grant };
     // Texts and a number always have a JSON form.
     let body = Zeroizing::new(serde_json::to_vec(&answer).unwrap_or_default());
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];

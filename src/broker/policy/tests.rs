@@ -97,7 +97,7 @@ struct Asked<'a> {
 
 const MOMENT: Moment = Moment {
     now: time::macros::datetime!(2026-01-02 12:00 UTC),
-    source: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)),
+    source: std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)),
 };
 
 const NOTHING: Asked<'static> = Asked { scope: None, ttl: None, claims: serde_json::Value::Null };

@@ -41,6 +41,12 @@ pub(crate) enum BrokerCommand {
     Audit(Audit),
     /// Check, test and explain the policies
     Policy(BrokerPolicy),
+    /// Print the OpenAPI description of the broker's HTTP interface
+    Openapi {
+        /// Of the listener for those who run the broker, instead of the public one
+        #[arg(long)]
+        admin: bool,
+    },
     /// Write a copy of the store into a file, while the broker runs
     Backup(BrokerStore),
     /// Fill the store from a backup; nothing is overwritten

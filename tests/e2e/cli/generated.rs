@@ -52,6 +52,18 @@ fn committed_manual_pages_are_those_of_the_program() {
     assert_same("man", &files(&home.path("work/man")));
 }
 
+#[cfg(feature = "broker")]
+#[test]
+fn committed_descriptions_are_those_of_the_endpoints() {
+    let home = Home::new();
+    let generate = |(file, more): (&str, &[&str])| {
+        let run = tmpcred(&home).args(["broker", "openapi"]).args(more);
+        (file.to_string(), run.run().ok().stdout)
+    };
+    let described = [("broker.json", &[][..]), ("admin.json", &["--admin"])];
+    assert_same("docs/openapi", &described.map(generate).into());
+}
+
 #[test]
 fn every_page_that_a_manual_page_names_exists() {
     let home = Home::new();

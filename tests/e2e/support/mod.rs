@@ -13,6 +13,7 @@
 //! | [`rsyslog`] | a syslog server |
 //! | [`schema`] | what judges files by schemas, also by those of CI platforms |
 //! | [`webhook`] | a receiver of webhooks, which checks signatures by other means |
+//! | [`workload`] | jobs whose issuer is nobody |
 //! | [`nginx`](mod@nginx) | nginx, which asks about each request |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
@@ -72,3 +73,5 @@ pub(crate) mod wait;
 pub(crate) mod walk;
 #[cfg(feature = "broker")]
 pub(crate) mod webhook;
+#[cfg(feature = "broker")]
+pub(crate) mod workload;

@@ -148,6 +148,7 @@ async fn a_body_that_is_too_large_is_refused() {
     );
     let answer = answer_to(&bed, announced.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("invalid_request"), "{answer}");
     let chunked = format!(
         "POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
         body.len()

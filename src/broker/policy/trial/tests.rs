@@ -15,6 +15,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         expose: false,
         trusted_proxies: Vec::new(),
+        watch_every: None,
         tls: None,
         admin: None,
         store: config::Store::at("broker.db"),

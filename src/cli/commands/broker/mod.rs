@@ -9,8 +9,12 @@ mod store;
 use crate::broker;
 use crate::cli::App;
 use crate::cli::args::{Broker, BrokerCommand};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::Issuer;
 use crate::telemetry;
+
+/// The issuer whose endpoints are described. A broker that runs describes its own.
+const EXAMPLE: &str = "https://broker.example.com";
 
 pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
     match &args.command {
@@ -26,10 +30,20 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
         BrokerCommand::Audit(args) => audit::run(app, &args.command),
         BrokerCommand::Keys(command) => keys::run(app, command),
         BrokerCommand::Policy(args) => policy::run(app, &args.command),
+        BrokerCommand::Openapi { admin } => openapi(app, *admin),
         BrokerCommand::Backup(args) => store::backup(app, args),
         BrokerCommand::Restore(args) => store::restore(app, args),
         BrokerCommand::Move(args) => store::move_in(app, args),
     }
+}
+
+fn openapi(app: &App, admin: bool) -> Result<()> {
+    let example = || Issuer::parse(EXAMPLE).map_err(|why| Error::new(ErrorKind::Other, why));
+    let description = match admin {
+        true => broker::http::admin::description(),
+        false => broker::http::description(&example()?),
+    };
+    app.ui.line(&format!("{description:#}"))
 }
 
 fn dev(app: &App, port: Option<u16>) -> Result<()> {
