@@ -48,4 +48,5 @@ pub mod reach;
 mod registry;
 pub mod secret;
 pub mod telemetry;
+pub mod trace;
 pub mod wire;

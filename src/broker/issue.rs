@@ -32,6 +32,7 @@ use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
+use crate::trace;
 use crate::wire::RevocationReach;
 
 /// The `typ` of the tokens (RFC 9068 section 2.1).
@@ -393,6 +394,7 @@ impl Broker {
             let (now, name) = (self.clock.now(), tally.principal.clone());
             let record = Record {
                 request_id: Uuid::nil(),
+                trace_id: None,
                 reason: format!(
                     "so many requests were denied that {} since {} are only counted",
                     tally.count,
@@ -420,6 +422,7 @@ impl Broker {
         Record {
             at,
             request_id: ask.request_id,
+            trace_id: trace::id(),
             action: "issue".into(),
             decision: Decision::Denied,
             reason: String::new(),

@@ -252,9 +252,9 @@ async fn append(
         "insert into audit_record
             (sequence, at, request_id, action, decision, reason, issuer, subject, client, source,
              role, audience, scope, ttl, jti, parent, policy_id, policy_hash, count,
-             leaf_version, salt, actor)
+             leaf_version, salt, actor, trace_id)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-             $19, $20, $21, $22)",
+             $19, $20, $21, $22, $23)",
     )
     .bind(sequence)
     .bind(micros(record.at))
@@ -278,6 +278,7 @@ async fn append(
     .bind(leaf.version)
     .bind(leaf.salt)
     .bind(&record.actor)
+    .bind(record.trace_id.map(|id| id.to_string()))
     .execute(&mut **transaction)
     .await?;
     Ok(hash)

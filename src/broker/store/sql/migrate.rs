@@ -38,6 +38,7 @@ pub(in crate::broker::store) fn migrations() -> Vec<Migration> {
         ("cutoff", include_str!("../migrations/0007_cutoff.sql")),
         ("outbox", include_str!("../migrations/0008_outbox.sql")),
         ("erasure", include_str!("../migrations/0009_erasure.sql")),
+        ("trace", include_str!("../migrations/0010_trace.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, sql) = (MigrationType::Simple, sql.into_sql_str());
