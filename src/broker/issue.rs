@@ -181,7 +181,7 @@ impl Broker {
         let now = self.clock.now();
         self.sweep(now);
         let rules = Rules { policy, roles: &self.roles };
-        let (granted, aws) = match rules.decide(caller, ask.wanted(), now) {
+        let (granted, aws) = match rules.decide_in_trace(caller, ask.wanted(), now) {
             Ok(decided) => decided,
             Err(mut denied) => {
                 let policy_id = denied.policy_id.take();
@@ -347,8 +347,11 @@ impl Broker {
             Some(token) => token,
             None => {
                 let algorithm = self.signing.get(&recorded.claims.aud).copied();
-                let keys = self.keys.current().await?;
-                keys.signing(algorithm)?.sign(TOKEN_TYPE, &recorded)?
+                let step = trace::step("sign");
+                let keys = step.around(self.keys.current()).await?;
+                let key = keys.signing(algorithm)?;
+                step.note("tmpcred.key.id", key.kid().to_string());
+                key.sign(TOKEN_TYPE, &recorded)?
             }
         };
         let Recorded { claims, .. } = recorded;

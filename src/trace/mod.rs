@@ -144,6 +144,16 @@ fn part(name: impl Into<Cow<'static, str>>, kind: SpanKind) -> Step {
     })
 }
 
+/// Notes something about what is under way.
+pub fn note(name: &'static str, value: impl Into<Value>) {
+    Context::map_current(|here| {
+        let span = here.span();
+        if span.is_recording() {
+            span.set_attribute(KeyValue::new(name, value));
+        }
+    });
+}
+
 /// The trace that what is under way belongs to.
 pub fn id() -> Option<TraceId> {
     here().map(|here| here.trace_id())

@@ -18,6 +18,7 @@ use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::Broker;
 use crate::broker::metrics::{ClientAuthentication, Revocation};
+use crate::trace::Place;
 
 /// Whoever holds a token may revoke it; a client that has a table in the configuration
 /// shows that it is the one, where it comes as that (section 2.1). Section 2.2: one that is no token of ours,
@@ -77,7 +78,7 @@ async fn perform(
     // A job that is being ended may not wait for the answer: what was begun is done
     // all the same.
     let work = async move { broker.revoke(&token, &proved, source.0, id.0).await };
-    match tokio::spawn(work.in_current_span()).await {
+    match tokio::spawn(Place::here().around(work).in_current_span()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(unavailable(error)),
         Err(_) => Err(Refusal::internal()),
