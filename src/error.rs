@@ -70,6 +70,24 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// A name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Config => "config",
+            Self::LoginRequired => "login_required",
+            Self::Denied => "denied",
+            Self::ApprovalPending => "approval_pending",
+            Self::Unreachable => "unreachable",
+            Self::KeyringLocked => "keyring_locked",
+            Self::Verification => "verification",
+            Self::CommandNotFound => "command_not_found",
+            Self::CommandCannotRun => "command_cannot_run",
+            Self::Io => "io",
+            Self::Other => "other",
+        }
+    }
+
     /// The exit code of every command but `exec`.
     pub fn exit_code(self) -> u8 {
         match self {

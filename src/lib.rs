@@ -25,7 +25,8 @@
 //! | [`dpop`] | tokens that are bound to a key (RFC 9449) |
 //! | [`wire`] | the messages between client and broker |
 //! | `broker` | the broker, with the feature of that name |
-//! | [`telemetry`] | logs |
+//! | [`telemetry`] | logs, and where spans go |
+//! | [`trace`] | where work stands in a trace, and its spans |
 //! | [`cli`] | the command line |
 
 pub mod aws;
@@ -48,4 +49,5 @@ pub mod reach;
 mod registry;
 pub mod secret;
 pub mod telemetry;
+pub mod trace;
 pub mod wire;

@@ -2,27 +2,28 @@
 //!
 //! This is the only place that knows the order of the steps.
 
+mod minting;
 mod own;
 
 use std::cell::OnceCell;
 use std::sync::Arc;
-use std::time::Instant;
 
 use time::Duration;
 
 pub use own::{OwnCredential, revoke};
 
-use self::own::Step;
+use self::minting::Minted;
 use crate::cache::{Cache, CredentialKey, Lead, Turn};
-use crate::credential::{Assertion, Caller, Credential, Principal};
+use crate::credential::{Caller, Credential, Principal};
 use crate::dpop::DeviceKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::process;
-use crate::identity::{Context, IdentitySource, LoginOptions, Readiness, in_place_of};
+use crate::identity::{Context, IdentitySource, LoginOptions, Readiness};
 use crate::plan::Plan;
-use crate::reach::{Effort, Wish};
+use crate::reach::Effort;
 use crate::secret::Secret;
+use crate::trace;
 
 /// On which terms a run gets its credential, besides the plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,14 +167,6 @@ pub fn own_credential(
     })
 }
 
-/// What came of an assertion.
-struct Minted {
-    credential: Credential,
-    principal: Principal,
-    /// What it came of, and was not revoked.
-    steps: Vec<Step>,
-}
-
 struct Run<'a> {
     host: &'a Host,
     cache: &'a Cache,
@@ -242,6 +235,15 @@ impl<'a> Run<'a> {
     /// A cached credential that is fresh enough, and not the one that this run
     /// is to replace.
     fn look(&self, key: &CredentialKey) -> Result<Option<Credential>> {
+        let step = trace::step("cache");
+        let found = step.within(|| self.look_up(key));
+        if let Ok(found) = &found {
+            step.note("tmpcred.cache.hit", found.is_some());
+        }
+        found
+    }
+
+    fn look_up(&self, key: &CredentialKey) -> Result<Option<Credential>> {
         let found = self.read(key)?;
         let replaced = self.replaced.get().and_then(Option::as_ref);
         Ok(found.filter(|credential| {
@@ -383,81 +385,6 @@ impl<'a> Run<'a> {
             self.host.interact.warn(&format!("the credential could not be kept: {error}"));
         }
         lead.succeed();
-    }
-
-    async fn mint(&self, source: &dyn IdentitySource, effort: Effort) -> Result<Minted> {
-        if self.terms.refresh {
-            self.plan.insist(self.host, Wish::Overridden);
-        }
-        let (started, audience) = (Instant::now(), self.plan.assertion_audience());
-        let cx = self.context().with_effort(effort);
-        let assertion = source.assertion(cx, &audience).await?;
-        tracing::debug!(profile = self.plan.profile, "an assertion is at hand");
-        let effort = effort.after_assertion(started.elapsed());
-        match self.turn(assertion.clone(), effort).await {
-            // What looks like a session here may be none there.
-            Err(refused) => {
-                let another = in_place_of(source, cx, &assertion, &audience, refused).await?;
-                self.turn(another, effort).await
-            }
-            minted => minted,
-        }
-    }
-
-    /// Turns an assertion into a credential. Tokens that were steps to it have served, and
-    /// are revoked where that is asked for; but not where its target is the broker that
-    /// they are from: revoking them there would reach the credential.
-    async fn turn(&self, assertion: Assertion, effort: Effort) -> Result<Minted> {
-        let mut steps = Vec::new();
-        let minted = self.turn_through(assertion, effort, &mut steps).await;
-        if self.terms.revokes_steps {
-            let needed = |step: &Step| {
-                minted.is_ok() && self.plan.target.issuer() == Some(step.exchange.server.issuer())
-            };
-            for step in steps.extract_if(.., |step| !needed(step)) {
-                step.revoke(self.host).await;
-            }
-        }
-        let (credential, principal) = minted?;
-        Ok(Minted { credential, principal, steps })
-    }
-
-    /// The same. Each exchange on the way, and what it yielded, goes into `steps`.
-    async fn turn_through(
-        &self,
-        mut assertion: Assertion,
-        effort: Effort,
-        steps: &mut Vec<Step>,
-    ) -> Result<(Credential, Principal)> {
-        let principal = assertion.principal.clone();
-        let started = Instant::now();
-        let device = self.device()?;
-        for step in &self.plan.exchanges {
-            let effort = effort.after(started.elapsed());
-            assertion = step.perform(self.host, &assertion, device.as_deref(), effort).await?;
-            steps.push(Step { exchange: step.clone(), yielded: assertion.clone() });
-        }
-        let mut target = self.plan.target.open();
-        target.with_effort(effort.after(started.elapsed()));
-        if let Some(device) = device {
-            target.with_key(device);
-        }
-        let credential = target.mint(self.host, &assertion, &self.plan.request).await?;
-        let remaining = credential.lifetime.remaining(self.host.clock.now());
-        if remaining <= Duration::ZERO {
-            return Err(Error::new(
-                ErrorKind::Verification,
-                "the new credential has expired already",
-            )
-            .hint("check this machine's clock"));
-        }
-        tracing::info!(
-            profile = self.plan.profile,
-            role = credential.role,
-            seconds = remaining.whole_seconds(),
-            "a credential has been minted"
-        );
-        Ok((credential, principal))
     }
 
     /// Refuses a new credential that does not last as long as this run asks.

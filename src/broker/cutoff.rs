@@ -31,6 +31,7 @@ use crate::host::clock::Clock;
 use crate::oidc::Issuer;
 use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
+use crate::trace;
 
 /// How far the clocks of a broker, its database and whoever runs it may be apart.
 const CLOCKS_DIFFER: Duration = Duration::seconds(5);
@@ -181,6 +182,7 @@ impl Operator {
         let record = Record {
             at: now,
             request_id: Uuid::new_v4(),
+            trace_id: trace::id(),
             action: "revoke".into(),
             decision: Decision::Revoked,
             reason: format!("an operator revoked it: {reason}"),

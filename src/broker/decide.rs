@@ -13,6 +13,7 @@ use super::authenticate::Caller;
 use super::aws;
 use super::config::{Binding, Role};
 use super::policy::{Answer, Granted, Moment, Policy, Question, Verdict};
+use crate::trace;
 
 /// What decides: one version of the policies, and the roles.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +128,34 @@ impl Denied {
 }
 
 impl Rules<'_> {
+    /// The same as [`decide`](Self::decide), and says in the trace what came of it.
+    pub(super) fn decide_in_trace(
+        &self,
+        caller: &Caller,
+        wanted: Wanted<'_>,
+        now: OffsetDateTime,
+    ) -> Result<(Granted, aws::Claims), Denied> {
+        let step = trace::step("decide");
+        step.note("tmpcred.policy.hash", self.policy.hash().to_string());
+        // Of the others anybody can ask for anything.
+        if self.roles.contains_key(wanted.role) {
+            step.note("tmpcred.role", wanted.role.to_string());
+        }
+        let decided = step.within(|| self.decide(caller, wanted, now));
+        let (decision, policy) = match &decided {
+            Ok((granted, _)) => ("granted", Some(&granted.policy_id)),
+            Err(denied) => {
+                step.note("tmpcred.reason", denied.why.name());
+                ("denied", denied.policy_id.as_ref())
+            }
+        };
+        step.note("tmpcred.decision", decision);
+        if let Some(policy) = policy {
+            step.note("tmpcred.policy.id", policy.clone());
+        }
+        decided
+    }
+
     /// Decides on a token: what is granted, and what AWS is told besides.
     pub(super) fn decide(
         &self,

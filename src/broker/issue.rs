@@ -32,6 +32,7 @@ use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
+use crate::trace;
 use crate::wire::RevocationReach;
 
 /// The `typ` of the tokens (RFC 9068 section 2.1).
@@ -185,7 +186,7 @@ impl Broker {
         let now = self.clock.now();
         self.sweep(now);
         let rules = Rules { policy, roles: &self.roles };
-        let (granted, aws) = match rules.decide(caller, ask.wanted(), now) {
+        let (granted, aws) = match rules.decide_in_trace(caller, ask.wanted(), now) {
             Ok(decided) => decided,
             Err(mut denied) => {
                 let policy_id = denied.policy_id.take();
@@ -353,8 +354,11 @@ impl Broker {
             Some(token) => token,
             None => {
                 let algorithm = self.signing.get(&recorded.claims.aud).copied();
-                let keys = self.keys.current().await?;
-                keys.signing(algorithm)?.sign(TOKEN_TYPE, &recorded)?
+                let step = trace::step("sign");
+                let keys = step.around(self.keys.current()).await?;
+                let key = keys.signing(algorithm)?;
+                step.note("tmpcred.key.id", key.kid().to_string());
+                key.sign(TOKEN_TYPE, &recorded)?
             }
         };
         let Recorded { claims, .. } = recorded;
@@ -412,6 +416,7 @@ impl Broker {
             let (now, name) = (self.clock.now(), tally.principal.clone());
             let record = Record {
                 request_id: Uuid::nil(),
+                trace_id: None,
                 reason: format!(
                     "so many requests were denied that {} since {} are only counted",
                     tally.count,
@@ -441,6 +446,7 @@ impl Broker {
         Record {
             at,
             request_id: ask.request_id,
+            trace_id: trace::id(),
             action: "issue".into(),
             decision: Decision::Denied,
             reason: String::new(),

@@ -63,6 +63,7 @@ mod sweep;
 #[cfg(test)]
 mod testbed;
 mod tls;
+mod traces;
 mod trusted_file;
 mod watch;
 
@@ -90,11 +91,13 @@ use readiness::Readiness;
 use reload::Policies;
 use store::Store;
 use sweep::Sweeping;
+use traces::Traces;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::host::clock::Clock;
 use crate::oidc::Issuer;
+use crate::trace::Tracer;
 
 /// A broker, ready to answer.
 pub struct Broker {
@@ -120,6 +123,7 @@ pub struct Broker {
     authz: Option<config::Authz>,
     trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
+    traces: Traces,
     clock: Arc<dyn Clock>,
 }
 
@@ -143,14 +147,16 @@ impl Broker {
         let kek = Kek::load(&config.keys, &host.env)?;
         let policies = Source::read_all(&config.policy.files)?;
         // What needs no store is checked before one is made.
-        let prepared = Prepared::new(config, &policies, host)?;
+        let traces = Traces::start(&config.telemetry, host)?;
+        let prepared = Prepared::new(config, &policies, host, &traces.tracer())?;
         let store: Arc<dyn Store> = Arc::new(store::open(&config.store, &host.env).await?);
-        prepared.assemble(config, store, kek, host).await
+        let broker = prepared.assemble(config, store, kek, host).await?;
+        Ok(Self { traces, ..broker })
     }
 
     /// Makes a broker from these parts. Needs a runtime.
     pub async fn assemble(config: &Config, parts: Parts, host: &Host) -> Result<Self> {
-        let prepared = Prepared::new(config, &parts.policies, host)?;
+        let prepared = Prepared::new(config, &parts.policies, host, &Tracer::default())?;
         prepared.assemble(config, parts.store, parts.kek, host).await
     }
 
@@ -162,6 +168,11 @@ impl Broker {
     /// What it counts and measures.
     pub fn metrics(&self) -> Arc<Metrics> {
         self.metrics.clone()
+    }
+
+    /// What makes the spans of its requests.
+    pub(crate) fn tracer(&self) -> Tracer {
+        self.traces.tracer()
     }
 
     /// Tells those who ask whether it is ready that it is not any more.
@@ -177,6 +188,8 @@ impl Broker {
         self.notary.close().await;
         self.keys.close().await;
         self.store.close().await;
+        // The last, so that what was done until now is told.
+        self.traces.close().await;
     }
 }
 
@@ -188,7 +201,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(config: &Config, policies: &[Source], host: &Host) -> Result<Self> {
+    fn new(config: &Config, policies: &[Source], host: &Host, tracer: &Tracer) -> Result<Self> {
         let (trusted, clients) = (&config.trusted_issuer, &config.client);
         let authenticator = Authenticator::new(trusted, clients, &config.issuer, host)?;
         let now = host.clock.now();
@@ -198,7 +211,7 @@ impl Prepared {
         }
         let world = World::of(config, directory.as_ref());
         let policy = Policy::load(policies, world)?;
-        let sinks = Sinks::new(&config.audit, &config.issuer, host)?;
+        let sinks = Sinks::new(&config.audit, &config.issuer, host, tracer)?;
         Ok(Self { authenticator, policy, sinks })
     }
 
@@ -250,6 +263,7 @@ impl Prepared {
             authz: config.authz.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             metrics,
+            traces: Traces::default(),
             clock: host.clock.clone(),
         })
     }

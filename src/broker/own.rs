@@ -11,6 +11,7 @@ use super::Broker;
 use super::authenticate::{Actor, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable};
 use super::issue::TOKEN_TYPE;
 use super::keys::Snapshot;
+use super::metrics;
 use super::opaque;
 use super::policy::Policy;
 use super::proof;
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oidc::Expectations;
 use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
 use crate::secret::Secret;
+use crate::trace;
 
 /// How many tokens may be exchanged one for the other, in a row.
 const MAX_ANCESTORS: usize = 16;
@@ -233,7 +235,12 @@ impl Broker {
             self.check_key(&caller, proof)?;
             Ok(caller)
         };
-        self.metrics.authentication(proved).await
+        let step = trace::step("authenticate");
+        let outcome = step.around(self.metrics.authentication(proved)).await;
+        if let Err(rejection) = &outcome {
+            step.failed(metrics::of_rejection(rejection));
+        }
+        outcome
     }
 
     fn check_key(&self, caller: &Caller, proof: Option<&Proof>) -> Result<(), Rejection> {

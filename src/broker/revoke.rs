@@ -14,6 +14,7 @@ use super::own::OwnToken;
 use super::store::{Consumed, Effect, Once, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
+use crate::trace;
 
 impl Broker {
     /// Revokes a token, and with it all that came of it, as `client` asks for it. When this
@@ -49,6 +50,7 @@ impl Broker {
         let record = Record {
             at: now,
             request_id,
+            trace_id: trace::id(),
             action: "revoke".into(),
             decision: Decision::Revoked,
             reason: match client.id() {

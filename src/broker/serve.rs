@@ -74,7 +74,7 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         let limits = limits(&config);
         let guard =
             Guard::new(hosts(&config)).believing(config.trusted_proxies.clone()).within(limits);
-        let guard = guard.counting(broker.metrics());
+        let guard = guard.counting(broker.metrics()).tracing(broker.tracer());
         let connections = guard.connections();
         let app = http::guarded(http::routes(broker.clone(), &guard), guard);
         let handle = Handle::new();
@@ -295,7 +295,8 @@ impl SideServer {
         // A proxy opens one connection or two for each request that it holds up.
         let limits = limits(config);
         let limits = Limits { per_address: limits.total, ..limits };
-        let guard = Guard::new(hosts).within(limits).counting(broker.metrics());
+        let guard = Guard::new(hosts).within(limits);
+        let guard = guard.counting(broker.metrics()).tracing(broker.tracer());
         let connections = guard.connections();
         let app = http::guarded(http::authz::routes(broker.clone(), &guard), guard);
         Self::start(listener, tls, app, connections)

@@ -241,6 +241,7 @@ impl Bed {
                 limits: Default::default(),
                 authz: None,
                 audit: config::Audit::default(),
+                telemetry: config::Telemetry::default(),
                 directory: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 client: Default::default(),

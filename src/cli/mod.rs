@@ -12,9 +12,11 @@ mod parse;
 mod prepare;
 mod renewal;
 mod show;
+mod traced;
 mod ui;
 
 use std::ffi::OsString;
+use std::rc::Rc;
 
 use clap::CommandFactory;
 use clap_complete::CompleteEnv;
@@ -27,6 +29,7 @@ use crate::host::process::{self, CoreLimit};
 use crate::telemetry;
 
 use args::{Cli, Command};
+use traced::{Ended, Traced};
 use ui::Ui;
 
 /// What a command works with.
@@ -35,6 +38,8 @@ struct App {
     host: Host,
     /// What the command of `exec` gets back.
     core: CoreLimit,
+    /// What the run tells of itself.
+    traced: Rc<Traced>,
 }
 
 /// Runs the program with these arguments, the first of which is its own name,
@@ -66,18 +71,23 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     if let Some(wrong) = telemetry::start(cli.global.verbose, &env) {
         ui.interact().warn(&wrong);
     }
-    let outcome = Host::real(env, ui.interact()).and_then(|host| {
-        let app = App { ui: ui.clone(), host, core };
-        commands::run(&app, cli.command)
+    let traced = Rc::new(Traced::begin(&cli.command, &env));
+    let outcome = traced.place().within(|| {
+        Host::real(env, ui.interact()).and_then(|host| {
+            let app = App { ui: ui.clone(), host, core, traced: Rc::clone(&traced) };
+            commands::run(&app, cli.command)
+        })
     });
-    outcome.unwrap_or_else(|error| {
+    let outcome = outcome.unwrap_or_else(|error| {
         ui.error(&error);
         Outcome::Exited(if is_exec {
             error.kind().exec_exit_code()
         } else {
             error.kind().exit_code()
         })
-    })
+    });
+    traced.end(Ended::With(outcome));
+    outcome
 }
 
 /// Shows help, the version, or what is wrong with the command line. With `exec`, all other

@@ -18,6 +18,7 @@ use crate::mint::Narrowing;
 use crate::pipeline::{self, Origin, OwnCredential, Terms};
 use crate::plan::{self, Plan};
 use crate::secret::Secret;
+use crate::trace;
 
 use super::args::{AtExit, Chosen, Fresh, Output, Wanted};
 use super::{App, misuse, show};
@@ -219,11 +220,13 @@ impl Prepared {
 
 /// Resolves what was typed.
 pub(crate) fn prepare(app: &App, chosen: &Chosen) -> Result<Prepared> {
-    #[cfg(feature = "broker")]
-    if chosen.dev {
-        return embedded(app, &chosen.wanted);
-    }
-    configured(app, &chosen.wanted)
+    trace::step("plan").within(|| {
+        #[cfg(feature = "broker")]
+        if chosen.dev {
+            return embedded(app, &chosen.wanted);
+        }
+        configured(app, &chosen.wanted)
+    })
 }
 
 /// Resolves what was typed where the embedded broker has nothing to give.

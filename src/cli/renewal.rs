@@ -11,6 +11,7 @@ use crate::host::interact::{Interact, Silent};
 use crate::pipeline::{self, OwnCredential, Terms};
 use crate::plan::Plan;
 use crate::reach::Wish;
+use crate::trace::{self, Place};
 
 use super::args::Renew;
 use super::prepare::Prepared;
@@ -79,6 +80,7 @@ impl Prepared {
         // Whoever works at the terminal is not asked from the background.
         let host = Host { interact: Arc::new(Silent), ..self.asking()? };
         let supply = Pipeline {
+            place: Place::here(),
             host,
             cache: Arc::clone(&self.cache),
             plan: self.plan.clone(),
@@ -118,6 +120,8 @@ impl Own {
 
 /// New credentials by the same plan as the first.
 struct Pipeline {
+    /// What it is a part of, in whichever thread.
+    place: Place,
     host: Host,
     cache: Arc<Cache>,
     plan: Plan,
@@ -129,6 +133,16 @@ struct Pipeline {
 
 impl Supply for Pipeline {
     fn next(&self, old: &Credential) -> Result<Credential> {
+        self.place.within(|| trace::step("renew").within(|| self.renewed(old)))
+    }
+
+    fn tell(&self, news: News<'_>) {
+        self.told(news);
+    }
+}
+
+impl Pipeline {
+    fn renewed(&self, old: &Credential) -> Result<Credential> {
         // Renewal has pauses of its own, and may have little time.
         self.plan.insist(&self.host, Wish::Heeded);
         let Some(own) = &self.own else {
@@ -141,7 +155,7 @@ impl Supply for Pipeline {
         Ok(new.credential)
     }
 
-    fn tell(&self, news: News<'_>) {
+    fn told(&self, news: News<'_>) {
         let profile = &self.plan.profile;
         let with_hints = |error: &Error| {
             let mut text = error.to_string();

@@ -16,6 +16,7 @@ use url::{Host as UrlHost, Url};
 use super::clock::{Clock, SkewMeter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
+use crate::trace;
 
 /// How long connecting may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -91,7 +92,8 @@ impl Response {
         retry_after(self.header(RETRY_AFTER)?, now)
     }
 
-    fn header(&self, name: HeaderName) -> Option<&str> {
+    /// A header that is text.
+    pub fn header(&self, name: HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 }
@@ -111,6 +113,8 @@ pub fn retry_after(value: &str, now: OffsetDateTime) -> Option<Duration> {
 #[derive(Clone)]
 pub struct HttpClient {
     inner: Arc<Inner>,
+    /// Whether servers are told of the trace that asks them.
+    tells_trace: bool,
 }
 
 struct Inner {
@@ -127,7 +131,15 @@ impl HttpClient {
     /// `extra_ca_pem` besides, and that notes clock skew in `skew`.
     pub fn new(clock: Arc<dyn Clock>, skew: SkewMeter, extra_ca_pem: Option<Vec<u8>>) -> Self {
         let (built, built_direct) = (OnceLock::new(), OnceLock::new());
-        Self { inner: Arc::new(Inner { built, built_direct, extra_ca_pem, clock, skew }) }
+        let inner = Arc::new(Inner { built, built_direct, extra_ca_pem, clock, skew });
+        Self { inner, tells_trace: false }
+    }
+
+    /// The same, which tells servers of the trace that asks them (W3C Trace Context), and
+    /// makes each request a part of it.
+    #[must_use]
+    pub fn telling_trace(self) -> Self {
+        Self { tells_trace: true, ..self }
     }
 
     /// Sends a request and reads the answer.
@@ -135,7 +147,36 @@ impl HttpClient {
     /// # Errors
     /// [`ErrorKind::Unreachable`] where no answer comes; [`ErrorKind::Verification`]
     /// where the address may not be used, or the answer redirects or is too large.
-    pub async fn send(&self, request: Request) -> Result<Response> {
+    pub async fn send(&self, mut request: Request) -> Result<Response> {
+        if !self.tells_trace {
+            return self.perform(request).await;
+        }
+        let step = trace::asking(request.method.to_string());
+        step.note("http.request.method", request.method.to_string());
+        step.note("url.full", place(&request.url));
+        step.note("server.address", request.url.host_str().unwrap_or_default().to_string());
+        if let Some(port) = request.url.port_or_known_default() {
+            step.note("server.port", i64::from(port));
+        }
+        let outcome = step.around(async {
+            trace::w3c::tell(&mut request.headers);
+            self.perform(request).await
+        });
+        let outcome = outcome.await;
+        match &outcome {
+            Ok(response) => {
+                let status = response.status;
+                step.note("http.response.status_code", i64::from(status.as_u16()));
+                if status.is_client_error() || status.is_server_error() {
+                    step.failed(status.as_u16().to_string());
+                }
+            }
+            Err(error) => step.failed(error.kind().name()),
+        }
+        outcome
+    }
+
+    async fn perform(&self, request: Request) -> Result<Response> {
         require_secure(&request.url)?;
         let place = place(&request.url);
         let client = self.inner.client(is_loopback(&request.url)).as_ref().map_err(Error::clone)?;

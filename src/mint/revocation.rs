@@ -29,7 +29,7 @@ pub(super) async fn revoke(host: &Host, server: &Server, token: &Secret<String>)
         (HeaderName::from_static(VERSION_HEADER), HeaderValue::from(VERSION)),
     ]);
     let form = Secret::new(form.into_bytes());
-    let http = host.http(server.ca_file.as_deref())?;
+    let http = host.http(server.ca_file.as_deref())?.telling_trace();
     let attempt = async |address: &Issuer| {
         let request = Request {
             method: Method::POST,

@@ -63,6 +63,7 @@ pub(super) async fn exchange(
     };
     let form = form(assertion, ask).map_err(|error| error.context(context()))?;
     let http = host.http(server.ca_file.as_deref()).map_err(|error| error.context(context()))?;
+    let http = http.telling_trace();
     let key = key.filter(|key| server.dpop || is_bound_to(assertion, key));
     let attempt = async |address: &Issuer| {
         let response = send(host, &http, address, &form, key).await?;

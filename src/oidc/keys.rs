@@ -1,5 +1,6 @@
 //! The public keys of an issuer (RFC 7517).
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
@@ -12,7 +13,13 @@ const MAX_KEYS: usize = 200;
 
 /// A set of public keys.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(Vec<Key>);
+pub struct Keys {
+    keys: Vec<Key>,
+    version: String,
+}
+
+/// How much of the hash of a key set names its version, in bytes.
+const VERSION: usize = 8;
 
 #[derive(Clone, Debug)]
 struct Key {
@@ -41,7 +48,16 @@ impl Keys {
             )
             .because_of(format!("it has more than {MAX_KEYS} keys")));
         }
-        Ok(Self(set.keys.into_iter().filter_map(Key::parse).collect()))
+        let version: String = digest(&SHA256, bytes).as_ref()[..VERSION]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(Self { keys: set.keys.into_iter().filter_map(Key::parse).collect(), version })
+    }
+
+    /// Tells one version of the document from another: a part of its SHA-256.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     /// The keys that may have signed a token with this key id and algorithm.
@@ -50,7 +66,7 @@ impl Keys {
         kid: Option<&'a str>,
         algorithm: Algorithm,
     ) -> impl Iterator<Item = &'a DecodingKey> {
-        self.0
+        self.keys
             .iter()
             .filter(move |key| key.algorithms.contains(&algorithm))
             .filter(move |key| kid.is_none() || key.kid.as_deref() == kid)

@@ -131,6 +131,11 @@ impl RemoteKeys {
         held.map(|at| self.clock.uptime() - at)
     }
 
+    /// The version of those.
+    pub fn version(&self) -> Option<String> {
+        self.state().held.as_ref().map(|held| held.keys.version().to_string())
+    }
+
     /// Verifies a token by these keys.
     pub async fn verify(
         &self,

@@ -15,17 +15,17 @@ pub struct OwnCredential {
     /// The credential.
     pub credential: Credential,
     /// What it came of, and has to last as long as it.
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<Exchanged>,
 }
 
 /// An exchange on the way, and what it yielded.
 #[derive(Clone, Debug)]
-pub(super) struct Step {
+pub(super) struct Exchanged {
     pub(super) exchange: Exchange,
     pub(super) yielded: Assertion,
 }
 
-impl Step {
+impl Exchanged {
     /// Revokes what it yielded. Failing is told and no more: nobody else has it.
     pub(super) async fn revoke(&self, host: &Host) {
         if let Err(error) = self.exchange.revoke(host, &self.yielded).await {

@@ -1,6 +1,9 @@
-//! Logs of what is being done, for people who look for a fault.
+//! Logs of what is being done, for people who look for a fault, and where spans go.
 //!
 //! Secrets cannot get here: `Secret` has no form that a log could show.
+
+pub mod export;
+pub mod settings;
 
 use std::io::IsTerminal;
 

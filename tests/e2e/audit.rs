@@ -373,12 +373,15 @@ pub(super) fn asked(assertion: &str) -> [(&'static str, &str); 5] {
 const TREE: &str = r#"
 import base64, hashlib, hmac, sqlite3, struct, sys
 columns = ("sequence at request_id action decision reason issuer subject client source role"
-           " audience scope ttl jti parent policy_id policy_hash count").split()
-personal = {"reason", "subject", "client", "source"}
+           " audience scope ttl jti parent policy_id policy_hash count actor trace_id").split()
+personal = {"reason", "subject", "client", "source", "actor"}
+since = {"actor": 3, "trace_id": 4}
 def leaf(row):
-    salt, values = row[-1], row[:-1]
-    data = b"tmpcred audit record v2\0"
+    version, salt, values = row[-2], row[-1], row[:-2]
+    data = b"tmpcred audit record v%d\0" % version
     for column, value in zip(columns, values):
+        if version < since.get(column, 0):
+            continue
         if value is None:
             data += b"\0"
             continue
@@ -394,7 +397,7 @@ def root(leaves):
     split = 1 << ((len(leaves) - 1).bit_length() - 1)
     return hashlib.sha256(b"\1" + root(leaves[:split]) + root(leaves[split:])).digest()
 rows = sqlite3.connect(sys.argv[1]).execute(
-    "select " + ", ".join(columns) + ", salt from audit_record order by sequence")
+    "select " + ", ".join(columns) + ", leaf_version, salt from audit_record order by sequence")
 print(base64.b64encode(root([leaf(row) for row in rows])).decode())
 "#;
 
@@ -405,7 +408,7 @@ db.execute("drop trigger if exists audit_record_update")
 db.execute("drop trigger if exists audit_record_delete")
 (last,) = db.execute("select max(sequence) from audit_record").fetchone()
 db.execute("update audit_record set subject = 'scapegoat' where sequence = ?", (last,))
-rows = db.execute("select " + ", ".join(columns) + ", salt from audit_record order by sequence")
+rows = db.execute("select " + ", ".join(columns) + ", leaf_version, salt from audit_record order by sequence")
 hashes = b"".join(leaf(row) for row in rows)
 db.execute("update audit_tile set hashes = ? where level = 0", (hashes,))
 db.execute("delete from audit_checkpoint where size >= ?", (last,))
@@ -435,7 +438,7 @@ fn the_broker_makes_nothing_good_that_somebody_else_wrote() {
     sqlite(
         &services.broker,
         "create table more as select * from audit_record where sequence = 2;
-         update more set sequence = 3, salt = null, leaf_version = 1, subject = 'scapegoat';
+         update more set sequence = 3, salt = null, leaf_version = 1, trace_id = null, subject = 'scapegoat';
          insert into audit_record select * from more; drop table more;
          update audit_head set last_sequence = 3",
     );

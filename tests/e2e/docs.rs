@@ -87,6 +87,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-review",
         "toml broker.toml more-roles",
         "toml broker.toml more-sinks",
+        "toml broker.toml more-telemetry",
         "toml broker.toml store",
         "toml broker.toml with-tls",
         "toml cases.toml",
@@ -323,6 +324,12 @@ mod broker {
             let toml = format!("{}\n{}", start.text, more.text);
             let config = config::load(&home.write("broker.toml", toml)).unwrap();
             assert!(config.trusted_issuer["cluster"].token_review.is_some());
+        }
+        for more in of_kind("toml broker.toml more-telemetry", 1) {
+            let home = Home::new();
+            let toml = format!("{}\n{}", start.text, more.text);
+            let config = config::load(&home.write("broker.toml", toml)).unwrap();
+            assert!(config.telemetry.endpoint.is_some());
         }
         for more in of_kind("toml broker.toml more-limits", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);

@@ -78,3 +78,5 @@ mod storm;
 mod support;
 #[cfg(target_os = "linux")]
 mod test_bed;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod traces;

@@ -83,6 +83,7 @@ fn jsonl(sequence: u64, record: &Record) -> Value {
         "sequence": sequence,
         "at": moment(record),
         "request_id": record.request_id,
+        "trace_id": trace(record),
         "action": record.action,
         "decision": record.decision.as_str(),
         "reason": record.reason,
@@ -101,6 +102,11 @@ fn jsonl(sequence: u64, record: &Record) -> Value {
         "count": record.count,
         "actor": record.actor,
     })
+}
+
+/// The trace, as other programs write it.
+fn trace(record: &Record) -> Option<String> {
+    record.trace_id.map(|id| id.to_string())
 }
 
 /// What schemas have no place for, under a name of its own.
@@ -158,6 +164,9 @@ fn ecs(sequence: u64, record: &Record) -> Value {
     if record.source.parse::<IpAddr>().is_ok() {
         event["source"]["ip"] = json!(record.source);
     }
+    if let Some(trace) = trace(record) {
+        event["trace"] = json!({ "id": trace });
+    }
     if let Some(policy) = &record.policy_id {
         event["rule"] = json!({ "id": policy, "ruleset": record.policy_hash });
     }
@@ -207,6 +216,9 @@ fn ocsf(sequence: u64, record: &Record) -> Value {
     });
     if record.source.parse::<IpAddr>().is_ok() {
         event["src_endpoint"] = json!({ "ip": record.source });
+    }
+    if let Some(trace) = trace(record) {
+        event["unmapped"]["trace_id"] = json!(trace);
     }
     if let Some(policy) = &record.policy_id {
         event["unmapped"]["policy_id"] = json!(policy);

@@ -12,7 +12,7 @@ use super::{Record, micros};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The columns, in the order in which they go in.
-pub const COLUMNS: [&str; 20] = [
+pub const COLUMNS: [&str; 21] = [
     "sequence",
     "at",
     "request_id",
@@ -33,10 +33,14 @@ pub const COLUMNS: [&str; 20] = [
     "policy_hash",
     "count",
     ACTOR,
+    TRACE,
 ];
 
-/// The column that only the form [`WITH_ACTOR`] has.
+/// The column that only the forms from [`WITH_ACTOR`] on have.
 const ACTOR: &str = "actor";
+
+/// The column that only the form [`WITH_TRACE`] has.
+const TRACE: &str = "trace_id";
 
 /// Those that hold numbers.
 pub const NUMBERS: [&str; 4] = ["sequence", "at", "ttl", "count"];
@@ -52,6 +56,9 @@ pub const SALTED: i64 = 2;
 
 /// The same, of a record that says who acted.
 pub const WITH_ACTOR: i64 = 3;
+
+/// The same, of a record that says which trace it belongs to, whoever acted.
+pub const WITH_TRACE: i64 = 4;
 
 /// What stands in a column that was erased.
 pub const ERASED: &str = "(erased)";
@@ -103,8 +110,13 @@ impl Leaf {
             text(&record.policy_hash),
             number(record.count),
             record.actor.clone(),
+            record.trace_id.map(|id| id.to_string()),
         ];
-        let version = if record.actor.is_some() { WITH_ACTOR } else { SALTED };
+        let version = match (record.trace_id, &record.actor) {
+            (Some(_), _) => WITH_TRACE,
+            (None, Some(_)) => WITH_ACTOR,
+            (None, None) => SALTED,
+        };
         Self { sequence, version, salt: Some(salt.to_vec()), erased: None, values: Some(values) }
     }
 
@@ -132,10 +144,10 @@ impl Leaf {
         Some(match (self.version, self.salt.as_deref(), self.erased.as_deref()) {
             (PLAIN, None, None) => Hidden::Nothing,
             // Of another length it could be padded to the same key.
-            (SALTED | WITH_ACTOR, Some(salt), None) if salt.len() == SALT => {
+            (SALTED | WITH_ACTOR | WITH_TRACE, Some(salt), None) if salt.len() == SALT => {
                 Hidden::Salted(Box::new(hmac::Key::new(hmac::HMAC_SHA256, salt)))
             }
-            (SALTED | WITH_ACTOR, None, Some(kept)) => {
+            (SALTED | WITH_ACTOR | WITH_TRACE, None, Some(kept)) => {
                 let (hashes, rest) = kept.as_chunks::<HASH>();
                 if !rest.is_empty() {
                     return None;
@@ -152,7 +164,7 @@ impl Leaf {
         for (column, value) in COLUMNS.iter().zip(self.values.as_ref()?) {
             match (value, &mut hidden) {
                 // The earlier forms have no place for it.
-                (value, _) if *column == ACTOR && self.version != WITH_ACTOR => {
+                (value, _) if !has_place(self.version, column) => {
                     if value.is_some() {
                         return None;
                     }
@@ -188,6 +200,15 @@ enum Hidden<'a> {
     Salted(Box<hmac::Key>),
     /// As the HMACs that were kept of it.
     Erased(&'a [Hash]),
+}
+
+/// Whether this form has a place for this column.
+fn has_place(version: i64, column: &str) -> bool {
+    match column {
+        ACTOR => version >= WITH_ACTOR,
+        TRACE => version >= WITH_TRACE,
+        _ => true,
+    }
 }
 
 fn hmac_of(key: &hmac::Key, column: &str, value: &str) -> hmac::Tag {
@@ -227,6 +248,7 @@ pub fn stored(number: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::broker::store::sql::tests::record;
+    use crate::trace::{TraceId, w3c};
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -236,11 +258,18 @@ mod tests {
     fn a_leaf_is_the_same_in_every_version_of_the_program() {
         let leaf = Leaf::new(7, &record("a reason"), [9; SALT]);
         let plain = Leaf { version: PLAIN, salt: None, ..leaf.clone() };
+        let traced = Leaf::new(7, &Record { trace_id: trace(), ..record("a reason") }, [9; SALT]);
         // Computed by Python's hashlib and hmac.
+        assert_eq!(hex(&traced.hash().unwrap()), TRACED_HASH);
         assert_eq!(hex(&leaf.hash().unwrap()), SALTED_HASH);
         assert_eq!(hex(&plain.hash().unwrap()), PLAIN_HASH);
     }
 
+    fn trace() -> Option<TraceId> {
+        w3c::trace_id("12345678901234567890123456789012")
+    }
+
+    const TRACED_HASH: &str = "bdfa3918988f90e0205a31d1ef1538760ecec8b8f54f2d058813472ce3f9d6df";
     const SALTED_HASH: &str = "bf14d5e61f8cd19af3e5efd4435627de11b1e154d3a98af2adca3c31598badcd";
     const PLAIN_HASH: &str = "5e05fa83cc37a71a867d37cf558672718ba89811647b25c480c0b97a810a83e5";
 
@@ -248,10 +277,14 @@ mod tests {
     fn every_change_changes_the_leaf() {
         let acted = Record { actor: Some("https://i.example#bot".into()), ..record("a reason") };
         let leaf = Leaf::new(7, &acted, [9; SALT]);
-        let hash = leaf.hash().unwrap();
         assert_eq!(leaf.version, WITH_ACTOR);
         // One that says who acted is none of the earlier forms.
         assert_eq!(Leaf { version: SALTED, ..leaf.clone() }.hash(), None);
+        assert_ne!(Leaf { version: WITH_TRACE, ..leaf.clone() }.hash(), leaf.hash());
+        let leaf = Leaf::new(7, &Record { trace_id: trace(), ..acted }, [9; SALT]);
+        let hash = leaf.hash().unwrap();
+        assert_eq!(leaf.version, WITH_TRACE);
+        assert_eq!(Leaf { version: WITH_ACTOR, ..leaf.clone() }.hash(), None);
         for at in 0..COLUMNS.len() {
             for value in [None, Some("".to_string()), Some("other".to_string())] {
                 let mut other = leaf.clone();
@@ -275,14 +308,16 @@ mod tests {
         salt.push(0);
         assert_eq!(Leaf { salt: Some(salt), ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { version: PLAIN, ..leaf.clone() }.hash(), None);
-        assert_eq!(Leaf { version: 4, ..leaf.clone() }.hash(), None);
+        assert_eq!(Leaf { version: 5, ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { values: None, ..leaf }.hash(), None);
     }
 
     #[test]
     fn what_is_erased_leaves_the_hash_as_it_was() {
         for actor in [None, Some("https://i.example#bot".to_string())] {
-            let leaf = Leaf::new(7, &Record { actor, ..record("a reason") }, [9; SALT]);
+            let trace_id = trace().filter(|_| actor.is_none());
+            let record = Record { actor, trace_id, ..record("a reason") };
+            let leaf = Leaf::new(7, &record, [9; SALT]);
             let mut values = leaf.values.clone().unwrap();
             for (column, value) in COLUMNS.iter().zip(&mut values) {
                 if PERSONAL.contains(column) && value.is_some() {

@@ -32,6 +32,7 @@ pub use writer::Audit;
 
 use crate::credential::Principal;
 use crate::oidc::Issuer;
+use crate::trace::{self, TraceId};
 
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,9 @@ pub struct Record {
     pub at: OffsetDateTime,
     /// The request, as the caller was told its id.
     pub request_id: Uuid,
+    /// The trace that it belongs to, which may have begun elsewhere; `None` where nobody
+    /// traced what was done.
+    pub trace_id: Option<TraceId>,
     /// What was asked for: `issue`, `revoke`, `key` or `erase`.
     pub action: String,
     /// What was decided.
@@ -116,7 +120,7 @@ pub struct Record {
 
 impl Record {
     /// A record of something that is no single request of a caller: `name` did it, or the
-    /// broker tells it of them.
+    /// broker tells it of them. It belongs to the trace of what is under way, if any.
     pub fn of_the_broker(
         at: OffsetDateTime,
         action: &str,
@@ -126,6 +130,7 @@ impl Record {
         Self {
             at,
             request_id: Uuid::new_v4(),
+            trace_id: trace::id(),
             action: action.into(),
             decision,
             reason: String::new(),

@@ -34,6 +34,7 @@ use crate::broker::store::Store;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::oidc::Issuer;
+use crate::trace::Tracer;
 
 /// How long couriers have to put their bags down at the end.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -76,7 +77,12 @@ impl Sinks {
     /// # Errors
     /// Where one of them can never work, as without its secret. One that is out of order at
     /// the moment is no error.
-    pub fn new(config: &config::Audit, issuer: &Issuer, host: &Host) -> Result<Self> {
+    pub fn new(
+        config: &config::Audit,
+        issuer: &Issuer,
+        host: &Host,
+        tracer: &Tracer,
+    ) -> Result<Self> {
         let mut sinks = Vec::new();
         for (name, c) in &config.file {
             let sink = Box::new(File::new(c.path.clone()));
@@ -89,7 +95,8 @@ impl Sinks {
         }
         for (name, c) in &config.webhook {
             let named = |error: Error| error.context(format!("[audit.webhook.{name}]"));
-            let sink = Box::new(Webhook::new(c, issuer, host).map_err(named)?);
+            let sink = Webhook::new(c, issuer, host).map_err(named)?;
+            let sink = Box::new(sink.traced_by(tracer.clone()));
             sinks.push(Named::new(name, sink, c.format, c.begin_with));
         }
         Ok(Self(sinks))

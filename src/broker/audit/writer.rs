@@ -12,6 +12,7 @@ use super::leaf;
 use super::{Decision, Receipt, Record};
 use crate::broker::store::{Effect, Ledger, Outcome, Unit};
 use crate::error::{Error, ErrorKind, Result};
+use crate::trace::{self, Place};
 
 /// How many records may wait. More are refused at once instead of late.
 const QUEUE: usize = 1024;
@@ -31,6 +32,8 @@ const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
 struct Entry {
     unit: Unit,
+    /// What waits for it.
+    place: Place,
     answer: oneshot::Sender<Result<Option<Receipt>>>,
 }
 
@@ -78,15 +81,32 @@ impl Audit {
     /// As with [`append`](Self::append). Who gives up waiting cannot know which of
     /// the two came about, but it is both or neither.
     pub async fn commit(&self, unit: Unit) -> Result<Option<Receipt>> {
+        let step = trace::step("record");
+        let outcome = step.around(self.commit_there(unit)).await;
+        match &outcome {
+            Ok(Some(receipt)) => {
+                let sequence = i64::try_from(receipt.sequence).unwrap_or(i64::MAX);
+                step.note("tmpcred.audit.sequence", sequence);
+            }
+            // A condition did not hold: somebody was quicker.
+            Ok(None) => step.note("tmpcred.audit.overtaken", true),
+            Err(error) => step.failed(error.kind().name()),
+        }
+        outcome
+    }
+
+    async fn commit_there(&self, unit: Unit) -> Result<Option<Receipt>> {
         // Alone: in a group it would keep the others out.
         unit.records.iter().try_for_each(leaf::check)?;
         let (answer, receipt) = oneshot::channel();
         let failed = |why: &str| {
             Error::new(ErrorKind::Io, "the audit log cannot be written").because_of(why)
         };
-        self.queue.try_send(Entry { unit, answer }).map_err(|cause| match cause {
-            mpsc::error::TrySendError::Full(_) => failed("too many records are waiting"),
-            mpsc::error::TrySendError::Closed(_) => failed("it is closed"),
+        self.queue.try_send(Entry { unit, place: Place::here(), answer }).map_err(|cause| {
+            match cause {
+                mpsc::error::TrySendError::Full(_) => failed("too many records are waiting"),
+                mpsc::error::TrySendError::Closed(_) => failed("it is closed"),
+            }
         })?;
         match tokio::time::timeout(PATIENCE, receipt).await {
             Ok(Ok(outcome)) => outcome,
@@ -136,9 +156,18 @@ impl Writer {
 
     /// Whether it could be written.
     async fn write(&mut self, batch: Vec<Entry>) -> bool {
+        let steps: Vec<_> =
+            batch.iter().map(|entry| entry.place.within(|| trace::step("store"))).collect();
         let (units, answers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|entry| (entry.unit, entry.answer)).unzip();
         let outcome = self.ledger.commit(&units).await;
+        for step in steps {
+            // How many shared the commit.
+            step.note("tmpcred.store.units", i64::try_from(units.len()).unwrap_or(i64::MAX));
+            if let Err(error) = &outcome {
+                step.failed(error.kind().name());
+            }
+        }
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) =
             outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
         let outcomes = match outcome {

@@ -191,7 +191,7 @@ impl KeySource {
         })?;
         let read = |path| trusted_file::read(path, MAX_FILE);
         let ca = config.ca_file.as_deref().map(read).transpose()?;
-        let http = HttpClient::new(host.clock.clone(), SkewMeter::default(), ca);
+        let http = HttpClient::new(host.clock.clone(), SkewMeter::default(), ca).telling_trace();
         Ok(Self::Uri(Box::new(RemoteKeys::new(uri, http, host.clock.clone()))))
     }
 }

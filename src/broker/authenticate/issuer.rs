@@ -22,6 +22,7 @@ use crate::oidc::jwt::{self, ALGORITHMS, Algorithm, Refusal};
 use crate::oidc::remote_keys::{Failure, Failures, MAX_KEY_AGE};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
+use crate::trace;
 
 /// How large a file with keys or certificates may be.
 pub(super) const MAX_FILE: u64 = 1024 * 1024;
@@ -135,12 +136,13 @@ impl Trusted {
 
     /// What is known of its keys, where they are fetched at all.
     pub(super) fn keys(&self) -> Option<IssuerKeys<'_>> {
-        let age = match &self.keys {
+        let (age, version) = match &self.keys {
             KeySource::File(_) | KeySource::Review(_) => return None,
-            KeySource::Uri(keys) => keys.age(),
+            KeySource::Uri(keys) => (keys.age(), keys.version()),
             KeySource::Discovery(discovered) => {
                 let found = discovered.state().found.clone();
-                found.and_then(|found| found.keys.in_use().age())
+                let in_use = found.map(|found| found.keys.in_use().clone());
+                in_use.map_or((None, None), |keys| (keys.age(), keys.version()))
             }
         };
         let (failures, skew) = (self.failures.get(), self.skew.get());
@@ -150,7 +152,24 @@ impl Trusted {
             max_age: self.max_age,
             failures,
             skew,
+            version,
         })
+    }
+
+    /// Says in the trace by which keys a token was verified, or not.
+    pub(super) fn note_keys(&self) {
+        if let KeySource::File(keys) = &self.keys {
+            trace::note("tmpcred.jwks.version", keys.version().to_string());
+        }
+        let Some(keys) = self.keys() else { return };
+        if let Some(version) = keys.version {
+            trace::note("tmpcred.jwks.version", version);
+        }
+        if let Some(age) = keys.age {
+            trace::note("tmpcred.jwks.age", age.as_seconds_f64());
+        }
+        // Where there are some, it may be left alone for a while.
+        trace::note("tmpcred.jwks.failures", i64::try_from(keys.failures).unwrap_or(i64::MAX));
     }
 
     /// Verifies a token of this issuer.
@@ -318,7 +337,7 @@ impl KeySource {
         }
         let ca = config.ca_file.as_deref().map(read).transpose()?;
         let (clock, failures) = (host.clock.clone(), failures.clone());
-        let http = HttpClient::new(clock.clone(), skew.clone(), ca);
+        let http = HttpClient::new(clock.clone(), skew.clone(), ca).telling_trace();
         let max_age = max_age(config);
         if let Some(review) = &config.token_review {
             let reviewer = Reviewer::new(config, review, http, clock)?;

@@ -31,6 +31,7 @@ use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::oidc::{Claims, Issuer, jwt};
 use crate::secret::Secret;
+use crate::trace;
 
 /// The `typ` that tokens may have (RFC 8725 section 3.11). Those of other kinds,
 /// such as logout tokens and proofs, are no proof of who is calling.
@@ -65,7 +66,7 @@ pub enum Fault {
 }
 
 /// What is known of the keys of an issuer that are fetched.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct IssuerKeys<'a> {
     /// The name of the issuer's table in the configuration.
     pub name: &'a str,
@@ -77,6 +78,8 @@ pub struct IssuerKeys<'a> {
     pub failures: u64,
     /// How far the issuer's clock is ahead, where that has been seen.
     pub skew: Option<time::Duration>,
+    /// Which version they are; `None` where there are none.
+    pub version: Option<String>,
 }
 
 impl Rejection {
@@ -164,7 +167,14 @@ impl Authenticator {
             let error = unacceptable(format!("the issuer '{shown}' is not accepted here"));
             Rejection::Token(Fault::Untrusted, error)
         })?;
-        let claims = trusted.verify(token).await?;
+        trace::note("tmpcred.issuer", issuer.clone());
+        let verified = trusted.verify(token).await;
+        trusted.note_keys();
+        let claims = verified?;
+        // Before, it is whatever somebody wrote there.
+        if let Some(kid) = text(&unverified.header, "kid") {
+            trace::note("tmpcred.key.id", kid);
+        }
         let caller = trusted
             .requirements()
             .caller(claims, token_type)

@@ -9,6 +9,7 @@ mod limits;
 mod role;
 mod shared;
 mod store;
+mod telemetry;
 mod token_review;
 mod trusted_issuer;
 
@@ -30,6 +31,7 @@ pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
 pub use role::{Binding, Role, TokenFormat};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
+pub use telemetry::Telemetry;
 pub use token_review::TokenReview;
 pub use trusted_issuer::{Assertions, MAX_LEEWAY, RequiredClaim, TrustedIssuer};
 
@@ -93,6 +95,9 @@ pub struct Config {
     /// Where records of the audit log are handed on to; nowhere where left out.
     #[serde(default)]
     pub audit: Audit,
+    /// Where traces go; nowhere where neither this nor a variable says so.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// The issuers whose tokens prove who is calling, by a name of your choice.
     pub trusted_issuer: BTreeMap<String, TrustedIssuer>,
     /// The clients that authenticate, or have to prove a key, by their id.
@@ -232,6 +237,7 @@ impl Config {
         }
         self.store.check()?;
         self.audit.check()?;
+        self.telemetry.check()?;
         if let Some(authz) = &self.authz {
             let taken = [self.listen].into_iter().chain(self.admin.as_ref().map(|a| a.listen));
             let taken: Vec<_> = taken.collect();

@@ -190,6 +190,7 @@ role = "{READER}"
             limits: Default::default(),
             authz: None,
             audit: config::Audit::default(),
+            telemetry: config::Telemetry::default(),
             directory: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
             client: Default::default(),

@@ -13,7 +13,7 @@ use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{CONTENT_LENGTH, HOST, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::{Router, middleware};
@@ -31,6 +31,7 @@ use super::refusal::Refusal;
 use super::source::Source;
 use crate::broker::metrics::{Metrics, Shed};
 use crate::broker::network::Network;
+use crate::trace::{Step, Tracer, w3c};
 use crate::wire;
 use crate::wire::refusal::INVALID_REQUEST;
 
@@ -119,6 +120,7 @@ pub struct Guard {
     at_once: Arc<Semaphore>,
     large: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    tracer: Tracer,
 }
 
 impl Guard {
@@ -131,6 +133,7 @@ impl Guard {
             at_once: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
             metrics: Arc::default(),
+            tracer: Tracer::default(),
         }
     }
 
@@ -138,6 +141,12 @@ impl Guard {
     #[must_use]
     pub fn counting(self, metrics: Arc<Metrics>) -> Self {
         Self { metrics, ..self }
+    }
+
+    /// Makes a span of each request.
+    #[must_use]
+    pub fn tracing(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// Believes these proxies about where requests come from.
@@ -216,10 +225,14 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     let method = request.method().clone();
     // The address as the caller wrote it may hold anything, so the log has the route.
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
+    let step =
+        guard.tracer.answer(named(&method, route.as_deref()), w3c::from_headers(request.headers()));
+    describe(&step, &request, route.as_deref(), id);
     let route = route.unwrap_or_else(|| "unknown".into());
-    let span = tracing::info_span!("request", %id, %method, route);
+    let trace_id = step.id().map(tracing::field::display);
+    let span = tracing::info_span!("request", %id, trace_id, %method, route);
     let started = Instant::now();
-    let mut response = async {
+    let answered = async {
         match guard.admit(&request) {
             Ok(()) => {
                 tokio::time::timeout(MAX_TIME, next.run(request)).await.unwrap_or_else(|_| {
@@ -229,8 +242,8 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
             Err(refusal) => refusal.at(id),
         }
     }
-    .instrument(span.clone())
-    .await;
+    .instrument(span.clone());
+    let mut response = step.around(answered).await;
     // A handler that panicked did not know the id.
     if response.extensions().get::<Panicked>().is_some() {
         response = Refusal::internal().at(id);
@@ -243,9 +256,51 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     guard.metrics.answered(&route, response.status());
     let status = response.status().as_u16();
+    step.note("http.response.status_code", i64::from(status));
+    // What a caller did wrong is no failure of the server's.
+    if response.status().is_server_error() {
+        step.failed(status.to_string());
+    }
     let elapsed = started.elapsed();
     span.in_scope(|| tracing::info!(status, ?elapsed, "answered"));
     response
+}
+
+/// The name of a request's span: what the caller wrote instead may hold anything.
+fn named(method: &Method, route: Option<&str>) -> String {
+    match (known(method), route) {
+        (Some(method), Some(route)) => format!("{method} {route}"),
+        (Some(method), None) => method.into(),
+        (None, Some(route)) => format!("HTTP {route}"),
+        (None, None) => "HTTP".into(),
+    }
+}
+
+/// A method that everybody knows.
+fn known(method: &Method) -> Option<&str> {
+    const KNOWN: [Method; 8] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::PATCH,
+        Method::CONNECT,
+    ];
+    KNOWN.contains(method).then_some(method.as_str())
+}
+
+/// Says of a request what it is, by the conventions of OpenTelemetry. Who sent it, from where,
+/// and an address that is none of ours are no part of that.
+fn describe(step: &Step, request: &Request, route: Option<&str>, id: RequestId) {
+    let method = known(request.method()).unwrap_or("_OTHER").to_string();
+    step.note("http.request.method", method);
+    step.note("tmpcred.request.id", id.to_string());
+    step.note("url.scheme", request.uri().scheme_str().unwrap_or("http").to_string());
+    if let Some(route) = route {
+        step.note("http.route", route.to_string());
+    }
 }
 
 impl Guard {

@@ -20,6 +20,7 @@ use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::metrics::{ClientAuthentication, Revocation};
 use crate::broker::{Broker, config};
+use crate::trace::Place;
 use crate::wire::{REVOCATION_PATH, refusal};
 
 /// What a request may have (section 2.1).
@@ -105,7 +106,7 @@ async fn perform(
     // A job that is being ended may not wait for the answer: what was begun is done
     // all the same.
     let work = async move { broker.revoke(&token, &proved, source.0, id.0).await };
-    match tokio::spawn(work.in_current_span()).await {
+    match tokio::spawn(Place::here().around(work).in_current_span()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(unavailable(error)),
         Err(_) => Err(Refusal::internal()),

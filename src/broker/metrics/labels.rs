@@ -136,7 +136,8 @@ const fn of_fault(fault: Fault) -> &'static str {
     }
 }
 
-pub(super) fn of_rejection(rejection: &Rejection) -> &'static str {
+/// Why an assertion was not accepted.
+pub(in crate::broker) fn of_rejection(rejection: &Rejection) -> &'static str {
     match rejection {
         Rejection::Token(fault, _) => of_fault(*fault),
         Rejection::Unavailable(_) => UNVERIFIABLE,

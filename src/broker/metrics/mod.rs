@@ -18,6 +18,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
+pub(super) use labels::of_rejection;
 pub use labels::{
     Authorization, ClientAuthentication, Introspection, Issuance, Reload, Revocation, Shed,
 };
@@ -256,7 +257,7 @@ impl Metrics {
         let outcome = work.await;
         self.authenticating.observe(started.elapsed().as_secs_f64());
         if let Err(rejection) = &outcome {
-            self.rejections.get_or_create(&[("reason", labels::of_rejection(rejection))]).inc();
+            self.rejections.get_or_create(&[("reason", of_rejection(rejection))]).inc();
         }
         outcome
     }

@@ -18,6 +18,7 @@ use crate::broker::authenticate::IssuerKeys;
 use crate::broker::directory::Directory;
 use crate::broker::http::connections::Connections;
 use crate::broker::keys::{Algorithms, KeyState, Purpose, StoredKey};
+use crate::trace::Counts;
 
 /// The `Content-Type` of the output.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -64,6 +65,7 @@ impl Broker {
             Err(_) => tracing::warn!("how far records were handed on cannot be told in time"),
         }
         sample_records(&mut sampled, &self.metrics);
+        sample_spans(&mut sampled, self.traces.counts());
         let mut text = String::new();
         // What is written to a text never fails.
         let _ = prometheus_text::encode(&mut text, &self.metrics.registry);
@@ -182,6 +184,15 @@ fn sample_records(registry: &mut Registry, metrics: &Metrics) {
     registry.register("audit_queue_records", "Records that are not durable yet", waiting);
     let help = "How long the first of the records that are not durable yet has been waiting";
     registry.register_with_unit("audit_lag", help, Unit::Seconds, lag);
+}
+
+fn sample_spans(registry: &mut Registry, counts: Option<&Counts>) {
+    let counts = counts.map_or([0; 3], Counts::all);
+    let spans = Family::<Label, Counter>::default();
+    for (outcome, count) in ["exported", "dropped", "refused"].into_iter().zip(counts) {
+        spans.get_or_create(&[("outcome", outcome)]).inc_by(count);
+    }
+    registry.register("trace_spans", "Spans of traces, by what became of them", spans);
 }
 
 fn signed(count: usize) -> i64 {

@@ -9,6 +9,7 @@ use crate::broker::audit::seal::SealedEnd;
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
 use crate::error::Result;
+use crate::trace::TraceId;
 
 /// The audit log, and what was signed of it.
 #[async_trait]
@@ -93,6 +94,8 @@ pub struct Filter {
     pub decision: Option<Decision>,
     /// Of this request.
     pub request_id: Option<Uuid>,
+    /// Of this trace.
+    pub trace_id: Option<TraceId>,
     /// About this token.
     pub jti: Option<Uuid>,
 }

@@ -34,7 +34,7 @@ const SETTINGS: &str = "
 /// somebody who means to forge: who may write the file may drop a trigger.
 const APPEND_ONLY: Own = Own {
     is_there: "select 1 from sqlite_master
-        where name = 'audit_record_update' and sql like '%new.erased%'",
+        where name = 'audit_record_update' and sql like '%new.trace_id%'",
     add: "
         drop trigger if exists audit_record_update;
         create trigger audit_record_update before update on audit_record
@@ -42,6 +42,7 @@ const APPEND_ONLY: Own = Own {
                 new.sequence is old.sequence and
                 new.at is old.at and
                 new.request_id is old.request_id and
+                new.trace_id is old.trace_id and
                 new.action is old.action and
                 new.decision is old.decision and
                 new.issuer is old.issuer and

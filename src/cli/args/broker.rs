@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::broker_policy::BrokerPolicy;
 use crate::broker::policy::trial::parse_moment;
+use crate::trace::{TraceId, w3c};
 
 /// The broker that decides who may have which role
 #[derive(Args, Debug)]
@@ -249,6 +250,9 @@ pub(crate) struct AuditQuery {
     /// Of this request (`x-request-id`)
     #[arg(long, value_name = "ID")]
     pub request: Option<Uuid>,
+    /// Of this trace (the second part of `traceparent`)
+    #[arg(long, value_name = "ID", value_parser = parse_trace)]
+    pub trace: Option<TraceId>,
     /// About this token (its `jti`)
     #[arg(long, value_name = "ID")]
     pub token: Option<Uuid>,
@@ -303,4 +307,8 @@ pub(crate) enum ExportFormat {
     Ecs,
     /// The Open Cybersecurity Schema Framework
     Ocsf,
+}
+
+fn parse_trace(text: &str) -> Result<TraceId, String> {
+    w3c::trace_id(text).ok_or_else(|| "it is no trace: those have 32 digits from 0 to f".into())
 }

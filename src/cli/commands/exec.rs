@@ -8,6 +8,7 @@ use crate::cli::args::{Exec, Output};
 use crate::cli::hide::{Hiding, hide};
 use crate::cli::prepare::prepare;
 use crate::cli::renewal::Own;
+use crate::cli::traced::Ended;
 use crate::cli::{App, misuse};
 use crate::deliver::renewal::Renewal;
 use crate::deliver::supervisor::{AtEnd, Beside};
@@ -21,7 +22,8 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     can_mask(args.output)?;
-    let prepared = prepare(app, &args.wanted)?.ending(args.at_exit);
+    let mut prepared = prepare(app, &args.wanted)?.ending(args.at_exit);
+    prepared.host = app.traced.for_command(&prepared.host);
     // What cannot be kept is said before anything is minted.
     prepared.can_be_handed_on()?;
     prepared.renewed_because(args.renew, None)?;
@@ -53,6 +55,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         drop(at_end);
         let handout = prepared.handout(&credential);
         hide(app, &handout, Hiding::Command)?;
+        app.traced.end(Ended::Replaced);
         return deliver::exec::replace(&handout, &args.command, app.core);
     }
     if renewed.is_some() {

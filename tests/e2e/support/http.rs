@@ -82,6 +82,16 @@ impl Http {
         self.send(self.client.request(Method::GET, url))
     }
 
+    /// The same with a header.
+    #[cfg(feature = "broker")]
+    pub(crate) fn get_with(
+        &mut self,
+        url: &str,
+        (name, value): (&str, &str),
+    ) -> Result<Reply, reqwest::Error> {
+        self.send(self.client.request(Method::GET, url).header(name, value))
+    }
+
     /// Sends a form.
     pub(crate) fn form(
         &mut self,

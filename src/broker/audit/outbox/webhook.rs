@@ -22,6 +22,7 @@ use crate::host::Host;
 use crate::host::http::{HttpClient, Request, place};
 use crate::oidc::Issuer;
 use crate::secret::Secret;
+use crate::trace::Tracer;
 
 /// What a secret of that standard may begin with.
 const PREFIX: &str = "whsec_";
@@ -43,6 +44,7 @@ pub(super) struct Webhook {
     host: Host,
     /// The name of the log.
     origin: String,
+    tracer: Tracer,
 }
 
 impl Webhook {
@@ -54,13 +56,19 @@ impl Webhook {
         let read = |path| trusted_file::read(path, MAX_PEM);
         let ca = config.ca_file.as_deref().map(read).transpose()?;
         let webhook = Self {
-            http: HttpClient::new(host.clock.clone(), host.skew.clone(), ca),
+            http: HttpClient::new(host.clock.clone(), host.skew.clone(), ca).telling_trace(),
             url: config.url.clone(),
             place,
             host: host.clone(),
             origin: origin(issuer),
+            tracer: Tracer::default(),
         };
         webhook.key().map(|_| webhook)
+    }
+
+    /// The same, of which each delivery is a trace: what it hands on is of many.
+    pub(super) fn traced_by(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
     }
 
     /// What signs. It is read anew each time, so that it can be changed.
@@ -120,7 +128,8 @@ impl Webhook {
 impl Sink for Webhook {
     async fn take(&mut self, letters: &[Letter]) -> Result<(), Refused> {
         let now = self.host.clock.now();
-        let answer = self.http.send(self.request(letters, now)?).await?;
+        let step = self.tracer.begin("deliver");
+        let answer = step.around(self.http.send(self.request(letters, now)?)).await?;
         if answer.status.is_success() {
             return Ok(());
         }

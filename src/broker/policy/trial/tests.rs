@@ -24,6 +24,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         limits: Default::default(),
         authz: None,
         audit: config::Audit::default(),
+        telemetry: config::Telemetry::default(),
         directory: None,
         trusted_issuer: trusted(&[ISSUER]),
         client: Default::default(),

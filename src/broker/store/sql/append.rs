@@ -15,7 +15,7 @@ use crate::broker::audit::tree::Hash;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The columns that are written, in the order in which their values are bound.
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 23] = [
     "sequence",
     "at",
     "request_id",
@@ -38,6 +38,7 @@ const COLUMNS: [&str; 22] = [
     "leaf_version",
     "salt",
     "actor",
+    "trace_id",
 ];
 
 /// How many records a statement writes. Few sizes, so that a connection prepares few
@@ -125,4 +126,5 @@ fn bind(query: Statement, row: Row<'_>) -> Statement {
         .bind(leaf.version)
         .bind(leaf.salt)
         .bind(record.actor.clone())
+        .bind(record.trace_id.map(|id| id.to_string()))
 }

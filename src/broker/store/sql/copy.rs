@@ -94,6 +94,7 @@ const TABLES: [Table; 8] = [
             ("salt", Bytes),
             ("erased", Bytes),
             ("actor", Text),
+            ("trace_id", Text),
         ],
     },
     Table {

@@ -154,6 +154,7 @@ impl LogStore for SqlStore {
             ("role", filter.role.clone()),
             ("decision", filter.decision.map(|decision| decision.as_str().to_string())),
             ("request_id", filter.request_id.map(|id| id.to_string())),
+            ("trace_id", filter.trace_id.map(|id| id.to_string())),
             ("jti", filter.jti.map(|id| id.to_string())),
         ];
         for (column, value) in exact {

@@ -11,6 +11,7 @@ use crate::broker::audit::{Decision, Record};
 use crate::broker::keys::{KeyState, Purpose, StoredKey};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
+use crate::trace::w3c;
 
 pub(super) fn damaged(column: &str) -> Error {
     Error::new(ErrorKind::Io, "the broker's database is damaged")
@@ -76,6 +77,7 @@ pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
     let optional = |column: &str| {
         columns.get::<Option<String>>(column)?.map(|text| uuid(column, text)).transpose()
     };
+    let trace = |text: String| w3c::trace_id(&text).ok_or_else(|| columns.damaged("trace_id"));
     let record = Record {
         at: columns.time("at")?,
         request_id: uuid("request_id", columns.get("request_id")?)?,
@@ -84,6 +86,7 @@ pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
         reason: columns.get("reason")?,
         principal: Principal { issuer: columns.get("issuer")?, subject: columns.get("subject")? },
         actor: columns.get("actor")?,
+        trace_id: columns.get::<Option<String>>("trace_id")?.map(trace).transpose()?,
         client: columns.get("client")?,
         source: columns.get("source")?,
         role: columns.get("role")?,

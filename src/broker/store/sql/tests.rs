@@ -26,6 +26,7 @@ pub(crate) fn record(reason: &str) -> Record {
         jti: Some(Uuid::max()),
         parent: None,
         policy_id: Some("p".into()),
+        trace_id: None,
         policy_hash: "00".into(),
         actor: None,
         count: 1,

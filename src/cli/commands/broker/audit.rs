@@ -240,6 +240,7 @@ async fn query(app: &App, args: &AuditQuery) -> Result<()> {
         role: args.role.clone(),
         decision: args.decision.as_ref().map(decision).transpose()?,
         request_id: args.request,
+        trace_id: args.trace,
         jti: args.token,
     };
     let (_, store) = open(app, &args.file).await?;
