@@ -6,6 +6,7 @@ pub mod documents;
 pub mod id_token;
 pub mod introspection;
 mod issuer;
+mod json;
 pub mod jwt;
 pub mod keys;
 pub mod remote_keys;
