@@ -218,10 +218,14 @@ fn scope(form: &Form) -> Result<Option<BTreeSet<String>>, Refusal> {
     let Some(text) = form.optional("scope") else { return Ok(None) };
     let scope: BTreeSet<String> =
         text.split(' ').filter(|s| !s.is_empty()).map(String::from).collect();
-    if scope.len() > MAX_SCOPES || !scope.iter().all(|s| config::is_scope_token(s)) {
+    // One of nothing but spaces asks for nothing: whoever meant that must not get all.
+    if scope.is_empty()
+        || scope.len() > MAX_SCOPES
+        || !scope.iter().all(|s| config::is_scope_token(s))
+    {
         return Err(Refusal::bad(refusal::INVALID_SCOPE, "the scope is malformed, or too long"));
     }
-    Ok((!scope.is_empty()).then_some(scope))
+    Ok(Some(scope))
 }
 
 fn ttl(form: &Form) -> Result<Option<Duration>, Refusal> {
