@@ -3,6 +3,8 @@
 
 pub mod discovery;
 pub mod documents;
+#[cfg(test)]
+mod fuzz;
 pub mod id_token;
 pub mod introspection;
 mod issuer;

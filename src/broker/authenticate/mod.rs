@@ -7,6 +7,8 @@ pub(super) mod actor;
 mod caller;
 pub mod client;
 mod demands;
+#[cfg(test)]
+mod fuzz;
 mod issuer;
 mod review;
 mod waiting;

@@ -345,3 +345,6 @@ fn insufficient(scheme: Scheme, more: &str, why: &str, id: RequestId) -> Respons
     }
     response
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -89,7 +89,7 @@ pub enum Hosts {
 }
 
 impl Hosts {
-    fn allow(&self, headers: &HeaderMap, authority: Option<&Authority>) -> bool {
+    pub(super) fn allow(&self, headers: &HeaderMap, authority: Option<&Authority>) -> bool {
         let Self::Loopback(names) = self else { return true };
         let mut given = headers.get_all(HOST).iter();
         let header = match (given.next(), given.next()) {

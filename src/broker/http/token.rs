@@ -159,16 +159,16 @@ fn left(issued: &Issued, now: OffsetDateTime) -> Option<u64> {
 }
 
 /// What a request asks for, once it is well-formed.
-struct Requested {
-    role: String,
-    audience: String,
-    scope: Option<BTreeSet<String>>,
-    ttl: Option<Duration>,
+pub(super) struct Requested {
+    pub(super) role: String,
+    pub(super) audience: String,
+    pub(super) scope: Option<BTreeSet<String>>,
+    pub(super) ttl: Option<Duration>,
     token_type: TokenType,
 }
 
 impl Requested {
-    fn read(form: &Form) -> Result<Self, Refusal> {
+    pub(super) fn read(form: &Form) -> Result<Self, Refusal> {
         if form.required("grant_type")? != GRANT_TYPE {
             return Err(Refusal::bad(
                 refusal::UNSUPPORTED_GRANT_TYPE,
