@@ -60,6 +60,7 @@ fn form() {
         for name in NAMES {
             assert!(form.all(name).eq(again.all(name)), "{name}");
         }
+        let Ok(form) = Form::parse(input, &[]) else { return };
         let Ok(requested) = Requested::read(&form) else { return };
         assert!(crate::broker::config::is_name(&requested.role));
         assert!(requested.scope.is_none_or(|scope| (1..=100).contains(&scope.len())));
