@@ -1,5 +1,7 @@
 //! Opaque tokens and nonces: what a broker knows again.
 
+use std::net::IpAddr;
+
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -53,7 +55,9 @@ fn network() {
     hold("network", ["10.0.0.0/8", "::1", "2001:db8::/32"].map(|seed| seed.into()), |input| {
         let Ok(text) = std::str::from_utf8(input) else { return };
         let Ok(network) = text.parse::<Network>() else { return };
-        let first = text.split('/').next().unwrap().parse().unwrap();
-        assert!(network.contains(first), "it does not contain its own address");
+        let first: IpAddr = text.split('/').next().unwrap().parse().unwrap();
+        // Peers have no addresses of IPv4 in IPv6: they are taken for what they are.
+        let plain = first.to_canonical() == first;
+        assert_eq!(network.contains(first), plain, "its own address");
     });
 }

@@ -54,7 +54,7 @@ fn form() {
             let values: Vec<_> = form.all(name).collect();
             assert!(values.len() <= 1 || name == "resource", "{name} is there twice");
             assert!(values.iter().all(|value| !value.is_empty() && !value.contains('\u{fffd}')));
-            values.iter().for_each(|value| drop(again.append_pair(name, value)));
+            again.extend_pairs(values.iter().map(|value| (name, value)));
         }
         let again = Form::parse(again.finish().as_bytes(), &["resource"]).unwrap();
         for name in NAMES {

@@ -5,6 +5,7 @@
 //! callers, who are served as before; a stranger has left no row in the store; and at the
 //! end no secret is in the log, or in the store.
 
+mod claims;
 mod clients;
 mod delegation;
 mod exchange;
@@ -85,6 +86,7 @@ fn asking(world: &World, assertion: &str, changes: &[(&str, &str)]) -> Vec<Excha
 fn corpus() -> Vec<Attack> {
     [
         tokens::attacks(),
+        claims::attacks(),
         requests::attacks(),
         exchange::attacks(),
         clients::attacks(),
