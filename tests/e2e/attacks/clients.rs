@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use super::keys::{Key, hs256, message};
 use super::wire::post;
 use super::world::{ASSERTION, World, now};
-use super::{Attack, Who, attack, sending_to};
+use super::{Attack, Named, Who, attack, sending_to};
+
+/// One of the keys of a world.
+type OfWorld = fn(&World) -> &Key;
 
 const CLIENTS: &str = "what clients authenticate by";
 
@@ -22,7 +25,7 @@ fn by(world: &World, assertion: &str, changes: &[(&str, &str)]) -> Vec<super::Ex
 
 pub(super) fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
-    let claims: [(&str, fn(&World) -> Value); 22] = [
+    let claims: [Named<Value>; 22] = [
         ("for the token endpoint", |w| json!({"aud": format!("{}/token", w.url())})),
         ("for another broker", |_| json!({"aud": "https://other-broker.example"})),
         ("for the broker and another", |w| json!({"aud": [w.url(), "https://evil.example"]})),
@@ -51,7 +54,7 @@ pub(super) fn attacks() -> Vec<Attack> {
             by(w, &w.client_assertion(&w.robot, "robot", changes(w)), &[])
         }));
     }
-    let keys: [(&str, fn(&World) -> &Key); 3] = [
+    let keys: [(&str, OfWorld); 3] = [
         ("by another client's key", |w| &w.drone),
         ("by the issuer's key", |w| &w.issuer),
         ("by a key that nobody knows", |w| &w.own),

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::hostile::WAYS;
 use super::keys::hs256;
 use super::world::World;
-use super::{Attack, Who, showing};
+use super::{Attack, Named, Who, showing};
 
 pub(super) const LESSON: &str = "keys that are fetched";
 const LED: &str = "issuers that nobody trusts";
@@ -28,7 +28,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         hs256(&header, &w.claims(json!({"iss": issuer})), b"secret")
     }));
     // The trap counts who comes, and nobody shall.
-    let led: [(&str, fn(&World) -> String); 12] = [
+    let led: [Named<String>; 12] = [
         ("a server of the attacker", |w| w.trap.url().into()),
         ("a path below one that is trusted", |w| format!("{}/trap", w.hostile.url())),
         ("one that is trusted, with a slash", |w| format!("{}/keys-redirect/", w.hostile.url())),

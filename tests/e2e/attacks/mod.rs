@@ -37,6 +37,11 @@ pub(crate) enum Who {
     Caller,
 }
 
+type Make = Box<dyn Fn(&World) -> Vec<Exchange>>;
+
+/// What is made of a world, by its name in the corpus.
+type Named<T> = (&'static str, fn(&World) -> T);
+
 /// Something that must not be granted.
 struct Attack {
     /// The lesson, as `docs/attacks.md` has it.
@@ -44,7 +49,7 @@ struct Attack {
     name: String,
     who: Who,
     /// Sends what has to be sent before, and tells what is not to be granted.
-    make: Box<dyn Fn(&World) -> Vec<Exchange>>,
+    make: Make,
 }
 
 /// One that sends this.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::keys::{hs256, merged, message};
 use super::wire::{ANYBODY, post};
 use super::world::{World, now};
-use super::{Attack, Who, attack, sending, sending_to};
+use super::{Attack, Named, Who, attack, sending, sending_to};
 
 const PROOFS: &str = "proofs of keys";
 const DOWNGRADES: &str = "bound tokens, shown as others";
@@ -30,7 +30,7 @@ fn proof(w: &World, header: Value, claims: Value) -> String {
 
 pub(super) fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
-    let claims: [(&str, fn(&World) -> Value); 29] = [
+    let claims: [Named<Value>; 29] = [
         ("for GET", |_| json!({"htm": "GET"})),
         ("for post", |_| json!({"htm": "post"})),
         ("for no method", |_| json!({"htm": null})),
@@ -72,7 +72,7 @@ pub(super) fn attacks() -> Vec<Attack> {
             with_proof(w, &proof(w, json!({}), changes(w)))
         }));
     }
-    let headers: [(&str, fn(&World) -> Value); 16] = [
+    let headers: [Named<Value>; 16] = [
         ("of another type", |_| json!({"typ": "JWT"})),
         ("of a type in capitals", |_| json!({"typ": "DPOP+JWT"})),
         ("of no type", |_| json!({"typ": null})),
@@ -104,7 +104,7 @@ pub(super) fn attacks() -> Vec<Attack> {
             with_proof(w, &proof(w, changes(w), json!({})))
         }));
     }
-    let made: [(&str, fn(&World) -> String); 6] = [
+    let made: [Named<String>; 6] = [
         ("without a signature", |w| {
             let proof = proof(w, json!({}), json!({}));
             format!("{}.", proof.rsplit_once('.').unwrap().0)

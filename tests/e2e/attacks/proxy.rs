@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::wire::{STRANGER, request};
 use super::world::World;
-use super::{Attack, Exchange, Who, attack, sending, sending_to};
+use super::{Attack, Exchange, Named, Who, attack, sending, sending_to};
 
 const HEADERS: &str = "headers in a proxy's name";
 
@@ -117,7 +117,7 @@ pub(super) fn attacks() -> Vec<Attack> {
             asked(w, path, &[&who], &API_LINES)
         }));
     }
-    let shown: [(&str, fn(&World) -> Vec<String>); 12] = [
+    let shown: [Named<Vec<String>>; 12] = [
         ("no token", |_| Vec::new()),
         ("an empty token", |_| vec!["Authorization: Bearer ".into()]),
         ("a token of an issuer", |w| {

@@ -27,6 +27,9 @@ pub(super) fn claiming(lesson: &'static str, who: Who, name: String, claims: Val
     showing(lesson, who, name, move |w| w.assertion(claims.clone()))
 }
 
+/// How a public key may be written.
+type Written = fn(&Key) -> Vec<u8>;
+
 fn signatures() -> Vec<Attack> {
     let made_up =
         |name: &str, token: fn(&World) -> String| showing(SIGNATURES, Who::Stranger, name, token);
@@ -105,7 +108,7 @@ fn signatures() -> Vec<Attack> {
     for alg in [json!(null), json!(7), json!(["ES256"]), json!({"ES256": true}), json!(true)] {
         attacks.push(made_up_unsigned(format!("alg {alg} and no signature"), alg));
     }
-    let secrets: [(&str, fn(&Key) -> Vec<u8>); 5] = [
+    let secrets: [(&str, Written); 5] = [
         ("PEM", |key| key.pem().into_bytes()),
         ("PEM without its last line end", |key| key.pem().trim_end().into()),
         ("DER", |key| key.der.clone()),

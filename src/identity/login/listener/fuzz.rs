@@ -24,7 +24,7 @@ fn callback() {
                     read.error_description.is_some(),
                     read.iss.is_some(),
                 ];
-                assert_eq!(names.map(|name| count(name)), there.map(usize::from));
+                assert_eq!(names.map(&count), there.map(usize::from));
             }
             Err(status) => {
                 assert_eq!(status, StatusCode::BAD_REQUEST);
