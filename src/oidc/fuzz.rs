@@ -134,7 +134,8 @@ fn discovery() {
         assert_eq!(serde_json::to_vec(&again).unwrap(), text);
         assert_eq!(found.jwks_uri.scheme(), "https");
         assert!(found.jwks_uri.username().is_empty() && found.jwks_uri.password().is_none());
-        let document: Value = serde_json::from_slice(input).unwrap();
+        // What nobody reads need not be text.
+        let Ok::<Value, _>(document) = serde_json::from_slice(input) else { return };
         // A list may stand for an object.
         assert!(!document.is_object() || document["issuer"] == ISSUER);
     });
