@@ -117,8 +117,8 @@ fn serve(
             Some(())
         }
         "keys-are-deep" => {
-            let deep =
-                format!("{{\"x\": {}{}, {}", "[".repeat(50_000), "]".repeat(50_000), &keys[1..]);
+            let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+            let deep = format!("{{\"keys\": [{deep}, {jwk}]}}");
             answer(&mut stream, "", deep.as_bytes())
         }
         "keys-are-many" => {
