@@ -66,7 +66,8 @@ fn names() -> Vec<Attack> {
         json!(null),
     ] {
         let shown: String = subject.to_string().chars().take(40).collect();
-        let (name, claims) = (format!("sub = {shown}"), json!({"sub": subject}));
+        let name = format!("sub = {shown}, {} bytes", subject.to_string().len());
+        let claims = json!({"sub": subject});
         attacks.push(attack(NAMES, Who::Stranger, name, move |w| {
             asking(w, &w.assertion(claims.clone()), &[("role", "reader")])
         }));
