@@ -39,6 +39,8 @@ pub mod credential;
 pub mod deliver;
 pub mod dpop;
 pub mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod host;
 pub mod identity;
 pub mod mint;

@@ -40,6 +40,8 @@ pub mod decide;
 mod denials;
 pub mod dev;
 pub mod directory;
+#[cfg(test)]
+mod fuzz;
 mod grounds;
 pub mod http;
 pub mod introspect;

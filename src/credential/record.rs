@@ -120,6 +120,9 @@ pub fn decode(bytes: &Secret<Vec<u8>>) -> Option<Credential> {
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use time::macros::datetime;

@@ -267,4 +267,6 @@ fn tells_of_a_proxy(name: &str) -> bool {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

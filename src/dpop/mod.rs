@@ -6,6 +6,8 @@
 //! Making and checking proofs is pure: the time is an argument, and whether a proof was
 //! used before, or a nonce is one of the server's own, is for the server to say.
 
+#[cfg(test)]
+mod fuzz;
 mod key;
 mod proof;
 mod target;

@@ -58,8 +58,10 @@ fn normalized(path: &str) -> String {
                 text.push_str(&format!("%{byte:02X}"));
                 rest = &from[3..];
             }
+            // By itself it stands for itself; together with what is decoded behind it, it
+            // would be read as something else the next time.
             None => {
-                text.push('%');
+                text.push_str("%25");
                 rest = &from[1..];
             }
         }
@@ -102,6 +104,12 @@ mod tests {
             assert!(!same(one, other), "{other}");
         }
         assert!(!same("https://a.example/%25%36%31", "https://a.example/a"));
+        assert!(!same("https://a.example/%2%356", "https://a.example/%56"));
+        for text in ["https://a.example/%2%65", "https://a.example/100%", "https://a.example/%zz%"]
+        {
+            let target = Target::parse(text).unwrap();
+            assert_eq!(Target::parse(target.as_str()), Some(target.clone()), "{text}");
+        }
     }
 
     #[test]

@@ -366,3 +366,6 @@ fn read(
     let bound_to = key.map(|key| key.thumbprint().to_string());
     Ok(Granted { token, token_type, scope, lifetime, bound_to })
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -144,7 +144,7 @@ impl Discovery {
 
     /// Checks that the document is this issuer's own (OpenID Connect Discovery
     /// section 4.3) and that every address in it may be used.
-    fn check(&self, issuer: &Issuer) -> Result<()> {
+    pub(super) fn check(&self, issuer: &Issuer) -> Result<()> {
         if self.issuer != issuer.as_str() {
             return Err(Error::new(
                 ErrorKind::Verification,

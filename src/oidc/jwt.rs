@@ -8,6 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 pub use jsonwebtoken::Algorithm;
 
+use super::json;
 use super::keys::Keys;
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result, foreign};
@@ -121,8 +122,9 @@ pub fn decode_unverified(token: &str) -> Result<Unverified> {
         let bytes = URL_SAFE_NO_PAD
             .decode(part)
             .map_err(|_| malformed(&format!("its {name} is not base64url")))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|_| malformed(&format!("its {name} is not a JSON object")))
+        json::object(&bytes).map_err(|_| {
+            malformed(&format!("its {name} is not a JSON object in which nothing is there twice"))
+        })
     };
     Ok(Unverified { header: object(header, "header")?, claims: object(claims, "payload")? })
 }
@@ -200,7 +202,12 @@ fn check_signature(
     algorithm: Algorithm,
     keys: &Keys,
 ) -> std::result::Result<(), Refusal> {
-    let kid = header.get("kid").and_then(Value::as_str);
+    let kid = match header.get("kid") {
+        None => None,
+        Some(Value::String(kid)) => Some(kid.as_str()),
+        // RFC 7515 section 4.1.4. Taken for none, it would let every key try.
+        Some(_) => return Err(invalid("the id of its key is no text").into()),
+    };
     let candidates: Vec<&DecodingKey> = keys.candidates(kid, algorithm).collect();
     if candidates.is_empty() {
         return Err(Refusal::UnknownKey(invalid(match kid {
@@ -274,16 +281,14 @@ pub(super) fn check_claims(
 }
 
 /// The audiences of a token: one string or a list of them (RFC 7519 section 4.1.3).
-/// Anything else counts as none.
+/// Anything else counts as none, also a list with something else in it.
 pub fn audience(claims: &Map<String, Value>) -> Vec<String> {
     match claims.get("aud") {
         Some(Value::String(one)) if !one.is_empty() => vec![one.clone()],
-        Some(Value::Array(many)) => many
-            .iter()
-            .filter_map(Value::as_str)
-            .filter(|s| !s.is_empty())
-            .map(String::from)
-            .collect(),
+        Some(Value::Array(many)) => {
+            let text = |one: &Value| one.as_str().filter(|s| !s.is_empty()).map(String::from);
+            many.iter().map(text).collect::<Option<_>>().unwrap_or_default()
+        }
         _ => Vec::new(),
     }
 }

@@ -3,9 +3,12 @@
 
 pub mod discovery;
 pub mod documents;
+#[cfg(test)]
+mod fuzz;
 pub mod id_token;
 pub mod introspection;
 mod issuer;
+mod json;
 pub mod jwt;
 pub mod keys;
 pub mod remote_keys;

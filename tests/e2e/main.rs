@@ -11,6 +11,8 @@
 mod ahead;
 mod architecture;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod attacks;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod audit;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod aws;

@@ -5,6 +5,8 @@
 //! | `oidc` | logging in: the [OIDC API](https://docs.aws.amazon.com/singlesignon/latest/OIDCAPIReference/Welcome.html) |
 //! | `portal` | what a session may have: the [Portal API](https://docs.aws.amazon.com/singlesignon/latest/PortalAPIReference/Welcome.html) |
 
+#[cfg(test)]
+mod fuzz;
 pub mod oidc;
 pub mod portal;
 #[cfg(test)]

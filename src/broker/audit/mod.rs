@@ -13,6 +13,8 @@
 
 pub mod erase;
 pub mod export;
+#[cfg(test)]
+mod fuzz;
 pub mod leaf;
 mod notary;
 pub mod note;

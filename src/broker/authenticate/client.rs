@@ -215,7 +215,7 @@ fn check_type(header: &Map<String, Value>) -> Result<()> {
         None => return Ok(()),
         Some(typ) => typ.as_str().unwrap_or_default().to_ascii_lowercase(),
     };
-    if TYPES.contains(&typ.trim_start_matches("application/")) {
+    if TYPES.contains(&typ.strip_prefix("application/").unwrap_or(&typ)) {
         return Ok(());
     }
     Err(unacceptable("its header names another type than a JWT for client authentication"))

@@ -281,4 +281,6 @@ fn refused(why: &str) -> Refusal {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

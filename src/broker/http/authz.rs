@@ -402,3 +402,6 @@ fn insufficient(scheme: Shown, more: &str, why: &str, id: RequestId) -> Response
     }
     response
 }
+
+#[cfg(test)]
+mod fuzz;

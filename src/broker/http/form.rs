@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode, Uri};
 
 use super::api::Field;
@@ -15,6 +15,9 @@ use crate::wire::refusal::{INVALID_REQUEST, INVALID_TARGET};
 
 /// How many parameters a request may have.
 const MAX_PARAMETERS: usize = 64;
+
+/// What stands for what is no UTF-8; nobody writes it on purpose.
+const REPLACED: char = char::REPLACEMENT_CHARACTER;
 
 /// The parameters, none of them empty, and each at most once but for those that
 /// may be repeated.
@@ -57,12 +60,21 @@ impl Form {
             // Addresses end up in logs.
             return Err(Refusal::invalid_request("parameters belong into the body"));
         }
-        let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+        let kind = match (kinds.next(), kinds.next()) {
+            (Some(kind), None) => kind.to_str().unwrap_or_default(),
+            _ => "",
+        };
         let kind = kind.split(';').next().unwrap_or_default().trim();
         if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(Refusal::invalid_request(
                 "the body must be application/x-www-form-urlencoded",
             ));
+        }
+        // Somebody on the way may have read what it says decoded.
+        if headers.contains_key(CONTENT_ENCODING) {
+            let why = "the body must not be encoded";
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, why));
         }
         let body = body.map_err(|rejection| unreadable(&rejection))?;
         Self::parse(&body, repeatable)
@@ -74,6 +86,10 @@ impl Form {
         for (at, (name, value)) in url::form_urlencoded::parse(text).enumerate() {
             if at >= MAX_PARAMETERS {
                 return Err(Refusal::invalid_request("there are too many parameters"));
+            }
+            // What cannot be read as UTF-8 was replaced, and so different names became one.
+            if name.contains(REPLACED) || value.contains(REPLACED) {
+                return Err(Refusal::invalid_request("the parameters are not UTF-8"));
             }
             let values = parameters.entry(name.to_string()).or_default();
             if !values.is_empty() && !repeatable.contains(&&*name) {
@@ -158,8 +174,30 @@ mod tests {
         }
         let form = Form::parse(b"r=1&r=2&r=", &["r"]).unwrap();
         assert_eq!(form.all("r").collect::<Vec<_>>(), ["1", "2"]);
+        for garbled in [&b"a=\xff"[..], b"a=%ff", b"%c3=1", b"a=%ed%a0%80", b"a=\xc0\xaf"] {
+            assert!(Form::parse(garbled, &[]).is_err(), "{garbled:?}");
+        }
         let many: String = (0..=MAX_PARAMETERS).map(|n| format!("p{n}=1&")).collect();
         assert!(Form::parse(many.as_bytes(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_body_is_what_its_headers_say_once() {
+        let read = |lines: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, value.parse().unwrap());
+            }
+            let body = Ok(Bytes::from_static(b"a=1"));
+            Form::read(&Uri::from_static("/token"), &headers, body).is_ok()
+        };
+        let form = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
+        assert!(read(&[form]));
+        assert!(!read(&[]) && !read(&[("content-type", "application/json")]));
+        assert!(!read(&[form, form]));
+        for coding in ["gzip", "identity", ""] {
+            assert!(!read(&[form, ("content-encoding", coding)]), "{coding}");
+        }
     }
 
     #[test]

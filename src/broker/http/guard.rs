@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
-use axum::http::header::{CONTENT_LENGTH, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -90,16 +92,24 @@ pub enum Hosts {
 }
 
 impl Hosts {
-    fn allow(&self, headers: &HeaderMap, authority: Option<&Authority>) -> bool {
+    pub(super) fn allow(&self, headers: &HeaderMap, authority: Option<&Authority>) -> bool {
         let Self::Loopback(names) = self else { return true };
         let mut given = headers.get_all(HOST).iter();
         let header = match (given.next(), given.next()) {
-            (Some(one), None) => one.to_str().ok().and_then(|text| text.parse().ok()),
+            (Some(one), None) => match one.to_str().ok().and_then(|text| text.parse().ok()) {
+                Some(named) => Some(named),
+                None => return false,
+            },
             (None, _) => None,
             // Two of them: whoever forwarded the request may have read the other one.
             (Some(_), Some(_)) => return false,
         };
-        let Some(authority) = header.as_ref().or(authority) else { return false };
+        // A request may name it twice, by its target as well (RFC 9112 section 3.2.2).
+        let mut named = header.as_ref().into_iter().chain(authority).peekable();
+        named.peek().is_some() && named.all(|authority| Self::is_own(names, authority))
+    }
+
+    fn is_own(names: &[String], authority: &Authority) -> bool {
         if authority.as_str().contains('@') {
             return false;
         }
@@ -232,6 +242,10 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     let trace_id = step.id().map(tracing::field::display);
     let span = tracing::info_span!("request", %id, trace_id, %method, route);
     let started = Instant::now();
+    // Where there was a Content-Length as well, it is not here any more, and whoever passed
+    // the request on may have gone by it: then what follows is none of their requests (RFC
+    // 9112 section 6.3).
+    let last = request.headers().contains_key(TRANSFER_ENCODING);
     let answered = async {
         match guard.admit(&request) {
             Ok(()) => {
@@ -254,6 +268,9 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     }
     headers.insert(wire::VERSION_HEADER, HeaderValue::from(wire::VERSION));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if last {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     guard.metrics.answered(&route, response.status());
     let status = response.status().as_u16();
     step.note("http.response.status_code", i64::from(status));
@@ -488,5 +505,21 @@ mod tests {
         assert!(!allowed(&hosts, &[]));
         assert!(!allowed(&hosts, &["127.0.0.1", "evil.example"]));
         assert!(allowed(&Hosts::Any, &["evil.example"]));
+        // By its target as well (RFC 9112 section 3.2.2).
+        for (host, target, good) in [
+            (Some("localhost"), "127.0.0.1", true),
+            (Some("localhost"), "evil.example", false),
+            (Some("evil.example"), "localhost", false),
+            (Some("no host"), "localhost", false),
+            (None, "localhost", true),
+        ] {
+            let headers = host.map(|host| (HOST, HeaderValue::from_str(host).unwrap()));
+            let headers = headers.into_iter().collect();
+            assert_eq!(
+                hosts.allow(&headers, target.parse().ok().as_ref()),
+                good,
+                "{host:?} {target}"
+            );
+        }
     }
 }

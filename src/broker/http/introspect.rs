@@ -193,7 +193,7 @@ fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
 }
 
 /// The token by which the caller proves who they are (RFC 6750 section 2.1).
-fn bearer(headers: &HeaderMap) -> Result<Secret<String>, &'static str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Secret<String>, &'static str> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(one), None) = (given.next(), given.next()) else {
         return Err("a request needs one header 'Authorization: Bearer'");

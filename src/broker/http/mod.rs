@@ -6,6 +6,8 @@ pub mod authz;
 mod client;
 pub mod connections;
 pub mod form;
+#[cfg(test)]
+mod fuzz;
 pub mod guard;
 mod health;
 mod introspect;

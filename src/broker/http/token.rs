@@ -234,16 +234,16 @@ fn left(issued: &Issued, now: OffsetDateTime) -> Option<u64> {
 }
 
 /// What a request asks for, once it is well-formed.
-struct Requested {
-    role: String,
-    audience: String,
-    scope: Option<BTreeSet<String>>,
-    ttl: Option<Duration>,
+pub(super) struct Requested {
+    pub(super) role: String,
+    pub(super) audience: String,
+    pub(super) scope: Option<BTreeSet<String>>,
+    pub(super) ttl: Option<Duration>,
     token_type: TokenType,
 }
 
 impl Requested {
-    fn read(form: &Form) -> Result<Self, Refusal> {
+    pub(super) fn read(form: &Form) -> Result<Self, Refusal> {
         if form.required("grant_type")? != GRANT_TYPE {
             return Err(Refusal::bad(
                 refusal::UNSUPPORTED_GRANT_TYPE,
@@ -305,10 +305,14 @@ fn scope(form: &Form) -> Result<Option<BTreeSet<String>>, Refusal> {
     let Some(text) = form.optional("scope") else { return Ok(None) };
     let scope: BTreeSet<String> =
         text.split(' ').filter(|s| !s.is_empty()).map(String::from).collect();
-    if scope.len() > MAX_SCOPES || !scope.iter().all(|s| config::is_scope_token(s)) {
+    // One of nothing but spaces asks for nothing: whoever meant that must not get all.
+    if scope.is_empty()
+        || scope.len() > MAX_SCOPES
+        || !scope.iter().all(|s| config::is_scope_token(s))
+    {
         return Err(Refusal::bad(refusal::INVALID_SCOPE, "the scope is malformed, or too long"));
     }
-    Ok((!scope.is_empty()).then_some(scope))
+    Ok(Some(scope))
 }
 
 fn ttl(form: &Form) -> Result<Option<Duration>, Refusal> {

@@ -428,3 +428,6 @@ impl Parameters {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod fuzz;

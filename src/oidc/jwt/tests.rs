@@ -76,6 +76,9 @@ fn each_wrong_claim_is_refused_by_name() {
         ("aud", json!(""), "it is for nobody"),
         ("aud", json!(null), "it is for nobody"),
         ("aud", json!({"me": "me"}), "it is for nobody"),
+        ("aud", json!(["me", 7]), "it is for nobody"),
+        ("aud", json!(["me", ""]), "it is for nobody"),
+        ("aud", json!([["me"]]), "it is for nobody"),
         ("sub", json!(""), "no subject"),
         ("sub", json!(null), "no subject"),
         ("nonce", json!("m"), "nonce"),
@@ -137,6 +140,31 @@ fn keys_are_taken_from_the_issuer_only() {
         assert!(matches!(try_verify(&token, &keys), Err(Refusal::UnknownKey(_))), "{kid}");
     }
     assert!(try_verify(&sign(header(None), &claims(), &other), &other_keys).is_ok());
+}
+
+#[test]
+fn what_says_something_twice_or_names_its_key_by_no_text_is_refused() {
+    let (private, keys) = key("k");
+    let signed = |header: &str, claims: &str| {
+        let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+        let signature = crypto::sign(message.as_bytes(), &private, Algorithm::ES256).unwrap();
+        format!("{message}.{signature}")
+    };
+    let good = claims().to_string();
+    assert!(try_verify(&signed(r#"{"alg":"ES256","kid":"k"}"#, &good), &keys).is_ok());
+    for header in [
+        r#"{"alg":"ES256","kid":"k","kid":"k"}"#,
+        r#"{"alg":"none","kid":"k","alg":"ES256"}"#,
+        r#"{"alg":"ES256","jwk":{"kty":"EC","kty":"oct"}}"#,
+    ] {
+        assert!(refused(&signed(header, &good), &keys).contains("twice"), "{header}");
+    }
+    let twice = good.replacen('{', r#"{"sub":"root","#, 1);
+    assert!(refused(&signed(r#"{"alg":"ES256"}"#, &twice), &keys).contains("twice"));
+    for kid in ["7", "null", "[\"k\"]", "true", "{}"] {
+        let header = format!(r#"{{"alg":"ES256","kid":{kid}}}"#);
+        assert!(refused(&signed(&header, &good), &keys).contains("no text"), "{kid}");
+    }
 }
 
 #[test]

@@ -1,0 +1,40 @@
+//! What a proxy asks about.
+
+use super::super::fuzz::headers;
+use super::*;
+use crate::fuzz::{halves, hold};
+
+fn config(proxy: &str) -> Authz {
+    let route =
+        |host: &str| serde_json::json!({"origins": [host], "audience": "https://api.example"});
+    let routes = serde_json::json!({"api": route("https://api.example"), "port": route("https://api.example:8443")});
+    serde_json::from_value(serde_json::json!({"proxy": proxy, "route": routes})).unwrap()
+}
+
+/// The path behind the endpoint and a query, a line end, and header lines.
+#[test]
+fn proxy() {
+    let configs = ["nginx", "traefik", "envoy"].map(config);
+    hold("proxy", [], move |input| {
+        let (first, lines) = halves(input);
+        let headers = headers(lines);
+        let shown = credentials(&headers);
+        assert!(headers.get_all("authorization").iter().count() < 2 || shown.is_err());
+        let Ok(first) = std::str::from_utf8(first) else { return };
+        let (path, query) = first.split_once('?').map_or((first, None), |(p, q)| (p, Some(q)));
+        for config in &configs {
+            let asked = Asked::read(config, &Method::GET, path, query, &headers);
+            let Ok(asked) = asked else { continue };
+            // It is at the origin of its route, whatever the path was.
+            let origins = asked.route.origins.iter().map(|o| o.origin().ascii_serialization());
+            let at = |origin: String| asked.target.as_str().starts_with(&format!("{origin}/"));
+            assert!(origins.into_iter().any(at), "{}", asked.target);
+            let name = match config.proxy {
+                Proxy::Nginx => "x-original-host",
+                Proxy::Traefik => "x-forwarded-host",
+                Proxy::Envoy => "host",
+            };
+            assert_eq!(headers.get_all(name).iter().count(), 1);
+        }
+    });
+}

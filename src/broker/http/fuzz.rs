@@ -1,0 +1,105 @@
+//! Forms and header lines.
+
+use std::net::IpAddr;
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use url::form_urlencoded;
+
+use super::form::Form;
+use super::guard::Hosts;
+use super::introspect::bearer;
+use super::source::Source;
+use super::token::Requested;
+use crate::broker::network::Network;
+use crate::fuzz::hold;
+
+/// Lines such as `Name: value`; those that no HTTP library would let through are left out.
+pub(super) fn headers(input: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in input.split(|byte| *byte == b'\n').take(100) {
+        let at = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let value = line.get(at + 1..).unwrap_or_default();
+        let value = HeaderValue::from_bytes(value.trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..at]), value) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+const NAMES: [&str; 14] = [
+    "grant_type",
+    "subject_token",
+    "subject_token_type",
+    "actor_token",
+    "actor_token_type",
+    "audience",
+    "resource",
+    "scope",
+    "role",
+    "requested_ttl",
+    "requested_token_type",
+    "client_id",
+    "client_assertion",
+    "token",
+];
+
+#[test]
+fn form() {
+    hold("form", [], |input| {
+        let Ok(form) = Form::parse(input, &["resource"]) else { return };
+        let mut again = form_urlencoded::Serializer::new(String::new());
+        for name in NAMES {
+            let values: Vec<_> = form.all(name).collect();
+            assert!(values.len() <= 1 || name == "resource", "{name} is there twice");
+            assert!(values.iter().all(|value| !value.is_empty() && !value.contains('\u{fffd}')));
+            again.extend_pairs(values.iter().map(|value| (name, value)));
+        }
+        let again = Form::parse(again.finish().as_bytes(), &["resource"]).unwrap();
+        for name in NAMES {
+            assert!(form.all(name).eq(again.all(name)), "{name}");
+        }
+        let Ok(form) = Form::parse(input, &[]) else { return };
+        let Ok(requested) = Requested::read(&form) else { return };
+        assert!(crate::broker::config::is_name(&requested.role));
+        assert!(requested.scope.is_none_or(|scope| (1..=100).contains(&scope.len())));
+        assert!(requested.ttl.is_none_or(|ttl| !ttl.is_zero()));
+        assert!(
+            form.all("audience").chain(form.all("resource")).all(|one| one == requested.audience)
+        );
+    });
+}
+
+/// Who asks, and from where.
+#[test]
+fn header_lines() {
+    let proxies: Vec<Network> = vec!["10.0.0.0/8".parse().unwrap()];
+    hold("header_lines", [], move |input| {
+        let headers = headers(input);
+        if let Ok(bearer) = bearer(&headers) {
+            let mut given = headers.get_all("authorization").iter();
+            let one = given.next().unwrap().to_str().unwrap();
+            assert!(
+                given.next().is_none()
+                    && one.contains(bearer.expose())
+                    && !bearer.expose().is_empty()
+            );
+        }
+        // Whoever is no proxy is who they are.
+        let stranger: IpAddr = [192, 0, 2, 7].into();
+        assert_eq!(Source::of(stranger, &headers, &proxies).0, stranger);
+        let behind = Source::of([10, 0, 0, 1].into(), &headers, &proxies).0;
+        let both = headers.contains_key("forwarded") && headers.contains_key("x-forwarded-for");
+        assert!(!both || behind == IpAddr::from([10, 0, 0, 1]));
+        let hosts = Hosts::Loopback(vec!["broker.example".into()]);
+        if hosts.allow(&headers, None) {
+            let mut given = headers.get_all("host").iter();
+            let one: Authority = given.next().unwrap().to_str().unwrap().parse().unwrap();
+            assert!(given.next().is_none() && !one.as_str().contains('@'));
+            let host = one.host().trim_matches(['[', ']']).to_ascii_lowercase();
+            let loopback = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            assert!(loopback || host == "localhost" || host == "broker.example", "{host}");
+        }
+    });
+}

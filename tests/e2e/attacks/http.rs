@@ -1,0 +1,250 @@
+//! HTTP that two readers take for two things, and connections that only hold on.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::wire::{self, Exchange, STRANGER, post, request};
+use super::world::World;
+use super::{Attack, Who, attack, sending};
+
+const SMUGGLING: &str = "requests within requests";
+const HOSTS: &str = "hosts of others";
+const FLOODS: &str = "connections that hold on";
+
+/// A good request, whose head is made of its body.
+fn raw(lesson: &'static str, name: &str, make: fn(&World, &str) -> Vec<u8>) -> Attack {
+    attack(lesson, Who::Stranger, name, move |w| {
+        let body = w.fields(&w.assertion(json!({})), &[]);
+        sending(w, make(w, &body))
+    })
+}
+
+const HEAD: &str = "POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\n\
+    Content-Type: application/x-www-form-urlencoded\r\n";
+
+/// What an attacker hides: a good request of its own.
+fn hidden(body: &str) -> String {
+    format!("{HEAD}Connection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+pub(super) fn attacks() -> Vec<Attack> {
+    let mut attacks = vec![
+        raw(SMUGGLING, "a length and chunks", |_, body| {
+            let hidden = hidden(body);
+            format!(
+                "{HEAD}Content-Length: {}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{hidden}",
+                hidden.len() + 5
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "chunks and a length", |_, body| {
+            let hidden = hidden(body);
+            format!(
+                "{HEAD}Transfer-Encoding: chunked\r\nContent-Length: {}\r\n\r\n0\r\n\r\n{hidden}",
+                hidden.len() + 5
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "chunks for nobody who knows them", |_, body| {
+            format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{}", hidden(body)).into()
+        }),
+        raw(SMUGGLING, "two lengths", |_, body| {
+            format!("{HEAD}Content-Length: 0\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                .into()
+        }),
+        raw(SMUGGLING, "two lengths in one line", |_, body| {
+            format!("{HEAD}Content-Length: {0}, {0}x\r\n\r\n{body}", body.len()).into()
+        }),
+        raw(SMUGGLING, "a length with a sign", |_, body| {
+            format!("{HEAD}Content-Length: +{}\r\n\r\n{body}", body.len()).into()
+        }),
+        raw(SMUGGLING, "a length below zero", |_, body| {
+            format!("{HEAD}Content-Length: -1\r\n\r\n{body}").into()
+        }),
+        raw(SMUGGLING, "a length beyond all numbers", |_, body| {
+            format!("{HEAD}Content-Length: 99999999999999999999999\r\n\r\n{body}").into()
+        }),
+        raw(SMUGGLING, "a length in hexadecimal digits", |_, body| {
+            format!("{HEAD}Content-Length: 0x{:x}\r\n\r\n{body}", body.len()).into()
+        }),
+        raw(SMUGGLING, "an encoding that is not chunked", |_, body| {
+            format!(
+                "{HEAD}Transfer-Encoding: xchunked\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "chunked, and something else last", |_, body| {
+            format!(
+                "{HEAD}Transfer-Encoding: chunked, identity\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                body.len()
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "chunks in HTTP/1.0", |_, body| {
+            let head = HEAD.replace("HTTP/1.1", "HTTP/1.0");
+            format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+                body.len()
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "a space before the colon", |_, body| {
+            format!("{HEAD}Content-Length : {}\r\n\r\n{body}", body.len()).into()
+        }),
+        raw(SMUGGLING, "a line that goes on in the next one", |_, body| {
+            format!(
+                "{HEAD}X: y\r\n Content-Length: 0\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "a line that ends with CR alone", |_, body| {
+            format!("{HEAD}X: y\rContent-Length: 0\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                .into()
+        }),
+        raw(SMUGGLING, "NUL in a header", |_, body| {
+            format!("{HEAD}X: y\0z\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
+        }),
+        raw(SMUGGLING, "no name of a header", |_, body| {
+            format!("{HEAD}: y\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into()
+        }),
+        raw(SMUGGLING, "a chunk longer than all numbers", |_, body| {
+            format!(
+                "{HEAD}Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{body}\r\n0\r\n\r\n"
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "a chunk with a sign", |_, body| {
+            format!(
+                "{HEAD}Transfer-Encoding: chunked\r\n\r\n+{:x}\r\n{body}\r\n0\r\n\r\n",
+                body.len()
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "a line end within what a chunk says besides", |_, body| {
+            format!(
+                "{HEAD}Transfer-Encoding: chunked\r\n\r\n{:x};x\n=y\r\n{body}\r\n0\r\n\r\n",
+                body.len()
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "chunks that say 100,000 bytes besides", |_, body| {
+            let more = "x".repeat(100_000);
+            format!(
+                "{HEAD}Transfer-Encoding: chunked\r\n\r\n{:x};{more}\r\n{body}\r\n0\r\n\r\n",
+                body.len()
+            )
+            .into()
+        }),
+        raw(SMUGGLING, "a chunk that is longer than it says", |_, body| {
+            format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n5\r\n{body}\r\n0\r\n\r\n").into()
+        }),
+        raw(SMUGGLING, "another protocol", |_, body| {
+            format!("{}\r\n{body}", HEAD.replace("HTTP/1.1", "HTTP/9.9")).into()
+        }),
+        raw(SMUGGLING, "no protocol", |_, body| format!("POST /token\r\n\r\n{body}").into()),
+        raw(SMUGGLING, "an upgrade to HTTP/2", |_, body| {
+            let lines = [
+                "Host: 127.0.0.1",
+                "Connection: Upgrade, HTTP2-Settings",
+                "Upgrade: h2c",
+                "HTTP2-Settings: AAMAAABk",
+            ];
+            let mut bytes = request("GET /token HTTP/1.1", &lines, body.as_bytes());
+            bytes.extend(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+            bytes
+        }),
+        raw(SMUGGLING, "a header of 100,000 bytes", |_, body| {
+            post("/token", &[&format!("X: {}", "x".repeat(100_000))], body)
+        }),
+        raw(SMUGGLING, "1,000 headers", |_, body| {
+            let lines: Vec<_> = (0..1_000).map(|n| format!("X-{n}: y")).collect();
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            post("/token", &lines, body)
+        }),
+        raw(SMUGGLING, "a target of 100,000 bytes", |_, body| {
+            post(&format!("/token{}", "x".repeat(100_000)), &[], body)
+        }),
+        raw(SMUGGLING, "TLS", |_, _| b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".repeat(20)),
+        raw(SMUGGLING, "zeros", |_, _| vec![0; 10_000]),
+    ];
+    for host in [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "10.0.0.1",
+        "0.0.0.0",
+        "[::]",
+        "169.254.169.254",
+        "u@127.0.0.1",
+        "127.0.0.1, evil.example",
+        "127.0.0.1 evil.example",
+        "localhost.",
+        "127.1",
+        "2130706433",
+        "",
+    ] {
+        attacks.push(attack(HOSTS, Who::Stranger, format!("Host: {host}"), move |w| {
+            let body = w.fields(&w.assertion(json!({})), &[]);
+            let host = format!("Host: {host}");
+            let lines = [&[&*host][..], &wire::FORM[1..]].concat();
+            sending(w, request("POST /token HTTP/1.1", &lines, body.as_bytes()))
+        }));
+    }
+    for (name, first, hosts) in [
+        ("no host", "POST /token HTTP/1.1", &[][..]),
+        ("no host in HTTP/1.0", "POST /token HTTP/1.0", &[]),
+        ("two hosts", "POST /token HTTP/1.1", &["Host: 127.0.0.1", "Host: evil.example"]),
+        ("the same host twice", "POST /token HTTP/1.1", &["Host: 127.0.0.1", "Host: 127.0.0.1"]),
+        (
+            "another host in the target",
+            "POST http://evil.example/token HTTP/1.1",
+            &["Host: 127.0.0.1"],
+        ),
+        (
+            "another host than in the target",
+            "POST http://127.0.0.1/token HTTP/1.1",
+            &["Host: evil.example"],
+        ),
+        ("no host but in the target", "POST http://evil.example/token HTTP/1.1", &[]),
+        ("a user in the target", "POST http://u@127.0.0.1/token HTTP/1.1", &["Host: 127.0.0.1"]),
+        ("CONNECT", "CONNECT 127.0.0.1:443 HTTP/1.1", &["Host: 127.0.0.1"]),
+        ("OPTIONS *", "OPTIONS * HTTP/1.1", &["Host: 127.0.0.1"]),
+        (
+            "X-Forwarded-Host",
+            "POST /token HTTP/1.1",
+            &["Host: evil.example", "X-Forwarded-Host: 127.0.0.1"],
+        ),
+    ] {
+        attacks.push(attack(HOSTS, Who::Stranger, name, move |w| {
+            let body = w.fields(&w.assertion(json!({})), &[]);
+            let lines = [hosts, &wire::FORM[1..]].concat();
+            sending(w, request(first, &lines, body.as_bytes()))
+        }));
+    }
+    for (name, begun) in [
+        ("without a byte", &b""[..]),
+        ("in the middle of a head", b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "),
+        ("in the middle of a body", b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 60000\r\n\r\ngrant"),
+    ] {
+        attacks.push(attack(FLOODS, Who::Stranger, format!("400 of them, {name}"), move |w| {
+            wire::while_held(400, STRANGER, w.address, begun, || {
+                let good = w.fields(&w.assertion(json!({})), &[]);
+                let (served, took) = wire::timed(|| w.try_honest(&[], &good));
+                served.unwrap();
+                // Nobody waits until those are given up.
+                assert!(took < Duration::from_secs(8), "{took:?}");
+            });
+            Vec::<Exchange>::new()
+        }));
+    }
+    attacks.push(attack(FLOODS, Who::Stranger, "2,000 requests that are nothing", |w| {
+        let one = b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1\r\n\r\nx";
+        let mut bytes = one.repeat(2_000);
+        bytes.extend(post("/token", &[], "x"));
+        sending(w, bytes)
+    }));
+    attacks
+}

@@ -1,0 +1,256 @@
+//! Proofs of keys (DPoP).
+
+use serde_json::{Value, json};
+
+use super::keys::{hs256, merged, message};
+use super::wire::{ANYBODY, post};
+use super::world::{World, now};
+use super::{Attack, Named, Who, attack, sending, sending_to};
+
+const PROOFS: &str = "proofs of keys";
+const DOWNGRADES: &str = "bound tokens, shown as others";
+
+/// Asks for a bound token with these header lines.
+fn with_lines(w: &World, lines: &[String]) -> Vec<super::Exchange> {
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    let body = w.fields(&w.assertion(json!({})), &[("role", "bound")]);
+    sending(w, post("/token", &lines, body))
+}
+
+fn with_proof(w: &World, proof: &str) -> Vec<super::Exchange> {
+    with_lines(w, &[format!("DPoP: {proof}")])
+}
+
+/// A proof that has a nonce, with changes.
+fn proof(w: &World, header: Value, claims: Value) -> String {
+    let mut all = claims.as_object().unwrap().clone();
+    all.entry("nonce").or_insert_with(|| w.nonce().into());
+    w.proof(&w.device, header, all.into())
+}
+
+pub(super) fn attacks() -> Vec<Attack> {
+    let mut attacks = Vec::new();
+    let claims: [Named<Value>; 29] = [
+        ("for GET", |_| json!({"htm": "GET"})),
+        ("for post", |_| json!({"htm": "post"})),
+        ("for no method", |_| json!({"htm": null})),
+        ("for a list of methods", |_| json!({"htm": ["POST"]})),
+        ("for another host", |_| json!({"htu": "https://evil.example/token"})),
+        ("for another path", |w| json!({"htu": format!("{}/revoke", w.url())})),
+        ("for another port", |_| json!({"htu": "http://127.0.0.1:9/token"})),
+        ("for https", |w| json!({"htu": format!("{}/token", w.url().replace("http:", "https:"))})),
+        ("for a path in capitals", |w| json!({"htu": format!("{}/TOKEN", w.url())})),
+        ("for a path with a slash more", |w| json!({"htu": format!("{}/token/", w.url())})),
+        (
+            "for an address with a user",
+            |w| json!({"htu": format!("{}/token", w.url().replace("//", "//u@"))}),
+        ),
+        ("for an address with a space", |w| json!({"htu": format!("{}/token ", w.url())})),
+        ("for no address", |_| json!({"htu": null})),
+        ("for a list of addresses", |w| json!({"htu": [format!("{}/token", w.url())]})),
+        ("of two minutes ago", |_| json!({"iat": now() - 120})),
+        ("of two minutes ahead", |_| json!({"iat": now() + 120})),
+        ("of no time", |_| json!({"iat": null})),
+        ("of a time as text", |_| json!({"iat": now().to_string()})),
+        ("of a time beyond all years", |_| json!({"iat": 1e300})),
+        ("without an id", |_| json!({"jti": null})),
+        ("with an empty id", |_| json!({"jti": ""})),
+        ("with a number for an id", |_| json!({"jti": 7})),
+        ("with an id of 1,000 bytes", |_| json!({"jti": "x".repeat(1_000)})),
+        ("for another token", |_| json!({"ath": "A".repeat(43)})),
+        ("for a token that is a number", |_| json!({"ath": 7})),
+        ("without a nonce", |_| json!({"nonce": null})),
+        ("with a nonce that was made up", |_| json!({"nonce": "A".repeat(32)})),
+        ("with a nonce that is a number", |_| json!({"nonce": 7})),
+        ("with a nonce that was changed", |w| {
+            let nonce = w.nonce();
+            json!({"nonce": format!("{}{}", &nonce[..nonce.len() - 2], "AA")})
+        }),
+    ];
+    for (name, changes) in claims {
+        attacks.push(attack(PROOFS, Who::Stranger, name, move |w| {
+            with_proof(w, &proof(w, json!({}), changes(w)))
+        }));
+    }
+    let headers: [Named<Value>; 16] = [
+        ("of another type", |_| json!({"typ": "JWT"})),
+        ("of a type in capitals", |_| json!({"typ": "DPOP+JWT"})),
+        ("of no type", |_| json!({"typ": null})),
+        ("with a critical extension", |_| json!({"crit": ["x"], "x": 1})),
+        ("without a key", |_| json!({"jwk": null})),
+        ("with a key that is text", |_| json!({"jwk": "x"})),
+        ("with another key than signed", |w| json!({"jwk": w.own.jwk()})),
+        ("with a private key", |w| json!({"jwk": merged(w.device.jwk(), json!({"d": "AAAA"}))})),
+        ("with a shared secret", |w| json!({"jwk": merged(w.device.jwk(), json!({"k": "AAAA"}))})),
+        (
+            "with a key for encryption",
+            |w| json!({"jwk": merged(w.device.jwk(), json!({"use": "enc"}))}),
+        ),
+        ("with a symmetric key", |_| json!({"jwk": {"kty": "oct", "k": "AAAA"}})),
+        (
+            "with a key of another curve",
+            |w| json!({"jwk": merged(w.device.jwk(), json!({"crv": "secp256k1"}))}),
+        ),
+        (
+            "with a point that is none",
+            |w| json!({"jwk": merged(w.device.jwk(), json!({"x": "AAAA"}))}),
+        ),
+        ("by none", |_| json!({"alg": "none"})),
+        ("by RS256, it says", |_| json!({"alg": "RS256"})),
+        ("by HS256, it says", |_| json!({"alg": "HS256"})),
+    ];
+    for (name, changes) in headers {
+        attacks.push(attack(PROOFS, Who::Stranger, name, move |w| {
+            with_proof(w, &proof(w, changes(w), json!({})))
+        }));
+    }
+    let made: [Named<String>; 6] = [
+        ("without a signature", |w| {
+            let proof = proof(w, json!({}), json!({}));
+            format!("{}.", proof.rsplit_once('.').unwrap().0)
+        }),
+        ("by alg none, without a signature", |w| {
+            let header =
+                json!({"alg": "none", "typ": "dpop+jwt", "jwk": w.device.jwk()}).to_string();
+            let claims = json!({"jti": "x", "htm": "POST", "htu": format!("{}/token", w.url()), "iat": now()});
+            format!("{}.", message(&header, &claims.to_string()))
+        }),
+        ("by HS256 over its own public key", |w| {
+            let header =
+                json!({"alg": "HS256", "typ": "dpop+jwt", "jwk": w.device.jwk()}).to_string();
+            let claims = json!({"jti": "x", "htm": "POST", "htu": format!("{}/token", w.url()), "iat": now()});
+            hs256(&header, &claims.to_string(), w.device.jwk().to_string().as_bytes())
+        }),
+        ("that says something twice", |w| {
+            let header =
+                json!({"alg": "ES256", "typ": "dpop+jwt", "jwk": w.device.jwk()}).to_string();
+            let claims = format!(
+                r#"{{"jti":"x","htm":"GET","htm":"POST","htu":"{}/token","iat":{},"nonce":"{}"}}"#,
+                w.url(),
+                now(),
+                w.nonce()
+            );
+            w.device.sign(&header, &claims)
+        }),
+        ("of 10,000 bytes", |w| proof(w, json!({}), json!({"x": "x".repeat(10_000)}))),
+        ("that is none", |_| "x".into()),
+    ];
+    for (name, proof) in made {
+        attacks.push(attack(PROOFS, Who::Stranger, name, move |w| with_proof(w, &proof(w))));
+    }
+    attacks.push(attack(PROOFS, Who::Stranger, "two of them", |w| {
+        let line = || format!("DPoP: {}", proof(w, json!({}), json!({})));
+        with_lines(w, &[line(), line()])
+    }));
+    attacks.push(attack(PROOFS, Who::Stranger, "two in one line", |w| {
+        with_proof(w, &[proof(w, json!({}), json!({})), proof(w, json!({}), json!({}))].join(", "))
+    }));
+    attacks.push(attack(PROOFS, Who::Caller, "a second time", |w| {
+        let used = proof(w, json!({}), json!({}));
+        let fields = w.fields(&w.assertion(json!({})), &[("role", "bound")]);
+        w.try_honest(&[&format!("DPoP: {used}")], &fields).unwrap();
+        with_proof(w, &used)
+    }));
+    attacks.push(attack(PROOFS, Who::Caller, "a second time, at another process", |w| {
+        let used = proof(w, json!({}), json!({}));
+        let line = format!("DPoP: {used}");
+        let fields = w.fields(&w.assertion(json!({})), &[("role", "bound")]);
+        w.try_honest(&[&line], &fields).unwrap();
+        sending_to(w.twin(), ANYBODY, post("/token", &[&line], fields))
+    }));
+    attacks.push(attack(PROOFS, Who::Caller, "the same id, signed anew", |w| {
+        let (id, nonce) = (uuid::Uuid::new_v4(), w.nonce());
+        let line = || {
+            let claims = json!({"jti": id, "nonce": nonce});
+            format!("DPoP: {}", w.proof(&w.device, json!({}), claims))
+        };
+        let fields = w.fields(&w.assertion(json!({})), &[("role", "bound")]);
+        w.try_honest(&[&line()], &fields).unwrap();
+        with_lines(w, &[line()])
+    }));
+    attacks.push(attack(
+        PROOFS,
+        Who::Caller,
+        "used for something that was denied, and again",
+        |w| {
+            let used = proof(w, json!({}), json!({}));
+            let line = format!("DPoP: {used}");
+            // Refused before it is worth anything: what was used up is used up.
+            let denied = w.fields(&w.assertion(json!({"sub": "nobody"})), &[("role", "bound")]);
+            assert!(w.try_honest(&[&line], &denied).is_err());
+            with_proof(w, &used)
+        },
+    ));
+    attacks.extend(downgrades());
+    attacks
+}
+
+fn downgrades() -> Vec<Attack> {
+    let shown = |name: &str, lines: fn(&World, &str) -> Vec<String>| {
+        attack(DOWNGRADES, Who::Stranger, name, move |w| {
+            let token = w.bound_token(&w.device);
+            let lines = lines(w, &token);
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            super::proxy::held(w, &lines, &super::proxy::API_LINES)
+        })
+    };
+    fn for_api(w: &World, token: &str, changes: Value) -> String {
+        let claims = json!({
+            "htm": "GET", "htu": "https://api.example.com/x", "ath": super::proxy::ath(token),
+        });
+        w.proof(&w.device, json!({}), merged(claims, changes))
+    }
+    fn dpop(token: &str, proof: &str) -> Vec<String> {
+        vec![format!("Authorization: DPoP {token}"), format!("DPoP: {proof}")]
+    }
+    vec![
+        shown("as Bearer", |_, token| vec![format!("Authorization: Bearer {token}")]),
+        shown("as Bearer, with a good proof", |w, token| {
+            let proof = for_api(w, token, json!({}));
+            vec![format!("Authorization: Bearer {token}"), format!("DPoP: {proof}")]
+        }),
+        shown("as bearer, in small letters", |_, token| {
+            vec![format!("authorization: bearer {token}")]
+        }),
+        shown("without a proof", |_, token| vec![format!("Authorization: DPoP {token}")]),
+        shown("with a proof that speaks of no token", |w, token| {
+            dpop(token, &for_api(w, token, json!({"ath": null})))
+        }),
+        shown("with a proof for another token", |w, token| {
+            dpop(token, &for_api(w, token, json!({"ath": "A".repeat(43)})))
+        }),
+        shown("with a proof for another method", |w, token| {
+            dpop(token, &for_api(w, token, json!({"htm": "POST"})))
+        }),
+        shown("with a proof for another path", |w, token| {
+            dpop(token, &for_api(w, token, json!({"htu": "https://api.example.com/y"})))
+        }),
+        shown("with a proof for the token endpoint", |w, token| {
+            dpop(
+                token,
+                &for_api(w, token, json!({"htm": "POST", "htu": format!("{}/token", w.url())})),
+            )
+        }),
+        shown("with a nonce of the token endpoint", |w, token| {
+            dpop(token, &for_api(w, token, json!({"nonce": w.nonce()})))
+        }),
+        shown("with a proof by another key", |w, token| {
+            let claims = json!({
+                "htm": "GET", "htu": "https://api.example.com/x", "ath": super::proxy::ath(token),
+            });
+            dpop(token, &w.proof(&w.own, json!({}), claims))
+        }),
+        attack(DOWNGRADES, Who::Caller, "with a proof, a second time", |w| {
+            let token = w.bound_token(&w.device);
+            let lines = dpop(&token, &for_api(w, &token, json!({})));
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            let first = &super::proxy::held(w, &lines, &super::proxy::API_LINES)[0];
+            assert!(first.run().unwrap().is_granted(), "a good proof is refused");
+            super::proxy::held(w, &lines, &super::proxy::API_LINES)
+        }),
+        shown("two ways at once", |w, token| {
+            let proof = for_api(w, token, json!({}));
+            [dpop(token, &proof), vec![format!("Authorization: Bearer {token}")]].concat()
+        }),
+    ]
+}
