@@ -5,14 +5,8 @@
 //!     cargo bench --bench grow -- BROKER_TOML MILLIONS
 
 #[cfg(feature = "broker")]
-fn main() -> std::process::ExitCode {
-    match grow::run() {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("grow: {error}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+fn main() -> tmpcred::error::Result<()> {
+    grow::run()
 }
 
 #[cfg(not(feature = "broker"))]

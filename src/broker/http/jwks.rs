@@ -48,7 +48,7 @@ struct Jwk {
 /// The endpoint.
 pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
     let operation = Operation::new("jwks", "The public keys that verify tokens (RFC 7517)")
-        .answers(Answer::json::<Described>(200, "The keys").as_type(TYPE));
+        .answers(Answer::json::<Described>(200, "The keys").of_type(TYPE));
     Endpoint::new(format!("{base}/{JWKS_PATH}"), Verb::Get, get(jwks), operation)
 }
 

@@ -53,6 +53,7 @@ pub(crate) mod keyring;
 #[cfg(feature = "broker")]
 pub(crate) mod nginx;
 pub(crate) mod oidc_provider;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 pub(crate) mod otlp;
 pub(crate) mod peer;
 #[cfg(feature = "broker")]

@@ -140,8 +140,9 @@ impl Api {
 
     /// The same, with routes that are no part of the broker.
     #[must_use]
-    pub fn merge(self, others: Router) -> Self {
-        Self { routes: self.routes.merge(others), ..self }
+    pub fn merge(mut self, others: Router) -> Self {
+        self.routes = self.routes.merge(others);
+        self
     }
 }
 

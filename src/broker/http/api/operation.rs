@@ -187,7 +187,7 @@ impl Answer {
     }
 
     /// The same, as another type of document.
-    pub(in crate::broker::http) fn as_type(self, kind: &'static str) -> Self {
+    pub(in crate::broker::http) fn of_type(self, kind: &'static str) -> Self {
         Self { body: self.body.map(|(_, schema)| (kind, schema)), ..self }
     }
 

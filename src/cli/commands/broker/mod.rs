@@ -43,7 +43,7 @@ fn openapi(app: &App, admin: bool) -> Result<()> {
         true => broker::http::admin::description(),
         false => broker::http::description(&example()?),
     };
-    app.ui.line(&format!("{description:#}"))
+    app.ui.line(format!("{description:#}"))
 }
 
 fn dev(app: &App, port: Option<u16>) -> Result<()> {
