@@ -12,7 +12,7 @@ use tmpcred::credential::{self, Credential, Lifetime, Material, Principal};
 use tmpcred::deliver::env::Format;
 use tmpcred::deliver::mask::{Mask, Patterns};
 use tmpcred::deliver::{Handout, token};
-use tmpcred::error::Result;
+use tmpcred::error::{Error, ErrorKind, Result};
 use tmpcred::host::Host;
 use tmpcred::host::browser::SystemBrowser;
 use tmpcred::host::clock::{Clock, SkewMeter, SystemClock};
@@ -161,9 +161,13 @@ fn masking(c: &mut Criterion) {
     succeed(run());
 }
 
-/// A JWT of an issuer, verified.
+/// A JWT of an issuer, verified: signature and claims, and as much text by its signature alone.
 #[cfg(feature = "broker")]
 fn verifying(c: &mut Criterion) {
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+        ParsedPublicKey,
+    };
     use tmpcred::oidc::jwt::{self, ALGORITHMS, Expectations, LEEWAY};
     use tmpcred::oidc::keys::Keys;
 
@@ -181,7 +185,18 @@ fn verifying(c: &mut Criterion) {
         };
         let verify = || jwt::verify(token.expose(), &keys, &expected);
         verify()?;
-        c.bench_function("ES256 token verified", |b| b.iter(verify));
+        let broken = |_| Error::new(ErrorKind::Other, "a signature cannot be made");
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(broken)?;
+        let text = vec![b'x'; token.expose().len()];
+        let signature = pair.sign(&aws_lc_rs::rand::SystemRandom::new(), &text).map_err(broken)?;
+        let public = ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref())
+            .map_err(|cause| Error::new(ErrorKind::Other, "a key cannot be read").because(cause))?;
+        let mut group = c.benchmark_group("verified");
+        group.bench_function("ES256 signature alone", |b| {
+            b.iter(|| public.verify_sig(black_box(&text), signature.as_ref()));
+        });
+        group.bench_function("ES256 token", |b| b.iter(verify));
+        group.finish();
         Ok(())
     };
     succeed(run());
@@ -205,7 +220,6 @@ fn broker(c: &mut Criterion) {
     use tmpcred::broker::store::{self, sqlite};
     use tmpcred::broker::{Broker, Config, Parts};
     use tmpcred::credential::TokenType;
-    use tmpcred::error::{Error, ErrorKind};
     use tmpcred::host::{files, process};
     use uuid::Uuid;
 
@@ -265,8 +279,8 @@ fn broker(c: &mut Criterion) {
     succeed(run());
 }
 
-fn io(cause: std::io::Error) -> tmpcred::error::Error {
-    tmpcred::error::Error::new(tmpcred::error::ErrorKind::Io, "cannot prepare").because(cause)
+fn io(cause: std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, "cannot prepare").because(cause)
 }
 
 #[expect(clippy::panic, reason = "figures of something that failed would mislead")]
