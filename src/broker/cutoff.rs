@@ -36,6 +36,9 @@ use crate::trace;
 /// How far the clocks of a broker, its database and whoever runs it may be apart.
 const CLOCKS_DIFFER: Duration = Duration::seconds(5);
 
+/// How many records of moments that have not passed are looked at, at most.
+const MOST_AHEAD: u32 = 200_000;
+
 /// What is revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
@@ -97,19 +100,34 @@ impl Operator {
         let now = self.store.now().await?.unwrap_or(here);
         match what {
             What::Token(jti) => self.revoke_one(*jti, reason, now).await,
-            What::Many { whose, before } => {
-                let newest = match before {
-                    None => self.require_one_time(here, now).await?,
-                    Some(_) => now,
-                };
-                let before = before.unwrap_or(newest);
-                if before > newest {
+            What::Many { whose, before: Some(before) } => {
+                if *before > now {
                     return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
                         .hint("whatever is issued until then can be revoked then"));
                 }
-                self.revoke_many(whose, before, reason, now).await
+                self.cut_off(whose, *before, reason, now).await?;
+                Ok(self.revoked(whose, *before, now).await)
+            }
+            What::Many { whose, before: None } => {
+                let mut before = self.require_one_time(here, now).await?;
+                let number = self.cut_off(whose, before, reason, now).await?;
+                // What was put on record meanwhile ends as well.
+                if let Some(newest) = self.newest(now, number).await?.filter(|at| *at >= before) {
+                    before = newest.saturating_add(Duration::MICROSECOND);
+                    self.cut_off(whose, before, reason, now).await?;
+                }
+                Ok(self.revoked(whose, before, now).await)
             }
         }
+    }
+
+    /// The latest moment that is on record under a lower number than this, where it has not
+    /// passed. Numbers and moments are not in the same order: each broker has its own clock.
+    async fn newest(&self, now: OffsetDateTime, below: u64) -> Result<Option<OffsetDateTime>> {
+        let ahead = Filter { since: Some(now), ..Filter::default() };
+        let rows = self.store.find(&ahead, MOST_AHEAD).await?.into_iter();
+        let before = rows.filter(|(number, _)| *number < below);
+        Ok(before.filter_map(|(_, record)| Some(record?.at)).max())
     }
 
     /// Refuses to say by this clock when now is where others know better. By one that is
@@ -121,8 +139,7 @@ impl Operator {
         here: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Result<OffsetDateTime> {
-        let newest = self.store.find(&Filter::default(), 1).await?.pop();
-        let newest = newest.and_then(|(_, record)| Some(record?.at)).filter(|at| *at > now);
+        let newest = self.newest(now, u64::MAX).await?.filter(|at| *at > now);
         let others = [(now, "the database's clock"), (newest.unwrap_or(now), "the newest record")];
         for (other, whose) in others {
             let differ = (other - here).abs();
@@ -190,17 +207,18 @@ impl Operator {
             policy_hash: String::new(),
             ..issued
         };
-        let done = self.commit(Unit::of(record).with(revoked)).await?;
+        let done = self.commit(Unit::of(record).with(revoked)).await?.is_some();
         Ok(Revoked { tokens: Some(u64::from(done && end > now)), before: now })
     }
 
-    async fn revoke_many(
+    /// Returns the number of its record.
+    async fn cut_off(
         &self,
         whose: &Whose,
         before: OffsetDateTime,
         reason: &str,
         now: OffsetDateTime,
-    ) -> Result<Revoked> {
+    ) -> Result<u64> {
         let longest = Duration::try_from(MAX_TTL).unwrap_or(Duration::MAX);
         let cutoff = Cutoff {
             whose: whose.clone(),
@@ -224,18 +242,27 @@ impl Operator {
                 Principal { issuer: self.issuer.as_str().into(), subject: "operator".into() },
             )
         };
-        self.commit(Unit::of(record).with(Effect::CutOff(cutoff))).await?;
+        let number = self.commit(Unit::of(record).with(Effect::CutOff(cutoff))).await?;
+        number.ok_or_else(|| Error::new(ErrorKind::Other, "it could not be revoked"))
+    }
+
+    async fn revoked(&self, whose: &Whose, before: OffsetDateTime, now: OffsetDateTime) -> Revoked {
         // It takes long where there are many, and changes nothing about them.
         let counted = self.store.count_issued(whose, before, now).await;
         let tokens = counted.inspect_err(|error| {
             tracing::warn!(%error, "how many tokens were revoked cannot be told");
         });
-        Ok(Revoked { tokens: tokens.ok(), before })
+        Revoked { tokens: tokens.ok(), before }
     }
 
-    async fn commit(&self, unit: Unit) -> Result<bool> {
+    /// Returns the number of the first record, where all was as it has to be.
+    async fn commit(&self, unit: Unit) -> Result<Option<u64>> {
         unit.records.iter().try_for_each(leaf::check)?;
-        Ok(self.store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed))
+        let outcomes = self.store.commit(&[unit]).await?;
+        Ok(outcomes.into_iter().find_map(|outcome| match outcome {
+            Outcome::Committed { first } => Some(first),
+            Outcome::Refused => None,
+        }))
     }
 }
 

@@ -56,6 +56,8 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         })?;
     runtime.block_on(async {
         let (signals, hangups) = (Signals::listen()?, Hangups::listen()?);
+        // Before any of them is read: what is exchanged meanwhile is new.
+        let watch = Watch::start(&config).await;
         let tls = match &config.tls {
             Some(tls) => Some(tls::read(tls).await?),
             None => None,
@@ -79,7 +81,8 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         let app = http::guarded(http::routes(broker.clone(), &guard), guard);
         let handle = Handle::new();
         let draining = tokio::spawn(signals.drain(handle.clone(), broker.clone()));
-        let reloading = tokio::spawn(reload(hangups, config.clone(), tls.clone(), broker.clone()));
+        let reloading =
+            tokio::spawn(reload((hangups, watch), config.clone(), tls.clone(), broker.clone()));
         let authz = authz_listener
             .map(|listener| SideServer::for_proxies(listener, &config, tls.clone(), &broker));
         let admin = admin_listener.map(|listener| {
@@ -208,12 +211,11 @@ fn hosts(config: &Config) -> Hosts {
 
 /// Reads the policies and the certificate again whenever SIGHUP says so, or their files do.
 async fn reload(
-    mut hangups: Hangups,
+    (mut hangups, mut watch): (Hangups, Watch),
     config: Config,
     current: Option<RustlsConfig>,
     broker: Arc<Broker>,
 ) {
-    let mut watch = Watch::start(&config).await;
     loop {
         tokio::select! {
             () = hangups.next() => {}

@@ -96,8 +96,14 @@ impl Traced {
     pub(crate) fn for_command(&self, host: &Host) -> Host {
         let parent = self.0.borrow().as_ref().and_then(|run| run.step.within(w3c::for_program));
         match parent {
-            Some(parent) => {
-                Host { env: host.env.clone().with(PARENT_VARIABLE, parent), ..host.clone() }
+            Some((parent, state)) => {
+                let env = host.env.clone().with(PARENT_VARIABLE, parent);
+                // That of another trace has nothing to do with this one.
+                let env = match state {
+                    Some(state) => env.with(STATE_VARIABLE, state),
+                    None => env.without(STATE_VARIABLE),
+                };
+                Host { env, ..host.clone() }
             }
             None => host.clone(),
         }

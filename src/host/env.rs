@@ -51,6 +51,13 @@ impl Env {
         self
     }
 
+    /// The same without a variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        Arc::make_mut(&mut self.0).remove(OsStr::new(name));
+        self
+    }
+
     /// Whether a variable says yes: set, and neither `0`, `false`, `no` nor `off`.
     pub fn flag(&self, name: &str) -> bool {
         self.get_os(name).is_some_and(|value| {

@@ -190,9 +190,13 @@ impl Export {
     /// Hands on what still waits, for a moment, and ends.
     pub async fn close(mut self) {
         let _ = self.stop.send(());
-        if tokio::time::timeout(LAST, &mut self.task).await.is_err() {
-            self.task.abort();
-            tracing::warn!("the last spans were not taken in time");
+        match tokio::time::timeout(LAST, &mut self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(cause)) => tracing::error!(%cause, "what hands on spans ended abnormally"),
+            Err(_) => {
+                self.task.abort();
+                tracing::warn!("the last spans were not taken in time");
+            }
         }
     }
 }
@@ -209,11 +213,13 @@ impl Work {
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         loop {
             let Some(message) = self.next(&mut stopped).await else { break };
-            let handed_on = tokio::select! {
-                biased;
-                () = self.hand_on(&message) => true,
-                _ = &mut stopped => false,
-            };
+            // While more were waited for, it may have been told already: it is so once.
+            let handed_on = !stopped.is_terminated()
+                && tokio::select! {
+                    biased;
+                    () = self.hand_on(&message) => true,
+                    _ = &mut stopped => false,
+                };
             if !handed_on {
                 // Once more, as the last ones.
                 let sent = self.receiver.send(&message).await;

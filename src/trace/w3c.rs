@@ -130,10 +130,12 @@ pub(crate) fn tell(headers: &mut HeaderMap) {
     }
 }
 
-/// What a program that is started now gets as [`PARENT_VARIABLE`]; nothing where there is
-/// nobody to tell of.
-pub fn for_program() -> Option<String> {
-    super::here().filter(|_| super::is_told()).map(|here| written(&here))
+/// What a program that is started now gets as [`PARENT_VARIABLE`] and, where there is any,
+/// as [`STATE_VARIABLE`]; nothing where there is nobody to tell of.
+pub fn for_program() -> Option<(String, Option<String>)> {
+    let here = super::here().filter(|_| super::is_told())?;
+    let state = here.trace_state().header();
+    Some((written(&here), (!state.is_empty()).then_some(state)))
 }
 
 fn written(context: &SpanContext) -> String {

@@ -69,3 +69,15 @@ async fn a_receiver_that_is_gone_keeps_nobody_at_the_end() {
     export.close().await;
     assert!(started.elapsed() < LAST * 2);
 }
+
+#[tokio::test]
+async fn who_ends_while_more_are_waited_for_loses_nothing() {
+    let server = TestServer::start(|_, _| Reply::text(200, ""));
+    let spans = spans(3);
+    let counts = spans.counts();
+    let export = Export::start(spans, receiver(&server));
+    // Until they were taken out, and others are waited for.
+    tokio::task::yield_now().await;
+    export.close().await;
+    assert_eq!(counts.all(), [3, 0, 0]);
+}

@@ -134,12 +134,16 @@ max_ttl = "1h"
     let data = home.directory("data");
     chown(&data, Some(USER), Some(USER)).unwrap();
     std::fs::set_permissions(&data, PermissionsExt::from_mode(0o700)).unwrap();
-    for place in ["etc/tmpcred-broker", "var/lib/tmpcred-broker"] {
+    for place in ["dev", "etc/tmpcred-broker", "var/lib/tmpcred-broker"] {
         std::fs::create_dir_all(root.join(place)).unwrap();
     }
+    // Each runtime puts it there: what is linked statically with glibc takes its random
+    // numbers from it.
+    std::fs::write(root.join("dev/urandom"), "").unwrap();
     let script = r#"set -e
         root=$1 configuration=$2 data=$3
         mount --bind "$root" "$root"
+        mount --bind /dev/urandom "$root/dev/urandom"
         mount -o remount,bind,ro "$root"
         mount --bind "$configuration" "$root/etc/tmpcred-broker"
         mount -o remount,bind,ro "$root/etc/tmpcred-broker"

@@ -253,7 +253,8 @@ impl Operation {
 
     /// It takes a form with these.
     pub(in crate::broker::http) fn form(self, form: &'static [&'static [Field]]) -> Self {
-        Self { form, ..self }
+        let (encoded, codes) = ("The body is encoded", &[refusal::INVALID_REQUEST]);
+        Self { form, ..self }.answers(Answer::refusal(415, encoded, codes))
     }
 
     /// In which ways callers may show who they are; an empty one says that they need not.

@@ -279,3 +279,24 @@ async fn what_is_issued_while_it_is_revoked_is_refused_for_a_moment_and_on_recor
     let token = place.bed.issued(json!({}), &[]).await;
     assert!(active(&place.bed, &token).await);
 }
+
+/// Numbers and moments on record are not in the same order where clocks differ.
+#[tokio::test]
+async fn what_is_on_record_ends_whoevers_clock_is_ahead() {
+    let place = Place::new(|_| {}).await;
+    let token = place.bed.issued(json!({}), &[]).await;
+    let clock = Arc::new(Shifted::default());
+    clock.0.store(-3, Ordering::Relaxed);
+    let store = Arc::new(sqlite::open(&place.path).await.unwrap());
+    store.seal_with(kek().seal_of_log()).await.unwrap();
+    let operator = Operator::beside(store, clock, Issuer::parse(OWN).unwrap());
+    let revoke = async |role: &str| {
+        let many = What::Many { whose: Whose::Role(role.into()), before: None };
+        operator.revoke(&many, "a test").await.unwrap()
+    };
+    // The newest record is of an earlier moment than the one before it.
+    revoke("other").await;
+    assert!(active(&place.bed, &token).await);
+    revoke("deploy").await;
+    assert!(!active(&place.bed, &token).await);
+}
