@@ -13,7 +13,8 @@ use tokio::net::TcpStream;
 
 use super::config::{self, Admin, Authz, Config};
 use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
-use super::http::guard::{Guard, Hosts};
+use super::http::guard::Guard;
+use super::http::hosts::Hosts;
 use super::metrics::Reload;
 use super::watch::Watch;
 use super::{Broker, http, tls};

@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 
 use super::config::{self, Config, Policy, Role, TokenFormat, TrustedIssuer};
 use super::http::connections::Connections;
-use super::http::guard::{Guard, Hosts};
+use super::http::guard::Guard;
+use super::http::hosts::Hosts;
 use super::keys::Kek;
 use super::policy::Source;
 use super::serve::{self, Signals};

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use url::form_urlencoded;
 
 use super::form::Form;
-use super::guard::Hosts;
+use super::hosts::Hosts;
 use super::introspect::bearer;
 use super::source::Source;
 use super::token::Requested;

@@ -10,6 +10,7 @@ pub mod form;
 mod fuzz;
 pub mod guard;
 mod health;
+pub mod hosts;
 mod introspect;
 mod jwks;
 mod log;

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::finding::{Finding, Rule};
 use super::place::{Place, said};
 use super::syntax::{Needs, names_issuer};
+use super::terms::Terms;
 use super::{ACT, DIRECTORY_GROUP, INTROSPECT, Limits, PERSON, Policy, schema};
 use crate::broker::authenticate::respelled;
 use crate::broker::config::{self, Client, Clients, Config, Role, TrustedIssuer};
@@ -160,7 +161,8 @@ impl Policy {
         let hash = hash(sources, world)?;
         let Loader { all: policies, limits, needs, by_directory, .. } = loader;
         let directory = world.directory.cloned();
-        Ok(Ok(Self { schema, policies, limits, needs, by_directory, directory, hash }))
+        let terms = Terms::new()?;
+        Ok(Ok(Self { terms, schema, policies, limits, needs, by_directory, directory, hash }))
     }
 }
 

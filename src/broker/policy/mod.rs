@@ -32,33 +32,32 @@
 mod finding;
 mod lint;
 mod load;
-mod moment;
 mod place;
 mod syntax;
+mod terms;
 pub mod trial;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cedar_policy::{
-    ActionConstraint, Authorizer, Context, Decision, Effect, Entities, Entity, EntityId,
-    EntityTypeName, EntityUid, PolicySet, Request, ResourceConstraint, RestrictedExpression,
-    Schema,
+    ActionConstraint, Authorizer, Context, Decision, Effect, Entities, Entity, EntityUid,
+    PolicySet, Request, ResourceConstraint, Schema,
 };
 use time::OffsetDateTime;
 
 pub use finding::{About, Finding, Rule, Severity};
 pub use lint::check;
 pub use load::{Source, World};
-pub use moment::Moment;
 pub use place::Place;
 pub use syntax::Needs;
+pub use terms::Moment;
 
+use self::terms::{Kind, Terms};
 use super::authenticate::{Actor, Caller};
 use super::directory::{Directory, Person};
-use crate::credential::Principal;
 
 /// The schema that policies are checked against, in Cedar's own syntax.
 pub fn schema() -> &'static str {
@@ -150,6 +149,7 @@ const INTROSPECT: &str = "introspect";
 /// A set of policies, ready to decide.
 #[derive(Debug)]
 pub struct Policy {
+    terms: Terms,
     schema: Schema,
     policies: PolicySet,
     /// The limits of every permit to issue, by policy id.
@@ -204,7 +204,7 @@ impl Policy {
         question: &Question<'_>,
     ) -> Result<Answer, String> {
         let actor = caller.actors().first().map_or(caller.id(), Actor::id);
-        let context = acting_context(caller, question)?;
+        let context = self.terms.acting_context(caller, question)?;
         self.ask_of(actor, caller, (ACT, question.role), context, question.moment.now)
     }
 
@@ -215,12 +215,12 @@ impl Policy {
         audience: &str,
         moment: Moment,
     ) -> Result<Answer, String> {
-        let context = audience_context(audience, moment)?;
+        let context = self.terms.audience_context(audience, moment)?;
         self.ask_of(caller.id(), caller, (INTROSPECT, role), context, moment.now)
     }
 
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
-        let context = context(caller, question)?;
+        let context = self.terms.context(caller, question)?;
         let now = question.moment.now;
         let answer = self.ask_of(caller.id(), caller, (ISSUE, question.role), context, now)?;
         let reasons = answer.reasons.iter().map(String::as_str);
@@ -300,7 +300,7 @@ impl Policy {
         now: OffsetDateTime,
     ) -> Result<(Request, Entities), String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
-        let principal = Kind::User.uid(principal);
+        let principal = self.terms.uid(Kind::User, principal);
         // All that is made here is as the schema wants it, which tests see to: having it
         // checked takes longer than to decide.
         let schema = cfg!(debug_assertions).then_some(&self.schema);
@@ -308,8 +308,8 @@ impl Policy {
             .map_err(|cause| failed("the caller", &cause))?;
         let request = Request::new(
             principal,
-            Kind::Action.uid(action),
-            Kind::Role.uid(role),
+            self.terms.uid(Kind::Action, action),
+            self.terms.uid(Kind::Role, role),
             context,
             schema,
         )
@@ -328,17 +328,19 @@ impl Policy {
         let shown = caller.proven().map(|party| (party.id(), party.principal(), Some(party)));
         let named = caller.actors().iter().map(|actor| (actor.id(), actor.principal(), None));
         for (id, principal, party) in shown.chain(named) {
-            let uid = Kind::User.uid(id);
+            let uid = self.terms.uid(Kind::User, id);
             if users.iter().any(|known| known.uid() == uid) {
                 continue;
             }
             let person = fresh.and_then(|directory| directory.person(principal));
             people.extend(person);
-            users.push(user(uid, principal, party, person.map(|(name, _)| name))?);
+            users.push(self.terms.user(uid, principal, party, person.map(|(name, _)| name))?);
         }
         for (name, person) in people {
-            let groups = person.groups.iter().map(|group| Kind::DirectoryGroup.uid(group));
-            let entity = Entity::new(Kind::Person.uid(name), HashMap::new(), groups.collect());
+            let groups =
+                person.groups.iter().map(|group| self.terms.uid(Kind::DirectoryGroup, group));
+            let entity =
+                Entity::new(self.terms.uid(Kind::Person, name), HashMap::new(), groups.collect());
             users.push(entity.map_err(|cause| format!("the person: {cause}"))?);
         }
         Ok(users)
@@ -371,109 +373,6 @@ fn weigh<'a>(
             None => limits.scope.intersection(question.role_scopes).cloned().collect(),
         },
     })
-}
-
-/// The kinds of things that policies speak of, as the schema names them.
-#[derive(Clone, Copy)]
-enum Kind {
-    Action,
-    DirectoryGroup,
-    Group,
-    Person,
-    Role,
-    User,
-}
-
-impl Kind {
-    fn uid(self, id: &str) -> EntityUid {
-        EntityUid::from_type_name_and_id(self.type_name(), EntityId::new(id))
-    }
-
-    /// Its name, read once: reading one takes Cedar longer than many a decision.
-    fn type_name(self) -> EntityTypeName {
-        static NAMES: LazyLock<[EntityTypeName; 6]> = LazyLock::new(|| {
-            ["Action", DIRECTORY_GROUP, "Group", PERSON, "Role", "User"].map(|name| {
-                #[expect(clippy::expect_used, reason = "all of them are identifiers")]
-                name.parse().expect("an identifier is the name of a type")
-            })
-        });
-        NAMES[self as usize].clone()
-    }
-}
-
-fn texts<'a>(values: impl IntoIterator<Item = &'a String>) -> RestrictedExpression {
-    RestrictedExpression::new_set(values.into_iter().cloned().map(RestrictedExpression::new_string))
-}
-
-fn names_of(principal: &Principal) -> [(String, RestrictedExpression); 2] {
-    [text_pair("issuer", &principal.issuer), text_pair("subject", &principal.subject)]
-}
-
-/// Somebody, with all that their token says where they showed one.
-fn user(
-    uid_of_user: EntityUid,
-    principal: &Principal,
-    party: Option<&Caller>,
-    person: Option<&str>,
-) -> Result<Entity, String> {
-    let groups = party.into_iter().flat_map(Caller::groups).map(|group| Kind::Group.uid(group));
-    let parents = groups.chain(person.map(|name| Kind::Person.uid(name)));
-    let tags = party.into_iter().flat_map(Caller::tags);
-    Entity::new_with_tags(
-        uid_of_user,
-        names_of(principal),
-        parents,
-        tags.map(|(name, values)| (name.clone(), texts(values))),
-    )
-    .map_err(|cause| format!("the caller: {cause}"))
-}
-
-fn text_pair(name: &str, text: &str) -> (String, RestrictedExpression) {
-    (name.to_string(), RestrictedExpression::new_string(text.to_string()))
-}
-
-fn audience_context(audience: &str, moment: Moment) -> Result<Context, String> {
-    let [time, source] = moment.pairs();
-    Context::from_pairs([text_pair("audience", audience), time, source])
-        .map_err(|cause| format!("the context: {cause}"))
-}
-
-fn context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> {
-    let mut pairs = asked(caller, question);
-    if let Some(actor) = caller.actors().first() {
-        let actor = RestrictedExpression::new_entity_uid(Kind::User.uid(actor.id()));
-        pairs.push(("actor".to_string(), actor));
-    }
-    Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
-}
-
-/// What is to be known of a request to act: besides all else, for whom.
-fn acting_context(caller: &Caller, question: &Question<'_>) -> Result<Context, String> {
-    let mut pairs = asked(caller, question);
-    let subject = RestrictedExpression::new_entity_uid(Kind::User.uid(caller.id()));
-    pairs.push(("subject".to_string(), subject));
-    Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
-}
-
-fn asked(caller: &Caller, question: &Question<'_>) -> Vec<(String, RestrictedExpression)> {
-    let ttl = question.ttl.unwrap_or(question.role_ttl).as_secs();
-    let ttl = RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX));
-    let actors = caller
-        .actors()
-        .iter()
-        .map(|actor| RestrictedExpression::new_entity_uid(Kind::User.uid(actor.id())));
-    let [time, source] = question.moment.pairs();
-    let mut pairs = vec![
-        time,
-        source,
-        text_pair("audience", question.audience),
-        ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
-        ("ttl".to_string(), ttl),
-        ("key_bound".to_string(), RestrictedExpression::new_bool(question.key_bound)),
-        ("actors".to_string(), RestrictedExpression::new_set(actors)),
-    ];
-    pairs.extend(caller.authenticated_client().map(|client| text_pair("client", client)));
-    pairs
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
     let password = password(config, env)?;
     let way = way_to(&address, config.connect_within).await?;
     let authorities = config.ca_file.as_deref().map(authorities).transpose()?;
-    let options = options(&address, &way, password.as_ref(), authorities.as_deref())?;
+    let options = options(&address, &way, password.as_ref(), authorities)?;
     // The pool would try again and again, and then only say that it took too long.
     let first = AnyConnection::connect_with(&options);
     let mut first = tokio::time::timeout(config.connect_within, first)
@@ -280,17 +280,18 @@ fn options(
     url.parse().map_err(|_| impossible(()))
 }
 
-/// The certificates of a file that nobody else can write: whoever can says who the server
-/// is. They are handed over as they were read, so that no other file takes its place.
-fn authorities(path: &Path) -> Result<String> {
+/// The path of a file with certificates that nobody else can write: whoever can says who the
+/// server is.
+fn authorities(path: &Path) -> Result<&str> {
     let text = String::from_utf8_lossy(&trusted_file::read(path, MAX_PEM)?).into_owned();
+    let unusable =
+        |why: &str| Error::new(ErrorKind::Config, format!("the ca_file {} {why}", path.display()));
     let [begin, end] = PEM.map(|mark| (text.find(mark), text.rfind(mark)));
     match (begin.0, end.1) {
-        (Some(from), Some(to)) if from < to => Ok(text[from..to + PEM[1].len()].to_string()),
-        _ => {
-            let what = format!("the ca_file {} holds no certificate", path.display());
-            Err(Error::new(ErrorKind::Config, what))
+        (Some(from), Some(to)) if from < to => {
+            path.to_str().ok_or_else(|| unusable("has a path that is not valid Unicode"))
         }
+        _ => Err(unusable("holds no certificate")),
     }
 }
 

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::*;
 use crate::broker::config::Authz;
-use crate::broker::http::guard::Hosts;
+use crate::broker::http::hosts::Hosts;
 use crate::broker::testbed::{Bed, Served, json_of};
 use crate::host::http::Request;
 use crate::secret::Secret;

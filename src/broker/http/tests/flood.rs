@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::broker::http::connections::{Connections, Limits};
-use crate::broker::http::guard::{Guard, Hosts, MAX_BODY, shed_load};
+use crate::broker::http::guard::{Guard, MAX_BODY, shed_load};
+use crate::broker::http::hosts::Hosts;
 use crate::broker::testbed::Served;
 
 /// Longer than anything here takes.

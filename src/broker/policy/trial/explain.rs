@@ -111,12 +111,15 @@ impl Trial<'_> {
             return Vec::new();
         };
         let context = match asked.action {
-            Action::Introspect => super::super::audience_context(asked.audience, asked.moment()),
+            Action::Introspect => {
+                self.policy.terms.audience_context(asked.audience, asked.moment())
+            }
             Action::Issue => {
                 let Ok(bounds) = Bounds::of(caller, role, asked.wanted(), asked.now) else {
                     return Vec::new();
                 };
-                super::super::context(caller, &bounds.question(asked.wanted(), asked.now))
+                let question = bounds.question(asked.wanted(), asked.now);
+                self.policy.terms.context(caller, &question)
             }
         };
         let asked_of_cedar = context.and_then(|context| {

@@ -1,7 +1,7 @@
 //! Appending records: many by one statement, because each has to go to the database and
 //! back.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use sqlx::any::AnyArguments;
 use sqlx::query::Query;
@@ -46,7 +46,13 @@ const COLUMNS: [&str; 23] = [
 const SIZES: [usize; 4] = [64, 16, 4, 1];
 
 /// The statements, one for each of these sizes.
-static STATEMENTS: LazyLock<[String; SIZES.len()]> = LazyLock::new(|| SIZES.map(statement));
+pub(super) struct Statements([Arc<str>; SIZES.len()]);
+
+impl Default for Statements {
+    fn default() -> Self {
+        Self(SIZES.map(|size| statement(size).into()))
+    }
+}
 
 fn statement(records: usize) -> String {
     let row = |row: usize| {
@@ -86,11 +92,12 @@ impl<'a> Rows<'a> {
     pub(super) async fn write(
         &mut self,
         transaction: &mut Transaction<'_, Any>,
+        statements: &Statements,
     ) -> Result<(), Failure> {
         let mut left = self.rows.drain(..).peekable();
-        for (size, statement) in SIZES.iter().zip(STATEMENTS.iter()) {
+        for (size, statement) in SIZES.iter().zip(&statements.0) {
             while left.len() >= *size {
-                let query = sqlx::query(AssertSqlSafe(statement.as_str()));
+                let query = sqlx::query(AssertSqlSafe(Arc::clone(statement)));
                 let query = left.by_ref().take(*size).fold(query, bind);
                 query.execute(&mut **transaction).await?;
             }

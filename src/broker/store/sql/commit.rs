@@ -33,7 +33,7 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
     let mut cutoffs = Cutoffs::of(units);
     for unit in units {
         if unit.effects.iter().any(looks_at_the_log) {
-            rows.write(&mut transaction).await?;
+            rows.write(&mut transaction, &engine.appends).await?;
         }
         let outcome = if perform(&mut transaction, &mut cutoffs, &unit.effects).await? {
             let first = u64::try_from(next).map_err(|_| damaged("audit_head.last_sequence"))?;
@@ -47,7 +47,7 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
         };
         outcomes.push(outcome);
     }
-    rows.write(&mut transaction).await?;
+    rows.write(&mut transaction, &engine.appends).await?;
     // Numbers have no gaps.
     if next <= reserved {
         give_back(&mut transaction, reserved - (next - 1)).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Any, AnyPool, AssertSqlSafe, Transaction};
 
+use super::append::Statements;
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,12 +24,14 @@ pub(in crate::broker::store) struct Engine {
     begin: Option<String>,
     /// How long a piece of work may take; `None`: the engine has a limit of its own.
     limit: Option<Duration>,
+    /// What appends records.
+    pub(super) appends: Statements,
 }
 
 impl Engine {
     /// SQLite, behind these connections. A connection is told once what it should do.
     pub(in crate::broker::store) fn sqlite(pool: AnyPool) -> Self {
-        Self { pool, begin: None, limit: None }
+        Self { pool, begin: None, limit: None, appends: Statements::default() }
     }
 
     /// PostgreSQL, or what is wire-compatible with it, behind these connections.
@@ -43,7 +46,7 @@ impl Engine {
             "begin{mode}; set local synchronous_commit = on; set local statement_timeout = {millis}; \
              set local idle_in_transaction_session_timeout = {millis}"
         );
-        Self { pool, begin: Some(begin), limit: Some(limit) }
+        Self { pool, begin: Some(begin), limit: Some(limit), appends: Statements::default() }
     }
 
     /// What asks for the time, in microseconds since 1970, where it is not this machine's.

@@ -1,0 +1,106 @@
+//! Whom a request may take the server for.
+
+use axum::http::HeaderMap;
+use axum::http::header::HOST;
+use axum::http::uri::Authority;
+
+/// Which `Host` a request may name.
+#[derive(Clone, Debug)]
+pub enum Hosts {
+    /// Any: certificates tell the names apart.
+    Any,
+    /// Loopback, and these names: a web page elsewhere may point a name of its own
+    /// at this machine (DNS rebinding).
+    Loopback(Vec<String>),
+}
+
+impl Hosts {
+    pub(super) fn allow(&self, headers: &HeaderMap, authority: Option<&Authority>) -> bool {
+        let Self::Loopback(names) = self else { return true };
+        let mut given = headers.get_all(HOST).iter();
+        let header = match (given.next(), given.next()) {
+            (Some(one), None) => match one.to_str().ok().and_then(|text| text.parse().ok()) {
+                Some(named) => Some(named),
+                None => return false,
+            },
+            (None, _) => None,
+            // Two of them: whoever forwarded the request may have read the other one.
+            (Some(_), Some(_)) => return false,
+        };
+        // A request may name it twice, by its target as well (RFC 9112 section 3.2.2).
+        let mut named = header.as_ref().into_iter().chain(authority).peekable();
+        named.peek().is_some() && named.all(|authority| Self::is_own(names, authority))
+    }
+
+    fn is_own(names: &[String], authority: &Authority) -> bool {
+        if authority.as_str().contains('@') {
+            return false;
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        loopback
+            || host.eq_ignore_ascii_case("localhost")
+            || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn allowed(hosts: &Hosts, given: &[&str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for host in given {
+            headers.append(HOST, HeaderValue::from_str(host).unwrap());
+        }
+        hosts.allow(&headers, None)
+    }
+
+    #[test]
+    fn only_loopback_and_the_own_name_may_be_named() {
+        let hosts = Hosts::Loopback(vec!["broker.example".into()]);
+        for good in [
+            "127.0.0.1:80",
+            "127.0.0.1",
+            "localhost:9",
+            "LOCALHOST",
+            "[::1]:8443",
+            "broker.example",
+            "Broker.Example:443",
+        ] {
+            assert!(allowed(&hosts, &[good]), "{good}");
+        }
+        for bad in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "0.0.0.0",
+            "a@b@127.0.0.1",
+            "",
+        ] {
+            assert!(!allowed(&hosts, &[bad]), "{bad}");
+        }
+        assert!(!allowed(&hosts, &[]));
+        assert!(!allowed(&hosts, &["127.0.0.1", "evil.example"]));
+        assert!(allowed(&Hosts::Any, &["evil.example"]));
+        // By its target as well (RFC 9112 section 3.2.2).
+        for (host, target, good) in [
+            (Some("localhost"), "127.0.0.1", true),
+            (Some("localhost"), "evil.example", false),
+            (Some("evil.example"), "localhost", false),
+            (Some("no host"), "localhost", false),
+            (None, "localhost", true),
+        ] {
+            let headers = host.map(|host| (HOST, HeaderValue::from_str(host).unwrap()));
+            let headers = headers.into_iter().collect();
+            assert_eq!(
+                hosts.allow(&headers, target.parse().ok().as_ref()),
+                good,
+                "{host:?} {target}"
+            );
+        }
+    }
+}
