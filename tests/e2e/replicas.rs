@@ -339,7 +339,8 @@ fn what_is_cut_off_and_what_says_nothing_count_at_every_replica_at_once() {
     // Who comes later is let in, at each of them; tokens say in whole seconds when that was.
     for url in &urls {
         wait_until("a later token to be good", SOON, || {
-            is_active(url, &issue("handle", "later", url)).then_some(())
+            let token = site.ask_for("handle", &mut Http::new(), url, &site.assertion("later"))?;
+            is_active(url, &token).then_some(())
         });
     }
 }
