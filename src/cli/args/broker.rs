@@ -70,7 +70,7 @@ pub(crate) enum BrokerKeys {
     },
     /// Publish the next key; it signs once everybody can know it
     Rotate {
-        /// Of those that sign tokens by this algorithm [default: the usual one, `algorithm` in [keys]]
+        /// Of those that sign tokens by this algorithm [default: the usual one, `algorithm` in `[keys]`]
         #[arg(long = "algorithm", value_name = "NAME")]
         algorithms: Vec<String>,
         /// Of the one that signs the audit log, which signs besides the one before for a day
