@@ -137,12 +137,15 @@ max_ttl = "1h"
     for place in ["dev", "etc/tmpcred-broker", "var/lib/tmpcred-broker"] {
         std::fs::create_dir_all(root.join(place)).unwrap();
     }
-    // Each runtime puts it there: what is linked statically with glibc takes its random
-    // numbers from it.
-    std::fs::write(root.join("dev/urandom"), "").unwrap();
+    // Each runtime puts them there: what is linked statically with glibc takes its random
+    // numbers from them.
+    for device in ["random", "urandom"] {
+        std::fs::write(root.join("dev").join(device), "").unwrap();
+    }
     let script = r#"set -e
         root=$1 configuration=$2 data=$3
         mount --bind "$root" "$root"
+        mount --bind /dev/random "$root/dev/random"
         mount --bind /dev/urandom "$root/dev/urandom"
         mount -o remount,bind,ro "$root"
         mount --bind "$configuration" "$root/etc/tmpcred-broker"
