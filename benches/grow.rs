@@ -1,5 +1,5 @@
-//! Makes the database of a broker large: audit records as of tokens that were issued, and a
-//! revocation for every tenth. Part of `benches/broker grow`, which measures the broker
+//! Makes the database of a broker large: audit records as of tokens that were issued, a
+//! revocation for every tenth, and some of all that somebody had been issued. Part of `benches/broker grow`, which measures the broker
 //! before and after it.
 //!
 //!     cargo bench --bench grow -- BROKER_TOML MILLIONS
@@ -20,7 +20,9 @@ mod grow {
     use tmpcred::broker::audit::{Decision, Record};
     use tmpcred::broker::config;
     use tmpcred::broker::keys::Kek;
-    use tmpcred::broker::store::{self, Consumed, Effect, Ledger, Once, Store, Unit};
+    use tmpcred::broker::store::{
+        self, Consumed, Cutoff, Effect, Ledger, Once, Store, Unit, Whose,
+    };
     use tmpcred::credential::Principal;
     use tmpcred::error::{Error, ErrorKind, Result};
     use tmpcred::host::clock::{Clock, SystemClock};
@@ -29,6 +31,9 @@ mod grow {
 
     /// How many units are committed at a time, and how many records one has.
     const GROUP: u64 = 256;
+
+    /// Of how many people all was revoked that they had been issued.
+    const CUT_OFF: u64 = 300;
 
     pub(crate) fn run() -> Result<()> {
         let arguments: Vec<_> = std::env::args().skip(1).filter(|one| one != "--bench").collect();
@@ -49,18 +54,31 @@ mod grow {
                     (first..records.min(first + GROUP)).map(|number| unit(number, now)).collect();
                 store.commit(&units).await?;
             }
+            let cut_off: Vec<_> = (0..CUT_OFF).map(|number| cut_off(number, now)).collect();
+            store.commit(&cut_off).await?;
             store.close().await;
             Ok(())
         })
     }
 
+    fn person(number: u64) -> Principal {
+        Principal {
+            issuer: "https://login.example.com".into(),
+            subject: format!("person-{}", number % 1000),
+        }
+    }
+
+    fn cut_off(number: u64, now: OffsetDateTime) -> Unit {
+        let who = person(number);
+        let whose = Whose::Subject(format!("{}#{}", who.issuer, who.subject));
+        let record = Record::of_the_broker(now, "revoke", Decision::Revoked, who);
+        let keep_until = now + Duration::days(2);
+        Unit::of(record).with(Effect::CutOff(Cutoff { whose, before: now, at: now, keep_until }))
+    }
+
     /// What one of a thousand people was issued; every tenth gave it back.
     fn unit(number: u64, now: OffsetDateTime) -> Unit {
         let jti = Uuid::new_v4();
-        let name = Principal {
-            issuer: "https://login.example.com".into(),
-            subject: format!("person-{}", number % 1000),
-        };
         let issued = Record {
             reason: "a policy permits it".into(),
             client: "cli".into(),
@@ -72,7 +90,7 @@ mod grow {
             jti: Some(jti),
             policy_id: Some("platform-deploys".into()),
             policy_hash: "0".repeat(64),
-            ..Record::of_the_broker(now, "issue", Decision::Issued, name)
+            ..Record::of_the_broker(now, "issue", Decision::Issued, person(number))
         };
         if number % 10 != 9 {
             return Unit::of(issued);
