@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::actor::{Actor, MayAct};
+use super::names::Names;
 use super::unacceptable;
-use crate::credential::{Principal, TokenType};
+use crate::credential::Principal;
 use crate::dpop::Bound;
 use crate::error::Result;
 use crate::oidc::{Claims, Issuer};
@@ -40,9 +41,6 @@ const FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC
 /// How long a subject and the name of a client may be, in bytes: every audit record
 /// has both.
 const MAX_NAME: usize = 1024;
-
-/// How many groups a caller may have.
-const MAX_GROUPS: usize = 2_000;
 
 /// How many values of claims policy gets to see.
 const MAX_VALUES: usize = 5_000;
@@ -104,7 +102,7 @@ impl Caller {
     /// # Errors
     /// A groups claim that cannot be understood: a policy that forbids something
     /// to a group must not be escaped by it. Names that are too long, or no text.
-    pub(super) fn new(claims: Claims, groups_claim: &str, client: String) -> Result<Self> {
+    pub(super) fn new(claims: Claims, names: &Names, client: String) -> Result<Self> {
         let principal = claims.principal;
         for (what, name) in [("subject", &principal.subject), ("client", &client)] {
             if name.len() > MAX_NAME {
@@ -115,7 +113,8 @@ impl Caller {
                 return Err(unacceptable(format!("its {what} has control characters")));
             }
         }
-        let groups = groups(&claims.all, groups_claim)?
+        let groups = names
+            .groups(&claims.all)?
             .into_iter()
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
@@ -129,7 +128,7 @@ impl Caller {
         };
         Ok(Self {
             id: qualified(&principal.issuer, &principal.subject),
-            lists_groups: claims.all.get(groups_claim).is_some_and(|list| !list.is_null()),
+            lists_groups: names.lists_groups(&claims.all),
             groups,
             tags,
             unseen,
@@ -316,20 +315,6 @@ impl Caller {
     }
 }
 
-/// The client that a token was issued to: its `client_id` (RFC 9068 section 2.2),
-/// else its `azp`. An ID token without either was issued to its only audience
-/// (OpenID Connect Core section 2).
-pub(super) fn client(claims: &Claims, token_type: TokenType) -> Option<&str> {
-    let named = ["client_id", "azp"]
-        .iter()
-        .find_map(|name| claims.all.get(*name).and_then(Value::as_str))
-        .filter(|client| !client.is_empty());
-    match (named, token_type, claims.audience.as_slice()) {
-        (None, TokenType::IdToken, [one]) => Some(one),
-        _ => named,
-    }
-}
-
 /// Issuer and name as one text.
 pub fn qualified(issuer: &str, name: &str) -> String {
     format!("{issuer}#{}", utf8_percent_encode(name, FRAGMENT))
@@ -342,32 +327,6 @@ pub fn respelled(id: &str) -> Option<String> {
     let meant = percent_decode_str(name).decode_utf8().unwrap_or(name.into());
     let spelled = qualified(issuer, &meant);
     (spelled != id).then_some(spelled)
-}
-
-fn groups(claims: &Map<String, Value>, name: &str) -> Result<BTreeSet<String>> {
-    // OpenID Connect Core section 5.6.2: the groups are elsewhere, because there are too many.
-    let elsewhere = claims.get("_claim_names").and_then(Value::as_object);
-    let elsewhere = elsewhere.is_some_and(|names| names.contains_key(name));
-    // How Entra ID says the same in a token that came through a browser.
-    let withheld = match claims.get("hasgroups") {
-        Some(Value::Bool(flag)) => *flag,
-        Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
-        _ => false,
-    };
-    if elsewhere || withheld {
-        return Err(unacceptable(format!("its claim '{name}' is not in the token itself"))
-            .hint("let the issuer put fewer groups into the token"));
-    }
-    let text = |value: &Value| value.as_str().map(String::from);
-    let groups: Option<BTreeSet<String>> = match claims.get(name) {
-        None | Some(Value::Null) => Some(BTreeSet::new()),
-        Some(Value::String(one)) => Some([one.clone()].into()),
-        Some(Value::Array(many)) => many.iter().map(text).collect(),
-        Some(_) => None,
-    };
-    groups
-        .filter(|groups| groups.len() <= MAX_GROUPS && !groups.contains(""))
-        .ok_or_else(|| unacceptable(format!("its claim '{name}' is not a list of groups")))
 }
 
 /// The claims as policy sees them, and one of which it does not see all.

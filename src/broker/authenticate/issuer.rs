@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use time::Duration;
 use url::Url;
 
+use super::names::{self, Names};
 use super::review::Reviewer;
 use super::waiting::Waiting;
-use super::{Caller, IssuerKeys, MayAct, Rejection, actor, caller, unacceptable};
+use super::{Caller, IssuerKeys, MayAct, Rejection, actor, unacceptable};
 use crate::broker::config::{RequiredClaim, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::credential::TokenType;
@@ -56,7 +57,7 @@ pub(super) struct Requirements {
     own: String,
     audiences: Vec<String>,
     clients: Option<BTreeSet<String>>,
-    groups_claim: String,
+    names: Names,
     required_claims: BTreeMap<String, RequiredClaim>,
 }
 
@@ -252,7 +253,7 @@ impl Requirements {
             own: exact.into(),
             audiences: audiences.into_iter().collect(),
             clients: config.clients.clone(),
-            groups_claim: config.groups_claim.clone(),
+            names: Names::of(config),
             required_claims: config.required_claims.clone(),
         }
     }
@@ -274,7 +275,7 @@ impl Requirements {
             return Err(unacceptable("it is an ID token that was issued to another client")
                 .hint("the broker's `clients` say whose ID tokens are accepted besides"));
         }
-        let client = caller::client(&claims, token_type);
+        let client = self.names.client(&claims, token_type);
         if let Some(clients) = &self.clients
             && !client.is_some_and(|client| clients.contains(client))
         {
@@ -296,7 +297,7 @@ impl Requirements {
         let issuer = &claims.principal.issuer;
         let actors = actor::chain(&claims.all, issuer, *issuer == self.own)?;
         let may_act = MayAct::read(&claims.all, issuer)?;
-        let caller = Caller::new(claims, &self.groups_claim, client)?;
+        let caller = Caller::new(claims, &self.names, client)?;
         Ok(caller.acted_for(actors, may_act))
     }
 }
@@ -315,7 +316,7 @@ fn has(claims: &Map<String, Value>, name: &str, wanted: &RequiredClaim) -> bool 
         RequiredClaim::Number(number) => value.as_i64() == Some(*number),
         RequiredClaim::AnyOf(texts) => value.as_str().is_some_and(|text| texts.contains(text)),
     };
-    match claims.get(name) {
+    match names::claim(claims, name) {
         Some(Value::Array(values)) => values.iter().any(is),
         Some(value) => is(value),
         None => false,

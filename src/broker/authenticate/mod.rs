@@ -10,6 +10,7 @@ mod demands;
 #[cfg(test)]
 mod fuzz;
 mod issuer;
+pub(super) mod names;
 mod review;
 mod waiting;
 

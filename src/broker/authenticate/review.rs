@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use time::Duration;
 use url::Url;
 
+use super::names;
 use crate::broker::config::{TokenReview, TrustedIssuer};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result, printable};
@@ -228,7 +229,7 @@ impl Reviewer {
         if !user.uid.is_empty() {
             all.insert("uid".into(), user.uid.clone().into());
         }
-        all.insert(self.groups_claim.clone(), user.groups.clone().into());
+        names::add(&mut all, &self.groups_claim, user.groups.clone().into());
         all.insert("kubernetes.io".into(), user.bound());
         // Those of Kubernetes have the name of a domain in front, and so are no claims that
         // mean something here.

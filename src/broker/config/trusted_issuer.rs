@@ -36,15 +36,20 @@ pub struct TrustedIssuer {
     #[serde(default)]
     #[schemars(with = "Option<Vec<String>>")]
     pub algorithms: Option<Vec<Algorithm>>,
-    /// The clients whose tokens are accepted (`client_id`, else `azp`, else the one
-    /// audience of an ID token); any where left out.
+    /// The clients whose tokens are accepted; any where left out.
     #[serde(default)]
     pub clients: Option<BTreeSet<String>>,
+    /// The claim that names the client that a token was issued to, by its name or its JSON
+    /// pointer; where left out `client_id`, else `azp`, else the one audience of an ID
+    /// token.
+    #[serde(default)]
+    pub client_claim: Option<String>,
     /// How far the issuer's clock may be off.
     #[serde(default = "default_leeway", deserialize_with = "duration", serialize_with = "seconds")]
     #[schemars(with = "String")]
     pub leeway: Duration,
-    /// The claim that lists the caller's groups. A token without it has none.
+    /// The claim that lists the caller's groups, by its name or its JSON pointer. A token
+    /// without it has none.
     #[serde(default = "default_groups_claim")]
     pub groups_claim: String,
     /// Whether a token without that claim is refused. It is in any case where a policy
@@ -58,8 +63,8 @@ pub struct TrustedIssuer {
     /// expires, or once.
     #[serde(default)]
     pub assertions: Assertions,
-    /// Claims that a token must have, with the values of which it must have one.
-    /// They are compared whole, never as patterns.
+    /// Claims that a token must have, by their names or JSON pointers, with the values of
+    /// which it must have one. They are compared whole, never as patterns.
     #[serde(default)]
     pub required_claims: BTreeMap<String, RequiredClaim>,
     /// Where its keys are; found through its discovery document where left out.
@@ -116,6 +121,7 @@ impl TrustedIssuer {
             audiences: None,
             algorithms: None,
             clients: None,
+            client_claim: None,
             leeway: default_leeway(),
             groups_claim: default_groups_claim(),
             groups_required: false,
@@ -184,8 +190,14 @@ impl TrustedIssuer {
             .because_of(format!("anybody can have tokens of {}", self.issuer))
             .hint(format!("say whose are accepted: {advice}")));
         }
-        if self.groups_claim.is_empty() {
-            return wrong("has an empty groups_claim".into());
+        let names = [
+            Some(("groups_claim", &self.groups_claim)),
+            self.client_claim.as_ref().map(|name| ("client_claim", name)),
+        ];
+        for (key, name) in names.into_iter().flatten() {
+            if name.trim_matches('/').is_empty() {
+                return wrong(format!("has a {key} that names no claim"));
+            }
         }
         for (claim, value) in &self.required_claims {
             if matches!(value, RequiredClaim::AnyOf(values) if values.is_empty()) {
