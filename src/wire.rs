@@ -1,5 +1,5 @@
 //! The messages that client and broker exchange: RFC 8693 token exchange with
-//! two parameters of our own.
+//! three parameters of our own.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,8 @@ pub struct TokenRequest<'a> {
     /// Ours: the lifetime wanted, in seconds; absent: as long as policy gives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_ttl: Option<u64>,
+    /// Ours: the same where the same is asked for again, because the answer was lost.
+    pub idempotency_key: String,
 }
 
 /// What a broker grants (RFC 8693 section 2.2.1). The token itself is read

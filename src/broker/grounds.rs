@@ -38,6 +38,8 @@ pub(super) enum Overtaken {
     Replayed,
     /// Somebody used an assertion that is good once.
     Reused,
+    /// The client's key for this request was used for another one, or too long ago.
+    Repeated,
 }
 
 impl Broker {

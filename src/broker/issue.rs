@@ -25,7 +25,7 @@ use super::denials::Tally;
 use super::grounds::Overtaken;
 use super::once::Uses;
 use super::opaque::{self, OpaqueSeal};
-use super::policy::{Granted, Policy};
+use super::policy::{Granted, Obligation, Policy};
 use super::proof::{Fault, consume};
 use super::store::{Effect, Unit};
 use crate::dpop::Proof;
@@ -58,6 +58,10 @@ pub struct Ask {
     pub ttl: Option<Duration>,
     /// The proof of a key that the token is to be bound to.
     pub proof: Option<Proof>,
+    /// By which the client tells that it asks again.
+    pub idempotency_key: Option<String>,
+    /// Whether nothing but a JWT will do.
+    pub jwt: bool,
     /// From where it is asked.
     pub source: IpAddr,
     /// The id of the request.
@@ -214,7 +218,7 @@ impl Broker {
             policy_id: Some(draft.granted.policy_id.clone()),
             ..self.record(policy, caller, ask, now)
         };
-        let opaque = self.opaque(&ask.role).map_err(Refusal::Failed)?;
+        let opaque = self.opaque(ask, &draft.granted).map_err(Refusal::Failed)?;
         let grounds = self.grounds(caller, ask, &record).await.map_err(Refusal::Unrecorded)?;
         let uses = Uses::of(caller, ask, now);
         let committed = self.commit_issuance(&grounds, uses.as_ref(), &mut record, |jti| {
@@ -253,6 +257,7 @@ impl Broker {
                 self.deny(denied, proof, refusal).await
             }
             Overtaken::CutOff => self.deny(denied, proof, Refusal::CutOff).await,
+            Overtaken::Repeated => self.deny(denied, proof, Refusal::Repeated).await,
             Overtaken::Reused => self.deny(denied, proof, Refusal::Reused).await,
             Overtaken::Replayed => {
                 self.metrics.proof_rejected(Fault::Replayed);
@@ -269,7 +274,7 @@ impl Broker {
             tracing::info!(request_id = %record.request_id, %refusal, "denied, and only counted");
             return match refusal {
                 // Asking again is of no use.
-                Refusal::Reused | Refusal::CutOff => refusal,
+                Refusal::Reused | Refusal::Repeated | Refusal::CutOff => refusal,
                 _ => Refusal::TooMany { retry_after },
             };
         }
@@ -326,10 +331,11 @@ impl Broker {
         Draft { claims, granted }
     }
 
-    /// A token that says nothing, where the role has such ones.
-    fn opaque(&self, role: &str) -> Result<Option<Secret<String>>> {
-        let role = self.roles.get(role);
-        let is_opaque = role.is_some_and(|role| role.token_format == TokenFormat::Opaque);
+    /// A token that says nothing, where the role has such ones or the permit wants one.
+    fn opaque(&self, ask: &Ask, granted: &Granted) -> Result<Option<Secret<String>>> {
+        let role = self.roles.get(&ask.role);
+        let is_opaque = role.is_some_and(|role| role.token_format == TokenFormat::Opaque)
+            || granted.obligations.contains(&Obligation::Opaque);
         is_opaque.then(opaque::random).transpose()
     }
 
@@ -475,6 +481,7 @@ impl Ask {
             scope: self.scope.as_ref(),
             ttl: self.ttl,
             key_bound: self.proof.is_some(),
+            jwt: self.jwt,
             source: self.source,
         }
     }

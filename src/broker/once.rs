@@ -1,4 +1,5 @@
-//! Assertions that may be used once.
+//! What may be used once: assertions of some issuers, and keys by which a client tells that
+//! it asks again.
 //!
 //! What is issued for one uses it up in the same commit, by its hash. So of two
 //! requests at once one is first, and what was used before a crash stays used.
@@ -8,6 +9,10 @@
 //! same key where there was one, is given another token, and the one before is revoked in
 //! that commit: at any time one token that came of the assertion is good. Anything else is
 //! a second use.
+//!
+//! Of an assertion that is good until it expires any number of tokens may come, and the
+//! broker cannot tell one that is asked for again from another one. The client can: requests
+//! with the same `idempotency_key` of the same caller are the same one.
 
 use std::net::IpAddr;
 
@@ -31,9 +36,12 @@ const RETRY_WITHIN: Duration = Duration::minutes(1);
 /// How many tokens may be issued for one assertion, one after the other.
 const TRIES: u32 = 4;
 
-/// The assertions that a request uses up, and what it uses them for.
+/// What a request uses up, and what it uses that for.
 pub(super) struct Uses {
+    /// The assertions, or the client's key in their place.
     assertions: Vec<Fingerprint>,
+    /// What it is that somebody else used, where somebody did.
+    taken: Overtaken,
     request: Fingerprint,
     at: OffsetDateTime,
     keep_until: OffsetDateTime,
@@ -53,11 +61,18 @@ impl Uses {
         let mut assertions: Vec<_> = caller.proven().filter_map(Caller::used_up).collect();
         // Whoever acts for themselves may show the same one twice.
         assertions.dedup();
-        let ends = caller.proven().map(Caller::expires_at).max().unwrap_or(now);
+        let mut taken = Overtaken::Reused;
+        let mut ends = caller.proven().map(Caller::expires_at).max().unwrap_or(now);
+        if assertions.is_empty() {
+            assertions.push(named(caller, ask.idempotency_key.as_deref()?));
+            taken = Overtaken::Repeated;
+            ends = now.saturating_add(RETRY_WITHIN);
+        }
         let longest = Duration::try_from(MAX_LEEWAY).unwrap_or(Duration::MAX);
-        (!assertions.is_empty()).then(|| Self {
+        Some(Self {
             request: fingerprint(&assertions, caller, ask),
             assertions,
+            taken,
             at: now,
             keep_until: ends.saturating_add(longest),
         })
@@ -120,7 +135,7 @@ impl Broker {
                 return Ok(Err(by));
             }
         }
-        Ok(Err(Overtaken::Reused))
+        Ok(Err(uses.taken))
     }
 
     async fn next_turn(&self, uses: &Uses, record: &Record) -> Result<Option<Turn>> {
@@ -161,13 +176,16 @@ impl Broker {
     }
 }
 
+/// The key by which a caller tells that it asks again; another caller's is another one.
+fn named(caller: &Caller, key: &str) -> Fingerprint {
+    hash(b"tmpcred idempotency key v1\0", [caller.id().as_bytes(), key.as_bytes()])
+}
+
 /// Names all that has to be the same for a request to be the same.
 fn fingerprint(assertions: &[Fingerprint], caller: &Caller, ask: &Ask) -> Fingerprint {
     let scope = ask.scope.as_ref().map_or_else(|| "*".into(), joined);
     let ttl = ask.ttl.map_or_else(String::new, |ttl| ttl.as_secs().to_string());
     let source = network(ask.source);
-    let mut context = Context::new(&SHA256);
-    context.update(b"tmpcred use of an assertion v1\0");
     // A token that is bound to another key is another token.
     let key = ask.proof.as_ref().map_or_else(String::new, |proof| proof.thumbprint.clone());
     // So is one that another client gets, or nobody's in particular. No client has no name.
@@ -176,7 +194,14 @@ fn fingerprint(assertions: &[Fingerprint], caller: &Caller, ask: &Ask) -> Finger
     let asked = asked.map(String::as_str).into_iter().chain([client]).map(str::as_bytes);
     let parties = [caller.id()].into_iter().chain(caller.actors().iter().map(Actor::id));
     let parties = parties.map(str::as_bytes);
-    for part in assertions.iter().map(|hash| hash.as_slice()).chain(asked).chain(parties) {
+    let parts = assertions.iter().map(|hash| hash.as_slice()).chain(asked).chain(parties);
+    hash(b"tmpcred use of an assertion v1\0", parts)
+}
+
+fn hash<'a>(what: &[u8], parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint {
+    let mut context = Context::new(&SHA256);
+    context.update(what);
+    for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::broker::Server;
 use super::nonces;
@@ -96,6 +97,8 @@ fn form(assertion: &Assertion, ask: &Ask<'_>) -> Result<Secret<Vec<u8>>> {
         scope: (!ask.scope.is_empty()).then(|| ask.scope.join(" ")),
         role: ask.role,
         requested_ttl: ask.ttl.map(|ttl| ttl.as_secs()),
+        // Whichever of the broker's addresses is asked, and however often.
+        idempotency_key: Uuid::new_v4().to_string(),
     };
     let form = serde_urlencoded::to_string(&form).map_err(|cause| {
         Error::new(ErrorKind::Other, "the request cannot be written down").because(cause)

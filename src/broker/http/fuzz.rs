@@ -28,7 +28,7 @@ pub(super) fn headers(input: &[u8]) -> HeaderMap {
     headers
 }
 
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "grant_type",
     "subject_token",
     "subject_token_type",
@@ -39,6 +39,7 @@ const NAMES: [&str; 14] = [
     "scope",
     "role",
     "requested_ttl",
+    "idempotency_key",
     "requested_token_type",
     "client_id",
     "client_assertion",

@@ -43,6 +43,9 @@ use crate::wire::{GRANT_TYPE, TOKEN_PATH, TokenGrant, refusal};
 /// How many scopes may be asked for.
 const MAX_SCOPES: usize = 100;
 
+/// How long the key may be by which a client tells that it asks again.
+const MAX_IDEMPOTENCY_KEY: usize = 128;
+
 /// When to ask again where the broker cannot decide.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -63,6 +66,10 @@ const FIELDS: &[Field] = &[
     ),
     Field::optional("requested_ttl", "Ours: for how many seconds; else as long as policy gives")
         .of(Kind::Number),
+    Field::optional(
+        "idempotency_key",
+        "Ours: the same where the same is asked for again, because the answer was lost",
+    ),
     Field::optional("requested_token_type", "What is wanted")
         .of(Kind::OneOf(&[TokenType::AccessToken.urn(), TokenType::Jwt.urn()])),
 ];
@@ -201,6 +208,8 @@ async fn exchange(
         scope: requested.scope,
         ttl: requested.ttl,
         proof,
+        idempotency_key: requested.idempotency_key,
+        jwt: requested.token_type == TokenType::Jwt,
         source: source.0,
         request_id: id.0,
     };
@@ -239,6 +248,7 @@ pub(super) struct Requested {
     pub(super) audience: String,
     pub(super) scope: Option<BTreeSet<String>>,
     pub(super) ttl: Option<Duration>,
+    idempotency_key: Option<String>,
     token_type: TokenType,
 }
 
@@ -255,9 +265,21 @@ impl Requested {
             audience: audience(form)?,
             scope: scope(form)?,
             ttl: ttl(form)?,
+            idempotency_key: idempotency_key(form)?,
             token_type: requested_token_type(form)?,
         })
     }
+}
+
+/// A text that the client has made up.
+fn idempotency_key(form: &Form) -> Result<Option<String>, Refusal> {
+    let Some(key) = form.optional("idempotency_key") else { return Ok(None) };
+    if key.len() <= MAX_IDEMPOTENCY_KEY && key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(Some(key.to_string()));
+    }
+    Err(Refusal::invalid_request(format!(
+        "the parameter 'idempotency_key' must have at most {MAX_IDEMPOTENCY_KEY} letters, digits and signs"
+    )))
 }
 
 fn role(form: &Form) -> Result<String, Refusal> {
@@ -420,6 +442,7 @@ fn not_issued(why: issue::Refusal) -> Unissued {
             Issuance::Assertion(authenticate::Fault::Reused),
             Refusal::invalid_request(description),
         ),
+        issue::Refusal::Repeated => (Issuance::Malformed, Refusal::invalid_request(description)),
         issue::Refusal::Scope(_) => {
             (Issuance::Scope, Refusal::bad(refusal::INVALID_SCOPE, description))
         }

@@ -29,6 +29,8 @@ pub enum Refusal {
     CutOff,
     /// The assertion may be used once, and was.
     Reused,
+    /// The client's key for its request was used for another one, or too long ago.
+    Repeated,
     /// The scope cannot be had.
     Scope(String),
     /// The role is not for this audience.
@@ -82,6 +84,9 @@ impl std::fmt::Display for Refusal {
             Self::Reused => {
                 f.write_str("the token is not acceptable: it may be used once, and was")
             }
+            Self::Repeated => f.write_str(
+                "the parameter 'idempotency_key' was used for another request, too often, or more than a minute ago",
+            ),
             Self::Scope(why) | Self::Audience(why) | Self::Unbound(why) => f.write_str(why),
             Self::Replayed => Refused::replayed().error.fmt(f),
             Self::Unrecorded(error) | Self::Failed(error) => error.fmt(f),

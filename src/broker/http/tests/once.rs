@@ -62,6 +62,47 @@ async fn an_assertion_is_used_up_by_the_first_thing_that_it_is_exchanged_for() {
     bed.issued(json!({"jti": "2"}), &[("audience", OTHER)]).await;
 }
 
+#[tokio::test]
+async fn a_request_that_is_sent_again_with_its_key_leaves_one_token() {
+    let clock = Arc::new(Shifted::default());
+    let bed = Bed::with(|options| {
+        let deploy = options.config.role.get_mut("deploy").unwrap();
+        deploy.audiences = set(&format!("{API} {OTHER}"));
+        options.clock = clock.clone();
+    })
+    .await;
+    let assertion = bed.key.token(json!({}));
+    let ask = async |who: &str, key: &str, more: &[(&str, &str)]| {
+        let fields = [&[("idempotency_key", key)], more].concat();
+        let answer = json_of(&bed.exchange(who, &fields).await);
+        answer["access_token"].as_str().map(String::from).ok_or(answer)
+    };
+    // Without one, each is a token of its own.
+    let apart = [bed.issued(json!({}), &[]).await, bed.issued(json!({}), &[]).await];
+    let lost = ask(&assertion, "k1", &[]).await.unwrap();
+    let got = ask(&assertion, "k1", &[]).await.unwrap();
+    let other = ask(&assertion, "k2", &[]).await.unwrap();
+    for token in [&apart[0], &apart[1], &got, &other] {
+        assert!(active(&bed, token).await);
+    }
+    assert!(!active(&bed, &lost).await);
+    // It is not another caller's, and for this one request.
+    let bob = ask(&bed.key.token(json!({"sub": "bob"})), "k1", &[]).await.unwrap();
+    assert!(active(&bed, &bob).await && active(&bed, &got).await);
+    let refusal = ask(&assertion, "k1", &[("audience", OTHER)]).await.unwrap_err();
+    assert_eq!(refusal["error"], "invalid_request");
+    let why = refusal["error_description"].as_str().unwrap();
+    assert!(why.contains("'idempotency_key' was used for another request"), "{why}");
+    // An answer that was lost is asked for again soon, or never.
+    clock.0.store(61, Ordering::Relaxed);
+    assert_eq!(ask(&assertion, "k1", &[]).await.unwrap_err()["error"], "invalid_request");
+    assert!(active(&bed, &got).await);
+    for (key, good) in [("k".repeat(128), true), ("k".repeat(129), false), ("a b".into(), false)] {
+        assert_eq!(ask(&assertion, &key, &[]).await.is_ok(), good, "{key}");
+    }
+    assert_eq!(outcome(&bed, "reused").await, 0);
+}
+
 /// A signature of ECDSA can be changed into another good one by everybody.
 #[tokio::test]
 async fn another_signature_makes_no_other_assertion() {
