@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::authenticate::Caller;
 use super::aws;
 use super::config::{Binding, Role};
-use super::policy::{Answer, Granted, Moment, Policy, Question, Verdict};
+use super::policy::{Answer, Granted, Moment, Obligation, Policy, Question, Verdict};
 use crate::trace;
 
 /// What decides: one version of the policies, and the roles.
@@ -37,6 +37,8 @@ pub struct Wanted<'a> {
     pub ttl: Option<Duration>,
     /// Whether the caller has proved a key that the token will be bound to.
     pub key_bound: bool,
+    /// Whether nothing but a JWT will do.
+    pub jwt: bool,
     /// From where.
     pub source: IpAddr,
 }
@@ -180,6 +182,14 @@ impl Rules<'_> {
                 );
                 return Err(Denied::new(Why::Scope, said));
             }
+            Verdict::Unbound => {
+                let said = format!(
+                    "the role '{}' is permitted only to whoever proves a key of their own (DPoP)",
+                    wanted.role
+                );
+                return Err(Denied::new(Why::Unbound, said));
+            }
+            Verdict::Ended => return Err(ended()),
             Verdict::Denied { forbidden_by: None } => {
                 return Err(denied(Why::NoPermit, "no policy permits", None));
             }
@@ -196,6 +206,9 @@ impl Rules<'_> {
                 return Err(denied(Why::Failed, "a policy failed, which denies", None));
             }
         };
+        if wanted.jwt && granted.obligations.contains(&Obligation::Opaque) {
+            return Err(denied(Why::NoPermit, "no policy permits a JWT of", None));
+        }
         self.may_act(caller, &question)?;
         Ok((granted, for_aws(caller, wanted.role, role)?))
     }
@@ -272,10 +285,16 @@ fn for_aws(caller: &Caller, name: &str, role: &Role) -> Result<aws::Claims, Deni
     })
 }
 
+fn ended() -> Denied {
+    Denied::new(Why::Ended, "the token that is exchanged is at its end")
+}
+
 /// What of a role a caller can have at most.
 pub(super) struct Bounds<'a> {
     scopes: Cow<'a, BTreeSet<String>>,
     ttl: Duration,
+    /// How long those tokens are still good that the caller showed.
+    left: Duration,
 }
 
 impl<'a> Bounds<'a> {
@@ -288,7 +307,8 @@ impl<'a> Bounds<'a> {
         wanted: Wanted<'_>,
         now: OffsetDateTime,
     ) -> Result<Self, Denied> {
-        let mut bounds = Self { scopes: Cow::Borrowed(&role.scopes), ttl: role.max_ttl };
+        let mut bounds =
+            Self { scopes: Cow::Borrowed(&role.scopes), ttl: role.max_ttl, left: Duration::MAX };
         for party in caller.proven() {
             bounds.narrow(party, role, wanted, now)?;
         }
@@ -312,13 +332,14 @@ impl<'a> Bounds<'a> {
             }
             self.scopes = Cow::Owned(self.scopes.intersection(&parent.scope).cloned().collect());
         }
+        // In the whole seconds that tokens have.
+        let left = party.expires_at().unix_timestamp() - now.unix_timestamp();
+        self.left = self.left.min(Duration::from_secs(u64::try_from(left).unwrap_or(0)));
         if party.ends_with_token() || role.ends_with_token {
-            // In the whole seconds that tokens have.
-            let left = party.expires_at().unix_timestamp() - now.unix_timestamp();
-            let left = u64::try_from(left).ok().filter(|left| *left > 0).ok_or_else(|| {
-                Denied::new(Why::Ended, "the token that is exchanged is at its end")
-            })?;
-            self.ttl = self.ttl.min(Duration::from_secs(left));
+            if left <= 0 {
+                return Err(ended());
+            }
+            self.ttl = self.ttl.min(self.left);
         }
         Ok(())
     }
@@ -333,6 +354,7 @@ impl<'a> Bounds<'a> {
             scope: wanted.scope,
             ttl: wanted.ttl,
             key_bound: wanted.key_bound,
+            left: self.left,
             moment: Moment { now, source: wanted.source },
         }
     }

@@ -132,12 +132,32 @@ fn an_explanation_says_what_holds_and_what_would_have_to_change() {
     let failing: Vec<_> = parts.iter().filter(|part| part["holds"] == "no").collect();
     assert_eq!(failing.len(), 1, "{report}");
     assert_eq!(failing[0]["text"], "principal.subject == \"job\"", "{report}");
-
     let cases = home.write("cases.toml", "[[case]]\nname = \"x\"\nexpect = { deny = \"scope\" }\nask = { role = \"reader\", scope = \"read\", caller = { issuer = \"services\", subject = \"job\" } }\n");
     let said = policy(&home, "explain").args(["--name", "x", "--cases"]).args([cases]).run().ok();
     assert!(said.stdout.contains("Denied (scope)"), "{}", said.stdout);
     let schema = tmpcred(&home).args(["broker", "policy", "schema"]).run().ok().stdout;
     assert_eq!(schema.trim_end(), tmpcred::broker::policy_schema().trim_end());
+}
+
+#[test]
+fn an_explanation_goes_by_the_address_and_by_who_acts() {
+    let inside = "context.source.isInRange(ip(\"192.0.2.0/24\"))";
+    let acts = format!(
+        "@id(\"acts\") permit (principal == User::\"{ISSUER}#bot\", action == Action::\"act\", resource);"
+    );
+    let home = home(&(permit("inside", inside) + &acts));
+    let explain = |more: &[&str]| {
+        let asks = ["--issuer", ISSUER, "--subject", "job", "--role", "reader"];
+        policy(&home, "explain").args(asks).args(more).run().ok().stdout
+    };
+    let from = ["--source", "192.0.2.7"];
+    assert!(explain(&[]).contains("Denied (no-permit)"));
+    assert!(explain(&from).contains("Permitted by 'inside'"));
+    let by = |who| {
+        explain(&[&from[..], &["--actor-issuer", "services", "--actor-subject", who]].concat())
+    };
+    assert!(by("bot").contains("Permitted by 'inside'"), "{}", by("bot"));
+    assert!(by("mallory").contains("Denied (actor)"), "{}", by("mallory"));
 }
 
 /// Services that prove who they are by tokens of an issuer whose keys are in a file.

@@ -359,6 +359,8 @@ max_ttl = "1h"
     options.policy = r#"
 @id("all") @ttl("30m") @scope("deploy:read deploy:write") @any_issuer
 permit(principal, action == Action::"issue", resource);
+@id("exchanges") @ttl("30m") @scope("deploy:read deploy:write")
+permit(principal, action == Action::"exchange", resource) when { principal.issuer == "{self}" };
 "#
     .into();
     let broker = Broker::start(&options);

@@ -69,6 +69,7 @@ pub enum Rule {
     UnknownReference,
     AnyIssuer,
     OneAction,
+    ForbidsHalf,
     NoPermit,
     LikeAnything,
     LikeUnanchored,
@@ -102,7 +103,7 @@ pub struct About {
 
 impl Rule {
     /// Those by which policies are refused; the broker does not start with them.
-    pub const REFUSED: [Self; 9] = [
+    pub const REFUSED: [Self; 10] = [
         Self::Syntax,
         Self::Template,
         Self::Schema,
@@ -111,6 +112,7 @@ impl Rule {
         Self::UnknownReference,
         Self::AnyIssuer,
         Self::OneAction,
+        Self::ForbidsHalf,
         Self::NoPermit,
     ];
 
@@ -189,6 +191,12 @@ impl Rule {
                 Error,
                 "what is granted together is granted by oversight",
                 "write a permit for each action",
+            ),
+            Self::ForbidsHalf => (
+                "forbids-half",
+                Error,
+                "who has a token of the broker's could exchange it for what is forbidden",
+                "name both actions, or none",
             ),
             Self::NoPermit => {
                 ("no-permit", Error, "without a permit to issue everything is denied", "write one")

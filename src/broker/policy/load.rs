@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context as Hasher, SHA256};
 use cedar_policy::{
-    ActionConstraint, Effect, Policy as CedarPolicy, PolicyId, PolicySet, Schema, ValidationMode,
-    Validator,
+    ActionConstraint, Effect, Policy as CedarPolicy, PolicyId, PolicySet, ResourceConstraint,
+    Schema, ValidationMode, Validator,
 };
 use miette::Diagnostic;
 use serde_json::Value;
 
 use super::finding::{Finding, Rule};
+use super::limits::{Limits, Obligation};
 use super::place::{Place, said};
 use super::syntax::{Needs, names_issuer};
 use super::terms::Terms;
-use super::{ACT, DIRECTORY_GROUP, INTROSPECT, Limits, PERSON, Policy, schema};
+use super::{ACT, DIRECTORY_GROUP, EXCHANGE, INTROSPECT, ISSUE, PERSON, Policy, schema};
 use crate::broker::authenticate::respelled;
 use crate::broker::config::{self, Client, Clients, Config, Role, TrustedIssuer};
 use crate::broker::directory::Directory;
@@ -29,7 +30,10 @@ use crate::oidc::Issuer;
 const MAX_FILE: u64 = 4 * 1024 * 1024;
 
 /// What may stand before a policy.
-const ANNOTATIONS: [&str; 5] = ["id", "ttl", "scope", "description", ANY_ISSUER];
+const ANNOTATIONS: [&str; 6] = ["id", "ttl", "scope", "obligations", "description", ANY_ISSUER];
+
+/// Those that belong to what is granted.
+const OF_GRANTS: [&str; 3] = ["ttl", "scope", "obligations"];
 
 /// The annotation of a permit that is for callers of whatever issuer.
 pub(super) const ANY_ISSUER: &str = "any_issuer";
@@ -143,6 +147,7 @@ impl Policy {
             limits: BTreeMap::new(),
             needs: Needs::default(),
             by_directory: BTreeSet::new(),
+            issues: false,
             wrong: Vec::new(),
         };
         for source in sources {
@@ -151,7 +156,7 @@ impl Policy {
         if loader.wrong.is_empty() {
             loader.validate(&schema, sources);
         }
-        if loader.wrong.is_empty() && loader.limits.is_empty() {
+        if loader.wrong.is_empty() && !loader.issues {
             let none = "there is no permit to issue: everything would be denied";
             loader.wrong.push(Finding::new(Rule::NoPermit, none));
         }
@@ -162,7 +167,8 @@ impl Policy {
         let Loader { all: policies, limits, needs, by_directory, .. } = loader;
         let directory = world.directory.cloned();
         let terms = Terms::new()?;
-        Ok(Ok(Self { terms, schema, policies, limits, needs, by_directory, directory, hash }))
+        let own = world.own.as_str().to_string();
+        Ok(Ok(Self { terms, own, schema, policies, limits, needs, by_directory, directory, hash }))
     }
 }
 
@@ -172,6 +178,8 @@ struct Loader<'a> {
     limits: BTreeMap<String, Limits>,
     needs: Needs,
     by_directory: BTreeSet<String>,
+    /// Whether there is a permit to issue.
+    issues: bool,
     wrong: Vec<Finding>,
 }
 
@@ -236,10 +244,12 @@ impl Loader<'_> {
                 } else {
                     let limits = self.limits_of(id, policy).map_err(by(Rule::Annotation))?;
                     self.limits.insert(id.to_string(), limits);
+                    self.issues |= action == ISSUE;
                 }
             }
             Effect::Forbid => {
                 without_limits(id, policy, "forbids").map_err(by(Rule::Annotation))?;
+                self.check_evasion(id, policy).map_err(by(Rule::ForbidsHalf))?;
                 if policy.annotation(ANY_ISSUER).is_some() {
                     let why = format!("the policy '{id}' forbids, so it cannot have @{ANY_ISSUER}");
                     return Err((Rule::Annotation, why));
@@ -262,12 +272,33 @@ impl Loader<'_> {
     ) -> Result<(), String> {
         // Clients are not issued anything in their own name, but they may introspect.
         let own = self.world.has_own_users() && action == INTROSPECT;
+        // What is exchanged is always the broker's own.
+        if action == EXCHANGE {
+            return Ok(());
+        }
         let several = self.world.trusted.len() + usize::from(own) > 1;
         if !several || permit.annotation(ANY_ISSUER).is_some() || names_issuer(json) {
             return Ok(());
         }
         Err(format!(
             "the permit '{id}' is for callers of every trusted issuer; name a User or a Group, or add principal.issuer == \"…\" to its conditions, or annotate it @{ANY_ISSUER} if that is what is meant"
+        ))
+    }
+
+    /// Refuses a policy that forbids to issue and not to exchange, where that can be: who has
+    /// a token of the broker's would escape it.
+    fn check_evasion(&self, id: &str, forbid: &CedarPolicy) -> Result<(), String> {
+        let actions = match forbid.action_constraint() {
+            ActionConstraint::Any => return Ok(()),
+            ActionConstraint::In(actions) => actions,
+            ActionConstraint::Eq(action) => vec![action],
+        };
+        let has = |name: &str| actions.iter().any(|action| action.id().unescaped() == name);
+        if has(EXCHANGE) || !has(ISSUE) || !self.world.is_trusted(self.world.own.as_str()) {
+            return Ok(());
+        }
+        Err(format!(
+            "the policy '{id}' forbids to issue, and not to exchange a token of the broker's; say action in [Action::\"{ISSUE}\", Action::\"{EXCHANGE}\"]"
         ))
     }
 
@@ -293,7 +324,33 @@ impl Loader<'_> {
         if let Some(unknown) = scope.iter().find(|scope| !known(scope)) {
             return Err(format!("the permit '{id}' has the scope '{unknown}', which no role has"));
         }
-        Ok(Limits { ttl: Duration::from_secs(ttl.as_secs()), scope })
+        let mut obligations = BTreeSet::new();
+        let names = permit.annotation("obligations").unwrap_or_default();
+        for name in names.split_ascii_whitespace() {
+            obligations.insert(Obligation::from_name(name).ok_or_else(|| {
+                let known = Obligation::ALL.map(Obligation::name).join(", ");
+                format!("the permit '{id}' has the unknown obligation '{name}'; known are {known}")
+            })?);
+        }
+        if obligations.contains(&Obligation::Opaque)
+            && let Some((role, _)) = self.roles_of(permit).find(|(_, role)| role.aws.is_some())
+        {
+            return Err(format!(
+                "the permit '{id}' wants opaque tokens, and is for the role '{role}' among others, whose tokens AWS reads"
+            ));
+        }
+        Ok(Limits { ttl: Duration::from_secs(ttl.as_secs()), scope, obligations })
+    }
+
+    /// The roles that a policy can be for.
+    fn roles_of(&self, policy: &CedarPolicy) -> impl Iterator<Item = (&String, &Role)> {
+        let one = match policy.resource_constraint() {
+            ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
+            ResourceConstraint::In(uid)
+            | ResourceConstraint::Eq(uid)
+            | ResourceConstraint::IsIn(_, uid) => Some(uid.id().unescaped().to_string()),
+        };
+        self.world.roles.iter().filter(move |(name, _)| one.as_ref().is_none_or(|one| one == *name))
     }
 
     /// Refuses a policy that speaks of what cannot exist: a rule that can never
@@ -377,7 +434,7 @@ pub(super) fn action_of(id: &str, permit: &CedarPolicy) -> Result<String, String
 }
 
 fn without_limits(id: &str, policy: &CedarPolicy, why: &str) -> Result<(), String> {
-    match ["ttl", "scope"].iter().find(|name| policy.annotation(name).is_some()) {
+    match OF_GRANTS.iter().find(|name| policy.annotation(name).is_some()) {
         Some(name) => Err(format!("the policy '{id}' {why}, so it cannot have @{name}")),
         None => Ok(()),
     }

@@ -17,19 +17,22 @@
 //! ```
 //!
 //! - `@id`, required: how audit records name the policy.
-//! - `@ttl`, required on a permit to issue: the longest lifetime it grants.
+//! - `@ttl`, required on a permit to issue or to exchange: the longest lifetime it grants.
 //! - `@scope`: the scopes it grants, separated by spaces. A permit without it grants
 //!   the role and no scope.
+//! - `@obligations`: what it makes a condition of, or has done ([`Obligation`]), separated
+//!   by spaces.
 //! - `@any_issuer`: the permit is for callers of whatever trusted issuer. Where there
 //!   are several, others must name one, by a `User`, a `Group` or `principal.issuer`.
 //! - `@description`: for people.
 //!
-//! A permit for `Action::"introspect"` or `Action::"act"` grants no token, so it has
-//! neither `@ttl` nor `@scope`. A permit names the one action that it is for.
+//! A permit for `Action::"introspect"` or `Action::"act"` grants no token, so it has none
+//! of `@ttl`, `@scope` and `@obligations`. A permit names the one action that it is for.
 //!
 //! Others are refused, lest a slip of the pen goes unnoticed.
 
 mod finding;
+mod limits;
 mod lint;
 mod load;
 mod place;
@@ -49,12 +52,14 @@ use cedar_policy::{
 use time::OffsetDateTime;
 
 pub use finding::{About, Finding, Rule, Severity};
+pub use limits::{Granted, Obligation};
 pub use lint::check;
 pub use load::{Source, World};
 pub use place::Place;
 pub use syntax::Needs;
 pub use terms::Moment;
 
+use self::limits::{Limits, Unmet, weigh};
 use self::terms::{Kind, Terms};
 use super::authenticate::{Actor, Caller};
 use super::directory::{Directory, Person};
@@ -81,19 +86,10 @@ pub struct Question<'a> {
     pub ttl: Option<Duration>,
     /// Whether the token will be bound to a key of the caller's.
     pub key_bound: bool,
+    /// How long those tokens are still good that were shown.
+    pub left: Duration,
     /// When, and from where.
     pub moment: Moment,
-}
-
-/// What was granted: all of it by one permit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Granted {
-    /// The permit.
-    pub policy_id: String,
-    /// The least of what was asked for, what the role has and what the permit gives.
-    pub ttl: Duration,
-    /// What was asked for; where nothing was, what both the role and the permit have.
-    pub scope: BTreeSet<String>,
 }
 
 /// What policy says.
@@ -103,6 +99,11 @@ pub enum Verdict {
     Granted(Granted),
     /// The role may be had, but no permit covers all of the scope.
     ScopeDenied,
+    /// The role may be had, but the permits for it want a key to bind the token to.
+    Unbound,
+    /// The role may be had, but the permits for it want the token to end with one that is at
+    /// its end.
+    Ended,
     /// It may not be had.
     Denied {
         /// The policy that forbids it; `None` where none permits it.
@@ -118,13 +119,6 @@ pub enum Verdict {
     },
 }
 
-/// The limits of one permit. They are weighed as one, never mixed with another's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Limits {
-    ttl: Duration,
-    scope: BTreeSet<String>,
-}
-
 /// What Cedar says, and the policies for the sake of which it does.
 pub(super) struct Answer {
     pub(super) permits: bool,
@@ -135,6 +129,9 @@ pub(super) struct Answer {
 
 /// The action of being issued a token.
 const ISSUE: &str = "issue";
+
+/// The action of being issued a token for one of the broker's own.
+const EXCHANGE: &str = "exchange";
 
 /// The action of acting for somebody who is issued a token.
 const ACT: &str = "act";
@@ -150,9 +147,11 @@ const INTROSPECT: &str = "introspect";
 #[derive(Debug)]
 pub struct Policy {
     terms: Terms,
+    /// The broker's issuer.
+    own: String,
     schema: Schema,
     policies: PolicySet,
-    /// The limits of every permit to issue, by policy id.
+    /// The limits of every permit to issue or to exchange, by policy id.
     limits: BTreeMap<String, Limits>,
     needs: Needs,
     /// The policies that speak of people or groups of the directory.
@@ -222,16 +221,27 @@ impl Policy {
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
         let context = self.terms.context(caller, question)?;
         let now = question.moment.now;
-        let answer = self.ask_of(caller.id(), caller, (ISSUE, question.role), context, now)?;
+        let asks = (self.action_of(caller), question.role);
+        let answer = self.ask_of(caller.id(), caller, asks, context, now)?;
         let reasons = answer.reasons.iter().map(String::as_str);
         match answer.permits {
             false if answer.stale => Ok(Verdict::Stale),
             false => Ok(Verdict::Denied { forbidden_by: answer.reasons.first().cloned() }),
             true => {
                 let permits = reasons.filter_map(|id| Some((id, self.limits.get(id)?)));
-                Ok(weigh(permits, question).map_or(Verdict::ScopeDenied, Verdict::Granted))
+                Ok(match weigh(permits, question) {
+                    Ok(granted) => Verdict::Granted(granted),
+                    Err(Unmet::Scope) => Verdict::ScopeDenied,
+                    Err(Unmet::Key) => Verdict::Unbound,
+                    Err(Unmet::Time) => Verdict::Ended,
+                })
             }
         }
+    }
+
+    /// What a caller does who is issued a token.
+    fn action_of(&self, caller: &Caller) -> &'static str {
+        if caller.principal().issuer == self.own { EXCHANGE } else { ISSUE }
     }
 
     fn ask_of(
@@ -345,34 +355,6 @@ impl Policy {
         }
         Ok(users)
     }
-}
-
-/// Chooses among permits: of those that cover the scope that is wanted, the one
-/// with the longest lifetime; among equals, the first by id.
-fn weigh<'a>(
-    permits: impl Iterator<Item = (&'a str, &'a Limits)>,
-    question: &Question<'_>,
-) -> Option<Granted> {
-    let mut best: Option<(&str, &Limits)> = None;
-    for (id, limits) in permits {
-        let covers = question.scope.is_none_or(|wanted| {
-            wanted.iter().all(|s| limits.scope.contains(s) && question.role_scopes.contains(s))
-        });
-        let better = best.is_none_or(|(best_id, best)| {
-            (limits.ttl, std::cmp::Reverse(id)) > (best.ttl, std::cmp::Reverse(best_id))
-        });
-        if covers && better {
-            best = Some((id, limits));
-        }
-    }
-    best.map(|(id, limits)| Granted {
-        policy_id: id.to_string(),
-        ttl: question.ttl.unwrap_or(Duration::MAX).min(question.role_ttl).min(limits.ttl),
-        scope: match question.scope {
-            Some(wanted) => wanted.clone(),
-            None => limits.scope.intersection(question.role_scopes).cloned().collect(),
-        },
-    })
 }
 
 #[cfg(test)]

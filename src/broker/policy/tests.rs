@@ -1,9 +1,9 @@
 mod clients;
+mod limits;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -93,6 +93,8 @@ struct Asked<'a> {
     scope: Option<&'a str>,
     ttl: Option<u64>,
     claims: serde_json::Value,
+    key_bound: bool,
+    left: Duration,
 }
 
 const MOMENT: Moment = Moment {
@@ -100,7 +102,13 @@ const MOMENT: Moment = Moment {
     source: std::net::IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)),
 };
 
-const NOTHING: Asked<'static> = Asked { scope: None, ttl: None, claims: serde_json::Value::Null };
+const NOTHING: Asked<'static> = Asked {
+    scope: None,
+    ttl: None,
+    claims: serde_json::Value::Null,
+    key_bound: false,
+    left: Duration::MAX,
+};
 
 fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
     let claims = if asked.claims.is_null() { json!({}) } else { asked.claims };
@@ -112,7 +120,8 @@ fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
             role: "deploy",
             role_scopes: &set("read write admin"),
             role_ttl: Duration::from_secs(3600),
-            key_bound: false,
+            key_bound: asked.key_bound,
+            left: asked.left,
             audience: "https://api.example.com",
             scope: scope.as_ref(),
             ttl: asked.ttl.map(Duration::from_secs),
@@ -126,6 +135,7 @@ fn granted(id: &str, ttl: u64, scope: &str) -> Verdict {
         policy_id: id.into(),
         ttl: Duration::from_secs(ttl),
         scope: set(scope),
+        obligations: BTreeSet::new(),
     })
 }
 
@@ -431,53 +441,4 @@ fn among_several_issuers_a_permit_names_one_or_says_that_it_does_not() {
     assert!(load_among(&several, &forbids).is_ok(), "to forbid more is no danger");
     let error = refused(&forbids.replace("@id(\"f\")", "@id(\"f\") @any_issuer"));
     assert!(error.contains("'f' forbids, so it cannot have @any_issuer"), "{error}");
-}
-
-fn limits() -> impl Strategy<Value = (u64, BTreeSet<String>)> {
-    let scope = prop::sample::subsequence(vec!["read", "write", "admin", "other"], 0..=4);
-    (1_u64..5, scope)
-        .prop_map(|(ttl, scope)| (ttl, scope.iter().map(ToString::to_string).collect()))
-}
-
-proptest! {
-    /// Whatever permits apply, what is granted is within a single one of them, and
-    /// no other one that covers it lives longer.
-    #[test]
-    fn every_grant_is_within_one_permit(
-        permits in prop::collection::vec(limits(), 0..6),
-        wanted in prop::option::of(prop::sample::subsequence(vec!["read", "write", "admin", "other"], 1..=4)),
-        ttl in prop::option::of(1_u64..6),
-        role_ttl in 1_u64..6,
-    ) {
-        let permits: Vec<(String, Limits)> = permits
-            .into_iter()
-            .enumerate()
-            .map(|(n, (ttl, scope))| (format!("p{n}"), Limits { ttl: Duration::from_secs(ttl), scope }))
-            .collect();
-        let wanted: Option<BTreeSet<String>> = wanted.map(|w| w.iter().map(ToString::to_string).collect());
-        let role_scopes = set("read write admin");
-        let question = Question {
-            role: "r",
-            role_scopes: &role_scopes,
-            role_ttl: Duration::from_secs(role_ttl),
-            key_bound: false,
-            audience: "a",
-            scope: wanted.as_ref(),
-            ttl: ttl.map(Duration::from_secs),
-            moment: MOMENT,
-        };
-        let got = weigh(permits.iter().map(|(id, l)| (id.as_str(), l)), &question);
-        let covering = |l: &Limits| wanted.as_ref().is_none_or(|w| w.is_subset(&l.scope) && w.is_subset(&role_scopes));
-        match got {
-            None => prop_assert!(!permits.iter().any(|(_, l)| covering(l))),
-            Some(granted) => {
-                let (_, by) = permits.iter().find(|(id, _)| *id == granted.policy_id).unwrap();
-                prop_assert!(granted.ttl <= by.ttl && granted.ttl <= question.role_ttl);
-                prop_assert!(question.ttl.is_none_or(|ttl| granted.ttl <= ttl));
-                prop_assert!(granted.scope.is_subset(&by.scope) && granted.scope.is_subset(&role_scopes));
-                prop_assert!(wanted.as_ref().is_none_or(|w| *w == granted.scope));
-                prop_assert!(permits.iter().all(|(_, l)| !covering(l) || l.ttl <= by.ttl));
-            }
-        }
-    }
 }

@@ -8,7 +8,7 @@ use cedar_policy::PolicySet;
 use serde_json::Value;
 
 use super::load::{ANY_ISSUER, World, offset_of};
-use super::{ISSUE, Place, Source};
+use super::{EXCHANGE, ISSUE, Place, Source};
 
 /// A policy.
 pub(super) struct View<'a> {
@@ -75,9 +75,10 @@ impl<'a> View<'a> {
         self.json["annotations"].get(ANY_ISSUER).is_some()
     }
 
-    /// Whether it permits to issue.
+    /// Whether it permits to issue, or to exchange.
     pub(super) fn issues(&self) -> bool {
-        !self.forbids() && entities_of(&self.json["action"]).iter().any(|a| a.1 == ISSUE)
+        let issues = |(_, name): &(String, String)| [ISSUE, EXCHANGE].contains(&name.as_str());
+        !self.forbids() && entities_of(&self.json["action"]).iter().any(issues)
     }
 
     /// The parts of its conditions: those that `&&` joins are apart.

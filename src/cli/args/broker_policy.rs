@@ -1,5 +1,6 @@
 //! The arguments of `tmpcred broker policy`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,6 +101,15 @@ pub(crate) struct PolicyExplain {
     /// The client that has authenticated
     #[arg(long, value_name = "CLIENT", conflicts_with = "cases")]
     pub authenticated_client: Option<String>,
+    /// The issuer of who acts for the caller, or the name of its table
+    #[arg(long, requires = "actor_subject", conflicts_with = "cases")]
+    pub actor_issuer: Option<String>,
+    /// The subject of who acts for the caller
+    #[arg(long, requires = "actor_issuer", conflicts_with = "cases")]
+    pub actor_subject: Option<String>,
+    /// From which address it is asked [default: this machine]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "cases")]
+    pub source: Option<IpAddr>,
     /// When it is asked, such as 2026-01-01T12:00:00Z [default: now]
     #[arg(long, value_parser = parse_moment, conflicts_with = "cases")]
     pub time: Option<OffsetDateTime>,
@@ -111,7 +121,7 @@ pub(crate) struct PolicyExplain {
 /// What a caller does.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum PolicyAction {
-    /// To be issued a token
+    /// To be issued a token; to exchange one, where the caller is of the broker's own issuer
     Issue,
     /// To be told about a token
     Introspect,

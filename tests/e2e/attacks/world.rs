@@ -57,7 +57,7 @@ permit (principal, action == Action::"issue", resource == Role::"deploy") when {
 };
 
 @id("exchanges") @ttl("1h") @scope("deploy:read deploy:write")
-permit (principal, action == Action::"issue", resource) when {
+permit (principal, action == Action::"exchange", resource) when {
     principal.issuer == "{self}" && resource in [Role::"deploy", Role::"reader"]
 };
 

@@ -86,7 +86,7 @@ impl Site {
 @id("again")
 @ttl("24h")
 @scope("deploy:read deploy:write deploy:admin")
-permit (principal, action == Action::"issue", resource == Role::"again")
+permit (principal, action == Action::"exchange", resource == Role::"again")
 when {{ principal.issuer == "{OWN}" }};
 "#
             );
@@ -220,6 +220,8 @@ async fn nothing_comes_of_a_token_that_is_revoked_while_it_is_exchanged() {
         audience: API.into(),
         scope: None,
         ttl: None,
+        idempotency_key: None,
+        jwt: false,
         source: [127, 0, 0, 1].into(),
         request_id: uuid::Uuid::nil(),
         proof: None,

@@ -2,6 +2,7 @@
 
 use axum::http::StatusCode;
 use serde_json::json;
+use time::Duration;
 
 use super::authz::{authz, challenge, proof_of, proved, with_bearer};
 use super::cutoff::{Place, active};
@@ -11,7 +12,7 @@ use super::lineage::{Site, first};
 use crate::broker::config::{Proxy, TokenFormat};
 use crate::broker::store::Whose;
 use crate::broker::store::sqlite::tests::tamper;
-use crate::broker::testbed::{API, CORP, Options, json_of};
+use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of, now};
 use crate::host::files;
 use crate::secret::Secret;
 
@@ -57,6 +58,49 @@ async fn an_opaque_token_says_nothing_is_introspected_and_rests_as_a_hash() {
     let refusal = bed.refused(&bed.key.token(json!({})), &[("requested_token_type", jwt)]).await;
     assert_eq!(refusal["error"], "invalid_request");
     bed.refused(&token, &[]).await;
+}
+
+/// A permit of its own for this scope.
+fn permit_for(scope: &str, obligations: &str) -> String {
+    format!(
+        r#"@id("{scope}") @ttl("1h") @scope("deploy:{scope}") @obligations("{obligations}")
+        permit (principal, action == Action::"issue", resource == Role::"deploy")
+        when {{ context.scope == ["deploy:{scope}"] }};"#
+    )
+}
+
+#[tokio::test]
+async fn a_permit_may_want_that_a_token_is_opaque_or_ends_with_the_one_that_was_shown() {
+    let bed = Bed::with(|options| {
+        options.config.role.get_mut("deploy").unwrap().scopes =
+            ["opaque", "brief", "bound"].map(|name| format!("deploy:{name}")).into();
+        options.policies = permit_for("opaque", "opaque")
+            + &permit_for("brief", "ends_with_token")
+            + &permit_for("bound", "key_bound");
+    })
+    .await;
+    let soon = (now() + Duration::minutes(7)).unix_timestamp();
+    let shown = bed.key.token(json!({"exp": soon}));
+    let granted = async |scope: &str| {
+        let response = bed.exchange(&shown, &[("scope", scope)]).await;
+        assert_eq!(response.status, StatusCode::OK, "{}", json_of(&response));
+        json_of(&response)
+    };
+    let opaque = granted("deploy:opaque").await;
+    assert!(opaque["access_token"].as_str().unwrap().starts_with("tmpcred_o_"), "{opaque}");
+    assert_eq!(opaque["revocation_reach"], "everywhere");
+    assert!(opaque["expires_in"].as_u64().unwrap() > 3590, "{opaque}");
+    let brief = granted("deploy:brief").await;
+    assert_eq!(claims_of(brief["access_token"].as_str().unwrap())["exp"], soon);
+
+    let jwt = crate::credential::TokenType::Jwt.urn();
+    let asks = [("scope", "deploy:opaque"), ("requested_token_type", jwt)];
+    let refusal = bed.refused(&shown, &asks).await;
+    assert!(refusal["error_description"].as_str().unwrap().contains("no policy permits a JWT"));
+    let refusal = bed.refused(&shown, &[("scope", "deploy:bound")]).await;
+    assert_eq!(refusal["error"], "invalid_dpop_proof", "{refusal}");
+    let (_, record) = bed.records(0, 9).await.pop().unwrap();
+    assert!(record.reason.contains("only to whoever proves a key"), "{}", record.reason);
 }
 
 #[tokio::test]

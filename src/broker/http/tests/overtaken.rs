@@ -46,6 +46,8 @@ impl<'a> Slow<'a> {
             audience: API.into(),
             scope: None,
             ttl: None,
+            idempotency_key: None,
+            jwt: false,
             source: [127, 0, 0, 1].into(),
             request_id: uuid::Uuid::nil(),
             proof,

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use super::super::INTROSPECT;
 use super::super::view::{self, View, literal, path, walk};
 use super::{Action, Asked, Asking, Outcome, Trial};
 use crate::broker::authenticate::Caller;
@@ -123,12 +124,21 @@ impl Trial<'_> {
             }
         };
         let asked_of_cedar = context.and_then(|context| {
-            let asks = (asked.action.name(), asked.role);
+            let asks = (self.action_of(asked, caller), asked.role);
             self.policy.request(caller.id(), caller, asks, context, asked.now)
         });
         let Ok((request, entities)) = asked_of_cedar else { return Vec::new() };
-        let looker = Looker { request, entities, asked, caller };
+        let action = self.action_of(asked, caller);
+        let looker = Looker { request, entities, asked, caller, action };
         view::all(&self.sources).iter().map(|view| looker.look(view)).collect()
+    }
+
+    /// What policy is asked about.
+    fn action_of(&self, asked: &Asked<'_>, caller: &Caller) -> &'static str {
+        match asked.action {
+            Action::Introspect => INTROSPECT,
+            Action::Issue => self.policy.action_of(caller),
+        }
     }
 
     fn changes(
@@ -237,6 +247,7 @@ struct Looker<'a> {
     entities: Entities,
     asked: &'a Asked<'a>,
     caller: &'a Caller,
+    action: &'static str,
 }
 
 impl Looker<'_> {
@@ -332,7 +343,7 @@ impl Looker<'_> {
             let is = match path(value).as_deref() {
                 Some("principal.issuer") => format!("\"{}\"", principal.issuer),
                 Some("principal.subject") => format!("\"{}\"", principal.subject),
-                Some("action") => format!("Action::\"{}\"", question.action.name()),
+                Some("action") => format!("Action::\"{}\"", self.action),
                 Some("resource") => format!("Role::\"{}\"", question.role),
                 Some("context.audience") => format!("\"{}\"", question.audience),
                 Some("context.scope") => match &question.scope {

@@ -18,8 +18,8 @@ pub use cases::{Case, CaseResult, Cases, Difference, Expected};
 pub use explain::{Considered, Explanation, Found, Holds, Part};
 
 use super::load::{Source, World};
-use super::{INTROSPECT, ISSUE, Moment, Policy};
-use crate::broker::authenticate::{Caller, said, suppose};
+use super::{Moment, Policy};
+use crate::broker::authenticate::{Caller, names, said, suppose};
 use crate::broker::client;
 use crate::broker::config::{self, Client, Config};
 use crate::broker::decide::{Denied, Rules, Wanted, Why};
@@ -32,20 +32,11 @@ use crate::oidc::Claims;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// To be issued a token.
+    /// To be issued a token; to exchange one, where the caller is of the broker's own issuer.
     #[default]
     Issue,
     /// To be told about a token.
     Introspect,
-}
-
-impl Action {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Issue => ISSUE,
-            Self::Introspect => INTROSPECT,
-        }
-    }
 }
 
 /// What somebody asks.
@@ -285,9 +276,7 @@ impl<'a> Trial<'a> {
                 .hint(format!("configured are: {}", known.join(", "))));
         };
         let mut all = who.claims.clone();
-        let mut add = |name: &str, value: Value| {
-            all.entry(name).or_insert(value);
-        };
+        let mut add = |name: &str, value: Value| names::add(&mut all, name, value);
         add("iss", trusted.issuer.as_str().into());
         add("sub", who.subject.as_str().into());
         if let Some(groups) = &who.groups {
@@ -295,7 +284,8 @@ impl<'a> Trial<'a> {
         }
         let accepted = trusted.clients.iter().flatten().next();
         if let Some(client) = who.client.as_ref().or(accepted) {
-            add("client_id", client.as_str().into());
+            let name = trusted.client_claim.as_deref().unwrap_or("client_id");
+            add(name, client.as_str().into());
         }
         let claims = Claims {
             principal: Principal {
@@ -333,6 +323,7 @@ impl Asked<'_> {
             scope: self.scope.as_ref(),
             ttl: self.ttl,
             key_bound: self.key_bound,
+            jwt: false,
             source: self.source,
         }
     }

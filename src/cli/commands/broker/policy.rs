@@ -158,8 +158,17 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
             client: args.client.clone(),
             expires: args.expires,
         },
-        actor: None,
-        source: None,
+        actor: args.actor_issuer.clone().zip(args.actor_subject.clone()).map(
+            |(issuer, subject)| Supposed {
+                issuer,
+                subject,
+                groups: None,
+                claims: Default::default(),
+                client: None,
+                expires: None,
+            },
+        ),
+        source: args.source,
         action: match args.action {
             PolicyAction::Issue => Action::Issue,
             PolicyAction::Introspect => Action::Introspect,
