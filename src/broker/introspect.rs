@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use super::Broker;
 use super::audit::Decision;
 use super::authenticate::{Caller, Rejection, unacceptable};
-use super::own::OwnToken;
+use super::own::{Flaw, OwnToken};
 use super::policy::{Moment, Policy};
 use super::store::Filter;
 use crate::credential::TokenType;
@@ -55,28 +55,47 @@ impl Broker {
                 Some(Caller::of_client(&self.issuer, client, self.clock.now()))
             }
         };
-        let own = self.own_token(token).await.map_err(Refusal::Unavailable)?;
-        let Some(own) = own.filter(|own| own.expires_at > self.clock.now()) else {
-            return Ok(None);
+        match self.known_to(caller.as_ref(), &policy, token, source).await? {
+            Ok(own) => self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable),
+            // Why is counted, and told to nobody.
+            Err(flaw) => {
+                self.metrics.own_refused(flaw);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The token, where it is good and whoever asks may know of it.
+    async fn known_to(
+        &self,
+        caller: Option<&Caller>,
+        policy: &Policy,
+        token: &Secret<String>,
+        source: IpAddr,
+    ) -> Result<Result<OwnToken, Flaw>, Refusal> {
+        let own = match self.own_token(token).await.map_err(Refusal::Unavailable)? {
+            Ok(own) if own.expires_at <= self.clock.now() => return Ok(Err(Flaw::Expired)),
+            Ok(own) => own,
+            Err(flaw) => return Ok(Err(flaw)),
         };
         if let Some(caller) = caller {
             let moment = Moment { now: self.clock.now(), source };
-            match policy.may_introspect(&caller, &own.role, &own.audience, moment) {
+            match policy.may_introspect(caller, &own.role, &own.audience, moment) {
                 Ok(true) => {}
                 Ok(false) => {
                     let (caller, audience) = (caller.id(), &own.audience);
                     tracing::info!(caller, audience, "policy lets the caller not introspect");
-                    return Ok(None);
+                    return Ok(Err(Flaw::Audience));
                 }
                 Err(why) => {
                     tracing::error!(why, "a policy cannot be evaluated, which denies");
-                    return Ok(None);
+                    return Ok(Err(Flaw::Audience));
                 }
             }
         }
         match self.is_revoked(&own).await {
-            Ok(false) => self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable),
-            Ok(true) => Ok(None),
+            Ok(false) => Ok(Ok(own)),
+            Ok(true) => Ok(Err(Flaw::Revoked)),
             Err(error) => Err(Refusal::Unavailable(error)),
         }
     }

@@ -230,7 +230,13 @@ impl Broker {
             }
         };
         match self.hand_over(draft, opaque, receipt).await {
-            Ok(issued) => Ok(issued),
+            Ok(issued) => {
+                let end = now.saturating_add(issued.ttl.try_into().unwrap_or_default());
+                if self.renewals.note(caller, (&ask.role, &ask.audience), end, now) {
+                    self.metrics.renewed();
+                }
+                Ok(issued)
+            }
             Err(error) => {
                 let aborted = record.aborted("the token could not be signed");
                 let _ = self

@@ -58,6 +58,7 @@ pub mod proof;
 pub mod rate;
 mod readiness;
 mod reload;
+mod renewals;
 pub mod revoke;
 mod serve;
 pub mod store;
@@ -83,7 +84,7 @@ use authenticate::Authenticator;
 use config::Role;
 use denials::Denials;
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
-use metrics::Metrics;
+use metrics::{Active, Metrics};
 use network::Network;
 use opaque::OpaqueSeal;
 use policy::{Policy, Source, World};
@@ -91,6 +92,7 @@ use proof::Proofs;
 use rate::Rates;
 use readiness::Readiness;
 use reload::Policies;
+use renewals::Renewals;
 use store::Store;
 use sweep::Sweeping;
 use traces::Traces;
@@ -125,6 +127,8 @@ pub struct Broker {
     authz: Option<config::Authz>,
     trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
+    active: Active,
+    renewals: Renewals,
     traces: Traces,
     clock: Arc<dyn Clock>,
 }
@@ -265,6 +269,8 @@ impl Prepared {
             authz: config.authz.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             metrics,
+            active: Active::default(),
+            renewals: Renewals::default(),
             traces: Traces::default(),
             clock: host.clock.clone(),
         })

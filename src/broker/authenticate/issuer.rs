@@ -257,6 +257,11 @@ impl Requirements {
         }
     }
 
+    /// Whether a token may be for this audience.
+    pub(super) fn takes(&self, audience: &str) -> bool {
+        self.audiences.iter().any(|one| one == audience)
+    }
+
     /// Checks what goes beyond a good token, and says who is calling.
     pub(super) fn caller(&self, claims: Claims, token_type: TokenType) -> Result<Caller> {
         // Logout tokens (OpenID Connect Back-Channel Logout section 2.4) and other security

@@ -145,6 +145,12 @@ impl Authenticator {
         self.trusted.values().filter_map(|(trusted, _)| trusted.keys())
     }
 
+    /// Whether tokens of this issuer may be for this audience.
+    pub fn takes(&self, issuer: &str, audience: &str) -> bool {
+        let trusted = self.trusted.get(issuer);
+        trusted.is_some_and(|(trusted, _)| trusted.requirements().takes(audience))
+    }
+
     /// Verifies a token and says who is calling.
     ///
     /// The token must say all that the policies need which will decide: where one forbids

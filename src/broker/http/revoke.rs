@@ -98,7 +98,7 @@ async fn perform(
         broker.metrics.revoked(Revocation::Failed);
         unavailable(error)
     })?;
-    let Some(token) = own else {
+    let Ok(token) = own else {
         broker.metrics.revoked(Revocation::Unknown);
         return Ok(());
     };
