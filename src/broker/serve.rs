@@ -1,7 +1,6 @@
 //! Listening, until somebody says stop.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use axum_server::accept::{Accept, DefaultAcceptor};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::net::TcpStream;
 
-use super::config::{self, Admin, Authz, Config};
+use super::config::{Admin, Authz, Config};
 use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::Guard;
 use super::http::hosts::Hosts;
@@ -22,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::listener::{self, Exposure};
 use crate::host::process;
+use crate::telemetry::Format;
 
 /// How long requests that are under way may take once the broker is told to end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -46,11 +46,10 @@ const OTHER_FILES: u64 = 128;
 /// How large the headers of a request may be, in bytes.
 const MAX_HEADERS: usize = 32 * 1024;
 
-/// Runs the broker that this file describes, until SIGTERM or SIGINT. Then no new
+/// Runs the broker that this configuration describes, until SIGTERM or SIGINT. Then no new
 /// request is taken, and those under way are finished; a second signal ends it at
 /// once.
-pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
-    let config = config::load(config_path)?;
+pub fn serve(host: &Host, config: Config) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|cause| {
             Error::new(ErrorKind::Io, "the broker cannot start its threads").because(cause)
@@ -89,17 +88,21 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         let admin = admin_listener.map(|listener| {
             SideServer::admin(listener, &config, broker.clone(), connections.clone())
         });
-        host.interact.note(&format!(
+        let tell = |said: String| match config.log.format {
+            Format::Text => host.interact.note(&said),
+            Format::Json => tracing::info!("{said}"),
+        };
+        tell(format!(
             "the broker {} listens on {}{}",
             broker.issuer(),
             listener.local_addr().unwrap_or(config.listen),
             if tls.is_some() { "" } else { " (plain HTTP, loopback only)" }
         ));
         if let Some(address) = seen_at {
-            host.interact.note(&format!("its metrics are at http://{address}/metrics"));
+            tell(format!("its metrics are at http://{address}/metrics"));
         }
         if let Some(address) = decided_at {
-            host.interact.note(&format!("it decides for proxies at {address}"));
+            tell(format!("it decides for proxies at {address}"));
         }
         let outcome = run(listener, tls, app, handle, connections).await;
         if let Some(authz) = authz {

@@ -242,6 +242,7 @@ impl Bed {
                 limits: Default::default(),
                 authz: None,
                 audit: config::Audit::default(),
+                log: config::Log::default(),
                 telemetry: config::Telemetry::default(),
                 directory: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),

@@ -48,6 +48,8 @@ mod jobs;
 mod journey;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod keys;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod log;
 #[cfg(target_os = "linux")]
 mod login;
 #[cfg(all(target_os = "linux", feature = "broker"))]

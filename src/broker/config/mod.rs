@@ -6,6 +6,7 @@ mod client;
 mod dpop;
 mod keys;
 mod limits;
+mod log;
 mod role;
 mod shared;
 mod store;
@@ -29,6 +30,7 @@ pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
+pub use log::Log;
 pub use role::{Binding, Role, TokenFormat};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
 pub use telemetry::Telemetry;
@@ -95,6 +97,9 @@ pub struct Config {
     /// Where records of the audit log are handed on to; nowhere where left out.
     #[serde(default)]
     pub audit: Audit,
+    /// What the log looks like.
+    #[serde(default)]
+    pub log: Log,
     /// Where traces go; nowhere where neither this nor a variable says so.
     #[serde(default)]
     pub telemetry: Telemetry,

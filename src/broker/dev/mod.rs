@@ -191,6 +191,7 @@ role = "{READER}"
             limits: Default::default(),
             authz: None,
             audit: config::Audit::default(),
+            log: config::Log::default(),
             telemetry: config::Telemetry::default(),
             directory: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),

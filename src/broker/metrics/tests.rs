@@ -207,9 +207,9 @@ async fn why_own_tokens_are_refused_is_counted_and_told_to_nobody() {
     let kids = [active.kid];
     keeper.settle(|keys| keeper.rules.revocation(keys, &kids, "a test")).await.unwrap();
     let shown = async || bed.broker.keys.current().await.unwrap().shows(&kids[0]);
-    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(20);
     while shown().await {
-        assert!(tokio::time::Instant::now() < end, "the keys are not looked at");
+        assert!(Instant::now() < end, "the keys are not looked at");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     inactive(&late, &late, "revoked", &mut wanted).await;

@@ -34,6 +34,9 @@ pub(crate) struct Reply {
     /// The `Cache-Control` header.
     #[cfg_attr(not(feature = "broker"), expect(dead_code, reason = "of interest at the broker"))]
     pub(crate) cache_control: Option<String>,
+    /// The `X-Request-Id` header.
+    #[cfg_attr(not(feature = "broker"), expect(dead_code, reason = "of interest at the broker"))]
+    pub(crate) request_id: Option<String>,
     /// The body.
     pub(crate) body: String,
 }
@@ -137,6 +140,7 @@ impl Http {
                 location: header("location"),
                 date: header("date"),
                 cache_control: header("cache-control"),
+                request_id: header("x-request-id"),
                 body: response.text().await?,
             })
         })

@@ -24,6 +24,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         limits: Default::default(),
         authz: None,
         audit: config::Audit::default(),
+        log: config::Log::default(),
         telemetry: config::Telemetry::default(),
         directory: None,
         trusted_issuer: trusted(&[ISSUER]),
