@@ -15,6 +15,7 @@ use super::audit::Decision;
 use super::authenticate::{Caller, Rejection, unacceptable};
 use super::own::{Flaw, OwnToken};
 use super::policy::{Moment, Policy};
+use super::rulebook::Rulebook;
 use super::store::Filter;
 use crate::credential::TokenType;
 use crate::error::Error;
@@ -43,19 +44,19 @@ impl Broker {
     /// and for one that the caller may not know of, which looks the same.
     pub async fn introspect(
         &self,
+        book: &Rulebook,
         asker: Asker<'_>,
         token: &Secret<String>,
         source: IpAddr,
     ) -> Result<Option<OwnToken>, Refusal> {
-        let policy = self.policies();
         let caller = match asker {
             Asker::Bearer(bearer) if bearer.ct_eq(token.expose()) => None,
-            Asker::Bearer(bearer) => Some(self.bearer(bearer, &policy).await?),
+            Asker::Bearer(bearer) => Some(self.bearer(bearer, book).await?),
             Asker::Client(client) => {
                 Some(Caller::of_client(&self.issuer, client, self.clock.now()))
             }
         };
-        match self.known_to(caller.as_ref(), &policy, token, source).await? {
+        match self.known_to(caller.as_ref(), book, token, source).await? {
             Ok(own) => self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable),
             // Why is counted, and told to nobody.
             Err(flaw) => {
@@ -112,8 +113,8 @@ impl Broker {
     }
 
     /// Who bears a token of a trusted issuer.
-    async fn bearer(&self, bearer: &Secret<String>, policy: &Policy) -> Result<Caller, Refusal> {
-        let caller = self.caller(bearer, TokenType::Jwt, policy, None).await;
+    async fn bearer(&self, bearer: &Secret<String>, book: &Rulebook) -> Result<Caller, Refusal> {
+        let caller = self.caller(bearer, TokenType::Jwt, book, None).await;
         let caller = caller.map_err(|rejection| match rejection {
             Rejection::Token(_, error) => Refusal::Unauthenticated(error),
             Rejection::Unavailable(error) => Refusal::Unavailable(error),

@@ -8,13 +8,15 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Broker;
-use super::authenticate::{Actor, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable};
+use super::authenticate::{
+    Actor, Authenticator, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable,
+};
 use super::issue::TOKEN_TYPE;
 use super::keys::Snapshot;
 use super::metrics;
 use super::opaque;
-use super::policy::Policy;
 use super::proof;
+use super::rulebook::Rulebook;
 use crate::credential::{Principal, TokenType};
 use crate::dpop::{Bound, Proof};
 use crate::error::{Error, ErrorKind};
@@ -127,11 +129,7 @@ impl Broker {
         let Some(hash) = opaque::hash(token) else { return Ok(self.signed_by(&keys, token)) };
         let Some(kept) = self.store.opaque(&hash).await? else { return Ok(Err(Flaw::Invalid)) };
         let claims = self.opaque_seal.open(&kept).ok_or(Flaw::Invalid);
-        let own = claims.and_then(|claims| self.read_claims(&keys, claims, None));
-        Ok(own.and_then(|own| match own.expires_at.saturating_add(LEEWAY) > self.clock.now() {
-            true => Ok(own),
-            false => Err(Flaw::Expired),
-        }))
+        Ok(claims.and_then(|claims| self.read_claims(&keys, claims, None)))
     }
 
     fn signed_by(&self, keys: &Snapshot, token: &Secret<String>) -> Result<OwnToken, Flaw> {
@@ -184,6 +182,9 @@ impl Broker {
         signer: Option<&str>,
     ) -> Result<OwnToken, Flaw> {
         let own = self.parse_claims(all, signer).ok_or(Flaw::Invalid)?;
+        if own.expires_at.saturating_add(LEEWAY) <= self.clock.now() {
+            return Err(Flaw::Expired);
+        }
         // It ends with those that it came of, so their keys are shown as long as it is good.
         match own.keys.iter().find(|kid| !keys.shows(kid)) {
             None => Ok(own),
@@ -234,10 +235,10 @@ impl Broker {
         &self,
         token: &Secret<String>,
         token_type: TokenType,
-        policy: &Policy,
+        book: &Rulebook,
         proof: Option<&Proof>,
     ) -> Result<Caller, Rejection> {
-        let caller = self.party(Shown { token, token_type }, policy, proof).await?;
+        let caller = self.party(Shown { token, token_type }, book, proof).await?;
         if !caller.actors().is_empty() {
             let why = "somebody acts on behalf of its subject";
             return Err(Rejection::Token(Fault::Invalid, unacceptable(why)));
@@ -252,12 +253,12 @@ impl Broker {
         &self,
         subject: Shown<'_>,
         actor: Option<Shown<'_>>,
-        policy: &Policy,
+        book: &Rulebook,
         proof: Option<&Proof>,
     ) -> Result<Caller, Rejection> {
-        let caller = self.party(subject, policy, proof).await?;
+        let caller = self.party(subject, book, proof).await?;
         let Some(actor) = actor else { return Ok(caller) };
-        let actor = self.party(actor, policy, proof).await.map_err(|why| {
+        let actor = self.party(actor, book, proof).await.map_err(|why| {
             let of_actor = |error: Error| error.context("the actor's token");
             match why {
                 Rejection::Token(fault, error) => Rejection::Token(fault, of_actor(error)),
@@ -275,11 +276,11 @@ impl Broker {
     async fn party(
         &self,
         shown: Shown<'_>,
-        policy: &Policy,
+        book: &Rulebook,
         proof: Option<&Proof>,
     ) -> Result<Caller, Rejection> {
         let proved = async {
-            let caller = self.identify(shown.token, shown.token_type, policy).await?;
+            let caller = self.identify(shown.token, shown.token_type, book).await?;
             self.check_key(&caller, proof)?;
             Ok(caller)
         };
@@ -314,20 +315,22 @@ impl Broker {
         &self,
         token: &Secret<String>,
         token_type: TokenType,
-        policy: &Policy,
+        book: &Rulebook,
     ) -> Result<Caller, Rejection> {
         if opaque::hash(token).is_some() {
             self.metrics.own_refused(Flaw::Invalid);
             let why = "it is an opaque token, which proves nothing but about itself";
             return Err(Rejection::Token(Fault::Invalid, unacceptable(why)));
         }
-        let authenticated =
-            self.authenticator.authenticate(token, token_type, policy.needs()).await;
+        let authenticator = book.authenticator();
+        let authenticated = authenticator.authenticate(token, token_type, book.needs()).await;
         let caller = match authenticated {
             Ok(caller) if caller.principal().issuer != self.issuer.as_str() => return Ok(caller),
             Ok(caller) => caller,
             Err(rejection) => {
-                self.count_refused(token).await;
+                if let Rejection::Token(fault, _) = &rejection {
+                    self.count_refused(token, *fault, authenticator).await;
+                }
                 return Err(rejection);
             }
         };
@@ -365,16 +368,16 @@ impl Broker {
 
     /// Counts a token that was refused before anybody looked whether it is the broker's own,
     /// where it says that it is.
-    async fn count_refused(&self, token: &Secret<String>) {
+    async fn count_refused(&self, token: &Secret<String>, fault: Fault, by: &Authenticator) {
         let unverified = jwt::decode_unverified(token.expose());
         let claims = unverified.map(|token| token.claims).unwrap_or_default();
         if claims.get("iss").and_then(Value::as_str) != Some(self.issuer.as_str()) {
             return;
         }
         let flaw = match self.own_token(token).await {
-            Ok(Ok(own)) if !self.authenticator.takes(self.issuer.as_str(), &own.audience) => {
-                Flaw::Audience
-            }
+            // Who fetches its keys as those of any issuer may not have them yet.
+            Ok(Ok(_)) if fault == Fault::UnknownKey => Flaw::UnknownKey,
+            Ok(Ok(own)) if !by.takes(self.issuer.as_str(), &own.audience) => Flaw::Audience,
             Ok(Ok(_)) => Flaw::Invalid,
             Ok(Err(flaw)) => flaw,
             // It is refused for another reason, which is told.

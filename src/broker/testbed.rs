@@ -229,6 +229,7 @@ impl Bed {
         };
         let mut options = Options {
             config: Config {
+                path: None,
                 issuer: Issuer::parse("https://broker.example.com").unwrap(),
                 listen: ([127, 0, 0, 1], 0).into(),
                 expose: false,

@@ -23,7 +23,7 @@ struct Line<'a> {
     /// RFC 3339.
     time: &'a str,
     level: &'a str,
-    message: Value,
+    message: String,
     target: &'a str,
     #[serde(flatten)]
     fields: Map<String, Value>,
@@ -56,10 +56,15 @@ where
                 fields.insert(format!("event_{name}"), value);
             }
         }
+        // Some libraries say nothing but what the fields say.
+        let message = match fields.remove("message") {
+            Some(Value::String(message)) => message,
+            other => other.map_or_else(String::new, |other| other.to_string()),
+        };
         let line = Line {
             time: &time,
             level: event.metadata().level().as_str(),
-            message: fields.remove("message").unwrap_or_default(),
+            message,
             target: event.metadata().target(),
             fields,
         };
@@ -175,11 +180,18 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_a_message_has_an_empty_one() {
+        let lines = logged(|| tracing::info!(rows = 1));
+        assert_eq!((&lines[0]["message"], &lines[0]["rows"]), (&json!(""), &json!(1)));
+    }
+
+    #[test]
     fn nothing_takes_the_place_of_what_each_line_has() {
         let lines = logged(|| {
             tracing::info!(time = "never", level = 1, target = "nobody", request_id = "x", "said");
         });
         let line = &lines[0];
+        assert_eq!(line["message"], "said");
         assert_eq!((&line["level"], &line["event_level"]), (&json!("INFO"), &json!(1)));
         assert_eq!(line["event_time"], "never");
         assert_eq!(line["event_target"], "nobody");

@@ -65,6 +65,8 @@ mod policy;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod reload;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod renewal;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod replicas;

@@ -153,7 +153,7 @@ fn policies_by_hash(broker: &Broker) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 const NEW: &str = "other policies decide from now on";
-const REFUSED: &str = "the new policies are refused; those that were there stay";
+const REFUSED: &str = "what was read anew is refused; what was there stays";
 
 #[test]
 fn policies_change_under_load_and_no_request_fails_or_goes_by_two_versions() {

@@ -178,6 +178,7 @@ role = "{READER}"
         let mut provider = TrustedIssuer::new(self.provider.clone());
         provider.clients = Some([self.client_id.clone()].into());
         Config {
+            path: None,
             issuer: self.issuer.clone(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             expose: false,

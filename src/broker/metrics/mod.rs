@@ -217,12 +217,12 @@ impl Metrics {
         );
         registry.register(
             "tls_reloads",
-            "Certificates read again on SIGHUP, by outcome",
+            "Certificates read again, by outcome",
             self.reloads.clone(),
         );
         registry.register(
             "policy_reloads",
-            "Policies read again on SIGHUP, by outcome",
+            "Configuration and policies read again, by outcome",
             self.policy_reloads.clone(),
         );
         registry.register(

@@ -57,7 +57,7 @@ impl Broker {
         let help = "The policies, roles, clients, people and trusted issuers that decide now, by their hash";
         sampled.register("policy", help, Info::new([("hash", policies.hash().to_string())]));
         sample_directory(&mut sampled, policies.directory().map(AsRef::as_ref), self.clock.now());
-        sample_issuers(&mut sampled, self.authenticator.keys());
+        sample_issuers(&mut sampled, policies.authenticator().keys());
         sample_connections(&mut sampled, connections);
         match tokio::time::timeout(STORE_TIME, self.outbox.look(self.clock.now())).await {
             Ok(Ok(sinks)) => sample_sinks(&mut sampled, &sinks),

@@ -95,6 +95,19 @@ impl Http {
         self.send(self.client.request(Method::GET, url).header(name, value))
     }
 
+    /// The same with several.
+    #[cfg(feature = "broker")]
+    pub(crate) fn get_with_all(
+        &mut self,
+        url: &str,
+        headers: &[(&str, String)],
+    ) -> Result<Reply, reqwest::Error> {
+        let request = self.client.request(Method::GET, url);
+        self.send(
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, value)),
+        )
+    }
+
     /// Sends a form.
     pub(crate) fn form(
         &mut self,
