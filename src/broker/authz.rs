@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Broker;
 use super::config::{Authz, Binding, Route};
-use super::own::OwnToken;
+use super::own::{Flaw, OwnToken};
 use super::proof::{Fault, Place, Refused, consume};
 use super::store::Unit;
 use crate::dpop::{self, Expected, Proof, Shown, Target};
@@ -66,12 +66,13 @@ impl Broker {
             Credentials::Bound(token, proof) => (token, proof),
         };
         let own = self.own_token(token).await.map_err(Refusal::Unavailable)?;
-        let own = own.ok_or(Refusal::Token("it is not a token of this broker that is good"))?;
+        let own =
+            own.map_err(|flaw| self.flawed(flaw, "it is not a token of this broker that is good"))?;
         if own.expires_at <= self.clock.now() {
-            return Err(Refusal::Token("it has expired"));
+            return Err(self.flawed(Flaw::Expired, "it has expired"));
         }
         if own.audience != held.route.audience {
-            return Err(Refusal::Token("it is for another audience"));
+            return Err(self.flawed(Flaw::Audience, "it is for another audience"));
         }
         let proof = self.check_proof(config, &held, &own, token, proof)?;
         if !held.route.roles.is_empty() && !held.route.roles.contains(&own.role) {
@@ -87,6 +88,12 @@ impl Broker {
         // Last, so that the answer rests on nothing older.
         self.require_unrevoked(config, &own).await?;
         Ok(own)
+    }
+
+    /// Counts what is the matter with a token. Returns what is told.
+    fn flawed(&self, flaw: Flaw, why: &'static str) -> Refusal {
+        self.metrics.own_refused(flaw);
+        Refusal::Token(why)
     }
 
     /// The proof that goes with a token that is bound; `None` with one that is not.
@@ -108,7 +115,8 @@ impl Broker {
             }
             // RFC 9449 section 7.2: else it would be as good as any other, once stolen.
             (Some(_), Credentials::Bearer(_)) => {
-                return Err(Refusal::Token("it is bound to a key, and shown as one that is not"));
+                let why = "it is bound to a key, and shown as one that is not";
+                return Err(self.flawed(Flaw::Bound, why));
             }
             (Some(key), Credentials::Bound(..)) => key,
         };
@@ -160,7 +168,7 @@ impl Broker {
         match tokio::time::timeout(bound, self.is_revoked(own)).await {
             Ok(Ok(false)) if began.elapsed() <= bound => Ok(()),
             Ok(Ok(false)) | Err(_) => Err(stale()),
-            Ok(Ok(true)) => Err(Refusal::Token("it was revoked")),
+            Ok(Ok(true)) => Err(self.flawed(Flaw::Revoked, "it was revoked")),
             Ok(Err(error)) => Err(Refusal::Unavailable(error)),
         }
     }

@@ -9,6 +9,7 @@ use super::authenticate::Caller;
 use super::authenticate::client::{Assertion, Unproved, admit};
 use super::config::Clients;
 use super::metrics::ClientAuthentication;
+use super::rulebook::Rulebook;
 use super::store::{Consumed, Effect, Once, Unit};
 use crate::error::{Error, ErrorKind};
 use crate::secret::Secret;
@@ -78,10 +79,11 @@ impl Broker {
     /// proves a key as well. When this returns, the assertion is used up.
     pub async fn client(
         &self,
+        book: &Rulebook,
         presented: Presented<'_>,
         key_bound: bool,
     ) -> Result<Proved, Refused> {
-        let outcome = self.prove(presented, key_bound).await;
+        let outcome = self.prove(book, presented, key_bound).await;
         if presented.assertion.is_some() || outcome.is_err() {
             self.metrics.client_authenticated(match &outcome {
                 Ok(_) => ClientAuthentication::Authenticated,
@@ -91,14 +93,19 @@ impl Broker {
         outcome
     }
 
-    async fn prove(&self, presented: Presented<'_>, key_bound: bool) -> Result<Proved, Refused> {
+    async fn prove(
+        &self,
+        book: &Rulebook,
+        presented: Presented<'_>,
+        key_bound: bool,
+    ) -> Result<Proved, Refused> {
         let Some(assertion) = presented.assertion else {
             if presented.assertion_type.is_some() {
                 let why = "there is a client_assertion_type, and no client_assertion";
                 return Err(Refused::malformed(why));
             }
             if let Some(id) = presented.client_id {
-                admit(&self.clients, id, false, key_bound).map_err(Refused::missing)?;
+                admit(book.clients(), id, false, key_bound).map_err(Refused::missing)?;
             }
             return Ok(Proved::default());
         };
@@ -114,13 +121,13 @@ impl Broker {
         if presented.assertion_type != Some(ASSERTION_TYPE) {
             return Err(invalid(format!("the client_assertion_type must be {ASSERTION_TYPE}")));
         }
-        let assertion = self.authenticator.clients().verify(assertion).await?;
+        let assertion = book.authenticator().clients().verify(assertion).await?;
         // RFC 7521 section 4.2: where both are there, they are the same.
         if presented.client_id.is_some_and(|id| id != assertion.client) {
             let why = "the client_id and the client_assertion are of two clients";
             return Err(invalid(why.into()));
         }
-        admit(&self.clients, &assertion.client, true, key_bound).map_err(Refused::missing)?;
+        admit(book.clients(), &assertion.client, true, key_bound).map_err(Refused::missing)?;
         self.use_up_assertion(&assertion).await?;
         Ok(Proved(Some(assertion.client)))
     }
@@ -163,11 +170,12 @@ impl Broker {
     /// What the caller is told, where their token is of a client that has to do more.
     pub fn through(
         &self,
+        book: &Rulebook,
         caller: Caller,
         client: &Proved,
         key_bound: bool,
     ) -> Result<Caller, Refused> {
-        let outcome = through(&self.clients, caller, client.id(), key_bound);
+        let outcome = through(book.clients(), caller, client.id(), key_bound);
         if outcome.is_err() {
             self.metrics.client_authenticated(ClientAuthentication::Missing);
         }

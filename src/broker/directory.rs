@@ -45,7 +45,7 @@ const AHEAD: time::Duration = time::Duration::minutes(5);
 const MAX_NESTED: usize = 32;
 
 /// The table `[directory]` of `broker.toml`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The file, as TOML, or as JSON where it ends in `.json`.

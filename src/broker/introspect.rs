@@ -13,8 +13,9 @@ use std::net::IpAddr;
 use super::Broker;
 use super::audit::Decision;
 use super::authenticate::{Caller, Rejection, unacceptable};
-use super::own::OwnToken;
+use super::own::{Flaw, OwnToken};
 use super::policy::{Moment, Policy};
+use super::rulebook::Rulebook;
 use super::store::Filter;
 use crate::credential::TokenType;
 use crate::error::Error;
@@ -43,40 +44,59 @@ impl Broker {
     /// and for one that the caller may not know of, which looks the same.
     pub async fn introspect(
         &self,
+        book: &Rulebook,
         asker: Asker<'_>,
         token: &Secret<String>,
         source: IpAddr,
     ) -> Result<Option<OwnToken>, Refusal> {
-        let policy = self.policies();
         let caller = match asker {
             Asker::Bearer(bearer) if bearer.ct_eq(token.expose()) => None,
-            Asker::Bearer(bearer) => Some(self.bearer(bearer, &policy).await?),
+            Asker::Bearer(bearer) => Some(self.bearer(bearer, book).await?),
             Asker::Client(client) => {
                 Some(Caller::of_client(&self.issuer, client, self.clock.now()))
             }
         };
-        let own = self.own_token(token).await.map_err(Refusal::Unavailable)?;
-        let Some(own) = own.filter(|own| own.expires_at > self.clock.now()) else {
-            return Ok(None);
+        match self.known_to(caller.as_ref(), book, token, source).await? {
+            Ok(own) => self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable),
+            // Why is counted, and told to nobody.
+            Err(flaw) => {
+                self.metrics.own_refused(flaw);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The token, where it is good and whoever asks may know of it.
+    async fn known_to(
+        &self,
+        caller: Option<&Caller>,
+        policy: &Policy,
+        token: &Secret<String>,
+        source: IpAddr,
+    ) -> Result<Result<OwnToken, Flaw>, Refusal> {
+        let own = match self.own_token(token).await.map_err(Refusal::Unavailable)? {
+            Ok(own) if own.expires_at <= self.clock.now() => return Ok(Err(Flaw::Expired)),
+            Ok(own) => own,
+            Err(flaw) => return Ok(Err(flaw)),
         };
         if let Some(caller) = caller {
             let moment = Moment { now: self.clock.now(), source };
-            match policy.may_introspect(&caller, &own.role, &own.audience, moment) {
+            match policy.may_introspect(caller, &own.role, &own.audience, moment) {
                 Ok(true) => {}
                 Ok(false) => {
                     let (caller, audience) = (caller.id(), &own.audience);
                     tracing::info!(caller, audience, "policy lets the caller not introspect");
-                    return Ok(None);
+                    return Ok(Err(Flaw::Audience));
                 }
                 Err(why) => {
                     tracing::error!(why, "a policy cannot be evaluated, which denies");
-                    return Ok(None);
+                    return Ok(Err(Flaw::Audience));
                 }
             }
         }
         match self.is_revoked(&own).await {
-            Ok(false) => self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable),
-            Ok(true) => Ok(None),
+            Ok(false) => Ok(Ok(own)),
+            Ok(true) => Ok(Err(Flaw::Revoked)),
             Err(error) => Err(Refusal::Unavailable(error)),
         }
     }
@@ -93,8 +113,8 @@ impl Broker {
     }
 
     /// Who bears a token of a trusted issuer.
-    async fn bearer(&self, bearer: &Secret<String>, policy: &Policy) -> Result<Caller, Refusal> {
-        let caller = self.caller(bearer, TokenType::Jwt, policy, None).await;
+    async fn bearer(&self, bearer: &Secret<String>, book: &Rulebook) -> Result<Caller, Refusal> {
+        let caller = self.caller(bearer, TokenType::Jwt, book, None).await;
         let caller = caller.map_err(|rejection| match rejection {
             Rejection::Token(_, error) => Refusal::Unauthenticated(error),
             Rejection::Unavailable(error) => Refusal::Unavailable(error),

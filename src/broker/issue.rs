@@ -1,13 +1,13 @@
 //! Issuing: decide, record, sign. In this order, and never one without the
 //! other.
 
+mod asked;
 mod refusal;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -19,14 +19,14 @@ use super::Broker;
 use super::audit::{Decision, Receipt, Record};
 use super::authenticate::{Actor, Caller, MayAct, actor};
 use super::aws;
-use super::config::TokenFormat;
 use super::decide::{Rules, Wanted, Why};
 use super::denials::Tally;
 use super::grounds::Overtaken;
 use super::once::Uses;
 use super::opaque::{self, OpaqueSeal};
-use super::policy::{Granted, Obligation, Policy};
+use super::policy::Granted;
 use super::proof::{Fault, consume};
+use super::rulebook::Rulebook;
 use super::store::{Effect, Unit};
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,13 +37,6 @@ use crate::wire::RevocationReach;
 
 /// The `typ` of the tokens (RFC 9068 section 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
-
-/// How long the scope that was asked for is on record, in bytes: whoever can ask can have
-/// such records written.
-const MAX_SCOPE: usize = 1024;
-
-/// What stands in the place of a role or an audience that the configuration does not have.
-const UNKNOWN: &str = "(unknown)";
 
 /// What a caller asks for.
 #[derive(Clone, Debug)]
@@ -183,13 +176,13 @@ impl Broker {
     /// Decides on a token by these policies, records the decision, and signs the token.
     pub async fn issue(
         &self,
-        policy: &Policy,
+        book: &Rulebook,
         caller: &Caller,
         ask: &Ask,
     ) -> Result<Issued, Refusal> {
         let now = self.clock.now();
         self.sweep(now);
-        let rules = Rules { policy, roles: &self.roles };
+        let rules = Rules { policy: book, roles: book.roles() };
         let (granted, aws) = match rules.decide_in_trace(caller, ask.wanted(), now) {
             Ok(decided) => decided,
             Err(mut denied) => {
@@ -197,12 +190,12 @@ impl Broker {
                 if denied.why == Why::Unbound {
                     self.metrics.proof_rejected(Fault::Missing);
                 }
-                let record = Record { policy_id, ..self.denial(policy, caller, ask, now) };
+                let record = Record { policy_id, ..self.denial(book, caller, ask, now) };
                 return Err(self.deny(record, ask.proof.as_ref(), denied.into()).await);
             }
         };
         let mut granted = granted;
-        if let Some(role) = self.roles.get(&ask.role) {
+        if let Some(role) = book.roles().get(&ask.role) {
             granted.ttl -= jitter(role.ttl_jitter.min(granted.ttl / 4));
         }
         let mut draft = self.draft(caller, ask, now, granted, aws);
@@ -216,9 +209,9 @@ impl Broker {
             ttl: draft.granted.ttl.as_secs(),
             jti: Some(draft.claims.jti),
             policy_id: Some(draft.granted.policy_id.clone()),
-            ..self.record(policy, caller, ask, now)
+            ..self.record(book, caller, ask, now)
         };
-        let opaque = self.opaque(ask, &draft.granted).map_err(Refusal::Failed)?;
+        let opaque = book.opaque_token(&ask.role, &draft.granted).map_err(Refusal::Failed)?;
         let grounds = self.grounds(caller, ask, &record).await.map_err(Refusal::Unrecorded)?;
         let uses = Uses::of(caller, ask, now);
         let committed = self.commit_issuance(&grounds, uses.as_ref(), &mut record, |jti| {
@@ -229,12 +222,18 @@ impl Broker {
         let receipt = match committed.map_err(Refusal::Unrecorded)? {
             Ok(receipt) => receipt,
             Err(by) => {
-                let denied = self.denial(policy, caller, ask, now);
+                let denied = self.denial(book, caller, ask, now);
                 return Err(self.overtaken(denied, ask.proof.as_ref(), by).await);
             }
         };
         match self.hand_over(draft, opaque, receipt).await {
-            Ok(issued) => Ok(issued),
+            Ok(issued) => {
+                let end = now.saturating_add(issued.ttl.try_into().unwrap_or_default());
+                if self.renewals.note(caller, (&ask.role, &ask.audience), end, now) {
+                    self.metrics.renewed();
+                }
+                Ok(issued)
+            }
             Err(error) => {
                 let aborted = record.aborted("the token could not be signed");
                 let _ = self
@@ -331,14 +330,6 @@ impl Broker {
         Draft { claims, granted }
     }
 
-    /// A token that says nothing, where the role has such ones or the permit wants one.
-    fn opaque(&self, ask: &Ask, granted: &Granted) -> Result<Option<Secret<String>>> {
-        let role = self.roles.get(&ask.role);
-        let is_opaque = role.is_some_and(|role| role.token_format == TokenFormat::Opaque)
-            || granted.obligations.contains(&Obligation::Opaque);
-        is_opaque.then(opaque::random).transpose()
-    }
-
     /// Makes the token, or hands over the one that was made, in exchange for the receipt
     /// of its record.
     async fn hand_over(
@@ -381,41 +372,6 @@ impl Broker {
         })
     }
 
-    /// The scope that was asked for, as a denial has it: of what the role does not have
-    /// only how much it was; and for the reason, which can be erased, a hash to compare with.
-    fn asked_scope(&self, ask: &Ask) -> (String, String) {
-        let role = self.roles.get(&ask.role);
-        let (mut shown, mut others) = (String::new(), BTreeSet::new());
-        for scope in ask.scope.iter().flatten() {
-            let known = role.is_some_and(|role| role.scopes.contains(scope));
-            if known && shown.len() + scope.len() < MAX_SCOPE {
-                shown += if shown.is_empty() { "" } else { " " };
-                shown += scope;
-            } else {
-                others.insert(scope.clone());
-            }
-        }
-        if others.is_empty() {
-            return (shown, String::new());
-        }
-        let hash = digest(&SHA256, joined(&others).as_bytes());
-        let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        shown += if shown.is_empty() { "" } else { " " };
-        // No scope has a quotation mark.
-        shown += &format!("\"{} others\"", others.len());
-        (shown, format!(" (the others of the scope: SHA-256 {hash})"))
-    }
-
-    /// Role and audience that were asked for, where the configuration has them: what goes into
-    /// the tree as it is can never be erased, and anybody can ask for a role or an audience
-    /// that is somebody's name. The reason, which can be, says what it was.
-    fn asked_for<'a>(&self, ask: &'a Ask) -> (&'a str, &'a str) {
-        let role = self.roles.contains_key(&ask.role);
-        let audience = self.roles.values().any(|role| role.audiences.contains(&ask.audience));
-        let known = |known, name: &'a str| if known { name } else { UNKNOWN };
-        (known(role, &ask.role), known(audience, &ask.audience))
-    }
-
     /// Records how many requests were denied and only counted.
     pub(super) async fn summarize(&self, tallies: Vec<Tally>) {
         for tally in tallies {
@@ -440,15 +396,15 @@ impl Broker {
     }
 
     /// What the record of a denial says, but why.
-    fn denial(&self, policy: &Policy, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
-        let ((scope, reason), (role, audience)) = (self.asked_scope(ask), self.asked_for(ask));
+    fn denial(&self, book: &Rulebook, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
+        let ((scope, reason), (role, audience)) = (book.asked_scope(ask), book.asked_for(ask));
         let (role, audience) = (role.to_string(), audience.to_string());
-        Record { scope, reason, role, audience, ..self.record(policy, caller, ask, at) }
+        Record { scope, reason, role, audience, ..self.record(book, caller, ask, at) }
     }
 
     /// What every record about this request says: that it was denied, unless
     /// somebody says otherwise.
-    fn record(&self, policy: &Policy, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
+    fn record(&self, book: &Rulebook, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
         Record {
             at,
             request_id: ask.request_id,
@@ -467,7 +423,7 @@ impl Broker {
             jti: None,
             parent: caller.parent().map(|parent| parent.jti),
             policy_id: None,
-            policy_hash: policy.hash().to_string(),
+            policy_hash: book.hash().to_string(),
             count: 1,
         }
     }

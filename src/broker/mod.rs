@@ -58,7 +58,9 @@ pub mod proof;
 pub mod rate;
 mod readiness;
 mod reload;
+mod renewals;
 pub mod revoke;
+pub mod rulebook;
 mod serve;
 pub mod store;
 mod sweep;
@@ -79,18 +81,17 @@ pub use serve::serve;
 
 use audit::outbox::{Outbox, Sinks};
 use audit::{Audit, Notary};
-use authenticate::Authenticator;
-use config::Role;
 use denials::Denials;
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
-use metrics::Metrics;
+use metrics::{Active, Metrics};
 use network::Network;
 use opaque::OpaqueSeal;
-use policy::{Policy, Source, World};
+use policy::Source;
 use proof::Proofs;
-use rate::Rates;
 use readiness::Readiness;
-use reload::Policies;
+use reload::Current;
+use renewals::Renewals;
+use rulebook::Rulebook;
 use store::Store;
 use sweep::Sweeping;
 use traces::Traces;
@@ -104,13 +105,10 @@ use crate::trace::Tracer;
 /// A broker, ready to answer.
 pub struct Broker {
     issuer: Issuer,
-    roles: BTreeMap<String, Role>,
-    clients: config::Clients,
     /// By which algorithm tokens for an audience are signed, where not by the usual one.
     signing: BTreeMap<String, SigningAlgorithm>,
     algorithms: Algorithms,
-    authenticator: Authenticator,
-    policies: Policies,
+    current: Current,
     keys: KeyRing,
     audit: Audit,
     notary: Notary,
@@ -119,12 +117,12 @@ pub struct Broker {
     readiness: Readiness,
     sweeping: Sweeping,
     denials: Denials,
-    rates: Rates,
     proofs: Proofs,
     opaque_seal: OpaqueSeal,
-    authz: Option<config::Authz>,
     trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
+    active: Active,
+    renewals: Renewals,
     traces: Traces,
     clock: Arc<dyn Clock>,
 }
@@ -197,24 +195,19 @@ impl Broker {
 
 /// What can be made, and found wrong, without a store.
 struct Prepared {
-    authenticator: Authenticator,
-    policy: Policy,
+    book: Rulebook,
     sinks: Sinks,
 }
 
 impl Prepared {
     fn new(config: &Config, policies: &[Source], host: &Host, tracer: &Tracer) -> Result<Self> {
-        let (trusted, clients) = (&config.trusted_issuer, &config.client);
-        let authenticator = Authenticator::new(trusted, clients, &config.issuer, host)?;
+        let book = Rulebook::new(config.clone(), policies, host, None)?;
         let now = host.clock.now();
-        let directory = config.directory(now)?;
-        if directory.as_ref().is_some_and(|directory| directory.is_stale(now)) {
+        if book.directory().is_some_and(|directory| directory.is_stale(now)) {
             tracing::warn!("the directory of people is out of date: rules that use it deny");
         }
-        let world = World::of(config, directory.as_ref());
-        let policy = Policy::load(policies, world)?;
         let sinks = Sinks::new(&config.audit, &config.issuer, host, tracer)?;
-        Ok(Self { authenticator, policy, sinks })
+        Ok(Self { book, sinks })
     }
 
     async fn assemble(
@@ -245,12 +238,9 @@ impl Prepared {
         let notary = Notary::start(store.clone(), checkpoints, &origin, clock, failures);
         Ok(Broker {
             issuer: config.issuer.clone(),
-            roles: config.role.clone(),
-            clients: config.client.clone(),
             signing: config.keys.audiences.clone(),
             algorithms: config.keys.algorithms(),
-            authenticator: self.authenticator,
-            policies: Policies::new(config, self.policy),
+            current: Current::new(self.book, host),
             keys,
             audit: Audit::start(store.clone()),
             notary,
@@ -259,12 +249,12 @@ impl Prepared {
             readiness: Readiness::default(),
             sweeping: Sweeping::default(),
             denials: Denials::default(),
-            rates: Rates::new(&config.limits),
             proofs,
             opaque_seal,
-            authz: config.authz.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             metrics,
+            active: Active::default(),
+            renewals: Renewals::default(),
             traces: Traces::default(),
             clock: host.clock.clone(),
         })

@@ -8,18 +8,20 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Broker;
-use super::authenticate::{Actor, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable};
+use super::authenticate::{
+    Actor, Authenticator, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable,
+};
 use super::issue::TOKEN_TYPE;
 use super::keys::Snapshot;
 use super::metrics;
 use super::opaque;
-use super::policy::Policy;
 use super::proof;
+use super::rulebook::Rulebook;
 use crate::credential::{Principal, TokenType};
 use crate::dpop::{Bound, Proof};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Expectations;
-use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
+use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY, Refusal};
 use crate::secret::Secret;
 use crate::trace;
 
@@ -33,6 +35,24 @@ pub(super) struct Shown<'a> {
     pub(super) token: &'a Secret<String>,
     /// What they say it is.
     pub(super) token_type: TokenType,
+}
+
+/// Why a token is not accepted that is shown to the broker as its own. It is counted; whoever
+/// shows the token is told no more than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It has ended.
+    Expired,
+    /// It was revoked, or a key that signed it, or one of those that it came of.
+    Revoked,
+    /// A key signed it that this broker does not show, as far as it knows, and never revoked.
+    UnknownKey,
+    /// It is for another audience, or not for the eyes of who asks about it.
+    Audience,
+    /// It is bound to a key that was not proved.
+    Bound,
+    /// Anything else: above all, it is none of this broker's.
+    Invalid,
 }
 
 /// A token that this broker issued, and that somebody may still accept.
@@ -97,27 +117,27 @@ struct SubjectId {
 }
 
 impl Broker {
-    /// Reads a token that this broker signed, or has the hash of. `None` for all others, and for those
+    /// Reads a token that this broker signed, or has the hash of; says why not of all others, and of those
     /// that ended so long ago that nobody accepts them any more. One that ended just
     /// now, or that was revoked, is read; but none whose key was revoked, nor one that
     /// came of a token whose key was.
     ///
     /// # Errors
     /// Where the broker cannot tell at present which keys are its own.
-    pub async fn own_token(&self, token: &Secret<String>) -> Result<Option<OwnToken>, Error> {
+    pub async fn own_token(&self, token: &Secret<String>) -> Result<Result<OwnToken, Flaw>, Error> {
         let keys = self.keys.current().await?;
         let Some(hash) = opaque::hash(token) else { return Ok(self.signed_by(&keys, token)) };
-        let Some(kept) = self.store.opaque(&hash).await? else { return Ok(None) };
-        let claims = self.opaque_seal.open(&kept);
-        let own = claims.and_then(|claims| self.read_claims(&keys, claims, None));
-        Ok(own.filter(|own| own.expires_at.saturating_add(LEEWAY) > self.clock.now()))
+        let Some(kept) = self.store.opaque(&hash).await? else { return Ok(Err(Flaw::Invalid)) };
+        let claims = self.opaque_seal.open(&kept).ok_or(Flaw::Invalid);
+        Ok(claims.and_then(|claims| self.read_claims(&keys, claims, None)))
     }
 
-    fn signed_by(&self, keys: &Snapshot, token: &Secret<String>) -> Option<OwnToken> {
-        let unverified = jwt::decode_unverified(token.expose()).ok()?;
+    fn signed_by(&self, keys: &Snapshot, token: &Secret<String>) -> Result<OwnToken, Flaw> {
+        let unverified = jwt::decode_unverified(token.expose()).map_err(|_| Flaw::Invalid)?;
+        let header = |name: &str| unverified.header.get(name).and_then(Value::as_str);
         // Other things may be signed by the same keys one day.
-        if unverified.header.get("typ").and_then(Value::as_str) != Some(TOKEN_TYPE) {
-            return None;
+        if header("typ") != Some(TOKEN_TYPE) {
+            return Err(Flaw::Invalid);
         }
         let expected = Expectations {
             issuer: self.issuer.as_str(),
@@ -128,9 +148,29 @@ impl Broker {
             now: self.clock.now(),
             leeway: LEEWAY,
         };
-        let verified = jwt::verify(token.expose(), keys.verifying(), &expected).ok()?;
-        let signer = unverified.header.get("kid").and_then(Value::as_str)?;
-        self.read_claims(keys, verified.all, Some(signer))
+        let signer = header("kid").ok_or(Flaw::Invalid)?;
+        match jwt::verify(token.expose(), keys.verifying(), &expected) {
+            Ok(verified) => self.read_claims(keys, verified.all, Some(signer)),
+            Err(Refusal::Expired(_)) => Err(Flaw::Expired),
+            Err(Refusal::Invalid(_)) => Err(Flaw::Invalid),
+            Err(Refusal::UnknownKey(_)) => Err(self.without_key(keys, signer, &unverified.claims)),
+        }
+    }
+
+    /// What is the matter with a token whose key is none that is shown. What it says itself
+    /// proves nothing: that counts only against it.
+    fn without_key(&self, keys: &Snapshot, signer: &str, claims: &Map<String, Value>) -> Flaw {
+        if claims.get("iss").and_then(Value::as_str) != Some(self.issuer.as_str()) {
+            return Flaw::Invalid;
+        }
+        let end = jwt::moment(claims, "exp").ok().flatten();
+        let ended = end.is_none_or(|end| end.saturating_add(LEEWAY) <= self.clock.now());
+        match ended {
+            _ if keys.has_revoked(signer) => Flaw::Revoked,
+            // A key is shown for longer than what it signed is good.
+            true => Flaw::Expired,
+            false => Flaw::UnknownKey,
+        }
     }
 
     /// What the claims of a token of this broker say, by the keys at hand. `signer` is the
@@ -140,7 +180,20 @@ impl Broker {
         keys: &Snapshot,
         all: Map<String, Value>,
         signer: Option<&str>,
-    ) -> Option<OwnToken> {
+    ) -> Result<OwnToken, Flaw> {
+        let own = self.parse_claims(all, signer).ok_or(Flaw::Invalid)?;
+        if own.expires_at.saturating_add(LEEWAY) <= self.clock.now() {
+            return Err(Flaw::Expired);
+        }
+        // It ends with those that it came of, so their keys are shown as long as it is good.
+        match own.keys.iter().find(|kid| !keys.shows(kid)) {
+            None => Ok(own),
+            Some(kid) if keys.has_revoked(kid) => Err(Flaw::Revoked),
+            Some(_) => Err(Flaw::UnknownKey),
+        }
+    }
+
+    fn parse_claims(&self, all: Map<String, Value>, signer: Option<&str>) -> Option<OwnToken> {
         let moment = |name: &str| jwt::moment(&all, name).ok().flatten();
         let (issued_at, expires_at) = (moment("iat")?, moment("exp")?);
         let subject = all.get("sub")?.as_str()?.to_string();
@@ -154,10 +207,6 @@ impl Broker {
         let claims: Claims = serde_json::from_value(Value::Object(all)).ok()?;
         let mut signers = claims.ancestor_keys;
         signers.extend(signer.map(String::from));
-        // It ends with those that it came of, so their keys are shown as long as it is good.
-        if !signers.iter().all(|kid| keys.shows(kid)) {
-            return None;
-        }
         Some(OwnToken {
             jti: claims.jti,
             principal: Principal { issuer: claims.sub_id.iss, subject: claims.sub_id.sub },
@@ -186,10 +235,10 @@ impl Broker {
         &self,
         token: &Secret<String>,
         token_type: TokenType,
-        policy: &Policy,
+        book: &Rulebook,
         proof: Option<&Proof>,
     ) -> Result<Caller, Rejection> {
-        let caller = self.party(Shown { token, token_type }, policy, proof).await?;
+        let caller = self.party(Shown { token, token_type }, book, proof).await?;
         if !caller.actors().is_empty() {
             let why = "somebody acts on behalf of its subject";
             return Err(Rejection::Token(Fault::Invalid, unacceptable(why)));
@@ -204,12 +253,12 @@ impl Broker {
         &self,
         subject: Shown<'_>,
         actor: Option<Shown<'_>>,
-        policy: &Policy,
+        book: &Rulebook,
         proof: Option<&Proof>,
     ) -> Result<Caller, Rejection> {
-        let caller = self.party(subject, policy, proof).await?;
+        let caller = self.party(subject, book, proof).await?;
         let Some(actor) = actor else { return Ok(caller) };
-        let actor = self.party(actor, policy, proof).await.map_err(|why| {
+        let actor = self.party(actor, book, proof).await.map_err(|why| {
             let of_actor = |error: Error| error.context("the actor's token");
             match why {
                 Rejection::Token(fault, error) => Rejection::Token(fault, of_actor(error)),
@@ -227,11 +276,11 @@ impl Broker {
     async fn party(
         &self,
         shown: Shown<'_>,
-        policy: &Policy,
+        book: &Rulebook,
         proof: Option<&Proof>,
     ) -> Result<Caller, Rejection> {
         let proved = async {
-            let caller = self.identify(shown.token, shown.token_type, policy).await?;
+            let caller = self.identify(shown.token, shown.token_type, book).await?;
             self.check_key(&caller, proof)?;
             Ok(caller)
         };
@@ -246,6 +295,9 @@ impl Broker {
     fn check_key(&self, caller: &Caller, proof: Option<&Proof>) -> Result<(), Rejection> {
         let refused = |fault, why| {
             self.metrics.proof_rejected(fault);
+            if caller.parent().is_some() {
+                self.metrics.own_refused(Flaw::Bound);
+            }
             Err(Rejection::Token(Fault::Bound, unacceptable(why)))
         };
         match (caller.key(), proof) {
@@ -263,17 +315,29 @@ impl Broker {
         &self,
         token: &Secret<String>,
         token_type: TokenType,
-        policy: &Policy,
+        book: &Rulebook,
     ) -> Result<Caller, Rejection> {
         if opaque::hash(token).is_some() {
+            self.metrics.own_refused(Flaw::Invalid);
             let why = "it is an opaque token, which proves nothing but about itself";
             return Err(Rejection::Token(Fault::Invalid, unacceptable(why)));
         }
-        let caller = self.authenticator.authenticate(token, token_type, policy.needs()).await?;
-        if caller.principal().issuer != self.issuer.as_str() {
-            return Ok(caller);
-        }
-        let refused = |fault: Fault, why: &str| Rejection::Token(fault, unacceptable(why));
+        let authenticator = book.authenticator();
+        let authenticated = authenticator.authenticate(token, token_type, book.needs()).await;
+        let caller = match authenticated {
+            Ok(caller) if caller.principal().issuer != self.issuer.as_str() => return Ok(caller),
+            Ok(caller) => caller,
+            Err(rejection) => {
+                if let Rejection::Token(fault, _) = &rejection {
+                    self.count_refused(token, *fault, authenticator).await;
+                }
+                return Err(rejection);
+            }
+        };
+        let refused = |flaw: Flaw, why: &str| {
+            self.metrics.own_refused(flaw);
+            Rejection::Token(flaw.into(), unacceptable(why))
+        };
         let unavailable = |what: &str, error: Error| {
             tracing::error!(%error, "{what} cannot be read");
             Rejection::Unavailable(Error::new(
@@ -282,19 +346,55 @@ impl Broker {
             ))
         };
         let own = self.own_token(token).await.map_err(|error| unavailable("keys", error))?;
-        let own =
-            own.ok_or_else(|| refused(Fault::Invalid, "it is not an access token of this broker"))?;
+        let own = own.map_err(|flaw| {
+            self.metrics.own_refused(flaw);
+            let why = "it is not an access token of this broker";
+            Rejection::Token(Fault::Invalid, unacceptable(why))
+        })?;
         // What is given for it ends with it, so nothing is forgiven a clock here.
         if own.expires_at <= self.clock.now() {
-            return Err(refused(Fault::Expired, "it has expired"));
+            return Err(refused(Flaw::Expired, "it has expired"));
         }
         if own.ancestors.len() >= MAX_ANCESTORS {
+            self.metrics.own_refused(Flaw::Invalid);
             return Err(Rejection::Token(Fault::Invalid, too_many_exchanged()));
         }
         match self.is_revoked(&own).await {
             Ok(false) => Ok(caller.bound_by(own.into())),
-            Ok(true) => Err(refused(Fault::Revoked, "it was revoked")),
+            Ok(true) => Err(refused(Flaw::Revoked, "it was revoked")),
             Err(error) => Err(unavailable("revocations", error)),
+        }
+    }
+
+    /// Counts a token that was refused before anybody looked whether it is the broker's own,
+    /// where it says that it is.
+    async fn count_refused(&self, token: &Secret<String>, fault: Fault, by: &Authenticator) {
+        let unverified = jwt::decode_unverified(token.expose());
+        let claims = unverified.map(|token| token.claims).unwrap_or_default();
+        if claims.get("iss").and_then(Value::as_str) != Some(self.issuer.as_str()) {
+            return;
+        }
+        let flaw = match self.own_token(token).await {
+            // Who fetches its keys as those of any issuer may not have them yet.
+            Ok(Ok(_)) if fault == Fault::UnknownKey => Flaw::UnknownKey,
+            Ok(Ok(own)) if !by.takes(self.issuer.as_str(), &own.audience) => Flaw::Audience,
+            Ok(Ok(_)) => Flaw::Invalid,
+            Ok(Err(flaw)) => flaw,
+            // It is refused for another reason, which is told.
+            Err(_) => return,
+        };
+        self.metrics.own_refused(flaw);
+    }
+}
+
+impl From<Flaw> for Fault {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Expired => Self::Expired,
+            Flaw::Revoked => Self::Revoked,
+            Flaw::UnknownKey => Self::UnknownKey,
+            Flaw::Bound => Self::Bound,
+            Flaw::Audience | Flaw::Invalid => Self::Invalid,
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use time::Duration;
@@ -76,6 +76,11 @@ impl<K: Eq + Hash> Each<K> {
         Self { rate: rate.into(), table: Mutex::new(table) }
     }
 
+    fn anew(before: Option<&Arc<Self>>, rate: config::Rate) -> Arc<Self> {
+        let same = before.filter(|before| before.rate == rate.into());
+        same.cloned().unwrap_or_else(|| Arc::new(Self::new(rate)))
+    }
+
     /// Counts it, or says how long until it may be done.
     fn take(&self, who: K, up: Duration) -> Result<(), Duration> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,17 +137,25 @@ impl TooOften {
 
 /// How often whoever asks may ask.
 pub struct Rates {
-    principal: Option<Each<[u8; 32]>>,
-    address: Option<Each<IpAddr>>,
-    route: HashMap<Endpoint, Each<()>>,
+    principal: Option<Arc<Each<[u8; 32]>>>,
+    address: Option<Arc<Each<IpAddr>>>,
+    route: HashMap<Endpoint, Arc<Each<()>>>,
 }
 
 impl Rates {
     pub(super) fn new(config: &config::Limits) -> Self {
+        Self { principal: None, address: None, route: HashMap::new() }.anew(config)
+    }
+
+    /// Those of another configuration. Where a rate is the same, what is used up of it stays so.
+    pub(super) fn anew(&self, config: &config::Limits) -> Self {
+        let route = |(route, rate): (&Endpoint, &config::Rate)| {
+            (*route, Each::anew(self.route.get(route), *rate))
+        };
         Self {
-            principal: config.principal.map(Each::new),
-            address: config.address.map(Each::new),
-            route: config.route.iter().map(|(route, rate)| (*route, Each::new(*rate))).collect(),
+            principal: config.principal.map(|rate| Each::anew(self.principal.as_ref(), rate)),
+            address: config.address.map(|rate| Each::anew(self.address.as_ref(), rate)),
+            route: config.route.iter().map(route).collect(),
         }
     }
 

@@ -1,105 +1,140 @@
-//! Policies read anew while the broker runs.
+//! Configuration and policies read anew while the broker runs.
 //!
-//! A request takes the policies once, when it begins, and goes by them to its end: they
-//! say what its token must tell, they decide, and their hash is in its record.
+//! All of it is read, checked and put into force as one [`Rulebook`], or none of it. What a
+//! running process cannot change, such as where it listens, stays as it is, and is named.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use time::OffsetDateTime;
-
 use super::Broker;
-use super::config::Config;
+use super::config::{self, Config};
 use super::metrics::Reload;
-use super::policy::{Policy, Source, World};
+use super::policy::Source;
+use super::rulebook::Rulebook;
 use crate::error::Result;
+use crate::host::Host;
 
-/// The policies that decide now, and from where others are read.
-pub(super) struct Policies {
-    config: Config,
+/// The rulebook that is in force.
+pub(super) struct Current {
+    host: Host,
     /// Held while files are read, so that what was read last is what counts.
     reading: Mutex<()>,
-    current: RwLock<Arc<Policy>>,
+    book: RwLock<Arc<Rulebook>>,
 }
 
-impl Policies {
-    pub(super) fn new(config: &Config, policy: Policy) -> Self {
-        Self {
-            config: config.clone(),
-            reading: Mutex::default(),
-            current: RwLock::new(Arc::new(policy)),
-        }
+impl Current {
+    pub(super) fn new(book: Rulebook, host: &Host) -> Self {
+        let book = RwLock::new(Arc::new(book));
+        Self { host: host.clone(), reading: Mutex::default(), book }
     }
 
-    fn current(&self) -> Arc<Policy> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    fn book(&self) -> Arc<Rulebook> {
+        self.book.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns those that were there before, and the new ones.
-    fn reload(&self, now: OffsetDateTime) -> Result<(Arc<Policy>, Arc<Policy>)> {
+    fn reload(&self) -> Result<Reloaded> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let sources = Source::read_all(&self.config.policy.files)?;
-        let directory = self.config.directory(now)?;
-        let world = World::of(&self.config, directory.as_ref());
-        let new = Arc::new(Policy::load(&sources, world)?);
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        Ok((std::mem::replace(&mut current, new.clone()), new))
+        let before = self.book();
+        let wanted = match &before.config().path {
+            Some(path) => config::load(path)?,
+            // It was never in a file; but what it names is.
+            None => before.config().clone(),
+        };
+        let change = before.config().change_to(wanted);
+        // What is new has to fit what stays.
+        change.config.check()?;
+        let sources = Source::read_all(&change.config.policy.files)?;
+        let new = Rulebook::new(change.config, &sources, &self.host, Some(&before))?;
+        let reloaded = Reloaded {
+            before: before.hash().to_string(),
+            now: new.hash().to_string(),
+            changed: change.changed,
+            fixed: change.fixed,
+        };
+        *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        Ok(reloaded)
     }
 }
 
-/// What came of reading the policies anew.
+/// What came of reading all anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
-    /// The hash of those that decided until now.
+    /// The hash of the policies that decided until now.
     pub before: String,
     /// The hash of those that decide from now on; the same where nothing has changed.
     pub now: String,
+    /// The keys and tables of the configuration that are others from now on.
+    pub changed: Vec<&'static str>,
+    /// Those that take a restart: they are as they were.
+    pub fixed: Vec<&'static str>,
 }
 
 impl Broker {
-    /// The policies that decide now. Whoever decides takes them once and goes by them.
-    pub fn policies(&self) -> Arc<Policy> {
-        self.policies.current()
+    /// The policies that decide now, with all that is in force with them. Whoever decides
+    /// takes them once and goes by them.
+    pub fn policies(&self) -> Arc<Rulebook> {
+        self.current.book()
     }
 
-    /// Reads the policies and the directory of people anew, checks them, and lets them decide from now on; all of
-    /// them at once. Requests under way go by those that they began with.
+    /// The configuration that is in force.
+    pub(super) fn configuration(&self) -> Config {
+        self.policies().config().clone()
+    }
+
+    /// Reads the configuration and all that it names anew, checks it, and goes by it from now
+    /// on; by all of it at once. Requests under way go by what they began with.
     ///
     /// It reads files, and so blocks.
     ///
     /// # Errors
-    /// Policies that cannot be read or used. Then those that were there stay.
+    /// Whatever of it cannot be read or used. Then all that was there stays.
     pub fn reload_policies(&self) -> Result<Reloaded> {
-        match self.policies.reload(self.clock.now()) {
-            Ok((before, now)) => {
+        let reloaded = self.current.reload();
+        match &reloaded {
+            Ok(Reloaded { before, now, changed, fixed }) => {
                 self.metrics.policies_reloaded(Reload::Done);
-                let (before, now) = (before.hash().to_string(), now.hash().to_string());
-                if before == now {
+                let (changed, fixed) = (changed.join(", "), fixed.join(", "));
+                if !fixed.is_empty() {
+                    tracing::warn!(
+                        fixed,
+                        "what was changed there takes a restart; until then it stays as it was"
+                    );
+                }
+                if before != now {
+                    tracing::info!(
+                        before,
+                        hash = now,
+                        changed,
+                        "other policies decide from now on"
+                    );
+                } else if changed.is_empty() {
                     tracing::info!(hash = now, "the policies were read anew and are the same");
                 } else {
-                    tracing::info!(before, hash = now, "other policies decide from now on");
+                    tracing::info!(hash = now, changed, "other settings count from now on");
                 }
-                Ok(Reloaded { before, now })
             }
             Err(error) => {
                 self.metrics.policies_reloaded(Reload::Refused);
-                tracing::error!(
-                    %error,
-                    hash = self.policies().hash(),
-                    "the new policies are refused; those that were there stay"
-                );
-                Err(error)
+                let (causes, hash) =
+                    (error.causes().join(": "), self.policies().hash().to_string());
+                tracing::error!(%error, causes, hash, "what was read anew is refused; what was there stays");
             }
         }
+        reloaded
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use serde_json::json;
 
-    use crate::broker::testbed::{Bed, CORP};
+    use crate::broker::issue::Ask;
+    use crate::broker::testbed::{API, Bed, CORP, IssuerKey, Served};
+    use crate::credential::TokenType;
+    use crate::secret::Secret;
 
     fn permit(more: &str) -> String {
         format!(
@@ -184,15 +219,82 @@ mod tests {
 
     /// A request that has begun goes by what it began with.
     #[tokio::test]
-    async fn a_version_that_was_taken_does_not_change() {
+    async fn a_version_that_was_taken_does_not_change_nor_do_its_roles() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.cedar");
-        let bed = bed(&path).await;
+        let file = dir.path().join("broker.toml");
+        let jwks = dir.path().join("jwks.json");
+        let bed = Bed::with(|options| {
+            write(&path, &permit(""));
+            options.config.policy.files = vec![path.clone()];
+            options.config.path = Some(file.clone());
+            options.policies = permit("");
+        })
+        .await;
+        write(&jwks, &bed.key.jwks().to_string());
+        let toml = format!(
+            "issuer = \"https://broker.example.com\"\n[store]\npath = \"other.db\"\n\
+             [trusted_issuer.corp]\nissuer = \"{CORP}\"\njwks_file = \"jwks.json\"\n\
+             [policy]\nfiles = [\"policy.cedar\"]\n\
+             [role.other]\naudiences = [\"{API}\"]\nscopes = [\"deploy:read\"]\nmax_ttl = \"1h\"\n"
+        );
         let taken = bed.broker.policies();
-        let hash = taken.hash().to_string();
-        write(&path, &permit("// other\n"));
+        let token = Secret::new(bed.key.token(json!({})));
+        let caller = bed.broker.caller(&token, TokenType::Jwt, &taken, None).await.unwrap();
+        write(&file, &toml);
+        assert!(bed.broker.reload_policies().is_err(), "the policies are about another role");
+        write(&path, &permit("").replace("Role::\"deploy\"", "Role::\"other\""));
+        let reloaded = bed.broker.reload_policies().unwrap();
+        assert_eq!(reloaded.changed, ["[trusted_issuer]", "[role]"]);
+        assert_eq!(reloaded.fixed, ["listen", "[store]"]);
+        let ask = Ask {
+            role: "deploy".into(),
+            audience: API.into(),
+            scope: None,
+            ttl: None,
+            proof: None,
+            source: [127, 0, 0, 1].into(),
+            request_id: uuid::Uuid::nil(),
+        };
+        let issued = bed.broker.issue(&taken, &caller, &ask).await.unwrap();
+        assert_eq!(issued.role, "deploy");
+        let now = bed.broker.policies();
+        assert!(bed.broker.issue(&now, &caller, &ask).await.is_err());
+        assert_eq!(taken.hash(), reloaded.before);
+        assert_eq!(now.hash(), reloaded.now);
+    }
+
+    /// Whoever is the same goes on with the keys that were fetched.
+    #[tokio::test]
+    async fn keys_that_were_fetched_outlast_other_policies() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.cedar");
+        let key = IssuerKey::new();
+        let (jwks, asked) = (key.jwks().to_string(), Arc::new(AtomicUsize::new(0)));
+        let counted = asked.clone();
+        let answer = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let jwks = jwks.clone();
+            async move { jwks }
+        };
+        let route = axum::routing::get(answer);
+        let issuer = Served::start(|_| axum::Router::new().route("/keys", route), None);
+        let any = permit("").replace("@id", "@any_issuer @id");
+        write(&path, &any);
+        let bed = Bed::with(|options| {
+            options.config.policy.files = vec![path.clone()];
+            options.policies = any.clone();
+            let id = crate::oidc::Issuer::parse("https://fetched.example").unwrap();
+            let mut trusted = crate::broker::config::TrustedIssuer::new(id);
+            trusted.jwks_uri = Some(format!("http://{}/keys", issuer.address).parse().unwrap());
+            options.config.trusted_issuer.insert("fetched".into(), trusted);
+        })
+        .await;
+        let token = || key.token(json!({"iss": "https://fetched.example"}));
+        assert_eq!(bed.exchange(&token(), &[]).await.status.as_u16(), 200);
+        write(&path, &(any + "// other\n"));
         bed.broker.reload_policies().unwrap();
-        assert_eq!(taken.hash(), hash);
-        assert_ne!(bed.broker.policies().hash(), hash);
+        assert_eq!(bed.exchange(&token(), &[]).await.status.as_u16(), 200);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     }
 }

@@ -1,7 +1,6 @@
 //! Listening, until somebody says stop.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use axum_server::accept::{Accept, DefaultAcceptor};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use tokio::net::TcpStream;
 
-use super::config::{self, Admin, Authz, Config};
+use super::config::{Admin, Authz, Config};
 use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::Guard;
-use super::http::hosts::Hosts;
+use super::http::hosts::{Hosts, Names};
 use super::metrics::Reload;
 use super::watch::Watch;
 use super::{Broker, http, tls};
@@ -22,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::listener::{self, Exposure};
 use crate::host::process;
+use crate::telemetry::Format;
 
 /// How long requests that are under way may take once the broker is told to end.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -46,11 +46,10 @@ const OTHER_FILES: u64 = 128;
 /// How large the headers of a request may be, in bytes.
 const MAX_HEADERS: usize = 32 * 1024;
 
-/// Runs the broker that this file describes, until SIGTERM or SIGINT. Then no new
+/// Runs the broker that this configuration describes, until SIGTERM or SIGINT. Then no new
 /// request is taken, and those under way are finished; a second signal ends it at
 /// once.
-pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
-    let config = config::load(config_path)?;
+pub fn serve(host: &Host, config: Config) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|cause| {
             Error::new(ErrorKind::Io, "the broker cannot start its threads").because(cause)
@@ -75,31 +74,39 @@ pub fn serve(host: &Host, config_path: &Path) -> Result<()> {
         let seen_at = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker = Arc::new(Broker::open(&config, host).await?);
         let limits = limits(&config);
-        let guard =
-            Guard::new(hosts(&config)).believing(config.trusted_proxies.clone()).within(limits);
+        let names = Names::default();
+        names.set(own_names(&config));
+        let guard = Guard::new(hosts(tls.as_ref(), &names))
+            .believing(config.trusted_proxies.clone())
+            .within(limits);
         let guard = guard.counting(broker.metrics()).tracing(broker.tracer());
         let connections = guard.connections();
         let app = http::guarded(http::routes(broker.clone(), &guard), guard);
         let handle = Handle::new();
         let draining = tokio::spawn(signals.drain(handle.clone(), broker.clone()));
-        let reloading =
-            tokio::spawn(reload((hangups, watch), config.clone(), tls.clone(), broker.clone()));
-        let authz = authz_listener
-            .map(|listener| SideServer::for_proxies(listener, &config, tls.clone(), &broker));
+        let reloading = Reloading { watch, names: names.clone(), tls: tls.clone() };
+        let reloading = tokio::spawn(reloading.whenever(hangups, broker.clone()));
+        let authz = authz_listener.map(|listener| {
+            SideServer::for_proxies(listener, &config, (tls.clone(), &names), &broker)
+        });
         let admin = admin_listener.map(|listener| {
             SideServer::admin(listener, &config, broker.clone(), connections.clone())
         });
-        host.interact.note(&format!(
+        let tell = |said: String| match config.log.format {
+            Format::Text => host.interact.note(&said),
+            Format::Json => tracing::info!("{said}"),
+        };
+        tell(format!(
             "the broker {} listens on {}{}",
             broker.issuer(),
             listener.local_addr().unwrap_or(config.listen),
             if tls.is_some() { "" } else { " (plain HTTP, loopback only)" }
         ));
         if let Some(address) = seen_at {
-            host.interact.note(&format!("its metrics are at http://{address}/metrics"));
+            tell(format!("its metrics are at http://{address}/metrics"));
         }
         if let Some(address) = decided_at {
-            host.interact.note(&format!("it decides for proxies at {address}"));
+            tell(format!("it decides for proxies at {address}"));
         }
         let outcome = run(listener, tls, app, handle, connections).await;
         if let Some(authz) = authz {
@@ -196,44 +203,54 @@ fn limits(config: &Config) -> Limits {
     Limits { total, per_address, proxies: config.trusted_proxies.clone(), ..default }
 }
 
-/// Which hosts a request may name: behind a certificate any; in the clear only
-/// loopback and the broker's own name, for a proxy in front.
-fn hosts(config: &Config) -> Hosts {
-    match &config.tls {
+/// Which hosts a request may name: behind a certificate any; in the clear only loopback and
+/// these.
+fn hosts(tls: Option<&RustlsConfig>, names: &Names) -> Hosts {
+    match tls {
         Some(_) => Hosts::Any,
-        None => {
-            let own = config.issuer.url().host_str().map(String::from);
-            // Envoy asks about a request with the host that it is for.
-            let asked_about = config.authz.iter().flat_map(Authz::hosts);
-            Hosts::Loopback(own.into_iter().chain(asked_about).collect())
-        }
+        None => Hosts::Told(names.clone()),
     }
 }
 
-/// Reads the policies and the certificate again whenever SIGHUP says so, or their files do.
-async fn reload(
-    (mut hangups, mut watch): (Hangups, Watch),
-    config: Config,
-    current: Option<RustlsConfig>,
-    broker: Arc<Broker>,
-) {
-    loop {
-        tokio::select! {
-            () = hangups.next() => {}
-            () = watch.changed() => tracing::info!("files have changed"),
-        }
-        let policies = broker.clone();
-        // What comes of it is in the log.
-        let _ = tokio::task::spawn_blocking(move || policies.reload_policies()).await;
-        let (Some(files), Some(current)) = (&config.tls, &current) else { continue };
-        match tls::reload(files, current).await {
-            Ok(()) => {
-                broker.metrics.reloaded(Reload::Done);
-                tracing::info!("the certificate was read again; new connections get it");
+/// The broker's own name, for a proxy in front; and Envoy asks about a request with the host
+/// that it is for.
+fn own_names(config: &Config) -> Vec<String> {
+    let own = config.issuer.url().host_str().map(String::from);
+    own.into_iter().chain(config.authz.iter().flat_map(Authz::hosts)).collect()
+}
+
+/// What is to be told of other settings, besides the broker.
+struct Reloading {
+    watch: Watch,
+    names: Names,
+    tls: Option<RustlsConfig>,
+}
+
+impl Reloading {
+    /// Reads configuration, policies and certificate again whenever SIGHUP says so, or their
+    /// files do.
+    async fn whenever(mut self, mut hangups: Hangups, broker: Arc<Broker>) {
+        loop {
+            tokio::select! {
+                () = hangups.next() => {}
+                () = self.watch.changed() => tracing::info!("files have changed"),
             }
-            Err(error) => {
-                broker.metrics.reloaded(Reload::Refused);
-                tracing::error!(%error, "the new certificate cannot be used; the old one stays");
+            let reading = broker.clone();
+            // What comes of it is in the log.
+            let _ = tokio::task::spawn_blocking(move || reading.reload_policies()).await;
+            let config = broker.configuration();
+            self.names.set(own_names(&config));
+            self.watch.follow(&config);
+            let (Some(files), Some(current)) = (&config.tls, &self.tls) else { continue };
+            match tls::reload(files, current).await {
+                Ok(()) => {
+                    broker.metrics.reloaded(Reload::Done);
+                    tracing::info!("the certificate was read again; new connections get it");
+                }
+                Err(error) => {
+                    broker.metrics.reloaded(Reload::Refused);
+                    tracing::error!(%error, "the new certificate cannot be used; the old one stays");
+                }
             }
         }
     }
@@ -288,13 +305,12 @@ impl SideServer {
     fn for_proxies(
         listener: TcpListener,
         config: &Config,
-        tls: Option<RustlsConfig>,
+        (tls, names): (Option<RustlsConfig>, &Names),
         broker: &Arc<Broker>,
     ) -> Self {
         let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
         let tls = tls.filter(|_| !local);
-        let hosts =
-            if tls.is_some() { Hosts::Any } else { hosts(&Config { tls: None, ..config.clone() }) };
+        let hosts = hosts(tls.as_ref(), names);
         // A proxy opens one connection or two for each request that it holds up.
         let limits = limits(config);
         let limits = Limits { per_address: limits.total, ..limits };

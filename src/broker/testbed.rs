@@ -229,6 +229,7 @@ impl Bed {
         };
         let mut options = Options {
             config: Config {
+                path: None,
                 issuer: Issuer::parse("https://broker.example.com").unwrap(),
                 listen: ([127, 0, 0, 1], 0).into(),
                 expose: false,
@@ -242,6 +243,7 @@ impl Bed {
                 limits: Default::default(),
                 authz: None,
                 audit: config::Audit::default(),
+                log: config::Log::default(),
                 telemetry: config::Telemetry::default(),
                 directory: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),

@@ -154,6 +154,19 @@ pub(crate) enum Command {
     RenewAhead(Deferred<RenewAhead>),
 }
 
+impl Command {
+    /// Whether it runs until somebody ends it, and keeps a log.
+    pub(crate) fn serves(&self) -> bool {
+        match self {
+            #[cfg(feature = "broker")]
+            Self::Broker(args) => {
+                matches!(args.command, BrokerCommand::Serve { .. } | BrokerCommand::Dev { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Which credential is wanted.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Wanted {

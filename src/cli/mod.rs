@@ -40,6 +40,9 @@ struct App {
     core: CoreLimit,
     /// What the run tells of itself.
     traced: Rc<Traced>,
+    /// How much `-v` asks for.
+    #[cfg(feature = "broker")]
+    verbosity: u8,
 }
 
 /// Runs the program with these arguments, the first of which is its own name,
@@ -68,13 +71,23 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         Command::CredentialProcess(_) => ui = ui.for_a_program(),
         _ => {}
     }
-    if let Some(wrong) = telemetry::start(cli.global.verbose, &env) {
+    // A server knows what its log looks like once it has read its configuration.
+    if !cli.command.serves()
+        && let Some(wrong) = telemetry::start(cli.global.verbose, &env)
+    {
         ui.interact().warn(&wrong);
     }
     let traced = Rc::new(Traced::begin(&cli.command, &env));
     let outcome = traced.place().within(|| {
         Host::real(env, ui.interact()).and_then(|host| {
-            let app = App { ui: ui.clone(), host, core, traced: Rc::clone(&traced) };
+            let app = App {
+                ui: ui.clone(),
+                host,
+                core,
+                traced: Rc::clone(&traced),
+                #[cfg(feature = "broker")]
+                verbosity: cli.global.verbose,
+            };
             commands::run(&app, cli.command)
         })
     });

@@ -3,42 +3,61 @@
 //! Secrets cannot get here: `Secret` has no form that a log could show.
 
 pub mod export;
+mod json;
 pub mod settings;
 
 use std::io::IsTerminal;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
+use tracing_subscriber::fmt::format::JsonFields;
 
 use crate::host::env::Env;
 
 const FILTER: &str = "TMPCRED_LOG";
 const INFO: &str = "tmpcred=info";
 
+/// What a log looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object a line, for programs.
+    Json,
+}
+
 /// Starts logging to stderr, where `-v` or `TMPCRED_LOG` asks for it.
 /// `TMPCRED_LOG` holds a filter such as `info` or `tmpcred=debug`.
 ///
 /// Yields what is wrong with that filter, where something is: `-v` counts then.
 pub fn start(verbosity: u8, env: &Env) -> Option<String> {
-    let by_arguments = match verbosity {
-        0 => None,
-        1 => Some(INFO),
-        _ => Some("tmpcred=debug"),
-    };
+    let by_arguments = by_arguments(verbosity);
     // A hit in the cache must not pay for a logger that nobody asked for.
     if by_arguments.is_none() && env.get_os(FILTER).is_none() {
         return None;
     }
-    start_with(env, by_arguments.unwrap_or(INFO))
+    start_with(env, by_arguments.unwrap_or(INFO), Format::Text)
 }
 
-/// Starts logging for a server: always, at `info` unless told otherwise. What is wrong
-/// with the filter, [`start`] has told before.
-pub fn start_server(env: &Env) {
-    let _ = start_with(env, INFO);
+/// The same for a server, which [`start`] is not for: always, at `info` unless told
+/// otherwise, and in this format.
+pub fn start_server(verbosity: u8, env: &Env, format: Format) -> Option<String> {
+    start_with(env, by_arguments(verbosity).unwrap_or(INFO), format)
 }
 
-fn start_with(env: &Env, otherwise: &str) -> Option<String> {
+fn by_arguments(verbosity: u8) -> Option<&'static str> {
+    match verbosity {
+        0 => None,
+        1 => Some(INFO),
+        _ => Some("tmpcred=debug"),
+    }
+}
+
+fn start_with(env: &Env, otherwise: &str, format: Format) -> Option<String> {
     let (filter, wrong) = match filter(env) {
         Ok(filter) => (filter, None),
         Err(why) => {
@@ -46,13 +65,20 @@ fn start_with(env: &Env, otherwise: &str) -> Option<String> {
             (None, Some(wrong))
         }
     };
-    let subscriber = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(otherwise)))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .finish();
-    // Set already where `-v` came with a server command.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+        .with_writer(std::io::stderr);
+    // One per process; whoever comes second changes nothing.
+    let _ = match format {
+        Format::Text => {
+            let log = log.with_ansi(std::io::stderr().is_terminal());
+            tracing::subscriber::set_global_default(log.finish())
+        }
+        Format::Json => {
+            let log = log.with_ansi(false).fmt_fields(JsonFields::new()).event_format(json::Lines);
+            tracing::subscriber::set_global_default(log.finish())
+        }
+    };
     wrong
 }
 

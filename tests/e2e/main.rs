@@ -48,6 +48,8 @@ mod jobs;
 mod journey;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod keys;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod log;
 #[cfg(target_os = "linux")]
 mod login;
 #[cfg(all(target_os = "linux", feature = "broker"))]
@@ -62,6 +64,8 @@ mod outbox;
 mod policy;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod reload;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod renewal;
 #[cfg(all(target_os = "linux", feature = "broker"))]

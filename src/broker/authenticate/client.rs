@@ -38,12 +38,14 @@ const TYPES: [&str; 2] = ["jwt", "client-authentication+jwt"];
 
 /// The clients that authenticate, with their keys.
 pub struct Clients {
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, Arc<Known>>,
     audience: [String; 1],
     clock: Arc<dyn Clock>,
 }
 
 struct Known {
+    /// What it was made of.
+    made_of: (config::Client, Option<Vec<u8>>),
     keys: KeySource,
     algorithms: Vec<Algorithm>,
     waiting: Waiting,
@@ -77,9 +79,17 @@ pub enum Unproved {
 }
 
 impl Clients {
-    /// Reads what the configuration names. Nothing is fetched yet. Requests wait for keys
-    /// among `everybody` who waits for some.
-    pub(super) fn new(
+    /// No client at all.
+    pub(super) fn nobody(own: &Issuer, host: &Host) -> Self {
+        let audience = [own.as_str().to_string()];
+        Self { known: BTreeMap::new(), audience, clock: host.clock.clone() }
+    }
+
+    /// Reads what the configuration names. Nothing is fetched yet, and who is the same as
+    /// before goes on with the keys that were. Requests wait for keys among `everybody` who
+    /// waits for some.
+    pub(super) fn anew(
+        &self,
         config: &config::Clients,
         own: &Issuer,
         host: &Host,
@@ -89,13 +99,14 @@ impl Clients {
             .iter()
             .filter(|(_, client)| client.authenticates())
             .map(|(name, client)| {
-                let known = Known::new(client, host, everybody)
+                let new = Known::new(client, host, everybody)
                     .map_err(|error| error.context(format!("[client.{name}] cannot be used")))?;
-                Ok((name.clone(), known))
+                let new = Arc::new(new);
+                let same = self.known.get(name).filter(|before| new.may_go_on_as(before));
+                Ok((name.clone(), same.unwrap_or(&new).clone()))
             })
             .collect::<Result<_>>()?;
-        let audience = [own.as_str().to_string()];
-        Ok(Self { known, audience, clock: host.clock.clone() })
+        Ok(Self { known, ..Self::nobody(own, host) })
     }
 
     /// Verifies an assertion, but for whether it was used before.
@@ -146,8 +157,16 @@ impl Clients {
 impl Known {
     fn new(config: &config::Client, host: &Host, everybody: &Everybody) -> Result<Self> {
         let algorithms = config.algorithms.clone().unwrap_or_else(|| ALGORITHMS.to_vec());
-        let keys = KeySource::new(config, host)?;
-        Ok(Self { keys, algorithms, waiting: Waiting::among(everybody) })
+        let ca = config.ca_file.as_deref().map(|path| trusted_file::read(path, MAX_FILE));
+        let ca = ca.transpose()?;
+        let made_of = (config.clone(), ca.clone());
+        let keys = KeySource::new(config, ca, host)?;
+        Ok(Self { made_of, keys, algorithms, waiting: Waiting::among(everybody) })
+    }
+
+    /// Whether one from before can take its place, as with issuers.
+    fn may_go_on_as(&self, before: &Self) -> bool {
+        !matches!(self.keys, KeySource::File(_)) && self.made_of == before.made_of
     }
 
     async fn verify(
@@ -180,7 +199,7 @@ impl Known {
 }
 
 impl KeySource {
-    fn new(config: &config::Client, host: &Host) -> Result<Self> {
+    fn new(config: &config::Client, ca: Option<Vec<u8>>, host: &Host) -> Result<Self> {
         if let Some(path) = &config.jwks_file {
             let keys = Keys::parse(&trusted_file::read(path, MAX_FILE)?)
                 .map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
@@ -189,8 +208,6 @@ impl KeySource {
         let uri = config.jwks_uri.clone().ok_or_else(|| {
             Error::new(ErrorKind::Config, "it names no keys, by which it could be known")
         })?;
-        let read = |path| trusted_file::read(path, MAX_FILE);
-        let ca = config.ca_file.as_deref().map(read).transpose()?;
         let http = HttpClient::new(host.clock.clone(), SkewMeter::default(), ca).telling_trace();
         Ok(Self::Uri(Box::new(RemoteKeys::new(uri, http, host.clock.clone()))))
     }

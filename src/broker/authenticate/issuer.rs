@@ -1,7 +1,6 @@
 //! One trusted issuer: its keys, and what its tokens must say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
@@ -37,6 +36,8 @@ const ASK_AFTER: Duration = Duration::seconds(30);
 
 /// An issuer of the list.
 pub(super) struct Trusted {
+    /// What it was made of.
+    made_of: (TrustedIssuer, Option<Vec<u8>>),
     issuer: Issuer,
     requirements: Requirements,
     algorithms: Vec<Algorithm>,
@@ -119,20 +120,29 @@ impl Trusted {
         waiting: Waiting,
     ) -> Result<Self> {
         let (failures, skew) = (Failures::default(), SkewMeter::default());
+        let ca = config.ca_file.as_deref().map(|path| trusted_file::read(path, MAX_FILE));
+        let ca = ca.transpose()?;
         Ok(Self {
+            made_of: (config.clone(), ca.clone()),
             issuer: config.issuer.clone(),
             requirements: Requirements::new(name, config, own),
             algorithms: config.algorithms.clone().unwrap_or_else(|| ALGORITHMS.to_vec()),
             leeway: config.leeway.try_into().unwrap_or(jwt::LEEWAY),
-            keys: KeySource::new(config, host, &failures, &skew).map_err(|error| {
-                error.context(format!("[trusted_issuer.{name}] cannot be used"))
-            })?,
+            keys: KeySource::new(config, ca, host, &failures, &skew)?,
             failures,
             skew,
             max_age: max_age(config),
             clock: host.clock.clone(),
             waiting,
         })
+    }
+
+    /// Whether one from before can take its place, which may have fetched keys. Keys of a file
+    /// are there either way, and these are the newer ones.
+    pub(super) fn may_go_on_as(&self, before: &Self) -> bool {
+        !matches!(self.keys, KeySource::File(_))
+            && self.made_of == before.made_of
+            && self.requirements.name == before.requirements.name
     }
 
     /// What is known of its keys, where they are fetched at all.
@@ -258,6 +268,11 @@ impl Requirements {
         }
     }
 
+    /// Whether a token may be for this audience.
+    pub(super) fn takes(&self, audience: &str) -> bool {
+        self.audiences.iter().any(|one| one == audience)
+    }
+
     /// Checks what goes beyond a good token, and says who is calling.
     pub(super) fn caller(&self, claims: Claims, token_type: TokenType) -> Result<Caller> {
         // Logout tokens (OpenID Connect Back-Channel Logout section 2.4) and other security
@@ -326,17 +341,16 @@ fn has(claims: &Map<String, Value>, name: &str, wanted: &RequiredClaim) -> bool 
 impl KeySource {
     fn new(
         config: &TrustedIssuer,
+        ca: Option<Vec<u8>>,
         host: &Host,
         failures: &Failures,
         skew: &SkewMeter,
     ) -> Result<Self> {
-        let read = |path: &Path| trusted_file::read(path, MAX_FILE);
         if let Some(path) = &config.jwks_file {
-            let keys = Keys::parse(&read(path)?)
+            let keys = Keys::parse(&trusted_file::read(path, MAX_FILE)?)
                 .map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
             return Ok(Self::File(keys));
         }
-        let ca = config.ca_file.as_deref().map(read).transpose()?;
         let (clock, failures) = (host.clock.clone(), failures.clone());
         let http = HttpClient::new(clock.clone(), skew.clone(), ca).telling_trace();
         let max_age = max_age(config);

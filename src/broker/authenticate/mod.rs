@@ -15,6 +15,7 @@ mod review;
 mod waiting;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -110,8 +111,9 @@ pub fn said(error: &Error) -> String {
 /// The list of trusted issuers, with their keys.
 pub struct Authenticator {
     /// By identifier.
-    trusted: BTreeMap<String, (Trusted, Demands)>,
+    trusted: BTreeMap<String, (Arc<Trusted>, Demands)>,
     clients: Clients,
+    everybody: Everybody,
 }
 
 impl Authenticator {
@@ -124,16 +126,40 @@ impl Authenticator {
         own: &Issuer,
         host: &Host,
     ) -> Result<Self> {
-        let everybody = Everybody::default();
-        let clients = Clients::new(clients, own, host, &everybody)?;
+        let nobody = Self {
+            trusted: BTreeMap::new(),
+            clients: Clients::nobody(own, host),
+            everybody: Everybody::default(),
+        };
+        nobody.anew(issuers, clients, own, host)
+    }
+
+    /// Reads what another configuration names. Who is the same as before goes on with the
+    /// keys that were fetched.
+    pub(super) fn anew(
+        &self,
+        issuers: &BTreeMap<String, TrustedIssuer>,
+        clients: &config::Clients,
+        own: &Issuer,
+        host: &Host,
+    ) -> Result<Self> {
+        let everybody = self.everybody.clone();
+        let clients = self.clients.anew(clients, own, host, &everybody)?;
         let trusted = issuers
             .iter()
             .map(|(name, config)| {
-                let trusted = Trusted::new(name, config, own, host, Waiting::among(&everybody))?;
-                Ok((config.issuer.as_str().to_string(), (trusted, Demands::of(config))))
+                let id = config.issuer.as_str().to_string();
+                let waiting = Waiting::among(&everybody);
+                let new = Trusted::new(name, config, own, host, waiting).map_err(|error| {
+                    error.context(format!("[trusted_issuer.{name}] cannot be used"))
+                })?;
+                let new = Arc::new(new);
+                let before = self.trusted.get(&id).map(|(before, _)| before);
+                let same = before.filter(|before| new.may_go_on_as(before));
+                Ok((id, (same.unwrap_or(&new).clone(), Demands::of(config))))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { trusted, clients })
+        Ok(Self { trusted, clients, everybody })
     }
 
     /// The clients that authenticate.
@@ -144,6 +170,12 @@ impl Authenticator {
     /// What is known of the keys that are fetched, by issuer.
     pub fn keys(&self) -> impl Iterator<Item = IssuerKeys<'_>> {
         self.trusted.values().filter_map(|(trusted, _)| trusted.keys())
+    }
+
+    /// Whether tokens of this issuer may be for this audience.
+    pub fn takes(&self, issuer: &str, audience: &str) -> bool {
+        let trusted = self.trusted.get(issuer);
+        trusted.is_some_and(|(trusted, _)| trusted.requirements().takes(audience))
     }
 
     /// Verifies a token and says who is calling.

@@ -466,7 +466,7 @@ async fn an_issuer_that_hangs_keeps_only_a_few_waiting_and_nobody_else_out() {
     for _ in 0..72 {
         assert_eq!(strangers.join_next().await.unwrap().unwrap(), "temporarily_unavailable");
     }
-    let gave_up: u64 = bed.broker.authenticator.keys().map(|keys| keys.failures).sum();
+    let gave_up: u64 = bed.broker.policies().authenticator().keys().map(|keys| keys.failures).sum();
     assert_eq!((gave_up, strangers.len()), (0, 128), "no issuer was given up yet");
     assert_eq!(bed.exchange(&bed.key.token(json!({})), &[]).await.status, StatusCode::OK);
 }

@@ -17,7 +17,7 @@ const SYSLOG_TCP: u16 = 601;
 
 /// The table `[audit]`: where records are handed on to, besides the log itself. A sink
 /// that takes nothing keeps nobody from being issued anything.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Audit {
     /// Files that records are appended to, by a name of your choice.
@@ -32,7 +32,7 @@ pub struct Audit {
 }
 
 /// A table `[audit.file.NAME]`: a file that has a record a line.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileSink {
     /// The file. It is made where there is none, readable by this user alone.
@@ -47,7 +47,7 @@ pub struct FileSink {
 
 /// A table `[audit.syslog.NAME]`: a server that speaks syslog (RFC 5424) over TCP with
 /// octet counting (RFC 6587), or over TLS (RFC 5425).
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SyslogSink {
     /// Its address, such as `tls://logs.example.com:6514`; `tcp://` to loopback only.
@@ -65,7 +65,7 @@ pub struct SyslogSink {
 
 /// A table `[audit.webhook.NAME]`: a server that takes records as JSON, signed as
 /// Standard Webhooks says.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookSink {
     /// Its address: https, or http to loopback.

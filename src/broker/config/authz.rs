@@ -17,7 +17,7 @@ const REVOCATIONS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(
 
 /// The table `[authz]`: the broker decides about requests that a proxy holds up, by the
 /// tokens that come with them. What no route allows is refused.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Authz {
     /// The proxy that asks: it says in headers of its own what the request is.
@@ -58,7 +58,7 @@ pub enum Proxy {
 }
 
 /// A table `[authz.route.NAME]`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Where callers send such requests: scheme, host and port. A proof is for one of

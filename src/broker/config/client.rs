@@ -13,7 +13,7 @@ use crate::oidc::jwt::Algorithm;
 
 /// A table `[client.NAME]`: a client that the broker knows by this name, which is its
 /// `client_id`. Whoever comes as this client has to do what stands here.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Client {
     /// How it shows that it is this client.
@@ -25,7 +25,7 @@ pub struct Client {
     /// Where its public keys are.
     #[serde(default, skip_serializing)]
     pub jwks_uri: Option<Url>,
-    /// A file with its public keys, instead of `jwks_uri`. It is read at start.
+    /// A file with its public keys, instead of `jwks_uri`.
     #[serde(default, skip_serializing)]
     pub jwks_file: Option<PathBuf>,
     /// The signature algorithms to accept; all with a public key where left out.

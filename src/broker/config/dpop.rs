@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::oidc::Issuer;
 
 /// The table `[dpop]`: what proofs of a key (RFC 9449) have to be like.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dpop {
     /// Whether a proof that is shown for a token needs a nonce of the broker's, which

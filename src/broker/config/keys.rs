@@ -22,7 +22,7 @@ const MIN_ROTATE_EVERY: Duration = Duration::from_secs(60 * 60);
 /// The table `[keys]`: where the key-encryption key comes from, 32 random bytes in
 /// base64 (`openssl rand -base64 32`), of which at most one may be given; and when the
 /// signing keys are rotated.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Keys {
     /// A file that holds it, private to the user who runs the broker.

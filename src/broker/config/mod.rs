@@ -2,10 +2,12 @@
 
 mod audit;
 mod authz;
+mod change;
 mod client;
 mod dpop;
 mod keys;
 mod limits;
+mod log;
 mod role;
 mod shared;
 mod store;
@@ -29,6 +31,7 @@ pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
+pub use log::Log;
 pub use role::{Binding, Role, TokenFormat};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
 pub use telemetry::Telemetry;
@@ -50,9 +53,12 @@ pub const KEK_VARIABLE: &str = "TMPCRED_BROKER_KEK";
 
 /// A broker's configuration, as `broker.toml` has it. Paths are relative to the
 /// directory of that file.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Where it was read, so that it can be read again.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
     /// The broker's address as its callers see it. Tokens carry it as `iss`, and
     /// it is where the discovery document and the keys are found.
     pub issuer: Issuer,
@@ -70,8 +76,9 @@ pub struct Config {
     /// on this machine may stand in front.
     #[serde(default)]
     pub tls: Option<Tls>,
-    /// How often the files of certificate, policies and people are looked at, to be read
-    /// again where they have changed; on SIGHUP only where left out.
+    /// How often this file is looked at, and those of certificate, policies, people and keys
+    /// of issuers and clients, to be read again where they have changed; on SIGHUP only where
+    /// left out.
     #[serde(default, deserialize_with = "some_duration")]
     #[schemars(with = "Option<String>")]
     pub watch_every: Option<Duration>,
@@ -95,6 +102,9 @@ pub struct Config {
     /// Where records of the audit log are handed on to; nowhere where left out.
     #[serde(default)]
     pub audit: Audit,
+    /// What the log looks like.
+    #[serde(default)]
+    pub log: Log,
     /// Where traces go; nowhere where neither this nor a variable says so.
     #[serde(default)]
     pub telemetry: Telemetry,
@@ -113,7 +123,7 @@ pub struct Config {
 }
 
 /// The table `[tls]`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// A PEM file with the certificate and those that lead to its authority.
@@ -125,7 +135,7 @@ pub struct Tls {
 /// The table `[admin]`: a listener of its own for `/metrics`, `/healthz`, `/readyz`, and
 /// for proofs about the audit log.
 /// It speaks plain HTTP and asks nobody who they are.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// The address and port to listen on.
@@ -136,7 +146,7 @@ pub struct Admin {
 }
 
 /// The table `[policy]`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// Files with Cedar policies. What no policy permits is denied.
@@ -174,6 +184,7 @@ pub(in crate::broker) fn parse_duration(text: &str) -> Result<Duration, String> 
 pub fn load(path: &Path) -> Result<Config> {
     let mut config: Config = crate::config::read_file(path)?;
     config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+    config.path = Some(path.into());
     config.check().map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
     Ok(config)
 }
@@ -194,7 +205,12 @@ impl Config {
     pub(super) fn reread(&self) -> impl Iterator<Item = &Path> {
         let tls = self.tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]);
         let directory = self.directory.iter().map(|directory| &directory.file);
-        tls.chain(&self.policy.files).chain(directory).map(PathBuf::as_path)
+        let issuers = self.trusted_issuer.values();
+        let issuers = issuers.flat_map(|issuer| issuer.jwks_file.iter().chain(&issuer.ca_file));
+        let clients = self.client.values();
+        let clients = clients.flat_map(|client| client.jwks_file.iter().chain(&client.ca_file));
+        let named = tls.chain(&self.policy.files).chain(directory).chain(issuers).chain(clients);
+        self.path.iter().chain(named).map(PathBuf::as_path)
     }
 
     /// Reads the directory of people, where there is one.

@@ -11,7 +11,7 @@ use crate::broker::aws;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A table `[role.NAME]`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Role {
     /// Whom its tokens may be shown to. A token is always for exactly one.

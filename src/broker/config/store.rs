@@ -25,7 +25,7 @@ const LIMITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 const CONNECTIONS: [u32; 2] = [2, 100];
 
 /// The table `[store]`: one of the two.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
     /// The SQLite database. Made on first start, private to the user who runs the broker.
@@ -37,7 +37,7 @@ pub struct Store {
 }
 
 /// The table `[store.postgres]`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Postgres {
     /// Where it is, without a password: `postgres://USER@HOST:PORT/DATABASE`. A host such

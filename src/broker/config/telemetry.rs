@@ -12,7 +12,7 @@ use crate::telemetry::settings;
 
 /// The table `[telemetry]`: where traces go, by OTLP over HTTP in protobuf. What it leaves
 /// out, the variables of OpenTelemetry say; where neither names a receiver, there are none.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Telemetry {
     /// The address of a receiver: https, or http to loopback. Traces go to `v1/traces` below
@@ -37,7 +37,7 @@ pub struct Telemetry {
 }
 
 /// A table `[telemetry.header.NAME]`: one of `value`, `value_file` and `value_env`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
     /// Its value, where that is no secret.

@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// The table `token_review` of a trusted issuer: a Kubernetes API server is asked about
 /// each of its tokens, in place of any keys.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenReview {
     /// The address of the API server, such as `https://10.96.0.1`.

@@ -22,7 +22,7 @@ const MIN_KEY_AGE: Duration = Duration::from_secs(60);
 const MAX_KEY_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A table `[trusted_issuer.NAME]`: an issuer whose tokens prove who is calling.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrustedIssuer {
     /// Its identifier, letter by letter as its tokens have it in `iss`.
@@ -70,7 +70,7 @@ pub struct TrustedIssuer {
     /// Where its keys are; found through its discovery document where left out.
     #[serde(default, skip_serializing)]
     pub jwks_uri: Option<Url>,
-    /// A file with its keys, instead of `jwks_uri`. It is read at start.
+    /// A file with its keys, instead of `jwks_uri`.
     #[serde(default, skip_serializing)]
     pub jwks_file: Option<PathBuf>,
     /// A Kubernetes API server that verifies its tokens, in place of keys.

@@ -178,6 +178,7 @@ role = "{READER}"
         let mut provider = TrustedIssuer::new(self.provider.clone());
         provider.clients = Some([self.client_id.clone()].into());
         Config {
+            path: None,
             issuer: self.issuer.clone(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             expose: false,
@@ -191,6 +192,7 @@ role = "{READER}"
             limits: Default::default(),
             authz: None,
             audit: config::Audit::default(),
+            log: config::Log::default(),
             telemetry: config::Telemetry::default(),
             directory: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),

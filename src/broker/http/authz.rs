@@ -127,7 +127,8 @@ async fn decide(
         tracing::info!(why, "not let through");
         Refusal::new(status, "forbidden", why).at(id)
     };
-    let Some(config) = &broker.authz else {
+    let book = broker.policies();
+    let Some(config) = book.authz() else {
         return refuse(Authorization::Forbidden, StatusCode::FORBIDDEN, "nothing is decided here");
     };
     if !config.proxies(&broker.trusted_proxies).iter().any(|proxy| proxy.contains(peer.ip())) {

@@ -198,7 +198,7 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     describe(&step, &request, route.as_deref(), id);
     let route = route.unwrap_or_else(|| "unknown".into());
     let trace_id = step.id().map(tracing::field::display);
-    let span = tracing::info_span!("request", %id, trace_id, %method, route);
+    let span = tracing::info_span!("request", request_id = %id, trace_id, %method, route);
     let started = Instant::now();
     // Where there was a Content-Length as well, it is not here any more, and whoever passed
     // the request on may have gone by it: then what follows is none of their requests (RFC

@@ -1,5 +1,7 @@
 //! Whom a request may take the server for.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use axum::http::HeaderMap;
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
@@ -12,11 +14,34 @@ pub enum Hosts {
     /// Loopback, and these names: a web page elsewhere may point a name of its own
     /// at this machine (DNS rebinding).
     Loopback(Vec<String>),
+    /// The same, where the names may become others.
+    Told(Names),
+}
+
+/// Names that may become others while they are gone by.
+#[derive(Clone, Debug, Default)]
+pub struct Names(Arc<RwLock<Vec<String>>>);
+
+impl Names {
+    /// These count from now on.
+    pub fn set(&self, names: Vec<String>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
 }
 
 impl Hosts {
     pub(super) fn allow(&self, headers: &HeaderMap, authority: Option<&Authority>) -> bool {
-        let Self::Loopback(names) = self else { return true };
+        match self {
+            Self::Any => true,
+            Self::Loopback(names) => Self::are_own(names, headers, authority),
+            Self::Told(names) => {
+                let names = names.0.read().unwrap_or_else(PoisonError::into_inner);
+                Self::are_own(&names, headers, authority)
+            }
+        }
+    }
+
+    fn are_own(names: &[String], headers: &HeaderMap, authority: Option<&Authority>) -> bool {
         let mut given = headers.get_all(HOST).iter();
         let header = match (given.next(), given.next()) {
             (Some(one), None) => match one.to_str().ok().and_then(|text| text.parse().ok()) {

@@ -112,10 +112,11 @@ async fn introspect(
         counted(Introspection::Malformed);
         refusal.at(id)
     };
+    let book = broker.policies();
     let form = Form::read_described(&uri, &headers, body, FORM);
     // A client shows who it is in the body, everybody else in the header.
     let proved = match &form {
-        Ok(form) => broker.client(client::presented(form, &headers), true).await,
+        Ok(form) => broker.client(&book, client::presented(form, &headers), true).await,
         Err(_) => Ok(Proved::default()),
     };
     let proved = match proved {
@@ -148,7 +149,7 @@ async fn introspect(
         Ok(token) => token,
         Err(refusal) => return malformed(refusal),
     };
-    match broker.introspect(asker, token, source.0).await {
+    match broker.introspect(&book, asker, token, source.0).await {
         Ok(own) => {
             counted(match &own {
                 Some(_) => Introspection::Active,

@@ -81,12 +81,12 @@ pub(super) fn openid_endpoint(base: &str) -> Endpoint<Arc<Broker>> {
 }
 
 async fn authorization_server(State(broker): State<Arc<Broker>>) -> Response {
-    answer(Metadata::new(&broker.issuer, &broker.clients, None))
+    answer(Metadata::new(&broker.issuer, broker.policies().clients(), None))
 }
 
 async fn openid_configuration(State(broker): State<Arc<Broker>>) -> Response {
     let openid = OpenId::new(broker.algorithms);
-    answer(Metadata::new(&broker.issuer, &broker.clients, Some(openid)))
+    answer(Metadata::new(&broker.issuer, broker.policies().clients(), Some(openid)))
 }
 
 /// The discovery document of a broker with this issuer, these clients and these algorithms,

@@ -48,7 +48,8 @@ pub(super) const JWKS_PATH: &str = "jwks.json";
 /// The endpoints of a broker, below the path of its issuer; health is at the root.
 pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Api {
     let base = base(&broker);
-    let decides = broker.authz.as_ref().is_some_and(|authz| authz.listen.is_none());
+    let book = broker.policies();
+    let decides = book.authz().is_some_and(|authz| authz.listen.is_none());
     let server = broker.issuer.url().origin().ascii_serialization();
     let about = about(server, &broker.issuer);
     Api::mount(endpoints(&base, decides), &about, broker.clone(), &broker, guard)

@@ -30,7 +30,8 @@ pub(super) async fn limit(
     next: Next,
 ) -> Response {
     let Limit { broker, endpoint } = limit;
-    match broker.rates.request(network_of(source.0), endpoint, broker.clock.uptime()) {
+    let book = broker.policies();
+    match book.rates().request(network_of(source.0), endpoint, broker.clock.uptime()) {
         Ok(()) => next.run(request).await,
         Err(too_often) => refusal(&broker, too_often).at(id),
     }

@@ -81,7 +81,8 @@ async fn perform(
 ) -> Result<(), Refusal> {
     let token = form.secret("token").map_err(|refusal| malformed(broker, refusal))?;
     // Nothing is proved here, and nothing is given that could be bound to a key.
-    let proved = broker.client(client::presented(form, headers), true).await;
+    let book = broker.policies();
+    let proved = broker.client(&book, client::presented(form, headers), true).await;
     let proved = proved.map_err(|refused| {
         broker.metrics.revoked(match refused.why {
             ClientAuthentication::Malformed => Revocation::Malformed,
@@ -98,7 +99,7 @@ async fn perform(
         broker.metrics.revoked(Revocation::Failed);
         unavailable(error)
     })?;
-    let Some(token) = own else {
+    let Ok(token) = own else {
         broker.metrics.revoked(Revocation::Unknown);
         return Ok(());
     };

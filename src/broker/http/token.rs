@@ -174,7 +174,8 @@ async fn exchange(
     id: RequestId,
 ) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
-    let role = broker.roles.get(&requested.role);
+    let book = broker.policies();
+    let role = book.roles().get(&requested.role);
     if role.is_some_and(|role| role.token_format == TokenFormat::Opaque)
         && requested.token_type == TokenType::Jwt
     {
@@ -193,11 +194,10 @@ async fn exchange(
     // What the client has to show is good once, so it comes after what is asked for twice,
     // such as a nonce.
     let presented = client::presented(form, headers);
-    let client = broker.client(presented, proof.is_some()).await.map_err(no_client)?;
-    let policy = broker.policies();
-    let caller = broker.parties(subject, actor, &policy, proof.as_ref()).await.map_err(rejected)?;
-    let caller = broker.through(caller, &client, proof.is_some()).map_err(no_client)?;
-    let rated = broker.rates.caller(caller.requester(), broker.clock.uptime());
+    let client = broker.client(&book, presented, proof.is_some()).await.map_err(no_client)?;
+    let caller = broker.parties(subject, actor, &book, proof.as_ref()).await.map_err(rejected)?;
+    let caller = broker.through(&book, caller, &client, proof.is_some()).map_err(no_client)?;
+    let rated = book.rates().caller(caller.requester(), broker.clock.uptime());
     rated.map_err(|too_often| Unissued {
         why: Issuance::TooOften,
         refusal: rates::refusal(broker, too_often),
@@ -214,7 +214,7 @@ async fn exchange(
         request_id: id.0,
     };
     summarize(broker).await;
-    let issued = broker.issue(&policy, &caller, &ask).await.map_err(not_issued)?;
+    let issued = broker.issue(&book, &caller, &ask).await.map_err(not_issued)?;
     tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
     let left = left(&issued, broker.clock.now()).ok_or_else(|| {
         tracing::error!("the token was issued so late that nothing is left of it");

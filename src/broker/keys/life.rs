@@ -143,6 +143,24 @@ impl Rules {
         }
     }
 
+    /// When another key is to sign, of the series where that is first; nothing where no
+    /// rotation is under way and none is due by itself. What is due and does not happen keeps
+    /// the time at which it should have.
+    pub fn next_turn(&self, keys: &[StoredKey]) -> Option<OffsetDateTime> {
+        let turn = |of: Signs| {
+            let series = Series { of, keys };
+            let active = series.oldest(KeyState::Active)?;
+            match (series.oldest(KeyState::Published), self.rotate_every) {
+                (Some(next), _) => Some(self.signs_from(next)),
+                (None, Some(age)) if of != Signs::Log => {
+                    Some(active.changed_at.saturating_add(age))
+                }
+                _ => None,
+            }
+        };
+        self.all().filter_map(turn).min()
+    }
+
     /// What begins a rotation of the keys that sign these; nothing where one is under way.
     pub fn rotation(&self, keys: &[StoredKey], of: &[Signs]) -> Vec<Step> {
         let all = self.all().filter(|one| of.contains(one)).map(|of| Series { of, keys });

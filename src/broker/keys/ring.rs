@@ -60,6 +60,11 @@ impl Snapshot {
         self.shown.contains(kid)
     }
 
+    /// Whether the key with this id was revoked.
+    pub fn has_revoked(&self, kid: &str) -> bool {
+        self.stored.iter().any(|key| key.kid == kid && key.state == KeyState::Revoked)
+    }
+
     /// The public keys as a JWKS (RFC 7517 section 5).
     pub fn jwks(&self) -> &[u8] {
         &self.jwks
@@ -189,6 +194,11 @@ impl KeyRing {
     /// How long ago they were last looked at, and were as they should be.
     pub fn age(&self) -> Duration {
         self.shared.age(&self.shared.held())
+    }
+
+    /// When another of these keys is to sign, as soon as the first of them is.
+    pub fn next_turn(&self, keys: &[StoredKey]) -> Option<OffsetDateTime> {
+        self.shared.keeper.rules.next_turn(keys)
     }
 
     /// Lets go of the store.

@@ -5,6 +5,7 @@ use prometheus_client::metrics::family::Family;
 
 use super::Label;
 use crate::broker::authenticate::{Fault, Rejection};
+use crate::broker::own::Flaw;
 use crate::broker::proof;
 use crate::broker::rate::Limited;
 use crate::dpop;
@@ -168,6 +169,27 @@ pub(super) const fn of_proof(fault: proof::Fault) -> &'static str {
         proof::Fault::Replayed => "replayed",
         proof::Fault::Key => "key",
         proof::Fault::Missing => "missing",
+    }
+}
+
+/// Why the broker's own tokens are not accepted.
+pub(super) const FLAWS: &[&str] = &[
+    of_flaw(Flaw::Expired),
+    of_flaw(Flaw::Revoked),
+    of_flaw(Flaw::UnknownKey),
+    of_flaw(Flaw::Audience),
+    of_flaw(Flaw::Bound),
+    of_flaw(Flaw::Invalid),
+];
+
+pub(super) const fn of_flaw(flaw: Flaw) -> &'static str {
+    match flaw {
+        Flaw::Expired => "expired",
+        Flaw::Revoked => "revoked",
+        Flaw::UnknownKey => "unknown_key",
+        Flaw::Audience => "audience",
+        Flaw::Bound => "bound",
+        Flaw::Invalid => "invalid",
     }
 }
 

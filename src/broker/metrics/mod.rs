@@ -3,6 +3,7 @@
 //! No label has a value that a caller chooses, so nobody can make the output grow, and
 //! it tells of no subject and no token. A broker has its own registry.
 
+mod active;
 mod labels;
 mod sample;
 
@@ -18,6 +19,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
+pub(super) use active::Active;
 pub(super) use labels::of_rejection;
 pub use labels::{
     Authorization, ClientAuthentication, Introspection, Issuance, Reload, Revocation, Shed,
@@ -25,6 +27,7 @@ pub use labels::{
 pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
+use super::own::Flaw;
 use super::proof::Fault;
 use super::rate::Limited;
 use crate::error::Result;
@@ -55,7 +58,9 @@ pub struct Metrics {
     failures: Family<Label, Counter>,
     issuing: Histograms,
     authenticating: Histogram,
+    renewals: Counter,
     rejections: Family<Label, Counter>,
+    own_refused: Family<Label, Counter>,
     proofs: Family<Label, Counter>,
     clients: Family<Label, Counter>,
     introspections: Family<Label, Counter>,
@@ -83,7 +88,9 @@ impl Default for Metrics {
             failures: labels::all("reason", Issuance::FAILURES),
             issuing: Family::new_with_constructor(durations),
             authenticating: durations(),
+            renewals: Counter::default(),
             rejections: labels::all("reason", labels::FAULTS),
+            own_refused: labels::all("reason", labels::FLAWS),
             proofs: labels::all("reason", labels::PROOF_FAULTS),
             clients: labels::all("outcome", ClientAuthentication::ALL),
             introspections: labels::all("outcome", Introspection::ALL),
@@ -124,6 +131,11 @@ impl Metrics {
         );
         registry.register("issuance_successes", "Tokens issued", self.successes.clone());
         registry.register(
+            "issuance_renewals",
+            "Tokens issued to somebody who had one from this process that was good, of the same role and for the same audience",
+            self.renewals.clone(),
+        );
+        registry.register(
             "issuance_denials",
             "Requests for a token that were refused, by reason",
             self.denials.clone(),
@@ -149,6 +161,11 @@ impl Metrics {
             "assertions_rejected",
             "Assertions that were not accepted, for a token or for an introspection, by reason",
             self.rejections.clone(),
+        );
+        registry.register(
+            "own_tokens_refused",
+            "Tokens of the broker's own that were shown for an introspection, to a proxy or for an exchange and not accepted, by reason",
+            self.own_refused.clone(),
         );
         registry.register(
             "dpop_proofs_rejected",
@@ -200,12 +217,12 @@ impl Metrics {
         );
         registry.register(
             "tls_reloads",
-            "Certificates read again on SIGHUP, by outcome",
+            "Certificates read again, by outcome",
             self.reloads.clone(),
         );
         registry.register(
             "policy_reloads",
-            "Policies read again on SIGHUP, by outcome",
+            "Configuration and policies read again, by outcome",
             self.policy_reloads.clone(),
         );
         registry.register(
@@ -260,6 +277,16 @@ impl Metrics {
             self.rejections.get_or_create(&[("reason", of_rejection(rejection))]).inc();
         }
         outcome
+    }
+
+    /// Counts a token of the broker's own that is not accepted.
+    pub fn own_refused(&self, flaw: Flaw) {
+        self.own_refused.get_or_create(&[("reason", labels::of_flaw(flaw))]).inc();
+    }
+
+    /// Counts a token that was issued while another one was good.
+    pub fn renewed(&self) {
+        self.renewals.inc();
     }
 
     /// Counts a proof of a key that is not accepted.

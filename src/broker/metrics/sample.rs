@@ -25,7 +25,7 @@ pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
 /// How long the store may take to say something: a store that is stuck must not keep
 /// anybody from seeing that.
-const STORE_TIME: Duration = Duration::from_secs(1);
+pub(super) const STORE_TIME: Duration = Duration::from_secs(1);
 
 /// A number with a fraction.
 type Number = Gauge<f64, AtomicU64>;
@@ -42,7 +42,9 @@ impl Broker {
         let mut sampled = Registry::with_prefix(PREFIX);
         match tokio::time::timeout(STORE_TIME, self.store.keys()).await {
             Ok(Ok(keys)) => {
-                sample_keys(&mut sampled, &keys, self.algorithms, self.clock.now());
+                let now = self.clock.now();
+                sample_keys(&mut sampled, &keys, self.algorithms, now);
+                sample_turn(&mut sampled, self.keys.next_turn(&keys), now);
             }
             Ok(Err(error)) => tracing::warn!(%error, "the keys cannot be looked at"),
             Err(_) => tracing::warn!("the keys cannot be looked at in time"),
@@ -55,7 +57,7 @@ impl Broker {
         let help = "The policies, roles, clients, people and trusted issuers that decide now, by their hash";
         sampled.register("policy", help, Info::new([("hash", policies.hash().to_string())]));
         sample_directory(&mut sampled, policies.directory().map(AsRef::as_ref), self.clock.now());
-        sample_issuers(&mut sampled, self.authenticator.keys());
+        sample_issuers(&mut sampled, policies.authenticator().keys());
         sample_connections(&mut sampled, connections);
         match tokio::time::timeout(STORE_TIME, self.outbox.look(self.clock.now())).await {
             Ok(Ok(sinks)) => sample_sinks(&mut sampled, &sinks),
@@ -63,6 +65,9 @@ impl Broker {
                 tracing::warn!(%error, "how far records were handed on cannot be told")
             }
             Err(_) => tracing::warn!("how far records were handed on cannot be told in time"),
+        }
+        if let Some(count) = self.active.look(&self.store, &self.clock).await {
+            sample_active(&mut sampled, count);
         }
         sample_records(&mut sampled, &self.metrics);
         sample_spans(&mut sampled, self.traces.counts());
@@ -97,6 +102,21 @@ fn sample_keys(
         let help = "How long the key that signs has done so; the oldest, where there are several";
         registry.register_with_unit("signing_key_age", help, Unit::Seconds, age);
     }
+}
+
+fn sample_turn(registry: &mut Registry, turn: Option<OffsetDateTime>, now: OffsetDateTime) {
+    let Some(turn) = turn else { return };
+    let left = Number::default();
+    left.set((turn - now).as_seconds_f64());
+    let help = "In how long another key is to sign, by the rotation that is due first; less than zero where that is late";
+    registry.register_with_unit("signing_key_rotation_due", help, Unit::Seconds, left);
+}
+
+fn sample_active(registry: &mut Registry, count: u64) {
+    let active = Gauge::<i64>::default();
+    active.set(i64::try_from(count).unwrap_or(i64::MAX));
+    let help = "Tokens that are good, as the audit log tells, a minute ago at most";
+    registry.register("tokens_active", help, active);
 }
 
 fn sample_directory(registry: &mut Registry, people: Option<&Directory>, now: OffsetDateTime) {

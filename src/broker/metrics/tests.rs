@@ -1,14 +1,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::routing::get;
 use serde_json::json;
 
 use super::*;
 use crate::broker::directory::Settings;
-use crate::broker::testbed::{Bed, IssuerKey, Served, json_of};
+use crate::broker::issue::TOKEN_TYPE;
+use crate::broker::keys::{Keeper, Kek, Rules};
+use crate::broker::store::{Store, sqlite};
+use crate::broker::testbed::failing::Failing;
+use crate::broker::testbed::{Bed, IssuerKey, Served, Shifted, json_of};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Issuer;
+use crate::secret::Secret;
 
 /// What a broker tells, by name and labels.
 struct Seen {
@@ -60,11 +66,17 @@ async fn what_callers_do_is_counted_and_nobody_is_named() {
         "issuance_duration_seconds_count{outcome=\"issued\"}",
         "revocation_duration_seconds_count",
         "load_shed_total{reason=\"requests\"}",
+        "issuance_renewals_total",
+        "own_tokens_refused_total{reason=\"unknown_key\"}",
+        "tokens_active",
     ] {
         assert_eq!(before.get(zero), 0.0, "{zero}");
     }
     assert_eq!(before.get("signing_keys{state=\"active\"}"), 1.0);
     assert!(before.get("signing_key_age_seconds") < 60.0);
+    // Ninety days, unless somebody says otherwise.
+    let due = 90.0 * 86400.0 - before.get("signing_key_rotation_due_seconds");
+    assert!((0.0..60.0).contains(&due), "{due}");
 
     let token = bed.issued(json!({}), &[]).await;
     bed.refused(&bed.key.token(json!({"sub": "mallory"})), &[]).await;
@@ -129,6 +141,122 @@ async fn what_callers_do_is_counted_and_nobody_is_named() {
     for secret in ["alice", "mallory", "secret-path", "example.com", "deploy", &token, &alice] {
         assert!(!after.text.contains(secret), "{secret}:\n{}", after.text);
     }
+}
+
+/// All that somebody may ask about is answered alike, and counted apart.
+#[tokio::test]
+async fn why_own_tokens_are_refused_is_counted_and_told_to_nobody() {
+    let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
+    let clock = Arc::new(Shifted::default());
+    let kek = || Kek::new(Secret::new([7; 32]));
+    let bed = Bed::with(|options| {
+        (options.clock, options.store) = (clock.clone(), store.clone());
+        options.kek = kek();
+    })
+    .await;
+    let token = bed.issued(json!({}), &[]).await;
+    let opaque = format!("tmpcred_{}", "x".repeat(43));
+    let stranger = IssuerKey::new();
+    let own = json!({"iss": bed.issuer.as_str()});
+    let claims = |more: serde_json::Value| {
+        let mut claims = bed.key.claims(own.clone());
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+    };
+    let forge = |more| stranger.0.sign(TOKEN_TYPE, &claims(more)).unwrap().expose().clone();
+    let bearer = bed.key.token(json!({"sub": "bob"}));
+    let mut wanted = BTreeMap::from(
+        ["expired", "revoked", "unknown_key", "audience", "bound", "invalid"].map(|r| (r, 0.0)),
+    );
+    let inactive =
+        async |asker: &str, token: &str, reason: &'static str, wanted: &mut BTreeMap<_, _>| {
+            let answer = bed.introspect(Some(asker), token).await;
+            assert_eq!(answer.status.as_u16(), 200);
+            assert_eq!(answer.body.expose(), b"{\"active\":false}", "{reason}");
+            *wanted.get_mut(reason).unwrap() += 1.0;
+            let seen = seen(&bed).await;
+            for (reason, count) in wanted {
+                let name = format!("own_tokens_refused_total{{reason=\"{reason}\"}}");
+                assert_eq!(seen.get(&name), *count, "{reason}");
+            }
+        };
+    inactive(&bearer, &token, "audience", &mut wanted).await;
+    let signed = bed.key.token(json!({}));
+    for none in ["x", "a.b.c", &opaque, &signed] {
+        inactive(none, none, "invalid", &mut wanted).await;
+    }
+    let unknown = forge(json!({}));
+    inactive(&unknown, &unknown, "unknown_key", &mut wanted).await;
+    // Whatever it is, it says itself that it has ended.
+    let ended = forge(json!({"exp": 1_000_000}));
+    inactive(&ended, &ended, "expired", &mut wanted).await;
+    assert_eq!(bed.revoke(&token).await, 200);
+    inactive(&token, &token, "revoked", &mut wanted).await;
+    let late = bed.issued(json!({}), &[]).await;
+    // With its key, what it signed is revoked.
+    let keeper = Keeper {
+        store: store.clone(),
+        kek: kek(),
+        clock: clock.clone(),
+        rules: Rules::from(&crate::broker::config::Keys::default()),
+        issuer: bed.issuer.clone(),
+        name: "test",
+    };
+    let active = store.keys().await.unwrap();
+    let active = active.into_iter().find(|key| key.signs_by(Default::default())).unwrap();
+    let kids = [active.kid];
+    keeper.settle(|keys| keeper.rules.revocation(keys, &kids, "a test")).await.unwrap();
+    let shown = async || bed.broker.keys.current().await.unwrap().shows(&kids[0]);
+    let end = Instant::now() + Duration::from_secs(20);
+    while shown().await {
+        assert!(Instant::now() < end, "the keys are not looked at");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    inactive(&late, &late, "revoked", &mut wanted).await;
+    let last = bed.issued(json!({}), &[]).await;
+    clock.0.store(901, Ordering::Relaxed);
+    inactive(&last, &last, "expired", &mut wanted).await;
+    // Nobody accepts it any more, and somebody may ask all the same.
+    clock.0.store(86400 * 3, Ordering::Relaxed);
+    inactive(&last, &last, "expired", &mut wanted).await;
+}
+
+#[tokio::test]
+async fn what_is_good_and_what_is_renewed_is_counted() {
+    let clock = Arc::new(Shifted::default());
+    let bed = Bed::with(|options| options.clock = clock.clone()).await;
+    let active = async || seen(&bed).await.get("tokens_active");
+    let renewed = async || seen(&bed).await.get("issuance_renewals_total");
+    let first = bed.issued(json!({}), &[]).await;
+    assert_eq!(renewed().await, 0.0);
+    bed.issued(json!({"sub": "bob"}), &[]).await;
+    assert_eq!(renewed().await, 0.0);
+    bed.issued(json!({}), &[]).await;
+    assert_eq!(renewed().await, 1.0);
+    // It was counted a moment ago, when there was none.
+    assert_eq!(active().await, 1.0);
+    clock.0.store(61, Ordering::Relaxed);
+    assert_eq!(active().await, 3.0);
+    assert_eq!(bed.revoke(&first).await, 200);
+    assert_eq!(active().await, 3.0);
+    clock.0.store(122, Ordering::Relaxed);
+    assert_eq!(active().await, 2.0);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_count_says_nothing_of_what_is_good_for_long() {
+    let clock = Arc::new(Shifted::default());
+    let (bed, store) = Failing::bed(|options| options.clock = clock.clone()).await;
+    let told = async || seen(&bed).await.text.contains("tokens_active ");
+    assert!(told().await);
+    store.scans.store(false, Ordering::Relaxed);
+    clock.0.store(120, Ordering::Relaxed);
+    assert!(told().await, "the number from before");
+    clock.0.store(400, Ordering::Relaxed);
+    assert!(!told().await);
+    store.scans.store(true, Ordering::Relaxed);
+    clock.0.store(461, Ordering::Relaxed);
+    assert!(told().await);
 }
 
 #[tokio::test]

@@ -89,6 +89,11 @@ pub trait TokenStore: Send + Sync {
         now: OffsetDateTime,
     ) -> Result<u64>;
 
+    /// How many tokens are good at `now` as far as the log tells; those that came of one
+    /// that was revoked by itself are among them. It takes as long as there are such, and no
+    /// longer where the log is long.
+    async fn count_active(&self, now: OffsetDateTime) -> Result<u64>;
+
     /// Forgets, as [`OnceStore::forget_consumed`] does, that tokens were revoked together
     /// which have all expired.
     async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64>;

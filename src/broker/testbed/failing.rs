@@ -205,6 +205,10 @@ impl TokenStore for Failing {
         self.scan()?;
         self.inner.count_issued(whose, before, now).await
     }
+    async fn count_active(&self, now: OffsetDateTime) -> Result<u64> {
+        self.scan()?;
+        self.inner.count_active(now).await
+    }
     async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_cutoffs(before, limit).await
     }

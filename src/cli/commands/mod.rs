@@ -47,7 +47,7 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Outcome> {
         Command::Completions(args) => completions::run(app, &args),
         Command::Man(args) => man::run(app, &args),
         #[cfg(feature = "broker")]
-        Command::Broker(args) => broker::run(app, &args),
+        Command::Broker(args) => return broker::run(app, &args),
     }
     .map(|()| Outcome::Exited(crate::error::exit_code::OK))
 }

@@ -34,6 +34,9 @@ pub(crate) struct Reply {
     /// The `Cache-Control` header.
     #[cfg_attr(not(feature = "broker"), expect(dead_code, reason = "of interest at the broker"))]
     pub(crate) cache_control: Option<String>,
+    /// The `X-Request-Id` header.
+    #[cfg_attr(not(feature = "broker"), expect(dead_code, reason = "of interest at the broker"))]
+    pub(crate) request_id: Option<String>,
     /// The body.
     pub(crate) body: String,
 }
@@ -92,6 +95,19 @@ impl Http {
         self.send(self.client.request(Method::GET, url).header(name, value))
     }
 
+    /// The same with several.
+    #[cfg(feature = "broker")]
+    pub(crate) fn get_with_all(
+        &mut self,
+        url: &str,
+        headers: &[(&str, String)],
+    ) -> Result<Reply, reqwest::Error> {
+        let request = self.client.request(Method::GET, url);
+        self.send(
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, value)),
+        )
+    }
+
     /// Sends a form.
     pub(crate) fn form(
         &mut self,
@@ -137,6 +153,7 @@ impl Http {
                 location: header("location"),
                 date: header("date"),
                 cache_control: header("cache-control"),
+                request_id: header("x-request-id"),
                 body: response.text().await?,
             })
         })

@@ -13,6 +13,7 @@
 //! | [`rsyslog`] | a syslog server |
 //! | [`schema`] | what judges files by schemas, also by those of CI platforms |
 //! | [`webhook`] | a receiver of webhooks, which checks signatures by other means |
+//! | [`services`] | a broker, and services whose issuer is a file |
 //! | [`workload`] | jobs whose issuer is nobody |
 //! | [`nginx`](mod@nginx) | nginx, which asks about each request |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
@@ -65,6 +66,8 @@ pub(crate) mod rsyslog;
 pub(crate) mod run;
 #[cfg(feature = "broker")]
 pub(crate) mod schema;
+#[cfg(feature = "broker")]
+pub(crate) mod services;
 #[cfg_attr(
     not(feature = "broker"),
     expect(dead_code, reason = "most of it is for tests with a broker")

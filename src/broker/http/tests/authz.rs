@@ -158,6 +158,9 @@ async fn a_good_token_for_something_else_does_not_pass() {
     let lines = of_nginx(&[("authorization", &elsewhere)]);
     let response = ask(&bed, Method::GET, "/v1/authz/api", &lines).await;
     assert!(challenge(&response).contains("another audience"));
+    let told = bed.admin.get("/metrics").await.body;
+    let told = String::from_utf8(told.expose().clone()).unwrap();
+    assert!(told.contains("tmpcred_own_tokens_refused_total{reason=\"audience\"} 1\n"), "{told}");
     // Without a name there are several, and none is guessed.
     assert_eq!(at("/v1/authz").await.status, StatusCode::FORBIDDEN);
 }

@@ -179,9 +179,17 @@ async fn revoking_a_token_reaches_what_came_of_it_also_after_a_restart() {
     drop(bed);
     let bed = site.start().await;
     assert_eq!(look(&bed).await, [true, false, false, true]);
+    let counted = async |bed: &Bed| -> u64 {
+        let told = bed.admin.get("/metrics").await.body;
+        let told = String::from_utf8(told.expose().clone()).unwrap();
+        let name = "tmpcred_own_tokens_refused_total{reason=\"revoked\"} ";
+        told.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap()
+    };
+    let before = counted(&bed).await;
     let refused = bed.refused(&grandchild, &[("role", "again")]).await;
     assert_eq!(refused["error"], "invalid_request", "{refused}");
     assert!(refused["error_description"].as_str().unwrap().contains("it was revoked"), "{refused}");
+    assert_eq!(counted(&bed).await, before + 1);
     assert_eq!(bed.revoke(&parent).await, 200);
     assert_eq!(look(&bed).await, [false; 4]);
 }

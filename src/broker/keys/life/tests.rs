@@ -75,6 +75,28 @@ fn a_key_is_made_published_used_and_retired_in_its_time() {
 }
 
 #[test]
+fn when_another_key_signs_is_known_and_stays_so_where_it_is_late() {
+    let (rules, mut keys) = (rules(), Vec::new());
+    assert_eq!(rules.next_turn(&keys), None);
+    at(&mut keys, &rules, START);
+    let due = START + Duration::days(90);
+    assert_eq!(rules.next_turn(&keys), Some(due));
+    at(&mut keys, &rules, due - rules.publish_before);
+    assert_eq!(rules.next_turn(&keys), Some(due), "it is published");
+    // Nobody looks after them for a day.
+    let late = due + Duration::days(1);
+    assert_eq!(rules.next_turn(&keys), Some(due));
+    at(&mut keys, &rules, late);
+    assert_eq!(rules.next_turn(&keys), Some(late + Duration::days(90)));
+    // Without an age there is one where somebody asks for it.
+    let rules = Rules { rotate_every: None, ..rules };
+    assert_eq!(rules.next_turn(&keys), None);
+    let steps = rules.rotation(&keys, &TOKENS);
+    apply(&mut keys, &steps, late);
+    assert_eq!(rules.next_turn(&keys), Some(late + rules.publish_before));
+}
+
+#[test]
 fn without_an_age_nothing_is_rotated_until_somebody_says_so() {
     let rules = Rules { rotate_every: None, ..rules() };
     let mut keys = vec![key("a", KeyState::Active, START)];

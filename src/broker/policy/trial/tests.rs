@@ -11,6 +11,8 @@ const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 
 fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config {
+        path: None,
+        log: config::Log::default(),
         issuer: Issuer::parse("https://broker.example.com").unwrap(),
         listen: ([127, 0, 0, 1], 0).into(),
         expose: false,

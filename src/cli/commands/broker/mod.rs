@@ -6,24 +6,24 @@ mod policy;
 mod revoke;
 mod store;
 
+use std::path::Path;
+
 use crate::broker;
 use crate::cli::App;
 use crate::cli::args::{Broker, BrokerCommand};
-use crate::error::{Error, ErrorKind, Result};
+use crate::deliver::Outcome;
+use crate::error::{Error, ErrorKind, Result, exit_code};
 use crate::oidc::Issuer;
-use crate::telemetry;
+use crate::telemetry::{self, Format};
 
 /// The issuer whose endpoints are described. A broker that runs describes its own.
 const EXAMPLE: &str = "https://broker.example.com";
 
-pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
+pub(super) fn run(app: &App, args: &Broker) -> Result<Outcome> {
     match &args.command {
-        BrokerCommand::Serve { file } => {
-            telemetry::start_server(&app.host.env);
-            broker::serve(&app.host, file)
-        }
+        BrokerCommand::Serve { file } => return serve(app, file),
         BrokerCommand::Dev { port } => {
-            telemetry::start_server(&app.host.env);
+            log(app, Format::Text);
             dev(app, *port)
         }
         BrokerCommand::Revoke(args) => revoke::run(app, args),
@@ -34,6 +34,32 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<()> {
         BrokerCommand::Backup(args) => store::backup(app, args),
         BrokerCommand::Restore(args) => store::restore(app, args),
         BrokerCommand::Move(args) => store::move_in(app, args),
+    }
+    .map(|()| Outcome::Exited(exit_code::OK))
+}
+
+fn serve(app: &App, file: &Path) -> Result<Outcome> {
+    let config = broker::config::load(file)?;
+    let format = config.log.format;
+    log(app, format);
+    match (broker::serve(&app.host, config), format) {
+        (Ok(()), _) => Ok(Outcome::Exited(exit_code::OK)),
+        (Err(error), Format::Text) => Err(error),
+        // Whoever reads the log reads nothing else.
+        (Err(error), Format::Json) => {
+            let (causes, hints) = (error.causes().join(": "), error.hints().join("; "));
+            tracing::error!(%error, causes, hints, "the broker cannot go on");
+            Ok(Outcome::Exited(error.kind().exit_code()))
+        }
+    }
+}
+
+/// Begins the log of a server.
+fn log(app: &App, format: Format) {
+    match (telemetry::start_server(app.verbosity, &app.host.env, format), format) {
+        (None, _) => {}
+        (Some(wrong), Format::Text) => app.host.interact.warn(&wrong),
+        (Some(wrong), Format::Json) => tracing::warn!("{wrong}"),
     }
 }
 

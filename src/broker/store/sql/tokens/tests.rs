@@ -210,6 +210,49 @@ async fn tokens_that_are_good_are_counted_by_whose_they_are() {
 }
 
 #[tokio::test]
+async fn tokens_that_are_good_are_counted_without_a_look_at_the_others() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let issued = |jti: u128, at| Record { at, jti: Some(Uuid::from_u128(jti)), ..record("") };
+        let reader = |jti| Record { role: "reader".into(), ..issued(jti, NOON) };
+        let denied = Record { decision: Decision::Denied, ..issued(5, NOON) };
+        let acted = Record { actor: Some("https://i.example#bot".into()), ..issued(6, NOON) };
+        let late = issued(7, NOON + Duration::minutes(10));
+        append(
+            &store,
+            &[issued(1, NOON), issued(2, NOON), reader(3), reader(4), denied, acted, late],
+        )
+        .await
+        .unwrap();
+        let count =
+            async |minutes| store.count_active(NOON + Duration::minutes(minutes)).await.unwrap();
+        assert_eq!(count(1).await, 6);
+        let revoked = Consumed {
+            kind: Once::RevokedToken,
+            id: Uuid::from_u128(1).to_string(),
+            at: NOON,
+            keep_until: NOON + DAY,
+        };
+        assert!(commit(&store, vec![Effect::Consume(revoked)]).await);
+        assert_eq!(count(1).await, 5);
+        let after = NOON + Duration::MICROSECOND;
+        assert!(commit(&store, vec![cutoff(&Whose::Role("reader".into()), NOON)]).await);
+        assert_eq!(count(1).await, 5, "they were not issued before that");
+        assert!(commit(&store, vec![cutoff(&Whose::Role("reader".into()), after)]).await);
+        assert_eq!(count(1).await, 3);
+        let bot = Whose::Subject("https://i.example#bot".into());
+        assert!(commit(&store, vec![cutoff(&bot, after)]).await);
+        assert_eq!(count(1).await, 2);
+        assert_eq!(count(16).await, 1, "the others have ended");
+        let alice = Whose::Subject("https://i.example#alice".into());
+        assert!(commit(&store, vec![cutoff(&alice, NOON + DAY)]).await);
+        assert_eq!(count(1).await, 0);
+        assert_eq!(count(26).await, 0);
+        assert!(store.plan_of_active().await.contains("audit_record_end"));
+    }
+}
+
+#[tokio::test]
 async fn who_acted_is_in_the_record_and_in_the_tree() {
     for ground in Ground::each().await {
         let store = ground.open().await;

@@ -1,0 +1,88 @@
+//! What a broker goes by at one moment: its policies, with the roles, clients, issuers, limits
+//! and routes that they are in force with.
+//!
+//! A request takes the rulebook once, when it begins, and goes by it to its end. So nothing
+//! is decided by the policies of one version about the roles of another.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use super::authenticate::Authenticator;
+use super::config::{self, Authz, Config, Role};
+use super::policy::{Policy, Source, World};
+use super::rate::Rates;
+use crate::error::Result;
+use crate::host::Host;
+
+/// All that is in force together. It is as good as its policies where these are asked for.
+pub struct Rulebook {
+    config: Config,
+    policy: Policy,
+    authenticator: Authenticator,
+    rates: Rates,
+}
+
+impl Rulebook {
+    /// Reads and checks what the configuration names; nothing is fetched. What is the same as
+    /// `before` goes on: keys of issuers that were fetched, and how much of a rate is used up.
+    ///
+    /// # Errors
+    /// Whatever is wrong with any of it.
+    pub(super) fn new(
+        config: Config,
+        policies: &[Source],
+        host: &Host,
+        before: Option<&Self>,
+    ) -> Result<Self> {
+        let (trusted, clients) = (&config.trusted_issuer, &config.client);
+        let authenticator = match before {
+            None => Authenticator::new(trusted, clients, &config.issuer, host)?,
+            Some(before) => before.authenticator.anew(trusted, clients, &config.issuer, host)?,
+        };
+        let directory = config.directory(host.clock.now())?;
+        let policy = Policy::load(policies, World::of(&config, directory.as_ref()))?;
+        let rates = match before {
+            None => Rates::new(&config.limits),
+            Some(before) => before.rates.anew(&config.limits),
+        };
+        Ok(Self { config, policy, authenticator, rates })
+    }
+
+    /// The configuration that it is by.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The roles, by name.
+    pub(super) fn roles(&self) -> &BTreeMap<String, Role> {
+        &self.config.role
+    }
+
+    /// The clients that the broker knows.
+    pub(super) fn clients(&self) -> &config::Clients {
+        &self.config.client
+    }
+
+    /// What is decided for proxies, where anything is.
+    pub(super) fn authz(&self) -> Option<&Authz> {
+        self.config.authz.as_ref()
+    }
+
+    /// Who is calling, by a token of a trusted issuer.
+    pub(super) fn authenticator(&self) -> &Authenticator {
+        &self.authenticator
+    }
+
+    /// How often somebody may ask.
+    pub(super) fn rates(&self) -> &Rates {
+        &self.rates
+    }
+}
+
+impl Deref for Rulebook {
+    type Target = Policy;
+
+    fn deref(&self) -> &Policy {
+        &self.policy
+    }
+}
