@@ -1,6 +1,7 @@
 //! The broker's own tokens, when they come back to it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -19,7 +20,7 @@ use crate::credential::{Principal, TokenType};
 use crate::dpop::{Bound, Proof};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Expectations;
-use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY};
+use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY, Unverified};
 use crate::secret::Secret;
 use crate::trace;
 
@@ -106,19 +107,49 @@ impl Broker {
     /// Where the broker cannot tell at present which keys are its own.
     pub async fn own_token(&self, token: &Secret<String>) -> Result<Option<OwnToken>, Error> {
         let keys = self.keys.current().await?;
-        let Some(hash) = opaque::hash(token) else { return Ok(self.signed_by(&keys, token)) };
+        let Some(hash) = opaque::hash(token) else {
+            let Some(unverified) = self.perhaps_own(token) else { return Ok(None) };
+            let signer = unverified.header.get("kid").and_then(Value::as_str);
+            let keys = self.with_keys_of(keys, signer, &unverified.claims).await?;
+            return Ok(self.signed_by(&keys, token, &unverified));
+        };
         let Some(kept) = self.store.opaque(&hash).await? else { return Ok(None) };
-        let claims = self.opaque_seal.open(&kept);
-        let own = claims.and_then(|claims| self.read_claims(&keys, claims, None));
+        let Some(claims) = self.opaque_seal.open(&kept) else { return Ok(None) };
+        let keys = self.with_keys_of(keys, None, &claims).await?;
+        let own = self.read_claims(&keys, claims, None);
         Ok(own.filter(|own| own.expires_at.saturating_add(LEEWAY) > self.clock.now()))
     }
 
-    fn signed_by(&self, keys: &Snapshot, token: &Secret<String>) -> Option<OwnToken> {
+    /// What a token says that calls itself one of this broker. Nothing of it is verified.
+    fn perhaps_own(&self, token: &Secret<String>) -> Option<Unverified> {
         let unverified = jwt::decode_unverified(token.expose()).ok()?;
         // Other things may be signed by the same keys one day.
-        if unverified.header.get("typ").and_then(Value::as_str) != Some(TOKEN_TYPE) {
-            return None;
-        }
+        let is_own = unverified.header.get("typ").and_then(Value::as_str) == Some(TOKEN_TYPE)
+            && unverified.claims.get("iss").and_then(Value::as_str) == Some(self.issuer.as_str());
+        is_own.then_some(unverified)
+    }
+
+    /// The keys, with those by which a token is said to be, if there are such. Another process
+    /// may sign by one that this one has not seen yet, as it does at once when the one before
+    /// is revoked: its tokens can be revoked here from the first moment on.
+    async fn with_keys_of(
+        &self,
+        keys: Arc<Snapshot>,
+        signer: Option<&str>,
+        claims: &Map<String, Value>,
+    ) -> Result<Arc<Snapshot>, Error> {
+        let ancestors = claims.get("ancestor_keys").and_then(Value::as_array);
+        let mut named =
+            signer.into_iter().chain(ancestors.into_iter().flatten().filter_map(Value::as_str));
+        if named.all(|kid| keys.knows(kid)) { Ok(keys) } else { self.keys.newest().await }
+    }
+
+    fn signed_by(
+        &self,
+        keys: &Snapshot,
+        token: &Secret<String>,
+        unverified: &Unverified,
+    ) -> Option<OwnToken> {
         let expected = Expectations {
             issuer: self.issuer.as_str(),
             // Whoever it is for: the signature says that it is.
