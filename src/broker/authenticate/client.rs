@@ -254,3 +254,6 @@ pub fn admit(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod fuzz;
