@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::datetime;
@@ -79,4 +80,18 @@ pub(crate) fn signed(header: &[u8], claims: &[u8]) -> String {
 pub(crate) fn halves(input: &[u8]) -> (&[u8], &[u8]) {
     let at = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     (&input[..at], input.get(at + 1..).unwrap_or_default())
+}
+
+/// Lines such as `Name: value`; those that no HTTP library would let through are left out.
+pub(crate) fn headers(input: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in input.split(|byte| *byte == b'\n').take(100) {
+        let at = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let value = line.get(at + 1..).unwrap_or_default();
+        let value = HeaderValue::from_bytes(value.trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..at]), value) {
+            headers.append(name, value);
+        }
+    }
+    headers
 }

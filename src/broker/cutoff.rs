@@ -289,7 +289,8 @@ impl Broker {
             if let Some((_, record)) = self.store.find(&filter, 1).await?.pop() {
                 let record = record.ok_or_else(unreadable)?;
                 tokens.push(Issuance {
-                    at: record.at,
+                    // As they say themselves: else what came of one would be good for longer.
+                    at: in_seconds(record.at),
                     names: self.names_of_record(&record),
                     // Where nobody knows whose it was, it may be the one who is meant.
                     erased: record.principal.subject == ERASED,

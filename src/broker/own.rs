@@ -1,6 +1,7 @@
 //! The broker's own tokens, when they come back to it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -21,7 +22,7 @@ use crate::credential::{Principal, TokenType};
 use crate::dpop::{Bound, Proof};
 use crate::error::{Error, ErrorKind};
 use crate::oidc::Expectations;
-use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY, Refusal};
+use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY, Refusal, Unverified};
 use crate::secret::Secret;
 use crate::trace;
 
@@ -126,19 +127,50 @@ impl Broker {
     /// Where the broker cannot tell at present which keys are its own.
     pub async fn own_token(&self, token: &Secret<String>) -> Result<Result<OwnToken, Flaw>, Error> {
         let keys = self.keys.current().await?;
-        let Some(hash) = opaque::hash(token) else { return Ok(self.signed_by(&keys, token)) };
+        let Some(hash) = opaque::hash(token) else {
+            let Some(unverified) = self.perhaps_own(token) else {
+                return Ok(Err(Flaw::Invalid));
+            };
+            let signer = unverified.header.get("kid").and_then(Value::as_str);
+            let keys = self.with_keys_of(keys, signer, &unverified.claims).await?;
+            return Ok(self.signed_by(&keys, token, &unverified));
+        };
         let Some(kept) = self.store.opaque(&hash).await? else { return Ok(Err(Flaw::Invalid)) };
-        let claims = self.opaque_seal.open(&kept).ok_or(Flaw::Invalid);
-        Ok(claims.and_then(|claims| self.read_claims(&keys, claims, None)))
+        let Some(claims) = self.opaque_seal.open(&kept) else { return Ok(Err(Flaw::Invalid)) };
+        let keys = self.with_keys_of(keys, None, &claims).await?;
+        Ok(self.read_claims(&keys, claims, None))
     }
 
-    fn signed_by(&self, keys: &Snapshot, token: &Secret<String>) -> Result<OwnToken, Flaw> {
-        let unverified = jwt::decode_unverified(token.expose()).map_err(|_| Flaw::Invalid)?;
-        let header = |name: &str| unverified.header.get(name).and_then(Value::as_str);
+    /// What a token says that calls itself one of this broker. Nothing of it is verified.
+    fn perhaps_own(&self, token: &Secret<String>) -> Option<Unverified> {
+        let unverified = jwt::decode_unverified(token.expose()).ok()?;
         // Other things may be signed by the same keys one day.
-        if header("typ") != Some(TOKEN_TYPE) {
-            return Err(Flaw::Invalid);
-        }
+        let is_own = unverified.header.get("typ").and_then(Value::as_str) == Some(TOKEN_TYPE)
+            && unverified.claims.get("iss").and_then(Value::as_str) == Some(self.issuer.as_str());
+        is_own.then_some(unverified)
+    }
+
+    /// The keys, with those by which a token is said to be, if there are such. Another process
+    /// may sign by one that this one has not seen yet, as it does at once when the one before
+    /// is revoked: its tokens can be revoked here from the first moment on.
+    async fn with_keys_of(
+        &self,
+        keys: Arc<Snapshot>,
+        signer: Option<&str>,
+        claims: &Map<String, Value>,
+    ) -> Result<Arc<Snapshot>, Error> {
+        let ancestors = claims.get("ancestor_keys").and_then(Value::as_array);
+        let mut named =
+            signer.into_iter().chain(ancestors.into_iter().flatten().filter_map(Value::as_str));
+        if named.all(|kid| keys.knows(kid)) { Ok(keys) } else { self.keys.newest().await }
+    }
+
+    fn signed_by(
+        &self,
+        keys: &Snapshot,
+        token: &Secret<String>,
+        unverified: &Unverified,
+    ) -> Result<OwnToken, Flaw> {
         let expected = Expectations {
             issuer: self.issuer.as_str(),
             // Whoever it is for: the signature says that it is.
@@ -148,7 +180,7 @@ impl Broker {
             now: self.clock.now(),
             leeway: LEEWAY,
         };
-        let signer = header("kid").ok_or(Flaw::Invalid)?;
+        let signer = unverified.header.get("kid").and_then(Value::as_str).ok_or(Flaw::Invalid)?;
         match jwt::verify(token.expose(), keys.verifying(), &expected) {
             Ok(verified) => self.read_claims(keys, verified.all, Some(signer)),
             Err(Refusal::Expired(_)) => Err(Flaw::Expired),
@@ -160,9 +192,6 @@ impl Broker {
     /// What is the matter with a token whose key is none that is shown. What it says itself
     /// proves nothing: that counts only against it.
     fn without_key(&self, keys: &Snapshot, signer: &str, claims: &Map<String, Value>) -> Flaw {
-        if claims.get("iss").and_then(Value::as_str) != Some(self.issuer.as_str()) {
-            return Flaw::Invalid;
-        }
         let end = jwt::moment(claims, "exp").ok().flatten();
         let ended = end.is_none_or(|end| end.saturating_add(LEEWAY) <= self.clock.now());
         match ended {

@@ -32,6 +32,11 @@ pub fn exists(path: impl AsRef<Path>) -> bool {
     path.as_ref().exists()
 }
 
+/// Whether there is a file `path`, and this user is not let to it.
+pub fn is_withheld(path: impl AsRef<Path>) -> bool {
+    File::open(path).is_err_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+}
+
 /// Whether `path` is a directory.
 pub fn is_dir(path: impl AsRef<Path>) -> bool {
     path.as_ref().is_dir()

@@ -9,8 +9,8 @@ use std::time::Duration;
 use reqwest::header::{AGE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde::de::DeserializeOwned;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
+use time::{OffsetDateTime, UtcOffset};
 use url::{Host as UrlHost, Url};
 
 use super::clock::{Clock, SkewMeter};
@@ -75,14 +75,18 @@ impl Response {
         }
         let error = Error::new(ErrorKind::Unreachable, format!("{who} cannot serve at the moment"))
             .because_of(format!("it answered {}", self.status.as_u16()));
-        Some(match self.header(RETRY_AFTER) {
-            Some(seconds) if seconds.parse::<u32>().is_ok() => {
-                error.hint(format!("it asks to be tried again in {seconds} seconds"))
+        // Said anew: a date may have comments, in which anything may stand.
+        let wish = self.header(RETRY_AFTER).and_then(Wish::parse).and_then(|wish| match wish {
+            Wish::Seconds(seconds) => Some(format!("in {seconds} seconds")),
+            Wish::Until(until) => {
+                let until = until.checked_to_offset(UtcOffset::UTC)?.format(&Rfc2822).ok()?;
+                // As HTTP writes it (RFC 9110 section 5.6.7).
+                Some(format!("after {}", until.replace("+0000", "GMT")))
             }
-            Some(date) if OffsetDateTime::parse(date, &Rfc2822).is_ok() => {
-                error.hint(format!("it asks to be tried again after {date}"))
-            }
-            _ => error.hint("try again in a while"),
+        });
+        Some(match wish {
+            Some(wish) => error.hint(format!("it asks to be tried again {wish}")),
+            None => error.hint("try again in a while"),
         })
     }
 
@@ -100,12 +104,26 @@ impl Response {
 
 /// What the header `Retry-After` asks for. `now` is the time by the server's clock.
 pub fn retry_after(value: &str, now: OffsetDateTime) -> Option<Duration> {
-    if let Ok(seconds) = value.parse::<u32>() {
-        return Some(Duration::from_secs(seconds.into()));
+    Some(match Wish::parse(value)? {
+        Wish::Seconds(seconds) => Duration::from_secs(seconds.into()),
+        // A date that has passed asks for nothing.
+        Wish::Until(until) => Duration::try_from(until - now).unwrap_or_default(),
+    })
+}
+
+/// How long a server wants to be left alone.
+enum Wish {
+    Seconds(u32),
+    Until(OffsetDateTime),
+}
+
+impl Wish {
+    fn parse(value: &str) -> Option<Self> {
+        match value.parse() {
+            Ok(seconds) => Some(Self::Seconds(seconds)),
+            Err(_) => OffsetDateTime::parse(value, &Rfc2822).ok().map(Self::Until),
+        }
     }
-    let until = OffsetDateTime::parse(value, &Rfc2822).ok()?;
-    // A date that has passed asks for nothing.
-    Some(Duration::try_from(until - now).unwrap_or_default())
 }
 
 /// An HTTP client. Nothing is set up before the first request; clones share
@@ -372,5 +390,7 @@ pub(super) fn bad_tls(place: &str, problem: &rustls::Error) -> Error {
     }
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ const DEFAULT_AGE: Duration = Duration::hours(1);
 /// The bounds within which an issuer's `Cache-Control` is followed: nobody is asked
 /// for every single token.
 pub(super) const MIN_AGE: Duration = Duration::minutes(1);
-const MAX_AGE: Duration = Duration::days(1);
+pub(super) const MAX_AGE: Duration = Duration::days(1);
 
 /// Where public documents may be kept between runs.
 pub trait Documents: Send + Sync {

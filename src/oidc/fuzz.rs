@@ -1,13 +1,18 @@
 //! Tokens, key sets and documents of issuers.
 
+use reqwest::StatusCode;
+use reqwest::header::{AGE, CACHE_CONTROL, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use time::Duration;
 
 use super::discovery::Discovery;
+use super::documents::{Freshness, MAX_AGE, MIN_AGE};
 use super::jwt::{self, ALGORITHMS, Algorithm, Expectations, LEEWAY};
 use super::{Issuer, Keys};
 use crate::error::{Error, ErrorKind};
-use crate::fuzz::{NOW, halves, hold, jwk, signed};
+use crate::fuzz::{NOW, halves, headers, hold, jwk, signed};
+use crate::host::http::Response;
+use crate::secret::Secret;
 
 const ISSUER: &str = "https://i.example";
 const HEADER: &[u8] = br#"{"alg":"EdDSA","kid":"k"}"#;
@@ -153,5 +158,40 @@ fn issuer() {
         assert!(url.query().is_none() && url.fragment().is_none() && url.username().is_empty());
         assert!(url.scheme() == "https" || crate::host::http::is_loopback(url));
         assert_eq!(issuer.join("token").host(), url.host());
+    });
+}
+
+/// How long an issuer's answer may be kept, as it says.
+#[test]
+fn freshness() {
+    let seeds = [
+        "Cache-Control: public, Max-Age=\"600\"\nAge: 500",
+        "Cache-Control: no-cache\nCache-Control: max-age=99999999999999999999",
+        "Cache-Control: No-Store , max-age=600\nAge: 99999999999999999999",
+        "Cache-Control: max-age=soon, private=\"a, max-age=5\"",
+    ];
+    hold("freshness", seeds.map(|seed| seed.into()), |input| {
+        let headers = headers(input);
+        let with = |more: Option<(HeaderName, &'static str)>| {
+            let mut headers = headers.clone();
+            if let Some((name, value)) = more {
+                headers.append(name, HeaderValue::from_static(value));
+            }
+            let body = Secret::new(Vec::new());
+            Freshness::of(&Response { status: StatusCode::OK, headers, body })
+        };
+        let said = with(None);
+        assert!((MIN_AGE..=MAX_AGE).contains(&said.age));
+        // Whatever is said besides, the strictest word counts.
+        assert_eq!(
+            with(Some((CACHE_CONTROL, "no-store"))),
+            Freshness { age: MIN_AGE, keep: false }
+        );
+        assert_eq!(with(Some((CACHE_CONTROL, "no-cache"))), Freshness { age: MIN_AGE, ..said });
+        let most = with(Some((CACHE_CONTROL, "max-age=61")));
+        assert!(most.age <= said.age.min(Duration::seconds(61)) && most.keep == said.keep);
+        assert_eq!(with(Some((CACHE_CONTROL, "max-age"))), Freshness { age: MIN_AGE, ..said });
+        let aged = with(headers.get(AGE).is_none().then_some((AGE, "9999999999")));
+        assert!(aged.age <= said.age && aged.keep == said.keep);
     });
 }

@@ -144,4 +144,6 @@ fn written(context: &SpanContext) -> String {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -2,8 +2,8 @@
 
 use super::audit::checkpoint;
 use super::revocation::Services;
-use super::support::broker::{API, KEK};
-use super::support::home::tmpcred;
+use super::support::broker::{API, Broker, BrokerOptions, KEK};
+use super::support::home::{Home, tmpcred};
 use super::support::http::Http;
 use super::support::postgres::Postgres;
 use super::support::run::Run;
@@ -48,6 +48,27 @@ fn a_backup_of_a_running_broker_is_what_it_was_and_goes_where_nothing_is() {
     assert!(is_active(&services, &good) && !is_active(&services, &revoked));
     checkpoint(&services.broker, 4);
     broker(&services, &["audit", "verify"]).run().ok();
+}
+
+#[test]
+fn whoever_makes_backups_need_not_be_let_to_the_key() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let broker = Broker::start_in(Home::nobody(), &BrokerOptions::trusting("http://127.0.0.1:9"));
+    let home = &broker.home;
+    let key = home.write("kek", KEK);
+    let toml = std::fs::read_to_string(home.path("broker.toml")).unwrap();
+    let config = home.write("backup.toml", format!("{toml}\n[keys]\nkek_file = {key:?}\n"));
+    let backup = |name: &str, mode: u32| {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let run = tmpcred(home).args(["broker", "backup"]).args([home.path(name)]);
+        run.args(["--json", "--config"]).args([&config]).run()
+    };
+    // Its owner is not root, and may not read it.
+    assert_eq!(backup("without.db", 0o000).ok().json()["seal_checked"], false);
+    assert_eq!(backup("with.db", 0o600).ok().json()["seal_checked"], true);
+    // One that others can read is none, all the same.
+    let refused = backup("refused.db", 0o644).ended_with(3);
+    assert!(refused.stderr.contains("is not private"), "{}", refused.stderr);
 }
 
 #[test]

@@ -271,3 +271,6 @@ pub fn admit(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod fuzz;

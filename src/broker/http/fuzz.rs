@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use url::form_urlencoded;
 
 use super::form::Form;
@@ -12,21 +11,7 @@ use super::introspect::bearer;
 use super::source::Source;
 use super::token::Requested;
 use crate::broker::network::Network;
-use crate::fuzz::hold;
-
-/// Lines such as `Name: value`; those that no HTTP library would let through are left out.
-pub(super) fn headers(input: &[u8]) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for line in input.split(|byte| *byte == b'\n').take(100) {
-        let at = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
-        let value = line.get(at + 1..).unwrap_or_default();
-        let value = HeaderValue::from_bytes(value.trim_ascii());
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..at]), value) {
-            headers.append(name, value);
-        }
-    }
-    headers
-}
+use crate::fuzz::{headers, hold};
 
 const NAMES: [&str; 15] = [
     "grant_type",

@@ -100,16 +100,8 @@ impl CheckpointKeys {
             seal: kek.seal_of_log(),
             kek: kek.clone(),
         };
-        let all = store.keys().await?;
-        let mut all: Vec<_> = all.iter().filter(|key| key.purpose == Purpose::Checkpoint).collect();
-        all.sort_by_key(|key| order(key.state));
-        let good = all.iter().filter(|key| key.state != KeyState::Revoked);
-        let good: Vec<_> = good.map(|key| key.kid.clone()).collect();
-        if store.any_consumed(Once::RevokedKey, &good).await? {
-            return Err(put_back());
-        }
-        for key in all {
-            let pair = pair(&kek.unseal(key)?)?;
+        for key in of_the_log(store).await? {
+            let pair = pair(&kek.unseal(&key)?)?;
             let public = public(&pair)?;
             match key.state {
                 KeyState::Prepared => {}
@@ -176,6 +168,25 @@ impl CheckpointKeys {
         });
         Ok(checkpoint.signed(signatures.collect::<Result<Vec<_>>>()?))
     }
+}
+
+/// The keys for checkpoints, as the store has them, in the order in which they are told.
+///
+/// # Errors
+/// Where one that was revoked is so no more. One that is revoked just as they are read is not
+/// taken for that: it is found revoked the second time.
+async fn of_the_log(store: &dyn Store) -> Result<Vec<StoredKey>> {
+    for _ in 0..2 {
+        let mut all = store.keys().await?;
+        all.retain(|key| key.purpose == Purpose::Checkpoint);
+        all.sort_by_key(|key| order(key.state));
+        let good = all.iter().filter(|key| key.state != KeyState::Revoked);
+        let good: Vec<_> = good.map(|key| key.kid.clone()).collect();
+        if !store.any_consumed(Once::RevokedKey, &good).await? {
+            return Ok(all);
+        }
+    }
+    Err(put_back())
 }
 
 /// Those of these keys whose signatures of the log with this name are good, each with its

@@ -55,6 +55,12 @@ impl Snapshot {
         &self.verifying
     }
 
+    /// Whether it can be told of a key what became of it: that it is shown, or is so no more.
+    pub fn knows(&self, kid: &str) -> bool {
+        let is_over = |key: &StoredKey| matches!(key.state, KeyState::Retired | KeyState::Revoked);
+        self.shows(kid) || self.stored.iter().any(|key| key.kid == kid && is_over(key))
+    }
+
     /// Whether the public keys have one with this id.
     pub fn shows(&self, kid: &str) -> bool {
         self.shown.contains(kid)
@@ -181,6 +187,22 @@ impl KeyRing {
             return Ok(held.snapshot);
         }
         self.shared.look().await
+    }
+
+    /// The keys as they are at this moment, for whoever has met one that those do not know which
+    /// were read a moment ago. Anybody can name one: however many do at once, the store is asked
+    /// once for all of them.
+    ///
+    /// # Errors
+    /// As with [`current`](Self::current).
+    pub async fn newest(&self) -> Result<Arc<Snapshot>> {
+        self.shared.look().await
+    }
+
+    /// Looks no more of its own accord.
+    #[cfg(test)]
+    pub(crate) fn close_its_eyes(&self) {
+        self.watch.abort();
     }
 
     /// The keys for everybody, and how long they may be kept. They serve also while the

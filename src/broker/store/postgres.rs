@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Connection, Row};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::sql::{Engine, Own, SqlStore, code, fault};
+use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, code, fault};
 use crate::broker::config::{Address, Host, PASSWORD_VARIABLE, Postgres};
 use crate::broker::private_text::{self, Place};
 use crate::broker::trusted_file;
@@ -96,7 +96,7 @@ pub async fn open(config: &Postgres, env: &Env) -> Result<SqlStore> {
 pub async fn open_existing(config: &Postgres, env: &Env) -> Result<SqlStore> {
     let named = named(config)?;
     let store = connect(config, env, For::Writing).await.map_err(&named)?;
-    store.require_tree().await.map_err(&named)?;
+    store.require_this_version(STARTED_ONCE).await.map_err(&named)?;
     store.migrate(&APPEND_ONLY).await.map_err(&named)?;
     Ok(store)
 }
@@ -108,7 +108,7 @@ pub async fn open_existing(config: &Postgres, env: &Env) -> Result<SqlStore> {
 pub async fn open_to_read(config: &Postgres, env: &Env) -> Result<SqlStore> {
     let named = named(config)?;
     let store = connect(config, env, For::Reading).await.map_err(&named)?;
-    store.require_tree().await.map_err(&named)?;
+    store.require_this_version(STARTED_ONCE).await.map_err(&named)?;
     Ok(store)
 }
 

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Connection, Executor};
 
-use super::sql::{Engine, Own, SqlStore, fault};
+use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Owner, Readers};
 
@@ -100,7 +100,7 @@ pub async fn open_to_read(path: &Path) -> Result<SqlStore> {
     }
     let settings = format!("{SETTINGS} pragma query_only = on;");
     let store = one(path, settings).await.map_err(failed)?;
-    store.require_tree().await.map_err(failed)?;
+    store.require_this_version(STARTED_ONCE).await.map_err(failed)?;
     Ok(store)
 }
 
@@ -231,10 +231,8 @@ fn encoded(path: &Path) -> Result<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::sql::tests::{append, record};
-    use super::super::{Ledger, LogStore, Once, OnceStore, Store};
+    use super::super::{Ledger, Store};
     use super::*;
-    use crate::broker::audit::leaf::{PLAIN, SALTED};
-    use crate::broker::audit::tree::node_hash;
 
     /// A store that is full at `max_pages`.
     pub(crate) async fn small(path: &Path, max_pages: u32) -> SqlStore {
@@ -384,42 +382,6 @@ pub(crate) mod tests {
             assert!(error.contains("append-only"), "{change}: {error}");
         }
         assert_eq!(store.records(0, 9).await.unwrap(), [(1, record("one"))]);
-    }
-
-    #[tokio::test]
-    async fn an_old_database_is_brought_up_to_date_with_what_it_knows() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("b.db");
-        drop(files::open_lock(&path).unwrap());
-        let url = format!("sqlite://{}?mode=rw", encoded(&path).unwrap());
-        let old = pool(&url, SETTINGS.to_string(), 1).await.unwrap();
-        let mut first = super::super::sql::migrations();
-        assert!(first.len() > 2);
-        first.truncate(2);
-        sqlx::migrate::Migrator::with_migrations(first).run(&old).await.unwrap();
-        for change in [
-            "insert into revoked_token values ('ffffffff-ffff-ffff-ffff-ffffffffffff', 1, 2)",
-            "insert into audit_record values (1, 1767268800123456,
-                '00000000-0000-0000-0000-000000000000', 'issue', 'issued', 'old',
-                'https://i.example', 'alice', 'cli', '127.0.0.1', 'deploy', 'https://api.example',
-                'a b', 900, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 'p', '00')",
-            "update audit_head set last_sequence = 1",
-        ] {
-            sqlx::query(change).execute(&old).await.unwrap();
-        }
-        old.close().await;
-        let store = open(&path).await.unwrap();
-        let revoked = ["ffffffff-ffff-ffff-ffff-ffffffffffff".to_string()];
-        assert!(store.any_consumed(Once::RevokedToken, &revoked).await.unwrap());
-        assert_eq!(append(&store, &[record("new")]).await.unwrap(), 2);
-        let kept = store.records(0, 9).await.unwrap();
-        assert_eq!(kept, [(1, record("old")), (2, record("new"))]);
-        // What was there before is in the tree too.
-        let leaves = store.leaves(0, 9).await.unwrap();
-        assert_eq!([leaves[0].version, leaves[1].version], [PLAIN, SALTED]);
-        let [old, new] = [&leaves[0], &leaves[1]].map(|leaf| leaf.hash().unwrap());
-        assert_eq!(store.root_at(1).await.unwrap(), old);
-        assert_eq!(store.root_at(2).await.unwrap(), node_hash(&old, &new));
     }
 
     #[tokio::test]

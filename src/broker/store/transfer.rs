@@ -17,6 +17,11 @@ use crate::host::files::{self, Draft};
 /// How a database is called that was moved away: no broker finds it by accident.
 const MOVED: &str = "moved";
 
+/// What to do about a backup of an earlier version, which PostgreSQL cannot be filled from: it
+/// stays as it is, and what is restored into a file is brought up to date there.
+const RESTORED_APART: &str = "restore it into a file, by a configuration with `path` in [store], which brings it \
+     up to date; then move that file with `tmpcred broker move`";
+
 /// Writes a backup into a file that is not there yet. Brokers may be running.
 ///
 /// # Errors
@@ -63,7 +68,7 @@ pub async fn restore(
         }
         Place::Postgres(_) => {
             let from = sqlite::open_to_copy(file).await?;
-            if let Err(error) = from.require_tree().await {
+            if let Err(error) = from.require_this_version(RESTORED_APART).await {
                 from.close().await;
                 let name = format!("the database {} cannot be restored", file.display());
                 return Err(error.context(name));

@@ -39,6 +39,8 @@ pub(crate) struct Failing {
     writes: AtomicU8,
     /// What happens as somebody begins to read the leaves.
     meanwhile: Mutex<Option<Meanwhile>>,
+    /// What happens as somebody has read the keys.
+    after_keys: Mutex<Option<Meanwhile>>,
 }
 
 type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -47,8 +49,8 @@ impl Failing {
     /// Nothing fails yet.
     pub(crate) fn over(inner: Arc<dyn Store>) -> Arc<Self> {
         let (reads, hangs, writes) = (true.into(), false.into(), WELL.into());
-        let (scans, meanwhile) = (true.into(), Mutex::default());
-        Arc::new(Self { inner, reads, hangs, scans, writes, meanwhile })
+        let (scans, meanwhile, after_keys) = (true.into(), Mutex::default(), Mutex::default());
+        Arc::new(Self { inner, reads, hangs, scans, writes, meanwhile, after_keys })
     }
 
     /// A broker on such a store.
@@ -69,6 +71,11 @@ impl Failing {
     /// Does this once somebody begins to read the leaves.
     pub(crate) fn meanwhile(&self, what: impl Future<Output = ()> + Send + 'static) {
         *self.meanwhile.lock().unwrap() = Some(Box::pin(what));
+    }
+
+    /// Does this once somebody has read the keys, before they go on.
+    pub(crate) fn after_keys(&self, what: impl Future<Output = ()> + Send + 'static) {
+        *self.after_keys.lock().unwrap() = Some(Box::pin(what));
     }
 
     /// From now on, commits go like this.
@@ -164,7 +171,12 @@ impl OutboxStore for Failing {
 #[async_trait]
 impl KeyStore for Failing {
     async fn keys(&self) -> Result<Vec<StoredKey>> {
-        self.inner.keys().await
+        let keys = self.inner.keys().await;
+        let after = self.after_keys.lock().unwrap().take();
+        if let Some(after) = after {
+            after.await;
+        }
+        keys
     }
 }
 

@@ -85,7 +85,7 @@ fn several_processes_hand_each_record_on_and_one_goes_on_for_another() {
     let mut issue = |url: &str| {
         wait_until("a token", SOON, || site.ask(&mut http, url, &assertion));
     };
-    let number = |query: &str| site.postgres.query(query)[0].parse::<u64>().unwrap();
+    let number = |query: &str| site.database.query(query)[0].parse::<u64>().unwrap();
     let newest = || number("select last_sequence from audit_head");
     for n in 0..40 {
         issue(&urls[n % 2]);
@@ -98,7 +98,7 @@ fn several_processes_hand_each_record_on_and_one_goes_on_for_another() {
     wait_until("a delivery that hangs", SOON, || {
         receiver.requests().last().filter(|request| request["mode"] == "hangs").map(drop)
     });
-    let holder = || site.postgres.query("select coalesce(holder, '') from audit_sink").remove(0);
+    let holder = || site.database.query("select coalesce(holder, '') from audit_sink").remove(0);
     let before = wait_until("somebody to have the turn", SOON, || {
         Some(holder()).filter(|holder| !holder.is_empty())
     });

@@ -7,7 +7,7 @@ fn what_keeps_a_broker_from_its_database_is_told_and_no_password_is() {
     use super::super::support::tls::Authority;
     let site = Site::start();
     let toml = std::fs::read_to_string(site.broker.home.path("broker.toml")).unwrap();
-    let table = site.postgres.table(&site.files);
+    let table = site.database.table(&site.files);
     assert!(toml.contains(&table));
     let port = super::super::support::wait::free_port();
     let (before, rest) = toml.split_once("listen = \"").unwrap();
@@ -24,9 +24,9 @@ fn what_keeps_a_broker_from_its_database_is_told_and_no_password_is() {
             assert!(!ended.stderr.contains(secret), "{}", ended.stderr);
         }
     };
-    let url = site.postgres.url();
+    let url = site.database.url();
     let at =
-        |url: &str, more: &str| format!("{}{more}\n", table.replace(&site.postgres.url(), url));
+        |url: &str, more: &str| format!("{}{more}\n", table.replace(&site.database.url(), url));
     let nobody = url.replace(&url[url.rfind(':').unwrap()..], ":9/broker");
     refused(&at(&nobody, ""), 7, &["nobody answers at localhost:9", "Connection refused"]);
     let nobody = nobody.replace("localhost", "127.0.0.1");

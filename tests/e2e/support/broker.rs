@@ -103,7 +103,14 @@ impl Broker {
         let name = format!("twin-{port}.toml");
         self.home.write(&name, format!("{before}listen = \"127.0.0.1:{port}\"{after}"));
         let url = format!("http://127.0.0.1:{port}");
-        Twin { running: run(&self.home, &name), url }
+        Twin { running: run(&self.home, &name), url, name }
+    }
+
+    /// Kills a twin, and starts it again on what it left, at its address.
+    #[track_caller]
+    pub(crate) fn restart_twin(&self, twin: &mut Twin) {
+        twin.running.kill();
+        twin.running = run(&self.home, &twin.name);
     }
 
     /// Its address, which is its issuer identifier.
@@ -151,6 +158,8 @@ pub(crate) struct Twin {
     running: Running,
     /// Its address.
     pub(crate) url: String,
+    /// What its configuration is called.
+    name: String,
 }
 
 impl Twin {

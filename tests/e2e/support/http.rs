@@ -108,6 +108,19 @@ impl Http {
         )
     }
 
+    /// The same with several, and a bearer token as proof of who does.
+    #[cfg(feature = "broker")]
+    pub(crate) fn get_as(
+        &mut self,
+        bearer: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Reply, reqwest::Error> {
+        let request = self.client.request(Method::GET, url).bearer_auth(bearer);
+        let request = headers.iter().fold(request, |it, (name, value)| it.header(*name, *value));
+        self.send(request)
+    }
+
     /// Sends a form.
     pub(crate) fn form(
         &mut self,

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
@@ -18,7 +19,7 @@ pub(crate) const PASSWORD: &str = "tmpcred-password";
 
 /// A server with an empty database `broker`, whose owner is the user `tmpcred`.
 pub(crate) struct Postgres {
-    peer: Option<Peer>,
+    peer: Mutex<Option<Peer>>,
     port: u16,
     settings: Vec<String>,
     home: Home,
@@ -37,7 +38,8 @@ impl Postgres {
     pub(crate) fn with(settings: &[&str]) -> Self {
         let files = tempfile::tempdir().unwrap();
         let settings = settings.iter().map(ToString::to_string).collect();
-        let mut server = Self { peer: None, port: free_port(), settings, home: Home::new(), files };
+        let (peer, home) = (Mutex::new(None), Home::new());
+        let server = Self { peer, port: free_port(), settings, home, files };
         server.begin();
         server.ask("postgres", "create database broker");
         server
@@ -45,7 +47,7 @@ impl Postgres {
 
     /// Starts it again on what it left.
     #[track_caller]
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&self) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/postgres.sh");
         let mut command = supervised(&program("sh"), Path::new("/dev/null"));
         command.arg(script).arg(self.files.path()).arg(self.port.to_string());
@@ -53,12 +55,12 @@ impl Postgres {
         let mut peer = Peer::start("PostgreSQL", command, self.files.path().join("log"));
         let ready = || self.psql("postgres", "select 1").run();
         peer.until_ready(|| (ready().code == Some(0)).then_some(()));
-        self.peer = Some(peer);
+        *self.peer.lock().unwrap() = Some(peer);
     }
 
     /// Ends it without a word to those who are connected, as a crash would.
-    pub(crate) fn end(&mut self) {
-        let Some(mut peer) = self.peer.take() else { return };
+    pub(crate) fn end(&self) {
+        let Some(mut peer) = self.peer.lock().unwrap().take() else { return };
         kill_process(peer.pid(), Signal::QUIT).unwrap();
         wait_until("PostgreSQL to end", super::peer::READY, || (!peer.runs()).then_some(()));
     }

@@ -14,6 +14,7 @@ use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::{Effect, KeyStore, Ledger, LogStore, Unit, sqlite};
 use crate::broker::testbed::Shifted;
+use crate::broker::testbed::failing::Failing;
 use crate::error::ErrorKind;
 use crate::oidc::Issuer;
 
@@ -227,6 +228,22 @@ async fn a_signature_of_a_key_that_is_revoked_meanwhile_is_not_kept() {
     assert_eq!(log.store.latest_note().await.unwrap().unwrap().size, 2);
     log.signer.sign().await.unwrap();
     assert_eq!(log.store.latest_note().await.unwrap().unwrap().size, size);
+}
+
+#[tokio::test]
+async fn a_key_of_the_log_that_is_revoked_as_it_is_read_was_not_put_back() {
+    let mut log = Log::new().await;
+    log.grow().await;
+    let key = log.in_state(KeyState::Active).await.remove(0);
+    let (store, kek) = (Failing::over(log.store.clone()), log.keeper.kek.clone());
+    let Log { keeper, .. } = log;
+    store.after_keys(async move {
+        let (rules, kid) = (keeper.rules, std::slice::from_ref(&key.kid));
+        keeper.settle(|keys| rules.revocation(keys, kid, "it leaked")).await.unwrap();
+    });
+    let keys = CheckpointKeys::read(store.as_ref(), &kek).await.unwrap();
+    assert_eq!((keys.revoked(ORIGIN).len(), keys.signers().unwrap().len()), (1, 1));
+    assert!(!keys.revoked(ORIGIN).contains(&keys.verifiers(ORIGIN)[0]));
 }
 
 #[tokio::test]

@@ -1,8 +1,7 @@
 //! What a proxy asks about.
 
-use super::super::fuzz::headers;
 use super::*;
-use crate::fuzz::{halves, hold};
+use crate::fuzz::{halves, headers, hold};
 
 fn config(proxy: &str) -> Authz {
     let route =

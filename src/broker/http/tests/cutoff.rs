@@ -198,6 +198,26 @@ async fn what_came_of_them_ends_with_them() {
     bed.refused(&first, &[("role", "again"), ("audience", API)]).await;
 }
 
+/// Tokens say in whole seconds when they were issued, and so they are taken: also as those
+/// that another one came of.
+#[tokio::test]
+async fn what_came_of_one_that_is_cut_off_in_its_second_ends_with_it() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let first = bed.issued(json!({}), &[("audience", OWN), ("requested_ttl", "600")]).await;
+    let response = bed.exchange(&first, &[("role", "again"), ("audience", API)]).await;
+    let next = json_of(&response)["access_token"].as_str().unwrap().to_string();
+    let jti = claims_of(&first)["jti"].as_str().unwrap().parse().unwrap();
+    let mut records = bed.records(0, 9).await.into_iter();
+    let before = records.find(|(_, record)| record.jti == Some(jti)).unwrap().1.at;
+    let clock = Arc::new(SystemClock);
+    let operator = Operator::beside(bed.store.clone(), clock, Issuer::parse(OWN).unwrap());
+    let many = What::Many { whose: Whose::Role("deploy".into()), before: Some(before) };
+    let revoked = operator.revoke(&many, "a test").await.unwrap();
+    assert_eq!(revoked.tokens, Some(1), "it is counted as it is taken");
+    assert!(!active(&bed, &first).await && !active(&bed, &next).await);
+}
+
 #[tokio::test]
 async fn one_token_is_revoked_by_its_id_and_by_itself() {
     let place = Place::new(|_| {}).await;

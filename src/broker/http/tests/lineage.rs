@@ -114,6 +114,23 @@ pub(super) async fn active(bed: &Bed, token: &str) -> bool {
     json_of(&bed.introspect(Some(token), token).await)["active"].as_bool().unwrap()
 }
 
+/// When a key is revoked the next one signs at once, and another process has not seen it.
+#[tokio::test]
+async fn a_token_by_a_key_that_was_never_seen_here_can_be_revoked_here() {
+    let site = Site::new();
+    let (one, other) = (site.start().await, site.start().await);
+    let old = signer(&one.issued(json!({}), &[]).await);
+    other.broker.keys.close_its_eyes();
+    let keeper = keeper(one.store.clone());
+    let (rules, kids) = (keeper.rules, [old.clone()]);
+    keeper.settle(|keys| rules.revocation(keys, &kids, "it leaked")).await.unwrap();
+    one.broker.keys.newest().await.unwrap();
+    let token = one.issued(json!({}), &[]).await;
+    assert_ne!(signer(&token), old);
+    assert_eq!(other.revoke(&token).await, 200);
+    assert!(!active(&one, &token).await, "it was said to be revoked");
+}
+
 #[tokio::test]
 async fn what_comes_of_a_token_covers_no_more_and_lives_no_longer() {
     let site = Site::new();

@@ -87,6 +87,11 @@ impl Database {
         super::open(&self.config, &Env::default()).await.unwrap()
     }
 
+    /// Opens it as it is, also where it has no tables.
+    pub(crate) async fn bare(&self) -> SqlStore {
+        super::connect(&self.config, &Env::default(), super::For::Writing).await.unwrap()
+    }
+
     /// Does something in it that no broker would.
     pub(crate) async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
         sqlx::any::install_default_drivers();

@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 use super::failure::{code, fault, is_conflict};
 use super::{Engine, SqlStore, tree};
@@ -23,11 +23,21 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What an engine answers where another process has just made the same thing:
 /// unique_violation, duplicate_table, duplicate_object, duplicate_column,
 /// undefined_table (it was there a moment ago), and PostgreSQL's own word for two who
-/// change one row of its catalogue.
-const MADE_MEANWHILE: [&str; 6] = ["23505", "42P07", "42710", "42701", "42P01", "XX000"];
+/// change one row of its catalogue; at SQLite the row that says so, and a file that is
+/// being written to.
+const MADE_MEANWHILE: [&str; 9] =
+    ["23505", "42P07", "42710", "42701", "42P01", "XX000", "1555", "5", "517"];
+
+/// Who made a database of another version.
+const EARLIER: &str = "an earlier version of tmpcred made it";
+const NEWER: &str = "a newer version of tmpcred made it";
+
+/// What to do about a database of an earlier version that a broker can be started on.
+pub(in crate::broker::store) const STARTED_ONCE: &str =
+    "start this version's broker once: it brings the database up to date";
 
 /// All migrations.
-pub(in crate::broker::store) fn migrations() -> Vec<Migration> {
+fn migrations() -> Vec<Migration> {
     let files = [
         ("first", include_str!("../migrations/0001_first.sql")),
         ("revoked token", include_str!("../migrations/0002_revoked_token.sql")),
@@ -43,8 +53,12 @@ pub(in crate::broker::store) fn migrations() -> Vec<Migration> {
         ("active", include_str!("../migrations/0012_active.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
-        let (kind, sql) = (MigrationType::Simple, sql.into_sql_str());
-        Migration::new(version, Cow::Borrowed(name), kind, sql, false)
+        let (kind, text) = (MigrationType::Simple, sql.into_sql_str());
+        let made = Migration::new(version, Cow::Borrowed(name), kind, text, false);
+        // Whoever runs the database may have built it while brokers went on, which nothing
+        // within a transaction can. What the migration is known by stays as it was.
+        let sql = sql.replace("\ncreate index ", "\ncreate index if not exists ");
+        Migration { sql: AssertSqlSafe(sql).into_sql_str(), ..made }
     });
     made.collect()
 }
@@ -65,7 +79,8 @@ impl SqlStore {
         let mut tries = 0;
         while let Err(cause) = migrator.run(&self.engine.pool).await {
             tries += 1;
-            if tries == TRIES || !is_race(&cause) {
+            let was_race = is_race(&cause) || self.has_made_meanwhile(&cause).await;
+            if tries == TRIES || !was_race {
                 return Err(refused(cause));
             }
             tracing::debug!(%cause, "another process brings the database up to date");
@@ -78,19 +93,45 @@ impl SqlStore {
         Ok(())
     }
 
-    /// Refuses a database that an earlier version made.
-    pub(in crate::broker::store) async fn require_tree(&self) -> Result<()> {
-        let head =
-            sqlx::query("select tree_size, seal from audit_head").fetch_optional(&self.engine.pool);
+    /// Whether a migration failed that is made by now: SQLite has one code for all that is wrong with
+    /// a statement.
+    async fn has_made_meanwhile(&self, cause: &MigrateError) -> bool {
+        let MigrateError::ExecuteMigration(_, version) = cause else { return false };
+        let made = sqlx::query("select 1 from _sqlx_migrations where version = $1")
+            .bind(*version)
+            .fetch_optional(&self.engine.pool);
+        made.await.is_ok_and(|made| made.is_some())
+    }
+
+    /// Refuses a database that another version made; `earlier` is what to do about an earlier
+    /// one.
+    pub(in crate::broker::store) async fn require_this_version(&self, earlier: &str) -> Result<()> {
+        let refused = || Error::new(ErrorKind::Config, "it is of no broker of this version");
+        let because = |cause| {
+            let error = refused().hint(STARTED_ONCE);
+            fault("", cause).causes().iter().cloned().fold(error, Error::because_of)
+        };
+        let pool = &self.engine.pool;
+        let made =
+            sqlx::query_scalar::<_, Option<i64>>("select max(version) from _sqlx_migrations")
+                .fetch_one(pool)
+                .await
+                .map_err(because)?;
+        let newest = i64::try_from(migrations().len()).unwrap_or(i64::MAX);
+        match made.unwrap_or_default() {
+            made if made < newest => {
+                return Err(refused().because_of(EARLIER).hint(earlier));
+            }
+            made if made > newest => {
+                return Err(refused().because_of(NEWER).hint("use that version"));
+            }
+            _ => {}
+        }
+        let head = sqlx::query("select tree_size, seal from audit_head").fetch_optional(pool);
         match head.await {
             Ok(Some(_)) => Ok(()),
-            outcome => {
-                let error = Error::new(ErrorKind::Config, "it is of no broker of this version")
-                    .hint("start this version's broker once: it brings the database up to date");
-                Err(outcome.err().map_or(error.clone(), |cause| {
-                    fault("", cause).causes().iter().cloned().fold(error, Error::because_of)
-                }))
-            }
+            Ok(None) => Err(refused().hint(STARTED_ONCE)),
+            Err(cause) => Err(because(cause)),
         }
     }
 }
@@ -110,7 +151,7 @@ fn refused(cause: MigrateError) -> Error {
     let error = Error::new(ErrorKind::Config, "it cannot be brought up to date");
     match cause {
         MigrateError::VersionMissing(_) => error
-            .because_of("a newer version of tmpcred made it")
+            .because_of(NEWER)
             .hint("use that version, or restore a backup from before the upgrade"),
         cause => error.because(cause),
     }
@@ -133,3 +174,6 @@ async fn add(engine: &Engine, own: &Own) -> Result<()> {
     };
     engine.work("it cannot be brought up to date", attempt).await
 }
+
+#[cfg(test)]
+mod tests;

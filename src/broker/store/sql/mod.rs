@@ -32,9 +32,7 @@ pub use copy::Copied;
 pub(super) use engine::Engine;
 pub(super) use failure::{code, fault};
 use head::Guard;
-pub(super) use migrate::Own;
-#[cfg(test)]
-pub(super) use migrate::migrations;
+pub(super) use migrate::{Own, STARTED_ONCE};
 use rows::{consumed_at_from, key_from, micros, moment, record_from};
 
 /// How much a probe writes, in bytes: more than a record, so that it does not

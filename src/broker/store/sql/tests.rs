@@ -91,6 +91,19 @@ impl Ground {
         panic!("there is no database")
     }
 
+    /// Opens it as it is, also where it has no tables.
+    pub(crate) async fn bare(&self) -> SqlStore {
+        if let Some((_, path)) = &self.file {
+            drop(files::open_lock(path).unwrap());
+            return sqlite::open_to_copy(path).await.unwrap();
+        }
+        #[cfg(unix)]
+        if let Some(database) = &self.postgres {
+            return database.bare().await;
+        }
+        panic!("there is no database")
+    }
+
     /// Whether it is no file.
     pub(crate) fn is_postgres(&self) -> bool {
         self.file.is_none()
@@ -103,6 +116,15 @@ impl Ground {
             stores.push(std::sync::Arc::new(self.open().await));
         }
         stores
+    }
+
+    /// Does this beside brokers, as it stands: in a transaction only where it says so.
+    pub(crate) async fn execute(&self, statement: &str) {
+        #[cfg(unix)]
+        if let Some(database) = &self.postgres {
+            return database.execute(statement).await.unwrap();
+        }
+        self.tamper(statement).await;
     }
 
     /// Does something in it that no broker would.
@@ -123,6 +145,30 @@ impl Ground {
 
 async fn consumed(store: &SqlStore, id: &str) -> bool {
     store.any_consumed(Once::RevokedToken, &["other".into(), id.into()]).await.unwrap()
+}
+
+/// With what each connection is told, a commit is on the disk when it is over.
+#[tokio::test]
+async fn every_connection_to_a_file_makes_commits_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = sqlite::open(&dir.path().join("b.db")).await.unwrap();
+    append(&store, &[record("one")]).await.unwrap();
+    let (pool, mut all) = (&store.engine.pool, Vec::new());
+    // All at once, so that each is another one.
+    for _ in 0..pool.options().get_max_connections() {
+        let mut one = pool.acquire().await.unwrap();
+        let says = async |pragma: &'static str, one: &mut sqlx::AnyConnection| {
+            sqlx::query(pragma).fetch_one(one).await.unwrap()
+        };
+        let mode: String = says("pragma journal_mode", &mut one).await.get(0);
+        // 2 is full: the log is synced with each commit.
+        let synchronous: i64 = says("pragma synchronous", &mut one).await.get(0);
+        assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+        all.push(one);
+    }
+    assert!(all.len() > 1);
+    drop(all);
+    append(&store, &[record("two")]).await.unwrap();
 }
 
 #[tokio::test]

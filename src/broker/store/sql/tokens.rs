@@ -87,7 +87,7 @@ impl TokenStore for SqlStore {
         let ask = || {
             let query = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(statement.clone()))
                 .bind(micros(now.saturating_sub(longest)))
-                .bind(micros(before))
+                .bind(micros(second_after(before)))
                 .bind(micros(now))
                 .bind(Decision::Issued.as_str());
             let query = values.iter().fold(query, |query, value| query.bind(value.clone()));
@@ -128,6 +128,13 @@ impl TokenStore for SqlStore {
         };
         self.forget(forget).await
     }
+}
+
+/// The end of the second that a moment is in: tokens say in whole seconds when they were issued,
+/// so all of that second were issued before.
+fn second_after(at: OffsetDateTime) -> OffsetDateTime {
+    let second = at.replace_nanosecond(0).unwrap_or(at);
+    if second == at { at } else { second.saturating_add(Duration::SECOND) }
 }
 
 fn opaque_from(row: &AnyRow) -> Result<OpaqueToken> {

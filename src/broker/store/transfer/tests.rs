@@ -210,3 +210,38 @@ async fn a_log_that_does_not_end_as_it_was_sealed_is_not_copied() {
     is_refused(move_in(&into, &env(), &fine, None).await.unwrap_err());
     assert!(files::exists(&fine));
 }
+
+#[tokio::test]
+async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let here = StoreConfig::at(path("broker.db"));
+    let running = open(&here, &env()).await.unwrap();
+    fill_in(&running).await;
+    running.close().await;
+    let seal = kek().seal_of_log();
+    let file = path("backup.db");
+    let copied = backup(&here, &env(), &file, Some(&seal)).await.unwrap();
+    let older = "alter table audit_record drop column trace_id;
+        delete from _sqlx_migrations where version = 11";
+    tamper(&file, older).await;
+    let (there, _database) = postgres().await;
+    let error = restore(&there, &env(), &file, Some(&seal)).await.unwrap_err();
+    let said = format!("{error} {:?}", error.hints());
+    for part in
+        ["backup.db cannot be restored", "an earlier version of tmpcred made it", "broker move"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+    // So it is said, and so it can be done.
+    let between = path("between.db");
+    let into = StoreConfig::at(between.clone());
+    assert_eq!(restore(&into, &env(), &file, Some(&seal)).await.unwrap(), copied);
+    assert_eq!(move_in(&there, &env(), &between, Some(&seal)).await.unwrap().0, copied);
+
+    tamper(&file, "update _sqlx_migrations set version = 9999 where version = 10").await;
+    for into in [StoreConfig::at(path("other.db")), postgres().await.0] {
+        let error = restore(&into, &env(), &file, Some(&seal)).await.unwrap_err().to_string();
+        assert!(error.contains("a newer version of tmpcred made it"), "{error}");
+    }
+}

@@ -90,7 +90,7 @@ fn seal(app: &App, config: &Config) -> Result<Option<Seal>> {
     let kek = &config.keys;
     let variable = kek.kek_env.as_deref().unwrap_or(KEK_VARIABLE);
     let at_hand = match &kek.kek_file {
-        Some(path) => files::exists(path),
+        Some(path) => files::exists(path) && !files::is_withheld(path),
         None => app.host.env.get(variable).is_some(),
     };
     Ok(at_hand.then(|| Kek::load(kek, &app.host.env)).transpose()?.map(|kek| kek.seal_of_log()))
