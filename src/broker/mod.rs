@@ -146,7 +146,7 @@ impl Broker {
     /// Whatever keeps it from working: it does not start half.
     pub async fn open(config: &Config, host: &Host) -> Result<Self> {
         // The key comes first: without one, no database is made.
-        let kek = Kek::load(&config.keys, &host.env)?;
+        let kek = Kek::load(&config.keys, &host.env).await?;
         let policies = Source::read_all(&config.policy.files)?;
         // What needs no store is checked before one is made.
         let traces = Traces::start(&config.telemetry, host)?;

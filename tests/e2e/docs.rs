@@ -78,6 +78,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml .tmpcred.toml",
         "toml broker.toml",
         "toml broker.toml behind-a-proxy",
+        "toml broker.toml keys",
         "toml broker.toml more",
         "toml broker.toml more-admin",
         "toml broker.toml more-authz",
@@ -308,6 +309,13 @@ mod broker {
             let path = home.write("broker.toml", format!("{}\n{}", start.text, more.text));
             let audit = config::load(&path).unwrap().audit;
             assert_eq!([audit.file.len(), audit.syslog.len(), audit.webhook.len()], [1, 1, 1]);
+        }
+        // What prints the key runs in the tests of it.
+        for keys in of_kind("toml broker.toml keys", 2) {
+            let (before, rest) = start.text.split_once("[keys]\nkek_file = \"kek\"\n").unwrap();
+            let home = Home::new();
+            let path = home.write("broker.toml", format!("{before}{}{rest}", keys.text));
+            assert!(config::load(&path).unwrap().keys.kek_command.is_some());
         }
         for more in of_kind("toml broker.toml more-dpop", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);

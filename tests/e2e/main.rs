@@ -47,6 +47,8 @@ mod jobs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod journey;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod kek;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod keys;
 #[cfg(target_os = "linux")]
 mod login;

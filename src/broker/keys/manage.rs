@@ -81,7 +81,7 @@ impl Manager {
     /// with it either.
     pub async fn open(host: &Host, config: &Path) -> Result<Self> {
         let config: Config = config::load(config)?;
-        let kek = Kek::load(&config.keys, &host.env)?;
+        let kek = Kek::load(&config.keys, &host.env).await?;
         let keeper = Keeper {
             store: Arc::new(store::open_existing(&config.store, &host.env).await?),
             kek,
