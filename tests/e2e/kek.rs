@@ -58,7 +58,7 @@ fn serves_and_all_commands_have_it(home: Home, keys: &str) -> Broker {
     served.home.write("other.toml", toml.replace(keys, ""));
     let other = tmpcred(&served.home).args(["broker", "keys", "list", "--config"]);
     let other = other.args([served.home.path("other.toml")]).env("TMPCRED_BROKER_KEK", KEK);
-    let refused = other.run().ended_with(2).stderr;
+    let refused = other.run().ended_with(3).stderr;
     assert!(refused.contains("is not the one that the signing keys are sealed with"), "{refused}");
     served
 }
