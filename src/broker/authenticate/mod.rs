@@ -7,6 +7,7 @@ pub(super) mod actor;
 mod caller;
 pub mod client;
 mod demands;
+mod discovered;
 #[cfg(test)]
 mod fuzz;
 mod issuer;
