@@ -79,7 +79,7 @@ pub use serve::serve;
 
 use audit::outbox::{Outbox, Sinks};
 use audit::{Audit, Notary};
-use authenticate::Authenticator;
+use authenticate::{Ahead, Authenticator, KeysSeal};
 use config::Role;
 use denials::Denials;
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
@@ -110,6 +110,8 @@ pub struct Broker {
     signing: BTreeMap<String, SigningAlgorithm>,
     algorithms: Algorithms,
     authenticator: Authenticator,
+    /// What fetches the keys of issuers before anybody needs them.
+    ahead: Option<Ahead>,
     policies: Policies,
     keys: KeyRing,
     audit: Audit,
@@ -152,8 +154,10 @@ impl Broker {
         let traces = Traces::start(&config.telemetry, host)?;
         let prepared = Prepared::new(config, &policies, host, &traces.tracer())?;
         let store: Arc<dyn Store> = Arc::new(store::open(&config.store, &host.env).await?);
+        let seal = KeysSeal::new(&kek);
         let broker = prepared.assemble(config, store, kek, host).await?;
-        Ok(Self { traces, ..broker })
+        let ahead = Some(broker.authenticator.fetch_ahead(&broker.store, seal).await);
+        Ok(Self { traces, ahead, ..broker })
     }
 
     /// Makes a broker from these parts. Needs a runtime.
@@ -183,7 +187,10 @@ impl Broker {
     }
 
     /// Writes what is queued and closes the store.
-    pub async fn close(self) {
+    pub async fn close(mut self) {
+        if let Some(ahead) = self.ahead.take() {
+            ahead.close().await;
+        }
         self.summarize(self.denials.all()).await;
         self.audit.close().await;
         self.outbox.close().await;
@@ -250,6 +257,7 @@ impl Prepared {
             signing: config.keys.audiences.clone(),
             algorithms: config.keys.algorithms(),
             authenticator: self.authenticator,
+            ahead: None,
             policies: Policies::new(config, self.policy),
             keys,
             audit: Audit::start(store.clone()),

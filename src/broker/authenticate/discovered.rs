@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::Duration;
 use url::Url;
 
+use super::ahead::Part;
 use crate::error::{Error, Result};
 use crate::host::clock::Clock;
 use crate::host::http::HttpClient;
+use crate::oidc::documents::fetch_ahead;
 use crate::oidc::jwt::Refusal;
-use crate::oidc::remote_keys::{Failure, Failures};
+use crate::oidc::remote_keys::{Failure, Failures, Kept};
 use crate::oidc::{Claims, Discovery, Expectations, Issuer, NoDocuments, RemoteKeys};
 
 /// How long to wait before an issuer that could not be reached is asked again.
@@ -55,7 +57,9 @@ struct Found {
     keys: AtHand,
     /// When the document was fetched.
     at: Duration,
-    /// When it is to be fetched again.
+    /// From when on it is fetched again ahead of all need.
+    ahead_at: Duration,
+    /// When it is to be fetched again in any case.
     until: Duration,
 }
 
@@ -75,6 +79,77 @@ impl Discovered {
     /// Those by which tokens are verified now.
     pub(super) fn in_use(&self) -> Option<Arc<RemoteKeys>> {
         self.state().found.as_ref().map(|found| found.keys.in_use().clone())
+    }
+
+    /// Whether it is time to fetch this ahead of all need.
+    pub(super) fn is_due(&self, part: Part) -> bool {
+        match part {
+            Part::Document => {
+                let now = self.clock.uptime();
+                self.state().found.as_ref().is_none_or(|found| now >= found.ahead_at)
+            }
+            // Where they are is not known before.
+            Part::Keys => self.at_hand().is_some_and(|at_hand| at_hand.keys.is_due()),
+        }
+    }
+
+    fn at_hand(&self) -> Option<AtHand> {
+        self.state().found.as_ref().map(|found| found.keys.clone())
+    }
+
+    /// Fetches this ahead of all need, as [`RemoteKeys::renew`] does; keys at a place that is
+    /// new at once.
+    pub(super) async fn renew(&self, part: Part, pause: Duration) -> Result<()> {
+        if part == Part::Document {
+            self.renew_document(pause).await?;
+        }
+        match self.at_hand() {
+            Some(AtHand { keys, .. }) if part == Part::Keys || keys.age().is_none() => {
+                keys.renew(pause).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn renew_document(&self, pause: Duration) -> Result<()> {
+        let _turn = self.fetching.lock().await;
+        if !self.is_due(Part::Document) {
+            return Ok(());
+        }
+        let error = match Discovery::ask(&self.issuer, &self.issuer, &self.http).await {
+            Ok((discovery, freshness)) => {
+                self.found(discovery.jwks_uri, freshness.age);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        self.failures.count();
+        let now = self.clock.uptime();
+        if let Some(found) = &mut self.state().found {
+            let end = found.at.saturating_add(self.max_age);
+            found.until = found.until.max(now + pause).min(end);
+        }
+        Err(error)
+    }
+
+    /// The keys at hand and where they are from, where they may outlast this process.
+    pub(super) fn kept(&self) -> Option<(Url, Kept)> {
+        let keys = self.in_use()?;
+        Some((keys.url().clone(), keys.kept()?))
+    }
+
+    /// Goes on with keys that were kept, as [`RemoteKeys::resume`] does.
+    pub(super) fn resume(&self, address: Url, kept: &Kept, pause: Duration) -> Result<()> {
+        if self.at_hand().is_some() {
+            return Ok(());
+        }
+        self.found(address, Duration::ZERO).keys.resume(kept, pause)?;
+        if let Some(found) = &mut self.state().found {
+            // When the document was fetched was not kept; the keys were there at that time.
+            (found.at, found.ahead_at) = (kept.good_at, self.clock.uptime());
+            found.until = (found.ahead_at + pause).min(found.at.saturating_add(self.max_age));
+        }
+        Ok(())
     }
 
     /// Verifies a token by them.
@@ -167,9 +242,10 @@ impl Discovered {
                 AtHand { keys: Arc::new(keys), before }
             }
         };
-        let until = at + age.min(self.max_age);
-        *state =
-            State { found: Some(Found { address, keys: keys.clone(), at, until }), failed: None };
+        let life = age.min(self.max_age);
+        let (ahead_at, until) = (at + fetch_ahead(life), at + life);
+        let found = Found { address, keys: keys.clone(), at, ahead_at, until };
+        *state = State { found: Some(found), failed: None };
         keys
     }
 

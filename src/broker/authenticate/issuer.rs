@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use time::Duration;
+use url::Url;
 
+use super::ahead::Part;
 use super::discovered::Discovered;
 use super::review::Reviewer;
 use super::waiting::Waiting;
@@ -19,7 +21,7 @@ use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
 use crate::host::http::HttpClient;
 use crate::oidc::jwt::{self, ALGORITHMS, Algorithm};
-use crate::oidc::remote_keys::{Failure, Failures, MAX_KEY_AGE};
+use crate::oidc::remote_keys::{Failure, Failures, Kept, MAX_KEY_AGE};
 use crate::oidc::{Claims, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
 use crate::trace;
@@ -105,6 +107,70 @@ impl Trusted {
             skew,
             version,
         })
+    }
+
+    /// Whether it is time to fetch this ahead of all need.
+    pub(super) fn is_due(&self, part: Part) -> bool {
+        match &self.keys {
+            KeySource::File(_) | KeySource::Review(_) => false,
+            KeySource::Uri(keys) => part == Part::Keys && keys.is_due(),
+            KeySource::Discovery(discovered) => discovered.is_due(part),
+        }
+    }
+
+    /// Fetches this, as [`RemoteKeys::renew`] does.
+    pub(super) async fn renew(&self, part: Part, pause: Duration) -> Result<()> {
+        match &self.keys {
+            KeySource::File(_) | KeySource::Review(_) => Ok(()),
+            KeySource::Uri(keys) => keys.renew(pause).await,
+            KeySource::Discovery(discovered) => discovered.renew(part, pause).await,
+        }
+    }
+
+    /// The keys at hand and where they are from, where they were fetched and may outlast
+    /// this process.
+    pub(super) fn kept(&self) -> Option<(Url, Kept)> {
+        match &self.keys {
+            KeySource::File(_) | KeySource::Review(_) => None,
+            KeySource::Uri(keys) => Some((keys.url().clone(), keys.kept()?)),
+            KeySource::Discovery(discovered) => discovered.kept(),
+        }
+    }
+
+    /// Goes on with keys that were kept, as [`RemoteKeys::resume`] does.
+    ///
+    /// # Errors
+    /// Where they are from another address than the configuration has now.
+    pub(super) fn resume(&self, address: Url, kept: &Kept, pause: Duration) -> Result<()> {
+        match &self.keys {
+            KeySource::Discovery(discovered) => discovered.resume(address, kept, pause),
+            KeySource::Uri(keys) if *keys.url() == address => keys.resume(kept, pause),
+            KeySource::File(_) | KeySource::Review(_) | KeySource::Uri(_) => {
+                let message = format!("they were fetched from {address}");
+                Err(Error::new(ErrorKind::Config, message)
+                    .because_of("the configuration names another place"))
+            }
+        }
+    }
+
+    /// Whether its keys are fetched.
+    pub(super) fn has_remote_keys(&self) -> bool {
+        matches!(self.keys, KeySource::Uri(_) | KeySource::Discovery(_))
+    }
+
+    /// Its identifier.
+    pub(super) fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// How old its keys may become.
+    pub(super) fn max_age(&self) -> Duration {
+        self.max_age
+    }
+
+    /// The clock by which their age is told.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
     }
 
     /// Says in the trace by which keys a token was verified, or not.

@@ -4,6 +4,7 @@
 //! contact anybody.
 
 pub(super) mod actor;
+mod ahead;
 mod caller;
 pub mod client;
 mod demands;
@@ -11,24 +12,29 @@ mod discovered;
 #[cfg(test)]
 mod fuzz;
 mod issuer;
+mod kept;
 mod review;
 mod waiting;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
 pub use actor::{Actor, MAX_ACTORS, MayAct};
+pub use ahead::Ahead;
 pub(super) use caller::Fingerprint;
 pub use caller::qualified as id_of;
 pub use caller::{Caller, Parent, respelled};
 pub use client::Clients;
 use demands::Demands;
 use issuer::{Requirements, Trusted};
+pub(super) use kept::KeysSeal;
 use waiting::{Everybody, Waiting};
 
 use super::config::{self, Assertions, TrustedIssuer};
 use super::policy::Needs;
+use super::store::Store;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
@@ -110,7 +116,7 @@ pub fn said(error: &Error) -> String {
 /// The list of trusted issuers, with their keys.
 pub struct Authenticator {
     /// By identifier.
-    trusted: BTreeMap<String, (Trusted, Demands)>,
+    trusted: BTreeMap<String, (Arc<Trusted>, Demands)>,
     clients: Clients,
 }
 
@@ -130,7 +136,8 @@ impl Authenticator {
             .iter()
             .map(|(name, config)| {
                 let trusted = Trusted::new(name, config, own, host, Waiting::among(&everybody))?;
-                Ok((config.issuer.as_str().to_string(), (trusted, Demands::of(config))))
+                let trusted = (Arc::new(trusted), Demands::of(config));
+                Ok((config.issuer.as_str().to_string(), trusted))
             })
             .collect::<Result<_>>()?;
         Ok(Self { trusted, clients })
@@ -144,6 +151,13 @@ impl Authenticator {
     /// What is known of the keys that are fetched, by issuer.
     pub fn keys(&self) -> impl Iterator<Item = IssuerKeys<'_>> {
         self.trusted.values().filter_map(|(trusted, _)| trusted.keys())
+    }
+
+    /// Fetches the keys of all issuers from now on ahead of all need, and keeps them in the
+    /// store. It goes on with those that were kept, and waits for no issuer.
+    pub(super) async fn fetch_ahead(&self, store: &Arc<dyn Store>, seal: KeysSeal) -> Ahead {
+        let trusted = self.trusted.values().map(|(trusted, _)| trusted.clone());
+        Ahead::start(trusted.filter(|trusted| trusted.has_remote_keys()), store, seal).await
     }
 
     /// Verifies a token and says who is calling.

@@ -40,6 +40,7 @@ pub(in crate::broker::store) fn migrations() -> Vec<Migration> {
         ("erasure", include_str!("../migrations/0009_erasure.sql")),
         ("find", include_str!("../migrations/0010_find.sql")),
         ("trace", include_str!("../migrations/0011_trace.sql")),
+        ("issuer keys", include_str!("../migrations/0012_issuer_keys.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, sql) = (MigrationType::Simple, sql.into_sql_str());
