@@ -43,6 +43,8 @@ mod federation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod interop;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod issuer_keys;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod jobs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod journey;

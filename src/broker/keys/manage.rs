@@ -17,6 +17,7 @@ use crate::broker::store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{Host, files};
 use crate::oidc::Issuer;
+use crate::wire;
 
 /// What there is to know of a key, besides the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +174,7 @@ impl Manager {
         let below = |name: &str| directory.join(name);
         let files = [
             // The keys come first: who reads the document finds them.
-            (below(http::JWKS_PATH), keys.jwks()),
+            (below(wire::JWKS_PATH), keys.jwks()),
             (below(crate::oidc::discovery::WELL_KNOWN), &document),
         ];
         for (path, bytes) in &files {

@@ -5,7 +5,6 @@ use url::Url;
 use super::*;
 use crate::broker::authenticate::ahead::Part;
 use crate::broker::authenticate::{Ahead, KeysSeal};
-use crate::broker::config::Config;
 use crate::broker::keys::Kek;
 use crate::broker::store::{IssuerKeySet, Store, sqlite};
 use crate::secret::Secret;
