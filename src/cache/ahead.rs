@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 
 use super::key::ItemKey;
+use super::{Cache, CredentialKey};
 use crate::host::files;
 
 /// How long one claim to renew keeps others from trying.
@@ -23,6 +24,26 @@ const PAUSE: Duration = Duration::from_secs(60);
 pub const CHECK_AFTER: time::Duration = time::Duration::minutes(5);
 /// How long the time of a claim is kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Cache {
+    /// Whether it is for this process to have this credential renewed ahead of time:
+    /// one of all that ask within a minute is told so.
+    pub fn claim_ahead(&self, key: &CredentialKey) -> bool {
+        !self.vault.is_memory() && self.ahead.claim(&key.item(), self.host.clock.now())
+    }
+
+    /// Whether it is for this process to have it looked whether this credential was revoked:
+    /// one of all that ask within [`CHECK_AFTER`] is told so.
+    pub fn claim_check(&self, key: &CredentialKey) -> bool {
+        !self.vault.is_memory() && self.checks.claim(&key.item(), self.host.clock.now())
+    }
+
+    /// Forgets who was to see to what, where that was long ago.
+    pub fn tidy_ahead(&self) {
+        self.ahead.tidy(self.host.clock.now());
+        self.checks.tidy(self.host.clock.now());
+    }
+}
 
 /// The claims of one user, for one of the two.
 pub(super) struct Ahead {
@@ -101,7 +122,6 @@ fn mark(mut file: &File, now: SystemTime) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::CredentialKey;
     use crate::credential::Principal;
 
     fn key(subject: &str) -> ItemKey {

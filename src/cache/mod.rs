@@ -406,24 +406,6 @@ impl Cache {
         self.locks.lead_if_free(key.item().as_str())
     }
 
-    /// Whether it is for this process to have this credential renewed ahead of time:
-    /// one of all that ask within a minute is told so.
-    pub fn claim_ahead(&self, key: &CredentialKey) -> bool {
-        !self.vault.is_memory() && self.ahead.claim(&key.item(), self.host.clock.now())
-    }
-
-    /// Whether it is for this process to have it looked whether this credential was revoked:
-    /// one of all that ask within [`CHECK_AFTER`] is told so.
-    pub fn claim_check(&self, key: &CredentialKey) -> bool {
-        !self.vault.is_memory() && self.checks.claim(&key.item(), self.host.clock.now())
-    }
-
-    /// Forgets who was to see to what, where that was long ago.
-    pub fn tidy_ahead(&self) {
-        self.ahead.tidy(self.host.clock.now());
-        self.checks.tidy(self.host.clock.now());
-    }
-
     /// Forgets a credential that is good no more, and is to be replaced by whoever holds its
     /// lock.
     pub fn forget_credential(&self, key: &CredentialKey, _lead: &Lead) -> Result<()> {
