@@ -44,8 +44,8 @@ mod grow {
             Error::new(ErrorKind::Usage, format!("{millions} is no number")).because(cause)
         })? * 1_000_000;
         let config: config::Config = config::load(Path::new(path))?;
-        let kek = Kek::load(&config.keys, &Env::default())?;
         process::runtime()?.block_on(async {
+            let kek = Kek::load(&config.keys, &Env::default()).await?;
             let store = store::open(&config.store, &Env::default()).await?;
             store.seal_with(kek.seal_of_log()).await?;
             let now = SystemClock.now();

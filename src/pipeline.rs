@@ -13,7 +13,7 @@ use time::Duration;
 pub use own::{OwnCredential, revoke};
 
 use self::minting::Minted;
-use crate::cache::{Cache, CredentialKey, Lead, Turn};
+use crate::cache::{CHECK_AFTER, Cache, CredentialKey, Lead, Turn};
 use crate::credential::{Caller, Credential, Principal};
 use crate::dpop::DeviceKey;
 use crate::error::{Error, ErrorKind, Result};
@@ -51,6 +51,9 @@ pub enum Origin {
     /// The same, and it will soon be due for renewal: it is for this process to see to
     /// that, with [`renew_ahead`] in another one.
     Ageing,
+    /// The same, and nobody has looked of late whether it was revoked meanwhile: it is for
+    /// this process to see to that, with [`replace_if_revoked`] in another one.
+    Unchecked,
     /// It was minted in this run, or by another process while this one waited.
     Minted,
     /// It was in the cache and due for renewal, but no new one could be had.
@@ -76,8 +79,8 @@ pub fn credential(
         && let Some(credential) = run.look(&key)?
     {
         tracing::debug!(profile = plan.profile, "the cached credential serves");
-        let ageing = terms.ahead && run.is_ageing(&credential) && cache.claim_ahead(&key);
-        return Ok((credential, if ageing { Origin::Ageing } else { Origin::Cache }));
+        let origin = run.origin_of_hit(&key, &credential);
+        return Ok((credential, origin));
     }
     process::runtime()?.block_on(run.cold(&*source, caller))
 }
@@ -134,6 +137,46 @@ pub fn renew_ahead(
     let minted = process::runtime()?.block_on(run.mint(&*source, Effort::AHEAD))?;
     run.keep_for(&caller, &key, minted.principal, &minted.credential, lead);
     Ok(())
+}
+
+/// Gets a credential in place of the cached one that ends at `ends`, where whoever issued that
+/// says that it is good no more. It gives way as [`renew_ahead`] does. Where no other one can
+/// be had, there is none.
+pub fn replace_if_revoked(
+    host: &Host,
+    cache: &Cache,
+    plan: &Plan,
+    ends: time::OffsetDateTime,
+) -> Result<()> {
+    let run = Run::new(host, cache, plan, Terms::default());
+    let source = run.source()?;
+    let Some(caller) = run.caller(&*source)? else { return Ok(()) };
+    let key = run.key(&caller)?;
+    let read = || -> Result<Option<Credential>> {
+        Ok(run.read(&key)?.filter(|old| old.lifetime.expires_at <= ends))
+    };
+    let Some(old) = read()? else { return Ok(()) };
+    let target = plan.target.open();
+    let Some(standing) = target.standing(&old) else { return Ok(()) };
+    let runtime = process::runtime()?;
+    if runtime.block_on(standing.is_good(host, &old))? {
+        return Ok(());
+    }
+    // Whoever is at it gets another one.
+    let Some(lead) = cache.lead_credential_if_free(&key) else { return Ok(()) };
+    if read()?.is_none() {
+        return Ok(());
+    }
+    match runtime.block_on(run.mint(&*source, Effort::AHEAD)) {
+        Ok(minted) => {
+            run.keep_for(&caller, &key, minted.principal, &minted.credential, lead);
+            Ok(())
+        }
+        Err(error) => {
+            cache.forget_credential(&key, &lead)?;
+            Err(error)
+        }
+    }
 }
 
 /// Gets a credential that nobody else has or will get: it is neither taken from the
@@ -279,6 +322,24 @@ impl<'a> Run<'a> {
         let (lifetime, due) = (&credential.lifetime, self.due(credential));
         let ahead = credential.refresh_window().min((lifetime.ttl() - due) / 2);
         lifetime.remaining(self.host.clock.now()) <= due + ahead
+    }
+
+    /// Whether something is to be done for a cached credential that serves, and by this process.
+    fn origin_of_hit(&self, key: &CredentialKey, credential: &Credential) -> Origin {
+        if !self.terms.ahead {
+            return Origin::Cache;
+        }
+        if self.is_ageing(credential) {
+            // What is renewed need not be looked at.
+            return if self.cache.claim_ahead(key) { Origin::Ageing } else { Origin::Cache };
+        }
+        let lifetime = &credential.lifetime;
+        let age = lifetime.ttl() - lifetime.remaining(self.host.clock.now());
+        let unchecked = age >= CHECK_AFTER
+            && self.plan.target.issuer().is_some()
+            && self.cache.claim_check(key)
+            && self.plan.target.open().standing(credential).is_some();
+        if unchecked { Origin::Unchecked } else { Origin::Cache }
     }
 
     /// How long before its end a credential is due for renewal, or before whoever uses it

@@ -23,6 +23,9 @@ pub const REVOCATION_PATH: &str = "revoke";
 /// The path of the introspection endpoint (RFC 7662), below the broker's URL.
 pub const INTROSPECTION_PATH: &str = "introspect";
 
+/// The path of the public keys (RFC 7517), below the broker's URL.
+pub const JWKS_PATH: &str = "jwks.json";
+
 /// The parameters of a request besides the grant type (RFC 8693 section 2.1).
 /// They travel as a form.
 #[derive(Serialize, Deserialize)]

@@ -78,7 +78,7 @@ impl Operator {
     /// the end of the audit log is sealed, is not at hand.
     pub async fn open(host: &Host, config: &Path) -> Result<Self> {
         let config = config::load(config)?;
-        let kek = Kek::load(&config.keys, &host.env)?;
+        let kek = Kek::load(&config.keys, &host.env).await?;
         let store = store::open_existing(&config.store, &host.env).await?;
         store.seal_with(kek.seal_of_log()).await?;
         Ok(Self::beside(Arc::new(store), host.clock.clone(), config.issuer))

@@ -81,6 +81,7 @@ pub use serve::serve;
 
 use audit::outbox::{Outbox, Sinks};
 use audit::{Audit, Notary};
+use authenticate::{Ahead, KeysSeal};
 use denials::Denials;
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::{Active, Metrics};
@@ -109,6 +110,8 @@ pub struct Broker {
     signing: BTreeMap<String, SigningAlgorithm>,
     algorithms: Algorithms,
     current: Current,
+    /// What fetches the keys of issuers before anybody needs them.
+    ahead: Option<Ahead>,
     keys: KeyRing,
     audit: Audit,
     notary: Notary,
@@ -144,14 +147,16 @@ impl Broker {
     /// Whatever keeps it from working: it does not start half.
     pub async fn open(config: &Config, host: &Host) -> Result<Self> {
         // The key comes first: without one, no database is made.
-        let kek = Kek::load(&config.keys, &host.env)?;
+        let kek = Kek::load(&config.keys, &host.env).await?;
         let policies = Source::read_all(&config.policy.files)?;
         // What needs no store is checked before one is made.
         let traces = Traces::start(&config.telemetry, host)?;
         let prepared = Prepared::new(config, &policies, host, &traces.tracer())?;
         let store: Arc<dyn Store> = Arc::new(store::open(&config.store, &host.env).await?);
+        let seal = KeysSeal::new(&kek);
         let broker = prepared.assemble(config, store, kek, host).await?;
-        Ok(Self { traces, ..broker })
+        let ahead = Some(broker.fetch_ahead(seal).await);
+        Ok(Self { traces, ahead, ..broker })
     }
 
     /// Makes a broker from these parts. Needs a runtime.
@@ -181,7 +186,10 @@ impl Broker {
     }
 
     /// Writes what is queued and closes the store.
-    pub async fn close(self) {
+    pub async fn close(mut self) {
+        if let Some(ahead) = self.ahead.take() {
+            ahead.close().await;
+        }
         self.summarize(self.denials.all()).await;
         self.audit.close().await;
         self.outbox.close().await;
@@ -241,6 +249,7 @@ impl Prepared {
             signing: config.keys.audiences.clone(),
             algorithms: config.keys.algorithms(),
             current: Current::new(self.book, host),
+            ahead: None,
             keys,
             audit: Audit::start(store.clone()),
             notary,

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Broker;
+use super::authenticate::{Ahead, KeysSeal};
 use super::config::{self, Config};
 use super::metrics::Reload;
 use super::policy::Source;
@@ -18,17 +19,17 @@ pub(super) struct Current {
     host: Host,
     /// Held while files are read, so that what was read last is what counts.
     reading: Mutex<()>,
-    book: RwLock<Arc<Rulebook>>,
+    book: Arc<RwLock<Arc<Rulebook>>>,
 }
 
 impl Current {
     pub(super) fn new(book: Rulebook, host: &Host) -> Self {
-        let book = RwLock::new(Arc::new(book));
+        let book = Arc::new(RwLock::new(Arc::new(book)));
         Self { host: host.clone(), reading: Mutex::default(), book }
     }
 
     fn book(&self) -> Arc<Rulebook> {
-        self.book.read().unwrap_or_else(PoisonError::into_inner).clone()
+        newest(&self.book)
     }
 
     fn reload(&self) -> Result<Reloaded> {
@@ -55,6 +56,10 @@ impl Current {
     }
 }
 
+fn newest(book: &RwLock<Arc<Rulebook>>) -> Arc<Rulebook> {
+    book.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// What came of reading all anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
@@ -73,6 +78,13 @@ impl Broker {
     /// takes them once and goes by them.
     pub fn policies(&self) -> Arc<Rulebook> {
         self.current.book()
+    }
+
+    /// Fetches the keys of all issuers that are in force, from now on, ahead of all need, and
+    /// keeps them in the store. It goes on with those that were kept, and waits for no issuer.
+    pub(super) async fn fetch_ahead(&self, seal: KeysSeal) -> Ahead {
+        let book = self.current.book.clone();
+        Ahead::start(move || newest(&book).authenticator().remote(), &self.store, seal).await
     }
 
     /// The configuration that is in force.
@@ -253,6 +265,8 @@ mod tests {
             scope: None,
             ttl: None,
             proof: None,
+            idempotency_key: None,
+            jwt: false,
             source: [127, 0, 0, 1].into(),
             request_id: uuid::Uuid::nil(),
         };

@@ -1,4 +1,5 @@
-//! Which of many processes is to renew a credential ahead of time.
+//! Which of many processes is to renew a credential ahead of time, or to look whether it was
+//! revoked.
 //!
 //! All that are handed a credential in the same stretch of its life would see to it. One
 //! is enough, and after an attempt that failed nobody needs to try again at once. So
@@ -6,27 +7,60 @@
 //! claim.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
 use super::key::ItemKey;
+use super::{Cache, CredentialKey};
 use crate::host::files;
 
-/// How long one claim keeps others from trying.
+/// How long one claim to renew keeps others from trying.
 const PAUSE: Duration = Duration::from_secs(60);
+/// How old a credential is, at least, that it is looked whether it was revoked, and how long
+/// that is not looked at again: for so long those who check tokens on their own may take a
+/// revoked one for good, too.
+pub const CHECK_AFTER: time::Duration = time::Duration::minutes(5);
 /// How long the time of a claim is kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The claims of one user.
+impl Cache {
+    /// Whether it is for this process to have this credential renewed ahead of time:
+    /// one of all that ask within a minute is told so.
+    pub fn claim_ahead(&self, key: &CredentialKey) -> bool {
+        !self.vault.is_memory() && self.ahead.claim(&key.item(), self.host.clock.now())
+    }
+
+    /// Whether it is for this process to have it looked whether this credential was revoked:
+    /// one of all that ask within [`CHECK_AFTER`] is told so.
+    pub fn claim_check(&self, key: &CredentialKey) -> bool {
+        !self.vault.is_memory() && self.checks.claim(&key.item(), self.host.clock.now())
+    }
+
+    /// Forgets who was to see to what, where that was long ago.
+    pub fn tidy_ahead(&self) {
+        self.ahead.tidy(self.host.clock.now());
+        self.checks.tidy(self.host.clock.now());
+    }
+}
+
+/// The claims of one user, for one of the two.
 pub(super) struct Ahead {
     dir: PathBuf,
+    /// How long one claim keeps others from trying.
+    pause: Duration,
 }
 
 impl Ahead {
-    pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+    /// Who is to renew what, below this directory.
+    pub(super) fn renewals(state: &Path) -> Self {
+        Self { dir: state.join("ahead"), pause: PAUSE }
+    }
+
+    /// Who is to look whether what was revoked.
+    pub(super) fn checks(state: &Path) -> Self {
+        Self { dir: state.join("checks"), pause: CHECK_AFTER.unsigned_abs() }
     }
 
     /// Whether the caller is the one. Where that cannot be told, nobody is: whoever
@@ -34,6 +68,10 @@ impl Ahead {
     pub(super) fn claim(&self, key: &ItemKey, now: OffsetDateTime) -> bool {
         let path = self.dir.join(key.as_str());
         let now = SystemTime::from(now);
+        // Most who come find it claimed, and need no lock for that.
+        if files::modified(&path).is_ok_and(|then| !is_past(then, now, self.pause)) {
+            return false;
+        }
         let claim = || -> std::io::Result<bool> {
             let Ok(file) = files::open_lock(&path) else { return Ok(false) };
             // Whoever else is here right now has claimed it.
@@ -42,7 +80,7 @@ impl Ahead {
             }
             // A new file has the time of its making, and nothing in it.
             let metadata = file.metadata()?;
-            if metadata.len() > 0 && !is_past(metadata.modified()?, now, PAUSE) {
+            if metadata.len() > 0 && !is_past(metadata.modified()?, now, self.pause) {
                 return Ok(false);
             }
             mark(&file, now)?;
@@ -84,7 +122,6 @@ fn mark(mut file: &File, now: SystemTime) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::CredentialKey;
     use crate::credential::Principal;
 
     fn key(subject: &str) -> ItemKey {
@@ -96,7 +133,7 @@ mod tests {
     #[test]
     fn one_process_a_minute_is_the_one() {
         let root = tempfile::tempdir().unwrap();
-        let ahead = Ahead::new(root.path().join("ahead"));
+        let ahead = Ahead::renewals(root.path());
         let (alice, bob) = (key("alice"), key("bob"));
         let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
         let second = time::Duration::SECOND;
@@ -112,7 +149,7 @@ mod tests {
     #[test]
     fn of_many_at_once_one_is_the_one() {
         let root = tempfile::tempdir().unwrap();
-        let ahead = Ahead::new(root.path().join("ahead"));
+        let ahead = Ahead::renewals(root.path());
         let key = key("alice");
         let now = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
         let claims = std::thread::scope(|scope| {
@@ -126,7 +163,7 @@ mod tests {
     fn where_nothing_can_be_written_nobody_is_the_one() {
         let root = tempfile::tempdir().unwrap();
         files::write_private(&root.path().join("ahead"), b"a file").unwrap();
-        let ahead = Ahead::new(root.path().join("ahead"));
+        let ahead = Ahead::renewals(root.path());
         assert!(!ahead.claim(&key("alice"), OffsetDateTime::UNIX_EPOCH));
         ahead.tidy(OffsetDateTime::UNIX_EPOCH);
     }
@@ -134,7 +171,7 @@ mod tests {
     #[test]
     fn what_is_old_is_removed() {
         let root = tempfile::tempdir().unwrap();
-        let ahead = Ahead::new(root.path().join("ahead"));
+        let ahead = Ahead::renewals(root.path());
         let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
         assert!(ahead.claim(&key("alice"), start));
         assert!(ahead.claim(&key("bob"), start + KEPT));

@@ -8,7 +8,7 @@
 //! | registrations at servers | the store | they end |
 //! | the key that tokens are bound to | the store | the store is emptied |
 //! | what a store cannot take, and all where `TMPCRED_CACHE_KEY` is set | `state/sealed/`, encrypted | as above |
-//! | which credentials were to be renewed ahead, without anything in it | `state/ahead/` | a day has passed |
+//! | which credentials were to be renewed ahead, or looked at, without anything in it | `state/ahead/`, `state/checks/` | a day has passed |
 //! | the index: labels, no secrets | `state/index.json` | as above |
 //! | public documents | `state/documents/` | their own end |
 //! | locks | `runtime/locks/`; with `TMPCRED_CACHE_KEY` beside what they guard, in `state/sealed/locks/`; the index's own beside it, in `state/locks/` | their holder lets go, or dies |
@@ -40,6 +40,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub use ahead::CHECK_AFTER;
 pub use device::DeviceLabel;
 pub use key::{ClientKey, CredentialKey, SessionKey};
 pub use lock::{Lead, Turn};
@@ -148,6 +149,7 @@ pub struct Cache {
     index: Index,
     documents: Documents,
     ahead: Ahead,
+    checks: Ahead,
 }
 
 impl Cache {
@@ -164,8 +166,8 @@ impl Cache {
         let beside = Arc::new(Locks::beside(&host.dirs.state, &host.dirs, notices.clone()));
         let index = Index::new(host.dirs.state.join("index.json"), beside, notices.clone());
         let documents = Documents::new(host.dirs.state.join("documents"));
-        let ahead = Ahead::new(host.dirs.state.join("ahead"));
-        Self { host, notices, locks, vault, index, documents, ahead }
+        let (ahead, checks) = (Ahead::renewals(&host.dirs.state), Ahead::checks(&host.dirs.state));
+        Self { host, notices, locks, vault, index, documents, ahead, checks }
     }
 
     /// The name of the store in use, such as `kernel keyring`, choosing it first
@@ -404,15 +406,10 @@ impl Cache {
         self.locks.lead_if_free(key.item().as_str())
     }
 
-    /// Whether it is for this process to have this credential renewed ahead of time:
-    /// one of all that ask within a minute is told so.
-    pub fn claim_ahead(&self, key: &CredentialKey) -> bool {
-        !self.vault.is_memory() && self.ahead.claim(&key.item(), self.host.clock.now())
-    }
-
-    /// Forgets who was to renew what ahead of time, where that was long ago.
-    pub fn tidy_ahead(&self) {
-        self.ahead.tidy(self.host.clock.now());
+    /// Forgets a credential that is good no more, and is to be replaced by whoever holds its
+    /// lock.
+    pub fn forget_credential(&self, key: &CredentialKey, _lead: &Lead) -> Result<()> {
+        self.vault.delete(&key.item()).map(|_| ())
     }
 
     /// A public document that was kept, such as discovery metadata or a JWKS,

@@ -1,4 +1,5 @@
-//! Renewing a credential in the background, before anybody has to wait for it.
+//! Renewing a credential in the background, before anybody has to wait for it, and looking
+//! there whether it was revoked.
 
 use std::ffi::OsString;
 
@@ -8,24 +9,40 @@ use crate::credential::Credential;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process;
 
+/// What is to be done for a cached credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ahead {
+    /// It will soon be due.
+    Renew,
+    /// It may have been revoked.
+    Check,
+}
+
 impl Prepared {
-    /// Starts a process that renews this credential. It asks nobody anything, and where
+    /// Starts a process that does this for a credential. It asks nobody anything, and where
     /// it fails nothing is lost: the credential is renewed when it is due.
-    pub(super) fn renew_in_background(&self, credential: &Credential) {
-        if let Err(error) = self.start_renewal(credential) {
-            tracing::debug!(%error, "cannot renew the credential in the background");
+    pub(super) fn in_background(&self, credential: &Credential, what: Ahead) {
+        if let Err(error) = self.start(credential, what) {
+            tracing::debug!(%error, ?what, "cannot see to the credential in the background");
         }
     }
 
-    fn start_renewal(&self, credential: &Credential) -> Result<()> {
+    fn start(&self, credential: &Credential, what: Ahead) -> Result<()> {
         let Some(wanted) = &self.ahead else { return Ok(()) };
         let ends = credential.lifetime.expires_at.unix_timestamp();
         let mut command = process::command(process::own_program()?);
         command.arg("renew-ahead").arg("--quiet").arg("--no-input").arg(format!("--ends={ends}"));
+        if what == Ahead::Check {
+            command.arg("--if-revoked");
+        }
         command.args(arguments(wanted, &self.plan.profile));
-        tracing::debug!(profile = self.plan.profile, "renewing the credential in the background");
+        tracing::debug!(
+            profile = self.plan.profile,
+            ?what,
+            "seeing to the credential in the background"
+        );
         process::detach(command).map_err(|cause| {
-            Error::new(ErrorKind::Io, "cannot start what renews the credential").because(cause)
+            Error::new(ErrorKind::Io, "cannot start what sees to the credential").because(cause)
         })
     }
 }

@@ -324,6 +324,9 @@ pub(crate) struct RenewAhead {
     /// Only where the cached one still ends then (seconds since 1970)
     #[arg(long, value_name = "TIME")]
     pub ends: i64,
+    /// Only where the cached one was revoked
+    #[arg(long)]
+    pub if_revoked: bool,
 }
 
 /// How to log in.

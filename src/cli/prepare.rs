@@ -20,6 +20,7 @@ use crate::plan::{self, Plan};
 use crate::secret::Secret;
 use crate::trace;
 
+use super::ahead::Ahead;
 use super::args::{AtExit, Chosen, Fresh, Output, Wanted};
 use super::{App, misuse, show};
 
@@ -65,8 +66,10 @@ impl Prepared {
         let terms = Terms { refresh, min_ttl, asked_again, ahead, revokes_steps };
         let (credential, origin) =
             pipeline::credential(&self.asking()?, &self.cache, &self.plan, terms)?;
-        if origin == Origin::Ageing {
-            self.renew_in_background(&credential);
+        match origin {
+            Origin::Ageing => self.in_background(&credential, Ahead::Renew),
+            Origin::Unchecked => self.in_background(&credential, Ahead::Check),
+            Origin::Cache | Origin::Minted | Origin::Stale => {}
         }
         Ok(credential)
     }

@@ -59,7 +59,7 @@ impl IdentitySource for Settings {
         let words = ["buildkite-agent", "oidc", "request-token", "--audience", audience];
         let variables = cx.host.env.of_platform("BUILDKITE");
         let words = words.map(String::from);
-        let token = printed(cx.host, "token", &words, variables.into_iter(), Limit::default(), MAX_BYTES).await?;
+        let token = printed(&cx.host.env, "token", &words, variables.into_iter(), Limit::default(), MAX_BYTES).await?;
         let given = Given::from_bytes(&token, "the token of buildkite-agent")?;
         given.assertion(cx.host, audience, "this is not the token that was asked for")
     }

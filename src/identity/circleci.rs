@@ -64,7 +64,7 @@ impl IdentitySource for Settings {
         let claims = json!({ "aud": audience }).to_string();
         let words = ["circleci", "run", "oidc", "get", "--claims", &claims].map(String::from);
         let variables = cx.host.env.of_platform("CIRCLE");
-        let token = printed(cx.host, "token", &words, variables.into_iter(), Limit::default(), MAX_BYTES).await?;
+        let token = printed(&cx.host.env, "token", &words, variables.into_iter(), Limit::default(), MAX_BYTES).await?;
         let given = Given::from_bytes(&token, "the token of circleci")?;
         given.assertion(cx.host, audience, "this is not the token that was asked for")
     }

@@ -80,7 +80,7 @@ impl IdentitySource for Settings {
         let words: Vec<_> =
             self.command.iter().map(|word| word.replace(AUDIENCE, audience)).collect();
         let variables = self.variables.iter().map(String::as_str);
-        let printed = printed(cx.host, "token", &words, variables, self.limit, MAX_BYTES).await?;
+        let printed = printed(&cx.host.env, "token", &words, variables, self.limit, MAX_BYTES).await?;
         let program = words.first().map_or("", String::as_str);
         let given = Given::from_bytes(&printed, format!("the token of {program}"))?;
         given.assertion(

@@ -10,8 +10,9 @@ use time::OffsetDateTime;
 
 use super::addresses::Addresses;
 use super::revocation;
+use super::standing;
 use super::token_exchange::{self, Ask};
-use super::{Exchange, Refusal, Request, Revocation, Target};
+use super::{Exchange, Refusal, Request, Revocation, Standing, Target};
 use crate::credential::{Assertion, Credential, Material};
 use crate::dpop::DeviceKey;
 use crate::error::{Error, ErrorKind, Result};
@@ -184,8 +185,19 @@ impl Target for Broker {
         self.key = Some(key);
     }
 
+    fn standing(&self, credential: &Credential) -> Option<&dyn Standing> {
+        standing::key_of(credential).map(|_| self as &dyn Standing)
+    }
+
     fn revocation(&self) -> Option<&dyn Revocation> {
         Some(self)
+    }
+}
+
+#[async_trait(?Send)]
+impl Standing for Broker {
+    async fn is_good(&self, host: &Host, credential: &Credential) -> Result<bool> {
+        standing::is_good(host, &self.server, credential).await
     }
 }
 

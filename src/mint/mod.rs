@@ -6,6 +6,7 @@
 pub mod addresses;
 mod nonces;
 mod revocation;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod token_exchange;
@@ -339,10 +340,26 @@ pub trait Target {
     /// The key of this device, for targets that bind their credentials to it.
     fn with_key(&mut self, _key: Arc<DeviceKey>) {}
 
+    /// What tells whether this credential, which it minted, is good still; `None` where nobody
+    /// can.
+    fn standing(&self, _credential: &Credential) -> Option<&dyn Standing> {
+        None
+    }
+
     /// How its credentials are ended before their time; `None` where they cannot be.
     fn revocation(&self) -> Option<&dyn Revocation> {
         None
     }
+}
+
+/// What tells whether a credential is good still that was good when it was minted.
+#[async_trait(?Send)]
+pub trait Standing {
+    /// Whether it is, for all that can be told without showing it to anybody.
+    ///
+    /// # Errors
+    /// Where that cannot be told.
+    async fn is_good(&self, host: &Host, credential: &Credential) -> Result<bool>;
 }
 
 /// What ends a credential before its time.

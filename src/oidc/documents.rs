@@ -72,6 +72,16 @@ impl Freshness {
     }
 }
 
+/// After which part of its life a document is to be fetched again, so that nobody waits
+/// for it: about four fifths, another part each time, lest many who began together ask
+/// together.
+pub fn fetch_ahead(life: Duration) -> Duration {
+    let mut random = [0];
+    // Without randomness they ask together.
+    let drawn = aws_lc_rs::rand::fill(&mut random).map_or(128, |()| i32::from(random[0]));
+    life * (192 + drawn / 10) / 256
+}
+
 /// A number of seconds; more than can be counted is as good as the most that can.
 fn seconds(text: &str) -> Option<i64> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

@@ -60,6 +60,11 @@ impl Keys {
         &self.version
     }
 
+    /// Whether there is a key of this id.
+    pub fn has(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
+    }
+
     /// The keys that may have signed a token with this key id and algorithm.
     pub fn candidates<'a>(
         &'a self,

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use time::Duration;
 use url::Url;
 
-use super::documents::{Documents, Freshness, MIN_AGE};
+use super::documents::{Documents, Freshness, MIN_AGE, NoDocuments, fetch_ahead};
 use super::jwt::{self, Claims, Expectations, Refusal};
 use super::keys::Keys;
 use crate::error::{Error, ErrorKind, Result};
@@ -95,8 +95,21 @@ struct Fetched {
     good_at: Duration,
     /// From when on they may be fetched again for a token that names another one.
     again_at: Duration,
+    /// From when on they are fetched again by whoever does that ahead of all need.
+    ahead_at: Duration,
     /// When they are to be fetched again in any case.
     until: Duration,
+    /// What the issuer sent, where that may outlast this process.
+    document: Option<Arc<[u8]>>,
+}
+
+/// Keys as they can be kept.
+#[derive(Clone)]
+pub struct Kept {
+    /// What the issuer sent.
+    pub document: Arc<[u8]>,
+    /// When they were last known to be the issuer's, by [`Clock::uptime`].
+    pub good_at: Duration,
 }
 
 impl RemoteKeys {
@@ -158,6 +171,59 @@ impl RemoteKeys {
         }
     }
 
+    /// Whether it is time to fetch them ahead of all need: there are none, or most of their
+    /// life is over.
+    pub fn is_due(&self) -> bool {
+        let now = self.clock.uptime();
+        self.state().held.as_ref().is_none_or(|held| now >= held.ahead_at)
+    }
+
+    /// Fetches them ahead of all need. Where that fails, those at hand serve: for `pause` at
+    /// least nobody else tries it, which is how long whoever calls this may take to come again.
+    pub async fn renew(&self, pause: Duration) -> Result<()> {
+        let _turn = self.fetching.lock().await;
+        // Somebody may have needed them meanwhile.
+        if !self.is_due() {
+            return Ok(());
+        }
+        let Err(error) = self.fetch(&NoDocuments).await else {
+            self.state().failed = None;
+            return Ok(());
+        };
+        self.failures.count();
+        let now = self.clock.uptime();
+        if let Some(held) = &mut self.state().held {
+            let end = self.end(held);
+            held.until = held.until.max(now + pause).min(end);
+        }
+        Err(error)
+    }
+
+    /// The keys at hand, where they may outlast this process.
+    pub fn kept(&self) -> Option<Kept> {
+        let state = self.state();
+        let held = state.held.as_ref()?;
+        Some(Kept { document: held.document.clone()?, good_at: held.good_at })
+    }
+
+    /// Goes on with keys that were kept, unless there are some already. They are to be fetched
+    /// again at once, for which whoever does that has as long as `pause`.
+    pub fn resume(&self, kept: &Kept, pause: Duration) -> Result<()> {
+        let keys = Arc::new(Keys::parse(&kept.document)?);
+        let (now, good_at) = (self.clock.uptime(), kept.good_at);
+        let (again_at, ahead_at, until) = (now, now, now + pause);
+        let document = Some(kept.document.clone());
+        let fetched = Fetched { keys, good_at, again_at, ahead_at, until, document };
+        let until = until.min(self.end(&fetched));
+        self.state().held.get_or_insert(Fetched { until, ..fetched });
+        Ok(())
+    }
+
+    /// The address of the keys.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
     /// The keys at hand, fetched where there are none or they are too old.
     async fn current(&self, documents: &dyn Documents) -> Result<Fetched> {
         let held = self.state().held.clone();
@@ -171,7 +237,14 @@ impl RemoteKeys {
             // How much longer they may be kept is asked again soon. When they were
             // fetched is not known, so an unknown key id may fetch at once.
             let until = now + MIN_AGE;
-            let fetched = Fetched { keys: Arc::new(keys), good_at: now, again_at: now, until };
+            let fetched = Fetched {
+                keys: Arc::new(keys),
+                good_at: now,
+                again_at: now,
+                ahead_at: now,
+                until,
+                document: None,
+            };
             self.hold(&fetched);
             return Ok(fetched);
         }
@@ -254,11 +327,14 @@ impl RemoteKeys {
         if keep {
             documents.put(self.url.as_str(), response.body.expose(), self.clock.now() + age);
         }
+        let life = age.min(self.max_age);
         let fetched = Fetched {
             keys: Arc::new(keys),
             good_at: now,
             again_at: now + REFETCH_AFTER,
-            until: now + age.min(self.max_age),
+            ahead_at: now + fetch_ahead(life),
+            until: now + life,
+            document: keep.then(|| response.body.expose().as_slice().into()),
         };
         self.hold(&fetched);
         Ok(fetched)

@@ -4,8 +4,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::faults::at_clock;
 use super::journey::Journey;
+use super::support::broker::{API, KEK, KEK_VARIABLE};
+use super::support::home::tmpcred;
+use super::support::http::Http;
 use super::support::run::Output;
 use super::support::wait::wait_until;
 
@@ -127,4 +133,99 @@ fn it_can_be_turned_off_and_is_off_in_jobs() {
     fs::write(&config, toml + "\n[cache]\nrefresh_ahead = false\n").unwrap();
     assert_eq!(later(&journey, &["token"]).stdout, first);
     assert!(!claims(&journey).exists());
+}
+
+/// Old enough to be looked at, and not yet ageing.
+const LOOKED_AT: &str = "+6m";
+
+fn kid(token: &str) -> String {
+    let header = URL_SAFE_NO_PAD.decode(token.split('.').next().unwrap()).unwrap();
+    let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
+    header["kid"].as_str().unwrap().to_string()
+}
+
+/// Revokes the key that signed this token, as the page about the broker has it, and waits
+/// until the broker knows.
+#[track_caller]
+fn revoke_key_of(journey: &Journey, token: &str) {
+    let (home, kid) = (&journey.broker.home, kid(token));
+    let revoke = tmpcred(home).args(["broker", "keys", "revoke", &kid, "--reason", "it leaked"]);
+    let revoke = revoke.args(["--config"]).args([home.path("broker.toml")]);
+    revoke.env(KEK_VARIABLE, KEK).run().ok();
+    let keys = format!("{}/jwks.json", journey.broker.url());
+    wait_until("the key to be gone", LONG, || {
+        (!Http::new().get(&keys).unwrap().body.contains(&kid)).then_some(())
+    });
+}
+
+/// Waits until nobody is at work beside the runs.
+#[track_caller]
+fn nobody_is_left(journey: &Journey) {
+    wait_until("everybody to leave", LONG, || journey.home.inhabitants().is_empty().then_some(()));
+}
+
+#[test]
+fn a_token_whose_key_was_revoked_is_not_handed_out_for_long() {
+    let journey = Journey::start();
+    let first = journey.tmpcred(&["token"]).run().ok().stdout;
+    let at = |offset: &str| {
+        let output = at_clock(&journey.home, offset).args(["token", "--no-input"]).run().ok();
+        assert_eq!(output.stderr, "");
+        output.stdout
+    };
+    // It is looked at, and good.
+    assert_eq!(at(LOOKED_AT), first);
+    nobody_is_left(&journey);
+    assert!(journey.home.path(".local/state/tmpcred/checks").exists());
+
+    revoke_key_of(&journey, &first);
+    // Nobody looks again within five minutes.
+    assert_eq!(at("+8m"), first);
+    nobody_is_left(&journey);
+    assert_eq!((at("+8m"), journey.broker.issued()), (first.clone(), 1));
+    // Who comes then still gets it, and who comes a moment later does not.
+    let second =
+        wait_until("another token", LONG, || Some(at("+12m")).filter(|token| *token != first));
+    assert_ne!(kid(&second), kid(&first));
+    nobody_is_left(&journey);
+    assert_eq!(journey.broker.issued(), 2, "one process saw to it");
+    let verify = ["verify", "--online", "--audience", API];
+    journey.tmpcred(&verify).stdin(second.clone()).run().ok();
+    let refused = journey.tmpcred(&verify).stdin(first).run().ended_with(9).stderr;
+    assert!(refused.contains("has no key"), "{refused}");
+
+    // Who does not want to wait for that need not.
+    revoke_key_of(&journey, &second);
+    let third = journey.tmpcred(&["token", "--refresh"]).run().ok().stdout;
+    assert_ne!(kid(&third), kid(&second));
+    assert_eq!(journey.tmpcred(&["token"]).run().ok().stdout, third);
+}
+
+#[test]
+fn a_token_whose_key_was_revoked_is_forgotten_where_no_other_can_be_had() {
+    let mut journey = Journey::start();
+    let first = journey.tmpcred(&["token"]).run().ok().stdout;
+    revoke_key_of(&journey, &first);
+    // Who was permitted it is no more.
+    let policy = journey.broker.home.path("policy.cedar");
+    let permitted = fs::read_to_string(&policy).unwrap();
+    let (_, others) = permitted.split_once("@id(\"reader\")").unwrap();
+    fs::write(&policy, format!("@id(\"reader\"){others}")).unwrap();
+    journey.broker.restart();
+    let run = || at_clock(&journey.home, LOOKED_AT).args(["token", "--no-input"]).run();
+    assert_eq!(run().ok().stdout, first);
+    wait_until("it to be forgotten", LONG, || (run().code == Some(5)).then_some(()));
+}
+
+#[test]
+fn a_token_of_which_nobody_can_tell_serves_on() {
+    let mut journey = Journey::start();
+    let first = journey.tmpcred(&["token"]).run().ok().stdout;
+    journey.broker.stop();
+    for offset in [LOOKED_AT, "+12m"] {
+        let run = || at_clock(&journey.home, offset).args(["token", "--no-input"]).run().ok();
+        assert_eq!(run().stdout, first);
+        nobody_is_left(&journey);
+        assert_eq!(run().stdout, first);
+    }
 }

@@ -78,6 +78,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml .tmpcred.toml",
         "toml broker.toml",
         "toml broker.toml behind-a-proxy",
+        "toml broker.toml keys",
         "toml broker.toml more",
         "toml broker.toml more-admin",
         "toml broker.toml more-authz",
@@ -279,6 +280,10 @@ mod broker {
     fn configurations_and_policies_of_the_broker_load() {
         let start = &of_kind("toml broker.toml", 1)[0];
         let policies = of_kind("cedar", 2);
+        let loaded = |toml: String| {
+            let home = Home::new();
+            config::load(&home.write("broker.toml", toml)).unwrap()
+        };
         let (first, others) = policies.split_first().unwrap();
         open(&start.text, &first.text);
         for policy in others {
@@ -296,17 +301,16 @@ mod broker {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
             assert!(config.admin.is_some_and(|admin| admin.listen.ip().is_loopback()));
         }
-        for store in of_kind("toml broker.toml store", 2) {
-            let (before, rest) = start.text.split_once("[store]\npath = \"broker.db\"\n").unwrap();
-            let home = Home::new();
-            let path = home.write("broker.toml", format!("{before}{}{rest}", store.text));
-            config::load(&path).and_then(|config| config.store.place().map(drop)).unwrap();
+        for (kind, key) in [("store", "path = \"broker.db\""), ("keys", "kek_file = \"kek\"")] {
+            for instead in of_kind(&format!("toml broker.toml {kind}"), 2) {
+                let at = format!("[{kind}]\n{key}\n");
+                let (before, rest) = start.text.split_once(&at).unwrap();
+                loaded(format!("{before}{}{rest}", instead.text)).store.place().unwrap();
+            }
         }
         // What is opened hands records on to them.
         for more in of_kind("toml broker.toml more-sinks", 1) {
-            let home = Home::new();
-            let path = home.write("broker.toml", format!("{}\n{}", start.text, more.text));
-            let audit = config::load(&path).unwrap().audit;
+            let audit = loaded(format!("{}\n{}", start.text, more.text)).audit;
             assert_eq!([audit.file.len(), audit.syslog.len(), audit.webhook.len()], [1, 1, 1]);
         }
         for more in of_kind("toml broker.toml more-dpop", 1) {
@@ -314,21 +318,15 @@ mod broker {
             assert!(config.role.values().any(|role| role.dpop == config::Binding::Required));
         }
         for more in of_kind("toml broker.toml more-client", 1) {
-            let home = Home::new();
-            let toml = format!("{}\n{}", start.text, more.text);
-            let config = config::load(&home.write("broker.toml", toml)).unwrap();
+            let config = loaded(format!("{}\n{}", start.text, more.text));
             assert!(config.client["deployer"].authenticates());
         }
         for more in of_kind("toml broker.toml more-review", 1) {
-            let home = Home::new();
-            let toml = format!("{}\n{}", start.text, more.text);
-            let config = config::load(&home.write("broker.toml", toml)).unwrap();
+            let config = loaded(format!("{}\n{}", start.text, more.text));
             assert!(config.trusted_issuer["cluster"].token_review.is_some());
         }
         for more in of_kind("toml broker.toml more-telemetry", 1) {
-            let home = Home::new();
-            let toml = format!("{}\n{}", start.text, more.text);
-            let config = config::load(&home.write("broker.toml", toml)).unwrap();
+            let config = loaded(format!("{}\n{}", start.text, more.text));
             assert!(config.telemetry.endpoint.is_some());
         }
         for more in of_kind("toml broker.toml more-limits", 1) {

@@ -1,5 +1,7 @@
 //! The main job, from the first login to logging out.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::support::broker::{API, Broker, BrokerOptions};
@@ -7,6 +9,7 @@ use super::support::browser::Browser;
 use super::support::home::{Home, tmpcred};
 use super::support::oidc_provider::OidcProvider;
 use super::support::run::Run;
+use super::support::wait::wait_until;
 
 /// A provider, a broker that trusts it, and a person with a configuration and a
 /// browser.
@@ -37,6 +40,16 @@ impl Journey {
 
     pub(crate) fn tmpcred(&self, args: &[&str]) -> Run {
         tmpcred(&self.home).args(args)
+    }
+
+    /// How many requests the provider has had, once the broker has its keys, for which it
+    /// waits for nobody.
+    #[track_caller]
+    pub(crate) fn asked(&self) -> usize {
+        wait_until("the broker to have keys", Duration::from_secs(60), || {
+            (self.provider.count("GET", "/jwks") > 0).then_some(())
+        });
+        self.provider.requests().len()
     }
 }
 

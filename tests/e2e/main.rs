@@ -43,9 +43,13 @@ mod federation;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod interop;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod issuer_keys;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod jobs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod journey;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod kek;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod keys;
 #[cfg(all(target_os = "linux", feature = "broker"))]

@@ -1,12 +1,14 @@
 //! One trusted issuer: its keys, and what its tokens must say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use time::Duration;
 use url::Url;
 
+use super::ahead::Part;
+use super::discovered::Discovered;
 use super::names::{self, Names};
 use super::review::Reviewer;
 use super::waiting::Waiting;
@@ -18,24 +20,17 @@ use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
 use crate::host::http::HttpClient;
-use crate::oidc::jwt::{self, ALGORITHMS, Algorithm, Refusal};
-use crate::oidc::remote_keys::{Failure, Failures, MAX_KEY_AGE};
-use crate::oidc::{Claims, Discovery, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
+use crate::oidc::jwt::{self, ALGORITHMS, Algorithm};
+use crate::oidc::remote_keys::{Failure, Failures, Kept, MAX_KEY_AGE};
+use crate::oidc::{Claims, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
 use crate::trace;
 
 /// How large a file with keys or certificates may be.
 pub(super) const MAX_FILE: u64 = 1024 * 1024;
 
-/// How long to wait before an issuer that could not be reached is asked again.
-const RETRY_AFTER: Duration = Duration::seconds(5);
-
-/// How long to wait before a document is asked for again because a token names a key
-/// that is not where it says.
-const ASK_AFTER: Duration = Duration::seconds(30);
-
 /// An issuer of the list.
-pub(super) struct Trusted {
+pub(in crate::broker) struct Trusted {
     /// What it was made of.
     made_of: (TrustedIssuer, Option<Vec<u8>>),
     issuer: Issuer,
@@ -69,46 +64,6 @@ enum KeySource {
     Discovery(Box<Discovered>),
     /// There are none: somebody else verifies its tokens.
     Review(Box<Reviewer>),
-}
-
-/// Keys whose address a discovery document gives.
-struct Discovered {
-    issuer: Issuer,
-    http: HttpClient,
-    clock: Arc<dyn Clock>,
-    /// How long the document, and keys, are used after they were last fetched.
-    max_age: Duration,
-    /// Held while the document is fetched, so that it is fetched once for all who wait.
-    fetching: tokio::sync::Mutex<()>,
-    failures: Failures,
-    state: Mutex<State>,
-}
-
-/// Moments are told by the time that the machine has been running: the clock may be
-/// set meanwhile.
-#[derive(Default)]
-struct State {
-    found: Option<Found>,
-    failed: Option<(Duration, Error)>,
-}
-
-/// The keys at the address that a document gave.
-#[derive(Clone)]
-struct AtHand {
-    keys: Arc<RemoteKeys>,
-    /// Those at the address before, which serve until there are some at this one.
-    before: Option<Arc<RemoteKeys>>,
-}
-
-/// What the last document said.
-#[derive(Clone)]
-struct Found {
-    address: Url,
-    keys: AtHand,
-    /// When the document was fetched.
-    at: Duration,
-    /// When it is to be fetched again.
-    until: Duration,
 }
 
 impl Trusted {
@@ -151,9 +106,7 @@ impl Trusted {
             KeySource::File(_) | KeySource::Review(_) => return None,
             KeySource::Uri(keys) => (keys.age(), keys.version()),
             KeySource::Discovery(discovered) => {
-                let found = discovered.state().found.clone();
-                let in_use = found.map(|found| found.keys.in_use().clone());
-                in_use.map_or((None, None), |keys| (keys.age(), keys.version()))
+                discovered.in_use().map_or((None, None), |keys| (keys.age(), keys.version()))
             }
         };
         let (failures, skew) = (self.failures.get(), self.skew.get());
@@ -165,6 +118,70 @@ impl Trusted {
             skew,
             version,
         })
+    }
+
+    /// Whether it is time to fetch this ahead of all need.
+    pub(super) fn is_due(&self, part: Part) -> bool {
+        match &self.keys {
+            KeySource::File(_) | KeySource::Review(_) => false,
+            KeySource::Uri(keys) => part == Part::Keys && keys.is_due(),
+            KeySource::Discovery(discovered) => discovered.is_due(part),
+        }
+    }
+
+    /// Fetches this, as [`RemoteKeys::renew`] does.
+    pub(super) async fn renew(&self, part: Part, pause: Duration) -> Result<()> {
+        match &self.keys {
+            KeySource::File(_) | KeySource::Review(_) => Ok(()),
+            KeySource::Uri(keys) => keys.renew(pause).await,
+            KeySource::Discovery(discovered) => discovered.renew(part, pause).await,
+        }
+    }
+
+    /// The keys at hand and where they are from, where they were fetched and may outlast
+    /// this process.
+    pub(super) fn kept(&self) -> Option<(Url, Kept)> {
+        match &self.keys {
+            KeySource::File(_) | KeySource::Review(_) => None,
+            KeySource::Uri(keys) => Some((keys.url().clone(), keys.kept()?)),
+            KeySource::Discovery(discovered) => discovered.kept(),
+        }
+    }
+
+    /// Goes on with keys that were kept, as [`RemoteKeys::resume`] does.
+    ///
+    /// # Errors
+    /// Where they are from another address than the configuration has now.
+    pub(super) fn resume(&self, address: Url, kept: &Kept, pause: Duration) -> Result<()> {
+        match &self.keys {
+            KeySource::Discovery(discovered) => discovered.resume(address, kept, pause),
+            KeySource::Uri(keys) if *keys.url() == address => keys.resume(kept, pause),
+            KeySource::File(_) | KeySource::Review(_) | KeySource::Uri(_) => {
+                let message = format!("they were fetched from {address}");
+                Err(Error::new(ErrorKind::Config, message)
+                    .because_of("the configuration names another place"))
+            }
+        }
+    }
+
+    /// Whether its keys are fetched.
+    pub(super) fn has_remote_keys(&self) -> bool {
+        matches!(self.keys, KeySource::Uri(_) | KeySource::Discovery(_))
+    }
+
+    /// Its identifier.
+    pub(super) fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// How old its keys may become.
+    pub(super) fn max_age(&self) -> Duration {
+        self.max_age
+    }
+
+    /// The clock by which their age is told.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
     }
 
     /// Says in the trace by which keys a token was verified, or not.
@@ -213,18 +230,7 @@ impl Trusted {
             KeySource::File(keys) => Ok(jwt::verify(token, keys, expected)?),
             KeySource::Uri(keys) => keys.verify(token, expected, &NoDocuments).await,
             KeySource::Review(reviewer) => reviewer.verify(token, expected).await,
-            KeySource::Discovery(found) => {
-                let at_hand = found.keys().await.map_err(Failure::NoKeys)?;
-                let verified = at_hand.verify(token, expected).await;
-                if !matches!(verified, Err(Failure::Refused(Refusal::UnknownKey(_)))) {
-                    return verified;
-                }
-                // They may be elsewhere by now.
-                match found.moved(&at_hand).await {
-                    Some(elsewhere) => elsewhere.verify(token, expected).await,
-                    None => verified,
-                }
-            }
+            KeySource::Discovery(discovered) => discovered.verify(token, expected).await,
         }
     }
 
@@ -363,15 +369,10 @@ impl KeySource {
                 let keys = RemoteKeys::new(uri.clone(), http, clock).with_max_age(max_age);
                 Self::Uri(Box::new(keys.counting(failures)))
             }
-            None => Self::Discovery(Box::new(Discovered {
-                issuer: config.issuer.clone(),
-                http,
-                clock,
-                max_age,
-                fetching: tokio::sync::Mutex::new(()),
-                failures,
-                state: Mutex::default(),
-            })),
+            None => {
+                let issuer = config.issuer.clone();
+                Self::Discovery(Box::new(Discovered::new(issuer, http, clock, max_age, failures)))
+            }
         })
     }
 }
@@ -379,122 +380,4 @@ impl KeySource {
 /// How long keys are used after they were last fetched.
 fn max_age(config: &TrustedIssuer) -> Duration {
     Duration::try_from(config.max_key_age).unwrap_or(MAX_KEY_AGE)
-}
-
-impl AtHand {
-    /// Those by which tokens are verified now.
-    fn in_use(&self) -> &Arc<RemoteKeys> {
-        self.before.as_ref().filter(|_| self.keys.age().is_none()).unwrap_or(&self.keys)
-    }
-
-    async fn verify(&self, token: &str, expected: &Expectations<'_>) -> Result<Claims, Failure> {
-        match (self.keys.verify(token, expected, &NoDocuments).await, &self.before) {
-            (Err(Failure::NoKeys(error)), Some(before)) if self.keys.age().is_none() => {
-                tracing::warn!(%error, "an issuer's keys are not where its document says; using those from before");
-                before.verify(token, expected, &NoDocuments).await
-            }
-            (verified, _) => verified,
-        }
-    }
-}
-
-impl Discovered {
-    /// The keys, by the address that the issuer's discovery document gives now.
-    async fn keys(&self) -> Result<AtHand> {
-        let now = self.clock.uptime();
-        let held = self.state().found.clone();
-        if let Some(found) = &held
-            && now < found.until
-        {
-            return Ok(found.keys.clone());
-        }
-        let usable = held.filter(|found| now < found.at.saturating_add(self.max_age));
-        let _turn = match (self.fetching.try_lock(), usable) {
-            (Ok(turn), _) => turn,
-            // Somebody asks the issuer at this moment; the keys at hand will do.
-            (Err(_), Some(found)) => return Ok(found.keys),
-            (Err(_), None) => self.fetching.lock().await,
-        };
-        let (found, failed) = {
-            let state = self.state();
-            (state.found.clone(), state.failed.clone())
-        };
-        // Somebody else has asked meanwhile.
-        if let Some(found) = found.filter(|found| now < found.until) {
-            return Ok(found.keys);
-        }
-        let error = match failed {
-            Some((at, error)) if self.clock.uptime() - at < RETRY_AFTER => error,
-            _ => match Discovery::ask(&self.issuer, &self.issuer, &self.http).await {
-                Ok((discovery, freshness)) => {
-                    return Ok(self.found(discovery.jwks_uri, freshness.age));
-                }
-                Err(error) => {
-                    self.failures.count();
-                    self.state().failed = Some((self.clock.uptime(), error.clone()));
-                    error
-                }
-            },
-        };
-        self.despite(error)
-    }
-
-    /// The keys elsewhere, where the document says that they are not where those at hand
-    /// came from. It is asked seldom: anybody can make up the id of a key.
-    async fn moved(&self, at_hand: &AtHand) -> Option<AtHand> {
-        let now = self.clock.uptime();
-        {
-            let mut state = self.state();
-            let found = state.found.as_mut()?;
-            if Arc::ptr_eq(&found.keys.keys, &at_hand.keys) {
-                if now < found.at.saturating_add(ASK_AFTER) {
-                    return None;
-                }
-                found.until = now;
-            }
-        }
-        let keys = self.keys().await.ok()?;
-        (!Arc::ptr_eq(&keys.keys, &at_hand.keys)).then_some(keys)
-    }
-
-    /// Keeps what a document says: its address, with the keys at hand where it is
-    /// still the same.
-    fn found(&self, address: Url, age: Duration) -> AtHand {
-        let at = self.clock.uptime();
-        let mut state = self.state();
-        let keys = match &state.found {
-            Some(found) if found.address == address => found.keys.clone(),
-            other => {
-                let keys = RemoteKeys::new(address.clone(), self.http.clone(), self.clock.clone());
-                let keys = keys.with_max_age(self.max_age).counting(self.failures.clone());
-                let before = other.as_ref().map(|found| found.keys.in_use().clone());
-                AtHand { keys: Arc::new(keys), before }
-            }
-        };
-        let until = at + age.min(self.max_age);
-        *state =
-            State { found: Some(Found { address, keys: keys.clone(), at, until }), failed: None };
-        keys
-    }
-
-    /// The keys at hand, where the document cannot be had: the issuer may be down, and
-    /// the keys it had are still its own, for a while.
-    fn despite(&self, error: Error) -> Result<AtHand> {
-        let (issuer, now) = (&self.issuer, self.clock.uptime());
-        match self.state().found.clone() {
-            Some(found) if now < found.at.saturating_add(self.max_age) => {
-                tracing::warn!(%issuer, %error, "a discovery document cannot be had; using the keys at hand");
-                Ok(found.keys)
-            }
-            Some(_) => {
-                tracing::error!(%issuer, %error, "a discovery document cannot be had; the keys at hand are too old");
-                Err(error)
-            }
-            None => Err(error),
-        }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

@@ -4,12 +4,15 @@
 //! contact anybody.
 
 pub(super) mod actor;
+mod ahead;
 mod caller;
 pub mod client;
 mod demands;
+mod discovered;
 #[cfg(test)]
 mod fuzz;
 mod issuer;
+mod kept;
 pub(super) mod names;
 mod review;
 mod waiting;
@@ -20,12 +23,14 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 
 pub use actor::{Actor, MAX_ACTORS, MayAct};
+pub use ahead::Ahead;
 pub(super) use caller::Fingerprint;
 pub use caller::qualified as id_of;
 pub use caller::{Caller, Parent, respelled};
 pub use client::Clients;
 use demands::Demands;
 use issuer::{Requirements, Trusted};
+pub(super) use kept::KeysSeal;
 use waiting::{Everybody, Waiting};
 
 use super::config::{self, Assertions, TrustedIssuer};
@@ -176,6 +181,12 @@ impl Authenticator {
     pub fn takes(&self, issuer: &str, audience: &str) -> bool {
         let trusted = self.trusted.get(issuer);
         trusted.is_some_and(|(trusted, _)| trusted.requirements().takes(audience))
+    }
+
+    /// Those issuers whose keys are fetched.
+    pub(super) fn remote(&self) -> Vec<Arc<Trusted>> {
+        let trusted = self.trusted.values().map(|(trusted, _)| trusted);
+        trusted.filter(|trusted| trusted.has_remote_keys()).cloned().collect()
     }
 
     /// Verifies a token and says who is calling.

@@ -1,5 +1,7 @@
 //! Issuers that are elsewhere: slow, down, lying, or not on the list.
 
+mod ahead;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,6 +30,8 @@ struct FakeState {
     documents: AtomicUsize,
     keys: AtomicUsize,
     down: AtomicBool,
+    /// Whoever holds it to write keeps it from answering.
+    gate: tokio::sync::RwLock<()>,
     /// What is found instead of its keys.
     instead: Mutex<Option<fn() -> Response>>,
     /// What it says its identifier is; its own where `None`.
@@ -45,6 +49,7 @@ impl FakeIssuer {
             documents: AtomicUsize::new(0),
             keys: AtomicUsize::new(0),
             down: AtomicBool::new(false),
+            gate: tokio::sync::RwLock::default(),
             instead: Mutex::default(),
             says: Mutex::default(),
             place: Mutex::new("keys"),
@@ -52,9 +57,16 @@ impl FakeIssuer {
         });
         let (for_documents, for_keys, moved) = (state.clone(), state.clone(), state.clone());
         let app = |address: SocketAddr| {
-            let document =
-                move || async move { for_documents.document(&format!("http://{address}")) };
-            let keys = move || async move { for_keys.jwks() };
+            let document = move || async move {
+                let answer = for_documents.document(&format!("http://{address}"));
+                let _open = for_documents.gate.read().await;
+                answer
+            };
+            let keys = move || async move {
+                let answer = for_keys.jwks();
+                let _open = for_keys.gate.read().await;
+                answer
+            };
             let elsewhere = move || async move {
                 match &*moved.elsewhere.lock().unwrap() {
                     Some(key) => axum::Json(key.jwks()).into_response(),

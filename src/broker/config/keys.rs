@@ -1,14 +1,16 @@
 //! The table `[keys]`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf, is_separator};
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
+use super::KEK_VARIABLE;
 use crate::broker::keys::{Algorithms, SigningAlgorithm};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::process::printed;
 
 /// The bounds of how long a key is published before it signs. What is below would leave
 /// nobody the time to fetch it.
@@ -20,7 +22,7 @@ const PUBLISH_BEFORE: [Duration; 2] =
 const MIN_ROTATE_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// The table `[keys]`: where the key-encryption key comes from, 32 random bytes in
-/// base64 (`openssl rand -base64 32`), of which at most one may be given; and when the
+/// base64 (`openssl rand -base64 32`), from at most one place; and when the
 /// signing keys are rotated.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +34,13 @@ pub struct Keys {
     /// is given.
     #[serde(default)]
     pub kek_env: Option<String>,
+    /// A program that prints it, such as one that asks a KMS to decrypt it, and its
+    /// arguments; no shell reads them.
+    #[serde(default, deserialize_with = "command")]
+    pub kek_command: Option<Vec<String>>,
+    /// The variables that this program gets besides `PATH` and `HOME`.
+    #[serde(default)]
+    pub kek_variables: Vec<String>,
     /// How long a signing key signs before another takes its place, such as `90d`;
     /// `never` leaves that to `tmpcred broker keys rotate`.
     #[serde(default = "default_rotate_every", deserialize_with = "age")]
@@ -55,12 +64,18 @@ impl Default for Keys {
         Self {
             kek_file: None,
             kek_env: None,
+            kek_command: None,
+            kek_variables: Vec::new(),
             rotate_every: default_rotate_every(),
             publish_before: default_publish_before(),
             algorithm: SigningAlgorithm::default(),
             audiences: BTreeMap::new(),
         }
     }
+}
+
+fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    printed::words(deserializer).map(Some)
 }
 
 fn default_rotate_every() -> Option<Duration> {
@@ -85,10 +100,33 @@ impl Keys {
         Algorithms::new(self.algorithm, self.audiences.values().copied())
     }
 
+    /// Where the program is that prints the key-encryption key, relative to the file; a bare
+    /// name is found through PATH.
+    pub(super) fn resolve_paths(&mut self, base: &Path) {
+        let program = self.kek_command.as_mut().and_then(|command| command.first_mut());
+        if let Some(program) = program.filter(|program| program.contains(is_separator)) {
+            *program = base.join(&*program).to_string_lossy().into_owned();
+        }
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |why: String| Err(Error::new(ErrorKind::Config, format!("[keys] {why}")));
-        if self.kek_file.is_some() && self.kek_env.is_some() {
-            return wrong("names both kek_file and kek_env".into());
+        let sources = [
+            ("kek_file", self.kek_file.is_some()),
+            ("kek_env", self.kek_env.is_some()),
+            ("kek_command", self.kek_command.is_some()),
+        ];
+        let named: Vec<_> =
+            sources.iter().filter(|(_, named)| *named).map(|(key, _)| *key).collect();
+        if let [one, other, ..] = named[..] {
+            return wrong(format!("names both {one} and {other}"));
+        }
+        if self.kek_command.is_none() && !self.kek_variables.is_empty() {
+            return wrong("has kek_variables, and no kek_command that gets them".into());
+        }
+        // Whoever is to print the key has no use for another one.
+        if self.kek_variables.iter().any(|name| name == KEK_VARIABLE) {
+            return wrong(format!("hands {KEK_VARIABLE} to a program that is to print the key"));
         }
         let [least, most] = PUBLISH_BEFORE;
         if self.publish_before < least || self.publish_before > most {

@@ -199,6 +199,7 @@ impl Config {
         for path in paths.chain(directory) {
             *path = base.join(&*path);
         }
+        self.keys.resolve_paths(base);
     }
 
     /// The files that are read again while the broker runs.

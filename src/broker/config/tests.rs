@@ -94,6 +94,18 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("[role.deploy]", "[role.\"a b\"]", "\"a b\""),
         ("\"policy.cedar\"", "", "names no files"),
         ("kek_file = \"kek\"", "kek_file = \"kek\"\nkek_env = \"K\"", "both kek_file and kek_env"),
+        (
+            "kek_file = \"kek\"",
+            "kek_file = \"kek\"\nkek_command = [\"kms\"]",
+            "both kek_file and kek_command",
+        ),
+        ("kek_file = \"kek\"", "kek_command = []", "a command has a program"),
+        ("kek_file = \"kek\"", "kek_variables = [\"AWS_REGION\"]", "no kek_command"),
+        (
+            "kek_file = \"kek\"",
+            "kek_command = [\"kms\"]\nkek_variables = [\"TMPCRED_BROKER_KEK\"]",
+            "hands TMPCRED_BROKER_KEK",
+        ),
         ("leeway", "jwks_uri = \"http://a.example/k\"\nleeway", "jwks_uri"),
         ("leeway", "audiences = []\nleeway", "nothing can match"),
         ("leeway", "max_key_age = \"59s\"\nleeway", "max_key_age of 59s"),

@@ -8,9 +8,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use schemars::JsonSchema;
 
-use super::JWKS_PATH;
 use super::api::{Answer, Endpoint, Operation, Verb};
 use crate::broker::Broker;
+use crate::wire::JWKS_PATH;
 
 /// The type of the document (section 8.5.2).
 const TYPE: &str = "application/jwk-set+json";

@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use url::Url;
 
+use super::AUTHORIZATION_SERVER;
 use super::api::{Answer, Endpoint, Operation, Verb};
-use super::{AUTHORIZATION_SERVER, JWKS_PATH};
 use crate::broker::Broker;
 use crate::broker::config::Clients;
 use crate::broker::keys::{Algorithms, JWKS_MAX_AGE, SigningAlgorithm};
@@ -143,7 +143,7 @@ impl Metadata {
         Self {
             issuer: issuer.as_str().to_string(),
             token_endpoint: issuer.join(wire::TOKEN_PATH),
-            jwks_uri: issuer.join(JWKS_PATH),
+            jwks_uri: issuer.join(wire::JWKS_PATH),
             grant_types_supported: [wire::GRANT_TYPE],
             token_endpoint_auth_methods_supported: methods("none"),
             token_endpoint_auth_signing_alg_values_supported: algorithms.clone(),

@@ -42,9 +42,6 @@ use refusal::Refusal;
 /// Where a broker's metadata is (RFC 8414 section 3), before the path of its issuer.
 const AUTHORIZATION_SERVER: &str = "/.well-known/oauth-authorization-server";
 
-/// Where its public keys are, below its issuer.
-pub(super) const JWKS_PATH: &str = "jwks.json";
-
 /// The endpoints of a broker, below the path of its issuer; health is at the root.
 pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Api {
     let base = base(&broker);

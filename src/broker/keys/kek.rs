@@ -1,6 +1,6 @@
 //! The key-encryption key, and how it seals signing keys.
 
-use std::path::Path;
+use std::path::{Path, is_separator};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
@@ -14,11 +14,15 @@ use crate::broker::audit::seal::Seal;
 use crate::broker::config::{KEK_VARIABLE, Keys as KeysConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
-use crate::host::files::{self, Owner, Readers};
+use crate::host::files::{self, Guard, Owner, Readers};
+use crate::host::process::printed::{Limit, printed};
 use crate::secret::Secret;
 
 /// The length of a key-encryption key in bytes.
 pub const KEK_LEN: usize = 32;
+
+/// How much is read of what holds one.
+const MAX_LEN: usize = 1024;
 
 /// The key that seals the signing keys. It is kept apart from the store.
 #[derive(Clone, Debug)]
@@ -45,7 +49,49 @@ impl Kek {
     }
 
     /// Reads the key-encryption key from where the configuration says.
-    pub fn load(config: &KeysConfig, env: &Env) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where there is none that can be used, and what
+    /// [`printed`] says of a command that gives none.
+    pub async fn load(config: &KeysConfig, env: &Env) -> Result<Self> {
+        match &config.kek_command {
+            Some(command) => {
+                Self::printed_by(command, &config.kek_variables, Limit::default(), env).await
+            }
+            None => Self::at_hand(config, env),
+        }
+    }
+
+    /// What a command prints, such as one that has a KMS decrypt it.
+    pub(super) async fn printed_by(
+        words: &[String],
+        variables: &[String],
+        limit: Limit,
+        env: &Env,
+    ) -> Result<Self> {
+        let program = words.first().map_or("", String::as_str);
+        let named = || format!("the program {program}, which is to print the key-encryption key,");
+        // Whoever can write to it is handed what it is given, and may print a key of their own.
+        let path = Path::new(program);
+        if program.contains(is_separator)
+            && files::exists(path)
+            && files::guard_of(path)? != Guard::Guarded
+        {
+            return Err(Error::new(ErrorKind::Config, format!("{} cannot be used", named()))
+                .because_of("others on this machine can write to it")
+                .hint(format!("look at what it does, then `chmod go-w {program}`")));
+        }
+        let variables = variables.iter().map(String::as_str);
+        let what = "key-encryption key";
+        let printed = printed(env, what, words, variables, limit, MAX_LEN).await?;
+        std::str::from_utf8(printed.expose()).ok().and_then(Self::parse).ok_or_else(|| {
+            let message = format!("{} printed something else than 32 bytes in base64", named());
+            Error::new(ErrorKind::Config, message)
+                .hint("run it by hand: it prints the key on standard output, and nothing else")
+        })
+    }
+
+    fn at_hand(config: &KeysConfig, env: &Env) -> Result<Self> {
         let refused = |message: String| {
             Error::new(ErrorKind::Config, message).hint(
                 "make one with `openssl rand -base64 32`; keep it apart from the database, and keep a copy",
@@ -54,7 +100,7 @@ impl Kek {
         let text = match (&config.kek_file, &config.kek_env) {
             (Some(path), _) => {
                 let name = format!("the key-encryption key file {}", path.display());
-                let (bytes, owner, readers) = files::read_secret(path, 1024)?
+                let (bytes, owner, readers) = files::read_secret(path, MAX_LEN as u64)?
                     .ok_or_else(|| refused(format!("{name} does not exist")))?;
                 let bytes = Zeroizing::new(bytes);
                 let private = match readers {
@@ -77,7 +123,7 @@ impl Kek {
                 let text = env.get(variable).ok_or_else(|| {
                     refused("there is no key-encryption key to seal the signing keys with".into())
                         .because_of(format!(
-                            "[keys] names no kek_file, and the variable {variable} is not set"
+                            "[keys] names no kek_file and no kek_command, and the variable {variable} is not set"
                         ))
                 })?;
                 (variable, text)

@@ -17,6 +17,7 @@ use crate::broker::store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{Host, files};
 use crate::oidc::Issuer;
+use crate::wire;
 
 /// What there is to know of a key, besides the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +82,7 @@ impl Manager {
     /// with it either.
     pub async fn open(host: &Host, config: &Path) -> Result<Self> {
         let config: Config = config::load(config)?;
-        let kek = Kek::load(&config.keys, &host.env)?;
+        let kek = Kek::load(&config.keys, &host.env).await?;
         let keeper = Keeper {
             store: Arc::new(store::open_existing(&config.store, &host.env).await?),
             kek,
@@ -173,7 +174,7 @@ impl Manager {
         let below = |name: &str| directory.join(name);
         let files = [
             // The keys come first: who reads the document finds them.
-            (below(http::JWKS_PATH), keys.jwks()),
+            (below(wire::JWKS_PATH), keys.jwks()),
             (below(crate::oidc::discovery::WELL_KNOWN), &document),
         ];
         for (path, bytes) in &files {

@@ -14,6 +14,7 @@ use crate::broker::store::{Effect, KeyStore, Ledger, Outcome, Unit, sqlite};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::env::Env;
 use crate::host::files;
+use crate::host::process::printed::Limit;
 use crate::oidc::Issuer;
 
 fn stored(kek: &Kek) -> (StoredKey, Secret<Vec<u8>>) {
@@ -331,24 +332,26 @@ async fn public_keys_show_what_signs_or_signed_and_no_private_part() {
 
 #[test]
 fn the_kek_comes_from_a_private_file_or_the_environment() {
+    let runtime = crate::host::process::runtime().unwrap();
+    let load = |config: &KeysConfig, env: &Env| runtime.block_on(Kek::load(config, env));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kek");
     let text = format!("{}\n", STANDARD.encode([0xfb; KEK_LEN]));
     files::write_private(&path, text.as_bytes()).unwrap();
     let none = Env::default();
     let from_file = KeysConfig { kek_file: Some(path.clone()), ..KeysConfig::default() };
-    let id = Kek::load(&from_file, &none).unwrap().id().to_string();
+    let id = load(&from_file, &none).unwrap().id().to_string();
     let env = Env::from_pairs([("TMPCRED_BROKER_KEK", &text), ("OTHER", &text)]);
     let named = KeysConfig { kek_env: Some("OTHER".into()), ..KeysConfig::default() };
-    assert_eq!(Kek::load(&KeysConfig::default(), &env).unwrap().id(), id);
-    assert_eq!(Kek::load(&named, &env).unwrap().id(), id);
+    assert_eq!(load(&KeysConfig::default(), &env).unwrap().id(), id);
+    assert_eq!(load(&named, &env).unwrap().id(), id);
 
-    let error = Kek::load(&KeysConfig::default(), &none).unwrap_err();
+    let error = load(&KeysConfig::default(), &none).unwrap_err();
     assert!(error.to_string().contains("TMPCRED_BROKER_KEK is not set"), "{error}");
     assert!(error.hints()[0].contains("openssl rand"));
     for bad in ["", "short", &STANDARD.encode([1; 31]), &STANDARD.encode([1; 33])] {
         let env = Env::from_pairs([("OTHER", format!("{bad} "))]);
-        let error = Kek::load(&named, &env).unwrap_err().to_string();
+        let error = load(&named, &env).unwrap_err().to_string();
         assert!(error.contains("32 bytes"), "{error}");
         assert!(bad.is_empty() || !error.contains(bad), "{error}");
     }
@@ -356,19 +359,17 @@ fn the_kek_comes_from_a_private_file_or_the_environment() {
     {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let error = Kek::load(&from_file, &none).unwrap_err().to_string();
+        let error = load(&from_file, &none).unwrap_err().to_string();
         assert!(error.contains("is not private"), "{error}");
         // As systemd leaves a credential to a service that has a user of its own.
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
         let below = |directory: &std::path::Path| {
             let directory = directory.to_str().unwrap().to_string();
-            Kek::load(&from_file, &Env::from_pairs([("CREDENTIALS_DIRECTORY", directory)]))
+            load(&from_file, &Env::from_pairs([("CREDENTIALS_DIRECTORY", directory)]))
         };
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o550)).unwrap();
         assert_eq!(below(dir.path()).unwrap().id(), id);
-        assert!(
-            Kek::load(&from_file, &none).is_err() && below(dir.path().parent().unwrap()).is_err()
-        );
+        assert!(load(&from_file, &none).is_err() && below(dir.path().parent().unwrap()).is_err());
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(below(dir.path()).is_err(), "others come in there");
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
@@ -376,4 +377,55 @@ fn the_kek_comes_from_a_private_file_or_the_environment() {
         assert!(below(dir.path()).is_err(), "others can read it");
     }
     assert!(!format!("{:?}", Kek::new(Secret::new([0x41; KEK_LEN]))).contains("65"));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_command_prints_the_kek_and_what_it_prints_is_never_shown() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("kek");
+    let (good, short) = (STANDARD.encode([0xfb; KEK_LEN]), STANDARD.encode([0xfb; 31]));
+    let env = Env::from_pairs([
+        ("PATH", std::env::var("PATH").unwrap()),
+        ("HOME", dir.path().to_str().unwrap().into()),
+        ("REGION", "eu".into()),
+        ("OTHER", "other".into()),
+        ("TMPCRED_BROKER_KEK", STANDARD.encode([1; KEK_LEN])),
+    ]);
+    let load = async |script: &str, seconds| {
+        files::write_private(&program, format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let words = [program.to_str().unwrap().to_string(), "an argument".into()];
+        let limit = Limit(std::time::Duration::from_secs(seconds));
+        Kek::printed_by(&words, &["REGION".into()], limit, &env).await
+    };
+    let kek = load(&format!("env > $HOME/seen; echo \"$1\" >> $HOME/seen; echo {good}"), 60).await;
+    assert_eq!(kek.unwrap().id(), Kek::new(Secret::new([0xfb; KEK_LEN])).id());
+    let seen = std::fs::read_to_string(dir.path().join("seen")).unwrap();
+    assert!(seen.contains("REGION=eu") && seen.contains("an argument"), "{seen}");
+    assert!(!seen.contains("OTHER") && !seen.contains("TMPCRED_BROKER_KEK"), "{seen}");
+
+    for (script, seconds, says) in [
+        (format!("echo {good}; echo access denied >&2; exit 3"), 60, "access denied"),
+        (format!("echo {good}; exec sleep 600"), 1, "did not end within 1s, and was killed"),
+        (format!("while :; do echo {good}; done"), 60, "more than 1024 bytes"),
+        (format!("echo {short}"), 60, "something else than 32 bytes"),
+        (format!("echo {good}; echo {good}"), 60, "something else than 32 bytes"),
+        ("printf '\\377\\376'".into(), 60, "something else than 32 bytes"),
+        (String::new(), 60, "something else than 32 bytes"),
+    ] {
+        let error = load(&script, seconds).await.unwrap_err().to_string();
+        assert!(error.contains(says), "{script}: {error}");
+        assert!(!error.contains(&good) && !error.contains(&short), "{error}");
+    }
+
+    // Whoever can write to the program says what the key is.
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o757)).unwrap();
+    let words = [program.to_str().unwrap().to_string()];
+    let error = Kek::printed_by(&words, &[], Limit::default(), &env).await.unwrap_err();
+    assert!(error.to_string().contains("others on this machine can write to it"), "{error}");
+    std::fs::remove_file(&program).unwrap();
+    let error = Kek::printed_by(&words, &[], Limit::default(), &env).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be started"), "{error}");
 }

@@ -151,7 +151,7 @@ fn sample_issuers<'a>(registry: &mut Registry, issuers: impl Iterator<Item = Iss
             skews.get_or_create(&label).set(skew.as_seconds_f64());
         }
     }
-    let help = "How long ago the keys of a trusted issuer were fetched that are used now";
+    let help = "How long ago the keys of a trusted issuer were fetched that are used now, be it by a process before this one";
     registry.register_with_unit("jwks_age", help, Unit::Seconds, ages);
     let help = "How old the keys of a trusted issuer may become";
     registry.register_with_unit("jwks_max_age", help, Unit::Seconds, limits);

@@ -14,6 +14,7 @@
 //! advisory lock.
 
 mod erasure;
+mod issuer_keys;
 mod log;
 mod open;
 mod outbox;
@@ -27,6 +28,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 pub use erasure::{Erasable, ErasureStore, Traces};
+pub use issuer_keys::{IssuerKeySet, IssuerKeyStore};
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use open::{open, open_existing, open_to_read};
 pub use outbox::{OutboxStore, Turn};
@@ -105,7 +107,7 @@ pub trait TokenStore: Send + Sync {
 /// What the broker keeps.
 #[async_trait]
 pub trait Store:
-    Ledger + LogStore + OutboxStore + ErasureStore + KeyStore + OnceStore + TokenStore
+    Ledger + LogStore + OutboxStore + ErasureStore + KeyStore + IssuerKeyStore + OnceStore + TokenStore
 {
     /// Seals the end of the log with this from now on: whoever appends goes on from an
     /// end that is sealed, or from an empty log.

@@ -14,9 +14,9 @@ use crate::broker::audit::seal::{Seal, SealedEnd};
 use crate::broker::audit::tree::Hash;
 use crate::broker::keys::StoredKey;
 use crate::broker::store::{
-    Erasable, ErasureStore, Filter, Issuance, KeyStore, Ledger, LogEnds, LogStore, Noted, Once,
-    OnceStore, OpaqueToken, OutboxStore, Outcome, Row, Store, TokenStore, Traces, Turn, Unit,
-    Whose, sqlite,
+    Erasable, ErasureStore, Filter, Issuance, IssuerKeySet, IssuerKeyStore, KeyStore, Ledger,
+    LogEnds, LogStore, Noted, Once, OnceStore, OpaqueToken, OutboxStore, Outcome, Row, Store,
+    TokenStore, Traces, Turn, Unit, Whose, sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -177,6 +177,19 @@ impl KeyStore for Failing {
             after.await;
         }
         keys
+    }
+}
+
+#[async_trait]
+impl IssuerKeyStore for Failing {
+    async fn issuer_keys(&self, issuer: &str) -> Result<Option<IssuerKeySet>> {
+        self.inner.issuer_keys(issuer).await
+    }
+    async fn keep_issuer_keys(&self, keys: &IssuerKeySet) -> Result<()> {
+        self.inner.keep_issuer_keys(keys).await
+    }
+    async fn forget_issuer_keys(&self, issuer: &str) -> Result<()> {
+        self.inner.forget_issuer_keys(issuer).await
     }
 }
 

@@ -13,5 +13,7 @@ pub(super) fn run(app: &App, args: &RenewAhead) -> Result<()> {
         .map_err(|cause| misuse("`--ends` is no point in time").because(cause))?;
     let prepared = configured(app, &args.wanted)?;
     // As in the run that started this one.
-    pipeline::renew_ahead(&prepared.asking()?, &prepared.cache, &prepared.plan, ends)
+    let see_to_it =
+        if args.if_revoked { pipeline::replace_if_revoked } else { pipeline::renew_ahead };
+    see_to_it(&prepared.asking()?, &prepared.cache, &prepared.plan, ends)
 }

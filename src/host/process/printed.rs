@@ -9,8 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::output::{Ended, output};
 use crate::error::{Error, ErrorKind, Result, foreign};
-use crate::host::Host;
-use crate::host::env::ASKED_FOR;
+use crate::host::env::{ASKED_FOR, Env};
 use crate::secret::Secret;
 
 /// What every program gets, as far as it is set.
@@ -20,15 +19,11 @@ const ALWAYS: &[&str] = if cfg!(windows) {
     &["PATH", "HOME", ASKED_FOR]
 };
 
-/// Reads a program and its arguments: no shell reads them.
+/// Reads a program and its arguments: no shell reads them. The program is found through
+/// PATH, or is an absolute path.
 pub fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let command = Vec::<String>::deserialize(deserializer)?;
-    let Some(program) = command.first().filter(|program| !program.is_empty()) else {
-        return Err(de::Error::custom("a command has a program, and may have arguments"));
-    };
-    if command.iter().any(|word| word.contains('\0')) {
-        return Err(de::Error::custom("a command cannot have null characters"));
-    }
+    let command = words(deserializer)?;
+    let program = command.first().map_or("", String::as_str);
     // In the directory of a clone it would be the clone's.
     if program.contains(['/', '\\']) && !Path::new(program).is_absolute() {
         return Err(de::Error::custom(
@@ -36,6 +31,18 @@ pub fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
         ));
     }
     Ok(command)
+}
+
+/// Reads a program and its arguments, wherever the program is.
+pub fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let words = Vec::<String>::deserialize(deserializer)?;
+    if words.first().is_none_or(String::is_empty) {
+        return Err(de::Error::custom("a command has a program, and may have arguments"));
+    }
+    if words.iter().any(|word| word.contains('\0')) {
+        return Err(de::Error::custom("a command cannot have null characters"));
+    }
+    Ok(words)
 }
 
 /// How long a command may take.
@@ -100,7 +107,7 @@ impl JsonSchema for Limit {
 /// [`ErrorKind::Config`] where it cannot be started, [`ErrorKind::Unreachable`]
 /// where it takes too long, [`ErrorKind::Other`] where it fails.
 pub async fn printed<'a>(
-    host: &Host,
+    env: &Env,
     what: &str,
     words: &[String],
     variables: impl Iterator<Item = &'a str>,
@@ -116,7 +123,7 @@ pub async fn printed<'a>(
     let mut command = super::command(program);
     command.args(arguments).env_clear();
     for name in ALWAYS.iter().copied().chain(variables) {
-        if let Some(value) = host.env.get_os(name) {
+        if let Some(value) = env.get_os(name) {
             command.env(name, value);
         }
     }

@@ -129,7 +129,7 @@ impl Mfa {
             Some(command) => {
                 let variables = self.variables.iter().map(String::as_str);
                 let bytes =
-                    printed(host, "MFA code", command, variables, self.limit, MAX_PRINTED).await?;
+                    printed(&host.env, "MFA code", command, variables, self.limit, MAX_PRINTED).await?;
                 String::from_utf8(bytes.expose().clone()).map(Secret::new).unwrap_or_else(|_| Secret::new(String::new()))
             }
             None if host.interact.may_ask() => {

@@ -91,12 +91,13 @@ fn a_file_that_is_no_configuration_at_all_is_refused() {
 #[test]
 fn an_unknown_profile_is_named_with_its_neighbour() {
     let journey = Journey::start();
+    let before = journey.asked();
     let says = ["there is no profile `reder`", "did you mean `reader`", "`deploy`, `reader`"];
     refused(journey.tmpcred(&["token", "reder"]), 3, &says);
     refused(journey.tmpcred(&["exec", "reder", "--", "true"]), 125, &says);
     let variable = journey.tmpcred(&["token"]).env("TMPCRED_PROFILE", "reder");
     refused(variable, 3, &["`reder`", "TMPCRED_PROFILE", "did you mean `reader`"]);
-    assert!(journey.provider.requests().is_empty());
+    assert_eq!(journey.asked(), before);
 }
 
 #[test]
@@ -122,6 +123,7 @@ fn a_clone_cannot_pick_a_profile_that_is_not_for_projects() {
         "\n[profile.prod-admin]\nrole = \"deploy\"\naudience = \"https://api.example.com\"\n";
     journey.home.config(&format!("{config}project_selectable = true\n{admin}"));
     let run = || tmpcred(&journey.home);
+    let before = journey.asked();
     assert_eq!(chosen(run()), "deploy");
 
     journey.home.project("profile = \"reader\"\n");
@@ -137,7 +139,7 @@ fn a_clone_cannot_pick_a_profile_that_is_not_for_projects() {
     let make = ["exec", "--", "make"];
     refused(run().args(make), 125, &may_not);
     refused(run().args(["token"]), 3, &may_not);
-    assert!(journey.provider.requests().is_empty(), "nobody was asked");
+    assert_eq!(journey.asked(), before, "nobody was asked");
     assert_eq!(journey.broker.issued(), 0);
     // What the person says counts for more.
     assert_eq!(chosen(run().env("TMPCRED_PROFILE", "reader")), "reader");

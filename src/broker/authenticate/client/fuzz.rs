@@ -12,12 +12,14 @@ use crate::host::clock::FixedClock;
 const OWN: &str = "https://broker.example";
 const HEADER: &[u8] = br#"{"alg":"EdDSA","kid":"k","typ":"client-authentication+jwt"}"#;
 
-fn known() -> Known {
+fn known() -> Arc<Known> {
     let mut key = jwk();
     key["kid"] = json!("k");
     let keys = Keys::parse(json!({"keys": [key]}).to_string().as_bytes()).unwrap();
     let (keys, algorithms) = (KeySource::File(keys), ALGORITHMS.to_vec());
-    Known { keys, algorithms, waiting: Waiting::among(&Everybody::default()) }
+    let made_of = (serde_json::from_value(json!({"jwks_file": "keys.json"})).unwrap(), None);
+    let waiting = Waiting::among(&Everybody::default());
+    Arc::new(Known { made_of, keys, algorithms, waiting })
 }
 
 #[test]

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::{Provider, SCOPES};
-use crate::broker::http::JWKS_PATH;
+use crate::wire::JWKS_PATH;
 
 const CACHE: [(axum::http::HeaderName, &str); 1] = [(CACHE_CONTROL, "public, max-age=300")];
 

@@ -29,8 +29,8 @@ enum Holds {
 
 use Holds::{Bytes, Number, Text};
 
-/// A table, and what its columns hold. `audit_head` is its own case, and `probe` has
-/// nothing to keep.
+/// A table, and what its columns hold. `audit_head` is its own case, `probe` has
+/// nothing to keep, and keys of issuers are fetched again.
 struct Table {
     name: &'static str,
     columns: &'static [(&'static str, Holds)],

@@ -51,6 +51,7 @@ fn migrations() -> Vec<Migration> {
         ("find", include_str!("../migrations/0010_find.sql")),
         ("trace", include_str!("../migrations/0011_trace.sql")),
         ("active", include_str!("../migrations/0012_active.sql")),
+        ("issuer keys", include_str!("../migrations/0013_issuer_keys.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());

@@ -8,6 +8,7 @@ mod engine;
 mod erasure;
 mod failure;
 mod head;
+mod issuer_keys;
 mod log;
 mod migrate;
 mod outbox;

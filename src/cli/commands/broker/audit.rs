@@ -51,7 +51,7 @@ async fn open(app: &App, file: &Path) -> Result<(Config, SqlStore)> {
 
 /// The keys of the broker's log, as what is sealed in its store has them.
 async fn sealed_keys(app: &App, config: &Config, store: &SqlStore) -> Result<CheckpointKeys> {
-    let kek = Kek::load(&config.keys, &app.host.env)?;
+    let kek = Kek::load(&config.keys, &app.host.env).await?;
     CheckpointKeys::read(store, &kek).await
 }
 
@@ -299,7 +299,7 @@ async fn erase(app: &App, args: &AuditErase) -> Result<()> {
             .hint("such as https://login.example.com#alice"));
     };
     let config = config::load(&args.file)?;
-    let kek = Kek::load(&config.keys, &app.host.env)?;
+    let kek = Kek::load(&config.keys, &app.host.env).await?;
     let store = store::open_existing(&config.store, &app.host.env).await?;
     store.seal_with(kek.seal_of_log()).await?;
     let by = args.by.clone().unwrap_or_else(|| process::user_name(&app.host.env));

@@ -17,16 +17,12 @@ use crate::host::{files, process};
 
 pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
-    let seal = seal(app, &config)?;
+    let runtime = process::runtime()?;
+    let seal = runtime.block_on(seal(app, &config))?;
     let copied = {
         let _waiting = app.host.interact.waiting("copying the store");
         let env = &app.host.env;
-        process::runtime()?.block_on(transfer::backup(
-            &config.store,
-            env,
-            &args.database,
-            seal.as_ref(),
-        ))?
+        runtime.block_on(transfer::backup(&config.store, env, &args.database, seal.as_ref()))?
     };
     tell(app, args, &copied, &args.database, seal.is_some())?;
     if !args.json {
@@ -39,16 +35,12 @@ pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
 
 pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
-    let seal = seal(app, &config)?;
+    let runtime = process::runtime()?;
+    let seal = runtime.block_on(seal(app, &config))?;
     let copied = {
         let _waiting = app.host.interact.waiting("filling the store");
         let env = &app.host.env;
-        process::runtime()?.block_on(transfer::restore(
-            &config.store,
-            env,
-            &args.database,
-            seal.as_ref(),
-        ))?
+        runtime.block_on(transfer::restore(&config.store, env, &args.database, seal.as_ref()))?
     };
     tell(app, args, &copied, &args.database, seal.is_some())?;
     if !args.json {
@@ -63,16 +55,12 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
 
 pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
-    let seal = seal(app, &config)?;
+    let runtime = process::runtime()?;
+    let seal = runtime.block_on(seal(app, &config))?;
     let (copied, moved) = {
         let _waiting = app.host.interact.waiting("moving the store");
         let env = &app.host.env;
-        process::runtime()?.block_on(transfer::move_in(
-            &config.store,
-            env,
-            &args.database,
-            seal.as_ref(),
-        ))?
+        runtime.block_on(transfer::move_in(&config.store, env, &args.database, seal.as_ref()))?
     };
     tell(app, args, &copied, &moved, seal.is_some())?;
     if !args.json {
@@ -86,14 +74,25 @@ pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
 
 /// What the end of the log is sealed with, where the key-encryption key is at hand: whoever makes
 /// backups need not have it.
-fn seal(app: &App, config: &Config) -> Result<Option<Seal>> {
-    let kek = &config.keys;
-    let variable = kek.kek_env.as_deref().unwrap_or(KEK_VARIABLE);
-    let at_hand = match &kek.kek_file {
-        Some(path) => files::exists(path) && !files::is_withheld(path),
-        None => app.host.env.get(variable).is_some(),
+async fn seal(app: &App, config: &Config) -> Result<Option<Seal>> {
+    let keys = &config.keys;
+    let variable = keys.kek_env.as_deref().unwrap_or(KEK_VARIABLE);
+    let at_hand = match (&keys.kek_command, &keys.kek_file) {
+        (Some(_), _) => true,
+        (None, Some(path)) => files::exists(path) && !files::is_withheld(path),
+        (None, None) => app.host.env.get(variable).is_some(),
     };
-    Ok(at_hand.then(|| Kek::load(kek, &app.host.env)).transpose()?.map(|kek| kek.seal_of_log()))
+    if !at_hand {
+        return Ok(None);
+    }
+    let kek = Kek::load(keys, &app.host.env).await.map_err(|error| match keys.kek_command {
+        // A KMS that is down is not to pass for a check that was made.
+        Some(_) => {
+            error.hint("whoever makes backups without the key has a broker.toml without [keys]")
+        }
+        None => error,
+    })?;
+    Ok(Some(kek.seal_of_log()))
 }
 
 fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: bool) -> Result<()> {

@@ -1,0 +1,215 @@
+//! Keys that are fetched ahead of all need, and outlast the process that fetched them.
+
+use url::Url;
+
+use super::*;
+use crate::broker::authenticate::ahead::Part;
+use crate::broker::authenticate::{Ahead, KeysSeal};
+use crate::broker::keys::Kek;
+use crate::broker::store::{IssuerKeySet, Store, sqlite};
+use crate::secret::Secret;
+
+fn kek() -> Kek {
+    Kek::new(Secret::new([7; 32]))
+}
+
+/// A broker on this store, and what fetches keys for it.
+async fn fetching(
+    issuer: &FakeIssuer,
+    store: &Arc<dyn Store>,
+    change: impl FnOnce(&mut TrustedIssuer),
+) -> (Bed, Arc<Hand>, Ahead) {
+    let clock = Arc::new(Hand::default());
+    let bed = Bed::with(|options| {
+        let mut trusted = TrustedIssuer::new(issuer.issuer.clone());
+        change(&mut trusted);
+        options.config.trusted_issuer.insert("fake".into(), trusted);
+        (options.store, options.kek, options.clock) = (store.clone(), kek(), clock.clone());
+    })
+    .await;
+    let ahead = bed.broker.fetch_ahead(KeysSeal::new(&kek())).await;
+    (bed, clock, ahead)
+}
+
+async fn store() -> Arc<dyn Store> {
+    Arc::new(sqlite::in_memory().await.unwrap())
+}
+
+/// Waits until it is so.
+async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !is_so().await {
+        assert!(std::time::Instant::now() < end, "{what}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// What is kept of this issuer, once there is something.
+async fn kept(store: &Arc<dyn Store>, issuer: &FakeIssuer) -> IssuerKeySet {
+    let ask = || async { store.issuer_keys(issuer.issuer.as_str()).await.unwrap() };
+    until("keys are kept", || async { ask().await.is_some() }).await;
+    ask().await.unwrap()
+}
+
+#[tokio::test]
+async fn no_request_waits_for_an_issuer_whose_keys_are_known() {
+    let (issuer, store) = (FakeIssuer::start(), store().await);
+    let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
+    // Nobody had to come for that.
+    until("they are fetched", || async { issuer.asked() == (1, 1) }).await;
+    kept(&store, &issuer).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+
+    // They have a minute.
+    clock.forward(Duration::seconds(40));
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    assert_eq!(issuer.asked(), (1, 1));
+    let hangs = issuer.state.gate.write().await;
+    clock.forward(Duration::seconds(13));
+    until("they are asked for again", || async { issuer.asked() == (2, 2) }).await;
+    // It is over, and the issuer takes its time.
+    clock.forward(Duration::seconds(20));
+    for _ in 0..3 {
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    }
+    assert_eq!(issuer.asked(), (2, 2), "a request has asked, and waited");
+    drop(hangs);
+}
+
+#[tokio::test]
+async fn while_an_issuer_is_down_nobody_waits_but_who_fetches_ahead() {
+    for by_discovery in [true, false] {
+        let issuer = FakeIssuer::start();
+        let (bed, clock) = trusting_with(&issuer, |config| {
+            let keys = Url::parse(&format!("{}/keys", issuer.issuer)).unwrap();
+            config.jwks_uri = (!by_discovery).then_some(keys);
+        })
+        .await;
+        let book = bed.broker.policies();
+        let (trusted, _) = &book.authenticator().trusted[issuer.issuer.as_str()];
+        let asked = || issuer.asked().0 + issuer.asked().1;
+        let parts =
+            || [Part::Document, Part::Keys].into_iter().filter(|part| trusted.is_due(*part));
+        assert_eq!(parts().count(), 1);
+        for part in parts() {
+            trusted.renew(part, Duration::seconds(10)).await.unwrap();
+        }
+        assert_eq!(parts().count(), 0);
+        issuer.down(true);
+        clock.forward(Duration::seconds(55));
+        let due: Vec<_> = parts().collect();
+        for part in &due {
+            trusted.renew(*part, Duration::seconds(10)).await.unwrap_err();
+        }
+        assert_eq!(parts().collect::<Vec<_>>(), due);
+        let (before, failures) = (asked(), trusted.keys().unwrap().failures);
+        assert_eq!((due.len(), failures), if by_discovery { (2, 2) } else { (1, 1) });
+        // Beyond their minute, but not beyond when somebody comes again.
+        clock.forward(Duration::seconds(7));
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        assert_eq!(asked(), before);
+        // Where nobody comes, as on a machine that slept, requests see to it.
+        clock.forward(Duration::seconds(7));
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+        assert!(asked() > before);
+        // Their age is what ends them, whoever tries.
+        clock.forward(Duration::hours(24));
+        for part in parts() {
+            trusted.renew(part, Duration::seconds(10)).await.unwrap_err();
+        }
+        turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+    }
+}
+
+#[tokio::test]
+async fn keys_outlast_the_process_for_as_long_as_they_would_have_in_it() {
+    let (issuer, store) = (FakeIssuer::start(), store().await);
+    let (bed, _, ahead) = fetching(&issuer, &store, |_| {}).await;
+    let fetched = kept(&store, &issuer).await;
+    ahead.close().await;
+    drop(bed);
+    issuer.down(true);
+    let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    clock.forward(Duration::hours(23));
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    clock.forward(Duration::hours(1));
+    turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+
+    // They are as old as they are, and not as old as the process.
+    let past = IssuerKeySet { good_at: now() - Duration::minutes(2), ..fetched };
+    store.keep_issuer_keys(&KeysSeal::new(&kek()).over(past)).await.unwrap();
+    let minutes = |minutes: u64| {
+        move |trusted: &mut TrustedIssuer| {
+            trusted.max_key_age = std::time::Duration::from_secs(60 * minutes);
+        }
+    };
+    let (bed, clock, _ahead) = fetching(&issuer, &store, minutes(1)).await;
+    turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+    let (bed, clock, _ahead) = fetching(&issuer, &store, minutes(10)).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    clock.forward(Duration::minutes(8));
+    turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+}
+
+#[tokio::test]
+async fn what_the_broker_has_not_kept_are_no_keys_of_an_issuer() {
+    let (issuer, store) = (FakeIssuer::start(), store().await);
+    let (bed, _, ahead) = fetching(&issuer, &store, |_| {}).await;
+    let good = kept(&store, &issuer).await;
+    ahead.close().await;
+    drop(bed);
+    issuer.down(true);
+    let (stranger, other) = (IssuerKey::new(), Kek::new(Secret::new([8; 32])));
+    let planted = serde_json::to_vec(&stranger.jwks()).unwrap();
+    let (before, far) = (good.good_at - Duration::SECOND, good.good_at + Duration::HOUR);
+    for bad in [
+        IssuerKeySet { document: planted.clone(), ..good.clone() },
+        IssuerKeySet { document: planted.clone(), seal: Vec::new(), ..good.clone() },
+        KeysSeal::new(&other).over(IssuerKeySet { document: planted, ..good.clone() }),
+        IssuerKeySet { good_at: before, ..good.clone() },
+        // By a clock that was ahead they would be good for longer.
+        KeysSeal::new(&kek()).over(IssuerKeySet { good_at: far, ..good.clone() }),
+    ] {
+        store.keep_issuer_keys(&bad).await.unwrap();
+        let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
+        turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+        let iat = clock.now().unix_timestamp();
+        let claims = json!({
+            "iss": issuer.issuer.as_str(), "groups": [], "iat": iat, "exp": iat + 300,
+        });
+        turned_away(&bed, &stranger.token(claims), &issuer.issuer).await;
+    }
+    // What it has kept, it has.
+    store.keep_issuer_keys(&good).await.unwrap();
+    let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+}
+
+#[tokio::test]
+async fn keys_that_are_withdrawn_are_kept_no_longer() {
+    let (issuer, store) = (FakeIssuer::start(), store().await);
+    let (_bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
+    kept(&store, &issuer).await;
+    issuer.keys_are(Some(|| StatusCode::GONE.into_response()));
+    clock.forward(Duration::seconds(55));
+    let is_gone = || async { store.issuer_keys(issuer.issuer.as_str()).await.unwrap().is_none() };
+    until("they are forgotten", is_gone).await;
+}
+
+#[tokio::test]
+async fn issuers_that_come_with_another_configuration_are_fetched_too() {
+    let (one, other, store) = (FakeIssuer::start(), FakeIssuer::start(), store().await);
+    let (first, _) = trusting_with(&one, |_| {}).await;
+    let (second, _) = trusting_with(&other, |_| {}).await;
+    let remote = |bed: &Bed| bed.broker.policies().authenticator().remote();
+    let in_force = Arc::new(std::sync::Mutex::new(remote(&first)));
+    let issuers = in_force.clone();
+    let seal = KeysSeal::new(&kek());
+    let ahead = Ahead::start(move || issuers.lock().unwrap().clone(), &store, seal).await;
+    until("the first is fetched", || async { one.asked() == (1, 1) }).await;
+    assert_eq!(other.asked(), (0, 0));
+    *in_force.lock().unwrap() = remote(&second);
+    until("the other is fetched", || async { other.asked() == (1, 1) }).await;
+    ahead.close().await;
+}
