@@ -254,6 +254,8 @@ fn broker(c: &mut Criterion) {
             scope: Some(BTreeSet::from(["deploy:read".to_string()])),
             ttl: None,
             proof: None,
+            idempotency_key: None,
+            jwt: false,
             source: std::net::Ipv4Addr::LOCALHOST.into(),
             request_id: Uuid::nil(),
         };

@@ -203,7 +203,7 @@ async fn issuers_that_come_with_another_configuration_are_fetched_too() {
     let (first, _) = trusting_with(&one, |_| {}).await;
     let (second, _) = trusting_with(&other, |_| {}).await;
     let remote = |bed: &Bed| bed.broker.policies().authenticator().remote();
-    let in_force = Arc::new(std::sync::Mutex::new(remote(&first)));
+    let in_force = Arc::new(Mutex::new(remote(&first)));
     let issuers = in_force.clone();
     let seal = KeysSeal::new(&kek());
     let ahead = Ahead::start(move || issuers.lock().unwrap().clone(), &store, seal).await;
