@@ -163,7 +163,8 @@ impl RemoteKeys {
                     return Err(Failure::Refused(Refusal::UnknownKey(error)));
                 }
                 let turn = self.fetching.lock().await;
-                let fetched = self.fetch_once(Some(&fetched), documents, turn).await;
+                // (Elsewhere: requests that fetch nothing need not carry the room for it.)
+                let fetched = Box::pin(self.fetch_once(Some(&fetched), documents, turn)).await;
                 let fetched = fetched.map_err(Failure::NoKeys)?;
                 Ok(jwt::verify(token, &fetched.keys, expected)?)
             }
@@ -255,7 +256,7 @@ impl RemoteKeys {
             (Err(_), Some(old)) => return Ok(old.clone()),
             (Err(_), None) => self.fetching.lock().await,
         };
-        let error = match self.fetch_once(held.as_ref(), documents, turn).await {
+        let error = match Box::pin(self.fetch_once(held.as_ref(), documents, turn)).await {
             Ok(fetched) => return Ok(fetched),
             Err(error) => error,
         };

@@ -196,7 +196,7 @@ impl Discovered {
         }
         let error = match failed {
             Some((at, error)) if self.clock.uptime() - at < RETRY_AFTER => error,
-            _ => match Discovery::ask(&self.issuer, &self.issuer, &self.http).await {
+            _ => match Box::pin(Discovery::ask(&self.issuer, &self.issuer, &self.http)).await {
                 Ok((discovery, freshness)) => {
                     return Ok(self.found(discovery.jwks_uri, freshness.age));
                 }

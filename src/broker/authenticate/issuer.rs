@@ -1,6 +1,7 @@
 //! One trusted issuer: its keys, and what its tokens must say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -210,7 +211,7 @@ impl Trusted {
             now: self.clock.now(),
             leeway: self.leeway,
         };
-        let verifying = self.verify_by_keys(token.expose(), &expected);
+        let verifying = pin!(self.verify_by_keys(token.expose(), &expected));
         let Some(verified) = self.waiting.within(verifying).await else {
             let why = "so many requests wait for them already that no other one may";
             return Err(self.unavailable(Error::new(ErrorKind::Unreachable, why)));
@@ -229,7 +230,7 @@ impl Trusted {
         match &self.keys {
             KeySource::File(keys) => Ok(jwt::verify(token, keys, expected)?),
             KeySource::Uri(keys) => keys.verify(token, expected, &NoDocuments).await,
-            KeySource::Review(reviewer) => reviewer.verify(token, expected).await,
+            KeySource::Review(reviewer) => Box::pin(reviewer.verify(token, expected)).await,
             KeySource::Discovery(discovered) => discovered.verify(token, expected).await,
         }
     }
