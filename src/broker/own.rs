@@ -26,6 +26,7 @@ use crate::oidc::Expectations;
 use crate::oidc::jwt::{self, ALGORITHMS, LEEWAY, Refusal, Unverified};
 use crate::secret::Secret;
 use crate::trace;
+use crate::wire::RevocationReach;
 
 /// How many tokens may be exchanged one for the other, in a row.
 const MAX_ANCESTORS: usize = 16;
@@ -92,6 +93,8 @@ pub struct OwnToken {
     /// The number of its record in the audit log, where it says so: an opaque one was made
     /// before anybody could know it.
     pub log_sequence: Option<u64>,
+    /// Whom its revocation reaches.
+    pub reach: RevocationReach,
 }
 
 /// The claims that only tokens of a broker have.
@@ -253,6 +256,10 @@ impl Broker {
             actors,
             may_act,
             log_sequence: claims.log_sequence,
+            reach: match signer {
+                Some(_) => RevocationReach::Introspection,
+                None => RevocationReach::Everywhere,
+            },
         })
     }
 

@@ -1,8 +1,6 @@
 //! Policies as a tool: checked, tested, explained, and read anew while a broker serves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -11,7 +9,6 @@ use super::support::home::{Home, tmpcred};
 use super::support::http::Http;
 use super::support::run::Run;
 use super::support::services::{ISSUER, Services};
-use super::support::wait::wait_until;
 
 const CONFIG: &str = r#"
 issuer = "https://broker.example.com"
@@ -179,35 +176,13 @@ const REFUSED: &str = "what was read anew is refused; what was there stays";
 fn policies_change_under_load_and_no_request_fails_or_goes_by_two_versions() {
     let version = |n: usize| permit(&format!("reader-{n}"), "true");
     let services = Services::start(&version(0));
-    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let statuses: BTreeSet<u16> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    let (mut http, mut statuses) = (Http::new(), BTreeSet::new());
-                    while !stop.load(Ordering::Relaxed) {
-                        statuses.insert(services.ask(&mut http));
-                        asked.fetch_add(1, Ordering::Relaxed);
-                    }
-                    statuses
-                })
-            })
-            .collect();
-        let more = || {
-            let before = asked.load(Ordering::Relaxed);
-            wait_until("more requests", Duration::from_secs(30), || {
-                (asked.load(Ordering::Relaxed) > before + 6).then_some(())
-            });
-        };
-        more();
+    let statuses = services.under_load(|more| {
         for n in 1..=4 {
             services.reload(&version(n), NEW);
             more();
             services.reload("permit (principal", REFUSED);
             more();
         }
-        stop.store(true, Ordering::Relaxed);
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
     assert_eq!(statuses, BTreeSet::from([200]), "{}", services.broker.said());
     let found = policies_by_hash(&services.broker);

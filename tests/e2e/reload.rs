@@ -1,7 +1,6 @@
 //! A broker that reads its configuration anew while it serves.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::support::broker::API;
@@ -38,26 +37,7 @@ fn written(services: &Services) -> String {
 fn roles_issuers_and_limits_change_under_load_and_no_request_fails() {
     let services = Services::start(&policies(&[]));
     let (home, first) = (&services.broker.home, written(&services));
-    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let statuses: BTreeSet<u16> = std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    let (mut http, mut statuses) = (Http::new(), BTreeSet::new());
-                    while !stop.load(Ordering::Relaxed) {
-                        statuses.insert(services.ask(&mut http));
-                        asked.fetch_add(1, Ordering::Relaxed);
-                    }
-                    statuses
-                })
-            })
-            .collect();
-        let more = || {
-            let before = asked.load(Ordering::Relaxed);
-            wait_until("more requests", Duration::from_secs(30), || {
-                (asked.load(Ordering::Relaxed) > before + 6).then_some(())
-            });
-        };
+    let statuses = services.under_load(|more| {
         let mut http = Http::new();
         let mut keys = Vec::new();
         for n in 1..=4 {
@@ -104,8 +84,6 @@ fn roles_issuers_and_limits_change_under_load_and_no_request_fails() {
             }
             more();
         }
-        stop.store(true, Ordering::Relaxed);
-        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     });
     assert_eq!(statuses, BTreeSet::from([200]), "{}", services.broker.said());
 

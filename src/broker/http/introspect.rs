@@ -30,8 +30,8 @@ use crate::broker::own::OwnToken;
 use crate::broker::{Broker, authenticate, config};
 use crate::dpop::SCHEME;
 use crate::secret::Secret;
-use crate::wire::INTROSPECTION_PATH;
 use crate::wire::refusal::{INVALID_CLIENT, INVALID_REQUEST, INVALID_TOKEN};
+use crate::wire::{INTROSPECTION_PATH, RevocationReach};
 
 /// What is told (RFC 7662 section 2.2).
 #[derive(Serialize, JsonSchema)]
@@ -67,6 +67,8 @@ struct Known<'a> {
     /// Ours: the number of its record in the audit log.
     #[serde(skip_serializing_if = "Option::is_none")]
     log_sequence: Option<u64>,
+    /// Ours: whom its revocation reaches.
+    revocation_reach: RevocationReach,
 }
 
 /// The key that a token is bound to.
@@ -190,6 +192,7 @@ fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
         may_act: own.may_act.as_ref().map(MayAct::claim),
         cnf: own.key.as_deref().map(|jkt| Confirmation { jkt }),
         log_sequence: own.log_sequence,
+        revocation_reach: own.reach,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Services that prove who they are by tokens of an issuer whose keys are in a file.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -86,6 +88,39 @@ impl Services {
     /// Asks for a token to read, and returns the status of the answer.
     pub(crate) fn ask(&self, http: &mut Http) -> u16 {
         self.exchange(http, &self.assertion(), "reader").status
+    }
+
+    /// Does something while others ask for tokens to read, all the time. It is handed what
+    /// waits until they have had some more answers. Returns the statuses of all answers.
+    pub(crate) fn under_load(&self, work: impl FnOnce(&dyn Fn())) -> BTreeSet<u16> {
+        let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let (mut http, mut statuses) = (Http::new(), BTreeSet::new());
+                        while !stop.load(Ordering::Relaxed) {
+                            statuses.insert(self.ask(&mut http));
+                            asked.fetch_add(1, Ordering::Relaxed);
+                        }
+                        statuses
+                    })
+                })
+                .collect();
+            let more = || {
+                let before = asked.load(Ordering::Relaxed);
+                wait_until("more requests", Duration::from_secs(30), || {
+                    (asked.load(Ordering::Relaxed) > before + 6).then_some(())
+                });
+            };
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                more();
+                work(&more);
+            }));
+            stop.store(true, Ordering::Relaxed);
+            let statuses = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+            done.map(|()| statuses).unwrap_or_else(|why| std::panic::resume_unwind(why))
+        })
     }
 
     /// Writes these policies, has all read anew, and waits until the log says so.

@@ -51,7 +51,7 @@ async fn resource_owners_are_told_about_tokens_for_their_own_audience() {
         "active": true, "iss": bed.issuer.as_str(), "sub": format!("{CORP}#alice"), "aud": API,
         "client_id": "cli", "role": "deploy", "scope": "deploy:read", "exp": claims["exp"],
         "iat": claims["iat"], "jti": claims["jti"], "token_type": "Bearer",
-        "log_sequence": claims["log_sequence"],
+        "log_sequence": claims["log_sequence"], "revocation_reach": "introspection",
     });
     assert_eq!(told(&bed, &api, &token).await, expected);
     assert_eq!(told(&bed, &token, &token).await, expected, "about itself");

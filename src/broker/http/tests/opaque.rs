@@ -33,6 +33,7 @@ async fn an_opaque_token_says_nothing_is_introspected_and_rests_as_a_hash() {
     assert!(token.starts_with("tmpcred_o_") && token.len() > 50, "{}", token.len());
     let told = json_of(&bed.introspect(Some(&token), &token).await);
     assert_eq!((&told["active"], &told["role"]), (&json!(true), &json!("deploy")));
+    assert_eq!(told["revocation_reach"], "everywhere");
     assert_eq!((&told["sub"], &told["aud"]), (&json!(format!("{CORP}#alice")), &json!(API)));
     let guessed = format!("{token}x");
     assert!(!active(bed, &guessed).await);

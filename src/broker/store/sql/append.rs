@@ -10,36 +10,12 @@ use sqlx::{Any, AssertSqlSafe, Transaction};
 use super::failure::Failure;
 use super::rows::{damaged, micros};
 use crate::broker::audit::Record;
-use crate::broker::audit::leaf::{Leaf, SALT, stored};
+use crate::broker::audit::leaf::{COLUMNS, Leaf, SALT, stored};
 use crate::broker::audit::tree::Hash;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The columns that are written, in the order in which their values are bound.
-const COLUMNS: [&str; 23] = [
-    "sequence",
-    "at",
-    "request_id",
-    "action",
-    "decision",
-    "reason",
-    "issuer",
-    "subject",
-    "client",
-    "source",
-    "role",
-    "audience",
-    "scope",
-    "ttl",
-    "jti",
-    "parent",
-    "policy_id",
-    "policy_hash",
-    "count",
-    "leaf_version",
-    "salt",
-    "actor",
-    "trace_id",
-];
+/// The columns that are written besides those of the leaf, behind those.
+const OF_LEAF: [&str; 2] = ["leaf_version", "salt"];
 
 /// How many records a statement writes. Few sizes, so that a connection prepares few
 /// statements; none with more values than SQLite takes.
@@ -55,13 +31,14 @@ impl Default for Statements {
 }
 
 fn statement(records: usize) -> String {
+    let columns = [COLUMNS.as_slice(), &OF_LEAF].concat();
     let row = |row: usize| {
-        let first = row * COLUMNS.len() + 1;
-        let values: Vec<_> = (first..first + COLUMNS.len()).map(|n| format!("${n}")).collect();
+        let first = row * columns.len() + 1;
+        let values: Vec<_> = (first..first + columns.len()).map(|n| format!("${n}")).collect();
         format!("({})", values.join(", "))
     };
     let rows: Vec<_> = (0..records).map(row).collect();
-    format!("insert into audit_record ({}) values {}", COLUMNS.join(", "), rows.join(", "))
+    format!("insert into audit_record ({}) values {}", columns.join(", "), rows.join(", "))
 }
 
 /// Records that are to be appended, each with its number.
@@ -108,6 +85,7 @@ impl<'a> Rows<'a> {
 
 type Statement = Query<'static, Any, AnyArguments>;
 
+/// Binds the values in the order of the columns.
 fn bind(query: Statement, row: Row<'_>) -> Statement {
     let Row { record, leaf } = row;
     query
@@ -130,8 +108,8 @@ fn bind(query: Statement, row: Row<'_>) -> Statement {
         .bind(record.policy_id.clone())
         .bind(record.policy_hash.clone())
         .bind(stored(record.count))
-        .bind(leaf.version)
-        .bind(leaf.salt)
         .bind(record.actor.clone())
         .bind(record.trace_id.map(|id| id.to_string()))
+        .bind(leaf.version)
+        .bind(leaf.salt)
 }
