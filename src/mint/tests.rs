@@ -86,7 +86,9 @@ fn one_request_mints() {
     let [request] = &server.arrived()[..] else { panic!("one request") };
     assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/token"));
     assert_eq!(request.headers["tmpcred-protocol"], "1");
-    let form: Vec<_> = request.form.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let mut form: Vec<_> = request.form.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let key = form.iter().position(|(name, _)| *name == "idempotency_key").unwrap();
+    assert!(uuid::Uuid::parse_str(form.remove(key).1).is_ok());
     assert_eq!(
         form,
         [

@@ -76,6 +76,8 @@ async fn what_came_of_a_token_whose_record_was_erased_ends_with_all_that_it_may_
     revoke(Whose::Client("gui".into())).await;
     revoke(Whose::Role("other".into())).await;
     assert!(active(&bed, &child).await);
+    // What is of the second in which something was revoked is of that, too.
+    next_second().await;
     let later = first(&bed).await;
     let of_later = acted(&bed, &later, &bot(&bed, "bot"), "again").await;
     assert!(erase_alice(bed.store.as_ref()).await > 0);

@@ -19,7 +19,9 @@ const TREE: usize = 4;
 const SEALED: usize = 5;
 
 /// What takes away what each version adds, the last one first.
-const UNDONE: [(usize, &str); 7] = [
+const UNDONE: [(usize, &str); 9] = [
+    (13, "drop table issuer_key_set;"),
+    (12, "drop index audit_record_end;"),
     (11, "alter table audit_record drop column trace_id;"),
     (10, "drop index audit_record_subject; drop index audit_record_request;"),
     (9, "alter table audit_record drop column erased;"),
@@ -103,6 +105,13 @@ fn statements(version: usize, number: usize, ground: &Ground) -> Vec<String> {
         ),
     );
     with(8, format!("insert into audit_sink (name, delivered) values ('sink-{number}', 0)"));
+    with(
+        13,
+        format!(
+            "insert into issuer_key_set (issuer, address, good_at, document, seal)
+             values ('https://i-{number}.example', 'a', 1, {bytes}, {bytes})"
+        ),
+    );
     all
 }
 
