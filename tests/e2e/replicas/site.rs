@@ -98,7 +98,10 @@ impl<D: Database> Site<D> {
              [authz.route.api]\norigins = [\"{API}\"]\naudience = \"{API}\"\n{more}"
         );
         options.policy += "@id(\"handle\") @ttl(\"15m\") @any_issuer
-            permit (principal, action == Action::\"issue\", resource == Role::\"handle\");";
+            permit (principal, action == Action::\"issue\", resource == Role::\"handle\");
+            @id(\"again\") @ttl(\"15m\") @scope(\"deploy:read\")
+            permit (principal, action == Action::\"exchange\", resource == Role::\"reader\")
+            when { principal.issuer == \"{self}\" };";
         Self { broker: Broker::start(&options), database, jobs, files }
     }
 
