@@ -92,11 +92,15 @@ impl Broker {
         Ok(Revocation::Revoked)
     }
 
-    /// Whether a token was revoked, or one of those that it came of.
+    /// Whether a token was revoked, or one of those that it came of, or a key that signed one of
+    /// these. Which keys are good is read every second: who was told elsewhere that nothing of
+    /// a key is good any more is not contradicted here until then.
     pub(super) async fn is_revoked(&self, token: &OwnToken) -> Result<bool> {
         let ids: Vec<String> =
             token.ancestors.iter().chain([&token.jti]).map(Uuid::to_string).collect();
+        let keys: Vec<String> = token.keys.iter().cloned().collect();
         Ok(self.store.any_consumed(Once::RevokedToken, &ids).await?
+            || self.store.any_consumed(Once::RevokedKey, &keys).await?
             || self.is_cut_off(token).await?)
     }
 }

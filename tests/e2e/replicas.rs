@@ -112,6 +112,32 @@ fn what_is_cut_off_and_what_says_nothing_count_at_every_replica_at_once() {
 }
 
 #[test]
+fn what_a_revoked_key_signed_is_refused_at_every_replica_at_once() {
+    let site = Site::start();
+    let twin = site.broker.twin();
+    let urls = [site.broker.url(), &twin.url];
+    for round in 0..3 {
+        let mut http = Http::new();
+        let assertion = site.assertion("job");
+        let issue = |url: &&str| site.ask(&mut http, url, &assertion).unwrap();
+        let tokens = urls.each_ref().map(issue);
+        for (url, token) in urls.iter().flat_map(|url| tokens.iter().map(move |of| (url, of))) {
+            assert!(is_active(url, token), "round {round}: {url}");
+        }
+        let signer = kid(&tokens[0]);
+        assert_eq!(signer, kid(&tokens[1]), "round {round}");
+        site.broker(&["keys", "revoke", &signer]).run().ok();
+        // The first look, at each of them: whoever was told that a key is good no more may rely
+        // on that everywhere, and so may who is told that by one of them.
+        for (url, token) in urls.iter().flat_map(|url| tokens.iter().map(move |of| (url, of))) {
+            assert!(!is_active(url, token), "round {round}: {url}");
+        }
+        let other = |url: &&str| site.signer(url).is_some_and(|kid| kid != signer);
+        wait_until("another key signs", SOON, || urls.iter().all(other).then_some(()));
+    }
+}
+
+#[test]
 fn three_replicas_under_load_survive_a_kill_a_restart_a_rotation_and_revocations() {
     let site = Site::start();
     let twins = [site.broker.twin(), site.broker.twin()];
