@@ -22,6 +22,7 @@ use super::aws;
 use super::decide::{Rules, Wanted, Why};
 use super::denials::Tally;
 use super::grounds::Overtaken;
+use super::ids;
 use super::once::Uses;
 use super::opaque::{self, OpaqueSeal};
 use super::policy::Granted;
@@ -316,7 +317,7 @@ impl Broker {
             aud: ask.audience.clone(),
             iat: now.unix_timestamp(),
             exp: now.unix_timestamp().saturating_add_unsigned(granted.ttl.as_secs()),
-            jti: Uuid::new_v4(),
+            jti: ids::new(now),
             client_id: caller.requester().client().to_string(),
             role: ask.role.clone(),
             scope: joined(&granted.scope),

@@ -44,6 +44,7 @@ pub mod directory;
 mod fuzz;
 mod grounds;
 pub mod http;
+mod ids;
 pub mod introspect;
 pub mod issue;
 pub mod keys;

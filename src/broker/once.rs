@@ -25,6 +25,7 @@ use super::audit::{Decision, Receipt, Record};
 use super::authenticate::{Actor, Caller, Fingerprint};
 use super::config::MAX_LEEWAY;
 use super::grounds::{Grounds, Overtaken};
+use super::ids;
 use super::issue::{Ask, joined};
 use super::store::{Consumed, Effect, Once, Unit};
 use crate::error::Result;
@@ -83,15 +84,14 @@ impl Uses {
         format!("{}.{number}", hex(&self.request))
     }
 
-    /// The id of the token of a try: whoever tries again knows which one to revoke.
-    fn jti(&self, number: u32) -> Uuid {
+    /// The id of the token of a try that was made then: whoever tries again knows which one to
+    /// revoke.
+    fn jti(&self, number: u32, at: OffsetDateTime) -> Uuid {
         let mut context = Context::new(&SHA256);
         context.update(b"tmpcred jti of an assertion's use v1\0");
         context.update(&self.request);
         context.update(&number.to_be_bytes());
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(context.finish().as_ref().split_at(16).0);
-        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+        ids::derived(at, &finished(context))
     }
 
     fn consume(&self, kind: Once, id: String) -> Effect {
@@ -148,20 +148,19 @@ impl Broker {
             let mut effects: Vec<_> =
                 assertions.map(|id| uses.consume(Once::Assertion, id)).collect();
             effects.push(uses.consume(Once::AssertionUse, uses.name(0)));
-            return Ok(Some(Turn { jti: uses.jti(0), effects, before: None }));
+            return Ok(Some(Turn { jti: uses.jti(0, uses.at), effects, before: None }));
         }
         let first = self.store.consumed_at(Once::AssertionUse, &uses.name(0)).await?;
-        let is_soon = |first: OffsetDateTime| (uses.at - first).abs() <= RETRY_WITHIN;
-        if !first.is_some_and(is_soon) {
-            return Ok(None);
-        }
+        let is_soon = |first: &OffsetDateTime| (uses.at - *first).abs() <= RETRY_WITHIN;
+        let Some(mut last) = first.filter(is_soon) else { return Ok(None) };
         for number in 1..TRIES {
             let name = uses.name(number);
-            if self.store.consumed_at(Once::AssertionUse, &name).await?.is_some() {
+            if let Some(at) = self.store.consumed_at(Once::AssertionUse, &name).await? {
+                last = at;
                 continue;
             }
             let lives = Duration::seconds(i64::try_from(record.ttl).unwrap_or(i64::MAX));
-            let before = uses.jti(number - 1);
+            let before = uses.jti(number - 1, last);
             let revoked = Consumed {
                 kind: Once::RevokedToken,
                 // Where its holder has revoked it, the assertion has served its purpose.
@@ -170,7 +169,8 @@ impl Broker {
                 keep_until: uses.at.saturating_add(lives).saturating_add(LEEWAY),
             };
             let effects = vec![uses.consume(Once::AssertionUse, name), Effect::Consume(revoked)];
-            return Ok(Some(Turn { jti: uses.jti(number), effects, before: Some(before) }));
+            let jti = uses.jti(number, uses.at);
+            return Ok(Some(Turn { jti, effects, before: Some(before) }));
         }
         Ok(None)
     }
@@ -205,6 +205,10 @@ fn hash<'a>(what: &[u8], parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerpri
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }
+    finished(context)
+}
+
+fn finished(context: Context) -> Fingerprint {
     let mut hash = [0; 32];
     hash.copy_from_slice(context.finish().as_ref());
     hash

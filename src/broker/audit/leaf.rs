@@ -158,9 +158,27 @@ impl Leaf {
         })
     }
 
+    /// How many bytes it can have at most. Nothing is hashed for that: each record is looked
+    /// at when somebody waits for it, and hashed when its place is known.
+    fn longest(&self) -> usize {
+        let name = self.name().len();
+        let columns = COLUMNS.iter().zip(self.values.iter().flatten());
+        let length = |(column, value): (&&str, &Option<String>)| match value {
+            None => 1,
+            Some(_) if PERSONAL.contains(column) => 1 + HASH,
+            Some(value) => 1 + size_of::<u32>() + value.len(),
+        };
+        name + columns.map(length).sum::<usize>()
+    }
+
+    /// What its bytes begin with.
+    fn name(&self) -> String {
+        format!("tmpcred audit record v{}\0", self.version)
+    }
+
     fn bytes(&self) -> Option<Vec<u8>> {
         let mut hidden = self.hidden()?;
-        let mut bytes = format!("tmpcred audit record v{}\0", self.version).into_bytes();
+        let mut bytes = self.name().into_bytes();
         for (column, value) in COLUMNS.iter().zip(self.values.as_ref()?) {
             match (value, &mut hidden) {
                 // The earlier forms have no place for it.
@@ -229,8 +247,7 @@ pub fn check(record: &Record) -> Result<()> {
     let personal = [&record.reason, &record.principal.subject, &record.client, &record.source];
     let personal = personal.into_iter().chain(&record.actor);
     let leaf = Leaf::new(u64::MAX, record, [0; SALT]);
-    let length = leaf.bytes().map_or(usize::MAX, |b| b.len());
-    if length > MAX_LEAF || personal.into_iter().any(|text| text.len() > MAX_LEAF) {
+    if leaf.longest() > MAX_LEAF || personal.into_iter().any(|text| text.len() > MAX_LEAF) {
         return refused("the record is longer than 64 KiB");
     }
     if leaf.values.iter().flatten().flatten().any(|text| text.contains('\0')) {
@@ -370,6 +387,12 @@ mod tests {
             assert!(check(&Record { actor: Some(actor), ..record("") }).is_err());
         }
         assert!(check(&Record { scope: "x".repeat(64_000), ..record("") }).is_ok());
+        let actor = Some("https://i.example#bot".to_string());
+        for record in [record("a reason"), Record { actor, trace_id: trace(), ..record("") }] {
+            let leaf = Leaf::new(u64::MAX, &record, [0; SALT]);
+            let length = leaf.bytes().unwrap().len();
+            assert!((length..length + 8).contains(&leaf.longest()), "as it is hashed");
+        }
         assert!(check(&Record { scope: "x".repeat(65_536), ..record("") }).is_err());
         assert!(check(&record(&"x".repeat(65_536))).is_err());
     }

@@ -29,8 +29,10 @@ use super::form;
 use super::hosts::Hosts;
 use super::refusal::Refusal;
 use super::source::Source;
+use crate::broker::ids;
 use crate::broker::metrics::{Metrics, Shed};
 use crate::broker::network::Network;
+use crate::host::clock::{Clock, SystemClock};
 use crate::trace::{Step, Tracer, w3c};
 use crate::wire;
 use crate::wire::refusal::INVALID_REQUEST;
@@ -89,6 +91,7 @@ pub struct Guard {
     large: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     tracer: Tracer,
+    clock: Arc<dyn Clock>,
 }
 
 impl Guard {
@@ -102,6 +105,7 @@ impl Guard {
             large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
             metrics: Arc::default(),
             tracer: Tracer::default(),
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -182,7 +186,7 @@ pub async fn shed_load(
 
 /// Goes with a request from its arrival to its answer.
 async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let id = RequestId(Uuid::new_v4());
+    let id = RequestId(ids::new(guard.clock.now()));
     request.extensions_mut().insert(id);
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
     let _busy = peer.map(|peer| guard.connections.busy(peer));

@@ -11,11 +11,19 @@ use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Owner, Readers};
 
-/// How many connections one process opens. One writes, the others read.
-const CONNECTIONS: u32 = 4;
+/// How many connections one process opens to read, besides the one that writes.
+const READERS: u32 = 3;
 
 /// How long a connection of the pool is waited for.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the log of changes may get, in pages, until a commit moves it into the database
+/// itself, which takes as long as it takes: usually nearly all of it is there by then. And
+/// who starts after a crash reads it.
+const LOG: u32 = 16_384;
+
+/// How much of the database the connection that writes keeps in memory, in KiB.
+const KEPT: u32 = 16_384;
 
 /// What every connection is told first. A full sync makes a commit durable, not
 /// only consistent.
@@ -144,7 +152,7 @@ async fn one(path: &Path, settings: String) -> Result<SqlStore> {
     let path = &std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     make_private(path)?;
     let url = format!("sqlite://{}?mode=rw", encoded(path)?);
-    Ok(SqlStore::new(Engine::sqlite(pool(&url, settings, 1).await?)))
+    Ok(SqlStore::new(Engine::sqlite(pool(&url, settings, 1).await?, None)))
 }
 
 /// As [`open`]; the database cannot grow beyond `max_pages`.
@@ -161,8 +169,12 @@ async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
         None => SETTINGS.to_string(),
         Some(pages) => format!("{SETTINGS} pragma max_page_count = {pages};"),
     };
-    let pool = pool(&url, settings, CONNECTIONS).await.map_err(failed)?;
-    let store = SqlStore::new(Engine::sqlite(pool)).guarded_by(path.to_path_buf(), identity);
+    let writing =
+        format!("{settings} pragma wal_autocheckpoint = {LOG}; pragma cache_size = -{KEPT};");
+    let writer = pool(&url, writing, 1).await.map_err(failed)?;
+    let readers = pool(&url, settings, READERS).await.map_err(failed)?;
+    let engine = Engine::sqlite(readers, Some(writer));
+    let store = SqlStore::new(engine).guarded_by(path.to_path_buf(), identity);
     store.migrate(&APPEND_ONLY).await.map_err(failed)?;
     Ok(store)
 }
@@ -170,8 +182,8 @@ async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
 /// A database in memory, gone when it is closed.
 pub async fn in_memory() -> Result<SqlStore> {
     // Each connection would have a database of its own, so there is just one.
-    let store =
-        SqlStore::new(Engine::sqlite(pool("sqlite::memory:", SETTINGS.to_string(), 1).await?));
+    let only = pool("sqlite::memory:", SETTINGS.to_string(), 1).await?;
+    let store = SqlStore::new(Engine::sqlite(only, None));
     store.migrate(&APPEND_ONLY).await?;
     Ok(store)
 }
@@ -382,6 +394,32 @@ pub(crate) mod tests {
             assert!(error.contains("append-only"), "{change}: {error}");
         }
         assert_eq!(store.records(0, 9).await.unwrap(), [(1, record("one"))]);
+    }
+
+    #[tokio::test]
+    async fn the_log_is_moved_into_the_database_while_others_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.db");
+        let store = open(&path).await.unwrap();
+        let length = || files::list(dir.path()).unwrap().len();
+        let size = || files::read(&path, 1 << 30).unwrap().unwrap().len();
+        let (before, files) = (size(), length());
+        let one: Vec<_> = (0..64).map(|n| record(&n.to_string())).collect();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        // Fewer than any commit would move by itself.
+        let mut records = 0;
+        while size() == before {
+            assert!(tokio::time::Instant::now() < deadline, "nothing is moved");
+            if records < 1024 {
+                append(&store, &one).await.unwrap();
+                records += one.len();
+            }
+            tokio::task::yield_now().await;
+        }
+        append(&store, &one).await.unwrap();
+        assert_eq!(store.records(0, 2000).await.unwrap().len(), records + one.len());
+        assert_eq!(length(), files, "the log is there still");
+        store.close().await;
     }
 
     #[tokio::test]

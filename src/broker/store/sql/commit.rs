@@ -17,7 +17,9 @@ use crate::error::Result;
 
 /// Commits a group of units.
 pub(super) async fn commit(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>> {
-    engine.work(super::UNWRITABLE, || attempt(engine, guard, units)).await
+    let outcomes = engine.work(super::UNWRITABLE, || attempt(engine, guard, units)).await?;
+    engine.committed(units.iter().map(|unit| unit.records.len() + unit.effects.len()).sum());
+    Ok(outcomes)
 }
 
 async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<Outcome>, Failure> {

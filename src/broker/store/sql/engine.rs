@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::{Any, AnyPool, AssertSqlSafe, Transaction};
 
 use super::append::Statements;
+use super::backfill::Backfill;
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -20,18 +21,25 @@ const TRIES: u32 = 5;
 pub(in crate::broker::store) struct Engine {
     /// The connections to it.
     pub(super) pool: AnyPool,
+    /// The one that writes, where there is just one: writers take turns, first come, first
+    /// served, and what it has in memory stays good, for nobody else in this process changes
+    /// anything. `None`: any of the others.
+    writer: Option<AnyPool>,
     /// What begins a transaction; `None`: nothing in particular.
     begin: Option<String>,
     /// How long a piece of work may take; `None`: the engine has a limit of its own.
     limit: Option<Duration>,
     /// What appends records.
     pub(super) appends: Statements,
+    /// Moves what was committed to where it belongs, where the engine does not do that.
+    backfill: Option<Backfill>,
 }
 
 impl Engine {
     /// SQLite, behind these connections. A connection is told once what it should do.
-    pub(in crate::broker::store) fn sqlite(pool: AnyPool) -> Self {
-        Self { pool, begin: None, limit: None, appends: Statements::default() }
+    pub(in crate::broker::store) fn sqlite(pool: AnyPool, writer: Option<AnyPool>) -> Self {
+        let backfill = writer.is_some().then(Backfill::default);
+        Self { pool, writer, begin: None, limit: None, appends: Statements::default(), backfill }
     }
 
     /// PostgreSQL, or what is wire-compatible with it, behind these connections.
@@ -46,7 +54,15 @@ impl Engine {
             "begin{mode}; set local synchronous_commit = on; set local statement_timeout = {millis}; \
              set local idle_in_transaction_session_timeout = {millis}"
         );
-        Self { pool, begin: Some(begin), limit: Some(limit), appends: Statements::default() }
+        let appends = Statements::default();
+        let (begin, limit) = (Some(begin), Some(limit));
+        Self { pool, writer: None, begin, limit, appends, backfill: None }
+    }
+
+    /// The connection that writes, where there is just one.
+    #[cfg(test)]
+    pub(super) fn writer(&self) -> Option<&AnyPool> {
+        self.writer.as_ref()
     }
 
     /// What asks for the time, in microseconds since 1970, where it is not this machine's.
@@ -65,7 +81,8 @@ impl Engine {
         let patient = "set local statement_timeout = 0; \
                        set local idle_in_transaction_session_timeout = 0";
         let begin = match (&self.begin, writes) {
-            (None, _) => return self.begin().await,
+            (None, true) => return self.begin().await,
+            (None, false) => return self.pool.begin().await,
             (Some(begin), true) => format!("{begin}; {patient}"),
             (Some(_), false) => {
                 format!("begin isolation level repeatable read, read only; {patient}")
@@ -74,11 +91,27 @@ impl Engine {
         self.pool.begin_with(AssertSqlSafe(begin)).await
     }
 
-    /// Begins a transaction.
+    /// Begins a transaction that may write.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         match &self.begin {
-            None => self.pool.begin().await,
+            None => self.writer.as_ref().unwrap_or(&self.pool).begin().await,
             Some(begin) => self.pool.begin_with(AssertSqlSafe(begin.clone())).await,
+        }
+    }
+
+    /// Notes that so many changes were committed.
+    pub(super) fn committed(&self, changes: usize) {
+        if let Some(backfill) = &self.backfill {
+            backfill.committed(changes, &self.pool);
+        }
+    }
+
+    /// Ends all connections, once whoever has one is done.
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+        // It is the last: then what is in the log goes to where it belongs.
+        if let Some(writer) = &self.writer {
+            writer.close().await;
         }
     }
 

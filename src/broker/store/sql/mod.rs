@@ -2,6 +2,7 @@
 //! feature of one engine. What of it differs between engines is in [`engine`].
 
 mod append;
+mod backfill;
 mod commit;
 mod copy;
 mod engine;
@@ -235,7 +236,7 @@ impl Store for SqlStore {
     }
 
     async fn close(&self) {
-        self.engine.pool.close().await;
+        self.engine.close().await;
     }
 }
 

@@ -153,20 +153,23 @@ async fn every_connection_to_a_file_makes_commits_durable() {
     let dir = tempfile::tempdir().unwrap();
     let store = sqlite::open(&dir.path().join("b.db")).await.unwrap();
     append(&store, &[record("one")]).await.unwrap();
-    let (pool, mut all) = (&store.engine.pool, Vec::new());
+    let (engine, mut all) = (&store.engine, Vec::new());
     // All at once, so that each is another one.
-    for _ in 0..pool.options().get_max_connections() {
-        let mut one = pool.acquire().await.unwrap();
+    for pool in [&engine.pool, engine.writer().unwrap()] {
+        for _ in 0..pool.options().get_max_connections() {
+            all.push(pool.acquire().await.unwrap());
+        }
+    }
+    assert!(all.len() > 2);
+    for one in &mut all {
         let says = async |pragma: &'static str, one: &mut sqlx::AnyConnection| {
             sqlx::query(pragma).fetch_one(one).await.unwrap()
         };
-        let mode: String = says("pragma journal_mode", &mut one).await.get(0);
+        let mode: String = says("pragma journal_mode", one).await.get(0);
         // 2 is full: the log is synced with each commit.
-        let synchronous: i64 = says("pragma synchronous", &mut one).await.get(0);
+        let synchronous: i64 = says("pragma synchronous", one).await.get(0);
         assert_eq!((mode.as_str(), synchronous), ("wal", 2));
-        all.push(one);
     }
-    assert!(all.len() > 1);
     drop(all);
     append(&store, &[record("two")]).await.unwrap();
 }
