@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::finding::{Finding, Rule};
 use super::limits::{Limits, Obligation};
 use super::place::{Place, said};
-use super::syntax::{Needs, names_issuer};
+use super::syntax::{Claims, Needs, names_issuer};
 use super::terms::Terms;
 use super::{ACT, DIRECTORY_GROUP, EXCHANGE, INTROSPECT, ISSUE, PERSON, Policy, schema};
 use crate::broker::authenticate::respelled;
@@ -146,6 +146,7 @@ impl Policy {
             all: PolicySet::new(),
             limits: BTreeMap::new(),
             needs: Needs::default(),
+            claims: Claims::default(),
             by_directory: BTreeSet::new(),
             issues: false,
             wrong: Vec::new(),
@@ -164,9 +165,9 @@ impl Policy {
             return Ok(Err(loader.wrong));
         }
         let hash = hash(sources, world)?;
-        let Loader { all: policies, limits, needs, by_directory, .. } = loader;
+        let Loader { all: policies, limits, needs, claims, by_directory, .. } = loader;
         let directory = world.directory.cloned();
-        let terms = Terms::new()?;
+        let terms = Terms::new(claims)?;
         let own = world.own.as_str().to_string();
         Ok(Ok(Self { terms, own, schema, policies, limits, needs, by_directory, directory, hash }))
     }
@@ -177,6 +178,7 @@ struct Loader<'a> {
     all: PolicySet,
     limits: BTreeMap<String, Limits>,
     needs: Needs,
+    claims: Claims,
     by_directory: BTreeSet<String>,
     /// Whether there is a permit to issue.
     issues: bool,
@@ -231,6 +233,7 @@ impl Loader<'_> {
             .to_json()
             .map_err(|cause| (Rule::Syntax, format!("the policy '{id}': {cause}")))?;
         self.needs.add(&json);
+        self.claims.add(&json);
         let kinds = policy.entity_literals().into_iter().map(|uid| uid.type_name().to_string());
         if kinds.into_iter().any(|kind| [PERSON, DIRECTORY_GROUP].contains(&kind.as_str())) {
             self.by_directory.insert(id.to_string());

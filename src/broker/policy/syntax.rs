@@ -93,6 +93,42 @@ impl Needs {
     }
 }
 
+/// The claims that policies read, by name; `None` where one of them may read any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claims(Option<BTreeSet<String>>);
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self(Some(BTreeSet::new()))
+    }
+}
+
+impl Claims {
+    /// Whether this one may be read.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.contains(name))
+    }
+
+    /// Adds those that this policy reads.
+    pub(super) fn add(&mut self, policy: &Value) {
+        match policy {
+            Value::Object(map) => {
+                for (operator, operands) in map {
+                    if operator == "getTag" || operator == "hasTag" {
+                        match (operands["right"]["Value"].as_str(), &mut self.0) {
+                            (Some(name), Some(names)) => drop(names.insert(name.to_string())),
+                            (_, names) => *names = None,
+                        }
+                    }
+                    self.add(operands);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| self.add(value)),
+            _ => {}
+        }
+    }
+}
+
 /// Whether a policy can only be true of callers of issuers that it names.
 pub(super) fn names_issuer(policy: &Value) -> bool {
     // `==` and `in` have an entity there, `is … in` has it below `in`.
@@ -206,6 +242,26 @@ mod tests {
         ] {
             assert!(!names_issuer(&permit(principal, condition)), "{principal} {condition}");
         }
+    }
+
+    #[test]
+    fn the_claims_that_are_read_are_those_that_are_named_or_all() {
+        let read = |conditions: &[&str]| {
+            let mut claims = Claims::default();
+            conditions.iter().for_each(|condition| claims.add(&permit("principal", condition)));
+            claims.0.map(|names| names.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        let some = |names: &str| Some(names.to_string());
+        assert_eq!(read(&["", r#"when { principal.issuer == "getTag" }"#]), some(""));
+        let amr = r#"unless { principal.hasTag("amr") && principal.getTag("hd").contains("x") }"#;
+        let deep =
+            r#"when { if principal has "x" then [{a: principal.getTag("y")}] == [] else true }"#;
+        assert_eq!(read(&[amr, deep]), some("amr hd y"));
+        assert_eq!(read(&[amr, "when { principal.hasTag(context.x) }"]), None);
+        assert_eq!(read(&["when { principal.hasTag(context.x) }", amr]), None);
+        let twice = r#"when { principal.getTag(if true then "x" else "y") == [] }"#;
+        assert_eq!(read(&[twice]), None);
+        assert!(Claims(None).has("x") && !Claims::default().has("x"));
     }
 
     #[test]

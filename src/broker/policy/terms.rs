@@ -10,6 +10,7 @@ use cedar_policy::{
 };
 use time::{OffsetDateTime, UtcOffset};
 
+use super::syntax::Claims;
 use super::{DIRECTORY_GROUP, PERSON, Question};
 use crate::broker::authenticate::{Actor, Caller};
 use crate::credential::Principal;
@@ -46,18 +47,21 @@ const KINDS: [&str; 6] = ["Action", DIRECTORY_GROUP, "Group", PERSON, "Role", "U
 pub(super) struct Terms {
     /// The types of [`KINDS`], in that order.
     types: Vec<EntityTypeName>,
+    /// The claims that are of use to anybody: tokens of jobs have dozens.
+    claims: Claims,
     known: Mutex<Known>,
 }
 
 impl Terms {
-    pub(super) fn new() -> Outcome<Self> {
+    /// Makes them for policies that read these claims.
+    pub(super) fn new(claims: Claims) -> Outcome<Self> {
         let read = |name: &&str| {
             name.parse().map_err(|cause: ParseErrors| {
                 Error::new(ErrorKind::Other, "a type of the schema has no name").because(cause)
             })
         };
         let types = KINDS.iter().map(read).collect::<Outcome<_>>()?;
-        Ok(Self { types, known: Mutex::default() })
+        Ok(Self { types, claims, known: Mutex::default() })
     }
 
     pub(super) fn uid(&self, kind: Kind, id: &str) -> EntityUid {
@@ -65,7 +69,7 @@ impl Terms {
         EntityUid::from_type_name_and_id(kind, EntityId::new(id))
     }
 
-    /// Somebody, with all that their token says where they showed one.
+    /// Somebody, with all that policies read of what their token says, where they showed one.
     pub(super) fn user(
         &self,
         uid: EntityUid,
@@ -77,6 +81,7 @@ impl Terms {
         let groups = groups.map(|group| self.uid(Kind::Group, group));
         let parents = groups.chain(person.map(|name| self.uid(Kind::Person, name)));
         let tags = party.into_iter().flat_map(Caller::tags);
+        let tags = tags.filter(|(name, _)| self.claims.has(name));
         Entity::new_with_tags(
             uid,
             names_of(principal),
