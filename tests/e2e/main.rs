@@ -56,6 +56,8 @@ mod keys;
 mod log;
 #[cfg(target_os = "linux")]
 mod login;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod memory;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod names;
 #[cfg(all(target_os = "linux", feature = "broker"))]
