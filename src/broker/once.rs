@@ -12,7 +12,8 @@
 //!
 //! Of an assertion that is good until it expires any number of tokens may come, and the
 //! broker cannot tell one that is asked for again from another one. The client can: requests
-//! with the same `idempotency_key` of the same caller are the same one.
+//! with the same `idempotency_key` of the same caller are the same one, from whatever address:
+//! a machine that asks again may come by another of its networks.
 
 use std::net::IpAddr;
 
@@ -69,8 +70,9 @@ impl Uses {
             ends = now.saturating_add(RETRY_WITHIN);
         }
         let longest = Duration::try_from(MAX_LEEWAY).unwrap_or(Duration::MAX);
+        let source = (taken == Overtaken::Reused).then(|| network(ask.source));
         Some(Self {
-            request: fingerprint(&assertions, caller, ask),
+            request: fingerprint(&assertions, caller, ask, &source.unwrap_or_default()),
             assertions,
             taken,
             at: now,
@@ -181,17 +183,21 @@ fn named(caller: &Caller, key: &str) -> Fingerprint {
     hash(b"tmpcred idempotency key v1\0", [caller.id().as_bytes(), key.as_bytes()])
 }
 
-/// Names all that has to be the same for a request to be the same.
-fn fingerprint(assertions: &[Fingerprint], caller: &Caller, ask: &Ask) -> Fingerprint {
+/// Names all that has to be the same for a request to be the same, with where it came from
+/// where that has to be.
+fn fingerprint(
+    assertions: &[Fingerprint],
+    caller: &Caller,
+    ask: &Ask,
+    source: &str,
+) -> Fingerprint {
     let scope = ask.scope.as_ref().map_or_else(|| "*".into(), joined);
     let ttl = ask.ttl.map_or_else(String::new, |ttl| ttl.as_secs().to_string());
-    let source = network(ask.source);
     // A token that is bound to another key is another token.
     let key = ask.proof.as_ref().map_or_else(String::new, |proof| proof.thumbprint.clone());
     // So is one that another client gets, or nobody's in particular. No client has no name.
     let client = caller.authenticated_client().unwrap_or_default();
-    let asked = [&ask.role, &ask.audience, &scope, &ttl, &source, &key];
-    let asked = asked.map(String::as_str).into_iter().chain([client]).map(str::as_bytes);
+    let asked = [&ask.role, &ask.audience, &scope, &ttl, source, &key, client].map(str::as_bytes);
     let parties = [caller.id()].into_iter().chain(caller.actors().iter().map(Actor::id));
     let parties = parties.map(str::as_bytes);
     let parts = assertions.iter().map(|hash| hash.as_slice()).chain(asked).chain(parties);

@@ -10,10 +10,13 @@ use super::dpop::{Device, ask, nonce, refusal, rejected, twins_with};
 
 use crate::broker::audit::Decision;
 use crate::broker::config::Assertions;
+use crate::broker::issue::{Ask, Refusal};
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::failing::{AFTER, BEFORE, Failing, WELL};
 use crate::broker::testbed::{API, Bed, Options, Shifted, claims_of, json_of, set};
+use crate::credential::TokenType;
+use crate::secret::Secret;
 
 pub(super) const OTHER: &str = "https://other.example.com";
 
@@ -101,6 +104,38 @@ async fn a_request_that_is_sent_again_with_its_key_leaves_one_token() {
         assert_eq!(ask(&assertion, &key, &[]).await.is_ok(), good, "{key}");
     }
     assert_eq!(outcome(&bed, "reused").await, 0);
+}
+
+/// A machine has several networks, and a broker several addresses, behind different proxies.
+#[tokio::test]
+async fn who_asks_again_by_a_key_may_come_from_elsewhere_and_by_an_assertion_may_not() {
+    for (change, key) in [((|_| {}) as fn(&mut Options), Some("k")), (strict, None)] {
+        let bed = Bed::with(change).await;
+        let (book, token) = (bed.broker.policies(), Secret::new(bed.key.token(json!({}))));
+        let ask = async |source: [u8; 4]| {
+            let caller = bed.broker.caller(&token, TokenType::Jwt, &book, None).await.unwrap();
+            let ask = Ask {
+                role: "deploy".into(),
+                audience: API.into(),
+                scope: None,
+                ttl: None,
+                proof: None,
+                idempotency_key: key.map(String::from),
+                jwt: false,
+                source: source.into(),
+                request_id: uuid::Uuid::new_v4(),
+            };
+            bed.broker.issue(&book, &caller, &ask).await
+        };
+        let lost = ask([192, 0, 2, 1]).await.unwrap().token;
+        let got = ask([198, 51, 100, 1]).await;
+        let Some(_) = key else {
+            assert!(matches!(got, Err(Refusal::Reused)), "{got:?}");
+            continue;
+        };
+        let got = got.unwrap().token;
+        assert!(!active(&bed, lost.expose()).await && active(&bed, got.expose()).await);
+    }
 }
 
 /// A signature of ECDSA can be changed into another good one by everybody.
@@ -215,7 +250,7 @@ async fn what_was_used_stays_used_after_a_restart() {
     let path = dir.path().join("b.db");
     let open = async || Arc::new(sqlite::open(&path).await.unwrap()) as Arc<dyn Store>;
     let store = open().await;
-    let kek = || crate::broker::keys::Kek::new(crate::secret::Secret::new([7; 32]));
+    let kek = || crate::broker::keys::Kek::new(Secret::new([7; 32]));
     let bed = Bed::with(|options| {
         strict(options);
         (options.store, options.kek) = (store, kek());
@@ -254,7 +289,7 @@ async fn a_token_stays_good_that_an_attempt_before_was_in_doubt_about() {
 async fn nor_does_a_process_take_back_what_another_one_issued() {
     let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
     let cut_off = Failing::over(store.clone());
-    let kek = || crate::broker::keys::Kek::new(crate::secret::Secret::new([7; 32]));
+    let kek = || crate::broker::keys::Kek::new(Secret::new([7; 32]));
     let one = Bed::with(|options| {
         strict(options);
         (options.store, options.kek) = (cut_off.clone(), kek());
@@ -285,7 +320,7 @@ async fn what_a_killed_process_had_in_doubt_the_next_request_settles_at_another(
     for ground in Ground::each().await {
         let stores = ground.open_often(2).await;
         let cut_off = Failing::over(stores[0].clone());
-        let kek = || crate::broker::keys::Kek::new(crate::secret::Secret::new([7; 32]));
+        let kek = || crate::broker::keys::Kek::new(Secret::new([7; 32]));
         let one = Bed::with(|options| {
             strict(options);
             (options.store, options.kek) = (cut_off.clone(), kek());
