@@ -22,9 +22,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::Broker;
-use super::audit::{Decision, Receipt, Record};
+use super::audit::{Decision, Receipt, Record, micros};
 use super::authenticate::{Actor, Caller, Fingerprint};
-use super::config::MAX_LEEWAY;
+use super::config::{MAX_LEEWAY, MAX_TTL};
 use super::grounds::{Grounds, Overtaken};
 use super::issue::{Ask, joined};
 use super::store::{Consumed, Effect, Once, Unit};
@@ -85,11 +85,14 @@ impl Uses {
         format!("{}.{number}", hex(&self.request))
     }
 
-    /// The id of the token of a try: whoever tries again knows which one to revoke.
-    fn jti(&self, number: u32) -> Uuid {
+    /// The id of the token of a try, of those that began with the first one at this time: whoever
+    /// tries again knows which one to revoke. A client's key may come again when nobody knows
+    /// any more that it was used.
+    fn jti(&self, number: u32, first: OffsetDateTime) -> Uuid {
         let mut context = Context::new(&SHA256);
-        context.update(b"tmpcred jti of an assertion's use v1\0");
+        context.update(b"tmpcred jti of an assertion's use v2\0");
         context.update(&self.request);
+        context.update(&micros(first).to_be_bytes());
         context.update(&number.to_be_bytes());
         let mut bytes = [0; 16];
         bytes.copy_from_slice(context.finish().as_ref().split_at(16).0);
@@ -117,7 +120,7 @@ impl Broker {
     ) -> Result<Result<Receipt, Overtaken>> {
         // Each time somebody is quicker, one try is gone.
         for _ in 0..=TRIES {
-            let Some(turn) = self.next_turn(uses, record).await? else { break };
+            let Some(turn) = self.next_turn(uses).await? else { break };
             record.jti = Some(turn.jti);
             let mut unit = Unit::of(record.clone());
             unit.records.extend(turn.before.map(|before| Record {
@@ -140,7 +143,7 @@ impl Broker {
         Ok(Err(uses.taken))
     }
 
-    async fn next_turn(&self, uses: &Uses, record: &Record) -> Result<Option<Turn>> {
+    async fn next_turn(&self, uses: &Uses) -> Result<Option<Turn>> {
         let mut fresh = true;
         for assertion in &uses.assertions {
             fresh &= self.store.consumed_at(Once::Assertion, &hex(assertion)).await?.is_none();
@@ -150,20 +153,19 @@ impl Broker {
             let mut effects: Vec<_> =
                 assertions.map(|id| uses.consume(Once::Assertion, id)).collect();
             effects.push(uses.consume(Once::AssertionUse, uses.name(0)));
-            return Ok(Some(Turn { jti: uses.jti(0), effects, before: None }));
+            return Ok(Some(Turn { jti: uses.jti(0, uses.at), effects, before: None }));
         }
         let first = self.store.consumed_at(Once::AssertionUse, &uses.name(0)).await?;
-        let is_soon = |first: OffsetDateTime| (uses.at - first).abs() <= RETRY_WITHIN;
-        if !first.is_some_and(is_soon) {
-            return Ok(None);
-        }
+        let is_soon = |first: &OffsetDateTime| (uses.at - *first).abs() <= RETRY_WITHIN;
+        let Some(first) = first.filter(is_soon) else { return Ok(None) };
         for number in 1..TRIES {
             let name = uses.name(number);
             if self.store.consumed_at(Once::AssertionUse, &name).await?.is_some() {
                 continue;
             }
-            let lives = Duration::seconds(i64::try_from(record.ttl).unwrap_or(i64::MAX));
-            let before = uses.jti(number - 1);
+            // How long that one lives is not known here: as long as this one, or longer.
+            let lives = Duration::try_from(MAX_TTL).unwrap_or(Duration::MAX);
+            let before = uses.jti(number - 1, first);
             let revoked = Consumed {
                 kind: Once::RevokedToken,
                 // Where its holder has revoked it, the assertion has served its purpose.
@@ -172,7 +174,8 @@ impl Broker {
                 keep_until: uses.at.saturating_add(lives).saturating_add(LEEWAY),
             };
             let effects = vec![uses.consume(Once::AssertionUse, name), Effect::Consume(revoked)];
-            return Ok(Some(Turn { jti: uses.jti(number), effects, before: Some(before) }));
+            let jti = uses.jti(number, first);
+            return Ok(Some(Turn { jti, effects, before: Some(before) }));
         }
         Ok(None)
     }
