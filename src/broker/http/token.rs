@@ -22,6 +22,7 @@ use super::api::{
     Answer, DPOP_NONCE, Endpoint, Field, Kind, Operation, RETRY_AFTER as RETRY, Scheme, Verb,
     unavailable,
 };
+use super::book::Book;
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
@@ -35,6 +36,7 @@ use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::metrics::{ClientAuthentication, Issuance};
 use crate::broker::own::Shown;
 use crate::broker::proof::{self, Fault, Place};
+use crate::broker::rulebook::Rulebook;
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
 use crate::dpop;
@@ -121,6 +123,7 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
 
 async fn token(
     State(broker): State<Arc<Broker>>,
+    Book(book): Book,
     source: Source,
     id: RequestId,
     uri: Uri,
@@ -129,7 +132,7 @@ async fn token(
 ) -> Response {
     let begun = broker.metrics.begin_issuance();
     let outcome = match Form::read_described(&uri, &headers, body, FORM) {
-        Ok(form) => exchange(&broker, &form, &headers, source, id).await,
+        Ok(form) => exchange(&broker, &book, &form, &headers, source, id).await,
         Err(refusal) => Err(refusal.into()),
     };
     let why = outcome.as_ref().map_or_else(|unissued| unissued.why, |_| Issuance::Issued);
@@ -168,13 +171,13 @@ impl From<Refusal> for Unissued {
 
 async fn exchange(
     broker: &Arc<Broker>,
+    book: &Rulebook,
     form: &Form,
     headers: &HeaderMap,
     source: Source,
     id: RequestId,
 ) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
-    let book = broker.policies();
     let role = book.roles().get(&requested.role);
     if role.is_some_and(|role| role.token_format == TokenFormat::Opaque)
         && requested.token_type == TokenType::Jwt
@@ -194,9 +197,9 @@ async fn exchange(
     // What the client has to show is good once, so it comes after what is asked for twice,
     // such as a nonce.
     let presented = client::presented(form, headers);
-    let client = broker.client(&book, presented, proof.is_some()).await.map_err(no_client)?;
-    let caller = broker.parties(subject, actor, &book, proof.as_ref()).await.map_err(rejected)?;
-    let caller = broker.through(&book, caller, &client, proof.is_some()).map_err(no_client)?;
+    let client = broker.client(book, presented, proof.is_some()).await.map_err(no_client)?;
+    let caller = broker.parties(subject, actor, book, proof.as_ref()).await.map_err(rejected)?;
+    let caller = broker.through(book, caller, &client, proof.is_some()).map_err(no_client)?;
     let rated = book.rates().caller(caller.requester(), broker.clock.uptime());
     rated.map_err(|too_often| Unissued {
         why: Issuance::TooOften,
@@ -214,7 +217,7 @@ async fn exchange(
         request_id: id.0,
     };
     summarize(broker).await;
-    let issued = broker.issue(&book, &caller, &ask).await.map_err(not_issued)?;
+    let issued = broker.issue(book, &caller, &ask).await.map_err(not_issued)?;
     tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
     let left = left(&issued, broker.clock.now()).ok_or_else(|| {
         tracing::error!("the token was issued so late that nothing is left of it");
