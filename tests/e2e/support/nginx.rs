@@ -63,6 +63,23 @@ impl Nginx {
         Self::serving(port, &asking(port, free_port(), authz))
     }
 
+    /// Starts one that serves the files of this directory to whoever asks within a trace, and
+    /// nobody else.
+    #[track_caller]
+    pub(crate) fn for_the_traced(site: &Path) -> Self {
+        let (port, site) = (free_port(), site.display());
+        let server = format!(
+            r#"
+    server {{
+        listen 127.0.0.1:{port};
+        root {site};
+        if ($http_traceparent = "") {{ return 503; }}
+    }}
+"#
+        );
+        Self::serving(port, &server)
+    }
+
     #[track_caller]
     fn serving(port: u16, servers: &str) -> Self {
         let files = tempfile::tempdir().unwrap();
