@@ -2,6 +2,7 @@
 //!
 //! This is the only place that knows the order of the steps.
 
+mod ahead;
 mod minting;
 mod own;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use time::Duration;
 
+pub use ahead::{renew_ahead, replace_if_revoked};
 pub use own::{OwnCredential, revoke};
 
 use self::minting::Minted;
@@ -112,71 +114,6 @@ pub fn next_credential(
         let key = run.key(&caller)?;
         run.lead(&*source, &caller, &key).await.map(|(credential, _)| credential)
     })
-}
-
-/// Gets a credential to follow the cached one that ends at `ends`, before anybody has to
-/// wait for it. It gives way to whoever is at it, and is done where somebody was.
-pub fn renew_ahead(
-    host: &Host,
-    cache: &Cache,
-    plan: &Plan,
-    ends: time::OffsetDateTime,
-) -> Result<()> {
-    let run = Run::new(host, cache, plan, Terms::default());
-    cache.tidy_ahead();
-    let source = run.source()?;
-    // Whoever is not logged in has nothing to renew.
-    let Some(caller) = run.caller(&*source)? else { return Ok(()) };
-    let key = run.key(&caller)?;
-    let Some(lead) = cache.lead_credential_if_free(&key) else { return Ok(()) };
-    let old = run.read(&key)?;
-    if old.is_none_or(|old| old.lifetime.expires_at > ends) {
-        return Ok(());
-    }
-    // Where it fails, those who wait try by themselves: more is done for them.
-    let minted = process::runtime()?.block_on(run.mint(&*source, Effort::AHEAD))?;
-    run.keep_for(&caller, &key, minted.principal, &minted.credential, lead);
-    Ok(())
-}
-
-/// Gets a credential in place of the cached one that ends at `ends`, where whoever issued that
-/// says that it is good no more. It gives way as [`renew_ahead`] does. Where no other one can
-/// be had, there is none.
-pub fn replace_if_revoked(
-    host: &Host,
-    cache: &Cache,
-    plan: &Plan,
-    ends: time::OffsetDateTime,
-) -> Result<()> {
-    let run = Run::new(host, cache, plan, Terms::default());
-    let source = run.source()?;
-    let Some(caller) = run.caller(&*source)? else { return Ok(()) };
-    let key = run.key(&caller)?;
-    let read = || -> Result<Option<Credential>> {
-        Ok(run.read(&key)?.filter(|old| old.lifetime.expires_at <= ends))
-    };
-    let Some(old) = read()? else { return Ok(()) };
-    let target = plan.target.open();
-    let Some(standing) = target.standing(&old) else { return Ok(()) };
-    let runtime = process::runtime()?;
-    if runtime.block_on(standing.is_good(host, &old))? {
-        return Ok(());
-    }
-    // Whoever is at it gets another one.
-    let Some(lead) = cache.lead_credential_if_free(&key) else { return Ok(()) };
-    if read()?.is_none() {
-        return Ok(());
-    }
-    match runtime.block_on(run.mint(&*source, Effort::AHEAD)) {
-        Ok(minted) => {
-            run.keep_for(&caller, &key, minted.principal, &minted.credential, lead);
-            Ok(())
-        }
-        Err(error) => {
-            cache.forget_credential(&key, &lead)?;
-            Err(error)
-        }
-    }
 }
 
 /// Gets a credential that nobody else has or will get: it is neither taken from the

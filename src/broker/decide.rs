@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::authenticate::Caller;
 use super::aws;
 use super::config::{Binding, Role};
-use super::policy::{Answer, Granted, Moment, Obligation, Policy, Question, Verdict};
+use super::policy::{Answer, Granted, Moment, Policy, Question, Verdict};
 use crate::trace;
 
 /// What decides: one version of the policies, and the roles.
@@ -182,6 +182,9 @@ impl Rules<'_> {
                 );
                 return Err(Denied::new(Why::Scope, said));
             }
+            Verdict::OnlyOpaque => {
+                return Err(denied(Why::NoPermit, "no policy permits a JWT of", None));
+            }
             Verdict::Unbound => {
                 let said = format!(
                     "the role '{}' is permitted only to whoever proves a key of their own (DPoP)",
@@ -206,9 +209,6 @@ impl Rules<'_> {
                 return Err(denied(Why::Failed, "a policy failed, which denies", None));
             }
         };
-        if wanted.jwt && granted.obligations.contains(&Obligation::Opaque) {
-            return Err(denied(Why::NoPermit, "no policy permits a JWT of", None));
-        }
         self.may_act(caller, &question)?;
         Ok((granted, for_aws(caller, wanted.role, role)?))
     }
@@ -354,6 +354,7 @@ impl<'a> Bounds<'a> {
             scope: wanted.scope,
             ttl: wanted.ttl,
             key_bound: wanted.key_bound,
+            jwt: wanted.jwt,
             left: self.left,
             moment: Moment { now, source: wanted.source },
         }

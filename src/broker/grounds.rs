@@ -23,6 +23,10 @@ pub(super) struct Grounds<'a> {
     lineage: Vec<String>,
     /// The same, and the token itself, as they can be revoked together with others.
     issuances: Vec<Issuance>,
+    /// The keys that signed those that it comes of: none of them was revoked.
+    keys: Vec<String>,
+    /// Nor was the one that is to sign, where one is.
+    signer: Option<String>,
     /// The proof of a key: nobody has used it.
     proof: Option<&'a Proof>,
 }
@@ -34,6 +38,8 @@ pub(super) enum Overtaken {
     Revoked,
     /// Somebody revoked all that was issued until now, the token itself with it.
     CutOff,
+    /// Somebody revoked the key that was to sign it.
+    KeyRevoked,
     /// Somebody used the proof of a key.
     Replayed,
     /// Somebody used an assertion that is good once.
@@ -57,18 +63,26 @@ impl Broker {
         let mut issuances = self.issuances(&lineage).await?;
         issuances.push(self.issuance(record));
         let lineage = lineage.iter().map(Uuid::to_string).collect();
-        Ok(Grounds { lineage, issuances, proof: ask.proof.as_ref() })
+        let keys = caller.lineage_keys().into_iter().collect();
+        Ok(Grounds { lineage, issuances, keys, signer: None, proof: ask.proof.as_ref() })
     }
 }
 
 impl Grounds<'_> {
+    /// The same for a token that the key with this id is to sign, where one is.
+    pub(super) fn signed_by(self, signer: Option<String>) -> Self {
+        Self { signer, ..self }
+    }
+
     /// The same as conditions of a commit, of which the proof is used up.
     pub(super) fn effects(&self, at: OffsetDateTime) -> Vec<Effect> {
-        let (kind, ids) = (Once::RevokedToken, self.lineage.clone());
-        let unrevoked = (!ids.is_empty()).then_some(Effect::IfUnused { kind, ids });
+        let keys = self.keys.iter().chain(&self.signer).cloned().collect();
+        let unrevoked =
+            [(Once::RevokedToken, self.lineage.clone()), (Once::RevokedKey, keys)].into_iter();
         let standing = Effect::IfNotCutOff(self.issuances.clone());
         unrevoked
-            .into_iter()
+            .filter(|(_, ids)| !ids.is_empty())
+            .map(|(kind, ids)| Effect::IfUnused { kind, ids })
             .chain([standing])
             .chain(self.proof.map(|proof| consume(proof, at)))
             .collect()
@@ -106,8 +120,13 @@ impl Broker {
 
     /// Who was quicker, where anybody was; who used an assertion is not looked at.
     pub(super) async fn overtaken_in(&self, grounds: &Grounds<'_>) -> Result<Option<Overtaken>> {
-        if self.store.any_consumed(Once::RevokedToken, &grounds.lineage).await? {
+        if self.store.any_consumed(Once::RevokedToken, &grounds.lineage).await?
+            || self.store.any_consumed(Once::RevokedKey, &grounds.keys).await?
+        {
             return Ok(Some(Overtaken::Revoked));
+        }
+        if self.store.any_consumed(Once::RevokedKey, grounds.signer.as_slice()).await? {
+            return Ok(Some(Overtaken::KeyRevoked));
         }
         if let Some((own, lineage)) = grounds.issuances.split_last() {
             if self.store.any_cut_off(lineage).await? {

@@ -39,6 +39,9 @@ use crate::wire::RevocationReach;
 /// The `typ` of the tokens (RFC 9068 section 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
 
+/// How many times another key is looked for because the one that was to sign was revoked.
+const MAX_OTHER_KEYS: u32 = 3;
+
 /// What a caller asks for.
 #[derive(Clone, Debug)]
 pub struct Ask {
@@ -213,18 +216,28 @@ impl Broker {
             ..self.record(book, caller, ask, now)
         };
         let opaque = book.opaque_token(&ask.role, &draft.granted).map_err(Refusal::Failed)?;
-        let grounds = self.grounds(caller, ask, &record).await.map_err(Refusal::Unrecorded)?;
+        let mut grounds = self.grounds(caller, ask, &record).await.map_err(Refusal::Unrecorded)?;
         let uses = Uses::of(caller, ask, now);
-        let committed = self.commit_issuance(&grounds, uses.as_ref(), &mut record, |jti| {
-            draft.claims.jti = jti;
-            draft.effects(&self.opaque_seal, opaque.as_ref())
-        });
-        let committed = self.metrics.recording(committed).await;
-        let receipt = match committed.map_err(Refusal::Unrecorded)? {
-            Ok(receipt) => receipt,
-            Err(by) => {
-                let denied = self.denial(book, caller, ask, now);
-                return Err(self.overtaken(denied, ask.proof.as_ref(), by).await);
+        let mut others = 0;
+        let receipt = loop {
+            let signer = opaque.is_none().then(|| self.signer(&ask.audience)).flatten();
+            grounds = grounds.signed_by(signer);
+            let committed = self.commit_issuance(&grounds, uses.as_ref(), &mut record, |jti| {
+                draft.claims.jti = jti;
+                draft.effects(&self.opaque_seal, opaque.as_ref())
+            });
+            let committed = self.metrics.recording(committed).await;
+            match committed.map_err(Refusal::Unrecorded)? {
+                Ok(receipt) => break receipt,
+                // This process has not seen that yet, and will sign by the next one.
+                Err(Overtaken::KeyRevoked) if others < MAX_OTHER_KEYS => {
+                    others += 1;
+                    self.keys.newest().await.map_err(Refusal::Unrecorded)?;
+                }
+                Err(by) => {
+                    let denied = self.denial(book, caller, ask, now);
+                    return Err(self.overtaken(denied, ask.proof.as_ref(), by).await);
+                }
             }
         };
         match self.hand_over(draft, opaque, receipt).await {
@@ -247,6 +260,13 @@ impl Broker {
         }
     }
 
+    /// The id of the key that signs tokens for this audience, as far as this process knows.
+    fn signer(&self, audience: &str) -> Option<String> {
+        let (keys, _) = self.keys.shown();
+        let signer = keys.signing(self.signing.get(audience).copied());
+        signer.ok().map(|key| key.kid().to_string())
+    }
+
     /// What became of what was decided, where somebody was quicker. Returns what is told.
     async fn overtaken(&self, denied: Record, proof: Option<&Proof>, by: Overtaken) -> Refusal {
         match by {
@@ -257,6 +277,10 @@ impl Broker {
                 self.deny(denied, proof, refusal).await
             }
             Overtaken::CutOff => self.deny(denied, proof, Refusal::CutOff).await,
+            Overtaken::KeyRevoked => Refusal::Unrecorded(
+                Error::new(ErrorKind::Other, "no key that is good is there to sign")
+                    .because_of("one after the other was revoked"),
+            ),
             Overtaken::Repeated => self.deny(denied, proof, Refusal::Repeated).await,
             Overtaken::Reused => self.deny(denied, proof, Refusal::Reused).await,
             Overtaken::Replayed => {

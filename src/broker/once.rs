@@ -12,7 +12,8 @@
 //!
 //! Of an assertion that is good until it expires any number of tokens may come, and the
 //! broker cannot tell one that is asked for again from another one. The client can: requests
-//! with the same `idempotency_key` of the same caller are the same one.
+//! with the same `idempotency_key` of the same caller are the same one, from whatever address:
+//! a machine that asks again may come by another of its networks.
 
 use std::net::IpAddr;
 
@@ -21,9 +22,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::Broker;
-use super::audit::{Decision, Receipt, Record};
+use super::audit::{Decision, Receipt, Record, micros};
 use super::authenticate::{Actor, Caller, Fingerprint};
-use super::config::MAX_LEEWAY;
+use super::config::{MAX_LEEWAY, MAX_TTL};
 use super::grounds::{Grounds, Overtaken};
 use super::ids;
 use super::issue::{Ask, joined};
@@ -70,8 +71,9 @@ impl Uses {
             ends = now.saturating_add(RETRY_WITHIN);
         }
         let longest = Duration::try_from(MAX_LEEWAY).unwrap_or(Duration::MAX);
+        let source = (taken == Overtaken::Reused).then(|| network(ask.source));
         Some(Self {
-            request: fingerprint(&assertions, caller, ask),
+            request: fingerprint(&assertions, caller, ask, &source.unwrap_or_default()),
             assertions,
             taken,
             at: now,
@@ -84,14 +86,16 @@ impl Uses {
         format!("{}.{number}", hex(&self.request))
     }
 
-    /// The id of the token of a try that was made then: whoever tries again knows which one to
-    /// revoke.
-    fn jti(&self, number: u32, at: OffsetDateTime) -> Uuid {
+    /// The id of the token of a try, of those that began with the first one at this time: whoever
+    /// tries again knows which one to revoke. A client's key may come again when nobody knows
+    /// any more that it was used.
+    fn jti(&self, number: u32, first: OffsetDateTime) -> Uuid {
         let mut context = Context::new(&SHA256);
-        context.update(b"tmpcred jti of an assertion's use v1\0");
+        context.update(b"tmpcred jti of an assertion's use v2\0");
         context.update(&self.request);
+        context.update(&micros(first).to_be_bytes());
         context.update(&number.to_be_bytes());
-        ids::derived(at, &finished(context))
+        ids::derived(first, &finished(context))
     }
 
     fn consume(&self, kind: Once, id: String) -> Effect {
@@ -115,7 +119,7 @@ impl Broker {
     ) -> Result<Result<Receipt, Overtaken>> {
         // Each time somebody is quicker, one try is gone.
         for _ in 0..=TRIES {
-            let Some(turn) = self.next_turn(uses, record).await? else { break };
+            let Some(turn) = self.next_turn(uses).await? else { break };
             record.jti = Some(turn.jti);
             let mut unit = Unit::of(record.clone());
             unit.records.extend(turn.before.map(|before| Record {
@@ -138,7 +142,7 @@ impl Broker {
         Ok(Err(uses.taken))
     }
 
-    async fn next_turn(&self, uses: &Uses, record: &Record) -> Result<Option<Turn>> {
+    async fn next_turn(&self, uses: &Uses) -> Result<Option<Turn>> {
         let mut fresh = true;
         for assertion in &uses.assertions {
             fresh &= self.store.consumed_at(Once::Assertion, &hex(assertion)).await?.is_none();
@@ -152,15 +156,15 @@ impl Broker {
         }
         let first = self.store.consumed_at(Once::AssertionUse, &uses.name(0)).await?;
         let is_soon = |first: &OffsetDateTime| (uses.at - *first).abs() <= RETRY_WITHIN;
-        let Some(mut last) = first.filter(is_soon) else { return Ok(None) };
+        let Some(first) = first.filter(is_soon) else { return Ok(None) };
         for number in 1..TRIES {
             let name = uses.name(number);
-            if let Some(at) = self.store.consumed_at(Once::AssertionUse, &name).await? {
-                last = at;
+            if self.store.consumed_at(Once::AssertionUse, &name).await?.is_some() {
                 continue;
             }
-            let lives = Duration::seconds(i64::try_from(record.ttl).unwrap_or(i64::MAX));
-            let before = uses.jti(number - 1, last);
+            // How long that one lives is not known here: as long as this one, or longer.
+            let lives = Duration::try_from(MAX_TTL).unwrap_or(Duration::MAX);
+            let before = uses.jti(number - 1, first);
             let revoked = Consumed {
                 kind: Once::RevokedToken,
                 // Where its holder has revoked it, the assertion has served its purpose.
@@ -169,7 +173,7 @@ impl Broker {
                 keep_until: uses.at.saturating_add(lives).saturating_add(LEEWAY),
             };
             let effects = vec![uses.consume(Once::AssertionUse, name), Effect::Consume(revoked)];
-            let jti = uses.jti(number, uses.at);
+            let jti = uses.jti(number, first);
             return Ok(Some(Turn { jti, effects, before: Some(before) }));
         }
         Ok(None)
@@ -181,17 +185,21 @@ fn named(caller: &Caller, key: &str) -> Fingerprint {
     hash(b"tmpcred idempotency key v1\0", [caller.id().as_bytes(), key.as_bytes()])
 }
 
-/// Names all that has to be the same for a request to be the same.
-fn fingerprint(assertions: &[Fingerprint], caller: &Caller, ask: &Ask) -> Fingerprint {
+/// Names all that has to be the same for a request to be the same, with where it came from
+/// where that has to be.
+fn fingerprint(
+    assertions: &[Fingerprint],
+    caller: &Caller,
+    ask: &Ask,
+    source: &str,
+) -> Fingerprint {
     let scope = ask.scope.as_ref().map_or_else(|| "*".into(), joined);
     let ttl = ask.ttl.map_or_else(String::new, |ttl| ttl.as_secs().to_string());
-    let source = network(ask.source);
     // A token that is bound to another key is another token.
     let key = ask.proof.as_ref().map_or_else(String::new, |proof| proof.thumbprint.clone());
     // So is one that another client gets, or nobody's in particular. No client has no name.
     let client = caller.authenticated_client().unwrap_or_default();
-    let asked = [&ask.role, &ask.audience, &scope, &ttl, &source, &key];
-    let asked = asked.map(String::as_str).into_iter().chain([client]).map(str::as_bytes);
+    let asked = [&ask.role, &ask.audience, &scope, &ttl, source, &key, client].map(str::as_bytes);
     let parties = [caller.id()].into_iter().chain(caller.actors().iter().map(Actor::id));
     let parties = parties.map(str::as_bytes);
     let parts = assertions.iter().map(|hash| hash.as_slice()).chain(asked).chain(parties);

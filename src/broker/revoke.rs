@@ -11,6 +11,7 @@ use super::client::Proved;
 use super::issue::acting;
 use super::metrics::Revocation;
 use super::own::OwnToken;
+use super::policy::Policy;
 use super::store::{Consumed, Effect, Once, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
@@ -18,24 +19,27 @@ use crate::trace;
 
 impl Broker {
     /// Revokes a token, and with it all that came of it, as `client` asks for it. When this
-    /// returns, that is durable, and so is its record. A second time changes nothing, also where it is
+    /// returns, that is durable, and so is its record, which names the policies that are in
+    /// force. A second time changes nothing, also where it is
     /// at the same time, or at another process.
     ///
     /// # Errors
     /// Whatever keeps it from being durable: then the token may still be good.
     pub async fn revoke(
         &self,
+        policy: &Policy,
         token: &OwnToken,
         client: &Proved,
         source: IpAddr,
         request_id: Uuid,
     ) -> Result<()> {
-        let revoking = self.revoke_once(token, client, source, request_id);
+        let revoking = self.revoke_once(policy, token, client, source, request_id);
         self.metrics.revocation(revoking).await.map(drop)
     }
 
     async fn revoke_once(
         &self,
+        policy: &Policy,
         token: &OwnToken,
         client: &Proved,
         source: IpAddr,
@@ -70,7 +74,7 @@ impl Broker {
             jti: Some(token.jti),
             parent: token.ancestors.last().copied(),
             policy_id: None,
-            policy_hash: self.policies().hash().to_string(),
+            policy_hash: policy.hash().to_string(),
             count: 1,
         };
         let revoked = Effect::Consume(Consumed {

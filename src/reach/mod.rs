@@ -5,8 +5,9 @@
 //! no, or does not pass verification, has answered, and nobody else is asked.
 //!
 //! A request that got no answer may have been granted all the same. Then there is a
-//! token that nobody has: a broker or a cloud has recorded it, and it ends by itself.
-//! That is why asking for one may be repeated.
+//! token that nobody has: a broker revokes it where it is asked again, of which its
+//! `idempotency_key` tells; at a cloud it is recorded, and ends by itself. That is why
+//! asking for one may be repeated.
 
 mod breaker;
 #[cfg(test)]

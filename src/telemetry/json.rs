@@ -1,18 +1,74 @@
-//! The log for programs: one JSON object a line, of the same events as the one for people.
+//! The log for programs: one JSON object a line, of the same events as the one for people, and
+//! of panics, which are told to people otherwise.
 //!
 //! What a request is, such as its id, is a field of each line about it, not of something
 //! around it: whoever searches for a request need not know how deep it stands.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
+use std::io::Write as _;
+use std::panic::PanicHookInfo;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
+
+/// Writes panics as such lines from now on.
+pub(super) fn tell_of_panics() {
+    std::panic::set_hook(Box::new(|panic| tell(&Panic::of(panic))));
+}
+
+/// What there is to tell of a panic.
+#[derive(Serialize)]
+struct Panic {
+    #[serde(rename = "panic")]
+    said: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread: Option<String>,
+    /// Where `RUST_BACKTRACE` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backtrace: Option<String>,
+}
+
+impl Panic {
+    const MESSAGE: &str = "a thread panicked";
+
+    fn of(panic: &PanicHookInfo<'_>) -> Self {
+        let backtrace = Backtrace::capture();
+        let captured = backtrace.status() == BacktraceStatus::Captured;
+        Self {
+            said: panic.payload_as_str().unwrap_or("(no text)").into(),
+            place: panic.location().map(ToString::to_string),
+            thread: std::thread::current().name().map(String::from),
+            backtrace: captured.then(|| backtrace.to_string()),
+        }
+    }
+}
+
+fn tell(panic: &Panic) {
+    let Panic { said, place, thread, backtrace } = panic;
+    if tracing::enabled!(Level::ERROR) {
+        let (place, thread) = (place.as_deref(), thread.as_deref());
+        let backtrace = backtrace.as_deref();
+        return tracing::error!(panic = said, place, thread, backtrace, "{}", Panic::MESSAGE);
+    }
+    // The filter leaves it out, or what panicked was the log itself: it is told all the same.
+    let mut time = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut time));
+    let Ok(Value::Object(fields)) = serde_json::to_value(panic) else { return };
+    let (level, target) = (Level::ERROR.as_str(), module_path!());
+    let line = Line { time: &time, level, message: Panic::MESSAGE.into(), target, fields };
+    if let Ok(line) = serde_json::to_string(&line) {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
 
 /// Writes events as such lines.
 pub(super) struct Lines;
@@ -183,6 +239,23 @@ mod tests {
     fn a_line_without_a_message_has_an_empty_one() {
         let lines = logged(|| tracing::info!(rows = 1));
         assert_eq!((&lines[0]["message"], &lines[0]["rows"]), (&json!(""), &json!(1)));
+    }
+
+    #[test]
+    fn a_panic_is_a_line_with_the_request_that_it_is_about() {
+        let lines = logged(|| {
+            let before = std::panic::take_hook();
+            tell_of_panics();
+            let _request = tracing::info_span!("request", request_id = "r-1").entered();
+            let ended = std::panic::catch_unwind(|| panic!("\"of {}\"\nlines", 2));
+            std::panic::set_hook(before);
+            assert!(ended.is_err());
+        });
+        let [line] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((&line["level"], &line["request_id"]), (&json!("ERROR"), &json!("r-1")));
+        assert_eq!(line["message"], "a thread panicked");
+        assert_eq!(line["panic"], "\"of 2\"\nlines");
+        assert!(line["place"].as_str().unwrap().contains("json.rs:"), "{line}");
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn start_with(env: &Env, otherwise: &str, format: Format) -> Option<String> {
             tracing::subscriber::set_global_default(log.finish())
         }
         Format::Json => {
+            json::tell_of_panics();
             let log = log.with_ansi(false).fmt_fields(JsonFields::new()).event_format(json::Lines);
             tracing::subscriber::set_global_default(log.finish())
         }

@@ -5,14 +5,13 @@ use serde_json::{Value, json};
 
 use super::faults::at_clock;
 use super::journey::Journey;
-use super::support::broker::{API, Broker, BrokerOptions, OPEN_POLICY};
+use super::support::broker::API;
 use super::support::browser::Browser;
 use super::support::home::{Home, tmpcred};
-use super::support::nginx::Nginx;
+use super::support::nginx::{Nginx, broker_behind_nginx};
 use super::support::oidc_provider::OidcProvider;
 use super::support::peer::{node_script, program};
 use super::support::run::{Output, Run};
-use super::support::wait::free_port;
 
 /// A provider, a broker and an nginx that asks it; a person with a keyring.
 struct World {
@@ -24,34 +23,7 @@ impl World {
     /// `authz` goes into the table of that name.
     fn start(authz: &str) -> Self {
         let provider = OidcProvider::start();
-        let (front, decides) = (free_port(), free_port());
-        let mut options = BrokerOptions::trusting(provider.issuer());
-        options.policy = format!(
-            "{OPEN_POLICY}\n@id(\"bound\") @ttl(\"1h\") @scope(\"deploy:read\")\n\
-             permit(principal, action == Action::\"issue\", resource == Role::\"bound\");\n"
-        );
-        options.more = format!(
-            r#"
-[role.bound]
-audiences = ["{API}"]
-scopes = ["deploy:read"]
-max_ttl = "1h"
-dpop = "required"
-
-[authz]
-proxy = "nginx"
-listen = "127.0.0.1:{decides}"
-proxies = ["127.0.0.1"]
-{authz}
-
-[authz.route.api]
-origins = ["http://127.0.0.1:{front}"]
-audience = "{API}"
-scopes = ["deploy:read"]
-"#
-        );
-        let broker = Broker::start(&options);
-        let nginx = Nginx::start(front, &format!("http://127.0.0.1:{decides}/v1/authz/api"));
+        let (broker, nginx) = broker_behind_nginx(provider.issuer(), "", authz);
         let mut home = Home::stranger();
         Browser::http().user("alice", "x").install(&mut home);
         let journey = Journey::of(provider, broker, home);

@@ -4,13 +4,12 @@
 use serde_json::{Value, json};
 
 use super::support::aws::{Weed, python_program, weed_role};
-use super::support::broker::{API, Broker, BrokerOptions, KEK, OPEN_POLICY};
+use super::support::broker::{API, Broker, KEK};
 use super::support::home::{Home, tmpcred};
-use super::support::nginx::Nginx;
+use super::support::nginx::{Nginx, broker_behind_nginx};
 use super::support::oidc_provider::OidcProvider;
 use super::support::peer::{node_script, program};
 use super::support::run::Run;
-use super::support::wait::free_port;
 
 /// A provider whose client gets what the broker takes, and an nginx that asks the broker.
 struct World {
@@ -23,37 +22,8 @@ struct World {
 impl World {
     fn start() -> Self {
         let provider = OidcProvider::start();
-        let (front, decides) = (free_port(), free_port());
-        let mut options = BrokerOptions::trusting(provider.issuer());
-        options.policy = format!(
-            "{OPEN_POLICY}\n@id(\"bound\") @ttl(\"1h\") @scope(\"deploy:read\")\n\
-             permit(principal, action == Action::\"issue\", resource == Role::\"bound\");\n"
-        );
-        options.more = format!(
-            r#"
-[keys]
-publish_before = "15s"
-
-[role.bound]
-audiences = ["{API}"]
-scopes = ["deploy:read"]
-max_ttl = "1h"
-dpop = "required"
-
-[authz]
-proxy = "nginx"
-listen = "127.0.0.1:{decides}"
-proxies = ["127.0.0.1"]
-nonces = "required"
-
-[authz.route.api]
-origins = ["http://127.0.0.1:{front}"]
-audience = "{API}"
-scopes = ["deploy:read"]
-"#
-        );
-        let broker = Broker::start(&options);
-        let nginx = Nginx::start(front, &format!("http://127.0.0.1:{decides}/v1/authz/api"));
+        let (keys, authz) = ("publish_before = \"15s\"", "nonces = \"required\"");
+        let (broker, nginx) = broker_behind_nginx(provider.issuer(), keys, authz);
         Self { provider, broker, nginx, home: Home::new() }
     }
 

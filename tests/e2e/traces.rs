@@ -7,14 +7,16 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::journey::Journey;
-use super::support::broker::{Broker, BrokerOptions, KEK, KEK_VARIABLE};
+use super::support::broker::{API, Broker, BrokerOptions, KEK, KEK_VARIABLE};
 use super::support::browser::Browser;
 use super::support::canary::Canary;
 use super::support::home::{Home, tmpcred};
 use super::support::http::Http;
+use super::support::nginx::Nginx;
 use super::support::oidc_provider::OidcProvider;
 use super::support::otlp::{Otlp, Rotel};
 use super::support::wait::{free_port, wait_until};
+use super::support::workload::{Workloads, exchange};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -95,6 +97,50 @@ fn one_trace_leads_from_the_command_line_to_the_audit_record() {
     let verify = tmpcred(&journey.broker.home).args(["broker", "audit", "verify", "--config"]);
     let verify = verify.args([journey.broker.home.path("broker.toml")]).env(KEK_VARIABLE, KEK);
     verify.run().ok();
+}
+
+/// Brokers fetch keys by themselves, outside of all traces. Here that comes to nothing, and so the
+/// first request has to.
+#[test]
+fn who_has_to_wait_for_the_keys_of_an_issuer_is_told_so() {
+    let (receiver, files) = (Otlp::start(), Home::new());
+    let jobs = Workloads::of("https://jobs.example.com", &files);
+    files.write("site/keys.json", std::fs::read(&jobs.jwks).unwrap());
+    let issuer = Nginx::for_the_traced(&files.path("site"));
+    let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
+    options.policy = options.policy.replace(") @ttl", ") @any_issuer @ttl");
+    options.more = format!(
+        "\n[telemetry]\nendpoint = \"{}\"\n\n[trusted_issuer.jobs]\nissuer = \"https://jobs.example.com\"\njwks_uri = \"{}/keys.json\"\n",
+        receiver.url(),
+        issuer.url()
+    );
+    let broker = Broker::start(&options);
+    wait_until("the broker to have tried by itself", Duration::from_secs(60), || {
+        let said = broker.said();
+        let failed = |line: &str| line.contains("ahead of need") && line.contains("jobs.example");
+        said.lines().any(failed).then_some(())
+    });
+    let assertion = jobs.assertion("job", broker.url(), &Value::Null);
+    let form = exchange(&assertion, API, "reader");
+    let url = format!("{}/token", broker.url());
+    let reply = Http::new().form_with(&url, ("traceparent", PARENT), &form).unwrap();
+    assert_eq!(reply.status, 200, "{}: {}", reply.body, broker.said());
+
+    let who = receiver.span("authenticate", TRACE);
+    let fetched = receiver.span("GET", TRACE);
+    assert_eq!(fetched["parent"], who["span"], "{fetched}");
+    let of = |name: &str| fetched["attributes"][name].as_str().unwrap_or_default().to_string();
+    let address = format!("http://{}:{}", of("server.address"), of("server.port"));
+    assert_eq!((address.as_str(), fetched["error"].as_bool()), (issuer.url(), Some(false)));
+    assert_eq!(of("http.response.status_code"), "200");
+    // Whoever comes next need not wait.
+    let other = TRACE.replace("0af7", "1af7");
+    let parent = PARENT.replace(TRACE, &other);
+    Http::new().form_with(&url, ("traceparent", &parent), &form).unwrap();
+    receiver.span("POST /token", &other);
+    let spans = receiver.spans();
+    let of_other = spans.iter().filter(|span| span["trace"] == other.as_str());
+    assert_eq!(of_other.filter(|span| span["name"] == "GET").count(), 0);
 }
 
 #[test]

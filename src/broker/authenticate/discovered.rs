@@ -253,10 +253,14 @@ impl Discovered {
     /// the keys it had are still its own, for a while.
     fn despite(&self, error: Error) -> Result<AtHand> {
         let (issuer, now) = (&self.issuer, self.clock.uptime());
-        match self.state().found.clone() {
+        match &mut self.state().found {
             Some(found) if now < found.at.saturating_add(self.max_age) => {
                 tracing::warn!(%issuer, %error, "a discovery document cannot be had; using the keys at hand");
-                Ok(found.keys)
+                // Not asked again for every single token while it is down, be it that
+                // somebody made up the id of a key.
+                let end = found.at.saturating_add(self.max_age);
+                found.until = found.until.max(now.saturating_add(ASK_AFTER)).min(end);
+                Ok(found.keys.clone())
             }
             Some(_) => {
                 tracing::error!(%issuer, %error, "a discovery document cannot be had; the keys at hand are too old");

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use serde_json::{Map, Value};
 use time::Duration;
 use url::Url;
 
 use super::ahead::Part;
+use super::caller::Fingerprint;
 use super::discovered::Discovered;
 use super::names::{self, Names};
 use super::review::Reviewer;
@@ -163,6 +165,23 @@ impl Trusted {
                     .because_of("the configuration names another place"))
             }
         }
+    }
+
+    /// Names how its keys are found, as the configuration has it: through a discovery document
+    /// or at an address, and by which authorities.
+    pub(super) fn found_by(&self) -> Fingerprint {
+        let (config, ca) = &self.made_of;
+        let address = config.jwks_uri.as_ref().map(|uri| uri.as_str().as_bytes());
+        let mut context = Context::new(&SHA256);
+        for part in [address, ca.as_deref()] {
+            context.update(&[u8::from(part.is_some())]);
+            let part = part.unwrap_or_default();
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut hash = [0; 32];
+        hash.copy_from_slice(context.finish().as_ref());
+        hash
     }
 
     /// Whether its keys are fetched.

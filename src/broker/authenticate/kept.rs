@@ -3,7 +3,8 @@
 //!
 //! They are public, and whoever can write to the database could add one of their own. So
 //! they are sealed under the key-encryption key, with whose they are, where they are from,
-//! and when they were good.
+//! when they were good, and how the configuration says that they are found: what came from an
+//! address, or through an authority, that is trusted no more is not gone on with.
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use aws_lc_rs::hmac;
 use time::{Duration, OffsetDateTime};
 use url::Url;
 
+use super::caller::Fingerprint;
 use super::issuer::Trusted;
 use crate::broker::audit::micros;
 use crate::broker::keys::Kek;
@@ -35,22 +37,22 @@ impl KeysSeal {
         Self(kek.derive("the keys of trusted issuers"))
     }
 
-    pub(super) fn over(&self, keys: IssuerKeySet) -> IssuerKeySet {
-        let seal = hmac::sign(&self.0, &covered(&keys)).as_ref().to_vec();
+    pub(super) fn over(&self, found_by: &Fingerprint, keys: IssuerKeySet) -> IssuerKeySet {
+        let seal = hmac::sign(&self.0, &covered(found_by, &keys)).as_ref().to_vec();
         IssuerKeySet { seal, ..keys }
     }
 
-    fn is_good(&self, keys: &IssuerKeySet) -> bool {
-        hmac::verify(&self.0, &covered(keys), &keys.seal).is_ok()
+    fn is_good(&self, found_by: &Fingerprint, keys: &IssuerKeySet) -> bool {
+        hmac::verify(&self.0, &covered(found_by, keys), &keys.seal).is_ok()
     }
 }
 
-fn covered(keys: &IssuerKeySet) -> Vec<u8> {
+fn covered(found_by: &Fingerprint, keys: &IssuerKeySet) -> Vec<u8> {
     // Neither identifiers nor addresses have null characters.
     let IssuerKeySet { issuer, address, good_at, document, seal: _ } = keys;
     let good_at = micros(*good_at);
-    let about = format!("tmpcred broker: keys of an issuer v1\0{issuer}\0{address}\0{good_at}\0");
-    [about.as_bytes(), document].concat()
+    let about = format!("tmpcred broker: keys of an issuer v2\0{issuer}\0{address}\0{good_at}\0");
+    [about.as_bytes(), found_by, document].concat()
 }
 
 /// Keeps the keys of one issuer in the store.
@@ -92,9 +94,11 @@ impl Keeper {
         let Some(keys) = self.store.issuer_keys(self.trusted.issuer().as_str()).await? else {
             return Ok(None);
         };
-        if !self.seal.is_good(&keys) {
+        if !self.seal.is_good(&self.trusted.found_by(), &keys) {
             return Err(Error::new(ErrorKind::Verification, "they are not as they were kept")
-                .because_of("what the database has was not written by this broker"));
+                .because_of(
+                    "what the database has was not written by this broker, or not as it is configured now",
+                ));
         }
         let age = self.now().await? - keys.good_at;
         if age < -AHEAD {
@@ -158,7 +162,7 @@ impl Keeper {
             document: kept.document.to_vec(),
             seal: Vec::new(),
         };
-        self.store.keep_issuer_keys(&self.seal.over(keys)).await
+        self.store.keep_issuer_keys(&self.seal.over(&self.trusted.found_by(), keys)).await
     }
 }
 
@@ -170,14 +174,17 @@ mod tests {
     #[test]
     fn a_seal_is_good_for_what_it_is_over_and_its_key_only() {
         let seal = |key: u8| KeysSeal::new(&Kek::new(Secret::new([key; 32])));
-        let kept = seal(1).over(IssuerKeySet {
+        let keys = IssuerKeySet {
             issuer: "https://login.example.com".into(),
             address: "https://login.example.com/keys".into(),
             good_at: OffsetDateTime::UNIX_EPOCH,
             document: b"{}".to_vec(),
             seal: Vec::new(),
-        });
-        assert!(seal(1).is_good(&kept) && !seal(2).is_good(&kept));
+        };
+        let (found_by, otherwise) = ([3; 32], [4; 32]);
+        let kept = seal(1).over(&found_by, keys);
+        assert!(seal(1).is_good(&found_by, &kept));
+        assert!(!seal(2).is_good(&found_by, &kept) && !seal(1).is_good(&otherwise, &kept));
         let later = kept.good_at + Duration::microseconds(1);
         for changed in [
             IssuerKeySet { issuer: "https://evil.example".into(), ..kept.clone() },
@@ -186,7 +193,7 @@ mod tests {
             IssuerKeySet { document: b"[]".to_vec(), ..kept.clone() },
             IssuerKeySet { seal: Vec::new(), ..kept.clone() },
         ] {
-            assert!(!seal(1).is_good(&changed), "{changed:?}");
+            assert!(!seal(1).is_good(&found_by, &changed), "{changed:?}");
         }
     }
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::api::{self, CHALLENGE, Endpoint, Field, Kind, Operation, Scheme, Verb, unavailable};
+use super::book::Book;
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
@@ -103,6 +104,7 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
 
 async fn introspect(
     State(broker): State<Arc<Broker>>,
+    Book(book): Book,
     source: Source,
     id: RequestId,
     uri: Uri,
@@ -114,7 +116,6 @@ async fn introspect(
         counted(Introspection::Malformed);
         refusal.at(id)
     };
-    let book = broker.policies();
     let form = Form::read_described(&uri, &headers, body, FORM);
     // A client shows who it is in the body, everybody else in the header.
     let proved = match &form {

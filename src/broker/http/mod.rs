@@ -3,6 +3,7 @@
 pub mod admin;
 mod api;
 pub mod authz;
+mod book;
 mod client;
 pub mod connections;
 pub mod form;

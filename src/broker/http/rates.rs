@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::book::Book;
 use super::connections::network_of;
 use super::guard::RequestId;
 use super::refusal::Refusal;
@@ -26,11 +27,12 @@ pub(super) async fn limit(
     State(limit): State<Limit>,
     source: Source,
     id: RequestId,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let Limit { broker, endpoint } = limit;
     let book = broker.policies();
+    request.extensions_mut().insert(Book(book.clone()));
     match book.rates().request(network_of(source.0), endpoint, broker.clock.uptime()) {
         Ok(()) => next.run(request).await,
         Err(too_often) => refusal(&broker, too_often).at(id),

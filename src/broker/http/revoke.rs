@@ -12,6 +12,7 @@ use axum::routing::post;
 use tracing::Instrument;
 
 use super::api::{Answer, Endpoint, Field, Kind, Operation, Scheme, Verb, unavailable};
+use super::book::Book;
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
@@ -19,6 +20,7 @@ use super::refusal::Refusal;
 use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::metrics::{ClientAuthentication, Revocation};
+use crate::broker::rulebook::Rulebook;
 use crate::broker::{Broker, config};
 use crate::trace::Place;
 use crate::wire::{REVOCATION_PATH, refusal};
@@ -53,6 +55,7 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
 /// or is good no more, is nothing to refuse.
 async fn revoke(
     State(broker): State<Arc<Broker>>,
+    Book(book): Book,
     source: Source,
     id: RequestId,
     uri: Uri,
@@ -60,7 +63,7 @@ async fn revoke(
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let outcome = match Form::read_described(&uri, &headers, body, FORM) {
-        Ok(form) => perform(&broker, &form, &headers, source, id).await,
+        Ok(form) => perform(&broker, book, &form, &headers, source, id).await,
         Err(refusal) => Err(malformed(&broker, refusal)),
     };
     match outcome {
@@ -74,6 +77,7 @@ async fn revoke(
 
 async fn perform(
     broker: &Arc<Broker>,
+    book: Arc<Rulebook>,
     form: &Form,
     headers: &HeaderMap,
     source: Source,
@@ -81,7 +85,6 @@ async fn perform(
 ) -> Result<(), Refusal> {
     let token = form.secret("token").map_err(|refusal| malformed(broker, refusal))?;
     // Nothing is proved here, and nothing is given that could be bound to a key.
-    let book = broker.policies();
     let proved = broker.client(&book, client::presented(form, headers), true).await;
     let proved = proved.map_err(|refused| {
         broker.metrics.revoked(match refused.why {
@@ -106,7 +109,7 @@ async fn perform(
     let broker = broker.clone();
     // A job that is being ended may not wait for the answer: what was begun is done
     // all the same.
-    let work = async move { broker.revoke(&token, &proved, source.0, id.0).await };
+    let work = async move { broker.revoke(&book, &token, &proved, source.0, id.0).await };
     match tokio::spawn(Place::here().around(work).in_current_span()).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(unavailable(error)),

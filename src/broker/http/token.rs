@@ -1,6 +1,7 @@
 //! The token endpoint: RFC 8693 token exchange.
 
-use std::collections::BTreeSet;
+mod requested;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use time::OffsetDateTime;
 use tracing::Instrument;
-use url::Url;
 use zeroize::Zeroizing;
+
+pub(super) use requested::Requested;
 
 use super::api::{
     Answer, DPOP_NONCE, Endpoint, Field, Kind, Operation, RETRY_AFTER as RETRY, Scheme, Verb,
     unavailable,
 };
+use super::book::Book;
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
@@ -35,16 +38,11 @@ use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::metrics::{ClientAuthentication, Issuance};
 use crate::broker::own::Shown;
 use crate::broker::proof::{self, Fault, Place};
+use crate::broker::rulebook::Rulebook;
 use crate::broker::{Broker, config};
 use crate::credential::TokenType;
 use crate::dpop;
 use crate::wire::{GRANT_TYPE, TOKEN_PATH, TokenGrant, refusal};
-
-/// How many scopes may be asked for.
-const MAX_SCOPES: usize = 100;
-
-/// How long the key may be by which a client tells that it asks again.
-const MAX_IDEMPOTENCY_KEY: usize = 128;
 
 /// When to ask again where the broker cannot decide.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -121,6 +119,7 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
 
 async fn token(
     State(broker): State<Arc<Broker>>,
+    Book(book): Book,
     source: Source,
     id: RequestId,
     uri: Uri,
@@ -129,7 +128,7 @@ async fn token(
 ) -> Response {
     let begun = broker.metrics.begin_issuance();
     let outcome = match Form::read_described(&uri, &headers, body, FORM) {
-        Ok(form) => exchange(&broker, &form, &headers, source, id).await,
+        Ok(form) => exchange(&broker, &book, &form, &headers, source, id).await,
         Err(refusal) => Err(refusal.into()),
     };
     let why = outcome.as_ref().map_or_else(|unissued| unissued.why, |_| Issuance::Issued);
@@ -168,13 +167,13 @@ impl From<Refusal> for Unissued {
 
 async fn exchange(
     broker: &Arc<Broker>,
+    book: &Rulebook,
     form: &Form,
     headers: &HeaderMap,
     source: Source,
     id: RequestId,
 ) -> Result<Response, Unissued> {
     let requested = Requested::read(form)?;
-    let book = broker.policies();
     let role = book.roles().get(&requested.role);
     if role.is_some_and(|role| role.token_format == TokenFormat::Opaque)
         && requested.token_type == TokenType::Jwt
@@ -194,9 +193,9 @@ async fn exchange(
     // What the client has to show is good once, so it comes after what is asked for twice,
     // such as a nonce.
     let presented = client::presented(form, headers);
-    let client = broker.client(&book, presented, proof.is_some()).await.map_err(no_client)?;
-    let caller = broker.parties(subject, actor, &book, proof.as_ref()).await.map_err(rejected)?;
-    let caller = broker.through(&book, caller, &client, proof.is_some()).map_err(no_client)?;
+    let client = broker.client(book, presented, proof.is_some()).await.map_err(no_client)?;
+    let caller = broker.parties(subject, actor, book, proof.as_ref()).await.map_err(rejected)?;
+    let caller = broker.through(book, caller, &client, proof.is_some()).map_err(no_client)?;
     let rated = book.rates().caller(caller.requester(), broker.clock.uptime());
     rated.map_err(|too_often| Unissued {
         why: Issuance::TooOften,
@@ -214,7 +213,7 @@ async fn exchange(
         request_id: id.0,
     };
     summarize(broker).await;
-    let issued = broker.issue(&book, &caller, &ask).await.map_err(not_issued)?;
+    let issued = broker.issue(book, &caller, &ask).await.map_err(not_issued)?;
     tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
     let left = left(&issued, broker.clock.now()).ok_or_else(|| {
         tracing::error!("the token was issued so late that nothing is left of it");
@@ -240,127 +239,6 @@ fn left(issued: &Issued, now: OffsetDateTime) -> Option<u64> {
     let left = u64::try_from(left).ok()?;
     // A clock that was set back since makes it no longer.
     Some(left.min(issued.ttl.as_secs())).filter(|left| *left > 0)
-}
-
-/// What a request asks for, once it is well-formed.
-pub(super) struct Requested {
-    pub(super) role: String,
-    pub(super) audience: String,
-    pub(super) scope: Option<BTreeSet<String>>,
-    pub(super) ttl: Option<Duration>,
-    idempotency_key: Option<String>,
-    token_type: TokenType,
-}
-
-impl Requested {
-    pub(super) fn read(form: &Form) -> Result<Self, Refusal> {
-        if form.required("grant_type")? != GRANT_TYPE {
-            return Err(Refusal::bad(
-                refusal::UNSUPPORTED_GRANT_TYPE,
-                format!("the grant type must be {GRANT_TYPE}"),
-            ));
-        }
-        Ok(Self {
-            role: role(form)?,
-            audience: audience(form)?,
-            scope: scope(form)?,
-            ttl: ttl(form)?,
-            idempotency_key: idempotency_key(form)?,
-            token_type: requested_token_type(form)?,
-        })
-    }
-}
-
-/// A text that the client has made up.
-fn idempotency_key(form: &Form) -> Result<Option<String>, Refusal> {
-    let Some(key) = form.optional("idempotency_key") else { return Ok(None) };
-    if key.len() <= MAX_IDEMPOTENCY_KEY && key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(Some(key.to_string()));
-    }
-    Err(Refusal::invalid_request(format!(
-        "the parameter 'idempotency_key' must have at most {MAX_IDEMPOTENCY_KEY} letters, digits and signs"
-    )))
-}
-
-fn role(form: &Form) -> Result<String, Refusal> {
-    let role = form.required("role")?;
-    if config::is_name(role) {
-        Ok(role.to_string())
-    } else {
-        Err(Refusal::invalid_request("the parameter 'role' is not the name of a role"))
-    }
-}
-
-/// RFC 8693 section 2.1 knows two parameters for it; a token is for just one audience.
-fn audience(form: &Form) -> Result<String, Refusal> {
-    let (audience, resource) = (form.optional("audience"), form.optional("resource"));
-    if !resource.is_none_or(is_resource) {
-        let why = "the parameter 'resource' must be an absolute URI without a fragment";
-        return Err(Refusal::bad(refusal::INVALID_TARGET, why));
-    }
-    let chosen = match (audience, resource) {
-        (Some(audience), Some(resource)) if audience != resource => {
-            return Err(Refusal::bad(
-                refusal::INVALID_TARGET,
-                "a token is for one audience: 'audience' and 'resource' differ",
-            ));
-        }
-        (Some(one), _) | (None, Some(one)) => one,
-        (None, None) => form.required("audience")?,
-    };
-    if config::is_audience(chosen) {
-        Ok(chosen.to_string())
-    } else {
-        Err(Refusal::bad(refusal::INVALID_TARGET, "the audience is too long, or not text"))
-    }
-}
-
-/// Whether this may be a resource indicator (RFC 8707 section 2): what RFC 3986 section 4.3
-/// calls an absolute URI, which has no fragment.
-fn is_resource(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(scheme, _)| !scheme.is_empty())
-        && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
-        && Url::parse(text).is_ok()
-}
-
-fn scope(form: &Form) -> Result<Option<BTreeSet<String>>, Refusal> {
-    let Some(text) = form.optional("scope") else { return Ok(None) };
-    let scope: BTreeSet<String> =
-        text.split(' ').filter(|s| !s.is_empty()).map(String::from).collect();
-    // One of nothing but spaces asks for nothing: whoever meant that must not get all.
-    if scope.is_empty()
-        || scope.len() > MAX_SCOPES
-        || !scope.iter().all(|s| config::is_scope_token(s))
-    {
-        return Err(Refusal::bad(refusal::INVALID_SCOPE, "the scope is malformed, or too long"));
-    }
-    Ok(Some(scope))
-}
-
-fn ttl(form: &Form) -> Result<Option<Duration>, Refusal> {
-    let Some(text) = form.optional("requested_ttl") else { return Ok(None) };
-    match text.parse::<u64>() {
-        Ok(seconds) if seconds > 0 && text.bytes().all(|b| b.is_ascii_digit()) => {
-            Ok(Some(Duration::from_secs(seconds)))
-        }
-        _ => Err(Refusal::invalid_request(
-            "the parameter 'requested_ttl' is not a number of seconds above zero",
-        )),
-    }
-}
-
-fn requested_token_type(form: &Form) -> Result<TokenType, Refusal> {
-    let Some(urn) = form.optional("requested_token_type") else {
-        return Ok(TokenType::AccessToken);
-    };
-    match TokenType::from_urn(urn) {
-        Some(possible @ (TokenType::AccessToken | TokenType::Jwt)) => Ok(possible),
-        _ => Err(Refusal::invalid_request(format!(
-            "the parameter 'requested_token_type' must be {} or {}",
-            TokenType::AccessToken.urn(),
-            TokenType::Jwt.urn()
-        ))),
-    }
 }
 
 /// RFC 8693 section 2.1: the actor's token and its type come together, or not at all.

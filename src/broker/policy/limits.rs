@@ -63,7 +63,9 @@ pub struct Granted {
 pub(super) enum Unmet {
     /// None covers all of the scope.
     Scope,
-    /// Those that do want a key to bind the token to.
+    /// Those that do want the token to be opaque, and a JWT is wanted.
+    Form,
+    /// Those want a key to bind the token to.
     Key,
     /// Those want the token to end with one that is at its end.
     Time,
@@ -112,6 +114,9 @@ impl Limits {
         });
         if !covers {
             return Err(Unmet::Scope);
+        }
+        if self.obligations.contains(&Obligation::Opaque) && question.jwt {
+            return Err(Unmet::Form);
         }
         if self.obligations.contains(&Obligation::KeyBound) && !question.key_bound {
             return Err(Unmet::Key);

@@ -86,6 +86,8 @@ pub struct Question<'a> {
     pub ttl: Option<Duration>,
     /// Whether the token will be bound to a key of the caller's.
     pub key_bound: bool,
+    /// Whether nothing but a JWT will do.
+    pub jwt: bool,
     /// How long those tokens are still good that were shown.
     pub left: Duration,
     /// When, and from where.
@@ -99,6 +101,9 @@ pub enum Verdict {
     Granted(Granted),
     /// The role may be had, but no permit covers all of the scope.
     ScopeDenied,
+    /// The role may be had, but the permits for it want tokens that say nothing, and a JWT is
+    /// wanted.
+    OnlyOpaque,
     /// The role may be had, but the permits for it want a key to bind the token to.
     Unbound,
     /// The role may be had, but the permits for it want the token to end with one that is at
@@ -232,6 +237,7 @@ impl Policy {
                 Ok(match weigh(permits, question) {
                     Ok(granted) => Verdict::Granted(granted),
                     Err(Unmet::Scope) => Verdict::ScopeDenied,
+                    Err(Unmet::Form) => Verdict::OnlyOpaque,
                     Err(Unmet::Key) => Verdict::Unbound,
                     Err(Unmet::Time) => Verdict::Ended,
                 })

@@ -121,6 +121,7 @@ fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
             role_scopes: &set("read write admin"),
             role_ttl: Duration::from_secs(3600),
             key_bound: asked.key_bound,
+            jwt: false,
             left: asked.left,
             audience: "https://api.example.com",
             scope: scope.as_ref(),

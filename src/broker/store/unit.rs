@@ -83,6 +83,13 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Whether it is nothing but a condition.
+    pub fn changes_nothing(&self) -> bool {
+        matches!(self, Self::IfIssued { .. } | Self::IfNotCutOff(_) | Self::IfUnused { .. })
+    }
+}
+
 /// Whose tokens are good no more, and until when they were issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cutoff {

@@ -141,6 +141,17 @@ impl Http {
         self.send(self.client.request(Method::POST, url).bearer_auth(bearer).form(fields))
     }
 
+    /// Posts a form with a header.
+    #[cfg(feature = "broker")]
+    pub(crate) fn form_with(
+        &mut self,
+        url: &str,
+        (name, value): (&str, &str),
+        fields: &[(&str, &str)],
+    ) -> Result<Reply, reqwest::Error> {
+        self.send(self.client.request(Method::POST, url).header(name, value).form(fields))
+    }
+
     /// Sends JSON, and takes nothing but success for an answer.
     #[track_caller]
     pub(crate) fn json(&mut self, method: Method, url: &str, body: &Value) -> Reply {

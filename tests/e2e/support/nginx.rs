@@ -4,9 +4,49 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::broker::{API, Broker, BrokerOptions, OPEN_POLICY};
 use super::http::Http;
 use super::peer::{Peer, program, supervised};
 use super::wait::free_port;
+
+/// A broker that trusts this issuer and gives a role `bound` to whoever proves a key, with an
+/// nginx that asks it about requests for what these roles may read. `keys` and `authz` go into
+/// the tables of these names.
+#[track_caller]
+pub(crate) fn broker_behind_nginx(trusted: &str, keys: &str, authz: &str) -> (Broker, Nginx) {
+    let (front, decides) = (free_port(), free_port());
+    let mut options = BrokerOptions::trusting(trusted);
+    options.policy = format!(
+        "{OPEN_POLICY}\n@id(\"bound\") @ttl(\"1h\") @scope(\"deploy:read\")\n\
+         permit(principal, action == Action::\"issue\", resource == Role::\"bound\");\n"
+    );
+    options.more = format!(
+        r#"
+[keys]
+{keys}
+
+[role.bound]
+audiences = ["{API}"]
+scopes = ["deploy:read"]
+max_ttl = "1h"
+dpop = "required"
+
+[authz]
+proxy = "nginx"
+listen = "127.0.0.1:{decides}"
+proxies = ["127.0.0.1"]
+{authz}
+
+[authz.route.api]
+origins = ["http://127.0.0.1:{front}"]
+audience = "{API}"
+scopes = ["deploy:read"]
+"#
+    );
+    let broker = Broker::start(&options);
+    let nginx = Nginx::start(front, &format!("http://127.0.0.1:{decides}/v1/authz/api"));
+    (broker, nginx)
+}
 
 /// An nginx that runs. Dropping it kills it.
 pub(crate) struct Nginx {
@@ -20,10 +60,31 @@ impl Nginx {
     /// answers with who the caller is, as far as it is told.
     #[track_caller]
     pub(crate) fn start(port: u16, authz: &str) -> Self {
+        Self::serving(port, &asking(port, free_port(), authz))
+    }
+
+    /// Starts one that serves the files of this directory to whoever asks within a trace, and
+    /// nobody else.
+    #[track_caller]
+    pub(crate) fn for_the_traced(site: &Path) -> Self {
+        let (port, site) = (free_port(), site.display());
+        let server = format!(
+            r#"
+    server {{
+        listen 127.0.0.1:{port};
+        root {site};
+        if ($http_traceparent = "") {{ return 503; }}
+    }}
+"#
+        );
+        Self::serving(port, &server)
+    }
+
+    #[track_caller]
+    fn serving(port: u16, servers: &str) -> Self {
         let files = tempfile::tempdir().unwrap();
-        let behind = free_port();
         let config = files.path().join("nginx.conf");
-        std::fs::write(&config, configuration(files.path(), port, behind, authz)).unwrap();
+        std::fs::write(&config, configuration(files.path(), servers)).unwrap();
         let mut command = supervised(&program("nginx"), Path::new("/dev/null"));
         command.arg("-e").arg("stderr").arg("-p").arg(files.path()).arg("-c").arg(&config);
         let mut peer = Peer::start("nginx", command, files.path().join("log"));
@@ -38,8 +99,7 @@ impl Nginx {
     }
 }
 
-/// The part of it that matters is in `docs/forward-auth.md`.
-fn configuration(files: &Path, port: u16, behind: u16, authz: &str) -> String {
+fn configuration(files: &Path, servers: &str) -> String {
     let files = files.display();
     format!(
         r#"
@@ -55,7 +115,16 @@ http {{
     fastcgi_temp_path {files}/fastcgi;
     uwsgi_temp_path {files}/uwsgi;
     scgi_temp_path {files}/scgi;
+{servers}
+}}
+"#
+    )
+}
 
+/// The part of it that matters is in `docs/forward-auth.md`.
+fn asking(port: u16, behind: u16, authz: &str) -> String {
+    format!(
+        r#"
     server {{
         listen 127.0.0.1:{port};
 
@@ -90,7 +159,6 @@ http {{
             return 200 "$http_tmpcred_subject as $http_tmpcred_role, shown '$http_authorization'\n";
         }}
     }}
-}}
 "#
     )
 }

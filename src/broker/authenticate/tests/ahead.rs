@@ -51,6 +51,11 @@ async fn kept(store: &Arc<dyn Store>, issuer: &FakeIssuer) -> IssuerKeySet {
     ask().await.unwrap()
 }
 
+/// How the configuration says that the keys of this issuer are found.
+fn found_by(bed: &Bed, issuer: &FakeIssuer) -> [u8; 32] {
+    bed.broker.policies().authenticator().trusted[issuer.issuer.as_str()].0.found_by()
+}
+
 #[tokio::test]
 async fn no_request_waits_for_an_issuer_whose_keys_are_known() {
     let (issuer, store) = (FakeIssuer::start(), store().await);
@@ -121,6 +126,25 @@ async fn while_an_issuer_is_down_nobody_waits_but_who_fetches_ahead() {
     }
 }
 
+/// Anybody can make up the id of a key.
+#[tokio::test]
+async fn nobody_makes_others_wait_for_an_issuer_that_is_down() {
+    let issuer = FakeIssuer::start();
+    let (bed, clock) = trusting(&issuer).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    issuer.down(true);
+    clock.forward(Duration::seconds(31));
+    let made_up = IssuerKey::new().token(json!({"iss": issuer.issuer.as_str()}));
+    bed.refused(&made_up, &[]).await;
+    let asked = issuer.asked().0;
+    for _ in 0..3 {
+        // What was found is good for a minute, and who failed a moment ago is not asked again.
+        clock.forward(Duration::seconds(6));
+        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+    }
+    assert_eq!(issuer.asked().0, asked, "a request has asked, and waited");
+}
+
 #[tokio::test]
 async fn keys_outlast_the_process_for_as_long_as_they_would_have_in_it() {
     let (issuer, store) = (FakeIssuer::start(), store().await);
@@ -138,7 +162,8 @@ async fn keys_outlast_the_process_for_as_long_as_they_would_have_in_it() {
 
     // They are as old as they are, and not as old as the process.
     let past = IssuerKeySet { good_at: now() - Duration::minutes(2), ..fetched };
-    store.keep_issuer_keys(&KeysSeal::new(&kek()).over(past)).await.unwrap();
+    let past = KeysSeal::new(&kek()).over(&found_by(&bed, &issuer), past);
+    store.keep_issuer_keys(&past).await.unwrap();
     let minutes = |minutes: u64| {
         move |trusted: &mut TrustedIssuer| {
             trusted.max_key_age = std::time::Duration::from_secs(60 * minutes);
@@ -157,6 +182,7 @@ async fn what_the_broker_has_not_kept_are_no_keys_of_an_issuer() {
     let (issuer, store) = (FakeIssuer::start(), store().await);
     let (bed, _, ahead) = fetching(&issuer, &store, |_| {}).await;
     let good = kept(&store, &issuer).await;
+    let found_by = found_by(&bed, &issuer);
     ahead.close().await;
     drop(bed);
     issuer.down(true);
@@ -166,10 +192,10 @@ async fn what_the_broker_has_not_kept_are_no_keys_of_an_issuer() {
     for bad in [
         IssuerKeySet { document: planted.clone(), ..good.clone() },
         IssuerKeySet { document: planted.clone(), seal: Vec::new(), ..good.clone() },
-        KeysSeal::new(&other).over(IssuerKeySet { document: planted, ..good.clone() }),
+        KeysSeal::new(&other).over(&found_by, IssuerKeySet { document: planted, ..good.clone() }),
         IssuerKeySet { good_at: before, ..good.clone() },
         // By a clock that was ahead they would be good for longer.
-        KeysSeal::new(&kek()).over(IssuerKeySet { good_at: far, ..good.clone() }),
+        KeysSeal::new(&kek()).over(&found_by, IssuerKeySet { good_at: far, ..good.clone() }),
     ] {
         store.keep_issuer_keys(&bad).await.unwrap();
         let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
@@ -183,6 +209,38 @@ async fn what_the_broker_has_not_kept_are_no_keys_of_an_issuer() {
     // What it has kept, it has.
     store.keep_issuer_keys(&good).await.unwrap();
     let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
+    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
+}
+
+/// Whoever takes an address, or an authority, out of the configuration trusts it no more.
+#[tokio::test]
+async fn keys_that_were_found_in_another_way_are_not_gone_on_with() {
+    let (issuer, store) = (FakeIssuer::start(), store().await);
+    let at_address = |trusted: &mut TrustedIssuer| {
+        let keys = Url::parse(&format!("{}/keys", issuer.issuer)).unwrap();
+        trusted.jwks_uri = Some(keys);
+    };
+    let (bed, _, ahead) = fetching(&issuer, &store, at_address).await;
+    kept(&store, &issuer).await;
+    ahead.close().await;
+    drop(bed);
+    issuer.down(true);
+    let authority = rcgen::generate_simple_self_signed(["a.example".into()]).unwrap().cert.pem();
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    crate::host::files::write_private(&ca, authority.as_bytes()).unwrap();
+    let by_another_authority = |trusted: &mut TrustedIssuer| {
+        at_address(trusted);
+        trusted.ca_file = Some(ca.clone());
+    };
+    let (by_discovery, by_authority) = (
+        fetching(&issuer, &store, |_| {}).await,
+        fetching(&issuer, &store, by_another_authority).await,
+    );
+    for (bed, clock, _ahead) in [by_discovery, by_authority] {
+        turned_away(&bed, &issuer.token_at(&clock), &issuer.issuer).await;
+    }
+    let (bed, clock, _ahead) = fetching(&issuer, &store, at_address).await;
     assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
 }
 

@@ -39,7 +39,14 @@ fn keeper(store: Arc<dyn Store>) -> Keeper {
     }
 }
 
-fn signer(token: &str) -> String {
+/// Has this key revoked, beside the brokers.
+pub(super) async fn revoke_key(bed: &Bed, kid: &str) {
+    let keeper = keeper(bed.store.clone());
+    let (rules, kids) = (keeper.rules, [kid.to_string()]);
+    keeper.settle(|keys| rules.revocation(keys, &kids, "it leaked")).await.unwrap();
+}
+
+pub(super) fn signer(token: &str) -> String {
     let header = crate::oidc::jwt::decode_unverified(token).unwrap().header;
     header["kid"].as_str().unwrap().to_string()
 }
@@ -121,14 +128,35 @@ async fn a_token_by_a_key_that_was_never_seen_here_can_be_revoked_here() {
     let (one, other) = (site.start().await, site.start().await);
     let old = signer(&one.issued(json!({}), &[]).await);
     other.broker.keys.close_its_eyes();
-    let keeper = keeper(one.store.clone());
-    let (rules, kids) = (keeper.rules, [old.clone()]);
-    keeper.settle(|keys| rules.revocation(keys, &kids, "it leaked")).await.unwrap();
+    revoke_key(&one, &old).await;
     one.broker.keys.newest().await.unwrap();
     let token = one.issued(json!({}), &[]).await;
     assert_ne!(signer(&token), old);
     assert_eq!(other.revoke(&token).await, 200);
     assert!(!active(&one, &token).await, "it was said to be revoked");
+}
+
+/// Until it looks, a process signs by a key that another one has revoked: nobody gets such a token,
+/// which everybody would refuse.
+#[tokio::test]
+async fn nobody_is_issued_a_token_by_a_key_that_was_revoked_elsewhere() {
+    let site = Site::new();
+    let (one, other) = (site.start().await, site.start().await);
+    let old = signer(&one.issued(json!({}), &[]).await);
+    other.broker.keys.close_its_eyes();
+    revoke_key(&one, &old).await;
+    // The first of a group that share the look at it, and one that says that it asks again.
+    let (token, again) = tokio::join!(
+        other.issued(json!({}), &[]),
+        other.issued(json!({}), &[("idempotency_key", "k")])
+    );
+    for token in [&token, &again] {
+        assert_ne!(signer(token), old);
+        assert!(active(&one, token).await && active(&other, token).await);
+    }
+    let records = other.records(1, 9).await;
+    let decisions: Vec<_> = records.iter().map(|(_, record)| record.decision).collect();
+    assert_eq!(decisions, [Decision::Issued; 2]);
 }
 
 #[tokio::test]

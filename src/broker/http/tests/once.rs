@@ -5,15 +5,19 @@ use std::sync::atomic::Ordering;
 
 use axum::http::StatusCode;
 use serde_json::json;
+use time::Duration;
 
 use super::dpop::{Device, ask, nonce, refusal, rejected, twins_with};
 
 use crate::broker::audit::Decision;
 use crate::broker::config::Assertions;
+use crate::broker::issue::{Ask, Refusal};
 use crate::broker::store::sql::tests::Ground;
-use crate::broker::store::{Store, sqlite};
+use crate::broker::store::{Once, Store, sqlite};
 use crate::broker::testbed::failing::{AFTER, BEFORE, Failing, WELL};
-use crate::broker::testbed::{API, Bed, Options, Shifted, claims_of, json_of, set};
+use crate::broker::testbed::{API, Bed, Options, Shifted, claims_of, json_of, now, set};
+use crate::credential::TokenType;
+use crate::secret::Secret;
 
 pub(super) const OTHER: &str = "https://other.example.com";
 
@@ -101,6 +105,90 @@ async fn a_request_that_is_sent_again_with_its_key_leaves_one_token() {
         assert_eq!(ask(&assertion, &key, &[]).await.is_ok(), good, "{key}");
     }
     assert_eq!(outcome(&bed, "reused").await, 0);
+}
+
+/// Nobody knows for ever which keys were used, and a client may have one for each night.
+#[tokio::test]
+async fn a_key_that_comes_again_when_it_is_forgotten_is_for_another_token() {
+    let clock = Arc::new(Shifted::default());
+    let bed = Bed::with(|options| options.clock = clock.clone()).await;
+    let assertion = bed.key.token(json!({}));
+    let nightly = [("idempotency_key", "nightly")];
+    let ask = async || {
+        let answer = json_of(&bed.exchange(&assertion, &nightly).await);
+        answer["access_token"].as_str().map(String::from).ok_or(answer)
+    };
+    let first = ask().await.unwrap();
+    assert_eq!(bed.revoke(&first).await, 200);
+    for kind in [Once::Assertion, Once::AssertionUse] {
+        assert_eq!(bed.store.forget_consumed(kind, now() + Duration::HOUR, 9).await.unwrap(), 1);
+    }
+    let second = ask().await.unwrap();
+    assert_ne!(claims_of(&first)["jti"], claims_of(&second)["jti"]);
+    assert!(!active(&bed, &first).await && active(&bed, &second).await);
+    // Who asks again for that one has that one revoked.
+    clock.0.store(9, Ordering::Relaxed);
+    let third = ask().await.unwrap();
+    assert!(!active(&bed, &second).await && active(&bed, &third).await);
+}
+
+/// A machine has several networks, and a broker several addresses, behind different proxies.
+#[tokio::test]
+async fn who_asks_again_by_a_key_may_come_from_elsewhere_and_by_an_assertion_may_not() {
+    for (change, key) in [((|_| {}) as fn(&mut Options), Some("k")), (strict, None)] {
+        let bed = Bed::with(change).await;
+        let (book, token) = (bed.broker.policies(), Secret::new(bed.key.token(json!({}))));
+        let ask = async |source: [u8; 4]| {
+            let caller = bed.broker.caller(&token, TokenType::Jwt, &book, None).await.unwrap();
+            let ask = Ask {
+                role: "deploy".into(),
+                audience: API.into(),
+                scope: None,
+                ttl: None,
+                proof: None,
+                idempotency_key: key.map(String::from),
+                jwt: false,
+                source: source.into(),
+                request_id: uuid::Uuid::new_v4(),
+            };
+            bed.broker.issue(&book, &caller, &ask).await
+        };
+        let lost = ask([192, 0, 2, 1]).await.unwrap().token;
+        let got = ask([198, 51, 100, 1]).await;
+        let Some(_) = key else {
+            assert!(matches!(got, Err(Refusal::Reused)), "{got:?}");
+            continue;
+        };
+        let got = got.unwrap().token;
+        assert!(!active(&bed, lost.expose()).await && active(&bed, got.expose()).await);
+    }
+}
+
+/// Policies and chance may give the other token less time than the one before has.
+#[tokio::test]
+async fn what_was_revoked_for_another_stays_so_until_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.cedar");
+    let policy = |ttl: &str| {
+        let text = format!(
+            "@id(\"p\") @ttl(\"{ttl}\") permit (principal, action == Action::\"issue\", resource == Role::\"deploy\");"
+        );
+        crate::host::files::write_private(&path, text.as_bytes()).unwrap();
+        text
+    };
+    let bed = Bed::with(|options| {
+        options.policies = policy("1h");
+        options.config.policy.files = vec![path.clone()];
+    })
+    .await;
+    let key = [("idempotency_key", "k")];
+    let lost = bed.issued(json!({}), &key).await;
+    policy("5m");
+    bed.broker.reload_policies().unwrap();
+    bed.issued(json!({}), &key).await;
+    let before = now() + Duration::minutes(59);
+    assert_eq!(bed.store.forget_consumed(Once::RevokedToken, before, 9).await.unwrap(), 0);
+    assert!(!active(&bed, &lost).await);
 }
 
 /// A signature of ECDSA can be changed into another good one by everybody.
@@ -215,7 +303,7 @@ async fn what_was_used_stays_used_after_a_restart() {
     let path = dir.path().join("b.db");
     let open = async || Arc::new(sqlite::open(&path).await.unwrap()) as Arc<dyn Store>;
     let store = open().await;
-    let kek = || crate::broker::keys::Kek::new(crate::secret::Secret::new([7; 32]));
+    let kek = || crate::broker::keys::Kek::new(Secret::new([7; 32]));
     let bed = Bed::with(|options| {
         strict(options);
         (options.store, options.kek) = (store, kek());
@@ -254,7 +342,7 @@ async fn a_token_stays_good_that_an_attempt_before_was_in_doubt_about() {
 async fn nor_does_a_process_take_back_what_another_one_issued() {
     let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
     let cut_off = Failing::over(store.clone());
-    let kek = || crate::broker::keys::Kek::new(crate::secret::Secret::new([7; 32]));
+    let kek = || crate::broker::keys::Kek::new(Secret::new([7; 32]));
     let one = Bed::with(|options| {
         strict(options);
         (options.store, options.kek) = (cut_off.clone(), kek());
@@ -285,7 +373,7 @@ async fn what_a_killed_process_had_in_doubt_the_next_request_settles_at_another(
     for ground in Ground::each().await {
         let stores = ground.open_often(2).await;
         let cut_off = Failing::over(stores[0].clone());
-        let kek = || crate::broker::keys::Kek::new(crate::secret::Secret::new([7; 32]));
+        let kek = || crate::broker::keys::Kek::new(Secret::new([7; 32]));
         let one = Bed::with(|options| {
             strict(options);
             (options.store, options.kek) = (cut_off.clone(), kek());

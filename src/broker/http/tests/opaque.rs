@@ -74,10 +74,13 @@ fn permit_for(scope: &str, obligations: &str) -> String {
 async fn a_permit_may_want_that_a_token_is_opaque_or_ends_with_the_one_that_was_shown() {
     let bed = Bed::with(|options| {
         options.config.role.get_mut("deploy").unwrap().scopes =
-            ["opaque", "brief", "bound"].map(|name| format!("deploy:{name}")).into();
+            ["opaque", "brief", "bound", "read"].map(|name| format!("deploy:{name}")).into();
         options.policies = permit_for("opaque", "opaque")
             + &permit_for("brief", "ends_with_token")
-            + &permit_for("bound", "key_bound");
+            + &permit_for("bound", "key_bound")
+            + &permit_for("read", "opaque")
+            // What cannot be as that one wants it counts as if it was not there.
+            + &permit_for("read", "").replace("id(\"read", "id(\"plain").replace("1h", "9m");
     })
     .await;
     let soon = (now() + Duration::minutes(7)).unix_timestamp();
@@ -98,6 +101,14 @@ async fn a_permit_may_want_that_a_token_is_opaque_or_ends_with_the_one_that_was_
     let asks = [("scope", "deploy:opaque"), ("requested_token_type", jwt)];
     let refusal = bed.refused(&shown, &asks).await;
     assert!(refusal["error_description"].as_str().unwrap().contains("no policy permits a JWT"));
+    let asks = [("scope", "deploy:read"), ("requested_token_type", jwt)];
+    let plain = json_of(&bed.exchange(&shown, &asks).await);
+    assert_eq!(plain["expires_in"].as_u64().unwrap().div_ceil(60), 9, "{plain}");
+    let claims = claims_of(plain["access_token"].as_str().unwrap());
+    assert_eq!(claims["scope"], "deploy:read");
+    assert!(
+        granted("deploy:read").await["access_token"].as_str().unwrap().starts_with("tmpcred_o_")
+    );
     let refusal = bed.refused(&shown, &[("scope", "deploy:bound")]).await;
     assert_eq!(refusal["error"], "invalid_dpop_proof", "{refusal}");
     let (_, record) = bed.records(0, 9).await.pop().unwrap();

@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::json;
 
 use super::dpop::{Device, ask, nonce, refusal, rejected};
-use super::lineage::{Site, first};
+use super::lineage::{Site, first, revoke_key, signer};
 use super::once::{OTHER, strict};
 use crate::broker::audit::Decision;
 use crate::broker::issue::{Ask, Refusal};
@@ -87,6 +87,16 @@ async fn by_who_revokes_what_it_comes_of() {
     // It went with the denial.
     assert!(!slow.has_proof().await);
     assert_eq!(rejected(&bed, "replayed").await, "1");
+}
+
+#[tokio::test]
+async fn by_who_revokes_the_key_of_what_it_comes_of() {
+    let site = Site::new();
+    let bed = site.start().await;
+    let parent = first(&bed).await;
+    let slow = Slow::new(&bed, &parent);
+    let refusal = slow.overtaken_by("again", revoke_key(&bed, &signer(&parent))).await;
+    assert!(matches!(&refusal, Refusal::Denied { said, .. } if said.contains("was revoked")));
 }
 
 #[tokio::test]

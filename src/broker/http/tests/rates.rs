@@ -138,6 +138,42 @@ async fn a_route_has_a_budget_and_the_others_are_not_affected() {
     assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"route\"}").await, "1");
 }
 
+/// Its body may take a while.
+#[tokio::test]
+async fn a_request_goes_by_the_policies_that_its_rate_was_looked_up_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.cedar");
+    let bed = Bed::with(|options| {
+        options.config.limits.route = [(Endpoint::Token, rate(60, 9))].into();
+        options.config.policy.files = vec![path.clone()];
+    })
+    .await;
+    let form = bed.form(&bed.key.token(json!({})), &[]);
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    #[expect(clippy::disallowed_methods, reason = "no HTTP client sends half a request")]
+    let mut stream = tokio::net::TcpStream::connect(bed.address).await.unwrap();
+    let head = format!(
+        "POST /token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let policies = b"@id(\"p\") forbid (principal, action, resource); @id(\"q\") @ttl(\"1m\") permit (principal, action == Action::\"issue\", resource);";
+    crate::host::files::write_private(&path, policies).unwrap();
+    let reloaded = bed.broker.reload_policies().unwrap();
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    bed.refused(&bed.key.token(json!({})), &[]).await;
+    let records = bed.records(0, 9).await;
+    let by: Vec<_> = records.iter().map(|(_, record)| record.policy_hash.clone()).collect();
+    assert_eq!(by, [reloaded.before, reloaded.now]);
+}
+
 #[tokio::test]
 async fn nothing_is_limited_where_nobody_says_so() {
     let (bed, _) = bed(Limits::default()).await;

@@ -88,6 +88,7 @@ fn to_exchange_has_permits_of_its_own() {
                 role_scopes: &set("read"),
                 role_ttl: Duration::from_secs(3600),
                 key_bound: false,
+                jwt: false,
                 left: Duration::MAX,
                 audience: "https://api.example.com",
                 scope: None,
@@ -122,6 +123,7 @@ proptest! {
         ttl in prop::option::of(1_u64..6),
         role_ttl in 1_u64..6,
         key_bound: bool,
+        jwt: bool,
         left in 0_u64..6,
     ) {
         let permits: Vec<(String, Limits)> = permits
@@ -136,6 +138,7 @@ proptest! {
             role_scopes: &role_scopes,
             role_ttl: Duration::from_secs(role_ttl),
             key_bound,
+            jwt,
             left: Duration::from_secs(left),
             audience: "a",
             scope: wanted.as_ref(),
@@ -146,6 +149,7 @@ proptest! {
         let covering = |l: &Limits| {
             wanted.as_ref().is_none_or(|w| w.is_subset(&l.scope) && w.is_subset(&role_scopes))
                 && (key_bound || !l.obligations.contains(&Obligation::KeyBound))
+                && (!jwt || !l.obligations.contains(&Obligation::Opaque))
                 && (left > 0 || !l.obligations.contains(&Obligation::EndsWithToken))
         };
         let ends = |l: &Limits| l.obligations.contains(&Obligation::EndsWithToken);

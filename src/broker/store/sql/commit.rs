@@ -1,5 +1,7 @@
 //! Writing: a group of units in one transaction, and what of it is in the tree.
 
+use std::collections::HashMap;
+
 use sqlx::{Any, Connection, Transaction};
 
 use super::append::Rows;
@@ -12,7 +14,7 @@ use super::tokens::Cutoffs;
 use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
 use crate::broker::keys::StoredKey;
-use crate::broker::store::{Consumed, Cutoff, Effect, OpaqueToken, Outcome, Unit};
+use crate::broker::store::{Consumed, Cutoff, Effect, Once, OpaqueToken, Outcome, Unit};
 use crate::error::Result;
 
 /// Commits a group of units.
@@ -32,12 +34,12 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
     let mut hashes = Vec::new();
     let mut rows = Rows::default();
     let mut outcomes = Vec::with_capacity(units.len());
-    let mut cutoffs = Cutoffs::of(units);
+    let mut seen = Seen { cutoffs: Cutoffs::of(units), keys: HashMap::new() };
     for unit in units {
         if unit.effects.iter().any(looks_at_the_log) {
             rows.write(&mut transaction, &engine.appends).await?;
         }
-        let outcome = if perform(&mut transaction, &mut cutoffs, &unit.effects).await? {
+        let outcome = if perform(&mut transaction, &mut seen, &unit.effects).await? {
             let first = u64::try_from(next).map_err(|_| damaged("audit_head.last_sequence"))?;
             for record in &unit.records {
                 hashes.push(rows.push(next, record)?);
@@ -79,20 +81,34 @@ async fn give_back(transaction: &mut Transaction<'_, Any>, count: i64) -> Result
     Ok(())
 }
 
+/// What was seen of the database in a transaction, so that a group of units looks once.
+struct Seen {
+    cutoffs: Cutoffs,
+    /// Which keys were revoked.
+    keys: HashMap<String, bool>,
+}
+
 /// Performs the effects of a unit: all of them, or none.
 async fn perform(
     transaction: &mut Transaction<'_, Any>,
-    cutoffs: &mut Cutoffs,
+    seen: &mut Seen,
     effects: &[Effect],
 ) -> Result<bool, Failure> {
-    match effects {
+    let conditions = effects.iter().take_while(|effect| effect.changes_nothing()).count();
+    let (conditions, changes) = effects.split_at(conditions);
+    for condition in conditions {
+        if !perform_one(transaction, seen, condition).await? {
+            return Ok(false);
+        }
+    }
+    match changes {
         [] => Ok(true),
         // One whose condition does not hold has changed nothing.
-        [one] => perform_one(transaction, cutoffs, one).await,
+        [one] => perform_one(transaction, seen, one).await,
         several => {
             let mut savepoint = transaction.begin().await?;
             for effect in several {
-                if !perform_one(&mut savepoint, cutoffs, effect).await? {
+                if !perform_one(&mut savepoint, seen, effect).await? {
                     savepoint.rollback().await?;
                     return Ok(false);
                 }
@@ -105,11 +121,16 @@ async fn perform(
 
 async fn perform_one(
     transaction: &mut Transaction<'_, Any>,
-    cutoffs: &mut Cutoffs,
+    seen: &mut Seen,
     effect: &Effect,
 ) -> Result<bool, Failure> {
     match effect {
-        Effect::Consume(consumed) => consume(transaction, consumed).await,
+        Effect::Consume(consumed) => {
+            if consumed.kind == Once::RevokedKey {
+                seen.keys.clear();
+            }
+            consume(transaction, consumed).await
+        }
         Effect::AddKey(key) => add_key(transaction, key).await,
         Effect::ChangeKey { before, after } => change_key(transaction, before, after).await,
         Effect::AddCheckpoint { size, note, at } => {
@@ -125,10 +146,10 @@ async fn perform_one(
             Ok(done.rows_affected() == 1)
         }
         Effect::CutOff(cutoff) => {
-            cutoffs.changed();
+            seen.cutoffs.changed();
             cut_off(transaction, cutoff).await
         }
-        Effect::IfNotCutOff(tokens) => Ok(!cutoffs.has_any(transaction, tokens).await?),
+        Effect::IfNotCutOff(tokens) => Ok(!seen.cutoffs.has_any(transaction, tokens).await?),
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,
         Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
         Effect::IfIssued { jti, request_id } => {
@@ -149,17 +170,37 @@ async fn perform_one(
         }
         Effect::IfUnused { kind, ids } => {
             for id in ids {
-                let found = sqlx::query("select id from consumed where kind = $1 and id = $2")
-                    .bind(kind.as_str())
-                    .bind(id)
-                    .fetch_optional(&mut **transaction)
-                    .await?;
-                if found.is_some() {
+                if seen.is_consumed(transaction, *kind, id).await? {
                     return Ok(false);
                 }
             }
             Ok(true)
         }
+    }
+}
+
+impl Seen {
+    /// Whether something was used up. Nearly all tokens of a group are signed by the same key,
+    /// which is looked for once.
+    async fn is_consumed(
+        &mut self,
+        transaction: &mut Transaction<'_, Any>,
+        kind: Once,
+        id: &str,
+    ) -> Result<bool, Failure> {
+        let is_key = kind == Once::RevokedKey;
+        if let Some(known) = self.keys.get(id).filter(|_| is_key) {
+            return Ok(*known);
+        }
+        let found = sqlx::query("select id from consumed where kind = $1 and id = $2")
+            .bind(kind.as_str())
+            .bind(id)
+            .fetch_optional(&mut **transaction)
+            .await?;
+        if is_key {
+            self.keys.insert(id.into(), found.is_some());
+        }
+        Ok(found.is_some())
     }
 }
 
