@@ -16,6 +16,7 @@
 //! | [`services`] | a broker, and services whose issuer is a file |
 //! | [`workload`] | jobs whose issuer is nobody |
 //! | [`nginx`](mod@nginx) | nginx, which asks about each request |
+//! | [`proxy`] | the other proxies that do, and nginx, before a service that tells how it was reached |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
 //! | [`kernel`] | the keyring of the kernel |
@@ -59,6 +60,8 @@ pub(crate) mod otlp;
 pub(crate) mod peer;
 #[cfg(feature = "broker")]
 pub(crate) mod postgres;
+#[cfg(feature = "broker")]
+pub(crate) mod proxy;
 #[cfg(feature = "broker")]
 pub(crate) mod radosgw;
 #[cfg(feature = "broker")]
