@@ -9,6 +9,7 @@
 //! | [`aws`] | servers that speak the protocol of AWS STS, and the AWS CLI |
 //! | [`radosgw`] | another, the strictest of them: its sessions may end after seconds |
 //! | [`postgres`] | the database of brokers that are several |
+//! | [`pgbouncer`] | a pooler before it |
 //! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
 //! | [`rsyslog`] | a syslog server |
 //! | [`schema`] | what judges files by schemas, also by those of CI platforms |
@@ -58,6 +59,8 @@ pub(crate) mod oidc_provider;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 pub(crate) mod otlp;
 pub(crate) mod peer;
+#[cfg(feature = "broker")]
+pub(crate) mod pgbouncer;
 #[cfg(feature = "broker")]
 pub(crate) mod postgres;
 #[cfg(feature = "broker")]
