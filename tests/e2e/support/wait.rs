@@ -39,7 +39,9 @@ pub(crate) fn free_port() -> u16 {
     let first = std::process::id() as usize * 31;
     let nth = |n| ports.start + u16::try_from((first + n) % ports.len()).unwrap();
     let mut tried = (0..ports.len()).map(|_| nth(NEXT.fetch_add(1, Ordering::Relaxed)));
-    tried.find(|port| is_free(*port) && reserve(*port)).expect("all ports are taken")
+    tried
+        .find(|port| is_free(*port) && reserve(*port))
+        .unwrap_or_else(|| panic!("all of {ports:?} are taken"))
 }
 
 fn is_free(port: u16) -> bool {
