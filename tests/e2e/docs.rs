@@ -69,9 +69,11 @@ fn of_kind(kind: &str, at_least: usize) -> Vec<Block> {
 #[test]
 fn every_block_is_of_a_kind_that_is_looked_at() {
     let known = [
+        "caddyfile",
         "cedar",
         "ini",
         "json",
+        "nginx",
         "sh",
         "text",
         "toml",
@@ -97,9 +99,11 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "yaml azure-pipelines",
         "yaml buildkite",
         "yaml circle-ci",
+        "yaml envoy",
         "yaml github-workflows",
         "yaml github-workflows steps",
         "yaml gitlab-ci",
+        "yaml traefik",
     ];
     for block in blocks() {
         assert!(known.contains(&&*block.kind), "{}: ```{}", block.page, block.kind);

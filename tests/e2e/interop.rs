@@ -1,6 +1,8 @@
 //! Libraries of other ecosystems, as they are: they exchange, ask about, revoke and verify
 //! tokens, with DPoP, and follow the broker through a rotation of its keys; so does an STS.
 
+mod introspection;
+
 use serde_json::{Value, json};
 
 use super::support::aws::{Weed, python_program, weed_role};

@@ -71,6 +71,8 @@ mod policy;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod proxies;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod reload;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod renewal;

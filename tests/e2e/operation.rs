@@ -1,5 +1,7 @@
 //! The broker as those see it who run it: metrics, alerts, its unit, its certificate.
 
+mod dashboards;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

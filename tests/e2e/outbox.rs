@@ -3,6 +3,7 @@
 //! and where the broker is killed.
 
 mod file;
+mod siem;
 mod syslog;
 mod webhook;
 

@@ -2,9 +2,11 @@
 //! parts come and go.
 
 mod durable;
+mod farewell;
 mod load;
 mod next_version;
 mod one_file;
+mod pooled;
 mod refused;
 mod revoked;
 mod site;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Decision, Record};
@@ -23,7 +24,7 @@ pub enum Format {
 }
 
 /// The version of ECS that is spoken.
-const ECS_VERSION: &str = "8.17.0";
+const ECS_VERSION: &str = "9.4.0";
 
 /// The version of OCSF that is spoken.
 const OCSF_VERSION: &str = "1.3.0";
@@ -40,12 +41,14 @@ pub fn exported(format: Format, sequence: u64, record: &Record) -> Value {
     }
 }
 
-/// What stands for a record that cannot be read.
-pub fn unreadable(format: Format, sequence: u64) -> Value {
+/// What stands for a record that cannot be read. The schemas want a time of everything:
+/// `near` is that of a record beside it.
+pub fn unreadable(format: Format, sequence: u64, near: OffsetDateTime) -> Value {
     let said = "the record cannot be read: somebody has changed it";
     match format {
         Format::Jsonl => json!({ "sequence": sequence, "unreadable": said }),
         Format::Ecs => json!({
+            "@timestamp": moment(near),
             "ecs": { "version": ECS_VERSION },
             "message": said,
             "event": {
@@ -56,11 +59,13 @@ pub fn unreadable(format: Format, sequence: u64) -> Value {
                 "sequence": sequence,
             },
         }),
+        // Of the class of events of which no more is known: others need a user.
         Format::Ocsf => json!({
-            "category_uid": OCSF_CLASS / 1000,
-            "class_uid": OCSF_CLASS,
+            "category_uid": 0,
+            "class_uid": 0,
             "activity_id": 0,
-            "type_uid": OCSF_CLASS * 100,
+            "type_uid": 0,
+            "time": millis(near),
             "severity_id": 0,
             "status_id": 0,
             "status_detail": said,
@@ -74,14 +79,18 @@ pub fn unreadable(format: Format, sequence: u64) -> Value {
     }
 }
 
-fn moment(record: &Record) -> String {
-    record.at.format(&Rfc3339).unwrap_or_default()
+fn moment(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+fn millis(at: OffsetDateTime) -> i64 {
+    i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
 fn jsonl(sequence: u64, record: &Record) -> Value {
     json!({
         "sequence": sequence,
-        "at": moment(record),
+        "at": moment(record.at),
         "request_id": record.request_id,
         "trace_id": trace(record),
         "action": record.action,
@@ -129,37 +138,39 @@ fn own(sequence: u64, record: &Record) -> Value {
 }
 
 fn ecs(sequence: u64, record: &Record) -> Value {
-    let kind = match record.decision {
-        Decision::Issued => json!(["access", "allowed"]),
-        Decision::Denied => json!(["access", "denied"]),
-        Decision::Aborted => json!(["access", "error"]),
-        Decision::Revoked => json!(["access", "deletion"]),
-        Decision::Changed => json!(["change"]),
+    // Each type is one that the schema expects with such a category.
+    let (category, kind) = match record.decision {
+        Decision::Issued => (json!(["api", "session"]), json!(["access", "allowed", "start"])),
+        Decision::Denied => (json!(["api"]), json!(["access", "denied"])),
+        Decision::Aborted => (json!(["api", "session"]), json!(["access", "end"])),
+        Decision::Revoked => (json!(["api", "session"]), json!(["deletion", "end"])),
+        Decision::Changed => (json!(["configuration"]), json!(["change"])),
     };
     let mut event = json!({
-        "@timestamp": moment(record),
+        "@timestamp": moment(record.at),
         "ecs": { "version": ECS_VERSION },
         "message": record.reason,
         "event": {
             "kind": "event",
             "module": "tmpcred",
             "dataset": "tmpcred.audit",
-            "category": ["iam", "session"],
+            "category": category,
             "type": kind,
             "action": record.action,
             "outcome": if record.went_well() { "success" } else { "failure" },
             "reason": record.reason,
             "sequence": sequence,
         },
-        "user": {
-            "id": record.principal.subject,
-            "domain": record.principal.issuer,
-            "roles": [record.role],
-        },
+        "user": { "id": record.principal.subject, "domain": record.principal.issuer },
         "http": { "request": { "id": record.request_id } },
-        "source": { "address": record.source },
         "tmpcred": own(sequence, record),
     });
+    if !record.role.is_empty() {
+        event["user"]["roles"] = json!([record.role]);
+    }
+    if !record.source.is_empty() {
+        event["source"] = json!({ "address": record.source });
+    }
     // A field of this type takes nothing else.
     if record.source.parse::<IpAddr>().is_ok() {
         event["source"]["ip"] = json!(record.source);
@@ -195,13 +206,12 @@ fn ocsf(sequence: u64, record: &Record) -> Value {
         "activity_id": activity,
         "activity_name": name,
         "type_uid": OCSF_CLASS * 100 + activity,
-        "time": i64::try_from(record.at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX),
+        "time": millis(record.at),
         "severity_id": severity,
         "status_id": status,
         "status": status_name,
         "status_detail": record.reason,
         "count": record.count,
-        "actor": record.actor,
         "metadata": {
             "version": OCSF_VERSION,
             "product": { "name": "tmpcred", "vendor_name": "tmpcred" },
@@ -242,6 +252,7 @@ mod tests {
         assert_eq!(ecs["@timestamp"], line["at"]);
         assert_eq!(ecs["event"]["outcome"], "failure");
         assert_eq!(ecs["event"]["type"], json!(["access", "denied"]));
+        assert_eq!(ecs["event"]["category"], json!(["api"]));
         assert_eq!(
             (&ecs["user"]["id"], &ecs["source"]["ip"]),
             (&json!("alice"), &json!("127.0.0.1"))
@@ -251,6 +262,7 @@ mod tests {
         assert_eq!((&ocsf["type_uid"], &ocsf["status_id"]), (&json!(300_301), &json!(1)));
         assert_eq!(ocsf["time"], 1_767_268_800_123_i64);
         assert_eq!(ocsf["privileges"], json!(["a", "b"]));
+        assert!(ocsf.get("actor").is_none(), "the class has no such field");
         let revoked = Record {
             decision: Decision::Revoked,
             action: "revoke".into(),
@@ -261,5 +273,15 @@ mod tests {
         assert_eq!((&ocsf["activity_id"], &ocsf["activity_name"]), (&json!(99), &json!("revoke")));
         assert!(ocsf.get("src_endpoint").is_none());
         assert!(exported(Format::Ecs, 8, &revoked)["source"].get("ip").is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_the_time_of_what_is_beside_it() {
+        let near = record("").at;
+        let ecs = unreadable(Format::Ecs, 7, near);
+        assert_eq!(ecs["@timestamp"], "2026-01-01T12:00:00.123456Z");
+        let ocsf = unreadable(Format::Ocsf, 7, near);
+        assert_eq!(ocsf["time"], 1_767_268_800_123_i64);
+        assert_eq!((&ocsf["class_uid"], &ocsf["type_uid"]), (&json!(0), &json!(0)));
     }
 }

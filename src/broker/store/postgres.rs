@@ -127,18 +127,11 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
     let way = way_to(&address, config.connect_within).await?;
     let authorities = config.ca_file.as_deref().map(authorities).transpose()?;
     let options = options(&address, &way, password.as_ref(), authorities)?;
-    // The pool would try again and again, and then only say that it took too long.
-    let first = AnyConnection::connect_with(&options);
-    let mut first = tokio::time::timeout(config.connect_within, first)
-        .await
-        .map_err(|_| late(config.connect_within))?
-        .map_err(|cause| refused(cause, &address))?;
-    if let Some(error) =
-        unfit(&mut first, purpose).await.map_err(|cause| refused(cause, &address))?
-    {
-        return Err(error);
+    // The pool would try again and again, and then only say that it took too long. Twice: where
+    // a pooler in between mixes up prepared statements, who comes next meets those of the first.
+    for _ in 0..2 {
+        look(&options, &address, config.connect_within, purpose).await?;
     }
-    first.close().await.map_err(|cause| refused(cause, &address))?;
     let answer_within = config.answer_within;
     let pool = AnyPoolOptions::new()
         .max_connections(config.max_connections)
@@ -173,6 +166,31 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
         store.require_sync().await?;
     }
     Ok(store)
+}
+
+/// Looks at a server by a connection of its own.
+async fn look(
+    options: &AnyConnectOptions,
+    address: &Address,
+    limit: Duration,
+    purpose: For,
+) -> Result<()> {
+    let connection = AnyConnection::connect_with(options);
+    let mut connection = tokio::time::timeout(limit, connection)
+        .await
+        .map_err(|_| late(limit))?
+        .map_err(|cause| refused(cause, address))?;
+    if let Some(error) =
+        unfit(&mut connection, purpose).await.map_err(|cause| refused(cause, address))?
+    {
+        return Err(error);
+    }
+    // All was said. A server hangs up as soon as it is told that this is the end, and then
+    // nobody is there to take what TLS says last.
+    if let Err(error) = connection.close().await {
+        tracing::debug!(%error, "the server was gone before the connection was ended");
+    }
+    Ok(())
 }
 
 /// Says why nothing may be kept there, if so.

@@ -44,7 +44,8 @@ fn what_is_for_a_platform_is_what_it_takes() {
 #[test]
 fn what_is_yaml_is_yaml() {
     let home = Home::new();
-    let blocks = blocks().into_iter().filter(|block| block.kind == "yaml");
+    let kinds = ["yaml", "yaml envoy", "yaml traefik"];
+    let blocks = blocks().into_iter().filter(|block| kinds.contains(&&*block.kind));
     let files: Vec<_> = blocks
         .enumerate()
         .map(|(at, block)| home.write(format!("{at}.yaml"), block.text))

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::super::support::broker::{API, Broker, BrokerOptions, KEK};
 use super::super::support::home::{Home, tmpcred};
 use super::super::support::http::Http;
+use super::super::support::pgbouncer::{self, PgBouncer};
 use super::super::support::postgres::Postgres;
 use super::super::support::run::Run;
 use super::super::support::workload::{Workloads, exchange};
@@ -68,6 +69,14 @@ impl Site {
         let (postgres, files) = (Postgres::start(), Home::new());
         let table = postgres.table(&files) + store;
         Self::on(postgres, &table, files, more)
+    }
+
+    /// Behind a pooler that is configured as the broker wants it.
+    pub(super) fn pooled() -> (Self, PgBouncer) {
+        let (postgres, files) = (Postgres::start(), Home::new());
+        let pooler = PgBouncer::start(&postgres, &pgbouncer::on_the_page());
+        let table = pooler.table(&files);
+        (Self::on(postgres, &table, files, ""), pooler)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`aws`] | servers that speak the protocol of AWS STS, and the AWS CLI |
 //! | [`radosgw`] | another, the strictest of them: its sessions may end after seconds |
 //! | [`postgres`] | the database of brokers that are several |
+//! | [`pgbouncer`] | a pooler before it |
 //! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
 //! | [`rsyslog`] | a syslog server |
 //! | [`schema`] | what judges files by schemas, also by those of CI platforms |
@@ -16,6 +17,7 @@
 //! | [`services`] | a broker, and services whose issuer is a file |
 //! | [`workload`] | jobs whose issuer is nobody |
 //! | [`nginx`](mod@nginx) | nginx, which asks about each request |
+//! | [`proxy`] | the other proxies that do, and nginx, before a service that tells how it was reached |
 //! | [`browser`] | what logs in there: a quick one, and Chromium |
 //! | [`keyring`] | a real Secret Service: unlocked, locked, frozen, absent |
 //! | [`kernel`] | the keyring of the kernel |
@@ -58,7 +60,11 @@ pub(crate) mod oidc_provider;
 pub(crate) mod otlp;
 pub(crate) mod peer;
 #[cfg(feature = "broker")]
+pub(crate) mod pgbouncer;
+#[cfg(feature = "broker")]
 pub(crate) mod postgres;
+#[cfg(feature = "broker")]
+pub(crate) mod proxy;
 #[cfg(feature = "broker")]
 pub(crate) mod radosgw;
 #[cfg(feature = "broker")]

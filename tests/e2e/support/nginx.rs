@@ -1,12 +1,14 @@
 //! nginx, with what it serves behind `auth_request`, on loopback.
 
 use std::path::Path;
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::broker::{API, Broker, BrokerOptions, OPEN_POLICY};
 use super::http::Http;
 use super::peer::{Peer, program, supervised};
+use super::proxy::on_the_page;
 use super::wait::free_port;
 
 /// A broker that trusts this issuer and gives a role `bound` to whoever proves a key, with an
@@ -60,7 +62,24 @@ impl Nginx {
     /// answers with who the caller is, as far as it is told.
     #[track_caller]
     pub(crate) fn start(port: u16, authz: &str) -> Self {
-        Self::serving(port, &asking(port, free_port(), authz))
+        let behind = free_port();
+        let locations = on_the_page("nginx")
+            .replace("http://127.0.0.1:9444/v1/authz/api", authz)
+            .replace("127.0.0.1:8080", &format!("127.0.0.1:{behind}"));
+        let service = format!(
+            r#"
+server {{
+    listen 127.0.0.1:{behind};
+    location / {{
+        default_type text/plain;
+        return 200 "$http_tmpcred_subject as $http_tmpcred_role, shown '$http_authorization'\n";
+    }}
+}}
+"#
+        );
+        let files = tempfile::tempdir().unwrap();
+        let command = prepared(files.path(), port, &locations, &service);
+        Self::running(port, files, command)
     }
 
     /// Starts one that serves the files of this directory to whoever asks within a trace, and
@@ -68,25 +87,14 @@ impl Nginx {
     #[track_caller]
     pub(crate) fn for_the_traced(site: &Path) -> Self {
         let (port, site) = (free_port(), site.display());
-        let server = format!(
-            r#"
-    server {{
-        listen 127.0.0.1:{port};
-        root {site};
-        if ($http_traceparent = "") {{ return 503; }}
-    }}
-"#
-        );
-        Self::serving(port, &server)
+        let whole = format!("root {site};\nif ($http_traceparent = \"\") {{ return 503; }}");
+        let files = tempfile::tempdir().unwrap();
+        let command = prepared(files.path(), port, &whole, "");
+        Self::running(port, files, command)
     }
 
     #[track_caller]
-    fn serving(port: u16, servers: &str) -> Self {
-        let files = tempfile::tempdir().unwrap();
-        let config = files.path().join("nginx.conf");
-        std::fs::write(&config, configuration(files.path(), servers)).unwrap();
-        let mut command = supervised(&program("nginx"), Path::new("/dev/null"));
-        command.arg("-e").arg("stderr").arg("-p").arg(files.path()).arg("-c").arg(&config);
+    fn running(port: u16, files: TempDir, command: Command) -> Self {
         let mut peer = Peer::start("nginx", command, files.path().join("log"));
         let url = format!("http://127.0.0.1:{port}");
         peer.until_ready(|| Http::new().get(&url).ok());
@@ -99,66 +107,35 @@ impl Nginx {
     }
 }
 
-fn configuration(files: &Path, servers: &str) -> String {
-    let files = files.display();
-    format!(
+/// nginx, about to run, with these locations on this port, and with other servers.
+pub(super) fn prepared(files: &Path, port: u16, locations: &str, servers: &str) -> Command {
+    let config = files.join("nginx.conf");
+    let at = files.display();
+    let text = format!(
         r#"
 daemon off;
 master_process off;
-pid {files}/pid;
+pid {at}/pid;
 error_log stderr;
 events {{}}
 http {{
     access_log off;
-    client_body_temp_path {files}/body;
-    proxy_temp_path {files}/proxy;
-    fastcgi_temp_path {files}/fastcgi;
-    uwsgi_temp_path {files}/uwsgi;
-    scgi_temp_path {files}/scgi;
-{servers}
-}}
-"#
-    )
-}
+    client_body_temp_path {at}/body;
+    proxy_temp_path {at}/proxy;
+    fastcgi_temp_path {at}/fastcgi;
+    uwsgi_temp_path {at}/uwsgi;
+    scgi_temp_path {at}/scgi;
 
-/// The part of it that matters is in `docs/forward-auth.md`.
-fn asking(port: u16, behind: u16, authz: &str) -> String {
-    format!(
-        r#"
     server {{
         listen 127.0.0.1:{port};
-
-        location / {{
-            auth_request /_authz;
-            auth_request_set $subject $upstream_http_tmpcred_subject;
-            auth_request_set $role $upstream_http_tmpcred_role;
-            auth_request_set $nonce $upstream_http_dpop_nonce;
-            add_header DPoP-Nonce $nonce always;
-            proxy_set_header Tmpcred-Subject $subject;
-            proxy_set_header Tmpcred-Role $role;
-            proxy_set_header Authorization "";
-            proxy_set_header DPoP "";
-            proxy_pass http://127.0.0.1:{behind};
-        }}
-
-        location = /_authz {{
-            internal;
-            proxy_pass {authz};
-            proxy_pass_request_body off;
-            proxy_set_header Content-Length "";
-            proxy_set_header X-Original-Method $request_method;
-            proxy_set_header X-Original-Host $http_host;
-            proxy_set_header X-Original-URI $request_uri;
-        }}
+        {locations}
     }}
-
-    server {{
-        listen 127.0.0.1:{behind};
-        location / {{
-            default_type text/plain;
-            return 200 "$http_tmpcred_subject as $http_tmpcred_role, shown '$http_authorization'\n";
-        }}
-    }}
+    {servers}
+}}
 "#
-    )
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = supervised(&program("nginx"), Path::new("/dev/null"));
+    command.arg("-e").arg("stderr").arg("-p").arg(files).arg("-c").arg(&config);
+    command
 }

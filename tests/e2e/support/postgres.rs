@@ -86,6 +86,11 @@ impl Postgres {
         format!("postgres://tmpcred@localhost:{}/broker", self.port)
     }
 
+    /// The port on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What a broker is told of it, with the password in `password-file` of this home.
     pub(crate) fn table(&self, home: &Home) -> String {
         let path = password_file(home, PASSWORD);

@@ -1,5 +1,6 @@
 //! Peers end with their test, whatever happens to it.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use super::home::gone;
 use crate::support::peer::{Peer, node_script, program, supervised};
-use crate::support::wait::wait_until;
+use crate::support::wait::{free_port, reserved_for_tests, wait_until};
 
 fn sleeper(directory: &Path) -> Peer {
     let mut command = supervised(&program("sh"), Path::new("/dev/null"));
@@ -59,4 +60,22 @@ fn a_missing_program_is_named() {
 #[test]
 fn scripts_are_where_they_are_looked_for() {
     assert!(node_script("oidc-provider.mjs").is_file());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_port_is_nobody_elses_also_before_a_peer_listens_there() {
+    let ports: BTreeSet<u16> = (0..200).map(|_| free_port()).collect();
+    assert_eq!(ports.len(), 200, "each is given once");
+    // Whoever asks for any port, also for a connection, gets none of them.
+    let reserved = reserved_for_tests();
+    assert!(ports.iter().all(|port| reserved.contains(port)), "{ports:?} in {reserved:?}");
+    let any = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert!(!reserved.contains(&any), "{any} in {reserved:?}");
+    // Nor another process that is about to start a peer: to it, they are names that are taken.
+    let mine = std::fs::read_to_string("/proc/net/unix").unwrap();
+    for port in &ports {
+        let name = format!("@tmpcred-test-port-{port}");
+        assert_eq!(mine.lines().filter(|line| line.ends_with(&name)).count(), 1, "{name}");
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -255,9 +256,12 @@ impl Courier {
     async fn next_letters(&self, after: u64) -> Result<Vec<Letter>> {
         let rows: Vec<Row> = self.store.page(after, BATCH).await?;
         let mut letters: Vec<Letter> = Vec::with_capacity(rows.len());
+        // Not the time at present: what is handed on again has to be the same.
+        let mut near = rows.iter().find_map(|(_, record)| record.as_ref()).map(|record| record.at);
         let mut bytes = 0;
         for row in &rows {
-            let letter = Letter::of(row, self.format);
+            near = row.1.as_ref().map(|record| record.at).or(near);
+            let letter = Letter::of(row, self.format, near.unwrap_or(OffsetDateTime::UNIX_EPOCH));
             bytes += letter.json.len();
             if bytes > MAX_BYTES && !letters.is_empty() {
                 break;

@@ -20,12 +20,12 @@ pub(super) struct Letter {
 
 impl Letter {
     /// The record of a row. One that cannot be read keeps no other back: it is said that it
-    /// is there.
-    pub(super) fn of((sequence, record): &Row, format: Format) -> Self {
+    /// is there, at the time of a record beside it.
+    pub(super) fn of((sequence, record): &Row, format: Format, near: OffsetDateTime) -> Self {
         let sequence = *sequence;
         let json = match record {
             Some(record) => exported(format, sequence, record),
-            None => unreadable(format, sequence),
+            None => unreadable(format, sequence, near),
         };
         Self {
             sequence,

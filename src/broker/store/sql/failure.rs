@@ -47,10 +47,31 @@ impl Failure {
 /// An error of the store. What the database says holds no parameter's value.
 pub(in crate::broker::store) fn fault(what: &str, cause: sqlx::Error) -> Error {
     let error = Error::new(ErrorKind::Io, what.to_string());
+    let error = match in_between(&cause) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    };
     match cause {
         sqlx::Error::Database(cause) => error.because_of(cause.message().to_string()),
         sqlx::Error::PoolTimedOut => error.because_of("no connection to it could be had in time"),
         other => error.because(other),
+    }
+}
+
+/// What to do about a pooler in between that the broker cannot work through.
+fn in_between(cause: &sqlx::Error) -> Option<&'static str> {
+    match code(cause)?.as_str() {
+        // duplicate_prepared_statement, invalid_sql_statement_name: somebody else's, or on
+        // another connection.
+        "42P05" | "26000" => Some(
+            "a pooler that gives each transaction a connection has to know prepared statements: PgBouncer from 1.21 on, \
+             with `max_prepared_statements`; or let it give each session one, with `pool_mode = session`",
+        ),
+        // protocol_violation, as PgBouncer has it.
+        "08P01" if cause.to_string().contains("extra_float_digits") => Some(
+            "have the pooler in between ignore it: in PgBouncer, `ignore_startup_parameters = extra_float_digits`",
+        ),
+        _ => None,
     }
 }
 

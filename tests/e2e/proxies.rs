@@ -1,0 +1,113 @@
+//! Proxies that ask the broker about requests, each with the configuration that
+//! `docs/forward-auth.md` prints, and a caller that is a library of somebody else's.
+
+use serde_json::{Value, json};
+
+use super::support::aws::python_program;
+use super::support::broker::{API, Broker, BrokerOptions};
+use super::support::home::Home;
+use super::support::http::Http;
+use super::support::oidc_provider::OidcProvider;
+use super::support::peer::node_script;
+use super::support::proxy::{Kind, Proxy};
+use super::support::wait::free_port;
+
+/// A caller comes to a service through a proxy of this kind, in each way in which it should,
+/// and should not; then the broker goes away, and the proxy answers with this status.
+#[track_caller]
+fn lets_through_what_the_broker_does_and_nothing_without_it(kind: Kind, gone: u16) {
+    let provider = OidcProvider::start();
+    let (front, authz) = (free_port(), free_port());
+    let mut options = BrokerOptions::trusting(provider.issuer());
+    options.policy += "@id(\"bound\") @ttl(\"1h\") @scope(\"deploy:read\")
+        permit (principal, action == Action::\"issue\", resource == Role::\"bound\");";
+    options.more = format!(
+        r#"
+[role.bound]
+audiences = ["{API}"]
+scopes = ["deploy:read"]
+max_ttl = "1h"
+dpop = "required"
+
+[authz]
+proxy = "{}"
+listen = "127.0.0.1:{authz}"
+proxies = ["127.0.0.1"]
+nonces = "required"
+
+[authz.route.api]
+origins = ["http://127.0.0.1:{front}"]
+audience = "{API}"
+scopes = ["deploy:read"]
+"#,
+        kind.told()
+    );
+    let mut broker = Broker::start(&options);
+    let proxy = Proxy::start(kind, front, authz);
+    let home = Home::new();
+    let caller = home.command(python_program("python")).args([node_script("proxied.py")]);
+    let caller = caller.args([provider.issuer(), broker.url(), API, proxy.url()]);
+    let report = caller.run().ok().json();
+
+    let through = |role: &str, method: &str, body: &str| {
+        json!({
+            "status": 200, "method": method, "path": "/a%20b/c?d=e%26f", "body": body,
+            "subject": format!("{}#service", provider.issuer()), "role": role,
+            "more": ["tmpcred-issuer", "tmpcred-jti", "tmpcred-scope"],
+            "forged": false, "underscores": [], "left": [],
+        })
+    };
+    for (name, seen) in [
+        ("plain", through("deploy", "GET", "")),
+        ("posted", through("deploy", "POST", "hello")),
+        ("bound", through("bound", "GET", "")),
+        ("bound_again", through("bound", "POST", "hello")),
+        ("once", through("bound", "GET", "")),
+    ] {
+        assert_eq!(report[name], seen, "{kind:?}: {name}: {report}");
+    }
+    for (name, challenge) in [
+        ("nobody", "Bearer"),
+        ("revoked", "Bearer"),
+        ("stolen", "Bearer"),
+        ("twice", "DPoP"),
+        ("other_method", "DPoP"),
+        ("other_path", "DPoP"),
+        ("other_key", "DPoP"),
+        ("bound_revoked", "DPoP"),
+    ] {
+        let seen = json!({ "status": 401, "challenge": challenge });
+        assert_eq!(report[name], seen, "{kind:?}: {name}: {report}");
+    }
+    assert_eq!(report["lacking"]["status"], 403, "{kind:?}: {report}");
+
+    let mut http = Http::new();
+    let shown = format!("Bearer {}", report["token"].as_str().unwrap());
+    let mut ask = || http.get_with(proxy.url(), ("Authorization", &shown)).unwrap();
+    assert!(ask().json()["behind"].is_object(), "{kind:?}");
+    broker.stop();
+    let reply = ask();
+    assert_eq!(reply.status, gone, "{kind:?}: {}", reply.body);
+    let reached: Option<Value> = serde_json::from_str(&reply.body).ok();
+    assert!(reached.is_none_or(|body| body["behind"].is_null()), "{kind:?}: {}", reply.body);
+}
+
+#[test]
+fn nginx_lets_through_what_the_broker_does_and_nothing_without_it() {
+    lets_through_what_the_broker_does_and_nothing_without_it(Kind::Nginx, 500);
+}
+
+#[test]
+fn traefik_lets_through_what_the_broker_does_and_nothing_without_it() {
+    lets_through_what_the_broker_does_and_nothing_without_it(Kind::Traefik, 500);
+}
+
+#[test]
+fn envoy_lets_through_what_the_broker_does_and_nothing_without_it() {
+    lets_through_what_the_broker_does_and_nothing_without_it(Kind::Envoy, 503);
+}
+
+#[test]
+fn caddy_lets_through_what_the_broker_does_and_nothing_without_it() {
+    lets_through_what_the_broker_does_and_nothing_without_it(Kind::Caddy, 502);
+}
