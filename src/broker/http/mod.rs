@@ -15,6 +15,7 @@ mod introspect;
 mod jwks;
 mod log;
 mod metadata;
+mod operate;
 mod rates;
 pub mod refusal;
 mod revoke;
@@ -70,6 +71,7 @@ fn endpoints(base: &str, decides: bool) -> Vec<Endpoint<Arc<Broker>>> {
         jwks::endpoint(base),
         api::description(base),
     ];
+    endpoints.extend(operate::endpoints(base));
     endpoints.extend(health::endpoints());
     if decides {
         endpoints.extend(authz::endpoints(base));
