@@ -5,6 +5,7 @@ mod durable;
 mod load;
 mod next_version;
 mod one_file;
+mod operated;
 mod refused;
 mod revoked;
 mod site;
