@@ -23,6 +23,15 @@ pub const REVOCATION_PATH: &str = "revoke";
 /// The path of the introspection endpoint (RFC 7662), below the broker's URL.
 pub const INTROSPECTION_PATH: &str = "introspect";
 
+/// The path where tokens of others are revoked, below the broker's URL.
+pub const REVOCATIONS_PATH: &str = "v1/revocations";
+
+/// The path of the keys that sign, for those who look after the broker, below its URL.
+pub const KEYS_PATH: &str = "v1/keys";
+
+/// The path of the records of the audit log, below the broker's URL.
+pub const AUDIT_PATH: &str = "v1/audit/records";
+
 /// The path of the public keys (RFC 7517), below the broker's URL.
 pub const JWKS_PATH: &str = "jwks.json";
 

@@ -3,7 +3,8 @@
 //!
 //! That is one row, however many tokens there are; whoever looks whether a token is good
 //! holds against it what the token says. `tmpcred broker revoke` writes it beside running
-//! brokers, which look with each request.
+//! brokers, which look with each request; and a running one writes it for whoever policy lets
+//! revoke.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::audit::leaf::{self, ERASED};
-use super::audit::{Decision, Record};
+use super::audit::{Author, Decision, Record};
 use super::authenticate::Actor;
 use super::config::{self, MAX_TTL};
 use super::directory::ids_of;
@@ -38,6 +39,9 @@ const CLOCKS_DIFFER: Duration = Duration::seconds(5);
 
 /// How many records of moments that have not passed are looked at, at most.
 const MOST_AHEAD: u32 = 200_000;
+
+/// How long it may take to count tokens where somebody waits for an answer.
+const COUNT_FOR: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What is revoked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +71,9 @@ pub struct Revoked {
 pub struct Operator {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    issuer: Issuer,
+    by: Author,
+    /// How long tokens may take to be counted.
+    count_for: Option<std::time::Duration>,
 }
 
 impl Operator {
@@ -87,7 +93,12 @@ impl Operator {
     /// The operator of a broker with this issuer and this database, which seals the end of
     /// its log.
     pub fn beside(store: Arc<dyn Store>, clock: Arc<dyn Clock>, issuer: Issuer) -> Self {
-        Self { store, clock, issuer }
+        Self { store, clock, by: Author::operator(&issuer), count_for: None }
+    }
+
+    /// The same, in the name of somebody who waits for an answer.
+    pub(super) fn on_behalf_of(self, by: Author) -> Self {
+        Self { by, count_for: Some(COUNT_FOR), ..self }
     }
 
     /// Revokes, and puts that on record in the same commit.
@@ -196,17 +207,17 @@ impl Operator {
             at: now,
             keep_until: end.saturating_add(LEEWAY),
         });
-        let record = Record {
+        let record = self.by.signed(Record {
             at: now,
             request_id: Uuid::new_v4(),
             trace_id: trace::id(),
             action: "revoke".into(),
             decision: Decision::Revoked,
-            reason: format!("an operator revoked it: {reason}"),
+            reason: format!("{} revoked it: {reason}", self.by.said()),
             policy_id: None,
             policy_hash: String::new(),
             ..issued
-        };
+        });
         let done = self.commit(Unit::of(record).with(revoked)).await?.is_some();
         Ok(Revoked { tokens: Some(u64::from(done && end > now)), before: now })
     }
@@ -228,19 +239,20 @@ impl Operator {
         };
         let text = |text: &str| text.to_string();
         let (kind, id) = whose.parts();
+        let record = self.by.record(now, "revoke-many", Decision::Revoked);
         let record = Record {
             reason: format!(
-                "an operator revoked what was issued before {} ({kind} {id}): {reason}",
+                "{} revoked what was issued before {} ({kind} {id}): {reason}",
+                self.by.said(),
                 in_seconds(before)
             ),
-            client: if let Whose::Client(client) = whose { text(client) } else { String::new() },
+            // Where somebody has asked for it from elsewhere, it says by which one.
+            client: match whose {
+                Whose::Client(client) if record.client.is_empty() => text(client),
+                _ => record.client.clone(),
+            },
             role: if let Whose::Role(role) = whose { text(role) } else { String::new() },
-            ..Record::of_the_broker(
-                now,
-                "revoke-many",
-                Decision::Revoked,
-                Principal { issuer: self.issuer.as_str().into(), subject: "operator".into() },
-            )
+            ..record
         };
         let number = self.commit(Unit::of(record).with(Effect::CutOff(cutoff))).await?;
         number.ok_or_else(|| Error::new(ErrorKind::Other, "it could not be revoked"))
@@ -248,7 +260,13 @@ impl Operator {
 
     async fn revoked(&self, whose: &Whose, before: OffsetDateTime, now: OffsetDateTime) -> Revoked {
         // It takes long where there are many, and changes nothing about them.
-        let counted = self.store.count_issued(whose, before, now).await;
+        let counting = self.store.count_issued(whose, before, now);
+        let counted = match self.count_for {
+            None => counting.await,
+            Some(most) => tokio::time::timeout(most, counting).await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Io, "it takes too long to count the tokens"))
+            }),
+        };
         let tokens = counted.inspect_err(|error| {
             tracing::warn!(%error, "how many tokens were revoked cannot be told");
         });

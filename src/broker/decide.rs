@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::authenticate::Caller;
 use super::aws;
 use super::config::{Binding, Role};
-use super::policy::{Answer, Granted, Moment, Policy, Question, Verdict};
+use super::policy::{Answer, Granted, Moment, Operation, Policy, Question, Verdict};
 use crate::trace;
 
 /// What decides: one version of the policies, and the roles.
@@ -237,6 +237,58 @@ impl Rules<'_> {
                 tracing::error!(why, "a policy cannot be evaluated");
                 Err(denied(Why::Failed, "a policy failed, which denies to act", None))
             }
+        }
+    }
+
+    /// The same as [`operate`](Self::operate), and says in the trace what came of it.
+    pub(super) fn operate_in_trace(
+        &self,
+        caller: &Caller,
+        operation: &Operation,
+        moment: Moment,
+    ) -> Result<String, Denied> {
+        let step = trace::step("decide");
+        step.note("tmpcred.policy.hash", self.policy.hash().to_string());
+        let decided = step.within(|| self.operate(caller, operation, moment));
+        let (decision, policy) = match &decided {
+            Ok(permit) => ("granted", Some(permit)),
+            Err(denied) => {
+                step.note("tmpcred.reason", denied.why.name());
+                ("denied", denied.policy_id.as_ref())
+            }
+        };
+        step.note("tmpcred.decision", decision);
+        if let Some(policy) = policy {
+            step.note("tmpcred.policy.id", policy.clone());
+        }
+        decided
+    }
+
+    /// Decides about an operation: the permit by which it may be done.
+    pub(super) fn operate(
+        &self,
+        caller: &Caller,
+        operation: &Operation,
+        moment: Moment,
+    ) -> Result<String, Denied> {
+        // It does not say whose tokens they are: the record of a denial names nobody else.
+        let denied = |why: Why, said: &str, policy_id| {
+            let said = format!("{said} {operation}");
+            Denied { policy_id, ..Denied::new(why, said) }
+        };
+        let answer = self.policy.operates(caller, operation, moment).map_err(|why| {
+            tracing::error!(why, "a policy cannot be evaluated");
+            denied(Why::Failed, "a policy failed, which denies", None)
+        })?;
+        match (answer.permits, answer.reasons.into_iter().next()) {
+            (true, Some(policy)) => Ok(policy),
+            (_, None) if answer.stale => {
+                tracing::error!("denied, because the directory of people is out of date");
+                let said = "the directory of people is out of date, so no policy permits";
+                Err(denied(Why::Directory, said, None))
+            }
+            (_, None) => Err(denied(Why::NoPermit, "no policy permits", None)),
+            (false, by) => Err(denied(Why::Forbidden, "a policy forbids", by)),
         }
     }
 

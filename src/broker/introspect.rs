@@ -18,6 +18,7 @@ use super::policy::{Moment, Policy};
 use super::rulebook::Rulebook;
 use super::store::Filter;
 use crate::credential::TokenType;
+use crate::dpop::Proof;
 use crate::error::Error;
 use crate::secret::Secret;
 
@@ -51,7 +52,7 @@ impl Broker {
     ) -> Result<Option<OwnToken>, Refusal> {
         let caller = match asker {
             Asker::Bearer(bearer) if bearer.ct_eq(token.expose()) => None,
-            Asker::Bearer(bearer) => Some(self.bearer(bearer, book).await?),
+            Asker::Bearer(bearer) => Some(self.bearer(bearer, book, None).await?),
             Asker::Client(client) => {
                 Some(Caller::of_client(&self.issuer, client, self.clock.now()))
             }
@@ -112,16 +113,22 @@ impl Broker {
         Ok(OwnToken { log_sequence, ..own })
     }
 
-    /// Who bears a token of a trusted issuer.
-    async fn bearer(&self, bearer: &Secret<String>, book: &Rulebook) -> Result<Caller, Refusal> {
-        let caller = self.caller(bearer, TokenType::Jwt, book, None).await;
+    /// Who bears a token of a trusted issuer, with a proof of the key that it is bound to where
+    /// it is.
+    pub(super) async fn bearer(
+        &self,
+        bearer: &Secret<String>,
+        book: &Rulebook,
+        proof: Option<&Proof>,
+    ) -> Result<Caller, Refusal> {
+        let caller = self.caller(bearer, TokenType::Jwt, book, proof).await;
         let caller = caller.map_err(|rejection| match rejection {
             Rejection::Token(_, error) => Refusal::Unauthenticated(error),
             Rejection::Unavailable(error) => Refusal::Unavailable(error),
         })?;
         // Also where the broker is among the issuers that it trusts.
         if caller.parent().is_some() {
-            let why = "a token of this broker is no proof of who asks about another one";
+            let why = "a token of this broker is no proof of who asks about others";
             return Err(Refusal::Unauthenticated(unacceptable(why)));
         }
         Ok(caller)

@@ -13,6 +13,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub(super) use asked::UNKNOWN;
 pub use refusal::Refusal;
 
 use super::Broker;

@@ -16,7 +16,8 @@
 //! Clients of its own may have to authenticate ([`client`]).
 //!
 //! Its own tokens come back ([`own`]) to be revoked ([`revoke`]) and to be asked
-//! about ([`introspect`]).
+//! about ([`introspect`]). Whom policy lets, revokes those of others and looks after the
+//! broker from elsewhere (`operate`).
 //!
 //! [`keys`] holds what signs, [`store`] what must outlive the process, [`config`]
 //! what `broker.toml` says, and [`dev`] a broker and a small OpenID provider for
@@ -52,6 +53,7 @@ pub mod metrics;
 pub mod network;
 mod once;
 mod opaque;
+mod operate;
 pub mod own;
 pub mod policy;
 mod private_text;

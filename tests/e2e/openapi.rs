@@ -30,6 +30,14 @@ fn nothing_can_be_asked_whose_answer_is_not_described() {
     let admin = free_port();
     let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
     options.policy = options.policy.replace(") @ttl", ") @any_issuer @ttl");
+    // What is asked for at random must not end the tokens that are shown.
+    options.policy += r#"
+@id("operates")
+permit (principal == User::"https://jobs.example.com#job", action == Action::"revoke", resource)
+when { context.what == "client" };
+@id("administers")
+permit (principal == User::"https://jobs.example.com#job", action == Action::"administer", resource);
+"#;
     options.more = format!(
         r#"
 [trusted_issuer.jobs]
@@ -76,6 +84,8 @@ audience = "{API}"
         "tmpcred_introspections_total{outcome=\"active\"} ",
         "tmpcred_authz_decisions_total{outcome=\"allowed\"} ",
         "tmpcred_revocations_total{outcome=\"unknown\"} ",
+        "tmpcred_revocations_total{outcome=\"revoked\"} ",
+        "tmpcred_administrations_total{outcome=\"done\"} ",
     ] {
         let count = told.lines().find_map(|line| line.strip_prefix(counted)).unwrap();
         assert!(count.parse::<u64>().unwrap() > 1, "{counted}{count}");

@@ -6,6 +6,7 @@ mod farewell;
 mod load;
 mod next_version;
 mod one_file;
+mod operated;
 mod pooled;
 mod refused;
 mod revoked;

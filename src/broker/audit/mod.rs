@@ -11,6 +11,7 @@
 //! Callers that could not prove who they are leave no record, only a line in the
 //! log: otherwise anybody could fill the disk.
 
+mod author;
 pub mod erase;
 pub mod export;
 #[cfg(test)]
@@ -26,9 +27,11 @@ pub mod tree;
 pub mod verify;
 mod writer;
 
+use percent_encoding::percent_decode_str;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use author::Author;
 pub use notary::Notary;
 pub use writer::Audit;
 
@@ -82,7 +85,7 @@ pub struct Record {
     /// The trace that it belongs to, which may have begun elsewhere; `None` where nobody
     /// traced what was done.
     pub trace_id: Option<TraceId>,
-    /// What was asked for: `issue`, `revoke`, `key` or `erase`.
+    /// What was asked for: `issue`, `revoke`, `revoke-many`, `key`, `administer` or `erase`.
     pub action: String,
     /// What was decided.
     pub decision: Decision,
@@ -163,6 +166,17 @@ impl Record {
     }
 }
 
+/// A caller as policies and tokens have them, by issuer and subject; or the subject alone.
+pub fn principal(text: &str) -> (Option<String>, String) {
+    match text.split_once('#') {
+        Some((issuer, subject)) if Issuer::parse(issuer).is_ok() => {
+            let subject = percent_decode_str(subject).decode_utf8_lossy();
+            (Some(issuer.to_string()), subject.into_owned())
+        }
+        _ => (None, text.to_string()),
+    }
+}
+
 /// The name of a broker's log: host and path of its issuer.
 pub fn origin(issuer: &Issuer) -> String {
     let url = issuer.url();
@@ -193,5 +207,17 @@ impl Receipt {
     /// the record in the log.
     pub fn redeem(self, jti: Uuid) -> Option<u64> {
         (self.jti == Some(jti)).then_some(self.sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::principal;
+
+    #[test]
+    fn principals_are_as_policies_have_them_or_subjects() {
+        let (issuer, subject) = principal("https://login.example.com#a%23b");
+        assert_eq!((issuer.as_deref(), &subject[..]), (Some("https://login.example.com"), "a#b"));
+        assert_eq!(principal("alice#1"), (None, "alice#1".into()));
     }
 }

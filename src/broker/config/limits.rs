@@ -48,6 +48,12 @@ pub enum Endpoint {
     Revoke,
     /// `/introspect`.
     Introspect,
+    /// `/v1/revocations`.
+    Revocations,
+    /// `/v1/keys`, and what is below it.
+    Keys,
+    /// `/v1/audit/records`.
+    Audit,
 }
 
 impl Limits {

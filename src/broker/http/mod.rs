@@ -16,6 +16,7 @@ mod introspect;
 mod jwks;
 mod log;
 mod metadata;
+mod operate;
 mod rates;
 pub mod refusal;
 mod revoke;
@@ -71,6 +72,7 @@ fn endpoints(base: &str, decides: bool) -> Vec<Endpoint<Arc<Broker>>> {
         jwks::endpoint(base),
         api::description(base),
     ];
+    endpoints.extend(operate::endpoints(base));
     endpoints.extend(health::endpoints());
     if decides {
         endpoints.extend(authz::endpoints(base));

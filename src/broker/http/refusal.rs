@@ -59,6 +59,16 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..refusal }
     }
 
+    /// Who asks is known, and policy says no.
+    pub fn forbidden(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, refusal::ACCESS_DENIED, description)
+    }
+
+    /// The same, and when asking again may be of use.
+    pub fn retrying(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
+    }
+
     /// Something of the broker's own failed; the log says what.
     pub fn internal() -> Self {
         let why = "the broker failed; its log says why, under the id of this request";

@@ -224,7 +224,7 @@ async fn exchange(
 
 /// Puts on record what was only counted, where that is due. It is none of the caller's
 /// business: whoever hangs up meanwhile ends nothing.
-async fn summarize(broker: &Arc<Broker>) {
+pub(super) async fn summarize(broker: &Arc<Broker>) {
     let tallies = broker.denials.due(broker.clock.now());
     if !tallies.is_empty() {
         let broker = broker.clone();

@@ -17,7 +17,7 @@ use crate::secret::Secret;
 const MAX_SCOPE: usize = 1024;
 
 /// What stands in the place of a role or an audience that the configuration does not have.
-const UNKNOWN: &str = "(unknown)";
+pub(in crate::broker) const UNKNOWN: &str = "(unknown)";
 
 impl Rulebook {
     /// A token that says nothing, where the role has such ones or the permit wants one.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::life::{Rules, Signs, Step};
 use super::{Kek, KeyState, Purpose, SigningKey, StoredKey, checkpoint};
-use crate::broker::audit::{self, Decision, Record, leaf, succession};
+use crate::broker::audit::{self, Author, Decision, Record, leaf, succession};
 use crate::broker::store::{Consumed, Effect, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
@@ -57,11 +57,22 @@ impl Keeper {
         &self,
         wanted: impl Fn(&[StoredKey]) -> Vec<Step>,
     ) -> Result<Vec<StoredKey>> {
+        self.settle_by(None, wanted).await
+    }
+
+    /// The same, where it is somebody else who wants something: the records of that are in
+    /// their name.
+    pub(super) async fn settle_by(
+        &self,
+        author: Option<&Author>,
+        wanted: impl Fn(&[StoredKey]) -> Vec<Step>,
+    ) -> Result<Vec<StoredKey>> {
         for _ in 0..TRIES {
             let keys = self.stored().await?;
-            let mut steps = wanted(&keys);
+            let (mut steps, mut by) = (wanted(&keys), author);
             if steps.is_empty() {
-                steps = self.rules.due(&keys, self.clock.now());
+                // That would have been done without anybody.
+                (steps, by) = (self.rules.due(&keys, self.clock.now()), None);
             }
             if steps.is_empty() {
                 return Ok(keys);
@@ -69,7 +80,7 @@ impl Keeper {
             // All are unsealed, whatever they are for: a wrong KEK changes nothing, nor
             // does anything follow from a state that somebody made up.
             self.unseal_all(&keys).await?;
-            if !self.perform(&keys, &steps).await? {
+            if !self.perform(&keys, &steps, by).await? {
                 tracing::debug!("another process was quicker to change the signing keys");
             }
         }
@@ -97,7 +108,12 @@ impl Keeper {
     }
 
     /// Makes changes, all of them or none: false where a key is not what it was.
-    async fn perform(&self, keys: &[StoredKey], steps: &[Step]) -> Result<bool> {
+    async fn perform(
+        &self,
+        keys: &[StoredKey],
+        steps: &[Step],
+        by: Option<&Author>,
+    ) -> Result<bool> {
         let now = self.clock.now();
         let request_id = Uuid::new_v4();
         let mut unit = Unit::default();
@@ -123,6 +139,10 @@ impl Keeper {
                 }
             };
             let record = self.record(before, &after, &step.why, request_id);
+            let record = match by {
+                Some(by) => by.signed(record),
+                None => record,
+            };
             unit.records.push(self.announcing(record, &after, &private)?);
             unit.effects.push(effect);
             if after.state == KeyState::Revoked {

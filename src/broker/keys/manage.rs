@@ -10,7 +10,7 @@ use super::keeper::Keeper;
 use super::life::{self, Rules, Signs};
 use super::ring::Snapshot;
 use super::{Kek, KeyState, Purpose, SigningAlgorithm, StoredKey, checkpoint};
-use crate::broker::audit;
+use crate::broker::audit::{self, Author};
 use crate::broker::config::{self, Clients, Config};
 use crate::broker::http;
 use crate::broker::store;
@@ -100,7 +100,7 @@ impl Manager {
 
     /// All keys, the oldest first.
     pub async fn list(&self) -> Result<Vec<Report>> {
-        self.reports(&self.keeper.stored().await?)
+        self.keeper.list().await
     }
 
     /// Begins a rotation of these keys, where nobody says which of the one that usually signs
@@ -110,42 +110,7 @@ impl Manager {
     /// # Errors
     /// [`ErrorKind::Config`] where the broker does not sign by such an algorithm.
     pub async fn rotate(&self, which: &Which) -> Result<Rotation> {
-        let rules = self.keeper.rules;
-        let of = self.meant(which)?;
-        let before = self.keeper.stored().await?;
-        let keys = if rules.rotation(&before, &of).is_empty() {
-            self.keeper.settle(|_| Vec::new()).await?
-        } else {
-            self.keeper.settle(|keys| rules.rotation(keys, &of)).await?
-        };
-        let meant = |key: &&StoredKey| of.iter().any(|of| key.is_for(*of));
-        let published = keys.iter().filter(meant).filter(|key| key.state == KeyState::Published);
-        let published: Vec<_> = published.map(|key| key.kid.clone()).collect();
-        let was = |kid: &String| {
-            before.iter().any(|key| key.kid == *kid && key.state == KeyState::Published)
-        };
-        let (under_way, begun) = published.into_iter().partition(was);
-        Ok(Rotation { keys: self.reports(&keys)?, begun, under_way })
-    }
-
-    fn meant(&self, which: &Which) -> Result<Vec<Signs>> {
-        let rules = self.keeper.rules;
-        if which.all {
-            return Ok(rules.all().collect());
-        }
-        let mut meant: Vec<_> = which.algorithms.iter().copied().map(Signs::Tokens).collect();
-        if let Some(other) = meant.iter().find(|one| !rules.includes(**one)) {
-            return Err(Error::new(ErrorKind::Config, format!("no key is to sign {other}")).hint(
-                "[keys] in broker.toml names the algorithms, by `algorithm` and `audiences`",
-            ));
-        }
-        if which.log {
-            meant.push(Signs::Log);
-        }
-        if meant.is_empty() {
-            meant.push(Signs::Tokens(rules.algorithms.usual()));
-        }
-        Ok(meant)
+        self.keeper.rotate(which, None).await
     }
 
     /// Revokes keys: what they signed is good no more. Where one of them signs, another
@@ -154,15 +119,7 @@ impl Manager {
     /// # Errors
     /// [`ErrorKind::Config`] where there is no such key; then none is revoked.
     pub async fn revoke(&self, kids: &[String], why: &str) -> Result<Vec<Report>> {
-        let keys = self.keeper.stored().await?;
-        let is_known = |kid: &str| keys.iter().any(|key| key.kid == kid);
-        if let Some(unknown) = kids.iter().find(|kid| !is_known(kid)) {
-            return Err(Error::new(ErrorKind::Config, format!("there is no key '{unknown}'"))
-                .hint("`tmpcred broker keys list` shows those that there are"));
-        }
-        let rules = self.keeper.rules;
-        let keys = self.keeper.settle(|keys| rules.revocation(keys, kids, why)).await?;
-        self.reports(&keys)
+        self.keeper.revoke(kids, why, None).await
     }
 
     /// Writes the discovery document and the JWKS into a directory, for a web server that
@@ -192,17 +149,85 @@ impl Manager {
     pub async fn close(self) {
         self.keeper.store.close().await;
     }
+}
+
+impl Keeper {
+    /// All keys, the oldest first.
+    pub(super) async fn list(&self) -> Result<Vec<Report>> {
+        let keys = self.stored().await?;
+        // Nothing is told that somebody made up.
+        self.unseal_all(&keys).await?;
+        self.reports(&keys)
+    }
+
+    /// Begins a rotation, in somebody's name where they are none of those who run this.
+    pub(super) async fn rotate(&self, which: &Which, by: Option<&Author>) -> Result<Rotation> {
+        let rules = self.rules;
+        let of = self.meant(which)?;
+        let before = self.stored().await?;
+        let keys = if rules.rotation(&before, &of).is_empty() {
+            self.settle(|_| Vec::new()).await?
+        } else {
+            self.settle_by(by, |keys| rules.rotation(keys, &of)).await?
+        };
+        let meant = |key: &&StoredKey| of.iter().any(|of| key.is_for(*of));
+        let published = keys.iter().filter(meant).filter(|key| key.state == KeyState::Published);
+        let published: Vec<_> = published.map(|key| key.kid.clone()).collect();
+        let was = |kid: &String| {
+            before.iter().any(|key| key.kid == *kid && key.state == KeyState::Published)
+        };
+        let (under_way, begun) = published.into_iter().partition(was);
+        Ok(Rotation { keys: self.reports(&keys)?, begun, under_way })
+    }
+
+    fn meant(&self, which: &Which) -> Result<Vec<Signs>> {
+        let rules = self.rules;
+        if which.all {
+            return Ok(rules.all().collect());
+        }
+        let mut meant: Vec<_> = which.algorithms.iter().copied().map(Signs::Tokens).collect();
+        if let Some(other) = meant.iter().find(|one| !rules.includes(**one)) {
+            return Err(Error::new(ErrorKind::Config, format!("no key is to sign {other}")).hint(
+                "[keys] in broker.toml names the algorithms, by `algorithm` and `audiences`",
+            ));
+        }
+        if which.log {
+            meant.push(Signs::Log);
+        }
+        if meant.is_empty() {
+            meant.push(Signs::Tokens(rules.algorithms.usual()));
+        }
+        Ok(meant)
+    }
+
+    /// Revokes keys, in the same way.
+    pub(super) async fn revoke(
+        &self,
+        kids: &[String],
+        why: &str,
+        by: Option<&Author>,
+    ) -> Result<Vec<Report>> {
+        let keys = self.stored().await?;
+        let is_known = |kid: &str| keys.iter().any(|key| key.kid == kid);
+        if let Some(unknown) = kids.iter().find(|kid| !is_known(kid)) {
+            return Err(Error::new(ErrorKind::Config, format!("there is no key '{unknown}'"))
+                .hint("`tmpcred broker keys list` shows those that there are"));
+        }
+        let rules = self.rules;
+        let keys = self.settle_by(by, |keys| rules.revocation(keys, kids, why)).await?;
+        self.reports(&keys)
+    }
 
     fn reports(&self, keys: &[StoredKey]) -> Result<Vec<Report>> {
         keys.iter().map(|key| self.report(key)).collect()
     }
 
     fn report(&self, key: &StoredKey) -> Result<Report> {
-        let now = self.keeper.clock.now();
+        let now = self.clock.now();
         let of_log = match key.purpose {
             Purpose::Checkpoint => {
-                let private = self.keeper.kek.unseal(key)?;
-                let origin = audit::origin(&self.keeper.issuer);
+                let private = self.kek.unseal(key)?;
+                let origin = audit::origin(&self.issuer);
                 Some(checkpoint::verifier(&origin, &private)?.to_string())
             }
             _ => None,
@@ -215,8 +240,7 @@ impl Manager {
             shown: life::is_shown(key, now),
             created_at: key.created_at,
             changed_at: key.changed_at,
-            signs_from: (key.state == KeyState::Published)
-                .then(|| self.keeper.rules.signs_from(key)),
+            signs_from: (key.state == KeyState::Published).then(|| self.rules.signs_from(key)),
             shown_until: life::shown_until(key).filter(|_| key.purpose == Purpose::AccessToken),
             of_log,
         })

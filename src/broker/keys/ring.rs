@@ -10,8 +10,9 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::keeper::{Keeper, put_back};
+use super::manage::{Report, Rotation, Which};
 use super::{KeyState, SigningAlgorithm, SigningKey, StoredKey, checkpoint, life};
-use crate::broker::audit::{self, note::VerifierKey};
+use crate::broker::audit::{self, Author, note::VerifierKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Keys;
 
@@ -221,6 +222,34 @@ impl KeyRing {
     /// When another of these keys is to sign, as soon as the first of them is.
     pub fn next_turn(&self, keys: &[StoredKey]) -> Option<OffsetDateTime> {
         self.shared.keeper.rules.next_turn(keys)
+    }
+
+    /// All keys, the oldest first.
+    pub async fn list(&self) -> Result<Vec<Report>> {
+        self.shared.keeper.list().await
+    }
+
+    /// Begins a rotation of these keys for somebody, as [`Manager`](super::manage::Manager)
+    /// does.
+    pub async fn rotate(&self, which: &Which, by: &Author) -> Result<Rotation> {
+        let rotation = self.shared.keeper.rotate(which, Some(by)).await?;
+        self.notice().await;
+        Ok(rotation)
+    }
+
+    /// Revokes keys for somebody, as [`Manager`](super::manage::Manager) does. Returns all
+    /// keys.
+    pub async fn revoke(&self, kids: &[String], why: &str, by: &Author) -> Result<Vec<Report>> {
+        let keys = self.shared.keeper.revoke(kids, why, Some(by)).await?;
+        self.notice().await;
+        Ok(keys)
+    }
+
+    /// Looks at what was changed. It is done, also where that fails: then who comes next looks.
+    async fn notice(&self) {
+        if let Err(error) = self.newest().await {
+            tracing::warn!(%error, "the signing keys cannot be looked at");
+        }
     }
 
     /// Lets go of the store.

@@ -317,8 +317,10 @@ pub enum Revocation {
     Unknown,
     /// The request cannot be understood.
     Malformed,
-    /// The client did not show that it is the one.
+    /// The client, or whoever revokes tokens of others, did not show that they are the one.
     Unauthenticated,
+    /// Policy does not let whoever wants to revoke tokens of others.
+    Denied,
     /// It could not be recorded.
     Failed,
 }
@@ -330,6 +332,7 @@ impl Revocation {
         Self::Unknown.as_str(),
         Self::Malformed.as_str(),
         Self::Unauthenticated.as_str(),
+        Self::Denied.as_str(),
         Self::Failed.as_str(),
     ];
 
@@ -338,6 +341,42 @@ impl Revocation {
             Self::Revoked => "revoked",
             Self::Repeated => "repeated",
             Self::Unknown => "unknown",
+            Self::Malformed => "malformed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How a request to look after the broker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Administered {
+    /// It is done.
+    Done,
+    /// Policy says no.
+    Denied,
+    /// The request cannot be understood.
+    Malformed,
+    /// Whoever asks did not show who they are.
+    Unauthenticated,
+    /// It could not be done.
+    Failed,
+}
+
+impl Administered {
+    pub(super) const ALL: &[&str] = &[
+        Self::Done.as_str(),
+        Self::Denied.as_str(),
+        Self::Malformed.as_str(),
+        Self::Unauthenticated.as_str(),
+        Self::Failed.as_str(),
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Denied => "denied",
             Self::Malformed => "malformed",
             Self::Unauthenticated => "unauthenticated",
             Self::Failed => "failed",

@@ -22,7 +22,8 @@ use tokio::time::Instant;
 pub(super) use active::Active;
 pub(super) use labels::of_rejection;
 pub use labels::{
-    Authorization, ClientAuthentication, Introspection, Issuance, Reload, Revocation, Shed,
+    Administered, Authorization, ClientAuthentication, Introspection, Issuance, Reload, Revocation,
+    Shed,
 };
 pub use sample::CONTENT_TYPE;
 
@@ -66,6 +67,7 @@ pub struct Metrics {
     introspections: Family<Label, Counter>,
     authorizations: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
+    administrations: Family<Label, Counter>,
     revoking: Histogram,
     appending: Histogram,
     unrecorded: Counter,
@@ -96,6 +98,7 @@ impl Default for Metrics {
             introspections: labels::all("outcome", Introspection::ALL),
             authorizations: labels::all("outcome", Authorization::ALL),
             revocations: labels::all("outcome", Revocation::ALL),
+            administrations: labels::all("outcome", Administered::ALL),
             revoking: durations(),
             appending: durations(),
             unrecorded: Counter::default(),
@@ -188,6 +191,11 @@ impl Metrics {
             self.authorizations.clone(),
         );
         registry.register("revocations", "Revocations, by outcome", self.revocations.clone());
+        registry.register(
+            "administrations",
+            "Requests to look after the broker from elsewhere, by outcome",
+            self.administrations.clone(),
+        );
         registry.register_with_unit(
             "revocation_duration",
             "From the request to revoke a token until the broker itself refuses it, durably",
@@ -329,6 +337,11 @@ impl Metrics {
     /// Counts a request to revoke a token.
     pub fn revoked(&self, outcome: Revocation) {
         self.revocations.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// Counts a request to look after the broker.
+    pub fn administered(&self, outcome: Administered) {
+        self.administrations.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 
     /// Counts how it ended that somebody came as a client.

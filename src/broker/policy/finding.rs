@@ -80,6 +80,7 @@ pub enum Rule {
     UnknownAudience,
     UnknownScope,
     UnknownClient,
+    UnknownOperation,
     NeverMatches,
     TtlBeyondRole,
     ScopeBeyondRole,
@@ -117,7 +118,7 @@ impl Rule {
     ];
 
     /// Those of the linter.
-    pub const LINTS: [Self; 15] = [
+    pub const LINTS: [Self; 16] = [
         Self::LikeAnything,
         Self::LikeUnanchored,
         Self::LikeOpenEnd,
@@ -127,6 +128,7 @@ impl Rule {
         Self::UnknownAudience,
         Self::UnknownScope,
         Self::UnknownClient,
+        Self::UnknownOperation,
         Self::NeverMatches,
         Self::TtlBeyondRole,
         Self::ScopeBeyondRole,
@@ -178,7 +180,7 @@ impl Rule {
                 "unknown-reference",
                 Error,
                 "what does not exist matches never, and a forbid of it forbids nothing",
-                "name a configured role, or a user or group of a trusted issuer",
+                "name a configured role, this broker, or a user or group of a trusted issuer",
             ),
             Self::AnyIssuer => (
                 "any-issuer",
@@ -254,6 +256,12 @@ impl Rule {
                 Error,
                 "no client authenticates by that id, so the condition is never true, or always",
                 "compare it with the tables [client.NAME]",
+            ),
+            Self::UnknownOperation => (
+                "unknown-operation",
+                Error,
+                "nobody asks for that, so the condition is never true, or always",
+                "compare it with `tmpcred broker policy schema`",
             ),
             Self::NeverMatches => (
                 "never-matches",

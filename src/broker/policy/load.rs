@@ -19,7 +19,10 @@ use super::limits::{Limits, Obligation};
 use super::place::{Place, said};
 use super::syntax::{Claims, Needs, names_issuer};
 use super::terms::Terms;
-use super::{ACT, DIRECTORY_GROUP, EXCHANGE, INTROSPECT, ISSUE, PERSON, Policy, schema};
+use super::{
+    ACT, ADMINISTER, BROKER, DIRECTORY_GROUP, EXCHANGE, INTROSPECT, ISSUE, PERSON, Policy, REVOKE,
+    schema,
+};
 use crate::broker::authenticate::respelled;
 use crate::broker::config::{self, Client, Clients, Config, Role, TrustedIssuer};
 use crate::broker::directory::Directory;
@@ -242,7 +245,7 @@ impl Loader<'_> {
             Effect::Permit => {
                 let action = action_of(id, policy).map_err(by(Rule::OneAction))?;
                 self.check_issuer(id, policy, &action, &json).map_err(by(Rule::AnyIssuer))?;
-                if [INTROSPECT, ACT].contains(&action.as_str()) {
+                if [INTROSPECT, ACT, REVOKE, ADMINISTER].contains(&action.as_str()) {
                     without_limits(id, policy, "grants no token").map_err(by(Rule::Annotation))?;
                 } else {
                     let limits = self.limits_of(id, policy).map_err(by(Rule::Annotation))?;
@@ -273,8 +276,8 @@ impl Loader<'_> {
         action: &str,
         json: &Value,
     ) -> Result<(), String> {
-        // Clients are not issued anything in their own name, but they may introspect.
-        let own = self.world.has_own_users() && action == INTROSPECT;
+        // Clients are not issued anything in their own name, but there is what they may do.
+        let own = self.world.has_own_users() && [INTROSPECT, REVOKE, ADMINISTER].contains(&action);
         // What is exchanged is always the broker's own.
         if action == EXCHANGE {
             return Ok(());
@@ -365,6 +368,12 @@ impl Loader<'_> {
                 "Role" if !self.world.roles.contains_key(name) => {
                     return Err(format!(
                         "the policy '{id}' speaks of Role::\"{name}\", which is not configured"
+                    ));
+                }
+                BROKER if name != self.world.own.as_str() => {
+                    return Err(format!(
+                        "the policy '{id}' speaks of Broker::\"{name}\", and this one is Broker::\"{}\"",
+                        self.world.own.as_str()
                     ));
                 }
                 kind @ (PERSON | DIRECTORY_GROUP) if self.world.directory.is_none() => {

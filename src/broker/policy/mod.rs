@@ -26,8 +26,9 @@
 //!   are several, others must name one, by a `User`, a `Group` or `principal.issuer`.
 //! - `@description`: for people.
 //!
-//! A permit for `Action::"introspect"` or `Action::"act"` grants no token, so it has none
-//! of `@ttl`, `@scope` and `@obligations`. A permit names the one action that it is for.
+//! A permit for another action than `Action::"issue"` and `Action::"exchange"` grants no
+//! token, so it has none of `@ttl`, `@scope` and `@obligations`. A permit names the one
+//! action that it is for.
 //!
 //! Others are refused, lest a slip of the pen goes unnoticed.
 
@@ -35,6 +36,7 @@ mod finding;
 mod limits;
 mod lint;
 mod load;
+mod operation;
 mod place;
 mod syntax;
 mod terms;
@@ -55,14 +57,16 @@ pub use finding::{About, Finding, Rule, Severity};
 pub use limits::{Granted, Obligation};
 pub use lint::check;
 pub use load::{Source, World};
+pub use operation::{Administration, Named, Operation, Tokens};
 pub use place::Place;
 pub use syntax::Needs;
 pub use terms::Moment;
 
 use self::limits::{Limits, Unmet, weigh};
 use self::terms::{Kind, Terms};
-use super::authenticate::{Actor, Caller};
+use super::authenticate::{Actor, Caller, id_of};
 use super::directory::{Directory, Person};
+use crate::credential::Principal;
 
 /// The schema that policies are checked against, in Cedar's own syntax.
 pub fn schema() -> &'static str {
@@ -148,6 +152,32 @@ const DIRECTORY_GROUP: &str = "DirectoryGroup";
 /// The action of being told about a token.
 const INTROSPECT: &str = "introspect";
 
+/// The action of revoking tokens of others.
+const REVOKE: &str = "revoke";
+
+/// The action of looking after the broker.
+const ADMINISTER: &str = "administer";
+
+/// The kind of thing that the broker is.
+const BROKER: &str = "Broker";
+
+/// What an action is done to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resource<'a> {
+    Role(&'a str),
+    Broker,
+}
+
+/// What Cedar is asked, besides who the caller is.
+struct Asks<'a> {
+    principal: &'a str,
+    action: &'a str,
+    resource: Resource<'a>,
+    /// Somebody whom the context speaks of, and who is no party to the request.
+    about: Option<&'a Principal>,
+    context: Context,
+}
+
 /// A set of policies, ready to decide.
 #[derive(Debug)]
 pub struct Policy {
@@ -209,7 +239,8 @@ impl Policy {
     ) -> Result<Answer, String> {
         let actor = caller.actors().first().map_or(caller.id(), Actor::id);
         let context = self.terms.acting_context(caller, question)?;
-        self.ask_of(actor, caller, (ACT, question.role), context, question.moment.now)
+        let asks = Asks::of_role(actor, ACT, question.role, context);
+        self.ask_of(caller, asks, question.moment.now)
     }
 
     fn introspects(
@@ -220,14 +251,14 @@ impl Policy {
         moment: Moment,
     ) -> Result<Answer, String> {
         let context = self.terms.audience_context(audience, moment)?;
-        self.ask_of(caller.id(), caller, (INTROSPECT, role), context, moment.now)
+        self.ask_of(caller, Asks::of_role(caller.id(), INTROSPECT, role, context), moment.now)
     }
 
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
         let context = self.terms.context(caller, question)?;
         let now = question.moment.now;
-        let asks = (self.action_of(caller), question.role);
-        let answer = self.ask_of(caller.id(), caller, asks, context, now)?;
+        let asks = Asks::of_role(caller.id(), self.action_of(caller), question.role, context);
+        let answer = self.ask_of(caller, asks, now)?;
         let reasons = answer.reasons.iter().map(String::as_str);
         match answer.permits {
             false if answer.stale => Ok(Verdict::Stale),
@@ -252,18 +283,16 @@ impl Policy {
 
     fn ask_of(
         &self,
-        principal: &str,
         caller: &Caller,
-        (action, role): (&str, &str),
-        context: Context,
+        asks: Asks<'_>,
         now: OffsetDateTime,
     ) -> Result<Answer, String> {
         let stale = self.directory.as_ref().is_some_and(|directory| directory.is_stale(now))
             && !self.by_directory.is_empty();
-        if stale && self.may_be_forbidden_by_directory(action, role) {
+        if stale && self.may_be_forbidden_by_directory(asks.action, asks.resource) {
             return Ok(Answer { permits: false, reasons: Vec::new(), stale });
         }
-        let (request, entities) = self.request(principal, caller, (action, role), context, now)?;
+        let (request, entities) = self.request(caller, asks, now)?;
         let response = Authorizer::new().is_authorized(&request, &self.policies, &entities);
         // Cedar passes over a policy that fails, be it the one that would forbid.
         if let Some(error) = response.diagnostics().errors().next() {
@@ -283,8 +312,9 @@ impl Policy {
     }
 
     /// Whether a policy might forbid this because of what is in the directory.
-    fn may_be_forbidden_by_directory(&self, action: &str, role: &str) -> bool {
+    fn may_be_forbidden_by_directory(&self, action: &str, resource: Resource<'_>) -> bool {
         let is = |uid: &EntityUid, id: &str| uid.id().unescaped() == id;
+        let resource = self.uid_of(resource);
         let policies = self.policies.policies();
         let mut forbids = policies.filter(|policy| {
             policy.effect() == Effect::Forbid
@@ -296,54 +326,72 @@ impl Policy {
                 ActionConstraint::In(actions) => actions.iter().any(|uid| is(uid, action)),
                 ActionConstraint::Eq(uid) => is(&uid, action),
             };
-            let by_role = match policy.resource_constraint() {
+            let by_resource = match policy.resource_constraint() {
                 ResourceConstraint::Any | ResourceConstraint::Is(_) => true,
                 ResourceConstraint::In(uid)
                 | ResourceConstraint::Eq(uid)
-                | ResourceConstraint::IsIn(_, uid) => is(&uid, role),
+                | ResourceConstraint::IsIn(_, uid) => uid == resource,
             };
-            by_action && by_role
+            by_action && by_resource
         })
     }
 
     /// What Cedar is asked.
     fn request(
         &self,
-        principal: &str,
         caller: &Caller,
-        (action, role): (&str, &str),
-        context: Context,
+        asks: Asks<'_>,
         now: OffsetDateTime,
     ) -> Result<(Request, Entities), String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
-        let principal = self.terms.uid(Kind::User, principal);
+        let principal = self.terms.uid(Kind::User, asks.principal);
         // All that is made here is as the schema wants it, which tests see to: having it
         // checked takes longer than to decide.
         let schema = cfg!(debug_assertions).then_some(&self.schema);
-        let entities = Entities::from_entities(self.parties(caller, now)?, schema)
+        let entities = Entities::from_entities(self.parties(caller, asks.about, now)?, schema)
             .map_err(|cause| failed("the caller", &cause))?;
         let request = Request::new(
             principal,
-            self.terms.uid(Kind::Action, action),
-            self.terms.uid(Kind::Role, role),
-            context,
+            self.terms.uid(Kind::Action, asks.action),
+            self.uid_of(asks.resource),
+            asks.context,
             schema,
         )
         .map_err(|cause| failed("the request", &cause))?;
         Ok((request, entities))
     }
+
+    fn uid_of(&self, resource: Resource<'_>) -> EntityUid {
+        match resource {
+            Resource::Role(role) => self.terms.uid(Kind::Role, role),
+            Resource::Broker => self.terms.uid(Kind::Broker, &self.own),
+        }
+    }
+}
+
+impl<'a> Asks<'a> {
+    fn of_role(principal: &'a str, action: &'a str, role: &'a str, context: Context) -> Self {
+        Self { principal, action, resource: Resource::Role(role), about: None, context }
+    }
 }
 
 impl Policy {
-    /// The caller and those who act for them, each once, and who they are in the
-    /// directory.
-    fn parties(&self, caller: &Caller, now: OffsetDateTime) -> Result<Vec<Entity>, String> {
+    /// The caller and those who act for them, and whom else is spoken of, each once, and who
+    /// they are in the directory.
+    fn parties(
+        &self,
+        caller: &Caller,
+        about: Option<&Principal>,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Entity>, String> {
         let mut users: Vec<Entity> = Vec::new();
         let mut people: BTreeMap<&str, &Person> = BTreeMap::new();
         let fresh = self.directory.as_ref().filter(|directory| !directory.is_stale(now));
         let shown = caller.proven().map(|party| (party.id(), party.principal(), Some(party)));
         let named = caller.actors().iter().map(|actor| (actor.id(), actor.principal(), None));
-        for (id, principal, party) in shown.chain(named) {
+        let about_id = about.map(|other| id_of(&other.issuer, &other.subject));
+        let spoken_of = about_id.as_deref().zip(about).map(|(id, other)| (id, other, None));
+        for (id, principal, party) in shown.chain(named).chain(spoken_of) {
             let uid = self.terms.uid(Kind::User, id);
             if users.iter().any(|known| known.uid() == uid) {
                 continue;

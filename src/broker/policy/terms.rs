@@ -10,9 +10,10 @@ use cedar_policy::{
 };
 use time::{OffsetDateTime, UtcOffset};
 
+use super::operation::{Operation, Tokens};
 use super::syntax::Claims;
-use super::{DIRECTORY_GROUP, PERSON, Question};
-use crate::broker::authenticate::{Actor, Caller};
+use super::{BROKER, DIRECTORY_GROUP, PERSON, Question};
+use crate::broker::authenticate::{Actor, Caller, id_of};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result as Outcome};
 
@@ -32,6 +33,7 @@ pub struct Moment {
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Action,
+    Broker,
     DirectoryGroup,
     Group,
     Person,
@@ -40,7 +42,7 @@ pub(super) enum Kind {
 }
 
 /// Their names, as the schema has them.
-const KINDS: [&str; 6] = ["Action", DIRECTORY_GROUP, "Group", PERSON, "Role", "User"];
+const KINDS: [&str; 7] = ["Action", BROKER, DIRECTORY_GROUP, "Group", PERSON, "Role", "User"];
 
 /// Makes what Cedar is told.
 #[derive(Debug)]
@@ -100,6 +102,30 @@ impl Terms {
         made([text_pair("audience", audience), time, source])
     }
 
+    /// What is to be known of an operation.
+    pub(super) fn operation_context(
+        &self,
+        operation: &Operation,
+        moment: Moment,
+    ) -> Result<Context, String> {
+        let [time, source] = self.pairs(moment);
+        let mut pairs = vec![time, source];
+        match operation {
+            Operation::Revoke(tokens) => {
+                let Tokens { what, subject, issuer, client, .. } = tokens;
+                let subject = subject.as_ref().map(|subject| {
+                    ("of_subject".to_string(), self.named_user(&subject_id(subject)))
+                });
+                pairs.push(text_pair("what", what.name()));
+                pairs.extend(subject);
+                pairs.extend(issuer.as_deref().map(|issuer| text_pair("of_issuer", issuer)));
+                pairs.extend(client.as_deref().map(|client| text_pair("of_client", client)));
+            }
+            Operation::Administer(what) => pairs.push(text_pair("operation", what.name())),
+        }
+        made(pairs)
+    }
+
     pub(super) fn context(
         &self,
         caller: &Caller,
@@ -155,6 +181,10 @@ impl Terms {
         let source = known.address(moment.source.to_canonical());
         [("time".to_string(), known.time(moment.now)), ("source".to_string(), source)]
     }
+}
+
+fn subject_id(subject: &Principal) -> String {
+    id_of(&subject.issuer, &subject.subject)
 }
 
 fn made(

@@ -1,5 +1,6 @@
 mod clients;
 mod limits;
+mod operations;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;

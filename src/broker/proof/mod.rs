@@ -18,12 +18,15 @@ use super::keys::Kek;
 use super::store::{Consumed, Effect, Once};
 use crate::dpop::{self, Expected, Proof, Shown, Target};
 use crate::error::{Error, ErrorKind};
+use crate::oidc::Issuer;
 use crate::secret::Secret;
 use crate::wire;
 
 /// What proofs have to be like.
 pub struct Proofs {
-    /// The addresses of the token endpoint.
+    /// The addresses at which callers reach the broker.
+    addresses: Vec<Issuer>,
+    /// Those of the token endpoint.
     targets: Vec<Target>,
     required: config::Nonces,
     nonces: Nonces,
@@ -75,8 +78,10 @@ impl From<dpop::Refusal> for Refused {
 impl Proofs {
     pub(super) fn new(config: &Config, kek: &Kek) -> Self {
         let urls = [&config.issuer].into_iter().chain(&config.dpop.urls);
+        let addresses: Vec<Issuer> = urls.cloned().collect();
         Self {
-            targets: urls.filter_map(|url| Target::of(&url.join(wire::TOKEN_PATH))).collect(),
+            targets: targets_of(&addresses, wire::TOKEN_PATH),
+            addresses,
             required: config.dpop.nonces,
             nonces: Nonces::new(kek, &config.issuer),
         }
@@ -90,6 +95,21 @@ impl Proofs {
     /// Whether proofs for the token endpoint need a nonce.
     pub fn wants_nonces(&self) -> bool {
         self.required == config::Nonces::Required
+    }
+
+    /// The addresses of this path.
+    pub fn targets_of(&self, path: &str) -> Vec<Target> {
+        targets_of(&self.addresses, path)
+    }
+
+    /// The same as [`check_nonce`](Self::check_nonce), as proofs for the token endpoint are.
+    pub fn check_required(
+        &self,
+        proof: &Proof,
+        place: Place,
+        now: OffsetDateTime,
+    ) -> Result<(), Refused> {
+        self.check_nonce(proof, place, self.required, now)
     }
 
     /// Checks what of a proof only this broker can tell, but for whether it was used.
@@ -114,6 +134,10 @@ impl Proofs {
     }
 }
 
+fn targets_of(addresses: &[Issuer], path: &str) -> Vec<Target> {
+    addresses.iter().filter_map(|address| Target::of(&address.join(path))).collect()
+}
+
 impl Broker {
     /// The proof of a request for a token, where there is one. `subject_token` is what
     /// the token is asked for with.
@@ -131,7 +155,7 @@ impl Broker {
             now,
         };
         let proof = dpop::verify(proof, &expected)?;
-        self.proofs.check_nonce(&proof, Place::Token, self.proofs.required, now)?;
+        self.proofs.check_required(&proof, Place::Token, now)?;
         Ok(Some(proof))
     }
 }

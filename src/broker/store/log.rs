@@ -80,6 +80,8 @@ pub struct Noted {
 /// Which records are looked for: those for which everything holds that is said here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
+    /// With a lower number than this.
+    pub below: Option<u64>,
     /// Not before this moment.
     pub since: Option<OffsetDateTime>,
     /// Before this moment.

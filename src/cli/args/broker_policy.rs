@@ -83,9 +83,24 @@ pub(crate) struct PolicyExplain {
     /// What the caller does
     #[arg(long, value_enum, default_value = "issue", conflicts_with = "cases")]
     pub action: PolicyAction,
-    /// The role
-    #[arg(long, required_unless_present = "cases", conflicts_with = "cases")]
+    /// The role; of what is revoked, where that has one
+    #[arg(long, conflicts_with = "cases")]
     pub role: Option<String>,
+    /// What is done, where the action is to administer, such as keys.rotate
+    #[arg(long, value_name = "OPERATION", conflicts_with = "cases")]
+    pub operation: Option<String>,
+    /// By what those tokens are named that are revoked: token, subject, issuer, role, client or all
+    #[arg(long, value_name = "WHAT", conflicts_with = "cases")]
+    pub what: Option<String>,
+    /// The issuer of whose tokens are revoked
+    #[arg(long, value_name = "URL", conflicts_with = "cases")]
+    pub of_issuer: Option<String>,
+    /// The subject of whose tokens are revoked, together with --of-issuer
+    #[arg(long, value_name = "SUBJECT", requires = "of_issuer", conflicts_with = "cases")]
+    pub of_subject: Option<String>,
+    /// The client whose tokens are revoked
+    #[arg(long, value_name = "CLIENT", conflicts_with = "cases")]
+    pub of_client: Option<String>,
     /// Whom the token is for [default: the only audience of the role]
     #[arg(long, conflicts_with = "cases")]
     pub audience: Option<String>,
@@ -125,4 +140,8 @@ pub(crate) enum PolicyAction {
     Issue,
     /// To be told about a token
     Introspect,
+    /// To revoke tokens of others
+    Revoke,
+    /// To look after the broker
+    Administer,
 }

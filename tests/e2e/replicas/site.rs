@@ -111,6 +111,12 @@ impl<D: Database> Site<D> {
             @id(\"again\") @ttl(\"15m\") @scope(\"deploy:read\")
             permit (principal, action == Action::\"exchange\", resource == Role::\"reader\")
             when { principal.issuer == \"{self}\" };";
+        options.policy += &format!(
+            "@id(\"operates\")
+            permit (principal == User::\"{ISSUER}#operator\", action == Action::\"revoke\", resource);
+            @id(\"administers\")
+            permit (principal == User::\"{ISSUER}#operator\", action == Action::\"administer\", resource);"
+        );
         Self { broker: Broker::start(&options), database, jobs, files }
     }
 

@@ -42,6 +42,11 @@ impl Parameter {
         Self { place: "header", name, about, kind: Kind::Anything, required: false }
     }
 
+    /// A text in the query, which may be left out.
+    pub(in crate::broker::http) const fn text(name: &'static str, about: &'static str) -> Self {
+        Self { place: "query", name, about, kind: Kind::Text, required: false }
+    }
+
     /// A number in the query.
     pub(in crate::broker::http) const fn number(
         name: &'static str,

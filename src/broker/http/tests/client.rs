@@ -23,10 +23,10 @@ const BROKER: &str = "https://broker.example.com";
 const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// A client that signs.
-struct Signer(IssuerKey);
+pub(super) struct Signer(IssuerKey);
 
 impl Signer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(IssuerKey::new())
     }
 
@@ -42,7 +42,7 @@ impl Signer {
         self.0.claims(Value::Object(all))
     }
 
-    fn assertion(&self, changes: Value) -> String {
+    pub(super) fn assertion(&self, changes: Value) -> String {
         self.typed("JWT", changes)
     }
 
@@ -52,7 +52,7 @@ impl Signer {
 
     /// Makes it the client `deployer` of a broker, and of another one `public`, which
     /// proves a key.
-    fn configure(&self, options: &mut Options) {
+    pub(super) fn configure(&self, options: &mut Options) {
         let corp = options.config.trusted_issuer["corp"].jwks_file.clone().unwrap();
         let jwks = corp.with_file_name(format!("{}.json", self.0.0.kid()));
         crate::host::files::write_private(&jwks, self.0.jwks().to_string().as_bytes()).unwrap();
@@ -86,7 +86,7 @@ unless { context has client && context.client == "deployer" };
 }
 
 /// The parameters by which a client authenticates.
-fn by(assertion: &str) -> [(&str, &str); 2] {
+pub(super) fn by(assertion: &str) -> [(&str, &str); 2] {
     [("client_assertion_type", TYPE), ("client_assertion", assertion)]
 }
 

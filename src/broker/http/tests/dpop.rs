@@ -34,6 +34,19 @@ impl Device {
         self.proof_at(TOKEN, nonce, now())
     }
 
+    /// A proof for a request to this address with this token.
+    pub(super) fn proof_with(
+        &self,
+        (method, url): (&str, &str),
+        token: &str,
+        nonce: Option<&str>,
+    ) -> String {
+        let target = Target::parse(url).unwrap();
+        let token = Secret::new(token.to_string());
+        let signing = Signing { method, target: &target, token: Some(&token), nonce };
+        self.0.sign(signing, now()).unwrap().expose().clone()
+    }
+
     fn proof_at(&self, url: &str, nonce: Option<&str>, at: OffsetDateTime) -> String {
         let target = Target::parse(url).unwrap();
         let signing = Signing { method: "POST", target: &target, token: None, nonce };

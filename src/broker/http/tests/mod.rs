@@ -16,6 +16,7 @@ mod introspection;
 mod lineage;
 mod once;
 mod opaque;
+mod operate;
 mod overtaken;
 mod rates;
 mod revocation;

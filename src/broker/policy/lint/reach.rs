@@ -5,10 +5,18 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::super::BROKER;
 use super::super::finding::{Finding, Rule};
 use super::super::load::World;
+use super::super::operation::{Administration, Named};
 use super::super::view::{View, entities_of, literal, literals, one_of, path, walk};
 use crate::broker::config;
+
+/// By what tokens are named that are revoked.
+const WHAT: &str = "context.what";
+
+/// What is done who looks after the broker.
+const OPERATION: &str = "context.operation";
 
 /// Looks at one policy.
 pub(super) fn look(view: &View<'_>, world: World<'_>, findings: &mut Vec<Finding>) {
@@ -67,6 +75,12 @@ fn unknown(value: &Value, roles: &BTreeSet<&str>, world: World<'_>) -> Vec<(Rule
             } else if path == "context.client" && !world.authenticates(&text) {
                 let what = format!("speaks of the client '{text}', which does not authenticate");
                 unknown.push((Rule::UnknownClient, text, what));
+            } else if path == WHAT && Named::from_name(&text).is_none() {
+                let what = format!("speaks of revoking by '{text}', by which nothing is revoked");
+                unknown.push((Rule::UnknownOperation, text, what));
+            } else if path == OPERATION && Administration::from_name(&text).is_none() {
+                let what = format!("speaks of the operation '{text}', which there is not");
+                unknown.push((Rule::UnknownOperation, text, what));
             }
         }
     }
@@ -86,8 +100,34 @@ fn unknown(value: &Value, roles: &BTreeSet<&str>, world: World<'_>) -> Vec<(Rule
     unknown
 }
 
+/// Why what is revoked can never be what a policy is for: tokens with a role in common are
+/// revoked by that or one by one, and no others are.
+fn contradiction_of_revoking(view: &View<'_>) -> Option<String> {
+    let constraints = view.constraints();
+    let (named, _) = constraints.get(WHAT)?;
+    let named: Vec<Named> = named.iter().filter_map(|name| Named::from_name(name)).collect();
+    let scope = view.scope("resource");
+    let kind = match scope["entity_type"].as_str() {
+        Some(kind) => kind.to_string(),
+        None => {
+            let (resources, _) = constraints.get("resource")?;
+            resources.first()?.split_once("::")?.0.to_string()
+        }
+    };
+    // A token that is on record nowhere has no role that anybody knows.
+    let fits = |named: &Named| match kind.as_str() {
+        BROKER => *named != Named::Role,
+        _ => named.has_role(),
+    };
+    (!named.is_empty() && !named.iter().any(fits))
+        .then(|| format!("its resource is a {kind}, which is not what is revoked in that way"))
+}
+
 /// Why a policy can never be true, as far as its parts tell.
 fn contradiction(view: &View<'_>) -> Option<String> {
+    if let Some(why) = contradiction_of_revoking(view) {
+        return Some(why);
+    }
     if let Some((path, _)) = view.constraints().iter().find(|(_, (_, empty))| *empty) {
         return Some(format!("no {path} is all that it has to be"));
     }

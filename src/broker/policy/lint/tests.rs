@@ -31,6 +31,14 @@ fn when(condition: &str) -> String {
     permit("p", "@ttl(\"5m\")", &format!("principal.hasTag(\"amr\") && {condition}"))
 }
 
+/// A permit of an operation besides a good one.
+fn operates(action: &str, resource: &str, condition: &str) -> String {
+    when("true")
+        + &format!(
+            "@id(\"o\") permit (principal, action == Action::\"{action}\", {resource}) when {{ principal.hasTag(\"amr\") && {condition} }};"
+        )
+}
+
 fn rules(text: &str) -> Vec<&'static str> {
     found(text).iter().map(|finding| finding.rule.name()).collect()
 }
@@ -106,6 +114,48 @@ fn each_lint_finds_what_it_is_for_and_leaves_alone_what_looks_like_it() {
             "unknown-client",
             when("context has client && context.client == \"nobody\""),
             when("context has client"),
+        ),
+        (
+            "unknown-operation",
+            operates("administer", "resource", "context.operation == \"keys.rotated\""),
+            operates("administer", "resource", "context.operation == \"keys.rotate\""),
+        ),
+        (
+            "unknown-operation",
+            operates("revoke", "resource", "[\"tokens\"].contains(context.what)"),
+            operates("revoke", "resource", "[\"token\"].contains(context.what)"),
+        ),
+        (
+            "never-matches",
+            operates("revoke", "resource == Role::\"deploy\"", "context.what == \"all\""),
+            operates("revoke", "resource == Role::\"deploy\"", "context.what == \"role\""),
+        ),
+        (
+            "never-matches",
+            operates("revoke", "resource is Broker", "context.what == \"role\""),
+            operates("revoke", "resource is Broker", "context.what == \"subject\""),
+        ),
+        (
+            "literal-star",
+            operates("administer", "resource", "context.operation == \"keys.*\""),
+            operates("administer", "resource", "context.operation like \"keys.*\""),
+        ),
+        (
+            "everybody",
+            operates("revoke", "resource", "context.what == \"token\"")
+                .replace("principal.hasTag(\"amr\") && ", ""),
+            operates("revoke", "resource", "context.what == \"token\""),
+        ),
+        (
+            "unknown-reference",
+            operates("administer", "resource == Broker::\"https://other.example.com\"", "true"),
+            operates("administer", "resource == Broker::\"https://broker.example.com\"", "true"),
+        ),
+        (
+            "annotation",
+            operates("administer", "resource", "true")
+                .replace("@id(\"o\")", "@id(\"o\") @ttl(\"5m\")"),
+            operates("administer", "resource", "true"),
         ),
         (
             "unknown-scope",

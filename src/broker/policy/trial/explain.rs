@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::super::INTROSPECT;
 use super::super::view::{self, View, literal, path, walk};
-use super::{Action, Asked, Asking, Outcome, Trial};
+use super::super::{Asks, INTROSPECT};
+use super::{Action, Asked, Asking, Outcome, Trial, operation};
 use crate::broker::authenticate::Caller;
 use crate::broker::decide::{Bounds, Wanted, Why};
 use crate::error::Result;
@@ -107,37 +107,45 @@ impl Trial<'_> {
 
     /// What policy was asked, and what of each holds; nothing where it was not asked.
     fn considered(&self, asked: &Asked<'_>, caller: &Caller) -> Vec<Considered> {
-        let rules = self.rules();
-        let Ok(role) = rules.role(Wanted { key_bound: true, ..asked.wanted() }) else {
+        let Some(Ok(asks)) = self.asks(asked, caller) else { return Vec::new() };
+        let (action, resource) = (asks.action, self.policy.uid_of(asks.resource).to_string());
+        let Ok((request, entities)) = self.policy.request(caller, asks, asked.now) else {
             return Vec::new();
         };
+        let looker = Looker { request, entities, asked, caller, action, resource };
+        view::all(&self.sources).iter().map(|view| looker.look(view)).collect()
+    }
+
+    /// What Cedar is asked; nothing where it does not come to that.
+    fn asks<'q>(
+        &self,
+        asked: &'q Asked<'_>,
+        caller: &'q Caller,
+    ) -> Option<Result<Asks<'q>, String>> {
+        if let Some(operation) = &asked.operation {
+            return Some(self.policy.asks_of(caller, operation, asked.moment()));
+        }
+        let rules = self.rules();
+        let role = rules.role(Wanted { key_bound: true, ..asked.wanted() }).ok()?;
         let context = match asked.action {
             Action::Introspect => {
                 self.policy.terms.audience_context(asked.audience, asked.moment())
             }
-            Action::Issue => {
-                let Ok(bounds) = Bounds::of(caller, role, asked.wanted(), asked.now) else {
-                    return Vec::new();
-                };
+            _ => {
+                let bounds = Bounds::of(caller, role, asked.wanted(), asked.now).ok()?;
                 let question = bounds.question(asked.wanted(), asked.now);
                 self.policy.terms.context(caller, &question)
             }
         };
-        let asked_of_cedar = context.and_then(|context| {
-            let asks = (self.action_of(asked, caller), asked.role);
-            self.policy.request(caller.id(), caller, asks, context, asked.now)
-        });
-        let Ok((request, entities)) = asked_of_cedar else { return Vec::new() };
         let action = self.action_of(asked, caller);
-        let looker = Looker { request, entities, asked, caller, action };
-        view::all(&self.sources).iter().map(|view| looker.look(view)).collect()
+        Some(context.map(|context| Asks::of_role(caller.id(), action, asked.role, context)))
     }
 
     /// What policy is asked about.
     fn action_of(&self, asked: &Asked<'_>, caller: &Caller) -> &'static str {
         match asked.action {
             Action::Introspect => INTROSPECT,
-            Action::Issue => self.policy.action_of(caller),
+            _ => self.policy.action_of(caller),
         }
     }
 
@@ -247,7 +255,8 @@ struct Looker<'a> {
     entities: Entities,
     asked: &'a Asked<'a>,
     caller: &'a Caller,
-    action: &'static str,
+    action: &'a str,
+    resource: String,
 }
 
 impl Looker<'_> {
@@ -344,7 +353,7 @@ impl Looker<'_> {
                 Some("principal.issuer") => format!("\"{}\"", principal.issuer),
                 Some("principal.subject") => format!("\"{}\"", principal.subject),
                 Some("action") => format!("Action::\"{}\"", self.action),
-                Some("resource") => format!("Role::\"{}\"", question.role),
+                Some("resource") => self.resource.clone(),
                 Some("context.audience") => format!("\"{}\"", question.audience),
                 Some("context.scope") => match &question.scope {
                     Some(scope) => list(&mut scope.iter()),
@@ -359,7 +368,13 @@ impl Looker<'_> {
                     None => "none that has authenticated".into(),
                 },
                 Some("context.key_bound") => question.key_bound.to_string(),
-                _ => return,
+                Some(of) => {
+                    match question.operation.as_ref().and_then(|op| operation::found(op, of)) {
+                        Some(is) => is,
+                        None => return,
+                    }
+                }
+                None => return,
             };
             found.insert(path(value).unwrap_or_default(), is);
         });

@@ -3,6 +3,7 @@
 
 mod cases;
 mod explain;
+mod operation;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,7 +19,7 @@ pub use cases::{Case, CaseResult, Cases, Difference, Expected};
 pub use explain::{Considered, Explanation, Found, Holds, Part};
 
 use super::load::{Source, World};
-use super::{Moment, Policy};
+use super::{Moment, Operation, Policy};
 use crate::broker::authenticate::{Caller, names, said, suppose};
 use crate::broker::client;
 use crate::broker::config::{self, Client, Config};
@@ -37,6 +38,10 @@ pub enum Action {
     Issue,
     /// To be told about a token.
     Introspect,
+    /// To revoke tokens of others.
+    Revoke,
+    /// To look after the broker.
+    Administer,
 }
 
 /// What somebody asks.
@@ -51,8 +56,24 @@ pub struct Asking {
     /// What for.
     #[serde(default)]
     pub action: Action,
-    /// The role.
-    pub role: String,
+    /// The role; of what is revoked, where that has one.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// What is done, where that is to look after the broker.
+    #[serde(default)]
+    pub operation: Option<String>,
+    /// By what the tokens are named that are revoked.
+    #[serde(default)]
+    pub what: Option<String>,
+    /// The issuer of whose tokens are revoked.
+    #[serde(default)]
+    pub of_issuer: Option<String>,
+    /// Their subject, letter by letter.
+    #[serde(default)]
+    pub of_subject: Option<String>,
+    /// The client to which they were issued.
+    #[serde(default)]
+    pub of_client: Option<String>,
     /// Whom the token is for; where left out, the only audience of the role.
     #[serde(default)]
     pub audience: Option<String>,
@@ -184,22 +205,16 @@ impl<'a> Trial<'a> {
     fn ask<'q>(&'q self, asking: &'q Asking, now: OffsetDateTime) -> Result<Asked<'q>> {
         let now = asking.time.unwrap_or(now);
         let scope = asking.scope.as_deref();
-        let audience = match (&asking.audience, self.config.role.get(&asking.role)) {
-            (Some(audience), _) => audience,
-            // There is no such role, and so nothing is had whatever it is for.
-            (None, None) => "",
-            (None, Some(role)) => match role.audiences.first() {
-                Some(one) if role.audiences.len() == 1 => one,
-                _ => {
-                    let why = format!("the role '{}' has several audiences", asking.role);
-                    return Err(usage(why).hint("name the one that is meant"));
-                }
-            },
+        let operation = operation::of(asking)?;
+        let (role, audience) = match &operation {
+            Some(_) => ("", ""),
+            None => self.role_and_audience(asking)?,
         };
         Ok(Asked {
             caller: self.admitted(asking, now)?,
             action: asking.action,
-            role: &asking.role,
+            operation,
+            role,
             audience,
             scope: scope.map(|scope| scope.split_ascii_whitespace().map(String::from).collect()),
             ttl: asking.ttl,
@@ -207,6 +222,25 @@ impl<'a> Trial<'a> {
             source: asking.source.unwrap_or(Ipv4Addr::LOCALHOST.into()),
             now,
         })
+    }
+
+    fn role_and_audience<'q>(&'q self, asking: &'q Asking) -> Result<(&'q str, &'q str)> {
+        let Some(role) = asking.role.as_deref() else {
+            return Err(usage("it is not said which role is asked for".into()));
+        };
+        let audience = match (&asking.audience, self.config.role.get(role)) {
+            (Some(audience), _) => audience,
+            // There is no such role, and so nothing is had whatever it is for.
+            (None, None) => "",
+            (None, Some(known)) => match known.audiences.first() {
+                Some(one) if known.audiences.len() == 1 => one,
+                _ => {
+                    let why = format!("the role '{role}' has several audiences");
+                    return Err(usage(why).hint("name the one that is meant"));
+                }
+            },
+        };
+        Ok((role, audience))
     }
 
     /// The caller, through the client that has authenticated; or that one would have to.
@@ -225,11 +259,11 @@ impl<'a> Trial<'a> {
             return Err(usage(format!("there is no client '{unknown}' that authenticates"))
                 .hint(format!("configured are: {}", known.join(", "))));
         }
-        if asking.action == Action::Introspect {
+        if asking.action != Action::Issue {
             let Supposed { issuer, subject, .. } = &asking.caller;
             let own = &self.config.issuer;
             if client.is_some() {
-                return Err(usage("who introspects, does so in one name".into()).hint(format!(
+                return Err(usage("who asks for this, does so in one name".into()).hint(format!(
                     "the caller is the client where its issuer is {own}, and its subject the client"
                 )));
             }
@@ -306,6 +340,8 @@ impl<'a> Trial<'a> {
 struct Asked<'a> {
     caller: std::result::Result<Caller, Denied>,
     action: Action,
+    /// What is asked for, where it is not about a token that is issued or looked at.
+    operation: Option<Operation>,
     role: &'a str,
     audience: &'a str,
     scope: Option<BTreeSet<String>>,
@@ -339,8 +375,13 @@ impl Asked<'_> {
 
     fn decide(&self, trial: &Trial<'_>, caller: &Caller) -> std::result::Result<Outcome, Denied> {
         let rules = trial.rules();
+        if let Some(operation) = &self.operation {
+            let permit = rules.operate(caller, operation, self.moment())?;
+            return Ok(Outcome::Permit { policy: permit, ttl: None, scope: None });
+        }
         match self.action {
-            Action::Issue => {
+            Action::Introspect => self.introspects(trial, caller),
+            _ => {
                 let (granted, _) = rules.decide(caller, self.wanted(), self.now)?;
                 Ok(Outcome::Permit {
                     policy: granted.policy_id,
@@ -348,25 +389,30 @@ impl Asked<'_> {
                     scope: Some(granted.scope),
                 })
             }
-            Action::Introspect => {
-                // What a token that is there already is bound to is no matter.
-                rules.role(Wanted { key_bound: true, ..self.wanted() })?;
-                let who = caller.id();
-                let answer = trial
-                    .policy
-                    .introspects(caller, self.role, self.audience, self.moment())
-                    .map_err(|why| Denied::new(Why::Failed, why))?;
-                match (answer.permits, answer.reasons.into_iter().next()) {
-                    (true, Some(policy)) => Ok(Outcome::Permit { policy, ttl: None, scope: None }),
-                    (_, None) => Err(Denied::new(
-                        Why::NoPermit,
-                        format!("no policy lets '{who}' introspect tokens of the role"),
-                    )),
-                    (false, policy_id) => {
-                        let said = format!("a policy forbids '{who}' to introspect");
-                        Err(Denied { policy_id, ..Denied::new(Why::Forbidden, said) })
-                    }
-                }
+        }
+    }
+
+    fn introspects(
+        &self,
+        trial: &Trial<'_>,
+        caller: &Caller,
+    ) -> std::result::Result<Outcome, Denied> {
+        // What a token that is there already is bound to is no matter.
+        trial.rules().role(Wanted { key_bound: true, ..self.wanted() })?;
+        let who = caller.id();
+        let answer = trial
+            .policy
+            .introspects(caller, self.role, self.audience, self.moment())
+            .map_err(|why| Denied::new(Why::Failed, why))?;
+        match (answer.permits, answer.reasons.into_iter().next()) {
+            (true, Some(policy)) => Ok(Outcome::Permit { policy, ttl: None, scope: None }),
+            (_, None) => Err(Denied::new(
+                Why::NoPermit,
+                format!("no policy lets '{who}' introspect tokens of the role"),
+            )),
+            (false, policy_id) => {
+                let said = format!("a policy forbids '{who}' to introspect");
+                Err(Denied { policy_id, ..Denied::new(Why::Forbidden, said) })
             }
         }
     }

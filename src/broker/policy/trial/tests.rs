@@ -328,3 +328,58 @@ fn a_client_that_authenticates_is_tried_with_and_without_that() {
     });
     assert!(matches!(outcome(itself), Outcome::Permit { .. }));
 }
+
+#[test]
+fn operations_are_tried_and_explained() {
+    let config = config(|_| {});
+    let text = policies()
+        + &format!(
+            "@id(\"revokes\") permit (principal in Group::\"{ISSUER}#platform\", action == Action::\"revoke\", resource == Role::\"deploy\") when {{ context.what == \"role\" }};
+             @id(\"looks\") permit (principal in Group::\"{ISSUER}#platform\", action == Action::\"administer\", resource) when {{ context.operation == \"keys.list\" }};"
+        );
+    let trial = trial(&config, &text);
+    let outcome = |changes| trial.decide(&asking(changes), NOW).unwrap();
+    let permitted =
+        |policy: &str| Outcome::Permit { policy: policy.into(), ttl: None, scope: None };
+    let revoke = json!({"/action": "revoke", "/what": "role"});
+    assert_eq!(outcome(revoke.clone()), permitted("revokes"));
+    let list = json!({"/action": "administer", "/role": null, "/operation": "keys.list"});
+    assert_eq!(outcome(list), permitted("looks"));
+    let other = json!({"/action": "revoke", "/what": "role", "/role": "reader"});
+    assert_eq!(reason(&outcome(other.clone())), Why::NoPermit);
+    let rotate = json!({"/action": "administer", "/role": null, "/operation": "keys.rotate"});
+    assert_eq!(reason(&outcome(rotate.clone())), Why::NoPermit);
+    let mallory = json!({"/action": "revoke", "/what": "role", "/caller/subject": "mallory"});
+    assert_eq!(reason(&outcome(mallory)), Why::Forbidden);
+
+    let changes = |changes| trial.explain(&asking(changes), NOW).unwrap().changes.join("\n");
+    let said = changes(other);
+    assert!(
+        said.contains("'revokes' would permit it") && said.contains("Role::\"reader\""),
+        "{said}"
+    );
+    let said = changes(rotate);
+    assert!(said.contains("context.operation is \"keys.rotate\""), "{said}");
+    let of_bob = json!({
+        "/action": "revoke", "/what": "subject", "/role": null, "/of_issuer": ISSUER, "/of_subject": "bob",
+    });
+    let said = changes(of_bob);
+    assert!(said.contains("Broker::\"https://broker.example.com\""), "{said}");
+
+    // What could not be asked proves nothing.
+    for wrong in [
+        json!({"/action": "revoke"}),
+        json!({"/action": "revoke", "/what": "everything"}),
+        json!({"/action": "revoke", "/what": "all"}),
+        json!({"/action": "revoke", "/what": "subject", "/role": null, "/of_subject": "bob"}),
+        json!({"/action": "revoke", "/what": "role", "/operation": "keys.list"}),
+        json!({"/action": "administer", "/role": null}),
+        json!({"/action": "administer", "/operation": "keys.list"}),
+        json!({"/action": "administer", "/role": null, "/operation": "keys"}),
+        json!({"/what": "role"}),
+        json!({"/role": null}),
+        json!({"/action": "introspect", "/operation": "keys.list"}),
+    ] {
+        assert!(trial.decide(&asking(wrong.clone()), NOW).is_err(), "{wrong}");
+    }
+}

@@ -148,6 +148,10 @@ impl LogStore for SqlStore {
                 conditions.push(format!("{condition} ${}", numbers.len()));
             }
         }
+        if let Some(below) = filter.below {
+            numbers.push(stored(below));
+            conditions.push(format!("sequence < ${}", numbers.len()));
+        }
         let exact = [
             ("issuer", filter.issuer.clone()),
             ("subject", filter.subject.clone()),
@@ -221,6 +225,7 @@ impl SqlStore {
         let indexed =
             filter.subject.is_some() || filter.request_id.is_some() || filter.jti.is_some();
         let size = if indexed { 0 } else { self.size().await? };
+        let size = size.min(filter.below.unwrap_or(u64::MAX));
         let bounds = (1..).map_while(|n| size.checked_sub(n * PART)).filter(|after| *after > 0);
         let (mut parts, mut until) = (Vec::new(), None);
         for after in bounds {

@@ -3,7 +3,6 @@
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use percent_encoding::percent_decode_str;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -12,7 +11,7 @@ use crate::broker::audit::erase::{Erased, Erasure};
 use crate::broker::audit::export::{Format, exported};
 use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey};
 use crate::broker::audit::verify::{Proofs, Report, verify};
-use crate::broker::audit::{self, Decision, Record};
+use crate::broker::audit::{self, Decision, Record, principal};
 use crate::broker::config::{self, Config};
 use crate::broker::keys::{CheckpointKeys, Kek};
 use crate::broker::store::sql::SqlStore;
@@ -26,7 +25,6 @@ use crate::cli::{misuse, show};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::{files, process};
-use crate::oidc::Issuer;
 
 /// How many records are read at a time.
 const PAGE: u32 = 1000;
@@ -233,6 +231,7 @@ async fn query(app: &App, args: &AuditQuery) -> Result<()> {
         Some((issuer, subject)) => (issuer, Some(subject)),
     };
     let filter = Filter {
+        below: None,
         since: time(&args.since)?,
         until: time(&args.until)?,
         issuer,
@@ -292,7 +291,6 @@ fn all_of_them(unreadable: &[u64]) -> Result<()> {
     .hint("tmpcred broker audit verify"))
 }
 
-/// Issuer and subject as policies and tokens have them, or the subject alone.
 async fn erase(app: &App, args: &AuditErase) -> Result<()> {
     let (Some(issuer), subject) = principal(&args.subject) else {
         return Err(misuse("--subject is no issuer, `#` and subject")
@@ -321,16 +319,6 @@ async fn erase(app: &App, args: &AuditErase) -> Result<()> {
         ))?;
     }
     Ok(())
-}
-
-fn principal(text: &str) -> (Option<String>, String) {
-    match text.split_once('#') {
-        Some((issuer, subject)) if Issuer::parse(issuer).is_ok() => {
-            let subject = percent_decode_str(subject).decode_utf8_lossy();
-            (Some(issuer.to_string()), subject.into_owned())
-        }
-        _ => (None, text.to_string()),
-    }
 }
 
 /// A moment in RFC 3339, or how long ago it was.
@@ -373,13 +361,6 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-
-    #[test]
-    fn principals_are_as_policies_have_them_or_subjects() {
-        let (issuer, subject) = principal("https://login.example.com#a%23b");
-        assert_eq!((issuer.as_deref(), &subject[..]), (Some("https://login.example.com"), "a#b"));
-        assert_eq!(principal("alice#1"), (None, "alice#1".into()));
-    }
 
     #[test]
     fn times_are_moments_or_so_long_ago() {

@@ -1,0 +1,160 @@
+//! Reading the audit log, page by page.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::routing::get;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::{Request, Unserved, described, done};
+use crate::broker::audit::export::{Format, exported, unreadable};
+use crate::broker::audit::{Decision, principal};
+use crate::broker::http::api::{Answer, Endpoint, Operation, Parameter, Verb};
+use crate::broker::http::guard::RequestId;
+use crate::broker::http::source::Source;
+use crate::broker::policy::Administration;
+use crate::broker::store::Filter;
+use crate::broker::{Broker, config};
+use crate::trace::w3c;
+use crate::wire::AUDIT_PATH;
+
+/// How many records a page has where nobody says.
+const PAGE: u32 = 100;
+
+/// How many it has at most.
+const MOST: u32 = 1000;
+
+/// Which records are looked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    since: Option<String>,
+    until: Option<String>,
+    principal: Option<String>,
+    role: Option<String>,
+    decision: Option<String>,
+    request: Option<Uuid>,
+    trace: Option<String>,
+    token: Option<Uuid>,
+    limit: Option<u32>,
+    below: Option<u64>,
+}
+
+/// Records, in order.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Records")]
+struct Found {
+    /// Each as `tmpcred broker audit export` has it; `unreadable` where somebody has changed it
+    /// so that it cannot be read.
+    records: Vec<Value>,
+    /// Where there may be older ones: what `below` is of a request for those.
+    next_below: Option<u64>,
+}
+
+/// The endpoint.
+pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
+    let operation = Operation::new("audit_records", "Find records of the audit log")
+        .about("The newest that match, in order. Policy decides (`Action::\"administer\"`).")
+        .takes(&[
+            Parameter::text("since", "Not before this moment (RFC 3339)"),
+            Parameter::text("until", "Before this moment (RFC 3339)"),
+            Parameter::text("principal", "Of this caller: the subject, or issuer, `#` and subject"),
+            Parameter::text("role", "About this role"),
+            Parameter::text("decision", "`issued`, `denied`, `aborted`, `revoked` or `changed`"),
+            Parameter::text("request", "Of this request (`x-request-id`)"),
+            Parameter::text("trace", "Of this trace (the second part of `traceparent`)"),
+            Parameter::text("token", "About this token (its `jti`)"),
+            Parameter::number("limit", "How many at most: 100 where left out, 1000 at most", false),
+            Parameter::number("below", "With lower numbers than this", false),
+        ])
+        .answers(Answer::json::<Found>(200, "A page of them"));
+    let operation = described(operation, Verb::Get);
+    Endpoint::new(format!("{base}/{AUDIT_PATH}"), Verb::Get, get(read), operation)
+        .shedding()
+        .limited(config::Endpoint::Audit)
+}
+
+async fn read(
+    State(broker): State<Arc<Broker>>,
+    source: Source,
+    id: RequestId,
+    headers: HeaderMap,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Response {
+    let request = Request::new(&broker, (source, id), &headers, ("GET", AUDIT_PATH));
+    request.counted(found(&request, query).await)
+}
+
+async fn found(
+    request: &Request<'_>,
+    query: Result<Query<Asked>, QueryRejection>,
+) -> Result<Response, Unserved> {
+    let asked = request.identified(None).await?;
+    let Query(query) = query.map_err(|_| {
+        Unserved::malformed("the query has something unknown, or twice, or what is no value of it")
+    })?;
+    let (filter, limit) = (query.filter()?, query.limit.unwrap_or(PAGE));
+    if limit == 0 || limit > MOST {
+        return Err(Unserved::malformed(format!("a page has from one to {MOST} records")));
+    }
+    if filter.below == Some(0) {
+        return Err(Unserved::malformed("the numbers of records begin at one"));
+    }
+    let by = request.administers(&asked, Administration::ReadAudit).await?;
+    tracing::info!(by = by.said(), "the audit log is read");
+    let rows = request.broker.store.find(&filter, limit).await;
+    let rows = rows.map_err(|error| Unserved::of(&error))?;
+    let is_full = usize::try_from(limit).is_ok_and(|limit| rows.len() >= limit);
+    let next_below = rows.first().filter(|_| is_full).map(|(number, _)| *number);
+    let now = request.broker.clock.now();
+    let records = rows.iter().map(|(number, record)| match record {
+        Some(record) => exported(Format::Jsonl, *number, record),
+        None => unreadable(Format::Jsonl, *number, now),
+    });
+    Ok(done(Found { records: records.collect(), next_below }))
+}
+
+impl Asked {
+    fn filter(&self) -> Result<Filter, Unserved> {
+        let texts =
+            [&self.since, &self.until, &self.principal, &self.role, &self.decision, &self.trace];
+        if texts.into_iter().flatten().any(String::is_empty) {
+            return Err(Unserved::malformed("the query has something without a value"));
+        }
+        let moment = |name: &str, text: &Option<String>| {
+            let moment = text.as_deref().map(|text| OffsetDateTime::parse(text, &Rfc3339));
+            moment.transpose().map_err(|_| {
+                let what = format!("'{name}' is no moment such as 2026-01-01T12:00:00Z");
+                Unserved::malformed(what)
+            })
+        };
+        let decision = |name: &String| {
+            Decision::from_name(name)
+                .ok_or_else(|| Unserved::malformed("there is no such decision"))
+        };
+        let trace = |id: &String| {
+            w3c::trace_id(id).ok_or_else(|| Unserved::malformed("'trace' is no id of a trace"))
+        };
+        let (issuer, subject) = self.principal.as_deref().map(principal).unzip();
+        Ok(Filter {
+            below: self.below,
+            since: moment("since", &self.since)?,
+            until: moment("until", &self.until)?,
+            issuer: issuer.flatten(),
+            subject,
+            role: self.role.clone(),
+            decision: self.decision.as_ref().map(decision).transpose()?,
+            request_id: self.request,
+            trace_id: self.trace.as_ref().map(trace).transpose()?,
+            jti: self.token,
+        })
+    }
+}

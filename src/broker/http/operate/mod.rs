@@ -1,0 +1,360 @@
+//! The endpoints for those who operate the broker from elsewhere: each shows who they are, and
+//! policy decides.
+
+mod audit;
+mod keys;
+mod revocations;
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tracing::Instrument;
+
+use super::api::{
+    self, Answer, CHALLENGE, DPOP_NONCE, Endpoint, Operation, Scheme, Verb, unavailable,
+};
+use super::client;
+use super::form::Form;
+use super::guard::RequestId;
+use super::refusal::Refusal;
+use super::source::Source;
+use super::token::RETRY_AFTER;
+use crate::broker::Broker;
+use crate::broker::audit::Author;
+use crate::broker::authenticate::{Caller, said};
+use crate::broker::client::Proved;
+use crate::broker::metrics::{Administered, ClientAuthentication, Revocation};
+use crate::broker::operate::{self, Asked, Credentials, Unproved};
+use crate::broker::policy;
+use crate::broker::proof::{self, Fault, Place as ProofFor};
+use crate::broker::rulebook::Rulebook;
+use crate::dpop;
+use crate::error::{Error, ErrorKind};
+use crate::secret::Secret;
+use crate::trace::Place;
+use crate::wire::refusal::{
+    ACCESS_DENIED, INVALID_CLIENT, INVALID_DPOP_PROOF, INVALID_REQUEST, INVALID_TOKEN,
+    USE_DPOP_NONCE,
+};
+
+/// How long the reason for something may be, in bytes: it goes on record.
+const MAX_REASON: usize = 1000;
+
+/// How long a name may be, in bytes, as in records.
+const MAX_NAME: usize = 1024;
+
+/// All of them.
+pub(super) fn endpoints(base: &str) -> Vec<Endpoint<Arc<Broker>>> {
+    let mut endpoints = vec![revocations::endpoint(base), audit::endpoint(base)];
+    endpoints.extend(keys::endpoints(base));
+    endpoints
+}
+
+/// What is said of such an operation: how callers show who they are, and how they are refused.
+fn described(operation: Operation, verb: Verb) -> Operation {
+    let unproved = "The caller did not show who they are";
+    let codes = ["unauthorized", INVALID_TOKEN, INVALID_CLIENT, INVALID_DPOP_PROOF, USE_DPOP_NONCE];
+    let denied = Answer::refusal(403, "Policy says no", &[ACCESS_DENIED]);
+    let shown: &[&[Scheme]] = match verb {
+        Verb::Post => {
+            &[&[Scheme::Bearer], &[Scheme::Dpop, Scheme::DpopProof], &[Scheme::PrivateKeyJwt]]
+        }
+        _ => &[&[Scheme::Bearer], &[Scheme::Dpop, Scheme::DpopProof]],
+    };
+    operation
+        .shown(shown)
+        .answers(Answer::refusal(400, "The request is malformed", &[INVALID_REQUEST]))
+        .answers(
+            Answer::refusal(401, unproved, &codes).with(CHALLENGE.sometimes()).with(DPOP_NONCE),
+        )
+        .answers(denied.with(api::RETRY_AFTER.sometimes()))
+        .answers(unavailable("It cannot be done, or not be recorded, at present"))
+}
+
+/// How a request ended that came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Malformed,
+    Unauthenticated,
+    Denied,
+    Unknown,
+    Failed,
+}
+
+impl From<Outcome> for Revocation {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Malformed => Self::Malformed,
+            Outcome::Unauthenticated => Self::Unauthenticated,
+            Outcome::Denied => Self::Denied,
+            Outcome::Unknown => Self::Unknown,
+            Outcome::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<Outcome> for Administered {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Malformed | Outcome::Unknown => Self::Malformed,
+            Outcome::Unauthenticated => Self::Unauthenticated,
+            Outcome::Denied => Self::Denied,
+            Outcome::Failed => Self::Failed,
+        }
+    }
+}
+
+/// What is answered instead, and what it counts as.
+struct Unserved {
+    outcome: Outcome,
+    refusal: Refusal,
+    /// What would be accepted instead, where it is that.
+    headers: Option<Box<HeaderMap>>,
+}
+
+impl Unserved {
+    fn new(outcome: Outcome, refusal: Refusal) -> Self {
+        Self { outcome, refusal, headers: None }
+    }
+
+    fn malformed(why: impl Into<String>) -> Self {
+        Refusal::invalid_request(why).into()
+    }
+
+    /// Something that whoever asks may do, and that cannot be done as they want it.
+    fn of(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::Usage => Self::malformed(said(error)),
+            _ => {
+                tracing::error!(%error, "an operation could not be done");
+                let why = "it cannot be done, or not be recorded, at present";
+                Self::new(Outcome::Failed, Refusal::unavailable(why, RETRY_AFTER))
+            }
+        }
+    }
+
+    fn at(self, id: RequestId) -> Response {
+        tracing::info!(code = self.refusal.code(), refusal = ?self.refusal, "refused");
+        let mut response = self.refusal.at(id);
+        response.headers_mut().extend(self.headers.into_iter().flat_map(|headers| *headers));
+        response
+    }
+}
+
+/// Whatever is found wrong with a request.
+impl From<Refusal> for Unserved {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(Outcome::Malformed, refusal)
+    }
+}
+
+/// A request, as far as all of them are the same.
+struct Request<'a> {
+    broker: &'a Arc<Broker>,
+    book: Arc<Rulebook>,
+    source: Source,
+    id: RequestId,
+    headers: &'a HeaderMap,
+    /// The method, and the path below that of the broker's issuer.
+    at: (&'static str, &'static str),
+}
+
+impl<'a> Request<'a> {
+    fn new(
+        broker: &'a Arc<Broker>,
+        (source, id): (Source, RequestId),
+        headers: &'a HeaderMap,
+        at: (&'static str, &'static str),
+    ) -> Self {
+        Self { broker, book: broker.policies(), source, id, headers, at }
+    }
+
+    /// Who asks. Where there is a form, a client may show in it which one it is.
+    async fn identified(&self, form: Option<&Form>) -> Result<Asked, Unserved> {
+        let caller = self.caller(form).await?;
+        Ok(Asked { caller, source: self.source.0, request_id: self.id.0 })
+    }
+
+    async fn caller(&self, form: Option<&Form>) -> Result<Caller, Unserved> {
+        let broker = self.broker;
+        let proved = match form {
+            Some(form) => {
+                let presented = client::presented(form, self.headers);
+                broker.client(&self.book, presented, true).await
+            }
+            None => Ok(Proved::default()),
+        };
+        let proved = proved.map_err(|refused| {
+            let outcome = match refused.why {
+                ClientAuthentication::Malformed => Outcome::Malformed,
+                ClientAuthentication::Unavailable => Outcome::Failed,
+                _ => Outcome::Unauthenticated,
+            };
+            Unserved::new(outcome, client::refusal(&refused))
+        })?;
+        if let Some(client) = proved.id() {
+            return Ok(Caller::of_client(broker.issuer(), client, broker.clock.now()));
+        }
+        let (is_bound, token) =
+            credentials(self.headers).map_err(|why| challenge(why, None, None))?;
+        let shown = if is_bound {
+            let proof = proof::header(self.headers);
+            let proof = proof.map_err(|refused| self.unproved(Unproved::Proof(refused)))?;
+            Credentials::Bound(&token, proof, self.at)
+        } else {
+            Credentials::Bearer(&token)
+        };
+        broker.operator(&self.book, shown).await.map_err(|unproved| self.unproved(unproved))
+    }
+
+    fn unproved(&self, unproved: Unproved) -> Unserved {
+        match unproved {
+            Unproved::Token(error) => challenge(&said(&error), Some(INVALID_TOKEN), None),
+            Unproved::Proof(refused) => {
+                self.broker.metrics.proof_rejected(refused.fault);
+                // RFC 9449 section 11.3: who was given one may not do without.
+                let proofs = &self.broker.proofs;
+                let wanted = proofs.wants_nonces() || refused.fault == Fault::Nonce;
+                let now = self.broker.clock.now();
+                let nonce = wanted.then(|| proofs.nonces().give(ProofFor::Token, now));
+                let code = match refused.fault {
+                    Fault::Nonce => USE_DPOP_NONCE,
+                    _ => INVALID_DPOP_PROOF,
+                };
+                challenge(&said(&refused.error), Some(code), nonce)
+            }
+            Unproved::Unavailable(error) => {
+                tracing::error!(%error, "it cannot be told who asks");
+                let why = "the broker cannot tell at present who asks";
+                Unserved::new(Outcome::Failed, Refusal::unavailable(why, RETRY_AFTER))
+            }
+        }
+    }
+
+    /// Whether they may; in whose name it is done.
+    async fn permitted(
+        &self,
+        asked: &Asked,
+        operation: &policy::Operation,
+    ) -> Result<Author, Unserved> {
+        super::token::summarize(self.broker).await;
+        let denied = |why: String| Unserved::new(Outcome::Denied, Refusal::forbidden(why));
+        self.broker.permit(&self.book, asked, operation).await.map_err(|refusal| match refusal {
+            operate::Refusal::Denied(why) => denied(why),
+            operate::Refusal::Counted { retry_after } => {
+                let why = "it is denied, and so many requests were denied lately that they are only counted";
+                let refusal = Refusal::forbidden(why).retrying(retry_after);
+                Unserved::new(Outcome::Denied, refusal)
+            }
+            operate::Refusal::Unrecorded(error) => Unserved::of(&error),
+        })
+    }
+}
+
+impl Request<'_> {
+    /// Whether they may look after the broker in this way.
+    async fn administers(
+        &self,
+        asked: &Asked,
+        what: policy::Administration,
+    ) -> Result<Author, Unserved> {
+        self.permitted(asked, &policy::Operation::Administer(what)).await
+    }
+
+    /// The answer to a request to look after the broker, which is counted.
+    fn counted(&self, outcome: Result<Response, Unserved>) -> Response {
+        let count = |outcome| self.broker.metrics.administered(outcome);
+        match outcome {
+            Ok(response) => {
+                count(Administered::Done);
+                response
+            }
+            Err(unserved) => {
+                count(unserved.outcome.into());
+                unserved.at(self.id)
+            }
+        }
+    }
+}
+
+/// Does something to its end, also where whoever asks for it hangs up.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = crate::error::Result<T>> + Send + 'static,
+) -> Result<T, Unserved> {
+    match tokio::spawn(Place::here().around(work).in_current_span()).await {
+        Ok(outcome) => outcome.map_err(|error| Unserved::of(&error)),
+        Err(_) => Err(Unserved::new(Outcome::Failed, Refusal::internal())),
+    }
+}
+
+/// Why something is done, as it goes on record.
+fn reason(form: &Form) -> Result<String, Unserved> {
+    let Some(reason) = form.optional("reason") else { return Ok(NO_REASON.into()) };
+    match reason.len() <= MAX_REASON && !reason.chars().any(char::is_control) {
+        true => Ok(reason.to_string()),
+        false => Err(Unserved::malformed(format!(
+            "the parameter 'reason' must be a line of at most {MAX_REASON} bytes"
+        ))),
+    }
+}
+
+const NO_REASON: &str = "no reason was given";
+
+/// A parameter that says whether.
+fn flag(form: &Form, name: &str) -> Result<bool, Unserved> {
+    match form.optional(name) {
+        None => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => {
+            Err(Unserved::malformed(format!("the parameter '{name}' is 'true', or left out")))
+        }
+    }
+}
+
+fn done(answer: impl Serialize) -> Response {
+    ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+}
+
+/// The token by which somebody shows who they are, and whether it is bound to a key.
+fn credentials(headers: &HeaderMap) -> Result<(bool, Secret<String>), &'static str> {
+    let bound = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
+    match bound {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(dpop::SCHEME) => {
+            let one = headers.get_all(AUTHORIZATION).iter().count() == 1;
+            let token = token.trim();
+            match one && !token.is_empty() {
+                true => Ok((true, Secret::new(token.to_string()))),
+                false => Err("a request needs one header 'Authorization: DPoP'"),
+            }
+        }
+        _ => super::introspect::bearer(headers).map(|token| (false, token)),
+    }
+}
+
+/// What would be accepted (RFC 6750 section 3, RFC 9449 section 7.1), and what is wrong, where
+/// there was a token at all.
+fn challenge(why: &str, code: Option<&'static str>, nonce: Option<String>) -> Unserved {
+    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, code.unwrap_or("unauthorized"), why);
+    let algorithms = dpop::ALGORITHMS.map(|(name, _)| name).join(" ");
+    let error = |is_mine: bool| match code {
+        Some(code) if is_mine => format!(", error=\"{code}\""),
+        _ => String::new(),
+    };
+    let of_proof = code.is_some_and(|code| code != INVALID_TOKEN);
+    let bearer = format!("Bearer realm=\"tmpcred\"{}", error(!of_proof));
+    let bound = format!("DPoP algs=\"{algorithms}\"{}", error(of_proof));
+    let mut headers = HeaderMap::new();
+    // They have nothing but printable ASCII.
+    if let Ok(value) = HeaderValue::from_str(&format!("{bearer}, {bound}")) {
+        headers.insert(WWW_AUTHENTICATE, value);
+    }
+    if let Some(Ok(nonce)) = nonce.map(|nonce| HeaderValue::from_str(&nonce)) {
+        headers.insert(HeaderName::from_static(dpop::NONCE_HEADER), nonce);
+    }
+    let headers = Some(Box::new(headers));
+    Unserved { headers, ..Unserved::new(Outcome::Unauthenticated, refusal) }
+}

@@ -1,0 +1,272 @@
+//! Revoking tokens of others, one or many at once.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
+use axum::routing::post;
+use schemars::JsonSchema;
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::{MAX_NAME, Outcome, Request, Unserved, described, done, flag, reason, to_its_end};
+use crate::broker::authenticate::id_of;
+use crate::broker::cutoff::{Revoked, What};
+use crate::broker::http::api::{Answer, Endpoint, Field, Kind, Operation, Verb};
+use crate::broker::http::client;
+use crate::broker::http::form::Form;
+use crate::broker::http::guard::RequestId;
+use crate::broker::http::refusal::Refusal;
+use crate::broker::http::source::Source;
+use crate::broker::metrics::Revocation;
+use crate::broker::policy::{self, Named, Tokens};
+use crate::broker::store::Whose;
+use crate::broker::{Broker, config, opaque};
+use crate::credential::Principal;
+use crate::wire::{self, REVOCATIONS_PATH, RevocationReach};
+
+/// What a request may have.
+const FIELDS: &[Field] = &[
+    Field::optional("token", "The token that is revoked; one of these and no other says what is")
+        .of(Kind::Secret),
+    Field::optional("jti", "The token with this id"),
+    Field::optional("issuer", "All tokens of callers of this issuer"),
+    Field::optional("subject", "With `issuer`: only those of this subject, letter by letter"),
+    Field::optional("role", "All tokens with this role"),
+    Field::optional("client", "All tokens that were issued to this client"),
+    Field::optional("all", "All tokens of this broker").of(Kind::OneOf(&["true"])),
+    Field::optional(
+        "before",
+        "Only what was issued before this moment (RFC 3339), which has passed; else now. Not with `token` or `jti`",
+    ),
+    Field::optional("reason", "Why, for the audit log"),
+];
+
+const FORM: &[&[Field]] = &[FIELDS, client::FIELDS];
+
+/// What was revoked.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Revocations")]
+struct Answered {
+    /// By what it was named: `token`, `subject`, `issuer`, `role`, `client` or `all`.
+    revoked: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    jti: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    /// How many tokens that were good, as far as the log tells; `null` where they could not be
+    /// counted, which changes nothing about them.
+    tokens: Option<u64>,
+    /// Before when they were issued.
+    issued_before: String,
+    /// Whom the revocation reaches.
+    revocation_reach: RevocationReach,
+}
+
+/// The endpoint.
+pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
+    let operation = Operation::new("revocations", "Revoke tokens of others, many at once")
+        .about(
+            "Policy decides (`Action::\"revoke\"`). It is durable, and counts at every process of the broker, when it is answered.",
+        )
+        .form(FORM)
+        .answers(Answer::json::<Answered>(200, "They are good no more"));
+    let operation = described(operation, Verb::Post);
+    let path = format!("{base}/{REVOCATIONS_PATH}");
+    Endpoint::new(path, Verb::Post, post(revoke), operation)
+        .shedding()
+        .limited(config::Endpoint::Revocations)
+}
+
+async fn revoke(
+    State(broker): State<Arc<Broker>>,
+    source: Source,
+    id: RequestId,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let form = Form::read_described(&uri, &headers, body, FORM);
+    let request = Request::new(&broker, (source, id), &headers, ("POST", REVOCATIONS_PATH));
+    match perform(&request, form).await {
+        Ok((outcome, answer)) => {
+            broker.metrics.revoked(outcome);
+            done(answer)
+        }
+        Err(unserved) => {
+            broker.metrics.revoked(unserved.outcome.into());
+            unserved.at(id)
+        }
+    }
+}
+
+async fn perform(
+    request: &Request<'_>,
+    form: Result<Form, Refusal>,
+) -> Result<(Revocation, Answered), Unserved> {
+    let asked = request.identified(form.as_ref().ok()).await?;
+    let form = form?;
+    let (broker, wanted) = (request.broker, Wanted::read(&form)?);
+    let why = reason(&form)?;
+    let failed = |error| Unserved::of(&error);
+    let one = match &wanted.of {
+        Of::Many(..) => None,
+        Of::One(jti) => Some(*jti),
+        Of::Shown => broker.id_shown(form.secret("token")?).await.map_err(failed)?,
+    };
+    let (what, tokens) = match (wanted.of, one) {
+        (Of::Many(whose, tokens), _) => (Some(What::Many { whose, before: wanted.before }), tokens),
+        (_, Some(jti)) => {
+            let tokens = broker.token_on_record(jti).await.map_err(failed)?;
+            (tokens.role.is_some().then_some(What::Token(jti)), tokens)
+        }
+        (_, None) => (None, Tokens::named(Named::Token)),
+    };
+    let by = request.permitted(&asked, &policy::Operation::Revoke(tokens.clone())).await?;
+    // Whoever may not revoke it is not told that there is none.
+    let Some(what) = what else {
+        let why = "this broker has issued no such token";
+        return Err(Unserved::new(Outcome::Unknown, Refusal::invalid_request(why)));
+    };
+    let is_opaque = form.secret("token").is_ok_and(|token| opaque::hash(token).is_some());
+    let revoking = {
+        let broker = broker.clone();
+        async move { broker.revoke_for(by, &what, &why).await }
+    };
+    let revoked = to_its_end(revoking).await?;
+    let outcome = match (one, revoked.tokens) {
+        (Some(_), Some(0)) => Revocation::Repeated,
+        _ => Revocation::Revoked,
+    };
+    Ok((outcome, answered(&revoked, one, tokens, is_opaque)))
+}
+
+fn answered(revoked: &Revoked, jti: Option<Uuid>, tokens: Tokens, is_opaque: bool) -> Answered {
+    // What the log has of one token is for those to read who may.
+    let told = |value: Option<String>| value.filter(|_| jti.is_none());
+    Answered {
+        revoked: tokens.what.name(),
+        jti,
+        issuer: told(tokens.issuer),
+        subject: told(tokens.subject.map(|subject| subject.subject)),
+        role: told(tokens.role),
+        client: told(tokens.client),
+        tokens: revoked.tokens,
+        issued_before: revoked.before.format(&Rfc3339).unwrap_or_default(),
+        revocation_reach: match is_opaque {
+            true => RevocationReach::Everywhere,
+            false => RevocationReach::Introspection,
+        },
+    }
+}
+
+/// What is to be revoked.
+enum Of {
+    /// The token of the request.
+    Shown,
+    One(Uuid),
+    Many(Whose, Tokens),
+}
+
+struct Wanted {
+    of: Of,
+    before: Option<OffsetDateTime>,
+}
+
+impl Wanted {
+    fn read(form: &Form) -> Result<Self, Unserved> {
+        let all = flag(form, "all")?;
+        let names = ["token", "jti", "issuer", "role", "client"];
+        let given = names
+            .into_iter()
+            .filter(|name| form.optional(name).is_some())
+            .chain(all.then_some("all"));
+        let given: Vec<_> = given.collect();
+        let [one] = given[..] else {
+            let one_of = "one of 'token', 'jti', 'issuer', 'role', 'client' and 'all'";
+            return Err(Unserved::malformed(format!("a request needs {one_of}, and no other")));
+        };
+        if form.optional("subject").is_some() && one != "issuer" {
+            return Err(Unserved::malformed("a 'subject' goes with its 'issuer'"));
+        }
+        let before = before(form)?;
+        if before.is_some() && matches!(one, "token" | "jti") {
+            return Err(Unserved::malformed("'before' says nothing of one token"));
+        }
+        Ok(Self { of: of(form, one)?, before })
+    }
+}
+
+fn of(form: &Form, one: &str) -> Result<Of, Unserved> {
+    let text = |name| name_of(form, name);
+    Ok(match one {
+        "token" => Of::Shown,
+        "jti" => {
+            let jti = form.required("jti")?.parse();
+            Of::One(
+                jti.map_err(|_| Unserved::malformed("the parameter 'jti' is no id of a token"))?,
+            )
+        }
+        "issuer" => {
+            let issuer = text("issuer")?;
+            match form.optional("subject") {
+                Some(_) => {
+                    let subject = text("subject")?;
+                    let whose = Whose::Subject(id_of(&issuer, &subject));
+                    let subject = Some(Principal { issuer: issuer.clone(), subject });
+                    let tokens = Tokens { subject, ..Tokens::named(Named::Subject) };
+                    Of::Many(whose, Tokens { issuer: Some(issuer), ..tokens })
+                }
+                None => {
+                    let whose = Whose::Issuer(issuer.clone());
+                    let tokens = Tokens::named(Named::Issuer);
+                    Of::Many(whose, Tokens { issuer: Some(issuer), ..tokens })
+                }
+            }
+        }
+        "role" => {
+            let role = form.required("role")?.to_string();
+            if !wire::is_role(&role) {
+                return Err(Unserved::malformed("the parameter 'role' is not the name of a role"));
+            }
+            let tokens = Tokens { role: Some(role.clone()), ..Tokens::named(Named::Role) };
+            Of::Many(Whose::Role(role), tokens)
+        }
+        "client" => {
+            let client = text("client")?;
+            let tokens = Tokens { client: Some(client.clone()), ..Tokens::named(Named::Client) };
+            Of::Many(Whose::Client(client), tokens)
+        }
+        _ => Of::Many(Whose::Everybodys, Tokens::named(Named::All)),
+    })
+}
+
+fn name_of(form: &Form, name: &str) -> Result<String, Unserved> {
+    let text = form.required(name)?;
+    match text.len() <= MAX_NAME && !text.chars().any(char::is_control) {
+        true => Ok(text.to_string()),
+        false => Err(Unserved::malformed(format!(
+            "the parameter '{name}' must be a line of at most {MAX_NAME} bytes"
+        ))),
+    }
+}
+
+fn before(form: &Form) -> Result<Option<OffsetDateTime>, Unserved> {
+    let Some(text) = form.optional("before") else { return Ok(None) };
+    let moment = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+        Unserved::malformed("the parameter 'before' is no moment such as 2026-01-01T12:00:00Z")
+    })?;
+    Ok(Some(moment))
+}

@@ -1,0 +1,273 @@
+//! Revoking tokens of others.
+
+use std::sync::atomic::Ordering;
+
+use super::super::cutoff::{active, next_second};
+use super::*;
+use crate::broker::testbed::claims_of;
+use crate::broker::testbed::failing::{BEFORE, Failing, WELL};
+
+const PATH: &str = "/v1/revocations";
+
+async fn good(bed: &Bed, tokens: &[&String]) -> Vec<bool> {
+    let mut good = Vec::new();
+    for token in tokens {
+        good.push(active(bed, token).await);
+    }
+    good
+}
+
+#[tokio::test]
+async fn those_of_a_subject_a_role_a_client_an_issuer_or_all_end_at_once() {
+    let bed = bed_with(|options| {
+        options.policies += &format!(
+            r#"@id("root") permit (principal == User::"{CORP}#root", action == Action::"revoke", resource);"#
+        );
+    })
+    .await;
+    let ops = ops(&bed);
+    let alice = bed.issued(json!({}), &[]).await;
+    let bob = bed.issued(json!({"sub": "bob", "azp": "gui"}), &[]).await;
+    let other = bed.issued(json!({"sub": "carol"}), &[("role", "other")]).await;
+    let tokens = [&alice, &bob, &other];
+    assert_eq!(good(&bed, &tokens).await, [true; 3]);
+    next_second().await;
+
+    let of_alice = [("issuer", CORP), ("subject", "alice"), ("reason", "left")];
+    let answer = ok(&post(&bed, PATH, &ops, &of_alice).await);
+    let before = answer["issued_before"].clone();
+    assert_eq!(
+        answer,
+        json!({
+            "revoked": "subject", "issuer": CORP, "subject": "alice", "tokens": 1,
+            "issued_before": before, "revocation_reach": "introspection",
+        })
+    );
+    assert_eq!(good(&bed, &tokens).await, [false, true, true]);
+    let record = newest(&bed).await;
+    assert_eq!((record.action.as_str(), record.decision), ("revoke-many", Decision::Revoked));
+    assert_eq!(
+        (record.principal.issuer.as_str(), record.principal.subject.as_str()),
+        (CORP, "ops")
+    );
+    assert_eq!((record.client.as_str(), record.source.as_str()), ("cli", "127.0.0.1"));
+    assert_eq!(record.policy_id.as_deref(), Some("ops-revoke"));
+    let says = format!("'{CORP}#ops' revoked what was issued before ");
+    assert!(record.reason.starts_with(&says), "{}", record.reason);
+    assert!(record.reason.ends_with(&format!("(subject {CORP}#alice): left")), "{}", record.reason);
+
+    let answer = ok(&post(&bed, PATH, &ops, &[("role", "other")]).await);
+    assert_eq!(
+        (&answer["revoked"], &answer["role"], &answer["tokens"]),
+        (&json!("role"), &json!("other"), &json!(1))
+    );
+    assert_eq!(good(&bed, &tokens).await, [false, true, false]);
+    assert_eq!(newest(&bed).await.role, "other");
+    let answer = ok(&post(&bed, PATH, &ops, &[("client", "gui")]).await);
+    assert_eq!((&answer["client"], &answer["tokens"]), (&json!("gui"), &json!(1)));
+    assert_eq!(good(&bed, &tokens).await, [false; 3]);
+    // Whoever may have a new one has it.
+    next_second().await;
+    let again = bed.issued(json!({}), &[]).await;
+    assert_eq!(good(&bed, &[&again]).await, [true]);
+    next_second().await;
+    ok(&post(&bed, PATH, &ops, &[("issuer", CORP)]).await);
+    assert_eq!(good(&bed, &[&again]).await, [false]);
+    next_second().await;
+    let last = bed.issued(json!({}), &[]).await;
+    next_second().await;
+    let root = bed.key.token(json!({"sub": "root"}));
+    let answer = ok(&post(&bed, PATH, &root, &[("all", "true")]).await);
+    assert_eq!(answer["revoked"], "all");
+    assert_eq!(good(&bed, &[&last]).await, [false]);
+    assert_eq!(counted(&bed, "revocations", "revoked").await, 5);
+}
+
+#[tokio::test]
+async fn one_token_ends_by_its_id_or_by_itself_and_a_second_time_changes_nothing() {
+    let bed = bed().await;
+    let ops = ops(&bed);
+    let (one, two) = (bed.issued(json!({}), &[]).await, bed.issued(json!({}), &[]).await);
+    let jti = claims_of(&one)["jti"].as_str().unwrap().to_string();
+    for tokens in [1, 0, 0] {
+        let answer = ok(&post(&bed, PATH, &ops, &[("jti", &jti), ("reason", "leaked")]).await);
+        assert_eq!((&answer["revoked"], &answer["jti"]), (&json!("token"), &json!(jti)));
+        assert_eq!(answer["tokens"], tokens);
+        // What the log has of it is for those who may read that.
+        assert!(answer.get("subject").is_none() && answer.get("role").is_none(), "{answer}");
+    }
+    assert_eq!(good(&bed, &[&one, &two]).await, [false, true]);
+    let record = newest(&bed).await;
+    assert_eq!((record.action.as_str(), record.decision), ("revoke", Decision::Revoked));
+    assert_eq!((record.principal.subject.as_str(), record.role.as_str()), ("ops", "deploy"));
+    assert_eq!(record.jti.map(|jti| jti.to_string()), Some(jti));
+    assert_eq!(record.reason, format!("'{CORP}#ops' revoked it: leaked"));
+    ok(&post(&bed, PATH, &ops, &[("token", &two)]).await);
+    assert_eq!(good(&bed, &[&two]).await, [false]);
+    assert_eq!(counted(&bed, "revocations", "repeated").await, 2);
+    // The same many twice.
+    for _ in 0..2 {
+        ok(&post(&bed, PATH, &ops, &[("role", "deploy")]).await);
+    }
+}
+
+#[tokio::test]
+async fn an_opaque_token_that_is_shown_ends_everywhere() {
+    let bed = bed_with(|options| {
+        let deploy = options.config.role.get_mut("deploy").unwrap();
+        deploy.token_format = crate::broker::config::TokenFormat::Opaque;
+    })
+    .await;
+    let token = bed.issued(json!({}), &[]).await;
+    let answer = ok(&post(&bed, PATH, &ops(&bed), &[("token", &token)]).await);
+    assert_eq!((&answer["tokens"], &answer["revocation_reach"]), (&json!(1), &json!("everywhere")));
+    assert!(!active(&bed, &token).await);
+}
+
+#[tokio::test]
+async fn who_may_revoke_of_one_role_revokes_nothing_else() {
+    let bed = bed().await;
+    let leo = bed.key.token(json!({"sub": "leo"}));
+    let (mine, other) =
+        (bed.issued(json!({}), &[]).await, bed.issued(json!({}), &[("role", "other")]).await);
+    let unknown = uuid::Uuid::new_v4().to_string();
+    for form in [
+        vec![("token", other.as_str())],
+        vec![("role", "other")],
+        vec![("issuer", CORP), ("subject", "alice")],
+        vec![("issuer", CORP)],
+        vec![("client", "cli")],
+        vec![("all", "true")],
+        // Nor is one told what there is.
+        vec![("jti", unknown.as_str())],
+        vec![("token", "garbage")],
+    ] {
+        refused(&post(&bed, PATH, &leo, &form).await, 403, "access_denied");
+    }
+    assert_eq!(good(&bed, &[&mine, &other]).await, [true, true]);
+    ok(&post(&bed, PATH, &leo, &[("token", &mine)]).await);
+    assert_eq!(good(&bed, &[&mine, &other]).await, [false, true]);
+    next_second().await;
+    let again = bed.issued(json!({}), &[]).await;
+    next_second().await;
+    ok(&post(&bed, PATH, &leo, &[("role", "deploy")]).await);
+    assert_eq!(good(&bed, &[&again, &other]).await, [false, true]);
+}
+
+#[tokio::test]
+async fn policy_is_told_whose_they_are() {
+    let bed = bed_with(|options| {
+        options.policies += &format!(
+            r#"
+@id("not-of-roots")
+forbid (principal, action == Action::"revoke", resource)
+when {{ context has of_subject && context.of_subject.subject == "root" }};
+
+@id("gui-only")
+permit (principal == User::"{CORP}#gus", action == Action::"revoke", resource)
+when {{
+    context has of_client && context.of_client == "gui"
+    && (if context has of_issuer then context.of_issuer == "{CORP}" else true)
+}};
+"#
+        );
+    })
+    .await;
+    let (ops, gus) = (ops(&bed), bed.key.token(json!({"sub": "gus"})));
+    let root = bed.issued(json!({"sub": "root"}), &[]).await;
+    let gui = bed.issued(json!({"azp": "gui"}), &[]).await;
+    for form in
+        [[("token", root.as_str())].to_vec(), [("issuer", CORP), ("subject", "root")].to_vec()]
+    {
+        refused(&post(&bed, PATH, &ops, &form).await, 403, "access_denied");
+        assert_eq!(newest(&bed).await.policy_id.as_deref(), Some("not-of-roots"));
+    }
+    refused(&post(&bed, PATH, &gus, &[("token", &root)]).await, 403, "access_denied");
+    refused(&post(&bed, PATH, &gus, &[("client", "cli")]).await, 403, "access_denied");
+    ok(&post(&bed, PATH, &gus, &[("client", "gui")]).await);
+    ok(&post(&bed, PATH, &gus, &[("token", &gui)]).await);
+}
+
+#[tokio::test]
+async fn what_cannot_be_meant_is_refused() {
+    let bed = bed().await;
+    let ops = ops(&bed);
+    let token = bed.issued(json!({}), &[]).await;
+    let later = "2100-01-01T00:00:00Z";
+    let (long, unknown) = ("x".repeat(1100), uuid::Uuid::new_v4().to_string());
+    let before = bed.store.size().await.unwrap();
+    for (form, says) in [
+        (vec![], "one of"),
+        (vec![("reason", "none")], "one of"),
+        (vec![("role", "deploy"), ("client", "cli")], "one of"),
+        (vec![("role", "deploy"), ("all", "true")], "one of"),
+        (vec![("token", token.as_str()), ("jti", &unknown)], "one of"),
+        (vec![("subject", "alice")], "one of"),
+        (vec![("subject", "alice"), ("role", "deploy")], "its 'issuer'"),
+        (vec![("all", "yes")], "'true'"),
+        (vec![("role", "no role")], "name of a role"),
+        (vec![("jti", "x")], "no id of a token"),
+        (vec![("jti", &unknown)], "no such token"),
+        (vec![("token", "garbage")], "no such token"),
+        (vec![("jti", &unknown), ("before", "2026-01-01T00:00:00Z")], "of one token"),
+        (vec![("role", "deploy"), ("before", "yesterday")], "no moment"),
+        (vec![("role", "deploy"), ("before", later)], "yet to come"),
+        (vec![("client", &long)], "at most 1024"),
+        (vec![("client", "a\nb")], "a line"),
+        (vec![("role", "deploy"), ("reason", &long)], "at most 1000"),
+        (vec![("role", "deploy"), ("role", "deploy")], "repeated"),
+    ] {
+        let said = refused(&post(&bed, PATH, &ops, &form).await, 400, "invalid_request");
+        assert!(said.contains(says), "{form:?}: {said}");
+    }
+    assert!(active(&bed, &token).await);
+    assert_eq!(bed.store.size().await.unwrap(), before);
+    assert_eq!(counted(&bed, "revocations", "malformed").await, 17);
+    assert_eq!(counted(&bed, "revocations", "unknown").await, 2);
+    // What was issued later stays.
+    let early = [("role", "deploy"), ("before", "2020-01-01T00:00:00Z")];
+    let answer = ok(&post(&bed, PATH, &ops, &early).await);
+    assert_eq!(
+        (&answer["tokens"], &answer["issued_before"]),
+        (&json!(0), &json!("2020-01-01T00:00:00Z"))
+    );
+    assert!(active(&bed, &token).await);
+}
+
+#[tokio::test]
+async fn it_is_durable_before_it_is_answered() {
+    let (bed, store) = Failing::bed(|options| options.policies += &permits()).await;
+    let token = bed.issued(json!({}), &[]).await;
+    next_second().await;
+    store.writes(BEFORE);
+    let answer = post(&bed, PATH, &ops(&bed), &[("role", "deploy")]).await;
+    refused(&answer, 503, "temporarily_unavailable");
+    assert!(!header_of(&answer, "retry-after").is_empty());
+    // Nor is a denial told that is not on record.
+    let denied = post(&bed, PATH, &bed.key.token(json!({})), &[("role", "deploy")]).await;
+    refused(&denied, 503, "temporarily_unavailable");
+    store.writes(WELL);
+    assert!(active(&bed, &token).await);
+    // They end also where nobody can count them.
+    store.scans.store(false, Ordering::Relaxed);
+    let answer = ok(&post(&bed, PATH, &ops(&bed), &[("role", "deploy")]).await);
+    assert_eq!(answer["tokens"], Value::Null);
+    assert!(!active(&bed, &token).await);
+}
+
+#[tokio::test]
+async fn it_counts_at_every_process_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let key = super::super::lineage::kek();
+    let mut beds = Vec::new();
+    for _ in 0..2 {
+        let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
+        beds.push(bed_with(|options| (options.store, options.kek) = (store, key.clone())).await);
+    }
+    let token = beds[1].issued(json!({}), &[]).await;
+    assert!(active(&beds[0], &token).await && active(&beds[1], &token).await);
+    next_second().await;
+    ok(&post(&beds[0], PATH, &ops(&beds[0]), &[("role", "deploy")]).await);
+    assert!(!active(&beds[1], &token).await && !active(&beds[0], &token).await);
+}

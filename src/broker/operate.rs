@@ -1,0 +1,251 @@
+//! Operating a broker from elsewhere: revoking tokens of others, and looking after it.
+//!
+//! Whoever asks shows who they are as one who introspects does, and policy decides
+//! (`Action::"revoke"`, `Action::"administer"`). Holding a token is not enough, and one of the
+//! broker's own proves nothing here either. What may be used once is used up before anything
+//! is decided; what is denied is on record, and so is whatever changes something, in the name
+//! of who asked for it.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::Broker;
+use super::audit::leaf::ERASED;
+use super::audit::{Author, Decision, Record};
+use super::authenticate::{Caller, unacceptable};
+use super::config::MAX_LEEWAY;
+use super::cutoff::{Operator, Revoked, What};
+use super::decide::{Denied, Rules};
+use super::introspect;
+use super::issue::UNKNOWN;
+use super::policy::{Moment, Named, Operation, Tokens};
+use super::proof::{self, Place, consume};
+use super::rulebook::Rulebook;
+use super::store::{Consumed, Effect, Filter, Once, Unit};
+use crate::dpop::{self, Expected, Proof, Shown, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::secret::Secret;
+
+/// A token by which somebody shows who they are.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Credentials<'a> {
+    /// RFC 6750.
+    Bearer(&'a Secret<String>),
+    /// RFC 9449, with the proof, where there is one, and the method and path that it is for.
+    Bound(&'a Secret<String>, Option<&'a str>, (&'a str, &'a str)),
+}
+
+/// Why nobody is taken for who they come as.
+#[derive(Debug)]
+pub(super) enum Unproved {
+    /// The token is not good.
+    Token(Error),
+    /// The proof is not good.
+    Proof(proof::Refused),
+    /// The broker cannot tell at present.
+    Unavailable(Error),
+}
+
+impl From<introspect::Refusal> for Unproved {
+    fn from(refusal: introspect::Refusal) -> Self {
+        match refusal {
+            introspect::Refusal::Unauthenticated(error) => Self::Token(error),
+            introspect::Refusal::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
+}
+
+/// Who asks, from where, and by which request.
+pub(super) struct Asked {
+    pub(super) caller: Caller,
+    pub(super) source: IpAddr,
+    pub(super) request_id: Uuid,
+}
+
+/// Why something is not done.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// Policy says no.
+    Denied(String),
+    /// The same, and it was said so often lately that it is only counted.
+    Counted {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// That it is denied could not be recorded.
+    Unrecorded(Error),
+}
+
+impl Broker {
+    /// Who shows this. When this returns, whatever of it may be used once is used up.
+    pub(super) async fn operator(
+        &self,
+        book: &Rulebook,
+        shown: Credentials<'_>,
+    ) -> Result<Caller, Unproved> {
+        let (token, proof) = match shown {
+            Credentials::Bearer(token) => (token, None),
+            Credentials::Bound(token, proof, at) => (token, Some(self.proof_at(token, proof, at)?)),
+        };
+        let caller = self.bearer(token, book, proof.as_ref()).await?;
+        if proof.is_some() && caller.key().is_none() {
+            let why = "it is not bound to a key, and shown as one that is";
+            return Err(Unproved::Token(unacceptable(why)));
+        }
+        self.use_up_shown(&caller, proof.as_ref()).await?;
+        Ok(caller)
+    }
+
+    /// The proof of a request to this path.
+    fn proof_at(
+        &self,
+        token: &Secret<String>,
+        proof: Option<&str>,
+        (method, path): (&str, &str),
+    ) -> Result<Proof, Unproved> {
+        let Some(proof) = proof else {
+            let why = "there is none: the header DPoP is missing";
+            return Err(Unproved::Proof(proof::Refused::new(proof::Fault::Missing, why)));
+        };
+        let now = self.clock.now();
+        let targets: Vec<Target> = self.proofs.targets_of(path);
+        let shown = Shown::With(token.expose());
+        let expected = Expected { method, targets: &targets, shown, now };
+        let proof =
+            dpop::verify(proof, &expected).map_err(|refused| Unproved::Proof(refused.into()))?;
+        self.proofs.check_required(&proof, Place::Token, now).map_err(Unproved::Proof)?;
+        Ok(proof)
+    }
+
+    /// Uses up what may be shown once, durably and for all processes of this broker.
+    async fn use_up_shown(&self, caller: &Caller, proof: Option<&Proof>) -> Result<(), Unproved> {
+        let now = self.clock.now();
+        if let Some(proof) = proof
+            && !self.used_up(consume(proof, now)).await?
+        {
+            return Err(Unproved::Proof(proof::Refused::replayed()));
+        }
+        let Some(assertion) = caller.used_up() else { return Ok(()) };
+        let longest = time::Duration::try_from(MAX_LEEWAY).unwrap_or(time::Duration::MAX);
+        let used = Effect::Consume(Consumed {
+            kind: Once::Assertion,
+            id: assertion.iter().map(|byte| format!("{byte:02x}")).collect(),
+            at: now,
+            keep_until: caller.expires_at().saturating_add(longest),
+        });
+        match self.used_up(used).await? {
+            true => Ok(()),
+            false => Err(Unproved::Token(unacceptable("it may be used once, and was"))),
+        }
+    }
+
+    /// Whether this was not used before.
+    async fn used_up(&self, effect: Effect) -> Result<bool, Unproved> {
+        let committed = self.audit.commit(Unit::default().with(effect)).await;
+        let is_first = committed.map_err(Unproved::Unavailable)?.is_some();
+        self.sweep(self.clock.now());
+        Ok(is_first)
+    }
+
+    /// Decides about an operation, and puts a denial on record. Returns in whose name it is
+    /// done.
+    pub(super) async fn permit(
+        &self,
+        book: &Rulebook,
+        asked: &Asked,
+        operation: &Operation,
+    ) -> Result<Author, Refusal> {
+        let moment = Moment { now: self.clock.now(), source: asked.source };
+        let rules = Rules { policy: book, roles: book.roles() };
+        match rules.operate_in_trace(&asked.caller, operation, moment) {
+            Ok(permit) => {
+                let by = (permit.as_str(), book.hash());
+                Ok(Author::caller(&asked.caller, asked.source, asked.request_id, by))
+            }
+            Err(denied) => Err(self.deny_operation(book, asked, operation, denied).await),
+        }
+    }
+
+    /// Puts a denial on record, unless there were many of late. Returns what is told.
+    async fn deny_operation(
+        &self,
+        book: &Rulebook,
+        asked: &Asked,
+        operation: &Operation,
+        denied: Denied,
+    ) -> Refusal {
+        let (now, policy_id) = (self.clock.now(), denied.policy_id.unwrap_or_default());
+        let by = (policy_id.as_str(), book.hash());
+        let author = Author::caller(&asked.caller, asked.source, asked.request_id, by);
+        let record = Record {
+            reason: denied.reason,
+            // What is in the tree as it is can never be erased.
+            role: match operation {
+                Operation::Revoke(Tokens { role: Some(role), .. }) => {
+                    if book.roles().contains_key(role) { role } else { UNKNOWN }
+                }
+                _ => "",
+            }
+            .to_string(),
+            ..author.record(now, operation.action(), Decision::Denied)
+        };
+        let record = Record { policy_id: record.policy_id.filter(|id| !id.is_empty()), ..record };
+        let principal = asked.caller.principal();
+        if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
+            let reason = record.reason;
+            tracing::info!(request_id = %asked.request_id, reason, "denied, and only counted");
+            return Refusal::Counted { retry_after };
+        }
+        // A receipt is used up at once: a denial has no effect to hand over.
+        match self.metrics.recording(self.audit.append(record)).await {
+            Ok(_) => Refusal::Denied(denied.said),
+            Err(error) => Refusal::Unrecorded(error),
+        }
+    }
+
+    /// One token, as policies are told of it: as the log tells. Of one that is on record nowhere
+    /// they are told no more than that it is one.
+    pub(super) async fn token_on_record(&self, jti: Uuid) -> Result<Tokens> {
+        let filter =
+            Filter { jti: Some(jti), decision: Some(Decision::Issued), ..Filter::default() };
+        let mut one = Tokens::named(Named::Token);
+        if let Some((_, Some(record))) = self.store.find(&filter, 1).await?.pop() {
+            one.role = Some(record.role);
+            one.issuer = Some(record.principal.issuer.clone());
+            one.client = Some(record.client).filter(|client| client != ERASED);
+            one.subject = Some(record.principal).filter(|who| who.subject != ERASED);
+        }
+        Ok(one)
+    }
+
+    /// The id of a token of this broker, whether it is good or not; `None` where it is none.
+    ///
+    /// # Errors
+    /// Where that cannot be told at present.
+    pub(super) async fn id_shown(&self, token: &Secret<String>) -> Result<Option<Uuid>> {
+        match self.revoker().id_of(token).await {
+            Ok(jti) => Ok(Some(jti)),
+            Err(error) if error.kind() == ErrorKind::Usage => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn revoker(&self) -> Operator {
+        Operator::beside(self.store.clone(), self.clock.clone(), self.issuer.clone())
+    }
+
+    /// Revokes what somebody is permitted to. When this returns, it is durable, and so is its
+    /// record; all processes of this broker look with each request.
+    ///
+    /// # Errors
+    /// As with [`Operator::revoke`].
+    pub(super) async fn revoke_for(&self, by: Author, what: &What, why: &str) -> Result<Revoked> {
+        let said = by.said().to_string();
+        let revoked = self.revoker().on_behalf_of(by).revoke(what, why).await?;
+        tracing::info!(by = said, tokens = revoked.tokens, "revoked");
+        self.sweep(self.clock.now());
+        Ok(revoked)
+    }
+}
