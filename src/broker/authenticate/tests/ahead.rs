@@ -128,15 +128,17 @@ async fn while_an_issuer_is_down_nobody_waits_but_who_fetches_ahead() {
 
 /// Anybody can make up the id of a key.
 #[tokio::test]
-async fn nobody_makes_others_wait_for_an_issuer_that_is_down() {
+async fn nobody_makes_others_wait_for_a_document_that_cannot_be_had() {
     let issuer = FakeIssuer::start();
     let (bed, clock) = trusting(&issuer).await;
     assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
-    issuer.down(true);
+    // Its keys are there as before.
+    *issuer.state.says.lock().unwrap() = Some("https://other.example".into());
     clock.forward(Duration::seconds(31));
     let made_up = IssuerKey::new().token(json!({"iss": issuer.issuer.as_str()}));
     bed.refused(&made_up, &[]).await;
     let asked = issuer.asked().0;
+    assert_eq!(asked, 2);
     for _ in 0..3 {
         // What was found is good for a minute, and who failed a moment ago is not asked again.
         clock.forward(Duration::seconds(6));
