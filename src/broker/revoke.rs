@@ -97,8 +97,8 @@ impl Broker {
     }
 
     /// Whether a token was revoked, or one of those that it came of, or a key that signed one of
-    /// these. Which keys are good is read every second: who was told elsewhere that nothing of
-    /// a key is good any more is not contradicted here until then.
+    /// these. The keys that this process has in memory are a second old at most; whoever was told
+    /// within that second that nothing of a key is good any more is contradicted nowhere.
     pub(super) async fn is_revoked(&self, token: &OwnToken) -> Result<bool> {
         let ids: Vec<String> =
             token.ancestors.iter().chain([&token.jti]).map(Uuid::to_string).collect();

@@ -215,6 +215,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_understood_is_passed_over() {
+        let known =
+            serde_json::json!({"issuer": "https://i.example", "jwks_uri": "https://i.example/k"});
+        let mut more = known.clone();
+        more["grant_management_endpoint"] = "https://i.example/grants".into();
+        more["of the future"] =
+            serde_json::json!({"deep": [null, {"issuer": "https://evil.example"}]});
+        more["scopes_supported"] = 7.into();
+        let read = |document| serde_json::from_value::<Discovery>(document).unwrap();
+        assert_eq!(format!("{:?}", read(more)), format!("{:?}", read(known)));
+    }
+
+    #[test]
     fn addresses_must_be_secure() {
         let issuer = Issuer::parse("https://i.example").unwrap();
         for bad in ["http://i.example/k", "http://127.0.0.1/k", "file:///k"] {

@@ -233,14 +233,14 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     if last {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    guard.metrics.answered(&route, response.status());
+    let elapsed = started.elapsed();
+    guard.metrics.answered(&route, response.status(), elapsed);
     let status = response.status().as_u16();
     step.note("http.response.status_code", i64::from(status));
     // What a caller did wrong is no failure of the server's.
     if response.status().is_server_error() {
         step.failed(status.to_string());
     }
-    let elapsed = started.elapsed();
     span.in_scope(|| tracing::info!(status, ?elapsed, "answered"));
     response
 }

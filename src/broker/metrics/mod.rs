@@ -44,8 +44,16 @@ const BUCKETS: [f64; 15] =
 /// One label of which the values are known beforehand.
 type Label = [(&'static str, &'static str); 1];
 
-/// Route and class of status.
+/// Route and status, as far as statuses are told apart.
 type Answered = [(&'static str, String); 2];
+
+/// A route.
+type Route = [(&'static str, String); 1];
+
+/// The statuses that are told apart from the others of their class: who has not shown who they
+/// are, who may not, and who asks too often are looked after by different people.
+const APART: [StatusCode; 3] =
+    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
 
 type Histograms = Family<Label, Histogram, fn() -> Histogram>;
 
@@ -53,6 +61,7 @@ type Histograms = Family<Label, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     registry: Registry,
     requests: Family<Answered, Counter>,
+    answering: Family<Route, Histogram, fn() -> Histogram>,
     attempts: Counter,
     successes: Counter,
     denials: Family<Label, Counter>,
@@ -84,6 +93,7 @@ impl Default for Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix(PREFIX),
             requests: Family::default(),
+            answering: Family::new_with_constructor(durations),
             attempts: Counter::default(),
             successes: Counter::default(),
             denials: labels::all("reason", Issuance::DENIALS),
@@ -124,8 +134,14 @@ impl Metrics {
         registry.register("build", "The program that runs", version);
         registry.register(
             "http_requests",
-            "Requests answered by the public listener, by route and class of status",
+            "Requests answered by the public listener, by route and status or class of it",
             self.requests.clone(),
+        );
+        registry.register_with_unit(
+            "http_request_duration",
+            "How long it took to answer requests, by route",
+            Unit::Seconds,
+            self.answering.clone(),
         );
         registry.register(
             "issuance_attempts",
@@ -240,10 +256,15 @@ impl Metrics {
         );
     }
 
-    /// Counts an answer of the public listener.
-    pub fn answered(&self, route: &str, status: StatusCode) {
-        let class = format!("{}xx", status.as_u16() / 100);
-        self.requests.get_or_create(&[("route", route.to_string()), ("status", class)]).inc();
+    /// Counts an answer of the public listener, and how long it took.
+    pub fn answered(&self, route: &str, status: StatusCode, took: Duration) {
+        let status = match status {
+            one if APART.contains(&one) => one.as_str().to_string(),
+            other => format!("{}xx", other.as_u16() / 100),
+        };
+        let route = ("route", route.to_string());
+        self.answering.get_or_create(&[route.clone()]).observe(took.as_secs_f64());
+        self.requests.get_or_create(&[route, ("status", status)]).inc();
     }
 
     /// Counts a request for a token; its outcome follows.

@@ -128,6 +128,10 @@ async fn what_callers_do_is_counted_and_nobody_is_named() {
         ("revocation_duration_seconds_count", 1.0),
         ("http_requests_total{route=\"/token\",status=\"2xx\"}", 1.0),
         ("http_requests_total{route=\"/token\",status=\"4xx\"}", 8.0),
+        ("http_requests_total{route=\"/introspect\",status=\"2xx\"}", 2.0),
+        ("http_requests_total{route=\"/introspect\",status=\"401\"}", 1.0),
+        ("http_request_duration_seconds_count{route=\"/token\"}", 9.0),
+        ("http_request_duration_seconds_count{route=\"/introspect\"}", 3.0),
         ("http_requests_total{route=\"unknown\",status=\"4xx\"}", 1.0),
     ] {
         assert_eq!(after.get(name), value, "{name}");

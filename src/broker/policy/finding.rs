@@ -70,6 +70,7 @@ pub enum Rule {
     AnyIssuer,
     OneAction,
     ForbidsHalf,
+    PriorActors,
     NoPermit,
     LikeAnything,
     LikeUnanchored,
@@ -86,6 +87,7 @@ pub enum Rule {
     ScopeBeyondRole,
     Shadowed,
     Everybody,
+    EveryAudience,
     RoleUnreachable,
 }
 
@@ -104,7 +106,7 @@ pub struct About {
 
 impl Rule {
     /// Those by which policies are refused; the broker does not start with them.
-    pub const REFUSED: [Self; 10] = [
+    pub const REFUSED: [Self; 11] = [
         Self::Syntax,
         Self::Template,
         Self::Schema,
@@ -114,11 +116,12 @@ impl Rule {
         Self::AnyIssuer,
         Self::OneAction,
         Self::ForbidsHalf,
+        Self::PriorActors,
         Self::NoPermit,
     ];
 
     /// Those of the linter.
-    pub const LINTS: [Self; 16] = [
+    pub const LINTS: [Self; 17] = [
         Self::LikeAnything,
         Self::LikeUnanchored,
         Self::LikeOpenEnd,
@@ -134,6 +137,7 @@ impl Rule {
         Self::ScopeBeyondRole,
         Self::Shadowed,
         Self::Everybody,
+        Self::EveryAudience,
         Self::RoleUnreachable,
     ];
 
@@ -199,6 +203,12 @@ impl Rule {
                 Error,
                 "who has a token of the broker's could exchange it for what is forbidden",
                 "name both actions, or none",
+            ),
+            Self::PriorActors => (
+                "prior-actors",
+                Error,
+                "who acted before is for information; it is who acts now that something is permitted to (RFC 8693 section 4.1)",
+                "permit by context.actor, and forbid by context.actors where that is meant",
             ),
             Self::NoPermit => {
                 ("no-permit", Error, "without a permit to issue everything is denied", "write one")
@@ -292,6 +302,12 @@ impl Rule {
                 Warning,
                 "it says nothing of the caller: whoever has a token of an issuer has it",
                 "name a group or a claim; or the issuer, where all of its callers are meant",
+            ),
+            Self::EveryAudience => (
+                "every-audience",
+                Warning,
+                "whoever asks about tokens is to be told of those for their own audience only",
+                "say context.audience == \"…\" of the resource owner that asks",
             ),
             Self::RoleUnreachable => (
                 "role-unreachable",

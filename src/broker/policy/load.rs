@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::finding::{Finding, Rule};
 use super::limits::{Limits, Obligation};
 use super::place::{Place, said};
-use super::syntax::{Claims, Needs, names_issuer};
+use super::syntax::{Claims, Needs, names_issuer, reads_prior_actors};
 use super::terms::Terms;
 use super::{
     ACT, ADMINISTER, BROKER, DIRECTORY_GROUP, EXCHANGE, INTROSPECT, ISSUE, PERSON, Policy, REVOKE,
@@ -245,6 +245,12 @@ impl Loader<'_> {
             Effect::Permit => {
                 let action = action_of(id, policy).map_err(by(Rule::OneAction))?;
                 self.check_issuer(id, policy, &action, &json).map_err(by(Rule::AnyIssuer))?;
+                if reads_prior_actors(&json) {
+                    let why = format!(
+                        "the permit '{id}' looks at context.actors, with those who acted before; say context.actor"
+                    );
+                    return Err((Rule::PriorActors, why));
+                }
                 if [INTROSPECT, ACT, REVOKE, ADMINISTER].contains(&action.as_str()) {
                     without_limits(id, policy, "grants no token").map_err(by(Rule::Annotation))?;
                 } else {

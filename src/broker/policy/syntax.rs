@@ -129,6 +129,20 @@ impl Claims {
     }
 }
 
+/// Whether a policy looks at all who act and have acted.
+pub(super) fn reads_prior_actors(policy: &Value) -> bool {
+    match policy {
+        Value::Object(map) => {
+            let of_context =
+                |access: &Value| access["left"]["Var"] == "context" && access["attr"] == "actors";
+            [".", "has"].iter().any(|operator| map.get(*operator).is_some_and(of_context))
+                || map.values().any(reads_prior_actors)
+        }
+        Value::Array(values) => values.iter().any(reads_prior_actors),
+        _ => false,
+    }
+}
+
 /// Whether a policy can only be true of callers of issuers that it names.
 pub(super) fn names_issuer(policy: &Value) -> bool {
     // `==` and `in` have an entity there, `is … in` has it below `in`.

@@ -322,6 +322,11 @@ fn broken_policies_are_refused_with_their_place() {
         (p("@ttl(\"5m\")", "principal in Grupe::\"x\""), "Grupe"),
         (p("@ttl(\"5m\")", "resource == principal"), "policy is impossible"),
         (p("", "true"), "policy.cedar:1:5: the permit 'p' has no @ttl"),
+        (
+            p("@ttl(\"5m\")", "if context.ttl > 1 then context.actors.isEmpty() else true"),
+            "the permit 'p' looks at context.actors",
+        ),
+        (p("@ttl(\"5m\")", "context has actors"), "the permit 'p' looks at context.actors"),
         (p("@ttl(\"soon\")", "true"), "'soon' is not a duration"),
         (p("@ttl(\"0s\")", "true"), "@ttl of 0s"),
         (p("@ttl(\"25h\")", "true"), "@ttl of 1day 1h"),

@@ -8,7 +8,7 @@ use cedar_policy::PolicySet;
 use serde_json::Value;
 
 use super::load::{ANY_ISSUER, World, offset_of};
-use super::{EXCHANGE, ISSUE, Place, Source};
+use super::{EXCHANGE, INTROSPECT, ISSUE, Place, Source};
 
 /// A policy.
 pub(super) struct View<'a> {
@@ -77,8 +77,17 @@ impl<'a> View<'a> {
 
     /// Whether it permits to issue, or to exchange.
     pub(super) fn issues(&self) -> bool {
-        let issues = |(_, name): &(String, String)| [ISSUE, EXCHANGE].contains(&name.as_str());
-        !self.forbids() && entities_of(&self.json["action"]).iter().any(issues)
+        self.permits(&[ISSUE, EXCHANGE])
+    }
+
+    /// Whether it permits to introspect.
+    pub(super) fn introspects(&self) -> bool {
+        self.permits(&[INTROSPECT])
+    }
+
+    fn permits(&self, actions: &[&str]) -> bool {
+        let is_one = |(_, name): &(String, String)| actions.contains(&name.as_str());
+        !self.forbids() && entities_of(&self.json["action"]).iter().any(is_one)
     }
 
     /// The parts of its conditions: those that `&&` joins are apart.

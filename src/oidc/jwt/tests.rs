@@ -87,7 +87,13 @@ fn each_wrong_claim_is_refused_by_name() {
         ("exp", json!("tomorrow"), "'exp' is not a time"),
         ("exp", json!(1e300), "'exp' is not a time"),
         ("exp", json!(now - 61), "it expired 1m 1s ago"),
+        ("nbf", json!(null), "'nbf' is not a time"),
+        ("nbf", json!("yesterday"), "'nbf' is not a time"),
+        ("nbf", json!(-1e300), "'nbf' is not a time"),
         ("nbf", json!(now + 61), "valid only from 1m 1s in the future"),
+        ("iat", json!(null), "'iat' is not a time"),
+        ("iat", json!({"now": true}), "'iat' is not a time"),
+        ("iat", json!(1e300), "'iat' is not a time"),
         ("iat", json!(now + 600), "issued only from 10m in the future"),
     ] {
         let mut changed = claims();

@@ -144,6 +144,15 @@ async fn who_acts_by_the_subjects_own_token_needs_a_permit_too() {
     bed.refused(&acted("somebody"), &[]).await;
     // Nothing is known of its groups.
     bed.refused(&acted("bot"), &[]).await;
+    // Who acted before is no reason to permit, and may be one to forbid.
+    let before = |now: &str, before: &str| {
+        bed.key.token(json!({"act": {"sub": now, "act": {"sub": before}}}))
+    };
+    let response = bed.exchange(&before("named", "somebody"), &[]).await;
+    assert_eq!(response.status.as_u16(), 200, "{}", json_of(&response));
+    bed.refused(&before("somebody", "named"), &[]).await;
+    let refusal = bed.refused(&before("named", "tainted"), &[]).await;
+    assert!(refusal["error_description"].as_str().unwrap().contains("forbids"), "{refusal}");
     // Nobody speaks for another issuer's users.
     let foreign = json!({"act": {"iss": "https://other.example.com", "sub": "named"}});
     bed.refused(&bed.key.token(foreign), &[]).await;

@@ -12,6 +12,9 @@ use super::super::operation::{Administration, Named};
 use super::super::view::{View, entities_of, literal, literals, one_of, path, walk};
 use crate::broker::config;
 
+/// Whom a token is for.
+const AUDIENCE: &str = "context.audience";
+
 /// By what tokens are named that are revoked.
 const WHAT: &str = "context.what";
 
@@ -41,11 +44,23 @@ pub(super) fn look(view: &View<'_>, world: World<'_>, findings: &mut Vec<Finding
     if view.issues() && roles.len() < world.roles.len() {
         look_at_limits(view, &roles, world, &mut found);
     }
-    let speaks_of_caller = view.parts().iter().any(|part| {
+    let speaks_of = |what: &dyn Fn(&Value) -> bool| {
         let mut speaks = false;
-        walk(part.body, &mut |value| speaks |= value["Var"] == "principal");
+        for part in view.parts() {
+            walk(part.body, &mut |value| speaks |= what(value));
+        }
         speaks
-    });
+    };
+    if view.introspects() && !speaks_of(&|value| path(value).as_deref() == Some(AUDIENCE)) {
+        let of_roles = roles.iter().filter_map(|name| world.roles.get(*name));
+        let audiences: BTreeSet<_> = of_roles.flat_map(|role| &role.audiences).collect();
+        if audiences.len() > 1 {
+            let count = audiences.len();
+            let message = format!("the permit '{id}' is for tokens of all {count} audiences");
+            found(Rule::EveryAudience, None, message);
+        }
+    }
+    let speaks_of_caller = speaks_of(&|value| value["Var"] == "principal");
     let by_scope = !entities_of(view.scope("principal")).is_empty();
     if !by_scope && !speaks_of_caller && !view.is_for_any_issuer() {
         found(Rule::Everybody, None, format!("the permit '{id}' is for every caller"));
@@ -66,7 +81,7 @@ fn unknown(value: &Value, roles: &BTreeSet<&str>, world: World<'_>) -> Vec<(Rule
             if path == "principal.issuer" && !world.trusts(&text) {
                 let what = format!("speaks of the issuer '{text}', which is not trusted");
                 unknown.push((Rule::UnknownIssuer, text, what));
-            } else if path == "context.audience"
+            } else if path == AUDIENCE
                 && !text.contains('*')
                 && !of(&|role| role.audiences.contains(&text))
             {

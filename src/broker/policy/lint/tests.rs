@@ -5,9 +5,11 @@ use super::super::tests::{ISSUER, load_files, permit, role, trusted, world};
 use super::*;
 
 fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
+    let mut reader = role("read", 60);
+    reader.audiences.insert("https://reader.example.com".into());
     let roles = BTreeMap::from([
         ("deploy".to_string(), role("read write", 3600)),
-        ("reader".into(), role("read", 60)),
+        ("reader".into(), reader),
     ]);
     let sources: Vec<_> = files
         .iter()
@@ -145,6 +147,20 @@ fn each_lint_finds_what_it_is_for_and_leaves_alone_what_looks_like_it() {
             operates("revoke", "resource", "context.what == \"token\"")
                 .replace("principal.hasTag(\"amr\") && ", ""),
             operates("revoke", "resource", "context.what == \"token\""),
+        ),
+        (
+            "every-audience",
+            operates("introspect", "resource", "true"),
+            operates("introspect", "resource", "context.audience == \"https://api.example.com\""),
+        ),
+        (
+            "every-audience",
+            operates(
+                "introspect",
+                "resource == Role::\"reader\"",
+                "context.time > datetime(\"2026-01-01\")",
+            ),
+            operates("introspect", "resource == Role::\"deploy\"", "true"),
         ),
         (
             "unknown-reference",
