@@ -262,8 +262,9 @@ impl Metrics {
             one if APART.contains(&one) => one.as_str().to_string(),
             other => format!("{}xx", other.as_u16() / 100),
         };
-        let route = ("route", route.to_string());
-        self.answering.get_or_create(&[route.clone()]).observe(took.as_secs_f64());
+        let by_route = [("route", route.to_string())];
+        self.answering.get_or_create(&by_route).observe(took.as_secs_f64());
+        let [route] = by_route;
         self.requests.get_or_create(&[route, ("status", status)]).inc();
     }
 

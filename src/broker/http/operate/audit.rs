@@ -14,12 +14,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{Request, Unserved, described, done};
+use super::{Request, Shown, Unserved, described, done};
 use crate::broker::audit::export::{Format, exported, unreadable};
 use crate::broker::audit::{Decision, principal};
 use crate::broker::http::api::{Answer, Endpoint, Operation, Parameter, Verb};
-use crate::broker::http::guard::RequestId;
-use crate::broker::http::source::Source;
 use crate::broker::policy::Administration;
 use crate::broker::store::Filter;
 use crate::broker::{Broker, config};
@@ -84,12 +82,11 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
 
 async fn read(
     State(broker): State<Arc<Broker>>,
-    source: Source,
-    id: RequestId,
+    shown: Shown,
     headers: HeaderMap,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
-    let request = Request::new(&broker, (source, id), &headers, ("GET", AUDIT_PATH));
+    let request = Request::new(&broker, shown, &headers, ("GET", AUDIT_PATH));
     request.counted(found(&request, query).await)
 }
 

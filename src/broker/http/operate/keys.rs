@@ -13,13 +13,11 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Request, Unserved, described, done, flag, reason, to_its_end};
+use super::{Request, Shown, Unserved, described, done, flag, reason, to_its_end};
 use crate::broker::http::api::{Answer, Endpoint, Field, Kind, Operation, Verb};
 use crate::broker::http::client;
 use crate::broker::http::form::Form;
-use crate::broker::http::guard::RequestId;
 use crate::broker::http::refusal::Refusal;
-use crate::broker::http::source::Source;
 use crate::broker::keys::SigningAlgorithm;
 use crate::broker::keys::manage::{Report, Rotation, Which};
 use crate::broker::policy::Administration;
@@ -120,11 +118,10 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 3] {
 
 async fn list(
     State(broker): State<Arc<Broker>>,
-    source: Source,
-    id: RequestId,
+    shown: Shown,
     headers: HeaderMap,
 ) -> Response {
-    let request = Request::new(&broker, (source, id), &headers, ("GET", KEYS_PATH));
+    let request = Request::new(&broker, shown, &headers, ("GET", KEYS_PATH));
     request.counted(listed(&request).await)
 }
 
@@ -138,14 +135,13 @@ async fn listed(request: &Request<'_>) -> Result<Response, Unserved> {
 
 async fn rotate(
     State(broker): State<Arc<Broker>>,
-    source: Source,
-    id: RequestId,
+    shown: Shown,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let form = Form::read_described(&uri, &headers, body, ROTATE_FORM);
-    let request = Request::new(&broker, (source, id), &headers, ("POST", ROTATE_PATH));
+    let request = Request::new(&broker, shown, &headers, ("POST", ROTATE_PATH));
     request.counted(rotated(&request, form).await)
 }
 
@@ -172,14 +168,13 @@ async fn rotated(request: &Request<'_>, form: Result<Form, Refusal>) -> Result<R
 
 async fn revoke(
     State(broker): State<Arc<Broker>>,
-    source: Source,
-    id: RequestId,
+    shown: Shown,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let form = Form::read_described(&uri, &headers, body, REVOKE_FORM);
-    let request = Request::new(&broker, (source, id), &headers, ("POST", REVOKE_PATH));
+    let request = Request::new(&broker, shown, &headers, ("POST", REVOKE_PATH));
     request.counted(revoked(&request, form).await)
 }
 

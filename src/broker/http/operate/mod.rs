@@ -17,6 +17,7 @@ use tracing::Instrument;
 use super::api::{
     self, Answer, CHALLENGE, DPOP_NONCE, Endpoint, Operation, Scheme, Verb, unavailable,
 };
+use super::book::Book;
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
@@ -152,6 +153,9 @@ impl From<Refusal> for Unserved {
     }
 }
 
+/// What a request goes by, from where it came, and its id.
+type Shown = (Book, Source, RequestId);
+
 /// A request, as far as all of them are the same.
 struct Request<'a> {
     broker: &'a Arc<Broker>,
@@ -166,11 +170,11 @@ struct Request<'a> {
 impl<'a> Request<'a> {
     fn new(
         broker: &'a Arc<Broker>,
-        (source, id): (Source, RequestId),
+        (Book(book), source, id): Shown,
         headers: &'a HeaderMap,
         at: (&'static str, &'static str),
     ) -> Self {
-        Self { broker, book: broker.policies(), source, id, headers, at }
+        Self { broker, book, source, id, headers, at }
     }
 
     /// Who asks. Where there is a form, a client may show in it which one it is.

@@ -14,15 +14,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
-use super::{MAX_NAME, Outcome, Request, Unserved, described, done, flag, reason, to_its_end};
+use super::{
+    MAX_NAME, Outcome, Request, Shown, Unserved, described, done, flag, reason, to_its_end,
+};
 use crate::broker::authenticate::id_of;
 use crate::broker::cutoff::{Revoked, What};
 use crate::broker::http::api::{Answer, Endpoint, Field, Kind, Operation, Verb};
 use crate::broker::http::client;
 use crate::broker::http::form::Form;
-use crate::broker::http::guard::RequestId;
 use crate::broker::http::refusal::Refusal;
-use crate::broker::http::source::Source;
 use crate::broker::metrics::Revocation;
 use crate::broker::policy::{self, Named, Tokens};
 use crate::broker::store::Whose;
@@ -92,14 +92,13 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
 
 async fn revoke(
     State(broker): State<Arc<Broker>>,
-    source: Source,
-    id: RequestId,
+    shown @ (_, _, id): Shown,
     uri: Uri,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
     let form = Form::read_described(&uri, &headers, body, FORM);
-    let request = Request::new(&broker, (source, id), &headers, ("POST", REVOCATIONS_PATH));
+    let request = Request::new(&broker, shown, &headers, ("POST", REVOCATIONS_PATH));
     match perform(&request, form).await {
         Ok((outcome, answer)) => {
             broker.metrics.revoked(outcome);
