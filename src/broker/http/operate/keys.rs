@@ -116,11 +116,7 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 3] {
     .map(|endpoint| endpoint.shedding().limited(config::Endpoint::Keys))
 }
 
-async fn list(
-    State(broker): State<Arc<Broker>>,
-    shown: Shown,
-    headers: HeaderMap,
-) -> Response {
+async fn list(State(broker): State<Arc<Broker>>, shown: Shown, headers: HeaderMap) -> Response {
     let request = Request::new(&broker, shown, &headers, ("GET", KEYS_PATH));
     request.counted(listed(&request).await)
 }
