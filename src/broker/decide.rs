@@ -129,6 +129,21 @@ impl Denied {
     }
 }
 
+/// Says in the trace what was decided, and by which policy.
+fn note(step: &trace::Step, decided: Result<&str, &Denied>) {
+    let (decision, policy) = match decided {
+        Ok(permit) => ("granted", Some(permit)),
+        Err(denied) => {
+            step.note("tmpcred.reason", denied.why.name());
+            ("denied", denied.policy_id.as_deref())
+        }
+    };
+    step.note("tmpcred.decision", decision);
+    if let Some(policy) = policy {
+        step.note("tmpcred.policy.id", policy.to_string());
+    }
+}
+
 impl Rules<'_> {
     /// The same as [`decide`](Self::decide), and says in the trace what came of it.
     pub(super) fn decide_in_trace(
@@ -144,17 +159,7 @@ impl Rules<'_> {
             step.note("tmpcred.role", wanted.role.to_string());
         }
         let decided = step.within(|| self.decide(caller, wanted, now));
-        let (decision, policy) = match &decided {
-            Ok((granted, _)) => ("granted", Some(&granted.policy_id)),
-            Err(denied) => {
-                step.note("tmpcred.reason", denied.why.name());
-                ("denied", denied.policy_id.as_ref())
-            }
-        };
-        step.note("tmpcred.decision", decision);
-        if let Some(policy) = policy {
-            step.note("tmpcred.policy.id", policy.clone());
-        }
+        note(&step, decided.as_ref().map(|(granted, _)| granted.policy_id.as_str()));
         decided
     }
 
@@ -250,17 +255,7 @@ impl Rules<'_> {
         let step = trace::step("decide");
         step.note("tmpcred.policy.hash", self.policy.hash().to_string());
         let decided = step.within(|| self.operate(caller, operation, moment));
-        let (decision, policy) = match &decided {
-            Ok(permit) => ("granted", Some(permit)),
-            Err(denied) => {
-                step.note("tmpcred.reason", denied.why.name());
-                ("denied", denied.policy_id.as_ref())
-            }
-        };
-        step.note("tmpcred.decision", decision);
-        if let Some(policy) = policy {
-            step.note("tmpcred.policy.id", policy.clone());
-        }
+        note(&step, decided.as_ref().map(String::as_str));
         decided
     }
 
