@@ -89,13 +89,14 @@ fn a_broker_that_is_killed_amid_it_loses_no_record_of_the_file() {
     nothing_is_missing(&all_in(&path, last, 2), last);
 }
 
-/// Becomes a program for which this directory is on a disk with 64 KiB, most of which is
-/// taken by something else.
+/// Becomes a program for which this directory is on a disk that is taken by something else
+/// but for 16 KiB, and has room for all records once that is gone, however many there are
+/// until somebody notices.
 const WITH_A_SMALL_DISK: &str = r#"
     set -e
     user=$1; directory=$2; shift 2
-    mount -t tmpfs -o size=64k,mode=0777 small "$directory"
-    head -c 48K /dev/zero >"$directory/filler"
+    mount -t tmpfs -o size=4m,mode=0777 small "$directory"
+    head -c 4080K /dev/zero >"$directory/filler"
     chmod 666 "$directory/filler"
     [ -z "$user" ] || chown "$user:$user" "$directory" "$directory/filler"
     exec "$@"
