@@ -1,6 +1,8 @@
 //! The messages that client and broker exchange: RFC 8693 token exchange with
 //! three parameters of our own.
 
+pub mod elevation;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +127,12 @@ pub mod refusal {
     /// The proof needs the nonce in the header `DPoP-Nonce` of this answer (RFC 9449
     /// section 8).
     pub const USE_DPOP_NONCE: &str = "use_dpop_nonce";
+    /// Who asks has to log in for it, like this (RFC 9470 section 3).
+    pub const INSUFFICIENT_AUTHENTICATION: &str = "insufficient_user_authentication";
+    /// Something cannot be done about an elevation as that stands.
+    pub const ELEVATION_STATE: &str = "elevation_state";
+    /// Another elevation speaks against it.
+    pub const ELEVATION_CONFLICT: &str = "elevation_conflict";
     /// Policy said no.
     pub const ACCESS_DENIED: &str = "access_denied";
     /// The broker cannot decide at present; `Retry-After` says when to ask again.

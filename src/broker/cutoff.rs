@@ -327,13 +327,17 @@ impl Broker {
     /// All by which a token can be revoked together with others.
     fn names(&self, token: &OwnToken) -> BTreeSet<Whose> {
         let actors = token.actors.iter().map(Actor::id).map(String::from);
-        self.all_names(&token.principal, actors, &token.role, &token.client)
+        let mut names = self.all_names(&token.principal, actors, &token.role, &token.client);
+        names.extend(token.elevation.as_ref().map(|grant| Whose::Grant(grant.id)));
+        names
     }
 
     fn names_of_record(&self, record: &Record) -> BTreeSet<Whose> {
         let actors = record.actor.as_deref().unwrap_or_default();
         let actors = actors.split_ascii_whitespace().map(String::from);
-        self.all_names(&record.principal, actors, &record.role, &record.client)
+        let mut names = self.all_names(&record.principal, actors, &record.role, &record.client);
+        names.extend(record.elevation.map(Whose::Grant));
+        names
     }
 
     fn all_names(

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use super::authenticate::Caller;
 use super::aws;
 use super::config::{Binding, Role};
+use super::elevation::Underway;
 use super::policy::{Answer, Granted, Moment, Operation, Policy, Question, Verdict};
 use crate::trace;
 
@@ -39,6 +40,8 @@ pub struct Wanted<'a> {
     pub key_bound: bool,
     /// Whether nothing but a JWT will do.
     pub jwt: bool,
+    /// The grant under which it is wanted, where there is one.
+    pub elevation: Option<&'a Underway>,
     /// From where.
     pub source: IpAddr,
 }
@@ -71,11 +74,13 @@ pub enum Why {
     Failed,
     /// AWS could not be told what the role wants it to be told.
     Aws,
+    /// The role is had under a grant only, and there is none that serves.
+    Elevation,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Token,
         Self::Role,
         Self::Audience,
@@ -88,6 +93,7 @@ impl Why {
         Self::Directory,
         Self::Failed,
         Self::Aws,
+        Self::Elevation,
     ];
 
     /// Its name, as it is written in files and reports.
@@ -105,6 +111,7 @@ impl Why {
             Self::Directory => "directory",
             Self::Failed => "failed",
             Self::Aws => "aws",
+            Self::Elevation => "elevation",
         }
     }
 }
@@ -304,6 +311,10 @@ impl Rules<'_> {
             );
             return Err(Denied::new(Why::Audience, said));
         }
+        if role.elevation.is_some() && wanted.elevation.is_none() {
+            let said = format!("the role '{}' is had under a grant only", wanted.role);
+            return Err(Denied::new(Why::Elevation, said));
+        }
         let unknown =
             wanted.scope.into_iter().flatten().find(|scope| !role.scopes.contains(*scope));
         if let Some(unknown) = unknown {
@@ -356,6 +367,14 @@ impl<'a> Bounds<'a> {
     ) -> Result<Self, Denied> {
         let mut bounds =
             Self { scopes: Cow::Borrowed(&role.scopes), ttl: role.max_ttl, left: Duration::MAX };
+        if let Some(grant) = wanted.elevation {
+            bounds.left = grant.left(now);
+            bounds.ttl = bounds.ttl.min(bounds.left);
+            if let Some(scope) = grant.scope() {
+                let both = bounds.scopes.intersection(scope).cloned();
+                bounds.scopes = Cow::Owned(both.collect());
+            }
+        }
         for party in caller.proven() {
             bounds.narrow(party, role, wanted, now)?;
         }
@@ -402,6 +421,7 @@ impl<'a> Bounds<'a> {
             ttl: wanted.ttl,
             key_bound: wanted.key_bound,
             jwt: wanted.jwt,
+            elevation: wanted.elevation.map(|grant| grant.path.as_str()),
             left: self.left,
             moment: Moment { now, source: wanted.source },
         }

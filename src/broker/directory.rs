@@ -202,6 +202,16 @@ impl Directory {
         self.people.get_key_value(name).map(|(name, person)| (name.as_str(), person))
     }
 
+    /// All people, by name.
+    pub fn people(&self) -> impl Iterator<Item = (&str, &Person)> {
+        self.people.iter().map(|(name, person)| (name.as_str(), person))
+    }
+
+    /// Whether anybody in it has an id at this issuer.
+    pub fn has_people_of(&self, issuer: &str) -> bool {
+        self.people.values().flat_map(|person| &person.ids).any(|id| id.issuer == issuer)
+    }
+
     /// Whether there is such a group.
     pub fn has_group(&self, name: &str) -> bool {
         self.groups.contains_key(name)

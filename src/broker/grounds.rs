@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Broker;
 use super::audit::{Receipt, Record};
 use super::authenticate::Caller;
+use super::elevation::Underway;
 use super::issue::Ask;
 use super::once::Uses;
 use super::proof::consume;
@@ -29,6 +30,8 @@ pub(super) struct Grounds<'a> {
     signer: Option<String>,
     /// The proof of a key: nobody has used it.
     proof: Option<&'a Proof>,
+    /// The grant under which it is issued, where it is: nothing has happened to it.
+    grant: Option<Underway>,
 }
 
 /// Who was quicker.
@@ -40,6 +43,8 @@ pub(super) enum Overtaken {
     CutOff,
     /// Somebody revoked the key that was to sign it.
     KeyRevoked,
+    /// Something happened to the grant under which it was to be issued.
+    Elevation,
     /// Somebody used the proof of a key.
     Replayed,
     /// Somebody used an assertion that is good once.
@@ -64,7 +69,14 @@ impl Broker {
         issuances.push(self.issuance(record));
         let lineage = lineage.iter().map(Uuid::to_string).collect();
         let keys = caller.lineage_keys().into_iter().collect();
-        Ok(Grounds { lineage, issuances, keys, signer: None, proof: ask.proof.as_ref() })
+        Ok(Grounds {
+            lineage,
+            issuances,
+            keys,
+            signer: None,
+            proof: ask.proof.as_ref(),
+            grant: None,
+        })
     }
 }
 
@@ -72,6 +84,11 @@ impl Grounds<'_> {
     /// The same for a token that the key with this id is to sign, where one is.
     pub(super) fn signed_by(self, signer: Option<String>) -> Self {
         Self { signer, ..self }
+    }
+
+    /// The same under this grant, where there is one.
+    pub(super) fn under(self, grant: Option<Underway>) -> Self {
+        Self { grant, ..self }
     }
 
     /// The same as conditions of a commit, of which the proof is used up.
@@ -84,6 +101,7 @@ impl Grounds<'_> {
             .filter(|(_, ids)| !ids.is_empty())
             .map(|(kind, ids)| Effect::IfUnused { kind, ids })
             .chain([standing])
+            .chain(self.grant.as_ref().map(Underway::condition))
             .chain(self.proof.map(|proof| consume(proof, at)))
             .collect()
     }
@@ -135,6 +153,11 @@ impl Broker {
             if self.store.any_cut_off(std::slice::from_ref(own)).await? {
                 return Ok(Some(Overtaken::CutOff));
             }
+        }
+        if let Some(grant) = &grounds.grant
+            && !self.is_underway(grant).await?
+        {
+            return Ok(Some(Overtaken::Elevation));
         }
         let Some(proof) = grounds.proof else { return Ok(None) };
         let used = self.store.any_consumed(Once::DpopProof, std::slice::from_ref(&proof.id));

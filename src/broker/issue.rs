@@ -22,6 +22,7 @@ use super::authenticate::{Actor, Caller, MayAct, actor};
 use super::aws;
 use super::decide::{Rules, Wanted, Why};
 use super::denials::Tally;
+use super::elevation::{ElevationClaim, Underway};
 use super::grounds::Overtaken;
 use super::ids;
 use super::once::Uses;
@@ -56,6 +57,8 @@ pub struct Ask {
     pub ttl: Option<Duration>,
     /// The proof of a key that the token is to be bound to.
     pub proof: Option<Proof>,
+    /// The grant under which it is asked for; where left out, the one that the caller has.
+    pub elevation: Option<Uuid>,
     /// By which the client tells that it asks again.
     pub idempotency_key: Option<String>,
     /// Whether nothing but a JWT will do.
@@ -116,6 +119,9 @@ struct Claims {
     /// The key that it is bound to (RFC 9449 section 6.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<Confirmation>,
+    /// Ours: the grant under which it was issued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elevation: Option<ElevationClaim>,
     /// Who acts for the subject (RFC 8693 section 4.1).
     #[serde(skip_serializing_if = "Option::is_none")]
     act: Option<Value>,
@@ -188,7 +194,12 @@ impl Broker {
         let now = self.clock.now();
         self.sweep(now);
         let rules = Rules { policy: book, roles: book.roles() };
-        let (granted, aws) = match rules.decide_in_trace(caller, ask.wanted(), now) {
+        let underway = self.underway(book, caller, ask, now).await.map_err(Refusal::Unrecorded)?;
+        let decided = underway.and_then(|grant| {
+            let wanted = Wanted { elevation: grant.as_ref(), ..ask.wanted() };
+            rules.decide_in_trace(caller, wanted, now).map(|decided| (decided, grant))
+        });
+        let ((granted, aws), grant) = match decided {
             Ok(decided) => decided,
             Err(mut denied) => {
                 let policy_id = denied.policy_id.take();
@@ -204,6 +215,7 @@ impl Broker {
             granted.ttl -= jitter(role.ttl_jitter.min(granted.ttl / 4));
         }
         let mut draft = self.draft(caller, ask, now, granted, aws);
+        draft.claims.elevation = grant.as_ref().map(Underway::claim);
         let mut record = Record {
             decision: Decision::Issued,
             reason: match &draft.claims.cnf {
@@ -213,11 +225,13 @@ impl Broker {
             scope: draft.claims.scope.clone(),
             ttl: draft.granted.ttl.as_secs(),
             jti: Some(draft.claims.jti),
+            elevation: grant.as_ref().map(|grant| grant.id),
             policy_id: Some(draft.granted.policy_id.clone()),
             ..self.record(book, caller, ask, now)
         };
         let opaque = book.opaque_token(&ask.role, &draft.granted).map_err(Refusal::Failed)?;
-        let mut grounds = self.grounds(caller, ask, &record).await.map_err(Refusal::Unrecorded)?;
+        let grounds = self.grounds(caller, ask, &record).await.map_err(Refusal::Unrecorded)?;
+        let mut grounds = grounds.under(grant);
         let uses = Uses::of(caller, ask, now);
         let mut others = 0;
         let receipt = loop {
@@ -282,6 +296,11 @@ impl Broker {
                 Error::new(ErrorKind::Other, "no key that is good is there to sign")
                     .because_of("one after the other was revoked"),
             ),
+            Overtaken::Elevation => {
+                let said = "the grant has ended".to_string();
+                let refusal = Refusal::Denied { reason: said.clone(), said };
+                self.deny(denied, proof, refusal).await
+            }
             Overtaken::Repeated => self.deny(denied, proof, Refusal::Repeated).await,
             Overtaken::Reused => self.deny(denied, proof, Refusal::Reused).await,
             Overtaken::Replayed => {
@@ -349,6 +368,7 @@ impl Broker {
             ancestors: caller.lineage(),
             ancestor_keys: caller.lineage_keys(),
             cnf: ask.proof.as_ref().map(|proof| Confirmation { jkt: proof.thumbprint.clone() }),
+            elevation: None,
             act: actor::claim(caller.actors()),
             may_act: caller.may_act().map(MayAct::claim),
             aws,
@@ -448,6 +468,7 @@ impl Broker {
             ttl: ask.ttl.map_or(0, |ttl| ttl.as_secs()),
             jti: None,
             parent: caller.parent().map(|parent| parent.jti),
+            elevation: None,
             policy_id: None,
             policy_hash: book.hash().to_string(),
             count: 1,
@@ -464,6 +485,7 @@ impl Ask {
             ttl: self.ttl,
             key_bound: self.proof.is_some(),
             jwt: self.jwt,
+            elevation: None,
             source: self.source,
         }
     }

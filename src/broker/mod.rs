@@ -41,6 +41,7 @@ pub mod decide;
 mod denials;
 pub mod dev;
 pub mod directory;
+pub mod elevation;
 #[cfg(test)]
 mod fuzz;
 mod grounds;
@@ -86,6 +87,7 @@ use audit::outbox::{Outbox, Sinks};
 use audit::{Audit, Notary};
 use authenticate::{Ahead, KeysSeal};
 use denials::Denials;
+use elevation::ElevationSeal;
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::{Active, Metrics};
 use network::Network;
@@ -103,6 +105,7 @@ use traces::Traces;
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::host::clock::Clock;
+use crate::host::env::Env;
 use crate::oidc::Issuer;
 use crate::trace::Tracer;
 
@@ -125,6 +128,8 @@ pub struct Broker {
     denials: Denials,
     proofs: Proofs,
     opaque_seal: OpaqueSeal,
+    elevations: ElevationSeal,
+    env: Env,
     trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
     active: Active,
@@ -232,6 +237,7 @@ impl Prepared {
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
         let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
+        let elevations = ElevationSeal::new(&kek);
         let keeper = Keeper {
             store: store.clone(),
             kek,
@@ -263,6 +269,8 @@ impl Prepared {
             denials: Denials::default(),
             proofs,
             opaque_seal,
+            elevations,
+            env: host.env.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             metrics,
             active: Active::default(),

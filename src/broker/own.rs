@@ -13,6 +13,7 @@ use super::Broker;
 use super::authenticate::{
     Actor, Authenticator, Caller, Fault, MayAct, Parent, Rejection, actor, unacceptable,
 };
+use super::elevation::ElevationClaim;
 use super::issue::TOKEN_TYPE;
 use super::keys::Snapshot;
 use super::metrics;
@@ -93,6 +94,8 @@ pub struct OwnToken {
     /// The number of its record in the audit log, where it says so: an opaque one was made
     /// before anybody could know it.
     pub log_sequence: Option<u64>,
+    /// The grant under which it was issued, where it was under one.
+    pub elevation: Option<ElevationClaim>,
     /// Whom its revocation reaches.
     pub reach: RevocationReach,
 }
@@ -113,6 +116,8 @@ struct Claims {
     ancestor_keys: BTreeSet<String>,
     #[serde(default)]
     log_sequence: Option<u64>,
+    #[serde(default)]
+    elevation: Option<ElevationClaim>,
 }
 
 #[derive(Deserialize)]
@@ -256,6 +261,7 @@ impl Broker {
             actors,
             may_act,
             log_sequence: claims.log_sequence,
+            elevation: claims.elevation,
             reach: match signer {
                 Some(_) => RevocationReach::Introspection,
                 None => RevocationReach::Everywhere,

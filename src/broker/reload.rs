@@ -265,6 +265,7 @@ mod tests {
             scope: None,
             ttl: None,
             proof: None,
+            elevation: None,
             idempotency_key: None,
             jwt: false,
             source: [127, 0, 0, 1].into(),

@@ -73,6 +73,7 @@ impl Broker {
             ttl: (token.expires_at - token.issued_at).whole_seconds().unsigned_abs(),
             jti: Some(token.jti),
             parent: token.ancestors.last().copied(),
+            elevation: token.elevation.as_ref().map(|grant| grant.id),
             policy_id: None,
             policy_hash: policy.hash().to_string(),
             count: 1,

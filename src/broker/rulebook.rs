@@ -40,6 +40,11 @@ impl Rulebook {
             Some(before) => before.authenticator.anew(trusted, clients, &config.issuer, host)?,
         };
         let directory = config.directory(host.clock.now())?;
+        for (name, role) in &config.role {
+            if let Some(elevation) = &role.elevation {
+                elevation.check_people(name, directory.as_deref())?;
+            }
+        }
         let policy = Policy::load(policies, World::of(&config, directory.as_ref()))?;
         let rates = match before {
             None => Rates::new(&config.limits),

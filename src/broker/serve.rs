@@ -73,6 +73,7 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         let decided_at = authz_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let seen_at = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker = Arc::new(Broker::open(&config, host).await?);
+        broker.see_to_elevations();
         let limits = limits(&config);
         let names = Names::default();
         names.set(own_names(&config));

@@ -26,6 +26,10 @@ const GRACE: Duration = Duration::days(1);
 /// The same of proofs of a key, of which there may be many, and which are good for a minute.
 const PROOF_GRACE: Duration = Duration::hours(1);
 
+/// How long it can be looked up what became of a request for a role; the audit log has it for
+/// as long as there is a log.
+const KEPT_ELEVATIONS: Duration = Duration::days(90);
+
 /// When was swept last; nothing where there was more than could be removed in one go.
 #[derive(Default)]
 pub(super) struct Sweeping(Arc<Mutex<Option<OffsetDateTime>>>);
@@ -76,11 +80,13 @@ enum Old {
     Cutoffs,
     /// What opaque tokens say.
     OpaqueTokens,
+    /// Requests for a role that came to an end.
+    Elevations,
 }
 
 impl Old {
     /// All, each with how much longer than needed it is kept.
-    const ALL: [(Self, Duration); 7] = [
+    const ALL: [(Self, Duration); 8] = [
         (Self::Consumed(Once::RevokedToken), GRACE),
         (Self::Consumed(Once::DpopProof), PROOF_GRACE),
         (Self::Consumed(Once::ClientAssertion), GRACE),
@@ -88,6 +94,7 @@ impl Old {
         (Self::Consumed(Once::AssertionUse), GRACE),
         (Self::Cutoffs, GRACE),
         (Self::OpaqueTokens, GRACE),
+        (Self::Elevations, KEPT_ELEVATIONS),
     ];
 
     async fn forget(self, store: &dyn Store, before: OffsetDateTime, limit: u32) -> Result<u64> {
@@ -95,6 +102,7 @@ impl Old {
             Self::Consumed(kind) => store.forget_consumed(kind, before, limit).await,
             Self::Cutoffs => store.forget_cutoffs(before, limit).await,
             Self::OpaqueTokens => store.forget_opaque(before, limit).await,
+            Self::Elevations => store.forget_elevations(before, limit).await,
         }
     }
 }

@@ -226,6 +226,7 @@ impl Bed {
             token_format: TokenFormat::Jwt,
             ttl_jitter: Duration::ZERO,
             aws: None,
+            elevation: None,
         };
         let mut options = Options {
             config: Config {

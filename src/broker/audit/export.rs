@@ -110,6 +110,7 @@ fn jsonl(sequence: u64, record: &Record) -> Value {
         "policy_hash": record.policy_hash,
         "count": record.count,
         "actor": record.actor,
+        "elevation": record.elevation,
     })
 }
 
@@ -229,6 +230,9 @@ fn ocsf(sequence: u64, record: &Record) -> Value {
     }
     if let Some(trace) = trace(record) {
         event["unmapped"]["trace_id"] = json!(trace);
+    }
+    if let Some(elevation) = &record.elevation {
+        event["unmapped"]["elevation"] = json!(elevation);
     }
     if let Some(policy) = &record.policy_id {
         event["unmapped"]["policy_id"] = json!(policy);

@@ -12,7 +12,7 @@ use super::{Record, micros};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The columns, in the order in which they go in.
-pub const COLUMNS: [&str; 21] = [
+pub const COLUMNS: [&str; 22] = [
     "sequence",
     "at",
     "request_id",
@@ -34,13 +34,17 @@ pub const COLUMNS: [&str; 21] = [
     "count",
     ACTOR,
     TRACE,
+    ELEVATION,
 ];
 
 /// The column that only the forms from [`WITH_ACTOR`] on have.
 const ACTOR: &str = "actor";
 
-/// The column that only the form [`WITH_TRACE`] has.
+/// The column that only the forms from [`WITH_TRACE`] on have.
 const TRACE: &str = "trace_id";
+
+/// The column that only the form [`WITH_ELEVATION`] has.
+const ELEVATION: &str = "elevation";
 
 /// Those that hold numbers.
 pub const NUMBERS: [&str; 4] = ["sequence", "at", "ttl", "count"];
@@ -59,6 +63,9 @@ pub const WITH_ACTOR: i64 = 3;
 
 /// The same, of a record that says which trace it belongs to, whoever acted.
 pub const WITH_TRACE: i64 = 4;
+
+/// The same, of a record that belongs to an elevation, whoever acted, traced or not.
+pub const WITH_ELEVATION: i64 = 5;
 
 /// What stands in a column that was erased.
 pub const ERASED: &str = "(erased)";
@@ -111,11 +118,13 @@ impl Leaf {
             number(record.count),
             record.actor.clone(),
             record.trace_id.map(|id| id.to_string()),
+            record.elevation.map(|id| id.to_string()),
         ];
-        let version = match (record.trace_id, &record.actor) {
-            (Some(_), _) => WITH_TRACE,
-            (None, Some(_)) => WITH_ACTOR,
-            (None, None) => SALTED,
+        let version = match (record.elevation, record.trace_id, &record.actor) {
+            (Some(_), ..) => WITH_ELEVATION,
+            (None, Some(_), _) => WITH_TRACE,
+            (None, None, Some(_)) => WITH_ACTOR,
+            (None, None, None) => SALTED,
         };
         Self { sequence, version, salt: Some(salt.to_vec()), erased: None, values: Some(values) }
     }
@@ -144,10 +153,10 @@ impl Leaf {
         Some(match (self.version, self.salt.as_deref(), self.erased.as_deref()) {
             (PLAIN, None, None) => Hidden::Nothing,
             // Of another length it could be padded to the same key.
-            (SALTED | WITH_ACTOR | WITH_TRACE, Some(salt), None) if salt.len() == SALT => {
+            (SALTED..=WITH_ELEVATION, Some(salt), None) if salt.len() == SALT => {
                 Hidden::Salted(Box::new(hmac::Key::new(hmac::HMAC_SHA256, salt)))
             }
-            (SALTED | WITH_ACTOR | WITH_TRACE, None, Some(kept)) => {
+            (SALTED..=WITH_ELEVATION, None, Some(kept)) => {
                 let (hashes, rest) = kept.as_chunks::<HASH>();
                 if !rest.is_empty() {
                     return None;
@@ -225,6 +234,7 @@ fn has_place(version: i64, column: &str) -> bool {
     match column {
         ACTOR => version >= WITH_ACTOR,
         TRACE => version >= WITH_TRACE,
+        ELEVATION => version >= WITH_ELEVATION,
         _ => true,
     }
 }
@@ -263,6 +273,8 @@ pub fn stored(number: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::broker::store::sql::tests::record;
     use crate::trace::{TraceId, w3c};
@@ -298,10 +310,16 @@ mod tests {
         // One that says who acted is none of the earlier forms.
         assert_eq!(Leaf { version: SALTED, ..leaf.clone() }.hash(), None);
         assert_ne!(Leaf { version: WITH_TRACE, ..leaf.clone() }.hash(), leaf.hash());
-        let leaf = Leaf::new(7, &Record { trace_id: trace(), ..acted }, [9; SALT]);
-        let hash = leaf.hash().unwrap();
+        let traced = Record { trace_id: trace(), ..acted };
+        let leaf = Leaf::new(7, &traced, [9; SALT]);
         assert_eq!(leaf.version, WITH_TRACE);
         assert_eq!(Leaf { version: WITH_ACTOR, ..leaf.clone() }.hash(), None);
+        assert_ne!(Leaf { version: WITH_ELEVATION, ..leaf.clone() }.hash(), leaf.hash());
+        let elevated = Record { elevation: Some(Uuid::from_u128(7)), ..traced };
+        let leaf = Leaf::new(7, &elevated, [9; SALT]);
+        let hash = leaf.hash().unwrap();
+        assert_eq!(leaf.version, WITH_ELEVATION);
+        assert_eq!(Leaf { version: WITH_TRACE, ..leaf.clone() }.hash(), None);
         for at in 0..COLUMNS.len() {
             for value in [None, Some("".to_string()), Some("other".to_string())] {
                 let mut other = leaf.clone();
@@ -325,7 +343,7 @@ mod tests {
         salt.push(0);
         assert_eq!(Leaf { salt: Some(salt), ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { version: PLAIN, ..leaf.clone() }.hash(), None);
-        assert_eq!(Leaf { version: 5, ..leaf.clone() }.hash(), None);
+        assert_eq!(Leaf { version: 6, ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { values: None, ..leaf }.hash(), None);
     }
 

@@ -85,7 +85,8 @@ pub struct Record {
     /// The trace that it belongs to, which may have begun elsewhere; `None` where nobody
     /// traced what was done.
     pub trace_id: Option<TraceId>,
-    /// What was asked for: `issue`, `revoke`, `revoke-many`, `key`, `administer` or `erase`.
+    /// What was asked for: `issue`, `revoke`, `revoke-many`, `key`, `administer`, `erase`, or
+    /// what happens to an elevation, such as `elevation.approve`.
     pub action: String,
     /// What was decided.
     pub decision: Decision,
@@ -114,6 +115,9 @@ pub struct Record {
     pub jti: Option<Uuid>,
     /// The id of the token that was exchanged for it, where it was the broker's own.
     pub parent: Option<Uuid>,
+    /// The elevation that it belongs to: that of which it tells, or under whose grant it was
+    /// done.
+    pub elevation: Option<Uuid>,
     /// The policy that granted or forbade it.
     pub policy_id: Option<String>,
     /// Which version of all policies and roles was in force.
@@ -149,6 +153,7 @@ impl Record {
             ttl: 0,
             jti: None,
             parent: None,
+            elevation: None,
             policy_id: None,
             policy_hash: String::new(),
             count: 1,

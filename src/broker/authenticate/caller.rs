@@ -151,13 +151,19 @@ impl Caller {
     /// own issuer. No token of the broker has such a subject.
     pub(in crate::broker) fn of_client(own: &Issuer, client: &str, now: OffsetDateTime) -> Self {
         let (issuer, subject) = (own.as_str().to_string(), client.to_string());
+        let named = Self::named(Principal { issuer, subject }, now);
+        Self { client: client.into(), authenticated: Some(client.into()), ..named }
+    }
+
+    /// Somebody of whom nothing is known but who they are.
+    pub(in crate::broker) fn named(principal: Principal, now: OffsetDateTime) -> Self {
         Self {
-            id: qualified(&issuer, &subject),
-            principal: Principal { issuer, subject },
+            id: qualified(&principal.issuer, &principal.subject),
+            principal,
             groups: BTreeSet::new(),
             tags: BTreeMap::new(),
-            client: client.into(),
-            authenticated: Some(client.into()),
+            client: String::new(),
+            authenticated: None,
             expires_at: now,
             ends_with_token: true,
             parent: None,

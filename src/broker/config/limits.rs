@@ -54,6 +54,8 @@ pub enum Endpoint {
     Keys,
     /// `/v1/audit/records`.
     Audit,
+    /// `/v1/elevations`, and what is below it.
+    Elevations,
 }
 
 impl Limits {

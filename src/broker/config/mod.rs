@@ -5,6 +5,7 @@ mod authz;
 mod change;
 mod client;
 mod dpop;
+mod elevation;
 mod keys;
 mod limits;
 mod log;
@@ -29,6 +30,7 @@ pub use audit::{Audit, BeginWith, FileSink, SyslogAddress, SyslogSink, WebhookSi
 pub use authz::{Authz, Proxy, Route};
 pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
+pub use elevation::{Elevation, Emergency, Login, Pattern, Threshold};
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
 pub use log::Log;

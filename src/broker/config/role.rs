@@ -6,7 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_TTL, duration, is_audience, is_scope_token, seconds};
+use super::{Elevation, MAX_TTL, duration, is_audience, is_scope_token, seconds};
 use crate::broker::aws;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -41,6 +41,9 @@ pub struct Role {
     /// What AWS is told, where it is AWS that the tokens are shown to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<aws::Settings>,
+    /// Where the role is had under a grant only: how one comes about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elevation: Option<Elevation>,
 }
 
 /// Whether tokens must be bound to a key (RFC 9449).
@@ -104,6 +107,9 @@ impl Role {
         }
         if self.token_format == TokenFormat::Opaque && self.aws.is_some() {
             return wrong("has opaque tokens, which AWS cannot read".into());
+        }
+        if let Some(elevation) = &self.elevation {
+            elevation.check(name)?;
         }
         match self.aws.as_ref().map(aws::Settings::check) {
             Some(Err(why)) => {

@@ -174,6 +174,7 @@ role = "{READER}"
             token_format: TokenFormat::Jwt,
             ttl_jitter: Duration::ZERO,
             aws: None,
+            elevation: None,
         };
         let mut provider = TrustedIssuer::new(self.provider.clone());
         provider.clients = Some([self.client_id.clone()].into());

@@ -25,6 +25,7 @@ use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::authenticate::{MayAct, actor};
 use crate::broker::client::Proved;
+use crate::broker::elevation::ElevationClaim;
 use crate::broker::introspect::{self, Asker};
 use crate::broker::metrics::{ClientAuthentication, Introspection};
 use crate::broker::own::OwnToken;
@@ -68,6 +69,9 @@ struct Known<'a> {
     /// Ours: the number of its record in the audit log.
     #[serde(skip_serializing_if = "Option::is_none")]
     log_sequence: Option<u64>,
+    /// Ours: the grant under which it was issued.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elevation: Option<&'a ElevationClaim>,
     /// Ours: whom its revocation reaches.
     revocation_reach: RevocationReach,
 }
@@ -193,6 +197,7 @@ fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
         may_act: own.may_act.as_ref().map(MayAct::claim),
         cnf: own.key.as_deref().map(|jkt| Confirmation { jkt }),
         log_sequence: own.log_sequence,
+        elevation: own.elevation.as_ref(),
         revocation_reach: own.reach,
     }
 }

@@ -6,6 +6,7 @@ pub mod authz;
 mod book;
 mod client;
 pub mod connections;
+mod elevations;
 pub mod form;
 #[cfg(test)]
 mod fuzz;
@@ -73,6 +74,7 @@ fn endpoints(base: &str, decides: bool) -> Vec<Endpoint<Arc<Broker>>> {
         api::description(base),
     ];
     endpoints.extend(operate::endpoints(base));
+    endpoints.extend(elevations::endpoints(base));
     endpoints.extend(health::endpoints());
     if decides {
         endpoints.extend(authz::endpoints(base));

@@ -65,6 +65,10 @@ const FIELDS: &[Field] = &[
     Field::optional("requested_ttl", "Ours: for how many seconds; else as long as policy gives")
         .of(Kind::Number),
     Field::optional(
+        "elevation",
+        "Ours: the grant under which it is asked for; else the one that the caller has",
+    ),
+    Field::optional(
         "idempotency_key",
         "Ours: the same where the same is asked for again, because the answer was lost",
     ),
@@ -207,6 +211,7 @@ async fn exchange(
         scope: requested.scope,
         ttl: requested.ttl,
         proof,
+        elevation: requested.elevation,
         idempotency_key: requested.idempotency_key,
         jwt: requested.token_type == TokenType::Jwt,
         source: source.0,

@@ -77,6 +77,7 @@ pub struct Metrics {
     authorizations: Family<Label, Counter>,
     revocations: Family<Label, Counter>,
     administrations: Family<Label, Counter>,
+    elevations: Family<[(&'static str, &'static str); 2], Counter>,
     revoking: Histogram,
     appending: Histogram,
     unrecorded: Counter,
@@ -109,6 +110,7 @@ impl Default for Metrics {
             authorizations: labels::all("outcome", Authorization::ALL),
             revocations: labels::all("outcome", Revocation::ALL),
             administrations: labels::all("outcome", Administered::ALL),
+            elevations: Family::default(),
             revoking: durations(),
             appending: durations(),
             unrecorded: Counter::default(),
@@ -211,6 +213,11 @@ impl Metrics {
             "administrations",
             "Requests to look after the broker from elsewhere, by outcome",
             self.administrations.clone(),
+        );
+        registry.register(
+            "elevation_requests",
+            "Requests about elevations, by what was to be done and how they ended",
+            self.elevations.clone(),
         );
         registry.register_with_unit(
             "revocation_duration",
@@ -364,6 +371,11 @@ impl Metrics {
     /// Counts a request to look after the broker.
     pub fn administered(&self, outcome: Administered) {
         self.administrations.get_or_create(&[("outcome", outcome.as_str())]).inc();
+    }
+
+    /// Counts a request about elevations, by what was to be done.
+    pub fn elevated(&self, event: &'static str, outcome: &'static str) {
+        self.elevations.get_or_create(&[("event", event), ("outcome", outcome)]).inc();
     }
 
     /// Counts how it ended that somebody came as a client.

@@ -71,6 +71,7 @@ pub enum Rule {
     OneAction,
     ForbidsHalf,
     PriorActors,
+    ApprovesByToken,
     NoPermit,
     LikeAnything,
     LikeUnanchored,
@@ -106,7 +107,7 @@ pub struct About {
 
 impl Rule {
     /// Those by which policies are refused; the broker does not start with them.
-    pub const REFUSED: [Self; 11] = [
+    pub const REFUSED: [Self; 12] = [
         Self::Syntax,
         Self::Template,
         Self::Schema,
@@ -117,6 +118,7 @@ impl Rule {
         Self::OneAction,
         Self::ForbidsHalf,
         Self::PriorActors,
+        Self::ApprovesByToken,
         Self::NoPermit,
     ];
 
@@ -209,6 +211,12 @@ impl Rule {
                 Error,
                 "who acted before is for information; it is who acts now that something is permitted to (RFC 8693 section 4.1)",
                 "permit by context.actor, and forbid by context.actors where that is meant",
+            ),
+            Self::ApprovesByToken => (
+                "approves-by-token",
+                Error,
+                "approvals are counted again when a grant begins, and nobody shows a token then",
+                "name a DirectoryGroup, a Person or a User, or say which actions the policy is for",
             ),
             Self::NoPermit => {
                 ("no-permit", Error, "without a permit to issue everything is denied", "write one")

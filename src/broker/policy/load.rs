@@ -14,14 +14,15 @@ use cedar_policy::{
 use miette::Diagnostic;
 use serde_json::Value;
 
+use super::elevation::reads_tokens;
 use super::finding::{Finding, Rule};
 use super::limits::{Limits, Obligation};
 use super::place::{Place, said};
 use super::syntax::{Claims, Needs, names_issuer, reads_prior_actors};
 use super::terms::Terms;
 use super::{
-    ACT, ADMINISTER, BROKER, DIRECTORY_GROUP, EXCHANGE, INTROSPECT, ISSUE, PERSON, Policy, REVOKE,
-    schema,
+    ACT, ADMINISTER, APPROVE, BROKER, DIRECTORY_GROUP, ELEVATE, EXCHANGE, INTROSPECT, ISSUE,
+    PERSON, Policy, REVOKE, schema,
 };
 use crate::broker::authenticate::respelled;
 use crate::broker::config::{self, Client, Clients, Config, Role, TrustedIssuer};
@@ -167,12 +168,27 @@ impl Policy {
         if !loader.wrong.is_empty() {
             return Ok(Err(loader.wrong));
         }
-        let hash = hash(sources, world)?;
+        let hash = hash(sources, world, true)?;
+        let rules_hash = self::hash(sources, world, false)?;
         let Loader { all: policies, limits, needs, claims, by_directory, .. } = loader;
         let directory = world.directory.cloned();
         let terms = Terms::new(claims)?;
         let own = world.own.as_str().to_string();
-        Ok(Ok(Self { terms, own, schema, policies, limits, needs, by_directory, directory, hash }))
+        let scopes = world.roles.iter().map(|(name, role)| (name.clone(), role.scopes.clone()));
+        let scopes = scopes.collect();
+        Ok(Ok(Self {
+            terms,
+            own,
+            schema,
+            policies,
+            limits,
+            needs,
+            by_directory,
+            directory,
+            scopes,
+            hash,
+            rules_hash,
+        }))
     }
 }
 
@@ -241,6 +257,7 @@ impl Loader<'_> {
         if kinds.into_iter().any(|kind| [PERSON, DIRECTORY_GROUP].contains(&kind.as_str())) {
             self.by_directory.insert(id.to_string());
         }
+        self.check_approvals(id, policy, &json).map_err(by(Rule::ApprovesByToken))?;
         match policy.effect() {
             Effect::Permit => {
                 let action = action_of(id, policy).map_err(by(Rule::OneAction))?;
@@ -251,7 +268,9 @@ impl Loader<'_> {
                     );
                     return Err((Rule::PriorActors, why));
                 }
-                if [INTROSPECT, ACT, REVOKE, ADMINISTER].contains(&action.as_str()) {
+                if [INTROSPECT, ACT, REVOKE, ADMINISTER, ELEVATE, APPROVE]
+                    .contains(&action.as_str())
+                {
                     without_limits(id, policy, "grants no token").map_err(by(Rule::Annotation))?;
                 } else {
                     let limits = self.limits_of(id, policy).map_err(by(Rule::Annotation))?;
@@ -311,6 +330,25 @@ impl Loader<'_> {
         }
         Err(format!(
             "the policy '{id}' forbids to issue, and not to exchange a token of the broker's; say action in [Action::\"{ISSUE}\", Action::\"{EXCHANGE}\"]"
+        ))
+    }
+
+    /// Refuses a policy about approvals that asks what only a token says: approvals are
+    /// counted again when nobody is there to show one.
+    fn check_approvals(&self, id: &str, policy: &CedarPolicy, json: &Value) -> Result<(), String> {
+        let elevates = self.world.roles.values().any(|role| role.elevation.is_some());
+        let approves = match policy.action_constraint() {
+            ActionConstraint::Any => elevates,
+            ActionConstraint::In(actions) => {
+                actions.iter().any(|action| action.id().unescaped() == APPROVE)
+            }
+            ActionConstraint::Eq(action) => action.id().unescaped() == APPROVE,
+        };
+        if !approves || !reads_tokens(json) {
+            return Ok(());
+        }
+        Err(format!(
+            "the policy '{id}' is about approvals too, and looks at groups of an issuer or at claims; who may approve is said by the directory: name a DirectoryGroup, a Person or a User, or the actions that it is for"
         ))
     }
 
@@ -469,7 +507,7 @@ pub(super) fn offset_of(policy: &CedarPolicy, text: &str) -> usize {
 }
 
 /// Hashes policies, roles and what is required of tokens: together they decide.
-fn hash(sources: &[Source], world: World<'_>) -> Result<String> {
+fn hash(sources: &[Source], world: World<'_>, with_people: bool) -> Result<String> {
     let written = |what: &str, done: serde_json::Result<Vec<u8>>| {
         done.map_err(|cause| {
             Error::new(ErrorKind::Other, format!("{what} cannot be written")).because(cause)
@@ -479,7 +517,8 @@ fn hash(sources: &[Source], world: World<'_>) -> Result<String> {
     let trusted = written("the trusted issuers", serde_json::to_vec(world.trusted))?;
     let mut hasher = Hasher::new(&SHA256);
     let clients = written("the clients", serde_json::to_vec(world.clients))?;
-    let people = world.directory.map_or("", |directory| directory.hash());
+    let people = world.directory.filter(|_| with_people);
+    let people = people.map_or("", |directory| directory.hash());
     let settings = [schema().as_bytes(), &roles, &trusted, &clients, people.as_bytes()];
     for part in settings.into_iter().chain(sources.iter().map(|s| s.text.as_bytes())) {
         hasher.update(&(part.len() as u64).to_be_bytes());

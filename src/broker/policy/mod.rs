@@ -32,6 +32,7 @@
 //!
 //! Others are refused, lest a slip of the pen goes unnoticed.
 
+mod elevation;
 mod finding;
 mod limits;
 mod lint;
@@ -53,6 +54,7 @@ use cedar_policy::{
 };
 use time::OffsetDateTime;
 
+pub use elevation::{Approving, Elevating};
 pub use finding::{About, Finding, Rule, Severity};
 pub use limits::{Granted, Obligation};
 pub use lint::check;
@@ -92,6 +94,8 @@ pub struct Question<'a> {
     pub key_bound: bool,
     /// Whether nothing but a JWT will do.
     pub jwt: bool,
+    /// On which path it is had for a while, where that is so.
+    pub elevation: Option<&'static str>,
     /// How long those tokens are still good that were shown.
     pub left: Duration,
     /// When, and from where.
@@ -129,11 +133,11 @@ pub enum Verdict {
 }
 
 /// What Cedar says, and the policies for the sake of which it does.
-pub(super) struct Answer {
-    pub(super) permits: bool,
-    pub(super) reasons: Vec<String>,
+pub(in crate::broker) struct Answer {
+    pub(in crate::broker) permits: bool,
+    pub(in crate::broker) reasons: Vec<String>,
     /// Whether something was not permitted because the directory is out of date.
-    pub(super) stale: bool,
+    pub(in crate::broker) stale: bool,
 }
 
 /// The action of being issued a token.
@@ -141,6 +145,12 @@ const ISSUE: &str = "issue";
 
 /// The action of being issued a token for one of the broker's own.
 const EXCHANGE: &str = "exchange";
+
+/// The action of asking for a role for a while.
+const ELEVATE: &str = "elevate";
+
+/// The action of approving that.
+const APPROVE: &str = "approve";
 
 /// The action of acting for somebody who is issued a token.
 const ACT: &str = "act";
@@ -192,7 +202,10 @@ pub struct Policy {
     /// The policies that speak of people or groups of the directory.
     by_directory: BTreeSet<String>,
     directory: Option<Arc<Directory>>,
+    /// The scopes that each role has.
+    scopes: BTreeMap<String, BTreeSet<String>>,
     hash: String,
+    rules_hash: String,
 }
 
 impl Policy {

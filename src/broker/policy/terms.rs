@@ -1,7 +1,7 @@
 //! What is told to Cedar, in its terms. Some of these take it longer to make than to decide,
 //! so they are kept.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,6 +10,7 @@ use cedar_policy::{
 };
 use time::{OffsetDateTime, UtcOffset};
 
+use super::elevation::{Approving, Elevating};
 use super::operation::{Operation, Tokens};
 use super::syntax::Claims;
 use super::{BROKER, DIRECTORY_GROUP, PERSON, Question};
@@ -149,6 +150,60 @@ impl Terms {
         made(pairs)
     }
 
+    /// What is to be known of a request for a role for a while.
+    pub(super) fn elevating_context(
+        &self,
+        caller: &Caller,
+        asked: &Elevating<'_>,
+        all: Option<&BTreeSet<String>>,
+        moment: Moment,
+    ) -> Result<Context, String> {
+        let actors = caller.actors().iter().map(Actor::id).map(|id| self.named_user(id));
+        let [time, source] = self.pairs(moment);
+        let mut pairs = self.wanted(asked.audience, asked.scope.or(all), asked.ttl);
+        pairs.extend([
+            time,
+            source,
+            ("emergency".to_string(), RestrictedExpression::new_bool(asked.emergency)),
+            ("key_bound".to_string(), RestrictedExpression::new_bool(asked.key_bound)),
+            ("actors".to_string(), RestrictedExpression::new_set(actors)),
+        ]);
+        pairs.extend(caller.authenticated_client().map(|client| text_pair("client", client)));
+        if let Some(actor) = caller.actors().first() {
+            pairs.push(("actor".to_string(), self.named_user(actor.id())));
+        }
+        made(pairs)
+    }
+
+    /// What is to be known of an approval.
+    pub(super) fn approving_context(
+        &self,
+        asked: &Approving<'_>,
+        subject: &str,
+        all: Option<&BTreeSet<String>>,
+        now: OffsetDateTime,
+    ) -> Result<Context, String> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pairs = self.wanted(asked.audience, asked.scope.or(all), asked.ttl);
+        pairs.push(("time".to_string(), known.time(now)));
+        pairs.push(("subject".to_string(), self.named_user(subject)));
+        made(pairs)
+    }
+
+    fn wanted(
+        &self,
+        audience: &str,
+        scope: Option<&BTreeSet<String>>,
+        ttl: u64,
+    ) -> Vec<(String, RestrictedExpression)> {
+        let ttl = RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX));
+        vec![
+            text_pair("audience", audience),
+            ("scope".to_string(), texts(scope.into_iter().flatten())),
+            ("ttl".to_string(), ttl),
+        ]
+    }
+
     fn asked(
         &self,
         caller: &Caller,
@@ -168,6 +223,15 @@ impl Terms {
             ("actors".to_string(), RestrictedExpression::new_set(actors)),
         ];
         pairs.extend(caller.authenticated_client().map(|client| text_pair("client", client)));
+        if let Some(path) = question.elevation {
+            let pair = text_pair("path", path);
+            // One attribute of a name of its own is always a record.
+            pairs.extend(
+                RestrictedExpression::new_record([pair])
+                    .ok()
+                    .map(|record| ("elevation".to_string(), record)),
+            );
+        }
         pairs
     }
 

@@ -29,6 +29,7 @@ pub(super) fn role(scopes: &str, ttl: u64) -> Role {
         token_format: TokenFormat::Jwt,
         ttl_jitter: Duration::ZERO,
         aws: None,
+        elevation: None,
     }
 }
 
@@ -123,6 +124,7 @@ fn decide(policy: &Policy, asked: Asked<'_>) -> Verdict {
             role_ttl: Duration::from_secs(3600),
             key_bound: asked.key_bound,
             jwt: false,
+            elevation: None,
             left: asked.left,
             audience: "https://api.example.com",
             scope: scope.as_ref(),

@@ -100,4 +100,6 @@ pub struct Filter {
     pub trace_id: Option<TraceId>,
     /// About this token.
     pub jti: Option<Uuid>,
+    /// Of this elevation.
+    pub elevation: Option<Uuid>,
 }

@@ -13,6 +13,7 @@
 //! changes a key names what it was. Nothing rests on a session, a notification or an
 //! advisory lock.
 
+mod elevation;
 mod erasure;
 mod issuer_keys;
 mod log;
@@ -27,6 +28,7 @@ mod unit;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
+pub use elevation::{ElevationFilter, ElevationStore, SealedElevation, StoredElevation, Unless};
 pub use erasure::{Erasable, ErasureStore, Traces};
 pub use issuer_keys::{IssuerKeySet, IssuerKeyStore};
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
@@ -107,7 +109,15 @@ pub trait TokenStore: Send + Sync {
 /// What the broker keeps.
 #[async_trait]
 pub trait Store:
-    Ledger + LogStore + OutboxStore + ErasureStore + KeyStore + IssuerKeyStore + OnceStore + TokenStore
+    Ledger
+    + LogStore
+    + OutboxStore
+    + ErasureStore
+    + KeyStore
+    + IssuerKeyStore
+    + OnceStore
+    + TokenStore
+    + ElevationStore
 {
     /// Seals the end of the log with this from now on: whoever appends goes on from an
     /// end that is sealed, or from an empty log.

@@ -42,7 +42,7 @@ const SETTINGS: &str = "
 /// somebody who means to forge: who may write the file may drop a trigger.
 const APPEND_ONLY: Own = Own {
     is_there: "select 1 from sqlite_master
-        where name = 'audit_record_update' and sql like '%new.trace_id%'",
+        where name = 'audit_record_update' and sql like '%new.elevation%'",
     add: "
         drop trigger if exists audit_record_update;
         create trigger audit_record_update before update on audit_record
@@ -51,6 +51,7 @@ const APPEND_ONLY: Own = Own {
                 new.at is old.at and
                 new.request_id is old.request_id and
                 new.trace_id is old.trace_id and
+                new.elevation is old.elevation and
                 new.action is old.action and
                 new.decision is old.decision and
                 new.issuer is old.issuer and

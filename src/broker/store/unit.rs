@@ -1,10 +1,12 @@
 //! The unit of work.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::elevation::{StoredElevation, Unless};
 use crate::broker::audit::Record;
 use crate::broker::keys::StoredKey;
 
@@ -72,6 +74,17 @@ pub enum Effect {
         /// The request.
         request_id: Uuid,
     },
+    /// Adds an elevation, unless there is one that speaks against it.
+    AddElevation(StoredElevation, Unless),
+    /// Changes an elevation, if it still has the version before this one.
+    ChangeElevation(StoredElevation),
+    /// Changes nothing: it holds if the elevation still has this version.
+    IfElevation {
+        /// Which one.
+        id: Uuid,
+        /// The version that was looked at.
+        version: u64,
+    },
     /// Changes nothing: it holds if none of these tokens was revoked together with others.
     IfNotCutOff(Vec<Issuance>),
     /// Changes nothing: it holds if none of these was used up.
@@ -86,7 +99,13 @@ pub enum Effect {
 impl Effect {
     /// Whether it is nothing but a condition.
     pub fn changes_nothing(&self) -> bool {
-        matches!(self, Self::IfIssued { .. } | Self::IfNotCutOff(_) | Self::IfUnused { .. })
+        matches!(
+            self,
+            Self::IfIssued { .. }
+                | Self::IfNotCutOff(_)
+                | Self::IfUnused { .. }
+                | Self::IfElevation { .. }
+        )
     }
 }
 
@@ -117,7 +136,7 @@ pub struct Issuance {
 impl Issuance {
     /// Whether it was revoked with those of this kind and id that were issued before this.
     pub fn is_meant(&self, kind: &str, id: &str, before: OffsetDateTime) -> bool {
-        let named = self.names.iter().any(|name| name.parts() == (kind, id));
+        let named = self.names.iter().any(|name| name.parts() == (kind, id.into()));
         let perhaps = self.erased && Whose::PERSONAL.contains(&kind);
         self.at < before && (named || perhaps)
     }
@@ -137,6 +156,8 @@ pub enum Whose {
     Role(String),
     /// Those that were issued to this client.
     Client(String),
+    /// Those that were issued under this grant.
+    Grant(Uuid),
 }
 
 impl Whose {
@@ -144,13 +165,14 @@ impl Whose {
     pub const PERSONAL: [&str; 3] = ["subject", "issuer", "client"];
 
     /// Kind and id, as the store has them.
-    pub fn parts(&self) -> (&'static str, &str) {
+    pub fn parts(&self) -> (&'static str, Cow<'_, str>) {
         match self {
-            Self::Everybodys => ("all", ""),
-            Self::Issuer(id) => ("issuer", id),
-            Self::Subject(id) => ("subject", id),
-            Self::Role(id) => ("role", id),
-            Self::Client(id) => ("client", id),
+            Self::Everybodys => ("all", Cow::Borrowed("")),
+            Self::Issuer(id) => ("issuer", id.into()),
+            Self::Subject(id) => ("subject", id.into()),
+            Self::Role(id) => ("role", id.into()),
+            Self::Client(id) => ("client", id.into()),
+            Self::Grant(id) => ("grant", id.to_string().into()),
         }
     }
 }

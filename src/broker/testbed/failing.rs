@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Bed, Options};
 use crate::broker::audit::Record;
@@ -14,9 +15,10 @@ use crate::broker::audit::seal::{Seal, SealedEnd};
 use crate::broker::audit::tree::Hash;
 use crate::broker::keys::StoredKey;
 use crate::broker::store::{
-    Erasable, ErasureStore, Filter, Issuance, IssuerKeySet, IssuerKeyStore, KeyStore, Ledger,
-    LogEnds, LogStore, Noted, Once, OnceStore, OpaqueToken, OutboxStore, Outcome, Row, Store,
-    TokenStore, Traces, Turn, Unit, Whose, sqlite,
+    ElevationFilter, ElevationStore, Erasable, ErasureStore, Filter, Issuance, IssuerKeySet,
+    IssuerKeyStore, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, OpaqueToken,
+    OutboxStore, Outcome, Row, SealedElevation, Store, TokenStore, Traces, Turn, Unit, Whose,
+    sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -239,6 +241,33 @@ impl TokenStore for Failing {
     }
     async fn forget_opaque(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_opaque(before, limit).await
+    }
+}
+
+#[async_trait]
+impl ElevationStore for Failing {
+    async fn elevation(&self, id: Uuid) -> Result<Option<SealedElevation>> {
+        self.inner.elevation(id).await
+    }
+
+    async fn elevations(
+        &self,
+        filter: &ElevationFilter,
+        limit: u32,
+    ) -> Result<Vec<SealedElevation>> {
+        self.inner.elevations(filter, limit).await
+    }
+
+    async fn elevations_due(
+        &self,
+        now: OffsetDateTime,
+        limit: u32,
+    ) -> Result<Vec<SealedElevation>> {
+        self.inner.elevations_due(now, limit).await
+    }
+
+    async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_elevations(before, limit).await
     }
 }
 

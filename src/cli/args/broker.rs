@@ -256,6 +256,9 @@ pub(crate) struct AuditQuery {
     /// About this token (its `jti`)
     #[arg(long, value_name = "ID")]
     pub token: Option<Uuid>,
+    /// Of this elevation: the request, what became of it, and what was issued under its grant
+    #[arg(long, value_name = "ID")]
+    pub elevation: Option<Uuid>,
     /// The newest so many
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     pub limit: u32,

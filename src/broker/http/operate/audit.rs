@@ -42,6 +42,7 @@ struct Asked {
     request: Option<Uuid>,
     trace: Option<String>,
     token: Option<Uuid>,
+    elevation: Option<Uuid>,
     limit: Option<u32>,
     below: Option<u64>,
 }
@@ -70,6 +71,7 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
             Parameter::text("request", "Of this request (`x-request-id`)"),
             Parameter::text("trace", "Of this trace (the second part of `traceparent`)"),
             Parameter::text("token", "About this token (its `jti`)"),
+            Parameter::text("elevation", "Of this elevation, and what was done under its grant"),
             Parameter::number("limit", "How many at most: 100 where left out, 1000 at most", false),
             Parameter::number("below", "With lower numbers than this", false),
         ])
@@ -152,6 +154,7 @@ impl Asked {
             request_id: self.request,
             trace_id: self.trace.as_ref().map(trace).transpose()?,
             jti: self.token,
+            elevation: self.elevation,
         })
     }
 }

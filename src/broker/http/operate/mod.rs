@@ -56,7 +56,7 @@ pub(super) fn endpoints(base: &str) -> Vec<Endpoint<Arc<Broker>>> {
 }
 
 /// What is said of such an operation: how callers show who they are, and how they are refused.
-fn described(operation: Operation, verb: Verb) -> Operation {
+pub(super) fn described(operation: Operation, verb: Verb) -> Operation {
     let unproved = "The caller did not show who they are";
     let codes = ["unauthorized", INVALID_TOKEN, INVALID_CLIENT, INVALID_DPOP_PROOF, USE_DPOP_NONCE];
     let denied = Answer::refusal(403, "Policy says no", &[ACCESS_DENIED]);
@@ -78,12 +78,25 @@ fn described(operation: Operation, verb: Verb) -> Operation {
 
 /// How a request ended that came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Malformed,
     Unauthenticated,
     Denied,
     Unknown,
     Failed,
+}
+
+impl Outcome {
+    /// Its name, as metrics have it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Denied => "denied",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 impl From<Outcome> for Revocation {
@@ -110,24 +123,29 @@ impl From<Outcome> for Administered {
 }
 
 /// What is answered instead, and what it counts as.
-struct Unserved {
-    outcome: Outcome,
+pub(super) struct Unserved {
+    pub(super) outcome: Outcome,
     refusal: Refusal,
     /// What would be accepted instead, where it is that.
     headers: Option<Box<HeaderMap>>,
 }
 
 impl Unserved {
-    fn new(outcome: Outcome, refusal: Refusal) -> Self {
+    pub(super) fn new(outcome: Outcome, refusal: Refusal) -> Self {
         Self { outcome, refusal, headers: None }
     }
 
-    fn malformed(why: impl Into<String>) -> Self {
+    /// The same, with what would be accepted instead.
+    pub(super) fn challenging(self, headers: HeaderMap) -> Self {
+        Self { headers: Some(Box::new(headers)), ..self }
+    }
+
+    pub(super) fn malformed(why: impl Into<String>) -> Self {
         Refusal::invalid_request(why).into()
     }
 
     /// Something that whoever asks may do, and that cannot be done as they want it.
-    fn of(error: &Error) -> Self {
+    pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::Usage => Self::malformed(said(error)),
             _ => {
@@ -138,7 +156,7 @@ impl Unserved {
         }
     }
 
-    fn at(self, id: RequestId) -> Response {
+    pub(super) fn at(self, id: RequestId) -> Response {
         tracing::info!(code = self.refusal.code(), refusal = ?self.refusal, "refused");
         let mut response = self.refusal.at(id);
         response.headers_mut().extend(self.headers.into_iter().flat_map(|headers| *headers));
@@ -154,31 +172,31 @@ impl From<Refusal> for Unserved {
 }
 
 /// What a request goes by, from where it came, and its id.
-type Shown = (Book, Source, RequestId);
+pub(super) type Shown = (Book, Source, RequestId);
 
 /// A request, as far as all of them are the same.
-struct Request<'a> {
-    broker: &'a Arc<Broker>,
-    book: Arc<Rulebook>,
+pub(super) struct Request<'a> {
+    pub(super) broker: &'a Arc<Broker>,
+    pub(super) book: Arc<Rulebook>,
     source: Source,
-    id: RequestId,
+    pub(super) id: RequestId,
     headers: &'a HeaderMap,
     /// The method, and the path below that of the broker's issuer.
-    at: (&'static str, &'static str),
+    at: (&'static str, &'a str),
 }
 
 impl<'a> Request<'a> {
-    fn new(
+    pub(super) fn new(
         broker: &'a Arc<Broker>,
         (Book(book), source, id): Shown,
         headers: &'a HeaderMap,
-        at: (&'static str, &'static str),
+        at: (&'static str, &'a str),
     ) -> Self {
         Self { broker, book, source, id, headers, at }
     }
 
     /// Who asks. Where there is a form, a client may show in it which one it is.
-    async fn identified(&self, form: Option<&Form>) -> Result<Asked, Unserved> {
+    pub(super) async fn identified(&self, form: Option<&Form>) -> Result<Asked, Unserved> {
         let caller = self.caller(form).await?;
         Ok(Asked { caller, source: self.source.0, request_id: self.id.0 })
     }
@@ -286,7 +304,7 @@ impl Request<'_> {
 }
 
 /// Does something to its end, also where whoever asks for it hangs up.
-async fn to_its_end<T: Send + 'static>(
+pub(super) async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = crate::error::Result<T>> + Send + 'static,
 ) -> Result<T, Unserved> {
     match tokio::spawn(Place::here().around(work).in_current_span()).await {
@@ -309,7 +327,7 @@ fn reason(form: &Form) -> Result<String, Unserved> {
 const NO_REASON: &str = "no reason was given";
 
 /// A parameter that says whether.
-fn flag(form: &Form, name: &str) -> Result<bool, Unserved> {
+pub(super) fn flag(form: &Form, name: &str) -> Result<bool, Unserved> {
     match form.optional(name) {
         None => Ok(false),
         Some("true") => Ok(true),
@@ -319,7 +337,7 @@ fn flag(form: &Form, name: &str) -> Result<bool, Unserved> {
     }
 }
 
-fn done(answer: impl Serialize) -> Response {
+pub(super) fn done(answer: impl Serialize) -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }
 
@@ -359,6 +377,5 @@ fn challenge(why: &str, code: Option<&'static str>, nonce: Option<String>) -> Un
     if let Some(Ok(nonce)) = nonce.map(|nonce| HeaderValue::from_str(&nonce)) {
         headers.insert(HeaderName::from_static(dpop::NONCE_HEADER), nonce);
     }
-    let headers = Some(Box::new(headers));
-    Unserved { headers, ..Unserved::new(Outcome::Unauthenticated, refusal) }
+    Unserved::new(Outcome::Unauthenticated, refusal).challenging(headers)
 }

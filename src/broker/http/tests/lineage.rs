@@ -269,6 +269,7 @@ async fn nothing_comes_of_a_token_that_is_revoked_while_it_is_exchanged() {
     let caller = bed.broker.caller(&parent, TokenType::Jwt, &policy, None).await.unwrap();
     assert_eq!(bed.revoke(parent.expose()).await, 200);
     let ask = Ask {
+        elevation: None,
         role: "again".into(),
         audience: API.into(),
         scope: None,

@@ -9,6 +9,7 @@ mod delegation;
 mod denials;
 mod directory;
 mod dpop;
+mod elevation;
 mod erasure;
 mod exchange;
 mod flood;

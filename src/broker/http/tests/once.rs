@@ -141,6 +141,7 @@ async fn who_asks_again_by_a_key_may_come_from_elsewhere_and_by_an_assertion_may
         let ask = async |source: [u8; 4]| {
             let caller = bed.broker.caller(&token, TokenType::Jwt, &book, None).await.unwrap();
             let ask = Ask {
+                elevation: None,
                 role: "deploy".into(),
                 audience: API.into(),
                 scope: None,

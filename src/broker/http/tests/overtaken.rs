@@ -46,6 +46,7 @@ impl<'a> Slow<'a> {
             audience: API.into(),
             scope: None,
             ttl: None,
+            elevation: None,
             idempotency_key: None,
             jwt: false,
             source: [127, 0, 0, 1].into(),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use url::Url;
+use uuid::Uuid;
 
 use crate::broker::config;
 use crate::broker::http::form::Form;
@@ -23,6 +24,7 @@ pub(in crate::broker::http) struct Requested {
     pub(in crate::broker::http) audience: String,
     pub(in crate::broker::http) scope: Option<BTreeSet<String>>,
     pub(in crate::broker::http) ttl: Option<Duration>,
+    pub(super) elevation: Option<Uuid>,
     pub(super) idempotency_key: Option<String>,
     pub(super) token_type: TokenType,
 }
@@ -40,10 +42,21 @@ impl Requested {
             audience: audience(form)?,
             scope: scope(form)?,
             ttl: ttl(form)?,
+            elevation: elevation(form)?,
             idempotency_key: idempotency_key(form)?,
             token_type: requested_token_type(form)?,
         })
     }
+}
+
+/// The grant under which it is asked for.
+fn elevation(form: &Form) -> Result<Option<Uuid>, Refusal> {
+    let parse = |text: &str| {
+        Uuid::try_parse(text).map_err(|_| {
+            Refusal::invalid_request("the parameter 'elevation' is not the id of a grant")
+        })
+    };
+    form.optional("elevation").map(parse).transpose()
 }
 
 /// A text that the client has made up.

@@ -89,6 +89,7 @@ fn to_exchange_has_permits_of_its_own() {
                 role_ttl: Duration::from_secs(3600),
                 key_bound: false,
                 jwt: false,
+                elevation: None,
                 left: Duration::MAX,
                 audience: "https://api.example.com",
                 scope: None,
@@ -134,6 +135,7 @@ proptest! {
         let wanted: Option<BTreeSet<String>> = wanted.map(|w| w.iter().map(ToString::to_string).collect());
         let role_scopes = set("read write admin");
         let question = Question {
+            elevation: None,
             role: "r",
             role_scopes: &role_scopes,
             role_ttl: Duration::from_secs(role_ttl),

@@ -182,6 +182,9 @@ impl Trial<'_> {
                 .collect(),
             Why::NoPermit => nearest(considered),
             Why::Unbound => vec!["the caller would have to prove a key of their own (DPoP)".into()],
+            Why::Elevation => {
+                vec!["the caller would need a grant: `tmpcred elevate request`".into()]
+            }
             Why::Token | Why::Ended | Why::Actor | Why::Directory | Why::Failed | Why::Aws => {
                 vec![said.clone()]
             }

@@ -360,6 +360,7 @@ impl Asked<'_> {
             ttl: self.ttl,
             key_bound: self.key_bound,
             jwt: false,
+            elevation: None,
             source: self.source,
         }
     }

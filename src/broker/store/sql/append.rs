@@ -110,6 +110,7 @@ fn bind(query: Statement, row: Row<'_>) -> Statement {
         .bind(stored(record.count))
         .bind(record.actor.clone())
         .bind(record.trace_id.map(|id| id.to_string()))
+        .bind(record.elevation.map(|id| id.to_string()))
         .bind(leaf.version)
         .bind(leaf.salt)
 }

@@ -6,11 +6,11 @@ use sqlx::{Any, Connection, Transaction};
 
 use super::append::Rows;
 use super::engine::Engine;
-use super::erasure;
 use super::failure::Failure;
 use super::head::Guard;
 use super::rows::{damaged, micros};
 use super::tokens::Cutoffs;
+use super::{elevation, erasure};
 use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
 use crate::broker::keys::StoredKey;
@@ -151,6 +151,9 @@ async fn perform_one(
         }
         Effect::IfNotCutOff(tokens) => Ok(!seen.cutoffs.has_any(transaction, tokens).await?),
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,
+        Effect::AddElevation(new, unless) => elevation::add(transaction, new, unless).await,
+        Effect::ChangeElevation(after) => elevation::change(transaction, after).await,
+        Effect::IfElevation { id, version } => elevation::is(transaction, *id, *version).await,
         Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
         Effect::IfIssued { jti, request_id } => {
             let found = sqlx::query(
@@ -231,7 +234,7 @@ async fn cut_off(transaction: &mut Transaction<'_, Any>, cutoff: &Cutoff) -> Res
          where revocation_cutoff.before < excluded.before",
     )
     .bind(kind)
-    .bind(id)
+    .bind(id.into_owned())
     .bind(micros(cutoff.before))
     .bind(micros(cutoff.at))
     .bind(micros(cutoff.keep_until))

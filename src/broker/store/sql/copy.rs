@@ -36,7 +36,7 @@ struct Table {
     columns: &'static [(&'static str, Holds)],
 }
 
-const TABLES: [Table; 8] = [
+const TABLES: [Table; 9] = [
     Table {
         name: "signing_key",
         columns: &[
@@ -69,6 +69,23 @@ const TABLES: [Table; 8] = [
         columns: &[("hash", Text), ("claims", Text), ("seal", Bytes), ("keep_until", Number)],
     },
     Table {
+        name: "elevation",
+        columns: &[
+            ("id", Text),
+            ("version", Number),
+            ("path", Text),
+            ("access", Text),
+            ("review", Text),
+            ("role", Text),
+            ("owner", Text),
+            ("asked_at", Number),
+            ("next_at", Number),
+            ("ended_at", Number),
+            ("document", Text),
+            ("seal", Bytes),
+        ],
+    },
+    Table {
         name: "audit_record",
         columns: &[
             ("sequence", Number),
@@ -95,6 +112,7 @@ const TABLES: [Table; 8] = [
             ("erased", Bytes),
             ("actor", Text),
             ("trace_id", Text),
+            ("elevation", Text),
         ],
     },
     Table {

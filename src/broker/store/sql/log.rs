@@ -160,6 +160,7 @@ impl LogStore for SqlStore {
             ("request_id", filter.request_id.map(|id| id.to_string())),
             ("trace_id", filter.trace_id.map(|id| id.to_string())),
             ("jti", filter.jti.map(|id| id.to_string())),
+            ("elevation", filter.elevation.map(|id| id.to_string())),
         ];
         for (column, value) in exact {
             if let Some(value) = value {
@@ -222,8 +223,8 @@ impl SqlStore {
     /// The parts of the log to look through, the newest first: all of it at once where an index
     /// leads to what is looked for, otherwise so much that each of them is looked through soon.
     async fn parts(&self, filter: &Filter) -> Result<Vec<Part>> {
-        let indexed =
-            filter.subject.is_some() || filter.request_id.is_some() || filter.jti.is_some();
+        let indexed = filter.subject.is_some()
+            || [filter.request_id, filter.jti, filter.elevation].iter().any(Option::is_some);
         let size = if indexed { 0 } else { self.size().await? };
         let size = size.min(filter.below.unwrap_or(u64::MAX));
         let bounds = (1..).map_while(|n| size.checked_sub(n * PART)).filter(|after| *after > 0);

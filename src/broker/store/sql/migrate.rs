@@ -52,6 +52,7 @@ fn migrations() -> Vec<Migration> {
         ("trace", include_str!("../migrations/0011_trace.sql")),
         ("active", include_str!("../migrations/0012_active.sql")),
         ("issuer keys", include_str!("../migrations/0013_issuer_keys.sql")),
+        ("elevation", include_str!("../migrations/0014_elevation.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());

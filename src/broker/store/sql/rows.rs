@@ -95,6 +95,7 @@ pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
         ttl: number("ttl")?,
         jti: optional("jti")?,
         parent: optional("parent")?,
+        elevation: optional("elevation")?,
         policy_id: columns.get("policy_id")?,
         policy_hash: columns.get("policy_hash")?,
         count: number("count")?,

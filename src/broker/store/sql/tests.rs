@@ -27,6 +27,7 @@ pub(crate) fn record(reason: &str) -> Record {
         parent: None,
         policy_id: Some("p".into()),
         trace_id: None,
+        elevation: None,
         policy_hash: "00".into(),
         actor: None,
         count: 1,

@@ -29,6 +29,7 @@ const ACTIVE: &str = "select count(*) from audit_record
                      or cut.kind = 'issuer' and cut.id = audit_record.issuer
                      or cut.kind = 'role' and cut.id = audit_record.role
                      or cut.kind = 'client' and cut.id = audit_record.client
+                     or cut.kind = 'grant' and cut.id = audit_record.elevation
                      or cut.kind = 'subject'
                          and (cut.id = audit_record.issuer || '#' || audit_record.subject
                              or cut.id = audit_record.actor)))";
@@ -76,6 +77,7 @@ impl TokenStore for SqlStore {
             }
             Whose::Role(role) => ("and role = $5", vec![role.clone()]),
             Whose::Client(client) => ("and client = $5", vec![client.clone()]),
+            Whose::Grant(id) => ("and elevation = $5", vec![id.to_string()]),
         };
         // Nothing but texts of this function is put together here.
         let statement = format!(
@@ -188,7 +190,7 @@ fn cutoff<'q>(statement: &str, token: &Issuance) -> Query<'q, Any, <Any as Datab
         .names
         .iter()
         .map(Whose::parts)
-        .fold(query, |query, (kind, id)| query.bind(kind.to_string()).bind(id.to_string()))
+        .fold(query, |query, (kind, id)| query.bind(kind.to_string()).bind(id.into_owned()))
 }
 
 /// What was revoked together of what was issued from a moment on: one look for a whole group of

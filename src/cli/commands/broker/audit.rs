@@ -241,6 +241,7 @@ async fn query(app: &App, args: &AuditQuery) -> Result<()> {
         request_id: args.request,
         trace_id: args.trace,
         jti: args.token,
+        elevation: args.elevation,
     };
     let (_, store) = open(app, &args.file).await?;
     let found = store.find(&filter, args.limit).await?;

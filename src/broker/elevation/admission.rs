@@ -1,0 +1,153 @@
+//! What a request for a role has to be like to be taken.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::desk::{Refusal, longest, span};
+use super::{Asked, Path};
+use crate::broker::Broker;
+use crate::broker::authenticate::Caller;
+use crate::broker::config::{Elevation as Rules, Login};
+use crate::broker::store::Unless;
+use crate::error::ErrorKind;
+use crate::host::process::printed::{Limit, printed};
+use crate::oidc::jwt::LEEWAY;
+
+/// How long it may take to say whether there is a ticket.
+const TICKET_LIMIT: Duration = Duration::from_secs(10);
+
+/// How much is read of what is said about a ticket.
+const MAX_TICKET: usize = 16 * 1024;
+
+/// Checks a request against the rules of its role.
+pub(super) fn check(
+    asked: &Asked,
+    rules: &Rules,
+    scopes: &BTreeSet<String>,
+    now: OffsetDateTime,
+) -> Result<(), Refusal> {
+    let malformed = |why: String| Err(Refusal::Malformed(why));
+    let named = |span: Duration| humantime::format_duration(span).to_string();
+    if asked.path == Path::Emergency && rules.emergency.is_none() {
+        return malformed(format!("the role '{}' knows no emergencies", asked.role));
+    }
+    let longest = longest(rules, asked.path);
+    if asked.ttl == 0 || asked.ttl > longest.as_secs() {
+        return malformed(format!("the role is had for {} at most", named(longest)));
+    }
+    if let Some(unknown) = asked.scope.iter().flatten().find(|scope| !scopes.contains(*scope)) {
+        return malformed(format!("the role '{}' has no scope '{unknown}'", asked.role));
+    }
+    if asked.reason.trim().is_empty() {
+        return malformed("say why".into());
+    }
+    if let Some(pattern) = &rules.reason
+        && !pattern.matches(&asked.reason)
+    {
+        return malformed(format!("the reason has to be like {}", pattern.as_str()));
+    }
+    match (&rules.ticket, &asked.ticket) {
+        (Some(pattern), None) => {
+            return malformed(format!("a ticket is needed, which is like {}", pattern.as_str()));
+        }
+        (Some(pattern), Some(ticket)) if !pattern.matches(ticket) => {
+            return malformed(format!("the ticket has to be like {}", pattern.as_str()));
+        }
+        _ => {}
+    }
+    let Some(start) = asked.start else { return Ok(()) };
+    if asked.path == Path::Emergency {
+        return malformed("an emergency starts at once".into());
+    }
+    if start < now.saturating_sub(LEEWAY) {
+        return malformed("it would start in the past".into());
+    }
+    if start > now.saturating_add(span(rules.start_ahead)) {
+        return malformed(format!("it may start at most {} ahead", named(rules.start_ahead)));
+    }
+    Ok(())
+}
+
+/// Whether somebody has logged in as they have to, by what their token says.
+pub(super) fn check_login(
+    caller: &Caller,
+    wanted: &Login,
+    now: OffsetDateTime,
+) -> Result<(), Refusal> {
+    let said = |claim: &str| caller.tags().get(claim).into_iter().flatten().next();
+    let step_up = || Refusal::StepUp(wanted.clone());
+    if let Some(max_age) = wanted.max_age {
+        // What it does not say is not so.
+        let at = said("auth_time").and_then(|text| text.parse::<i64>().ok());
+        let at =
+            at.and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok()).ok_or_else(step_up)?;
+        if now - at > span(max_age).saturating_add(LEEWAY) || at > now.saturating_add(LEEWAY) {
+            return Err(step_up());
+        }
+    }
+    if !wanted.acr.is_empty() && !said("acr").is_some_and(|acr| wanted.acr.contains(acr)) {
+        return Err(step_up());
+    }
+    Ok(())
+}
+
+/// What must not be there for another request to be added.
+pub(super) fn unless(rules: &Rules, path: Path, now: OffsetDateTime) -> Unless {
+    let cooling =
+        |cool_down: Duration| (!cool_down.is_zero()).then(|| now.saturating_sub(span(cool_down)));
+    let emergency = rules.emergency.as_ref().filter(|_| path == Path::Emergency);
+    Unless {
+        under_way: !rules.renewable && path == Path::Ordinary,
+        // It is an emergency whatever was before it.
+        ended_after: cooling(rules.cool_down).filter(|_| path == Path::Ordinary),
+        emergency: emergency.is_some(),
+        emergency_ended_after: emergency.and_then(|emergency| cooling(emergency.cool_down)),
+    }
+}
+
+/// What it may be that speaks against another request, for whoever asks.
+pub(super) fn said_of(rules: &Rules, path: Path) -> String {
+    match (path, &rules.emergency) {
+        (Path::Emergency, Some(emergency)) => format!(
+            "you had the role in an emergency that is under way, was not reviewed yet, or ended less than {} ago",
+            humantime::format_duration(emergency.cool_down)
+        ),
+        _ if rules.renewable => format!(
+            "you had the role less than {} ago",
+            humantime::format_duration(rules.cool_down)
+        ),
+        _ if rules.cool_down.is_zero() => {
+            "you have asked for the role already, or have it".to_string()
+        }
+        _ => format!(
+            "you have asked for the role already, have it, or had it less than {} ago",
+            humantime::format_duration(rules.cool_down)
+        ),
+    }
+}
+
+impl Broker {
+    /// Whether there is the ticket that a request names, where there is a command that tells.
+    pub(super) async fn check_ticket(&self, rules: &Rules, asked: &Asked) -> Result<(), Refusal> {
+        let (Some(ticket), false) = (&asked.ticket, rules.ticket_command.is_empty()) else {
+            return Ok(());
+        };
+        let words = [rules.ticket_command.as_slice(), std::slice::from_ref(ticket)].concat();
+        let limit = Limit(TICKET_LIMIT);
+        match printed(&self.env, "ticket", &words, std::iter::empty(), limit, MAX_TICKET).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() != ErrorKind::Other => {
+                tracing::error!(%error, causes = error.causes().join(": "), "tickets cannot be checked");
+                Err(Refusal::Malformed(
+                    "the ticket could not be checked, so nobody can ask with it".into(),
+                ))
+            }
+            Err(error) => {
+                tracing::info!(%error, causes = error.causes().join(": "), "a ticket was not found");
+                Err(Refusal::Malformed("there is no such ticket, as far as can be told".into()))
+            }
+        }
+    }
+}

@@ -1,0 +1,570 @@
+//! Where requests for a role are taken, and what is done about them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::admission::{check, check_login, said_of, unless};
+use super::eligible::Eligible;
+use super::life::{Event, Refused};
+use super::{Access, Approval, Asked, Elevation, Party, Path, Review};
+use crate::broker::Broker;
+use crate::broker::audit::{Author, Decision, Record};
+use crate::broker::authenticate::Caller;
+use crate::broker::config::{Elevation as Rules, Login};
+use crate::broker::decide::{Denied, Rules as Policies, Why};
+use crate::broker::ids;
+use crate::broker::operate::Asked as Who;
+use crate::broker::policy::{Elevating, Moment, Named, Operation, Tokens};
+use crate::broker::rulebook::Rulebook;
+use crate::broker::store::{Cutoff, Effect, Unit, Whose};
+use crate::credential::Principal;
+use crate::error::{Error, ErrorKind, Result as Outcome};
+use crate::oidc::jwt::LEEWAY;
+
+/// How many times something is weighed again because somebody was quicker.
+const TRIES: u32 = 50;
+
+/// A request for a role.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// On which path.
+    pub path: Path,
+    /// The role.
+    pub role: String,
+    /// Whom its tokens are for; where the role has one audience, that.
+    pub audience: Option<String>,
+    /// What they cover; all that can be had where left out.
+    pub scope: Option<BTreeSet<String>>,
+    /// For how long; as long as can be had where left out.
+    pub ttl: Option<Duration>,
+    /// When it is to start; once it is approved where left out.
+    pub start: Option<OffsetDateTime>,
+    /// The thumbprint of the key that its tokens are to be bound to.
+    pub key: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// The ticket.
+    pub ticket: Option<String>,
+    /// By which whoever asks tells that it is the same request again.
+    pub idempotency_key: Option<String>,
+}
+
+/// What somebody does about a request.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// To approve what has this hash.
+    Approve {
+        /// The hash that they were shown.
+        hash: String,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// To say no.
+    Deny {
+        /// Why.
+        reason: String,
+    },
+    /// To take it back.
+    Withdraw,
+    /// To begin.
+    Activate,
+    /// To give it back.
+    Relinquish,
+    /// To end it.
+    Revoke {
+        /// Why.
+        reason: String,
+    },
+    /// To have looked at it.
+    Review {
+        /// Whether it was in order.
+        in_order: bool,
+        /// What was found.
+        note: String,
+    },
+}
+
+impl Verdict {
+    /// Its name, as records have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Approve { .. } => "approve",
+            Self::Deny { .. } => "deny",
+            Self::Withdraw => "withdraw",
+            Self::Activate => "activate",
+            Self::Relinquish => "relinquish",
+            Self::Revoke { .. } => "revoke",
+            Self::Review { .. } => "review",
+        }
+    }
+}
+
+/// Why something is not done.
+#[derive(Debug)]
+pub enum Refusal {
+    /// There is no such request, or it is none of theirs.
+    Unknown,
+    /// The request cannot be had like that.
+    Malformed(String),
+    /// That cannot be done in its state, or by them.
+    Refused(Refused),
+    /// Another request speaks against it.
+    Conflict(String),
+    /// Policy says no.
+    Denied(String),
+    /// The same, so often that it is only counted.
+    Counted {
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// They have to log in for it, like this.
+    StepUp(Login),
+    /// The directory of people is out of date.
+    Stale,
+    /// It could not be recorded, or not be looked up.
+    Unrecorded(Error),
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Unrecorded(error)
+    }
+}
+
+impl Broker {
+    /// Takes a request for a role. In an emergency it is had when this returns.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(in crate::broker) async fn elevate(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        request: Request,
+    ) -> Result<Elevation, Refusal> {
+        let now = self.clock.now();
+        self.sweep(now);
+        let role =
+            book.roles().get(&request.role).and_then(|role| Some((role, role.elevation.as_ref()?)));
+        let Some((role, rules)) = role else {
+            let why = format!("the role '{}' is not had by elevation", request.role);
+            return Err(Refusal::Malformed(why));
+        };
+        let by = self.known(book, &who.caller, now)?;
+        let actors = who.caller.actors().iter().map(|actor| party(book, actor.principal()));
+        let audience = match &request.audience {
+            Some(audience) if role.audiences.contains(audience) => audience.clone(),
+            None if role.audiences.len() == 1 => {
+                role.audiences.first().cloned().unwrap_or_default()
+            }
+            _ => {
+                let all: Vec<_> = role.audiences.iter().map(String::as_str).collect();
+                let why = format!("the role is for one of these audiences: {}", all.join(", "));
+                return Err(Refusal::Malformed(why));
+            }
+        };
+        let longest = longest(rules, request.path);
+        let asked = Asked {
+            path: request.path,
+            by: by.clone(),
+            actors: actors.collect(),
+            role: request.role.clone(),
+            audience,
+            scope: request.scope.clone(),
+            ttl: request.ttl.unwrap_or(longest).as_secs(),
+            start: request.start,
+            key: request.key.clone(),
+            reason: request.reason.clone(),
+            ticket: request.ticket.clone(),
+            at: now,
+            lapses_at: after(now, rules.pending),
+            source: who.source.to_canonical().to_string(),
+        };
+        let author = self.may_elevate(book, who, &asked).await?;
+        // Whoever may not have it anyway is not told what it would take.
+        check(&asked, rules, &role.scopes, now)?;
+        if request.path == Path::Emergency {
+            let max_age = rules.emergency.as_ref().map(|emergency| emergency.max_age);
+            check_login(&who.caller, &Login { max_age, acr: BTreeSet::new() }, now)?;
+        }
+        self.check_ticket(rules, &asked).await?;
+        let id = match &request.idempotency_key {
+            Some(key) => id_of(&by, key),
+            None => ids::new(now),
+        };
+        let mut elevation = Elevation {
+            id,
+            version: 1,
+            asked,
+            access: Access::Pending,
+            review: Review::None,
+            approvals: Vec::new(),
+            approved_at: None,
+            grant: None,
+            ended: None,
+            reviewed: None,
+        };
+        let mut name = "request";
+        if request.path == Path::Emergency {
+            let begin = Event::Emergency(by, span(longest));
+            elevation = elevation.after(&begin, now, true)?;
+            elevation.version = 1;
+            name = "emergency";
+        }
+        let stored = self.elevations.over(&elevation, Some(role))?;
+        let unless = unless(rules, request.path, now);
+        let record = self.record_of(&elevation, author.record(now, name, Decision::Changed));
+        let unit = Unit::of(record).with(Effect::AddElevation(stored, unless));
+        if self.metrics.recording(self.audit.commit(unit)).await?.is_some() {
+            return Ok(elevation);
+        }
+        // The same again, whose answer was lost, or another one that speaks against it.
+        if let Some(known) = self.elevation_with(id).await? {
+            let same = |asked: &Asked| {
+                let Asked { reason, role, ttl, ticket, path, .. } = asked;
+                (reason.clone(), role.clone(), *ttl, ticket.clone(), *path)
+            };
+            if same(&known.asked) == same(&elevation.asked) {
+                return Ok(known);
+            }
+            let why = "the idempotency_key was used for another request";
+            return Err(Refusal::Conflict(why.into()));
+        }
+        Err(Refusal::Conflict(said_of(rules, request.path)))
+    }
+
+    /// Does something about a request, if it can be done; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(in crate::broker) async fn settle(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        id: Uuid,
+        verdict: &Verdict,
+    ) -> Result<Elevation, Refusal> {
+        for _ in 0..TRIES {
+            let now = self.clock.now();
+            let Some(elevation) = self.elevation_with(id).await? else {
+                return Err(Refusal::Unknown);
+            };
+            let by = self.known(book, &who.caller, now)?;
+            if !self.sees(book, who, &elevation, &by)? {
+                return Err(Refusal::Unknown);
+            }
+            let eligible = Eligible::new(book, &elevation.asked, now);
+            let rules = eligible.rules();
+            let author = self.may_settle(book, who, (&elevation, &by), verdict).await?;
+            if let Some(rules) = rules
+                && matches!(
+                    verdict,
+                    Verdict::Approve { .. } | Verdict::Deny { .. } | Verdict::Review { .. }
+                )
+            {
+                check_login(&who.caller, &rules.approver_login, now)?;
+            }
+            let longest = rules
+                .map_or(time::Duration::ZERO, |rules| span(longest(rules, elevation.asked.path)));
+            let event = match verdict.clone() {
+                Verdict::Approve { hash, reason } => {
+                    let approval = Approval { by, at: now, hash, reason };
+                    let tally = eligible.tally(&elevation, Some(&approval));
+                    Event::Approve(approval, tally)
+                }
+                Verdict::Deny { reason } => Event::Deny(by, reason),
+                Verdict::Withdraw => Event::Withdraw(by),
+                Verdict::Activate => {
+                    if let Some(rules) = rules
+                        && let Some(begin_by) = elevation.begin_by(span(rules.start_window))
+                        && now >= begin_by
+                    {
+                        return Err(Refused::Over.into());
+                    }
+                    Event::Activate(by, eligible.tally(&elevation, None), longest)
+                }
+                Verdict::Relinquish => Event::Relinquish(by),
+                Verdict::Revoke { reason } => Event::Revoke(by, reason),
+                Verdict::Review { in_order, note } => Event::Review(by, in_order, note),
+            };
+            let reviews = rules.is_none_or(|rules| rules.review_within.is_some());
+            let next = match elevation.after(&event, now, reviews) {
+                Ok(next) => next,
+                // It is as they want it.
+                Err(Refused::Already) => return Ok(elevation),
+                Err(refused) => {
+                    let Some(said) = refused.against_the_rules() else {
+                        return Err(refused.into());
+                    };
+                    let denied = Denied::new(Why::Forbidden, said);
+                    let about = (verdict.name(), elevation.asked.role.as_str(), Some(id));
+                    return Err(self.deny_elevation(book, who, about, denied).await);
+                }
+            };
+            let record =
+                self.record_of(&next, author.record(now, verdict.name(), Decision::Changed));
+            if self.commit_next(book, &elevation, &next, record, now).await? {
+                return Ok(next);
+            }
+        }
+        let why =
+            "so many people do something about it that nothing can be done about it at present";
+        Err(Error::new(ErrorKind::Other, why).into())
+    }
+
+    /// Commits what follows from an event, together with its record and the end of what was
+    /// issued, where that ends. Returns whether nobody was quicker.
+    pub(super) async fn commit_next(
+        &self,
+        book: &Rulebook,
+        before: &Elevation,
+        next: &Elevation,
+        record: Record,
+        now: OffsetDateTime,
+    ) -> Outcome<bool> {
+        let stored = self.elevations.over(next, book.roles().get(&next.asked.role))?;
+        let mut unit = Unit::of(record).with(Effect::ChangeElevation(stored));
+        if before.access.is_had()
+            && next.access.is_over()
+            && let Some(grant) = next.grant
+        {
+            let end = grant.until.max(now).saturating_add(LEEWAY);
+            let whose = Whose::Grant(next.id);
+            let cutoff = Cutoff { whose, before: end, at: now, keep_until: end };
+            unit = unit.with(Effect::CutOff(cutoff));
+        }
+        Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
+    }
+
+    /// The record of something that happens to an elevation.
+    pub(super) fn record_of(&self, elevation: &Elevation, record: Record) -> Record {
+        let asked = &elevation.asked;
+        let actors: Vec<_> = asked.actors.iter().map(Party::id).collect();
+        Record {
+            action: format!("elevation.{}", record.action),
+            reason: super::entry::said(elevation, &record.action),
+            actor: (!actors.is_empty() && elevation.version == 1).then(|| actors.join(" ")),
+            role: asked.role.clone(),
+            audience: asked.audience.clone(),
+            scope: asked.scope.as_ref().map(crate::broker::issue::joined).unwrap_or_default(),
+            ttl: asked.ttl,
+            elevation: Some(elevation.id),
+            ..record
+        }
+    }
+
+    /// The elevation with this id.
+    pub(super) async fn elevation_with(&self, id: Uuid) -> Outcome<Option<Elevation>> {
+        let sealed = self.store.elevation(id).await?;
+        sealed.as_ref().map(|sealed| self.elevations.open(sealed)).transpose()
+    }
+
+    /// Who somebody is. People have to be in the directory, so that nobody is somebody else by
+    /// another name; of issuers that have no people there, all are machines.
+    pub(super) fn known(
+        &self,
+        book: &Rulebook,
+        caller: &Caller,
+        now: OffsetDateTime,
+    ) -> Result<Party, Refusal> {
+        if book.directory().is_some_and(|directory| directory.is_stale(now)) {
+            return Err(Refusal::Stale);
+        }
+        let principal = caller.principal();
+        let known = party(book, principal);
+        let of_people = |issuer: &str| {
+            book.directory().is_some_and(|directory| directory.has_people_of(issuer))
+        };
+        if known.person.is_none() && of_people(&principal.issuer) {
+            let why = "you are not in the directory of people".to_string();
+            return Err(Refusal::Denied(why));
+        }
+        Ok(known)
+    }
+
+    /// Whether somebody may see an elevation.
+    pub(super) fn sees(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        elevation: &Elevation,
+        by: &Party,
+    ) -> Outcome<bool> {
+        let now = self.clock.now();
+        Ok(elevation.is_for(by)
+            || Eligible::new(book, &elevation.asked, now).groups(by).is_some()
+            || self.may_revoke(book, who, &elevation.asked.role, now))
+    }
+
+    /// Whether somebody may revoke all tokens with this role, and so each of its grants.
+    fn may_revoke(&self, book: &Rulebook, who: &Who, role: &str, now: OffsetDateTime) -> bool {
+        let tokens = Tokens { role: Some(role.into()), ..Tokens::named(Named::Role) };
+        let moment = Moment { now, source: who.source };
+        let rules = Policies { policy: book, roles: book.roles() };
+        rules.operate(&who.caller, &Operation::Revoke(tokens), moment).is_ok()
+    }
+
+    /// Whether they may ask, by policy; what is denied is on record.
+    async fn may_elevate(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        asked: &Asked,
+    ) -> Result<Author, Refusal> {
+        let moment = Moment { now: asked.at, source: who.source };
+        let elevating = Elevating {
+            role: &asked.role,
+            audience: &asked.audience,
+            scope: asked.scope.as_ref(),
+            ttl: asked.ttl,
+            emergency: asked.path == Path::Emergency,
+            key_bound: asked.key.is_some(),
+        };
+        let what = match asked.path {
+            Path::Ordinary => format!("to ask for the role '{}'", asked.role),
+            Path::Emergency => {
+                format!("to have the role '{}' without approval", asked.role)
+            }
+        };
+        let answer = book.elevates(&who.caller, &elevating, moment).map_err(|why| {
+            tracing::error!(why, "a policy cannot be evaluated");
+            (Why::Failed, None, format!("a policy failed, which denies {what}"))
+        });
+        let decided = answer.and_then(|answer| match answer.reasons.into_iter().next() {
+            Some(permit) if answer.permits => Ok(permit),
+            None if answer.stale => Err((
+                Why::Directory,
+                None,
+                format!("the directory of people is out of date, so no policy permits {what}"),
+            )),
+            None => Err((Why::NoPermit, None, format!("no policy permits {what}"))),
+            by => Err((Why::Forbidden, by, format!("a policy forbids {what}"))),
+        });
+        match decided {
+            Ok(permit) => Ok(self.author(book, who, &permit)),
+            Err((why, policy_id, said)) => {
+                let denied = Denied { policy_id, ..Denied::new(why, said) };
+                Err(self.deny_elevation(book, who, ("request", &asked.role, None), denied).await)
+            }
+        }
+    }
+
+    /// Whether they may do that, by policy; what is denied is on record.
+    async fn may_settle(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        (elevation, by): (&Elevation, &Party),
+        verdict: &Verdict,
+    ) -> Result<Author, Refusal> {
+        let now = self.clock.now();
+        let eligible = Eligible::new(book, &elevation.asked, now).groups(by).is_some();
+        let permitted = match verdict {
+            // Only who asked may, as the state machine sees to.
+            Verdict::Withdraw | Verdict::Activate | Verdict::Relinquish => true,
+            // That they may not is for the state machine to say.
+            _ if elevation.is_for(by) && !matches!(verdict, Verdict::Revoke { .. }) => true,
+            Verdict::Approve { .. } | Verdict::Deny { .. } | Verdict::Review { .. } => eligible,
+            Verdict::Revoke { .. } => {
+                eligible || self.may_revoke(book, who, &elevation.asked.role, now)
+            }
+        };
+        if permitted {
+            return Ok(self.author(book, who, ""));
+        }
+        let said = format!(
+            "you may not {} what is asked for of the role '{}'",
+            verdict.name(),
+            elevation.asked.role
+        );
+        let denied = Denied::new(Why::NoPermit, said);
+        let about = (verdict.name(), elevation.asked.role.as_str(), Some(elevation.id));
+        Err(self.deny_elevation(book, who, about, denied).await)
+    }
+
+    fn author(&self, book: &Rulebook, who: &Who, permit: &str) -> Author {
+        Author::caller(&who.caller, who.source, who.request_id, (permit, book.hash()))
+    }
+
+    /// Puts a denial on record, unless there were many of late. Returns what is told.
+    async fn deny_elevation(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        (name, role, elevation): (&str, &str, Option<Uuid>),
+        denied: Denied,
+    ) -> Refusal {
+        let now = self.clock.now();
+        let policy_id = denied.policy_id.unwrap_or_default();
+        let record = self.author(book, who, &policy_id).record(
+            now,
+            &format!("elevation.{name}"),
+            Decision::Denied,
+        );
+        let record = Record {
+            reason: denied.reason,
+            role: role.to_string(),
+            elevation,
+            policy_id: record.policy_id.filter(|id| !id.is_empty()),
+            ..record
+        };
+        let principal = who.caller.principal();
+        if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
+            let reason = record.reason;
+            tracing::info!(request_id = %who.request_id, reason, "denied, and only counted");
+            return Refusal::Counted { retry_after };
+        }
+        match self.metrics.recording(self.audit.append(record)).await {
+            Ok(_) => Refusal::Denied(denied.said),
+            Err(error) => Refusal::Unrecorded(error),
+        }
+    }
+}
+
+/// Somebody, with who they are in the directory.
+pub(super) fn party(book: &Rulebook, principal: &Principal) -> Party {
+    let person = book.directory().and_then(|directory| directory.person(principal));
+    Party {
+        issuer: principal.issuer.clone(),
+        subject: principal.subject.clone(),
+        person: person.map(|(name, _)| name.to_string()),
+    }
+}
+
+/// How long a role is had at most on this path.
+pub(super) fn longest(rules: &Rules, path: Path) -> Duration {
+    match (path, &rules.emergency) {
+        (Path::Emergency, Some(emergency)) => emergency.longest.min(rules.longest),
+        _ => rules.longest,
+    }
+}
+
+pub(super) fn span(span: Duration) -> time::Duration {
+    span.try_into().unwrap_or(time::Duration::MAX)
+}
+
+fn after(now: OffsetDateTime, by: Duration) -> OffsetDateTime {
+    now.saturating_add(span(by))
+}
+
+/// The id of a request that somebody makes by this key: the same each time.
+fn id_of(by: &Party, key: &str) -> Uuid {
+    let mut hasher = Context::new(&SHA256);
+    for part in [by.key().as_str(), key] {
+        hasher.update(&(part.len() as u64).to_be_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(hasher.finish().as_ref());
+    ids::derived(OffsetDateTime::UNIX_EPOCH, &hash)
+}

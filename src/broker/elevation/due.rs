@@ -1,0 +1,112 @@
+//! What happens by the clock: requests that lapse, grants that expire, reviews that are
+//! overdue.
+//!
+//! Nothing rests on it: whoever asks later finds a grant over when its time is, whether that is
+//! on record by then or not. It is looked every few seconds, by every process; of several one
+//! puts it on record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::desk::span;
+use super::life::{Access, Event, Review};
+use super::{Elevation, Refused};
+use crate::broker::Broker;
+use crate::broker::audit::{Decision, Record};
+use crate::broker::store::{Effect, Unit};
+use crate::credential::Principal;
+use crate::error::Result;
+
+/// How often it is looked.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// How much is done in one go.
+const BATCH: u32 = 200;
+
+/// For how long nobody is told again that a review is overdue.
+const AGAIN: time::Duration = time::Duration::days(1);
+
+impl Broker {
+    /// Sees to what is due for as long as the broker is there. Needs a runtime.
+    pub(in crate::broker) fn see_to_elevations(self: &Arc<Self>) {
+        let broker = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(EVERY);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let Some(broker) = broker.upgrade() else { return };
+                if let Err(error) = broker.due_elevations().await {
+                    tracing::warn!(%error, "what is due of elevations cannot be put on record");
+                }
+            }
+        });
+    }
+
+    /// Puts on record what has come about by the clock, and returns how much that was.
+    ///
+    /// # Errors
+    /// Where the store cannot be read or written.
+    pub(in crate::broker) async fn due_elevations(&self) -> Result<usize> {
+        // The store's clock, where it has one: that of one process must not end what others
+        // still serve, nor be behind for ever.
+        let now =
+            self.store.now().await?.map_or(self.clock.now(), |there| there.min(self.clock.now()));
+        let due = self.store.elevations_due(now, BATCH).await?;
+        let mut done = 0;
+        for sealed in &due {
+            // One that somebody has tampered with does not keep the others.
+            match self.elevations.open(sealed) {
+                Ok(elevation) => done += usize::from(self.tick(&elevation, now).await?),
+                Err(error) => tracing::error!(%error, "an elevation is passed over"),
+            }
+        }
+        Ok(done)
+    }
+
+    async fn tick(&self, elevation: &Elevation, now: OffsetDateTime) -> Result<bool> {
+        let book = self.policies();
+        let role = book.roles().get(&elevation.asked.role);
+        let rules = role.and_then(|role| role.elevation.as_ref());
+        let window = rules.map_or(time::Duration::ZERO, |rules| span(rules.start_window));
+        let reviews = rules.is_none_or(|rules| rules.review_within.is_some());
+        let own = Principal { issuer: self.issuer.as_str().into(), subject: "broker".into() };
+        let record = |name: &str| Record {
+            policy_hash: book.hash().to_string(),
+            ..Record::of_the_broker(now, name, Decision::Changed, own.clone())
+        };
+        match elevation.after(&Event::Tick(window), now, reviews) {
+            Ok(next) => {
+                let name = if next.access == Access::Lapsed { "lapse" } else { "expire" };
+                let record = self.record_of(&next, record(name));
+                self.commit_next(&book, elevation, &next, record, now).await
+            }
+            Err(Refused::State(_)) if elevation.review == Review::Due => {
+                // It is told again after a while.
+                let mut next = elevation.clone();
+                next.version += 1;
+                let record = self.record_of(&next, record("review-overdue"));
+                let mut stored = self.elevations.over(&next, role)?;
+                stored.next_at = Some(now.saturating_add(AGAIN));
+                let unit = Unit::of(record).with(Effect::ChangeElevation(stored));
+                Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
+            }
+            // The rules have changed meanwhile: it is looked at again by those.
+            Err(_) => {
+                let mut next = elevation.clone();
+                next.version += 1;
+                let stored = self.elevations.over(&next, role)?;
+                if stored.next_at.is_none_or(|next_at| next_at > now) {
+                    let unit = Unit {
+                        records: Vec::new(),
+                        effects: vec![Effect::ChangeElevation(stored)],
+                    };
+                    self.store.commit(&[unit]).await?;
+                }
+                Ok(false)
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Who may approve at this moment.
+//!
+//! Said by the directory of people and by policy, and by nothing that a token says: so it can
+//! be told of those who are not there, and be asked again when a grant begins.
+
+use std::collections::BTreeSet;
+
+use time::OffsetDateTime;
+
+use super::{Approval, Asked, Elevation, Need, Party, Tally};
+use crate::broker::config::Elevation as Rules;
+use crate::broker::directory::Directory;
+use crate::broker::policy::Approving;
+use crate::broker::rulebook::Rulebook;
+use crate::credential::Principal;
+
+/// The rules, the people and the policies by which an elevation is approved.
+#[derive(Clone, Copy)]
+pub(in crate::broker) struct Eligible<'a> {
+    book: &'a Rulebook,
+    asked: &'a Asked,
+    now: OffsetDateTime,
+}
+
+impl<'a> Eligible<'a> {
+    pub(in crate::broker) fn new(
+        book: &'a Rulebook,
+        asked: &'a Asked,
+        now: OffsetDateTime,
+    ) -> Self {
+        Self { book, asked, now }
+    }
+
+    /// The rules of the role; nothing where there are none any more.
+    pub(in crate::broker) fn rules(&self) -> Option<&'a Rules> {
+        self.book.roles().get(&self.asked.role)?.elevation.as_ref()
+    }
+
+    fn directory(&self) -> Option<&'a Directory> {
+        self.book.directory().map(AsRef::as_ref).filter(|people| !people.is_stale(self.now))
+    }
+
+    /// Who somebody is in the directory at this moment, by issuer and subject.
+    pub(in crate::broker) fn person(&self, issuer: &str, subject: &str) -> Option<&'a str> {
+        let principal = Principal { issuer: issuer.into(), subject: subject.into() };
+        self.directory()?.person(&principal).map(|(name, _)| name)
+    }
+
+    /// Whether this person asked, or acts for who did, by what is known of them now or was
+    /// known then.
+    fn is_party(&self, person: &str) -> bool {
+        let parties = [&self.asked.by].into_iter().chain(&self.asked.actors);
+        let mut parties = parties.filter(|party| {
+            party.person.as_deref() == Some(person)
+                || self.person(&party.issuer, &party.subject) == Some(person)
+        });
+        parties.next().is_some()
+    }
+
+    /// The groups of somebody who may approve; nothing where they may not.
+    pub(in crate::broker) fn groups(&self, by: &Party) -> Option<&'a BTreeSet<String>> {
+        let person = by.person.as_deref()?;
+        let known = self.person(&by.issuer, &by.subject)?;
+        // Whoever is somebody else now is not who approved.
+        if known != person || self.is_party(known) {
+            return None;
+        }
+        let principal = Principal { issuer: by.issuer.clone(), subject: by.subject.clone() };
+        let (_, entry) = self.directory()?.person(&principal)?;
+        self.permits(&principal).then_some(&entry.groups)
+    }
+
+    fn permits(&self, approver: &Principal) -> bool {
+        let subject = Principal {
+            issuer: self.asked.by.issuer.clone(),
+            subject: self.asked.by.subject.clone(),
+        };
+        let asked = Approving {
+            subject: &subject,
+            role: &self.asked.role,
+            audience: &self.asked.audience,
+            scope: self.asked.scope.as_ref(),
+            ttl: self.asked.ttl,
+        };
+        self.book.may_approve(approver, &asked, self.now).unwrap_or_else(|why| {
+            tracing::error!(why, "a policy cannot be evaluated, so an approval does not count");
+            false
+        })
+    }
+
+    /// The people who could approve at this moment, and whom of the thresholds takes.
+    pub(in crate::broker) fn people(&self) -> Vec<&'a str> {
+        let Some(rules) = self.rules() else { return Vec::new() };
+        let people = self.directory().into_iter().flat_map(Directory::people);
+        let may = people.filter(|(name, person)| {
+            let taken = rules.approvals.iter().any(|threshold| threshold.takes(&person.groups));
+            taken
+                && !self.is_party(name)
+                && person.ids.iter().any(|id| {
+                    self.permits(&Principal {
+                        issuer: id.issuer.clone(),
+                        subject: id.subject.clone(),
+                    })
+                })
+        });
+        may.map(|(name, _)| name).collect()
+    }
+
+    /// The people who could meet this threshold.
+    pub(in crate::broker) fn people_for(&self, need: &Need, all: &[&'a str]) -> Vec<&'a str> {
+        let Some(directory) = self.directory() else { return Vec::new() };
+        let people = directory
+            .people()
+            .filter(|(name, person)| all.contains(name) && need.threshold.takes(&person.groups));
+        people.map(|(name, _)| name).collect()
+    }
+
+    /// What of the approvals counts, together with this one where there is one.
+    pub(in crate::broker) fn tally(&self, elevation: &Elevation, with: Option<&Approval>) -> Tally {
+        let thresholds = self.rules().map_or(&[][..], |rules| &rules.approvals);
+        let hash = elevation.hash(self.book.rules_hash());
+        Tally::of(elevation, with, thresholds, &hash, |by| self.groups(by).cloned())
+    }
+}

@@ -1,0 +1,210 @@
+//! What elevations mean to others: to whoever issues a token under one, and to the log.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::life::{Access, Review};
+use super::{Elevation, Party, Path};
+use crate::broker::Broker;
+use crate::broker::authenticate::Caller;
+use crate::broker::decide::{Denied, Why};
+use crate::broker::issue::Ask;
+use crate::broker::rulebook::Rulebook;
+use crate::broker::store::{Effect, ElevationFilter};
+use crate::error::Result;
+
+/// How many grants of somebody are looked through for one that serves.
+const LOOKED_AT: u32 = 20;
+
+/// A grant under which a token is issued, as it is at this moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underway {
+    pub(in crate::broker) id: Uuid,
+    version: u64,
+    pub(in crate::broker) path: Path,
+    until: OffsetDateTime,
+    reason_hash: String,
+    scope: Option<BTreeSet<String>>,
+}
+
+/// What a token says of the grant under which it was issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationClaim")]
+pub struct ElevationClaim {
+    /// The grant, by its id.
+    #[schemars(with = "String")]
+    pub id: Uuid,
+    /// How it came about.
+    pub path: Path,
+    /// The SHA-256 of the reason that was given for it.
+    pub reason_sha256: String,
+}
+
+impl Underway {
+    /// How long it goes on at most.
+    pub(in crate::broker) fn left(&self, now: OffsetDateTime) -> Duration {
+        // Whole seconds, as tokens have them: none outlives it.
+        let left = (self.until.unix_timestamp() - now.unix_timestamp()).max(0);
+        Duration::from_secs(left.unsigned_abs())
+    }
+
+    /// What tokens under it cover at most; `None`: whatever policy gives.
+    pub(in crate::broker) fn scope(&self) -> Option<&BTreeSet<String>> {
+        self.scope.as_ref()
+    }
+
+    /// What tokens say of it.
+    pub(in crate::broker) fn claim(&self) -> ElevationClaim {
+        let Self { id, path, reason_hash, .. } = self.clone();
+        ElevationClaim { id, path, reason_sha256: reason_hash }
+    }
+
+    /// That it is still as it was looked at, as a condition of a commit.
+    pub(in crate::broker) fn condition(&self) -> Effect {
+        Effect::IfElevation { id: self.id, version: self.version }
+    }
+}
+
+impl Broker {
+    /// The grant under which somebody is issued what they ask for: the one that they name, or
+    /// of their own for this role and audience the one that lasts longest. `None` where the
+    /// role is not had under a grant.
+    ///
+    /// # Errors
+    /// Where it cannot be looked up; within, why there is none.
+    pub(in crate::broker) async fn underway(
+        &self,
+        book: &Rulebook,
+        caller: &Caller,
+        ask: &Ask,
+        now: OffsetDateTime,
+    ) -> Result<Result<Option<Underway>, Denied>> {
+        let denied = |why: String| Ok(Err(Denied::new(Why::Elevation, why)));
+        let role = book.roles().get(&ask.role);
+        if role.is_none_or(|role| role.elevation.is_none()) {
+            return match ask.elevation {
+                None => Ok(Ok(None)),
+                Some(_) => denied(format!("the role '{}' is not had by elevation", ask.role)),
+            };
+        }
+        let Ok(by) = self.known(book, caller, now) else {
+            return denied("the directory of people does not know you, or is out of date".into());
+        };
+        let found = match ask.elevation {
+            Some(id) => self.elevation_with(id).await?,
+            None => self.longest_of(&by, ask, now).await?,
+        };
+        let Some(grant) = found.filter(|found| found.asked.by.is(&by)) else {
+            return denied(format!(
+                "the role '{}' is had under a grant only, and you have none",
+                ask.role
+            ));
+        };
+        if !grant.is_active(now) {
+            let state = match grant.access.is_had() {
+                true => Access::Expired,
+                false => grant.access,
+            };
+            return denied(format!("your grant for the role '{}' is {}", ask.role, state.as_str()));
+        }
+        if (&grant.asked.role, &grant.asked.audience) != (&ask.role, &ask.audience) {
+            let why = "your grant is for another role or audience";
+            return denied(why.into());
+        }
+        let shown = ask.proof.as_ref().map(|proof| proof.thumbprint.as_str());
+        if grant.asked.key.is_some() && grant.asked.key.as_deref() != shown {
+            let why = "your grant is for tokens that are bound to another key";
+            return denied(why.into());
+        }
+        if let Some(scope) = &grant.asked.scope
+            && let Some(more) = ask.scope.iter().flatten().find(|one| !scope.contains(*one))
+        {
+            return denied(format!("your grant does not cover the scope '{more}'"));
+        }
+        let until = grant.grant.map_or(now, |grant| grant.until);
+        Ok(Ok(Some(Underway {
+            id: grant.id,
+            version: grant.version,
+            path: grant.asked.path,
+            until,
+            reason_hash: grant.reason_hash(),
+            scope: grant.asked.scope,
+        })))
+    }
+
+    /// Whether nothing has happened to a grant since it was looked at.
+    pub(in crate::broker) async fn is_underway(&self, grant: &Underway) -> Result<bool> {
+        let found = self.elevation_with(grant.id).await?;
+        Ok(found.is_some_and(|found| found.version == grant.version))
+    }
+
+    async fn longest_of(
+        &self,
+        by: &Party,
+        ask: &Ask,
+        now: OffsetDateTime,
+    ) -> Result<Option<Elevation>> {
+        let filter = ElevationFilter {
+            owner: Some(by.key()),
+            roles: Some(vec![ask.role.clone()]),
+            access: vec![Access::Active.as_str(), Access::EmergencyActive.as_str()],
+            ..ElevationFilter::default()
+        };
+        let found = self.store.elevations(&filter, LOOKED_AT).await?;
+        let found: Result<Vec<_>> =
+            found.iter().map(|sealed| self.elevations.open(sealed)).collect();
+        let serves = |one: &Elevation| one.is_active(now) && one.asked.audience == ask.audience;
+        let lasts = |one: &Elevation| one.grant.map(|grant| grant.until);
+        Ok(found?.into_iter().filter(serves).max_by_key(lasts))
+    }
+}
+
+/// What happened, for the log: it has the names of those who asked, approved and ended.
+pub(super) fn said(elevation: &Elevation, event: &str) -> String {
+    let asked = &elevation.asked;
+    let ended = |what: &str| match elevation.ended.as_ref().and_then(|ended| ended.reason.as_ref())
+    {
+        Some(reason) => format!("{what}: {reason}"),
+        None => what.to_string(),
+    };
+    let ticket = asked.ticket.as_ref().map(|ticket| format!(" ({ticket})")).unwrap_or_default();
+    match event {
+        "request" => format!("asked for it: {}{ticket}", asked.reason),
+        "emergency" => {
+            format!("took it without approval, in an emergency: {}{ticket}", asked.reason)
+        }
+        "approve" => {
+            let last = elevation.approvals.last();
+            let reason = last.and_then(|approval| approval.reason.as_ref());
+            let hash = last.map_or("", |approval| &approval.hash);
+            let why = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            let state = elevation.access.as_str();
+            format!("approved {hash}{why}; it is {state}")
+        }
+        "deny" => ended("said no"),
+        "withdraw" => ended("took the request back"),
+        "activate" => {
+            let people: Vec<_> =
+                elevation.approvals.iter().filter_map(|one| one.by.person.as_deref()).collect();
+            format!("began it, approved by {}", people.join(", "))
+        }
+        "relinquish" => ended("gave it back"),
+        "revoke" => ended("ended it"),
+        "lapse" => ended("it lapsed"),
+        "expire" => ended("its time was over"),
+        "review" => {
+            let note = elevation.reviewed.as_ref().map_or("", |reviewed| &reviewed.note);
+            match elevation.review {
+                Review::Disputed => format!("looked at it and disputes it: {note}"),
+                _ => format!("looked at it and found it in order: {note}"),
+            }
+        }
+        "review-overdue" => "nobody has reviewed it in time".into(),
+        other => other.into(),
+    }
+}

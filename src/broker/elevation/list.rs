@@ -1,0 +1,224 @@
+//! Which elevations there are for somebody.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::desk::Refusal;
+use super::eligible::Eligible;
+use super::life::{Access, Review};
+use super::{Elevation, Party, Tally};
+use crate::broker::Broker;
+use crate::broker::operate::Asked as Who;
+use crate::broker::rulebook::Rulebook;
+use crate::broker::store::ElevationFilter;
+
+/// How many are looked through for one page.
+const LOOKED_THROUGH: usize = 2000;
+
+/// How many are looked at at a time.
+const PART: u32 = 200;
+
+/// Which of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those that somebody has asked for.
+    Mine,
+    /// Those that wait for their approval.
+    ToApprove,
+    /// Those that are had.
+    Active,
+    /// Those that they can review.
+    ToReview,
+}
+
+impl Which {
+    /// All of them.
+    pub const NAMES: [&str; 4] = ["mine", "to-approve", "active", "to-review"];
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Mine, Self::ToApprove, Self::Active, Self::ToReview]
+            .into_iter()
+            .zip(Self::NAMES)
+            .find(|(_, known)| *known == name)
+            .map(|(which, _)| which)
+    }
+}
+
+/// An elevation, with what is to be told of it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The elevation.
+    pub elevation: Elevation,
+    /// What of its approvals counts.
+    pub tally: Tally,
+    /// For each of its needs the people who could meet it.
+    pub people: Vec<Vec<String>>,
+    /// What whoever asks may do about it.
+    pub may: Vec<&'static str>,
+}
+
+/// A page of them.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The newest first.
+    pub elevations: Vec<Seen>,
+    /// Where older ones begin, where there may be some.
+    pub below: Option<Uuid>,
+}
+
+impl Broker {
+    /// An elevation, as somebody sees it.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`] also where they may not see it.
+    pub(in crate::broker) async fn elevation_for(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        id: Uuid,
+    ) -> Result<Seen, Refusal> {
+        let by = self.known(book, &who.caller, self.clock.now())?;
+        let found = self.elevation_with(id).await?.ok_or(Refusal::Unknown)?;
+        match self.sees(book, who, &found, &by)? {
+            true => Ok(self.seen(book, found, &by, true)),
+            false => Err(Refusal::Unknown),
+        }
+    }
+
+    /// The same as whoever did something about it sees it.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(in crate::broker) fn seen_by(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        elevation: Elevation,
+    ) -> Result<Seen, Refusal> {
+        let by = self.known(book, &who.caller, self.clock.now())?;
+        Ok(self.seen(book, elevation, &by, true))
+    }
+
+    fn seen(&self, book: &Rulebook, elevation: Elevation, by: &Party, whole: bool) -> Seen {
+        let now = self.clock.now();
+        let eligible = Eligible::new(book, &elevation.asked, now);
+        let tally = eligible.tally(&elevation, None);
+        let all = if whole { eligible.people() } else { Vec::new() };
+        let named = |need| {
+            eligible.people_for(need, &all).into_iter().map(String::from).collect::<Vec<_>>()
+        };
+        let people = tally.needs.iter().map(named).collect();
+        let approves = eligible.groups(by).is_some();
+        let may = self.may(&elevation, by, approves, &tally, now);
+        Seen { elevation, tally, people, may }
+    }
+
+    /// What somebody may do about it, as far as can be told.
+    fn may(
+        &self,
+        elevation: &Elevation,
+        by: &Party,
+        approves: bool,
+        tally: &Tally,
+        now: OffsetDateTime,
+    ) -> Vec<&'static str> {
+        let own = elevation.asked.by.is(by);
+        let other = !elevation.is_for(by) && approves;
+        let counted = by.person.as_ref().is_some_and(|person| tally.counted.contains(person));
+        let approved = elevation.approvals.iter().any(|approval| approval.by.is(by));
+        let active = elevation.is_active(now);
+        let pending = elevation.access == Access::Pending && now < elevation.asked.lapses_at;
+        let waits = pending || elevation.access == Access::Approved;
+        let all = [
+            ("approve", other && waits && !counted),
+            ("deny", other && pending),
+            ("withdraw", own && waits),
+            ("activate", own && elevation.access == Access::Approved && tally.is_met()),
+            ("relinquish", own && active),
+            ("revoke", other && (active || elevation.access == Access::Approved)),
+            ("review", other && elevation.review == Review::Due && !approved),
+        ];
+        all.into_iter().filter(|(_, may)| *may).map(|(name, _)| name).collect()
+    }
+
+    /// Those of one kind, page by page.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(in crate::broker) async fn elevations_for(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        which: Which,
+        below: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Page, Refusal> {
+        let by = self.known(book, &who.caller, self.clock.now())?;
+        let had = vec![Access::Active.as_str(), Access::EmergencyActive.as_str()];
+        let mut filter = match which {
+            Which::Mine => ElevationFilter { owner: Some(by.key()), ..Default::default() },
+            Which::ToApprove => ElevationFilter {
+                access: vec![Access::Pending.as_str(), Access::Approved.as_str()],
+                ..Default::default()
+            },
+            Which::Active => ElevationFilter { access: had, ..Default::default() },
+            Which::ToReview => {
+                ElevationFilter { review: Some(Review::Due.as_str()), ..Default::default() }
+            }
+        };
+        if which != Which::Mine {
+            let elevated = book.roles().iter().filter(|(_, role)| role.elevation.is_some());
+            filter.roles = Some(elevated.map(|(name, _)| name.clone()).collect());
+        }
+        if let Some(id) = below {
+            let known = self.elevation_with(id).await?.ok_or(Refusal::Unknown)?;
+            filter.below = Some((known.asked.at, known.id));
+        }
+        let mut page = Page { elevations: Vec::new(), below: None };
+        let mut looked = 0;
+        while looked < LOOKED_THROUGH {
+            let part = self.store.elevations(&filter, PART).await?;
+            for sealed in &part {
+                let elevation = self.elevations.open(sealed)?;
+                looked += 1;
+                let place = (elevation.asked.at, elevation.id);
+                if self.is_one(book, who, which, &elevation, &by)? {
+                    let seen = self.seen(book, elevation, &by, false);
+                    if which != Which::ToApprove || seen.may.contains(&"approve") {
+                        page.elevations.push(seen);
+                    }
+                }
+                filter.below = Some(place);
+                if page.elevations.len() >= limit {
+                    page.below = Some(place.1);
+                    return Ok(page);
+                }
+            }
+            if part.len() < PART as usize {
+                return Ok(page);
+            }
+        }
+        page.below = filter.below.map(|(_, id)| id);
+        Ok(page)
+    }
+
+    fn is_one(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        which: Which,
+        elevation: &Elevation,
+        by: &Party,
+    ) -> Result<bool, Refusal> {
+        let now = self.clock.now();
+        let approves = || Eligible::new(book, &elevation.asked, now).groups(by).is_some();
+        let approved = || elevation.approvals.iter().any(|approval| approval.by.is(by));
+        Ok(match which {
+            Which::Mine => true,
+            Which::ToApprove => now < elevation.asked.lapses_at && approves(),
+            Which::Active => elevation.is_active(now) && self.sees(book, who, elevation, by)?,
+            Which::ToReview => approves() && !approved(),
+        })
+    }
+}

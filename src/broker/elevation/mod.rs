@@ -1,0 +1,287 @@
+//! Elevation: to have a role for a while, because others approved.
+//!
+//! [`life`] is what becomes of a request, without any effect: which event leads from which
+//! state to which. [`tally`] counts who has approved. [`desk`] is where requests are taken:
+//! it looks at the rules, asks policy, and commits what follows together with its record.
+//! What happens by the clock alone is seen to by [`due`].
+//!
+//! The store changes a grant only if it still is the one that was looked at, by its version;
+//! so of two events at once one is first, and the other is weighed again by what came of that.
+//! What the store has is sealed, as opaque tokens are: whoever writes the database makes no
+//! grants.
+
+mod admission;
+mod desk;
+mod due;
+mod eligible;
+mod entry;
+mod life;
+mod list;
+mod seal;
+mod tally;
+
+use std::collections::BTreeSet;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub use desk::{Refusal, Request, Verdict};
+pub use entry::{ElevationClaim, Underway};
+pub use life::{Access, Event, Refused, Review};
+pub use list::{Page, Seen, Which};
+pub(in crate::broker) use seal::ElevationSeal;
+pub use tally::{Need, Tally};
+
+use super::audit::micros;
+
+/// What asks for a role, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Elevation {
+    /// Its id.
+    pub id: Uuid,
+    /// Grows by one with each event.
+    pub version: u64,
+    /// What is asked for: none of it ever changes.
+    pub asked: Asked,
+    /// Whether the role is had.
+    pub access: Access,
+    /// Whether what was done was looked at.
+    pub review: Review,
+    /// Who approved, in that order.
+    pub approvals: Vec<Approval>,
+    /// When it was approved by enough for the first time.
+    #[serde(with = "moments")]
+    pub approved_at: Option<OffsetDateTime>,
+    /// From when to when the role is had, once it has begun.
+    pub grant: Option<Span>,
+    /// What ended it.
+    pub ended: Option<Ended>,
+    /// Who reviewed it.
+    pub reviewed: Option<Reviewed>,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// On which path.
+    pub path: Path,
+    /// By whom.
+    pub by: Party,
+    /// Who acts for them, the one who does so now first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actors: Vec<Party>,
+    /// The role.
+    pub role: String,
+    /// Whom its tokens are for.
+    pub audience: String,
+    /// What its tokens cover; `None`: whatever policy gives.
+    pub scope: Option<BTreeSet<String>>,
+    /// For how long, in seconds.
+    pub ttl: u64,
+    /// When it is to start; `None`: once it is approved.
+    #[serde(with = "moments")]
+    pub start: Option<OffsetDateTime>,
+    /// The thumbprint of the key that its tokens will be bound to, where they will.
+    pub key: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// The ticket.
+    pub ticket: Option<String>,
+    /// When.
+    #[serde(with = "moment")]
+    pub at: OffsetDateTime,
+    /// Until when it can be approved.
+    #[serde(with = "moment")]
+    pub lapses_at: OffsetDateTime,
+    /// From which address.
+    pub source: String,
+}
+
+/// How a grant comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    /// By approvals.
+    Ordinary,
+    /// Without, because there is an emergency.
+    Emergency,
+}
+
+impl Path {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ordinary => "ordinary",
+            Self::Emergency => "emergency",
+        }
+    }
+}
+
+/// Somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Party {
+    /// The issuer who says who they are.
+    pub issuer: String,
+    /// Who they are there.
+    pub subject: String,
+    /// Who they are in the directory, whoever says so. Nothing for those who are no people.
+    pub person: Option<String>,
+}
+
+impl Party {
+    /// By what they are told from others: the person, else issuer and subject.
+    pub fn key(&self) -> String {
+        match &self.person {
+            Some(person) => format!("person {person}"),
+            None => self.id(),
+        }
+    }
+
+    /// Issuer and subject as one.
+    pub fn id(&self) -> String {
+        super::authenticate::id_of(&self.issuer, &self.subject)
+    }
+
+    /// Whether they are one, by whatever name.
+    pub fn is(&self, other: &Self) -> bool {
+        let same_person = self.person.is_some() && self.person == other.person;
+        same_person || (&self.issuer, &self.subject) == (&other.issuer, &other.subject)
+    }
+}
+
+/// That somebody approved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// Who.
+    pub by: Party,
+    /// When.
+    #[serde(with = "moment")]
+    pub at: OffsetDateTime,
+    /// What: the hash that they were shown.
+    pub hash: String,
+    /// Why, where they said so.
+    pub reason: Option<String>,
+}
+
+/// From when to when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Span {
+    /// When it began.
+    #[serde(with = "moment")]
+    pub from: OffsetDateTime,
+    /// When it ends at the latest.
+    #[serde(with = "moment")]
+    pub until: OffsetDateTime,
+}
+
+/// What ended it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// Who; nobody where the clock did.
+    pub by: Option<Party>,
+    /// When.
+    #[serde(with = "moment")]
+    pub at: OffsetDateTime,
+    /// Why, where somebody said so.
+    pub reason: Option<String>,
+}
+
+/// That somebody looked at what was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reviewed {
+    /// Who.
+    pub by: Party,
+    /// When.
+    #[serde(with = "moment")]
+    pub at: OffsetDateTime,
+    /// What they found.
+    pub note: String,
+}
+
+impl Elevation {
+    /// What is asked for, with all that it would be had by, as one hash: who approves that
+    /// approves nothing else. `rules` names the version of policies and roles.
+    pub fn hash(&self, rules: &str) -> String {
+        // Field by field in the order of the type: the same text for the same request.
+        let text = serde_json::to_vec(&(HASHED, self.id, &self.asked, rules)).unwrap_or_default();
+        digest(&SHA256, &text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether the role is had at this moment.
+    pub fn is_active(&self, now: OffsetDateTime) -> bool {
+        self.access.is_had()
+            && self.grant.is_some_and(|grant| grant.from <= now && now < grant.until)
+    }
+
+    /// The hash of the reason: what tokens and clouds are told of it.
+    pub fn reason_hash(&self) -> String {
+        let text = self.asked.reason.as_bytes();
+        digest(&SHA256, text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether this is somebody for whom it is, or who acts for them.
+    pub fn is_for(&self, party: &Party) -> bool {
+        self.asked.by.is(party) || self.asked.actors.iter().any(|actor| actor.is(party))
+    }
+}
+
+/// What the hashed text begins with.
+const HASHED: &str = "tmpcred elevation v1";
+
+/// A moment as it is stored: microseconds since 1970.
+mod moment {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use time::OffsetDateTime;
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &OffsetDateTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(super::micros(*at))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<OffsetDateTime, D::Error> {
+        let micros = i64::deserialize(deserializer)?;
+        super::moment_of(micros).ok_or_else(|| serde::de::Error::custom("it is no moment"))
+    }
+}
+
+/// The same, of one that may be missing.
+mod moments {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use time::OffsetDateTime;
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &Option<OffsetDateTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        at.map(super::micros).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<OffsetDateTime>, D::Error> {
+        let Some(micros) = Option::<i64>::deserialize(deserializer)? else { return Ok(None) };
+        super::moment_of(micros)
+            .map(Some)
+            .ok_or_else(|| serde::de::Error::custom("it is no moment"))
+    }
+}
+
+fn moment_of(micros: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
+}
+
+#[cfg(test)]
+mod tests;

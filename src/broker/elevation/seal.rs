@@ -1,0 +1,67 @@
+//! What shows that the broker itself wrote an elevation.
+
+use aws_lc_rs::hmac;
+use time::Duration;
+
+use super::Elevation;
+use crate::broker::config::Role;
+use crate::broker::keys::Kek;
+use crate::broker::store::{SealedElevation, StoredElevation};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Seals elevations, by a key that follows from the key-encryption key.
+pub(in crate::broker) struct ElevationSeal(hmac::Key);
+
+impl ElevationSeal {
+    pub(in crate::broker) fn new(kek: &Kek) -> Self {
+        Self(kek.derive("elevations"))
+    }
+
+    /// An elevation as the store has it, by the rules of its role.
+    pub(super) fn over(
+        &self,
+        elevation: &Elevation,
+        role: Option<&Role>,
+    ) -> Result<StoredElevation> {
+        let document = serde_json::to_string(elevation).map_err(|cause| {
+            Error::new(ErrorKind::Other, "the elevation cannot be written").because(cause)
+        })?;
+        let seal = hmac::sign(&self.0, &covered(&document)).as_ref().to_vec();
+        let rules = role.and_then(|role| role.elevation.as_ref());
+        let span = |span: Option<std::time::Duration>| {
+            span.and_then(|span| Duration::try_from(span).ok()).unwrap_or(Duration::HOUR)
+        };
+        let window = span(rules.map(|rules| rules.start_window));
+        let review_within = span(rules.and_then(|rules| rules.review_within));
+        Ok(StoredElevation {
+            id: elevation.id,
+            version: elevation.version,
+            path: elevation.asked.path.as_str(),
+            access: elevation.access.as_str(),
+            review: elevation.review.as_str(),
+            role: elevation.asked.role.clone(),
+            owner: elevation.asked.by.key(),
+            asked_at: elevation.asked.at,
+            next_at: elevation.next_at(window, review_within),
+            ended_at: elevation.ended.as_ref().map(|ended| ended.at),
+            sealed: SealedElevation { document, seal },
+        })
+    }
+
+    /// The elevation, where the seal over it is good.
+    ///
+    /// # Errors
+    /// Where it is not: somebody else wrote it.
+    pub(super) fn open(&self, sealed: &SealedElevation) -> Result<Elevation> {
+        let foreign = || {
+            Error::new(ErrorKind::Verification, "an elevation in the database is not the broker's")
+                .hint("somebody else wrote it, or the key-encryption key is another one")
+        };
+        hmac::verify(&self.0, &covered(&sealed.document), &sealed.seal).map_err(|_| foreign())?;
+        serde_json::from_str(&sealed.document).map_err(|cause| foreign().because(cause))
+    }
+}
+
+fn covered(document: &str) -> Vec<u8> {
+    [b"tmpcred broker: an elevation v1\0", document.as_bytes()].concat()
+}

@@ -1,0 +1,74 @@
+//! Counting who has approved.
+
+use std::collections::BTreeSet;
+
+use super::{Approval, Elevation, Party};
+use crate::broker::config::Threshold;
+
+/// What of the approvals of a request counts, by the rules and the people of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// What has to be approved.
+    pub hash: String,
+    /// What is needed, and how much of it is there.
+    pub needs: Vec<Need>,
+    /// The people whose approval counts.
+    pub counted: BTreeSet<String>,
+}
+
+/// One of the thresholds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The threshold.
+    pub threshold: Threshold,
+    /// Who has approved of those that it takes.
+    pub have: BTreeSet<String>,
+}
+
+impl Need {
+    /// How many are missing.
+    pub fn missing(&self) -> u32 {
+        self.threshold
+            .count
+            .get()
+            .saturating_sub(u32::try_from(self.have.len()).unwrap_or(u32::MAX))
+    }
+}
+
+impl Tally {
+    /// Counts. `groups` tells the groups of those who may approve at this moment, and nothing of
+    /// all others.
+    pub fn of(
+        elevation: &Elevation,
+        with: Option<&Approval>,
+        thresholds: &[Threshold],
+        hash: &str,
+        groups: impl Fn(&Party) -> Option<BTreeSet<String>>,
+    ) -> Self {
+        let mut needs: Vec<_> = thresholds
+            .iter()
+            .map(|threshold| Need { threshold: threshold.clone(), have: BTreeSet::new() })
+            .collect();
+        let mut counted = BTreeSet::new();
+        for approval in elevation.approvals.iter().chain(with) {
+            // Machines never approve, nor does who asked by another name, whatever is stored.
+            let Some(person) = &approval.by.person else { continue };
+            if approval.hash != hash || elevation.is_for(&approval.by) {
+                continue;
+            }
+            let Some(groups) = groups(&approval.by) else { continue };
+            let takers = needs.iter_mut().filter(|need| need.threshold.takes(&groups));
+            for need in takers {
+                // A person is there once, by however many names they approved.
+                need.have.insert(person.clone());
+                counted.insert(person.clone());
+            }
+        }
+        Self { hash: hash.into(), needs, counted }
+    }
+
+    /// Whether all is there that is needed. Nothing that needs nothing is ever met.
+    pub fn is_met(&self) -> bool {
+        !self.needs.is_empty() && self.needs.iter().all(|need| need.missing() == 0)
+    }
+}

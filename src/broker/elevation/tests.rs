@@ -1,0 +1,305 @@
+//! All that can become of a request: every event in every state that can be reached.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::num::NonZeroU32;
+
+use time::Duration;
+use time::macros::datetime;
+
+use super::*;
+use crate::broker::config::Threshold;
+
+const START: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+
+/// How far the clock goes at a time.
+const STEP: Duration = Duration::minutes(20);
+
+/// How many times it does.
+const STEPS: i32 = 9;
+
+const WINDOW: Duration = Duration::hours(1);
+
+fn party(subject: &str, person: Option<&str>) -> Party {
+    Party {
+        issuer: "https://login.example.com".into(),
+        subject: subject.into(),
+        person: person.map(String::from),
+    }
+}
+
+fn elevation(path: Path) -> Elevation {
+    Elevation {
+        id: Uuid::from_u128(1),
+        version: 1,
+        asked: Asked {
+            path,
+            by: party("alice", Some("alice")),
+            actors: vec![party("bot-of-eve", Some("eve"))],
+            role: "admin".into(),
+            audience: "https://api.example.com".into(),
+            scope: None,
+            ttl: 1800,
+            start: None,
+            key: None,
+            reason: "INC-1".into(),
+            ticket: None,
+            at: START,
+            lapses_at: START + Duration::hours(1),
+            source: "127.0.0.1".into(),
+        },
+        access: Access::Pending,
+        review: Review::None,
+        approvals: Vec::new(),
+        approved_at: None,
+        grant: None,
+        ended: None,
+        reviewed: None,
+    }
+}
+
+/// Two leads; those of this list may approve.
+const LEADS: [&str; 3] = ["bob", "carol", "alice"];
+
+fn thresholds() -> Vec<Threshold> {
+    vec![Threshold { count: NonZeroU32::new(2).unwrap(), groups: ["leads".to_string()].into() }]
+}
+
+fn tally(elevation: &Elevation, with: Option<&Approval>, rules: &str) -> Tally {
+    let hash = elevation.hash(rules);
+    Tally::of(elevation, with, &thresholds(), &hash, |by| {
+        let is_lead = by.person.as_deref().is_some_and(|person| LEADS.contains(&person));
+        is_lead.then(|| ["leads".to_string()].into())
+    })
+}
+
+/// Everybody who might try: who asked, by both of their names, who acts for them, two leads,
+/// one of them by two names, somebody who is none, and a machine.
+fn everybody() -> Vec<Party> {
+    vec![
+        party("alice", Some("alice")),
+        party("alice-at-another", Some("alice")),
+        party("bot-of-eve", Some("eve")),
+        party("bob", Some("bob")),
+        party("bob-at-another", Some("bob")),
+        party("carol", Some("carol")),
+        party("dave", Some("dave")),
+        party("job", None),
+    ]
+}
+
+/// All events at a moment, with their names. `rules` are those of the moment.
+fn events(elevation: &Elevation, now: OffsetDateTime, rules: &str) -> Vec<(String, Event)> {
+    let longest = Duration::hours(1);
+    let mut events = vec![("tick".into(), Event::Tick(WINDOW))];
+    for by in everybody() {
+        let name = by.subject.clone();
+        for shown in ["rules", "other rules"] {
+            let hash = elevation.hash(shown);
+            let approval = Approval { by: by.clone(), at: now, hash, reason: None };
+            let tally = tally(elevation, Some(&approval), rules);
+            events.push((format!("approve {name} {shown}"), Event::Approve(approval, tally)));
+        }
+        let tally = tally(elevation, None, rules);
+        events.extend([
+            (format!("deny {name}"), Event::Deny(by.clone(), "no".into())),
+            (format!("withdraw {name}"), Event::Withdraw(by.clone())),
+            (format!("activate {name}"), Event::Activate(by.clone(), tally, longest)),
+            (format!("emergency {name}"), Event::Emergency(by.clone(), longest)),
+            (format!("relinquish {name}"), Event::Relinquish(by.clone())),
+            (format!("revoke {name}"), Event::Revoke(by.clone(), "x".into())),
+            (format!("review {name}"), Event::Review(by.clone(), true, "x".into())),
+            (format!("dispute {name}"), Event::Review(by, false, "x".into())),
+        ]);
+    }
+    events
+}
+
+/// The edges of the diagram.
+fn may_follow(before: Access, after: Access) -> bool {
+    use Access::*;
+    matches!(
+        (before, after),
+        (Pending, Approved | Denied | Withdrawn | Lapsed | EmergencyActive)
+            | (Approved, Active | Lapsed | Revoked | Withdrawn)
+            | (Active | EmergencyActive, Expired | Revoked | Relinquished)
+    )
+}
+
+fn review_may_follow(before: Review, after: Review) -> bool {
+    matches!(
+        (before, after),
+        (Review::None, Review::Due) | (Review::Due, Review::Reviewed | Review::Disputed)
+    )
+}
+
+/// Looks at one transition, whatever it was.
+fn hold(before: &Elevation, name: &str, after: &Elevation, now: OffsetDateTime, rules: &str) {
+    let said = format!("{name} at {now}: {before:?} became {after:?}");
+    assert_eq!(after.version, before.version + 1, "{said}");
+    assert_eq!(after.asked, before.asked, "{said}");
+    if after.access != before.access {
+        assert!(may_follow(before.access, after.access), "{said}");
+        // Exactly one event ends it.
+        assert!(before.ended.is_none() && before.access.is_over() == before.ended.is_some());
+        assert_eq!(after.ended.is_some(), after.access.is_over(), "{said}");
+    } else {
+        assert_eq!(after.ended, before.ended, "{said}");
+    }
+    if after.review != before.review {
+        assert!(review_may_follow(before.review, after.review), "{said}");
+    }
+    if after.review == Review::Due {
+        assert!(after.access.is_over() && after.grant.is_some(), "{said}");
+    }
+    // Nobody approves for themselves, nor twice, nor a machine; nothing after its time.
+    let people: Vec<_> = after.approvals.iter().map(|one| one.by.person.clone()).collect();
+    let distinct: BTreeSet<_> = people.iter().flatten().collect();
+    assert_eq!(distinct.len(), people.len(), "{said}");
+    assert!(!distinct.contains(&"alice".to_string()) && !distinct.contains(&"eve".to_string()));
+    if after.approvals.len() > before.approvals.len() {
+        assert!(before.access != Access::Pending || now < before.asked.lapses_at, "{said}");
+    }
+    if let Some(reviewed) = &after.reviewed {
+        assert!(!after.is_for(&reviewed.by) && reviewed.by.person.is_some(), "{said}");
+        let approved = after.approvals.iter().any(|one| one.by.is(&reviewed.by));
+        assert!(!approved, "{said}");
+    }
+    if after.access == Access::Active && before.access != Access::Active {
+        let counted = tally(before, None, rules).counted;
+        assert!(counted.len() >= 2, "{said}");
+    }
+    if let (None, Some(grant)) = (before.grant, after.grant) {
+        assert!(grant.from == now && grant.until <= now + Duration::minutes(30), "{said}");
+    } else {
+        assert_eq!(before.grant, after.grant, "{said}");
+    }
+    assert!(!after.is_active(now) || after.grant.is_some_and(|grant| now < grant.until), "{said}");
+}
+
+/// What tells states apart that behave differently; how often something happened does not.
+fn place(elevation: &Elevation, step: i32) -> String {
+    let people: BTreeMap<_, _> =
+        elevation.approvals.iter().map(|one| (one.by.id(), one.hash.clone())).collect();
+    format!(
+        "{step} {:?} {:?} {people:?} {:?} {:?}",
+        elevation.access, elevation.review, elevation.approved_at, elevation.grant
+    )
+}
+
+/// Goes to all states that can be reached, and returns which there are.
+fn explore(
+    path: Path,
+    reviews: bool,
+    rules_at: impl Fn(i32) -> &'static str,
+) -> BTreeSet<&'static str> {
+    let mut queue = VecDeque::from([(elevation(path), 0)]);
+    let (mut known, mut reached) = (BTreeSet::new(), BTreeSet::new());
+    while let Some((before, step)) = queue.pop_front() {
+        if step > STEPS || !known.insert(place(&before, step)) {
+            continue;
+        }
+        reached.insert(before.access.as_str());
+        reached.insert(before.review.as_str());
+        let (now, rules) = (START + STEP * step, rules_at(step));
+        for (name, event) in events(&before, now, rules) {
+            if let Ok(after) = before.after(&event, now, reviews) {
+                hold(&before, &name, &after, now, rules);
+                queue.push_back((after, step));
+            }
+        }
+        queue.push_back((before, step + 1));
+    }
+    assert!(known.len() > 20, "{}", known.len());
+    reached
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_the_rules_hold() {
+    let reached = explore(Path::Ordinary, true, |_| "rules");
+    let ordinary = Access::ALL.into_iter().filter(|state| *state != Access::EmergencyActive);
+    let reviews = ["none", "due", "reviewed", "disputed"];
+    let all: BTreeSet<_> = ordinary.map(Access::as_str).chain(reviews).collect();
+    assert_eq!(reached, all);
+    let reached = explore(Path::Ordinary, false, |_| "rules");
+    assert!(!reached.contains("due"));
+}
+
+#[test]
+fn an_emergency_is_reviewed_whatever_the_role_says() {
+    let reached = explore(Path::Emergency, false, |_| "rules");
+    assert!(reached.contains("emergency-active") && reached.contains("reviewed"));
+}
+
+#[test]
+fn other_rules_void_what_was_approved_by_those_before() {
+    // They change after the first step: what was approved before does not count any more.
+    let reached =
+        explore(Path::Ordinary, true, |step| if step < 1 { "rules" } else { "other rules" });
+    assert!(reached.contains("active"));
+    let elevation = elevation(Path::Ordinary);
+    let by = |name: &str, rules: &str| Approval {
+        by: party(name, Some(name)),
+        at: START,
+        hash: elevation.hash(rules),
+        reason: None,
+    };
+    let approve = |elevation: &Elevation, approval: Approval, rules: &str| {
+        let tally = tally(elevation, Some(&approval), rules);
+        elevation.after(&Event::Approve(approval, tally), START, true)
+    };
+    let once = approve(&elevation, by("bob", "rules"), "rules").unwrap();
+    let twice = approve(&once, by("carol", "rules"), "rules").unwrap();
+    assert_eq!(twice.access, Access::Approved);
+    let longest = Duration::hours(1);
+    let begin = |rules: &str| {
+        let event =
+            Event::Activate(party("alice", Some("alice")), tally(&twice, None, rules), longest);
+        twice.after(&event, START, true)
+    };
+    assert_eq!(begin("rules").unwrap().access, Access::Active);
+    assert!(matches!(begin("other rules"), Err(Refused::Short(short)) if short.counted.is_empty()));
+    // Those who look at it again may approve it again.
+    let again = approve(&twice, by("bob", "other rules"), "other rules").unwrap();
+    assert_eq!(again.approvals.len(), 2);
+    assert_eq!(tally(&again, None, "other rules").counted, ["bob".to_string()].into());
+    assert_eq!(approve(&again, by("bob", "other rules"), "other rules"), Err(Refused::Already));
+}
+
+#[test]
+fn the_hash_is_of_all_that_is_asked_for_and_by_which_rules() {
+    let one = elevation(Path::Ordinary);
+    let mut hashes = BTreeSet::from([one.hash("rules"), one.hash("other rules")]);
+    let changes: [fn(&mut Asked); 12] = [
+        |asked| asked.path = Path::Emergency,
+        |asked| asked.by.subject = "mallory".into(),
+        |asked| asked.actors.clear(),
+        |asked| asked.role = "root".into(),
+        |asked| asked.audience = "https://other.example.com".into(),
+        |asked| asked.scope = Some(["write".to_string()].into()),
+        |asked| asked.ttl += 1,
+        |asked| asked.start = Some(START),
+        |asked| asked.key = Some("key".into()),
+        |asked| asked.reason += "1",
+        |asked| asked.ticket = Some("INC-1".into()),
+        |asked| asked.lapses_at += Duration::SECOND,
+    ];
+    for change in changes {
+        let mut other = one.clone();
+        change(&mut other.asked);
+        assert!(hashes.insert(other.hash("rules")), "{other:?}");
+    }
+    assert!(hashes.insert(Elevation { id: Uuid::from_u128(2), ..one.clone() }.hash("rules")));
+    // What happens to it is no part of what is asked for.
+    assert!(
+        !hashes.insert(Elevation { version: 9, access: Access::Approved, ..one }.hash("rules"))
+    );
+}
+
+#[test]
+fn what_is_stored_is_read_as_it_was() {
+    let mut one = elevation(Path::Ordinary);
+    one.grant = Some(Span { from: START, until: START + Duration::HOUR });
+    let text = serde_json::to_string(&one).unwrap();
+    assert_eq!(serde_json::from_str::<Elevation>(&text).unwrap(), one);
+    assert!(serde_json::from_str::<Elevation>(&text.replacen("ttl", "longest", 1)).is_err());
+}

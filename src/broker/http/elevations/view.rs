@@ -1,0 +1,110 @@
+//! Elevations as they are told of.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::broker::config::TokenFormat;
+use crate::broker::directory::Directory;
+use crate::broker::elevation::{Page, Party, Review, Seen, Span};
+use crate::broker::issue::joined;
+use crate::broker::rulebook::Rulebook;
+use crate::wire::RevocationReach;
+use crate::wire::elevation as wire;
+
+/// An elevation, as somebody is told of it.
+pub(super) fn elevation(book: &Rulebook, seen: &Seen) -> wire::Elevation {
+    let Seen { elevation, tally, people, may } = seen;
+    let asked = &elevation.asked;
+    let directory = book.directory().map(AsRef::as_ref);
+    let party = |party: &Party| self::party(directory, party);
+    let role = book.roles().get(&asked.role);
+    let rules = role.and_then(|role| role.elevation.as_ref());
+    let span = |span: std::time::Duration| time::Duration::try_from(span).unwrap_or_default();
+    let begin_by = rules.and_then(|rules| elevation.begin_by(span(rules.start_window)));
+    let review_by = rules.and_then(|rules| {
+        let ended = elevation.ended.as_ref()?;
+        Some(ended.at.saturating_add(span(rules.review_within?)))
+    });
+    let needs = tally.needs.iter().zip(people).map(|(need, people)| wire::Need {
+        count: need.threshold.count.get(),
+        groups: need.threshold.groups.iter().cloned().collect(),
+        have: need.have.iter().cloned().collect(),
+        could: people.iter().filter(|name| !need.have.contains(*name)).cloned().collect(),
+    });
+    let approvals = elevation.approvals.iter().map(|approval| wire::Approval {
+        by: party(&approval.by),
+        at: moment(approval.at),
+        reason: approval.reason.clone(),
+        counts: approval.hash == tally.hash
+            && approval.by.person.as_ref().is_some_and(|one| tally.counted.contains(one)),
+    });
+    let was_had = elevation.grant.is_some();
+    let is_opaque = role.is_some_and(|role| role.token_format == TokenFormat::Opaque);
+    wire::Elevation {
+        id: elevation.id.to_string(),
+        version: elevation.version,
+        path: asked.path.as_str().into(),
+        access: elevation.access.as_str().into(),
+        review: elevation.review.as_str().into(),
+        role: asked.role.clone(),
+        audience: asked.audience.clone(),
+        scope: asked.scope.as_ref().map(joined),
+        ttl: asked.ttl,
+        start: asked.start.map(moment),
+        key: asked.key.clone(),
+        requester: party(&asked.by),
+        actors: asked.actors.iter().map(party).collect(),
+        reason: asked.reason.clone(),
+        ticket: asked.ticket.clone(),
+        source: asked.source.clone(),
+        asked_at: moment(asked.at),
+        lapses_at: moment(asked.lapses_at),
+        hash: tally.hash.clone(),
+        approvals: approvals.collect(),
+        needs: needs.collect(),
+        begin_by: begin_by.filter(|_| elevation.grant.is_none()).map(moment),
+        grant: elevation
+            .grant
+            .map(|Span { from, until }| wire::Span { from: moment(from), until: moment(until) }),
+        ended: elevation.ended.as_ref().map(|ended| wire::Ended {
+            by: ended.by.as_ref().map(party),
+            at: moment(ended.at),
+            reason: ended.reason.clone(),
+        }),
+        reviewed: elevation.reviewed.as_ref().map(|reviewed| wire::Reviewed {
+            by: party(&reviewed.by),
+            at: moment(reviewed.at),
+            note: reviewed.note.clone(),
+        }),
+        review_by: review_by.filter(|_| elevation.review == Review::Due).map(moment),
+        may: may.iter().map(ToString::to_string).collect(),
+        revocation_reach: (was_had && elevation.access.is_over()).then_some(match is_opaque {
+            true => RevocationReach::Everywhere,
+            false => RevocationReach::Introspection,
+        }),
+    }
+}
+
+/// A page of them.
+pub(super) fn page(book: &Rulebook, page: &Page) -> wire::Page {
+    wire::Page {
+        elevations: page.elevations.iter().map(|seen| elevation(book, seen)).collect(),
+        next_below: page.below.map(|id| id.to_string()),
+    }
+}
+
+fn party(directory: Option<&Directory>, party: &Party) -> wire::Party {
+    let name = directory.zip(party.person.as_deref()).and_then(|(directory, person)| {
+        directory.people().find(|(known, _)| *known == person).map(|(_, one)| one.name.clone())
+    });
+    wire::Party {
+        issuer: party.issuer.clone(),
+        subject: party.subject.clone(),
+        person: party.person.clone(),
+        name: name.filter(|name| !name.is_empty()),
+    }
+}
+
+fn moment(at: OffsetDateTime) -> String {
+    at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
+}

@@ -1,0 +1,523 @@
+//! Elevations over HTTP: asking, approving, having, ending, reviewing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
+
+use crate::broker::audit::{Decision, Record};
+use crate::broker::config::{Elevation, Emergency, Role, Threshold};
+use crate::broker::directory::Settings;
+use crate::broker::testbed::{API, Bed, CORP, Shifted, claims_of, json_of, now};
+use crate::host::http::{Request, Response};
+use crate::secret::Secret;
+use crate::wire::elevation::ELEVATIONS_PATH;
+
+const RULES: &str = r#"
+@id("staff-asks")
+permit (principal in DirectoryGroup::"staff", action == Action::"elevate", resource == Role::"admin")
+unless { context.emergency };
+
+@id("on-call-in-emergencies")
+permit (principal == User::"CORP#alice", action == Action::"elevate", resource == Role::"admin");
+
+@id("leads-approve")
+permit (principal in DirectoryGroup::"leads", action == Action::"approve", resource == Role::"admin");
+
+@id("suspended-never")
+forbid (principal in DirectoryGroup::"suspended", action == Action::"approve", resource == Role::"admin");
+
+@id("admins") @ttl("1h") @scope("deploy:read deploy:write")
+permit (principal in DirectoryGroup::"staff", action == Action::"issue", resource == Role::"admin")
+when { context has elevation };
+"#;
+
+fn people(suspended: &[&str]) -> String {
+    let person = |name: &str, subjects: &[&str], groups: &[&str]| {
+        let ids: Vec<_> = subjects
+            .iter()
+            .map(|subject| format!("{{ issuer = \"{CORP}\", subject = \"{subject}\" }}"))
+            .collect();
+        let suspended = suspended.contains(&name).then_some("suspended");
+        let groups: Vec<_> =
+            groups.iter().copied().chain(suspended).map(|group| format!("\"{group}\"")).collect();
+        format!("[person.{name}]\nids = [{}]\ngroups = [{}]\n", ids.join(", "), groups.join(", "))
+    };
+    [
+        format!("as_of = \"{}\"\n", now().format(&Rfc3339).unwrap()),
+        "[group.staff]\n[group.leads]\n[group.suspended]\n".into(),
+        person("alice", &["alice", "alice-too"], &["staff", "leads"]),
+        person("bob", &["bob", "bob-too"], &["staff", "leads"]),
+        person("carol", &["carol"], &["staff", "leads"]),
+        person("dave", &["dave"], &["staff"]),
+        person("erin", &["erin"], &["staff", "leads"]),
+    ]
+    .concat()
+}
+
+fn rules() -> Elevation {
+    Elevation {
+        approvals: vec![Threshold {
+            count: 2.try_into().unwrap(),
+            groups: ["leads".to_string()].into(),
+        }],
+        longest: Duration::from_secs(3600),
+        reason: Some("INC-[0-9]+.*".to_string().try_into().unwrap()),
+        ticket: None,
+        ticket_command: Vec::new(),
+        pending: Duration::from_secs(3600),
+        start_ahead: Duration::from_secs(86400),
+        start_window: Duration::from_secs(1800),
+        renewable: false,
+        cool_down: Duration::ZERO,
+        review_within: Some(Duration::from_secs(86400)),
+        approver_login: Default::default(),
+        emergency: Some(Emergency {
+            longest: Duration::from_secs(900),
+            max_age: Duration::from_secs(300),
+            cool_down: Duration::from_secs(60),
+        }),
+    }
+}
+
+struct Place {
+    dir: tempfile::TempDir,
+    clock: Arc<Shifted>,
+    bed: Bed,
+}
+
+impl Place {
+    async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Role)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, policy) = (dir.path().join("people.toml"), dir.path().join("policy.cedar"));
+        crate::host::files::write_private(&file, people(&[]).as_bytes()).unwrap();
+        let clock = Arc::new(Shifted::default());
+        let bed = Bed::with(|options| {
+            let mut role = options.config.role["deploy"].clone();
+            role.elevation = Some(rules());
+            change(&mut role);
+            options.config.role.insert("admin".into(), role);
+            options.config.directory = Some(Settings { file: file.clone(), max_age: None });
+            options.policies += &RULES.replace("CORP", CORP);
+            crate::host::files::write_private(&policy, options.policies.as_bytes()).unwrap();
+            options.config.policy.files = vec![policy.clone()];
+            options.clock = clock.clone();
+        })
+        .await;
+        Self { dir, clock, bed }
+    }
+
+    /// Somebody else's directory is read from now on.
+    async fn suspends(&self, names: &[&str]) {
+        let file = self.dir.path().join("people.toml");
+        crate::host::files::write_private(&file, people(names).as_bytes()).unwrap();
+        self.bed.broker.reload_policies().unwrap();
+    }
+
+    fn later(&self, seconds: i64) {
+        self.clock.0.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    fn token(&self, subject: &str) -> String {
+        let at = now().unix_timestamp() + self.clock.0.load(Ordering::Relaxed);
+        self.bed.key.token(json!({
+            "sub": subject, "groups": [], "auth_time": at, "iat": at, "exp": at + 300,
+        }))
+    }
+
+    async fn ask(
+        &self,
+        token: &str,
+        (method, path): (Method, &str),
+        form: &[(&str, &str)],
+    ) -> Response {
+        let mut headers = HeaderMap::new();
+        let bearer = HeaderValue::from_str(&format!("Bearer {token}")).unwrap();
+        headers.insert("authorization", bearer);
+        let mut body = String::new();
+        if method == Method::POST {
+            headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+            body = url::form_urlencoded::Serializer::new(body).extend_pairs(form).finish();
+        }
+        let url = self.bed.url(&format!("/{ELEVATIONS_PATH}{path}"));
+        let body = Secret::new(body.into_bytes());
+        self.bed.client.send(Request { method, url, headers, body }).await.unwrap()
+    }
+
+    /// Somebody asks for the role, with these changes.
+    async fn request(&self, subject: &str, changes: &[(&str, &str)]) -> Response {
+        let mut form = vec![("role", "admin"), ("reason", "INC-1 all is down"), ("ttl", "1800")];
+        form.retain(|(name, _)| !changes.iter().any(|(other, _)| other == name));
+        form.extend(changes.iter().filter(|(_, value)| !value.is_empty()));
+        self.ask(&self.token(subject), (Method::POST, ""), &form).await
+    }
+
+    async fn requested(&self, subject: &str, changes: &[(&str, &str)]) -> Value {
+        let response = self.request(subject, changes).await;
+        let answer = json_of(&response);
+        assert_eq!(response.status, StatusCode::CREATED, "{answer}");
+        answer
+    }
+
+    /// Somebody does something about it.
+    async fn does(&self, subject: &str, what: &str, to: &Value, form: &[(&str, &str)]) -> Response {
+        let id = to["id"].as_str().unwrap();
+        let path = format!("/{id}/{what}");
+        let hash = to["hash"].as_str().unwrap();
+        let mut form = form.to_vec();
+        if what == "approve" && form.is_empty() {
+            form.push(("hash", hash));
+        }
+        self.ask(&self.token(subject), (Method::POST, &path), &form).await
+    }
+
+    async fn done(&self, subject: &str, what: &str, to: &Value, form: &[(&str, &str)]) -> Value {
+        let response = self.does(subject, what, to, form).await;
+        let answer = json_of(&response);
+        assert_eq!(response.status, StatusCode::OK, "{subject} {what}: {answer}");
+        answer
+    }
+
+    async fn not_done(
+        &self,
+        subject: &str,
+        what: &str,
+        to: &Value,
+        form: &[(&str, &str)],
+    ) -> (u16, String) {
+        told(&self.does(subject, what, to, form).await)
+    }
+
+    async fn shown(&self, subject: &str, of: &Value) -> Value {
+        let path = format!("/{}", of["id"].as_str().unwrap());
+        json_of(&self.ask(&self.token(subject), (Method::GET, &path), &[]).await)
+    }
+
+    async fn listed(&self, subject: &str, which: &str) -> Vec<Value> {
+        let path = format!("?which={which}");
+        let page = json_of(&self.ask(&self.token(subject), (Method::GET, &path), &[]).await);
+        page["elevations"].as_array().unwrap_or_else(|| panic!("{page}")).clone()
+    }
+
+    /// A token with the role for somebody.
+    async fn issued(&self, subject: &str, changes: &[(&str, &str)]) -> Response {
+        let changes = [&[("role", "admin"), ("audience", API)], changes].concat();
+        self.bed.exchange(&self.token(subject), &changes).await
+    }
+
+    async fn active(&self) -> Value {
+        let asked = self.requested("alice", &[]).await;
+        self.done("bob", "approve", &asked, &[]).await;
+        let approved = self.done("carol", "approve", &asked, &[]).await;
+        assert_eq!(approved["access"], "approved");
+        self.done("alice", "activate", &asked, &[]).await
+    }
+
+    async fn records_of(&self, of: &Value) -> Vec<Record> {
+        let id = of["id"].as_str().unwrap();
+        let all = self.bed.store.records(0, u32::MAX).await.unwrap();
+        let records = all.into_iter().map(|(_, record)| record);
+        records.filter(|one| one.elevation.is_some_and(|one| one.to_string() == id)).collect()
+    }
+}
+
+fn told(response: &Response) -> (u16, String) {
+    let answer = json_of(response);
+    let said = answer["error_description"].as_str().unwrap_or_default().to_string();
+    (response.status.as_u16(), format!("{}: {said}", answer["error"].as_str().unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn two_leads_approve_and_the_role_is_had_for_a_while_and_no_longer() {
+    let place = Place::new().await;
+    // Without a grant nobody has it.
+    let (status, said) = told(&place.issued("alice", &[]).await);
+    assert!(status == 400 && said.contains("under a grant only"), "{status} {said}");
+    let asked = place.requested("alice", &[]).await;
+    assert_eq!((&asked["access"], &asked["needs"][0]["count"]), (&json!("pending"), &json!(2)));
+    // Who asked is none of those who could.
+    assert_eq!(asked["needs"][0]["could"], json!(["bob", "carol", "erin"]));
+    assert_eq!(place.listed("bob", "to-approve").await.len(), 1);
+    assert_eq!(place.listed("alice", "to-approve").await.len(), 0);
+    let once = place.done("bob", "approve", &asked, &[]).await;
+    assert_eq!((&once["access"], &once["needs"][0]["have"]), (&json!("pending"), &json!(["bob"])));
+    // The same person by another name counts once; the same again changes nothing.
+    let twice = place.done("bob-too", "approve", &asked, &[]).await;
+    assert_eq!((&twice["access"], &twice["version"]), (&json!("pending"), &once["version"]));
+    let (status, said) = place.not_done("alice", "activate", &asked, &[]).await;
+    assert!(status == 409 && said.starts_with("elevation_state"), "{said}");
+    place.done("carol", "approve", &asked, &[]).await;
+    let active = place.done("alice", "activate", &asked, &[]).await;
+    assert_eq!(active["access"], "active");
+    let response = place.issued("alice", &[("requested_ttl", "3600")]).await;
+    let token = json_of(&response)["access_token"].as_str().unwrap().to_string();
+    let claims = claims_of(&token);
+    assert_eq!(claims["elevation"]["id"], asked["id"]);
+    assert_eq!(claims["elevation"]["path"], "ordinary");
+    // It does not outlive the grant.
+    let lives = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+    assert!((1795..=1800).contains(&lives), "{lives}");
+    place.later(1200);
+    let grant = json_of(&place.issued("alice", &[]).await);
+    assert!(grant["expires_in"].as_i64().unwrap() <= 600, "{grant}");
+    place.later(601);
+    let (status, said) = told(&place.issued("alice", &[]).await);
+    assert!(status == 400 && said.contains("you have none"), "{said}");
+    let named = [("elevation", asked["id"].as_str().unwrap())];
+    let (status, said) = told(&place.issued("alice", &named).await);
+    assert!(status == 400 && said.contains("is expired"), "{said}");
+    // The clock puts it on record, once.
+    assert_eq!(place.bed.broker.due_elevations().await.unwrap(), 1);
+    assert_eq!(place.bed.broker.due_elevations().await.unwrap(), 0);
+    let ended = place.shown("alice", &asked).await;
+    assert_eq!((&ended["access"], &ended["review"]), (&json!("expired"), &json!("due")));
+    // One id leads through all of it.
+    let story: Vec<_> = place
+        .records_of(&asked)
+        .await
+        .into_iter()
+        .map(|record| format!("{} {}", record.action, record.principal.subject))
+        .collect();
+    assert_eq!(
+        story,
+        [
+            "elevation.request alice",
+            "elevation.approve bob",
+            "elevation.approve carol",
+            "elevation.activate alice",
+            "issue alice",
+            "issue alice",
+            "elevation.expire broker",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn nobody_decides_about_their_own_and_no_machine_about_anything() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    for (who, what, form) in [
+        ("alice", "approve", vec![]),
+        ("alice-too", "approve", vec![]),
+        ("alice-too", "deny", vec![("reason", "no")]),
+        ("dave", "approve", vec![]),
+        ("bob", "withdraw", vec![]),
+        ("bob", "activate", vec![]),
+    ] {
+        let (status, said) = place.not_done(who, what, &asked, &form).await;
+        let expected = if who == "dave" { 404 } else { 403 };
+        assert_eq!(status, expected, "{who} {what}: {said}");
+    }
+    // Who is in no directory is nobody's other name.
+    let (status, said) = told(&place.request("stranger", &[]).await);
+    assert!(status == 403 && said.contains("not in the directory"), "{said}");
+    let records = place.records_of(&asked).await;
+    let denied = records.iter().filter(|one| one.decision == Decision::Denied).count();
+    assert_eq!(denied, 5, "{records:?}");
+    assert_eq!(place.shown("alice", &asked).await["approvals"], json!([]));
+}
+
+#[tokio::test]
+async fn what_was_shown_is_what_is_approved() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    let wrong = "0".repeat(64);
+    let (status, said) = place.not_done("bob", "approve", &asked, &[("hash", &wrong)]).await;
+    assert!(status == 409 && said.contains("look at it again"), "{said}");
+    place.done("bob", "approve", &asked, &[]).await;
+    // Other rules: what was approved by those before does not count.
+    let policy = place.dir.path().join("policy.cedar");
+    let text = std::fs::read_to_string(&policy).unwrap();
+    std::fs::write(&policy, text + "\n// another version\n").unwrap();
+    place.bed.broker.reload_policies().unwrap();
+    let (status, said) = place.not_done("carol", "approve", &asked, &[]).await;
+    assert!(status == 409 && said.contains("look at it again"), "{said}");
+    let shown = place.shown("carol", &asked).await;
+    assert_ne!(shown["hash"], asked["hash"]);
+    assert_eq!(
+        (&shown["approvals"][0]["counts"], &shown["needs"][0]["have"]),
+        (&json!(false), &json!([]))
+    );
+    place.done("carol", "approve", &shown, &[]).await;
+    let approved = place.done("bob", "approve", &shown, &[]).await;
+    assert_eq!(approved["access"], "approved");
+}
+
+#[tokio::test]
+async fn approvals_are_counted_again_when_the_grant_begins() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    place.done("bob", "approve", &asked, &[]).await;
+    place.done("carol", "approve", &asked, &[]).await;
+    // Whoever may approve no more does not count from then on.
+    place.suspends(&["bob"]).await;
+    let (status, said) = place.not_done("alice", "activate", &asked, &[]).await;
+    assert!(status == 409 && said.contains("1 of 'leads'"), "{said}");
+    let more = place.done("erin", "approve", &asked, &[]).await;
+    assert_eq!(more["needs"][0]["have"], json!(["carol", "erin"]));
+    assert_eq!(place.done("alice", "activate", &asked, &[]).await["access"], "active");
+}
+
+#[tokio::test]
+async fn what_is_revoked_is_refused_at_once_together_with_what_was_issued() {
+    let place = Place::new().await;
+    let active = place.active().await;
+    let token = json_of(&place.issued("alice", &[]).await)["access_token"].clone();
+    let token = token.as_str().unwrap();
+    let answer = json_of(&place.bed.introspect(Some(token), token).await);
+    assert_eq!((&answer["active"], &answer["elevation"]["id"]), (&json!(true), &active["id"]));
+    let ended = place.done("erin", "revoke", &active, &[("reason", "enough")]).await;
+    assert_eq!(
+        (&ended["access"], &ended["revocation_reach"]),
+        (&json!("revoked"), &json!("introspection"))
+    );
+    assert_eq!(ended["ended"]["reason"], "enough");
+    let answer = json_of(&place.bed.introspect(Some(token), token).await);
+    assert_eq!(answer, json!({"active": false}));
+    let (status, said) = told(&place.issued("alice", &[]).await);
+    assert!(status == 400 && said.contains("you have none"), "{said}");
+    // Ended once: not again, by nobody.
+    for (who, what, form) in [
+        ("alice", "relinquish", vec![]),
+        ("bob", "revoke", vec![("reason", "again")]),
+        ("alice", "activate", vec![]),
+        ("alice", "withdraw", vec![]),
+    ] {
+        let (status, said) = place.not_done(who, what, &active, &form).await;
+        assert!(status == 409 && said.contains("revoked"), "{who} {what}: {said}");
+    }
+    // Who approved does not review, nor who had it.
+    let note = [("outcome", "reviewed"), ("note", "all in order")];
+    for who in ["bob", "alice", "alice-too"] {
+        assert_eq!(place.not_done(who, "review", &active, &note).await.0, 403, "{who}");
+    }
+    assert_eq!(place.listed("erin", "to-review").await.len(), 1);
+    let reviewed = place.done("erin", "review", &active, &note).await;
+    assert_eq!(
+        (&reviewed["review"], &reviewed["reviewed"]["by"]["person"]),
+        (&json!("reviewed"), &json!("erin"))
+    );
+    assert_eq!(place.not_done("erin", "review", &active, &note).await.0, 409);
+}
+
+#[tokio::test]
+async fn an_emergency_is_had_at_once_and_once_until_it_is_reviewed() {
+    let place = Place::new().await;
+    let emergency = [("emergency", "true"), ("ttl", "900")];
+    // Not by everybody, not for longer than that, and only after a login of now.
+    assert_eq!(told(&place.request("bob", &emergency).await).0, 403);
+    let long = place.request("alice", &[("emergency", "true"), ("ttl", "901")]).await;
+    assert_eq!(told(&long).0, 400);
+    let old =
+        place.bed.key.token(json!({"sub": "alice", "auth_time": now().unix_timestamp() - 600}));
+    let form = [("role", "admin"), ("reason", "INC-1"), ("emergency", "true"), ("ttl", "900")];
+    let response = place.ask(&old, (Method::POST, ""), &form).await;
+    let challenge = response.headers["www-authenticate"].to_str().unwrap().to_string();
+    assert_eq!(told(&response).0, 401);
+    assert!(
+        challenge.contains("insufficient_user_authentication")
+            && challenge.contains("max_age=\"300\""),
+        "{challenge}"
+    );
+    let had = place.requested("alice", &emergency).await;
+    assert_eq!(had["access"], "emergency-active");
+    assert_eq!(place.issued("alice", &[]).await.status, StatusCode::OK);
+    // No second one, by no other name of the same person.
+    for subject in ["alice", "alice-too"] {
+        let (status, said) = told(&place.request(subject, &emergency).await);
+        assert!([403, 409].contains(&status), "{subject}: {said}");
+    }
+    place.done("alice", "relinquish", &had, &[]).await;
+    place.later(120);
+    let (status, said) = told(&place.request("alice", &emergency).await);
+    assert!(status == 409 && said.contains("not reviewed"), "{said}");
+    place.done("bob", "review", &had, &[("outcome", "reviewed"), ("note", "it was")]).await;
+    assert_eq!(place.requested("alice", &emergency).await["access"], "emergency-active");
+}
+
+#[tokio::test]
+async fn what_cannot_be_asked_for_is_refused_and_says_why() {
+    let place = Place::new().await;
+    for (changes, says) in [
+        (vec![("reason", "because")], "has to be like INC-"),
+        (vec![("reason", "")], "reason"),
+        (vec![("ttl", "3601")], "1h at most"),
+        (vec![("ttl", "0")], "above zero"),
+        (vec![("role", "deploy")], "not had by elevation"),
+        (vec![("audience", "https://other.example.com")], "one of these audiences"),
+        (vec![("scope", "deploy:everything")], "no scope"),
+        (vec![("start", "2020-01-01T00:00:00Z")], "in the past"),
+        (vec![("start", "tomorrow")], "no moment"),
+        (vec![("dpop_jkt", "x")], "no thumbprint"),
+    ] {
+        let (status, said) = told(&place.request("alice", &changes).await);
+        assert!(status == 400 && said.contains(says), "{changes:?}: {status} {said}");
+    }
+    // One at a time, but the same again is the same one.
+    let key = [("idempotency_key", "k1")];
+    let asked = place.requested("alice", &key).await;
+    assert_eq!(place.requested("alice", &key).await["id"], asked["id"]);
+    let other = [("idempotency_key", "k1"), ("reason", "INC-2")];
+    assert_eq!(told(&place.request("alice", &other).await).0, 409);
+    assert_eq!(told(&place.request("alice", &[]).await).0, 409);
+    place.done("alice", "withdraw", &asked, &[]).await;
+    place.requested("alice", &[]).await;
+}
+
+#[tokio::test]
+async fn a_request_lapses_and_so_does_what_is_not_begun_in_time() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    place.done("bob", "approve", &asked, &[]).await;
+    place.later(3600);
+    // Whether the clock has put it on record or not.
+    let (status, said) = place.not_done("carol", "approve", &asked, &[]).await;
+    assert!(status == 409 && said.contains("over"), "{said}");
+    assert_eq!(place.bed.broker.due_elevations().await.unwrap(), 1);
+    assert_eq!(place.shown("alice", &asked).await["access"], "lapsed");
+    let asked = place.requested("alice", &[]).await;
+    place.done("bob", "approve", &asked, &[]).await;
+    place.done("carol", "approve", &asked, &[]).await;
+    place.later(1800);
+    assert_eq!(place.not_done("alice", "activate", &asked, &[]).await.0, 409);
+    assert_eq!(place.bed.broker.due_elevations().await.unwrap(), 1);
+    assert_eq!(place.shown("alice", &asked).await["access"], "lapsed");
+}
+
+#[tokio::test]
+async fn of_many_at_once_each_counts_once() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    let all = ["bob", "bob-too", "carol", "bob", "carol", "erin", "bob-too", "erin"];
+    let approving = all.map(|who| place.does(who, "approve", &asked, &[]));
+    for response in futures_util::future::join_all(approving).await {
+        assert_eq!(response.status, StatusCode::OK, "{}", json_of(&response));
+    }
+    let shown = place.shown("alice", &asked).await;
+    assert_eq!(shown["needs"][0]["have"], json!(["bob", "carol", "erin"]));
+    let beginning = [(); 5].map(|()| place.does("alice", "activate", &asked, &[]));
+    let begun = futures_util::future::join_all(beginning).await;
+    assert_eq!(begun.iter().filter(|one| one.status == StatusCode::OK).count(), 1);
+    let ending = [
+        place.does("alice", "relinquish", &asked, &[]),
+        place.does("bob", "revoke", &asked, &[("reason", "x")]),
+        place.does("erin", "revoke", &asked, &[("reason", "x")]),
+    ];
+    let ended = futures_util::future::join_all(ending).await;
+    assert_eq!(ended.iter().filter(|one| one.status == StatusCode::OK).count(), 1);
+    let records = place.records_of(&asked).await;
+    let ends = ["elevation.relinquish", "elevation.revoke"];
+    let changed = records.iter().filter(|one| one.decision == Decision::Changed);
+    assert_eq!(changed.filter(|one| ends.contains(&&*one.action)).count(), 1);
+    // Asking twice at once is asking once.
+    let requests = [(); 6].map(|()| place.request("dave", &[]));
+    let asked = futures_util::future::join_all(requests).await;
+    assert_eq!(asked.iter().filter(|one| one.status == StatusCode::CREATED).count(), 1);
+}

@@ -1,0 +1,95 @@
+//! Requests for a role, and what came of them.
+
+use async_trait::async_trait;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::error::Result;
+
+/// An elevation as the store has it: what it is found by, and the rest as a sealed text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredElevation {
+    /// Its id.
+    pub id: Uuid,
+    /// Grows by one with each change.
+    pub version: u64,
+    /// How it comes about.
+    pub path: &'static str,
+    /// Whether the role is had.
+    pub access: &'static str,
+    /// Whether it was reviewed.
+    pub review: &'static str,
+    /// The role.
+    pub role: String,
+    /// For whom.
+    pub owner: String,
+    /// When it was asked for.
+    pub asked_at: OffsetDateTime,
+    /// When the clock has come to something.
+    pub next_at: Option<OffsetDateTime>,
+    /// When access ended.
+    pub ended_at: Option<OffsetDateTime>,
+    /// All of it.
+    pub sealed: SealedElevation,
+}
+
+/// All of an elevation, and what shows that the broker wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedElevation {
+    /// The document, as JSON.
+    pub document: String,
+    /// The seal over it.
+    pub seal: Vec<u8>,
+}
+
+/// What must not be there for another elevation to be added: nobody gets around it by asking
+/// twice at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unless {
+    /// One of the same owner for the same role that waits, or is had.
+    pub under_way: bool,
+    /// One that was had, and ended after this.
+    pub ended_after: Option<OffsetDateTime>,
+    /// An emergency that is under way, or was not reviewed.
+    pub emergency: bool,
+    /// An emergency that ended after this.
+    pub emergency_ended_after: Option<OffsetDateTime>,
+}
+
+/// Which elevations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ElevationFilter {
+    /// For whom; for anybody where left out.
+    pub owner: Option<String>,
+    /// For which of these roles; for any where left out.
+    pub roles: Option<Vec<String>>,
+    /// In one of these states; in any where there are none.
+    pub access: Vec<&'static str>,
+    /// With this state of review.
+    pub review: Option<&'static str>,
+    /// Asked for before this one, where they are listed page by page.
+    pub below: Option<(OffsetDateTime, Uuid)>,
+}
+
+/// Elevations. They are added and changed by effects of a [`Unit`](super::Unit).
+#[async_trait]
+pub trait ElevationStore: Send + Sync {
+    /// The one with this id.
+    async fn elevation(&self, id: Uuid) -> Result<Option<SealedElevation>>;
+
+    /// Those that match, the newest first, at most `limit`.
+    async fn elevations(
+        &self,
+        filter: &ElevationFilter,
+        limit: u32,
+    ) -> Result<Vec<SealedElevation>>;
+
+    /// Those for which the clock has come to something, the longest due first, at most `limit`.
+    async fn elevations_due(&self, now: OffsetDateTime, limit: u32)
+    -> Result<Vec<SealedElevation>>;
+
+    /// Forgets, as [`OnceStore::forget_consumed`](super::OnceStore::forget_consumed) does, those
+    /// that ended before this and are not to be reviewed any more. What they were stays in the
+    /// audit log.
+    async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64>;
+}

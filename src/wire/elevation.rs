@@ -1,0 +1,183 @@
+//! Requests for a role for a while, as a broker tells of them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::RevocationReach;
+
+/// The path of elevations, below the broker's URL.
+pub const ELEVATIONS_PATH: &str = "v1/elevations";
+
+/// A request for a role, and what came of it. Times are as RFC 3339 has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Elevation {
+    /// Its id.
+    pub id: String,
+    /// Grows by one with each event.
+    pub version: u64,
+    /// How it comes about: `ordinary`, or `emergency`.
+    pub path: String,
+    /// `pending`, `approved`, `active`, `emergency-active`, `expired`, `revoked`, `relinquished`,
+    /// `denied`, `withdrawn` or `lapsed`.
+    pub access: String,
+    /// `none`, `due`, `reviewed` or `disputed`.
+    pub review: String,
+    /// The role.
+    pub role: String,
+    /// Whom its tokens are for.
+    pub audience: String,
+    /// What they cover, separated by spaces; all that policy gives where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// For how long, in seconds.
+    pub ttl: u64,
+    /// When it is to start; once it is approved where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// The thumbprint of the key that its tokens are bound to, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Who asked.
+    pub requester: Party,
+    /// Who acts for them, the one who does so now first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actors: Vec<Party>,
+    /// Why.
+    pub reason: String,
+    /// The ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticket: Option<String>,
+    /// From which address.
+    pub source: String,
+    /// When.
+    pub asked_at: String,
+    /// Until when it can be approved.
+    pub lapses_at: String,
+    /// Names what is asked for, by the rules of this moment: who approves names it.
+    pub hash: String,
+    /// Who has approved.
+    pub approvals: Vec<Approval>,
+    /// What is needed.
+    pub needs: Vec<Need>,
+    /// Until when it has to be begun, once it is approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begin_by: Option<String>,
+    /// From when to when the role is had, once it has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Span>,
+    /// What ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+    /// Who reviewed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reviewed: Option<Reviewed>,
+    /// Until when it has to be reviewed, while that is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review_by: Option<String>,
+    /// What whoever asks may do about it: `approve`, `deny`, `withdraw`, `activate`,
+    /// `relinquish`, `revoke`, `review`.
+    pub may: Vec<String>,
+    /// Whom it reached that it was ended, where it was had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation_reach: Option<RevocationReach>,
+}
+
+/// Somebody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationParty")]
+pub struct Party {
+    /// Who says who they are.
+    pub issuer: String,
+    /// Who they are there.
+    pub subject: String,
+    /// Who they are in the directory; left out for machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<String>,
+    /// What they are called there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// That somebody approved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationApproval")]
+pub struct Approval {
+    /// Who.
+    pub by: Party,
+    /// When.
+    pub at: String,
+    /// Why, where they said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whether it counts, by the rules and the people of this moment.
+    pub counts: bool,
+}
+
+/// So many people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationNeed")]
+pub struct Need {
+    /// How many have to approve.
+    pub count: u32,
+    /// Of which groups of the directory: of any of these; of any at all where there are none.
+    pub groups: Vec<String>,
+    /// Who has.
+    pub have: Vec<String>,
+    /// Who could; left out where many are listed at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub could: Vec<String>,
+}
+
+impl Need {
+    /// How many are missing.
+    pub fn missing(&self) -> u32 {
+        self.count.saturating_sub(u32::try_from(self.have.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// From when to when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationGrant")]
+pub struct Span {
+    /// When it began.
+    pub from: String,
+    /// When it ends at the latest.
+    pub until: String,
+}
+
+/// What ended it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationEnd")]
+pub struct Ended {
+    /// Who; left out where the clock did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Party>,
+    /// When.
+    pub at: String,
+    /// Why, where somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// That somebody looked at what was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationReview")]
+pub struct Reviewed {
+    /// Who.
+    pub by: Party,
+    /// When.
+    pub at: String,
+    /// What they found.
+    pub note: String,
+}
+
+/// A page of elevations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Elevations")]
+pub struct Page {
+    /// The newest first.
+    pub elevations: Vec<Elevation>,
+    /// Where there may be older ones: what `below` is of a request for those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_below: Option<String>,
+}
