@@ -8,6 +8,7 @@ mod dpop;
 mod keys;
 mod limits;
 mod log;
+mod origins;
 mod role;
 mod shared;
 mod store;
@@ -32,6 +33,7 @@ pub use dpop::{Dpop, Nonces};
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
 pub use log::Log;
+pub use origins::Origins;
 pub use role::{Binding, Role, TokenFormat};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
 pub use telemetry::Telemetry;
@@ -96,6 +98,9 @@ pub struct Config {
     /// How often somebody may ask.
     #[serde(default)]
     pub limits: Limits,
+    /// From where tokens may be used without that being an event.
+    #[serde(default)]
+    pub origins: Origins,
     /// What the broker decides for a proxy; nothing where left out.
     #[serde(default)]
     pub authz: Option<Authz>,
@@ -262,6 +267,7 @@ impl Config {
         }
         self.keys.check()?;
         self.limits.check()?;
+        self.origins.check()?;
         if self.trusted_issuer.is_empty() {
             return wrong("no [trusted_issuer.NAME] says whose tokens are accepted".into());
         }
