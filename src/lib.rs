@@ -16,6 +16,7 @@
 //! | [`plan`] | what a run will do, resolved before it does anything |
 //! | [`identity`] | identity sources: what proves who is calling |
 //! | [`mint`] | targets: what turns an assertion into a credential |
+//! | [`api`] | what is asked of a broker besides credentials |
 //! | [`cache`] | where credentials and sessions rest, and the locks |
 //! | [`deliver`] | ways out: command, variables, bare token |
 //! | [`pipeline`] | the order of the steps |
@@ -29,6 +30,7 @@
 //! | [`trace`] | where work stands in a trace, and its spans |
 //! | [`cli`] | the command line |
 
+pub mod api;
 pub mod aws;
 #[cfg(feature = "broker")]
 pub mod broker;

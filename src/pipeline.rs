@@ -3,6 +3,7 @@
 //! This is the only place that knows the order of the steps.
 
 mod ahead;
+mod identified;
 mod minting;
 mod own;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use time::Duration;
 
 pub use ahead::{renew_ahead, replace_if_revoked};
+pub use identified::{Identified, assertion};
 pub use own::{OwnCredential, revoke};
 
 use self::minting::Minted;

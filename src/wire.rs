@@ -31,6 +31,12 @@ pub const REVOCATIONS_PATH: &str = "v1/revocations";
 /// The path of the keys that sign, for those who look after the broker, below its URL.
 pub const KEYS_PATH: &str = "v1/keys";
 
+/// The path where the next key is published, below the broker's URL.
+pub const KEYS_ROTATE_PATH: &str = "v1/keys/rotate";
+
+/// The path where keys are revoked, below the broker's URL.
+pub const KEYS_REVOKE_PATH: &str = "v1/keys/revoke";
+
 /// The path of the records of the audit log, below the broker's URL.
 pub const AUDIT_PATH: &str = "v1/audit/records";
 

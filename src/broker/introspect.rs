@@ -4,17 +4,20 @@
 //! of a trusted issuer, or is a client that has authenticated, and policy decides
 //! (`Action::"introspect"`). The broker's
 //! own tokens prove nothing else here: those to whom they are shown would otherwise
-//! ask in the name of those who showed them. Nor does a token that is bound to a key:
-//! whoever bears one has not proved the key. It may be asked about by itself all the same,
-//! which tells its bearer nothing that they could not read in it.
+//! ask in the name of those who showed them. Nor does a token that is bound to a key, where
+//! whoever shows it has not proved the key for this very request. It may be asked about by
+//! itself all the same, so that those to whom it was shown, who have no key, can look whether
+//! it was revoked.
 
 use std::net::IpAddr;
 
 use super::Broker;
 use super::audit::Decision;
 use super::authenticate::{Caller, Rejection, unacceptable};
+use super::operate::{Credentials, Unproved};
 use super::own::{Flaw, OwnToken};
 use super::policy::{Moment, Policy};
+use super::proof::{self, Fault};
 use super::rulebook::Rulebook;
 use super::store::Filter;
 use crate::credential::TokenType;
@@ -25,8 +28,8 @@ use crate::secret::Secret;
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub enum Asker<'a> {
-    /// Whoever bears this token.
-    Bearer(&'a Secret<String>),
+    /// Whoever shows this token.
+    Shown(Credentials<'a>),
     /// A client that has authenticated, by its id.
     Client(&'a str),
 }
@@ -36,8 +39,20 @@ pub enum Asker<'a> {
 pub enum Refusal {
     /// The caller did not prove who they are.
     Unauthenticated(Error),
+    /// The caller did not prove the key that their token is bound to.
+    Proof(proof::Refused),
     /// The broker cannot tell at present.
     Unavailable(Error),
+}
+
+impl From<Unproved> for Refusal {
+    fn from(unproved: Unproved) -> Self {
+        match unproved {
+            Unproved::Token(error) => Self::Unauthenticated(error),
+            Unproved::Proof(refused) => Self::Proof(refused),
+            Unproved::Unavailable(error) => Self::Unavailable(error),
+        }
+    }
 }
 
 impl Broker {
@@ -50,14 +65,30 @@ impl Broker {
         token: &Secret<String>,
         source: IpAddr,
     ) -> Result<Option<OwnToken>, Refusal> {
-        let caller = match asker {
-            Asker::Bearer(bearer) if bearer.ct_eq(token.expose()) => None,
-            Asker::Bearer(bearer) => Some(self.bearer(bearer, book, None).await?),
+        let (caller, proof) = match asker {
+            Asker::Shown(Credentials::Bearer(shown)) if shown.ct_eq(token.expose()) => (None, None),
+            Asker::Shown(Credentials::Bound(shown, proof, at)) if shown.ct_eq(token.expose()) => {
+                let proof = self.proof_at(shown, proof, at)?;
+                self.use_up_proof(&proof).await?;
+                (None, Some(proof))
+            }
+            // An assertion that is good once serves as long as it lasts here: nothing comes of it.
+            Asker::Shown(shown) => {
+                let (caller, proof) = self.shown_by(book, shown).await?;
+                if let Some(proof) = &proof {
+                    self.use_up_proof(proof).await?;
+                }
+                (Some(caller), None)
+            }
             Asker::Client(client) => {
-                Some(Caller::of_client(&self.issuer, client, self.clock.now()))
+                (Some(Caller::of_client(&self.issuer, client, self.clock.now())), None)
             }
         };
         match self.known_to(caller.as_ref(), book, token, source).await? {
+            Ok(own) if proof.is_some_and(|proof| own.key.as_ref() != Some(&proof.thumbprint)) => {
+                let why = "it is by another key than the token is bound to";
+                Err(Refusal::Proof(proof::Refused::new(Fault::Key, why)))
+            }
             Ok(own) => self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable),
             // Why is counted, and told to nobody.
             Err(flaw) => {

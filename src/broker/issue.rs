@@ -27,6 +27,7 @@ use super::grounds::Overtaken;
 use super::ids;
 use super::once::Uses;
 use super::opaque::{self, OpaqueSeal};
+use super::origins::{Place, Used};
 use super::policy::Granted;
 use super::proof::{Fault, consume};
 use super::rulebook::Rulebook;
@@ -193,6 +194,11 @@ impl Broker {
     ) -> Result<Issued, Refusal> {
         let now = self.clock.now();
         self.sweep(now);
+        if let Some(parent) = caller.parent() {
+            let parent = (parent.jti, caller.expires_at());
+            let used = Used::token(parent, ask.source, Place::Exchange);
+            self.origins.used(&book.config().origins, used);
+        }
         let rules = Rules { policy: book, roles: book.roles() };
         let underway = self.underway(book, caller, ask, now).await.map_err(Refusal::Unrecorded)?;
         let decided = underway.and_then(|grant| {
@@ -258,6 +264,9 @@ impl Broker {
         match self.hand_over(draft, opaque, receipt).await {
             Ok(issued) => {
                 let end = now.saturating_add(issued.ttl.try_into().unwrap_or_default());
+                if let Some(jti) = record.jti {
+                    self.origins.issued(jti, ask.source, end);
+                }
                 if self.renewals.note(caller, (&ask.role, &ask.audience), end, now) {
                     self.metrics.renewed();
                 }

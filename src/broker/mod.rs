@@ -55,6 +55,7 @@ pub mod network;
 mod once;
 mod opaque;
 mod operate;
+mod origins;
 pub mod own;
 pub mod policy;
 mod private_text;
@@ -92,6 +93,7 @@ use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgor
 use metrics::{Active, Metrics};
 use network::Network;
 use opaque::OpaqueSeal;
+use origins::Origins;
 use policy::Source;
 use proof::Proofs;
 use readiness::Readiness;
@@ -134,6 +136,7 @@ pub struct Broker {
     metrics: Arc<Metrics>,
     active: Active,
     renewals: Renewals,
+    origins: Origins,
     traces: Traces,
     clock: Arc<dyn Clock>,
 }
@@ -252,6 +255,7 @@ impl Prepared {
         let origin = audit::origin(&config.issuer);
         let metrics = Arc::<Metrics>::default();
         let (clock, failures) = (host.clock.clone(), metrics.unsigned());
+        let origins = Origins::start(store.clone(), metrics.clone(), host.clock.clone());
         let notary = Notary::start(store.clone(), checkpoints, &origin, clock, failures);
         Ok(Broker {
             issuer: config.issuer.clone(),
@@ -275,6 +279,7 @@ impl Prepared {
             metrics,
             active: Active::default(),
             renewals: Renewals::default(),
+            origins,
             traces: Traces::default(),
             clock: host.clock.clone(),
         })

@@ -30,7 +30,7 @@ use crate::secret::Secret;
 
 /// A token by which somebody shows who they are.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Credentials<'a> {
+pub enum Credentials<'a> {
     /// RFC 6750.
     Bearer(&'a Secret<String>),
     /// RFC 9449, with the proof, where there is one, and the method and path that it is for.
@@ -52,6 +52,7 @@ impl From<introspect::Refusal> for Unproved {
     fn from(refusal: introspect::Refusal) -> Self {
         match refusal {
             introspect::Refusal::Unauthenticated(error) => Self::Token(error),
+            introspect::Refusal::Proof(refused) => Self::Proof(refused),
             introspect::Refusal::Unavailable(error) => Self::Unavailable(error),
         }
     }
@@ -85,6 +86,17 @@ impl Broker {
         book: &Rulebook,
         shown: Credentials<'_>,
     ) -> Result<Caller, Unproved> {
+        let (caller, proof) = self.shown_by(book, shown).await?;
+        self.use_up_shown(&caller, proof.as_ref()).await?;
+        Ok(caller)
+    }
+
+    /// The same, with the proof that was shown and is not used up yet.
+    pub(super) async fn shown_by(
+        &self,
+        book: &Rulebook,
+        shown: Credentials<'_>,
+    ) -> Result<(Caller, Option<Proof>), Unproved> {
         let (token, proof) = match shown {
             Credentials::Bearer(token) => (token, None),
             Credentials::Bound(token, proof, at) => (token, Some(self.proof_at(token, proof, at)?)),
@@ -94,12 +106,11 @@ impl Broker {
             let why = "it is not bound to a key, and shown as one that is";
             return Err(Unproved::Token(unacceptable(why)));
         }
-        self.use_up_shown(&caller, proof.as_ref()).await?;
-        Ok(caller)
+        Ok((caller, proof))
     }
 
     /// The proof of a request to this path.
-    fn proof_at(
+    pub(super) fn proof_at(
         &self,
         token: &Secret<String>,
         proof: Option<&str>,
@@ -121,12 +132,10 @@ impl Broker {
 
     /// Uses up what may be shown once, durably and for all processes of this broker.
     async fn use_up_shown(&self, caller: &Caller, proof: Option<&Proof>) -> Result<(), Unproved> {
-        let now = self.clock.now();
-        if let Some(proof) = proof
-            && !self.used_up(consume(proof, now)).await?
-        {
-            return Err(Unproved::Proof(proof::Refused::replayed()));
+        if let Some(proof) = proof {
+            self.use_up_proof(proof).await?;
         }
+        let now = self.clock.now();
         let Some(assertion) = caller.used_up() else { return Ok(()) };
         let longest = time::Duration::try_from(MAX_LEEWAY).unwrap_or(time::Duration::MAX);
         let used = Effect::Consume(Consumed {
@@ -138,6 +147,14 @@ impl Broker {
         match self.used_up(used).await? {
             true => Ok(()),
             false => Err(Unproved::Token(unacceptable("it may be used once, and was"))),
+        }
+    }
+
+    /// The same of a proof alone.
+    pub(super) async fn use_up_proof(&self, proof: &Proof) -> Result<(), Unproved> {
+        match self.used_up(consume(proof, self.clock.now())).await? {
+            true => Ok(()),
+            false => Err(Unproved::Proof(proof::Refused::replayed())),
         }
     }
 

@@ -245,6 +245,7 @@ impl Bed {
                 authz: None,
                 audit: config::Audit::default(),
                 log: config::Log::default(),
+                origins: config::Origins::default(),
                 telemetry: config::Telemetry::default(),
                 directory: None,
                 trusted_issuer: [("corp".to_string(), corp)].into(),

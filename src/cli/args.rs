@@ -24,7 +24,7 @@ mod ls;
 #[cfg(feature = "broker")]
 pub(crate) use self::broker::{
     AuditCheckpoint, AuditCommand, AuditErase, AuditExport, AuditQuery, AuditVerify, Broker,
-    BrokerCommand, BrokerFile, BrokerKeys, BrokerRevoke, BrokerStore, ExportFormat,
+    BrokerCommand, BrokerFile, BrokerKeys, BrokerPlace, BrokerRevoke, BrokerStore, ExportFormat,
 };
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};

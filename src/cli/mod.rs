@@ -6,6 +6,8 @@ mod change;
 mod commands;
 mod complete;
 mod deferred;
+#[cfg(feature = "broker")]
+mod elsewhere;
 mod help;
 mod hide;
 mod parse;

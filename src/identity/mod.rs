@@ -8,6 +8,7 @@ mod detect;
 mod endpoint;
 mod job;
 mod login;
+mod strength;
 mod token;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 pub use self::detect::{Candidate, detect};
 pub use self::job::proofs;
 pub use self::login::Flow;
+pub use self::strength::Strength;
 use crate::aws::sso::Server;
 use crate::cache::Cache;
 use crate::credential::{Assertion, Caller, Principal, Proof};
@@ -193,6 +195,36 @@ pub async fn in_place_of(
     })
 }
 
+/// An assertion bound to `audience` that comes of a login as strong as this.
+///
+/// # Errors
+/// Where no such login can be had here.
+pub async fn assertion_of(
+    source: &dyn IdentitySource,
+    cx: Context<'_>,
+    audience: &str,
+    strength: &Strength,
+) -> Result<Assertion> {
+    match source.session() {
+        _ if strength.is_any() => source.assertion(cx, audience).await,
+        Some(session) => session.stronger(cx, audience, strength).await,
+        // What proves a job says of itself how strong that is, or nobody can.
+        None => {
+            let assertion = source.assertion(cx, audience).await?;
+            match strength.suffices(&assertion, cx.host.corrected_now()) {
+                true => Ok(assertion),
+                false => Err(no_stronger()),
+            }
+        }
+    }
+}
+
+fn no_stronger() -> Error {
+    Error::new(ErrorKind::Denied, "a fresh or stronger login is wanted")
+        .because_of("nobody logs in to this identity at an OpenID provider")
+        .hint("use a profile whose identity is of the type `oidc`")
+}
+
 /// How a login is to go.
 #[derive(Clone, Debug, Default)]
 pub struct LoginOptions {
@@ -247,6 +279,20 @@ pub trait Session {
     /// for another assertion is of no use.
     fn turned_away(&self, _cx: Context<'_>, _shown: &Assertion) -> Result<bool> {
         Ok(false)
+    }
+
+    /// Yields an assertion bound to `audience` that comes of a login as strong as this, by
+    /// a new login where that is needed and allowed.
+    ///
+    /// # Errors
+    /// Where no such login can be had here.
+    async fn stronger(
+        &self,
+        _cx: Context<'_>,
+        _audience: &str,
+        _strength: &Strength,
+    ) -> Result<Assertion> {
+        Err(no_stronger())
     }
 
     /// Ends the session: revokes at the provider, then forgets.

@@ -5,7 +5,9 @@
 
 pub mod addresses;
 mod nonces;
+pub(crate) mod proving;
 mod revocation;
+pub(crate) mod said;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -105,12 +107,17 @@ impl Plan {
         }
     }
 
-    /// The issuer of its credentials, where it is a broker.
-    pub fn issuer(&self) -> Option<&Issuer> {
+    /// The broker that it is, if it is one.
+    pub fn broker(&self) -> Option<&broker::Server> {
         match self {
-            Self::Broker(server) => Some(server.issuer()),
+            Self::Broker(server) => Some(server),
             Self::Aws(_) | Self::AwsSso(_) => None,
         }
+    }
+
+    /// The issuer of its credentials, where it is a broker.
+    pub fn issuer(&self) -> Option<&Issuer> {
+        self.broker().map(broker::Server::issuer)
     }
 
     /// Whether its credentials are bound to the key of this device.

@@ -9,13 +9,13 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::broker::Server;
-use super::nonces;
+use super::proving::{self, Proving, is_bound_to};
+use super::said::{check_version, with_refusal_of, words};
 use crate::credential::{Assertion, Lifetime, TokenType};
-use crate::dpop::{self, Bound, DeviceKey, Signing, Target};
+use crate::dpop::{self, Bound, DeviceKey};
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
-use crate::host::clock::SKEW_NOISE;
-use crate::host::http::{self, HttpClient, Response};
+use crate::host::http::{self, Response};
 use crate::oidc::Issuer;
 use crate::oidc::jwt::{self, NOT_ACCEPTABLE};
 use crate::reach::{Effort, Failure};
@@ -67,7 +67,9 @@ pub(super) async fn exchange(
     let http = http.telling_trace();
     let key = key.filter(|key| server.dpop || is_bound_to(assertion, key));
     let attempt = async |address: &Issuer| {
-        let response = send(host, &http, address, &form, key).await?;
+        let proving = key.map(|key| Proving { key, token: None });
+        let request = || request(address, &form);
+        let response = proving::send(host, &http, address, request, proving).await?;
         if let Some(outage) = response.outage("the broker") {
             let outage = with_refusal_of(&response, outage);
             return Err(Failure::of(outage, &response, host.corrected_now()));
@@ -106,83 +108,6 @@ fn form(assertion: &Assertion, ask: &Ask<'_>) -> Result<Secret<Vec<u8>>> {
     Ok(Secret::new(form.into_bytes()))
 }
 
-fn is_bound_to(assertion: &Assertion, key: &DeviceKey) -> bool {
-    let claims = jwt::decode_unverified(assertion.token.expose()).map(|token| token.claims);
-    claims.is_ok_and(|claims| Bound::of(&claims) == Bound::To(key.thumbprint().to_string()))
-}
-
-/// How often a request with a proof is sent, where the answers say what to put in it.
-const PROOFS: usize = 3;
-
-/// Sends the request, with a proof of the key where there is one. Where the server wants
-/// another nonce in it, it is asked once more with that; and once more with its time, where
-/// it refused a proof and this machine's clock turned out to be off.
-async fn send(
-    host: &Host,
-    http: &HttpClient,
-    address: &Issuer,
-    form: &Secret<Vec<u8>>,
-    key: Option<&DeviceKey>,
-) -> Result<Response> {
-    let Some(key) = key else { return http.send(request(address, form)).await };
-    let mut nonce = nonces::newest(host, address);
-    let (mut answered_nonce, mut answered_time) = (false, false);
-    for _ in 1..PROOFS {
-        let by_clock = host.corrected_now() - host.clock.now();
-        let response = http.send(proved(host, address, form, key, nonce.as_deref())?).await?;
-        let given = nonce_of(&response);
-        if let Some(given) = &given {
-            nonces::keep(host, address, given);
-        }
-        let moved = host.corrected_now() - host.clock.now() - by_clock;
-        if !answered_nonce && given.is_some() && refuses(&response, refusal::USE_DPOP_NONCE) {
-            answered_nonce = true;
-        } else if !answered_time
-            && moved.abs() > SKEW_NOISE
-            && refuses(&response, refusal::INVALID_DPOP_PROOF)
-        {
-            answered_time = true;
-        } else {
-            return Ok(response);
-        }
-        nonce = given.or(nonce);
-    }
-    let response = http.send(proved(host, address, form, key, nonce.as_deref())?).await?;
-    if let Some(given) = nonce_of(&response) {
-        nonces::keep(host, address, &given);
-    }
-    Ok(response)
-}
-
-/// The request with a proof, which is for this address and nobody else's.
-fn proved(
-    host: &Host,
-    address: &Issuer,
-    form: &Secret<Vec<u8>>,
-    key: &DeviceKey,
-    nonce: Option<&str>,
-) -> Result<http::Request> {
-    let mut request = request(address, form);
-    let unusable = || Error::new(ErrorKind::Other, "a DPoP proof cannot be made");
-    let target = Target::of(&request.url).ok_or_else(unusable)?;
-    let signing = Signing { method: "POST", target: &target, token: None, nonce };
-    let proof = key.sign(signing, host.corrected_now())?;
-    let mut proof = HeaderValue::from_str(proof.expose()).map_err(|_| unusable())?;
-    proof.set_sensitive(true);
-    request.headers.insert(HeaderName::from_static(dpop::HEADER), proof);
-    Ok(request)
-}
-
-fn nonce_of(response: &Response) -> Option<String> {
-    let nonce = response.headers.get(dpop::NONCE_HEADER)?.to_str().ok()?;
-    dpop::is_nonce(nonce).then(|| nonce.to_string())
-}
-
-fn refuses(response: &Response, why: &str) -> bool {
-    let refusal = || response.json::<TokenRefusal>("the answer of the broker").ok();
-    response.status.is_client_error() && refusal().is_some_and(|refusal| refusal.error == why)
-}
-
 fn request(address: &Issuer, form: &Secret<Vec<u8>>) -> http::Request {
     let headers = HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
@@ -191,19 +116,6 @@ fn request(address: &Issuer, form: &Secret<Vec<u8>>) -> http::Request {
     ]);
     let body = Secret::new(form.expose().clone());
     http::Request { method: Method::POST, url: address.join(TOKEN_PATH), headers, body }
-}
-
-/// A broker of another version says so; one that says nothing is judged by its answer.
-fn check_version(response: &Response) -> Result<()> {
-    match response.headers.get(VERSION_HEADER) {
-        Some(version) if version.as_bytes() != VERSION.to_string().as_bytes() => {
-            let version = foreign(&String::from_utf8_lossy(version.as_bytes()));
-            Err(Error::new(ErrorKind::Verification, "the broker speaks another version")
-                .because_of(format!("it speaks version '{version}', this is version {VERSION}"))
-                .hint("upgrade the older of the two"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What the broker says instead of granting (RFC 6749 section 5.2).
@@ -272,25 +184,6 @@ fn refused(
 fn about_assertion(refusal: &TokenRefusal) -> bool {
     matches!(refusal.error.as_str(), "invalid_grant" | "invalid_token")
         || refusal.error_description.starts_with(NOT_ACCEPTABLE)
-}
-
-/// An outage, with the broker's own words for it where it has any.
-fn with_refusal_of(response: &Response, outage: Error) -> Error {
-    match response.json::<TokenRefusal>("the answer of the broker") {
-        Ok(refusal) => words(outage, &refusal),
-        Err(_) => outage,
-    }
-}
-
-fn words(error: Error, refusal: &TokenRefusal) -> Error {
-    let error = match refusal.error_description.as_str() {
-        "" => error,
-        description => error.because_of(foreign(description)),
-    };
-    match &refusal.request_id {
-        Some(id) => error.because_of(format!("the request is {}", foreign(id))),
-        None => error,
-    }
 }
 
 /// The token itself, which nothing but a secret may hold.

@@ -35,6 +35,8 @@ mod docs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod dpop;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod elsewhere;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod ended;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod faults;
@@ -92,5 +94,7 @@ mod storm;
 mod support;
 #[cfg(target_os = "linux")]
 mod test_bed;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod tls;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod traces;

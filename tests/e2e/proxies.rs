@@ -8,7 +8,7 @@ use super::support::broker::{API, Broker, BrokerOptions};
 use super::support::home::Home;
 use super::support::http::Http;
 use super::support::oidc_provider::OidcProvider;
-use super::support::peer::node_script;
+use super::support::peer::{node_script, program};
 use super::support::proxy::{Kind, Proxy};
 use super::support::wait::free_port;
 
@@ -17,7 +17,7 @@ use super::support::wait::free_port;
 #[track_caller]
 fn lets_through_what_the_broker_does_and_nothing_without_it(kind: Kind, gone: u16) {
     let provider = OidcProvider::start();
-    let (front, authz) = (free_port(), free_port());
+    let (front, authz, admin) = (free_port(), free_port(), free_port());
     let mut options = BrokerOptions::trusting(provider.issuer());
     options.policy += "@id(\"bound\") @ttl(\"1h\") @scope(\"deploy:read\")
         permit (principal, action == Action::\"issue\", resource == Role::\"bound\");";
@@ -28,6 +28,9 @@ audiences = ["{API}"]
 scopes = ["deploy:read"]
 max_ttl = "1h"
 dpop = "required"
+
+[admin]
+listen = "127.0.0.1:{admin}"
 
 [authz]
 proxy = "{}"
@@ -85,6 +88,24 @@ scopes = ["deploy:read"]
     let shown = format!("Bearer {}", report["token"].as_str().unwrap());
     let mut ask = || http.get_with(proxy.url(), ("Authorization", &shown)).unwrap();
     assert!(ask().json()["behind"].is_object(), "{kind:?}");
+    // Who comes from another network is let through, and told of.
+    let elsewhere = || {
+        let metrics = Http::new().get(&format!("http://127.0.0.1:{admin}/metrics")).unwrap().body;
+        let name = "tmpcred_tokens_used_elsewhere_total{place=\"authz\"} ";
+        metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_string()
+    };
+    assert_eq!(elsewhere(), "0", "{kind:?}");
+    for _ in 0..2 {
+        let curl = home.command(program("curl")).args(["-sS", "--interface", "127.0.1.1"]);
+        let forged = ["-H", "X-Forwarded-For: 127.0.0.9", "-H", "X-Original-Source: 127.0.0.9"];
+        let curl = curl.args(forged).args(["-H", "@-", proxy.url()]);
+        let reached = curl.stdin(format!("Authorization: {shown}\n")).run().ok().json();
+        assert!(reached["behind"].is_object(), "{kind:?}: {reached}");
+    }
+    assert_eq!(elsewhere(), "1", "{kind:?}: {}", broker.said());
+    let said = broker.said();
+    let line = said.lines().find(|line| line.contains("from another network")).unwrap();
+    assert!(line.contains("issued_to=127.0.0.1") && line.contains("used_from=127.0.1.1"), "{line}");
     broker.stop();
     let reply = ask();
     assert_eq!(reply.status, gone, "{kind:?}: {}", reply.body);

@@ -33,6 +33,7 @@ const defaults = {
   token_algorithm: 'RS256', // what access tokens that are JWTs are signed by; or ES256
   audience_parameter: false, // true: tokens are bound by `audience`, as with providers that know no RFC 8707
   offline_access: false, // true: a refresh token needs the scope `offline_access`
+  token_auth_time: false, // true: access tokens that are JWTs say when the login was (auth_time)
   device_interval: null, // seconds between polls, told to clients
   ttl: {}, // seconds, by oidc-provider's names: AccessToken, IdToken, RefreshToken, DeviceCode…
   clients: [], // more clients, as oidc-provider has them
@@ -91,6 +92,12 @@ function audience(ctx) {
   return ctx.oidc.params?.audience ?? ctx.oidc.body?.audience;
 }
 
+// When the login was that this token comes of.
+function loginAt(ctx) {
+  const { AuthorizationCode, DeviceCode, RefreshToken } = ctx.oidc.entities;
+  return (AuthorizationCode ?? DeviceCode ?? RefreshToken)?.authTime;
+}
+
 function configuration() {
   const rsa = { kid: 'rsa-1', alg: 'RS256' };
   const names = new Set(['name', 'groups', ...Object.values(options.users).flatMap(Object.keys)]);
@@ -107,7 +114,8 @@ function configuration() {
     claims: { openid: ['sub'], profile: [...names], email: ['email', 'email_verified'] },
     conformIdTokenClaims: false,
     findAccount: (_ctx, login) => ({ accountId: login, claims: () => claims(login) }),
-    extraTokenClaims: (_ctx, token) => (token.accountId ? { groups: claims(token.accountId).groups } : undefined),
+    extraTokenClaims: (ctx, token) =>
+      token.accountId ? { groups: claims(token.accountId).groups, ...(options.token_auth_time && { auth_time: loginAt(ctx) }) } : undefined,
     extraParams: options.audience_parameter ? ['audience'] : [],
     pkce: { required: () => true },
     rotateRefreshToken: true,
@@ -137,7 +145,7 @@ function configuration() {
 }
 
 // What the log may say of a request's parameters.
-const LOGGED = ['grant_type', 'client_id', 'resource', 'audience', 'scope', 'prompt', 'token_type_hint'];
+const LOGGED = ['grant_type', 'client_id', 'resource', 'audience', 'scope', 'prompt', 'max_age', 'acr_values', 'token_type_hint'];
 
 function record(req, status, fault) {
   if (!options.log) return;

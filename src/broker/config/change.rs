@@ -47,6 +47,7 @@ impl Config {
             keys,
             dpop,
             limits,
+            origins,
             authz,
             audit,
             log,
@@ -79,6 +80,7 @@ impl Config {
         change.take("[authz]", |config| &mut config.authz, authz);
         change.take("watch_every", |config| &mut config.watch_every, watch_every);
         change.take("[limits]", |config| &mut config.limits, limits);
+        change.take("[origins]", |config| &mut config.origins, origins);
         change.take("[trusted_issuer]", |config| &mut config.trusted_issuer, trusted_issuer);
         change.take("[client]", |config| &mut config.client, client);
         change.take("[directory]", |config| &mut config.directory, directory);

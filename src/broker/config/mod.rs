@@ -9,6 +9,7 @@ mod elevation;
 mod keys;
 mod limits;
 mod log;
+mod origins;
 mod role;
 mod shared;
 mod store;
@@ -34,6 +35,7 @@ pub use elevation::{Elevation, Emergency, Login, Pattern, Threshold};
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
 pub use log::Log;
+pub use origins::Origins;
 pub use role::{Binding, Role, TokenFormat};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
 pub use telemetry::Telemetry;
@@ -98,6 +100,9 @@ pub struct Config {
     /// How often somebody may ask.
     #[serde(default)]
     pub limits: Limits,
+    /// From where tokens may be used without that being an event.
+    #[serde(default)]
+    pub origins: Origins,
     /// What the broker decides for a proxy; nothing where left out.
     #[serde(default)]
     pub authz: Option<Authz>,
@@ -264,6 +269,7 @@ impl Config {
         }
         self.keys.check()?;
         self.limits.check()?;
+        self.origins.check()?;
         if self.trusted_issuer.is_empty() {
             return wrong("no [trusted_issuer.NAME] says whose tokens are accepted".into());
         }

@@ -194,6 +194,7 @@ role = "{READER}"
             authz: None,
             audit: config::Audit::default(),
             log: config::Log::default(),
+            origins: config::Origins::default(),
             telemetry: config::Telemetry::default(),
             directory: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),

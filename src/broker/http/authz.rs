@@ -6,7 +6,7 @@
 //! and logged where the log is detailed; they are not on record one by one, as the token
 //! that a decision rests on is.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, State};
@@ -21,11 +21,14 @@ use super::api::{
 };
 use super::guard::{Guard, RequestId};
 use super::refusal::{self, Refusal};
+use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::authz::{self, Credentials, Held};
 use crate::broker::config::{Authz, Binding, Nonces, Proxy, Route};
 use crate::broker::issue;
 use crate::broker::metrics::Authorization;
+use crate::broker::network::Network;
+use crate::broker::origins::{self, Used};
 use crate::broker::own::OwnToken;
 use crate::broker::proof::{self, Fault, Place};
 use crate::broker::{Broker, authenticate};
@@ -91,9 +94,11 @@ fn operation(id: &'static str, parameters: &[Parameter]) -> Operation {
             Parameter::header("X-Original-Method", "With nginx: the method of the request"),
             Parameter::header("X-Original-Host", "With nginx: its host"),
             Parameter::header("X-Original-URI", "With nginx: its path and query"),
+            Parameter::header("X-Original-Source", "With nginx and Envoy: where it came from"),
             Parameter::header("X-Forwarded-Method", "With Traefik: the method of the request"),
             Parameter::header("X-Forwarded-Host", "With Traefik: its host"),
             Parameter::header("X-Forwarded-Uri", "With Traefik: its path and query"),
+            Parameter::header("X-Forwarded-For", "With Traefik: where it came from"),
         ])
         .shown(&[&[Scheme::Bearer], &[Scheme::Dpop, Scheme::DpopProof]])
         .answers(passed)
@@ -172,6 +177,10 @@ async fn decide(
         Ok(own) => match passed(&own) {
             Some(response) => {
                 counted(Authorization::Allowed);
+                if let Some(sender) = sender(config, &broker.trusted_proxies, peer.ip(), &headers) {
+                    let used = Used::of(&own, sender, origins::Place::Authz);
+                    broker.origins.used(&book.config().origins, used);
+                }
                 tracing::debug!(jti = %own.jti, role = own.role, "let through");
                 response
             }
@@ -216,6 +225,24 @@ async fn decide(
             tracing::error!(%error, "it cannot be decided whether a request may pass");
             let why = "the broker cannot tell at present whether the token is good";
             Refusal::unavailable(why, RETRY_AFTER).at(id)
+        }
+    }
+}
+
+/// Where the request that a proxy holds up comes from, where the proxy says so.
+fn sender(
+    config: &Authz,
+    trusted: &[Network],
+    peer: IpAddr,
+    headers: &HeaderMap,
+) -> Option<IpAddr> {
+    match config.proxy {
+        // What else they send of that, callers may have written.
+        Proxy::Nginx | Proxy::Envoy => one(headers, "x-original-source").ok()?.parse().ok(),
+        Proxy::Traefik => {
+            let proxies = config.proxies(trusted);
+            let Source(sender) = Source::of(peer, headers, proxies);
+            (!proxies.iter().any(|proxy| proxy.contains(sender))).then_some(sender)
         }
     }
 }

@@ -7,7 +7,7 @@ use url::form_urlencoded;
 
 use super::form::Form;
 use super::hosts::Hosts;
-use super::introspect::bearer;
+use super::shown::bearer;
 use super::source::Source;
 use super::token::Requested;
 use crate::broker::network::Network;

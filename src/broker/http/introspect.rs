@@ -1,13 +1,14 @@
 //! The introspection endpoint (RFC 7662).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use schemars::JsonSchema;
@@ -15,12 +16,15 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::api::{self, CHALLENGE, Endpoint, Field, Kind, Operation, Scheme, Verb, unavailable};
+use super::api::{
+    self, CHALLENGE, DPOP_NONCE, Endpoint, Field, Kind, Operation, Scheme, Verb, unavailable,
+};
 use super::book::Book;
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
+use super::shown::{Challenge, Token};
 use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::authenticate::{MayAct, actor};
@@ -28,11 +32,13 @@ use crate::broker::client::Proved;
 use crate::broker::elevation::ElevationClaim;
 use crate::broker::introspect::{self, Asker};
 use crate::broker::metrics::{ClientAuthentication, Introspection};
+use crate::broker::origins::{Place, Used};
 use crate::broker::own::OwnToken;
-use crate::broker::{Broker, authenticate, config};
+use crate::broker::{Broker, config};
 use crate::dpop::SCHEME;
-use crate::secret::Secret;
-use crate::wire::refusal::{INVALID_CLIENT, INVALID_REQUEST, INVALID_TOKEN};
+use crate::wire::refusal::{
+    INVALID_CLIENT, INVALID_DPOP_PROOF, INVALID_REQUEST, INVALID_TOKEN, USE_DPOP_NONCE,
+};
 use crate::wire::{INTROSPECTION_PATH, RevocationReach};
 
 /// What is told (RFC 7662 section 2.2).
@@ -86,6 +92,10 @@ struct Confirmation<'a> {
 const FIELDS: &[Field] = &[
     Field::required("token", "The token that is asked about").of(Kind::Secret),
     Field::optional("token_type_hint", "Looked at by nobody: there is one type"),
+    Field::optional(
+        "source_address",
+        "The IP address that the token was shown from, to be compared with the one that it was issued to",
+    ),
 ];
 
 const FORM: &[&[Field]] = &[FIELDS, client::FIELDS];
@@ -93,13 +103,17 @@ const FORM: &[&[Field]] = &[FIELDS, client::FIELDS];
 /// The endpoint.
 pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
     let unproved = "The caller did not show who they are";
-    let codes = ["unauthorized", INVALID_TOKEN, INVALID_CLIENT];
+    let codes = ["unauthorized", INVALID_TOKEN, INVALID_CLIENT, INVALID_DPOP_PROOF, USE_DPOP_NONCE];
     let operation = Operation::new("introspect", "Ask whether a token is good (RFC 7662)")
         .form(FORM)
-        .shown(&[&[Scheme::Bearer], &[Scheme::PrivateKeyJwt]])
+        .shown(&[&[Scheme::Bearer], &[Scheme::Dpop, Scheme::DpopProof], &[Scheme::PrivateKeyJwt]])
         .answers(api::Answer::json::<Answer<'_>>(200, "What there is to tell"))
         .answers(api::Answer::refusal(400, "The request is malformed", &[INVALID_REQUEST]))
-        .answers(api::Answer::refusal(401, unproved, &codes).with(CHALLENGE.sometimes()))
+        .answers(
+            api::Answer::refusal(401, unproved, &codes)
+                .with(CHALLENGE.sometimes())
+                .with(DPOP_NONCE),
+        )
         .answers(unavailable("The broker cannot tell at present whether the token is good"));
     Endpoint::new(format!("{base}/{INTROSPECTION_PATH}"), Verb::Post, post(introspect), operation)
         .shedding()
@@ -139,13 +153,35 @@ async fn introspect(
             return refusal.at(id);
         }
     };
-    let bearer = bearer(&headers);
-    let asker = match (proved.id(), &bearer) {
+    let unproved = |refusal: introspect::Refusal| {
+        let (outcome, challenge) = match refusal {
+            introspect::Refusal::Unauthenticated(error) => {
+                (Introspection::Unauthenticated, Challenge::token(&error))
+            }
+            introspect::Refusal::Proof(refused) => {
+                (Introspection::Unauthenticated, Challenge::proof(&broker, &refused))
+            }
+            introspect::Refusal::Unavailable(error) => {
+                counted(Introspection::Unavailable);
+                tracing::error!(%error, "nothing can be told of a token");
+                let why = "the broker cannot tell at present whether the token is good";
+                return Refusal::unavailable(why, RETRY_AFTER).at(id);
+            }
+        };
+        counted(outcome);
+        tracing::info!(refusal = ?challenge.refusal, "refused");
+        challenged(challenge, id)
+    };
+    let shown = Token::read(&headers);
+    let asker = match (proved.id(), &shown) {
         (Some(client), _) => Asker::Client(client),
-        (None, Ok(bearer)) => Asker::Bearer(bearer),
+        (None, Ok(token)) => match token.credentials(&headers, ("POST", INTROSPECTION_PATH)) {
+            Ok(credentials) => Asker::Shown(credentials),
+            Err(refused) => return unproved(introspect::Refusal::Proof(refused)),
+        },
         (None, Err(why)) => {
             counted(Introspection::Unauthenticated);
-            return challenge(why, None, id);
+            return challenged(Challenge::absent(why), id);
         }
     };
     let form = match form {
@@ -156,8 +192,17 @@ async fn introspect(
         Ok(token) => token,
         Err(refusal) => return malformed(refusal),
     };
+    let shown_from = form.optional("source_address").map(str::parse::<IpAddr>).transpose();
+    let Ok(shown_from) = shown_from else {
+        let why = "the parameter 'source_address' is no IP address";
+        return malformed(Refusal::invalid_request(why));
+    };
     match broker.introspect(&book, asker, token, source.0).await {
         Ok(own) => {
+            if let (Some(own), Some(shown_from)) = (&own, shown_from) {
+                let used = Used::of(own, shown_from, Place::Introspection);
+                broker.origins.used(&book.config().origins, used);
+            }
             counted(match &own {
                 Some(_) => Introspection::Active,
                 None => Introspection::Inactive,
@@ -166,18 +211,7 @@ async fn introspect(
             let answer = Answer { active: known.is_some(), known };
             ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
         }
-        Err(introspect::Refusal::Unauthenticated(error)) => {
-            counted(Introspection::Unauthenticated);
-            let said = authenticate::said(&error);
-            tracing::info!(why = said, "refused");
-            challenge(&said, Some(INVALID_TOKEN), id)
-        }
-        Err(introspect::Refusal::Unavailable(error)) => {
-            counted(Introspection::Unavailable);
-            tracing::error!(%error, "nothing can be told of a token");
-            let why = "the broker cannot tell at present whether the token is good";
-            Refusal::unavailable(why, RETRY_AFTER).at(id)
-        }
+        Err(refusal) => unproved(refusal),
     }
 }
 
@@ -202,31 +236,8 @@ fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
     }
 }
 
-/// The token by which the caller proves who they are (RFC 6750 section 2.1).
-pub(super) fn bearer(headers: &HeaderMap) -> Result<Secret<String>, &'static str> {
-    let mut given = headers.get_all(AUTHORIZATION).iter();
-    let (Some(one), None) = (given.next(), given.next()) else {
-        return Err("a request needs one header 'Authorization: Bearer'");
-    };
-    let token = one.to_str().ok().and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
-    match token {
-        Some(token) if !token.is_empty() => Ok(Secret::new(token.to_string())),
-        _ => Err("the header 'Authorization' has no bearer token"),
-    }
-}
-
-/// RFC 6750 section 3: what would be accepted; and what is wrong, where there was a
-/// token at all.
-fn challenge(why: &str, code: Option<&'static str>, id: RequestId) -> Response {
-    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, code.unwrap_or("unauthorized"), why);
-    let mut response = refusal.at(id);
-    let value = match code {
-        None => HeaderValue::from_static("Bearer realm=\"tmpcred\""),
-        Some(_) => HeaderValue::from_static("Bearer realm=\"tmpcred\", error=\"invalid_token\""),
-    };
-    response.headers_mut().insert(WWW_AUTHENTICATE, value);
+fn challenged(challenge: Challenge, id: RequestId) -> Response {
+    let mut response = challenge.refusal.at(id);
+    response.headers_mut().extend(challenge.headers);
     response
 }

@@ -136,22 +136,22 @@ impl OpenId {
 impl Metadata {
     fn new(issuer: &Issuer, clients: &Clients, openid: Option<OpenId>) -> Self {
         let algorithms = algorithms(clients);
-        let methods = |first| {
+        let methods = |unsigned: &[&'static str]| {
             let signed = (!algorithms.is_empty()).then_some(PRIVATE_KEY_JWT);
-            [first].into_iter().chain(signed).collect()
+            unsigned.iter().copied().chain(signed).collect()
         };
         Self {
             issuer: issuer.as_str().to_string(),
             token_endpoint: issuer.join(wire::TOKEN_PATH),
             jwks_uri: issuer.join(wire::JWKS_PATH),
             grant_types_supported: [wire::GRANT_TYPE],
-            token_endpoint_auth_methods_supported: methods("none"),
+            token_endpoint_auth_methods_supported: methods(&["none"]),
             token_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
             revocation_endpoint: issuer.join(wire::REVOCATION_PATH),
-            revocation_endpoint_auth_methods_supported: methods("none"),
+            revocation_endpoint_auth_methods_supported: methods(&["none"]),
             revocation_endpoint_auth_signing_alg_values_supported: algorithms.clone(),
             introspection_endpoint: issuer.join(wire::INTROSPECTION_PATH),
-            introspection_endpoint_auth_methods_supported: methods("Bearer"),
+            introspection_endpoint_auth_methods_supported: methods(&["Bearer", dpop::SCHEME]),
             introspection_endpoint_auth_signing_alg_values_supported: algorithms,
             response_types_supported: ["id_token"],
             dpop_signing_alg_values_supported: dpop::ALGORITHMS.map(|(name, _)| name),

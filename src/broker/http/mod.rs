@@ -21,6 +21,7 @@ mod operate;
 mod rates;
 pub mod refusal;
 mod revoke;
+mod shown;
 pub mod source;
 mod token;
 

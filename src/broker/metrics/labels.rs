@@ -5,6 +5,7 @@ use prometheus_client::metrics::family::Family;
 
 use super::Label;
 use crate::broker::authenticate::{Fault, Rejection};
+use crate::broker::origins::Place;
 use crate::broker::own::Flaw;
 use crate::broker::proof;
 use crate::broker::rate::Limited;
@@ -403,6 +404,10 @@ impl Shed {
         }
     }
 }
+
+/// Where tokens are shown.
+pub(super) const PLACES: &[&str] =
+    &[Place::Authz.as_str(), Place::Introspection.as_str(), Place::Exchange.as_str()];
 
 /// Whose rates can be used up.
 pub(super) const LIMITED: &[&str] =

@@ -28,6 +28,7 @@ pub use labels::{
 pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
+use super::origins::Place;
 use super::own::Flaw;
 use super::proof::Fault;
 use super::rate::Limited;
@@ -71,6 +72,7 @@ pub struct Metrics {
     renewals: Counter,
     rejections: Family<Label, Counter>,
     own_refused: Family<Label, Counter>,
+    elsewhere: Family<Label, Counter>,
     proofs: Family<Label, Counter>,
     clients: Family<Label, Counter>,
     introspections: Family<Label, Counter>,
@@ -104,6 +106,7 @@ impl Default for Metrics {
             renewals: Counter::default(),
             rejections: labels::all("reason", labels::FAULTS),
             own_refused: labels::all("reason", labels::FLAWS),
+            elsewhere: labels::all("place", labels::PLACES),
             proofs: labels::all("reason", labels::PROOF_FAULTS),
             clients: labels::all("outcome", ClientAuthentication::ALL),
             introspections: labels::all("outcome", Introspection::ALL),
@@ -187,6 +190,11 @@ impl Metrics {
             "own_tokens_refused",
             "Tokens of the broker's own that were shown for an introspection, to a proxy or for an exchange and not accepted, by reason",
             self.own_refused.clone(),
+        );
+        registry.register(
+            "tokens_used_elsewhere",
+            "Tokens that were used from another network than the one that they were issued to, once for each such network, by where they were shown",
+            self.elsewhere.clone(),
         );
         registry.register(
             "dpop_proofs_rejected",
@@ -319,6 +327,17 @@ impl Metrics {
     /// Counts a token of the broker's own that is not accepted.
     pub fn own_refused(&self, flaw: Flaw) {
         self.own_refused.get_or_create(&[("reason", labels::of_flaw(flaw))]).inc();
+    }
+
+    /// Counts a token that is used from another network than the one that it was issued to.
+    pub fn used_elsewhere(&self, place: Place) {
+        self.elsewhere.get_or_create(&[("place", place.as_str())]).inc();
+    }
+
+    /// How many were.
+    #[cfg(test)]
+    pub(super) fn elsewhere(&self, place: Place) -> u64 {
+        self.elsewhere.get_or_create(&[("place", place.as_str())]).get()
     }
 
     /// Counts a token that was issued while another one was good.

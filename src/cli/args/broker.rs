@@ -1,13 +1,16 @@
 //! The arguments of `tmpcred broker`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use clap_complete::engine::ArgValueCandidates;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::broker_policy::BrokerPolicy;
 use crate::broker::policy::trial::parse_moment;
+use crate::cli::{complete, misuse};
+use crate::error::Result;
 use crate::trace::{TraceId, w3c};
 
 /// The broker that decides who may have which role
@@ -61,9 +64,9 @@ pub(crate) enum BrokerCommand {
 pub(crate) enum BrokerKeys {
     /// List the keys, and what state they are in
     List {
-        /// The broker's configuration.
+        /// Which broker.
         #[command(flatten)]
-        of: BrokerFile,
+        at: BrokerPlace,
         /// Report as JSON
         #[arg(long)]
         json: bool,
@@ -79,18 +82,18 @@ pub(crate) enum BrokerKeys {
         /// Of all that sign anything
         #[arg(long, conflicts_with_all = ["algorithms", "log"])]
         all: bool,
-        /// The broker's configuration.
+        /// Which broker.
         #[command(flatten)]
-        of: BrokerFile,
+        at: BrokerPlace,
     },
     /// Revoke keys: what they signed is good no more, and another key signs at once
     Revoke {
         /// The keys, by their ids
         #[arg(required = true, value_name = "KID")]
         kids: Vec<String>,
-        /// The broker's configuration.
+        /// Which broker.
         #[command(flatten)]
-        of: BrokerFile,
+        at: BrokerPlace,
         /// Why, for the audit log
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
@@ -123,9 +126,9 @@ pub(crate) struct BrokerStore {
 /// Revoke a token, or all that were issued to somebody; the broker may be running
 #[derive(Args, Debug)]
 pub(crate) struct BrokerRevoke {
-    /// The broker's configuration.
+    /// Which broker.
     #[command(flatten)]
-    pub of: BrokerFile,
+    pub at: BrokerPlace,
     /// The tokens that are revoked.
     #[command(flatten)]
     pub what: Revoking,
@@ -173,6 +176,26 @@ pub(crate) struct BrokerFile {
     /// The broker's own configuration file
     #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
+}
+
+/// Which broker: one whose configuration is here, or one that runs elsewhere.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct BrokerPlace {
+    /// The broker's own configuration file: it is done on the broker's database
+    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Ask the running broker that is this profile's target, as whoever the profile is for
+    #[arg(long, value_name = "PROFILE", add = ArgValueCandidates::new(complete::profiles))]
+    pub at: Option<String>,
+}
+
+impl BrokerPlace {
+    /// The configuration file, where no running broker is to be asked.
+    pub(crate) fn file(&self) -> Result<&Path> {
+        // One of the two is there.
+        self.file.as_deref().ok_or_else(|| misuse("there is no --config"))
+    }
 }
 
 /// Look into the audit log, and check it; the broker may be running
@@ -229,9 +252,9 @@ pub(crate) struct AuditCheckpoint {
 /// Find records
 #[derive(Args, Debug)]
 pub(crate) struct AuditQuery {
-    /// The broker's own configuration file
-    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub file: PathBuf,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: BrokerPlace,
     /// Not before this time, such as 2026-01-31T08:00:00Z, or so long ago, such as 2h
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,

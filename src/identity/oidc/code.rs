@@ -5,7 +5,8 @@ use oauth2::{AuthUrl, CsrfToken, PkceCodeChallenge, PkceCodeVerifier, RedirectUr
 use url::Url;
 
 use super::super::login::{self, Answer, Callback, LOGIN_LIMIT, Listener};
-use super::provider::{Provider, without_refused};
+use super::audiences::without_refused;
+use super::provider::Provider;
 use super::session::Session;
 use super::transport::Refusal;
 use crate::error::{Error, ErrorKind, Result, foreign};
@@ -91,7 +92,7 @@ impl Attempt {
         for (name, value) in provider.audience_parameters(&audiences) {
             request = request.add_extra_param(name, value);
         }
-        for (name, value) in &provider.settings.login_parameters {
+        for (name, value) in provider.login_parameters() {
             request = request.add_extra_param(name, value);
         }
         let (url, state) = request.url();

@@ -9,7 +9,8 @@ use oauth2::{
 };
 
 use super::super::login::{self, LOGIN_LIMIT};
-use super::provider::{Client, Provider, first, without_refused};
+use super::audiences::{first, without_refused};
+use super::provider::{Client, Provider};
 use super::session::Session;
 use super::tokens::TokenAnswer;
 use super::transport::{Endpoint, Failure, Refusal, Transport};
@@ -101,6 +102,9 @@ async fn ask_for_codes(
         .exchange_device_code()
         .add_scopes(provider.settings.all_scopes().into_iter().map(Scope::new));
     for (name, value) in provider.audience_parameters(audiences) {
+        request = request.add_extra_param(name, value);
+    }
+    for (name, value) in provider.wanted() {
         request = request.add_extra_param(name, value);
     }
     let transport = provider.transport(Endpoint::Device);

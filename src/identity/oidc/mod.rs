@@ -8,8 +8,10 @@
 //! | `refresh` | renewing a session |
 //! | `session` | what is kept between runs |
 //! | `provider` | the requests to the provider, and the verification of its tokens |
+//! | `audiences` | for whom access tokens are asked |
 //! | `tokens`, `transport` | its answers, read with leniency and within bounds |
 
+mod audiences;
 mod code;
 mod device;
 mod provider;
@@ -28,7 +30,7 @@ use self::session::Session;
 pub use self::settings::{AudienceParameter, Settings};
 use super::login::{self, Choice};
 pub use super::login::{Flow, RedirectHost};
-use super::{Context, Fact, IdentitySource, LoginOptions, Logout, Readiness};
+use super::{Context, Fact, IdentitySource, LoginOptions, Logout, Readiness, Strength};
 use crate::cache::{Cache, Lead, SessionKey, SessionLabel, Turn};
 use crate::credential::{Assertion, Caller, Principal};
 use crate::error::{Error, ErrorKind, Result, foreign};
@@ -44,12 +46,16 @@ pub struct Oidc {
     settings: Settings,
 }
 
+/// Why somebody who is logged in has to log in.
+const FRESH: &str = "a login is wanted that is fresh, or stronger than the last";
+
 /// What somebody wants of the session.
 struct Wish<'a> {
     /// For whom assertions are wanted, the one wanted now first.
     audiences: &'a [String],
     flow: Option<Flow>,
     force: bool,
+    strength: Strength,
 }
 
 impl Oidc {
@@ -117,6 +123,7 @@ impl Oidc {
             let ended = stored.as_ref().is_some_and(|session| session.ended);
             self.require_person(cx).map_err(|error| match ended {
                 true => error.because_of("the session has ended"),
+                false if !wish.strength.is_any() => error.because_of(FRESH),
                 false => error,
             })?;
         }
@@ -155,6 +162,7 @@ impl Oidc {
             }
         }
         unique(&mut audiences);
+        let provider = provider.wanting(wish.strength.clone());
         let session = self.log_in(&provider, wish.flow, &audiences).await?;
         self.keep(cx, lead, &session);
         Ok(session)
@@ -295,13 +303,10 @@ impl IdentitySource for Oidc {
             Turn::Lead(lead) => lead,
         };
         let audiences = [audience.to_string()];
-        let wish = Wish { audiences: &audiences, flow: None, force: false };
+        let strength = Strength::default();
+        let wish = Wish { audiences: &audiences, flow: None, force: false, strength };
         let assertion = self.bring(cx, &lead, &wish).await.and_then(|session| {
-            self.at_hand(cx.host, &session, audience).ok_or_else(|| {
-                Error::new(ErrorKind::Verification, "the login gives nothing to show to the target")
-                    .because_of("the tokens of the identity provider have expired already")
-                    .hint("check this machine's clock and the provider's")
-            })
+            self.at_hand(cx.host, &session, audience).ok_or_else(nothing_to_show)
         });
         login::settle(cx, lead, assertion)
     }
@@ -314,7 +319,9 @@ impl IdentitySource for Oidc {
 #[async_trait(?Send)]
 impl super::Session for Oidc {
     async fn login(&self, cx: Context<'_>, options: &LoginOptions) -> Result<Principal> {
-        let wish = Wish { audiences: &options.audiences, flow: options.flow, force: options.force };
+        let LoginOptions { audiences, flow, force } = options;
+        let (flow, force, strength) = (*flow, *force, Strength::default());
+        let wish = Wish { audiences, flow, force, strength };
         let find = || {
             let session = if wish.force { None } else { self.stored(cx)? };
             let session = session.filter(|session| self.satisfies(cx.host, session, &wish));
@@ -329,6 +336,45 @@ impl super::Session for Oidc {
         };
         let session = self.bring(cx, &lead, &wish).await;
         login::settle(cx, lead, session.map(|session| session.principal()))
+    }
+
+    async fn stronger(
+        &self,
+        cx: Context<'_>,
+        audience: &str,
+        strength: &Strength,
+    ) -> Result<Assertion> {
+        let local_now = || cx.host.clock.now();
+        let suffices = |one: &Assertion| strength.suffices(one, cx.host.corrected_now());
+        let find = || {
+            let stored = self.stored(cx)?;
+            Ok(stored.and_then(|stored| stored.candidates(audience, local_now()).find(suffices)))
+        };
+        if let Some(assertion) = find()? {
+            return Ok(assertion);
+        }
+        let lead = match cx.cache.lead_session(&self.key(), find)? {
+            Turn::Done(assertion) => return Ok(assertion),
+            Turn::Lead(lead) => lead,
+        };
+        if cx.host.interact.may_ask() {
+            cx.host.interact.note(FRESH);
+        }
+        let audiences = [audience.to_string()];
+        let strength = strength.clone();
+        let wish = Wish { audiences: &audiences, flow: None, force: true, strength };
+        let assertion = self.bring(cx, &lead, &wish).await.and_then(|session| {
+            // An access token need not say how somebody logged in; the ID token does.
+            let mut refused = None;
+            for assertion in session.candidates(audience, local_now()) {
+                match wish.strength.check(&assertion, cx.host.corrected_now()) {
+                    Ok(()) => return Ok(assertion),
+                    Err(error) => refused = refused.or(Some(error)),
+                }
+            }
+            Err(refused.unwrap_or_else(nothing_to_show))
+        });
+        login::settle(cx, lead, assertion)
     }
 
     fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {
@@ -368,6 +414,12 @@ impl Oidc {
             Provider::open(cx.host, &self.settings, &documents, Effort::LOOK).await?;
         provider.revoke(refresh_token).await
     }
+}
+
+fn nothing_to_show() -> Error {
+    Error::new(ErrorKind::Verification, "the login gives nothing to show to the target")
+        .because_of("the tokens of the identity provider have expired already")
+        .hint("check this machine's clock and the provider's")
 }
 
 /// Drops what was there before, and keeps the order.

@@ -14,10 +14,11 @@ use oauth2::{
 use time::Duration;
 use url::{Url, form_urlencoded};
 
+use super::audiences::{first, is_resource};
 use super::session::{Session, Token};
 use super::tokens::TokenAnswer;
 use super::transport::{Endpoint, Failure, Transport};
-use super::{AudienceParameter, Settings};
+use super::{AudienceParameter, Settings, Strength};
 use crate::credential::Lifetime;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -73,6 +74,8 @@ pub(super) struct Provider<'a> {
     http: HttpClient,
     keys: RemoteKeys,
     documents: &'a dyn Documents,
+    /// What is wanted of a login.
+    strength: Strength,
 }
 
 impl<'a> Provider<'a> {
@@ -100,7 +103,28 @@ impl<'a> Provider<'a> {
             }
         };
         let keys = RemoteKeys::new(discovery.jwks_uri.clone(), http.clone(), host.clock.clone());
-        Ok(Self { host, settings, discovery, took, effort, started, http, keys, documents })
+        let strength = Strength::default();
+        Ok(Self { host, settings, discovery, took, effort, started, http, keys, documents, strength })
+    }
+
+    /// The same for a login that has to be as strong as this.
+    pub(super) fn wanting(self, strength: Strength) -> Self {
+        Self { strength, ..self }
+    }
+
+    /// What a login by a code is asked to be like.
+    pub(super) fn wanted(&self) -> Vec<(&'static str, String)> {
+        self.strength.parameters()
+    }
+
+    /// The parameters of the login page beyond those that every login has. What is wanted of
+    /// this login goes before what the configuration says of all.
+    pub(super) fn login_parameters(&self) -> Vec<(&str, String)> {
+        let wanted: Vec<(&str, String)> = self.wanted();
+        let configured = self.settings.login_parameters.iter();
+        let others = configured.filter(|(name, _)| !wanted.iter().any(|(other, _)| other == name));
+        let others: Vec<_> = others.map(|(name, value)| (name.as_str(), value.clone())).collect();
+        wanted.into_iter().chain(others).collect()
     }
 
     /// What is left of the effort.
@@ -462,30 +486,4 @@ impl<'a> Provider<'a> {
         );
         Token { token: token.clone(), lifetime }
     }
-}
-
-/// The first of a list, as a list.
-pub(super) fn first(audiences: &[String]) -> &[String] {
-    &audiences[..audiences.len().min(1)]
-}
-
-/// What to ask for, and what counts as refused, when the provider has refused
-/// a list of audiences: the first is the new one, the others were granted once;
-/// should these fail too, none is asked for.
-pub(super) fn without_refused(
-    mut asked: Vec<String>,
-    mut refused: Vec<String>,
-) -> (Vec<String>, Vec<String>) {
-    if !refused.is_empty() {
-        refused.append(&mut asked);
-    } else if !asked.is_empty() {
-        refused.push(asked.remove(0));
-    }
-    (asked, refused)
-}
-
-/// Whether an audience can be a `resource`: an absolute URI without a fragment
-/// (RFC 8707 section 2).
-pub(super) fn is_resource(audience: &str) -> bool {
-    Url::parse(audience).is_ok_and(|url| url.fragment().is_none())
 }

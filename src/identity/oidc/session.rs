@@ -211,6 +211,19 @@ impl Session {
         Some(self.assert(token, TokenType::IdToken))
     }
 
+    /// All assertions at hand that may prove to `audience` who this is, the best first.
+    pub(super) fn candidates(
+        &self,
+        audience: &str,
+        local_now: OffsetDateTime,
+    ) -> impl Iterator<Item = Assertion> {
+        let best = self.assertion(audience, false, local_now);
+        let bound = best.filter(|best| best.token_type == TokenType::AccessToken);
+        let lasts = |token: &&Token| token.lifetime.remaining(local_now) > Duration::ZERO;
+        let id_token = self.id_token.as_ref().filter(lasts);
+        bound.into_iter().chain(id_token.map(|token| self.assert(token, TokenType::IdToken)))
+    }
+
     /// Whether the session yields anything without a refresh.
     pub(super) fn has_unexpired(&self, local_now: OffsetDateTime) -> bool {
         let tokens = self.access_tokens.iter().map(|t| &t.token).chain(&self.id_token);

@@ -14,6 +14,7 @@ pub(crate) const LONG_FILES: &[(&str, &str)] = &[];
 const KNOWN_ONLY_TO: &[(&str, &[&str], &str)] = &[
     ("cli", &["main"], "the command line is the outermost room"),
     ("pipeline", &["cli"], "only the command line starts a run"),
+    ("api", &["cli"], "only the command line operates a broker from elsewhere"),
     ("deliver", &["cli"], "only the command line hands a credential out"),
     ("broker", &["cli"], "only the command line starts the broker"),
 ];
@@ -31,6 +32,7 @@ const LEAVES_ALONE: &[(&str, &[&str], &str)] = &[
     ("mint", &["identity"], "they meet in Assertion"),
     ("identity", &["config"], "it is handed its settings"),
     ("mint", &["config"], "it is handed its settings"),
+    ("api", &["config"], "it is handed a broker and an assertion"),
     ("deliver", &["config"], "it sees a credential, never the configuration"),
     ("cache", &["config"], "it is handed its settings"),
     (

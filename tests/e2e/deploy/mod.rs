@@ -1,7 +1,8 @@
-//! The broker as it is deployed: as an image, and by manifests of Kubernetes.
+//! The broker as it is deployed: as an image, by manifests of Kubernetes, and under systemd.
 
 mod image;
 mod kubernetes;
+mod service;
 
 use std::path::PathBuf;
 

@@ -5,6 +5,7 @@ mod exchange;
 mod glewlwyd;
 mod oidc_provider;
 mod slow_down;
+mod step_up;
 mod storm;
 mod strangers;
 

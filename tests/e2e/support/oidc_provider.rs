@@ -41,6 +41,8 @@ pub(crate) struct OidcOptions {
     pub(crate) audience_parameter: bool,
     /// Whether a refresh token needs the scope `offline_access` (and consent to it).
     pub(crate) offline_access: bool,
+    /// Whether access tokens that are JWTs say when the login was.
+    pub(crate) token_auth_time: bool,
     /// How many seconds a device is told to wait between polls.
     pub(crate) device_interval: Option<u32>,
     /// Seconds for which things are good, by the provider's names for them, such
@@ -60,6 +62,7 @@ impl Default for OidcOptions {
             resource_tokens: true,
             audience_parameter: false,
             offline_access: false,
+            token_auth_time: false,
             device_interval: Some(1),
             ttl: BTreeMap::new(),
             users: BTreeMap::new(),
@@ -94,6 +97,10 @@ pub(crate) struct Request {
     pub(crate) audience: Option<String>,
     /// The scopes that were asked for.
     pub(crate) scope: Option<String>,
+    /// The `max_age` of an authorization request.
+    pub(crate) max_age: Option<String>,
+    /// Its `acr_values`.
+    pub(crate) acr_values: Option<String>,
     /// The `prompt` of an authorization request.
     pub(crate) prompt: Option<String>,
     /// The error that it was answered with.

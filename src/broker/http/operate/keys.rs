@@ -22,13 +22,7 @@ use crate::broker::keys::SigningAlgorithm;
 use crate::broker::keys::manage::{Report, Rotation, Which};
 use crate::broker::policy::Administration;
 use crate::broker::{Broker, config};
-use crate::wire::KEYS_PATH;
-
-/// Where a rotation is asked for.
-const ROTATE_PATH: &str = "v1/keys/rotate";
-
-/// Where keys are revoked.
-const REVOKE_PATH: &str = "v1/keys/revoke";
+use crate::wire::{KEYS_PATH, KEYS_REVOKE_PATH as REVOKE_PATH, KEYS_ROTATE_PATH as ROTATE_PATH};
 
 /// What a request to rotate may have.
 const ROTATE_FIELDS: &[Field] = &[

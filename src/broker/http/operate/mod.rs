@@ -8,8 +8,8 @@ mod revocations;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::HeaderMap;
+use axum::http::header::CACHE_CONTROL;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::Instrument;
@@ -22,6 +22,7 @@ use super::client;
 use super::form::Form;
 use super::guard::RequestId;
 use super::refusal::Refusal;
+use super::shown::{Challenge, Token};
 use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::Broker;
@@ -29,13 +30,10 @@ use crate::broker::audit::Author;
 use crate::broker::authenticate::{Caller, said};
 use crate::broker::client::Proved;
 use crate::broker::metrics::{Administered, ClientAuthentication, Revocation};
-use crate::broker::operate::{self, Asked, Credentials, Unproved};
+use crate::broker::operate::{self, Asked, Unproved};
 use crate::broker::policy;
-use crate::broker::proof::{self, Fault, Place as ProofFor};
 use crate::broker::rulebook::Rulebook;
-use crate::dpop;
 use crate::error::{Error, ErrorKind};
-use crate::secret::Secret;
 use crate::trace::Place;
 use crate::wire::refusal::{
     ACCESS_DENIED, INVALID_CLIENT, INVALID_DPOP_PROOF, INVALID_REQUEST, INVALID_TOKEN,
@@ -135,11 +133,6 @@ impl Unserved {
         Self { outcome, refusal, headers: None }
     }
 
-    /// The same, with what would be accepted instead.
-    pub(super) fn challenging(self, headers: HeaderMap) -> Self {
-        Self { headers: Some(Box::new(headers)), ..self }
-    }
-
     pub(super) fn malformed(why: impl Into<String>) -> Self {
         Refusal::invalid_request(why).into()
     }
@@ -168,6 +161,13 @@ impl Unserved {
 impl From<Refusal> for Unserved {
     fn from(refusal: Refusal) -> Self {
         Self::new(Outcome::Malformed, refusal)
+    }
+}
+
+impl From<Challenge> for Unserved {
+    fn from(Challenge { refusal, headers }: Challenge) -> Self {
+        let headers = Some(Box::new(headers));
+        Self { headers, ..Self::new(Outcome::Unauthenticated, refusal) }
     }
 }
 
@@ -221,34 +221,16 @@ impl<'a> Request<'a> {
         if let Some(client) = proved.id() {
             return Ok(Caller::of_client(broker.issuer(), client, broker.clock.now()));
         }
-        let (is_bound, token) =
-            credentials(self.headers).map_err(|why| challenge(why, None, None))?;
-        let shown = if is_bound {
-            let proof = proof::header(self.headers);
-            let proof = proof.map_err(|refused| self.unproved(Unproved::Proof(refused)))?;
-            Credentials::Bound(&token, proof, self.at)
-        } else {
-            Credentials::Bearer(&token)
-        };
+        let token = Token::read(self.headers).map_err(Challenge::absent)?;
+        let shown = token.credentials(self.headers, self.at);
+        let shown = shown.map_err(|refused| self.unproved(Unproved::Proof(refused)))?;
         broker.operator(&self.book, shown).await.map_err(|unproved| self.unproved(unproved))
     }
 
     fn unproved(&self, unproved: Unproved) -> Unserved {
         match unproved {
-            Unproved::Token(error) => challenge(&said(&error), Some(INVALID_TOKEN), None),
-            Unproved::Proof(refused) => {
-                self.broker.metrics.proof_rejected(refused.fault);
-                // RFC 9449 section 11.3: who was given one may not do without.
-                let proofs = &self.broker.proofs;
-                let wanted = proofs.wants_nonces() || refused.fault == Fault::Nonce;
-                let now = self.broker.clock.now();
-                let nonce = wanted.then(|| proofs.nonces().give(ProofFor::Token, now));
-                let code = match refused.fault {
-                    Fault::Nonce => USE_DPOP_NONCE,
-                    _ => INVALID_DPOP_PROOF,
-                };
-                challenge(&said(&refused.error), Some(code), nonce)
-            }
+            Unproved::Token(error) => Challenge::token(&error).into(),
+            Unproved::Proof(refused) => Challenge::proof(self.broker, &refused).into(),
             Unproved::Unavailable(error) => {
                 tracing::error!(%error, "it cannot be told who asks");
                 let why = "the broker cannot tell at present who asks";
@@ -339,43 +321,4 @@ pub(super) fn flag(form: &Form, name: &str) -> Result<bool, Unserved> {
 
 pub(super) fn done(answer: impl Serialize) -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
-}
-
-/// The token by which somebody shows who they are, and whether it is bound to a key.
-fn credentials(headers: &HeaderMap) -> Result<(bool, Secret<String>), &'static str> {
-    let bound = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
-    match bound {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case(dpop::SCHEME) => {
-            let one = headers.get_all(AUTHORIZATION).iter().count() == 1;
-            let token = token.trim();
-            match one && !token.is_empty() {
-                true => Ok((true, Secret::new(token.to_string()))),
-                false => Err("a request needs one header 'Authorization: DPoP'"),
-            }
-        }
-        _ => super::introspect::bearer(headers).map(|token| (false, token)),
-    }
-}
-
-/// What would be accepted (RFC 6750 section 3, RFC 9449 section 7.1), and what is wrong, where
-/// there was a token at all.
-fn challenge(why: &str, code: Option<&'static str>, nonce: Option<String>) -> Unserved {
-    let refusal = Refusal::new(StatusCode::UNAUTHORIZED, code.unwrap_or("unauthorized"), why);
-    let algorithms = dpop::ALGORITHMS.map(|(name, _)| name).join(" ");
-    let error = |is_mine: bool| match code {
-        Some(code) if is_mine => format!(", error=\"{code}\""),
-        _ => String::new(),
-    };
-    let of_proof = code.is_some_and(|code| code != INVALID_TOKEN);
-    let bearer = format!("Bearer realm=\"tmpcred\"{}", error(!of_proof));
-    let bound = format!("DPoP algs=\"{algorithms}\"{}", error(of_proof));
-    let mut headers = HeaderMap::new();
-    // They have nothing but printable ASCII.
-    if let Ok(value) = HeaderValue::from_str(&format!("{bearer}, {bound}")) {
-        headers.insert(WWW_AUTHENTICATE, value);
-    }
-    if let Some(Ok(nonce)) = nonce.map(|nonce| HeaderValue::from_str(&nonce)) {
-        headers.insert(HeaderName::from_static(dpop::NONCE_HEADER), nonce);
-    }
-    Unserved::new(Outcome::Unauthenticated, refusal).challenging(headers)
 }

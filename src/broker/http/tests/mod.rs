@@ -18,6 +18,7 @@ mod lineage;
 mod once;
 mod opaque;
 mod operate;
+mod origins;
 mod overtaken;
 mod rates;
 mod revocation;

@@ -1,24 +1,24 @@
 //! `tmpcred broker audit`
 
+mod query;
+
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use serde_json::json;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::broker::audit::erase::{Erased, Erasure};
 use crate::broker::audit::export::{Format, exported};
 use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey};
 use crate::broker::audit::verify::{Proofs, Report, verify};
-use crate::broker::audit::{self, Decision, Record, principal};
+use crate::broker::audit::{self, Record, principal};
 use crate::broker::config::{self, Config};
 use crate::broker::keys::{CheckpointKeys, Kek};
 use crate::broker::store::sql::SqlStore;
-use crate::broker::store::{self, Filter, LogStore, Row, Store as _};
+use crate::broker::store::{self, LogStore, Row, Store as _};
 use crate::cli::App;
 use crate::cli::args::{
-    AuditCheckpoint, AuditCommand, AuditErase, AuditExport, AuditQuery, AuditVerify, ExportFormat,
+    AuditCheckpoint, AuditCommand, AuditErase, AuditExport, AuditVerify, ExportFormat,
 };
 use crate::cli::ui::written;
 use crate::cli::{misuse, show};
@@ -30,11 +30,16 @@ use crate::host::{files, process};
 const PAGE: u32 = 1000;
 
 pub(super) fn run(app: &App, command: &AuditCommand) -> Result<()> {
+    if let AuditCommand::Query(args) = command
+        && let Some(profile) = &args.at.at
+    {
+        return query::elsewhere(app, profile, args);
+    }
     process::runtime()?.block_on(async {
         match command {
             AuditCommand::Verify(args) => verified(app, args).await,
             AuditCommand::Checkpoint(args) => checkpoint(app, args).await,
-            AuditCommand::Query(args) => query(app, args).await,
+            AuditCommand::Query(args) => query::here(app, args).await,
             AuditCommand::Export(args) => export(app, args).await,
             AuditCommand::Erase(args) => erase(app, args).await,
         }
@@ -220,58 +225,6 @@ async fn checkpoint(app: &App, args: &AuditCheckpoint) -> Result<()> {
     written(app.ui.raw_out().write_all(noted.note.as_bytes()))
 }
 
-async fn query(app: &App, args: &AuditQuery) -> Result<()> {
-    let now = app.host.clock.now();
-    let time = |text: &Option<String>| text.as_deref().map(|text| moment(text, now)).transpose();
-    let decision = |name: &String| {
-        Decision::from_name(name).ok_or_else(|| misuse(format!("there is no decision '{name}'")))
-    };
-    let (issuer, subject) = match args.principal.as_deref().map(principal) {
-        None => (None, None),
-        Some((issuer, subject)) => (issuer, Some(subject)),
-    };
-    let filter = Filter {
-        below: None,
-        since: time(&args.since)?,
-        until: time(&args.until)?,
-        issuer,
-        subject,
-        role: args.role.clone(),
-        decision: args.decision.as_ref().map(decision).transpose()?,
-        request_id: args.request,
-        trace_id: args.trace,
-        jti: args.token,
-        elevation: args.elevation,
-    };
-    let (_, store) = open(app, &args.file).await?;
-    let found = store.find(&filter, args.limit).await?;
-    let number = found.len();
-    let mut unreadable = Vec::new();
-    let found: Vec<_> = found.into_iter().filter_map(|row| known(row, &mut unreadable)).collect();
-    if args.json {
-        let lines: Vec<_> =
-            found.iter().map(|(n, record)| exported(Format::Jsonl, *n, record)).collect();
-        app.ui.json(&lines)?;
-        return all_of_them(&unreadable);
-    }
-    let rows = found.into_iter().map(|(sequence, record)| {
-        [
-            sequence.to_string(),
-            show::moment(record.at),
-            record.decision.as_str().to_string(),
-            record.principal.subject,
-            record.role,
-            record.source,
-            record.reason,
-        ]
-    });
-    app.ui.table(["RECORD", "AT", "DECISION", "SUBJECT", "ROLE", "FROM", "REASON"], rows)?;
-    if number == usize::try_from(args.limit).unwrap_or(usize::MAX) {
-        app.host.interact.note("There may be older ones: --limit shows more.");
-    }
-    all_of_them(&unreadable)
-}
-
 /// A record; otherwise its number is kept.
 fn known((number, record): Row, unreadable: &mut Vec<u64>) -> Option<(u64, Record)> {
     if record.is_none() {
@@ -322,19 +275,6 @@ async fn erase(app: &App, args: &AuditErase) -> Result<()> {
     Ok(())
 }
 
-/// A moment in RFC 3339, or how long ago it was.
-fn moment(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime> {
-    if let Ok(moment) = OffsetDateTime::parse(text, &Rfc3339) {
-        return Ok(moment);
-    }
-    let ago = humantime::parse_duration(text).ok().and_then(|ago| ago.try_into().ok());
-    ago.and_then(|ago: time::Duration| now.checked_sub(ago)).ok_or_else(|| {
-        misuse(format!(
-            "'{text}' is no time such as 2026-01-31T08:00:00Z, nor how long ago it was, such as 2h"
-        ))
-    })
-}
-
 async fn export(app: &App, args: &AuditExport) -> Result<()> {
     let (_, store) = open(app, &args.file).await?;
     let format = match args.format {
@@ -355,24 +295,4 @@ async fn export(app: &App, args: &AuditExport) -> Result<()> {
     }
     written(out.flush())?;
     all_of_them(&unreadable)
-}
-
-#[cfg(test)]
-mod tests {
-    use time::macros::datetime;
-
-    use super::*;
-
-    #[test]
-    fn times_are_moments_or_so_long_ago() {
-        let now = datetime!(2026-01-31 08:00 UTC);
-        assert_eq!(moment("2h", now).unwrap(), datetime!(2026-01-31 06:00 UTC));
-        assert_eq!(
-            moment("2026-01-30T08:00:00+01:00", now).unwrap(),
-            datetime!(2026-01-30 07:00 UTC)
-        );
-        for bad in ["", "yesterday", "2026-01-30", "-1h", "99999999999y"] {
-            assert_eq!(moment(bad, now).unwrap_err().kind(), ErrorKind::Usage, "{bad}");
-        }
-    }
 }

@@ -4,45 +4,61 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::api::operate::{Key, Keys, Rotate, Rotation};
 use crate::broker::keys::manage::{Manager, Report, Which};
 use crate::broker::keys::{KeyState, Purpose, SigningAlgorithm};
 use crate::cli::App;
-use crate::cli::args::{BrokerFile, BrokerKeys};
+use crate::cli::args::{BrokerFile, BrokerKeys, BrokerPlace};
+use crate::cli::elsewhere::Elsewhere;
+use crate::cli::show::printable;
 use crate::cli::{misuse, show};
 use crate::error::Result;
 use crate::host::process;
+use crate::wire::{KEYS_PATH, KEYS_REVOKE_PATH, KEYS_ROTATE_PATH};
 
 pub(super) fn run(app: &App, command: &BrokerKeys) -> Result<()> {
     match command {
-        BrokerKeys::List { of, json } => list(app, of, *json),
-        BrokerKeys::Rotate { algorithms, log, all, of } => {
+        BrokerKeys::List { at, json } => list(app, at, *json),
+        BrokerKeys::Rotate { algorithms, log, all, at } => {
             let algorithm = |name: &String| {
                 SigningAlgorithm::from_name(name)
                     .ok_or_else(|| misuse(format!("there is no algorithm '{name}'")))
             };
             let algorithms = algorithms.iter().map(algorithm).collect::<Result<_>>()?;
-            rotate(app, of, &Which { algorithms, log: *log, all: *all })
+            rotate(app, at, &Which { algorithms, log: *log, all: *all })
         }
-        BrokerKeys::Revoke { kids, of, reason } => revoke(app, of, kids, reason.as_deref()),
+        BrokerKeys::Revoke { kids, at, reason } => revoke(app, at, kids, reason.as_deref()),
         BrokerKeys::Export { directory, of } => export(app, of, directory),
     }
 }
 
-fn list(app: &App, of: &BrokerFile, as_json: bool) -> Result<()> {
-    let keys = with(app, of, async |manager| manager.list().await)?;
+fn list(app: &App, at: &BrokerPlace, as_json: bool) -> Result<()> {
+    let keys = match &at.at {
+        Some(profile) => {
+            let keys = Elsewhere::open(app, profile)?;
+            keys.ask(async |client| client.get::<Keys>(KEYS_PATH, &()).await)?.keys
+        }
+        None => seen(&with(app, at.file()?, async |manager| manager.list().await)?),
+    };
     if as_json {
         return app.ui.json(&keys.iter().map(report).collect::<Vec<_>>());
     }
     let rows = keys.iter().map(|key| {
-        let state = key.state.as_str().to_string();
-        let (kid, algorithm) = (key.kid.clone(), key.algorithm.clone());
+        let (kid, algorithm, state) = (key.kid.clone(), key.algorithm.clone(), key.state.clone());
         [kid, signs_what(key), algorithm, state, show::moment(key.changed_at), next(key)]
     });
     app.ui.table(["KEY", "SIGNS", "ALGORITHM", "STATE", "SINCE", ""], rows)
 }
 
-fn rotate(app: &App, of: &BrokerFile, which: &Which) -> Result<()> {
-    let rotation = with(app, of, async |manager| manager.rotate(which).await)?;
+fn rotate(app: &App, at: &BrokerPlace, which: &Which) -> Result<()> {
+    let rotation = match &at.at {
+        Some(profile) => rotate_elsewhere(&Elsewhere::open(app, profile)?, which)?,
+        None => {
+            let rotation = with(app, at.file()?, async |manager| manager.rotate(which).await)?;
+            let (begun, under_way) = (rotation.begun, rotation.under_way);
+            Rotation { begun, under_way, keys: seen(&rotation.keys) }
+        }
+    };
     if rotation.begun.is_empty() && rotation.under_way.is_empty() {
         app.host
             .interact
@@ -57,15 +73,15 @@ fn rotate(app: &App, of: &BrokerFile, which: &Which) -> Result<()> {
         for key in rotation.keys.iter().filter(|key| kids.contains(&key.kid)) {
             app.host.interact.note(&format!(
                 "{what} The key {} is published, and {}.",
-                key.kid,
+                printable(&key.kid),
                 next(key)
             ));
         }
     }
     if let Some(key) =
-        rotation.keys.iter().find(|key| rotation.begun.contains(&key.kid) && key.of_log.is_some())
+        rotation.keys.iter().find(|key| rotation.begun.contains(&key.kid) && key.log_key.is_some())
     {
-        let public = key.of_log.as_deref().unwrap_or_default();
+        let public = printable(key.log_key.as_deref().unwrap_or_default());
         app.host.interact.note(&format!(
             "Until then it signs the log besides the one before. Give it to those who check the log:\n{public}"
         ));
@@ -73,25 +89,45 @@ fn rotate(app: &App, of: &BrokerFile, which: &Which) -> Result<()> {
     Ok(())
 }
 
-/// What a key signs.
-fn signs_what(key: &Report) -> String {
-    match key.purpose {
-        Purpose::AccessToken => "tokens".into(),
-        Purpose::Checkpoint => "the log".into(),
-        #[cfg(test)]
-        Purpose::Another => String::new(),
+/// One request has one algorithm.
+fn rotate_elsewhere(broker: &Elsewhere, which: &Which) -> Result<Rotation> {
+    let yes = |flag: bool| flag.then_some(true);
+    let named = which.algorithms.iter().map(|algorithm| Some(algorithm.name()));
+    let mut asked: Vec<_> =
+        named.map(|algorithm| Rotate { algorithm, ..Rotate::default() }).collect();
+    if asked.is_empty() {
+        asked.push(Rotate::default());
     }
+    asked[0] = Rotate { log: yes(which.log), all: yes(which.all), ..asked[0] };
+    let mut all: Option<Rotation> = None;
+    for one in &asked {
+        let done =
+            broker.ask(async |client| client.post::<Rotation>(KEYS_ROTATE_PATH, one).await)?;
+        let before = all.take().map(|before| (before.begun, before.under_way));
+        let (mut begun, mut under_way) = before.unwrap_or_default();
+        begun.extend(done.begun);
+        under_way.extend(done.under_way);
+        all = Some(Rotation { begun, under_way, keys: done.keys });
+    }
+    all.ok_or_else(|| misuse("nothing is to be rotated"))
 }
 
-fn revoke(app: &App, of: &BrokerFile, kids: &[String], reason: Option<&str>) -> Result<()> {
-    let why = reason.unwrap_or("an operator asked for it");
-    let keys = with(app, of, async |manager| manager.revoke(kids, why).await)?;
+fn revoke(app: &App, at: &BrokerPlace, kids: &[String], reason: Option<&str>) -> Result<()> {
+    let keys = match &at.at {
+        Some(profile) => revoke_elsewhere(&Elsewhere::open(app, profile)?, kids, reason)?,
+        None => {
+            let why = reason.unwrap_or("an operator asked for it");
+            seen(&with(app, at.file()?, async |manager| manager.revoke(kids, why).await)?)
+        }
+    };
     let revoked = show::count(kids.len(), "key is", "keys are");
     app.host.interact.note(&format!(
         "{revoked} revoked. {}\nBrokers that run notice within seconds.",
         signs(&keys)
     ));
-    let is = |purpose| keys.iter().any(|key| key.purpose == purpose && kids.contains(&key.kid));
+    let is = |purpose: Purpose| {
+        keys.iter().any(|key| key.purpose == purpose.as_str() && kids.contains(&key.kid))
+    };
     if is(Purpose::AccessToken) {
         app.host.interact.note(
             "Whoever checks tokens on their own goes by the old keys until their copy is out of date,\n\
@@ -107,8 +143,19 @@ fn revoke(app: &App, of: &BrokerFile, kids: &[String], reason: Option<&str>) -> 
     Ok(())
 }
 
+/// One request has one key.
+fn revoke_elsewhere(broker: &Elsewhere, kids: &[String], reason: Option<&str>) -> Result<Vec<Key>> {
+    let mut keys = Vec::new();
+    for kid in kids {
+        let mut form = vec![("kid", kid.as_str())];
+        form.extend(reason.map(|reason| ("reason", reason)));
+        keys = broker.ask(async |client| client.post::<Keys>(KEYS_REVOKE_PATH, &form).await)?.keys;
+    }
+    Ok(keys)
+}
+
 fn export(app: &App, of: &BrokerFile, directory: &Path) -> Result<()> {
-    let (written, issuer) = with(app, of, async |manager| {
+    let (written, issuer) = with(app, &of.file, async |manager| {
         Ok((manager.export(directory).await?, manager.issuer().to_string()))
     })?;
     for path in written {
@@ -121,17 +168,45 @@ fn export(app: &App, of: &BrokerFile, directory: &Path) -> Result<()> {
 }
 
 /// Opens the database, does this, and closes it.
-fn with<T>(app: &App, of: &BrokerFile, work: impl AsyncFnOnce(&Manager) -> Result<T>) -> Result<T> {
+fn with<T>(app: &App, file: &Path, work: impl AsyncFnOnce(&Manager) -> Result<T>) -> Result<T> {
     process::runtime()?.block_on(async {
-        let manager = Manager::open(&app.host, &of.file).await?;
+        let manager = Manager::open(&app.host, file).await?;
         let outcome = work(&manager).await;
         manager.close().await;
         outcome
     })
 }
 
+/// Keys as a broker shows them to those who ask it.
+fn seen(keys: &[Report]) -> Vec<Key> {
+    let keys = keys.iter().map(|key| Key {
+        kid: key.kid.clone(),
+        purpose: key.purpose.as_str().into(),
+        log_key: key.of_log.clone(),
+        algorithm: key.algorithm.clone(),
+        state: key.state.as_str().into(),
+        shown: key.shown,
+        created_at: key.created_at,
+        changed_at: key.changed_at,
+        signs_from: key.signs_from,
+        shown_until: key.shown_until,
+    });
+    keys.collect()
+}
+
+/// What a key signs.
+fn signs_what(key: &Key) -> String {
+    match Purpose::from_name(&key.purpose) {
+        Some(Purpose::AccessToken) => "tokens".into(),
+        Some(Purpose::Checkpoint) => "the log".into(),
+        #[cfg(test)]
+        Some(Purpose::Another) => String::new(),
+        None => printable(&key.purpose),
+    }
+}
+
 /// What will become of a key.
-fn next(key: &Report) -> String {
+fn next(key: &Key) -> String {
     match (key.signs_from, key.shown_until) {
         (Some(from), _) => format!("signs from {}", show::moment(from)),
         (_, Some(until)) if key.shown => format!("shown until {}", show::moment(until)),
@@ -139,20 +214,21 @@ fn next(key: &Report) -> String {
     }
 }
 
-fn signs(keys: &[Report]) -> String {
-    let active = keys.iter().filter(|key| key.state == KeyState::Active);
-    let said: Vec<_> =
-        active.map(|key| format!("The key {} signs {}.", key.kid, signs_what(key))).collect();
+fn signs(keys: &[Key]) -> String {
+    let active = keys.iter().filter(|key| key.state == KeyState::Active.as_str());
+    let said: Vec<_> = active
+        .map(|key| format!("The key {} signs {}.", printable(&key.kid), signs_what(key)))
+        .collect();
     said.join(" ")
 }
 
-fn report(key: &Report) -> Value {
+fn report(key: &Key) -> Value {
     json!({
         "kid": key.kid,
-        "purpose": key.purpose.as_str(),
-        "log_key": key.of_log,
+        "purpose": key.purpose,
+        "log_key": key.log_key,
         "algorithm": key.algorithm,
-        "state": key.state.as_str(),
+        "state": key.state,
         "shown": key.shown,
         "created_at": show::moment(key.created_at),
         "changed_at": show::moment(key.changed_at),

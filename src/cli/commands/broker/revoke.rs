@@ -1,29 +1,29 @@
 //! `tmpcred broker revoke`
 
+use std::path::Path;
+
 use serde_json::json;
 
+use crate::api::operate::{Revoke, Revoked};
 use crate::broker::authenticate::id_of;
 use crate::broker::cutoff::{Operator, What};
 use crate::broker::store::Whose;
 use crate::cli::App;
 use crate::cli::args::BrokerRevoke;
 use crate::cli::commands::inspect::read_token;
+use crate::cli::elsewhere::Elsewhere;
 use crate::cli::show;
 use crate::error::Result;
 use crate::host::process;
+use crate::wire::REVOCATIONS_PATH;
 
 pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
-    let revoked = process::runtime()?.block_on(async {
-        let operator = Operator::open(&app.host, &args.of.file).await?;
-        let outcome = match what(args, &operator).await {
-            Ok(what) => operator.revoke(&what, &args.reason).await,
-            Err(error) => Err(error),
-        };
-        operator.close().await;
-        outcome
-    })?;
+    let revoked = match &args.at.at {
+        Some(profile) => elsewhere(&Elsewhere::open(app, profile)?, args)?,
+        None => here(app, args.at.file()?, args)?,
+    };
     if args.json {
-        let before = show::moment(revoked.before);
+        let before = show::moment(revoked.issued_before);
         return app.ui.json(&json!({ "tokens": revoked.tokens, "issued_before": before }));
     }
     let tokens = match revoked.tokens {
@@ -40,6 +40,38 @@ pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
          expire. Who may have new ones is for the policies to say."
     ));
     Ok(())
+}
+
+/// Asks a broker that runs.
+fn elsewhere(broker: &Elsewhere, args: &BrokerRevoke) -> Result<Revoked> {
+    let what = &args.what;
+    let token = what.token.as_deref().map(read_token).transpose()?;
+    let form = Revoke {
+        token: token.as_ref(),
+        jti: what.jti,
+        issuer: what.issuer.as_deref(),
+        subject: args.subject.as_deref(),
+        role: what.role.as_deref(),
+        client: what.client.as_deref(),
+        all: what.all.then_some(true),
+        before: args.before.map(show::moment),
+        reason: &args.reason,
+    };
+    broker.ask(async |client| client.post(REVOCATIONS_PATH, &form).await)
+}
+
+/// Revokes on the broker's database.
+fn here(app: &App, file: &Path, args: &BrokerRevoke) -> Result<Revoked> {
+    let revoked = process::runtime()?.block_on(async {
+        let operator = Operator::open(&app.host, file).await?;
+        let outcome = match what(args, &operator).await {
+            Ok(what) => operator.revoke(&what, &args.reason).await,
+            Err(error) => Err(error),
+        };
+        operator.close().await;
+        outcome
+    })?;
+    Ok(Revoked { tokens: revoked.tokens, issued_before: revoked.before })
 }
 
 async fn what(args: &BrokerRevoke, operator: &Operator) -> Result<What> {

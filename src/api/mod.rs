@@ -1,0 +1,218 @@
+//! The client of a broker's API: what is asked of a broker besides credentials, by somebody
+//! who shows who they are.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `refused` | what a broker says instead, as errors |
+//! | `operate` | what it answers to those who operate it |
+
+pub mod operate;
+mod refused;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use reqwest::Method;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+pub use self::refused::{Failure, StepUp};
+use crate::credential::{Assertion, TokenType};
+use crate::dpop::{self, DeviceKey};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::Host;
+use crate::host::http::{HttpClient, Request, Response};
+use crate::mint::broker::Server;
+use crate::mint::proving::{self, Proving};
+use crate::mint::said::{check_version, with_refusal_of};
+use crate::oidc::Issuer;
+use crate::reach::{self, Effort};
+use crate::secret::Secret;
+use crate::wire::{VERSION, VERSION_HEADER};
+
+/// What is read, in errors.
+const WHAT: &str = "the answer of the broker";
+
+/// The body of a request, and what it is.
+struct Body {
+    content_type: &'static str,
+    bytes: Secret<Vec<u8>>,
+}
+
+/// A broker, asked by somebody.
+///
+/// ```no_run
+/// # async fn keys(
+/// #     host: &tmpcred::host::Host,
+/// #     server: &tmpcred::mint::broker::Server,
+/// #     assertion: tmpcred::credential::Assertion,
+/// # ) -> tmpcred::error::Result<()> {
+/// use tmpcred::api::{Client, operate::Keys};
+///
+/// let client = Client::new(host, server, assertion);
+/// let keys: Keys = client.get("v1/keys", &()).await?;
+/// # drop(keys);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Client<'a> {
+    host: &'a Host,
+    server: &'a Server,
+    assertion: Assertion,
+    key: Option<Arc<DeviceKey>>,
+    effort: Effort,
+}
+
+impl<'a> Client<'a> {
+    /// The broker, asked by whoever this assertion is of. It has to be bound to the broker's
+    /// audience.
+    pub fn new(host: &'a Host, server: &'a Server, assertion: Assertion) -> Self {
+        Self { host, server, assertion, key: None, effort: Effort::MINT }
+    }
+
+    /// The same with the key of this device: an assertion that is bound to it is shown with a
+    /// proof (RFC 9449).
+    #[must_use]
+    pub fn with_key(self, key: Option<Arc<DeviceKey>>) -> Self {
+        Self { key, ..self }
+    }
+
+    /// The same with another effort.
+    #[must_use]
+    pub fn with_effort(self, effort: Effort) -> Self {
+        Self { effort, ..self }
+    }
+
+    /// Asks for something, which changes nothing. `path` is below the broker's address; what
+    /// of `query` is `None` is left out. It is asked again where nobody answers.
+    ///
+    /// # Errors
+    /// What the broker says instead; [`ErrorKind::Unreachable`] where it cannot serve.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let query = encoded(query)?;
+        let query = Some(query).filter(|query| !query.is_empty());
+        self.ask(Method::GET, path, query.as_deref(), None).await
+    }
+
+    /// Asks for something to be done that a form describes. It is sent once to each address,
+    /// until one answers.
+    ///
+    /// # Errors
+    /// As with [`Self::get`].
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        form: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let bytes = Secret::new(encoded(form)?.into_bytes());
+        let body = Body { content_type: "application/x-www-form-urlencoded", bytes };
+        self.ask(Method::POST, path, None, Some(body)).await
+    }
+
+    /// The same with JSON in place of a form.
+    ///
+    /// # Errors
+    /// As with [`Self::get`].
+    pub async fn post_json<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let bytes = serde_json::to_vec(body).map_err(|_| unwritable())?;
+        let body = Body { content_type: "application/json", bytes: Secret::new(bytes) };
+        self.ask(Method::POST, path, None, Some(body)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: Option<&str>,
+        body: Option<Body>,
+    ) -> Result<T, Failure> {
+        let context = || format!("the broker {} does not do it", self.server.issuer());
+        let asked = self.exchange(method, path, query, body.as_ref()).await;
+        self.host.tell_skew();
+        let response = asked.map_err(|error| error.context(context()))?;
+        if response.status.is_success() {
+            let read = response.json(WHAT);
+            return Ok(read.map_err(|error| error.context(context()))?);
+        }
+        let refused = refused::of(&response, self.server, &self.assertion.principal.issuer);
+        Err(refused.context(context()))
+    }
+
+    /// What one of the addresses answers that can serve.
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        query: Option<&str>,
+        body: Option<&Body>,
+    ) -> Result<Response> {
+        if self.assertion.token_type == TokenType::AwsAccessKeys {
+            let message = "the identity has no token to show to a broker";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        let key = self.key.as_deref().filter(|key| proving::is_bound_to(&self.assertion, key));
+        let headers = self.headers(body, key.is_some())?;
+        let http: HttpClient = self.host.http(self.server.ca_file.as_deref())?.telling_trace();
+        // What changes something may have been done by whoever gave no answer.
+        let effort = if body.is_some() { self.effort.once() } else { self.effort };
+        let attempt = async |address: &Issuer| {
+            let request = || {
+                let mut url: Url = address.join(path);
+                url.set_query(query);
+                let bytes = body.map(|body| body.bytes.expose().clone()).unwrap_or_default();
+                let (method, headers) = (method.clone(), headers.clone());
+                Request { method, url, headers, body: Secret::new(bytes) }
+            };
+            let proving = key.map(|key| Proving { key, token: Some(&self.assertion.token) });
+            let response = proving::send(self.host, &http, address, request, proving).await?;
+            if let Some(outage) = response.outage("the broker") {
+                let outage = with_refusal_of(&response, outage);
+                let now = self.host.corrected_now();
+                return Err(reach::Failure::of(outage, &response, now));
+            }
+            check_version(&response)?;
+            Ok(response)
+        };
+        self.server.ask(self.host, effort, Some(self.assertion.expires_at), attempt).await
+    }
+
+    fn headers(&self, body: Option<&Body>, is_bound: bool) -> Result<HeaderMap> {
+        let scheme = if is_bound { dpop::SCHEME } else { "Bearer" };
+        let shown = Secret::new(format!("{scheme} {}", self.assertion.token.expose()));
+        let mut shown = HeaderValue::from_str(shown.expose()).map_err(|_| {
+            let message = "the assertion has characters that no token has";
+            Error::new(ErrorKind::Verification, message)
+        })?;
+        shown.set_sensitive(true);
+        let mut headers = HeaderMap::from_iter([
+            (AUTHORIZATION, shown),
+            (ACCEPT, HeaderValue::from_static("application/json")),
+            (HeaderName::from_static(VERSION_HEADER), HeaderValue::from(VERSION)),
+        ]);
+        if let Some(body) = body {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(body.content_type));
+        }
+        Ok(headers)
+    }
+}
+
+/// As a query or a form has it.
+fn encoded(what: &impl Serialize) -> Result<String> {
+    serde_urlencoded::to_string(what).map_err(|_| unwritable())
+}
+
+/// Without the cause, which may quote what it is about.
+fn unwritable() -> Error {
+    Error::new(ErrorKind::Other, "the request cannot be written down")
+}
