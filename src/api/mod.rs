@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `refused` | what a broker says instead, as errors |
 //! | `operate` | what it answers to those who operate it |
+//! | `elevations` | roles that are had for a while |
 
+pub mod elevations;
 pub mod operate;
 mod refused;
 #[cfg(test)]

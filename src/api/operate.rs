@@ -125,6 +125,8 @@ pub struct Query<'a> {
     pub trace: Option<String>,
     /// About this token.
     pub token: Option<Uuid>,
+    /// Of this elevation.
+    pub elevation: Option<Uuid>,
     /// How many at most.
     pub limit: u32,
     /// With lower numbers than this.

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::elevation::ElevationClaim;
+
 /// How many tags a session may have, and how long their keys and values may be:
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>.
 const MAX_TAGS: usize = 50;
@@ -21,7 +23,9 @@ const RESERVED: &str = "aws:";
 
 /// The table `[role.NAME.aws]`: what AWS is told about whoever has the role. In its
 /// texts `{subject}` stands for the caller's subject, and `{claim:NAME}` for the
-/// one value of a claim of the caller's token.
+/// one value of a claim of the caller's token. Of a role that is had by elevation `{elevation}`
+/// is the id of the grant, `{elevation:path}` how it came about, and
+/// `{elevation:reason_sha256}` the SHA-256 of the reason for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -84,7 +88,15 @@ impl Settings {
         self.source_identity.as_deref().map_or(Ok(()), |text| parse(text).map(drop))
     }
 
-    /// The claims for a caller with this subject and these claims.
+    /// Whether it tells anything of a grant.
+    pub(super) fn tells_of_grants(&self) -> bool {
+        let texts = self.tags.values().chain(&self.source_identity);
+        let pieces = texts.filter_map(|text| parse(text).ok()).flatten();
+        pieces.into_iter().any(|piece| matches!(piece, Piece::Elevation(_)))
+    }
+
+    /// The claims for a caller with this subject and these claims, under this grant where it
+    /// is under one.
     ///
     /// # Errors
     /// Where a claim is missing or AWS would not take what comes of it: a session
@@ -93,13 +105,21 @@ impl Settings {
         &self,
         subject: &str,
         claims: &BTreeMap<String, BTreeSet<String>>,
+        grant: Option<&ElevationClaim>,
     ) -> Result<Claims, String> {
+        let id = grant.map(|grant| grant.id.to_string());
         let fill = |what: &str, text: &str| {
             let mut filled = String::new();
             for piece in parse(text)? {
                 filled.push_str(match piece {
                     Piece::Text(text) => text,
                     Piece::Subject => subject,
+                    Piece::Elevation(what) => match what {
+                        OfElevation::Id => id.as_deref(),
+                        OfElevation::Path => grant.map(|grant| grant.path.as_str()),
+                        OfElevation::Reason => grant.map(|grant| &*grant.reason_sha256),
+                    }
+                    .ok_or("there is no grant")?,
                     Piece::Claim(name) => only(claims, name).ok_or_else(|| {
                         format!("{what} needs the one value of the claim '{name}', which the caller does not have")
                     })?,
@@ -137,14 +157,22 @@ impl Settings {
 enum Piece<'a> {
     Text(&'a str),
     Subject,
+    Elevation(OfElevation),
     Claim(&'a str),
+}
+
+/// What can be told of a grant.
+enum OfElevation {
+    Id,
+    Path,
+    Reason,
 }
 
 /// Takes a text apart.
 fn parse(text: &str) -> Result<Vec<Piece<'_>>, String> {
     let wrong = || {
         format!(
-            "has the text {text:?}; `{{subject}}` and `{{claim:NAME}}` are all that can stand in braces"
+            "has the text {text:?}; `{{subject}}`, `{{claim:NAME}}`, `{{elevation}}`, `{{elevation:path}}` and `{{elevation:reason_sha256}}` are all that can stand in braces"
         )
     };
     let mut pieces = Vec::new();
@@ -157,6 +185,9 @@ fn parse(text: &str) -> Result<Vec<Piece<'_>>, String> {
         pieces.push(match name.strip_prefix("claim:") {
             Some(claim) if !claim.is_empty() => Piece::Claim(claim),
             None if name == "subject" => Piece::Subject,
+            None if name == "elevation" => Piece::Elevation(OfElevation::Id),
+            None if name == "elevation:path" => Piece::Elevation(OfElevation::Path),
+            None if name == "elevation:reason_sha256" => Piece::Elevation(OfElevation::Reason),
             _ => return Err(wrong()),
         });
         rest = after;
@@ -179,6 +210,28 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn the_cloud_is_told_of_the_grant_so_that_its_own_log_leads_back() {
+        let told = settings(json!({
+            "tags": {"Elevation": "{elevation}", "Path": "{elevation:path}", "Why": "{elevation:reason_sha256}"},
+            "source_identity": "{elevation}",
+        }));
+        assert!(told.check().is_ok() && told.tells_of_grants());
+        let grant = ElevationClaim {
+            id: uuid::Uuid::from_u128(7),
+            path: crate::broker::elevation::Path::Emergency,
+            reason_sha256: "ab".repeat(32),
+        };
+        let claims = told.fill("alice", &claims(), Some(&grant)).unwrap();
+        let id = grant.id.to_string();
+        assert_eq!(claims.source_identity.as_ref(), Some(&id));
+        let tags = claims.tags.unwrap().principal_tags;
+        assert_eq!((&tags["Elevation"], &tags["Path"]), (&[id], &["emergency".to_string()]));
+        // Whoever is to be told of a grant is never told of none.
+        assert!(told.fill("alice", &self::claims(), None).unwrap_err().contains("no grant"));
+        assert!(!settings(json!({"source_identity": "{subject}"})).tells_of_grants());
+    }
 
     fn settings(value: Value) -> Settings {
         serde_json::from_value(value).unwrap()
@@ -203,7 +256,7 @@ mod tests {
         }));
         settings.check().unwrap();
         assert_eq!(
-            serde_json::to_value(settings.fill("alice", &claims()).unwrap()).unwrap(),
+            serde_json::to_value(settings.fill("alice", &claims(), None).unwrap()).unwrap(),
             json!({
                 "https://aws.amazon.com/tags": {
                     "principal_tags": { "repo": ["acme/shop"], "who": ["x-alice/blue"] },
@@ -212,7 +265,7 @@ mod tests {
                 "https://aws.amazon.com/source_identity": "alice@example.com",
             })
         );
-        let none = Settings::default().fill("alice", &claims()).unwrap();
+        let none = Settings::default().fill("alice", &claims(), None).unwrap();
         assert_eq!(serde_json::to_value(none).unwrap(), json!({}));
     }
 
@@ -226,16 +279,16 @@ mod tests {
         ] {
             let tag = settings(json!({ "tags": { "t": text } }));
             tag.check().unwrap();
-            assert!(tag.fill("alice", &claims()).unwrap_err().contains(why), "{text}");
+            assert!(tag.fill("alice", &claims(), None).unwrap_err().contains(why), "{text}");
         }
         for (subject, good) in [("alice", true), ("a", false), ("repo:a/b", false), ("a b", false)]
         {
             let who = settings(json!({ "source_identity": "{subject}" }));
-            assert_eq!(who.fill(subject, &claims()).is_ok(), good, "{subject}");
+            assert_eq!(who.fill(subject, &claims(), None).is_ok(), good, "{subject}");
         }
         assert!(
             settings(json!({ "source_identity": "{subject}" }))
-                .fill(&"x".repeat(65), &claims())
+                .fill(&"x".repeat(65), &claims(), None)
                 .is_err()
         );
     }

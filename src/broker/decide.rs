@@ -13,7 +13,7 @@ use super::authenticate::Caller;
 use super::aws;
 use super::config::{Binding, Role};
 use super::elevation::Underway;
-use super::policy::{Answer, Granted, Moment, Operation, Policy, Question, Verdict};
+use super::policy::{Answer, Elevating, Granted, Moment, Operation, Policy, Question, Verdict};
 use crate::trace;
 
 /// What decides: one version of the policies, and the roles.
@@ -222,7 +222,7 @@ impl Rules<'_> {
             }
         };
         self.may_act(caller, &question)?;
-        Ok((granted, for_aws(caller, wanted.role, role)?))
+        Ok((granted, for_aws(caller, wanted, role)?))
     }
 
     /// Whether who acts for the caller may do so.
@@ -282,6 +282,37 @@ impl Rules<'_> {
             tracing::error!(why, "a policy cannot be evaluated");
             denied(Why::Failed, "a policy failed, which denies", None)
         })?;
+        self.permit_of(answer, denied)
+    }
+
+    /// Decides whether somebody may ask for a role for a while: the permit by which they may.
+    pub(super) fn elevate(
+        &self,
+        caller: &Caller,
+        asked: &Elevating<'_>,
+        moment: Moment,
+    ) -> Result<String, Denied> {
+        let what = match asked.emergency {
+            false => format!("to ask for the role '{}'", asked.role),
+            true => format!("to have the role '{}' without approval", asked.role),
+        };
+        let denied = |why: Why, said: &str, policy_id| {
+            let said = format!("{said} {what}");
+            Denied { policy_id, ..Denied::new(why, said) }
+        };
+        let answer = self.policy.elevates(caller, asked, moment).map_err(|why| {
+            tracing::error!(why, "a policy cannot be evaluated");
+            denied(Why::Failed, "a policy failed, which denies", None)
+        })?;
+        self.permit_of(answer, denied)
+    }
+
+    /// The permit by which something may be done, where it may.
+    fn permit_of(
+        &self,
+        answer: Answer,
+        denied: impl Fn(Why, &str, Option<String>) -> Denied,
+    ) -> Result<String, Denied> {
         match (answer.permits, answer.reasons.into_iter().next()) {
             (true, Some(policy)) => Ok(policy),
             (_, None) if answer.stale => {
@@ -333,13 +364,17 @@ impl Rules<'_> {
 }
 
 /// What AWS is told about the caller in this role.
-fn for_aws(caller: &Caller, name: &str, role: &Role) -> Result<aws::Claims, Denied> {
+fn for_aws(caller: &Caller, wanted: Wanted<'_>, role: &Role) -> Result<aws::Claims, Denied> {
+    let name = wanted.role;
+    let grant = wanted.elevation.map(Underway::claim);
     let Some(settings) = &role.aws else { return Ok(aws::Claims::default()) };
-    settings.fill(&caller.principal().subject, caller.tags()).map_err(|why| Denied {
-        why: Why::Aws,
-        said: format!("the role '{name}' cannot be given to '{}': {why}", caller.id()),
-        reason: format!("the role '{name}' cannot be given: {why}"),
-        policy_id: None,
+    settings.fill(&caller.principal().subject, caller.tags(), grant.as_ref()).map_err(|why| {
+        Denied {
+            why: Why::Aws,
+            said: format!("the role '{name}' cannot be given to '{}': {why}", caller.id()),
+            reason: format!("the role '{name}' cannot be given: {why}"),
+            policy_id: None,
+        }
     })
 }
 

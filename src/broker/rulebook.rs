@@ -9,9 +9,11 @@ use std::ops::Deref;
 
 use super::authenticate::Authenticator;
 use super::config::{self, Authz, Config, Role};
+use super::decide::Rules;
+use super::elevation::Reach;
 use super::policy::{Policy, Source, World};
 use super::rate::Rates;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 
 /// All that is in force together. It is as good as its policies where these are asked for.
@@ -40,12 +42,13 @@ impl Rulebook {
             Some(before) => before.authenticator.anew(trusted, clients, &config.issuer, host)?,
         };
         let directory = config.directory(host.clock.now())?;
-        for (name, role) in &config.role {
-            if let Some(elevation) = &role.elevation {
-                elevation.check_people(name, directory.as_deref())?;
-            }
-        }
+        config.check_people(directory.as_deref())?;
         let policy = Policy::load(policies, World::of(&config, directory.as_ref()))?;
+        let reach = Reach::of(Rules { policy: &policy, roles: &config.role }, host.clock.now());
+        if let Some(never) = reach.never.first() {
+            return Err(Error::new(ErrorKind::Config, never.clone())
+                .hint("`tmpcred broker policy check` says what else there is"));
+        }
         let rates = match before {
             None => Rates::new(&config.limits),
             Some(before) => before.rates.anew(&config.limits),

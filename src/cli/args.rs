@@ -18,6 +18,7 @@ mod broker;
 mod broker_policy;
 mod config;
 mod console;
+mod elevate;
 mod generated;
 mod ls;
 
@@ -27,9 +28,13 @@ pub(crate) use self::broker::{
     BrokerCommand, BrokerFile, BrokerKeys, BrokerPlace, BrokerRevoke, BrokerStore, ExportFormat,
 };
 #[cfg(feature = "broker")]
-pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain};
+pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain, PolicyPath};
 pub(crate) use self::config::{Import, Install, Tool};
 pub(crate) use self::console::Console;
+pub(crate) use self::elevate::{
+    At, Because, Elevate, ElevateApprove, ElevateCommand, ElevateList, ElevateOne, ElevateReasoned,
+    ElevateRequest, ElevateReview, ElevateStatus, Elevated, OnExpiryArg,
+};
 pub(crate) use self::generated::{Completions, Man};
 pub(crate) use self::ls::Ls;
 use super::complete;
@@ -134,6 +139,8 @@ pub(crate) enum Command {
     Status(Deferred<Status>),
     /// List the profiles, or the accounts and roles that you may use
     Ls(Deferred<Ls>),
+    /// Have a role for a while, because others approve
+    Elevate(Deferred<Elevate>),
     /// Show what a run would do, and why
     Explain(Deferred<Explain>),
     /// Look after the configuration
@@ -269,6 +276,9 @@ pub(crate) struct Exec {
     /// For longer than a credential is good.
     #[command(flatten)]
     pub renew: Renew,
+    /// With a role that is had for a while.
+    #[command(flatten)]
+    pub elevated: Elevated,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND", value_hint = ValueHint::CommandWithArguments)]
     pub command: Vec<OsString>,

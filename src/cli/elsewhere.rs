@@ -22,10 +22,12 @@ pub(crate) struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// The broker that is this profile's target.
-    pub(crate) fn open(app: &App, profile: &str) -> Result<Self> {
-        let wanted = Wanted { profile: Some(profile.to_string()), ..Wanted::default() };
+    /// The broker that is this profile's target; that of the profile which a run would use,
+    /// where none is named.
+    pub(crate) fn open(app: &App, profile: Option<&str>) -> Result<Self> {
+        let wanted = Wanted { profile: profile.map(String::from), ..Wanted::default() };
         let prepared = configured(app, &wanted)?;
+        let profile = &prepared.plan.profile;
         let Some(server) = prepared.plan.target.broker().cloned() else {
             let message = format!("the profile '{profile}' is none of a broker");
             return Err(Error::new(ErrorKind::Config, message)
@@ -55,6 +57,15 @@ impl Elsewhere {
             }
             answer => Ok(answer?),
         }
+    }
+
+    /// The key of this device, by its thumbprint, where credentials of the profile are bound
+    /// to it.
+    pub(crate) fn thumbprint(&self) -> Result<Option<String>> {
+        if !self.prepared.plan.wants_key() {
+            return Ok(None);
+        }
+        Ok(Some(self.prepared.cache.device_key()?.thumbprint().to_string()))
     }
 
     fn identified(&self, strength: &Strength) -> Result<Identified> {

@@ -6,7 +6,7 @@ mod change;
 mod commands;
 mod complete;
 mod deferred;
-#[cfg(feature = "broker")]
+mod elevated;
 mod elsewhere;
 mod help;
 mod hide;

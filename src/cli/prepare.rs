@@ -159,7 +159,7 @@ impl Prepared {
         }
     }
 
-    fn is_embedded(&self) -> bool {
+    pub(crate) fn is_embedded(&self) -> bool {
         #[cfg(feature = "broker")]
         {
             self.embedded.is_some()

@@ -154,6 +154,7 @@ fn name(command: &Command) -> Option<&'static str> {
         Command::Logout(_) => "logout",
         Command::Status(_) => "status",
         Command::Ls(_) => "ls",
+        Command::Elevate(_) => "elevate",
         Command::Verify(_) => "verify",
         Command::RenewAhead(_) => "renew-ahead",
         #[cfg(feature = "broker")]

@@ -17,6 +17,7 @@
 pub mod aws_files;
 pub mod console;
 pub mod credential_process;
+pub mod deadline;
 pub mod endpoint;
 pub mod env;
 pub mod exec;

@@ -86,7 +86,7 @@ impl fmt::Debug for AtEnd<'_> {
 }
 
 /// What goes on beside the command.
-pub trait Beside {
+pub trait Beside: Sync {
     /// How the command is reached.
     fn reach(&self) -> &Reach;
 

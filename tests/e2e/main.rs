@@ -35,6 +35,8 @@ mod docs;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod dpop;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod elevation;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod elsewhere;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod ended;

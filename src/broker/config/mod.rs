@@ -227,6 +227,16 @@ impl Config {
         self.directory.as_ref().map(load).transpose()
     }
 
+    /// Checks that the directory has enough people for what has to be approved.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where nobody could ever have a role.
+    pub fn check_people(&self, directory: Option<&Directory>) -> Result<()> {
+        let elevated =
+            self.role.iter().filter_map(|(name, role)| Some((name, role.elevation.as_ref()?)));
+        elevated.into_iter().try_for_each(|(name, rules)| rules.check_people(name, directory))
+    }
+
     /// Checks what the types alone cannot say.
     pub(super) fn check(&self) -> Result<()> {
         let wrong = |why: String| Err(Error::new(ErrorKind::Config, why));

@@ -111,6 +111,10 @@ impl Role {
         if let Some(elevation) = &self.elevation {
             elevation.check(name)?;
         }
+        if self.elevation.is_none() && self.aws.as_ref().is_some_and(aws::Settings::tells_of_grants)
+        {
+            return wrong("tells AWS of grants, and is not had by elevation".into());
+        }
         match self.aws.as_ref().map(aws::Settings::check) {
             Some(Err(why)) => {
                 Err(Error::new(ErrorKind::Config, format!("[role.{name}.aws] {why}")))

@@ -16,6 +16,7 @@ use crate::broker::audit::{Author, Decision, Record};
 use crate::broker::authenticate::Caller;
 use crate::broker::config::{Elevation as Rules, Login};
 use crate::broker::decide::{Denied, Rules as Policies, Why};
+use crate::broker::directory::Directory;
 use crate::broker::ids;
 use crate::broker::operate::Asked as Who;
 use crate::broker::policy::{Elevating, Moment, Named, Operation, Tokens};
@@ -161,7 +162,8 @@ impl Broker {
             return Err(Refusal::Malformed(why));
         };
         let by = self.known(book, &who.caller, now)?;
-        let actors = who.caller.actors().iter().map(|actor| party(book, actor.principal()));
+        let actors =
+            who.caller.actors().iter().map(|actor| party(directory_of(book), actor.principal()));
         let audience = match &request.audience {
             Some(audience) if role.audiences.contains(audience) => audience.clone(),
             None if role.audiences.len() == 1 => {
@@ -263,7 +265,7 @@ impl Broker {
             if !self.sees(book, who, &elevation, &by)? {
                 return Err(Refusal::Unknown);
             }
-            let eligible = Eligible::new(book, &elevation.asked, now);
+            let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
             let rules = eligible.rules();
             let author = self.may_settle(book, who, (&elevation, &by), verdict).await?;
             if let Some(rules) = rules
@@ -381,7 +383,7 @@ impl Broker {
             return Err(Refusal::Stale);
         }
         let principal = caller.principal();
-        let known = party(book, principal);
+        let known = party(directory_of(book), principal);
         let of_people = |issuer: &str| {
             book.directory().is_some_and(|directory| directory.has_people_of(issuer))
         };
@@ -402,7 +404,7 @@ impl Broker {
     ) -> Outcome<bool> {
         let now = self.clock.now();
         Ok(elevation.is_for(by)
-            || Eligible::new(book, &elevation.asked, now).groups(by).is_some()
+            || Eligible::new(rules_of(book), &elevation.asked, now).groups(by).is_some()
             || self.may_revoke(book, who, &elevation.asked.role, now))
     }
 
@@ -410,8 +412,7 @@ impl Broker {
     fn may_revoke(&self, book: &Rulebook, who: &Who, role: &str, now: OffsetDateTime) -> bool {
         let tokens = Tokens { role: Some(role.into()), ..Tokens::named(Named::Role) };
         let moment = Moment { now, source: who.source };
-        let rules = Policies { policy: book, roles: book.roles() };
-        rules.operate(&who.caller, &Operation::Revoke(tokens), moment).is_ok()
+        rules_of(book).operate(&who.caller, &Operation::Revoke(tokens), moment).is_ok()
     }
 
     /// Whether they may ask, by policy; what is denied is on record.
@@ -430,30 +431,10 @@ impl Broker {
             emergency: asked.path == Path::Emergency,
             key_bound: asked.key.is_some(),
         };
-        let what = match asked.path {
-            Path::Ordinary => format!("to ask for the role '{}'", asked.role),
-            Path::Emergency => {
-                format!("to have the role '{}' without approval", asked.role)
-            }
-        };
-        let answer = book.elevates(&who.caller, &elevating, moment).map_err(|why| {
-            tracing::error!(why, "a policy cannot be evaluated");
-            (Why::Failed, None, format!("a policy failed, which denies {what}"))
-        });
-        let decided = answer.and_then(|answer| match answer.reasons.into_iter().next() {
-            Some(permit) if answer.permits => Ok(permit),
-            None if answer.stale => Err((
-                Why::Directory,
-                None,
-                format!("the directory of people is out of date, so no policy permits {what}"),
-            )),
-            None => Err((Why::NoPermit, None, format!("no policy permits {what}"))),
-            by => Err((Why::Forbidden, by, format!("a policy forbids {what}"))),
-        });
+        let decided = rules_of(book).elevate(&who.caller, &elevating, moment);
         match decided {
             Ok(permit) => Ok(self.author(book, who, &permit)),
-            Err((why, policy_id, said)) => {
-                let denied = Denied { policy_id, ..Denied::new(why, said) };
+            Err(denied) => {
                 Err(self.deny_elevation(book, who, ("request", &asked.role, None), denied).await)
             }
         }
@@ -468,7 +449,7 @@ impl Broker {
         verdict: &Verdict,
     ) -> Result<Author, Refusal> {
         let now = self.clock.now();
-        let eligible = Eligible::new(book, &elevation.asked, now).groups(by).is_some();
+        let eligible = Eligible::new(rules_of(book), &elevation.asked, now).groups(by).is_some();
         let permitted = match verdict {
             // Only who asked may, as the state machine sees to.
             Verdict::Withdraw | Verdict::Activate | Verdict::Relinquish => true,
@@ -531,9 +512,19 @@ impl Broker {
     }
 }
 
+/// The policies and roles of a rulebook.
+pub(super) fn rules_of(book: &Rulebook) -> Policies<'_> {
+    Policies { policy: book, roles: book.roles() }
+}
+
+/// The directory of people, where there is one.
+fn directory_of(book: &Rulebook) -> Option<&Directory> {
+    book.directory().map(AsRef::as_ref)
+}
+
 /// Somebody, with who they are in the directory.
-pub(super) fn party(book: &Rulebook, principal: &Principal) -> Party {
-    let person = book.directory().and_then(|directory| directory.person(principal));
+pub(in crate::broker) fn party(directory: Option<&Directory>, principal: &Principal) -> Party {
+    let person = directory.and_then(|directory| directory.person(principal));
     Party {
         issuer: principal.issuer.clone(),
         subject: principal.subject.clone(),

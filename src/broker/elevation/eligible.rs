@@ -7,37 +7,41 @@ use std::collections::BTreeSet;
 
 use time::OffsetDateTime;
 
-use super::{Approval, Asked, Elevation, Need, Party, Tally};
-use crate::broker::config::Elevation as Rules;
+use super::{Approval, Asked, Elevation, Party, Tally};
+use crate::broker::config::{Elevation as Rules, Threshold};
+use crate::broker::decide::Rules as Policies;
 use crate::broker::directory::Directory;
 use crate::broker::policy::Approving;
-use crate::broker::rulebook::Rulebook;
 use crate::credential::Principal;
 
 /// The rules, the people and the policies by which an elevation is approved.
 #[derive(Clone, Copy)]
 pub(in crate::broker) struct Eligible<'a> {
-    book: &'a Rulebook,
+    policies: Policies<'a>,
     asked: &'a Asked,
     now: OffsetDateTime,
 }
 
 impl<'a> Eligible<'a> {
     pub(in crate::broker) fn new(
-        book: &'a Rulebook,
+        policies: Policies<'a>,
         asked: &'a Asked,
         now: OffsetDateTime,
     ) -> Self {
-        Self { book, asked, now }
+        Self { policies, asked, now }
     }
 
     /// The rules of the role; nothing where there are none any more.
     pub(in crate::broker) fn rules(&self) -> Option<&'a Rules> {
-        self.book.roles().get(&self.asked.role)?.elevation.as_ref()
+        self.policies.roles.get(&self.asked.role)?.elevation.as_ref()
     }
 
     fn directory(&self) -> Option<&'a Directory> {
-        self.book.directory().map(AsRef::as_ref).filter(|people| !people.is_stale(self.now))
+        self.policies
+            .policy
+            .directory()
+            .map(AsRef::as_ref)
+            .filter(|people| !people.is_stale(self.now))
     }
 
     /// Who somebody is in the directory at this moment, by issuer and subject.
@@ -82,7 +86,7 @@ impl<'a> Eligible<'a> {
             scope: self.asked.scope.as_ref(),
             ttl: self.asked.ttl,
         };
-        self.book.may_approve(approver, &asked, self.now).unwrap_or_else(|why| {
+        self.policies.policy.may_approve(approver, &asked, self.now).unwrap_or_else(|why| {
             tracing::error!(why, "a policy cannot be evaluated, so an approval does not count");
             false
         })
@@ -107,18 +111,62 @@ impl<'a> Eligible<'a> {
     }
 
     /// The people who could meet this threshold.
-    pub(in crate::broker) fn people_for(&self, need: &Need, all: &[&'a str]) -> Vec<&'a str> {
+    pub(in crate::broker) fn people_for(
+        &self,
+        threshold: &Threshold,
+        all: &[&'a str],
+    ) -> Vec<&'a str> {
         let Some(directory) = self.directory() else { return Vec::new() };
         let people = directory
             .people()
-            .filter(|(name, person)| all.contains(name) && need.threshold.takes(&person.groups));
+            .filter(|(name, person)| all.contains(name) && threshold.takes(&person.groups));
         people.map(|(name, _)| name).collect()
     }
 
     /// What of the approvals counts, together with this one where there is one.
     pub(in crate::broker) fn tally(&self, elevation: &Elevation, with: Option<&Approval>) -> Tally {
         let thresholds = self.rules().map_or(&[][..], |rules| &rules.approvals);
-        let hash = elevation.hash(self.book.rules_hash());
+        let hash = elevation.hash(self.policies.policy.rules_hash());
         Tally::of(elevation, with, thresholds, &hash, |by| self.groups(by).cloned())
+    }
+}
+
+/// What nobody could ever meet, and what leaves nobody for one of those who could: of each role
+/// that is had by elevation, in words. Said of a moment at which the directory is fresh.
+pub(in crate::broker) struct Reach {
+    /// What would never come about.
+    pub(in crate::broker) never: Vec<String>,
+    /// What would not come about for those who approve others.
+    pub(in crate::broker) barely: Vec<String>,
+}
+
+impl Reach {
+    /// Looks at all roles.
+    pub(in crate::broker) fn of(policies: Policies<'_>, now: OffsetDateTime) -> Self {
+        let (mut never, mut barely) = (Vec::new(), Vec::new());
+        let stale = policies.policy.directory().is_none_or(|people| people.is_stale(now));
+        let elevated = policies.roles.iter().filter(|_| !stale);
+        for (role, rules) in
+            elevated.filter_map(|(name, role)| Some((name, role.elevation.as_ref()?)))
+        {
+            let asked = Asked::by_nobody(role, now);
+            let eligible = Eligible::new(policies, &asked, now);
+            let all = eligible.people();
+            for threshold in &rules.approvals {
+                let people = eligible.people_for(threshold, &all);
+                let (there, wanted) = (people.len(), threshold.count.get() as usize);
+                let who = threshold.said();
+                if there < wanted {
+                    never.push(format!(
+                        "the role '{role}' wants approvals of {wanted} people {who}, and policies let {there}: nobody could ever have it"
+                    ));
+                } else if there == wanted {
+                    barely.push(format!(
+                        "the role '{role}' wants approvals of {wanted} people {who}, and there are just as many: none of them could have it"
+                    ));
+                }
+            }
+        }
+        Self { never, barely }
     }
 }

@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::desk::Refusal;
+use super::desk::{Refusal, rules_of};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party, Tally};
@@ -102,11 +102,15 @@ impl Broker {
 
     fn seen(&self, book: &Rulebook, elevation: Elevation, by: &Party, whole: bool) -> Seen {
         let now = self.clock.now();
-        let eligible = Eligible::new(book, &elevation.asked, now);
+        let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
         let tally = eligible.tally(&elevation, None);
         let all = if whole { eligible.people() } else { Vec::new() };
-        let named = |need| {
-            eligible.people_for(need, &all).into_iter().map(String::from).collect::<Vec<_>>()
+        let named = |need: &super::Need| {
+            eligible
+                .people_for(&need.threshold, &all)
+                .into_iter()
+                .map(String::from)
+                .collect::<Vec<_>>()
         };
         let people = tally.needs.iter().map(named).collect();
         let approves = eligible.groups(by).is_some();
@@ -212,7 +216,7 @@ impl Broker {
         by: &Party,
     ) -> Result<bool, Refusal> {
         let now = self.clock.now();
-        let approves = || Eligible::new(book, &elevation.asked, now).groups(by).is_some();
+        let approves = || Eligible::new(rules_of(book), &elevation.asked, now).groups(by).is_some();
         let approved = || elevation.approvals.iter().any(|approval| approval.by.is(by));
         Ok(match which {
             Which::Mine => true,

@@ -27,7 +27,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub(in crate::broker) use desk::party;
 pub use desk::{Refusal, Request, Verdict};
+pub(in crate::broker) use eligible::{Eligible, Reach};
 pub use entry::{ElevationClaim, Underway};
 pub use life::{Access, Event, Refused, Review};
 pub use list::{Page, Seen, Which};
@@ -99,6 +101,28 @@ pub struct Asked {
     pub lapses_at: OffsetDateTime,
     /// From which address.
     pub source: String,
+}
+
+impl Asked {
+    /// What nobody in particular asks for: this role, and all else as it may be.
+    pub(in crate::broker) fn by_nobody(role: &str, now: OffsetDateTime) -> Self {
+        Self {
+            path: Path::Ordinary,
+            by: Party { issuer: String::new(), subject: String::new(), person: None },
+            actors: Vec::new(),
+            role: role.into(),
+            audience: String::new(),
+            scope: None,
+            ttl: 0,
+            start: None,
+            key: None,
+            reason: String::new(),
+            ticket: None,
+            at: now,
+            lapses_at: now,
+            source: String::new(),
+        }
+    }
 }
 
 /// How a grant comes about.

@@ -58,8 +58,7 @@ impl Policy {
         asked: &Elevating<'_>,
         moment: Moment,
     ) -> Result<Answer, String> {
-        let context =
-            self.terms.elevating_context(caller, asked, self.scopes_of(asked.role), moment)?;
+        let context = self.elevating_context(caller, asked, moment)?;
         self.ask_of(caller, Asks::of_role(caller.id(), ELEVATE, asked.role, context), moment.now)
     }
 
@@ -83,7 +82,16 @@ impl Policy {
         Ok(self.ask_of(&caller, asks, now)?.permits)
     }
 
-    fn approving_context(
+    pub(super) fn elevating_context(
+        &self,
+        caller: &Caller,
+        asked: &Elevating<'_>,
+        moment: Moment,
+    ) -> Result<Context, String> {
+        self.terms.elevating_context(caller, asked, self.scopes_of(asked.role), moment)
+    }
+
+    pub(super) fn approving_context(
         &self,
         asked: &Approving<'_>,
         now: OffsetDateTime,

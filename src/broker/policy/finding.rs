@@ -90,6 +90,10 @@ pub enum Rule {
     Everybody,
     EveryAudience,
     RoleUnreachable,
+    ThresholdUnmeetable,
+    ThresholdTight,
+    NobodyElevates,
+    NotElevated,
 }
 
 /// What there is to say of a rule.
@@ -123,7 +127,7 @@ impl Rule {
     ];
 
     /// Those of the linter.
-    pub const LINTS: [Self; 17] = [
+    pub const LINTS: [Self; 21] = [
         Self::LikeAnything,
         Self::LikeUnanchored,
         Self::LikeOpenEnd,
@@ -141,6 +145,10 @@ impl Rule {
         Self::Everybody,
         Self::EveryAudience,
         Self::RoleUnreachable,
+        Self::ThresholdUnmeetable,
+        Self::ThresholdTight,
+        Self::NobodyElevates,
+        Self::NotElevated,
     ];
 
     /// Its name.
@@ -316,6 +324,30 @@ impl Rule {
                 Warning,
                 "whoever asks about tokens is to be told of those for their own audience only",
                 "say context.audience == \"…\" of the resource owner that asks",
+            ),
+            Self::ThresholdUnmeetable => (
+                "threshold-unmeetable",
+                Error,
+                "a role that nobody can ever have is no way out when it is needed",
+                "ask for fewer approvals, or let more people approve",
+            ),
+            Self::ThresholdTight => (
+                "threshold-tight",
+                Warning,
+                "nobody approves for themselves, and somebody is always away",
+                "let more people approve than are needed",
+            ),
+            Self::NobodyElevates => (
+                "nobody-elevates",
+                Warning,
+                "a role that is had by elevation is of use to those who may ask for it",
+                "permit somebody Action::\"elevate\"",
+            ),
+            Self::NotElevated => (
+                "not-elevated",
+                Warning,
+                "nobody asks for a role that is not had by elevation, nor approves it",
+                "write its table [role.NAME.elevation], or leave the permit out",
             ),
             Self::RoleUnreachable => (
                 "role-unreachable",

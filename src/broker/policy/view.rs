@@ -85,7 +85,7 @@ impl<'a> View<'a> {
         self.permits(&[INTROSPECT])
     }
 
-    fn permits(&self, actions: &[&str]) -> bool {
+    pub(super) fn permits(&self, actions: &[&str]) -> bool {
         let is_one = |(_, name): &(String, String)| actions.contains(&name.as_str());
         !self.forbids() && entities_of(&self.json["action"]).iter().any(is_one)
     }

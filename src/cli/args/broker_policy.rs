@@ -92,15 +92,18 @@ pub(crate) struct PolicyExplain {
     /// By what those tokens are named that are revoked: token, subject, issuer, role, client or all
     #[arg(long, value_name = "WHAT", conflicts_with = "cases")]
     pub what: Option<String>,
-    /// The issuer of whose tokens are revoked
+    /// The issuer of whose tokens are revoked, or of for whom something is approved
     #[arg(long, value_name = "URL", conflicts_with = "cases")]
     pub of_issuer: Option<String>,
-    /// The subject of whose tokens are revoked, together with --of-issuer
+    /// Their subject, together with --of-issuer
     #[arg(long, value_name = "SUBJECT", requires = "of_issuer", conflicts_with = "cases")]
     pub of_subject: Option<String>,
     /// The client whose tokens are revoked
     #[arg(long, value_name = "CLIENT", conflicts_with = "cases")]
     pub of_client: Option<String>,
+    /// The path of the grant under which a token is issued, or on which a role is asked for
+    #[arg(long, value_enum, conflicts_with = "cases")]
+    pub path: Option<PolicyPath>,
     /// Whom the token is for [default: the only audience of the role]
     #[arg(long, conflicts_with = "cases")]
     pub audience: Option<String>,
@@ -133,6 +136,15 @@ pub(crate) struct PolicyExplain {
     pub json: bool,
 }
 
+/// How a grant comes about.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PolicyPath {
+    /// By approvals
+    Ordinary,
+    /// Without, because there is an emergency
+    Emergency,
+}
+
 /// What a caller does.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum PolicyAction {
@@ -144,4 +156,8 @@ pub(crate) enum PolicyAction {
     Revoke,
     /// To look after the broker
     Administer,
+    /// To ask for a role for a while; tells who could approve it, too
+    Elevate,
+    /// To approve that, for --of-issuer and --of-subject
+    Approve,
 }

@@ -4,12 +4,14 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cli::args::{Exec, Output};
+use crate::cli::args::{Exec, OnExpiryArg, Output};
+use crate::cli::elevated::{self, Elevated};
 use crate::cli::hide::{Hiding, hide};
 use crate::cli::prepare::prepare;
 use crate::cli::renewal::Own;
 use crate::cli::traced::Ended;
 use crate::cli::{App, misuse};
+use crate::deliver::deadline::{Deadline, OnExpiry};
 use crate::deliver::renewal::Renewal;
 use crate::deliver::supervisor::{AtEnd, Beside};
 use crate::deliver::{self, Handout, Outcome, mask};
@@ -22,13 +24,20 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     can_mask(args.output)?;
-    let mut prepared = prepare(app, &args.wanted)?.ending(args.at_exit);
+    let mut wanted = args.wanted.clone();
+    if let Some(role) = &args.elevated.elevate {
+        wanted.wanted.role = Some(role.clone());
+    }
+    let mut prepared = prepare(app, &wanted)?.ending(args.at_exit);
     prepared.host = app.traced.for_command(&prepared.host);
     // What cannot be kept is said before anything is minted.
     prepared.can_be_handed_on()?;
     prepared.renewed_because(args.renew, None)?;
     prepared.supervised_because(args.at_exit, args.output, None)?;
-    let own = prepared.revoked_because(args.at_exit)?.map(|_| Arc::<Own>::default());
+    let elevated = Elevated::begin(app, &prepared, &args.elevated)?;
+    // What is issued under a grant is of no use after it, so it is never kept.
+    let own = (elevated.is_some() || prepared.revoked_because(args.at_exit)?.is_some())
+        .then(Arc::<Own>::default);
     let credential = match &own {
         Some(own) => {
             let minted = prepared.own_credential(&args.fresh)?;
@@ -43,14 +52,21 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
             renewal.end(LAST_ATTEMPT);
         }
         for minted in own.iter().flat_map(|own| own.take()) {
-            prepared.revoke(&minted);
+            // With its grant, all that was issued under it is revoked.
+            match &elevated {
+                Some(_) => drop(minted),
+                None => prepared.revoke(&minted),
+            }
+        }
+        if let Some(elevated) = &elevated {
+            elevated.end(app);
         }
     };
     // Hiding may take a while.
     let at_end = if own.is_some() { AtEnd::heeding(what)? } else { AtEnd::doing(what) };
     let renewed = prepared.renewed_because(args.renew, Some(&credential))?;
-    let supervised =
-        prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?.is_some();
+    let supervised = elevated.is_some()
+        || prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?.is_some();
     if !supervised {
         drop(at_end);
         let handout = prepared.handout(&credential);
@@ -76,7 +92,23 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         renewal.begin(masked.clone())?;
     }
     let beside = renewal.map(|renewal| renewal as &dyn Beside);
-    deliver::supervisor::run(&handout, &args.command, app.core, masked, at_end, beside)
+    let Some(elevated) = &elevated else {
+        return deliver::supervisor::run(&handout, &args.command, app.core, masked, at_end, beside);
+    };
+    let on_expiry = match args.elevated.on_expiry {
+        Some(OnExpiryArg::Warn) => OnExpiry::Warn,
+        Some(OnExpiryArg::Term) | None => OnExpiry::Term,
+    };
+    let (clock, interact) = (app.host.clock.clone(), app.host.interact.clone());
+    let deadline = Deadline::new(elevated.until(), on_expiry, clock, beside);
+    std::thread::scope(|scope| {
+        scope.spawn(|| deadline.watch(|told| elevated::tell(&*interact, told)));
+        let beside = Some(&deadline as &dyn Beside);
+        let outcome =
+            deliver::supervisor::run(&handout, &args.command, app.core, masked, at_end, beside);
+        deadline.close();
+        outcome
+    })
 }
 
 /// Refuses to promise what cannot be kept.

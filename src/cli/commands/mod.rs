@@ -8,6 +8,7 @@ mod config_import;
 mod config_install;
 mod console;
 mod credential_process;
+pub(in crate::cli) mod elevate;
 mod env;
 mod exec;
 mod explain;
@@ -40,6 +41,7 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Outcome> {
         Command::Logout(args) => logout::run(app, &args),
         Command::Status(args) => status::run(app, &args),
         Command::Ls(args) => ls::run(app, &args),
+        Command::Elevate(args) => elevate::run(app, &args),
         Command::Explain(args) => explain::run(app, &args),
         Command::Config(args) => config::run(app, &args),
         Command::Inspect(args) => inspect::run(app, &args),

@@ -23,6 +23,7 @@ use super::client;
 use super::form::Form;
 use super::operate::{Outcome, Request, Shown, Unserved, described, done, flag, to_its_end};
 use super::refusal::Refusal;
+use super::shown::Challenge;
 use crate::broker::Broker;
 use crate::broker::config::{self, Login};
 use crate::broker::elevation::{self, Path, Verdict, Which};
@@ -393,5 +394,5 @@ fn step_up(login: &Login) -> Unserved {
     if let Ok(value) = HeaderValue::from_str(&challenge) {
         headers.insert(WWW_AUTHENTICATE, value);
     }
-    Unserved::new(Outcome::Unauthenticated, refusal).challenging(headers)
+    Challenge { refusal, headers }.into()
 }

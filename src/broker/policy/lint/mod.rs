@@ -1,7 +1,10 @@
 //! The linter: what can be used and is hardly meant.
 
+mod elevation;
 mod patterns;
 mod reach;
+
+use time::OffsetDateTime;
 
 use super::finding::Finding;
 use super::load::{Source, World};
@@ -14,14 +17,18 @@ use crate::error::Result;
 ///
 /// # Errors
 /// Only what is no fault of the policies.
-pub fn check(sources: &[Source], world: World<'_>) -> Result<Vec<Finding>> {
-    let mut findings = Policy::check(sources, world)?.err().unwrap_or_default();
+pub fn check(sources: &[Source], world: World<'_>, now: OffsetDateTime) -> Result<Vec<Finding>> {
+    let (policy, mut findings) = match Policy::check(sources, world)? {
+        Ok(policy) => (Some(policy), Vec::new()),
+        Err(findings) => (None, findings),
+    };
     let views = view::all(sources);
     for view in &views {
         patterns::look(view, &mut findings);
         reach::look(view, world, &mut findings);
     }
     reach::look_at_all(&views, world, &mut findings);
+    elevation::look(&views, world, policy.as_ref(), now, &mut findings);
     let order = |finding: &Finding| {
         let place = finding.place.as_ref();
         let file = place.and_then(|place| sources.iter().position(|s| s.path == place.file));

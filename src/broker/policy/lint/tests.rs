@@ -15,7 +15,8 @@ fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
         .iter()
         .map(|(path, text)| Source { path: path.into(), text: text.to_string() })
         .collect();
-    check(&sources, world(&roles, &trusted(&[ISSUER]))).unwrap()
+    let now = time::macros::datetime!(2026-01-01 12:00 UTC);
+    check(&sources, world(&roles, &trusted(&[ISSUER])), now).unwrap()
 }
 
 /// What is found besides what is wrong with none of these policies.

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::super::view::{self, View, literal, path, walk};
-use super::super::{Asks, INTROSPECT};
+use super::super::{APPROVE, Asks, ELEVATE, INTROSPECT};
+use super::elevation::Approvers;
 use super::{Action, Asked, Asking, Outcome, Trial, operation};
 use crate::broker::authenticate::Caller;
 use crate::broker::decide::{Bounds, Wanted, Why};
@@ -29,6 +30,8 @@ pub struct Explanation {
     pub considered: Vec<Considered>,
     /// What would have to be different for a permit; nothing where there is one.
     pub changes: Vec<String>,
+    /// Who could approve it, where it is asked for a role for a while.
+    pub approvers: Vec<Approvers>,
 }
 
 /// A policy, and what of it holds.
@@ -102,7 +105,9 @@ impl Trial<'_> {
             }
         }
         let changes = self.changes(&asked, &outcome, &considered);
-        Ok(Explanation { outcome, considered, changes })
+        let approvers = asked.caller.as_ref().ok();
+        let approvers = approvers.map(|caller| asked.approvers(self, caller)).unwrap_or_default();
+        Ok(Explanation { outcome, considered, changes, approvers })
     }
 
     /// What policy was asked, and what of each holds; nothing where it was not asked.
@@ -126,6 +131,14 @@ impl Trial<'_> {
             return Some(self.policy.asks_of(caller, operation, asked.moment()));
         }
         let rules = self.rules();
+        if let Some(context) = asked.elevation_context(self, caller) {
+            let action = self.action_of(asked, caller);
+            let about = asked.about.as_ref();
+            return Some(context.map(|context| Asks {
+                about,
+                ..Asks::of_role(caller.id(), action, asked.role, context)
+            }));
+        }
         let role = rules.role(Wanted { key_bound: true, ..asked.wanted() }).ok()?;
         let context = match asked.action {
             Action::Introspect => {
@@ -145,6 +158,8 @@ impl Trial<'_> {
     fn action_of(&self, asked: &Asked<'_>, caller: &Caller) -> &'static str {
         match asked.action {
             Action::Introspect => INTROSPECT,
+            Action::Elevate => ELEVATE,
+            Action::Approve => APPROVE,
             _ => self.policy.action_of(caller),
         }
     }

@@ -2,6 +2,7 @@
 //! one that a broker would make, down to what it requires of their token.
 
 mod cases;
+mod elevation;
 mod explain;
 mod operation;
 
@@ -16,6 +17,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub use cases::{Case, CaseResult, Cases, Difference, Expected};
+pub use elevation::Approvers;
 pub use explain::{Considered, Explanation, Found, Holds, Part};
 
 use super::load::{Source, World};
@@ -25,6 +27,7 @@ use crate::broker::client;
 use crate::broker::config::{self, Client, Config};
 use crate::broker::decide::{Denied, Rules, Wanted, Why};
 use crate::broker::directory::Directory;
+use crate::broker::elevation::{Path, Underway};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Claims;
@@ -42,6 +45,10 @@ pub enum Action {
     Revoke,
     /// To look after the broker.
     Administer,
+    /// To ask for a role for a while.
+    Elevate,
+    /// To approve that.
+    Approve,
 }
 
 /// What somebody asks.
@@ -65,7 +72,7 @@ pub struct Asking {
     /// By what the tokens are named that are revoked.
     #[serde(default)]
     pub what: Option<String>,
-    /// The issuer of whose tokens are revoked.
+    /// The issuer of whose tokens are revoked, or of for whom something is approved.
     #[serde(default)]
     pub of_issuer: Option<String>,
     /// Their subject, letter by letter.
@@ -74,6 +81,10 @@ pub struct Asking {
     /// The client to which they were issued.
     #[serde(default)]
     pub of_client: Option<String>,
+    /// The path of the grant under which a token is issued, where it is under one, or on which
+    /// a role is asked for; the ordinary one where left out.
+    #[serde(default)]
+    pub path: Option<Path>,
     /// Whom the token is for; where left out, the only audience of the role.
     #[serde(default)]
     pub audience: Option<String>,
@@ -210,8 +221,12 @@ impl<'a> Trial<'a> {
             Some(_) => ("", ""),
             None => self.role_and_audience(asking)?,
         };
+        let under = |path| Underway::supposed(path, now.saturating_add(time::Duration::DAY));
         Ok(Asked {
             caller: self.admitted(asking, now)?,
+            about: elevation::about(asking, &self.config.trusted_issuer)?,
+            path: asking.path,
+            elevation: asking.path.map(under),
             action: asking.action,
             operation,
             role,
@@ -342,6 +357,12 @@ struct Asked<'a> {
     action: Action,
     /// What is asked for, where it is not about a token that is issued or looked at.
     operation: Option<Operation>,
+    /// For whom something is approved, where that is what is done.
+    about: Option<Principal>,
+    /// On which path a role is asked for.
+    path: Option<Path>,
+    /// Under which grant a token is issued.
+    elevation: Option<Underway>,
     role: &'a str,
     audience: &'a str,
     scope: Option<BTreeSet<String>>,
@@ -360,7 +381,7 @@ impl Asked<'_> {
             ttl: self.ttl,
             key_bound: self.key_bound,
             jwt: false,
-            elevation: None,
+            elevation: self.elevation.as_ref(),
             source: self.source,
         }
     }
@@ -382,6 +403,8 @@ impl Asked<'_> {
         }
         match self.action {
             Action::Introspect => self.introspects(trial, caller),
+            Action::Elevate => self.elevates(trial, caller),
+            Action::Approve => self.approves(trial, caller),
             _ => {
                 let (granted, _) = rules.decide(caller, self.wanted(), self.now)?;
                 Ok(Outcome::Permit {

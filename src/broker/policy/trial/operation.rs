@@ -23,6 +23,15 @@ pub(super) fn of(asking: &Asking) -> Result<Option<Operation>> {
             require_none(&of_broker, "issue or introspect")?;
             return Ok(None);
         }
+        Action::Elevate | Action::Approve => {
+            require_none(&of_broker, "elevate or approve")?;
+            let others = [("what", &asking.what), ("of_client", &asking.of_client)];
+            require_none(&others, "elevate or approve")?;
+            if asking.action == Action::Elevate {
+                require_none(&of_tokens, "elevate")?;
+            }
+            return Ok(None);
+        }
     };
     require_none(foreign, action)?;
     let of_issuance = [("audience", &asking.audience), ("scope", &asking.scope)];

@@ -35,7 +35,7 @@ pub(super) fn run(app: &App, command: &BrokerKeys) -> Result<()> {
 fn list(app: &App, at: &BrokerPlace, as_json: bool) -> Result<()> {
     let keys = match &at.at {
         Some(profile) => {
-            let keys = Elsewhere::open(app, profile)?;
+            let keys = Elsewhere::open(app, Some(profile))?;
             keys.ask(async |client| client.get::<Keys>(KEYS_PATH, &()).await)?.keys
         }
         None => seen(&with(app, at.file()?, async |manager| manager.list().await)?),
@@ -52,7 +52,7 @@ fn list(app: &App, at: &BrokerPlace, as_json: bool) -> Result<()> {
 
 fn rotate(app: &App, at: &BrokerPlace, which: &Which) -> Result<()> {
     let rotation = match &at.at {
-        Some(profile) => rotate_elsewhere(&Elsewhere::open(app, profile)?, which)?,
+        Some(profile) => rotate_elsewhere(&Elsewhere::open(app, Some(profile))?, which)?,
         None => {
             let rotation = with(app, at.file()?, async |manager| manager.rotate(which).await)?;
             let (begun, under_way) = (rotation.begun, rotation.under_way);
@@ -114,7 +114,7 @@ fn rotate_elsewhere(broker: &Elsewhere, which: &Which) -> Result<Rotation> {
 
 fn revoke(app: &App, at: &BrokerPlace, kids: &[String], reason: Option<&str>) -> Result<()> {
     let keys = match &at.at {
-        Some(profile) => revoke_elsewhere(&Elsewhere::open(app, profile)?, kids, reason)?,
+        Some(profile) => revoke_elsewhere(&Elsewhere::open(app, Some(profile))?, kids, reason)?,
         None => {
             let why = reason.unwrap_or("an operator asked for it");
             seen(&with(app, at.file()?, async |manager| manager.revoke(kids, why).await)?)

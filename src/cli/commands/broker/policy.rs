@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::broker::config;
 use crate::broker::policy::trial::{
     self, Action, Asking, CaseResult, Cases, Considered, Explanation, Holds, Outcome, Supposed,
     Trial,
 };
 use crate::broker::policy::{Finding, Severity, Source, World, check, schema};
+use crate::broker::{config, elevation};
 use crate::cli::App;
-use crate::cli::args::{PolicyAction, PolicyCommand, PolicyExplain};
+use crate::cli::args::{PolicyAction, PolicyCommand, PolicyExplain, PolicyPath};
 use crate::cli::show::{count, printable};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,8 +27,10 @@ pub(super) fn run(app: &App, command: &PolicyCommand) -> Result<()> {
 fn look(app: &App, file: &Path, strict: bool, json: bool) -> Result<()> {
     let config = config::load(file)?;
     let sources = Source::read_all(&config.policy.files)?;
-    let directory = config.directory(app.host.clock.now())?;
-    let findings = check(&sources, World::of(&config, directory.as_ref()))?;
+    let now = app.host.clock.now();
+    let directory = config.directory(now)?;
+    config.check_people(directory.as_deref())?;
+    let findings = check(&sources, World::of(&config, directory.as_ref()), now)?;
     let number = |severity| findings.iter().filter(|f| f.severity == severity).count();
     let (errors, warnings) = (number(Severity::Error), number(Severity::Warning));
     let counted = format!(
@@ -174,7 +176,13 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
             PolicyAction::Introspect => Action::Introspect,
             PolicyAction::Revoke => Action::Revoke,
             PolicyAction::Administer => Action::Administer,
+            PolicyAction::Elevate => Action::Elevate,
+            PolicyAction::Approve => Action::Approve,
         },
+        path: args.path.map(|path| match path {
+            PolicyPath::Ordinary => elevation::Path::Ordinary,
+            PolicyPath::Emergency => elevation::Path::Emergency,
+        }),
         role: args.role.clone(),
         operation: args.operation.clone(),
         what: args.what.clone(),
@@ -207,6 +215,20 @@ fn tell(app: &App, explanation: &Explanation) -> Result<()> {
     })?;
     for change in &explanation.changes {
         app.ui.line(format!("  For a permit: {}.", printable(change)))?;
+    }
+    for approvers in &explanation.approvers {
+        let groups = match approvers.groups.is_empty() {
+            true => String::new(),
+            false => format!(" of {}", approvers.groups.join(" or ")),
+        };
+        let people = match approvers.people.is_empty() {
+            true => "nobody".into(),
+            false => approvers.people.join(", "),
+        };
+        app.ui.line(format!(
+            "  {} would have to approve{groups}; could: {people}",
+            approvers.count
+        ))?;
     }
     for considered in &explanation.considered {
         tell_of(app, considered)?;

@@ -19,7 +19,7 @@ use crate::wire::REVOCATIONS_PATH;
 
 pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
     let revoked = match &args.at.at {
-        Some(profile) => elsewhere(&Elsewhere::open(app, profile)?, args)?,
+        Some(profile) => elsewhere(&Elsewhere::open(app, Some(profile))?, args)?,
         None => here(app, args.at.file()?, args)?,
     };
     if args.json {

@@ -19,7 +19,12 @@ const TREE: usize = 4;
 const SEALED: usize = 5;
 
 /// What takes away what each version adds, the last one first.
-const UNDONE: [(usize, &str); 9] = [
+const UNDONE: [(usize, &str); 10] = [
+    (
+        14,
+        "drop index audit_record_elevation; alter table audit_record drop column elevation;
+         drop table elevation;",
+    ),
     (13, "drop table issuer_key_set;"),
     (12, "drop index audit_record_end;"),
     (11, "alter table audit_record drop column trace_id;"),
@@ -32,12 +37,13 @@ const UNDONE: [(usize, &str); 9] = [
 ];
 
 /// The columns of a record that each version has written besides.
-const WRITTEN: [(usize, &str, &str); 5] = [
+const WRITTEN: [(usize, &str, &str); 6] = [
     (3, "parent", "null"),
     (3, "count", "1"),
     (4, "leaf_version", "1"),
     (6, "actor", "null"),
     (11, "trace_id", "null"),
+    (14, "elevation", "null"),
 ];
 
 fn kek() -> Kek {

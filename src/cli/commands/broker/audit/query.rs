@@ -40,6 +40,7 @@ pub(super) async fn here(app: &App, args: &AuditQuery) -> Result<()> {
         request_id: args.request,
         trace_id: args.trace,
         jti: args.token,
+        elevation: args.elevation,
     };
     let (_, store) = open(app, args.at.file()?).await?;
     let found = store.find(&filter, args.limit).await?;
@@ -54,7 +55,7 @@ pub(super) async fn here(app: &App, args: &AuditQuery) -> Result<()> {
 
 /// Asks a broker that runs, page by page.
 pub(super) fn elsewhere(app: &App, profile: &str, args: &AuditQuery) -> Result<()> {
-    let (broker, now) = (Elsewhere::open(app, profile)?, app.host.clock.now());
+    let (broker, now) = (Elsewhere::open(app, Some(profile))?, app.host.clock.now());
     let moment = |text: &Option<String>| time(text, now).map(|moment| moment.map(rfc3339));
     let mut query = Query {
         since: moment(&args.since)?,
@@ -65,6 +66,7 @@ pub(super) fn elsewhere(app: &App, profile: &str, args: &AuditQuery) -> Result<(
         request: args.request,
         trace: args.trace.map(|trace| trace.to_string()),
         token: args.token,
+        elevation: args.elevation,
         limit: 0,
         below: None,
     };

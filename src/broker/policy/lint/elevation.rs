@@ -1,0 +1,43 @@
+//! Roles that are had by elevation: whether anybody may ask for them, and enough approve.
+
+use time::OffsetDateTime;
+
+use super::super::finding::{Finding, Rule};
+use super::super::load::World;
+use super::super::view::View;
+use super::super::{APPROVE, ELEVATE, Policy};
+use crate::broker::decide::Rules;
+use crate::broker::elevation::Reach;
+
+/// Looks at all policies together; at who may approve only where they can be used.
+pub(super) fn look(
+    views: &[View<'_>],
+    world: World<'_>,
+    policy: Option<&Policy>,
+    now: OffsetDateTime,
+    findings: &mut Vec<Finding>,
+) {
+    let is_elevated = |name: &str| world.roles[name].elevation.is_some();
+    for view in views.iter().filter(|view| view.permits(&[ELEVATE, APPROVE])) {
+        let roles = view.roles(world);
+        if !roles.is_empty() && !roles.iter().any(|name| is_elevated(name)) {
+            let id = &view.id;
+            let message =
+                format!("the permit '{id}' is for roles of which none is had by elevation");
+            findings.push(Finding::new(Rule::NotElevated, message).of(id).at(view.place(None)));
+        }
+    }
+    for name in world.roles.keys().filter(|name| is_elevated(name)) {
+        let asks =
+            |view: &View<'_>| view.permits(&[ELEVATE]) && view.roles(world).contains(&**name);
+        if !views.iter().any(asks) {
+            let message = format!("no permit lets anybody ask for the role '{name}'");
+            findings.push(Finding::new(Rule::NobodyElevates, message));
+        }
+    }
+    let Some(policy) = policy else { return };
+    let reach = Reach::of(Rules { policy, roles: world.roles }, now);
+    let of = |rule| move |message| Finding::new(rule, message);
+    findings.extend(reach.never.into_iter().map(of(Rule::ThresholdUnmeetable)));
+    findings.extend(reach.barely.into_iter().map(of(Rule::ThresholdTight)));
+}

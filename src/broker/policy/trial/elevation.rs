@@ -1,0 +1,164 @@
+//! Supposed requests for a role, and approvals of them.
+
+use std::collections::BTreeMap;
+
+use cedar_policy::Context;
+use serde::Serialize;
+
+use super::{Action, Asked, Asking, Outcome, Trial, usage};
+use crate::broker::authenticate::Caller;
+use crate::broker::config::TrustedIssuer;
+use crate::broker::decide::{Denied, Why};
+use crate::broker::elevation::{self, Eligible, Party, Path};
+use crate::broker::policy::{Approving, Elevating};
+use crate::credential::Principal;
+use crate::error::Result;
+
+/// So many people, and who they could be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Approvers {
+    /// How many have to approve.
+    pub count: u32,
+    /// Of which groups; of any at all where there are none.
+    pub groups: Vec<String>,
+    /// Who could, at this moment.
+    pub people: Vec<String>,
+}
+
+/// For whom something is approved, where that is what is done.
+///
+/// # Errors
+/// Where it is not said, or nobody knows that issuer.
+pub(super) fn about(
+    asking: &Asking,
+    issuers: &BTreeMap<String, TrustedIssuer>,
+) -> Result<Option<Principal>> {
+    if asking.action != Action::Approve {
+        return Ok(None);
+    }
+    let (Some(issuer), Some(subject)) = (&asking.of_issuer, &asking.of_subject) else {
+        return Err(usage("it is not said for whom it is approved: of_issuer, of_subject".into()));
+    };
+    let by_identifier = || issuers.values().find(|trusted| trusted.issuer.as_str() == issuer);
+    let Some(trusted) = issuers.get(issuer).or_else(by_identifier) else {
+        return Err(usage(format!("there is no trusted issuer '{issuer}'")));
+    };
+    Ok(Some(Principal { issuer: trusted.issuer.as_str().into(), subject: subject.clone() }))
+}
+
+impl Asked<'_> {
+    fn elevating(&self) -> Elevating<'_> {
+        Elevating {
+            role: self.role,
+            audience: self.audience,
+            scope: self.scope.as_ref(),
+            ttl: self.ttl.map_or(0, |ttl| ttl.as_secs()),
+            emergency: self.path == Some(Path::Emergency),
+            key_bound: self.key_bound,
+        }
+    }
+
+    pub(super) fn elevates(
+        &self,
+        trial: &Trial<'_>,
+        caller: &Caller,
+    ) -> std::result::Result<Outcome, Denied> {
+        self.is_elevated(trial)?;
+        let policy = trial.rules().elevate(caller, &self.elevating(), self.moment())?;
+        Ok(Outcome::Permit { policy, ttl: None, scope: None })
+    }
+
+    pub(super) fn approves(
+        &self,
+        trial: &Trial<'_>,
+        caller: &Caller,
+    ) -> std::result::Result<Outcome, Denied> {
+        self.is_elevated(trial)?;
+        let by = self.party(trial, caller.principal());
+        let asked = self.supposed(trial, self.about.as_ref());
+        if by.person.is_none() {
+            let said = "nobody in the directory has this identity, and only people approve";
+            return Err(Denied::new(Why::Forbidden, said));
+        }
+        if asked.by.is(&by) {
+            let said = "nobody approves what is for themselves, by whatever name";
+            return Err(Denied::new(Why::Forbidden, said));
+        }
+        match Eligible::new(trial.rules(), &asked, self.now).groups(&by) {
+            Some(_) => {
+                let policy = format!("the approvals of the role '{}'", self.role);
+                Ok(Outcome::Permit { policy, ttl: None, scope: None })
+            }
+            None => Err(Denied::new(Why::NoPermit, "no policy lets them approve it")),
+        }
+    }
+
+    /// Whether the role is had by elevation at all.
+    fn is_elevated(&self, trial: &Trial<'_>) -> std::result::Result<(), Denied> {
+        match trial.config.role.get(self.role) {
+            Some(role) if role.elevation.is_some() => Ok(()),
+            Some(_) => {
+                let said = format!("the role '{}' is not had by elevation", self.role);
+                Err(Denied::new(Why::Elevation, said))
+            }
+            None => Err(Denied::new(Why::Role, format!("there is no role '{}'", self.role))),
+        }
+    }
+
+    fn party(&self, trial: &Trial<'_>, principal: &Principal) -> Party {
+        elevation::party(trial.policy.directory().map(AsRef::as_ref), principal)
+    }
+
+    fn supposed(&self, trial: &Trial<'_>, by: Option<&Principal>) -> elevation::Asked {
+        let mut asked = elevation::Asked::by_nobody(self.role, self.now);
+        if let Some(by) = by {
+            asked.by = self.party(trial, by);
+        }
+        asked.audience = self.audience.into();
+        asked.scope = self.scope.clone();
+        asked.ttl = self.ttl.map_or(0, |ttl| ttl.as_secs());
+        asked
+    }
+
+    /// Who could approve what somebody asks for.
+    pub(super) fn approvers(&self, trial: &Trial<'_>, caller: &Caller) -> Vec<Approvers> {
+        if self.action != Action::Elevate {
+            return Vec::new();
+        }
+        let asked = self.supposed(trial, Some(caller.principal()));
+        let eligible = Eligible::new(trial.rules(), &asked, self.now);
+        let all = eligible.people();
+        let rules = eligible.rules().into_iter().flat_map(|rules| &rules.approvals);
+        let named = rules.map(|threshold| Approvers {
+            count: threshold.count.get(),
+            groups: threshold.groups.iter().cloned().collect(),
+            people: eligible.people_for(threshold, &all).into_iter().map(String::from).collect(),
+        });
+        named.collect()
+    }
+
+    /// What policies are told of an elevation, or of its approval; nothing where it is about
+    /// neither.
+    pub(super) fn elevation_context(
+        &self,
+        trial: &Trial<'_>,
+        caller: &Caller,
+    ) -> Option<std::result::Result<Context, String>> {
+        match self.action {
+            Action::Elevate => {
+                Some(trial.policy.elevating_context(caller, &self.elevating(), self.moment()))
+            }
+            Action::Approve => {
+                let asked = Approving {
+                    subject: self.about.as_ref()?,
+                    role: self.role,
+                    audience: self.audience,
+                    scope: self.scope.as_ref(),
+                    ttl: self.ttl.map_or(0, |ttl| ttl.as_secs()),
+                };
+                Some(trial.policy.approving_context(&asked, self.now))
+            }
+            _ => None,
+        }
+    }
+}

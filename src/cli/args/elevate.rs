@@ -1,0 +1,218 @@
+//! The arguments of `tmpcred elevate`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
+use uuid::Uuid;
+
+use super::complete;
+
+/// Have a role for a while, because others approve
+///
+/// Roles that policy gives to nobody for good are had under a grant: you ask for one and say
+/// why, others approve, and it ends by itself. The broker is that of a profile.
+#[derive(Args, Debug)]
+pub(crate) struct Elevate {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ElevateCommand,
+}
+
+/// The commands below `elevate`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ElevateCommand {
+    /// Ask for a role, and wait until it is approved
+    Request(ElevateRequest),
+    /// Show what became of a request, or go on waiting for it
+    Status(ElevateStatus),
+    /// List what you asked for, what waits for you, what is active and what is to be reviewed
+    List(ElevateList),
+    /// Approve what somebody else asks for
+    Approve(ElevateApprove),
+    /// Say no to what somebody else asks for
+    Deny(ElevateReasoned),
+    /// Take your own request back
+    Withdraw(ElevateOne),
+    /// End somebody's grant at once
+    Revoke(ElevateReasoned),
+    /// Give your own grant back
+    Relinquish(ElevateOne),
+    /// Say that you have looked at what was done under a grant
+    Review(ElevateReview),
+}
+
+/// Which broker, and how it is reported.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct At {
+    /// A profile whose target is the broker [default: the profile that would be used]
+    #[arg(long, value_name = "PROFILE", add = ArgValueCandidates::new(complete::profiles))]
+    pub at: Option<String>,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is asked for, besides the role.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Because {
+    /// Why; those who approve read it, and it goes on record
+    #[arg(long, value_name = "TEXT", help_heading = "Elevation")]
+    pub reason: Option<String>,
+    /// The ticket, where the role wants one
+    #[arg(long, value_name = "ID", help_heading = "Elevation")]
+    pub ticket: Option<String>,
+    /// For how long, such as 30m [default: as long as the role allows]
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Elevation")]
+    pub lasting: Option<Duration>,
+    /// At once, without approval; others are told, and it is reviewed
+    #[arg(long, help_heading = "Elevation")]
+    pub emergency: bool,
+}
+
+/// A command that runs under a grant.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Elevated {
+    /// Have this role while the command runs: ask for it, wait until it is approved, and give
+    /// it back when the command has ended
+    #[arg(long, value_name = "ROLE", requires = "reason", conflicts_with_all = ["role", "revoke_on_exit"], help_heading = "Elevation")]
+    pub elevate: Option<String>,
+    /// Why, and for how long.
+    #[command(flatten)]
+    pub because: Because,
+    /// What happens to the command at the end of the grant [default: term]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "ACTION",
+        requires = "elevate",
+        help_heading = "Elevation"
+    )]
+    pub on_expiry: Option<OnExpiryArg>,
+}
+
+/// What happens to a command at the end of its grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnExpiryArg {
+    /// It goes on, and you are told
+    Warn,
+    /// It is warned, and then ended
+    Term,
+}
+
+/// Ask for a role, and wait until it is approved
+///
+/// Shows who may approve and how many are needed. Ctrl-C ends the waiting, not the request:
+/// `tmpcred elevate status` goes on with it. Once it is approved it begins, and profiles with
+/// the role get credentials until it ends.
+#[derive(Args, Debug)]
+pub(crate) struct ElevateRequest {
+    /// The role
+    pub role: String,
+    /// Why, and for how long.
+    #[command(flatten)]
+    pub because: Because,
+    /// When it is to start, such as 2026-01-31T08:00:00Z, or in how long, such as 2h
+    #[arg(long, value_name = "TIME", conflicts_with = "emergency")]
+    pub start: Option<String>,
+    /// Whom its credentials are for, where the role is for several
+    #[arg(long)]
+    pub audience: Option<String>,
+    /// Only with this scope (repeatable)
+    #[arg(long)]
+    pub scope: Vec<String>,
+    /// Wait until it is approved [default: on a terminal]
+    #[arg(long, conflicts_with = "no_wait")]
+    pub wait: bool,
+    /// Do not wait
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Show what became of a request, or go on waiting for it
+#[derive(Args, Debug)]
+pub(crate) struct ElevateStatus {
+    /// Its id, or the beginning of it [default: your newest]
+    pub id: Option<String>,
+    /// Wait until it is approved, and begin
+    #[arg(long)]
+    pub wait: bool,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// List what you asked for, what waits for you, what is active and what is to be reviewed
+#[derive(Args, Debug)]
+pub(crate) struct ElevateList {
+    /// Only these
+    #[arg(long, value_name = "WHICH", value_parser = ["mine", "to-approve", "active", "to-review"])]
+    pub which: Option<String>,
+    /// The newest so many of each
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub limit: u32,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Approve what somebody else asks for
+///
+/// Shows exactly what is approved, and asks. What is approved has a hash: if anything of it
+/// changes, the approval does not count.
+#[derive(Args, Debug)]
+pub(crate) struct ElevateApprove {
+    /// Its id
+    pub id: Uuid,
+    /// Why, where you want to say so
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Approve what has this hash, without asking
+    #[arg(long, value_name = "HASH")]
+    pub hash: Option<String>,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// One request.
+#[derive(Args, Debug)]
+pub(crate) struct ElevateOne {
+    /// Its id
+    pub id: Uuid,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// One request, and why something is done about it.
+#[derive(Args, Debug)]
+pub(crate) struct ElevateReasoned {
+    /// Its id
+    pub id: Uuid,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Say that you have looked at what was done under a grant
+#[derive(Args, Debug)]
+pub(crate) struct ElevateReview {
+    /// Its id
+    pub id: Uuid,
+    /// What is to be known of it
+    #[arg(long, value_name = "TEXT")]
+    pub note: String,
+    /// It was not in order
+    #[arg(long)]
+    pub dispute: bool,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}

@@ -1,0 +1,52 @@
+//! `tmpcred elevate approve|deny|withdraw|revoke|relinquish|review`
+
+use super::{open, show};
+use crate::api::elevations::Event;
+use crate::cli::args::{ElevateApprove, ElevateOne, ElevateReasoned, ElevateReview};
+use crate::cli::{App, misuse};
+use crate::error::Result;
+
+pub(super) fn approve(app: &App, args: &ElevateApprove) -> Result<()> {
+    let broker = open(app, &args.at)?;
+    let hash = match &args.hash {
+        Some(hash) => hash.clone(),
+        None => {
+            let shown = broker.ask(async |client| client.elevation(args.id).await)?;
+            if !app.host.interact.may_ask() {
+                return Err(misuse("nobody is there to be asked whether to approve")
+                    .hint("look at it with `tmpcred elevate status`, then name what you approve: --hash HASH"));
+            }
+            show::one(app, &shown, false)?;
+            if !app.ui.confirm("Approve exactly this?")? {
+                app.host.interact.note("not approved; to say no to it: tmpcred elevate deny");
+                return Ok(());
+            }
+            shown.hash
+        }
+    };
+    let event = Event { hash: Some(&hash), reason: args.reason.as_deref(), ..Event::default() };
+    let done = broker.ask(async |client| client.settle(args.id, "approve", &event).await)?;
+    show::one(app, &done, args.at.json)
+}
+
+pub(super) fn reasoned(app: &App, args: &ElevateReasoned, what: &str) -> Result<()> {
+    let event = Event { reason: Some(&args.reason), ..Event::default() };
+    let broker = open(app, &args.at)?;
+    let done = broker.ask(async |client| client.settle(args.id, what, &event).await)?;
+    show::one(app, &done, args.at.json)
+}
+
+pub(super) fn simply(app: &App, args: &ElevateOne, what: &str) -> Result<()> {
+    let broker = open(app, &args.at)?;
+    let event = Event::default();
+    let done = broker.ask(async |client| client.settle(args.id, what, &event).await)?;
+    show::one(app, &done, args.at.json)
+}
+
+pub(super) fn review(app: &App, args: &ElevateReview) -> Result<()> {
+    let outcome = if args.dispute { "disputed" } else { "reviewed" };
+    let event = Event { outcome: Some(outcome), note: Some(&args.note), ..Event::default() };
+    let broker = open(app, &args.at)?;
+    let done = broker.ask(async |client| client.settle(args.id, "review", &event).await)?;
+    show::one(app, &done, args.at.json)
+}

@@ -1,0 +1,32 @@
+//! `tmpcred elevate`
+
+mod decide;
+mod list;
+pub(crate) mod request;
+mod show;
+
+use crate::cli::App;
+use crate::cli::args::{At, Elevate, ElevateCommand};
+use crate::cli::elsewhere::Elsewhere;
+use crate::error::Result;
+
+pub(super) fn run(app: &App, args: &Elevate) -> Result<()> {
+    match &args.command {
+        ElevateCommand::Request(args) => request::run(app, args),
+        ElevateCommand::Status(args) => request::status(app, args),
+        ElevateCommand::List(args) => list::run(app, args),
+        ElevateCommand::Approve(args) => decide::approve(app, args),
+        ElevateCommand::Deny(args) => decide::reasoned(app, args, "deny"),
+        ElevateCommand::Withdraw(args) => decide::simply(app, args, "withdraw"),
+        ElevateCommand::Revoke(args) => decide::reasoned(app, args, "revoke"),
+        ElevateCommand::Relinquish(args) => decide::simply(app, args, "relinquish"),
+        ElevateCommand::Review(args) => decide::review(app, args),
+    }
+}
+
+pub(crate) use show::moment;
+
+/// The broker that is asked.
+fn open(app: &App, at: &At) -> Result<Elsewhere> {
+    Elsewhere::open(app, at.at.as_deref())
+}

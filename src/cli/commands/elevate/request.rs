@@ -1,0 +1,257 @@
+//! `tmpcred elevate request` and `status`: asking, waiting, beginning.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{open, show};
+use crate::api::Failure;
+use crate::api::elevations::{Event, Listed, Wanted};
+use crate::cli::args::{At, Because, ElevateRequest, ElevateStatus};
+use crate::cli::elsewhere::Elsewhere;
+use crate::cli::show::moment;
+use crate::cli::{App, misuse};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::interact::Waiting;
+use crate::wire::elevation::Elevation;
+
+/// How often it is looked whether somebody has approved.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// How many times that is with the same proof of who asks: it may not be good for longer.
+const LOOKS: usize = 30;
+
+/// How long nobody need answer before that is said.
+const SILENT: Duration = Duration::from_secs(30);
+
+pub(super) fn run(app: &App, args: &ElevateRequest) -> Result<()> {
+    let broker = open(app, &args.at)?;
+    let start = args.start.as_deref().map(|text| start(text, app.host.clock.now())).transpose()?;
+    let mut wanted = wanted(&args.role, &args.because)?;
+    wanted.start = start.map(moment);
+    wanted.audience = args.audience.as_deref();
+    wanted.scope = (!args.scope.is_empty()).then(|| args.scope.join(" "));
+    let asked = request(&broker, &wanted)?;
+    let waits = args.wait || !args.no_wait && !args.at.json && app.ui.stderr_is_terminal();
+    follow(app, &broker, asked, &args.at, waits)
+}
+
+pub(super) fn status(app: &App, args: &ElevateStatus) -> Result<()> {
+    let broker = open(app, &args.at)?;
+    let found = match args.id.as_deref().map(Uuid::try_parse) {
+        Some(Ok(id)) => broker.ask(async |client| client.elevation(id).await)?,
+        // Its beginning, of which only one's own begin so.
+        given => {
+            let mine = Listed { which: "mine", limit: 200 };
+            let page = broker.ask(async |client| client.elevations(&mine).await)?;
+            let begins = args.id.as_deref().filter(|_| given.is_some()).unwrap_or_default();
+            let mut found = page
+                .elevations
+                .into_iter()
+                .filter(|one| one.id.starts_with(begins))
+                .collect::<Vec<_>>();
+            if !begins.is_empty() && found.len() > 1 {
+                return Err(misuse(format!("several of your requests begin with '{begins}'"))
+                    .hint("`tmpcred elevate list` shows their ids"));
+            }
+            if found.is_empty() {
+                return Err(misuse("you have asked for nothing like that")
+                    .hint("`tmpcred elevate list` shows what you have asked for"));
+            }
+            found.swap_remove(0)
+        }
+    };
+    follow(app, &broker, found, &args.at, args.wait)
+}
+
+/// What is asked for; whoever is asked why says so.
+pub(crate) fn wanted<'a>(role: &'a str, because: &'a Because) -> Result<Wanted<'a>> {
+    let Some(reason) = because.reason.as_deref() else {
+        return Err(misuse("--reason is missing")
+            .because_of("those who approve, and the audit log, are told why")
+            .hint("--reason \"INC-4711: the database is full\""));
+    };
+    Ok(Wanted {
+        role,
+        reason,
+        ticket: because.ticket.as_deref(),
+        ttl: because.lasting.map(|lasting| lasting.as_secs()),
+        emergency: because.emergency.then_some(true),
+        ..Wanted::default()
+    })
+}
+
+/// Asks for it: once, however often the answer is lost.
+pub(crate) fn request(broker: &Elsewhere, wanted: &Wanted<'_>) -> Result<Elevation> {
+    let key = Uuid::new_v4().to_string();
+    let jkt = broker.thumbprint()?;
+    let wanted = Wanted { idempotency_key: &key, dpop_jkt: jkt.as_deref(), ..wanted.clone() };
+    broker.ask(async |client| client.elevate(&wanted).await)
+}
+
+/// Shows it, and waits for it where that is wanted.
+fn follow(app: &App, broker: &Elsewhere, elevation: Elevation, at: &At, waits: bool) -> Result<()> {
+    let undecided = ["pending", "approved"].contains(&elevation.access.as_str());
+    if !undecided || !waits {
+        return show::one(app, &elevation, at.json);
+    }
+    if !at.json {
+        show::one(app, &elevation, false)?;
+    }
+    let begun = wait(app, broker, elevation)?;
+    show::one(app, &begun, at.json)
+}
+
+/// Waits until it is approved, begins, and returns what is had.
+///
+/// # Errors
+/// [`ErrorKind::Denied`] where it is not had any more.
+pub(crate) fn wait(app: &App, broker: &Elsewhere, elevation: Elevation) -> Result<Elevation> {
+    let id = Uuid::try_parse(&elevation.id).map_err(|cause| {
+        Error::new(ErrorKind::Verification, "the broker gives an elevation no id").because(cause)
+    })?;
+    app.host.interact.note(&format!(
+        "waiting for approval; Ctrl-C ends the waiting, not the request: `tmpcred elevate status {id} --wait` goes on with it"
+    ));
+    let mut shown = Shown::new(app);
+    let (mut latest, mut silent) = (elevation, None::<std::time::Instant>);
+    loop {
+        if let Some(end) = over(&latest) {
+            return Err(end);
+        }
+        if ["active", "emergency-active"].contains(&latest.access.as_str()) {
+            return Ok(latest);
+        }
+        shown.tell(&latest);
+        let before = latest.clone();
+        let looked = broker.ask(async |client| {
+            let mut latest = before.clone();
+            for _ in 0..LOOKS {
+                if latest.may.iter().any(|may| may == "activate") && !is_early(app, &latest) {
+                    return client.settle(id, "activate", &Event::default()).await;
+                }
+                tokio::time::sleep(EVERY).await;
+                latest = client.elevation(id).await?;
+                if latest.version != before.version {
+                    break;
+                }
+            }
+            Ok::<_, Failure>(latest)
+        });
+        match looked {
+            Ok(found) => {
+                latest = found;
+                silent = None;
+            }
+            // Whoever cannot be reached may be again, as long as it is worth waiting for.
+            Err(error) if error.kind() == ErrorKind::Unreachable && is_worth_it(app, &latest) => {
+                let since = *silent.get_or_insert_with(std::time::Instant::now);
+                if since.elapsed() > SILENT {
+                    shown.silent();
+                }
+                std::thread::sleep(EVERY);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_early(app: &App, elevation: &Elevation) -> bool {
+    let start = elevation.start.as_deref().and_then(show::moment);
+    start.is_some_and(|start| app.host.corrected_now() < start)
+}
+
+fn is_worth_it(app: &App, elevation: &Elevation) -> bool {
+    let until = elevation.begin_by.as_deref().unwrap_or(&elevation.lapses_at);
+    show::moment(until).is_some_and(|until| app.host.clock.now() < until)
+}
+
+/// Why it is not had, where it will not be.
+fn over(elevation: &Elevation) -> Option<Error> {
+    let said = match elevation.access.as_str() {
+        "denied" => "somebody said no",
+        "withdrawn" => "it was taken back",
+        "lapsed" => "it has lapsed",
+        "revoked" => "it was revoked",
+        "expired" | "relinquished" => "it has ended",
+        _ => return None,
+    };
+    let message = format!("you do not have the role '{}': {said}", elevation.role);
+    let mut error = Error::new(ErrorKind::Denied, message);
+    if let Some(ended) = &elevation.ended {
+        let by = ended.by.as_ref().map(|by| format!("{}: ", show::who(by))).unwrap_or_default();
+        if let Some(reason) = &ended.reason {
+            error = error.because_of(format!("{by}{reason}"));
+        }
+    }
+    Some(error.hint(format!("`tmpcred elevate status {}` shows all of it", elevation.id)))
+}
+
+/// What is shown of the waiting.
+struct Shown<'a> {
+    app: &'a App,
+    said: String,
+    /// Shown until it is dropped.
+    spinner: Option<Box<dyn Waiting>>,
+}
+
+impl<'a> Shown<'a> {
+    fn new(app: &'a App) -> Self {
+        Self { app, said: String::new(), spinner: None }
+    }
+
+    fn tell(&mut self, elevation: &Elevation) {
+        let needs: Vec<_> = elevation.needs.iter().map(show::needed).collect();
+        let said = match elevation.access.as_str() {
+            "approved" if is_early(self.app, elevation) => {
+                format!("approved; it starts at {}", elevation.start.as_deref().unwrap_or_default())
+            }
+            _ => needs.join("; "),
+        };
+        self.say(said);
+    }
+
+    fn silent(&mut self) {
+        self.say("the broker does not answer; still waiting".into());
+    }
+
+    fn say(&mut self, said: String) {
+        if said != self.said {
+            // One at a time.
+            self.spinner = None;
+            self.spinner = Some(self.app.host.interact.waiting(&said));
+            self.said = said;
+        }
+    }
+}
+
+/// When it is to start: a moment, or in how long.
+fn start(text: &str, now: OffsetDateTime) -> Result<OffsetDateTime> {
+    if let Some(at) = show::moment(text) {
+        return Ok(at);
+    }
+    let ahead = humantime::parse_duration(text).ok();
+    let ahead = ahead.and_then(|ahead| time::Duration::try_from(ahead).ok());
+    ahead.and_then(|ahead| now.checked_add(ahead)).ok_or_else(|| {
+        misuse(format!("--start: '{text}' is no moment such as 2026-01-31T08:00:00Z, nor in how long, such as 2h"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::start;
+
+    #[test]
+    fn a_start_is_a_moment_or_in_how_long() {
+        let now = datetime!(2026-01-31 08:00 UTC);
+        assert_eq!(start("2h", now).unwrap(), datetime!(2026-01-31 10:00 UTC));
+        let moment = start("2026-02-01T08:00:00+01:00", now).unwrap();
+        assert_eq!(moment, datetime!(2026-02-01 07:00 UTC));
+        for other in ["", "tomorrow", "99999999999999y", "-1h"] {
+            assert!(start(other, now).is_err(), "{other}");
+        }
+    }
+}

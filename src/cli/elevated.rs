@@ -1,0 +1,112 @@
+//! A run with a role that is had for a while: asked for before, given back afterwards.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::App;
+use super::args::Elevated as Args;
+use super::commands::elevate::{self, request};
+use super::elsewhere::Elsewhere;
+use super::misuse;
+use super::prepare::Prepared;
+use super::show;
+use crate::api::elevations::{Event, Listed};
+use crate::deliver::deadline::Told;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::interact::Interact;
+use crate::wire::elevation::Elevation;
+
+/// A grant, under which a command runs.
+pub(crate) struct Elevated {
+    broker: Elsewhere,
+    id: Uuid,
+    until: OffsetDateTime,
+    /// Whether it began for this run, and so ends with it.
+    own: bool,
+}
+
+impl Elevated {
+    /// Asks for the role where that is wanted, waits until it is approved, and begins. What
+    /// was asked for before, or is had, serves.
+    pub(crate) fn begin(app: &App, prepared: &Prepared, args: &Args) -> Result<Option<Self>> {
+        let Some(role) = args.elevate.as_deref() else { return Ok(None) };
+        if prepared.is_embedded() {
+            return Err(misuse("--elevate is for a broker of yours, not for --dev"));
+        }
+        let wanted = request::wanted(role, &args.because)?;
+        let broker = Elsewhere::open(app, Some(&prepared.plan.profile))?;
+        let audience = prepared.plan.request.audience.as_str();
+        let wanted = crate::api::elevations::Wanted { audience: Some(audience), ..wanted };
+        let known = Self::known(&broker, role, audience)?;
+        let had = |one: &Elevation| ["active", "emergency-active"].contains(&one.access.as_str());
+        let own = !known.as_ref().is_some_and(had);
+        let elevation = match known {
+            Some(known) if !args.because.emergency || had(&known) => {
+                app.host.interact.note(&format!("going on with the request {}", known.id));
+                known
+            }
+            _ => request::request(&broker, &wanted)?,
+        };
+        let elevation = match had(&elevation) {
+            true => elevation,
+            false => request::wait(app, &broker, elevation)?,
+        };
+        let id = Uuid::try_parse(&elevation.id);
+        let until = elevation.grant.as_ref().and_then(|grant| elevate::moment(&grant.until));
+        let (Ok(id), Some(until)) = (id, until) else {
+            let message = "the broker does not say what grant there is, or when it ends";
+            return Err(Error::new(ErrorKind::Verification, message));
+        };
+        // By this machine's clock.
+        let skew = app.host.clock.now() - app.host.corrected_now();
+        let until = until.saturating_add(skew);
+        app.host
+            .interact
+            .note(&format!("you have the role '{role}' until {}", show::moment(until)));
+        Ok(Some(Self { broker, id, until, own }))
+    }
+
+    /// What was asked for, or is had, for this role and audience.
+    fn known(broker: &Elsewhere, role: &str, audience: &str) -> Result<Option<Elevation>> {
+        let mine = Listed { which: "mine", limit: 50 };
+        let page = broker.ask(async |client| client.elevations(&mine).await)?;
+        let live = ["pending", "approved", "active", "emergency-active"];
+        let serves = |one: &Elevation| {
+            one.role == role && one.audience == audience && live.contains(&one.access.as_str())
+        };
+        Ok(page.elevations.into_iter().find(serves))
+    }
+
+    /// When it ends, by this machine's clock.
+    pub(crate) fn until(&self) -> OffsetDateTime {
+        self.until
+    }
+
+    /// Gives it back, where it is of this run. Failing is told and no more.
+    pub(crate) fn end(&self, app: &App) {
+        if !self.own || app.host.clock.now() >= self.until {
+            return;
+        }
+        let event = Event::default();
+        let done =
+            self.broker.ask(async |client| client.settle(self.id, "relinquish", &event).await);
+        if let Err(error) = done {
+            app.host.interact.warn(&format!(
+                "the grant could not be given back and lasts until {}: {error}",
+                show::moment(self.until)
+            ));
+        }
+    }
+}
+
+/// Tells how it goes on with the grant of a command that runs.
+pub(crate) fn tell(interact: &dyn Interact, told: Told) {
+    match told {
+        Told::Left(left) => {
+            let left = time::Duration::try_from(left).unwrap_or_default();
+            interact.warn(&format!("the grant of this command ends in {}", show::duration(left)));
+        }
+        Told::Ending => interact.warn("the grant has ended, so the command is ended"),
+        Told::Over => interact.warn("the grant has ended, and the command goes on without it"),
+    }
+}
