@@ -249,6 +249,7 @@ fn broker(c: &mut Criterion) {
         })?;
         c.bench_function("broker: caller authenticated", |b| b.iter(authenticate));
         let ask = Ask {
+            elevation: None,
             role: "deploy".into(),
             audience: "https://api.example.com".into(),
             scope: Some(BTreeSet::from(["deploy:read".to_string()])),

@@ -71,6 +71,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
     let known = [
         "caddyfile",
         "cedar",
+        "cedar more-elevation",
         "ini",
         "json",
         "nginx",
@@ -86,6 +87,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-authz",
         "toml broker.toml more-client",
         "toml broker.toml more-dpop",
+        "toml broker.toml more-elevation",
         "toml broker.toml more-limits",
         "toml broker.toml more-review",
         "toml broker.toml more-roles",
@@ -259,7 +261,16 @@ mod broker {
     /// Makes the broker that these texts describe, all but listening.
     #[track_caller]
     fn open(toml: &str, cedar: &str) -> Config {
+        open_with(toml, cedar, &[])
+    }
+
+    /// The same with these files beside.
+    #[track_caller]
+    fn open_with(toml: &str, cedar: &str, files: &[(&str, &str)]) -> Config {
         let home = Home::new();
+        for (name, text) in files {
+            home.write(name, text);
+        }
         home.write("policy.cedar", cedar);
         write_kek(&home);
         let path = home.write("broker.toml", toml);
@@ -300,6 +311,17 @@ mod broker {
         for more in of_kind("toml broker.toml more-roles", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
             assert!(config.role.values().any(|role| role.aws.is_some()));
+        }
+        for more in of_kind("toml broker.toml more-elevation", 1) {
+            let page = |kind: &str| {
+                let mut blocks = of_kind(kind, 1).into_iter();
+                blocks.find(|block| block.page == more.page).unwrap().text
+            };
+            let policy = format!("{}\n{}", first.text, page("cedar more-elevation"));
+            let people = page("toml people.toml");
+            let text = format!("{}\n{}", start.text, more.text);
+            let config = open_with(&text, &policy, &[("people.toml", &people)]);
+            assert!(config.role["prod-admin"].elevation.is_some());
         }
         for more in of_kind("toml broker.toml more-admin", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);

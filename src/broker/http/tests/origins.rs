@@ -132,7 +132,7 @@ async fn what_another_process_issued_is_looked_up_once_beside_the_answer() {
     let bed = Bed::new().await;
     let token = bed.issued(json!({}), &[]).await;
     let jti: Uuid = claims_of(&token)["jti"].as_str().unwrap().parse().unwrap();
-    let ends = OffsetDateTime::now_utc() + time::Duration::HOUR;
+    let ends = SystemClock.now() + time::Duration::HOUR;
     let metrics = Arc::<Metrics>::default();
     let origins = Origins::start(bed.store.clone(), metrics.clone(), Arc::new(SystemClock));
     let config = config::Origins::default();
