@@ -2,18 +2,18 @@
 //! other.
 
 mod asked;
+mod draft;
 mod refusal;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub(super) use asked::UNKNOWN;
+use draft::{Claims, Confirmation, Draft, Recorded, SubjectId};
 pub use refusal::Refusal;
 
 use super::Broker;
@@ -22,19 +22,17 @@ use super::authenticate::{Actor, Caller, MayAct, actor};
 use super::aws;
 use super::decide::{Rules, Wanted, Why};
 use super::denials::Tally;
-use super::elevation::{ElevationClaim, Underway};
+use super::elevation::Underway;
 use super::grounds::Overtaken;
 use super::ids;
 use super::once::Uses;
-use super::opaque::{self, OpaqueSeal};
 use super::origins::{Place, Used};
 use super::policy::Granted;
 use super::proof::{Fault, consume};
 use super::rulebook::Rulebook;
-use super::store::{Effect, Unit};
+use super::store::Unit;
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
-use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
 use crate::trace;
 use crate::wire::RevocationReach;
@@ -91,89 +89,6 @@ pub struct Issued {
     pub bound: bool,
     /// The number of its record in the audit log.
     pub log_sequence: u64,
-}
-
-/// The claims of a token (RFC 9068 section 2.2).
-#[derive(Serialize)]
-struct Claims {
-    iss: String,
-    /// The caller's id: issuer and subject as one, so that it means one person
-    /// wherever it is read.
-    sub: String,
-    /// The same, in parts (RFC 9493 section 3.2.4).
-    sub_id: SubjectId,
-    aud: String,
-    iat: i64,
-    exp: i64,
-    jti: Uuid,
-    client_id: String,
-    role: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    scope: String,
-    /// The ids of the broker's own tokens that it came of by exchange, the first one
-    /// first. Where one of them is revoked, so is this.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    ancestors: Vec<Uuid>,
-    /// The ids of the keys that signed those. Where one of them is revoked, so is this.
-    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
-    ancestor_keys: BTreeSet<String>,
-    /// The key that it is bound to (RFC 9449 section 6.1).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cnf: Option<Confirmation>,
-    /// Ours: the grant under which it was issued.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    elevation: Option<ElevationClaim>,
-    /// Who acts for the subject (RFC 8693 section 4.1).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    act: Option<Value>,
-    /// Who may, as the subject's token said (RFC 8693 section 4.4): otherwise an
-    /// exchange would be a way around it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    may_act: Option<Value>,
-    #[serde(flatten)]
-    aws: aws::Claims,
-}
-
-/// The claims of a token that is on record.
-#[derive(Serialize)]
-struct Recorded {
-    #[serde(flatten)]
-    claims: Claims,
-    /// The number of its record in the audit log.
-    log_sequence: u64,
-}
-
-#[derive(Serialize)]
-struct SubjectId {
-    format: &'static str,
-    iss: String,
-    sub: String,
-}
-
-#[derive(Serialize)]
-struct Confirmation {
-    jkt: String,
-}
-
-/// A token that lacks its signature, until there is a receipt for it.
-struct Draft {
-    claims: Claims,
-    granted: Granted,
-}
-
-impl Draft {
-    /// What comes about with the record: what an opaque token says is kept.
-    fn effects(&self, seal: &OpaqueSeal, opaque: Option<&Secret<String>>) -> Result<Vec<Effect>> {
-        let Some(hash) = opaque.and_then(opaque::hash) else { return Ok(Vec::new()) };
-        let claims = serde_json::to_string(&self.claims).map_err(|cause| {
-            Error::new(ErrorKind::Other, "the claims cannot be written").because(cause)
-        })?;
-        let end = OffsetDateTime::from_unix_timestamp(self.claims.exp).map_err(|cause| {
-            Error::new(ErrorKind::Other, "the token would never end").because(cause)
-        })?;
-        let keep_until = end.saturating_add(LEEWAY);
-        Ok(vec![Effect::AddOpaque(seal.over(hash, claims, keep_until))])
-    }
 }
 
 /// A random part of this, in whole seconds.

@@ -11,6 +11,7 @@
 //! grants.
 
 mod admission;
+mod allowed;
 mod desk;
 mod due;
 mod eligible;

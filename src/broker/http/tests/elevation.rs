@@ -1,5 +1,7 @@
 //! Elevations over HTTP: asking, approving, having, ending, reviewing.
 
+mod rules;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -408,90 +410,6 @@ async fn what_is_revoked_is_refused_at_once_together_with_what_was_issued() {
         (&json!("reviewed"), &json!("erin"))
     );
     assert_eq!(place.not_done("erin", "review", &active, &note).await.0, 409);
-}
-
-#[tokio::test]
-async fn an_emergency_is_had_at_once_and_once_until_it_is_reviewed() {
-    let place = Place::new().await;
-    let emergency = [("emergency", "true"), ("ttl", "900")];
-    // Not by everybody, not for longer than that, and only after a login of now.
-    assert_eq!(told(&place.request("bob", &emergency).await).0, 403);
-    let long = place.request("alice", &[("emergency", "true"), ("ttl", "901")]).await;
-    assert_eq!(told(&long).0, 400);
-    let old =
-        place.bed.key.token(json!({"sub": "alice", "auth_time": now().unix_timestamp() - 600}));
-    let form = [("role", "admin"), ("reason", "INC-1"), ("emergency", "true"), ("ttl", "900")];
-    let response = place.ask(&old, (Method::POST, ""), &form).await;
-    let challenge = response.headers["www-authenticate"].to_str().unwrap().to_string();
-    assert_eq!(told(&response).0, 401);
-    assert!(
-        challenge.contains("insufficient_user_authentication")
-            && challenge.contains("max_age=\"300\""),
-        "{challenge}"
-    );
-    let had = place.requested("alice", &emergency).await;
-    assert_eq!(had["access"], "emergency-active");
-    assert_eq!(place.issued("alice", &[]).await.status, StatusCode::OK);
-    // No second one, by no other name of the same person.
-    for subject in ["alice", "alice-too"] {
-        let (status, said) = told(&place.request(subject, &emergency).await);
-        assert!([403, 409].contains(&status), "{subject}: {said}");
-    }
-    place.done("alice", "relinquish", &had, &[]).await;
-    place.later(120);
-    let (status, said) = told(&place.request("alice", &emergency).await);
-    assert!(status == 409 && said.contains("not reviewed"), "{said}");
-    place.done("bob", "review", &had, &[("outcome", "reviewed"), ("note", "it was")]).await;
-    assert_eq!(place.requested("alice", &emergency).await["access"], "emergency-active");
-}
-
-#[tokio::test]
-async fn what_cannot_be_asked_for_is_refused_and_says_why() {
-    let place = Place::new().await;
-    for (changes, says) in [
-        (vec![("reason", "because")], "has to be like INC-"),
-        (vec![("reason", "")], "reason"),
-        (vec![("ttl", "3601")], "1h at most"),
-        (vec![("ttl", "0")], "above zero"),
-        (vec![("role", "deploy")], "not had by elevation"),
-        (vec![("audience", "https://other.example.com")], "one of these audiences"),
-        (vec![("scope", "deploy:everything")], "no scope"),
-        (vec![("start", "2020-01-01T00:00:00Z")], "in the past"),
-        (vec![("start", "tomorrow")], "no moment"),
-        (vec![("dpop_jkt", "x")], "no thumbprint"),
-    ] {
-        let (status, said) = told(&place.request("alice", &changes).await);
-        assert!(status == 400 && said.contains(says), "{changes:?}: {status} {said}");
-    }
-    // One at a time, but the same again is the same one.
-    let key = [("idempotency_key", "k1")];
-    let asked = place.requested("alice", &key).await;
-    assert_eq!(place.requested("alice", &key).await["id"], asked["id"]);
-    let other = [("idempotency_key", "k1"), ("reason", "INC-2")];
-    assert_eq!(told(&place.request("alice", &other).await).0, 409);
-    assert_eq!(told(&place.request("alice", &[]).await).0, 409);
-    place.done("alice", "withdraw", &asked, &[]).await;
-    place.requested("alice", &[]).await;
-}
-
-#[tokio::test]
-async fn a_request_lapses_and_so_does_what_is_not_begun_in_time() {
-    let place = Place::new().await;
-    let asked = place.requested("alice", &[]).await;
-    place.done("bob", "approve", &asked, &[]).await;
-    place.later(3600);
-    // Whether the clock has put it on record or not.
-    let (status, said) = place.not_done("carol", "approve", &asked, &[]).await;
-    assert!(status == 409 && said.contains("over"), "{said}");
-    assert_eq!(place.bed.broker.due_elevations().await.unwrap(), 1);
-    assert_eq!(place.shown("alice", &asked).await["access"], "lapsed");
-    let asked = place.requested("alice", &[]).await;
-    place.done("bob", "approve", &asked, &[]).await;
-    place.done("carol", "approve", &asked, &[]).await;
-    place.later(1800);
-    assert_eq!(place.not_done("alice", "activate", &asked, &[]).await.0, 409);
-    assert_eq!(place.bed.broker.due_elevations().await.unwrap(), 1);
-    assert_eq!(place.shown("alice", &asked).await["access"], "lapsed");
 }
 
 #[tokio::test]

@@ -8,7 +8,6 @@ use serde_json::json;
 use time::Duration;
 
 use super::dpop::{Device, ask, nonce, refusal, rejected, twins_with};
-
 use crate::broker::audit::Decision;
 use crate::broker::config::Assertions;
 use crate::broker::issue::{Ask, Refusal};

@@ -1,0 +1,158 @@
+//! Who may do what about elevations; what is denied is on record.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::desk::{Refusal, Verdict, directory_of, party, rules_of};
+use super::eligible::Eligible;
+use super::{Asked, Elevation, Party, Path};
+use crate::broker::Broker;
+use crate::broker::audit::{Author, Decision, Record};
+use crate::broker::authenticate::Caller;
+use crate::broker::decide::{Denied, Why};
+use crate::broker::operate::Asked as Who;
+use crate::broker::policy::{Elevating, Moment, Named, Operation, Tokens};
+use crate::broker::rulebook::Rulebook;
+use crate::error::Result as Outcome;
+
+impl Broker {
+    /// Who somebody is. People have to be in the directory, so that nobody is somebody else by
+    /// another name; of issuers that have no people there, all are machines.
+    pub(super) fn known(
+        &self,
+        book: &Rulebook,
+        caller: &Caller,
+        now: OffsetDateTime,
+    ) -> Result<Party, Refusal> {
+        if book.directory().is_some_and(|directory| directory.is_stale(now)) {
+            return Err(Refusal::Stale);
+        }
+        let principal = caller.principal();
+        let known = party(directory_of(book), principal);
+        let of_people = |issuer: &str| {
+            book.directory().is_some_and(|directory| directory.has_people_of(issuer))
+        };
+        if known.person.is_none() && of_people(&principal.issuer) {
+            let why = "you are not in the directory of people".to_string();
+            return Err(Refusal::Denied(why));
+        }
+        Ok(known)
+    }
+
+    /// Whether somebody may see an elevation.
+    pub(super) fn sees(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        elevation: &Elevation,
+        by: &Party,
+    ) -> Outcome<bool> {
+        let now = self.clock.now();
+        Ok(elevation.is_for(by)
+            || Eligible::new(rules_of(book), &elevation.asked, now).groups(by).is_some()
+            || self.may_revoke(book, who, &elevation.asked.role, now))
+    }
+
+    /// Whether somebody may revoke all tokens with this role, and so each of its grants.
+    fn may_revoke(&self, book: &Rulebook, who: &Who, role: &str, now: OffsetDateTime) -> bool {
+        let tokens = Tokens { role: Some(role.into()), ..Tokens::named(Named::Role) };
+        let moment = Moment { now, source: who.source };
+        rules_of(book).operate(&who.caller, &Operation::Revoke(tokens), moment).is_ok()
+    }
+
+    /// Whether they may ask, by policy; what is denied is on record.
+    pub(super) async fn may_elevate(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        asked: &Asked,
+    ) -> Result<Author, Refusal> {
+        let moment = Moment { now: asked.at, source: who.source };
+        let elevating = Elevating {
+            role: &asked.role,
+            audience: &asked.audience,
+            scope: asked.scope.as_ref(),
+            ttl: asked.ttl,
+            emergency: asked.path == Path::Emergency,
+            key_bound: asked.key.is_some(),
+        };
+        let decided = rules_of(book).elevate(&who.caller, &elevating, moment);
+        match decided {
+            Ok(permit) => Ok(self.author(book, who, &permit)),
+            Err(denied) => {
+                Err(self.deny_elevation(book, who, ("request", &asked.role, None), denied).await)
+            }
+        }
+    }
+
+    /// Whether they may do that, by policy; what is denied is on record.
+    pub(super) async fn may_settle(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        (elevation, by): (&Elevation, &Party),
+        verdict: &Verdict,
+    ) -> Result<Author, Refusal> {
+        let now = self.clock.now();
+        let eligible = Eligible::new(rules_of(book), &elevation.asked, now).groups(by).is_some();
+        let permitted = match verdict {
+            // Only who asked may, as the state machine sees to.
+            Verdict::Withdraw | Verdict::Activate | Verdict::Relinquish => true,
+            // That they may not is for the state machine to say.
+            _ if elevation.is_for(by) && !matches!(verdict, Verdict::Revoke { .. }) => true,
+            Verdict::Approve { .. } | Verdict::Deny { .. } | Verdict::Review { .. } => eligible,
+            Verdict::Revoke { .. } => {
+                eligible || self.may_revoke(book, who, &elevation.asked.role, now)
+            }
+        };
+        if permitted {
+            return Ok(self.author(book, who, ""));
+        }
+        let said = format!(
+            "you may not {} what is asked for of the role '{}'",
+            verdict.name(),
+            elevation.asked.role
+        );
+        let denied = Denied::new(Why::NoPermit, said);
+        let about = (verdict.name(), elevation.asked.role.as_str(), Some(elevation.id));
+        Err(self.deny_elevation(book, who, about, denied).await)
+    }
+
+    fn author(&self, book: &Rulebook, who: &Who, permit: &str) -> Author {
+        Author::caller(&who.caller, who.source, who.request_id, (permit, book.hash()))
+    }
+
+    /// Puts a denial on record, unless there were many of late. Returns what is told.
+    pub(super) async fn deny_elevation(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        (name, role, elevation): (&str, &str, Option<Uuid>),
+        denied: Denied,
+    ) -> Refusal {
+        let now = self.clock.now();
+        let policy_id = denied.policy_id.unwrap_or_default();
+        let record = self.author(book, who, &policy_id).record(
+            now,
+            &format!("elevation.{name}"),
+            Decision::Denied,
+        );
+        let record = Record {
+            reason: denied.reason,
+            role: role.to_string(),
+            elevation,
+            policy_id: record.policy_id.filter(|id| !id.is_empty()),
+            ..record
+        };
+        let principal = who.caller.principal();
+        if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
+            let reason = record.reason;
+            tracing::info!(request_id = %who.request_id, reason, "denied, and only counted");
+            return Refusal::Counted { retry_after };
+        }
+        match self.metrics.recording(self.audit.append(record)).await {
+            Ok(_) => Refusal::Denied(denied.said),
+            Err(error) => Refusal::Unrecorded(error),
+        }
+    }
+}
