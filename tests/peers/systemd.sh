@@ -57,5 +57,13 @@ touch "$root/usr/local/bin/tmpcred"
 mount --bind "$program" "$root/usr/local/bin/tmpcred"
 chroot "$root" systemd-creds encrypt --quiet --with-key=host --name=kek - /etc/tmpcred-broker/kek.cred <"$shared/kek"
 
-exec env -i container=tmpcred PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot "$root" \
+# (Whoever is only shown another root may not make namespaces of users.)
+cd "$root"
+mkdir .before
+pivot_root . .before
+umount --lazy /.before
+# As it would do itself where it was the first of a whole machine: credentials are mounted by
+# another process than the one that shows them to the unit.
+mount --make-rshared /
+exec env -i container=tmpcred PATH=/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --system --unit=boot.target --show-status=no

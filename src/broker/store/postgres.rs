@@ -382,6 +382,9 @@ fn refused(cause: sqlx::Error, address: &Address) -> Error {
 
 #[cfg(test)]
 #[cfg(unix)]
+mod conflicts;
+#[cfg(test)]
+#[cfg(unix)]
 pub(crate) mod peer;
 #[cfg(test)]
 #[cfg(unix)]

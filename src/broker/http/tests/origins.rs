@@ -6,14 +6,13 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, Method};
 use serde_json::json;
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::lineage::{OWN, Site};
 use crate::broker::config;
 use crate::broker::metrics::Metrics;
 use crate::broker::origins::{Origins, Place, Used};
-use crate::broker::testbed::{Bed, claims_of, json_of};
+use crate::broker::testbed::{Bed, claims_of, json_of, now};
 use crate::host::clock::SystemClock;
 use crate::host::http::{Request, Response};
 use crate::secret::Secret;
@@ -132,7 +131,7 @@ async fn what_another_process_issued_is_looked_up_once_beside_the_answer() {
     let bed = Bed::new().await;
     let token = bed.issued(json!({}), &[]).await;
     let jti: Uuid = claims_of(&token)["jti"].as_str().unwrap().parse().unwrap();
-    let ends = SystemClock.now() + time::Duration::HOUR;
+    let ends = now() + time::Duration::HOUR;
     let metrics = Arc::<Metrics>::default();
     let origins = Origins::start(bed.store.clone(), metrics.clone(), Arc::new(SystemClock));
     let config = config::Origins::default();
