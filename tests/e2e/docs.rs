@@ -87,6 +87,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-client",
         "toml broker.toml more-dpop",
         "toml broker.toml more-limits",
+        "toml broker.toml more-notify",
         "toml broker.toml more-review",
         "toml broker.toml more-roles",
         "toml broker.toml more-sinks",
@@ -332,6 +333,12 @@ mod broker {
         for more in of_kind("toml broker.toml more-telemetry", 1) {
             let config = loaded(format!("{}\n{}", start.text, more.text));
             assert!(config.telemetry.endpoint.is_some());
+        }
+        for more in of_kind("toml broker.toml more-notify", 1) {
+            let config = loaded(format!("{}\n{}", start.text, more.text));
+            let kinds: Vec<_> =
+                config.notify.values().map(|channel| channel.kind.as_str()).collect();
+            assert_eq!(kinds, ["email", "teams", "command", "pagerduty", "slack", "webhook"]);
         }
         for more in of_kind("toml broker.toml more-limits", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::broker_notify::BrokerNotify;
 use super::broker_policy::BrokerPolicy;
 use crate::broker::policy::trial::parse_moment;
 use crate::trace::{TraceId, w3c};
@@ -42,6 +43,8 @@ pub(crate) enum BrokerCommand {
     Audit(Audit),
     /// Check, test and explain the policies
     Policy(BrokerPolicy),
+    /// Look at what people are told, and try a channel
+    Notify(BrokerNotify),
     /// Print the OpenAPI description of the broker's HTTP interface
     Openapi {
         /// Of the listener for those who run the broker, instead of the public one

@@ -26,6 +26,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         limits: Default::default(),
         authz: None,
         audit: config::Audit::default(),
+        notify: Default::default(),
         telemetry: config::Telemetry::default(),
         directory: None,
         trusted_issuer: trusted(&[ISSUER]),
