@@ -8,7 +8,7 @@ use crate::broker::notify::tests::{Behaviour, Stand, config, people};
 use crate::broker::notify::{Counted, Message, Urgency};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{Ground, record};
-use crate::broker::store::{Effect, Ledger as _, NotifyStore as _, Unit};
+use crate::broker::store::{Effect, Ledger as _, NotifyStore as _, Unit, sqlite};
 use crate::host::clock::SystemClock;
 
 /// How long something may take that takes moments.
@@ -107,7 +107,7 @@ async fn what_is_recorded_is_told_once_and_the_same_key_tells_nothing_new() {
 
 #[tokio::test]
 async fn who_is_down_or_hangs_keeps_no_other_channel_back_and_is_told_once_it_is_up() {
-    let store = Arc::new(Ground::each().await.remove(0).open().await);
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
     let (world, on) = world(&[("down", ""), ("hangs", ""), ("well", "")]);
     on[0].is_down.store(true, Ordering::Relaxed);
     on[1].hangs.store(true, Ordering::Relaxed);
@@ -133,7 +133,7 @@ async fn who_is_down_or_hangs_keeps_no_other_channel_back_and_is_told_once_it_is
 
 #[tokio::test]
 async fn a_message_that_is_not_taken_keeps_no_other_back_and_an_alarm_overtakes() {
-    let store = Arc::new(Ground::each().await.remove(0).open().await);
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
     let (world, on) = world(&[("one", "")]);
     on[0].refuses.lock().unwrap().push("bad".into());
     let rest = (0..40).map(|n| telling(&n.to_string(), Urgency::Info));
@@ -171,7 +171,7 @@ async fn spread_only(store: &Arc<SqlStore>, world: &Arc<World>) {
 
 #[tokio::test]
 async fn a_receiver_is_asked_again_when_it_wants_to_be_and_later_each_time() {
-    let store = Arc::new(Ground::each().await.remove(0).open().await);
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
     let (world, on) = world(&[("one", "")]);
     on[0].is_down.store(true, Ordering::Relaxed);
     *on[0].wish.lock().unwrap() = Some(Duration::from_secs(600));
@@ -280,7 +280,7 @@ async fn what_a_process_has_begun_that_is_gone_is_done_by_another() {
 
 #[tokio::test]
 async fn whoever_ends_puts_back_what_has_not_come_about() {
-    let store = Arc::new(Ground::each().await.remove(0).open().await);
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
     let (world, on) = world(&[("one", "")]);
     on[0].hangs.store(true, Ordering::Relaxed);
     on[0].patient.store(true, Ordering::Relaxed);
