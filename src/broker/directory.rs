@@ -212,6 +212,11 @@ impl Directory {
         self.people.values().flat_map(|person| &person.ids).any(|id| id.issuer == issuer)
     }
 
+    /// The person with this name.
+    pub fn named(&self, name: &str) -> Option<&Person> {
+        self.people.get(name)
+    }
+
     /// Whether there is such a group.
     pub fn has_group(&self, name: &str) -> bool {
         self.groups.contains_key(name)
@@ -299,6 +304,11 @@ pub(crate) mod tests {
     fn directory(text: &str, max_age: Option<Duration>) -> Result<Directory> {
         let file: File = crate::config::read_str("directory.toml", text)?;
         Directory::of(file, max_age, &Issuer::parse(OWN).unwrap(), now())
+    }
+
+    /// The directory that this text has.
+    pub(crate) fn directory_of(text: &str) -> Directory {
+        directory(text, None).unwrap()
     }
 
     fn now() -> OffsetDateTime {

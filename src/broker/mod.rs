@@ -23,6 +23,8 @@
 //! what `broker.toml` says, and [`dev`] a broker and a small OpenID provider for
 //! a machine that has neither.
 //!
+//! People are told what has happened, and what they have to do ([`notify`]).
+//!
 //! It also decides about requests that a proxy holds up (`authz`), by the tokens that come
 //! with them.
 //!
@@ -52,6 +54,7 @@ pub mod issue;
 pub mod keys;
 pub mod metrics;
 pub mod network;
+pub mod notify;
 mod once;
 mod opaque;
 mod operate;
@@ -67,6 +70,7 @@ mod renewals;
 pub mod revoke;
 pub mod rulebook;
 mod serve;
+mod signed_post;
 pub mod store;
 mod sweep;
 #[cfg(test)]
@@ -124,6 +128,8 @@ pub struct Broker {
     audit: Audit,
     notary: Notary,
     outbox: Outbox,
+    /// What tells people.
+    notices: notify::Outbox,
     store: Arc<dyn Store>,
     readiness: Readiness,
     sweeping: Sweeping,
@@ -204,6 +210,7 @@ impl Broker {
         self.summarize(self.denials.all()).await;
         self.audit.close().await;
         self.outbox.close().await;
+        self.notices.close().await;
         self.notary.close().await;
         self.keys.close().await;
         self.store.close().await;
@@ -257,11 +264,13 @@ impl Prepared {
         let (clock, failures) = (host.clock.clone(), metrics.unsigned());
         let origins = Origins::start(store.clone(), metrics.clone(), host.clock.clone());
         let notary = Notary::start(store.clone(), checkpoints, &origin, clock, failures);
+        let current = Current::new(self.book, host);
         Ok(Broker {
             issuer: config.issuer.clone(),
             signing: config.keys.audiences.clone(),
             algorithms: config.keys.algorithms(),
-            current: Current::new(self.book, host),
+            notices: current.tell_people(&store),
+            current,
             ahead: None,
             keys,
             audit: Audit::start(store.clone()),

@@ -13,11 +13,23 @@ use crate::secret::Secret;
 const MAX: u64 = 4096;
 
 /// Where one is.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// A file that nobody else can read.
     File(PathBuf),
     /// A variable of the environment.
     Variable(String),
+}
+
+impl Place {
+    /// Where it is by what a configuration names; `None` where that is neither or both.
+    pub(super) fn of(file: Option<&PathBuf>, variable: Option<&String>) -> Option<Self> {
+        match (file, variable) {
+            (Some(path), None) => Some(Self::File(path.clone())),
+            (None, Some(variable)) => Some(Self::Variable(variable.clone())),
+            _ => None,
+        }
+    }
 }
 
 /// Reads one; `what` names it, as «password».

@@ -9,8 +9,10 @@ use super::Broker;
 use super::authenticate::{Ahead, KeysSeal};
 use super::config::{self, Config};
 use super::metrics::Reload;
+use super::notify::Outbox;
 use super::policy::Source;
 use super::rulebook::Rulebook;
+use super::store::Store;
 use crate::error::Result;
 use crate::host::Host;
 
@@ -30,6 +32,13 @@ impl Current {
 
     fn book(&self) -> Arc<Rulebook> {
         newest(&self.book)
+    }
+
+    /// Tells people what is put on record for them, from now on, by the channels and the
+    /// directory that are in force.
+    pub(super) fn tell_people(&self, store: &Arc<dyn Store>) -> Outbox {
+        let book = self.book.clone();
+        Outbox::start(store.clone(), self.host.clock.clone(), move || newest(&book))
     }
 
     fn reload(&self) -> Result<Reloaded> {

@@ -10,7 +10,9 @@ use std::ops::Deref;
 use super::authenticate::Authenticator;
 use super::config::{self, Authz, Config, Role};
 use super::decide::Rules;
+use super::directory::Directory;
 use super::elevation::Reach;
+use super::notify::{Channels, View};
 use super::policy::{Policy, Source, World};
 use super::rate::Rates;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +24,7 @@ pub struct Rulebook {
     policy: Policy,
     authenticator: Authenticator,
     rates: Rates,
+    channels: Channels,
 }
 
 impl Rulebook {
@@ -53,7 +56,8 @@ impl Rulebook {
             None => Rates::new(&config.limits),
             Some(before) => before.rates.anew(&config.limits),
         };
-        Ok(Self { config, policy, authenticator, rates })
+        let channels = Channels::new(&config.notify, &config.issuer, host)?;
+        Ok(Self { config, policy, authenticator, rates, channels })
     }
 
     /// The configuration that it is by.
@@ -84,6 +88,16 @@ impl Rulebook {
     /// How often somebody may ask.
     pub(super) fn rates(&self) -> &Rates {
         &self.rates
+    }
+}
+
+impl View for Rulebook {
+    fn channels(&self) -> &Channels {
+        &self.channels
+    }
+
+    fn people(&self) -> Option<&Directory> {
+        self.directory().map(AsRef::as_ref)
     }
 }
 

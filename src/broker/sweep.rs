@@ -82,11 +82,13 @@ enum Old {
     OpaqueTokens,
     /// Requests for a role that came to an end.
     Elevations,
+    /// What people were told.
+    Messages,
 }
 
 impl Old {
     /// All, each with how much longer than needed it is kept.
-    const ALL: [(Self, Duration); 8] = [
+    const ALL: [(Self, Duration); 9] = [
         (Self::Consumed(Once::RevokedToken), GRACE),
         (Self::Consumed(Once::DpopProof), PROOF_GRACE),
         (Self::Consumed(Once::ClientAssertion), GRACE),
@@ -95,6 +97,7 @@ impl Old {
         (Self::Cutoffs, GRACE),
         (Self::OpaqueTokens, GRACE),
         (Self::Elevations, KEPT_ELEVATIONS),
+        (Self::Messages, GRACE),
     ];
 
     async fn forget(self, store: &dyn Store, before: OffsetDateTime, limit: u32) -> Result<u64> {
@@ -103,6 +106,7 @@ impl Old {
             Self::Cutoffs => store.forget_cutoffs(before, limit).await,
             Self::OpaqueTokens => store.forget_opaque(before, limit).await,
             Self::Elevations => store.forget_elevations(before, limit).await,
+            Self::Messages => store.forget_messages(before, limit).await,
         }
     }
 }

@@ -244,6 +244,7 @@ impl Bed {
                 limits: Default::default(),
                 authz: None,
                 audit: config::Audit::default(),
+                notify: Default::default(),
                 log: config::Log::default(),
                 origins: config::Origins::default(),
                 telemetry: config::Telemetry::default(),

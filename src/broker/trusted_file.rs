@@ -1,7 +1,7 @@
 //! Files that decide whom the broker trusts and what it grants. Whoever can write
 //! them is the one who decides.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Guard};
@@ -19,6 +19,14 @@ pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
         Guard::OthersMayWrite => Err(refused("other users can write to it")
             .hint(format!("look at what it says, then `chmod go-w {}`", path.display()))),
     }
+}
+
+/// How large a file with certificate authorities may be, in bytes.
+const MAX_PEM: u64 = 1024 * 1024;
+
+/// Reads a file with certificate authorities, where one is named.
+pub(super) fn read_authorities(path: Option<&PathBuf>) -> Result<Option<Vec<u8>>> {
+    path.map(|path| read(path, MAX_PEM)).transpose()
 }
 
 #[cfg(all(test, unix))]

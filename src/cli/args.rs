@@ -15,6 +15,8 @@ use clap_complete::engine::ArgValueCandidates;
 #[cfg(feature = "broker")]
 mod broker;
 #[cfg(feature = "broker")]
+mod broker_notify;
+#[cfg(feature = "broker")]
 mod broker_policy;
 mod config;
 mod console;
@@ -27,6 +29,8 @@ pub(crate) use self::broker::{
     AuditCheckpoint, AuditCommand, AuditErase, AuditExport, AuditQuery, AuditVerify, Broker,
     BrokerCommand, BrokerFile, BrokerKeys, BrokerPlace, BrokerRevoke, BrokerStore, ExportFormat,
 };
+#[cfg(feature = "broker")]
+pub(crate) use self::broker_notify::{NotifyCommand, NotifyList, NotifyTest};
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain, PolicyPath};
 pub(crate) use self::config::{Import, Install, Tool};

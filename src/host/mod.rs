@@ -17,6 +17,8 @@ mod names;
 pub mod process;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 pub mod relay;
+#[cfg(feature = "broker")]
+pub mod smtp;
 pub mod start_page;
 pub mod stderr;
 #[cfg(feature = "broker")]

@@ -91,6 +91,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-dpop",
         "toml broker.toml more-elevation",
         "toml broker.toml more-limits",
+        "toml broker.toml more-notify",
         "toml broker.toml more-review",
         "toml broker.toml more-roles",
         "toml broker.toml more-sinks",

@@ -65,6 +65,8 @@ mod memory;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod names;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod notify;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod openapi;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod operation;

@@ -31,9 +31,13 @@ class Receiver(BaseHTTPRequestHandler):
         except WebhookVerificationError as error:
             self.note(mode="forged", why=str(error))
             return self.answer(400)
-        records = [record["sequence"] for record in message["records"]]
-        self.note(mode=mode, id=headers["webhook-id"], log=message["log"], records=records,
-                  type=headers["content-type"], path=self.path)
+        if "message" in message:
+            what = {"broker": message["broker"], "message": message["message"]}
+        else:
+            records = [record["sequence"] for record in message["records"]]
+            what = {"log": message["log"], "records": records}
+        self.note(mode=mode, id=headers["webhook-id"], type=headers["content-type"],
+                  path=self.path, **what)
         if mode == "ok":
             return self.answer(204)
         if mode == "busy":

@@ -50,6 +50,7 @@ impl Config {
             origins,
             authz,
             audit,
+            notify,
             log,
             telemetry,
             trusted_issuer,
@@ -79,6 +80,7 @@ impl Config {
         let authz = change.authz(authz);
         change.take("[authz]", |config| &mut config.authz, authz);
         change.take("watch_every", |config| &mut config.watch_every, watch_every);
+        change.take("[notify]", |config| &mut config.notify, notify);
         change.take("[limits]", |config| &mut config.limits, limits);
         change.take("[origins]", |config| &mut config.origins, origins);
         change.take("[trusted_issuer]", |config| &mut config.trusted_issuer, trusted_issuer);
@@ -155,6 +157,7 @@ max_ttl = "1h"
             ("c.pem", "d.pem", "[tls]"),
             ("[tls]", "watch_every = \"9s\"\n[tls]", "watch_every"),
             ("[policy]", "[limits]\nprincipal.per_minute = 9\n[policy]", "[limits]"),
+            ("[policy]", "[notify.a]\nkind = \"command\"\ncommand = [\"a\"]\n[policy]", "[notify]"),
             ("[policy]", "[client.a]\njwks_file = \"a\"\n[policy]", "[client]"),
             ("[policy]", "[directory]\nfile = \"people.toml\"\n[policy]", "[directory]"),
             ("https://api", "https://other", "[authz]"),

@@ -9,6 +9,7 @@ mod elevation;
 mod keys;
 mod limits;
 mod log;
+mod notify;
 mod origins;
 mod role;
 mod shared;
@@ -35,6 +36,7 @@ pub use elevation::{Elevation, Emergency, Login, Pattern, Threshold};
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
 pub use log::Log;
+pub use notify::{ChannelKind, MailSecurity, MailServer, Notify, NotifyChannel};
 pub use origins::Origins;
 pub use role::{Binding, Role, TokenFormat};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
@@ -109,6 +111,10 @@ pub struct Config {
     /// Where records of the audit log are handed on to; nowhere where left out.
     #[serde(default)]
     pub audit: Audit,
+    /// Where people are told what has happened, by a name of your choice; nowhere where left
+    /// out.
+    #[serde(default)]
+    pub notify: Notify,
     /// What the log looks like.
     #[serde(default)]
     pub log: Log,
@@ -271,6 +277,7 @@ impl Config {
         }
         self.store.check()?;
         self.audit.check()?;
+        notify::check(&self.notify)?;
         self.telemetry.check()?;
         if let Some(authz) = &self.authz {
             let taken = [self.listen].into_iter().chain(self.admin.as_ref().map(|a| a.listen));

@@ -193,6 +193,7 @@ role = "{READER}"
             limits: Default::default(),
             authz: None,
             audit: config::Audit::default(),
+            notify: Default::default(),
             log: config::Log::default(),
             origins: config::Origins::default(),
             telemetry: config::Telemetry::default(),

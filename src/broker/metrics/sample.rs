@@ -18,6 +18,8 @@ use crate::broker::authenticate::IssuerKeys;
 use crate::broker::directory::Directory;
 use crate::broker::http::connections::Connections;
 use crate::broker::keys::{Algorithms, KeyState, Purpose, StoredKey};
+use crate::broker::notify::{Counted, View as _};
+use crate::broker::store::Backlog;
 use crate::trace::Counts;
 
 /// The `Content-Type` of the output.
@@ -32,6 +34,10 @@ type Number = Gauge<f64, AtomicU64>;
 
 /// The name of an issuer's table in the configuration.
 type Issuer = [(&'static str, String); 1];
+
+/// The name of a channel in the configuration, and what became of a delivery.
+type Channel = [(&'static str, String); 1];
+type Delivered = [(&'static str, String); 2];
 
 /// The name of a sink of the audit log in the configuration.
 type Sink = [(&'static str, String); 1];
@@ -65,6 +71,12 @@ impl Broker {
                 tracing::warn!(%error, "how far records were handed on cannot be told")
             }
             Err(_) => tracing::warn!("how far records were handed on cannot be told in time"),
+        }
+        let channels = policies.channels().names();
+        match tokio::time::timeout(STORE_TIME, self.notices.look(&channels)).await {
+            Ok(Ok(channels)) => sample_channels(&mut sampled, &channels, self.clock.now()),
+            Ok(Err(error)) => tracing::warn!(%error, "what people are not told yet cannot be told"),
+            Err(_) => tracing::warn!("what people are not told yet cannot be told in time"),
         }
         if let Some(count) = self.active.look(&self.store, &self.clock).await {
             sample_active(&mut sampled, count);
@@ -194,6 +206,37 @@ fn sample_sinks(registry: &mut Registry, sinks: &[Progress]) {
     registry.register("audit_sink_records", help, delivered);
     let help = "How often this process failed to hand records on to a sink";
     registry.register("audit_sink_failures", help, failures);
+}
+
+fn sample_channels(
+    registry: &mut Registry,
+    channels: &[(String, Counted, Option<Backlog>)],
+    now: OffsetDateTime,
+) {
+    let waiting = Family::<Channel, Gauge>::default();
+    let ages = Family::<Channel, Number>::default();
+    let deliveries = Family::<Delivered, Counter>::default();
+    for (name, counted, backlog) in channels {
+        let label = [("channel", name.clone())];
+        let count = backlog.as_ref().map_or(0, |backlog| backlog.waiting);
+        waiting.get_or_create(&label).set(i64::try_from(count).unwrap_or(i64::MAX));
+        let age = backlog.as_ref().map_or(0.0, |backlog| (now - backlog.since).as_seconds_f64());
+        ages.get_or_create(&label).set(age.max(0.0));
+        let Counted { delivered, failed, given_up } = *counted;
+        for (outcome, count) in
+            [("delivered", delivered), ("failed", failed), ("given_up", given_up)]
+        {
+            let [channel] = label.clone();
+            let label = [channel, ("outcome", outcome.to_string())];
+            deliveries.get_or_create(&label).inc_by(count);
+        }
+    }
+    let help = "Deliveries to people that have not come about yet, by channel, whichever process makes them";
+    registry.register("notify_waiting", help, waiting);
+    let help = "How old the first of the messages is that has not been delivered on a channel yet";
+    registry.register_with_unit("notify_oldest_age", help, Unit::Seconds, ages);
+    let help = "Deliveries to people by this process, by channel and outcome; each that is given up has failed before";
+    registry.register("notify_deliveries", help, deliveries);
 }
 
 fn sample_records(registry: &mut Registry, metrics: &Metrics) {

@@ -323,6 +323,8 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
             begin_with: Default::default(),
         };
         options.config.audit.file.insert("lines".into(), sink);
+        let channel = toml::from_str("kind = \"command\"\ncommand = [\"true\"]").unwrap();
+        options.config.notify.insert("own".into(), channel);
         for (name, path) in [("fetched", "keys"), ("missing", "nothing")] {
             let id = Issuer::parse(&format!("https://{name}.example")).unwrap();
             let mut trusted = crate::broker::config::TrustedIssuer::new(id);
@@ -350,6 +352,7 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     assert!(!after.text.contains("issuer=\"corp\""), "its keys are in a file");
     assert!(after.text.contains("clock_skew_seconds{issuer=\"fetched\"}"));
     assert_eq!(after.get("audit_sink_failures_total{sink=\"lines\"}"), 0.0);
+    assert_eq!(after.get("notify_waiting{channel=\"own\"}"), 0.0);
     check_page(&after.text);
 }
 

@@ -1,5 +1,5 @@
 //! Where the broker keeps what must outlive it: its keys, sealed, the audit log,
-//! and which one-time things were used up.
+//! which one-time things were used up, and what people are told.
 //!
 //! Everything is written by [`Ledger::commit`]: a [`Unit`] is records and what they
 //! tell of, kept together or not at all. So there is no record of what did not
@@ -17,6 +17,7 @@ mod elevation;
 mod erasure;
 mod issuer_keys;
 mod log;
+mod notify;
 mod open;
 mod outbox;
 pub mod postgres;
@@ -32,6 +33,7 @@ pub use elevation::{ElevationFilter, ElevationStore, SealedElevation, StoredElev
 pub use erasure::{Erasable, ErasureStore, Traces};
 pub use issuer_keys::{IssuerKeySet, IssuerKeyStore};
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
+pub use notify::{Backlog, Delivery, NewDelivery, NotifyStore, Step, Undelivered};
 pub use open::{open, open_existing, open_to_read};
 pub use outbox::{OutboxStore, Turn};
 pub use unit::{Consumed, Cutoff, Effect, Issuance, Once, OpaqueToken, Outcome, Unit, Whose};
@@ -112,6 +114,7 @@ pub trait Store:
     Ledger
     + LogStore
     + OutboxStore
+    + NotifyStore
     + ErasureStore
     + KeyStore
     + IssuerKeyStore

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::elevation::{StoredElevation, Unless};
 use crate::broker::audit::Record;
 use crate::broker::keys::StoredKey;
+use crate::broker::notify::Message;
 
 /// What belongs together: all of it is kept, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub enum Effect {
     /// Erases what is personal in these records, if all of them have it still, and a salt
     /// that goes with it. What is left is as good a leaf of the tree.
     Erase(Vec<u64>),
+    /// Puts on record what people are told, if nothing with the same key is; it always holds.
+    Tell(Message),
     /// Changes nothing: it holds if the log says that this request was issued this token, and
     /// not that nothing came of it. Another request may have been issued a token with the
     /// same id: where an assertion may be used once, its uses have ids that all can tell.

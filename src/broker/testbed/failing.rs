@@ -14,11 +14,12 @@ use crate::broker::audit::leaf::Leaf;
 use crate::broker::audit::seal::{Seal, SealedEnd};
 use crate::broker::audit::tree::Hash;
 use crate::broker::keys::StoredKey;
+use crate::broker::notify::Message;
 use crate::broker::store::{
-    ElevationFilter, ElevationStore, Erasable, ErasureStore, Filter, Issuance, IssuerKeySet,
-    IssuerKeyStore, KeyStore, Ledger, LogEnds, LogStore, Noted, Once, OnceStore, OpaqueToken,
-    OutboxStore, Outcome, Row, SealedElevation, Store, TokenStore, Traces, Turn, Unit, Whose,
-    sqlite,
+    Backlog, Delivery, ElevationFilter, ElevationStore, Erasable, ErasureStore, Filter, Issuance,
+    IssuerKeySet, IssuerKeyStore, KeyStore, Ledger, LogEnds, LogStore, NewDelivery, Noted,
+    NotifyStore, Once, OnceStore, OpaqueToken, OutboxStore, Outcome, Row, SealedElevation, Step,
+    Store, TokenStore, Traces, Turn, Undelivered, Unit, Whose, sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -167,6 +168,46 @@ impl OutboxStore for Failing {
         holder: Option<&str>,
     ) -> Result<bool> {
         self.inner.change_turn(sink, before, delivered, holder).await
+    }
+}
+
+#[async_trait]
+impl NotifyStore for Failing {
+    async fn unspread(&self, limit: u32) -> Result<Vec<(String, Option<Message>)>> {
+        self.inner.unspread(limit).await
+    }
+    async fn spread(&self, message: &str, to: &[NewDelivery]) -> Result<()> {
+        self.inner.spread(message, to).await
+    }
+    async fn due(
+        &self,
+        channel: &str,
+        now: OffsetDateTime,
+        beyond: OffsetDateTime,
+        limit: u32,
+    ) -> Result<Vec<Delivery>> {
+        self.inner.due(channel, now, beyond, limit).await
+    }
+    async fn change_deliveries(&self, changes: &[(Delivery, Step)]) -> Result<Vec<bool>> {
+        self.inner.change_deliveries(changes).await
+    }
+    async fn give_up_strays(
+        &self,
+        channels: &[String],
+        before: OffsetDateTime,
+        why: &str,
+        limit: u32,
+    ) -> Result<u64> {
+        self.inner.give_up_strays(channels, before, why, limit).await
+    }
+    async fn backlog(&self) -> Result<Vec<Backlog>> {
+        self.inner.backlog().await
+    }
+    async fn undelivered(&self, limit: u32) -> Result<Vec<Undelivered>> {
+        self.inner.undelivered(limit).await
+    }
+    async fn forget_messages(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_messages(before, limit).await
     }
 }
 

@@ -7,6 +7,7 @@ use clap_complete::engine::ArgValueCandidates;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::broker_notify::BrokerNotify;
 use super::broker_policy::BrokerPolicy;
 use crate::broker::policy::trial::parse_moment;
 use crate::cli::{complete, misuse};
@@ -45,6 +46,8 @@ pub(crate) enum BrokerCommand {
     Audit(Audit),
     /// Check, test and explain the policies
     Policy(BrokerPolicy),
+    /// Look at what people are told, and try a channel
+    Notify(BrokerNotify),
     /// Print the OpenAPI description of the broker's HTTP interface
     Openapi {
         /// Of the listener for those who run the broker, instead of the public one

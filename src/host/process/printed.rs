@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -114,19 +115,12 @@ pub async fn printed<'a>(
     limit: Limit,
     max: usize,
 ) -> Result<Secret<Vec<u8>>> {
-    let Some((program, arguments)) = words.split_first() else {
+    let Some((program, command)) = started(env, words, variables) else {
         return Err(Error::new(
             ErrorKind::Config,
             format!("there is no command to ask for a {what}"),
         ));
     };
-    let mut command = super::command(program);
-    command.args(arguments).env_clear();
-    for name in ALWAYS.iter().copied().chain(variables) {
-        if let Some(value) = env.get_os(name) {
-            command.env(name, value);
-        }
-    }
     let failed = |kind| Error::new(kind, format!("{program} gives no {what}"));
     let said = |error: Error, stderr: &str| match last_words(stderr) {
         Some(words) => error.because_of(format!("it said: {words}")),
@@ -150,6 +144,64 @@ pub async fn printed<'a>(
         )),
         Ok(Ended::Itself { stdout, .. }) => Ok(stdout),
     }
+}
+
+/// Hands this to a command on its standard input, which is given PATH and HOME, and no other
+/// variable; nobody looks at what it prints. It is shown as with [`printed()`].
+///
+/// # Errors
+/// As with [`printed()`].
+#[cfg(feature = "broker")]
+pub async fn told(
+    env: &Env,
+    words: &[String],
+    input: &Secret<Vec<u8>>,
+    limit: Limit,
+) -> Result<()> {
+    /// How much it may print.
+    const MOST: usize = 64 * 1024;
+    let Some((program, command)) = started(env, words, std::iter::empty()) else {
+        return Err(Error::new(ErrorKind::Config, "there is no command to tell"));
+    };
+    let failed = |kind| Error::new(kind, format!("{program} was not told"));
+    let said = |error: Error, stderr: &str| match last_words(stderr) {
+        Some(words) => error.because_of(format!("it said: {words}")),
+        None => error,
+    };
+    match super::output::fed(command, input, limit.0, MOST).await {
+        Err(cause) => {
+            Err(failed(ErrorKind::Config).because_of("it cannot be started").because(cause))
+        }
+        Ok(Ended::TooLong(stderr)) => {
+            let error = failed(ErrorKind::Unreachable)
+                .because_of(format!("it did not end within {limit}, and was killed"));
+            Err(said(error, &stderr))
+        }
+        Ok(Ended::TooMuch) => Err(failed(ErrorKind::Verification)
+            .because_of(format!("it printed more than {MOST} bytes, and was killed"))),
+        Ok(Ended::Itself { status, stderr, .. }) if !status.success() => Err(said(
+            failed(ErrorKind::Other).because_of(format!("it ended with {status}")),
+            &stderr,
+        )),
+        Ok(Ended::Itself { .. }) => Ok(()),
+    }
+}
+
+/// A command that is given what each gets, and these variables; and its program.
+fn started<'a, 'w>(
+    env: &Env,
+    words: &'w [String],
+    variables: impl Iterator<Item = &'a str>,
+) -> Option<(&'w str, Command)> {
+    let (program, arguments) = words.split_first()?;
+    let mut command = super::command(program);
+    command.args(arguments).env_clear();
+    for name in ALWAYS.iter().copied().chain(variables) {
+        if let Some(value) = env.get_os(name) {
+            command.env(name, value);
+        }
+    }
+    Some((program, command))
 }
 
 /// The last of what a program said, which is where it says what went wrong.

@@ -94,17 +94,16 @@ fn configurations_and_policies_of_the_broker_load() {
         let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
         assert!(config.role.values().any(|role| role.dpop == config::Binding::Required));
     }
-    for more in of_kind("toml broker.toml more-client", 1) {
-        let config = loaded(format!("{}\n{}", start.text, more.text));
-        assert!(config.client["deployer"].authenticates());
-    }
-    for more in of_kind("toml broker.toml more-review", 1) {
-        let config = loaded(format!("{}\n{}", start.text, more.text));
-        assert!(config.trusted_issuer["cluster"].token_review.is_some());
-    }
-    for more in of_kind("toml broker.toml more-telemetry", 1) {
-        let config = loaded(format!("{}\n{}", start.text, more.text));
-        assert!(config.telemetry.endpoint.is_some());
+    let is_there: [(&str, fn(&Config) -> bool); 4] = [
+        ("client", |config| config.client["deployer"].authenticates()),
+        ("review", |config| config.trusted_issuer["cluster"].token_review.is_some()),
+        ("telemetry", |config| config.telemetry.endpoint.is_some()),
+        ("notify", |config| config.notify.len() == 6),
+    ];
+    for (kind, holds) in is_there {
+        for more in of_kind(&format!("toml broker.toml more-{kind}"), 1) {
+            assert!(holds(&loaded(format!("{}\n{}", start.text, more.text))), "{kind}");
+        }
     }
     for more in of_kind("toml broker.toml more-limits", 1) {
         let config = open(&format!("{}\n{}", start.text, more.text), &first.text);

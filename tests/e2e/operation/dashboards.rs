@@ -101,7 +101,8 @@ fn prometheus_answers_whatever_the_dashboards_ask_it_about_two_brokers() {
     let provider = OidcProvider::start();
     let brokers = admins.each_ref().map(|admin| {
         let mut services = Services::with(&format!(
-            "\n[admin]\nlisten = {admin:?}\n\n[audit.file.lines]\npath = \"records\"\n\n\
+            "\n[admin]\nlisten = {admin:?}\n\n[notify.own]\nkind = \"command\"\ncommand = [\"true\"]\n\n\
+             [audit.file.lines]\npath = \"records\"\n\n\
              [authz]\nproxy = \"nginx\"\nproxies = [\"127.0.0.1\"]\n\n[authz.route.api]\norigins = [{API:?}]\naudience = {API:?}\n"
         ));
         // Its keys are fetched, so that there is an age of them, and a clock to compare.

@@ -13,6 +13,7 @@
 //! | [`identity_center`] | a stand-in for AWS IAM Identity Center, judged by the AWS CLI |
 //! | [`rsyslog`] | a syslog server |
 //! | [`schema`] | what judges files by schemas, also by those of CI platforms |
+//! | [`mail`] | a mail server |
 //! | [`webhook`] | a receiver of webhooks, which checks signatures by other means |
 //! | [`services`] | a broker, and services whose issuer is a file |
 //! | [`workload`] | jobs whose issuer is nobody |
@@ -53,6 +54,8 @@ pub(crate) mod http;
 pub(crate) mod identity_center;
 pub(crate) mod kernel;
 pub(crate) mod keyring;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+pub(crate) mod mail;
 #[cfg(feature = "broker")]
 pub(crate) mod nginx;
 pub(crate) mod oidc_provider;

@@ -27,9 +27,6 @@ const NIL: &str = "-";
 /// The longest name of a host (RFC 5424 section 6).
 const MAX_HOST: usize = 255;
 
-/// How large a file with certificate authorities may be, in bytes.
-const MAX_PEM: u64 = 1024 * 1024;
-
 /// A server.
 pub(super) struct Syslog {
     receiver: Receiver,
@@ -40,11 +37,11 @@ pub(super) struct Syslog {
 impl Syslog {
     pub(super) fn new(config: &SyslogSink, issuer: &Issuer) -> Result<Self> {
         let SyslogAddress { host, port, tls } = config.address()?;
-        let receiver = match (tls, &config.ca_file) {
-            (false, _) => Receiver::plain(host, port),
-            (true, None) => Receiver::secured(host, port, None)?,
-            (true, Some(path)) => {
-                Receiver::secured(host, port, Some(&trusted_file::read(path, MAX_PEM)?))?
+        let receiver = match tls {
+            false => Receiver::plain(host, port),
+            true => {
+                let authorities = trusted_file::read_authorities(config.ca_file.as_ref())?;
+                Receiver::secured(host, port, authorities.as_deref())?
             }
         };
         let host = issuer.url().host_str().filter(|host| host.len() <= MAX_HOST);

@@ -1,37 +1,25 @@
 //! An HTTP server that takes records as JSON, signed as Standard Webhooks says: an HMAC over
 //! the id of the delivery, its time and its body.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::hmac;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use reqwest::Method;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use time::OffsetDateTime;
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::{Letter, Refused, Sink};
 use crate::broker::audit::origin;
 use crate::broker::config::WebhookSink;
-use crate::broker::private_text::{self, Place};
+use crate::broker::private_text::Place;
+use crate::broker::signed_post::Signer;
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
+use crate::host::clock::Clock;
 use crate::host::http::{HttpClient, Request, place};
 use crate::oidc::Issuer;
-use crate::secret::Secret;
 use crate::trace::Tracer;
-
-/// What a secret of that standard may begin with.
-const PREFIX: &str = "whsec_";
-
-/// How long it has to be, in bytes.
-const LENGTH: std::ops::RangeInclusive<usize> = 24..=64;
-
-/// How large a file with certificate authorities may be, in bytes.
-const MAX_PEM: u64 = 1024 * 1024;
 
 /// How much of the hash of a delivery is in its id, in bytes.
 const HASH: usize = 8;
@@ -40,8 +28,8 @@ const HASH: usize = 8;
 pub(super) struct Webhook {
     http: HttpClient,
     url: Url,
-    place: Place,
-    host: Host,
+    signer: Signer,
+    clock: Arc<dyn Clock>,
     /// The name of the log.
     origin: String,
     tracer: Tracer,
@@ -49,41 +37,22 @@ pub(super) struct Webhook {
 
 impl Webhook {
     pub(super) fn new(config: &WebhookSink, issuer: &Issuer, host: &Host) -> Result<Self> {
-        let place = match (&config.secret_file, &config.secret_env) {
-            (Some(path), _) => Place::File(path.clone()),
-            (None, variable) => Place::Variable(variable.clone().unwrap_or_default()),
-        };
-        let read = |path| trusted_file::read(path, MAX_PEM);
-        let ca = config.ca_file.as_deref().map(read).transpose()?;
-        let webhook = Self {
+        let place = Place::of(config.secret_file.as_ref(), config.secret_env.as_ref());
+        let place = place.ok_or_else(|| Error::new(ErrorKind::Config, "it has no secret"))?;
+        let ca = trusted_file::read_authorities(config.ca_file.as_ref())?;
+        Ok(Self {
             http: HttpClient::new(host.clock.clone(), host.skew.clone(), ca).telling_trace(),
             url: config.url.clone(),
-            place,
-            host: host.clone(),
+            signer: Signer::new(place, &host.env)?,
+            clock: host.clock.clone(),
             origin: origin(issuer),
             tracer: Tracer::default(),
-        };
-        webhook.key().map(|_| webhook)
+        })
     }
 
     /// The same, of which each delivery is a trace: what it hands on is of many.
     pub(super) fn traced_by(self, tracer: Tracer) -> Self {
         Self { tracer, ..self }
-    }
-
-    /// What signs. It is read anew each time, so that it can be changed.
-    fn key(&self) -> Result<hmac::Key> {
-        let text = private_text::read(&self.place, "secret", &self.host.env)?;
-        let text = text.expose();
-        let bytes = STANDARD.decode(text.strip_prefix(PREFIX).unwrap_or(text)).map(Zeroizing::new);
-        match bytes {
-            Ok(bytes) if LENGTH.contains(&bytes.len()) => {
-                Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
-            }
-            _ => Err(Error::new(ErrorKind::Config, "the secret is none that can sign")
-                .because_of("it has to be Base64 of 24 to 64 bytes")
-                .hint("such as `openssl rand -base64 32` makes")),
-        }
     }
 
     fn request(&self, letters: &[Letter], now: OffsetDateTime) -> Result<Request> {
@@ -103,31 +72,14 @@ impl Webhook {
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let id = format!("{}#{}-{}-{hash}", self.origin, first.sequence, last.sequence);
-        let at = now.unix_timestamp().to_string();
-        let mut context = hmac::Context::with_key(&self.key()?);
-        for part in [id.as_bytes(), b".", at.as_bytes(), b".", body.as_bytes()] {
-            context.update(part);
-        }
-        let signature = format!("v1,{}", STANDARD.encode(context.sign()));
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, value) in
-            [("webhook-id", &id), ("webhook-timestamp", &at), ("webhook-signature", &signature)]
-        {
-            let value = HeaderValue::from_str(value).map_err(|cause| {
-                Error::new(ErrorKind::Other, "the delivery cannot be described").because(cause)
-            })?;
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        let body = Secret::new(body.into_bytes());
-        Ok(Request { method: Method::POST, url: self.url.clone(), headers, body })
+        self.signer.request(&self.url, &id, body, now)
     }
 }
 
 #[async_trait]
 impl Sink for Webhook {
     async fn take(&mut self, letters: &[Letter]) -> Result<(), Refused> {
-        let now = self.host.clock.now();
+        let now = self.clock.now();
         let step = self.tracer.begin("deliver");
         let answer = step.around(self.http.send(self.request(letters, now)?)).await?;
         if answer.status.is_success() {
@@ -142,6 +94,9 @@ impl Sink for Webhook {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
     use crate::broker::testbed;
     use crate::host::env::Env;

@@ -27,6 +27,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         authz: None,
         audit: config::Audit::default(),
         origins: config::Origins::default(),
+        notify: Default::default(),
         telemetry: config::Telemetry::default(),
         directory: None,
         trusted_issuer: trusted(&[ISSUER]),

@@ -8,6 +8,7 @@ use super::append::Rows;
 use super::engine::Engine;
 use super::failure::Failure;
 use super::head::Guard;
+use super::notify;
 use super::rows::{damaged, micros};
 use super::tokens::Cutoffs;
 use super::{elevation, erasure};
@@ -155,6 +156,7 @@ async fn perform_one(
         Effect::ChangeElevation(after) => elevation::change(transaction, after).await,
         Effect::IfElevation { id, version } => elevation::is(transaction, *id, *version).await,
         Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
+        Effect::Tell(message) => notify::tell(transaction, message).await.map(|()| true),
         Effect::IfIssued { jti, request_id } => {
             let found = sqlx::query(
                 "select sequence from audit_record

@@ -36,7 +36,7 @@ struct Table {
     columns: &'static [(&'static str, Holds)],
 }
 
-const TABLES: [Table; 9] = [
+const TABLES: [Table; 11] = [
     Table {
         name: "signing_key",
         columns: &[
@@ -125,6 +125,31 @@ const TABLES: [Table; 9] = [
     },
     // Whose turn it is is for those who use the store to say.
     Table { name: "audit_sink", columns: &[("name", Text), ("delivered", Number)] },
+    Table {
+        name: "notify_message",
+        columns: &[
+            ("key", Text),
+            ("body", Text),
+            ("at", Number),
+            ("keep_until", Number),
+            ("spread", Number),
+        ],
+    },
+    Table {
+        name: "notify_delivery",
+        columns: &[
+            ("message", Text),
+            ("channel", Text),
+            ("addressee", Text),
+            ("state", Text),
+            ("hurry", Number),
+            ("at", Number),
+            ("due_at", Number),
+            ("attempts", Number),
+            ("turn", Number),
+            ("why", Text),
+        ],
+    },
 ];
 
 /// What was copied.
@@ -142,14 +167,27 @@ pub struct Copied {
     pub opaque_tokens: u64,
     /// How many checkpoints.
     pub checkpoints: u64,
+    /// How many messages to people.
+    pub messages: u64,
     /// The root of the tree over the records.
     pub root: Hash,
 }
 
 impl Copied {
     fn is_nothing(&self) -> bool {
-        let Self { records, keys, consumed, cutoffs, opaque_tokens, checkpoints, root: _ } = self;
-        [records, keys, consumed, cutoffs, opaque_tokens, checkpoints].iter().all(|n| **n == 0)
+        let Self {
+            records,
+            keys,
+            consumed,
+            cutoffs,
+            opaque_tokens,
+            checkpoints,
+            messages,
+            root: _,
+        } = self;
+        [records, keys, consumed, cutoffs, opaque_tokens, checkpoints, messages]
+            .iter()
+            .all(|n| **n == 0)
     }
 }
 
@@ -278,6 +316,7 @@ async fn counted(transaction: &mut Transaction<'_, Any>) -> Result<Copied, Failu
         cutoffs: count(transaction, "revocation_cutoff").await?,
         opaque_tokens: count(transaction, "opaque_token").await?,
         checkpoints: count(transaction, "audit_checkpoint").await?,
+        messages: count(transaction, "notify_message").await?,
         root: tree::root_within(transaction, in_tree).await?,
     })
 }

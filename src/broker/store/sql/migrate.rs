@@ -53,6 +53,7 @@ fn migrations() -> Vec<Migration> {
         ("active", include_str!("../migrations/0012_active.sql")),
         ("issuer keys", include_str!("../migrations/0013_issuer_keys.sql")),
         ("elevation", include_str!("../migrations/0014_elevation.sql")),
+        ("notify", include_str!("../migrations/0015_notify.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());

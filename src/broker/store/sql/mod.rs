@@ -13,6 +13,7 @@ mod head;
 mod issuer_keys;
 mod log;
 mod migrate;
+mod notify;
 mod outbox;
 mod rows;
 mod tokens;

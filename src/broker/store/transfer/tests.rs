@@ -4,12 +4,13 @@ use super::*;
 use crate::broker::audit::Record;
 use crate::broker::config::Store as StoreConfig;
 use crate::broker::keys::{Kek, Purpose};
+use crate::broker::notify::{Message, Urgency};
 use crate::broker::store::postgres::peer::Database;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::sqlite::tests::tamper;
 use crate::broker::store::{
-    Consumed, Cutoff, Effect, Issuance, KeyStore, Ledger, LogStore, Once, OnceStore, OpaqueToken,
-    TokenStore, Unit, Whose,
+    Consumed, Cutoff, Effect, Issuance, KeyStore, Ledger, LogStore, NewDelivery, NotifyStore, Once,
+    OnceStore, OpaqueToken, Step, TokenStore, Unit, Whose,
 };
 use crate::host::clock::SystemClock;
 use crate::secret::Secret;
@@ -55,8 +56,18 @@ async fn fill_in(store: &SqlStore) {
         }),
         Effect::AddOpaque(opaque()),
         Effect::AddCheckpoint { size: 700, note: "a note".into(), at },
+        Effect::Tell(message("told", at)),
+        Effect::Tell(message("new", at)),
     ];
     store.commit(&[Unit { records: Vec::new(), effects }]).await.unwrap();
+    let (channel, addressee) = ("mail".into(), "alice".into());
+    store.spread("told", &[NewDelivery { channel, addressee, hurry: 0, at }]).await.unwrap();
+    let due = store.due("mail", at, at, 9).await.unwrap().remove(0);
+    store.change_deliveries(&[(due, Step::PutOff(at, "down".into()))]).await.unwrap();
+}
+
+fn message(key: &str, at: time::OffsetDateTime) -> Message {
+    Message::new(key, "drill", Urgency::Alarm, "A drill '\u{1f512}", at).people(["alice"])
 }
 
 fn opaque() -> OpaqueToken {
@@ -78,6 +89,9 @@ async fn same(one: &SqlStore, other: &SqlStore) {
     let cut = [Issuance { at: long_ago, names, erased: false }];
     assert!(one.any_cut_off(&cut).await.unwrap() && other.any_cut_off(&cut).await.unwrap());
     assert_eq!(other.opaque("h").await.unwrap(), Some(opaque()));
+    assert_eq!(one.undelivered(9).await.unwrap(), other.undelivered(9).await.unwrap());
+    let (unseen, left) = (other.unspread(9).await.unwrap(), other.undelivered(9).await.unwrap());
+    assert_eq!((unseen.len(), left.len(), left[0].why.as_deref()), (1, 1, Some("down")));
     assert!(other.keys().await.unwrap().iter().all(|key| key.purpose == Purpose::Checkpoint));
 }
 
@@ -93,7 +107,7 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
         let file = path(&format!("backup-{number}.db"));
         let copied = backup(&config, &env(), &file, Some(&kek().seal_of_log())).await.unwrap();
         assert_eq!((copied.records, copied.keys, copied.consumed), (700, 1, 1));
-        assert_eq!((copied.cutoffs, copied.opaque_tokens), (1, 1));
+        assert_eq!((copied.cutoffs, copied.opaque_tokens, copied.messages), (1, 1, 2));
         assert_eq!(files::readers(&file).unwrap(), files::Readers::Owner);
         let error = backup(&config, &env(), &file, None).await.unwrap_err();
         assert!(error.to_string().contains("already"), "{error}");
@@ -222,10 +236,10 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
     let seal = kek().seal_of_log();
     let file = path("backup.db");
     let copied = backup(&here, &env(), &file, Some(&seal)).await.unwrap();
-    let older = "drop index audit_record_elevation;
+    let older = "drop table issuer_key_set; drop table notify_delivery; drop table notify_message;
+        drop table elevation; drop index audit_record_elevation;
         alter table audit_record drop column elevation;
-        drop table elevation;
-        delete from _sqlx_migrations where version = 14";
+        delete from _sqlx_migrations where version >= 13";
     tamper(&file, older).await;
     let (there, _database) = postgres().await;
     let error = restore(&there, &env(), &file, Some(&seal)).await.unwrap_err();
@@ -238,6 +252,8 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
     // So it is said, and so it can be done.
     let between = path("between.db");
     let into = StoreConfig::at(between.clone());
+    // (That version had none.)
+    let copied = Copied { messages: 0, ..copied };
     assert_eq!(restore(&into, &env(), &file, Some(&seal)).await.unwrap(), copied);
     assert_eq!(move_in(&there, &env(), &between, Some(&seal)).await.unwrap().0, copied);
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod keys;
+mod notify;
 mod policy;
 mod revoke;
 mod store;
@@ -30,6 +31,7 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<Outcome> {
         BrokerCommand::Audit(args) => audit::run(app, &args.command),
         BrokerCommand::Keys(command) => keys::run(app, command),
         BrokerCommand::Policy(args) => policy::run(app, &args.command),
+        BrokerCommand::Notify(args) => notify::run(app, &args.command),
         BrokerCommand::Openapi { admin } => openapi(app, *admin),
         BrokerCommand::Backup(args) => store::backup(app, args),
         BrokerCommand::Restore(args) => store::restore(app, args),

@@ -106,19 +106,21 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: boo
             "cutoffs": copied.cutoffs,
             "opaque_tokens": copied.opaque_tokens,
             "checkpoints": copied.checkpoints,
+            "messages": copied.messages,
             "root": root,
             "seal_checked": by_key,
         }));
     }
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     app.ui.line(format!(
-        "{}, {}, {}, {}, {} and {}; the tree over the records is the same ({root}).",
+        "{}, {}, {}, {}, {}, {} and {}; the tree over the records is the same ({root}).",
         count(number(copied.records), "record", "records"),
         count(number(copied.keys), "key", "keys"),
         count(number(copied.consumed), "thing revoked or used up", "things revoked or used up"),
         count(number(copied.cutoffs), "cut-off", "cut-offs"),
         count(number(copied.opaque_tokens), "opaque token", "opaque tokens"),
         count(number(copied.checkpoints), "checkpoint", "checkpoints"),
+        count(number(copied.messages), "message", "messages"),
     ))?;
     match by_key {
         true => app.ui.line("The log ends as the broker sealed it."),

@@ -19,11 +19,12 @@ const TREE: usize = 4;
 const SEALED: usize = 5;
 
 /// What takes away what each version adds, the last one first.
-const UNDONE: [(usize, &str); 10] = [
+const UNDONE: [(usize, &str); 11] = [
+    (15, "drop table notify_delivery; drop table notify_message;"),
     (
         14,
-        "drop index audit_record_elevation; alter table audit_record drop column elevation;
-         drop table elevation;",
+        "drop table elevation; drop index audit_record_elevation;
+         alter table audit_record drop column elevation;",
     ),
     (13, "drop table issuer_key_set;"),
     (12, "drop index audit_record_end;"),
@@ -116,6 +117,20 @@ fn statements(version: usize, number: usize, ground: &Ground) -> Vec<String> {
         format!(
             "insert into issuer_key_set (issuer, address, good_at, document, seal)
              values ('https://i-{number}.example', 'a', 1, {bytes}, {bytes})"
+        ),
+    );
+    with(
+        15,
+        format!(
+            "insert into notify_message (key, body, at, keep_until)
+             values ('message-{number}', '{{}}', 1, 2)"
+        ),
+    );
+    with(
+        15,
+        format!(
+            "insert into notify_delivery (message, channel, addressee, state, hurry, at, due_at)
+             values ('message-{number}', 'c', '', 'waiting', 2, 1, 0)"
         ),
     );
     all

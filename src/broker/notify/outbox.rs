@@ -1,0 +1,258 @@
+//! The outbox: finds out to whom messages go, and has a courier for each channel.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::channel::Channels;
+use super::courier::{Courier, PATIENCE};
+use super::message::Message;
+use crate::broker::directory::Directory;
+use crate::broker::store::{Backlog, NewDelivery, Store};
+use crate::error::Result;
+use crate::host::clock::Clock;
+
+/// How often is looked for messages; and where there is no channel, so that none of them is found
+/// by one that is there later.
+const LOOK: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How many messages are looked at together.
+const BATCH: u32 = 100;
+
+/// How often is looked for deliveries on channels that are no more, how long they wait for
+/// their channel to come back, and how many are given up together.
+const STRAYS_EVERY: Duration = Duration::from_secs(60);
+const STRAYS_KEPT: time::Duration = time::Duration::days(1);
+const STRAYS: u32 = 500;
+
+/// What is in force at the moment.
+pub trait View: Send + Sync {
+    /// Where messages go.
+    fn channels(&self) -> &Channels;
+
+    /// Who the people are.
+    fn people(&self) -> Option<&Directory>;
+}
+
+/// Shows what is in force.
+pub(super) type Newest<V> = Arc<dyn Fn() -> Arc<V> + Send + Sync>;
+
+/// What this process has counted of a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Deliveries that came about.
+    pub delivered: u64,
+    /// How often one did not.
+    pub failed: u64,
+    /// Deliveries that were given up.
+    pub given_up: u64,
+}
+
+/// What was counted, by the names of channels.
+#[derive(Clone, Default)]
+pub(super) struct Tally(Arc<Mutex<BTreeMap<String, Counted>>>);
+
+impl Tally {
+    pub(super) fn count(&self, channel: &str, count: impl FnOnce(&mut Counted)) {
+        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        count(table.entry(channel.to_string()).or_default());
+    }
+
+    fn of(&self, channel: &str) -> Counted {
+        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        table.get(channel).copied().unwrap_or_default()
+    }
+}
+
+/// Tells people, for as long as the process lives.
+pub struct Outbox {
+    store: Arc<dyn Store>,
+    tally: Tally,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Outbox {
+    /// Begins. Needs a runtime.
+    pub fn start<V: View + 'static>(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        newest: impl Fn() -> Arc<V> + Send + Sync + 'static,
+    ) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let tally = Tally::default();
+        let sorter = Sorter {
+            store: store.clone(),
+            clock,
+            newest: Arc::new(newest),
+            tally: tally.clone(),
+            wake: Arc::default(),
+            couriers: BTreeMap::new(),
+            strays: None,
+            failed: false,
+        };
+        Self { store, tally, stop, task: tokio::spawn(sorter.run(stopped)) }
+    }
+
+    /// What waits on these channels, and what was counted of them.
+    pub async fn look(&self, names: &[String]) -> Result<Vec<(String, Counted, Option<Backlog>)>> {
+        let backlog = self.store.backlog().await?;
+        let of = |name: &String| {
+            let waits = backlog.iter().find(|backlog| backlog.channel == *name).cloned();
+            (name.clone(), self.tally.of(name), waits)
+        };
+        Ok(names.iter().map(of).collect())
+    }
+
+    /// Lets it end. What is under way has a little time; what has not come about goes on from
+    /// there the next time.
+    pub async fn close(self) {
+        self.stop.send_replace(true);
+        let mut task = self.task;
+        if tokio::time::timeout(PATIENCE * 2, &mut task).await.is_err() {
+            tracing::warn!("those who tell people did not end in time");
+            task.abort();
+        }
+    }
+}
+
+/// Finds out to whom messages go.
+struct Sorter<V> {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    newest: Newest<V>,
+    tally: Tally,
+    /// Tells couriers that there is something.
+    wake: Arc<Notify>,
+    couriers: BTreeMap<String, JoinHandle<()>>,
+    /// When was looked for strays last.
+    strays: Option<Instant>,
+    /// Whether it was told that it fails.
+    failed: bool,
+}
+
+impl<V: View + 'static> Sorter<V> {
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        loop {
+            self.have_couriers(&stopped);
+            let step = async {
+                let pause = self.step().await;
+                tokio::time::sleep(pause).await;
+            };
+            tokio::select! {
+                () = step => {}
+                _ = stopped.wait_for(|stopped| *stopped) => break,
+            }
+        }
+        for courier in std::mem::take(&mut self.couriers).into_values() {
+            // Each ends by itself.
+            let _ = courier.await;
+        }
+    }
+
+    /// Sees to it that each channel has a courier. Those of channels that are no more end by
+    /// themselves.
+    fn have_couriers(&mut self, stopped: &watch::Receiver<bool>) {
+        self.couriers.retain(|_, courier| !courier.is_finished());
+        for (name, _) in (self.newest)().channels().iter() {
+            if !self.couriers.contains_key(name) {
+                let courier = Courier::new(
+                    name.clone(),
+                    self.store.clone(),
+                    self.clock.clone(),
+                    self.newest.clone(),
+                    self.tally.clone(),
+                );
+                let running = tokio::spawn(courier.run(self.wake.clone(), stopped.clone()));
+                self.couriers.insert(name.clone(), running);
+            }
+        }
+    }
+
+    /// Looks at what is there, and says how long to wait before the next time.
+    async fn step(&mut self) -> Duration {
+        let view = (self.newest)();
+        let sorted = match self.sort(view.as_ref()).await {
+            Ok(sorted) => self.strays(view.channels()).await.map(|()| sorted),
+            Err(error) => Err(error),
+        };
+        // The store fails: others say that louder.
+        if let (Err(error), false) = (&sorted, self.failed) {
+            tracing::warn!(%error, "what people are to be told cannot be looked at");
+        }
+        self.failed = sorted.is_err();
+        match sorted {
+            Ok(some) if some == BATCH as usize => Duration::ZERO,
+            _ if view.channels().names().is_empty() => IDLE,
+            _ => LOOK,
+        }
+    }
+
+    /// Says of messages to whom they go. Returns how many those were.
+    async fn sort(&self, view: &V) -> Result<usize> {
+        let messages = self.store.unspread(BATCH).await?;
+        for (key, message) in &messages {
+            let to = match message {
+                Some(message) => deliveries(view.channels(), message),
+                None => {
+                    tracing::error!(key, "a message cannot be read, so nobody is told");
+                    Vec::new()
+                }
+            };
+            if let (true, Some(message)) = (to.is_empty(), message) {
+                let (kind, urgency) = (message.kind(), message.urgency().as_str());
+                tracing::warn!(
+                    key,
+                    kind,
+                    urgency,
+                    "no channel is for a message, so nobody is told"
+                );
+            }
+            self.store.spread(key, &to).await?;
+        }
+        if !messages.is_empty() {
+            self.wake.notify_waiters();
+        }
+        Ok(messages.len())
+    }
+
+    /// Gives up what was for channels that are no more. Another process may know them still, or
+    /// already; not for long.
+    async fn strays(&mut self, channels: &Channels) -> Result<()> {
+        if self.strays.is_some_and(|last| last.elapsed() < STRAYS_EVERY) {
+            return Ok(());
+        }
+        let now = now(self.store.as_ref(), self.clock.as_ref()).await?;
+        let (names, before) = (channels.names(), now.saturating_sub(STRAYS_KEPT));
+        let why = "no channel has this name any more";
+        let given_up = self.store.give_up_strays(&names, before, why, STRAYS).await?;
+        if given_up > 0 {
+            tracing::error!(given_up, "messages were for channels that are no more: given up");
+        }
+        if given_up < u64::from(STRAYS) {
+            self.strays = Some(Instant::now());
+        }
+        Ok(())
+    }
+}
+
+/// To whom a message goes, on all channels.
+fn deliveries(channels: &Channels, message: &Message) -> Vec<NewDelivery> {
+    let (hurry, at) = (message.urgency() as u8, message.at());
+    let on = |(channel, named): (&String, &Arc<super::channel::Named>)| {
+        let to = |addressee| NewDelivery { channel: channel.clone(), addressee, hurry, at };
+        named.addressees(message).into_iter().map(to).collect::<Vec<_>>()
+    };
+    channels.iter().flat_map(on).collect()
+}
+
+/// The time by which those go who share the store.
+pub(super) async fn now(store: &dyn Store, clock: &dyn Clock) -> Result<OffsetDateTime> {
+    Ok(store.now().await?.unwrap_or_else(|| clock.now()))
+}
