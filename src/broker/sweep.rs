@@ -30,6 +30,9 @@ const PROOF_GRACE: Duration = Duration::hours(1);
 /// as long as there is a log.
 const KEPT_ELEVATIONS: Duration = Duration::days(90);
 
+/// How long an enrolled key waits for somebody to approve it.
+pub(super) const PENDING: Duration = Duration::days(7);
+
 /// When was swept last; nothing where there was more than could be removed in one go.
 #[derive(Default)]
 pub(super) struct Sweeping(Arc<Mutex<Option<OffsetDateTime>>>);
@@ -82,19 +85,23 @@ enum Old {
     OpaqueTokens,
     /// Requests for a role that came to an end.
     Elevations,
+    /// Keys that somebody enrolled, and nobody ever approved.
+    Pending,
 }
 
 impl Old {
     /// All, each with how much longer than needed it is kept.
-    const ALL: [(Self, Duration); 8] = [
+    const ALL: [(Self, Duration); 10] = [
         (Self::Consumed(Once::RevokedToken), GRACE),
         (Self::Consumed(Once::DpopProof), PROOF_GRACE),
         (Self::Consumed(Once::ClientAssertion), GRACE),
         (Self::Consumed(Once::Assertion), GRACE),
         (Self::Consumed(Once::AssertionUse), GRACE),
+        (Self::Consumed(Once::Statement), GRACE),
         (Self::Cutoffs, GRACE),
         (Self::OpaqueTokens, GRACE),
         (Self::Elevations, KEPT_ELEVATIONS),
+        (Self::Pending, PENDING),
     ];
 
     async fn forget(self, store: &dyn Store, before: OffsetDateTime, limit: u32) -> Result<u64> {
@@ -103,6 +110,7 @@ impl Old {
             Self::Cutoffs => store.forget_cutoffs(before, limit).await,
             Self::OpaqueTokens => store.forget_opaque(before, limit).await,
             Self::Elevations => store.forget_elevations(before, limit).await,
+            Self::Pending => store.forget_pending(before, limit).await,
         }
     }
 }

@@ -88,6 +88,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-client",
         "toml broker.toml more-dpop",
         "toml broker.toml more-elevation",
+        "toml broker.toml more-enrollment",
         "toml broker.toml more-limits",
         "toml broker.toml more-review",
         "toml broker.toml more-roles",
@@ -322,6 +323,10 @@ mod broker {
             let text = format!("{}\n{}", start.text, more.text);
             let config = open_with(&text, &policy, &[("people.toml", &people)]);
             assert!(config.role["prod-admin"].elevation.is_some());
+        }
+        for more in of_kind("toml broker.toml more-enrollment", 1) {
+            let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+            assert!(config.enrollment.user_verification && config.enrollment.kinds.len() == 2);
         }
         for more in of_kind("toml broker.toml more-admin", 1) {
             let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
