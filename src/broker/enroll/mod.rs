@@ -169,7 +169,7 @@ impl Broker {
     ) -> Result<Enrollment, Refused> {
         let now = self.clock.now();
         let approver = person_asking(book, &asked.caller, now)?;
-        let before = self.known(id).await?;
+        let before = self.known_enrollment(id).await?;
         if before.state != EnrollmentState::Pending {
             return Err(Refused::malformed("the key does not wait to be approved"));
         }
@@ -194,7 +194,7 @@ impl Broker {
         });
         let mut record = by.record(now, ACTION, Decision::Changed);
         record.reason = format!("{approver} approves {} of {}", named(&before), before.person);
-        self.change(before, &after, record).await?;
+        self.change_enrollment(before, &after, record).await?;
         self.logins.read_anew(self).await;
         Ok(after)
     }
@@ -207,7 +207,7 @@ impl Broker {
         (by, why): (&Author, &str),
         id: Uuid,
     ) -> Result<Enrollment, Refused> {
-        let before = self.known(id).await?;
+        let before = self.known_enrollment(id).await?;
         if before.state == EnrollmentState::Removed {
             return Err(Refused::unknown());
         }
@@ -223,11 +223,11 @@ impl Broker {
             label: String::new(),
             ..before.clone()
         });
-        self.change(before, &after, record).await?;
+        self.change_enrollment(before, &after, record).await?;
         Ok(after)
     }
 
-    async fn change(
+    async fn change_enrollment(
         &self,
         before: Enrollment,
         after: &Enrollment,
@@ -241,7 +241,7 @@ impl Broker {
     }
 
     /// The enrollment with this id, where this broker wrote it.
-    async fn known(&self, id: Uuid) -> Result<Enrollment, Refused> {
+    async fn known_enrollment(&self, id: Uuid) -> Result<Enrollment, Refused> {
         let found = self.store.enrollment(id).await?;
         found.filter(|found| self.enrollment_seal.is_good(found)).ok_or_else(Refused::unknown)
     }
