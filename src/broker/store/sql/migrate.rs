@@ -121,7 +121,7 @@ impl SqlStore {
                 .fetch_one(pool)
                 .await
                 .map_err(because)?;
-        let newest = i64::try_from(migrations().len()).unwrap_or(i64::MAX);
+        let newest = migrations().iter().map(|one| one.version).max().unwrap_or_default();
         match made.unwrap_or_default() {
             made if made < newest => {
                 return Err(refused().because_of(EARLIER).hint(earlier));

@@ -27,11 +27,14 @@ fn rules() -> String {
     format!(
         r#"
 @id("keepers")
-permit (
-    principal in [User::"{CORP}#bob", User::"{CORP}#alice-admin", Group::"{CORP}#keys"],
-    action == Action::"administer",
-    resource
-) when {{ ["enrollments.list", "enrollments.approve", "enrollments.remove"].contains(context.operation) }};
+permit (principal, action == Action::"administer", resource)
+when {{
+    principal in Group::"{CORP}#keys"
+    || [User::"{CORP}#bob", User::"{CORP}#alice-admin"].contains(principal)
+}}
+when {{
+    ["enrollments.list", "enrollments.approve", "enrollments.remove"].contains(context.operation)
+}};
 "#
     )
 }
