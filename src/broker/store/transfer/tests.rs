@@ -222,10 +222,8 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
     let seal = kek().seal_of_log();
     let file = path("backup.db");
     let copied = backup(&here, &env(), &file, Some(&seal)).await.unwrap();
-    let older = "drop index audit_record_elevation;
-        alter table audit_record drop column elevation;
-        drop table elevation;
-        delete from _sqlx_migrations where version = 14";
+    let older = "drop table enrolled_key;
+        delete from _sqlx_migrations where version = 16";
     tamper(&file, older).await;
     let (there, _database) = postgres().await;
     let error = restore(&there, &env(), &file, Some(&seal)).await.unwrap_err();
