@@ -3,7 +3,7 @@
 //!
 //! What is signed is a [`Statement`], which says in a few lines what somebody wants, of which
 //! broker and until when. It goes from hand to hand with its signature as text
-//! ([`write`], [`read`]). Keys are this program's own ([`OwnKey`]) or those of an agent
+//! ([`write()`], [`read()`]). Keys are this program's own ([`OwnKey`]) or those of an agent
 //! ([`Agent`]), security keys among them.
 //!
 //! Making and checking is pure but for the agent: the time is an argument, and whether a key
