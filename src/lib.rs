@@ -24,6 +24,7 @@
 //! | [`reach`] | asking servers that do not always serve |
 //! | [`oidc`] | issuers, discovery, keys, verification of tokens |
 //! | [`dpop`] | tokens that are bound to a key (RFC 9449) |
+//! | [`sshsig`] | signatures of people by SSH keys, for when no provider can say who they are |
 //! | [`wire`] | the messages between client and broker |
 //! | `broker` | the broker, with the feature of that name |
 //! | [`telemetry`] | logs, and where spans go |
@@ -52,6 +53,7 @@ pub mod plan;
 pub mod reach;
 mod registry;
 pub mod secret;
+pub mod sshsig;
 pub mod telemetry;
 pub mod trace;
 pub mod wire;

@@ -40,6 +40,9 @@ pub const KEYS_REVOKE_PATH: &str = "v1/keys/revoke";
 /// The path of the records of the audit log, below the broker's URL.
 pub const AUDIT_PATH: &str = "v1/audit/records";
 
+/// The path of the keys that people enrolled, below the broker's URL.
+pub const ENROLLMENTS_PATH: &str = "v1/enrollments";
+
 /// The path of the public keys (RFC 7517), below the broker's URL.
 pub const JWKS_PATH: &str = "jwks.json";
 

@@ -15,6 +15,8 @@
 //!
 //! Clients of its own may have to authenticate ([`client`]).
 //!
+//! People may enroll keys (`enroll`), for when no provider can say who they are.
+//!
 //! Its own tokens come back ([`own`]) to be revoked ([`revoke`]) and to be asked
 //! about ([`introspect`]). Whom policy lets, revokes those of others and looks after the
 //! broker from elsewhere (`operate`).
@@ -44,6 +46,7 @@ mod denials;
 pub mod dev;
 pub mod directory;
 pub mod elevation;
+mod enroll;
 #[cfg(test)]
 mod fuzz;
 mod grounds;
@@ -84,6 +87,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use config::Config;
+pub use enroll::Signer;
 pub use policy::schema as policy_schema;
 pub use reload::Reloaded;
 pub use serve::serve;
@@ -93,6 +97,7 @@ use audit::{Audit, Notary};
 use authenticate::{Ahead, KeysSeal};
 use denials::Denials;
 use elevation::ElevationSeal;
+use enroll::{EnrollmentSeal, Logins};
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::{Active, Metrics};
 use network::Network;
@@ -138,6 +143,8 @@ pub struct Broker {
     opaque_seal: OpaqueSeal,
     elevations: ElevationSeal,
     env: Env,
+    enrollment_seal: EnrollmentSeal,
+    logins: Logins,
     trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
     active: Active,
@@ -248,6 +255,7 @@ impl Prepared {
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
         let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
         let elevations = ElevationSeal::new(&kek);
+        let enrollment_seal = EnrollmentSeal::new(&kek);
         let keeper = Keeper {
             store: store.clone(),
             kek,
@@ -284,6 +292,8 @@ impl Prepared {
             opaque_seal,
             elevations,
             env: host.env.clone(),
+            enrollment_seal,
+            logins: Logins::default(),
             trusted_proxies: config.trusted_proxies.clone(),
             metrics,
             active: Active::default(),

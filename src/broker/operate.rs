@@ -186,7 +186,7 @@ impl Broker {
     }
 
     /// Puts a denial on record, unless there were many of late. Returns what is told.
-    async fn deny_operation(
+    pub(super) async fn deny_operation(
         &self,
         book: &Rulebook,
         asked: &Asked,

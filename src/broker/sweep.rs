@@ -30,6 +30,9 @@ const PROOF_GRACE: Duration = Duration::hours(1);
 /// as long as there is a log.
 const KEPT_ELEVATIONS: Duration = Duration::days(90);
 
+/// How long an enrolled key waits for somebody to approve it.
+pub(super) const PENDING: Duration = Duration::days(7);
+
 /// When was swept last; nothing where there was more than could be removed in one go.
 #[derive(Default)]
 pub(super) struct Sweeping(Arc<Mutex<Option<OffsetDateTime>>>);
@@ -84,20 +87,24 @@ enum Old {
     Elevations,
     /// What people were told.
     Messages,
+    /// Keys that somebody enrolled, and nobody ever approved.
+    Pending,
 }
 
 impl Old {
     /// All, each with how much longer than needed it is kept.
-    const ALL: [(Self, Duration); 9] = [
+    const ALL: [(Self, Duration); 11] = [
         (Self::Consumed(Once::RevokedToken), GRACE),
         (Self::Consumed(Once::DpopProof), PROOF_GRACE),
         (Self::Consumed(Once::ClientAssertion), GRACE),
         (Self::Consumed(Once::Assertion), GRACE),
         (Self::Consumed(Once::AssertionUse), GRACE),
+        (Self::Consumed(Once::Statement), GRACE),
         (Self::Cutoffs, GRACE),
         (Self::OpaqueTokens, GRACE),
         (Self::Elevations, KEPT_ELEVATIONS),
         (Self::Messages, GRACE),
+        (Self::Pending, PENDING),
     ];
 
     async fn forget(self, store: &dyn Store, before: OffsetDateTime, limit: u32) -> Result<u64> {
@@ -107,6 +114,7 @@ impl Old {
             Self::OpaqueTokens => store.forget_opaque(before, limit).await,
             Self::Elevations => store.forget_elevations(before, limit).await,
             Self::Messages => store.forget_messages(before, limit).await,
+            Self::Pending => store.forget_pending(before, limit).await,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The key that tokens are bound to: one for each store, made once however many
-//! processes ask for it.
+//! The key that tokens are bound to, and the key that signs for somebody: one for each store,
+//! made once however many processes ask for it.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,8 @@ use super::lock::Exclusive;
 use super::store::{Item, StoreId};
 use crate::dpop::DeviceKey;
 use crate::error::{Error, ErrorKind, Result};
+use crate::secret::Secret;
+use crate::sshsig::OwnKey;
 
 /// How long another process may take to make it: a keyring may have to be unlocked.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(60);
@@ -31,7 +33,37 @@ impl Cache {
             }
             return Ok(key);
         }
-        let item = ItemKey::device_key();
+        let (item, what) = (ItemKey::device_key(), "key of this device");
+        let kept = || self.kept_device_key();
+        let key = self.made_once(&item, what, kept, DeviceKey::generate)?;
+        self.note_device(&key);
+        Ok(key)
+    }
+
+    /// The key with which somebody signs when no provider can say who they are. It is made
+    /// where there is none, and never leaves the store but to sign.
+    pub fn signing_key(&self) -> Result<OwnKey> {
+        if let Some(key) = self.kept_signing_key()? {
+            return Ok(key);
+        }
+        let (item, what) = (ItemKey::signing_key(), "key that signs for you");
+        self.made_once(&item, what, || self.kept_signing_key(), OwnKey::generate)
+    }
+
+    /// The same; none is made. One that is damaged counts as none.
+    pub fn kept_signing_key(&self) -> Result<Option<OwnKey>> {
+        let kept = self.vault.get(&ItemKey::signing_key())?;
+        Ok(kept.as_ref().and_then(OwnKey::from_pkcs8))
+    }
+
+    /// A key that is not there yet, made once however many ask.
+    fn made_once<K>(
+        &self,
+        item: &ItemKey,
+        what: &str,
+        kept: impl Fn() -> Result<Option<K>>,
+        generate: impl FnOnce() -> Result<Secret<Vec<u8>>>,
+    ) -> Result<K> {
         let store = self.vault.id();
         let name = format!("{}-{}", item.as_str(), store.slug());
         let _held = match store {
@@ -43,27 +75,22 @@ impl Cache {
                 Exclusive::Busy => {
                     return Err(Error::new(
                         ErrorKind::Other,
-                        "another tmpcred is making the key of this device and does not finish",
+                        format!("another tmpcred is making the {what} and does not finish"),
                     ));
                 }
             },
         };
-        if let Some(key) = self.kept_device_key()? {
+        if let Some(key) = kept()? {
             return Ok(key);
         }
-        let kept = DeviceKey::generate()?;
         self.vault.put(&Item {
-            key: &item,
-            label: "tmpcred: key of this device",
-            value: &kept,
+            key: item,
+            label: &format!("tmpcred: {what}"),
+            value: &generate()?,
             lifetime: None,
         })?;
         // Where no lock could be had, the one who wrote last counts for all.
-        let key = self
-            .kept_device_key()?
-            .ok_or_else(|| Error::new(ErrorKind::Io, "the key of this device was not kept"))?;
-        self.note_device(&key);
-        Ok(key)
+        kept()?.ok_or_else(|| Error::new(ErrorKind::Io, format!("the {what} was not kept")))
     }
 
     fn note_device(&self, key: &DeviceKey) {

@@ -111,6 +111,11 @@ impl ItemKey {
         Self("device-key".to_string())
     }
 
+    /// The item that holds the key with which somebody signs.
+    pub(super) fn signing_key() -> Self {
+        Self("signing-key".to_string())
+    }
+
     /// The item with this name, where it is one that this program would make.
     /// Names come from stores and files, which others can write.
     pub(super) fn parse(name: &str) -> Option<Self> {

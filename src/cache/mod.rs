@@ -6,7 +6,7 @@
 //! | credentials | the store: an OS keyring, or memory | they expire |
 //! | sessions; of one that has ended only whose it was | the store | they are forgotten |
 //! | registrations at servers | the store | they end |
-//! | the key that tokens are bound to | the store | the store is emptied |
+//! | the key that tokens are bound to, and the key that signs for somebody | the store | the store is emptied |
 //! | what a store cannot take, and all where `TMPCRED_CACHE_KEY` is set | `state/sealed/`, encrypted | as above |
 //! | which credentials were to be renewed ahead, or looked at, without anything in it | `state/ahead/`, `state/checks/` | a day has passed |
 //! | the index: labels, no secrets | `state/index.json` | as above |

@@ -3,6 +3,7 @@
 //! Everything outside this module reaches the world through a [`Host`], so that
 //! a test can hand in another one. `clippy.toml` bans the ambient ways.
 
+pub mod agent;
 pub mod browser;
 pub mod clock;
 pub mod dirs;

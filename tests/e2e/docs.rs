@@ -90,6 +90,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-client",
         "toml broker.toml more-dpop",
         "toml broker.toml more-elevation",
+        "toml broker.toml more-enrollment",
         "toml broker.toml more-limits",
         "toml broker.toml more-notify",
         "toml broker.toml more-review",

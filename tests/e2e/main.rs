@@ -41,6 +41,8 @@ mod elsewhere;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod ended;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod enrollments;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod faults;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod federation;

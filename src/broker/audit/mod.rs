@@ -85,8 +85,8 @@ pub struct Record {
     /// The trace that it belongs to, which may have begun elsewhere; `None` where nobody
     /// traced what was done.
     pub trace_id: Option<TraceId>,
-    /// What was asked for: `issue`, `revoke`, `revoke-many`, `key`, `administer`, `erase`, or
-    /// what happens to an elevation, such as `elevation.approve`.
+    /// What was asked for: `issue`, `revoke`, `revoke-many`, `key`, `administer`, `enroll`,
+    /// `erase`, or what happens to an elevation, such as `elevation.approve`.
     pub action: String,
     /// What was decided.
     pub decision: Decision,

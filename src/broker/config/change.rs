@@ -56,6 +56,7 @@ impl Config {
             trusted_issuer,
             client,
             directory,
+            enrollment,
             policy,
             role,
         } = new;
@@ -86,6 +87,7 @@ impl Config {
         change.take("[trusted_issuer]", |config| &mut config.trusted_issuer, trusted_issuer);
         change.take("[client]", |config| &mut config.client, client);
         change.take("[directory]", |config| &mut config.directory, directory);
+        change.take("[enrollment]", |config| &mut config.enrollment, enrollment);
         change.take("[policy]", |config| &mut config.policy, policy);
         change.take("[role]", |config| &mut config.role, role);
         change

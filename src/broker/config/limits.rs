@@ -56,6 +56,8 @@ pub enum Endpoint {
     Audit,
     /// `/v1/elevations`, and what is below it.
     Elevations,
+    /// `/v1/enrollments`, and what is below it.
+    Enrollments,
 }
 
 impl Limits {

@@ -6,6 +6,7 @@ mod change;
 mod client;
 mod dpop;
 mod elevation;
+mod enrollment;
 mod keys;
 mod limits;
 mod log;
@@ -33,6 +34,7 @@ pub use authz::{Authz, Proxy, Route};
 pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
 pub use elevation::{Elevation, Emergency, Login, Pattern, Threshold};
+pub use enrollment::Enrollment;
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
 pub use log::Log;
@@ -129,6 +131,9 @@ pub struct Config {
     /// Who the people are; nobody is known where left out.
     #[serde(default)]
     pub directory: Option<directory::Settings>,
+    /// Which keys people may enroll.
+    #[serde(default)]
+    pub enrollment: Enrollment,
     /// Who may have which role.
     pub policy: Policy,
     /// The roles, by name.

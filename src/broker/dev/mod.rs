@@ -198,6 +198,7 @@ role = "{READER}"
             origins: config::Origins::default(),
             telemetry: config::Telemetry::default(),
             directory: None,
+            enrollment: Default::default(),
             trusted_issuer: [("dev".to_string(), provider)].into(),
             client: Default::default(),
             policy: Policy { files: vec!["policy.cedar".into()] },

@@ -217,6 +217,7 @@ async fn exchange(
         source: source.0,
         request_id: id.0,
     };
+    broker.saw_login(book, &caller);
     summarize(broker).await;
     let issued = broker.issue(book, &caller, &ask).await.map_err(not_issued)?;
     tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");

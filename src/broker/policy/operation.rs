@@ -93,12 +93,25 @@ pub enum Administration {
     RevokeKeys,
     /// The audit log is read.
     ReadAudit,
+    /// Keys that people enrolled are listed.
+    ListEnrollments,
+    /// One of them is approved.
+    ApproveEnrollments,
+    /// One of somebody else's is removed.
+    RemoveEnrollments,
 }
 
 impl Administration {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::ListKeys, Self::RotateKeys, Self::RevokeKeys, Self::ReadAudit];
+    pub const ALL: [Self; 7] = [
+        Self::ListKeys,
+        Self::RotateKeys,
+        Self::RevokeKeys,
+        Self::ReadAudit,
+        Self::ListEnrollments,
+        Self::ApproveEnrollments,
+        Self::RemoveEnrollments,
+    ];
 
     /// Its name in policies.
     pub fn name(self) -> &'static str {
@@ -107,6 +120,9 @@ impl Administration {
             Self::RotateKeys => "keys.rotate",
             Self::RevokeKeys => "keys.revoke",
             Self::ReadAudit => "audit.read",
+            Self::ListEnrollments => "enrollments.list",
+            Self::ApproveEnrollments => "enrollments.approve",
+            Self::RemoveEnrollments => "enrollments.remove",
         }
     }
 

@@ -14,6 +14,7 @@
 //! advisory lock.
 
 mod elevation;
+pub mod enrollment;
 mod erasure;
 mod issuer_keys;
 mod log;
@@ -30,6 +31,7 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 pub use elevation::{ElevationFilter, ElevationStore, SealedElevation, StoredElevation, Unless};
+pub use enrollment::{Enrollment, EnrollmentState, EnrollmentStore};
 pub use erasure::{Erasable, ErasureStore, Traces};
 pub use issuer_keys::{IssuerKeySet, IssuerKeyStore};
 pub use log::{Filter, LogEnds, LogStore, Noted, Row};
@@ -121,6 +123,7 @@ pub trait Store:
     + OnceStore
     + TokenStore
     + ElevationStore
+    + EnrollmentStore
 {
     /// Seals the end of the log with this from now on: whoever appends goes on from an
     /// end that is sealed, or from an empty log.

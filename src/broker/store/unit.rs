@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::Enrollment;
 use super::elevation::{StoredElevation, Unless};
 use crate::broker::audit::Record;
 use crate::broker::keys::StoredKey;
@@ -63,6 +64,16 @@ pub enum Effect {
     CutOff(Cutoff),
     /// Keeps what a token says that can only be introspected.
     AddOpaque(OpaqueToken),
+    /// Adds a key that somebody enrolls, if it is not enrolled yet, is not and was not anybody
+    /// else's, and they have not as many as they may.
+    Enroll(Enrollment),
+    /// Changes what is known of such a key, if it still has the seal of `before`.
+    ChangeEnrollment {
+        /// As it was read.
+        before: Enrollment,
+        /// As it is to be; its key, its id and whose it is are the same.
+        after: Enrollment,
+    },
     /// Erases what is personal in these records, if all of them have it still, and a salt
     /// that goes with it. What is left is as good a leaf of the tree.
     Erase(Vec<u64>),
@@ -221,6 +232,8 @@ pub enum Once {
     Assertion,
     /// What such an assertion was exchanged for, by a hash of the request.
     AssertionUse,
+    /// What somebody signed with a key of theirs, by its nonce.
+    Statement,
 }
 
 impl Once {
@@ -233,6 +246,7 @@ impl Once {
             Self::ClientAssertion => "client-assertion",
             Self::Assertion => "assertion",
             Self::AssertionUse => "assertion-use",
+            Self::Statement => "statement",
         }
     }
 }

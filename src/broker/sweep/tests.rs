@@ -23,8 +23,13 @@ async fn proofs_are_kept_for_an_hour_longer_than_needed_and_all_else_for_a_day()
     for ground in Ground::each().await {
         let store = ground.open().await;
         let now = SystemClock.now() - Duration::days(3);
-        let kept_for_a_day =
-            [Once::RevokedToken, Once::ClientAssertion, Once::Assertion, Once::AssertionUse];
+        let kept_for_a_day = [
+            Once::RevokedToken,
+            Once::ClientAssertion,
+            Once::Assertion,
+            Once::AssertionUse,
+            Once::Statement,
+        ];
         for kind in kept_for_a_day.into_iter().chain([Once::DpopProof, Once::RevokedKey]) {
             use_up(&store, kind, 0..1, now).await;
         }

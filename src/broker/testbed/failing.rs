@@ -16,10 +16,10 @@ use crate::broker::audit::tree::Hash;
 use crate::broker::keys::StoredKey;
 use crate::broker::notify::Message;
 use crate::broker::store::{
-    Backlog, Delivery, ElevationFilter, ElevationStore, Erasable, ErasureStore, Filter, Issuance,
-    IssuerKeySet, IssuerKeyStore, KeyStore, Ledger, LogEnds, LogStore, NewDelivery, Noted,
-    NotifyStore, Once, OnceStore, OpaqueToken, OutboxStore, Outcome, Row, SealedElevation, Step,
-    Store, TokenStore, Traces, Turn, Undelivered, Unit, Whose, sqlite,
+    Backlog, Delivery, ElevationFilter, ElevationStore, Enrollment, EnrollmentStore, Erasable,
+    ErasureStore, Filter, Issuance, IssuerKeySet, IssuerKeyStore, KeyStore, Ledger, LogEnds,
+    LogStore, NewDelivery, Noted, NotifyStore, Once, OnceStore, OpaqueToken, OutboxStore, Outcome,
+    Row, SealedElevation, Step, Store, TokenStore, Traces, Turn, Undelivered, Unit, Whose, sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -309,6 +309,22 @@ impl ElevationStore for Failing {
 
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_elevations(before, limit).await
+    }
+}
+
+#[async_trait]
+impl EnrollmentStore for Failing {
+    async fn enrollments(&self) -> Result<Vec<Enrollment>> {
+        self.inner.enrollments().await
+    }
+    async fn enrollment(&self, id: Uuid) -> Result<Option<Enrollment>> {
+        self.inner.enrollment(id).await
+    }
+    async fn enrollment_of(&self, fingerprint: &str) -> Result<Option<Enrollment>> {
+        self.inner.enrollment_of(fingerprint).await
+    }
+    async fn forget_pending(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        self.inner.forget_pending(before, limit).await
     }
 }
 

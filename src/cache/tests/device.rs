@@ -1,4 +1,4 @@
-//! The key that tokens are bound to.
+//! The key that tokens are bound to, and the key that signs for somebody.
 
 use super::world::World;
 use super::*;
@@ -63,4 +63,28 @@ fn a_credential_is_another_one_under_another_key() {
     let [one, other] = ["a", "b"].map(|thumbprint| key.bound_to(thumbprint));
     assert!(one != other && one != key && other != key);
     assert_eq!(one, key.bound_to("a"));
+}
+
+#[test]
+fn the_key_that_signs_is_made_once_stays_and_is_another_one() {
+    let world = World::new();
+    assert!(world.cache().kept_signing_key().unwrap().is_none(), "nothing is made by looking");
+    let fingerprint = |cache: &Cache| cache.signing_key().unwrap().public().fingerprint();
+    let caches: Vec<Cache> = (0..16).map(|_| world.cache()).collect();
+    let found: Vec<String> = std::thread::scope(|scope| {
+        let asking: Vec<_> =
+            caches.iter().map(|cache| scope.spawn(move || fingerprint(cache))).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+    });
+    assert!(found.iter().all(|one| *one == found[0]), "{found:?}");
+    world.pass(Duration::days(3650));
+    let kept = world.cache().kept_signing_key().unwrap().unwrap();
+    assert_eq!(kept.public().fingerprint(), found[0]);
+    assert_ne!(thumbprint(&world.cache()), found[0]);
+    let signature = kept.sign(b"x").unwrap();
+    signature.verify(b"x", crate::sshsig::Demands::default()).unwrap();
+    assert!(signature.verify(b"y", crate::sshsig::Demands::default()).is_err());
+    world.keyring.locked.store(true, Ordering::SeqCst);
+    let error = world.cache().signing_key().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyringLocked, "which is no reason for another key");
 }

@@ -74,6 +74,10 @@ fn configurations_and_policies_of_the_broker_load() {
         let config = open_with(&text, &policy, &[("people.toml", &people)]);
         assert!(config.role["prod-admin"].elevation.is_some());
     }
+    for more in of_kind("toml broker.toml more-enrollment", 1) {
+        let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+        assert!(config.enrollment.user_verification && config.enrollment.kinds.len() == 2);
+    }
     for more in of_kind("toml broker.toml more-admin", 1) {
         let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
         assert!(config.admin.is_some_and(|admin| admin.listen.ip().is_loopback()));

@@ -2,6 +2,7 @@
 //! policy decides.
 
 mod audit;
+mod enrollments;
 mod keys;
 mod revocations;
 
@@ -29,6 +30,7 @@ use crate::broker::Broker;
 use crate::broker::audit::Author;
 use crate::broker::authenticate::{Caller, said};
 use crate::broker::client::Proved;
+use crate::broker::decide::{Denied, Why};
 use crate::broker::metrics::{Administered, ClientAuthentication, Revocation};
 use crate::broker::operate::{self, Asked, Unproved};
 use crate::broker::policy;
@@ -50,6 +52,7 @@ const MAX_NAME: usize = 1024;
 pub(super) fn endpoints(base: &str) -> Vec<Endpoint<Arc<Broker>>> {
     let mut endpoints = vec![revocations::endpoint(base), audit::endpoint(base)];
     endpoints.extend(keys::endpoints(base));
+    endpoints.extend(enrollments::endpoints(base));
     endpoints
 }
 
@@ -246,16 +249,29 @@ impl<'a> Request<'a> {
         operation: &policy::Operation,
     ) -> Result<Author, Unserved> {
         super::token::summarize(self.broker).await;
-        let denied = |why: String| Unserved::new(Outcome::Denied, Refusal::forbidden(why));
-        self.broker.permit(&self.book, asked, operation).await.map_err(|refusal| match refusal {
+        self.broker.permit(&self.book, asked, operation).await.map_err(Unserved::from)
+    }
+
+    /// The refusal of what policy permits and something else forbids, which is on record as
+    /// denials are.
+    async fn denied(&self, asked: &Asked, operation: &policy::Operation, why: String) -> Unserved {
+        let denied = Denied::new(Why::Forbidden, why);
+        self.broker.deny_operation(&self.book, asked, operation, denied).await.into()
+    }
+}
+
+impl From<operate::Refusal> for Unserved {
+    fn from(refusal: operate::Refusal) -> Self {
+        let denied = |why: String| Self::new(Outcome::Denied, Refusal::forbidden(why));
+        match refusal {
             operate::Refusal::Denied(why) => denied(why),
             operate::Refusal::Counted { retry_after } => {
                 let why = "it is denied, and so many requests were denied lately that they are only counted";
                 let refusal = Refusal::forbidden(why).retrying(retry_after);
-                Unserved::new(Outcome::Denied, refusal)
+                Self::new(Outcome::Denied, refusal)
             }
-            operate::Refusal::Unrecorded(error) => Unserved::of(&error),
-        })
+            operate::Refusal::Unrecorded(error) => Self::of(&error),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Operating a broker from elsewhere: who may, and what comes of it.
 
+mod enrollments;
 mod keys;
 mod records;
 mod revocations;

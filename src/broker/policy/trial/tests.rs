@@ -30,6 +30,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         notify: Default::default(),
         telemetry: config::Telemetry::default(),
         directory: None,
+        enrollment: Default::default(),
         trusted_issuer: trusted(&[ISSUER]),
         client: Default::default(),
         policy: config::Policy { files: vec!["policy.cedar".into()] },

@@ -11,7 +11,7 @@ use super::head::Guard;
 use super::notify;
 use super::rows::{damaged, micros};
 use super::tokens::Cutoffs;
-use super::{elevation, erasure};
+use super::{elevation, enrollment, erasure};
 use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
 use crate::broker::keys::StoredKey;
@@ -155,6 +155,10 @@ async fn perform_one(
         Effect::AddElevation(new, unless) => elevation::add(transaction, new, unless).await,
         Effect::ChangeElevation(after) => elevation::change(transaction, after).await,
         Effect::IfElevation { id, version } => elevation::is(transaction, *id, *version).await,
+        Effect::Enroll(new) => enrollment::enroll(transaction, new).await,
+        Effect::ChangeEnrollment { before, after } => {
+            enrollment::change(transaction, before, after).await
+        }
         Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
         Effect::Tell(message) => notify::tell(transaction, message).await.map(|()| true),
         Effect::IfIssued { jti, request_id } => {

@@ -36,7 +36,7 @@ struct Table {
     columns: &'static [(&'static str, Holds)],
 }
 
-const TABLES: [Table; 11] = [
+const TABLES: [Table; 12] = [
     Table {
         name: "signing_key",
         columns: &[
@@ -82,6 +82,25 @@ const TABLES: [Table; 11] = [
             ("next_at", Number),
             ("ended_at", Number),
             ("document", Text),
+            ("seal", Bytes),
+        ],
+    },
+    Table {
+        name: "enrolled_key",
+        columns: &[
+            ("fingerprint", Text),
+            ("id", Text),
+            ("public_key", Text),
+            ("person", Text),
+            ("issuer", Text),
+            ("subject", Text),
+            ("label", Text),
+            ("state", Text),
+            ("enrolled_at", Number),
+            ("approver", Text),
+            ("approved_at", Number),
+            ("seen_at", Number),
+            ("counted", Number),
             ("seal", Bytes),
         ],
     },
@@ -161,6 +180,8 @@ pub struct Copied {
     pub keys: u64,
     /// How many used-up things, such as revocations.
     pub consumed: u64,
+    /// How many keys people enrolled, be they removed again.
+    pub enrolled_keys: u64,
     /// How many times tokens were revoked together.
     pub cutoffs: u64,
     /// How many tokens that can only be introspected.
@@ -179,15 +200,16 @@ impl Copied {
             records,
             keys,
             consumed,
+            enrolled_keys,
             cutoffs,
             opaque_tokens,
             checkpoints,
             messages,
             root: _,
         } = self;
-        [records, keys, consumed, cutoffs, opaque_tokens, checkpoints, messages]
-            .iter()
-            .all(|n| **n == 0)
+        let all =
+            [records, keys, consumed, enrolled_keys, cutoffs, opaque_tokens, checkpoints, messages];
+        all.iter().all(|n| **n == 0)
     }
 }
 
@@ -315,6 +337,7 @@ async fn counted(transaction: &mut Transaction<'_, Any>) -> Result<Copied, Failu
         consumed: count(transaction, "consumed").await?,
         cutoffs: count(transaction, "revocation_cutoff").await?,
         opaque_tokens: count(transaction, "opaque_token").await?,
+        enrolled_keys: count(transaction, "enrolled_key").await?,
         checkpoints: count(transaction, "audit_checkpoint").await?,
         messages: count(transaction, "notify_message").await?,
         root: tree::root_within(transaction, in_tree).await?,

@@ -55,7 +55,9 @@ fn migrations() -> Vec<Migration> {
         ("elevation", include_str!("../migrations/0014_elevation.sql")),
         ("notify", include_str!("../migrations/0015_notify.sql")),
     ];
-    let made = (1..).zip(files).map(|(version, (name, sql))| {
+    let enrolled = ("enrolled key", include_str!("../migrations/0016_enrolled_key.sql"));
+    let all = (1..).zip(files).chain([(16, enrolled)]);
+    let made = all.map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());
         let made = Migration::new(version, Cow::Borrowed(name), kind, text, false);
         // Whoever runs the database may have built it while brokers went on, which nothing
@@ -120,7 +122,7 @@ impl SqlStore {
                 .fetch_one(pool)
                 .await
                 .map_err(because)?;
-        let newest = i64::try_from(migrations().len()).unwrap_or(i64::MAX);
+        let newest = migrations().iter().map(|one| one.version).max().unwrap_or_default();
         match made.unwrap_or_default() {
             made if made < newest => {
                 return Err(refused().because_of(EARLIER).hint(earlier));

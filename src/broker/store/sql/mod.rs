@@ -7,6 +7,7 @@ mod commit;
 mod copy;
 mod elevation;
 mod engine;
+mod enrollment;
 mod erasure;
 mod failure;
 mod head;

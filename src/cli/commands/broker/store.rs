@@ -105,6 +105,7 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: boo
             "consumed": copied.consumed,
             "cutoffs": copied.cutoffs,
             "opaque_tokens": copied.opaque_tokens,
+            "enrolled_keys": copied.enrolled_keys,
             "checkpoints": copied.checkpoints,
             "messages": copied.messages,
             "root": root,
@@ -113,12 +114,13 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: boo
     }
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     app.ui.line(format!(
-        "{}, {}, {}, {}, {}, {} and {}; the tree over the records is the same ({root}).",
+        "{}, {}, {}, {}, {}, {}, {} and {}; the tree over the records is the same ({root}).",
         count(number(copied.records), "record", "records"),
         count(number(copied.keys), "key", "keys"),
         count(number(copied.consumed), "thing revoked or used up", "things revoked or used up"),
         count(number(copied.cutoffs), "cut-off", "cut-offs"),
         count(number(copied.opaque_tokens), "opaque token", "opaque tokens"),
+        count(number(copied.enrolled_keys), "enrolled key", "enrolled keys"),
         count(number(copied.checkpoints), "checkpoint", "checkpoints"),
         count(number(copied.messages), "message", "messages"),
     ))?;

@@ -19,7 +19,8 @@ const TREE: usize = 4;
 const SEALED: usize = 5;
 
 /// What takes away what each version adds, the last one first.
-const UNDONE: [(usize, &str); 11] = [
+const UNDONE: [(usize, &str); 12] = [
+    (16, "drop table enrolled_key;"),
     (15, "drop table notify_delivery; drop table notify_message;"),
     (
         14,
@@ -133,7 +134,21 @@ fn statements(version: usize, number: usize, ground: &Ground) -> Vec<String> {
              values ('message-{number}', 'c', '', 'waiting', 2, 1, 0)"
         ),
     );
+    with(
+        16,
+        format!(
+            "insert into enrolled_key (fingerprint, id, public_key, person, issuer, subject, label,
+                 state, enrolled_at, approver, approved_at, seen_at, counted, seal)
+             values ('f-{number}', 'id-{number}', 'k', 'p', 'i', 's', 'l', 'pending', 1, '', 0, 1, 0,
+                 {bytes})"
+        ),
+    );
     all
+}
+
+/// The version of today.
+fn newest() -> usize {
+    migrations().iter().map(|one| usize::try_from(one.version).unwrap()).max().unwrap()
 }
 
 /// Makes the tables of an early version, as a broker of that version did, with a record, a key
@@ -209,7 +224,7 @@ async fn has_all(store: &SqlStore, version: usize) {
 
 #[tokio::test]
 async fn a_database_of_each_earlier_version_is_brought_up_to_date_with_all_that_it_has() {
-    let newest = migrations().len();
+    let newest = newest();
     assert_eq!(UNDONE[0].0, newest, "what a version adds is taken away here for those before it");
     for version in 1..newest {
         for ground in Ground::each().await {
@@ -249,7 +264,7 @@ async fn the_statements_of_earlier_versions_are_good_with_the_tables_of_today() 
     for ground in Ground::each().await {
         let store = ground.open().await;
         append(&store, &[record("one")]).await.unwrap();
-        for version in 3..=migrations().len() {
+        for version in 3..=newest() {
             // Of no use to anybody but here: a broker of that version would keep the tree, too.
             let number = 1000 + version;
             ground.tamper(&statements(version, number, &ground).join(";\n")).await;

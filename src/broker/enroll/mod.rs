@@ -1,0 +1,303 @@
+//! Keys that people enroll while they can still show who they are, so that their signatures
+//! count while no provider can say it.
+//!
+//! Whoever is in the directory enrolls a key of theirs by signing with it that it is theirs.
+//! It counts once somebody else has approved it whom policy lets, until 30 days have passed
+//! since its owner last logged in where the broker saw it, and as long as the directory has
+//! them by the id by which they enrolled. Each row is sealed: who can write to the database
+//! is not who says whose signatures count.
+
+mod refusal;
+mod seal;
+mod seen;
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub(super) use refusal::Refused;
+pub(super) use seal::EnrollmentSeal;
+pub(super) use seen::Logins;
+
+use super::Broker;
+use super::audit::{Author, Decision, Record};
+use super::authenticate::Caller;
+use super::operate::Asked;
+use super::rulebook::Rulebook;
+use super::store::enrollment::MAX_KEYS;
+use super::store::{Consumed, Effect, Enrollment, EnrollmentState, Once, Unit};
+use super::sweep::PENDING;
+use crate::credential::Principal;
+use crate::error::Result;
+use crate::sshsig::{self, PublicKey, Said, Signed};
+
+/// What its records say was asked for.
+const ACTION: &str = "enroll";
+
+/// Somebody whose signature counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signer {
+    /// Who it is, by their name in the directory.
+    pub person: String,
+    /// As whom they enrolled the key.
+    pub principal: Principal,
+    /// What names the enrollment.
+    pub enrollment: Uuid,
+}
+
+impl Broker {
+    /// Whose key this is, where its signatures count at this time.
+    ///
+    /// # Errors
+    /// Where that cannot be told at present, which counts as no.
+    pub async fn enrolled_signer(
+        &self,
+        book: &Rulebook,
+        key: &PublicKey,
+        now: OffsetDateTime,
+    ) -> Result<Option<Signer>> {
+        if !book.config().enrollment.demands().kinds.contains(&key.kind()) {
+            return Ok(None);
+        }
+        let Some(found) = self.store.enrollment_of(&key.fingerprint()).await? else {
+            return Ok(None);
+        };
+        let is_approved = found.state == EnrollmentState::Approved && found.approved.is_some();
+        let counts = self.enrollment_seal.is_good(&found)
+            && is_approved
+            && now < found.lapses_at()
+            && found.public_key == key.line()?
+            && person_of(book, &found.principal, now) == Some(found.person.as_str());
+        Ok(counts.then(|| Signer {
+            person: found.person,
+            principal: found.principal,
+            enrollment: found.id,
+        }))
+    }
+
+    /// Enrolls the key by which this statement is signed, for whoever asks.
+    pub(super) async fn enroll(
+        self: &Arc<Self>,
+        book: &Rulebook,
+        asked: &Asked,
+        signed: &str,
+    ) -> Result<Enrollment, Refused> {
+        let now = self.clock.now();
+        let person = person_asking(book, &asked.caller, now)?;
+        let signed = sshsig::read(signed, book.config().enrollment.demands())?;
+        let [Signed { statement, signatures }] = &signed[..] else {
+            return Err(Refused::malformed("it has more than one statement"));
+        };
+        let ([signature], Said::Enrollment { key, label }) = (&signatures[..], &statement.said)
+        else {
+            let why = "it is not an enrollment that is signed by one key";
+            return Err(Refused::malformed(why));
+        };
+        statement.check(&self.issuer, now)?;
+        if *key != signature.key().fingerprint() {
+            return Err(Refused::malformed("it is not signed by the key that it is about"));
+        }
+        if statement.person != person {
+            let why = format!("it is not by you, whom the directory names '{person}'");
+            return Err(Refused::malformed(why));
+        }
+        let new = self.enrollment_seal.over(Enrollment {
+            id: Uuid::new_v4(),
+            fingerprint: key.clone(),
+            public_key: signature.key().line()?,
+            person: person.to_string(),
+            principal: asked.caller.principal().clone(),
+            label: label.clone(),
+            state: EnrollmentState::Pending,
+            enrolled_at: now,
+            approved: None,
+            seen_at: now,
+            seal: Vec::new(),
+        });
+        let used = Effect::Consume(Consumed {
+            kind: Once::Statement,
+            id: statement.nonce.text(),
+            at: now,
+            keep_until: statement.expires,
+        });
+        let by = on_their_own(book, asked);
+        let mut record = by.record(now, ACTION, Decision::Changed);
+        record.policy_id = None;
+        record.reason = format!("{person} enrolls {}; it is to be approved", named(&new));
+        let unit = Unit::of(record).with(used).with(Effect::Enroll(new.clone()));
+        if self.audit.commit(unit).await?.is_none() {
+            return Err(self.why_not_enrolled(&new, statement.nonce.text()).await?);
+        }
+        self.logins.read_anew(self).await;
+        self.sweep(now);
+        tracing::info!(key, "a key was enrolled, and is to be approved");
+        Ok(new)
+    }
+
+    /// Why the store did not take an enrollment.
+    async fn why_not_enrolled(&self, new: &Enrollment, nonce: String) -> Result<Refused> {
+        if self.store.any_consumed(Once::Statement, &[nonce]).await? {
+            return Ok(Refused::malformed("it was used before").hint("make it anew"));
+        }
+        let known = self.store.enrollment_of(&new.fingerprint).await?;
+        Ok(match known {
+            // Nobody is told whose.
+            Some(known) if known.person != new.person => {
+                Refused::malformed("the key is or was another person's").hint("make another one")
+            }
+            Some(known)
+                if known.state != EnrollmentState::Removed
+                    && new.enrolled_at < known.lapses_at() =>
+            {
+                Refused::malformed("the key is enrolled already")
+            }
+            _ => Refused::malformed(format!(
+                "you have {MAX_KEYS} keys enrolled, and may not have more"
+            ))
+            .hint("remove one of them"),
+        })
+    }
+
+    /// Approves a key, for whoever policy lets, and who is somebody else than its owner.
+    pub(super) async fn approve_enrollment(
+        self: &Arc<Self>,
+        book: &Rulebook,
+        asked: &Asked,
+        by: &Author,
+        (id, meant): (Uuid, Option<String>),
+    ) -> Result<Enrollment, Refused> {
+        let now = self.clock.now();
+        let approver = person_asking(book, &asked.caller, now)?;
+        let before = self.known_enrollment(id).await?;
+        if before.state != EnrollmentState::Pending {
+            return Err(Refused::malformed("the key does not wait to be approved"));
+        }
+        if meant.is_some_and(|meant| meant != before.fingerprint) {
+            return Err(Refused::malformed("the key with this id has another fingerprint"));
+        }
+        if before.enrolled_at.saturating_add(PENDING) <= now {
+            let why = "nobody approved the key in time";
+            return Err(Refused::malformed(why).hint("let its owner remove it and enroll it anew"));
+        }
+        // By whichever of their ids they come.
+        if before.person == approver || before.principal == *asked.caller.principal() {
+            return Err(Refused::denied("nobody approves a key of their own"));
+        }
+        if person_of(book, &before.principal, now) != Some(before.person.as_str()) {
+            return Err(Refused::denied("the directory does not have its owner any more"));
+        }
+        let after = self.enrollment_seal.over(Enrollment {
+            state: EnrollmentState::Approved,
+            approved: Some((approver.to_string(), now)),
+            ..before.clone()
+        });
+        let mut record = by.record(now, ACTION, Decision::Changed);
+        record.reason = format!("{approver} approves {} of {}", named(&before), before.person);
+        self.change_enrollment(before, &after, record).await?;
+        self.logins.read_anew(self).await;
+        Ok(after)
+    }
+
+    /// Removes a key: everybody theirs, and whoever policy lets those of others; then it says
+    /// by which policy.
+    pub(super) async fn remove_enrollment(
+        &self,
+        asked: &Asked,
+        (by, why): (&Author, &str),
+        id: Uuid,
+    ) -> Result<Enrollment, Refused> {
+        let before = self.known_enrollment(id).await?;
+        if before.state == EnrollmentState::Removed {
+            return Err(Refused::unknown());
+        }
+        let now = self.clock.now();
+        let mut record = by.record(now, ACTION, Decision::Changed);
+        record.policy_id = record.policy_id.filter(|id| !id.is_empty());
+        record.reason =
+            format!("{} removes {} of {}: {why}", asked.caller.id(), named(&before), before.person);
+        // Whose it was stays, so that it is nobody else's ever.
+        let after = self.enrollment_seal.over(Enrollment {
+            state: EnrollmentState::Removed,
+            public_key: String::new(),
+            label: String::new(),
+            ..before.clone()
+        });
+        self.change_enrollment(before, &after, record).await?;
+        Ok(after)
+    }
+
+    async fn change_enrollment(
+        &self,
+        before: Enrollment,
+        after: &Enrollment,
+        record: Record,
+    ) -> Result<(), Refused> {
+        let effect = Effect::ChangeEnrollment { before, after: after.clone() };
+        match self.audit.commit(Unit::of(record).with(effect)).await? {
+            Some(_) => Ok(()),
+            None => Err(Refused::malformed("it was changed meanwhile").hint("look, and ask again")),
+        }
+    }
+
+    /// The enrollment with this id, where this broker wrote it.
+    async fn known_enrollment(&self, id: Uuid) -> Result<Enrollment, Refused> {
+        let found = self.store.enrollment(id).await?;
+        found.filter(|found| self.enrollment_seal.is_good(found)).ok_or_else(Refused::unknown)
+    }
+
+    /// Whether this is a key of whoever asks.
+    pub(super) async fn is_their_own(
+        &self,
+        book: &Rulebook,
+        caller: &Caller,
+        id: Uuid,
+    ) -> Result<bool> {
+        let found = self.store.enrollment(id).await?;
+        let person = person_asking(book, caller, self.clock.now()).ok();
+        Ok(found.is_some_and(|found| {
+            self.enrollment_seal.is_good(&found) && person == Some(found.person.as_str())
+        }))
+    }
+
+    /// All enrolled keys, but for such as this broker did not write.
+    pub(super) async fn all_enrollments(&self) -> Result<Vec<Enrollment>> {
+        let all = self.store.enrollments().await?;
+        Ok(all.into_iter().filter(|one| self.enrollment_seal.is_good(one)).collect())
+    }
+}
+
+/// In the name of somebody who does what everybody may.
+pub(super) fn on_their_own(book: &Rulebook, asked: &Asked) -> Author {
+    Author::caller(&asked.caller, asked.source, asked.request_id, ("", book.hash()))
+}
+
+/// Who asks, by their name in the directory.
+pub(super) fn person_asking<'a>(
+    book: &'a Rulebook,
+    caller: &Caller,
+    now: OffsetDateTime,
+) -> Result<&'a str, Refused> {
+    if !caller.actors().is_empty() || caller.actor().is_some() {
+        return Err(Refused::denied("nobody may do this in the place of somebody else"));
+    }
+    person_of(book, caller.principal(), now).ok_or_else(|| {
+        Refused::denied("only people may do this whom the broker's directory has")
+            .hint("the directory may be out of date, or there may be none")
+    })
+}
+
+/// Who has this id, as far as the directory may be believed.
+fn person_of<'a>(
+    book: &'a Rulebook,
+    principal: &Principal,
+    now: OffsetDateTime,
+) -> Option<&'a str> {
+    let directory = book.directory().filter(|directory| !directory.is_stale(now))?;
+    directory.person(principal).map(|(name, _)| name)
+}
+
+/// A key as records name it.
+fn named(enrollment: &Enrollment) -> String {
+    format!("the key {} '{}' ({})", enrollment.fingerprint, enrollment.label, enrollment.id)
+}
