@@ -60,7 +60,9 @@ impl Machine {
         put("boot.target", "[Unit]\nWants=systemd-journald.service tmpcred-broker.service\n");
         let mut command = supervised(&ours("tests/peers/systemd.sh"), Path::new("/dev/null"));
         command.arg(std::process::id().to_string()).arg(&shared).arg(under_test());
-        let peer = Peer::start("systemd", command, home.path("systemd.log"));
+        let mut peer = Peer::start("systemd", command, home.path("systemd.log"));
+        // Where this machine cannot be divided, that is said here.
+        peer.until_ready(|| Http::new().get(&format!("{url}/jwks.json")).ok());
         Self { peer, home, jobs, url, init: OnceCell::new() }
     }
 
