@@ -42,6 +42,10 @@ reason = "INC-[0-9]+.*"
 review_within = "1d"
 approvals = [{ count = 2, groups = ["leads"] }]
 emergency = { longest = "15m", cool_down = "1h" }
+
+[notify.own]
+kind = "command"
+command = ["/bin/sh", "-c", "cat >>TOLD; echo >>TOLD"]
 "#;
 
 /// A broker, a provider, and people with a home each.
@@ -62,7 +66,7 @@ impl Company {
         let home = Home::new();
         home.write("people.toml", directory(&issuer));
         let policy = OPEN_POLICY.to_string() + POLICY;
-        let more = role.to_string();
+        let more = role.replace("TOLD", home.path("told").to_str().unwrap());
         let options = BrokerOptions { policy, more, ..BrokerOptions::trusting(&issuer) };
         let broker = Broker::start_in(home, &options);
         let homes =
@@ -101,6 +105,17 @@ impl Company {
         wait_until("a request", SOON, || {
             let list = self.elevate(name, &["list", "--which", "to-approve", "--json"]).ok().json();
             Some(list["to-approve"]["elevations"].get(0)?["id"].as_str()?.to_string())
+        })
+    }
+
+    /// Waits until people were told so, and returns whom.
+    fn told(&self, kind: &str) -> Vec<String> {
+        wait_until(kind, SOON, || {
+            let text = std::fs::read_to_string(self.broker.home.path("told")).unwrap_or_default();
+            let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+            let message = messages.map(|one: Value| one["message"].clone());
+            let people = message.into_iter().find(|one| one["kind"] == kind)?["people"].clone();
+            serde_json::from_value(people).ok()
         })
     }
 
@@ -184,6 +199,11 @@ fn a_request_is_approved_by_two_had_given_back_and_reviewed() {
     let ended = company.elevate("alice", &["relinquish", id, "--json"]).ok().json();
     assert_eq!((&ended["access"], &ended["review"]), (&"relinquished".into(), &"due".into()));
     assert!(!super::revocation::is_active(&company.broker, &token), "it is revoked with its grant");
+    assert_eq!(company.told("elevation-requested"), ["bob", "carol", "erin"]);
+    assert_eq!(company.told("elevation-approved"), ["alice"]);
+    assert_eq!(company.told("grant-ended"), ["alice", "bob", "carol"]);
+    // Who approved it does not review it.
+    assert_eq!(company.told("review-due"), ["erin"]);
     let note = ["review", id, "--note", "only what the ticket says"];
     let refused = company.elevate("bob", &note).ended_with(5);
     assert!(refused.stderr.contains("who approved does not review it"), "{}", refused.stderr);
@@ -275,6 +295,61 @@ fn the_command_does_not_outlive_its_grant() {
     let ended = run.run().ended_with(3);
     assert_eq!(ended.stdout, "up\nended\n");
     assert!(ended.stderr.contains("the grant has ended"), "{}", ended.stderr);
+    // All who were skipped are told.
+    assert_eq!(company.told("emergency"), ["bob", "carol", "erin"]);
+}
+
+#[test]
+fn policies_about_it_are_tried_and_say_who_could_approve() {
+    let company = Company::start(&[]);
+    let home = &company.broker.home;
+    let policy = |args: &[&str]| {
+        let run = tmpcred(home).args(["broker", "policy"]).args(args).args(["--config"]);
+        run.args([home.path("broker.toml")]).run()
+    };
+    let asks = ["explain", "--issuer", "corp", "--subject", "bob", "--action", "elevate"];
+    let asks = [&asks[..], &["--role", "admin", "--json"]].concat();
+    let told = policy(&asks).ok().json();
+    assert_eq!(told["outcome"]["policy"], "staff-asks", "{told}");
+    // Bob is none of those who could approve for bob.
+    assert_eq!(told["approvers"][0]["people"], serde_json::json!(["carol", "erin"]));
+    let issuer = company.provider.issuer();
+    let cases = format!(
+        r#"
+[[case]]
+name = "carol approves for alice"
+expect = {{ permit = "the approvals of the role 'admin'" }}
+ask = {{ action = "approve", role = "admin", caller = {{ issuer = "corp", subject = "carol" }}, of_issuer = "{issuer}", of_subject = "alice" }}
+
+[[case]]
+name = "nobody approves for themselves"
+expect = {{ deny = "forbidden" }}
+ask = {{ action = "approve", role = "admin", caller = {{ issuer = "corp", subject = "carol" }}, of_issuer = "corp", of_subject = "carol" }}
+
+[[case]]
+name = "alice approves nothing"
+expect = {{ deny = "no-permit" }}
+ask = {{ action = "approve", role = "admin", caller = {{ issuer = "corp", subject = "alice" }}, of_issuer = "corp", of_subject = "bob" }}
+
+[[case]]
+name = "without a grant it is not had"
+expect = {{ deny = "elevation" }}
+ask = {{ role = "admin", caller = {{ issuer = "corp", subject = "alice" }} }}
+
+[[case]]
+name = "with one it is"
+expect = {{ permit = "admins", ttl = "1h" }}
+ask = {{ role = "admin", path = "ordinary", caller = {{ issuer = "corp", subject = "alice" }} }}
+"#
+    );
+    let cases = home.write("cases.toml", cases);
+    policy(&["test", cases.to_str().unwrap()]).ok();
+    // What nobody could ever have is found, and the broker does not start with it.
+    let toml = home.path("broker.toml");
+    let text = std::fs::read_to_string(&toml).unwrap().replace("count = 2", "count = 4");
+    std::fs::write(&toml, text).unwrap();
+    let found = policy(&["check"]).ended_with(3);
+    assert!(found.stderr.contains("nobody could ever have"), "{}", found.stderr);
 }
 
 #[test]

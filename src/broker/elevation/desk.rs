@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::admission::{check, check_login, said_of, unless};
 use super::eligible::Eligible;
 use super::life::{Event, Refused};
+use super::telling;
 use super::{Access, Approval, Asked, Elevation, Party, Path, Review};
 use crate::broker::Broker;
 use crate::broker::audit::{Decision, Record};
@@ -224,7 +225,9 @@ impl Broker {
         let stored = self.elevations.over(&elevation, Some(role))?;
         let unless = unless(rules, request.path, now);
         let record = self.record_of(&elevation, author.record(now, name, Decision::Changed));
-        let unit = Unit::of(record).with(Effect::AddElevation(stored, unless));
+        let mut unit = Unit::of(record).with(Effect::AddElevation(stored, unless));
+        let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
+        unit.effects.extend(telling::of(&elevation, name, &eligible, now));
         if self.metrics.recording(self.audit.commit(unit)).await?.is_some() {
             return Ok(elevation);
         }
@@ -313,7 +316,8 @@ impl Broker {
             };
             let record =
                 self.record_of(&next, author.record(now, verdict.name(), Decision::Changed));
-            if self.commit_next(book, &elevation, &next, record, now).await? {
+            let told = telling::of(&next, verdict.name(), &eligible, now);
+            if self.commit_next(book, (&elevation, &next), record, told, now).await? {
                 return Ok(next);
             }
         }
@@ -327,9 +331,9 @@ impl Broker {
     pub(super) async fn commit_next(
         &self,
         book: &Rulebook,
-        before: &Elevation,
-        next: &Elevation,
+        (before, next): (&Elevation, &Elevation),
         record: Record,
+        told: Vec<Effect>,
         now: OffsetDateTime,
     ) -> Outcome<bool> {
         let stored = self.elevations.over(next, book.roles().get(&next.asked.role))?;
@@ -343,6 +347,7 @@ impl Broker {
             let cutoff = Cutoff { whose, before: end, at: now, keep_until: end };
             unit = unit.with(Effect::CutOff(cutoff));
         }
+        unit.effects.extend(told);
         Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
     }
 

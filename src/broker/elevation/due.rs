@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::desk::span;
+use super::desk::{rules_of, span};
+use super::eligible::Eligible;
 use super::life::{Access, Event, Review};
-use super::{Elevation, Refused};
+use super::{Elevation, Refused, telling};
 use crate::broker::Broker;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::store::{Effect, Unit};
@@ -81,7 +82,9 @@ impl Broker {
             Ok(next) => {
                 let name = if next.access == Access::Lapsed { "lapse" } else { "expire" };
                 let record = self.record_of(&next, record(name));
-                self.commit_next(&book, elevation, &next, record, now).await
+                let eligible = Eligible::new(rules_of(&book), &next.asked, now);
+                let told = telling::of(&next, name, &eligible, now);
+                self.commit_next(&book, (elevation, &next), record, told, now).await
             }
             Err(Refused::State(_)) if elevation.review == Review::Due => {
                 // It is told again after a while.
@@ -90,7 +93,9 @@ impl Broker {
                 let record = self.record_of(&next, record("review-overdue"));
                 let mut stored = self.elevations.over(&next, role)?;
                 stored.next_at = Some(now.saturating_add(AGAIN));
-                let unit = Unit::of(record).with(Effect::ChangeElevation(stored));
+                let mut unit = Unit::of(record).with(Effect::ChangeElevation(stored));
+                let eligible = Eligible::new(rules_of(&book), &next.asked, now);
+                unit.effects.extend(telling::of(&next, "review-overdue", &eligible, now));
                 Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
             }
             // The rules have changed meanwhile: it is looked at again by those.

@@ -20,6 +20,7 @@ mod life;
 mod list;
 mod seal;
 mod tally;
+mod telling;
 
 use std::collections::BTreeSet;
 

@@ -1,0 +1,118 @@
+//! Whom what happens to an elevation is told, and what.
+//!
+//! It is on record in the commit of what it tells of: an emergency is told of before anything
+//! is issued under it.
+
+use time::OffsetDateTime;
+
+use super::eligible::Eligible;
+use super::life::{Access, Review};
+use super::{Elevation, Party};
+use crate::broker::notify::{Message, Urgency};
+use crate::broker::store::Effect;
+
+/// What is told of this event, after it.
+pub(super) fn of(
+    elevation: &Elevation,
+    event: &str,
+    eligible: &Eligible<'_>,
+    at: OffsetDateTime,
+) -> Vec<Effect> {
+    let asked = &elevation.asked;
+    let (role, who) = (&asked.role, short(&asked.by));
+    let approved = elevation.access == Access::Approved && event == "approve";
+    let (kind, urgency, title) = match event {
+        "request" => {
+            ("elevation-requested", Urgency::ActionWanted, format!("{who} asks for {role}"))
+        }
+        "emergency" => {
+            ("emergency", Urgency::Alarm, format!("{who} has taken {role} without approval"))
+        }
+        "approve" if approved => {
+            ("elevation-approved", Urgency::Info, format!("{role} is approved for {who}"))
+        }
+        "activate" => ("grant-active", Urgency::Info, format!("{who} has {role} now")),
+        "deny" => ("elevation-denied", Urgency::Info, format!("{role} is denied to {who}")),
+        "lapse" => ("elevation-lapsed", Urgency::Info, format!("{role} for {who} has lapsed")),
+        "expire" | "relinquish" | "revoke" => (
+            "grant-ended",
+            Urgency::Info,
+            format!("{who} has {role} no more: {}", elevation.access.as_str()),
+        ),
+        "review" if elevation.review == Review::Disputed => {
+            ("review-disputed", Urgency::Alarm, format!("what {who} did as {role} is disputed"))
+        }
+        "review" => ("reviewed", Urgency::Info, format!("what {who} did as {role} is reviewed")),
+        "review-overdue" => (
+            "review-overdue",
+            Urgency::Alarm,
+            format!("nobody has reviewed what {who} did as {role}"),
+        ),
+        _ => return Vec::new(),
+    };
+    let requester = asked.by.person.clone();
+    let approvers = elevation.approvals.iter().filter_map(|one| one.by.person.clone());
+    let others = || eligible.people().into_iter().map(String::from);
+    let told: Vec<String> = match event {
+        // All who were skipped are told, and all who could say yes.
+        "request" | "emergency" => others().collect(),
+        "review-overdue" => others().collect(),
+        "approve" | "deny" | "lapse" => requester.into_iter().collect(),
+        _ => requester.into_iter().chain(approvers.clone()).collect(),
+    };
+    let mut messages = vec![message(elevation, (kind, urgency, &title), at).people(told)];
+    let is_over = ["expire", "relinquish", "revoke"].contains(&event);
+    if is_over && elevation.review == Review::Due {
+        let title = format!("what {who} did as {role} is to be reviewed");
+        let approvers: Vec<_> = approvers.collect();
+        let reviewers = others().filter(|name| !approvers.contains(name));
+        let due = ("review-due", Urgency::ActionWanted, title.as_str());
+        messages.push(message(elevation, due, at).people(reviewers));
+    }
+    messages.into_iter().map(Effect::Tell).collect()
+}
+
+fn message(
+    elevation: &Elevation,
+    (kind, urgency, title): (&str, Urgency, &str),
+    at: OffsetDateTime,
+) -> Message {
+    let (asked, id) = (&elevation.asked, elevation.id.to_string());
+    // Each version is told of once, whoever commits it.
+    let key = format!("elevation {id} {} {kind}", elevation.version);
+    let lasting = humantime::format_duration(std::time::Duration::from_secs(asked.ttl));
+    let message = Message::new(&key, kind, urgency, title, at)
+        .about(&id)
+        .role(&asked.role)
+        .channels()
+        .fact("Role", &asked.role)
+        .fact("For", &asked.audience)
+        .fact("Who", &asked.by.id())
+        .fact("Reason", &asked.reason)
+        .fact("Ticket", asked.ticket.as_deref().unwrap_or_default())
+        .fact("Lasting", &lasting.to_string());
+    let ended = elevation.ended.as_ref();
+    let ended_by = ended.and_then(|ended| ended.by.as_ref()).map(short).unwrap_or_default();
+    let ended_why = ended.and_then(|ended| ended.reason.as_deref()).unwrap_or_default();
+    let note = elevation.reviewed.as_ref().map_or("", |reviewed| &reviewed.note);
+    message
+        .fact("Ended by", ended_by)
+        .fact("Because", ended_why)
+        .fact("Review", note)
+        .fact("To do", to_do(kind, &id).as_deref().unwrap_or_default())
+}
+
+/// What whoever reads it would type.
+fn to_do(kind: &str, id: &str) -> Option<String> {
+    Some(match kind {
+        "elevation-requested" => format!("tmpcred elevate approve {id}"),
+        "emergency" => format!("tmpcred elevate status {id}"),
+        "elevation-approved" => format!("tmpcred elevate status {id} --wait"),
+        "review-due" | "review-overdue" => format!("tmpcred elevate review {id} --note …"),
+        _ => return None,
+    })
+}
+
+fn short(party: &Party) -> &str {
+    party.person.as_deref().unwrap_or(&party.subject)
+}
