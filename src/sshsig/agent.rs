@@ -149,9 +149,8 @@ pub(super) fn identities(answer: &[u8]) -> Result<Vec<AgentKey>> {
 /// What it signed, by its answer.
 pub(super) fn signature(answer: &[u8]) -> Result<ssh_key::Signature> {
     let mut rest = body(answer, SIGN_RESPONSE, "sign")?;
-    let signature = rest
-        .read_prefixed(|reader| ssh_key::Signature::decode(reader))
-        .map_err(|cause| strange().because(cause))?;
+    let signature =
+        rest.read_prefixed(ssh_key::Signature::decode).map_err(|cause| strange().because(cause))?;
     match rest.is_empty() {
         true => Ok(signature),
         false => Err(strange().because_of("there is something behind the signature")),

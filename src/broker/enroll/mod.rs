@@ -69,7 +69,7 @@ impl Broker {
             && now < found.lapses_at()
             && found.public_key == key.line()?
             && person_of(book, &found.principal, now) == Some(found.person.as_str());
-        Ok(counts.then(|| Signer {
+        Ok(counts.then_some(Signer {
             person: found.person,
             principal: found.principal,
             enrollment: found.id,
@@ -233,7 +233,7 @@ impl Broker {
         after: &Enrollment,
         record: Record,
     ) -> Result<(), Refused> {
-        let effect = Effect::ChangeEnrollment { before, after: after.clone() };
+        let effect = Effect::ChangeEnrollment { before, after: Box::new(after.clone()) };
         match self.audit.commit(Unit::of(record).with(effect)).await? {
             Some(_) => Ok(()),
             None => Err(Refused::malformed("it was changed meanwhile").hint("look, and ask again")),

@@ -120,7 +120,7 @@ impl Broker {
                 continue;
             }
             let after = self.enrollment_seal.over(Enrollment { seen_at: now, ..before.clone() });
-            let effect = Effect::ChangeEnrollment { before, after };
+            let effect = Effect::ChangeEnrollment { before, after: Box::new(after) };
             // Where it was changed meanwhile, somebody else saw a login, or it was removed.
             self.audit.commit(Unit::default().with(effect)).await?;
         }

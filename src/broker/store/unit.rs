@@ -72,7 +72,7 @@ pub enum Effect {
         /// As it was read.
         before: Enrollment,
         /// As it is to be; its key, its id and whose it is are the same.
-        after: Enrollment,
+        after: Box<Enrollment>,
     },
     /// Erases what is personal in these records, if all of them have it still, and a salt
     /// that goes with it. What is left is as good a leaf of the tree.

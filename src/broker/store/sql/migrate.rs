@@ -54,10 +54,9 @@ fn migrations() -> Vec<Migration> {
         ("issuer keys", include_str!("../migrations/0013_issuer_keys.sql")),
         ("elevation", include_str!("../migrations/0014_elevation.sql")),
         ("notify", include_str!("../migrations/0015_notify.sql")),
+        ("enrolled key", include_str!("../migrations/0016_enrolled_key.sql")),
     ];
-    let enrolled = ("enrolled key", include_str!("../migrations/0016_enrolled_key.sql"));
-    let all = (1..).zip(files).chain([(16, enrolled)]);
-    let made = all.map(|(version, (name, sql))| {
+    let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());
         let made = Migration::new(version, Cow::Borrowed(name), kind, text, false);
         // Whoever runs the database may have built it while brokers went on, which nothing

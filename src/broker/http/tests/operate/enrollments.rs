@@ -480,7 +480,8 @@ async fn who_writes_to_the_database_does_not_say_whose_signatures_count() {
         store.enrollment_of(&key.public().fingerprint()).await.unwrap().unwrap()
     };
     let write = async |before: Enrollment, after: Enrollment| {
-        let unit = Unit::default().with(Effect::ChangeEnrollment { before, after });
+        let unit =
+            Unit::default().with(Effect::ChangeEnrollment { before, after: Box::new(after) });
         assert!(store.commit(&[unit]).await.unwrap()[0].is_committed());
     };
     // An approval, or another login, that nobody saw.

@@ -29,7 +29,7 @@ async fn enroll(store: &SqlStore, new: &Enrollment) -> bool {
 }
 
 async fn change(store: &SqlStore, before: &Enrollment, after: &Enrollment) -> bool {
-    let (before, after) = (before.clone(), after.clone());
+    let (before, after) = (before.clone(), Box::new(after.clone()));
     let unit = Unit::default().with(Effect::ChangeEnrollment { before, after });
     store.commit(&[unit]).await.unwrap()[0].is_committed()
 }
