@@ -24,8 +24,17 @@ elif [ "$4" = grouped ]; then
     for old in "$groups"/tmpcred-tests-*; do
         [ ! -d "$old" ] || [ -e "/proc/${old##*-}" ] || find "$old" -depth -type d -exec rmdir {} + 2>/dev/null || true
     done
-    mkdir "$groups/tmpcred-tests-$name-$$"
-    echo $$ >"$groups/tmpcred-tests-$name-$$/cgroup.procs"
+    group=$groups/tmpcred-tests-$name-$$
+    mkdir "$group"
+    # Puts it away once all of that has ended, however it did; by then its path may be gone.
+    setsid --fork bash -c '
+        cd "$2/.."
+        while [ -e "/proc/$1" ]; do sleep 0.2; done
+        for attempt in {1..50}; do
+            find "${2##*/}" -depth -type d -exec rmdir {} + && break
+            sleep 0.2
+        done' putting-away $$ "$group" </dev/null >/dev/null 2>&1
+    echo $$ >"$group/cgroup.procs"
     exec unshare --cgroup --pid --mount --ipc --uts --fork --kill-child "$0" "$name" "$shared" "$program" inside
 fi
 
