@@ -98,7 +98,8 @@ fn configurations_and_policies_of_the_broker_load() {
         let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
         assert!(config.role.values().any(|role| role.dpop == config::Binding::Required));
     }
-    let is_there: [(&str, fn(&Config) -> bool); 4] = [
+    type Holds = fn(&Config) -> bool;
+    let is_there: [(&str, Holds); 4] = [
         ("client", |config| config.client["deployer"].authenticates()),
         ("review", |config| config.trusted_issuer["cluster"].token_review.is_some()),
         ("telemetry", |config| config.telemetry.endpoint.is_some()),
