@@ -135,7 +135,6 @@ impl<V: View> Courier<V> {
             let refused = match outcome {
                 Ok(()) => {
                     in_order = true;
-                    self.tally.count(&self.name, |counted| counted.delivered += 1);
                     changes.push((delivery, Step::Delivered));
                     continue;
                 }
@@ -143,7 +142,6 @@ impl<V: View> Courier<V> {
             };
             let Refused { error, retry_after, is_about_message } = refused;
             let why = said(&error);
-            self.tally.count(&self.name, |counted| counted.failed += 1);
             tracing::debug!(channel = self.name, key = delivery.key, why, "not delivered");
             match is_about_message {
                 true => in_order = true,
@@ -151,7 +149,6 @@ impl<V: View> Courier<V> {
             }
             let (age, limit) = (at - delivery.at, signed(named.give_up_after()));
             changes.push(if age >= limit {
-                self.given_up(&delivery, &why);
                 (delivery, Step::GiveUp(why))
             } else {
                 let wish = retry_after.unwrap_or_default().min(LONGEST_WISH);
@@ -166,11 +163,30 @@ impl<V: View> Courier<V> {
             _ if in_order => self.recover(),
             _ => {}
         }
-        self.store.change_deliveries(&changes).await.map(drop)
+        // What is not on record is done again.
+        let done = self.store.change_deliveries(&changes).await?;
+        for ((delivery, step), _) in changes.iter().zip(done).filter(|(_, done)| *done) {
+            self.count(delivery, step);
+        }
+        Ok(())
+    }
+
+    fn count(&self, delivery: &Delivery, step: &Step) {
+        self.tally.count(&self.name, |counted| match step {
+            Step::Delivered => counted.delivered += 1,
+            Step::PutOff(..) => counted.failed += 1,
+            Step::GiveUp(_) => {
+                counted.failed += 1;
+                counted.given_up += 1;
+            }
+            Step::Take(_) | Step::PutBack(_) => {}
+        });
+        if let Step::GiveUp(why) = step {
+            self.given_up(delivery, why);
+        }
     }
 
     fn given_up(&self, delivery: &Delivery, why: &str) {
-        self.tally.count(&self.name, |counted| counted.given_up += 1);
         let message = delivery.message.as_ref();
         tracing::error!(
             channel = self.name,

@@ -98,18 +98,15 @@ fn configurations_and_policies_of_the_broker_load() {
         let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
         assert!(config.role.values().any(|role| role.dpop == config::Binding::Required));
     }
-    type Holds = fn(&Config) -> bool;
-    let is_there: [(&str, Holds); 4] = [
-        ("client", |config| config.client["deployer"].authenticates()),
-        ("review", |config| config.trusted_issuer["cluster"].token_review.is_some()),
-        ("telemetry", |config| config.telemetry.endpoint.is_some()),
-        ("notify", |config| config.notify.len() == 6),
-    ];
-    for (kind, holds) in is_there {
+    let each = |kind: &str, holds: fn(&Config) -> bool| {
         for more in of_kind(&format!("toml broker.toml more-{kind}"), 1) {
             assert!(holds(&loaded(format!("{}\n{}", start.text, more.text))), "{kind}");
         }
-    }
+    };
+    each("client", |config| config.client["deployer"].authenticates());
+    each("review", |config| config.trusted_issuer["cluster"].token_review.is_some());
+    each("telemetry", |config| config.telemetry.endpoint.is_some());
+    each("notify", |config| config.notify.len() == 6);
     for more in of_kind("toml broker.toml more-limits", 1) {
         let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
         assert!(config.limits.principal.is_some() && config.limits.address.is_some());
