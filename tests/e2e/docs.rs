@@ -74,6 +74,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "caddyfile",
         "cedar",
         "cedar more-elevation",
+        "cedar more-enrollment",
         "ini",
         "json",
         "nginx",

@@ -75,7 +75,9 @@ fn configurations_and_policies_of_the_broker_load() {
         assert!(config.role["prod-admin"].elevation.is_some());
     }
     for more in of_kind("toml broker.toml more-enrollment", 1) {
-        let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+        let keepers = &of_kind("cedar more-enrollment", 1)[0].text;
+        let policy = format!("{}\n{keepers}", first.text);
+        let config = open(&format!("{}\n{}", start.text, more.text), &policy);
         assert!(config.enrollment.user_verification && config.enrollment.kinds.len() == 2);
     }
     for more in of_kind("toml broker.toml more-admin", 1) {
