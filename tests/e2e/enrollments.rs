@@ -77,7 +77,8 @@ fn a_key_is_enrolled_and_approved_as_it_is_printed_and_outlasts_a_restart() {
     let named = [("ID", &id[..]), ("FINGERPRINT", &fingerprint), ("APPROVER", &bob)];
     let [listed, approved] = &shell(&approve, &named)[..] else { panic!() };
     assert_eq!(listed["keys"][0]["state"], "pending");
-    assert_eq!((&approved["state"], &approved["approved_by"]), (&json!("approved"), &json!("bob")));
+    let state = (&approved["state"], &approved["approved_by"]);
+    assert_eq!(state, (&json!("approved"), &json!("bob")), "{approved}");
     // The same statement is good once.
     let again = "curl -H \"Authorization: Bearer $ASSERTION\" \"$BROKER/v1/enrollments\" --data-urlencode statement@signed";
     let [again] = &shell(again, &[("ASSERTION", &alice)])[..] else { panic!() };

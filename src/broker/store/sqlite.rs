@@ -6,6 +6,7 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Connection, Executor};
+use uuid::Uuid;
 
 use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, fault};
 use crate::error::{Error, ErrorKind, Result};
@@ -182,9 +183,15 @@ async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
 
 /// A database in memory, gone when it is closed.
 pub async fn in_memory() -> Result<SqlStore> {
-    // Each connection would have a database of its own, so there is just one.
-    let only = pool("sqlite::memory:", SETTINGS.to_string(), 1).await?;
-    let store = SqlStore::new(Engine::sqlite(only, None));
+    // It has a name, by which whoever opens it gets the same one, as long as anybody has it open:
+    // a connection is closed where who used it was interrupted, and must not take it along.
+    sqlx::any::install_default_drivers();
+    // Only what begins with `file:` is a name that connections share.
+    let url = format!("sqlite:file%3Atmpcred-{}?mode=memory&cache=shared", Uuid::new_v4());
+    let unusable = |cause| fault("it cannot be opened", cause);
+    let keeper = sqlx::AnyConnection::connect(&url).await.map_err(unusable)?;
+    let only = pool(&url, SETTINGS.to_string(), 1).await?;
+    let store = SqlStore::new(Engine::sqlite(only, None)).kept_by(keeper);
     store.migrate(&APPEND_ONLY).await?;
     Ok(store)
 }
@@ -200,7 +207,6 @@ async fn pool(url: &str, settings: String, connections: u32) -> Result<sqlx::Any
         .min_connections(1)
         .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        // A database in memory lives as long as its connection.
         .idle_timeout(None)
         .max_lifetime(None)
         .after_connect(move |connection, _| {
@@ -341,7 +347,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_full_disk_fails_the_whole_batch_and_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let store = small(&dir.path().join("b.db"), 60).await;
+        let store = small(&dir.path().join("b.db"), 80).await;
         let long = |n: usize| super::super::super::audit::Record {
             reason: "x".repeat(2000),
             ..record(&n.to_string())
@@ -434,6 +440,27 @@ pub(crate) mod tests {
         tamper(&path, "drop table audit_tile; alter table audit_head drop column tree_size").await;
         let error = open_to_read(&path).await.err().unwrap();
         assert!(error.to_string().contains("of no broker of this version"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn whoever_is_interrupted_takes_no_database_along() {
+        let store = in_memory().await.unwrap();
+        append(&store, &[record("first")]).await.unwrap();
+        for turns in 0..60 {
+            let interrupted = async {
+                for _ in 0..turns * 10 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let next = [record("next")];
+            tokio::select! {
+                biased;
+                _ = append(&store, &next) => {}
+                () = interrupted => {}
+            }
+            let kept = store.records(0, 999).await.unwrap();
+            assert_eq!(kept[0], (1, record("first")), "{turns}");
+        }
     }
 
     #[tokio::test]

@@ -411,14 +411,17 @@ async fn metadata_tells_how_clients_authenticate() {
     let plain = Bed::new().await;
     for path in ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"] {
         let (told, without) = (json_of(&bed.get(path).await), json_of(&plain.get(path).await));
-        for (endpoint, first) in
-            [("token", "none"), ("revocation", "none"), ("introspection", "Bearer")]
-        {
+        let shown: [(&str, &[&str]); 3] = [
+            ("token", &["none"]),
+            ("revocation", &["none"]),
+            ("introspection", &["Bearer", "DPoP"]),
+        ];
+        for (endpoint, first) in shown {
             let methods = format!("{endpoint}_endpoint_auth_methods_supported");
             let algorithms = format!("{endpoint}_endpoint_auth_signing_alg_values_supported");
-            assert_eq!(told[&methods], json!([first, "private_key_jwt"]));
+            assert_eq!(told[&methods], json!([first, &["private_key_jwt"]].concat()));
             assert_eq!(told[&algorithms], json!(["ES256"]));
-            assert_eq!(without[&methods], json!([first]));
+            assert_eq!(without[&methods], json!(first));
             assert_eq!(without.get(&algorithms), None);
         }
     }

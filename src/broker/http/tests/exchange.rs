@@ -251,7 +251,7 @@ async fn records_name_whom_a_trusted_proxy_speaks_for() {
 #[tokio::test]
 async fn nothing_is_issued_when_it_cannot_be_recorded() {
     let dir = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Store> = Arc::new(sqlite::tests::small(&dir.path().join("b.db"), 50).await);
+    let store: Arc<dyn Store> = Arc::new(sqlite::tests::small(&dir.path().join("b.db"), 80).await);
     let bed = Bed::with(|options| options.store = store).await;
     let token = bed.key.token(json!({"sub": "x".repeat(1000)}));
     let mut issued = 0;

@@ -21,6 +21,7 @@ mod tokens;
 mod tree;
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use sqlx::query::Query;
@@ -52,11 +53,18 @@ pub struct SqlStore {
     /// The file that the connections have open, and what identified it then.
     file: Option<(PathBuf, (u64, u64))>,
     guard: Guard,
+    /// What keeps a database in memory from being forgotten.
+    _keeper: Option<Mutex<sqlx::AnyConnection>>,
 }
 
 impl SqlStore {
     pub(super) fn new(engine: Engine) -> Self {
-        Self { engine, file: None, guard: Guard::default() }
+        Self { engine, file: None, guard: Guard::default(), _keeper: None }
+    }
+
+    /// The same, with a connection that is used for nothing and stays open.
+    pub(super) fn kept_by(self, keeper: sqlx::AnyConnection) -> Self {
+        Self { _keeper: Some(Mutex::new(keeper)), ..self }
     }
 
     /// Refuses to write once `path` is another file than the one that is open:

@@ -277,7 +277,7 @@ async fn a_record_and_its_effect_are_kept_together_or_not_at_all() {
 #[tokio::test]
 async fn where_there_is_no_room_for_the_record_nothing_was_used_up() {
     let dir = tempfile::tempdir().unwrap();
-    let store = sqlite::tests::small(&dir.path().join("b.db"), 50).await;
+    let store = sqlite::tests::small(&dir.path().join("b.db"), 80).await;
     let large = Record { reason: "x".repeat(400_000), ..record("") };
     let units = [
         Unit::of(record("small")).with(consuming("small")),
