@@ -95,7 +95,12 @@ impl Broker {
     ) -> Result<Author, Refusal> {
         let now = self.clock.now();
         let eligible = Eligible::new(rules_of(book), &elevation.asked, now).groups(by).is_some();
+        let acting = who.caller.actors();
         let permitted = match verdict {
+            // Nobody decides in another one's name, be it a person's.
+            _ if verdict.decides() && !acting.is_empty() => false,
+            // What was approved for somebody is for no others who act for them.
+            Verdict::Activate if !elevation.asked.covers(acting) => false,
             // Only who asked may, as the state machine sees to.
             Verdict::Withdraw | Verdict::Activate | Verdict::Relinquish => true,
             // That they may not is for the state machine to say.

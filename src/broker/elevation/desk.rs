@@ -103,6 +103,18 @@ impl Verdict {
     }
 }
 
+impl Verdict {
+    /// Whether nothing but an end can come of it.
+    fn only_ends(&self) -> bool {
+        matches!(self, Self::Withdraw | Self::Relinquish | Self::Revoke { .. })
+    }
+
+    /// Whether somebody decides about what another one asked for, or did.
+    pub(super) fn decides(&self) -> bool {
+        matches!(self, Self::Approve { .. } | Self::Deny { .. } | Self::Review { .. })
+    }
+}
+
 /// Why something is not done.
 #[derive(Debug)]
 pub enum Refusal {
@@ -262,7 +274,11 @@ impl Broker {
             let Some(elevation) = self.elevation_with(id).await? else {
                 return Err(Refusal::Unknown);
             };
-            let by = self.known(book, &who.caller, now)?;
+            let by = match self.known(book, &who.caller, now) {
+                // Whoever can be told from others only by their token can still end something.
+                Err(Refusal::Stale) if verdict.only_ends() => party(None, who.caller.principal()),
+                known => known?,
+            };
             if !self.sees(book, who, &elevation, &by)? {
                 return Err(Refusal::Unknown);
             }
@@ -270,10 +286,7 @@ impl Broker {
             let rules = eligible.rules();
             let author = self.may_settle(book, who, (&elevation, &by), verdict).await?;
             if let Some(rules) = rules
-                && matches!(
-                    verdict,
-                    Verdict::Approve { .. } | Verdict::Deny { .. } | Verdict::Review { .. }
-                )
+                && verdict.decides()
             {
                 check_login(&who.caller, &rules.approver_login, now)?;
             }

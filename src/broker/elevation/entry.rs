@@ -122,6 +122,10 @@ impl Broker {
             let why = "your grant is for another role or audience";
             return denied(why.into());
         }
+        if !grant.asked.covers(caller.actors()) {
+            let why = "your grant was not asked for together with whoever acts for you";
+            return denied(why.into());
+        }
         let shown = ask.proof.as_ref().map(|proof| proof.thumbprint.as_str());
         if grant.asked.key.is_some() && grant.asked.key.as_deref() != shown {
             let why = "your grant is for tokens that are bound to another key";

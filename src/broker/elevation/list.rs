@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::desk::{Refusal, rules_of};
+use super::desk::{Refusal, party, rules_of};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party, Tally};
@@ -87,17 +87,15 @@ impl Broker {
     }
 
     /// The same as whoever did something about it sees it.
-    ///
-    /// # Errors
-    /// [`Refusal`].
     pub(in crate::broker) fn seen_by(
         &self,
         book: &Rulebook,
         who: &Who,
         elevation: Elevation,
-    ) -> Result<Seen, Refusal> {
-        let by = self.known(book, &who.caller, self.clock.now())?;
-        Ok(self.seen(book, elevation, &by, true))
+    ) -> Seen {
+        let known = self.known(book, &who.caller, self.clock.now());
+        let by = known.unwrap_or_else(|_| party(None, who.caller.principal()));
+        self.seen(book, elevation, &by, true)
     }
 
     fn seen(&self, book: &Rulebook, elevation: Elevation, by: &Party, whole: bool) -> Seen {

@@ -39,6 +39,7 @@ pub(in crate::broker) use seal::ElevationSeal;
 pub use tally::{Need, Tally};
 
 use super::audit::micros;
+use super::authenticate::Actor;
 
 /// What asks for a role, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +107,15 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Whether those who act were there when it was asked for: it was approved for them.
+    pub(in crate::broker) fn covers(&self, acting: &[Actor]) -> bool {
+        acting.iter().map(Actor::principal).all(|actor| {
+            let same =
+                |known: &Party| (&known.issuer, &known.subject) == (&actor.issuer, &actor.subject);
+            self.actors.iter().any(same)
+        })
+    }
+
     /// What nobody in particular asks for: this role, and all else as it may be.
     pub(in crate::broker) fn by_nobody(role: &str, now: OffsetDateTime) -> Self {
         Self {

@@ -130,7 +130,7 @@ async fn request(
             let (broker, book) = (broker.clone(), request.book.clone());
             to_its_end(async move {
                 let outcome = broker.elevate(&book, &asked, wanted).await;
-                let seen = outcome.and_then(|elevation| broker.seen_by(&book, &asked, elevation));
+                let seen = outcome.map(|elevation| broker.seen_by(&book, &asked, elevation));
                 Ok(seen)
             })
             .await?
@@ -161,7 +161,7 @@ async fn settle(
         let (broker, book) = (broker.clone(), request.book.clone());
         let seen = to_its_end(async move {
             let outcome = broker.settle(&book, &asked, id, &verdict).await;
-            Ok(outcome.and_then(|elevation| broker.seen_by(&book, &asked, elevation)))
+            Ok(outcome.map(|elevation| broker.seen_by(&book, &asked, elevation)))
         })
         .await?
         .map_err(unserved)?;

@@ -98,6 +98,11 @@ impl Place {
     }
 
     async fn with(change: impl FnOnce(&mut Role)) -> Self {
+        Self::dated(None, change).await
+    }
+
+    /// With a directory that is good for so long.
+    async fn dated(max_age: Option<Duration>, change: impl FnOnce(&mut Role)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (file, policy) = (dir.path().join("people.toml"), dir.path().join("policy.cedar"));
         crate::host::files::write_private(&file, people(&[]).as_bytes()).unwrap();
@@ -108,7 +113,7 @@ impl Place {
             role.elevation = Some(rules());
             change(&mut role);
             options.config.role.insert("admin".into(), role);
-            options.config.directory = Some(Settings { file: file.clone(), max_age: None });
+            options.config.directory = Some(Settings { file: file.clone(), max_age });
             options.policies += &RULES.replace("CORP", CORP);
             policies.clone_from(&options.policies);
             crate::host::files::write_private(&policy, options.policies.as_bytes()).unwrap();

@@ -85,3 +85,47 @@ async fn a_request_lapses_and_so_does_what_is_not_begun_in_time() {
     assert_eq!(place.bed.broker.due_elevations().await.unwrap(), 1);
     assert_eq!(place.shown("alice", &asked).await["access"], "lapsed");
 }
+
+#[tokio::test]
+async fn nobody_decides_or_has_a_role_in_another_ones_name() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    let at = now().unix_timestamp();
+    let acted = |subject: &str| {
+        place.bed.key.token(json!({
+            "sub": subject, "groups": [], "auth_time": at,
+            "act": {"iss": CORP, "sub": "bot"},
+        }))
+    };
+    let (id, hash) = (asked["id"].as_str().unwrap(), asked["hash"].as_str().unwrap());
+    for (subject, what, form) in
+        [("bob", "approve", vec![("hash", hash)]), ("bob", "deny", vec![("reason", "no")])]
+    {
+        let path = format!("/{id}/{what}");
+        let response = place.ask(&acted(subject), (Method::POST, &path), &form).await;
+        assert_eq!(told(&response).0, 401, "{what}: {}", json_of(&response));
+    }
+    place.done("bob", "approve", &asked, &[]).await;
+    place.done("carol", "approve", &asked, &[]).await;
+    let begin = format!("/{id}/activate");
+    let response = place.ask(&acted("alice"), (Method::POST, &begin), &[]).await;
+    assert_eq!(told(&response).0, 401, "{}", json_of(&response));
+    place.done("alice", "activate", &asked, &[]).await;
+    let changes = [("role", "admin"), ("audience", API)];
+    let (status, said) = told(&place.bed.exchange(&acted("alice"), &changes).await);
+    assert!(status == 400 && said.contains("acts for you"), "{said}");
+    assert_eq!(place.issued("alice", &[]).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_had_can_be_ended_also_while_the_directory_is_out_of_date() {
+    let place = Place::dated(Some(Duration::from_secs(600)), |_| {}).await;
+    let active = place.active().await;
+    place.later(700);
+    // Nobody is let in, and nobody approves.
+    let (status, said) = told(&place.issued("alice", &[]).await);
+    assert!(status == 400 && said.contains("out of date"), "{said}");
+    let (status, said) = told(&place.request("dave", &[]).await);
+    assert!(status == 403 && said.contains("out of date"), "{said}");
+    assert_eq!(place.does("alice", "relinquish", &active, &[]).await.status, StatusCode::OK);
+}
