@@ -418,6 +418,16 @@ impl World {
                 let count: i64 = sqlx::query(count).fetch_one(&mut store).await.unwrap().get(0);
                 counts.insert(name, count);
             }
+            // Keys of an issuer on its list it fetches by itself, whenever they are due. Of
+            // any other it must not have one.
+            let configured = std::fs::read_to_string(self.broker.home.path("broker.toml")).unwrap();
+            let issuers = "select issuer from issuer_key_set";
+            let issuers = sqlx::query(issuers).fetch_all(&mut store).await.unwrap().into_iter();
+            let unknown = issuers.filter(|row| {
+                let issuer: String = row.get(0);
+                !configured.contains(&format!("issuer = \"{issuer}\"\n"))
+            });
+            counts.insert("issuer_key_set".into(), unknown.count() as i64);
             // What the broker tells of itself, such as how often it has denied something.
             let own = "select count(*) from audit_record where request_id like '00000000-%'";
             let own: i64 = sqlx::query(own).fetch_one(&mut store).await.unwrap().get(0);
