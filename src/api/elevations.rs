@@ -25,6 +25,8 @@ pub struct Wanted<'a> {
     pub start: Option<String>,
     /// At once, without approval.
     pub emergency: Option<bool>,
+    /// Only to practise it.
+    pub drill: Option<bool>,
     /// The thumbprint of the key that its tokens are to be bound to.
     pub dpop_jkt: Option<&'a str>,
     /// The same where the same is asked for again.

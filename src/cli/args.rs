@@ -36,8 +36,8 @@ pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain,
 pub(crate) use self::config::{Import, Install, Tool};
 pub(crate) use self::console::Console;
 pub(crate) use self::elevate::{
-    At, Because, Elevate, ElevateApprove, ElevateCommand, ElevateList, ElevateOne, ElevateReasoned,
-    ElevateRequest, ElevateReview, ElevateStatus, Elevated, OnExpiryArg,
+    At, Because, Elevate, ElevateApprove, ElevateCommand, ElevateDrill, ElevateList, ElevateOne,
+    ElevateReasoned, ElevateRequest, ElevateReview, ElevateStatus, Elevated, OnExpiryArg,
 };
 pub(crate) use self::generated::{Completions, Man};
 pub(crate) use self::ls::Ls;

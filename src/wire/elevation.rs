@@ -17,6 +17,9 @@ pub struct Elevation {
     pub version: u64,
     /// How it comes about: `ordinary`, or `emergency`.
     pub path: String,
+    /// Whether it only is practised: nothing is issued under it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drill: bool,
     /// `pending`, `approved`, `active`, `emergency-active`, `expired`, `revoked`, `relinquished`,
     /// `denied`, `withdrawn` or `lapsed`.
     pub access: String,
@@ -59,6 +62,9 @@ pub struct Elevation {
     pub approvals: Vec<Approval>,
     /// What is needed.
     pub needs: Vec<Need>,
+    /// When enough had approved for the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_at: Option<String>,
     /// Until when it has to be begun, once it is approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begin_by: Option<String>,

@@ -1,6 +1,8 @@
 //! Roles that are had for a while, from the command line: who asks, and two who approve, each
 //! a user of this machine of their own.
 
+mod drill;
+
 use std::time::Duration;
 
 use serde_json::Value;

@@ -43,16 +43,18 @@ pub(super) fn check(
     if asked.reason.trim().is_empty() {
         return malformed("say why".into());
     }
+    // There is no incident behind a drill, and so no ticket.
     if let Some(pattern) = &rules.reason
+        && !asked.drill
         && !pattern.matches(&asked.reason)
     {
         return malformed(format!("the reason has to be like {}", pattern.as_str()));
     }
     match (&rules.ticket, &asked.ticket) {
-        (Some(pattern), None) => {
+        (Some(pattern), None) if !asked.drill => {
             return malformed(format!("a ticket is needed, which is like {}", pattern.as_str()));
         }
-        (Some(pattern), Some(ticket)) if !pattern.matches(ticket) => {
+        (Some(pattern), Some(ticket)) if !asked.drill && !pattern.matches(ticket) => {
             return malformed(format!("the ticket has to be like {}", pattern.as_str()));
         }
         _ => {}
@@ -131,7 +133,8 @@ pub(super) fn said_of(rules: &Rules, path: Path) -> String {
 impl Broker {
     /// Whether there is the ticket that a request names, where there is a command that tells.
     pub(super) async fn check_ticket(&self, rules: &Rules, asked: &Asked) -> Result<(), Refusal> {
-        let (Some(ticket), false) = (&asked.ticket, rules.ticket_command.is_empty()) else {
+        let has_command = !rules.ticket_command.is_empty() && !asked.drill;
+        let (Some(ticket), true) = (&asked.ticket, has_command) else {
             return Ok(());
         };
         let words = [rules.ticket_command.as_slice(), std::slice::from_ref(ticket)].concat();

@@ -33,6 +33,8 @@ const TRIES: u32 = 50;
 pub struct Request {
     /// On which path.
     pub path: Path,
+    /// Whether it only is practised.
+    pub drill: bool,
     /// The role.
     pub role: String,
     /// Whom its tokens are for; where the role has one audience, that.
@@ -189,6 +191,7 @@ impl Broker {
         let longest = longest(rules, request.path);
         let asked = Asked {
             path: request.path,
+            drill: request.drill,
             by: by.clone(),
             actors: actors.collect(),
             role: request.role.clone(),
@@ -246,8 +249,8 @@ impl Broker {
         // The same again, whose answer was lost, or another one that speaks against it.
         if let Some(known) = self.elevation_with(id).await? {
             let same = |asked: &Asked| {
-                let Asked { reason, role, ttl, ticket, path, .. } = asked;
-                (reason.clone(), role.clone(), *ttl, ticket.clone(), *path)
+                let Asked { reason, role, ttl, ticket, path, drill, .. } = asked;
+                (reason.clone(), role.clone(), *ttl, ticket.clone(), *path, *drill)
             };
             if same(&known.asked) == same(&elevation.asked) {
                 return Ok(known);
@@ -354,6 +357,8 @@ impl Broker {
         if before.access.is_had()
             && next.access.is_over()
             && let Some(grant) = next.grant
+            // Nothing was issued under a drill.
+            && !next.asked.drill
         {
             let end = grant.until.max(now).saturating_add(LEEWAY);
             let whose = Whose::Grant(next.id);

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::drill;
 use super::life::{Access, Review};
 use super::{Elevation, Party, Path};
 use crate::broker::Broker;
@@ -111,6 +112,9 @@ impl Broker {
                 ask.role
             ));
         };
+        if grant.asked.drill {
+            return denied("nothing is issued under a drill".into());
+        }
         if !grant.is_active(now) {
             let state = match grant.access.is_had() {
                 true => Access::Expired,
@@ -163,6 +167,7 @@ impl Broker {
             owner: Some(by.key()),
             roles: Some(vec![ask.role.clone()]),
             access: vec![Access::Active.as_str(), Access::EmergencyActive.as_str()],
+            drill: Some(false),
             ..ElevationFilter::default()
         };
         let found = self.store.elevations(&filter, LOOKED_AT).await?;
@@ -183,7 +188,7 @@ pub(super) fn said(elevation: &Elevation, event: &str) -> String {
         None => what.to_string(),
     };
     let ticket = asked.ticket.as_ref().map(|ticket| format!(" ({ticket})")).unwrap_or_default();
-    match event {
+    let said = match event {
         "request" => format!("asked for it: {}{ticket}", asked.reason),
         "emergency" => {
             format!("took it without approval, in an emergency: {}{ticket}", asked.reason)
@@ -216,5 +221,6 @@ pub(super) fn said(elevation: &Elevation, event: &str) -> String {
         }
         "review-overdue" => "nobody has reviewed it in time".into(),
         other => other.into(),
-    }
+    };
+    drill::marked(elevation, event, said)
 }

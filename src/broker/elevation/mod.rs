@@ -13,6 +13,7 @@
 mod admission;
 mod allowed;
 mod desk;
+mod drill;
 mod due;
 mod eligible;
 mod entry;
@@ -74,6 +75,9 @@ pub struct Elevation {
 pub struct Asked {
     /// On which path.
     pub path: Path,
+    /// Whether it only is practised: nothing is issued under it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drill: bool,
     /// By whom.
     pub by: Party,
     /// Who acts for them, the one who does so now first.
@@ -120,6 +124,7 @@ impl Asked {
     pub(in crate::broker) fn by_nobody(role: &str, now: OffsetDateTime) -> Self {
         Self {
             path: Path::Ordinary,
+            drill: false,
             by: Party { issuer: String::new(), subject: String::new(), person: None },
             actors: Vec::new(),
             role: role.into(),

@@ -37,6 +37,7 @@ impl ElevationSeal {
             id: elevation.id,
             version: elevation.version,
             path: elevation.asked.path.as_str(),
+            drill: elevation.asked.drill,
             access: elevation.access.as_str(),
             review: elevation.review.as_str(),
             role: elevation.asked.role.clone(),

@@ -5,6 +5,7 @@
 
 use time::OffsetDateTime;
 
+use super::drill;
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party};
@@ -80,11 +81,13 @@ fn message(
     let (asked, id) = (&elevation.asked, elevation.id.to_string());
     // Each version is told of once, whoever commits it.
     let key = format!("elevation {id} {} {kind}", elevation.version);
+    let title = &drill::titled(elevation, title);
     let lasting = humantime::format_duration(std::time::Duration::from_secs(asked.ttl));
     let message = Message::new(&key, kind, urgency, title, at)
         .about(&id)
         .role(&asked.role)
         .channels()
+        .fact("Drill", if asked.drill { drill::MEANS } else { "" })
         .fact("Role", &asked.role)
         .fact("For", &asked.audience)
         .fact("Who", &asked.by.id())

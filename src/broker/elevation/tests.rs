@@ -33,6 +33,7 @@ fn elevation(path: Path) -> Elevation {
         version: 1,
         asked: Asked {
             path,
+            drill: false,
             by: party("alice", Some("alice")),
             actors: vec![party("bot-of-eve", Some("eve"))],
             role: "admin".into(),

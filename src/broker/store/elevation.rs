@@ -15,6 +15,8 @@ pub struct StoredElevation {
     pub version: u64,
     /// How it comes about.
     pub path: &'static str,
+    /// Whether it only is practised.
+    pub drill: bool,
     /// Whether the role is had.
     pub access: &'static str,
     /// Whether it was reviewed.
@@ -43,7 +45,7 @@ pub struct SealedElevation {
 }
 
 /// What must not be there for another elevation to be added: nobody gets around it by asking
-/// twice at once.
+/// twice at once. Drills count for drills alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unless {
     /// One of the same owner for the same role that waits, or is had.
@@ -65,6 +67,8 @@ pub struct ElevationFilter {
     pub roles: Option<Vec<String>>,
     /// In one of these states; in any where there are none.
     pub access: Vec<&'static str>,
+    /// Only drills, or none of them; both where left out.
+    pub drill: Option<bool>,
     /// With this state of review.
     pub review: Option<&'static str>,
     /// Asked for before this one, where they are listed page by page.

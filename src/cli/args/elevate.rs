@@ -26,6 +26,8 @@ pub(crate) enum ElevateCommand {
     Request(ElevateRequest),
     /// Show what became of a request, or go on waiting for it
     Status(ElevateStatus),
+    /// Practise: ask, wait and begin as in earnest, with nothing issued
+    Drill(ElevateDrill),
     /// List what you asked for, what waits for you, what is active and what is to be reviewed
     List(ElevateList),
     /// Approve what somebody else asks for
@@ -140,6 +142,30 @@ pub(crate) struct ElevateStatus {
     /// Wait until it is approved, and begin
     #[arg(long)]
     pub wait: bool,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Practise: ask, wait and begin as in earnest, with nothing issued
+///
+/// Those who approve are told and asked as ever, by messages that say that it is a drill, and
+/// what comes of it is reviewed. No credential is issued. It ends once it has begun; how long
+/// each step took is shown, and is on record. It counts for nothing but other drills: who
+/// practises can have the role in earnest at the same time.
+#[derive(Args, Debug)]
+pub(crate) struct ElevateDrill {
+    /// The role
+    pub role: String,
+    /// Why, and for how long.
+    #[command(flatten)]
+    pub because: Because,
+    /// Whom its credentials would be for, where the role is for several
+    #[arg(long)]
+    pub audience: Option<String>,
+    /// Do not wait: `tmpcred elevate status --wait` goes on with it
+    #[arg(long)]
+    pub no_wait: bool,
     /// Which broker.
     #[command(flatten)]
     pub at: At,

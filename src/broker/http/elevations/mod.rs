@@ -47,6 +47,8 @@ const REQUEST_FIELDS: &[Field] = &[
     Field::optional("ticket", "The ticket"),
     Field::optional("start", "When it is to start (RFC 3339); else once it is approved"),
     Field::optional("emergency", "At once, without approval").of(Kind::OneOf(&["true"])),
+    Field::optional("drill", "To practise it: all is as it would be, and nothing is issued")
+        .of(Kind::OneOf(&["true"])),
     Field::optional("dpop_jkt", "The thumbprint of the key that its tokens are to be bound to"),
     Field::optional(
         "idempotency_key",
@@ -286,6 +288,7 @@ fn wanted(form: &Form) -> Result<elevation::Request, Unserved> {
     });
     Ok(elevation::Request {
         path: if flag(form, "emergency")? { Path::Emergency } else { Path::Ordinary },
+        drill: flag(form, "drill")?,
         role: role.into(),
         audience: form.optional("audience").map(String::from),
         scope: scope.transpose()?,

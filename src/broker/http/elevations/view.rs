@@ -44,6 +44,7 @@ pub(super) fn elevation(book: &Rulebook, seen: &Seen) -> wire::Elevation {
         id: elevation.id.to_string(),
         version: elevation.version,
         path: asked.path.as_str().into(),
+        drill: asked.drill,
         access: elevation.access.as_str().into(),
         review: elevation.review.as_str().into(),
         role: asked.role.clone(),
@@ -62,6 +63,7 @@ pub(super) fn elevation(book: &Rulebook, seen: &Seen) -> wire::Elevation {
         hash: tally.hash.clone(),
         approvals: approvals.collect(),
         needs: needs.collect(),
+        approved_at: elevation.approved_at.map(moment),
         begin_by: begin_by.filter(|_| elevation.grant.is_none()).map(moment),
         grant: elevation
             .grant

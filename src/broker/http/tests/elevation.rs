@@ -1,5 +1,6 @@
 //! Elevations over HTTP: asking, approving, having, ending, reviewing.
 
+mod drill;
 mod rules;
 
 use std::sync::Arc;

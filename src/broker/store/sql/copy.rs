@@ -83,6 +83,7 @@ const TABLES: [Table; 12] = [
             ("ended_at", Number),
             ("document", Text),
             ("seal", Bytes),
+            ("drill", Number),
         ],
     },
     Table {

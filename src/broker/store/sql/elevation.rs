@@ -67,6 +67,9 @@ impl ElevationStore for SqlStore {
         if let Some(review) = filter.review {
             one_of("review", vec![review.into()]);
         }
+        if let Some(drill) = filter.drill {
+            conditions.push(format!("drill = {}", i64::from(drill)));
+        }
         let mut numbers = vec![i64::from(limit)];
         if let Some((at, id)) = filter.below {
             // Ids grow with time, and tell those apart that are of one moment.
@@ -143,7 +146,7 @@ pub(super) async fn add(
     let flag = |flag: bool| i64::from(flag);
     let after = |at: Option<OffsetDateTime>| at.map_or(i64::MAX, micros);
     let found = sqlx::query(AssertSqlSafe(format!(
-        "select id from elevation where owner = $1 and role = $2 and (
+        "select id from elevation where owner = $1 and role = $2 and drill = $7 and (
              $3 = 1 and {UNDER_WAY}
              or {WAS_HAD} and ended_at > $4
              or path = 'emergency' and $5 = 1
@@ -157,6 +160,7 @@ pub(super) async fn add(
     .bind(after(unless.ended_after))
     .bind(flag(unless.emergency))
     .bind(after(unless.emergency_ended_after))
+    .bind(flag(new.drill))
     .fetch_optional(&mut **transaction)
     .await?;
     if found.is_some() {
@@ -164,13 +168,14 @@ pub(super) async fn add(
     }
     let done = sqlx::query(
         "insert into elevation
-            (id, version, path, access, review, role, owner, asked_at, next_at, ended_at,
+            (id, version, path, drill, access, review, role, owner, asked_at, next_at, ended_at,
              document, seal)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict do nothing",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) on conflict do nothing",
     )
     .bind(new.id.to_string())
     .bind(stored(new.version))
     .bind(new.path)
+    .bind(flag(new.drill))
     .bind(new.access)
     .bind(new.review)
     .bind(&new.role)

@@ -55,6 +55,7 @@ fn migrations() -> Vec<Migration> {
         ("elevation", include_str!("../migrations/0014_elevation.sql")),
         ("notify", include_str!("../migrations/0015_notify.sql")),
         ("enrolled key", include_str!("../migrations/0016_enrolled_key.sql")),
+        ("drill", include_str!("../migrations/0017_drill.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());

@@ -1,6 +1,7 @@
 //! `tmpcred elevate`
 
 mod decide;
+mod drill;
 mod list;
 pub(crate) mod request;
 mod show;
@@ -14,6 +15,7 @@ pub(super) fn run(app: &App, args: &Elevate) -> Result<()> {
     match &args.command {
         ElevateCommand::Request(args) => request::run(app, args),
         ElevateCommand::Status(args) => request::status(app, args),
+        ElevateCommand::Drill(args) => drill::run(app, args),
         ElevateCommand::List(args) => list::run(app, args),
         ElevateCommand::Approve(args) => decide::approve(app, args),
         ElevateCommand::Deny(args) => decide::reasoned(app, args, "deny"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{open, show};
+use super::{drill, open, show};
 use crate::api::Failure;
 use crate::api::elevations::{Event, Listed, Wanted};
 use crate::cli::args::{At, Because, ElevateRequest, ElevateStatus};
@@ -91,7 +91,13 @@ pub(crate) fn request(broker: &Elsewhere, wanted: &Wanted<'_>) -> Result<Elevati
 }
 
 /// Shows it, and waits for it where that is wanted.
-fn follow(app: &App, broker: &Elsewhere, elevation: Elevation, at: &At, waits: bool) -> Result<()> {
+pub(super) fn follow(
+    app: &App,
+    broker: &Elsewhere,
+    elevation: Elevation,
+    at: &At,
+    waits: bool,
+) -> Result<()> {
     let undecided = ["pending", "approved"].contains(&elevation.access.as_str());
     if !undecided || !waits {
         return show::one(app, &elevation, at.json);
@@ -100,7 +106,10 @@ fn follow(app: &App, broker: &Elsewhere, elevation: Elevation, at: &At, waits: b
         show::one(app, &elevation, false)?;
     }
     let begun = wait(app, broker, elevation)?;
-    show::one(app, &begun, at.json)
+    match begun.drill {
+        true => drill::end(app, broker, &begun, at),
+        false => show::one(app, &begun, at.json),
+    }
 }
 
 /// Waits until it is approved, begins, and returns what is had.

@@ -35,6 +35,9 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
         ("for", lasting(*ttl)),
         ("who", who(&elevation.requester)),
     ];
+    if elevation.drill {
+        facts.insert(0, ("DRILL", "this is practised; nothing is issued".into()));
+    }
     if !elevation.actors.is_empty() {
         let actors: Vec<_> = elevation.actors.iter().map(who).collect();
         facts.push(("acting", actors.join(", then ")));

@@ -1,0 +1,65 @@
+//! `tmpcred elevate drill`: to practise what is done in earnest.
+
+use time::Duration;
+use uuid::Uuid;
+
+use super::{open, request, show};
+use crate::api::elevations::{Event, Wanted};
+use crate::cli::args::{At, Because, ElevateDrill};
+use crate::cli::elsewhere::Elsewhere;
+use crate::cli::{App, show as shown};
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::elevation::Elevation;
+
+/// Why, where nobody says.
+const WHY: &str = "to practise it";
+
+pub(super) fn run(app: &App, args: &ElevateDrill) -> Result<()> {
+    let broker = open(app, &args.at)?;
+    let why = || Some(WHY.to_string());
+    let because =
+        Because { reason: args.because.reason.clone().or_else(why), ..args.because.clone() };
+    let wanted = Wanted {
+        audience: args.audience.as_deref(),
+        drill: Some(true),
+        ..request::wanted(&args.role, &because)?
+    };
+    let asked = request::request(&broker, &wanted)?;
+    let is_emergency = asked.path == "emergency";
+    match is_emergency {
+        // It has begun already.
+        true => end(app, &broker, &asked, &args.at),
+        false => request::follow(app, &broker, asked, &args.at, !args.no_wait),
+    }
+}
+
+/// Ends one that has begun, and shows how it went.
+pub(super) fn end(app: &App, broker: &Elsewhere, begun: &Elevation, at: &At) -> Result<()> {
+    let id = Uuid::try_parse(&begun.id).map_err(|cause| {
+        Error::new(ErrorKind::Verification, "the broker gives an elevation no id").because(cause)
+    })?;
+    let event = Event::default();
+    let ended = broker.ask(async |client| client.settle(id, "relinquish", &event).await)?;
+    show::one(app, &ended, at.json)?;
+    if !at.json {
+        app.ui.line("")?;
+        let rows = steps(&ended).into_iter().map(|(step, after)| [step, shown::duration(after)]);
+        app.ui.table(["STEP", "AFTER"], rows)?;
+    }
+    Ok(())
+}
+
+/// What has happened, and how long after it was asked for.
+fn steps(elevation: &Elevation) -> Vec<(String, Duration)> {
+    let approvals = elevation.approvals.iter();
+    let approvals = approvals.map(|one| (format!("approved by {}", show::short(&one.by)), &one.at));
+    let grant = elevation.grant.as_ref();
+    let ended = elevation.ended.as_ref();
+    let all = approvals
+        .chain(elevation.approved_at.as_ref().map(|at| ("enough have approved".into(), at)))
+        .chain(grant.map(|grant| ("begun".into(), &grant.from)))
+        .chain(ended.map(|ended| (elevation.access.clone(), &ended.at)));
+    let Some(asked) = show::moment(&elevation.asked_at) else { return Vec::new() };
+    all.filter_map(|(step, at)| Some((step, (show::moment(at)? - asked).max(Duration::ZERO))))
+        .collect()
+}
