@@ -7,10 +7,13 @@ mod keeper;
 mod kek;
 mod life;
 pub mod manage;
+mod private;
 mod ring;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::Header;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
-use jsonwebtoken::{EncodingKey, Header};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -22,6 +25,8 @@ pub use kek::{KEK_LEN, Kek};
 pub(crate) use life::TOKENS;
 pub use life::{JWKS_MAX_AGE, Rules, Signs};
 pub use ring::{KeyRing, Snapshot};
+
+use private::PrivateKey;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -147,11 +152,14 @@ fn no_randomness() -> Error {
     Error::new(ErrorKind::Other, "the system gives no random numbers")
 }
 
+/// How long a signature is in a token, for all but RSA, with what stands between its parts.
+const SIGNED: usize = 96;
+
 /// A key pair that signs JWTs.
 pub struct SigningKey {
     kid: String,
     algorithm: SigningAlgorithm,
-    private: EncodingKey,
+    private: PrivateKey,
     public: Jwk,
 }
 
@@ -179,8 +187,9 @@ impl SigningKey {
             let what = format!("a signing key is not one for {}", algorithm.name());
             Error::new(ErrorKind::Config, what)
         };
-        let private = algorithm.encoding_key(pkcs8)?;
-        let mut public = Jwk::from_encoding_key(&private, algorithm.of_jwt()).map_err(broken)?;
+        let private = PrivateKey::from_pkcs8(algorithm, pkcs8)?;
+        let encoding = algorithm.encoding_key(pkcs8)?;
+        let mut public = Jwk::from_encoding_key(&encoding, algorithm.of_jwt()).map_err(broken)?;
         let kid = public.thumbprint(ThumbprintHash::SHA256).map_err(broken)?;
         public.common.key_id = Some(kid.clone());
         public.common.public_key_use = Some(PublicKeyUse::Signature);
@@ -202,9 +211,19 @@ impl SigningKey {
         let mut header = Header::new(self.algorithm.of_jwt());
         header.typ = Some(typ.to_string());
         header.kid = Some(self.kid.clone());
-        jsonwebtoken::encode(&header, claims, &self.private).map(Secret::new).map_err(|cause| {
-            Error::new(ErrorKind::Other, "a token cannot be signed").because(cause)
-        })
+        let unwritable =
+            |cause| Error::new(ErrorKind::Other, "a token cannot be written").because(cause);
+        let header = serde_json::to_vec(&header).map_err(unwritable)?;
+        let claims = serde_json::to_vec(claims).map_err(unwritable)?;
+        // RFC 7515 section 3.1: header, payload and signature, each in base64url.
+        let mut token = String::with_capacity((header.len() + claims.len()) * 4 / 3 + SIGNED);
+        URL_SAFE_NO_PAD.encode_string(header, &mut token);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let signature = self.private.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(Secret::new(token))
     }
 }
 
