@@ -2,6 +2,7 @@
 //! parts come and go.
 
 mod durable;
+mod elevations;
 mod farewell;
 mod load;
 mod next_version;

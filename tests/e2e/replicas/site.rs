@@ -68,7 +68,16 @@ impl Site {
     pub(crate) fn with_tables(store: &str, more: &str) -> Self {
         let (postgres, files) = (Postgres::start(), Home::new());
         let table = postgres.table(&files) + store;
-        Self::on(postgres, &table, files, more)
+        Self::on(postgres, &table, files, (more, ""))
+    }
+
+    /// With further tables and policies, and with a directory of these people.
+    pub(super) fn with_people(more: &str, policy: &str, people: &str) -> Self {
+        let (postgres, files) = (Postgres::start(), Home::new());
+        let table = postgres.table(&files);
+        let people = files.write("people.toml", people);
+        let more = format!("{more}\n[directory]\nfile = {people:?}\n");
+        Self::on(postgres, &table, files, (&more, policy))
     }
 
     /// Behind a pooler that is configured as the broker wants it.
@@ -76,7 +85,7 @@ impl Site {
         let (postgres, files) = (Postgres::start(), Home::new());
         let pooler = PgBouncer::start(&postgres, &pgbouncer::on_the_page());
         let table = pooler.table(&files);
-        (Self::on(postgres, &table, files, ""), pooler)
+        (Self::on(postgres, &table, files, ("", "")), pooler)
     }
 }
 
@@ -86,12 +95,12 @@ impl Site<File> {
         let files = Home::new();
         let path = files.path("broker.db");
         let table = format!("[store]\npath = {path:?}\n");
-        Self::on(File(path), &table, files, "")
+        Self::on(File(path), &table, files, ("", ""))
     }
 }
 
 impl<D: Database> Site<D> {
-    fn on(database: D, table: &str, files: Home, more: &str) -> Self {
+    fn on(database: D, table: &str, files: Home, (more, policy): (&str, &str)) -> Self {
         let jobs = Workloads::of(ISSUER, &files);
         let jwks = &jobs.jwks;
         let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
@@ -117,6 +126,7 @@ impl<D: Database> Site<D> {
             @id(\"administers\")
             permit (principal == User::\"{ISSUER}#operator\", action == Action::\"administer\", resource);"
         );
+        options.policy += policy;
         Self { broker: Broker::start(&options), database, jobs, files }
     }
 
