@@ -29,6 +29,13 @@ pub(super) fn derived(at: OffsetDateTime, hash: &[u8; 32]) -> Uuid {
     Builder::from_custom_bytes(bytes).into_uuid()
 }
 
+/// The id of something that has this hash, whenever it was made: the same for everybody who
+/// knows the hash.
+pub(super) fn hashed(hash: &[u8; 32]) -> Uuid {
+    let [bytes @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *hash;
+    Builder::from_custom_bytes(bytes).into_uuid()
+}
+
 fn millis(at: OffsetDateTime) -> u64 {
     u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
 }
@@ -62,5 +69,12 @@ mod tests {
         assert_ne!(id, derived(now, &[8; 32]));
         assert_eq!(id.get_version_num(), 8);
         assert!(id < derived(now + Duration::milliseconds(1), &[0; 32]));
+    }
+
+    #[test]
+    fn an_id_of_a_hash_is_that_of_the_hash_from_its_beginning() {
+        let id = hashed(&[7; 32]);
+        assert_eq!((id, id.get_version_num()), (hashed(&[7; 32]), 8));
+        assert!(id.to_string().starts_with("07070707-"), "{id}");
     }
 }

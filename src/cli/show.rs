@@ -1,9 +1,10 @@
 //! How times and durations look, to people and in reports.
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
 pub(crate) use crate::error::printable;
 
@@ -20,10 +21,21 @@ pub(crate) fn columns<const N: usize>(
         table.set_width(width);
     }
     table.set_header(headings.to_vec());
-    table.add_rows(rows.into_iter().map(|row| row.map(|cell| printable(&cell)).to_vec()));
-    // Rows start where the text above them does.
-    for column in table.column_iter_mut() {
+    let rows = rows.into_iter().map(|row| row.map(|cell| printable(&cell)));
+    let mut has_ids = [false; N];
+    for row in rows {
+        for (has, cell) in has_ids.iter_mut().zip(&row) {
+            *has |= Uuid::try_parse(cell).is_ok();
+        }
+        table.add_row(row.to_vec());
+    }
+    for (column, has_ids) in table.column_iter_mut().zip(has_ids) {
+        // Rows start where the text above them does.
         column.set_padding((0, 2));
+        // An id is there to be copied: broken in two it is none.
+        if has_ids {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
     }
     table.trim_fmt()
 }
@@ -59,6 +71,15 @@ mod tests {
     fn servers_cannot_steer_the_terminal() {
         assert_eq!(printable("ABCD\u{1b}[2J\r-EFGH"), "ABCD\u{fffd}[2J\u{fffd}-EFGH");
         assert!(!columns(None, ["A"], [["\u{1b}[2J".to_string()]]).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn an_id_stays_whole_however_narrow_it_is() {
+        let id = "018f6a0e-0000-7000-8000-000000000000".to_string();
+        let row = [id.clone(), "a text that is far too long for what is left".to_string()];
+        let table = columns(Some(60), ["ID", "REASON"], [row]);
+        assert!(table.contains(&id) && table.lines().count() > 2, "{table}");
+        assert!(table.lines().all(|line| line.chars().count() <= 60), "{table}");
     }
 
     #[test]

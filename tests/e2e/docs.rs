@@ -79,6 +79,9 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "json",
         "nginx",
         "sh",
+        "sh alice",
+        "sh bob",
+        "sh erin",
         "text",
         "toml",
         "toml .tmpcred.toml",
@@ -294,7 +297,8 @@ fn collect(schema: &Value, keys: &mut BTreeSet<String>) {
 fn commands_exist_with_their_options() {
     let home = Home::new();
     let mut tried = 0;
-    for block in of_kind("sh", 4) {
+    let typed = |block: &Block| block.kind == "sh" || block.kind.starts_with("sh ");
+    for block in blocks().into_iter().filter(typed) {
         for line in block.text.lines() {
             let line = line.split(" #").next().unwrap();
             // Also where it stands within another command.

@@ -438,5 +438,5 @@ fn id_of(by: &Party, key: &str) -> Uuid {
     }
     let mut hash = [0; 32];
     hash.copy_from_slice(hasher.finish().as_ref());
-    ids::derived(OffsetDateTime::UNIX_EPOCH, &hash)
+    ids::hashed(&hash)
 }
