@@ -343,7 +343,7 @@ fn tags(claims: &Map<String, Value>) -> Result<Tags> {
         if name.starts_with('/') {
             tags.unseen.get_or_insert_with(|| name.clone());
         } else {
-            tags.add(name.clone(), &pointer("", name), value, MAX_DEPTH);
+            tags.add(name.clone(), value, MAX_DEPTH);
         }
     }
     if tags.left == 0 {
@@ -360,12 +360,13 @@ struct Tags {
 }
 
 impl Tags {
-    fn add(&mut self, name: String, path: &str, value: &Value, depth: usize) {
+    /// Adds a claim by its name, or by its pointer where it is one within another.
+    fn add(&mut self, name: String, value: &Value, depth: usize) {
         match value {
             Value::Object(inner) if depth > 0 => {
+                let path = if depth == MAX_DEPTH { pointer("", &name) } else { name };
                 for (key, value) in inner {
-                    let path = pointer(path, key);
-                    self.add(path.clone(), &path, value, depth - 1);
+                    self.add(pointer(&path, key), value, depth - 1);
                 }
             }
             Value::Array(values) => {
