@@ -152,7 +152,7 @@ fn moment_of(text: &str) -> String {
 
 fn records(frame: &Frame, found: &Found) -> Markup {
     let cell = |label: &str, value: Markup| {
-        html! { td role="cell" data-label=(label) { (value) } }
+        html! { td role="cell" data-label=(label) { div { (value) } } }
     };
     html! {
         table.stack.records role="table" {

@@ -292,10 +292,14 @@ pub(super) fn quoted(text: &str) -> Markup {
     html! { bdi { (printable(text)) } }
 }
 
-/// Somebody, by what they are called.
+/// What somebody is called.
+pub(super) fn called(party: &Party) -> String {
+    printable(party.name.as_ref().or(party.person.as_ref()).unwrap_or(&party.subject))
+}
+
+/// The same on a page.
 pub(super) fn party(party: &Party) -> Markup {
-    let name = party.name.as_ref().or(party.person.as_ref()).unwrap_or(&party.subject);
-    quoted(name)
+    quoted(&called(party))
 }
 
 /// Somebody, by all that is known of who they are.

@@ -19,6 +19,7 @@ use super::visit::Visit;
 use crate::broker::Broker;
 use crate::broker::elevation::{Review, Seen, Which};
 use crate::broker::rulebook::Rulebook;
+use crate::error::printable;
 
 /// How many a page has.
 const PAGE: usize = 25;
@@ -120,6 +121,13 @@ fn card(frame: &Frame, book: &Rulebook, seen: &Seen, now: OffsetDateTime) -> Mar
     let asked = &elevation.asked;
     let shown = view::elevation(book, seen);
     let may = |what: &str| seen.may.contains(&what);
+    let name = format!("{} for {}", printable(&asked.role), frame::called(&shown.requester));
+    let todo = match () {
+        () if may("approve") || may("deny") => Some(("Look and decide", "")),
+        () if may("review") => Some(("Review", "")),
+        () if may("revoke") => Some(("Revoke…", "#decide")),
+        () => None,
+    };
     html! {
         article.card {
             h2 {
@@ -142,17 +150,9 @@ fn card(frame: &Frame, book: &Rulebook, seen: &Seen, now: OffsetDateTime) -> Mar
                 }
             }
             @if elevation.is_active(now) { (grant_bar(elevation, now)) }
-            @if may("approve") || may("deny") {
-                p { a.button.main href=(frame.at(&elevation.id.to_string())) {
-                    "Look and decide" span.hidden { ": " (asked.role) " for " (frame::party(&shown.requester)) }
-                } }
-            } @else if may("review") {
-                p { a.button.main href=(frame.at(&elevation.id.to_string())) {
-                    "Review" span.hidden { ": " (asked.role) " for " (frame::party(&shown.requester)) }
-                } }
-            } @else if may("revoke") {
-                p { a.button href={ (frame.at(&elevation.id.to_string())) "#decide" } {
-                    "Revoke…" span.hidden { ": " (asked.role) " for " (frame::party(&shown.requester)) }
+            @if let Some((said, place)) = todo {
+                p { a.button.main href={ (frame.at(&elevation.id.to_string())) (place) } aria-label={ (said) ": " (name) } {
+                    (said)
                 } }
             }
         }

@@ -73,8 +73,7 @@ pub(super) async fn show(
     };
     let done = query.ok().and_then(|Query(query)| query.done);
     let requester = &whole.shown.requester;
-    let name = requester.name.as_ref().or(requester.person.as_ref()).unwrap_or(&requester.subject);
-    let title = format!("{} for {name}", elevation.asked.role);
+    let title = format!("{} for {}", elevation.asked.role, frame::called(requester));
     let body = html! {
         h1 { bdi { (elevation.asked.role) } " for " (frame::party(requester)) }
         p.states { (state(elevation)) }
@@ -135,7 +134,7 @@ impl Whole<'_> {
                         (fact("Through", frame::whole_party(actor)))
                     }
                     (fact("Role", html! { code { (shown.role) } }))
-                    (fact("At", quoted(&shown.audience)))
+                    (fact("Audience", quoted(&shown.audience)))
                     (fact("Scope", match &shown.scope {
                         Some(scope) => html! { (scopes(scope.split(' '))) },
                         None => html! { "all that policy gives" },
@@ -223,13 +222,13 @@ impl Whole<'_> {
                                         @if need.groups.is_empty() { "anybody whom policy lets" }
                                         @else { (need.groups.join(" or ")) }
                                     }
-                                    td role="cell" data-label="Have approved" {
+                                    td role="cell" data-label="Have approved" { div {
                                         (need.have.len()) " of " (need.count)
                                         @if !need.have.is_empty() { ": " (need.have.join(", ")) }
-                                    }
-                                    td role="cell" data-label="Could approve" {
+                                    } }
+                                    td role="cell" data-label="Could approve" { div {
                                         @if need.could.is_empty() { "nobody else" } @else { (need.could.join(", ")) }
-                                    }
+                                    } }
                                 }
                             }
                         }
