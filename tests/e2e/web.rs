@@ -11,6 +11,7 @@ use super::support::home::{Home, tmpcred};
 use super::support::oidc_provider::{OidcOptions, OidcProvider};
 use super::support::peer::{node_script, program};
 use super::support::run::Run;
+use super::support::wait::wait_until;
 
 /// How long somebody may take in a browser, on a machine that is busy.
 const VISIT: std::time::Duration = std::time::Duration::from_secs(180);
@@ -256,6 +257,11 @@ fn what_people_write_is_text_and_a_denial_says_why() {
     let office = Office::start();
     let nasty = "INC-1 <script>alert(1)</script><img src=x onerror=alert(2)> \"' \u{202e}gnp.exe";
     let id = office.request(nasty);
+    // Whoever could approve is told where.
+    let (told, page) = (office.company.broker.home.path("told"), office.page(&format!("/{id}")));
+    wait_until("a message with a link", VISIT, || {
+        std::fs::read_to_string(&told).is_ok_and(|text| text.contains(&page)).then_some(())
+    });
     office.sign_in("bob");
     let seen = office.browse(
         "bob",
@@ -341,7 +347,7 @@ fn strangers_and_those_who_were_cut_off_are_told_so() {
     let people = directory(office.company.provider.issuer()).replace("\"carol\"", "\"caroline\"");
     office.company.broker.home.write("people.toml", people);
     office.company.broker.hang_up();
-    super::support::wait::wait_until("the directory to be read", VISIT, || {
+    wait_until("the directory to be read", VISIT, || {
         let seen = office.browse("carol", json!([["goto", office.page("")], ["text"]]));
         text(&seen[0]).contains("You are not in the directory").then_some(())
     });

@@ -65,7 +65,7 @@ pub(super) async fn search(
         h1 { (title) }
         p.lead { (about) }
         (search.form(&frame))
-        @if let Some(wrong) = wrong { p.notice.wrong role="alert" { (wrong) } }
+        @if let Some(wrong) = wrong { p.notice.wrong role="alert" { (frame::sentence(&wrong)) } }
         @if let Some(found) = found {
             @if found.records.is_empty() { p.empty role="status" { (nothing) } }
             @else { (records(&frame, &found)) }

@@ -278,7 +278,7 @@ pub(super) fn again(frame: &Frame, id: &str, login: &Login) -> Markup {
 }
 
 /// A sentence of what a program says.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let text = printable(text);
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().collect::<String>());

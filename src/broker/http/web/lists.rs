@@ -9,6 +9,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::super::elevations::{unserved, view};
@@ -122,6 +123,8 @@ fn card(frame: &Frame, book: &Rulebook, seen: &Seen, now: OffsetDateTime) -> Mar
     let shown = view::elevation(book, seen);
     let may = |what: &str| seen.may.contains(&what);
     let name = format!("{} for {}", printable(&asked.role), frame::called(&shown.requester));
+    let review_by = shown.review_by.as_deref();
+    let review_by = review_by.and_then(|by| OffsetDateTime::parse(by, &Rfc3339).ok());
     let todo = match () {
         () if may("approve") || may("deny") => Some(("Look and decide", "")),
         () if may("review") => Some(("Review", "")),
@@ -145,8 +148,8 @@ fn card(frame: &Frame, book: &Rulebook, seen: &Seen, now: OffsetDateTime) -> Mar
                     div { dt { "Approvals" } dd { (progress(&shown)) } }
                     div { dt { "Waits" } dd { (left(asked.lapses_at, now)) " more" } }
                 }
-                @if elevation.review == Review::Due && let Some(by) = &shown.review_by {
-                    div { dt { "Review by" } dd { time datetime=(by) { (by) } } }
+                @if elevation.review == Review::Due && let Some(by) = review_by {
+                    div { dt { "Review by" } dd { (moment(by)) } }
                 }
             }
             @if elevation.is_active(now) { (grant_bar(elevation, now)) }

@@ -236,9 +236,9 @@ impl Whole<'_> {
                 }
                 @if !shown.approvals.is_empty() {
                     ul.plain {
-                        @for approval in &shown.approvals {
+                        @for (approval, at) in shown.approvals.iter().zip(&self.seen.elevation.approvals) {
                             li {
-                                (frame::party(&approval.by)) ", " time datetime=(approval.at) { (approval.at) }
+                                (frame::party(&approval.by)) ", " (moment(at.at))
                                 @if !approval.counts { " " span.state.old { "does not count any more" } }
                                 @if let Some(reason) = &approval.reason { ": " q { (quoted(reason)) } }
                             }
