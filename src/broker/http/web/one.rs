@@ -170,6 +170,9 @@ impl Whole<'_> {
         html! {
             section aria-labelledby="permits" {
                 h2 id="permits" { "What it would permit" }
+                @if self.shown.drill {
+                    p.notice { strong { "It is a drill: " } "no token is issued under it. This is what it would be if it was not." }
+                }
                 dl.facts.wide {
                     (fact("Tokens for", quoted(&self.shown.audience)))
                     (fact("That cover at most", match &self.shown.scope {
@@ -379,6 +382,7 @@ pub(super) fn state(elevation: &Elevation) -> Markup {
     };
     let emergency = elevation.asked.path == Way::Emergency && access != "emergency-active";
     html! {
+        @if elevation.asked.drill { span.state.drill { "drill" } " " }
         span class={ "state " (kind) } { (said_of(access)) }
         @if emergency { " " span.state.alarm { "emergency" } }
         @match elevation.review {

@@ -266,6 +266,11 @@ impl Place {
 
     /// Alice asks for the role; its id.
     async fn requested(&self) -> String {
+        self.asked_for("").await
+    }
+
+    /// The same with more in its form.
+    async fn asked_for(&self, more: &str) -> String {
         let at = now().unix_timestamp() + self.clock.0.load(Ordering::Relaxed);
         let token = self.key.token(json!({
             "iss": self.issuer(), "sub": "alice", "groups": [], "iat": at, "exp": at + 300,
@@ -273,8 +278,8 @@ impl Place {
         let request = self.client.post(self.bed.url("/v1/elevations"));
         let request = request.header("authorization", format!("Bearer {token}"));
         let kind = "application/x-www-form-urlencoded";
-        let request =
-            request.header("content-type", kind).body("role=admin&reason=all+is+down&ttl=600");
+        let form = format!("role=admin&reason=all+is+down&ttl=600{more}");
+        let request = request.header("content-type", kind).body(form);
         let answer = request.send().await.unwrap().text().await.unwrap();
         let answer: Value = serde_json::from_str(&answer).unwrap();
         answer["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_string()

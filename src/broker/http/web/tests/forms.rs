@@ -89,6 +89,19 @@ async fn who_has_to_sign_in_again_is_told_so_and_sent_with_what_it_takes() {
 }
 
 #[tokio::test]
+async fn a_drill_says_so_wherever_it_is_shown() {
+    let place = Place::new().await;
+    let id = place.asked_for("&drill=true").await;
+    let bob = place.signed_in("bob").await;
+    for path in ["/elevations".to_string(), format!("/elevations/{id}")] {
+        let page = place.get(&path, &bob).await;
+        assert!(page.text.contains(">drill</span>"), "{path}: {}", page.text);
+    }
+    let page = place.get(&format!("/elevations/{id}"), &bob).await;
+    assert!(page.text.contains("no token is issued under it"), "{}", page.text);
+}
+
+#[tokio::test]
 async fn each_page_keeps_itself_to_itself() {
     let place = Place::new().await;
     let id = place.requested().await;
