@@ -18,7 +18,8 @@ const VISIT: std::time::Duration = std::time::Duration::from_secs(180);
 
 const PAGES: &str = "\n[web]\nissuer = \"corp\"\nclient_id = \"pages\"\n";
 
-/// A name of a file where pictures of pages are left, for people to look at.
+/// The variable that names a directory where pictures of the pages are left, for people to
+/// look at.
 const PICTURES: &str = "TMPCRED_TEST_PICTURES";
 
 /// What bob may besides.

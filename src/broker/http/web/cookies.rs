@@ -14,7 +14,7 @@ const PART: usize = 3600;
 /// Into how many a session is divided at most: a request's headers are limited, too.
 const PARTS: usize = 6;
 
-/// How many names of groups that is, about, is for the administrator.
+/// Why somebody of whom more is said gets no session.
 const TOO_LARGE: &str = "what the provider says of you is too much for a browser to carry";
 
 /// The cookies of a broker.

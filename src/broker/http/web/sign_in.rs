@@ -19,7 +19,8 @@ use super::visit::{self, Visit, base, go_to, is_place};
 use crate::broker::Broker;
 use crate::broker::authenticate::{Rejection, said};
 use crate::broker::config::Login;
-use crate::broker::web::{Callback, Pages, Purpose, Session};
+use crate::broker::rulebook::Rulebook;
+use crate::broker::web::{Callback, Ended, Got, Pages, Purpose, Session};
 use crate::error::{Error, ErrorKind, Result as Outcome};
 
 /// Where somebody wants to go.
@@ -109,9 +110,9 @@ pub(super) async fn callback(
 /// A session of whom the tokens tell.
 async fn verified(
     broker: &Arc<Broker>,
-    book: &crate::broker::rulebook::Rulebook,
+    book: &Rulebook,
     pages: &Pages,
-    (nonce, got): (&str, &crate::broker::web::Got),
+    (nonce, got): (&str, &Got),
 ) -> Outcome<Session> {
     let web = pages.config();
     let mut claims = None;
@@ -137,14 +138,14 @@ async fn verified(
 
 /// Why somebody does not get in.
 enum Stop {
-    Ended(crate::broker::web::Ended),
+    Ended(Ended),
     Failed(Error),
 }
 
 /// Lets somebody in, to the page that they wanted.
 async fn enter(
     broker: &Arc<Broker>,
-    book: &crate::broker::rulebook::Rulebook,
+    book: &Rulebook,
     session: Session,
     to: &str,
 ) -> Result<Response, Stop> {
