@@ -297,6 +297,18 @@ impl Broker {
         self.store.any_cut_off(&tokens).await
     }
 
+    /// Whether what somebody was given through this client at this moment was revoked together
+    /// with others.
+    pub(super) async fn is_cut_off_since(
+        &self,
+        principal: &Principal,
+        client: &str,
+        at: OffsetDateTime,
+    ) -> Result<bool> {
+        let names = self.all_names(principal, std::iter::empty(), "", client);
+        self.store.any_cut_off(&[Issuance { at, names, erased: false }]).await
+    }
+
     /// The tokens with these ids, as far as the log tells of them.
     pub(super) async fn issuances(&self, jtis: &[Uuid]) -> Result<Vec<Issuance>> {
         let mut tokens = Vec::new();

@@ -25,6 +25,8 @@
 //! what `broker.toml` says, and [`dev`] a broker and a small OpenID provider for
 //! a machine that has neither.
 //!
+//! They approve from a browser on pages (`web`), where the OpenID provider says who they are.
+//!
 //! People are told what has happened, and what they have to do ([`notify`]).
 //!
 //! It also decides about requests that a proxy holds up (`authz`), by the tokens that come
@@ -82,6 +84,7 @@ mod tls;
 mod traces;
 mod trusted_file;
 mod watch;
+mod web;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -112,6 +115,7 @@ use rulebook::Rulebook;
 use store::Store;
 use sweep::Sweeping;
 use traces::Traces;
+use web::PageSeal;
 
 use crate::error::{Error, Result};
 use crate::host::Host;
@@ -142,6 +146,8 @@ pub struct Broker {
     proofs: Proofs,
     opaque_seal: OpaqueSeal,
     elevations: ElevationSeal,
+    /// What browsers carry.
+    pages_seal: PageSeal,
     env: Env,
     enrollment_seal: EnrollmentSeal,
     logins: Logins,
@@ -256,6 +262,7 @@ impl Prepared {
         let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
         let elevations = ElevationSeal::new(&kek);
         let enrollment_seal = EnrollmentSeal::new(&kek);
+        let pages_seal = PageSeal::new(&kek, &config.issuer);
         let keeper = Keeper {
             store: store.clone(),
             kek,
@@ -291,6 +298,7 @@ impl Prepared {
             proofs,
             opaque_seal,
             elevations,
+            pages_seal,
             env: host.env.clone(),
             enrollment_seal,
             logins: Logins::default(),

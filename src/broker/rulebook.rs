@@ -15,6 +15,7 @@ use super::elevation::Reach;
 use super::notify::{Channels, View};
 use super::policy::{Policy, Source, World};
 use super::rate::Rates;
+use super::web::Pages;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 
@@ -25,6 +26,7 @@ pub struct Rulebook {
     authenticator: Authenticator,
     rates: Rates,
     channels: Channels,
+    pages: Option<Pages>,
 }
 
 impl Rulebook {
@@ -57,7 +59,8 @@ impl Rulebook {
             Some(before) => before.rates.anew(&config.limits),
         };
         let channels = Channels::new(&config.notify, &config.issuer, host)?;
-        Ok(Self { config, policy, authenticator, rates, channels })
+        let pages = Pages::new(&config, host)?;
+        Ok(Self { config, policy, authenticator, rates, channels, pages })
     }
 
     /// The configuration that it is by.
@@ -78,6 +81,11 @@ impl Rulebook {
     /// What is decided for proxies, where anything is.
     pub(super) fn authz(&self) -> Option<&Authz> {
         self.config.authz.as_ref()
+    }
+
+    /// Where people sign in to the pages, where there are any.
+    pub(super) fn pages(&self) -> Option<&Pages> {
+        self.pages.as_ref()
     }
 
     /// Who is calling, by a token of a trusted issuer.

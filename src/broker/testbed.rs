@@ -249,6 +249,7 @@ impl Bed {
                 origins: config::Origins::default(),
                 telemetry: config::Telemetry::default(),
                 directory: None,
+                web: None,
                 enrollment: Default::default(),
                 trusted_issuer: [("corp".to_string(), corp)].into(),
                 client: Default::default(),

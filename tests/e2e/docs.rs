@@ -101,6 +101,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-roles",
         "toml broker.toml more-sinks",
         "toml broker.toml more-telemetry",
+        "toml broker.toml more-web",
         "toml broker.toml store",
         "toml broker.toml with-tls",
         "toml cases.toml",

@@ -30,7 +30,7 @@ permit (principal in DirectoryGroup::"staff", action == Action::"issue", resourc
 when { context has elevation };
 "#;
 
-const ROLE: &str = r#"
+pub(super) const ROLE: &str = r#"
 [directory]
 file = "people.toml"
 
@@ -52,9 +52,9 @@ command = ["/bin/sh", "-c", "cat >>TOLD; echo >>TOLD"]
 "#;
 
 /// A broker, a provider, and people with a home each.
-struct Company {
-    broker: Broker,
-    provider: OidcProvider,
+pub(super) struct Company {
+    pub(super) broker: Broker,
+    pub(super) provider: OidcProvider,
     homes: Vec<(&'static str, Home)>,
 }
 
@@ -65,10 +65,20 @@ impl Company {
 
     fn with(people: &[&'static str], role: &str) -> Self {
         let provider = OidcProvider::start_with(&OidcOptions::default());
+        Self::at(provider, people, role, "")
+    }
+
+    /// With this provider, and these policies besides.
+    pub(super) fn at(
+        provider: OidcProvider,
+        people: &[&'static str],
+        role: &str,
+        policies: &str,
+    ) -> Self {
         let issuer = provider.issuer().to_string();
         let home = Home::new();
         home.write("people.toml", directory(&issuer));
-        let policy = OPEN_POLICY.to_string() + POLICY;
+        let policy = [OPEN_POLICY, POLICY, policies].concat();
         let more = role.replace("TOLD", home.path("told").to_str().unwrap());
         let options = BrokerOptions { policy, more, ..BrokerOptions::trusting(&issuer) };
         let broker = Broker::start_in(home, &options);
@@ -86,18 +96,23 @@ impl Company {
         tmpcred(self.home(name)).args(args)
     }
 
-    fn elevate(&self, name: &str, args: &[&str]) -> Output {
+    pub(super) fn elevate(&self, name: &str, args: &[&str]) -> Output {
         self.run(name, &["elevate"]).args(args).run()
     }
 
     /// Asks for the role, and returns the request.
-    fn request(&self, name: &str, more: &[&str]) -> Value {
-        let ask = ["request", "admin", "--reason", "INC-4711: the disk is full", "--for", "30m"];
+    pub(super) fn request(&self, name: &str, more: &[&str]) -> Value {
+        self.request_because(name, "INC-4711: the disk is full", more)
+    }
+
+    /// The same for this reason.
+    pub(super) fn request_because(&self, name: &str, reason: &str, more: &[&str]) -> Value {
+        let ask = ["request", "admin", "--reason", reason, "--for", "30m"];
         self.elevate(name, &[&ask, more, &["--no-wait", "--json"]].concat()).ok().json()
     }
 
     /// Approves what was shown, as somebody who was asked and said yes.
-    fn approve(&self, name: &str, id: &str) -> Value {
+    pub(super) fn approve(&self, name: &str, id: &str) -> Value {
         let shown = self.elevate(name, &["status", id, "--json"]).ok().json();
         let hash = shown["hash"].as_str().unwrap();
         self.elevate(name, &["approve", id, "--hash", hash, "--json"]).ok().json()
@@ -123,7 +138,7 @@ impl Company {
     }
 
     /// What is on record of it.
-    fn story(&self, id: &str) -> Vec<String> {
+    pub(super) fn story(&self, id: &str) -> Vec<String> {
         let query = ["broker", "audit", "query", "--elevation", id, "--json", "--config"];
         let run =
             tmpcred(&self.broker.home).args(query).args([self.broker.home.path("broker.toml")]);
@@ -134,7 +149,7 @@ impl Company {
     }
 }
 
-fn directory(issuer: &str) -> String {
+pub(super) fn directory(issuer: &str) -> String {
     let person = |name: &str, groups: &str| {
         format!(
             "[person.{name}]\nname = \"{} Example\"\nids = [{{ issuer = \"{issuer}\", subject = \"{name}\" }}]\ngroups = [{groups}]\n",

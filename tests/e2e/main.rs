@@ -104,3 +104,5 @@ mod test_bed;
 mod tls;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod traces;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod web;

@@ -49,6 +49,7 @@ pub(in crate::broker) struct Trusted {
 }
 
 /// What an issuer's tokens must say.
+#[derive(Clone)]
 pub(super) struct Requirements {
     /// The name of the issuer's table.
     name: String,
@@ -222,11 +223,21 @@ impl Trusted {
 
     /// Verifies a token of this issuer.
     pub(super) async fn verify(&self, token: &Secret<String>) -> Result<Claims, Rejection> {
+        self.verify_for(token, &self.requirements.audiences, None).await
+    }
+
+    /// The same of a token for one of these, with this nonce where one was sent.
+    pub(super) async fn verify_for(
+        &self,
+        token: &Secret<String>,
+        audiences: &[String],
+        nonce: Option<&str>,
+    ) -> Result<Claims, Rejection> {
         let expected = Expectations {
             issuer: self.issuer.as_str(),
-            audiences: &self.requirements.audiences,
+            audiences,
             algorithms: &self.algorithms,
-            nonce: None,
+            nonce,
             now: self.clock.now(),
             leeway: self.leeway,
         };
@@ -292,6 +303,11 @@ impl Requirements {
             names: Names::of(config),
             required_claims: config.required_claims.clone(),
         }
+    }
+
+    /// The same of ID tokens that were issued to this client of the broker's own.
+    pub(super) fn for_client(&self, client: &str) -> Self {
+        Self { audiences: vec![client.into()], clients: None, ..self.clone() }
     }
 
     /// Whether a token may be for this audience.

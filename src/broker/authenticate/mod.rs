@@ -15,6 +15,7 @@ mod issuer;
 mod kept;
 pub(super) mod names;
 mod review;
+mod signed_in;
 mod waiting;
 
 use std::collections::BTreeMap;

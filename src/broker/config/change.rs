@@ -56,6 +56,7 @@ impl Config {
             trusted_issuer,
             client,
             directory,
+            mut web,
             enrollment,
             policy,
             role,
@@ -78,6 +79,12 @@ impl Config {
             tls = self.tls.clone();
         }
         change.take("[tls]", |config| &mut config.tls, tls);
+        // Whether there are pages says which routes there are.
+        if web.is_some() != self.web.is_some() {
+            change.fixed.push("[web]");
+            web = self.web.clone();
+        }
+        change.take("[web]", |config| &mut config.web, web);
         let authz = change.authz(authz);
         change.take("[authz]", |config| &mut config.authz, authz);
         change.take("watch_every", |config| &mut config.watch_every, watch_every);
@@ -183,6 +190,7 @@ max_ttl = "1h"
             ("[policy]", "[log]\nformat = \"json\"\n[policy]", "[log]"),
             ("[policy]", "[telemetry]\nsampling_ratio = 0.5\n[policy]", "[telemetry]"),
             ("[tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"", "", "[tls]"),
+            ("[policy]", "[web]\nissuer = \"corp\"\nclient_id = \"a\"\n[policy]", "[web]"),
             ("127.0.0.1:9000", "127.0.0.1:9001", "[authz] listen"),
         ] {
             let change = change(of, to);

@@ -18,6 +18,7 @@ mod store;
 mod telemetry;
 mod token_review;
 mod trusted_issuer;
+mod web;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
 pub use telemetry::Telemetry;
 pub use token_review::TokenReview;
 pub use trusted_issuer::{Assertions, MAX_LEEWAY, RequiredClaim, TrustedIssuer};
+pub use web::Web;
 
 use crate::broker::directory::{self, Directory};
 use crate::broker::network::Network;
@@ -131,6 +133,9 @@ pub struct Config {
     /// Who the people are; nobody is known where left out.
     #[serde(default)]
     pub directory: Option<directory::Settings>,
+    /// Pages on which people approve from a browser; none where left out.
+    #[serde(default)]
+    pub web: Option<Web>,
     /// Which keys people may enroll.
     #[serde(default)]
     pub enrollment: Enrollment,
@@ -228,7 +233,10 @@ impl Config {
         let issuers = issuers.flat_map(|issuer| issuer.jwks_file.iter().chain(&issuer.ca_file));
         let clients = self.client.values();
         let clients = clients.flat_map(|client| client.jwks_file.iter().chain(&client.ca_file));
-        let named = tls.chain(&self.policy.files).chain(directory).chain(issuers).chain(clients);
+        let web = self.web.iter();
+        let web = web.flat_map(|web| web.client_secret_file.iter().chain(&web.client_key_file));
+        let named =
+            tls.chain(&self.policy.files).chain(web).chain(directory).chain(issuers).chain(clients);
         self.path.iter().chain(named).map(PathBuf::as_path)
     }
 
@@ -304,6 +312,9 @@ impl Config {
                     "[trusted_issuer.{other}] and [trusted_issuer.{name}] are the same issuer"
                 ));
             }
+        }
+        if let Some(web) = &self.web {
+            web.check(&self.trusted_issuer, &self.issuer)?;
         }
         for (name, client) in &self.client {
             check_name("client", name)?;

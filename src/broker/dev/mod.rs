@@ -199,6 +199,7 @@ role = "{READER}"
             telemetry: config::Telemetry::default(),
             directory: None,
             enrollment: Default::default(),
+            web: None,
             trusted_issuer: [("dev".to_string(), provider)].into(),
             client: Default::default(),
             policy: Policy { files: vec!["policy.cedar".into()] },

@@ -242,7 +242,7 @@ impl Broker {
         let record = self.record_of(&elevation, author.record(now, name, Decision::Changed));
         let mut unit = Unit::of(record).with(Effect::AddElevation(stored, unless));
         let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
-        unit.effects.extend(telling::of(&elevation, name, &eligible, now));
+        unit.effects.extend(telling::of(&elevation, name, &eligible, (book.pages(), now)));
         if self.metrics.recording(self.audit.commit(unit)).await?.is_some() {
             return Ok(elevation);
         }
@@ -332,7 +332,7 @@ impl Broker {
             };
             let record =
                 self.record_of(&next, author.record(now, verdict.name(), Decision::Changed));
-            let told = telling::of(&next, verdict.name(), &eligible, now);
+            let told = telling::of(&next, verdict.name(), &eligible, (book.pages(), now));
             if self.commit_next(book, (&elevation, &next), record, told, now).await? {
                 return Ok(next);
             }

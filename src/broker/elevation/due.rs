@@ -83,7 +83,7 @@ impl Broker {
                 let name = if next.access == Access::Lapsed { "lapse" } else { "expire" };
                 let record = self.record_of(&next, record(name));
                 let eligible = Eligible::new(rules_of(&book), &next.asked, now);
-                let told = telling::of(&next, name, &eligible, now);
+                let told = telling::of(&next, name, &eligible, (book.pages(), now));
                 self.commit_next(&book, (elevation, &next), record, told, now).await
             }
             Err(Refused::State(_)) if elevation.review == Review::Due => {
@@ -95,7 +95,12 @@ impl Broker {
                 stored.next_at = Some(now.saturating_add(AGAIN));
                 let mut unit = Unit::of(record).with(Effect::ChangeElevation(stored));
                 let eligible = Eligible::new(rules_of(&book), &next.asked, now);
-                unit.effects.extend(telling::of(&next, "review-overdue", &eligible, now));
+                unit.effects.extend(telling::of(
+                    &next,
+                    "review-overdue",
+                    &eligible,
+                    (book.pages(), now),
+                ));
                 Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
             }
             // The rules have changed meanwhile: it is looked at again by those.

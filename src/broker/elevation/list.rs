@@ -3,11 +3,13 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::admission::check_login;
 use super::desk::{Refusal, party, rules_of};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party, Tally};
 use crate::broker::Broker;
+use crate::broker::config::Login;
 use crate::broker::operate::Asked as Who;
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::ElevationFilter;
@@ -96,6 +98,45 @@ impl Broker {
         let known = self.known(book, &who.caller, self.clock.now());
         let by = known.unwrap_or_else(|_| party(None, who.caller.principal()));
         self.seen(book, elevation, &by, true)
+    }
+
+    /// What else the same somebody has asked for, as far as this one may see it: the newest.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub(in crate::broker) async fn recent_of(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        of: &Elevation,
+        most: usize,
+    ) -> Result<Vec<Elevation>, Refusal> {
+        let by = self.known(book, &who.caller, self.clock.now())?;
+        let filter = ElevationFilter { owner: Some(of.asked.by.key()), ..Default::default() };
+        let mut recent = Vec::new();
+        for sealed in self.store.elevations(&filter, PART).await? {
+            let other = self.elevations.open(&sealed)?;
+            if other.id != of.id && self.sees(book, who, &other, &by)? {
+                recent.push(other);
+            }
+            if recent.len() == most {
+                break;
+            }
+        }
+        Ok(recent)
+    }
+
+    /// How somebody would have to log in to decide about it, where they have not logged in
+    /// like that.
+    pub(in crate::broker) fn login_for(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        elevation: &Elevation,
+    ) -> Option<Login> {
+        let rules = book.roles().get(&elevation.asked.role)?.elevation.as_ref()?;
+        let login = &rules.approver_login;
+        check_login(&who.caller, login, self.clock.now()).is_err().then(|| login.clone())
     }
 
     fn seen(&self, book: &Rulebook, elevation: Elevation, by: &Party, whole: bool) -> Seen {

@@ -11,14 +11,16 @@ use super::life::{Access, Review};
 use super::{Elevation, Party};
 use crate::broker::notify::{Message, Urgency};
 use crate::broker::store::Effect;
+use crate::broker::web::Pages;
 
 /// What is told of this event, after it.
 pub(super) fn of(
     elevation: &Elevation,
     event: &str,
     eligible: &Eligible<'_>,
-    at: OffsetDateTime,
+    (pages, at): (Option<&Pages>, OffsetDateTime),
 ) -> Vec<Effect> {
+    let page = pages.map(|pages| pages.page_of(elevation.id));
     let asked = &elevation.asked;
     let (role, who) = (&asked.role, short(&asked.by));
     let approved = elevation.access == Access::Approved && event == "approve";
@@ -70,7 +72,11 @@ pub(super) fn of(
         let due = ("review-due", Urgency::ActionWanted, title.as_str());
         messages.push(message(elevation, due, at).people(reviewers));
     }
-    messages.into_iter().map(Effect::Tell).collect()
+    let linked = |message: Message| match &page {
+        Some(page) => message.link(page),
+        None => message,
+    };
+    messages.into_iter().map(linked).map(Effect::Tell).collect()
 }
 
 fn message(

@@ -24,6 +24,7 @@ mod revoke;
 mod shown;
 pub mod source;
 mod token;
+mod web;
 
 use std::sync::Arc;
 
@@ -53,7 +54,11 @@ pub fn routes(broker: Arc<Broker>, guard: &Guard) -> Api {
     let decides = book.authz().is_some_and(|authz| authz.listen.is_none());
     let server = broker.issuer.url().origin().ascii_serialization();
     let about = about(server, &broker.issuer);
-    Api::mount(endpoints(&base, decides), &about, broker.clone(), &broker, guard)
+    let api = Api::mount(endpoints(&base, decides), &about, broker.clone(), &broker, guard);
+    match book.pages() {
+        Some(_) => api.merge(web::routes(&base, &broker, guard)),
+        None => api,
+    }
 }
 
 /// The description of the public listener of a broker at this issuer that also decides for

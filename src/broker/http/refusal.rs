@@ -75,6 +75,16 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, refusal::SERVER_ERROR, why)
     }
 
+    /// The status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What the caller should know.
+    pub(super) fn description(&self) -> &str {
+        &self.description
+    }
+
     /// The code.
     pub fn code(&self) -> &'static str {
         self.code

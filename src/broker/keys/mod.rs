@@ -3,6 +3,7 @@
 
 mod algorithm;
 mod checkpoint;
+mod client_key;
 mod keeper;
 mod kek;
 mod life;
@@ -19,6 +20,7 @@ use time::OffsetDateTime;
 
 pub use algorithm::{Algorithms, SigningAlgorithm};
 pub use checkpoint::CheckpointKeys;
+pub(in crate::broker) use client_key::ClientKey;
 pub use keeper::Keeper;
 pub use kek::{KEK_LEN, Kek};
 #[cfg(test)]

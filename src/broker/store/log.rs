@@ -92,6 +92,8 @@ pub struct Filter {
     pub subject: Option<String>,
     /// About this role.
     pub role: Option<String>,
+    /// With this action.
+    pub action: Option<String>,
     /// With this decision.
     pub decision: Option<Decision>,
     /// Of this request.

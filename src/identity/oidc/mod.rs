@@ -28,6 +28,8 @@ use self::provider::Provider;
 use self::refresh::Renewed;
 use self::session::Session;
 pub use self::settings::{AudienceParameter, Settings};
+#[cfg(feature = "broker")]
+pub(crate) use self::tokens::TokenAnswer;
 use super::login::{self, Choice};
 pub use super::login::{Flow, RedirectHost};
 use super::{Context, Fact, IdentitySource, LoginOptions, Logout, Readiness, Strength};

@@ -17,7 +17,7 @@ use crate::secret::Secret;
 /// Reading it fails on nothing but an answer that is no JSON object: a rotated
 /// refresh token must not be lost because something beside it is odd. A member
 /// of another type than it should have counts as missing.
-pub(super) struct TokenAnswer {
+pub(crate) struct TokenAnswer {
     access: AccessToken,
     refresh: Option<RefreshToken>,
     id: Option<Secret<String>>,
@@ -27,7 +27,7 @@ pub(super) struct TokenAnswer {
 
 impl TokenAnswer {
     /// The access token, unless there is none.
-    pub(super) fn access_token(&self) -> Option<Secret<String>> {
+    pub(crate) fn access_token(&self) -> Option<Secret<String>> {
         let text = self.access.secret();
         (!text.is_empty()).then(|| Secret::new(text.clone()))
     }
@@ -38,7 +38,7 @@ impl TokenAnswer {
     }
 
     /// The ID token, unless there is none.
-    pub(super) fn id_token(&self) -> Option<&Secret<String>> {
+    pub(crate) fn id_token(&self) -> Option<&Secret<String>> {
         self.id.as_ref()
     }
 

@@ -107,6 +107,7 @@ fn configurations_and_policies_of_the_broker_load() {
     };
     each("client", |config| config.client["deployer"].authenticates());
     each("review", |config| config.trusted_issuer["cluster"].token_review.is_some());
+    each("web", |config| config.web.as_ref().is_some_and(|web| web.client_id == "tmpcred-pages"));
     each("telemetry", |config| config.telemetry.endpoint.is_some());
     each("notify", |config| config.notify.len() == 6);
     for more in of_kind("toml broker.toml more-limits", 1) {

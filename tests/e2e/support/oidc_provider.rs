@@ -50,6 +50,8 @@ pub(crate) struct OidcOptions {
     pub(crate) ttl: BTreeMap<&'static str, u32>,
     /// Claims of people by their login. Everybody else is in the group `dev`.
     pub(crate) users: BTreeMap<&'static str, Value>,
+    /// More clients, as the provider has them.
+    pub(crate) clients: Vec<Value>,
 }
 
 impl Default for OidcOptions {
@@ -66,6 +68,7 @@ impl Default for OidcOptions {
             device_interval: Some(1),
             ttl: BTreeMap::new(),
             users: BTreeMap::new(),
+            clients: Vec::new(),
         }
     }
 }

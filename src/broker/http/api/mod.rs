@@ -138,7 +138,7 @@ impl Api {
         }
     }
 
-    /// The same, with routes that are no part of the broker.
+    /// The same, with routes that are not described: pages for people.
     #[must_use]
     pub fn merge(mut self, others: Router) -> Self {
         self.routes = self.routes.merge(others);

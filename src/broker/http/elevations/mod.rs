@@ -1,6 +1,6 @@
 //! Elevations: asking for a role for a while, and what is done about that.
 
-mod view;
+pub(super) mod view;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ const EVENT_FIELDS: &[Field] = &[
 const EVENT_FORM: &[&[Field]] = &[EVENT_FIELDS, client::FIELDS];
 
 /// What is done, by the last part of the path.
-const EVENTS: [&str; 7] =
+pub(super) const EVENTS: [&str; 7] =
     ["approve", "deny", "withdraw", "activate", "relinquish", "revoke", "review"];
 
 /// The endpoints.
@@ -302,7 +302,7 @@ fn wanted(form: &Form) -> Result<elevation::Request, Unserved> {
 }
 
 /// What a form says is to be done.
-fn verdict(event: &str, form: &Form) -> Result<Verdict, Unserved> {
+pub(super) fn verdict(event: &str, form: &Form) -> Result<Verdict, Unserved> {
     Ok(match event {
         "approve" => {
             Verdict::Approve { hash: form.required("hash")?.into(), reason: text(form, "reason")? }
@@ -347,7 +347,7 @@ fn needed(form: &Form, name: &str) -> Result<String, Unserved> {
         .ok_or_else(|| Unserved::malformed(format!("the parameter '{name}' says nothing")))
 }
 
-fn unserved(refusal: elevation::Refusal) -> Unserved {
+pub(super) fn unserved(refusal: elevation::Refusal) -> Unserved {
     use elevation::Refusal as Why;
     let state = |code, why: String| {
         Unserved::new(Outcome::Denied, Refusal::new(StatusCode::CONFLICT, code, why))

@@ -12,7 +12,7 @@ use crate::wire::RevocationReach;
 use crate::wire::elevation as wire;
 
 /// An elevation, as somebody is told of it.
-pub(super) fn elevation(book: &Rulebook, seen: &Seen) -> wire::Elevation {
+pub(in crate::broker::http) fn elevation(book: &Rulebook, seen: &Seen) -> wire::Elevation {
     let Seen { elevation, tally, people, may } = seen;
     let asked = &elevation.asked;
     let directory = book.directory().map(AsRef::as_ref);
@@ -95,7 +95,7 @@ pub(super) fn page(book: &Rulebook, page: &Page) -> wire::Page {
     }
 }
 
-fn party(directory: Option<&Directory>, party: &Party) -> wire::Party {
+pub(in crate::broker::http) fn party(directory: Option<&Directory>, party: &Party) -> wire::Party {
     let name = directory.zip(party.person.as_deref()).and_then(|(directory, person)| {
         directory.people().find(|(known, _)| *known == person).map(|(_, one)| one.name.clone())
     });

@@ -18,6 +18,7 @@ use super::{Request, Shown, Unserved, described, done};
 use crate::broker::audit::export::{Format, exported, unreadable};
 use crate::broker::audit::{Decision, principal};
 use crate::broker::http::api::{Answer, Endpoint, Operation, Parameter, Verb};
+use crate::broker::operate::Asked as Who;
 use crate::broker::policy::Administration;
 use crate::broker::store::Filter;
 use crate::broker::{Broker, config};
@@ -31,31 +32,32 @@ const PAGE: u32 = 100;
 const MOST: u32 = 1000;
 
 /// Which records are looked for.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
-    since: Option<String>,
-    until: Option<String>,
-    principal: Option<String>,
-    role: Option<String>,
-    decision: Option<String>,
-    request: Option<Uuid>,
-    trace: Option<String>,
-    token: Option<Uuid>,
-    elevation: Option<Uuid>,
-    limit: Option<u32>,
-    below: Option<u64>,
+pub(in crate::broker::http) struct Asked {
+    pub(in crate::broker::http) since: Option<String>,
+    pub(in crate::broker::http) until: Option<String>,
+    pub(in crate::broker::http) principal: Option<String>,
+    pub(in crate::broker::http) role: Option<String>,
+    pub(in crate::broker::http) action: Option<String>,
+    pub(in crate::broker::http) decision: Option<String>,
+    pub(in crate::broker::http) request: Option<Uuid>,
+    pub(in crate::broker::http) trace: Option<String>,
+    pub(in crate::broker::http) token: Option<Uuid>,
+    pub(in crate::broker::http) elevation: Option<Uuid>,
+    pub(in crate::broker::http) limit: Option<u32>,
+    pub(in crate::broker::http) below: Option<u64>,
 }
 
 /// Records, in order.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Records")]
-struct Found {
+pub(in crate::broker::http) struct Found {
     /// Each as `tmpcred broker audit export` has it; `unreadable` where somebody has changed it
     /// so that it cannot be read.
-    records: Vec<Value>,
+    pub(in crate::broker::http) records: Vec<Value>,
     /// Where there may be older ones: what `below` is of a request for those.
-    next_below: Option<u64>,
+    pub(in crate::broker::http) next_below: Option<u64>,
 }
 
 /// The endpoint.
@@ -67,6 +69,7 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
             Parameter::text("until", "Before this moment (RFC 3339)"),
             Parameter::text("principal", "Of this caller: the subject, or issuer, `#` and subject"),
             Parameter::text("role", "About this role"),
+            Parameter::text("action", "Of this action, such as `issue` or `elevation.approve`"),
             Parameter::text("decision", "`issued`, `denied`, `aborted`, `revoked` or `changed`"),
             Parameter::text("request", "Of this request (`x-request-id`)"),
             Parameter::text("trace", "Of this trace (the second part of `traceparent`)"),
@@ -100,6 +103,15 @@ async fn found(
     let Query(query) = query.map_err(|_| {
         Unserved::malformed("the query has something unknown, or twice, or what is no value of it")
     })?;
+    Ok(done(searched(request, &asked, &query).await?))
+}
+
+/// What is found, by whoever asks, where policy lets them.
+pub(in crate::broker::http) async fn searched(
+    request: &Request<'_>,
+    asked: &Who,
+    query: &Asked,
+) -> Result<Found, Unserved> {
     let (filter, limit) = (query.filter()?, query.limit.unwrap_or(PAGE));
     if limit == 0 || limit > MOST {
         return Err(Unserved::malformed(format!("a page has from one to {MOST} records")));
@@ -107,7 +119,7 @@ async fn found(
     if filter.below == Some(0) {
         return Err(Unserved::malformed("the numbers of records begin at one"));
     }
-    let by = request.administers(&asked, Administration::ReadAudit).await?;
+    let by = request.administers(asked, Administration::ReadAudit).await?;
     tracing::info!(by = by.said(), "the audit log is read");
     let rows = request.broker.store.find(&filter, limit).await;
     let rows = rows.map_err(|error| Unserved::of(&error))?;
@@ -118,14 +130,15 @@ async fn found(
         Some(record) => exported(Format::Jsonl, *number, record),
         None => unreadable(Format::Jsonl, *number, now),
     });
-    Ok(done(Found { records: records.collect(), next_below }))
+    Ok(Found { records: records.collect(), next_below })
 }
 
 impl Asked {
     fn filter(&self) -> Result<Filter, Unserved> {
-        let texts =
-            [&self.since, &self.until, &self.principal, &self.role, &self.decision, &self.trace];
-        if texts.into_iter().flatten().any(String::is_empty) {
+        let texts = [&self.since, &self.until, &self.principal, &self.role, &self.trace]
+            .into_iter()
+            .chain([&self.action, &self.decision]);
+        if texts.flatten().any(String::is_empty) {
             return Err(Unserved::malformed("the query has something without a value"));
         }
         let moment = |name: &str, text: &Option<String>| {
@@ -150,6 +163,7 @@ impl Asked {
             issuer: issuer.flatten(),
             subject,
             role: self.role.clone(),
+            action: self.action.clone(),
             decision: self.decision.as_ref().map(decision).transpose()?,
             request_id: self.request,
             trace_id: self.trace.as_ref().map(trace).transpose()?,

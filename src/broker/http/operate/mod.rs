@@ -1,7 +1,7 @@
 //! The endpoints for those who operate the broker from elsewhere: each shows who they are, and
 //! policy decides.
 
-mod audit;
+pub(super) mod audit;
 mod enrollments;
 mod keys;
 mod revocations;
@@ -126,7 +126,7 @@ impl From<Outcome> for Administered {
 /// What is answered instead, and what it counts as.
 pub(super) struct Unserved {
     pub(super) outcome: Outcome,
-    refusal: Refusal,
+    pub(super) refusal: Refusal,
     /// What would be accepted instead, where it is that.
     headers: Option<Box<HeaderMap>>,
 }

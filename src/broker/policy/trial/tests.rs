@@ -31,6 +31,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         telemetry: config::Telemetry::default(),
         directory: None,
         enrollment: Default::default(),
+        web: None,
         trusted_issuer: trusted(&[ISSUER]),
         client: Default::default(),
         policy: config::Policy { files: vec!["policy.cedar".into()] },

@@ -156,6 +156,7 @@ impl LogStore for SqlStore {
             ("issuer", filter.issuer.clone()),
             ("subject", filter.subject.clone()),
             ("role", filter.role.clone()),
+            ("action", filter.action.clone()),
             ("decision", filter.decision.map(|decision| decision.as_str().to_string())),
             ("request_id", filter.request_id.map(|id| id.to_string())),
             ("trace_id", filter.trace_id.map(|id| id.to_string())),

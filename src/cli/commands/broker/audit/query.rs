@@ -36,6 +36,7 @@ pub(super) async fn here(app: &App, args: &AuditQuery) -> Result<()> {
         issuer,
         subject,
         role: args.role.clone(),
+        action: None,
         decision: args.decision.as_ref().map(decision).transpose()?,
         request_id: args.request,
         trace_id: args.trace,

@@ -1,0 +1,71 @@
+//! Doing something about an elevation.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::super::elevations::{EVENTS, unserved, verdict};
+use super::super::form::Form;
+use super::super::operate::{Shown, Unserved, to_its_end};
+use super::frame;
+use super::visit::{Visit, go_to, is_place};
+use crate::broker::Broker;
+use crate::broker::elevation::Refusal;
+
+/// Does it, and shows what came of it.
+pub(super) async fn settle(
+    State(broker): State<Arc<Broker>>,
+    shown: Shown,
+    path: Result<Path<(String, String)>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let request_id = shown.2;
+    let Path((id, event)) = path.unwrap_or_else(|_| Path(Default::default()));
+    let to = if is_place(&id) { id.clone() } else { String::new() };
+    let form = match Form::read(&uri, &headers, body) {
+        Ok(form) => form,
+        Err(refusal) => return frame::unserved(None, &Unserved::from(refusal), request_id),
+    };
+    let visit = match Visit::sending(&broker, shown, &headers, &form, &to).await {
+        Ok(visit) => visit,
+        Err(page) => return page,
+    };
+    let Visit { request, who, frame, .. } = visit;
+    let known = EVENTS.into_iter().find(|known| *known == event).unwrap_or("unknown");
+    let perform = async {
+        let id = Uuid::try_parse(&id).map_err(|_| unserved(Refusal::Unknown))?;
+        let verdict = verdict(&event, &form)?;
+        let (broker, book) = (broker.clone(), request.book.clone());
+        let settled =
+            to_its_end(async move { Ok(broker.settle(&book, &who, id, &verdict).await) }).await?;
+        match settled {
+            // A form must not lead to the provider, or the browser would not let it.
+            Err(Refusal::StepUp(login)) => {
+                Ok(frame::step_up(&frame, &id.to_string(), &login, StatusCode::FORBIDDEN))
+            }
+            settled => {
+                let elevation = settled.map_err(unserved)?;
+                Ok(go_to(&format!("{}/{}?done={known}", frame.base, elevation.id)))
+            }
+        }
+    };
+    let outcome: Result<Response, Unserved> = perform.await;
+    match outcome {
+        Ok(response) => {
+            let done = response.status() == StatusCode::SEE_OTHER;
+            broker.metrics.elevated(known, if done { "done" } else { "denied" });
+            response
+        }
+        Err(unserved) => {
+            broker.metrics.elevated(known, unserved.outcome.as_str());
+            frame::unserved(Some(&frame), &unserved, request_id)
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Who gets in, and for how long.
+
+use super::*;
+use crate::broker::web::Purpose;
+
+/// Where somebody is sent who is not signed in.
+async fn is_out(place: &Place, jar: &Jar) -> bool {
+    let answer = place.get("/elevations", jar).await;
+    answer.status == StatusCode::SEE_OTHER && answer.header("location") == "/elevations/sign-in"
+}
+
+#[tokio::test]
+async fn whoever_signs_in_gets_to_the_page_that_they_wanted_and_nowhere_else() {
+    let place = Place::new().await;
+    let id = place.requested().await;
+    let sent = place.get(&format!("/elevations/{id}"), &Jar::default()).await;
+    assert_eq!(sent.header("location"), format!("/elevations/sign-in?to={id}"));
+    for (to, leads) in [
+        (id.as_str(), format!("/elevations/{id}")),
+        ("active", "/elevations/active".into()),
+        ("//evil.example", "/elevations".into()),
+        ("https://evil.example", "/elevations".into()),
+        ("../v1/audit", "/elevations".into()),
+    ] {
+        let (jar, state, nonce) = place.begin(to).await;
+        place.says("bob", &nonce, json!({}));
+        let answer = place.come_back(&jar, &state, &[]).await;
+        assert_eq!(answer.header("location"), leads, "{to}");
+    }
+    let asked = place.get("/elevations/sign-in", &Jar::default()).await;
+    for (name, value) in [
+        ("client_id", "pages"),
+        ("response_type", "code"),
+        ("response_mode", "query"),
+        ("code_challenge_method", "S256"),
+        ("scope", "openid"),
+        ("redirect_uri", "https://broker.example.com/elevations/callback"),
+    ] {
+        assert_eq!(asked.parameter(name), value);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_belong_to_the_sign_in_leads_nowhere() {
+    let place = Place::new().await;
+    let denied = [("error", "access_denied"), ("code", "")];
+    for (changes, says) in [
+        (&[("state", "other")][..], "began last"),
+        (&[("state", "")], "began last"),
+        (&[("iss", "https://evil.example")], "the answer is that of"),
+        (&[("iss", "")], "does not say who sent it"),
+        (&[("code", "")], "neither a code nor an error"),
+        (&denied, "access_denied"),
+    ] {
+        let (mut jar, state, nonce) = place.begin("").await;
+        place.says("bob", &nonce, json!({}));
+        let answer = place.come_back(&jar, &state, changes).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{changes:?}: {}", answer.text);
+        assert!(answer.text.contains(says), "{changes:?}: {}", answer.text);
+        jar.keep(&answer);
+        assert!(jar.0.is_empty(), "{changes:?}: it is over");
+    }
+    // Without what the browser was to remember there is no sign-in, whoever knows the rest.
+    let (jar, state, nonce) = place.begin("").await;
+    place.says("bob", &nonce, json!({}));
+    let answer = place.come_back(&Jar::default(), &state, &[]).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    let mut changed = jar.clone();
+    for value in changed.0.values_mut() {
+        value.replace_range(40..41, if &value[40..41] == "A" { "B" } else { "A" });
+    }
+    assert_eq!(place.come_back(&changed, &state, &[]).await.status, StatusCode::BAD_REQUEST);
+    // A session in its place is sealed for something else.
+    let session = place.signed_in("bob").await.0["__Host-tmpcred-session"].clone();
+    let sealed = session.split_once('.').unwrap().1.to_string();
+    let swapped = Jar([("__Host-tmpcred-sign-in".to_string(), sealed)].into());
+    assert_eq!(place.come_back(&swapped, &state, &[]).await.status, StatusCode::BAD_REQUEST);
+    // And one that took too long.
+    place.later(601);
+    place.says("bob", &nonce, json!({}));
+    let answer = place.come_back(&jar, &state, &[]).await;
+    assert!(answer.text.contains("it took too long"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn an_id_token_is_for_these_pages_this_sign_in_and_one_person() {
+    let place = Place::new().await;
+    for (changes, says) in [
+        (json!({ "nonce": "other" }), "nonce"),
+        (json!({ "nonce": null }), "nonce"),
+        (json!({ "aud": "cli" }), "it is for"),
+        (json!({ "aud": ["pages", "cli"] }), "several audiences"),
+        (json!({ "azp": "cli" }), "issued to"),
+        (json!({ "iss": "https://login.example.com" }), "it was issued by"),
+        (json!({ "exp": 1 }), "expired"),
+        (json!({ "at_hash": "AAAAAAAAAAAAAAAAAAAAAA" }), "at_hash"),
+        (json!({ "events": {} }), "event"),
+        (json!({ "act": { "sub": "robot" } }), "acts for its subject"),
+    ] {
+        let (mut jar, state, nonce) = place.begin("").await;
+        place.says("bob", &nonce, changes.clone());
+        let answer = place.come_back(&jar, &state, &[]).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{changes}: {}", answer.text);
+        assert!(answer.text.contains(says), "{changes}: {}", answer.text);
+        jar.keep(&answer);
+        assert!(is_out(&place, &jar).await, "{changes}");
+    }
+    // A code that was used before is refused by the provider.
+    let (jar, state, _) = place.begin("").await;
+    place.said.id_token.lock().unwrap().clear();
+    let answer = place.come_back(&jar, &state, &[]).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    assert!(answer.text.contains("invalid_grant"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_session_lasts_as_long_as_it_may_and_is_good_unchanged_only() {
+    let place =
+        Place::with(ELEVATION, |web| web.session = std::time::Duration::from_secs(600)).await;
+    let jar = place.signed_in("bob").await;
+    assert!(!is_out(&place, &jar).await);
+    let name = "__Host-tmpcred-session";
+    let text = jar.0[name].clone();
+    for at in [0, 3, 50, text.len() / 2, text.len() - 2] {
+        let mut changed = text.clone();
+        let other = if &text[at..=at] == "A" { "B" } else { "A" };
+        changed.replace_range(at..=at, other);
+        assert!(is_out(&place, &Jar([(name.to_string(), changed)].into())).await, "{at}");
+    }
+    // By the name that it would have without https.
+    assert!(is_out(&place, &Jar([("tmpcred-session".into(), text)].into())).await);
+    // One of a broker with another key.
+    let other = Place::new().await.signed_in("bob").await;
+    assert!(is_out(&place, &other).await);
+    place.later(590);
+    assert!(!is_out(&place, &jar).await);
+    place.later(15);
+    assert!(is_out(&place, &jar).await);
+}
+
+#[tokio::test]
+async fn what_a_provider_says_may_be_long_and_is_carried_in_parts() {
+    let place = Place::new().await;
+    let groups = |number: usize| -> Vec<String> {
+        (0..number).map(|n| format!("group-with-a-long-name-{n:06}")).collect()
+    };
+    let (mut jar, state, nonce) = place.begin("").await;
+    place.says("bob", &nonce, json!({ "groups": groups(200) }));
+    jar.keep(&place.come_back(&jar, &state, &[]).await);
+    assert!(jar.0.len() > 1 && jar.0.values().all(|value| value.len() < 3700), "{}", jar.0.len());
+    assert!(!is_out(&place, &jar).await);
+    let mut part = jar.clone();
+    part.0.remove("__Host-tmpcred-session-1");
+    assert!(is_out(&place, &part).await);
+    let (jar, state, nonce) = place.begin("").await;
+    place.says("bob", &nonce, json!({ "groups": groups(900) }));
+    let answer = place.come_back(&jar, &state, &[]).await;
+    assert!(answer.text.contains("too much for a browser to carry"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn what_is_sealed_for_signing_in_is_no_session() {
+    let place = Place::new().await;
+    let seal = &place.bed.broker.pages_seal;
+    let text = seal.seal(Purpose::SignIn, &json!({})).unwrap();
+    let jar = Jar([("__Host-tmpcred-session".into(), format!("1.{text}"))].into());
+    assert!(is_out(&place, &jar).await);
+}
