@@ -117,6 +117,8 @@ pub struct Query<'a> {
     pub principal: Option<&'a str>,
     /// About this role.
     pub role: Option<&'a str>,
+    /// Of this action.
+    pub action: Option<&'a str>,
     /// With this decision.
     pub decision: Option<&'a str>,
     /// Of this request.

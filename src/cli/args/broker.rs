@@ -270,6 +270,9 @@ pub(crate) struct AuditQuery {
     /// About this role
     #[arg(long, value_name = "NAME")]
     pub role: Option<String>,
+    /// Of this action, such as `issue` or `elevation.approve`
+    #[arg(long, value_name = "ACTION")]
+    pub action: Option<String>,
     /// With this decision
     #[arg(long, value_name = "DECISION", value_parser = ["issued", "denied", "aborted", "revoked", "changed"])]
     pub decision: Option<String>,

@@ -32,6 +32,8 @@ fn records_are_found_and_handed_on() {
         (vec!["--request", request], 1),
         (vec!["--decision", "denied"], 0),
         (vec!["--since", "1h", "--decision", "issued"], 3),
+        (vec!["--action", "issue"], 3),
+        (vec!["--action", "elevation.approve"], 0),
         (vec!["--until", "1h"], 0),
         (vec!["--limit", "2"], 2),
     ] {
