@@ -149,6 +149,7 @@ impl Broker {
             policy_id: record.policy_id.filter(|id| !id.is_empty()),
             ..record
         };
+        let record = super::signed::noted(record, who);
         let principal = who.caller.principal();
         if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
             let reason = record.reason;
