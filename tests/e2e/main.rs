@@ -77,6 +77,7 @@ mod outbox;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod policy;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod provider_down;
 mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod proxies;

@@ -284,6 +284,11 @@ impl OidcProvider {
         self.peer.thaw();
     }
 
+    /// Kills it: nobody answers at its address any more.
+    pub(crate) fn kill(&self) {
+        self.peer.kill();
+    }
+
     /// What it said about requests that it refused.
     pub(crate) fn said(&self) -> String {
         self.peer.said()

@@ -106,6 +106,11 @@ impl Peer {
         kill_process(self.pid(), Signal::STOP).unwrap();
     }
 
+    /// Kills it.
+    pub(crate) fn kill(&self) {
+        kill_process(self.pid(), Signal::KILL).unwrap();
+    }
+
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
         kill_process(self.pid(), Signal::CONT).unwrap();
