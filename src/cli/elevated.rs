@@ -11,10 +11,10 @@ use super::misuse;
 use super::prepare::Prepared;
 use super::show;
 use crate::api::elevations::{Event, Listed};
+use crate::credential::Credential;
 use crate::deliver::deadline::Told;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::interact::Interact;
-use crate::credential::Credential;
 use crate::wire::elevation::Elevation;
 
 use super::signed::{self, Ask, SignedGrant};
@@ -91,9 +91,11 @@ impl Elevated {
         // By this machine's clock.
         let skew = app.host.clock.now() - app.host.corrected_now();
         let until = until.saturating_add(skew);
-        app.host
-            .interact
-            .note(&format!("you have the role '{}' until {}", elevation.role, show::moment(until)));
+        app.host.interact.note(&format!(
+            "you have the role '{}' until {}",
+            elevation.role,
+            show::moment(until)
+        ));
         Ok(Self { way, elevation, id, until, own })
     }
 

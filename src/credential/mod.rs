@@ -96,10 +96,9 @@ impl Assertion {
     pub fn proof(&self) -> Proof {
         match self.token_type {
             TokenType::AwsAccessKeys => Proof::AwsAccessKeys,
-            TokenType::AccessToken
-            | TokenType::IdToken
-            | TokenType::Jwt
-            | TokenType::Statement => Proof::Token,
+            TokenType::AccessToken | TokenType::IdToken | TokenType::Jwt | TokenType::Statement => {
+                Proof::Token
+            }
         }
     }
 }

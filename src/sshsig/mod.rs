@@ -18,7 +18,7 @@ mod own;
 mod signature;
 mod statement;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use agent::{Agent, AgentKey};
 pub use file::{MAX_FILE, Signed, read, write};

@@ -5,7 +5,7 @@ mod agents;
 #[cfg(unix)]
 mod openssh;
 #[cfg(unix)]
-mod peer;
+pub(crate) mod peer;
 
 use proptest::prelude::*;
 use time::macros::datetime;

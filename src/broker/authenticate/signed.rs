@@ -56,7 +56,9 @@ impl Authenticator {
                 .because_of(why)
         };
         let Some((trusted, demands)) = self.trusted.get(&principal.issuer) else {
-            return Err(unfit("the issuer by whose id its key was enrolled is not trusted any more"));
+            return Err(unfit(
+                "the issuer by whose id its key was enrolled is not trusted any more",
+            ));
         };
         if let Some(why) = needs.untold(Some(&principal.issuer)) {
             return Err(unfit(why));

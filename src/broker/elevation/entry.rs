@@ -118,7 +118,8 @@ impl Broker {
         if let Some(by) = caller.signed()
             && !(signed::serves(by, &grant) && signed::is_allowed(book, &ask.role))
         {
-            let why = "a signature is for the grant that was asked for by a signature, and for no other";
+            let why =
+                "a signature is for the grant that was asked for by a signature, and for no other";
             return denied(why.into());
         }
         if !grant.is_active(now) {

@@ -290,7 +290,8 @@ impl Broker {
             Said::Denial { reason, .. } => Verdict::Deny { reason: reason.clone() },
             Said::Use { .. } => {
                 if !is_allowed(book, &elevation.asked.role) {
-                    let why = format!("the role '{}' is not had by signatures", elevation.asked.role);
+                    let why =
+                        format!("the role '{}' is not had by signatures", elevation.asked.role);
                     return Err(Refusal::Conflict(why));
                 }
                 Verdict::Activate
@@ -362,7 +363,9 @@ fn check_together(statements: &[Signed], at: At<'_>) -> Result<(), Refusal> {
             Said::Request { .. } if number == 0 && at.event.is_none() => {
                 statement.hash().map_err(|error| said(&error))?
             }
-            Said::Request { .. } if number == 0 => return malformed("a request is brought by itself"),
+            Said::Request { .. } if number == 0 => {
+                return malformed("a request is brought by itself");
+            }
             Said::Request { .. } => return malformed("only the first statement may be a request"),
             Said::Enrollment { .. } => return malformed("an enrollment does not belong here"),
             said => said.request().copied().unwrap_or_default(),

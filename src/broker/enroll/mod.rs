@@ -76,8 +76,8 @@ impl Broker {
         let found = self.store.enrollment_of(fingerprint).await?;
         Ok(found.filter(|found| {
             let kinds = book.config().enrollment.demands().kinds;
-            let of_kind =
-                PublicKey::parse(&found.public_key).is_ok_and(|(key, _)| kinds.contains(&key.kind()));
+            let of_kind = PublicKey::parse(&found.public_key)
+                .is_ok_and(|(key, _)| kinds.contains(&key.kind()));
             let is_approved = found.state == EnrollmentState::Approved && found.approved.is_some();
             self.enrollment_seal.is_good(found)
                 && is_approved

@@ -218,7 +218,8 @@ async fn exchange(
             return Err(Refusal::invalid_request(why).into());
         }
         None => {
-            let shown = statement::Shown { token, proof: proof.as_ref(), grant: requested.elevation };
+            let shown =
+                statement::Shown { token, proof: proof.as_ref(), grant: requested.elevation };
             statement::signer(broker, book, shown, (source, id)).await?
         }
     };

@@ -34,7 +34,8 @@ impl Needs {
             return Some("policies forbid by claims, which a signature does not tell");
         }
         let by_groups = issuer.is_some_and(|issuer| self.groups_of.contains(issuer));
-        by_groups.then_some("policies forbid by groups of its issuer, which a signature does not tell")
+        by_groups
+            .then_some("policies forbid by groups of its issuer, which a signature does not tell")
     }
 
     /// Adds what this policy needs.

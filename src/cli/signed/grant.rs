@@ -6,8 +6,8 @@ use super::{Desk, Kept, Known, SHORT, Signer, person, read, say};
 use crate::cli::App;
 use crate::cli::args::{Because, ProviderDown};
 use crate::cli::commands::elevate::request;
-use crate::cli::prepare::Prepared;
 use crate::cli::misuse;
+use crate::cli::prepare::Prepared;
 use crate::credential::{Assertion, Credential, Principal, TokenType};
 use crate::error::{ErrorKind, Result};
 use crate::host::process;
@@ -48,12 +48,13 @@ impl SignedGrant {
     pub(crate) fn ask(app: &App, desk: Desk, prepared: &Prepared, ask: &Ask<'_>) -> Result<Self> {
         let known = Known::of(&app.host, desk.broker());
         let person = person(ask.down.person.as_deref(), &known)?;
-        let signer =
-            Signer::of(app, &prepared.cache, &ask.down.key, known.key.as_deref(), false)?;
+        let signer = Signer::of(app, &prepared.cache, &ask.down.key, known.key.as_deref(), false)?;
         let wanted = request::wanted(ask.role, ask.because)?;
         if !prepared.plan.exchanges.is_empty() {
             return Err(misuse("a profile with exchanges is of no use while the provider is down")
-                .hint("name one whose target is the broker and that exchanges nothing: --at PROFILE"));
+                .hint(
+                    "name one whose target is the broker and that exchanges nothing: --at PROFILE",
+                ));
         }
         let bound_to = match prepared.plan.wants_key() {
             true => Some(prepared.cache.device_key()?.thumbprint().to_string()),
@@ -171,7 +172,8 @@ impl SignedGrant {
     pub(crate) fn end(&self, app: &App) -> Result<Elevation> {
         let request = self.request.statement.hash()?;
         let said = Said::Ending { request, reason: "the command has ended".into() };
-        let text = write(&[say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)?])?;
+        let text =
+            write(&[say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)?])?;
         self.desk.ask(async |client| client.bring(&text).await)
     }
 
@@ -187,7 +189,8 @@ impl SignedGrant {
         let audience = ask.audience.unwrap_or_default();
         let live = ["pending", "approved", "active"];
         for kept in known.requests(ask.role, audience, app.host.clock.now()) {
-            let Ok([request]) = read(&kept.text).map_or_else(|_| Err(Vec::new()), <[Signed; 1]>::try_from)
+            let Ok([request]) =
+                read(&kept.text).map_or_else(|_| Err(Vec::new()), <[Signed; 1]>::try_from)
             else {
                 continue;
             };

@@ -67,7 +67,9 @@ impl Desk {
         match self.ask(async |client| client.rules().await) {
             Ok(told) if told.broker == self.broker().as_str() => {
                 let rules = told.rules;
-                Known::change(&self.host, self.broker(), |known| known.rules = Some(rules.clone()))?;
+                Known::change(&self.host, self.broker(), |known| {
+                    known.rules = Some(rules.clone())
+                })?;
                 Ok(rules)
             }
             Ok(told) => {
@@ -78,7 +80,9 @@ impl Desk {
             Err(error) => {
                 let known = Known::of(&self.host, self.broker()).rules;
                 known.filter(|_| error.kind() == ErrorKind::Unreachable).ok_or_else(|| {
-                    error.hint("where only others reach the broker, they tell: --out FILE --rules HASH")
+                    error.hint(
+                        "where only others reach the broker, they tell: --out FILE --rules HASH",
+                    )
                 })
             }
         }

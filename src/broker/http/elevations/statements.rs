@@ -71,11 +71,7 @@ pub(super) async fn bring(
     let told = wire::Elevation {
         not_taken: not_taken
             .into_iter()
-            .map(|one| wire::NotTaken {
-                kind: one.kind.into(),
-                person: one.person,
-                why: one.why,
-            })
+            .map(|one| wire::NotTaken { kind: one.kind.into(), person: one.person, why: one.why })
             .collect(),
         ..view::elevation(&request.book, &seen)
     };

@@ -41,7 +41,8 @@ pub(super) async fn signer(
         refusal: Refusal::invalid_request(format!("the statement is not accepted: {why}")),
     };
     let demands = book.config().enrollment.demands();
-    let read = sshsig::read(shown.token.expose(), demands).map_err(|error| invalid(said(&error)))?;
+    let read =
+        sshsig::read(shown.token.expose(), demands).map_err(|error| invalid(said(&error)))?;
     let [signed] = &read[..] else { return Err(invalid("there is more than one".into())) };
     let Said::Use { request, bound_to } = &signed.statement.said else {
         return Err(invalid("it is no 'use'".into()));
@@ -54,8 +55,14 @@ pub(super) async fn signer(
     let proved = shown.proof.map(|proof| &proof.thumbprint);
     if proved != bound_to.as_ref() {
         let (fault, why) = match proved {
-            None => (proof::Fault::Missing, "the statement binds the token to a key: a DPoP proof must go with it"),
-            Some(_) => (proof::Fault::Key, "the DPoP proof is by another key than the statement is bound to"),
+            None => (
+                proof::Fault::Missing,
+                "the statement binds the token to a key: a DPoP proof must go with it",
+            ),
+            Some(_) => (
+                proof::Fault::Key,
+                "the DPoP proof is by another key than the statement is bound to",
+            ),
         };
         broker.metrics.proof_rejected(fault);
         let refusal = Refusal::bad(INVALID_DPOP_PROOF, why);
@@ -78,7 +85,10 @@ pub(super) async fn signer(
         elevation::Refusal::Unrecorded(error) => {
             tracing::error!(%error, "it cannot be told who signed");
             let why = "the broker cannot tell at present who signed";
-            Unissued { why: Issuance::Unverifiable, refusal: Refusal::unavailable(why, RETRY_AFTER) }
+            Unissued {
+                why: Issuance::Unverifiable,
+                refusal: Refusal::unavailable(why, RETRY_AFTER),
+            }
         }
         _ => invalid("it cannot be used here".into()),
     })?;

@@ -6,9 +6,7 @@ use time::Duration;
 use super::open;
 use crate::api::enrollments::{Key, Keys};
 use crate::cli::App;
-use crate::cli::args::{
-    ElevateKeys, KeysApprove, KeysCommand, KeysEnroll, KeysList, KeysRemove,
-};
+use crate::cli::args::{ElevateKeys, KeysApprove, KeysCommand, KeysEnroll, KeysList, KeysRemove};
 use crate::cli::elsewhere::Elsewhere;
 use crate::cli::signed::{Desk, Known, Signer, say};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,7 +40,9 @@ fn enroll(app: &App, args: &KeysEnroll) -> Result<()> {
     })?;
     // What it says now is good enough where it cannot be asked.
     if let Err(error) = desk.rules() {
-        app.host.interact.warn(&format!("the rules of the broker could not be taken note of: {error}"));
+        app.host
+            .interact
+            .warn(&format!("the rules of the broker could not be taken note of: {error}"));
     }
     one(app, &enrolled, args.at.json)?;
     app.host.interact.note(&format!(
@@ -63,8 +63,7 @@ fn myself(broker: &Elsewhere) -> Result<String> {
 
 fn list(app: &App, args: &KeysList) -> Result<()> {
     let broker = open(app, &args.at)?;
-    let Keys { person, keys } =
-        broker.ask(async |client| client.enrolled_keys(!args.all).await)?;
+    let Keys { person, keys } = broker.ask(async |client| client.enrolled_keys(!args.all).await)?;
     if let Some(person) = &person {
         let (desk, _) = Desk::open(app, args.at.at.as_deref())?;
         Known::change(&app.host, desk.broker(), |known| known.person = Some(person.clone()))?;
@@ -75,16 +74,15 @@ fn list(app: &App, args: &KeysList) -> Result<()> {
     if keys.is_empty() {
         return app.ui.line("No key is enrolled.");
     }
-    let rows = keys.into_iter().map(|key| {
-        [key.id, key.person, key.label, key.fingerprint, key.state, key.lapses_at]
-    });
+    let rows = keys
+        .into_iter()
+        .map(|key| [key.id, key.person, key.label, key.fingerprint, key.state, key.lapses_at]);
     app.ui.table(["KEY", "WHOSE", "LABEL", "FINGERPRINT", "STATE", "LAPSES"], rows)
 }
 
 fn approve(app: &App, args: &KeysApprove) -> Result<()> {
     let broker = open(app, &args.at)?;
-    let done =
-        broker.ask(async |client| client.approve_key(args.id, &args.fingerprint).await)?;
+    let done = broker.ask(async |client| client.approve_key(args.id, &args.fingerprint).await)?;
     one(app, &done, args.at.json)
 }
 

@@ -106,7 +106,8 @@ pub(super) fn sign(app: &App, args: &ElevateSign) -> Result<()> {
                 // What is written may go to standard output.
                 app.host.interact.note(&format!("{label:>10}  {}", printable(&value)));
             }
-            let question = if args.approve { "Approve exactly this?" } else { "Deny exactly this?" };
+            let question =
+                if args.approve { "Approve exactly this?" } else { "Deny exactly this?" };
             if !app.ui.confirm(question)? {
                 app.host.interact.note("nothing was signed");
                 return Ok(());

@@ -1,155 +1,18 @@
 //! By signatures, while no provider can say who somebody is: what holds on the ordinary path holds
 //! here, and what was signed is good for what it says and nothing else.
 
+mod down;
+mod policies;
+mod tokens;
+
+use down::{Down, key, signed};
 use time::OffsetDateTime;
 
 use super::*;
 use crate::broker::config::{Login, ProviderDown};
-use crate::broker::http::tests::dpop::Device;
 use crate::credential::TokenType;
 use crate::oidc::Issuer;
 use crate::sshsig::{Nonce, OwnKey, Said, Signed, Statement, Subject, hex, write};
-
-/// A broker, and people with keys.
-struct Down {
-    place: Place,
-}
-
-impl Down {
-    async fn new() -> Self {
-        Self::with(|_| {}).await
-    }
-
-    async fn with(change: impl FnOnce(&mut Elevation)) -> Self {
-        let place = Place::with(|role| {
-            let rules = role.elevation.as_mut().unwrap();
-            rules.provider_down = Some(ProviderDown::default());
-            change(rules);
-        });
-        Self { place: place.await }
-    }
-
-    fn now(&self) -> OffsetDateTime {
-        self.place.bed.broker.clock.now().replace_nanosecond(0).unwrap()
-    }
-
-    fn rules(&self) -> String {
-        self.place.bed.broker.policies().rules_hash().to_string()
-    }
-
-    fn says(&self, person: &str, said: Said) -> Statement {
-        let made = self.now();
-        Statement {
-            broker: self.place.bed.issuer.clone(),
-            nonce: Nonce::random().unwrap(),
-            person: person.into(),
-            said,
-            made,
-            expires: made + time::Duration::minutes(30),
-        }
-    }
-
-    /// A request of alice's.
-    fn wants(&self) -> Statement {
-        self.says("alice", Said::Request {
-            subject: Subject {
-                role: "admin".into(),
-                audience: None,
-                scope: None,
-                seconds: 1800,
-                bound_to: None,
-            },
-            rules: self.rules(),
-            ticket: None,
-            reason: "INC-1 all is down".into(),
-        })
-    }
-
-    fn approves(&self, person: &str, request: &Statement) -> Statement {
-        self.says(person, Said::Approval { request: request.hash().unwrap() })
-    }
-
-    fn uses(&self, request: &Statement) -> Statement {
-        let request = request.hash().unwrap();
-        self.says("alice", Said::Use { request, bound_to: None })
-    }
-
-    /// Enrolls a key of somebody, without its approval.
-    async fn enrolled(&self, subject: &str, person: &str) -> (OwnKey, String) {
-        let key = key();
-        let said =
-            Said::Enrollment { key: key.public().fingerprint(), label: "laptop".into() };
-        let text = signed(self.says(person, said), &key);
-        let response = self.operates(subject, "", &[("statement", &text)]).await;
-        let answer = json_of(&response);
-        assert_eq!(response.status, StatusCode::CREATED, "{answer}");
-        (key, answer["id"].as_str().unwrap().into())
-    }
-
-    /// A key of somebody's that counts.
-    async fn key_of(&self, subject: &str) -> OwnKey {
-        self.key_with_id(subject, subject).await.0
-    }
-
-    async fn key_with_id(&self, subject: &str, person: &str) -> (OwnKey, String) {
-        let (key, id) = self.enrolled(subject, person).await;
-        let keeper = if person == "erin" { "bob" } else { "erin" };
-        let response = self.operates(keeper, &format!("/{id}/approve"), &[]).await;
-        assert_eq!(response.status, StatusCode::OK, "{}", json_of(&response));
-        (key, id)
-    }
-
-    async fn operates(&self, subject: &str, path: &str, form: &[(&str, &str)]) -> Response {
-        // Each time another token: what is below is not below elevations.
-        let path = format!("/../enrollments{path}");
-        self.place.ask(&self.place.token(subject), (Method::POST, &path), form).await
-    }
-
-    /// Brings statements, as nobody.
-    async fn brings(&self, text: &str) -> Response {
-        self.post("/v1/elevations", &[("statement", text)]).await
-    }
-
-    async fn post(&self, path: &str, form: &[(&str, &str)]) -> Response {
-        let form: Vec<_> = form.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
-        self.place.bed.post(path, &form).await
-    }
-
-    async fn brought(&self, text: &str) -> Value {
-        let response = self.brings(text).await;
-        let answer = json_of(&response);
-        assert!(response.status.is_success(), "{answer}");
-        answer
-    }
-
-    /// What is said of what comes to nothing; nothing is written of it.
-    async fn refused(&self, text: &str) -> (u16, String) {
-        let before = self.place.bed.store.size().await.unwrap();
-        let (status, said) = told(&self.brings(text).await);
-        assert!(status >= 400, "{status} {said}");
-        assert_eq!(self.place.bed.store.size().await.unwrap(), before, "{said}");
-        (status, said)
-    }
-
-    /// Asks for a token for what somebody signed.
-    async fn token(&self, text: &str, changes: &[(&str, &str)]) -> Response {
-        let kind = ("subject_token_type", TokenType::Statement.urn());
-        let changes = [&[kind, ("role", "admin"), ("audience", API)], changes].concat();
-        self.place.bed.exchange(text, &changes).await
-    }
-
-    async fn size(&self) -> u64 {
-        self.place.bed.store.size().await.unwrap()
-    }
-}
-
-fn key() -> OwnKey {
-    OwnKey::from_pkcs8(&OwnKey::generate().unwrap()).unwrap()
-}
-
-fn signed(statement: Statement, key: &OwnKey) -> String {
-    write(&[Signed::make(statement, |text| key.sign(text)).unwrap()]).unwrap()
-}
 
 #[tokio::test]
 async fn a_request_and_its_approvals_are_brought_at_once_by_a_stranger_and_a_token_is_had() {
@@ -163,7 +26,10 @@ async fn a_request_and_its_approvals_are_brought_at_once_by_a_stranger_and_a_tok
         signed(down.approves("carol", &wants), &carol),
     ];
     let approved = down.brought(&bundle.concat()).await;
-    assert_eq!((&approved["access"], &approved["path"]), (&json!("approved"), &json!("provider-down")));
+    assert_eq!(
+        (&approved["access"], &approved["path"]),
+        (&json!("approved"), &json!("provider-down"))
+    );
     assert_eq!(approved["request"], hex(&wants.hash().unwrap()));
     assert_eq!(approved["requester"]["person"], "alice");
     assert_eq!(approved["approvals"][0]["key"], bob.public().fingerprint());
@@ -179,7 +45,10 @@ async fn a_request_and_its_approvals_are_brought_at_once_by_a_stranger_and_a_tok
     }
     // No token before it has begun.
     let (status, said) = told(&down.token(&signed(down.uses(&wants), &alice), &[]).await);
-    assert!(status == 400 && said.contains("your grant for the role 'admin' is approved"), "{said}");
+    assert!(
+        status == 400 && said.contains("your grant for the role 'admin' is approved"),
+        "{said}"
+    );
     let active = down.brought(&signed(down.uses(&wants), &alice)).await;
     assert_eq!(active["access"], "active");
     let used = signed(down.uses(&wants), &alice);
@@ -188,10 +57,13 @@ async fn a_request_and_its_approvals_are_brought_at_once_by_a_stranger_and_a_tok
     assert_eq!(response.status, StatusCode::OK, "{answer}");
     let token = answer["access_token"].as_str().unwrap().to_string();
     let claims = claims_of(&token);
-    assert_eq!(claims["elevation"], json!({
-        "id": active["id"], "path": "provider-down",
-        "reason_sha256": claims["elevation"]["reason_sha256"],
-    }));
+    assert_eq!(
+        claims["elevation"],
+        json!({
+            "id": active["id"], "path": "provider-down",
+            "reason_sha256": claims["elevation"]["reason_sha256"],
+        })
+    );
     assert_eq!((&claims["sub_id"]["sub"], &claims["role"]), (&json!("alice"), &json!("admin")));
     assert!(answer["expires_in"].as_u64().unwrap() <= 1800);
     let issued = down.place.records_of(&approved).await.pop().unwrap();
@@ -230,7 +102,10 @@ async fn no_threshold_is_lower_and_whoever_asks_approves_by_no_key() {
     // Two keys of one person are one person.
     for key in [&bob, &bobs] {
         let once = down.brought(&signed(down.approves("bob", &wants), key)).await;
-        assert_eq!((&once["access"], &once["needs"][0]["have"]), (&json!("pending"), &json!(["bob"])));
+        assert_eq!(
+            (&once["access"], &once["needs"][0]["have"]),
+            (&json!("pending"), &json!(["bob"]))
+        );
     }
     let (status, said) = told(&down.brings(&signed(down.uses(&wants), &alice)).await);
     assert!(status == 409, "{said}");
@@ -254,14 +129,14 @@ async fn whoever_signs_with_no_key_that_counts_writes_nothing() {
     assert_eq!(down.refused(&signed(by("bob"), &alice)).await.0, 403);
     let both = {
         let text = wants.text().unwrap();
-        let signatures =
-            [&alice, &bob].map(|key| key.sign(text.as_bytes()).unwrap()).to_vec();
+        let signatures = [&alice, &bob].map(|key| key.sign(text.as_bytes()).unwrap()).to_vec();
         write(&[Signed { statement: wants.clone(), signatures }]).unwrap()
     };
     assert!(down.refused(&both).await.1.contains("more than one key"));
     let elsewhere = Issuer::parse("https://other.example").unwrap();
     let long_ago = down.now() - time::Duration::hours(2);
-    let late = Statement { made: long_ago, expires: long_ago + time::Duration::HOUR, ..down.wants() };
+    let late =
+        Statement { made: long_ago, expires: long_ago + time::Duration::HOUR, ..down.wants() };
     for (text, says) in [
         (signed(Statement { broker: elsewhere, ..down.wants() }, &alice), "for the broker"),
         (signed(late, &alice), "expired"),
@@ -336,7 +211,8 @@ async fn what_was_signed_is_good_once_and_bringing_it_again_changes_nothing() {
     // Another one with the same nonce is no other.
     let Said::Request { subject, rules, ticket, .. } = wants.said.clone() else { panic!() };
     let other = Said::Request { subject, rules, ticket, reason: "INC-2 another".into() };
-    let (status, said) = told(&down.brings(&signed(Statement { said: other, ..wants.clone() }, &alice)).await);
+    let (status, said) =
+        told(&down.brings(&signed(Statement { said: other, ..wants.clone() }, &alice)).await);
     assert!(status == 400 && said.contains("used before"), "{status} {said}");
     let denial = Said::Denial { request: wants.hash().unwrap(), reason: "no".into() };
     let denied = signed(down.says("carol", denial), &carol);
@@ -361,9 +237,12 @@ async fn an_approval_is_for_one_request_by_the_rules_that_it_names() {
     assert_eq!(status, 404);
     let ordinary = down.place.requested("dave", &[]).await;
     let asked = down.brought(&signed(wants.clone(), &alice)).await;
-    let path = |of: &Value, what: &str| format!("/v1/elevations/{}/{what}", of["id"].as_str().unwrap());
+    let path =
+        |of: &Value, what: &str| format!("/v1/elevations/{}/{what}", of["id"].as_str().unwrap());
     let approval = signed(down.approves("bob", &wants), &bob);
-    for (of, what) in [(&ordinary, "approve"), (&asked, "deny"), (&asked, "activate"), (&asked, "review")] {
+    for (of, what) in
+        [(&ordinary, "approve"), (&asked, "deny"), (&asked, "activate"), (&asked, "review")]
+    {
         let (status, said) = told(&down.post(&path(of, what), &[("statement", &approval)]).await);
         assert!(status == 400, "{what}: {said}");
     }
@@ -378,7 +257,10 @@ async fn an_approval_is_for_one_request_by_the_rules_that_it_names() {
     assert_eq!(seen["needs"][0]["have"], json!([]));
     assert_eq!(seen["approvals"][0]["counts"], false);
     let (status, said) = told(&down.brings(&signed(down.approves("carol", &wants), &carol)).await);
-    assert!(status == 409 && said.contains("other rules") && said.contains(&down.rules()), "{said}");
+    assert!(
+        status == 409 && said.contains("other rules") && said.contains(&down.rules()),
+        "{said}"
+    );
     // The same of a request that was signed before.
     let stale = {
         let Said::Request { subject, ticket, reason, .. } = down.wants().said else { panic!() };
@@ -438,118 +320,4 @@ async fn a_role_that_does_not_say_so_is_not_had_by_signatures() {
     subject.role = "deploy".into();
     let deploy = down.says("alice", Said::Request { subject, rules, ticket, reason });
     assert_eq!(down.refused(&signed(deploy, &alice)).await.0, 400);
-}
-
-#[tokio::test]
-async fn a_signature_yields_tokens_under_its_own_grant_alone() {
-    let down = Down::new().await;
-    let (alice, bob) = (down.key_of("alice").await, down.key_of("bob").await);
-    let carol = down.key_of("carol").await;
-    let wants = down.wants();
-    // There is a grant by logins, which a signature is not for; nor is any role without one.
-    let ordinary = down.place.requested("alice", &[]).await;
-    down.place.done("bob", "approve", &ordinary, &[]).await;
-    down.place.done("carol", "approve", &ordinary, &[]).await;
-    down.place.done("alice", "activate", &ordinary, &[]).await;
-    for changes in [&[][..], &[("elevation", ordinary["id"].as_str().unwrap())], &[("role", "deploy")]] {
-        let (status, said) = told(&down.token(&signed(down.uses(&wants), &alice), changes).await);
-        assert!(status == 400, "{said}");
-    }
-    down.place.done("alice", "relinquish", &ordinary, &[]).await;
-    let bundle = [
-        signed(wants.clone(), &alice),
-        signed(down.approves("bob", &wants), &bob),
-        signed(down.approves("carol", &wants), &carol),
-        signed(down.uses(&wants), &alice),
-    ];
-    assert_eq!(down.brought(&bundle.concat()).await["access"], "active");
-    // It is hers alone; for that role and audience; not what says something else.
-    let bobs = Statement { person: "bob".into(), ..down.uses(&wants) };
-    let (_, said) = told(&down.token(&signed(bobs, &bob), &[]).await);
-    assert!(said.contains("you have none"), "{said}");
-    for (text, changes) in [
-        (signed(down.uses(&wants), &alice), &[("role", "deploy")][..]),
-        (signed(down.uses(&wants), &alice), &[("audience", "https://other.example")]),
-        (signed(wants.clone(), &alice), &[]),
-        (signed(down.approves("bob", &wants), &bob), &[]),
-        (signed(down.uses(&wants), &key()), &[]),
-        (signed(down.uses(&wants), &alice).repeat(2), &[]),
-        (down.place.token("alice"), &[]),
-        (bundle[3].clone(), &[]),
-    ] {
-        let (status, said) = told(&down.token(&text, changes).await);
-        assert!(status == 400, "{said}: {text}");
-    }
-    // As another kind of token, or as whoever acts for somebody, it is nothing.
-    let text = signed(down.uses(&wants), &alice);
-    let jwt = [("subject_token_type", TokenType::Jwt.urn())];
-    assert_eq!(told(&down.token(&text, &jwt).await).0, 400);
-    let acting = [("actor_token", &text[..]), ("actor_token_type", TokenType::Statement.urn())];
-    assert_eq!(told(&down.place.issued("alice", &acting).await).0, 400);
-    let token = down.place.token("bob");
-    let acted = [("actor_token", &token[..]), ("actor_token_type", TokenType::Jwt.urn())];
-    assert_eq!(told(&down.token(&text, &acted).await).0, 400);
-    // Each is good once, for whoever is first; the same again soon is a lost answer.
-    assert_eq!(down.token(&text, &[]).await.status, StatusCode::OK);
-    down.place.later(120);
-    let (_, said) = told(&down.token(&text, &[]).await);
-    assert!(said.contains("used"), "{said}");
-}
-
-#[tokio::test]
-async fn a_token_is_bound_to_the_key_that_was_signed_for_and_to_no_other() {
-    let down = Down::new().await;
-    let (alice, bob) = (down.key_of("alice").await, down.key_of("bob").await);
-    let carol = down.key_of("carol").await;
-    let (device, thief) = (Device::new(), Device::new());
-    let wants = down.wants();
-    let bundle = [
-        signed(wants.clone(), &alice),
-        signed(down.approves("bob", &wants), &bob),
-        signed(down.approves("carol", &wants), &carol),
-        signed(down.uses(&wants), &alice),
-    ];
-    down.brought(&bundle.concat()).await;
-    let bound = |device: &Device| {
-        let bound_to = Some(device.0.thumbprint().to_string());
-        signed(down.says("alice", Said::Use { request: wants.hash().unwrap(), bound_to }), &alice)
-    };
-    let form = [
-        ("subject_token_type", TokenType::Statement.urn()),
-        ("role", "admin"),
-        ("audience", API),
-    ];
-    let text = bound(&device);
-    let nonce = crate::broker::http::tests::dpop::nonce(&down.place.bed).await;
-    for (text, proofs) in [
-        (&text, vec![]),
-        (&text, vec![thief.proof(Some(&nonce))]),
-        (&signed(down.uses(&wants), &alice), vec![thief.proof(Some(&nonce))]),
-    ] {
-        let proofs: Vec<_> = proofs.iter().map(String::as_str).collect();
-        let response = crate::broker::http::tests::dpop::ask(&down.place.bed, text, &proofs, &form);
-        let (status, said) = told(&response.await);
-        assert!(status == 400 && said.contains("invalid_dpop_proof"), "{said}");
-    }
-    let proof = device.proof(Some(&nonce));
-    let response =
-        crate::broker::http::tests::dpop::ask(&down.place.bed, &text, &[&proof], &form).await;
-    let answer = json_of(&response);
-    assert_eq!(response.status, StatusCode::OK, "{answer}");
-    let claims = claims_of(answer["access_token"].as_str().unwrap());
-    assert_eq!(claims["cnf"]["jkt"], device.0.thumbprint());
-}
-
-#[tokio::test]
-async fn a_login_that_is_asked_for_is_not_made_up_for_by_a_signature() {
-    let down = Down::with(|rules| {
-        rules.approver_login = Login { max_age: Some(Duration::from_secs(300)), ..Login::default() };
-        rules.provider_down = Some(ProviderDown { verified_as_login: true });
-    })
-    .await;
-    let (alice, bob) = (down.key_of("alice").await, down.key_of("bob").await);
-    let wants = down.wants();
-    down.brought(&signed(wants.clone(), &alice)).await;
-    let (status, said) = told(&down.brings(&signed(down.approves("bob", &wants), &bob)).await);
-    assert!(status == 403 && said.contains("by a security key"), "{said}");
 }
