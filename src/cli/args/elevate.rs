@@ -45,7 +45,7 @@ pub(crate) enum ElevateCommand {
     Review(ElevateReview),
     /// Look after the keys with which you sign while the identity provider is down
     Keys(ElevateKeys),
-    /// Say yes or no to a signed request, by a signature of yours
+    /// Say yes or no to a signed request, or end it, by a signature of yours
     Sign(ElevateSign),
     /// Bring to the broker what people signed
     Submit(ElevateSubmit),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{ArgGroup, Args, Subcommand, ValueHint};
 use uuid::Uuid;
 
 use super::At;
@@ -113,23 +113,27 @@ pub(crate) struct KeysRemove {
     pub at: At,
 }
 
-/// Say yes or no to a signed request, by a signature of yours
+/// Say yes or no to a signed request, or end it, by a signature of yours
 ///
 /// Shows exactly what is asked for, and asks. Neither the broker nor an identity provider is
 /// needed for it. What comes of it is the request with your signature added, to be handed back.
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("verdict").required(true).args(["approve", "deny", "end"]))]
 pub(crate) struct ElevateSign {
     /// The file with the request; `-` is standard input
     #[arg(value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
     /// Say yes
-    #[arg(long, required_unless_present = "deny", conflicts_with = "deny")]
+    #[arg(long)]
     pub approve: bool,
     /// Say no
     #[arg(long, requires = "reason")]
     pub deny: bool,
-    /// Why not
-    #[arg(long, value_name = "TEXT", requires = "deny")]
+    /// Take your own request or grant back, or end somebody's
+    #[arg(long, requires = "reason")]
+    pub end: bool,
+    /// Why not, or why it ends
+    #[arg(long, value_name = "TEXT", conflicts_with = "approve")]
     pub reason: Option<String>,
     /// Sign for the request with this hash, without asking
     #[arg(long, value_name = "HASH")]

@@ -101,3 +101,42 @@ fn path(host: &Host, broker: &Issuer) -> PathBuf {
     let name: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     host.dirs.state.join("provider-down").join(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::test_server;
+
+    #[test]
+    fn what_is_over_is_forgotten_and_of_the_rest_the_newest_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        let broker = Issuer::parse("https://broker.example").unwrap();
+        let now = host.clock.now();
+        let kept = |text: &str, audience: Option<&str>, seconds: i64| Kept {
+            role: "admin".into(),
+            audience: audience.map(String::from),
+            text: text.into(),
+            until: now.unix_timestamp() + seconds,
+        };
+        assert_eq!(Known::of(&host, &broker), Known::default());
+        Known::change(&host, &broker, |known| {
+            known.person = Some("alice".into());
+            known.requests =
+                vec![kept("first", None, 60), kept("over", None, 0), kept("other", Some("b"), 60)];
+            known.requests.extend((0..REQUESTS).map(|_| kept("newest", Some("a"), 60)));
+        })
+        .unwrap();
+        let known = Known::of(&host, &broker);
+        assert_eq!(known.person.as_deref(), Some("alice"));
+        assert_eq!(known.requests.len(), REQUESTS);
+        let found: Vec<_> = known.requests("admin", "a", now).map(|kept| &kept.text).collect();
+        assert_eq!((found.len(), found[0].as_str()), (REQUESTS, "newest"));
+        assert_eq!(known.requests("reader", "a", now).count(), 0);
+        let elsewhere = Issuer::parse("https://other.example").unwrap();
+        assert_eq!(Known::of(&host, &elsewhere), Known::default());
+        // What somebody else wrote there is as if it was not there.
+        files::write_private(&path(&host, &broker), b"{").unwrap();
+        assert_eq!(Known::of(&host, &broker), Known::default());
+    }
+}

@@ -106,8 +106,11 @@ pub(super) fn sign(app: &App, args: &ElevateSign) -> Result<()> {
                 // What is written may go to standard output.
                 app.host.interact.note(&format!("{label:>10}  {}", printable(&value)));
             }
-            let question =
-                if args.approve { "Approve exactly this?" } else { "Deny exactly this?" };
+            let question = match (args.approve, args.deny) {
+                (true, _) => "Approve exactly this?",
+                (_, true) => "Deny exactly this?",
+                _ => "End exactly this?",
+            };
             if !app.ui.confirm(question)? {
                 app.host.interact.note("nothing was signed");
                 return Ok(());
@@ -116,6 +119,7 @@ pub(super) fn sign(app: &App, args: &ElevateSign) -> Result<()> {
     }
     let said = match &args.reason {
         Some(reason) if args.deny => Said::Denial { request: hash, reason: reason.clone() },
+        Some(reason) if args.end => Said::Ending { request: hash, reason: reason.clone() },
         _ => Said::Approval { request: hash },
     };
     let mine = say(app, &broker, (&person, &signer), said, left.min(Duration::hours(4)))?;
