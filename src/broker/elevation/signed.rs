@@ -314,7 +314,7 @@ impl Broker {
         let Some(signed) = who.caller.signed() else { return Ok(()) };
         let (kind, id) = once(signed);
         match self.store.any_consumed(kind, &[id]).await? {
-            true => Err(Refusal::Malformed("the statement was used before: make it anew".into())),
+            true => Err(used_before()),
             false => Ok(()),
         }
     }
@@ -461,6 +461,11 @@ pub(super) fn noted(record: Record, who: &Who) -> Record {
         }
         None => record,
     }
+}
+
+/// The refusal of what was used before.
+pub(super) fn used_before() -> Refusal {
+    Refusal::Malformed("the statement was used before: make it anew".into())
 }
 
 /// What uses up what somebody signed, where they are known by that.

@@ -93,8 +93,11 @@ async fn no_threshold_is_lower_and_whoever_asks_approves_by_no_key() {
     let asked = down.brought(&signed(wants.clone(), &alice)).await;
     assert_eq!((&asked["access"], &asked["needs"][0]["count"]), (&json!("pending"), &json!(2)));
     for own in [&alice, &too] {
-        let (status, said) = told(&down.brings(&signed(down.approves("alice", &wants), own)).await);
+        let text = signed(down.approves("alice", &wants), own);
+        let (status, said) = told(&down.brings(&text).await);
         assert!(status == 403 && said.contains("for themselves"), "{status} {said}");
+        // It is on record once, however often somebody brings it.
+        assert!(down.refused(&text).await.1.contains("used before"));
     }
     // Who may not approve by logging in may not by signing.
     let (status, _) = told(&down.brings(&signed(down.approves("dave", &wants), &dave)).await);
