@@ -78,6 +78,7 @@ mod outbox;
 mod policy;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod provider_down;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod proxies;
