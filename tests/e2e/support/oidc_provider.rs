@@ -285,6 +285,7 @@ impl OidcProvider {
     }
 
     /// Kills it: nobody answers at its address any more.
+    #[cfg(feature = "broker")]
     pub(crate) fn kill(&self) {
         self.peer.kill();
     }

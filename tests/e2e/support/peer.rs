@@ -107,6 +107,7 @@ impl Peer {
     }
 
     /// Kills it.
+    #[cfg(feature = "broker")]
     pub(crate) fn kill(&self) {
         kill_process(self.pid(), Signal::KILL).unwrap();
     }
