@@ -6,10 +6,14 @@
 //! | `refused` | what a broker says instead, as errors |
 //! | `operate` | what it answers to those who operate it |
 //! | `elevations` | roles that are had for a while |
+//! | `enrollments` | keys of people, for when no provider can say who they are |
+//! | `statements` | what people sign then |
 
 pub mod elevations;
+pub mod enrollments;
 pub mod operate;
 mod refused;
+mod statements;
 #[cfg(test)]
 mod tests;
 
@@ -63,7 +67,7 @@ struct Body {
 pub struct Client<'a> {
     host: &'a Host,
     server: &'a Server,
-    assertion: Assertion,
+    assertion: Option<Assertion>,
     key: Option<Arc<DeviceKey>>,
     effort: Effort,
 }
@@ -72,7 +76,13 @@ impl<'a> Client<'a> {
     /// The broker, asked by whoever this assertion is of. It has to be bound to the broker's
     /// audience.
     pub fn new(host: &'a Host, server: &'a Server, assertion: Assertion) -> Self {
-        Self { host, server, assertion, key: None, effort: Effort::MINT }
+        Self { assertion: Some(assertion), ..Self::of_nobody(host, server) }
+    }
+
+    /// The broker, asked by nobody in particular: for what it tells everybody, and for what
+    /// stands for itself.
+    pub fn of_nobody(host: &'a Host, server: &'a Server) -> Self {
+        Self { host, server, assertion: None, key: None, effort: Effort::MINT }
     }
 
     /// The same with the key of this device: an assertion that is bound to it is shown with a
@@ -147,7 +157,8 @@ impl<'a> Client<'a> {
             let read = response.json(WHAT);
             return Ok(read.map_err(|error| error.context(context()))?);
         }
-        let refused = refused::of(&response, self.server, &self.assertion.principal.issuer);
+        let issuer = self.assertion.as_ref().map(|one| one.principal.issuer.as_str());
+        let refused = refused::of(&response, self.server, issuer);
         Err(refused.context(context()))
     }
 
@@ -159,11 +170,13 @@ impl<'a> Client<'a> {
         query: Option<&str>,
         body: Option<&Body>,
     ) -> Result<Response> {
-        if self.assertion.token_type == TokenType::AwsAccessKeys {
+        let shown = self.assertion.as_ref();
+        if shown.is_some_and(|shown| shown.token_type == TokenType::AwsAccessKeys) {
             let message = "the identity has no token to show to a broker";
             return Err(Error::new(ErrorKind::Config, message));
         }
-        let key = self.key.as_deref().filter(|key| proving::is_bound_to(&self.assertion, key));
+        let bound = |key: &&DeviceKey| shown.is_some_and(|shown| proving::is_bound_to(shown, key));
+        let key = self.key.as_deref().filter(bound);
         let headers = self.headers(body, key.is_some())?;
         let http: HttpClient = self.host.http(self.server.ca_file.as_deref())?.telling_trace();
         // What changes something may have been done by whoever gave no answer.
@@ -176,7 +189,8 @@ impl<'a> Client<'a> {
                 let (method, headers) = (method.clone(), headers.clone());
                 Request { method, url, headers, body: Secret::new(bytes) }
             };
-            let proving = key.map(|key| Proving { key, token: Some(&self.assertion.token) });
+            let token = shown.map(|shown| &shown.token);
+            let proving = key.map(|key| Proving { key, token });
             let response = proving::send(self.host, &http, address, request, proving).await?;
             if let Some(outage) = response.outage("the broker") {
                 let outage = with_refusal_of(&response, outage);
@@ -186,22 +200,25 @@ impl<'a> Client<'a> {
             check_version(&response)?;
             Ok(response)
         };
-        self.server.ask(self.host, effort, Some(self.assertion.expires_at), attempt).await
+        let until = shown.map(|shown| shown.expires_at);
+        self.server.ask(self.host, effort, until, attempt).await
     }
 
     fn headers(&self, body: Option<&Body>, is_bound: bool) -> Result<HeaderMap> {
-        let scheme = if is_bound { dpop::SCHEME } else { "Bearer" };
-        let shown = Secret::new(format!("{scheme} {}", self.assertion.token.expose()));
-        let mut shown = HeaderValue::from_str(shown.expose()).map_err(|_| {
-            let message = "the assertion has characters that no token has";
-            Error::new(ErrorKind::Verification, message)
-        })?;
-        shown.set_sensitive(true);
         let mut headers = HeaderMap::from_iter([
-            (AUTHORIZATION, shown),
             (ACCEPT, HeaderValue::from_static("application/json")),
             (HeaderName::from_static(VERSION_HEADER), HeaderValue::from(VERSION)),
         ]);
+        if let Some(assertion) = &self.assertion {
+            let scheme = if is_bound { dpop::SCHEME } else { "Bearer" };
+            let shown = Secret::new(format!("{scheme} {}", assertion.token.expose()));
+            let mut shown = HeaderValue::from_str(shown.expose()).map_err(|_| {
+                let message = "the assertion has characters that no token has";
+                Error::new(ErrorKind::Verification, message)
+            })?;
+            shown.set_sensitive(true);
+            headers.insert(AUTHORIZATION, shown);
+        }
         if let Some(body) = body {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(body.content_type));
         }

@@ -62,8 +62,9 @@ impl From<Failure> for Error {
     }
 }
 
-/// What this answer, which is no success and no outage, says. `issuer` vouches for who asked.
-pub(super) fn of(response: &Response, server: &Server, issuer: &str) -> Failure {
+/// What this answer, which is no success and no outage, says. `issuer` vouches for who asked,
+/// where somebody showed who they are.
+pub(super) fn of(response: &Response, server: &Server, issuer: Option<&str>) -> Failure {
     let status = response.status;
     let refused = match response.json::<TokenRefusal>(WHAT) {
         Ok(refused) => refused,
@@ -83,6 +84,7 @@ pub(super) fn of(response: &Response, server: &Server, issuer: &str) -> Failure 
         return Failure::StepUp(step_up(strength, &refused));
     }
     let error = words(said(&refused, status), &refused);
+    let Some(issuer) = issuer else { return Failure::Other(error) };
     Failure::Other(match (error.kind(), refused.error.as_str()) {
         (_, refusal::INVALID_DPOP_PROOF | refusal::USE_DPOP_NONCE) => error,
         (ErrorKind::Verification, _) if status == StatusCode::UNAUTHORIZED => error.hint(format!(

@@ -142,7 +142,7 @@ impl Broker {
             reason: match &draft.claims.cnf {
                 None => "a policy permits it".into(),
                 Some(key) => format!("a policy permits it, bound to the key {}", key.jkt),
-            },
+            } + &asked_by(caller),
             scope: draft.claims.scope.clone(),
             ttl: draft.granted.ttl.as_secs(),
             jti: Some(draft.claims.jti),
@@ -369,6 +369,7 @@ impl Broker {
     fn denial(&self, book: &Rulebook, caller: &Caller, ask: &Ask, at: OffsetDateTime) -> Record {
         let ((scope, reason), (role, audience)) = (book.asked_scope(ask), book.asked_for(ask));
         let (role, audience) = (role.to_string(), audience.to_string());
+        let reason = reason + &asked_by(caller);
         Record { scope, reason, role, audience, ..self.record(book, caller, ask, at) }
     }
 
@@ -413,6 +414,11 @@ impl Ask {
             source: self.source,
         }
     }
+}
+
+/// How it was asked for, where nobody logged in for it.
+fn asked_by(caller: &Caller) -> String {
+    caller.signed().map(|signed| format!(", asked for {}", signed.said())).unwrap_or_default()
 }
 
 /// Those who act, as a record names them.

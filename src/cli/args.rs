@@ -23,6 +23,7 @@ mod console;
 mod elevate;
 mod generated;
 mod ls;
+mod signed;
 
 #[cfg(feature = "broker")]
 pub(crate) use self::broker::{
@@ -41,6 +42,10 @@ pub(crate) use self::elevate::{
 };
 pub(crate) use self::generated::{Completions, Man};
 pub(crate) use self::ls::Ls;
+pub(crate) use self::signed::{
+    ElevateKeys, ElevateSign, ElevateSubmit, KeysApprove, KeysCommand, KeysEnroll, KeysList,
+    KeysRemove, ProviderDown, SigningKey,
+};
 use super::complete;
 use super::deferred::Deferred;
 use super::help::{STYLES, WIDTH, after_help};

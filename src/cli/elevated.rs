@@ -11,14 +11,26 @@ use super::misuse;
 use super::prepare::Prepared;
 use super::show;
 use crate::api::elevations::{Event, Listed};
+use crate::credential::Credential;
 use crate::deliver::deadline::Told;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::interact::Interact;
 use crate::wire::elevation::Elevation;
 
+use super::signed::{self, Ask, SignedGrant};
+
+/// How whoever runs it shows who they are.
+enum Way {
+    /// By a session at an identity provider.
+    Session(Box<Elsewhere>),
+    /// By what they sign.
+    Signed(Box<SignedGrant>),
+}
+
 /// A grant, under which a command runs.
 pub(crate) struct Elevated {
-    broker: Elsewhere,
+    way: Way,
+    elevation: Elevation,
     id: Uuid,
     until: OffsetDateTime,
     /// Whether it began for this run, and so ends with it.
@@ -29,9 +41,23 @@ impl Elevated {
     /// Asks for the role where that is wanted, waits until it is approved, and begins. What
     /// was asked for before, or is had, serves.
     pub(crate) fn begin(app: &App, prepared: &Prepared, args: &Args) -> Result<Option<Self>> {
+        signed::check(&args.down)?;
         let Some(role) = args.elevate.as_deref() else { return Ok(None) };
         if prepared.is_embedded() {
             return Err(misuse("--elevate is for a broker of yours, not for --dev"));
+        }
+        if args.down.provider_down {
+            let request = &prepared.plan.request;
+            let ask = Ask {
+                role,
+                because: &args.because,
+                down: &args.down,
+                audience: Some(&request.audience),
+                scope: (!request.scope.is_empty()).then(|| request.scope.join(" ")),
+                rules: None,
+            };
+            let (grant, elevation, own) = signed::begin(app, prepared, &ask)?;
+            return Self::had(app, Way::Signed(Box::new(grant)), elevation, own).map(Some);
         }
         let wanted = request::wanted(role, &args.because)?;
         let broker = Elsewhere::open(app, Some(&prepared.plan.profile))?;
@@ -51,6 +77,11 @@ impl Elevated {
             true => elevation,
             false => request::wait(app, &broker, elevation)?,
         };
+        Self::had(app, Way::Session(Box::new(broker)), elevation, own).map(Some)
+    }
+
+    /// Tells that it is had, and until when.
+    fn had(app: &App, way: Way, elevation: Elevation, own: bool) -> Result<Self> {
         let id = Uuid::try_parse(&elevation.id);
         let until = elevation.grant.as_ref().and_then(|grant| elevate::moment(&grant.until));
         let (Ok(id), Some(until)) = (id, until) else {
@@ -60,10 +91,12 @@ impl Elevated {
         // By this machine's clock.
         let skew = app.host.clock.now() - app.host.corrected_now();
         let until = until.saturating_add(skew);
-        app.host
-            .interact
-            .note(&format!("you have the role '{role}' until {}", show::moment(until)));
-        Ok(Some(Self { broker, id, until, own }))
+        app.host.interact.note(&format!(
+            "you have the role '{}' until {}",
+            elevation.role,
+            show::moment(until)
+        ));
+        Ok(Self { way, elevation, id, until, own })
     }
 
     /// What was asked for, or is had, for this role and audience.
@@ -80,6 +113,19 @@ impl Elevated {
         Ok(page.elevations.into_iter().find(serves))
     }
 
+    /// A credential under it, where it is had by what somebody signs; else there is a session to
+    /// get one by.
+    pub(crate) fn signed_credential(
+        &self,
+        app: &App,
+        prepared: &Prepared,
+    ) -> Option<Result<Credential>> {
+        match &self.way {
+            Way::Session(_) => None,
+            Way::Signed(grant) => Some(grant.mint(app, prepared, &self.elevation)),
+        }
+    }
+
     /// When it ends, by this machine's clock.
     pub(crate) fn until(&self) -> OffsetDateTime {
         self.until
@@ -91,8 +137,12 @@ impl Elevated {
             return;
         }
         let event = Event::default();
-        let done =
-            self.broker.ask(async |client| client.settle(self.id, "relinquish", &event).await);
+        let done = match &self.way {
+            Way::Session(broker) => {
+                broker.ask(async |client| client.settle(self.id, "relinquish", &event).await)
+            }
+            Way::Signed(grant) => grant.end(app),
+        };
         if let Err(error) = done {
             app.host.interact.warn(&format!(
                 "the grant could not be given back and lasts until {}: {error}",

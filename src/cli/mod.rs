@@ -14,6 +14,7 @@ mod parse;
 mod prepare;
 mod renewal;
 mod show;
+mod signed;
 mod traced;
 mod ui;
 

@@ -43,6 +43,8 @@ pub enum TokenType {
     IdToken,
     /// Another signed JWT.
     Jwt,
+    /// Statements that somebody signed by a key which a broker knows.
+    Statement,
     /// No token at all: [`AccessKeys`], written down. They sign requests of AWS, and
     /// are sent to nobody.
     AwsAccessKeys,
@@ -55,6 +57,7 @@ impl TokenType {
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
             Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
             Self::Jwt => "urn:ietf:params:oauth:token-type:jwt",
+            Self::Statement => "urn:tmpcred:token-type:statement",
             // Nobody would know what to do with one.
             Self::AwsAccessKeys => "urn:tmpcred:not-a-token",
         }
@@ -93,7 +96,9 @@ impl Assertion {
     pub fn proof(&self) -> Proof {
         match self.token_type {
             TokenType::AwsAccessKeys => Proof::AwsAccessKeys,
-            TokenType::AccessToken | TokenType::IdToken | TokenType::Jwt => Proof::Token,
+            TokenType::AccessToken | TokenType::IdToken | TokenType::Jwt | TokenType::Statement => {
+                Proof::Token
+            }
         }
     }
 }

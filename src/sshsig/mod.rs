@@ -18,14 +18,14 @@ mod own;
 mod signature;
 mod statement;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use agent::{Agent, AgentKey};
 pub use file::{MAX_FILE, Signed, read, write};
 pub use key::{Kind, PublicKey};
 pub use own::OwnKey;
 pub use signature::{Demands, Signature};
-pub use statement::{Nonce, Said, Statement, Subject};
+pub use statement::{LONGEST, Nonce, Said, Statement, Subject, hex};
 
 /// What signatures are for: one for anything else is none here, and one of these is none
 /// for anything else.

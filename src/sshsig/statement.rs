@@ -35,7 +35,7 @@ const MAX_STATEMENT: usize = 8 * 1024;
 const MAX_VALUE: usize = 1000;
 
 /// How long one may be good.
-const LONGEST: Duration = Duration::hours(24);
+pub const LONGEST: Duration = Duration::hours(24);
 
 /// How far ahead the clock of whoever made one may be.
 const AHEAD: Duration = Duration::minutes(2);
@@ -70,6 +70,10 @@ pub enum Said {
     Request {
         /// What exactly.
         subject: Subject,
+        /// By which rules of the broker, as it names them: others are not what was approved.
+        rules: String,
+        /// The ticket, where there is one.
+        ticket: Option<String>,
         /// Why.
         reason: String,
     },
@@ -80,6 +84,20 @@ pub enum Said {
     },
     /// They deny it.
     Denial {
+        /// The hash.
+        request: [u8; 32],
+        /// Why.
+        reason: String,
+    },
+    /// They use what came of their request with this hash: they begin, or want a token.
+    Use {
+        /// The hash.
+        request: [u8; 32],
+        /// The thumbprint (RFC 7638) of the key that the token is to be bound to.
+        bound_to: Option<String>,
+    },
+    /// They end what came of the request with this hash.
+    Ending {
         /// The hash.
         request: [u8; 32],
         /// Why.
@@ -139,7 +157,20 @@ impl Said {
             Self::Request { .. } => "request",
             Self::Approval { .. } => "approval",
             Self::Denial { .. } => "denial",
+            Self::Use { .. } => "use",
+            Self::Ending { .. } => "ending",
             Self::Enrollment { .. } => "enrollment",
+        }
+    }
+
+    /// The hash of the request that it is about, where it is about one.
+    pub fn request(&self) -> Option<&[u8; 32]> {
+        match self {
+            Self::Approval { request }
+            | Self::Denial { request, .. }
+            | Self::Use { request, .. }
+            | Self::Ending { request, .. } => Some(request),
+            Self::Request { .. } | Self::Enrollment { .. } => None,
         }
     }
 }
@@ -170,12 +201,23 @@ impl Statement {
                 let seconds = seconds.map_err(|_| unacceptable("its seconds are no number"))?;
                 let bound_to = lines.optional("bound-to");
                 let subject = Subject { role, audience, scope, seconds, bound_to };
-                Said::Request { subject, reason: lines.required("reason")?.to_string() }
+                let rules = lines.required("rules")?.to_string();
+                let ticket = lines.optional("ticket");
+                let reason = lines.required("reason")?.to_string();
+                Said::Request { subject, rules, ticket, reason }
             }
             "approval" => Said::Approval { request: lines.hash()? },
             "denial" => {
                 let request = lines.hash()?;
                 Said::Denial { request, reason: lines.required("reason")?.to_string() }
+            }
+            "use" => {
+                let request = lines.hash()?;
+                Said::Use { request, bound_to: lines.optional("bound-to") }
+            }
+            "ending" => {
+                let request = lines.hash()?;
+                Said::Ending { request, reason: lines.required("reason")?.to_string() }
             }
             "enrollment" => {
                 let key = lines.required("key")?.to_string();
@@ -197,10 +239,7 @@ impl Statement {
     /// # Errors
     /// Where something of it cannot be said in a line.
     pub fn text(&self) -> Result<String> {
-        let hash = |request: &[u8; 32]| {
-            let digits: String = request.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{HASH}{digits}")
-        };
+        let hash = |request: &[u8; 32]| format!("{HASH}{}", hex(request));
         let mut text = format!("{HEAD}\n");
         let mut line = |name: &str, value: &str| match is_plain(value) {
             true => {
@@ -216,7 +255,7 @@ impl Statement {
         line("nonce", &self.nonce.text())?;
         line("person", &self.person)?;
         match &self.said {
-            Said::Request { subject, reason } => {
+            Said::Request { subject, rules, ticket, reason } => {
                 let Subject { role, audience, scope, seconds, bound_to } = subject;
                 line("role", role)?;
                 for (name, value) in [("audience", audience), ("scope", scope)] {
@@ -224,12 +263,18 @@ impl Statement {
                 }
                 line("seconds", &seconds.to_string())?;
                 bound_to.as_ref().map_or(Ok(()), |value| line("bound-to", value))?;
+                line("rules", rules)?;
+                ticket.as_ref().map_or(Ok(()), |value| line("ticket", value))?;
                 line("reason", reason)?;
             }
             Said::Approval { request } => line("request", &hash(request))?,
-            Said::Denial { request, reason } => {
+            Said::Denial { request, reason } | Said::Ending { request, reason } => {
                 line("request", &hash(request))?;
                 line("reason", reason)?;
+            }
+            Said::Use { request, bound_to } => {
+                line("request", &hash(request))?;
+                bound_to.as_ref().map_or(Ok(()), |value| line("bound-to", value))?;
             }
             Said::Enrollment { key, label } => {
                 line("key", key)?;
@@ -329,6 +374,11 @@ impl<'a> Lines<'a> {
         })?;
         Ok(moment.assume_utc())
     }
+}
+
+/// A hash as text.
+pub fn hex(hash: &[u8; 32]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn moment(at: OffsetDateTime) -> Result<String> {

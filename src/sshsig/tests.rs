@@ -5,7 +5,7 @@ mod agents;
 #[cfg(unix)]
 mod openssh;
 #[cfg(unix)]
-mod peer;
+pub(crate) mod peer;
 
 use proptest::prelude::*;
 use time::macros::datetime;
@@ -51,10 +51,26 @@ pub(super) fn statements() -> Vec<Statement> {
     let least = Subject { audience: None, scope: None, bound_to: None, ..subject.clone() };
     let reason = "INC-4711: «die Datenbank» steht".to_string();
     vec![
-        statement(Said::Request { subject, reason: reason.clone() }),
-        statement(Said::Request { subject: least, reason: reason.clone() }),
+        statement(Said::Request {
+            subject,
+            rules: "ab".repeat(32),
+            ticket: Some("INC-4711".into()),
+            reason: reason.clone(),
+        }),
+        statement(Said::Request {
+            subject: least,
+            rules: "ab".repeat(32),
+            ticket: None,
+            reason: reason.clone(),
+        }),
         statement(Said::Approval { request: [0xab; 32] }),
-        statement(Said::Denial { request: [1; 32], reason }),
+        statement(Said::Denial { request: [1; 32], reason: reason.clone() }),
+        statement(Said::Use { request: [1; 32], bound_to: None }),
+        statement(Said::Use {
+            request: [1; 32],
+            bound_to: Some("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()),
+        }),
+        statement(Said::Ending { request: [1; 32], reason }),
         statement(Said::Enrollment {
             key: own_key().public().fingerprint(),
             label: "laptop".into(),
@@ -219,7 +235,7 @@ proptest! {
     /// A byte changed, put in or left out: nothing that was signed is left.
     #[test]
     fn any_change_of_any_byte_of_a_file_voids_it(
-        which in 0..5_usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..3,
+        which in 0..8_usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..3,
     ) {
         let key = own_key();
         let signed = Signed::make(statements().remove(which), |text| key.sign(text)).unwrap();

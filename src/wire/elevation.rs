@@ -8,6 +8,31 @@ use super::RevocationReach;
 /// The path of elevations, below the broker's URL.
 pub const ELEVATIONS_PATH: &str = "v1/elevations";
 
+/// The path at which a broker says which rules are in force, below its URL.
+pub const RULES_PATH: &str = "v1/rules";
+
+/// Which rules a broker goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationRules")]
+pub struct Rules {
+    /// The broker, by its issuer identifier.
+    pub broker: String,
+    /// The hash of policies and roles, as signed requests name it.
+    pub rules: String,
+}
+
+/// A statement of several that came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationNotTaken")]
+pub struct NotTaken {
+    /// What kind it is: `approval`, `denial`, `use` or `ending`.
+    pub kind: String,
+    /// Who said it, as it says.
+    pub person: String,
+    /// Why.
+    pub why: String,
+}
+
 /// A request for a role, and what came of it. Times are as RFC 3339 has them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Elevation {
@@ -15,7 +40,7 @@ pub struct Elevation {
     pub id: String,
     /// Grows by one with each event.
     pub version: u64,
-    /// How it comes about: `ordinary`, or `emergency`.
+    /// How it comes about: `ordinary`, `emergency`, or `provider-down`.
     pub path: String,
     /// Whether it only is practised: nothing is issued under it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -50,6 +75,13 @@ pub struct Elevation {
     /// The ticket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
+    /// The hash of the signed request, where it was asked for by one: signatures about it name
+    /// this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Statements that were brought together with others, and came to nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_taken: Vec<NotTaken>,
     /// From which address.
     pub source: String,
     /// When.
@@ -115,6 +147,9 @@ pub struct Approval {
     /// Why, where they said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The fingerprint of the key, where they signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// Whether it counts, by the rules and the people of this moment.
     pub counts: bool,
 }

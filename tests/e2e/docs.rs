@@ -97,6 +97,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-enrollment",
         "toml broker.toml more-limits",
         "toml broker.toml more-notify",
+        "toml broker.toml more-provider-down",
         "toml broker.toml more-review",
         "toml broker.toml more-roles",
         "toml broker.toml more-sinks",

@@ -16,9 +16,9 @@ use super::support::run::{Output, Run, Running};
 use super::support::terminal::Terminal;
 use super::support::wait::wait_until;
 
-const SOON: Duration = Duration::from_secs(60);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
-const POLICY: &str = r#"
+pub(super) const POLICY: &str = r#"
 @id("staff-asks")
 permit (principal in DirectoryGroup::"staff", action == Action::"elevate", resource == Role::"admin");
 
@@ -64,35 +64,41 @@ impl Company {
     }
 
     fn with(people: &[&'static str], role: &str) -> Self {
-        let provider = OidcProvider::start_with(&OidcOptions::default());
-        Self::at(provider, people, role, "")
+        let homes = people.iter().map(|name| (*name, Home::stranger())).collect();
+        Self::of(homes, role, "")
     }
 
-    /// With this provider, and these policies besides.
+    /// The same in these homes, with more policies.
+    pub(super) fn of(homes: Vec<(&'static str, Home)>, role: &str, policies: &str) -> Self {
+        let provider = OidcProvider::start_with(&OidcOptions::default());
+        Self::at(provider, homes, role, policies)
+    }
+
+    /// With this provider.
     pub(super) fn at(
         provider: OidcProvider,
-        people: &[&'static str],
+        homes: Vec<(&'static str, Home)>,
         role: &str,
         policies: &str,
     ) -> Self {
         let issuer = provider.issuer().to_string();
         let home = Home::new();
         home.write("people.toml", directory(&issuer));
-        let policy = [OPEN_POLICY, POLICY, policies].concat();
+        let policy = [OPEN_POLICY, POLICY, &policies.replace("ISSUER", &issuer)].concat();
         let more = role.replace("TOLD", home.path("told").to_str().unwrap());
         let options = BrokerOptions { policy, more, ..BrokerOptions::trusting(&issuer) };
         let broker = Broker::start_in(home, &options);
-        let homes =
-            people.iter().map(|name| (*name, person(name, &issuer, broker.url()))).collect();
+        let settled = |(name, home)| (name, person(name, home, &issuer, broker.url()));
+        let homes = homes.into_iter().map(settled).collect();
         Self { broker, provider, homes }
     }
 
-    fn home(&self, name: &str) -> &Home {
+    pub(super) fn home(&self, name: &str) -> &Home {
         &self.homes.iter().find(|(known, _)| *known == name).unwrap().1
     }
 
     /// A command of somebody's.
-    fn run(&self, name: &str, args: &[&str]) -> Run {
+    pub(super) fn run(&self, name: &str, args: &[&str]) -> Run {
         tmpcred(self.home(name)).args(args)
     }
 
@@ -127,7 +133,7 @@ impl Company {
     }
 
     /// Waits until people were told so, and returns whom.
-    fn told(&self, kind: &str) -> Vec<String> {
+    pub(super) fn told(&self, kind: &str) -> Vec<String> {
         wait_until(kind, SOON, || {
             let text = std::fs::read_to_string(self.broker.home.path("told")).unwrap_or_default();
             let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok());
@@ -166,8 +172,7 @@ pub(super) fn directory(issuer: &str) -> String {
     .concat()
 }
 
-fn person(name: &str, issuer: &str, broker: &str) -> Home {
-    let mut home = Home::stranger();
+fn person(name: &str, mut home: Home, issuer: &str, broker: &str) -> Home {
     Browser::http().user(name, "x").install(&mut home);
     home.config(&format!(
         r#"default_profile = "deploy"

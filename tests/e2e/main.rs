@@ -77,6 +77,8 @@ mod outbox;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod policy;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod provider_down;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod providers;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod proxies;

@@ -62,8 +62,8 @@ impl Office {
         drop(program("chromium"));
         let options = OidcOptions { clients, ..OidcOptions::default() };
         let provider = OidcProvider::start_with(&options);
-        let people = ["alice", "bob", "carol", "erin"];
-        let company = Company::at(provider, &people, &format!("{role}{pages}"), AUDITOR);
+        let people = ["alice", "bob", "carol", "erin"].map(|name| (name, Home::stranger()));
+        let company = Company::at(provider, people.into(), &format!("{role}{pages}"), AUDITOR);
         Self { company, home: Home::new() }
     }
 

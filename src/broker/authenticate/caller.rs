@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::actor::{Actor, MayAct};
 use super::names::Names;
+use super::signed::BySignature;
 use super::unacceptable;
 use crate::credential::Principal;
 use crate::dpop::Bound;
@@ -80,6 +81,8 @@ pub struct Caller {
     lists_groups: bool,
     /// A claim of which policy does not get to see all.
     unseen: Option<String>,
+    /// What they signed, where that is how they are known.
+    signed: Option<Box<BySignature>>,
 }
 
 /// The broker's own token by which somebody proved who they are. What they are given
@@ -144,6 +147,7 @@ impl Caller {
             may_act: None,
             actor: None,
             claims: claims.all,
+            signed: None,
         })
     }
 
@@ -175,7 +179,26 @@ impl Caller {
             claims: Map::new(),
             lists_groups: true,
             unseen: None,
+            signed: None,
         }
+    }
+
+    /// Somebody who is known by what they signed. It is good once, as an assertion may be.
+    pub(super) fn by_signature(principal: Principal, client: String, signed: BySignature) -> Self {
+        let named = Self::named(principal, signed.expires);
+        Self {
+            client,
+            ends_with_token: false,
+            used_up: Some(signed.statement),
+            lists_groups: false,
+            signed: Some(Box::new(signed)),
+            ..named
+        }
+    }
+
+    /// What they signed, where that is how they are known.
+    pub(in crate::broker) fn signed(&self) -> Option<&BySignature> {
+        self.signed.as_deref()
     }
 
     /// The same caller, through this client, which has authenticated; and so who acts for

@@ -315,6 +315,11 @@ impl Requirements {
         self.audiences.iter().any(|one| one == audience)
     }
 
+    /// The name of the issuer's table.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Checks what goes beyond a good token, and says who is calling.
     pub(super) fn caller(&self, claims: Claims, token_type: TokenType) -> Result<Caller> {
         // Logout tokens (OpenID Connect Back-Channel Logout section 2.4) and other security

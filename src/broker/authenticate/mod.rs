@@ -15,6 +15,7 @@ mod issuer;
 mod kept;
 pub(super) mod names;
 mod review;
+mod signed;
 mod signed_in;
 mod waiting;
 
@@ -32,6 +33,7 @@ pub use client::Clients;
 use demands::Demands;
 use issuer::{Requirements, Trusted};
 pub(super) use kept::KeysSeal;
+pub(super) use signed::BySignature;
 use waiting::{Everybody, Waiting};
 
 use super::config::{self, Assertions, TrustedIssuer};

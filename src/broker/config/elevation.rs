@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{duration, is_name, seconds};
 use crate::broker::directory::Directory;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sshsig::Kind;
 
 /// The longest that anybody has a role without anybody's approval.
 const MAX_EMERGENCY: Duration = Duration::from_secs(60 * 60);
@@ -79,6 +80,20 @@ pub struct Elevation {
     /// Without anybody's approval, where there is an emergency; not at all where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emergency: Option<Emergency>,
+    /// By signatures of keys that people enrolled, where no identity provider can say who they
+    /// are: as many have to approve as ever. Not at all where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_down: Option<ProviderDown>,
+}
+
+/// The table `[role.NAME.elevation.provider_down]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProviderDown {
+    /// Whether a signature by a security key that was told who holds it, by a PIN or a finger, is
+    /// as good as the login that `approver_login` asks for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verified_as_login: bool,
 }
 
 /// So many people of these groups.
@@ -235,12 +250,35 @@ impl Elevation {
         if !self.ticket_command.is_empty() && self.ticket.is_none() {
             return wrong("has a ticket_command, and no pattern says what a ticket is".into());
         }
+        if let Some(down) = &self.provider_down
+            && !self.approver_login.is_any()
+            && !down.verified_as_login
+        {
+            return wrong(
+                "has provider_down and approver_login: a signature is no login, so nobody could approve; \
+                 say provider_down.verified_as_login = true, or leave one of them out"
+                    .into(),
+            );
+        }
         let Some(emergency) = &self.emergency else { return Ok(()) };
         longest("emergency.longest", emergency.longest, MAX_EMERGENCY)?;
         longest("emergency.max_age", emergency.max_age, MAX_SPAN)?;
         longest("emergency.cool_down", emergency.cool_down, MAX_SPAN)?;
         if self.review_within.is_none() {
             return wrong("has emergencies, which are always reviewed: say review_within".into());
+        }
+        Ok(())
+    }
+
+    /// Checks that those could sign who approve while a provider is down.
+    pub(super) fn check_keys(&self, role: &str, kinds: &[Kind]) -> Result<()> {
+        let needs_security_key = self.provider_down.is_some() && !self.approver_login.is_any();
+        if needs_security_key && !kinds.iter().any(|kind| kind.is_on_security_key()) {
+            let message = format!(
+                "[role.{role}.elevation] wants signatures by security keys in place of a login"
+            );
+            return Err(Error::new(ErrorKind::Config, message)
+                .because_of("[enrollment] kinds has none of those"));
         }
         Ok(())
     }
@@ -313,6 +351,19 @@ mod tests {
         let elevation = read(LEAST).unwrap();
         assert_eq!(elevation.pending, Duration::from_secs(3600));
         assert!(!elevation.renewable && elevation.emergency.is_none());
+        assert!(elevation.provider_down.is_none());
+    }
+
+    #[test]
+    fn signatures_stand_for_a_login_only_where_that_is_said_and_can_be() {
+        let verified = "provider_down = { verified_as_login = true }";
+        let text = format!("{LEAST}approver_login = {{ max_age = \"5m\" }}\n{verified}");
+        let elevation = read(&text).unwrap();
+        elevation.check_keys("admin", &Kind::ALL).unwrap();
+        let error = elevation.check_keys("admin", &[Kind::Ed25519]).unwrap_err();
+        assert!(error.causes().join(" ").contains("none of those"), "{error}");
+        let plain = read(&format!("{LEAST}provider_down = {{}}")).unwrap();
+        plain.check_keys("admin", &[Kind::Ed25519]).unwrap();
     }
 
     #[test]
@@ -334,6 +385,10 @@ mod tests {
             (LEAST.replace("leads", "the leads"), "no possible name"),
             (LEAST.replace("count = 2", "count = 0"), "count"),
             (format!("{LEAST}ticket_command = [\"x\"]"), "no pattern"),
+            (
+                format!("{LEAST}approver_login = {{ max_age = \"5m\" }}\nprovider_down = {{}}"),
+                "a signature is no login",
+            ),
             (
                 format!("{LEAST}emergency = {{ longest = \"1h\", cool_down = \"1h\" }}"),
                 "say review_within",

@@ -34,7 +34,7 @@ pub use audit::{Audit, BeginWith, FileSink, SyslogAddress, SyslogSink, WebhookSi
 pub use authz::{Authz, Proxy, Route};
 pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
-pub use elevation::{Elevation, Emergency, Login, Pattern, Threshold};
+pub use elevation::{Elevation, Emergency, Login, Pattern, ProviderDown, Threshold};
 pub use enrollment::Enrollment;
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
@@ -326,6 +326,9 @@ impl Config {
         for (name, role) in &self.role {
             check_name("role", name)?;
             role.check(name)?;
+            if let Some(elevation) = &role.elevation {
+                elevation.check_keys(name, &self.enrollment.kinds)?;
+            }
         }
         let known = |audience: &String| self.role.values().any(|r| r.audiences.contains(audience));
         if let Some(unknown) = self.keys.audiences.keys().find(|audience| !known(audience)) {

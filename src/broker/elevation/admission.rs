@@ -33,6 +33,9 @@ pub(super) fn check(
     if asked.path == Path::Emergency && rules.emergency.is_none() {
         return malformed(format!("the role '{}' knows no emergencies", asked.role));
     }
+    if asked.path == Path::ProviderDown && rules.provider_down.is_none() {
+        return malformed(format!("the role '{}' is not had by signatures", asked.role));
+    }
     let longest = longest(rules, asked.path);
     if asked.ttl == 0 || asked.ttl > longest.as_secs() {
         return malformed(format!("the role is had for {} at most", named(longest)));
@@ -101,9 +104,9 @@ pub(super) fn unless(rules: &Rules, path: Path, now: OffsetDateTime) -> Unless {
         |cool_down: Duration| (!cool_down.is_zero()).then(|| now.saturating_sub(span(cool_down)));
     let emergency = rules.emergency.as_ref().filter(|_| path == Path::Emergency);
     Unless {
-        under_way: !rules.renewable && path == Path::Ordinary,
+        under_way: !rules.renewable && path != Path::Emergency,
         // It is an emergency whatever was before it.
-        ended_after: cooling(rules.cool_down).filter(|_| path == Path::Ordinary),
+        ended_after: cooling(rules.cool_down).filter(|_| path != Path::Emergency),
         emergency: emergency.is_some(),
         emergency_ended_after: emergency.and_then(|emergency| cooling(emergency.cool_down)),
     }

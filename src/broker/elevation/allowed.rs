@@ -13,6 +13,7 @@ use crate::broker::decide::{Denied, Why};
 use crate::broker::operate::Asked as Who;
 use crate::broker::policy::{Elevating, Moment, Named, Operation, Tokens};
 use crate::broker::rulebook::Rulebook;
+use crate::broker::store::Unit;
 use crate::error::Result as Outcome;
 
 impl Broker {
@@ -149,14 +150,19 @@ impl Broker {
             policy_id: record.policy_id.filter(|id| !id.is_empty()),
             ..record
         };
+        let record = super::signed::noted(record, who);
         let principal = who.caller.principal();
         if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
             let reason = record.reason;
             tracing::info!(request_id = %who.request_id, reason, "denied, and only counted");
             return Refusal::Counted { retry_after };
         }
-        match self.metrics.recording(self.audit.append(record)).await {
-            Ok(_) => Refusal::Denied(denied.said),
+        // What somebody signed is used up by it: who brings it again puts nothing on record.
+        let mut unit = Unit::of(record);
+        unit.effects.extend(super::signed::used_up(who, now));
+        match self.metrics.recording(self.audit.commit(unit)).await {
+            Ok(Some(_)) => Refusal::Denied(denied.said),
+            Ok(None) => super::signed::used_before(),
             Err(error) => Refusal::Unrecorded(error),
         }
     }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::admission::{check, check_login, said_of, unless};
 use super::eligible::Eligible;
 use super::life::{Event, Refused};
+use super::signed::{self, SignedApproval, SignedRequest};
 use super::telling;
 use super::{Access, Approval, Asked, Elevation, Party, Path, Review};
 use crate::broker::Broker;
@@ -53,6 +54,8 @@ pub struct Request {
     pub ticket: Option<String>,
     /// By which whoever asks tells that it is the same request again.
     pub idempotency_key: Option<String>,
+    /// What was signed, where it is asked for by a signature.
+    pub signed: Option<SignedRequest>,
 }
 
 /// What somebody does about a request.
@@ -203,8 +206,9 @@ impl Broker {
             reason: request.reason.clone(),
             ticket: request.ticket.clone(),
             at: now,
-            lapses_at: after(now, rules.pending),
+            lapses_at: signed::lapses_at(who, after(now, rules.pending)),
             source: who.source.to_canonical().to_string(),
+            signed: request.signed.clone(),
         };
         let author = self.may_elevate(book, who, &asked).await?;
         // Whoever may not have it anyway is not told what it would take.
@@ -214,9 +218,10 @@ impl Broker {
             check_login(&who.caller, &Login { max_age, acr: BTreeSet::new() }, now)?;
         }
         self.check_ticket(rules, &asked).await?;
-        let id = match &request.idempotency_key {
-            Some(key) => id_of(&by, key),
-            None => ids::new(now),
+        let id = match (who.caller.signed(), &request.idempotency_key) {
+            (Some(signed), _) => signed::id_of(&signed.statement),
+            (None, Some(key)) => id_of(&by, key),
+            (None, None) => ids::new(now),
         };
         let mut elevation = Elevation {
             id,
@@ -240,9 +245,11 @@ impl Broker {
         let stored = self.elevations.over(&elevation, Some(role))?;
         let unless = unless(rules, request.path, now);
         let record = self.record_of(&elevation, author.record(now, name, Decision::Changed));
+        let record = signed::noted(record, who);
         let mut unit = Unit::of(record).with(Effect::AddElevation(stored, unless));
         let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
         unit.effects.extend(telling::of(&elevation, name, &eligible, (book.pages(), now)));
+        unit.effects.extend(signed::used_up(who, now));
         if self.metrics.recording(self.audit.commit(unit)).await?.is_some() {
             return Ok(elevation);
         }
@@ -258,6 +265,7 @@ impl Broker {
             let why = "the idempotency_key was used for another request";
             return Err(Refusal::Conflict(why.into()));
         }
+        self.check_unused(who).await?;
         Err(Refusal::Conflict(said_of(rules, request.path)))
     }
 
@@ -277,6 +285,13 @@ impl Broker {
             let Some(elevation) = self.elevation_with(id).await? else {
                 return Err(Refusal::Unknown);
             };
+            // What was signed by a key that does not count any more does not, either.
+            let elevation = match verdict {
+                Verdict::Approve { .. } | Verdict::Activate => {
+                    self.with_live_keys(book, elevation, now).await?
+                }
+                _ => elevation,
+            };
             let by = match self.known(book, &who.caller, now) {
                 // Whoever can be told from others only by their token can still end something.
                 Err(Refusal::Stale) if verdict.only_ends() => party(None, who.caller.principal()),
@@ -291,13 +306,17 @@ impl Broker {
             if let Some(rules) = rules
                 && verdict.decides()
             {
-                check_login(&who.caller, &rules.approver_login, now)?;
+                match who.caller.signed() {
+                    Some(signed) => signed::check_login(signed, rules, now)?,
+                    None => check_login(&who.caller, &rules.approver_login, now)?,
+                }
             }
             let longest = rules
                 .map_or(time::Duration::ZERO, |rules| span(longest(rules, elevation.asked.path)));
             let event = match verdict.clone() {
                 Verdict::Approve { hash, reason } => {
-                    let approval = Approval { by, at: now, hash, reason };
+                    let signed = who.caller.signed().map(SignedApproval::of);
+                    let approval = Approval { by, at: now, hash, reason, signed };
                     let tally = eligible.tally(&elevation, Some(&approval));
                     Event::Approve(approval, tally)
                 }
@@ -332,10 +351,13 @@ impl Broker {
             };
             let record =
                 self.record_of(&next, author.record(now, verdict.name(), Decision::Changed));
-            let told = telling::of(&next, verdict.name(), &eligible, (book.pages(), now));
+            let record = signed::noted(record, who);
+            let mut told = telling::of(&next, verdict.name(), &eligible, (book.pages(), now));
+            told.extend(signed::used_up(who, now));
             if self.commit_next(book, (&elevation, &next), record, told, now).await? {
                 return Ok(next);
             }
+            self.check_unused(who).await?;
         }
         let why =
             "so many people do something about it that nothing can be done about it at present";

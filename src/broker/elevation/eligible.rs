@@ -150,6 +150,13 @@ impl Reach {
             elevated.filter_map(|(name, role)| Some((name, role.elevation.as_ref()?)))
         {
             let asked = Asked::by_nobody(role, now);
+            if let (Some(_), Some(why)) =
+                (&rules.provider_down, policies.policy.needs().untold(None))
+            {
+                never.push(format!(
+                    "the role '{role}' has provider_down, and {why}: nobody could ever have it that way"
+                ));
+            }
             let eligible = Eligible::new(policies, &asked, now);
             let all = eligible.people();
             for threshold in &rules.approvals {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::drill;
 use super::life::{Access, Review};
-use super::{Elevation, Party, Path};
+use super::{Elevation, Party, Path, signed};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
 use crate::broker::decide::{Denied, Why};
@@ -114,6 +114,13 @@ impl Broker {
         };
         if grant.asked.drill {
             return denied("nothing is issued under a drill".into());
+        }
+        if let Some(by) = caller.signed()
+            && !(signed::serves(by, &grant) && signed::is_allowed(book, &ask.role))
+        {
+            let why =
+                "a signature is for the grant that was asked for by a signature, and for no other";
+            return denied(why.into());
         }
         if !grant.is_active(now) {
             let state = match grant.access.is_had() {

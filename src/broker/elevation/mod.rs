@@ -20,6 +20,7 @@ mod entry;
 mod life;
 mod list;
 mod seal;
+mod signed;
 mod tally;
 mod telling;
 
@@ -37,6 +38,8 @@ pub use entry::{ElevationClaim, Underway};
 pub use life::{Access, Event, Refused, Review};
 pub use list::{Page, Seen, Which};
 pub(in crate::broker) use seal::ElevationSeal;
+pub(in crate::broker) use signed::{At, id_of};
+pub use signed::{NotTaken, SignedApproval, SignedRequest};
 pub use tally::{Need, Tally};
 
 use super::audit::micros;
@@ -108,6 +111,9 @@ pub struct Asked {
     pub lapses_at: OffsetDateTime,
     /// From which address.
     pub source: String,
+    /// What was signed, where it was asked for by a signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedRequest>,
 }
 
 impl Asked {
@@ -138,18 +144,22 @@ impl Asked {
             at: now,
             lapses_at: now,
             source: String::new(),
+            signed: None,
         }
     }
 }
 
 /// How a grant comes about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Path {
     /// By approvals.
     Ordinary,
     /// Without, because there is an emergency.
     Emergency,
+    /// By approvals, of which all may be signatures, because no identity provider can say who
+    /// somebody is.
+    ProviderDown,
 }
 
 impl Path {
@@ -158,6 +168,7 @@ impl Path {
         match self {
             Self::Ordinary => "ordinary",
             Self::Emergency => "emergency",
+            Self::ProviderDown => "provider-down",
         }
     }
 }
@@ -208,6 +219,9 @@ pub struct Approval {
     pub hash: String,
     /// Why, where they said so.
     pub reason: Option<String>,
+    /// What they signed, where they approved by a signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedApproval>,
 }
 
 /// From when to when.

@@ -46,6 +46,7 @@ fn elevation(path: Path) -> Elevation {
             ticket: None,
             at: START,
             lapses_at: START + Duration::hours(1),
+            signed: None,
             source: "127.0.0.1".into(),
         },
         access: Access::Pending,
@@ -96,7 +97,7 @@ fn events(elevation: &Elevation, now: OffsetDateTime, rules: &str) -> Vec<(Strin
         let name = by.subject.clone();
         for shown in ["rules", "other rules"] {
             let hash = elevation.hash(shown);
-            let approval = Approval { by: by.clone(), at: now, hash, reason: None };
+            let approval = Approval { by: by.clone(), at: now, hash, reason: None, signed: None };
             let tally = tally(elevation, Some(&approval), rules);
             events.push((format!("approve {name} {shown}"), Event::Approve(approval, tally)));
         }
@@ -243,6 +244,7 @@ fn other_rules_void_what_was_approved_by_those_before() {
         at: START,
         hash: elevation.hash(rules),
         reason: None,
+        signed: None,
     };
     let approve = |elevation: &Elevation, approval: Approval, rules: &str| {
         let tally = tally(elevation, Some(&approval), rules);

@@ -57,22 +57,33 @@ impl Broker {
         key: &PublicKey,
         now: OffsetDateTime,
     ) -> Result<Option<Signer>> {
-        if !book.config().enrollment.demands().kinds.contains(&key.kind()) {
-            return Ok(None);
-        }
-        let Some(found) = self.store.enrollment_of(&key.fingerprint()).await? else {
-            return Ok(None);
-        };
-        let is_approved = found.state == EnrollmentState::Approved && found.approved.is_some();
-        let counts = self.enrollment_seal.is_good(&found)
-            && is_approved
-            && now < found.lapses_at()
-            && found.public_key == key.line()?
-            && person_of(book, &found.principal, now) == Some(found.person.as_str());
-        Ok(counts.then_some(Signer {
+        let found = self.live_key(book, &key.fingerprint(), now).await?;
+        let line = key.line()?;
+        Ok(found.filter(|found| found.public_key == line).map(|found| Signer {
             person: found.person,
             principal: found.principal,
             enrollment: found.id,
+        }))
+    }
+
+    /// The enrollment of the key with this fingerprint, where its signatures count at this time.
+    pub(super) async fn live_key(
+        &self,
+        book: &Rulebook,
+        fingerprint: &str,
+        now: OffsetDateTime,
+    ) -> Result<Option<Enrollment>> {
+        let found = self.store.enrollment_of(fingerprint).await?;
+        Ok(found.filter(|found| {
+            let kinds = book.config().enrollment.demands().kinds;
+            let of_kind = PublicKey::parse(&found.public_key)
+                .is_ok_and(|(key, _)| kinds.contains(&key.kind()));
+            let is_approved = found.state == EnrollmentState::Approved && found.approved.is_some();
+            self.enrollment_seal.is_good(found)
+                && is_approved
+                && of_kind
+                && now < found.lapses_at()
+                && person_of(book, &found.principal, now) == Some(found.person.as_str())
         }))
     }
 

@@ -85,8 +85,8 @@ impl Broker {
         let now = self.clock.now();
         for one in caller.proven() {
             // Neither a token of the broker's own nor one of somebody who acts for them is a
-            // login of theirs.
-            if one.parent().is_some() || !one.actors().is_empty() {
+            // login of theirs, and no signature is.
+            if one.parent().is_some() || !one.actors().is_empty() || one.signed().is_some() {
                 continue;
             }
             let Some(person) = person_of(book, one.principal(), now) else { continue };

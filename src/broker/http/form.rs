@@ -133,6 +133,11 @@ impl Form {
         self.values(name).first().ok_or_else(|| missing(name))
     }
 
+    /// Whether there is any parameter but this one.
+    pub(super) fn has_others(&self, name: &str) -> bool {
+        self.values.iter().any(|(other, values)| other != name && !values.is_empty())
+    }
+
     fn values(&self, name: &str) -> &[Secret<String>] {
         let described = |fields: &[&[Field]]| fields.concat().iter().any(|f| f.name == name);
         debug_assert!(self.described.is_none_or(described), "'{name}' is not described");

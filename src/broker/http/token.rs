@@ -1,6 +1,7 @@
 //! The token endpoint: RFC 8693 token exchange.
 
 mod requested;
+mod statement;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,8 @@ const FIELDS: &[Field] = &[
     Field::required("grant_type", "Token exchange").of(Kind::OneOf(&[GRANT_TYPE])),
     Field::required("subject_token", "The token of a trusted issuer, or of the broker's own")
         .of(Kind::Secret),
-    Field::required("subject_token_type", "What that token is").of(TYPES),
+    Field::required("subject_token_type", "What that token is; also a `use` that somebody signed")
+        .of(SUBJECT_TYPES),
     Field::optional("actor_token", "The token of whoever acts for the subject").of(Kind::Secret),
     Field::optional("actor_token_type", "What that token is; both or none").of(TYPES),
     Field::required("role", "Ours: the role"),
@@ -78,6 +80,13 @@ const FIELDS: &[Field] = &[
 
 const TYPES: Kind =
     Kind::OneOf(&[TokenType::AccessToken.urn(), TokenType::IdToken.urn(), TokenType::Jwt.urn()]);
+
+const SUBJECT_TYPES: Kind = Kind::OneOf(&[
+    TokenType::AccessToken.urn(),
+    TokenType::IdToken.urn(),
+    TokenType::Jwt.urn(),
+    TokenType::Statement.urn(),
+]);
 
 const FORM: &[&[Field]] = &[FIELDS, client::FIELDS];
 
@@ -185,12 +194,12 @@ async fn exchange(
         let why = format!("tokens of the role '{}' are no JWTs", requested.role);
         return Err(Refusal::invalid_request(why).into());
     }
-    let subject = Shown {
-        token_type: token_type(form, "subject_token_type")?,
-        token: form.secret("subject_token")?,
+    let subject = match form.required("subject_token_type")? == TokenType::Statement.urn() {
+        true => None,
+        false => Some(token_type(form, "subject_token_type")?),
     };
-    let actor = actor(form)?;
-    let proof = broker.token_proof(headers, subject.token).map_err(|refused| {
+    let (token, actor) = (form.secret("subject_token")?, actor(form)?);
+    let proof = broker.token_proof(headers, token).map_err(|refused| {
         broker.metrics.proof_rejected(refused.fault);
         unproved(refused)
     })?;
@@ -198,7 +207,22 @@ async fn exchange(
     // such as a nonce.
     let presented = client::presented(form, headers);
     let client = broker.client(book, presented, proof.is_some()).await.map_err(no_client)?;
-    let caller = broker.parties(subject, actor, book, proof.as_ref()).await.map_err(rejected)?;
+    let (caller, grant) = match subject {
+        Some(token_type) => {
+            let subject = Shown { token_type, token };
+            let parties = broker.parties(subject, actor, book, proof.as_ref()).await;
+            (parties.map_err(rejected)?, requested.elevation)
+        }
+        None if actor.is_some() => {
+            let why = "nobody acts for somebody who signed";
+            return Err(Refusal::invalid_request(why).into());
+        }
+        None => {
+            let shown =
+                statement::Shown { token, proof: proof.as_ref(), grant: requested.elevation };
+            statement::signer(broker, book, shown, (source, id)).await?
+        }
+    };
     let caller = broker.through(book, caller, &client, proof.is_some()).map_err(no_client)?;
     let rated = book.rates().caller(caller.requester(), broker.clock.uptime());
     rated.map_err(|too_often| Unissued {
@@ -211,7 +235,7 @@ async fn exchange(
         scope: requested.scope,
         ttl: requested.ttl,
         proof,
-        elevation: requested.elevation,
+        elevation: grant,
         idempotency_key: requested.idempotency_key,
         jwt: requested.token_type == TokenType::Jwt,
         source: source.0,

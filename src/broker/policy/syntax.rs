@@ -27,6 +27,17 @@ impl Needs {
         self.whole_claims || self.groups_of.contains(&actor.principal().issuer)
     }
 
+    /// What keeps those of whom nothing is known but who they are from being let in, those of
+    /// this issuer or of any.
+    pub(in crate::broker) fn untold(&self, issuer: Option<&str>) -> Option<&'static str> {
+        if self.whole_claims {
+            return Some("policies forbid by claims, which a signature does not tell");
+        }
+        let by_groups = issuer.is_some_and(|issuer| self.groups_of.contains(issuer));
+        by_groups
+            .then_some("policies forbid by groups of its issuer, which a signature does not tell")
+    }
+
     /// Adds what this policy needs.
     pub(super) fn add(&mut self, policy: &Value) {
         if policy["effect"] == "forbid" {

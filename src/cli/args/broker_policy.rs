@@ -143,6 +143,8 @@ pub(crate) enum PolicyPath {
     Ordinary,
     /// Without, because there is an emergency
     Emergency,
+    /// By signatures, because no identity provider can say who somebody is
+    ProviderDown,
 }
 
 /// What a caller does.

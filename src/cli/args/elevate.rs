@@ -1,12 +1,13 @@
 //! The arguments of `tmpcred elevate`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 use uuid::Uuid;
 
-use super::complete;
+use super::{ElevateKeys, ElevateSign, ElevateSubmit, ProviderDown, complete};
 
 /// Have a role for a while, because others approve
 ///
@@ -42,6 +43,12 @@ pub(crate) enum ElevateCommand {
     Relinquish(ElevateOne),
     /// Say that you have looked at what was done under a grant
     Review(ElevateReview),
+    /// Look after the keys with which you sign while the identity provider is down
+    Keys(ElevateKeys),
+    /// Say yes or no to a signed request, or end it, by a signature of yours
+    Sign(ElevateSign),
+    /// Bring to the broker what people signed
+    Submit(ElevateSubmit),
 }
 
 /// Which broker, and how it is reported.
@@ -82,6 +89,9 @@ pub(crate) struct Elevated {
     /// Why, and for how long.
     #[command(flatten)]
     pub because: Because,
+    /// By a signature.
+    #[command(flatten)]
+    pub down: ProviderDown,
     /// What happens to the command at the end of the grant [default: term]
     #[arg(
         long,
@@ -114,8 +124,18 @@ pub(crate) struct ElevateRequest {
     /// Why, and for how long.
     #[command(flatten)]
     pub because: Because,
+    /// By a signature.
+    #[command(flatten)]
+    pub down: ProviderDown,
+    /// Write the signed request there in place of sending it; `-` is standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "provider_down", help_heading = "Signing")]
+    pub out: Option<PathBuf>,
+    /// The rules of the broker, where it cannot be reached and others can tell
+    /// [default: those that it says, or said last]
+    #[arg(long, value_name = "HASH", requires = "out", help_heading = "Signing")]
+    pub rules: Option<String>,
     /// When it is to start, such as 2026-01-31T08:00:00Z, or in how long, such as 2h
-    #[arg(long, value_name = "TIME", conflicts_with = "emergency")]
+    #[arg(long, value_name = "TIME", conflicts_with_all = ["emergency", "provider_down"])]
     pub start: Option<String>,
     /// Whom its credentials are for, where the role is for several
     #[arg(long)]

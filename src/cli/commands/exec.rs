@@ -34,17 +34,27 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     prepared.can_be_handed_on()?;
     prepared.renewed_because(args.renew, None)?;
     prepared.supervised_because(args.at_exit, args.output, None)?;
+    if args.elevated.down.provider_down && prepared.renewed_because(args.renew, None)?.is_some() {
+        return Err(misuse("--provider-down and --renew do not go together")
+            .because_of("each credential would have to be signed for")
+            .hint("ask for one that lasts: --ttl"));
+    }
     let elevated = Elevated::begin(app, &prepared, &args.elevated)?;
     // What is issued under a grant is of no use after it, so it is never kept.
     let own = (elevated.is_some() || prepared.revoked_because(args.at_exit)?.is_some())
         .then(Arc::<Own>::default);
-    let credential = match &own {
-        Some(own) => {
+    let signed = elevated.as_ref().and_then(|grant| grant.signed_credential(app, &prepared));
+    let credential = match (signed, &own) {
+        (Some(signed), _) => signed.inspect_err(|_| {
+            // Nobody else would end it.
+            elevated.iter().for_each(|elevated| elevated.end(app));
+        })?,
+        (None, Some(own)) => {
             let minted = prepared.own_credential(&args.fresh)?;
             own.keep(&minted);
             minted.credential
         }
-        None => prepared.credential(&args.fresh)?,
+        (None, None) => prepared.credential(&args.fresh)?,
     };
     let renewal: OnceCell<Renewal> = OnceCell::new();
     let what = || {

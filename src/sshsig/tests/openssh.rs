@@ -24,7 +24,8 @@ impl OpenSsh {
         self.sign_with(key, namespace, more, message, &[("SSH_SK_PROVIDER", &token)])
     }
 
-    fn sign_with(
+    /// The same with these variables.
+    pub(crate) fn sign_with(
         &self,
         key: &str,
         namespace: &str,

@@ -11,12 +11,12 @@ use tempfile::TempDir;
 use crate::host::env::Env;
 
 /// A directory with keys in it.
-pub(super) struct OpenSsh {
+pub(crate) struct OpenSsh {
     dir: TempDir,
 }
 
 impl OpenSsh {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
@@ -59,7 +59,7 @@ impl OpenSsh {
     }
 
     /// Makes a key of this type (`ssh-keygen -t`), and returns its public half.
-    pub(super) fn key(&self, name: &str, kind: &[&str]) -> String {
+    pub(crate) fn key(&self, name: &str, kind: &[&str]) -> String {
         let args = [&["-q", "-N", "", "-C", "alice's key", "-f", name, "-t"], kind].concat();
         let token = self.security_key_if(kind[0].ends_with("-sk"));
         let env: Vec<_> = token.iter().map(|path| ("SSH_SK_PROVIDER", path.as_path())).collect();
@@ -72,7 +72,7 @@ impl OpenSsh {
     }
 
     /// The security key, which is compiled where it is not yet.
-    pub(super) fn security_key(&self) -> PathBuf {
+    pub(crate) fn security_key(&self) -> PathBuf {
         let library = self.path("security-key.so");
         if !library.exists() {
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/security-key.c");

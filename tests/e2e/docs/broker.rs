@@ -73,6 +73,12 @@ fn configurations_and_policies_of_the_broker_load() {
         let text = format!("{}\n{}", start.text, more.text);
         let config = open_with(&text, &policy, &[("people.toml", &people)]);
         assert!(config.role["prod-admin"].elevation.is_some());
+        for down in of_kind("toml broker.toml more-provider-down", 1) {
+            let text = format!("{text}\n{}", down.text);
+            let config = open_with(&text, &policy, &[("people.toml", &people)]);
+            let rules = config.role["prod-admin"].elevation.as_ref().unwrap();
+            assert!(rules.provider_down.is_some());
+        }
     }
     for more in of_kind("toml broker.toml more-enrollment", 1) {
         let keepers = &of_kind("cedar more-enrollment", 1)[0].text;

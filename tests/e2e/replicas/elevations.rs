@@ -103,13 +103,16 @@ fn is_sound(story: &[(String, String)]) {
     }
 }
 
+/// Who does what, with this form.
+type Doing<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+
 /// All of them at once, each at the next process.
 fn meet(site: &Site, urls: &[String], round: usize, asked: &Value) {
     let id = asked["id"].as_str().unwrap();
     let hash = [("hash", asked["hash"].as_str().unwrap())];
     let why = [("reason", "so it is")];
     let nothing: [(&str, &str); 0] = [];
-    let mut doings: Vec<(&str, &str, &[(&str, &str)])> = vec![
+    let mut doings: Vec<Doing<'_>> = vec![
         ("bob", "approve", &hash),
         ("alice", "approve", &hash),
         ("alice-too", "approve", &hash),

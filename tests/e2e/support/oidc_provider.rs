@@ -287,6 +287,12 @@ impl OidcProvider {
         self.peer.thaw();
     }
 
+    /// Kills it: nobody answers at its address any more.
+    #[cfg(feature = "broker")]
+    pub(crate) fn kill(&self) {
+        self.peer.kill();
+    }
+
     /// What it said about requests that it refused.
     pub(crate) fn said(&self) -> String {
         self.peer.said()

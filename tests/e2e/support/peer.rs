@@ -106,6 +106,12 @@ impl Peer {
         kill_process(self.pid(), Signal::STOP).unwrap();
     }
 
+    /// Kills it.
+    #[cfg(feature = "broker")]
+    pub(crate) fn kill(&self) {
+        kill_process(self.pid(), Signal::KILL).unwrap();
+    }
+
     /// Lets it go on.
     pub(crate) fn thaw(&self) {
         kill_process(self.pid(), Signal::CONT).unwrap();

@@ -1,5 +1,6 @@
 //! Elevations: asking for a role for a while, and what is done about that.
 
+mod statements;
 pub(super) mod view;
 
 use std::collections::BTreeSet;
@@ -39,11 +40,11 @@ const MOST: u32 = 200;
 
 /// What a request for a role may have.
 const REQUEST_FIELDS: &[Field] = &[
-    Field::required("role", "The role"),
+    Field::optional("role", "The role; it is needed where there is no `statement`"),
     Field::optional("audience", "Whom its tokens are for; may be left out where the role has one"),
     Field::optional("scope", "What they cover, separated by spaces; else all that policy gives"),
     Field::optional("ttl", "For how many seconds; else as long as can be had").of(Kind::Number),
-    Field::required("reason", "Why"),
+    Field::optional("reason", "Why; it is needed where there is no `statement`"),
     Field::optional("ticket", "The ticket"),
     Field::optional("start", "When it is to start (RFC 3339); else once it is approved"),
     Field::optional("emergency", "At once, without approval").of(Kind::OneOf(&["true"])),
@@ -53,6 +54,10 @@ const REQUEST_FIELDS: &[Field] = &[
     Field::optional(
         "idempotency_key",
         "The same where the same is asked for again, because the answer was lost",
+    ),
+    Field::optional(
+        "statement",
+        "In place of all else, and of showing who asks: what people signed (SSHSIG), one after the other; a request, and what is said about it, or either",
     ),
 ];
 
@@ -65,6 +70,10 @@ const EVENT_FIELDS: &[Field] = &[
     Field::optional("outcome", "To review: what was found")
         .of(Kind::OneOf(&["reviewed", "disputed"])),
     Field::optional("note", "To review: what is to be known of it"),
+    Field::optional(
+        "statement",
+        "In place of all else, and of showing who asks: an `approval` to approve, a `denial` to deny, a `use` to activate, an `ending` to withdraw, relinquish or revoke, signed (SSHSIG)",
+    ),
 ];
 
 const EVENT_FORM: &[&[Field]] = &[EVENT_FIELDS, client::FIELDS];
@@ -74,12 +83,13 @@ pub(super) const EVENTS: [&str; 7] =
     ["approve", "deny", "withdraw", "activate", "relinquish", "revoke", "review"];
 
 /// The endpoints.
-pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 4] {
+pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 5] {
     let id = Parameter::path("id", "The id of the elevation");
     let asked = Operation::new("elevations_request", "Ask for a role for a while")
         .about("Policy decides who may (`Action::\"elevate\"`). In an emergency the role is had when it is answered.")
         .form(REQUEST_FORM)
-        .answers(Answer::json::<wire::Elevation>(201, "It is asked for"));
+        .answers(Answer::json::<wire::Elevation>(201, "It is asked for"))
+        .answers(Answer::json::<wire::Elevation>(200, "Of statements: it was asked for before"));
     let listed = Operation::new("elevations", "List elevations")
         .takes(&[
             Parameter::text(
@@ -112,6 +122,7 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 4] {
         Endpoint::new(at(""), Verb::Get, get(list), refused(listed, Verb::Get)),
         Endpoint::new(at("/{id}"), Verb::Get, get(show), refused(one, Verb::Get)),
         Endpoint::new(at("/{id}/{event}"), Verb::Post, post(settle), refused(event, Verb::Post)),
+        statements::rules_endpoint(base),
     ]
     .map(|endpoint| endpoint.shedding().limited(config::Endpoint::Elevations))
 }
@@ -126,6 +137,9 @@ async fn request(
     let form = Form::read_described(&uri, &headers, body, REQUEST_FORM);
     let request = Request::new(&broker, shown, &headers, ("POST", ELEVATIONS_PATH));
     let perform = async {
+        if let Some(text) = statements::of(&form, &headers)? {
+            return statements::bring(&request, text, None).await;
+        }
         let asked = request.identified(form.as_ref().ok()).await?;
         let wanted = wanted(&form?)?;
         let elevation = {
@@ -157,6 +171,9 @@ async fn settle(
     let at = format!("{ELEVATIONS_PATH}/{id}/{event}");
     let request = Request::new(&broker, shown, &headers, ("POST", &at));
     let perform = async {
+        if let Some(text) = statements::of(&form, &headers)? {
+            return statements::bring(&request, text, Some((known_id(&id)?, &event))).await;
+        }
         let asked = request.identified(form.as_ref().ok()).await?;
         let id = known_id(&id)?;
         let verdict = verdict(&event, &form?)?;
@@ -298,6 +315,7 @@ fn wanted(form: &Form) -> Result<elevation::Request, Unserved> {
         reason: needed(form, "reason")?,
         ticket: text(form, "ticket")?,
         idempotency_key: idempotency_key.transpose()?,
+        signed: None,
     })
 }
 

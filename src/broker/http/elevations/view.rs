@@ -35,6 +35,7 @@ pub(in crate::broker::http) fn elevation(book: &Rulebook, seen: &Seen) -> wire::
         by: party(&approval.by),
         at: moment(approval.at),
         reason: approval.reason.clone(),
+        key: approval.signed.as_ref().map(|signed| signed.key.clone()),
         counts: approval.hash == tally.hash
             && approval.by.person.as_ref().is_some_and(|one| tally.counted.contains(one)),
     });
@@ -55,6 +56,8 @@ pub(in crate::broker::http) fn elevation(book: &Rulebook, seen: &Seen) -> wire::
         key: asked.key.clone(),
         requester: party(&asked.by),
         actors: asked.actors.iter().map(party).collect(),
+        request: asked.signed.as_ref().map(|signed| signed.statement.clone()),
+        not_taken: Vec::new(),
         reason: asked.reason.clone(),
         ticket: asked.ticket.clone(),
         source: asked.source.clone(),

@@ -76,6 +76,9 @@ struct Key {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "EnrolledKeys")]
 struct Listed {
+    /// The caller, by their name in the directory, where only theirs are listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    person: Option<String>,
     /// The oldest first.
     keys: Vec<Key>,
 }
@@ -156,7 +159,8 @@ async fn listed(
     };
     let all = broker.all_enrollments().await.map_err(|error| Unserved::of(&error))?;
     let wanted = all.iter().filter(|one| person.is_none_or(|person| one.person == person));
-    Ok(done(Listed { keys: wanted.map(|one| Key::of(one, now)).collect() }))
+    let keys = wanted.map(|one| Key::of(one, now)).collect();
+    Ok(done(Listed { person: person.map(String::from), keys }))
 }
 
 async fn enroll(

@@ -198,6 +198,11 @@ impl<'a> Request<'a> {
         Self { broker, book, source, id, headers, at }
     }
 
+    /// From which address it is asked.
+    pub(super) fn source(&self) -> std::net::IpAddr {
+        self.source.0
+    }
+
     /// Who asks. Where there is a form, a client may show in it which one it is.
     pub(super) async fn identified(&self, form: Option<&Form>) -> Result<Asked, Unserved> {
         let caller = self.caller(form).await?;

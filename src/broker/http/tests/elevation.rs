@@ -1,6 +1,7 @@
 //! Elevations over HTTP: asking, approving, having, ending, reviewing.
 
 mod drill;
+mod provider_down;
 mod rules;
 
 use std::sync::Arc;
@@ -32,6 +33,13 @@ permit (principal in DirectoryGroup::"leads", action == Action::"approve", resou
 
 @id("suspended-never")
 forbid (principal in DirectoryGroup::"suspended", action == Action::"approve", resource == Role::"admin");
+
+@id("keepers")
+permit (principal, action == Action::"administer", resource)
+when {
+    [User::"CORP#bob", User::"CORP#erin"].contains(principal)
+    && ["enrollments.approve", "enrollments.remove"].contains(context.operation)
+};
 
 @id("admins") @ttl("1h") @scope("deploy:read deploy:write")
 permit (principal in DirectoryGroup::"staff", action == Action::"issue", resource == Role::"admin")
@@ -83,6 +91,7 @@ fn rules() -> Elevation {
             max_age: Duration::from_secs(300),
             cool_down: Duration::from_secs(60),
         }),
+        provider_down: None,
     }
 }
 

@@ -182,6 +182,7 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
         path: args.path.map(|path| match path {
             PolicyPath::Ordinary => elevation::Path::Ordinary,
             PolicyPath::Emergency => elevation::Path::Emergency,
+            PolicyPath::ProviderDown => elevation::Path::ProviderDown,
         }),
         role: args.role.clone(),
         operation: args.operation.clone(),

@@ -2,9 +2,11 @@
 
 mod decide;
 mod drill;
+mod keys;
 mod list;
 pub(crate) mod request;
 mod show;
+mod sign;
 
 use crate::cli::App;
 use crate::cli::args::{At, Elevate, ElevateCommand};
@@ -23,6 +25,9 @@ pub(super) fn run(app: &App, args: &Elevate) -> Result<()> {
         ElevateCommand::Revoke(args) => decide::reasoned(app, args, "revoke"),
         ElevateCommand::Relinquish(args) => decide::simply(app, args, "relinquish"),
         ElevateCommand::Review(args) => decide::review(app, args),
+        ElevateCommand::Keys(args) => keys::run(app, args),
+        ElevateCommand::Sign(args) => sign::sign(app, args),
+        ElevateCommand::Submit(args) => sign::submit(app, args),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::api::elevations::{Event, Listed, Wanted};
 use crate::cli::args::{At, Because, ElevateRequest, ElevateStatus};
 use crate::cli::elsewhere::Elsewhere;
 use crate::cli::show::moment;
-use crate::cli::{App, misuse};
+use crate::cli::{App, misuse, signed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::interact::Waiting;
 use crate::wire::elevation::Elevation;
@@ -26,6 +26,10 @@ const LOOKS: usize = 30;
 const SILENT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(app: &App, args: &ElevateRequest) -> Result<()> {
+    signed::check(&args.down)?;
+    if args.down.provider_down {
+        return super::sign::request(app, args);
+    }
     let broker = open(app, &args.at)?;
     let start = args.start.as_deref().map(|text| start(text, app.host.clock.now())).transpose()?;
     let mut wanted = wanted(&args.role, &args.because)?;
@@ -177,7 +181,7 @@ fn is_worth_it(app: &App, elevation: &Elevation) -> bool {
 }
 
 /// Why it is not had, where it will not be.
-fn over(elevation: &Elevation) -> Option<Error> {
+pub(crate) fn over(elevation: &Elevation) -> Option<Error> {
     let said = match elevation.access.as_str() {
         "denied" => "somebody said no",
         "withdrawn" => "it was taken back",

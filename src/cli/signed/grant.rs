@@ -1,0 +1,251 @@
+//! A grant that is asked for, begun, used and given back by signatures.
+
+use std::time::{Duration, Instant};
+
+use super::{Desk, Kept, Known, SHORT, Signer, person, read, say};
+use crate::cli::App;
+use crate::cli::args::{Because, ProviderDown};
+use crate::cli::commands::elevate::request;
+use crate::cli::misuse;
+use crate::cli::prepare::Prepared;
+use crate::credential::{Assertion, Credential, Principal, TokenType};
+use crate::error::{ErrorKind, Result};
+use crate::host::process;
+use crate::secret::Secret;
+use crate::sshsig::{LONGEST, Said, Signed, Subject, hex, write};
+use crate::wire::elevation::Elevation;
+
+/// How often it is looked whether enough have approved.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// How long a request is good: others have to find their keys.
+const REQUEST: time::Duration = time::Duration::hours(4);
+
+/// For how long a role is asked for where nobody says.
+const USUAL: Duration = Duration::from_secs(30 * 60);
+
+/// What is asked for.
+pub(crate) struct Ask<'a> {
+    pub(crate) role: &'a str,
+    pub(crate) because: &'a Because,
+    pub(crate) down: &'a ProviderDown,
+    pub(crate) audience: Option<&'a str>,
+    pub(crate) scope: Option<String>,
+    /// The rules, where they were named.
+    pub(crate) rules: Option<&'a str>,
+}
+
+/// A request that somebody signed, and with what they go on.
+pub(crate) struct SignedGrant {
+    desk: Desk,
+    signer: Signer,
+    person: String,
+    request: Signed,
+}
+
+impl SignedGrant {
+    /// Signs a request, and keeps it.
+    pub(crate) fn ask(app: &App, desk: Desk, prepared: &Prepared, ask: &Ask<'_>) -> Result<Self> {
+        let known = Known::of(&app.host, desk.broker());
+        let person = person(ask.down.person.as_deref(), &known)?;
+        let signer = Signer::of(app, &prepared.cache, &ask.down.key, known.key.as_deref(), false)?;
+        let wanted = request::wanted(ask.role, ask.because)?;
+        if !prepared.plan.exchanges.is_empty() {
+            return Err(misuse("a profile with exchanges is of no use while the provider is down")
+                .hint(
+                    "name one whose target is the broker and that exchanges nothing: --at PROFILE",
+                ));
+        }
+        let bound_to = match prepared.plan.wants_key() {
+            true => Some(prepared.cache.device_key()?.thumbprint().to_string()),
+            false => None,
+        };
+        let rules = match ask.rules {
+            Some(rules) => rules.to_string(),
+            None => desk.rules()?,
+        };
+        let seconds = wanted.ttl.unwrap_or(USUAL.as_secs());
+        let subject = Subject {
+            role: ask.role.into(),
+            audience: ask.audience.map(String::from),
+            scope: ask.scope.clone(),
+            seconds,
+            bound_to,
+        };
+        let ticket = wanted.ticket.map(String::from);
+        let said = Said::Request { subject, rules, ticket, reason: wanted.reason.into() };
+        // It tells what came of it as long as it is good, so that is as long as the grant may be.
+        let lasting = time::Duration::try_from(Duration::from_secs(seconds)).unwrap_or(LONGEST);
+        let lasting = REQUEST.saturating_add(lasting).min(LONGEST);
+        let request = say(app, desk.broker(), (&person, &signer), said, lasting)?;
+        let until = request.statement.expires.unix_timestamp();
+        let text = write(std::slice::from_ref(&request))?;
+        let (role, audience) = (ask.role.to_string(), ask.audience.map(String::from));
+        Known::change(&app.host, desk.broker(), |known| {
+            known.requests.push(Kept { role, audience, text, until });
+        })?;
+        Ok(Self { desk, signer, person, request })
+    }
+
+    /// The request as it was signed.
+    pub(crate) fn text(&self) -> Result<String> {
+        write(std::slice::from_ref(&self.request))
+    }
+
+    /// Brings it to the broker; once it is there, that tells what came of it.
+    pub(crate) fn bring(&self) -> Result<Elevation> {
+        let text = self.text()?;
+        self.desk.ask(async |client| client.bring(&text).await)
+    }
+
+    /// Waits until enough have approved, and begins.
+    pub(crate) fn wait(&self, app: &App, asked: Elevation) -> Result<Elevation> {
+        let mut latest = asked;
+        let mut spinner = None;
+        let started = Instant::now();
+        loop {
+            if let Some(end) = request::over(&latest) {
+                return Err(end);
+            }
+            match latest.access.as_str() {
+                "active" => return Ok(latest),
+                "approved" => {
+                    latest = self.begin(app)?;
+                    continue;
+                }
+                _ => {}
+            }
+            spinner.get_or_insert_with(|| app.host.interact.waiting("waiting for signatures"));
+            std::thread::sleep(EVERY);
+            match self.bring() {
+                Ok(found) => latest = found,
+                Err(error) if error.kind() == ErrorKind::Unreachable => {
+                    tracing::info!(%error, waited = ?started.elapsed(), "the broker does not answer");
+                    if app.host.corrected_now() >= self.request.statement.expires {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn begin(&self, app: &App) -> Result<Elevation> {
+        let text = write(&[self.uses(app, None)?])?;
+        self.desk.ask(async |client| client.bring(&text).await)
+    }
+
+    fn uses(&self, app: &App, bound_to: Option<String>) -> Result<Signed> {
+        let said = Said::Use { request: self.request.statement.hash()?, bound_to };
+        say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)
+    }
+
+    /// Mints a credential under it.
+    pub(crate) fn mint(
+        &self,
+        app: &App,
+        prepared: &Prepared,
+        elevation: &Elevation,
+    ) -> Result<Credential> {
+        let plan = &prepared.plan;
+        let key = match plan.wants_key() {
+            true => Some(std::sync::Arc::new(prepared.cache.device_key()?)),
+            false => None,
+        };
+        let bound_to = key.as_ref().map(|key| key.thumbprint().to_string());
+        let signed = self.uses(app, bound_to)?;
+        let who = &elevation.requester;
+        let assertion = Assertion {
+            token: Secret::new(write(std::slice::from_ref(&signed))?),
+            token_type: TokenType::Statement,
+            principal: Principal { issuer: who.issuer.clone(), subject: who.subject.clone() },
+            expires_at: signed.statement.expires,
+        };
+        let mut target = plan.target.open();
+        if let Some(key) = key {
+            target.with_key(key);
+        }
+        process::runtime()?.block_on(target.mint(&self.desk.host, &assertion, &plan.request))
+    }
+
+    /// Gives it back.
+    pub(crate) fn end(&self, app: &App) -> Result<Elevation> {
+        let request = self.request.statement.hash()?;
+        let said = Said::Ending { request, reason: "the command has ended".into() };
+        let text =
+            write(&[say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)?])?;
+        self.desk.ask(async |client| client.bring(&text).await)
+    }
+
+    /// The hash of the request, as signatures about it name it.
+    pub(crate) fn hash(&self) -> Result<String> {
+        Ok(hex(&self.request.statement.hash()?))
+    }
+
+    /// Goes on with what was asked for before, where something may still come of it.
+    fn known(app: &App, prepared: &Prepared, ask: &Ask<'_>) -> Result<Option<(Self, Elevation)>> {
+        let desk = Desk::of(prepared)?;
+        let known = Known::of(&app.host, desk.broker());
+        let audience = ask.audience.unwrap_or_default();
+        let live = ["pending", "approved", "active"];
+        for kept in known.requests(ask.role, audience, app.host.clock.now()) {
+            let Ok([request]) =
+                read(&kept.text).map_or_else(|_| Err(Vec::new()), <[Signed; 1]>::try_from)
+            else {
+                continue;
+            };
+            let text = kept.text.clone();
+            let told = desk.ask(async |client| client.bring(&text).await);
+            let Ok(elevation) = told else { continue };
+            if live.contains(&elevation.access.as_str()) {
+                let person = request.statement.person.clone();
+                let key = request.signatures.first().map(|one| one.key().fingerprint());
+                let chosen = &ask.down.key;
+                let signer = Signer::of(app, &prepared.cache, chosen, key.as_deref(), false)?;
+                return Ok(Some((Self { desk, signer, person, request }, elevation)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Asks for the role of a run, waits until enough have signed, and begins. Returns also until
+/// when it is had, and whether it is this run's own.
+pub(crate) fn begin(
+    app: &App,
+    prepared: &Prepared,
+    ask: &Ask<'_>,
+) -> Result<(SignedGrant, Elevation, bool)> {
+    let (grant, asked) = match SignedGrant::known(app, prepared, ask)? {
+        Some((grant, known)) => {
+            app.host.interact.note(&format!("going on with the request {}", known.id));
+            (grant, known)
+        }
+        None => {
+            let grant = SignedGrant::ask(app, Desk::of(prepared)?, prepared, ask)?;
+            let asked = grant.bring()?;
+            (grant, asked)
+        }
+    };
+    let own = asked.access != "active";
+    if asked.access == "pending" {
+        tell(app, &grant)?;
+    }
+    let elevation = grant.wait(app, asked)?;
+    Ok((grant, elevation, own))
+}
+
+/// Tells how others get to sign.
+pub(crate) fn tell(app: &App, grant: &SignedGrant) -> Result<()> {
+    let path = app.host.dirs.state.join("provider-down").join(format!("{}.txt", grant.hash()?));
+    crate::host::files::write_private(&path, grant.text()?.as_bytes())?;
+    app.host.interact.note(&format!(
+        "hand this file to those who approve, who sign it with `tmpcred elevate sign FILE --approve`: {}",
+        path.display()
+    ));
+    app.host.interact.note(&format!(
+        "its hash is {}; bring what they sign with `tmpcred elevate submit FILE`",
+        grant.hash()?
+    ));
+    Ok(())
+}

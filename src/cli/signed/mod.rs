@@ -1,0 +1,130 @@
+//! Asking, approving and having by signatures, while no identity provider can say who somebody
+//! is.
+
+mod grant;
+mod key;
+mod known;
+
+use time::{Duration, OffsetDateTime};
+
+use super::App;
+use super::args::{ProviderDown, SigningKey, Wanted};
+use super::misuse;
+use super::prepare::{Prepared, configured};
+use crate::api::{Client, Failure};
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::{Host, process};
+use crate::mint::broker::Server;
+use crate::oidc::Issuer;
+use crate::sshsig::{self, Nonce, Said, Signed, Statement};
+
+pub(crate) use grant::{Ask, SignedGrant, begin, tell};
+pub(crate) use key::Signer;
+pub(crate) use known::{Kept, Known};
+
+/// How long what is used at once is good.
+pub(crate) const SHORT: Duration = Duration::minutes(5);
+
+/// A broker, asked by nobody in particular, and what somebody signs for it.
+pub(crate) struct Desk {
+    host: Host,
+    server: Server,
+}
+
+impl Desk {
+    /// The broker that is this profile's target; that of the profile which a run would use,
+    /// where none is named.
+    pub(crate) fn open(app: &App, profile: Option<&str>) -> Result<(Self, Prepared)> {
+        let wanted = Wanted { profile: profile.map(String::from), ..Wanted::default() };
+        let prepared = configured(app, &wanted)?;
+        Ok((Self::of(&prepared)?, prepared))
+    }
+
+    /// The broker that is the target of what was prepared.
+    pub(crate) fn of(prepared: &Prepared) -> Result<Self> {
+        let profile = &prepared.plan.profile;
+        let Some(server) = prepared.plan.target.broker().cloned() else {
+            let message = format!("the profile '{profile}' is none of a broker");
+            return Err(Error::new(ErrorKind::Config, message)
+                .hint("name a profile whose target is the broker to be asked"));
+        };
+        Ok(Self { host: prepared.asking()?, server })
+    }
+
+    /// Its issuer identifier.
+    pub(crate) fn broker(&self) -> &Issuer {
+        self.server.issuer()
+    }
+
+    /// Asks it for one thing.
+    pub(crate) fn ask<T>(&self, ask: impl AsyncFn(&Client<'_>) -> Result<T, Failure>) -> Result<T> {
+        let client = Client::of_nobody(&self.host, &self.server);
+        Ok(process::runtime()?.block_on(ask(&client))?)
+    }
+
+    /// The rules that are in force; where they cannot be had, those that it said last.
+    pub(crate) fn rules(&self) -> Result<String> {
+        match self.ask(async |client| client.rules().await) {
+            Ok(told) if told.broker == self.broker().as_str() => {
+                let rules = told.rules;
+                Known::change(&self.host, self.broker(), |known| {
+                    known.rules = Some(rules.clone())
+                })?;
+                Ok(rules)
+            }
+            Ok(told) => {
+                let message = "another broker answers than the configuration names";
+                Err(Error::new(ErrorKind::Verification, message)
+                    .because_of(format!("it is {}", crate::error::foreign(&told.broker))))
+            }
+            Err(error) => {
+                let known = Known::of(&self.host, self.broker()).rules;
+                known.filter(|_| error.kind() == ErrorKind::Unreachable).ok_or_else(|| {
+                    error.hint(
+                        "where only others reach the broker, they tell: --out FILE --rules HASH",
+                    )
+                })
+            }
+        }
+    }
+}
+
+/// Says something to a broker, and signs it.
+pub(crate) fn say(
+    app: &App,
+    broker: &Issuer,
+    (person, signer): (&str, &Signer),
+    said: Said,
+    lasting: Duration,
+) -> Result<Signed> {
+    let made = app.host.corrected_now().replace_nanosecond(0).map_err(|cause| {
+        Error::new(ErrorKind::Other, "the time cannot be written down").because(cause)
+    })?;
+    let expires: OffsetDateTime = made.saturating_add(lasting);
+    let (broker, nonce) = (broker.clone(), Nonce::random()?);
+    let statement = Statement { broker, nonce, person: person.into(), said, made, expires };
+    Signed::make(statement, |text| signer.sign(app, text))
+}
+
+/// Who somebody is in a broker's directory.
+pub(crate) fn person(named: Option<&str>, known: &Known) -> Result<String> {
+    named.map(String::from).or_else(|| known.person.clone()).ok_or_else(|| {
+        misuse("it is not known who you are in the broker's directory")
+            .because_of("you have not enrolled a key from here")
+            .hint("name yourself: --person NAME")
+    })
+}
+
+/// Refuses options about a key where nothing is signed.
+pub(crate) fn check(down: &ProviderDown) -> Result<()> {
+    let SigningKey { key, agent, keyring } = &down.key;
+    match !down.provider_down && (key.is_some() || *agent || *keyring) {
+        true => Err(misuse("a key is of use with --provider-down alone")),
+        false => Ok(()),
+    }
+}
+
+/// Reads statements, whoever signed them.
+pub(crate) fn read(text: &str) -> Result<Vec<Signed>> {
+    sshsig::read(text, sshsig::Demands::default())
+}

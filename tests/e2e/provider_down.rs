@@ -1,0 +1,224 @@
+//! Roles that are had while the identity provider is dead: asked for, approved and used by
+//! signatures, which travel as files between users of this machine who never speak to each other.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::elevation::{Company, ROLE, SOON};
+use super::support::home::Home;
+use super::support::run::Running;
+use super::support::terminal::Terminal;
+use super::support::wait::wait_until;
+
+const KEEPERS: &str = r#"
+@id("keepers")
+permit (principal == User::"ISSUER#erin", action == Action::"administer", resource)
+when { ["enrollments.list", "enrollments.approve"].contains(context.operation) };
+"#;
+
+/// A company whose leads have keys: alice's is in her keyring, bob's in an SSH agent, carol's in
+/// a file that `ssh-keygen` reads.
+struct Prepared {
+    company: Company,
+    /// Bob's agent, which ends with his home.
+    _agent: Running,
+}
+
+impl Prepared {
+    fn new() -> Self {
+        let mut bob = Home::nobody();
+        let socket = bob.path("agent.sock");
+        bob.directory(".ssh");
+        ssh_key(&bob);
+        let agent = bob.command("ssh-agent").args(["-D", "-a"]).args([&socket]).limit(SOON * 5);
+        let agent = agent.spawn();
+        wait_until("an agent", SOON, || socket.exists().then_some(()));
+        bob.set("SSH_AUTH_SOCK", &socket);
+        bob.command("ssh-add").args(["-q", ".ssh/id_ed25519"]).current_dir(bob.path("")).run().ok();
+        let carol = Home::new();
+        carol.directory(".ssh");
+        ssh_key(&carol);
+        let homes = vec![
+            ("alice", Home::stranger()),
+            ("bob", bob),
+            ("carol", carol),
+            ("erin", Home::stranger()),
+        ];
+        let down = "\n[role.admin.elevation.provider_down]\n\n[notify.own]";
+        let role = ROLE.replace("\n[notify.own]", down);
+        let company = Company::of(homes, &role, KEEPERS);
+        let prepared = Self { company, _agent: agent };
+        prepared.enroll("alice", &[]);
+        prepared.enroll("bob", &["--agent", "--label", "my laptop"]);
+        prepared
+    }
+
+    /// Enrolls a key as it is printed, and has it approved.
+    fn enroll(&self, name: &str, more: &[&str]) {
+        let args = [&["keys", "enroll", "--json"], more].concat();
+        let key = self.company.elevate(name, &args).ok().json();
+        assert_eq!((&key["person"], &key["state"]), (&name.into(), &"pending".into()));
+        self.approve_key(&key);
+    }
+
+    fn approve_key(&self, key: &Value) {
+        let text = |name: &str| key[name].as_str().unwrap().to_string();
+        let args =
+            ["keys", "approve", &text("id"), "--fingerprint", &text("fingerprint"), "--json"];
+        let done = self.company.elevate("erin", &args).ok().json();
+        assert_eq!(done["state"], "approved");
+    }
+
+    /// Carol enrolls without this program: as docs/break-glass-keys.md has it, by her token.
+    fn enroll_carol(&self) {
+        let carol = self.company.home("carol");
+        // The agent of this program's own signs for nobody but whose keyring it is in.
+        let agent = "eval $(ssh-agent) >/dev/null; ssh-add -q ~/.ssh/id_ed25519; \
+                     tmpcred elevate keys enroll --key ~/.ssh/id_ed25519.pub --json; \
+                     ssh-agent -k >/dev/null";
+        let program = carol.share(super::support::home::under_test());
+        let text = agent.replace("tmpcred", program.to_str().unwrap());
+        let key = carol.command("sh").args(["-euc", &text]).run().ok();
+        self.approve_key(&key.json());
+    }
+
+    /// A file that one person hands to another.
+    fn hand(&self, file: &Path, to: &str, name: &str) -> String {
+        let text = std::fs::read_to_string(file).unwrap();
+        let path = self.company.home(to).write(Path::new("work").join(name), text);
+        path.to_str().unwrap().to_string()
+    }
+}
+
+fn ssh_key(home: &Home) {
+    let args = ["-q", "-t", "ed25519", "-N", "", "-f", ".ssh/id_ed25519"];
+    home.command("ssh-keygen").args(args).current_dir(home.path("")).run().ok();
+}
+
+/// The commands that docs/break-glass-provider-down.md prints under this heading.
+fn printed(heading: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/break-glass-provider-down.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let below = page.split_once(&format!("\n## {heading}\n")).unwrap().1;
+    let block = below.split_once("\n```sh\n").unwrap().1.split_once("\n```").unwrap().0;
+    block.replace("prod-admin", "admin")
+}
+
+#[test]
+fn a_role_is_had_by_files_while_the_provider_is_dead() {
+    let prepared = Prepared::new();
+    prepared.enroll_carol();
+    let company = &prepared.company;
+    company.provider.kill();
+    let address = ("127.0.0.1", company.provider.port());
+    wait_until("its end", SOON, || std::net::TcpStream::connect(address).is_err().then_some(()));
+    // As the page has it, each step.
+    let shell = |name: &str, script: &str| {
+        let home = company.home(name);
+        let program = home.share(super::support::home::under_test());
+        let script = script.replace("tmpcred elevate", &format!("{} elevate", program.display()));
+        let script = script.replace("tmpcred exec", &format!("{} exec", program.display()));
+        home.command("sh")
+            .args(["-euc", &script])
+            .env("BROKER", company.broker.url())
+            .limit(SOON)
+            .run()
+    };
+    shell("alice", &printed("Asking")).ok();
+    let request = company.home("alice").path("work/request.txt");
+    let text = std::fs::read_to_string(&request).unwrap();
+    assert!(text.contains("kind: request\n") && text.contains("person: alice\n"), "{text}");
+    prepared.hand(&request, "bob", "request.txt");
+    prepared.hand(&request, "carol", "request.txt");
+    // Nobody signs what they were not asked about.
+    let blind = ["elevate", "sign", "request.txt", "--approve"];
+    let blind = company.run("bob", &blind).env("TMPCRED_NO_INPUT", "true").run().ended_with(2);
+    assert!(blind.stderr.contains("nobody is there to be asked"), "{}", blind.stderr);
+    let terminal = Terminal::start(company.home("bob"), 100, 40);
+    terminal.enter(&printed("Approving"));
+    terminal.wait_for("Approve exactly this?");
+    let screen = terminal.screen();
+    for says in ["admin, for", "INC-4711", "alice, by the key SHA256:"] {
+        assert!(screen.contains(says), "{says}: {screen}");
+    }
+    terminal.enter("y");
+    terminal.wait_for("written to bob.txt");
+    shell("carol", &printed("Approving with OpenSSH alone")).ok();
+    prepared.hand(&company.home("bob").path("work/bob.txt"), "alice", "bob.txt");
+    prepared.hand(&company.home("carol").path("work/carol.txt"), "alice", "carol.txt");
+    // One is not enough, and the same again is no second one.
+    let once = company.elevate("alice", &["submit", "bob.txt", "--json"]).ok().json();
+    assert_eq!((&once["access"], &once["needs"][0]["have"][0]), (&"pending".into(), &"bob".into()));
+    shell("alice", &printed("Bringing it to the broker")).ok();
+    let ran = shell("alice", &printed("Having it")).ok();
+    let (role, token) = ran.stdout.trim().split_once(' ').unwrap();
+    assert_eq!(role, "admin");
+    let claims = super::stores::claims(token);
+    let id = once["id"].as_str().unwrap();
+    assert_eq!(
+        (&claims["elevation"]["id"], &claims["elevation"]["path"]),
+        (&id.into(), &"provider-down".into())
+    );
+    assert_eq!(claims["sub_id"]["sub"], "alice");
+    // With the command, the grant has ended, and all that was issued under it.
+    assert!(!super::revocation::is_active(&company.broker, token));
+    assert_eq!(company.told("elevation-approved"), ["alice"]);
+    assert_eq!(
+        company.story(id),
+        [
+            "elevation.request alice",
+            "elevation.approve bob",
+            "elevation.approve carol",
+            "elevation.activate alice",
+            "issue alice",
+            "elevation.relinquish alice",
+        ]
+    );
+}
+
+#[test]
+fn one_line_waits_for_signatures_and_needs_as_many_as_ever() {
+    let prepared = Prepared::new();
+    let company = &prepared.company;
+    company.provider.kill();
+    let args =
+        ["exec", "--elevate", "admin", "--provider-down", "--reason", "INC-4711", "--for", "30m"];
+    let run = company.run("alice", &args).args(["--", "sh", "-c", "echo $TMPCRED_ROLE"]);
+    let running = run.limit(SOON).spawn();
+    let line = running.line_on_stderr("hand this file to those who approve");
+    let file = line.rsplit_once(": ").unwrap().1.trim().to_string();
+    let hash = Path::new(&file).file_stem().unwrap().to_str().unwrap().to_string();
+    let sign = |name: &str| {
+        prepared.hand(Path::new(&file), name, "request.txt");
+        let args = ["sign", "request.txt", "--hash", &hash, "--out", "-"];
+        company.elevate(name, &[&args[..], &["--approve"]].concat())
+    };
+    let signed = sign("bob").ok().stdout;
+    // Who asked signs in vain, and so does whoever has no key there.
+    let own = sign("alice").ok().stdout;
+    let bring = |name: &str, text: &str| {
+        let run = company.run(name, &["elevate", "submit", "-", "--json"]);
+        run.stdin(text.to_string()).run()
+    };
+    let told = bring("erin", &own).ok().json();
+    assert_eq!(told["access"], "pending");
+    assert!(told["not_taken"][0]["why"].as_str().unwrap().contains("for themselves"), "{told}");
+    // Anybody brings what somebody signed.
+    let told = bring("erin", &signed).ok().json();
+    assert_eq!((&told["access"], &told["needs"][0]["have"][0]), (&"pending".into(), &"bob".into()));
+    let stranger = sign("erin");
+    assert!(
+        stranger.stderr.contains("tmpcred elevate keys enroll")
+            || stranger.stderr.contains("--person"),
+        "{}",
+        stranger.stderr
+    );
+    let args =
+        ["sign", "request.txt", "--deny", "--reason", "use the reader role", "--hash", &hash];
+    let denied = company.elevate("bob", &args).ok().stdout;
+    bring("bob", &denied).ok();
+    let ended = running.wait().ended_with(125);
+    assert_eq!(ended.stdout, "");
+    assert!(ended.stderr.contains("use the reader role"), "{}", ended.stderr);
+}
