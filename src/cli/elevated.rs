@@ -55,6 +55,7 @@ impl Elevated {
                 audience: Some(&request.audience),
                 scope: (!request.scope.is_empty()).then(|| request.scope.join(" ")),
                 rules: None,
+                drill: false,
             };
             let (grant, elevation, own) = signed::begin(app, prepared, &ask)?;
             return Self::had(app, Way::Signed(Box::new(grant)), elevation, own).map(Some);
@@ -141,7 +142,7 @@ impl Elevated {
             Way::Session(broker) => {
                 broker.ask(async |client| client.settle(self.id, "relinquish", &event).await)
             }
-            Way::Signed(grant) => grant.end(app),
+            Way::Signed(grant) => grant.end(app, "the command has ended"),
         };
         if let Err(error) = done {
             app.host.interact.warn(&format!(

@@ -125,6 +125,8 @@ pub struct Subject {
     pub seconds: u64,
     /// The thumbprint (RFC 7638) of the key that what they get is to be bound to.
     pub bound_to: Option<String>,
+    /// Whether it only is practised.
+    pub drill: bool,
 }
 
 /// What tells a statement from all others: 16 random bytes.
@@ -200,7 +202,9 @@ impl Statement {
                 let seconds = lines.required("seconds")?.parse();
                 let seconds = seconds.map_err(|_| unacceptable("its seconds are no number"))?;
                 let bound_to = lines.optional("bound-to");
-                let subject = Subject { role, audience, scope, seconds, bound_to };
+                // Anything else than this is not as it is written below.
+                let drill = lines.optional("drill").is_some();
+                let subject = Subject { role, audience, scope, seconds, bound_to, drill };
                 let rules = lines.required("rules")?.to_string();
                 let ticket = lines.optional("ticket");
                 let reason = lines.required("reason")?.to_string();
@@ -256,13 +260,14 @@ impl Statement {
         line("person", &self.person)?;
         match &self.said {
             Said::Request { subject, rules, ticket, reason } => {
-                let Subject { role, audience, scope, seconds, bound_to } = subject;
+                let Subject { role, audience, scope, seconds, bound_to, drill } = subject;
                 line("role", role)?;
                 for (name, value) in [("audience", audience), ("scope", scope)] {
                     value.as_ref().map_or(Ok(()), |value| line(name, value))?;
                 }
                 line("seconds", &seconds.to_string())?;
                 bound_to.as_ref().map_or(Ok(()), |value| line("bound-to", value))?;
+                drill.then(|| line("drill", "yes")).transpose()?;
                 line("rules", rules)?;
                 ticket.as_ref().map_or(Ok(()), |value| line("ticket", value))?;
                 line("reason", reason)?;

@@ -47,8 +47,10 @@ pub(super) fn statements() -> Vec<Statement> {
         scope: Some("read write".into()),
         seconds: 1800,
         bound_to: Some("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()),
+        drill: true,
     };
-    let least = Subject { audience: None, scope: None, bound_to: None, ..subject.clone() };
+    let least =
+        Subject { audience: None, scope: None, bound_to: None, drill: false, ..subject.clone() };
     let reason = "INC-4711: «die Datenbank» steht".to_string();
     vec![
         statement(Said::Request {

@@ -256,7 +256,7 @@ impl Broker {
             ticket: ticket.clone(),
             idempotency_key: None,
             signed: Some(SignedRequest { statement, key: by.key.clone(), rules: rules.clone() }),
-            drill: false,
+            drill: subject.drill,
         };
         Ok((self.elevate(book, who, request).await?, true))
     }

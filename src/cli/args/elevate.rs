@@ -184,8 +184,11 @@ pub(crate) struct ElevateDrill {
     #[arg(long)]
     pub audience: Option<String>,
     /// Do not wait: `tmpcred elevate status --wait` goes on with it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "provider_down")]
     pub no_wait: bool,
+    /// By signatures.
+    #[command(flatten)]
+    pub down: ProviderDown,
     /// Which broker.
     #[command(flatten)]
     pub at: At,

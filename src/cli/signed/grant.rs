@@ -33,6 +33,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) scope: Option<String>,
     /// The rules, where they were named.
     pub(crate) rules: Option<&'a str>,
+    /// Whether it only is practised.
+    pub(crate) drill: bool,
 }
 
 /// A request that somebody signed, and with what they go on.
@@ -71,6 +73,7 @@ impl SignedGrant {
             scope: ask.scope.clone(),
             seconds,
             bound_to,
+            drill: ask.drill,
         };
         let ticket = wanted.ticket.map(String::from);
         let said = Said::Request { subject, rules, ticket, reason: wanted.reason.into() };
@@ -168,10 +171,10 @@ impl SignedGrant {
         process::runtime()?.block_on(target.mint(&self.desk.host, &assertion, &plan.request))
     }
 
-    /// Gives it back.
-    pub(crate) fn end(&self, app: &App) -> Result<Elevation> {
+    /// Gives it back, and says why.
+    pub(crate) fn end(&self, app: &App, reason: &str) -> Result<Elevation> {
         let request = self.request.statement.hash()?;
-        let said = Said::Ending { request, reason: "the command has ended".into() };
+        let said = Said::Ending { request, reason: reason.into() };
         let text =
             write(&[say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)?])?;
         self.desk.ask(async |client| client.bring(&text).await)
@@ -197,7 +200,7 @@ impl SignedGrant {
             let text = kept.text.clone();
             let told = desk.ask(async |client| client.bring(&text).await);
             let Ok(elevation) = told else { continue };
-            if live.contains(&elevation.access.as_str()) {
+            if live.contains(&elevation.access.as_str()) && elevation.drill == ask.drill {
                 let person = request.statement.person.clone();
                 let key = request.signatures.first().map(|one| one.key().fingerprint());
                 let chosen = &ask.down.key;

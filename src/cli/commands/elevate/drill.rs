@@ -7,6 +7,7 @@ use super::{open, request, show};
 use crate::api::elevations::{Event, Wanted};
 use crate::cli::args::{At, Because, ElevateDrill};
 use crate::cli::elsewhere::Elsewhere;
+use crate::cli::signed::{self, Ask, Desk};
 use crate::cli::{App, show as shown};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::elevation::Elevation;
@@ -15,10 +16,25 @@ use crate::wire::elevation::Elevation;
 const WHY: &str = "to practise it";
 
 pub(super) fn run(app: &App, args: &ElevateDrill) -> Result<()> {
-    let broker = open(app, &args.at)?;
+    signed::check(&args.down)?;
     let why = || Some(WHY.to_string());
     let because =
         Because { reason: args.because.reason.clone().or_else(why), ..args.because.clone() };
+    if args.down.provider_down {
+        let (_, prepared) = Desk::open(app, args.at.at.as_deref())?;
+        let ask = Ask {
+            role: &args.role,
+            because: &because,
+            down: &args.down,
+            audience: args.audience.as_deref(),
+            scope: None,
+            rules: None,
+            drill: true,
+        };
+        let (grant, ..) = signed::begin(app, &prepared, &ask)?;
+        return tell(app, &grant.end(app, WHY)?, &args.at);
+    }
+    let broker = open(app, &args.at)?;
     let wanted = Wanted {
         audience: args.audience.as_deref(),
         drill: Some(true),
@@ -40,10 +56,15 @@ pub(super) fn end(app: &App, broker: &Elsewhere, begun: &Elevation, at: &At) -> 
     })?;
     let event = Event::default();
     let ended = broker.ask(async |client| client.settle(id, "relinquish", &event).await)?;
-    show::one(app, &ended, at.json)?;
+    tell(app, &ended, at)
+}
+
+/// Shows what came of one.
+fn tell(app: &App, ended: &Elevation, at: &At) -> Result<()> {
+    show::one(app, ended, at.json)?;
     if !at.json {
         app.ui.line("")?;
-        let rows = steps(&ended).into_iter().map(|(step, after)| [step, shown::duration(after)]);
+        let rows = steps(ended).into_iter().map(|(step, after)| [step, shown::duration(after)]);
         app.ui.table(["STEP", "AFTER"], rows)?;
     }
     Ok(())

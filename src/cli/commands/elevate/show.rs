@@ -12,6 +12,9 @@ use crate::wire::elevation::{Elevation, Need, Party};
 /// How many characters the time that a grant lasts takes.
 const BAR: usize = 16;
 
+/// What it means that something is a drill.
+pub(super) const PRACTISED: &str = "this is practised; nothing is issued";
+
 /// Shows all there is to know of one.
 pub(super) fn one(app: &App, elevation: &Elevation, json: bool) -> Result<()> {
     if json {
@@ -36,7 +39,7 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
         ("who", who(&elevation.requester)),
     ];
     if elevation.drill {
-        facts.insert(0, ("DRILL", "this is practised; nothing is issued".into()));
+        facts.insert(0, ("DRILL", PRACTISED.into()));
     }
     if !elevation.actors.is_empty() {
         let actors: Vec<_> = elevation.actors.iter().map(who).collect();

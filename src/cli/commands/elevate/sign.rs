@@ -40,6 +40,7 @@ pub(super) fn request(app: &App, args: &ElevateRequest) -> Result<()> {
         audience,
         scope: (!args.scope.is_empty()).then(|| args.scope.join(" ")),
         rules: args.rules.as_deref(),
+        drill: false,
     };
     let grant = SignedGrant::ask(app, desk, &prepared, &ask)?;
     if let Some(out) = &args.out {
@@ -166,13 +167,15 @@ fn facts(request: &Signed, said: &[Signed]) -> Result<Vec<(&'static str, String)
     let key = |signed: &Signed| {
         signed.signatures.first().map(|one| one.key().fingerprint()).unwrap_or_default()
     };
-    let mut facts = vec![
+    let drill = subject.drill.then(|| ("DRILL", show::PRACTISED.to_string()));
+    let mut facts: Vec<_> = drill.into_iter().collect();
+    facts.extend([
         ("role", format!("{}, for {audience}", subject.role)),
         ("scope", subject.scope.clone().unwrap_or_else(|| "all that policy gives".into())),
         ("for", duration(seconds)),
         ("who", format!("{}, by the key {}", statement.person, key(request))),
         ("reason", reason.clone()),
-    ];
+    ]);
     facts.extend(ticket.clone().map(|ticket| ("ticket", ticket)));
     facts.extend(subject.bound_to.clone().map(|key| ("key", format!("bound to {key}"))));
     facts.push(("broker", statement.broker.to_string()));

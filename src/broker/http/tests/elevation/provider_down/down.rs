@@ -52,6 +52,7 @@ impl Down {
                     scope: None,
                     seconds: 1800,
                     bound_to: None,
+                    drill: false,
                 },
                 rules: self.rules(),
                 ticket: None,
