@@ -20,6 +20,7 @@ mod entry;
 mod life;
 mod list;
 mod seal;
+mod sift;
 mod tally;
 mod telling;
 
@@ -324,5 +325,7 @@ fn moment_of(micros: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
 }
 
+#[cfg(test)]
+mod many;
 #[cfg(test)]
 mod tests;

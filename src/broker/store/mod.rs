@@ -30,7 +30,10 @@ mod unit;
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-pub use elevation::{ElevationFilter, ElevationStore, SealedElevation, StoredElevation, Unless};
+pub use elevation::{
+    Among, ElevationFilter, ElevationStore, FoundElevation, SealedElevation, StoredElevation,
+    Unless,
+};
 pub use enrollment::{Enrollment, EnrollmentState, EnrollmentStore};
 pub use erasure::{Erasable, ErasureStore, Traces};
 pub use issuer_keys::{IssuerKeySet, IssuerKeyStore};

@@ -1,7 +1,7 @@
 //! A store that fails on demand, for tests.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -17,9 +17,10 @@ use crate::broker::keys::StoredKey;
 use crate::broker::notify::Message;
 use crate::broker::store::{
     Backlog, Delivery, ElevationFilter, ElevationStore, Enrollment, EnrollmentStore, Erasable,
-    ErasureStore, Filter, Issuance, IssuerKeySet, IssuerKeyStore, KeyStore, Ledger, LogEnds,
-    LogStore, NewDelivery, Noted, NotifyStore, Once, OnceStore, OpaqueToken, OutboxStore, Outcome,
-    Row, SealedElevation, Step, Store, TokenStore, Traces, Turn, Undelivered, Unit, Whose, sqlite,
+    ErasureStore, Filter, FoundElevation, Issuance, IssuerKeySet, IssuerKeyStore, KeyStore, Ledger,
+    LogEnds, LogStore, NewDelivery, Noted, NotifyStore, Once, OnceStore, OpaqueToken, OutboxStore,
+    Outcome, Row, SealedElevation, Step, Store, TokenStore, Traces, Turn, Undelivered, Unit, Whose,
+    sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -40,6 +41,8 @@ pub(crate) struct Failing {
     /// What looks at the whole log works.
     pub(crate) scans: AtomicBool,
     writes: AtomicU8,
+    /// How many elevations were read to be listed.
+    pub(crate) rows: AtomicUsize,
     /// What happens as somebody begins to read the leaves.
     meanwhile: Mutex<Option<Meanwhile>>,
     /// What happens as somebody has read the keys.
@@ -53,7 +56,8 @@ impl Failing {
     pub(crate) fn over(inner: Arc<dyn Store>) -> Arc<Self> {
         let (reads, hangs, writes) = (true.into(), false.into(), WELL.into());
         let (scans, meanwhile, after_keys) = (true.into(), Mutex::default(), Mutex::default());
-        Arc::new(Self { inner, reads, hangs, scans, writes, meanwhile, after_keys })
+        let rows = AtomicUsize::default();
+        Arc::new(Self { inner, reads, hangs, scans, writes, rows, meanwhile, after_keys })
     }
 
     /// A broker on such a store.
@@ -295,8 +299,10 @@ impl ElevationStore for Failing {
         &self,
         filter: &ElevationFilter,
         limit: u32,
-    ) -> Result<Vec<SealedElevation>> {
-        self.inner.elevations(filter, limit).await
+    ) -> Result<Vec<FoundElevation>> {
+        let found = self.inner.elevations(filter, limit).await?;
+        self.rows.fetch_add(found.len(), Ordering::Relaxed);
+        Ok(found)
     }
 
     async fn elevations_due(

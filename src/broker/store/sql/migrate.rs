@@ -57,7 +57,8 @@ fn migrations() -> Vec<Migration> {
         ("enrolled key", include_str!("../migrations/0016_enrolled_key.sql")),
         ("drill", include_str!("../migrations/0017_drill.sql")),
     ];
-    let made = (1..).zip(files).map(|(version, (name, sql))| {
+    let later = [(19, ("uses", include_str!("../migrations/0019_uses.sql")))];
+    let made = (1..).zip(files).chain(later).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());
         let made = Migration::new(version, Cow::Borrowed(name), kind, text, false);
         // Whoever runs the database may have built it while brokers went on, which nothing
