@@ -23,6 +23,7 @@ mod seal;
 mod sift;
 mod tally;
 mod telling;
+pub mod uses;
 
 use std::collections::BTreeSet;
 

@@ -2,12 +2,14 @@
 
 use aws_lc_rs::hmac;
 use time::Duration;
+use uuid::Uuid;
 
 use super::Elevation;
 use super::sift::Question;
+use super::uses::Sum;
 use crate::broker::config::Role;
 use crate::broker::keys::Kek;
-use crate::broker::store::{SealedElevation, StoredElevation};
+use crate::broker::store::{SealedElevation, StoredElevation, StoredUses};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Seals elevations, by a key that follows from the key-encryption key.
@@ -75,6 +77,44 @@ impl ElevationSeal {
         hmac::verify(&self.key, &covered(&sealed.document), &sealed.seal).map_err(|_| foreign())?;
         serde_json::from_str(&sealed.document).map_err(|cause| foreign().because(cause))
     }
+}
+
+impl ElevationSeal {
+    /// What was done under a grant, as the store has it in this version.
+    pub(super) fn over_uses(
+        &self,
+        (elevation, version): (Uuid, u64),
+        sum: &Sum,
+    ) -> Result<StoredUses> {
+        let document = serde_json::to_string(sum).map_err(|cause| {
+            let what = "what was done under a grant cannot be written";
+            Error::new(ErrorKind::Other, what).because(cause)
+        })?;
+        let covered = covered_uses(elevation, version, &document);
+        let seal = hmac::sign(&self.key, &covered).as_ref().to_vec();
+        Ok(StoredUses { elevation, version, document, seal })
+    }
+
+    /// What was done under a grant, where the seal over it is good.
+    ///
+    /// # Errors
+    /// Where it is not: somebody else wrote it.
+    pub(super) fn open_uses(&self, stored: &StoredUses) -> Result<Sum> {
+        let foreign = || {
+            let what = "what was done under a grant is not as the broker wrote it";
+            Error::new(ErrorKind::Verification, what)
+                .hint("somebody else wrote it, or the key-encryption key is another one")
+        };
+        let StoredUses { elevation, version, document, seal } = stored;
+        let covered = covered_uses(*elevation, *version, document);
+        hmac::verify(&self.key, &covered, seal).map_err(|_| foreign())?;
+        serde_json::from_str(document).map_err(|cause| foreign().because(cause))
+    }
+}
+
+fn covered_uses(elevation: Uuid, version: u64, document: &str) -> Vec<u8> {
+    let name = b"tmpcred broker: uses of an elevation v1\0";
+    [&name[..], elevation.as_bytes(), &version.to_be_bytes()[..], document.as_bytes()].concat()
 }
 
 fn covered(document: &str) -> Vec<u8> {

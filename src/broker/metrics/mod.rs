@@ -80,6 +80,7 @@ pub struct Metrics {
     revocations: Family<Label, Counter>,
     administrations: Family<Label, Counter>,
     elevations: Family<[(&'static str, &'static str); 2], Counter>,
+    uses_lost: Counter,
     revoking: Histogram,
     appending: Histogram,
     unrecorded: Counter,
@@ -114,6 +115,7 @@ impl Default for Metrics {
             revocations: labels::all("outcome", Revocation::ALL),
             administrations: labels::all("outcome", Administered::ALL),
             elevations: Family::default(),
+            uses_lost: Counter::default(),
             revoking: durations(),
             appending: durations(),
             unrecorded: Counter::default(),
@@ -227,6 +229,11 @@ impl Metrics {
             "Requests about elevations, by what was to be done and how they ended",
             self.elevations.clone(),
         );
+        registry.register(
+            "elevation_uses_lost",
+            "Things done under grants that were not kept, because there was no room for more or somebody has tampered with what there is",
+            self.uses_lost.clone(),
+        );
         registry.register_with_unit(
             "revocation_duration",
             "From the request to revoke a token until the broker itself refuses it, durably",
@@ -322,6 +329,17 @@ impl Metrics {
             self.rejections.get_or_create(&[("reason", of_rejection(rejection))]).inc();
         }
         outcome
+    }
+
+    /// Counts what was done under grants and is not kept.
+    pub fn uses_lost(&self, count: u64) {
+        self.uses_lost.inc_by(count);
+    }
+
+    /// How much of that there was.
+    #[cfg(test)]
+    pub(in crate::broker) fn lost_uses(&self) -> u64 {
+        self.uses_lost.get()
     }
 
     /// Counts a token of the broker's own that is not accepted.

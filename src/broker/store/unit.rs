@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Enrollment;
 use super::elevation::{StoredElevation, Unless};
+use super::uses::StoredUses;
 use crate::broker::audit::Record;
 use crate::broker::keys::StoredKey;
 use crate::broker::notify::Message;
@@ -99,6 +100,9 @@ pub enum Effect {
         /// The version that was looked at.
         version: u64,
     },
+    /// Writes what was done under a grant, if it still has the version before this one, with
+    /// the events of outside logs that are new in it.
+    SumUses(StoredUses, Vec<String>),
     /// Changes nothing: it holds if none of these tokens was revoked together with others.
     IfNotCutOff(Vec<Issuance>),
     /// Changes nothing: it holds if none of these was used up.

@@ -1,5 +1,6 @@
 //! A store that fails on demand, for tests.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,8 +20,8 @@ use crate::broker::store::{
     Backlog, Delivery, ElevationFilter, ElevationStore, Enrollment, EnrollmentStore, Erasable,
     ErasureStore, Filter, FoundElevation, Issuance, IssuerKeySet, IssuerKeyStore, KeyStore, Ledger,
     LogEnds, LogStore, NewDelivery, Noted, NotifyStore, Once, OnceStore, OpaqueToken, OutboxStore,
-    Outcome, Row, SealedElevation, Step, Store, TokenStore, Traces, Turn, Undelivered, Unit, Whose,
-    sqlite,
+    Outcome, Row, SealedElevation, Step, Store, StoredUses, TokenStore, Traces, Turn, Undelivered,
+    Unit, UseStore, Whose, sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -315,6 +316,22 @@ impl ElevationStore for Failing {
 
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_elevations(before, limit).await
+    }
+}
+
+#[async_trait]
+impl UseStore for Failing {
+    async fn uses(&self, elevation: Uuid) -> Result<Option<StoredUses>> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.uses(elevation).await
+    }
+    async fn known_events(&self, elevation: Uuid, ids: &[String]) -> Result<BTreeSet<String>> {
+        self.inner.known_events(elevation, ids).await
+    }
+    async fn forget_uses(&self, limit: u32) -> Result<u64> {
+        self.inner.forget_uses(limit).await
     }
 }
 

@@ -3,6 +3,7 @@
 mod drill;
 mod many;
 mod rules;
+mod uses;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

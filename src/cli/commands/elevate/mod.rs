@@ -5,6 +5,7 @@ mod drill;
 mod list;
 pub(crate) mod request;
 mod show;
+mod uses;
 
 use crate::cli::App;
 use crate::cli::args::{At, Elevate, ElevateCommand};
