@@ -49,6 +49,7 @@ pub mod dev;
 pub mod directory;
 pub mod elevation;
 mod enroll;
+pub mod forget;
 #[cfg(test)]
 mod fuzz;
 mod grounds;

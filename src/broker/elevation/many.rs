@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 use super::Asked;
+use super::uses::{Kind, What};
 use crate::broker::Broker;
 use crate::broker::store::{Effect, Unit, Unless};
 
@@ -34,6 +35,14 @@ impl Broker {
             let unit = Unit { records: Vec::new(), effects: effects.collect() };
             assert!(self.store.commit(&[unit]).await.unwrap()[0].is_committed());
         }
+    }
+
+    /// Has something done under a grant, from this address.
+    pub(in crate::broker) async fn take_uses_for_tests(&self, of: &serde_json::Value, from: &str) {
+        let id = Uuid::parse_str(of["id"].as_str().unwrap()).unwrap();
+        let texts = ["api", "GET", "/a", "allowed", from];
+        self.uses.note(id, What::new(Kind::Decision, texts), self.clock.now());
+        self.uses.write().await;
     }
 
     /// How many elevations were opened since this was asked.

@@ -17,6 +17,7 @@ mod drill;
 mod due;
 mod eligible;
 mod entry;
+mod erase;
 mod life;
 mod list;
 mod seal;

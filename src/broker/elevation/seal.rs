@@ -30,7 +30,7 @@ impl ElevationSeal {
     }
 
     /// An elevation as the store has it, by the rules of its role.
-    pub(super) fn over(
+    pub(in crate::broker) fn over(
         &self,
         elevation: &Elevation,
         role: Option<&Role>,
@@ -67,7 +67,7 @@ impl ElevationSeal {
     ///
     /// # Errors
     /// Where it is not: somebody else wrote it.
-    pub(super) fn open(&self, sealed: &SealedElevation) -> Result<Elevation> {
+    pub(in crate::broker) fn open(&self, sealed: &SealedElevation) -> Result<Elevation> {
         #[cfg(test)]
         self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let foreign = || {

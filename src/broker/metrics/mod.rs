@@ -4,6 +4,7 @@
 //! it tells of no subject and no token. A broker has its own registry.
 
 mod active;
+mod elevated;
 mod labels;
 mod sample;
 
@@ -329,17 +330,6 @@ impl Metrics {
             self.rejections.get_or_create(&[("reason", of_rejection(rejection))]).inc();
         }
         outcome
-    }
-
-    /// Counts what was done under grants and is not kept.
-    pub fn uses_lost(&self, count: u64) {
-        self.uses_lost.inc_by(count);
-    }
-
-    /// How much of that there was.
-    #[cfg(test)]
-    pub(in crate::broker) fn lost_uses(&self) -> u64 {
-        self.uses_lost.get()
     }
 
     /// Counts a token of the broker's own that is not accepted.

@@ -111,6 +111,18 @@ pub enum Among {
     Acted,
 }
 
+/// How many elevations of a role are in a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountedElevations {
+    /// The role.
+    pub role: String,
+    /// Their access as it is stored, `review-due`, or `review-overdue`: those are among the ones
+    /// before.
+    pub state: String,
+    /// How many.
+    pub count: u64,
+}
+
 /// Elevations. They are added and changed by effects of a [`Unit`](super::Unit).
 #[async_trait]
 pub trait ElevationStore: Send + Sync {
@@ -124,6 +136,14 @@ pub trait ElevationStore: Send + Sync {
     /// Those for which the clock has come to something, the longest due first, at most `limit`.
     async fn elevations_due(&self, now: OffsetDateTime, limit: u32)
     -> Result<Vec<SealedElevation>>;
+
+    /// How many there are that wait, are had at this moment or are to be reviewed. Of each role
+    /// that is given, a review is overdue where access ended before that moment.
+    async fn count_elevations(
+        &self,
+        now: OffsetDateTime,
+        overdue: &[(String, OffsetDateTime)],
+    ) -> Result<Vec<CountedElevations>>;
 
     /// Forgets, as [`OnceStore::forget_consumed`](super::OnceStore::forget_consumed) does, those
     /// that ended before this and are not to be reviewed any more. What they were stays in the

@@ -32,8 +32,8 @@ use async_trait::async_trait;
 use time::OffsetDateTime;
 
 pub use elevation::{
-    Among, ElevationFilter, ElevationStore, FoundElevation, SealedElevation, StoredElevation,
-    Unless,
+    Among, CountedElevations, ElevationFilter, ElevationStore, FoundElevation, SealedElevation,
+    StoredElevation, Unless,
 };
 pub use enrollment::{Enrollment, EnrollmentState, EnrollmentStore};
 pub use erasure::{Erasable, ErasureStore, Traces};

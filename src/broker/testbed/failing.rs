@@ -17,11 +17,11 @@ use crate::broker::audit::tree::Hash;
 use crate::broker::keys::StoredKey;
 use crate::broker::notify::Message;
 use crate::broker::store::{
-    Backlog, Delivery, ElevationFilter, ElevationStore, Enrollment, EnrollmentStore, Erasable,
-    ErasureStore, Filter, FoundElevation, Issuance, IssuerKeySet, IssuerKeyStore, KeyStore, Ledger,
-    LogEnds, LogStore, NewDelivery, Noted, NotifyStore, Once, OnceStore, OpaqueToken, OutboxStore,
-    Outcome, Row, SealedElevation, Step, Store, StoredUses, TokenStore, Traces, Turn, Undelivered,
-    Unit, UseStore, Whose, sqlite,
+    Backlog, CountedElevations, Delivery, ElevationFilter, ElevationStore, Enrollment,
+    EnrollmentStore, Erasable, ErasureStore, Filter, FoundElevation, Issuance, IssuerKeySet,
+    IssuerKeyStore, KeyStore, Ledger, LogEnds, LogStore, NewDelivery, Noted, NotifyStore, Once,
+    OnceStore, OpaqueToken, OutboxStore, Outcome, Row, SealedElevation, Step, Store, StoredUses,
+    TokenStore, Traces, Turn, Undelivered, Unit, UseStore, Whose, sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -314,6 +314,14 @@ impl ElevationStore for Failing {
         self.inner.elevations_due(now, limit).await
     }
 
+    async fn count_elevations(
+        &self,
+        now: OffsetDateTime,
+        overdue: &[(String, OffsetDateTime)],
+    ) -> Result<Vec<CountedElevations>> {
+        self.inner.count_elevations(now, overdue).await
+    }
+
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_elevations(before, limit).await
     }
@@ -339,6 +347,9 @@ impl UseStore for Failing {
 impl EnrollmentStore for Failing {
     async fn enrollments(&self) -> Result<Vec<Enrollment>> {
         self.inner.enrollments().await
+    }
+    async fn all_enrollments(&self) -> Result<Vec<Enrollment>> {
+        self.inner.all_enrollments().await
     }
     async fn enrollment(&self, id: Uuid) -> Result<Option<Enrollment>> {
         self.inner.enrollment(id).await

@@ -85,7 +85,7 @@ impl Gathering {
     }
 
     /// Takes note of something.
-    pub(super) fn note(&self, elevation: Uuid, what: What, at: OffsetDateTime) {
+    pub(in crate::broker) fn note(&self, elevation: Uuid, what: What, at: OffsetDateTime) {
         self.notes.add(elevation, what, &Times::once(at));
     }
 

@@ -1,6 +1,7 @@
 //! Elevations over HTTP: asking, approving, having, ending, reviewing.
 
 mod drill;
+mod erasure;
 mod many;
 mod rules;
 mod uses;

@@ -156,6 +156,9 @@ async fn perform_one(
         Effect::ChangeElevation(after) => elevation::change(transaction, after).await,
         Effect::IfElevation { id, version } => elevation::is(transaction, *id, *version).await,
         Effect::SumUses(after, events) => uses::sum(transaction, after, events).await,
+        Effect::ForgetBeside { elevation, uses } => {
+            uses::forget_beside(transaction, *elevation, *uses).await.map(|()| true)
+        }
         Effect::Enroll(new) => enrollment::enroll(transaction, new).await,
         Effect::ChangeEnrollment { before, after } => {
             enrollment::change(transaction, before, after).await

@@ -11,8 +11,8 @@ use super::failure::Failure;
 use super::rows::{damaged, micros, moment};
 use crate::broker::audit::leaf::stored;
 use crate::broker::store::{
-    Among, ElevationFilter, ElevationStore, FoundElevation, SealedElevation, StoredElevation,
-    Unless,
+    Among, CountedElevations, ElevationFilter, ElevationStore, FoundElevation, SealedElevation,
+    StoredElevation, Unless,
 };
 use crate::error::Result;
 
@@ -87,6 +87,54 @@ impl ElevationStore for SqlStore {
         rows.iter().map(sealed_from).collect()
     }
 
+    async fn count_elevations(
+        &self,
+        now: OffsetDateTime,
+        overdue: &[(String, OffsetDateTime)],
+    ) -> Result<Vec<CountedElevations>> {
+        self.check_file()?;
+        let mut counted = Vec::new();
+        let ask = || {
+            sqlx::query(
+                "select role, access as state, count(*) as many from elevation
+                     where access in ('pending', 'approved') group by role, access
+                 union all
+                 select role, access as state, count(*) as many from elevation
+                     where access in ('active', 'emergency-active') and next_at > $1
+                     group by role, access
+                 union all
+                 select role, 'review-due' as state, count(*) as many from elevation
+                     where review = 'due' group by role",
+            )
+            .bind(micros(now))
+            .fetch_all(&self.engine.pool)
+        };
+        let rows = self.engine.read(UNREADABLE, ask).await?;
+        for row in rows {
+            let unreadable = |_| damaged("elevation");
+            counted.push(CountedElevations {
+                role: row.try_get("role").map_err(unreadable)?,
+                state: row.try_get("state").map_err(unreadable)?,
+                count: counted_from(&row)?,
+            });
+        }
+        for (role, before) in overdue {
+            let ask = || {
+                sqlx::query(
+                    "select count(*) as many from elevation
+                     where review = 'due' and role = $1 and ended_at < $2",
+                )
+                .bind(role)
+                .bind(micros(*before))
+                .fetch_one(&self.engine.pool)
+            };
+            let row = self.engine.read(UNREADABLE, ask).await?;
+            let (role, state) = (role.clone(), "review-overdue".into());
+            counted.push(CountedElevations { role, state, count: counted_from(&row)? });
+        }
+        Ok(counted)
+    }
+
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         let forget = || {
             sqlx::query(
@@ -100,6 +148,11 @@ impl ElevationStore for SqlStore {
         };
         self.forget(forget).await
     }
+}
+
+fn counted_from(row: &AnyRow) -> Result<u64> {
+    let count: i64 = row.try_get("many").map_err(|_| damaged("elevation"))?;
+    u64::try_from(count).map_err(|_| damaged("elevation"))
 }
 
 fn sealed_from(row: &AnyRow) -> Result<SealedElevation> {
@@ -271,7 +324,7 @@ pub(super) async fn change(
 ) -> Result<bool, Failure> {
     let done = sqlx::query(
         "update elevation set version = $1, access = $2, review = $3, next_at = $4,
-             ended_at = $5, document = $6, seal = $7
+             ended_at = $5, document = $6, seal = $7, owner = $10, question = $11, acted = $12
          where id = $8 and version = $9",
     )
     .bind(stored(after.version))
@@ -283,6 +336,9 @@ pub(super) async fn change(
     .bind(&after.sealed.seal)
     .bind(after.id.to_string())
     .bind(stored(after.version) - 1)
+    .bind(&after.owner)
+    .bind(&after.question)
+    .bind(i64::from(after.acted))
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)

@@ -125,3 +125,27 @@ pub(super) async fn sum(
     }
     Ok(true)
 }
+
+/// Forgets what people were told of an elevation, and what was done under it where that is wanted.
+pub(super) async fn forget_beside(
+    transaction: &mut Transaction<'_, Any>,
+    elevation: Uuid,
+    uses: bool,
+) -> Result<(), Failure> {
+    let (id, told) = (elevation.to_string(), format!("elevation {elevation} "));
+    for statement in [
+        "delete from notify_delivery where substr(message, 1, length($1)) = $1",
+        "delete from notify_message where substr(key, 1, length($1)) = $1",
+    ] {
+        sqlx::query(statement).bind(&told).execute(&mut **transaction).await?;
+    }
+    if uses {
+        for statement in [
+            "delete from elevation_use_event where elevation = $1",
+            "delete from elevation_use where elevation = $1",
+        ] {
+            sqlx::query(statement).bind(&id).execute(&mut **transaction).await?;
+        }
+    }
+    Ok(())
+}
