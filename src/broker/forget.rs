@@ -52,7 +52,7 @@ pub async fn forget(
     };
     let seal = ElevationSeal::new(kek);
     let found = elevations_of(store, &seal, &is).await?;
-    let names: BTreeSet<String> = found.iter().flat_map(|one| one.names(&is)).collect();
+    let names: BTreeSet<String> = found.iter().flat_map(|one| one.names(is)).collect();
     let mut done = Forgotten::default();
     for elevation in &found {
         let next = elevation.without(is);

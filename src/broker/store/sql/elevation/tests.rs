@@ -23,7 +23,7 @@ fn stored_one(number: u128, role: &str, access: &'static str) -> StoredElevation
         next_at: Some(NOON + time::Duration::hours(1)),
         ended_at: None,
         question: "{}".into(),
-        acted: number % 7 == 0,
+        acted: number.is_multiple_of(7),
         sealed: SealedElevation { document: "{}".into(), seal: vec![1] },
     }
 }
