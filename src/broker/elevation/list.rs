@@ -114,8 +114,8 @@ impl Broker {
         let by = self.known(book, &who.caller, self.clock.now())?;
         let filter = ElevationFilter { owner: Some(of.asked.by.key()), ..Default::default() };
         let mut recent = Vec::new();
-        for sealed in self.store.elevations(&filter, PART).await? {
-            let other = self.elevations.open(&sealed)?;
+        for found in self.store.elevations(&filter, PART).await? {
+            let other = self.elevations.open(&found.sealed)?;
             if other.id != of.id && self.sees(book, who, &other, &by)? {
                 recent.push(other);
             }
