@@ -2,6 +2,7 @@
 //! three parameters of our own.
 
 pub mod elevation;
+pub mod uses;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::{Client, Failure};
 use crate::wire::elevation::{ELEVATIONS_PATH, Elevation, Page};
+use crate::wire::uses::Uses;
 
 /// A request for a role.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -70,6 +71,14 @@ impl Client<'_> {
     /// As with [`Client::get`].
     pub async fn elevation(&self, id: Uuid) -> Result<Elevation, Failure> {
         self.get(&format!("{ELEVATIONS_PATH}/{id}"), &()).await
+    }
+
+    /// What was done under a grant.
+    ///
+    /// # Errors
+    /// As with [`Client::get`].
+    pub async fn uses(&self, id: Uuid) -> Result<Uses, Failure> {
+        self.get(&format!("{ELEVATIONS_PATH}/{id}/uses"), &()).await
     }
 
     /// Those of one kind, the newest first.

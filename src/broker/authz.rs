@@ -5,6 +5,7 @@
 //! answer that would rest on older ones than is allowed is none.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use tokio::time::Instant;
 
@@ -28,6 +29,8 @@ pub(super) struct Held<'a> {
     pub(super) target: &'a Target,
     /// What came along.
     pub(super) shown: Credentials<'a>,
+    /// Where it comes from, where the proxy says so.
+    pub(super) from: Option<IpAddr>,
 }
 
 /// The token of a request, and the scheme by which it is shown.
@@ -68,13 +71,35 @@ impl Broker {
         let own = self.own_token(token).await.map_err(Refusal::Unavailable)?;
         let own =
             own.map_err(|flaw| self.flawed(flaw, "it is not a token of this broker that is good"))?;
+        let outcome = self.judge(config, &held, &own, (token, proof)).await;
+        let mut routes = config.route.iter();
+        let named = routes.find(|(_, route)| std::ptr::eq(*route, held.route));
+        let route = named.map_or("", |(name, _)| name);
+        let said = match &outcome {
+            Ok(()) => "allowed",
+            Err(Refusal::Unavailable(_)) => "unavailable",
+            Err(_) => "denied",
+        };
+        let what = (route, held.method, held.target.as_str());
+        self.note_decision(&own, what, said, held.from);
+        outcome.map(|()| own)
+    }
+
+    /// Whether this token is good for that request.
+    async fn judge(
+        &self,
+        config: &Authz,
+        held: &Held<'_>,
+        own: &OwnToken,
+        (token, proof): (&Secret<String>, Option<&str>),
+    ) -> Result<(), Refusal> {
         if own.expires_at <= self.clock.now() {
             return Err(self.flawed(Flaw::Expired, "it has expired"));
         }
         if own.audience != held.route.audience {
             return Err(self.flawed(Flaw::Audience, "it is for another audience"));
         }
-        let proof = self.check_proof(config, &held, &own, token, proof)?;
+        let proof = self.check_proof(config, held, own, token, proof)?;
         if !held.route.roles.is_empty() && !held.route.roles.contains(&own.role) {
             return Err(Refusal::Role);
         }
@@ -86,8 +111,7 @@ impl Broker {
             self.use_up(&proof).await?;
         }
         // Last, so that the answer rests on nothing older.
-        self.require_unrevoked(config, &own).await?;
-        Ok(own)
+        self.require_unrevoked(config, own).await
     }
 
     /// Counts what is the matter with a token. Returns what is told.

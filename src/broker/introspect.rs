@@ -126,9 +126,16 @@ impl Broker {
                 }
             }
         }
+        let by = caller.map(Caller::id);
         match self.is_revoked(&own).await {
-            Ok(false) => Ok(Ok(own)),
-            Ok(true) => Ok(Err(Flaw::Revoked)),
+            Ok(false) => {
+                self.note_introspection(&own, by, "active");
+                Ok(Ok(own))
+            }
+            Ok(true) => {
+                self.note_introspection(&own, by, "revoked");
+                Ok(Err(Flaw::Revoked))
+            }
             Err(error) => Err(Refusal::Unavailable(error)),
         }
     }

@@ -49,6 +49,7 @@ pub mod dev;
 pub mod directory;
 pub mod elevation;
 mod enroll;
+pub mod forget;
 #[cfg(test)]
 mod fuzz;
 mod grounds;
@@ -100,6 +101,7 @@ use audit::{Audit, Notary};
 use authenticate::{Ahead, KeysSeal};
 use denials::Denials;
 use elevation::ElevationSeal;
+use elevation::uses::Gathering;
 use enroll::{EnrollmentSeal, Logins};
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::{Active, Metrics};
@@ -146,6 +148,7 @@ pub struct Broker {
     proofs: Proofs,
     opaque_seal: OpaqueSeal,
     elevations: ElevationSeal,
+    uses: Gathering,
     /// What browsers carry.
     pages_seal: PageSeal,
     env: Env,
@@ -221,6 +224,7 @@ impl Broker {
             ahead.close().await;
         }
         self.summarize(self.denials.all()).await;
+        self.uses.close().await;
         self.audit.close().await;
         self.outbox.close().await;
         self.notices.close().await;
@@ -260,7 +264,7 @@ impl Prepared {
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
         let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
-        let elevations = ElevationSeal::new(&kek);
+        let (elevations, of_uses) = (ElevationSeal::new(&kek), ElevationSeal::new(&kek));
         let enrollment_seal = EnrollmentSeal::new(&kek);
         let pages_seal = PageSeal::new(&kek, &config.issuer);
         let keeper = Keeper {
@@ -278,6 +282,7 @@ impl Prepared {
         let metrics = Arc::<Metrics>::default();
         let (clock, failures) = (host.clock.clone(), metrics.unsigned());
         let origins = Origins::start(store.clone(), metrics.clone(), host.clock.clone());
+        let uses = Gathering::start(store.clone(), of_uses, metrics.clone());
         let notary = Notary::start(store.clone(), checkpoints, &origin, clock, failures);
         let current = Current::new(self.book, host);
         Ok(Broker {
@@ -298,6 +303,7 @@ impl Prepared {
             proofs,
             opaque_seal,
             elevations,
+            uses,
             pages_seal,
             env: host.env.clone(),
             enrollment_seal,

@@ -85,6 +85,8 @@ enum Old {
     OpaqueTokens,
     /// Requests for a role that came to an end.
     Elevations,
+    /// What was done under grants that are forgotten.
+    Uses,
     /// What people were told.
     Messages,
     /// Keys that somebody enrolled, and nobody ever approved.
@@ -93,7 +95,7 @@ enum Old {
 
 impl Old {
     /// All, each with how much longer than needed it is kept.
-    const ALL: [(Self, Duration); 11] = [
+    const ALL: [(Self, Duration); 12] = [
         (Self::Consumed(Once::RevokedToken), GRACE),
         (Self::Consumed(Once::DpopProof), PROOF_GRACE),
         (Self::Consumed(Once::ClientAssertion), GRACE),
@@ -103,6 +105,7 @@ impl Old {
         (Self::Cutoffs, GRACE),
         (Self::OpaqueTokens, GRACE),
         (Self::Elevations, KEPT_ELEVATIONS),
+        (Self::Uses, Duration::ZERO),
         (Self::Messages, GRACE),
         (Self::Pending, PENDING),
     ];
@@ -113,6 +116,7 @@ impl Old {
             Self::Cutoffs => store.forget_cutoffs(before, limit).await,
             Self::OpaqueTokens => store.forget_opaque(before, limit).await,
             Self::Elevations => store.forget_elevations(before, limit).await,
+            Self::Uses => store.forget_uses(limit).await,
             Self::Messages => store.forget_messages(before, limit).await,
             Self::Pending => store.forget_pending(before, limit).await,
         }

@@ -132,6 +132,11 @@ impl Elevated {
         self.until
     }
 
+    /// Whether it ends with this run.
+    pub(crate) fn is_own(&self) -> bool {
+        self.own
+    }
+
     /// Gives it back, where it is of this run. Failing is told and no more.
     pub(crate) fn end(&self, app: &App) {
         if !self.own || app.host.clock.now() >= self.until {

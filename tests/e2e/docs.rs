@@ -75,6 +75,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "cedar",
         "cedar more-elevation",
         "cedar more-enrollment",
+        "cedar more-uses",
         "ini",
         "json",
         "nginx",

@@ -2,6 +2,7 @@
 //! a user of this machine of their own.
 
 mod drill;
+mod more;
 mod page;
 
 use std::time::Duration;

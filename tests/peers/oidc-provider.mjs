@@ -34,6 +34,7 @@ const defaults = {
   audience_parameter: false, // true: tokens are bound by `audience`, as with providers that know no RFC 8707
   offline_access: false, // true: a refresh token needs the scope `offline_access`
   token_auth_time: false, // true: access tokens that are JWTs say when the login was (auth_time)
+  token_acr: false, // true: they say as `acr` the first of the `acr_values` that were asked for last
   device_interval: null, // seconds between polls, told to clients
   ttl: {}, // seconds, by oidc-provider's names: AccessToken, IdToken, RefreshToken, DeviceCode…
   clients: [], // more clients, as oidc-provider has them
@@ -92,6 +93,9 @@ function audience(ctx) {
   return ctx.oidc.params?.audience ?? ctx.oidc.body?.audience;
 }
 
+// The kind of login that was asked for last.
+let kind;
+
 // When the login was that this token comes of.
 function loginAt(ctx) {
   const { AuthorizationCode, DeviceCode, RefreshToken } = ctx.oidc.entities;
@@ -115,7 +119,13 @@ function configuration() {
     conformIdTokenClaims: false,
     findAccount: (_ctx, login) => ({ accountId: login, claims: () => claims(login) }),
     extraTokenClaims: (ctx, token) =>
-      token.accountId ? { groups: claims(token.accountId).groups, ...(options.token_auth_time && { auth_time: loginAt(ctx) }) } : undefined,
+      token.accountId
+        ? {
+            groups: claims(token.accountId).groups,
+            ...(options.token_auth_time && { auth_time: loginAt(ctx) }),
+            ...(options.token_acr && { acr: kind }),
+          }
+        : undefined,
     extraParams: options.audience_parameter ? ['audience'] : [],
     pkce: { required: () => true },
     rotateRefreshToken: true,
@@ -181,6 +191,7 @@ server.listen(options.port, '127.0.0.1', () => {
         return options.audience_parameter ? { ...params, resource: undefined, ...ctx.query, ...body } : params;
       },
     };
+    if (ctx.path === '/auth' && ctx.query.acr_values) kind = ctx.query.acr_values.split(' ')[0];
     await next();
     ctx.req.oidc.error = ctx.body?.error;
   });

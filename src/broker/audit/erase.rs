@@ -75,7 +75,8 @@ pub async fn erase(store: &dyn Store, what: &Erasure<'_>, now: OffsetDateTime) -
 }
 
 impl Erasure<'_> {
-    fn traces(&self) -> Traces {
+    /// By which names the person is found.
+    pub(in crate::broker) fn traces(&self) -> Traces {
         let own = self.issuer.as_str();
         let actors = ids_from(self.person, own);
         let by_own = actors.iter().map(|id| Principal { issuer: own.into(), subject: id.clone() });
@@ -83,15 +84,20 @@ impl Erasure<'_> {
         Traces { callers, actors }
     }
 
+    /// A record of what is erased.
+    pub(in crate::broker) fn record_of(&self, at: OffsetDateTime, action: &str) -> Record {
+        let name = Principal { issuer: self.issuer.as_str().into(), subject: "operator".into() };
+        Record::of_the_broker(at, action, Decision::Changed, name)
+    }
+
     fn record(&self, sequences: &[u64], at: OffsetDateTime) -> Record {
         let mut spans = Spans::default();
         sequences.iter().for_each(|sequence| spans.add(*sequence, *sequence));
-        let name = Principal { issuer: self.issuer.as_str().into(), subject: "operator".into() };
         Record {
             reason: format!("{} asked for it: {}", self.by, self.reason),
             scope: spans.text(),
             count: sequences.len() as u64,
-            ..Record::of_the_broker(at, ACTION, Decision::Changed, name)
+            ..self.record_of(at, ACTION)
         }
     }
 }

@@ -55,7 +55,13 @@ impl Broker {
     }
 
     /// Whether somebody may revoke all tokens with this role, and so each of its grants.
-    fn may_revoke(&self, book: &Rulebook, who: &Who, role: &str, now: OffsetDateTime) -> bool {
+    pub(super) fn may_revoke(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        role: &str,
+        now: OffsetDateTime,
+    ) -> bool {
         let tokens = Tokens { role: Some(role.into()), ..Tokens::named(Named::Role) };
         let moment = Moment { now, source: who.source };
         rules_of(book).operate(&who.caller, &Operation::Revoke(tokens), moment).is_ok()

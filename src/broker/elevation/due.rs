@@ -39,8 +39,13 @@ impl Broker {
             loop {
                 ticks.tick().await;
                 let Some(broker) = broker.upgrade() else { return };
-                if let Err(error) = broker.due_elevations().await {
-                    tracing::warn!(%error, "what is due of elevations cannot be put on record");
+                match broker.due_elevations().await {
+                    // There is more: very many may lapse at once.
+                    Ok(done) if done >= BATCH as usize => ticks.reset_immediately(),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "what is due of elevations cannot be put on record");
+                    }
                 }
             }
         });

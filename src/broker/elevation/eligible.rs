@@ -52,7 +52,7 @@ impl<'a> Eligible<'a> {
 
     /// Whether this person asked, or acts for who did, by what is known of them now or was
     /// known then.
-    fn is_party(&self, person: &str) -> bool {
+    pub(super) fn is_party(&self, person: &str) -> bool {
         let parties = [&self.asked.by].into_iter().chain(&self.asked.actors);
         let mut parties = parties.filter(|party| {
             party.person.as_deref() == Some(person)

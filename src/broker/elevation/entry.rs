@@ -16,7 +16,7 @@ use crate::broker::authenticate::Caller;
 use crate::broker::decide::{Denied, Why};
 use crate::broker::issue::Ask;
 use crate::broker::rulebook::Rulebook;
-use crate::broker::store::{Effect, ElevationFilter};
+use crate::broker::store::{Among, Effect, ElevationFilter};
 use crate::error::Result;
 
 /// How many grants of somebody are looked through for one that serves.
@@ -172,14 +172,15 @@ impl Broker {
     ) -> Result<Option<Elevation>> {
         let filter = ElevationFilter {
             owner: Some(by.key()),
-            roles: Some(vec![ask.role.clone()]),
+            among: Some(vec![Among::Role(ask.role.clone())]),
             access: vec![Access::Active.as_str(), Access::EmergencyActive.as_str()],
             drill: Some(false),
+            going_on_at: Some(now),
             ..ElevationFilter::default()
         };
         let found = self.store.elevations(&filter, LOOKED_AT).await?;
         let found: Result<Vec<_>> =
-            found.iter().map(|sealed| self.elevations.open(sealed)).collect();
+            found.iter().map(|one| self.elevations.open(&one.sealed)).collect();
         let serves = |one: &Elevation| one.is_active(now) && one.asked.audience == ask.audience;
         let lasts = |one: &Elevation| one.grant.map(|grant| grant.until);
         Ok(found?.into_iter().filter(serves).max_by_key(lasts))

@@ -1,5 +1,7 @@
 //! Which elevations there are for somebody.
 
+use std::collections::BTreeSet;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -7,18 +9,16 @@ use super::admission::check_login;
 use super::desk::{Refusal, party, rules_of};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
+use super::sift::Sift;
 use super::{Elevation, Party, Tally};
 use crate::broker::Broker;
 use crate::broker::config::Login;
 use crate::broker::operate::Asked as Who;
 use crate::broker::rulebook::Rulebook;
-use crate::broker::store::ElevationFilter;
-
-/// How many are looked through for one page.
-const LOOKED_THROUGH: usize = 2000;
+use crate::broker::store::{Among, ElevationFilter, FoundElevation};
 
 /// How many are looked at at a time.
-const PART: u32 = 200;
+const PART: u32 = 500;
 
 /// Which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +114,8 @@ impl Broker {
         let by = self.known(book, &who.caller, self.clock.now())?;
         let filter = ElevationFilter { owner: Some(of.asked.by.key()), ..Default::default() };
         let mut recent = Vec::new();
-        for sealed in self.store.elevations(&filter, PART).await? {
-            let other = self.elevations.open(&sealed)?;
+        for found in self.store.elevations(&filter, PART).await? {
+            let other = self.elevations.open(&found.sealed)?;
             if other.id != of.id && self.sees(book, who, &other, &by)? {
                 recent.push(other);
             }
@@ -197,71 +197,119 @@ impl Broker {
         below: Option<Uuid>,
         limit: usize,
     ) -> Result<Page, Refusal> {
-        let by = self.known(book, &who.caller, self.clock.now())?;
-        let had = vec![Access::Active.as_str(), Access::EmergencyActive.as_str()];
-        let mut filter = match which {
-            Which::Mine => ElevationFilter { owner: Some(by.key()), ..Default::default() },
-            Which::ToApprove => ElevationFilter {
-                access: vec![Access::Pending.as_str(), Access::Approved.as_str()],
-                ..Default::default()
-            },
-            Which::Active => ElevationFilter { access: had, ..Default::default() },
-            Which::ToReview => {
-                ElevationFilter { review: Some(Review::Due.as_str()), ..Default::default() }
-            }
-        };
-        if which != Which::Mine {
-            let elevated = book.roles().iter().filter(|(_, role)| role.elevation.is_some());
-            filter.roles = Some(elevated.map(|(name, _)| name.clone()).collect());
-        }
+        let now = self.clock.now();
+        let by = self.known(book, &who.caller, now)?;
+        let mut sift = Sift::new(rules_of(book), &by, now);
+        let mut view = View { which, book, who, by: &by, now, revokes: BTreeSet::new() };
+        let mut filter = self.filter_of(&mut view, &sift);
         if let Some(id) = below {
             let known = self.elevation_with(id).await?.ok_or(Refusal::Unknown)?;
             filter.below = Some((known.asked.at, known.id));
         }
         let mut page = Page { elevations: Vec::new(), below: None };
-        let mut looked = 0;
-        while looked < LOOKED_THROUGH {
-            let part = self.store.elevations(&filter, PART).await?;
-            for sealed in &part {
-                let elevation = self.elevations.open(sealed)?;
-                looked += 1;
-                let place = (elevation.asked.at, elevation.id);
-                if self.is_one(book, who, which, &elevation, &by)? {
-                    let seen = self.seen(book, elevation, &by, false);
-                    if which != Which::ToApprove || seen.may.contains(&"approve") {
-                        page.elevations.push(seen);
-                    }
+        // Where each is shown, a page is read and no more.
+        let mut wanted = u32::try_from(limit).unwrap_or(PART).min(PART);
+        loop {
+            let part = self.store.elevations(&filter, wanted).await?;
+            for found in &part {
+                filter.below = Some((found.asked_at, found.id));
+                if let Some(seen) = self.shown_of(&view, &mut sift, found)? {
+                    page.elevations.push(seen);
                 }
-                filter.below = Some(place);
                 if page.elevations.len() >= limit {
-                    page.below = Some(place.1);
+                    page.below = Some(found.id);
                     return Ok(page);
                 }
             }
-            if part.len() < PART as usize {
+            if part.len() < wanted as usize {
                 return Ok(page);
             }
+            wanted = PART;
+            // It may take long, where policies look at each: others go on meanwhile.
+            tokio::task::yield_now().await;
         }
-        page.below = filter.below.map(|(_, id)| id);
-        Ok(page)
     }
 
-    fn is_one(
-        &self,
-        book: &Rulebook,
-        who: &Who,
-        which: Which,
-        elevation: &Elevation,
-        by: &Party,
-    ) -> Result<bool, Refusal> {
-        let now = self.clock.now();
-        let approves = || Eligible::new(rules_of(book), &elevation.asked, now).groups(by).is_some();
-        let approved = || elevation.approvals.iter().any(|approval| approval.by.is(by));
-        Ok(match which {
-            Which::Mine => true,
-            Which::ToApprove => now < elevation.asked.lapses_at && approves(),
-            Which::Active => elevation.is_active(now) && self.sees(book, who, elevation, by)?,
-            Which::ToReview => approves() && !approved(),
-        })
+    /// What is looked through: nothing of which it is known beforehand that it is not shown.
+    fn filter_of(&self, view: &mut View<'_>, sift: &Sift<'_>) -> ElevationFilter {
+        let View { book, by, who, now, .. } = *view;
+        // By whatever name: who asked decides about nothing of it.
+        let others_than = vec![by.key(), by.id()];
+        let all = ElevationFilter::default();
+        let sifted = || Some(sift.roles().cloned().map(Among::Role).collect());
+        match view.which {
+            Which::Mine => ElevationFilter { owner: Some(by.key()), ..all },
+            Which::ToApprove => ElevationFilter {
+                access: vec![Access::Pending.as_str(), Access::Approved.as_str()],
+                among: sifted(),
+                going_on_at: Some(now),
+                others_than,
+                ..all
+            },
+            Which::ToReview => ElevationFilter {
+                review: Some(Review::Due.as_str()),
+                among: sifted(),
+                others_than,
+                ..all
+            },
+            Which::Active => {
+                let elevated = book.roles().iter().filter(|(_, role)| role.elevation.is_some());
+                let elevated = elevated.map(|(name, _)| name);
+                let revokes = elevated.filter(|name| self.may_revoke(book, who, name, now));
+                view.revokes = revokes.cloned().collect();
+                let roles = sift.roles().chain(&view.revokes).cloned().collect::<BTreeSet<_>>();
+                let own = [Among::Owner(by.key()), Among::Owner(by.id()), Among::Acted];
+                ElevationFilter {
+                    access: vec![Access::Active.as_str(), Access::EmergencyActive.as_str()],
+                    among: Some(roles.into_iter().map(Among::Role).chain(own).collect()),
+                    going_on_at: Some(now),
+                    ..all
+                }
+            }
+        }
     }
+
+    /// One of those that were found, where it is shown; what is not, is not opened as far as
+    /// that can be told.
+    fn shown_of(
+        &self,
+        view: &View<'_>,
+        sift: &mut Sift<'_>,
+        found: &FoundElevation,
+    ) -> Result<Option<Seen>, Refusal> {
+        let View { which, book, by, now, .. } = *view;
+        let decided = matches!(which, Which::ToApprove | Which::ToReview);
+        if decided && !sift.may_take(&found.role, found.question.as_deref()) {
+            return Ok(None);
+        }
+        let elevation = self.elevations.open(&found.sealed)?;
+        let asked = &elevation.asked;
+        let approved = || elevation.approvals.iter().any(|approval| approval.by.is(by));
+        let is_one = match which {
+            Which::Mine => true,
+            Which::ToApprove => now < asked.lapses_at && sift.takes(asked),
+            Which::Active => {
+                let sees =
+                    elevation.is_for(by) || view.revokes.contains(&asked.role) || sift.takes(asked);
+                elevation.is_active(now) && sees
+            }
+            Which::ToReview => sift.takes(asked) && !approved(),
+        };
+        if !is_one {
+            return Ok(None);
+        }
+        let seen = self.seen(book, elevation, by, false);
+        Ok(Some(seen).filter(|seen| which != Which::ToApprove || seen.may.contains(&"approve")))
+    }
+}
+
+/// Who looks at which elevations, and when.
+struct View<'a> {
+    which: Which,
+    book: &'a Rulebook,
+    who: &'a Who,
+    by: &'a Party,
+    now: OffsetDateTime,
+    /// The roles of which they may revoke everything.
+    revokes: BTreeSet<String>,
 }

@@ -17,12 +17,15 @@ mod drill;
 mod due;
 mod eligible;
 mod entry;
+mod erase;
 mod life;
 mod list;
 mod seal;
+mod sift;
 mod signed;
 mod tally;
 mod telling;
+pub mod uses;
 
 use std::collections::BTreeSet;
 
@@ -338,5 +341,7 @@ fn moment_of(micros: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
 }
 
+#[cfg(test)]
+mod many;
 #[cfg(test)]
 mod tests;

@@ -2,23 +2,35 @@
 
 use aws_lc_rs::hmac;
 use time::Duration;
+use uuid::Uuid;
 
 use super::Elevation;
+use super::sift::Question;
+use super::uses::Sum;
 use crate::broker::config::Role;
 use crate::broker::keys::Kek;
-use crate::broker::store::{SealedElevation, StoredElevation};
+use crate::broker::store::{SealedElevation, StoredElevation, StoredUses};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Seals elevations, by a key that follows from the key-encryption key.
-pub(in crate::broker) struct ElevationSeal(hmac::Key);
+pub(in crate::broker) struct ElevationSeal {
+    key: hmac::Key,
+    /// How many were opened.
+    #[cfg(test)]
+    pub(in crate::broker) opened: std::sync::atomic::AtomicUsize,
+}
 
 impl ElevationSeal {
     pub(in crate::broker) fn new(kek: &Kek) -> Self {
-        Self(kek.derive("elevations"))
+        Self {
+            key: kek.derive("elevations"),
+            #[cfg(test)]
+            opened: Default::default(),
+        }
     }
 
     /// An elevation as the store has it, by the rules of its role.
-    pub(super) fn over(
+    pub(in crate::broker) fn over(
         &self,
         elevation: &Elevation,
         role: Option<&Role>,
@@ -26,7 +38,7 @@ impl ElevationSeal {
         let document = serde_json::to_string(elevation).map_err(|cause| {
             Error::new(ErrorKind::Other, "the elevation cannot be written").because(cause)
         })?;
-        let seal = hmac::sign(&self.0, &covered(&document)).as_ref().to_vec();
+        let seal = hmac::sign(&self.key, &covered(&document)).as_ref().to_vec();
         let rules = role.and_then(|role| role.elevation.as_ref());
         let span = |span: Option<std::time::Duration>| {
             span.and_then(|span| Duration::try_from(span).ok()).unwrap_or(Duration::HOUR)
@@ -45,6 +57,8 @@ impl ElevationSeal {
             asked_at: elevation.asked.at,
             next_at: elevation.next_at(window, review_within),
             ended_at: elevation.ended.as_ref().map(|ended| ended.at),
+            question: Question::of(&elevation.asked).text(),
+            acted: !elevation.asked.actors.is_empty(),
             sealed: SealedElevation { document, seal },
         })
     }
@@ -53,14 +67,54 @@ impl ElevationSeal {
     ///
     /// # Errors
     /// Where it is not: somebody else wrote it.
-    pub(super) fn open(&self, sealed: &SealedElevation) -> Result<Elevation> {
+    pub(in crate::broker) fn open(&self, sealed: &SealedElevation) -> Result<Elevation> {
+        #[cfg(test)]
+        self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let foreign = || {
             Error::new(ErrorKind::Verification, "an elevation in the database is not the broker's")
                 .hint("somebody else wrote it, or the key-encryption key is another one")
         };
-        hmac::verify(&self.0, &covered(&sealed.document), &sealed.seal).map_err(|_| foreign())?;
+        hmac::verify(&self.key, &covered(&sealed.document), &sealed.seal).map_err(|_| foreign())?;
         serde_json::from_str(&sealed.document).map_err(|cause| foreign().because(cause))
     }
+}
+
+impl ElevationSeal {
+    /// What was done under a grant, as the store has it in this version.
+    pub(super) fn over_uses(
+        &self,
+        (elevation, version): (Uuid, u64),
+        sum: &Sum,
+    ) -> Result<StoredUses> {
+        let document = serde_json::to_string(sum).map_err(|cause| {
+            let what = "what was done under a grant cannot be written";
+            Error::new(ErrorKind::Other, what).because(cause)
+        })?;
+        let covered = covered_uses(elevation, version, &document);
+        let seal = hmac::sign(&self.key, &covered).as_ref().to_vec();
+        Ok(StoredUses { elevation, version, document, seal })
+    }
+
+    /// What was done under a grant, where the seal over it is good.
+    ///
+    /// # Errors
+    /// Where it is not: somebody else wrote it.
+    pub(super) fn open_uses(&self, stored: &StoredUses) -> Result<Sum> {
+        let foreign = || {
+            let what = "what was done under a grant is not as the broker wrote it";
+            Error::new(ErrorKind::Verification, what)
+                .hint("somebody else wrote it, or the key-encryption key is another one")
+        };
+        let StoredUses { elevation, version, document, seal } = stored;
+        let covered = covered_uses(*elevation, *version, document);
+        hmac::verify(&self.key, &covered, seal).map_err(|_| foreign())?;
+        serde_json::from_str(document).map_err(|cause| foreign().because(cause))
+    }
+}
+
+fn covered_uses(elevation: Uuid, version: u64, document: &str) -> Vec<u8> {
+    let name = b"tmpcred broker: uses of an elevation v1\0";
+    [&name[..], elevation.as_bytes(), &version.to_be_bytes()[..], document.as_bytes()].concat()
 }
 
 fn covered(document: &str) -> Vec<u8> {

@@ -15,13 +15,13 @@ impl EnrollmentSeal {
     }
 
     /// The same row, sealed.
-    pub(super) fn over(&self, row: Enrollment) -> Enrollment {
+    pub(in crate::broker) fn over(&self, row: Enrollment) -> Enrollment {
         let seal = hmac::sign(&self.0, &covered(&row)).as_ref().to_vec();
         Enrollment { seal, ..row }
     }
 
     /// Whether it was sealed by this broker.
-    pub(super) fn is_good(&self, row: &Enrollment) -> bool {
+    pub(in crate::broker) fn is_good(&self, row: &Enrollment) -> bool {
         let is_good = hmac::verify(&self.0, &covered(row), &row.seal).is_ok();
         if !is_good {
             tracing::error!(

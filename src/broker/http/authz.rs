@@ -161,6 +161,7 @@ async fn decide(
         (Shown::Bearer, _) => Ok(None),
         (Shown::Bound, proof) => proof,
     };
+    let from = sender(config, &broker.trusted_proxies, peer.ip(), &headers);
     let outcome = match proof {
         Ok(proof) => {
             let shown = match scheme {
@@ -168,7 +169,7 @@ async fn decide(
                 Shown::Bound => Credentials::Bound(&token, proof),
             };
             let (route, method) = (asked.route, asked.method.as_str());
-            let held = Held { route, method, target: &asked.target, shown };
+            let held = Held { route, method, target: &asked.target, shown, from };
             broker.authorize(config, held).await
         }
         Err(refused) => Err(authz::Refusal::Proof(refused)),
@@ -177,7 +178,7 @@ async fn decide(
         Ok(own) => match passed(&own) {
             Some(response) => {
                 counted(Authorization::Allowed);
-                if let Some(sender) = sender(config, &broker.trusted_proxies, peer.ip(), &headers) {
+                if let Some(sender) = from {
                     let used = Used::of(&own, sender, origins::Place::Authz);
                     broker.origins.used(&book.config().origins, used);
                 }

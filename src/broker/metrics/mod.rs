@@ -4,6 +4,7 @@
 //! it tells of no subject and no token. A broker has its own registry.
 
 mod active;
+mod elevated;
 mod labels;
 mod sample;
 
@@ -80,6 +81,7 @@ pub struct Metrics {
     revocations: Family<Label, Counter>,
     administrations: Family<Label, Counter>,
     elevations: Family<[(&'static str, &'static str); 2], Counter>,
+    uses_lost: Counter,
     revoking: Histogram,
     appending: Histogram,
     unrecorded: Counter,
@@ -114,6 +116,7 @@ impl Default for Metrics {
             revocations: labels::all("outcome", Revocation::ALL),
             administrations: labels::all("outcome", Administered::ALL),
             elevations: Family::default(),
+            uses_lost: Counter::default(),
             revoking: durations(),
             appending: durations(),
             unrecorded: Counter::default(),
@@ -226,6 +229,11 @@ impl Metrics {
             "elevation_requests",
             "Requests about elevations, by what was to be done and how they ended",
             self.elevations.clone(),
+        );
+        registry.register(
+            "elevation_uses_lost",
+            "Things done under grants that were not kept, because there was no room for more or somebody has tampered with what there is",
+            self.uses_lost.clone(),
         );
         registry.register_with_unit(
             "revocation_duration",

@@ -78,6 +78,7 @@ impl Broker {
             Ok(Err(error)) => tracing::warn!(%error, "what people are not told yet cannot be told"),
             Err(_) => tracing::warn!("what people are not told yet cannot be told in time"),
         }
+        self.sample_elevations(&mut sampled, &policies).await;
         if let Some(count) = self.active.look(&self.store, &self.clock).await {
             sample_active(&mut sampled, count);
         }

@@ -309,8 +309,8 @@ async fn a_broker_that_ends_is_not_ready() {
 async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("people.toml");
-    let people = b"as_of = \"2026-01-01T12:00:00Z\"";
-    crate::host::files::write_private(&file, people).unwrap();
+    let people = "as_of = \"2026-01-01T12:00:00Z\"\n[person.ann]\nids = [{ issuer = \"https://login.example.com\", subject = \"ann\" }]";
+    crate::host::files::write_private(&file, people.as_bytes()).unwrap();
     let key = IssuerKey::new();
     let jwks = key.jwks().to_string();
     let issuer =
@@ -333,10 +333,15 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
         }
         let max_age = Some(Duration::from_secs(3600));
         options.config.directory = Some(Settings { file, max_age });
+        let role = options.config.role.get_mut("deploy").unwrap();
+        role.elevation =
+            Some(toml::from_str("longest = \"1h\"\napprovals = [{ count = 1 }]").unwrap());
     })
     .await;
+    bed.broker.metrics.elevated("list", "done");
     let before = seen(&bed).await;
-    assert_eq!(before.get("directory_people"), 0.0);
+    assert_eq!(before.get("directory_people"), 1.0);
+    assert_eq!(before.get("elevations{role=\"deploy\",state=\"pending\"}"), 0.0);
     assert_eq!(before.get("directory_stale"), 1.0);
     assert_eq!(before.get("jwks_fetch_failures_total{issuer=\"fetched\"}"), 0.0);
     assert!(!before.text.contains("jwks_age_seconds"), "{}", before.text);

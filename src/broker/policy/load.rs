@@ -19,6 +19,7 @@ pub(super) use self::actions::action_of;
 use super::finding::{Finding, Rule};
 use super::limits::{Limits, Obligation};
 use super::place::{Place, said};
+use super::reads::OfApprovals;
 use super::syntax::{Claims, Needs, reads_prior_actors};
 use super::terms::Terms;
 use super::{
@@ -153,6 +154,7 @@ impl Policy {
             needs: Needs::default(),
             claims: Claims::default(),
             by_directory: BTreeSet::new(),
+            approving: OfApprovals::default(),
             issues: false,
             wrong: Vec::new(),
         };
@@ -171,7 +173,7 @@ impl Policy {
         }
         let hash = hash(sources, world, true)?;
         let rules_hash = self::hash(sources, world, false)?;
-        let Loader { all: policies, limits, needs, claims, by_directory, .. } = loader;
+        let Loader { all: policies, limits, needs, claims, by_directory, approving, .. } = loader;
         let directory = world.directory.cloned();
         let terms = Terms::new(claims)?;
         let own = world.own.as_str().to_string();
@@ -185,6 +187,7 @@ impl Policy {
             limits,
             needs,
             by_directory,
+            approving,
             directory,
             scopes,
             hash,
@@ -200,6 +203,7 @@ struct Loader<'a> {
     needs: Needs,
     claims: Claims,
     by_directory: BTreeSet<String>,
+    approving: OfApprovals,
     /// Whether there is a permit to issue.
     issues: bool,
     wrong: Vec<Finding>,
@@ -254,6 +258,7 @@ impl Loader<'_> {
             .map_err(|cause| (Rule::Syntax, format!("the policy '{id}': {cause}")))?;
         self.needs.add(&json);
         self.claims.add(&json);
+        self.approving.add(policy, &json);
         let kinds = policy.entity_literals().into_iter().map(|uid| uid.type_name().to_string());
         if kinds.into_iter().any(|kind| [PERSON, DIRECTORY_GROUP].contains(&kind.as_str())) {
             self.by_directory.insert(id.to_string());

@@ -39,6 +39,7 @@ mod lint;
 mod load;
 mod operation;
 mod place;
+mod reads;
 mod syntax;
 mod terms;
 pub mod trial;
@@ -61,6 +62,7 @@ pub use lint::check;
 pub use load::{Source, World};
 pub use operation::{Administration, Named, Operation, Tokens};
 pub use place::Place;
+pub(in crate::broker) use reads::Reads;
 pub use syntax::Needs;
 pub use terms::Moment;
 
@@ -201,6 +203,8 @@ pub struct Policy {
     needs: Needs,
     /// The policies that speak of people or groups of the directory.
     by_directory: BTreeSet<String>,
+    /// What those look at that say who may approve.
+    approving: reads::OfApprovals,
     directory: Option<Arc<Directory>>,
     /// The scopes that each role has.
     scopes: BTreeMap<String, BTreeSet<String>>,

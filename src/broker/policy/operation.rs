@@ -99,11 +99,13 @@ pub enum Administration {
     ApproveEnrollments,
     /// One of somebody else's is removed.
     RemoveEnrollments,
+    /// What was done under grants is told by a log outside of the broker.
+    TellUses,
 }
 
 impl Administration {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ListKeys,
         Self::RotateKeys,
         Self::RevokeKeys,
@@ -111,6 +113,7 @@ impl Administration {
         Self::ListEnrollments,
         Self::ApproveEnrollments,
         Self::RemoveEnrollments,
+        Self::TellUses,
     ];
 
     /// Its name in policies.
@@ -123,6 +126,7 @@ impl Administration {
             Self::ListEnrollments => "enrollments.list",
             Self::ApproveEnrollments => "enrollments.approve",
             Self::RemoveEnrollments => "enrollments.remove",
+            Self::TellUses => "elevations.use",
         }
     }
 

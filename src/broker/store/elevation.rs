@@ -31,6 +31,10 @@ pub struct StoredElevation {
     pub next_at: Option<OffsetDateTime>,
     /// When access ended.
     pub ended_at: Option<OffsetDateTime>,
+    /// What of it says who may approve it, as JSON.
+    pub question: String,
+    /// Whether somebody acts for whoever asked.
+    pub acted: bool,
     /// All of it.
     pub sealed: SealedElevation,
 }
@@ -42,6 +46,22 @@ pub struct SealedElevation {
     pub document: String,
     /// The seal over it.
     pub seal: Vec<u8>,
+}
+
+/// One of many: what tells whether it has to be opened, and all of it. The seal is over the
+/// latter alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundElevation {
+    /// Its id.
+    pub id: Uuid,
+    /// When it was asked for.
+    pub asked_at: OffsetDateTime,
+    /// The role.
+    pub role: String,
+    /// What of it says who may approve it, where that is known.
+    pub question: Option<String>,
+    /// All of it.
+    pub sealed: SealedElevation,
 }
 
 /// What must not be there for another elevation to be added: nobody gets around it by asking
@@ -63,16 +83,44 @@ pub struct Unless {
 pub struct ElevationFilter {
     /// For whom; for anybody where left out.
     pub owner: Option<String>,
-    /// For which of these roles; for any where left out.
-    pub roles: Option<Vec<String>>,
+    /// Those that are one of these; all where left out.
+    pub among: Option<Vec<Among>>,
+    /// Not for whoever is called one of these.
+    pub others_than: Vec<String>,
     /// In one of these states; in any where there are none.
     pub access: Vec<&'static str>,
     /// Only drills, or none of them; both where left out.
     pub drill: Option<bool>,
     /// With this state of review.
     pub review: Option<&'static str>,
+    /// Whose time is not over at this moment, though that may not be on record yet.
+    pub going_on_at: Option<OffsetDateTime>,
     /// Asked for before this one, where they are listed page by page.
     pub below: Option<(OffsetDateTime, Uuid)>,
+}
+
+/// What elevations have alike. Each is looked up by itself, so that it makes no difference how
+/// many there are of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Among {
+    /// Their role.
+    Role(String),
+    /// For whom they are.
+    Owner(String),
+    /// That somebody acts for whoever asked, or may.
+    Acted,
+}
+
+/// How many elevations of a role are in a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CountedElevations {
+    /// The role.
+    pub role: String,
+    /// Their access as it is stored, `review-due`, or `review-overdue`: those are among the ones
+    /// before.
+    pub state: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// Elevations. They are added and changed by effects of a [`Unit`](super::Unit).
@@ -82,15 +130,20 @@ pub trait ElevationStore: Send + Sync {
     async fn elevation(&self, id: Uuid) -> Result<Option<SealedElevation>>;
 
     /// Those that match, the newest first, at most `limit`.
-    async fn elevations(
-        &self,
-        filter: &ElevationFilter,
-        limit: u32,
-    ) -> Result<Vec<SealedElevation>>;
+    async fn elevations(&self, filter: &ElevationFilter, limit: u32)
+    -> Result<Vec<FoundElevation>>;
 
     /// Those for which the clock has come to something, the longest due first, at most `limit`.
     async fn elevations_due(&self, now: OffsetDateTime, limit: u32)
     -> Result<Vec<SealedElevation>>;
+
+    /// How many there are that wait, are had at this moment or are to be reviewed. Of each role
+    /// that is given, a review is overdue where access ended before that moment.
+    async fn count_elevations(
+        &self,
+        now: OffsetDateTime,
+        overdue: &[(String, OffsetDateTime)],
+    ) -> Result<Vec<CountedElevations>>;
 
     /// Forgets, as [`OnceStore::forget_consumed`](super::OnceStore::forget_consumed) does, those
     /// that ended before this and are not to be reviewed any more. What they were stays in the

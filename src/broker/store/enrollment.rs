@@ -22,6 +22,9 @@ pub trait EnrollmentStore: Send + Sync {
     /// All that were not removed, oldest first.
     async fn enrollments(&self) -> Result<Vec<Enrollment>>;
 
+    /// All that there are, whatever became of them, oldest first.
+    async fn all_enrollments(&self) -> Result<Vec<Enrollment>>;
+
     /// The one with this id, whatever became of it.
     async fn enrollment(&self, id: Uuid) -> Result<Option<Enrollment>>;
 

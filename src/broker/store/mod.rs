@@ -26,11 +26,15 @@ pub mod sql;
 pub mod sqlite;
 pub mod transfer;
 mod unit;
+mod uses;
 
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
-pub use elevation::{ElevationFilter, ElevationStore, SealedElevation, StoredElevation, Unless};
+pub use elevation::{
+    Among, CountedElevations, ElevationFilter, ElevationStore, FoundElevation, SealedElevation,
+    StoredElevation, Unless,
+};
 pub use enrollment::{Enrollment, EnrollmentState, EnrollmentStore};
 pub use erasure::{Erasable, ErasureStore, Traces};
 pub use issuer_keys::{IssuerKeySet, IssuerKeyStore};
@@ -39,6 +43,7 @@ pub use notify::{Backlog, Delivery, NewDelivery, NotifyStore, Step, Undelivered}
 pub use open::{open, open_existing, open_to_read};
 pub use outbox::{OutboxStore, Turn};
 pub use unit::{Consumed, Cutoff, Effect, Issuance, Once, OpaqueToken, Outcome, Unit, Whose};
+pub use uses::{StoredUses, UseStore};
 
 use super::audit::Record;
 use super::audit::seal::Seal;
@@ -123,6 +128,7 @@ pub trait Store:
     + OnceStore
     + TokenStore
     + ElevationStore
+    + UseStore
     + EnrollmentStore
 {
     /// Seals the end of the log with this from now on: whoever appends goes on from an

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Enrollment;
 use super::elevation::{StoredElevation, Unless};
+use super::uses::StoredUses;
 use crate::broker::audit::Record;
 use crate::broker::keys::StoredKey;
 use crate::broker::notify::Message;
@@ -71,7 +72,7 @@ pub enum Effect {
     ChangeEnrollment {
         /// As it was read.
         before: Enrollment,
-        /// As it is to be; its key, its id and whose it is are the same.
+        /// As it is to be; its key and its id are the same, and whose it is, or it was erased.
         after: Box<Enrollment>,
     },
     /// Erases what is personal in these records, if all of them have it still, and a salt
@@ -98,6 +99,17 @@ pub enum Effect {
         id: Uuid,
         /// The version that was looked at.
         version: u64,
+    },
+    /// Writes what was done under a grant, if it still has the version before this one, with
+    /// the events of outside logs that are new in it.
+    SumUses(StoredUses, Vec<String>),
+    /// Forgets what people were told of an elevation and, where that is wanted, what was done
+    /// under it; it always holds.
+    ForgetBeside {
+        /// Which one.
+        elevation: Uuid,
+        /// Whether what was done is forgotten, too.
+        uses: bool,
     },
     /// Changes nothing: it holds if none of these tokens was revoked together with others.
     IfNotCutOff(Vec<Issuance>),

@@ -1,7 +1,8 @@
 //! A store that fails on demand, for tests.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -16,10 +17,11 @@ use crate::broker::audit::tree::Hash;
 use crate::broker::keys::StoredKey;
 use crate::broker::notify::Message;
 use crate::broker::store::{
-    Backlog, Delivery, ElevationFilter, ElevationStore, Enrollment, EnrollmentStore, Erasable,
-    ErasureStore, Filter, Issuance, IssuerKeySet, IssuerKeyStore, KeyStore, Ledger, LogEnds,
-    LogStore, NewDelivery, Noted, NotifyStore, Once, OnceStore, OpaqueToken, OutboxStore, Outcome,
-    Row, SealedElevation, Step, Store, TokenStore, Traces, Turn, Undelivered, Unit, Whose, sqlite,
+    Backlog, CountedElevations, Delivery, ElevationFilter, ElevationStore, Enrollment,
+    EnrollmentStore, Erasable, ErasureStore, Filter, FoundElevation, Issuance, IssuerKeySet,
+    IssuerKeyStore, KeyStore, Ledger, LogEnds, LogStore, NewDelivery, Noted, NotifyStore, Once,
+    OnceStore, OpaqueToken, OutboxStore, Outcome, Row, SealedElevation, Step, Store, StoredUses,
+    TokenStore, Traces, Turn, Undelivered, Unit, UseStore, Whose, sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -40,6 +42,8 @@ pub(crate) struct Failing {
     /// What looks at the whole log works.
     pub(crate) scans: AtomicBool,
     writes: AtomicU8,
+    /// How many elevations were read to be listed.
+    pub(crate) rows: AtomicUsize,
     /// What happens as somebody begins to read the leaves.
     meanwhile: Mutex<Option<Meanwhile>>,
     /// What happens as somebody has read the keys.
@@ -53,7 +57,8 @@ impl Failing {
     pub(crate) fn over(inner: Arc<dyn Store>) -> Arc<Self> {
         let (reads, hangs, writes) = (true.into(), false.into(), WELL.into());
         let (scans, meanwhile, after_keys) = (true.into(), Mutex::default(), Mutex::default());
-        Arc::new(Self { inner, reads, hangs, scans, writes, meanwhile, after_keys })
+        let rows = AtomicUsize::default();
+        Arc::new(Self { inner, reads, hangs, scans, writes, rows, meanwhile, after_keys })
     }
 
     /// A broker on such a store.
@@ -295,8 +300,10 @@ impl ElevationStore for Failing {
         &self,
         filter: &ElevationFilter,
         limit: u32,
-    ) -> Result<Vec<SealedElevation>> {
-        self.inner.elevations(filter, limit).await
+    ) -> Result<Vec<FoundElevation>> {
+        let found = self.inner.elevations(filter, limit).await?;
+        self.rows.fetch_add(found.len(), Ordering::Relaxed);
+        Ok(found)
     }
 
     async fn elevations_due(
@@ -307,8 +314,32 @@ impl ElevationStore for Failing {
         self.inner.elevations_due(now, limit).await
     }
 
+    async fn count_elevations(
+        &self,
+        now: OffsetDateTime,
+        overdue: &[(String, OffsetDateTime)],
+    ) -> Result<Vec<CountedElevations>> {
+        self.inner.count_elevations(now, overdue).await
+    }
+
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_elevations(before, limit).await
+    }
+}
+
+#[async_trait]
+impl UseStore for Failing {
+    async fn uses(&self, elevation: Uuid) -> Result<Option<StoredUses>> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.uses(elevation).await
+    }
+    async fn known_events(&self, elevation: Uuid, ids: &[String]) -> Result<BTreeSet<String>> {
+        self.inner.known_events(elevation, ids).await
+    }
+    async fn forget_uses(&self, limit: u32) -> Result<u64> {
+        self.inner.forget_uses(limit).await
     }
 }
 
@@ -316,6 +347,9 @@ impl ElevationStore for Failing {
 impl EnrollmentStore for Failing {
     async fn enrollments(&self) -> Result<Vec<Enrollment>> {
         self.inner.enrollments().await
+    }
+    async fn all_enrollments(&self) -> Result<Vec<Enrollment>> {
+        self.inner.all_enrollments().await
     }
     async fn enrollment(&self, id: Uuid) -> Result<Option<Enrollment>> {
         self.inner.enrollment(id).await

@@ -62,10 +62,11 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
             renewal.end(LAST_ATTEMPT);
         }
         for minted in own.iter().flat_map(|own| own.take()) {
-            // With its grant, all that was issued under it is revoked.
+            // With its grant, all that was issued under it is revoked; where that goes on, the
+            // token of this run does not.
             match &elevated {
-                Some(_) => drop(minted),
-                None => prepared.revoke(&minted),
+                Some(elevated) if elevated.is_own() => drop(minted),
+                _ => prepared.revoke(&minted),
             }
         }
         if let Some(elevated) = &elevated {

@@ -68,7 +68,8 @@ fn configurations_and_policies_of_the_broker_load() {
             let mut blocks = of_kind(kind, 1).into_iter();
             blocks.find(|block| block.page == more.page).unwrap().text
         };
-        let policy = format!("{}\n{}", first.text, page("cedar more-elevation"));
+        let asks = [page("cedar more-elevation"), page("cedar more-uses")].concat();
+        let policy = format!("{}\n{asks}", first.text);
         let people = page("toml people.toml");
         let text = format!("{}\n{}", start.text, more.text);
         let config = open_with(&text, &policy, &[("people.toml", &people)]);

@@ -13,7 +13,8 @@ use super::super::support::peer::{Peer, program, supervised};
 use super::*;
 
 /// What shows nothing where nothing is amiss, and where nobody configured it, by a part of it.
-const SILENT: [&str; 2] = ["ALERTS{", "tmpcred_directory_"];
+const SILENT: [&str; 4] =
+    ["ALERTS{", "tmpcred_directory_", "tmpcred_elevations{", "tmpcred_elevation_requests"];
 
 /// A Prometheus that scrapes these addresses, with our alerts. Dropping it kills it.
 struct Prometheus {

@@ -43,6 +43,8 @@ pub(crate) struct OidcOptions {
     pub(crate) offline_access: bool,
     /// Whether access tokens that are JWTs say when the login was.
     pub(crate) token_auth_time: bool,
+    /// Whether they say which kind of login was asked for last (`acr`).
+    pub(crate) token_acr: bool,
     /// How many seconds a device is told to wait between polls.
     pub(crate) device_interval: Option<u32>,
     /// Seconds for which things are good, by the provider's names for them, such
@@ -65,6 +67,7 @@ impl Default for OidcOptions {
             audience_parameter: false,
             offline_access: false,
             token_auth_time: false,
+            token_acr: false,
             device_interval: Some(1),
             ttl: BTreeMap::new(),
             users: BTreeMap::new(),

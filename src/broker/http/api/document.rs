@@ -159,6 +159,18 @@ fn written(
     if !operation.form.is_empty() {
         written["requestBody"] = written_form(operation.form);
     }
+    if let Some((kinds, schema)) = operation.body {
+        let one = schema(schemas);
+        let content = kinds.iter().map(|kind| {
+            let schema = match *kind {
+                "application/json" => json!({"type": "array", "items": one}),
+                _ => json!({"type": "string"}),
+            };
+            (kind.to_string(), json!({"schema": schema}))
+        });
+        let content: Map<_, _> = content.collect();
+        written["requestBody"] = json!({"required": true, "content": content});
+    }
     if !operation.security.is_empty() {
         let together = |schemes: &&[Scheme]| -> Value {
             schemes

@@ -17,6 +17,7 @@ pub(in crate::broker::http) struct Operation {
     pub(super) about: &'static str,
     pub(super) parameters: Vec<Parameter>,
     pub(super) form: &'static [&'static [Field]],
+    pub(super) body: Option<(&'static [&'static str], SchemaOf)>,
     pub(super) security: &'static [&'static [Scheme]],
     pub(super) answers: BTreeMap<u16, Answer>,
 }
@@ -240,6 +241,7 @@ impl Operation {
             about: "",
             parameters: Vec::new(),
             form: &[],
+            body: None,
             security: &[],
             answers: BTreeMap::new(),
         }
@@ -260,6 +262,14 @@ impl Operation {
     pub(in crate::broker::http) fn form(self, form: &'static [&'static [Field]]) -> Self {
         let (encoded, codes) = ("The body is encoded", &[refusal::INVALID_REQUEST]);
         Self { form, ..self }.answers(Answer::refusal(415, encoded, codes))
+    }
+
+    /// It takes documents that are like this, as a list or one in each line, as these types.
+    pub(in crate::broker::http) fn body<T: JsonSchema>(
+        self,
+        kinds: &'static [&'static str],
+    ) -> Self {
+        Self { body: Some((kinds, |schemas| schemas.subschema_for::<T>())), ..self }
     }
 
     /// In which ways callers may show who they are; an empty one says that they need not.

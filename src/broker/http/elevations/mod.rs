@@ -1,6 +1,7 @@
 //! Elevations: asking for a role for a while, and what is done about that.
 
 mod statements;
+mod uses;
 pub(super) mod view;
 
 use std::collections::BTreeSet;
@@ -83,7 +84,7 @@ pub(super) const EVENTS: [&str; 7] =
     ["approve", "deny", "withdraw", "activate", "relinquish", "revoke", "review"];
 
 /// The endpoints.
-pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 5] {
+pub(super) fn endpoints(base: &str) -> Vec<Endpoint<Arc<Broker>>> {
     let id = Parameter::path("id", "The id of the elevation");
     let asked = Operation::new("elevations_request", "Ask for a role for a while")
         .about("Policy decides who may (`Action::\"elevate\"`). In an emergency the role is had when it is answered.")
@@ -109,22 +110,27 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 5] {
         .form(EVENT_FORM)
         .answers(Answer::json::<wire::Elevation>(200, "It is done"));
     let at = |path: &str| format!("{base}/{ELEVATIONS_PATH}{path}");
-    let refused = |operation: Operation, verb| {
-        let state = [ELEVATION_STATE, ELEVATION_CONFLICT];
-        let stepping_up = "The caller has to log in for it (RFC 9470)";
-        described(operation, verb)
-            .answers(Answer::refusal(409, "It cannot be done as things stand", &state))
-            .answers(Answer::refusal(404, "There is none, or none of theirs", &["not_found"]))
-            .answers(Answer::refusal(401, stepping_up, &[INSUFFICIENT_AUTHENTICATION]))
-    };
-    [
+    let own = [
         Endpoint::new(at(""), Verb::Post, post(request), refused(asked, Verb::Post)),
         Endpoint::new(at(""), Verb::Get, get(list), refused(listed, Verb::Get)),
         Endpoint::new(at("/{id}"), Verb::Get, get(show), refused(one, Verb::Get)),
         Endpoint::new(at("/{id}/{event}"), Verb::Post, post(settle), refused(event, Verb::Post)),
-        statements::rules_endpoint(base),
-    ]
-    .map(|endpoint| endpoint.shedding().limited(config::Endpoint::Elevations))
+    ];
+    own.into_iter()
+        .chain([statements::rules_endpoint(base)])
+        .chain(uses::endpoints(base))
+        .map(|endpoint| endpoint.shedding().limited(config::Endpoint::Elevations))
+        .collect()
+}
+
+/// What is said of all of them.
+fn refused(operation: Operation, verb: Verb) -> Operation {
+    let state = [ELEVATION_STATE, ELEVATION_CONFLICT];
+    let stepping_up = "The caller has to log in for it (RFC 9470)";
+    described(operation, verb)
+        .answers(Answer::refusal(409, "It cannot be done as things stand", &state))
+        .answers(Answer::refusal(404, "There is none, or none of theirs", &["not_found"]))
+        .answers(Answer::refusal(401, stepping_up, &[INSUFFICIENT_AUTHENTICATION]))
 }
 
 async fn request(

@@ -110,6 +110,6 @@ pub(in crate::broker::http) fn party(directory: Option<&Directory>, party: &Part
     }
 }
 
-fn moment(at: OffsetDateTime) -> String {
+pub(super) fn moment(at: OffsetDateTime) -> String {
     at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
 }

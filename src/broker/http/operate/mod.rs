@@ -282,7 +282,7 @@ impl From<operate::Refusal> for Unserved {
 
 impl Request<'_> {
     /// Whether they may look after the broker in this way.
-    async fn administers(
+    pub(super) async fn administers(
         &self,
         asked: &Asked,
         what: policy::Administration,

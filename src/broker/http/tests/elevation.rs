@@ -1,8 +1,11 @@
 //! Elevations over HTTP: asking, approving, having, ending, reviewing.
 
 mod drill;
+mod erasure;
+mod many;
 mod provider_down;
 mod rules;
+mod uses;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +18,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::config::{Elevation, Emergency, Role, Threshold};
 use crate::broker::directory::Settings;
-use crate::broker::testbed::{API, Bed, CORP, Shifted, claims_of, json_of, now};
+use crate::broker::testbed::{API, Bed, CORP, Options, Shifted, claims_of, json_of, now};
 use crate::host::http::{Request, Response};
 use crate::secret::Secret;
 use crate::wire::elevation::ELEVATIONS_PATH;
@@ -113,6 +116,15 @@ impl Place {
 
     /// With a directory that is good for so long.
     async fn dated(max_age: Option<Duration>, change: impl FnOnce(&mut Role)) -> Self {
+        Self::built(max_age, change, |_| {}).await
+    }
+
+    /// With other options besides.
+    async fn built(
+        max_age: Option<Duration>,
+        change: impl FnOnce(&mut Role),
+        more: impl FnOnce(&mut Options),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (file, policy) = (dir.path().join("people.toml"), dir.path().join("policy.cedar"));
         crate::host::files::write_private(&file, people(&[]).as_bytes()).unwrap();
@@ -125,6 +137,7 @@ impl Place {
             options.config.role.insert("admin".into(), role);
             options.config.directory = Some(Settings { file: file.clone(), max_age });
             options.policies += &RULES.replace("CORP", CORP);
+            more(options);
             policies.clone_from(&options.policies);
             crate::host::files::write_private(&policy, options.policies.as_bytes()).unwrap();
             options.config.policy.files = vec![policy.clone()];

@@ -11,7 +11,7 @@ use super::head::Guard;
 use super::notify;
 use super::rows::{damaged, micros};
 use super::tokens::Cutoffs;
-use super::{elevation, enrollment, erasure};
+use super::{elevation, enrollment, erasure, uses};
 use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
 use crate::broker::keys::StoredKey;
@@ -155,6 +155,10 @@ async fn perform_one(
         Effect::AddElevation(new, unless) => elevation::add(transaction, new, unless).await,
         Effect::ChangeElevation(after) => elevation::change(transaction, after).await,
         Effect::IfElevation { id, version } => elevation::is(transaction, *id, *version).await,
+        Effect::SumUses(after, events) => uses::sum(transaction, after, events).await,
+        Effect::ForgetBeside { elevation, uses } => {
+            uses::forget_beside(transaction, *elevation, *uses).await.map(|()| true)
+        }
         Effect::Enroll(new) => enrollment::enroll(transaction, new).await,
         Effect::ChangeEnrollment { before, after } => {
             enrollment::change(transaction, before, after).await

@@ -36,7 +36,7 @@ struct Table {
     columns: &'static [(&'static str, Holds)],
 }
 
-const TABLES: [Table; 12] = [
+const TABLES: [Table; 14] = [
     Table {
         name: "signing_key",
         columns: &[
@@ -84,8 +84,15 @@ const TABLES: [Table; 12] = [
             ("document", Text),
             ("seal", Bytes),
             ("drill", Number),
+            ("question", Text),
+            ("acted", Number),
         ],
     },
+    Table {
+        name: "elevation_use",
+        columns: &[("elevation", Text), ("version", Number), ("document", Text), ("seal", Bytes)],
+    },
+    Table { name: "elevation_use_event", columns: &[("elevation", Text), ("id", Text)] },
     Table {
         name: "enrolled_key",
         columns: &[

@@ -8,14 +8,18 @@ use uuid::Uuid;
 
 use super::SqlStore;
 use super::failure::Failure;
-use super::rows::{damaged, micros};
+use super::rows::{damaged, micros, moment};
 use crate::broker::audit::leaf::stored;
 use crate::broker::store::{
-    ElevationFilter, ElevationStore, SealedElevation, StoredElevation, Unless,
+    Among, CountedElevations, ElevationFilter, ElevationStore, FoundElevation, SealedElevation,
+    StoredElevation, Unless,
 };
 use crate::error::Result;
 
 const UNREADABLE: &str = "elevations cannot be read";
+
+/// How many branches one statement has at most: less than any engine takes.
+const BRANCHES: usize = 200;
 
 /// States in which the role is had, or waited for.
 const UNDER_WAY: &str = "access in ('pending', 'approved', 'active', 'emergency-active')";
@@ -40,59 +44,28 @@ impl ElevationStore for SqlStore {
         &self,
         filter: &ElevationFilter,
         limit: u32,
-    ) -> Result<Vec<SealedElevation>> {
+    ) -> Result<Vec<FoundElevation>> {
         self.check_file()?;
-        let mut texts: Vec<String> = Vec::new();
-        let mut conditions = vec!["1 = 1".to_string()];
-        let mut one_of = |column: &str, values: Vec<String>| {
-            let first = texts.len() + 2;
-            let places: Vec<_> =
-                (first..first + values.len()).map(|number| format!("${number}")).collect();
-            texts.extend(values);
-            // None of no values is any.
-            match places.is_empty() {
-                true => conditions.push("1 = 0".into()),
-                false => conditions.push(format!("{column} in ({})", places.join(", "))),
-            }
-        };
-        if let Some(owner) = &filter.owner {
-            one_of("owner", vec![owner.clone()]);
+        if filter.among.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Vec::new());
         }
-        if let Some(roles) = &filter.roles {
-            one_of("role", roles.clone());
+        let mut found = Vec::new();
+        for branches in branches_of(filter) {
+            let Statement { text, texts, numbers } = statement_of(filter, &branches, limit);
+            let ask = || {
+                let query = sqlx::query(AssertSqlSafe(text.clone()));
+                let query = numbers.iter().fold(query, |query, number| query.bind(*number));
+                let query = texts.iter().fold(query, |query, text| query.bind(text.clone()));
+                query.fetch_all(&self.engine.pool)
+            };
+            let rows = self.engine.read(UNREADABLE, ask).await?;
+            found.extend(rows.iter().map(found_from).collect::<Result<Vec<_>>>()?);
         }
-        if !filter.access.is_empty() {
-            one_of("access", filter.access.iter().map(ToString::to_string).collect());
-        }
-        if let Some(review) = filter.review {
-            one_of("review", vec![review.into()]);
-        }
-        if let Some(drill) = filter.drill {
-            conditions.push(format!("drill = {}", i64::from(drill)));
-        }
-        let mut numbers = vec![i64::from(limit)];
-        if let Some((at, id)) = filter.below {
-            // Ids grow with time, and tell those apart that are of one moment.
-            let (number, text) = (texts.len() + 2, texts.len() + 3);
-            conditions
-                .push(format!("(asked_at < ${text} or asked_at = ${text} and id < ${number})"));
-            texts.push(id.to_string());
-            numbers.push(micros(at));
-        }
-        // Nothing but names of columns, and numbers, is put together here.
-        let statement = format!(
-            "select document, seal from elevation where {}
-             order by asked_at desc, id desc limit $1",
-            conditions.join(" and ")
-        );
-        let ask = || {
-            let query = sqlx::query(AssertSqlSafe(statement.clone())).bind(numbers[0]);
-            let query = texts.iter().fold(query, |query, text| query.bind(text.clone()));
-            let query = numbers[1..].iter().fold(query, |query, number| query.bind(*number));
-            query.fetch_all(&self.engine.pool)
-        };
-        let rows = self.engine.read(UNREADABLE, ask).await?;
-        rows.iter().map(sealed_from).collect()
+        // Of several statements each had the newest of its own; nothing is told twice.
+        found.sort_by_key(|one| std::cmp::Reverse((one.asked_at, one.id.to_string())));
+        found.dedup_by_key(|one| one.id);
+        found.truncate(limit as usize);
+        Ok(found)
     }
 
     async fn elevations_due(
@@ -114,6 +87,54 @@ impl ElevationStore for SqlStore {
         rows.iter().map(sealed_from).collect()
     }
 
+    async fn count_elevations(
+        &self,
+        now: OffsetDateTime,
+        overdue: &[(String, OffsetDateTime)],
+    ) -> Result<Vec<CountedElevations>> {
+        self.check_file()?;
+        let mut counted = Vec::new();
+        let ask = || {
+            sqlx::query(
+                "select role, access as state, count(*) as many from elevation
+                     where access in ('pending', 'approved') group by role, access
+                 union all
+                 select role, access as state, count(*) as many from elevation
+                     where access in ('active', 'emergency-active') and next_at > $1
+                     group by role, access
+                 union all
+                 select role, 'review-due' as state, count(*) as many from elevation
+                     where review = 'due' group by role",
+            )
+            .bind(micros(now))
+            .fetch_all(&self.engine.pool)
+        };
+        let rows = self.engine.read(UNREADABLE, ask).await?;
+        for row in rows {
+            let unreadable = |_| damaged("elevation");
+            counted.push(CountedElevations {
+                role: row.try_get("role").map_err(unreadable)?,
+                state: row.try_get("state").map_err(unreadable)?,
+                count: counted_from(&row)?,
+            });
+        }
+        for (role, before) in overdue {
+            let ask = || {
+                sqlx::query(
+                    "select count(*) as many from elevation
+                     where review = 'due' and role = $1 and ended_at < $2",
+                )
+                .bind(role)
+                .bind(micros(*before))
+                .fetch_one(&self.engine.pool)
+            };
+            let row = self.engine.read(UNREADABLE, ask).await?;
+            let (role, state) = (role.clone(), "review-overdue".into());
+            counted.push(CountedElevations { role, state, count: counted_from(&row)? });
+        }
+        Ok(counted)
+    }
+
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         let forget = || {
             sqlx::query(
@@ -129,6 +150,11 @@ impl ElevationStore for SqlStore {
     }
 }
 
+fn counted_from(row: &AnyRow) -> Result<u64> {
+    let count: i64 = row.try_get("many").map_err(|_| damaged("elevation"))?;
+    u64::try_from(count).map_err(|_| damaged("elevation"))
+}
+
 fn sealed_from(row: &AnyRow) -> Result<SealedElevation> {
     let unreadable = |_| damaged("elevation");
     Ok(SealedElevation {
@@ -137,45 +163,144 @@ fn sealed_from(row: &AnyRow) -> Result<SealedElevation> {
     })
 }
 
+fn found_from(row: &AnyRow) -> Result<FoundElevation> {
+    let unreadable = |_| damaged("elevation");
+    let number = |column: &str| row.try_get::<i64, _>(column).map_err(unreadable);
+    let id: String = row.try_get("id").map_err(unreadable)?;
+    Ok(FoundElevation {
+        id: id.parse().map_err(|_| damaged("elevation.id"))?,
+        asked_at: moment(number("asked_at")?).ok_or_else(|| damaged("elevation.asked_at"))?,
+        role: row.try_get("role").map_err(unreadable)?,
+        question: row.try_get("question").map_err(unreadable)?,
+        sealed: sealed_from(row)?,
+    })
+}
+
+/// A statement, with what is bound: the numbers come first.
+struct Statement {
+    text: String,
+    texts: Vec<String>,
+    numbers: Vec<i64>,
+}
+
+/// The branches of a filter, as many at a time as one statement may have.
+fn branches_of(filter: &ElevationFilter) -> Vec<Vec<Option<&Among>>> {
+    match &filter.among {
+        None => vec![vec![None]],
+        Some(among) => among.chunks(BRANCHES).map(|part| part.iter().map(Some).collect()).collect(),
+    }
+}
+
+/// The newest of those that are in one of these branches. Each branch is read in the order of
+/// an index of its own, and ends where there is enough: nothing is read of others, and nothing
+/// sorted but what was found.
+fn statement_of(filter: &ElevationFilter, branches: &[Option<&Among>], limit: u32) -> Statement {
+    let mut numbers = vec![i64::from(limit)];
+    let mut conditions = Vec::new();
+    // Of the numbers it is known how many there are before the first text is placed.
+    let first = 2 + usize::from(filter.going_on_at.is_some()) + usize::from(filter.below.is_some());
+    let mut texts: Vec<String> = Vec::new();
+    let mut place = |text: &str| {
+        texts.push(text.to_string());
+        format!("${}", first + texts.len() - 1)
+    };
+    // Names of states are constants, so an index that is over some of them can be used.
+    if !filter.access.is_empty() {
+        conditions.push(format!("access in ('{}')", filter.access.join("', '")));
+    }
+    if let Some(review) = filter.review {
+        conditions.push(format!("review = '{review}'"));
+    }
+    if let Some(drill) = filter.drill {
+        conditions.push(format!("drill = {}", i64::from(drill)));
+    }
+    if let Some(owner) = &filter.owner {
+        conditions.push(format!("owner = {}", place(owner)));
+    }
+    for other in &filter.others_than {
+        conditions.push(format!("owner <> {}", place(other)));
+    }
+    if let Some(at) = filter.going_on_at {
+        numbers.push(micros(at));
+        // One that was approved has to begin within a time that the rules say.
+        conditions.push(format!("(access = 'approved' or next_at > ${})", numbers.len()));
+    }
+    if let Some((at, id)) = filter.below {
+        // Ids grow with time, and tell those apart that are of one moment.
+        numbers.push(micros(at));
+        let number = numbers.len();
+        let id = place(&id.to_string());
+        conditions.push(format!("asked_at <= ${number} and (asked_at < ${number} or id < {id})"));
+    }
+    let mut branch = |among: &Option<&Among>| {
+        let of = match among {
+            None => "1 = 1".to_string(),
+            Some(Among::Role(role)) => format!("role = {}", place(role)),
+            Some(Among::Owner(owner)) => format!("owner = {}", place(owner)),
+            Some(Among::Acted) => "acted = 1".to_string(),
+        };
+        let all: Vec<_> = [of].into_iter().chain(conditions.iter().cloned()).collect();
+        format!(
+            "select id, asked_at from (select id, asked_at from elevation where {}
+                order by asked_at desc, id desc limit $1) branch",
+            all.join(" and ")
+        )
+    };
+    let branches: Vec<_> = branches.iter().map(&mut branch).collect();
+    // Nothing but names of columns and states, and numbers, is put together here.
+    let text = format!(
+        "select id, asked_at, role, question, document, seal from elevation where id in
+            (select id from ({}) found order by asked_at desc, id desc limit $1)
+         order by asked_at desc, id desc",
+        branches.join(" union ")
+    );
+    Statement { text, texts, numbers }
+}
+
 /// Adds one, if there is none of its owner for its role that speaks against it.
 pub(super) async fn add(
     transaction: &mut Transaction<'_, Any>,
     new: &StoredElevation,
     unless: &Unless,
 ) -> Result<bool, Failure> {
-    let flag = |flag: bool| i64::from(flag);
-    let after = |at: Option<OffsetDateTime>| at.map_or(i64::MAX, micros);
-    let found = sqlx::query(AssertSqlSafe(format!(
-        "select id from elevation where owner = $1 and role = $2 and drill = $7 and (
-             $3 = 1 and {UNDER_WAY}
-             or {WAS_HAD} and ended_at > $4
-             or path = 'emergency' and $5 = 1
-                 and (access = 'emergency-active' or review = 'due')
-             or path = 'emergency' and {WAS_HAD} and ended_at > $6)
-         limit 1"
-    )))
-    .bind(&new.owner)
-    .bind(&new.role)
-    .bind(flag(unless.under_way))
-    .bind(after(unless.ended_after))
-    .bind(flag(unless.emergency))
-    .bind(after(unless.emergency_ended_after))
-    .bind(flag(new.drill))
-    .fetch_optional(&mut **transaction)
-    .await?;
-    if found.is_some() {
-        return Ok(false);
+    let drill = i64::from(new.drill);
+    // Only what is asked for is looked up: whoever may have many at once has many.
+    let ended = format!("{WAS_HAD} and ended_at > $3");
+    let emergency = "path = 'emergency'";
+    let against = [
+        (unless.under_way, UNDER_WAY.to_string(), None),
+        (unless.ended_after.is_some(), ended.clone(), unless.ended_after),
+        (unless.emergency, format!("access = 'emergency-active' and {emergency}"), None),
+        (unless.emergency, format!("{WAS_HAD} and review = 'due' and {emergency}"), None),
+        (
+            unless.emergency_ended_after.is_some(),
+            format!("{ended} and {emergency}"),
+            unless.emergency_ended_after,
+        ),
+    ];
+    for (_, condition, after) in against.iter().filter(|(is_asked, ..)| *is_asked) {
+        // Nothing but conditions of this function is put together here.
+        let statement = format!(
+            "select id from elevation
+             where owner = $1 and role = $2 and drill = {drill} and {condition} limit 1"
+        );
+        let query = sqlx::query(AssertSqlSafe(statement)).bind(&new.owner).bind(&new.role);
+        let query = after.iter().fold(query, |query, after| query.bind(micros(*after)));
+        if query.fetch_optional(&mut **transaction).await?.is_some() {
+            return Ok(false);
+        }
     }
     let done = sqlx::query(
         "insert into elevation
             (id, version, path, drill, access, review, role, owner, asked_at, next_at, ended_at,
-             document, seal)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) on conflict do nothing",
+             document, seal, question, acted)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+         on conflict do nothing",
     )
     .bind(new.id.to_string())
     .bind(stored(new.version))
     .bind(new.path)
-    .bind(flag(new.drill))
+    .bind(drill)
     .bind(new.access)
     .bind(new.review)
     .bind(&new.role)
@@ -185,6 +310,8 @@ pub(super) async fn add(
     .bind(new.ended_at.map(micros))
     .bind(&new.sealed.document)
     .bind(&new.sealed.seal)
+    .bind(&new.question)
+    .bind(i64::from(new.acted))
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -197,7 +324,7 @@ pub(super) async fn change(
 ) -> Result<bool, Failure> {
     let done = sqlx::query(
         "update elevation set version = $1, access = $2, review = $3, next_at = $4,
-             ended_at = $5, document = $6, seal = $7
+             ended_at = $5, document = $6, seal = $7, owner = $10, question = $11, acted = $12
          where id = $8 and version = $9",
     )
     .bind(stored(after.version))
@@ -209,6 +336,9 @@ pub(super) async fn change(
     .bind(&after.sealed.seal)
     .bind(after.id.to_string())
     .bind(stored(after.version) - 1)
+    .bind(&after.owner)
+    .bind(&after.question)
+    .bind(i64::from(after.acted))
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)
@@ -227,3 +357,6 @@ pub(super) async fn is(
         .await?;
     Ok(found.is_some())
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,19 @@ impl EnrollmentStore for SqlStore {
         rows.iter().map(enrollment_from).collect()
     }
 
+    async fn all_enrollments(&self) -> Result<Vec<Enrollment>> {
+        let ask = || {
+            sqlx::query(
+                "select fingerprint, id, public_key, person, issuer, subject, label, state,
+                    enrolled_at, approver, approved_at, seen_at, seal
+                 from enrolled_key order by enrolled_at, id",
+            )
+            .fetch_all(&self.engine.pool)
+        };
+        let rows = self.engine.read(UNREADABLE, ask).await?;
+        rows.iter().map(enrollment_from).collect()
+    }
+
     async fn enrollment(&self, id: Uuid) -> Result<Option<Enrollment>> {
         let ask = || {
             sqlx::query(
@@ -132,7 +145,7 @@ pub(super) async fn change(
 ) -> Result<bool, Failure> {
     let done = sqlx::query(
         "update enrolled_key set public_key = $1, label = $2, state = $3, approver = $4,
-            approved_at = $5, seen_at = $6, seal = $7
+            approved_at = $5, seen_at = $6, seal = $7, person = $11, issuer = $12, subject = $13
          where fingerprint = $8 and id = $9 and seal = $10",
     )
     .bind(&after.public_key)
@@ -145,6 +158,9 @@ pub(super) async fn change(
     .bind(&before.fingerprint)
     .bind(before.id.to_string())
     .bind(&before.seal)
+    .bind(&after.person)
+    .bind(&after.principal.issuer)
+    .bind(&after.principal.subject)
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)

@@ -56,6 +56,7 @@ fn migrations() -> Vec<Migration> {
         ("notify", include_str!("../migrations/0015_notify.sql")),
         ("enrolled key", include_str!("../migrations/0016_enrolled_key.sql")),
         ("drill", include_str!("../migrations/0017_drill.sql")),
+        ("uses", include_str!("../migrations/0018_uses.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());

@@ -19,6 +19,7 @@ mod outbox;
 mod rows;
 mod tokens;
 mod tree;
+mod uses;
 
 use std::path::PathBuf;
 use std::sync::Mutex;

@@ -13,6 +13,7 @@ use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey};
 use crate::broker::audit::verify::{Proofs, Report, verify};
 use crate::broker::audit::{self, Record, principal};
 use crate::broker::config::{self, Config};
+use crate::broker::forget::{Forgotten, forget};
 use crate::broker::keys::{CheckpointKeys, Kek};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::{self, LogStore, Row, Store as _};
@@ -257,15 +258,31 @@ async fn erase(app: &App, args: &AuditErase) -> Result<()> {
     let by = args.by.clone().unwrap_or_else(|| process::user_name(&app.host.env));
     let (person, issuer) = (Principal { issuer, subject }, &config.issuer);
     let what = Erasure { person: &person, by: &by, reason: &args.reason, issuer };
-    let outcome = audit::erase::erase(&store, &what, app.host.clock.now()).await;
+    let now = app.host.clock.now();
+    // The rest first: where something may still come of it, nothing is erased.
+    let outcome = async {
+        let forgotten = forget(&store, &kek, &what, now).await?;
+        Ok((forgotten, audit::erase::erase(&store, &what, now).await?))
+    };
+    let outcome: Result<_> = outcome.await;
     store.close().await;
-    let Erased { records, fixed } = outcome?;
+    let (Forgotten { elevations, keys }, Erased { records, fixed }) = outcome?;
     if args.json {
-        return app.ui.json(&json!({ "erased": records, "not_erasable": fixed }));
+        return app.ui.json(&json!({
+            "erased": records, "not_erasable": fixed, "elevations": elevations, "keys": keys,
+        }));
     }
-    let count =
-        |n: u64| show::count(usize::try_from(n).unwrap_or(usize::MAX), "record is", "records are");
+    let many = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let count = |n: u64| show::count(many(n), "record is", "records are");
     app.ui.line(format!("{} erased.", count(records)))?;
+    for (number, one, more) in
+        [(elevations, "elevation", "elevations"), (keys, "enrolled key", "enrolled keys")]
+    {
+        if number > 0 {
+            let told = show::count(many(number), one, more);
+            app.ui.line(format!("It is erased from {told}, too."))?;
+        }
+    }
     if fixed > 0 {
         app.ui.line(format!(
             "{} from before there was a tree, and in it as written: they cannot be erased.",

@@ -1,6 +1,6 @@
 //! `tmpcred elevate approve|deny|withdraw|revoke|relinquish|review`
 
-use super::{open, show};
+use super::{open, show, uses};
 use crate::api::elevations::Event;
 use crate::cli::args::{ElevateApprove, ElevateOne, ElevateReasoned, ElevateReview};
 use crate::cli::{App, misuse};
@@ -47,6 +47,18 @@ pub(super) fn review(app: &App, args: &ElevateReview) -> Result<()> {
     let outcome = if args.dispute { "disputed" } else { "reviewed" };
     let event = Event { outcome: Some(outcome), note: Some(&args.note), ..Event::default() };
     let broker = open(app, &args.at)?;
+    // What is decided about is seen before.
+    let shown = broker.ask(async |client| client.elevation(args.id).await)?;
+    let uses = uses::of(app, &broker, &shown);
+    if !args.at.json
+        && let Some(uses) = &uses
+    {
+        uses::table(app, uses)?;
+        app.ui.line("")?;
+    }
     let done = broker.ask(async |client| client.settle(args.id, "review", &event).await)?;
-    show::one(app, &done, args.at.json)
+    match args.at.json {
+        true => uses::with(app, &done, uses.as_ref(), true),
+        false => show::one(app, &done, false),
+    }
 }

@@ -7,6 +7,7 @@ mod list;
 pub(crate) mod request;
 mod show;
 mod sign;
+mod uses;
 
 use crate::cli::App;
 use crate::cli::args::{At, Elevate, ElevateCommand};

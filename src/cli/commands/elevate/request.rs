@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{drill, open, show};
+use super::{drill, open, show, uses};
 use crate::api::Failure;
 use crate::api::elevations::{Event, Listed, Wanted};
 use crate::cli::args::{At, Because, ElevateRequest, ElevateStatus};
@@ -104,7 +104,7 @@ pub(super) fn follow(
 ) -> Result<()> {
     let undecided = ["pending", "approved"].contains(&elevation.access.as_str());
     if !undecided || !waits {
-        return show::one(app, &elevation, at.json);
+        return uses::one(app, broker, &elevation, at.json);
     }
     if !at.json {
         show::one(app, &elevation, false)?;

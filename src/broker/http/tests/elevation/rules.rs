@@ -129,3 +129,37 @@ async fn what_is_had_can_be_ended_also_while_the_directory_is_out_of_date() {
     assert!(status == 403 && said.contains("out of date"), "{said}");
     assert_eq!(place.does("alice", "relinquish", &active, &[]).await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn what_waits_is_had_and_is_to_be_reviewed_is_counted_by_role() {
+    let place = Place::new().await;
+    let counted = async |state: &str| {
+        let response = place.bed.admin.get("/metrics").await;
+        let text = String::from_utf8(response.body.expose().clone()).unwrap();
+        let line = format!("tmpcred_elevations{{role=\"admin\",state=\"{state}\"}} ");
+        let found = text.lines().find_map(|one| one.strip_prefix(&line));
+        found.unwrap_or_else(|| panic!("{state}: {text}")).parse::<u64>().unwrap()
+    };
+    assert_eq!(counted("pending").await, 0);
+    let active = place.active().await;
+    let emergency = place.requested("alice", &[("emergency", "true"), ("ttl", "900")]).await;
+    place.requested("dave", &[]).await;
+    for state in ["pending", "active", "emergency-active"] {
+        assert_eq!(counted(state).await, 1, "{state}");
+    }
+    place.done("alice", "relinquish", &active, &[]).await;
+    place.done("alice", "relinquish", &emergency, &[]).await;
+    for (state, count) in
+        [("active", 0), ("emergency-active", 0), ("review-due", 2), ("review-overdue", 0)]
+    {
+        assert_eq!(counted(state).await, count, "{state}");
+    }
+    place.later(86401);
+    assert_eq!(counted("review-overdue").await, 2);
+    // Told each day, and overdue all the same.
+    assert_eq!(place.bed.broker.due_elevations().await.unwrap(), 3);
+    place.done("bob", "review", &emergency, &[("outcome", "reviewed"), ("note", "it was")]).await;
+    for (state, count) in [("review-overdue", 1), ("review-due", 1), ("pending", 0)] {
+        assert_eq!(counted(state).await, count, "{state}");
+    }
+}

@@ -19,7 +19,18 @@ const TREE: usize = 4;
 const SEALED: usize = 5;
 
 /// What takes away what each version adds, the last one first.
-const UNDONE: [(usize, &str); 13] = [
+const UNDONE: [(usize, &str); 14] = [
+    (
+        18,
+        "drop table elevation_use; drop table elevation_use_event;
+         drop index elevation_waiting; drop index elevation_had; drop index elevation_had_acted;
+         drop index elevation_unreviewed; drop index elevation_owned;
+         drop index elevation_owned_so;
+         alter table elevation drop column question; alter table elevation drop column acted;
+         create index elevation_owner on elevation (owner, role, asked_at);
+         create index elevation_access on elevation (access, asked_at);
+         create index elevation_review on elevation (review, asked_at);",
+    ),
     (17, "alter table elevation drop column drill;"),
     (16, "drop table enrolled_key;"),
     (15, "drop table notify_delivery; drop table notify_message;"),

@@ -1,0 +1,273 @@
+//! Taking notes of what is done under grants, without making anybody wait: they are summed up
+//! in memory, and written now and then by a task of its own, and at the end.
+//!
+//! A database that cannot be written holds up nobody. What there is no room for meanwhile is
+//! counted, and told with the grant and by a metric.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::sum::{Sum, Times, What};
+use crate::broker::elevation::ElevationSeal;
+use crate::broker::metrics::Metrics;
+use crate::broker::store::{Effect, Store, StoredUses, Unit};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How often what was gathered is written.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// How many rows are kept in memory until then.
+const ROWS: usize = 10_000;
+
+/// How long the end of the process waits for the last of it.
+const AT_END: Duration = Duration::from_secs(5);
+
+/// How many times it is merged anew because another process was quicker.
+const TRIES: u32 = 20;
+
+/// What is gathered, and the task that writes it.
+pub(in crate::broker) struct Gathering {
+    notes: Arc<Notes>,
+    writing: JoinHandle<()>,
+    ending: Option<oneshot::Sender<()>>,
+}
+
+struct Notes {
+    state: Mutex<State>,
+    store: Arc<dyn Store>,
+    seal: ElevationSeal,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct State {
+    grants: HashMap<Uuid, Waiting>,
+    /// How many rows all of them have.
+    rows: usize,
+}
+
+/// What is not written yet of one grant.
+#[derive(Clone, Default)]
+struct Waiting {
+    rows: HashMap<What, Times>,
+    lost: u64,
+}
+
+impl Gathering {
+    /// Needs a runtime.
+    pub(in crate::broker) fn start(
+        store: Arc<dyn Store>,
+        seal: ElevationSeal,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let notes = Arc::new(Notes { state: Mutex::default(), store, seal, metrics });
+        let (ending, mut ended) = oneshot::channel();
+        let shared = notes.clone();
+        let writing = tokio::spawn(async move {
+            loop {
+                let is_over = tokio::select! {
+                    _ = &mut ended => true,
+                    () = tokio::time::sleep(EVERY) => false,
+                };
+                shared.write().await;
+                if is_over {
+                    return;
+                }
+            }
+        });
+        Self { notes, writing, ending: Some(ending) }
+    }
+
+    /// Takes note of something.
+    pub(in crate::broker) fn note(&self, elevation: Uuid, what: What, at: OffsetDateTime) {
+        self.notes.add(elevation, what, &Times::once(at));
+    }
+
+    /// All that is known of a grant by this process, written or not.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or somebody else wrote it.
+    pub(super) async fn of(&self, elevation: Uuid) -> Result<Sum> {
+        let (_, mut sum) = self.notes.stored(elevation).await?;
+        let waiting = self.notes.state().grants.get(&elevation).cloned().unwrap_or_default();
+        waiting.put_into(&mut sum);
+        Ok(sum)
+    }
+
+    /// The same as it is stored, with its version; and with what becomes of it, as an effect.
+    pub(super) async fn stored(&self, elevation: Uuid) -> Result<(u64, Sum)> {
+        self.notes.stored(elevation).await
+    }
+
+    /// The effect that makes this of it, with the events that are new in it.
+    pub(super) fn effect(
+        &self,
+        (elevation, version): (Uuid, u64),
+        sum: &Sum,
+        events: Vec<String>,
+    ) -> Result<Effect> {
+        self.notes.effect((elevation, version), sum, events)
+    }
+
+    /// Writes what there is now.
+    #[cfg(test)]
+    pub(in crate::broker) async fn write(&self) {
+        self.notes.write().await;
+    }
+
+    /// Writes the last of it, as long as that does not take too long.
+    pub(in crate::broker) async fn close(&mut self) {
+        self.close_within(AT_END).await;
+    }
+
+    pub(super) async fn close_within(&mut self, limit: Duration) {
+        if let Some(ending) = self.ending.take() {
+            // Whoever has ended already needs no word of it.
+            let _ = ending.send(());
+        }
+        if tokio::time::timeout(limit, &mut self.writing).await.is_err() {
+            self.writing.abort();
+        }
+        let left: u64 = self.notes.state().grants.values().map(Waiting::count).sum();
+        if left > 0 {
+            tracing::error!(left, "what was done under grants could not be written at the end");
+        }
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        self.writing.abort();
+    }
+}
+
+impl Notes {
+    fn add(&self, elevation: Uuid, what: What, times: &Times) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let is_full = state.rows >= ROWS;
+        let lost = match state.grants.get_mut(&elevation) {
+            Some(waiting) => match waiting.rows.get_mut(&what) {
+                Some(known) => {
+                    known.add(times);
+                    return;
+                }
+                None if is_full => {
+                    waiting.lost = waiting.lost.saturating_add(times.count);
+                    true
+                }
+                None => {
+                    waiting.rows.insert(what, *times);
+                    false
+                }
+            },
+            // Even that it was lost has no place.
+            None if is_full => true,
+            None => {
+                let rows = [(what, *times)].into();
+                state.grants.insert(elevation, Waiting { rows, lost: 0 });
+                false
+            }
+        };
+        match lost {
+            true => self.metrics.uses_lost(times.count),
+            false => state.rows += 1,
+        }
+    }
+
+    /// Writes all that there is. What cannot be written waits for the next time, as far as
+    /// there is room.
+    async fn write(&self) {
+        let taken = {
+            let mut state = self.state();
+            std::mem::take(&mut *state).grants
+        };
+        let mut taken = taken.into_iter();
+        for (elevation, waiting) in taken.by_ref() {
+            let Err(error) = self.write_one(elevation, &waiting).await else { continue };
+            if error.kind() == ErrorKind::Verification {
+                self.metrics.uses_lost(waiting.count());
+                tracing::error!(%error, %elevation, "what was done under a grant is not kept");
+                continue;
+            }
+            tracing::warn!(%error, "what was done under grants cannot be written yet");
+            self.put_back(elevation, waiting);
+            break;
+        }
+        for (elevation, waiting) in taken {
+            self.put_back(elevation, waiting);
+        }
+    }
+
+    fn put_back(&self, elevation: Uuid, waiting: Waiting) {
+        for (what, times) in waiting.rows {
+            self.add(elevation, what, &times);
+        }
+        if waiting.lost > 0 {
+            let mut state = self.state();
+            let known = state.grants.entry(elevation).or_default();
+            known.lost = known.lost.saturating_add(waiting.lost);
+        }
+    }
+
+    async fn write_one(&self, elevation: Uuid, waiting: &Waiting) -> Result<()> {
+        for _ in 0..TRIES {
+            let (version, mut sum) = self.stored(elevation).await?;
+            waiting.put_into(&mut sum);
+            let effect = self.effect((elevation, version), &sum, Vec::new())?;
+            let unit = Unit { records: Vec::new(), effects: vec![effect] };
+            let done = self.store.commit(&[unit]).await?;
+            if done.iter().all(|outcome| outcome.is_committed()) {
+                return Ok(());
+            }
+            if self.store.elevation(elevation).await?.is_none() {
+                // It was forgotten, and all of it with it.
+                return Ok(());
+            }
+        }
+        Err(Error::new(ErrorKind::Other, "others are always quicker to write it"))
+    }
+
+    async fn stored(&self, elevation: Uuid) -> Result<(u64, Sum)> {
+        match self.store.uses(elevation).await? {
+            None => Ok((0, Sum::default())),
+            Some(stored) => Ok((stored.version, self.seal.open_uses(&stored)?)),
+        }
+    }
+
+    fn effect(
+        &self,
+        (elevation, version): (Uuid, u64),
+        sum: &Sum,
+        events: Vec<String>,
+    ) -> Result<Effect> {
+        let stored: StoredUses = self.seal.over_uses((elevation, version + 1), sum)?;
+        Ok(Effect::SumUses(stored, events))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn put_into(&self, sum: &mut Sum) {
+        // In some order that is always the same: there may not be room for all.
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|(what, times)| (times.first, *what));
+        for (what, times) in rows {
+            sum.add(what.clone(), times);
+        }
+        sum.lost = sum.lost.saturating_add(self.lost);
+    }
+
+    fn count(&self) -> u64 {
+        self.rows.values().map(|times| times.count).sum::<u64>().saturating_add(self.lost)
+    }
+}

@@ -1,0 +1,163 @@
+//! Erasing what the database has of a person besides the audit log: in elevations, with what was
+//! done under them and what people were told of them, and in keys that they enrolled.
+//!
+//! What is sealed is sealed again. That there was an elevation stays, with its role, its times
+//! and its id, which leads to what is left of its story in the log; so does that a key was
+//! somebody's, so that it is nobody else's ever. Each change is on record.
+
+use std::collections::BTreeSet;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::audit::Record;
+use super::audit::erase::Erasure;
+use super::audit::leaf::ERASED;
+use super::elevation::{Elevation, ElevationSeal, Party};
+use super::enroll::EnrollmentSeal;
+use super::keys::Kek;
+use super::store::{Effect, ElevationFilter, Enrollment, EnrollmentState, Outcome, Store, Unit};
+use crate::credential::Principal;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How many elevations are looked through at a time.
+const PART: u32 = 500;
+
+/// How many of those that are under way are named.
+const NAMED: usize = 5;
+
+/// What was erased besides records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// How many elevations told of the person.
+    pub elevations: u64,
+    /// How many keys.
+    pub keys: u64,
+}
+
+/// Erases what elevations and enrolled keys have of a person.
+///
+/// # Errors
+/// Where there are elevations of theirs of which something may still come: then nothing was
+/// erased. Otherwise what keeps it from being done; what was done until then is done.
+pub async fn forget(
+    store: &dyn Store,
+    kek: &Kek,
+    what: &Erasure<'_>,
+    now: OffsetDateTime,
+) -> Result<Forgotten> {
+    let callers = what.traces().callers;
+    let is = |party: &Party| {
+        callers.iter().any(|one| (&one.issuer, &one.subject) == (&party.issuer, &party.subject))
+    };
+    let seal = ElevationSeal::new(kek);
+    let found = elevations_of(store, &seal, &is).await?;
+    let names: BTreeSet<String> = found.iter().flat_map(|one| one.names(is)).collect();
+    let mut done = Forgotten::default();
+    for elevation in &found {
+        let next = elevation.without(is);
+        let stored = seal.over(&next, None)?;
+        let record = Record {
+            reason: format!("{} asked for it: {}", what.by, what.reason),
+            role: next.asked.role.clone(),
+            elevation: Some(next.id),
+            ..what.record_of(now, "elevation.erase")
+        };
+        let uses = is(&elevation.asked.by);
+        let beside = Effect::ForgetBeside { elevation: next.id, uses };
+        let unit = Unit::of(record).with(Effect::ChangeElevation(stored)).with(beside);
+        commit(store, unit).await?;
+        done.elevations += 1;
+    }
+    done.keys = forget_keys(store, kek, (what, names), now).await?;
+    Ok(done)
+}
+
+/// Those that tell of somebody.
+async fn elevations_of(
+    store: &dyn Store,
+    seal: &ElevationSeal,
+    is: &impl Fn(&Party) -> bool,
+) -> Result<Vec<Elevation>> {
+    let mut found: Vec<Elevation> = Vec::new();
+    let mut filter = ElevationFilter::default();
+    loop {
+        let part = store.elevations(&filter, PART).await?;
+        for one in &part {
+            filter.below = Some((one.asked_at, one.id));
+            let elevation = seal.open(&one.sealed)?;
+            if elevation.tells_of(is) {
+                found.push(elevation);
+            }
+        }
+        if part.len() < PART as usize {
+            break;
+        }
+    }
+    let open = found.iter().filter(|one| !one.is_settled());
+    let open: Vec<Uuid> = open.map(|one| one.id).collect();
+    if open.is_empty() {
+        return Ok(found);
+    }
+    let named: Vec<_> = open.iter().take(NAMED).map(Uuid::to_string).collect();
+    let more = if open.len() > NAMED { ", …" } else { "" };
+    let message = "there are elevations of theirs that are under way, or to be reviewed";
+    Err(Error::new(ErrorKind::Usage, message)
+        .because_of(format!("nothing was erased, because of {}{more}", named.join(", ")))
+        .hint("let them be ended (`tmpcred elevate revoke`) and reviewed (`tmpcred elevate review`), then do it again"))
+}
+
+/// Erases keys of theirs, and that they approved those of others.
+async fn forget_keys(
+    store: &dyn Store,
+    kek: &Kek,
+    (what, mut names): (&Erasure<'_>, BTreeSet<String>),
+    now: OffsetDateTime,
+) -> Result<u64> {
+    let seal = EnrollmentSeal::new(kek);
+    let all = store.all_enrollments().await?;
+    let theirs = |row: &&Enrollment| row.principal == *what.person;
+    names.extend(all.iter().filter(theirs).map(|row| row.person.clone()));
+    let mut count = 0;
+    for before in all {
+        let own = theirs(&&before);
+        let approved = before.approved.as_ref().is_some_and(|(by, _)| names.contains(by));
+        if !own && !approved {
+            continue;
+        }
+        if !seal.is_good(&before) {
+            let message = "an enrolled key in the database is not as the broker wrote it";
+            return Err(Error::new(ErrorKind::Verification, message)
+                .because_of(format!("it is {}", before.fingerprint))
+                .hint("somebody else wrote it, or the key-encryption key is another one"));
+        }
+        let mut after = before.clone();
+        if approved {
+            after.approved = after.approved.map(|(_, at)| (ERASED.to_string(), at));
+        }
+        if own {
+            after.public_key = String::new();
+            after.label = String::new();
+            // No name of a directory is like that, so nobody is who had it.
+            after.person = ERASED.into();
+            after.principal = Principal { issuer: ERASED.into(), subject: ERASED.into() };
+            after.state = EnrollmentState::Removed;
+        }
+        let after = Box::new(seal.over(after));
+        let record = Record {
+            reason: format!("{} asked for it: {}", what.by, what.reason),
+            ..what.record_of(now, "enrollment.erase")
+        };
+        commit(store, Unit::of(record).with(Effect::ChangeEnrollment { before, after })).await?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+async fn commit(store: &dyn Store, unit: Unit) -> Result<()> {
+    match store.commit(&[unit]).await?.into_iter().all(Outcome::is_committed) {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Other, "something was changed while it was erased")
+            .hint("do it again: what is erased is left as it is")),
+    }
+}

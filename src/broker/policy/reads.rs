@@ -1,0 +1,180 @@
+//! What policies look at of a request that is to be approved. Where that is nothing, they say
+//! the same of all requests for a role, and are asked once.
+
+use cedar_policy::{ActionConstraint, EntityUid, Policy as CedarPolicy, ResourceConstraint};
+use serde_json::Value;
+
+use super::{APPROVE, Policy};
+
+/// Which parts of a request those policies look at that say who may approve it, besides its
+/// role, who approves and what time it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::broker) struct Reads {
+    /// For whom it is.
+    pub(in crate::broker) subject: bool,
+    /// Whom its tokens are for.
+    pub(in crate::broker) audience: bool,
+    /// What they cover.
+    pub(in crate::broker) scope: bool,
+    /// For how long it is.
+    pub(in crate::broker) ttl: bool,
+}
+
+impl Reads {
+    /// All of it.
+    const ALL: Self = Self { subject: true, audience: true, scope: true, ttl: true };
+
+    /// Whether it is nothing.
+    pub(in crate::broker) fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            subject: self.subject || other.subject,
+            audience: self.audience || other.audience,
+            scope: self.scope || other.scope,
+            ttl: self.ttl || other.ttl,
+        }
+    }
+
+    /// What a part of a policy looks at, by Cedar's JSON form.
+    fn of(value: &Value) -> Self {
+        match value {
+            Value::Object(map) => {
+                // Somebody of this name may be the one for whom it is, of whom more is known then.
+                let kind = map.get("type").and_then(Value::as_str);
+                if kind == Some("User") && map.contains_key("id") {
+                    return Self { subject: true, ..Self::default() };
+                }
+                // The whole context, whatever is done with it.
+                if map.get("Var").and_then(Value::as_str) == Some("context") {
+                    return Self::ALL;
+                }
+                map.iter().fold(Self::default(), |reads, (operator, operands)| {
+                    reads.or(match operator.as_str() {
+                        "." | "has" if operands["left"]["Var"] == "context" => {
+                            Self::of_attribute(operands["attr"].as_str())
+                        }
+                        _ => Self::of(operands),
+                    })
+                })
+            }
+            Value::Array(values) => values.iter().map(Self::of).fold(Self::default(), Self::or),
+            _ => Self::default(),
+        }
+    }
+
+    fn of_attribute(name: Option<&str>) -> Self {
+        let none = Self::default();
+        match name {
+            Some("time") => none,
+            Some("subject") => Self { subject: true, ..none },
+            Some("audience") => Self { audience: true, ..none },
+            Some("scope") => Self { scope: true, ..none },
+            Some("ttl") => Self { ttl: true, ..none },
+            _ => Self::ALL,
+        }
+    }
+}
+
+/// What all policies look at that have to do with approvals, each with the one role that it is
+/// for, where it is for one.
+#[derive(Debug, Default)]
+pub(super) struct OfApprovals(Vec<(Option<String>, Reads)>);
+
+impl OfApprovals {
+    /// Adds what this policy looks at.
+    pub(super) fn add(&mut self, policy: &CedarPolicy, json: &Value) {
+        let approves = |uid: &EntityUid| uid.id().unescaped() == APPROVE;
+        let concerns = match policy.action_constraint() {
+            ActionConstraint::Any => true,
+            ActionConstraint::In(actions) => actions.iter().any(approves),
+            ActionConstraint::Eq(action) => approves(&action),
+        };
+        if !concerns {
+            return;
+        }
+        let role = match policy.resource_constraint() {
+            ResourceConstraint::Any | ResourceConstraint::Is(_) => None,
+            ResourceConstraint::In(uid)
+            | ResourceConstraint::Eq(uid)
+            | ResourceConstraint::IsIn(_, uid) => Some(uid.id().unescaped().to_string()),
+        };
+        // What stands in the head is about who approves, the action and the role.
+        self.0.push((role, Reads::of(&json["conditions"])));
+    }
+}
+
+impl Policy {
+    /// What policies look at of a request for this role that is to be approved. Two requests
+    /// that are the same in that are one question: Cedar knows nothing else.
+    pub(in crate::broker) fn reads_to_approve(&self, role: &str) -> Reads {
+        let all = self.approving.0.iter();
+        let of_role = all.filter(|(only, _)| only.as_deref().is_none_or(|only| only == role));
+        of_role.map(|(_, reads)| *reads).fold(Reads::default(), Reads::or)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+
+    use cedar_policy::PolicySet;
+
+    use super::*;
+
+    fn reads(condition: &str) -> Reads {
+        let text = format!(
+            "permit (principal in DirectoryGroup::\"leads\", action == Action::\"approve\", resource) when {{ {condition} }};"
+        );
+        let policies = PolicySet::from_str(&text).unwrap();
+        let policy = policies.policies().next().unwrap();
+        let mut all = OfApprovals::default();
+        all.add(policy, &policy.to_json().unwrap());
+        all.0[0].1
+    }
+
+    #[test]
+    fn what_a_policy_looks_at_is_all_that_is_told_apart() {
+        let none = Reads::default();
+        for (condition, expected) in [
+            ("true", none),
+            ("principal in DirectoryGroup::\"staff\"", none),
+            ("resource == Role::\"admin\"", none),
+            ("context.time < datetime(\"2030-01-01\")", none),
+            ("context.ttl < 3600", Reads { ttl: true, ..none }),
+            ("context.scope.contains(\"a\")", Reads { scope: true, ..none }),
+            ("context.audience like \"https://*\"", Reads { audience: true, ..none }),
+            ("!(context.subject in DirectoryGroup::\"a\")", Reads { subject: true, ..none }),
+            (
+                "context has ttl && context.scope == [\"a\"]",
+                Reads { ttl: true, scope: true, ..none },
+            ),
+            // Whoever is named may be the one for whom it is.
+            ("User::\"i#bob\" in DirectoryGroup::\"a\"", Reads { subject: true, ..none }),
+            ("[User::\"i#bob\"].contains(principal)", Reads { subject: true, ..none }),
+            ("(if context.ttl > 1 then context else context).ttl < 5", Reads::ALL),
+            ("context == {}", Reads::ALL),
+            ("{ a: context }.a.ttl > 1", Reads::ALL),
+            ("context[\"ttl\"] < 5", Reads { ttl: true, ..none }),
+            ("context.unheard_of", Reads::ALL),
+        ] {
+            assert_eq!(reads(condition), expected, "{condition}");
+        }
+    }
+
+    #[test]
+    fn policies_about_something_else_tell_nothing_apart() {
+        let text = r#"
+            permit (principal, action == Action::"issue", resource) when { context.ttl < 5 };
+            forbid (principal, action, resource == Role::"b") when { context.ttl < 5 };
+        "#;
+        let policies = PolicySet::from_str(text).unwrap();
+        let mut all = OfApprovals::default();
+        for policy in policies.policies() {
+            all.add(policy, &policy.to_json().unwrap());
+        }
+        assert_eq!(all.0, [(Some("b".into()), Reads { ttl: true, ..Reads::default() })]);
+    }
+}

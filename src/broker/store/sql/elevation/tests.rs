@@ -1,0 +1,141 @@
+//! What is read of the table: by an index each, and in its order.
+
+use time::macros::datetime;
+
+use super::*;
+use crate::broker::store::Ledger as _;
+use crate::broker::store::sql::tests::Ground;
+use crate::broker::store::{Effect, Unit, sqlite};
+
+const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+
+fn stored_one(number: u128, role: &str, access: &'static str) -> StoredElevation {
+    StoredElevation {
+        id: Uuid::from_u128(number),
+        version: 1,
+        path: "ordinary",
+        drill: false,
+        access,
+        review: if access == "expired" { "due" } else { "none" },
+        role: role.into(),
+        owner: format!("person p{}", number % 3),
+        asked_at: NOON + time::Duration::seconds(i64::try_from(number).unwrap() / 2),
+        next_at: Some(NOON + time::Duration::hours(1)),
+        ended_at: None,
+        question: "{}".into(),
+        acted: number.is_multiple_of(7),
+        sealed: SealedElevation { document: "{}".into(), seal: vec![1] },
+    }
+}
+
+fn filters() -> Vec<ElevationFilter> {
+    let all = ElevationFilter::default();
+    let roles = |names: &[&str]| {
+        Some(names.iter().map(|name| Among::Role(name.to_string())).collect::<Vec<_>>())
+    };
+    let waits = ElevationFilter {
+        access: vec!["pending", "approved"],
+        among: roles(&["a", "b"]),
+        others_than: vec!["person p1".into(), "x".into()],
+        going_on_at: Some(NOON),
+        ..all.clone()
+    };
+    let mut had = roles(&["a"]).unwrap();
+    had.extend([Among::Owner("person p2".into()), Among::Acted]);
+    vec![
+        waits.clone(),
+        ElevationFilter {
+            below: Some((NOON + time::Duration::seconds(40), Uuid::from_u128(80))),
+            ..waits
+        },
+        ElevationFilter {
+            access: vec!["active", "emergency-active"],
+            among: Some(had),
+            going_on_at: Some(NOON),
+            ..all.clone()
+        },
+        ElevationFilter { review: Some("due"), among: roles(&["b"]), ..all.clone() },
+        ElevationFilter { owner: Some("person p0".into()), ..all },
+    ]
+}
+
+/// The same by hand.
+fn matches(filter: &ElevationFilter, one: &StoredElevation) -> bool {
+    let among = filter.among.as_ref().is_none_or(|among| {
+        among.iter().any(|among| match among {
+            Among::Role(role) => one.role == *role,
+            Among::Owner(owner) => one.owner == *owner,
+            Among::Acted => one.acted,
+        })
+    });
+    among
+        && filter.owner.as_ref().is_none_or(|owner| one.owner == *owner)
+        && !filter.others_than.contains(&one.owner)
+        && (filter.access.is_empty() || filter.access.contains(&one.access))
+        && filter.review.is_none_or(|review| one.review == review)
+        && filter.below.is_none_or(|below| (one.asked_at, one.id) < below)
+}
+
+#[tokio::test]
+async fn what_is_found_is_what_matches_the_newest_first() {
+    let states = ["pending", "approved", "active", "emergency-active", "expired"];
+    let all: Vec<_> = (0..200)
+        .map(|n: u128| stored_one(n, ["a", "b", "c"][n as usize / 5 % 3], states[n as usize % 5]))
+        .collect();
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let add = |one: &StoredElevation| Effect::AddElevation(one.clone(), Unless::default());
+        let unit = Unit { records: Vec::new(), effects: all.iter().map(add).collect() };
+        store.commit(&[unit]).await.unwrap();
+        for filter in filters() {
+            let mut expected: Vec<_> = all.iter().filter(|one| matches(&filter, one)).collect();
+            expected.sort_by_key(|one| std::cmp::Reverse((one.asked_at, one.id)));
+            assert!(expected.len() > 3, "{filter:?}");
+            for limit in [3, 1000] {
+                let found = store.elevations(&filter, limit).await.unwrap();
+                let found: Vec<_> = found.iter().map(|one| one.id).collect();
+                let expected: Vec<_> =
+                    expected.iter().map(|one| one.id).take(limit as usize).collect();
+                assert_eq!(found, expected, "{filter:?}");
+            }
+        }
+        // More branches than one statement has.
+        let mut among: Vec<_> = (0..450).map(|n| Among::Role(format!("none-{n}"))).collect();
+        among.extend([Among::Role("a".into()), Among::Owner("person p0".into())]);
+        let filter = ElevationFilter { among: Some(among), ..ElevationFilter::default() };
+        let expected = all.iter().filter(|one| matches(&filter, one)).count();
+        assert_eq!(store.elevations(&filter, 1000).await.unwrap().len(), expected);
+        let none = ElevationFilter { among: Some(Vec::new()), ..ElevationFilter::default() };
+        assert_eq!(store.elevations(&none, 1000).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_read_of_those_that_do_not_match() {
+    let store = sqlite::in_memory().await.unwrap();
+    for (filter, indexes) in filters().iter().zip([
+        &["elevation_waiting"][..],
+        &["elevation_waiting"],
+        &["elevation_had", "elevation_had_acted"],
+        &["elevation_unreviewed"],
+        &["elevation_owned"],
+    ]) {
+        for branches in branches_of(filter) {
+            let Statement { text, texts, numbers } = statement_of(filter, &branches, 50);
+            let query = sqlx::query(AssertSqlSafe(format!("explain query plan {text}")));
+            let query = numbers.iter().fold(query, |query, number| query.bind(*number));
+            let query = texts.iter().fold(query, |query, text| query.bind(text.clone()));
+            let rows = query.fetch_all(&store.engine.pool).await.unwrap();
+            let plan: Vec<String> = rows.iter().map(|row| row.try_get("detail").unwrap()).collect();
+            for index in indexes {
+                let used = |step: &String| step.split(' ').any(|word| word == *index);
+                assert!(plan.iter().any(used), "{index}: {plan:#?}");
+            }
+            // All that an index over part of the table has is what is looked for.
+            let whole = |step: &String| {
+                step.starts_with("SCAN elevation") && !step.contains("elevation_had_acted")
+            };
+            assert!(!plan.iter().any(whole), "{plan:#?}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What was done under grants.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
+use uuid::Uuid;
+
+use super::SqlStore;
+use super::failure::Failure;
+use super::rows::damaged;
+use crate::broker::audit::leaf::stored;
+use crate::broker::store::{StoredUses, UseStore};
+use crate::error::Result;
+
+const UNREADABLE: &str = "what was done under grants cannot be read";
+
+/// How many events are looked up by one statement.
+const AT_ONCE: usize = 100;
+
+#[async_trait]
+impl UseStore for SqlStore {
+    async fn uses(&self, elevation: Uuid) -> Result<Option<StoredUses>> {
+        self.check_file()?;
+        let ask = || {
+            sqlx::query("select version, document, seal from elevation_use where elevation = $1")
+                .bind(elevation.to_string())
+                .fetch_optional(&self.engine.pool)
+        };
+        let Some(row) = self.engine.read(UNREADABLE, ask).await? else { return Ok(None) };
+        let unreadable = |_| damaged("elevation_use");
+        let version: i64 = row.try_get("version").map_err(unreadable)?;
+        Ok(Some(StoredUses {
+            elevation,
+            version: u64::try_from(version).map_err(|_| damaged("elevation_use.version"))?,
+            document: row.try_get("document").map_err(unreadable)?,
+            seal: row.try_get("seal").map_err(unreadable)?,
+        }))
+    }
+
+    async fn known_events(&self, elevation: Uuid, ids: &[String]) -> Result<BTreeSet<String>> {
+        self.check_file()?;
+        let mut known = BTreeSet::new();
+        for part in ids.chunks(AT_ONCE) {
+            let places: Vec<_> = (2..part.len() + 2).map(|number| format!("${number}")).collect();
+            // Nothing but places is put together here.
+            let statement = format!(
+                "select id from elevation_use_event where elevation = $1 and id in ({})",
+                places.join(", ")
+            );
+            let ask = || {
+                let query = sqlx::query(AssertSqlSafe(statement.clone()));
+                let query = query.bind(elevation.to_string());
+                let query = part.iter().fold(query, |query, id| query.bind(id.clone()));
+                query.fetch_all(&self.engine.pool)
+            };
+            for row in self.engine.read(UNREADABLE, ask).await? {
+                known.insert(row.try_get("id").map_err(|_| damaged("elevation_use_event"))?);
+            }
+        }
+        Ok(known)
+    }
+
+    async fn forget_uses(&self, limit: u32) -> Result<u64> {
+        let mut forgotten = 0;
+        for (table, key) in
+            [("elevation_use_event", "elevation, id"), ("elevation_use", "elevation")]
+        {
+            let statement = format!(
+                "delete from {table} where ({key}) in
+                    (select {key} from {table} one
+                     where not exists (select 1 from elevation where elevation.id = one.elevation)
+                     limit $1)"
+            );
+            let forget = || sqlx::query(AssertSqlSafe(statement.clone())).bind(i64::from(limit));
+            let count = self.forget(forget).await?;
+            forgotten = count.max(forgotten);
+            if count >= u64::from(limit) {
+                break;
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+/// Writes what was done under a grant, if it still has the version before this one, and the
+/// grant is there; together with the events that are new in it.
+pub(super) async fn sum(
+    transaction: &mut Transaction<'_, Any>,
+    after: &StoredUses,
+    events: &[String],
+) -> Result<bool, Failure> {
+    let id = after.elevation.to_string();
+    let statement = match after.version {
+        ..=1 => {
+            "insert into elevation_use (elevation, version, document, seal)
+             select id, $2, $3, $4 from elevation where id = $1 on conflict do nothing"
+        }
+        _ => {
+            "update elevation_use set version = $2, document = $3, seal = $4
+             where elevation = $1 and version = $2 - 1
+                 and exists (select 1 from elevation where id = $1)"
+        }
+    };
+    let done = sqlx::query(statement)
+        .bind(&id)
+        .bind(stored(after.version))
+        .bind(&after.document)
+        .bind(&after.seal)
+        .execute(&mut **transaction)
+        .await?;
+    if done.rows_affected() != 1 {
+        return Ok(false);
+    }
+    // Whoever has that version knows all that are there.
+    for event in events {
+        sqlx::query(
+            "insert into elevation_use_event (elevation, id) values ($1, $2)
+             on conflict do nothing",
+        )
+        .bind(&id)
+        .bind(event)
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(true)
+}
+
+/// Forgets what people were told of an elevation, and what was done under it where that is wanted.
+pub(super) async fn forget_beside(
+    transaction: &mut Transaction<'_, Any>,
+    elevation: Uuid,
+    uses: bool,
+) -> Result<(), Failure> {
+    let (id, told) = (elevation.to_string(), format!("elevation {elevation} "));
+    for statement in [
+        "delete from notify_delivery where substr(message, 1, length($1)) = $1",
+        "delete from notify_message where substr(key, 1, length($1)) = $1",
+    ] {
+        sqlx::query(statement).bind(&told).execute(&mut **transaction).await?;
+    }
+    if uses {
+        for statement in [
+            "delete from elevation_use_event where elevation = $1",
+            "delete from elevation_use where elevation = $1",
+        ] {
+            sqlx::query(statement).bind(&id).execute(&mut **transaction).await?;
+        }
+    }
+    Ok(())
+}

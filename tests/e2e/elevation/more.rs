@@ -1,0 +1,205 @@
+//! What else can be asked for, what approvers have to prove, and what a review shows.
+
+use super::*;
+
+/// The role with these lines more.
+fn role(more: &str) -> String {
+    ROLE.replace("longest = \"1h\"\nreason", &format!("{more}\nlongest = \"1h\"\nreason"))
+}
+
+fn claims_of(company: &Company, name: &str, more: &[&str]) -> Value {
+    let token = ["token", "--role", "admin"];
+    let token = company.run(name, &[&token[..], more].concat()).run().ok().stdout;
+    crate::stores::claims(token.trim())
+}
+
+#[test]
+fn a_ticket_is_looked_up_before_anybody_is_asked() {
+    let rules = "ticket = \"CHG-[0-9]+\"\nticket_command = [\"/bin/sh\", \"-c\", \"[ \\\"$1\\\" = CHG-1 ]\", \"ticket\"]";
+    let company = Company::with(&["alice", "bob"], &role(rules));
+    let ask = ["request", "admin", "--reason", "INC-1", "--no-wait", "--json"];
+    for (ticket, says) in [
+        (&[][..], "a ticket is needed"),
+        (&["--ticket", "chg"], "the ticket has to be like"),
+        (&["--ticket", "CHG-2"], "there is no such ticket"),
+    ] {
+        let refused = company.elevate("alice", &[&ask[..], ticket].concat());
+        assert!(
+            refused.code != Some(0) && refused.stderr.contains(says),
+            "{says}: {}",
+            refused.stderr
+        );
+    }
+    let list = company.elevate("bob", &["list", "--which", "to-approve", "--json"]).ok().json();
+    assert_eq!(list["to-approve"]["elevations"], serde_json::json!([]), "nobody was asked");
+    let asked = company.elevate("alice", &[&ask[..], &["--ticket", "CHG-1"]].concat()).ok().json();
+    assert_eq!(asked["ticket"], "CHG-1");
+}
+
+#[test]
+fn what_starts_later_is_waited_for_and_begins_then() {
+    let company = Company::start(&["alice", "bob", "carol"]);
+    let asked = company.request("alice", &["--start", "20s"]);
+    let id = asked["id"].as_str().unwrap();
+    let moment = |value: &Value| {
+        let format = &time::format_description::well_known::Rfc3339;
+        time::OffsetDateTime::parse(value.as_str().unwrap(), format).unwrap()
+    };
+    let start = moment(&asked["start"]);
+    company.approve("bob", id);
+    assert_eq!(company.approve("carol", id)["access"], "approved");
+    // It is said when.
+    let shown = company.elevate("alice", &["status", id]).ok().stdout;
+    assert!(shown.lines().any(|line| line.trim_start().starts_with("starts  ")), "{shown}");
+    let active =
+        company.run("alice", &["elevate", "status", id, "--wait", "--json"]).limit(SOON).run();
+    let active = active.ok().json();
+    assert_eq!(active["access"], "active");
+    assert!(moment(&active["grant"]["from"]) >= start, "{active}");
+}
+
+#[test]
+fn a_narrower_scope_is_all_that_its_tokens_cover() {
+    let company = Company::start(&["alice", "bob", "carol"]);
+    let asked = company.request("alice", &["--scope", "deploy:read"]);
+    let id = asked["id"].as_str().unwrap();
+    assert_eq!(asked["scope"], "deploy:read");
+    company.approve("bob", id);
+    company.approve("carol", id);
+    company.elevate("alice", &["status", id, "--wait", "--json"]).ok();
+    assert_eq!(claims_of(&company, "alice", &[])["scope"], "deploy:read");
+    let more = ["token", "--role", "admin", "--scope", "deploy:write"];
+    let refused = company.run("alice", &more).run().ended_with(5);
+    assert!(refused.stderr.contains("does not cover the scope"), "{}", refused.stderr);
+}
+
+/// Somebody whose tokens are bound to the key of their device.
+fn with_key(company: &Company, name: &str) -> Home {
+    let (issuer, broker) = (company.provider.issuer(), company.broker.url());
+    let home = person(name, Home::stranger(), issuer, broker);
+    home.config(&format!(
+        r#"default_profile = "deploy"
+
+[cache]
+store = "kernel"
+
+[identity.corp]
+type = "oidc"
+issuer = "{issuer}"
+client_id = "cli"
+
+[broker.main]
+url = "{broker}"
+dpop = true
+
+[profile.deploy]
+role = "deploy"
+audience = "{API}"
+"#
+    ));
+    home
+}
+
+#[test]
+fn a_grant_for_a_bound_key_is_of_no_use_with_another_one() {
+    let mut company = Company::start(&["bob", "carol"]);
+    let bound = with_key(&company, "alice");
+    company.homes.push(("alice", bound));
+    let asked = company.request("alice", &[]);
+    let id = asked["id"].as_str().unwrap();
+    let key = asked["key"].as_str().unwrap();
+    company.approve("bob", id);
+    company.approve("carol", id);
+    company.elevate("alice", &["status", id, "--wait", "--json"]).ok();
+    let claims = claims_of(&company, "alice", &[]);
+    assert_eq!((&claims["cnf"]["jkt"], &claims["elevation"]["id"]), (&key.into(), &id.into()));
+    // The same person with another device, and with none.
+    let issuer = company.provider.issuer().to_string();
+    let without = person("alice", Home::stranger(), &issuer, company.broker.url());
+    for home in [with_key(&company, "alice"), without] {
+        let refused = tmpcred(&home).args(["token", "--role", "admin"]).run().ended_with(5);
+        assert!(refused.stderr.contains("bound to another key"), "{}", refused.stderr);
+    }
+}
+
+/// Bob approves at a terminal, and has to prove more than that he is logged in.
+fn approves_at_the_terminal(options: &OidcOptions, login: &str) -> Company {
+    let company = Company::at(
+        OidcProvider::start_with(options),
+        ["alice", "bob"].map(|name| (name, Home::stranger())).into(),
+        &role(login),
+        "",
+    );
+    company.request("alice", &[]);
+    let id = company.waiting_for("bob");
+    let terminal = Terminal::start(company.home("bob"), 80, 45);
+    terminal.enter(&format!("tmpcred elevate approve {id}"));
+    terminal.wait_for("Approve exactly this?");
+    terminal.enter("y");
+    terminal.wait_for("1 of 2 approvals");
+    company
+}
+
+#[test]
+fn an_approver_logs_in_again_where_it_is_not_known_how_long_ago_that_was() {
+    let login = "approver_login = { max_age = \"5m\" }";
+    let company = approves_at_the_terminal(&OidcOptions::default(), login);
+    let requests = company.provider.requests().into_iter();
+    let asked: Vec<_> = requests.filter_map(|request| request.max_age).collect();
+    assert!(!asked.is_empty(), "a fresh login was asked for");
+}
+
+#[test]
+fn an_approver_logs_in_again_by_the_kind_of_login_that_is_wanted() {
+    let options = OidcOptions { token_auth_time: true, token_acr: true, ..OidcOptions::default() };
+    let login = "approver_login = { max_age = \"5m\", acr = [\"phr\"] }";
+    let company = approves_at_the_terminal(&options, login);
+    let requests = company.provider.requests().into_iter();
+    let pages = requests.filter(|request| request.path == "/auth");
+    let asked: Vec<_> = pages.filter_map(|request| request.acr_values).collect();
+    assert_eq!(asked, ["phr"]);
+}
+
+/// Alice has the role, because there is an emergency.
+fn emergency(company: &Company) -> String {
+    let ask = ["request", "admin", "--emergency", "--reason", "INC-1", "--for", "15m", "--json"];
+    let had = company.elevate("alice", &ask).ok().json();
+    assert_eq!(had["access"], "emergency-active");
+    had["id"].as_str().unwrap().to_string()
+}
+
+#[test]
+fn a_run_under_a_grant_of_before_leaves_the_grant_and_no_token() {
+    let company = Company::start(&["alice"]);
+    let id = emergency(&company);
+    let ended = start(&company, &[], "echo $TMPCRED_TOKEN").wait().ok();
+    let token = ended.stdout.trim();
+    assert_eq!(crate::stores::claims(token)["elevation"]["id"], id.as_str());
+    assert!(!crate::revocation::is_active(&company.broker, token), "it ended with its run");
+    let status = company.elevate("alice", &["status", &id, "--json"]).ok().json();
+    assert_eq!(status["access"], "emergency-active", "the grant goes on");
+}
+
+#[test]
+fn a_review_shows_what_was_done_before_it_is_made() {
+    let company = Company::start(&["alice", "bob"]);
+    let id = emergency(&company);
+    let token = company.run("alice", &["token", "--role", "admin"]).run().ok().stdout;
+    for _ in 0..2 {
+        assert!(crate::revocation::is_active(&company.broker, token.trim()));
+    }
+    let status = company.elevate("bob", &["status", &id]).ok().stdout;
+    for says in ["introspection: ", "introspect https://api.example.com", "active", "issued: "] {
+        assert!(status.contains(says), "{says}: {status}");
+    }
+    company.elevate("alice", &["relinquish", &id]).ok();
+    let review =
+        company.elevate("bob", &["review", &id, "--note", "only what was needed"]).ok().stdout;
+    let (done, reviewed) = (review.find("introspection: "), review.find("only what was needed"));
+    assert!(done.is_some() && done < reviewed, "{review}");
+    let report = company.elevate("bob", &["status", &id, "--json"]).ok().json();
+    let uses = report["uses"]["uses"].as_array().unwrap();
+    let of = |kind: &str| uses.iter().find(|one| one["kind"] == kind).unwrap()["count"].clone();
+    assert_eq!((of("introspection"), of("issued")), (2.into(), 1.into()));
+    assert_eq!(report["review"], "reviewed");
+}
