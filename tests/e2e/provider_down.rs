@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::elevation::{Company, ROLE, SOON};
 use super::support::home::Home;
-use super::support::run::Running;
+use super::support::run::{Output, Running};
 use super::support::terminal::Terminal;
 use super::support::wait::wait_until;
 
@@ -83,6 +83,19 @@ impl Prepared {
         self.approve_key(&key.json());
     }
 
+    /// Runs a script of somebody's.
+    fn shell(&self, name: &str, script: &str) -> Output {
+        let home = self.company.home(name);
+        let program = home.share(super::support::home::under_test());
+        let script = script.replace("tmpcred elevate", &format!("{} elevate", program.display()));
+        let script = script.replace("tmpcred exec", &format!("{} exec", program.display()));
+        home.command("sh")
+            .args(["-euc", &script])
+            .env("BROKER", self.company.broker.url())
+            .limit(SOON)
+            .run()
+    }
+
     /// A file that one person hands to another.
     fn hand(&self, file: &Path, to: &str, name: &str) -> String {
         let text = std::fs::read_to_string(file).unwrap();
@@ -114,17 +127,7 @@ fn a_role_is_had_by_files_while_the_provider_is_dead() {
     let address = ("127.0.0.1", company.provider.port());
     wait_until("its end", SOON, || std::net::TcpStream::connect(address).is_err().then_some(()));
     // As the page has it, each step.
-    let shell = |name: &str, script: &str| {
-        let home = company.home(name);
-        let program = home.share(super::support::home::under_test());
-        let script = script.replace("tmpcred elevate", &format!("{} elevate", program.display()));
-        let script = script.replace("tmpcred exec", &format!("{} exec", program.display()));
-        home.command("sh")
-            .args(["-euc", &script])
-            .env("BROKER", company.broker.url())
-            .limit(SOON)
-            .run()
-    };
+    let shell = |name: &str, script: &str| prepared.shell(name, script);
     shell("alice", &printed("Asking")).ok();
     let request = company.home("alice").path("work/request.txt");
     let text = std::fs::read_to_string(&request).unwrap();
@@ -221,4 +224,35 @@ fn one_line_waits_for_signatures_and_needs_as_many_as_ever() {
     let ended = running.wait().ended_with(125);
     assert_eq!(ended.stdout, "");
     assert!(ended.stderr.contains("use the reader role"), "{}", ended.stderr);
+}
+
+#[test]
+fn it_is_practised_by_the_same_signatures_and_nothing_is_issued() {
+    let prepared = Prepared::new();
+    prepared.enroll_carol();
+    let company = &prepared.company;
+    company.provider.kill();
+    let drill = ["elevate", "drill", "admin", "--provider-down", "--for", "30m", "--json"];
+    let running = company.run("alice", &drill).limit(SOON).spawn();
+    let line = running.line_on_stderr("hand this file to those who approve");
+    let file = line.rsplit_once(": ").unwrap().1.trim().to_string();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\ndrill: yes\n"), "{text}");
+    prepared.hand(Path::new(&file), "bob", "request.txt");
+    prepared.hand(Path::new(&file), "carol", "request.txt");
+    // Who signs is told what it is.
+    let terminal = Terminal::start(company.home("bob"), 100, 40);
+    terminal.enter(&printed("Approving"));
+    let screen = terminal.wait_for("Approve exactly this?");
+    assert!(screen.contains("DRILL  this is practised; nothing is issued"), "{screen}");
+    terminal.enter("y");
+    terminal.wait_for("written to bob.txt");
+    prepared.shell("carol", &printed("Approving with OpenSSH alone")).ok();
+    company.elevate("bob", &["submit", "bob.txt"]).ok();
+    company.elevate("carol", &["submit", "carol.txt"]).ok();
+    let ended = running.wait().ok().json();
+    assert_eq!((&ended["path"], &ended["drill"]), (&"provider-down".into(), &true.into()));
+    assert_eq!((&ended["access"], &ended["review"]), (&"relinquished".into(), &"due".into()));
+    let story = company.story(ended["id"].as_str().unwrap());
+    assert!(!story.iter().any(|what| what.starts_with("issue ")), "{story:?}");
 }

@@ -97,14 +97,15 @@ impl ElevationStore for SqlStore {
         let ask = || {
             sqlx::query(
                 "select role, access as state, count(*) as many from elevation
-                     where access in ('pending', 'approved') group by role, access
+                     where access in ('pending', 'approved') and drill = 0
+                     group by role, access
                  union all
                  select role, access as state, count(*) as many from elevation
-                     where access in ('active', 'emergency-active') and next_at > $1
+                     where access in ('active', 'emergency-active') and next_at > $1 and drill = 0
                      group by role, access
                  union all
                  select role, 'review-due' as state, count(*) as many from elevation
-                     where review = 'due' group by role",
+                     where review = 'due' and drill = 0 group by role",
             )
             .bind(micros(now))
             .fetch_all(&self.engine.pool)
@@ -122,7 +123,7 @@ impl ElevationStore for SqlStore {
             let ask = || {
                 sqlx::query(
                     "select count(*) as many from elevation
-                     where review = 'due' and role = $1 and ended_at < $2",
+                     where review = 'due' and drill = 0 and role = $1 and ended_at < $2",
                 )
                 .bind(role)
                 .bind(micros(*before))

@@ -16,6 +16,9 @@ async fn a_drill_is_approved_like_any_other_and_nothing_is_issued_under_it() {
     assert_eq!(place.done("carol", "approve", &asked, &[]).await["access"], "approved");
     place.later(5);
     assert_eq!(place.done("alice", "activate", &asked, &[]).await["access"], "active");
+    // Nobody is alarmed by it.
+    let counted = place.bed.store.count_elevations(now(), &[]).await.unwrap();
+    assert!(counted.is_empty(), "{counted:?}");
     // Neither found, nor by its name.
     let (status, said) = told(&place.issued("alice", &[]).await);
     assert!(status == 400 && said.contains("you have none"), "{status} {said}");
