@@ -44,7 +44,7 @@ pub(crate) use self::generated::{Completions, Man};
 pub(crate) use self::ls::Ls;
 pub(crate) use self::signed::{
     ElevateKeys, ElevateSign, ElevateSubmit, KeysApprove, KeysCommand, KeysEnroll, KeysList,
-    KeysRemove, ProviderDown, SigningKey,
+    ProviderDown, SigningKey,
 };
 use super::complete;
 use super::deferred::Deferred;

@@ -175,7 +175,14 @@ pub(super) fn directory(issuer: &str) -> String {
 
 fn person(name: &str, mut home: Home, issuer: &str, broker: &str) -> Home {
     Browser::http().user(name, "x").install(&mut home);
-    home.config(&format!(
+    home.config(&settings(issuer, broker));
+    home.set("TMPCRED_NO_INPUT", "false");
+    home
+}
+
+/// What somebody has configured.
+fn settings(issuer: &str, broker: &str) -> String {
+    format!(
         r#"default_profile = "deploy"
 
 [identity.corp]
@@ -190,9 +197,7 @@ url = "{broker}"
 role = "deploy"
 audience = "{API}"
 "#
-    ));
-    home.set("TMPCRED_NO_INPUT", "false");
-    home
+    )
 }
 
 #[test]

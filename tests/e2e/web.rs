@@ -189,6 +189,7 @@ fn people_look_approve_end_and_review_in_a_browser() {
     );
     assert!(!text(&seen[0]).contains("/approve\""), "{}", seen[0]);
     assert!(text(&seen[1]).contains("left of 30m"), "{}", seen[1]);
+    office.company.run("alice", &["token", "--role", "admin"]).run().ok();
     // It is among those that are had, with the time that is left, until carol ends it.
     let seen = office.browse(
         "carol",
@@ -213,6 +214,7 @@ fn people_look_approve_end_and_review_in_a_browser() {
         json!([
             ["goto", office.page("/reviews")],
             ["click", "link", "Review: admin for ALICE Example"],
+            ["text"],
             ["check", "is disputed"],
             ["fill", "What you found", "a dump was made"],
             ["click", "button", "Record the review"],
@@ -226,11 +228,14 @@ fn people_look_approve_end_and_review_in_a_browser() {
             ["status"],
         ]),
     );
-    assert!(text(&seen[0]).contains("disputed by ERIN Example"), "{}", seen[0]);
-    let log = text(&seen[1]);
+    // There is more to look at than the request.
+    let done = text(&seen[0]);
+    assert!(done.contains("What was done under it") && done.contains("issued: "), "{done}");
+    assert!(text(&seen[1]).contains("disputed by ERIN Example"), "{}", seen[1]);
+    let log = text(&seen[2]);
     assert!(log.contains("disputes it: a dump was made") && !log.contains("elevation.request"));
-    assert!(text(&seen[2]).contains("The elevation is none"), "{}", seen[2]);
-    assert_eq!(seen[3], 400);
+    assert!(text(&seen[3]).contains("The elevation is none"), "{}", seen[3]);
+    assert_eq!(seen[4], 400);
     assert_eq!(
         office.company.story(&id),
         [
@@ -238,6 +243,7 @@ fn people_look_approve_end_and_review_in_a_browser() {
             "elevation.approve bob",
             "elevation.approve carol",
             "elevation.activate alice",
+            "issue alice",
             "elevation.revoke carol",
             "elevation.review erin",
         ]

@@ -7,7 +7,7 @@
 
 import { appendFileSync } from 'node:fs';
 
-import { chromium } from 'playwright-core';
+import { launch } from './browser.mjs';
 
 const defaults = {
   user: 'alice',
@@ -127,18 +127,7 @@ note({ opened: start });
 let browser;
 try {
   if (options.delay_ms) await new Promise((done) => setTimeout(done, options.delay_ms));
-  browser = await chromium.launch({
-    executablePath: '/usr/bin/chromium',
-    args: [
-      '--no-sandbox', // the tests may run as root
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  });
+  browser = await launch();
   const context = await browser.newContext({ ignoreHTTPSErrors: options.trust_any_certificate });
   const page = await context.newPage();
   let status = null;

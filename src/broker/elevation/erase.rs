@@ -44,6 +44,7 @@ impl Elevation {
             asked.reason = gone();
             asked.ticket = asked.ticket.as_ref().map(|_| gone());
             asked.key = asked.key.as_ref().map(|_| gone());
+            asked.signed = None;
         }
         asked.actors.iter_mut().filter(|actor| is(actor)).for_each(|actor| *actor = nobody());
         for approval in &mut next.approvals {
@@ -53,6 +54,7 @@ impl Elevation {
             }
             if theirs {
                 approval.by = nobody();
+                approval.signed = None;
             }
         }
         if let Some(ended) = &mut next.ended {

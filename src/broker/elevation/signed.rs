@@ -446,7 +446,7 @@ pub(in crate::broker) fn id_of(request: &[u8; 32]) -> Uuid {
     hasher.update(request);
     let mut hash = [0; 32];
     hash.copy_from_slice(hasher.finish().as_ref());
-    ids::derived(OffsetDateTime::UNIX_EPOCH, &hash)
+    ids::hashed(&hash)
 }
 
 /// Until when it can be approved: no longer than the statement is good.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand, ValueHint};
 use uuid::Uuid;
 
-use super::At;
+use super::{At, ElevateReasoned};
 
 /// Which key signs.
 #[derive(Args, Clone, Debug, Default)]
@@ -54,7 +54,7 @@ pub(crate) enum KeysCommand {
     /// Approve somebody else's key
     Approve(KeysApprove),
     /// Remove a key: signatures by it count no more
-    Remove(KeysRemove),
+    Remove(ElevateReasoned),
 }
 
 /// Enroll a key of yours, which somebody else has to approve
@@ -95,19 +95,6 @@ pub(crate) struct KeysApprove {
     /// Its fingerprint, so that no other key is approved by mistake
     #[arg(long, value_name = "FINGERPRINT")]
     pub fingerprint: String,
-    /// Which broker.
-    #[command(flatten)]
-    pub at: At,
-}
-
-/// Remove a key: signatures by it count no more
-#[derive(Args, Debug)]
-pub(crate) struct KeysRemove {
-    /// Its id
-    pub id: Uuid,
-    /// Why
-    #[arg(long, value_name = "TEXT")]
-    pub reason: String,
     /// Which broker.
     #[command(flatten)]
     pub at: At,

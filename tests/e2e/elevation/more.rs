@@ -77,26 +77,8 @@ fn a_narrower_scope_is_all_that_its_tokens_cover() {
 fn with_key(company: &Company, name: &str) -> Home {
     let (issuer, broker) = (company.provider.issuer(), company.broker.url());
     let home = person(name, Home::stranger(), issuer, broker);
-    home.config(&format!(
-        r#"default_profile = "deploy"
-
-[cache]
-store = "kernel"
-
-[identity.corp]
-type = "oidc"
-issuer = "{issuer}"
-client_id = "cli"
-
-[broker.main]
-url = "{broker}"
-dpop = true
-
-[profile.deploy]
-role = "deploy"
-audience = "{API}"
-"#
-    ));
+    let text = settings(issuer, broker).replace("[broker.main]\n", "[broker.main]\ndpop = true\n");
+    home.config(&format!("{text}\n[cache]\nstore = \"kernel\"\n"));
     home
 }
 

@@ -5,26 +5,17 @@ use std::thread;
 
 use serde_json::Value;
 
+use super::super::elevation::POLICY;
 use super::super::support::http::{Http, Reply};
 use super::super::support::postgres::Postgres;
 use super::super::support::wait::wait_until;
 use super::SOON;
 use super::site::{ISSUER, Site};
 
-const POLICY: &str = r#"
-@id("staff-asks")
-permit (principal in DirectoryGroup::"staff", action == Action::"elevate", resource == Role::"admin");
-@id("leads-approve")
-permit (principal in DirectoryGroup::"leads", action == Action::"approve", resource == Role::"admin");
-@id("admins") @ttl("1h") @scope("deploy:read")
-permit (principal in DirectoryGroup::"staff", action == Action::"issue", resource == Role::"admin")
-when { context has elevation };
-"#;
-
 const ROLE: &str = r#"
 [role.admin]
 audiences = ["https://api.example.com"]
-scopes = ["deploy:read"]
+scopes = ["deploy:read", "deploy:write"]
 max_ttl = "1h"
 
 [role.admin.elevation]

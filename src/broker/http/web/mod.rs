@@ -13,6 +13,7 @@ mod one;
 mod sign_in;
 #[cfg(test)]
 mod tests;
+mod uses;
 mod visit;
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::super::elevations::{unserved, view};
 use super::super::operate::Shown;
 use super::frame::{self, Frame, left, moment, quoted};
+use super::uses;
 use super::visit::{Visit, is_place};
 use crate::broker::Broker;
 use crate::broker::config::{Binding, Login, Role, TokenFormat};
@@ -62,6 +63,11 @@ pub(super) async fn show(
     };
     broker.metrics.elevated("show", "done");
     let elevation = &seen.elevation;
+    // Only what was had was of use.
+    let uses = match elevation.grant {
+        Some(_) => Some(broker.uses_for(&request.book, &who, elevation.id).await.ok()),
+        None => None,
+    };
     let role = request.book.roles().get(&elevation.asked.role);
     let whole = Whole {
         frame: &frame,
@@ -83,6 +89,7 @@ pub(super) async fn show(
         (whole.permits())
         (whole.approvals())
         (whole.outcome())
+        @if let Some(known) = &uses { (uses::section(known.as_ref())) }
         (whole.recent(&recent))
         (whole.decide())
     };
@@ -130,6 +137,9 @@ impl Whole<'_> {
                     (fact("Reason", html! { strong { (quoted(&shown.reason)) } }))
                     @if let Some(ticket) = &shown.ticket { (fact("Ticket", quoted(ticket))) }
                     (fact("Who", frame::whole_party(&shown.requester)))
+                    @if let Some(signed) = &asked.signed {
+                        (fact("Asked by", html! { "a signature of the key " code { (signed.key) } }))
+                    }
                     @for actor in &shown.actors {
                         (fact("Through", frame::whole_party(actor)))
                     }

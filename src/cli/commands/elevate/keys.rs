@@ -6,7 +6,9 @@ use time::Duration;
 use super::open;
 use crate::api::enrollments::{Key, Keys};
 use crate::cli::App;
-use crate::cli::args::{ElevateKeys, KeysApprove, KeysCommand, KeysEnroll, KeysList, KeysRemove};
+use crate::cli::args::{
+    ElevateKeys, ElevateReasoned, KeysApprove, KeysCommand, KeysEnroll, KeysList,
+};
 use crate::cli::elsewhere::Elsewhere;
 use crate::cli::signed::{Desk, Known, Signer, say};
 use crate::error::{Error, ErrorKind, Result};
@@ -86,7 +88,7 @@ fn approve(app: &App, args: &KeysApprove) -> Result<()> {
     one(app, &done, args.at.json)
 }
 
-fn remove(app: &App, args: &KeysRemove) -> Result<()> {
+fn remove(app: &App, args: &ElevateReasoned) -> Result<()> {
     let broker = open(app, &args.at)?;
     let done = broker.ask(async |client| client.remove_key(args.id, &args.reason).await)?;
     one(app, &done, args.at.json)
