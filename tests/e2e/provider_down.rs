@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::elevation::{Company, ROLE, SOON};
 use super::support::home::Home;
+use super::support::http::Http;
 use super::support::run::{Output, Running};
 use super::support::terminal::Terminal;
 use super::support::wait::wait_until;
@@ -224,6 +225,75 @@ fn one_line_waits_for_signatures_and_needs_as_many_as_ever() {
     let ended = running.wait().ended_with(125);
     assert_eq!(ended.stdout, "");
     assert!(ended.stderr.contains("use the reader role"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_second_run_goes_on_with_a_grant_that_a_lead_then_ends_by_a_signature() {
+    let prepared = Prepared::new();
+    prepared.enroll_carol();
+    let company = &prepared.company;
+    company.provider.kill();
+    let args = ["exec", "--elevate", "admin", "--provider-down", "--reason", "INC-4711", "--"];
+    let exec = |script: &str| {
+        company.run("alice", &args).args(["sh", "-c", script]).env("CI", "").limit(SOON)
+    };
+    let first = exec("echo first $TMPCRED_TOKEN; while [ ! -e over ]; do sleep 0.1; done").spawn();
+    let line = first.line_on_stderr("hand this file to those who approve");
+    let file = line.rsplit_once(": ").unwrap().1.trim().to_string();
+    let hash = Path::new(&file).file_stem().unwrap().to_str().unwrap().to_string();
+    let signs = |name: &str, more: &[&str]| {
+        prepared.hand(Path::new(&file), name, "request.txt");
+        let args = [&["sign", "request.txt", "--hash", &hash, "--out", "signed.txt"], more];
+        company.elevate(name, &args.concat()).ok();
+        company.elevate(name, &["submit", "signed.txt", "--json"]).ok().json()
+    };
+    signs("bob", &["--approve"]);
+    prepared.hand(Path::new(&file), "carol", "request.txt");
+    prepared.shell("carol", &printed("Approving with OpenSSH alone")).ok();
+    company.elevate("carol", &["submit", "carol.txt"]).ok();
+    let line = first.line_on_stdout("first ");
+    let (_, token) = line.trim().split_once(' ').unwrap();
+    let second = exec("echo $TMPCRED_TOKEN").run().ok();
+    assert!(second.stderr.contains("going on with the request"), "{}", second.stderr);
+    // It takes its own token back, and leaves the grant to the run that began it.
+    assert_ne!(second.stdout.trim(), token);
+    assert!(!super::revocation::is_active(&company.broker, second.stdout.trim()));
+    assert!(super::revocation::is_active(&company.broker, token));
+    // Who may approve it ends it, and says why.
+    let ended = signs("bob", &["--end", "--reason", "the wrong machine"]);
+    assert_eq!(ended["access"], "revoked");
+    assert!(!super::revocation::is_active(&company.broker, token));
+    company.home("alice").write("work/over", "");
+    first.wait().ok();
+    let story = company.story(ended["id"].as_str().unwrap());
+    assert_eq!(story.last().unwrap(), "elevation.revoke bob");
+}
+
+#[test]
+fn who_never_reached_the_broker_asks_by_rules_that_somebody_told_them() {
+    let prepared = Prepared::new();
+    let company = &prepared.company;
+    let told = Http::new().get(&format!("{}/v1/rules", company.broker.url())).unwrap().json();
+    let rules = told["rules"].as_str().unwrap();
+    company.provider.kill();
+    let alice = company.home("alice");
+    let config = std::fs::read_to_string(alice.path(".config/tmpcred/config.toml")).unwrap();
+    let broker = company.broker.url();
+    let away = format!("url = \"http://127.0.0.1:9\"\nissuer = \"{broker}\"");
+    alice.config(&config.replace(&format!("url = \"{broker}\""), &away));
+    std::fs::remove_dir_all(alice.path(".local/state/tmpcred/provider-down")).unwrap();
+    let ask = ["request", "admin", "--provider-down", "--reason", "INC-4711", "--out", "asked.txt"];
+    let blind = company.elevate("alice", &[&ask[..], &["--person", "alice", "--keyring"]].concat());
+    assert_ne!(blind.code, Some(0));
+    assert!(blind.stderr.contains("--rules HASH"), "{}", blind.stderr);
+    let args = [&ask[..], &["--person", "alice", "--keyring", "--rules", rules]].concat();
+    company.elevate("alice", &args).ok();
+    prepared.hand(&alice.path("work/asked.txt"), "bob", "asked.txt");
+    let brought = company.elevate("bob", &["submit", "asked.txt", "--json"]).ok().json();
+    assert_eq!(
+        (&brought["access"], &brought["requester"]["name"]),
+        (&"pending".into(), &"ALICE Example".into())
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::deliver::renewal::Renewal;
 use crate::deliver::supervisor::{AtEnd, Beside};
 use crate::deliver::{self, Handout, Outcome, mask};
 use crate::error::Result;
+use crate::pipeline::OwnCredential;
 
 /// How long an attempt to renew that is under way is waited for at the end: a refresh
 /// token that is being replaced would be lost with it, and so would a credential that
@@ -45,10 +46,14 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         .then(Arc::<Own>::default);
     let signed = elevated.as_ref().and_then(|grant| grant.signed_credential(app, &prepared));
     let credential = match (signed, &own) {
-        (Some(signed), _) => signed.inspect_err(|_| {
-            // Nobody else would end it.
-            elevated.iter().for_each(|elevated| elevated.end(app));
-        })?,
+        (Some(signed), own) => {
+            let credential = signed.inspect_err(|_| {
+                // Nobody else would end it.
+                elevated.iter().for_each(|elevated| elevated.end(app));
+            })?;
+            own.iter().for_each(|own| own.keep(&OwnCredential::minted_at_once(credential.clone())));
+            credential
+        }
         (None, Some(own)) => {
             let minted = prepared.own_credential(&args.fresh)?;
             own.keep(&minted);

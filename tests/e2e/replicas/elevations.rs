@@ -22,6 +22,7 @@ max_ttl = "1h"
 longest = "1h"
 review_within = "1d"
 approvals = [{ count = 2, groups = ["leads"] }]
+emergency = { longest = "15m", cool_down = "1h" }
 "#;
 
 /// How often they meet.
@@ -44,13 +45,15 @@ fn people() -> String {
         person("bob", &["bob", "bob-too"], "\"leads\""),
         person("carol", &["carol"], "\"leads\""),
         person("erin", &["erin"], "\"leads\""),
+        person("frank", &["frank", "frank-too"], "\"staff\""),
+        person("grace", &["grace", "grace-too"], "\"staff\""),
     ]
     .concat()
 }
 
 /// Somebody does something about one, at this process.
 fn does(site: &Site, who: &str, url: &str, what: &str, form: &[(&str, &str)]) -> Option<Reply> {
-    Http::new().form_as(&site.assertion(who), &format!("{url}/v1/elevations{what}"), form).ok()
+    Http::new().form_as(&site.login(who), &format!("{url}/v1/elevations{what}"), form).ok()
 }
 
 fn requested(site: &Site, url: &str, ttl: &str) -> Value {
@@ -163,6 +166,58 @@ fn of_all_that_is_done_at_three_replicas_at_once_one_thing_is_first() {
     }
     assert!(begun > 0, "none of them was ever had: they are not what is to be tested");
     site.broker(&["audit", "verify"]).run().ok();
+}
+
+/// What is asked for at once, by both names of one person, each at the next process; that
+/// which was had of it.
+fn all_ask(site: &Site, urls: &[String], names: [&str; 2], form: &[(&str, &str)]) -> Value {
+    let answers: Vec<_> = thread::scope(|scope| {
+        let ask = |number: usize| {
+            let (who, url) = (names[number % 2], &urls[number % urls.len()]);
+            // Whoever is told to come again does.
+            scope.spawn(move || {
+                let mut replies = (0..10).filter_map(|_| does(site, who, url, "", form));
+                replies.find(|reply| ![429, 503].contains(&reply.status)).unwrap()
+            })
+        };
+        let asking: Vec<_> = (0..9).map(ask).collect();
+        asking.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let had: Vec<_> = answers.iter().filter(|reply| reply.status == 201).collect();
+    for other in answers.iter().filter(|reply| reply.status != 201) {
+        assert_eq!(other.status, 409, "{}", other.body);
+    }
+    let [had] = had[..] else { panic!("{} were had", had.len()) };
+    had.json()
+}
+
+#[test]
+fn of_what_one_person_asks_for_at_three_replicas_at_once_there_is_one() {
+    let site = Site::with_people(ROLE, POLICY, &people());
+    let twins = [site.broker.twin(), site.broker.twin()];
+    let urls = [site.broker.url(), &twins[0].url, &twins[1].url].map(String::from);
+    let ordinary = [("role", "admin"), ("reason", "all is down"), ("ttl", "600")];
+    let emergency = [&ordinary[..], &[("emergency", "true")]].concat();
+    let all = [["alice", "alice-too"], ["frank", "frank-too"], ["grace", "grace-too"]];
+    for (names, url) in all.into_iter().zip(&urls) {
+        let asked = all_ask(&site, &urls, names, &ordinary);
+        let had = all_ask(&site, &urls, names, &emergency);
+        assert_eq!(
+            (&asked["access"], &had["access"]),
+            (&"pending".into(), &"emergency-active".into())
+        );
+        let path = format!("/{}/relinquish", had["id"].as_str().unwrap());
+        let reply = does(&site, names[1], url, &path, &[]).unwrap();
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        // Not before it was reviewed, and not soon after.
+        let again = does(&site, names[0], url, "", &emergency).unwrap();
+        assert_eq!(again.status, 409, "{}", again.body);
+    }
+    let begun = site.database.query(
+        "select count(*) from audit_record where decision = 'changed'
+         and action in ('elevation.request', 'elevation.emergency')",
+    );
+    assert_eq!(begun, ["6"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::support::broker::{API, Broker, BrokerOptions, KEK};
 use super::super::support::home::{Home, tmpcred};
@@ -133,6 +133,12 @@ impl<D: Database> Site<D> {
     /// Proof of being this job.
     pub(crate) fn assertion(&self, job: &str) -> String {
         self.jobs.assertion(job, self.broker.url(), &Value::Null)
+    }
+
+    /// Proof of being this person, who has just logged in.
+    pub(super) fn login(&self, person: &str) -> String {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        self.jobs.assertion(person, self.broker.url(), &json!({ "auth_time": now }))
     }
 
     /// A home of a job that knows these addresses of the broker.

@@ -38,6 +38,35 @@ async fn an_emergency_is_had_at_once_and_once_until_it_is_reviewed() {
 }
 
 #[tokio::test]
+async fn of_emergencies_that_are_asked_for_at_once_there_is_one() {
+    let place = Place::built(
+        None,
+        |_| {},
+        |options| {
+            // By both her names.
+            let also = format!("principal == User::\"{CORP}#alice-too\"");
+            let rule = format!("permit ({also}, action == Action::\"elevate\", resource);");
+            options.policies += &format!("@id(\"on-call-by-another-name\")\n{rule}\n");
+        },
+    )
+    .await;
+    let ask = async |subject: &str| {
+        told(&place.request(subject, &[("emergency", "true"), ("ttl", "900")]).await)
+    };
+    let (one, other) = ("alice", "alice-too");
+    let told = tokio::join!(ask(one), ask(other), ask(one), ask(other), ask(one), ask(other));
+    let told: [(u16, String); 6] = told.into();
+    let had = told.iter().filter(|(status, _)| *status == 201).count();
+    assert_eq!(had, 1, "{told:?}");
+    assert!(told.iter().all(|(status, _)| [201, 409].contains(status)), "{told:?}");
+    let records = place.bed.store.records(0, u32::MAX).await.unwrap().into_iter();
+    let begun = |record: &Record| {
+        record.action == "elevation.emergency" && record.decision != Decision::Denied
+    };
+    assert_eq!(records.filter(|(_, record)| begun(record)).count(), 1);
+}
+
+#[tokio::test]
 async fn what_cannot_be_asked_for_is_refused_and_says_why() {
     let place = Place::new().await;
     for (changes, says) in [
