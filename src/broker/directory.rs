@@ -142,8 +142,7 @@ impl Directory {
         now: OffsetDateTime,
     ) -> Result<Self> {
         let wrong = |why: String| Err(Error::new(ErrorKind::Config, why));
-        let text = serde_json::to_vec(&file).unwrap_or_default();
-        let hash = digest(&SHA256, &text).as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let hash = hash_of(&file);
         let as_of = match &file.as_of {
             None if max_age.is_some() => {
                 return Err(Error::new(ErrorKind::Config, "it does not say how old it is")
@@ -168,7 +167,7 @@ impl Directory {
                 .hint("use at most 64 letters, digits, dots, dashes and underscores"));
             }
         }
-        let mut by_id = HashMap::new();
+        let mut ids = HashMap::new();
         for (name, person) in &file.person {
             if let Some(group) = person.groups.iter().find(|g| !file.group.contains_key(*g)) {
                 return wrong(format!(
@@ -183,15 +182,45 @@ impl Directory {
                     return wrong(format!("[person.{name}] has an id without issuer or subject"));
                 }
                 let id = id_of(&id.issuer, &id.subject);
-                if let Some(other) = by_id.insert(id.clone(), name.clone()) {
+                if let Some(other) = ids.insert(id.clone(), name) {
                     return wrong(format!(
                         "[person.{other}] and [person.{name}] have the same id '{id}'"
                     ));
                 }
             }
         }
-        let own = own.as_str().to_string();
+        let (own, by_id) = (own.as_str().to_string(), by_id(&file.person));
         Ok(Self { groups: file.group, people: file.person, by_id, as_of, max_age, own, hash })
+    }
+
+    /// What of it a newer one still says: nobody who is not in that, by no id and in no group
+    /// that they have not there. Nothing is added, and it is as old as it was. `None` where
+    /// the newer one takes nothing away.
+    #[must_use]
+    pub fn less(&self, newer: &Self) -> Option<Self> {
+        let kept = |(name, person): (&String, &Person)| {
+            let now = newer.people.get(name)?;
+            let ids: Vec<_> =
+                person.ids.iter().filter(|id| now.ids.contains(id)).cloned().collect();
+            let groups = person.groups.intersection(&now.groups).cloned().collect();
+            (!ids.is_empty()).then(|| (name.clone(), Person { ids, groups, ..person.clone() }))
+        };
+        let person: BTreeMap<_, _> = self.people.iter().filter_map(kept).collect();
+        if person == self.people {
+            return None;
+        }
+        let file = File { as_of: None, group: self.groups.clone(), person };
+        let by_id = by_id(&file.person);
+        let own = self.own.clone();
+        Some(Self {
+            hash: hash_of(&file),
+            groups: file.group,
+            people: file.person,
+            by_id,
+            as_of: self.as_of,
+            max_age: self.max_age,
+            own,
+        })
     }
 
     /// Who somebody is; `None` for those who are not in it.
@@ -254,6 +283,20 @@ impl Directory {
     pub fn hash(&self) -> &str {
         &self.hash
     }
+}
+
+/// Names what a file says; not when.
+fn hash_of(file: &File) -> String {
+    let text = serde_json::to_vec(file).unwrap_or_default();
+    digest(&SHA256, &text).as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The names of people by each of their ids.
+fn by_id(people: &BTreeMap<String, Person>) -> HashMap<String, String> {
+    let ids = people.iter().flat_map(|(name, person)| {
+        person.ids.iter().map(|id| (id_of(&id.issuer, &id.subject), name.clone()))
+    });
+    ids.collect()
 }
 
 fn read(path: &Path) -> Result<File> {
@@ -360,6 +403,28 @@ pub(crate) mod tests {
         assert!(!people.is_stale(now() + time::Duration::hours(1)));
         assert!(people.is_stale(now() + time::Duration::minutes(61)));
         assert!(!directory(PEOPLE, None).unwrap().is_stale(now() + time::Duration::days(999)));
+    }
+
+    #[test]
+    fn a_newer_one_takes_people_ids_and_groups_away_and_adds_none() {
+        let people = directory(PEOPLE, None).unwrap();
+        assert!(people.less(&directory(PEOPLE, None).unwrap()).is_none());
+        let newer = PEOPLE
+            .replace(", { issuer = \"https://b.example\", subject = \"a b\" }", "")
+            .replace("groups = [\"staff\", \"on-call\"]", "groups = [\"on-call\"]")
+            .replace("[person.bob]", "[person.carol]")
+            .replace("subject = \"bob\"", "subject = \"carol\"");
+        let less = people.less(&directory(&newer, None).unwrap()).unwrap();
+        assert_eq!(of(&less, "https://a.example", "8e7f"), Some("alice"));
+        assert_eq!(of(&less, "https://b.example", "a b"), None);
+        assert_eq!(of(&less, "https://a.example", "bob"), None);
+        assert_eq!(of(&less, "https://a.example", "carol"), None);
+        assert_eq!(less.named("alice").unwrap().groups, ["on-call".to_string()].into());
+        assert!(less.has_group("staff"));
+        assert_ne!(less.hash(), people.hash());
+        // Who comes back by another id only is somebody else.
+        let other = PEOPLE.replace("subject = \"bob\"", "subject = \"robert\"");
+        assert!(people.less(&directory(&other, None).unwrap()).unwrap().named("bob").is_none());
     }
 
     #[test]

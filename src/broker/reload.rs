@@ -1,7 +1,8 @@
 //! Configuration and policies read anew while the broker runs.
 //!
-//! All of it is read, checked and put into force as one [`Rulebook`], or none of it. What a
-//! running process cannot change, such as where it listens, stays as it is, and is named.
+//! All of it is read, checked and put into force as one [`Rulebook`], or none of it; but for
+//! people who have left the directory, who are gone at once. What a running process cannot
+//! change, such as where it listens, stays as it is, and is named.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -44,6 +45,29 @@ impl Current {
     fn reload(&self) -> Result<Reloaded> {
         let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.book();
+        self.read_anew(&before).inspect_err(|_| self.let_go(&before))
+    }
+
+    /// Whoever has left the directory decides about nothing any more, whatever else is wrong.
+    fn let_go(&self, before: &Rulebook) {
+        match before.without_who_left(&self.host) {
+            Ok(None) => {}
+            Ok(Some(book)) => {
+                tracing::warn!("those who have left the directory of people are gone all the same");
+                self.put(book);
+            }
+            Err(error) => {
+                let causes = error.causes().join(": ");
+                tracing::error!(%error, causes, "who has left the directory of people is not known");
+            }
+        }
+    }
+
+    fn put(&self, book: Rulebook) {
+        *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(book);
+    }
+
+    fn read_anew(&self, before: &Rulebook) -> Result<Reloaded> {
         let wanted = match &before.config().path {
             Some(path) => config::load(path)?,
             // It was never in a file; but what it names is.
@@ -53,14 +77,14 @@ impl Current {
         // What is new has to fit what stays.
         change.config.check()?;
         let sources = Source::read_all(&change.config.policy.files)?;
-        let new = Rulebook::new(change.config, &sources, &self.host, Some(&before))?;
+        let new = Rulebook::new(change.config, &sources, &self.host, Some(before))?;
         let reloaded = Reloaded {
             before: before.hash().to_string(),
             now: new.hash().to_string(),
             changed: change.changed,
             fixed: change.fixed,
         };
-        *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        self.put(new);
         Ok(reloaded)
     }
 }

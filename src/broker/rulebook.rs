@@ -6,6 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
 
 use super::authenticate::Authenticator;
 use super::config::{self, Authz, Config, Role};
@@ -22,16 +25,19 @@ use crate::host::Host;
 /// All that is in force together. It is as good as its policies where these are asked for.
 pub struct Rulebook {
     config: Config,
+    sources: Vec<Source>,
     policy: Policy,
-    authenticator: Authenticator,
-    rates: Rates,
-    channels: Channels,
-    pages: Option<Pages>,
+    authenticator: Arc<Authenticator>,
+    rates: Arc<Rates>,
+    channels: Arc<Channels>,
+    pages: Option<Arc<Pages>>,
 }
 
 impl Rulebook {
     /// Reads and checks what the configuration names; nothing is fetched. What is the same as
     /// `before` goes on: keys of issuers that were fetched, and how much of a rate is used up.
+    /// Rules that nobody can meet are refused, unless they are those of `before` and people
+    /// have left.
     ///
     /// # Errors
     /// Whatever is wrong with any of it.
@@ -47,12 +53,15 @@ impl Rulebook {
             Some(before) => before.authenticator.anew(trusted, clients, &config.issuer, host)?,
         };
         let directory = config.directory(host.clock.now())?;
-        config.check_people(directory.as_deref())?;
         let policy = Policy::load(policies, World::of(&config, directory.as_ref()))?;
-        let reach = Reach::of(Rules { policy: &policy, roles: &config.role }, host.clock.now());
-        if let Some(never) = reach.never.first() {
-            return Err(Error::new(ErrorKind::Config, never.clone())
-                .hint("`tmpcred broker policy check` says what else there is"));
+        if let Err(error) = can_be_had(&config, &policy, host.clock.now()) {
+            // Whoever has left is gone, whatever that leaves. What is new has to be possible.
+            let is_new =
+                before.is_none_or(|before| before.policy.rules_hash() != policy.rules_hash());
+            if is_new {
+                return Err(error);
+            }
+            tracing::error!(%error, "the directory of people leaves too few to approve");
         }
         let rates = match before {
             None => Rates::new(&config.limits),
@@ -60,7 +69,34 @@ impl Rulebook {
         };
         let channels = Channels::new(&config.notify, &config.issuer, host)?;
         let pages = Pages::new(&config, host)?;
-        Ok(Self { config, policy, authenticator, rates, channels, pages })
+        Ok(Self {
+            config,
+            sources: policies.to_vec(),
+            policy,
+            authenticator: Arc::new(authenticator),
+            rates: Arc::new(rates),
+            channels: Arc::new(channels),
+            pages: pages.map(Arc::new),
+        })
+    }
+
+    /// The same without those who are not in the directory any more, as it is read now; `None`
+    /// where nobody has left it, or it cannot be read.
+    pub(super) fn without_who_left(&self, host: &Host) -> Result<Option<Self>> {
+        let (config, now) = (&self.config, host.clock.now());
+        let read = config.directory(now)?;
+        let left = self.directory().zip(read).and_then(|(known, newer)| known.less(&newer));
+        let Some(directory) = left.map(Arc::new) else { return Ok(None) };
+        let policy = Policy::load(&self.sources, World::of(config, Some(&directory)))?;
+        Ok(Some(Self {
+            config: config.clone(),
+            sources: self.sources.clone(),
+            policy,
+            authenticator: self.authenticator.clone(),
+            rates: self.rates.clone(),
+            channels: self.channels.clone(),
+            pages: self.pages.clone(),
+        }))
     }
 
     /// The configuration that it is by.
@@ -85,7 +121,7 @@ impl Rulebook {
 
     /// Where people sign in to the pages, where there are any.
     pub(super) fn pages(&self) -> Option<&Pages> {
-        self.pages.as_ref()
+        self.pages.as_deref()
     }
 
     /// Who is calling, by a token of a trusted issuer.
@@ -96,6 +132,17 @@ impl Rulebook {
     /// How often somebody may ask.
     pub(super) fn rates(&self) -> &Rates {
         &self.rates
+    }
+}
+
+/// Whether there are people enough for all that has to be approved.
+fn can_be_had(config: &Config, policy: &Policy, now: OffsetDateTime) -> Result<()> {
+    config.check_people(policy.directory().map(AsRef::as_ref))?;
+    let reach = Reach::of(Rules { policy, roles: &config.role }, now);
+    match reach.never.into_iter().next() {
+        None => Ok(()),
+        Some(never) => Err(Error::new(ErrorKind::Config, never)
+            .hint("`tmpcred broker policy check` says what else there is")),
     }
 }
 

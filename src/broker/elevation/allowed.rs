@@ -101,7 +101,8 @@ impl Broker {
         verdict: &Verdict,
     ) -> Result<Author, Refusal> {
         let now = self.clock.now();
-        let eligible = Eligible::new(rules_of(book), &elevation.asked, now).groups(by).is_some();
+        let those = Eligible::new(rules_of(book), &elevation.asked, now);
+        let eligible = those.groups(by).is_some();
         let acting = who.caller.actors();
         let permitted = match verdict {
             // Nobody decides in another one's name, be it a person's.
@@ -112,7 +113,8 @@ impl Broker {
             Verdict::Withdraw | Verdict::Activate | Verdict::Relinquish => true,
             // That they may not is for the state machine to say.
             _ if elevation.is_for(by) && !matches!(verdict, Verdict::Revoke { .. }) => true,
-            Verdict::Approve { .. } | Verdict::Deny { .. } | Verdict::Review { .. } => eligible,
+            Verdict::Approve { .. } => those.approves_as(by).is_some(),
+            Verdict::Deny { .. } | Verdict::Review { .. } => eligible,
             Verdict::Revoke { .. } => {
                 eligible || self.may_revoke(book, who, &elevation.asked.role, now)
             }

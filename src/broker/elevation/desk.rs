@@ -316,7 +316,8 @@ impl Broker {
             let event = match verdict.clone() {
                 Verdict::Approve { hash, reason } => {
                     let signed = who.caller.signed().map(SignedApproval::of);
-                    let approval = Approval { by, at: now, hash, reason, signed };
+                    let groups = eligible.approves_as(&by).unwrap_or_default();
+                    let approval = Approval { by, at: now, hash, reason, groups, signed };
                     let tally = eligible.tally(&elevation, Some(&approval));
                     Event::Approve(approval, tally)
                 }

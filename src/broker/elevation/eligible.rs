@@ -74,6 +74,16 @@ impl<'a> Eligible<'a> {
         self.permits(&principal).then_some(&entry.groups)
     }
 
+    /// As whom somebody would approve: those of their groups that are asked for. Nothing where
+    /// it would count for no threshold.
+    pub(super) fn approves_as(&self, by: &Party) -> Option<BTreeSet<String>> {
+        let (rules, groups) = (self.rules()?, self.groups(by)?);
+        rules.approvals.iter().any(|threshold| threshold.takes(groups)).then(|| {
+            let asked_for = rules.approvals.iter().flat_map(|threshold| &threshold.groups);
+            asked_for.filter(|group| groups.contains(*group)).cloned().collect()
+        })
+    }
+
     fn permits(&self, approver: &Principal) -> bool {
         let subject = Principal {
             issuer: self.asked.by.issuer.clone(),
@@ -128,52 +138,5 @@ impl<'a> Eligible<'a> {
         let thresholds = self.rules().map_or(&[][..], |rules| &rules.approvals);
         let hash = elevation.hash(self.policies.policy.rules_hash());
         Tally::of(elevation, with, thresholds, &hash, |by| self.groups(by).cloned())
-    }
-}
-
-/// What nobody could ever meet, and what leaves nobody for one of those who could: of each role
-/// that is had by elevation, in words. Said of a moment at which the directory is fresh.
-pub(in crate::broker) struct Reach {
-    /// What would never come about.
-    pub(in crate::broker) never: Vec<String>,
-    /// What would not come about for those who approve others.
-    pub(in crate::broker) barely: Vec<String>,
-}
-
-impl Reach {
-    /// Looks at all roles.
-    pub(in crate::broker) fn of(policies: Policies<'_>, now: OffsetDateTime) -> Self {
-        let (mut never, mut barely) = (Vec::new(), Vec::new());
-        let stale = policies.policy.directory().is_none_or(|people| people.is_stale(now));
-        let elevated = policies.roles.iter().filter(|_| !stale);
-        for (role, rules) in
-            elevated.filter_map(|(name, role)| Some((name, role.elevation.as_ref()?)))
-        {
-            let asked = Asked::by_nobody(role, now);
-            if let (Some(_), Some(why)) =
-                (&rules.provider_down, policies.policy.needs().untold(None))
-            {
-                never.push(format!(
-                    "the role '{role}' has provider_down, and {why}: nobody could ever have it that way"
-                ));
-            }
-            let eligible = Eligible::new(policies, &asked, now);
-            let all = eligible.people();
-            for threshold in &rules.approvals {
-                let people = eligible.people_for(threshold, &all);
-                let (there, wanted) = (people.len(), threshold.count.get() as usize);
-                let who = threshold.said();
-                if there < wanted {
-                    never.push(format!(
-                        "the role '{role}' wants approvals of {wanted} people {who}, and policies let {there}: nobody could ever have it"
-                    ));
-                } else if there == wanted {
-                    barely.push(format!(
-                        "the role '{role}' wants approvals of {wanted} people {who}, and there are just as many: none of them could have it"
-                    ));
-                }
-            }
-        }
-        Self { never, barely }
     }
 }

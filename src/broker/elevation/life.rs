@@ -238,7 +238,10 @@ impl Elevation {
                     return Err(Refused::Changed);
                 }
                 let counts = |known: &Approval| known.by.is(&approval.by);
-                if self.approvals.iter().any(|known| counts(known) && known.hash == approval.hash) {
+                let same = |known: &&Approval| {
+                    known.hash == approval.hash && approval.groups.is_subset(&known.groups)
+                };
+                if self.approvals.iter().filter(|known| counts(known)).any(|known| same(&known)) {
                     return Err(Refused::Already);
                 }
                 next.approvals.retain(|known| !counts(known));
@@ -376,8 +379,8 @@ impl Elevation {
     /// Whether it can still be said yes or no to.
     fn check_undecided(&self, now: OffsetDateTime) -> Result<(), Refused> {
         match self.access {
-            Access::Pending if now >= self.asked.lapses_at => Err(Refused::Over),
-            Access::Pending | Access::Approved => Ok(()),
+            Access::Pending | Access::Approved if now < self.asked.lapses_at => Ok(()),
+            Access::Pending | Access::Approved => Err(Refused::Over),
             other => Err(Refused::State(other)),
         }
     }

@@ -152,29 +152,31 @@ impl Broker {
                 .collect::<Vec<_>>()
         };
         let people = tally.needs.iter().map(named).collect();
-        let approves = eligible.groups(by).is_some();
-        let may = self.may(&elevation, by, approves, &tally, now);
+        let decides = (eligible.groups(by).is_some(), eligible.approves_as(by).is_some());
+        let may = self.may(&elevation, by, decides, &tally, now);
         Seen { elevation, tally, people, may }
     }
 
-    /// What somebody may do about it, as far as can be told.
+    /// What somebody may do about it, as far as can be told: they decide about it, and their
+    /// approval would count.
     fn may(
         &self,
         elevation: &Elevation,
         by: &Party,
-        approves: bool,
+        (decides, counts): (bool, bool),
         tally: &Tally,
         now: OffsetDateTime,
     ) -> Vec<&'static str> {
         let own = elevation.asked.by.is(by);
-        let other = !elevation.is_for(by) && approves;
+        let other = !elevation.is_for(by) && decides;
         let counted = by.person.as_ref().is_some_and(|person| tally.counted.contains(person));
         let approved = elevation.approvals.iter().any(|approval| approval.by.is(by));
         let active = elevation.is_active(now);
-        let pending = elevation.access == Access::Pending && now < elevation.asked.lapses_at;
+        let in_time = now < elevation.asked.lapses_at;
+        let pending = elevation.access == Access::Pending && in_time;
         let waits = pending || elevation.access == Access::Approved;
         let all = [
-            ("approve", other && waits && !counted),
+            ("approve", other && counts && waits && in_time && !counted),
             ("deny", other && pending),
             ("withdraw", own && waits),
             ("activate", own && elevation.access == Access::Approved && tally.is_met()),

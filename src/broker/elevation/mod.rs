@@ -20,6 +20,7 @@ mod entry;
 mod erase;
 mod life;
 mod list;
+mod reach;
 mod seal;
 mod sift;
 mod signed;
@@ -36,10 +37,11 @@ use uuid::Uuid;
 
 pub(in crate::broker) use desk::party;
 pub use desk::{Refusal, Request, Verdict};
-pub(in crate::broker) use eligible::{Eligible, Reach};
+pub(in crate::broker) use eligible::Eligible;
 pub use entry::{ElevationClaim, Underway};
 pub use life::{Access, Event, Refused, Review};
 pub use list::{Page, Seen, Which};
+pub(in crate::broker) use reach::Reach;
 pub(in crate::broker) use seal::ElevationSeal;
 pub(in crate::broker) use signed::{At, id_of};
 pub use signed::{NotTaken, SignedApproval, SignedRequest};
@@ -222,6 +224,9 @@ pub struct Approval {
     pub hash: String,
     /// Why, where they said so.
     pub reason: Option<String>,
+    /// Those of their groups that were asked for: of no others they have approved, whatever
+    /// they come to be in.
+    pub groups: BTreeSet<String>,
     /// What they signed, where they approved by a signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed: Option<SignedApproval>,

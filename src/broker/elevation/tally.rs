@@ -57,6 +57,8 @@ impl Tally {
                 continue;
             }
             let Some(groups) = groups(&approval.by) else { continue };
+            // Nor anybody as what they only became since.
+            let groups = &groups & &approval.groups;
             let takers = needs.iter_mut().filter(|need| need.threshold.takes(&groups));
             for need in takers {
                 // A person is there once, by however many names they approved.

@@ -59,19 +59,34 @@ fn elevation(path: Path) -> Elevation {
     }
 }
 
-/// Two leads; those of this list may approve.
-const LEADS: [&str; 3] = ["bob", "carol", "alice"];
+/// By what it is decided at a moment: the rules, and who is a lead, and so may approve.
+#[derive(Clone, Copy)]
+struct World {
+    rules: &'static str,
+    leads: &'static [&'static str],
+}
+
+/// As it is most of the time. Who asks is a lead, too.
+const USUAL: World = World { rules: "rules", leads: &["bob", "carol", "alice"] };
 
 fn thresholds() -> Vec<Threshold> {
     vec![Threshold { count: NonZeroU32::new(2).unwrap(), groups: ["leads".to_string()].into() }]
 }
 
-fn tally(elevation: &Elevation, with: Option<&Approval>, rules: &str) -> Tally {
-    let hash = elevation.hash(rules);
-    Tally::of(elevation, with, &thresholds(), &hash, |by| {
-        let is_lead = by.person.as_deref().is_some_and(|person| LEADS.contains(&person));
-        is_lead.then(|| ["leads".to_string()].into())
-    })
+fn groups(by: &Party, world: World) -> Option<BTreeSet<String>> {
+    let person = by.person.as_deref()?;
+    let groups: &[&str] = if world.leads.contains(&person) { &["leads"] } else { &[] };
+    Some(groups.iter().map(|group| group.to_string()).collect())
+}
+
+fn tally(elevation: &Elevation, with: Option<&Approval>, world: World) -> Tally {
+    let hash = elevation.hash(world.rules);
+    Tally::of(elevation, with, &thresholds(), &hash, |by| groups(by, world))
+}
+
+fn approval(by: &Party, at: OffsetDateTime, hash: String, world: World) -> Approval {
+    let groups = groups(by, world).unwrap_or_default();
+    Approval { by: by.clone(), at, hash, reason: None, groups, signed: None }
 }
 
 /// Everybody who might try: who asked, by both of their names, who acts for them, two leads,
@@ -89,19 +104,18 @@ fn everybody() -> Vec<Party> {
     ]
 }
 
-/// All events at a moment, with their names. `rules` are those of the moment.
-fn events(elevation: &Elevation, now: OffsetDateTime, rules: &str) -> Vec<(String, Event)> {
+/// All events at a moment, with their names.
+fn events(elevation: &Elevation, now: OffsetDateTime, world: World) -> Vec<(String, Event)> {
     let longest = Duration::hours(1);
     let mut events = vec![("tick".into(), Event::Tick(WINDOW))];
     for by in everybody() {
         let name = by.subject.clone();
         for shown in ["rules", "other rules"] {
-            let hash = elevation.hash(shown);
-            let approval = Approval { by: by.clone(), at: now, hash, reason: None, signed: None };
-            let tally = tally(elevation, Some(&approval), rules);
+            let approval = approval(&by, now, elevation.hash(shown), world);
+            let tally = tally(elevation, Some(&approval), world);
             events.push((format!("approve {name} {shown}"), Event::Approve(approval, tally)));
         }
-        let tally = tally(elevation, None, rules);
+        let tally = tally(elevation, None, world);
         events.extend([
             (format!("deny {name}"), Event::Deny(by.clone(), "no".into())),
             (format!("withdraw {name}"), Event::Withdraw(by.clone())),
@@ -135,7 +149,7 @@ fn review_may_follow(before: Review, after: Review) -> bool {
 }
 
 /// Looks at one transition, whatever it was.
-fn hold(before: &Elevation, name: &str, after: &Elevation, now: OffsetDateTime, rules: &str) {
+fn hold(before: &Elevation, name: &str, after: &Elevation, now: OffsetDateTime, world: World) {
     let said = format!("{name} at {now}: {before:?} became {after:?}");
     assert_eq!(after.version, before.version + 1, "{said}");
     assert_eq!(after.asked, before.asked, "{said}");
@@ -159,7 +173,7 @@ fn hold(before: &Elevation, name: &str, after: &Elevation, now: OffsetDateTime, 
     assert_eq!(distinct.len(), people.len(), "{said}");
     assert!(!distinct.contains(&"alice".to_string()) && !distinct.contains(&"eve".to_string()));
     if after.approvals.len() > before.approvals.len() {
-        assert!(before.access != Access::Pending || now < before.asked.lapses_at, "{said}");
+        assert!(now < before.asked.lapses_at, "{said}");
     }
     if let Some(reviewed) = &after.reviewed {
         assert!(!after.is_for(&reviewed.by) && reviewed.by.person.is_some(), "{said}");
@@ -167,8 +181,15 @@ fn hold(before: &Elevation, name: &str, after: &Elevation, now: OffsetDateTime, 
         assert!(!approved, "{said}");
     }
     if after.access == Access::Active && before.access != Access::Active {
-        let counted = tally(before, None, rules).counted;
+        assert!(before.asked.start.is_none_or(|start| now >= start), "{said}");
+        // Those who count are leads now and were leads when they approved.
+        let counted = tally(before, None, world).counted;
         assert!(counted.len() >= 2, "{said}");
+        for approval in &before.approvals {
+            let person = approval.by.person.as_deref().unwrap();
+            let was = approval.groups.contains("leads");
+            assert!(!counted.contains(person) || was && world.leads.contains(&person), "{said}");
+        }
     }
     if let (None, Some(grant)) = (before.grant, after.grant) {
         assert!(grant.from == now && grant.until <= now + Duration::minutes(30), "{said}");
@@ -181,7 +202,7 @@ fn hold(before: &Elevation, name: &str, after: &Elevation, now: OffsetDateTime, 
 /// What tells states apart that behave differently; how often something happened does not.
 fn place(elevation: &Elevation, step: i32) -> String {
     let people: BTreeMap<_, _> =
-        elevation.approvals.iter().map(|one| (one.by.id(), one.hash.clone())).collect();
+        elevation.approvals.iter().map(|one| (one.by.id(), (&one.hash, &one.groups))).collect();
     format!(
         "{step} {:?} {:?} {people:?} {:?} {:?}",
         elevation.access, elevation.review, elevation.approved_at, elevation.grant
@@ -190,11 +211,11 @@ fn place(elevation: &Elevation, step: i32) -> String {
 
 /// Goes to all states that can be reached, and returns which there are.
 fn explore(
-    path: Path,
+    from: Elevation,
     reviews: bool,
-    rules_at: impl Fn(i32) -> &'static str,
+    world_at: impl Fn(i32) -> World,
 ) -> BTreeSet<&'static str> {
-    let mut queue = VecDeque::from([(elevation(path), 0)]);
+    let mut queue = VecDeque::from([(from, 0)]);
     let (mut known, mut reached) = (BTreeSet::new(), BTreeSet::new());
     while let Some((before, step)) = queue.pop_front() {
         if step > STEPS || !known.insert(place(&before, step)) {
@@ -202,10 +223,10 @@ fn explore(
         }
         reached.insert(before.access.as_str());
         reached.insert(before.review.as_str());
-        let (now, rules) = (START + STEP * step, rules_at(step));
-        for (name, event) in events(&before, now, rules) {
+        let (now, world) = (START + STEP * step, world_at(step));
+        for (name, event) in events(&before, now, world) {
             if let Ok(after) = before.after(&event, now, reviews) {
-                hold(&before, &name, &after, now, rules);
+                hold(&before, &name, &after, now, world);
                 queue.push_back((after, step));
             }
         }
@@ -215,57 +236,103 @@ fn explore(
     reached
 }
 
+/// All that can become of an ordinary request.
+fn all_ordinary() -> BTreeSet<&'static str> {
+    let ordinary = Access::ALL.into_iter().filter(|state| *state != Access::EmergencyActive);
+    ordinary.map(Access::as_str).chain(["none", "due", "reviewed", "disputed"]).collect()
+}
+
 #[test]
 fn whatever_happens_in_whatever_order_the_rules_hold() {
-    let reached = explore(Path::Ordinary, true, |_| "rules");
-    let ordinary = Access::ALL.into_iter().filter(|state| *state != Access::EmergencyActive);
-    let reviews = ["none", "due", "reviewed", "disputed"];
-    let all: BTreeSet<_> = ordinary.map(Access::as_str).chain(reviews).collect();
-    assert_eq!(reached, all);
-    let reached = explore(Path::Ordinary, false, |_| "rules");
-    assert!(!reached.contains("due"));
+    for path in [Path::Ordinary, Path::ProviderDown] {
+        assert_eq!(explore(elevation(path), true, |_| USUAL), all_ordinary());
+        let reached = explore(elevation(path), false, |_| USUAL);
+        assert!(!reached.contains("due"));
+    }
+    let mut drill = elevation(Path::Ordinary);
+    drill.asked.drill = true;
+    assert_eq!(explore(drill, true, |_| USUAL), all_ordinary());
+}
+
+#[test]
+fn what_is_to_start_later_does_not_start_before() {
+    let mut later = elevation(Path::Ordinary);
+    later.asked.start = Some(START + STEP * 2);
+    assert_eq!(explore(later.clone(), true, |_| USUAL), all_ordinary());
+    // Beyond what the clock gets to, it is never had.
+    later.asked.start = Some(START + STEP * (STEPS + 1));
+    let reached = explore(later, true, |_| USUAL);
+    assert!(reached.contains("approved") && !reached.contains("active"), "{reached:?}");
 }
 
 #[test]
 fn an_emergency_is_reviewed_whatever_the_role_says() {
-    let reached = explore(Path::Emergency, false, |_| "rules");
+    let reached = explore(elevation(Path::Emergency), false, |_| USUAL);
     assert!(reached.contains("emergency-active") && reached.contains("reviewed"));
 }
 
 #[test]
+fn whoever_leaves_counts_no_longer_and_whoever_comes_counts_for_nothing_before() {
+    // Bob leaves; then Dave comes, who may have said yes before he was anybody.
+    let world_at = |step| match step {
+        0 => USUAL,
+        1 => World { leads: &["carol"], ..USUAL },
+        _ => World { leads: &["carol", "dave"], ..USUAL },
+    };
+    assert_eq!(explore(elevation(Path::Ordinary), true, world_at), all_ordinary());
+    let only_one = |_| World { leads: &["carol", "alice"], ..USUAL };
+    let reached = explore(elevation(Path::Ordinary), true, only_one);
+    assert!(!reached.contains("approved"), "{reached:?}");
+    // Dave's yes of before is none of a lead, until he says it again as one.
+    let asked = elevation(Path::Ordinary);
+    let (carol, dave) = (party("carol", Some("carol")), party("dave", Some("dave")));
+    let hash = asked.hash("rules");
+    let approve = |before: &Elevation, by: &Party, world: World| {
+        let approval = approval(by, START, hash.clone(), world);
+        let tally = tally(before, Some(&approval), world);
+        before.after(&Event::Approve(approval, tally), START, true)
+    };
+    let now = world_at(2);
+    let early = approve(&asked, &dave, USUAL).unwrap();
+    let both = approve(&early, &carol, now).unwrap();
+    assert_eq!(both.access, Access::Pending);
+    assert_eq!(approve(&both, &dave, now).unwrap().access, Access::Approved);
+}
+
+#[test]
 fn other_rules_void_what_was_approved_by_those_before() {
+    let other = World { rules: "other rules", ..USUAL };
     // They change after the first step: what was approved before does not count any more.
-    let reached =
-        explore(Path::Ordinary, true, |step| if step < 1 { "rules" } else { "other rules" });
+    let world_at = |step| if step < 1 { USUAL } else { other };
+    let reached = explore(elevation(Path::Ordinary), true, world_at);
     assert!(reached.contains("active"));
     let elevation = elevation(Path::Ordinary);
-    let by = |name: &str, rules: &str| Approval {
-        by: party(name, Some(name)),
-        at: START,
-        hash: elevation.hash(rules),
-        reason: None,
-        signed: None,
+    let by = |name: &str, world: World| {
+        approval(&party(name, Some(name)), START, elevation.hash(world.rules), world)
     };
-    let approve = |elevation: &Elevation, approval: Approval, rules: &str| {
-        let tally = tally(elevation, Some(&approval), rules);
+    let approve = |elevation: &Elevation, approval: Approval, world: World| {
+        let tally = tally(elevation, Some(&approval), world);
         elevation.after(&Event::Approve(approval, tally), START, true)
     };
-    let once = approve(&elevation, by("bob", "rules"), "rules").unwrap();
-    let twice = approve(&once, by("carol", "rules"), "rules").unwrap();
+    let once = approve(&elevation, by("bob", USUAL), USUAL).unwrap();
+    let twice = approve(&once, by("carol", USUAL), USUAL).unwrap();
     assert_eq!(twice.access, Access::Approved);
     let longest = Duration::hours(1);
-    let begin = |rules: &str| {
+    let begin = |world: World| {
         let event =
-            Event::Activate(party("alice", Some("alice")), tally(&twice, None, rules), longest);
+            Event::Activate(party("alice", Some("alice")), tally(&twice, None, world), longest);
         twice.after(&event, START, true)
     };
-    assert_eq!(begin("rules").unwrap().access, Access::Active);
-    assert!(matches!(begin("other rules"), Err(Refused::Short(short)) if short.counted.is_empty()));
+    assert_eq!(begin(USUAL).unwrap().access, Access::Active);
+    assert!(matches!(begin(other), Err(Refused::Short(short)) if short.counted.is_empty()));
     // Those who look at it again may approve it again.
-    let again = approve(&twice, by("bob", "other rules"), "other rules").unwrap();
+    let again = approve(&twice, by("bob", other), other).unwrap();
     assert_eq!(again.approvals.len(), 2);
-    assert_eq!(tally(&again, None, "other rules").counted, ["bob".to_string()].into());
-    assert_eq!(approve(&again, by("bob", "other rules"), "other rules"), Err(Refused::Already));
+    assert_eq!(tally(&again, None, other).counted, ["bob".to_string()].into());
+    assert_eq!(approve(&again, by("bob", other), other), Err(Refused::Already));
+    // But not after its time.
+    let late = Event::Approve(by("carol", other), tally(&again, None, other));
+    assert_eq!(again.after(&late, again.asked.lapses_at, true), Err(Refused::Over));
 }
 
 #[test]

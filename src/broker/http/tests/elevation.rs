@@ -2,6 +2,7 @@
 
 mod drill;
 mod erasure;
+mod leaving;
 mod many;
 mod provider_down;
 mod rules;

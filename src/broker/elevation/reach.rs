@@ -1,0 +1,199 @@
+//! Whether what roles want to be approved could ever be.
+//!
+//! Where policies look at what is asked for, it is tried with requests of many kinds: somebody
+//! may be found for one of them.
+
+use std::collections::BTreeSet;
+
+use time::OffsetDateTime;
+
+use super::eligible::Eligible;
+use super::{Asked, Party};
+use crate::broker::config::{Role, Threshold};
+use crate::broker::decide::Rules as Policies;
+use crate::broker::directory::Directory;
+use crate::broker::policy::Reads;
+
+/// How many kinds of requests are tried at most.
+const MOST: usize = 64;
+
+/// How long a request is that hardly lasts, in seconds.
+const SHORT: u64 = 60;
+
+/// What nobody could ever meet, and what leaves nobody for one of those who could: of each role
+/// that is had by elevation, in words. Said of a moment at which the directory is fresh.
+#[derive(Default)]
+pub(in crate::broker) struct Reach {
+    /// What would never come about.
+    pub(in crate::broker) never: Vec<String>,
+    /// What would not come about for those who approve others, or not for each request.
+    pub(in crate::broker) barely: Vec<String>,
+}
+
+impl Reach {
+    /// Looks at all roles.
+    pub(in crate::broker) fn of(policies: Policies<'_>, now: OffsetDateTime) -> Self {
+        let mut reach = Self::default();
+        let Some(people) = policies.policy.directory().filter(|people| !people.is_stale(now))
+        else {
+            return reach;
+        };
+        for (name, role) in policies.roles {
+            if role.elevation.is_some() {
+                reach.look(policies, people, (name, role), now);
+            }
+        }
+        reach
+    }
+
+    fn look(
+        &mut self,
+        policies: Policies<'_>,
+        people: &Directory,
+        (name, role): (&str, &Role),
+        now: OffsetDateTime,
+    ) {
+        let Some(rules) = &role.elevation else { return };
+        if let (Some(_), Some(why)) = (&rules.provider_down, policies.policy.needs().untold(None)) {
+            self.never.push(format!(
+                "the role '{name}' has provider_down, and {why}: nobody could ever have it that way"
+            ));
+        }
+        let reads = policies.policy.reads_to_approve(name);
+        let kinds = Kinds::of((name, role), reads, people, now);
+        let mut best: Option<Tried> = None;
+        for asked in &kinds.asked {
+            let tried = Tried::new(policies, asked, &rules.approvals, now);
+            if best.as_ref().is_none_or(|best| tried.missing < best.missing) {
+                best = Some(tried);
+            }
+            if best.as_ref().is_some_and(|best| best.missing == 0) {
+                break;
+            }
+        }
+        let Some(best) = best else { return };
+        if best.missing > 0 {
+            let all = format!("the role '{name}' wants approvals of");
+            let there = |(threshold, there): (&Threshold, &usize)| {
+                let (wanted, who) = (threshold.count.get(), threshold.said());
+                (*there < wanted as usize)
+                    .then(|| format!("{all} {wanted} people {who}, and policies let {there}: "))
+            };
+            let short = rules.approvals.iter().zip(&best.there).filter_map(there);
+            if kinds.are_all {
+                self.never.extend(short.map(|said| said + "nobody could ever have it"));
+            } else {
+                let may_be = "of all kinds of requests that were tried nobody could have any";
+                self.barely.extend(short.map(|said| said + may_be));
+            }
+            return;
+        }
+        let reviewed = match rules.review_within {
+            Some(_) => ", and nobody could review it who has not approved it",
+            None => "",
+        };
+        for (threshold, there) in rules.approvals.iter().zip(&best.there) {
+            let wanted = threshold.count.get();
+            if *there == wanted as usize {
+                let who = threshold.said();
+                self.barely.push(format!(
+                    "the role '{name}' wants approvals of {wanted} people {who}, and there are just as many: none of them could have it{reviewed}"
+                ));
+            }
+        }
+        if reads.ttl && best.ttl < kinds.longest {
+            self.barely.push(format!(
+                "nobody could approve the role '{name}' for as long as `longest` says"
+            ));
+        }
+    }
+}
+
+/// Requests that are as different as policies can tell them apart.
+struct Kinds {
+    asked: Vec<Asked>,
+    /// Whether there is no other kind.
+    are_all: bool,
+    longest: u64,
+}
+
+impl Kinds {
+    fn of(
+        (name, role): (&str, &Role),
+        reads: Reads,
+        people: &Directory,
+        now: OffsetDateTime,
+    ) -> Self {
+        let longest = role.elevation.as_ref().map_or(0, |rules| rules.longest.as_secs());
+        let nobody = Asked::by_nobody(name, now).by;
+        let parties = if reads.subject { parties(people) } else { vec![nobody] };
+        let audiences: Vec<_> = match reads.audience {
+            true => role.audiences.iter().cloned().collect(),
+            false => vec![role.audiences.first().cloned().unwrap_or_default()],
+        };
+        let scopes = match reads.scope {
+            true => vec![None, Some(role.scopes.clone()), Some(BTreeSet::new())],
+            false => vec![None],
+        };
+        let ttls = if reads.ttl { vec![longest, SHORT.min(longest)] } else { vec![longest] };
+        let mut asked = Vec::new();
+        for ttl in ttls {
+            for scope in &scopes {
+                for audience in &audiences {
+                    asked.extend(parties.iter().map(|by| Asked {
+                        by: by.clone(),
+                        audience: audience.clone(),
+                        scope: scope.clone(),
+                        ttl,
+                        ..Asked::by_nobody(name, now)
+                    }));
+                }
+            }
+        }
+        let everybody = !reads.subject || parties.len() == people.len();
+        let are_all = everybody && !reads.scope && !reads.ttl && asked.len() <= MOST;
+        asked.truncate(MOST);
+        Self { asked, are_all, longest }
+    }
+}
+
+/// People of whom no two are in the same groups; all of them, where they are few.
+fn parties(people: &Directory) -> Vec<Party> {
+    let few = people.len() <= MOST;
+    let mut known = BTreeSet::new();
+    let others = people.people().filter(|(_, person)| known.insert(&person.groups) || few);
+    let party = |(name, person): (&str, &crate::broker::directory::Person)| {
+        let id = person.ids.first()?;
+        let (issuer, subject) = (id.issuer.clone(), id.subject.clone());
+        Some(Party { issuer, subject, person: Some(name.to_string()) })
+    };
+    others.filter_map(party).collect()
+}
+
+/// What came of one of them.
+struct Tried {
+    /// How many are missing in all.
+    missing: usize,
+    /// How many there are for each threshold.
+    there: Vec<usize>,
+    ttl: u64,
+}
+
+impl Tried {
+    fn new(
+        policies: Policies<'_>,
+        asked: &Asked,
+        thresholds: &[Threshold],
+        now: OffsetDateTime,
+    ) -> Self {
+        let eligible = Eligible::new(policies, asked, now);
+        let all = eligible.people();
+        let there: Vec<_> =
+            thresholds.iter().map(|threshold| eligible.people_for(threshold, &all).len()).collect();
+        let missing = thresholds
+            .iter()
+            .zip(&there)
+            .map(|(threshold, there)| (threshold.count.get() as usize).saturating_sub(*there));
+        Self { missing: missing.sum(), there, ttl: asked.ttl }
+    }
+}

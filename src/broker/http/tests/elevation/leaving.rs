@@ -1,0 +1,96 @@
+//! People who leave the directory, and who come into it.
+
+use super::*;
+
+impl Place {
+    /// The directory has this text from now on. Returns whether it could be taken.
+    async fn directory(&self, text: &str) -> bool {
+        let file = self.dir.path().join("people.toml");
+        crate::host::files::write_private(&file, text.as_bytes()).unwrap();
+        self.bed.broker.reload_policies().is_ok()
+    }
+}
+
+/// The directory without these people.
+fn without(names: &[&str]) -> String {
+    let all = people(&[]);
+    let mut parts = all.split("[person.");
+    let head = parts.next().unwrap().to_string();
+    let stay = parts.filter(|part| !names.contains(&part.split(']').next().unwrap()));
+    stay.fold(head, |all, part| all + "[person." + part)
+}
+
+#[tokio::test]
+async fn who_leaves_decides_about_nothing_whatever_that_leaves() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    place.done("bob", "approve", &asked, &[]).await;
+    place.done("carol", "approve", &asked, &[]).await;
+    // Nobody could have the role any more: that is so, and no reason to go on with who has left.
+    assert!(place.directory(&without(&["bob", "carol"])).await);
+    let (status, said) = place.not_done("alice", "activate", &asked, &[]).await;
+    assert!(status == 409 && said.contains("not enough"), "{status} {said}");
+    assert_eq!(place.not_done("carol", "deny", &asked, &[("reason", "x")]).await.0, 403);
+    assert!(place.directory(&without(&["bob", "carol", "erin"])).await);
+    assert_eq!(place.not_done("erin", "approve", &asked, &[]).await.0, 403);
+    // A broker does not start like that, and does not go by rules that could never be met.
+    let strict = place.policies.replace("DirectoryGroup::\"leads\"", "DirectoryGroup::\"staff\"");
+    let policy = place.dir.path().join("policy.cedar");
+    crate::host::files::write_private(&policy, strict.as_bytes()).unwrap();
+    let error = place.bed.broker.reload_policies().unwrap_err();
+    assert!(error.to_string().contains("nobody could ever have"), "{error}");
+}
+
+#[tokio::test]
+async fn who_leaves_is_gone_also_where_all_else_is_refused() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    place.done("bob", "approve", &asked, &[]).await;
+    let policy = place.dir.path().join("policy.cedar");
+    crate::host::files::write_private(&policy, b"permit (").unwrap();
+    // Bob leaves, Erin is no lead any more, and somebody comes.
+    let mut text = without(&["bob"]).replace("[person.erin]", "[person.frank]");
+    text = text.replace("subject = \"erin\"", "subject = \"frank\"");
+    text += &format!(
+        "[person.erin]\nids = [{{ issuer = \"{CORP}\", subject = \"erin\" }}]\ngroups = [\"staff\"]\n"
+    );
+    let before = place.bed.broker.policies().rules_hash().to_string();
+    assert!(!place.directory(&text).await);
+    assert_eq!(place.bed.broker.policies().rules_hash(), before);
+    assert_eq!(place.not_done("bob", "deny", &asked, &[("reason", "x")]).await.0, 403);
+    assert_eq!(place.not_done("erin", "approve", &asked, &[]).await.0, 404);
+    assert_eq!(place.not_done("frank", "approve", &asked, &[]).await.0, 403);
+    // Who stayed goes on.
+    place.done("carol", "approve", &asked, &[]).await;
+    let (status, said) = place.not_done("alice", "activate", &asked, &[]).await;
+    assert!(status == 409 && said.starts_with("elevation_state"), "{said}");
+    // A directory that cannot be read says of nobody that they have left.
+    assert!(!place.directory("[person.").await);
+    place.done("carol", "deny", &asked, &[("reason", "no")]).await;
+}
+
+#[tokio::test]
+async fn who_comes_has_approved_nothing_before() {
+    let place = Place::built(
+        None,
+        |_| {},
+        |options| {
+            options.policies += "@id(\"staff-approves\") permit (principal in DirectoryGroup::\"staff\", action == Action::\"approve\", resource == Role::\"admin\");\n";
+        },
+    )
+    .await;
+    let asked = place.requested("alice", &[]).await;
+    // Policy lets Dave, and no threshold takes him.
+    let shown = place.shown("dave", &asked).await;
+    assert_eq!(shown["may"], json!(["deny"]));
+    assert_eq!(place.not_done("dave", "approve", &asked, &[]).await.0, 403);
+    place.done("bob", "approve", &asked, &[]).await;
+    let lead = people(&[]).replace(
+        "subject = \"dave\" }]\ngroups = [\"staff\"]",
+        "subject = \"dave\" }]\ngroups = [\"staff\", \"leads\"]",
+    );
+    assert!(place.directory(&lead).await);
+    let shown = place.shown("alice", &asked).await;
+    assert_eq!(shown["needs"][0]["have"], json!(["bob"]));
+    assert_eq!(place.done("dave", "approve", &asked, &[]).await["access"], "approved");
+}
