@@ -26,6 +26,9 @@ const EVERY: Duration = Duration::from_secs(2);
 /// How much is done in one go.
 const BATCH: u32 = 200;
 
+/// How much is looked at, where none of it can be read.
+const MOST: u32 = 50_000;
+
 /// For how long nobody is told again that a review is overdue.
 const AGAIN: time::Duration = time::Duration::days(1);
 
@@ -60,16 +63,30 @@ impl Broker {
         // still serve, nor be behind for ever.
         let now =
             self.store.now().await?.map_or(self.clock.now(), |there| there.min(self.clock.now()));
-        let due = self.store.elevations_due(now, BATCH).await?;
         let mut done = 0;
-        for sealed in &due {
-            // One that somebody has tampered with does not keep the others.
-            match self.elevations.open(sealed) {
-                Ok(elevation) => done += usize::from(self.tick(&elevation, now).await?),
-                Err(error) => tracing::error!(%error, "an elevation is passed over"),
-            }
+        for elevation in self.elevations_due(now).await? {
+            done += usize::from(self.tick(&elevation, now).await?);
         }
         Ok(done)
+    }
+
+    /// What is due. Those that somebody has tampered with do not keep the others, however many
+    /// they are: it is looked beyond them.
+    async fn elevations_due(&self, now: OffsetDateTime) -> Result<Vec<Elevation>> {
+        let mut wanted = BATCH;
+        loop {
+            let sealed = self.store.elevations_due(now, wanted).await?;
+            let (read, unread): (Vec<_>, Vec<_>) =
+                sealed.iter().map(|sealed| self.elevations.open(sealed)).partition(Result::is_ok);
+            if !read.is_empty() || sealed.len() < wanted as usize || wanted >= MOST {
+                if let Some(Err(error)) = unread.first() {
+                    let many = unread.len();
+                    tracing::error!(%error, many, "elevations are passed over that cannot be read");
+                }
+                return Ok(read.into_iter().flatten().collect());
+            }
+            wanted = wanted.saturating_mul(4).min(MOST);
+        }
     }
 
     async fn tick(&self, elevation: &Elevation, now: OffsetDateTime) -> Result<bool> {

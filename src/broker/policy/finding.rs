@@ -92,6 +92,7 @@ pub enum Rule {
     RoleUnreachable,
     ThresholdUnmeetable,
     ThresholdTight,
+    DirectoryUndated,
     NobodyElevates,
     NotElevated,
 }
@@ -127,7 +128,7 @@ impl Rule {
     ];
 
     /// Those of the linter.
-    pub const LINTS: [Self; 21] = [
+    pub const LINTS: [Self; 22] = [
         Self::LikeAnything,
         Self::LikeUnanchored,
         Self::LikeOpenEnd,
@@ -147,6 +148,7 @@ impl Rule {
         Self::RoleUnreachable,
         Self::ThresholdUnmeetable,
         Self::ThresholdTight,
+        Self::DirectoryUndated,
         Self::NobodyElevates,
         Self::NotElevated,
     ];
@@ -336,6 +338,12 @@ impl Rule {
                 Warning,
                 "nobody approves for themselves, and somebody is always away",
                 "let more people approve than are needed",
+            ),
+            Self::DirectoryUndated => (
+                "directory-undated",
+                Warning,
+                "who has left goes on approving for as long as nobody renews the directory",
+                "say max_age in [directory], and let whoever exports it write as_of",
             ),
             Self::NobodyElevates => (
                 "nobody-elevates",

@@ -35,6 +35,11 @@ pub(super) fn look(
             findings.push(Finding::new(Rule::NobodyElevates, message));
         }
     }
+    let elevated = world.roles.keys().any(|name| is_elevated(name));
+    if elevated && world.directory.is_some_and(|people| people.max_age().is_none()) {
+        let message = "roles are had by elevation, and the directory of people may be of any age";
+        findings.push(Finding::new(Rule::DirectoryUndated, message));
+    }
     let Some(policy) = policy else { return };
     let reach = Reach::of(Rules { policy, roles: world.roles }, now);
     let of = |rule| move |message| Finding::new(rule, message);

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::finding::{Rule, Severity};
 use super::super::tests::{ISSUER, load_files, permit, role, trusted, world};
 use super::*;
+use crate::broker::directory::tests::directory_of;
 
 fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
     let mut reader = role("read", 60);
@@ -287,4 +289,72 @@ fn rules_have_names_of_their_own_and_say_what_to_do() {
     assert_eq!(names.len(), all.len());
     assert!(all.iter().all(|rule| !rule.about().why.is_empty() && !rule.about().advice.is_empty()));
     assert!(Rule::REFUSED.iter().all(|rule| rule.about().severity == Severity::Error));
+}
+
+/// What is said of the thresholds of a role that two leads approve by this condition.
+fn of_approvals(people: &[&str], condition: &str) -> Vec<(&'static str, String)> {
+    let entry = |name: &&str| {
+        let (name, groups) = name.split_once(':').unwrap_or((name, ""));
+        let groups: Vec<_> = groups.split_terminator(',').map(|one| format!("\"{one}\"")).collect();
+        let groups = groups.join(", ");
+        format!(
+            "[person.{name}]\nids = [{{ issuer = \"{ISSUER}\", subject = \"{name}\" }}]\ngroups = [{groups}]\n"
+        )
+    };
+    let entries: String = people.iter().map(entry).collect();
+    let directory = Arc::new(directory_of(&format!("[group.leads]\n[group.on-call]\n{entries}")));
+    let mut admin = role("read", 3600);
+    admin.audiences.insert("https://admin.example.com".into());
+    let table = "longest = \"2h\"\nreview_within = \"1d\"\napprovals = [{ count = 2, groups = [\"leads\"] }]";
+    admin.elevation = Some(toml::from_str(table).unwrap());
+    let roles =
+        BTreeMap::from([("deploy".to_string(), role("read write", 3600)), ("admin".into(), admin)]);
+    let policies = when("true")
+        + &format!(
+            "@id(\"e\") permit (principal in DirectoryGroup::\"on-call\", action == Action::\"elevate\", resource == Role::\"admin\");
+             @id(\"i\") @ttl(\"5m\") permit (principal in DirectoryGroup::\"on-call\", action == Action::\"issue\", resource == Role::\"admin\");
+             @id(\"a\") permit (principal in DirectoryGroup::\"leads\", action == Action::\"approve\", resource == Role::\"admin\") when {{ {condition} }};"
+        );
+    let sources = [Source { path: "policy.cedar".into(), text: policies }];
+    let trusted = trusted(&[ISSUER]);
+    let world = World { directory: Some(&directory), ..world(&roles, &trusted) };
+    let now = time::macros::datetime!(2026-01-01 12:00 UTC);
+    let found = check(&sources, world, now).unwrap().into_iter();
+    let found = found.map(|finding| (finding.rule.name(), finding.message));
+    found.filter(|(name, _)| *name != "directory-undated").collect()
+}
+
+#[test]
+fn thresholds_are_tried_with_all_kinds_of_requests() {
+    let three = ["alice:on-call", "bob:leads", "carol:leads", "erin:leads"];
+    let names = |people: &[&str], condition: &str| {
+        of_approvals(people, condition).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    // Somebody may be found for one of them.
+    for met in [
+        "true",
+        "context.subject in DirectoryGroup::\"on-call\"",
+        "context.audience == \"https://api.example.com\"",
+        "context.audience == \"https://admin.example.com\"",
+        "context.ttl >= 60",
+        "context.ttl <= 7200",
+        "context.scope.contains(\"read\")",
+    ] {
+        assert_eq!(names(&three, met), [""; 0], "{met}");
+    }
+    // Not for each of them.
+    let short = of_approvals(&three, "context.ttl <= 60");
+    assert!(short[0].1.contains("for as long as `longest` says"), "{short:?}");
+    let tried = of_approvals(&three, "context.ttl == 61");
+    assert!(tried[0].0 == "threshold-tight" && tried[0].1.contains("were tried"), "{tried:?}");
+    // For none.
+    let other = "context.audience == \"https://api.example.com\" && context.audience == \"https://admin.example.com\"";
+    assert_eq!(names(&three, other), ["never-matches", "threshold-unmeetable"]);
+    let nobodys = "context.subject == User::\"https://login.example.com#nobody\"";
+    assert_eq!(names(&three, nobodys), ["threshold-unmeetable"]);
+    let one = ["alice:on-call", "bob:leads"];
+    assert_eq!(names(&one, "true"), ["threshold-unmeetable"]);
+    // Just for one of those who approve others.
+    let two = of_approvals(&["alice:on-call", "bob:leads", "carol:leads"], "true");
+    assert!(two[0].0 == "threshold-tight" && two[0].1.contains("nobody could review"), "{two:?}");
 }
