@@ -407,7 +407,8 @@ impl<'a> Run<'a> {
     /// When no new credential can be had, the cached one serves until it ends;
     /// but not where somebody said no.
     fn ride_out(&self, key: &CredentialKey, error: Error) -> Result<(Credential, Origin)> {
-        let excused = !matches!(error.kind(), ErrorKind::Denied | ErrorKind::KeyringLocked);
+        let said_no = matches!(error.kind(), ErrorKind::Denied | ErrorKind::ApprovalPending);
+        let excused = !said_no && error.kind() != ErrorKind::KeyringLocked;
         if excused && let Some(credential) = self.read(key)?.filter(|cached| self.serves(cached)) {
             self.host.interact.warn(&format!(
                 "no new credential could be had, so the cached one is used while it lasts: {error}"

@@ -143,6 +143,10 @@ pub mod refusal {
     pub const ELEVATION_STATE: &str = "elevation_state";
     /// Another elevation speaks against it.
     pub const ELEVATION_CONFLICT: &str = "elevation_conflict";
+    /// The role is had under a grant only, and there is none.
+    pub const ELEVATION_REQUIRED: &str = "elevation_required";
+    /// The same, and one that was asked for has not begun.
+    pub const ELEVATION_PENDING: &str = "elevation_pending";
     /// Policy said no.
     pub const ACCESS_DENIED: &str = "access_denied";
     /// The broker cannot decide at present; `Retry-After` says when to ask again.
@@ -162,4 +166,7 @@ pub struct TokenRefusal {
     /// Ours: the id under which the broker logged and audited the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Ours: the id of the elevation that is in the way, or that is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elevation: Option<String>,
 }

@@ -57,12 +57,13 @@ pub struct Event<'a> {
 }
 
 impl Client<'_> {
-    /// Asks for a role.
+    /// Asks for a role. By its `idempotency_key` a request is the same one, so it is asked for
+    /// again where nobody answers.
     ///
     /// # Errors
-    /// As with [`Client::post`].
+    /// As with [`Client::get`].
     pub async fn elevate(&self, wanted: &Wanted<'_>) -> Result<Elevation, Failure> {
-        self.post(ELEVATIONS_PATH, wanted).await
+        self.post_again(ELEVATIONS_PATH, wanted).await
     }
 
     /// An elevation, as it is now.
@@ -100,6 +101,11 @@ impl Client<'_> {
         what: &str,
         event: &Event<'_>,
     ) -> Result<Elevation, Failure> {
-        self.post(&format!("{ELEVATIONS_PATH}/{id}/{what}"), event).await
+        let path = format!("{ELEVATIONS_PATH}/{id}/{what}");
+        match what {
+            // The second time it is so already.
+            "approve" | "activate" => self.post_again(&path, event).await,
+            _ => self.post(&path, event).await,
+        }
     }
 }

@@ -46,6 +46,8 @@ const WHAT: &str = "the answer of the broker";
 struct Body {
     content_type: &'static str,
     bytes: Secret<Vec<u8>>,
+    /// Whether it changes nothing where it comes a second time.
+    may_come_twice: bool,
 }
 
 /// A broker, asked by somebody.
@@ -123,8 +125,20 @@ impl<'a> Client<'a> {
         path: &str,
         form: &impl Serialize,
     ) -> Result<T, Failure> {
-        let bytes = Secret::new(encoded(form)?.into_bytes());
-        let body = Body { content_type: "application/x-www-form-urlencoded", bytes };
+        self.ask(Method::POST, path, None, Some(form_of(form)?)).await
+    }
+
+    /// The same for what may be asked for twice, because the second time changes nothing: it is
+    /// asked for again, as with [`Self::get`], where nobody answers.
+    ///
+    /// # Errors
+    /// As with [`Self::get`].
+    pub async fn post_again<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        form: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = Body { may_come_twice: true, ..form_of(form)? };
         self.ask(Method::POST, path, None, Some(body)).await
     }
 
@@ -138,7 +152,8 @@ impl<'a> Client<'a> {
         body: &impl Serialize,
     ) -> Result<T, Failure> {
         let bytes = serde_json::to_vec(body).map_err(|_| unwritable())?;
-        let body = Body { content_type: "application/json", bytes: Secret::new(bytes) };
+        let bytes = Secret::new(bytes);
+        let body = Body { content_type: "application/json", bytes, may_come_twice: false };
         self.ask(Method::POST, path, None, Some(body)).await
     }
 
@@ -180,7 +195,10 @@ impl<'a> Client<'a> {
         let headers = self.headers(body, key.is_some())?;
         let http: HttpClient = self.host.http(self.server.ca_file.as_deref())?.telling_trace();
         // What changes something may have been done by whoever gave no answer.
-        let effort = if body.is_some() { self.effort.once() } else { self.effort };
+        let effort = match body {
+            Some(body) if !body.may_come_twice => self.effort.once(),
+            _ => self.effort,
+        };
         let attempt = async |address: &Issuer| {
             let request = || {
                 let mut url: Url = address.join(path);
@@ -224,6 +242,13 @@ impl<'a> Client<'a> {
         }
         Ok(headers)
     }
+}
+
+/// A form, as a body that must not come twice.
+fn form_of(form: &impl Serialize) -> Result<Body> {
+    let bytes = Secret::new(encoded(form)?.into_bytes());
+    let content_type = "application/x-www-form-urlencoded";
+    Ok(Body { content_type, bytes, may_come_twice: false })
 }
 
 /// As a query or a form has it.

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, foreign};
 use crate::host::http::Response;
 use crate::identity::Strength;
 use crate::mint::broker::Server;
+use crate::mint::elevation;
 use crate::mint::said::words;
 use crate::wire::{TokenRefusal, refusal};
 
@@ -24,6 +25,9 @@ const MOST_CONTEXTS: usize = 16;
 pub enum Failure {
     /// Whoever asks has to log in anew, or in a stronger way, and may then ask again.
     StepUp(StepUp),
+    /// What whoever asks has shown is not accepted, or no longer: they may show who they are
+    /// anew.
+    Unaccepted(Error),
     /// Anything else.
     Other(Error),
 }
@@ -43,6 +47,7 @@ impl Failure {
             Self::StepUp(StepUp { strength, error }) => {
                 Self::StepUp(StepUp { strength, error: error.context(message) })
             }
+            Self::Unaccepted(error) => Self::Unaccepted(error.context(message)),
             Self::Other(error) => Self::Other(error.context(message)),
         }
     }
@@ -57,7 +62,9 @@ impl From<Error> for Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::StepUp(StepUp { error, .. }) | Failure::Other(error) => error,
+            Failure::StepUp(StepUp { error, .. })
+            | Failure::Unaccepted(error)
+            | Failure::Other(error) => error,
         }
     }
 }
@@ -83,15 +90,18 @@ pub(super) fn of(response: &Response, server: &Server, issuer: Option<&str>) -> 
     {
         return Failure::StepUp(step_up(strength, &refused));
     }
-    let error = words(said(&refused, status), &refused);
+    let error = elevation::hinted(words(said(&refused, status), &refused), &refused);
     let Some(issuer) = issuer else { return Failure::Other(error) };
     Failure::Other(match (error.kind(), refused.error.as_str()) {
         (_, refusal::INVALID_DPOP_PROOF | refusal::USE_DPOP_NONCE) => error,
-        (ErrorKind::Verification, _) if status == StatusCode::UNAUTHORIZED => error.hint(format!(
-            "the broker has to trust the issuer {} and to expect the audience {}, or the client's own name in an ID token",
-            foreign(issuer),
-            server.audience()
-        )),
+        (ErrorKind::Verification, _) if status == StatusCode::UNAUTHORIZED => {
+            return Failure::Unaccepted(error.hint(format!(
+                "the broker has to trust the issuer {} and to expect the audience {}, or the client's own name in an ID token",
+                foreign(issuer),
+                server.audience()
+            )));
+        }
+        (_, refusal::ELEVATION_CONFLICT) => error,
         (ErrorKind::Denied, _) => match again(response) {
             Some(hint) => error.hint(hint),
             None => error.hint("ask those who write the broker's policy, and name the request"),
@@ -110,6 +120,12 @@ fn said(refused: &TokenRefusal, status: StatusCode) -> Error {
         }
         (StatusCode::FORBIDDEN, _) | (_, refusal::ACCESS_DENIED) => {
             (ErrorKind::Denied, "policy says no".into())
+        }
+        (_, refusal::ELEVATION_CONFLICT) => {
+            (ErrorKind::Denied, "something else that was asked for is in the way".into())
+        }
+        (_, refusal::ELEVATION_STATE) => {
+            (ErrorKind::Other, "it cannot be done as things stand".into())
         }
         (StatusCode::NOT_FOUND, _) => (ErrorKind::Usage, "there is no such thing".into()),
         (_, refusal::INVALID_REQUEST) => {

@@ -235,3 +235,58 @@ fn another_address_is_asked_where_one_cannot_serve_and_what_changes_something_on
     run(client.get::<Keys>("v1/keys", &())).unwrap_err();
     assert_eq!(gone.arrived().len() - before, 4);
 }
+
+#[test]
+fn a_request_whose_answer_is_lost_is_asked_for_again_by_the_same_key_and_not_for_ever() {
+    use super::elevations::{Event, Wanted};
+    let wanted =
+        Wanted { role: "admin", reason: "INC-1", idempotency_key: "k", ..Wanted::default() };
+    let lost = std::sync::atomic::AtomicUsize::new(1);
+    let server = TestServer::start(move |_, _| {
+        use std::sync::atomic::Ordering::Relaxed;
+        match lost.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => Reply::gone(),
+            Err(_) => Reply::json(403, &json!({ "error": "access_denied" })),
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let host = test_server::host(dir.path(), time::Duration::ZERO);
+    let broker = at(&[&server.origin]);
+    let client = Client::new(&host, &broker, assertion("canary-assertion"));
+    let error = Error::from(run(client.elevate(&wanted)).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Denied, "somebody has answered");
+    let keys: Vec<_> =
+        server.arrived().iter().map(|one| one.form["idempotency_key"].clone()).collect();
+    assert_eq!(keys, ["k", "k"]);
+    // So is what is so already the second time; what is not, is sent once.
+    let tried = |what: &str| {
+        let settle = async |client: &Client<'_>| {
+            client.settle(uuid::Uuid::nil(), what, &Event::default()).await
+        };
+        let (answer, arrived) = asked(Reply::gone(), settle);
+        assert_eq!(Error::from(answer.unwrap_err()).kind(), ErrorKind::Unreachable);
+        arrived.len()
+    };
+    assert_eq!((tried("activate"), tried("approve"), tried("relinquish")), (3, 3, 1));
+}
+
+#[test]
+fn an_assertion_that_is_not_accepted_is_told_apart_and_so_is_what_is_in_the_way() {
+    let body = json!({ "error": "invalid_token", "error_description": "it has expired" });
+    assert!(matches!(keys(Reply::json(401, &body)), Err(Failure::Unaccepted(_))));
+    // Another proof of the key is asked for in another way.
+    let body = json!({ "error": "invalid_dpop_proof" });
+    assert!(matches!(keys(Reply::json(401, &body)), Err(Failure::Other(_))));
+    let body = json!({
+        "error": "elevation_conflict", "elevation": "018f\u{1b}[2J",
+        "error_description": "you have asked for the role already",
+    });
+    let error = failed(Reply::json(409, &body));
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.to_string().contains("asked for the role already"), "{error}");
+    let hints = error.hints().join(" ");
+    for says in ["tmpcred elevate status 018f\u{fffd}[2J", "tmpcred elevate withdraw"] {
+        assert!(hints.contains(says), "{hints}");
+    }
+    assert!(!hints.contains("policy"), "{hints}");
+}

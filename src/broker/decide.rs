@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::authenticate::Caller;
 use super::aws;
@@ -127,12 +128,23 @@ pub struct Denied {
     pub reason: String,
     /// The policy that forbids it.
     pub policy_id: Option<String>,
+    /// The grant that is missing, where it is that.
+    pub missing: Option<Missing>,
+}
+
+/// A grant that somebody does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// They may ask for one.
+    Unasked,
+    /// They have asked for this one, and it has not begun.
+    Waits(Uuid),
 }
 
 impl Denied {
     pub(super) fn new(why: Why, said: impl Into<String>) -> Self {
         let said = said.into();
-        Self { why, reason: said.clone(), said, policy_id: None }
+        Self { why, reason: said.clone(), said, policy_id: None, missing: None }
     }
 }
 
@@ -183,7 +195,8 @@ impl Rules<'_> {
         let verdict = self.policy.decide(caller, &question);
         let denied = |why: Why, said: &str, policy_id| {
             let reason = format!("{said} the role '{}'", wanted.role);
-            Denied { why, said: format!("{reason} to '{}'", caller.id()), reason, policy_id }
+            let said = format!("{reason} to '{}'", caller.id());
+            Denied { reason, policy_id, ..Denied::new(why, said) }
         };
         let granted = match verdict {
             Verdict::Granted(granted) => granted,
@@ -369,12 +382,9 @@ fn for_aws(caller: &Caller, wanted: Wanted<'_>, role: &Role) -> Result<aws::Clai
     let grant = wanted.elevation.map(Underway::claim);
     let Some(settings) = &role.aws else { return Ok(aws::Claims::default()) };
     settings.fill(&caller.principal().subject, caller.tags(), grant.as_ref()).map_err(|why| {
-        Denied {
-            why: Why::Aws,
-            said: format!("the role '{name}' cannot be given to '{}': {why}", caller.id()),
-            reason: format!("the role '{name}' cannot be given: {why}"),
-            policy_id: None,
-        }
+        let said = format!("the role '{name}' cannot be given to '{}': {why}", caller.id());
+        let reason = format!("the role '{name}' cannot be given: {why}");
+        Denied { reason, ..Denied::new(Why::Aws, said) }
     })
 }
 

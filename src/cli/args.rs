@@ -38,7 +38,7 @@ pub(crate) use self::config::{Import, Install, Tool};
 pub(crate) use self::console::Console;
 pub(crate) use self::elevate::{
     At, Because, Elevate, ElevateApprove, ElevateCommand, ElevateDrill, ElevateList, ElevateOne,
-    ElevateReasoned, ElevateRequest, ElevateReview, ElevateStatus, Elevated, OnExpiryArg,
+    ElevateReasoned, ElevateRequest, ElevateReview, ElevateStatus, Elevated, OnExpiryArg, Patience,
 };
 pub(crate) use self::generated::{Completions, Man};
 pub(crate) use self::ls::Ls;

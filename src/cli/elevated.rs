@@ -8,11 +8,12 @@ use super::args::Elevated as Args;
 use super::commands::elevate::{self, request};
 use super::elsewhere::Elsewhere;
 use super::misuse;
+use super::onlooker::Onlooker;
 use super::prepare::Prepared;
 use super::show;
-use crate::api::elevations::{Event, Listed};
+use crate::api::elevations::{Event, Listed, Wanted};
 use crate::credential::Credential;
-use crate::deliver::deadline::Told;
+use crate::deliver::deadline::{Recall, Told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::interact::Interact;
 use crate::wire::elevation::Elevation;
@@ -62,21 +63,24 @@ impl Elevated {
         }
         let wanted = request::wanted(role, &args.because)?;
         let broker = Elsewhere::open(app, Some(&prepared.plan.profile))?;
-        let audience = prepared.plan.request.audience.as_str();
-        let wanted = crate::api::elevations::Wanted { audience: Some(audience), ..wanted };
+        let run = &prepared.plan.request;
+        let audience = run.audience.as_str();
+        // What the credential of this run is to cover, and no more.
+        let scope = (!run.scope.is_empty()).then(|| run.scope.join(" "));
+        let wanted = Wanted { audience: Some(audience), scope, ..wanted };
         let known = Self::known(&broker, role, audience)?;
         let had = |one: &Elevation| ["active", "emergency-active"].contains(&one.access.as_str());
         let own = !known.as_ref().is_some_and(had);
         let elevation = match known {
             Some(known) if !args.because.emergency || had(&known) => {
-                app.host.interact.note(&format!("going on with the request {}", known.id));
+                app.host.interact.note(&request::goes_on(&known, &wanted));
                 known
             }
             _ => request::request(&broker, &wanted)?,
         };
         let elevation = match had(&elevation) {
             true => elevation,
-            false => request::wait(app, &broker, elevation)?,
+            false => request::wait(app, &broker, elevation, args.patience)?,
         };
         Self::had(app, Way::Session(Box::new(broker)), elevation, own).map(Some)
     }
@@ -127,6 +131,15 @@ impl Elevated {
         }
     }
 
+    /// Looks from time to time whether it still stands, while a command runs under it.
+    pub(crate) fn look_after(&self, recall: &Recall) -> Result<()> {
+        let onlooker = match &self.way {
+            Way::Session(broker) => Onlooker::at(broker, self.id),
+            Way::Signed(grant) => Onlooker::of(grant)?,
+        };
+        onlooker.begin(recall.clone())
+    }
+
     /// When it ends, by this machine's clock.
     pub(crate) fn until(&self) -> OffsetDateTime {
         self.until
@@ -165,7 +178,13 @@ pub(crate) fn tell(interact: &dyn Interact, told: Told) {
             let left = time::Duration::try_from(left).unwrap_or_default();
             interact.warn(&format!("the grant of this command ends in {}", show::duration(left)));
         }
-        Told::Ending => interact.warn("the grant has ended, so the command is ended"),
-        Told::Over => interact.warn("the grant has ended, and the command goes on without it"),
+        Told::Ending(why) => {
+            let why = why.as_deref().unwrap_or("the grant has ended");
+            interact.warn(&format!("{why}, so the command is ended"));
+        }
+        Told::Over(why) => {
+            let why = why.as_deref().unwrap_or("the grant has ended");
+            interact.warn(&format!("{why}, and the command goes on without it"));
+        }
     }
 }

@@ -1,24 +1,31 @@
 //! A broker that is operated from here and runs elsewhere: its API, asked as whoever a
 //! profile is for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::App;
 use super::args::Wanted;
 use super::prepare::{Prepared, configured};
 use crate::api::{Client, Failure, StepUp};
+use crate::cache::Cache;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::interact::Silent;
 use crate::host::{Host, process};
 use crate::identity::Strength;
 use crate::mint::broker::Server;
 use crate::pipeline::{self, Identified};
-use crate::reach::Wish;
+use crate::plan::Plan;
+use crate::reach::{Effort, Wish};
 
 /// A broker, and who asks it.
+#[derive(Clone)]
 pub(crate) struct Elsewhere {
-    prepared: Prepared,
     host: Host,
+    cache: Arc<Cache>,
+    plan: Plan,
     server: Server,
+    effort: Effort,
 }
 
 impl Elsewhere {
@@ -37,13 +44,36 @@ impl Elsewhere {
         let host = prepared.asking()?;
         // Somebody is at it, and what failed before is no reason not to try.
         prepared.plan.insist(&host, Wish::Overridden);
-        Ok(Self { prepared, host, server })
+        let Prepared { cache, plan, .. } = prepared;
+        Ok(Self { host, cache, plan, server, effort: Effort::MINT })
+    }
+
+    /// The same for whoever looks again and again: an address that fails is not left alone.
+    pub(crate) fn looking(&self) -> Self {
+        Self { effort: Effort::LOOK, ..self.clone() }
+    }
+
+    /// The same in the background, where nobody is asked for anything, nor told.
+    pub(crate) fn quietly(&self) -> Self {
+        let host = Host { interact: Arc::new(Silent), ..self.host.clone() };
+        Self { host, ..self.clone() }
     }
 
     /// Asks it for one thing. Where it wants a login that is fresher or stronger than the one
-    /// that there is, that is what the person is asked for, once.
+    /// that there is, that is what the person is asked for, once. Where it does not accept what
+    /// it is shown, because that has expired meanwhile, it is shown another one, once.
     pub(crate) fn ask<T>(&self, ask: impl AsyncFn(&Client<'_>) -> Result<T, Failure>) -> Result<T> {
-        match self.ask_as(self.identified(&Strength::default())?, &ask) {
+        let identified = self.identified(&Strength::default())?;
+        let shown = identified.assertion.token.clone();
+        let answer = match self.ask_as(identified, &ask) {
+            Err(Failure::Unaccepted(error)) => match self.identified(&Strength::default()) {
+                Ok(anew) if !anew.assertion.token.ct_eq(shown.expose()) => self.ask_as(anew, &ask),
+                Ok(_) => return Err(error),
+                Err(other) => return Err(other.because_of(error.to_string())),
+            },
+            answer => answer,
+        };
+        match answer {
             Err(Failure::StepUp(StepUp { mut strength, error: wanted })) => {
                 if strength.is_any() {
                     strength.max_age = Some(Duration::ZERO);
@@ -62,14 +92,14 @@ impl Elsewhere {
     /// The key of this device, by its thumbprint, where credentials of the profile are bound
     /// to it.
     pub(crate) fn thumbprint(&self) -> Result<Option<String>> {
-        if !self.prepared.plan.wants_key() {
+        if !self.plan.wants_key() {
             return Ok(None);
         }
-        Ok(Some(self.prepared.cache.device_key()?.thumbprint().to_string()))
+        Ok(Some(self.cache.device_key()?.thumbprint().to_string()))
     }
 
     fn identified(&self, strength: &Strength) -> Result<Identified> {
-        pipeline::assertion(&self.host, &self.prepared.cache, &self.prepared.plan, strength)
+        pipeline::assertion(&self.host, &self.cache, &self.plan, strength)
     }
 
     fn ask_as<T>(
@@ -77,7 +107,8 @@ impl Elsewhere {
         who: Identified,
         ask: &impl AsyncFn(&Client<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let client = Client::new(&self.host, &self.server, who.assertion).with_key(who.key);
+        let client = Client::new(&self.host, &self.server, who.assertion);
+        let client = client.with_key(who.key).with_effort(self.effort);
         process::runtime()?.block_on(ask(&client))
     }
 }

@@ -137,6 +137,11 @@ impl Ui {
         Ok(["y", "yes"].iter().any(|yes| answer.trim().eq_ignore_ascii_case(yes)))
     }
 
+    /// Shows a line of what somebody is asked about, which is seen however quiet it is to be.
+    pub(crate) fn aside(&self, line: &str) {
+        self.say(&format!("{line}\n"));
+    }
+
     /// Whether a person looks at the results.
     pub(crate) fn stdout_is_terminal(&self) -> bool {
         self.stdout_is_terminal

@@ -4,6 +4,7 @@
 //! resolved) and a [`Target`], and add its line to the list and to [`Plan`].
 
 pub mod addresses;
+pub(crate) mod elevation;
 mod nonces;
 pub(crate) mod proving;
 mod revocation;

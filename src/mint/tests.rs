@@ -187,6 +187,8 @@ fn answers_that_are_not_what_was_asked_for_are_refused() {
 fn refusals_have_the_brokers_words_and_the_id_of_the_request() {
     for (code, kind) in [
         ("access_denied", ErrorKind::Denied),
+        ("elevation_required", ErrorKind::Denied),
+        ("elevation_pending", ErrorKind::ApprovalPending),
         ("unauthorized_client", ErrorKind::Denied),
         ("invalid_scope", ErrorKind::Denied),
         ("invalid_target", ErrorKind::Denied),
@@ -216,6 +218,24 @@ fn refusals_have_the_brokers_words_and_the_id_of_the_request() {
         let causes = [format!("the broker does not accept {what}"), says.to_string()];
         assert_eq!((error.causes(), error.hints().len()), (&causes[..], hints));
     }
+}
+
+#[test]
+fn who_has_no_grant_is_told_how_to_ask_for_one_or_to_wait_for_it() {
+    let body = json!({"error": "elevation_required", "error_description": "you have none"});
+    let error = refused(Reply::json(400, &body));
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    let [hint] = error.hints() else { panic!("{error:?}") };
+    for says in ["tmpcred elevate request deploy --reason", "tmpcred exec --elevate deploy"] {
+        assert!(hint.contains(says), "{hint}");
+    }
+    let body = json!({"error": "elevation_pending", "elevation": "018f6a0e"});
+    let error = refused(Reply::json(400, &body));
+    assert_eq!(error.kind(), ErrorKind::ApprovalPending);
+    assert_eq!(
+        error.hints(),
+        ["`tmpcred elevate status 018f6a0e --wait` waits for it, and begins"]
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::broker::Server;
+use super::elevation;
 use super::proving::{self, Proving, is_bound_to};
 use super::said::{check_version, with_refusal_of, words};
 use crate::credential::{Assertion, Lifetime, TokenType};
@@ -48,7 +49,8 @@ pub(super) struct Granted {
 /// bound, or the assertion is bound to that key, the token is bound to it too.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`] where policy says no, [`ErrorKind::Verification`] where
+/// [`ErrorKind::Denied`] where policy says no, [`ErrorKind::ApprovalPending`] where a grant for
+/// it was asked for and has not begun, [`ErrorKind::Verification`] where
 /// the broker does not accept the assertion or its answer is not what was asked
 /// for, [`ErrorKind::Unreachable`] where it cannot serve at present.
 pub(super) async fn exchange(
@@ -76,7 +78,7 @@ pub(super) async fn exchange(
         }
         check_version(&response)?;
         if !response.status.is_success() {
-            let refusal = refused(&response, server, address, assertion, key.is_some());
+            let refusal = refused(&response, (server, address), ask.role, assertion, key.is_some());
             return Err(Failure::of(refusal, &response, host.corrected_now()));
         }
         Ok(read(&response, ask, key, host)?)
@@ -121,8 +123,8 @@ fn request(address: &Issuer, form: &Secret<Vec<u8>>) -> http::Request {
 /// What the broker says instead of granting (RFC 6749 section 5.2).
 fn refused(
     response: &Response,
-    server: &Server,
-    address: &Issuer,
+    (server, address): (&Server, &Issuer),
+    role: &str,
     assertion: &Assertion,
     proved: bool,
 ) -> Error {
@@ -138,6 +140,12 @@ fn refused(
     let (kind, what) = match refusal.error.as_str() {
         "access_denied" | "unauthorized" | "unauthorized_client" => {
             (ErrorKind::Denied, "policy says no".to_string())
+        }
+        refusal::ELEVATION_REQUIRED => {
+            (ErrorKind::Denied, "nobody has it without a grant".to_string())
+        }
+        refusal::ELEVATION_PENDING => {
+            (ErrorKind::ApprovalPending, "what was asked for has not begun".to_string())
         }
         "invalid_scope" => (ErrorKind::Denied, "the scope cannot be had".to_string()),
         "invalid_target" => (ErrorKind::Denied, "the audience cannot be had".to_string()),
@@ -164,8 +172,9 @@ fn refused(
         }
         other => (ErrorKind::Other, format!("the broker refused: {}", foreign(other))),
     };
-    let error = words(Error::new(kind, what), &refusal);
+    let error = elevation::hinted(words(Error::new(kind, what), &refusal), &refusal);
     match kind {
+        _ if refusal.error == refusal::ELEVATION_REQUIRED => elevation::asked_for(error, role),
         ErrorKind::Verification if refusal.error == refusal::INVALID_DPOP_PROOF && !proved => error.hint(
             "where the role wants a token that is bound to a key, say `dpop = true` in the broker's table",
         ),

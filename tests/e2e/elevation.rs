@@ -4,6 +4,7 @@
 mod drill;
 mod more;
 mod page;
+mod waits;
 
 use std::time::Duration;
 

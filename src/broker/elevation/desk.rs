@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::admission::{check, check_login, said_of, unless};
+use super::admission::{check, check_login, unless};
 use super::eligible::Eligible;
 use super::life::{Event, Refused};
 use super::signed::{self, SignedApproval, SignedRequest};
@@ -129,8 +129,13 @@ pub enum Refusal {
     Malformed(String),
     /// That cannot be done in its state, or by them.
     Refused(Refused),
-    /// Another request speaks against it.
-    Conflict(String),
+    /// Another request speaks against it, or something else of how things stand.
+    Conflict {
+        /// What.
+        why: String,
+        /// Which one it is, where it is one.
+        with: Option<Uuid>,
+    },
     /// Policy says no.
     Denied(String),
     /// The same, so often that it is only counted.
@@ -144,6 +149,13 @@ pub enum Refusal {
     Stale,
     /// It could not be recorded, or not be looked up.
     Unrecorded(Error),
+}
+
+impl Refusal {
+    /// How things stand speaks against it.
+    pub(super) fn conflict(why: impl Into<String>) -> Self {
+        Self::Conflict { why: why.into(), with: None }
+    }
 }
 
 impl From<Refused> for Refusal {
@@ -255,18 +267,14 @@ impl Broker {
         }
         // The same again, whose answer was lost, or another one that speaks against it.
         if let Some(known) = self.elevation_with(id).await? {
-            let same = |asked: &Asked| {
-                let Asked { reason, role, ttl, ticket, path, drill, .. } = asked;
-                (reason.clone(), role.clone(), *ttl, ticket.clone(), *path, *drill)
-            };
-            if same(&known.asked) == same(&elevation.asked) {
+            if known.asked.is_same(&elevation.asked) {
                 return Ok(known);
             }
-            let why = "the idempotency_key was used for another request";
-            return Err(Refusal::Conflict(why.into()));
+            let why = "the idempotency_key was used for another request".into();
+            return Err(Refusal::Conflict { why, with: Some(known.id) });
         }
         self.check_unused(who).await?;
-        Err(Refusal::Conflict(said_of(rules, request.path)))
+        Err(self.against(rules, &elevation, now).await?)
     }
 
     /// Does something about a request, if it can be done; durable when it returns.
@@ -325,6 +333,7 @@ impl Broker {
                 Verdict::Withdraw => Event::Withdraw(by),
                 Verdict::Activate => {
                     if let Some(rules) = rules
+                        && elevation.access == Access::Approved
                         && let Some(begin_by) = elevation.begin_by(span(rules.start_window))
                         && now >= begin_by
                     {

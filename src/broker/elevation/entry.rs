@@ -13,7 +13,7 @@ use super::life::{Access, Review};
 use super::{Elevation, Party, Path, signed};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
-use crate::broker::decide::{Denied, Why};
+use crate::broker::decide::{Denied, Missing, Why};
 use crate::broker::issue::Ask;
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{Among, Effect, ElevationFilter};
@@ -107,10 +107,7 @@ impl Broker {
             None => self.longest_of(&by, ask, now).await?,
         };
         let Some(grant) = found.filter(|found| found.asked.by.is(&by)) else {
-            return denied(format!(
-                "the role '{}' is had under a grant only, and you have none",
-                ask.role
-            ));
+            return Ok(Err(self.grantless(caller, &by, ask, now).await?));
         };
         if grant.asked.drill {
             return denied("nothing is issued under a drill".into());
@@ -127,7 +124,13 @@ impl Broker {
                 true => Access::Expired,
                 false => grant.access,
             };
-            return denied(format!("your grant for the role '{}' is {}", ask.role, state.as_str()));
+            let said = format!("your grant for the role '{}' is {}", ask.role, state.as_str());
+            let missing = match state.is_over() {
+                true => Missing::Unasked,
+                false => Missing::Waits(grant.id),
+            };
+            let missing = Some(missing);
+            return Ok(Err(Denied { missing, ..Denied::new(Why::Elevation, said) }));
         }
         if (&grant.asked.role, &grant.asked.audience) != (&ask.role, &ask.audience) {
             let why = "your grant is for another role or audience";
@@ -158,6 +161,43 @@ impl Broker {
         })))
     }
 
+    /// What is told to whoever has no grant: that they may ask for one, or which one it is that
+    /// they have asked for.
+    async fn grantless(
+        &self,
+        caller: &Caller,
+        by: &Party,
+        ask: &Ask,
+        now: OffsetDateTime,
+    ) -> Result<Denied> {
+        let filter = ElevationFilter {
+            access: vec![Access::Pending.as_str(), Access::Approved.as_str()],
+            ..of(by, &ask.role)
+        };
+        let found = self.store.elevations(&filter, LOOKED_AT).await?;
+        let mut waits = None;
+        for one in &found {
+            let one = self.elevations.open(&one.sealed)?;
+            let serves = one.asked.audience == ask.audience && one.asked.covers(caller.actors());
+            let lapses = one.access == Access::Pending && now >= one.asked.lapses_at;
+            if waits.is_none() && serves && !lapses {
+                waits = Some((one.id, one.access));
+            }
+        }
+        let none = format!("the role '{}' is had under a grant only, and you have none", ask.role);
+        let (said, missing) = match waits {
+            None => (none, Missing::Unasked),
+            Some((id, access)) => {
+                let how = match access {
+                    Access::Approved => "is approved and has not begun",
+                    _ => "waits for approval",
+                };
+                (format!("{none}: what you asked for {how} ({id})"), Missing::Waits(id))
+            }
+        };
+        Ok(Denied { missing: Some(missing), ..Denied::new(Why::Elevation, said) })
+    }
+
     /// Whether nothing has happened to a grant since it was looked at.
     pub(in crate::broker) async fn is_underway(&self, grant: &Underway) -> Result<bool> {
         let found = self.elevation_with(grant.id).await?;
@@ -171,12 +211,9 @@ impl Broker {
         now: OffsetDateTime,
     ) -> Result<Option<Elevation>> {
         let filter = ElevationFilter {
-            owner: Some(by.key()),
-            among: Some(vec![Among::Role(ask.role.clone())]),
             access: vec![Access::Active.as_str(), Access::EmergencyActive.as_str()],
-            drill: Some(false),
             going_on_at: Some(now),
-            ..ElevationFilter::default()
+            ..of(by, &ask.role)
         };
         let found = self.store.elevations(&filter, LOOKED_AT).await?;
         let found: Result<Vec<_>> =
@@ -184,6 +221,16 @@ impl Broker {
         let serves = |one: &Elevation| one.is_active(now) && one.asked.audience == ask.audience;
         let lasts = |one: &Elevation| one.grant.map(|grant| grant.until);
         Ok(found?.into_iter().filter(serves).max_by_key(lasts))
+    }
+}
+
+/// All that somebody has asked for of a role in earnest.
+fn of(by: &Party, role: &str) -> ElevationFilter {
+    ElevationFilter {
+        owner: Some(by.key()),
+        among: Some(vec![Among::Role(role.into())]),
+        drill: Some(false),
+        ..ElevationFilter::default()
     }
 }
 

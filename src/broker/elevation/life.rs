@@ -86,7 +86,7 @@ impl Access {
     }
 
     /// Whether the role was had.
-    fn was_had(self) -> bool {
+    pub(super) fn was_had(self) -> bool {
         matches!(self, Self::Expired | Self::Revoked | Self::Relinquished)
     }
 }
@@ -156,7 +156,7 @@ pub enum Refused {
     Own,
     /// Machines never approve, deny or review.
     Machine,
-    /// They have approved already, and it counts.
+    /// They have done that already, and it counts.
     Already,
     /// What they were shown is not what is asked for, or no longer.
     Changed,
@@ -198,7 +198,7 @@ impl std::fmt::Display for Refused {
             Self::Early(start) => {
                 write!(f, "it starts at {}", start.replace_nanosecond(0).unwrap_or(*start))
             }
-            Self::Already => f.write_str("you have approved it already"),
+            Self::Already => f.write_str("you have done that already"),
             Self::Changed => f.write_str("what you were shown is not what is asked for by the rules that are in force now: look at it again"),
             Self::Short(tally) => {
                 let missing = tally.needs.iter().filter(|need| need.missing() > 0);
@@ -268,6 +268,11 @@ impl Elevation {
             }
             Event::Activate(by, tally, longest) => {
                 self.check_own(by)?;
+                // The answer of the first time was lost, or they wait at two places.
+                if self.access.is_had() {
+                    self.check_had(now)?;
+                    return Err(Refused::Already);
+                }
                 if self.access != Access::Approved {
                     return Err(state);
                 }

@@ -11,6 +11,7 @@
 //! grants.
 
 mod admission;
+mod against;
 mod allowed;
 mod desk;
 mod drill;
@@ -129,6 +130,18 @@ impl Asked {
                 |known: &Party| (&known.issuer, &known.subject) == (&actor.issuer, &actor.subject);
             self.actors.iter().any(same)
         })
+    }
+
+    /// Whether it is the same request again, whenever and from wherever it came.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let what = |one: &Self| {
+            let Self { role, audience, scope, ttl, key, reason, ticket, .. } = one.clone();
+            (role, audience, scope, ttl, key, reason, ticket)
+        };
+        // As it is stored.
+        let how = |one: &Self| (one.path, one.drill, one.start.map(micros));
+        let acting = |one: &Self| one.actors.iter().map(Party::id).collect::<Vec<_>>();
+        what(self) == what(other) && how(self) == how(other) && acting(self) == acting(other)
     }
 
     /// What nobody in particular asks for: this role, and all else as it may be.

@@ -293,7 +293,7 @@ impl Broker {
                 if !is_allowed(book, &elevation.asked.role) {
                     let why =
                         format!("the role '{}' is not had by signatures", elevation.asked.role);
-                    return Err(Refusal::Conflict(why));
+                    return Err(Refusal::conflict(why));
                 }
                 Verdict::Activate
             }
@@ -345,7 +345,7 @@ impl Refusal {
     fn said(self) -> String {
         match self {
             Self::Unknown => "there is no such request, or it is none of theirs".into(),
-            Self::Malformed(why) | Self::Conflict(why) | Self::Denied(why) => why,
+            Self::Malformed(why) | Self::Conflict { why, .. } | Self::Denied(why) => why,
             Self::Refused(refused) => refused.to_string(),
             Self::Counted { .. } => "it is denied".into(),
             Self::StepUp(_) => "it needs a login".into(),
@@ -397,7 +397,7 @@ fn check_rules(book: &Rulebook, rules: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     let now = book.rules_hash();
-    Err(Refusal::Conflict(format!(
+    Err(Refusal::conflict(format!(
         "it was asked for by other rules than are in force now, which are {now}: ask anew"
     )))
 }

@@ -6,6 +6,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
+use uuid::Uuid;
+
 use super::guard::RequestId;
 use crate::wire::{TokenRefusal, refusal};
 
@@ -19,12 +21,14 @@ pub struct Refusal {
     code: &'static str,
     description: String,
     retry_after: Option<Duration>,
+    elevation: Option<Uuid>,
 }
 
 impl Refusal {
     /// A refusal with this status, this code and what the caller should know.
     pub fn new(status: StatusCode, code: &'static str, description: impl Into<String>) -> Self {
-        Self { status, code, description: description.into(), retry_after: None }
+        let description = description.into();
+        Self { status, code, description, retry_after: None, elevation: None }
     }
 
     /// The request cannot be understood, or has what may not be.
@@ -69,6 +73,11 @@ impl Refusal {
         Self { retry_after: Some(after), ..self }
     }
 
+    /// The same, and which elevation is in the way, or is waited for.
+    pub fn because_of(self, elevation: Option<Uuid>) -> Self {
+        Self { elevation, ..self }
+    }
+
     /// Something of the broker's own failed; the log says what.
     pub fn internal() -> Self {
         let why = "the broker failed; its log says why, under the id of this request";
@@ -96,8 +105,9 @@ impl Refusal {
             error: self.code.to_string(),
             error_description: printable(&self.description),
             request_id: Some(request.to_string()),
+            elevation: self.elevation.map(|id| id.to_string()),
         };
-        // Three texts always have a JSON form.
+        // Texts always have a JSON form.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let mut response =
             (self.status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body)

@@ -35,6 +35,7 @@ use super::source::Source;
 use crate::broker::authenticate::{self, Rejection, said};
 use crate::broker::client::Refused;
 use crate::broker::config::TokenFormat;
+use crate::broker::decide::Missing;
 use crate::broker::issue::{self, Ask, Issued};
 use crate::broker::metrics::{ClientAuthentication, Issuance};
 use crate::broker::own::Shown;
@@ -103,6 +104,8 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
             refusal::INVALID_DPOP_PROOF,
             refusal::USE_DPOP_NONCE,
             refusal::ACCESS_DENIED,
+            refusal::ELEVATION_REQUIRED,
+            refusal::ELEVATION_PENDING,
         ],
     );
     let unknown = "The client did not show that it is the one (RFC 6749 section 5.2)";
@@ -338,6 +341,13 @@ fn not_issued(why: issue::Refusal) -> Unissued {
     let (why, refusal) = match why {
         issue::Refusal::Denied { .. } => {
             (Issuance::Policy, Refusal::bad(refusal::ACCESS_DENIED, description))
+        }
+        issue::Refusal::Grantless { missing, .. } => {
+            let (code, waits) = match missing {
+                Missing::Unasked => (refusal::ELEVATION_REQUIRED, None),
+                Missing::Waits(id) => (refusal::ELEVATION_PENDING, Some(id)),
+            };
+            (Issuance::Policy, Refusal::bad(code, description).because_of(waits))
         }
         issue::Refusal::TooMany { retry_after } => {
             (Issuance::TooMany, Refusal::denied_again(description, retry_after))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::broker::decide::{Denied, Why};
+use crate::broker::decide::{Denied, Missing, Why};
 use crate::broker::proof::Refused;
 use crate::error::Error;
 
@@ -24,6 +24,13 @@ pub enum Refusal {
     TooMany {
         /// When to ask again.
         retry_after: Duration,
+    },
+    /// The role is had under a grant only, and the caller has none.
+    Grantless {
+        /// What the caller is told.
+        said: String,
+        /// Whether they have asked for one.
+        missing: Missing,
     },
     /// Somebody revokes all that is issued at this moment.
     CutOff,
@@ -47,6 +54,9 @@ pub enum Refusal {
 
 impl From<Denied> for Refusal {
     fn from(denied: Denied) -> Self {
+        if let Some(missing) = denied.missing {
+            return Self::Grantless { said: denied.said, missing };
+        }
         match denied.why {
             Why::Scope => Self::Scope(denied.said),
             Why::Audience => Self::Audience(denied.said),
@@ -74,7 +84,7 @@ impl Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Denied { said, .. } => f.write_str(said),
+            Self::Denied { said, .. } | Self::Grantless { said, .. } => f.write_str(said),
             Self::TooMany { .. } => f.write_str(
                 "it is denied, and so many requests were denied lately that they are only counted",
             ),

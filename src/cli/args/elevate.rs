@@ -79,6 +79,14 @@ pub(crate) struct Because {
     pub emergency: bool,
 }
 
+/// How long approval is waited for.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Patience {
+    /// Wait for approval so long at most, such as 10m; what was asked for stays
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, conflicts_with = "provider_down", help_heading = "Elevation")]
+    pub wait_at_most: Option<Duration>,
+}
+
 /// A command that runs under a grant.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct Elevated {
@@ -92,6 +100,9 @@ pub(crate) struct Elevated {
     /// By a signature.
     #[command(flatten)]
     pub down: ProviderDown,
+    /// How long approval is waited for.
+    #[command(flatten)]
+    pub patience: Patience,
     /// What happens to the command at the end of the grant [default: term]
     #[arg(
         long,
@@ -147,8 +158,11 @@ pub(crate) struct ElevateRequest {
     #[arg(long, conflicts_with = "no_wait")]
     pub wait: bool,
     /// Do not wait
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait_at_most")]
     pub no_wait: bool,
+    /// How long it is waited for.
+    #[command(flatten)]
+    pub patience: Patience,
     /// Which broker.
     #[command(flatten)]
     pub at: At,
@@ -162,6 +176,9 @@ pub(crate) struct ElevateStatus {
     /// Wait until it is approved, and begin
     #[arg(long)]
     pub wait: bool,
+    /// How long it is waited for at most, such as 10m
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub wait_at_most: Option<Duration>,
     /// Which broker.
     #[command(flatten)]
     pub at: At,

@@ -11,7 +11,7 @@ use crate::cli::prepare::prepare;
 use crate::cli::renewal::Own;
 use crate::cli::traced::Ended;
 use crate::cli::{App, misuse};
-use crate::deliver::deadline::{Deadline, OnExpiry};
+use crate::deliver::deadline::{Deadline, OnExpiry, Recall};
 use crate::deliver::renewal::Renewal;
 use crate::deliver::supervisor::{AtEnd, Beside};
 use crate::deliver::{self, Handout, Outcome, mask};
@@ -62,7 +62,9 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         (None, None) => prepared.credential(&args.fresh)?,
     };
     let renewal: OnceCell<Renewal> = OnceCell::new();
+    let recall = Recall::default();
     let what = || {
+        recall.close(LAST_ATTEMPT);
         if let Some(renewal) = renewal.get() {
             renewal.end(LAST_ATTEMPT);
         }
@@ -70,11 +72,11 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
             // With its grant, all that was issued under it is revoked; where that goes on, the
             // token of this run does not.
             match &elevated {
-                Some(elevated) if elevated.is_own() => drop(minted),
+                Some(elevated) if elevated.is_own() || recall.has_come() => drop(minted),
                 _ => prepared.revoke(&minted),
             }
         }
-        if let Some(elevated) = &elevated {
+        if let Some(elevated) = elevated.as_ref().filter(|_| !recall.has_come()) {
             elevated.end(app);
         }
     };
@@ -117,6 +119,8 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     };
     let (clock, interact) = (app.host.clock.clone(), app.host.interact.clone());
     let deadline = Deadline::new(elevated.until(), on_expiry, clock, beside);
+    let deadline = deadline.recalled_by(&recall);
+    elevated.look_after(&recall)?;
     std::thread::scope(|scope| {
         scope.spawn(|| deadline.watch(|told| elevated::tell(&*interact, told)));
         let beside = Some(&deadline as &dyn Beside);

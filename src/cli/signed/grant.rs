@@ -90,6 +90,11 @@ impl SignedGrant {
         Ok(Self { desk, signer, person, request })
     }
 
+    /// The broker that it is asked of.
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     /// The request as it was signed.
     pub(crate) fn text(&self) -> Result<String> {
         write(std::slice::from_ref(&self.request))

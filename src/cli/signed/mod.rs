@@ -5,6 +5,8 @@ mod grant;
 mod key;
 mod known;
 
+use std::sync::Arc;
+
 use time::{Duration, OffsetDateTime};
 
 use super::App;
@@ -13,6 +15,7 @@ use super::misuse;
 use super::prepare::{Prepared, configured};
 use crate::api::{Client, Failure};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::interact::Silent;
 use crate::host::{Host, process};
 use crate::mint::broker::Server;
 use crate::oidc::Issuer;
@@ -26,6 +29,7 @@ pub(crate) use known::{Kept, Known};
 pub(crate) const SHORT: Duration = Duration::minutes(5);
 
 /// A broker, asked by nobody in particular, and what somebody signs for it.
+#[derive(Clone)]
 pub(crate) struct Desk {
     host: Host,
     server: Server,
@@ -49,6 +53,12 @@ impl Desk {
                 .hint("name a profile whose target is the broker to be asked"));
         };
         Ok(Self { host: prepared.asking()?, server })
+    }
+
+    /// The same in the background, where nobody is told anything.
+    pub(crate) fn quietly(&self) -> Self {
+        let host = Host { interact: Arc::new(Silent), ..self.host.clone() };
+        Self { host, ..self.clone() }
     }
 
     /// Its issuer identifier.

@@ -172,7 +172,7 @@ impl Broker {
         let elevation = self.elevation_with(id).await?.ok_or(Refusal::Unknown)?;
         if elevation.grant.is_none() {
             let why = "the role was never had, so nothing was done with it";
-            return Err(Refusal::Conflict(why.into()));
+            return Err(Refusal::conflict(why));
         }
         // Twice in one request is once, too.
         let all: BTreeMap<String, &Event> =
@@ -190,7 +190,7 @@ impl Broker {
             sum.events = sum.events.saturating_add(taken);
             if sum.events > REMEMBERED {
                 let why = format!("of one grant {REMEMBERED} events are taken, and no more");
-                return Err(Refusal::Conflict(why));
+                return Err(Refusal::conflict(why));
             }
             for (_, event) in &new {
                 let times = Times { count: event.count, ..Times::once(event.time) };

@@ -373,8 +373,9 @@ fn needed(form: &Form, name: &str) -> Result<String, Unserved> {
 
 pub(super) fn unserved(refusal: elevation::Refusal) -> Unserved {
     use elevation::Refusal as Why;
-    let state = |code, why: String| {
-        Unserved::new(Outcome::Denied, Refusal::new(StatusCode::CONFLICT, code, why))
+    let state = |code, why: String, with| {
+        let refusal = Refusal::new(StatusCode::CONFLICT, code, why).because_of(with);
+        Unserved::new(Outcome::Denied, refusal)
     };
     match refusal {
         Why::Unknown => {
@@ -383,8 +384,8 @@ pub(super) fn unserved(refusal: elevation::Refusal) -> Unserved {
             Unserved::new(Outcome::Unknown, refusal)
         }
         Why::Malformed(why) => Unserved::malformed(why),
-        Why::Refused(refused) => state(ELEVATION_STATE, refused.to_string()),
-        Why::Conflict(why) => state(ELEVATION_CONFLICT, why),
+        Why::Refused(refused) => state(ELEVATION_STATE, refused.to_string(), None),
+        Why::Conflict { why, with } => state(ELEVATION_CONFLICT, why, with),
         Why::Denied(why) => Unserved::new(Outcome::Denied, Refusal::forbidden(why)),
         Why::Counted { retry_after } => {
             let why =

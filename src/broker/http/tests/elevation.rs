@@ -1,5 +1,6 @@
 //! Elevations over HTTP: asking, approving, having, ending, reviewing.
 
+mod again;
 mod drill;
 mod erasure;
 mod leaving;

@@ -12,11 +12,15 @@ pub(super) fn approve(app: &App, args: &ElevateApprove) -> Result<()> {
         Some(hash) => hash.clone(),
         None => {
             let shown = broker.ask(async |client| client.elevation(args.id).await)?;
-            if !app.host.interact.may_ask() {
+            // Whoever says yes has to see to what.
+            if !app.host.interact.may_ask() || !app.ui.stderr_is_terminal() {
                 return Err(misuse("nobody is there to be asked whether to approve")
                     .hint("look at it with `tmpcred elevate status`, then name what you approve: --hash HASH"));
             }
-            show::one(app, &shown, false)?;
+            match args.at.json || !app.ui.stdout_is_terminal() {
+                true => show::beside(app, &shown),
+                false => show::one(app, &shown, false)?,
+            }
             if !app.ui.confirm("Approve exactly this?")? {
                 app.host.interact.note("not approved; to say no to it: tmpcred elevate deny");
                 return Ok(());

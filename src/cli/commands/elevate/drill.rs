@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{open, request, show};
 use crate::api::elevations::{Event, Wanted};
-use crate::cli::args::{At, Because, ElevateDrill};
+use crate::cli::args::{At, Because, ElevateDrill, Patience};
 use crate::cli::elsewhere::Elsewhere;
 use crate::cli::signed::{self, Ask, Desk};
 use crate::cli::{App, show as shown};
@@ -45,7 +45,10 @@ pub(super) fn run(app: &App, args: &ElevateDrill) -> Result<()> {
     match is_emergency {
         // It has begun already.
         true => end(app, &broker, &asked, &args.at),
-        false => request::follow(app, &broker, asked, &args.at, !args.no_wait),
+        false => {
+            let waits = (!args.no_wait).then(Patience::default);
+            request::follow(app, &broker, asked, &args.at, waits)
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{drill, open, show, uses};
-use crate::api::Failure;
 use crate::api::elevations::{Event, Listed, Wanted};
-use crate::cli::args::{At, Because, ElevateRequest, ElevateStatus};
+use crate::api::{Client, Failure};
+use crate::cli::args::{At, Because, ElevateRequest, ElevateStatus, Patience};
 use crate::cli::elsewhere::Elsewhere;
-use crate::cli::show::moment;
+use crate::cli::show::{moment, printable};
 use crate::cli::{App, misuse, signed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::interact::Waiting;
@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(2);
 const LOOKS: usize = 30;
 
 /// How long nobody need answer before that is said.
-const SILENT: Duration = Duration::from_secs(30);
+const SILENT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(app: &App, args: &ElevateRequest) -> Result<()> {
     signed::check(&args.down)?;
@@ -37,7 +37,11 @@ pub(super) fn run(app: &App, args: &ElevateRequest) -> Result<()> {
     wanted.audience = args.audience.as_deref();
     wanted.scope = (!args.scope.is_empty()).then(|| args.scope.join(" "));
     let asked = request(&broker, &wanted)?;
-    let waits = args.wait || !args.no_wait && !args.at.json && app.ui.stderr_is_terminal();
+    let waits = match args.wait || args.patience.wait_at_most.is_some() {
+        true => Some(args.patience),
+        false if args.no_wait || args.at.json || !app.ui.stderr_is_terminal() => None,
+        false => Some(args.patience),
+    };
     follow(app, &broker, asked, &args.at, waits)
 }
 
@@ -66,7 +70,9 @@ pub(super) fn status(app: &App, args: &ElevateStatus) -> Result<()> {
             found.swap_remove(0)
         }
     };
-    follow(app, &broker, found, &args.at, args.wait)
+    let patience = Patience { wait_at_most: args.wait_at_most };
+    let waits = args.wait || args.wait_at_most.is_some();
+    follow(app, &broker, found, &args.at, waits.then_some(patience))
 }
 
 /// What is asked for; whoever is asked why says so.
@@ -86,7 +92,7 @@ pub(crate) fn wanted<'a>(role: &'a str, because: &'a Because) -> Result<Wanted<'
     })
 }
 
-/// Asks for it: once, however often the answer is lost.
+/// Asks for it: once, also where the answer is lost and it is asked for again.
 pub(crate) fn request(broker: &Elsewhere, wanted: &Wanted<'_>) -> Result<Elevation> {
     let key = Uuid::new_v4().to_string();
     let jkt = broker.thumbprint()?;
@@ -100,16 +106,16 @@ pub(super) fn follow(
     broker: &Elsewhere,
     elevation: Elevation,
     at: &At,
-    waits: bool,
+    waits: Option<Patience>,
 ) -> Result<()> {
     let undecided = ["pending", "approved"].contains(&elevation.access.as_str());
-    if !undecided || !waits {
+    let Some(patience) = waits.filter(|_| undecided) else {
         return uses::one(app, broker, &elevation, at.json);
-    }
+    };
     if !at.json {
         show::one(app, &elevation, false)?;
     }
-    let begun = wait(app, broker, elevation)?;
+    let begun = wait(app, broker, elevation, patience)?;
     match begun.drill {
         true => drill::end(app, broker, &begun, at),
         false => show::one(app, &begun, at.json),
@@ -119,14 +125,25 @@ pub(super) fn follow(
 /// Waits until it is approved, begins, and returns what is had.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`] where it is not had any more.
-pub(crate) fn wait(app: &App, broker: &Elsewhere, elevation: Elevation) -> Result<Elevation> {
+/// [`ErrorKind::Denied`] where it is not had any more, [`ErrorKind::ApprovalPending`] where
+/// that takes too long.
+pub(crate) fn wait(
+    app: &App,
+    broker: &Elsewhere,
+    elevation: Elevation,
+    patience: Patience,
+) -> Result<Elevation> {
     let id = Uuid::try_parse(&elevation.id).map_err(|cause| {
         Error::new(ErrorKind::Verification, "the broker gives an elevation no id").because(cause)
     })?;
     app.host.interact.note(&format!(
         "waiting for approval; Ctrl-C ends the waiting, not the request: `tmpcred elevate status {id} --wait` goes on with it"
     ));
+    let broker = broker.looking();
+    let until = patience.wait_at_most.map(|most| {
+        app.host.clock.now().saturating_add(most.try_into().unwrap_or(time::Duration::MAX))
+    });
+    let is_late = || until.is_some_and(|until| app.host.clock.now() >= until);
     let mut shown = Shown::new(app);
     let (mut latest, mut silent) = (elevation, None::<std::time::Instant>);
     loop {
@@ -136,17 +153,20 @@ pub(crate) fn wait(app: &App, broker: &Elsewhere, elevation: Elevation) -> Resul
         if ["active", "emergency-active"].contains(&latest.access.as_str()) {
             return Ok(latest);
         }
+        if is_late() {
+            return Err(pending(&latest));
+        }
         shown.tell(&latest);
         let before = latest.clone();
         let looked = broker.ask(async |client| {
             let mut latest = before.clone();
             for _ in 0..LOOKS {
-                if latest.may.iter().any(|may| may == "activate") && !is_early(app, &latest) {
-                    return client.settle(id, "activate", &Event::default()).await;
+                if may_begin(app, &latest) {
+                    return begin(app, client, id, &latest).await;
                 }
                 tokio::time::sleep(EVERY).await;
                 latest = client.elevation(id).await?;
-                if latest.version != before.version {
+                if latest.version != before.version || is_late() {
                     break;
                 }
             }
@@ -170,6 +190,28 @@ pub(crate) fn wait(app: &App, broker: &Elsewhere, elevation: Elevation) -> Resul
     }
 }
 
+/// Begins it. Whoever waits elsewhere may have done so, or the answer was lost: whatever is
+/// said, it counts how things stand afterwards.
+async fn begin(
+    app: &App,
+    client: &Client<'_>,
+    id: Uuid,
+    latest: &Elevation,
+) -> Result<Elevation, Failure> {
+    let failure = match client.settle(id, "activate", &Event::default()).await {
+        Err(failure) if !matches!(failure, Failure::StepUp(_)) => failure,
+        answer => return answer,
+    };
+    match client.elevation(id).await {
+        Ok(found) if found.version != latest.version || !may_begin(app, &found) => Ok(found),
+        _ => Err(failure),
+    }
+}
+
+fn may_begin(app: &App, elevation: &Elevation) -> bool {
+    elevation.may.iter().any(|may| may == "activate") && !is_early(app, elevation)
+}
+
 fn is_early(app: &App, elevation: &Elevation) -> bool {
     let start = elevation.start.as_deref().and_then(show::moment);
     start.is_some_and(|start| app.host.corrected_now() < start)
@@ -177,7 +219,75 @@ fn is_early(app: &App, elevation: &Elevation) -> bool {
 
 fn is_worth_it(app: &App, elevation: &Elevation) -> bool {
     let until = elevation.begin_by.as_deref().unwrap_or(&elevation.lapses_at);
-    show::moment(until).is_some_and(|until| app.host.clock.now() < until)
+    show::moment(until).is_some_and(|until| app.host.corrected_now() < until)
+}
+
+/// That it is not had yet.
+fn pending(elevation: &Elevation) -> Error {
+    let Elevation { id, role, .. } = elevation;
+    let message = format!("you do not have the role '{role}' yet");
+    let error = Error::new(ErrorKind::ApprovalPending, message);
+    let error = match elevation.access.as_str() {
+        "approved" => error.because_of("it is approved and has not begun"),
+        _ => elevation.needs.iter().map(show::needed).fold(error, Error::because_of),
+    };
+    error
+        .hint(format!("`tmpcred elevate status {id} --wait` goes on with it"))
+        .hint(format!("`tmpcred elevate withdraw {id}` takes it back"))
+}
+
+/// Who ended what was had, and why, where the clock did not; `None` as long as it is had.
+pub(crate) fn ended_by(elevation: &Elevation) -> Option<String> {
+    let how = match elevation.access.as_str() {
+        "revoked" => "revoked",
+        "relinquished" => "given back",
+        "expired" => "at its end",
+        _ => return None,
+    };
+    let ended = elevation.ended.as_ref();
+    let by = ended.and_then(|ended| ended.by.as_ref()).filter(|_| how == "revoked");
+    let by = by.map(|by| format!(" by {}", show::who(by))).unwrap_or_default();
+    let why = ended.and_then(|ended| ended.reason.as_ref());
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    Some(printable(&format!("the grant is {how}{by}{why}")))
+}
+
+/// What is said where something that was asked for before is gone on with: what of it is
+/// otherwise than `wanted`.
+pub(crate) fn goes_on(known: &Elevation, wanted: &Wanted<'_>) -> String {
+    let lasting = |seconds: u64| humantime::format_duration(Duration::from_secs(seconds));
+    let quoted = |text: Option<&str>| text.map_or("none".into(), |text| format!("'{text}'"));
+    let mut other = Vec::new();
+    if known.reason != wanted.reason {
+        other.push(format!("the reason '{}', not '{}'", known.reason, wanted.reason));
+    }
+    if wanted.ticket.is_some() && wanted.ticket != known.ticket.as_deref() {
+        let known = quoted(known.ticket.as_deref());
+        other.push(format!("the ticket {known}, not {}", quoted(wanted.ticket)));
+    }
+    if let Some(ttl) = wanted.ttl.filter(|ttl| *ttl != known.ttl) {
+        other.push(format!("{}, not {}", lasting(known.ttl), lasting(ttl)));
+    }
+    if known.scope != wanted.scope {
+        let all = |scope: &Option<String>| quoted(Some(scope.as_deref().unwrap_or("all of it")));
+        other.push(format!("the scope {}, not {}", all(&known.scope), all(&wanted.scope)));
+    }
+    let until = match known.access.as_str() {
+        "pending" => Some(("which waits for approval until", &known.lapses_at)),
+        "approved" => known.begin_by.as_ref().map(|by| ("which is to be begun until", by)),
+        _ => known.grant.as_ref().map(|grant| ("which is had until", &grant.until)),
+    };
+    let until =
+        until.and_then(|(what, until)| Some(format!(", {what} {}", moment(show::moment(until)?))));
+    let other = match other.is_empty() {
+        true => String::new(),
+        false => format!("; it was asked for with {}", other.join(", ")),
+    };
+    printable(&format!(
+        "going on with the request {}{}{other}",
+        known.id,
+        until.unwrap_or_default()
+    ))
 }
 
 /// Why it is not had, where it will not be.

@@ -27,6 +27,13 @@ pub(super) fn one(app: &App, elevation: &Elevation, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// Shows the same to whoever is asked about it, beside what a machine reads.
+pub(super) fn beside(app: &App, elevation: &Elevation) {
+    for (label, value) in facts(elevation, app.host.clock.now()) {
+        app.ui.aside(&format!("{label:>10}  {}", printable(&value)));
+    }
+}
+
 /// What there is to know, line by line.
 fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, String)> {
     let Elevation { role, audience, scope, ttl, reason, .. } = elevation;

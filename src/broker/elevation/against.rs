@@ -1,0 +1,98 @@
+//! What speaks against another request for a role, for whoever asks.
+
+use time::OffsetDateTime;
+
+use super::admission::{said_of, unless};
+use super::desk::{Refusal, span};
+use super::life::{Access, Review};
+use super::{Elevation, Path};
+use crate::broker::Broker;
+use crate::broker::config::Elevation as Rules;
+use crate::broker::store::{Among, ElevationFilter};
+use crate::error::Result as Outcome;
+
+/// How many of somebody are looked through for the one that is in the way.
+const LOOKED_AT: u32 = 50;
+
+impl Broker {
+    /// Which other elevation it is that keeps this one from being added, and what is told of it.
+    pub(super) async fn against(
+        &self,
+        rules: &Rules,
+        new: &Elevation,
+        now: OffsetDateTime,
+    ) -> Outcome<Refusal> {
+        let filter = ElevationFilter {
+            owner: Some(new.asked.by.key()),
+            among: Some(vec![Among::Role(new.asked.role.clone())]),
+            drill: Some(new.asked.drill),
+            ..ElevationFilter::default()
+        };
+        for found in self.store.elevations(&filter, LOOKED_AT).await? {
+            let known = self.elevations.open(&found.sealed)?;
+            if let Some(why) = told(rules, &known, new.asked.path, now) {
+                return Ok(Refusal::Conflict { why, with: Some(known.id) });
+            }
+        }
+        // It has ended just now, or there are many.
+        Ok(Refusal::conflict(said_of(rules, new.asked.path)))
+    }
+}
+
+/// How this one is in the way of another on that path, and until when; `None` where it is not.
+fn told(rules: &Rules, known: &Elevation, path: Path, now: OffsetDateTime) -> Option<String> {
+    let unless = unless(rules, path, now);
+    let is_emergency = known.asked.path == Path::Emergency;
+    let ended = known.ended.as_ref().map(|ended| ended.at).filter(|_| known.access.was_had());
+    let after = |limit: Option<OffsetDateTime>| ended.filter(|at| Some(*at) > limit);
+    if unless.emergency && is_emergency {
+        if known.access == Access::EmergencyActive {
+            return Some("you have the role in an emergency already".into());
+        }
+        if known.access.was_had() && known.review == Review::Due {
+            let why = "you had the role in an emergency that was not reviewed yet: somebody else has to say that they looked at it";
+            return Some(why.into());
+        }
+    }
+    if unless.under_way {
+        match known.access {
+            Access::Pending => {
+                let until = whole(known.asked.lapses_at);
+                return Some(format!(
+                    "you have asked for the role already: that waits for approval until {until}, or until it is withdrawn"
+                ));
+            }
+            Access::Approved => {
+                let why = "you have asked for the role already: that is approved, and to be begun or withdrawn";
+                return Some(why.into());
+            }
+            access if access.is_had() => {
+                let until = known.grant.map(|grant| whole(grant.until));
+                let until = until.map(|until| format!(", until {until}")).unwrap_or_default();
+                return Some(format!("you have the role already{until}"));
+            }
+            _ => {}
+        }
+    }
+    let cool_down = rules.emergency.as_ref().map(|emergency| emergency.cool_down);
+    let cooled = [
+        (unless.ended_after, Some(rules.cool_down), "you had the role"),
+        (
+            unless.emergency_ended_after.filter(|_| is_emergency),
+            cool_down,
+            "you had the role in an emergency",
+        ),
+    ];
+    cooled.into_iter().find_map(|(limit, cool_down, had)| {
+        let (at, cool_down) = (limit.and_then(|limit| after(Some(limit)))?, cool_down?);
+        let from = whole(at.saturating_add(span(cool_down)));
+        Some(format!("{had} until {}, and may ask for it again from {from}", whole(at)))
+    })
+}
+
+/// A moment in whole seconds.
+fn whole(at: OffsetDateTime) -> String {
+    use time::format_description::well_known::Rfc3339;
+    let whole = at.replace_nanosecond(0).unwrap_or(at);
+    whole.format(&Rfc3339).unwrap_or_else(|_| whole.to_string())
+}
