@@ -330,6 +330,39 @@ fn a_login_that_is_not_fresh_leads_through_the_provider_and_back() {
 }
 
 #[test]
+fn two_tabs_sign_in_one_after_the_other_whatever_others_lead_to() {
+    let office = Office::start();
+    let (one, other) = (office.request("INC-4711: the disk"), office.page("/reviews"));
+    let page = office.page(&format!("/{one}"));
+    let seen = office.browse(
+        "bob",
+        json!([
+            ["goto", page],
+            ["tab", "second"],
+            ["goto", other],
+            ["tab", "third"],
+            ["led", office.page("/callback?state=x&error=access_denied")],
+            ["text"],
+            ["tab", "first"],
+            ["sign_in", "bob"],
+            ["url"],
+            ["tab", "second"],
+            ["sign_in", "bob"],
+            ["url"],
+            ["tab", "first"],
+            ["click", "button", "Approve"],
+            ["text"],
+            ["cookies"],
+        ]),
+    );
+    assert_eq!(seen[0], 400);
+    assert!(text(&seen[1]).contains("Nothing was changed."), "{}", seen[1]);
+    assert_eq!((&seen[2], &seen[3]), (&page.into(), &other.into()));
+    assert!(text(&seen[4]).contains("You have approved it."), "{}", seen[4]);
+    assert!(!seen[5].to_string().contains("tmpcred-sign-in"), "{}", seen[5]);
+}
+
+#[test]
 fn strangers_and_those_who_were_cut_off_are_told_so() {
     let office = Office::start();
     let stranger = office.sign_in("mallory");
