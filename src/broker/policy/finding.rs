@@ -94,6 +94,7 @@ pub enum Rule {
     ThresholdTight,
     NobodyElevates,
     NotElevated,
+    EmergencyUntold,
 }
 
 /// What there is to say of a rule.
@@ -127,7 +128,7 @@ impl Rule {
     ];
 
     /// Those of the linter.
-    pub const LINTS: [Self; 21] = [
+    pub const LINTS: [Self; 22] = [
         Self::LikeAnything,
         Self::LikeUnanchored,
         Self::LikeOpenEnd,
@@ -149,6 +150,7 @@ impl Rule {
         Self::ThresholdTight,
         Self::NobodyElevates,
         Self::NotElevated,
+        Self::EmergencyUntold,
     ];
 
     /// Its name.
@@ -348,6 +350,12 @@ impl Rule {
                 Warning,
                 "nobody asks for a role that is not had by elevation, nor approves it",
                 "write its table [role.NAME.elevation], or leave the permit out",
+            ),
+            Self::EmergencyUntold => (
+                "emergency-untold",
+                Warning,
+                "whoever is skipped in an emergency has to know of it, and nothing but mail tells them",
+                "give them a contact email in the directory, or have a channel besides that is a place, such as slack",
             ),
             Self::RoleUnreachable => (
                 "role-unreachable",
