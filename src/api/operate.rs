@@ -129,6 +129,8 @@ pub struct Query<'a> {
     pub token: Option<Uuid>,
     /// Of this elevation.
     pub elevation: Option<Uuid>,
+    /// Of drills alone.
+    pub drill: Option<bool>,
     /// How many at most.
     pub limit: u32,
     /// With lower numbers than this.

@@ -109,6 +109,11 @@ impl Cache {
         self.vault.id() == StoreId::Memory
     }
 
+    /// Whether what is kept is gone once the machine has been started anew.
+    pub fn ends_with_restart(&self) -> bool {
+        self.vault.id() == StoreId::Kernel
+    }
+
     /// One that is damaged counts as none: what was bound to it is lost with it.
     fn kept_device_key(&self) -> Result<Option<DeviceKey>> {
         let kept = self.vault.get(&ItemKey::device_key())?;

@@ -109,6 +109,10 @@ pub struct Elevation {
     /// Who reviewed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reviewed: Option<Reviewed>,
+    /// Of a drill that was given back: whether a token would have been issued, had it been in
+    /// earnest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<Tried>,
     /// Until when it has to be reviewed, while that is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub review_by: Option<String>,
@@ -210,6 +214,16 @@ pub struct Reviewed {
     pub at: String,
     /// What they found.
     pub note: String,
+}
+
+/// What policy said of a token under a drill.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationTried")]
+pub struct Tried {
+    /// Whether it would have been issued.
+    pub issued: bool,
+    /// By which policy and for how long, or why not.
+    pub said: String,
 }
 
 /// A page of elevations.

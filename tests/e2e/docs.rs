@@ -82,6 +82,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "sh",
         "sh alice",
         "sh bob",
+        "sh broker",
         "sh erin",
         "text",
         "toml",

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::elevation::{Company, ROLE, SOON};
 use super::support::home::Home;
 use super::support::http::Http;
+use super::support::oidc_provider::{OidcOptions, OidcProvider};
 use super::support::run::{Output, Running};
 use super::support::terminal::Terminal;
 use super::support::wait::wait_until;
@@ -20,14 +21,19 @@ when { ["enrollments.list", "enrollments.approve"].contains(context.operation) }
 
 /// A company whose leads have keys: alice's is in her keyring, bob's in an SSH agent, carol's in
 /// a file that `ssh-keygen` reads.
-struct Prepared {
-    company: Company,
+pub(super) struct Prepared {
+    pub(super) company: Company,
     /// Bob's agent, which ends with his home.
     _agent: Running,
 }
 
 impl Prepared {
     fn new() -> Self {
+        Self::at(OidcProvider::start_with(&OidcOptions::default()), "")
+    }
+
+    /// The same with this provider, and with more tables.
+    pub(super) fn at(provider: OidcProvider, more: &str) -> Self {
         let mut bob = Home::nobody();
         let socket = bob.path("agent.sock");
         bob.directory(".ssh");
@@ -47,8 +53,8 @@ impl Prepared {
             ("erin", Home::stranger()),
         ];
         let down = "\n[role.admin.elevation.provider_down]\n\n[notify.own]";
-        let role = ROLE.replace("\n[notify.own]", down);
-        let company = Company::of(homes, &role, KEEPERS);
+        let role = ROLE.replace("\n[notify.own]", down) + more;
+        let company = Company::at(provider, homes, &role, KEEPERS);
         let prepared = Self { company, _agent: agent };
         prepared.enroll("alice", &[]);
         prepared.enroll("bob", &["--agent", "--label", "my laptop"]);
@@ -82,6 +88,28 @@ impl Prepared {
         let text = agent.replace("tmpcred", program.to_str().unwrap());
         let key = carol.command("sh").args(["-euc", &text]).run().ok();
         self.approve_key(&key.json());
+    }
+
+    /// Alice asks for the role by a signature, two approve it by theirs, and she has it for a
+    /// command; the id of the request.
+    pub(super) fn had_by_signatures(&self) -> String {
+        self.enroll_carol();
+        let ask = ["request", "admin", "--provider-down", "--reason", "INC-4711: the disk is full"];
+        let out = ["--for", "30m", "--out", "request.txt", "--json"];
+        let asked = self.company.elevate("alice", &[&ask[..], &out].concat()).ok().json();
+        let hash = asked["request"].as_str().unwrap();
+        let request = self.company.home("alice").path("work/request.txt");
+        for who in ["bob", "carol"] {
+            self.hand(&request, who, "request.txt");
+        }
+        let sign = ["sign", "request.txt", "--approve", "--hash", hash, "--out", "bob.txt"];
+        self.company.elevate("bob", &sign).ok();
+        self.shell("carol", &printed("Approving with OpenSSH alone")).ok();
+        self.company.elevate("bob", &["submit", "bob.txt"]).ok();
+        let brought = self.company.elevate("carol", &["submit", "carol.txt", "--json"]).ok().json();
+        assert_eq!(brought["access"], "approved");
+        self.shell("alice", &printed("Having it")).ok();
+        brought["id"].as_str().unwrap().to_string()
     }
 
     /// Runs a script of somebody's.
@@ -260,13 +288,44 @@ fn a_second_run_goes_on_with_a_grant_that_a_lead_then_ends_by_a_signature() {
     assert!(!super::revocation::is_active(&company.broker, second.stdout.trim()));
     assert!(super::revocation::is_active(&company.broker, token));
     // Who may approve it ends it, and says why.
-    let ended = signs("bob", &["--end", "--reason", "the wrong machine"]);
-    assert_eq!(ended["access"], "revoked");
+    let terminal = Terminal::start(company.home("bob"), 100, 40);
+    for line in printed("Ending it").lines() {
+        terminal.enter(line);
+        if line.contains("elevate sign ") {
+            terminal.wait_for("End exactly this?");
+            terminal.enter("y");
+            terminal.wait_for("written to end.txt");
+        }
+    }
+    let ended = company.elevate("bob", &["submit", "end.txt", "--json"]).ok().json();
+    let end = (&ended["access"], &ended["ended"]["reason"]);
+    assert_eq!(end, (&"revoked".into(), &"mended".into()));
     assert!(!super::revocation::is_active(&company.broker, token));
     company.home("alice").write("work/over", "");
     first.wait().ok();
     let story = company.story(ended["id"].as_str().unwrap());
     assert_eq!(story.last().unwrap(), "elevation.revoke bob");
+}
+
+#[test]
+fn a_key_that_ends_with_the_run_is_not_enrolled_and_it_is_said_where_a_restart_loses_it() {
+    let prepared = Prepared::new();
+    let enroll = |store: &str| {
+        let run = prepared.company.run("erin", &["elevate", "keys", "enroll", "--json"]);
+        run.env("TMPCRED_CACHE_STORE", store).run()
+    };
+    let refused = enroll("memory");
+    assert_ne!(refused.code, Some(0));
+    for says in ["the key would be gone when this run has ended", "--agent"] {
+        assert!(refused.stderr.contains(says), "{says}: {}", refused.stderr);
+    }
+    let list = prepared.company.elevate("erin", &["keys", "list", "--json"]).ok().json();
+    assert_eq!(list["keys"], serde_json::json!([]), "nothing was enrolled");
+    let warned = enroll("kernel").ok();
+    for says in ["a restart of this machine empties it", "--agent"] {
+        assert!(warned.stderr.contains(says), "{says}: {}", warned.stderr);
+    }
+    assert_eq!(warned.json()["state"], "pending");
 }
 
 #[test]
@@ -323,6 +382,7 @@ fn it_is_practised_by_the_same_signatures_and_nothing_is_issued() {
     let ended = running.wait().ok().json();
     assert_eq!((&ended["path"], &ended["drill"]), (&"provider-down".into(), &true.into()));
     assert_eq!((&ended["access"], &ended["review"]), (&"relinquished".into(), &"due".into()));
+    assert_eq!(ended["tried"]["issued"], true, "{ended}");
     let story = company.story(ended["id"].as_str().unwrap());
     assert!(!story.iter().any(|what| what.starts_with("issue ")), "{story:?}");
 }

@@ -1,6 +1,8 @@
 //! The pages of break-glass, in a real browser: Chromium without a window, and people who sign
 //! in at a certified OpenID provider.
 
+mod journeys;
+
 use std::path::PathBuf;
 
 use serde_json::{Value, json};

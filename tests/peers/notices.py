@@ -39,13 +39,19 @@ def slack(body):
 
 def pagerduty(event):
     """What is wrong with an event, by the documentation of the Events API v2."""
-    known = {"routing_key", "event_action", "dedup_key", "client", "client_url", "payload", "links", "images"}
-    if not set(event) <= known or event["event_action"] != "trigger":
+    known = {"routing_key", "event_action", "dedup_key"}
+    if event["event_action"] == "trigger":
+        known |= {"client", "client_url", "payload", "links", "images"}
+    elif event["event_action"] not in ("acknowledge", "resolve"):
+        return "no such action"
+    if not set(event) <= known:
         return f"unknown keys: {set(event) - known}"
     if not re.fullmatch("[0-9a-zA-Z]{32}", event["routing_key"]):
         return "no integration key"
     if not 0 < len(event["dedup_key"]) <= 255:
         return "the key is too long"
+    if event["event_action"] != "trigger":
+        return None
     payload = event["payload"]
     known = {"summary", "source", "severity", "timestamp", "component", "group", "class", "custom_details"}
     if not set(payload) <= known or not {"summary", "source", "severity"} <= set(payload):

@@ -24,19 +24,25 @@ const context = await browser.newContext({
   ignoreHTTPSErrors: true,
   storageState: options.state && existsSync(options.state) ? options.state : undefined,
 });
-const page = await context.newPage();
-page.setDefaultTimeout(STEP_MS);
-
 const said = [];
-page.on('console', (message) => said.push(message.text()));
-page.on('dialog', (dialog) => {
-  said.push(`dialog: ${dialog.message()}`);
-  dialog.dismiss();
-});
 let status = null;
-page.on('response', (response) => {
-  if (response.request().isNavigationRequest() && response.frame() === page.mainFrame()) status = response.status();
-});
+
+async function open() {
+  const tab = await context.newPage();
+  tab.setDefaultTimeout(STEP_MS);
+  tab.on('console', (message) => said.push(message.text()));
+  tab.on('dialog', (dialog) => {
+    said.push(`dialog: ${dialog.message()}`);
+    dialog.dismiss();
+  });
+  tab.on('response', (response) => {
+    if (response.request().isNavigationRequest() && response.frame() === tab.mainFrame()) status = response.status();
+  });
+  return tab;
+}
+
+const tabs = new Map([['first', await open()]]);
+let page = tabs.get('first');
 
 // A site of somebody else, at another port: to cookies that is the same site.
 async function elsewhere(body) {
@@ -54,6 +60,12 @@ const focused = () => page.evaluate(() => {
 });
 
 const steps = {
+  // Goes on in another tab, which is opened where there is none with this name.
+  tab: async (name) => {
+    if (!tabs.has(name)) tabs.set(name, await open());
+    page = tabs.get(name);
+    await page.bringToFront();
+  },
   goto: async (url) => void (await page.goto(url)),
   // Logs in at the provider, and goes on until that is done.
   sign_in: async (user) => {
@@ -133,6 +145,13 @@ const steps = {
     const inputs = Object.entries(fields).map(([name, value]) => `<input type="hidden" name="${name}" value="${value}">`);
     const server = await elsewhere(`<form method="post" action="${action}">${inputs.join('')}<button>Win</button></form>`);
     await Promise.all([page.waitForNavigation(), page.getByRole('button', { name: 'Win' }).click()]);
+    server.close();
+    return status;
+  },
+  // Follows a link on a page of somebody else's.
+  led: async (url) => {
+    const server = await elsewhere(`<a href="${url}">Look</a>`);
+    await Promise.all([page.waitForNavigation(), page.getByRole('link', { name: 'Look' }).click()]);
     server.close();
     return status;
   },

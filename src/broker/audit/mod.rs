@@ -39,6 +39,9 @@ use crate::credential::Principal;
 use crate::oidc::Issuer;
 use crate::trace::{self, TraceId};
 
+/// How the reason begins of all that is on record of a drill, which is how such records are found.
+pub const DRILL: &str = "DRILL: ";
+
 /// What was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {

@@ -39,7 +39,7 @@ pub use enrollment::Enrollment;
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
 pub use log::Log;
-pub use notify::{ChannelKind, MailSecurity, MailServer, Notify, NotifyChannel};
+pub use notify::{ChannelKind, EMERGENCY, MailSecurity, MailServer, Notify, NotifyChannel};
 pub use origins::Origins;
 pub use role::{Binding, Role, TokenFormat};
 pub use store::{Address, Host, PASSWORD_VARIABLE, Place, Postgres, Store};
@@ -328,6 +328,7 @@ impl Config {
             role.check(name)?;
             if let Some(elevation) = &role.elevation {
                 elevation.check_keys(name, &self.enrollment.kinds)?;
+                notify::check_told(&self.notify, name, elevation)?;
             }
         }
         let known = |audience: &String| self.role.values().any(|r| r.audiences.contains(audience));

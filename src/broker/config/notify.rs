@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
-use super::{check_name, duration};
+use super::{Elevation, check_name, duration};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::{is_loopback, require_secure};
 use crate::host::process::printed::{self, Limit};
@@ -19,6 +19,9 @@ const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How long a command may take at most: somebody else waits behind it.
 const LONGEST_COMMAND: Duration = Duration::from_secs(60);
+
+/// The kind of message that tells that somebody took a role without approval.
+pub const EMERGENCY: &str = "emergency";
 
 /// The channels, by name.
 pub type Notify = BTreeMap<String, NotifyChannel>;
@@ -141,7 +144,32 @@ pub(super) fn check(channels: &Notify) -> Result<()> {
     Ok(())
 }
 
+/// Checks that somebody is told when the role is taken without approval.
+pub(super) fn check_told(channels: &Notify, role: &str, rules: &Elevation) -> Result<()> {
+    let is_told = || channels.values().any(|channel| channel.wants(EMERGENCY, Some(role)));
+    if rules.emergency.is_none() || is_told() {
+        return Ok(());
+    }
+    let why = match channels.is_empty() {
+        true => "there is no [notify.NAME]",
+        false => "the only and roles of each [notify.NAME] leave it out",
+    };
+    let what = format!("[role.{role}.elevation] has emergencies, of which nobody would be told");
+    Err(Error::new(ErrorKind::Config, what).because_of(why).hint(format!(
+        "have a [notify.NAME] for messages of the kind \"{EMERGENCY}\" of this role, or leave emergency out"
+    )))
+}
+
 impl NotifyChannel {
+    /// Whether messages of this kind about this role go there.
+    pub fn wants(&self, kind: &str, role: Option<&str>) -> bool {
+        let of_role = match (&self.roles, role) {
+            (Some(roles), Some(role)) => roles.contains(role),
+            _ => true,
+        };
+        of_role && self.only.as_ref().is_none_or(|only| only.contains(kind))
+    }
+
     fn check(&self) -> Result<()> {
         let wrong = |why: String| Err(Error::new(ErrorKind::Config, why));
         let kind = self.kind.as_str();

@@ -275,3 +275,39 @@ fn tokens_are_verified_by_keys_or_by_a_review() {
     let error = refused(&without(&review.replace("https:", "http:")));
     assert!(error.contains("loopback only"), "{error}");
 }
+
+#[test]
+fn a_role_with_emergencies_of_which_nobody_would_be_told_is_refused() {
+    let role = r#"
+[role.admin]
+audiences = ["https://api.example.com"]
+max_ttl = "1h"
+[role.admin.elevation]
+longest = "1h"
+review_within = "1d"
+approvals = [{ count = 1 }]
+"#;
+    let emergency = "emergency = { longest = \"15m\", cool_down = \"1h\" }\n";
+    let channel =
+        |more: &str| format!("[notify.own]\nkind = \"command\"\ncommand = [\"true\"]\n{more}\n");
+    let loads = |rest: &str| load_text(&format!("{GOOD}{role}{rest}"));
+    // Whoever has to be approved is told of to those who ask.
+    loads("").unwrap();
+    for (more, why) in [
+        (String::new(), "there is no [notify.NAME]"),
+        (channel("only = [\"review-due\"]"), "leave it out"),
+        (channel("roles = [\"deploy\"]"), "leave it out"),
+    ] {
+        let error = loads(&format!("{emergency}{more}")).unwrap_err();
+        let (said, causes) = (error.to_string(), error.causes().join(" "));
+        let whole = format!("{said} {causes} {}", error.hints().join(" "));
+        assert!(
+            whole.contains("[role.admin.elevation] has emergencies, of which nobody"),
+            "{whole}"
+        );
+        assert!(causes.contains(why) && whole.contains("\"emergency\""), "{whole}");
+    }
+    for more in ["", "only = [\"emergency\"]", "roles = [\"admin\", \"deploy\"]"] {
+        loads(&format!("{emergency}{}", channel(more))).unwrap();
+    }
+}

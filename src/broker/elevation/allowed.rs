@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::desk::{Refusal, Verdict, directory_of, party, rules_of};
 use super::eligible::Eligible;
-use super::{Asked, Elevation, Party, Path};
+use super::{Asked, Elevation, Party, Path, drill};
 use crate::broker::Broker;
 use crate::broker::audit::{Author, Decision, Record};
 use crate::broker::authenticate::Caller;
@@ -15,6 +15,27 @@ use crate::broker::policy::{Elevating, Moment, Named, Operation, Tokens};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::Unit;
 use crate::error::Result as Outcome;
+
+/// What was denied to somebody.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct About<'a> {
+    /// What they wanted to do.
+    what: &'a str,
+    role: &'a str,
+    elevation: Option<Uuid>,
+    is_drill: bool,
+}
+
+impl<'a> About<'a> {
+    /// To do something about one.
+    pub(super) fn of(elevation: &'a Elevation, what: &'a str) -> Self {
+        Self { elevation: Some(elevation.id), ..Self::asked(&elevation.asked, what) }
+    }
+
+    fn asked(asked: &'a Asked, what: &'a str) -> Self {
+        Self { what, role: &asked.role, elevation: None, is_drill: asked.drill }
+    }
+}
 
 impl Broker {
     /// Who somebody is. People have to be in the directory, so that nobody is somebody else by
@@ -87,7 +108,8 @@ impl Broker {
         match decided {
             Ok(permit) => Ok(self.author(book, who, &permit)),
             Err(denied) => {
-                Err(self.deny_elevation(book, who, ("request", &asked.role, None), denied).await)
+                let about = About::asked(asked, "request");
+                Err(self.deny_elevation(book, who, about, denied).await)
             }
         }
     }
@@ -128,7 +150,7 @@ impl Broker {
             elevation.asked.role
         );
         let denied = Denied::new(Why::NoPermit, said);
-        let about = (verdict.name(), elevation.asked.role.as_str(), Some(elevation.id));
+        let about = About::of(elevation, verdict.name());
         Err(self.deny_elevation(book, who, about, denied).await)
     }
 
@@ -141,20 +163,18 @@ impl Broker {
         &self,
         book: &Rulebook,
         who: &Who,
-        (name, role, elevation): (&str, &str, Option<Uuid>),
+        about: About<'_>,
         denied: Denied,
     ) -> Refusal {
         let now = self.clock.now();
         let policy_id = denied.policy_id.unwrap_or_default();
-        let record = self.author(book, who, &policy_id).record(
-            now,
-            &format!("elevation.{name}"),
-            Decision::Denied,
-        );
+        let action = format!("elevation.{}", about.what);
+        let author = self.author(book, who, &policy_id);
+        let record = author.record(now, &action, Decision::Denied);
         let record = Record {
-            reason: denied.reason,
-            role: role.to_string(),
-            elevation,
+            reason: drill::told_of(about.is_drill, denied.reason),
+            role: about.role.to_string(),
+            elevation: about.elevation,
             policy_id: record.policy_id.filter(|id| !id.is_empty()),
             ..record
         };

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::admission::{check, check_login, unless};
+use super::allowed::About;
 use super::eligible::Eligible;
 use super::life::{Event, Refused};
 use super::signed::{self, SignedApproval, SignedRequest};
@@ -246,6 +247,7 @@ impl Broker {
             grant: None,
             ended: None,
             reviewed: None,
+            tried: None,
         };
         let mut name = "request";
         if request.path == Path::Emergency {
@@ -347,6 +349,10 @@ impl Broker {
             };
             let reviews = rules.is_none_or(|rules| rules.review_within.is_some());
             let next = match elevation.after(&event, now, reviews) {
+                Ok(next) if next.asked.drill && matches!(verdict, Verdict::Relinquish) => {
+                    let tried = Some(self.would_issue(book, who, &elevation, now));
+                    Elevation { tried, ..next }
+                }
                 Ok(next) => next,
                 // It is as they want it.
                 Err(Refused::Already) => return Ok(elevation),
@@ -355,7 +361,7 @@ impl Broker {
                         return Err(refused.into());
                     };
                     let denied = Denied::new(Why::Forbidden, said);
-                    let about = (verdict.name(), elevation.asked.role.as_str(), Some(id));
+                    let about = About::of(&elevation, verdict.name());
                     return Err(self.deny_elevation(book, who, about, denied).await);
                 }
             };

@@ -47,6 +47,18 @@ pub struct ElevationClaim {
 }
 
 impl Underway {
+    /// That of this elevation.
+    pub(super) fn of(elevation: &Elevation, now: OffsetDateTime) -> Self {
+        Self {
+            id: elevation.id,
+            version: elevation.version,
+            path: elevation.asked.path,
+            until: elevation.grant.map_or(now, |grant| grant.until),
+            reason_hash: elevation.reason_hash(),
+            scope: elevation.asked.scope.clone(),
+        }
+    }
+
     /// A grant that there might be.
     pub(in crate::broker) fn supposed(path: Path, until: OffsetDateTime) -> Self {
         let reason_hash = String::new();
@@ -150,15 +162,7 @@ impl Broker {
         {
             return denied(format!("your grant does not cover the scope '{more}'"));
         }
-        let until = grant.grant.map_or(now, |grant| grant.until);
-        Ok(Ok(Some(Underway {
-            id: grant.id,
-            version: grant.version,
-            path: grant.asked.path,
-            until,
-            reason_hash: grant.reason_hash(),
-            scope: grant.asked.scope,
-        })))
+        Ok(Ok(Some(Underway::of(&grant, now))))
     }
 
     /// What is told to whoever has no grant: that they may ask for one, or which one it is that

@@ -38,6 +38,7 @@ use uuid::Uuid;
 
 pub(in crate::broker) use desk::party;
 pub use desk::{Refusal, Request, Verdict};
+pub use drill::Tried;
 pub(in crate::broker) use eligible::Eligible;
 pub use entry::{ElevationClaim, Underway};
 pub use life::{Access, Event, Refused, Review};
@@ -76,6 +77,9 @@ pub struct Elevation {
     pub ended: Option<Ended>,
     /// Who reviewed it.
     pub reviewed: Option<Reviewed>,
+    /// Of a drill that was given back: what policy said of a token under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<Tried>,
 }
 
 /// What is asked for.

@@ -9,6 +9,7 @@ use super::drill;
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party};
+use crate::broker::config::EMERGENCY;
 use crate::broker::notify::{Message, Urgency};
 use crate::broker::store::Effect;
 use crate::broker::web::Pages;
@@ -29,13 +30,16 @@ pub(super) fn of(
             ("elevation-requested", Urgency::ActionWanted, format!("{who} asks for {role}"))
         }
         "emergency" => {
-            ("emergency", Urgency::Alarm, format!("{who} has taken {role} without approval"))
+            (EMERGENCY, Urgency::Alarm, format!("{who} has taken {role} without approval"))
         }
         "approve" if approved => {
             ("elevation-approved", Urgency::Info, format!("{role} is approved for {who}"))
         }
         "activate" => ("grant-active", Urgency::Info, format!("{who} has {role} now")),
         "deny" => ("elevation-denied", Urgency::Info, format!("{role} is denied to {who}")),
+        "withdraw" => {
+            ("elevation-withdrawn", Urgency::Info, format!("{who} asks for {role} no more"))
+        }
         "lapse" => ("elevation-lapsed", Urgency::Info, format!("{role} for {who} has lapsed")),
         "expire" | "relinquish" | "revoke" => (
             "grant-ended",
@@ -57,8 +61,8 @@ pub(super) fn of(
     let approvers = elevation.approvals.iter().filter_map(|one| one.by.person.clone());
     let others = || eligible.people().into_iter().map(String::from);
     let told: Vec<String> = match event {
-        // All who were skipped are told, and all who could say yes.
-        "request" | "emergency" => others().collect(),
+        // All who were skipped are told, all who could say yes, and all who need not any more.
+        "request" | "emergency" | "withdraw" => others().collect(),
         "review-overdue" => others().collect(),
         "approve" | "deny" | "lapse" => requester.into_iter().collect(),
         _ => requester.into_iter().chain(approvers.clone()).collect(),
@@ -92,6 +96,7 @@ fn message(
     let message = Message::new(&key, kind, urgency, title, at)
         .about(&id)
         .role(&asked.role)
+        .ends(over(kind))
         .channels()
         .fact("Drill", if asked.drill { drill::MEANS } else { "" })
         .fact("Role", &asked.role)
@@ -111,11 +116,23 @@ fn message(
         .fact("To do", to_do(kind, &id).as_deref().unwrap_or_default())
 }
 
+/// The kinds of messages of which nothing more comes after one of this kind.
+fn over(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "elevation-approved" | "elevation-denied" | "elevation-withdrawn" | "elevation-lapsed" => {
+            &["elevation-requested"]
+        }
+        "grant-ended" => &[EMERGENCY, "grant-active"],
+        "reviewed" | "review-disputed" => &["review-due", "review-overdue"],
+        _ => &[],
+    }
+}
+
 /// What whoever reads it would type.
 fn to_do(kind: &str, id: &str) -> Option<String> {
     Some(match kind {
         "elevation-requested" => format!("tmpcred elevate approve {id}"),
-        "emergency" => format!("tmpcred elevate status {id}"),
+        EMERGENCY => format!("tmpcred elevate status {id}"),
         "elevation-approved" => format!("tmpcred elevate status {id} --wait"),
         "review-due" | "review-overdue" => format!("tmpcred elevate review {id} --note …"),
         _ => return None,

@@ -25,6 +25,16 @@ impl Metrics {
         self.uses_lost.inc_by(count);
     }
 
+    /// How many requests about elevations were counted that ended like this.
+    #[cfg(test)]
+    pub(in crate::broker) fn counted_elevated(
+        &self,
+        event: &'static str,
+        outcome: &'static str,
+    ) -> u64 {
+        self.elevations.get_or_create(&[("event", event), ("outcome", outcome)]).get()
+    }
+
     /// How much of that there was.
     #[cfg(test)]
     pub(in crate::broker) fn lost_uses(&self) -> u64 {

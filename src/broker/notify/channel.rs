@@ -25,6 +25,9 @@ use crate::oidc::Issuer;
 /// How long a channel may take for a message, where it says nothing else.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
+/// How many messages are under way at once on a channel, where it says nothing else.
+const AT_ONCE: u32 = 16;
+
 /// Where messages go.
 #[async_trait]
 pub(super) trait Channel: Send + Sync {
@@ -37,6 +40,17 @@ pub(super) trait Channel: Send + Sync {
     /// How long it may take.
     fn limit(&self) -> Duration {
         ATTEMPT
+    }
+
+    /// How many messages may be under way there at once.
+    fn at_once(&self) -> u32 {
+        AT_ONCE
+    }
+
+    /// Whether it is told that something is over which it was told of, whatever kind of message
+    /// says so.
+    fn follows(&self) -> bool {
+        false
     }
 
     /// Brings a message there, and returns when it is there for certain. Whoever calls it may
@@ -102,12 +116,9 @@ pub(super) struct Named {
 impl Named {
     /// Whether it gets this message at all.
     fn wants(&self, message: &Message) -> bool {
-        let kind = self.config.only.as_ref().is_none_or(|only| only.contains(message.kind()));
-        let role = match (&self.config.roles, message.of_role()) {
-            (Some(roles), Some(role)) => roles.contains(role),
-            _ => true,
-        };
-        kind && role
+        let wants = |kind: &str| self.config.wants(kind, message.of_role());
+        let is_over = || self.channel.follows() && message.ended().iter().any(|kind| wants(kind));
+        wants(message.kind()) || is_over()
     }
 
     /// To whom a message goes here.

@@ -17,9 +17,6 @@ use crate::broker::store::{Delivery, Step, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
 
-/// How many messages are on their way to a channel at a time, where it takes them.
-const AT_ONCE: u32 = 16;
-
 /// How often is looked for something to do, at least.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -107,7 +104,7 @@ impl<V: View> Courier<V> {
             return Ok(left.min(LOOK));
         }
         // One finds out whether it is in order again.
-        let limit = if self.trouble.is_some() { 1 } else { AT_ONCE };
+        let limit = if self.trouble.is_some() { 1 } else { named.channel.at_once() };
         let at = now(self.store.as_ref(), self.clock.as_ref()).await?;
         let beyond = at.saturating_add(BEYOND);
         let due = self.store.due(&self.name, at, beyond, limit).await?;

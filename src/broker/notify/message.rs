@@ -37,6 +37,8 @@ pub struct Message {
     about: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     role: Option<String>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    ends: BTreeSet<String>,
     people: BTreeSet<String>,
     channels: bool,
     #[serde(with = "time::serde::rfc3339")]
@@ -97,6 +99,7 @@ impl Message {
             link: None,
             about: String::new(),
             role: None,
+            ends: BTreeSet::new(),
             people: BTreeSet::new(),
             channels: false,
             at,
@@ -133,6 +136,13 @@ impl Message {
     #[must_use]
     pub fn role(mut self, role: &str) -> Self {
         self.role = Some(one_line(role, MAX_NAME));
+        self
+    }
+
+    /// After which nothing comes any more of what messages of these kinds said of the same thing.
+    #[must_use]
+    pub fn ends(mut self, kinds: &[&str]) -> Self {
+        self.ends.extend(kinds.iter().map(|kind| one_line(kind, MAX_NAME)));
         self
     }
 
@@ -188,6 +198,11 @@ impl Message {
     /// The role that it is about.
     pub fn of_role(&self) -> Option<&str> {
         self.role.as_deref()
+    }
+
+    /// The kinds of messages about the same thing that are over with it.
+    pub fn ended(&self) -> &BTreeSet<String> {
+        &self.ends
     }
 
     /// Whom it is for, by their names in the directory.

@@ -95,6 +95,7 @@ pub enum Rule {
     DirectoryUndated,
     NobodyElevates,
     NotElevated,
+    EmergencyUntold,
 }
 
 /// What there is to say of a rule.
@@ -151,6 +152,7 @@ impl Rule {
         Self::DirectoryUndated,
         Self::NobodyElevates,
         Self::NotElevated,
+        Self::EmergencyUntold,
     ];
 
     /// Its name.
@@ -356,6 +358,12 @@ impl Rule {
                 Warning,
                 "nobody asks for a role that is not had by elevation, nor approves it",
                 "write its table [role.NAME.elevation], or leave the permit out",
+            ),
+            Self::EmergencyUntold => (
+                "emergency-untold",
+                Warning,
+                "whoever is skipped in an emergency has to know of it, and nothing but mail tells them",
+                "give them a contact email in the directory, or have a channel besides that is a place, such as slack",
             ),
             Self::RoleUnreachable => (
                 "role-unreachable",

@@ -27,7 +27,7 @@ use super::{
     REVOKE, schema,
 };
 use crate::broker::authenticate::respelled;
-use crate::broker::config::{self, Client, Clients, Config, Role, TrustedIssuer};
+use crate::broker::config::{self, Client, Clients, Config, Notify, Role, TrustedIssuer};
 use crate::broker::directory::Directory;
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
@@ -84,6 +84,8 @@ pub struct World<'a> {
     pub own: &'a Issuer,
     /// The directory of people, where there is one.
     pub directory: Option<&'a Arc<Directory>>,
+    /// Where people are told what has happened.
+    pub notify: &'a Notify,
 }
 
 impl<'a> World<'a> {
@@ -95,6 +97,7 @@ impl<'a> World<'a> {
             clients: &config.client,
             own: &config.issuer,
             directory,
+            notify: &config.notify,
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::*;
 use crate::broker::authenticate::caller_tests::caller;
-use crate::broker::config::{Clients, Role, TokenFormat, TrustedIssuer};
+use crate::broker::config::{Clients, Notify, Role, TokenFormat, TrustedIssuer};
 use crate::error::Result as LoadResult;
 use crate::oidc::Issuer;
 
@@ -53,7 +53,8 @@ pub(super) fn world<'a>(
     static OWN: LazyLock<Issuer> =
         LazyLock::new(|| Issuer::parse("https://broker.example.com").unwrap());
     static NONE: Clients = Clients::new();
-    World { roles, trusted, clients: &NONE, own: &OWN, directory: None }
+    static UNTOLD: Notify = Notify::new();
+    World { roles, trusted, clients: &NONE, own: &OWN, directory: None, notify: &UNTOLD }
 }
 
 /// Loads policies where these issuers are trusted.

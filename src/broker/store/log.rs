@@ -104,4 +104,6 @@ pub struct Filter {
     pub jti: Option<Uuid>,
     /// Of this elevation.
     pub elevation: Option<Uuid>,
+    /// Of drills alone.
+    pub drill: bool,
 }

@@ -126,9 +126,31 @@ impl SignIn {
         &self.nonce
     }
 
+    /// What tells it from others.
+    pub(in crate::broker) fn state(&self) -> &str {
+        &self.state
+    }
+
+    /// Whether an answer with this state is its.
+    pub(in crate::broker) fn is_of(&self, state: &Secret<String>) -> bool {
+        state.ct_eq(&self.state)
+    }
+
     /// How long there is for it, in seconds.
     pub(in crate::broker) fn lasts() -> i64 {
         SIGN_IN.whole_seconds()
+    }
+
+    /// How much of that is left.
+    pub(in crate::broker) fn left(&self, now: OffsetDateTime) -> i64 {
+        self.until - now.unix_timestamp()
+    }
+}
+
+impl Callback {
+    /// Which sign-in it says that it is of.
+    pub(in crate::broker) fn state(&self) -> Option<&Secret<String>> {
+        self.state.as_ref()
     }
 }
 
@@ -239,10 +261,10 @@ impl Pages {
         let failed = |kind, why: String| Error::new(kind, WHAT).because_of(why);
         let unfit = |why: &str| Err(failed(ErrorKind::Verification, why.into()));
         // Whatever else is in it may be anybody's.
-        if !callback.state.is_some_and(|state| state.ct_eq(&sign_in.state)) {
-            return unfit("the answer is not that of the sign-in which this browser began last");
+        if !callback.state().is_some_and(|state| sign_in.is_of(state)) {
+            return unfit("the answer is that of another sign-in");
         }
-        if now.unix_timestamp() >= sign_in.until {
+        if sign_in.left(now) <= 0 {
             return unfit("it took too long");
         }
         let discovery = self.discovery(uptime).await.map_err(|error| error.context(WHAT))?;

@@ -64,6 +64,19 @@ impl Session {
         }
     }
 
+    /// The same in place of another one, whose forms stay good where it is of the same person: they
+    /// may be open in other tabs.
+    pub(in crate::broker) fn in_place_of(self, other: Option<Self>) -> Self {
+        let whose = |one: &Self| {
+            let claim = |name: &str| one.claims.get(name).cloned();
+            (claim("iss"), claim("sub"))
+        };
+        match other.filter(|other| whose(other) == whose(&self)) {
+            Some(other) => Self { csrf: other.csrf, ..self },
+            None => self,
+        }
+    }
+
     /// What a form has to say so that it is one of this session.
     pub(in crate::broker) fn csrf(&self) -> &str {
         &self.csrf

@@ -288,6 +288,9 @@ pub(crate) struct AuditQuery {
     /// Of this elevation: the request, what became of it, and what was issued under its grant
     #[arg(long, value_name = "ID")]
     pub elevation: Option<Uuid>,
+    /// Of drills alone
+    #[arg(long)]
+    pub drill: bool,
     /// The newest so many
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     pub limit: u32,

@@ -71,7 +71,8 @@ pub(crate) struct Because {
     /// The ticket, where the role wants one
     #[arg(long, value_name = "ID", help_heading = "Elevation")]
     pub ticket: Option<String>,
-    /// For how long, such as 30m [default: as long as the role allows]
+    /// For how long, such as 30m [default: as long as the role allows; with --provider-down 30m,
+    /// which has to be no longer than that]
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Elevation")]
     pub lasting: Option<Duration>,
     /// At once, without approval; others are told, and it is reviewed

@@ -55,7 +55,7 @@ impl Known {
         bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Changes what is known.
+    /// Changes what is known; of several processes one after the other.
     ///
     /// # Errors
     /// Where it cannot be written.
@@ -64,6 +64,13 @@ impl Known {
         broker: &Issuer,
         change: impl FnOnce(&mut Self),
     ) -> Result<()> {
+        let path = path(host, broker);
+        let failed = |cause| {
+            let what = "nobody else can be kept from changing what is known of the broker";
+            Error::new(ErrorKind::Io, what).because(cause)
+        };
+        let lock = files::open_lock(&path.with_extension("lock"))?;
+        lock.lock().map_err(failed)?;
         let before = Self::of(host, broker);
         let mut known = before.clone();
         change(&mut known);
@@ -78,7 +85,7 @@ impl Known {
             Error::new(ErrorKind::Other, "what is known of the broker cannot be written")
                 .because(cause)
         })?;
-        files::write_private(&path(host, broker), &bytes)
+        files::write_private(&path, &bytes)
     }
 
     /// What was asked for of this role, of which something may still come; the newest first.
@@ -106,6 +113,28 @@ fn path(host: &Host, broker: &Issuer) -> PathBuf {
 mod tests {
     use super::*;
     use crate::host::test_server;
+
+    #[test]
+    fn what_several_take_note_of_at_once_is_all_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = Issuer::parse("https://broker.example").unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..REQUESTS {
+                let (dir, broker) = (dir.path(), &broker);
+                scope.spawn(move || {
+                    let host = test_server::host(dir, time::Duration::ZERO);
+                    let until = host.clock.now().unix_timestamp() + 60;
+                    let (role, text) = (format!("role-{number}"), String::new());
+                    Known::change(&host, broker, |known| {
+                        known.requests.push(Kept { role, audience: None, text, until });
+                    })
+                    .unwrap();
+                });
+            }
+        });
+        let host = test_server::host(dir.path(), time::Duration::ZERO);
+        assert_eq!(Known::of(&host, &broker).requests.len(), REQUESTS);
+    }
 
     #[test]
     fn what_is_over_is_forgotten_and_of_the_rest_the_newest_comes_first() {

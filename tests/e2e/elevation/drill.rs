@@ -21,6 +21,7 @@ fn a_drill_asks_the_people_waits_ends_and_says_how_long_each_step_took() {
     terminal.wait_for("STEP");
     terminal.wait_for("relinquished");
     let screen = terminal.screen();
+    assert!(screen.contains("token  would have been issued: the policy 'admins'"), "{screen}");
     for step in ["approved by bob", "approved by carol", "enough have approved", "begun"] {
         assert!(screen.contains(step), "{step}: {screen}");
     }
@@ -40,11 +41,25 @@ fn a_practised_emergency_is_over_at_once_and_everybody_who_was_skipped_is_told()
     let ended = company.elevate("alice", &drill).ok().json();
     assert_eq!((&ended["access"], &ended["drill"]), (&"relinquished".into(), &true.into()));
     assert_eq!((&ended["review"], &ended["path"]), (&"due".into(), &"emergency".into()));
+    assert_eq!(ended["tried"]["issued"], true, "{ended}");
     assert_eq!(company.told("emergency"), ["bob", "carol", "erin"]);
     // A run that wants the role in earnest does not take it for one.
     let emergency = ["exec", "--elevate", "admin", "--reason", "INC-1", "--emergency"];
     let run = company.run("alice", &emergency).args(["--", "sh", "-c", "echo $TMPCRED_ROLE"]);
     assert_eq!(run.limit(SOON).run().ok().stdout, "admin\n");
+}
+
+#[test]
+fn a_drill_has_not_gone_well_where_no_token_would_have_been_issued() {
+    let forbids = r#"
+@id("not-on-this-network")
+forbid (principal, action == Action::"issue", resource == Role::"admin");
+"#;
+    let company = Company::of(vec![("alice", Home::stranger())], ROLE, forbids);
+    let drill = company.elevate("alice", &["drill", "admin", "--emergency"]).ended_with(5);
+    assert!(drill.stdout.contains("token  would not have been issued"), "{}", drill.stdout);
+    let says = "a policy forbids the role 'admin'";
+    assert!(drill.stdout.contains("relinquished") && drill.stderr.contains(says), "{drill:?}");
 }
 
 #[test]

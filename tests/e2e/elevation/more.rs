@@ -142,6 +142,36 @@ fn an_approver_logs_in_again_by_the_kind_of_login_that_is_wanted() {
     assert_eq!(asked, ["phr"]);
 }
 
+#[test]
+fn who_is_told_of_emergencies_by_nothing_but_mail_has_to_have_an_address() {
+    let company = Company::start(&[]);
+    let home = &company.broker.home;
+    let toml = std::fs::read_to_string(home.path("broker.toml")).unwrap();
+    let check = |channel: &str| {
+        let (before, _) = toml.split_once("[notify.own]").unwrap();
+        let file = home.write("checked.toml", format!("{before}{channel}"));
+        let run = tmpcred(home).args(["broker", "policy", "check", "--json", "--config"]);
+        run.args([file]).run()
+    };
+    let mail =
+        "[notify.mail]\nkind = \"email\"\nurl = \"smtp://127.0.0.1:25\"\nfrom = \"a@b.example\"\n";
+    let found = check(mail).ok().json();
+    let rules = |found: &Value| {
+        let all = found["findings"].as_array().unwrap().iter();
+        all.map(|one| (one["rule"].clone(), one["message"].clone())).collect::<Vec<_>>()
+    };
+    let untold =
+        "nobody tells bob, carol, erin when somebody takes the role 'admin' in an emergency";
+    assert!(rules(&found).contains(&("emergency-untold".into(), untold.into())), "{found}");
+    let place = format!("{mail}to = [\"team@b.example\"]\n");
+    let found = check(&place).ok().json();
+    assert!(rules(&found).iter().all(|(rule, _)| rule != "emergency-untold"), "{found}");
+    // Where nobody at all would be told, nothing is checked any further.
+    let refused = check(&format!("{mail}only = [\"review-due\"]\n"));
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("of which nobody would be told"), "{}", refused.stderr);
+}
+
 /// Alice has the role, because there is an emergency.
 fn emergency(company: &Company) -> String {
     let ask = ["request", "admin", "--emergency", "--reason", "INC-1", "--for", "15m", "--json"];

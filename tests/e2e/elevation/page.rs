@@ -76,6 +76,11 @@ fn each_line_of_the_page_for_those_on_call_does_what_it_says() {
     let mut tried = Vec::new();
     for (who, line) in &lines {
         let line = line.replace("prod-admin", "admin");
+        if who == "broker" {
+            looks_into_the_log(&company, &line);
+            tried.push("audit query".to_string());
+            continue;
+        }
         let terminal = page.of(who);
         let words: Vec<_> = line.split(' ').collect();
         let emergency = line.contains("--emergency");
@@ -151,5 +156,32 @@ fn each_line_of_the_page_for_those_on_call_does_what_it_says() {
     }
     for command in ["request", "status", "approve", "deny", "revoke", "review", "drill"] {
         assert!(tried.contains(&format!("elevate {command}")), "{command} is not on the page");
+    }
+    assert_eq!(tried.last().unwrap(), "audit query");
+}
+
+/// What whoever runs the broker types: it tells of the drill alone, and how long each step took.
+#[track_caller]
+fn looks_into_the_log(company: &Company, line: &str) {
+    let words = line.strip_prefix("tmpcred ").unwrap();
+    let query = || {
+        let run = tmpcred(&company.broker.home).current_dir(company.broker.home.path(""));
+        run.args(words.split(' ')).args(["--json"]).env("TMPCRED_BROKER_KEK", KEK).run()
+    };
+    let records = wait_until("the end of the drill", SOON, || {
+        let records = query().ok().json();
+        let ended = |one: &Value| one["action"] == "elevation.relinquish";
+        records.as_array().unwrap().iter().any(ended).then_some(records)
+    });
+    let records = records.as_array().unwrap();
+    let text = |one: &Value, name: &str| one[name].as_str().unwrap().to_string();
+    let actions: Vec<_> = records.iter().map(|one| text(one, "action")).collect();
+    let approve = "elevation.approve";
+    let all = ["elevation.request", approve, approve, "elevation.activate", "elevation.relinquish"];
+    assert_eq!(actions, all);
+    assert!(records.iter().all(|one| text(one, "reason").starts_with("DRILL: ")), "{records:?}");
+    let last = text(records.last().unwrap(), "reason");
+    for says in ["first approval after", "begun after", "a token would have been issued"] {
+        assert!(last.contains(says), "{says}: {last}");
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use super::super::elevation::{Company, ROLE};
 use super::super::support::aws::python_program;
 use super::super::support::peer::{Peer, node_script, supervised};
 use super::*;
@@ -126,4 +127,43 @@ fn slack_teams_and_pagerduty_take_what_they_are_sent() {
     assert_ne!(refused.code, Some(0));
     assert!(refused.stderr.contains("it answered 429"), "{}", refused.stderr);
     assert!(!refused.stderr.contains("hushhush"), "{}", refused.stderr);
+}
+
+#[test]
+fn an_incident_of_pagerduty_is_resolved_once_it_is_over() {
+    let (stand, files) = (Stand::start(), Home::new());
+    let key = secret(&files, "key", KEY);
+    let role = format!(
+        "{ROLE}\n[notify.pager]\nkind = \"pagerduty\"\nurl = \"http://127.0.0.1:{}/pagerduty/v2/enqueue\"\n\
+         secret_file = {key}\nonly = [\"emergency\", \"review-due\"]\n",
+        stand.port
+    );
+    let people = ["alice", "bob"].map(|name| (name, Home::stranger()));
+    let company = Company::of(people.into(), &role, "");
+    let ask = ["request", "admin", "--emergency", "--reason", "INC-1", "--for", "15m", "--json"];
+    let had = company.elevate("alice", &ask).ok().json();
+    let id = had["id"].as_str().unwrap();
+    let got = |number: usize| {
+        let got = wait_until("events", SOON, || {
+            let got = stand.got("pagerduty");
+            (got.len() >= number).then_some(got)
+        });
+        let text = |value: &Value| value.as_str().unwrap().to_string();
+        let events = got.iter().map(|one| {
+            assert_eq!(one["wrong"], Value::Null, "{one}");
+            let incident = text(&one["body"]["dedup_key"]);
+            let kind = incident.split_once(&format!("/{id}/")).unwrap().1.to_string();
+            format!("{} {kind}", text(&one["body"]["event_action"]))
+        });
+        events.collect::<Vec<_>>()
+    };
+    assert_eq!(got(1), ["trigger emergency"]);
+    company.elevate("alice", &["relinquish", id]).ok();
+    // The end is told of to nobody else there, and wakes nobody.
+    let mut ended = got(4);
+    ended.sort();
+    let over = ["resolve emergency", "resolve grant-active"];
+    assert_eq!(ended, [over[0], over[1], "trigger emergency", "trigger review-due"]);
+    company.elevate("bob", &["review", id, "--note", "as asked"]).ok();
+    assert_eq!(got(6)[4..], ["resolve review-due", "resolve review-overdue"]);
 }

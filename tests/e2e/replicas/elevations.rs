@@ -23,6 +23,10 @@ longest = "1h"
 review_within = "1d"
 approvals = [{ count = 2, groups = ["leads"] }]
 emergency = { longest = "15m", cool_down = "1h" }
+
+[notify.own]
+kind = "command"
+command = ["/bin/true"]
 "#;
 
 /// How often they meet.

@@ -40,6 +40,8 @@ const ISSUED: u32 = 1000;
 pub(in crate::broker) struct Known {
     /// The grant.
     pub(in crate::broker) elevation: Uuid,
+    /// Whether it is a drill.
+    pub(in crate::broker) is_drill: bool,
     /// What was done.
     pub(in crate::broker) sum: Sum,
     /// Whether there were more tokens than are counted.
@@ -111,6 +113,6 @@ impl Broker {
             sum.add(what, &times);
         }
         sum.sort();
-        Ok(Known { elevation: elevation.id, sum, more_issued })
+        Ok(Known { elevation: elevation.id, is_drill: elevation.asked.drill, sum, more_issued })
     }
 }

@@ -142,12 +142,14 @@ async fn request(
 ) -> Response {
     let form = Form::read_described(&uri, &headers, body, REQUEST_FORM);
     let request = Request::new(&broker, shown, &headers, ("POST", ELEVATIONS_PATH));
+    let mut is_drill = false;
     let perform = async {
         if let Some(text) = statements::of(&form, &headers)? {
-            return statements::bring(&request, text, None).await;
+            return statements::bring(&request, text, None, &mut is_drill).await;
         }
         let asked = request.identified(form.as_ref().ok()).await?;
         let wanted = wanted(&form?)?;
+        is_drill = wanted.drill;
         let elevation = {
             let (broker, book) = (broker.clone(), request.book.clone());
             to_its_end(async move {
@@ -161,7 +163,7 @@ async fn request(
         Ok((StatusCode::CREATED, done(view::elevation(&request.book, &elevation))).into_response())
     };
     let outcome = perform.await;
-    answered(&request, "request", outcome)
+    answered(&request, ("request", is_drill), outcome)
 }
 
 async fn settle(
@@ -176,25 +178,28 @@ async fn settle(
     let InPath((id, event)) = path.unwrap_or_else(|_| InPath(Default::default()));
     let at = format!("{ELEVATIONS_PATH}/{id}/{event}");
     let request = Request::new(&broker, shown, &headers, ("POST", &at));
+    let mut is_drill = false;
     let perform = async {
         if let Some(text) = statements::of(&form, &headers)? {
-            return statements::bring(&request, text, Some((known_id(&id)?, &event))).await;
+            let about = Some((known_id(&id)?, event.as_str()));
+            return statements::bring(&request, text, about, &mut is_drill).await;
         }
         let asked = request.identified(form.as_ref().ok()).await?;
         let id = known_id(&id)?;
         let verdict = verdict(&event, &form?)?;
         let (broker, book) = (broker.clone(), request.book.clone());
-        let seen = to_its_end(async move {
+        let (outcome, drill) = to_its_end(async move {
             let outcome = broker.settle(&book, &asked, id, &verdict).await;
-            Ok(outcome.map(|elevation| broker.seen_by(&book, &asked, elevation)))
+            let drill = broker.is_drill(&outcome, id).await;
+            Ok((outcome.map(|elevation| broker.seen_by(&book, &asked, elevation)), drill))
         })
-        .await?
-        .map_err(unserved)?;
-        Ok(done(view::elevation(&request.book, &seen)))
+        .await?;
+        is_drill = drill;
+        Ok(done(view::elevation(&request.book, &outcome.map_err(unserved)?)))
     };
     let outcome = perform.await;
     let event = EVENTS.into_iter().find(|known| *known == event).unwrap_or("unknown");
-    answered(&request, event, outcome)
+    answered(&request, (event, is_drill), outcome)
 }
 
 async fn show(
@@ -206,13 +211,16 @@ async fn show(
     let InPath(id) = path.unwrap_or_else(|_| InPath(String::new()));
     let at = format!("{ELEVATIONS_PATH}/{id}");
     let request = Request::new(&broker, shown, &headers, ("GET", &at));
+    let mut is_drill = false;
     let perform = async {
         let asked = request.identified(None).await?;
         let seen = broker.elevation_for(&request.book, &asked, known_id(&id)?).await;
-        Ok(done(view::elevation(&request.book, &seen.map_err(unserved)?)))
+        let seen = seen.map_err(unserved)?;
+        is_drill = seen.elevation.asked.drill;
+        Ok(done(view::elevation(&request.book, &seen)))
     };
     let outcome = perform.await;
-    answered(&request, "show", outcome)
+    answered(&request, ("show", is_drill), outcome)
 }
 
 /// Which elevations are listed.
@@ -247,25 +255,20 @@ async fn list(
         Ok(done(view::page(&request.book, &page.map_err(unserved)?)))
     };
     let outcome = perform.await;
-    answered(&request, "list", outcome)
+    answered(&request, ("list", false), outcome)
 }
 
-/// The answer, which is counted.
+/// The answer, which is counted, unless it is about a drill.
 fn answered(
     request: &Request<'_>,
-    event: &'static str,
+    (event, is_drill): (&'static str, bool),
     outcome: Result<Response, Unserved>,
 ) -> Response {
-    match outcome {
-        Ok(response) => {
-            request.broker.metrics.elevated(event, "done");
-            response
-        }
-        Err(unserved) => {
-            request.broker.metrics.elevated(event, unserved.outcome.as_str());
-            unserved.at(request.id)
-        }
+    let said = outcome.as_ref().map_or_else(|unserved| unserved.outcome.as_str(), |_| "done");
+    if !is_drill {
+        request.broker.metrics.elevated(event, said);
     }
+    outcome.unwrap_or_else(|unserved| unserved.at(request.id))
 }
 
 fn known_id(text: &str) -> Result<Uuid, Unserved> {

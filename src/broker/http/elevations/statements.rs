@@ -49,11 +49,12 @@ pub(super) fn of<'a>(
     Ok(Some(text))
 }
 
-/// Does what they say.
+/// Does what they say, and tells whether it is about a drill.
 pub(super) async fn bring(
     request: &Request<'_>,
     text: &str,
     event: Option<(Uuid, &str)>,
+    is_drill: &mut bool,
 ) -> Result<Response, Unserved> {
     let (broker, book, text) = (request.broker.clone(), request.book.clone(), text.to_string());
     let event = event.map(|(id, event)| (id, event.to_string()));
@@ -62,12 +63,17 @@ pub(super) async fn bring(
         let event = event.as_ref().map(|(id, event)| (*id, event.as_str()));
         let at = crate::broker::elevation::At { event, source, request_id };
         let brought = broker.bring(&book, &text, at).await;
-        Ok(brought.map(|brought| {
+        // What comes to nothing says so of itself, and nobody else does.
+        let drill = brought.as_ref().is_ok_and(|brought| brought.elevation.asked.drill);
+        let brought = brought.map(|brought| {
             let seen = broker.seen_by(&book, &brought.who, brought.elevation);
             (seen, brought.is_new, brought.not_taken)
-        }))
+        });
+        Ok((brought, drill))
     };
-    let (seen, is_new, not_taken) = to_its_end(work).await?.map_err(unserved)?;
+    let (brought, drill) = to_its_end(work).await?;
+    *is_drill = drill;
+    let (seen, is_new, not_taken) = brought.map_err(unserved)?;
     let told = wire::Elevation {
         not_taken: not_taken
             .into_iter()

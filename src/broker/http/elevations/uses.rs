@@ -59,13 +59,16 @@ async fn show(
     let InPath(id) = path.unwrap_or_else(|_| InPath(String::new()));
     let at = format!("{ELEVATIONS_PATH}/{id}/uses");
     let request = Request::new(&broker, shown, &headers, ("GET", &at));
+    let mut is_drill = false;
     let perform = async {
         let asked = request.identified(None).await?;
         let known = broker.uses_for(&request.book, &asked, known_id(&id)?).await;
-        Ok(done(told(known.map_err(unserved)?)))
+        let known = known.map_err(unserved)?;
+        is_drill = known.is_drill;
+        Ok(done(told(known)))
     };
     let outcome = perform.await;
-    answered(&request, "uses", outcome)
+    answered(&request, ("uses", is_drill), outcome)
 }
 
 async fn take(
@@ -88,7 +91,7 @@ async fn take(
         Ok(done(wire::Taken { taken: taken.taken, known: taken.known }))
     };
     let outcome = perform.await;
-    answered(&request, "tell-uses", outcome)
+    answered(&request, ("tell-uses", false), outcome)
 }
 
 fn meant(text: &str) -> Result<Uuid, Unserved> {
@@ -108,7 +111,7 @@ fn events(
 }
 
 fn told(known: Known) -> wire::Uses {
-    let Known { elevation, sum, more_issued } = known;
+    let Known { elevation, sum, more_issued, .. } = known;
     let times = |times: &Times| wire::Times {
         count: times.count,
         first: moment(times.first),

@@ -81,6 +81,10 @@ pub(in crate::broker::http) fn elevation(book: &Rulebook, seen: &Seen) -> wire::
             at: moment(reviewed.at),
             note: reviewed.note.clone(),
         }),
+        tried: elevation
+            .tried
+            .as_ref()
+            .map(|tried| wire::Tried { issued: tried.issued, said: tried.said.clone() }),
         review_by: review_by.filter(|_| elevation.review == Review::Due).map(moment),
         may: may.iter().map(ToString::to_string).collect(),
         revocation_reach: (was_had && elevation.access.is_over()).then_some(match is_opaque {

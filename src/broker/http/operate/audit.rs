@@ -45,6 +45,7 @@ pub(in crate::broker::http) struct Asked {
     pub(in crate::broker::http) trace: Option<String>,
     pub(in crate::broker::http) token: Option<Uuid>,
     pub(in crate::broker::http) elevation: Option<Uuid>,
+    pub(in crate::broker::http) drill: Option<bool>,
     pub(in crate::broker::http) limit: Option<u32>,
     pub(in crate::broker::http) below: Option<u64>,
 }
@@ -75,6 +76,7 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
             Parameter::text("trace", "Of this trace (the second part of `traceparent`)"),
             Parameter::text("token", "About this token (its `jti`)"),
             Parameter::text("elevation", "Of this elevation, and what was done under its grant"),
+            Parameter::text("drill", "`true`: of drills alone"),
             Parameter::number("limit", "How many at most: 100 where left out, 1000 at most", false),
             Parameter::number("below", "With lower numbers than this", false),
         ])
@@ -169,6 +171,7 @@ impl Asked {
             trace_id: self.trace.as_ref().map(trace).transpose()?,
             jti: self.token,
             elevation: self.elevation,
+            drill: self.drill.unwrap_or_default(),
         })
     }
 }

@@ -39,12 +39,18 @@ pub(super) async fn settle(
     };
     let Visit { request, who, frame, .. } = visit;
     let known = EVENTS.into_iter().find(|known| *known == event).unwrap_or("unknown");
+    let mut is_drill = false;
     let perform = async {
         let id = Uuid::try_parse(&id).map_err(|_| unserved(Refusal::Unknown))?;
         let verdict = verdict(&event, &form)?;
         let (broker, book) = (broker.clone(), request.book.clone());
-        let settled =
-            to_its_end(async move { Ok(broker.settle(&book, &who, id, &verdict).await) }).await?;
+        let (settled, drill) = to_its_end(async move {
+            let settled = broker.settle(&book, &who, id, &verdict).await;
+            let drill = broker.is_drill(&settled, id).await;
+            Ok((settled, drill))
+        })
+        .await?;
+        is_drill = drill;
         match settled {
             // A form must not lead to the provider, or the browser would not let it.
             Err(Refusal::StepUp(login)) => {
@@ -57,15 +63,13 @@ pub(super) async fn settle(
         }
     };
     let outcome: Result<Response, Unserved> = perform.await;
-    match outcome {
-        Ok(response) => {
-            let done = response.status() == StatusCode::SEE_OTHER;
-            broker.metrics.elevated(known, if done { "done" } else { "denied" });
-            response
-        }
-        Err(unserved) => {
-            broker.metrics.elevated(known, unserved.outcome.as_str());
-            frame::unserved(Some(&frame), &unserved, request_id)
-        }
+    let said = match &outcome {
+        Ok(response) if response.status() == StatusCode::SEE_OTHER => "done",
+        Ok(_) => "denied",
+        Err(unserved) => unserved.outcome.as_str(),
+    };
+    if !is_drill {
+        broker.metrics.elevated(known, said);
     }
+    outcome.unwrap_or_else(|unserved| frame::unserved(Some(&frame), &unserved, request_id))
 }

@@ -61,8 +61,10 @@ pub(super) async fn show(
             return frame::unserved(Some(&frame), &unserved, request_id);
         }
     };
-    broker.metrics.elevated("show", "done");
     let elevation = &seen.elevation;
+    if !elevation.asked.drill {
+        broker.metrics.elevated("show", "done");
+    }
     // Only what was had was of use.
     let uses = match elevation.grant {
         Some(_) => Some(broker.uses_for(&request.book, &who, elevation.id).await.ok()),
@@ -143,6 +145,11 @@ impl Whole<'_> {
                     @for actor in &shown.actors {
                         (fact("Through", frame::whole_party(actor)))
                     }
+                    (fact("Path", match asked.path {
+                        Way::Ordinary => "ordinary: by approvals",
+                        Way::Emergency => "emergency: without anybody's approval",
+                        Way::ProviderDown => "provider down: by signatures",
+                    }))
                     (fact("Role", html! { code { (shown.role) } }))
                     (fact("Audience", quoted(&shown.audience)))
                     (fact("Scope", match &shown.scope {
@@ -252,6 +259,7 @@ impl Whole<'_> {
                         @for (approval, at) in shown.approvals.iter().zip(&self.seen.elevation.approvals) {
                             li {
                                 (frame::party(&approval.by)) ", " (moment(at.at))
+                                @if let Some(key) = &approval.key { ", by a signature of the key " code { (key) } }
                                 @if !approval.counts { " " span.state.old { "does not count any more" } }
                                 @if let Some(reason) = &approval.reason { ": " q { (quoted(reason)) } }
                             }
@@ -284,6 +292,12 @@ impl Whole<'_> {
                         (fact("Ended", html! {
                             (moment(ended.at)) ", " (said_of(&self.shown.access)) (by(&shown.by))
                             @if let Some(reason) = &shown.reason { ": " q { (quoted(reason)) } }
+                        }))
+                    }
+                    @if let Some(tried) = &self.shown.tried {
+                        (fact("A token", html! {
+                            @if tried.issued { "would have been issued: " } @else { strong { "would not have been issued: " } }
+                            (quoted(&tried.said))
                         }))
                     }
                     @if let (Some(reviewed), Some(shown)) = (&elevation.reviewed, &self.shown.reviewed) {
@@ -391,10 +405,12 @@ pub(super) fn state(elevation: &Elevation) -> Markup {
         _ => "old",
     };
     let emergency = elevation.asked.path == Way::Emergency && access != "emergency-active";
+    let signed = elevation.asked.path == Way::ProviderDown;
     html! {
         @if elevation.asked.drill { span.state.drill { "drill" } " " }
         span class={ "state " (kind) } { (said_of(access)) }
         @if emergency { " " span.state.alarm { "emergency" } }
+        @if signed { " " span.state.waits { "by signatures" } }
         @match elevation.review {
             Review::None => {},
             Review::Due => { " " span.state.waits { "review due" } },

@@ -20,7 +20,7 @@ use crate::broker::Broker;
 use crate::broker::authenticate::{Rejection, said};
 use crate::broker::config::Login;
 use crate::broker::rulebook::Rulebook;
-use crate::broker::web::{Callback, Ended, Got, Pages, Purpose, Session};
+use crate::broker::web::{Callback, Ended, Got, Pages, Session};
 use crate::error::{Error, ErrorKind, Result as Outcome};
 
 /// Where somebody wants to go.
@@ -46,10 +46,11 @@ pub(super) async fn begin(
     let times = (broker.clock.now(), broker.clock.uptime());
     let begun = pages.begin(&login, &to, times).await.and_then(|(url, sign_in)| {
         let mut response = go_to(url.as_str());
-        Cookies::of(&broker).keep_sign_in(&sign_in, response.headers_mut())?;
+        let cookies = Cookies::of(&broker);
+        cookies.keep_sign_in(&sign_in, times.0, &headers, response.headers_mut())?;
         Ok(response)
     });
-    begun.unwrap_or_else(|error| failed(&broker, &error, id))
+    begun.unwrap_or_else(|error| failed(&broker, &error, (&to, id)))
 }
 
 /// How somebody has to sign in again to decide about what is at the page that they want to go
@@ -76,34 +77,30 @@ pub(super) async fn callback(
 ) -> Response {
     let (Book(book), id) = (shown.0.clone(), shown.2);
     let cookies = Cookies::of(&broker);
-    let (Some(pages), Some(sign_in)) = (book.pages(), cookies.sign_in(&headers)) else {
-        let why = "No sign-in is under way in this browser, or it took too long.";
+    let callback = query.map(|Query(callback)| callback).ok();
+    let begun = callback.as_ref().and_then(Callback::state);
+    let begun = begun.and_then(|state| cookies.sign_in(&headers, state));
+    let (Some(pages), Some(callback), Some(sign_in)) = (book.pages(), callback, begun) else {
+        // Anybody can lead somebody here: it changes nothing, and ends no sign-in.
+        let why = "This is no answer to a sign-in that is under way in this browser, or it took too long. Nothing was changed.";
         return frame::sign_in_first(&broker, "", why, StatusCode::BAD_REQUEST);
     };
-    let callback = query.map(|Query(callback)| callback).map_err(|_| {
-        Error::new(ErrorKind::Verification, "the sign-in did not succeed")
-            .because_of("the answer of the identity provider has something twice")
-    });
     let times = (broker.clock.now(), broker.clock.uptime());
-    let got = async { pages.finish(&sign_in, callback?, times).await };
-    let mut response = match got.await {
-        Ok(got) => {
-            let verified = verified(&broker, &book, pages, (sign_in.nonce(), &got)).await;
-            match verified {
-                Ok(session) => {
-                    let to = sign_in.to();
-                    enter(&broker, &book, session, to).await.unwrap_or_else(|stop| match stop {
-                        Stop::Ended(ended) => visit::over(&broker, ended, id),
-                        Stop::Failed(error) => failed(&broker, &error, id),
-                    })
-                }
-                Err(error) => failed(&broker, &error, id),
-            }
-        }
-        Err(error) => failed(&broker, &error, id),
+    let to = sign_in.to();
+    let came = async {
+        let got = pages.finish(&sign_in, callback, times).await?;
+        let session = verified(&broker, &book, pages, (sign_in.nonce(), &got)).await?;
+        let session = session.in_place_of(cookies.session(&headers));
+        enter(&broker, &book, session, to).await
     };
-    // It was used up, whatever came of it.
-    cookies.forget(Purpose::SignIn, &headers, response.headers_mut());
+    let mut response = came.await.unwrap_or_else(|stop| match stop {
+        Stop::Ended(ended) => visit::over(&broker, ended, id),
+        Stop::Failed(error) => failed(&broker, &error, (to, id)),
+    });
+    // It was used up, unless somebody could not be asked: then the same page may be loaded again.
+    if !response.status().is_server_error() {
+        cookies.forget_sign_in(&sign_in, response.headers_mut());
+    }
     response
 }
 
@@ -142,6 +139,12 @@ enum Stop {
     Failed(Error),
 }
 
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// Lets somebody in, to the page that they wanted.
 async fn enter(
     broker: &Arc<Broker>,
@@ -155,20 +158,19 @@ async fn enter(
     let address = if to.is_empty() { base } else { format!("{base}/{to}") };
     let mut response = go_to(&address);
     let lasts = session.lasts(broker.clock.now());
-    Cookies::of(broker)
-        .keep_session(&session, lasts, response.headers_mut())
-        .map_err(Stop::Failed)?;
+    Cookies::of(broker).keep_session(&session, lasts, response.headers_mut())?;
     Ok(response)
 }
 
-/// Says that nobody signed in. What tells of the broker's network is for its log alone.
-fn failed(broker: &Broker, error: &Error, id: super::RequestId) -> Response {
+/// Says that nobody signed in, and leads to where they can who want to go there. What tells of the
+/// broker's network is for its log alone.
+fn failed(broker: &Broker, error: &Error, (to, id): (&str, super::RequestId)) -> Response {
     let causes = error.causes().join(": ");
     match error.kind() {
         ErrorKind::Denied | ErrorKind::Verification => {
             tracing::info!(%error, causes, "somebody did not sign in");
             let why = format!("It did not work: {}.", said(error));
-            frame::sign_in_first(broker, "", &why, StatusCode::FORBIDDEN)
+            frame::sign_in_first(broker, to, &why, StatusCode::FORBIDDEN)
         }
         _ => {
             tracing::error!(%error, causes, "people cannot sign in to the pages");
@@ -196,6 +198,6 @@ pub(super) async fn sign_out(
     }
     let why = "You are signed out here. At your identity provider you may still be signed in.";
     let mut page = frame::sign_in_first(&broker, "", why, StatusCode::OK);
-    Cookies::of(&broker).forget(Purpose::Session, &headers, page.headers_mut());
+    Cookies::of(&broker).forget_session(&headers, page.headers_mut());
     page
 }

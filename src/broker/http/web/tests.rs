@@ -90,6 +90,11 @@ impl Jar {
         }
     }
 
+    /// How many sign-ins it remembers.
+    fn sign_ins(&self) -> usize {
+        self.0.keys().filter(|name| name.starts_with("__Host-tmpcred-sign-in-")).count()
+    }
+
     fn header(&self) -> String {
         let all: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
         all.join("; ")
@@ -224,11 +229,17 @@ impl Place {
 
     /// Begins to sign in, and returns the cookies, the state and the nonce.
     async fn begin(&self, to: &str) -> (Jar, String, String) {
-        let answer = self.get(&format!("/elevations/sign-in?to={to}"), &Jar::default()).await;
-        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
         let mut jar = Jar::default();
+        let (state, nonce) = self.begin_in(&mut jar, to).await;
+        (jar, state, nonce)
+    }
+
+    /// The same in a browser that has cookies.
+    async fn begin_in(&self, jar: &mut Jar, to: &str) -> (String, String) {
+        let answer = self.get(&format!("/elevations/sign-in?to={to}"), jar).await;
+        assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
         jar.keep(&answer);
-        (jar, answer.parameter("state"), answer.parameter("nonce"))
+        (answer.parameter("state"), answer.parameter("nonce"))
     }
 
     /// What the provider says for the next code, with these changes.
@@ -260,7 +271,7 @@ impl Place {
         let answer = self.come_back(&jar, &state, &[]).await;
         assert_eq!(answer.status, StatusCode::SEE_OTHER, "{}", answer.text);
         jar.keep(&answer);
-        assert!(!jar.0.contains_key("__Host-tmpcred-sign-in"), "it is used up");
+        assert_eq!(jar.sign_ins(), 0, "it is used up");
         jar
     }
 

@@ -18,7 +18,7 @@ use crate::broker::decide::Rules;
 use crate::broker::operate::Asked;
 use crate::broker::policy::{Administration, Moment, Operation};
 use crate::broker::rulebook::Rulebook;
-use crate::broker::web::{Ended, PAGES_PATH, Purpose, Session};
+use crate::broker::web::{Ended, PAGES_PATH, Session};
 
 /// Where a request was made from, as browsers say it.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -54,7 +54,7 @@ impl<'a> Visit<'a> {
         let forget = !matches!(ended, Ended::Unavailable(_));
         let mut page = over(broker, ended, id);
         if forget {
-            cookies.forget(Purpose::Session, headers, page.headers_mut());
+            cookies.forget_session(headers, page.headers_mut());
         }
         Err(page)
     }

@@ -1,4 +1,8 @@
 //! A service of PagerDuty, by its Events API v2.
+//!
+//! What messages of one kind say of one thing is one incident, which is resolved once it is over.
+
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
@@ -7,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use super::web::{Server, id_of};
 use super::{Channel, Parcel, Refused};
 use crate::broker::config::NotifyChannel;
-use crate::broker::notify::Urgency;
+use crate::broker::notify::{Message, Urgency};
 use crate::broker::private_text::{self, Place};
 use crate::broker::signed_post::json_request;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +30,8 @@ pub(super) struct PagerDuty {
     key: Place,
     env: Env,
     origin: String,
+    /// The kinds of messages of which there are incidents; all where left out.
+    only: Option<BTreeSet<String>>,
 }
 
 impl PagerDuty {
@@ -33,7 +39,8 @@ impl PagerDuty {
         let place = Place::of(config.secret_file.as_ref(), config.secret_env.as_ref());
         let key = place.ok_or_else(|| Error::new(ErrorKind::Config, "it has no secret"))?;
         let server = Server::new(config, Some(USUAL), host)?;
-        let service = Self { server, key, env: host.env.clone(), origin };
+        let (env, only) = (host.env.clone(), config.only.clone());
+        let service = Self { server, key, env, origin, only };
         service.with_key(Value::Null).map(|_| service)
     }
 
@@ -57,13 +64,46 @@ impl PagerDuty {
 
 #[async_trait]
 impl Channel for PagerDuty {
+    /// One after the other: what is over has to come after what it was.
+    fn at_once(&self) -> u32 {
+        1
+    }
+
+    fn follows(&self) -> bool {
+        true
+    }
+
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<(), Refused> {
-        let body = self.with_key(event(parcel, &self.origin))?;
-        self.server.send(|url| Ok(json_request(url, body)), parcel.now).await
+        for event in events(parcel, &self.origin, self.only.as_ref()) {
+            let body = self.with_key(event)?;
+            self.server.send(|url| Ok(json_request(url, body)), parcel.now).await?;
+        }
+        Ok(())
     }
 }
 
-/// The event, without the key.
+/// The events, without the key.
+fn events(parcel: &Parcel<'_>, origin: &str, only: Option<&BTreeSet<String>>) -> Vec<Value> {
+    let message = parcel.message;
+    let over = message.ended().iter().map(
+        |kind| json!({ "event_action": "resolve", "dedup_key": incident(message, kind, origin) }),
+    );
+    // That something is over is nothing to be woken for.
+    let only_ends = message.urgency() == Urgency::Info && !message.ended().is_empty();
+    let is_told = !only_ends && only.is_none_or(|only| only.contains(message.kind()));
+    over.chain(is_told.then(|| event(parcel, origin))).collect()
+}
+
+/// What is one incident: all that messages of this kind say of the same thing. What is about
+/// nothing is told apart by its key.
+fn incident(message: &Message, kind: &str, origin: &str) -> String {
+    id_of(&match message.id() {
+        "" => format!("{origin}/{}", message.key()),
+        id => format!("{origin}/{id}/{kind}"),
+    })
+}
+
+/// The event that something has come about, without the key.
 fn event(parcel: &Parcel<'_>, origin: &str) -> Value {
     let message = parcel.message;
     let severity = match message.urgency() {
@@ -93,8 +133,7 @@ fn event(parcel: &Parcel<'_>, origin: &str) -> Value {
     let link = |page| json!({ "href": page, "text": "Open" });
     json!({
         "event_action": "trigger",
-        // The same message is one incident, however often it comes.
-        "dedup_key": id_of(&format!("{origin}/{}", message.key())),
+        "dedup_key": incident(message, message.kind(), origin),
         "client": "tmpcred",
         "payload": payload,
         "links": message.page().into_iter().map(link).collect::<Vec<_>>(),
@@ -109,19 +148,19 @@ mod tests {
     use crate::broker::notify::Message;
     use crate::broker::notify::message::tests::message;
 
-    /// What PagerDuty would get.
-    fn sample(message: &Message) -> Value {
+    /// What PagerDuty would get where there are incidents of these kinds only.
+    fn samples(message: &Message, only: &[&str]) -> Vec<Value> {
         let parcel =
             Parcel { message, addressee: "", people: None, now: OffsetDateTime::UNIX_EPOCH };
-        let mut event = event(&parcel, "broker.example.com");
-        event["routing_key"] = "0".repeat(KEY_LENGTH).into();
-        event
+        let only: BTreeSet<_> = only.iter().map(ToString::to_string).collect();
+        events(&parcel, "broker.example.com", Some(&only).filter(|only| !only.is_empty()))
     }
 
     #[test]
     fn an_alarm_is_a_critical_incident_that_its_key_tells_apart() {
-        let event = sample(&message("k"));
-        assert_eq!(event["dedup_key"], "broker.example.com/k");
+        let [event] = &samples(&message("k"), &[])[..] else { panic!() };
+        assert_eq!(event["event_action"], "trigger");
+        assert_eq!(event["dedup_key"], "broker.example.com/7/emergency");
         let payload = &event["payload"];
         assert_eq!(
             (&payload["severity"], &payload["class"]),
@@ -129,5 +168,37 @@ mod tests {
         );
         assert_eq!(payload["custom_details"]["people"], "alice, bob");
         assert_eq!(payload["timestamp"], "2026-01-01T12:00:00.5Z");
+        // What is about nothing in particular is one by itself.
+        let [event] = &samples(&message("k").about(""), &[])[..] else { panic!() };
+        assert_eq!(event["dedup_key"], "broker.example.com/k");
+    }
+
+    #[test]
+    fn what_is_over_is_resolved_by_the_key_by_which_it_came_about() {
+        let told = |kind: &str, urgency| {
+            let at = OffsetDateTime::UNIX_EPOCH;
+            Message::new("k", kind, urgency, "It is over", at).about("7")
+        };
+        let (over, disputed) = ("emergency", &["review-due", "review-overdue"]);
+        let resolved = json!([{
+            "event_action": "resolve", "dedup_key": "broker.example.com/7/emergency",
+        }]);
+        // Nobody is woken by it, whether there are incidents of that kind or not.
+        for only in [&[][..], &[over]] {
+            let ended = told("grant-ended", Urgency::Info).ends(&[over]);
+            assert_eq!(json!(samples(&ended, only)), resolved);
+        }
+        // An alarm is told besides, but not where there are to be none of its kind.
+        let alarm = told("review-disputed", Urgency::Alarm).ends(disputed);
+        let keys = |only: &[&str]| {
+            let events = samples(&alarm, only).into_iter();
+            let what = events.map(|one| (one["event_action"].clone(), one["dedup_key"].clone()));
+            what.map(|(what, key)| format!("{what} {key}").replace('"', "")).collect::<Vec<_>>()
+        };
+        let due = "resolve broker.example.com/7/review-due";
+        let overdue = "resolve broker.example.com/7/review-overdue";
+        let trigger = "trigger broker.example.com/7/review-disputed";
+        assert_eq!(keys(&[]), [due, overdue, trigger]);
+        assert_eq!(keys(&["review-due"]), [due, overdue]);
     }
 }

@@ -6,8 +6,9 @@ use super::super::finding::{Finding, Rule};
 use super::super::load::World;
 use super::super::view::View;
 use super::super::{APPROVE, ELEVATE, Policy};
+use crate::broker::config::{ChannelKind, EMERGENCY};
 use crate::broker::decide::Rules;
-use crate::broker::elevation::Reach;
+use crate::broker::elevation::{Asked, Eligible, Reach};
 
 /// Looks at all policies together; at who may approve only where they can be used.
 pub(super) fn look(
@@ -45,4 +46,28 @@ pub(super) fn look(
     let of = |rule| move |message| Finding::new(rule, message);
     findings.extend(reach.never.into_iter().map(of(Rule::ThresholdUnmeetable)));
     findings.extend(reach.barely.into_iter().map(of(Rule::ThresholdTight)));
+    let rules = Rules { policy, roles: world.roles };
+    let untold = world.roles.keys().filter_map(|name| untold(name, rules, world, now));
+    findings.extend(untold.map(of(Rule::EmergencyUntold)));
+}
+
+/// Who of those that are skipped in an emergency is not told of it, because they are told by mail
+/// alone and nobody knows their address.
+fn untold(name: &str, rules: Rules<'_>, world: World<'_>, now: OffsetDateTime) -> Option<String> {
+    world.roles[name].elevation.as_ref()?.emergency.as_ref()?;
+    let mut told = world.notify.values().filter(|one| one.wants(EMERGENCY, Some(name)));
+    if told.any(|one| one.kind != ChannelKind::Email || !one.to.is_empty()) {
+        return None;
+    }
+    let asked = Asked::by_nobody(name, now);
+    let has_address = |person: &&str| {
+        let known = world.directory.and_then(|people| people.named(person));
+        known.is_some_and(|known| known.contacts.contains_key("email"))
+    };
+    let people = Eligible::new(rules, &asked, now).people();
+    let without: Vec<_> = people.into_iter().filter(|person| !has_address(person)).collect();
+    (!without.is_empty()).then(|| {
+        let who = without.join(", ");
+        format!("nobody tells {who} when somebody takes the role '{name}' in an emergency")
+    })
 }

@@ -5,7 +5,6 @@ use crate::broker::config::{Client, ClientAuth};
 
 #[test]
 fn a_policy_speaks_of_clients_that_authenticate_and_of_no_others() {
-    let own = Issuer::parse("https://broker.example.com").unwrap();
     let roles = BTreeMap::from([("deploy".to_string(), role("read write admin", 3600))]);
     let public = Client { auth: ClientAuth::None, ..Client::default() };
     let clients: Clients =
@@ -14,7 +13,7 @@ fn a_policy_speaks_of_clients_that_authenticate_and_of_no_others() {
     let none = Clients::new();
     let load = |text: &str, clients| {
         let sources = [Source { path: "policy.cedar".into(), text: text.into() }];
-        let world = World { roles: &roles, trusted: &issuers, clients, own: &own, directory: None };
+        let world = World { clients, ..world(&roles, &issuers) };
         Policy::load(&sources, world)
     };
     let issues = permit("p", "@ttl(\"5m\")", "true");

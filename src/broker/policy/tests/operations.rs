@@ -105,7 +105,6 @@ fn each_operation_is_named_and_what_fails_is_no_yes() {
 
 #[test]
 fn a_permit_says_of_which_issuer_where_clients_operate_in_their_own_name() {
-    let own = Issuer::parse("https://broker.example.com").unwrap();
     let roles = BTreeMap::from([("deploy".to_string(), role("read write admin", 3600))]);
     let issuers = trusted(&[ISSUER]);
     let clients: Clients = [("api".to_string(), Client::default())].into();
@@ -113,7 +112,7 @@ fn a_permit_says_of_which_issuer_where_clients_operate_in_their_own_name() {
         let text = permit("p", "@ttl(\"5m\")", "true") + text;
         let sources = [Source { path: "policy.cedar".into(), text }];
         let clients = &clients;
-        let world = World { roles: &roles, trusted: &issuers, clients, own: &own, directory: None };
+        let world = World { clients, ..world(&roles, &issuers) };
         Policy::load(&sources, world)
     };
     for action in ["revoke", "administer"] {

@@ -9,6 +9,7 @@ use super::engine::Engine;
 use super::rows::{damaged, micros, record_from};
 use super::tree::{NUMBERED, is_damage};
 use super::{SqlStore, head, tree};
+use crate::broker::audit::DRILL;
 use crate::broker::audit::leaf::{COLUMNS, Leaf, stored};
 use crate::broker::audit::seal::SealedEnd;
 use crate::broker::audit::tree::Hash;
@@ -168,6 +169,12 @@ impl LogStore for SqlStore {
                 texts.push(value);
                 conditions.push(format!("{column} = ${}", numbers.len() + texts.len()));
             }
+        }
+        if filter.drill {
+            texts.push(DRILL.to_string());
+            let (length, text) = (DRILL.len(), numbers.len() + texts.len());
+            conditions.push("action like 'elevation.%'".to_string());
+            conditions.push(format!("substr(reason, 1, {length}) = ${text}"));
         }
         let last = numbers.len() + texts.len() + 1;
         // Nothing but names of columns, and numbers, is put together here.

@@ -5,10 +5,11 @@ use uuid::Uuid;
 
 use super::{open, request, show};
 use crate::api::elevations::{Event, Wanted};
+use crate::cli::App;
 use crate::cli::args::{At, Because, ElevateDrill, Patience};
 use crate::cli::elsewhere::Elsewhere;
+use crate::cli::show::{self as shown, printable};
 use crate::cli::signed::{self, Ask, Desk};
-use crate::cli::{App, show as shown};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::elevation::Elevation;
 
@@ -70,7 +71,13 @@ fn tell(app: &App, ended: &Elevation, at: &At) -> Result<()> {
         let rows = steps(ended).into_iter().map(|(step, after)| [step, shown::duration(after)]);
         app.ui.table(["STEP", "AFTER"], rows)?;
     }
-    Ok(())
+    // It would not have been had in earnest: then it has not gone well.
+    match ended.tried.as_ref().filter(|tried| !tried.issued) {
+        Some(tried) => Err(Error::new(ErrorKind::Denied, "no token would have been issued")
+            .because_of(printable(&tried.said))
+            .hint("whoever runs the broker: a policy has to permit Action::\"issue\" of this role under a grant")),
+        None => Ok(()),
+    }
 }
 
 /// What has happened, and how long after it was asked for.

@@ -5,9 +5,10 @@ use time::Duration;
 
 use super::open;
 use crate::api::enrollments::{Key, Keys};
+use crate::cache::Cache;
 use crate::cli::App;
 use crate::cli::args::{
-    ElevateKeys, ElevateReasoned, KeysApprove, KeysCommand, KeysEnroll, KeysList,
+    ElevateKeys, ElevateReasoned, KeysApprove, KeysCommand, KeysEnroll, KeysList, SigningKey,
 };
 use crate::cli::elsewhere::Elsewhere;
 use crate::cli::signed::{Desk, Known, Signer, say};
@@ -29,6 +30,7 @@ pub(super) fn run(app: &App, args: &ElevateKeys) -> Result<()> {
 fn enroll(app: &App, args: &KeysEnroll) -> Result<()> {
     let broker = open(app, &args.at)?;
     let (desk, prepared) = Desk::open(app, args.at.at.as_deref())?;
+    check_lasting(app, &prepared.cache, &args.key)?;
     let person = myself(&broker)?;
     let signer = Signer::of(app, &prepared.cache, &args.key, None, true)?;
     let fingerprint = signer.public().fingerprint();
@@ -51,6 +53,24 @@ fn enroll(app: &App, args: &KeysEnroll) -> Result<()> {
         "somebody else approves it, to whom you read its fingerprint: tmpcred elevate keys approve {} --fingerprint {}",
         enrolled.id, enrolled.fingerprint
     ));
+    Ok(())
+}
+
+/// Looks whether a key of the keyring would be there when it is needed.
+fn check_lasting(app: &App, cache: &Cache, key: &SigningKey) -> Result<()> {
+    if key.agent || key.key.is_some() {
+        return Ok(());
+    }
+    if cache.ends_with_process() {
+        return Err(Error::new(ErrorKind::Config, "the key would be gone when this run has ended")
+            .because_of("there is no keyring that keeps it")
+            .hint("enroll one of your SSH agent: --agent, or --key FILE.pub"));
+    }
+    if cache.ends_with_restart() {
+        app.host.interact.warn(
+            "the kernel keeps your keyring, and a restart of this machine empties it: then nobody can sign with this key any more. One of your SSH agent lasts: --agent, or --key FILE.pub",
+        );
+    }
     Ok(())
 }
 

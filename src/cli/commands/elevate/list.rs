@@ -59,7 +59,7 @@ fn row(app: &App, elevation: &Elevation) -> [String; 5] {
             review => format!("{}, review {review}", elevation.access),
         },
     };
-    let state = if elevation.drill { format!("DRILL: {state}") } else { state };
+    let state = show::marked(elevation, &state);
     [
         elevation.id.clone(),
         elevation.role.clone(),

@@ -7,7 +7,7 @@ use crate::cli::App;
 use crate::cli::show::{self, printable};
 use crate::error::Result;
 use crate::wire::RevocationReach;
-use crate::wire::elevation::{Elevation, Need, Party};
+use crate::wire::elevation::{Elevation, Need, Party, Tried};
 
 /// How many characters the time that a grant lasts takes.
 const BAR: usize = 16;
@@ -39,6 +39,7 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
     let Elevation { role, audience, scope, ttl, reason, .. } = elevation;
     let mut facts = vec![
         ("id", elevation.id.clone()),
+        ("path", path(elevation)),
         ("state", state(elevation, now)),
         ("role", format!("{role}, for {audience}")),
         ("scope", scope.clone().unwrap_or_else(|| "all that policy gives".into())),
@@ -60,7 +61,9 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
     for approval in &elevation.approvals {
         let void = if approval.counts { "" } else { " (does not count any more)" };
         let why = approval.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-        facts.push(("approved", format!("by {}{void}{why}", who(&approval.by))));
+        let key = approval.key.as_ref().map(|key| format!(", by the key {key}"));
+        let key = key.unwrap_or_default();
+        facts.push(("approved", format!("by {}{key}{void}{why}", who(&approval.by))));
     }
     if ["pending", "approved"].contains(&elevation.access.as_str()) {
         facts.extend(elevation.needs.iter().map(|need| ("needs", needed(need))));
@@ -69,6 +72,9 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
         let by = ended.by.as_ref().map_or("by the clock".into(), |by| format!("by {}", who(by)));
         let why = ended.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         facts.push(("ended", format!("{} {by}{why}", local(&ended.at))));
+    }
+    if let Some(tried) = &elevation.tried {
+        facts.push(("token", tried_said(tried)));
     }
     match elevation.revocation_reach {
         Some(RevocationReach::Introspection) => facts.push((
@@ -88,6 +94,36 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
     }
     facts.push(("hash", elevation.hash.clone()));
     facts
+}
+
+/// How it comes about, for people.
+fn path(elevation: &Elevation) -> String {
+    let said = match elevation.path.as_str() {
+        "ordinary" => "ordinary: by approvals",
+        "emergency" => "emergency: without anybody's approval",
+        "provider-down" => "provider-down: by signatures",
+        other => other,
+    };
+    if elevation.drill { format!("{said}; a drill") } else { said.to_string() }
+}
+
+/// What in a list tells it from what is asked for in earnest and approved by people who logged
+/// in.
+pub(super) fn marked(elevation: &Elevation, state: &str) -> String {
+    let path = match elevation.path.as_str() {
+        "emergency" => Some("EMERGENCY"),
+        "provider-down" => Some("BY SIGNATURES"),
+        _ => None,
+    };
+    let drill = elevation.drill.then_some("DRILL");
+    let marks = drill.into_iter().chain(path).chain([state]);
+    marks.collect::<Vec<_>>().join(": ")
+}
+
+/// What policy said of a token under a drill.
+pub(super) fn tried_said(tried: &Tried) -> String {
+    let what = if tried.issued { "would have been issued" } else { "would not have been issued" };
+    format!("{what}: {}", tried.said)
 }
 
 /// Its state, for people.

@@ -1,6 +1,9 @@
 //! What is practised: as in earnest, but that nothing is had.
 
 use super::*;
+use crate::broker::store::Filter;
+
+const REVIEW: [(&str, &str); 2] = [("outcome", "reviewed"), ("note", "as asked")];
 
 const DRILL: [(&str, &str); 2] = [("drill", "true"), ("reason", "to practise it")];
 
@@ -27,6 +30,8 @@ async fn a_drill_is_approved_like_any_other_and_nothing_is_issued_under_it() {
     assert!(status == 400 && said.contains("nothing is issued under a drill"), "{status} {said}");
     let ended = place.done("alice", "relinquish", &asked, &[]).await;
     assert_eq!((&ended["access"], &ended["review"]), (&json!("relinquished"), &json!("due")));
+    let tried = json!({ "issued": true, "said": "the policy 'admins' permits it for 29m 55s" });
+    assert_eq!(ended["tried"], tried);
     // Each record says that it is one, and the last one how it went.
     let records = place.records_of(&asked).await;
     let records = records.iter().filter(|one| one.decision == Decision::Changed);
@@ -34,8 +39,76 @@ async fn a_drill_is_approved_like_any_other_and_nothing_is_issued_under_it() {
     assert!(said.iter().all(|said| said.starts_with("DRILL: ")), "{said:?}");
     assert_eq!(
         said.last().unwrap(),
-        &"DRILL: gave it back (first approval after 1m, approved after 1m 30s, begun after 1m 35s, relinquished after 1m 35s)"
+        &"DRILL: gave it back (first approval after 1m, approved after 1m 30s, begun after 1m 35s, relinquished after 1m 35s; a token would have been issued: the policy 'admins' permits it for 29m 55s)"
     );
+}
+
+#[tokio::test]
+async fn what_is_denied_of_a_drill_says_that_it_is_one_and_counts_for_nothing_in_earnest() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &DRILL).await;
+    place.shown("alice", &asked).await;
+    assert_eq!(place.not_done("alice", "approve", &asked, &[]).await.0, 403);
+    assert_eq!(place.not_done("dave", "deny", &asked, &[("reason", "no")]).await.0, 404);
+    assert_eq!(place.not_done("bob", "review", &asked, &REVIEW).await.0, 409);
+    assert_eq!(told(&place.request("mallory", &DRILL).await).0, 403);
+    place.done("bob", "deny", &asked, &[("reason", "not today")]).await;
+    let filter = Filter { drill: true, ..Filter::default() };
+    let found = place.bed.store.find(&filter, 99).await.unwrap();
+    let found: Vec<_> = found.into_iter().filter_map(|(_, record)| record).collect();
+    let actions: Vec<_> =
+        found.iter().map(|one| (one.action.as_str(), one.decision.as_str())).collect();
+    assert_eq!(
+        actions,
+        [
+            ("elevation.request", "changed"),
+            ("elevation.approve", "denied"),
+            ("elevation.deny", "changed"),
+        ]
+    );
+    assert!(found.iter().all(|one| one.reason.starts_with("DRILL: ")), "{found:?}");
+    let counted = |event, outcome| place.bed.broker.metrics.counted_elevated(event, outcome);
+    for (event, outcome) in [
+        ("request", "done"),
+        ("request", "denied"),
+        ("show", "done"),
+        ("approve", "denied"),
+        ("deny", "done"),
+        ("deny", "unknown"),
+        ("review", "denied"),
+    ] {
+        assert_eq!(counted(event, outcome), 0, "{event} {outcome}");
+    }
+    // What is in earnest is counted, and is none of them, whatever its reason says.
+    let lie = [("reason", "INC-1 DRILL: not at all")];
+    let earnest = place.requested("alice", &lie).await;
+    place.done("alice", "withdraw", &earnest, &[]).await;
+    assert_eq!((counted("request", "done"), counted("withdraw", "done")), (1, 1));
+    assert_eq!(place.bed.store.find(&filter, 99).await.unwrap().len(), found.len());
+}
+
+#[tokio::test]
+async fn a_drill_tells_where_no_token_would_have_been_issued() {
+    let forbids = r#"
+        @id("no-tokens-at-night")
+        forbid (principal, action == Action::"issue", resource == Role::"admin");
+    "#;
+    let place = Place::built(None, |_| {}, |options| options.policies += forbids).await;
+    let emergency = [&DRILL[..], &[("emergency", "true"), ("ttl", "900")]].concat();
+    let drill = place.requested("alice", &emergency).await;
+    let ended = place.done("alice", "relinquish", &drill, &[]).await;
+    let said = "a policy forbids the role 'admin'";
+    assert_eq!(ended["tried"], json!({ "issued": false, "said": said }));
+    assert_eq!(place.shown("alice", &drill).await["tried"], ended["tried"]);
+    let records = place.records_of(&drill).await;
+    let last = &records.last().unwrap().reason;
+    assert!(last.contains("no token would have been issued: a policy forbids"), "{last}");
+    assert!(!records.iter().any(|one| one.action == "issue"), "it is asked, and no more");
+    // One that somebody else ended says nothing: who had it is not there.
+    let place = Place::new().await;
+    let drill = place.requested("alice", &emergency).await;
+    let ended = place.done("bob", "revoke", &drill, &[("reason", "enough")]).await;
+    assert_eq!((&ended["access"], &ended["tried"]), (&json!("revoked"), &json!(null)));
 }
 
 #[tokio::test]

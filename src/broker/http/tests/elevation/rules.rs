@@ -96,6 +96,32 @@ async fn what_cannot_be_asked_for_is_refused_and_says_why() {
 }
 
 #[tokio::test]
+async fn who_was_asked_is_told_that_it_is_off_and_what_is_over_with_that() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    place.done("alice", "withdraw", &asked, &[]).await;
+    let emergency = [("emergency", "true"), ("ttl", "900")];
+    let had = place.requested("alice", &emergency).await;
+    place.done("alice", "relinquish", &had, &[]).await;
+    let review = [("outcome", "reviewed"), ("note", "as asked")];
+    place.done("bob", "review", &had, &review).await;
+    let told = place.bed.store.unspread(99).await.unwrap().into_iter();
+    let told: Vec<_> = told.filter_map(|(_, message)| message).collect();
+    let of = |kind: &str| told.iter().find(|one| one.kind() == kind).unwrap();
+    let over = |kind: &str| of(kind).ended().iter().map(String::as_str).collect::<Vec<_>>();
+    let leads = of("elevation-requested").names();
+    assert_eq!(leads.iter().collect::<Vec<_>>(), ["bob", "carol", "erin"]);
+    assert_eq!(of("elevation-withdrawn").names(), leads);
+    assert_eq!(of("elevation-withdrawn").title(), "alice asks for admin no more");
+    assert_eq!(over("elevation-withdrawn"), ["elevation-requested"]);
+    assert_eq!(over("grant-ended"), ["emergency", "grant-active"]);
+    assert_eq!(over("reviewed"), ["review-due", "review-overdue"]);
+    for begins in ["elevation-requested", "emergency", "review-due"] {
+        assert!(over(begins).is_empty(), "{begins}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_lapses_and_so_does_what_is_not_begun_in_time() {
     let place = Place::new().await;
     let asked = place.requested("alice", &[]).await;

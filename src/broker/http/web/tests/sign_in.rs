@@ -45,18 +45,17 @@ async fn an_answer_that_does_not_belong_to_the_sign_in_leads_nowhere() {
     let place = Place::new().await;
     let denied = [("error", "access_denied"), ("code", "")];
     for (changes, says) in [
-        (&[("state", "other")][..], "began last"),
-        (&[("state", "")], "began last"),
-        (&[("iss", "https://evil.example")], "the answer is that of"),
+        (&[("iss", "https://evil.example")][..], "the answer is that of"),
         (&[("iss", "")], "does not say who sent it"),
         (&[("code", "")], "neither a code nor an error"),
         (&denied, "access_denied"),
     ] {
-        let (mut jar, state, nonce) = place.begin("").await;
+        let (mut jar, state, nonce) = place.begin("active").await;
         place.says("bob", &nonce, json!({}));
         let answer = place.come_back(&jar, &state, changes).await;
         assert_eq!(answer.status, StatusCode::FORBIDDEN, "{changes:?}: {}", answer.text);
         assert!(answer.text.contains(says), "{changes:?}: {}", answer.text);
+        assert!(answer.text.contains("/elevations/sign-in?to=active"), "{}", answer.text);
         jar.keep(&answer);
         assert!(jar.0.is_empty(), "{changes:?}: it is over");
     }
@@ -73,13 +72,104 @@ async fn an_answer_that_does_not_belong_to_the_sign_in_leads_nowhere() {
     // A session in its place is sealed for something else.
     let session = place.signed_in("bob").await.0["__Host-tmpcred-session"].clone();
     let sealed = session.split_once('.').unwrap().1.to_string();
-    let swapped = Jar([("__Host-tmpcred-sign-in".to_string(), sealed)].into());
+    let name = jar.0.keys().next().unwrap().clone();
+    let swapped = Jar([(name, sealed)].into());
     assert_eq!(place.come_back(&swapped, &state, &[]).await.status, StatusCode::BAD_REQUEST);
+    // One sign-in by the name of another one.
+    let other = place.begin("").await.0;
+    let renamed = jar.0.keys().cloned().zip(other.0.into_values()).collect();
+    assert_eq!(place.come_back(&Jar(renamed), &state, &[]).await.status, StatusCode::BAD_REQUEST);
     // And one that took too long.
     place.later(601);
     place.says("bob", &nonce, json!({}));
     let answer = place.come_back(&jar, &state, &[]).await;
     assert!(answer.text.contains("it took too long"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn an_answer_to_no_sign_in_of_this_browser_changes_nothing() {
+    let place = Place::new().await;
+    let (jar, state, nonce) = place.begin("active").await;
+    let twice = format!("/elevations/callback?state={state}&state={state}&code=c");
+    for path in [
+        "/elevations/callback",
+        "/elevations/callback?state=x",
+        "/elevations/callback?state=&code=c",
+        "/elevations/callback?state=x&error=access_denied",
+        "/elevations/callback?error=access_denied",
+        &twice,
+    ] {
+        let answer = place.get(path, &jar).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path}: {}", answer.text);
+        assert!(answer.headers.get("set-cookie").is_none(), "{path}");
+    }
+    // The one that is under way goes on, to where it was to lead.
+    place.says("bob", &nonce, json!({}));
+    let answer = place.come_back(&jar, &state, &[]).await;
+    assert_eq!(answer.header("location"), "/elevations/active");
+    // Whoever is signed in stays so.
+    let mut jar = jar;
+    jar.keep(&answer);
+    let answer = place.come_back(&jar, &state, &[]).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    jar.keep(&answer);
+    assert!(!is_out(&place, &jar).await);
+}
+
+#[tokio::test]
+async fn two_tabs_sign_in_one_after_the_other_and_each_gets_where_it_wanted() {
+    let place = Place::new().await;
+    let id = place.requested().await;
+    let mut jar = Jar::default();
+    let first = place.begin_in(&mut jar, &id).await;
+    let second = place.begin_in(&mut jar, "reviews").await;
+    assert_eq!(jar.sign_ins(), 2);
+    place.says("bob", &first.1, json!({}));
+    let answer = place.come_back(&jar, &first.0, &[]).await;
+    assert_eq!(answer.header("location"), format!("/elevations/{id}"));
+    jar.keep(&answer);
+    assert_eq!(jar.sign_ins(), 1);
+    let form = place.get(&format!("/elevations/{id}"), &jar).await;
+    place.says("bob", &second.1, json!({}));
+    let answer = place.come_back(&jar, &second.0, &[]).await;
+    assert_eq!(answer.header("location"), "/elevations/reviews");
+    jar.keep(&answer);
+    assert_eq!(jar.sign_ins(), 0);
+    // What the first one shows is still good to be sent.
+    let (csrf, hash) = (form.field("csrf"), form.field("hash"));
+    let fields = [("csrf", csrf.as_str()), ("hash", hash.as_str())];
+    let sent = place.post(&format!("/elevations/{id}/approve"), &jar, &fields).await;
+    assert_eq!(sent.header("location"), format!("/elevations/{id}?done=approve"), "{}", sent.text);
+    // Not so once somebody else has signed in.
+    let third = place.begin_in(&mut jar, "").await;
+    place.says("carol", &third.1, json!({}));
+    jar.keep(&place.come_back(&jar, &third.0, &[]).await);
+    let sent = place.post(&format!("/elevations/{id}/approve"), &jar, &fields).await;
+    assert_eq!(sent.status, StatusCode::FORBIDDEN, "{}", sent.text);
+}
+
+#[tokio::test]
+async fn a_browser_remembers_the_newest_sign_ins_and_no_more_than_it_can_carry() {
+    let place = Place::new().await;
+    let mut jar = Jar::default();
+    let mut begun = Vec::new();
+    for _ in 0..9 {
+        begun.push(place.begin_in(&mut jar, "mine").await);
+        place.later(1);
+    }
+    assert_eq!(jar.sign_ins(), 6);
+    let told = |number: usize| begun[number].clone();
+    for (number, known) in [(0, false), (2, false), (3, true), (8, true)] {
+        let (state, nonce) = told(number);
+        place.says("bob", &nonce, json!({}));
+        let answer = place.come_back(&jar, &state, &[]).await;
+        assert_eq!(answer.header("location") == "/elevations/mine", known, "{number}");
+    }
+    // What nobody can use any more goes first.
+    jar.0.insert("__Host-tmpcred-sign-in-ffffffffffffffff".into(), "foreign".into());
+    place.later(601);
+    place.begin_in(&mut jar, "").await;
+    assert_eq!(jar.sign_ins(), 1);
 }
 
 #[tokio::test]

@@ -43,6 +43,25 @@ async fn a_log_is_looked_through_in_parts_and_nothing_is_left_out() {
         assert_eq!(find(&Filter { since, ..rare.clone() }, 99).await, [42, 49]);
         let until = since;
         assert_eq!(find(&Filter { until, ..rare.clone() }, 99).await, [7, 14, 21, 28, 35]);
+        // Of drills those alone that are on record so, whatever else says the same.
+        let drill = Filter { drill: true, ..Filter::default() };
+        assert!(find(&drill, 99).await.is_empty());
+        let said = [
+            ("elevation.request", "DRILL: asked for it: to practise it"),
+            ("elevation.request", "asked for it: DRILL: not at all"),
+            ("issue", "DRILL: none of an elevation"),
+            ("elevation.lapse", "DRILL: it lapsed"),
+        ];
+        let said = said.map(|(action, reason)| Record {
+            action: action.into(),
+            reason: reason.into(),
+            ..record("")
+        });
+        append(&store, &said).await.unwrap();
+        assert_eq!(find(&drill, 99).await, [51, 54]);
+        let lapsed = Filter { action: Some("elevation.lapse".into()), ..drill.clone() };
+        assert_eq!(find(&lapsed, 99).await, [54]);
+        assert_eq!(find(&Filter { below: Some(54), ..drill }, 99).await, [51]);
         // One that somebody put before the first is found as well.
         if !ground.is_postgres() {
             let plant = "create table copy as select * from audit_record where sequence = 7;

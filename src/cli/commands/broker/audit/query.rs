@@ -42,6 +42,7 @@ pub(super) async fn here(app: &App, args: &AuditQuery) -> Result<()> {
         trace_id: args.trace,
         jti: args.token,
         elevation: args.elevation,
+        drill: args.drill,
     };
     let (_, store) = open(app, args.at.file()?).await?;
     let found = store.find(&filter, args.limit).await?;
@@ -69,6 +70,7 @@ pub(super) fn elsewhere(app: &App, profile: &str, args: &AuditQuery) -> Result<(
         trace: args.trace.map(|trace| trace.to_string()),
         token: args.token,
         elevation: args.elevation,
+        drill: args.drill.then_some(true),
         limit: 0,
         below: None,
     };
