@@ -234,11 +234,12 @@ impl Broker {
             grant: None,
             ended: None,
             reviewed: None,
+            yields: None,
         };
         let mut name = "request";
         if request.path == Path::Emergency {
             let begin = Event::Emergency(by, span(longest));
-            elevation = elevation.after(&begin, now, true)?;
+            elevation = elevation.after(&begin, now, true)?.noting(Some(role));
             elevation.version = 1;
             name = "emergency";
         }
@@ -337,7 +338,11 @@ impl Broker {
             };
             let reviews = rules.is_none_or(|rules| rules.review_within.is_some());
             let next = match elevation.after(&event, now, reviews) {
-                Ok(next) => next,
+                Ok(next) if next.access == elevation.access => next,
+                Ok(next) => {
+                    let role = book.roles().get(&next.asked.role);
+                    next.noting(role)
+                }
                 // It is as they want it.
                 Err(Refused::Already) => return Ok(elevation),
                 Err(refused) => {

@@ -47,10 +47,27 @@ pub struct ElevationClaim {
 }
 
 impl Underway {
+    fn of(grant: Elevation, now: OffsetDateTime) -> Self {
+        let until = grant.grant.map_or(now, |grant| grant.until);
+        Self {
+            id: grant.id,
+            version: grant.version,
+            path: grant.asked.path,
+            until,
+            reason_hash: grant.reason_hash(),
+            scope: grant.asked.scope,
+        }
+    }
+
     /// A grant that there might be.
     pub(in crate::broker) fn supposed(path: Path, until: OffsetDateTime) -> Self {
         let reason_hash = String::new();
         Self { id: Uuid::nil(), version: 0, path, until, reason_hash, scope: None }
+    }
+
+    /// When it ends, in seconds since 1970.
+    pub(in crate::broker) fn until(&self) -> i64 {
+        self.until.unix_timestamp()
     }
 
     /// How long it goes on at most.
@@ -79,8 +96,8 @@ impl Underway {
 
 impl Broker {
     /// The grant under which somebody is issued what they ask for: the one that they name, or
-    /// of their own for this role and audience the one that lasts longest. `None` where the
-    /// role is not had under a grant.
+    /// of their own that serve the one that lasts longest. `None` where the role is not had
+    /// under a grant.
     ///
     /// # Errors
     /// Where it cannot be looked up; within, why there is none.
@@ -103,59 +120,19 @@ impl Broker {
             return denied("the directory of people does not know you, or is out of date".into());
         };
         let found = match ask.elevation {
-            Some(id) => self.elevation_with(id).await?,
-            None => self.longest_of(&by, ask, now).await?,
+            Some(id) => self.elevation_with(id).await?.into_iter().collect(),
+            None => self.going_on(&by, ask, now).await?,
         };
-        let Some(grant) = found.filter(|found| found.asked.by.is(&by)) else {
-            return denied(format!(
-                "the role '{}' is had under a grant only, and you have none",
-                ask.role
-            ));
-        };
-        if grant.asked.drill {
-            return denied("nothing is issued under a drill".into());
+        let mut why_not = None;
+        for grant in found.into_iter().filter(|found| found.asked.by.is(&by)) {
+            match serves(book, caller, ask, now, &grant) {
+                Ok(()) => return Ok(Ok(Some(Underway::of(grant, now)))),
+                Err(why) => why_not = why_not.or(Some(why)),
+            }
         }
-        if let Some(by) = caller.signed()
-            && !(signed::serves(by, &grant) && signed::is_allowed(book, &ask.role))
-        {
-            let why =
-                "a signature is for the grant that was asked for by a signature, and for no other";
-            return denied(why.into());
-        }
-        if !grant.is_active(now) {
-            let state = match grant.access.is_had() {
-                true => Access::Expired,
-                false => grant.access,
-            };
-            return denied(format!("your grant for the role '{}' is {}", ask.role, state.as_str()));
-        }
-        if (&grant.asked.role, &grant.asked.audience) != (&ask.role, &ask.audience) {
-            let why = "your grant is for another role or audience";
-            return denied(why.into());
-        }
-        if !grant.asked.covers(caller.actors()) {
-            let why = "your grant was not asked for together with whoever acts for you";
-            return denied(why.into());
-        }
-        let shown = ask.proof.as_ref().map(|proof| proof.thumbprint.as_str());
-        if grant.asked.key.is_some() && grant.asked.key.as_deref() != shown {
-            let why = "your grant is for tokens that are bound to another key";
-            return denied(why.into());
-        }
-        if let Some(scope) = &grant.asked.scope
-            && let Some(more) = ask.scope.iter().flatten().find(|one| !scope.contains(*one))
-        {
-            return denied(format!("your grant does not cover the scope '{more}'"));
-        }
-        let until = grant.grant.map_or(now, |grant| grant.until);
-        Ok(Ok(Some(Underway {
-            id: grant.id,
-            version: grant.version,
-            path: grant.asked.path,
-            until,
-            reason_hash: grant.reason_hash(),
-            scope: grant.asked.scope,
-        })))
+        denied(why_not.unwrap_or_else(|| {
+            format!("the role '{}' is had under a grant only, and you have none", ask.role)
+        }))
     }
 
     /// Whether nothing has happened to a grant since it was looked at.
@@ -164,12 +141,8 @@ impl Broker {
         Ok(found.is_some_and(|found| found.version == grant.version))
     }
 
-    async fn longest_of(
-        &self,
-        by: &Party,
-        ask: &Ask,
-        now: OffsetDateTime,
-    ) -> Result<Option<Elevation>> {
+    /// The grants of somebody for what is asked for, the one that lasts longest first.
+    async fn going_on(&self, by: &Party, ask: &Ask, now: OffsetDateTime) -> Result<Vec<Elevation>> {
         let filter = ElevationFilter {
             owner: Some(by.key()),
             among: Some(vec![Among::Role(ask.role.clone())]),
@@ -181,10 +154,57 @@ impl Broker {
         let found = self.store.elevations(&filter, LOOKED_AT).await?;
         let found: Result<Vec<_>> =
             found.iter().map(|one| self.elevations.open(&one.sealed)).collect();
-        let serves = |one: &Elevation| one.is_active(now) && one.asked.audience == ask.audience;
-        let lasts = |one: &Elevation| one.grant.map(|grant| grant.until);
-        Ok(found?.into_iter().filter(serves).max_by_key(lasts))
+        let mut found = found?;
+        found.retain(|one| one.is_active(now) && one.asked.audience == ask.audience);
+        found.sort_by_key(|one| std::cmp::Reverse(one.grant.map(|grant| grant.until)));
+        Ok(found)
     }
+}
+
+/// Whether a token can be issued under this grant to whom it is for.
+///
+/// # Errors
+/// Why not.
+fn serves(
+    book: &Rulebook,
+    caller: &Caller,
+    ask: &Ask,
+    now: OffsetDateTime,
+    grant: &Elevation,
+) -> Result<(), String> {
+    if grant.asked.drill {
+        return Err("nothing is issued under a drill".into());
+    }
+    if let Some(by) = caller.signed()
+        && !(signed::serves(by, grant) && signed::is_allowed(book, &ask.role))
+    {
+        let why =
+            "a signature is for the grant that was asked for by a signature, and for no other";
+        return Err(why.into());
+    }
+    if !grant.is_active(now) {
+        let state = match grant.access.is_had() {
+            true => Access::Expired,
+            false => grant.access,
+        };
+        return Err(format!("your grant for the role '{}' is {}", ask.role, state.as_str()));
+    }
+    if (&grant.asked.role, &grant.asked.audience) != (&ask.role, &ask.audience) {
+        return Err("your grant is for another role or audience".into());
+    }
+    if !grant.asked.covers(caller.actors()) {
+        return Err("your grant was not asked for together with whoever acts for you".into());
+    }
+    let shown = ask.proof.as_ref().map(|proof| proof.thumbprint.as_str());
+    if grant.asked.key.is_some() && grant.asked.key.as_deref() != shown {
+        return Err("your grant is for tokens that are bound to another key".into());
+    }
+    if let Some(scope) = &grant.asked.scope
+        && let Some(more) = ask.scope.iter().flatten().find(|one| !scope.contains(*one))
+    {
+        return Err(format!("your grant does not cover the scope '{more}'"));
+    }
+    Ok(())
 }
 
 /// What happened, for the log: it has the names of those who asked, approved and ended.

@@ -56,6 +56,7 @@ fn elevation(path: Path) -> Elevation {
         grant: None,
         ended: None,
         reviewed: None,
+        yields: None,
     }
 }
 

@@ -94,6 +94,7 @@ pub enum Rule {
     ThresholdTight,
     NobodyElevates,
     NotElevated,
+    GrantUntold,
 }
 
 /// What there is to say of a rule.
@@ -127,7 +128,7 @@ impl Rule {
     ];
 
     /// Those of the linter.
-    pub const LINTS: [Self; 21] = [
+    pub const LINTS: [Self; 22] = [
         Self::LikeAnything,
         Self::LikeUnanchored,
         Self::LikeOpenEnd,
@@ -149,6 +150,7 @@ impl Rule {
         Self::ThresholdTight,
         Self::NobodyElevates,
         Self::NotElevated,
+        Self::GrantUntold,
     ];
 
     /// Its name.
@@ -348,6 +350,12 @@ impl Rule {
                 Warning,
                 "nobody asks for a role that is not had by elevation, nor approves it",
                 "write its table [role.NAME.elevation], or leave the permit out",
+            ),
+            Self::GrantUntold => (
+                "grant-untold",
+                Warning,
+                "the log of AWS leads back to no grant, and its sessions cannot be told apart",
+                "leave source_identity out, or put {elevation} into it or into a tag",
             ),
             Self::RoleUnreachable => (
                 "role-unreachable",

@@ -36,6 +36,7 @@ async fn granted(store: &dyn Store, id: Uuid) {
         grant: Some(Span { from: NOON, until: NOON + Duration::HOUR }),
         ended: None,
         reviewed: None,
+        yields: None,
     };
     let stored = seal().over(&elevation, None).unwrap();
     let effects = vec![Effect::AddElevation(stored, Unless::default())];
