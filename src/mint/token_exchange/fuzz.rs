@@ -20,6 +20,7 @@ fn broker_answer() {
             audience: "https://api.example",
             scope: &["a".to_string()],
             ttl: Some(Duration::from_secs(900)),
+            elevation: None,
         };
         let Ok(granted) = read(&response, &ask, None, host) else { return };
         let token = granted.token.expose();

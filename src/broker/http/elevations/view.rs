@@ -41,7 +41,8 @@ pub(in crate::broker::http) fn elevation(book: &Rulebook, seen: &Seen) -> wire::
             && approval.by.person.as_ref().is_some_and(|one| tally.counted.contains(one)),
     });
     // Of one that ended before that was noted, as the role is now.
-    let yields = elevation.yields.or(role.map(Yields::of)).unwrap_or_default();
+    let unknown = Yields { signed: true, aws: false };
+    let yields = elevation.yields.or(role.map(Yields::of)).unwrap_or(unknown);
     let ended = elevation.grant.filter(|_| elevation.access.is_over() && !asked.drill);
     let aws_sessions = ended.filter(|_| yields.aws).map(|grant| {
         // AWS takes a token until it expires, whatever became of its grant.

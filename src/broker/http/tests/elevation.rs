@@ -4,6 +4,7 @@ mod drill;
 mod erasure;
 mod many;
 mod provider_down;
+mod reach;
 mod rules;
 mod uses;
 

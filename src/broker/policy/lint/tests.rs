@@ -288,3 +288,23 @@ fn rules_have_names_of_their_own_and_say_what_to_do() {
     assert!(all.iter().all(|rule| !rule.about().why.is_empty() && !rule.about().advice.is_empty()));
     assert!(Rule::REFUSED.iter().all(|rule| rule.about().severity == Severity::Error));
 }
+
+#[test]
+fn a_role_that_aws_is_told_of_without_its_grant_is_found() {
+    let rules = r#"{"longest": "1h", "approvals": []}"#;
+    let found = |aws: &str| {
+        let mut elevated = role("", 3600);
+        elevated.elevation = Some(serde_json::from_str(rules).unwrap());
+        elevated.aws = Some(serde_json::from_str(aws).unwrap());
+        let roles = BTreeMap::from([("cloud".to_string(), elevated)]);
+        let policies =
+            Source { path: "policy.cedar".into(), text: permit("p", "@ttl(\"5m\")", "true") };
+        let now = time::macros::datetime!(2026-01-01 12:00 UTC);
+        let found = check(&[policies], world(&roles, &trusted(&[ISSUER])), now).unwrap();
+        found.iter().any(|finding| finding.rule == Rule::GrantUntold)
+    };
+    assert!(found(r#"{"source_identity": "{subject}"}"#));
+    assert!(found(r#"{"source_identity": "{subject}", "tags": {"Path": "{elevation:path}"}}"#));
+    assert!(!found("{}"), "the grant is the source identity where nothing else is said");
+    assert!(!found(r#"{"source_identity": "{subject}", "tags": {"Grant": "{elevation}"}}"#));
+}
