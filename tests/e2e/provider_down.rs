@@ -51,8 +51,8 @@ impl Prepared {
         let down = "\n[role.admin.elevation.provider_down]\n\n[notify.own]";
         let by_one = r#"approvals = [{ count = 1, groups = ["leads"] }]
 [role.aws-deploy.elevation.provider_down]"#;
-        let role = [&ROLE.replace("\n[notify.own]", down), &aws_role(by_one)].map(String::as_str);
-        let company = Company::of(homes, &role.concat(), &[KEEPERS, AWS_POLICY].concat());
+        let role = ROLE.replace("\n[notify.own]", down) + &aws_role(by_one);
+        let company = Company::of(homes, &role, &[KEEPERS, AWS_POLICY].concat());
         let prepared = Self { company, _agent: agent };
         prepared.enroll("alice", &[]);
         prepared.enroll("bob", &["--agent", "--label", "my laptop"]);
