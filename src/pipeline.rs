@@ -18,7 +18,7 @@ pub use own::{OwnCredential, revoke};
 
 use self::minting::Minted;
 use crate::cache::{CHECK_AFTER, Cache, CredentialKey, Lead, Turn};
-use crate::credential::{Caller, Credential, Principal};
+use crate::credential::{Assertion, Caller, Credential, Principal};
 use crate::dpop::DeviceKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -134,19 +134,21 @@ pub fn own_credential(
         if caller.is_none() {
             run.establish(&*source).await?;
         }
-        let Minted { credential, steps, .. } = run.mint(&*source, Effort::MINT).await?;
-        let own = OwnCredential { credential, steps };
-        if let Err(short) = run.require_min_ttl(&own.credential) {
-            // Nobody gets it, and nobody else would end it.
-            if let Err(error) = own::end(host, plan, &own).await {
-                host.interact.warn(&format!(
-                    "a credential that is too short could not be revoked and stays good until it ends: {error}"
-                ));
-            }
-            return Err(short);
-        }
-        Ok(own)
+        run.own(run.mint(&*source, Effort::MINT).await?).await
     })
+}
+
+/// The same from an assertion that is at hand, in place of one by the plan's identity.
+pub fn own_credential_from(
+    host: &Host,
+    cache: &Cache,
+    plan: &Plan,
+    assertion: Assertion,
+    terms: Terms,
+) -> Result<OwnCredential> {
+    let terms = Terms { revokes_steps: true, ..terms };
+    let run = Run::new(host, cache, plan, terms);
+    process::runtime()?.block_on(async { run.own(run.turn(assertion, Effort::MINT).await?).await })
 }
 
 struct Run<'a> {
@@ -320,6 +322,19 @@ impl<'a> Run<'a> {
             }
             None => Ok(source.assertion(self.context(), &audience).await?.principal),
         }
+    }
+
+    /// What was minted for this run alone, where it lasts as long as this run asks.
+    async fn own(&self, minted: Minted) -> Result<OwnCredential> {
+        let own = OwnCredential { credential: minted.credential, steps: minted.steps };
+        let Err(short) = self.require_min_ttl(&own.credential) else { return Ok(own) };
+        // Nobody gets it, and nobody else would end it.
+        if let Err(error) = own::end(self.host, self.plan, &own).await {
+            self.host.interact.warn(&format!(
+                "a credential that is too short could not be revoked and stays good until it ends: {error}"
+            ));
+        }
+        Err(short)
     }
 
     /// Mints under the credential's lock, or takes what another process minted.

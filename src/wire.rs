@@ -1,5 +1,5 @@
 //! The messages that client and broker exchange: RFC 8693 token exchange with
-//! three parameters of our own.
+//! four parameters of our own.
 
 pub mod elevation;
 pub mod uses;
@@ -67,6 +67,9 @@ pub struct TokenRequest<'a> {
     /// Ours: the lifetime wanted, in seconds; absent: as long as policy gives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_ttl: Option<u64>,
+    /// Ours: the grant under which it is asked for, by its id; absent: the one that serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elevation: Option<String>,
     /// Ours: the same where the same is asked for again, because the answer was lost.
     pub idempotency_key: String,
 }
@@ -87,6 +90,10 @@ pub struct TokenGrant {
     pub role: String,
     /// Ours: the subject as the broker has it.
     pub subject: String,
+    /// Ours: in how many seconds the grant ends under which it was issued: whatever is had for
+    /// the token may last no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elevation_expires_in: Option<u64>,
     /// Ours: whom the revocation of the token reaches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation_reach: Option<RevocationReach>,

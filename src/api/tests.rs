@@ -18,6 +18,7 @@ fn assertion(token: &str) -> Assertion {
         token_type: TokenType::AccessToken,
         principal: Principal { issuer: "https://i.example".into(), subject: "alice".into() },
         expires_at: SystemClock.now() + time::Duration::HOUR,
+        grant_ends: None,
     }
 }
 

@@ -18,6 +18,8 @@ const MAX_VALUE: usize = 256;
 /// How long a source identity may be, and how short:
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>.
 const SOURCE_IDENTITY: std::ops::RangeInclusive<usize> = 2..=64;
+/// The source identity of those who have a role under a grant, where nothing else is said.
+const BY_GRANT: &str = "{elevation}";
 /// What tags of AWS's own begin with.
 const RESERVED: &str = "aws:";
 
@@ -36,7 +38,8 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub transitive_tags: BTreeSet<String>,
     /// Who acts, for the logs of AWS. It stays with the session and with those
-    /// that are assumed with it.
+    /// that are assumed with it. Of a role that is had by elevation it is the grant's id where
+    /// left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_identity: Option<String>,
 }
@@ -95,6 +98,18 @@ impl Settings {
         pieces.into_iter().any(|piece| matches!(piece, Piece::Elevation(_)))
     }
 
+    /// Whether the id of the grant is among what it tells of a role that is had by elevation.
+    pub(super) fn names_grants(&self) -> bool {
+        let texts = self.tags.values().map(String::as_str).chain(self.source_identity_of(true));
+        let pieces = texts.filter_map(|text| parse(text).ok()).flatten();
+        pieces.into_iter().any(|piece| matches!(piece, Piece::Elevation(OfElevation::Id)))
+    }
+
+    /// The source identity, of a role that is had by elevation or not.
+    pub(super) fn source_identity_of(&self, elevated: bool) -> Option<&str> {
+        self.source_identity.as_deref().or(elevated.then_some(BY_GRANT))
+    }
+
     /// The claims for a caller with this subject and these claims, under this grant where it
     /// is under one.
     ///
@@ -136,7 +151,7 @@ impl Settings {
             }
             principal_tags.insert(key.clone(), [value]);
         }
-        let source_identity = match &self.source_identity {
+        let source_identity = match self.source_identity_of(grant.is_some()) {
             None => None,
             Some(text) => {
                 let what = "the source identity";
@@ -152,6 +167,21 @@ impl Settings {
             .then(|| Tags { principal_tags, transitive_tag_keys: self.transitive_tags.clone() });
         Ok(Claims { tags, source_identity })
     }
+}
+
+/// The policy by which a role denies everything to sessions that began before this moment: what
+/// AWS itself puts on a role whose sessions are revoked
+/// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html>).
+pub(super) fn denial(begun_before: &str) -> serde_json::Value {
+    serde_json::json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Effect": "Deny",
+            "Action": "*",
+            "Resource": "*",
+            "Condition": { "DateLessThan": { "aws:TokenIssueTime": begun_before } },
+        }],
+    })
 }
 
 enum Piece<'a> {
@@ -231,6 +261,29 @@ mod tests {
         // Whoever is to be told of a grant is never told of none.
         assert!(told.fill("alice", &self::claims(), None).unwrap_err().contains("no grant"));
         assert!(!settings(json!({"source_identity": "{subject}"})).tells_of_grants());
+    }
+
+    #[test]
+    fn under_a_grant_the_source_identity_is_the_grant_where_nothing_else_is_said() {
+        let grant = ElevationClaim {
+            id: uuid::Uuid::from_u128(7),
+            path: crate::broker::elevation::Path::Ordinary,
+            reason_sha256: "ab".repeat(32),
+        };
+        let (id, silent) = (grant.id.to_string(), settings(json!({"tags": {"team": "x"}})));
+        let under = silent.fill("alice", &claims(), Some(&grant)).unwrap();
+        assert_eq!(under.source_identity, Some(id));
+        // Without a grant nothing is as it was not.
+        assert_eq!(silent.fill("alice", &claims(), None).unwrap().source_identity, None);
+        let own = settings(json!({"source_identity": "{subject}"}));
+        let under = own.fill("alice", &claims(), Some(&grant)).unwrap();
+        assert_eq!(under.source_identity.as_deref(), Some("alice"));
+        assert!(silent.names_grants() && !own.names_grants());
+        let (path, tag) = ("{elevation:path}", "{elevation}");
+        for (tag, names) in [(path, false), (tag, true)] {
+            let own = json!({"source_identity": "{subject}", "tags": {"Grant": tag}});
+            assert_eq!(settings(own).names_grants(), names, "{tag}");
+        }
     }
 
     fn settings(value: Value) -> Settings {

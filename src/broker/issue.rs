@@ -87,6 +87,8 @@ pub struct Issued {
     pub subject: String,
     /// Whether it is bound to a key.
     pub bound: bool,
+    /// When the grant ends under which it was issued, in seconds since 1970.
+    pub grant_ends: Option<i64>,
     /// The number of its record in the audit log.
     pub log_sequence: u64,
 }
@@ -152,6 +154,7 @@ impl Broker {
         };
         let opaque = book.opaque_token(&ask.role, &draft.granted).map_err(Refusal::Failed)?;
         let grounds = self.grounds(caller, ask, &record).await.map_err(Refusal::Unrecorded)?;
+        let grant_ends = grant.as_ref().map(Underway::until);
         let mut grounds = grounds.under(grant);
         let uses = Uses::of(caller, ask, now);
         let mut others = 0;
@@ -178,6 +181,7 @@ impl Broker {
         };
         match self.hand_over(draft, opaque, receipt).await {
             Ok(issued) => {
+                let issued = Issued { grant_ends, ..issued };
                 let end = now.saturating_add(issued.ttl.try_into().unwrap_or_default());
                 if let Some(jti) = record.jti {
                     self.origins.issued(jti, ask.source, end);
@@ -338,6 +342,7 @@ impl Broker {
             role: claims.role,
             subject: claims.sub,
             bound: claims.cnf.is_some(),
+            grant_ends: None,
             log_sequence,
         })
     }

@@ -63,6 +63,15 @@ impl Rulebook {
             }
             tracing::error!(%error, "the directory of people leaves too few to approve");
         }
+        for (name, role) in &config.role {
+            if role.elevation.is_some() && role.aws.as_ref().is_some_and(|aws| !aws.names_grants())
+            {
+                tracing::warn!(
+                    role = name,
+                    "what AWS is told does not say under which grant the role is had"
+                );
+            }
+        }
         let rates = match before {
             None => Rates::new(&config.limits),
             Some(before) => before.rates.anew(&config.limits),

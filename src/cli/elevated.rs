@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::App;
-use super::args::Elevated as Args;
+use super::args::{Elevated as Args, Fresh};
 use super::commands::elevate::{self, request};
 use super::elsewhere::Elsewhere;
 use super::misuse;
@@ -12,10 +12,12 @@ use super::onlooker::Onlooker;
 use super::prepare::Prepared;
 use super::show;
 use crate::api::elevations::{Event, Listed, Wanted};
-use crate::credential::Credential;
 use crate::deliver::deadline::{Recall, Told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::interact::Interact;
+use crate::mint::Request;
+use crate::pipeline::OwnCredential;
+use crate::wire::RevocationReach;
 use crate::wire::elevation::Elevation;
 
 use super::signed::{self, Ask, SignedGrant};
@@ -44,11 +46,19 @@ impl Elevated {
     pub(crate) fn begin(app: &App, prepared: &Prepared, args: &Args) -> Result<Option<Self>> {
         signed::check(&args.down)?;
         let Some(role) = args.elevate.as_deref() else { return Ok(None) };
-        if prepared.is_embedded() {
-            return Err(misuse("--elevate is for a broker of yours, not for --dev"));
+        let least = prepared.plan.target.least_of_grant(prepared.plan.request.ttl);
+        if let (Some(least), Some(lasting)) = (least, args.because.lasting)
+            && lasting < least
+        {
+            return Err(misuse("--for is too short for a session of AWS")
+                .because_of(
+                    "one lasts 15 minutes at least, and must not be there when its grant is not",
+                )
+                .hint("ask for a longer grant, such as --for 30m"));
         }
+        let asking = prepared.at_broker(&app.host)?;
+        let request = asking.plan.request.clone();
         if args.down.provider_down {
-            let request = &prepared.plan.request;
             let ask = Ask {
                 role,
                 because: &args.because,
@@ -58,17 +68,15 @@ impl Elevated {
                 rules: None,
                 drill: false,
             };
-            let (grant, elevation, own) = signed::begin(app, prepared, &ask)?;
+            let (grant, elevation, own) = signed::begin(app, &asking, &ask)?;
             return Self::had(app, Way::Signed(Box::new(grant)), elevation, own).map(Some);
         }
         let wanted = request::wanted(role, &args.because)?;
-        let broker = Elsewhere::open(app, Some(&prepared.plan.profile))?;
-        let run = &prepared.plan.request;
-        let audience = run.audience.as_str();
+        let broker = Elsewhere::of(asking)?;
         // What the credential of this run is to cover, and no more.
-        let scope = (!run.scope.is_empty()).then(|| run.scope.join(" "));
-        let wanted = Wanted { audience: Some(audience), scope, ..wanted };
-        let known = Self::known(&broker, role, audience)?;
+        let scope = (!request.scope.is_empty()).then(|| request.scope.join(" "));
+        let wanted = Wanted { audience: Some(&request.audience), scope, ..wanted };
+        let known = Self::known(&broker, &request)?;
         let had = |one: &Elevation| ["active", "emergency-active"].contains(&one.access.as_str());
         let own = !known.as_ref().is_some_and(had);
         let elevation = match known {
@@ -104,31 +112,43 @@ impl Elevated {
         Ok(Self { way, elevation, id, until, own })
     }
 
-    /// What was asked for, or is had, for this role and audience.
-    fn known(broker: &Elsewhere, role: &str, audience: &str) -> Result<Option<Elevation>> {
+    /// What was asked for before, or is had, where it serves for what is asked for now.
+    fn known(broker: &Elsewhere, asked: &Request) -> Result<Option<Elevation>> {
         let mine = Listed { which: "mine", limit: 50 };
         let page = broker.ask(async |client| client.elevations(&mine).await)?;
+        let key = broker.thumbprint()?;
         let live = ["pending", "approved", "active", "emergency-active"];
+        let covers = |scope: &str| {
+            asked.scope.iter().all(|wanted| scope.split(' ').any(|covered| covered == wanted))
+        };
         let serves = |one: &Elevation| {
             !one.drill
-                && one.role == role
-                && one.audience == audience
+                && one.role == asked.role
+                && one.audience == asked.audience
                 && live.contains(&one.access.as_str())
+                && one.scope.as_deref().is_none_or(covers)
+                && (one.key.is_none() || one.key == key)
         };
         Ok(page.elevations.into_iter().find(serves))
     }
 
-    /// A credential under it, where it is had by what somebody signs; else there is a session to
-    /// get one by.
-    pub(crate) fn signed_credential(
+    /// What gets a credential under it: by the session that there is, or by what somebody signs.
+    pub(crate) fn minting(
         &self,
         app: &App,
         prepared: &Prepared,
-    ) -> Option<Result<Credential>> {
-        match &self.way {
+        fresh: &Fresh,
+    ) -> Result<impl FnOnce() -> Result<OwnCredential> + Send + 'static> {
+        let assertion = match &self.way {
             Way::Session(_) => None,
-            Way::Signed(grant) => Some(grant.mint(app, prepared, &self.elevation)),
-        }
+            Way::Signed(grant) => Some(grant.assertion(app, prepared, &self.elevation)?),
+        };
+        prepared.minting(fresh, assertion)
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
     }
 
     /// Looks from time to time whether it still stands, while a command runs under it.
@@ -145,14 +165,23 @@ impl Elevated {
         self.until
     }
 
-    /// Whether it ends with this run.
-    pub(crate) fn is_own(&self) -> bool {
-        self.own
-    }
-
-    /// Gives it back, where it is of this run. Failing is told and no more.
-    pub(crate) fn end(&self, app: &App) {
-        if !self.own || app.host.clock.now() >= self.until {
+    /// The run is over: gives the grant back, where it is of this run. With it, all that was issued
+    /// under it is revoked; where it goes on, only what this run has. Says what lasts all the
+    /// same. Failing is told and no more.
+    pub(crate) fn end(&self, app: &App, prepared: &Prepared, minted: &[OwnCredential]) {
+        let interact = &app.host.interact;
+        let lasts = minted.iter().map(|one| one.credential.lifetime.expires_at_local()).max();
+        let lasts = lasts.filter(|end| *end > app.host.clock.now()).map(show::moment);
+        let session = lasts.filter(|_| prepared.plan.target.yields_aws());
+        if !self.own {
+            match session {
+                Some(until) => interact
+                    .note(&format!("the session of AWS lasts until {until}: it cannot be revoked")),
+                None => minted.iter().for_each(|minted| prepared.revoke(minted)),
+            }
+            return;
+        }
+        if app.host.clock.now() >= self.until {
             return;
         }
         let event = Event::default();
@@ -162,12 +191,36 @@ impl Elevated {
             }
             Way::Signed(grant) => grant.end(app, "the command has ended"),
         };
-        if let Err(error) = done {
-            app.host.interact.warn(&format!(
+        match done {
+            Ok(ended) => {
+                if let Some(said) = lasting(&ended, session.as_deref(), minted.is_empty()) {
+                    interact.note(&format!("the grant has been given back; {said}"));
+                }
+            }
+            Err(error) => interact.warn(&format!(
                 "the grant could not be given back and lasts until {}: {error}",
                 show::moment(self.until)
-            ));
+            )),
         }
+    }
+}
+
+/// What lasts although its grant has ended, for people. `session`: until when a session of AWS
+/// lasts that this run had.
+fn lasting(ended: &Elevation, session: Option<&str>, nothing: bool) -> Option<String> {
+    let how = match &ended.aws_sessions {
+        Some(_) => format!(
+            ", unless its role denies that: `tmpcred elevate status {}` has the policy",
+            ended.id
+        ),
+        None => String::new(),
+    };
+    match (session, ended.revocation_reach) {
+        (Some(until), _) => Some(format!("the session of AWS lasts until {until}{how}")),
+        (None, Some(RevocationReach::Introspection)) if !nothing => {
+            Some("whoever does not ask the broker takes what was issued until it expires".into())
+        }
+        _ => None,
     }
 }
 

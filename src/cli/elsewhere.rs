@@ -29,17 +29,17 @@ pub(crate) struct Elsewhere {
 }
 
 impl Elsewhere {
-    /// The broker that is this profile's target; that of the profile which a run would use,
-    /// where none is named.
+    /// The broker of this profile; of the one which a run would use, where none is named.
     pub(crate) fn open(app: &App, profile: Option<&str>) -> Result<Self> {
         let wanted = Wanted { profile: profile.map(String::from), ..Wanted::default() };
-        let prepared = configured(app, &wanted)?;
-        let profile = &prepared.plan.profile;
+        Self::of(configured(app, &wanted)?.at_broker(&app.host)?)
+    }
+
+    /// The broker that is the target of what was prepared.
+    pub(crate) fn of(prepared: Prepared) -> Result<Self> {
         let Some(server) = prepared.plan.target.broker().cloned() else {
-            let message = format!("the profile '{profile}' is none of a broker");
-            return Err(Error::new(ErrorKind::Config, message)
-                .because_of("its target is something else")
-                .hint("name a profile whose target is the broker to be asked"));
+            let message = format!("the profile '{}' is none of a broker", prepared.plan.profile);
+            return Err(Error::new(ErrorKind::Config, message));
         };
         let host = prepared.asking()?;
         // Somebody is at it, and what failed before is no reason not to try.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::config::{self, Config};
-use crate::credential::Credential;
+use crate::credential::{Assertion, Credential};
 use crate::deliver::Handout;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::{ASKED_FOR, CACHE_KEY};
@@ -18,7 +18,7 @@ use crate::mint::Narrowing;
 use crate::pipeline::{self, Origin, OwnCredential, Terms};
 use crate::plan::{self, Plan};
 use crate::secret::Secret;
-use crate::trace;
+use crate::trace::{self, Place};
 
 use super::ahead::Ahead;
 use super::args::{AtExit, Chosen, Fresh, Output, Wanted};
@@ -76,8 +76,27 @@ impl Prepared {
 
     /// Gets a credential of this run's own, to be revoked at its end.
     pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<OwnCredential> {
+        self.minting(fresh, None)?()
+    }
+
+    /// What gets one, wherever that is done; from an assertion that is at hand, where there is
+    /// one.
+    pub(crate) fn minting(
+        &self,
+        fresh: &Fresh,
+        assertion: Option<Assertion>,
+    ) -> Result<impl FnOnce() -> Result<OwnCredential> + Send + 'static> {
         let terms = Terms { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Terms::default() };
-        pipeline::own_credential(&self.asking()?, &self.cache, &self.plan, terms)
+        let (host, cache, plan) = (self.asking()?, Arc::clone(&self.cache), self.plan.clone());
+        let place = Place::here();
+        Ok(move || {
+            place.within(|| match assertion {
+                Some(assertion) => {
+                    pipeline::own_credential_from(&host, &cache, &plan, assertion, terms)
+                }
+                None => pipeline::own_credential(&host, &cache, &plan, terms),
+            })
+        })
     }
 
     /// The world for whoever gets the credential. It tells what is started for that which
@@ -103,6 +122,30 @@ impl Prepared {
         }
         let env = self.host.env.clone().with(ASKED_FOR, format!("{asked_for} {profile}"));
         Ok(Host { env, ..self.host.clone() })
+    }
+
+    /// The same up to the broker that gives roles for this profile: its target, or the one that
+    /// its only exchange asks.
+    ///
+    /// # Errors
+    /// Where no broker is asked, or several are.
+    pub(crate) fn at_broker(&self, host: &Host) -> Result<Self> {
+        let profile = &self.plan.profile;
+        let plan = self.plan.at_broker().ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("the profile '{profile}' is none of a broker"))
+                .because_of("neither is its target one, nor does it have one exchange at one")
+                .hint("name a profile whose target is the broker to be asked")
+        })?;
+        Ok(Self {
+            host: host.clone(),
+            cache: Arc::clone(&self.cache),
+            plan,
+            sources: Vec::new(),
+            ahead: None,
+            revokes_steps: false,
+            #[cfg(feature = "broker")]
+            embedded: None,
+        })
     }
 
     /// Refuses to hand on what nobody could use: a token that is bound to a key which ends
@@ -232,10 +275,24 @@ pub(crate) fn prepare(app: &App, chosen: &Chosen) -> Result<Prepared> {
     })
 }
 
+/// The same for a role that is had under a grant.
+pub(crate) fn elevated(app: &App, chosen: &Chosen, role: &str) -> Result<Prepared> {
+    #[cfg(feature = "broker")]
+    if chosen.dev {
+        return Err(misuse("--elevate is for a broker of yours, not for --dev"));
+    }
+    trace::step("plan").within(|| resolved(app, &chosen.wanted, Some(role)))
+}
+
 /// Resolves what was typed where the embedded broker has nothing to give.
 pub(crate) fn configured(app: &App, wanted: &Wanted) -> Result<Prepared> {
+    resolved(app, wanted, None)
+}
+
+fn resolved(app: &App, wanted: &Wanted, elevate: Option<&str>) -> Result<Prepared> {
     let config = config::load(&app.host)?;
-    let request = request(wanted, &app.host, &config)?;
+    let elevate = elevate.map(String::from);
+    let request = plan::Request { elevate, ..request(wanted, &app.host, &config)? };
     let mut plan = plan::plan(&request, &config)?;
     plan.target.complete()?;
     // A job is over before anybody could wait for the next credential.
@@ -324,6 +381,7 @@ pub(crate) fn request(wanted: &Wanted, host: &Host, config: &Config) -> Result<p
     Ok(plan::Request {
         profile: wanted.profile.clone(),
         role: wanted.role.clone(),
+        elevate: None,
         scope: wanted.scope.clone(),
         audience: wanted.audience.clone(),
         ttl: wanted.ttl,

@@ -89,6 +89,9 @@ pub struct Assertion {
     pub principal: Principal,
     /// When it ceases to be good.
     pub expires_at: OffsetDateTime,
+    /// When the grant ends under which it was issued, where it was: what comes of it may last no
+    /// longer.
+    pub grant_ends: Option<OffsetDateTime>,
 }
 
 impl Assertion {

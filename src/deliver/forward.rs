@@ -111,7 +111,8 @@ impl Signals {
     /// The signal by which somebody wants this process to end, before there is a command.
     pub(super) fn told_to_end(&mut self) -> Option<Signal> {
         const ENDS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
-        self.early = self.arrived();
+        let arrived = self.arrived();
+        self.early.extend(arrived);
         self.early.iter().map(|received| received.signal).find(|signal| ENDS.contains(signal))
     }
 }

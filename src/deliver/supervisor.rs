@@ -61,14 +61,48 @@ impl<'a> AtEnd<'a> {
     /// [`ErrorKind::Io`](crate::error::ErrorKind::Io)
     pub fn heeding(what: impl FnOnce() + 'a) -> Result<Self> {
         // It is to happen in any case.
-        #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no signals"))]
         let mut at_end = Self::doing(what);
-        #[cfg(unix)]
-        {
-            at_end.attention = Some(unix::Attention::begin()?);
-        }
+        at_end.heed()?;
         Ok(at_end)
     }
+
+    /// From now on signals are heeded, as with [`AtEnd::heeding`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io)
+    pub fn heed(&mut self) -> Result<()> {
+        #[cfg(unix)]
+        if self.attention.is_none() {
+            self.attention = Some(unix::Attention::begin()?);
+        }
+        Ok(())
+    }
+
+    /// Does something before the command runs, which may take long. A signal by which this
+    /// process is to end is heeded at once: nobody waits for what is done any more, and it ends
+    /// with this process.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io) where it cannot be waited for.
+    pub fn meanwhile<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Meanwhile<T>> {
+        #[cfg(unix)]
+        if let Some(attention) = &mut self.attention {
+            return attention.meanwhile(work);
+        }
+        Ok(Meanwhile::Done(work()))
+    }
+}
+
+/// What came of something that was done before the command.
+#[derive(Debug)]
+pub enum Meanwhile<T> {
+    /// It was done.
+    Done(T),
+    /// This process is to end, like this.
+    ToldToEnd(Outcome),
 }
 
 impl Drop for AtEnd<'_> {

@@ -170,6 +170,7 @@ impl IdentitySource for AwsKeys {
             principal: self.principal(),
             // They do not end by themselves; nobody holds on to an assertion for so long.
             expires_at: cx.host.clock.now() + Duration::DAY,
+            grant_ends: None,
         })
     }
 

@@ -111,6 +111,7 @@ mod tests {
             token_type: TokenType::IdToken,
             principal: Principal { issuer: "https://i.example".into(), subject: "alice".into() },
             expires_at: NOW + time::Duration::HOUR,
+            grant_ends: None,
         }
     }
 

@@ -95,6 +95,7 @@ impl Given {
             token_type: TokenType::Jwt,
             principal: claims.principal,
             expires_at: claims.expires_at,
+            grant_ends: None,
         })
     }
 

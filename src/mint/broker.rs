@@ -159,6 +159,7 @@ impl Target for Broker {
             scope: &request.scope,
             audience: &request.audience,
             ttl: request.ttl,
+            elevation: request.elevation,
         };
         let key = self.key.as_deref();
         let granted =
@@ -219,13 +220,15 @@ pub(super) async fn exchange(
     key: Option<&DeviceKey>,
     effort: Effort,
 ) -> Result<Assertion> {
-    let ask =
-        Ask { role: &step.role, scope: &step.scope, audience: &step.audience, ttl: None };
+    let Exchange { role, scope, audience, elevation, .. } = step;
+    let ask = Ask { role, scope, audience, ttl: None, elevation: *elevation };
     let granted = token_exchange::exchange(host, &step.server, assertion, &ask, key, effort).await?;
     Ok(Assertion {
         token: granted.token,
         token_type: granted.token_type,
         principal: assertion.principal.clone(),
         expires_at: granted.lifetime.expires_at,
+        // Whatever comes of it later, too.
+        grant_ends: granted.grant_ends.into_iter().chain(assertion.grant_ends).min(),
     })
 }

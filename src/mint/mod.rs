@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::aws::sso::Server;
 use crate::credential::{Assertion, Credential, Proof};
@@ -177,6 +178,15 @@ impl Plan {
         }
     }
 
+    /// How long a grant has to last at least for a credential with this lifetime to come of it.
+    pub fn least_of_grant(&self, ttl: Option<Duration>) -> Option<Duration> {
+        match self {
+            // Its tokens last as long as is left.
+            Self::Broker(_) | Self::AwsSso(_) => None,
+            Self::Aws(_) => Some(aws::least_of_grant(ttl)),
+        }
+    }
+
     /// The partition of AWS that its credentials are of, where their role does not say so.
     pub fn partition(&self) -> Option<&'static str> {
         match self {
@@ -321,6 +331,9 @@ pub struct Request {
     /// The lifetime wanted; `None`: as long as policy gives.
     #[serde(serialize_with = "seconds")]
     pub ttl: Option<Duration>,
+    /// The grant under which it is asked for, where that is of one run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elevation: Option<Uuid>,
 }
 
 fn seconds<S: serde::Serializer>(ttl: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
@@ -388,6 +401,9 @@ pub struct Exchange {
     pub scope: Vec<String>,
     /// Whom the next assertion is for.
     pub audience: String,
+    /// The grant under which it is asked for, where that is of one run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elevation: Option<Uuid>,
 }
 
 impl Exchange {

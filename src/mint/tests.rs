@@ -22,6 +22,7 @@ fn assertion() -> Assertion {
         token_type: TokenType::IdToken,
         principal: Principal { issuer: "https://i.example".into(), subject: "alice".into() },
         expires_at: SystemClock.now(),
+        grant_ends: None,
     }
 }
 
@@ -31,6 +32,7 @@ fn request() -> Request {
         scope: vec!["read".into(), "write".into()],
         audience: "https://api.example".into(),
         ttl: Some(Duration::from_secs(900)),
+        elevation: None,
     }
 }
 
@@ -279,6 +281,7 @@ fn an_exchange_yields_the_next_assertion() {
         role: "deploy".into(),
         scope: Vec::new(),
         audience: "https://next.example".into(),
+        elevation: None,
     };
     let dir = tempfile::tempdir().unwrap();
     let host = test_server::host(dir.path(), time::Duration::ZERO);

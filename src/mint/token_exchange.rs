@@ -6,6 +6,8 @@ use std::time::Duration;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
+use serde_json::Value;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::broker::Server;
@@ -32,6 +34,8 @@ pub(super) struct Ask<'a> {
     pub(super) scope: &'a [String],
     pub(super) audience: &'a str,
     pub(super) ttl: Option<Duration>,
+    /// The grant, where it is to be under one in particular.
+    pub(super) elevation: Option<Uuid>,
 }
 
 /// What the broker granted, checked against what was asked.
@@ -41,6 +45,8 @@ pub(super) struct Granted {
     pub(super) token_type: TokenType,
     pub(super) scope: Vec<String>,
     pub(super) lifetime: Lifetime,
+    /// When the grant ends under which it was issued.
+    pub(super) grant_ends: Option<OffsetDateTime>,
     /// The thumbprint of the key that it is bound to.
     pub(super) bound_to: Option<String>,
 }
@@ -101,6 +107,7 @@ fn form(assertion: &Assertion, ask: &Ask<'_>) -> Result<Secret<Vec<u8>>> {
         scope: (!ask.scope.is_empty()).then(|| ask.scope.join(" ")),
         role: ask.role,
         requested_ttl: ask.ttl.map(|ttl| ttl.as_secs()),
+        elevation: ask.elevation.map(|id| id.to_string()),
         // Whichever of the broker's addresses is asked, and however often.
         idempotency_key: Uuid::new_v4().to_string(),
     };
@@ -231,8 +238,9 @@ fn read(
         )));
     }
     // A token that can be read has to say the same.
-    if let (Some(key), Ok(read)) = (key, jwt::decode_unverified(token.expose()))
-        && Bound::of(&read.claims) != Bound::To(key.thumbprint().to_string())
+    let claims = jwt::decode_unverified(token.expose()).map(|read| read.claims);
+    if let (Some(key), Ok(claims)) = (key, &claims)
+        && Bound::of(claims) != Bound::To(key.thumbprint().to_string())
     {
         return Err(wrong("the token is not bound to the key of this device".into()));
     }
@@ -267,9 +275,20 @@ fn read(
     let Some(expires_at) = expires_at else {
         return Err(wrong(format!("it ends in {} seconds", grant.expires_in)));
     };
+    let under = claims.ok().and_then(|mut claims| claims.remove("elevation"));
+    let other = |told: &Value, id: Uuid| told.get("id").is_none_or(|it| *it != id.to_string());
+    if let (Some(told), Some(id)) = (&under, ask.elevation)
+        && other(told, id)
+    {
+        return Err(wrong("it is under another grant".into()));
+    }
+    let told = grant.elevation_expires_in.and_then(|seconds| i64::try_from(seconds).ok());
+    let told = told.and_then(|seconds| now.checked_add(time::Duration::seconds(seconds)));
+    // A broker that does not say when the grant ends ends the token with it, or before.
+    let grant_ends = told.or(under.map(|_| expires_at));
     let lifetime = Lifetime::new(now, expires_at, host.skew.get(), host.clock.machine_started());
     let bound_to = key.map(|key| key.thumbprint().to_string());
-    Ok(Granted { token, token_type, scope, lifetime, bound_to })
+    Ok(Granted { token, token_type, scope, lifetime, grant_ends, bound_to })
 }
 
 #[cfg(test)]

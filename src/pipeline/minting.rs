@@ -46,7 +46,7 @@ impl Run<'_> {
     /// Turns an assertion into a credential. Tokens that were steps to it have served, and
     /// are revoked where that is asked for; but not where its target is the broker that
     /// they are from: revoking them there would reach the credential.
-    async fn turn(&self, assertion: Assertion, effort: Effort) -> Result<Minted> {
+    pub(super) async fn turn(&self, assertion: Assertion, effort: Effort) -> Result<Minted> {
         let mut steps = Vec::new();
         let minted = self.turn_through(assertion, effort, &mut steps).await;
         if self.terms.revokes_steps {

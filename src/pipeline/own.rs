@@ -38,11 +38,6 @@ impl Exchanged {
 }
 
 impl OwnCredential {
-    /// One that was minted without any step on the way.
-    pub fn minted_at_once(credential: Credential) -> Self {
-        Self { credential, steps: Vec::new() }
-    }
-
     /// Whether there is nothing left to revoke: it has ended by itself, and what it came of.
     pub fn is_over(&self, host: &Host) -> bool {
         let now = host.corrected_now();

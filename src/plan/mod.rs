@@ -5,12 +5,14 @@
 //! and hashed.
 
 mod detect;
+mod elevate;
 mod resolve;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 pub use resolve::{identity, plan};
 
@@ -27,6 +29,8 @@ pub struct Request {
     pub profile: Option<String>,
     /// `--role`
     pub role: Option<String>,
+    /// `--elevate`: the role that the broker of the profile is asked for under a grant
+    pub elevate: Option<String>,
     /// `--scope`, replacing the profile's
     pub scope: Vec<String>,
     /// `--audience`
@@ -90,6 +94,29 @@ impl Plan {
             Some(step) => step.server.audience(),
             None => self.target.open().assertion_audience(),
         }
+    }
+
+    /// The same up to the broker that gives roles for it: its target, or the one that is asked
+    /// for its only exchange. `None` where no broker is.
+    pub fn at_broker(&self) -> Option<Self> {
+        if self.target.broker().is_some() {
+            return Some(self.clone());
+        }
+        let [step] = &self.exchanges[..] else { return None };
+        let mint::Exchange { server, role, scope, audience, elevation } = step.clone();
+        let target = mint::Plan::Broker(server);
+        let request = mint::Request { role, scope, audience, ttl: None, elevation };
+        Some(Self { exchanges: Vec::new(), target, request, ..self.clone() })
+    }
+
+    /// The same with this grant for the role that its broker is asked for.
+    #[must_use]
+    pub fn under(mut self, grant: Uuid) -> Self {
+        match (self.target.broker(), &mut self.exchanges[..]) {
+            (None, [step]) => step.elevation = Some(grant),
+            _ => self.request.elevation = Some(grant),
+        }
+        self
     }
 
     /// Whether anything on the way is bound to the key of this device.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::{Identity, Plan, Reason, Request, detect};
+use super::{Identity, Plan, Reason, Request, detect, elevate};
 use crate::config::diagnostic::{self, Problem, quoted};
 use crate::config::rules::{self, pick, unknown_profile};
 use crate::config::{self, Broken, Config, Origin, Profile, Project};
@@ -168,12 +168,23 @@ impl<'a> Resolver<'a> {
             .fit(identity.settings.portal(), exchanged)
             .map_err(|refusal| self.refused(refusal, request))?;
         let next = target.open().assertion_audience();
-        let exchanges = self.exchanges(next)?;
+        // The role that is had under a grant is one of a broker: of the target, or of the way there.
+        let elevate = request.elevate.as_deref();
+        let (here, on_the_way) =
+            if target.broker().is_some() { (elevate, None) } else { (None, elevate) };
+        let exchanges = self.exchanges(next, on_the_way)?;
         let proof = identity.settings.proof();
         if proof == Proof::AwsAccessKeys && !exchanges.is_empty() {
             return Err(self.refused(mint::Refusal::access_keys(), request));
         }
-        let role = self.text("role", request.role.as_deref(), |p| p.role.as_deref(), "deploy")?;
+        let role = match here {
+            Some(role) => {
+                elevate::check_role(role)?;
+                self.explain("role", role, "--elevate");
+                role.to_string()
+            }
+            None => self.text("role", request.role.as_deref(), |p| p.role.as_deref(), "deploy")?,
+        };
         let (scope, audience) = match target.own_audience() {
             Some(own) => {
                 self.refuse_idle(request)?;
@@ -194,7 +205,7 @@ impl<'a> Resolver<'a> {
         for (index, step) in target.steps(&role, proof).iter().enumerate() {
             self.explain(&format!("step {}", index + 1), step, "target");
         }
-        let request = mint::Request { role, scope, audience, ttl };
+        let request = mint::Request { role, scope, audience, ttl, elevation: None };
         let expected_runtime = self.expected_runtime();
         let env = self.env();
         Ok(Plan {
@@ -297,11 +308,13 @@ impl<'a> Resolver<'a> {
     }
 
     /// The steps before the target. `last` is whom the last assertion must be
-    /// for, unless the step says otherwise.
-    fn exchanges(&mut self, last: String) -> Result<Vec<mint::Exchange>> {
-        let Some((by, steps)) = self.nearest(|profile| profile.exchange.as_deref()) else {
-            return Ok(Vec::new());
-        };
+    /// for, unless the step says otherwise. `elevate` is the role of the only one.
+    fn exchanges(&mut self, last: String, elevate: Option<&str>) -> Result<Vec<mint::Exchange>> {
+        let (by, steps) = self.nearest(|profile| profile.exchange.as_deref()).unwrap_or((&"", &[]));
+        if let Some(role) = elevate {
+            elevate::check_role(role)?;
+            elevate::check_exchanges(&self.name, steps.len())?;
+        }
         let mut next = last;
         let mut exchanges = Vec::new();
         let mut reasons = Vec::new();
@@ -311,14 +324,15 @@ impl<'a> Resolver<'a> {
                 self.broker(step.broker.as_deref(), self.origin(by, &["exchange", &at, "broker"]))?;
             let audience = step.audience.clone().unwrap_or(next);
             next = server.audience();
-            let value = format!("at {name}, as {}, for {audience}", step.role);
-            reasons.push(reason(
-                &format!("exchange {}", index + 1),
-                value,
-                self.origin(by, &["exchange", &at]),
-            ));
-            let (role, scope) = (step.role.clone(), step.scope.clone());
-            exchanges.push(mint::Exchange { server, role, scope, audience });
+            let role = elevate.unwrap_or(&step.role).to_string();
+            let origin = match elevate {
+                Some(_) => "--elevate".to_string(),
+                None => self.origin(by, &["exchange", &at]).to_string(),
+            };
+            let value = format!("at {name}, as {role}, for {audience}");
+            reasons.push(reason(&format!("exchange {}", index + 1), value, origin));
+            let scope = step.scope.clone();
+            exchanges.push(mint::Exchange { server, role, scope, audience, elevation: None });
         }
         exchanges.reverse();
         self.reasons.extend(reasons.into_iter().rev());

@@ -352,3 +352,53 @@ fn where_a_broker_is_found_is_no_part_of_the_meaning() {
         assert_ne!(with(&other).fingerprint(), meaning, "{other}");
     }
 }
+
+#[test]
+fn a_role_that_is_had_under_a_grant_is_that_of_the_broker_on_the_way() {
+    let config = config(
+        r#"
+[profile.api]
+role = "deploy"
+audience = "https://a.example"
+[profile.prod]
+exchange = [{ role = "aws-deploy" }]
+role = "arn:aws:iam::123456789012:role/deploy"
+target = { type = "aws" }
+[profile.twice]
+extends = "prod"
+exchange = [{ role = "one", audience = "https://a.example" }, { role = "two" }]
+[profile.bare]
+extends = "prod"
+exchange = []
+"#,
+    );
+    let elevated = |profile: &str, role: &str| {
+        let (profile, elevate) = (Some(profile.into()), Some(role.into()));
+        plan(&Request { profile, elevate, ..Request::default() }, &config)
+    };
+    let api = elevated("api", "admin").unwrap();
+    assert_eq!((api.request.role.as_str(), api.at_broker()), ("admin", Some(api.clone())));
+    let prod = elevated("prod", "admin").unwrap();
+    assert!(prod.request.role.ends_with(":role/deploy"));
+    assert_eq!(prod.exchanges[0].role, "admin");
+    let asks = prod.at_broker().unwrap();
+    assert_eq!(
+        (asks.request.role.as_str(), asks.request.audience.as_str()),
+        ("admin", "sts.amazonaws.com")
+    );
+    assert_eq!(asks.assertion_audience(), prod.assertion_audience());
+    // Of one run, and so never another run's.
+    let grant = uuid::Uuid::from_u128(7);
+    assert_eq!(prod.clone().under(grant).exchanges[0].elevation, Some(grant));
+    assert_eq!(api.clone().under(grant).request.elevation, Some(grant));
+    assert_ne!(prod.clone().under(grant).fingerprint(), prod.fingerprint());
+    for (profile, says) in [("twice", "has 2 exchanges"), ("bare", "no broker is asked")] {
+        let error = elevated(profile, "admin").unwrap_err();
+        assert!(error.to_string().contains(says) && !error.hints().is_empty(), "{error}");
+    }
+    let error = elevated("prod", "-x").unwrap_err();
+    assert_eq!(
+        (error.kind(), error.message()),
+        (ErrorKind::Usage, "`--elevate` cannot be used like this")
+    );
+}

@@ -122,6 +122,20 @@ pub struct Elevation {
     /// Whom it reached that it was ended, where it was had.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation_reach: Option<RevocationReach>,
+    /// What it did not reach, where it was had and AWS reads tokens of the role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_sessions: Option<AwsSessions>,
+}
+
+/// Sessions of AWS that were had for the tokens of a grant. They last until they expire, whatever
+/// becomes of the grant, unless their role denies them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ElevationAwsSessions")]
+pub struct AwsSessions {
+    /// Only sessions that began before this moment can be of the grant.
+    pub begun_before: String,
+    /// The policy that denies those sessions everything, to be put on their role.
+    pub deny: serde_json::Value,
 }
 
 /// Somebody.

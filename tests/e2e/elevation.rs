@@ -1,6 +1,7 @@
 //! Roles that are had for a while, from the command line: who asks, and two who approve, each
 //! a user of this machine of their own.
 
+pub(crate) mod aws;
 mod drill;
 mod more;
 mod page;

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::elevation::aws::{AWS_POLICY, DEPLOY, aws_role, seconds};
 use super::elevation::{Company, ROLE, SOON};
+use super::support::aws::Moto;
 use super::support::home::Home;
 use super::support::http::Http;
 use super::support::oidc_provider::{OidcOptions, OidcProvider};
@@ -53,8 +55,10 @@ impl Prepared {
             ("erin", Home::stranger()),
         ];
         let down = "\n[role.admin.elevation.provider_down]\n\n[notify.own]";
-        let role = ROLE.replace("\n[notify.own]", down) + more;
-        let company = Company::at(provider, homes, &role, KEEPERS);
+        let by_one = r#"approvals = [{ count = 1, groups = ["leads"] }]
+[role.aws-deploy.elevation.provider_down]"#;
+        let role = ROLE.replace("\n[notify.own]", down) + &aws_role(by_one) + more;
+        let company = Company::at(provider, homes, &role, &[KEEPERS, AWS_POLICY].concat());
         let prepared = Self { company, _agent: agent };
         prepared.enroll("alice", &[]);
         prepared.enroll("bob", &["--agent", "--label", "my laptop"]);
@@ -253,6 +257,37 @@ fn one_line_waits_for_signatures_and_needs_as_many_as_ever() {
     let ended = running.wait().ended_with(125);
     assert_eq!(ended.stdout, "");
     assert!(ended.stderr.contains("use the reader role"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_role_of_aws_is_had_by_signatures_too() {
+    let prepared = Prepared::new();
+    let company = &prepared.company;
+    let moto = Moto::start(9);
+    company.with_aws(DEPLOY, moto.url(), "");
+    company.provider.kill();
+    let by_signature = ["--provider-down", "--for", "30m"];
+    let running = company.exec_aws("prod", &by_signature, "echo $TMPCRED_ROLE").spawn();
+    let line = running.line_on_stderr("hand this file to those who approve");
+    let file = line.rsplit_once(": ").unwrap().1.trim().to_string();
+    let hash = Path::new(&file).file_stem().unwrap().to_str().unwrap().to_string();
+    prepared.hand(Path::new(&file), "bob", "request.txt");
+    let sign = ["sign", "request.txt", "--approve", "--hash", &hash, "--out", "signed.txt"];
+    company.elevate("bob", &sign).ok();
+    let told = company.elevate("bob", &["submit", "signed.txt", "--json"]).ok().json();
+    assert_eq!(told["access"], "approved");
+    let ended = running.wait().ok();
+    assert_eq!(ended.stdout.trim(), DEPLOY);
+    assert!(ended.stderr.contains("the session of AWS lasts until"), "{}", ended.stderr);
+    let asked = moto.all_asked("AssumeRoleWithWebIdentity");
+    let claims = super::stores::claims(&asked[0]["WebIdentityToken"]);
+    assert_eq!(
+        (&claims["elevation"]["id"], &claims["elevation"]["path"]),
+        (&told["id"], &"provider-down".into())
+    );
+    assert!((1700..1800).contains(&seconds(&asked[0])), "{asked:?}");
+    let story = company.story(told["id"].as_str().unwrap());
+    assert_eq!(story.last().unwrap(), "elevation.relinquish alice");
 }
 
 #[test]

@@ -248,11 +248,12 @@ impl Broker {
             ended: None,
             reviewed: None,
             tried: None,
+            yields: None,
         };
         let mut name = "request";
         if request.path == Path::Emergency {
             let begin = Event::Emergency(by, span(longest));
-            elevation = elevation.after(&begin, now, true)?;
+            elevation = elevation.after(&begin, now, true)?.noting(Some(role));
             elevation.version = 1;
             name = "emergency";
         }
@@ -349,11 +350,13 @@ impl Broker {
             };
             let reviews = rules.is_none_or(|rules| rules.review_within.is_some());
             let next = match elevation.after(&event, now, reviews) {
-                Ok(next) if next.asked.drill && matches!(verdict, Verdict::Relinquish) => {
-                    let tried = Some(self.would_issue(book, who, &elevation, now));
+                Ok(next) if next.access == elevation.access => next,
+                Ok(next) => {
+                    let next = next.noting(book.roles().get(&elevation.asked.role));
+                    let ends = next.asked.drill && matches!(verdict, Verdict::Relinquish);
+                    let tried = ends.then(|| self.would_issue(book, who, &elevation, now));
                     Elevation { tried, ..next }
                 }
-                Ok(next) => next,
                 // It is as they want it.
                 Err(Refused::Already) => return Ok(elevation),
                 Err(refused) => {

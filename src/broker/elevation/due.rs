@@ -102,6 +102,7 @@ impl Broker {
         };
         match elevation.after(&Event::Tick(window), now, reviews) {
             Ok(next) => {
+                let next = next.noting(role);
                 let name = if next.access == Access::Lapsed { "lapse" } else { "expire" };
                 let record = self.record_of(&next, record(name));
                 let eligible = Eligible::new(rules_of(&book), &next.asked, now);

@@ -65,6 +65,11 @@ impl Underway {
         Self { id: Uuid::nil(), version: 0, path, until, reason_hash, scope: None }
     }
 
+    /// When it ends, in seconds since 1970.
+    pub(in crate::broker) fn until(&self) -> i64 {
+        self.until.unix_timestamp()
+    }
+
     /// How long it goes on at most.
     pub(in crate::broker) fn left(&self, now: OffsetDateTime) -> Duration {
         // Whole seconds, as tokens have them: none outlives it.
@@ -91,8 +96,8 @@ impl Underway {
 
 impl Broker {
     /// The grant under which somebody is issued what they ask for: the one that they name, or
-    /// of their own for this role and audience the one that lasts longest. `None` where the
-    /// role is not had under a grant.
+    /// of their own that serve the one that lasts longest. `None` where the role is not had
+    /// under a grant.
     ///
     /// # Errors
     /// Where it cannot be looked up; within, why there is none.
@@ -115,54 +120,20 @@ impl Broker {
             return denied("the directory of people does not know you, or is out of date".into());
         };
         let found = match ask.elevation {
-            Some(id) => self.elevation_with(id).await?,
-            None => self.longest_of(&by, ask, now).await?,
+            Some(id) => self.elevation_with(id).await?.into_iter().collect(),
+            None => self.going_on(&by, ask, now).await?,
         };
-        let Some(grant) = found.filter(|found| found.asked.by.is(&by)) else {
-            return Ok(Err(self.grantless(caller, &by, ask, now).await?));
-        };
-        if grant.asked.drill {
-            return denied("nothing is issued under a drill".into());
+        let mut why_not = None;
+        for grant in found.into_iter().filter(|found| found.asked.by.is(&by)) {
+            match serves(book, caller, ask, now, &grant) {
+                Ok(()) => return Ok(Ok(Some(Underway::of(&grant, now)))),
+                Err(why) => why_not = why_not.or(Some(why)),
+            }
         }
-        if let Some(by) = caller.signed()
-            && !(signed::serves(by, &grant) && signed::is_allowed(book, &ask.role))
-        {
-            let why =
-                "a signature is for the grant that was asked for by a signature, and for no other";
-            return denied(why.into());
-        }
-        if !grant.is_active(now) {
-            let state = match grant.access.is_had() {
-                true => Access::Expired,
-                false => grant.access,
-            };
-            let said = format!("your grant for the role '{}' is {}", ask.role, state.as_str());
-            let missing = match state.is_over() {
-                true => Missing::Unasked,
-                false => Missing::Waits(grant.id),
-            };
-            let missing = Some(missing);
-            return Ok(Err(Denied { missing, ..Denied::new(Why::Elevation, said) }));
-        }
-        if (&grant.asked.role, &grant.asked.audience) != (&ask.role, &ask.audience) {
-            let why = "your grant is for another role or audience";
-            return denied(why.into());
-        }
-        if !grant.asked.covers(caller.actors()) {
-            let why = "your grant was not asked for together with whoever acts for you";
-            return denied(why.into());
-        }
-        let shown = ask.proof.as_ref().map(|proof| proof.thumbprint.as_str());
-        if grant.asked.key.is_some() && grant.asked.key.as_deref() != shown {
-            let why = "your grant is for tokens that are bound to another key";
-            return denied(why.into());
-        }
-        if let Some(scope) = &grant.asked.scope
-            && let Some(more) = ask.scope.iter().flatten().find(|one| !scope.contains(*one))
-        {
-            return denied(format!("your grant does not cover the scope '{more}'"));
-        }
-        Ok(Ok(Some(Underway::of(&grant, now))))
+        Ok(Err(match why_not {
+            Some(why_not) => why_not,
+            None => self.grantless(caller, &by, ask, now).await?,
+        }))
     }
 
     /// What is told to whoever has no grant: that they may ask for one, or which one it is that
@@ -208,12 +179,8 @@ impl Broker {
         Ok(found.is_some_and(|found| found.version == grant.version))
     }
 
-    async fn longest_of(
-        &self,
-        by: &Party,
-        ask: &Ask,
-        now: OffsetDateTime,
-    ) -> Result<Option<Elevation>> {
+    /// The grants of somebody for what is asked for, the one that lasts longest first.
+    async fn going_on(&self, by: &Party, ask: &Ask, now: OffsetDateTime) -> Result<Vec<Elevation>> {
         let filter = ElevationFilter {
             access: vec![Access::Active.as_str(), Access::EmergencyActive.as_str()],
             going_on_at: Some(now),
@@ -222,9 +189,10 @@ impl Broker {
         let found = self.store.elevations(&filter, LOOKED_AT).await?;
         let found: Result<Vec<_>> =
             found.iter().map(|one| self.elevations.open(&one.sealed)).collect();
-        let serves = |one: &Elevation| one.is_active(now) && one.asked.audience == ask.audience;
-        let lasts = |one: &Elevation| one.grant.map(|grant| grant.until);
-        Ok(found?.into_iter().filter(serves).max_by_key(lasts))
+        let mut found = found?;
+        found.retain(|one| one.is_active(now) && one.asked.audience == ask.audience);
+        found.sort_by_key(|one| std::cmp::Reverse(one.grant.map(|grant| grant.until)));
+        Ok(found)
     }
 }
 
@@ -236,6 +204,58 @@ fn of(by: &Party, role: &str) -> ElevationFilter {
         drill: Some(false),
         ..ElevationFilter::default()
     }
+}
+
+/// Whether a token can be issued under this grant to whom it is for.
+///
+/// # Errors
+/// Why not.
+fn serves(
+    book: &Rulebook,
+    caller: &Caller,
+    ask: &Ask,
+    now: OffsetDateTime,
+    grant: &Elevation,
+) -> Result<(), Denied> {
+    let denied = |why: String| Err(Denied::new(Why::Elevation, why));
+    if grant.asked.drill {
+        return denied("nothing is issued under a drill".into());
+    }
+    if let Some(by) = caller.signed()
+        && !(signed::serves(by, grant) && signed::is_allowed(book, &ask.role))
+    {
+        let why =
+            "a signature is for the grant that was asked for by a signature, and for no other";
+        return denied(why.into());
+    }
+    if !grant.is_active(now) {
+        let state = match grant.access.is_had() {
+            true => Access::Expired,
+            false => grant.access,
+        };
+        let said = format!("your grant for the role '{}' is {}", ask.role, state.as_str());
+        let missing = match state.is_over() {
+            true => Missing::Unasked,
+            false => Missing::Waits(grant.id),
+        };
+        return Err(Denied { missing: Some(missing), ..Denied::new(Why::Elevation, said) });
+    }
+    if (&grant.asked.role, &grant.asked.audience) != (&ask.role, &ask.audience) {
+        return denied("your grant is for another role or audience".into());
+    }
+    if !grant.asked.covers(caller.actors()) {
+        return denied("your grant was not asked for together with whoever acts for you".into());
+    }
+    let shown = ask.proof.as_ref().map(|proof| proof.thumbprint.as_str());
+    if grant.asked.key.is_some() && grant.asked.key.as_deref() != shown {
+        return denied("your grant is for tokens that are bound to another key".into());
+    }
+    if let Some(scope) = &grant.asked.scope
+        && let Some(more) = ask.scope.iter().flatten().find(|one| !scope.contains(*one))
+    {
+        return denied(format!("your grant does not cover the scope '{more}'"));
+    }
+    Ok(())
 }
 
 /// What happened, for the log: it has the names of those who asked, approved and ended.

@@ -51,6 +51,7 @@ pub use tally::{Need, Tally};
 
 use super::audit::micros;
 use super::authenticate::Actor;
+use super::config::{Role, TokenFormat};
 
 /// What asks for a role, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +81,26 @@ pub struct Elevation {
     /// Of a drill that was given back: what policy said of a token under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried: Option<Tried>,
+    /// What was issued under it; nothing for those that never began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yields: Option<Yields>,
+}
+
+/// Of which kinds tokens under a grant are: as its role had them when it began, and when it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Yields {
+    /// Whether there are signed ones, which somebody takes until they expire without asking.
+    pub signed: bool,
+    /// Whether AWS reads them, whose sessions then last by themselves.
+    pub aws: bool,
+}
+
+impl Yields {
+    /// What a role yields.
+    pub fn of(role: &Role) -> Self {
+        Self { signed: role.token_format == TokenFormat::Jwt, aws: role.aws.is_some() }
+    }
 }
 
 /// What is asked for.
@@ -300,6 +321,19 @@ impl Elevation {
     pub fn is_active(&self, now: OffsetDateTime) -> bool {
         self.access.is_had()
             && self.grant.is_some_and(|grant| grant.from <= now && now < grant.until)
+    }
+
+    /// The same with what its role yields at this moment, where it is had or was.
+    #[must_use]
+    pub fn noting(mut self, role: Option<&Role>) -> Self {
+        if self.grant.is_some()
+            && let Some(now) = role.map(Yields::of)
+        {
+            let before = self.yields.unwrap_or_default();
+            let (signed, aws) = (before.signed || now.signed, before.aws || now.aws);
+            self.yields = Some(Yields { signed, aws });
+        }
+        self
     }
 
     /// The hash of the reason: what tokens and clouds are told of it.

@@ -57,6 +57,7 @@ fn elevation(path: Path) -> Elevation {
         ended: None,
         reviewed: None,
         tried: None,
+        yields: None,
     }
 }
 
@@ -375,4 +376,25 @@ fn what_is_stored_is_read_as_it_was() {
     let text = serde_json::to_string(&one).unwrap();
     assert_eq!(serde_json::from_str::<Elevation>(&text).unwrap(), one);
     assert!(serde_json::from_str::<Elevation>(&text.replacen("ttl", "longest", 1)).is_err());
+}
+
+#[test]
+fn what_a_grant_yielded_is_what_its_role_was_and_not_what_that_is_now() {
+    let role = |text: &str| -> Role {
+        let rest = r#"{"audiences": ["https://api.example.com"], "max_ttl": "1h""#;
+        serde_json::from_str(&format!("{rest}{text}}}")).unwrap()
+    };
+    let (signed, opaque) = (role(""), role(r#", "token_format": "opaque""#));
+    let waiting = elevation(Path::Emergency);
+    assert_eq!(waiting.clone().noting(Some(&signed)).yields, None, "nothing is issued yet");
+    let begin = Event::Emergency(waiting.asked.by.clone(), Duration::HOUR);
+    let begun = waiting.after(&begin, START, true).unwrap().noting(Some(&signed));
+    assert_eq!(begun.yields, Some(Yields { signed: true, aws: false }));
+    // Signed tokens are not called back by other rules, nor by there being no such role.
+    assert_eq!(begun.clone().noting(Some(&opaque)).yields, begun.yields);
+    assert_eq!(begun.clone().noting(None).yields, begun.yields);
+    let aws = role(r#", "aws": {}"#);
+    assert_eq!(begun.noting(Some(&aws)).yields, Some(Yields { signed: true, aws: true }));
+    let begun = waiting.after(&begin, START, true).unwrap().noting(Some(&opaque));
+    assert_eq!(begun.yields, Some(Yields::default()));
 }

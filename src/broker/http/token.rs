@@ -69,7 +69,7 @@ const FIELDS: &[Field] = &[
         .of(Kind::Number),
     Field::optional(
         "elevation",
-        "Ours: the grant under which it is asked for; else the one that the caller has",
+        "Ours: the grant under which it is asked for; else of the caller's own that serve the one that lasts longest",
     ),
     Field::optional(
         "idempotency_key",
@@ -248,11 +248,12 @@ async fn exchange(
     summarize(broker).await;
     let issued = broker.issue(book, &caller, &ask).await.map_err(not_issued)?;
     tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
-    let left = left(&issued, broker.clock.now()).ok_or_else(|| {
+    let now = broker.clock.now();
+    let left = left(&issued, now).ok_or_else(|| {
         tracing::error!("the token was issued so late that nothing is left of it");
         Unissued { why: Issuance::Internal, refusal: Refusal::internal() }
     })?;
-    Ok(answer(&issued, requested.token_type, left))
+    Ok(answer(&issued, requested.token_type, left, now))
 }
 
 /// Puts on record what was only counted, where that is due. It is none of the caller's
@@ -398,7 +399,8 @@ struct Answered<'a> {
     grant: TokenGrant,
 }
 
-fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {
+fn answer(issued: &Issued, token_type: TokenType, left: u64, now: OffsetDateTime) -> Response {
+    let grant_left = |end: i64| end.saturating_sub(now.unix_timestamp()).max(0).unsigned_abs();
     let grant = TokenGrant {
         issued_token_type: token_type.urn().to_string(),
         token_type: if issued.bound { dpop::SCHEME } else { "Bearer" }.to_string(),
@@ -406,6 +408,7 @@ fn answer(issued: &Issued, token_type: TokenType, left: u64) -> Response {
         scope: issue::joined(&issued.scope),
         role: issued.role.clone(),
         subject: issued.subject.clone(),
+        elevation_expires_in: issued.grant_ends.map(grant_left),
         revocation_reach: Some(issued.reach),
         log_sequence: Some(issued.log_sequence),
     };

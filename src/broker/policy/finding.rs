@@ -96,6 +96,7 @@ pub enum Rule {
     NobodyElevates,
     NotElevated,
     EmergencyUntold,
+    GrantUntold,
 }
 
 /// What there is to say of a rule.
@@ -129,7 +130,7 @@ impl Rule {
     ];
 
     /// Those of the linter.
-    pub const LINTS: [Self; 22] = [
+    pub const LINTS: [Self; 24] = [
         Self::LikeAnything,
         Self::LikeUnanchored,
         Self::LikeOpenEnd,
@@ -153,6 +154,7 @@ impl Rule {
         Self::NobodyElevates,
         Self::NotElevated,
         Self::EmergencyUntold,
+        Self::GrantUntold,
     ];
 
     /// Its name.
@@ -364,6 +366,12 @@ impl Rule {
                 Warning,
                 "whoever is skipped in an emergency has to know of it, and nothing but mail tells them",
                 "give them a contact email in the directory, or have a channel besides that is a place, such as slack",
+            ),
+            Self::GrantUntold => (
+                "grant-untold",
+                Warning,
+                "the log of AWS leads back to no grant, and its sessions cannot be told apart",
+                "leave source_identity out, or put {elevation} into it or into a tag",
             ),
             Self::RoleUnreachable => (
                 "role-unreachable",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use clap::{Arg, Args, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 use uuid::Uuid;
 
@@ -88,8 +88,20 @@ pub(crate) struct Patience {
     pub wait_at_most: Option<Duration>,
 }
 
-/// A command that runs under a grant.
+/// A command that runs under a grant. What is said of one is of no use without it.
 #[derive(Args, Clone, Debug, Default)]
+#[command(
+    mut_arg("reason", needs_elevate),
+    mut_arg("ticket", needs_elevate),
+    mut_arg("lasting", needs_elevate),
+    mut_arg("emergency", needs_elevate),
+    mut_arg("provider_down", needs_elevate),
+    mut_arg("person", needs_elevate),
+    mut_arg("key", needs_elevate),
+    mut_arg("agent", needs_elevate),
+    mut_arg("keyring", needs_elevate),
+    mut_arg("wait_at_most", needs_elevate)
+)]
 pub(crate) struct Elevated {
     /// Have this role while the command runs: ask for it, wait until it is approved, and give
     /// it back when the command has ended
@@ -113,6 +125,10 @@ pub(crate) struct Elevated {
         help_heading = "Elevation"
     )]
     pub on_expiry: Option<OnExpiryArg>,
+}
+
+fn needs_elevate(arg: Arg) -> Arg {
+    arg.requires("elevate")
 }
 
 /// What happens to a command at the end of its grant.

@@ -7,16 +7,15 @@ use std::time::Duration;
 use crate::cli::args::{Exec, OnExpiryArg, Output};
 use crate::cli::elevated::{self, Elevated};
 use crate::cli::hide::{Hiding, hide};
-use crate::cli::prepare::prepare;
+use crate::cli::prepare;
 use crate::cli::renewal::Own;
 use crate::cli::traced::Ended;
 use crate::cli::{App, misuse};
 use crate::deliver::deadline::{Deadline, OnExpiry, Recall};
 use crate::deliver::renewal::Renewal;
-use crate::deliver::supervisor::{AtEnd, Beside};
+use crate::deliver::supervisor::{AtEnd, Beside, Meanwhile};
 use crate::deliver::{self, Handout, Outcome, mask};
 use crate::error::Result;
-use crate::pipeline::OwnCredential;
 
 /// How long an attempt to renew that is under way is waited for at the end: a refresh
 /// token that is being replaced would be lost with it, and so would a credential that
@@ -25,11 +24,11 @@ const LAST_ATTEMPT: Duration = Duration::from_secs(3);
 
 pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     can_mask(args.output)?;
-    let mut wanted = args.wanted.clone();
-    if let Some(role) = &args.elevated.elevate {
-        wanted.wanted.role = Some(role.clone());
-    }
-    let mut prepared = prepare(app, &wanted)?.ending(args.at_exit);
+    let prepared = match args.elevated.elevate.as_deref() {
+        Some(role) => prepare::elevated(app, &args.wanted, role)?,
+        None => prepare::prepare(app, &args.wanted)?,
+    };
+    let mut prepared = prepared.ending(args.at_exit);
     prepared.host = app.traced.for_command(&prepared.host);
     // What cannot be kept is said before anything is minted.
     prepared.can_be_handed_on()?;
@@ -41,47 +40,48 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
             .hint("ask for one that lasts: --ttl"));
     }
     let elevated = Elevated::begin(app, &prepared, &args.elevated)?;
+    if let Some(elevated) = &elevated {
+        prepared.plan = prepared.plan.under(elevated.id());
+    }
     // What is issued under a grant is of no use after it, so it is never kept.
     let own = (elevated.is_some() || prepared.revoked_because(args.at_exit)?.is_some())
         .then(Arc::<Own>::default);
-    let signed = elevated.as_ref().and_then(|grant| grant.signed_credential(app, &prepared));
-    let credential = match (signed, &own) {
-        (Some(signed), own) => {
-            let credential = signed.inspect_err(|_| {
-                // Nobody else would end it.
-                elevated.iter().for_each(|elevated| elevated.end(app));
-            })?;
-            own.iter().for_each(|own| own.keep(&OwnCredential::minted_at_once(credential.clone())));
-            credential
-        }
-        (None, Some(own)) => {
-            let minted = prepared.own_credential(&args.fresh)?;
-            own.keep(&minted);
-            minted.credential
-        }
-        (None, None) => prepared.credential(&args.fresh)?,
-    };
     let renewal: OnceCell<Renewal> = OnceCell::new();
     let recall = Recall::default();
-    let what = || {
+    // However it goes on from here, a grant of this run's own ends with it.
+    let mut at_end = AtEnd::doing(|| {
         recall.close(LAST_ATTEMPT);
         if let Some(renewal) = renewal.get() {
             renewal.end(LAST_ATTEMPT);
         }
-        for minted in own.iter().flat_map(|own| own.take()) {
-            // With its grant, all that was issued under it is revoked; where that goes on, the
-            // token of this run does not.
-            match &elevated {
-                Some(elevated) if elevated.is_own() || recall.has_come() => drop(minted),
-                _ => prepared.revoke(&minted),
-            }
+        let minted = own.iter().flat_map(|own| own.take()).collect::<Vec<_>>();
+        match &elevated {
+            // It has ended with all that was issued under it.
+            Some(_) if recall.has_come() => {}
+            Some(elevated) => elevated.end(app, &prepared, &minted),
+            None => minted.iter().for_each(|minted| prepared.revoke(minted)),
         }
-        if let Some(elevated) = elevated.as_ref().filter(|_| !recall.has_come()) {
-            elevated.end(app);
+    });
+    let credential = match (&elevated, &own) {
+        (Some(elevated), _) => {
+            at_end.heed()?;
+            let mint = elevated.minting(app, &prepared, &args.fresh)?;
+            let minted = match at_end.meanwhile(mint)? {
+                Meanwhile::Done(minted) => minted?,
+                Meanwhile::ToldToEnd(outcome) => return Ok(outcome),
+            };
+            own.iter().for_each(|own| own.keep(&minted));
+            minted.credential
         }
+        (None, Some(own)) => {
+            let minted = prepared.own_credential(&args.fresh)?;
+            own.keep(&minted);
+            // Hiding may take a while.
+            at_end.heed()?;
+            minted.credential
+        }
+        (None, None) => prepared.credential(&args.fresh)?,
     };
-    // Hiding may take a while.
-    let at_end = if own.is_some() { AtEnd::heeding(what)? } else { AtEnd::doing(what) };
     let renewed = prepared.renewed_because(args.renew, Some(&credential))?;
     let supervised = elevated.is_some()
         || prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?.is_some();

@@ -8,9 +8,8 @@ use crate::cli::args::{Because, ProviderDown};
 use crate::cli::commands::elevate::request;
 use crate::cli::misuse;
 use crate::cli::prepare::Prepared;
-use crate::credential::{Assertion, Credential, Principal, TokenType};
+use crate::credential::{Assertion, Principal, TokenType};
 use crate::error::{ErrorKind, Result};
-use crate::host::process;
 use crate::secret::Secret;
 use crate::sshsig::{LONGEST, Said, Signed, Subject, hex, write};
 use crate::wire::elevation::Elevation;
@@ -54,9 +53,8 @@ impl SignedGrant {
         let wanted = request::wanted(ask.role, ask.because)?;
         if !prepared.plan.exchanges.is_empty() {
             return Err(misuse("a profile with exchanges is of no use while the provider is down")
-                .hint(
-                    "name one whose target is the broker and that exchanges nothing: --at PROFILE",
-                ));
+                .because_of("what is signed is for the broker, and not for whoever comes before it")
+                .hint("name a profile that asks the broker first of all"));
         }
         let bound_to = match prepared.plan.wants_key() {
             true => Some(prepared.cache.device_key()?.thumbprint().to_string()),
@@ -148,32 +146,27 @@ impl SignedGrant {
         say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)
     }
 
-    /// Mints a credential under it.
-    pub(crate) fn mint(
+    /// What proves that its token is for whoever asked: in place of what an identity provider
+    /// says.
+    pub(crate) fn assertion(
         &self,
         app: &App,
         prepared: &Prepared,
         elevation: &Elevation,
-    ) -> Result<Credential> {
-        let plan = &prepared.plan;
-        let key = match plan.wants_key() {
-            true => Some(std::sync::Arc::new(prepared.cache.device_key()?)),
+    ) -> Result<Assertion> {
+        let bound_to = match prepared.plan.wants_key() {
+            true => Some(prepared.cache.device_key()?.thumbprint().to_string()),
             false => None,
         };
-        let bound_to = key.as_ref().map(|key| key.thumbprint().to_string());
         let signed = self.uses(app, bound_to)?;
         let who = &elevation.requester;
-        let assertion = Assertion {
+        Ok(Assertion {
             token: Secret::new(write(std::slice::from_ref(&signed))?),
             token_type: TokenType::Statement,
             principal: Principal { issuer: who.issuer.clone(), subject: who.subject.clone() },
             expires_at: signed.statement.expires,
-        };
-        let mut target = plan.target.open();
-        if let Some(key) = key {
-            target.with_key(key);
-        }
-        process::runtime()?.block_on(target.mint(&self.desk.host, &assertion, &plan.request))
+            grant_ends: None,
+        })
     }
 
     /// Gives it back, and says why.

@@ -36,11 +36,10 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// The broker that is this profile's target; that of the profile which a run would use,
-    /// where none is named.
+    /// The broker of this profile; of the one which a run would use, where none is named.
     pub(crate) fn open(app: &App, profile: Option<&str>) -> Result<(Self, Prepared)> {
         let wanted = Wanted { profile: profile.map(String::from), ..Wanted::default() };
-        let prepared = configured(app, &wanted)?;
+        let prepared = configured(app, &wanted)?.at_broker(&app.host)?;
         Ok((Self::of(&prepared)?, prepared))
     }
 

@@ -46,6 +46,7 @@ fn every_fixture_says_what_is_expected() {
         let request = Request {
             profile: asked.profile,
             role: asked.role,
+            elevate: None,
             scope: asked.scope,
             audience: asked.audience,
             ttl: asked.ttl_ms.map(Duration::from_millis),

@@ -1,9 +1,12 @@
 //! Where there are process groups, signals and terminals.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpid, kill_current_process_group, kill_process,
     kill_process_group, waitpid,
@@ -16,7 +19,7 @@ use super::super::monitor::{Entrance, Monitor, News, die_with, dismiss};
 use super::super::reach::Reach;
 use super::super::relay::Relay;
 use super::super::terminal::Terminal;
-use super::{AtEnd, Beside, Outcome};
+use super::{AtEnd, Beside, Meanwhile, Outcome};
 use crate::credential::Credential;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process::CoreLimit;
@@ -38,6 +41,37 @@ impl Attention {
     pub(super) fn begin() -> Result<Self> {
         let one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Self { signals: Signals::listen().map_err(failed)?, _one: one })
+    }
+
+    /// Does something until it is done, or somebody wants this process to end.
+    pub(super) fn meanwhile<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Meanwhile<T>> {
+        let (here, there) = UnixStream::pair().map_err(failed)?;
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Nobody may wait for it any more.
+            let _ = sender.send(work());
+            drop(there);
+        });
+        loop {
+            if let Some(signal) = self.signals.told_to_end() {
+                return Ok(Meanwhile::ToldToEnd(Outcome::Signalled(signal.as_raw())));
+            }
+            match receiver.try_recv() {
+                Ok(done) => return Ok(Meanwhile::Done(done)),
+                Err(mpsc::TryRecvError::Empty) => {}
+                Err(cause @ mpsc::TryRecvError::Disconnected) => return Err(failed(cause)),
+            }
+            let alarm = self.signals.alarm();
+            let mut arrives =
+                [PollFd::new(&alarm, PollFlags::IN), PollFd::new(&here, PollFlags::IN)];
+            match poll(&mut arrives, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(cause) => return Err(failed(cause)),
+            }
+        }
     }
 }
 

@@ -140,6 +140,7 @@ impl Session {
             token_type: TokenType::AccessToken,
             principal: self.principal(),
             expires_at: self.lifetime.expires_at,
+            grant_ends: None,
         }
     }
 }

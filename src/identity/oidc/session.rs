@@ -238,6 +238,7 @@ impl Session {
             token_type,
             principal: self.principal(),
             expires_at: token.lifetime.expires_at,
+            grant_ends: None,
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod connector;
 mod failure;
+mod lasting;
 mod mfa;
 mod names;
 mod policy;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+pub(super) use lasting::least_of_grant;
 pub use mfa::Mfa;
 pub use names::{
     AccountId, EndpointUrl, MfaSerial, PolicyArn, Region, RoleArn, SessionName, Start, UserArn,
@@ -102,6 +104,7 @@ impl Target for Aws {
             .check(&request.role, false, request.ttl, Some(assertion.proof()))
             .map_err(Refusal::into_error)?;
         let sts = Sts::new(host, &self.settings, self.effort, Instant::now())?;
+        let sts = sts.ending(assertion.grant_ends);
         let ttl = if chain.is_empty() { request.ttl } else { PASSING };
         let first = self.first(&sts, assertion, &start, ttl).await;
         host.tell_skew();

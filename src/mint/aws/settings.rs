@@ -20,7 +20,7 @@ const AUDIENCE: &str = "sts.amazonaws.com";
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>.
 pub(super) const TTL_MIN: Duration = Duration::from_secs(900);
 /// What sessions of roles last where nobody says how long.
-const TTL_USUAL: Duration = Duration::from_secs(3_600);
+pub(super) const TTL_USUAL: Duration = Duration::from_secs(3_600);
 /// What sessions of users last then.
 const TTL_USUAL_OF_USER: Duration = Duration::from_secs(43_200);
 /// The longest session. A role may allow less.

@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 
 use super::connector::Connector;
 use super::failure::{self, Asked};
+use super::lasting;
 use super::policy::SessionPolicy;
 use super::settings::Session as Wanted;
 use super::{Mfa, RoleArn, Settings, UserArn};
@@ -102,6 +103,8 @@ pub(super) struct Sts<'a> {
     started: Instant,
     /// How long since then a person took to type codes.
     person: Cell<Duration>,
+    /// When the grant ends that it is about, where there is one.
+    grant_ends: Option<OffsetDateTime>,
 }
 
 impl<'a> Sts<'a> {
@@ -113,7 +116,18 @@ impl<'a> Sts<'a> {
     ) -> Result<Self> {
         let connector = Connector(host.http(settings.ca_file.as_deref())?);
         let http = SharedHttpClient::new(connector);
-        Ok(Self { host, settings, http, effort, started, person: Cell::default() })
+        let (person, grant_ends) = (Cell::default(), None);
+        Ok(Self { host, settings, http, effort, started, person, grant_ends })
+    }
+
+    /// No session of a role may last longer than that.
+    pub(super) fn ending(self, grant_ends: Option<OffsetDateTime>) -> Self {
+        Self { grant_ends, ..self }
+    }
+
+    /// For how long a session of a role is asked for at this moment.
+    fn lasting(&self, ttl: Option<Duration>) -> Result<Option<Duration>> {
+        lasting::within(ttl, self.grant_ends, self.host.corrected_now())
     }
 
     /// Makes a call, and again where a fault may pass; `once`: with a code, which must not be
@@ -163,6 +177,7 @@ impl<'a> Sts<'a> {
     ) -> Result<Session> {
         let wanted = self.settings.session();
         let asked = Asked::WebIdentity { role, assertion, audience: self.settings.audience() };
+        let lasting = self.lasting(ttl).map_err(|error| asked.context(error))?;
         let call = self
             .client(None)
             .assume_role_with_web_identity()
@@ -170,10 +185,14 @@ impl<'a> Sts<'a> {
             .role_session_name(wanted.name.fill(&assertion.principal))
             .web_identity_token(assertion.token.expose())
             .set_policy(written(wanted.policy)?)
-            .set_policy_arns(managed(wanted.policy))
-            .set_duration_seconds(seconds(ttl));
+            .set_policy_arns(managed(wanted.policy));
         let until = Some(assertion.expires_at);
-        let answer = self.send(&asked, false, until, async || call.clone().send().await).await?;
+        let send = async || {
+            // Tries take time.
+            let lasting = self.lasting(ttl).unwrap_or(lasting);
+            call.clone().set_duration_seconds(seconds(lasting)).send().await
+        };
+        let answer = self.send(&asked, false, until, send).await?;
         self.session(answer.credentials, answer.assumed_role_user).map_err(|e| asked.context(e))
     }
 
@@ -186,6 +205,9 @@ impl<'a> Sts<'a> {
         principal: &Principal,
         ttl: Option<Duration>,
     ) -> Result<Session> {
+        let lasting = self
+            .lasting(ttl)
+            .map_err(|error| Asked::Role { role, signer, code: None }.context(error))?;
         let code = self.code(wanted.mfa, &Asked::Role { role, signer, code: None }).await?;
         let asked = Asked::Role { role, signer, code: code.as_ref() };
         let mut call = self
@@ -197,7 +219,6 @@ impl<'a> Sts<'a> {
             .set_source_identity(wanted.source_identity.map(String::from))
             .set_policy(written(wanted.policy)?)
             .set_policy_arns(managed(wanted.policy))
-            .set_duration_seconds(seconds(ttl))
             .set_serial_number(wanted.mfa.map(|mfa| mfa.serial.to_string()))
             .set_token_code(code.as_ref().map(|code| code.expose().clone()));
         for (key, value) in wanted.tags {
@@ -207,7 +228,10 @@ impl<'a> Sts<'a> {
         for key in wanted.transitive_tags {
             call = call.transitive_tag_keys(key);
         }
-        let send = async || call.clone().send().await;
+        let send = async || {
+            let lasting = self.lasting(ttl).unwrap_or(lasting);
+            call.clone().set_duration_seconds(seconds(lasting)).send().await
+        };
         let answer = self.send(&asked, code.is_some(), signer.until, send).await?;
         self.session(answer.credentials, answer.assumed_role_user).map_err(|e| asked.context(e))
     }
@@ -345,6 +369,7 @@ impl<'a> Sts<'a> {
         if expires_at <= self.host.corrected_now() {
             return Err(wrong("the credentials have expired already"));
         }
+        lasting::check(expires_at, self.grant_ends)?;
         Ok(session)
     }
 }
@@ -389,95 +414,6 @@ impl fmt::Debug for Now {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use aws_sdk_sts::config::http::HttpRequest;
-    use aws_sdk_sts::config::{HttpClient, RuntimeComponents};
-    use aws_smithy_runtime_api::client::http::{
-        HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-    };
-    use serde_json::json;
-
-    use super::super::connector::refused;
-    use super::*;
-    use crate::credential::TokenType;
-    use crate::host::clock::SystemClock;
-    use crate::host::test_server::{self, run};
-
-    /// Notes where requests would go, and sends none.
-    #[derive(Clone, Debug, Default)]
-    struct Notes(Arc<Mutex<Vec<String>>>);
-
-    impl HttpClient for Notes {
-        fn http_connector(
-            &self,
-            _: &HttpConnectorSettings,
-            _: &RuntimeComponents,
-        ) -> SharedHttpConnector {
-            SharedHttpConnector::new(self.clone())
-        }
-    }
-
-    impl HttpConnector for Notes {
-        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-            self.0.lock().unwrap().push(request.uri().to_string());
-            HttpConnectorFuture::ready(Err(refused("nothing is sent".into())))
-        }
-    }
-
-    fn place(settings: serde_json::Value) -> String {
-        let settings: Settings = serde_json::from_value(settings).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let host = test_server::host(dir.path(), time::Duration::ZERO);
-        let notes = Notes::default();
-        let http = SharedHttpClient::new(notes.clone());
-        let (effort, started) = (Effort::RENEW, Instant::now());
-        let person = Cell::default();
-        let sts = Sts { host: &host, settings: &settings, http, effort, started, person };
-        let assertion = Assertion {
-            token: Secret::new("canary".into()),
-            token_type: TokenType::IdToken,
-            principal: Principal { issuer: "i".into(), subject: "s".into() },
-            expires_at: SystemClock.now(),
-        };
-        let role = RoleArn::parse("arn:aws:iam::123456789012:role/x").unwrap();
-        assert!(run(sts.with_web_identity(&assertion, &role, None)).is_err());
-        notes.0.lock().unwrap().concat()
-    }
-
-    #[test]
-    fn the_region_tells_the_endpoint() {
-        for (settings, place_of_it) in [
-            (json!({}), "https://sts.amazonaws.com/"),
-            (json!({ "region": "eu-central-1" }), "https://sts.eu-central-1.amazonaws.com/"),
-            (json!({ "region": "us-east-1" }), "https://sts.us-east-1.amazonaws.com/"),
-            (json!({ "region": "cn-north-1" }), "https://sts.cn-north-1.amazonaws.com.cn/"),
-            (json!({ "region": "us-gov-west-1" }), "https://sts.us-gov-west-1.amazonaws.com/"),
-            (
-                json!({ "region": "us-east-2", "use_fips": true }),
-                "https://sts-fips.us-east-2.amazonaws.com/",
-            ),
-            (
-                json!({ "region": "us-gov-west-1", "use_fips": true }),
-                "https://sts.us-gov-west-1.amazonaws.com/",
-            ),
-            (
-                json!({ "region": "cn-north-1", "use_fips": true }),
-                "https://sts-fips.cn-north-1.amazonaws.com.cn/",
-            ),
-            (
-                json!({ "region": "us-east-2", "endpoint_url": "https://sts.example/x" }),
-                "https://sts.example/x/",
-            ),
-        ] {
-                assert_eq!(place(settings.clone()), place_of_it);
-            // What the circuit breaker knows it by.
-            let settings: Settings = serde_json::from_value(settings).unwrap();
-            assert_eq!(settings.address().trim_end_matches('/'), place_of_it.trim_end_matches('/'));
-        }
-    }
-}
-
-#[cfg(test)]
 mod signatures;
+#[cfg(test)]
+mod tests;

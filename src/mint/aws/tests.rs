@@ -33,6 +33,7 @@ fn assertion() -> Assertion {
         token_type: TokenType::IdToken,
         principal: Principal { issuer: "https://i.example".into(), subject: "al ice".into() },
         expires_at: SystemClock.now() + time::Duration::HOUR,
+        grant_ends: None,
     }
 }
 
@@ -42,6 +43,7 @@ fn request(ttl: Option<u64>) -> Request {
         scope: Vec::new(),
         audience: "sts.amazonaws.com".into(),
         ttl: ttl.map(Duration::from_secs),
+        elevation: None,
     }
 }
 

@@ -20,6 +20,7 @@ fn broker_answer() {
             audience: "https://api.example",
             scope: &["a".to_string()],
             ttl: Some(Duration::from_secs(900)),
+            elevation: None,
         };
         let Ok(granted) = read(&response, &ask, None, host) else { return };
         let token = granted.token.expose();
@@ -27,7 +28,7 @@ fn broker_answer() {
         assert!(granted.scope.iter().all(|scope| scope == "a"));
         assert!(granted.bound_to.is_none());
         // What nobody reads need not be text.
-        let Ok::<serde_json::Value, _>(answer) = serde_json::from_slice(input) else { return };
+        let Ok::<Value, _>(answer) = serde_json::from_slice(input) else { return };
         // A list may stand for an object.
         if !answer.is_object() {
             return;

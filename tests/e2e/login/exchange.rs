@@ -23,6 +23,7 @@ fn deploy() -> Request {
         scope: vec!["deploy:read".into()],
         audience: API.into(),
         ttl: Some(Duration::from_secs(600)),
+        elevation: None,
     }
 }
 

@@ -37,6 +37,7 @@ async fn granted(store: &dyn Store, id: Uuid) {
         ended: None,
         reviewed: None,
         tried: None,
+        yields: None,
     };
     let stored = seal().over(&elevation, None).unwrap();
     let effects = vec![Effect::AddElevation(stored, Unless::default())];

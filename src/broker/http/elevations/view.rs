@@ -3,11 +3,12 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::broker::config::TokenFormat;
+use crate::broker::aws;
 use crate::broker::directory::Directory;
-use crate::broker::elevation::{Page, Party, Review, Seen, Span};
+use crate::broker::elevation::{Page, Party, Review, Seen, Span, Yields};
 use crate::broker::issue::joined;
 use crate::broker::rulebook::Rulebook;
+use crate::oidc::jwt::LEEWAY;
 use crate::wire::RevocationReach;
 use crate::wire::elevation as wire;
 
@@ -39,8 +40,15 @@ pub(in crate::broker::http) fn elevation(book: &Rulebook, seen: &Seen) -> wire::
         counts: approval.hash == tally.hash
             && approval.by.person.as_ref().is_some_and(|one| tally.counted.contains(one)),
     });
-    let was_had = elevation.grant.is_some();
-    let is_opaque = role.is_some_and(|role| role.token_format == TokenFormat::Opaque);
+    // Of one that ended before that was noted, as the role is now.
+    let unknown = Yields { signed: true, aws: false };
+    let yields = elevation.yields.or(role.map(Yields::of)).unwrap_or(unknown);
+    let ended = elevation.grant.filter(|_| elevation.access.is_over() && !asked.drill);
+    let aws_sessions = ended.filter(|_| yields.aws).map(|grant| {
+        // AWS takes a token until it expires, whatever became of its grant.
+        let begun_before = moment(grant.until.saturating_add(LEEWAY));
+        wire::AwsSessions { deny: aws::denial(&begun_before), begun_before }
+    });
     wire::Elevation {
         id: elevation.id.to_string(),
         version: elevation.version,
@@ -87,10 +95,11 @@ pub(in crate::broker::http) fn elevation(book: &Rulebook, seen: &Seen) -> wire::
             .map(|tried| wire::Tried { issued: tried.issued, said: tried.said.clone() }),
         review_by: review_by.filter(|_| elevation.review == Review::Due).map(moment),
         may: may.iter().map(ToString::to_string).collect(),
-        revocation_reach: (was_had && elevation.access.is_over()).then_some(match is_opaque {
-            true => RevocationReach::Everywhere,
-            false => RevocationReach::Introspection,
+        revocation_reach: ended.map(|_| match yields.signed {
+            true => RevocationReach::Introspection,
+            false => RevocationReach::Everywhere,
         }),
+        aws_sessions,
     }
 }
 

@@ -6,6 +6,7 @@ mod erasure;
 mod leaving;
 mod many;
 mod provider_down;
+mod reach;
 mod rules;
 mod uses;
 

@@ -20,7 +20,7 @@ use crate::broker::Broker;
 use crate::broker::config::{Binding, Login, Role, TokenFormat};
 use crate::broker::elevation::{Elevation, Path as Way, Refusal, Review, Seen};
 use crate::error::printable;
-use crate::wire::elevation as wire;
+use crate::wire::{RevocationReach, elevation as wire};
 
 /// How many others of the same requester are shown.
 const RECENT: usize = 5;
@@ -85,7 +85,9 @@ pub(super) async fn show(
     let body = html! {
         h1 { bdi { (elevation.asked.role) } " for " (frame::party(requester)) }
         p.states { (state(elevation)) }
-        @if let Some(said) = done.as_deref().and_then(done_said) { p.notice.good role="status" { (said) } }
+        @if let Some(said) = done.as_deref().and_then(|event| done_said(event, &whole.shown)) {
+            p.notice.good role="status" { (said) }
+        }
         @if elevation.is_active(whole.now) { (grant_bar(elevation, whole.now)) }
         (whole.asked())
         (whole.permits())
@@ -99,14 +101,32 @@ pub(super) async fn show(
 }
 
 /// What is said after it was done.
-fn done_said(event: &str) -> Option<&'static str> {
+fn done_said(event: &str, shown: &wire::Elevation) -> Option<&'static str> {
+    let aws = shown.aws_sessions.is_some();
     Some(match event {
         "approve" => "You have approved it.",
         "deny" => "You have denied it.",
         "withdraw" => "You have taken it back.",
         "activate" => "It has begun.",
-        "relinquish" => "You have given it back.",
-        "revoke" => "You have ended it, and what was issued under it.",
+        "relinquish" => match shown.revocation_reach {
+            Some(RevocationReach::Introspection) if aws => {
+                "You have given it back. Sessions of AWS that came of it last on."
+            }
+            Some(RevocationReach::Introspection) => {
+                "You have given it back. Whoever does not ask the broker takes what was issued under it until that expires."
+            }
+            _ => "You have given it back.",
+        },
+        "revoke" => match shown.revocation_reach {
+            Some(RevocationReach::Everywhere) => "You have ended it, and what was issued under it.",
+            Some(RevocationReach::Introspection) if aws => {
+                "You have ended it. Sessions of AWS that came of it last on, unless their role denies them."
+            }
+            Some(RevocationReach::Introspection) => {
+                "You have ended it. Whoever does not ask the broker takes what was issued under it until that expires."
+            }
+            None => "You have ended it.",
+        },
         "review" => "Your review is on record.",
         _ => return None,
     })
@@ -211,7 +231,9 @@ impl Whole<'_> {
                     @if let Some(aws) = &role.aws {
                         (fact("AWS is told", html! {
                             @for (key, value) in &aws.tags { "tag " code { (key) "=" (value) } br; }
-                            @if let Some(source) = &aws.source_identity { "source identity " code { (source) } }
+                            @if let Some(source) = aws.source_identity_of(role.elevation.is_some()) {
+                                "source identity " code { (source) }
+                            }
                         }))
                     }
                 }
@@ -298,6 +320,18 @@ impl Whole<'_> {
                         (fact("A token", html! {
                             @if tried.issued { "would have been issued: " } @else { strong { "would not have been issued: " } }
                             (quoted(&tried.said))
+                        }))
+                    }
+                    @if let Some(reach) = self.shown.revocation_reach {
+                        (fact("Reach", match reach {
+                            RevocationReach::Everywhere => "everybody refuses what was issued under it",
+                            RevocationReach::Introspection => "those who ask the broker refuse what was issued under it; who checks signatures alone, when it expires",
+                        }))
+                    }
+                    @if let Some(sessions) = &self.shown.aws_sessions {
+                        (fact("Sessions of AWS", html! {
+                            "last until they expire, unless their role has this policy, which denies all that began before "
+                            (sessions.begun_before) ": " code { (sessions.deny.to_string()) }
                         }))
                     }
                     @if let (Some(reviewed), Some(shown)) = (&elevation.reviewed, &self.shown.reviewed) {

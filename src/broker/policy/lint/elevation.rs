@@ -41,6 +41,14 @@ pub(super) fn look(
         let message = "roles are had by elevation, and the directory of people may be of any age";
         findings.push(Finding::new(Rule::DirectoryUndated, message));
     }
+    for (name, role) in world.roles.iter().filter(|(name, _)| is_elevated(name)) {
+        if role.aws.as_ref().is_some_and(|aws| !aws.names_grants()) {
+            let message = format!(
+                "what AWS is told of the role '{name}' does not say under which grant it is had"
+            );
+            findings.push(Finding::new(Rule::GrantUntold, message));
+        }
+    }
     let Some(policy) = policy else { return };
     let reach = Reach::of(Rules { policy, roles: world.roles }, now);
     let of = |rule| move |message| Finding::new(rule, message);

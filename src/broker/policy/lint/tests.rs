@@ -358,3 +358,23 @@ fn thresholds_are_tried_with_all_kinds_of_requests() {
     let two = of_approvals(&["alice:on-call", "bob:leads", "carol:leads"], "true");
     assert!(two[0].0 == "threshold-tight" && two[0].1.contains("nobody could review"), "{two:?}");
 }
+
+#[test]
+fn a_role_that_aws_is_told_of_without_its_grant_is_found() {
+    let rules = r#"{"longest": "1h", "approvals": []}"#;
+    let found = |aws: &str| {
+        let mut elevated = role("", 3600);
+        elevated.elevation = Some(serde_json::from_str(rules).unwrap());
+        elevated.aws = Some(serde_json::from_str(aws).unwrap());
+        let roles = BTreeMap::from([("cloud".to_string(), elevated)]);
+        let policies =
+            Source { path: "policy.cedar".into(), text: permit("p", "@ttl(\"5m\")", "true") };
+        let now = time::macros::datetime!(2026-01-01 12:00 UTC);
+        let found = check(&[policies], world(&roles, &trusted(&[ISSUER])), now).unwrap();
+        found.iter().any(|finding| finding.rule == Rule::GrantUntold)
+    };
+    assert!(found(r#"{"source_identity": "{subject}"}"#));
+    assert!(found(r#"{"source_identity": "{subject}", "tags": {"Path": "{elevation:path}"}}"#));
+    assert!(!found("{}"), "the grant is the source identity where nothing else is said");
+    assert!(!found(r#"{"source_identity": "{subject}", "tags": {"Grant": "{elevation}"}}"#));
+}

@@ -86,6 +86,16 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
         }
         None => {}
     }
+    if let Some(sessions) = &elevation.aws_sessions {
+        facts.push((
+            "AWS",
+            format!(
+                "sessions last until they expire, unless their role has this policy, which denies all that began before {}: {}",
+                local(&sessions.begun_before),
+                sessions.deny
+            ),
+        ));
+    }
     if let Some(reviewed) = &elevation.reviewed {
         let what = format!("{} by {}: {}", elevation.review, who(&reviewed.by), reviewed.note);
         facts.push(("review", what));
