@@ -43,7 +43,12 @@ impl Elevated {
     /// was asked for before, or is had, serves.
     pub(crate) fn begin(app: &App, prepared: &Prepared, args: &Args) -> Result<Option<Self>> {
         signed::check(&args.down)?;
-        let Some(role) = args.elevate.as_deref() else { return Ok(None) };
+        let Some(role) = args.elevate.as_deref() else {
+            return match args.patience.wait_at_most {
+                Some(_) => Err(misuse("--wait-at-most is of use with --elevate alone")),
+                None => Ok(None),
+            };
+        };
         if prepared.is_embedded() {
             return Err(misuse("--elevate is for a broker of yours, not for --dev"));
         }
