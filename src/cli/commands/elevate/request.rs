@@ -160,12 +160,16 @@ pub(crate) fn wait(
         let before = latest.clone();
         let looked = broker.ask(async |client| {
             let mut latest = before.clone();
-            for _ in 0..LOOKS {
+            for looked in 0..LOOKS {
                 if may_begin(app, &latest) {
                     return begin(app, client, id, &latest).await;
                 }
                 tokio::time::sleep(EVERY).await;
-                latest = client.elevation(id).await?;
+                latest = match client.elevation(id).await {
+                    // It was accepted before, and has expired: the next one is another.
+                    Err(Failure::Unaccepted(_)) if looked > 0 => break,
+                    found => found?,
+                };
                 if latest.version != before.version || is_late() {
                     break;
                 }
