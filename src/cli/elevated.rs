@@ -31,7 +31,6 @@ enum Way {
 /// A grant, under which a command runs.
 pub(crate) struct Elevated {
     way: Way,
-    elevation: Elevation,
     id: Uuid,
     until: OffsetDateTime,
     /// Whether it began for this run, and so ends with it.
@@ -42,7 +41,7 @@ impl Elevated {
     /// Asks for the role where that is wanted, waits until it is approved, and begins. What
     /// was asked for before, or is had, serves.
     pub(crate) fn begin(app: &App, prepared: &Prepared, args: &Args) -> Result<Option<Self>> {
-        signed::check(&args.down)?;
+        signed::check(args.down.provider_down, &args.down.key)?;
         let Some(role) = args.elevate.as_deref() else { return Ok(None) };
         if prepared.is_embedded() {
             return Err(misuse("--elevate is for a broker of yours, not for --dev"));
@@ -101,7 +100,7 @@ impl Elevated {
             elevation.role,
             show::moment(until)
         ));
-        Ok(Self { way, elevation, id, until, own })
+        Ok(Self { way, id, until, own })
     }
 
     /// What was asked for, or is had, for this role and audience.
@@ -127,7 +126,7 @@ impl Elevated {
     ) -> Option<Result<Credential>> {
         match &self.way {
             Way::Session(_) => None,
-            Way::Signed(grant) => Some(grant.mint(app, prepared, &self.elevation)),
+            Way::Signed(grant) => Some(grant.mint(app, prepared)),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Desk, Kept, Known, SHORT, Signer, person, read, say};
+use crate::api::Failure;
 use crate::cli::App;
 use crate::cli::args::{Because, ProviderDown};
 use crate::cli::commands::elevate::request;
@@ -12,7 +13,7 @@ use crate::credential::{Assertion, Credential, Principal, TokenType};
 use crate::error::{ErrorKind, Result};
 use crate::host::process;
 use crate::secret::Secret;
-use crate::sshsig::{LONGEST, Said, Signed, Subject, hex, write};
+use crate::sshsig::{LONGEST, Named, Said, Signed, Subject, hex, write};
 use crate::wire::elevation::Elevation;
 
 /// How often it is looked whether enough have approved.
@@ -117,9 +118,12 @@ impl SignedGrant {
             }
             match latest.access.as_str() {
                 "active" => return Ok(latest),
-                "approved" => {
-                    latest = self.begin(app)?;
-                    continue;
+                // Each time somebody may have to touch their key: not in vain.
+                "approved" if latest.needs.iter().all(|need| need.missing() == 0) => {
+                    if let Some(begun) = self.begin(app)? {
+                        latest = begun;
+                        continue;
+                    }
                 }
                 _ => {}
             }
@@ -138,9 +142,16 @@ impl SignedGrant {
         }
     }
 
-    fn begin(&self, app: &App) -> Result<Elevation> {
+    /// Begins; nothing where not enough approve any more, so that others have to.
+    fn begin(&self, app: &App) -> Result<Option<Elevation>> {
         let text = write(&[self.uses(app, None)?])?;
-        self.desk.ask(async |client| client.bring(&text).await)
+        self.desk.ask(async |client| match client.bring(&text).await {
+            Err(Failure::Short(error)) => {
+                tracing::info!(%error, "it is waited for others to approve");
+                Ok(None)
+            }
+            begun => begun.map(Some),
+        })
     }
 
     fn uses(&self, app: &App, bound_to: Option<String>) -> Result<Signed> {
@@ -149,12 +160,7 @@ impl SignedGrant {
     }
 
     /// Mints a credential under it.
-    pub(crate) fn mint(
-        &self,
-        app: &App,
-        prepared: &Prepared,
-        elevation: &Elevation,
-    ) -> Result<Credential> {
+    pub(crate) fn mint(&self, app: &App, prepared: &Prepared) -> Result<Credential> {
         let plan = &prepared.plan;
         let key = match plan.wants_key() {
             true => Some(std::sync::Arc::new(prepared.cache.device_key()?)),
@@ -162,11 +168,14 @@ impl SignedGrant {
         };
         let bound_to = key.as_ref().map(|key| key.thumbprint().to_string());
         let signed = self.uses(app, bound_to)?;
-        let who = &elevation.requester;
         let assertion = Assertion {
             token: Secret::new(write(std::slice::from_ref(&signed))?),
             token_type: TokenType::Statement,
-            principal: Principal { issuer: who.issuer.clone(), subject: who.subject.clone() },
+            // As whom they are known to the broker, which it tells nobody but in the token.
+            principal: Principal {
+                issuer: self.desk.broker().as_str().into(),
+                subject: self.person.clone(),
+            },
             expires_at: signed.statement.expires,
         };
         let mut target = plan.target.open();
@@ -178,8 +187,8 @@ impl SignedGrant {
 
     /// Gives it back, and says why.
     pub(crate) fn end(&self, app: &App, reason: &str) -> Result<Elevation> {
-        let request = self.request.statement.hash()?;
-        let said = Said::Ending { request, reason: reason.into() };
+        let of = Named::Request(self.request.statement.hash()?);
+        let said = Said::Ending { of, reason: reason.into() };
         let text =
             write(&[say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)?])?;
         self.desk.ask(async |client| client.bring(&text).await)

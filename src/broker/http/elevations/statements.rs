@@ -61,11 +61,12 @@ pub(super) async fn bring(
     let work = async move {
         let event = event.as_ref().map(|(id, event)| (*id, event.as_str()));
         let at = crate::broker::elevation::At { event, source, request_id };
-        let brought = broker.bring(&book, &text, at).await;
-        Ok(brought.map(|brought| {
-            let seen = broker.seen_by(&book, &brought.who, brought.elevation);
-            (seen, brought.is_new, brought.not_taken)
-        }))
+        let brought = match broker.bring(&book, &text, at).await {
+            Ok(brought) => brought,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let seen = broker.seen_by_nobody(&book, brought.elevation).await?;
+        Ok(Ok((seen, brought.is_new, brought.not_taken)))
     };
     let (seen, is_new, not_taken) = to_its_end(work).await?.map_err(unserved)?;
     let told = wire::Elevation {
@@ -73,7 +74,7 @@ pub(super) async fn bring(
             .into_iter()
             .map(|one| wire::NotTaken { kind: one.kind.into(), person: one.person, why: one.why })
             .collect(),
-        ..view::elevation(&request.book, &seen)
+        ..view::brought(&request.book, &seen)
     };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, done(told)).into_response())

@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use uuid::Uuid;
 
 use super::view::moment;
-use super::{answered, known_id, refused, unserved};
+use super::{answered, identified, known_id, refused, unserved};
 use crate::broker::Broker;
 use crate::broker::elevation::Refusal as Why;
 use crate::broker::elevation::uses::{Event, Known, Row, Times, elevation_in, read};
@@ -60,7 +60,7 @@ async fn show(
     let at = format!("{ELEVATIONS_PATH}/{id}/uses");
     let request = Request::new(&broker, shown, &headers, ("GET", &at));
     let perform = async {
-        let asked = request.identified(None).await?;
+        let asked = identified(&request, None).await?;
         let known = broker.uses_for(&request.book, &asked, known_id(&id)?).await;
         Ok(done(told(known.map_err(unserved)?)))
     };
@@ -79,7 +79,7 @@ async fn take(
     let at = format!("{ELEVATIONS_PATH}/{id}/uses");
     let request = Request::new(&broker, shown, &headers, ("POST", &at));
     let perform = async {
-        let asked = request.identified(None).await?;
+        let asked = identified(&request, None).await?;
         let by = request.administers(&asked, Administration::TellUses).await?;
         let (id, events) = (meant(&id)?, events(&headers, body)?);
         let broker = broker.clone();

@@ -7,6 +7,7 @@ mod leaving;
 mod many;
 mod provider_down;
 mod rules;
+mod stale;
 mod uses;
 
 use std::sync::Arc;
