@@ -148,6 +148,8 @@ pub mod refusal {
     pub const INSUFFICIENT_AUTHENTICATION: &str = "insufficient_user_authentication";
     /// Something cannot be done about an elevation as that stands.
     pub const ELEVATION_STATE: &str = "elevation_state";
+    /// Not enough approve of an elevation at this moment: others still may.
+    pub const ELEVATION_SHORT: &str = "elevation_short";
     /// Another elevation speaks against it.
     pub const ELEVATION_CONFLICT: &str = "elevation_conflict";
     /// The role is had under a grant only, and there is none.

@@ -28,6 +28,8 @@ pub enum Failure {
     /// What whoever asks has shown is not accepted, or no longer: they may show who they are
     /// anew.
     Unaccepted(Error),
+    /// Not enough approve of what is to begin: others still may.
+    Short(Error),
     /// Anything else.
     Other(Error),
 }
@@ -48,6 +50,7 @@ impl Failure {
                 Self::StepUp(StepUp { strength, error: error.context(message) })
             }
             Self::Unaccepted(error) => Self::Unaccepted(error.context(message)),
+            Self::Short(error) => Self::Short(error.context(message)),
             Self::Other(error) => Self::Other(error.context(message)),
         }
     }
@@ -64,6 +67,7 @@ impl From<Failure> for Error {
         match failure {
             Failure::StepUp(StepUp { error, .. })
             | Failure::Unaccepted(error)
+            | Failure::Short(error)
             | Failure::Other(error) => error,
         }
     }
@@ -91,6 +95,9 @@ pub(super) fn of(response: &Response, server: &Server, issuer: Option<&str>) -> 
         return Failure::StepUp(step_up(strength, &refused));
     }
     let error = elevation::hinted(words(said(&refused, status), &refused), &refused);
+    if refused.error == refusal::ELEVATION_SHORT {
+        return Failure::Short(error);
+    }
     let Some(issuer) = issuer else { return Failure::Other(error) };
     Failure::Other(match (error.kind(), refused.error.as_str()) {
         (_, refusal::INVALID_DPOP_PROOF | refusal::USE_DPOP_NONCE) => error,
@@ -124,7 +131,7 @@ fn said(refused: &TokenRefusal, status: StatusCode) -> Error {
         (_, refusal::ELEVATION_CONFLICT) => {
             (ErrorKind::Denied, "something else that was asked for is in the way".into())
         }
-        (_, refusal::ELEVATION_STATE) => {
+        (_, refusal::ELEVATION_STATE | refusal::ELEVATION_SHORT) => {
             (ErrorKind::Other, "it cannot be done as things stand".into())
         }
         (StatusCode::NOT_FOUND, _) => (ErrorKind::Usage, "there is no such thing".into()),

@@ -1,6 +1,7 @@
 //! What people signed, brought to a broker by anybody.
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::{Client, Failure};
 use crate::wire::elevation::{ELEVATIONS_PATH, Elevation, RULES_PATH, Rules};
@@ -18,6 +19,19 @@ impl Client<'_> {
     /// As with [`Client::post`].
     pub async fn bring(&self, statements: &str) -> Result<Elevation, Failure> {
         self.post(ELEVATIONS_PATH, &Brought { statement: statements }).await
+    }
+
+    /// Brings a statement to what it is about: whoever signed it wants this to be done.
+    ///
+    /// # Errors
+    /// As with [`Client::post`].
+    pub async fn bring_to(
+        &self,
+        id: Uuid,
+        what: &str,
+        statement: &str,
+    ) -> Result<Elevation, Failure> {
+        self.post(&format!("{ELEVATIONS_PATH}/{id}/{what}"), &Brought { statement }).await
     }
 
     /// The rules that are in force, which a signed request names.

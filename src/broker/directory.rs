@@ -279,6 +279,11 @@ impl Directory {
         }
     }
 
+    /// The last moment until this one at which it said something.
+    pub fn last_fresh(&self, now: OffsetDateTime) -> OffsetDateTime {
+        self.as_of.filter(|_| self.is_stale(now)).unwrap_or(now)
+    }
+
     /// Names what it says.
     pub fn hash(&self) -> &str {
         &self.hash

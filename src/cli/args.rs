@@ -37,14 +37,15 @@ pub(crate) use self::broker_policy::{PolicyAction, PolicyCommand, PolicyExplain,
 pub(crate) use self::config::{Import, Install, Tool};
 pub(crate) use self::console::Console;
 pub(crate) use self::elevate::{
-    At, Because, Elevate, ElevateApprove, ElevateCommand, ElevateDrill, ElevateList, ElevateOne,
-    ElevateReasoned, ElevateRequest, ElevateReview, ElevateStatus, Elevated, OnExpiryArg, Patience,
+    At, Because, Elevate, ElevateApprove, ElevateCommand, ElevateDrill, ElevateEnd, ElevateList,
+    ElevateReasoned, ElevateRequest, ElevateReview, ElevateRevoke, ElevateStatus, Elevated,
+    OnExpiryArg, Patience,
 };
 pub(crate) use self::generated::{Completions, Man};
 pub(crate) use self::ls::Ls;
 pub(crate) use self::signed::{
-    ElevateKeys, ElevateSign, ElevateSubmit, KeysApprove, KeysCommand, KeysEnroll, KeysList,
-    ProviderDown, SigningKey,
+    ElevateKeys, ElevateSign, ElevateSubmit, EndDown, KeysApprove, KeysCommand, KeysEnroll,
+    KeysList, ProviderDown, SigningKey,
 };
 use super::complete;
 use super::deferred::Deferred;

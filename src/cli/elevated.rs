@@ -33,7 +33,6 @@ enum Way {
 /// A grant, under which a command runs.
 pub(crate) struct Elevated {
     way: Way,
-    elevation: Elevation,
     id: Uuid,
     until: OffsetDateTime,
     /// Whether it began for this run, and so ends with it.
@@ -44,7 +43,7 @@ impl Elevated {
     /// Asks for the role where that is wanted, waits until it is approved, and begins. What
     /// was asked for before, or is had, serves.
     pub(crate) fn begin(app: &App, prepared: &Prepared, args: &Args) -> Result<Option<Self>> {
-        signed::check(&args.down)?;
+        signed::check(args.down.provider_down, &args.down.key)?;
         let Some(role) = args.elevate.as_deref() else { return Ok(None) };
         if prepared.is_embedded() {
             return Err(misuse("--elevate is for a broker of yours, not for --dev"));
@@ -112,7 +111,7 @@ impl Elevated {
             elevation.role,
             show::moment(until)
         ));
-        Ok(Self { way, elevation, id, until, own })
+        Ok(Self { way, id, until, own })
     }
 
     /// What was asked for before, or is had, where it serves for what is asked for now.
@@ -144,7 +143,7 @@ impl Elevated {
     ) -> Result<impl FnOnce() -> Result<OwnCredential> + Send + 'static> {
         let assertion = match &self.way {
             Way::Session(_) => None,
-            Way::Signed(grant) => Some(grant.assertion(app, prepared, &self.elevation)?),
+            Way::Signed(grant) => Some(grant.assertion(app, prepared)?),
         };
         prepared.minting(fresh, assertion)
     }

@@ -21,6 +21,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 use time::{Duration, OffsetDateTime, PrimitiveDateTime};
+use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result, foreign, printable};
 use crate::oidc::Issuer;
@@ -96,10 +97,10 @@ pub enum Said {
         /// The thumbprint (RFC 7638) of the key that the token is to be bound to.
         bound_to: Option<String>,
     },
-    /// They end what came of the request with this hash.
+    /// They end what came of a request.
     Ending {
-        /// The hash.
-        request: [u8; 32],
+        /// Of which.
+        of: Named,
         /// Why.
         reason: String,
     },
@@ -110,6 +111,15 @@ pub enum Said {
         /// What they call it.
         label: String,
     },
+}
+
+/// How a statement names what is to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// By the hash of the request that was signed.
+    Request([u8; 32]),
+    /// By its id at the broker: what was asked for by a login has no such hash.
+    Elevation(Uuid),
 }
 
 /// What somebody wants.
@@ -165,14 +175,16 @@ impl Said {
         }
     }
 
-    /// The hash of the request that it is about, where it is about one.
+    /// The hash of the request that it is about, where it names one.
     pub fn request(&self) -> Option<&[u8; 32]> {
         match self {
             Self::Approval { request }
             | Self::Denial { request, .. }
             | Self::Use { request, .. }
-            | Self::Ending { request, .. } => Some(request),
-            Self::Request { .. } | Self::Enrollment { .. } => None,
+            | Self::Ending { of: Named::Request(request), .. } => Some(request),
+            Self::Ending { of: Named::Elevation(_), .. }
+            | Self::Request { .. }
+            | Self::Enrollment { .. } => None,
         }
     }
 }
@@ -220,8 +232,13 @@ impl Statement {
                 Said::Use { request, bound_to: lines.optional("bound-to") }
             }
             "ending" => {
-                let request = lines.hash()?;
-                Said::Ending { request, reason: lines.required("reason")?.to_string() }
+                let of = match lines.optional("elevation") {
+                    Some(id) => Named::Elevation(
+                        id.parse().map_err(|_| unacceptable("its elevation is no id"))?,
+                    ),
+                    None => Named::Request(lines.hash()?),
+                };
+                Said::Ending { of, reason: lines.required("reason")?.to_string() }
             }
             "enrollment" => {
                 let key = lines.required("key")?.to_string();
@@ -273,8 +290,15 @@ impl Statement {
                 line("reason", reason)?;
             }
             Said::Approval { request } => line("request", &hash(request))?,
-            Said::Denial { request, reason } | Said::Ending { request, reason } => {
+            Said::Denial { request, reason } => {
                 line("request", &hash(request))?;
+                line("reason", reason)?;
+            }
+            Said::Ending { of, reason } => {
+                match of {
+                    Named::Request(request) => line("request", &hash(request))?,
+                    Named::Elevation(id) => line("elevation", &id.to_string())?,
+                }
                 line("reason", reason)?;
             }
             Said::Use { request, bound_to } => {

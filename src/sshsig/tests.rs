@@ -10,6 +10,7 @@ pub(crate) mod peer;
 use proptest::prelude::*;
 use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
 
 use super::*;
 use crate::oidc::Issuer;
@@ -72,7 +73,8 @@ pub(super) fn statements() -> Vec<Statement> {
             request: [1; 32],
             bound_to: Some("0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I".into()),
         }),
-        statement(Said::Ending { request: [1; 32], reason }),
+        statement(Said::Ending { of: Named::Request([1; 32]), reason: reason.clone() }),
+        statement(Said::Ending { of: Named::Elevation(Uuid::from_u128(1 << 100)), reason }),
         statement(Said::Enrollment {
             key: own_key().public().fingerprint(),
             label: "laptop".into(),
@@ -168,6 +170,35 @@ fn what_is_no_statement_is_refused() {
 }
 
 #[test]
+fn there_is_one_way_to_name_what_is_ended() {
+    let id = Uuid::from_u128(0x018f_6a0e_0000_7000_8000_0000_0000_00ab);
+    let said = Said::Ending { of: Named::Elevation(id), reason: "mended".into() };
+    let good = statement(said).text().unwrap();
+    let line = format!("elevation: {id}\n");
+    assert!(good.contains(&line), "{good}");
+    let hash = format!("request: sha256:{}\n", "01".repeat(32));
+    for changed in [
+        id.simple().to_string(),
+        id.to_string().to_uppercase(),
+        format!("urn:uuid:{id}"),
+        format!("{{{id}}}"),
+        "1".into(),
+    ]
+    .map(|other| good.replace(&id.to_string(), &other))
+    .into_iter()
+    .chain([
+        good.replace(&line, ""),
+        good.replace(&line, &line.repeat(2)),
+        good.replace(&line, &format!("{line}{hash}")),
+        good.replace(&line, &format!("{hash}{line}")),
+        good.replace("kind: ending", "kind: denial"),
+    ]) {
+        assert_ne!(changed, good);
+        assert!(Statement::parse(&changed).is_err(), "{changed}");
+    }
+}
+
+#[test]
 fn a_file_survives_the_mail_and_nothing_may_be_added_to_it() {
     let signed: Vec<_> = statements()
         .into_iter()
@@ -237,7 +268,7 @@ proptest! {
     /// A byte changed, put in or left out: nothing that was signed is left.
     #[test]
     fn any_change_of_any_byte_of_a_file_voids_it(
-        which in 0..8_usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..3,
+        which in 0..9_usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), how in 0..3,
     ) {
         let key = own_key();
         let signed = Signed::make(statements().remove(which), |text| key.sign(text)).unwrap();

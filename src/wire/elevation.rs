@@ -34,6 +34,9 @@ pub struct NotTaken {
 }
 
 /// A request for a role, and what came of it. Times are as RFC 3339 has them.
+///
+/// Whoever brings statements shows nobody who they are, and is told less: how it stands, who has
+/// approved and who could, and of what was asked for what the signed request says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Elevation {
     /// Its id.
@@ -71,6 +74,7 @@ pub struct Elevation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actors: Vec<Party>,
     /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The ticket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,12 +87,14 @@ pub struct Elevation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_taken: Vec<NotTaken>,
     /// From which address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// When.
     pub asked_at: String,
     /// Until when it can be approved.
     pub lapses_at: String,
     /// Names what is asked for, by the rules of this moment: who approves names it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hash: String,
     /// Who has approved.
     pub approvals: Vec<Approval>,
@@ -143,8 +149,10 @@ pub struct AwsSessions {
 #[schemars(rename = "ElevationParty")]
 pub struct Party {
     /// Who says who they are.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub issuer: String,
     /// Who they are there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subject: String,
     /// Who they are in the directory; left out for machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]

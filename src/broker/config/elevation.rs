@@ -125,7 +125,8 @@ pub struct Login {
 }
 
 impl Login {
-    fn is_any(&self) -> bool {
+    /// Whether any login will do.
+    pub(in crate::broker) fn is_any(&self) -> bool {
         *self == Self::default()
     }
 }

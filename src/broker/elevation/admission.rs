@@ -10,7 +10,7 @@ use super::{Asked, Path};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
 use crate::broker::config::{Elevation as Rules, Login};
-use crate::broker::store::Unless;
+use crate::broker::store::{UnderWay, Unless};
 use crate::error::ErrorKind;
 use crate::host::process::printed::{Limit, printed};
 use crate::oidc::jwt::LEEWAY;
@@ -104,7 +104,13 @@ pub(super) fn unless(rules: &Rules, path: Path, now: OffsetDateTime) -> Unless {
         |cool_down: Duration| (!cool_down.is_zero()).then(|| now.saturating_sub(span(cool_down)));
     let emergency = rules.emergency.as_ref().filter(|_| path == Path::Emergency);
     Unless {
-        under_way: !rules.renewable && path != Path::Emergency,
+        under_way: match path {
+            _ if rules.renewable => None,
+            Path::Emergency => None,
+            Path::Ordinary => Some(UnderWay::Any),
+            // What was asked for by a login is of no use to somebody who cannot log in.
+            Path::ProviderDown => Some(UnderWay::On(Path::ProviderDown.as_str())),
+        },
         // It is an emergency whatever was before it.
         ended_after: cooling(rules.cool_down).filter(|_| path != Path::Emergency),
         emergency: emergency.is_some(),
@@ -123,13 +129,16 @@ pub(super) fn said_of(rules: &Rules, path: Path) -> String {
             "you had the role less than {} ago",
             humantime::format_duration(rules.cool_down)
         ),
-        _ if rules.cool_down.is_zero() => {
-            "you have asked for the role already, or have it".to_string()
+        (path, _) => {
+            let how = if path == Path::ProviderDown { " by a signature" } else { "" };
+            match rules.cool_down.is_zero() {
+                true => format!("you have asked for the role{how} already, or have it"),
+                false => format!(
+                    "you have asked for the role{how} already, have it, or had it less than {} ago",
+                    humantime::format_duration(rules.cool_down)
+                ),
+            }
         }
-        _ => format!(
-            "you have asked for the role already, have it, or had it less than {} ago",
-            humantime::format_duration(rules.cool_down)
-        ),
     }
 }
 

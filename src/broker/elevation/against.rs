@@ -8,7 +8,7 @@ use super::life::{Access, Review};
 use super::{Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::config::Elevation as Rules;
-use crate::broker::store::{Among, ElevationFilter};
+use crate::broker::store::{Among, ElevationFilter, UnderWay};
 use crate::error::Result as Outcome;
 
 /// How many of somebody are looked through for the one that is in the way.
@@ -54,22 +54,28 @@ fn told(rules: &Rules, known: &Elevation, path: Path, now: OffsetDateTime) -> Op
             return Some(why.into());
         }
     }
-    if unless.under_way {
+    let (in_way, how) = match unless.under_way {
+        None => (false, ""),
+        Some(UnderWay::Any) => (true, ""),
+        Some(UnderWay::On(path)) => (known.asked.path.as_str() == path, " by a signature"),
+    };
+    if in_way {
         match known.access {
             Access::Pending => {
                 let until = whole(known.asked.lapses_at);
                 return Some(format!(
-                    "you have asked for the role already: that waits for approval until {until}, or until it is withdrawn"
+                    "you have asked for the role{how} already: that waits for approval until {until}, or until it is withdrawn"
                 ));
             }
             Access::Approved => {
-                let why = "you have asked for the role already: that is approved, and to be begun or withdrawn";
-                return Some(why.into());
+                return Some(format!(
+                    "you have asked for the role{how} already: that is approved, and to be begun or withdrawn"
+                ));
             }
             access if access.is_had() => {
                 let until = known.grant.map(|grant| whole(grant.until));
                 let until = until.map(|until| format!(", until {until}")).unwrap_or_default();
-                return Some(format!("you have the role already{until}"));
+                return Some(format!("you have the role{how} already{until}"));
             }
             _ => {}
         }

@@ -262,8 +262,7 @@ impl Broker {
         let record = self.record_of(&elevation, author.record(now, name, Decision::Changed));
         let record = signed::noted(record, who);
         let mut unit = Unit::of(record).with(Effect::AddElevation(stored, unless));
-        let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
-        unit.effects.extend(telling::of(&elevation, name, &eligible, (book.pages(), now)));
+        unit.effects.extend(telling::of(&elevation, name, rules_of(book), (book.pages(), now)));
         unit.effects.extend(signed::used_up(who, now));
         if self.metrics.recording(self.audit.commit(unit)).await?.is_some() {
             return Ok(elevation);
@@ -299,7 +298,8 @@ impl Broker {
             // What was signed by a key that does not count any more does not, either.
             let elevation = match verdict {
                 Verdict::Approve { .. } | Verdict::Activate => {
-                    self.with_live_keys(book, elevation, now).await?
+                    let mut keys = signed::LiveKeys::default();
+                    self.counting(book, &elevation, now, &mut keys).await?
                 }
                 _ => elevation,
             };
@@ -371,7 +371,8 @@ impl Broker {
             let record =
                 self.record_of(&next, author.record(now, verdict.name(), Decision::Changed));
             let record = signed::noted(record, who);
-            let mut told = telling::of(&next, verdict.name(), &eligible, (book.pages(), now));
+            let at = (book.pages(), now);
+            let mut told = telling::of(&next, verdict.name(), rules_of(book), at);
             told.extend(signed::used_up(who, now));
             if self.commit_next(book, (&elevation, &next), record, told, now).await? {
                 return Ok(next);

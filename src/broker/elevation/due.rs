@@ -11,7 +11,6 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::desk::{rules_of, span};
-use super::eligible::Eligible;
 use super::life::{Access, Event, Review};
 use super::{Elevation, Refused, telling};
 use crate::broker::Broker;
@@ -105,8 +104,7 @@ impl Broker {
                 let next = next.noting(role);
                 let name = if next.access == Access::Lapsed { "lapse" } else { "expire" };
                 let record = self.record_of(&next, record(name));
-                let eligible = Eligible::new(rules_of(&book), &next.asked, now);
-                let told = telling::of(&next, name, &eligible, (book.pages(), now));
+                let told = telling::of(&next, name, rules_of(&book), (book.pages(), now));
                 self.commit_next(&book, (elevation, &next), record, told, now).await
             }
             Err(Refused::State(_)) if elevation.review == Review::Due => {
@@ -117,13 +115,8 @@ impl Broker {
                 let mut stored = self.elevations.over(&next, role)?;
                 stored.next_at = Some(now.saturating_add(AGAIN));
                 let mut unit = Unit::of(record).with(Effect::ChangeElevation(stored));
-                let eligible = Eligible::new(rules_of(&book), &next.asked, now);
-                unit.effects.extend(telling::of(
-                    &next,
-                    "review-overdue",
-                    &eligible,
-                    (book.pages(), now),
-                ));
+                let at = (book.pages(), now);
+                unit.effects.extend(telling::of(&next, "review-overdue", rules_of(&book), at));
                 Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
             }
             // The rules have changed meanwhile: it is looked at again by those.

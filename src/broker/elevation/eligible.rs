@@ -31,6 +31,18 @@ impl<'a> Eligible<'a> {
         Self { policies, asked, now }
     }
 
+    /// The same by what the directory said when it was not out of date yet: for telling people
+    /// of something, who else would never hear of it, and for nothing that anybody gets by it.
+    pub(super) fn last_known(
+        policies: Policies<'a>,
+        asked: &'a Asked,
+        now: OffsetDateTime,
+    ) -> Self {
+        let people = policies.policy.directory();
+        let now = people.map_or(now, |people| people.last_fresh(now));
+        Self::new(policies, asked, now)
+    }
+
     /// The rules of the role; nothing where there are none any more.
     pub(in crate::broker) fn rules(&self) -> Option<&'a Rules> {
         self.policies.roles.get(&self.asked.role)?.elevation.as_ref()

@@ -10,12 +10,14 @@ use super::desk::{Refusal, party, rules_of};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::sift::Sift;
+use super::signed::LiveKeys;
 use super::{Elevation, Party, Tally};
 use crate::broker::Broker;
 use crate::broker::config::Login;
 use crate::broker::operate::Asked as Who;
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{Among, ElevationFilter, FoundElevation};
+use crate::error::Result as Outcome;
 
 /// How many are looked at at a time.
 const PART: u32 = 500;
@@ -83,21 +85,44 @@ impl Broker {
         let by = self.known(book, &who.caller, self.clock.now())?;
         let found = self.elevation_with(id).await?.ok_or(Refusal::Unknown)?;
         match self.sees(book, who, &found, &by)? {
-            true => Ok(self.seen(book, found, &by, true)),
+            true => Ok(self.seen_now(book, found, &by).await?),
             false => Err(Refusal::Unknown),
         }
     }
 
     /// The same as whoever did something about it sees it.
-    pub(in crate::broker) fn seen_by(
+    ///
+    /// # Errors
+    /// Where it cannot be looked up which keys count.
+    pub(in crate::broker) async fn seen_by(
         &self,
         book: &Rulebook,
         who: &Who,
         elevation: Elevation,
-    ) -> Seen {
+    ) -> Outcome<Seen> {
         let known = self.known(book, &who.caller, self.clock.now());
         let by = known.unwrap_or_else(|_| party(None, who.caller.principal()));
-        self.seen(book, elevation, &by, true)
+        self.seen_now(book, elevation, &by).await
+    }
+
+    /// The same as it is told to whoever brings what others signed about it.
+    ///
+    /// # Errors
+    /// As with [`Self::seen_by`].
+    pub(in crate::broker) async fn seen_by_nobody(
+        &self,
+        book: &Rulebook,
+        elevation: Elevation,
+    ) -> Outcome<Seen> {
+        let nobody = Party { issuer: String::new(), subject: String::new(), person: None };
+        self.seen_now(book, elevation, &nobody).await
+    }
+
+    /// All of one, as somebody sees it.
+    async fn seen_now(&self, book: &Rulebook, elevation: Elevation, by: &Party) -> Outcome<Seen> {
+        let (now, mut keys) = (self.clock.now(), LiveKeys::default());
+        let counting = self.counting(book, &elevation, now, &mut keys).await?;
+        Ok(self.seen(book, (elevation, &counting), by, true))
     }
 
     /// What else the same somebody has asked for, as far as this one may see it: the newest.
@@ -139,10 +164,17 @@ impl Broker {
         check_login(&who.caller, login, self.clock.now()).is_err().then(|| login.clone())
     }
 
-    fn seen(&self, book: &Rulebook, elevation: Elevation, by: &Party, whole: bool) -> Seen {
+    /// What is told of an elevation; by what of it counts.
+    fn seen(
+        &self,
+        book: &Rulebook,
+        (elevation, counting): (Elevation, &Elevation),
+        by: &Party,
+        whole: bool,
+    ) -> Seen {
         let now = self.clock.now();
         let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
-        let tally = eligible.tally(&elevation, None);
+        let tally = eligible.tally(counting, None);
         let all = if whole { eligible.people() } else { Vec::new() };
         let named = |need: &super::Need| {
             eligible
@@ -203,6 +235,7 @@ impl Broker {
         let by = self.known(book, &who.caller, now)?;
         let mut sift = Sift::new(rules_of(book), &by, now);
         let mut view = View { which, book, who, by: &by, now, revokes: BTreeSet::new() };
+        let mut keys = LiveKeys::default();
         let mut filter = self.filter_of(&mut view, &sift);
         if let Some(id) = below {
             let known = self.elevation_with(id).await?.ok_or(Refusal::Unknown)?;
@@ -215,7 +248,7 @@ impl Broker {
             let part = self.store.elevations(&filter, wanted).await?;
             for found in &part {
                 filter.below = Some((found.asked_at, found.id));
-                if let Some(seen) = self.shown_of(&view, &mut sift, found)? {
+                if let Some(seen) = self.shown_of(&view, (&mut sift, &mut keys), found).await? {
                     page.elevations.push(seen);
                 }
                 if page.elevations.len() >= limit {
@@ -273,10 +306,10 @@ impl Broker {
 
     /// One of those that were found, where it is shown; what is not, is not opened as far as
     /// that can be told.
-    fn shown_of(
+    async fn shown_of(
         &self,
         view: &View<'_>,
-        sift: &mut Sift<'_>,
+        (sift, keys): (&mut Sift<'_>, &mut LiveKeys),
         found: &FoundElevation,
     ) -> Result<Option<Seen>, Refusal> {
         let View { which, book, by, now, .. } = *view;
@@ -300,7 +333,8 @@ impl Broker {
         if !is_one {
             return Ok(None);
         }
-        let seen = self.seen(book, elevation, by, false);
+        let counting = self.counting(book, &elevation, now, keys).await?;
+        let seen = self.seen(book, (elevation, &counting), by, false);
         Ok(Some(seen).filter(|seen| which != Which::ToApprove || seen.may.contains(&"approve")))
     }
 }

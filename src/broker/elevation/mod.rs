@@ -45,7 +45,7 @@ pub use life::{Access, Event, Refused, Review};
 pub use list::{Page, Seen, Which};
 pub(in crate::broker) use reach::Reach;
 pub(in crate::broker) use seal::ElevationSeal;
-pub(in crate::broker) use signed::{At, id_of};
+pub(in crate::broker) use signed::{At, id_of, once_of};
 pub use signed::{NotTaken, SignedApproval, SignedRequest};
 pub use tally::{Need, Tally};
 

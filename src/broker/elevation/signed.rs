@@ -9,28 +9,35 @@
 //! A request names the rules that it is made under, and all else names the request by its hash:
 //! so what was signed before the broker saw any of it is void under other rules, too.
 
+mod about;
+mod live;
+mod once;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use about::check_together;
+pub(in crate::broker) use about::id_of;
+pub(super) use live::LiveKeys;
+pub(in crate::broker) use once::once_of;
+pub(super) use once::{used_before, used_up};
 
 use super::desk::{Refusal, Request, Verdict, span};
 use super::{Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::audit::Record;
 use crate::broker::authenticate::BySignature;
-use crate::broker::config::{self, Elevation as Rules, MAX_LEEWAY};
-use crate::broker::ids;
+use crate::broker::config::{self, Elevation as Rules};
 use crate::broker::operate::Asked as Who;
 use crate::broker::rulebook::Rulebook;
-use crate::broker::store::{Consumed, Effect, Once};
-use crate::error::{Error, ErrorKind, Result as Outcome};
+use crate::error::{Error, ErrorKind};
 use crate::oidc::jwt::LEEWAY;
-use crate::sshsig::{self, Demands, Said, Signed, hex};
+use crate::sshsig::{self, Demands, Named, Said, Signed, hex};
 
 /// What was signed to ask for a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,8 +80,6 @@ pub struct NotTaken {
 
 /// What came of statements.
 pub(in crate::broker) struct Brought {
-    /// Who signed the first that was taken: they see it as it is told of.
-    pub(in crate::broker) who: Who,
     /// The elevation that they are about.
     pub(in crate::broker) elevation: Elevation,
     /// Whether it was not known before.
@@ -111,14 +116,13 @@ impl Broker {
         let mut not_taken = Vec::new();
         for signed in &statements {
             let taken = match self.signer_of(book, signed, at).await {
-                Ok(who) => self.take(book, who, signed).await,
+                Ok(who) => self.take(book, &who, signed, at).await,
                 Err(refusal) => Err(refusal),
             };
             match (taken, &mut brought) {
-                (Ok((_, elevation, _)), Some(brought)) => brought.elevation = elevation,
-                (Ok((who, elevation, is_new)), None) => {
-                    let not_taken = Vec::new();
-                    brought = Some(Brought { who, elevation, is_new, not_taken });
+                (Ok((elevation, _)), Some(brought)) => brought.elevation = elevation,
+                (Ok((elevation, is_new)), None) => {
+                    brought = Some(Brought { elevation, is_new, not_taken: Vec::new() });
                 }
                 // Without its request nothing else comes to anything.
                 (Err(refusal), None)
@@ -195,15 +199,18 @@ impl Broker {
     async fn take(
         &self,
         book: &Rulebook,
-        who: Who,
+        who: &Who,
         signed: &Signed,
-    ) -> Result<(Who, Elevation, bool), Refusal> {
-        if let Said::Request { .. } = &signed.statement.said {
-            let (elevation, is_new) = self.request_signed(book, &who, signed).await?;
-            return Ok((who, elevation, is_new));
-        }
-        let elevation = self.settle_signed(book, &who, &signed.statement.said).await?;
-        Ok((who, elevation, false))
+        at: At<'_>,
+    ) -> Result<(Elevation, bool), Refusal> {
+        let elevation = match &signed.statement.said {
+            Said::Request { .. } => return self.request_signed(book, who, signed).await,
+            Said::Ending { of, reason } => {
+                self.end_signed(book, who, (of, reason), at.event).await?
+            }
+            said => self.settle_signed(book, who, said).await?,
+        };
+        Ok((elevation, false))
     }
 
     async fn request_signed(
@@ -269,10 +276,8 @@ impl Broker {
     ) -> Result<Elevation, Refusal> {
         let Some(by) = who.caller.signed() else { return Err(Refusal::Unknown) };
         let Some(request) = &by.request else { return Err(Refusal::Unknown) };
-        let id = id_of(request);
-        let elevation = self.elevation_with(id).await?.ok_or(Refusal::Unknown)?;
-        let asked = elevation.asked.signed.as_ref();
-        let asked = asked.filter(|asked| asked.statement == hex(request));
+        let elevation = self.asked_by(request).await?;
+        let (id, asked) = (elevation.id, elevation.asked.signed.as_ref());
         let asked = asked.ok_or(Refusal::Unknown)?;
         let rules = book.rules_hash();
         let verdict = match said {
@@ -297,46 +302,59 @@ impl Broker {
                 }
                 Verdict::Activate
             }
-            Said::Ending { reason, .. } => {
-                let by = self.known(book, &who.caller, self.clock.now())?;
-                match (elevation.asked.by.is(&by), elevation.access.is_had()) {
-                    (true, true) => Verdict::Relinquish,
-                    (true, false) => Verdict::Withdraw,
-                    (false, _) => Verdict::Revoke { reason: reason.clone() },
-                }
+            Said::Ending { .. } | Said::Request { .. } | Said::Enrollment { .. } => {
+                return Err(Refusal::Unknown);
             }
-            Said::Request { .. } | Said::Enrollment { .. } => return Err(Refusal::Unknown),
         };
         self.settle(book, who, id, &verdict).await
     }
 
-    /// Whether nobody has used what they signed.
-    pub(super) async fn check_unused(&self, who: &Who) -> Result<(), Refusal> {
-        let Some(signed) = who.caller.signed() else { return Ok(()) };
-        let (kind, id) = once(signed);
-        match self.store.any_consumed(kind, &[id]).await? {
-            true => Err(used_before()),
-            false => Ok(()),
-        }
-    }
-
-    /// The same without approvals that were signed by keys which do not count at this time.
-    pub(super) async fn with_live_keys(
+    /// Ends what somebody asked for: their own, or what they may end of others. It makes no
+    /// difference whether it was asked for by a signature: who has a role by a login has it, too,
+    /// while nobody can log in any more.
+    async fn end_signed(
         &self,
         book: &Rulebook,
-        mut elevation: Elevation,
-        now: OffsetDateTime,
-    ) -> Outcome<Elevation> {
-        let mut approvals = Vec::new();
-        for approval in elevation.approvals {
-            let counts = match &approval.signed {
-                Some(signed) => self.live_key(book, &signed.key, now).await?.is_some(),
-                None => true,
-            };
-            approvals.extend(counts.then_some(approval));
+        who: &Who,
+        (of, reason): (&Named, &str),
+        event: Option<(Uuid, &str)>,
+    ) -> Result<Elevation, Refusal> {
+        let elevation = match of {
+            Named::Request(request) => self.asked_by(request).await?,
+            Named::Elevation(id) => self.elevation_with(*id).await?.ok_or(Refusal::Unknown)?,
+        };
+        let by = self.known(book, &who.caller, self.clock.now())?;
+        if !self.sees(book, who, &elevation, &by)? {
+            return Err(Refusal::Unknown);
         }
-        elevation.approvals = approvals;
-        Ok(elevation)
+        // What was asked for by a signature can be ended by one whatever the role says by now.
+        if elevation.asked.signed.is_none() && !is_allowed(book, &elevation.asked.role) {
+            let why = format!("the role '{}' is not had by signatures", elevation.asked.role);
+            return Err(Refusal::conflict(why));
+        }
+        let verdict = match (elevation.asked.by.is(&by), elevation.access.is_had()) {
+            (true, true) => Verdict::Relinquish,
+            (true, false) => Verdict::Withdraw,
+            (false, _) => Verdict::Revoke { reason: reason.into() },
+        };
+        // Whoever brings it does not make more or less of it than whoever signed it could.
+        if let Some((_, event)) = event
+            && event != verdict.name()
+        {
+            let why = format!("that would be to {} it, not to {event} it", verdict.name());
+            return Err(Refusal::conflict(why));
+        }
+        self.settle(book, who, elevation.id, &verdict).await
+    }
+
+    /// What was asked for by the request with this hash.
+    async fn asked_by(&self, request: &[u8; 32]) -> Result<Elevation, Refusal> {
+        let elevation = self.elevation_with(id_of(request)).await?.ok_or(Refusal::Unknown)?;
+        let asked = elevation.asked.signed.as_ref();
+        match asked.is_some_and(|asked| asked.statement == hex(request)) {
+            true => Ok(elevation),
+            false => Err(Refusal::Unknown),
+        }
     }
 }
 
@@ -353,42 +371,6 @@ impl Refusal {
             Self::Unrecorded(_) => "it cannot be done at present".into(),
         }
     }
-}
-
-/// Checks that statements are about one request, and about what they are brought for.
-fn check_together(statements: &[Signed], at: At<'_>) -> Result<(), Refusal> {
-    let malformed = |why: &str| Err(Refusal::Malformed(why.into()));
-    let mut about: Option<[u8; 32]> = None;
-    for (number, Signed { statement, .. }) in statements.iter().enumerate() {
-        let hash = match &statement.said {
-            Said::Request { .. } if number == 0 && at.event.is_none() => {
-                statement.hash().map_err(|error| said(&error))?
-            }
-            Said::Request { .. } if number == 0 => {
-                return malformed("a request is brought by itself");
-            }
-            Said::Request { .. } => return malformed("only the first statement may be a request"),
-            Said::Enrollment { .. } => return malformed("an enrollment does not belong here"),
-            said => said.request().copied().unwrap_or_default(),
-        };
-        if *about.get_or_insert(hash) != hash {
-            return malformed("the statements are not about one request");
-        }
-        let fits = at.event.is_none_or(|(id, event)| {
-            id == id_of(&hash)
-                && match statement.said {
-                    Said::Approval { .. } => event == "approve",
-                    Said::Denial { .. } => event == "deny",
-                    Said::Use { .. } => event == "activate",
-                    Said::Ending { .. } => ["withdraw", "relinquish", "revoke"].contains(&event),
-                    Said::Request { .. } | Said::Enrollment { .. } => false,
-                }
-        });
-        if !fits {
-            return malformed("the statement is about another request, or says something else");
-        }
-    }
-    Ok(())
 }
 
 /// Checks that what was signed under these rules is still by those in force.
@@ -439,16 +421,6 @@ pub(super) fn check_login(
     }
 }
 
-/// The id of the elevation that this request, by its hash, asks for.
-pub(in crate::broker) fn id_of(request: &[u8; 32]) -> Uuid {
-    let mut hasher = Context::new(&SHA256);
-    hasher.update(b"tmpcred elevation of a statement v1\0");
-    hasher.update(request);
-    let mut hash = [0; 32];
-    hash.copy_from_slice(hasher.finish().as_ref());
-    ids::hashed(&hash)
-}
-
 /// Until when it can be approved: no longer than the statement is good.
 pub(super) fn lapses_at(who: &Who, at: OffsetDateTime) -> OffsetDateTime {
     who.caller.signed().map_or(at, |signed| at.min(signed.expires))
@@ -461,30 +433,6 @@ pub(super) fn noted(record: Record, who: &Who) -> Record {
             Record { reason: format!("{}; {}", record.reason, signed.said()), ..record }
         }
         None => record,
-    }
-}
-
-/// The refusal of what was used before.
-pub(super) fn used_before() -> Refusal {
-    Refusal::Malformed("the statement was used before: make it anew".into())
-}
-
-/// What uses up what somebody signed, where they are known by that.
-pub(super) fn used_up(who: &Who, now: OffsetDateTime) -> Option<Effect> {
-    let signed = who.caller.signed()?;
-    let (kind, id) = once(signed);
-    // The clock of another process may be behind.
-    let longest = time::Duration::try_from(MAX_LEEWAY).unwrap_or_default();
-    let keep_until = signed.expires.saturating_add(longest);
-    Some(Effect::Consume(Consumed { kind, id, at: now, keep_until }))
-}
-
-/// By what a statement is good once: one that is good for a token is used up for that as an
-/// assertion is.
-fn once(signed: &BySignature) -> (Once, String) {
-    match signed.is_use {
-        true => (Once::Assertion, hex(&signed.statement)),
-        false => (Once::Statement, signed.nonce.clone()),
     }
 }
 

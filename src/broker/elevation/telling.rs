@@ -10,6 +10,7 @@ use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party};
 use crate::broker::config::EMERGENCY;
+use crate::broker::decide::Rules as Policies;
 use crate::broker::notify::{Message, Urgency};
 use crate::broker::store::Effect;
 use crate::broker::web::Pages;
@@ -18,9 +19,12 @@ use crate::broker::web::Pages;
 pub(super) fn of(
     elevation: &Elevation,
     event: &str,
-    eligible: &Eligible<'_>,
+    policies: Policies<'_>,
     (pages, at): (Option<&Pages>, OffsetDateTime),
 ) -> Vec<Effect> {
+    // What is over may have ended while the directory is out of date: it is to be reviewed all
+    // the same.
+    let eligible = Eligible::last_known(policies, &elevation.asked, at);
     let page = pages.map(|pages| pages.page_of(elevation.id));
     let asked = &elevation.asked;
     let (role, who) = (&asked.role, short(&asked.by));

@@ -3,7 +3,7 @@
 //!
 //! Whoever is in the directory enrolls a key of theirs by signing with it that it is theirs.
 //! It counts once somebody else has approved it whom policy lets, until 30 days have passed
-//! since its owner last logged in where the broker saw it, and as long as the directory has
+//! since the last login of its owner that the broker saw, and as long as the directory has
 //! them by the id by which they enrolled. Each row is sealed: who can write to the database
 //! is not who says whose signatures count.
 
@@ -19,13 +19,15 @@ use uuid::Uuid;
 pub(super) use refusal::Refused;
 pub(super) use seal::EnrollmentSeal;
 pub(super) use seen::Logins;
+use seen::logged_in_at;
 
 use super::Broker;
 use super::audit::{Author, Decision, Record};
 use super::authenticate::Caller;
+use super::elevation::once_of;
 use super::operate::Asked;
 use super::rulebook::Rulebook;
-use super::store::enrollment::MAX_KEYS;
+use super::store::enrollment::{LASTS, MAX_KEYS};
 use super::store::{Consumed, Effect, Enrollment, EnrollmentState, Once, Unit};
 use super::sweep::PENDING;
 use crate::credential::Principal;
@@ -74,17 +76,36 @@ impl Broker {
         now: OffsetDateTime,
     ) -> Result<Option<Enrollment>> {
         let found = self.store.enrollment_of(fingerprint).await?;
-        Ok(found.filter(|found| {
-            let kinds = book.config().enrollment.demands().kinds;
-            let of_kind = PublicKey::parse(&found.public_key)
-                .is_ok_and(|(key, _)| kinds.contains(&key.kind()));
-            let is_approved = found.state == EnrollmentState::Approved && found.approved.is_some();
-            self.enrollment_seal.is_good(found)
-                && is_approved
-                && of_kind
-                && now < found.lapses_at()
-                && person_of(book, &found.principal, now) == Some(found.person.as_str())
-        }))
+        Ok(found.filter(|found| self.counts(book, found, now).is_some()))
+    }
+
+    /// The key of an enrollment, where its signatures count at this time. The identity by which
+    /// somebody enrolled it has to be theirs still: whoever gets their name later gets no key
+    /// with it.
+    pub(super) fn counts(
+        &self,
+        book: &Rulebook,
+        found: &Enrollment,
+        now: OffsetDateTime,
+    ) -> Option<PublicKey> {
+        let kinds = book.config().enrollment.demands().kinds;
+        let is_approved = found.state == EnrollmentState::Approved && found.approved.is_some();
+        let counts = self.enrollment_seal.is_good(found)
+            && is_approved
+            && now < found.lapses_at()
+            && person_of(book, &found.principal, now) == Some(found.person.as_str());
+        let (key, _) = PublicKey::parse(&found.public_key).ok().filter(|_| counts)?;
+        kinds.contains(&key.kind()).then_some(key)
+    }
+
+    /// All keys of which signatures count at this time.
+    pub(super) async fn live_keys(
+        &self,
+        book: &Rulebook,
+        now: OffsetDateTime,
+    ) -> Result<Vec<(Enrollment, PublicKey)>> {
+        let all = self.store.enrollments().await?.into_iter();
+        Ok(all.filter_map(|one| self.counts(book, &one, now).map(|key| (one, key))).collect())
     }
 
     /// Enrolls the key by which this statement is signed, for whoever asks.
@@ -113,6 +134,15 @@ impl Broker {
             let why = format!("it is not by you, whom the directory names '{person}'");
             return Err(Refused::malformed(why));
         }
+        let seen_at = logged_in_at(&asked.caller, now);
+        if now >= seen_at.saturating_add(LASTS) {
+            let why = format!(
+                "you last logged in more than {} days ago, so the key would not count",
+                LASTS.whole_days()
+            );
+            return Err(Refused::denied(why).hint("log in anew, and enroll it then"));
+        }
+        let used_by = once_of(key, &statement.nonce.text());
         let new = self.enrollment_seal.over(Enrollment {
             id: Uuid::new_v4(),
             fingerprint: key.clone(),
@@ -123,12 +153,12 @@ impl Broker {
             state: EnrollmentState::Pending,
             enrolled_at: now,
             approved: None,
-            seen_at: now,
+            seen_at,
             seal: Vec::new(),
         });
         let used = Effect::Consume(Consumed {
             kind: Once::Statement,
-            id: statement.nonce.text(),
+            id: used_by.clone(),
             at: now,
             keep_until: statement.expires,
         });
@@ -138,7 +168,7 @@ impl Broker {
         record.reason = format!("{person} enrolls {}; it is to be approved", named(&new));
         let unit = Unit::of(record).with(used).with(Effect::Enroll(new.clone()));
         if self.audit.commit(unit).await?.is_none() {
-            return Err(self.why_not_enrolled(&new, statement.nonce.text()).await?);
+            return Err(self.why_not_enrolled(&new, used_by).await?);
         }
         self.logins.read_anew(self).await;
         self.sweep(now);
@@ -147,8 +177,8 @@ impl Broker {
     }
 
     /// Why the store did not take an enrollment.
-    async fn why_not_enrolled(&self, new: &Enrollment, nonce: String) -> Result<Refused> {
-        if self.store.any_consumed(Once::Statement, &[nonce]).await? {
+    async fn why_not_enrolled(&self, new: &Enrollment, used_by: String) -> Result<Refused> {
+        if self.store.any_consumed(Once::Statement, &[used_by]).await? {
             return Ok(Refused::malformed("it was used before").hint("make it anew"));
         }
         let known = self.store.enrollment_of(&new.fingerprint).await?;

@@ -1,6 +1,7 @@
 //! When people last logged in who have a key enrolled.
 //!
-//! Each request for a token shows a login. What has to be known for it is in memory: whose
+//! Each token that somebody shows tells of a login: of when it was (`auth_time`), where it says
+//! so, and else of one just now. What has to be known for it is in memory: whose
 //! keys there are, and when the store was last told of a login. It is told at most once an
 //! hour of each key.
 
@@ -44,15 +45,16 @@ enum Due {
 }
 
 impl Logins {
-    fn due(&self, person: &str, now: OffsetDateTime) -> Due {
+    /// What is to be done about a login of this person at this time.
+    fn due(&self, person: &str, at: OffsetDateTime, now: OffsetDateTime) -> Due {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.read_at.is_none_or(|at| (now - at).abs() >= LOOK) {
             known.read_at = Some(now);
             return Due::Look;
         }
         match known.told.get_mut(person) {
-            Some(told) if (now - *told).abs() >= QUIET => {
-                *told = now;
+            Some(told) if at - *told >= QUIET => {
+                *told = at;
                 Due::Tell
             }
             _ => Due::Nothing,
@@ -90,17 +92,18 @@ impl Broker {
                 continue;
             }
             let Some(person) = person_of(book, one.principal(), now) else { continue };
-            let due = self.logins.due(person, now);
+            let at = logged_in_at(one, now);
+            let due = self.logins.due(person, at, now);
             if due != Due::Nothing {
                 let (broker, person) = (self.clone(), person.to_string());
                 tokio::spawn(async move {
                     if due == Due::Look {
                         broker.logins.read_anew(&broker).await;
-                        if broker.logins.due(&person, now) != Due::Tell {
+                        if broker.logins.due(&person, at, now) != Due::Tell {
                             return;
                         }
                     }
-                    if let Err(error) = broker.tell_of_login(&person, now).await {
+                    if let Err(error) = broker.tell_of_login(&person, at, now).await {
                         tracing::warn!(%error, "the login of somebody with an enrolled key is not noted");
                     }
                 });
@@ -108,24 +111,40 @@ impl Broker {
         }
     }
 
-    /// Tells the store that somebody logged in. What has lapsed stays so.
+    /// Tells the store that somebody logged in at this time. What has lapsed stays so, and so does
+    /// what somebody else enrolled who had their name.
     pub(in crate::broker) async fn tell_of_login(
         &self,
         person: &str,
+        at: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Result<()> {
+        let book = self.policies();
         for before in self.all_enrollments().await? {
             let is_theirs = before.person == person && before.state == EnrollmentState::Approved;
-            if !is_theirs || now >= before.lapses_at() || now - before.seen_at < QUIET {
+            if !is_theirs
+                || now >= before.lapses_at()
+                || at - before.seen_at < QUIET
+                || person_of(&book, &before.principal, now) != Some(person)
+            {
                 continue;
             }
-            let after = self.enrollment_seal.over(Enrollment { seen_at: now, ..before.clone() });
+            let after = self.enrollment_seal.over(Enrollment { seen_at: at, ..before.clone() });
             let effect = Effect::ChangeEnrollment { before, after: Box::new(after) };
             // Where it was changed meanwhile, somebody else saw a login, or it was removed.
             self.audit.commit(Unit::default().with(effect)).await?;
         }
         Ok(())
     }
+}
+
+/// When somebody logged in, by what their token says (`auth_time`), and never later than now; now,
+/// where it says nothing of it that can be read.
+pub(super) fn logged_in_at(caller: &Caller, now: OffsetDateTime) -> OffsetDateTime {
+    let said = caller.tags().get("auth_time").into_iter().flatten();
+    let said = said.filter_map(|text| text.parse::<i64>().ok());
+    let said = said.filter_map(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    said.min().map_or(now, |at| at.min(now))
 }
 
 #[cfg(test)]
@@ -136,13 +155,17 @@ mod tests {
     #[test]
     fn the_store_is_told_once_an_hour_and_looked_at_once_a_minute() {
         let (logins, now) = (Logins::default(), datetime!(2026-01-01 12:00 UTC));
-        assert_eq!(logins.due("alice", now), Due::Look);
-        assert_eq!(logins.due("alice", now), Due::Nothing, "nothing is known of them");
+        assert_eq!(logins.due("alice", now, now), Due::Look);
+        assert_eq!(logins.due("alice", now, now), Due::Nothing, "nothing is known of them");
         let told = HashMap::from([("alice".to_string(), now - QUIET)]);
         *logins.0.lock().unwrap() = Known { told, read_at: Some(now) };
-        assert_eq!(logins.due("bob", now), Due::Nothing);
-        assert_eq!(logins.due("alice", now), Due::Tell);
-        assert_eq!(logins.due("alice", now + Duration::seconds(59)), Due::Nothing);
-        assert_eq!(logins.due("alice", now + LOOK), Due::Look);
+        assert_eq!(logins.due("bob", now, now), Due::Nothing);
+        // A token of today for a login of before says nothing new.
+        assert_eq!(logins.due("alice", now - QUIET, now), Due::Nothing);
+        assert_eq!(logins.due("alice", now - Duration::minutes(1), now), Due::Nothing);
+        assert_eq!(logins.due("alice", now, now), Due::Tell);
+        let later = now + Duration::seconds(59);
+        assert_eq!(logins.due("alice", later, later), Due::Nothing);
+        assert_eq!(logins.due("alice", later, now + LOOK), Due::Look);
     }
 }

@@ -1,6 +1,8 @@
 //! Elevations as they are seen from outside: how many there are of each role that the
 //! configuration has, by what is to be done about them.
 
+use std::collections::BTreeMap;
+
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -9,8 +11,15 @@ use time::{Duration, OffsetDateTime};
 use super::Metrics;
 use super::sample::STORE_TIME;
 use crate::broker::Broker;
+use crate::broker::config::{Elevation as Rules, Threshold};
+use crate::broker::decide::Rules as Policies;
+use crate::broker::elevation::{Asked, Eligible, Party};
 use crate::broker::rulebook::Rulebook;
-use crate::broker::store::CountedElevations;
+use crate::broker::store::{CountedElevations, Enrollment};
+use crate::sshsig::PublicKey;
+
+/// A role of the configuration, and the groups of one of its thresholds.
+type Signers = [(&'static str, String); 2];
 
 /// A role of the configuration, and a state.
 type Elevated = [(&'static str, String); 2];
@@ -50,12 +59,83 @@ impl Broker {
         if roles.is_empty() {
             return;
         }
+        self.sample_signers(registry, book, now).await;
         match tokio::time::timeout(STORE_TIME, self.store.count_elevations(now, &roles)).await {
             Ok(Ok(counted)) => sample(registry, &roles, &counted),
             Ok(Err(error)) => tracing::warn!(%error, "elevations cannot be counted"),
             Err(_) => tracing::warn!("elevations cannot be counted in time"),
         }
     }
+}
+
+impl Broker {
+    /// Counts for each role that is had by signatures who could approve by one, and how many have
+    /// to.
+    async fn sample_signers(&self, registry: &mut Registry, book: &Rulebook, now: OffsetDateTime) {
+        let roles: Vec<_> = (book.roles().iter())
+            .filter_map(|(name, role)| Some((name, role.elevation.as_ref()?)))
+            .filter(|(_, rules)| rules.provider_down.is_some())
+            .collect();
+        if roles.is_empty() {
+            return;
+        }
+        let keys = match tokio::time::timeout(STORE_TIME, self.live_keys(book, now)).await {
+            Ok(Ok(keys)) => keys,
+            Ok(Err(error)) => {
+                return tracing::warn!(%error, "the keys that people enrolled cannot be counted");
+            }
+            Err(_) => {
+                return tracing::warn!("the keys that people enrolled cannot be counted in time");
+            }
+        };
+        let could = Family::<Signers, Gauge>::default();
+        let needed = Family::<Signers, Gauge>::default();
+        for (name, rules) in roles {
+            let people = signers_of(book, (name, rules), &keys, now);
+            for (threshold, count) in rules.approvals.iter().zip(people) {
+                let groups: Vec<_> = threshold.groups.iter().map(String::as_str).collect();
+                let labels = [("role", name.clone()), ("groups", groups.join(" "))];
+                could.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+                needed.get_or_create(&labels).set(threshold.count.get().into());
+            }
+        }
+        let help = "People who could approve by a key that counts while no provider can say who they are, by role and by the groups of which so many have to";
+        registry.register("elevation_signers", help, could);
+        let help = "How many of them have to approve";
+        registry.register("elevation_signers_needed", help, needed);
+    }
+}
+
+/// How many people could meet each threshold of a role by a signature.
+fn signers_of(
+    book: &Rulebook,
+    (role, rules): (&str, &Rules),
+    keys: &[(Enrollment, PublicKey)],
+    now: OffsetDateTime,
+) -> Vec<usize> {
+    let asked = Asked::by_nobody(role, now);
+    let policies = Policies { policy: book, roles: book.roles() };
+    let eligible = Eligible::new(policies, &asked, now);
+    let stands = rules.provider_down.as_ref().is_some_and(|down| down.verified_as_login);
+    let serves = |key: &PublicKey| {
+        rules.approver_login.is_any() || stands && key.kind().is_on_security_key()
+    };
+    // Several keys of one person are one person.
+    let mut people = BTreeMap::new();
+    for (enrolled, _) in keys.iter().filter(|(_, key)| serves(key)) {
+        let by = Party {
+            issuer: enrolled.principal.issuer.clone(),
+            subject: enrolled.principal.subject.clone(),
+            person: Some(enrolled.person.clone()),
+        };
+        let told = book.needs().untold(Some(&by.issuer)).is_none();
+        if let Some(groups) = eligible.groups(&by).filter(|_| told) {
+            people.insert(enrolled.person.as_str(), groups);
+        }
+    }
+    let takers =
+        |threshold: &Threshold| people.values().filter(|groups| threshold.takes(groups)).count();
+    rules.approvals.iter().map(takers).collect()
 }
 
 /// Each role that is had by elevation, and when access has to have ended for its review to be

@@ -334,14 +334,19 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
         let max_age = Some(Duration::from_secs(3600));
         options.config.directory = Some(Settings { file, max_age });
         let role = options.config.role.get_mut("deploy").unwrap();
-        role.elevation =
-            Some(toml::from_str("longest = \"1h\"\napprovals = [{ count = 1 }]").unwrap());
+        role.elevation = Some(
+            toml::from_str("longest = \"1h\"\napprovals = [{ count = 1 }]\nprovider_down = {}")
+                .unwrap(),
+        );
     })
     .await;
     bed.broker.metrics.elevated("list", "done");
     let before = seen(&bed).await;
     assert_eq!(before.get("directory_people"), 1.0);
     assert_eq!(before.get("elevations{role=\"deploy\",state=\"pending\"}"), 0.0);
+    // Nobody is known by a key while the directory is out of date.
+    assert_eq!(before.get("elevation_signers{role=\"deploy\",groups=\"\"}"), 0.0);
+    assert_eq!(before.get("elevation_signers_needed{role=\"deploy\",groups=\"\"}"), 1.0);
     assert_eq!(before.get("directory_stale"), 1.0);
     assert_eq!(before.get("jwks_fetch_failures_total{issuer=\"fetched\"}"), 0.0);
     assert!(!before.text.contains("jwks_age_seconds"), "{}", before.text);

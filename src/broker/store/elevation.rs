@@ -69,13 +69,22 @@ pub struct FoundElevation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unless {
     /// One of the same owner for the same role that waits, or is had.
-    pub under_way: bool,
+    pub under_way: Option<UnderWay>,
     /// One that was had, and ended after this.
     pub ended_after: Option<OffsetDateTime>,
     /// An emergency that is under way, or was not reviewed.
     pub emergency: bool,
     /// An emergency that ended after this.
     pub emergency_ended_after: Option<OffsetDateTime>,
+}
+
+/// Which of those that wait or are had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnderWay {
+    /// All of them.
+    Any,
+    /// Those that come about in this way.
+    On(&'static str),
 }
 
 /// Which elevations.

@@ -33,7 +33,7 @@ use time::OffsetDateTime;
 
 pub use elevation::{
     Among, CountedElevations, ElevationFilter, ElevationStore, FoundElevation, SealedElevation,
-    StoredElevation, Unless,
+    StoredElevation, UnderWay, Unless,
 };
 pub use enrollment::{Enrollment, EnrollmentState, EnrollmentStore};
 pub use erasure::{Erasable, ErasureStore, Traces};

@@ -42,7 +42,7 @@ pub(crate) struct Failing {
     /// What looks at the whole log works.
     pub(crate) scans: AtomicBool,
     writes: AtomicU8,
-    /// How many elevations were read to be listed.
+    /// How many elevations were read to be listed, and keys that approved them.
     pub(crate) rows: AtomicUsize,
     /// What happens as somebody begins to read the leaves.
     meanwhile: Mutex<Option<Meanwhile>>,
@@ -355,6 +355,7 @@ impl EnrollmentStore for Failing {
         self.inner.enrollment(id).await
     }
     async fn enrollment_of(&self, fingerprint: &str) -> Result<Option<Enrollment>> {
+        self.rows.fetch_add(1, Ordering::Relaxed);
         self.inner.enrollment_of(fingerprint).await
     }
     async fn forget_pending(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {

@@ -7,7 +7,7 @@ use clap::{Arg, Args, Subcommand, ValueEnum, ValueHint};
 use clap_complete::engine::ArgValueCandidates;
 use uuid::Uuid;
 
-use super::{ElevateKeys, ElevateSign, ElevateSubmit, ProviderDown, complete};
+use super::{ElevateKeys, ElevateSign, ElevateSubmit, EndDown, ProviderDown, complete};
 
 /// Have a role for a while, because others approve
 ///
@@ -36,11 +36,11 @@ pub(crate) enum ElevateCommand {
     /// Say no to what somebody else asks for
     Deny(ElevateReasoned),
     /// Take your own request back
-    Withdraw(ElevateOne),
+    Withdraw(ElevateEnd),
     /// End somebody's grant at once
-    Revoke(ElevateReasoned),
+    Revoke(ElevateRevoke),
     /// Give your own grant back
-    Relinquish(ElevateOne),
+    Relinquish(ElevateEnd),
     /// Say that you have looked at what was done under a grant
     Review(ElevateReview),
     /// Look after the keys with which you sign while the identity provider is down
@@ -261,11 +261,38 @@ pub(crate) struct ElevateApprove {
     pub at: At,
 }
 
-/// One request.
+/// A request or grant of one's own, which ends.
 #[derive(Args, Debug)]
-pub(crate) struct ElevateOne {
+pub(crate) struct ElevateEnd {
     /// Its id
     pub id: Uuid,
+    /// Why, where it is signed
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "provider_down",
+        default_value = "it is not needed any more"
+    )]
+    pub reason: String,
+    /// By a signature.
+    #[command(flatten)]
+    pub down: EndDown,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// End somebody's grant at once
+#[derive(Args, Debug)]
+pub(crate) struct ElevateRevoke {
+    /// Its id
+    pub id: Uuid,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// By a signature.
+    #[command(flatten)]
+    pub down: EndDown,
     /// Which broker.
     #[command(flatten)]
     pub at: At,

@@ -36,6 +36,20 @@ pub(crate) struct ProviderDown {
     pub key: SigningKey,
 }
 
+/// Ending by a signature.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct EndDown {
+    /// End it by a signature of a key that you enrolled, because the identity provider is down
+    #[arg(long, help_heading = "Signing")]
+    pub provider_down: bool,
+    /// Who you are in the broker's directory [default: as when you enrolled a key]
+    #[arg(long, value_name = "NAME", requires = "provider_down", help_heading = "Signing")]
+    pub person: Option<String>,
+    /// Which key.
+    #[command(flatten)]
+    pub key: SigningKey,
+}
+
 /// Look after the keys with which you sign while the identity provider is down
 #[derive(Args, Debug)]
 pub(crate) struct ElevateKeys {

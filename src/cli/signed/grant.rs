@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Desk, Kept, Known, SHORT, Signer, person, read, say};
+use crate::api::Failure;
 use crate::cli::App;
 use crate::cli::args::{Because, ProviderDown};
 use crate::cli::commands::elevate::request;
@@ -11,7 +12,7 @@ use crate::cli::prepare::Prepared;
 use crate::credential::{Assertion, Principal, TokenType};
 use crate::error::{ErrorKind, Result};
 use crate::secret::Secret;
-use crate::sshsig::{LONGEST, Said, Signed, Subject, hex, write};
+use crate::sshsig::{LONGEST, Named, Said, Signed, Subject, hex, write};
 use crate::wire::elevation::Elevation;
 
 /// How often it is looked whether enough have approved.
@@ -115,9 +116,12 @@ impl SignedGrant {
             }
             match latest.access.as_str() {
                 "active" => return Ok(latest),
-                "approved" => {
-                    latest = self.begin(app)?;
-                    continue;
+                // Each time somebody may have to touch their key: not in vain.
+                "approved" if latest.needs.iter().all(|need| need.missing() == 0) => {
+                    if let Some(begun) = self.begin(app)? {
+                        latest = begun;
+                        continue;
+                    }
                 }
                 _ => {}
             }
@@ -136,9 +140,16 @@ impl SignedGrant {
         }
     }
 
-    fn begin(&self, app: &App) -> Result<Elevation> {
+    /// Begins; nothing where not enough approve any more, so that others have to.
+    fn begin(&self, app: &App) -> Result<Option<Elevation>> {
         let text = write(&[self.uses(app, None)?])?;
-        self.desk.ask(async |client| client.bring(&text).await)
+        self.desk.ask(async |client| match client.bring(&text).await {
+            Err(Failure::Short(error)) => {
+                tracing::info!(%error, "it is waited for others to approve");
+                Ok(None)
+            }
+            begun => begun.map(Some),
+        })
     }
 
     fn uses(&self, app: &App, bound_to: Option<String>) -> Result<Signed> {
@@ -148,22 +159,20 @@ impl SignedGrant {
 
     /// What proves that its token is for whoever asked: in place of what an identity provider
     /// says.
-    pub(crate) fn assertion(
-        &self,
-        app: &App,
-        prepared: &Prepared,
-        elevation: &Elevation,
-    ) -> Result<Assertion> {
+    pub(crate) fn assertion(&self, app: &App, prepared: &Prepared) -> Result<Assertion> {
         let bound_to = match prepared.plan.wants_key() {
             true => Some(prepared.cache.device_key()?.thumbprint().to_string()),
             false => None,
         };
         let signed = self.uses(app, bound_to)?;
-        let who = &elevation.requester;
         Ok(Assertion {
             token: Secret::new(write(std::slice::from_ref(&signed))?),
             token_type: TokenType::Statement,
-            principal: Principal { issuer: who.issuer.clone(), subject: who.subject.clone() },
+            // As whom they are known to the broker, which it tells nobody but in the token.
+            principal: Principal {
+                issuer: self.desk.broker().as_str().into(),
+                subject: self.person.clone(),
+            },
             expires_at: signed.statement.expires,
             grant_ends: None,
         })
@@ -171,8 +180,8 @@ impl SignedGrant {
 
     /// Gives it back, and says why.
     pub(crate) fn end(&self, app: &App, reason: &str) -> Result<Elevation> {
-        let request = self.request.statement.hash()?;
-        let said = Said::Ending { request, reason: reason.into() };
+        let of = Named::Request(self.request.statement.hash()?);
+        let said = Said::Ending { of, reason: reason.into() };
         let text =
             write(&[say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)?])?;
         self.desk.ask(async |client| client.bring(&text).await)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 
 use super::App;
-use super::args::{ProviderDown, SigningKey, Wanted};
+use super::args::{SigningKey, Wanted};
 use super::misuse;
 use super::prepare::{Prepared, configured};
 use crate::api::{Client, Failure};
@@ -125,9 +125,9 @@ pub(crate) fn person(named: Option<&str>, known: &Known) -> Result<String> {
 }
 
 /// Refuses options about a key where nothing is signed.
-pub(crate) fn check(down: &ProviderDown) -> Result<()> {
-    let SigningKey { key, agent, keyring } = &down.key;
-    match !down.provider_down && (key.is_some() || *agent || *keyring) {
+pub(crate) fn check(provider_down: bool, key: &SigningKey) -> Result<()> {
+    let SigningKey { key, agent, keyring } = key;
+    match !provider_down && (key.is_some() || *agent || *keyring) {
         true => Err(misuse("a key is of use with --provider-down alone")),
         false => Ok(()),
     }

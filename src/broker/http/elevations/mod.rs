@@ -28,9 +28,12 @@ use super::refusal::Refusal;
 use super::shown::Challenge;
 use crate::broker::Broker;
 use crate::broker::config::{self, Login};
-use crate::broker::elevation::{self, Path, Verdict, Which};
+use crate::broker::elevation::{self, Path, Refused, Verdict, Which};
+use crate::broker::operate::Asked;
 use crate::wire::elevation::{self as wire, ELEVATIONS_PATH};
-use crate::wire::refusal::{ELEVATION_CONFLICT, ELEVATION_STATE, INSUFFICIENT_AUTHENTICATION};
+use crate::wire::refusal::{
+    ELEVATION_CONFLICT, ELEVATION_SHORT, ELEVATION_STATE, INSUFFICIENT_AUTHENTICATION,
+};
 
 /// How long a text that people write may be, in bytes: it goes on record.
 const MAX_TEXT: usize = 1000;
@@ -125,7 +128,7 @@ pub(super) fn endpoints(base: &str) -> Vec<Endpoint<Arc<Broker>>> {
 
 /// What is said of all of them.
 fn refused(operation: Operation, verb: Verb) -> Operation {
-    let state = [ELEVATION_STATE, ELEVATION_CONFLICT];
+    let state = [ELEVATION_STATE, ELEVATION_SHORT, ELEVATION_CONFLICT];
     let stepping_up = "The caller has to log in for it (RFC 9470)";
     described(operation, verb)
         .answers(Answer::refusal(409, "It cannot be done as things stand", &state))
@@ -147,15 +150,16 @@ async fn request(
         if let Some(text) = statements::of(&form, &headers)? {
             return statements::bring(&request, text, None, &mut is_drill).await;
         }
-        let asked = request.identified(form.as_ref().ok()).await?;
+        let asked = identified(&request, form.as_ref().ok()).await?;
         let wanted = wanted(&form?)?;
         is_drill = wanted.drill;
         let elevation = {
             let (broker, book) = (broker.clone(), request.book.clone());
             to_its_end(async move {
-                let outcome = broker.elevate(&book, &asked, wanted).await;
-                let seen = outcome.map(|elevation| broker.seen_by(&book, &asked, elevation));
-                Ok(seen)
+                match broker.elevate(&book, &asked, wanted).await {
+                    Ok(elevation) => Ok(Ok(broker.seen_by(&book, &asked, elevation).await?)),
+                    Err(refusal) => Ok(Err(refusal)),
+                }
             })
             .await?
             .map_err(unserved)?
@@ -184,14 +188,18 @@ async fn settle(
             let about = Some((known_id(&id)?, event.as_str()));
             return statements::bring(&request, text, about, &mut is_drill).await;
         }
-        let asked = request.identified(form.as_ref().ok()).await?;
+        let asked = identified(&request, form.as_ref().ok()).await?;
         let id = known_id(&id)?;
         let verdict = verdict(&event, &form?)?;
         let (broker, book) = (broker.clone(), request.book.clone());
         let (outcome, drill) = to_its_end(async move {
             let outcome = broker.settle(&book, &asked, id, &verdict).await;
             let drill = broker.is_drill(&outcome, id).await;
-            Ok((outcome.map(|elevation| broker.seen_by(&book, &asked, elevation)), drill))
+            let seen = match outcome {
+                Ok(elevation) => Ok(broker.seen_by(&book, &asked, elevation).await?),
+                Err(refusal) => Err(refusal),
+            };
+            Ok((seen, drill))
         })
         .await?;
         is_drill = drill;
@@ -213,7 +221,7 @@ async fn show(
     let request = Request::new(&broker, shown, &headers, ("GET", &at));
     let mut is_drill = false;
     let perform = async {
-        let asked = request.identified(None).await?;
+        let asked = identified(&request, None).await?;
         let seen = broker.elevation_for(&request.book, &asked, known_id(&id)?).await;
         let seen = seen.map_err(unserved)?;
         is_drill = seen.elevation.asked.drill;
@@ -240,7 +248,7 @@ async fn list(
 ) -> Response {
     let request = Request::new(&broker, shown, &headers, ("GET", ELEVATIONS_PATH));
     let perform = async {
-        let asked = request.identified(None).await?;
+        let asked = identified(&request, None).await?;
         let Query(listed) = query.map_err(|_| Unserved::malformed("the query is malformed"))?;
         let which = listed.which.as_deref().unwrap_or("mine");
         let which = Which::from_name(which).ok_or_else(|| {
@@ -256,6 +264,14 @@ async fn list(
     };
     let outcome = perform.await;
     answered(&request, ("list", false), outcome)
+}
+
+/// Who asks: that they show a token of a login keeps the keys that they enrolled, also of those
+/// who never do anything but approve.
+async fn identified(request: &Request<'_>, form: Option<&Form>) -> Result<Asked, Unserved> {
+    let asked = request.identified(form).await?;
+    request.broker.saw_login(&request.book, &asked.caller);
+    Ok(asked)
 }
 
 /// The answer, which is counted, unless it is about a drill.
@@ -387,6 +403,10 @@ pub(super) fn unserved(refusal: elevation::Refusal) -> Unserved {
             Unserved::new(Outcome::Unknown, refusal)
         }
         Why::Malformed(why) => Unserved::malformed(why),
+        // Others may still approve: whoever waits need not end.
+        Why::Refused(refused @ Refused::Short(_)) => {
+            state(ELEVATION_SHORT, refused.to_string(), None)
+        }
         Why::Refused(refused) => state(ELEVATION_STATE, refused.to_string(), None),
         Why::Conflict { why, with } => state(ELEVATION_CONFLICT, why, with),
         Why::Denied(why) => Unserved::new(Outcome::Denied, Refusal::forbidden(why)),

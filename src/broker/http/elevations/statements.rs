@@ -65,10 +65,13 @@ pub(super) async fn bring(
         let brought = broker.bring(&book, &text, at).await;
         // What comes to nothing says so of itself, and nobody else does.
         let drill = brought.as_ref().is_ok_and(|brought| brought.elevation.asked.drill);
-        let brought = brought.map(|brought| {
-            let seen = broker.seen_by(&book, &brought.who, brought.elevation);
-            (seen, brought.is_new, brought.not_taken)
-        });
+        let brought = match brought {
+            Ok(brought) => {
+                let seen = broker.seen_by_nobody(&book, brought.elevation).await?;
+                Ok((seen, brought.is_new, brought.not_taken))
+            }
+            Err(refusal) => Err(refusal),
+        };
         Ok((brought, drill))
     };
     let (brought, drill) = to_its_end(work).await?;
@@ -79,7 +82,7 @@ pub(super) async fn bring(
             .into_iter()
             .map(|one| wire::NotTaken { kind: one.kind.into(), person: one.person, why: one.why })
             .collect(),
-        ..view::elevation(&request.book, &seen)
+        ..view::brought(&request.book, &seen)
     };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, done(told)).into_response())

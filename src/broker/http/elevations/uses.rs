@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use uuid::Uuid;
 
 use super::view::moment;
-use super::{answered, known_id, refused, unserved};
+use super::{answered, identified, known_id, refused, unserved};
 use crate::broker::Broker;
 use crate::broker::elevation::Refusal as Why;
 use crate::broker::elevation::uses::{Event, Known, Row, Times, elevation_in, read};
@@ -61,7 +61,7 @@ async fn show(
     let request = Request::new(&broker, shown, &headers, ("GET", &at));
     let mut is_drill = false;
     let perform = async {
-        let asked = request.identified(None).await?;
+        let asked = identified(&request, None).await?;
         let known = broker.uses_for(&request.book, &asked, known_id(&id)?).await;
         let known = known.map_err(unserved)?;
         is_drill = known.is_drill;
@@ -82,7 +82,7 @@ async fn take(
     let at = format!("{ELEVATIONS_PATH}/{id}/uses");
     let request = Request::new(&broker, shown, &headers, ("POST", &at));
     let perform = async {
-        let asked = request.identified(None).await?;
+        let asked = identified(&request, None).await?;
         let by = request.administers(&asked, Administration::TellUses).await?;
         let (id, events) = (meant(&id)?, events(&headers, body)?);
         let broker = broker.clone();

@@ -103,6 +103,46 @@ pub(in crate::broker::http) fn elevation(book: &Rulebook, seen: &Seen) -> wire::
     }
 }
 
+/// The same for whoever brings what people signed, and shows nobody who they are: how it stands,
+/// who has approved and who could, and of what is asked for what whoever has the signed request
+/// has anyway.
+pub(super) fn brought(book: &Rulebook, seen: &Seen) -> wire::Elevation {
+    let whole = elevation(book, seen);
+    let named = |party: wire::Party| wire::Party {
+        issuer: String::new(),
+        subject: String::new(),
+        person: party.person,
+        name: None,
+    };
+    let is_signed = whole.request.is_some();
+    let approvals = whole.approvals.into_iter().map(|approval| wire::Approval {
+        by: named(approval.by),
+        reason: None,
+        key: None,
+        ..approval
+    });
+    let ended = whole.ended.map(|ended| wire::Ended { by: ended.by.map(named), ..ended });
+    wire::Elevation {
+        requester: named(whole.requester),
+        actors: Vec::new(),
+        // What was asked for by a login, nobody signed.
+        scope: whole.scope.filter(|_| is_signed),
+        key: whole.key.filter(|_| is_signed),
+        start: None,
+        reason: if is_signed { whole.reason } else { String::new() },
+        ticket: whole.ticket.filter(|_| is_signed),
+        source: String::new(),
+        // The address is in it, and can be guessed by it.
+        hash: String::new(),
+        approvals: approvals.collect(),
+        ended,
+        reviewed: None,
+        review_by: None,
+        may: Vec::new(),
+        ..whole
+    }
+}
+
 /// A page of them.
 pub(super) fn page(book: &Rulebook, page: &Page) -> wire::Page {
     wire::Page {

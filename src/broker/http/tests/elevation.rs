@@ -8,6 +8,7 @@ mod many;
 mod provider_down;
 mod reach;
 mod rules;
+mod stale;
 mod uses;
 
 use std::sync::Arc;

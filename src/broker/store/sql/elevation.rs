@@ -12,7 +12,7 @@ use super::rows::{damaged, micros, moment};
 use crate::broker::audit::leaf::stored;
 use crate::broker::store::{
     Among, CountedElevations, ElevationFilter, ElevationStore, FoundElevation, SealedElevation,
-    StoredElevation, Unless,
+    StoredElevation, UnderWay, Unless,
 };
 use crate::error::Result;
 
@@ -268,8 +268,13 @@ pub(super) async fn add(
     // Only what is asked for is looked up: whoever may have many at once has many.
     let ended = format!("{WAS_HAD} and ended_at > $3");
     let emergency = "path = 'emergency'";
+    let under_way = match unless.under_way {
+        // Names of ways are constants, as those of states are.
+        Some(UnderWay::On(path)) => format!("{UNDER_WAY} and path = '{path}'"),
+        _ => UNDER_WAY.to_string(),
+    };
     let against = [
-        (unless.under_way, UNDER_WAY.to_string(), None),
+        (unless.under_way.is_some(), under_way, None),
         (unless.ended_after.is_some(), ended.clone(), unless.ended_after),
         (unless.emergency, format!("access = 'emergency-active' and {emergency}"), None),
         (unless.emergency, format!("{WAS_HAD} and review = 'due' and {emergency}"), None),

@@ -1,8 +1,8 @@
-//! `tmpcred elevate approve|deny|withdraw|revoke|relinquish|review`
+//! `tmpcred elevate approve|deny|review`
 
 use super::{open, show, uses};
 use crate::api::elevations::Event;
-use crate::cli::args::{ElevateApprove, ElevateOne, ElevateReasoned, ElevateReview};
+use crate::cli::args::{ElevateApprove, ElevateReasoned, ElevateReview};
 use crate::cli::{App, misuse};
 use crate::error::Result;
 
@@ -33,17 +33,10 @@ pub(super) fn approve(app: &App, args: &ElevateApprove) -> Result<()> {
     show::one(app, &done, args.at.json)
 }
 
-pub(super) fn reasoned(app: &App, args: &ElevateReasoned, what: &str) -> Result<()> {
+pub(super) fn deny(app: &App, args: &ElevateReasoned) -> Result<()> {
     let event = Event { reason: Some(&args.reason), ..Event::default() };
     let broker = open(app, &args.at)?;
-    let done = broker.ask(async |client| client.settle(args.id, what, &event).await)?;
-    show::one(app, &done, args.at.json)
-}
-
-pub(super) fn simply(app: &App, args: &ElevateOne, what: &str) -> Result<()> {
-    let broker = open(app, &args.at)?;
-    let event = Event::default();
-    let done = broker.ask(async |client| client.settle(args.id, what, &event).await)?;
+    let done = broker.ask(async |client| client.settle(args.id, "deny", &event).await)?;
     show::one(app, &done, args.at.json)
 }
 

@@ -17,7 +17,7 @@ use crate::wire::elevation::Elevation;
 const WHY: &str = "to practise it";
 
 pub(super) fn run(app: &App, args: &ElevateDrill) -> Result<()> {
-    signed::check(&args.down)?;
+    signed::check(args.down.provider_down, &args.down.key)?;
     let why = || Some(WHY.to_string());
     let because =
         Because { reason: args.because.reason.clone().or_else(why), ..args.because.clone() };

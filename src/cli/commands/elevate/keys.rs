@@ -1,9 +1,9 @@
 //! `tmpcred elevate keys`: the keys with which somebody signs while no identity provider can say
 //! who they are.
 
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
-use super::open;
+use super::{moment, open};
 use crate::api::enrollments::{Key, Keys};
 use crate::cache::Cache;
 use crate::cli::App;
@@ -17,6 +17,9 @@ use crate::sshsig::{Said, write};
 
 /// How long the statement that a key is somebody's is good.
 const LASTING: Duration = Duration::minutes(15);
+
+/// How long before a key lapses its owner is told.
+const SOON: Duration = Duration::days(7);
 
 pub(super) fn run(app: &App, args: &ElevateKeys) -> Result<()> {
     match &args.command {
@@ -86,9 +89,19 @@ fn myself(broker: &Elsewhere) -> Result<String> {
 fn list(app: &App, args: &KeysList) -> Result<()> {
     let broker = open(app, &args.at)?;
     let Keys { person, keys } = broker.ask(async |client| client.enrolled_keys(!args.all).await)?;
+    let (desk, _) = Desk::open(app, args.at.at.as_deref())?;
     if let Some(person) = &person {
-        let (desk, _) = Desk::open(app, args.at.at.as_deref())?;
         Known::change(&app.host, desk.broker(), |known| known.person = Some(person.clone()))?;
+    }
+    let mine = person.clone().or_else(|| Known::of(&app.host, desk.broker()).person);
+    for key in keys.iter().filter(|key| mine.as_ref() == Some(&key.person)) {
+        if let Some(left) = lapses_within(key, app.host.corrected_now(), SOON) {
+            app.host.interact.warn(&format!(
+                "your key '{}' lapses in {}: log in anew before, then use the broker",
+                crate::cli::show::printable(&key.label),
+                crate::cli::show::duration(left)
+            ));
+        }
     }
     if args.at.json {
         return app.ui.json(&Keys { person, keys });
@@ -100,6 +113,12 @@ fn list(app: &App, args: &KeysList) -> Result<()> {
         .into_iter()
         .map(|key| [key.id, key.person, key.label, key.fingerprint, key.state, key.lapses_at]);
     app.ui.table(["KEY", "WHOSE", "LABEL", "FINGERPRINT", "STATE", "LAPSES"], rows)
+}
+
+/// How long a key still lasts that counts and lapses this soon.
+fn lapses_within(key: &Key, now: OffsetDateTime, soon: Duration) -> Option<Duration> {
+    let left = moment(&key.lapses_at)? - now;
+    (key.state == "approved" && left <= soon).then_some(left)
 }
 
 fn approve(app: &App, args: &KeysApprove) -> Result<()> {
@@ -130,4 +149,32 @@ fn one(app: &App, key: &Key, json: bool) -> Result<()> {
         app.ui.line(format!("{label:>10}  {}", crate::cli::show::printable(value)))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn who_owns_a_key_is_told_a_week_before_it_lapses() {
+        let now = datetime!(2026-01-01 12:00 UTC);
+        let key = |state: &str, lapses_at: &str| Key {
+            id: String::new(),
+            fingerprint: String::new(),
+            person: "alice".into(),
+            label: "laptop".into(),
+            state: state.into(),
+            enrolled_at: String::new(),
+            approved_by: None,
+            lapses_at: lapses_at.into(),
+        };
+        let left = |key: &Key| lapses_within(key, now, SOON);
+        assert_eq!(left(&key("approved", "2026-01-08T12:00:00Z")), Some(Duration::days(7)));
+        assert_eq!(left(&key("approved", "2026-01-08T12:00:01Z")), None);
+        assert_eq!(left(&key("pending", "2026-01-02T12:00:00Z")), None);
+        assert_eq!(left(&key("lapsed", "2025-12-31T12:00:00Z")), None);
+        assert_eq!(left(&key("approved", "soon")), None);
+    }
 }

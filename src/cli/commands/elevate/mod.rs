@@ -2,6 +2,7 @@
 
 mod decide;
 mod drill;
+mod end;
 mod keys;
 mod list;
 pub(crate) mod request;
@@ -21,10 +22,10 @@ pub(super) fn run(app: &App, args: &Elevate) -> Result<()> {
         ElevateCommand::Drill(args) => drill::run(app, args),
         ElevateCommand::List(args) => list::run(app, args),
         ElevateCommand::Approve(args) => decide::approve(app, args),
-        ElevateCommand::Deny(args) => decide::reasoned(app, args, "deny"),
-        ElevateCommand::Withdraw(args) => decide::simply(app, args, "withdraw"),
-        ElevateCommand::Revoke(args) => decide::reasoned(app, args, "revoke"),
-        ElevateCommand::Relinquish(args) => decide::simply(app, args, "relinquish"),
+        ElevateCommand::Deny(args) => decide::deny(app, args),
+        ElevateCommand::Withdraw(args) => end::own(app, args, "withdraw"),
+        ElevateCommand::Revoke(args) => end::revoke(app, args),
+        ElevateCommand::Relinquish(args) => end::own(app, args, "relinquish"),
         ElevateCommand::Review(args) => decide::review(app, args),
         ElevateCommand::Keys(args) => keys::run(app, args),
         ElevateCommand::Sign(args) => sign::sign(app, args),

@@ -26,7 +26,7 @@ const LOOKS: usize = 30;
 const SILENT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(app: &App, args: &ElevateRequest) -> Result<()> {
-    signed::check(&args.down)?;
+    signed::check(args.down.provider_down, &args.down.key)?;
     if args.down.provider_down {
         return super::sign::request(app, args);
     }
@@ -162,7 +162,13 @@ pub(crate) fn wait(
             let mut latest = before.clone();
             for looked in 0..LOOKS {
                 if may_begin(app, &latest) {
-                    return begin(app, client, id, &latest).await;
+                    match begin(app, client, id, &latest).await {
+                        // Somebody may not approve any more who could when it was looked at.
+                        Err(Failure::Short(error)) => {
+                            tracing::info!(%error, "it is waited for others to approve");
+                        }
+                        begun => return begun,
+                    }
                 }
                 tokio::time::sleep(EVERY).await;
                 latest = match client.elevation(id).await {

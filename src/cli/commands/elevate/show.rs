@@ -53,9 +53,12 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
         let actors: Vec<_> = elevation.actors.iter().map(who).collect();
         facts.push(("acting", actors.join(", then ")));
     }
-    facts.push(("reason", reason.clone()));
+    // Whoever brings what people signed is told less.
+    let told = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    facts.extend(told(reason).map(|reason| ("reason", reason)));
     facts.extend(elevation.ticket.clone().map(|ticket| ("ticket", ticket)));
-    facts.push(("asked", format!("{} from {}", local(&elevation.asked_at), elevation.source)));
+    let from = told(&elevation.source).map(|source| format!(" from {source}"));
+    facts.push(("asked", local(&elevation.asked_at) + &from.unwrap_or_default()));
     facts.extend(elevation.start.as_ref().map(|start| ("starts", local(start))));
     facts.extend(elevation.key.clone().map(|key| ("key", format!("bound to {key}"))));
     for approval in &elevation.approvals {
@@ -102,7 +105,7 @@ fn facts(elevation: &Elevation, now: OffsetDateTime) -> Vec<(&'static str, Strin
     } else if let Some(by) = &elevation.review_by {
         facts.push(("review", format!("due until {}", local(by))));
     }
-    facts.push(("hash", elevation.hash.clone()));
+    facts.extend(told(&elevation.hash).map(|hash| ("hash", hash)));
     facts
 }
 
@@ -191,6 +194,8 @@ pub(super) fn needed(need: &Need) -> String {
 pub(super) fn who(party: &Party) -> String {
     let id = format!("{} at {}", party.subject, party.issuer);
     match (&party.name, &party.person) {
+        (None, Some(person)) if party.issuer.is_empty() => person.clone(),
+        (None, None) if party.issuer.is_empty() => "a machine".into(),
         (Some(name), Some(person)) => format!("{name} ({person}, {id})"),
         (None, Some(person)) => format!("{person} ({id})"),
         _ => format!("a machine ({id})"),

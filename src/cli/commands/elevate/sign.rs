@@ -15,7 +15,7 @@ use crate::cli::{App, misuse};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
-use crate::sshsig::{MAX_FILE, Said, Signed, hex, write};
+use crate::sshsig::{MAX_FILE, Named, Said, Signed, hex, write};
 
 /// What was signed, as it is reported.
 #[derive(Serialize)]
@@ -120,7 +120,9 @@ pub(super) fn sign(app: &App, args: &ElevateSign) -> Result<()> {
     }
     let said = match &args.reason {
         Some(reason) if args.deny => Said::Denial { request: hash, reason: reason.clone() },
-        Some(reason) if args.end => Said::Ending { request: hash, reason: reason.clone() },
+        Some(reason) if args.end => {
+            Said::Ending { of: Named::Request(hash), reason: reason.clone() }
+        }
         _ => Said::Approval { request: hash },
     };
     let mine = say(app, &broker, (&person, &signer), said, left.min(Duration::hours(4)))?;

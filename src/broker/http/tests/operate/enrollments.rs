@@ -190,7 +190,7 @@ async fn it_lapses_thirty_days_after_the_last_login_and_a_login_afterwards_chang
     // Once an hour is enough.
     place.pass(Duration::minutes(50));
     login("alice").await;
-    place.bed.broker.tell_of_login("alice", place.now()).await.unwrap();
+    place.bed.broker.tell_of_login("alice", place.now(), place.now()).await.unwrap();
     assert_eq!(place.seen(&mine).await, seen);
     place.pass(Duration::minutes(11));
     login("alice").await;
@@ -200,7 +200,7 @@ async fn it_lapses_thirty_days_after_the_last_login_and_a_login_afterwards_chang
     assert_eq!(place.counts_for(&mine).await.as_deref(), Some("alice"));
     assert_eq!(place.counts_for(&other).await, None, "carol was not there for 31 days");
     login("carol").await;
-    place.bed.broker.tell_of_login("carol", place.now()).await.unwrap();
+    place.bed.broker.tell_of_login("carol", place.now(), place.now()).await.unwrap();
     assert_eq!(place.counts_for(&other).await, None);
     let listed = ok(&get(&place.bed, "/v1/enrollments", &place.token("bob")).await);
     let states: Vec<_> =

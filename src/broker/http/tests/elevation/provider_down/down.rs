@@ -1,6 +1,7 @@
 //! A broker that knows people by their keys, and what they sign.
 
 use super::*;
+use crate::broker::store::Enrollment;
 
 /// A broker, and people with keys.
 pub(super) struct Down {
@@ -103,6 +104,12 @@ impl Down {
         // Each time another token: what is below is not below elevations.
         let path = format!("/../enrollments{path}");
         self.place.ask(&self.place.token(subject), (Method::POST, &path), form).await
+    }
+
+    /// What the store has of somebody's key.
+    pub(super) async fn enrollment(&self, key: &OwnKey) -> Enrollment {
+        let fingerprint = key.public().fingerprint();
+        self.place.bed.store.enrollment_of(&fingerprint).await.unwrap().unwrap()
     }
 
     /// Brings statements, as nobody.
