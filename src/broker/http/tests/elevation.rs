@@ -209,7 +209,8 @@ impl Place {
     async fn does(&self, subject: &str, what: &str, to: &Value, form: &[(&str, &str)]) -> Response {
         let id = to["id"].as_str().unwrap();
         let path = format!("/{id}/{what}");
-        let hash = to["hash"].as_str().unwrap();
+        // Who brings what others signed is told none.
+        let hash = to["hash"].as_str().unwrap_or_default();
         let mut form = form.to_vec();
         if what == "approve" && form.is_empty() {
             form.push(("hash", hash));

@@ -117,7 +117,8 @@ async fn no_threshold_is_lower_and_whoever_asks_approves_by_no_key() {
     let (status, said) = told(&down.brings(&signed(down.uses(&wants), &alice)).await);
     assert!(status == 409, "{said}");
     // Somebody who can still log in approves what they are shown.
-    let approved = down.place.done("carol", "approve", &asked, &[]).await;
+    let shown = down.place.shown("carol", &asked).await;
+    let approved = down.place.done("carol", "approve", &shown, &[]).await;
     assert_eq!(approved["access"], "approved");
 }
 
