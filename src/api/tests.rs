@@ -275,6 +275,8 @@ fn a_request_whose_answer_is_lost_is_asked_for_again_by_the_same_key_and_not_for
 fn an_assertion_that_is_not_accepted_is_told_apart_and_so_is_what_is_in_the_way() {
     let body = json!({ "error": "invalid_token", "error_description": "it has expired" });
     assert!(matches!(keys(Reply::json(401, &body)), Err(Failure::Unaccepted(_))));
+    let body = json!({ "error": "elevation_short", "error_description": "missing are 1" });
+    assert!(matches!(keys(Reply::json(409, &body)), Err(Failure::Short(_))));
     // Another proof of the key is asked for in another way.
     let body = json!({ "error": "invalid_dpop_proof" });
     assert!(matches!(keys(Reply::json(401, &body)), Err(Failure::Other(_))));
