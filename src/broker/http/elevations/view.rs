@@ -159,9 +159,12 @@ pub(super) fn brought(book: &Rulebook, seen: &Seen) -> wire::Elevation {
             reason: ended.reason,
         }),
         reviewed: None,
+        // Nothing is had under a drill, and who practises has to know how it would have been.
+        tried: whole.tried,
         review_by: None,
         may: Vec::new(),
         revocation_reach: whole.revocation_reach,
+        aws_sessions: None,
     }
 }
 
