@@ -1,6 +1,8 @@
 //! Roles that are had while the identity provider is dead: asked for, approved and used by
 //! signatures, which travel as files between users of this machine who never speak to each other.
 
+mod locked_out;
+
 use std::path::Path;
 
 use serde_json::Value;

@@ -117,29 +117,54 @@ pub(super) fn brought(book: &Rulebook, seen: &Seen) -> wire::Elevation {
     let is_signed = whole.request.is_some();
     let approvals = whole.approvals.into_iter().map(|approval| wire::Approval {
         by: named(approval.by),
+        at: approval.at,
         reason: None,
         key: None,
-        ..approval
+        counts: approval.counts,
     });
-    let ended = whole.ended.map(|ended| wire::Ended { by: ended.by.map(named), ..ended });
+    // Each by its name: what is added is not told before somebody says so here.
     wire::Elevation {
-        requester: named(whole.requester),
-        actors: Vec::new(),
+        id: whole.id,
+        version: whole.version,
+        path: whole.path,
+        drill: whole.drill,
+        access: whole.access,
+        review: whole.review,
+        role: whole.role,
+        audience: whole.audience,
         // What was asked for by a login, nobody signed.
         scope: whole.scope.filter(|_| is_signed),
-        key: whole.key.filter(|_| is_signed),
+        ttl: whole.ttl,
         start: None,
+        key: whole.key.filter(|_| is_signed),
+        requester: named(whole.requester),
+        actors: Vec::new(),
+        request: whole.request,
+        not_taken: whole.not_taken,
         reason: if is_signed { whole.reason } else { String::new() },
         ticket: whole.ticket.filter(|_| is_signed),
         source: String::new(),
+        asked_at: whole.asked_at,
+        lapses_at: whole.lapses_at,
         // The address is in it, and can be guessed by it.
         hash: String::new(),
         approvals: approvals.collect(),
-        ended,
+        needs: whole.needs,
+        approved_at: whole.approved_at,
+        begin_by: whole.begin_by,
+        grant: whole.grant,
+        ended: whole.ended.map(|ended| wire::Ended {
+            by: ended.by.map(named),
+            at: ended.at,
+            reason: ended.reason,
+        }),
         reviewed: None,
+        // Nothing is had under a drill, and who practises has to know how it would have been.
+        tried: whole.tried,
         review_by: None,
         may: Vec::new(),
-        ..whole
+        revocation_reach: whole.revocation_reach,
+        aws_sessions: None,
     }
 }
 
