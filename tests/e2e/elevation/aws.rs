@@ -29,7 +29,8 @@ tags = {{ team = "platform" }}
 
 [role.aws-deploy.elevation]
 longest = "1h"
-emergency = {{ longest = "10m" }}
+review_within = "1d"
+emergency = {{ longest = "10m", cool_down = "1h" }}
 {more}
 "#
     )
@@ -186,7 +187,7 @@ fn where_less_is_left_than_aws_gives_it_is_not_asked_and_the_grant_is_given_back
     company.with_aws(DEPLOY, moto.url(), "");
     for profile in ["prod", "chained"] {
         let short = company.exec_aws(profile, &["--emergency", "--for", "10m"], "echo ran").run();
-        let said = short.ended_with(2).stderr;
+        let said = short.ended_with(125).stderr;
         assert!(said.contains("--for 30m"), "{said}");
     }
     let list = company.elevate("alice", &["list", "--which", "mine", "--json"]).ok().json();
@@ -231,7 +232,7 @@ fn a_profile_without_just_one_exchange_is_refused_and_says_what_to_do() {
         ("twice", "has 2 exchanges, and it is not said which of them the role is for"),
         ("bare", "no broker is asked for a role on the way"),
     ] {
-        let refused = company.exec_aws(profile, &[], "echo ran").run().ended_with(2);
+        let refused = company.exec_aws(profile, &[], "echo ran").run().ended_with(125);
         assert!(refused.stderr.contains("`--elevate` cannot be used here"), "{}", refused.stderr);
         assert!(refused.stderr.contains(says), "{says}: {}", refused.stderr);
     }
@@ -317,7 +318,7 @@ fn what_is_said_of_a_grant_needs_one() {
         &["--keyring"],
     ] {
         let run = tmpcred(&home).args(["exec"]).args(option).args(["--", "true"]).run();
-        let said = run.ended_with(2).stderr;
+        let said = run.ended_with(125).stderr;
         assert!(said.contains("--elevate <ROLE>"), "{option:?}: {said}");
     }
 }
