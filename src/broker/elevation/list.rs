@@ -85,7 +85,7 @@ impl Broker {
         let by = self.known(book, &who.caller, self.clock.now())?;
         let found = self.elevation_with(id).await?.ok_or(Refusal::Unknown)?;
         match self.sees(book, who, &found, &by)? {
-            true => Ok(self.seen_now(book, found, &by).await?),
+            true => Ok(self.seen_now(book, found, (&by, Some(who))).await?),
             false => Err(Refusal::Unknown),
         }
     }
@@ -102,7 +102,7 @@ impl Broker {
     ) -> Outcome<Seen> {
         let known = self.known(book, &who.caller, self.clock.now());
         let by = known.unwrap_or_else(|_| party(None, who.caller.principal()));
-        self.seen_now(book, elevation, &by).await
+        self.seen_now(book, elevation, (&by, Some(who))).await
     }
 
     /// The same as it is told to whoever brings what others signed about it.
@@ -115,14 +115,21 @@ impl Broker {
         elevation: Elevation,
     ) -> Outcome<Seen> {
         let nobody = Party { issuer: String::new(), subject: String::new(), person: None };
-        self.seen_now(book, elevation, &nobody).await
+        self.seen_now(book, elevation, (&nobody, None)).await
     }
 
-    /// All of one, as somebody sees it.
-    async fn seen_now(&self, book: &Rulebook, elevation: Elevation, by: &Party) -> Outcome<Seen> {
+    /// All of one, as somebody sees it, who shows a token.
+    async fn seen_now(
+        &self,
+        book: &Rulebook,
+        elevation: Elevation,
+        (by, who): (&Party, Option<&Who>),
+    ) -> Outcome<Seen> {
         let (now, mut keys) = (self.clock.now(), LiveKeys::default());
         let counting = self.counting(book, &elevation, now, &mut keys).await?;
-        Ok(self.seen(book, (elevation, &counting), by, true))
+        let may_revoke =
+            who.is_some_and(|who| self.may_revoke(book, who, &elevation.asked.role, now));
+        Ok(self.seen(book, (elevation, &counting), (by, may_revoke), true))
     }
 
     /// What else the same somebody has asked for, as far as this one may see it: the newest.
@@ -164,12 +171,13 @@ impl Broker {
         check_login(&who.caller, login, self.clock.now()).is_err().then(|| login.clone())
     }
 
-    /// What is told of an elevation; by what of it counts.
+    /// What is told of an elevation; by what of it counts, and to somebody who may revoke all
+    /// tokens of its role or not.
     fn seen(
         &self,
         book: &Rulebook,
         (elevation, counting): (Elevation, &Elevation),
-        by: &Party,
+        (by, may_revoke): (&Party, bool),
         whole: bool,
     ) -> Seen {
         let now = self.clock.now();
@@ -185,7 +193,11 @@ impl Broker {
         };
         let people = tally.needs.iter().map(named).collect();
         let decides = (eligible.groups(by).is_some(), eligible.approves_as(by).is_some());
-        let may = self.may(&elevation, by, decides, &tally, now);
+        let mut may = self.may(&elevation, by, decides, &tally, now);
+        let stands = elevation.is_active(now) || elevation.access == Access::Approved;
+        if may_revoke && stands && !may.contains(&"revoke") {
+            may.push("revoke");
+        }
         Seen { elevation, tally, people, may }
     }
 
@@ -334,7 +346,7 @@ impl Broker {
             return Ok(None);
         }
         let counting = self.counting(book, &elevation, now, keys).await?;
-        let seen = self.seen(book, (elevation, &counting), by, false);
+        let seen = self.seen(book, (elevation, &counting), (by, view.revokes.contains(&role)), false);
         Ok(Some(seen).filter(|seen| which != Which::ToApprove || seen.may.contains(&"approve")))
     }
 }
