@@ -182,7 +182,7 @@ impl Broker {
         who: &Who,
         request: Request,
     ) -> Result<Elevation, Refusal> {
-        let now = self.clock.now();
+        let now = self.moment().await?;
         self.sweep(now);
         let role =
             book.roles().get(&request.role).and_then(|role| Some((role, role.elevation.as_ref()?)));
@@ -291,7 +291,7 @@ impl Broker {
         verdict: &Verdict,
     ) -> Result<Elevation, Refusal> {
         for _ in 0..TRIES {
-            let now = self.clock.now();
+            let now = self.moment().await?;
             let Some(elevation) = self.elevation_with(id).await? else {
                 return Err(Refusal::Unknown);
             };
@@ -426,6 +426,12 @@ impl Broker {
             elevation: Some(elevation.id),
             ..record
         }
+    }
+
+    /// What time it is, by the store's clock where it has one: grants begin and end by the same
+    /// clock at all replicas.
+    async fn moment(&self) -> Outcome<OffsetDateTime> {
+        Ok(self.store.now().await?.unwrap_or_else(|| self.clock.now()))
     }
 
     /// The elevation with this id.

@@ -346,7 +346,8 @@ impl Broker {
             return Ok(None);
         }
         let counting = self.counting(book, &elevation, now, keys).await?;
-        let seen = self.seen(book, (elevation, &counting), (by, view.revokes.contains(&role)), false);
+        let may_revoke = view.revokes.contains(&elevation.asked.role);
+        let seen = self.seen(book, (elevation, &counting), (by, may_revoke), false);
         Ok(Some(seen).filter(|seen| which != Which::ToApprove || seen.may.contains(&"approve")))
     }
 }

@@ -317,10 +317,10 @@ impl Elevation {
         digest(&SHA256, &text).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Whether the role is had at this moment.
+    /// Whether the role is had at this moment. That it has begun is no question of the clock,
+    /// which at another replica may be a little behind.
     pub fn is_active(&self, now: OffsetDateTime) -> bool {
-        self.access.is_had()
-            && self.grant.is_some_and(|grant| grant.from <= now && now < grant.until)
+        self.access.is_had() && self.grant.is_some_and(|grant| now < grant.until)
     }
 
     /// The same with what its role yields at this moment, where it is had or was.

@@ -90,6 +90,7 @@ pub(crate) struct Patience {
 
 /// A command that runs under a grant. What is said of one is of no use without it.
 #[derive(Args, Clone, Debug, Default)]
+#[allow(clippy::duplicated_attributes, reason = "each is about another argument")]
 #[command(
     mut_arg("reason", needs_elevate),
     mut_arg("ticket", needs_elevate),
