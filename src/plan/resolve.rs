@@ -310,7 +310,7 @@ impl<'a> Resolver<'a> {
     /// The steps before the target. `last` is whom the last assertion must be
     /// for, unless the step says otherwise. `elevate` is the role of the only one.
     fn exchanges(&mut self, last: String, elevate: Option<&str>) -> Result<Vec<mint::Exchange>> {
-        let (by, steps) = self.nearest(|profile| profile.exchange.as_deref()).unwrap_or((&"", &[]));
+        let (by, steps) = self.nearest(|profile| profile.exchange.as_deref()).unwrap_or(("", &[]));
         if let Some(role) = elevate {
             elevate::check_role(role)?;
             elevate::check_exchanges(&self.name, steps.len())?;

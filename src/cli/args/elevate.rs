@@ -90,19 +90,7 @@ pub(crate) struct Patience {
 
 /// A command that runs under a grant. What is said of one is of no use without it.
 #[derive(Args, Clone, Debug, Default)]
-#[allow(clippy::duplicated_attributes, reason = "each is about another argument")]
-#[command(
-    mut_arg("reason", needs_elevate),
-    mut_arg("ticket", needs_elevate),
-    mut_arg("lasting", needs_elevate),
-    mut_arg("emergency", needs_elevate),
-    mut_arg("provider_down", needs_elevate),
-    mut_arg("person", needs_elevate),
-    mut_arg("key", needs_elevate),
-    mut_arg("agent", needs_elevate),
-    mut_arg("keyring", needs_elevate),
-    mut_arg("wait_at_most", needs_elevate)
-)]
+#[command(mut_args(needs_elevate))]
 pub(crate) struct Elevated {
     /// Have this role while the command runs: ask for it, wait until it is approved, and give
     /// it back when the command has ended
@@ -128,8 +116,25 @@ pub(crate) struct Elevated {
     pub on_expiry: Option<OnExpiryArg>,
 }
 
+/// What is said of a grant, by the names of its arguments.
+const OF_A_GRANT: [&str; 10] = [
+    "reason",
+    "ticket",
+    "lasting",
+    "emergency",
+    "provider_down",
+    "person",
+    "key",
+    "agent",
+    "keyring",
+    "wait_at_most",
+];
+
 fn needs_elevate(arg: Arg) -> Arg {
-    arg.requires("elevate")
+    match OF_A_GRANT.contains(&arg.get_id().as_str()) {
+        true => arg.requires("elevate"),
+        false => arg,
+    }
 }
 
 /// What happens to a command at the end of its grant.
