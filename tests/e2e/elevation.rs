@@ -205,16 +205,21 @@ audience = "{API}"
 #[test]
 fn a_request_is_approved_by_two_had_given_back_and_reviewed() {
     let company = Company::start(&["alice", "bob", "carol", "erin"]);
+    // Without a grant the role is not had, and it is said what to do.
+    let token = ["token", "--role", "admin"];
+    let refused = company.run("alice", &token).run().ended_with(5);
+    for says in ["under a grant only", "tmpcred elevate request admin"] {
+        assert!(refused.stderr.contains(says), "{says}: {}", refused.stderr);
+    }
     let asked = company.request("alice", &[]);
     let id = asked["id"].as_str().unwrap();
     assert_eq!(
         (&asked["access"], &asked["needs"][0]["could"][0]),
         (&"pending".into(), &"bob".into())
     );
-    // Without a grant the role is not had, and it is said what to do.
-    let token = ["token", "--role", "admin"];
-    let refused = company.run("alice", &token).run().ended_with(5);
-    assert!(refused.stderr.contains("under a grant only"), "{}", refused.stderr);
+    let refused = company.run("alice", &token).run().ended_with(6);
+    let waits = format!("tmpcred elevate status {id} --wait");
+    assert!(refused.stderr.contains(&waits), "{}", refused.stderr);
     // Whoever is not asked may not even see it; who asks does not approve.
     assert_eq!(company.waiting_for("bob"), id);
     let own = company.elevate("alice", &["approve", id, "--hash", asked["hash"].as_str().unwrap()]);
