@@ -110,12 +110,15 @@ pub struct Id {
 }
 
 /// The directory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Directory {
     groups: BTreeMap<String, Group>,
     people: BTreeMap<String, Person>,
     /// Names of people, by their ids as texts.
     by_id: HashMap<String, String>,
+    /// The issuers that people have ids at, or had in one before: whoever is nobody's there has
+    /// left, and is no machine.
+    issuers: BTreeSet<String>,
     as_of: Option<OffsetDateTime>,
     max_age: Option<Duration>,
     own: String,
@@ -190,7 +193,10 @@ impl Directory {
             }
         }
         let (own, by_id) = (own.as_str().to_string(), by_id(&file.person));
-        Ok(Self { groups: file.group, people: file.person, by_id, as_of, max_age, own, hash })
+        let ids = file.person.values().flat_map(|person| &person.ids);
+        let issuers = ids.map(|id| id.issuer.clone()).collect();
+        let (groups, people) = (file.group, file.person);
+        Ok(Self { groups, people, by_id, issuers, as_of, max_age, own, hash })
     }
 
     /// What of it a newer one still says: nobody who is not in that, by no id and in no group
@@ -210,13 +216,14 @@ impl Directory {
             return None;
         }
         let file = File { as_of: None, group: self.groups.clone(), person };
-        let by_id = by_id(&file.person);
+        let (by_id, issuers) = (by_id(&file.person), self.issuers.clone());
         let own = self.own.clone();
         Some(Self {
             hash: hash_of(&file),
             groups: file.group,
             people: file.person,
             by_id,
+            issuers,
             as_of: self.as_of,
             max_age: self.max_age,
             own,
@@ -236,9 +243,15 @@ impl Directory {
         self.people.iter().map(|(name, person)| (name.as_str(), person))
     }
 
-    /// Whether anybody in it has an id at this issuer.
+    /// Whether anybody in it has an id at this issuer, or had one in a directory that it follows.
     pub fn has_people_of(&self, issuer: &str) -> bool {
-        self.people.values().flat_map(|person| &person.ids).any(|id| id.issuer == issuer)
+        self.issuers.contains(issuer)
+    }
+
+    /// The same, which follows this one.
+    #[must_use]
+    pub fn following(&self, before: &Self) -> Self {
+        Self { issuers: &self.issuers | &before.issuers, ..self.clone() }
     }
 
     /// The person with this name.
@@ -427,6 +440,11 @@ pub(crate) mod tests {
         assert_eq!(less.named("alice").unwrap().groups, ["on-call".to_string()].into());
         assert!(less.has_group("staff"));
         assert_ne!(less.hash(), people.hash());
+        // Whoever is nobody's there has left.
+        assert!(less.has_people_of("https://b.example"));
+        let newest = directory(&newer, None).unwrap();
+        assert!(!newest.has_people_of("https://b.example"));
+        assert!(newest.following(&people).has_people_of("https://b.example"));
         // Who comes back by another id only is somebody else.
         let other = PEOPLE.replace("subject = \"bob\"", "subject = \"robert\"");
         assert!(people.less(&directory(&other, None).unwrap()).unwrap().named("bob").is_none());

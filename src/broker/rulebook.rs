@@ -52,13 +52,18 @@ impl Rulebook {
             None => Authenticator::new(trusted, clients, &config.issuer, host)?,
             Some(before) => before.authenticator.anew(trusted, clients, &config.issuer, host)?,
         };
+        let known = before.and_then(|before| before.directory());
         let directory = config.directory(host.clock.now())?;
+        let directory = directory.map(|people| match known {
+            Some(known) => Arc::new(people.following(known)),
+            None => people,
+        });
         let policy = Policy::load(policies, World::of(&config, directory.as_ref()))?;
         if let Err(error) = can_be_had(&config, &policy, host.clock.now()) {
             // Whoever has left is gone, whatever that leaves. What is new has to be possible.
-            let is_new =
-                before.is_none_or(|before| before.policy.rules_hash() != policy.rules_hash());
-            if is_new {
+            let same = |before: &Self| before.policy.rules_hash() == policy.rules_hash();
+            let have_left = known.is_some() && directory.is_some() && before.is_some_and(same);
+            if !have_left {
                 return Err(error);
             }
             tracing::error!(%error, "the directory of people leaves too few to approve");

@@ -131,7 +131,10 @@ impl Elevated {
                 && one.scope.as_deref().is_none_or(covers)
                 && (one.key.is_none() || one.key == key)
         };
-        Ok(page.elevations.into_iter().find(serves))
+        let serving: Vec<_> = page.elevations.into_iter().filter(serves).collect();
+        // What is had, before what is waited for.
+        let had = serving.iter().position(|one| one.access.ends_with("active")).unwrap_or(0);
+        Ok(serving.into_iter().nth(had))
     }
 
     /// What gets a credential under it: by the session that there is, or by what somebody signs.
@@ -189,6 +192,7 @@ impl Elevated {
         let event = Event::default();
         let done = match &self.way {
             Way::Session(broker) => {
+                let broker = broker.ending();
                 broker.ask(async |client| client.settle(self.id, "relinquish", &event).await)
             }
             Way::Signed(grant) => grant.end(app, "the command has ended"),

@@ -53,6 +53,11 @@ impl Elsewhere {
         Self { effort: Effort::LOOK, ..self.clone() }
     }
 
+    /// The same at the end of a run: nobody waits for it for long, nor logs in for it.
+    pub(crate) fn ending(&self) -> Self {
+        Self { effort: Effort::REVOKE, ..self.quietly() }
+    }
+
     /// The same in the background, where nobody is asked for anything, nor told.
     pub(crate) fn quietly(&self) -> Self {
         let host = Host { interact: Arc::new(Silent), ..self.host.clone() };

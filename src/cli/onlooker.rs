@@ -37,7 +37,7 @@ impl Onlooker {
 
     /// Looks at one that was asked for by a signature.
     pub(crate) fn of(grant: &SignedGrant) -> Result<Self> {
-        Ok(Self::Signed(Box::new(grant.desk().quietly()), grant.text()?))
+        Ok(Self::Signed(Box::new(grant.desk().quietly().looking()), grant.text()?))
     }
 
     /// Begins to look, until it has ended or the command has.

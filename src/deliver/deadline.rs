@@ -24,6 +24,9 @@ const STEPS: [Duration; 4] = [
 /// How long is slept at most: the clock may be set, and machines sleep.
 const NAP: Duration = Duration::from_secs(5);
 
+/// How often it is looked for a command that has not started yet.
+const SOON: Duration = Duration::from_millis(100);
+
 /// What happens at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnExpiry {
@@ -187,9 +190,21 @@ impl<'a> Deadline<'a> {
         match self.on_expiry {
             OnExpiry::Warn => tell(Told::Over(why)),
             OnExpiry::Term => {
-                self.reach().end(PATIENCE, || tell(Told::Ending(why)));
+                // It may be about to start.
+                while !self.reach().end(PATIENCE, || tell(Told::Ending(why.clone()))) && self.nap()
+                {
+                }
             }
         }
+    }
+
+    /// Waits for a moment. Whether the command still runs, or may start.
+    fn nap(&self) -> bool {
+        let goes_on = |state: &mut State| !state.done;
+        let shared = &self.recall.0;
+        let waited = shared.changed.wait_timeout_while(self.recall.lock(), SOON, goes_on);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        goes_on(&mut state)
     }
 
     /// The command has ended.

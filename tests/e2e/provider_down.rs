@@ -298,7 +298,9 @@ fn a_second_run_goes_on_with_a_grant_that_a_lead_then_ends_by_a_signature() {
     prepared.enroll_carol();
     let company = &prepared.company;
     company.provider.kill();
-    let args = ["exec", "--elevate", "admin", "--provider-down", "--reason", "INC-4711", "--"];
+    let args = ["exec", "--elevate", "admin", "--provider-down", "--reason", "INC-4711"];
+    // It is for the test to end it.
+    let args = [&args[..], &["--on-expiry", "warn", "--"]].concat();
     let exec = |script: &str| {
         company.run("alice", &args).args(["sh", "-c", script]).env("CI", "").limit(SOON)
     };

@@ -131,6 +131,8 @@ impl Broker {
             _ if verdict.decides() && !acting.is_empty() => false,
             // What was approved for somebody is for no others who act for them.
             Verdict::Activate if !elevation.asked.covers(acting) => false,
+            // Nor for somebody else who has their name by now.
+            Verdict::Activate if elevation.asked.by.is(by) && !those.is_who_asked(by) => false,
             // Only who asked may, as the state machine sees to.
             Verdict::Withdraw | Verdict::Activate | Verdict::Relinquish => true,
             // That they may not is for the state machine to say.

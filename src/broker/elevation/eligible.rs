@@ -73,6 +73,20 @@ impl<'a> Eligible<'a> {
         parties.next().is_some()
     }
 
+    /// Whether this is who asked: by the id of then, or by another one of the same person, who
+    /// still has that. Whoever has left is not, nor somebody else who has their name.
+    pub(in crate::broker) fn is_who_asked(&self, by: &Party) -> bool {
+        let asked = &self.asked.by;
+        let same_id = (&asked.issuer, &asked.subject) == (&by.issuer, &by.subject);
+        match (asked.person.as_deref(), by.person.as_deref()) {
+            (Some(then), Some(now)) => {
+                same_id || then == now && self.person(&asked.issuer, &asked.subject) == Some(now)
+            }
+            (Some(_), None) => false,
+            (None, _) => same_id,
+        }
+    }
+
     /// The groups of somebody who may approve; nothing where they may not.
     pub(in crate::broker) fn groups(&self, by: &Party) -> Option<&'a BTreeSet<String>> {
         let person = by.person.as_deref()?;

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::desk::rules_of;
 use super::drill;
+use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party, Path, signed};
 use crate::broker::Broker;
@@ -124,7 +126,9 @@ impl Broker {
             None => self.going_on(&by, ask, now).await?,
         };
         let mut why_not = None;
-        for grant in found.into_iter().filter(|found| found.asked.by.is(&by)) {
+        let theirs =
+            |found: &Elevation| Eligible::new(rules_of(book), &found.asked, now).is_who_asked(&by);
+        for grant in found.into_iter().filter(theirs) {
             match serves(book, caller, ask, now, &grant) {
                 Ok(()) => return Ok(Ok(Some(Underway::of(&grant, now)))),
                 Err(why) => why_not = why_not.or(Some(why)),

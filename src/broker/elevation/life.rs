@@ -384,8 +384,9 @@ impl Elevation {
     /// Whether it can still be said yes or no to.
     fn check_undecided(&self, now: OffsetDateTime) -> Result<(), Refused> {
         match self.access {
-            Access::Pending | Access::Approved if now < self.asked.lapses_at => Ok(()),
-            Access::Pending | Access::Approved => Err(Refused::Over),
+            Access::Pending if now >= self.asked.lapses_at => Err(Refused::Over),
+            // It has to be begun in time, and may have to be approved anew before that.
+            Access::Pending | Access::Approved => Ok(()),
             other => Err(Refused::State(other)),
         }
     }

@@ -216,11 +216,10 @@ impl Broker {
         let counted = by.person.as_ref().is_some_and(|person| tally.counted.contains(person));
         let approved = elevation.approvals.iter().any(|approval| approval.by.is(by));
         let active = elevation.is_active(now);
-        let in_time = now < elevation.asked.lapses_at;
-        let pending = elevation.access == Access::Pending && in_time;
+        let pending = elevation.access == Access::Pending && now < elevation.asked.lapses_at;
         let waits = pending || elevation.access == Access::Approved;
         let all = [
-            ("approve", other && counts && waits && in_time && !counted),
+            ("approve", other && counts && waits && !counted),
             ("deny", other && pending),
             ("withdraw", own && waits),
             ("activate", own && elevation.access == Access::Approved && tally.is_met()),

@@ -126,8 +126,9 @@ fn over(kind: &str) -> &'static [&'static str] {
         "elevation-approved" | "elevation-denied" | "elevation-withdrawn" | "elevation-lapsed" => {
             &["elevation-requested"]
         }
-        "grant-ended" => &[EMERGENCY, "grant-active"],
-        "reviewed" | "review-disputed" => &["review-due", "review-overdue"],
+        "grant-ended" => &["grant-active"],
+        // Whoever had a role in an emergency ends it, and no alarm with it.
+        "reviewed" | "review-disputed" => &[EMERGENCY, "review-due", "review-overdue"],
         _ => &[],
     }
 }

@@ -221,6 +221,10 @@ impl Broker {
             let why = "nobody approved the key in time";
             return Err(Refused::malformed(why).hint("let its owner remove it and enroll it anew"));
         }
+        if now >= before.lapses_at() {
+            let why = "its owner has not logged in for so long that the key would count no more";
+            return Err(Refused::malformed(why).hint("let its owner log in and enroll it anew"));
+        }
         // By whichever of their ids they come.
         if before.person == approver || before.principal == *asked.caller.principal() {
             return Err(Refused::denied("nobody approves a key of their own"));

@@ -71,7 +71,7 @@ impl Logins {
 
     fn know(&self, all: &[Enrollment], now: OffsetDateTime) {
         let mut told = HashMap::new();
-        for one in all.iter().filter(|one| one.state == EnrollmentState::Approved) {
+        for one in all.iter().filter(|one| one.state != EnrollmentState::Removed) {
             let oldest = told.entry(one.person.clone()).or_insert(one.seen_at);
             *oldest = one.seen_at.min(*oldest);
         }
@@ -121,7 +121,7 @@ impl Broker {
     ) -> Result<()> {
         let book = self.policies();
         for before in self.all_enrollments().await? {
-            let is_theirs = before.person == person && before.state == EnrollmentState::Approved;
+            let is_theirs = before.person == person && before.state != EnrollmentState::Removed;
             if !is_theirs
                 || now >= before.lapses_at()
                 || at - before.seen_at < QUIET

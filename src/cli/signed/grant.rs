@@ -101,13 +101,18 @@ impl SignedGrant {
 
     /// Brings it to the broker; once it is there, that tells what came of it.
     pub(crate) fn bring(&self) -> Result<Elevation> {
+        self.bring_to(&self.desk)
+    }
+
+    fn bring_to(&self, desk: &Desk) -> Result<Elevation> {
         let text = self.text()?;
-        self.desk.ask(async |client| client.bring(&text).await)
+        desk.ask(async |client| client.bring(&text).await)
     }
 
     /// Waits until enough have approved, and begins.
     pub(crate) fn wait(&self, app: &App, asked: Elevation) -> Result<Elevation> {
         let mut latest = asked;
+        let desk = self.desk.looking();
         let mut spinner = None;
         let started = Instant::now();
         loop {
@@ -127,7 +132,7 @@ impl SignedGrant {
             }
             spinner.get_or_insert_with(|| app.host.interact.waiting("waiting for signatures"));
             std::thread::sleep(EVERY);
-            match self.bring() {
+            match self.bring_to(&desk) {
                 Ok(found) => latest = found,
                 Err(error) if error.kind() == ErrorKind::Unreachable => {
                     tracing::info!(%error, waited = ?started.elapsed(), "the broker does not answer");
@@ -143,13 +148,21 @@ impl SignedGrant {
     /// Begins; nothing where not enough approve any more, so that others have to.
     fn begin(&self, app: &App) -> Result<Option<Elevation>> {
         let text = write(&[self.uses(app, None)?])?;
-        self.desk.ask(async |client| match client.bring(&text).await {
+        let begun = self.desk.ask(async |client| match client.bring(&text).await {
             Err(Failure::Short(error)) => {
                 tracing::info!(%error, "it is waited for others to approve");
                 Ok(None)
             }
             begun => begun.map(Some),
-        })
+        });
+        match begun {
+            // Whether it has begun all the same is told by the next look.
+            Err(error) if error.kind() == ErrorKind::Unreachable => {
+                tracing::info!(%error, "the broker does not answer");
+                Ok(None)
+            }
+            begun => begun,
+        }
     }
 
     fn uses(&self, app: &App, bound_to: Option<String>) -> Result<Signed> {
@@ -184,7 +197,7 @@ impl SignedGrant {
         let said = Said::Ending { of, reason: reason.into() };
         let text =
             write(&[say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)?])?;
-        self.desk.ask(async |client| client.bring(&text).await)
+        self.desk.ending().ask(async |client| client.bring(&text).await)
     }
 
     /// The hash of the request, as signatures about it name it.
@@ -198,6 +211,14 @@ impl SignedGrant {
         let known = Known::of(&app.host, desk.broker());
         let audience = ask.audience.unwrap_or_default();
         let live = ["pending", "approved", "active"];
+        let bound_to = match prepared.plan.wants_key() {
+            true => Some(prepared.cache.device_key()?.thumbprint().to_string()),
+            false => None,
+        };
+        let covers = |scope: &str| {
+            let mut wanted = ask.scope.iter().flat_map(|scope| scope.split(' '));
+            wanted.all(|one| scope.split(' ').any(|covered| covered == one))
+        };
         for kept in known.requests(ask.role, audience, app.host.clock.now()) {
             let Ok([request]) =
                 read(&kept.text).map_or_else(|_| Err(Vec::new()), <[Signed; 1]>::try_from)
@@ -207,7 +228,11 @@ impl SignedGrant {
             let text = kept.text.clone();
             let told = desk.ask(async |client| client.bring(&text).await);
             let Ok(elevation) = told else { continue };
-            if live.contains(&elevation.access.as_str()) && elevation.drill == ask.drill {
+            let serves = live.contains(&elevation.access.as_str())
+                && elevation.drill == ask.drill
+                && elevation.scope.as_deref().is_none_or(covers)
+                && (elevation.key.is_none() || elevation.key == bound_to);
+            if serves {
                 let person = request.statement.person.clone();
                 let key = request.signatures.first().map(|one| one.key().fingerprint());
                 let chosen = &ask.down.key;

@@ -19,6 +19,7 @@ use crate::host::interact::Silent;
 use crate::host::{Host, process};
 use crate::mint::broker::Server;
 use crate::oidc::Issuer;
+use crate::reach::{Effort, Wish};
 use crate::sshsig::{self, Nonce, Said, Signed, Statement};
 
 pub(crate) use grant::{Ask, SignedGrant, begin, tell};
@@ -33,6 +34,7 @@ pub(crate) const SHORT: Duration = Duration::minutes(5);
 pub(crate) struct Desk {
     host: Host,
     server: Server,
+    effort: Effort,
 }
 
 impl Desk {
@@ -51,7 +53,20 @@ impl Desk {
             return Err(Error::new(ErrorKind::Config, message)
                 .hint("name a profile whose target is the broker to be asked"));
         };
-        Ok(Self { host: prepared.asking()?, server })
+        let host = prepared.asking()?;
+        // Somebody is at it, and what failed before is no reason not to try.
+        prepared.plan.insist(&host, Wish::Overridden);
+        Ok(Self { host, server, effort: Effort::MINT })
+    }
+
+    /// The same for whoever looks again and again: an address that fails is not left alone.
+    pub(crate) fn looking(&self) -> Self {
+        Self { effort: Effort::LOOK, ..self.clone() }
+    }
+
+    /// The same at the end of a run: nobody waits for it for long.
+    pub(crate) fn ending(&self) -> Self {
+        Self { effort: Effort::REVOKE, ..self.clone() }
     }
 
     /// The same in the background, where nobody is told anything.
@@ -67,7 +82,7 @@ impl Desk {
 
     /// Asks it for one thing.
     pub(crate) fn ask<T>(&self, ask: impl AsyncFn(&Client<'_>) -> Result<T, Failure>) -> Result<T> {
-        let client = Client::of_nobody(&self.host, &self.server);
+        let client = Client::of_nobody(&self.host, &self.server).with_effort(self.effort);
         Ok(process::runtime()?.block_on(ask(&client))?)
     }
 

@@ -94,3 +94,40 @@ async fn who_comes_has_approved_nothing_before() {
     assert_eq!(shown["needs"][0]["have"], json!(["bob"]));
     assert_eq!(place.done("dave", "approve", &asked, &[]).await["access"], "approved");
 }
+
+#[tokio::test]
+async fn somebody_else_of_the_same_name_has_nothing_of_who_left() {
+    let place = Place::new().await;
+    place.active().await;
+    assert_eq!(place.issued("alice", &[]).await.status, StatusCode::OK);
+    let ids = |subjects: [&str; 2]| {
+        let id = |subject| format!("{{ issuer = \"{CORP}\", subject = \"{subject}\" }}");
+        subjects.map(id).join(", ")
+    };
+    let other = people(&[]).replace(&ids(["alice", "alice-too"]), &ids(["robert", "robert-too"]));
+    assert!(place.directory(&other).await);
+    let (status, said) = told(&place.issued("robert", &[]).await);
+    assert!(status == 400 && said.contains("you have none"), "{said}");
+    // Nor is who left a machine now.
+    let (status, said) = told(&place.issued("alice", &[]).await);
+    assert!(status == 400 && said.contains("does not know you"), "{said}");
+    // Whoever has that id again, by whatever other one, goes on.
+    let back = people(&[]).replace(&ids(["alice", "alice-too"]), &ids(["alice", "robert"]));
+    assert!(place.directory(&back).await);
+    assert_eq!(place.issued("robert", &[]).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_approved_and_not_begun_is_approved_anew_where_rules_change() {
+    let place = Place::new().await;
+    let start = (now() + time::Duration::hours(2)).format(&Rfc3339).unwrap();
+    let asked = place.requested("alice", &[("start", &start)]).await;
+    place.done("bob", "approve", &asked, &[]).await;
+    place.done("carol", "approve", &asked, &[]).await;
+    place.later(2 * 3600 + 60);
+    assert!(place.directory(&without(&["bob"])).await);
+    let (status, said) = place.not_done("alice", "activate", &asked, &[]).await;
+    assert!(status == 409 && said.contains("not enough"), "{said}");
+    place.done("erin", "approve", &asked, &[]).await;
+    assert_eq!(place.done("alice", "activate", &asked, &[]).await["access"], "active");
+}
