@@ -1,20 +1,15 @@
 //! The vectors of AWS for its signatures, through the very client that asks STS: only the
 //! request is another one.
 
-use std::sync::Mutex;
-
 use aws_runtime::auth::SigV4OperationSigningConfig;
-use aws_sdk_sts::config::http::HttpRequest;
 use aws_sdk_sts::config::interceptors::BeforeTransmitInterceptorContextMut;
-use aws_sdk_sts::config::{ConfigBag, HttpClient, Intercept, RuntimeComponents};
-use aws_sdk_sts::error::{BoxError, ConnectorError};
-use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
-};
+use aws_sdk_sts::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_sts::error::BoxError;
 use aws_smithy_types::body::SdkBody;
 use aws_types::SigningName;
 use serde_json::{Value, json};
 
+use super::tests::Kept;
 use super::*;
 use crate::host::clock::FixedClock;
 use crate::host::test_server::{host, run};
@@ -64,28 +59,6 @@ impl Intercept for Instead {
     }
 }
 
-/// Keeps what would be sent.
-#[derive(Clone, Debug, Default)]
-struct Kept(Arc<Mutex<String>>);
-
-impl HttpClient for Kept {
-    fn http_connector(
-        &self,
-        _: &HttpConnectorSettings,
-        _: &RuntimeComponents,
-    ) -> SharedHttpConnector {
-        SharedHttpConnector::new(self.clone())
-    }
-}
-
-impl HttpConnector for Kept {
-    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let header = request.headers().get("authorization").unwrap_or_default();
-        *self.0.lock().unwrap() = header.to_string();
-        HttpConnectorFuture::new(async { Err(ConnectorError::user("it is kept".into())) })
-    }
-}
-
 #[test]
 fn signatures_are_those_of_the_suite_of_aws() {
     let all: Value = serde_json::from_str(VECTORS).unwrap();
@@ -116,7 +89,7 @@ fn signatures_are_those_of_the_suite_of_aws() {
         let call = call.interceptor(instead);
         let call = call.config_override(Config::builder().http_client(kept.clone()));
         let sent = run(call.send());
-        let signed = kept.0.lock().unwrap().clone();
+        let signed = kept.sent().authorization;
         let signature = format!("Signature={}", vector["signature"].as_str().unwrap());
         assert!(signed.ends_with(&signature), "{}: {signed}: {sent:?}", vector["name"]);
     }

@@ -15,11 +15,25 @@ use crate::credential::TokenType;
 use crate::host::clock::SystemClock;
 use crate::host::test_server::{self, run};
 
-/// Notes where requests would go, and sends none.
+/// Keeps what would be sent, and sends nothing.
 #[derive(Clone, Debug, Default)]
-struct Notes(Arc<Mutex<Vec<String>>>);
+pub(super) struct Kept(Arc<Mutex<Sent>>);
 
-impl HttpClient for Notes {
+/// What would be.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) uri: String,
+    pub(super) authorization: String,
+}
+
+impl Kept {
+    /// What would have been sent last.
+    pub(super) fn sent(&self) -> Sent {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl HttpClient for Kept {
     fn http_connector(
         &self,
         _: &HttpConnectorSettings,
@@ -29,9 +43,10 @@ impl HttpClient for Notes {
     }
 }
 
-impl HttpConnector for Notes {
+impl HttpConnector for Kept {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        self.0.lock().unwrap().push(request.uri().to_string());
+        let authorization = request.headers().get("authorization").unwrap_or_default().into();
+        *self.0.lock().unwrap() = Sent { uri: request.uri().to_string(), authorization };
         HttpConnectorFuture::ready(Err(refused("nothing is sent".into())))
     }
 }
@@ -40,8 +55,8 @@ fn place(settings: serde_json::Value) -> String {
     let settings: Settings = serde_json::from_value(settings).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let host = test_server::host(dir.path(), time::Duration::ZERO);
-    let notes = Notes::default();
-    let http = SharedHttpClient::new(notes.clone());
+    let kept = Kept::default();
+    let http = SharedHttpClient::new(kept.clone());
     let (effort, started) = (Effort::RENEW, Instant::now());
     let (person, grant_ends) = (Cell::default(), None);
     let sts =
@@ -55,7 +70,7 @@ fn place(settings: serde_json::Value) -> String {
     };
     let role = RoleArn::parse("arn:aws:iam::123456789012:role/x").unwrap();
     assert!(run(sts.with_web_identity(&assertion, &role, None)).is_err());
-    notes.0.lock().unwrap().concat()
+    kept.sent().uri
 }
 
 #[test]
