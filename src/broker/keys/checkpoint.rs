@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 
 use super::keeper::put_back;
-use super::{Kek, KeyState, Purpose, StoredKey, no_randomness};
+use super::{Kek, KeyState, Purpose, StoredKey, can_be_typed, no_randomness};
 use crate::broker::audit::note::{Checkpoint, VerifierKey};
 use crate::broker::audit::seal::Seal;
 use crate::broker::audit::{Decision, Record};
@@ -214,10 +214,15 @@ fn order(state: KeyState) -> u8 {
 
 /// Makes a key: its id, and the private half (PKCS #8).
 pub(super) fn generate() -> Result<(String, Secret<Vec<u8>>)> {
-    let pkcs8 =
-        Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_randomness())?;
-    let pkcs8 = Secret::new(pkcs8.as_ref().to_vec());
-    Ok((kid(&public(&pair(&pkcs8)?)?), pkcs8))
+    loop {
+        let pkcs8 =
+            Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(|_| no_randomness())?;
+        let pkcs8 = Secret::new(pkcs8.as_ref().to_vec());
+        let kid = kid(&public(&pair(&pkcs8)?)?);
+        if can_be_typed(&kid) {
+            return Ok((kid, pkcs8));
+        }
+    }
 }
 
 /// The public half of a key, in the name of this log.

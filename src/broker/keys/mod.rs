@@ -157,6 +157,13 @@ fn no_randomness() -> Error {
 /// How long a signature is in a token, for all but RSA, with what stands between its parts.
 const SIGNED: usize = 96;
 
+/// Whether a command line takes this id of a key as one: what begins with a hyphen, as one
+/// thumbprint of 64 does, looks like an option there, to whoever has to revoke a key in a
+/// hurry.
+fn can_be_typed(kid: &str) -> bool {
+    !kid.starts_with('-')
+}
+
 /// A key pair that signs JWTs.
 pub struct SigningKey {
     kid: String,
@@ -174,8 +181,13 @@ impl SigningKey {
 
     /// The same for this algorithm.
     pub fn generate_for(algorithm: SigningAlgorithm) -> Result<(Self, Secret<Vec<u8>>)> {
-        let pkcs8 = algorithm.generate()?;
-        Ok((Self::from_pkcs8(&pkcs8, algorithm.name())?, pkcs8))
+        loop {
+            let pkcs8 = algorithm.generate()?;
+            let key = Self::from_pkcs8(&pkcs8, algorithm.name())?;
+            if can_be_typed(&key.kid) {
+                return Ok((key, pkcs8));
+            }
+        }
     }
 
     /// Takes a private key that signs by this algorithm. Its public half and its id are

@@ -429,3 +429,15 @@ async fn a_command_prints_the_kek_and_what_it_prints_is_never_shown() {
     let error = Kek::printed_by(&words, &[], Limit::default(), &env).await.unwrap_err();
     assert!(error.to_string().contains("cannot be started"), "{error}");
 }
+
+/// One thumbprint of 64 begins with a hyphen: 500 keys without one are no chance.
+#[test]
+fn no_id_of_a_key_looks_like_an_option() {
+    let kids = || {
+        let (key, _) = SigningKey::generate_for(SigningAlgorithm::EdDsa).unwrap();
+        [key.kid, checkpoint::generate().unwrap().0]
+    };
+    for kid in (0..500).flat_map(|_| kids()) {
+        assert!(!kid.starts_with('-'), "{kid}");
+    }
+}

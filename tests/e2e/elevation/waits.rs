@@ -140,9 +140,11 @@ fn what_is_asked_about_is_seen_by_a_person_and_the_answer_alone_by_a_machine() {
     let id = asked["id"].as_str().unwrap();
     for (name, json) in [("bob", "--json"), ("carol", "")] {
         let home = company.home(name);
-        let out = home.path("answer");
+        let (out, over) = (home.path("answer"), home.path("over"));
         let terminal = Terminal::start(home, 100, 45);
-        terminal.enter(&format!("tmpcred -q elevate approve {id} {json} >{}", out.display()));
+        let (answer, touch) = (out.display(), over.display());
+        terminal
+            .enter(&format!("tmpcred -q elevate approve {id} {json} >{answer} && touch {touch}"));
         terminal.wait_for("Approve exactly this?");
         let screen = terminal.screen();
         for says in ["admin, for https://api.example.com", "INC-4711: the disk is full"] {
@@ -150,10 +152,8 @@ fn what_is_asked_about_is_seen_by_a_person_and_the_answer_alone_by_a_machine() {
         }
         assert_eq!(std::fs::read_to_string(&out).unwrap(), "", "nobody has answered");
         terminal.enter("y");
-        let answer = wait_until("an answer", SOON, || {
-            let text = std::fs::read_to_string(&out).unwrap();
-            text.ends_with('\n').then_some(text)
-        });
+        wait_until("the command is over", SOON, || over.exists().then_some(()));
+        let answer = std::fs::read_to_string(&out).unwrap();
         match json.is_empty() {
             false => {
                 let answer: Value = serde_json::from_str(&answer).unwrap();
