@@ -1,9 +1,11 @@
 //! Parameters of a POST request (RFC 6749 section 3.2, appendix B).
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode, Uri};
 
@@ -19,6 +21,75 @@ const MAX_PARAMETERS: usize = 64;
 /// What stands for what is no UTF-8; nobody writes it on purpose.
 const REPLACED: char = char::REPLACEMENT_CHARACTER;
 
+/// What was posted, as it came: nothing of it has been looked at.
+pub(in crate::broker) struct Posted {
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Posted {
+    type Rejection = Infallible;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Infallible> {
+        let (uri, headers) = (request.uri().clone(), request.headers().clone());
+        Ok(Self { uri, headers, body: Bytes::from_request(request, state).await })
+    }
+}
+
+impl Posted {
+    /// The parameters, of an endpoint whose description has these, and the headers that came
+    /// with them. No other parameter is looked at.
+    pub(super) fn described(
+        self,
+        described: &'static [&'static [Field]],
+    ) -> (Result<Form, Refusal>, HeaderMap) {
+        let (form, headers) = self.form();
+        (form.map(|form| Form { described: Some(described), ..form }), headers)
+    }
+
+    /// The parameters, whichever they are, and the headers that came with them.
+    pub(in crate::broker) fn form(self) -> (Result<Form, Refusal>, HeaderMap) {
+        self.repeating(&[])
+    }
+
+    /// The same where these may be repeated.
+    pub(in crate::broker) fn repeating(
+        self,
+        repeatable: &[&str],
+    ) -> (Result<Form, Refusal>, HeaderMap) {
+        let Self { uri, headers, body } = self;
+        (read(&uri, &headers, body, repeatable), headers)
+    }
+}
+
+fn read(
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    repeatable: &[&str],
+) -> Result<Form, Refusal> {
+    if uri.query().is_some() {
+        // Addresses end up in logs.
+        return Err(Refusal::invalid_request("parameters belong into the body"));
+    }
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    let kind = match (kinds.next(), kinds.next()) {
+        (Some(kind), None) => kind.to_str().unwrap_or_default(),
+        _ => "",
+    };
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return Err(Refusal::invalid_request("the body must be application/x-www-form-urlencoded"));
+    }
+    // Somebody on the way may have read what it says decoded.
+    if headers.contains_key(CONTENT_ENCODING) {
+        let why = "the body must not be encoded";
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, why));
+    }
+    Form::parse(&body.map_err(|rejection| unreadable(&rejection))?, repeatable)
+}
+
 /// The parameters, none of them empty, and each at most once but for those that
 /// may be repeated.
 #[derive(Debug)]
@@ -29,57 +100,6 @@ pub struct Form {
 }
 
 impl Form {
-    /// Reads the body of a request in which no parameter may be repeated.
-    pub fn read(
-        uri: &Uri,
-        headers: &HeaderMap,
-        body: Result<Bytes, BytesRejection>,
-    ) -> Result<Self, Refusal> {
-        Self::read_with(uri, headers, body, &[])
-    }
-
-    /// The same at an endpoint whose description has these. No other is looked at.
-    pub(super) fn read_described(
-        uri: &Uri,
-        headers: &HeaderMap,
-        body: Result<Bytes, BytesRejection>,
-        described: &'static [&'static [Field]],
-    ) -> Result<Self, Refusal> {
-        let form = Self::read(uri, headers, body)?;
-        Ok(Self { described: Some(described), ..form })
-    }
-
-    /// Reads the body of a request in which these parameters may be repeated.
-    pub fn read_with(
-        uri: &Uri,
-        headers: &HeaderMap,
-        body: Result<Bytes, BytesRejection>,
-        repeatable: &[&str],
-    ) -> Result<Self, Refusal> {
-        if uri.query().is_some() {
-            // Addresses end up in logs.
-            return Err(Refusal::invalid_request("parameters belong into the body"));
-        }
-        let mut kinds = headers.get_all(CONTENT_TYPE).iter();
-        let kind = match (kinds.next(), kinds.next()) {
-            (Some(kind), None) => kind.to_str().unwrap_or_default(),
-            _ => "",
-        };
-        let kind = kind.split(';').next().unwrap_or_default().trim();
-        if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-            return Err(Refusal::invalid_request(
-                "the body must be application/x-www-form-urlencoded",
-            ));
-        }
-        // Somebody on the way may have read what it says decoded.
-        if headers.contains_key(CONTENT_ENCODING) {
-            let why = "the body must not be encoded";
-            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID_REQUEST, why));
-        }
-        let body = body.map_err(|rejection| unreadable(&rejection))?;
-        Self::parse(&body, repeatable)
-    }
-
     /// Reads parameters from a body or a query.
     pub fn parse(text: &[u8], repeatable: &[&str]) -> Result<Self, Refusal> {
         let mut parameters: BTreeMap<String, Vec<Secret<String>>> = BTreeMap::new();
@@ -194,7 +214,7 @@ mod tests {
                 headers.append(*name, value.parse().unwrap());
             }
             let body = Ok(Bytes::from_static(b"a=1"));
-            Form::read(&Uri::from_static("/token"), &headers, body).is_ok()
+            super::read(&Uri::from_static("/token"), &headers, body, &[]).is_ok()
         };
         let form = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
         assert!(read(&[form]));

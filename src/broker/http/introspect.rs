@@ -4,11 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use schemars::JsonSchema;
@@ -21,7 +18,7 @@ use super::api::{
 };
 use super::book::Book;
 use super::client;
-use super::form::Form;
+use super::form::Posted;
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::shown::{Challenge, Token};
@@ -125,16 +122,14 @@ async fn introspect(
     Book(book): Book,
     source: Source,
     id: RequestId,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
     let counted = |outcome| broker.metrics.introspected(outcome);
     let malformed = |refusal: Refusal| {
         counted(Introspection::Malformed);
         refusal.at(id)
     };
-    let form = Form::read_described(&uri, &headers, body, FORM);
+    let (form, headers) = posted.described(FORM);
     // A client shows who it is in the body, everybody else in the header.
     let proved = match &form {
         Ok(form) => broker.client(&book, client::presented(form, &headers), true).await,

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tracing::Instrument;
@@ -14,7 +12,7 @@ use tracing::Instrument;
 use super::api::{Answer, Endpoint, Field, Kind, Operation, Scheme, Verb, unavailable};
 use super::book::Book;
 use super::client;
-use super::form::Form;
+use super::form::{Form, Posted};
 use super::guard::RequestId;
 use super::refusal::Refusal;
 use super::source::Source;
@@ -58,11 +56,10 @@ async fn revoke(
     Book(book): Book,
     source: Source,
     id: RequestId,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let outcome = match Form::read_described(&uri, &headers, body, FORM) {
+    let (form, headers) = posted.described(FORM);
+    let outcome = match form {
         Ok(form) => perform(&broker, book, &form, &headers, source, id).await,
         Err(refusal) => Err(malformed(&broker, refusal)),
     };

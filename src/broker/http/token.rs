@@ -6,11 +6,9 @@ mod statement;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue, Uri};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use schemars::JsonSchema;
@@ -27,7 +25,7 @@ use super::api::{
 };
 use super::book::Book;
 use super::client;
-use super::form::Form;
+use super::form::{Form, Posted};
 use super::guard::RequestId;
 use super::rates;
 use super::refusal::Refusal;
@@ -138,12 +136,11 @@ async fn token(
     Book(book): Book,
     source: Source,
     id: RequestId,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
     let begun = broker.metrics.begin_issuance();
-    let outcome = match Form::read_described(&uri, &headers, body, FORM) {
+    let (form, headers) = posted.described(FORM);
+    let outcome = match form {
         Ok(form) => exchange(&broker, &book, &form, &headers, source, id).await,
         Err(refusal) => Err(refusal.into()),
     };

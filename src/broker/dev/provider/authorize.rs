@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -14,7 +12,7 @@ use super::Provider;
 use super::grants::{Asked, Authorization};
 use super::page::{self, Consent};
 use super::person::Person;
-use crate::broker::http::form::Form;
+use crate::broker::http::form::{Form, Posted};
 use crate::broker::http::guard::RequestId;
 use crate::secret::Secret;
 
@@ -75,11 +73,9 @@ pub(super) async fn show(
 pub(super) async fn decide(
     State(provider): State<Arc<Provider>>,
     id: RequestId,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let Ok(form) = Form::read(&uri, &headers, body) else {
+    let (Ok(form), headers) = posted.form() else {
         return page::failure(StatusCode::BAD_REQUEST, "The form cannot be understood.");
     };
     let handle = form.optional("page").unwrap_or_default();

@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +14,7 @@ use super::Provider;
 use super::grants::{Asked, Denied, INTERVAL, PATIENCE};
 use super::page::{self, Consent};
 use super::person::Person;
-use crate::broker::http::form::Form;
+use crate::broker::http::form::{Form, Posted};
 use crate::broker::http::guard::RequestId;
 use crate::broker::http::refusal::Refusal;
 
@@ -30,12 +28,10 @@ const INTERVAL_APPROVED: i64 = 1;
 pub(super) async fn start(
     State(provider): State<Arc<Provider>>,
     id: RequestId,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let outcome = Form::read_with(&uri, &headers, body, &["resource"])
-        .and_then(|form| provider.start_device(&form));
+    let (form, _) = posted.repeating(&["resource"]);
+    let outcome = form.and_then(|form| provider.start_device(&form));
     match outcome {
         Ok(answer) => ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response(),
         Err(refusal) => refusal.at(id),
@@ -64,11 +60,9 @@ pub(super) async fn show(
 pub(super) async fn decide(
     State(provider): State<Arc<Provider>>,
     id: RequestId,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let Ok(form) = Form::read(&uri, &headers, body) else {
+    let (Ok(form), headers) = posted.form() else {
         return page::failure(StatusCode::BAD_REQUEST, "The form cannot be understood.");
     };
     let code = form.optional("user_code").unwrap_or_default();

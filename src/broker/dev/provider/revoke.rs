@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
 use axum::http::header::CACHE_CONTROL;
-use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::Provider;
-use crate::broker::http::form::Form;
+use crate::broker::http::form::Posted;
 use crate::broker::http::guard::RequestId;
 
 /// A refresh token, and all that came from the same login, ends. Access tokens
@@ -18,11 +16,10 @@ use crate::broker::http::guard::RequestId;
 pub(super) async fn revoke(
     State(provider): State<Arc<Provider>>,
     id: RequestId,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let outcome = Form::read(&uri, &headers, body).and_then(|form| {
+    let (form, _) = posted.form();
+    let outcome = form.and_then(|form| {
         provider.check_client(&form)?;
         let token = form.secret("token")?;
         let now = provider.now();

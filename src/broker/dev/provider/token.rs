@@ -4,11 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -20,7 +18,7 @@ use uuid::Uuid;
 use super::Provider;
 use super::device::GRANT_TYPE as DEVICE_CODE;
 use super::grants::{Grant, Poll};
-use crate::broker::http::form::Form;
+use crate::broker::http::form::{Form, Posted};
 use crate::broker::http::guard::RequestId;
 use crate::broker::http::refusal::Refusal;
 use crate::broker::issue::joined;
@@ -34,11 +32,10 @@ const TOKEN_LIFE: Duration = Duration::minutes(10);
 pub(super) async fn token(
     State(provider): State<Arc<Provider>>,
     id: RequestId,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let outcome = Form::read(&uri, &headers, body).and_then(|form| provider.tokens(&form));
+    let (form, _) = posted.form();
+    let outcome = form.and_then(|form| provider.tokens(&form));
     match outcome {
         Ok(tokens) => {
             let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];

@@ -8,11 +8,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path as InPath, Query, State};
 use axum::http::header::WWW_AUTHENTICATE;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -22,7 +21,7 @@ use uuid::Uuid;
 
 use super::api::{Answer, Endpoint, Field, Kind, Operation, Parameter, Verb};
 use super::client;
-use super::form::Form;
+use super::form::{Form, Posted};
 use super::operate::{Outcome, Request, Shown, Unserved, described, done, flag, to_its_end};
 use super::refusal::Refusal;
 use super::shown::Challenge;
@@ -136,14 +135,8 @@ fn refused(operation: Operation, verb: Verb) -> Operation {
         .answers(Answer::refusal(401, stepping_up, &[INSUFFICIENT_AUTHENTICATION]))
 }
 
-async fn request(
-    State(broker): State<Arc<Broker>>,
-    shown: Shown,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let form = Form::read_described(&uri, &headers, body, REQUEST_FORM);
+async fn request(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted) -> Response {
+    let (form, headers) = posted.described(REQUEST_FORM);
     let request = Request::new(&broker, shown, &headers, ("POST", ELEVATIONS_PATH));
     let mut is_drill = false;
     let perform = async {
@@ -174,11 +167,9 @@ async fn settle(
     State(broker): State<Arc<Broker>>,
     shown: Shown,
     path: Result<InPath<(String, String)>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let form = Form::read_described(&uri, &headers, body, EVENT_FORM);
+    let (form, headers) = posted.described(EVENT_FORM);
     let InPath((id, event)) = path.unwrap_or_else(|_| InPath(Default::default()));
     let at = format!("{ELEVATIONS_PATH}/{id}/{event}");
     let request = Request::new(&broker, shown, &headers, ("POST", &at));

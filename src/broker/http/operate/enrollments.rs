@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, Uri};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use schemars::JsonSchema;
@@ -18,7 +17,7 @@ use super::{Outcome, Request, Shown, Unserved, described, done, reason, to_its_e
 use crate::broker::authenticate::said;
 use crate::broker::enroll::{Refused, on_their_own, person_asking};
 use crate::broker::http::api::{Answer, Endpoint, Field, Operation, Parameter, Verb};
-use crate::broker::http::form::Form;
+use crate::broker::http::form::{Form, Posted};
 use crate::broker::http::refusal::Refusal;
 use crate::broker::policy::{self, Administration};
 use crate::broker::store::{Enrollment, EnrollmentState};
@@ -163,14 +162,8 @@ async fn listed(
     Ok(done(Listed { person: person.map(String::from), keys }))
 }
 
-async fn enroll(
-    State(broker): State<Arc<Broker>>,
-    shown: Shown,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let form = Form::read_described(&uri, &headers, body, ENROLL_FORM);
+async fn enroll(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted) -> Response {
+    let (form, headers) = posted.described(ENROLL_FORM);
     let request = Request::new(&broker, shown, &headers, ("POST", ENROLLMENTS_PATH));
     request.counted(enrolled(&request, form).await)
 }
@@ -194,11 +187,9 @@ async fn approve(
     State(broker): State<Arc<Broker>>,
     shown: Shown,
     id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let form = Form::read_described(&uri, &headers, body, APPROVE_FORM);
+    let (form, headers) = posted.described(APPROVE_FORM);
     let at = path_of(id.as_ref(), "approve");
     let request = Request::new(&broker, shown, &headers, ("POST", &at));
     request.counted(approved(&request, id_of(id), form).await)
@@ -236,11 +227,9 @@ async fn remove(
     State(broker): State<Arc<Broker>>,
     shown: Shown,
     id: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let form = Form::read_described(&uri, &headers, body, REMOVE_FORM);
+    let (form, headers) = posted.described(REMOVE_FORM);
     let at = path_of(id.as_ref(), "remove");
     let request = Request::new(&broker, shown, &headers, ("POST", &at));
     request.counted(removed(&request, id_of(id), form).await)

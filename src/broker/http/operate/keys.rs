@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, Uri};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use schemars::JsonSchema;
@@ -16,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{Request, Shown, Unserved, described, done, flag, reason, to_its_end};
 use crate::broker::http::api::{Answer, Endpoint, Field, Kind, Operation, Verb};
 use crate::broker::http::client;
-use crate::broker::http::form::Form;
+use crate::broker::http::form::{Form, Posted};
 use crate::broker::http::refusal::Refusal;
 use crate::broker::keys::SigningAlgorithm;
 use crate::broker::keys::manage::{Report, Rotation, Which};
@@ -123,14 +121,8 @@ async fn listed(request: &Request<'_>) -> Result<Response, Unserved> {
     Ok(done(Listed::of(&keys)))
 }
 
-async fn rotate(
-    State(broker): State<Arc<Broker>>,
-    shown: Shown,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let form = Form::read_described(&uri, &headers, body, ROTATE_FORM);
+async fn rotate(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted) -> Response {
+    let (form, headers) = posted.described(ROTATE_FORM);
     let request = Request::new(&broker, shown, &headers, ("POST", ROTATE_PATH));
     request.counted(rotated(&request, form).await)
 }
@@ -156,14 +148,8 @@ async fn rotated(request: &Request<'_>, form: Result<Form, Refusal>) -> Result<R
     Ok(done(Rotated { begun, under_way, keys: keys.iter().map(Key::of).collect() }))
 }
 
-async fn revoke(
-    State(broker): State<Arc<Broker>>,
-    shown: Shown,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response {
-    let form = Form::read_described(&uri, &headers, body, REVOKE_FORM);
+async fn revoke(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted) -> Response {
+    let (form, headers) = posted.described(REVOKE_FORM);
     let request = Request::new(&broker, shown, &headers, ("POST", REVOKE_PATH));
     request.counted(revoked(&request, form).await)
 }

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
-use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use axum::routing::post;
 use schemars::JsonSchema;
@@ -21,7 +18,7 @@ use crate::broker::authenticate::id_of;
 use crate::broker::cutoff::{Revoked, What};
 use crate::broker::http::api::{Answer, Endpoint, Field, Kind, Operation, Verb};
 use crate::broker::http::client;
-use crate::broker::http::form::Form;
+use crate::broker::http::form::{Form, Posted};
 use crate::broker::http::refusal::Refusal;
 use crate::broker::metrics::Revocation;
 use crate::broker::policy::{self, Named, Tokens};
@@ -93,11 +90,9 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
 async fn revoke(
     State(broker): State<Arc<Broker>>,
     shown @ (_, _, id): Shown,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
-    let form = Form::read_described(&uri, &headers, body, FORM);
+    let (form, headers) = posted.described(FORM);
     let request = Request::new(&broker, shown, &headers, ("POST", REVOCATIONS_PATH));
     match perform(&request, form).await {
         Ok((outcome, answer)) => {

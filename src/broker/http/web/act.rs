@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::StatusCode;
 use axum::response::Response;
 use uuid::Uuid;
 
 use super::super::elevations::{EVENTS, unserved, verdict};
-use super::super::form::Form;
+use super::super::form::Posted;
 use super::super::operate::{Shown, Unserved, to_its_end};
 use super::frame;
 use super::visit::{Visit, go_to, is_place};
@@ -22,14 +21,13 @@ pub(super) async fn settle(
     State(broker): State<Arc<Broker>>,
     shown: Shown,
     path: Result<Path<(String, String)>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
     let request_id = shown.2;
     let Path((id, event)) = path.unwrap_or_else(|_| Path(Default::default()));
     let to = if is_place(&id) { id.clone() } else { String::new() };
-    let form = match Form::read(&uri, &headers, body) {
+    let (form, headers) = posted.form();
+    let form = match form {
         Ok(form) => form,
         Err(refusal) => return frame::unserved(None, &Unserved::from(refusal), request_id),
     };

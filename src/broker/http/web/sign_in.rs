@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::super::book::Book;
-use super::super::form::Form;
+use super::super::form::Posted;
 use super::super::operate::{Shown, Unserved};
 use super::cookies::Cookies;
 use super::frame;
@@ -184,12 +183,11 @@ fn failed(broker: &Broker, error: &Error, (to, id): (&str, super::RequestId)) ->
 pub(super) async fn sign_out(
     State(broker): State<Arc<Broker>>,
     shown: Shown,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    posted: Posted,
 ) -> Response {
     let id = shown.2;
-    let form = match Form::read(&uri, &headers, body) {
+    let (form, headers) = posted.form();
+    let form = match form {
         Ok(form) => form,
         Err(refusal) => return frame::unserved(None, &Unserved::from(refusal), id),
     };
