@@ -70,8 +70,9 @@ impl Broker {
         by: &Party,
     ) -> Outcome<bool> {
         let now = self.clock.now();
-        Ok(elevation.is_for(by)
-            || Eligible::new(rules_of(book), &elevation.asked, now).groups(by).is_some()
+        let those = Eligible::new(rules_of(book), &elevation.asked, now);
+        Ok(those.is_for(by)
+            || those.groups(by).is_some()
             || self.may_revoke(book, who, &elevation.asked.role, now))
     }
 
@@ -132,7 +133,11 @@ impl Broker {
             // What was approved for somebody is for no others who act for them.
             Verdict::Activate if !elevation.asked.covers(acting) => false,
             // Nor for somebody else who has their name by now.
-            Verdict::Activate if elevation.asked.by.is(by) && !those.is_who_asked(by) => false,
+            Verdict::Activate | Verdict::Withdraw | Verdict::Relinquish
+                if elevation.asked.by.is(by) && !those.is_who_asked(by) =>
+            {
+                false
+            }
             // Only who asked may, as the state machine sees to.
             Verdict::Withdraw | Verdict::Activate | Verdict::Relinquish => true,
             // That they may not is for the state machine to say.

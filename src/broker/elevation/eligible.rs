@@ -76,11 +76,20 @@ impl<'a> Eligible<'a> {
     /// Whether this is who asked: by the id of then, or by another one of the same person, who
     /// still has that. Whoever has left is not, nor somebody else who has their name.
     pub(in crate::broker) fn is_who_asked(&self, by: &Party) -> bool {
-        let asked = &self.asked.by;
-        let same_id = (&asked.issuer, &asked.subject) == (&by.issuer, &by.subject);
-        match (asked.person.as_deref(), by.person.as_deref()) {
+        self.is_still(&self.asked.by, by)
+    }
+
+    /// Whether this is who asked, or who acts for them, in the same sense: whoever may see what
+    /// is theirs.
+    pub(super) fn is_for(&self, by: &Party) -> bool {
+        self.is_who_asked(by) || self.asked.actors.iter().any(|actor| self.is_still(actor, by))
+    }
+
+    fn is_still(&self, before: &Party, by: &Party) -> bool {
+        let same_id = (&before.issuer, &before.subject) == (&by.issuer, &by.subject);
+        match (before.person.as_deref(), by.person.as_deref()) {
             (Some(then), Some(now)) => {
-                same_id || then == now && self.person(&asked.issuer, &asked.subject) == Some(now)
+                same_id || then == now && self.person(&before.issuer, &before.subject) == Some(now)
             }
             (Some(_), None) => false,
             (None, _) => same_id,

@@ -192,8 +192,12 @@ impl Broker {
                 .collect::<Vec<_>>()
         };
         let people = tally.needs.iter().map(named).collect();
-        let decides = (eligible.groups(by).is_some(), eligible.approves_as(by).is_some());
-        let mut may = self.may(&elevation, by, decides, &tally, now);
+        let is = Is {
+            asker: eligible.is_who_asked(by),
+            decides: eligible.groups(by).is_some(),
+            counts: eligible.approves_as(by).is_some(),
+        };
+        let mut may = self.may(&elevation, by, is, &tally, now);
         let stands = elevation.is_active(now) || elevation.access == Access::Approved;
         if may_revoke && stands && !may.contains(&"revoke") {
             may.push("revoke");
@@ -201,25 +205,23 @@ impl Broker {
         Seen { elevation, tally, people, may }
     }
 
-    /// What somebody may do about it, as far as can be told: they decide about it, and their
-    /// approval would count.
+    /// What somebody may do about it, as far as can be told.
     fn may(
         &self,
         elevation: &Elevation,
         by: &Party,
-        (decides, counts): (bool, bool),
+        is: Is,
         tally: &Tally,
         now: OffsetDateTime,
     ) -> Vec<&'static str> {
-        let own = elevation.asked.by.is(by);
-        let other = !elevation.is_for(by) && decides;
+        let (own, other) = (is.asker, !elevation.is_for(by) && is.decides);
         let counted = by.person.as_ref().is_some_and(|person| tally.counted.contains(person));
         let approved = elevation.approvals.iter().any(|approval| approval.by.is(by));
         let active = elevation.is_active(now);
         let pending = elevation.access == Access::Pending && now < elevation.asked.lapses_at;
         let waits = pending || elevation.access == Access::Approved;
         let all = [
-            ("approve", other && counts && waits && !counted),
+            ("approve", other && is.counts && waits && !counted),
             ("deny", other && pending),
             ("withdraw", own && waits),
             ("activate", own && elevation.access == Access::Approved && tally.is_met()),
@@ -330,13 +332,14 @@ impl Broker {
         }
         let elevation = self.elevations.open(&found.sealed)?;
         let asked = &elevation.asked;
+        let those = Eligible::new(rules_of(book), asked, now);
         let approved = || elevation.approvals.iter().any(|approval| approval.by.is(by));
         let is_one = match which {
-            Which::Mine => true,
+            Which::Mine => those.is_for(by),
             Which::ToApprove => now < asked.lapses_at && sift.takes(asked),
             Which::Active => {
                 let sees =
-                    elevation.is_for(by) || view.revokes.contains(&asked.role) || sift.takes(asked);
+                    those.is_for(by) || view.revokes.contains(&asked.role) || sift.takes(asked);
                 elevation.is_active(now) && sees
             }
             Which::ToReview => sift.takes(asked) && !approved(),
@@ -349,6 +352,17 @@ impl Broker {
         let seen = self.seen(book, (elevation, &counting), (by, may_revoke), false);
         Ok(Some(seen).filter(|seen| which != Which::ToApprove || seen.may.contains(&"approve")))
     }
+}
+
+/// What somebody is to an elevation.
+#[derive(Clone, Copy)]
+struct Is {
+    /// They asked for it.
+    asker: bool,
+    /// They decide about it.
+    decides: bool,
+    /// Their approval would count.
+    counts: bool,
 }
 
 /// Who looks at which elevations, and when.

@@ -83,7 +83,12 @@ impl Reach {
             if kinds.are_all {
                 self.never.extend(short.map(|said| said + "nobody could ever have it"));
             } else {
-                let may_be = "of all kinds of requests that were tried nobody could have any";
+                let may_be = match reads.time {
+                    true => {
+                        "of all kinds of requests that were tried nobody could have any at this hour"
+                    }
+                    false => "of all kinds of requests that were tried nobody could have any",
+                };
                 self.barely.extend(short.map(|said| said + may_be));
             }
             return;
@@ -126,7 +131,9 @@ impl Kinds {
     ) -> Self {
         let longest = role.elevation.as_ref().map_or(0, |rules| rules.longest.as_secs());
         let nobody = Asked::by_nobody(name, now).by;
-        let parties = if reads.subject { parties(people) } else { vec![nobody] };
+        let (mut parties, everybody) = if reads.subject { parties(people) } else { (vec![], true) };
+        // Those who are in no directory ask too.
+        parties.push(nobody);
         let audiences: Vec<_> = match reads.audience {
             true => role.audiences.iter().cloned().collect(),
             false => vec![role.audiences.first().cloned().unwrap_or_default()],
@@ -150,24 +157,28 @@ impl Kinds {
                 }
             }
         }
-        let everybody = !reads.subject || parties.len() == people.len();
-        let are_all = everybody && !reads.scope && !reads.ttl && asked.len() <= MOST;
+        let open = reads.scope || reads.ttl || reads.time;
+        let are_all = everybody && !open && asked.len() <= MOST;
         asked.truncate(MOST);
         Self { asked, are_all, longest }
     }
 }
 
-/// People of whom no two are in the same groups; all of them, where they are few.
-fn parties(people: &Directory) -> Vec<Party> {
-    let few = people.len() <= MOST;
+/// People of whom no two are in the same groups, by one of their ids; all of them by all of
+/// their ids, where they are few, and whether it is all.
+fn parties(people: &Directory) -> (Vec<Party>, bool) {
+    let few = people.people().map(|(_, person)| person.ids.len()).sum::<usize>() < MOST;
     let mut known = BTreeSet::new();
     let others = people.people().filter(|(_, person)| known.insert(&person.groups) || few);
-    let party = |(name, person): (&str, &crate::broker::directory::Person)| {
-        let id = person.ids.first()?;
-        let (issuer, subject) = (id.issuer.clone(), id.subject.clone());
-        Some(Party { issuer, subject, person: Some(name.to_string()) })
-    };
-    others.filter_map(party).collect()
+    let parties = others.flat_map(|(name, person)| {
+        let ids = person.ids.iter().take(if few { usize::MAX } else { 1 });
+        ids.map(move |id| Party {
+            issuer: id.issuer.clone(),
+            subject: id.subject.clone(),
+            person: Some(name.to_string()),
+        })
+    });
+    (parties.collect(), few)
 }
 
 /// What came of one of them.

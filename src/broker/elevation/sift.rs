@@ -92,7 +92,7 @@ impl<'a> Sift<'a> {
             let nobodys = Asked::by_nobody(name, now);
             let may = || Eligible::new(policies, &nobodys, now).groups(by).is_some();
             // Where policies look at more than the role, it has to be asked about each kind.
-            if !reads.is_nothing() || may() {
+            if !reads.tells_none_apart() || may() {
                 roles.insert(name.clone(), Of { reads, answers: HashMap::new() });
             }
         }

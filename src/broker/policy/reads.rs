@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{APPROVE, Policy};
 
-/// Which parts of a request those policies look at that say who may approve it, besides its
-/// role, who approves and what time it is.
+/// What those policies look at that say who may approve a request, besides its role and who
+/// approves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::broker) struct Reads {
     /// For whom it is.
@@ -18,15 +18,17 @@ pub(in crate::broker) struct Reads {
     pub(in crate::broker) scope: bool,
     /// For how long it is.
     pub(in crate::broker) ttl: bool,
+    /// What time it is.
+    pub(in crate::broker) time: bool,
 }
 
 impl Reads {
     /// All of it.
-    const ALL: Self = Self { subject: true, audience: true, scope: true, ttl: true };
+    const ALL: Self = Self { subject: true, audience: true, scope: true, ttl: true, time: true };
 
-    /// Whether it is nothing.
-    pub(in crate::broker) fn is_nothing(self) -> bool {
-        self == Self::default()
+    /// Whether no two requests are told apart at one moment.
+    pub(in crate::broker) fn tells_none_apart(self) -> bool {
+        Self { time: false, ..self } == Self::default()
     }
 
     fn or(self, other: Self) -> Self {
@@ -35,6 +37,7 @@ impl Reads {
             audience: self.audience || other.audience,
             scope: self.scope || other.scope,
             ttl: self.ttl || other.ttl,
+            time: self.time || other.time,
         }
     }
 
@@ -68,7 +71,7 @@ impl Reads {
     fn of_attribute(name: Option<&str>) -> Self {
         let none = Self::default();
         match name {
-            Some("time") => none,
+            Some("time") => Self { time: true, ..none },
             Some("subject") => Self { subject: true, ..none },
             Some("audience") => Self { audience: true, ..none },
             Some("scope") => Self { scope: true, ..none },
@@ -142,7 +145,7 @@ mod tests {
             ("true", none),
             ("principal in DirectoryGroup::\"staff\"", none),
             ("resource == Role::\"admin\"", none),
-            ("context.time < datetime(\"2030-01-01\")", none),
+            ("context.time < datetime(\"2030-01-01\")", Reads { time: true, ..none }),
             ("context.ttl < 3600", Reads { ttl: true, ..none }),
             ("context.scope.contains(\"a\")", Reads { scope: true, ..none }),
             ("context.audience like \"https://*\"", Reads { audience: true, ..none }),

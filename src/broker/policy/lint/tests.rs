@@ -347,6 +347,20 @@ fn thresholds_are_tried_with_all_kinds_of_requests() {
     assert!(short[0].1.contains("for as long as `longest` says"), "{short:?}");
     let tried = of_approvals(&three, "context.ttl == 61");
     assert!(tried[0].0 == "threshold-tight" && tried[0].1.contains("were tried"), "{tried:?}");
+    let early = "context.time.toTime() < duration(\"8h\")";
+    let at_night = of_approvals(&three, early);
+    assert!(
+        at_night[0].0 == "threshold-tight" && at_night[0].1.contains("this hour"),
+        "{at_night:?}"
+    );
+    // Nor for people.
+    assert_eq!(
+        names(
+            &three,
+            "!(context.subject in DirectoryGroup::\"leads\") && !(context.subject in DirectoryGroup::\"on-call\")"
+        ),
+        [""; 0]
+    );
     // For none.
     let other = "context.audience == \"https://api.example.com\" && context.audience == \"https://admin.example.com\"";
     assert_eq!(names(&three, other), ["never-matches", "threshold-unmeetable"]);

@@ -95,25 +95,52 @@ async fn who_comes_has_approved_nothing_before() {
     assert_eq!(place.done("dave", "approve", &asked, &[]).await["access"], "approved");
 }
 
+/// The directory, where Alice is who has these ids.
+fn alice_is(subjects: [&str; 2]) -> String {
+    let ids = |subjects: [&str; 2]| {
+        let id = |subject| format!("{{ issuer = \"{CORP}\", subject = \"{subject}\" }}");
+        subjects.map(id).join(", ")
+    };
+    people(&[]).replace(&ids(["alice", "alice-too"]), &ids(subjects))
+}
+
+#[tokio::test]
+async fn what_waits_is_not_for_somebody_else_of_the_same_name() {
+    let place = Place::new().await;
+    let asked = place.requested("alice-too", &[]).await;
+    assert_eq!(place.listed("alice", "mine").await.len(), 1);
+    assert!(place.directory(&alice_is(["robert", "alice-once"])).await);
+    assert_eq!(place.listed("robert", "mine").await.len(), 0);
+    for what in ["withdraw", "activate", "relinquish"] {
+        assert_eq!(place.not_done("robert", what, &asked, &[]).await.0, 404, "{what}");
+    }
+    // They decide about it as little as who asked does.
+    for what in ["approve", "deny"] {
+        assert_eq!(
+            place.not_done("robert", what, &asked, &[("reason", "x")]).await.0,
+            404,
+            "{what}"
+        );
+    }
+    // It is still there for who asked, by whatever id.
+    assert!(place.directory(&alice_is(["robert", "alice-too"])).await);
+    assert_eq!(place.shown("robert", &asked).await["may"], json!(["withdraw"]));
+    place.done("robert", "withdraw", &asked, &[]).await;
+}
+
 #[tokio::test]
 async fn somebody_else_of_the_same_name_has_nothing_of_who_left() {
     let place = Place::new().await;
     place.active().await;
     assert_eq!(place.issued("alice", &[]).await.status, StatusCode::OK);
-    let ids = |subjects: [&str; 2]| {
-        let id = |subject| format!("{{ issuer = \"{CORP}\", subject = \"{subject}\" }}");
-        subjects.map(id).join(", ")
-    };
-    let other = people(&[]).replace(&ids(["alice", "alice-too"]), &ids(["robert", "robert-too"]));
-    assert!(place.directory(&other).await);
+    assert!(place.directory(&alice_is(["robert", "robert-too"])).await);
     let (status, said) = told(&place.issued("robert", &[]).await);
     assert!(status == 400 && said.contains("you have none"), "{said}");
     // Nor is who left a machine now.
     let (status, said) = told(&place.issued("alice", &[]).await);
     assert!(status == 400 && said.contains("does not know you"), "{said}");
     // Whoever has that id again, by whatever other one, goes on.
-    let back = people(&[]).replace(&ids(["alice", "alice-too"]), &ids(["alice", "robert"]));
-    assert!(place.directory(&back).await);
+    assert!(place.directory(&alice_is(["alice", "robert"])).await);
     assert_eq!(place.issued("robert", &[]).await.status, StatusCode::OK);
 }
 
