@@ -133,8 +133,9 @@ impl Broker {
             // What was approved for somebody is for no others who act for them.
             Verdict::Activate if !elevation.asked.covers(acting) => false,
             // Nor for somebody else who has their name by now.
-            Verdict::Activate | Verdict::Withdraw | Verdict::Relinquish
-                if elevation.asked.by.is(by) && !those.is_who_asked(by) =>
+            Verdict::Activate if elevation.asked.by.is(by) && !those.is_who_asked(by) => false,
+            Verdict::Withdraw | Verdict::Relinquish
+                if elevation.asked.by.is(by) && !those.is_asker(by) =>
             {
                 false
             }

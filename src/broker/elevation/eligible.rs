@@ -76,24 +76,26 @@ impl<'a> Eligible<'a> {
     /// Whether this is who asked: by the id of then, or by another one of the same person, who
     /// still has that. Whoever has left is not, nor somebody else who has their name.
     pub(in crate::broker) fn is_who_asked(&self, by: &Party) -> bool {
+        let has_left = self.asked.by.person.is_some() && by.person.is_none();
+        self.is_asker(by) && !has_left
+    }
+
+    /// The same for what is theirs to see and to end, also where nobody knows who is who because
+    /// the directory is out of date.
+    pub(super) fn is_asker(&self, by: &Party) -> bool {
         self.is_still(&self.asked.by, by)
     }
 
-    /// Whether this is who asked, or who acts for them, in the same sense: whoever may see what
-    /// is theirs.
+    /// Whether this is who asked, or who acts for them, in that sense.
     pub(super) fn is_for(&self, by: &Party) -> bool {
-        self.is_who_asked(by) || self.asked.actors.iter().any(|actor| self.is_still(actor, by))
+        self.is_asker(by) || self.asked.actors.iter().any(|actor| self.is_still(actor, by))
     }
 
     fn is_still(&self, before: &Party, by: &Party) -> bool {
-        let same_id = (&before.issuer, &before.subject) == (&by.issuer, &by.subject);
-        match (before.person.as_deref(), by.person.as_deref()) {
-            (Some(then), Some(now)) => {
-                same_id || then == now && self.person(&before.issuer, &before.subject) == Some(now)
-            }
-            (Some(_), None) => false,
-            (None, _) => same_id,
-        }
+        let (issuer, subject) = (&before.issuer, &before.subject);
+        let same_person = by.person.is_some() && by.person == before.person;
+        (issuer, subject) == (&by.issuer, &by.subject)
+            || same_person && self.person(issuer, subject) == by.person.as_deref()
     }
 
     /// The groups of somebody who may approve; nothing where they may not.

@@ -193,7 +193,7 @@ impl Broker {
         };
         let people = tally.needs.iter().map(named).collect();
         let is = Is {
-            asker: eligible.is_who_asked(by),
+            asker: eligible.is_asker(by),
             decides: eligible.groups(by).is_some(),
             counts: eligible.approves_as(by).is_some(),
         };

@@ -214,7 +214,7 @@ mod tests {
                 headers.append(*name, value.parse().unwrap());
             }
             let body = Ok(Bytes::from_static(b"a=1"));
-            super::read(&Uri::from_static("/token"), &headers, body, &[]).is_ok()
+            read(&Uri::from_static("/token"), &headers, body, &[]).is_ok()
         };
         let form = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
         assert!(read(&[form]));
