@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::attempt;
 use super::channel::{Named, Parcel, Refused};
+use super::message::Message;
 use super::outbox::{Newest, Tally, View, now};
 use crate::broker::store::{Delivery, Step, Store};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,9 @@ const LONGEST_WISH: Duration = Duration::from_secs(3600);
 
 /// Longer than anything is put off.
 const BEYOND: time::Duration = time::Duration::hours(2);
+
+/// How long what is over is put off while what it was waits itself.
+const HELD: time::Duration = time::Duration::seconds(2);
 
 /// How long what is under way may take at the end.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
@@ -111,6 +115,7 @@ impl<V: View> Courier<V> {
         if due.is_empty() {
             return Ok(LOOK);
         }
+        let due = self.in_order(named, due, at).await?;
         let until = at.saturating_add(signed(named.channel.limit() + LEASE));
         let taken: Vec<_> = due.into_iter().map(|one| (one, Step::Take(until))).collect();
         let ours = self.store.change_deliveries(&taken).await?;
@@ -120,6 +125,47 @@ impl<V: View> Courier<V> {
         let (ended, cut) = deliver_all(named, view, ours.collect(), self.now(), stopped).await;
         self.settle(named, ended, cut).await?;
         Ok(Duration::ZERO)
+    }
+
+    /// Those that may go. Where the receiver is told that something is over, it is told of it
+    /// first: what it was may have been put off meanwhile, and would never be over if it came
+    /// second. Once that was delivered or given up, nothing is held back any more.
+    async fn in_order(
+        &self,
+        named: &Named,
+        due: Vec<Delivery>,
+        at: OffsetDateTime,
+    ) -> Result<Vec<Delivery>> {
+        if !named.channel.follows() {
+            return Ok(due);
+        }
+        let (mut going, mut held) = (Vec::new(), Vec::new());
+        for delivery in due {
+            if self.comes_second(&delivery).await? {
+                let why = "what it ends has not been delivered yet".to_string();
+                held.push((delivery, Step::PutOff(at.saturating_add(HELD), why)));
+            } else {
+                going.push(delivery);
+            }
+        }
+        self.store.change_deliveries(&held).await?;
+        Ok(going)
+    }
+
+    /// Whether something waits here that is over with this one.
+    async fn comes_second(&self, delivery: &Delivery) -> Result<bool> {
+        let ends = delivery.message.as_ref().filter(|message| !message.ended().is_empty());
+        let Some(message) = ends.filter(|message| !message.id().is_empty()) else {
+            return Ok(false);
+        };
+        let waiting = self.store.waiting_about(&self.name, message.id()).await?;
+        // Of what was written after it, nothing is over.
+        let first = |other: &Message| {
+            other.key() != message.key()
+                && other.at() <= message.at()
+                && message.ended().contains(other.kind())
+        };
+        Ok(waiting.iter().any(first))
     }
 
     /// Puts on record how attempts ended, and puts back those that were cut off.

@@ -29,6 +29,8 @@ pub(super) struct Behaviour {
     pub(super) hangs: AtomicBool,
     /// Somebody waits for it for long.
     pub(super) patient: AtomicBool,
+    /// It is told that something is over.
+    pub(super) follows: AtomicBool,
     /// Messages with these keys are not taken.
     pub(super) refuses: Mutex<Vec<String>>,
     pub(super) wish: Mutex<Option<Duration>>,
@@ -59,8 +61,13 @@ impl Channel for Stand {
         if patient { Duration::from_secs(60) } else { Duration::from_millis(400) }
     }
 
+    fn follows(&self) -> bool {
+        self.0.follows.load(Ordering::Relaxed)
+    }
+
     async fn deliver(&self, parcel: &Parcel<'_>) -> Result<(), Refused> {
-        let Behaviour { is_down, hangs, patient: _, refuses, wish, got, order } = &*self.0;
+        let Behaviour { is_down, hangs, patient: _, follows: _, refuses, wish, got, order } =
+            &*self.0;
         if hangs.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }

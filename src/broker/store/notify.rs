@@ -42,6 +42,10 @@ pub trait NotifyStore: Send + Sync {
         limit: u32,
     ) -> Result<u64>;
 
+    /// What is about this thing and waits to be delivered on this channel, whoever may be trying
+    /// it; without what cannot be read.
+    async fn waiting_about(&self, channel: &str, about: &str) -> Result<Vec<Message>>;
+
     /// How much waits on each channel.
     async fn backlog(&self) -> Result<Vec<Backlog>>;
 

@@ -205,6 +205,9 @@ impl NotifyStore for Failing {
     ) -> Result<u64> {
         self.inner.give_up_strays(channels, before, why, limit).await
     }
+    async fn waiting_about(&self, channel: &str, about: &str) -> Result<Vec<Message>> {
+        self.inner.waiting_about(channel, about).await
+    }
     async fn backlog(&self) -> Result<Vec<Backlog>> {
         self.inner.backlog().await
     }

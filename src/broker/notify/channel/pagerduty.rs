@@ -168,6 +168,10 @@ mod tests {
         );
         assert_eq!(payload["custom_details"]["people"], "alice, bob");
         assert_eq!(payload["timestamp"], "2026-01-01T12:00:00.5Z");
+        // Whoever is told again is told of the same one; where somebody has resolved that by hand,
+        // PagerDuty makes another.
+        let [again] = &samples(&message("later"), &[])[..] else { panic!() };
+        assert_eq!(again["dedup_key"], event["dedup_key"]);
         // What is about nothing in particular is one by itself.
         let [event] = &samples(&message("k").about(""), &[])[..] else { panic!() };
         assert_eq!(event["dedup_key"], "broker.example.com/k");

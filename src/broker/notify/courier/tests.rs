@@ -9,6 +9,7 @@ use crate::broker::notify::{Counted, Message, Urgency};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{Ground, record};
 use crate::broker::store::{Effect, Ledger as _, NotifyStore as _, Unit, sqlite};
+use crate::broker::testbed::Shifted;
 use crate::host::clock::SystemClock;
 
 /// How long something may take that takes moments.
@@ -70,10 +71,18 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 fn courier(store: &Arc<SqlStore>, world: &Arc<World>, name: &str) -> Courier<World> {
+    courier_by(Arc::new(SystemClock), store, world, name)
+}
+
+fn courier_by(
+    clock: Arc<dyn Clock>,
+    store: &Arc<SqlStore>,
+    world: &Arc<World>,
+    name: &str,
+) -> Courier<World> {
     let world = world.clone();
     let newest: Newest<World> = Arc::new(move || world.clone());
-    let (clock, tally) = (Arc::new(SystemClock), Tally::default());
-    Courier::new(name.into(), store.clone(), clock, newest, tally)
+    Courier::new(name.into(), store.clone(), clock, newest, Tally::default())
 }
 
 /// Goes one step, as a process does that nobody stops.
@@ -345,4 +354,86 @@ async fn people_are_told_by_name_and_roles_and_kinds_choose_channels() {
     let emergency = || Message::new("k", "emergency", Urgency::Alarm, "x", at);
     assert_eq!(to(&emergency().role("deploy").channels()), "alarms all");
     assert_eq!(to(&emergency().people(["alice"])), "", "it is for people alone");
+}
+
+/// An emergency, and that it was reviewed, which is over with it.
+fn alarm_and_end(alarm_at: OffsetDateTime, about: &str) -> [Message; 2] {
+    let told = |key: &str, kind: &str, urgency, at| {
+        Message::new(key, kind, urgency, "x", at).about(about).channels()
+    };
+    let alarm = told("alarm", "emergency", Urgency::Alarm, alarm_at);
+    let end = told("end", "reviewed", Urgency::Info, SystemClock.now()).ends(&["emergency"]);
+    [alarm, end]
+}
+
+#[tokio::test]
+async fn what_is_over_never_overtakes_what_it_was() {
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
+    let (world, on) = world(&[("one", "give_up_after = \"1h\"")]);
+    on[0].follows.store(true, Ordering::Relaxed);
+    on[0].refuses.lock().unwrap().push("alarm".into());
+    let other = telling("other", Urgency::Info).about("8");
+    let both = alarm_and_end(SystemClock.now(), "7");
+    tell(&store, both.into_iter().chain([other])).await;
+    spread_only(&store, &world).await;
+    let clock = Arc::new(Shifted::default());
+    let mut courier = courier_by(clock.clone(), &store, &world, "one");
+    let order = || on[0].order.lock().unwrap().clone();
+    for _ in 0..5 {
+        step(&mut courier, &world).await;
+        clock.0.fetch_add(3, Ordering::Relaxed);
+    }
+    assert_eq!(order(), ["other"], "what is about something else goes on");
+    on[0].refuses.lock().unwrap().clear();
+    while on[0].count() < 3 {
+        step(&mut courier, &world).await;
+        clock.0.fetch_add(30, Ordering::Relaxed);
+    }
+    assert_eq!(order(), ["other", "alarm", "end"]);
+}
+
+#[tokio::test]
+async fn once_it_is_given_up_that_it_is_over_is_told_all_the_same() {
+    let store = Arc::new(sqlite::in_memory().await.unwrap());
+    let (world, on) = world(&[("one", "give_up_after = \"1h\"")]);
+    on[0].follows.store(true, Ordering::Relaxed);
+    on[0].refuses.lock().unwrap().push("alarm".into());
+    tell(&store, alarm_and_end(SystemClock.now() - time::Duration::minutes(61), "7")).await;
+    spread_only(&store, &world).await;
+    let clock = Arc::new(Shifted::default());
+    let mut courier = courier_by(clock.clone(), &store, &world, "one");
+    step(&mut courier, &world).await;
+    let counted = counted(&courier);
+    assert_eq!((counted.given_up, on[0].count()), (1, 0));
+    clock.0.fetch_add(3, Ordering::Relaxed);
+    step(&mut courier, &world).await;
+    assert_eq!(*on[0].order.lock().unwrap(), ["end"]);
+}
+
+#[tokio::test]
+async fn what_waits_about_a_thing_is_found_whatever_that_is_called() {
+    for ground in Ground::each().await {
+        let store = Arc::new(ground.open().await);
+        let (world, _) = world(&[("one", "")]);
+        let about = "a_\"%!\\é";
+        tell(&store, alarm_and_end(SystemClock.now(), about)).await;
+        tell(&store, [telling("other", Urgency::Info).about("ax\"%!\\é")]).await;
+        spread_only(&store, &world).await;
+        let waiting = async |channel: &str, about: &str| {
+            let found = store.waiting_about(channel, about).await.unwrap();
+            let mut keys: Vec<_> = found.iter().map(|one| one.key().to_string()).collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(waiting("one", about).await, ["alarm", "end"]);
+        assert_eq!(waiting("two", about).await, [""; 0]);
+        assert_eq!(waiting("one", "%").await, [""; 0]);
+        // Also what somebody is trying, and nothing that has been delivered.
+        let at = now(store.as_ref(), &SystemClock).await.unwrap();
+        let due = store.due("one", at, at + BEYOND, 9).await.unwrap();
+        let find = |key: &str| due.iter().find(|one| one.key == key).unwrap().clone();
+        let steps = [(find("alarm"), Step::Take(at + BEYOND / 2)), (find("end"), Step::Delivered)];
+        assert_eq!(store.change_deliveries(&steps).await.unwrap(), [true, true]);
+        assert_eq!(waiting("one", about).await, ["alarm"]);
+    }
 }

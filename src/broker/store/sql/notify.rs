@@ -153,6 +153,28 @@ impl NotifyStore for SqlStore {
         self.forget(give_up).await
     }
 
+    async fn waiting_about(&self, channel: &str, about: &str) -> Result<Vec<Message>> {
+        // What it is about is in the text alone, which both engines can look through alike.
+        let about_it = format!("\"about\":{}", serde_json::Value::from(about));
+        let escaped: String = about_it.chars().fold(String::new(), |mut text, one| {
+            text.extend(['!', '%', '_'].contains(&one).then_some('!'));
+            text.push(one);
+            text
+        });
+        let ask = || {
+            sqlx::query(
+                "select m.body from notify_delivery d join notify_message m on m.key = d.message
+                 where d.state = 'waiting' and d.channel = $1 and m.body like $2 escape '!'",
+            )
+            .bind(channel)
+            .bind(format!("%{escaped}%"))
+            .fetch_all(&self.engine.pool)
+        };
+        let rows = self.engine.read(UNREADABLE, ask).await?;
+        let messages = rows.iter().filter_map(message_from);
+        Ok(messages.filter(|message| message.id() == about).collect())
+    }
+
     async fn backlog(&self) -> Result<Vec<Backlog>> {
         let ask = || {
             sqlx::query(
