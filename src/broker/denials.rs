@@ -4,7 +4,7 @@
 //! that is accepted could fill it. After a burst, denials are told as «not now», and
 //! counted; the count is put on record now and then.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use time::{Duration, OffsetDateTime};
@@ -30,6 +30,8 @@ const COUNTED_FOR: Duration = Duration::minutes(1);
 pub(super) struct Tally {
     /// Whose they were; without a subject: of several callers of this issuer.
     pub(super) principal: Principal,
+    /// What they wanted, as records name it.
+    pub(super) action: String,
     /// How many.
     pub(super) count: u64,
     /// Since when.
@@ -43,16 +45,17 @@ pub(super) struct Denials(Mutex<HashMap<Principal, Left>>);
 /// What is left of a rate, and what was counted beyond.
 struct Left {
     bucket: Bucket,
-    counted: Option<(u64, OffsetDateTime)>,
+    /// How many since when, by what was wanted. There are few actions, and nobody makes more.
+    counted: BTreeMap<String, (u64, OffsetDateTime)>,
 }
 
 impl Left {
     fn all(up: Duration) -> Self {
-        Self { bucket: Bucket::full(up), counted: None }
+        Self { bucket: Bucket::full(up), counted: BTreeMap::new() }
     }
 
-    fn count(&mut self, now: OffsetDateTime) {
-        let (count, _) = self.counted.get_or_insert((0, now));
+    fn count(&mut self, action: &str, now: OffsetDateTime) {
+        let (count, _) = self.counted.entry(action.to_string()).or_insert((0, now));
         *count += 1;
     }
 }
@@ -60,10 +63,11 @@ impl Left {
 impl Denials {
     /// Whether a denial may go on record by itself. Otherwise it is counted, and may
     /// be asked for again after this time. `up` is how long the machine has been up:
-    /// a clock that is set makes nobody wait.
+    /// a clock that is set makes nobody wait. All that somebody wants is limited together.
     pub(super) fn admit(
         &self,
         principal: &Principal,
+        action: &str,
         now: OffsetDateTime,
         up: Duration,
     ) -> Result<(), std::time::Duration> {
@@ -71,7 +75,7 @@ impl Denials {
         let everybody = everybody(principal);
         if buckets.len() >= REMEMBERED && !buckets.contains_key(principal) {
             buckets.retain(|whose, left| {
-                whose.subject.is_empty() || left.bucket.full_at > up || left.counted.is_some()
+                whose.subject.is_empty() || left.bucket.full_at > up || !left.counted.is_empty()
             });
         }
         let remembered = buckets.len() < REMEMBERED || buckets.contains_key(principal);
@@ -80,7 +84,7 @@ impl Denials {
         for (whose, rate) in &limits {
             let left = buckets.entry(whose.clone()).or_insert_with(|| Left::all(up));
             if let Some(wait) = left.bucket.wait(rate, up) {
-                left.count(now);
+                left.count(action, now);
                 return Err(wait.try_into().unwrap_or_default());
             }
         }
@@ -104,16 +108,25 @@ impl Denials {
     pub(super) fn give_back(&self, tally: Tally) {
         let mut buckets = self.buckets();
         let left = buckets.entry(tally.principal).or_insert(Left::all(Duration::ZERO));
-        let (count, since) = left.counted.get_or_insert((0, tally.since));
+        let (count, since) = left.counted.entry(tally.action).or_insert((0, tally.since));
         *count += tally.count;
         *since = tally.since.min(*since);
     }
 
     fn take(&self, due: impl Fn(OffsetDateTime) -> bool) -> Vec<Tally> {
         let mut buckets = self.buckets();
-        let counted = buckets.iter_mut().filter_map(|(principal, left)| {
-            let (count, since) = left.counted.take_if(|(_, since)| due(*since))?;
-            Some(Tally { principal: principal.clone(), count, since })
+        let counted = buckets.iter_mut().flat_map(|(principal, left)| {
+            let (taken, kept) = std::mem::take(&mut left.counted)
+                .into_iter()
+                .partition(|(_, (_, since))| due(*since));
+            left.counted = kept;
+            let taken: BTreeMap<_, _> = taken;
+            taken.into_iter().map(|(action, (count, since))| Tally {
+                principal: principal.clone(),
+                action,
+                count,
+                since,
+            })
         });
         counted.collect()
     }
@@ -141,7 +154,7 @@ mod tests {
     }
 
     fn admitted(denials: &Denials, subject: &str, now: OffsetDateTime, times: u32) -> usize {
-        (0..times).filter(|_| denials.admit(&of(subject), now, now - NOW).is_ok()).count()
+        (0..times).filter(|_| denials.admit(&of(subject), "issue", now, now - NOW).is_ok()).count()
     }
 
     #[test]
@@ -149,7 +162,7 @@ mod tests {
         let denials = Denials::default();
         assert_eq!(admitted(&denials, "a", NOW, 100), 30);
         assert_eq!(admitted(&denials, "b", NOW, 1), 1, "others are not affected");
-        let wait = denials.admit(&of("a"), NOW, Duration::ZERO).unwrap_err();
+        let wait = denials.admit(&of("a"), "issue", NOW, Duration::ZERO).unwrap_err();
         assert_eq!(wait, std::time::Duration::from_secs(30));
         assert_eq!(admitted(&denials, "a", NOW + Duration::seconds(30), 9), 1);
         assert_eq!(admitted(&denials, "a", NOW + Duration::hours(1), 100), 30);
@@ -160,7 +173,7 @@ mod tests {
         let denials = Denials::default();
         let denied = |issuer: &str, n: usize| {
             let principal = Principal { issuer: issuer.into(), subject: n.to_string() };
-            denials.admit(&principal, NOW, Duration::ZERO).is_ok()
+            denials.admit(&principal, "issue", NOW, Duration::ZERO).is_ok()
         };
         let admitted = (0..5000).filter(|n| denied("https://i.example", *n)).count();
         assert_eq!(admitted, 600);
@@ -178,11 +191,24 @@ mod tests {
         admitted(&denials, "a", NOW, 37);
         assert_eq!(denials.due(NOW + Duration::seconds(59)), []);
         let due = denials.due(NOW + Duration::seconds(60));
-        let tally = Tally { principal: of("a"), count: 7, since: NOW };
+        let tally = Tally { principal: of("a"), action: "issue".into(), count: 7, since: NOW };
         assert_eq!(due, std::slice::from_ref(&tally));
         assert_eq!(denials.all(), []);
         denials.give_back(tally.clone());
         admitted(&denials, "a", NOW, 1);
         assert_eq!(denials.all(), [Tally { count: 8, ..tally }]);
+    }
+
+    #[test]
+    fn what_is_counted_says_what_was_wanted_and_one_rate_is_for_all_of_it() {
+        let denials = Denials::default();
+        let denied = |action: &str| denials.admit(&of("a"), action, NOW, Duration::ZERO).is_err();
+        let all: Vec<_> = ["issue", "elevation.request"].into_iter().cycle().take(40).collect();
+        assert_eq!(all.into_iter().filter(|action| denied(action)).count(), 10);
+        let mut told = denials.all();
+        told.sort_by(|one, other| one.action.cmp(&other.action));
+        let told: Vec<_> = told.iter().map(|one| (one.action.as_str(), one.count)).collect();
+        assert_eq!(told, [("elevation.request", 5), ("issue", 5)]);
+        assert_eq!(denials.all(), []);
     }
 }

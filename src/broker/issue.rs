@@ -241,8 +241,8 @@ impl Broker {
     /// Puts a denial on record, with what proof of a key was used for it; where it was used
     /// before, that is why. Returns what is told.
     async fn deny(&self, record: Record, proof: Option<&Proof>, refusal: Refusal) -> Refusal {
-        let (principal, now) = (&record.principal, record.at);
-        if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
+        let (principal, action, now) = (&record.principal, &record.action, record.at);
+        if let Err(retry_after) = self.denials.admit(principal, action, now, self.clock.uptime()) {
             tracing::info!(request_id = %record.request_id, %refusal, "denied, and only counted");
             return match refusal {
                 // Asking again is of no use.
@@ -361,7 +361,7 @@ impl Broker {
                 ),
                 policy_hash: self.policies().hash().to_string(),
                 count: tally.count,
-                ..Record::of_the_broker(now, "issue", Decision::Denied, name)
+                ..Record::of_the_broker(now, &tally.action, Decision::Denied, name)
             };
             if let Err(error) = self.metrics.recording(self.audit.append(record)).await {
                 tracing::error!(%error, "what was only counted cannot be recorded at present");

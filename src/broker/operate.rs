@@ -210,7 +210,9 @@ impl Broker {
         };
         let record = Record { policy_id: record.policy_id.filter(|id| !id.is_empty()), ..record };
         let principal = asked.caller.principal();
-        if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
+        if let Err(retry_after) =
+            self.denials.admit(principal, &record.action, now, self.clock.uptime())
+        {
             let reason = record.reason;
             tracing::info!(request_id = %asked.request_id, reason, "denied, and only counted");
             return Refusal::Counted { retry_after };

@@ -188,7 +188,9 @@ impl Broker {
         };
         let record = super::signed::noted(record, who);
         let principal = who.caller.principal();
-        if let Err(retry_after) = self.denials.admit(principal, now, self.clock.uptime()) {
+        if let Err(retry_after) =
+            self.denials.admit(principal, &record.action, now, self.clock.uptime())
+        {
             let reason = record.reason;
             tracing::info!(request_id = %who.request_id, reason, "denied, and only counted");
             return Refusal::Counted { retry_after };

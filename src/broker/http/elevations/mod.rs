@@ -261,6 +261,7 @@ async fn list(
 /// who never do anything but approve.
 async fn identified(request: &Request<'_>, form: Option<&Form>) -> Result<Asked, Unserved> {
     let asked = request.identified(form).await?;
+    super::token::summarize(request.broker).await;
     request.broker.saw_login(&request.book, &asked.caller);
     Ok(asked)
 }

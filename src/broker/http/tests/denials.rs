@@ -88,6 +88,7 @@ async fn who_is_denied_again_and_again_is_counted() {
     let (_, summary) = bed.records(0, 99).await.remove(records.len() + 2);
     assert_eq!(summary.count, counted as u64);
     assert_eq!((summary.principal.issuer.as_str(), &summary.principal.subject[..]), (CORP, "eve"));
+    assert_eq!(summary.action, "issue");
     assert!(summary.reason.contains("only counted"), "{summary:?}");
 }
 
@@ -99,7 +100,7 @@ async fn who_hangs_up_takes_no_count_away() {
     for n in 0..300 {
         let principal = Principal { issuer: CORP.into(), subject: n.to_string() };
         for _ in 0..40 {
-            let admitted = bed.broker.denials.admit(&principal, ago, Duration::hours(1));
+            let admitted = bed.broker.denials.admit(&principal, "issue", ago, Duration::hours(1));
             counted += u64::from(admitted.is_err());
         }
     }
