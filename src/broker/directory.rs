@@ -19,6 +19,8 @@
 //! of date says nothing any more: what would be permitted by it is denied, and so is what
 //! might be forbidden by it.
 
+mod rough;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -48,6 +48,12 @@ impl Current {
         self.read_anew(&before).inspect_err(|_| self.let_go(&before))
     }
 
+    /// Only that: nothing else is read.
+    fn let_go_now(&self) {
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.let_go(&self.book());
+    }
+
     /// Whoever has left the directory decides about nothing any more, whatever else is wrong.
     fn let_go(&self, before: &Rulebook) {
         match before.without_who_left(&self.host) {
@@ -123,6 +129,14 @@ impl Broker {
     /// The configuration that is in force.
     pub(super) fn configuration(&self) -> Config {
         self.policies().config().clone()
+    }
+
+    /// Lets those go who have left the directory of people, and changes nothing else, because not
+    /// all can be read that there would be to read anew.
+    ///
+    /// It reads files, and so blocks.
+    pub(super) fn let_go_who_left(&self) {
+        self.current.let_go_now();
     }
 
     /// Reads the configuration and all that it names anew, checks it, and goes by it from now

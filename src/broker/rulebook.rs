@@ -94,12 +94,19 @@ impl Rulebook {
         })
     }
 
-    /// The same without those who are not in the directory any more, as it is read now; `None`
-    /// where nobody has left it, or it cannot be read.
+    /// The same without those who are not in the directory any more, as it is read now, and as
+    /// far as it can be where something is wrong with it; `None` where nobody has left it.
     pub(super) fn without_who_left(&self, host: &Host) -> Result<Option<Self>> {
         let (config, now) = (&self.config, host.clock.now());
-        let read = config.directory(now)?;
-        let left = self.directory().zip(read).and_then(|(known, newer)| known.less(&newer));
+        let Some(known) = self.directory() else { return Ok(None) };
+        let read = config.directory(now).or_else(|error| {
+            let rough = config.directory_roughly(known).ok_or(error)?;
+            tracing::error!(
+                "the directory of people cannot be used: what can be read of it says who has left"
+            );
+            Ok::<_, Error>(Some(Arc::new(rough)))
+        })?;
+        let left = read.and_then(|newer| known.less(&newer));
         let Some(directory) = left.map(Arc::new) else { return Ok(None) };
         let policy = Policy::load(&self.sources, World::of(config, Some(&directory)))?;
         Ok(Some(Self {

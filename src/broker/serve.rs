@@ -15,7 +15,7 @@ use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::Guard;
 use super::http::hosts::{Hosts, Names};
 use super::metrics::Reload;
-use super::watch::Watch;
+use super::watch::{Seen, Watch};
 use super::{Broker, http, tls};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -232,11 +232,18 @@ impl Reloading {
     /// files do.
     async fn whenever(mut self, mut hangups: Hangups, broker: Arc<Broker>) {
         loop {
-            tokio::select! {
-                () = hangups.next() => {}
-                () = self.watch.changed() => tracing::info!("files have changed"),
-            }
             let reading = broker.clone();
+            let seen = tokio::select! {
+                () = hangups.next() => Seen::All,
+                seen = self.watch.changed() => {
+                    tracing::info!("files have changed");
+                    seen
+                }
+            };
+            if seen == Seen::PeopleAlone {
+                let _ = tokio::task::spawn_blocking(move || reading.let_go_who_left()).await;
+                continue;
+            }
             // What comes of it is in the log.
             let _ = tokio::task::spawn_blocking(move || reading.reload_policies()).await;
             let config = broker.configuration();

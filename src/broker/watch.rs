@@ -17,6 +17,19 @@ const MAX: u64 = 16 * 1024 * 1024;
 pub(super) struct Watch {
     files: BTreeMap<PathBuf, Known>,
     every: Option<Duration>,
+    /// The one that says who the people are.
+    people: Option<PathBuf>,
+    /// A hash of what was in that when it was told of it alone.
+    alone: Option<Vec<u8>>,
+}
+
+/// What is to be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// All of it.
+    All,
+    /// Who has left: the directory of people is another, and not all else can be read.
+    PeopleAlone,
 }
 
 /// What is known of a file.
@@ -31,7 +44,7 @@ struct Known {
 impl Watch {
     /// Looks at the files that this broker reads again, as they are now.
     pub(super) async fn start(config: &Config) -> Self {
-        let mut watch = Self { files: BTreeMap::new(), every: None };
+        let mut watch = Self { files: BTreeMap::new(), every: None, people: None, alone: None };
         watch.follow(config);
         if watch.every.is_some() {
             watch.look().await;
@@ -43,6 +56,7 @@ impl Watch {
     /// changed: who has read it did so before.
     pub(super) fn follow(&mut self, config: &Config) {
         self.every = config.watch_every;
+        self.people = config.directory.as_ref().map(|directory| directory.file.clone());
         let known = |path: PathBuf| {
             let known = self.files.get(&path).cloned().unwrap_or_default();
             (path, known)
@@ -52,22 +66,23 @@ impl Watch {
 
     /// Returns once they are others than before, and never where nobody looks. What is new
     /// may be no good: that is seen once, like what is good.
-    pub(super) async fn changed(&mut self) {
+    pub(super) async fn changed(&mut self) -> Seen {
         let Some(every) = self.every else { return std::future::pending().await };
         loop {
             tokio::time::sleep(every).await;
-            if self.look().await {
-                return;
+            if let Some(seen) = self.look().await {
+                return seen;
             }
         }
     }
 
     /// Whether they are others than before. Where one cannot be read that is not so yet, since
-    /// it is one that is being put there; or it is none at all, and so that is told, once.
-    async fn look(&mut self) -> bool {
+    /// it is one that is being put there; or it is none at all, and so that is told, once. But
+    /// nobody who has left the directory stays for as long.
+    async fn look(&mut self) -> Option<Seen> {
         let paths: Vec<PathBuf> = self.files.keys().cloned().collect();
         let Ok(found) = tokio::task::spawn_blocking(move || read_all(paths)).await else {
-            return false;
+            return None;
         };
         let (mut changed, mut all) = (Vec::new(), true);
         for (path, found) in found {
@@ -84,19 +99,27 @@ impl Watch {
                 Err(why) => {
                     all = false;
                     if known.told.as_ref() != Some(&why) {
-                        tracing::warn!(path = %path.display(), why, "a file that is watched cannot be read; until it can be, nothing is read again");
+                        tracing::warn!(path = %path.display(), why, "a file that is watched cannot be read; until it can be, nothing is read again but who has left the directory of people");
                         known.told = Some(why);
                     }
                 }
             }
         }
-        if !all || changed.is_empty() {
-            return false;
+        if !all {
+            let people = changed.into_iter().find(|(path, _)| Some(path) == self.people.as_ref());
+            let hash = people.map(|(_, hash)| hash)?;
+            let is_new = self.alone.as_ref() != Some(&hash);
+            self.alone = Some(hash);
+            return is_new.then_some(Seen::PeopleAlone);
+        }
+        // Who was let go may be back, in a file that is as it was.
+        if self.alone.take().is_none() && changed.is_empty() {
+            return None;
         }
         for (path, hash) in changed {
             self.files.entry(path).or_default().seen = Some(hash);
         }
-        true
+        Some(Seen::All)
     }
 }
 
@@ -139,8 +162,9 @@ mod tests {
         let file = volume.path().join("policy");
         symlink("..data/policy", &file).unwrap();
         let files = [(file.clone(), Known::default())].into();
-        let mut watch = Watch { files, every: Some(Duration::from_millis(1)) };
-        assert!(watch.look().await, "whoever is new has changed");
+        let every = Some(Duration::from_millis(1));
+        let mut watch = Watch { files, every, people: None, alone: None };
+        assert_eq!(watch.look().await, Some(Seen::All), "whoever is new has changed");
         put("..2", "one");
         let soon = Duration::from_millis(100);
         assert!(tokio::time::timeout(soon, watch.changed()).await.is_err());
@@ -149,8 +173,39 @@ mod tests {
         assert_eq!(watch.files[&file].told.as_deref(), Some("there is no such file"));
         symlink("..data/policy", &file).unwrap();
         put("..3", "two");
-        watch.changed().await;
+        assert_eq!(watch.changed().await, Seen::All);
         assert_eq!(watch.files[&file].told, None);
         assert!(tokio::time::timeout(soon, watch.changed()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_directory_of_people_is_seen_alone_where_another_file_cannot_be_read() {
+        let place = tempfile::tempdir().unwrap();
+        let [people, policy] = ["people", "policy"].map(|name| place.path().join(name));
+        let write = |path: &Path, text: &str| files::write_private(path, text.as_bytes()).unwrap();
+        write(&people, "alice bob");
+        write(&policy, "one");
+        let files = [&people, &policy].map(|path| (path.clone(), Known::default())).into();
+        let mut watch = Watch { files, every: None, people: Some(people.clone()), alone: None };
+        assert_eq!(watch.look().await, Some(Seen::All));
+        files::remove(&policy).unwrap();
+        assert_eq!(watch.look().await, None);
+        write(&people, "alice");
+        assert_eq!(watch.look().await, Some(Seen::PeopleAlone));
+        assert_eq!(watch.look().await, None, "it is told once");
+        write(&people, "alice carol");
+        assert_eq!(watch.look().await, Some(Seen::PeopleAlone));
+        // Bob is back, by the same file as before: then all is read again.
+        write(&people, "alice bob");
+        assert_eq!(watch.look().await, None);
+        write(&policy, "one");
+        assert_eq!(watch.look().await, Some(Seen::All));
+        assert_eq!(watch.look().await, None);
+        // Another file alone lets nobody go.
+        files::remove(&people).unwrap();
+        write(&policy, "two");
+        assert_eq!(watch.look().await, None);
+        write(&people, "alice bob");
+        assert_eq!(watch.look().await, Some(Seen::All));
     }
 }

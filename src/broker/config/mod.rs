@@ -246,6 +246,12 @@ impl Config {
         self.directory.as_ref().map(load).transpose()
     }
 
+    /// What can be read of a directory that cannot be used of the people in this one; `None` where
+    /// there is nothing of that.
+    pub(super) fn directory_roughly(&self, known: &Directory) -> Option<Directory> {
+        Directory::roughly(self.directory.as_ref()?, known).ok()
+    }
+
     /// Checks that the directory has enough people for what has to be approved.
     ///
     /// # Errors

@@ -70,6 +70,52 @@ async fn who_leaves_is_gone_also_where_all_else_is_refused() {
 }
 
 #[tokio::test]
+async fn who_leaves_is_gone_also_where_another_entry_of_the_directory_is_wrong() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    place.done("bob", "approve", &asked, &[]).await;
+    let wrong = "[person.frank]\nids = []\n";
+    assert!(!place.directory(&(without(&["bob"]) + wrong)).await);
+    assert_eq!(place.not_done("bob", "deny", &asked, &[("reason", "x")]).await.0, 403);
+    // Who stayed goes on, and nobody comes by a file that is refused.
+    let shown = place.shown("carol", &asked).await;
+    assert_eq!(shown["needs"][0]["have"], json!([]));
+    let frank = format!(
+        "[person.frank]\nids = [{{ issuer = \"{CORP}\", subject = \"frank\" }}]\ngroups = [\"leads\"]\n"
+    );
+    assert!(!place.directory(&(without(&["bob"]) + &frank + "mail = \"x\"\n")).await);
+    assert_eq!(place.not_done("frank", "approve", &asked, &[]).await.0, 403);
+    place.done("carol", "approve", &asked, &[]).await;
+    // Whose entry is wrong has not left.
+    let all = without(&["bob"]);
+    let (others, erin) = all.split_at(all.find("[person.erin]").unwrap());
+    let wrong = others.to_string() + &erin.replace("groups = [", "groups = 7 # ");
+    assert!(!place.directory(&wrong).await);
+    place.done("erin", "approve", &asked, &[]).await;
+    // Once it is right again, so is all.
+    assert!(place.directory(&people(&[])).await);
+    let shown = place.shown("bob", &asked).await;
+    assert_eq!(shown["needs"][0]["have"], json!(["bob", "carol", "erin"]));
+}
+
+#[tokio::test]
+async fn who_leaves_is_let_go_while_nothing_else_can_be_read_again() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    let before = place.bed.broker.policies().rules_hash().to_string();
+    let write = |name: &str, text: &str| {
+        let path = place.dir.path().join(name);
+        crate::host::files::write_private(&path, text.as_bytes()).unwrap();
+    };
+    write("policy.cedar", &(place.policies.clone() + "// another version\n"));
+    write("people.toml", &without(&["bob"]));
+    place.bed.broker.let_go_who_left();
+    assert_eq!(place.not_done("bob", "deny", &asked, &[("reason", "x")]).await.0, 403);
+    assert_eq!(place.bed.broker.policies().rules_hash(), before, "nothing else is read");
+    place.done("carol", "approve", &asked, &[]).await;
+}
+
+#[tokio::test]
 async fn who_comes_has_approved_nothing_before() {
     let place = Place::built(
         None,
@@ -125,17 +171,31 @@ async fn what_waits_is_not_for_somebody_else_of_the_same_name() {
 #[tokio::test]
 async fn somebody_else_of_the_same_name_has_nothing_of_who_left() {
     let place = Place::new().await;
-    place.active().await;
+    let active = place.active().await;
     assert_eq!(place.issued("alice", &[]).await.status, StatusCode::OK);
+    let waits = place.requested("bob", &[]).await;
     assert!(place.directory(&alice_is(["robert", "robert-too"])).await);
     let (status, said) = told(&place.issued("robert", &[]).await);
     assert!(status == 400 && said.contains("you have none"), "{said}");
+    // What is in their way by that name, or waits by it, is none of theirs.
+    let response = place.request("robert", &[]).await;
+    let (status, said) = told(&response);
+    assert!(status == 409 && said.starts_with("elevation_conflict"), "{status} {said}");
+    let said = json_of(&response).to_string();
+    assert!(!said.contains(active["id"].as_str().unwrap()) && !said.contains("until"), "{said}");
     // Nor is who left a machine now.
     let (status, said) = told(&place.issued("alice", &[]).await);
     assert!(status == 400 && said.contains("does not know you"), "{said}");
     // Whoever has that id again, by whatever other one, goes on.
     assert!(place.directory(&alice_is(["alice", "robert"])).await);
     assert_eq!(place.issued("robert", &[]).await.status, StatusCode::OK);
+    assert!(told(&place.issued("bob", &[]).await).1.starts_with("elevation_pending"));
+    let other = people(&[]).replace("\"bob\"", "\"bert\"").replace("\"bob-too\"", "\"bert-too\"");
+    assert!(place.directory(&other).await);
+    let response = place.issued("bert", &[]).await;
+    let (_, said) = told(&response);
+    assert!(said.starts_with("elevation_required"), "{said}");
+    assert!(!json_of(&response).to_string().contains(waits["id"].as_str().unwrap()));
 }
 
 #[tokio::test]
