@@ -3,11 +3,13 @@
 use time::OffsetDateTime;
 
 use super::admission::{said_of, unless};
-use super::desk::{Refusal, span};
+use super::desk::{Refusal, rules_of, span};
+use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::config::Elevation as Rules;
+use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{Among, ElevationFilter, UnderWay};
 use crate::error::Result as Outcome;
 
@@ -16,8 +18,10 @@ const LOOKED_AT: u32 = 50;
 
 impl Broker {
     /// Which other elevation it is that keeps this one from being added, and what is told of it.
+    /// Of one by somebody who only had the same name, nothing is.
     pub(super) async fn against(
         &self,
+        book: &Rulebook,
         rules: &Rules,
         new: &Elevation,
         now: OffsetDateTime,
@@ -28,8 +32,11 @@ impl Broker {
             drill: Some(new.asked.drill),
             ..ElevationFilter::default()
         };
-        for found in self.store.elevations(&filter, LOOKED_AT).await? {
-            let known = self.elevations.open(&found.sealed)?;
+        for known in self.legible_of(filter, LOOKED_AT).await? {
+            let asked = Eligible::new(rules_of(book), &known.asked, now);
+            if !asked.is_who_asked(&new.asked.by) {
+                continue;
+            }
             if let Some(why) = told(rules, &known, new.asked.path, now) {
                 return Ok(Refusal::Conflict { why, with: Some(known.id) });
             }

@@ -269,14 +269,16 @@ impl Broker {
         }
         // The same again, whose answer was lost, or another one that speaks against it.
         if let Some(known) = self.elevation_with(id).await? {
-            if known.asked.is_same(&elevation.asked) {
+            let those = Eligible::new(rules_of(book), &known.asked, now);
+            let theirs = those.is_who_asked(&elevation.asked.by);
+            if theirs && known.asked.is_same(&elevation.asked) {
                 return Ok(known);
             }
             let why = "the idempotency_key was used for another request".into();
-            return Err(Refusal::Conflict { why, with: Some(known.id) });
+            return Err(Refusal::Conflict { why, with: theirs.then_some(known.id) });
         }
         self.check_unused(who).await?;
-        Err(self.against(rules, &elevation, now).await?)
+        Err(self.against(book, rules, &elevation, now).await?)
     }
 
     /// Does something about a request, if it can be done; durable when it returns.
@@ -368,8 +370,11 @@ impl Broker {
                     return Err(self.deny_elevation(book, who, about, denied).await);
                 }
             };
-            let record =
-                self.record_of(&next, author.record(now, verdict.name(), Decision::Changed));
+            let record = author.record(now, verdict.name(), Decision::Changed);
+            let record = match &event {
+                Event::Activate(_, tally, _) => self.record_with(&next, record, &tally.counted),
+                _ => self.record_of(&next, record),
+            };
             let record = signed::noted(record, who);
             let at = (book.pages(), now);
             let mut told = telling::of(&next, verdict.name(), rules_of(book), at);
@@ -409,23 +414,6 @@ impl Broker {
         }
         unit.effects.extend(told);
         Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
-    }
-
-    /// The record of something that happens to an elevation.
-    pub(super) fn record_of(&self, elevation: &Elevation, record: Record) -> Record {
-        let asked = &elevation.asked;
-        let actors: Vec<_> = asked.actors.iter().map(Party::id).collect();
-        Record {
-            action: format!("elevation.{}", record.action),
-            reason: super::entry::said(elevation, &record.action),
-            actor: (!actors.is_empty() && elevation.version == 1).then(|| actors.join(" ")),
-            role: asked.role.clone(),
-            audience: asked.audience.clone(),
-            scope: asked.scope.as_ref().map(crate::broker::issue::joined).unwrap_or_default(),
-            ttl: asked.ttl,
-            elevation: Some(elevation.id),
-            ..record
-        }
     }
 
     /// What time it is, by the store's clock where it has one: grants begin and end by the same

@@ -14,9 +14,10 @@ use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party, Path, signed};
 use crate::broker::Broker;
+use crate::broker::audit::Record;
 use crate::broker::authenticate::Caller;
 use crate::broker::decide::{Denied, Missing, Why};
-use crate::broker::issue::Ask;
+use crate::broker::issue::{Ask, joined};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{Among, Effect, ElevationFilter};
 use crate::error::Result;
@@ -128,7 +129,7 @@ impl Broker {
         let mut why_not = None;
         let theirs =
             |found: &Elevation| Eligible::new(rules_of(book), &found.asked, now).is_who_asked(&by);
-        for grant in found.into_iter().filter(theirs) {
+        for grant in found.into_iter().filter(&theirs) {
             match serves(book, caller, ask, now, &grant) {
                 Ok(()) => return Ok(Ok(Some(Underway::of(&grant, now)))),
                 Err(why) => why_not = why_not.or(Some(why)),
@@ -136,7 +137,7 @@ impl Broker {
         }
         Ok(Err(match why_not {
             Some(why_not) => why_not,
-            None => self.grantless(caller, &by, ask, now).await?,
+            None => self.grantless(caller, &by, ask, (now, theirs)).await?,
         }))
     }
 
@@ -147,26 +148,23 @@ impl Broker {
         caller: &Caller,
         by: &Party,
         ask: &Ask,
-        now: OffsetDateTime,
+        (now, theirs): (OffsetDateTime, impl Fn(&Elevation) -> bool),
     ) -> Result<Denied> {
         let filter = ElevationFilter {
             access: vec![Access::Pending.as_str(), Access::Approved.as_str()],
             ..of(by, &ask.role)
         };
-        let found = self.store.elevations(&filter, LOOKED_AT).await?;
-        let mut waits = None;
-        for one in &found {
-            let one = self.elevations.open(&one.sealed)?;
+        let found = self.legible_of(filter, LOOKED_AT).await?;
+        // Whoever only has the name of who asked is told nothing of it.
+        let waits = found.into_iter().filter(theirs).find(|one| {
             let serves = one.asked.audience == ask.audience && one.asked.covers(caller.actors());
             let lapses = one.access == Access::Pending && now >= one.asked.lapses_at;
-            if waits.is_none() && serves && !lapses {
-                waits = Some((one.id, one.access));
-            }
-        }
+            serves && !lapses
+        });
         let none = format!("the role '{}' is had under a grant only, and you have none", ask.role);
         let (said, missing) = match waits {
             None => (none, Missing::Unasked),
-            Some((id, access)) => {
+            Some(Elevation { id, access, .. }) => {
                 let how = match access {
                     Access::Approved => "is approved and has not begun",
                     _ => "waits for approval",
@@ -175,6 +173,33 @@ impl Broker {
             }
         };
         Ok(Denied { missing: Some(missing), ..Denied::new(Why::Elevation, said) })
+    }
+
+    /// The record of something that happens to an elevation.
+    pub(super) fn record_of(&self, elevation: &Elevation, record: Record) -> Record {
+        self.record_with(elevation, record, &BTreeSet::new())
+    }
+
+    /// The same where it has been weighed whose approvals count.
+    pub(super) fn record_with(
+        &self,
+        elevation: &Elevation,
+        record: Record,
+        counted: &BTreeSet<String>,
+    ) -> Record {
+        let asked = &elevation.asked;
+        let actors: Vec<_> = asked.actors.iter().map(Party::id).collect();
+        Record {
+            action: format!("elevation.{}", record.action),
+            reason: said(elevation, &record.action, counted),
+            actor: (!actors.is_empty() && elevation.version == 1).then(|| actors.join(" ")),
+            role: asked.role.clone(),
+            audience: asked.audience.clone(),
+            scope: asked.scope.as_ref().map(joined).unwrap_or_default(),
+            ttl: asked.ttl,
+            elevation: Some(elevation.id),
+            ..record
+        }
     }
 
     /// Whether nothing has happened to a grant since it was looked at.
@@ -190,10 +215,7 @@ impl Broker {
             going_on_at: Some(now),
             ..of(by, &ask.role)
         };
-        let found = self.store.elevations(&filter, LOOKED_AT).await?;
-        let found: Result<Vec<_>> =
-            found.iter().map(|one| self.elevations.open(&one.sealed)).collect();
-        let mut found = found?;
+        let mut found = self.legible_of(filter, LOOKED_AT).await?;
         found.retain(|one| one.is_active(now) && one.asked.audience == ask.audience);
         found.sort_by_key(|one| std::cmp::Reverse(one.grant.map(|grant| grant.until)));
         Ok(found)
@@ -232,6 +254,10 @@ fn serves(
             "a signature is for the grant that was asked for by a signature, and for no other";
         return denied(why.into());
     }
+    // That one of another role is waited for says nothing of this one.
+    if (&grant.asked.role, &grant.asked.audience) != (&ask.role, &ask.audience) {
+        return denied("your grant is for another role or audience".into());
+    }
     if !grant.is_active(now) {
         let state = match grant.access.is_had() {
             true => Access::Expired,
@@ -243,9 +269,6 @@ fn serves(
             false => Missing::Waits(grant.id),
         };
         return Err(Denied { missing: Some(missing), ..Denied::new(Why::Elevation, said) });
-    }
-    if (&grant.asked.role, &grant.asked.audience) != (&ask.role, &ask.audience) {
-        return denied("your grant is for another role or audience".into());
     }
     if !grant.asked.covers(caller.actors()) {
         return denied("your grant was not asked for together with whoever acts for you".into());
@@ -263,7 +286,8 @@ fn serves(
 }
 
 /// What happened, for the log: it has the names of those who asked, approved and ended.
-pub(super) fn said(elevation: &Elevation, event: &str) -> String {
+/// `counted` are the people whose approval counted when it was weighed.
+pub(super) fn said(elevation: &Elevation, event: &str, counted: &BTreeSet<String>) -> String {
     let asked = &elevation.asked;
     let ended = |what: &str| match elevation.ended.as_ref().and_then(|ended| ended.reason.as_ref())
     {
@@ -286,11 +310,7 @@ pub(super) fn said(elevation: &Elevation, event: &str) -> String {
         }
         "deny" => ended("said no"),
         "withdraw" => ended("took the request back"),
-        "activate" => {
-            let people: Vec<_> =
-                elevation.approvals.iter().filter_map(|one| one.by.person.as_deref()).collect();
-            format!("began it, approved by {}", people.join(", "))
-        }
+        "activate" => begun(elevation, counted),
         "relinquish" => ended("gave it back"),
         "revoke" => ended("ended it"),
         "lapse" => ended("it lapsed"),
@@ -306,4 +326,15 @@ pub(super) fn said(elevation: &Elevation, event: &str) -> String {
         other => other.into(),
     };
     drill::marked(elevation, event, said)
+}
+
+/// By whose approvals it was begun, and whose did not count then.
+fn begun(elevation: &Elevation, counted: &BTreeSet<String>) -> String {
+    let people = elevation.approvals.iter().filter_map(|one| one.by.person.as_deref());
+    let (by, others): (Vec<_>, Vec<_>) = people.partition(|person| counted.contains(*person));
+    let others = match others[..] {
+        [] => String::new(),
+        _ => format!("; not counted: {}", others.join(", ")),
+    };
+    format!("began it, approved by {}{others}", by.join(", "))
 }

@@ -238,8 +238,11 @@ impl Elevation {
                     return Err(Refused::Changed);
                 }
                 let counts = |known: &Approval| known.by.is(&approval.by);
+                // Whoever logs in has approved whatever becomes of the key that they signed by.
                 let same = |known: &&Approval| {
-                    known.hash == approval.hash && approval.groups.is_subset(&known.groups)
+                    known.hash == approval.hash
+                        && approval.groups.is_subset(&known.groups)
+                        && (known.signed.is_none() || approval.signed.is_some())
                 };
                 if self.approvals.iter().filter(|known| counts(known)).any(|known| same(&known)) {
                     return Err(Refused::Already);

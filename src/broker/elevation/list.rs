@@ -330,7 +330,7 @@ impl Broker {
         if decided && !sift.may_take(&found.role, found.question.as_deref()) {
             return Ok(None);
         }
-        let elevation = self.elevations.open(&found.sealed)?;
+        let Some(elevation) = self.legible(&found.sealed) else { return Ok(None) };
         let asked = &elevation.asked;
         let those = Eligible::new(rules_of(book), asked, now);
         let approved = || elevation.approvals.iter().any(|approval| approval.by.is(by));

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
-use super::Asked;
 use super::uses::{Kind, What};
+use super::{Asked, Elevation};
 use crate::broker::Broker;
 use crate::broker::store::{Effect, Unit, Unless};
 
@@ -43,6 +43,11 @@ impl Broker {
         let texts = ["api", "GET", "/a", "allowed", from];
         self.uses.note(id, What::new(Kind::Decision, texts), self.clock.now());
         self.uses.write().await;
+    }
+
+    /// The elevation with this id, which there is.
+    pub(in crate::broker) async fn elevation_for_tests(&self, id: Uuid) -> Elevation {
+        self.elevation_with(id).await.unwrap().unwrap()
     }
 
     /// How many elevations were opened since this was asked.

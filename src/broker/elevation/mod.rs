@@ -19,6 +19,7 @@ mod due;
 mod eligible;
 mod entry;
 mod erase;
+mod legible;
 mod life;
 mod list;
 mod reach;

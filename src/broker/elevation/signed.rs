@@ -28,7 +28,7 @@ pub(in crate::broker) use once::once_of;
 pub(super) use once::{used_before, used_up};
 
 use super::desk::{Refusal, Request, Verdict, span};
-use super::{Elevation, Path};
+use super::{Access, Elevation, Party, Path};
 use crate::broker::Broker;
 use crate::broker::audit::Record;
 use crate::broker::authenticate::BySignature;
@@ -128,7 +128,7 @@ impl Broker {
                 (Err(refusal), None)
                     if alone || matches!(signed.statement.said, Said::Request { .. }) =>
                 {
-                    return Err(refusal);
+                    return Err(refusal.for_strangers());
                 }
                 (Err(Refusal::Unrecorded(error)), _) => return Err(error.into()),
                 (Err(refusal), _) => not_taken.push((signed, refusal)),
@@ -143,7 +143,7 @@ impl Broker {
                 });
                 Ok(Brought { not_taken: not_taken.collect(), ..brought })
             }
-            None => Err(not_taken.swap_remove(0).1),
+            None => Err(not_taken.swap_remove(0).1.for_strangers()),
         }
     }
 
@@ -327,6 +327,9 @@ impl Broker {
         if !self.sees(book, who, &elevation, &by)? {
             return Err(Refusal::Unknown);
         }
+        if self.has_ended(who, &elevation, &by, event).await? {
+            return Ok(elevation);
+        }
         // What was asked for by a signature can be ended by one whatever the role says by now.
         if elevation.asked.signed.is_none() && !is_allowed(book, &elevation.asked.role) {
             let why = format!("the role '{}' is not had by signatures", elevation.asked.role);
@@ -347,6 +350,26 @@ impl Broker {
         self.settle(book, who, elevation.id, &verdict).await
     }
 
+    /// Whether it is this statement again by which somebody has ended it: that changes nothing.
+    async fn has_ended(
+        &self,
+        who: &Who,
+        elevation: &Elevation,
+        by: &Party,
+        event: Option<(Uuid, &str)>,
+    ) -> Result<bool, Refusal> {
+        let done = match elevation.access {
+            Access::Relinquished => "relinquish",
+            Access::Withdrawn => "withdraw",
+            Access::Revoked => "revoke",
+            _ => return Ok(false),
+        };
+        let ended_by = elevation.ended.as_ref().and_then(|ended| ended.by.as_ref());
+        let theirs = ended_by.is_some_and(|ended| ended.is(by));
+        let fits = event.is_none_or(|(_, event)| event == done);
+        Ok(theirs && fits && self.is_used(who).await?)
+    }
+
     /// What was asked for by the request with this hash.
     async fn asked_by(&self, request: &[u8; 32]) -> Result<Elevation, Refusal> {
         let elevation = self.elevation_with(id_of(request)).await?.ok_or(Refusal::Unknown)?;
@@ -359,6 +382,15 @@ impl Broker {
 }
 
 impl Refusal {
+    /// The same for whoever brings what somebody signed: which one it is that is in the way is
+    /// told to nobody who does not show that it is theirs.
+    fn for_strangers(self) -> Self {
+        match self {
+            Self::Conflict { why, .. } => Self::conflict(why),
+            other => other,
+        }
+    }
+
     /// What is told of it, where it is one of several.
     fn said(self) -> String {
         match self {

@@ -8,6 +8,7 @@ use crate::broker::config::MAX_LEEWAY;
 use crate::broker::elevation::desk::Refusal;
 use crate::broker::operate::Asked as Who;
 use crate::broker::store::{Consumed, Effect, Once};
+use crate::error::Result as Outcome;
 use crate::sshsig::hex;
 
 impl Broker {
@@ -16,12 +17,17 @@ impl Broker {
         &self,
         who: &Who,
     ) -> Result<(), Refusal> {
-        let Some(signed) = who.caller.signed() else { return Ok(()) };
-        let (kind, id) = once(signed);
-        match self.store.any_consumed(kind, &[id]).await? {
+        match self.is_used(who).await? {
             true => Err(used_before()),
             false => Ok(()),
         }
+    }
+
+    /// Whether what somebody signed was used, where they are known by that.
+    pub(in crate::broker::elevation) async fn is_used(&self, who: &Who) -> Outcome<bool> {
+        let Some(signed) = who.caller.signed() else { return Ok(false) };
+        let (kind, id) = once(signed);
+        self.store.any_consumed(kind, &[id]).await
     }
 }
 

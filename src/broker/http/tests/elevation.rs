@@ -3,6 +3,7 @@
 mod again;
 mod drill;
 mod erasure;
+mod illegible;
 mod leaving;
 mod many;
 mod provider_down;
@@ -403,6 +404,8 @@ async fn approvals_are_counted_again_when_the_grant_begins() {
     let more = place.done("erin", "approve", &asked, &[]).await;
     assert_eq!(more["needs"][0]["have"], json!(["carol", "erin"]));
     assert_eq!(place.done("alice", "activate", &asked, &[]).await["access"], "active");
+    let record = place.records_of(&asked).await.pop().unwrap();
+    assert_eq!(record.reason, "began it, approved by carol, erin; not counted: bob");
 }
 
 #[tokio::test]

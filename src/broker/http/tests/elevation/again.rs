@@ -107,6 +107,54 @@ async fn whoever_has_no_grant_is_told_so_and_which_one_waits() {
     assert_eq!(refused("dave").await.0, "elevation_required");
 }
 
+#[tokio::test]
+async fn what_is_waited_for_of_another_role_is_none_of_this_one() {
+    let place = Place::built(
+        None,
+        |_| {},
+        |options| {
+            let mut role = options.config.role["admin"].clone();
+            role.elevation.as_mut().unwrap().emergency = None;
+            options.config.role.insert("other".into(), role);
+            let rules = ["staff\", action == Action::\"elevate", "leads\", action == Action::\"approve"];
+            for (number, rule) in rules.iter().enumerate() {
+                options.policies += &format!(
+                    "@id(\"other-{number}\") permit (principal in DirectoryGroup::\"{rule}\", resource == Role::\"other\");\n"
+                );
+            }
+            options.policies += "@id(\"others\") @ttl(\"1h\") @scope(\"deploy:read\") permit (principal, action == Action::\"issue\", resource == Role::\"other\") when { context has elevation };\n";
+        },
+    )
+    .await;
+    let other = place.requested("alice", &[("role", "other")]).await;
+    let named = [("elevation", other["id"].as_str().unwrap())];
+    let response = place.issued("alice", &named).await;
+    let (_, said) = told(&response);
+    assert!(said.starts_with("access_denied") && said.contains("for another role"), "{said}");
+    assert_eq!(json_of(&response).get("elevation"), None);
+    // Of its own it is.
+    let (_, said) = told(&place.issued("alice", &[named[0], ("role", "other")]).await);
+    assert!(said.starts_with("elevation_pending"), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_denied_so_often_that_it_is_only_counted_is_on_record_as_what_was_wanted() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    for _ in 0..35 {
+        assert_eq!(place.not_done("alice", "approve", &asked, &[]).await.0, 403);
+    }
+    place.later(61);
+    place.shown("alice", &asked).await;
+    let records = place.bed.store.records(0, u32::MAX).await.unwrap();
+    let counted: Vec<_> = records
+        .iter()
+        .filter(|(_, record)| record.reason.contains("only counted"))
+        .map(|(_, record)| (record.action.as_str(), record.principal.subject.as_str()))
+        .collect();
+    assert_eq!(counted, [("elevation.approve", "alice")]);
+}
+
 /// That it is not asked for because of this one, and what is said of it.
 async fn in_the_way(place: &Place, changes: &[(&str, &str)], of: &Value) -> String {
     let response = place.request("alice", changes).await;

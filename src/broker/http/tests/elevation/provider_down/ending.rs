@@ -34,6 +34,11 @@ async fn who_has_or_asked_for_a_role_by_a_login_asks_by_a_signature_once() {
         assert_eq!(new.len(), 1);
         let (status, said) = down.refused(&signed(down.wants(), &alice)).await;
         assert!(status == 409 && said.contains("by a signature already"), "{status} {said}");
+        // Which one that is, is told to nobody who does not show that it is theirs.
+        let refused = json_of(&down.brings(&signed(down.wants(), &alice)).await);
+        assert_eq!(refused.get("elevation"), None, "{refused}");
+        let theirs = json_of(&down.place.request("alice", &[]).await);
+        assert_eq!(theirs["elevation"], json_of(new[0])["id"], "{theirs}");
         // By a login it is as it was: what waits in any way is in the way.
         assert_eq!(told(&down.place.request("alice", &[]).await).0, 409);
         let asked = json_of(new[0]);
@@ -103,9 +108,14 @@ async fn who_may_approve_revokes_by_a_signature_what_is_had_by_a_login() {
     );
     let by = format!("by a signature of the key {}", bob.public().fingerprint());
     assert!(record.reason.contains("the provider died") && record.reason.contains(&by));
-    // The same again does nothing; nor does another one.
+    // The same again changes nothing, and is told how it stands; another one does nothing.
     let before = down.size().await;
-    assert_eq!(told(&down.brings(&ends).await).0, 409);
+    for again in [down.brings(&ends).await, down.brings_to("revoke", &active, &ends).await] {
+        assert_eq!(again.status, StatusCode::OK, "{}", json_of(&again));
+        assert_eq!(json_of(&again), ended);
+    }
+    assert_eq!(told(&down.brings_to("relinquish", &active, &ends).await).0, 409);
+    assert_eq!(told(&down.brings(&signed(down.ends("bob", &active), &bob)).await).0, 409);
     assert_eq!(told(&down.brings(&signed(down.ends("alice", &active), &alice)).await).0, 409);
     assert_eq!(down.size().await, before);
 }
@@ -118,12 +128,14 @@ async fn who_asked_by_a_login_takes_it_back_and_gives_it_back_by_a_signature() {
     let ends = signed(down.ends("alice", &asked), &alice);
     let taken = json_of(&down.brings_to("withdraw", &asked, &ends).await);
     assert_eq!(taken["access"], "withdrawn");
+    assert_eq!(json_of(&down.brings_to("withdraw", &asked, &ends).await), taken);
     let active = down.place.active().await;
     let ends = signed(down.ends("alice", &active), &alice);
     let (status, said) = told(&down.brings_to("revoke", &active, &ends).await);
     assert!(status == 409 && said.contains("to relinquish it"), "{status} {said}");
     let given = json_of(&down.brings_to("relinquish", &active, &ends).await);
     assert_eq!((&given["access"], &given["review"]), (&json!("relinquished"), &json!("due")));
+    assert_eq!(json_of(&down.brings(&ends).await), given);
     // What was asked for by a signature has an id, too.
     let asked = down.brought(&signed(down.wants(), &alice)).await;
     let ended = down.brought(&signed(down.ends("alice", &asked), &alice)).await;

@@ -80,6 +80,36 @@ async fn what_a_key_approved_that_is_gone_is_counted_nowhere_before_it_begins() 
 }
 
 #[tokio::test]
+async fn who_signed_and_then_logs_in_is_counted_once_and_has_approved_whatever_becomes_of_the_key()
+{
+    let down = Down::new().await;
+    let alice = down.key_of("alice").await;
+    let (bob, id) = down.key_with_id("bob", "bob").await;
+    let wants = down.wants();
+    let approval = signed(down.approves("bob", &wants), &bob);
+    let asked = down.brought(&(signed(wants.clone(), &alice) + &approval)).await;
+    let shown = down.place.shown("bob", &asked).await;
+    let again = down.place.done("bob", "approve", &shown, &[]).await;
+    assert_eq!(again["version"].as_u64(), shown["version"].as_u64().map(|before| before + 1));
+    assert_eq!(again["needs"][0]["have"], json!(["bob"]));
+    let [approval] = &again["approvals"].as_array().unwrap()[..] else { panic!("{again}") };
+    assert_eq!(approval.get("key"), None, "{approval}");
+    // Each is on record as it was given.
+    let records = down.place.records_of(&asked).await;
+    let by_key = format!("by a signature of the key {}", bob.public().fingerprint());
+    let approved = records.iter().filter(|record| record.action == "elevation.approve");
+    let signed_by: Vec<_> = approved.map(|record| record.reason.contains(&by_key)).collect();
+    assert_eq!(signed_by, [true, false]);
+    // The login again, and a signature after it, say nothing new.
+    let other = signed(down.approves("bob", &wants), &bob);
+    assert_eq!(down.brought(&other).await["version"], again["version"]);
+    assert_eq!(down.place.done("bob", "approve", &shown, &[]).await["version"], again["version"]);
+    assert_eq!(down.place.records_of(&asked).await.len(), records.len());
+    down.removes("bob", &id).await;
+    assert_eq!(down.place.shown("alice", &asked).await["needs"][0]["have"], json!(["bob"]));
+}
+
+#[tokio::test]
 async fn of_ten_thousand_that_are_approved_by_signatures_each_key_is_looked_up_once() {
     let store = Failing::over(Arc::new(sqlite::in_memory().await.unwrap()));
     let change = |role: &mut Role| {
