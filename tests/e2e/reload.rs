@@ -200,3 +200,39 @@ fn keys_in_files_are_read_anew_where_somebody_looks() {
     });
     assert_eq!(told(), 1, "{}", services.broker.said());
 }
+
+#[test]
+fn who_left_is_gone_while_another_file_cannot_be_read_or_another_entry_is_wrong() {
+    let home = Home::new();
+    let person = |name: &str, subject: &str| {
+        format!(
+            "[person.{name}]\nids = [{{ issuer = \"{ISSUER}\", subject = \"{subject}\" }}]\ngroups = [\"staff\"]\n"
+        )
+    };
+    let head = "[group.staff]\n".to_string();
+    let all = head.clone() + &person("alice", "alice") + &person("runner", "job");
+    let left = head + &person("alice", "alice");
+    home.write("people.toml", all.clone());
+    let policy = "@id(\"reader\") @ttl(\"15m\")\npermit (principal in DirectoryGroup::\"staff\", action == Action::\"issue\", resource == Role::\"reader\");\n";
+    let services = Services::start_in(home, policy, "\n[directory]\nfile = \"people.toml\"\n");
+    let home = &services.broker.home;
+    let asked = |what: &str, status: u16| {
+        wait_until(what, Duration::from_secs(30), || {
+            (services.ask(&mut Http::new()) == status).then_some(())
+        });
+    };
+    asked("a token", 200);
+    home.write("broker.toml", format!("watch_every = \"1s\"\n{}", written(&services)));
+    services.hang_up(OTHER);
+    // The policies are being put there.
+    let away = home.path("away");
+    std::fs::rename(home.path("policy.cedar"), &away).unwrap();
+    home.write("people.toml", left.clone());
+    asked("who left to be gone", 400);
+    std::fs::rename(&away, home.path("policy.cedar")).unwrap();
+    home.write("people.toml", all);
+    asked("who is back", 200);
+    home.write("people.toml", left + "[person.carol]\nids = []\n");
+    asked("who left beside a wrong entry to be gone", 400);
+    assert!(services.broker.said().contains(REFUSED), "{}", services.broker.said());
+}

@@ -1,6 +1,8 @@
 //! People who leave the directory, and who come into it.
 
 use super::*;
+use crate::broker::policy::Source;
+use crate::broker::rulebook::Rulebook;
 
 impl Place {
     /// The directory has this text from now on. Returns whether it could be taken.
@@ -39,6 +41,30 @@ async fn who_leaves_decides_about_nothing_whatever_that_leaves() {
     crate::host::files::write_private(&policy, strict.as_bytes()).unwrap();
     let error = place.bed.broker.reload_policies().unwrap_err();
     assert!(error.to_string().contains("nobody could ever have"), "{error}");
+}
+
+#[tokio::test]
+async fn a_broker_starts_with_nobody_too_few_and_drops_no_directory_that_it_needs() {
+    let place = Place::new().await;
+    assert!(place.directory(&without(&["bob", "carol", "erin"])).await);
+    // The one that runs goes on; another one does not start like that, nor does this one again.
+    let before = place.bed.broker.policies();
+    let mut config = place.bed.broker.configuration();
+    let sources = Source::read_all(&config.policy.files).unwrap();
+    let host = crate::broker::testbed::host(place.dir.path());
+    let error = Rulebook::new(config.clone(), &sources, &host, None).err().unwrap();
+    assert!(error.to_string().contains("nobody could ever have the role"), "{error}");
+    assert!(Rulebook::new(config.clone(), &sources, &host, Some(&*before)).is_ok());
+    // Without any directory nobody has left: it is another configuration, and an impossible one.
+    config.directory = None;
+    let plain = "@id(\"plain\") @ttl(\"15m\") @scope(\"deploy:read\") permit (principal, action == Action::\"issue\", resource == Role::\"deploy\");";
+    let file = place.dir.path().join("plain.cedar");
+    crate::host::files::write_private(&file, plain.as_bytes()).unwrap();
+    let plain = Source::read_all(&[file]).unwrap();
+    for before in [None, Some(&*before)] {
+        let error = Rulebook::new(config.clone(), &plain, &host, before).err().unwrap();
+        assert!(error.to_string().contains("needs a [directory]"), "{error}");
+    }
 }
 
 #[tokio::test]
