@@ -61,7 +61,7 @@ pub struct Elevation {
     /// Whether somebody may ask for the role again while they have it, or wait for it.
     #[serde(default)]
     pub renewable: bool,
-    /// How long after the end of a grant nobody gets the same role again.
+    /// How long after the end of a grant whoever had it may not ask for the same role again.
     #[serde(default, deserialize_with = "duration", serialize_with = "seconds")]
     #[schemars(with = "String")]
     pub cool_down: Duration,

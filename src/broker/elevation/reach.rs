@@ -93,6 +93,11 @@ impl Reach {
             }
             return;
         }
+        if reads.subject && best.by_outsider {
+            self.barely.push(format!(
+                "nobody in the directory could have the role '{name}': only who is in none, as far as policies let them ask"
+            ));
+        }
         let reviewed = match rules.review_within {
             Some(_) => ", and nobody could review it who has not approved it",
             None => "",
@@ -159,6 +164,8 @@ impl Kinds {
         }
         let open = reads.scope || reads.ttl || reads.time;
         let are_all = everybody && !open && asked.len() <= MOST;
+        // It is to be had by people, where it can be.
+        asked.sort_by_key(|asked: &Asked| asked.by.person.is_none());
         asked.truncate(MOST);
         Self { asked, are_all, longest }
     }
@@ -188,6 +195,8 @@ struct Tried {
     /// How many there are for each threshold.
     there: Vec<usize>,
     ttl: u64,
+    /// Whether somebody asks who is in no directory.
+    by_outsider: bool,
 }
 
 impl Tried {
@@ -205,6 +214,7 @@ impl Tried {
             .iter()
             .zip(&there)
             .map(|(threshold, there)| (threshold.count.get() as usize).saturating_sub(*there));
-        Self { missing: missing.sum(), there, ttl: asked.ttl }
+        let by_outsider = asked.by.person.is_none();
+        Self { missing: missing.sum(), there, ttl: asked.ttl, by_outsider }
     }
 }

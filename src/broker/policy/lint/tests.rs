@@ -353,13 +353,12 @@ fn thresholds_are_tried_with_all_kinds_of_requests() {
         at_night[0].0 == "threshold-tight" && at_night[0].1.contains("this hour"),
         "{at_night:?}"
     );
-    // Nor for people.
-    assert_eq!(
-        names(
-            &three,
-            "!(context.subject in DirectoryGroup::\"leads\") && !(context.subject in DirectoryGroup::\"on-call\")"
-        ),
-        [""; 0]
+    // For no people.
+    let strangers = "!(context.subject in DirectoryGroup::\"leads\") && !(context.subject in DirectoryGroup::\"on-call\")";
+    let outside = of_approvals(&three, strangers);
+    assert!(
+        outside[0].0 == "threshold-tight" && outside[0].1.contains("nobody in the directory"),
+        "{outside:?}"
     );
     // For none.
     let other = "context.audience == \"https://api.example.com\" && context.audience == \"https://admin.example.com\"";
