@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::desk::{Refusal, longest, span};
+use super::desk::{longest, span};
+use super::verdict::Refusal;
 use super::{Asked, Path};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;

@@ -3,9 +3,10 @@
 use time::OffsetDateTime;
 
 use super::admission::{said_of, unless};
-use super::desk::{Refusal, rules_of, span};
+use super::desk::{rules_of, span};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
+use super::verdict::Refusal;
 use super::{Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::config::Elevation as Rules;

@@ -3,8 +3,9 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::desk::{Refusal, Verdict, directory_of, party, rules_of};
+use super::desk::{directory_of, party, rules_of};
 use super::eligible::Eligible;
+use super::verdict::{Refusal, Verdict};
 use super::{Asked, Elevation, Party, Path, drill};
 use crate::broker::Broker;
 use crate::broker::audit::{Author, Decision, Record};

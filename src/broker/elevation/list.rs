@@ -6,11 +6,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::admission::check_login;
-use super::desk::{Refusal, party, rules_of};
+use super::desk::{party, rules_of};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::sift::Sift;
 use super::signed::LiveKeys;
+use super::verdict::Refusal;
 use super::{Elevation, Party, Tally};
 use crate::broker::Broker;
 use crate::broker::config::Login;

@@ -29,6 +29,7 @@ mod signed;
 mod tally;
 mod telling;
 pub mod uses;
+mod verdict;
 
 use std::collections::BTreeSet;
 
@@ -38,7 +39,6 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub(in crate::broker) use desk::party;
-pub use desk::{Refusal, Request, Verdict};
 pub use drill::Tried;
 pub(in crate::broker) use eligible::Eligible;
 pub use entry::{ElevationClaim, Underway};
@@ -49,6 +49,7 @@ pub(in crate::broker) use seal::ElevationSeal;
 pub(in crate::broker) use signed::{At, id_of, once_of};
 pub use signed::{NotTaken, SignedApproval, SignedRequest};
 pub use tally::{Need, Tally};
+pub use verdict::{Refusal, Request, Verdict};
 
 use super::audit::micros;
 use super::authenticate::Actor;

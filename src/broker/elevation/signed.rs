@@ -27,7 +27,8 @@ pub(super) use live::LiveKeys;
 pub(in crate::broker) use once::once_of;
 pub(super) use once::{used_before, used_up};
 
-use super::desk::{Refusal, Request, Verdict, span};
+use super::desk::span;
+use super::verdict::{Refusal, Request, Verdict};
 use super::{Access, Elevation, Party, Path};
 use crate::broker::Broker;
 use crate::broker::audit::Record;

@@ -4,7 +4,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use uuid::Uuid;
 
 use super::{At, said};
-use crate::broker::elevation::desk::Refusal;
+use crate::broker::elevation::verdict::Refusal;
 use crate::broker::ids;
 use crate::sshsig::{Named, Said, Signed};
 

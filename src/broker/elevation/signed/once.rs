@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use crate::broker::Broker;
 use crate::broker::authenticate::BySignature;
 use crate::broker::config::MAX_LEEWAY;
-use crate::broker::elevation::desk::Refusal;
+use crate::broker::elevation::verdict::Refusal;
 use crate::broker::operate::Asked as Who;
 use crate::broker::store::{Consumed, Effect, Once};
 use crate::error::Result as Outcome;
