@@ -379,9 +379,10 @@ impl Rules<'_> {
 /// What AWS is told about the caller in this role.
 fn for_aws(caller: &Caller, wanted: Wanted<'_>, role: &Role) -> Result<aws::Claims, Denied> {
     let name = wanted.role;
-    let grant = wanted.elevation.map(Underway::claim);
+    let own = wanted.elevation.map(Underway::claim);
+    let grant = own.as_ref().or(caller.grant());
     let Some(settings) = &role.aws else { return Ok(aws::Claims::default()) };
-    settings.fill(&caller.principal().subject, caller.tags(), grant.as_ref()).map_err(|why| {
+    settings.fill(&caller.principal().subject, caller.tags(), grant).map_err(|why| {
         let said = format!("the role '{name}' cannot be given to '{}': {why}", caller.id());
         let reason = format!("the role '{name}' cannot be given: {why}");
         Denied { reason, ..Denied::new(Why::Aws, said) }

@@ -38,7 +38,8 @@ use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
 
-const MAX_FILE: u64 = 64 * 1024 * 1024;
+/// How large its file may be, in bytes.
+pub(super) const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 /// How far ahead the clock of whoever exports may be.
 const AHEAD: time::Duration = time::Duration::minutes(5);

@@ -16,7 +16,9 @@ use super::audit::leaf::ERASED;
 use super::elevation::{Elevation, ElevationSeal, Party};
 use super::enroll::EnrollmentSeal;
 use super::keys::Kek;
-use super::store::{Effect, ElevationFilter, Enrollment, EnrollmentState, Outcome, Store, Unit};
+use super::store::{
+    Effect, ElevationFilter, Enrollment, EnrollmentState, Outcome, Store, Unit, Unless,
+};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -65,7 +67,8 @@ pub async fn forget(
         };
         let uses = is(&elevation.asked.by);
         let beside = Effect::ForgetBeside { elevation: next.id, uses };
-        let unit = Unit::of(record).with(Effect::ChangeElevation(stored)).with(beside);
+        let unit =
+            Unit::of(record).with(Effect::ChangeElevation(stored, Unless::default())).with(beside);
         commit(store, unit).await?;
         done.elevations += 1;
     }

@@ -138,7 +138,9 @@ impl Broker {
             granted.ttl -= jitter(role.ttl_jitter.min(granted.ttl / 4));
         }
         let mut draft = self.draft(caller, ask, now, granted, aws);
-        draft.claims.elevation = grant.as_ref().map(Underway::claim);
+        // Under a grant of its own, or come of one by an exchange.
+        let claim = grant.as_ref().map(Underway::claim).or_else(|| caller.grant().cloned());
+        draft.claims.elevation = claim;
         let mut record = Record {
             decision: Decision::Issued,
             reason: match &draft.claims.cnf {
@@ -148,7 +150,7 @@ impl Broker {
             scope: draft.claims.scope.clone(),
             ttl: draft.granted.ttl.as_secs(),
             jti: Some(draft.claims.jti),
-            elevation: grant.as_ref().map(|grant| grant.id),
+            elevation: draft.claims.elevation.as_ref().map(|grant| grant.id),
             policy_id: Some(draft.granted.policy_id.clone()),
             ..self.record(book, caller, ask, now)
         };

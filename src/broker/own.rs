@@ -453,6 +453,6 @@ impl From<OwnToken> for Parent {
         let mut lineage = own.ancestors;
         lineage.push(own.jti);
         let scope = own.scope.split_ascii_whitespace().map(String::from).collect();
-        Self { jti: own.jti, lineage, keys: own.keys, scope }
+        Self { jti: own.jti, lineage, keys: own.keys, scope, elevation: own.elevation }
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::config::Config;
+use super::directory;
 use crate::host::files;
 
-/// How much of a file is looked at.
-const MAX: u64 = 16 * 1024 * 1024;
+/// How much of a file is looked at: as much as the largest of them may have.
+const MAX: u64 = directory::MAX_FILE;
 
 /// Looks whether files have changed.
 pub(super) struct Watch {

@@ -11,6 +11,7 @@ use super::actor::{Actor, MayAct};
 use super::names::Names;
 use super::signed::BySignature;
 use super::unacceptable;
+use crate::broker::elevation::ElevationClaim;
 use crate::credential::Principal;
 use crate::dpop::Bound;
 use crate::error::Result;
@@ -97,6 +98,8 @@ pub struct Parent {
     pub keys: BTreeSet<String>,
     /// What it covers.
     pub scope: BTreeSet<String>,
+    /// The grant under which it was issued, where it was under one.
+    pub elevation: Option<ElevationClaim>,
 }
 
 impl Caller {
@@ -336,6 +339,13 @@ impl Caller {
     pub(in crate::broker) fn lineage_keys(&self) -> BTreeSet<String> {
         let parents = self.proven().filter_map(Self::parent);
         parents.flat_map(|parent| &parent.keys).cloned().collect()
+    }
+
+    /// The grant under which what they showed was issued, where some of it was: what is issued
+    /// for it comes of that grant, too.
+    pub(in crate::broker) fn grant(&self) -> Option<&ElevationClaim> {
+        let parents = self.parent().into_iter().chain(self.actor().and_then(Self::parent));
+        parents.filter_map(|parent| parent.elevation.as_ref()).next()
     }
 
     /// That token, where it is the broker's own.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::desk::{longest, span};
 use super::verdict::Refusal;
-use super::{Asked, Path};
+use super::{Asked, Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
 use crate::broker::config::{Elevation as Rules, Login};
@@ -116,7 +116,15 @@ pub(super) fn unless(rules: &Rules, path: Path, now: OffsetDateTime) -> Unless {
         ended_after: cooling(rules.cool_down).filter(|_| path != Path::Emergency),
         emergency: emergency.is_some(),
         emergency_ended_after: emergency.and_then(|emergency| cooling(emergency.cool_down)),
+        askers: Vec::new(),
     }
+}
+
+/// What must not be there for one that was approved to begin: the time in which nobody may ask
+/// for the role again has not begun since.
+pub(super) fn beginning(rules: &Rules, next: &Elevation, now: OffsetDateTime) -> Unless {
+    let ended_after = unless(rules, next.asked.path, now).ended_after;
+    Unless { ended_after, ..Unless::default() }
 }
 
 /// What it may be that speaks against another request, for whoever asks.

@@ -2,16 +2,17 @@
 
 use time::OffsetDateTime;
 
-use super::admission::{said_of, unless};
-use super::desk::{rules_of, span};
+use super::admission::{beginning, said_of, unless};
+use super::desk::{directory_of, rules_of, span};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
+use super::names::theirs;
 use super::verdict::Refusal;
 use super::{Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::config::Elevation as Rules;
 use crate::broker::rulebook::Rulebook;
-use crate::broker::store::{Among, ElevationFilter, UnderWay};
+use crate::broker::store::{ElevationFilter, UnderWay, Unless};
 use crate::error::Result as Outcome;
 
 /// How many of somebody are looked through for the one that is in the way.
@@ -27,29 +28,55 @@ impl Broker {
         new: &Elevation,
         now: OffsetDateTime,
     ) -> Outcome<Refusal> {
+        let unless = unless(rules, new.asked.path, now);
+        let found = self.found_against(book, (rules, &unless), new, now).await?;
+        // It has ended just now, or there are many.
+        Ok(found.unwrap_or_else(|| Refusal::conflict(said_of(rules, new.asked.path))))
+    }
+
+    /// Which other one it is that keeps this one from beginning.
+    pub(super) async fn against_beginning(
+        &self,
+        book: &Rulebook,
+        rules: &Rules,
+        next: &Elevation,
+        now: OffsetDateTime,
+    ) -> Outcome<Option<Refusal>> {
+        let unless = beginning(rules, next, now);
+        if unless.ended_after.is_none() {
+            return Ok(None);
+        }
+        self.found_against(book, (rules, &unless), next, now).await
+    }
+
+    async fn found_against(
+        &self,
+        book: &Rulebook,
+        (rules, unless): (&Rules, &Unless),
+        new: &Elevation,
+        now: OffsetDateTime,
+    ) -> Outcome<Option<Refusal>> {
         let filter = ElevationFilter {
-            owner: Some(new.asked.by.key()),
-            among: Some(vec![Among::Role(new.asked.role.clone())]),
+            among: Some(theirs(directory_of(book), &new.asked.by)),
+            role: Some(new.asked.role.clone()),
             drill: Some(new.asked.drill),
             ..ElevationFilter::default()
         };
         for known in self.legible_of(filter, LOOKED_AT).await? {
             let asked = Eligible::new(rules_of(book), &known.asked, now);
-            if !asked.is_who_asked(&new.asked.by) {
+            if known.id == new.id || !asked.is_who_asked(&new.asked.by) {
                 continue;
             }
-            if let Some(why) = told(rules, &known, new.asked.path, now) {
-                return Ok(Refusal::Conflict { why, with: Some(known.id) });
+            if let Some(why) = told(rules, &known, unless) {
+                return Ok(Some(Refusal::Conflict { why, with: Some(known.id) }));
             }
         }
-        // It has ended just now, or there are many.
-        Ok(Refusal::conflict(said_of(rules, new.asked.path)))
+        Ok(None)
     }
 }
 
-/// How this one is in the way of another on that path, and until when; `None` where it is not.
-fn told(rules: &Rules, known: &Elevation, path: Path, now: OffsetDateTime) -> Option<String> {
-    let unless = unless(rules, path, now);
+/// How this one is in the way of another, and until when; `None` where it is not.
+fn told(rules: &Rules, known: &Elevation, unless: &Unless) -> Option<String> {
     let is_emergency = known.asked.path == Path::Emergency;
     let ended = known.ended.as_ref().map(|ended| ended.at).filter(|_| known.access.was_had());
     let after = |limit: Option<OffsetDateTime>| ended.filter(|at| Some(*at) > limit);
@@ -100,7 +127,7 @@ fn told(rules: &Rules, known: &Elevation, path: Path, now: OffsetDateTime) -> Op
     cooled.into_iter().find_map(|(limit, cool_down, had)| {
         let (at, cool_down) = (limit.and_then(|limit| after(Some(limit)))?, cool_down?);
         let from = whole(at.saturating_add(span(cool_down)));
-        Some(format!("{had} until {}, and may ask for it again from {from}", whole(at)))
+        Some(format!("{had} until {}, and may have it again from {from}", whole(at)))
     })
 }
 

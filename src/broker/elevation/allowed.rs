@@ -145,7 +145,13 @@ impl Broker {
             // That they may not is for the state machine to say.
             _ if elevation.is_for(by) && !matches!(verdict, Verdict::Revoke { .. }) => true,
             Verdict::Approve { .. } => those.approves_as(by).is_some(),
-            Verdict::Deny { .. } | Verdict::Review { .. } => eligible,
+            Verdict::Deny { .. } => eligible,
+            Verdict::Review { .. } => {
+                eligible
+                    || those.reviews_the_rest(by, || {
+                        self.may_revoke(book, who, &elevation.asked.role, now)
+                    })
+            }
             Verdict::Revoke { .. } => {
                 eligible || self.may_revoke(book, who, &elevation.asked.role, now)
             }

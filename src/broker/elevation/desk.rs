@@ -7,10 +7,11 @@ use aws_lc_rs::digest::{Context, SHA256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::admission::{check, check_login, unless};
+use super::admission::{beginning, check, check_login, unless};
 use super::allowed::About;
 use super::eligible::Eligible;
 use super::life::{Event, Refused};
+use super::names::askers_of;
 use super::signed::{self, SignedApproval};
 use super::telling;
 use super::verdict::{Refusal, Request, Verdict};
@@ -23,7 +24,7 @@ use crate::broker::directory::Directory;
 use crate::broker::ids;
 use crate::broker::operate::Asked as Who;
 use crate::broker::rulebook::Rulebook;
-use crate::broker::store::{Cutoff, Effect, Unit, Whose};
+use crate::broker::store::{Cutoff, Effect, Unit, Unless, Whose};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result as Outcome};
 use crate::oidc::jwt::LEEWAY;
@@ -113,17 +114,19 @@ impl Broker {
         let mut name = "request";
         if request.path == Path::Emergency {
             let begin = Event::Emergency(by, span(longest));
-            elevation = elevation.after(&begin, now, true)?.noting(Some(role));
+            elevation = elevation.after(&begin, now, true)?.noting([role]);
             elevation.version = 1;
             name = "emergency";
         }
         let stored = self.elevations.over(&elevation, Some(role))?;
-        let unless = unless(rules, request.path, now);
+        let askers = askers_of(directory_of(book), &elevation.asked.by);
+        let unless = Unless { askers, ..unless(rules, request.path, now) };
         let record = self.record_of(&elevation, author.record(now, name, Decision::Changed));
         let record = signed::noted(record, who);
         let mut unit = Unit::of(record).with(Effect::AddElevation(stored, unless));
         unit.effects.extend(telling::of(&elevation, name, rules_of(book), (book.pages(), now)));
         unit.effects.extend(signed::used_up(who, now));
+        unit.effects.extend(signed::resting_on(who, &[], now));
         if self.metrics.recording(self.audit.commit(unit)).await?.is_some() {
             return Ok(elevation);
         }
@@ -138,6 +141,7 @@ impl Broker {
             return Err(Refusal::Conflict { why, with: theirs.then_some(known.id) });
         }
         self.check_unused(who).await?;
+        self.check_signer(book, who).await?;
         Err(self.against(book, rules, &elevation, now).await?)
     }
 
@@ -158,12 +162,12 @@ impl Broker {
                 return Err(Refusal::Unknown);
             };
             // What was signed by a key that does not count any more does not, either.
-            let elevation = match verdict {
+            let counting = match verdict {
                 Verdict::Approve { .. } | Verdict::Activate => {
                     let mut keys = signed::LiveKeys::default();
                     self.counting(book, &elevation, now, &mut keys).await?
                 }
-                _ => elevation,
+                _ => elevation.clone(),
             };
             let by = match self.known(book, &who.caller, now) {
                 // Whoever can be told from others only by their token can still end something.
@@ -186,12 +190,21 @@ impl Broker {
             }
             let longest = rules
                 .map_or(time::Duration::ZERO, |rules| span(longest(rules, elevation.asked.path)));
+            let by = eligible.as_asked(by);
+            let mut before = elevation.clone();
+            let mut unless = Unless::default();
             let event = match verdict.clone() {
                 Verdict::Approve { hash, reason } => {
+                    // Theirs by a key that counts no more makes room for the new one; those of
+                    // others stay to be seen.
+                    before
+                        .approvals
+                        .retain(|one| !one.by.is(&by) || counting.approvals.contains(one));
                     let signed = who.caller.signed().map(SignedApproval::of);
                     let groups = eligible.approves_as(&by).unwrap_or_default();
-                    let approval = Approval { by, at: now, hash, reason, groups, signed };
-                    let tally = eligible.tally(&elevation, Some(&approval));
+                    let approval =
+                        Approval { by, at: now, hash, reason, groups, signed, void: false };
+                    let tally = eligible.tally(&counting, Some(&approval));
                     Event::Approve(approval, tally)
                 }
                 Verdict::Deny { reason } => Event::Deny(by, reason),
@@ -204,17 +217,24 @@ impl Broker {
                     {
                         return Err(Refused::Over.into());
                     }
-                    Event::Activate(by, eligible.tally(&elevation, None), longest)
+                    if let Some(rules) = rules {
+                        let askers = askers_of(directory_of(book), &elevation.asked.by);
+                        unless = Unless { askers, ..beginning(rules, &elevation, now) };
+                    }
+                    Event::Activate(by, eligible.tally(&counting, None), longest)
                 }
                 Verdict::Relinquish => Event::Relinquish(by),
                 Verdict::Revoke { reason } => Event::Revoke(by, reason),
-                Verdict::Review { in_order, note } => Event::Review(by, in_order, note),
+                Verdict::Review { in_order, note } => {
+                    let has_approved = eligible.has_approved(&elevation, &by);
+                    Event::Review { by, has_approved, in_order, note }
+                }
             };
             let reviews = rules.is_none_or(|rules| rules.review_within.is_some());
-            let next = match elevation.after(&event, now, reviews) {
+            let next = match before.after(&event, now, reviews) {
                 Ok(next) if next.access == elevation.access => next,
                 Ok(next) => {
-                    let next = next.noting(book.roles().get(&elevation.asked.role));
+                    let next = self.noting(book, next).await?;
                     let ends = next.asked.drill && matches!(verdict, Verdict::Relinquish);
                     let tried = ends.then(|| self.would_issue(book, who, &elevation, now));
                     Elevation { tried, ..next }
@@ -237,12 +257,24 @@ impl Broker {
             };
             let record = signed::noted(record, who);
             let at = (book.pages(), now);
-            let mut told = telling::of(&next, verdict.name(), rules_of(book), at);
-            told.extend(signed::used_up(who, now));
-            if self.commit_next(book, (&elevation, &next), record, told, now).await? {
+            let mut effects = telling::of(&next, verdict.name(), rules_of(book), at);
+            effects.extend(signed::used_up(who, now));
+            let approvals = match &event {
+                Event::Approve(..) | Event::Activate(..) => &counting.approvals[..],
+                _ => &[],
+            };
+            effects.extend(signed::resting_on(who, approvals, now));
+            let change = (&elevation, &next, unless);
+            if self.commit_next(book, change, record, effects, now).await? {
                 return Ok(next);
             }
             self.check_unused(who).await?;
+            self.check_signer(book, who).await?;
+            if let (Event::Activate(..), Some(rules)) = (&event, rules)
+                && let Some(refusal) = self.against_beginning(book, rules, &next, now).await?
+            {
+                return Err(refusal);
+            }
         }
         let why =
             "so many people do something about it that nothing can be done about it at present";
@@ -254,13 +286,13 @@ impl Broker {
     pub(super) async fn commit_next(
         &self,
         book: &Rulebook,
-        (before, next): (&Elevation, &Elevation),
+        (before, next, unless): (&Elevation, &Elevation, Unless),
         record: Record,
-        told: Vec<Effect>,
+        effects: Vec<Effect>,
         now: OffsetDateTime,
     ) -> Outcome<bool> {
         let stored = self.elevations.over(next, book.roles().get(&next.asked.role))?;
-        let mut unit = Unit::of(record).with(Effect::ChangeElevation(stored));
+        let mut unit = Unit::of(record).with(Effect::ChangeElevation(stored, unless));
         if before.access.is_had()
             && next.access.is_over()
             && let Some(grant) = next.grant
@@ -272,8 +304,18 @@ impl Broker {
             let cutoff = Cutoff { whose, before: end, at: now, keep_until: end };
             unit = unit.with(Effect::CutOff(cutoff));
         }
-        unit.effects.extend(told);
+        unit.effects.extend(effects);
         Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
+    }
+
+    /// The same with what was issued under it: its role's tokens, and those of other roles that
+    /// somebody got for such tokens.
+    pub(super) async fn noting(&self, book: &Rulebook, next: Elevation) -> Outcome<Elevation> {
+        let mut roles = BTreeSet::from([next.asked.role.clone()]);
+        if next.access.is_over() && next.grant.is_some() {
+            roles.extend(self.store.roles_issued_under(next.id).await?);
+        }
+        Ok(next.noting(roles.iter().filter_map(|role| book.roles().get(role))))
     }
 
     /// What time it is, by the store's clock where it has one: grants begin and end by the same

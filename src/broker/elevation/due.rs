@@ -15,7 +15,8 @@ use super::life::{Access, Event, Review};
 use super::{Elevation, Refused, telling};
 use crate::broker::Broker;
 use crate::broker::audit::{Decision, Record};
-use crate::broker::store::{Effect, Unit};
+use crate::broker::rulebook::Rulebook;
+use crate::broker::store::{CountedElevations, Effect, Unit, Unless};
 use crate::credential::Principal;
 use crate::error::Result;
 
@@ -36,11 +37,17 @@ impl Broker {
     pub(in crate::broker) fn see_to_elevations(self: &Arc<Self>) {
         let broker = Arc::downgrade(self);
         tokio::spawn(async move {
+            let mut known = String::new();
             let mut ticks = tokio::time::interval(EVERY);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
                 let Some(broker) = broker.upgrade() else { return };
+                let book = broker.policies();
+                if book.hash() != known && broker.warn_of_the_rest(&book).await {
+                    known = book.hash().to_string();
+                }
+                drop(book);
                 match broker.due_elevations().await {
                     // There is more: very many may lapse at once.
                     Ok(done) if done >= BATCH as usize => ticks.reset_immediately(),
@@ -51,6 +58,27 @@ impl Broker {
                 }
             }
         });
+    }
+
+    /// Warns of what is left of roles that are had by elevation no more, as it is found at the
+    /// start and by each new configuration. Returns whether it could be looked up.
+    async fn warn_of_the_rest(&self, book: &Rulebook) -> bool {
+        let left = match self.left_of_roles(book, self.clock.now()).await {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::warn!(%error, "it cannot be told what is left of roles that are gone");
+                return false;
+            }
+        };
+        for CountedElevations { role, state, count } in left {
+            tracing::warn!(
+                role,
+                state,
+                count,
+                "a role is had by elevation no more, and some of it is left: nobody approves what waits, and what is to be reviewed is reviewed by whoever may revoke its tokens"
+            );
+        }
+        true
     }
 
     /// Puts on record what has come about by the clock, and returns how much that was.
@@ -101,11 +129,12 @@ impl Broker {
         };
         match elevation.after(&Event::Tick(window), now, reviews) {
             Ok(next) => {
-                let next = next.noting(role);
+                let next = self.noting(&book, next).await?;
                 let name = if next.access == Access::Lapsed { "lapse" } else { "expire" };
                 let record = self.record_of(&next, record(name));
                 let told = telling::of(&next, name, rules_of(&book), (book.pages(), now));
-                self.commit_next(&book, (elevation, &next), record, told, now).await
+                let change = (elevation, &next, Unless::default());
+                self.commit_next(&book, change, record, told, now).await
             }
             Err(Refused::State(_)) if elevation.review == Review::Due => {
                 // It is told again after a while.
@@ -114,7 +143,8 @@ impl Broker {
                 let record = self.record_of(&next, record("review-overdue"));
                 let mut stored = self.elevations.over(&next, role)?;
                 stored.next_at = Some(now.saturating_add(AGAIN));
-                let mut unit = Unit::of(record).with(Effect::ChangeElevation(stored));
+                let mut unit =
+                    Unit::of(record).with(Effect::ChangeElevation(stored, Unless::default()));
                 let at = (book.pages(), now);
                 unit.effects.extend(telling::of(&next, "review-overdue", rules_of(&book), at));
                 Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
@@ -127,7 +157,7 @@ impl Broker {
                 if stored.next_at.is_none_or(|next_at| next_at > now) {
                     let unit = Unit {
                         records: Vec::new(),
-                        effects: vec![Effect::ChangeElevation(stored)],
+                        effects: vec![Effect::ChangeElevation(stored, Unless::default())],
                     };
                     self.store.commit(&[unit]).await?;
                 }

@@ -91,11 +91,37 @@ impl<'a> Eligible<'a> {
         self.is_asker(by) || self.asked.actors.iter().any(|actor| self.is_still(actor, by))
     }
 
+    /// Somebody by the name that they had when they asked, where this is who asked: to what
+    /// becomes of a request they are one, whatever the directory calls them meanwhile.
+    pub(super) fn as_asked(&self, by: Party) -> Party {
+        match self.asked.by.person.as_ref().filter(|_| by.person.is_some() && self.is_asker(&by)) {
+            Some(person) => Party { person: Some(person.clone()), ..by },
+            None => by,
+        }
+    }
+
     fn is_still(&self, before: &Party, by: &Party) -> bool {
         let (issuer, subject) = (&before.issuer, &before.subject);
-        let same_person = by.person.is_some() && by.person == before.person;
         (issuer, subject) == (&by.issuer, &by.subject)
-            || same_person && self.person(issuer, subject) == by.person.as_deref()
+            || by.person.is_some() && self.person(issuer, subject) == by.person.as_deref()
+    }
+
+    /// Whether one somebody of this request is another one, by any id that the directory has of
+    /// them now, whatever it called them then; where it has not, by what it called them.
+    pub(super) fn are_one(&self, one: &Party, other: &Party) -> bool {
+        let now = |party: &Party| self.person(&party.issuer, &party.subject);
+        let by_name = || one.person.is_some() && one.person == other.person;
+        (&one.issuer, &one.subject) == (&other.issuer, &other.subject)
+            || match (now(one), now(other)) {
+                (Some(one), Some(other)) => one == other,
+                _ => by_name(),
+            }
+    }
+
+    /// Whether somebody has approved, by whatever name and id: by what they were called then, too.
+    pub(super) fn has_approved(&self, elevation: &Elevation, by: &Party) -> bool {
+        let is = |approval: &Approval| approval.by.is(by) || self.are_one(&approval.by, by);
+        elevation.approvals.iter().any(is)
     }
 
     /// The groups of somebody who may approve; nothing where they may not.
@@ -109,6 +135,18 @@ impl<'a> Eligible<'a> {
         let principal = Principal { issuer: by.issuer.clone(), subject: by.subject.clone() };
         let (_, entry) = self.directory()?.person(&principal)?;
         self.permits(&principal).then_some(&entry.groups)
+    }
+
+    /// Whether somebody may review what is left of a role that is had by elevation no more: no
+    /// rules say any longer who decides about it, so that those do who may revoke its tokens.
+    pub(super) fn reviews_the_rest(&self, by: &Party, may_revoke: impl FnOnce() -> bool) -> bool {
+        let is_other = by.person.as_deref().is_some_and(|person| !self.is_party(person));
+        self.rules().is_none() && is_other && may_revoke()
+    }
+
+    /// What somebody is called at this moment; nothing where the directory has them no more.
+    pub(super) fn called(&self, party: &Party) -> Option<String> {
+        self.person(&party.issuer, &party.subject).map(String::from)
     }
 
     /// As whom somebody would approve: those of their groups that are asked for. Nothing where

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::desk::rules_of;
+use super::desk::{directory_of, rules_of};
 use super::drill;
 use super::eligible::Eligible;
 use super::life::{Access, Review};
+use super::names::theirs;
 use super::{Elevation, Party, Path, signed};
 use crate::broker::Broker;
 use crate::broker::audit::Record;
@@ -19,7 +20,7 @@ use crate::broker::authenticate::Caller;
 use crate::broker::decide::{Denied, Missing, Why};
 use crate::broker::issue::{Ask, joined};
 use crate::broker::rulebook::Rulebook;
-use crate::broker::store::{Among, Effect, ElevationFilter};
+use crate::broker::store::{Effect, ElevationFilter};
 use crate::error::Result;
 
 /// How many grants of somebody are looked through for one that serves.
@@ -124,7 +125,7 @@ impl Broker {
         };
         let found = match ask.elevation {
             Some(id) => self.elevation_with(id).await?.into_iter().collect(),
-            None => self.going_on(&by, ask, now).await?,
+            None => self.going_on(book, &by, ask, now).await?,
         };
         let mut why_not = None;
         let theirs =
@@ -137,7 +138,7 @@ impl Broker {
         }
         Ok(Err(match why_not {
             Some(why_not) => why_not,
-            None => self.grantless(caller, &by, ask, (now, theirs)).await?,
+            None => self.grantless(book, caller, &by, ask, (now, theirs)).await?,
         }))
     }
 
@@ -145,6 +146,7 @@ impl Broker {
     /// they have asked for.
     async fn grantless(
         &self,
+        book: &Rulebook,
         caller: &Caller,
         by: &Party,
         ask: &Ask,
@@ -152,7 +154,7 @@ impl Broker {
     ) -> Result<Denied> {
         let filter = ElevationFilter {
             access: vec![Access::Pending.as_str(), Access::Approved.as_str()],
-            ..of(by, &ask.role)
+            ..of(book, by, &ask.role)
         };
         let found = self.legible_of(filter, LOOKED_AT).await?;
         // Whoever only has the name of who asked is told nothing of it.
@@ -209,11 +211,17 @@ impl Broker {
     }
 
     /// The grants of somebody for what is asked for, the one that lasts longest first.
-    async fn going_on(&self, by: &Party, ask: &Ask, now: OffsetDateTime) -> Result<Vec<Elevation>> {
+    async fn going_on(
+        &self,
+        book: &Rulebook,
+        by: &Party,
+        ask: &Ask,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Elevation>> {
         let filter = ElevationFilter {
             access: vec![Access::Active.as_str(), Access::EmergencyActive.as_str()],
             going_on_at: Some(now),
-            ..of(by, &ask.role)
+            ..of(book, by, &ask.role)
         };
         let mut found = self.legible_of(filter, LOOKED_AT).await?;
         found.retain(|one| one.is_active(now) && one.asked.audience == ask.audience);
@@ -223,10 +231,10 @@ impl Broker {
 }
 
 /// All that somebody has asked for of a role in earnest.
-fn of(by: &Party, role: &str) -> ElevationFilter {
+fn of(book: &Rulebook, by: &Party, role: &str) -> ElevationFilter {
     ElevationFilter {
-        owner: Some(by.key()),
-        among: Some(vec![Among::Role(role.into())]),
+        among: Some(theirs(directory_of(book), by)),
+        role: Some(role.into()),
         drill: Some(false),
         ..ElevationFilter::default()
     }

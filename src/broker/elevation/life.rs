@@ -137,8 +137,17 @@ pub enum Event {
     Revoke(Party, String),
     /// The clock has come to something, with how long after its approval it has to begin.
     Tick(Duration),
-    /// Somebody looked at it; whether they found it in order.
-    Review(Party, bool, String),
+    /// Somebody looked at it.
+    Review {
+        /// Who.
+        by: Party,
+        /// Whether they have approved it, by whatever they were called then.
+        has_approved: bool,
+        /// Whether they found it in order.
+        in_order: bool,
+        /// What they found.
+        note: String,
+    },
 }
 
 /// Why an event leads nowhere.
@@ -285,6 +294,8 @@ impl Elevation {
                 if let Some(start) = self.asked.start.filter(|start| now < *start) {
                     return Err(Refused::Early(start));
                 }
+                // What it rested on stays to be seen, whatever becomes of who approved.
+                next.approvals.iter_mut().for_each(|one| one.void = !tally.counts(one));
                 next.begin(Access::Active, now, *longest);
             }
             Event::Emergency(by, longest) => {
@@ -321,12 +332,12 @@ impl Elevation {
                 }
                 _ => return Err(state),
             },
-            Event::Review(by, in_order, note) => {
+            Event::Review { by, has_approved, in_order, note } => {
                 if self.review != Review::Due {
                     return Err(Refused::NoReview(self.review));
                 }
                 self.check_other(by)?;
-                if self.approvals.iter().any(|approval| approval.by.is(by)) {
+                if *has_approved || self.approvals.iter().any(|approval| approval.by.is(by)) {
                     return Err(Refused::Approver);
                 }
                 next.review = if *in_order { Review::Reviewed } else { Review::Disputed };

@@ -6,9 +6,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::admission::check_login;
-use super::desk::{party, rules_of};
+use super::desk::{directory_of, party, rules_of};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
+use super::names::theirs;
 use super::sift::Sift;
 use super::signed::LiveKeys;
 use super::verdict::Refusal;
@@ -17,11 +18,14 @@ use crate::broker::Broker;
 use crate::broker::config::Login;
 use crate::broker::operate::Asked as Who;
 use crate::broker::rulebook::Rulebook;
-use crate::broker::store::{Among, ElevationFilter, FoundElevation};
+use crate::broker::store::{Among, CountedElevations, ElevationFilter, FoundElevation};
 use crate::error::Result as Outcome;
 
 /// How many are looked at at a time.
 const PART: u32 = 500;
+
+/// What the store counts those as that are to be reviewed.
+const REVIEW_DUE: &str = "review-due";
 
 /// Which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,12 +148,15 @@ impl Broker {
         of: &Elevation,
         most: usize,
     ) -> Result<Vec<Elevation>, Refusal> {
-        let by = self.known(book, &who.caller, self.clock.now())?;
-        let filter = ElevationFilter { owner: Some(of.asked.by.key()), ..Default::default() };
+        let now = self.clock.now();
+        let by = self.known(book, &who.caller, now)?;
+        let among = Some(theirs(directory_of(book), &of.asked.by));
+        let filter = ElevationFilter { among, ..Default::default() };
+        let those = Eligible::new(rules_of(book), &of.asked, now);
         let mut recent = Vec::new();
-        for found in self.store.elevations(&filter, PART).await? {
-            let other = self.elevations.open(&found.sealed)?;
-            if other.id != of.id && self.sees(book, who, &other, &by)? {
+        for other in self.legible_of(filter, PART).await? {
+            let is_theirs = those.are_one(&of.asked.by, &other.asked.by);
+            if is_theirs && other.id != of.id && self.sees(book, who, &other, &by)? {
                 recent.push(other);
             }
             if recent.len() == most {
@@ -197,6 +204,8 @@ impl Broker {
             asker: eligible.is_asker(by),
             decides: eligible.groups(by).is_some(),
             counts: eligible.approves_as(by).is_some(),
+            has_approved: eligible.has_approved(&elevation, by),
+            reviews_the_rest: eligible.reviews_the_rest(by, || may_revoke),
         };
         let mut may = self.may(&elevation, by, is, &tally, now);
         let stands = elevation.is_active(now) || elevation.access == Access::Approved;
@@ -216,8 +225,8 @@ impl Broker {
         now: OffsetDateTime,
     ) -> Vec<&'static str> {
         let (own, other) = (is.asker, !elevation.is_for(by) && is.decides);
+        let reviews = other || !elevation.is_for(by) && is.reviews_the_rest;
         let counted = by.person.as_ref().is_some_and(|person| tally.counted.contains(person));
-        let approved = elevation.approvals.iter().any(|approval| approval.by.is(by));
         let active = elevation.is_active(now);
         let pending = elevation.access == Access::Pending && now < elevation.asked.lapses_at;
         let waits = pending || elevation.access == Access::Approved;
@@ -228,7 +237,7 @@ impl Broker {
             ("activate", own && elevation.access == Access::Approved && tally.is_met()),
             ("relinquish", own && active),
             ("revoke", other && (active || elevation.access == Access::Approved)),
-            ("review", other && elevation.review == Review::Due && !approved),
+            ("review", reviews && elevation.review == Review::Due && !is.has_approved),
         ];
         all.into_iter().filter(|(_, may)| *may).map(|(name, _)| name).collect()
     }
@@ -249,6 +258,9 @@ impl Broker {
         let by = self.known(book, &who.caller, now)?;
         let mut sift = Sift::new(rules_of(book), &by, now);
         let mut view = View { which, book, who, by: &by, now, revokes: BTreeSet::new() };
+        if which == Which::ToReview {
+            view.revokes = self.roles_with_the_rest(book, who, now).await?;
+        }
         let mut keys = LiveKeys::default();
         let mut filter = self.filter_of(&mut view, &sift);
         if let Some(id) = below {
@@ -279,15 +291,42 @@ impl Broker {
         }
     }
 
+    /// The roles that are had by elevation no more of which something is still to be reviewed,
+    /// and of which somebody may revoke everything.
+    async fn roles_with_the_rest(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        now: OffsetDateTime,
+    ) -> Outcome<BTreeSet<String>> {
+        let left = self.left_of_roles(book, now).await?;
+        let due = left.into_iter().filter(|one| one.state == REVIEW_DUE).map(|one| one.role);
+        Ok(due.filter(|role| self.may_revoke(book, who, role, now)).collect())
+    }
+
+    /// What waits, is had or is to be reviewed of roles that are had by elevation no more.
+    pub(super) async fn left_of_roles(
+        &self,
+        book: &Rulebook,
+        now: OffsetDateTime,
+    ) -> Outcome<Vec<CountedElevations>> {
+        let mut counted = self.store.count_elevations(now, &[]).await?;
+        let has_rules =
+            |role: &String| book.roles().get(role).is_some_and(|role| role.elevation.is_some());
+        counted.retain(|one| !has_rules(&one.role));
+        Ok(counted)
+    }
+
     /// What is looked through: nothing of which it is known beforehand that it is not shown.
     fn filter_of(&self, view: &mut View<'_>, sift: &Sift<'_>) -> ElevationFilter {
         let View { book, by, who, now, .. } = *view;
         // By whatever name: who asked decides about nothing of it.
         let others_than = vec![by.key(), by.id()];
         let all = ElevationFilter::default();
+        let own = || theirs(directory_of(book), by);
         let sifted = || Some(sift.roles().cloned().map(Among::Role).collect());
         match view.which {
-            Which::Mine => ElevationFilter { owner: Some(by.key()), ..all },
+            Which::Mine => ElevationFilter { among: Some(own()), ..all },
             Which::ToApprove => ElevationFilter {
                 access: vec![Access::Pending.as_str(), Access::Approved.as_str()],
                 among: sifted(),
@@ -297,7 +336,7 @@ impl Broker {
             },
             Which::ToReview => ElevationFilter {
                 review: Some(Review::Due.as_str()),
-                among: sifted(),
+                among: Some(sift.roles().chain(&view.revokes).cloned().map(Among::Role).collect()),
                 others_than,
                 ..all
             },
@@ -307,7 +346,7 @@ impl Broker {
                 let revokes = elevated.filter(|name| self.may_revoke(book, who, name, now));
                 view.revokes = revokes.cloned().collect();
                 let roles = sift.roles().chain(&view.revokes).cloned().collect::<BTreeSet<_>>();
-                let own = [Among::Owner(by.key()), Among::Owner(by.id()), Among::Acted];
+                let own = own().into_iter().chain([Among::Acted]);
                 ElevationFilter {
                     access: vec![Access::Active.as_str(), Access::EmergencyActive.as_str()],
                     among: Some(roles.into_iter().map(Among::Role).chain(own).collect()),
@@ -328,13 +367,13 @@ impl Broker {
     ) -> Result<Option<Seen>, Refusal> {
         let View { which, book, by, now, .. } = *view;
         let decided = matches!(which, Which::ToApprove | Which::ToReview);
-        if decided && !sift.may_take(&found.role, found.question.as_deref()) {
+        let is_rest = which == Which::ToReview && view.revokes.contains(&found.role);
+        if decided && !is_rest && !sift.may_take(&found.role, found.question.as_deref()) {
             return Ok(None);
         }
         let Some(elevation) = self.legible(&found.sealed) else { return Ok(None) };
         let asked = &elevation.asked;
         let those = Eligible::new(rules_of(book), asked, now);
-        let approved = || elevation.approvals.iter().any(|approval| approval.by.is(by));
         let is_one = match which {
             Which::Mine => those.is_for(by),
             Which::ToApprove => now < asked.lapses_at && sift.takes(asked),
@@ -343,7 +382,10 @@ impl Broker {
                     those.is_for(by) || view.revokes.contains(&asked.role) || sift.takes(asked);
                 elevation.is_active(now) && sees
             }
-            Which::ToReview => sift.takes(asked) && !approved(),
+            Which::ToReview => {
+                let reviews = sift.takes(asked) || those.reviews_the_rest(by, || is_rest);
+                reviews && !those.has_approved(&elevation, by)
+            }
         };
         if !is_one {
             return Ok(None);
@@ -364,6 +406,10 @@ struct Is {
     decides: bool,
     /// Their approval would count.
     counts: bool,
+    /// They have approved it.
+    has_approved: bool,
+    /// They review what is left of its role.
+    reviews_the_rest: bool,
 }
 
 /// Who looks at which elevations, and when.

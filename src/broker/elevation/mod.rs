@@ -22,6 +22,7 @@ mod erase;
 mod legible;
 mod life;
 mod list;
+mod names;
 mod reach;
 mod seal;
 mod sift;
@@ -270,6 +271,9 @@ pub struct Approval {
     /// What they signed, where they approved by a signature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed: Option<SignedApproval>,
+    /// Whether it did not count when the role began to be had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub void: bool,
 }
 
 /// From when to when.
@@ -325,12 +329,10 @@ impl Elevation {
         self.access.is_had() && self.grant.is_some_and(|grant| now < grant.until)
     }
 
-    /// The same with what its role yields at this moment, where it is had or was.
+    /// The same with what these roles yield at this moment, where it is had or was.
     #[must_use]
-    pub fn noting(mut self, role: Option<&Role>) -> Self {
-        if self.grant.is_some()
-            && let Some(now) = role.map(Yields::of)
-        {
+    pub fn noting<'a>(mut self, roles: impl IntoIterator<Item = &'a Role>) -> Self {
+        for now in roles.into_iter().map(Yields::of).filter(|_| self.grant.is_some()) {
             let before = self.yields.unwrap_or_default();
             let (signed, aws) = (before.signed || now.signed, before.aws || now.aws);
             self.yields = Some(Yields { signed, aws });

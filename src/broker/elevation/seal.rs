@@ -54,6 +54,7 @@ impl ElevationSeal {
             review: elevation.review.as_str(),
             role: elevation.asked.role.clone(),
             owner: elevation.asked.by.key(),
+            asker: elevation.asked.by.id(),
             asked_at: elevation.asked.at,
             next_at: elevation.next_at(window, review_within),
             ended_at: elevation.ended.as_ref().map(|ended| ended.at),

@@ -23,11 +23,12 @@ use uuid::Uuid;
 
 use about::check_together;
 pub(in crate::broker) use about::id_of;
-pub(super) use live::LiveKeys;
+pub(super) use live::{LiveKeys, resting_on};
 pub(in crate::broker) use once::once_of;
 pub(super) use once::{used_before, used_up};
 
-use super::desk::span;
+use super::desk::{rules_of, span};
+use super::eligible::Eligible;
 use super::verdict::{Refusal, Request, Verdict};
 use super::{Access, Elevation, Party, Path};
 use crate::broker::Broker;
@@ -336,7 +337,8 @@ impl Broker {
             let why = format!("the role '{}' is not had by signatures", elevation.asked.role);
             return Err(Refusal::conflict(why));
         }
-        let verdict = match (elevation.asked.by.is(&by), elevation.access.is_had()) {
+        let those = Eligible::new(rules_of(book), &elevation.asked, self.clock.now());
+        let verdict = match (those.is_asker(&by), elevation.access.is_had()) {
             (true, true) => Verdict::Relinquish,
             (true, false) => Verdict::Withdraw,
             (false, _) => Verdict::Revoke { reason: reason.into() },

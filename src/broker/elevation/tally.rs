@@ -50,7 +50,7 @@ impl Tally {
             .map(|threshold| Need { threshold: threshold.clone(), have: BTreeSet::new() })
             .collect();
         let mut counted = BTreeSet::new();
-        for approval in elevation.approvals.iter().chain(with) {
+        for approval in elevation.approvals.iter().filter(|one| !one.void).chain(with) {
             // Machines never approve, nor does who asked by another name, whatever is stored.
             let Some(person) = &approval.by.person else { continue };
             if approval.hash != hash || elevation.is_for(&approval.by) {
@@ -67,6 +67,14 @@ impl Tally {
             }
         }
         Self { hash: hash.into(), needs, counted }
+    }
+
+    /// Whether this approval is among those that count.
+    pub fn counts(&self, approval: &Approval) -> bool {
+        let person = approval.by.person.as_ref();
+        !approval.void
+            && approval.hash == self.hash
+            && person.is_some_and(|person| self.counted.contains(person))
     }
 
     /// Whether all is there that is needed. Nothing that needs nothing is ever met.

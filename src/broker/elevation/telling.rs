@@ -9,7 +9,7 @@ use super::drill;
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party};
-use crate::broker::config::EMERGENCY;
+use crate::broker::config::{EMERGENCY, Elevation as Rules};
 use crate::broker::decide::Rules as Policies;
 use crate::broker::notify::{Message, Urgency};
 use crate::broker::store::Effect;
@@ -61,8 +61,9 @@ pub(super) fn of(
         ),
         _ => return Vec::new(),
     };
-    let requester = asked.by.person.clone();
-    let approvers = elevation.approvals.iter().filter_map(|one| one.by.person.clone());
+    // By what they are called now: nobody is told instead who has their name since.
+    let requester = eligible.called(&asked.by);
+    let approvers = elevation.approvals.iter().filter_map(|one| eligible.called(&one.by));
     let others = || eligible.people().into_iter().map(String::from);
     let told: Vec<String> = match event {
         // All who were skipped are told, all who could say yes, and all who need not any more.
@@ -71,14 +72,15 @@ pub(super) fn of(
         "approve" | "deny" | "lapse" => requester.into_iter().collect(),
         _ => requester.into_iter().chain(approvers.clone()).collect(),
     };
-    let mut messages = vec![message(elevation, (kind, urgency, &title), at).people(told)];
+    let message = |kind: (&str, Urgency, &str)| message(elevation, eligible.rules(), kind, at);
+    let mut messages = vec![message((kind, urgency, &title)).people(told)];
     let is_over = ["expire", "relinquish", "revoke"].contains(&event);
     if is_over && elevation.review == Review::Due {
         let title = format!("what {who} did as {role} is to be reviewed");
         let approvers: Vec<_> = approvers.collect();
         let reviewers = others().filter(|name| !approvers.contains(name));
         let due = ("review-due", Urgency::ActionWanted, title.as_str());
-        messages.push(message(elevation, due, at).people(reviewers));
+        messages.push(message(due).people(reviewers));
     }
     let linked = |message: Message| match &page {
         Some(page) => message.link(page),
@@ -89,6 +91,7 @@ pub(super) fn of(
 
 fn message(
     elevation: &Elevation,
+    rules: Option<&Rules>,
     (kind, urgency, title): (&str, Urgency, &str),
     at: OffsetDateTime,
 ) -> Message {
@@ -113,12 +116,18 @@ fn message(
     let ended_by = ended.and_then(|ended| ended.by.as_ref()).map(short).unwrap_or_default();
     let ended_why = ended.and_then(|ended| ended.reason.as_deref()).unwrap_or_default();
     let note = elevation.reviewed.as_ref().map_or("", |reviewed| &reviewed.note);
+    let is_review = ["review-due", "review-overdue"].contains(&kind);
     message
+        .fact("By whom", if is_review && rules.is_none() { BY_WHOM } else { "" })
         .fact("Ended by", ended_by)
         .fact("Because", ended_why)
         .fact("Review", note)
         .fact("To do", to_do(kind, &id).as_deref().unwrap_or_default())
 }
+
+/// Who reviews what is left of a role that is had by elevation no more.
+const BY_WHOM: &str =
+    "the role is had by elevation no more: whoever may revoke its tokens may review this";
 
 /// The kinds of messages of which nothing more comes after one of this kind.
 fn over(kind: &str) -> &'static [&'static str] {

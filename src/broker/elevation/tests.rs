@@ -88,7 +88,11 @@ fn tally(elevation: &Elevation, with: Option<&Approval>, world: World) -> Tally 
 
 fn approval(by: &Party, at: OffsetDateTime, hash: String, world: World) -> Approval {
     let groups = groups(by, world).unwrap_or_default();
-    Approval { by: by.clone(), at, hash, reason: None, groups, signed: None }
+    Approval { by: by.clone(), at, hash, reason: None, groups, signed: None, void: false }
+}
+
+fn review(by: &Party, in_order: bool) -> Event {
+    Event::Review { by: by.clone(), has_approved: false, in_order, note: "x".into() }
 }
 
 /// Everybody who might try: who asked, by both of their names, who acts for them, two leads,
@@ -125,8 +129,8 @@ fn events(elevation: &Elevation, now: OffsetDateTime, world: World) -> Vec<(Stri
             (format!("emergency {name}"), Event::Emergency(by.clone(), longest)),
             (format!("relinquish {name}"), Event::Relinquish(by.clone())),
             (format!("revoke {name}"), Event::Revoke(by.clone(), "x".into())),
-            (format!("review {name}"), Event::Review(by.clone(), true, "x".into())),
-            (format!("dispute {name}"), Event::Review(by, false, "x".into())),
+            (format!("review {name}"), review(&by, true)),
+            (format!("dispute {name}"), review(&by, false)),
         ]);
     }
     events

@@ -16,6 +16,7 @@ use crate::broker::decide::Rules as Policies;
 use crate::broker::elevation::{Asked, Eligible, Party};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{CountedElevations, Enrollment};
+use crate::error::Result;
 use crate::sshsig::PublicKey;
 
 /// A role of the configuration, and the groups of one of its thresholds.
@@ -56,12 +57,9 @@ impl Broker {
     pub(super) async fn sample_elevations(&self, registry: &mut Registry, book: &Rulebook) {
         let now = self.clock.now();
         let roles = reviewed_since(book, now);
-        if roles.is_empty() {
-            return;
-        }
         self.sample_signers(registry, book, now).await;
-        match tokio::time::timeout(STORE_TIME, self.store.count_elevations(now, &roles)).await {
-            Ok(Ok(counted)) => sample(registry, &roles, &counted),
+        match tokio::time::timeout(STORE_TIME, self.counted(roles, now)).await {
+            Ok(Ok((roles, counted))) => sample(registry, &roles, &counted),
             Ok(Err(error)) => tracing::warn!(%error, "elevations cannot be counted"),
             Err(_) => tracing::warn!("elevations cannot be counted in time"),
         }
@@ -69,6 +67,29 @@ impl Broker {
 }
 
 impl Broker {
+    /// Counts, also of roles that are had by elevation no more, where something is left of them
+    /// to review. Returns the roles, too.
+    async fn counted(
+        &self,
+        mut roles: Vec<(String, OffsetDateTime)>,
+        now: OffsetDateTime,
+    ) -> Result<(Vec<(String, OffsetDateTime)>, Vec<CountedElevations>)> {
+        let mut counted = self.store.count_elevations(now, &roles).await?;
+        let is_gone = |one: &&CountedElevations| {
+            one.state == "review-due" && !roles.iter().any(|(role, _)| *role == one.role)
+        };
+        // As long as a review may take where nothing is said.
+        let since = now.saturating_sub(Duration::HOUR);
+        let gone: Vec<_> =
+            counted.iter().filter(is_gone).map(|one| (one.role.clone(), since)).collect();
+        if !gone.is_empty() {
+            let overdue = self.store.count_elevations(now, &gone).await?.into_iter();
+            counted.extend(overdue.filter(|one| one.state == "review-overdue"));
+            roles.extend(gone);
+        }
+        Ok((roles, counted))
+    }
+
     /// Counts for each role that is had by signatures who could approve by one, and how many have
     /// to.
     async fn sample_signers(&self, registry: &mut Registry, book: &Rulebook, now: OffsetDateTime) {
@@ -156,6 +177,10 @@ fn sample(
     roles: &[(String, OffsetDateTime)],
     counted: &[CountedElevations],
 ) {
+    // A broker that knows no elevations shows nothing of them.
+    if roles.is_empty() {
+        return;
+    }
     let gauges = Family::<Elevated, Gauge>::default();
     for (role, _) in roles {
         for state in STATES {

@@ -23,8 +23,10 @@ pub struct StoredElevation {
     pub review: &'static str,
     /// The role.
     pub role: String,
-    /// For whom.
+    /// For whom: the person, where it is one.
     pub owner: String,
+    /// Who asked, by issuer and subject.
+    pub asker: String,
     /// When it was asked for.
     pub asked_at: OffsetDateTime,
     /// When the clock has come to something.
@@ -64,11 +66,14 @@ pub struct FoundElevation {
     pub sealed: SealedElevation,
 }
 
-/// What must not be there for another elevation to be added: nobody gets around it by asking
-/// twice at once. Drills count for drills alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What must not be there for another elevation to be added, or for one to begin: nobody gets
+/// around it by asking twice at once. Drills count for drills alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unless {
-    /// One of the same owner for the same role that waits, or is had.
+    /// Which askers are the same one, besides those of the same owner: a person stays who they
+    /// are when the directory comes to call them otherwise.
+    pub askers: Vec<String>,
+    /// One of theirs for the same role that waits, or is had.
     pub under_way: Option<UnderWay>,
     /// One that was had, and ended after this.
     pub ended_after: Option<OffsetDateTime>,
@@ -90,8 +95,8 @@ pub enum UnderWay {
 /// Which elevations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ElevationFilter {
-    /// For whom; for anybody where left out.
-    pub owner: Option<String>,
+    /// Of this role; of any where left out.
+    pub role: Option<String>,
     /// Those that are one of these; all where left out.
     pub among: Option<Vec<Among>>,
     /// Not for whoever is called one of these.
@@ -116,6 +121,8 @@ pub enum Among {
     Role(String),
     /// For whom they are.
     Owner(String),
+    /// Who asked, by issuer and subject.
+    Asker(String),
     /// That somebody acts for whoever asked, or may.
     Acted,
 }
@@ -153,6 +160,10 @@ pub trait ElevationStore: Send + Sync {
         now: OffsetDateTime,
         overdue: &[(String, OffsetDateTime)],
     ) -> Result<Vec<CountedElevations>>;
+
+    /// The roles of which tokens were issued under this one, or for such tokens: as the log has
+    /// it.
+    async fn roles_issued_under(&self, id: Uuid) -> Result<Vec<String>>;
 
     /// Forgets, as [`OnceStore::forget_consumed`](super::OnceStore::forget_consumed) does, those
     /// that ended before this and are not to be reviewed any more. What they were stays in the

@@ -91,14 +91,23 @@ pub enum Effect {
     },
     /// Adds an elevation, unless there is one that speaks against it.
     AddElevation(StoredElevation, Unless),
-    /// Changes an elevation, if it still has the version before this one.
-    ChangeElevation(StoredElevation),
+    /// Changes an elevation, if it still has the version before this one, and unless there is
+    /// another one that speaks against it.
+    ChangeElevation(StoredElevation, Unless),
     /// Changes nothing: it holds if the elevation still has this version.
     IfElevation {
         /// Which one.
         id: Uuid,
         /// The version that was looked at.
         version: u64,
+    },
+    /// Changes nothing: it holds if each of these enrolled keys still is approved, and has not
+    /// lapsed at this moment.
+    IfEnrolled {
+        /// Their fingerprints.
+        keys: Vec<String>,
+        /// When.
+        at: OffsetDateTime,
     },
     /// Writes what was done under a grant, if it still has the version before this one, with
     /// the events of outside logs that are new in it.
@@ -131,6 +140,7 @@ impl Effect {
                 | Self::IfNotCutOff(_)
                 | Self::IfUnused { .. }
                 | Self::IfElevation { .. }
+                | Self::IfEnrolled { .. }
         )
     }
 }

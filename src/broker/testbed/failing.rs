@@ -325,6 +325,10 @@ impl ElevationStore for Failing {
         self.inner.count_elevations(now, overdue).await
     }
 
+    async fn roles_issued_under(&self, id: Uuid) -> Result<Vec<String>> {
+        self.inner.roles_issued_under(id).await
+    }
+
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         self.inner.forget_elevations(before, limit).await
     }

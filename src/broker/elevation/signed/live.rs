@@ -1,12 +1,15 @@
-//! What is approved by keys that do not count any more.
+//! What is approved by keys that do not count any more, and what rests on those that do.
 
 use std::collections::HashMap;
 
 use time::OffsetDateTime;
 
 use crate::broker::Broker;
-use crate::broker::elevation::{Access, Elevation};
+use crate::broker::elevation::verdict::Refusal;
+use crate::broker::elevation::{Access, Approval, Elevation};
+use crate::broker::operate::Asked as Who;
 use crate::broker::rulebook::Rulebook;
+use crate::broker::store::Effect;
 use crate::error::Result as Outcome;
 
 /// Whether keys count at one moment, by their fingerprints: each is looked up once, however
@@ -52,6 +55,19 @@ impl Broker {
         }
     }
 
+    /// Whether the key still counts by which somebody is known, where that is how they are known.
+    pub(in crate::broker::elevation) async fn check_signer(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+    ) -> Result<(), Refusal> {
+        let Some(signed) = who.caller.signed() else { return Ok(()) };
+        match self.live_key(book, &signed.key, self.clock.now()).await? {
+            Some(_) => Ok(()),
+            None => Err(Refusal::Denied("its key does not count any more".into())),
+        }
+    }
+
     async fn is_live(
         &self,
         book: &Rulebook,
@@ -66,4 +82,18 @@ impl Broker {
         known.insert(key.to_string(), counts);
         Ok(counts)
     }
+}
+
+/// That the keys still count that somebody and these approvals signed by, as a condition of the
+/// commit of what rests on them: that of an approver may be removed between the look and the
+/// commit.
+pub(in crate::broker::elevation) fn resting_on(
+    who: &Who,
+    approvals: &[Approval],
+    at: OffsetDateTime,
+) -> Option<Effect> {
+    let own = who.caller.signed().map(|signed| signed.key.clone());
+    let approved = approvals.iter().filter_map(|one| Some(one.signed.as_ref()?.key.clone()));
+    let keys: Vec<_> = own.into_iter().chain(approved).collect();
+    (!keys.is_empty()).then_some(Effect::IfEnrolled { keys, at })
 }

@@ -37,8 +37,7 @@ pub(in crate::broker::http) fn elevation(book: &Rulebook, seen: &Seen) -> wire::
         at: moment(approval.at),
         reason: approval.reason.clone(),
         key: approval.signed.as_ref().map(|signed| signed.key.clone()),
-        counts: approval.hash == tally.hash
-            && approval.by.person.as_ref().is_some_and(|one| tally.counted.contains(one)),
+        counts: tally.counts(approval),
     });
     // Of one that ended before that was noted, as the role is now.
     let unknown = Yields { signed: true, aws: false };

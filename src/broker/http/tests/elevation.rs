@@ -1,13 +1,17 @@
 //! Elevations over HTTP: asking, approving, having, ending, reviewing.
 
 mod again;
+mod cooling;
 mod drill;
 mod erasure;
+mod exchanged;
 mod illegible;
 mod leaving;
 mod many;
 mod provider_down;
 mod reach;
+mod renamed;
+mod rest;
 mod rules;
 mod stale;
 mod uses;
@@ -154,11 +158,16 @@ impl Place {
         Self { dir, clock, bed, policies }
     }
 
+    /// The directory has this text from now on. Returns whether it could be taken.
+    async fn directory(&self, text: &str) -> bool {
+        let file = self.dir.path().join("people.toml");
+        crate::host::files::write_private(&file, text.as_bytes()).unwrap();
+        self.bed.broker.reload_policies().is_ok()
+    }
+
     /// Somebody else's directory is read from now on.
     async fn suspends(&self, names: &[&str]) {
-        let file = self.dir.path().join("people.toml");
-        crate::host::files::write_private(&file, people(names).as_bytes()).unwrap();
-        self.bed.broker.reload_policies().unwrap();
+        assert!(self.directory(&people(names)).await);
     }
 
     fn later(&self, seconds: i64) {

@@ -71,12 +71,22 @@ impl Site {
     }
 
     pub(super) async fn start_with(&self, change: impl FnOnce(&mut Options)) -> Bed {
+        let trusts_itself = self.trusts_itself().await;
+        Bed::with(|options| {
+            trusts_itself(options);
+            change(options);
+        })
+        .await
+    }
+
+    /// What makes a broker here trust its own tokens, and give what is exchanged for them.
+    pub(super) async fn trusts_itself(&self) -> impl FnOnce(&mut Options) + use<> {
         let path = self.dir.path().join("b.db");
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
         let ring = KeyRing::open(keeper(store.clone())).await.unwrap().current().await.unwrap();
         let jwks = self.dir.path().join("own.json");
         crate::host::files::write_private(&jwks, ring.jwks()).unwrap();
-        Bed::with(|options| {
+        move |options| {
             let deploy = options.config.role.get_mut("deploy").unwrap();
             deploy.audiences.insert(OWN.into());
             let again = Role {
@@ -98,9 +108,7 @@ when {{ principal.issuer == "{OWN}" }};
 "#
             );
             (options.store, options.kek) = (store, kek());
-            change(options);
-        })
-        .await
+        }
     }
 }
 

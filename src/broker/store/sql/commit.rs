@@ -153,8 +153,11 @@ async fn perform_one(
         Effect::IfNotCutOff(tokens) => Ok(!seen.cutoffs.has_any(transaction, tokens).await?),
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,
         Effect::AddElevation(new, unless) => elevation::add(transaction, new, unless).await,
-        Effect::ChangeElevation(after) => elevation::change(transaction, after).await,
+        Effect::ChangeElevation(after, unless) => {
+            elevation::change(transaction, after, unless).await
+        }
         Effect::IfElevation { id, version } => elevation::is(transaction, *id, *version).await,
+        Effect::IfEnrolled { keys, at } => enrollment::are_live(transaction, keys, *at).await,
         Effect::SumUses(after, events) => uses::sum(transaction, after, events).await,
         Effect::ForgetBeside { elevation, uses } => {
             uses::forget_beside(transaction, *elevation, *uses).await.map(|()| true)

@@ -86,6 +86,7 @@ const TABLES: [Table; 14] = [
             ("drill", Number),
             ("question", Text),
             ("acted", Number),
+            ("asker", Text),
         ],
     },
     Table {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::SqlStore;
 use super::failure::Failure;
 use super::rows::{damaged, micros, moment};
+use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
 use crate::broker::store::{
     Among, CountedElevations, ElevationFilter, ElevationStore, FoundElevation, SealedElevation,
@@ -136,6 +137,20 @@ impl ElevationStore for SqlStore {
         Ok(counted)
     }
 
+    async fn roles_issued_under(&self, id: Uuid) -> Result<Vec<String>> {
+        let ask = || {
+            sqlx::query(
+                "select distinct role from audit_record where elevation = $1 and decision = $2",
+            )
+            .bind(id.to_string())
+            .bind(Decision::Issued.as_str())
+            .fetch_all(&self.engine.pool)
+        };
+        let rows = self.engine.read(UNREADABLE, ask).await?;
+        let role = |row: &AnyRow| row.try_get("role").map_err(|_| damaged("audit_record.role"));
+        rows.iter().map(role).collect()
+    }
+
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         let forget = || {
             sqlx::query(
@@ -215,8 +230,8 @@ fn statement_of(filter: &ElevationFilter, branches: &[Option<&Among>], limit: u3
     if let Some(drill) = filter.drill {
         conditions.push(format!("drill = {}", i64::from(drill)));
     }
-    if let Some(owner) = &filter.owner {
-        conditions.push(format!("owner = {}", place(owner)));
+    if let Some(role) = &filter.role {
+        conditions.push(format!("role = {}", place(role)));
     }
     for other in &filter.others_than {
         conditions.push(format!("owner <> {}", place(other)));
@@ -238,6 +253,7 @@ fn statement_of(filter: &ElevationFilter, branches: &[Option<&Among>], limit: u3
             None => "1 = 1".to_string(),
             Some(Among::Role(role)) => format!("role = {}", place(role)),
             Some(Among::Owner(owner)) => format!("owner = {}", place(owner)),
+            Some(Among::Asker(asker)) => format!("asker = {}", place(asker)),
             Some(Among::Acted) => "acted = 1".to_string(),
         };
         let all: Vec<_> = [of].into_iter().chain(conditions.iter().cloned()).collect();
@@ -258,13 +274,12 @@ fn statement_of(filter: &ElevationFilter, branches: &[Option<&Among>], limit: u3
     Statement { text, texts, numbers }
 }
 
-/// Adds one, if there is none of its owner for its role that speaks against it.
-pub(super) async fn add(
+/// Whether there is one of the same person for its role that speaks against it.
+async fn is_in_the_way(
     transaction: &mut Transaction<'_, Any>,
-    new: &StoredElevation,
+    of: &StoredElevation,
     unless: &Unless,
 ) -> Result<bool, Failure> {
-    let drill = i64::from(new.drill);
     // Only what is asked for is looked up: whoever may have many at once has many.
     let ended = format!("{WAS_HAD} and ended_at > $3");
     let emergency = "path = 'emergency'";
@@ -284,29 +299,48 @@ pub(super) async fn add(
             unless.emergency_ended_after,
         ),
     ];
-    for (_, condition, after) in against.iter().filter(|(is_asked, ..)| *is_asked) {
-        // Nothing but conditions of this function is put together here.
-        let statement = format!(
-            "select id from elevation
-             where owner = $1 and role = $2 and drill = {drill} and {condition} limit 1"
-        );
-        let query = sqlx::query(AssertSqlSafe(statement)).bind(&new.owner).bind(&new.role);
-        let query = after.iter().fold(query, |query, after| query.bind(micros(*after)));
-        if query.fetch_optional(&mut **transaction).await?.is_some() {
-            return Ok(false);
+    let names = std::iter::once(("owner", &of.owner));
+    let names = names.chain(unless.askers.iter().map(|asker| ("asker", asker)));
+    for (column, name) in names {
+        for (_, condition, after) in against.iter().filter(|(is_asked, ..)| *is_asked) {
+            // Nothing but names of columns and conditions of this function is put together here.
+            let drill = i64::from(of.drill);
+            let statement = format!(
+                "select id from elevation where {column} = $1 and role = $2 and drill = {drill}
+                     and {condition} and id <> {} limit 1",
+                if after.is_some() { "$4" } else { "$3" },
+            );
+            let query = sqlx::query(AssertSqlSafe(statement)).bind(name).bind(&of.role);
+            let query = after.iter().fold(query, |query, after| query.bind(micros(*after)));
+            let query = query.bind(of.id.to_string());
+            if query.fetch_optional(&mut **transaction).await?.is_some() {
+                return Ok(true);
+            }
         }
+    }
+    Ok(false)
+}
+
+/// Adds one, if there is none that speaks against it.
+pub(super) async fn add(
+    transaction: &mut Transaction<'_, Any>,
+    new: &StoredElevation,
+    unless: &Unless,
+) -> Result<bool, Failure> {
+    if is_in_the_way(transaction, new, unless).await? {
+        return Ok(false);
     }
     let done = sqlx::query(
         "insert into elevation
             (id, version, path, drill, access, review, role, owner, asked_at, next_at, ended_at,
-             document, seal, question, acted)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+             document, seal, question, acted, asker)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
          on conflict do nothing",
     )
     .bind(new.id.to_string())
     .bind(stored(new.version))
     .bind(new.path)
-    .bind(drill)
+    .bind(i64::from(new.drill))
     .bind(new.access)
     .bind(new.review)
     .bind(&new.role)
@@ -318,19 +352,25 @@ pub(super) async fn add(
     .bind(&new.sealed.seal)
     .bind(&new.question)
     .bind(i64::from(new.acted))
+    .bind(&new.asker)
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)
 }
 
-/// Changes one, if it still is the one before.
+/// Changes one, if it still is the one before and there is none that speaks against it.
 pub(super) async fn change(
     transaction: &mut Transaction<'_, Any>,
     after: &StoredElevation,
+    unless: &Unless,
 ) -> Result<bool, Failure> {
+    if is_in_the_way(transaction, after, unless).await? {
+        return Ok(false);
+    }
     let done = sqlx::query(
         "update elevation set version = $1, access = $2, review = $3, next_at = $4,
-             ended_at = $5, document = $6, seal = $7, owner = $10, question = $11, acted = $12
+             ended_at = $5, document = $6, seal = $7, owner = $10, question = $11, acted = $12,
+             asker = $13
          where id = $8 and version = $9",
     )
     .bind(stored(after.version))
@@ -345,6 +385,7 @@ pub(super) async fn change(
     .bind(&after.owner)
     .bind(&after.question)
     .bind(i64::from(after.acted))
+    .bind(&after.asker)
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)

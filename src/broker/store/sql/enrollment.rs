@@ -166,6 +166,28 @@ pub(super) async fn change(
     Ok(done.rows_affected() == 1)
 }
 
+/// Whether each of these keys is approved, and has not lapsed at this moment.
+pub(super) async fn are_live(
+    transaction: &mut Transaction<'_, Any>,
+    keys: &[String],
+    at: OffsetDateTime,
+) -> Result<bool, Failure> {
+    for key in keys {
+        let found = sqlx::query(
+            "select id from enrolled_key where fingerprint = $1 and state = $2 and seen_at > $3",
+        )
+        .bind(key)
+        .bind(EnrollmentState::Approved.as_str())
+        .bind(micros(at.saturating_sub(LASTS)))
+        .fetch_optional(&mut **transaction)
+        .await?;
+        if found.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn approver(enrollment: &Enrollment) -> &str {
     enrollment.approved.as_ref().map_or("", |(approver, _)| approver)
 }

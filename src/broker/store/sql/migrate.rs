@@ -57,6 +57,7 @@ fn migrations() -> Vec<Migration> {
         ("enrolled key", include_str!("../migrations/0016_enrolled_key.sql")),
         ("drill", include_str!("../migrations/0017_drill.sql")),
         ("uses", include_str!("../migrations/0018_uses.sql")),
+        ("asker", include_str!("../migrations/0019_asker.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());

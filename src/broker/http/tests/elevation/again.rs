@@ -185,7 +185,7 @@ async fn what_is_in_the_way_of_a_request_is_named_and_until_when() {
     assert!(said.contains("you have the role already, until 2"), "{said}");
     place.done("alice", "relinquish", &asked, &[]).await;
     let said = in_the_way(&place, &[], &asked).await;
-    assert!(said.contains("may ask for it again from 2"), "{said}");
+    assert!(said.contains("may have it again from 2"), "{said}");
     place.later(601);
     // An emergency goes by rules of its own.
     let emergency = [("emergency", "true"), ("ttl", "600")];

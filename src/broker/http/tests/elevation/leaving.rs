@@ -4,15 +4,6 @@ use super::*;
 use crate::broker::policy::Source;
 use crate::broker::rulebook::Rulebook;
 
-impl Place {
-    /// The directory has this text from now on. Returns whether it could be taken.
-    async fn directory(&self, text: &str) -> bool {
-        let file = self.dir.path().join("people.toml");
-        crate::host::files::write_private(&file, text.as_bytes()).unwrap();
-        self.bed.broker.reload_policies().is_ok()
-    }
-}
-
 /// The directory without these people.
 fn without(names: &[&str]) -> String {
     let all = people(&[]);

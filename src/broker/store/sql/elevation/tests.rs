@@ -19,6 +19,7 @@ fn stored_one(number: u128, role: &str, access: &'static str) -> StoredElevation
         review: if access == "expired" { "due" } else { "none" },
         role: role.into(),
         owner: format!("person p{}", number % 3),
+        asker: format!("https://i.example#s{}", number % 4),
         asked_at: NOON + time::Duration::seconds(i64::try_from(number).unwrap() / 2),
         next_at: Some(NOON + time::Duration::hours(1)),
         ended_at: None,
@@ -40,6 +41,8 @@ fn filters() -> Vec<ElevationFilter> {
         going_on_at: Some(NOON),
         ..all.clone()
     };
+    let theirs =
+        vec![Among::Owner("person p0".into()), Among::Asker("https://i.example#s1".into())];
     let mut had = roles(&["a"]).unwrap();
     had.extend([Among::Owner("person p2".into()), Among::Acted]);
     vec![
@@ -55,7 +58,8 @@ fn filters() -> Vec<ElevationFilter> {
             ..all.clone()
         },
         ElevationFilter { review: Some("due"), among: roles(&["b"]), ..all.clone() },
-        ElevationFilter { owner: Some("person p0".into()), ..all },
+        ElevationFilter { among: Some(theirs.clone()), ..all.clone() },
+        ElevationFilter { among: Some(theirs), role: Some("b".into()), ..all },
     ]
 }
 
@@ -65,11 +69,12 @@ fn matches(filter: &ElevationFilter, one: &StoredElevation) -> bool {
         among.iter().any(|among| match among {
             Among::Role(role) => one.role == *role,
             Among::Owner(owner) => one.owner == *owner,
+            Among::Asker(asker) => one.asker == *asker,
             Among::Acted => one.acted,
         })
     });
     among
-        && filter.owner.as_ref().is_none_or(|owner| one.owner == *owner)
+        && filter.role.as_ref().is_none_or(|role| one.role == *role)
         && !filter.others_than.contains(&one.owner)
         && (filter.access.is_empty() || filter.access.contains(&one.access))
         && filter.review.is_none_or(|review| one.review == review)
@@ -118,7 +123,8 @@ async fn nothing_is_read_of_those_that_do_not_match() {
         &["elevation_waiting"],
         &["elevation_had", "elevation_had_acted"],
         &["elevation_unreviewed"],
-        &["elevation_owned"],
+        &["elevation_owned", "elevation_asked"],
+        &["elevation_owned", "elevation_asked"],
     ]) {
         for branches in branches_of(filter) {
             let Statement { text, texts, numbers } = statement_of(filter, &branches, 50);

@@ -19,7 +19,12 @@ const TREE: usize = 4;
 const SEALED: usize = 5;
 
 /// What takes away what each version adds, the last one first.
-const UNDONE: [(usize, &str); 14] = [
+const UNDONE: [(usize, &str); 15] = [
+    (
+        19,
+        "drop index elevation_asked; drop index elevation_asked_so;
+         alter table elevation drop column asker;",
+    ),
     (
         18,
         "drop table elevation_use; drop table elevation_use_event;

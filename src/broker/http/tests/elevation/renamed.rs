@@ -1,0 +1,101 @@
+//! People whom the directory comes to call otherwise: they stay who they are.
+
+use super::*;
+
+/// The directory, where this person is called otherwise.
+fn renamed(person: &str, now: &str) -> String {
+    people(&[]).replace(&format!("[person.{person}]"), &format!("[person.{now}]"))
+}
+
+const EMERGENCY: [(&str, &str); 2] = [("emergency", "true"), ("ttl", "900")];
+
+/// A broker that lets Alice take it in an emergency by both of her ids.
+async fn place(change: impl FnOnce(&mut Role)) -> Place {
+    Place::built(None, change, |options| {
+        let also = format!("principal == User::\"{CORP}#alice-too\"");
+        options.policies += &format!(
+            "@id(\"by-another-id\") permit ({also}, action == Action::\"elevate\", resource);\n"
+        );
+    })
+    .await
+}
+
+#[tokio::test]
+async fn no_second_emergency_before_the_review_by_another_name() {
+    let place = place(|_| {}).await;
+    let had = place.requested("alice", &EMERGENCY).await;
+    assert!(place.directory(&renamed("alice", "alicia")).await);
+    for subject in ["alice", "alice-too"] {
+        let (status, said) = told(&place.request(subject, &EMERGENCY).await);
+        assert!(status == 409 && said.contains("already"), "{subject}: {said}");
+    }
+    place.done("alice-too", "relinquish", &had, &[]).await;
+    place.later(120);
+    for subject in ["alice", "alice-too"] {
+        let (status, said) = told(&place.request(subject, &EMERGENCY).await);
+        assert!(status == 409 && said.contains("not reviewed"), "{subject}: {said}");
+    }
+    // Nor does she review it herself.
+    let review = [("outcome", "reviewed"), ("note", "fine")];
+    for subject in ["alice", "alice-too"] {
+        assert_eq!(place.not_done(subject, "review", &had, &review).await.0, 403, "{subject}");
+    }
+    place.done("bob", "review", &had, &review).await;
+    assert_eq!(place.requested("alice-too", &EMERGENCY).await["access"], "emergency-active");
+}
+
+#[tokio::test]
+async fn who_is_called_otherwise_has_asked_and_has_what_they_had() {
+    let place = place(|role| {
+        role.elevation.as_mut().unwrap().cool_down = Duration::from_secs(600);
+    })
+    .await;
+    let active = place.active().await;
+    assert!(place.directory(&renamed("alice", "alicia")).await);
+    for subject in ["alice", "alice-too"] {
+        let (status, said) = told(&place.request(subject, &[]).await);
+        assert!(status == 409 && said.contains("you have the role already"), "{said}");
+        assert_eq!(place.listed(subject, "mine").await.len(), 1);
+        assert_eq!(place.listed(subject, "active").await.len(), 1);
+        assert_eq!(place.issued(subject, &[]).await.status, StatusCode::OK);
+    }
+    place.done("alice-too", "relinquish", &active, &[]).await;
+    let told_of = place.bed.store.unspread(99).await.unwrap().into_iter();
+    let ended = told_of.filter_map(|(_, one)| one).find(|one| one.kind() == "grant-ended").unwrap();
+    assert!(ended.names().contains("alicia") && !ended.names().contains("alice"), "{ended:?}");
+    let (status, said) = told(&place.request("alice-too", &[]).await);
+    assert!(status == 409 && said.contains("you had the role until"), "{said}");
+    place.later(601);
+    place.requested("alice-too", &[]).await;
+}
+
+#[tokio::test]
+async fn who_approved_does_not_review_by_another_name_and_id() {
+    let place = Place::new().await;
+    let active = place.active().await;
+    place.done("alice", "relinquish", &active, &[]).await;
+    assert!(place.directory(&renamed("bob", "robert")).await);
+    let review = [("outcome", "reviewed"), ("note", "fine")];
+    for subject in ["bob", "bob-too"] {
+        let (status, said) = place.not_done(subject, "review", &active, &review).await;
+        assert!(status == 403 && said.contains("who approved"), "{subject}: {said}");
+        assert_eq!(place.listed(subject, "to-review").await.len(), 0, "{subject}");
+        let may = place.shown(subject, &active).await["may"].clone();
+        assert!(!may.as_array().unwrap().contains(&json!("review")), "{subject}: {may}");
+    }
+    place.done("erin", "review", &active, &review).await;
+}
+
+#[tokio::test]
+async fn who_is_called_otherwise_approves_once() {
+    let place = Place::new().await;
+    let asked = place.requested("alice", &[]).await;
+    place.done("bob", "approve", &asked, &[]).await;
+    assert!(place.directory(&renamed("bob", "robert")).await);
+    // Nobody of that name is there, so that he says so again by the one that he has.
+    let again = place.done("bob-too", "approve", &asked, &[]).await;
+    assert_eq!(again["access"], "pending");
+    assert_eq!(again["needs"][0]["have"], json!(["robert"]));
+    let (status, said) = place.not_done("alice", "activate", &asked, &[]).await;
+    assert!(status == 409, "{said}");
+}
