@@ -17,7 +17,7 @@ use crate::broker::audit::tree::Hash;
 use crate::broker::keys::StoredKey;
 use crate::broker::notify::Message;
 use crate::broker::store::{
-    Backlog, CountedElevations, Delivery, ElevationFilter, ElevationStore, Enrollment,
+    Backlog, CountedElevations, Delivery, Effect, ElevationFilter, ElevationStore, Enrollment,
     EnrollmentStore, Erasable, ErasureStore, Filter, FoundElevation, Issuance, IssuerKeySet,
     IssuerKeyStore, KeyStore, Ledger, LogEnds, LogStore, NewDelivery, Noted, NotifyStore, Once,
     OnceStore, OpaqueToken, OutboxStore, Outcome, Row, SealedElevation, Step, Store, StoredUses,
@@ -48,6 +48,8 @@ pub(crate) struct Failing {
     meanwhile: Mutex<Option<Meanwhile>>,
     /// What happens as somebody has read the keys.
     after_keys: Mutex<Option<Meanwhile>>,
+    /// What happens as somebody is about to commit a change of an elevation.
+    before_change: Mutex<Option<Meanwhile>>,
 }
 
 type Meanwhile = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -57,8 +59,18 @@ impl Failing {
     pub(crate) fn over(inner: Arc<dyn Store>) -> Arc<Self> {
         let (reads, hangs, writes) = (true.into(), false.into(), WELL.into());
         let (scans, meanwhile, after_keys) = (true.into(), Mutex::default(), Mutex::default());
-        let rows = AtomicUsize::default();
-        Arc::new(Self { inner, reads, hangs, scans, writes, rows, meanwhile, after_keys })
+        let (rows, before_change) = (AtomicUsize::default(), Mutex::default());
+        Arc::new(Self {
+            inner,
+            reads,
+            hangs,
+            scans,
+            writes,
+            rows,
+            meanwhile,
+            after_keys,
+            before_change,
+        })
     }
 
     /// A broker on such a store.
@@ -86,6 +98,11 @@ impl Failing {
         *self.after_keys.lock().unwrap() = Some(Box::pin(what));
     }
 
+    /// Does this once somebody has looked at an elevation and is about to change it.
+    pub(crate) fn before_change(&self, what: impl Future<Output = ()> + Send + 'static) {
+        *self.before_change.lock().unwrap() = Some(Box::pin(what));
+    }
+
     /// From now on, commits go like this.
     pub(crate) fn writes(&self, how: u8) {
         self.writes.store(how, Ordering::Relaxed);
@@ -102,6 +119,13 @@ impl Ledger for Failing {
         let how = self.writes.load(Ordering::Relaxed);
         if how == BEFORE {
             return Err(broken());
+        }
+        let effects = units.iter().flat_map(|unit| &unit.effects);
+        if effects.into_iter().any(|effect| matches!(effect, Effect::ChangeElevation(..))) {
+            let meanwhile = self.before_change.lock().unwrap().take();
+            if let Some(meanwhile) = meanwhile {
+                meanwhile.await;
+            }
         }
         let done = self.inner.commit(units).await;
         if how == AFTER { Err(broken()) } else { done }

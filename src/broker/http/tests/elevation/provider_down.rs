@@ -4,6 +4,7 @@
 mod down;
 mod ending;
 mod keys;
+mod overtaken;
 mod policies;
 mod strangers;
 mod tokens;
