@@ -3,8 +3,9 @@
 use time::macros::datetime;
 
 use super::*;
+use crate::broker::audit::Record;
 use crate::broker::store::Ledger as _;
-use crate::broker::store::sql::tests::Ground;
+use crate::broker::store::sql::tests::{Ground, append, record};
 use crate::broker::store::{Effect, Unit, sqlite};
 
 const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
@@ -143,5 +144,84 @@ async fn nothing_is_read_of_those_that_do_not_match() {
             };
             assert!(!plan.iter().any(whole), "{plan:#?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_is_of_the_same_person_by_whatever_name_and_for_the_same_role() {
+    let ended = |number: u128, owner: &str, asker: &str| StoredElevation {
+        owner: owner.into(),
+        asker: asker.into(),
+        ended_at: Some(NOON),
+        ..stored_one(number, "a", "expired")
+    };
+    let waits = |number: u128, role: &str, owner: &str| StoredElevation {
+        owner: owner.into(),
+        asker: "s9".into(),
+        ..stored_one(number, role, "pending")
+    };
+    let unless = |askers: &[&str]| Unless {
+        askers: askers.iter().map(ToString::to_string).collect(),
+        ended_after: Some(NOON - time::Duration::MINUTE),
+        ..Unless::default()
+    };
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let commits = async |effect: Effect| {
+            let unit = Unit { records: Vec::new(), effects: vec![effect] };
+            store.commit(&[unit]).await.unwrap()[0].is_committed()
+        };
+        let had = ended(1, "person alice", "s1");
+        assert!(commits(Effect::AddElevation(had, Unless::default())).await);
+        let adds = async |new: &StoredElevation, askers: &[&str]| {
+            commits(Effect::AddElevation(new.clone(), unless(askers))).await
+        };
+        let hers = waits(2, "a", "person alicia");
+        assert!(!adds(&waits(2, "a", "person alice"), &[]).await, "by her name");
+        assert!(!adds(&hers, &["s2", "s1"]).await, "by one of her ids");
+        assert!(adds(&waits(3, "b", "person alicia"), &["s1"]).await, "another role");
+        assert!(adds(&waits(4, "a", "person bob"), &["s3"]).await, "another person");
+        // The same where one changes that was there before.
+        assert!(commits(Effect::AddElevation(hers.clone(), Unless::default())).await);
+        let begun = StoredElevation { version: 2, access: "active", ..hers };
+        let begins =
+            async |unless: Unless| commits(Effect::ChangeElevation(begun.clone(), unless)).await;
+        assert!(!begins(unless(&["s1"])).await);
+        let long_ago = Unless { ended_after: Some(NOON), ..unless(&["s1"]) };
+        assert!(begins(long_ago).await);
+        // Nothing is in its own way.
+        let over = StoredElevation {
+            version: 3,
+            access: "expired",
+            ended_at: Some(NOON),
+            ..begun.clone()
+        };
+        assert!(commits(Effect::ChangeElevation(over, unless(&["s9"]))).await);
+    }
+}
+
+#[tokio::test]
+async fn the_log_tells_of_which_roles_tokens_were_issued_under_one() {
+    let id = Uuid::from_u128(7);
+    let of = |role: &str, decision| Record {
+        elevation: Some(id),
+        role: role.into(),
+        decision,
+        ..record("a")
+    };
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let other = Record { elevation: Some(Uuid::nil()), role: "c".into(), ..record("a") };
+        let records = [
+            of("a", Decision::Issued),
+            of("b", Decision::Issued),
+            of("a", Decision::Issued),
+            of("d", Decision::Denied),
+            other,
+        ];
+        append(&store, &records).await.unwrap();
+        let mut roles = store.roles_issued_under(id).await.unwrap();
+        roles.sort();
+        assert_eq!(roles, ["a", "b"]);
     }
 }

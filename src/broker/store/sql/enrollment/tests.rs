@@ -130,3 +130,29 @@ async fn what_nobody_ever_approved_is_forgotten_and_nothing_else() {
         assert_eq!(moved.person, "bob");
     }
 }
+
+#[tokio::test]
+async fn a_commit_rests_on_keys_that_are_approved_and_have_not_lapsed() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let (one, other) = (key("alice", "SHA256:1"), key("bob", "SHA256:2"));
+        assert!(enroll(&store, &one).await && enroll(&store, &other).await);
+        let rests = async |keys: &[&str], at: OffsetDateTime| {
+            let keys = keys.iter().map(ToString::to_string).collect();
+            let unit = Unit::default().with(Effect::IfEnrolled { keys, at });
+            store.commit(&[unit]).await.unwrap()[0].is_committed()
+        };
+        assert!(!rests(&["SHA256:1"], NOW).await, "nobody has approved it");
+        assert!(change(&store, &one, &approved(&one)).await);
+        assert!(rests(&["SHA256:1"], NOW).await);
+        assert!(rests(&["SHA256:1"], NOW + LASTS - Duration::MICROSECOND).await);
+        assert!(!rests(&["SHA256:1"], NOW + LASTS).await, "it has lapsed");
+        assert!(!rests(&["SHA256:1", "SHA256:2"], NOW).await, "each of them counts");
+        let both = approved(&other);
+        assert!(change(&store, &other, &both).await);
+        assert!(rests(&["SHA256:1", "SHA256:2"], NOW).await);
+        assert!(change(&store, &both, &removed(&both)).await);
+        assert!(!rests(&["SHA256:1", "SHA256:2"], NOW).await, "one was removed");
+        assert!(!rests(&["SHA256:3"], NOW).await, "nobody knows it");
+    }
+}
