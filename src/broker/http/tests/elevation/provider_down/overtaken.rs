@@ -41,6 +41,15 @@ impl Two {
         });
     }
 
+    /// Alice has asked, and Bob approved by a key of this id.
+    async fn half_approved(&self) -> (Value, String) {
+        let alice = self.slow.key_of("alice").await;
+        let (bob, id) = self.slow.key_with_id("bob", "bob").await;
+        let wants = self.slow.wants();
+        let approval = signed(self.slow.approves("bob", &wants), &bob);
+        (self.slow.brought(&(signed(wants, &alice) + &approval)).await, id)
+    }
+
     /// What was done about one, with what came between.
     async fn story(&self, of: &Value) -> Vec<String> {
         let records = self.slow.place.records_of(of).await.into_iter();
@@ -67,11 +76,7 @@ async fn an_approval_by_a_key_that_is_removed_at_that_moment_is_none() {
 #[tokio::test]
 async fn it_is_not_approved_by_whose_key_is_removed_as_the_last_one_approves() {
     let two = Two::new().await;
-    let alice = two.slow.key_of("alice").await;
-    let (bob, id) = two.slow.key_with_id("bob", "bob").await;
-    let wants = two.slow.wants();
-    let approval = signed(two.slow.approves("bob", &wants), &bob);
-    let asked = two.slow.brought(&(signed(wants, &alice) + &approval)).await;
+    let (asked, id) = two.half_approved().await;
     two.removes("bob", &id);
     let shown = two.slow.place.shown("carol", &asked).await;
     let after = two.slow.place.done("carol", "approve", &shown, &[]).await;
@@ -92,11 +97,7 @@ async fn it_is_not_approved_by_whose_key_is_removed_as_the_last_one_approves() {
 #[tokio::test]
 async fn nothing_begins_by_the_approval_of_a_key_that_is_removed_at_that_moment() {
     let two = Two::new().await;
-    let alice = two.slow.key_of("alice").await;
-    let (bob, id) = two.slow.key_with_id("bob", "bob").await;
-    let wants = two.slow.wants();
-    let approval = signed(two.slow.approves("bob", &wants), &bob);
-    let asked = two.slow.brought(&(signed(wants, &alice) + &approval)).await;
+    let (asked, id) = two.half_approved().await;
     let shown = two.slow.place.shown("carol", &asked).await;
     two.slow.place.done("carol", "approve", &shown, &[]).await;
     two.removes("bob", &id);
