@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::broker::config::NotifyChannel;
+use crate::host::listener::{self, Exposure};
 
 /// 32 bytes that protect nothing.
 const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -29,8 +30,8 @@ struct Held {
 }
 
 impl Silent {
-    async fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    fn start() -> Self {
+        let listener = listens();
         let port = listener.local_addr().unwrap().port();
         let held: Arc<Mutex<Vec<Held>>> = Arc::default();
         let known = held.clone();
@@ -59,9 +60,14 @@ impl Silent {
     }
 }
 
+fn listens() -> TcpListener {
+    let listener = listener::bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly).unwrap();
+    TcpListener::from_std(listener).unwrap()
+}
+
 /// A port at which nobody listens.
-async fn closed() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().port()
+fn closed() -> u16 {
+    listens().local_addr().unwrap().port()
 }
 
 /// A broker whose messages all go to receivers that are of no use.
@@ -78,8 +84,7 @@ impl Site {
     }
 
     pub(super) async fn with(change: impl FnOnce(&mut Options)) -> Self {
-        let (hook, mail, files) =
-            (Silent::start().await, Silent::start().await, tempfile::tempdir().unwrap());
+        let (hook, mail, files) = (Silent::start(), Silent::start(), tempfile::tempdir().unwrap());
         let secret = files.path().join("secret");
         crate::host::files::write_private(&secret, SECRET.as_bytes()).unwrap();
         let webhook = |port: u16| {
@@ -92,8 +97,7 @@ impl Site {
             "kind = \"email\"\nurl = \"smtp://127.0.0.1:{}\"\nfrom = \"a@b.example\"\nto = [\"team@b.example\"]",
             mail.port
         );
-        let tables =
-            [("hook", webhook(hook.port)), ("gone", webhook(closed().await)), ("mail", smtp)];
+        let tables = [("hook", webhook(hook.port)), ("gone", webhook(closed())), ("mail", smtp)];
         let place = Place::built(
             None,
             |_| {},
