@@ -1,8 +1,10 @@
 //! Roles that are had for a while, from the command line: who asks, and two who approve, each
 //! a user of this machine of their own.
 
+mod alarms;
 pub(crate) mod aws;
 mod drill;
+mod machines;
 mod more;
 mod page;
 mod waits;

@@ -114,6 +114,7 @@ pub(super) fn unless(rules: &Rules, path: Path, now: OffsetDateTime) -> Unless {
         },
         // It is an emergency whatever was before it.
         ended_after: cooling(rules.cool_down).filter(|_| path != Path::Emergency),
+        over_at: Some(now),
         emergency: emergency.is_some(),
         emergency_ended_after: emergency.and_then(|emergency| cooling(emergency.cool_down)),
         askers: Vec::new(),
@@ -123,8 +124,8 @@ pub(super) fn unless(rules: &Rules, path: Path, now: OffsetDateTime) -> Unless {
 /// What must not be there for one that was approved to begin: the time in which nobody may ask
 /// for the role again has not begun since.
 pub(super) fn beginning(rules: &Rules, next: &Elevation, now: OffsetDateTime) -> Unless {
-    let ended_after = unless(rules, next.asked.path, now).ended_after;
-    Unless { ended_after, ..Unless::default() }
+    let Unless { ended_after, over_at, .. } = unless(rules, next.asked.path, now);
+    Unless { ended_after, over_at, ..Unless::default() }
 }
 
 /// What it may be that speaks against another request, for whoever asks.

@@ -79,6 +79,9 @@ impl Broker {
 fn told(rules: &Rules, known: &Elevation, unless: &Unless) -> Option<String> {
     let is_emergency = known.asked.path == Path::Emergency;
     let ended = known.ended.as_ref().map(|ended| ended.at).filter(|_| known.access.was_had());
+    // Its time may be over before the clock has put that on record.
+    let until = known.grant.map(|grant| grant.until).filter(|_| known.access.is_had());
+    let ended = ended.or(until.filter(|until| Some(*until) <= unless.over_at));
     let after = |limit: Option<OffsetDateTime>| ended.filter(|at| Some(*at) > limit);
     if unless.emergency && is_emergency {
         if known.access == Access::EmergencyActive {

@@ -169,6 +169,25 @@ impl Broker {
         Err(self.deny_elevation(book, who, about, denied).await)
     }
 
+    /// Puts on record what somebody wanted to do about one that they may not see. They are told no
+    /// more than that there is none.
+    pub(super) async fn deny_unseen(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        elevation: &Elevation,
+        verdict: &Verdict,
+    ) -> Refusal {
+        let said =
+            format!("you may not see what is asked for of the role '{}'", elevation.asked.role);
+        let about = About::of(elevation, verdict.name());
+        let denied = Denied::new(Why::NoPermit, said);
+        match self.deny_elevation(book, who, about, denied).await {
+            Refusal::Unrecorded(error) => Refusal::Unrecorded(error),
+            _ => Refusal::Unknown,
+        }
+    }
+
     fn author(&self, book: &Rulebook, who: &Who, permit: &str) -> Author {
         Author::caller(&who.caller, who.source, who.request_id, (permit, book.hash()))
     }

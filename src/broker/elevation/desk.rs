@@ -175,7 +175,7 @@ impl Broker {
                 known => known?,
             };
             if !self.sees(book, who, &elevation, &by)? {
-                return Err(Refusal::Unknown);
+                return Err(self.deny_unseen(book, who, &elevation, verdict).await);
             }
             let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
             let rules = eligible.rules();

@@ -248,8 +248,10 @@ impl Elevation {
                 }
                 let counts = |known: &Approval| known.by.is(&approval.by);
                 // Whoever logs in has approved whatever becomes of the key that they signed by.
+                // Whoever is called otherwise by now says it again, so that it counts.
                 let same = |known: &&Approval| {
                     known.hash == approval.hash
+                        && known.by.person == approval.by.person
                         && approval.groups.is_subset(&known.groups)
                         && (known.signed.is_none() || approval.signed.is_some())
                 };

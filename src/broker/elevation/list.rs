@@ -24,6 +24,9 @@ use crate::error::Result as Outcome;
 /// How many are looked at at a time.
 const PART: u32 = 500;
 
+/// How many of one person are looked at, where they cannot be read.
+const MOST_OF_ONE: u32 = 5000;
+
 /// What the store counts those as that are to be reviewed.
 const REVIEW_DUE: &str = "review-due";
 
@@ -151,17 +154,31 @@ impl Broker {
         let now = self.clock.now();
         let by = self.known(book, &who.caller, now)?;
         let among = Some(theirs(directory_of(book), &of.asked.by));
-        let filter = ElevationFilter { among, ..Default::default() };
+        let mut filter = ElevationFilter { among, ..Default::default() };
         let those = Eligible::new(rules_of(book), &of.asked, now);
         let mut recent = Vec::new();
-        for other in self.legible_of(filter, PART).await? {
-            let is_theirs = those.are_one(&of.asked.by, &other.asked.by);
-            if is_theirs && other.id != of.id && self.sees(book, who, &other, &by)? {
-                recent.push(other);
+        // Where each may be seen, what is shown is read, with the one that they are beside.
+        let mut wanted = u32::try_from(most).unwrap_or(PART).saturating_add(1).min(PART);
+        let (mut read, mut looked_at) = (0, 0);
+        while read < PART && looked_at < MOST_OF_ONE {
+            let part = self.store.elevations(&filter, wanted).await?;
+            for found in &part {
+                filter.below = Some((found.asked_at, found.id));
+                let Some(other) = self.legible(&found.sealed) else { continue };
+                read += 1;
+                let is_theirs = those.are_one(&of.asked.by, &other.asked.by);
+                if is_theirs && other.id != of.id && self.sees(book, who, &other, &by)? {
+                    recent.push(other);
+                }
+                if recent.len() == most {
+                    return Ok(recent);
+                }
             }
-            if recent.len() == most {
+            if part.len() < wanted as usize {
                 break;
             }
+            looked_at += wanted;
+            wanted = wanted.saturating_mul(2).min(PART);
         }
         Ok(recent)
     }

@@ -77,6 +77,9 @@ pub struct Unless {
     pub under_way: Option<UnderWay>,
     /// One that was had, and ended after this.
     pub ended_after: Option<OffsetDateTime>,
+    /// What was to be had until this moment at the latest has ended then, though that is not on
+    /// record yet.
+    pub over_at: Option<OffsetDateTime>,
     /// An emergency that is under way, or was not reviewed.
     pub emergency: bool,
     /// An emergency that ended after this.

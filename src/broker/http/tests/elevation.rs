@@ -1,15 +1,19 @@
 //! Elevations over HTTP: asking, approving, having, ending, reviewing.
 
 mod again;
+mod alarms;
 mod cooling;
 mod drill;
 mod erasure;
 mod exchanged;
 mod illegible;
+mod issuers;
 mod leaving;
 mod many;
+mod model;
 mod provider_down;
 mod reach;
+mod receivers;
 mod renamed;
 mod rest;
 mod rules;
@@ -370,7 +374,7 @@ async fn nobody_decides_about_their_own_and_no_machine_about_anything() {
     assert!(status == 403 && said.contains("not in the directory"), "{said}");
     let records = place.records_of(&asked).await;
     let denied = records.iter().filter(|one| one.decision == Decision::Denied).count();
-    assert_eq!(denied, 5, "{records:?}");
+    assert_eq!(denied, 6, "{records:?}");
     assert_eq!(place.shown("alice", &asked).await["approvals"], json!([]));
 }
 

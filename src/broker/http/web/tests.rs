@@ -1,6 +1,7 @@
 //! The pages, without a browser, and with a provider that says what no good one would.
 
 mod forms;
+mod many;
 mod sign_in;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use url::Url;
 
 use crate::broker::config::{TrustedIssuer, Web};
 use crate::broker::directory::Settings;
-use crate::broker::testbed::{Bed, IssuerKey, Served, Shifted, now};
+use crate::broker::testbed::{Bed, IssuerKey, Options, Served, Shifted, now};
 use crate::oidc::Issuer;
 
 const RULES: &str = r#"
@@ -141,6 +142,15 @@ impl Place {
     }
 
     async fn with(elevation: &str, change: impl FnOnce(&mut Web)) -> Self {
+        Self::built(elevation, change, |_| {}).await
+    }
+
+    /// With other options besides.
+    async fn built(
+        elevation: &str,
+        change: impl FnOnce(&mut Web),
+        more: impl FnOnce(&mut Options),
+    ) -> Self {
         let (dir, key) = (tempfile::tempdir().unwrap(), IssuerKey::new());
         let said = Arc::new(Said::default());
         let provider = provider(&said, key.jwks());
@@ -174,6 +184,7 @@ impl Place {
             config.web = Some(web);
             options.policies += RULES;
             options.clock = clock.clone();
+            more(options);
         })
         .await;
         #[expect(clippy::disallowed_methods, reason = "redirects are looked at, not followed")]
@@ -282,18 +293,23 @@ impl Place {
 
     /// The same with more in its form.
     async fn asked_for(&self, more: &str) -> String {
+        let form = format!("role=admin&reason=all+is+down&ttl=600{more}");
+        let answer = self.api("alice", "", form).await;
+        answer["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_string()
+    }
+
+    /// What somebody is answered who sends this without a browser.
+    async fn api(&self, subject: &str, path: &str, form: String) -> Value {
         let at = now().unix_timestamp() + self.clock.0.load(Ordering::Relaxed);
         let token = self.key.token(json!({
-            "iss": self.issuer(), "sub": "alice", "groups": [], "iat": at, "exp": at + 300,
+            "iss": self.issuer(), "sub": subject, "groups": [], "iat": at, "exp": at + 300,
         }));
-        let request = self.client.post(self.bed.url("/v1/elevations"));
+        let request = self.client.post(self.bed.url(&format!("/v1/elevations{path}")));
         let request = request.header("authorization", format!("Bearer {token}"));
         let kind = "application/x-www-form-urlencoded";
-        let form = format!("role=admin&reason=all+is+down&ttl=600{more}");
         let request = request.header("content-type", kind).body(form);
         let answer = request.send().await.unwrap().text().await.unwrap();
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        answer["id"].as_str().unwrap_or_else(|| panic!("{answer}")).to_string()
+        serde_json::from_str(&answer).unwrap()
     }
 }
 

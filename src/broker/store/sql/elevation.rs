@@ -288,30 +288,32 @@ async fn is_in_the_way(
         Some(UnderWay::On(path)) => format!("{UNDER_WAY} and path = '{path}'"),
         _ => UNDER_WAY.to_string(),
     };
+    let over = "access in ('active', 'emergency-active') and next_at > $3 and next_at <= $4";
+    let moments = |all: &[Option<OffsetDateTime>]| all.iter().copied().collect::<Option<Vec<_>>>();
+    let (ended_after, over_at) = (unless.ended_after, unless.over_at);
+    // What is asked about, with the moments that it takes.
     let against = [
-        (unless.under_way.is_some(), under_way, None),
-        (unless.ended_after.is_some(), ended.clone(), unless.ended_after),
-        (unless.emergency, format!("access = 'emergency-active' and {emergency}"), None),
-        (unless.emergency, format!("{WAS_HAD} and review = 'due' and {emergency}"), None),
-        (
-            unless.emergency_ended_after.is_some(),
-            format!("{ended} and {emergency}"),
-            unless.emergency_ended_after,
-        ),
+        (under_way, unless.under_way.is_some().then(Vec::new)),
+        (ended.clone(), moments(&[ended_after])),
+        (over.to_string(), moments(&[ended_after, over_at])),
+        (format!("access = 'emergency-active' and {emergency}"), unless.emergency.then(Vec::new)),
+        (format!("{WAS_HAD} and review = 'due' and {emergency}"), unless.emergency.then(Vec::new)),
+        (format!("{ended} and {emergency}"), moments(&[unless.emergency_ended_after])),
     ];
     let names = std::iter::once(("owner", &of.owner));
     let names = names.chain(unless.askers.iter().map(|asker| ("asker", asker)));
     for (column, name) in names {
-        for (_, condition, after) in against.iter().filter(|(is_asked, ..)| *is_asked) {
+        for (condition, moments) in &against {
+            let Some(moments) = moments else { continue };
             // Nothing but names of columns and conditions of this function is put together here.
             let drill = i64::from(of.drill);
             let statement = format!(
                 "select id from elevation where {column} = $1 and role = $2 and drill = {drill}
-                     and {condition} and id <> {} limit 1",
-                if after.is_some() { "$4" } else { "$3" },
+                     and {condition} and id <> ${} limit 1",
+                moments.len() + 3,
             );
             let query = sqlx::query(AssertSqlSafe(statement)).bind(name).bind(&of.role);
-            let query = after.iter().fold(query, |query, after| query.bind(micros(*after)));
+            let query = moments.iter().fold(query, |query, moment| query.bind(micros(*moment)));
             let query = query.bind(of.id.to_string());
             if query.fetch_optional(&mut **transaction).await?.is_some() {
                 return Ok(true);

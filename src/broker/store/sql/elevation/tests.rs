@@ -189,6 +189,15 @@ async fn what_is_in_the_way_is_of_the_same_person_by_whatever_name_and_for_the_s
         assert!(!begins(unless(&["s1"])).await);
         let long_ago = Unless { ended_after: Some(NOON), ..unless(&["s1"]) };
         assert!(begins(long_ago).await);
+        // What is over is so also where that is not on record yet.
+        let access = "active";
+        let had = StoredElevation { access, next_at: Some(NOON), ..waits(5, "a", "person dora") };
+        assert!(commits(Effect::AddElevation(had, Unless::default())).await);
+        let over_at = |at| Unless { over_at: Some(at), ..unless(&[]) };
+        let renewal = waits(6, "a", "person dora");
+        assert!(!commits(Effect::AddElevation(renewal.clone(), over_at(NOON))).await);
+        let before = over_at(NOON - time::Duration::SECOND);
+        assert!(commits(Effect::AddElevation(renewal, before)).await, "it is had still");
         // Nothing is in its own way.
         let over = StoredElevation {
             version: 3,
