@@ -5,12 +5,14 @@ use uuid::Uuid;
 
 use super::App;
 use super::args::{Elevated as Args, Fresh};
+use super::commands::elevate::request::ended_by;
 use super::commands::elevate::{self, request};
 use super::elsewhere::Elsewhere;
 use super::misuse;
 use super::onlooker::Onlooker;
 use super::prepare::Prepared;
 use super::show;
+use crate::api::Failure;
 use crate::api::elevations::{Event, Listed, Wanted};
 use crate::deliver::deadline::{Recall, Told};
 use crate::error::{Error, ErrorKind, Result};
@@ -170,14 +172,22 @@ impl Elevated {
         self.until
     }
 
+    /// The run is over, and so is its grant, before its time: says what lasts all the same.
+    pub(crate) fn ended(&self, app: &App, prepared: &Prepared, minted: &[OwnCredential]) {
+        if let Some(until) = session(app, prepared, minted) {
+            app.host.interact.note(&format!(
+                "the session of AWS lasts until {until}; `tmpcred elevate status {}` has the policy by which its role denies it, where there is one",
+                self.id
+            ));
+        }
+    }
+
     /// The run is over: gives the grant back, where it is of this run. With it, all that was issued
     /// under it is revoked; where it goes on, only what this run has. Says what lasts all the
     /// same. Failing is told and no more.
     pub(crate) fn end(&self, app: &App, prepared: &Prepared, minted: &[OwnCredential]) {
         let interact = &app.host.interact;
-        let lasts = minted.iter().map(|one| one.credential.lifetime.expires_at_local()).max();
-        let lasts = lasts.filter(|end| *end > app.host.clock.now()).map(show::moment);
-        let session = lasts.filter(|_| prepared.plan.target.yields_aws());
+        let session = session(app, prepared, minted);
         if !self.own {
             match session {
                 Some(until) => interact
@@ -193,14 +203,30 @@ impl Elevated {
         let done = match &self.way {
             Way::Session(broker) => {
                 let broker = broker.ending();
-                broker.ask(async |client| client.settle(self.id, "relinquish", &event).await)
+                broker.ask(async |client| {
+                    match client.settle(self.id, "relinquish", &event).await {
+                        // It may have ended already, by whoever revoked it.
+                        Err(Failure::Other(error)) if error.kind() != ErrorKind::Unreachable => {
+                            let found = client.elevation(self.id).await;
+                            found.ok().filter(|found| ended_by(found).is_some()).ok_or(error.into())
+                        }
+                        done => done,
+                    }
+                })
             }
             Way::Signed(grant) => grant.end(app, "the command has ended"),
         };
         match done {
             Ok(ended) => {
-                if let Some(said) = lasting(&ended, session.as_deref(), minted.is_empty()) {
-                    interact.note(&format!("the grant has been given back; {said}"));
+                let how = match ended.access.as_str() {
+                    "relinquished" => None,
+                    _ => ended_by(&ended),
+                };
+                let lasts = lasting(&ended, session.as_deref(), minted.is_empty());
+                if how.is_some() || lasts.is_some() {
+                    let how = how.unwrap_or_else(|| "the grant has been given back".into());
+                    let lasts = lasts.map(|lasts| format!("; {lasts}")).unwrap_or_default();
+                    interact.note(&format!("{how}{lasts}"));
                 }
             }
             Err(error) => interact.warn(&format!(
@@ -209,6 +235,13 @@ impl Elevated {
             )),
         }
     }
+}
+
+/// Until when a session of AWS lasts that a run had.
+fn session(app: &App, prepared: &Prepared, minted: &[OwnCredential]) -> Option<String> {
+    let lasts = minted.iter().map(|one| one.credential.lifetime.expires_at_local()).max();
+    let lasts = lasts.filter(|end| *end > app.host.clock.now()).map(show::moment);
+    lasts.filter(|_| prepared.plan.target.yields_aws())
 }
 
 /// What lasts although its grant has ended, for people. `session`: until when a session of AWS

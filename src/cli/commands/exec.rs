@@ -56,8 +56,8 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         }
         let minted = own.iter().flat_map(|own| own.take()).collect::<Vec<_>>();
         match &elevated {
-            // It has ended with all that was issued under it.
-            Some(_) if recall.has_come() => {}
+            // It has ended with all that was issued under it, as far as that can be.
+            Some(elevated) if recall.has_come() => elevated.ended(app, &prepared, &minted),
             Some(elevated) => elevated.end(app, &prepared, &minted),
             None => minted.iter().for_each(|minted| prepared.revoke(minted)),
         }
