@@ -38,7 +38,7 @@ pub(crate) use self::config::{Import, Install, Tool};
 pub(crate) use self::console::Console;
 pub(crate) use self::elevate::{
     At, Because, Elevate, ElevateApprove, ElevateCommand, ElevateDrill, ElevateEnd, ElevateList,
-    ElevateReasoned, ElevateRequest, ElevateReview, ElevateRevoke, ElevateStatus, Elevated,
+    ElevateDeny, ElevateReasoned, ElevateRequest, ElevateReview, ElevateRevoke, ElevateStatus, Elevated,
     OnExpiryArg, Patience,
 };
 pub(crate) use self::generated::{Completions, Man};
