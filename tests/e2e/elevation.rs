@@ -2,9 +2,11 @@
 //! a user of this machine of their own.
 
 pub(crate) mod aws;
+mod between;
 mod drill;
 mod more;
 mod page;
+mod runs;
 mod waits;
 
 use std::time::Duration;
@@ -298,7 +300,7 @@ fn one_line_asks_waits_runs_and_gives_it_back() {
 fn who_is_denied_is_told_by_whom_and_why() {
     let company = Company::start(&["alice", "bob"]);
     let (running, id) = exec(&company, &[], "echo ran");
-    company.elevate("bob", &["deny", &id, "--reason", "use the reader role"]).ok();
+    company.elevate("bob", &["deny", &id, "--reason", "use the reader role", "--yes"]).ok();
     let ended = running.wait().ended_with(125);
     assert_eq!(ended.stdout, "");
     for says in ["somebody said no", "BOB Example", "use the reader role"] {

@@ -184,17 +184,14 @@ impl SignedGrant {
     /// Begins; nothing where not enough approve any more, so that others have to.
     fn begin(&self, app: &App, beginning: Option<&Beginning>) -> Result<Option<Elevation>> {
         let text = write(&[self.uses(&app.host, None)?])?;
-        let begun = self.desk.ask(async |client| match request::begins(
-            beginning,
-            client.bring(&text),
-        )
-        .await
-        {
-            Err(Failure::Short(error)) => {
-                tracing::info!(%error, "it is waited for others to approve");
-                Ok(None)
+        let begun = self.desk.ask(async |client| {
+            match request::begins(beginning, client.bring(&text)).await {
+                Err(Failure::Short(error)) => {
+                    tracing::info!(%error, "it is waited for others to approve");
+                    Ok(None)
+                }
+                begun => begun.map(Some),
             }
-            begun => begun.map(Some),
         });
         match begun {
             // Whether it has begun all the same is told by the next look.
@@ -245,8 +242,13 @@ impl SignedGrant {
     pub(crate) fn end(&self, app: &App, reason: &str) -> Result<Elevation> {
         let of = Named::Request(self.request.statement.hash()?);
         let said = Said::Ending { of, reason: reason.into() };
-        let text =
-            write(&[say(&app.host, self.desk.broker(), (&self.person, &self.signer), said, SHORT)?])?;
+        let text = write(&[say(
+            &app.host,
+            self.desk.broker(),
+            (&self.person, &self.signer),
+            said,
+            SHORT,
+        )?])?;
         self.desk.ending().ask(async |client| client.bring(&text).await)
     }
 
