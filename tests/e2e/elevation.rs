@@ -98,6 +98,15 @@ impl Company {
         Self { broker, provider, homes }
     }
 
+    /// Has the broker take no assertion any more once it has expired.
+    fn without_leeway(&mut self) {
+        let toml = self.broker.home.path("broker.toml");
+        let table = "[trusted_issuer.corp]\n";
+        let text = std::fs::read_to_string(&toml).unwrap();
+        std::fs::write(&toml, text.replace(table, &format!("{table}leeway = \"0s\"\n"))).unwrap();
+        self.broker.restart();
+    }
+
     pub(super) fn home(&self, name: &str) -> &Home {
         &self.homes.iter().find(|(known, _)| *known == name).unwrap().1
     }

@@ -363,3 +363,53 @@ fn pending(elevation: &Elevation) -> Error {
         "`tmpcred exec --elevate {role} --provider-down --reason WHY -- COMMAND` goes on with it"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oidc::Issuer;
+    use crate::sshsig::{Nonce, OwnKey, Statement};
+
+    /// A request that is good for so many seconds.
+    fn request(now: OffsetDateTime, seconds: i64) -> String {
+        let key = OwnKey::from_pkcs8(&OwnKey::generate().unwrap()).unwrap();
+        let subject = Subject {
+            role: "admin".into(),
+            audience: None,
+            scope: None,
+            seconds: 60,
+            bound_to: None,
+            drill: false,
+        };
+        let (rules, reason) = ("ab".repeat(32), "INC-4711".into());
+        let statement = Statement {
+            broker: Issuer::parse("https://broker.example").unwrap(),
+            nonce: Nonce::random().unwrap(),
+            person: "alice".into(),
+            said: Said::Request { subject, rules, ticket: None, reason },
+            made: now - time::Duration::HOUR,
+            expires: now + time::Duration::seconds(seconds),
+        };
+        write(&[Signed::make(statement, |text| key.sign(text)).unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn what_was_handed_to_others_is_removed_once_nothing_may_come_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = time::macros::datetime!(2026-01-01 12:00 UTC);
+        for (name, text) in [
+            ("over.txt", request(now, 0)),
+            ("good.txt", request(now, 60)),
+            ("other.txt", "what somebody else wrote".into()),
+            ("known", request(now, 0)),
+        ] {
+            files::write_private(&dir.path().join(name), text.as_bytes()).unwrap();
+        }
+        tidy(dir.path(), now);
+        let left = files::list(dir.path()).unwrap();
+        let left: Vec<_> = left.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        assert_eq!(left, ["good.txt", "known", "other.txt"]);
+        // Where nothing was handed to anybody there is nothing to remove.
+        tidy(&dir.path().join("none"), now);
+    }
+}

@@ -77,7 +77,10 @@ fn a_run_that_is_killed_keeps_no_other_one_from_giving_the_grant_back() {
 
 #[test]
 fn a_signal_that_comes_while_a_grant_begins_gives_it_back() {
-    let company = Company::start(&["alice", "bob", "carol"]);
+    // Nobody has to log in anew for an emergency.
+    let options = OidcOptions { token_auth_time: true, ..OidcOptions::default() };
+    let homes = ["alice", "bob", "carol"].map(|name| (name, Home::stranger())).into();
+    let company = Company::at(OidcProvider::start_with(&options), homes, ROLE, "");
     let between = Between::start(company.broker.url());
     between.before(company.home("alice"), company.broker.url());
     between.keep("/activate");
@@ -240,7 +243,8 @@ fn who_waits_is_told_that_the_provider_does_not_answer_and_not_the_broker() {
         ..OidcOptions::default()
     });
     let homes = ["alice", "bob"].map(|name| (name, Home::stranger())).into();
-    let company = Company::at(provider, homes, ROLE, "");
+    let mut company = Company::at(provider, homes, ROLE, "");
+    company.without_leeway();
     let terminal = Terminal::start(company.home("alice"), 100, 45);
     terminal.enter("tmpcred elevate request admin --reason INC-4711 --for 30m");
     terminal.wait_for("waiting for approval");
