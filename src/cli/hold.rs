@@ -131,6 +131,7 @@ fn failed(path: &Path, cause: std::io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::clock::{Clock, SystemClock};
 
     fn at(dir: &tempfile::TempDir, grant: Uuid, own: bool) -> Hold {
         Hold::at(&dir.path().join("grants"), grant, own).unwrap()
@@ -212,9 +213,10 @@ mod tests {
         let (dir, old, had) = (tempfile::tempdir().unwrap(), Uuid::new_v4(), Uuid::new_v4());
         drop(at(&dir, old, true));
         let held = at(&dir, had, true);
-        let long_ago = std::time::SystemTime::now() - FORGOTTEN * 2;
+        let now = std::time::SystemTime::from(SystemClock.now());
+        let long_ago = now - FORGOTTEN * 2;
         for path in files::list(&dir.path().join("grants")).unwrap() {
-            let file = File::options().write(true).open(path).unwrap();
+            let file = files::open_lock(&path).unwrap();
             file.set_modified(long_ago).unwrap();
         }
         drop(at(&dir, Uuid::new_v4(), false));
