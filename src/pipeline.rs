@@ -25,7 +25,7 @@ use crate::host::Host;
 use crate::host::process;
 use crate::identity::{Context, IdentitySource, LoginOptions, Readiness};
 use crate::plan::Plan;
-use crate::reach::Effort;
+use crate::reach::{Effort, Wish};
 use crate::secret::Secret;
 use crate::trace;
 
@@ -147,6 +147,9 @@ pub fn own_credential_from(
     terms: Terms,
 ) -> Result<OwnCredential> {
     let terms = Terms { revokes_steps: true, ..terms };
+    if terms.refresh {
+        plan.insist(host, Wish::Overridden);
+    }
     let run = Run::new(host, cache, plan, terms);
     process::runtime()?.block_on(async { run.own(run.turn(assertion, Effort::MINT).await?).await })
 }

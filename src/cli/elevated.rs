@@ -1,18 +1,25 @@
 //! A run with a role that is had for a while: asked for before, given back afterwards.
 
+use std::cell::Cell;
+use std::sync::Arc;
+
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::App;
 use super::args::{Elevated as Args, Fresh};
+use super::commands::elevate::request::ended_by;
 use super::commands::elevate::{self, request};
 use super::elsewhere::Elsewhere;
+use super::hold::{Hold, Left};
 use super::misuse;
 use super::onlooker::Onlooker;
 use super::prepare::Prepared;
 use super::show;
+use crate::api::Failure;
 use crate::api::elevations::{Event, Listed, Wanted};
 use crate::deliver::deadline::{Recall, Told};
+use crate::deliver::supervisor::Beginning;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::interact::Interact;
 use crate::mint::Request;
@@ -27,7 +34,7 @@ enum Way {
     /// By a session at an identity provider.
     Session(Box<Elsewhere>),
     /// By what they sign.
-    Signed(Box<SignedGrant>),
+    Signed(Arc<SignedGrant>),
 }
 
 /// A grant, under which a command runs.
@@ -37,12 +44,19 @@ pub(crate) struct Elevated {
     until: OffsetDateTime,
     /// Whether it began for this run, and so ends with it.
     own: bool,
+    /// By which other runs know that this one has it, where they can be told.
+    hold: Cell<Option<Hold>>,
 }
 
 impl Elevated {
-    /// Asks for the role where that is wanted, waits until it is approved, and begins. What
-    /// was asked for before, or is had, serves.
-    pub(crate) fn begin(app: &App, prepared: &Prepared, args: &Args) -> Result<Option<Self>> {
+    /// Asks for the role where that is wanted, waits until it is approved, and begins, which is
+    /// told to `beginning`. What was asked for before, or is had, serves.
+    pub(crate) fn begin(
+        app: &App,
+        prepared: &Prepared,
+        args: &Args,
+        beginning: &Beginning,
+    ) -> Result<Option<Self>> {
         signed::check(args.down.provider_down, &args.down.key)?;
         let Some(role) = args.elevate.as_deref() else { return Ok(None) };
         if prepared.is_embedded() {
@@ -58,6 +72,26 @@ impl Elevated {
                 )
                 .hint("ask for a longer grant, such as --for 30m"));
         }
+        loop {
+            let elevated = Self::once(app, prepared, (role, args), beginning)?;
+            // Another run may have given it back, who was waited for.
+            if elevated.own || elevated.stands() {
+                app.host.interact.note(&format!(
+                    "you have the role '{role}' until {}",
+                    show::moment(elevated.until)
+                ));
+                return Ok(Some(elevated));
+            }
+            app.host.interact.note("another command has just given it back");
+        }
+    }
+
+    fn once(
+        app: &App,
+        prepared: &Prepared,
+        (role, args): (&str, &Args),
+        beginning: &Beginning,
+    ) -> Result<Self> {
         let asking = prepared.at_broker(&app.host)?;
         let request = asking.plan.request.clone();
         if args.down.provider_down {
@@ -70,8 +104,9 @@ impl Elevated {
                 rules: None,
                 drill: false,
             };
-            let (grant, elevation, own) = signed::begin(app, &asking, &ask)?;
-            return Self::had(app, Way::Signed(Box::new(grant)), elevation, own).map(Some);
+            let (grant, elevation, own) =
+                signed::begin(app, &asking, &ask, args.patience, Some(beginning))?;
+            return Self::had(app, Way::Signed(Arc::new(grant)), &elevation, own);
         }
         let wanted = request::wanted(role, &args.because)?;
         let broker = Elsewhere::of(asking)?;
@@ -79,24 +114,23 @@ impl Elevated {
         let scope = (!request.scope.is_empty()).then(|| request.scope.join(" "));
         let wanted = Wanted { audience: Some(&request.audience), scope, ..wanted };
         let known = Self::known(&broker, &request)?;
-        let had = |one: &Elevation| ["active", "emergency-active"].contains(&one.access.as_str());
-        let own = !known.as_ref().is_some_and(had);
+        let own = !known.as_ref().is_some_and(request::is_had);
         let elevation = match known {
-            Some(known) if !args.because.emergency || had(&known) => {
+            Some(known) if !args.because.emergency || request::is_had(&known) => {
                 app.host.interact.note(&request::goes_on(&known, &wanted));
                 known
             }
-            _ => request::request(&broker, &wanted)?,
+            _ => request::request(&broker, &wanted, Some(beginning))?,
         };
-        let elevation = match had(&elevation) {
+        let elevation = match request::is_had(&elevation) {
             true => elevation,
-            false => request::wait(app, &broker, elevation, args.patience)?,
+            false => request::wait(app, &broker, elevation, args.patience, Some(beginning))?,
         };
-        Self::had(app, Way::Session(Box::new(broker)), elevation, own).map(Some)
+        Self::had(app, Way::Session(Box::new(broker)), &elevation, own)
     }
 
-    /// Tells that it is had, and until when.
-    fn had(app: &App, way: Way, elevation: Elevation, own: bool) -> Result<Self> {
+    /// It is had from now on.
+    fn had(app: &App, way: Way, elevation: &Elevation, own: bool) -> Result<Self> {
         let id = Uuid::try_parse(&elevation.id);
         let until = elevation.grant.as_ref().and_then(|grant| elevate::moment(&grant.until));
         let (Ok(id), Some(until)) = (id, until) else {
@@ -106,12 +140,22 @@ impl Elevated {
         // By this machine's clock.
         let skew = app.host.clock.now() - app.host.corrected_now();
         let until = until.saturating_add(skew);
-        app.host.interact.note(&format!(
-            "you have the role '{}' until {}",
-            elevation.role,
-            show::moment(until)
-        ));
-        Ok(Self { way, id, until, own })
+        let hold = Hold::begin(&app.host, id, own);
+        if let Err(error) = &hold {
+            app.host.interact.warn(&format!(
+                "other commands under this grant are not known of, and may end it, or lose it with this one: {error}"
+            ));
+        }
+        Ok(Self { way, id, until, own, hold: Cell::new(hold.ok()) })
+    }
+
+    /// Whether it is had still, as far as that can be told.
+    fn stands(&self) -> bool {
+        let latest = match &self.way {
+            Way::Session(broker) => broker.ask(async |client| client.elevation(self.id).await),
+            Way::Signed(grant) => grant.bring(),
+        };
+        latest.map_or(true, |latest| request::is_had(&latest))
     }
 
     /// What was asked for before, or is had, where it serves for what is asked for now.
@@ -144,11 +188,11 @@ impl Elevated {
         prepared: &Prepared,
         fresh: &Fresh,
     ) -> Result<impl FnOnce() -> Result<OwnCredential> + Send + 'static> {
-        let assertion = match &self.way {
+        let proving = match &self.way {
             Way::Session(_) => None,
-            Way::Signed(grant) => Some(grant.assertion(app, prepared)?),
+            Way::Signed(grant) => Some(grant.proving(app, prepared)?),
         };
-        prepared.minting(fresh, assertion)
+        prepared.minting(fresh, proving)
     }
 
     /// Its id.
@@ -170,15 +214,35 @@ impl Elevated {
         self.until
     }
 
-    /// The run is over: gives the grant back, where it is of this run. With it, all that was issued
-    /// under it is revoked; where it goes on, only what this run has. Says what lasts all the
-    /// same. Failing is told and no more.
+    /// The run is over, and so is its grant, before its time: says what lasts all the same.
+    pub(crate) fn ended(&self, app: &App, prepared: &Prepared, minted: &[OwnCredential]) {
+        // Nobody has to give it back.
+        drop(self.hold.take().map(Hold::end));
+        if let Some(until) = session(app, prepared, minted) {
+            app.host.interact.note(&format!(
+                "the session of AWS lasts until {until}; `tmpcred elevate status {}` has the policy by which its role denies it, where there is one",
+                self.id
+            ));
+        }
+    }
+
+    /// The run is over: gives the grant back, where it began for this run or for another one that
+    /// had it too, and no other one has it. With it, all that was issued under it is revoked; where
+    /// it goes on, only what this run has. Says what lasts all the same. Failing is told and no
+    /// more.
     pub(crate) fn end(&self, app: &App, prepared: &Prepared, minted: &[OwnCredential]) {
         let interact = &app.host.interact;
-        let lasts = minted.iter().map(|one| one.credential.lifetime.expires_at_local()).max();
-        let lasts = lasts.filter(|end| *end > app.host.clock.now()).map(show::moment);
-        let session = lasts.filter(|_| prepared.plan.target.yields_aws());
-        if !self.own {
+        let session = session(app, prepared, minted);
+        let left = self.hold.take().map(Hold::end).transpose();
+        let is_last = match &left {
+            Ok(Some(left)) => matches!(left, Left::Last { .. }),
+            // Each run is for itself then.
+            Ok(None) | Err(_) => self.own,
+        };
+        if !is_last {
+            if let (true, Ok(Some(Left::Others))) = (self.own, &left) {
+                interact.note("the grant stays for another command that runs under it");
+            }
             match session {
                 Some(until) => interact
                     .note(&format!("the session of AWS lasts until {until}: it cannot be revoked")),
@@ -193,14 +257,30 @@ impl Elevated {
         let done = match &self.way {
             Way::Session(broker) => {
                 let broker = broker.ending();
-                broker.ask(async |client| client.settle(self.id, "relinquish", &event).await)
+                broker.ask(async |client| {
+                    match client.settle(self.id, "relinquish", &event).await {
+                        // It may have ended already, by whoever revoked it.
+                        Err(Failure::Other(error)) if error.kind() != ErrorKind::Unreachable => {
+                            let found = client.elevation(self.id).await;
+                            found.ok().filter(|found| ended_by(found).is_some()).ok_or(error.into())
+                        }
+                        done => done,
+                    }
+                })
             }
             Way::Signed(grant) => grant.end(app, "the command has ended"),
         };
         match done {
             Ok(ended) => {
-                if let Some(said) = lasting(&ended, session.as_deref(), minted.is_empty()) {
-                    interact.note(&format!("the grant has been given back; {said}"));
+                let how = match ended.access.as_str() {
+                    "relinquished" => None,
+                    _ => ended_by(&ended),
+                };
+                let lasts = lasting(&ended, session.as_deref(), minted.is_empty());
+                if how.is_some() || lasts.is_some() {
+                    let how = how.unwrap_or_else(|| "the grant has been given back".into());
+                    let lasts = lasts.map(|lasts| format!("; {lasts}")).unwrap_or_default();
+                    interact.note(&format!("{how}{lasts}"));
                 }
             }
             Err(error) => interact.warn(&format!(
@@ -209,6 +289,13 @@ impl Elevated {
             )),
         }
     }
+}
+
+/// Until when a session of AWS lasts that a run had.
+fn session(app: &App, prepared: &Prepared, minted: &[OwnCredential]) -> Option<String> {
+    let lasts = minted.iter().map(|one| one.credential.lifetime.expires_at_local()).max();
+    let lasts = lasts.filter(|end| *end > app.host.clock.now()).map(show::moment);
+    lasts.filter(|_| prepared.plan.target.yields_aws())
 }
 
 /// What lasts although its grant has ended, for people. `session`: until when a session of AWS

@@ -1,7 +1,7 @@
 //! A broker that is operated from here and runs elsewhere: its API, asked as whoever a
 //! profile is for.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::App;
@@ -26,7 +26,12 @@ pub(crate) struct Elsewhere {
     plan: Plan,
     server: Server,
     effort: Effort,
+    /// Who was found to ask, where that is kept.
+    known: Option<Arc<Mutex<Option<Identified>>>>,
 }
+
+/// How long a proof has to be good still, for it to be shown once more.
+const LEFT: time::Duration = time::Duration::seconds(30);
 
 impl Elsewhere {
     /// The broker of this profile; of the one which a run would use, where none is named.
@@ -45,12 +50,14 @@ impl Elsewhere {
         // Somebody is at it, and what failed before is no reason not to try.
         prepared.plan.insist(&host, Wish::Overridden);
         let Prepared { cache, plan, .. } = prepared;
-        Ok(Self { host, cache, plan, server, effort: Effort::MINT })
+        Ok(Self { host, cache, plan, server, effort: Effort::MINT, known: None })
     }
 
-    /// The same for whoever looks again and again: an address that fails is not left alone.
+    /// The same for whoever looks again and again: an address that fails is not left alone, and
+    /// who asks is proved anew only once that proof is good no more. To prove it may take an
+    /// exchange, or a command.
     pub(crate) fn looking(&self) -> Self {
-        Self { effort: Effort::LOOK, ..self.clone() }
+        Self { effort: Effort::LOOK, known: Some(Arc::default()), ..self.clone() }
     }
 
     /// The same at the end of a run: nobody waits for it for long, nor logs in for it.
@@ -68,10 +75,13 @@ impl Elsewhere {
     /// that there is, that is what the person is asked for, once. Where it does not accept what
     /// it is shown, because that has expired meanwhile, it is shown another one, once.
     pub(crate) fn ask<T>(&self, ask: impl AsyncFn(&Client<'_>) -> Result<T, Failure>) -> Result<T> {
-        let identified = self.identified(&Strength::default())?;
+        let identified = match self.kept() {
+            Some(known) => known,
+            None => self.found()?,
+        };
         let shown = identified.assertion.token.clone();
         let answer = match self.ask_as(identified, &ask) {
-            Err(Failure::Unaccepted(error)) => match self.identified(&Strength::default()) {
+            Err(Failure::Unaccepted(error)) => match self.found() {
                 Ok(anew) if !anew.assertion.token.ct_eq(shown.expose()) => self.ask_as(anew, &ask),
                 Ok(_) => return Err(error),
                 Err(other) => return Err(other.because_of(error.to_string())),
@@ -101,6 +111,22 @@ impl Elsewhere {
             return Ok(None);
         }
         Ok(Some(self.cache.device_key()?.thumbprint().to_string()))
+    }
+
+    /// Who was found to ask before, as long as that is good.
+    fn kept(&self) -> Option<Identified> {
+        let known = self.known.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let soon = self.host.corrected_now().saturating_add(LEFT);
+        known.clone().filter(|known| known.assertion.expires_at > soon)
+    }
+
+    /// Who asks, found anew.
+    fn found(&self) -> Result<Identified> {
+        let found = self.identified(&Strength::default())?;
+        if let Some(known) = &self.known {
+            *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+        }
+        Ok(found)
     }
 
     fn identified(&self, strength: &Strength) -> Result<Identified> {

@@ -10,6 +10,7 @@ mod elevated;
 mod elsewhere;
 mod help;
 mod hide;
+mod hold;
 mod onlooker;
 mod parse;
 mod prepare;

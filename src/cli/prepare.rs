@@ -76,23 +76,23 @@ impl Prepared {
 
     /// Gets a credential of this run's own, to be revoked at its end.
     pub(crate) fn own_credential(&self, fresh: &Fresh) -> Result<OwnCredential> {
-        self.minting(fresh, None)?()
+        self.minting(fresh, None::<fn() -> Result<Assertion>>)?()
     }
 
-    /// What gets one, wherever that is done; from an assertion that is at hand, where there is
-    /// one.
+    /// What gets one, wherever that is done; from the assertion that `proving` has, where there
+    /// is that.
     pub(crate) fn minting(
         &self,
         fresh: &Fresh,
-        assertion: Option<Assertion>,
+        proving: Option<impl FnOnce() -> Result<Assertion> + Send + 'static>,
     ) -> Result<impl FnOnce() -> Result<OwnCredential> + Send + 'static> {
         let terms = Terms { refresh: fresh.refresh, min_ttl: fresh.min_ttl, ..Terms::default() };
         let (host, cache, plan) = (self.asking()?, Arc::clone(&self.cache), self.plan.clone());
         let place = Place::here();
         Ok(move || {
-            place.within(|| match assertion {
-                Some(assertion) => {
-                    pipeline::own_credential_from(&host, &cache, &plan, assertion, terms)
+            place.within(|| match proving {
+                Some(proving) => {
+                    pipeline::own_credential_from(&host, &cache, &plan, proving()?, terms)
                 }
                 None => pipeline::own_credential(&host, &cache, &plan, terms),
             })

@@ -173,7 +173,7 @@ impl Ui {
             if cause.contains('\n') {
                 // It shows a place in a file.
                 for line in cause.lines() {
-                    let _ = writeln!(text, "  {line}");
+                    let _ = writeln!(text, "  {}", printable(line));
                 }
             } else {
                 text += &self.paragraph("  because: ", cause);
@@ -231,6 +231,8 @@ pub(crate) fn written(result: io::Result<()>) -> Result<()> {
 }
 
 fn wrapped(width: Option<u16>, lead: &str, text: &str) -> String {
+    // In it may stand the words of whoever was asked.
+    let text = text.split('\n').map(printable).collect::<Vec<_>>().join("\n");
     let Some(width) = width else { return format!("{lead}{text}\n") };
     let options = textwrap::Options::new(width.into())
         .initial_indent(lead)
@@ -238,7 +240,7 @@ fn wrapped(width: Option<u16>, lead: &str, text: &str) -> String {
         .word_separator(textwrap::WordSeparator::AsciiSpace)
         .word_splitter(textwrap::WordSplitter::NoHyphenation)
         .break_words(false);
-    textwrap::fill(text, options) + "\n"
+    textwrap::fill(&text, options) + "\n"
 }
 
 /// A QR code, two modules in each character. What is dark in it is background;
@@ -337,7 +339,7 @@ impl Interact for Ui {
         if !self.stderr_is_terminal || self.quiet {
             return Box::new(Spinner(None));
         }
-        let bar = ProgressBar::new_spinner().with_message(what.to_string());
+        let bar = ProgressBar::new_spinner().with_message(printable(what));
         if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg} {elapsed:.dim}") {
             bar.set_style(style);
         }
@@ -373,6 +375,11 @@ mod tests {
         assert_eq!(lines[1..], ["    trust` or visit", &format!("    {address}"), "    now"]);
         assert_eq!(wrapped(None, &lead, &text), format!("{lead}{text}\n"));
         assert_eq!(wrapped(Some(80), "", "a\nb"), "a\nb\n");
+        // What somebody else wrote steers nothing, and the lead is ours.
+        for width in [None, Some(80)] {
+            let shown = wrapped(width, &lead, "mended\u{1b}[2J\r\u{202e}now");
+            assert_eq!(shown, format!("{lead}mended\u{fffd}[2J\u{fffd}\u{fffd}now\n"));
+        }
     }
 
     #[test]

@@ -115,6 +115,13 @@ impl Signals {
         self.early.extend(arrived);
         self.early.iter().map(|received| received.signal).find(|signal| ENDS.contains(signal))
     }
+
+    /// Receives no more. The signal by which somebody wanted this process to end meanwhile.
+    pub(super) fn resign(mut self) -> Option<Signal> {
+        // What comes from here on has its effect by itself.
+        nobody_supervises().store(true, Ordering::SeqCst);
+        self.told_to_end()
+    }
 }
 
 impl Drop for Signals {

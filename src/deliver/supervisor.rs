@@ -21,6 +21,8 @@
 //!   of its own, and so a session and a group. We stay in the foreground of ours
 //!   and pass on what is typed there, signals, stops and the size of the window.
 
+#[cfg(unix)]
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fmt;
 use std::sync::Arc;
@@ -93,6 +95,58 @@ impl<'a> AtEnd<'a> {
             return attention.meanwhile(work);
         }
         Ok(Meanwhile::Done(work()))
+    }
+}
+
+/// Keeps signals from ending this process while something begins that has to be ended with it.
+#[derive(Default)]
+pub struct Beginning {
+    #[cfg(unix)]
+    attention: RefCell<Option<unix::Attention>>,
+}
+
+impl Beginning {
+    /// It begins: from now on a signal ends this process no more, and waits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io)
+    pub fn enter(&self) -> Result<()> {
+        #[cfg(unix)]
+        {
+            let mut attention = self.attention.borrow_mut();
+            if attention.is_none() {
+                *attention = Some(unix::Attention::begin()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing has begun: a signal ends this process as ever, and so does one that has waited.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::error::ErrorKind::Io)
+    pub fn leave(&self) -> Result<()> {
+        #[cfg(unix)]
+        if let Some(attention) = self.attention.borrow_mut().take() {
+            attention.resign()?;
+        }
+        Ok(())
+    }
+
+    /// It has begun, or never will: from now on this happens at the end. Signals that have waited
+    /// are heeded then.
+    pub fn ending<'a>(self, what: impl FnOnce() + 'a) -> AtEnd<'a> {
+        AtEnd {
+            what: Some(Box::new(what)),
+            #[cfg(unix)]
+            attention: self.attention.into_inner(),
+        }
+    }
+}
+
+impl fmt::Debug for Beginning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Beginning")
     }
 }
 

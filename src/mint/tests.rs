@@ -4,6 +4,8 @@ mod dpop;
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::broker::{Broker, Server};
@@ -183,6 +185,33 @@ fn answers_that_are_not_what_was_asked_for_are_refused() {
     let error =
         mint_ahead(&server(grant(&json!({"expires_in": u64::MAX}))), &never, time::Duration::ZERO);
     assert!(error.unwrap_err().to_string().contains("it ends in 18446744073709551615 seconds"));
+}
+
+#[test]
+fn a_token_that_was_asked_for_under_a_grant_has_to_be_under_that_one() {
+    let id = uuid::Uuid::new_v4();
+    let under = Request { elevation: Some(id), ..request() };
+    let told = |twist: Value| mint_ahead(&server(grant(&twist)), &under, time::Duration::ZERO);
+    let token = |claims: &Value| {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        format!("{}.{}.c2ln", part(&json!({"alg": "ES256", "typ": "at+jwt"})), part(claims))
+    };
+    let own = token(&json!({"elevation": {"id": id.to_string()}}));
+    told(json!({"access_token": own})).unwrap();
+    // What says nothing has its end told beside it.
+    told(json!({"elevation_expires_in": 900})).unwrap();
+    let other = token(&json!({"elevation": {"id": uuid::Uuid::new_v4().to_string()}}));
+    let none = token(&json!({"sub": "alice"}));
+    for (twist, says) in [
+        (json!({"access_token": other}), "it is under another grant"),
+        (json!({"access_token": none}), "it is under no grant"),
+        (json!({"access_token": none, "elevation_expires_in": 900}), "it is under no grant"),
+        (json!({}), "it is under no grant"),
+    ] {
+        let error = told(twist).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
+        assert!(error.to_string().contains(says), "{says}: {error}");
+    }
 }
 
 #[test]

@@ -275,12 +275,17 @@ fn read(
     let Some(expires_at) = expires_at else {
         return Err(wrong(format!("it ends in {} seconds", grant.expires_in)));
     };
+    let is_opaque = claims.is_err();
     let under = claims.ok().and_then(|mut claims| claims.remove("elevation"));
     let other = |told: &Value, id: Uuid| told.get("id").is_none_or(|it| *it != id.to_string());
     if let (Some(told), Some(id)) = (&under, ask.elevation)
         && other(told, id)
     {
         return Err(wrong("it is under another grant".into()));
+    }
+    let is_told = under.is_some() || is_opaque && grant.elevation_expires_in.is_some();
+    if ask.elevation.is_some() && !is_told {
+        return Err(wrong("it is under no grant".into()));
     }
     let told = grant.elevation_expires_in.and_then(|seconds| i64::try_from(seconds).ok());
     let told = told.and_then(|seconds| now.checked_add(time::Duration::seconds(seconds)));

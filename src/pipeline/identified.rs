@@ -15,7 +15,7 @@ use crate::reach::Effort;
 use crate::trace;
 
 /// Who somebody is, as their target is shown it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Identified {
     /// The proof, bound to the target's audience.
     pub assertion: Assertion,

@@ -3,10 +3,12 @@
 
 mod alarms;
 pub(crate) mod aws;
+mod between;
 mod drill;
 mod machines;
 mod more;
 mod page;
+mod runs;
 mod waits;
 
 use std::time::Duration;
@@ -96,6 +98,15 @@ impl Company {
         let settled = |(name, home)| (name, person(name, home, &issuer, broker.url()));
         let homes = homes.into_iter().map(settled).collect();
         Self { broker, provider, homes }
+    }
+
+    /// Has the broker take no assertion any more once it has expired.
+    fn without_leeway(&mut self) {
+        let toml = self.broker.home.path("broker.toml");
+        let table = "[trusted_issuer.corp]\n";
+        let text = std::fs::read_to_string(&toml).unwrap();
+        std::fs::write(&toml, text.replace(table, &format!("{table}leeway = \"0s\"\n"))).unwrap();
+        self.broker.restart();
     }
 
     pub(super) fn home(&self, name: &str) -> &Home {
@@ -300,7 +311,7 @@ fn one_line_asks_waits_runs_and_gives_it_back() {
 fn who_is_denied_is_told_by_whom_and_why() {
     let company = Company::start(&["alice", "bob"]);
     let (running, id) = exec(&company, &[], "echo ran");
-    company.elevate("bob", &["deny", &id, "--reason", "use the reader role"]).ok();
+    company.elevate("bob", &["deny", &id, "--reason", "use the reader role", "--yes"]).ok();
     let ended = running.wait().ended_with(125);
     assert_eq!(ended.stdout, "");
     for says in ["somebody said no", "BOB Example", "use the reader role"] {

@@ -2,6 +2,7 @@
 //! signatures, which travel as files between users of this machine who never speak to each other.
 
 mod locked_out;
+mod waits;
 
 use std::path::Path;
 
@@ -320,8 +321,12 @@ fn a_second_run_goes_on_with_a_grant_that_a_lead_then_ends_by_a_signature() {
     company.elevate("carol", &["submit", "carol.txt"]).ok();
     let line = first.line_on_stdout("first ");
     let (_, token) = line.trim().split_once(' ').unwrap();
-    let second = exec("echo $TMPCRED_TOKEN").run().ok();
-    assert!(second.stderr.contains("going on with the request"), "{}", second.stderr);
+    let other = args.iter().map(|arg| if *arg == "INC-4711" { "INC-9" } else { arg });
+    let other = company.run("alice", &other.collect::<Vec<_>>()).env("CI", "").limit(SOON);
+    let second = other.args(["sh", "-c", "echo $TMPCRED_TOKEN"]).run().ok();
+    for says in ["going on with the request", "the reason 'INC-4711', not 'INC-9'"] {
+        assert!(second.stderr.contains(says), "{says}: {}", second.stderr);
+    }
     // It takes its own token back, and leaves the grant to the run that began it.
     assert_ne!(second.stdout.trim(), token);
     assert!(!super::revocation::is_active(&company.broker, second.stdout.trim()));

@@ -34,7 +34,7 @@ pub(crate) enum ElevateCommand {
     /// Approve what somebody else asks for
     Approve(ElevateApprove),
     /// Say no to what somebody else asks for
-    Deny(ElevateReasoned),
+    Deny(ElevateDeny),
     /// Take your own request back
     Withdraw(ElevateEnd),
     /// End somebody's grant at once
@@ -84,7 +84,7 @@ pub(crate) struct Because {
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct Patience {
     /// Wait for approval so long at most, such as 10m; what was asked for stays
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, conflicts_with = "provider_down", help_heading = "Elevation")]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, help_heading = "Elevation")]
     pub wait_at_most: Option<Duration>,
 }
 
@@ -262,6 +262,24 @@ pub(crate) struct ElevateApprove {
     /// Approve what has this hash, without asking
     #[arg(long, value_name = "HASH")]
     pub hash: Option<String>,
+    /// Which broker.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Say no to what somebody else asks for
+///
+/// Shows exactly what is denied, and asks. One who says no ends the request.
+#[derive(Args, Debug)]
+pub(crate) struct ElevateDeny {
+    /// Its id
+    pub id: Uuid,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Deny it without asking
+    #[arg(long, short)]
+    pub yes: bool,
     /// Which broker.
     #[command(flatten)]
     pub at: At,

@@ -10,10 +10,10 @@ use crate::cli::hide::{Hiding, hide};
 use crate::cli::prepare;
 use crate::cli::renewal::Own;
 use crate::cli::traced::Ended;
-use crate::cli::{App, misuse};
+use crate::cli::{App, misuse, show};
 use crate::deliver::deadline::{Deadline, OnExpiry, Recall};
 use crate::deliver::renewal::Renewal;
-use crate::deliver::supervisor::{AtEnd, Beside, Meanwhile};
+use crate::deliver::supervisor::{Beginning, Beside, Meanwhile};
 use crate::deliver::{self, Handout, Outcome, mask};
 use crate::error::Result;
 
@@ -32,14 +32,19 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     prepared.host = app.traced.for_command(&prepared.host);
     // What cannot be kept is said before anything is minted.
     prepared.can_be_handed_on()?;
-    prepared.renewed_because(args.renew, None)?;
+    let by_signature = args.elevated.down.provider_down;
+    // What is signed for is not renewed by itself.
+    let expected = by_signature.then(|| prepared.plan.expected_runtime.take()).flatten();
+    let renewed = prepared.renewed_because(args.renew, None)?;
     prepared.supervised_because(args.at_exit, args.output, None)?;
-    if args.elevated.down.provider_down && prepared.renewed_because(args.renew, None)?.is_some() {
-        return Err(misuse("--provider-down and --renew do not go together")
-            .because_of("each credential would have to be signed for")
+    if let Some(why) = renewed.filter(|_| by_signature) {
+        return Err(misuse("with --provider-down no credential is renewed")
+            .because_of("each would have to be signed for")
+            .because_of(why)
             .hint("ask for one that lasts: --ttl"));
     }
-    let elevated = Elevated::begin(app, &prepared, &args.elevated)?;
+    let beginning = Beginning::default();
+    let elevated = Elevated::begin(app, &prepared, &args.elevated, &beginning)?;
     if let Some(elevated) = &elevated {
         prepared.plan = prepared.plan.under(elevated.id());
     }
@@ -49,15 +54,15 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
     let renewal: OnceCell<Renewal> = OnceCell::new();
     let recall = Recall::default();
     // However it goes on from here, a grant of this run's own ends with it.
-    let mut at_end = AtEnd::doing(|| {
+    let mut at_end = beginning.ending(|| {
         recall.close(LAST_ATTEMPT);
         if let Some(renewal) = renewal.get() {
             renewal.end(LAST_ATTEMPT);
         }
         let minted = own.iter().flat_map(|own| own.take()).collect::<Vec<_>>();
         match &elevated {
-            // It has ended with all that was issued under it.
-            Some(_) if recall.has_come() => {}
+            // It has ended with all that was issued under it, as far as that can be.
+            Some(elevated) if recall.has_come() => elevated.ended(app, &prepared, &minted),
             Some(elevated) => elevated.end(app, &prepared, &minted),
             None => minted.iter().for_each(|minted| prepared.revoke(minted)),
         }
@@ -83,6 +88,14 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
         (None, None) => prepared.credential(&args.fresh)?,
     };
     let renewed = prepared.renewed_because(args.renew, Some(&credential))?;
+    let left = credential.lifetime.remaining(app.host.clock.now()).unsigned_abs();
+    if let Some(expected) = expected.filter(|expected| left < *expected) {
+        app.host.interact.warn(&format!(
+            "the command is expected to run for {}, and its credential, which would have to be signed for again, is not renewed: it is good until {}",
+            humantime::format_duration(expected),
+            show::moment(credential.lifetime.expires_at_local())
+        ));
+    }
     let supervised = elevated.is_some()
         || prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?.is_some();
     if !supervised {

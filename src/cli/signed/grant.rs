@@ -1,19 +1,32 @@
 //! A grant that is asked for, begun, used and given back by signatures.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
 
 use super::{Desk, Kept, Known, SHORT, Signer, person, read, say};
 use crate::api::Failure;
+use crate::api::elevations::Wanted;
 use crate::cli::App;
-use crate::cli::args::{Because, ProviderDown};
+use crate::cli::args::{Because, Patience, ProviderDown};
 use crate::cli::commands::elevate::request;
 use crate::cli::misuse;
 use crate::cli::prepare::Prepared;
 use crate::credential::{Assertion, Principal, TokenType};
-use crate::error::{ErrorKind, Result};
+use crate::deliver::supervisor::Beginning;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::{Host, files};
 use crate::secret::Secret;
 use crate::sshsig::{LONGEST, Named, Said, Signed, Subject, hex, write};
 use crate::wire::elevation::Elevation;
+
+/// How much is read of what was handed to others.
+const LIMIT: u64 = 64 * 1024;
+
+/// What is waited for where people sign.
+const SIGNATURES: &str = "signatures";
 
 /// How often it is looked whether enough have approved.
 const EVERY: Duration = Duration::from_secs(2);
@@ -79,7 +92,7 @@ impl SignedGrant {
         // It tells what came of it as long as it is good, so that is as long as the grant may be.
         let lasting = time::Duration::try_from(Duration::from_secs(seconds)).unwrap_or(LONGEST);
         let lasting = REQUEST.saturating_add(lasting).min(LONGEST);
-        let request = say(app, desk.broker(), (&person, &signer), said, lasting)?;
+        let request = say(&app.host, desk.broker(), (&person, &signer), said, lasting)?;
         let until = request.statement.expires.unix_timestamp();
         let text = write(std::slice::from_ref(&request))?;
         let (role, audience) = (ask.role.to_string(), ask.audience.map(String::from));
@@ -109,35 +122,58 @@ impl SignedGrant {
         desk.ask(async |client| client.bring(&text).await)
     }
 
-    /// Waits until enough have approved, and begins.
-    pub(crate) fn wait(&self, app: &App, asked: Elevation) -> Result<Elevation> {
+    /// Waits until enough have approved, and begins. That it begins is told to `beginning`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`] where it is not had any more, [`ErrorKind::ApprovalPending`] where
+    /// that takes too long.
+    pub(crate) fn wait(
+        &self,
+        app: &App,
+        asked: Elevation,
+        patience: Patience,
+        beginning: Option<&Beginning>,
+    ) -> Result<Elevation> {
         let mut latest = asked;
         let desk = self.desk.looking();
-        let mut spinner = None;
-        let started = Instant::now();
+        let is_late = request::lateness(app, patience);
+        let mut shown = request::Shown::new(app, SIGNATURES);
+        let mut silent = None::<Instant>;
         loop {
             if let Some(end) = request::over(&latest) {
                 return Err(end);
             }
             match latest.access.as_str() {
-                "active" => return Ok(latest),
+                "active" => {
+                    // Whoever began it.
+                    beginning.map_or(Ok(()), Beginning::enter)?;
+                    return Ok(latest);
+                }
+                _ if is_late() => return Err(pending(&latest)),
                 // Each time somebody may have to touch their key: not in vain.
                 "approved" if latest.needs.iter().all(|need| need.missing() == 0) => {
-                    if let Some(begun) = self.begin(app)? {
+                    if let Some(begun) = self.begin(app, beginning)? {
                         latest = begun;
                         continue;
                     }
                 }
                 _ => {}
             }
-            spinner.get_or_insert_with(|| app.host.interact.waiting("waiting for signatures"));
+            if silent.is_none() {
+                shown.tell(&latest);
+            }
             std::thread::sleep(EVERY);
             match self.bring_to(&desk) {
-                Ok(found) => latest = found,
+                Ok(found) => {
+                    latest = found;
+                    silent = None;
+                }
                 Err(error) if error.kind() == ErrorKind::Unreachable => {
-                    tracing::info!(%error, waited = ?started.elapsed(), "the broker does not answer");
                     if app.host.corrected_now() >= self.request.statement.expires {
                         return Err(error);
+                    }
+                    if silent.get_or_insert_with(Instant::now).elapsed() > request::SILENT {
+                        shown.silent(request::BROKER);
                     }
                 }
                 Err(error) => return Err(error),
@@ -146,14 +182,16 @@ impl SignedGrant {
     }
 
     /// Begins; nothing where not enough approve any more, so that others have to.
-    fn begin(&self, app: &App) -> Result<Option<Elevation>> {
-        let text = write(&[self.uses(app, None)?])?;
-        let begun = self.desk.ask(async |client| match client.bring(&text).await {
-            Err(Failure::Short(error)) => {
-                tracing::info!(%error, "it is waited for others to approve");
-                Ok(None)
+    fn begin(&self, app: &App, beginning: Option<&Beginning>) -> Result<Option<Elevation>> {
+        let text = write(&[self.uses(&app.host, None)?])?;
+        let begun = self.desk.ask(async |client| {
+            match request::begins(beginning, client.bring(&text)).await {
+                Err(Failure::Short(error)) => {
+                    tracing::info!(%error, "it is waited for others to approve");
+                    Ok(None)
+                }
+                begun => begun.map(Some),
             }
-            begun => begun.map(Some),
         });
         match begun {
             // Whether it has begun all the same is told by the next look.
@@ -165,19 +203,28 @@ impl SignedGrant {
         }
     }
 
-    fn uses(&self, app: &App, bound_to: Option<String>) -> Result<Signed> {
+    fn uses(&self, host: &Host, bound_to: Option<String>) -> Result<Signed> {
         let said = Said::Use { request: self.request.statement.hash()?, bound_to };
-        say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)
+        say(host, self.desk.broker(), (&self.person, &self.signer), said, SHORT)
     }
 
-    /// What proves that its token is for whoever asked: in place of what an identity provider
-    /// says.
-    pub(crate) fn assertion(&self, app: &App, prepared: &Prepared) -> Result<Assertion> {
+    /// What proves that its token is for whoever asked, wherever that is signed: in place of what
+    /// an identity provider says.
+    pub(crate) fn proving(
+        self: &Arc<Self>,
+        app: &App,
+        prepared: &Prepared,
+    ) -> Result<impl FnOnce() -> Result<Assertion> + Send + use<>> {
         let bound_to = match prepared.plan.wants_key() {
             true => Some(prepared.cache.device_key()?.thumbprint().to_string()),
             false => None,
         };
-        let signed = self.uses(app, bound_to)?;
+        let (grant, host) = (Arc::clone(self), app.host.clone());
+        Ok(move || grant.assertion(&host, bound_to))
+    }
+
+    fn assertion(&self, host: &Host, bound_to: Option<String>) -> Result<Assertion> {
+        let signed = self.uses(host, bound_to)?;
         Ok(Assertion {
             token: Secret::new(write(std::slice::from_ref(&signed))?),
             token_type: TokenType::Statement,
@@ -195,8 +242,13 @@ impl SignedGrant {
     pub(crate) fn end(&self, app: &App, reason: &str) -> Result<Elevation> {
         let of = Named::Request(self.request.statement.hash()?);
         let said = Said::Ending { of, reason: reason.into() };
-        let text =
-            write(&[say(app, self.desk.broker(), (&self.person, &self.signer), said, SHORT)?])?;
+        let text = write(&[say(
+            &app.host,
+            self.desk.broker(),
+            (&self.person, &self.signer),
+            said,
+            SHORT,
+        )?])?;
         self.desk.ending().ask(async |client| client.bring(&text).await)
     }
 
@@ -250,10 +302,14 @@ pub(crate) fn begin(
     app: &App,
     prepared: &Prepared,
     ask: &Ask<'_>,
+    patience: Patience,
+    beginning: Option<&Beginning>,
 ) -> Result<(SignedGrant, Elevation, bool)> {
     let (grant, asked) = match SignedGrant::known(app, prepared, ask)? {
         Some((grant, known)) => {
-            app.host.interact.note(&format!("going on with the request {}", known.id));
+            let wanted = request::wanted(ask.role, ask.because)?;
+            let wanted = Wanted { scope: ask.scope.clone(), ..wanted };
+            app.host.interact.note(&request::goes_on(&known, &wanted));
             (grant, known)
         }
         None => {
@@ -266,14 +322,16 @@ pub(crate) fn begin(
     if asked.access == "pending" {
         tell(app, &grant)?;
     }
-    let elevation = grant.wait(app, asked)?;
+    let elevation = grant.wait(app, asked, patience, beginning)?;
     Ok((grant, elevation, own))
 }
 
 /// Tells how others get to sign.
 pub(crate) fn tell(app: &App, grant: &SignedGrant) -> Result<()> {
-    let path = app.host.dirs.state.join("provider-down").join(format!("{}.txt", grant.hash()?));
-    crate::host::files::write_private(&path, grant.text()?.as_bytes())?;
+    let dir = app.host.dirs.state.join("provider-down");
+    tidy(&dir, app.host.corrected_now());
+    let path = dir.join(format!("{}.txt", grant.hash()?));
+    files::write_private(&path, grant.text()?.as_bytes())?;
     app.host.interact.note(&format!(
         "hand this file to those who approve, who sign it with `tmpcred elevate sign FILE --approve`: {}",
         path.display()
@@ -283,4 +341,75 @@ pub(crate) fn tell(app: &App, grant: &SignedGrant) -> Result<()> {
         grant.hash()?
     ));
     Ok(())
+}
+
+/// Removes the requests that were handed to others, and of which nothing may come any more.
+fn tidy(dir: &Path, now: OffsetDateTime) {
+    for path in files::list(dir).unwrap_or_default() {
+        let is_request = path.extension().is_some_and(|extension| extension == "txt");
+        let text = is_request.then(|| files::read_text(&path, LIMIT).ok().flatten()).flatten();
+        let signed = text.and_then(|text| read(&text).ok());
+        if signed.is_some_and(|all| all.iter().all(|one| one.statement.expires <= now)) {
+            // Where it cannot be, it says nothing that others may not know.
+            let _ = files::remove(&path);
+        }
+    }
+}
+
+/// That it is not had yet.
+fn pending(elevation: &Elevation) -> Error {
+    let role = &elevation.role;
+    request::unhad(elevation, SIGNATURES).hint(format!(
+        "`tmpcred exec --elevate {role} --provider-down --reason WHY -- COMMAND` goes on with it"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oidc::Issuer;
+    use crate::sshsig::{Nonce, OwnKey, Statement};
+
+    /// A request that is good for so many seconds.
+    fn request(now: OffsetDateTime, seconds: i64) -> String {
+        let key = OwnKey::from_pkcs8(&OwnKey::generate().unwrap()).unwrap();
+        let subject = Subject {
+            role: "admin".into(),
+            audience: None,
+            scope: None,
+            seconds: 60,
+            bound_to: None,
+            drill: false,
+        };
+        let (rules, reason) = ("ab".repeat(32), "INC-4711".into());
+        let statement = Statement {
+            broker: Issuer::parse("https://broker.example").unwrap(),
+            nonce: Nonce::random().unwrap(),
+            person: "alice".into(),
+            said: Said::Request { subject, rules, ticket: None, reason },
+            made: now - time::Duration::HOUR,
+            expires: now + time::Duration::seconds(seconds),
+        };
+        write(&[Signed::make(statement, |text| key.sign(text)).unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn what_was_handed_to_others_is_removed_once_nothing_may_come_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = time::macros::datetime!(2026-01-01 12:00 UTC);
+        for (name, text) in [
+            ("over.txt", request(now, 0)),
+            ("good.txt", request(now, 60)),
+            ("other.txt", "what somebody else wrote".into()),
+            ("known", request(now, 0)),
+        ] {
+            files::write_private(&dir.path().join(name), text.as_bytes()).unwrap();
+        }
+        tidy(dir.path(), now);
+        let left = files::list(dir.path()).unwrap();
+        let left: Vec<_> = left.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        assert_eq!(left, ["good.txt", "known", "other.txt"]);
+        // Where nothing was handed to anybody there is nothing to remove.
+        tidy(&dir.path().join("none"), now);
+    }
 }

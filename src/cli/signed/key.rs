@@ -7,7 +7,7 @@ use crate::cli::App;
 use crate::cli::args::SigningKey;
 use crate::cli::misuse;
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::files;
+use crate::host::{Host, files};
 use crate::sshsig::{Agent, OwnKey, PublicKey, Signature};
 
 /// How long a file with a public key may be, in bytes.
@@ -68,12 +68,12 @@ impl Signer {
     }
 
     /// Signs.
-    pub(crate) fn sign(&self, app: &App, text: &[u8]) -> Result<Signature> {
+    pub(crate) fn sign(&self, host: &Host, text: &[u8]) -> Result<Signature> {
         match self {
             Self::Own(own) => own.sign(text),
             Self::Agent(agent, key) => {
                 if key.kind().is_on_security_key() {
-                    app.host.interact.note("touch your security key to sign");
+                    host.interact.note("touch your security key to sign");
                 }
                 agent.sign(key, text)
             }

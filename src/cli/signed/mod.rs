@@ -115,19 +115,19 @@ impl Desk {
 
 /// Says something to a broker, and signs it.
 pub(crate) fn say(
-    app: &App,
+    host: &Host,
     broker: &Issuer,
     (person, signer): (&str, &Signer),
     said: Said,
     lasting: Duration,
 ) -> Result<Signed> {
-    let made = app.host.corrected_now().replace_nanosecond(0).map_err(|cause| {
+    let made = host.corrected_now().replace_nanosecond(0).map_err(|cause| {
         Error::new(ErrorKind::Other, "the time cannot be written down").because(cause)
     })?;
     let expires: OffsetDateTime = made.saturating_add(lasting);
     let (broker, nonce) = (broker.clone(), Nonce::random()?);
     let statement = Statement { broker, nonce, person: person.into(), said, made, expires };
-    Signed::make(statement, |text| signer.sign(app, text))
+    Signed::make(statement, |text| signer.sign(host, text))
 }
 
 /// Who somebody is in a broker's directory.

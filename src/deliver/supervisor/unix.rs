@@ -43,11 +43,24 @@ impl Attention {
         Ok(Self { signals: Signals::listen().map_err(failed)?, _one: one })
     }
 
+    /// Supervises nothing after all. What somebody sent meanwhile, for this process to end, has its
+    /// effect.
+    pub(super) fn resign(self) -> Result<()> {
+        let Self { signals, _one: one } = self;
+        let told = signals.resign();
+        drop(one);
+        told.map_or(Ok(()), |signal| kill_process(getpid(), signal).map_err(failed))
+    }
+
     /// Does something until it is done, or somebody wants this process to end.
     pub(super) fn meanwhile<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Meanwhile<T>> {
+        // It is not begun in vain: it may ask somebody for something.
+        if let Some(signal) = self.signals.told_to_end() {
+            return Ok(Meanwhile::ToldToEnd(Outcome::Signalled(signal.as_raw())));
+        }
         let (here, there) = UnixStream::pair().map_err(failed)?;
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {

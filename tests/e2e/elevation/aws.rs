@@ -283,6 +283,22 @@ fn who_is_interrupted_while_a_credential_is_had_gives_the_grant_back() {
 }
 
 #[test]
+fn a_session_that_lasts_after_somebody_revoked_the_grant_is_told_of() {
+    let company = company(&["alice", "bob", "carol"], "");
+    let moto = Moto::start(9);
+    company.with_aws(DEPLOY, moto.url(), "");
+    let script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done";
+    let (running, id) = company.approved("prod", &["--for", "30m"], script);
+    running.line_on_stdout("up");
+    company.elevate("bob", &["revoke", &id, "--reason", "it is mended"]).ok();
+    let ended = running.wait().ended_with(3);
+    let status = format!("`tmpcred elevate status {id}` has the policy");
+    for says in ["the grant is revoked by BOB Example", "the session of AWS lasts until", &status] {
+        assert!(ended.stderr.contains(says), "{says}: {}", ended.stderr);
+    }
+}
+
+#[test]
 fn a_run_names_its_own_grant_where_another_one_lasts_longer() {
     let role =
         ROLE.replace("longest = \"1h\"\nreason", "renewable = true\nlongest = \"1h\"\nreason");
@@ -324,6 +340,7 @@ fn what_is_said_of_a_grant_needs_one() {
         &["--key", "x"],
         &["--agent"],
         &["--keyring"],
+        &["--wait-at-most", "5m"],
     ] {
         let run = tmpcred(&home).args(["exec"]).args(option).args(["--", "true"]).run();
         let said = run.ended_with(125).stderr;

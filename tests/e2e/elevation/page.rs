@@ -132,7 +132,10 @@ fn each_line_of_the_page_for_those_on_call_does_what_it_says() {
             }
             ["elevate", "deny"] => {
                 let id = page.newest();
-                assert!(terminal.run(&line.replace(ID, &id)).contains("denied"));
+                terminal.enter(&format!("clear; {}", line.replace(ID, &id)));
+                terminal.wait_for("Deny exactly this?");
+                terminal.enter("y");
+                terminal.wait_for("state  denied");
             }
             ["elevate", "revoke"] => {
                 let id = company.request("alice", &[])["id"].as_str().unwrap().to_string();

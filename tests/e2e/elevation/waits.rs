@@ -194,11 +194,7 @@ fn an_assertion_that_expires_under_a_wait_is_renewed() {
     });
     let homes = ["alice", "bob", "carol"].map(|name| (name, Home::stranger())).into();
     let mut company = Company::at(provider, homes, ROLE, "");
-    let toml = company.broker.home.path("broker.toml");
-    let table = "[trusted_issuer.corp]\n";
-    let text = std::fs::read_to_string(&toml).unwrap();
-    std::fs::write(&toml, text.replace(table, &format!("{table}leeway = \"0s\"\n"))).unwrap();
-    company.broker.restart();
+    company.without_leeway();
     let asked = company.request("alice", &[]);
     let id = asked["id"].as_str().unwrap();
     let status = ["elevate", "status", id, "--wait", "--json"];

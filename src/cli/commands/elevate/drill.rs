@@ -32,7 +32,7 @@ pub(super) fn run(app: &App, args: &ElevateDrill) -> Result<()> {
             rules: None,
             drill: true,
         };
-        let (grant, ..) = signed::begin(app, &prepared, &ask)?;
+        let (grant, ..) = signed::begin(app, &prepared, &ask, Patience::default(), None)?;
         return tell(app, &grant.end(app, WHY)?, &args.at);
     }
     let broker = open(app, &args.at)?;
@@ -41,7 +41,7 @@ pub(super) fn run(app: &App, args: &ElevateDrill) -> Result<()> {
         drill: Some(true),
         ..request::wanted(&args.role, &because)?
     };
-    let asked = request::request(&broker, &wanted)?;
+    let asked = request::request(&broker, &wanted, None)?;
     let is_emergency = asked.path == "emergency";
     match is_emergency {
         // It has begun already.

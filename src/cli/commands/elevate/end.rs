@@ -51,7 +51,7 @@ impl Ending<'_> {
         let person = signed::person(down.person.as_deref(), &known)?;
         let signer = Signer::of(app, &prepared.cache, &down.key, known.key.as_deref(), false)?;
         let said = Said::Ending { of: Named::Elevation(self.id), reason: self.reason.into() };
-        let text = write(&[say(app, desk.broker(), (&person, &signer), said, SHORT)?])?;
+        let text = write(&[say(&app.host, desk.broker(), (&person, &signer), said, SHORT)?])?;
         let done = desk.ask(async |client| client.bring_to(self.id, self.what, &text).await)?;
         show::one(app, &done, at.json)
     }

@@ -38,7 +38,7 @@ fn enroll(app: &App, args: &KeysEnroll) -> Result<()> {
     let signer = Signer::of(app, &prepared.cache, &args.key, None, true)?;
     let fingerprint = signer.public().fingerprint();
     let said = Said::Enrollment { key: fingerprint.clone(), label: args.label.clone() };
-    let signed = say(app, desk.broker(), (&person, &signer), said, LASTING)?;
+    let signed = say(&app.host, desk.broker(), (&person, &signer), said, LASTING)?;
     let text = write(&[signed])?;
     let enrolled = broker.ask(async |client| client.enroll(&text).await)?;
     Known::change(&app.host, desk.broker(), |known| {

@@ -1,5 +1,6 @@
 //! `tmpcred elevate request` and `status`: asking, waiting, beginning.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -12,6 +13,7 @@ use crate::cli::args::{At, Because, ElevateRequest, ElevateStatus, Patience};
 use crate::cli::elsewhere::Elsewhere;
 use crate::cli::show::{moment, printable};
 use crate::cli::{App, misuse, signed};
+use crate::deliver::supervisor::Beginning;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::interact::Waiting;
 use crate::wire::elevation::Elevation;
@@ -22,8 +24,17 @@ const EVERY: Duration = Duration::from_secs(2);
 /// How many times that is with the same proof of who asks: it may not be good for longer.
 const LOOKS: usize = 30;
 
+/// What is waited for where people log in.
+const APPROVALS: &str = "approvals";
+
+/// Who is asked how it stands.
+pub(crate) const BROKER: &str = "the broker";
+
+/// Who is asked before, who it is that asks.
+const PROVER: &str = "the identity provider";
+
 /// How long nobody need answer before that is said.
-const SILENT: Duration = Duration::from_secs(10);
+pub(crate) const SILENT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(app: &App, args: &ElevateRequest) -> Result<()> {
     signed::check(args.down.provider_down, &args.down.key)?;
@@ -36,7 +47,7 @@ pub(super) fn run(app: &App, args: &ElevateRequest) -> Result<()> {
     wanted.start = start.map(moment);
     wanted.audience = args.audience.as_deref();
     wanted.scope = (!args.scope.is_empty()).then(|| args.scope.join(" "));
-    let asked = request(&broker, &wanted)?;
+    let asked = request(&broker, &wanted, None)?;
     let waits = match args.wait || args.patience.wait_at_most.is_some() {
         true => Some(args.patience),
         false if args.no_wait || args.at.json || !app.ui.stderr_is_terminal() => None,
@@ -93,11 +104,37 @@ pub(crate) fn wanted<'a>(role: &'a str, because: &'a Because) -> Result<Wanted<'
 }
 
 /// Asks for it: once, also where the answer is lost and it is asked for again.
-pub(crate) fn request(broker: &Elsewhere, wanted: &Wanted<'_>) -> Result<Elevation> {
+/// Where it begins at once, that is told to `beginning`.
+pub(crate) fn request(
+    broker: &Elsewhere,
+    wanted: &Wanted<'_>,
+    beginning: Option<&Beginning>,
+) -> Result<Elevation> {
     let key = Uuid::new_v4().to_string();
     let jkt = broker.thumbprint()?;
     let wanted = Wanted { idempotency_key: &key, dpop_jkt: jkt.as_deref(), ..wanted.clone() };
-    broker.ask(async |client| client.elevate(&wanted).await)
+    let beginning = beginning.filter(|_| wanted.emergency.is_some());
+    broker.ask(async |client| begins(beginning, client.elevate(&wanted)).await)
+}
+
+/// Whether it is had now.
+pub(crate) fn is_had(elevation: &Elevation) -> bool {
+    ["active", "emergency-active"].contains(&elevation.access.as_str())
+}
+
+/// Asks for something by which a grant may begin. Where it does, no signal ends this process any
+/// more before whoever has `beginning` heeds it.
+pub(crate) async fn begins(
+    beginning: Option<&Beginning>,
+    ask: impl Future<Output = Result<Elevation, Failure>>,
+) -> Result<Elevation, Failure> {
+    let Some(beginning) = beginning else { return ask.await };
+    beginning.enter()?;
+    let told = ask.await;
+    if !told.as_ref().is_ok_and(is_had) {
+        beginning.leave()?;
+    }
+    told
 }
 
 /// Shows it, and waits for it where that is wanted.
@@ -115,14 +152,15 @@ pub(super) fn follow(
     if !at.json {
         show::one(app, &elevation, false)?;
     }
-    let begun = wait(app, broker, elevation, patience)?;
+    let begun = wait(app, broker, elevation, patience, None)?;
     match begun.drill {
         true => drill::end(app, broker, &begun, at),
         false => show::one(app, &begun, at.json),
     }
 }
 
-/// Waits until it is approved, begins, and returns what is had.
+/// Waits until it is approved, begins, and returns what is had. That it begins is told to
+/// `beginning`.
 ///
 /// # Errors
 /// [`ErrorKind::Denied`] where it is not had any more, [`ErrorKind::ApprovalPending`] where
@@ -132,6 +170,7 @@ pub(crate) fn wait(
     broker: &Elsewhere,
     elevation: Elevation,
     patience: Patience,
+    beginning: Option<&Beginning>,
 ) -> Result<Elevation> {
     let id = Uuid::try_parse(&elevation.id).map_err(|cause| {
         Error::new(ErrorKind::Verification, "the broker gives an elevation no id").because(cause)
@@ -140,17 +179,18 @@ pub(crate) fn wait(
         "waiting for approval; Ctrl-C ends the waiting, not the request: `tmpcred elevate status {id} --wait` goes on with it"
     ));
     let broker = broker.looking();
-    let until = patience.wait_at_most.map(|most| {
-        app.host.clock.now().saturating_add(most.try_into().unwrap_or(time::Duration::MAX))
-    });
-    let is_late = || until.is_some_and(|until| app.host.clock.now() >= until);
-    let mut shown = Shown::new(app);
+    let is_late = lateness(app, patience);
+    // Who proves who asks may not answer either.
+    let is_broker = Cell::new(false);
+    let mut shown = Shown::new(app, APPROVALS);
     let (mut latest, mut silent) = (elevation, None::<std::time::Instant>);
     loop {
         if let Some(end) = over(&latest) {
             return Err(end);
         }
-        if ["active", "emergency-active"].contains(&latest.access.as_str()) {
+        if is_had(&latest) {
+            // Whoever began it.
+            beginning.map_or(Ok(()), Beginning::enter)?;
             return Ok(latest);
         }
         if is_late() {
@@ -158,11 +198,13 @@ pub(crate) fn wait(
         }
         shown.tell(&latest);
         let before = latest.clone();
+        is_broker.set(false);
         let looked = broker.ask(async |client| {
+            is_broker.set(true);
             let mut latest = before.clone();
             for looked in 0..LOOKS {
                 if may_begin(app, &latest) {
-                    match begin(app, client, id, &latest).await {
+                    match begins(beginning, begin(app, client, id, &latest)).await {
                         // Somebody may not approve any more who could when it was looked at.
                         Err(Failure::Short(error)) => {
                             tracing::info!(%error, "it is waited for others to approve");
@@ -174,6 +216,10 @@ pub(crate) fn wait(
                 latest = match client.elevation(id).await {
                     // It was accepted before, and has expired: the next one is another.
                     Err(Failure::Unaccepted(_)) if looked > 0 => break,
+                    Err(failure @ (Failure::Unaccepted(_) | Failure::StepUp(_))) => {
+                        is_broker.set(false);
+                        return Err(failure);
+                    }
                     found => found?,
                 };
                 if latest.version != before.version || is_late() {
@@ -191,13 +237,21 @@ pub(crate) fn wait(
             Err(error) if error.kind() == ErrorKind::Unreachable && is_worth_it(app, &latest) => {
                 let since = *silent.get_or_insert_with(std::time::Instant::now);
                 if since.elapsed() > SILENT {
-                    shown.silent();
+                    shown.silent(if is_broker.get() { BROKER } else { PROVER });
                 }
                 std::thread::sleep(EVERY);
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether that was waited for as long as it may be.
+pub(crate) fn lateness(app: &App, patience: Patience) -> impl Fn() -> bool {
+    let until = patience.wait_at_most.map(|most| {
+        app.host.clock.now().saturating_add(most.try_into().unwrap_or(time::Duration::MAX))
+    });
+    move || until.is_some_and(|until| app.host.clock.now() >= until)
 }
 
 /// Begins it. Whoever waits elsewhere may have done so, or the answer was lost: whatever is
@@ -234,16 +288,22 @@ fn is_worth_it(app: &App, elevation: &Elevation) -> bool {
 
 /// That it is not had yet.
 fn pending(elevation: &Elevation) -> Error {
-    let Elevation { id, role, .. } = elevation;
-    let message = format!("you do not have the role '{role}' yet");
-    let error = Error::new(ErrorKind::ApprovalPending, message);
-    let error = match elevation.access.as_str() {
-        "approved" => error.because_of("it is approved and has not begun"),
-        _ => elevation.needs.iter().map(show::needed).fold(error, Error::because_of),
-    };
-    error
+    let id = &elevation.id;
+    unhad(elevation, APPROVALS)
         .hint(format!("`tmpcred elevate status {id} --wait` goes on with it"))
         .hint(format!("`tmpcred elevate withdraw {id}` takes it back"))
+}
+
+/// The same, and what of this kind is missing, but not what can be done.
+pub(crate) fn unhad(elevation: &Elevation, what: &str) -> Error {
+    let role = &elevation.role;
+    let message = format!("you do not have the role '{role}' yet");
+    let error = Error::new(ErrorKind::ApprovalPending, message);
+    let needs = elevation.needs.iter().map(|need| show::needs(need, what));
+    match elevation.access.as_str() {
+        "approved" => error.because_of("it is approved and has not begun"),
+        _ => needs.fold(error, Error::because_of),
+    }
 }
 
 /// Who ended what was had, and why, where the clock did not; `None` as long as it is had.
@@ -322,20 +382,25 @@ pub(crate) fn over(elevation: &Elevation) -> Option<Error> {
 }
 
 /// What is shown of the waiting.
-struct Shown<'a> {
+pub(crate) struct Shown<'a> {
     app: &'a App,
+    /// What is waited for.
+    what: &'static str,
     said: String,
     /// Shown until it is dropped.
     spinner: Option<Box<dyn Waiting>>,
 }
 
 impl<'a> Shown<'a> {
-    fn new(app: &'a App) -> Self {
-        Self { app, said: String::new(), spinner: None }
+    /// Nothing yet. `what` is waited for.
+    pub(crate) fn new(app: &'a App, what: &'static str) -> Self {
+        Self { app, what, said: String::new(), spinner: None }
     }
 
-    fn tell(&mut self, elevation: &Elevation) {
-        let needs: Vec<_> = elevation.needs.iter().map(show::needed).collect();
+    /// How it stands.
+    pub(crate) fn tell(&mut self, elevation: &Elevation) {
+        let needs = elevation.needs.iter().map(|need| show::needs(need, self.what));
+        let needs: Vec<_> = needs.collect();
         let said = match elevation.access.as_str() {
             "approved" if is_early(self.app, elevation) => {
                 format!("approved; it starts at {}", elevation.start.as_deref().unwrap_or_default())
@@ -345,8 +410,9 @@ impl<'a> Shown<'a> {
         self.say(said);
     }
 
-    fn silent(&mut self) {
-        self.say("the broker does not answer; still waiting".into());
+    /// That it is not known how it stands, because `who` does not answer.
+    pub(crate) fn silent(&mut self, who: &str) {
+        self.say(format!("{who} does not answer; still waiting"));
     }
 
     fn say(&mut self, said: String) {

@@ -175,6 +175,11 @@ fn bar(elevation: &Elevation, left: Duration) -> String {
 
 /// What is needed, who has approved of those, and who could.
 pub(super) fn needed(need: &Need) -> String {
+    needs(need, "approvals")
+}
+
+/// The same of this kind.
+pub(super) fn needs(need: &Need, what: &str) -> String {
     let groups = match need.groups.is_empty() {
         true => String::new(),
         false => format!(" of {}", need.groups.join(" or ")),
@@ -187,7 +192,7 @@ pub(super) fn needed(need: &Need) -> String {
         true => String::new(),
         false => format!(" ({})", need.have.join(", ")),
     };
-    format!("{} of {} approvals{groups}{have}{could}", need.have.len(), need.count)
+    format!("{} of {} {what}{groups}{have}{could}", need.have.len(), need.count)
 }
 
 /// Somebody, for people: who they are in the directory, and by which name they came.

@@ -53,7 +53,9 @@ pub(super) fn request(app: &App, args: &ElevateRequest) -> Result<()> {
         return put(app, Some(out), &grant.text()?, true);
     }
     let asked = grant.bring()?;
-    let waits = args.wait || !args.no_wait && !args.at.json && app.ui.stderr_is_terminal();
+    let waits = args.wait
+        || args.patience.wait_at_most.is_some()
+        || !args.no_wait && !args.at.json && app.ui.stderr_is_terminal();
     if asked.access == "pending" {
         signed::tell(app, &grant)?;
     }
@@ -63,7 +65,7 @@ pub(super) fn request(app: &App, args: &ElevateRequest) -> Result<()> {
     if !args.at.json {
         show::one(app, &asked, false)?;
     }
-    let begun = grant.wait(app, asked)?;
+    let begun = grant.wait(app, asked, args.patience, None)?;
     show::one(app, &begun, args.at.json)
 }
 
@@ -125,7 +127,7 @@ pub(super) fn sign(app: &App, args: &ElevateSign) -> Result<()> {
         }
         _ => Said::Approval { request: hash },
     };
-    let mine = say(app, &broker, (&person, &signer), said, left.min(Duration::hours(4)))?;
+    let mine = say(&app.host, &broker, (&person, &signer), said, left.min(Duration::hours(4)))?;
     statements.push(mine.clone());
     let text = write(&statements)?;
     let out = args.out.as_deref();
