@@ -74,7 +74,7 @@ fn a_job_has_a_role_that_two_people_approve_and_decides_about_nothing() {
     let (id, hash) = (asked["id"].as_str().unwrap(), asked["hash"].as_str().unwrap());
     let people = "only people decide, and none of the directory is known by this identity";
     site.refused(&["approve", id, "--hash", hash], 5, people);
-    site.refused(&["deny", id, "--reason", "no"], 5, people);
+    site.refused(&["deny", id, "--reason", "no", "--yes"], 5, people);
     assert_eq!(site.company.approve("bob", id)["access"], "pending");
     site.refused(&["approve", id, "--hash", hash], 5, people);
     assert_eq!(site.company.approve("carol", id)["access"], "approved");
@@ -116,7 +116,7 @@ fn a_job_does_not_approve_what_a_person_asks_for_though_policy_would_let_it() {
     let (id, hash) = (asked["id"].as_str().unwrap(), asked["hash"].as_str().unwrap());
     let none = "there is no such elevation, or it is none of yours";
     site.refused(&["approve", id, "--hash", hash], 2, none);
-    site.refused(&["deny", id, "--reason", "no"], 2, none);
+    site.refused(&["deny", id, "--reason", "no", "--yes"], 2, none);
     site.refused(&["review", id, "--note", "seen"], 2, none);
     assert_eq!(site.company.approve("bob", id)["needs"][0]["have"], serde_json::json!(["bob"]));
     let story = site.company.story(id);
