@@ -347,6 +347,11 @@ pub(super) fn ids_of(principal: &Principal, own: &str) -> Vec<String> {
     ids
 }
 
+/// The id of whom a token of the broker itself was issued for in the end; of others, their own.
+pub(super) fn origin_of(principal: &Principal, own: &str) -> String {
+    ids_of(principal, own).pop().unwrap_or_default()
+}
+
 /// The other way round: the id of somebody, then that of whom the broker's own token speaks
 /// that they got, then of whom the one speaks that was exchanged for it, and so on.
 pub(super) fn ids_from(principal: &Principal, own: &str) -> Vec<String> {

@@ -52,7 +52,7 @@ pub async fn forget(
     let is = |party: &Party| {
         callers.iter().any(|one| (&one.issuer, &one.subject) == (&party.issuer, &party.subject))
     };
-    let seal = ElevationSeal::new(kek);
+    let seal = ElevationSeal::new(kek, what.issuer);
     let found = elevations_of(store, &seal, &is).await?;
     let names: BTreeSet<String> = found.iter().flat_map(|one| one.names(is)).collect();
     let mut done = Forgotten::default();

@@ -14,7 +14,7 @@ use super::elevation::Underway;
 use super::issue::Ask;
 use super::once::Uses;
 use super::proof::consume;
-use super::store::{Effect, Issuance, Once, Unit};
+use super::store::{Effect, Enrollment, EnrollmentState, Issuance, Once, Unit};
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -28,6 +28,8 @@ pub(super) struct Grounds<'a> {
     keys: Vec<String>,
     /// Nor was the one that is to sign, where one is.
     signer: Option<String>,
+    /// The key that somebody enrolled and signed with, where that is how they are known: it counts.
+    enrolled: Option<String>,
     /// The proof of a key: nobody has used it.
     proof: Option<&'a Proof>,
     /// The grant under which it is issued, where it is: nothing has happened to it.
@@ -45,6 +47,8 @@ pub(super) enum Overtaken {
     KeyRevoked,
     /// Something happened to the grant under which it was to be issued.
     Elevation,
+    /// Somebody removed the key by whose signature it was asked for, or it has lapsed.
+    Unenrolled,
     /// Somebody used the proof of a key.
     Replayed,
     /// Somebody used an assertion that is good once.
@@ -74,6 +78,7 @@ impl Broker {
             issuances,
             keys,
             signer: None,
+            enrolled: caller.signed().map(|signed| signed.key.clone()),
             proof: ask.proof.as_ref(),
             grant: None,
         })
@@ -102,6 +107,7 @@ impl Grounds<'_> {
             .map(|(kind, ids)| Effect::IfUnused { kind, ids })
             .chain([standing])
             .chain(self.grant.as_ref().map(Underway::condition))
+            .chain(self.enrolled.clone().map(|key| Effect::IfEnrolled { keys: vec![key], at }))
             .chain(self.proof.map(|proof| consume(proof, at)))
             .collect()
     }
@@ -158,6 +164,15 @@ impl Broker {
             && !self.is_underway(grant).await?
         {
             return Ok(Some(Overtaken::Elevation));
+        }
+        if let Some(key) = &grounds.enrolled {
+            let found = self.store.enrollment_of(key).await?;
+            let counts = |found: &Enrollment| {
+                found.state == EnrollmentState::Approved && self.clock.now() < found.lapses_at()
+            };
+            if !found.as_ref().is_some_and(counts) {
+                return Ok(Some(Overtaken::Unenrolled));
+            }
         }
         let Some(proof) = grounds.proof else { return Ok(None) };
         let used = self.store.any_consumed(Once::DpopProof, std::slice::from_ref(&proof.id));

@@ -231,6 +231,11 @@ impl Broker {
                 let refusal = Refusal::Denied { reason: said.clone(), said };
                 self.deny(denied, proof, refusal).await
             }
+            Overtaken::Unenrolled => {
+                let said = "the key by which it was signed does not count any more".to_string();
+                let refusal = Refusal::Denied { reason: said.clone(), said };
+                self.deny(denied, proof, refusal).await
+            }
             Overtaken::Repeated => self.deny(denied, proof, Refusal::Repeated).await,
             Overtaken::Reused => self.deny(denied, proof, Refusal::Reused).await,
             Overtaken::Replayed => {

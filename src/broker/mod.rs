@@ -264,7 +264,7 @@ impl Prepared {
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
         let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
-        let (elevations, of_uses) = (ElevationSeal::new(&kek), ElevationSeal::new(&kek));
+        let [elevations, of_uses] = [(); 2].map(|()| ElevationSeal::new(&kek, &config.issuer));
         let enrollment_seal = EnrollmentSeal::new(&kek);
         let pages_seal = PageSeal::new(&kek, &config.issuer);
         let keeper = Keeper {

@@ -128,28 +128,34 @@ pub(super) fn beginning(rules: &Rules, next: &Elevation, now: OffsetDateTime) ->
     Unless { ended_after, over_at, ..Unless::default() }
 }
 
+/// Who it may be whose request speaks against another one: it is by the name, too.
+const WHO: &str = "you, or somebody whom the directory called as it calls you,";
+
 /// What it may be that speaks against another request, for whoever asks.
 pub(super) fn said_of(rules: &Rules, path: Path) -> String {
     match (path, &rules.emergency) {
         (Path::Emergency, Some(emergency)) => format!(
-            "you had the role in an emergency that is under way, was not reviewed yet, or ended less than {} ago",
+            "{WHO} had the role in an emergency that is under way, was not reviewed yet, or ended less than {} ago",
             humantime::format_duration(emergency.cool_down)
         ),
-        _ if rules.renewable => format!(
-            "you had the role less than {} ago",
-            humantime::format_duration(rules.cool_down)
-        ),
+        _ if rules.renewable => said_of_beginning(rules),
         (path, _) => {
             let how = if path == Path::ProviderDown { " by a signature" } else { "" };
             match rules.cool_down.is_zero() {
-                true => format!("you have asked for the role{how} already, or have it"),
+                true => format!("{WHO} asked for the role{how} already, or had it just now"),
                 false => format!(
-                    "you have asked for the role{how} already, have it, or had it less than {} ago",
+                    "{WHO} asked for the role{how} already, or had it less than {} ago",
                     humantime::format_duration(rules.cool_down)
                 ),
             }
         }
     }
+}
+
+/// The same of what was approved and is to begin.
+pub(super) fn said_of_beginning(rules: &Rules) -> String {
+    let cool_down = humantime::format_duration(rules.cool_down);
+    format!("{WHO} had the role less than {cool_down} ago")
 }
 
 impl Broker {

@@ -2,11 +2,12 @@
 
 use time::OffsetDateTime;
 
-use super::admission::{beginning, said_of, unless};
+use super::admission::{beginning, said_of, said_of_beginning, unless};
 use super::desk::{directory_of, rules_of, span};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::names::theirs;
+use super::signed::LiveKeys;
 use super::verdict::Refusal;
 use super::{Elevation, Path};
 use crate::broker::Broker;
@@ -46,7 +47,18 @@ impl Broker {
         if unless.ended_after.is_none() {
             return Ok(None);
         }
-        self.found_against(book, (rules, &unless), next, now).await
+        if let Some(found) = self.found_against(book, (rules, &unless), next, now).await? {
+            return Ok(Some(found));
+        }
+        // Where nothing has happened to it, something is in its way all the same: of whoever had
+        // the same name, or what cannot be read.
+        let mut keys = LiveKeys::default();
+        let Some(latest) = self.elevation_with(next.id).await? else { return Ok(None) };
+        let counting = self.counting(book, &latest, now, &mut keys).await?;
+        let eligible = Eligible::new(rules_of(book), &latest.asked, now);
+        let is_same =
+            latest.version + 1 == next.version && eligible.tally(&counting, None).is_met();
+        Ok(is_same.then(|| Refusal::conflict(said_of_beginning(rules))))
     }
 
     async fn found_against(
@@ -57,14 +69,14 @@ impl Broker {
         now: OffsetDateTime,
     ) -> Outcome<Option<Refusal>> {
         let filter = ElevationFilter {
-            among: Some(theirs(directory_of(book), &new.asked.by)),
+            among: Some(theirs(directory_of(book), &new.asked.by, self.issuer.as_str())),
             role: Some(new.asked.role.clone()),
             drill: Some(new.asked.drill),
             ..ElevationFilter::default()
         };
         for known in self.legible_of(filter, LOOKED_AT).await? {
             let asked = Eligible::new(rules_of(book), &known.asked, now);
-            if known.id == new.id || !asked.is_who_asked(&new.asked.by) {
+            if known.id == new.id || !asked.are_one(&known.asked.by, &new.asked.by) {
                 continue;
             }
             if let Some(why) = told(rules, &known, unless) {

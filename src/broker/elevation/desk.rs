@@ -15,7 +15,7 @@ use super::names::askers_of;
 use super::signed::{self, SignedApproval};
 use super::telling;
 use super::verdict::{Refusal, Request, Verdict};
-use super::{Access, Approval, Asked, Elevation, Party, Path, Review};
+use super::{Access, Approval, Asked, Elevation, Ended, Party, Path, Review, Yields};
 use crate::broker::Broker;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::config::{Elevation as Rules, Login};
@@ -119,7 +119,7 @@ impl Broker {
             name = "emergency";
         }
         let stored = self.elevations.over(&elevation, Some(role))?;
-        let askers = askers_of(directory_of(book), &elevation.asked.by);
+        let askers = self.askers_of(book, &elevation);
         let unless = Unless { askers, ..unless(rules, request.path, now) };
         let record = self.record_of(&elevation, author.record(now, name, Decision::Changed));
         let record = signed::noted(record, who);
@@ -190,6 +190,7 @@ impl Broker {
             }
             let longest = rules
                 .map_or(time::Duration::ZERO, |rules| span(longest(rules, elevation.asked.path)));
+            let now_called = by.clone();
             let by = eligible.as_asked(by);
             let mut before = elevation.clone();
             let mut unless = Unless::default();
@@ -218,7 +219,7 @@ impl Broker {
                         return Err(Refused::Over.into());
                     }
                     if let Some(rules) = rules {
-                        let askers = askers_of(directory_of(book), &elevation.asked.by);
+                        let askers = self.askers_of(book, &elevation);
                         unless = Unless { askers, ..beginning(rules, &elevation, now) };
                     }
                     Event::Activate(by, eligible.tally(&counting, None), longest)
@@ -234,10 +235,14 @@ impl Broker {
             let next = match before.after(&event, now, reviews) {
                 Ok(next) if next.access == elevation.access => next,
                 Ok(next) => {
-                    let next = self.noting(book, next).await?;
+                    let next = self.noting(book, next).await;
                     let ends = next.asked.drill && matches!(verdict, Verdict::Relinquish);
                     let tried = ends.then(|| self.would_issue(book, who, &elevation, now));
-                    Elevation { tried, ..next }
+                    let ended = next
+                        .ended
+                        .clone()
+                        .map(|ended| Ended { by: ended.by.map(|_| now_called.clone()), ..ended });
+                    Elevation { tried, ended, ..next }
                 }
                 // It is as they want it.
                 Err(Refused::Already) => return Ok(elevation),
@@ -270,9 +275,9 @@ impl Broker {
             }
             self.check_unused(who).await?;
             self.check_signer(book, who).await?;
-            if let (Event::Activate(..), Some(rules)) = (&event, rules)
-                && let Some(refusal) = self.against_beginning(book, rules, &next, now).await?
-            {
+            let Event::Activate(..) = &event else { continue };
+            let Some(rules) = rules else { continue };
+            if let Some(refusal) = self.against_beginning(book, rules, &next, now).await? {
                 return Err(refusal);
             }
         }
@@ -310,12 +315,26 @@ impl Broker {
 
     /// The same with what was issued under it: its role's tokens, and those of other roles that
     /// somebody got for such tokens.
-    pub(super) async fn noting(&self, book: &Rulebook, next: Elevation) -> Outcome<Elevation> {
+    pub(super) async fn noting(&self, book: &Rulebook, next: Elevation) -> Elevation {
         let mut roles = BTreeSet::from([next.asked.role.clone()]);
         if next.access.is_over() && next.grant.is_some() {
-            roles.extend(self.store.roles_issued_under(next.id).await?);
+            match self.store.roles_issued_under(next.id).await {
+                Ok(found) => roles.extend(found),
+                // It ends all the same, and is told to reach as little as it may.
+                Err(error) => {
+                    tracing::warn!(%error, elevation = %next.id, "what was issued under a grant is not known");
+                    let known = next.yields.unwrap_or_default();
+                    let next = Elevation { yields: Some(Yields { signed: true, ..known }), ..next };
+                    return next.noting(roles.iter().filter_map(|role| book.roles().get(role)));
+                }
+            }
         }
-        Ok(next.noting(roles.iter().filter_map(|role| book.roles().get(role))))
+        next.noting(roles.iter().filter_map(|role| book.roles().get(role)))
+    }
+
+    /// By whom else it may have been asked for by the same one.
+    fn askers_of(&self, book: &Rulebook, elevation: &Elevation) -> Vec<String> {
+        askers_of(directory_of(book), &elevation.asked.by, self.issuer.as_str())
     }
 
     /// What time it is, by the store's clock where it has one: grants begin and end by the same

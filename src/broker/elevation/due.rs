@@ -44,8 +44,8 @@ impl Broker {
                 ticks.tick().await;
                 let Some(broker) = broker.upgrade() else { return };
                 let book = broker.policies();
-                if book.hash() != known && broker.warn_of_the_rest(&book).await {
-                    known = book.hash().to_string();
+                if book.rules_hash() != known && broker.warn_of_the_rest(&book).await {
+                    known = book.rules_hash().to_string();
                 }
                 drop(book);
                 match broker.due_elevations().await {
@@ -129,7 +129,7 @@ impl Broker {
         };
         match elevation.after(&Event::Tick(window), now, reviews) {
             Ok(next) => {
-                let next = self.noting(&book, next).await?;
+                let next = self.noting(&book, next).await;
                 let name = if next.access == Access::Lapsed { "lapse" } else { "expire" };
                 let record = self.record_of(&next, record(name));
                 let told = telling::of(&next, name, rules_of(&book), (book.pages(), now));

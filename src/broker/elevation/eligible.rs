@@ -94,9 +94,12 @@ impl<'a> Eligible<'a> {
     /// Somebody by the name that they had when they asked, where this is who asked: to what
     /// becomes of a request they are one, whatever the directory calls them meanwhile.
     pub(super) fn as_asked(&self, by: Party) -> Party {
-        match self.asked.by.person.as_ref().filter(|_| by.person.is_some() && self.is_asker(&by)) {
+        let asked = &self.asked.by;
+        match &asked.person {
+            _ if by.person.is_none() || !self.is_asker(&by) => by,
             Some(person) => Party { person: Some(person.clone()), ..by },
-            None => by,
+            // Whom the directory did not have then is the same one by the id of then.
+            None => Party { person: by.person, ..asked.clone() },
         }
     }
 
@@ -106,15 +109,15 @@ impl<'a> Eligible<'a> {
             || by.person.is_some() && self.person(issuer, subject) == by.person.as_deref()
     }
 
-    /// Whether one somebody of this request is another one, by any id that the directory has of
-    /// them now, whatever it called them then; where it has not, by what it called them.
+    /// Whether one somebody is another one, by any id that the directory has of them now, whatever
+    /// it called them then; where it has neither, by what it called them.
     pub(super) fn are_one(&self, one: &Party, other: &Party) -> bool {
         let now = |party: &Party| self.person(&party.issuer, &party.subject);
         let by_name = || one.person.is_some() && one.person == other.person;
         (&one.issuer, &one.subject) == (&other.issuer, &other.subject)
             || match (now(one), now(other)) {
-                (Some(one), Some(other)) => one == other,
-                _ => by_name(),
+                (None, None) => by_name(),
+                (one, other) => one == other,
             }
     }
 

@@ -154,7 +154,7 @@ impl Broker {
     ) -> Result<Denied> {
         let filter = ElevationFilter {
             access: vec![Access::Pending.as_str(), Access::Approved.as_str()],
-            ..of(book, by, &ask.role)
+            ..self.all_of(book, by, &ask.role)
         };
         let found = self.legible_of(filter, LOOKED_AT).await?;
         // Whoever only has the name of who asked is told nothing of it.
@@ -221,22 +221,22 @@ impl Broker {
         let filter = ElevationFilter {
             access: vec![Access::Active.as_str(), Access::EmergencyActive.as_str()],
             going_on_at: Some(now),
-            ..of(book, by, &ask.role)
+            ..self.all_of(book, by, &ask.role)
         };
         let mut found = self.legible_of(filter, LOOKED_AT).await?;
         found.retain(|one| one.is_active(now) && one.asked.audience == ask.audience);
         found.sort_by_key(|one| std::cmp::Reverse(one.grant.map(|grant| grant.until)));
         Ok(found)
     }
-}
 
-/// All that somebody has asked for of a role in earnest.
-fn of(book: &Rulebook, by: &Party, role: &str) -> ElevationFilter {
-    ElevationFilter {
-        among: Some(theirs(directory_of(book), by)),
-        role: Some(role.into()),
-        drill: Some(false),
-        ..ElevationFilter::default()
+    /// All that somebody has asked for of a role in earnest.
+    fn all_of(&self, book: &Rulebook, by: &Party, role: &str) -> ElevationFilter {
+        ElevationFilter {
+            among: Some(theirs(directory_of(book), by, self.issuer.as_str())),
+            role: Some(role.into()),
+            drill: Some(false),
+            ..ElevationFilter::default()
+        }
     }
 }
 

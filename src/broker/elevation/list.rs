@@ -153,7 +153,7 @@ impl Broker {
     ) -> Result<Vec<Elevation>, Refusal> {
         let now = self.clock.now();
         let by = self.known(book, &who.caller, now)?;
-        let among = Some(theirs(directory_of(book), &of.asked.by));
+        let among = Some(theirs(directory_of(book), &of.asked.by, self.issuer.as_str()));
         let mut filter = ElevationFilter { among, ..Default::default() };
         let those = Eligible::new(rules_of(book), &of.asked, now);
         let mut recent = Vec::new();
@@ -340,7 +340,7 @@ impl Broker {
         // By whatever name: who asked decides about nothing of it.
         let others_than = vec![by.key(), by.id()];
         let all = ElevationFilter::default();
-        let own = || theirs(directory_of(book), by);
+        let own = || theirs(directory_of(book), by, self.issuer.as_str());
         let sifted = || Some(sift.roles().cloned().map(Among::Role).collect());
         match view.which {
             Which::Mine => ElevationFilter { among: Some(own()), ..all },

@@ -5,25 +5,30 @@ use time::Duration;
 use uuid::Uuid;
 
 use super::Elevation;
+use super::names::asker_of;
 use super::sift::Question;
 use super::uses::Sum;
 use crate::broker::config::Role;
 use crate::broker::keys::Kek;
 use crate::broker::store::{SealedElevation, StoredElevation, StoredUses};
 use crate::error::{Error, ErrorKind, Result};
+use crate::oidc::Issuer;
 
 /// Seals elevations, by a key that follows from the key-encryption key.
 pub(in crate::broker) struct ElevationSeal {
     key: hmac::Key,
+    /// The broker's own issuer.
+    own: String,
     /// How many were opened.
     #[cfg(test)]
     pub(in crate::broker) opened: std::sync::atomic::AtomicUsize,
 }
 
 impl ElevationSeal {
-    pub(in crate::broker) fn new(kek: &Kek) -> Self {
+    pub(in crate::broker) fn new(kek: &Kek, own: &Issuer) -> Self {
         Self {
             key: kek.derive("elevations"),
+            own: own.as_str().to_string(),
             #[cfg(test)]
             opened: Default::default(),
         }
@@ -54,7 +59,7 @@ impl ElevationSeal {
             review: elevation.review.as_str(),
             role: elevation.asked.role.clone(),
             owner: elevation.asked.by.key(),
-            asker: elevation.asked.by.id(),
+            asker: asker_of(&elevation.asked.by, &self.own),
             asked_at: elevation.asked.at,
             next_at: elevation.next_at(window, review_within),
             ended_at: elevation.ended.as_ref().map(|ended| ended.at),

@@ -77,7 +77,9 @@ pub(super) fn of(
     let is_over = ["expire", "relinquish", "revoke"].contains(&event);
     if is_over && elevation.review == Review::Due {
         let title = format!("what {who} did as {role} is to be reviewed");
-        let approvers: Vec<_> = approvers.collect();
+        // Who has an approver's name since could not review it either.
+        let then = elevation.approvals.iter().filter_map(|one| one.by.person.clone());
+        let approvers: Vec<_> = approvers.chain(then).collect();
         let reviewers = others().filter(|name| !approvers.contains(name));
         let due = ("review-due", Urgency::ActionWanted, title.as_str());
         messages.push(message(due).people(reviewers));

@@ -48,7 +48,8 @@ pub(crate) struct Failing {
     meanwhile: Mutex<Option<Meanwhile>>,
     /// What happens as somebody has read the keys.
     after_keys: Mutex<Option<Meanwhile>>,
-    /// What happens as somebody is about to commit a change of an elevation.
+    /// What happens as somebody is about to commit a change of an elevation, or what rests on a
+    /// key.
     before_change: Mutex<Option<Meanwhile>>,
 }
 
@@ -98,7 +99,8 @@ impl Failing {
         *self.after_keys.lock().unwrap() = Some(Box::pin(what));
     }
 
-    /// Does this once somebody has looked at an elevation and is about to change it.
+    /// Does this once somebody has looked at an elevation and is about to change it, or at a key
+    /// and is about to commit what rests on it.
     pub(crate) fn before_change(&self, what: impl Future<Output = ()> + Send + 'static) {
         *self.before_change.lock().unwrap() = Some(Box::pin(what));
     }
@@ -121,7 +123,10 @@ impl Ledger for Failing {
             return Err(broken());
         }
         let effects = units.iter().flat_map(|unit| &unit.effects);
-        if effects.into_iter().any(|effect| matches!(effect, Effect::ChangeElevation(..))) {
+        let is_awaited = |effect: &Effect| {
+            matches!(effect, Effect::ChangeElevation(..) | Effect::IfEnrolled { .. })
+        };
+        if effects.into_iter().any(is_awaited) {
             let meanwhile = self.before_change.lock().unwrap().take();
             if let Some(meanwhile) = meanwhile {
                 meanwhile.await;

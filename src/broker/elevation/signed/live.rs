@@ -12,10 +12,10 @@ use crate::broker::rulebook::Rulebook;
 use crate::broker::store::Effect;
 use crate::error::Result as Outcome;
 
-/// Whether keys count at one moment, by their fingerprints: each is looked up once, however
-/// much it has approved.
+/// Since when keys count, of those that do at one moment, by their fingerprints: each is looked up
+/// once, however much it has approved.
 #[derive(Default)]
-pub(in crate::broker::elevation) struct LiveKeys(HashMap<String, bool>);
+pub(in crate::broker::elevation) struct LiveKeys(HashMap<String, Option<OffsetDateTime>>);
 
 impl Broker {
     /// The same without approvals that were signed by keys which do not count at this time.
@@ -29,7 +29,11 @@ impl Broker {
         let mut approvals = Vec::new();
         for approval in elevation.approvals {
             let counts = match &approval.signed {
-                Some(signed) => self.is_live(book, &signed.key, now, known).await?,
+                // One that was removed and is enrolled anew brings nothing back.
+                Some(signed) => {
+                    let since = self.live_since(book, &signed.key, now, known).await?;
+                    since.is_some_and(|since| since <= approval.at)
+                }
                 None => true,
             };
             approvals.extend(counts.then_some(approval));
@@ -68,19 +72,20 @@ impl Broker {
         }
     }
 
-    async fn is_live(
+    async fn live_since(
         &self,
         book: &Rulebook,
         key: &str,
         now: OffsetDateTime,
         LiveKeys(known): &mut LiveKeys,
-    ) -> Outcome<bool> {
+    ) -> Outcome<Option<OffsetDateTime>> {
         if let Some(known) = known.get(key) {
             return Ok(*known);
         }
-        let counts = self.live_key(book, key, now).await?.is_some();
-        known.insert(key.to_string(), counts);
-        Ok(counts)
+        let found = self.live_key(book, key, now).await?;
+        let since = found.and_then(|found| found.approved).map(|(_, at)| at);
+        known.insert(key.to_string(), since);
+        Ok(since)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::broker::metrics::Metrics;
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Effect, Store, Unit, Unless, sqlite};
 use crate::broker::testbed::failing::{BEFORE, Failing, WELL};
+use crate::oidc::Issuer;
 use crate::secret::Secret;
 
 const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
@@ -20,7 +21,10 @@ const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 const ID: Uuid = Uuid::from_u128(7);
 
 fn seal() -> ElevationSeal {
-    ElevationSeal::new(&Kek::new(Secret::new([7; 32])))
+    ElevationSeal::new(
+        &Kek::new(Secret::new([7; 32])),
+        &Issuer::parse("https://broker.example.com").unwrap(),
+    )
 }
 
 /// A grant that there is.

@@ -138,6 +138,7 @@ impl ElevationStore for SqlStore {
     }
 
     async fn roles_issued_under(&self, id: Uuid) -> Result<Vec<String>> {
+        self.check_file()?;
         let ask = || {
             sqlx::query(
                 "select distinct role from audit_record where elevation = $1 and decision = $2",

@@ -99,3 +99,51 @@ async fn who_is_called_otherwise_approves_once() {
     let (status, said) = place.not_done("alice", "activate", &asked, &[]).await;
     assert!(status == 409, "{said}");
 }
+
+#[tokio::test]
+async fn a_cool_down_holds_for_who_asked_by_another_id_and_is_called_otherwise() {
+    let place = place(|role| {
+        let rules = role.elevation.as_mut().unwrap();
+        (rules.renewable, rules.cool_down) = (true, Duration::from_secs(600));
+    })
+    .await;
+    let mut approved = Vec::new();
+    for subject in ["alice", "alice-too"] {
+        let asked = place.requested(subject, &[]).await;
+        place.done("bob", "approve", &asked, &[]).await;
+        approved.push(place.done("carol", "approve", &asked, &[]).await);
+    }
+    place.done("alice", "activate", &approved[0], &[]).await;
+    assert!(place.directory(&renamed("alice", "alicia")).await);
+    let ended = place.done("alice-too", "relinquish", &approved[0], &[]).await;
+    // Who ended it has the name of now.
+    assert_eq!(ended["ended"]["by"]["person"], "alicia");
+    for subject in ["alice", "alice-too"] {
+        let (status, said) = place.not_done(subject, "activate", &approved[1], &[]).await;
+        assert!(status == 409 && said.contains("you had the role until"), "{status} {said}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_the_name_of_who_left_is_told_nothing_of_what_is_in_their_way() {
+    let place = Place::with(|role| {
+        let rules = role.elevation.as_mut().unwrap();
+        (rules.renewable, rules.cool_down) = (true, Duration::from_secs(600));
+    })
+    .await;
+    let active = place.active().await;
+    let other =
+        people(&[]).replace("\"alice\"", "\"robert\"").replace("\"alice-too\"", "\"robert-too\"");
+    assert!(place.directory(&other).await);
+    let asked = place.requested("robert", &[]).await;
+    place.done("bob", "approve", &asked, &[]).await;
+    place.done("carol", "approve", &asked, &[]).await;
+    place.done("erin", "revoke", &active, &[("reason", "left")]).await;
+    let response = place.does("robert", "activate", &asked, &[]).await;
+    let (status, said) = told(&response);
+    assert!(status == 409 && said.contains("whom the directory called as it calls you"), "{said}");
+    let whole = json_of(&response).to_string();
+    assert!(!whole.contains(active["id"].as_str().unwrap()), "{whole}");
+    // Nor is it listed as what they asked for before.
+    assert_eq!(place.listed("robert", "mine").await.len(), 1);
+}

@@ -23,6 +23,9 @@ const UNDONE: [(usize, &str); 15] = [
     (
         19,
         "drop index elevation_asked; drop index elevation_asked_so;
+         drop index elevation_asked_waiting; drop index elevation_asked_had;
+         drop index elevation_asked_unreviewed; drop index elevation_owned_waiting;
+         drop index elevation_owned_had; drop index elevation_owned_unreviewed;
          alter table elevation drop column asker;",
     ),
     (

@@ -1,7 +1,7 @@
 //! What happens between the look at an elevation and the commit of what was decided about it.
 
 use super::*;
-use crate::broker::store::{Store, sqlite};
+use crate::broker::store::{Effect, Store, Unit, sqlite};
 use crate::broker::testbed::failing::Failing;
 
 /// A broker at which something can be done in between, and another one that does it.
@@ -43,11 +43,18 @@ impl Two {
 
     /// Alice has asked, and Bob approved by a key of this id.
     async fn half_approved(&self) -> (Value, String) {
+        let (asked, _, (_, id)) = self.asked_and_approved().await;
+        (asked, id)
+    }
+
+    /// The same with the request and the key.
+    async fn asked_and_approved(&self) -> (Value, Statement, (OwnKey, String)) {
         let alice = self.slow.key_of("alice").await;
         let (bob, id) = self.slow.key_with_id("bob", "bob").await;
         let wants = self.slow.wants();
         let approval = signed(self.slow.approves("bob", &wants), &bob);
-        (self.slow.brought(&(signed(wants, &alice) + &approval)).await, id)
+        let asked = self.slow.brought(&(signed(wants.clone(), &alice) + &approval)).await;
+        (asked, wants, (bob, id))
     }
 
     /// What was done about one, with what came between.
@@ -154,4 +161,49 @@ async fn who_leaves_at_that_moment_counts_for_what_is_being_done_and_for_nothing
     // It does not begin by that.
     let (status, said) = two.slow.place.not_done("alice", "activate", &asked, &[]).await;
     assert!(status == 409 && said.starts_with("elevation_short"), "{status} {said}");
+}
+
+#[tokio::test]
+async fn no_token_is_issued_by_a_key_that_is_removed_at_that_moment() {
+    let two = Two::new().await;
+    let (alice, id) = two.slow.key_with_id("alice", "alice").await;
+    let (bob, carol) = (two.slow.key_of("bob").await, two.slow.key_of("carol").await);
+    let wants = two.slow.wants();
+    let bundle = [
+        signed(wants.clone(), &alice),
+        signed(two.slow.approves("bob", &wants), &bob),
+        signed(two.slow.approves("carol", &wants), &carol),
+        signed(two.slow.uses(&wants), &alice),
+    ];
+    let active = two.slow.brought(&bundle.concat()).await;
+    assert_eq!(active["access"], "active");
+    two.removes("alice", &id);
+    let (status, said) = told(&two.slow.token(&signed(two.slow.uses(&wants), &alice), &[]).await);
+    assert!(status == 400 && said.contains("does not count any more"), "{status} {said}");
+    let records = two.slow.place.records_of(&active).await;
+    assert!(!records.iter().any(|one| one.decision == Decision::Issued), "{records:?}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_enrolled_anew_brings_back_nothing_that_it_approved_before() {
+    let two = Two::new().await;
+    let (asked, wants, (bob, id)) = two.asked_and_approved().await;
+    let mut again = two.slow.enrollment(&bob).await;
+    let form = [("reason", "lost")];
+    let response = two.slow.operates("bob", &format!("/{id}/remove"), &form).await;
+    assert_eq!(response.status, StatusCode::OK, "{}", json_of(&response));
+    assert_eq!(two.slow.place.shown("carol", &asked).await["needs"][0]["have"], json!([]));
+    // As it was before, but approved later.
+    let gone = two.slow.enrollment(&bob).await;
+    let later = two.slow.now() + time::Duration::MINUTE;
+    again.approved = again.approved.map(|(by, _)| (by, later));
+    let again = two.slow.place.bed.broker.enrollment_seal.over(again);
+    let effect = Effect::ChangeEnrollment { before: gone, after: Box::new(again) };
+    let unit = Unit::default().with(effect);
+    assert!(two.slow.place.bed.store.commit(&[unit]).await.unwrap()[0].is_committed());
+    assert_eq!(two.slow.place.shown("carol", &asked).await["needs"][0]["have"], json!([]));
+    // What it signs from then on counts.
+    two.slow.place.later(120);
+    let anew = signed(two.slow.approves("bob", &wants), &bob);
+    assert_eq!(two.slow.brought(&anew).await["needs"][0]["have"], json!(["bob"]));
 }
