@@ -131,18 +131,22 @@ fn told(rules: &Rules, known: &Elevation, unless: &Unless) -> Option<String> {
         }
     }
     let cool_down = rules.emergency.as_ref().map(|emergency| emergency.cool_down);
+    let had = match known.grant {
+        Some(_) => "you had the role until",
+        None => "what was approved for you was ended at",
+    };
     let cooled = [
-        (unless.ended_after, Some(rules.cool_down), "you had the role"),
+        (unless.ended_after, Some(rules.cool_down), had),
         (
             unless.emergency_ended_after.filter(|_| is_emergency),
             cool_down,
-            "you had the role in an emergency",
+            "you had the role in an emergency until",
         ),
     ];
     cooled.into_iter().find_map(|(limit, cool_down, had)| {
         let (at, cool_down) = (limit.and_then(|limit| after(Some(limit)))?, cool_down?);
         let from = whole(at.saturating_add(span(cool_down)));
-        Some(format!("{had} until {}, and may have it again from {from}", whole(at)))
+        Some(format!("{had} {}; you may have it again from {from}", whole(at)))
     })
 }
 

@@ -216,6 +216,13 @@ async fn pool(url: &str, settings: String, connections: u32) -> Result<sqlx::Any
                 Ok(())
             })
         })
+        .before_acquire(|connection, _| {
+            // Where a disk is full SQLite may end a transaction by itself, which whoever counts
+            // them does not see. What is begun on such a connection would be part of one that is
+            // never committed: nobody gets it again.
+            let is_free = !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_free) })
+        })
         .connect(url)
         .await
         .map_err(unusable)

@@ -94,7 +94,9 @@ impl Engine {
     /// Begins a transaction that may write.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         match &self.begin {
-            None => self.writer.as_ref().unwrap_or(&self.pool).begin().await,
+            // In so many words: it fails within another transaction, where it would else only be a
+            // part of that.
+            None => self.writer.as_ref().unwrap_or(&self.pool).begin_with("begin").await,
             Some(begin) => self.pool.begin_with(AssertSqlSafe(begin.clone())).await,
         }
     }

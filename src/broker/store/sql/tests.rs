@@ -449,3 +449,23 @@ async fn what_nobody_needs_goes_a_little_at_a_time_also_where_several_remove_it(
         assert_eq!(tasks.join_all().await.into_iter().sum::<u64>(), 700);
     }
 }
+
+/// Where a disk is full, SQLite ends a transaction by itself: whoever began it then fails to end it.
+#[tokio::test]
+async fn nothing_is_written_within_a_transaction_that_was_never_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("b.db");
+    let store = sqlite::open(&path).await.unwrap();
+    append(&store, &[record("a")]).await.unwrap();
+    let writer = store.engine.writer().unwrap();
+    let mut ended = writer.begin().await.unwrap();
+    sqlx::raw_sql("rollback").execute(&mut *ended).await.unwrap();
+    drop(ended);
+    // One that comes to nothing, and one that is to stay.
+    drop(writer.begin().await.unwrap());
+    append(&store, &[record("b")]).await.unwrap();
+    let other = sqlite::open(&path).await.unwrap();
+    let kept: Vec<_> = other.records(0, 9).await.unwrap();
+    let kept: Vec<_> = kept.iter().map(|(_, record)| record.reason.as_str()).collect();
+    assert_eq!(kept, ["a", "b"]);
+}

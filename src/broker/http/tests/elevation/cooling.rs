@@ -53,3 +53,12 @@ async fn what_others_had_is_in_nobody_s_way() {
     place.done("alice", "relinquish", &hers, &[]).await;
     assert_eq!(place.done("dave", "activate", &his, &[]).await["access"], "active");
 }
+
+#[tokio::test]
+async fn what_is_ended_before_it_begins_is_told_as_that() {
+    let place = place().await;
+    let approved = place.approved("alice").await;
+    place.done("erin", "revoke", &approved, &[("reason", "not now")]).await;
+    let (status, said) = told(&place.request("alice", &[]).await);
+    assert!(status == 409 && said.contains("what was approved for you was ended at"), "{said}");
+}
