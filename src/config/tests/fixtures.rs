@@ -31,7 +31,7 @@ fn every_fixture_says_what_is_expected() {
         for (from, to) in [
             ("config.toml", "config.toml"),
             ("system.toml", "system.toml"),
-            ("project.toml", "work/.tmpcred.toml"),
+            ("project.toml", "checkout/.tmpcred.toml"),
         ] {
             if let Some(text) = read(from) {
                 world.write(to, text);

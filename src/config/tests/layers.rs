@@ -194,7 +194,7 @@ fn only_checking_minds_what_a_profile_lacks() {
 #[test]
 fn the_layers_are_named() {
     let world = World::with("");
-    world.write("work/.tmpcred.toml", "");
+    world.write("checkout/.tmpcred.toml", "");
     let all: Vec<_> =
         layers(&world.host).into_iter().map(|l| (l.layer, l.path, l.exists)).collect();
     assert_eq!(
@@ -202,7 +202,7 @@ fn the_layers_are_named() {
         [
             (Layer::System, world.path("system.toml"), false),
             (Layer::User, world.path("config.toml"), true),
-            (Layer::Project, world.path("work/.tmpcred.toml"), true),
+            (Layer::Project, world.path("checkout/.tmpcred.toml"), true),
         ]
     );
 }

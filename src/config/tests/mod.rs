@@ -29,8 +29,8 @@ impl World {
         let root = tempfile::tempdir().unwrap();
         let path = fs::canonicalize(root.path()).unwrap();
         let mut dirs = Dirs::below(&path);
-        dirs.working = Some(path.join("work/deep"));
-        fs::create_dir_all(path.join("work/deep")).unwrap();
+        dirs.working = Some(path.join("checkout/deep"));
+        fs::create_dir_all(path.join("checkout/deep")).unwrap();
         let host = Host {
             clock: Arc::new(FixedClock(time::OffsetDateTime::UNIX_EPOCH)),
             env: Env::default(),

@@ -28,7 +28,7 @@ extends = "dev"
 
 fn world(project: &str) -> World {
     let world = World::with(USER);
-    world.write("work/.tmpcred.toml", project);
+    world.write("checkout/.tmpcred.toml", project);
     world
 }
 
@@ -55,7 +55,7 @@ fn complaint(world: &World, profile: Option<&str>) -> String {
 fn the_nearest_file_counts() {
     let world = world("profile = 'staging'\n");
     assert_eq!(run(&world, None).unwrap().profile, "staging");
-    world.write("work/deep/.tmpcred.toml", "");
+    world.write("checkout/deep/.tmpcred.toml", "");
     assert_eq!(run(&world, None).unwrap().profile, "dev");
 }
 
@@ -70,7 +70,7 @@ fn where_the_working_directory_is_unknown_there_is_no_project() {
 fn what_it_may_not_choose_can_still_be_named() {
     let world = world("profile = 'prod'\n");
     let said = complaint(&world, None);
-    assert!(said.contains("DIR/work/.tmpcred.toml:1:11"), "{said}");
+    assert!(said.contains("DIR/checkout/.tmpcred.toml:1:11"), "{said}");
     assert!(said.contains("project_selectable"), "{said}");
     assert_eq!(run(&world, Some("prod")).unwrap().profile, "prod");
     assert_eq!(run(&world, Some("dev")).unwrap().profile, "dev");
@@ -94,7 +94,7 @@ fn a_file_that_defines_anything_must_be_trusted() {
             let said = complaint(&world, profile);
             assert!(said.contains("it is not trusted"), "{text}: {said}");
             assert!(said.contains("tmpcred config trust"), "{text}: {said}");
-            assert!(said.contains("--> DIR/work/.tmpcred.toml:"), "{text}: {said}");
+            assert!(said.contains("--> DIR/checkout/.tmpcred.toml:"), "{text}: {said}");
         }
     }
 }
@@ -103,7 +103,7 @@ fn a_file_that_defines_anything_must_be_trusted() {
 fn a_trusted_file_is_a_layer() {
     let world = world("profile = 'ours'\n");
     fs::write(
-        world.path("work/.tmpcred.toml"),
+        world.path("checkout/.tmpcred.toml"),
         "default_profile = 'ours'\n[profile.ours]\nextends = 'dev'\nrole = 'ours'\n\
          [broker.main]\nca_file = 'ca.pem'\n",
     )
@@ -112,7 +112,7 @@ fn a_trusted_file_is_a_layer() {
     let plan = run(&world, None).unwrap();
     assert_eq!((plan.profile.as_str(), plan.request.role.as_str()), ("ours", "ours"));
     let crate::mint::Plan::Broker(server) = plan.target else { panic!("a broker") };
-    assert_eq!(server.ca_file, Some(world.path("work/ca.pem")));
+    assert_eq!(server.ca_file, Some(world.path("checkout/ca.pem")));
     assert_eq!(run(&world, Some("prod")).unwrap().profile, "prod");
 }
 
@@ -131,13 +131,13 @@ fn trust_ends_with_the_smallest_change() {
     let world = world(text);
     trust_it(&world);
     run(&world, Some("ours")).unwrap();
-    world.write("work/.tmpcred.toml", format!("{text} "));
+    world.write("checkout/.tmpcred.toml", format!("{text} "));
     let said = complaint(&world, Some("dev"));
     assert!(said.contains("has changed since it was trusted"), "{said}");
-    world.write("work/.tmpcred.toml", text);
+    world.write("checkout/.tmpcred.toml", text);
     run(&world, Some("ours")).unwrap();
 
-    world.write("work/.tmpcred.toml", "profile = 'prod'\n");
+    world.write("checkout/.tmpcred.toml", "profile = 'prod'\n");
     assert!(run(&world, None).is_err());
 }
 
@@ -146,7 +146,7 @@ fn trust_is_for_one_path() {
     let text = "[profile.ours]\nextends = 'dev'\n";
     let world = world(text);
     trust_it(&world);
-    world.write("work/deep/.tmpcred.toml", text);
+    world.write("checkout/deep/.tmpcred.toml", text);
     assert!(complaint(&world, None).contains("not trusted"));
 }
 
@@ -194,7 +194,7 @@ fn what_is_no_toml_cannot_be_trusted() {
 #[test]
 fn what_is_no_file_has_no_say() {
     let world = World::with(USER);
-    fs::create_dir_all(world.path("work/.tmpcred.toml")).unwrap();
+    fs::create_dir_all(world.path("checkout/.tmpcred.toml")).unwrap();
     assert!(complaint(&world, None).contains("no regular file"));
     run(&world, Some("dev")).unwrap();
 }
@@ -239,7 +239,7 @@ fn what_was_looked_at_is_trusted_and_not_what_took_its_place() {
     let path = project_file(&world.host).unwrap();
     let candidate = Candidate::read(&path).unwrap();
     assert!(candidate.text().contains("ours"));
-    world.write("work/.tmpcred.toml", "[profile.theirs]\nextends = 'dev'\n");
+    world.write("checkout/.tmpcred.toml", "[profile.theirs]\nextends = 'dev'\n");
     candidate.trust(&world.host).unwrap();
     assert!(run(&world, Some("theirs")).is_err());
 }

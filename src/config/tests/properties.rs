@@ -85,7 +85,7 @@ proptest! {
     fn any_bytes_end_with_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         let world = World::new();
         world.write("config.toml", &bytes);
-        world.write("work/.tmpcred.toml", &bytes);
+        world.write("checkout/.tmpcred.toml", &bytes);
         if let Err(error) = load(&world.host) {
             prop_assert!(!error.message().contains('\n'));
         }

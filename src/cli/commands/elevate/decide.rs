@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::{open, show, uses};
 use crate::api::elevations::Event;
 use crate::cli::args::{At, ElevateApprove, ElevateDeny, ElevateReview};
+use crate::cli::elsewhere::Elsewhere;
 use crate::cli::{App, misuse};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::elevation::Elevation;
@@ -14,16 +15,13 @@ pub(super) fn approve(app: &App, args: &ElevateApprove) -> Result<()> {
     let hash = match &args.hash {
         Some(hash) => hash.clone(),
         None => {
-            let shown = broker.ask(async |client| client.elevation(args.id).await)?;
-            if !can_ask(app) {
-                return Err(misuse("nobody is there to be asked whether to approve")
-                    .hint("look at it with `tmpcred elevate status`, then name what you approve: --hash HASH"));
-            }
-            if !asked(app, &shown, &args.at, "Approve exactly this?")? {
+            let otherwise = "name what you approve: --hash HASH";
+            let Some(seen) = seen(app, &broker, (args.id, &args.at), ("Approve", otherwise))?
+            else {
                 app.host.interact.note("not approved; to say no to it: tmpcred elevate deny");
                 return Ok(());
-            }
-            shown.hash
+            };
+            seen.hash
         }
     };
     let event = Event { hash: Some(&hash), reason: args.reason.as_deref(), ..Event::default() };
@@ -33,19 +31,14 @@ pub(super) fn approve(app: &App, args: &ElevateApprove) -> Result<()> {
 }
 
 pub(super) fn deny(app: &App, args: &ElevateDeny) -> Result<()> {
-    let event = Event { reason: Some(&args.reason), ..Event::default() };
     let broker = open(app, &args.at)?;
-    if !args.yes {
-        let shown = broker.ask(async |client| client.elevation(args.id).await)?;
-        if !can_ask(app) {
-            return Err(misuse("nobody is there to be asked whether to deny")
-                .hint("look at it with `tmpcred elevate status`, then deny it with --yes"));
-        }
-        if !asked(app, &shown, &args.at, "Deny exactly this?")? {
-            app.host.interact.note("not denied");
-            return Ok(());
-        }
+    if !args.yes
+        && seen(app, &broker, (args.id, &args.at), ("Deny", "deny it with --yes"))?.is_none()
+    {
+        app.host.interact.note("not denied");
+        return Ok(());
     }
+    let event = Event { reason: Some(&args.reason), ..Event::default() };
     let done = broker.ask(async |client| client.settle(args.id, "deny", &event).await);
     let done = done.map_err(|error| unknown(error, args.id))?;
     show::one(app, &done, args.at.json)
@@ -61,18 +54,26 @@ fn unknown(error: Error, id: Uuid) -> Error {
     }
 }
 
-/// Whether somebody can be asked who sees what about.
-fn can_ask(app: &App) -> bool {
-    app.host.interact.may_ask() && app.ui.stderr_is_terminal()
-}
-
-/// Shows what somebody decides about, and asks.
-fn asked(app: &App, shown: &Elevation, at: &At, question: &str) -> Result<bool> {
-    match at.json || !app.ui.stdout_is_terminal() {
-        true => show::beside(app, shown),
-        false => show::one(app, shown, false)?,
+/// Shows what somebody decides about, and asks whether to do that; nothing where they say no.
+/// Whoever decides has to see about what: `otherwise` is what to do where nobody can.
+fn seen(
+    app: &App,
+    broker: &Elsewhere,
+    (id, at): (Uuid, &At),
+    (what, otherwise): (&str, &str),
+) -> Result<Option<Elevation>> {
+    let shown = broker.ask(async |client| client.elevation(id).await)?;
+    if !app.host.interact.may_ask() || !app.ui.stderr_is_terminal() {
+        let what = what.to_lowercase();
+        return Err(misuse(format!("nobody is there to be asked whether to {what}"))
+            .hint(format!("look at it with `tmpcred elevate status`, then {otherwise}")));
     }
-    app.ui.confirm(question)
+    match at.json || !app.ui.stdout_is_terminal() {
+        true => show::beside(app, &shown),
+        false => show::one(app, &shown, false)?,
+    }
+    let is_wanted = app.ui.confirm(&format!("{what} exactly this?"))?;
+    Ok(is_wanted.then_some(shown))
 }
 
 pub(super) fn review(app: &App, args: &ElevateReview) -> Result<()> {
