@@ -315,7 +315,7 @@ impl Broker {
 
     /// The same with what was issued under it: its role's tokens, and those of other roles that
     /// somebody got for such tokens.
-    pub(super) async fn noting(&self, book: &Rulebook, next: Elevation) -> Elevation {
+    pub(super) async fn noting(&self, book: &Rulebook, mut next: Elevation) -> Elevation {
         let mut roles = BTreeSet::from([next.asked.role.clone()]);
         if next.access.is_over() && next.grant.is_some() {
             match self.store.roles_issued_under(next.id).await {
@@ -324,8 +324,7 @@ impl Broker {
                 Err(error) => {
                     tracing::warn!(%error, elevation = %next.id, "what was issued under a grant is not known");
                     let known = next.yields.unwrap_or_default();
-                    let next = Elevation { yields: Some(Yields { signed: true, ..known }), ..next };
-                    return next.noting(roles.iter().filter_map(|role| book.roles().get(role)));
+                    next.yields = Some(Yields { signed: true, ..known });
                 }
             }
         }
