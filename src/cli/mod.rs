@@ -21,6 +21,8 @@ mod traced;
 mod ui;
 
 use std::ffi::OsString;
+#[cfg(feature = "broker")]
+use std::io::Write;
 use std::rc::Rc;
 
 use clap::CommandFactory;
@@ -67,6 +69,18 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
         Ok(cli) => cli,
         Err(error) => return usage(&error, is_exec),
     };
+    #[cfg(feature = "broker")]
+    if matches!(cli.command, Command::Broker(_)) {
+        return process::with_room(|| go(cli, is_exec)).unwrap_or_else(|error| {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            Outcome::Exited(error.kind().exit_code())
+        });
+    }
+    go(cli, is_exec)
+}
+
+/// Does what the command line says.
+fn go(cli: Cli, is_exec: bool) -> Outcome {
     // Before anything secret is read.
     let core = process::forbid_core_dumps();
     let env = Env::of_process();

@@ -176,6 +176,28 @@ pub fn user_name(env: &super::env::Env) -> String {
     name.map_or_else(|| user_id().to_string(), str::to_string)
 }
 
+/// Runs this on a thread whose stack is known to have room for policies, which are evaluated
+/// and parsed by recursion. That of the process itself grows as it is used, up to a limit that
+/// may be low (`ulimit -s`); and musl tells only of the part that is there already, which who
+/// looks before going deeper takes for all of it.
+///
+/// # Errors
+/// Where the system allows no further thread.
+#[cfg(feature = "broker")]
+pub fn with_room<T: Send>(what: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("tmpcred".into()).stack_size(ROOM);
+        let running = thread.spawn_scoped(scope, what).map_err(|cause| {
+            Error::new(ErrorKind::Io, "cannot start the thread that does the work").because(cause)
+        })?;
+        Ok(running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+/// The stack of [`with_room`], in bytes: what a process has at most where nobody set it.
+#[cfg(feature = "broker")]
+const ROOM: usize = 8 << 20;
+
 /// Makes the runtime on which everything that waits for the network runs.
 /// Only a cold path calls it: a cache hit needs none.
 pub fn runtime() -> Result<tokio::runtime::Runtime> {

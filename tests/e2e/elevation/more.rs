@@ -1,5 +1,7 @@
 //! What else can be asked for, what approvers have to prove, and what a review shows.
 
+use std::path::Path;
+
 use super::*;
 
 /// The role with these lines more.
@@ -214,4 +216,26 @@ fn a_review_shows_what_was_done_before_it_is_made() {
     let of = |kind: &str| uses.iter().find(|one| one["kind"] == kind).unwrap()["count"].clone();
     assert_eq!((of("introspection"), of("issued")), (2.into(), 1.into()));
     assert_eq!(report["review"], "reviewed");
+}
+
+#[test]
+fn who_could_approve_is_known_where_the_stack_of_a_process_looks_short() {
+    let mut company = Company::start(&["alice", "bob", "carol"]);
+    company.broker.stop();
+    let home = &company.broker.home;
+    let (config, short) = (home.path("broker.toml"), home.path("short.so"));
+    // The release has the C library that does so by itself.
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/stack.c");
+    let compiled = home.command("cc").args(["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]);
+    compiled.args(["-o"]).args([&short]).args([source, "-ldl".into()]).run().ok();
+    let broker = |command: &[&str]| {
+        let run = tmpcred(home).args(["broker"]).args(command).args(["--config"]).args([&config]);
+        run.env("LD_PRELOAD", short.to_str().unwrap()).env("TMPCRED_BROKER_KEK", KEK)
+    };
+    broker(&["policy", "check"]).run().ok();
+    let serving = broker(&["serve"]).limit(SOON).spawn();
+    serving.line_on_stderr("listens on");
+    let id = company.request("alice", &[])["id"].as_str().unwrap().to_string();
+    company.approve("bob", &id);
+    assert_eq!(company.approve("carol", &id)["access"], "approved");
 }
