@@ -27,9 +27,6 @@ const PART: u32 = 500;
 /// How many of one person are looked at, where they cannot be read.
 const MOST_OF_ONE: u32 = 5000;
 
-/// What the store counts those as that are to be reviewed.
-const REVIEW_DUE: &str = "review-due";
-
 /// Which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -316,9 +313,9 @@ impl Broker {
         who: &Who,
         now: OffsetDateTime,
     ) -> Outcome<BTreeSet<String>> {
-        let left = self.left_of_roles(book, now).await?;
-        let due = left.into_iter().filter(|one| one.state == REVIEW_DUE).map(|one| one.role);
-        Ok(due.filter(|role| self.may_revoke(book, who, role, now)).collect())
+        let mut due = self.store.roles_to_review().await?;
+        due.retain(|role| !has_rules(book, role) && self.may_revoke(book, who, role, now));
+        Ok(due.into_iter().collect())
     }
 
     /// What waits, is had or is to be reviewed of roles that are had by elevation no more.
@@ -328,9 +325,7 @@ impl Broker {
         now: OffsetDateTime,
     ) -> Outcome<Vec<CountedElevations>> {
         let mut counted = self.store.count_elevations(now, &[]).await?;
-        let has_rules =
-            |role: &String| book.roles().get(role).is_some_and(|role| role.elevation.is_some());
-        counted.retain(|one| !has_rules(&one.role));
+        counted.retain(|one| !has_rules(book, &one.role));
         Ok(counted)
     }
 
@@ -412,6 +407,11 @@ impl Broker {
         let seen = self.seen(book, (elevation, &counting), (by, may_revoke), false);
         Ok(Some(seen).filter(|seen| which != Which::ToApprove || seen.may.contains(&"approve")))
     }
+}
+
+/// Whether this role is had by elevation.
+fn has_rules(book: &Rulebook, role: &str) -> bool {
+    book.roles().get(role).is_some_and(|role| role.elevation.is_some())
 }
 
 /// What somebody is to an elevation.

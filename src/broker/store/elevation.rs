@@ -164,6 +164,9 @@ pub trait ElevationStore: Send + Sync {
         overdue: &[(String, OffsetDateTime)],
     ) -> Result<Vec<CountedElevations>>;
 
+    /// The roles of which something is to be reviewed.
+    async fn roles_to_review(&self) -> Result<Vec<String>>;
+
     /// The roles of which tokens were issued under this one, or for such tokens: as the log has
     /// it.
     async fn roles_issued_under(&self, id: Uuid) -> Result<Vec<String>>;

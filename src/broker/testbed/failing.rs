@@ -354,6 +354,10 @@ impl ElevationStore for Failing {
         self.inner.count_elevations(now, overdue).await
     }
 
+    async fn roles_to_review(&self) -> Result<Vec<String>> {
+        self.inner.roles_to_review().await
+    }
+
     async fn roles_issued_under(&self, id: Uuid) -> Result<Vec<String>> {
         self.inner.roles_issued_under(id).await
     }

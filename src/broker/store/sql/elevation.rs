@@ -28,6 +28,14 @@ const UNDER_WAY: &str = "access in ('pending', 'approved', 'active', 'emergency-
 /// States in which it was had, and is no more.
 const WAS_HAD: &str = "access in ('expired', 'revoked', 'relinquished')";
 
+/// From one role to the next, along the index: there are few, whatever waits for review.
+const ROLES_TO_REVIEW: &str = "with recursive due(role) as (
+         select min(role) from elevation where review = 'due'
+         union all
+         select (select min(role) from elevation where review = 'due' and role > due.role)
+         from due where due.role is not null)
+     select role from due where role is not null";
+
 #[async_trait]
 impl ElevationStore for SqlStore {
     async fn elevation(&self, id: Uuid) -> Result<Option<SealedElevation>> {
@@ -137,6 +145,13 @@ impl ElevationStore for SqlStore {
         Ok(counted)
     }
 
+    async fn roles_to_review(&self) -> Result<Vec<String>> {
+        self.check_file()?;
+        let ask = || sqlx::query(ROLES_TO_REVIEW).fetch_all(&self.engine.pool);
+        let rows = self.engine.read(UNREADABLE, ask).await?;
+        rows.iter().map(role_of).collect()
+    }
+
     async fn roles_issued_under(&self, id: Uuid) -> Result<Vec<String>> {
         self.check_file()?;
         let ask = || {
@@ -148,8 +163,7 @@ impl ElevationStore for SqlStore {
             .fetch_all(&self.engine.pool)
         };
         let rows = self.engine.read(UNREADABLE, ask).await?;
-        let role = |row: &AnyRow| row.try_get("role").map_err(|_| damaged("audit_record.role"));
-        rows.iter().map(role).collect()
+        rows.iter().map(role_of).collect()
     }
 
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
@@ -165,6 +179,10 @@ impl ElevationStore for SqlStore {
         };
         self.forget(forget).await
     }
+}
+
+fn role_of(row: &AnyRow) -> Result<String> {
+    row.try_get("role").map_err(|_| damaged("role"))
 }
 
 fn counted_from(row: &AnyRow) -> Result<u64> {

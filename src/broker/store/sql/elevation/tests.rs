@@ -105,6 +105,7 @@ async fn what_is_found_is_what_matches_the_newest_first() {
                 assert_eq!(found, expected, "{filter:?}");
             }
         }
+        assert_eq!(store.roles_to_review().await.unwrap(), ["a", "b", "c"]);
         // More branches than one statement has.
         let mut among: Vec<_> = (0..450).map(|n| Among::Role(format!("none-{n}"))).collect();
         among.extend([Among::Role("a".into()), Among::Owner("person p0".into())]);
@@ -114,6 +115,20 @@ async fn what_is_found_is_what_matches_the_newest_first() {
         let none = ElevationFilter { among: Some(Vec::new()), ..ElevationFilter::default() };
         assert_eq!(store.elevations(&none, 1000).await.unwrap(), []);
     }
+}
+
+#[tokio::test]
+async fn roles_with_something_to_review_are_looked_up_in_an_index_alone() {
+    let store = sqlite::in_memory().await.unwrap();
+    assert_eq!(store.roles_to_review().await.unwrap(), [""; 0]);
+    let explain = format!("explain query plan {ROLES_TO_REVIEW}");
+    let rows = sqlx::query(AssertSqlSafe(explain)).fetch_all(&store.engine.pool).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|row| row.try_get("detail").unwrap()).collect();
+    let reads: Vec<_> = plan.iter().filter(|step| step.contains("elevation")).collect();
+    assert_eq!(reads.len(), 2, "{plan:#?}");
+    let covered = |step: &&String| step.contains("USING COVERING INDEX elevation_unreviewed");
+    assert!(reads.iter().all(covered), "{plan:#?}");
+    assert!(reads[1].starts_with("SEARCH"), "{plan:#?}");
 }
 
 #[tokio::test]
