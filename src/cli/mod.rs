@@ -21,8 +21,6 @@ mod traced;
 mod ui;
 
 use std::ffi::OsString;
-#[cfg(feature = "broker")]
-use std::io::Write;
 use std::rc::Rc;
 
 use clap::CommandFactory;
@@ -71,8 +69,9 @@ pub fn run(arguments: Vec<OsString>) -> Outcome {
     };
     #[cfg(feature = "broker")]
     if matches!(cli.command, Command::Broker(_)) {
+        let global = cli.global.clone();
         return process::with_room(|| go(cli, is_exec)).unwrap_or_else(|error| {
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            Ui::new(&global, &Env::of_process()).error(&error);
             Outcome::Exited(error.kind().exit_code())
         });
     }
