@@ -18,27 +18,39 @@ use crate::error::{Error, ErrorKind, Result};
 const OF_LEAF: [&str; 2] = ["leaf_version", "salt"];
 
 /// How many records a statement writes. Few sizes, so that a connection prepares few
-/// statements; none with more values than SQLite takes.
-const SIZES: [usize; 4] = [64, 16, 4, 1];
+/// statements, and few statements for any number of records; none with more values than SQLite
+/// takes.
+const SIZES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
 /// The statements, one for each of these sizes.
 pub(super) struct Statements([Arc<str>; SIZES.len()]);
 
-impl Default for Statements {
-    fn default() -> Self {
-        Self(SIZES.map(|size| statement(size).into()))
+impl Statements {
+    /// As SQLite takes them: values without a number. It has a name for each that has one, and
+    /// goes through all of the names before it to look that up.
+    pub(super) fn unnumbered() -> Self {
+        Self::with(|_| "?".into())
     }
-}
 
-fn statement(records: usize) -> String {
-    let columns = [COLUMNS.as_slice(), &OF_LEAF].concat();
-    let row = |row: usize| {
-        let first = row * columns.len() + 1;
-        let values: Vec<_> = (first..first + columns.len()).map(|n| format!("${n}")).collect();
-        format!("({})", values.join(", "))
-    };
-    let rows: Vec<_> = (0..records).map(row).collect();
-    format!("insert into audit_record ({}) values {}", columns.join(", "), rows.join(", "))
+    /// With values that have a number each.
+    pub(super) fn numbered() -> Self {
+        Self::with(|number| format!("${number}"))
+    }
+
+    fn with(value: impl Fn(usize) -> String) -> Self {
+        let columns = [COLUMNS.as_slice(), &OF_LEAF].concat();
+        let row = |row: usize| {
+            let first = row * columns.len() + 1;
+            let values: Vec<_> = (first..first + columns.len()).map(&value).collect();
+            format!("({})", values.join(", "))
+        };
+        let statement = |records: usize| {
+            let rows: Vec<_> = (0..records).map(row).collect();
+            let columns = columns.join(", ");
+            format!("insert into audit_record ({columns}) values {}", rows.join(", ")).into()
+        };
+        Self(SIZES.map(statement))
+    }
 }
 
 /// Records that are to be appended, each with its number.

@@ -39,7 +39,8 @@ impl Engine {
     /// SQLite, behind these connections. A connection is told once what it should do.
     pub(in crate::broker::store) fn sqlite(pool: AnyPool, writer: Option<AnyPool>) -> Self {
         let backfill = writer.is_some().then(Backfill::default);
-        Self { pool, writer, begin: None, limit: None, appends: Statements::default(), backfill }
+        let appends = Statements::unnumbered();
+        Self { pool, writer, begin: None, limit: None, appends, backfill }
     }
 
     /// PostgreSQL, or what is wire-compatible with it, behind these connections.
@@ -54,7 +55,7 @@ impl Engine {
             "begin{mode}; set local synchronous_commit = on; set local statement_timeout = {millis}; \
              set local idle_in_transaction_session_timeout = {millis}"
         );
-        let appends = Statements::default();
+        let appends = Statements::numbered();
         let (begin, limit) = (Some(begin), Some(limit));
         Self { pool, writer: None, begin, limit, appends, backfill: None }
     }
