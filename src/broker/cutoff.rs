@@ -289,12 +289,12 @@ fn in_seconds(at: OffsetDateTime) -> OffsetDateTime {
 }
 
 impl Broker {
-    /// Whether a token was revoked together with others, or one of those that it came of.
-    pub(super) async fn is_cut_off(&self, token: &OwnToken) -> Result<bool> {
+    /// A token and those that it came of, as far as they can be revoked together with others.
+    pub(super) async fn issuances_of(&self, token: &OwnToken) -> Result<Vec<Issuance>> {
         let own = Issuance { at: token.issued_at, names: self.names(token), erased: false };
         let mut tokens = vec![own];
         tokens.extend(self.issuances(&token.ancestors).await?);
-        self.store.any_cut_off(&tokens).await
+        Ok(tokens)
     }
 
     /// Whether what somebody was given through this client at this moment was revoked together

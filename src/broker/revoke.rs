@@ -104,8 +104,6 @@ impl Broker {
         let ids: Vec<String> =
             token.ancestors.iter().chain([&token.jti]).map(Uuid::to_string).collect();
         let keys: Vec<String> = token.keys.iter().cloned().collect();
-        Ok(self.store.any_consumed(Once::RevokedToken, &ids).await?
-            || self.store.any_consumed(Once::RevokedKey, &keys).await?
-            || self.is_cut_off(token).await?)
+        self.store.any_revoked(&ids, &keys, &self.issuances_of(token).await?).await
     }
 }

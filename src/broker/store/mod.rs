@@ -87,6 +87,15 @@ pub trait OnceStore: Send + Sync {
 /// Tokens: those that were revoked together, and those that can only be introspected.
 #[async_trait]
 pub trait TokenStore: Send + Sync {
+    /// Whether any of these tokens was revoked, or any of these keys, or any of these tokens
+    /// together with others.
+    async fn any_revoked(
+        &self,
+        tokens: &[String],
+        keys: &[String],
+        issued: &[Issuance],
+    ) -> Result<bool>;
+
     /// Whether any of these was revoked together with others.
     async fn any_cut_off(&self, tokens: &[Issuance]) -> Result<bool>;
 

@@ -85,6 +85,14 @@ impl Failing {
         (bed, store)
     }
 
+    /// Ends once it answers at all.
+    async fn answers(&self) -> Result<()> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        if self.reads.load(Ordering::Relaxed) { Ok(()) } else { Err(broken()) }
+    }
+
     fn scan(&self) -> Result<()> {
         if self.scans.load(Ordering::Relaxed) { Ok(()) } else { Err(broken()) }
     }
@@ -276,14 +284,8 @@ impl IssuerKeyStore for Failing {
 #[async_trait]
 impl OnceStore for Failing {
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool> {
-        if self.hangs.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-        if self.reads.load(Ordering::Relaxed) {
-            self.inner.any_consumed(kind, ids).await
-        } else {
-            Err(broken())
-        }
+        self.answers().await?;
+        self.inner.any_consumed(kind, ids).await
     }
     async fn consumed_at(&self, kind: Once, id: &str) -> Result<Option<OffsetDateTime>> {
         self.inner.consumed_at(kind, id).await
@@ -295,6 +297,15 @@ impl OnceStore for Failing {
 
 #[async_trait]
 impl TokenStore for Failing {
+    async fn any_revoked(
+        &self,
+        tokens: &[String],
+        keys: &[String],
+        issued: &[Issuance],
+    ) -> Result<bool> {
+        self.answers().await?;
+        self.inner.any_revoked(tokens, keys, issued).await
+    }
     async fn any_cut_off(&self, tokens: &[Issuance]) -> Result<bool> {
         self.inner.any_cut_off(tokens).await
     }

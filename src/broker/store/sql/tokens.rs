@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::rows::{damaged, micros, moment};
 use crate::broker::audit::Decision;
 use crate::broker::config::MAX_TTL;
-use crate::broker::store::{Effect, Issuance, OpaqueToken, TokenStore, Unit, Whose};
+use crate::broker::store::{Effect, Issuance, Once, OpaqueToken, TokenStore, Unit, Whose};
 use crate::error::Result;
 
 const UNREADABLE: &str = "what was revoked cannot be read";
@@ -36,11 +36,26 @@ const ACTIVE: &str = "select count(*) from audit_record
 
 #[async_trait]
 impl TokenStore for SqlStore {
+    async fn any_revoked(
+        &self,
+        tokens: &[String],
+        keys: &[String],
+        issued: &[Issuance],
+    ) -> Result<bool> {
+        self.check_file()?;
+        if tokens.is_empty() && keys.is_empty() && issued.is_empty() {
+            return Ok(false);
+        }
+        let asked = Asked::any_revoked(tokens, keys, issued);
+        let ask = || asked.query().fetch_optional(&self.engine.pool);
+        Ok(self.engine.read(UNREADABLE, ask).await?.is_some())
+    }
+
     async fn any_cut_off(&self, tokens: &[Issuance]) -> Result<bool> {
         self.check_file()?;
         for token in tokens {
-            let statement = select_cutoff(token);
-            let ask = || cutoff(&statement, token).fetch_optional(&self.engine.pool);
+            let asked = Asked::cutoff_of(token);
+            let ask = || asked.query().fetch_optional(&self.engine.pool);
             if self.engine.read(UNREADABLE, ask).await?.is_some() {
                 return Ok(true);
             }
@@ -169,28 +184,80 @@ impl SqlStore {
     }
 }
 
-/// The statement that finds what has revoked a token: by its names, however many others were
-/// revoked.
-fn select_cutoff(token: &Issuance) -> String {
-    let named =
-        (0..token.names.len()).map(|n| format!("kind = ${} and id = ${}", 2 * n + 2, 2 * n + 3));
-    let perhaps =
-        Whose::PERSONAL.iter().filter(|_| token.erased).map(|kind| format!("kind = '{kind}'"));
-    // Nothing but texts of this function is put together here; a token is always one of all.
-    let conditions: Vec<_> = named.chain(perhaps).collect();
-    format!(
-        "select kind from revocation_cutoff where before > $1 and ({}) limit 1",
-        conditions.join(" or ")
-    )
+/// A question, put together of texts of this file and of values that are bound to it.
+#[derive(Default)]
+struct Asked {
+    statement: String,
+    values: Vec<Value>,
 }
 
-fn cutoff<'q>(statement: &str, token: &Issuance) -> Query<'q, Any, <Any as Database>::Arguments> {
-    let query = sqlx::query(sqlx::AssertSqlSafe(statement.to_string())).bind(micros(token.at));
-    token
-        .names
-        .iter()
-        .map(Whose::parts)
-        .fold(query, |query, (kind, id)| query.bind(kind.to_string()).bind(id.into_owned()))
+enum Value {
+    Number(i64),
+    Text(String),
+}
+
+impl Asked {
+    /// What has revoked a token together with others: by its names, however many others were
+    /// revoked.
+    fn cutoff_of(token: &Issuance) -> Self {
+        let mut asked = Self::default();
+        let condition = asked.cut_off(token);
+        asked.statement = format!("select kind from revocation_cutoff where {condition} limit 1");
+        asked
+    }
+
+    /// Whether there is anything by which these are good no more: one question, for each has to
+    /// go to the database and back.
+    fn any_revoked(tokens: &[String], keys: &[String], issued: &[Issuance]) -> Self {
+        let mut asked = Self::default();
+        let mut ways = Vec::new();
+        for (kind, ids) in [(Once::RevokedToken, tokens), (Once::RevokedKey, keys)] {
+            if !ids.is_empty() {
+                let kind = asked.text(kind.as_str());
+                let ids: Vec<_> = ids.iter().map(|id| asked.text(id)).collect();
+                let ids = ids.join(", ");
+                ways.push(format!(
+                    "exists (select 1 from consumed where kind = {kind} and id in ({ids}))"
+                ));
+            }
+        }
+        for token in issued {
+            let condition = asked.cut_off(token);
+            ways.push(format!("exists (select 1 from revocation_cutoff where {condition})"));
+        }
+        asked.statement = format!("select 1 where {}", ways.join(" or "));
+        asked
+    }
+
+    /// The condition that a token was revoked together with others. It is always one of all.
+    fn cut_off(&mut self, token: &Issuance) -> String {
+        let at = self.value(Value::Number(micros(token.at)));
+        let names = token.names.iter().map(Whose::parts);
+        let mut conditions: Vec<_> = names
+            .map(|(kind, id)| format!("kind = {} and id = {}", self.text(kind), self.text(&id)))
+            .collect();
+        let perhaps = Whose::PERSONAL.iter().filter(|_| token.erased);
+        conditions.extend(perhaps.map(|kind| format!("kind = '{kind}'")));
+        format!("before > {at} and ({})", conditions.join(" or "))
+    }
+
+    fn text(&mut self, text: &str) -> String {
+        self.value(Value::Text(text.into()))
+    }
+
+    /// Takes a value in, and returns its place.
+    fn value(&mut self, value: Value) -> String {
+        self.values.push(value);
+        format!("${}", self.values.len())
+    }
+
+    fn query<'q>(&self) -> Query<'q, Any, <Any as Database>::Arguments> {
+        let query = sqlx::query(sqlx::AssertSqlSafe(self.statement.clone()));
+        self.values.iter().fold(query, |query, value| match value {
+            Value::Number(number) => query.bind(*number),
+            Value::Text(text) => query.bind(text.clone()),
+        })
+    }
 }
 
 /// What was revoked together of what was issued from a moment on: one look for a whole group of
@@ -224,8 +291,8 @@ impl Cutoffs {
     ) -> Result<bool, Failure> {
         for token in tokens {
             if token.at < self.since {
-                let statement = select_cutoff(token);
-                if cutoff(&statement, token).fetch_optional(&mut **transaction).await?.is_some() {
+                let asked = Asked::cutoff_of(token).query();
+                if asked.fetch_optional(&mut **transaction).await?.is_some() {
                     return Ok(true);
                 }
                 continue;

@@ -56,6 +56,55 @@ async fn a_cut_counts_at_every_process_and_is_only_moved_forward() {
     }
 }
 
+#[tokio::test]
+async fn one_question_tells_of_tokens_of_keys_and_of_cuts() {
+    let texts = |ids: &[&str]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let consume = |kind, id: &str| {
+        Effect::Consume(Consumed { kind, id: id.into(), at: NOON, keep_until: NOON + DAY })
+    };
+    let alice = Whose::Subject("https://i.example#alice".into());
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let effects = [
+            consume(Once::RevokedToken, "t1"),
+            consume(Once::RevokedKey, "k1"),
+            cutoff(&alice, NOON),
+        ];
+        for effect in effects {
+            assert!(commit(&store, vec![effect]).await);
+        }
+        let good = issuance(&alice, NOON);
+        let cut = issuance(&alice, NOON - Duration::SECOND);
+        let erased = Issuance { erased: true, ..issuance(&Whose::Role("r".into()), cut.at) };
+        let is_revoked = async |tokens: &[&str], keys: &[&str], issued: &[&Issuance]| {
+            let issued: Vec<_> = issued.iter().map(|one| (*one).clone()).collect();
+            store.any_revoked(&texts(tokens), &texts(keys), &issued).await.unwrap()
+        };
+        assert!(!is_revoked(&[], &[], &[]).await);
+        // Each kind has ids of its own.
+        assert!(!is_revoked(&["t2", "k1"], &["k2", "t1"], &[&good]).await);
+        assert!(is_revoked(&["t2", "t1"], &["k2"], &[&good]).await);
+        assert!(is_revoked(&["t2"], &["k2", "k1"], &[&good]).await);
+        for one in [&cut, &erased] {
+            assert!(is_revoked(&["t2"], &["k2"], &[&good, one]).await);
+            assert!(is_revoked(&[], &[], &[one]).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_revoked_is_looked_up_in_indexes() {
+    let store = crate::broker::store::sqlite::in_memory().await.unwrap();
+    let issued = [issuance(&Whose::Role("r".into()), NOON)];
+    let mut asked = Asked::any_revoked(&["t".into()], &["k".into()], &issued);
+    asked.statement.insert_str(0, "explain query plan ");
+    let rows = asked.query().fetch_all(&store.engine.pool).await.unwrap();
+    let plan: Vec<String> = rows.iter().map(|row| row.try_get("detail").unwrap()).collect();
+    assert!(plan.iter().filter(|step| step.starts_with("SEARCH")).count() >= 3, "{plan:#?}");
+    let reads_all = |step: &String| step.starts_with("SCAN") && step != "SCAN CONSTANT ROW";
+    assert!(!plan.iter().any(reads_all), "{plan:#?}");
+}
+
 fn issuance(whose: &Whose, at: OffsetDateTime) -> Issuance {
     Issuance { at, names: [Whose::Everybodys, whose.clone()].into(), erased: false }
 }
