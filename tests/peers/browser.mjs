@@ -2,7 +2,7 @@
 
 import { chromium } from 'playwright-core';
 
-export const launch = () => chromium.launch({
+const launchOnce = () => chromium.launch({
   executablePath: '/usr/bin/chromium',
   args: [
     '--no-sandbox', // the tests may run as root
@@ -14,3 +14,14 @@ export const launch = () => chromium.launch({
     '--disable-sync',
   ],
 });
+
+// It crashes at its own start now and then, where the machine has much else to do.
+export const launch = async () => {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await launchOnce();
+    } catch (error) {
+      if (attempt === 3) throw error;
+    }
+  }
+};

@@ -1,11 +1,13 @@
 //! One broker at several addresses, some of which do not serve.
 
 use std::fs;
+use std::time::Duration;
 
 use super::brokers::{Impostor, recorded};
 use super::{Standing, at_clock, refused};
 use crate::journey::Journey;
 use crate::support::broker::{API, Twin};
+use crate::support::wait::wait_until;
 
 /// The journey, with a second process of its broker and both addresses in the
 /// configuration.
@@ -29,6 +31,21 @@ fn mints(journey: &Journey, ttl: &str) -> String {
     let run = journey.tmpcred(&["token", "--no-input", "--ttl", ttl]).run().ok();
     assert_eq!(run.stderr.matches("warning").count(), 0, "{}", run.stderr);
     run.stdout
+}
+
+/// Stops the broker where it writes nothing: the database is the twin's, too, and whoever stops
+/// in the midst of writing keeps it for as long.
+fn freeze_between_writes(journey: &Journey) {
+    let home = &journey.broker.home;
+    wait_until("the broker to write nothing", Duration::from_secs(60), || {
+        journey.broker.freeze();
+        let writes = home.command("sqlite3").args([home.path("broker.db")]);
+        if writes.args(["begin immediate; rollback"]).run().code == Some(0) {
+            return Some(());
+        }
+        journey.broker.thaw();
+        None
+    });
 }
 
 #[test]
@@ -59,7 +76,7 @@ fn another_address_serves_where_one_is_down_frozen_or_out_of_order() {
 
     journey.broker.restart();
     journey.tmpcred(&["token", "--refresh", "--no-input"]).run().ok();
-    journey.broker.freeze();
+    freeze_between_writes(&journey);
     mints(&journey, "14m");
     journey.broker.thaw();
     drop(twin);
