@@ -10,9 +10,11 @@ use crate::support::walk;
 fn ctrl_c_ends_the_command_and_the_embedded_broker() {
     let home = Home::new();
     let terminal = Terminal::start(&home, 80, 24);
-    terminal.enter("tmpcred exec --dev -- sh -c 'echo RUN''NING; sleep 60'");
+    terminal.enter("clear; tmpcred exec --dev -- sh -c 'echo RUN''NING; sleep 60'");
     terminal.wait_for("RUNNING");
     terminal.press("C-c");
+    // What is typed earlier may be for the command.
+    terminal.wait_for("ready>");
     terminal.enter("echo EN''D $?");
     let screen = terminal.wait_for("END ");
     assert!(screen.contains("END 130"), "{screen}");
