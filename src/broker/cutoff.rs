@@ -23,7 +23,7 @@ use super::keys::Kek;
 use super::opaque;
 use super::own::OwnToken;
 use super::store::{
-    self, Consumed, Cutoff, Effect, Filter, Issuance, Once, Outcome, Store, Unit, Whose,
+    self, Consumed, Cutoff, Effect, Filter, Issuance, Once, Outcome, Revocable, Store, Unit, Whose,
 };
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
@@ -306,7 +306,8 @@ impl Broker {
         at: OffsetDateTime,
     ) -> Result<bool> {
         let names = self.all_names(principal, std::iter::empty(), "", client);
-        self.store.any_cut_off(&[Issuance { at, names, erased: false }]).await
+        let issued = [Issuance { at, names, erased: false }];
+        self.store.any_revoked(Revocable::together(&issued)).await
     }
 
     /// The tokens with these ids, as far as the log tells of them.

@@ -14,7 +14,7 @@ use super::elevation::Underway;
 use super::issue::Ask;
 use super::once::Uses;
 use super::proof::consume;
-use super::store::{Effect, Enrollment, EnrollmentState, Issuance, Once, Unit};
+use super::store::{Effect, Enrollment, EnrollmentState, Issuance, Once, Revocable, Unit};
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -144,19 +144,18 @@ impl Broker {
 
     /// Who was quicker, where anybody was; who used an assertion is not looked at.
     pub(super) async fn overtaken_in(&self, grounds: &Grounds<'_>) -> Result<Option<Overtaken>> {
-        if self.store.any_consumed(Once::RevokedToken, &grounds.lineage).await?
-            || self.store.any_consumed(Once::RevokedKey, &grounds.keys).await?
-        {
+        let of = Revocable { tokens: &grounds.lineage, keys: &grounds.keys, issued: &[] };
+        if self.store.any_revoked(of).await? {
             return Ok(Some(Overtaken::Revoked));
         }
         if self.store.any_consumed(Once::RevokedKey, grounds.signer.as_slice()).await? {
             return Ok(Some(Overtaken::KeyRevoked));
         }
         if let Some((own, lineage)) = grounds.issuances.split_last() {
-            if self.store.any_cut_off(lineage).await? {
+            if self.store.any_revoked(Revocable::together(lineage)).await? {
                 return Ok(Some(Overtaken::Revoked));
             }
-            if self.store.any_cut_off(std::slice::from_ref(own)).await? {
+            if self.store.any_revoked(Revocable::together(std::slice::from_ref(own))).await? {
                 return Ok(Some(Overtaken::CutOff));
             }
         }

@@ -12,7 +12,7 @@ use super::issue::acting;
 use super::metrics::Revocation;
 use super::own::OwnToken;
 use super::policy::Policy;
-use super::store::{Consumed, Effect, Once, Unit};
+use super::store::{Consumed, Effect, Once, Revocable, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 use crate::trace;
@@ -104,6 +104,7 @@ impl Broker {
         let ids: Vec<String> =
             token.ancestors.iter().chain([&token.jti]).map(Uuid::to_string).collect();
         let keys: Vec<String> = token.keys.iter().cloned().collect();
-        self.store.any_revoked(&ids, &keys, &self.issuances_of(token).await?).await
+        let issued = self.issuances_of(token).await?;
+        self.store.any_revoked(Revocable { tokens: &ids, keys: &keys, issued: &issued }).await
     }
 }

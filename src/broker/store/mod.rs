@@ -42,7 +42,9 @@ pub use log::{Filter, LogEnds, LogStore, Noted, Row};
 pub use notify::{Backlog, Delivery, NewDelivery, NotifyStore, Step, Undelivered};
 pub use open::{open, open_existing, open_to_read};
 pub use outbox::{OutboxStore, Turn};
-pub use unit::{Consumed, Cutoff, Effect, Issuance, Once, OpaqueToken, Outcome, Unit, Whose};
+pub use unit::{
+    Consumed, Cutoff, Effect, Issuance, Once, OpaqueToken, Outcome, Revocable, Unit, Whose,
+};
 pub use uses::{StoredUses, UseStore};
 
 use super::audit::Record;
@@ -87,17 +89,8 @@ pub trait OnceStore: Send + Sync {
 /// Tokens: those that were revoked together, and those that can only be introspected.
 #[async_trait]
 pub trait TokenStore: Send + Sync {
-    /// Whether any of these tokens was revoked, or any of these keys, or any of these tokens
-    /// together with others.
-    async fn any_revoked(
-        &self,
-        tokens: &[String],
-        keys: &[String],
-        issued: &[Issuance],
-    ) -> Result<bool>;
-
-    /// Whether any of these was revoked together with others.
-    async fn any_cut_off(&self, tokens: &[Issuance]) -> Result<bool>;
+    /// Whether any of these was revoked, be it together with others.
+    async fn any_revoked(&self, these: Revocable<'_>) -> Result<bool>;
 
     /// The token with this hash; its seal is not looked at.
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>>;

@@ -178,6 +178,24 @@ impl Issuance {
     }
 }
 
+/// All by which a token may be good no more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Revocable<'a> {
+    /// The ids of the token and of those that it came of.
+    pub tokens: &'a [String],
+    /// The keys that signed them.
+    pub keys: &'a [String],
+    /// The tokens, as far as they can be revoked together with others.
+    pub issued: &'a [Issuance],
+}
+
+impl<'a> Revocable<'a> {
+    /// These, as far as they can be revoked together with others.
+    pub fn together(issued: &'a [Issuance]) -> Self {
+        Self { issued, ..Self::default() }
+    }
+}
+
 /// Tokens that are revoked together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Whose {

@@ -18,9 +18,9 @@ use crate::broker::keys::StoredKey;
 use crate::broker::notify::Message;
 use crate::broker::store::{
     Backlog, CountedElevations, Delivery, Effect, ElevationFilter, ElevationStore, Enrollment,
-    EnrollmentStore, Erasable, ErasureStore, Filter, FoundElevation, Issuance, IssuerKeySet,
-    IssuerKeyStore, KeyStore, Ledger, LogEnds, LogStore, NewDelivery, Noted, NotifyStore, Once,
-    OnceStore, OpaqueToken, OutboxStore, Outcome, Row, SealedElevation, Step, Store, StoredUses,
+    EnrollmentStore, Erasable, ErasureStore, Filter, FoundElevation, IssuerKeySet, IssuerKeyStore,
+    KeyStore, Ledger, LogEnds, LogStore, NewDelivery, Noted, NotifyStore, Once, OnceStore,
+    OpaqueToken, OutboxStore, Outcome, Revocable, Row, SealedElevation, Step, Store, StoredUses,
     TokenStore, Traces, Turn, Undelivered, Unit, UseStore, Whose, sqlite,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -297,17 +297,9 @@ impl OnceStore for Failing {
 
 #[async_trait]
 impl TokenStore for Failing {
-    async fn any_revoked(
-        &self,
-        tokens: &[String],
-        keys: &[String],
-        issued: &[Issuance],
-    ) -> Result<bool> {
+    async fn any_revoked(&self, these: Revocable<'_>) -> Result<bool> {
         self.answers().await?;
-        self.inner.any_revoked(tokens, keys, issued).await
-    }
-    async fn any_cut_off(&self, tokens: &[Issuance]) -> Result<bool> {
-        self.inner.any_cut_off(tokens).await
+        self.inner.any_revoked(these).await
     }
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
         self.inner.opaque(hash).await

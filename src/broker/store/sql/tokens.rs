@@ -12,7 +12,9 @@ use super::failure::Failure;
 use super::rows::{damaged, micros, moment};
 use crate::broker::audit::Decision;
 use crate::broker::config::MAX_TTL;
-use crate::broker::store::{Effect, Issuance, Once, OpaqueToken, TokenStore, Unit, Whose};
+use crate::broker::store::{
+    Effect, Issuance, Once, OpaqueToken, Revocable, TokenStore, Unit, Whose,
+};
 use crate::error::Result;
 
 const UNREADABLE: &str = "what was revoked cannot be read";
@@ -36,31 +38,11 @@ const ACTIVE: &str = "select count(*) from audit_record
 
 #[async_trait]
 impl TokenStore for SqlStore {
-    async fn any_revoked(
-        &self,
-        tokens: &[String],
-        keys: &[String],
-        issued: &[Issuance],
-    ) -> Result<bool> {
+    async fn any_revoked(&self, these: Revocable<'_>) -> Result<bool> {
         self.check_file()?;
-        if tokens.is_empty() && keys.is_empty() && issued.is_empty() {
-            return Ok(false);
-        }
-        let asked = Asked::any_revoked(tokens, keys, issued);
+        let Some(asked) = Asked::any_revoked(these) else { return Ok(false) };
         let ask = || asked.query().fetch_optional(&self.engine.pool);
         Ok(self.engine.read(UNREADABLE, ask).await?.is_some())
-    }
-
-    async fn any_cut_off(&self, tokens: &[Issuance]) -> Result<bool> {
-        self.check_file()?;
-        for token in tokens {
-            let asked = Asked::cutoff_of(token);
-            let ask = || asked.query().fetch_optional(&self.engine.pool);
-            if self.engine.read(UNREADABLE, ask).await?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
@@ -207,11 +189,11 @@ impl Asked {
     }
 
     /// Whether there is anything by which these are good no more: one question, for each has to
-    /// go to the database and back.
-    fn any_revoked(tokens: &[String], keys: &[String], issued: &[Issuance]) -> Self {
+    /// go to the database and back. Nothing to ask where there are none.
+    fn any_revoked(these: Revocable<'_>) -> Option<Self> {
         let mut asked = Self::default();
         let mut ways = Vec::new();
-        for (kind, ids) in [(Once::RevokedToken, tokens), (Once::RevokedKey, keys)] {
+        for (kind, ids) in [(Once::RevokedToken, these.tokens), (Once::RevokedKey, these.keys)] {
             if !ids.is_empty() {
                 let kind = asked.text(kind.as_str());
                 let ids: Vec<_> = ids.iter().map(|id| asked.text(id)).collect();
@@ -221,12 +203,12 @@ impl Asked {
                 ));
             }
         }
-        for token in issued {
+        for token in these.issued {
             let condition = asked.cut_off(token);
             ways.push(format!("exists (select 1 from revocation_cutoff where {condition})"));
         }
         asked.statement = format!("select 1 where {}", ways.join(" or "));
-        asked
+        (!ways.is_empty()).then_some(asked)
     }
 
     /// The condition that a token was revoked together with others. It is always one of all.

@@ -6,7 +6,7 @@ use crate::broker::keys::{CheckpointKeys, Kek};
 use crate::broker::store::sql::tests::{Ground, append, record};
 use crate::broker::store::{
     Consumed, Cutoff, Effect, Issuance, KeyStore as _, Ledger as _, LogStore as _, Once,
-    OnceStore as _, OpaqueToken, Store as _, TokenStore as _, Unit, Whose,
+    OnceStore as _, OpaqueToken, Revocable, Store as _, TokenStore as _, Unit, Whose,
 };
 use crate::host::clock::SystemClock;
 use crate::secret::Secret;
@@ -228,7 +228,7 @@ async fn has_all(store: &SqlStore, version: usize) {
     }
     let names = [Whose::Role("cut".into())].into();
     let cut = Issuance { at: datetime!(2025-01-01 12:00 UTC), names, erased: false };
-    assert_eq!(store.any_cut_off(&[cut]).await.unwrap(), version >= 7);
+    assert_eq!(store.any_revoked(Revocable::together(&[cut])).await.unwrap(), version >= 7);
     assert_eq!(store.opaque("h").await.unwrap(), (version >= 7).then(opaque));
     let seal = kek().seal_of_log();
     // Where a log ends that was never sealed nobody can tell: it can be read, and a broker, which has

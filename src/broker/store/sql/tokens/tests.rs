@@ -36,7 +36,7 @@ async fn a_cut_counts_at_every_process_and_is_only_moved_forward() {
         let bob = Whose::Subject("https://i.example#bob".into());
         let is_cut = async |whose: &Whose, at| {
             let tokens = [issuance(whose, at)];
-            let told = stores[1].any_cut_off(&tokens).await.unwrap();
+            let told = stores[1].any_revoked(Revocable::together(&tokens)).await.unwrap();
             // So it is for whoever commits.
             assert_eq!(commit(&stores[1], vec![Effect::IfNotCutOff(tokens.into())]).await, !told);
             told
@@ -46,7 +46,12 @@ async fn a_cut_counts_at_every_process_and_is_only_moved_forward() {
         assert!(is_cut(&bob, NOON - DAY - tick).await && !is_cut(&bob, NOON - DAY).await);
         // It may be hers of whom nobody knows any more whose it is.
         let erased = Issuance { erased: true, ..issuance(&bob, NOON - tick) };
-        assert!(stores[1].any_cut_off(std::slice::from_ref(&erased)).await.unwrap());
+        assert!(
+            stores[1]
+                .any_revoked(Revocable::together(std::slice::from_ref(&erased)))
+                .await
+                .unwrap()
+        );
         assert!(!commit(&stores[1], vec![Effect::IfNotCutOff(vec![erased])]).await);
         // An earlier one changes nothing, and holds all the same.
         assert!(commit(&stores[1], vec![cutoff(&alice, NOON - DAY)]).await);
@@ -78,7 +83,9 @@ async fn one_question_tells_of_tokens_of_keys_and_of_cuts() {
         let erased = Issuance { erased: true, ..issuance(&Whose::Role("r".into()), cut.at) };
         let is_revoked = async |tokens: &[&str], keys: &[&str], issued: &[&Issuance]| {
             let issued: Vec<_> = issued.iter().map(|one| (*one).clone()).collect();
-            store.any_revoked(&texts(tokens), &texts(keys), &issued).await.unwrap()
+            let (tokens, keys) = (texts(tokens), texts(keys));
+            let these = Revocable { tokens: &tokens, keys: &keys, issued: &issued };
+            store.any_revoked(these).await.unwrap()
         };
         assert!(!is_revoked(&[], &[], &[]).await);
         // Each kind has ids of its own.
@@ -96,7 +103,9 @@ async fn one_question_tells_of_tokens_of_keys_and_of_cuts() {
 async fn what_was_revoked_is_looked_up_in_indexes() {
     let store = crate::broker::store::sqlite::in_memory().await.unwrap();
     let issued = [issuance(&Whose::Role("r".into()), NOON)];
-    let mut asked = Asked::any_revoked(&["t".into()], &["k".into()], &issued);
+    let (tokens, keys) = (["t".into()], ["k".into()]);
+    let these = Revocable { tokens: &tokens, keys: &keys, issued: &issued };
+    let mut asked = Asked::any_revoked(these).unwrap();
     asked.statement.insert_str(0, "explain query plan ");
     let rows = asked.query().fetch_all(&store.engine.pool).await.unwrap();
     let plan: Vec<String> = rows.iter().map(|row| row.try_get("detail").unwrap()).collect();
@@ -155,7 +164,10 @@ async fn an_opaque_token_is_added_once_and_comes_back_as_it_was() {
         store.close().await;
         assert!(
             store.opaque("a").await.is_err()
-                && store.any_cut_off(&[issuance(&Whose::Everybodys, NOON)]).await.is_err()
+                && store
+                    .any_revoked(Revocable::together(&[issuance(&Whose::Everybodys, NOON)]))
+                    .await
+                    .is_err()
         );
     }
 }
