@@ -2,7 +2,7 @@
 
 import { chromium } from 'playwright-core';
 
-const launchOnce = () => chromium.launch({
+const options = {
   executablePath: '/usr/bin/chromium',
   args: [
     '--no-sandbox', // the tests may run as root
@@ -13,15 +13,12 @@ const launchOnce = () => chromium.launch({
     '--disable-component-update',
     '--disable-sync',
   ],
-});
-
-// It crashes at its own start now and then, where the machine has much else to do.
-export const launch = async () => {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await launchOnce();
-    } catch (error) {
-      if (attempt === 3) throw error;
-    }
-  }
 };
+
+// Again where it fails: it crashes at its own start now and then on a machine with much to do.
+const again = (tries) => (error) => {
+  if (tries === 0) throw error;
+  return chromium.launch(options).catch(again(tries - 1));
+};
+
+export const launch = () => chromium.launch(options).catch(again(2));

@@ -60,7 +60,7 @@ rm -rf "$root"/etc/systemd/system "$root"/usr/lib/systemd/system/*.wants \
 mkdir "$root/etc/systemd/system"
 printf '%032d\n' "$$" >"$root/etc/machine-id"
 printf '[Journal]\nStorage=volatile\nReadKMsg=no\n' >"$root/etc/systemd/journald.conf"
-cp -r "$shared/root/." "$root/"
+cp -r "$shared/files/." "$root/"
 cp "$shared/boot.target" "$root/etc/systemd/system/boot.target"
 touch "$root/usr/local/bin/tmpcred"
 mount --bind "$program" "$root/usr/local/bin/tmpcred"

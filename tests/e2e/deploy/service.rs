@@ -42,21 +42,21 @@ impl Machine {
         let put = |path: &str, text: &str| home.write(Path::new("shared").join(path), text);
         put("kek", KEK);
         let jwks = fs::read_to_string(&jobs.jwks).unwrap();
-        put("root/etc/tmpcred-broker/jobs.json", &jwks);
+        put("files/etc/tmpcred-broker/jobs.json", &jwks);
         put(
-            "root/etc/tmpcred-broker/policy.cedar",
+            "files/etc/tmpcred-broker/policy.cedar",
             &OPEN_POLICY.replace("@ttl", "@any_issuer @ttl"),
         );
-        put("root/etc/tmpcred-broker/broker.toml", &configuration(&url, port));
+        put("files/etc/tmpcred-broker/broker.toml", &configuration(&url, port));
         // Everybody may read these, but for the key.
         for file in ["", "jobs.json", "policy.cedar", "broker.toml"] {
-            open_up(&shared.join("root/etc/tmpcred-broker").join(file));
+            open_up(&shared.join("files/etc/tmpcred-broker").join(file));
         }
-        for directory in ["root", "root/etc"] {
+        for directory in ["files", "files/etc"] {
             open_up(&shared.join(directory));
         }
         let unit = fs::read_to_string(ours("deploy/systemd/tmpcred-broker.service")).unwrap();
-        put("root/etc/systemd/system/tmpcred-broker.service", &unit);
+        put("files/etc/systemd/system/tmpcred-broker.service", &unit);
         put("boot.target", "[Unit]\nWants=systemd-journald.service tmpcred-broker.service\n");
         let mut command = supervised(&ours("tests/peers/systemd.sh"), Path::new("/dev/null"));
         command.arg(std::process::id().to_string()).arg(&shared).arg(under_test());

@@ -20,6 +20,7 @@ use crate::support::oidc_provider::OidcProvider;
 /// Something that listens where a server should, and answers every request
 /// with the same bytes.
 pub(crate) struct Impostor {
+    port: u16,
     asked: Arc<AtomicUsize>,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -35,7 +36,6 @@ impl Impostor {
     /// Listens there.
     pub(crate) fn at(port: u16, status: &str, headers: &str, body: &str) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        listener.set_nonblocking(true).unwrap();
         let length = body.len();
         let answer = format!(
             "HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -45,17 +45,15 @@ impl Impostor {
         let asked = Arc::<AtomicUsize>::default();
         let count = Arc::clone(&asked);
         let thread = std::thread::spawn(move || {
-            while !ended.load(Ordering::Relaxed) {
-                match listener.accept() {
-                    Ok((stream, _)) => {
-                        count.fetch_add(1, Ordering::Relaxed);
-                        serve(stream, &answer);
-                    }
-                    Err(_) => std::thread::sleep(Duration::from_millis(2)),
+            for stream in listener.incoming() {
+                if ended.load(Ordering::Relaxed) {
+                    return;
                 }
+                count.fetch_add(1, Ordering::Relaxed);
+                serve(stream.unwrap(), &answer);
             }
         });
-        Self { asked, ends, thread: Some(thread) }
+        Self { port, asked, ends, thread: Some(thread) }
     }
 
     /// How often somebody came.
@@ -65,7 +63,6 @@ impl Impostor {
 }
 
 fn serve(stream: TcpStream, answer: &str) {
-    stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut reader = BufReader::new(stream);
     let mut length = 0;
@@ -91,6 +88,8 @@ fn serve(stream: TcpStream, answer: &str) {
 impl Drop for Impostor {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Relaxed);
+        // It waits for the next one who comes.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
         drop(self.thread.take().unwrap().join());
     }
 }

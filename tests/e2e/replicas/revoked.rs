@@ -136,15 +136,16 @@ impl Revoked {
     /// Looks at one after the other, until it is told to stop.
     pub(super) fn watch(&self, urls: &[String], stop: &AtomicBool) {
         let mut http = Http::new();
+        let is_over = || stop.load(Ordering::Relaxed);
+        wait_until("a token that was revoked", SOON, || {
+            (is_over() || !self.tokens().is_empty()).then_some(())
+        });
         for n in 0.. {
-            if stop.load(Ordering::Relaxed) {
+            if is_over() {
                 return;
             }
             let tokens = self.tokens();
-            match tokens.get(n % tokens.len().max(1)) {
-                Some(token) => drop(self.look(&mut http, urls, token)),
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
+            self.look(&mut http, urls, &tokens[n % tokens.len()]);
         }
     }
 
