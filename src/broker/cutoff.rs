@@ -307,7 +307,7 @@ impl Broker {
     ) -> Result<bool> {
         let names = self.all_names(principal, std::iter::empty(), "", client);
         let issued = [Issuance { at, names, erased: false }];
-        self.store.any_revoked(Revocable::together(&issued)).await
+        self.store.any_revoked(Revocable::together(issued)).await
     }
 
     /// The tokens with these ids, as far as the log tells of them.

@@ -98,14 +98,12 @@ impl Grounds<'_> {
 
     /// The same as conditions of a commit, of which the proof is used up.
     pub(super) fn effects(&self, at: OffsetDateTime) -> Vec<Effect> {
-        let keys = self.keys.iter().chain(&self.signer).cloned().collect();
-        let unrevoked =
-            [(Once::RevokedToken, self.lineage.clone()), (Once::RevokedKey, keys)].into_iter();
-        let standing = Effect::IfNotCutOff(self.issuances.clone());
-        unrevoked
-            .filter(|(_, ids)| !ids.is_empty())
-            .map(|(kind, ids)| Effect::IfUnused { kind, ids })
-            .chain([standing])
+        let unrevoked = Revocable {
+            tokens: self.lineage.clone(),
+            keys: self.keys.iter().chain(&self.signer).cloned().collect(),
+            issued: self.issuances.clone(),
+        };
+        std::iter::once(Effect::IfNotRevoked(unrevoked))
             .chain(self.grant.as_ref().map(Underway::condition))
             .chain(self.enrolled.clone().map(|key| Effect::IfEnrolled { keys: vec![key], at }))
             .chain(self.proof.map(|proof| consume(proof, at)))
@@ -144,7 +142,8 @@ impl Broker {
 
     /// Who was quicker, where anybody was; who used an assertion is not looked at.
     pub(super) async fn overtaken_in(&self, grounds: &Grounds<'_>) -> Result<Option<Overtaken>> {
-        let of = Revocable { tokens: &grounds.lineage, keys: &grounds.keys, issued: &[] };
+        let (tokens, keys) = (grounds.lineage.clone(), grounds.keys.clone());
+        let of = Revocable { tokens, keys, issued: Vec::new() };
         if self.store.any_revoked(of).await? {
             return Ok(Some(Overtaken::Revoked));
         }
@@ -155,7 +154,7 @@ impl Broker {
             if self.store.any_revoked(Revocable::together(lineage)).await? {
                 return Ok(Some(Overtaken::Revoked));
             }
-            if self.store.any_revoked(Revocable::together(std::slice::from_ref(own))).await? {
+            if self.store.any_revoked(Revocable::together([own.clone()])).await? {
                 return Ok(Some(Overtaken::CutOff));
             }
         }

@@ -101,10 +101,9 @@ impl Broker {
     /// these. The keys that this process has in memory are a second old at most; whoever was told
     /// within that second that nothing of a key is good any more is contradicted nowhere.
     pub(super) async fn is_revoked(&self, token: &OwnToken) -> Result<bool> {
-        let ids: Vec<String> =
-            token.ancestors.iter().chain([&token.jti]).map(Uuid::to_string).collect();
-        let keys: Vec<String> = token.keys.iter().cloned().collect();
+        let tokens = token.ancestors.iter().chain([&token.jti]).map(Uuid::to_string).collect();
+        let keys = token.keys.iter().cloned().collect();
         let issued = self.issuances_of(token).await?;
-        self.store.any_revoked(Revocable { tokens: &ids, keys: &keys, issued: &issued }).await
+        self.store.any_revoked(Revocable { tokens, keys, issued }).await
     }
 }

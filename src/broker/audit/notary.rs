@@ -11,7 +11,7 @@ use super::micros;
 use super::note::Checkpoint;
 use super::tree::Frontier;
 use crate::broker::keys::CheckpointKeys;
-use crate::broker::store::{Effect, Noted, Once, Outcome, Store, Unit};
+use crate::broker::store::{Effect, Noted, Outcome, Revocable, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
 
@@ -182,9 +182,8 @@ impl Signer {
     /// Keeps a note of this size, unless there is one, for another process has signed the same
     /// then; or one of those who signed it was revoked meanwhile.
     pub(super) async fn keep(&self, size: u64, note: String, by: &[String]) -> Result<bool> {
-        let (kind, ids) = (Once::RevokedKey, by.to_vec());
         let added = Effect::AddCheckpoint { size, note, at: self.clock.now() };
-        let effects = vec![Effect::IfUnused { kind, ids }, added];
+        let effects = vec![Effect::IfNotRevoked(Revocable::keys(by)), added];
         let done = self.store.commit(&[Unit { records: Vec::new(), effects }]).await?;
         Ok(done.into_iter().all(Outcome::is_committed))
     }

@@ -90,7 +90,7 @@ pub trait OnceStore: Send + Sync {
 #[async_trait]
 pub trait TokenStore: Send + Sync {
     /// Whether any of these was revoked, be it together with others.
-    async fn any_revoked(&self, these: Revocable<'_>) -> Result<bool>;
+    async fn any_revoked(&self, these: Revocable) -> Result<bool>;
 
     /// The token with this hash; its seal is not looked at.
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>>;

@@ -120,15 +120,8 @@ pub enum Effect {
         /// Whether what was done is forgotten, too.
         uses: bool,
     },
-    /// Changes nothing: it holds if none of these tokens was revoked together with others.
-    IfNotCutOff(Vec<Issuance>),
-    /// Changes nothing: it holds if none of these was used up.
-    IfUnused {
-        /// What kind of things they are.
-        kind: Once,
-        /// Which ones.
-        ids: Vec<String>,
-    },
+    /// Changes nothing: it holds if none of these was revoked.
+    IfNotRevoked(Revocable),
 }
 
 impl Effect {
@@ -137,8 +130,7 @@ impl Effect {
         matches!(
             self,
             Self::IfIssued { .. }
-                | Self::IfNotCutOff(_)
-                | Self::IfUnused { .. }
+                | Self::IfNotRevoked(_)
                 | Self::IfElevation { .. }
                 | Self::IfEnrolled { .. }
         )
@@ -179,20 +171,30 @@ impl Issuance {
 }
 
 /// All by which a token may be good no more.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Revocable<'a> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revocable {
     /// The ids of the token and of those that it came of.
-    pub tokens: &'a [String],
+    pub tokens: Vec<String>,
     /// The keys that signed them.
-    pub keys: &'a [String],
+    pub keys: Vec<String>,
     /// The tokens, as far as they can be revoked together with others.
-    pub issued: &'a [Issuance],
+    pub issued: Vec<Issuance>,
 }
 
-impl<'a> Revocable<'a> {
-    /// These, as far as they can be revoked together with others.
-    pub fn together(issued: &'a [Issuance]) -> Self {
-        Self { issued, ..Self::default() }
+impl Revocable {
+    /// These tokens, as far as they can be revoked together with others.
+    pub fn together(issued: impl Into<Vec<Issuance>>) -> Self {
+        Self { issued: issued.into(), ..Self::default() }
+    }
+
+    /// These keys.
+    pub fn keys(keys: impl Into<Vec<String>>) -> Self {
+        Self { keys: keys.into(), ..Self::default() }
+    }
+
+    /// Whether there is nothing that could have been revoked.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.keys.is_empty() && self.issued.is_empty()
     }
 }
 

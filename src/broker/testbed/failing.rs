@@ -297,7 +297,7 @@ impl OnceStore for Failing {
 
 #[async_trait]
 impl TokenStore for Failing {
-    async fn any_revoked(&self, these: Revocable<'_>) -> Result<bool> {
+    async fn any_revoked(&self, these: Revocable) -> Result<bool> {
         self.answers().await?;
         self.inner.any_revoked(these).await
     }

@@ -9,6 +9,7 @@ use sqlx::{Any, AssertSqlSafe, Transaction};
 
 use super::failure::Failure;
 use super::rows::{damaged, micros};
+use super::values::Values;
 use crate::broker::audit::Record;
 use crate::broker::audit::leaf::{COLUMNS, Leaf, SALT, stored};
 use crate::broker::audit::tree::Hash;
@@ -26,28 +27,12 @@ const SIZES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 pub(super) struct Statements([Arc<str>; SIZES.len()]);
 
 impl Statements {
-    /// As SQLite takes them: values without a number. It has a name for each that has one, and
-    /// goes through all of the names before it to look that up.
-    pub(super) fn unnumbered() -> Self {
-        Self::with(|_| "?".into())
-    }
-
-    /// With values that have a number each.
-    pub(super) fn numbered() -> Self {
-        Self::with(|number| format!("${number}"))
-    }
-
-    fn with(value: impl Fn(usize) -> String) -> Self {
+    /// Those that name their values like this.
+    pub(super) fn new(values: Values) -> Self {
         let columns = [COLUMNS.as_slice(), &OF_LEAF].concat();
-        let row = |row: usize| {
-            let first = row * columns.len() + 1;
-            let values: Vec<_> = (first..first + columns.len()).map(&value).collect();
-            format!("({})", values.join(", "))
-        };
         let statement = |records: usize| {
-            let rows: Vec<_> = (0..records).map(row).collect();
-            let columns = columns.join(", ");
-            format!("insert into audit_record ({columns}) values {}", rows.join(", ")).into()
+            let rows = values.rows(1, records, columns.len());
+            format!("insert into audit_record ({}) values {rows}", columns.join(", ")).into()
         };
         Self(SIZES.map(statement))
     }

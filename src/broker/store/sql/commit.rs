@@ -1,7 +1,5 @@
 //! Writing: a group of units in one transaction, and what of it is in the tree.
 
-use std::collections::HashMap;
-
 use sqlx::{Any, Connection, Transaction};
 
 use super::append::Rows;
@@ -9,8 +7,8 @@ use super::engine::Engine;
 use super::failure::Failure;
 use super::head::Guard;
 use super::notify;
+use super::revoked::Conditions;
 use super::rows::{damaged, micros};
-use super::tokens::Cutoffs;
 use super::{elevation, enrollment, erasure, uses};
 use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
@@ -35,12 +33,12 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
     let mut hashes = Vec::new();
     let mut rows = Rows::default();
     let mut outcomes = Vec::with_capacity(units.len());
-    let mut seen = Seen { cutoffs: Cutoffs::of(units), keys: HashMap::new() };
+    let mut revoked = Conditions::of(engine.values, units);
     for unit in units {
         if unit.effects.iter().any(looks_at_the_log) {
             rows.write(&mut transaction, &engine.appends).await?;
         }
-        let outcome = if perform(&mut transaction, &mut seen, &unit.effects).await? {
+        let outcome = if perform(&mut transaction, &mut revoked, &unit.effects).await? {
             let first = u64::try_from(next).map_err(|_| damaged("audit_head.last_sequence"))?;
             for record in &unit.records {
                 hashes.push(rows.push(next, record)?);
@@ -82,34 +80,27 @@ async fn give_back(transaction: &mut Transaction<'_, Any>, count: i64) -> Result
     Ok(())
 }
 
-/// What was seen of the database in a transaction, so that a group of units looks once.
-struct Seen {
-    cutoffs: Cutoffs,
-    /// Which keys were revoked.
-    keys: HashMap<String, bool>,
-}
-
 /// Performs the effects of a unit: all of them, or none.
 async fn perform(
     transaction: &mut Transaction<'_, Any>,
-    seen: &mut Seen,
+    revoked: &mut Conditions,
     effects: &[Effect],
 ) -> Result<bool, Failure> {
     let conditions = effects.iter().take_while(|effect| effect.changes_nothing()).count();
     let (conditions, changes) = effects.split_at(conditions);
     for condition in conditions {
-        if !perform_one(transaction, seen, condition).await? {
+        if !perform_one(transaction, revoked, condition).await? {
             return Ok(false);
         }
     }
     match changes {
         [] => Ok(true),
         // One whose condition does not hold has changed nothing.
-        [one] => perform_one(transaction, seen, one).await,
+        [one] => perform_one(transaction, revoked, one).await,
         several => {
             let mut savepoint = transaction.begin().await?;
             for effect in several {
-                if !perform_one(&mut savepoint, seen, effect).await? {
+                if !perform_one(&mut savepoint, revoked, effect).await? {
                     savepoint.rollback().await?;
                     return Ok(false);
                 }
@@ -122,13 +113,13 @@ async fn perform(
 
 async fn perform_one(
     transaction: &mut Transaction<'_, Any>,
-    seen: &mut Seen,
+    revoked: &mut Conditions,
     effect: &Effect,
 ) -> Result<bool, Failure> {
     match effect {
         Effect::Consume(consumed) => {
-            if consumed.kind == Once::RevokedKey {
-                seen.keys.clear();
+            if [Once::RevokedToken, Once::RevokedKey].contains(&consumed.kind) {
+                revoked.changed();
             }
             consume(transaction, consumed).await
         }
@@ -147,10 +138,9 @@ async fn perform_one(
             Ok(done.rows_affected() == 1)
         }
         Effect::CutOff(cutoff) => {
-            seen.cutoffs.changed();
+            revoked.changed();
             cut_off(transaction, cutoff).await
         }
-        Effect::IfNotCutOff(tokens) => Ok(!seen.cutoffs.has_any(transaction, tokens).await?),
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,
         Effect::AddElevation(new, unless) => elevation::add(transaction, new, unless).await,
         Effect::ChangeElevation(after, unless) => {
@@ -184,39 +174,7 @@ async fn perform_one(
             .await?;
             Ok(found.is_some())
         }
-        Effect::IfUnused { kind, ids } => {
-            for id in ids {
-                if seen.is_consumed(transaction, *kind, id).await? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        }
-    }
-}
-
-impl Seen {
-    /// Whether something was used up. Nearly all tokens of a group are signed by the same key,
-    /// which is looked for once.
-    async fn is_consumed(
-        &mut self,
-        transaction: &mut Transaction<'_, Any>,
-        kind: Once,
-        id: &str,
-    ) -> Result<bool, Failure> {
-        let is_key = kind == Once::RevokedKey;
-        if let Some(known) = self.keys.get(id).filter(|_| is_key) {
-            return Ok(*known);
-        }
-        let found = sqlx::query("select id from consumed where kind = $1 and id = $2")
-            .bind(kind.as_str())
-            .bind(id)
-            .fetch_optional(&mut **transaction)
-            .await?;
-        if is_key {
-            self.keys.insert(id.into(), found.is_some());
-        }
-        Ok(found.is_some())
+        Effect::IfNotRevoked(these) => revoked.hold_for(transaction, these).await,
     }
 }
 

@@ -8,6 +8,7 @@ use sqlx::{Any, AnyPool, AssertSqlSafe, Transaction};
 use super::append::Statements;
 use super::backfill::Backfill;
 use super::failure::Failure;
+use super::values::Values;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long is waited before work is begun anew that conflicted with another's, at most
@@ -29,6 +30,8 @@ pub(in crate::broker::store) struct Engine {
     begin: Option<String>,
     /// How long a piece of work may take; `None`: the engine has a limit of its own.
     limit: Option<Duration>,
+    /// How it takes values.
+    pub(super) values: Values,
     /// What appends records.
     pub(super) appends: Statements,
     /// Moves what was committed to where it belongs, where the engine does not do that.
@@ -39,8 +42,9 @@ impl Engine {
     /// SQLite, behind these connections. A connection is told once what it should do.
     pub(in crate::broker::store) fn sqlite(pool: AnyPool, writer: Option<AnyPool>) -> Self {
         let backfill = writer.is_some().then(Backfill::default);
-        let appends = Statements::unnumbered();
-        Self { pool, writer, begin: None, limit: None, appends, backfill }
+        let values = Values::Unnumbered;
+        let appends = Statements::new(values);
+        Self { pool, writer, begin: None, limit: None, values, appends, backfill }
     }
 
     /// PostgreSQL, or what is wire-compatible with it, behind these connections.
@@ -55,9 +59,10 @@ impl Engine {
             "begin{mode}; set local synchronous_commit = on; set local statement_timeout = {millis}; \
              set local idle_in_transaction_session_timeout = {millis}"
         );
-        let appends = Statements::numbered();
+        let values = Values::Numbered;
+        let appends = Statements::new(values);
         let (begin, limit) = (Some(begin), Some(limit));
-        Self { pool, writer: None, begin, limit, appends, backfill: None }
+        Self { pool, writer: None, begin, limit, values, appends, backfill: None }
     }
 
     /// The connection that writes, where there is just one.

@@ -13,16 +13,19 @@ mod failure;
 mod head;
 mod issuer_keys;
 mod log;
+mod lookups;
 mod migrate;
 mod notify;
 mod outbox;
+mod revoked;
 mod rows;
 mod tokens;
 mod tree;
 mod uses;
+mod values;
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sqlx::query::Query;
@@ -39,6 +42,7 @@ pub use copy::Copied;
 pub(super) use engine::Engine;
 pub(super) use failure::{code, fault};
 use head::Guard;
+use lookups::Lookups;
 pub(super) use migrate::{Own, STARTED_ONCE};
 use rows::{consumed_at_from, key_from, micros, moment, record_from};
 
@@ -50,7 +54,8 @@ const UNWRITABLE: &str = "the broker's database cannot be written";
 
 /// A store behind a pool of database connections.
 pub struct SqlStore {
-    engine: Engine,
+    engine: Arc<Engine>,
+    lookups: Arc<Lookups>,
     /// The file that the connections have open, and what identified it then.
     file: Option<(PathBuf, (u64, u64))>,
     guard: Guard,
@@ -60,7 +65,9 @@ pub struct SqlStore {
 
 impl SqlStore {
     pub(super) fn new(engine: Engine) -> Self {
-        Self { engine, file: None, guard: Guard::default(), _keeper: None }
+        let engine = Arc::new(engine);
+        let lookups = Lookups::new(Arc::clone(&engine));
+        Self { engine, lookups, file: None, guard: Guard::default(), _keeper: None }
     }
 
     /// The same, with a connection that is used for nothing and stays open.

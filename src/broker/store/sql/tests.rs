@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::*;
 use crate::broker::audit::Decision;
 use crate::broker::keys::{KeyState, Purpose};
-use crate::broker::store::{Consumed, Effect, OutboxStore, Turn, sqlite};
+use crate::broker::store::{Consumed, Effect, OutboxStore, Revocable, Turn, sqlite};
 use crate::credential::Principal;
 
 /// A record that tells itself apart by its reason.
@@ -111,10 +111,10 @@ impl Ground {
     }
 
     /// Opens it as so many processes do.
-    pub(crate) async fn open_often(&self, number: usize) -> Vec<std::sync::Arc<SqlStore>> {
+    pub(crate) async fn open_often(&self, number: usize) -> Vec<Arc<SqlStore>> {
         let mut stores = Vec::new();
         for _ in 0..number {
-            stores.push(std::sync::Arc::new(self.open().await));
+            stores.push(Arc::new(self.open().await));
         }
         stores
     }
@@ -354,11 +354,12 @@ async fn what_depends_on_an_issuance_is_kept_only_where_there_was_one() {
 }
 
 #[tokio::test]
-async fn what_depends_on_others_being_unused_is_kept_only_where_they_are() {
+async fn what_depends_on_tokens_being_good_is_kept_only_where_they_are() {
     let store = sqlite::in_memory().await.unwrap();
     let unused = |ids: &[&str]| {
-        let ids = ids.iter().map(|id| id.to_string()).collect();
-        Unit::of(record("")).with(Effect::IfUnused { kind: Once::RevokedToken, ids })
+        let tokens = ids.iter().map(|id| id.to_string()).collect();
+        let these = Revocable { tokens, ..Revocable::default() };
+        Unit::of(record("")).with(Effect::IfNotRevoked(these))
     };
     let used = Unit::of(record("")).with(consuming("b"));
     let units = [unused(&[]), unused(&["a", "b"]), used, unused(&["a"]), unused(&["a", "b"])];
@@ -411,7 +412,7 @@ async fn several_processes_may_begin_a_database_at_the_same_time() {
         if ground.file.is_some() {
             continue;
         }
-        let ground = std::sync::Arc::new(ground);
+        let ground = Arc::new(ground);
         let mut tasks = tokio::task::JoinSet::new();
         for n in 0..4 {
             let ground = ground.clone();

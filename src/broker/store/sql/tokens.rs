@@ -2,22 +2,17 @@
 
 use async_trait::async_trait;
 use percent_encoding::percent_decode_str;
+use sqlx::Row;
 use sqlx::any::AnyRow;
-use sqlx::query::Query;
-use sqlx::{Any, Database, Row, Transaction};
 use time::{Duration, OffsetDateTime};
 
 use super::SqlStore;
-use super::failure::Failure;
+use super::revoked::UNREADABLE;
 use super::rows::{damaged, micros, moment};
 use crate::broker::audit::Decision;
 use crate::broker::config::MAX_TTL;
-use crate::broker::store::{
-    Effect, Issuance, Once, OpaqueToken, Revocable, TokenStore, Unit, Whose,
-};
+use crate::broker::store::{OpaqueToken, Revocable, TokenStore, Whose};
 use crate::error::Result;
-
-const UNREADABLE: &str = "what was revoked cannot be read";
 
 /// The condition is that of an index, word for word. Tokens have the seconds of their records,
 /// and a name that has nothing to encode is in an id as it is.
@@ -38,11 +33,9 @@ const ACTIVE: &str = "select count(*) from audit_record
 
 #[async_trait]
 impl TokenStore for SqlStore {
-    async fn any_revoked(&self, these: Revocable<'_>) -> Result<bool> {
+    async fn any_revoked(&self, these: Revocable) -> Result<bool> {
         self.check_file()?;
-        let Some(asked) = Asked::any_revoked(these) else { return Ok(false) };
-        let ask = || asked.query().fetch_optional(&self.engine.pool);
-        Ok(self.engine.read(UNREADABLE, ask).await?.is_some())
+        self.lookups.any_revoked(these).await
     }
 
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
@@ -164,148 +157,6 @@ impl SqlStore {
         let text = |row: &AnyRow| row.try_get::<String, _>("detail").unwrap_or_else(|_| text(row));
         rows.unwrap().iter().map(text).collect()
     }
-}
-
-/// A question, put together of texts of this file and of values that are bound to it.
-#[derive(Default)]
-struct Asked {
-    statement: String,
-    values: Vec<Value>,
-}
-
-enum Value {
-    Number(i64),
-    Text(String),
-}
-
-impl Asked {
-    /// What has revoked a token together with others: by its names, however many others were
-    /// revoked.
-    fn cutoff_of(token: &Issuance) -> Self {
-        let mut asked = Self::default();
-        let condition = asked.cut_off(token);
-        asked.statement = format!("select kind from revocation_cutoff where {condition} limit 1");
-        asked
-    }
-
-    /// Whether there is anything by which these are good no more: one question, for each has to
-    /// go to the database and back. Nothing to ask where there are none.
-    fn any_revoked(these: Revocable<'_>) -> Option<Self> {
-        let mut asked = Self::default();
-        let mut ways = Vec::new();
-        for (kind, ids) in [(Once::RevokedToken, these.tokens), (Once::RevokedKey, these.keys)] {
-            if !ids.is_empty() {
-                let kind = asked.text(kind.as_str());
-                let ids: Vec<_> = ids.iter().map(|id| asked.text(id)).collect();
-                let ids = ids.join(", ");
-                ways.push(format!(
-                    "exists (select 1 from consumed where kind = {kind} and id in ({ids}))"
-                ));
-            }
-        }
-        for token in these.issued {
-            let condition = asked.cut_off(token);
-            ways.push(format!("exists (select 1 from revocation_cutoff where {condition})"));
-        }
-        asked.statement = format!("select 1 where {}", ways.join(" or "));
-        (!ways.is_empty()).then_some(asked)
-    }
-
-    /// The condition that a token was revoked together with others. It is always one of all.
-    fn cut_off(&mut self, token: &Issuance) -> String {
-        let at = self.value(Value::Number(micros(token.at)));
-        let names = token.names.iter().map(Whose::parts);
-        let mut conditions: Vec<_> = names
-            .map(|(kind, id)| format!("kind = {} and id = {}", self.text(kind), self.text(&id)))
-            .collect();
-        let perhaps = Whose::PERSONAL.iter().filter(|_| token.erased);
-        conditions.extend(perhaps.map(|kind| format!("kind = '{kind}'")));
-        format!("before > {at} and ({})", conditions.join(" or "))
-    }
-
-    fn text(&mut self, text: &str) -> String {
-        self.value(Value::Text(text.into()))
-    }
-
-    /// Takes a value in, and returns its place.
-    fn value(&mut self, value: Value) -> String {
-        self.values.push(value);
-        format!("${}", self.values.len())
-    }
-
-    fn query<'q>(&self) -> Query<'q, Any, <Any as Database>::Arguments> {
-        let query = sqlx::query(sqlx::AssertSqlSafe(self.statement.clone()));
-        self.values.iter().fold(query, |query, value| match value {
-            Value::Number(number) => query.bind(*number),
-            Value::Text(text) => query.bind(text.clone()),
-        })
-    }
-}
-
-/// What was revoked together of what was issued from a moment on: one look for a whole group of
-/// units, of which most are of this moment.
-pub(super) struct Cutoffs {
-    since: OffsetDateTime,
-    found: Option<Vec<(String, String, OffsetDateTime)>>,
-}
-
-impl Cutoffs {
-    /// As these units need them. Nobody has looked yet.
-    pub(super) fn of(units: &[Unit]) -> Self {
-        let newest = |effect: &Effect| match effect {
-            Effect::IfNotCutOff(tokens) => tokens.iter().map(|token| token.at).max(),
-            _ => None,
-        };
-        let since = units.iter().flat_map(|unit| &unit.effects).filter_map(newest).min();
-        Self { since: since.unwrap_or(OffsetDateTime::UNIX_EPOCH), found: None }
-    }
-
-    /// There is another one.
-    pub(super) fn changed(&mut self) {
-        self.found = None;
-    }
-
-    /// Whether one of these tokens was revoked, as this transaction sees it.
-    pub(super) async fn has_any(
-        &mut self,
-        transaction: &mut Transaction<'_, Any>,
-        tokens: &[Issuance],
-    ) -> Result<bool, Failure> {
-        for token in tokens {
-            if token.at < self.since {
-                let asked = Asked::cutoff_of(token).query();
-                if asked.fetch_optional(&mut **transaction).await?.is_some() {
-                    return Ok(true);
-                }
-                continue;
-            }
-            let found = match &mut self.found {
-                Some(found) => found,
-                none => {
-                    let rows = sqlx::query(
-                        "select kind, id, before from revocation_cutoff where before > $1",
-                    )
-                    .bind(micros(self.since))
-                    .fetch_all(&mut **transaction)
-                    .await?;
-                    none.insert(rows.iter().map(cutoff_from).collect::<Result<_>>()?)
-                }
-            };
-            if found.iter().any(|(kind, id, before)| token.is_meant(kind, id, *before)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-}
-
-fn cutoff_from(row: &AnyRow) -> Result<(String, String, OffsetDateTime)> {
-    let text = |column: &str| {
-        let text = row.try_get::<String, _>(column);
-        text.map_err(|_| damaged(&format!("revocation_cutoff.{column}")))
-    };
-    let before = row.try_get::<i64, _>("before").ok().and_then(moment);
-    Ok((text("kind")?, text("id")?, before.ok_or_else(|| damaged("revocation_cutoff.before"))?))
 }
 
 #[cfg(test)]

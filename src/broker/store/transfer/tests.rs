@@ -87,8 +87,8 @@ async fn same(one: &SqlStore, other: &SqlStore) {
     let long_ago = datetime!(2025-01-01 12:00 UTC);
     let names = [Whose::Role("deploy".into())].into();
     let cut = [Issuance { at: long_ago, names, erased: false }];
-    let cut = Revocable::together(&cut);
-    assert!(one.any_revoked(cut).await.unwrap() && other.any_revoked(cut).await.unwrap());
+    let cut = Revocable::together(cut);
+    assert!(one.any_revoked(cut.clone()).await.unwrap() && other.any_revoked(cut).await.unwrap());
     assert_eq!(other.opaque("h").await.unwrap(), Some(opaque()));
     assert_eq!(one.undelivered(9).await.unwrap(), other.undelivered(9).await.unwrap());
     let (unseen, left) = (other.unspread(9).await.unwrap(), other.undelivered(9).await.unwrap());

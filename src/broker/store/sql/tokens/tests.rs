@@ -1,154 +1,15 @@
-use time::macros::datetime;
 use uuid::Uuid;
 
+use super::super::revoked::tests::{DAY, NOON, commit, cutoff, issuance};
 use super::*;
 use crate::broker::audit::Record;
 use crate::broker::audit::leaf::WITH_ACTOR;
 use crate::broker::store::sql::tests::{Ground, append, record};
-use crate::broker::store::{
-    Consumed, Cutoff, Effect, Ledger, LogStore, Once, OnceStore, Outcome, Store, Unit,
-};
-
-const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
-const DAY: Duration = Duration::DAY;
-
-fn cutoff(whose: &Whose, before: OffsetDateTime) -> Effect {
-    let (whose, at, keep_until) = (whose.clone(), NOON, before.saturating_add(DAY));
-    Effect::CutOff(Cutoff { whose, before, at, keep_until })
-}
+use crate::broker::store::{Consumed, Effect, Ledger, LogStore, Once, OnceStore, Store};
 
 fn token(hash: &str, keep_until: OffsetDateTime) -> OpaqueToken {
     let claims = format!("{{\"hash\":\"{hash}\",\"text\":\"'\u{1f512}\"}}");
     OpaqueToken { hash: hash.into(), claims, seal: vec![0, 1, 255], keep_until }
-}
-
-async fn commit(store: &SqlStore, effects: Vec<Effect>) -> bool {
-    let unit = Unit { records: Vec::new(), effects };
-    store.commit(&[unit]).await.unwrap().into_iter().all(Outcome::is_committed)
-}
-
-#[tokio::test]
-async fn a_cut_counts_at_every_process_and_is_only_moved_forward() {
-    for ground in Ground::each().await {
-        let stores = ground.open_often(2).await;
-        let (alice, all) = (Whose::Subject("https://i.example#alice".into()), Whose::Everybodys);
-        assert!(commit(&stores[0], vec![cutoff(&alice, NOON), cutoff(&all, NOON - DAY)]).await);
-        let bob = Whose::Subject("https://i.example#bob".into());
-        let is_cut = async |whose: &Whose, at| {
-            let tokens = [issuance(whose, at)];
-            let told = stores[1].any_revoked(Revocable::together(&tokens)).await.unwrap();
-            // So it is for whoever commits.
-            assert_eq!(commit(&stores[1], vec![Effect::IfNotCutOff(tokens.into())]).await, !told);
-            told
-        };
-        let tick = Duration::MICROSECOND;
-        assert!(is_cut(&alice, NOON - tick).await && !is_cut(&alice, NOON).await);
-        assert!(is_cut(&bob, NOON - DAY - tick).await && !is_cut(&bob, NOON - DAY).await);
-        // It may be hers of whom nobody knows any more whose it is.
-        let erased = Issuance { erased: true, ..issuance(&bob, NOON - tick) };
-        assert!(
-            stores[1]
-                .any_revoked(Revocable::together(std::slice::from_ref(&erased)))
-                .await
-                .unwrap()
-        );
-        assert!(!commit(&stores[1], vec![Effect::IfNotCutOff(vec![erased])]).await);
-        // An earlier one changes nothing, and holds all the same.
-        assert!(commit(&stores[1], vec![cutoff(&alice, NOON - DAY)]).await);
-        assert!(is_cut(&alice, NOON - tick).await);
-        assert!(commit(&stores[1], vec![cutoff(&alice, NOON + tick)]).await);
-        assert!(is_cut(&alice, NOON).await && !is_cut(&alice, NOON + tick).await);
-    }
-}
-
-#[tokio::test]
-async fn one_question_tells_of_tokens_of_keys_and_of_cuts() {
-    let texts = |ids: &[&str]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let consume = |kind, id: &str| {
-        Effect::Consume(Consumed { kind, id: id.into(), at: NOON, keep_until: NOON + DAY })
-    };
-    let alice = Whose::Subject("https://i.example#alice".into());
-    for ground in Ground::each().await {
-        let store = ground.open().await;
-        let effects = [
-            consume(Once::RevokedToken, "t1"),
-            consume(Once::RevokedKey, "k1"),
-            cutoff(&alice, NOON),
-        ];
-        for effect in effects {
-            assert!(commit(&store, vec![effect]).await);
-        }
-        let good = issuance(&alice, NOON);
-        let cut = issuance(&alice, NOON - Duration::SECOND);
-        let erased = Issuance { erased: true, ..issuance(&Whose::Role("r".into()), cut.at) };
-        let is_revoked = async |tokens: &[&str], keys: &[&str], issued: &[&Issuance]| {
-            let issued: Vec<_> = issued.iter().map(|one| (*one).clone()).collect();
-            let (tokens, keys) = (texts(tokens), texts(keys));
-            let these = Revocable { tokens: &tokens, keys: &keys, issued: &issued };
-            store.any_revoked(these).await.unwrap()
-        };
-        assert!(!is_revoked(&[], &[], &[]).await);
-        // Each kind has ids of its own.
-        assert!(!is_revoked(&["t2", "k1"], &["k2", "t1"], &[&good]).await);
-        assert!(is_revoked(&["t2", "t1"], &["k2"], &[&good]).await);
-        assert!(is_revoked(&["t2"], &["k2", "k1"], &[&good]).await);
-        for one in [&cut, &erased] {
-            assert!(is_revoked(&["t2"], &["k2"], &[&good, one]).await);
-            assert!(is_revoked(&[], &[], &[one]).await);
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_was_revoked_is_looked_up_in_indexes() {
-    let store = crate::broker::store::sqlite::in_memory().await.unwrap();
-    let issued = [issuance(&Whose::Role("r".into()), NOON)];
-    let (tokens, keys) = (["t".into()], ["k".into()]);
-    let these = Revocable { tokens: &tokens, keys: &keys, issued: &issued };
-    let mut asked = Asked::any_revoked(these).unwrap();
-    asked.statement.insert_str(0, "explain query plan ");
-    let rows = asked.query().fetch_all(&store.engine.pool).await.unwrap();
-    let plan: Vec<String> = rows.iter().map(|row| row.try_get("detail").unwrap()).collect();
-    assert!(plan.iter().filter(|step| step.starts_with("SEARCH")).count() >= 3, "{plan:#?}");
-    let reads_all = |step: &String| step.starts_with("SCAN") && step != "SCAN CONSTANT ROW";
-    assert!(!plan.iter().any(reads_all), "{plan:#?}");
-}
-
-fn issuance(whose: &Whose, at: OffsetDateTime) -> Issuance {
-    Issuance { at, names: [Whose::Everybodys, whose.clone()].into(), erased: false }
-}
-
-/// Whatever is on record behind the one of the revocation was issued after it.
-#[tokio::test]
-async fn what_is_issued_while_all_is_revoked_is_on_record_before_it_or_not_at_all() {
-    for ground in Ground::each().await {
-        let stores = ground.open_often(4).await;
-        let alice = Whose::Subject("https://i.example#alice".into());
-        let mut tasks = tokio::task::JoinSet::new();
-        for n in 0..40 {
-            let (store, alice) = (stores[n % 4].clone(), alice.clone());
-            tasks.spawn(async move {
-                // In one group with others, and with a token that it comes of.
-                let unit = |at| {
-                    let tokens =
-                        vec![issuance(&alice, at - Duration::MINUTE), issuance(&alice, at)];
-                    Unit::of(record("issued")).with(Effect::IfNotCutOff(tokens))
-                };
-                store.commit(&[unit(NOON), unit(NOON - DAY)]).await.unwrap();
-                if n == 20 {
-                    let cut = Unit::of(record("cut")).with(cutoff(&alice, NOON + Duration::SECOND));
-                    let outcomes = store.commit(&[cut, unit(NOON)]).await.unwrap();
-                    assert_eq!(outcomes[1], Outcome::Refused, "in the same group, too");
-                }
-            });
-        }
-        tasks.join_all().await;
-        let records = stores[0].records(0, 999).await.unwrap();
-        let reasons: Vec<_> = records.iter().map(|(_, record)| record.reason.as_str()).collect();
-        let cut = reasons.iter().position(|reason| *reason == "cut").unwrap();
-        assert_eq!(cut, reasons.len() - 1, "{reasons:?}");
-        assert!(cut > 0);
-    }
 }
 
 #[tokio::test]
@@ -165,7 +26,7 @@ async fn an_opaque_token_is_added_once_and_comes_back_as_it_was() {
         assert!(
             store.opaque("a").await.is_err()
                 && store
-                    .any_revoked(Revocable::together(&[issuance(&Whose::Everybodys, NOON)]))
+                    .any_revoked(Revocable::together([issuance(&Whose::Everybodys, NOON)]))
                     .await
                     .is_err()
         );

@@ -1,0 +1,224 @@
+//! What was revoked: tokens, keys, and tokens together with others.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use sqlx::any::{AnyArguments, AnyRow};
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, Transaction};
+use time::OffsetDateTime;
+
+use super::failure::Failure;
+use super::rows::{damaged, micros, moment};
+use super::values::Values;
+use crate::broker::store::{Effect, Once, Revocable, Unit, Whose};
+use crate::error::Result;
+
+pub(super) const UNREADABLE: &str = "what was revoked cannot be read";
+
+/// How many names of either sort one statement has at most: with more, an engine would take
+/// fewer values than it is given.
+const MOST: usize = 1024;
+
+/// A kind and an id.
+type Name = (&'static str, String);
+
+/// A question about all by which some tokens may be good no more: one for any number of them,
+/// for each has to go to the database and back. Names are looked up, so it does not matter how
+/// much else was revoked.
+#[derive(Default)]
+pub(super) struct Question {
+    /// What may have been revoked by itself.
+    used: BTreeSet<Name>,
+    /// By what it may have been revoked together with others.
+    named: BTreeSet<Name>,
+    /// When the first of the tokens was issued that have these names.
+    since: Option<OffsetDateTime>,
+    /// When the first was issued of which nobody knows any more whose it is.
+    erased: Option<OffsetDateTime>,
+}
+
+impl Question {
+    /// Asks about these, too.
+    pub(super) fn add(&mut self, these: &Revocable) {
+        for (kind, ids) in [(Once::RevokedToken, &these.tokens), (Once::RevokedKey, &these.keys)] {
+            self.used.extend(ids.iter().map(|id| (kind.as_str(), id.clone())));
+        }
+        for token in &these.issued {
+            let names = token.names.iter().map(Whose::parts);
+            self.named.extend(names.map(|(kind, id)| (kind, id.into_owned())));
+            self.since = earlier(self.since, token.at);
+            if token.erased {
+                self.erased = earlier(self.erased, token.at);
+            }
+        }
+    }
+
+    /// Asks it.
+    pub(super) async fn ask(
+        &self,
+        values: Values,
+        database: &mut AnyConnection,
+    ) -> Result<Found, Failure> {
+        let (used, named) = (Vec::from_iter(&self.used), Vec::from_iter(&self.named));
+        let (mut used, mut named) = (used.chunks(MOST), named.chunks(MOST));
+        let mut erased = self.erased;
+        let mut found = Found::default();
+        loop {
+            let part = Part {
+                used: used.next().unwrap_or_default(),
+                named: named.next().unwrap_or_default(),
+                since: self.since,
+                erased: erased.take(),
+            };
+            if part.is_empty() {
+                return Ok(found);
+            }
+            let statement = AssertSqlSafe(part.statement(values));
+            for row in &part.bind(sqlx::query(statement)).fetch_all(&mut *database).await? {
+                found.add(row)?;
+            }
+        }
+    }
+}
+
+/// As much of a question as one statement has.
+struct Part<'a> {
+    used: &'a [&'a Name],
+    named: &'a [&'a Name],
+    since: Option<OffsetDateTime>,
+    erased: Option<OffsetDateTime>,
+}
+
+impl Part<'_> {
+    fn is_empty(&self) -> bool {
+        self.used.is_empty() && self.named.is_empty() && self.erased.is_none()
+    }
+
+    /// What asks it. There are few texts for all questions, so that a connection prepares few:
+    /// where one asks about somewhat more, it asks about some of it twice.
+    fn statement(&self, values: Values) -> String {
+        let (used, named) = (enough(self.used).count(), enough(self.named).count());
+        let mut ways = Vec::new();
+        let mut next = 1;
+        if used > 0 {
+            ways.push(format!(
+                "select kind, id, cast(0 as bigint) as before from consumed
+                 where (kind, id) in (values {})",
+                values.rows(next, used, 2)
+            ));
+            next += used * 2;
+        }
+        let cut = "select kind, id, before from revocation_cutoff";
+        if named > 0 {
+            ways.push(format!(
+                "{cut} where (kind, id) in (values {}) and before > {}",
+                values.rows(next, named, 2),
+                values.one(next + named * 2)
+            ));
+            next += named * 2 + 1;
+        }
+        if self.erased.is_some() {
+            let kinds = Whose::PERSONAL.map(|kind| format!("'{kind}'")).join(", ");
+            ways.push(format!("{cut} where kind in ({kinds}) and before > {}", values.one(next)));
+        }
+        ways.join(" union all ")
+    }
+
+    /// Binds its values to that.
+    fn bind(&self, query: Query<'static, Any, AnyArguments>) -> Query<'static, Any, AnyArguments> {
+        let names = enough(self.used).chain(enough(self.named));
+        let query = names.fold(query, |query, (kind, id)| query.bind(*kind).bind(id.clone()));
+        let since = self.since.filter(|_| !self.named.is_empty());
+        let times = since.into_iter().chain(self.erased);
+        times.fold(query, |query, at| query.bind(micros(at)))
+    }
+}
+
+/// All of these, and the first of them again until there are as many as a power of two.
+fn enough<'a>(all: &'a [&'a Name]) -> impl Iterator<Item = &'a Name> {
+    let count = if all.is_empty() { 0 } else { all.len().next_power_of_two() };
+    all.iter().copied().cycle().take(count)
+}
+
+fn earlier(one: Option<OffsetDateTime>, other: OffsetDateTime) -> Option<OffsetDateTime> {
+    Some(one.map_or(other, |one| one.min(other)))
+}
+
+/// What was revoked of all that was asked about.
+#[derive(Default)]
+pub(super) struct Found {
+    /// By itself: ids by kind.
+    used: HashMap<String, HashSet<String>>,
+    /// Together with others: kind, id, and before what they were issued.
+    cut: Vec<(String, String, OffsetDateTime)>,
+}
+
+impl Found {
+    fn add(&mut self, row: &AnyRow) -> Result<()> {
+        let text = |column: &str| {
+            let text = row.try_get::<String, _>(column);
+            text.map_err(|_| damaged(&format!("revocation_cutoff.{column}")))
+        };
+        let (kind, id) = (text("kind")?, text("id")?);
+        if [Once::RevokedToken, Once::RevokedKey].map(Once::as_str).contains(&kind.as_str()) {
+            self.used.entry(kind).or_default().insert(id);
+            return Ok(());
+        }
+        let before = row.try_get::<i64, _>("before").ok().and_then(moment);
+        self.cut.push((kind, id, before.ok_or_else(|| damaged("revocation_cutoff.before"))?));
+        Ok(())
+    }
+
+    /// Whether any of these was revoked, be it together with others.
+    pub(super) fn revokes(&self, these: &Revocable) -> bool {
+        let by_itself = [(Once::RevokedToken, &these.tokens), (Once::RevokedKey, &these.keys)];
+        by_itself.into_iter().any(|(kind, ids)| {
+            let used = self.used.get(kind.as_str());
+            used.is_some_and(|used| ids.iter().any(|id| used.contains(id)))
+        }) || these.issued.iter().any(|token| {
+            self.cut.iter().any(|(kind, id, before)| token.is_meant(kind, id, *before))
+        })
+    }
+}
+
+/// What was revoked of all that a group of units makes a condition: one look for all of them.
+pub(super) struct Conditions {
+    values: Values,
+    question: Question,
+    found: Option<Found>,
+}
+
+impl Conditions {
+    /// Those of these units, where an engine takes values like this. Nobody has looked yet.
+    pub(super) fn of(values: Values, units: &[Unit]) -> Self {
+        let mut question = Question::default();
+        for effect in units.iter().flat_map(|unit| &unit.effects) {
+            if let Effect::IfNotRevoked(these) = effect {
+                question.add(these);
+            }
+        }
+        Self { values, question, found: None }
+    }
+
+    /// Whether nothing of these, which are among the conditions, was revoked as this transaction
+    /// sees it.
+    pub(super) async fn hold_for(
+        &mut self,
+        transaction: &mut Transaction<'_, Any>,
+        these: &Revocable,
+    ) -> Result<bool, Failure> {
+        let found = match &mut self.found {
+            Some(found) => found,
+            none => none.insert(self.question.ask(self.values, transaction).await?),
+        };
+        Ok(!found.revokes(these))
+    }
+
+    /// More is revoked now.
+    pub(super) fn changed(&mut self) {
+        self.found = None;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
