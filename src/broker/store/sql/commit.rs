@@ -83,7 +83,7 @@ async fn give_back(transaction: &mut Transaction<'_, Any>, count: i64) -> Result
 /// Performs the effects of a unit: all of them, or none.
 async fn perform(
     transaction: &mut Transaction<'_, Any>,
-    revoked: &mut Conditions,
+    revoked: &mut Conditions<'_>,
     effects: &[Effect],
 ) -> Result<bool, Failure> {
     let conditions = effects.iter().take_while(|effect| effect.changes_nothing()).count();
@@ -113,7 +113,7 @@ async fn perform(
 
 async fn perform_one(
     transaction: &mut Transaction<'_, Any>,
-    revoked: &mut Conditions,
+    revoked: &mut Conditions<'_>,
     effect: &Effect,
 ) -> Result<bool, Failure> {
     match effect {

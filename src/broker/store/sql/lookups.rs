@@ -98,7 +98,7 @@ impl Task {
         }
     }
 
-    async fn ask(&self, question: &Question) -> Result<Found> {
+    async fn ask(&self, question: &Question<'_>) -> Result<Found> {
         let engine = &self.lookups.engine;
         let ask = || async {
             let mut connection = engine.pool.acquire().await?;

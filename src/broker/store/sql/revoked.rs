@@ -1,5 +1,6 @@
 //! What was revoked: tokens, keys, and tokens together with others.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sqlx::any::{AnyArguments, AnyRow};
@@ -20,32 +21,31 @@ pub(super) const UNREADABLE: &str = "what was revoked cannot be read";
 const MOST: usize = 1024;
 
 /// A kind and an id.
-type Name = (&'static str, String);
+type Name<'a> = (&'static str, Cow<'a, str>);
 
 /// A question about all by which some tokens may be good no more: one for any number of them,
 /// for each has to go to the database and back. Names are looked up, so it does not matter how
 /// much else was revoked.
 #[derive(Default)]
-pub(super) struct Question {
+pub(super) struct Question<'a> {
     /// What may have been revoked by itself.
-    used: BTreeSet<Name>,
+    used: BTreeSet<Name<'a>>,
     /// By what it may have been revoked together with others.
-    named: BTreeSet<Name>,
+    named: BTreeSet<Name<'a>>,
     /// When the first of the tokens was issued that have these names.
     since: Option<OffsetDateTime>,
     /// When the first was issued of which nobody knows any more whose it is.
     erased: Option<OffsetDateTime>,
 }
 
-impl Question {
+impl<'a> Question<'a> {
     /// Asks about these, too.
-    pub(super) fn add(&mut self, these: &Revocable) {
+    pub(super) fn add(&mut self, these: &'a Revocable) {
         for (kind, ids) in [(Once::RevokedToken, &these.tokens), (Once::RevokedKey, &these.keys)] {
-            self.used.extend(ids.iter().map(|id| (kind.as_str(), id.clone())));
+            self.used.extend(ids.iter().map(|id| (kind.as_str(), id.into())));
         }
         for token in &these.issued {
-            let names = token.names.iter().map(Whose::parts);
-            self.named.extend(names.map(|(kind, id)| (kind, id.into_owned())));
+            self.named.extend(token.names.iter().map(Whose::parts));
             self.since = earlier(self.since, token.at);
             if token.erased {
                 self.erased = earlier(self.erased, token.at);
@@ -83,8 +83,8 @@ impl Question {
 
 /// As much of a question as one statement has.
 struct Part<'a> {
-    used: &'a [&'a Name],
-    named: &'a [&'a Name],
+    used: &'a [&'a Name<'a>],
+    named: &'a [&'a Name<'a>],
     since: Option<OffsetDateTime>,
     erased: Option<OffsetDateTime>,
 }
@@ -127,7 +127,7 @@ impl Part<'_> {
     /// Binds its values to that.
     fn bind(&self, query: Query<'static, Any, AnyArguments>) -> Query<'static, Any, AnyArguments> {
         let names = enough(self.used).chain(enough(self.named));
-        let query = names.fold(query, |query, (kind, id)| query.bind(*kind).bind(id.clone()));
+        let query = names.fold(query, |query, (kind, id)| query.bind(*kind).bind(id.to_string()));
         let since = self.since.filter(|_| !self.named.is_empty());
         let times = since.into_iter().chain(self.erased);
         times.fold(query, |query, at| query.bind(micros(at)))
@@ -135,7 +135,7 @@ impl Part<'_> {
 }
 
 /// All of these, and the first of them again until there are as many as a power of two.
-fn enough<'a>(all: &'a [&'a Name]) -> impl Iterator<Item = &'a Name> {
+fn enough<'a>(all: &'a [&'a Name<'a>]) -> impl Iterator<Item = &'a Name<'a>> {
     let count = if all.is_empty() { 0 } else { all.len().next_power_of_two() };
     all.iter().copied().cycle().take(count)
 }
@@ -182,15 +182,15 @@ impl Found {
 }
 
 /// What was revoked of all that a group of units makes a condition: one look for all of them.
-pub(super) struct Conditions {
+pub(super) struct Conditions<'a> {
     values: Values,
-    question: Question,
+    question: Question<'a>,
     found: Option<Found>,
 }
 
-impl Conditions {
+impl<'a> Conditions<'a> {
     /// Those of these units, where an engine takes values like this. Nobody has looked yet.
-    pub(super) fn of(values: Values, units: &[Unit]) -> Self {
+    pub(super) fn of(values: Values, units: &'a [Unit]) -> Self {
         let mut question = Question::default();
         for effect in units.iter().flat_map(|unit| &unit.effects) {
             if let Effect::IfNotRevoked(these) = effect {

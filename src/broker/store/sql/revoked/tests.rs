@@ -119,8 +119,9 @@ async fn what_was_revoked_is_looked_up_in_indexes() {
     let issued = [issuance(&Whose::Role("r".into()), NOON)];
     let erased = Issuance { erased: true, ..issued[0].clone() };
     let (tokens, keys) = (vec!["t".into()], vec!["k".into()]);
+    let these = Revocable { tokens, keys, issued: [issued.into(), vec![erased]].concat() };
     let mut question = Question::default();
-    question.add(&Revocable { tokens, keys, issued: [issued.into(), vec![erased]].concat() });
+    question.add(&these);
     let (used, named) = (Vec::from_iter(&question.used), Vec::from_iter(&question.named));
     let Question { since, erased, .. } = question;
     let part = Part { used: &used, named: &named, since, erased };
