@@ -161,15 +161,6 @@ pub struct Issuance {
     pub erased: bool,
 }
 
-impl Issuance {
-    /// Whether it was revoked with those of this kind and id that were issued before this.
-    pub fn is_meant(&self, kind: &str, id: &str, before: OffsetDateTime) -> bool {
-        let named = self.names.iter().any(|name| name.parts() == (kind, id.into()));
-        let perhaps = self.erased && Whose::PERSONAL.contains(&kind);
-        self.at < before && (named || perhaps)
-    }
-}
-
 /// All by which a token may be good no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revocable {

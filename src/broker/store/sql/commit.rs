@@ -13,7 +13,7 @@ use super::{elevation, enrollment, erasure, uses};
 use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
 use crate::broker::keys::StoredKey;
-use crate::broker::store::{Consumed, Cutoff, Effect, Once, OpaqueToken, Outcome, Unit};
+use crate::broker::store::{Consumed, Cutoff, Effect, OpaqueToken, Outcome, Unit};
 use crate::error::Result;
 
 /// Commits a group of units.
@@ -118,9 +118,7 @@ async fn perform_one(
 ) -> Result<bool, Failure> {
     match effect {
         Effect::Consume(consumed) => {
-            if [Once::RevokedToken, Once::RevokedKey].contains(&consumed.kind) {
-                revoked.changed();
-            }
+            revoked.used_up(consumed);
             consume(transaction, consumed).await
         }
         Effect::AddKey(key) => add_key(transaction, key).await,
@@ -138,7 +136,7 @@ async fn perform_one(
             Ok(done.rows_affected() == 1)
         }
         Effect::CutOff(cutoff) => {
-            revoked.changed();
+            revoked.cut_off(&cutoff.whose);
             cut_off(transaction, cutoff).await
         }
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,

@@ -145,7 +145,18 @@ impl Engine {
         F: Future<Output = Result<T, Failure>>,
     {
         // However often: the limit is what ends it.
-        let done = self.repeated(what, work, u32::MAX);
+        self.in_time(what, self.repeated(what, work, u32::MAX)).await
+    }
+
+    /// Waits for something as long as a piece of work may take.
+    ///
+    /// # Errors
+    /// `what` says what could not be done.
+    pub(super) async fn in_time<T>(
+        &self,
+        what: &str,
+        done: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         match self.limit {
             None => done.await,
             Some(limit) => tokio::time::timeout(limit, done).await.unwrap_or_else(|_| {

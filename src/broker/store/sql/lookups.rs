@@ -53,10 +53,14 @@ impl Lookups {
         if self.wait_in_line(Wanted { these, answer }) {
             tokio::spawn(Task { lookups: Arc::clone(self), has_left: false }.run());
         }
-        told.await.unwrap_or_else(|_| {
-            let error = Error::new(ErrorKind::Other, UNREADABLE);
-            Err(error.because_of("who looked it up ended abnormally"))
-        })
+        let told = async {
+            told.await.unwrap_or_else(|_| {
+                let error = Error::new(ErrorKind::Other, UNREADABLE);
+                Err(error.because_of("who looked it up ended abnormally"))
+            })
+        };
+        // Those before who wait for the same hanging connections take no longer either.
+        self.engine.in_time(UNREADABLE, told).await
     }
 
     /// Returns whether another task is needed, which is counted then.
@@ -127,7 +131,12 @@ impl Drop for Task {
     fn drop(&mut self) {
         // However it ends: else nobody would be asked for any more.
         if !self.has_left {
-            self.lookups.queue().tasks -= 1;
+            let mut queue = self.lookups.queue();
+            queue.tasks -= 1;
+            if queue.tasks == 0 {
+                // Nobody is left who would ask for these: they are told so.
+                queue.waiting.clear();
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::failure::Failure;
 use super::rows::{damaged, micros, moment};
 use super::values::Values;
-use crate::broker::store::{Effect, Once, Revocable, Unit, Whose};
+use crate::broker::store::{Consumed, Effect, Issuance, Once, Revocable, Unit, Whose};
 use crate::error::Result;
 
 pub(super) const UNREADABLE: &str = "what was revoked cannot be read";
@@ -19,6 +19,9 @@ pub(super) const UNREADABLE: &str = "what was revoked cannot be read";
 /// How many names of either sort one statement has at most: with more, an engine would take
 /// fewer values than it is given.
 const MOST: usize = 1024;
+
+/// The kind that the last cut-off has which may mean somebody of whom nothing is known any more.
+const ANYBODYS: &str = "anybodys";
 
 /// A kind and an id.
 type Name<'a> = (&'static str, Cow<'a, str>);
@@ -119,7 +122,11 @@ impl Part<'_> {
         }
         if self.erased.is_some() {
             let kinds = Whose::PERSONAL.map(|kind| format!("'{kind}'")).join(", ");
-            ways.push(format!("{cut} where kind in ({kinds}) and before > {}", values.one(next)));
+            ways.push(format!(
+                "select '{ANYBODYS}' as kind, '' as id, max(before) as before from revocation_cutoff
+                 where kind in ({kinds}) and before > {} group by kind",
+                values.one(next)
+            ));
         }
         ways.join(" union all ")
     }
@@ -149,8 +156,8 @@ fn earlier(one: Option<OffsetDateTime>, other: OffsetDateTime) -> Option<OffsetD
 pub(super) struct Found {
     /// By itself: ids by kind.
     used: HashMap<String, HashSet<String>>,
-    /// Together with others: kind, id, and before what they were issued.
-    cut: Vec<(String, String, OffsetDateTime)>,
+    /// Together with others: before when they were issued, by kind and id.
+    cut: HashMap<String, HashMap<String, OffsetDateTime>>,
 }
 
 impl Found {
@@ -165,8 +172,19 @@ impl Found {
             return Ok(());
         }
         let before = row.try_get::<i64, _>("before").ok().and_then(moment);
-        self.cut.push((kind, id, before.ok_or_else(|| damaged("revocation_cutoff.before"))?));
+        let before = before.ok_or_else(|| damaged("revocation_cutoff.before"))?;
+        let last = self.cut.entry(kind).or_default().entry(id).or_insert(before);
+        *last = before.max(*last);
         Ok(())
+    }
+
+    fn is_cut_off(&self, token: &Issuance) -> bool {
+        let is_meant = |kind: &str, id: &str| {
+            let before = self.cut.get(kind).and_then(|ids| ids.get(id));
+            before.is_some_and(|before| token.at < *before)
+        };
+        let mut names = token.names.iter().map(Whose::parts);
+        names.any(|(kind, id)| is_meant(kind, &id)) || token.erased && is_meant(ANYBODYS, "")
     }
 
     /// Whether any of these was revoked, be it together with others.
@@ -175,9 +193,7 @@ impl Found {
         by_itself.into_iter().any(|(kind, ids)| {
             let used = self.used.get(kind.as_str());
             used.is_some_and(|used| ids.iter().any(|id| used.contains(id)))
-        }) || these.issued.iter().any(|token| {
-            self.cut.iter().any(|(kind, id, before)| token.is_meant(kind, id, *before))
-        })
+        }) || these.issued.iter().any(|token| self.is_cut_off(token))
     }
 }
 
@@ -214,9 +230,21 @@ impl<'a> Conditions<'a> {
         Ok(!found.revokes(these))
     }
 
-    /// More is revoked now.
-    pub(super) fn changed(&mut self) {
-        self.found = None;
+    /// This is used up now. Only what was asked about is asked again: in a group with many
+    /// revocations that is seldom any.
+    pub(super) fn used_up(&mut self, consumed: &Consumed) {
+        if self.question.used.contains(&(consumed.kind.as_str(), Cow::from(&consumed.id))) {
+            self.found = None;
+        }
+    }
+
+    /// These are revoked now, together.
+    pub(super) fn cut_off(&mut self, whose: &Whose) {
+        let (kind, id) = whose.parts();
+        let perhaps = self.question.erased.is_some() && Whose::PERSONAL.contains(&kind);
+        if perhaps || self.question.named.contains(&(kind, id)) {
+            self.found = None;
+        }
     }
 }
 

@@ -92,6 +92,37 @@ async fn one_question_tells_of_tokens_of_keys_and_of_cuts() {
 }
 
 #[tokio::test]
+async fn who_comes_after_a_revocation_in_the_same_group_is_refused() {
+    let (alice, role) = (Whose::Subject("alice".into()), Whose::Role("r".into()));
+    let later = NOON + Duration::SECOND;
+    let token = Revocable { tokens: vec!["t".into()], ..Revocable::default() };
+    let erased = Issuance { erased: true, ..issuance(&role, NOON) };
+    for (these, revocation) in [
+        (token.clone(), used(Once::RevokedToken, "t")),
+        (Revocable::keys(["k".to_string()]), used(Once::RevokedKey, "k")),
+        (Revocable::together([issuance(&alice, NOON)]), cutoff(&alice, later)),
+        (Revocable::together([issuance(&role, NOON)]), cutoff(&role, later)),
+        (Revocable::together([erased.clone()]), cutoff(&alice, later)),
+    ] {
+        for ground in Ground::each().await {
+            let store = ground.open().await;
+            let if_good = || Unit::of(record("")).with(Effect::IfNotRevoked(these.clone()));
+            // What came about with something that did not, did not either.
+            let undone = Unit::of(record("")).with(revocation.clone());
+            let undone = undone.with(used(Once::Statement, "s"));
+            let first = Unit::of(record("")).with(used(Once::Statement, "s"));
+            let of_another = Unit::of(record("")).with(used(Once::RevokedToken, "another"));
+            let revoked = Unit::of(record("")).with(revocation.clone());
+            let units =
+                [first, if_good(), undone, if_good(), of_another, if_good(), revoked, if_good()];
+            let outcomes = store.commit(&units).await.unwrap();
+            let kept: Vec<_> = outcomes.into_iter().map(Outcome::is_committed).collect();
+            assert_eq!(kept, [true, true, false, true, true, true, true, false], "{these:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_question_about_more_than_an_engine_takes_values_is_answered() {
     let all = 0..40_000;
     let ids = |what: &str| all.clone().map(|n| format!("{what} {n}")).collect::<Vec<_>>();
