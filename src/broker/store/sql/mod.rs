@@ -1,5 +1,6 @@
-//! The repository in portable SQL: `$N` parameters, TEXT, BIGINT and BYTEA, no
-//! feature of one engine. What of it differs between engines is in [`engine`].
+//! The repository in portable SQL: `$N` parameters, or what [`values`] has for many of them,
+//! TEXT, BIGINT and BYTEA, no feature of one engine. What of it differs between engines is in
+//! [`engine`].
 
 mod append;
 mod backfill;

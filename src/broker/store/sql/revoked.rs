@@ -16,8 +16,8 @@ use crate::error::Result;
 
 pub(super) const UNREADABLE: &str = "what was revoked cannot be read";
 
-/// How many names of either sort one statement has at most: with more, an engine would take
-/// fewer values than it is given.
+/// How many names of either sort one statement has at most. Engines take tens of thousands of
+/// values.
 const MOST: usize = 1024;
 
 /// The kind that the last cut-off has which may mean somebody of whom nothing is known any more.
@@ -164,7 +164,7 @@ impl Found {
     fn add(&mut self, row: &AnyRow) -> Result<()> {
         let text = |column: &str| {
             let text = row.try_get::<String, _>(column);
-            text.map_err(|_| damaged(&format!("revocation_cutoff.{column}")))
+            text.map_err(|_| damaged(&format!("{column} of what was revoked")))
         };
         let (kind, id) = (text("kind")?, text("id")?);
         if [Once::RevokedToken, Once::RevokedKey].map(Once::as_str).contains(&kind.as_str()) {

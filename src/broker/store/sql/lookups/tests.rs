@@ -120,6 +120,37 @@ async fn those_who_wait_are_asked_for_together_and_who_has_given_up_is_not() {
 }
 
 #[tokio::test]
+async fn nobody_waits_in_line_for_longer_than_a_question_may_take() {
+    let store = sqlite::in_memory().await.unwrap();
+    let limit = Duration::from_millis(50);
+    let engine = Engine::postgres(store.engine.pool.clone(), limit, false);
+    let lookups = Lookups::new(Arc::new(engine));
+    // Those who ask have connections that hang.
+    lookups.queue().tasks = AT_ONCE;
+    let told = lookups.any_revoked(tokens(["x".into()])).await.unwrap_err();
+    assert!(told.to_string().contains("did not answer within 50ms"), "{told}");
+}
+
+#[tokio::test]
+async fn where_the_last_who_asks_ends_abnormally_those_who_wait_are_told_so() {
+    let store = sqlite::in_memory().await.unwrap();
+    let lookups = &store.lookups;
+    lookups.queue().tasks = AT_ONCE;
+    let task = || Task { lookups: Arc::clone(lookups), has_left: false };
+    let told = lookups.any_revoked(tokens(["x".into()]));
+    let all_end = async {
+        until(|| lookups.queue().waiting.len() == 1).await;
+        for left in (0..AT_ONCE).rev() {
+            drop(task());
+            assert_eq!(lookups.queue().waiting.len(), left.min(1), "somebody else asks still");
+        }
+    };
+    let (told, ()) = tokio::join!(told, all_end);
+    assert!(told.unwrap_err().to_string().contains("ended abnormally"));
+    assert!(!lookups.any_revoked(tokens(["x".into()])).await.unwrap(), "and it goes on");
+}
+
+#[tokio::test]
 async fn where_nothing_can_be_read_all_who_ask_are_told_so() {
     let store = Arc::new(sqlite::in_memory().await.unwrap());
     store.close().await;
