@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use cedar_policy::Context;
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -10,7 +9,7 @@ use super::{APPROVE, Answer, Asks, ELEVATE, Policy, Resource};
 use crate::broker::authenticate::{Caller, id_of};
 use crate::credential::Principal;
 
-use super::terms::Moment;
+use super::terms::{Moment, Told};
 
 /// What somebody asks for, as policies are told of it.
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +57,8 @@ impl Policy {
         asked: &Elevating<'_>,
         moment: Moment,
     ) -> Result<Answer, String> {
-        let context = self.elevating_context(caller, asked, moment)?;
-        self.ask_of(caller, Asks::of_role(caller.id(), ELEVATE, asked.role, context), moment.now)
+        let told = self.elevating_context(caller, asked, moment)?;
+        self.ask_of(caller, Asks::of_role(caller.id(), ELEVATE, asked.role, told), moment.now)
     }
 
     /// Decides whether somebody may approve, by who they are in the directory. A policy that
@@ -71,13 +70,13 @@ impl Policy {
         now: OffsetDateTime,
     ) -> Result<bool, String> {
         let caller = Caller::named(approver.clone(), now);
-        let context = self.approving_context(asked, now)?;
+        let told = self.approving_context(asked, now)?;
         let asks = Asks {
             principal: caller.id(),
             action: APPROVE,
             resource: Resource::Role(asked.role),
             about: Some(asked.subject),
-            context,
+            told,
         };
         Ok(self.ask_of(&caller, asks, now)?.permits)
     }
@@ -87,7 +86,7 @@ impl Policy {
         caller: &Caller,
         asked: &Elevating<'_>,
         moment: Moment,
-    ) -> Result<Context, String> {
+    ) -> Result<Told, String> {
         self.terms.elevating_context(caller, asked, self.scopes_of(asked.role), moment)
     }
 
@@ -95,7 +94,7 @@ impl Policy {
         &self,
         asked: &Approving<'_>,
         now: OffsetDateTime,
-    ) -> Result<Context, String> {
+    ) -> Result<Told, String> {
         let subject = id_of(&asked.subject.issuer, &asked.subject.subject);
         self.terms.approving_context(asked, &subject, self.scopes_of(asked.role), now)
     }

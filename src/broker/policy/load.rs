@@ -20,7 +20,7 @@ use super::finding::{Finding, Rule};
 use super::limits::{Limits, Obligation};
 use super::place::{Place, said};
 use super::reads::OfApprovals;
-use super::syntax::{Claims, Needs, reads_prior_actors};
+use super::syntax::{NamesRead, Needs, reads_prior_actors};
 use super::terms::Terms;
 use super::{
     ACT, ADMINISTER, APPROVE, BROKER, DIRECTORY_GROUP, ELEVATE, INTROSPECT, ISSUE, PERSON, Policy,
@@ -155,7 +155,8 @@ impl Policy {
             all: PolicySet::new(),
             limits: BTreeMap::new(),
             needs: Needs::default(),
-            claims: Claims::default(),
+            claims: NamesRead::default(),
+            attributes: NamesRead::default(),
             by_directory: BTreeSet::new(),
             approving: OfApprovals::default(),
             issues: false,
@@ -176,9 +177,9 @@ impl Policy {
         }
         let hash = hash(sources, world, true)?;
         let rules_hash = self::hash(sources, world, false)?;
-        let Loader { all: policies, limits, needs, claims, by_directory, approving, .. } = loader;
+        let Loader { all: policies, limits, needs, by_directory, approving, .. } = loader;
         let directory = world.directory.cloned();
-        let terms = Terms::new(claims)?;
+        let terms = Terms::new(loader.claims, loader.attributes)?;
         let own = world.own.as_str().to_string();
         let scopes = world.roles.iter().map(|(name, role)| (name.clone(), role.scopes.clone()));
         let scopes = scopes.collect();
@@ -204,7 +205,8 @@ struct Loader<'a> {
     all: PolicySet,
     limits: BTreeMap<String, Limits>,
     needs: Needs,
-    claims: Claims,
+    claims: NamesRead,
+    attributes: NamesRead,
     by_directory: BTreeSet<String>,
     approving: OfApprovals,
     /// Whether there is a permit to issue.
@@ -260,7 +262,8 @@ impl Loader<'_> {
             .to_json()
             .map_err(|cause| (Rule::Syntax, format!("the policy '{id}': {cause}")))?;
         self.needs.add(&json);
-        self.claims.add(&json);
+        self.claims.add_claims(&json);
+        self.attributes.add_attributes(&json);
         self.approving.add(policy, &json);
         let kinds = policy.entity_literals().into_iter().map(|uid| uid.type_name().to_string());
         if kinds.into_iter().any(|kind| [PERSON, DIRECTORY_GROUP].contains(&kind.as_str())) {

@@ -50,8 +50,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cedar_policy::{
-    ActionConstraint, Authorizer, Context, Decision, Effect, Entities, Entity, EntityUid,
-    PolicySet, Request, ResourceConstraint, Schema,
+    ActionConstraint, Authorizer, Decision, Effect, Entities, Entity, EntityUid, PolicySet,
+    Request, ResourceConstraint, Schema,
 };
 use time::OffsetDateTime;
 
@@ -67,7 +67,7 @@ pub use syntax::Needs;
 pub use terms::Moment;
 
 use self::limits::{Limits, Unmet, weigh};
-use self::terms::{Kind, Terms};
+use self::terms::{CHECKED, Kind, Terms, Told};
 use super::authenticate::{Actor, Caller, id_of};
 use super::directory::{Directory, Person};
 use crate::credential::Principal;
@@ -187,7 +187,7 @@ struct Asks<'a> {
     resource: Resource<'a>,
     /// Somebody whom the context speaks of, and who is no party to the request.
     about: Option<&'a Principal>,
-    context: Context,
+    told: Told,
 }
 
 /// A set of policies, ready to decide.
@@ -255,8 +255,8 @@ impl Policy {
         question: &Question<'_>,
     ) -> Result<Answer, String> {
         let actor = caller.actors().first().map_or(caller.id(), Actor::id);
-        let context = self.terms.acting_context(caller, question)?;
-        let asks = Asks::of_role(actor, ACT, question.role, context);
+        let told = self.terms.acting_context(caller, question)?;
+        let asks = Asks::of_role(actor, ACT, question.role, told);
         self.ask_of(caller, asks, question.moment.now)
     }
 
@@ -267,14 +267,14 @@ impl Policy {
         audience: &str,
         moment: Moment,
     ) -> Result<Answer, String> {
-        let context = self.terms.audience_context(audience, moment)?;
-        self.ask_of(caller, Asks::of_role(caller.id(), INTROSPECT, role, context), moment.now)
+        let told = self.terms.audience_context(audience, moment)?;
+        self.ask_of(caller, Asks::of_role(caller.id(), INTROSPECT, role, told), moment.now)
     }
 
     fn evaluate(&self, caller: &Caller, question: &Question<'_>) -> Result<Verdict, String> {
-        let context = self.terms.context(caller, question)?;
+        let told = self.terms.context(caller, question)?;
         let now = question.moment.now;
-        let asks = Asks::of_role(caller.id(), self.action_of(caller), question.role, context);
+        let asks = Asks::of_role(caller.id(), self.action_of(caller), question.role, told);
         let answer = self.ask_of(caller, asks, now)?;
         let reasons = answer.reasons.iter().map(String::as_str);
         match answer.permits {
@@ -362,20 +362,19 @@ impl Policy {
     ) -> Result<(Request, Entities), String> {
         let failed = |what: &str, cause: &dyn std::error::Error| format!("{what}: {cause}");
         let principal = self.terms.uid(Kind::User, asks.principal);
-        // All that is made here is as the schema wants it, which tests see to: having it
-        // checked takes longer than to decide.
-        let schema = cfg!(debug_assertions).then_some(&self.schema);
+        let schema = CHECKED.then_some(&self.schema);
         let entities = Entities::from_entities(self.parties(caller, asks.about, now)?, schema)
             .map_err(|cause| failed("the caller", &cause))?;
-        let request = Request::new(
-            principal,
-            self.terms.uid(Kind::Action, asks.action),
-            self.uid_of(asks.resource),
-            asks.context,
-            schema,
-        )
-        .map_err(|cause| failed("the request", &cause))?;
-        Ok((request, entities))
+        let action = self.terms.uid(Kind::Action, asks.action);
+        let resource = self.uid_of(asks.resource);
+        let request = |told, schema| {
+            Request::new(principal.clone(), action.clone(), resource.clone(), told, schema)
+                .map_err(|cause| failed("the request", &cause))
+        };
+        if let Some(whole) = asks.told.whole {
+            request(whole, schema)?;
+        }
+        Ok((request(asks.told.read, None)?, entities))
     }
 
     fn uid_of(&self, resource: Resource<'_>) -> EntityUid {
@@ -387,8 +386,8 @@ impl Policy {
 }
 
 impl<'a> Asks<'a> {
-    fn of_role(principal: &'a str, action: &'a str, role: &'a str, context: Context) -> Self {
-        Self { principal, action, resource: Resource::Role(role), about: None, context }
+    fn of_role(principal: &'a str, action: &'a str, role: &'a str, told: Told) -> Self {
+        Self { principal, action, resource: Resource::Role(role), about: None, told }
     }
 }
 

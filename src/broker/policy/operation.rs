@@ -204,7 +204,7 @@ impl Policy {
             action: operation.action(),
             resource: operation.resource(),
             about: operation.about(),
-            context: self.terms.operation_context(operation, moment)?,
+            told: self.terms.operation_context(operation, moment)?,
         })
     }
 }

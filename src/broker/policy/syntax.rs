@@ -104,40 +104,74 @@ impl Needs {
     }
 }
 
-/// The claims that policies read, by name; `None` where one of them may read any.
+/// What policies read of something, by name; `None` where one of them may read any of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Claims(Option<BTreeSet<String>>);
+pub(super) struct NamesRead(Option<BTreeSet<String>>);
 
-impl Default for Claims {
+impl Default for NamesRead {
     fn default() -> Self {
         Self(Some(BTreeSet::new()))
     }
 }
 
-impl Claims {
-    /// Whether this one may be read.
+impl NamesRead {
+    /// Whether this may be read.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.as_ref().is_none_or(|names| names.contains(name))
     }
 
-    /// Adds those that this policy reads.
-    pub(super) fn add(&mut self, policy: &Value) {
+    /// Adds a name; `None`: any.
+    fn add(&mut self, name: Option<&str>) {
+        match (name, &mut self.0) {
+            (Some(name), Some(names)) => drop(names.insert(name.to_string())),
+            (None, names) => *names = None,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Adds the claims that this policy reads.
+    pub(super) fn add_claims(&mut self, policy: &Value) {
         match policy {
             Value::Object(map) => {
                 for (operator, operands) in map {
                     if operator == "getTag" || operator == "hasTag" {
-                        match (operands["right"]["Value"].as_str(), &mut self.0) {
-                            (Some(name), Some(names)) => drop(names.insert(name.to_string())),
-                            (_, names) => *names = None,
-                        }
+                        self.add(operands["right"]["Value"].as_str());
                     }
-                    self.add(operands);
+                    self.add_claims(operands);
                 }
             }
-            Value::Array(values) => values.iter().for_each(|value| self.add(value)),
+            Value::Array(values) => values.iter().for_each(|value| self.add_claims(value)),
             _ => {}
         }
     }
+
+    /// Adds the attributes of the context that this policy reads.
+    pub(super) fn add_attributes(&mut self, policy: &Value) {
+        match policy {
+            Value::Object(map) => {
+                for (operator, operands) in map {
+                    let of_context = is_context(&operands["left"]);
+                    if of_context && (operator == "." || operator == "has") {
+                        // Where it is one within another, they are all there, the outer one first.
+                        let attribute = &operands["attr"];
+                        self.add(attribute.as_str().or_else(|| attribute[0].as_str()));
+                    } else {
+                        self.add_attributes(operands);
+                    }
+                }
+                // As a whole, to be compared or handed on.
+                if is_context(policy) {
+                    self.add(None);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| self.add_attributes(value)),
+            _ => {}
+        }
+    }
+}
+
+fn is_context(value: &Value) -> bool {
+    value["Var"] == "context"
 }
 
 /// Whether a policy looks at all who act and have acted.
@@ -145,7 +179,7 @@ pub(super) fn reads_prior_actors(policy: &Value) -> bool {
     match policy {
         Value::Object(map) => {
             let of_context =
-                |access: &Value| access["left"]["Var"] == "context" && access["attr"] == "actors";
+                |access: &Value| is_context(&access["left"]) && access["attr"] == "actors";
             [".", "has"].iter().any(|operator| map.get(*operator).is_some_and(of_context))
                 || map.values().any(reads_prior_actors)
         }
@@ -272,8 +306,10 @@ mod tests {
     #[test]
     fn the_claims_that_are_read_are_those_that_are_named_or_all() {
         let read = |conditions: &[&str]| {
-            let mut claims = Claims::default();
-            conditions.iter().for_each(|condition| claims.add(&permit("principal", condition)));
+            let mut claims = NamesRead::default();
+            conditions
+                .iter()
+                .for_each(|condition| claims.add_claims(&permit("principal", condition)));
             claims.0.map(|names| names.into_iter().collect::<Vec<_>>().join(" "))
         };
         let some = |names: &str| Some(names.to_string());
@@ -286,7 +322,36 @@ mod tests {
         assert_eq!(read(&["when { principal.hasTag(context.x) }", amr]), None);
         let twice = r#"when { principal.getTag(if true then "x" else "y") == [] }"#;
         assert_eq!(read(&[twice]), None);
-        assert!(Claims(None).has("x") && !Claims::default().has("x"));
+        assert!(NamesRead(None).has("x") && !NamesRead::default().has("x"));
+    }
+
+    #[test]
+    fn the_attributes_that_are_read_of_a_context_are_those_that_are_named_or_all() {
+        let read = |conditions: &[&str]| {
+            let mut attributes = NamesRead::default();
+            conditions
+                .iter()
+                .for_each(|condition| attributes.add_attributes(&permit("principal", condition)));
+            attributes.0.map(|names| names.into_iter().collect::<Vec<_>>().join(" "))
+        };
+        let some = |names: &str| Some(names.to_string());
+        // What principals have is none of them.
+        assert_eq!(read(&["", r#"when { principal.issuer == "context.time" }"#]), some(""));
+        let client = r#"when { context has client && context["ttl"] < 60 }"#;
+        let deep = r#"unless { [{a: context.scope.contains("x")}] == [] }"#;
+        let path = r#"when { context has elevation.path && context.elevation.path == "x" }"#;
+        assert_eq!(read(&[client, deep]), some("client scope ttl"));
+        // (What is within one is read with it.)
+        assert_eq!(read(&[path]), some("elevation"));
+        for whole in [
+            "when { context == {x: 1} }",
+            "when { [context].contains({x: 1}) }",
+            r#"when { (if true then context else {"ttl": 1}).ttl == 1 }"#,
+            r#"when { {a: context}.a.ttl == 1 }"#,
+        ] {
+            assert_eq!(read(&[client, whole]), None, "{whole}");
+            assert_eq!(read(&[whole, client]), None, "{whole}");
+        }
     }
 
     #[test]

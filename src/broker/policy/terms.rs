@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cedar_policy::{
     Context, Entity, EntityId, EntityTypeName, EntityUid, ParseErrors, RestrictedExpression,
@@ -12,7 +12,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 use super::elevation::{Approving, Elevating};
 use super::operation::{Operation, Tokens};
-use super::syntax::Claims;
+use super::syntax::NamesRead;
 use super::{BROKER, DIRECTORY_GROUP, PERSON, Question};
 use crate::broker::authenticate::{Actor, Caller, id_of};
 use crate::credential::Principal;
@@ -51,20 +51,34 @@ pub(super) struct Terms {
     /// The types of [`KINDS`], in that order.
     types: Vec<EntityTypeName>,
     /// The claims that are of use to anybody: tokens of jobs have dozens.
-    claims: Claims,
+    claims: NamesRead,
+    /// What of a context is of use to anybody.
+    attributes: NamesRead,
     known: Mutex<Known>,
 }
 
+/// What is to be known of a request.
+pub(super) struct Told {
+    /// As much of it as policies read.
+    pub(super) read: Context,
+    /// All of it, where it is held against the schema ([`CHECKED`]).
+    pub(super) whole: Option<Context>,
+}
+
+/// Whether what is told is held against the schema. All of it is as the schema wants it, which
+/// tests see to: having it checked takes longer than to decide.
+pub(super) const CHECKED: bool = cfg!(debug_assertions);
+
 impl Terms {
-    /// Makes them for policies that read these claims.
-    pub(super) fn new(claims: Claims) -> Outcome<Self> {
+    /// Makes them for policies that read these claims, and these attributes of a context.
+    pub(super) fn new(claims: NamesRead, attributes: NamesRead) -> Outcome<Self> {
         let read = |name: &&str| {
             name.parse().map_err(|cause: ParseErrors| {
                 Error::new(ErrorKind::Other, "a type of the schema has no name").because(cause)
             })
         };
         let types = KINDS.iter().map(read).collect::<Outcome<_>>()?;
-        Ok(Self { types, claims, known: Mutex::default() })
+        Ok(Self { types, claims, attributes, known: Mutex::default() })
     }
 
     pub(super) fn uid(&self, kind: Kind, id: &str) -> EntityUid {
@@ -94,13 +108,10 @@ impl Terms {
         .map_err(|cause| format!("the caller: {cause}"))
     }
 
-    pub(super) fn audience_context(
-        &self,
-        audience: &str,
-        moment: Moment,
-    ) -> Result<Context, String> {
-        let [time, source] = self.pairs(moment);
-        made([text_pair("audience", audience), time, source])
+    pub(super) fn audience_context(&self, audience: &str, moment: Moment) -> Result<Told, String> {
+        let mut told = self.at(moment);
+        told.text("audience", audience);
+        told.made()
     }
 
     /// What is to be known of an operation.
@@ -108,35 +119,26 @@ impl Terms {
         &self,
         operation: &Operation,
         moment: Moment,
-    ) -> Result<Context, String> {
-        let [time, source] = self.pairs(moment);
-        let mut pairs = vec![time, source];
+    ) -> Result<Told, String> {
+        let mut told = self.at(moment);
         match operation {
             Operation::Revoke(tokens) => {
                 let Tokens { what, subject, issuer, client, .. } = tokens;
-                let subject = subject.as_ref().map(|subject| {
-                    ("of_subject".to_string(), self.named_user(&subject_id(subject)))
-                });
-                pairs.push(text_pair("what", what.name()));
-                pairs.extend(subject);
-                pairs.extend(issuer.as_deref().map(|issuer| text_pair("of_issuer", issuer)));
-                pairs.extend(client.as_deref().map(|client| text_pair("of_client", client)));
+                told.text("what", what.name());
+                if let Some(subject) = subject {
+                    told.add("of_subject", || self.named_user(&subject_id(subject)));
+                }
+                told.texts([("of_issuer", issuer.as_deref()), ("of_client", client.as_deref())]);
             }
-            Operation::Administer(what) => pairs.push(text_pair("operation", what.name())),
+            Operation::Administer(what) => told.text("operation", what.name()),
         }
-        made(pairs)
+        told.made()
     }
 
-    pub(super) fn context(
-        &self,
-        caller: &Caller,
-        question: &Question<'_>,
-    ) -> Result<Context, String> {
-        let mut pairs = self.asked(caller, question);
-        if let Some(actor) = caller.actors().first() {
-            pairs.push(("actor".to_string(), self.named_user(actor.id())));
-        }
-        made(pairs)
+    pub(super) fn context(&self, caller: &Caller, question: &Question<'_>) -> Result<Told, String> {
+        let mut told = self.asked(caller, question);
+        self.add_actor(&mut told, caller);
+        told.made()
     }
 
     /// What is to be known of a request to act: besides all else, for whom.
@@ -144,10 +146,10 @@ impl Terms {
         &self,
         caller: &Caller,
         question: &Question<'_>,
-    ) -> Result<Context, String> {
-        let mut pairs = self.asked(caller, question);
-        pairs.push(("subject".to_string(), self.named_user(caller.id())));
-        made(pairs)
+    ) -> Result<Told, String> {
+        let mut told = self.asked(caller, question);
+        told.add("subject", || self.named_user(caller.id()));
+        told.made()
     }
 
     /// What is to be known of a request for a role for a while.
@@ -157,22 +159,13 @@ impl Terms {
         asked: &Elevating<'_>,
         all: Option<&BTreeSet<String>>,
         moment: Moment,
-    ) -> Result<Context, String> {
-        let actors = caller.actors().iter().map(Actor::id).map(|id| self.named_user(id));
-        let [time, source] = self.pairs(moment);
-        let mut pairs = self.wanted(asked.audience, asked.scope.or(all), asked.ttl);
-        pairs.extend([
-            time,
-            source,
-            ("emergency".to_string(), RestrictedExpression::new_bool(asked.emergency)),
-            ("key_bound".to_string(), RestrictedExpression::new_bool(asked.key_bound)),
-            ("actors".to_string(), RestrictedExpression::new_set(actors)),
-        ]);
-        pairs.extend(caller.authenticated_client().map(|client| text_pair("client", client)));
-        if let Some(actor) = caller.actors().first() {
-            pairs.push(("actor".to_string(), self.named_user(actor.id())));
-        }
-        made(pairs)
+    ) -> Result<Told, String> {
+        let mut told = self.at(moment);
+        told.wanted(asked.audience, asked.scope.or(all), asked.ttl);
+        told.add("emergency", || RestrictedExpression::new_bool(asked.emergency));
+        self.add_caller(&mut told, caller, asked.key_bound);
+        self.add_actor(&mut told, caller);
+        told.made()
     }
 
     /// What is to be known of an approval.
@@ -182,68 +175,124 @@ impl Terms {
         subject: &str,
         all: Option<&BTreeSet<String>>,
         now: OffsetDateTime,
-    ) -> Result<Context, String> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut pairs = self.wanted(asked.audience, asked.scope.or(all), asked.ttl);
-        pairs.push(("time".to_string(), known.time(now)));
-        pairs.push(("subject".to_string(), self.named_user(subject)));
-        made(pairs)
+    ) -> Result<Told, String> {
+        let mut told = Telling::of(&self.attributes);
+        told.wanted(asked.audience, asked.scope.or(all), asked.ttl);
+        told.add("time", || self.known().time(now));
+        told.add("subject", || self.named_user(subject));
+        told.made()
     }
 
-    fn wanted(
-        &self,
-        audience: &str,
-        scope: Option<&BTreeSet<String>>,
-        ttl: u64,
-    ) -> Vec<(String, RestrictedExpression)> {
-        let ttl = RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX));
-        vec![
-            text_pair("audience", audience),
-            ("scope".to_string(), texts(scope.into_iter().flatten())),
-            ("ttl".to_string(), ttl),
-        ]
-    }
-
-    fn asked(
-        &self,
-        caller: &Caller,
-        question: &Question<'_>,
-    ) -> Vec<(String, RestrictedExpression)> {
+    fn asked(&self, caller: &Caller, question: &Question<'_>) -> Telling<'_> {
+        let mut told = self.at(question.moment);
         let ttl = question.ttl.unwrap_or(question.role_ttl).as_secs();
-        let ttl = RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX));
-        let actors = caller.actors().iter().map(Actor::id).map(|id| self.named_user(id));
-        let [time, source] = self.pairs(question.moment);
-        let mut pairs = vec![
-            time,
-            source,
-            text_pair("audience", question.audience),
-            ("scope".to_string(), texts(question.scope.unwrap_or(question.role_scopes))),
-            ("ttl".to_string(), ttl),
-            ("key_bound".to_string(), RestrictedExpression::new_bool(question.key_bound)),
-            ("actors".to_string(), RestrictedExpression::new_set(actors)),
-        ];
-        pairs.extend(caller.authenticated_client().map(|client| text_pair("client", client)));
+        let scope = question.scope.unwrap_or(question.role_scopes);
+        told.wanted(question.audience, Some(scope), ttl);
+        self.add_caller(&mut told, caller, question.key_bound);
         if let Some(path) = question.elevation {
-            let pair = text_pair("path", path);
-            // One attribute of a name of its own is always a record.
-            pairs.extend(
-                RestrictedExpression::new_record([pair])
-                    .ok()
-                    .map(|record| ("elevation".to_string(), record)),
-            );
+            told.record("elevation", text_pair("path", path));
         }
-        pairs
+        told
+    }
+
+    /// Adds what goes with a caller.
+    fn add_caller(&self, told: &mut Telling<'_>, caller: &Caller, key_bound: bool) {
+        told.add("key_bound", || RestrictedExpression::new_bool(key_bound));
+        told.add("actors", || {
+            let actors = caller.actors().iter().map(Actor::id).map(|id| self.named_user(id));
+            RestrictedExpression::new_set(actors)
+        });
+        told.texts([("client", caller.authenticated_client())]);
+    }
+
+    /// Adds who acts for a caller.
+    fn add_actor(&self, told: &mut Telling<'_>, caller: &Caller) {
+        if let Some(actor) = caller.actors().first() {
+            told.add("actor", || self.named_user(actor.id()));
+        }
+    }
+
+    /// What is to be known of a moment.
+    fn at(&self, moment: Moment) -> Telling<'_> {
+        let mut told = Telling::of(&self.attributes);
+        told.add("time", || self.known().time(moment.now));
+        told.add("source", || self.known().address(moment.source.to_canonical()));
+        told
     }
 
     fn named_user(&self, id: &str) -> RestrictedExpression {
         RestrictedExpression::new_entity_uid(self.uid(Kind::User, id))
     }
 
-    /// The attributes of a context that tell of a moment.
-    fn pairs(&self, moment: Moment) -> [(String, RestrictedExpression); 2] {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let source = known.address(moment.source.to_canonical());
-        [("time".to_string(), known.time(moment.now)), ("source".to_string(), source)]
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is to be known of a request, while it is put together.
+struct Telling<'a> {
+    names: &'a NamesRead,
+    read: Vec<Pair>,
+    whole: Vec<Pair>,
+}
+
+/// An attribute: its name, and what it is.
+type Pair = (String, RestrictedExpression);
+
+impl<'a> Telling<'a> {
+    /// Nothing yet, of which policies read these attributes.
+    fn of(names: &'a NamesRead) -> Self {
+        Self { names, read: Vec::new(), whole: Vec::new() }
+    }
+
+    /// Adds an attribute, which is made where it is of use.
+    fn add(&mut self, name: &'static str, make: impl FnOnce() -> RestrictedExpression) {
+        let is_read = self.names.has(name);
+        if !(is_read || CHECKED) {
+            return;
+        }
+        let made = make();
+        if CHECKED {
+            self.whole.push((name.to_string(), made.clone()));
+        }
+        if is_read {
+            self.read.push((name.to_string(), made));
+        }
+    }
+
+    fn text(&mut self, name: &'static str, text: &str) {
+        self.add(name, || RestrictedExpression::new_string(text.to_string()));
+    }
+
+    /// Adds those that are there.
+    fn texts<const N: usize>(&mut self, texts: [(&'static str, Option<&str>); N]) {
+        for (name, text) in texts {
+            if let Some(text) = text {
+                self.text(name, text);
+            }
+        }
+    }
+
+    /// Adds a record of one attribute.
+    fn record(&mut self, name: &'static str, pair: Pair) {
+        // With a name of its own, that is always one.
+        if let Ok(record) = RestrictedExpression::new_record([pair]) {
+            self.add(name, || record);
+        }
+    }
+
+    /// Adds what is to be had.
+    fn wanted(&mut self, audience: &str, scope: Option<&BTreeSet<String>>, ttl: u64) {
+        self.text("audience", audience);
+        self.add("scope", || texts(scope.into_iter().flatten()));
+        self.add("ttl", || RestrictedExpression::new_long(i64::try_from(ttl).unwrap_or(i64::MAX)));
+    }
+
+    fn made(self) -> Result<Told, String> {
+        let made =
+            |pairs| Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"));
+        let whole = CHECKED.then(|| made(self.whole)).transpose()?;
+        Ok(Told { read: made(self.read)?, whole })
     }
 }
 
@@ -251,21 +300,15 @@ fn subject_id(subject: &Principal) -> String {
     id_of(&subject.issuer, &subject.subject)
 }
 
-fn made(
-    pairs: impl IntoIterator<Item = (String, RestrictedExpression)>,
-) -> Result<Context, String> {
-    Context::from_pairs(pairs).map_err(|cause| format!("the context: {cause}"))
-}
-
 fn texts<'a>(values: impl IntoIterator<Item = &'a String>) -> RestrictedExpression {
     RestrictedExpression::new_set(values.into_iter().cloned().map(RestrictedExpression::new_string))
 }
 
-fn names_of(principal: &Principal) -> [(String, RestrictedExpression); 2] {
+fn names_of(principal: &Principal) -> [Pair; 2] {
     [text_pair("issuer", &principal.issuer), text_pair("subject", &principal.subject)]
 }
 
-fn text_pair(name: &str, text: &str) -> (String, RestrictedExpression) {
+fn text_pair(name: &str, text: &str) -> Pair {
     (name.to_string(), RestrictedExpression::new_string(text.to_string()))
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use cedar_policy::Context;
 use serde::Serialize;
 
 use super::{Action, Asked, Asking, Outcome, Trial, usage};
@@ -10,6 +9,7 @@ use crate::broker::authenticate::Caller;
 use crate::broker::config::TrustedIssuer;
 use crate::broker::decide::{Denied, Why};
 use crate::broker::elevation::{self, Eligible, Party, Path};
+use crate::broker::policy::terms::Told;
 use crate::broker::policy::{Approving, Elevating};
 use crate::credential::Principal;
 use crate::error::Result;
@@ -143,7 +143,7 @@ impl Asked<'_> {
         &self,
         trial: &Trial<'_>,
         caller: &Caller,
-    ) -> Option<std::result::Result<Context, String>> {
+    ) -> Option<std::result::Result<Told, String>> {
         match self.action {
             Action::Elevate => {
                 Some(trial.policy.elevating_context(caller, &self.elevating(), self.moment()))

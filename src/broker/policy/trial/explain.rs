@@ -131,16 +131,16 @@ impl Trial<'_> {
             return Some(self.policy.asks_of(caller, operation, asked.moment()));
         }
         let rules = self.rules();
-        if let Some(context) = asked.elevation_context(self, caller) {
+        if let Some(told) = asked.elevation_context(self, caller) {
             let action = self.action_of(asked, caller);
             let about = asked.about.as_ref();
-            return Some(context.map(|context| Asks {
+            return Some(told.map(|told| Asks {
                 about,
-                ..Asks::of_role(caller.id(), action, asked.role, context)
+                ..Asks::of_role(caller.id(), action, asked.role, told)
             }));
         }
         let role = rules.role(Wanted { key_bound: true, ..asked.wanted() }).ok()?;
-        let context = match asked.action {
+        let told = match asked.action {
             Action::Introspect => {
                 self.policy.terms.audience_context(asked.audience, asked.moment())
             }
@@ -151,7 +151,7 @@ impl Trial<'_> {
             }
         };
         let action = self.action_of(asked, caller);
-        Some(context.map(|context| Asks::of_role(caller.id(), action, asked.role, context)))
+        Some(told.map(|told| Asks::of_role(caller.id(), action, asked.role, told)))
     }
 
     /// What policy is asked about.
