@@ -103,6 +103,18 @@ scopes = ["deploy:read"]
         assert!(reached["behind"].is_object(), "{kind:?}: {reached}");
     }
     assert_eq!(elsewhere(), "1", "{kind:?}: {}", broker.said());
+    // Of a request for another host, whoever names that where, and of one that would have to be
+    // decoded first, the token says nothing.
+    let host = format!("Host: %31%32%37.0.0.1:{front}");
+    for more in [["--request-target", "http://other.example.com/a"], ["-H", &host]] {
+        let curl = home.command(program("curl")).args(["-sS", "-H", "@-", "-w", "\n%{http_code}"]);
+        let curl = curl.args(more).args([proxy.url()]).stdin(format!("Authorization: {shown}\n"));
+        let said = curl.run().ok().stdout;
+        let (body, status) = said.trim_end().rsplit_once('\n').unwrap();
+        // (Caddy answers with nothing at all for a host that it does not serve.)
+        let refused = ["400", "403", "404", "421"].contains(&status) || body.is_empty();
+        assert!(refused && !body.contains("\"behind\""), "{kind:?} {more:?}: {said}");
+    }
     let said = broker.said();
     let line = said.lines().find(|line| line.contains("from another network")).unwrap();
     assert!(line.contains("issued_to=127.0.0.1") && line.contains("used_from=127.0.1.1"), "{line}");

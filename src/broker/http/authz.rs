@@ -324,12 +324,18 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Whether a request with this `Host` goes to this origin.
+/// Whether a request with this `Host` goes to this origin. It is written as in there, but for
+/// case and a port that goes without saying: of what would have to be decoded or tidied up first,
+/// such as `%61pi.example.com`, a proxy may think that it is another host.
 fn is_at(origin: &str, host: &str) -> bool {
     let Some((scheme, _)) = origin.split_once("://") else { return false };
-    let bare = !host.is_empty() && !host.contains(['/', '?', '#', '@', '\\']);
-    let url = url::Url::parse(&format!("{scheme}://{host}"));
-    bare && url.is_ok_and(|url| url.origin().ascii_serialization() == origin)
+    let Ok(url) = url::Url::parse(&format!("{scheme}://{host}")) else { return false };
+    let (Some(name), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+        return false;
+    };
+    let as_written =
+        host.eq_ignore_ascii_case(name) || host.eq_ignore_ascii_case(&format!("{name}:{port}"));
+    as_written && url.origin().ascii_serialization() == origin
 }
 
 /// The one value of a header that the proxy sets.

@@ -33,7 +33,7 @@ fn asked(w: &World, path: &str, more: &[&str], about: &[&str]) -> Vec<Exchange> 
 
 pub(super) fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
-    let about: [(&str, &'static [&'static str]); 19] = [
+    let about: [(&str, &'static [&'static str]); 24] = [
         ("nothing", &[]),
         ("no host", &["X-Original-Method: GET", "X-Original-URI: /x"]),
         ("no method", &["X-Original-Host: api.example.com", "X-Original-URI: /x"]),
@@ -64,6 +64,24 @@ pub(super) fn attacks() -> Vec<Attack> {
         (
             "a host with a backslash",
             &[API_LINES[0], "X-Original-Host: api.example.com\\.evil.example", API_LINES[2]],
+        ),
+        // What a proxy takes for another host, or for none that it knows.
+        (
+            "a host with an encoded letter",
+            &[API_LINES[0], "X-Original-Host: %61pi.example.com", API_LINES[2]],
+        ),
+        (
+            "a host whose last letter is encoded",
+            &[API_LINES[0], "X-Original-Host: api.example.co%6D", API_LINES[2]],
+        ),
+        ("a host with a tab", &[API_LINES[0], "X-Original-Host: api.exam\tple.com", API_LINES[2]]),
+        (
+            "a host with an empty port",
+            &[API_LINES[0], "X-Original-Host: api.example.com:", API_LINES[2]],
+        ),
+        (
+            "a host with a port of five digits",
+            &[API_LINES[0], "X-Original-Host: api.example.com:00443", API_LINES[2]],
         ),
         (
             "two hosts in one line",
