@@ -81,9 +81,11 @@ struct Table {
 struct Connection {
     id: u64,
     opened: Instant,
-    /// How many requests are worked on.
+    /// How many requests have begun to arrive and are not answered.
+    requests: usize,
+    /// How many of those are there as a whole, and worked on.
     busy: usize,
-    /// Since when there is none.
+    /// Since when there is no request.
     idle_since: Instant,
     changed: Arc<Notify>,
 }
@@ -95,7 +97,8 @@ impl Connections {
     }
 
     /// Takes a connection in. Where there are too many, one without a request gives
-    /// way: of the address that has the most the one that has been idle for longest.
+    /// way, or one whose request is still arriving: of the address that has the most the one
+    /// that has done nothing for longest.
     ///
     /// # Errors
     /// Where all of them are busy.
@@ -125,7 +128,14 @@ impl Connections {
         table.next += 1;
         table.by_peer.insert(
             peer,
-            Connection { id, opened: now, busy: 0, idle_since: now, changed: changed.clone() },
+            Connection {
+                id,
+                opened: now,
+                requests: 0,
+                busy: 0,
+                idle_since: now,
+                changed: changed.clone(),
+            },
         );
         drop(table);
         let place = Place { connections: self.clone(), peer, id };
@@ -133,15 +143,26 @@ impl Connections {
         Ok(Watched { inner: stream, end, ended: false, _place: place })
     }
 
-    /// Tells that a request of this peer is worked on, until the result is dropped.
-    pub fn busy(&self, peer: SocketAddr) -> Busy {
+    /// Tells that a request of this peer has begun to arrive, until the result is dropped. Its
+    /// connection still gives way to others.
+    pub fn request(&self, peer: SocketAddr) -> Counted {
+        self.count_in(peer, |connection| &mut connection.requests)
+    }
+
+    /// Tells that a request of this peer is there as a whole and worked on, until the result is
+    /// dropped.
+    pub fn busy(&self, peer: SocketAddr) -> Counted {
+        self.count_in(peer, |connection| &mut connection.busy)
+    }
+
+    fn count_in(&self, peer: SocketAddr, what: Which) -> Counted {
         let mut table = self.table();
         let id = table.by_peer.get_mut(&peer).map(|connection| {
-            connection.busy += 1;
+            *what(connection) += 1;
             connection.id
         });
         drop(table);
-        Busy { connections: self.clone(), peer, id }
+        Counted { connections: self.clone(), peer, id, what }
     }
 
     /// How many are open.
@@ -176,7 +197,7 @@ impl Connections {
         let table = self.table();
         let connection = table.by_peer.get(&peer).filter(|connection| connection.id == id)?;
         let Limits { idle, age, .. } = self.0.limits;
-        Some(match connection.busy {
+        Some(match connection.requests {
             0 => (connection.opened + age)
                 .max(connection.idle_since + LINGER)
                 .min(connection.idle_since + idle),
@@ -191,7 +212,7 @@ impl Connections {
 }
 
 impl Table {
-    /// Ends one of these connections that has no request.
+    /// Ends one of these connections that has no request that is there as a whole.
     fn give_way(&mut self, of: impl Fn(&SocketAddr) -> bool) -> Option<()> {
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
         for peer in self.by_peer.keys() {
@@ -220,21 +241,28 @@ pub(super) fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A request that is worked on.
-pub struct Busy {
+/// What of a connection is counted.
+type Which = fn(&mut Connection) -> &mut usize;
+
+/// A request that counts as under way.
+pub struct Counted {
     connections: Connections,
     peer: SocketAddr,
     id: Option<u64>,
+    what: Which,
 }
 
-impl Drop for Busy {
+impl Drop for Counted {
     fn drop(&mut self) {
         let mut table = self.connections.table();
         let connection = table.by_peer.get_mut(&self.peer);
         if let Some(connection) = connection.filter(|connection| Some(connection.id) == self.id) {
-            connection.busy = connection.busy.saturating_sub(1);
-            connection.idle_since = Instant::now();
-            connection.changed.notify_one();
+            let count = (self.what)(connection);
+            *count = count.saturating_sub(1);
+            if connection.requests == 0 {
+                connection.idle_since = Instant::now();
+                connection.changed.notify_one();
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
@@ -159,14 +159,15 @@ impl Guard {
 }
 
 /// Turns requests away while too many are worked on, or there are too many large
-/// ones. A request counts from when it is there as a whole: slow callers cannot keep
-/// others out.
+/// ones. A request counts from when it is there as a whole, and its connection is busy from
+/// then on: slow callers cannot keep others out.
 pub async fn shed_load(
     State(guard): State<Guard>,
     id: RequestId,
     request: Request,
     next: Next,
 ) -> Response {
+    let (peer, has_body) = (peer_of(&request), !request.body().is_end_stream());
     let (parts, body) = request.into_parts();
     let late = || {
         let why = "the body did not arrive in time";
@@ -177,6 +178,7 @@ pub async fn shed_load(
         Ok(gathered) => gathered,
         Err(refusal) => return refusal.at(id),
     };
+    let _busy = peer.filter(|_| has_body).map(|peer| guard.connections.busy(peer));
     let request = Request::from_parts(parts, body.into());
     match guard.at_once.try_acquire() {
         Ok(_permit) => next.run(request).await,
@@ -184,12 +186,20 @@ pub async fn shed_load(
     }
 }
 
+/// Who is at the other end of the connection of a request.
+fn peer_of(request: &Request) -> Option<SocketAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0)
+}
+
 /// Goes with a request from its arrival to its answer.
 async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let id = RequestId(ids::new(guard.clock.now()));
     request.extensions_mut().insert(id);
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0);
-    let _busy = peer.map(|peer| guard.connections.busy(peer));
+    let peer = peer_of(&request);
+    let _request = peer.map(|peer| guard.connections.request(peer));
+    // With a body it is not there as a whole yet: see `shed_load`.
+    let whole = request.body().is_end_stream();
+    let _busy = peer.filter(|_| whole).map(|peer| guard.connections.busy(peer));
     if let Some(peer) = peer {
         let source = Source::of(peer.ip(), request.headers(), &guard.proxies);
         request.extensions_mut().insert(source);

@@ -240,6 +240,17 @@ pub(super) fn attacks() -> Vec<Attack> {
             Vec::<Exchange>::new()
         }));
     }
+    let everywhere = "as many as there may be, from four addresses, each in the middle of a body";
+    attacks.push(attack(FLOODS, Who::Stranger, everywhere, |w| {
+        let begun = b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 4000\r\n\r\ng";
+        wire::while_all_are_held(256, [11, 12, 13, 14], w.address, begun, || {
+            let good = w.fields(&w.assertion(json!({})), &[]);
+            let (served, took) = wire::timed(|| w.try_honest(&[], &good));
+            served.unwrap();
+            assert!(took < Duration::from_secs(8), "{took:?}");
+        });
+        Vec::<Exchange>::new()
+    }));
     attacks.push(attack(FLOODS, Who::Stranger, "2,000 requests that are nothing", |w| {
         let one = b"POST /token HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 1\r\n\r\nx";
         let mut bytes = one.repeat(2_000);

@@ -78,10 +78,32 @@ pub(super) fn while_held<T>(
     begun: &[u8],
     done: impl FnOnce() -> T,
 ) -> T {
+    while_held_from(std::iter::repeat_n(from, count), to, begun, done)
+}
+
+/// The same, so many from each of these addresses of 127.0.0.0/24.
+pub(super) fn while_all_are_held<T>(
+    each: usize,
+    from: [u8; 4],
+    to: SocketAddr,
+    begun: &[u8],
+    done: impl FnOnce() -> T,
+) -> T {
+    let from = from.map(|last| IpAddr::V4(Ipv4Addr::new(127, 0, 0, last)));
+    let all = from.into_iter().flat_map(|from| std::iter::repeat_n(from, each));
+    while_held_from(all, to, begun, done)
+}
+
+fn while_held_from<T>(
+    from: impl Iterator<Item = IpAddr>,
+    to: SocketAddr,
+    begun: &[u8],
+    done: impl FnOnce() -> T,
+) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let held = runtime.block_on(async {
         let mut held = Vec::new();
-        for _ in 0..count {
+        for from in from {
             let mut stream = connect(from, to).await;
             let _ = stream.write_all(begun).await;
             held.push(stream);

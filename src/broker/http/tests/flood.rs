@@ -1,11 +1,14 @@
 //! Those who hold what they do not use: connections, and halves of requests.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 
 use crate::broker::http::connections::{Connections, Limits};
 use crate::broker::http::guard::{Guard, MAX_BODY, shed_load};
@@ -28,13 +31,50 @@ const SOMEBODY: [u8; 4] = [127, 0, 0, 2];
 
 /// Endpoints that echo what is posted, within these limits.
 fn served(limits: Limits) -> (Served, Connections) {
+    served_with(limits, Arc::default())
+}
+
+/// The same, with one that answers once somebody has opened it.
+fn served_with(limits: Limits, held: Arc<Held>) -> (Served, Connections) {
     let guard = Guard::new(Hosts::Any).within(limits);
+    let waits = move || {
+        let held = held.clone();
+        async move {
+            held.begun.fetch_add(1, Ordering::SeqCst);
+            // It is closed at the end.
+            let _ = held.open.acquire().await;
+        }
+    };
     let app = axum::Router::new()
         .route("/", axum::routing::post(|body: String| async move { body.len().to_string() }))
         .route("/", axum::routing::get(|| async { "{}" }))
+        .route("/held", axum::routing::get(waits))
         .layer(axum::middleware::from_fn_with_state(guard.clone(), shed_load));
     let connections = guard.connections();
     (Served::within(|_| guard.around(app), None, connections.clone()), connections)
+}
+
+/// Requests that are worked on until they need not be any more.
+struct Held {
+    begun: AtomicUsize,
+    open: Semaphore,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { begun: AtomicUsize::new(0), open: Semaphore::new(0) }
+    }
+}
+
+impl Held {
+    /// Another request that is worked on.
+    async fn another(&self, from: [u8; 4], to: SocketAddr) -> TcpStream {
+        let before = self.begun.load(Ordering::SeqCst);
+        let mut stream = connect(from, to).await;
+        stream.write_all(b"GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        until("a request", || self.begun.load(Ordering::SeqCst) > before).await;
+        stream
+    }
 }
 
 fn few() -> Limits {
@@ -110,18 +150,19 @@ async fn connections_without_a_request_give_way() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn one_address_has_only_its_share() {
-    let (served, connections) = served(few());
+    let held = Arc::<Held>::default();
+    let (served, connections) = served_with(few(), held.clone());
     let mut busy = Vec::new();
     for _ in 0..4 {
-        busy.push(half_a_request(SOMEBODY, served.address, 2).await);
+        busy.push(held.another(SOMEBODY, served.address).await);
     }
     // None of them is idle, so another one of the same address is turned away.
     let mut fifth = connect(SOMEBODY, served.address).await;
     assert_eq!(hung_up(&mut fifth).await, b"");
     assert_eq!(connections.count(), 4);
     assert_eq!(served.get("/").await.status, StatusCode::OK);
+    held.open.close();
     for stream in &mut busy {
-        stream.write_all(b"ok").await.unwrap();
         let mut answer = [0; 15];
         stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer, b"HTTP/1.1 200 OK", "they were not disturbed");
@@ -135,14 +176,50 @@ async fn one_address_has_only_its_share() {
 #[tokio::test]
 async fn a_proxy_has_as_many_as_there_are() {
     let proxies = vec!["127.0.0.2".parse().unwrap()];
-    let (served, connections) = served(Limits { proxies, ..few() });
+    let held = Arc::<Held>::default();
+    let (served, connections) = served_with(Limits { proxies, ..few() }, held.clone());
     let mut busy = Vec::new();
     for _ in 0..8 {
-        busy.push(half_a_request(SOMEBODY, served.address, 2).await);
+        busy.push(held.another(SOMEBODY, served.address).await);
     }
     assert_eq!(connections.count(), 8);
     let mut ninth = connect(NOBODY, served.address).await;
     assert_eq!(hung_up(&mut ninth).await, b"");
+}
+
+/// From so many addresses that they have all the connections, and from a proxy, which may have
+/// all of them: whoever sends the rest of a request slowly, or never, keeps nobody out.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn halves_of_requests_give_way() {
+    let proxies = vec!["127.0.0.2".parse().unwrap()];
+    for (limits, addresses) in [(few(), [3, 4, 5, 6]), (Limits { proxies, ..few() }, [2; 4])] {
+        let (served, connections) = served(limits);
+        let mut halves = Vec::new();
+        for n in 0..8 {
+            let from = [127, 0, 0, addresses[n / 2]];
+            halves.push(half_a_request(from, served.address, 2).await);
+        }
+        assert_eq!(connections.count(), 8);
+        for _ in 0..20 {
+            // Each time over a connection of its own.
+            let mut whole = connect(NOBODY, served.address).await;
+            let request = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nok";
+            whole.write_all(request).await.unwrap();
+            let mut answer = [0; 15];
+            whole.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200 OK");
+            halves.push(half_a_request([127, 0, 0, addresses[0]], served.address, 2).await);
+        }
+        assert!(connections.count() <= 8);
+        // The first one of them is gone; the last one goes on where the rest of it arrives.
+        hung_up(&mut halves[0]).await;
+        let last = halves.last_mut().unwrap();
+        last.write_all(b"ok").await.unwrap();
+        let mut answer = [0; 15];
+        last.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    }
 }
 
 #[tokio::test]
