@@ -85,6 +85,11 @@ impl Denials {
             let left = buckets.entry(whose.clone()).or_insert_with(|| Left::all(up));
             if let Some(wait) = left.bucket.wait(rate, up) {
                 left.count(action, now);
+                // Denied they were all the same, where it is others who are denied too much.
+                if remembered && whose != principal {
+                    let own = buckets.entry(principal.clone()).or_insert_with(|| Left::all(up));
+                    own.bucket.take(&OF_PRINCIPAL, up);
+                }
                 return Err(wait.try_into().unwrap_or_default());
             }
         }
@@ -92,6 +97,17 @@ impl Denials {
             buckets.entry(whose).or_insert_with(|| Left::all(up)).bucket.take(rate, up);
         }
         Ok(())
+    }
+
+    /// Whether another denial of this caller would only be counted because of their own, and
+    /// for how long.
+    pub(super) fn are_counted(
+        &self,
+        principal: &Principal,
+        up: Duration,
+    ) -> Option<std::time::Duration> {
+        let wait = self.buckets().get(principal)?.bucket.wait(&OF_PRINCIPAL, up)?;
+        Some(wait.try_into().unwrap_or_default())
     }
 
     /// What has been counted for long enough to go on record. It is not given twice.
@@ -164,6 +180,10 @@ mod tests {
         assert_eq!(admitted(&denials, "b", NOW, 1), 1, "others are not affected");
         let wait = denials.admit(&of("a"), "issue", NOW, Duration::ZERO).unwrap_err();
         assert_eq!(wait, std::time::Duration::from_secs(30));
+        assert_eq!(denials.are_counted(&of("a"), Duration::ZERO), Some(wait));
+        assert_eq!(denials.are_counted(&of("b"), Duration::ZERO), None);
+        assert_eq!(denials.are_counted(&of("nobody"), Duration::ZERO), None);
+        assert_eq!(denials.are_counted(&of("a"), Duration::seconds(30)), None);
         assert_eq!(admitted(&denials, "a", NOW + Duration::seconds(30), 9), 1);
         assert_eq!(admitted(&denials, "a", NOW + Duration::hours(1), 100), 30);
     }
@@ -183,6 +203,12 @@ mod tests {
         assert_eq!(all.iter().map(|tally| tally.count).sum::<u64>(), 4400);
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].principal, of(""));
+        // By what others are denied nobody's own share is used up; by their own it is.
+        let one = Principal { issuer: "https://i.example".into(), subject: "0".into() };
+        assert_eq!(denials.are_counted(&one, Duration::ZERO), None);
+        let more = (0..30).filter(|_| denied("https://i.example", 0)).count();
+        assert_eq!(more, 0);
+        assert!(denials.are_counted(&one, Duration::ZERO).is_some());
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl From<Unproved> for Refusal {
         match unproved {
             Unproved::Token(error) => Self::Unauthenticated(error),
             Unproved::Proof(refused) => Self::Proof(refused),
+            Unproved::Counted { .. } => Self::Unauthenticated(unacceptable("denied too often")),
             Unproved::Unavailable(error) => Self::Unavailable(error),
         }
     }
@@ -68,34 +69,35 @@ impl Broker {
         let (caller, proof) = match asker {
             Asker::Shown(Credentials::Bearer(shown)) if shown.ct_eq(token.expose()) => (None, None),
             Asker::Shown(Credentials::Bound(shown, proof, at)) if shown.ct_eq(token.expose()) => {
-                let proof = self.proof_at(shown, proof, at)?;
-                self.use_up_proof(&proof).await?;
-                (None, Some(proof))
+                (None, Some(self.proof_at(shown, proof, at)?))
             }
             // An assertion that is good once serves as long as it lasts here: nothing comes of it.
             Asker::Shown(shown) => {
                 let (caller, proof) = self.shown_by(book, shown).await?;
-                if let Some(proof) = &proof {
-                    self.use_up_proof(proof).await?;
-                }
-                (Some(caller), None)
+                (Some(caller), proof)
             }
             Asker::Client(client) => {
                 (Some(Caller::of_client(&self.issuer, client, self.clock.now())), None)
             }
         };
-        match self.known_to(caller.as_ref(), book, token, source).await? {
-            Ok(own) if proof.is_some_and(|proof| own.key.as_ref() != Some(&proof.thumbprint)) => {
-                let why = "it is by another key than the token is bound to";
-                Err(Refusal::Proof(proof::Refused::new(Fault::Key, why)))
-            }
-            Ok(own) => self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable),
-            // Why is counted, and told to nobody.
+        let own = match self.known_to(caller.as_ref(), book, token, source).await? {
+            Ok(own) => own,
+            // Why is counted, and told to nobody. A proof is not used up for that: anybody can
+            // make one for what is no token, and would leave something in the store.
             Err(flaw) => {
                 self.metrics.own_refused(flaw);
-                Ok(None)
+                return Ok(None);
             }
+        };
+        if let Some(proof) = proof {
+            // (That of somebody else is by the key of their own token.)
+            if caller.is_none() && own.key.as_ref() != Some(&proof.thumbprint) {
+                let why = "it is by another key than the token is bound to";
+                return Err(Refusal::Proof(proof::Refused::new(Fault::Key, why)));
+            }
+            self.use_up_proof(&proof).await?;
         }
+        self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable)
     }
 
     /// The token, where it is good and whoever asks may know of it.

@@ -116,6 +116,7 @@ use renewals::Renewals;
 use rulebook::Rulebook;
 use store::Store;
 use sweep::Sweeping;
+use tokio::sync::Semaphore;
 use traces::Traces;
 use web::PageSeal;
 
@@ -149,6 +150,8 @@ pub struct Broker {
     opaque_seal: OpaqueSeal,
     elevations: ElevationSeal,
     uses: Gathering,
+    /// Places for the commands that say whether there is a ticket.
+    tickets: Semaphore,
     /// What browsers carry.
     pages_seal: PageSeal,
     env: Env,
@@ -304,6 +307,7 @@ impl Prepared {
             opaque_seal,
             elevations,
             uses,
+            tickets: Semaphore::new(elevation::TICKETS_AT_ONCE),
             pages_seal,
             env: host.env.clone(),
             enrollment_seal,

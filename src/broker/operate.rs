@@ -3,7 +3,7 @@
 //! Whoever asks shows who they are as one who introspects does, and policy decides
 //! (`Action::"revoke"`, `Action::"administer"`). Holding a token is not enough, and one of the
 //! broker's own proves nothing here either. What may be used once is used up before anything
-//! is decided; what is denied is on record, and so is whatever changes something, in the name
+//! is decided, unless they are denied all the time; what is denied is on record, and so is whatever changes something, in the name
 //! of who asked for it.
 
 use std::net::IpAddr;
@@ -15,6 +15,7 @@ use super::Broker;
 use super::audit::leaf::ERASED;
 use super::audit::{Author, Decision, Record};
 use super::authenticate::{Caller, unacceptable};
+use super::client::Proved;
 use super::config::MAX_LEEWAY;
 use super::cutoff::{Operator, Revoked, What};
 use super::decide::{Denied, Rules};
@@ -44,6 +45,11 @@ pub(super) enum Unproved {
     Token(Error),
     /// The proof is not good.
     Proof(proof::Refused),
+    /// They were denied so much of late that it is only counted, and come with a proof.
+    Counted {
+        /// When to ask again.
+        retry_after: Duration,
+    },
     /// The broker cannot tell at present.
     Unavailable(Error),
 }
@@ -102,6 +108,10 @@ impl Broker {
             Credentials::Bound(token, proof, at) => (token, Some(self.proof_at(token, proof, at)?)),
         };
         let caller = self.bearer(token, book, proof.as_ref()).await?;
+        // By a token alone nobody comes under the name of a client that has to do more.
+        let caller = self
+            .through(book, caller, &Proved::default(), proof.is_some())
+            .map_err(|refused| Unproved::Token(refused.error))?;
         if proof.is_some() && caller.key().is_none() {
             let why = "it is not bound to a key, and shown as one that is";
             return Err(Unproved::Token(unacceptable(why)));
@@ -130,12 +140,18 @@ impl Broker {
         Ok(proof)
     }
 
-    /// Uses up what may be shown once, durably and for all processes of this broker.
+    /// Uses up what may be shown once, durably and for all processes of this broker. Whoever was
+    /// denied so much of late that it is only counted does not get to that: they have as many
+    /// proofs as they like, and each leaves something in the store.
     async fn use_up_shown(&self, caller: &Caller, proof: Option<&Proof>) -> Result<(), Unproved> {
+        let now = self.clock.now();
         if let Some(proof) = proof {
+            let up = self.clock.uptime();
+            if let Some(retry_after) = self.denials.are_counted(caller.principal(), up) {
+                return Err(Unproved::Counted { retry_after });
+            }
             self.use_up_proof(proof).await?;
         }
-        let now = self.clock.now();
         let Some(assertion) = caller.used_up() else { return Ok(()) };
         let longest = time::Duration::try_from(MAX_LEEWAY).unwrap_or(time::Duration::MAX);
         let used = Effect::Consume(Consumed {

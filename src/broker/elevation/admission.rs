@@ -12,12 +12,16 @@ use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
 use crate::broker::config::{Elevation as Rules, Login};
 use crate::broker::store::{UnderWay, Unless};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::host::process::printed::{Limit, printed};
 use crate::oidc::jwt::LEEWAY;
 
 /// How long it may take to say whether there is a ticket.
 const TICKET_LIMIT: Duration = Duration::from_secs(10);
+
+/// How many commands may run at once that say whether there is one. Whoever may ask for a role
+/// may ask as often as they like.
+pub(in crate::broker) const TICKETS_AT_ONCE: usize = 8;
 
 /// How much is read of what is said about a ticket.
 const MAX_TICKET: usize = 16 * 1024;
@@ -164,6 +168,12 @@ impl Broker {
         let has_command = !rules.ticket_command.is_empty() && !asked.drill;
         let (Some(ticket), true) = (&asked.ticket, has_command) else {
             return Ok(());
+        };
+        // As long as one of those may take that run already.
+        let place = tokio::time::timeout(TICKET_LIMIT, self.tickets.acquire());
+        let Ok(Ok(_place)) = place.await else {
+            let why = "so many tickets are being checked that this one could not be";
+            return Err(Refusal::Unrecorded(Error::new(ErrorKind::Other, why)));
         };
         let words = [rules.ticket_command.as_slice(), std::slice::from_ref(ticket)].concat();
         let limit = Limit(TICKET_LIMIT);

@@ -248,7 +248,8 @@ async fn exchange(
     let now = broker.clock.now();
     let left = left(&issued, now).ok_or_else(|| {
         tracing::error!("the token was issued so late that nothing is left of it");
-        Unissued { why: Issuance::Internal, refusal: Refusal::internal() }
+        let why = "it took so long to issue the token that nothing is left of it";
+        Unissued { why: Issuance::Internal, refusal: Refusal::unavailable(why, RETRY_AFTER) }
     })?;
     Ok(answer(&issued, requested.token_type, left, now))
 }

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::keys::{Key, hs256, message};
-use super::wire::post;
+use super::wire::{ANYBODY, form, post};
 use super::world::{ASSERTION, World, now};
-use super::{Attack, Named, Who, attack, sending_to};
+use super::{Attack, Exchange, Named, Who, attack, sending, sending_to};
 
 /// One of the keys of a world.
 type OfWorld = fn(&World) -> &Key;
@@ -13,7 +13,7 @@ type OfWorld = fn(&World) -> &Key;
 const CLIENTS: &str = "what clients authenticate by";
 
 /// A client that asks for a role that only `robot` gives.
-fn by(world: &World, assertion: &str, changes: &[(&str, &str)]) -> Vec<super::Exchange> {
+fn by(world: &World, assertion: &str, changes: &[(&str, &str)]) -> Vec<Exchange> {
     let mut fields = vec![
         ("role", "robot"),
         ("client_assertion_type", ASSERTION),
@@ -131,11 +131,7 @@ pub(super) fn attacks() -> Vec<Attack> {
             ("client_assertion", &*assertion),
         ];
         w.honest(&w.assertion(json!({})), &used);
-        sending_to(
-            w.twin(),
-            super::ANYBODY,
-            post("/token", &[], w.fields(&w.assertion(json!({})), &used)),
-        )
+        sending_to(w.twin(), ANYBODY, post("/token", &[], w.fields(&w.assertion(json!({})), &used)))
     }));
     attacks.push(attack(CLIENTS, Who::Caller, "of another client, for a role of one", |w| {
         by(w, &w.client_assertion(&w.drone, "drone", json!({})), &[])
@@ -149,6 +145,17 @@ pub(super) fn attacks() -> Vec<Attack> {
         "no key, by a client that has to prove one",
         |w| super::asking(w, &w.assertion(json!({})), &[("client_id", "pocket")]),
     ));
+    let in_its_name = "a token of its name in its place, to be told about others'";
+    attacks.push(attack(CLIENTS, Who::Stranger, in_its_name, |w| {
+        let asks = |client: &str| {
+            let who = w.assertion(json!({"sub": "api", "azp": client, "client_id": client}));
+            let who = format!("Authorization: Bearer {who}");
+            post("/introspect", &[&who], form(&[("token", &w.token("deploy"))]))
+        };
+        let honest = Exchange { to: w.address, from: ANYBODY, bytes: asks("cli") };
+        assert!(honest.run().unwrap().is_granted(), "it is for the name of the client alone");
+        sending(w, asks("robot"))
+    }));
     attacks.push(attack(CLIENTS, Who::Stranger, "an issuer's token in its place", |w| {
         let token = w.assertion(json!({"sub": "robot", "iss": "robot"}));
         by(w, &token, &[])

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::keys::{hs256, merged, message};
-use super::wire::{ANYBODY, post};
+use super::wire::{ANYBODY, form, post};
 use super::world::{World, now};
 use super::{Attack, Named, Who, attack, sending, sending_to};
 
@@ -181,6 +181,25 @@ pub(super) fn attacks() -> Vec<Attack> {
             with_proof(w, &used)
         },
     ));
+    // Whoever has a key can make as many as they like: none of them may leave a row.
+    let about: [Named<String>; 3] = [
+        ("what is no token", |_| "g".into()),
+        ("a token that is not bound", |w| w.token("deploy")),
+        ("a token that is bound to another key", |w| w.bound_token(&w.device)),
+    ];
+    for (name, token) in about {
+        attacks.push(attack(PROOFS, Who::Stranger, format!("to ask about {name}"), move |w| {
+            let token = token(w);
+            let claims = json!({
+                "htu": format!("{}/introspect", w.url()), "ath": super::proxy::ath(&token),
+                "nonce": w.nonce(),
+            });
+            let proof = w.proof(&w.own, json!({}), claims);
+            let lines = [format!("Authorization: DPoP {token}"), format!("DPoP: {proof}")];
+            let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+            sending(w, post("/introspect", &lines, form(&[("token", &token)])))
+        }));
+    }
     attacks.extend(downgrades());
     attacks
 }

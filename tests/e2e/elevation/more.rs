@@ -38,6 +38,33 @@ fn a_ticket_is_looked_up_before_anybody_is_asked() {
     assert_eq!(asked["ticket"], "CHG-1");
 }
 
+/// However often somebody asks, few commands run at once for it.
+#[test]
+fn few_tickets_are_looked_up_at_once() {
+    let place = Home::new();
+    let counts = place.path("counts");
+    // Each says how many there are, and lasts long enough for others to begin.
+    let look = r#"mkdir "$0/$$" && ls "$0" | wc -l >> "$1" && sleep 0.4 && rmdir "$0/$$""#;
+    std::fs::create_dir(place.path("running")).unwrap();
+    let command = serde_json::json!(["/bin/sh", "-c", look, place.path("running"), counts]);
+    let rules = format!("ticket = \"CHG-[0-9]+\"\nticket_command = {command}");
+    let company = Company::with(&["alice"], &role(&rules));
+    let ask =
+        ["elevate", "request", "admin", "--reason", "INC-1", "--no-wait", "--ticket", "CHG-1"];
+    let askers: Vec<_> = (0..24).map(|_| company.run("alice", &ask)).collect();
+    std::thread::scope(|scope| {
+        let askers: Vec<_> =
+            askers.into_iter().map(|asker| scope.spawn(move || asker.run())).collect();
+        let done = askers.into_iter().map(|asker| asker.join().unwrap());
+        assert_eq!(done.filter(|done| done.code == Some(0)).count(), 1);
+    });
+    let counts = std::fs::read_to_string(counts).unwrap();
+    let counts: Vec<u32> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
+    assert_eq!(counts.len(), 24);
+    assert!(counts.iter().all(|count| (1..=8).contains(count)), "{counts:?}");
+    assert!(counts.iter().any(|count| *count > 1), "{counts:?}");
+}
+
 #[test]
 fn what_starts_later_is_waited_for_and_begins_then() {
     let company = Company::start(&["alice", "bob", "carol"]);

@@ -140,8 +140,14 @@ impl Asked {
         let texts = [&self.since, &self.until, &self.principal, &self.role, &self.trace]
             .into_iter()
             .chain([&self.action, &self.decision]);
-        if texts.flatten().any(String::is_empty) {
-            return Err(Unserved::malformed("the query has something without a value"));
+        for text in texts.flatten() {
+            if text.is_empty() {
+                return Err(Unserved::malformed("the query has something without a value"));
+            }
+            // No record has them, and not every store takes all of them.
+            if text.chars().any(char::is_control) {
+                return Err(Unserved::malformed("the query has a control character"));
+            }
         }
         let moment = |name: &str, text: &Option<String>| {
             let moment = text.as_deref().map(|text| OffsetDateTime::parse(text, &Rfc3339));

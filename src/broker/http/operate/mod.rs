@@ -239,6 +239,7 @@ impl<'a> Request<'a> {
         match unproved {
             Unproved::Token(error) => Challenge::token(&error).into(),
             Unproved::Proof(refused) => Challenge::proof(self.broker, &refused).into(),
+            Unproved::Counted { retry_after } => operate::Refusal::Counted { retry_after }.into(),
             Unproved::Unavailable(error) => {
                 tracing::error!(%error, "it cannot be told who asks");
                 let why = "the broker cannot tell at present who asks";

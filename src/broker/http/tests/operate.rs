@@ -14,7 +14,7 @@ use super::client::{Signer, by};
 use super::dpop::Device;
 use super::header_of;
 use crate::broker::audit::{Decision, Record};
-use crate::broker::config::{Assertions, Endpoint, Limits};
+use crate::broker::config::{Assertions, Endpoint, Limits, Nonces};
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::{Bed, CORP, IssuerKey, Options, json_of};
 use crate::host::http::{Request, Response};
@@ -364,6 +364,87 @@ permit (principal == User::"{BROKER}#deployer", action == Action::"revoke", reso
     let form = [&by(&both)[..], &[("role", "deploy")]].concat();
     let bearer = format!("Bearer {}", ops(&bed));
     refused(&ask(&bed, asked, &[("authorization", &bearer)], &form).await, 400, "invalid_request");
+}
+
+#[tokio::test]
+async fn a_token_of_a_clients_name_proves_nothing_where_that_client_has_to_authenticate() {
+    let signer = Signer::new();
+    let bed = bed_with(|options| {
+        signer.configure(options);
+        options.config.dpop.nonces = Nonces::Required;
+    })
+    .await;
+    let kid = bed.broker.keys.current().await.unwrap().active().kid().to_string();
+    let before = bed.store.size().await.unwrap();
+    for name in ["azp", "client_id"] {
+        let mut claims = json!({"sub": "ops", "groups": ["ops"], "azp": "deployer"});
+        claims[name] = json!("deployer");
+        let bearer = format!("Bearer {}", bed.key.token(claims));
+        for answer in ask_all(&bed, &[("authorization", &bearer)], &kid).await {
+            let said = refused(&answer, 401, "invalid_token");
+            assert!(said.contains("'deployer' has to authenticate"), "{said}");
+        }
+    }
+    assert_eq!(bed.store.size().await.unwrap(), before);
+    // One that is known by a key alone has to prove that.
+    let claims = json!({"sub": "ops", "groups": ["ops"], "azp": "public"});
+    let said =
+        refused(&get(&bed, "/v1/keys", &bed.key.token(claims.clone())).await, 401, "invalid_token");
+    assert!(said.contains("'public' has to prove a key"), "{said}");
+    let device = Device::new();
+    let mut bound = claims;
+    bound["cnf"] = json!({"jkt": device.0.thumbprint()});
+    let bound = bed.key.token(bound);
+    ok(&with_proof(&bed, &device, &bound, None).await.0);
+}
+
+/// Asks for the keys with a token that is bound to the key of this device, and a proof, which is
+/// a new one where there is none. Returns that, too.
+async fn with_proof(
+    bed: &Bed,
+    device: &Device,
+    bound: &str,
+    proof: Option<&str>,
+) -> (Response, String) {
+    let (shown, of_keys) = (format!("DPoP {bound}"), ("GET", "https://broker.example.com/v1/keys"));
+    let at = async |proof: &str| {
+        let headers = [("authorization", shown.as_str()), ("dpop", proof)];
+        ask(bed, (Method::GET, "/v1/keys"), &headers, &[]).await
+    };
+    let proof = match proof {
+        Some(proof) => proof.to_string(),
+        None => {
+            let asked = at(&device.proof_with(of_keys, bound, None)).await;
+            let nonce = header_of(&asked, "dpop-nonce");
+            device.proof_with(of_keys, bound, Some(&nonce))
+        }
+    };
+    (at(&proof).await, proof)
+}
+
+/// Whoever has a key can make as many proofs as they like, and each that is used up is kept.
+#[tokio::test]
+async fn who_is_denied_all_the_time_uses_up_no_more_proofs() {
+    let bed = bed().await;
+    let device = Device::new();
+    let jkt = device.0.thumbprint();
+    let alice = bed.key.token(json!({"cnf": {"jkt": jkt}}));
+    let (denied, used) = with_proof(&bed, &device, &alice, None).await;
+    refused(&denied, 403, "access_denied");
+    let again = with_proof(&bed, &device, &alice, Some(&used)).await.0;
+    refused(&again, 401, "invalid_dpop_proof");
+    for _ in 1..30 {
+        let (denied, _) = with_proof(&bed, &device, &alice, None).await;
+        refused(&denied, 403, "access_denied");
+    }
+    let (counted, unused) = with_proof(&bed, &device, &alice, None).await;
+    for answer in [&counted, &with_proof(&bed, &device, &alice, Some(&unused)).await.0] {
+        refused(answer, 403, "access_denied");
+        assert_ne!(header_of(answer, "retry-after"), "");
+    }
+    // That is their own matter.
+    let ops = json!({"sub": "ops", "groups": ["ops"], "cnf": {"jkt": jkt}});
+    ok(&with_proof(&bed, &device, &bed.key.token(ops), None).await.0);
 }
 
 #[tokio::test]

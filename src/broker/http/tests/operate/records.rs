@@ -71,6 +71,8 @@ async fn a_query_that_is_none_is_refused() {
         "?subject=alice",
         "?principal=",
         "?role=a&role=b",
+        "?role=a%00",
+        "?principal=a%0ab",
     ] {
         let answer = get(&bed, &format!("{PATH}{query}"), &ops).await;
         refused(&answer, 400, "invalid_request");
