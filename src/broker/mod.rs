@@ -277,6 +277,8 @@ impl Prepared {
             rules: Rules::from(&config.keys),
             issuer: config.issuer.clone(),
             name: "broker",
+            // Tokens of its own come to it as those of any issuer, too.
+            seen: self.book.authenticator().seen().clone(),
         };
         let keys = KeyRing::open(keeper)
             .await

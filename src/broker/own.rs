@@ -137,12 +137,12 @@ impl Broker {
     pub async fn own_token(&self, token: &Secret<String>) -> Result<Result<OwnToken, Flaw>, Error> {
         let keys = self.keys.current().await?;
         let Some(hash) = opaque::hash(token) else {
-            let Some(unverified) = self.perhaps_own(token) else {
+            let Some(mut unverified) = self.perhaps_own(token) else {
                 return Ok(Err(Flaw::Invalid));
             };
             let signer = unverified.header.get("kid").and_then(Value::as_str);
             let keys = self.with_keys_of(keys, signer, &unverified.claims).await?;
-            return Ok(self.signed_by(&keys, token, &unverified));
+            return Ok(self.signed_by(&keys, &mut unverified));
         };
         let Some(kept) = self.store.opaque(&hash).await? else { return Ok(Err(Flaw::Invalid)) };
         let Some(claims) = self.opaque_seal.open(&kept) else { return Ok(Err(Flaw::Invalid)) };
@@ -151,7 +151,7 @@ impl Broker {
     }
 
     /// What a token says that calls itself one of this broker. Nothing of it is verified.
-    fn perhaps_own(&self, token: &Secret<String>) -> Option<Unverified> {
+    fn perhaps_own<'t>(&self, token: &'t Secret<String>) -> Option<Unverified<'t>> {
         let unverified = jwt::decode_unverified(token.expose()).ok()?;
         // Other things may be signed by the same keys one day.
         let is_own = unverified.header.get("typ").and_then(Value::as_str) == Some(TOKEN_TYPE)
@@ -177,8 +177,7 @@ impl Broker {
     fn signed_by(
         &self,
         keys: &Snapshot,
-        token: &Secret<String>,
-        unverified: &Unverified,
+        unverified: &mut Unverified<'_>,
     ) -> Result<OwnToken, Flaw> {
         let expected = Expectations {
             issuer: self.issuer.as_str(),
@@ -190,7 +189,8 @@ impl Broker {
             leeway: LEEWAY,
         };
         let signer = unverified.header.get("kid").and_then(Value::as_str).ok_or(Flaw::Invalid)?;
-        match jwt::verify(token.expose(), keys.verifying(), &expected) {
+        let signer = &signer.to_string();
+        match unverified.verify(keys.verifying(), &expected) {
             Ok(verified) => self.read_claims(keys, verified.all, Some(signer)),
             Err(Refusal::Expired(_)) => Err(Flaw::Expired),
             Err(Refusal::Invalid(_)) => Err(Flaw::Invalid),

@@ -56,7 +56,8 @@ fn jwt() {
         if let Ok(read) = jwt::decode_unverified(token) {
             let text = |map: &Map<String, Value>| serde_json::to_vec(map).unwrap();
             let (header, claims) = (text(&read.header), text(&read.claims));
-            let again = jwt::decode_unverified(&signed(&header, &claims)).unwrap();
+            let signed = signed(&header, &claims);
+            let again = jwt::decode_unverified(&signed).unwrap();
             // Fractions may differ in their last digit.
             let (read, again) = ([read.header, read.claims], [again.header, again.claims]);
             let whole = !read.iter().flat_map(Map::values).any(has_fraction);

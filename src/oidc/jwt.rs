@@ -1,8 +1,9 @@
 //! Verification of signed JWTs (RFC 7515, RFC 7519, RFC 8725).
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{DecodingKey, crypto};
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
@@ -66,12 +67,40 @@ pub struct Claims {
 }
 
 /// A token taken apart, without any check.
-#[derive(Clone, Debug)]
-pub struct Unverified {
+#[derive(Clone)]
+pub struct Unverified<'t> {
+    token: &'t str,
     /// The header.
     pub header: Map<String, Value>,
     /// The claims.
     pub claims: Map<String, Value>,
+}
+
+impl fmt::Debug for Unverified<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { header, claims, .. } = self;
+        f.debug_struct("Unverified").field("header", header).field("claims", claims).finish()
+    }
+}
+
+impl<'t> Unverified<'t> {
+    /// All of it.
+    pub fn token(&self) -> &'t str {
+        self.token
+    }
+
+    /// Verifies it: signature, algorithm, issuer, audience, times, nonce. Where that says that the
+    /// key is not known, it can be tried again by other keys; what it says is handed over where
+    /// it is good, and gone from here.
+    pub fn verify(
+        &mut self,
+        keys: &Keys,
+        expected: &Expectations<'_>,
+    ) -> std::result::Result<Claims, Refusal> {
+        let algorithm = algorithm(&self.header, expected).map_err(Refusal::Invalid)?;
+        check_signature(self.token, &self.header, algorithm, keys)?;
+        check_claims(std::mem::take(&mut self.claims), expected)
+    }
 }
 
 /// Why a token was not accepted.
@@ -107,7 +136,7 @@ fn invalid(why: impl Into<String>) -> Error {
 }
 
 /// Takes a token apart without checking anything. What it says proves nothing.
-pub fn decode_unverified(token: &str) -> Result<Unverified> {
+pub fn decode_unverified(token: &str) -> Result<Unverified<'_>> {
     let malformed = |what: &str| invalid(format!("it is not a signed JWT: {what}"));
     if token.len() > MAX_TOKEN {
         return Err(malformed("it is too long"));
@@ -126,7 +155,8 @@ pub fn decode_unverified(token: &str) -> Result<Unverified> {
             malformed(&format!("its {name} is not a JSON object in which nothing is there twice"))
         })
     };
-    Ok(Unverified { header: object(header, "header")?, claims: object(claims, "payload")? })
+    let (header, claims) = (object(header, "header")?, object(claims, "payload")?);
+    Ok(Unverified { token, header, claims })
 }
 
 /// Checks that a token says that it is an access token (RFC 9068 section 4). One that was
@@ -147,18 +177,17 @@ pub fn verify(
     keys: &Keys,
     expected: &Expectations<'_>,
 ) -> std::result::Result<Claims, Refusal> {
-    let unverified = decode_unverified(token).map_err(Refusal::Invalid)?;
-    let algorithm = algorithm(&unverified.header, expected).map_err(Refusal::Invalid)?;
-    check_signature(token, &unverified.header, algorithm, keys)?;
-    check_claims(unverified.claims, expected)
+    decode_unverified(token).map_err(Refusal::Invalid)?.verify(keys, expected)
 }
 
 /// What a token says, where that is what it has to say, down to its algorithm. Its
 /// signature is not looked at, so this proves nothing: somebody else has to vouch for it.
-pub fn look(token: &str, expected: &Expectations<'_>) -> std::result::Result<Claims, Refusal> {
-    let unverified = decode_unverified(token).map_err(Refusal::Invalid)?;
-    algorithm(&unverified.header, expected).map_err(Refusal::Invalid)?;
-    check_claims(unverified.claims, expected)
+pub fn look(
+    token: Unverified<'_>,
+    expected: &Expectations<'_>,
+) -> std::result::Result<Claims, Refusal> {
+    algorithm(&token.header, expected).map_err(Refusal::Invalid)?;
+    check_claims(token.claims, expected)
 }
 
 /// What a token says, held against what it has to say. Its signature is not
@@ -208,19 +237,14 @@ fn check_signature(
         // RFC 7515 section 4.1.4. Taken for none, it would let every key try.
         Some(_) => return Err(invalid("the id of its key is no text").into()),
     };
-    let candidates: Vec<&DecodingKey> = keys.candidates(kid, algorithm).collect();
-    if candidates.is_empty() {
+    let mut candidates = keys.candidates(kid, algorithm).peekable();
+    if candidates.peek().is_none() {
         return Err(Refusal::UnknownKey(invalid(match kid {
             Some(kid) => format!("its issuer has no key '{}' for {algorithm:?}", foreign(kid)),
             None => format!("its issuer has no key for {algorithm:?}"),
         })));
     }
-    // RFC 7515 section 5.2: what is signed is all before the last dot.
-    let (message, signature) = token.rsplit_once('.').unwrap_or((token, ""));
-    let signed = |key: &DecodingKey| {
-        crypto::verify(signature, message.as_bytes(), key, algorithm).unwrap_or(false)
-    };
-    if candidates.into_iter().any(signed) {
+    if candidates.any(|key| key.has_signed(token)) {
         return Ok(());
     }
     let why = invalid("its signature does not match");

@@ -1,11 +1,16 @@
 //! The public keys of an issuer (RFC 7517).
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::jwk::{
+    AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse, ThumbprintHash,
+};
+use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::seen::Seen;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many keys an issuer may have.
@@ -16,6 +21,8 @@ const MAX_KEYS: usize = 200;
 pub struct Keys {
     keys: Vec<Key>,
     version: String,
+    /// Where it is kept in mind what they have signed.
+    seen: Option<Arc<Seen>>,
 }
 
 /// How much of the hash of a key set names its version, in bytes.
@@ -27,6 +34,42 @@ struct Key {
     /// The algorithms for which the key may be used.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
+    /// RFC 7638.
+    thumbprint: String,
+}
+
+/// A key that may have signed a token.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    key: &'a Key,
+    algorithm: Algorithm,
+    seen: Option<&'a Seen>,
+}
+
+impl<'a> Candidate<'a> {
+    /// Names the key (RFC 7638, with SHA-256).
+    pub fn thumbprint(&self) -> &'a str {
+        &self.key.thumbprint
+    }
+
+    /// Whether it has signed this token (RFC 7515 section 5.2): all before the last dot.
+    pub fn has_signed(&self, token: &str) -> bool {
+        let (message, signature) = token.rsplit_once('.').unwrap_or((token, ""));
+        let verified = || {
+            crypto::verify(signature, message.as_bytes(), &self.key.key, self.algorithm)
+                .unwrap_or(false)
+        };
+        let Some(seen) = self.seen else { return verified() };
+        let name = Seen::name(&self.key.thumbprint, token);
+        if seen.has(&name) {
+            return true;
+        }
+        let verified = verified();
+        if verified {
+            seen.keep(name);
+        }
+        verified
+    }
 }
 
 impl Keys {
@@ -52,7 +95,14 @@ impl Keys {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        Ok(Self { keys: set.keys.into_iter().filter_map(Key::parse).collect(), version })
+        let keys = set.keys.into_iter().filter_map(Key::parse).collect();
+        Ok(Self { keys, version, seen: None })
+    }
+
+    /// Keeps in mind there what they have signed.
+    #[must_use]
+    pub fn remembering(self, seen: &Arc<Seen>) -> Self {
+        Self { seen: Some(seen.clone()), ..self }
     }
 
     /// Tells one version of the document from another: a part of its SHA-256.
@@ -70,12 +120,12 @@ impl Keys {
         &'a self,
         kid: Option<&'a str>,
         algorithm: Algorithm,
-    ) -> impl Iterator<Item = &'a DecodingKey> {
+    ) -> impl Iterator<Item = Candidate<'a>> {
         self.keys
             .iter()
             .filter(move |key| key.algorithms.contains(&algorithm))
             .filter(move |key| kid.is_none() || key.kid.as_deref() == kid)
-            .map(|key| &key.key)
+            .map(move |key| Candidate { key, algorithm, seen: self.seen.as_deref() })
     }
 }
 
@@ -111,7 +161,8 @@ impl Key {
             }
         };
         let key = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { kid: jwk.common.key_id, algorithms, key })
+        let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
+        Some(Self { kid: jwk.common.key_id, algorithms, key, thumbprint })
     }
 }
 

@@ -12,6 +12,7 @@ mod json;
 pub mod jwt;
 pub mod keys;
 pub mod remote_keys;
+mod seen;
 
 pub use discovery::Discovery;
 pub use documents::{Documents, NoDocuments};
@@ -19,3 +20,4 @@ pub use issuer::Issuer;
 pub use jwt::{Claims, Expectations};
 pub use keys::Keys;
 pub use remote_keys::RemoteKeys;
+pub use seen::Seen;

@@ -8,8 +8,9 @@ use time::Duration;
 use url::Url;
 
 use super::documents::{Documents, Freshness, MIN_AGE, NoDocuments, fetch_ahead};
-use super::jwt::{self, Claims, Expectations, Refusal};
+use super::jwt::{Claims, Expectations, Refusal, Unverified};
 use super::keys::Keys;
+use super::seen::Seen;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
 use crate::host::http::HttpClient;
@@ -58,6 +59,8 @@ pub struct RemoteKeys {
     http: HttpClient,
     clock: Arc<dyn Clock>,
     max_age: Duration,
+    /// Where it is kept in mind what they have signed.
+    seen: Option<Arc<Seen>>,
     state: Mutex<State>,
     /// Held while keys are fetched: once for all who want them.
     fetching: tokio::sync::Mutex<()>,
@@ -120,6 +123,7 @@ impl RemoteKeys {
             http,
             clock,
             max_age: MAX_KEY_AGE,
+            seen: None,
             state: Mutex::default(),
             fetching: tokio::sync::Mutex::new(()),
             failures: Failures::default(),
@@ -130,6 +134,12 @@ impl RemoteKeys {
     #[must_use]
     pub fn with_max_age(self, max_age: Duration) -> Self {
         Self { max_age, ..self }
+    }
+
+    /// Keeps in mind there what they have signed.
+    #[must_use]
+    pub fn remembering(self, seen: Option<Arc<Seen>>) -> Self {
+        Self { seen, ..self }
     }
 
     /// Counts here how often keys cannot be fetched.
@@ -152,12 +162,12 @@ impl RemoteKeys {
     /// Verifies a token by these keys.
     pub async fn verify(
         &self,
-        token: &str,
+        token: &mut Unverified<'_>,
         expected: &Expectations<'_>,
         documents: &dyn Documents,
     ) -> Result<Claims, Failure> {
         let fetched = self.current(documents).await.map_err(Failure::NoKeys)?;
-        match jwt::verify(token, &fetched.keys, expected) {
+        match token.verify(&fetched.keys, expected) {
             Err(Refusal::UnknownKey(error)) => {
                 if self.clock.uptime() < fetched.again_at {
                     return Err(Failure::Refused(Refusal::UnknownKey(error)));
@@ -166,7 +176,7 @@ impl RemoteKeys {
                 // (Elsewhere: requests that fetch nothing need not carry the room for it.)
                 let fetched = Box::pin(self.fetch_once(Some(&fetched), documents, turn)).await;
                 let fetched = fetched.map_err(Failure::NoKeys)?;
-                Ok(jwt::verify(token, &fetched.keys, expected)?)
+                Ok(token.verify(&fetched.keys, expected)?)
             }
             other => Ok(other?),
         }
@@ -210,7 +220,7 @@ impl RemoteKeys {
     /// Goes on with keys that were kept, unless there are some already. They are to be fetched
     /// again at once, for which whoever does that has as long as `pause`.
     pub fn resume(&self, kept: &Kept, pause: Duration) -> Result<()> {
-        let keys = Arc::new(Keys::parse(&kept.document)?);
+        let keys = Arc::new(self.read(&kept.document)?);
         let (now, good_at) = (self.clock.uptime(), kept.good_at);
         let (again_at, ahead_at, until) = (now, now, now + pause);
         let document = Some(kept.document.clone());
@@ -234,7 +244,7 @@ impl RemoteKeys {
         {
             return Ok(fetched.clone());
         }
-        if let Some(keys) = documents.get(self.url.as_str()).and_then(|b| Keys::parse(&b).ok()) {
+        if let Some(keys) = documents.get(self.url.as_str()).and_then(|b| self.read(&b).ok()) {
             // How much longer they may be kept is asked again soon. When they were
             // fetched is not known, so an unknown key id may fetch at once.
             let until = now + MIN_AGE;
@@ -271,6 +281,14 @@ impl RemoteKeys {
         }
         tracing::error!(url = %self.url, %error, "issuer keys cannot be fetched; those at hand are too old");
         Err(error)
+    }
+
+    fn read(&self, document: &[u8]) -> Result<Keys> {
+        let keys = Keys::parse(document)?;
+        Ok(match &self.seen {
+            Some(seen) => keys.remembering(seen),
+            None => keys,
+        })
     }
 
     /// When keys are good no more, whether or not there are others.
@@ -322,7 +340,7 @@ impl RemoteKeys {
                 format!("{} answered {status}", self.url),
             ));
         }
-        let keys = Keys::parse(response.body.expose())?;
+        let keys = self.read(response.body.expose())?;
         let now = self.clock.uptime();
         let Freshness { age, keep } = Freshness::of(&response);
         if keep {

@@ -68,13 +68,9 @@ impl Tracer {
 
     /// Begins what answers a request. Where nobody traces, it still has a place: the trace
     /// that it came with, or one of its own, which are told to nobody.
-    pub fn answer(
-        &self,
-        name: impl Into<Cow<'static, str>>,
-        came_with: Option<SpanContext>,
-    ) -> Step {
+    pub fn answer(&self, name: impl FnOnce() -> String, came_with: Option<SpanContext>) -> Step {
         match &self.0 {
-            Some(tracer) => begin(tracer, SpanKind::Server, name.into(), came_with),
+            Some(tracer) => begin(tracer, SpanKind::Server, name().into(), came_with),
             None => {
                 Step::at(Context::new().with_remote_span_context(came_with.unwrap_or_else(fresh)))
             }
@@ -202,6 +198,11 @@ pub struct Step(Option<Context>);
 impl Step {
     fn at(context: Context) -> Self {
         Self(Some(context))
+    }
+
+    /// Whether what is noted about it is kept.
+    pub fn is_kept(&self) -> bool {
+        self.0.as_ref().is_some_and(|context| context.span().is_recording())
     }
 
     /// Notes something about it.

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
 use crate::host::http::HttpClient;
-use crate::oidc::jwt::{self, ALGORITHMS, Algorithm, LEEWAY};
+use crate::oidc::jwt::{self, ALGORITHMS, Algorithm, LEEWAY, Unverified};
 use crate::oidc::remote_keys::Failure;
 use crate::oidc::{Claims, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
 use crate::secret::Secret;
@@ -113,10 +113,11 @@ impl Clients {
     ///
     /// The clients that are configured are looked at before any key is fetched.
     pub async fn verify(&self, assertion: &Secret<String>) -> Result<Assertion, Unproved> {
-        let unverified = jwt::decode_unverified(assertion.expose()).map_err(invalid)?;
+        let mut unverified = jwt::decode_unverified(assertion.expose()).map_err(invalid)?;
         check_type(&unverified.header).map_err(Unproved::Invalid)?;
         let named = |name: &str| unverified.claims.get(name).and_then(Value::as_str);
-        let client = named("sub").unwrap_or_default();
+        let client = named("sub").unwrap_or_default().to_string();
+        let client = client.as_str();
         let Some(known) = self.known.get(client) else {
             return Err(Unproved::Unknown(unacceptable(format!(
                 "there is no client '{}' that authenticates in this way",
@@ -139,7 +140,7 @@ impl Clients {
             now,
             leeway: LEEWAY,
         };
-        let claims = known.verify(client, assertion.expose(), &expected).await?;
+        let claims = known.verify(client, &mut unverified, &expected).await?;
         if claims.expires_at > now.saturating_add(MAX_LIFETIME).saturating_add(LEEWAY) {
             return Err(Unproved::Invalid(unacceptable(format!(
                 "it is good for longer than {} minutes",
@@ -172,12 +173,12 @@ impl Known {
     async fn verify(
         &self,
         client: &str,
-        assertion: &str,
+        assertion: &mut Unverified<'_>,
         expected: &Expectations<'_>,
     ) -> Result<Claims, Unproved> {
         let verifying = async {
             match &self.keys {
-                KeySource::File(keys) => Ok(jwt::verify(assertion, keys, expected)?),
+                KeySource::File(keys) => Ok(assertion.verify(keys, expected)?),
                 KeySource::Uri(keys) => keys.verify(assertion, expected, &NoDocuments).await,
             }
         };

@@ -10,9 +10,9 @@ use crate::error::{Error, Result};
 use crate::host::clock::Clock;
 use crate::host::http::HttpClient;
 use crate::oidc::documents::fetch_ahead;
-use crate::oidc::jwt::Refusal;
+use crate::oidc::jwt::{Refusal, Unverified};
 use crate::oidc::remote_keys::{Failure, Failures, Kept};
-use crate::oidc::{Claims, Discovery, Expectations, Issuer, NoDocuments, RemoteKeys};
+use crate::oidc::{Claims, Discovery, Expectations, Issuer, NoDocuments, RemoteKeys, Seen};
 
 /// How long to wait before an issuer that could not be reached is asked again.
 const RETRY_AFTER: Duration = Duration::seconds(5);
@@ -30,6 +30,8 @@ pub(super) struct Discovered {
     max_age: Duration,
     /// Held while the document is fetched, so that it is fetched once for all who wait.
     fetching: tokio::sync::Mutex<()>,
+    /// Where it is kept in mind what its keys have signed.
+    seen: Option<Arc<Seen>>,
     failures: Failures,
     state: Mutex<State>,
 }
@@ -73,7 +75,13 @@ impl Discovered {
         failures: Failures,
     ) -> Self {
         let (fetching, state) = (tokio::sync::Mutex::new(()), Mutex::default());
-        Self { issuer, http, clock, max_age, fetching, failures, state }
+        Self { issuer, http, clock, max_age, seen: None, fetching, failures, state }
+    }
+
+    /// Keeps in mind there what its keys have signed.
+    #[must_use]
+    pub(super) fn remembering(self, seen: Option<Arc<Seen>>) -> Self {
+        Self { seen, ..self }
     }
 
     /// Those by which tokens are verified now.
@@ -155,7 +163,7 @@ impl Discovered {
     /// Verifies a token by them.
     pub(super) async fn verify(
         &self,
-        token: &str,
+        token: &mut Unverified<'_>,
         expected: &Expectations<'_>,
     ) -> Result<Claims, Failure> {
         let at_hand = self.keys().await.map_err(Failure::NoKeys)?;
@@ -238,6 +246,7 @@ impl Discovered {
             other => {
                 let keys = RemoteKeys::new(address.clone(), self.http.clone(), self.clock.clone());
                 let keys = keys.with_max_age(self.max_age).counting(self.failures.clone());
+                let keys = keys.remembering(self.seen.clone());
                 let before = other.as_ref().map(|found| found.keys.in_use().clone());
                 AtHand { keys: Arc::new(keys), before }
             }
@@ -281,7 +290,11 @@ impl AtHand {
         self.before.as_ref().filter(|_| self.keys.age().is_none()).unwrap_or(&self.keys)
     }
 
-    async fn verify(&self, token: &str, expected: &Expectations<'_>) -> Result<Claims, Failure> {
+    async fn verify(
+        &self,
+        token: &mut Unverified<'_>,
+        expected: &Expectations<'_>,
+    ) -> Result<Claims, Failure> {
         match (self.keys.verify(token, expected, &NoDocuments).await, &self.before) {
             (Err(Failure::NoKeys(error)), Some(before)) if self.keys.age().is_none() => {
                 tracing::warn!(%error, "an issuer's keys are not where its document says; using those from before");

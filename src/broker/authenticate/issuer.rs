@@ -16,17 +16,16 @@ use super::names::{self, Names};
 use super::review::Reviewer;
 use super::waiting::Waiting;
 use super::{Caller, IssuerKeys, MayAct, Rejection, actor, unacceptable};
-use crate::broker::config::{RequiredClaim, TrustedIssuer};
+use crate::broker::config::{Assertions, RequiredClaim, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::clock::{Clock, SkewMeter};
 use crate::host::http::HttpClient;
-use crate::oidc::jwt::{self, ALGORITHMS, Algorithm};
+use crate::oidc::jwt::{self, ALGORITHMS, Algorithm, Unverified};
 use crate::oidc::remote_keys::{Failure, Failures, Kept, MAX_KEY_AGE};
-use crate::oidc::{Claims, Expectations, Issuer, Keys, NoDocuments, RemoteKeys};
-use crate::secret::Secret;
+use crate::oidc::{Claims, Expectations, Issuer, Keys, NoDocuments, RemoteKeys, Seen};
 use crate::trace;
 
 /// How large a file with keys or certificates may be.
@@ -76,8 +75,10 @@ impl Trusted {
         config: &TrustedIssuer,
         own: &Issuer,
         host: &Host,
-        waiting: Waiting,
+        (waiting, seen): (Waiting, &Arc<Seen>),
     ) -> Result<Self> {
+        // Of those that are good once, none comes again.
+        let seen = (config.assertions == Assertions::UntilExpiry).then_some(seen);
         let (failures, skew) = (Failures::default(), SkewMeter::default());
         let ca = config.ca_file.as_deref().map(|path| trusted_file::read(path, MAX_FILE));
         let ca = ca.transpose()?;
@@ -87,7 +88,7 @@ impl Trusted {
             requirements: Requirements::new(name, config, own),
             algorithms: config.algorithms.clone().unwrap_or_else(|| ALGORITHMS.to_vec()),
             leeway: config.leeway.try_into().unwrap_or(jwt::LEEWAY),
-            keys: KeySource::new(config, ca, host, &failures, &skew)?,
+            keys: KeySource::new(config, ca, host, (&failures, &skew), seen)?,
             failures,
             skew,
             max_age: max_age(config),
@@ -222,14 +223,14 @@ impl Trusted {
     }
 
     /// Verifies a token of this issuer.
-    pub(super) async fn verify(&self, token: &Secret<String>) -> Result<Claims, Rejection> {
+    pub(super) async fn verify(&self, token: Unverified<'_>) -> Result<Claims, Rejection> {
         self.verify_for(token, &self.requirements.audiences, None).await
     }
 
     /// The same of a token for one of these, with this nonce where one was sent.
     pub(super) async fn verify_for(
         &self,
-        token: &Secret<String>,
+        token: Unverified<'_>,
         audiences: &[String],
         nonce: Option<&str>,
     ) -> Result<Claims, Rejection> {
@@ -241,7 +242,7 @@ impl Trusted {
             now: self.clock.now(),
             leeway: self.leeway,
         };
-        let verifying = pin!(self.verify_by_keys(token.expose(), &expected));
+        let verifying = pin!(self.verify_by_keys(token, &expected));
         let Some(verified) = self.waiting.within(verifying).await else {
             let why = "so many requests wait for them already that no other one may";
             return Err(self.unavailable(Error::new(ErrorKind::Unreachable, why)));
@@ -254,14 +255,14 @@ impl Trusted {
 
     async fn verify_by_keys(
         &self,
-        token: &str,
+        mut token: Unverified<'_>,
         expected: &Expectations<'_>,
     ) -> Result<Claims, Failure> {
         match &self.keys {
-            KeySource::File(keys) => Ok(jwt::verify(token, keys, expected)?),
-            KeySource::Uri(keys) => keys.verify(token, expected, &NoDocuments).await,
+            KeySource::File(keys) => Ok(token.verify(keys, expected)?),
+            KeySource::Uri(keys) => keys.verify(&mut token, expected, &NoDocuments).await,
             KeySource::Review(reviewer) => Box::pin(reviewer.verify(token, expected)).await,
-            KeySource::Discovery(discovered) => discovered.verify(token, expected).await,
+            KeySource::Discovery(discovered) => discovered.verify(&mut token, expected).await,
         }
     }
 
@@ -390,13 +391,16 @@ impl KeySource {
         config: &TrustedIssuer,
         ca: Option<Vec<u8>>,
         host: &Host,
-        failures: &Failures,
-        skew: &SkewMeter,
+        (failures, skew): (&Failures, &SkewMeter),
+        seen: Option<&Arc<Seen>>,
     ) -> Result<Self> {
         if let Some(path) = &config.jwks_file {
             let keys = Keys::parse(&trusted_file::read(path, MAX_FILE)?)
                 .map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
-            return Ok(Self::File(keys));
+            return Ok(Self::File(match seen {
+                Some(seen) => keys.remembering(seen),
+                None => keys,
+            }));
         }
         let (clock, failures) = (host.clock.clone(), failures.clone());
         let http = HttpClient::new(clock.clone(), skew.clone(), ca).telling_trace();
@@ -408,11 +412,12 @@ impl KeySource {
         Ok(match &config.jwks_uri {
             Some(uri) => {
                 let keys = RemoteKeys::new(uri.clone(), http, clock).with_max_age(max_age);
-                Self::Uri(Box::new(keys.counting(failures)))
+                Self::Uri(Box::new(keys.counting(failures).remembering(seen.cloned())))
             }
             None => {
                 let issuer = config.issuer.clone();
-                Self::Discovery(Box::new(Discovered::new(issuer, http, clock, max_age, failures)))
+                let keys = Discovered::new(issuer, http, clock, max_age, failures);
+                Self::Discovery(Box::new(keys.remembering(seen.cloned())))
             }
         })
     }

@@ -41,7 +41,7 @@ use super::policy::Needs;
 use crate::credential::TokenType;
 use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
-use crate::oidc::{Claims, Issuer, jwt};
+use crate::oidc::{Claims, Issuer, Seen, jwt};
 use crate::secret::Secret;
 use crate::trace;
 
@@ -122,6 +122,7 @@ pub struct Authenticator {
     trusted: BTreeMap<String, (Arc<Trusted>, Demands)>,
     clients: Clients,
     everybody: Everybody,
+    seen: Arc<Seen>,
 }
 
 impl Authenticator {
@@ -138,6 +139,7 @@ impl Authenticator {
             trusted: BTreeMap::new(),
             clients: Clients::nobody(own, host),
             everybody: Everybody::default(),
+            seen: Arc::default(),
         };
         nobody.anew(issuers, clients, own, host)
     }
@@ -158,16 +160,21 @@ impl Authenticator {
             .map(|(name, config)| {
                 let id = config.issuer.as_str().to_string();
                 let waiting = Waiting::among(&everybody);
-                let new = Trusted::new(name, config, own, host, waiting).map_err(|error| {
-                    error.context(format!("[trusted_issuer.{name}] cannot be used"))
-                })?;
+                let new = Trusted::new(name, config, own, host, (waiting, &self.seen)).map_err(
+                    |error| error.context(format!("[trusted_issuer.{name}] cannot be used")),
+                )?;
                 let new = Arc::new(new);
                 let before = self.trusted.get(&id).map(|(before, _)| before);
                 let same = before.filter(|before| new.may_go_on_as(before));
                 Ok((id, (same.unwrap_or(&new).clone(), Demands::of(config))))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { trusted, clients, everybody })
+        Ok(Self { trusted, clients, everybody, seen: self.seen.clone() })
+    }
+
+    /// What the keys of issuers were seen to have signed.
+    pub(super) fn seen(&self) -> &Arc<Seen> {
+        &self.seen
     }
 
     /// The clients that authenticate.
@@ -216,11 +223,12 @@ impl Authenticator {
             Rejection::Token(Fault::Untrusted, error)
         })?;
         trace::note("tmpcred.issuer", issuer.clone());
-        let verified = trusted.verify(token).await;
+        let kid = text(&unverified.header, "kid");
+        let verified = trusted.verify(unverified).await;
         trusted.note_keys();
         let claims = verified?;
         // Before, it is whatever somebody wrote there.
-        if let Some(kid) = text(&unverified.header, "kid") {
+        if let Some(kid) = kid {
             trace::note("tmpcred.key.id", kid);
         }
         let caller = trusted

@@ -23,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result, printable};
 use crate::host::clock::Clock;
 use crate::host::files;
 use crate::host::http::{HttpClient, Request};
-use crate::oidc::jwt::{self, Refusal};
+use crate::oidc::jwt::{self, Refusal, Unverified};
 use crate::oidc::remote_keys::Failure;
 use crate::oidc::{Claims, Expectations};
 use crate::secret::Secret;
@@ -128,10 +128,10 @@ impl Reviewer {
     /// that has ended, or is for somebody else.
     pub(super) async fn verify(
         &self,
-        token: &str,
+        token: Unverified<'_>,
         expected: &Expectations<'_>,
     ) -> Result<Claims, Failure> {
-        let said = jwt::look(token, expected)?;
+        let (token, said) = (token.token(), jwt::look(token, expected)?);
         // What is no JWT to the last letter might upset it.
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if !token.bytes().all(plain) {

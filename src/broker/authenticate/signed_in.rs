@@ -28,7 +28,7 @@ impl Authenticator {
         let (trusted, _) = self.trusted.get(issuer.as_str()).ok_or_else(unknown)?;
         let unverified = jwt::decode_unverified(token.expose()).map_err(Rejection::invalid)?;
         check_type(unverified.header.get("typ"), TokenType::IdToken).map_err(Rejection::invalid)?;
-        let claims = trusted.verify_for(token, &[client.to_string()], Some(nonce)).await;
+        let claims = trusted.verify_for(unverified, &[client.to_string()], Some(nonce)).await;
         trusted.note_keys();
         let claims = claims?;
         let access_token = access_token.map(|token| token.expose().as_str());

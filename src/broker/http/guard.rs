@@ -207,9 +207,11 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     let method = request.method().clone();
     // The address as the caller wrote it may hold anything, so the log has the route.
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_string());
-    let step =
-        guard.tracer.answer(named(&method, route.as_deref()), w3c::from_headers(request.headers()));
-    describe(&step, &request, route.as_deref(), id);
+    let came_with = w3c::from_headers(request.headers());
+    let step = guard.tracer.answer(|| named(&method, route.as_deref()), came_with);
+    if step.is_kept() {
+        describe(&step, &request, route.as_deref(), id);
+    }
     let route = route.unwrap_or_else(|| "unknown".into());
     let trace_id = step.id().map(tracing::field::display);
     let span = tracing::info_span!("request", request_id = %id, trace_id, %method, route);

@@ -13,7 +13,7 @@ use crate::broker::store::{Consumed, Effect, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
-use crate::oidc::Issuer;
+use crate::oidc::{Issuer, Seen};
 use crate::secret::Secret;
 
 /// How often a change is begun anew because another process was quicker.
@@ -43,6 +43,8 @@ pub struct Keeper {
     pub issuer: Issuer,
     /// In whose name: the records say so.
     pub name: &'static str,
+    /// What the keys were seen to have signed.
+    pub seen: Arc<Seen>,
 }
 
 impl Keeper {

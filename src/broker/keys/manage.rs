@@ -90,6 +90,7 @@ impl Manager {
             rules: Rules::from(&config.keys),
             issuer: config.issuer,
             name: "operator",
+            seen: Arc::default(),
         };
         let manager = Self { keeper, clients: config.client };
         // Nothing is told, and nothing done, that somebody made up.

@@ -75,6 +75,7 @@ fn keeper(store: &Arc<SqlStore>, kek: Kek, clock: Arc<dyn Clock>) -> Keeper {
         rules: Rules::from(&KeysConfig::default()),
         issuer: Issuer::parse("https://broker.example.com").unwrap(),
         name: "broker",
+        seen: Arc::default(),
     }
 }
 

@@ -205,6 +205,7 @@ async fn why_own_tokens_are_refused_is_counted_and_told_to_nobody() {
         rules: Rules::from(&crate::broker::config::Keys::default()),
         issuer: bed.issuer.clone(),
         name: "test",
+        seen: Arc::default(),
     };
     let active = store.keys().await.unwrap();
     let active = active.into_iter().find(|key| key.signs_by(Default::default())).unwrap();

@@ -462,7 +462,8 @@ impl<'a> Provider<'a> {
             now: self.host.corrected_now(),
             leeway: LEEWAY,
         };
-        self.keys.verify(token.expose(), &expected, self.documents).await
+        let mut token = jwt::decode_unverified(token.expose()).map_err(jwt::Refusal::from)?;
+        self.keys.verify(&mut token, &expected, self.documents).await
     }
 
     /// A verified token with its lifetime: as long as it says itself, or as the

@@ -4,7 +4,7 @@ mod algorithms;
 mod vectors;
 
 use super::*;
-use jsonwebtoken::{EncodingKey, Header};
+use jsonwebtoken::{EncodingKey, Header, crypto};
 use serde_json::json;
 use time::macros::datetime;
 
@@ -22,6 +22,65 @@ fn claims() -> Value {
         "iss": "https://i.example", "sub": "alice", "aud": "me", "nonce": "n",
         "iat": NOW.unix_timestamp(), "exp": NOW.unix_timestamp() + 300,
     })
+}
+
+/// What was verified before is verified by what was signed, and by nothing else.
+#[test]
+fn a_signature_that_was_seen_is_good_for_its_token_and_its_key_alone() {
+    use std::sync::Arc;
+
+    use crate::oidc::Seen;
+    use crate::oidc::keys::tests::es256;
+
+    let (seen, (private, jwk), (_, other)) = (Arc::<Seen>::default(), es256("k"), es256("k"));
+    let set = |jwk: &Value| Keys::parse(json!({ "keys": [jwk] }).to_string().as_bytes()).unwrap();
+    let keys = set(&jwk).remembering(&seen);
+    let header = Header { kid: Some("k".into()), ..Header::new(Algorithm::ES256) };
+    let token = sign(header, &claims(), &private);
+    let me = ["me".to_string()];
+    let expected = Expectations {
+        issuer: "https://i.example",
+        audiences: &me,
+        algorithms: ALGORITHMS,
+        nonce: None,
+        now: NOW,
+        leeway: LEEWAY,
+    };
+    let kept = || format!("{seen:?}");
+    // One that is not good leaves nothing.
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let (head, payload) = message.split_once('.').unwrap();
+    let other_payload = URL_SAFE_NO_PAD.encode(json!({"sub": "mallory"}).to_string());
+    let forged = [
+        format!("{head}.{other_payload}.{signature}"),
+        format!("{message}."),
+        format!("{message}.{}", signature.to_ascii_lowercase()),
+        format!("{head}.{payload}.{}A", &signature[..signature.len() - 1]),
+    ];
+    let refused = |keys: &Keys| {
+        for forged in forged.iter().filter(|forged| **forged != token) {
+            assert!(verify(forged, keys, &expected).is_err(), "{forged}");
+        }
+    };
+    refused(&keys);
+    assert_eq!(kept(), "Seen(0)");
+    for _ in 0..2 {
+        assert_eq!(verify(&token, &keys, &expected).unwrap().principal.subject, "alice");
+        assert_eq!(kept(), "Seen(1)");
+    }
+    // Nor is one good that is like it, or by another key of that id, or where there is none.
+    refused(&keys);
+    for others in [set(&other), Keys::parse(br#"{"keys": []}"#).unwrap()] {
+        assert!(verify(&token, &others.remembering(&seen), &expected).is_err());
+    }
+    // All else is looked at each time.
+    let late = Expectations { now: NOW + Duration::hours(1), ..expected.clone() };
+    assert!(matches!(verify(&token, &keys, &late), Err(Refusal::Expired(_))));
+    let elsewhere = Expectations { audiences: &["another".to_string()], ..expected.clone() };
+    assert!(verify(&token, &keys, &elsewhere).is_err());
+    let by_others = Expectations { algorithms: &[Algorithm::EdDSA], ..expected };
+    assert!(verify(&token, &keys, &by_others).is_err());
+    assert_eq!(kept(), "Seen(1)");
 }
 
 fn sign(header: Header, claims: &Value, key: &EncodingKey) -> String {

@@ -163,14 +163,14 @@ fn what_is_told_is_where_the_work_is() {
     assert_eq!(told(&run), (Some(same.into()), Some("foo=1".into())));
     assert_eq!(told(&Tracer::default().run("run".into(), None)), (None, None));
     // A server that does not trace tells nobody; its log and its records have the trace.
-    let answer = Tracer::default().answer("GET", came());
+    let answer = Tracer::default().answer(|| "GET".into(), came());
     assert_eq!((told(&answer), answer.id().unwrap().to_string()), ((None, None), TRACE.into()));
-    let own = Tracer::default().answer("GET", None);
-    assert_ne!(own.id(), Tracer::default().answer("GET", None).id());
+    let own = Tracer::default().answer(|| "GET".into(), None);
+    assert_ne!(own.id(), Tracer::default().answer(|| "GET".into(), None).id());
     assert!(own.id().is_some());
     // One that traces is a part of it.
     let (tracer, mut spans) = Tracer::new(Sampling::Ratio(0.0));
-    let answer = tracer.answer("GET", came());
+    let answer = tracer.answer(|| "GET".into(), came());
     let (parent, state) = told(&answer);
     let parent = parent.unwrap();
     assert!(parent.starts_with(&format!("00-{TRACE}-")) && parent.ends_with("-01"), "{parent}");
@@ -189,10 +189,10 @@ fn what_is_told_is_where_the_work_is() {
     // What came with a trace that is not kept is not kept, whatever is kept here.
     let (tracer, mut spans) = Tracer::new(Sampling::Ratio(1.0));
     let unkept = from_variables("00-12345678901234567890123456789012-1234567890123456-00", None);
-    let answer = tracer.answer("GET", unkept);
+    let answer = tracer.answer(|| "GET".into(), unkept);
     assert!(told(&answer).0.unwrap().ends_with("-00"));
     drop(answer);
-    drop(tracer.answer("GET", None));
+    drop(tracer.answer(|| "GET".into(), None));
     assert_eq!(spans.at_hand(9).len(), 1);
 }
 

@@ -40,6 +40,7 @@ impl Log {
             rules: Rules::from(&KeysConfig::default()),
             issuer: Issuer::parse("https://broker.example.com").unwrap(),
             name: "operator",
+            seen: Arc::default(),
         };
         let signer = Signer::new(store.clone(), keys, ORIGIN, clock.clone());
         Self { store, keeper, clock, signer }

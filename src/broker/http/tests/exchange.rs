@@ -199,7 +199,7 @@ async fn the_lifetime_counts_from_the_answer() {
     assert!(ttl == 900 && (1..=897).contains(&left), "{left} of {ttl}");
     // Nothing is left of one that lives for shorter than the answer takes.
     let late = bed.refused(&bed.key.token(json!({})), &[("requested_ttl", "1")]).await;
-    assert_eq!(late["error"], "server_error", "{late}");
+    assert_eq!(late["error"], "temporarily_unavailable", "{late}");
 }
 
 #[tokio::test]

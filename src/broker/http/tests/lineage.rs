@@ -36,6 +36,7 @@ fn keeper(store: Arc<dyn Store>) -> Keeper {
         rules: Rules { publish_before: time::Duration::ZERO, ..rules },
         issuer: Issuer::parse(OWN).unwrap(),
         name: "broker",
+        seen: Arc::default(),
     }
 }
 

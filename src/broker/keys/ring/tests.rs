@@ -59,6 +59,7 @@ fn keeper(store: &Arc<SqlStore>, clock: &Arc<Hand>) -> Keeper {
         },
         issuer: Issuer::parse("https://broker.example.com").unwrap(),
         name: "broker",
+        seen: Arc::default(),
     }
 }
 
