@@ -193,14 +193,14 @@ impl Broker {
                 }
                 Ok(issued)
             }
-            Err(error) => {
+            Err(refusal) => {
                 let aborted = record.aborted("the token could not be signed");
                 let _ = self
                     .metrics
                     .recording(self.audit.append(aborted))
                     .await
                     .map_err(Refusal::Unrecorded)?;
-                Err(Refusal::Failed(error))
+                Err(refusal)
             }
         }
     }
@@ -318,11 +318,11 @@ impl Broker {
         draft: Draft,
         opaque: Option<Secret<String>>,
         receipt: Receipt,
-    ) -> Result<Issued> {
+    ) -> Result<Issued, Refusal> {
         let Draft { claims, granted } = draft;
-        let log_sequence = receipt
-            .redeem(claims.jti)
-            .ok_or_else(|| Error::new(ErrorKind::Other, "the receipt is for another token"))?;
+        let log_sequence = receipt.redeem(claims.jti).ok_or_else(|| {
+            Refusal::Failed(Error::new(ErrorKind::Other, "the receipt is for another token"))
+        })?;
         let recorded = Recorded { claims, log_sequence };
         let reach = match &opaque {
             Some(_) => RevocationReach::Everywhere,
@@ -333,10 +333,11 @@ impl Broker {
             None => {
                 let algorithm = self.signing.get(&recorded.claims.aud).copied();
                 let step = trace::step("sign");
-                let keys = step.around(self.keys.current()).await?;
-                let key = keys.signing(algorithm)?;
+                // Where they cannot be read any more, they may be again soon.
+                let keys = step.around(self.keys.current()).await.map_err(Refusal::Unrecorded)?;
+                let key = keys.signing(algorithm).map_err(Refusal::Failed)?;
                 step.note("tmpcred.key.id", key.kid().to_string());
-                key.sign(TOKEN_TYPE, &recorded)?
+                key.sign(TOKEN_TYPE, &recorded).map_err(Refusal::Failed)?
             }
         };
         let Recorded { claims, .. } = recorded;

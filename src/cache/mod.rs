@@ -16,6 +16,7 @@
 mod ahead;
 mod device;
 mod document;
+mod forget;
 mod index;
 #[cfg(target_os = "linux")]
 mod kernel;
@@ -233,36 +234,6 @@ impl Cache {
         });
         for ended in ended.unwrap_or_default().into_iter().chain(self.vault.ended(store)) {
             self.forget_ended(&ended);
-        }
-        Ok(())
-    }
-
-    /// Forgets every credential of this principal; for logging out.
-    ///
-    /// Those that the index does not know are looked for in the store itself.
-    pub fn forget_credentials(&self, principal: &Principal) -> Result<()> {
-        let store = self.vault.id();
-        let entries = self.index.read();
-        let mut of_principal = Vec::new();
-        for entry in entries.credentials.iter().filter(|entry| entry.store == store) {
-            if entry.label.principal == *principal {
-                of_principal.extend(ItemKey::parse(&entry.key));
-            }
-        }
-        for key in self.vault.keys()? {
-            let unknown = !entries.credentials.iter().any(|entry| entry.is(store, &key));
-            if key.is_credential() && unknown {
-                let credential = self.vault.get(&key)?.and_then(|bytes| credential::decode(&bytes));
-                of_principal.extend(credential.filter(|c| c.principal == *principal).map(|_| key));
-            }
-        }
-        for key in &of_principal {
-            self.vault.delete(key)?;
-        }
-        if !of_principal.is_empty() {
-            self.index.update(store, |entries| {
-                of_principal.iter().for_each(|key| entries.remove(store, key));
-            });
         }
         Ok(())
     }

@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use super::App;
 use super::args::Wanted;
+use super::commands::elevate::request::is_had;
 use super::prepare::{Prepared, configured};
 use crate::api::{Client, Failure, StepUp};
 use crate::cache::Cache;
+use crate::credential::Credential;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::interact::Silent;
 use crate::host::{Host, process};
 use crate::identity::Strength;
 use crate::mint::broker::Server;
+use crate::oidc::jwt;
 use crate::pipeline::{self, Identified};
 use crate::plan::Plan;
 use crate::reach::{Effort, Wish};
+use crate::wire::elevation::Elevation;
 
 /// A broker, and who asks it.
 #[derive(Clone)]
@@ -101,6 +105,27 @@ impl Elsewhere {
                 Ok(self.ask_as(identified, &ask)?)
             }
             answer => Ok(answer?),
+        }
+    }
+
+    /// Forgets what is cached in a role that came of a grant which has ended: of this one, or,
+    /// where this one is had, of an earlier one. It would be handed out until it expires.
+    pub(crate) fn forget_ended(&self, elevation: &Elevation) {
+        let is_had = is_had(elevation);
+        let is_over = |credential: &Credential| {
+            let Some(token) = credential.material.token() else { return false };
+            // An opaque one does not say under which it was issued.
+            let Ok(read) = jwt::decode_unverified(token.expose()) else { return true };
+            let grant = read.claims.get("elevation").and_then(|grant| grant.get("id"));
+            grant.is_some_and(|grant| (grant == elevation.id.as_str()) != is_had)
+        };
+        if elevation.drill || !(is_had || elevation.ended.is_some()) {
+            return;
+        }
+        if let Err(error) = self.cache.forget_in_role(&elevation.role, is_over) {
+            self.host.interact.warn(&format!(
+                "what is cached of an earlier grant cannot be removed (--refresh passes it over): {error}"
+            ));
         }
     }
 

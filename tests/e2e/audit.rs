@@ -90,6 +90,9 @@ fn a_running_brokers_log_is_checked_and_what_is_done_to_it_is_found() {
     assert_eq!(wrong(broker, &[]), [("changed".into(), 2, 2)]);
     let people = audit(broker, "verify", &[]).run().ended_with(9);
     assert!(people.stdout.contains("record 2 is not what was appended"), "{}", people.stdout);
+    // It does not say in the same breath that all are as they were.
+    assert!(!people.stdout.contains("are as they were signed"), "{}", people.stdout);
+    assert!(people.stdout.contains("what is wrong stands above"), "{}", people.stdout);
     sqlite(broker, "update audit_record set role = 'reader' where sequence = 2");
     assert_eq!(wrong(broker, &[]), []);
 

@@ -108,7 +108,12 @@ impl Kek {
                     Readers::Group => is_credential(path, env),
                     Readers::Everyone => false,
                 };
-                if owner != Owner::Trusted || !private {
+                if owner != Owner::Trusted {
+                    return Err(Error::new(ErrorKind::Config, format!("{name} cannot be used"))
+                        .because_of("it belongs to somebody else")
+                        .hint("run this as the user whose broker it is"));
+                }
+                if !private {
                     return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
                         .because_of("others on this machine can read or write it")
                         .hint(format!("chmod 600 {}", path.display())));

@@ -226,8 +226,12 @@ impl Loader<'_> {
                 return;
             }
         };
-        if parsed.num_of_templates() > 0 {
-            let place = Place::within(&source.path);
+        if let Some(template) = parsed.templates().next() {
+            let at = source.text.find(&template.to_cedar());
+            let place = match at {
+                Some(at) => Place::at(&source.path, &source.text, at),
+                None => Place::within(&source.path),
+            };
             let finding = Finding::new(Rule::Template, "templates are not supported");
             self.wrong.push(finding.at(place));
         }
@@ -439,7 +443,9 @@ fn has_id(source: &Source, id: &str) -> bool {
 
 /// Where a policy begins, as far as its id tells; the beginning of the file otherwise.
 pub(super) fn offset_of(policy: &CedarPolicy, text: &str) -> usize {
-    policy.annotation("id").and_then(|id| text.find(&format!("\"{id}\""))).unwrap_or(0)
+    let by_id = policy.annotation("id").and_then(|id| text.find(&format!("\"{id}\"")));
+    // One without an id is found by its text, as Cedar has it.
+    by_id.or_else(|| policy.to_cedar().and_then(|own| text.find(&own))).unwrap_or(0)
 }
 
 /// Hashes policies, roles and what is required of tokens: together they decide.

@@ -336,6 +336,19 @@ fn broken_policies_are_refused_with_their_place() {
         (p("@ttl(\"5m\") @scopes(\"read\")", "true"), "unknown annotation @scopes"),
         (p("@ttl(\"5m\") @scope(\"raed\")", "true"), "'raed', which no role has"),
         (p("@ttl(\"5m\")", "true").replace("@id(\"p\")", ""), "has no @id"),
+        (
+            [p("@ttl(\"5m\")", "true"), permit("", "@ttl(\"6m\")", "true")]
+                .join("\n")
+                .replace("@id(\"\")", ""),
+            "policy.cedar:7:1: a policy has no @id",
+        ),
+        (
+            format!(
+                "{}\n@id(\"t\") permit (principal == ?principal, action, resource);",
+                p("@ttl(\"5m\")", "true")
+            ),
+            "policy.cedar:6:1: templates are not supported",
+        ),
         (p("@ttl(\"5m\")", "true").repeat(2), "another policy with the id 'p'"),
         (p("@ttl(\"5m\")", "true").replace("deploy", "depoly"), "Role::\"depoly\", which is not"),
         (p("@ttl(\"5m\")", "principal == User::\"alice\""), "does not begin with a trusted issuer"),

@@ -6,9 +6,8 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use time::Duration;
 
-use crate::cli::App;
 use crate::cli::args::Inspect;
-use crate::cli::show;
+use crate::cli::{App, misuse, show};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
 use crate::oidc::jwt;
@@ -45,6 +44,12 @@ pub(super) fn run(app: &App, args: &Inspect) -> Result<()> {
 /// Reads a token from a file, or from standard input.
 pub(crate) fn read_token(file: &Path) -> Result<Secret<String>> {
     const MAX: u64 = jwt::MAX_TOKEN as u64 + 1024;
+    if file.to_str().is_some_and(is_token) {
+        // It is not said which: this may end up in a log.
+        return Err(misuse("this is a token, where a file with one is wanted")
+            .because_of("what stands on a command line, others can read")
+            .hint("`-` reads it from standard input; where the token was good, revoke it"));
+    }
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();
         std::io::stdin().lock().take(MAX).read_to_end(&mut bytes).map_err(|cause| {
@@ -59,6 +64,11 @@ pub(crate) fn read_token(file: &Path) -> Result<Secret<String>> {
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::new(ErrorKind::Verification, "this is no token: it is not text"))?;
     Ok(Secret::new(text.trim().to_string()))
+}
+
+/// Whether a text is a token, rather than the name of a file.
+fn is_token(text: &str) -> bool {
+    text.starts_with("tmpcred_o_") || jwt::decode_unverified(text).is_ok()
 }
 
 fn text(value: &Value) -> String {

@@ -38,6 +38,34 @@ fn a_ticket_is_looked_up_before_anybody_is_asked() {
     assert_eq!(asked["ticket"], "CHG-1");
 }
 
+/// What is cached of a grant that has ended is not handed out, neither at once nor under the
+/// next one.
+#[test]
+fn a_token_of_an_earlier_grant_is_not_handed_out() {
+    let company = Company::with(&["alice", "bob", "carol"], &role("renewable = true"));
+    let token = || claims_of(&company, "alice", &[])["elevation"]["id"].clone();
+    let begun = || {
+        let id = company.request("alice", &[])["id"].as_str().unwrap().to_string();
+        company.approve("bob", &id);
+        company.approve("carol", &id);
+        company.elevate("alice", &["status", &id, "--wait", "--json"]).ok();
+        id
+    };
+    let first = begun();
+    assert_eq!(token(), first.as_str());
+    // Somebody else ends it, elsewhere.
+    company.elevate("bob", &["revoke", &first, "--reason", "mended"]).ok();
+    let second = begun();
+    assert_eq!(token(), second.as_str());
+    // What came of the one that is had stays, whoever looks.
+    let kept = claims_of(&company, "alice", &[])["jti"].clone();
+    company.elevate("alice", &["status", &second]).ok();
+    assert_eq!(claims_of(&company, "alice", &[])["jti"], kept);
+    company.elevate("alice", &["relinquish", &second]).ok();
+    let refused = company.run("alice", &["token", "--role", "admin"]).run().ended_with(5);
+    assert!(refused.stdout.is_empty(), "{}", refused.stdout);
+}
+
 /// However often somebody asks, few commands run at once for it.
 #[test]
 fn few_tickets_are_looked_up_at_once() {

@@ -61,6 +61,12 @@ fn a_token_that_was_meddled_with_is_refused_with_the_reason() {
         assert_eq!(inspected["verified"], false);
         assert_eq!(inspected["claims"]["aud"], API);
     }
+    // As an argument it is no name of a file, and is not repeated.
+    for command in [&["inspect"][..], &["verify", "--audience", API]] {
+        let given = journey.tmpcred(&[command, &[good.as_str()]].concat()).run().ended_with(2);
+        assert!(given.stderr.contains("this is a token"), "{}", given.stderr);
+        assert!(!given.stderr.contains(&good[..20]), "{}", given.stderr);
+    }
     // What a token says of its issuer is no reason to trust that one.
     let elsewhere = forged(&good, same, |claims| claims["iss"] = json!("https://evil.example"));
     let says = ["not that of a configured broker", "'https://evil.example'", "--issuer"];

@@ -123,17 +123,23 @@ fn tell(app: &App, report: &Report, elsewhere: &[VerifierKey], unknown: &[String
     if report.omitted > 0 {
         app.ui.line(format!("and {} more", report.omitted))?;
     }
-    app.ui.line(format!(
-        "{} of {} are as they were signed, by {}{}.",
-        report.signed,
-        show::count(usize::try_from(report.records).unwrap_or(usize::MAX), "record", "records"),
-        show::count(
-            usize::try_from(report.checkpoints).unwrap_or(usize::MAX),
-            "checkpoint",
-            "checkpoints"
+    let count = |number: u64, one: &str, many: &str| {
+        show::count(usize::try_from(number).unwrap_or(usize::MAX), one, many)
+    };
+    let records = count(report.records, "record", "records");
+    let checkpoints = count(report.checkpoints, "checkpoint", "checkpoints");
+    let elsewhere_too = if report.off_host.is_some() { " and one from elsewhere" } else { "" };
+    let signed = report.signed;
+    app.ui.line(match report.findings.is_empty() {
+        true => format!(
+            "{signed} of {records} are as they were signed, by {checkpoints}{elsewhere_too}."
         ),
-        if report.off_host.is_some() { " and one from elsewhere" } else { "" },
-    ))?;
+        // How far they reach says nothing then of what is there.
+        false => format!(
+            "{checkpoints}{elsewhere_too} were looked at, up to record {signed} of {}; what is wrong stands above.",
+            report.records
+        ),
+    })?;
     // Where there is one, and the same everywhere, nobody has to be told.
     if report.keys.len() > 1 {
         for signed in &report.keys {

@@ -41,6 +41,7 @@ impl Ending<'_> {
     fn shown(&self, app: &App, at: &At, event: &Event<'_>) -> Result<()> {
         let broker = open(app, at)?;
         let done = broker.ask(async |client| client.settle(self.id, self.what, event).await)?;
+        broker.forget_ended(&done);
         show::one(app, &done, at.json)
     }
 

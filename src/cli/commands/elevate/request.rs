@@ -145,6 +145,7 @@ pub(super) fn follow(
     at: &At,
     waits: Option<Patience>,
 ) -> Result<()> {
+    broker.forget_ended(&elevation);
     let undecided = ["pending", "approved"].contains(&elevation.access.as_str());
     let Some(patience) = waits.filter(|_| undecided) else {
         return uses::one(app, broker, &elevation, at.json);
@@ -153,6 +154,7 @@ pub(super) fn follow(
         show::one(app, &elevation, false)?;
     }
     let begun = wait(app, broker, elevation, patience, None)?;
+    broker.forget_ended(&begun);
     match begun.drill {
         true => drill::end(app, broker, &begun, at),
         false => show::one(app, &begun, at.json),
