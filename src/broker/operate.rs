@@ -3,8 +3,8 @@
 //! Whoever asks shows who they are as one who introspects does, and policy decides
 //! (`Action::"revoke"`, `Action::"administer"`). Holding a token is not enough, and one of the
 //! broker's own proves nothing here either. What may be used once is used up before anything
-//! is decided, unless they are denied all the time; what is denied is on record, and so is whatever changes something, in the name
-//! of who asked for it.
+//! is decided, unless they are denied all the time; what is denied is on record, and so is
+//! whatever changes something, in the name of who asked for it.
 
 use std::net::IpAddr;
 use std::time::Duration;

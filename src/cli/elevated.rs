@@ -114,15 +114,15 @@ impl Elevated {
         let scope = (!request.scope.is_empty()).then(|| request.scope.join(" "));
         let wanted = Wanted { audience: Some(&request.audience), scope, ..wanted };
         let known = Self::known(&broker, &request)?;
-        let own = !known.as_ref().is_some_and(request::is_had);
+        let own = !known.as_ref().is_some_and(Elevation::is_had);
         let elevation = match known {
-            Some(known) if !args.because.emergency || request::is_had(&known) => {
+            Some(known) if !args.because.emergency || known.is_had() => {
                 app.host.interact.note(&request::goes_on(&known, &wanted));
                 known
             }
             _ => request::request(&broker, &wanted, Some(beginning))?,
         };
-        let elevation = match request::is_had(&elevation) {
+        let elevation = match elevation.is_had() {
             true => elevation,
             false => request::wait(app, &broker, elevation, args.patience, Some(beginning))?,
         };
@@ -155,7 +155,7 @@ impl Elevated {
             Way::Session(broker) => broker.ask(async |client| client.elevation(self.id).await),
             Way::Signed(grant) => grant.bring(),
         };
-        latest.map_or(true, |latest| request::is_had(&latest))
+        latest.map_or(true, |latest| latest.is_had())
     }
 
     /// What was asked for before, or is had, where it serves for what is asked for now.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::App;
 use super::args::Wanted;
-use super::commands::elevate::request::is_had;
 use super::prepare::{Prepared, configured};
 use crate::api::{Client, Failure, StepUp};
 use crate::cache::Cache;
@@ -111,7 +110,7 @@ impl Elsewhere {
     /// Forgets what is cached in a role that came of a grant which has ended: of this one, or,
     /// where this one is had, of an earlier one. It would be handed out until it expires.
     pub(crate) fn forget_ended(&self, elevation: &Elevation) {
-        let is_had = is_had(elevation);
+        let is_had = elevation.is_had();
         let is_over = |credential: &Credential| {
             let Some(token) = credential.material.token() else { return false };
             // An opaque one does not say under which it was issued.

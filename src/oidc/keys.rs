@@ -101,8 +101,8 @@ impl Keys {
 
     /// Keeps in mind there what they have signed.
     #[must_use]
-    pub fn remembering(self, seen: &Arc<Seen>) -> Self {
-        Self { seen: Some(seen.clone()), ..self }
+    pub fn remembering(self, seen: Option<Arc<Seen>>) -> Self {
+        Self { seen, ..self }
     }
 
     /// Tells one version of the document from another: a part of its SHA-256.

@@ -284,11 +284,7 @@ impl RemoteKeys {
     }
 
     fn read(&self, document: &[u8]) -> Result<Keys> {
-        let keys = Keys::parse(document)?;
-        Ok(match &self.seen {
-            Some(seen) => keys.remembering(seen),
-            None => keys,
-        })
+        Ok(Keys::parse(document)?.remembering(self.seen.clone()))
     }
 
     /// When keys are good no more, whether or not there are others.

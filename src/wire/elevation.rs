@@ -133,6 +133,13 @@ pub struct Elevation {
     pub aws_sessions: Option<AwsSessions>,
 }
 
+impl Elevation {
+    /// Whether the role is had under it now.
+    pub fn is_had(&self) -> bool {
+        ["active", "emergency-active"].contains(&self.access.as_str())
+    }
+}
+
 /// Sessions of AWS that were had for the tokens of a grant. They last until they expire, whatever
 /// becomes of the grant, unless their role denies them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

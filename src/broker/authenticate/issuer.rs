@@ -397,10 +397,7 @@ impl KeySource {
         if let Some(path) = &config.jwks_file {
             let keys = Keys::parse(&trusted_file::read(path, MAX_FILE)?)
                 .map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
-            return Ok(Self::File(match seen {
-                Some(seen) => keys.remembering(seen),
-                None => keys,
-            }));
+            return Ok(Self::File(keys.remembering(seen.cloned())));
         }
         let (clock, failures) = (host.clock.clone(), failures.clone());
         let http = HttpClient::new(clock.clone(), skew.clone(), ca).telling_trace();

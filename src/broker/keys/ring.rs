@@ -108,7 +108,7 @@ impl Snapshot {
             Error::new(ErrorKind::Other, "the public keys cannot be written").because(cause)
         })?;
         // Read as everybody else reads them.
-        let verifying = Keys::parse(&jwks)?.remembering(&keeper.seen);
+        let verifying = Keys::parse(&jwks)?.remembering(Some(keeper.seen.clone()));
         Ok(Self { stored, usual, active, shown, jwks, verifying, of_log })
     }
 

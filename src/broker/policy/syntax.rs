@@ -303,15 +303,16 @@ mod tests {
         }
     }
 
+    /// What permits with these conditions read, in one line; `None`: any of it.
+    fn read(add: fn(&mut NamesRead, &Value), conditions: &[&str]) -> Option<String> {
+        let mut names = NamesRead::default();
+        conditions.iter().for_each(|condition| add(&mut names, &permit("principal", condition)));
+        names.0.map(|names| names.into_iter().collect::<Vec<_>>().join(" "))
+    }
+
     #[test]
     fn the_claims_that_are_read_are_those_that_are_named_or_all() {
-        let read = |conditions: &[&str]| {
-            let mut claims = NamesRead::default();
-            conditions
-                .iter()
-                .for_each(|condition| claims.add_claims(&permit("principal", condition)));
-            claims.0.map(|names| names.into_iter().collect::<Vec<_>>().join(" "))
-        };
+        let read = |conditions: &[&str]| read(NamesRead::add_claims, conditions);
         let some = |names: &str| Some(names.to_string());
         assert_eq!(read(&["", r#"when { principal.issuer == "getTag" }"#]), some(""));
         let amr = r#"unless { principal.hasTag("amr") && principal.getTag("hd").contains("x") }"#;
@@ -327,13 +328,7 @@ mod tests {
 
     #[test]
     fn the_attributes_that_are_read_of_a_context_are_those_that_are_named_or_all() {
-        let read = |conditions: &[&str]| {
-            let mut attributes = NamesRead::default();
-            conditions
-                .iter()
-                .for_each(|condition| attributes.add_attributes(&permit("principal", condition)));
-            attributes.0.map(|names| names.into_iter().collect::<Vec<_>>().join(" "))
-        };
+        let read = |conditions: &[&str]| read(NamesRead::add_attributes, conditions);
         let some = |names: &str| Some(names.to_string());
         // What principals have is none of them.
         assert_eq!(read(&["", r#"when { principal.issuer == "context.time" }"#]), some(""));

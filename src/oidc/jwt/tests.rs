@@ -34,7 +34,7 @@ fn a_signature_that_was_seen_is_good_for_its_token_and_its_key_alone() {
 
     let (seen, (private, jwk), (_, other)) = (Arc::<Seen>::default(), es256("k"), es256("k"));
     let set = |jwk: &Value| Keys::parse(json!({ "keys": [jwk] }).to_string().as_bytes()).unwrap();
-    let keys = set(&jwk).remembering(&seen);
+    let keys = set(&jwk).remembering(Some(seen.clone()));
     let header = Header { kid: Some("k".into()), ..Header::new(Algorithm::ES256) };
     let token = sign(header, &claims(), &private);
     let me = ["me".to_string()];
@@ -71,7 +71,7 @@ fn a_signature_that_was_seen_is_good_for_its_token_and_its_key_alone() {
     // Nor is one good that is like it, or by another key of that id, or where there is none.
     refused(&keys);
     for others in [set(&other), Keys::parse(br#"{"keys": []}"#).unwrap()] {
-        assert!(verify(&token, &others.remembering(&seen), &expected).is_err());
+        assert!(verify(&token, &others.remembering(Some(seen.clone())), &expected).is_err());
     }
     // All else is looked at each time.
     let late = Expectations { now: NOW + Duration::hours(1), ..expected.clone() };

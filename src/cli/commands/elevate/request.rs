@@ -117,11 +117,6 @@ pub(crate) fn request(
     broker.ask(async |client| begins(beginning, client.elevate(&wanted)).await)
 }
 
-/// Whether it is had now.
-pub(crate) fn is_had(elevation: &Elevation) -> bool {
-    ["active", "emergency-active"].contains(&elevation.access.as_str())
-}
-
 /// Asks for something by which a grant may begin. Where it does, no signal ends this process any
 /// more before whoever has `beginning` heeds it.
 pub(crate) async fn begins(
@@ -131,7 +126,7 @@ pub(crate) async fn begins(
     let Some(beginning) = beginning else { return ask.await };
     beginning.enter()?;
     let told = ask.await;
-    if !told.as_ref().is_ok_and(is_had) {
+    if !told.as_ref().is_ok_and(Elevation::is_had) {
         beginning.leave()?;
     }
     told
@@ -190,7 +185,7 @@ pub(crate) fn wait(
         if let Some(end) = over(&latest) {
             return Err(end);
         }
-        if is_had(&latest) {
+        if latest.is_had() {
             // Whoever began it.
             beginning.map_or(Ok(()), Beginning::enter)?;
             return Ok(latest);
