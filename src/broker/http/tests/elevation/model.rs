@@ -155,6 +155,7 @@ impl Play {
             approvals: BTreeSet::new(),
             approved_at: None,
             had: is_emergency.then_some((now, now + TTL)),
+            is_judged: false,
             ended: None,
             is_due: false,
             reviewed: None,
@@ -267,7 +268,7 @@ impl Play {
     }
 
     /// What the broker has of each is what the model has, and each rule holds in it.
-    async fn holds(&self) {
+    async fn holds(&mut self) {
         self.model.holds();
         let whose = |subject: &str| IDS.iter().find(|(id, _)| *id == subject).unwrap().1;
         for one in &self.model.asked {

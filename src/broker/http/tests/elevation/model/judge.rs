@@ -40,6 +40,9 @@ pub(super) struct Asked {
     pub(super) approved_at: Option<i64>,
     /// From when to when at the latest.
     pub(super) had: Option<(i64, i64)>,
+    /// Whether it was held against the rules when it began: another grant that ends in the same
+    /// second, and later, is none that it had to wait for.
+    pub(super) is_judged: bool,
     /// When it ended, and when that was put on record.
     pub(super) ended: Option<(i64, i64)>,
     pub(super) is_due: bool,
@@ -177,13 +180,13 @@ impl Model {
     }
 
     /// What has to hold of all that came about, whatever the way there was.
-    pub(super) fn holds(&self) {
+    pub(super) fn holds(&mut self) {
         for (at, one) in self.asked.iter().enumerate() {
             assert!(!one.has_approved(one.by), "who asked approved: {one:?}");
             if let Some((by, _)) = one.reviewed {
                 assert!(by != one.by && !one.has_approved(by), "they reviewed their own: {one:?}");
             }
-            let Some((from, _)) = one.had else { continue };
+            let Some((from, _)) = one.had.filter(|_| !one.is_judged) else { continue };
             for other in self.asked.iter().enumerate().filter(|(place, _)| *place != at) {
                 let (place, other) = other;
                 let Some((begun, _)) = other.had.filter(|_| other.by == one.by) else { continue };
@@ -200,5 +203,6 @@ impl Model {
                 }
             }
         }
+        self.asked.iter_mut().for_each(|one| one.is_judged = one.had.is_some());
     }
 }
