@@ -10,16 +10,17 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use time::{Duration, OffsetDateTime};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime, UtcOffset};
 use uuid::Uuid;
 
 use super::Broker;
 use super::audit::leaf::{self, ERASED};
-use super::audit::{Author, Decision, Record};
+use super::audit::{self, Author, Decision, Record};
 use super::authenticate::Actor;
 use super::config::{self, MAX_TTL};
 use super::directory::ids_of;
-use super::keys::Kek;
+use super::keys::{CheckpointKeys, Kek};
 use super::opaque;
 use super::own::OwnToken;
 use super::store::{
@@ -87,6 +88,8 @@ impl Operator {
         let kek = Kek::load(&config.keys, &host.env).await?;
         let store = store::open_existing(&config.store, &host.env).await?;
         store.seal_with(kek.seal_of_log()).await?;
+        let keys = CheckpointKeys::read(&store, &kek).await?;
+        keys.require_name(&store, &audit::origin(&config.issuer)).await?;
         Ok(Self::beside(Arc::new(store), host.clock.clone(), config.issuer))
     }
 
@@ -109,27 +112,36 @@ impl Operator {
     pub async fn revoke(&self, what: &What, reason: &str) -> Result<Revoked> {
         let here = self.clock.now();
         let now = self.store.now().await?.unwrap_or(here);
-        match what {
-            What::Token(jti) => self.revoke_one(*jti, reason, now).await,
-            What::Many { whose, before: Some(before) } => {
-                if *before > now {
-                    return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
-                        .hint("whatever is issued until then can be revoked then"));
-                }
-                self.cut_off(whose, *before, reason, now).await?;
-                Ok(self.revoked(whose, *before, now).await)
+        let (whose, before) = match what {
+            What::Token(jti) => return self.revoke_one(*jti, reason, now).await,
+            What::Many { whose, before } => (whose, *before),
+        };
+        // What was issued until then was revoked already.
+        let since = self.store.revoked_until(whose).await?;
+        let before = match before {
+            Some(before) if before > now => {
+                return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
+                    .hint("whatever is issued until then can be revoked then"));
             }
-            What::Many { whose, before: None } => {
-                let mut before = self.require_one_time(here, now).await?;
+            Some(before) => {
+                self.cut_off(whose, before, reason, now).await?;
+                before
+            }
+            None => {
+                let before = self.require_one_time(here, now).await?;
                 let number = self.cut_off(whose, before, reason, now).await?;
                 // What was put on record meanwhile ends as well.
-                if let Some(newest) = self.newest(now, number).await?.filter(|at| *at >= before) {
-                    before = newest.saturating_add(Duration::MICROSECOND);
-                    self.cut_off(whose, before, reason, now).await?;
+                match self.newest(now, number).await?.filter(|at| *at >= before) {
+                    Some(newest) => {
+                        let before = newest.saturating_add(Duration::MICROSECOND);
+                        self.cut_off(whose, before, reason, now).await?;
+                        before
+                    }
+                    None => before,
                 }
-                Ok(self.revoked(whose, before, now).await)
             }
-        }
+        };
+        Ok(self.revoked(whose, (since, before), now).await)
     }
 
     /// The latest moment that is on record under a lower number than this, where it has not
@@ -161,8 +173,8 @@ impl Operator {
                 return Err(Error::new(ErrorKind::Config, "it cannot be told what time it is")
                     .because_of(format!(
                         "by {whose} it is {}, and by this machine's {}: they are {differ} apart",
-                        in_seconds(other),
-                        in_seconds(here),
+                        written(other),
+                        written(here),
                     ))
                     .hint("set the one that is wrong, or say by --before what is revoked"));
             }
@@ -244,7 +256,7 @@ impl Operator {
             reason: format!(
                 "{} revoked what was issued before {} ({kind} {id}): {reason}",
                 self.by.said(),
-                in_seconds(before)
+                written(before)
             ),
             // Where somebody has asked for it from elsewhere, it says by which one.
             client: match whose {
@@ -258,9 +270,14 @@ impl Operator {
         number.ok_or_else(|| Error::new(ErrorKind::Other, "it could not be revoked"))
     }
 
-    async fn revoked(&self, whose: &Whose, before: OffsetDateTime, now: OffsetDateTime) -> Revoked {
+    async fn revoked(
+        &self,
+        whose: &Whose,
+        between: (Option<OffsetDateTime>, OffsetDateTime),
+        now: OffsetDateTime,
+    ) -> Revoked {
         // It takes long where there are many, and changes nothing about them.
-        let counting = self.store.count_issued(whose, before, now);
+        let counting = self.store.count_issued(whose, between, now);
         let counted = match self.count_for {
             None => counting.await,
             Some(most) => tokio::time::timeout(most, counting).await.unwrap_or_else(|_| {
@@ -270,7 +287,7 @@ impl Operator {
         let tokens = counted.inspect_err(|error| {
             tracing::warn!(%error, "how many tokens were revoked cannot be told");
         });
-        Revoked { tokens: tokens.ok(), before }
+        Revoked { tokens: tokens.ok(), before: between.1 }
     }
 
     /// Returns the number of the first record, where all was as it has to be.
@@ -286,6 +303,13 @@ impl Operator {
 
 fn in_seconds(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
+}
+
+/// A time in whole seconds, as people write it.
+fn written(at: OffsetDateTime) -> String {
+    let at = in_seconds(at).to_offset(UtcOffset::UTC);
+    // What RFC 3339 has no words for is far from any time that a token has.
+    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
 }
 
 impl Broker {

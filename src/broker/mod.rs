@@ -266,6 +266,8 @@ impl Prepared {
         let checkpoints = CheckpointKeys::open(store.as_ref(), &kek, host.clock.as_ref())
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
+        let origin = audit::origin(&config.issuer);
+        checkpoints.require_name(store.as_ref(), &origin).await?;
         let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
         let [elevations, of_uses] = [(); 2].map(|()| ElevationSeal::new(&kek, &config.issuer));
         let enrollment_seal = EnrollmentSeal::new(&kek);
@@ -283,7 +285,6 @@ impl Prepared {
         let keys = KeyRing::open(keeper)
             .await
             .map_err(|error: Error| error.context("the broker's signing keys cannot be used"))?;
-        let origin = audit::origin(&config.issuer);
         let metrics = Arc::<Metrics>::default();
         let (clock, failures) = (host.clock.clone(), metrics.unsigned());
         let origins = Origins::start(store.clone(), metrics.clone(), host.clock.clone());

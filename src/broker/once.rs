@@ -98,6 +98,14 @@ impl Uses {
         ids::derived(first, &finished(context))
     }
 
+    /// The use that is the first one.
+    fn first(&self) -> Turn {
+        let assertions = self.assertions.iter().map(hex);
+        let mut effects: Vec<_> = assertions.map(|id| self.consume(Once::Assertion, id)).collect();
+        effects.push(self.consume(Once::AssertionUse, self.name(0)));
+        Turn { jti: self.jti(0, self.at), effects, before: None }
+    }
+
     fn consume(&self, kind: Once, id: String) -> Effect {
         Effect::Consume(Consumed { kind, id, at: self.at, keep_until: self.keep_until })
     }
@@ -117,9 +125,11 @@ impl Broker {
         record: &mut Record,
         mut effects: impl FnMut(Uuid) -> Result<Vec<Effect>>,
     ) -> Result<Result<Receipt, Overtaken>> {
-        // Each time somebody is quicker, one try is gone.
-        for _ in 0..=TRIES {
-            let Some(turn) = self.next_turn(uses).await? else { break };
+        // Most are the first use, and the commit tells where one is not. Each time somebody is
+        // quicker, one try is gone.
+        let mut next = Some(uses.first());
+        for _ in 0..=TRIES + 1 {
+            let Some(turn) = next else { break };
             record.jti = Some(turn.jti);
             let mut unit = Unit::of(record.clone());
             unit.records.extend(turn.before.map(|before| Record {
@@ -138,6 +148,7 @@ impl Broker {
             if let Some(by) = self.overtaken_in(grounds).await? {
                 return Ok(Err(by));
             }
+            next = self.next_turn(uses).await?;
         }
         Ok(Err(uses.taken))
     }
@@ -148,11 +159,7 @@ impl Broker {
             fresh &= self.store.consumed_at(Once::Assertion, &hex(assertion)).await?.is_none();
         }
         if fresh {
-            let assertions = uses.assertions.iter().map(hex);
-            let mut effects: Vec<_> =
-                assertions.map(|id| uses.consume(Once::Assertion, id)).collect();
-            effects.push(uses.consume(Once::AssertionUse, uses.name(0)));
-            return Ok(Some(Turn { jti: uses.jti(0, uses.at), effects, before: None }));
+            return Ok(Some(uses.first()));
         }
         let first = self.store.consumed_at(Once::AssertionUse, &uses.name(0)).await?;
         let is_soon = |first: &OffsetDateTime| (uses.at - *first).abs() <= RETRY_WITHIN;

@@ -32,6 +32,11 @@ impl Checkpoint {
         format!("{}\n{}\n{}\n", self.origin, self.size, STANDARD.encode(self.root))
     }
 
+    /// Which log a note says that it is of, whoever has signed it.
+    pub fn origin_of(note: &str) -> Option<&str> {
+        note.lines().next().filter(|origin| !origin.is_empty())
+    }
+
     fn parse(text: &str) -> Option<Self> {
         // Lines may follow that extend it.
         let mut lines = text.lines();

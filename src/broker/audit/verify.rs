@@ -155,6 +155,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
         revoked: proofs.revoked.to_vec(),
         follows: proofs.seal.is_none(),
         announced: Vec::new(),
+        unread: Vec::new(),
         by_key: BTreeMap::new(),
         off_host: proofs.off_host,
         off_host_by: proofs.off_host_by,
@@ -183,6 +184,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
         check.read_seal(seal, end.as_ref(), ends.promised);
     }
     check.fold(ends.promised).await?;
+    check.read_again().await?;
     check.weigh();
     check.tiles_above(ends.promised).await?;
     check.ends(ends, latest.as_ref()).await?;
@@ -199,6 +201,8 @@ struct Check<'a> {
     follows: bool,
     /// The keys of which it does, and where, that nobody has signed yet.
     announced: Vec<(u64, VerifierKey)>,
+    /// Checkpoints that nobody has signed of whom it is known yet.
+    unread: Vec<u64>,
     /// What each key has signed, and up to where the records are as it did.
     by_key: BTreeMap<VerifierKey, (Signed, u64)>,
     off_host: Option<&'a Checkpoint>,

@@ -12,7 +12,7 @@ use super::{Kek, KeyState, Purpose, StoredKey, can_be_typed, no_randomness};
 use crate::broker::audit::note::{Checkpoint, VerifierKey};
 use crate::broker::audit::seal::Seal;
 use crate::broker::audit::{Decision, Record};
-use crate::broker::store::{Effect, Once, Outcome, Store, Unit};
+use crate::broker::store::{Effect, LogStore, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
@@ -116,6 +116,28 @@ impl CheckpointKeys {
             }
         }
         Ok(keys)
+    }
+
+    /// Refuses a log that these keys have signed under another name: the broker that signs has
+    /// been given another issuer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where that is so.
+    pub async fn require_name(&self, store: &dyn LogStore, origin: &str) -> Result<()> {
+        let Some(noted) = store.latest_note().await? else { return Ok(()) };
+        let Some(named) = Checkpoint::origin_of(&noted.note).filter(|name| *name != origin) else {
+            return Ok(());
+        };
+        let keys = [self.verifiers(named), self.revoked(named)].concat();
+        // What somebody else has put there is found by who verifies the log.
+        if Checkpoint::open(&noted.note, &keys).is_err() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Config, "the database is that of a broker with another issuer")
+            .because_of(format!("its audit log is signed as {named}, and by `issuer` it is {origin}"))
+            .hint(format!(
+                "put `issuer` back, whose host and path are {named}; a broker with another one needs a database of its own"
+            )))
     }
 
     /// The same keys, as they are now.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use super::checkpoint::CheckpointKeys;
 use super::keeper::Keeper;
 use super::life::{self, Rules, Signs};
 use super::ring::Snapshot;
@@ -95,7 +96,10 @@ impl Manager {
         let manager = Self { keeper, clients: config.client };
         // Nothing is told, and nothing done, that somebody made up.
         manager.keeper.unseal_all(&manager.keeper.stored().await?).await?;
-        manager.keeper.store.seal_with(manager.keeper.kek.seal_of_log()).await?;
+        let (store, kek) = (&manager.keeper.store, &manager.keeper.kek);
+        store.seal_with(kek.seal_of_log()).await?;
+        let of_log = CheckpointKeys::read(store.as_ref(), kek).await?;
+        of_log.require_name(store.as_ref(), &audit::origin(&manager.keeper.issuer)).await?;
         Ok(manager)
     }
 

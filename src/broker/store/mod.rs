@@ -95,12 +95,15 @@ pub trait TokenStore: Send + Sync {
     /// The token with this hash; its seal is not looked at.
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>>;
 
-    /// How many tokens of theirs were issued before this, and are good at `now` as far as
-    /// the log tells.
+    /// Before when all of theirs that was issued was revoked together, where it was.
+    async fn revoked_until(&self, whose: &Whose) -> Result<Option<OffsetDateTime>>;
+
+    /// How many tokens of theirs were issued between these, and are good at `now` as far as
+    /// the log tells, unless they were revoked together as these are.
     async fn count_issued(
         &self,
         whose: &Whose,
-        before: OffsetDateTime,
+        between: (Option<OffsetDateTime>, OffsetDateTime),
         now: OffsetDateTime,
     ) -> Result<u64>;
 

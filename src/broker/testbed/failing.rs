@@ -304,14 +304,17 @@ impl TokenStore for Failing {
     async fn opaque(&self, hash: &str) -> Result<Option<OpaqueToken>> {
         self.inner.opaque(hash).await
     }
+    async fn revoked_until(&self, whose: &Whose) -> Result<Option<OffsetDateTime>> {
+        self.inner.revoked_until(whose).await
+    }
     async fn count_issued(
         &self,
         whose: &Whose,
-        before: OffsetDateTime,
+        between: (Option<OffsetDateTime>, OffsetDateTime),
         now: OffsetDateTime,
     ) -> Result<u64> {
         self.scan()?;
-        self.inner.count_issued(whose, before, now).await
+        self.inner.count_issued(whose, between, now).await
     }
     async fn count_active(&self, now: OffsetDateTime) -> Result<u64> {
         self.scan()?;

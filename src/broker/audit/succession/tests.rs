@@ -193,6 +193,12 @@ async fn on_what_a_revoked_key_has_signed_nothing_rests() {
     let error = Checkpoint::open(&early, &keys.verifiers(ORIGIN)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Verification);
 
+    // Who goes by the new key alone hears of the other one, too.
+    let report = log.check(std::slice::from_ref(&second)).await;
+    assert_eq!((report.findings, report.signed), (Vec::new(), report.records));
+    let told: Vec<_> = report.keys.iter().map(|signed| signed.revoked).collect();
+    assert_eq!((told, report.checkpoints), (vec![true, false], 2));
+
     // Who goes by the revoked key alone hears of it from the log, and of no other.
     let report = log.check(std::slice::from_ref(&first)).await;
     assert_eq!(report.signed, 0, "{:?}", report.findings);

@@ -3,10 +3,11 @@
 
 use serde::Serialize;
 
-use super::{Check, Kind};
+use super::{Check, Kind, PAGE};
 use crate::broker::audit::note::{Checkpoint, VerifierKey};
 use crate::broker::keys::KeyState;
 use crate::broker::store::Noted;
+use crate::error::Result;
 
 /// What a key has signed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,11 +31,9 @@ impl Check<'_> {
         let of_this_size = |opened: &(Checkpoint, _)| opened.0.size == place;
         let opened = Checkpoint::open_signed(&noted.note, &self.keys).ok().filter(of_this_size);
         let Some((checkpoint, signers)) = opened else {
-            let revoked = Checkpoint::open_signed(&noted.note, &self.revoked).ok();
-            match revoked.filter(of_this_size) {
-                // It was good once, and nothing rests on it.
-                Some((_, signers)) => self.count(place, &signers, false),
-                None => self.found(Kind::Checkpoint, place, place),
+            if !self.is_by_revoked(noted) {
+                // The log may say further on what became of its key.
+                self.unread.push(place);
             }
             return;
         };
@@ -46,6 +45,38 @@ impl Check<'_> {
             let known = announced.into_iter().map(|(_, key)| key);
             self.keys.extend(known.filter(|key| !self.revoked.contains(key)));
         }
+    }
+
+    /// Whether those have signed a checkpoint whose signatures are good no more: it was good
+    /// once, and nothing rests on it.
+    fn is_by_revoked(&mut self, noted: &Noted) -> bool {
+        let opened = Checkpoint::open_signed(&noted.note, &self.revoked).ok();
+        let opened = opened.filter(|(checkpoint, _)| checkpoint.size == noted.size);
+        let Some((_, signers)) = opened else { return false };
+        self.count(noted.size, &signers, false);
+        true
+    }
+
+    /// Looks once more at the checkpoints that could not be read, now that all is known that
+    /// the log says of its keys.
+    pub(super) async fn read_again(&mut self) -> Result<()> {
+        let unread = std::mem::take(&mut self.unread);
+        let mut left = unread.into_iter().peekable();
+        while let Some(first) = left.peek() {
+            let notes = self.store.notes(first.saturating_sub(1), PAGE).await?;
+            let Some(last) = notes.last().map(|noted| noted.size) else { break };
+            let mut notes = notes.into_iter().peekable();
+            while let Some(place) = left.next_if(|place| *place <= last) {
+                while notes.next_if(|noted| noted.size < place).is_some() {}
+                let noted = notes.next_if(|noted| noted.size == place);
+                if !noted.is_some_and(|noted| self.is_by_revoked(&noted)) {
+                    self.found(Kind::Checkpoint, place, place);
+                }
+            }
+        }
+        // Those that are not there any more.
+        left.for_each(|place| self.found(Kind::Checkpoint, place, place));
+        Ok(())
     }
 
     /// Keeps in mind who has signed so many records, and whether these are as they were.

@@ -1,13 +1,9 @@
-//! Appending records: many by one statement, because each has to go to the database and
-//! back.
+//! Appending records, with what makes them leaves of the tree.
 
-use std::sync::Arc;
-
-use sqlx::any::AnyArguments;
-use sqlx::query::Query;
-use sqlx::{Any, AssertSqlSafe, Transaction};
+use sqlx::{Any, Transaction};
 
 use super::failure::Failure;
+use super::inserts::{Inserts, Statement};
 use super::rows::{damaged, micros};
 use super::values::Values;
 use crate::broker::audit::Record;
@@ -18,24 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The columns that are written besides those of the leaf, behind those.
 const OF_LEAF: [&str; 2] = ["leaf_version", "salt"];
 
-/// How many records a statement writes. Few sizes, so that a connection prepares few
-/// statements, and few statements for any number of records; none with more values than SQLite
-/// takes.
-const SIZES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
-
-/// The statements, one for each of these sizes.
-pub(super) struct Statements([Arc<str>; SIZES.len()]);
-
-impl Statements {
-    /// Those that name their values like this.
-    pub(super) fn new(values: Values) -> Self {
-        let columns = [COLUMNS.as_slice(), &OF_LEAF].concat();
-        let statement = |records: usize| {
-            let rows = values.rows(1, records, columns.len());
-            format!("insert into audit_record ({}) values {rows}", columns.join(", ")).into()
-        };
-        Self(SIZES.map(statement))
-    }
+/// What appends records where an engine takes values like this.
+pub(super) fn statements(values: Values) -> Inserts {
+    Inserts::of("audit_record", &[COLUMNS.as_slice(), &OF_LEAF].concat(), values)
 }
 
 /// Records that are to be appended, each with its number.
@@ -66,21 +47,11 @@ impl<'a> Rows<'a> {
     pub(super) async fn write(
         &mut self,
         transaction: &mut Transaction<'_, Any>,
-        statements: &Statements,
+        statements: &Inserts,
     ) -> Result<(), Failure> {
-        let mut left = self.rows.drain(..).peekable();
-        for (size, statement) in SIZES.iter().zip(&statements.0) {
-            while left.len() >= *size {
-                let query = sqlx::query(AssertSqlSafe(Arc::clone(statement)));
-                let query = left.by_ref().take(*size).fold(query, bind);
-                query.execute(&mut **transaction).await?;
-            }
-        }
-        Ok(())
+        statements.insert(transaction, self.rows.drain(..), bind).await
     }
 }
-
-type Statement = Query<'static, Any, AnyArguments>;
 
 /// Binds the values in the order of the columns.
 fn bind(query: Statement, row: Row<'_>) -> Statement {

@@ -3,17 +3,17 @@
 use sqlx::{Any, Connection, Transaction};
 
 use super::append::Rows;
+use super::conditions::Conditions;
 use super::engine::Engine;
 use super::failure::Failure;
 use super::head::Guard;
 use super::notify;
-use super::revoked::Conditions;
 use super::rows::{damaged, micros};
 use super::{elevation, enrollment, erasure, uses};
 use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
 use crate::broker::keys::StoredKey;
-use crate::broker::store::{Consumed, Cutoff, Effect, OpaqueToken, Outcome, Unit};
+use crate::broker::store::{Cutoff, Effect, OpaqueToken, Outcome, Unit};
 use crate::error::Result;
 
 /// Commits a group of units.
@@ -33,12 +33,12 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
     let mut hashes = Vec::new();
     let mut rows = Rows::default();
     let mut outcomes = Vec::with_capacity(units.len());
-    let mut revoked = Conditions::of(engine.values, units);
+    let mut conditions = Conditions::of(engine, units);
     for unit in units {
         if unit.effects.iter().any(looks_at_the_log) {
             rows.write(&mut transaction, &engine.appends).await?;
         }
-        let outcome = if perform(&mut transaction, &mut revoked, &unit.effects).await? {
+        let outcome = if perform(&mut transaction, &mut conditions, &unit.effects).await? {
             let first = u64::try_from(next).map_err(|_| damaged("audit_head.last_sequence"))?;
             for record in &unit.records {
                 hashes.push(rows.push(next, record)?);
@@ -51,6 +51,7 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
         outcomes.push(outcome);
     }
     rows.write(&mut transaction, &engine.appends).await?;
+    conditions.write(&mut transaction).await?;
     // Numbers have no gaps.
     if next <= reserved {
         give_back(&mut transaction, reserved - (next - 1)).await?;
@@ -81,46 +82,57 @@ async fn give_back(transaction: &mut Transaction<'_, Any>, count: i64) -> Result
 }
 
 /// Performs the effects of a unit: all of them, or none.
-async fn perform(
+async fn perform<'a>(
     transaction: &mut Transaction<'_, Any>,
-    revoked: &mut Conditions<'_>,
-    effects: &[Effect],
+    conditions: &mut Conditions<'a>,
+    effects: &'a [Effect],
 ) -> Result<bool, Failure> {
-    let conditions = effects.iter().take_while(|effect| effect.changes_nothing()).count();
-    let (conditions, changes) = effects.split_at(conditions);
-    for condition in conditions {
-        if !perform_one(transaction, revoked, condition).await? {
-            return Ok(false);
+    let (mut used, mut changes) = (Vec::new(), Vec::new());
+    for effect in effects {
+        match effect {
+            Effect::Consume(consumed) => used.push(consumed),
+            condition if condition.changes_nothing() => {
+                if !perform_one(transaction, conditions, condition).await? {
+                    return Ok(false);
+                }
+            }
+            change => changes.push(change),
         }
     }
-    match changes {
-        [] => Ok(true),
+    if !conditions.are_unused(transaction, &used).await? {
+        return Ok(false);
+    }
+    match changes.as_slice() {
+        [] => {}
         // One whose condition does not hold has changed nothing.
-        [one] => perform_one(transaction, revoked, one).await,
+        [one] => {
+            if !perform_one(transaction, conditions, one).await? {
+                return Ok(false);
+            }
+        }
         several => {
             let mut savepoint = transaction.begin().await?;
-            for effect in several {
-                if !perform_one(&mut savepoint, revoked, effect).await? {
+            for change in several {
+                if !perform_one(&mut savepoint, conditions, change).await? {
                     savepoint.rollback().await?;
                     return Ok(false);
                 }
             }
             savepoint.commit().await?;
-            Ok(true)
         }
     }
+    conditions.use_up(used);
+    Ok(true)
 }
 
 async fn perform_one(
     transaction: &mut Transaction<'_, Any>,
-    revoked: &mut Conditions<'_>,
+    conditions: &mut Conditions<'_>,
     effect: &Effect,
 ) -> Result<bool, Failure> {
     match effect {
-        Effect::Consume(consumed) => {
-            revoked.used_up(consumed);
-            consume(transaction, consumed).await
-        }
+        // That is written together with what others use up.
+        Effect::Consume(_) => Ok(true),
         Effect::AddKey(key) => add_key(transaction, key).await,
         Effect::ChangeKey { before, after } => change_key(transaction, before, after).await,
         Effect::AddCheckpoint { size, note, at } => {
@@ -136,7 +148,7 @@ async fn perform_one(
             Ok(done.rows_affected() == 1)
         }
         Effect::CutOff(cutoff) => {
-            revoked.cut_off(&cutoff.whose);
+            conditions.cut_off(&cutoff.whose);
             cut_off(transaction, cutoff).await
         }
         Effect::AddOpaque(token) => add_opaque(transaction, token).await,
@@ -144,8 +156,6 @@ async fn perform_one(
         Effect::ChangeElevation(after, unless) => {
             elevation::change(transaction, after, unless).await
         }
-        Effect::IfElevation { id, version } => elevation::is(transaction, *id, *version).await,
-        Effect::IfEnrolled { keys, at } => enrollment::are_live(transaction, keys, *at).await,
         Effect::SumUses(after, events) => uses::sum(transaction, after, events).await,
         Effect::ForgetBeside { elevation, uses } => {
             uses::forget_beside(transaction, *elevation, *uses).await.map(|()| true)
@@ -156,6 +166,9 @@ async fn perform_one(
         }
         Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
         Effect::Tell(message) => notify::tell(transaction, message).await.map(|()| true),
+        Effect::IfNotRevoked(these) => conditions.are_good(transaction, these).await,
+        Effect::IfElevation { id, version } => elevation::is(transaction, *id, *version).await,
+        Effect::IfEnrolled { keys, at } => enrollment::are_live(transaction, keys, *at).await,
         Effect::IfIssued { jti, request_id } => {
             let found = sqlx::query(
                 "select sequence from audit_record
@@ -172,25 +185,7 @@ async fn perform_one(
             .await?;
             Ok(found.is_some())
         }
-        Effect::IfNotRevoked(these) => revoked.hold_for(transaction, these).await,
     }
-}
-
-async fn consume(
-    transaction: &mut Transaction<'_, Any>,
-    consumed: &Consumed,
-) -> Result<bool, Failure> {
-    let done = sqlx::query(
-        "insert into consumed (kind, id, consumed_at, keep_until) values ($1, $2, $3, $4)
-         on conflict do nothing",
-    )
-    .bind(consumed.kind.as_str())
-    .bind(&consumed.id)
-    .bind(micros(consumed.at))
-    .bind(micros(consumed.keep_until))
-    .execute(&mut **transaction)
-    .await?;
-    Ok(done.rows_affected() == 1)
 }
 
 async fn cut_off(transaction: &mut Transaction<'_, Any>, cutoff: &Cutoff) -> Result<bool, Failure> {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use sqlx::{Any, AnyPool, AssertSqlSafe, Transaction};
 
-use super::append::Statements;
 use super::backfill::Backfill;
 use super::failure::Failure;
+use super::inserts::Inserts;
 use super::values::Values;
+use super::{append, conditions};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long is waited before work is begun anew that conflicted with another's, at most
@@ -33,7 +34,9 @@ pub(in crate::broker::store) struct Engine {
     /// How it takes values.
     pub(super) values: Values,
     /// What appends records.
-    pub(super) appends: Statements,
+    pub(super) appends: Inserts,
+    /// What uses things up.
+    pub(super) consumes: Inserts,
     /// Moves what was committed to where it belongs, where the engine does not do that.
     backfill: Option<Backfill>,
 }
@@ -43,8 +46,8 @@ impl Engine {
     pub(in crate::broker::store) fn sqlite(pool: AnyPool, writer: Option<AnyPool>) -> Self {
         let backfill = writer.is_some().then(Backfill::default);
         let values = Values::Unnumbered;
-        let appends = Statements::new(values);
-        Self { pool, writer, begin: None, limit: None, values, appends, backfill }
+        let (appends, consumes) = (append::statements(values), conditions::statements(values));
+        Self { pool, writer, begin: None, limit: None, values, appends, consumes, backfill }
     }
 
     /// PostgreSQL, or what is wire-compatible with it, behind these connections.
@@ -60,9 +63,9 @@ impl Engine {
              set local idle_in_transaction_session_timeout = {millis}"
         );
         let values = Values::Numbered;
-        let appends = Statements::new(values);
+        let (appends, consumes) = (append::statements(values), conditions::statements(values));
         let (begin, limit) = (Some(begin), Some(limit));
-        Self { pool, writer: None, begin, limit, values, appends, backfill: None }
+        Self { pool, writer: None, begin, limit, values, appends, consumes, backfill: None }
     }
 
     /// The connection that writes, where there is just one.

@@ -5,6 +5,7 @@
 mod append;
 mod backfill;
 mod commit;
+mod conditions;
 mod copy;
 mod elevation;
 mod engine;
@@ -12,6 +13,7 @@ mod enrollment;
 mod erasure;
 mod failure;
 mod head;
+mod inserts;
 mod issuer_keys;
 mod log;
 mod lookups;

@@ -1,17 +1,17 @@
-//! What was revoked: tokens, keys, and tokens together with others.
+//! What was revoked, tokens, keys, and tokens together with others; and what else was used up.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AssertSqlSafe, Row, Transaction};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Row};
 use time::OffsetDateTime;
 
 use super::failure::Failure;
 use super::rows::{damaged, micros, moment};
 use super::values::Values;
-use crate::broker::store::{Consumed, Effect, Issuance, Once, Revocable, Unit, Whose};
+use crate::broker::store::{Consumed, Issuance, Once, Revocable, Whose};
 use crate::error::Result;
 
 pub(super) const UNREADABLE: &str = "what was revoked cannot be read";
@@ -31,7 +31,7 @@ type Name<'a> = (&'static str, Cow<'a, str>);
 /// much else was revoked.
 #[derive(Default)]
 pub(super) struct Question<'a> {
-    /// What may have been revoked by itself.
+    /// What may have been used up, or revoked by itself.
     used: BTreeSet<Name<'a>>,
     /// By what it may have been revoked together with others.
     named: BTreeSet<Name<'a>>,
@@ -54,6 +54,18 @@ impl<'a> Question<'a> {
                 self.erased = earlier(self.erased, token.at);
             }
         }
+    }
+
+    /// Asks whether this was used up, too.
+    pub(super) fn add_one(&mut self, one: &'a Consumed) {
+        self.used.insert((one.kind.as_str(), Cow::from(&one.id)));
+    }
+
+    /// Whether it asks about tokens of these, who are revoked together.
+    pub(super) fn is_about(&self, whose: &Whose) -> bool {
+        let (kind, id) = whose.parts();
+        let perhaps = self.erased.is_some() && Whose::PERSONAL.contains(&kind);
+        perhaps || self.named.contains(&(kind, id))
     }
 
     /// Asks it.
@@ -105,7 +117,7 @@ impl Part<'_> {
         let mut next = 1;
         if used > 0 {
             ways.push(format!(
-                "select kind, id, cast(0 as bigint) as before from consumed
+                "select kind, id, cast(null as bigint) as before from consumed
                  where (kind, id) in (values {})",
                 values.rows(next, used, 2)
             ));
@@ -151,12 +163,12 @@ fn earlier(one: Option<OffsetDateTime>, other: OffsetDateTime) -> Option<OffsetD
     Some(one.map_or(other, |one| one.min(other)))
 }
 
-/// What was revoked of all that was asked about.
+/// What of all that was asked about was used up or revoked.
 #[derive(Default)]
 pub(super) struct Found {
-    /// By itself: ids by kind.
+    /// What was used up, or revoked by itself: ids by kind.
     used: HashMap<String, HashSet<String>>,
-    /// Together with others: before when they were issued, by kind and id.
+    /// What was revoked together with others: before when they were issued, by kind and id.
     cut: HashMap<String, HashMap<String, OffsetDateTime>>,
 }
 
@@ -166,16 +178,27 @@ impl Found {
             let text = row.try_get::<String, _>(column);
             text.map_err(|_| damaged(&format!("{column} of what was revoked")))
         };
+        let damaged_time = || damaged("revocation_cutoff.before");
         let (kind, id) = (text("kind")?, text("id")?);
-        if [Once::RevokedToken, Once::RevokedKey].map(Once::as_str).contains(&kind.as_str()) {
+        let before = row.try_get::<Option<i64>, _>("before").map_err(|_| damaged_time())?;
+        let Some(before) = before else {
             self.used.entry(kind).or_default().insert(id);
             return Ok(());
-        }
-        let before = row.try_get::<i64, _>("before").ok().and_then(moment);
-        let before = before.ok_or_else(|| damaged("revocation_cutoff.before"))?;
+        };
+        let before = moment(before).ok_or_else(damaged_time)?;
         let last = self.cut.entry(kind).or_default().entry(id).or_insert(before);
         *last = before.max(*last);
         Ok(())
+    }
+
+    /// Whether this was used up.
+    pub(super) fn is_used_up(&self, one: &Consumed) -> bool {
+        self.used.get(one.kind.as_str()).is_some_and(|used| used.contains(&one.id))
+    }
+
+    /// From now on it is.
+    pub(super) fn use_up(&mut self, one: &Consumed) {
+        self.used.entry(one.kind.as_str().into()).or_default().insert(one.id.clone());
     }
 
     fn is_cut_off(&self, token: &Issuance) -> bool {
@@ -194,57 +217,6 @@ impl Found {
             let used = self.used.get(kind.as_str());
             used.is_some_and(|used| ids.iter().any(|id| used.contains(id)))
         }) || these.issued.iter().any(|token| self.is_cut_off(token))
-    }
-}
-
-/// What was revoked of all that a group of units makes a condition: one look for all of them.
-pub(super) struct Conditions<'a> {
-    values: Values,
-    question: Question<'a>,
-    found: Option<Found>,
-}
-
-impl<'a> Conditions<'a> {
-    /// Those of these units, where an engine takes values like this. Nobody has looked yet.
-    pub(super) fn of(values: Values, units: &'a [Unit]) -> Self {
-        let mut question = Question::default();
-        for effect in units.iter().flat_map(|unit| &unit.effects) {
-            if let Effect::IfNotRevoked(these) = effect {
-                question.add(these);
-            }
-        }
-        Self { values, question, found: None }
-    }
-
-    /// Whether nothing of these, which are among the conditions, was revoked as this transaction
-    /// sees it.
-    pub(super) async fn hold_for(
-        &mut self,
-        transaction: &mut Transaction<'_, Any>,
-        these: &Revocable,
-    ) -> Result<bool, Failure> {
-        let found = match &mut self.found {
-            Some(found) => found,
-            none => none.insert(self.question.ask(self.values, transaction).await?),
-        };
-        Ok(!found.revokes(these))
-    }
-
-    /// This is used up now. Only what was asked about is asked again: in a group with many
-    /// revocations that is seldom any.
-    pub(super) fn used_up(&mut self, consumed: &Consumed) {
-        if self.question.used.contains(&(consumed.kind.as_str(), Cow::from(&consumed.id))) {
-            self.found = None;
-        }
-    }
-
-    /// These are revoked now, together.
-    pub(super) fn cut_off(&mut self, whose: &Whose) {
-        let (kind, id) = whose.parts();
-        let perhaps = self.question.erased.is_some() && Whose::PERSONAL.contains(&kind);
-        if perhaps || self.question.named.contains(&(kind, id)) {
-            self.found = None;
-        }
     }
 }
 

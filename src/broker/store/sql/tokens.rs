@@ -14,22 +14,30 @@ use crate::broker::config::MAX_TTL;
 use crate::broker::store::{OpaqueToken, Revocable, TokenStore, Whose};
 use crate::error::Result;
 
-/// The condition is that of an index, word for word. Tokens have the seconds of their records,
-/// and a name that has nothing to encode is in an id as it is.
-const ACTIVE: &str = "select count(*) from audit_record
-     where at + ttl * 1000000 > $1 and decision = 'issued'
-         and not exists (select 1 from consumed
-             where kind = 'revoked-token' and id = audit_record.jti)
-         and not exists (select 1 from revocation_cutoff as cut
-             where cut.before > audit_record.at / 1000000 * 1000000
-                 and (cut.kind = 'all'
-                     or cut.kind = 'issuer' and cut.id = audit_record.issuer
-                     or cut.kind = 'role' and cut.id = audit_record.role
-                     or cut.kind = 'client' and cut.id = audit_record.client
-                     or cut.kind = 'grant' and cut.id = audit_record.elevation
-                     or cut.kind = 'subject'
-                         and (cut.id = audit_record.issuer || '#' || audit_record.subject
-                             or cut.id = audit_record.actor)))";
+/// Which rows of `revocation_cutoff` as `cut` mean the token of a record. Tokens have the seconds
+/// of their records, and a name that has nothing to encode is in an id as it is.
+const CUT_OFF: &str = "cut.before > audit_record.at / 1000000 * 1000000
+     and (cut.kind = 'all'
+         or cut.kind = 'issuer' and cut.id = audit_record.issuer
+         or cut.kind = 'role' and cut.id = audit_record.role
+         or cut.kind = 'client' and cut.id = audit_record.client
+         or cut.kind = 'grant' and cut.id = audit_record.elevation
+         or cut.kind = 'subject'
+             and (cut.id = audit_record.issuer || '#' || audit_record.subject
+                 or cut.id = audit_record.actor))";
+
+/// That the token of a record was not revoked by itself.
+const UNREVOKED: &str = "not exists (select 1 from consumed
+     where kind = 'revoked-token' and id = audit_record.jti)";
+
+/// Counts tokens that are good. The condition is that of an index, word for word.
+fn active() -> String {
+    format!(
+        "select count(*) from audit_record
+         where at + ttl * 1000000 > $1 and decision = 'issued' and {UNREVOKED}
+             and not exists (select 1 from revocation_cutoff as cut where {CUT_OFF})"
+    )
+}
 
 #[async_trait]
 impl TokenStore for SqlStore {
@@ -49,39 +57,60 @@ impl TokenStore for SqlStore {
         row.as_ref().map(opaque_from).transpose()
     }
 
+    async fn revoked_until(&self, whose: &Whose) -> Result<Option<OffsetDateTime>> {
+        let (kind, id) = whose.parts();
+        let ask = || {
+            sqlx::query("select before from revocation_cutoff where kind = $1 and id = $2")
+                .bind(kind)
+                .bind(id.to_string())
+                .fetch_optional(&self.engine.pool)
+        };
+        let row = self.engine.read(UNREADABLE, ask).await?;
+        let unreadable = || damaged("revocation_cutoff.before");
+        let read = |row: &AnyRow| {
+            moment(row.try_get("before").map_err(|_| unreadable())?).ok_or_else(unreadable)
+        };
+        row.as_ref().map(read).transpose()
+    }
+
     async fn count_issued(
         &self,
         whose: &Whose,
-        before: OffsetDateTime,
+        between: (Option<OffsetDateTime>, OffsetDateTime),
         now: OffsetDateTime,
     ) -> Result<u64> {
         let longest = Duration::try_from(MAX_TTL).unwrap_or(Duration::MAX);
         let (condition, values): (_, Vec<String>) = match whose {
             Whose::Everybodys => ("", Vec::new()),
-            Whose::Issuer(issuer) => ("and issuer = $5", vec![issuer.clone()]),
+            Whose::Issuer(issuer) => ("and issuer = $7", vec![issuer.clone()]),
             Whose::Subject(id) => {
                 let (issuer, subject) = id.split_once('#').unwrap_or((id, ""));
                 let subject = percent_decode_str(subject).decode_utf8_lossy();
                 let values = vec![issuer.to_string(), subject.into_owned(), id.clone()];
-                ("and (issuer = $5 and subject = $6 or actor = $7)", values)
+                ("and (issuer = $7 and subject = $8 or actor = $9)", values)
             }
-            Whose::Role(role) => ("and role = $5", vec![role.clone()]),
-            Whose::Client(client) => ("and client = $5", vec![client.clone()]),
-            Whose::Grant(id) => ("and elevation = $5", vec![id.to_string()]),
+            Whose::Role(role) => ("and role = $7", vec![role.clone()]),
+            Whose::Client(client) => ("and client = $7", vec![client.clone()]),
+            Whose::Grant(id) => ("and elevation = $7", vec![id.to_string()]),
         };
-        // Nothing but texts of this function is put together here.
+        // Nothing but texts of this file is put together here.
         let statement = format!(
             "select count(*) from audit_record
              where at >= $1 and at < $2 and at + ttl * 1000000 > $3 and decision = $4
-                 and not exists (select 1 from consumed
-                     where kind = 'revoked-token' and id = audit_record.jti) {condition}"
+                 and {UNREVOKED} and not exists (select 1 from revocation_cutoff as cut
+                     where not (cut.kind = $5 and cut.id = $6) and {CUT_OFF}) {condition}"
         );
+        let (kind, id) = whose.parts();
+        let oldest = now.saturating_sub(longest);
+        let since = between.0.map_or(oldest, |since| second_after(since).max(oldest));
         let ask = || {
             let query = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(statement.clone()))
-                .bind(micros(now.saturating_sub(longest)))
-                .bind(micros(second_after(before)))
+                .bind(micros(since))
+                .bind(micros(second_after(between.1)))
                 .bind(micros(now))
-                .bind(Decision::Issued.as_str());
+                .bind(Decision::Issued.as_str())
+                .bind(kind)
+                .bind(id.to_string());
             let query = values.iter().fold(query, |query, value| query.bind(value.clone()));
             query.fetch_one(&self.engine.pool)
         };
@@ -90,7 +119,10 @@ impl TokenStore for SqlStore {
     }
 
     async fn count_active(&self, now: OffsetDateTime) -> Result<u64> {
-        let ask = || sqlx::query_scalar(ACTIVE).bind(micros(now)).fetch_one(&self.engine.pool);
+        let ask = || {
+            let query = sqlx::query_scalar(sqlx::AssertSqlSafe(active()));
+            query.bind(micros(now)).fetch_one(&self.engine.pool)
+        };
         let count: i64 = self.engine.read(UNREADABLE, ask).await?;
         Ok(u64::try_from(count).unwrap_or_default())
     }
@@ -151,7 +183,7 @@ impl SqlStore {
         };
         let mut transaction = self.engine.begin().await.unwrap();
         sqlx::query(how).execute(&mut *transaction).await.unwrap();
-        let statement = format!("{read} {}", ACTIVE.replace("$1", "0"));
+        let statement = format!("{read} {}", active().replace("$1", "0"));
         let rows = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(&mut *transaction).await;
         let text = |row: &AnyRow| row.try_get::<String, _>(row.len() - 1).unwrap();
         let text = |row: &AnyRow| row.try_get::<String, _>("detail").unwrap_or_else(|_| text(row));

@@ -56,7 +56,9 @@ async fn open(app: &App, file: &Path) -> Result<(Config, SqlStore)> {
 /// The keys of the broker's log, as what is sealed in its store has them.
 async fn sealed_keys(app: &App, config: &Config, store: &SqlStore) -> Result<CheckpointKeys> {
     let kek = Kek::load(&config.keys, &app.host.env).await?;
-    CheckpointKeys::read(store, &kek).await
+    let keys = CheckpointKeys::read(store, &kek).await?;
+    keys.require_name(store, &audit::origin(&config.issuer)).await?;
+    Ok(keys)
 }
 
 async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
@@ -262,6 +264,8 @@ async fn erase(app: &App, args: &AuditErase) -> Result<()> {
     let store = store::open_existing(&config.store, &app.host.env).await?;
     store.seal_with(kek.seal_of_log()).await?;
     let by = args.by.clone().unwrap_or_else(|| process::user_name(&app.host.env));
+    let keys = CheckpointKeys::read(&store, &kek).await?;
+    keys.require_name(&store, &audit::origin(&config.issuer)).await?;
     let (person, issuer) = (Principal { issuer, subject }, &config.issuer);
     let what = Erasure { person: &person, by: &by, reason: &args.reason, issuer };
     let now = app.host.clock.now();

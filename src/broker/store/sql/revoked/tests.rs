@@ -4,7 +4,7 @@ use time::macros::datetime;
 use super::*;
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{Ground, record};
-use crate::broker::store::{Consumed, Cutoff, Issuance, Ledger, Outcome, TokenStore};
+use crate::broker::store::{Consumed, Cutoff, Effect, Issuance, Ledger, Outcome, TokenStore, Unit};
 
 pub(in super::super) const NOON: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 pub(in super::super) const DAY: Duration = Duration::DAY;

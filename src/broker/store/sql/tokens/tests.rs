@@ -111,7 +111,7 @@ async fn tokens_that_are_good_are_counted_by_whose_they_are() {
             Consumed { kind: Once::RevokedToken, id: revoked.to_string(), at, keep_until: NOON };
         assert!(commit(&store, vec![Effect::Consume(used)]).await);
         let count = async |whose: Whose, now: OffsetDateTime| {
-            store.count_issued(&whose, now, now).await.unwrap()
+            store.count_issued(&whose, (None, now), now).await.unwrap()
         };
         let soon = NOON + Duration::minutes(1);
         for (whose, good) in [
@@ -128,6 +128,37 @@ async fn tokens_that_are_good_are_counted_by_whose_they_are() {
             assert_eq!(count(whose, NOON).await, 0, "they were issued later");
         }
         assert_eq!(count(Whose::Everybodys, NOON + Duration::minutes(16)).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_were_revoked_before_are_not_counted_again() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let issued = |jti: u128, seconds| Record {
+            at: NOON + Duration::seconds(seconds) + Duration::milliseconds(500),
+            jti: Some(Uuid::from_u128(jti)),
+            ..record("")
+        };
+        let reader = Record { role: "reader".into(), ..issued(4, 30) };
+        append(&store, &[issued(1, 0), issued(2, 10), issued(3, 20), reader]).await.unwrap();
+        let (all, now) = (Whose::Everybodys, NOON + Duration::minutes(1));
+        let count = async |since| store.count_issued(&all, (since, now), now).await.unwrap();
+        assert_eq!(store.revoked_until(&all).await.unwrap(), None);
+        assert_eq!(count(None).await, 4);
+        // Its own cut is no reason not to count them: that is made before they are counted.
+        let at = NOON + Duration::seconds(10) + Duration::MILLISECOND;
+        assert!(commit(&store, vec![cutoff(&all, at)]).await);
+        assert_eq!(store.revoked_until(&all).await.unwrap(), Some(at));
+        assert_eq!(count(None).await, 4);
+        // Of the second in which it was made all count as issued before.
+        assert_eq!(count(Some(at)).await, 2);
+        assert_eq!(count(Some(now)).await, 0);
+        // Those of others are.
+        assert!(commit(&store, vec![cutoff(&Whose::Role("reader".into()), now)]).await);
+        assert_eq!((count(Some(at)).await, count(None).await), (1, 3));
+        let role = Whose::Role(record("").role);
+        assert_eq!(store.count_issued(&role, (None, now), now).await.unwrap(), 1);
     }
 }
 
