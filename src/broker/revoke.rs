@@ -92,7 +92,7 @@ impl Broker {
         if receipt.redeem(token.jti).is_none() {
             return Err(Error::new(ErrorKind::Other, "the receipt is for another token"));
         }
-        tracing::info!(role = token.role, subject = token.subject, "revoked");
+        tracing::info!(role = token.role, jti = %token.jti, "revoked");
         self.sweep(now);
         Ok(Revocation::Revoked)
     }

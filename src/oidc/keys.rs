@@ -110,6 +110,11 @@ impl Keys {
         &self.version
     }
 
+    /// Whether there is none that can be used.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
     /// Whether there is a key of this id.
     pub fn has(&self, kid: &str) -> bool {
         self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))

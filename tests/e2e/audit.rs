@@ -251,6 +251,44 @@ fn what_a_token_says_of_its_record_is_proved_by_another_implementation() {
 }
 
 #[test]
+fn whoever_changes_the_issuer_of_a_database_is_told_to_put_it_back() {
+    let mut services = Services::start();
+    services.token("job", API);
+    checkpoint(&services.broker, 2);
+    services.broker.stop();
+    let home = &services.broker.home;
+    let config = std::fs::read_to_string(home.path("broker.toml")).unwrap();
+    let issuer = format!("issuer = \"{}\"", services.broker.url());
+    let other = config.replacen(&issuer, "issuer = \"https://broker.example.com\"", 1);
+    assert_ne!(config, other, "{config}");
+    let other = home.write("other.toml", other);
+    let whose = ["--subject", "https://services.example.com#job"];
+    let because = ["--reason", "a test"];
+    let erase = [&["audit", "erase"], &whose[..], &because].concat();
+    for command in [
+        &["serve"][..],
+        &["keys", "list"],
+        &["keys", "rotate"],
+        &["audit", "verify"],
+        &["audit", "checkpoint", "--key"],
+        &["revoke", "--role", "reader", "--reason", "a test"],
+        &erase,
+    ] {
+        let run = tmpcred(home).args(["broker"]).args(command).args(["--config"]).args([&other]);
+        let said = run.env("TMPCRED_BROKER_KEK", KEK).run().ended_with(3).stderr;
+        assert!(said.contains("a broker with another issuer"), "{command:?} {said}");
+        assert!(said.contains("is signed as 127.0.0.1"), "{command:?} {said}");
+        assert!(said.contains("put `issuer` back"), "{command:?} {said}");
+    }
+    // Nothing has come of that.
+    services.broker.restart();
+    services.token("job", API);
+    assert_eq!(wrong(&services.broker, &[]), []);
+    let records = audit(&services.broker, "export", &[]).run().ok().stdout;
+    assert_eq!(records.lines().count(), 3, "{records}");
+}
+
+#[test]
 fn the_key_of_a_log_is_rotated_and_revoked_and_an_older_one_leads_to_it() {
     let address = format!("127.0.0.1:{}", free_port());
     let services = Services::with(&format!("\n[admin]\nlisten = \"{address}\"\n"));

@@ -89,7 +89,11 @@ fn each_line_is_an_object_with_the_ids_of_its_request_and_without_secrets() {
     // What was said on the way is of the same request.
     let denied = replies[1].request_id.as_deref().unwrap();
     let refused = |line: &&Value| line["request_id"] == denied && line["message"] == "refused";
-    assert_eq!(lines.iter().filter(refused).count(), 1, "{whole}");
+    let refused: Vec<_> = lines.iter().filter(refused).collect();
+    let [refused] = refused[..] else { panic!("{whole}") };
+    // As the caller is told of it.
+    assert_eq!(refused["code"], "access_denied", "{refused}");
+    assert_eq!(refused["why"], "there is no role 'nothing'", "{refused}");
     for (kind, secret) in [
         ("assertion", assertion.as_str()),
         ("signature of the assertion", assertion.rsplit('.').next().unwrap()),
@@ -104,7 +108,9 @@ fn each_line_is_an_object_with_the_ids_of_its_request_and_without_secrets() {
     let first = replies[0].request_id.as_deref().unwrap();
     let issued = |line: &&Value| line["request_id"] == first && line["message"] == "issued";
     let issued = lines.iter().find(issued).unwrap();
-    assert_eq!(issued["role"], "reader", "{issued}");
+    assert_eq!((&issued["role"], &issued["record"]), (&"reader".into(), &2.into()), "{issued}");
+    // Whose it is, the audit log has.
+    assert!(!whole.contains("\"job\"") && !whole.contains("#job"), "{whole}");
 }
 
 #[test]

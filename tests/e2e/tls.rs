@@ -60,3 +60,42 @@ fn a_broker_speaks_tls_1_2_and_1_3_and_no_older_version() {
         assert!(!refused.stderr.contains("Protocol version:"), "{}", refused.stderr);
     }
 }
+
+/// What is answered before a request is there as a whole: an address that does not exist, a
+/// method that is not for it, and a body that is too large.
+#[test]
+fn curl_hears_what_is_answered_before_it_has_sent_all() {
+    let (authority, home) = (Authority::new(), Home::new());
+    let options = BrokerOptions {
+        tls: Some(authority.certify("127.0.0.1")),
+        issuer_ca: Some(authority.pem()),
+        ..BrokerOptions::trusting("https://127.0.0.1:9")
+    };
+    let broker = Broker::start(&options);
+    let sent = |version: &str, path: &str, size: usize| {
+        let curl = home.command(program("curl")).args(["-sS", version, "--cacert"]);
+        let curl = curl.args([authority.pem()]).args(["--data-binary", "@-"]);
+        let curl = curl.args(["-w", "\n%{http_version} %{http_code} %header{x-request-id}"]);
+        let output = curl.args([format!("{}{path}", broker.url())]).stdin("a".repeat(size)).run();
+        let told = output.ok().stdout;
+        let (body, told) = told.rsplit_once('\n').unwrap();
+        let [spoken, status, id] = told.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{told}");
+        };
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["request_id"], id);
+        (spoken.to_string(), status.to_string())
+    };
+    for (version, spoken) in [("--http1.1", "1.1"), ("--http2", "2")] {
+        for (path, size, status) in [
+            ("/nothing", 60_000, "404"),
+            ("/jwks.json", 60_000, "405"),
+            ("/nothing", 200_000, "413"),
+            ("/token", 200_000, "413"),
+            ("/token", 900_000, "413"),
+        ] {
+            let told = sent(version, path, size);
+            assert_eq!(told, (spoken.into(), status.into()), "{version} {path} {size}");
+        }
+    }
+}

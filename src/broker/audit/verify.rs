@@ -189,6 +189,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
     check.tiles_above(ends.promised).await?;
     check.ends(ends, latest.as_ref()).await?;
     check.tail(proofs.now).await?;
+    check.signed_at_all(proofs.now).await?;
     check.erasures().await?;
     Ok(check.report)
 }
@@ -484,12 +485,28 @@ impl Check<'_> {
             }
             return Ok(());
         }
-        let first = self.store.leaves(proven, 1).await?.into_iter().next();
-        let at = first.and_then(|leaf| leaf.values).and_then(|[_, at, ..]| at?.parse().ok());
-        if at.is_none_or(|at: i64| at < micros(now - UNSIGNED)) {
+        if self.is_old(proven, now).await? {
             self.found(Kind::Unsigned, proven + 1, last);
         }
         Ok(())
+    }
+
+    /// Looks whether anybody has signed anything, where the seal alone says that all is well.
+    async fn signed_at_all(&mut self, now: OffsetDateTime) -> Result<()> {
+        let last = self.report.records;
+        let nobody = self.report.keys.is_empty() && self.report.signed == 0;
+        if last > 0 && nobody && self.report.findings.is_empty() && self.is_old(0, now).await? {
+            let text = "no checkpoint covers any record, though a broker signs within seconds";
+            self.tell(Kind::Checkpoint, 1, last, text.into());
+        }
+        Ok(())
+    }
+
+    /// Whether the record behind this one is so old that a checkpoint should cover it.
+    async fn is_old(&self, place: u64, now: OffsetDateTime) -> Result<bool> {
+        let first = self.store.leaves(place, 1).await?.into_iter().next();
+        let at = first.and_then(|leaf| leaf.values).and_then(|[_, at, ..]| at?.parse().ok());
+        Ok(at.is_none_or(|at: i64| at < micros(now - UNSIGNED)))
     }
 }
 

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use super::issuer::MAX_FILE;
+use super::key_file;
 use super::waiting::{Everybody, Waiting};
 use crate::broker::config::{self, Binding};
 use crate::broker::trusted_file;
@@ -158,8 +158,7 @@ impl Clients {
 impl Known {
     fn new(config: &config::Client, host: &Host, everybody: &Everybody) -> Result<Self> {
         let algorithms = config.algorithms.clone().unwrap_or_else(|| ALGORITHMS.to_vec());
-        let ca = config.ca_file.as_deref().map(|path| trusted_file::read(path, MAX_FILE));
-        let ca = ca.transpose()?;
+        let ca = trusted_file::read_authorities(config.ca_file.as_ref())?;
         let made_of = (config.clone(), ca.clone());
         let keys = KeySource::new(config, ca, host)?;
         Ok(Self { made_of, keys, algorithms, waiting: Waiting::among(everybody) })
@@ -202,9 +201,7 @@ impl Known {
 impl KeySource {
     fn new(config: &config::Client, ca: Option<Vec<u8>>, host: &Host) -> Result<Self> {
         if let Some(path) = &config.jwks_file {
-            let keys = Keys::parse(&trusted_file::read(path, MAX_FILE)?)
-                .map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
-            return Ok(Self::File(keys));
+            return key_file::read(path).map(Self::File);
         }
         let uri = config.jwks_uri.clone().ok_or_else(|| {
             Error::new(ErrorKind::Config, "it names no keys, by which it could be known")

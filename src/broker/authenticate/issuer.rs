@@ -15,7 +15,7 @@ use super::discovered::Discovered;
 use super::names::{self, Names};
 use super::review::Reviewer;
 use super::waiting::Waiting;
-use super::{Caller, IssuerKeys, MayAct, Rejection, actor, unacceptable};
+use super::{Caller, IssuerKeys, MayAct, Rejection, actor, key_file, unacceptable};
 use crate::broker::config::{Assertions, RequiredClaim, TrustedIssuer};
 use crate::broker::trusted_file;
 use crate::credential::TokenType;
@@ -27,9 +27,6 @@ use crate::oidc::jwt::{self, ALGORITHMS, Algorithm, Unverified};
 use crate::oidc::remote_keys::{Failure, Failures, Kept, MAX_KEY_AGE};
 use crate::oidc::{Claims, Expectations, Issuer, Keys, NoDocuments, RemoteKeys, Seen};
 use crate::trace;
-
-/// How large a file with keys or certificates may be.
-pub(super) const MAX_FILE: u64 = 1024 * 1024;
 
 /// An issuer of the list.
 pub(in crate::broker) struct Trusted {
@@ -80,8 +77,7 @@ impl Trusted {
         // Of those that are good once, none comes again.
         let seen = (config.assertions == Assertions::UntilExpiry).then_some(seen);
         let (failures, skew) = (Failures::default(), SkewMeter::default());
-        let ca = config.ca_file.as_deref().map(|path| trusted_file::read(path, MAX_FILE));
-        let ca = ca.transpose()?;
+        let ca = trusted_file::read_authorities(config.ca_file.as_ref())?;
         Ok(Self {
             made_of: (config.clone(), ca.clone()),
             issuer: config.issuer.clone(),
@@ -395,9 +391,7 @@ impl KeySource {
         seen: Option<&Arc<Seen>>,
     ) -> Result<Self> {
         if let Some(path) = &config.jwks_file {
-            let keys = Keys::parse(&trusted_file::read(path, MAX_FILE)?)
-                .map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
-            return Ok(Self::File(keys.remembering(seen.cloned())));
+            return Ok(Self::File(key_file::read(path)?.remembering(seen.cloned())));
         }
         let (clock, failures) = (host.clock.clone(), failures.clone());
         let http = HttpClient::new(clock.clone(), skew.clone(), ca).telling_trace();

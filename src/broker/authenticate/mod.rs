@@ -13,6 +13,7 @@ mod discovered;
 mod fuzz;
 mod issuer;
 mod kept;
+mod key_file;
 pub(super) mod names;
 mod review;
 mod signed;

@@ -28,6 +28,7 @@ use super::connections::{Connections, Limits};
 use super::form;
 use super::hosts::Hosts;
 use super::refusal::Refusal;
+use super::rest::Rest;
 use super::source::Source;
 use crate::broker::ids;
 use crate::broker::metrics::{Metrics, Shed};
@@ -215,6 +216,7 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     let route = route.unwrap_or_else(|| "unknown".into());
     let trace_id = step.id().map(tracing::field::display);
     let span = tracing::info_span!("request", request_id = %id, trace_id, %method, route);
+    let (request, rest) = Rest::of(request);
     let started = Instant::now();
     // Where there was a Content-Length as well, it is not here any more, and whoever passed
     // the request on may have gone by it: then what follows is none of their requests (RFC
@@ -254,6 +256,7 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
         step.failed(status.to_string());
     }
     span.in_scope(|| tracing::info!(status, ?elapsed, "answered"));
+    rest.take_in().await;
     response
 }
 

@@ -66,10 +66,13 @@ async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
     match broker.readiness.check(store, audit, keys).await {
         Ok(()) => answer(StatusCode::OK, Health { status: Status::Ready, why: None }),
         Err(error) => {
-            tracing::error!(%error, "not ready");
             let why = match broker.readiness.is_ending() {
+                // Who ends it knows.
                 true => "the broker is ending",
-                false => "the store or the keys in it cannot be used",
+                false => {
+                    tracing::error!(%error, "not ready");
+                    "the store or the keys in it cannot be used"
+                }
             };
             let health = Health { status: Status::NotReady, why: Some(why) };
             answer(StatusCode::SERVICE_UNAVAILABLE, health)

@@ -144,7 +144,7 @@ async fn introspect(
                 _ => Introspection::Unauthenticated,
             });
             let refusal = client::refusal(&refused);
-            tracing::info!(code = refusal.code(), ?refusal, "refused");
+            refusal.log();
             return refusal.at(id);
         }
     };
@@ -164,7 +164,7 @@ async fn introspect(
             }
         };
         counted(outcome);
-        tracing::info!(refusal = ?challenge.refusal, "refused");
+        challenge.refusal.log();
         challenged(challenge, id)
     };
     let shown = Token::read(&headers);

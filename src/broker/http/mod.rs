@@ -20,6 +20,7 @@ mod metadata;
 mod operate;
 mod rates;
 pub mod refusal;
+mod rest;
 mod revoke;
 mod shown;
 pub mod source;

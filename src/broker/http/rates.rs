@@ -47,6 +47,6 @@ pub(super) fn refusal(broker: &Broker, too_often: TooOften) -> Refusal {
         Limited::Address => "too many requests come from this address",
         Limited::Route => "there are too many requests of this kind",
     };
-    tracing::info!(?too_often, "limited");
+    tracing::info!(why, retry_after = too_often.retry_after.as_secs(), "limited");
     Refusal::too_many(why, too_often.retry_after)
 }

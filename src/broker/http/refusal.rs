@@ -99,6 +99,12 @@ impl Refusal {
         self.code
     }
 
+    /// Puts it in the log, as the caller is told of it.
+    pub(super) fn log(&self) {
+        let (code, why) = (self.code, printable(&self.description));
+        tracing::info!(code, why, "refused");
+    }
+
     /// The answer to this request.
     pub fn at(self, request: RequestId) -> Response {
         let body = TokenRefusal {

@@ -66,7 +66,7 @@ async fn revoke(
     match outcome {
         Ok(()) => (StatusCode::OK, [(CACHE_CONTROL, "no-store")]).into_response(),
         Err(refusal) => {
-            tracing::info!(code = refusal.code(), ?refusal, "refused");
+            refusal.log();
             refusal.at(id)
         }
     }

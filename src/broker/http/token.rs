@@ -149,7 +149,7 @@ async fn token(
     let mut response = match outcome {
         Ok(response) => response,
         Err(Unissued { refusal, .. }) => {
-            tracing::info!(code = refusal.code(), ?refusal, "refused");
+            refusal.log();
             refusal.at(id)
         }
     };
@@ -244,7 +244,8 @@ async fn exchange(
     broker.saw_login(book, &caller);
     summarize(broker).await;
     let issued = broker.issue(book, &caller, &ask).await.map_err(not_issued)?;
-    tracing::info!(role = issued.role, subject = issued.subject, ttl = ?issued.ttl, "issued");
+    let (role, ttl, record) = (&issued.role, issued.ttl, issued.log_sequence);
+    tracing::info!(role, ?ttl, record, "issued");
     let now = broker.clock.now();
     let left = left(&issued, now).ok_or_else(|| {
         tracing::error!("the token was issued so late that nothing is left of it");

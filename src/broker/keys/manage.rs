@@ -192,7 +192,7 @@ impl Keeper {
         }
         let mut meant: Vec<_> = which.algorithms.iter().copied().map(Signs::Tokens).collect();
         if let Some(other) = meant.iter().find(|one| !rules.includes(**one)) {
-            return Err(Error::new(ErrorKind::Config, format!("no key is to sign {other}")).hint(
+            return Err(Error::new(ErrorKind::Usage, format!("no key is to sign {other}")).hint(
                 "[keys] in broker.toml names the algorithms, by `algorithm` and `audiences`",
             ));
         }
@@ -215,7 +215,7 @@ impl Keeper {
         let keys = self.stored().await?;
         let is_known = |kid: &str| keys.iter().any(|key| key.kid == kid);
         if let Some(unknown) = kids.iter().find(|kid| !is_known(kid)) {
-            return Err(Error::new(ErrorKind::Config, format!("there is no key '{unknown}'"))
+            return Err(Error::new(ErrorKind::Usage, format!("there is no key '{unknown}'"))
                 .hint("`tmpcred broker keys list` shows those that there are"));
         }
         let rules = self.rules;

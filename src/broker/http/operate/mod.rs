@@ -153,7 +153,7 @@ impl Unserved {
     }
 
     pub(super) fn at(self, id: RequestId) -> Response {
-        tracing::info!(code = self.refusal.code(), refusal = ?self.refusal, "refused");
+        self.refusal.log();
         let mut response = self.refusal.at(id);
         response.headers_mut().extend(self.headers.into_iter().flat_map(|headers| *headers));
         response

@@ -219,7 +219,7 @@ pub(super) fn failure(
 /// The same of what was refused.
 pub(super) fn unserved(frame: Option<&Frame>, unserved: &Unserved, id: RequestId) -> Response {
     let refusal = &unserved.refusal;
-    tracing::info!(code = refusal.code(), ?refusal, "refused");
+    refusal.log();
     failure(frame, refusal.status(), refusal.description(), id)
 }
 

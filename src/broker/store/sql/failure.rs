@@ -47,7 +47,7 @@ impl Failure {
 /// An error of the store. What the database says holds no parameter's value.
 pub(in crate::broker::store) fn fault(what: &str, cause: sqlx::Error) -> Error {
     let error = Error::new(ErrorKind::Io, what.to_string());
-    let error = match in_between(&cause) {
+    let error = match remedy(&cause) {
         Some(hint) => error.hint(hint),
         None => error,
     };
@@ -58,9 +58,14 @@ pub(in crate::broker::store) fn fault(what: &str, cause: sqlx::Error) -> Error {
     }
 }
 
-/// What to do about a pooler in between that the broker cannot work through.
-fn in_between(cause: &sqlx::Error) -> Option<&'static str> {
+/// What to do about a file that SQLite cannot open, or a pooler in between that the broker cannot
+/// work through.
+fn remedy(cause: &sqlx::Error) -> Option<&'static str> {
     match code(cause)?.as_str() {
+        // SQLITE_CANTOPEN, and SQLITE_READONLY with its kin: the number is in the lowest byte.
+        code if code.len() < 5 && is_out_of_reach(code) => Some(
+            "the user who runs this needs to read and write the file, `-wal` and `-shm` beside it, and their directory, which has to exist",
+        ),
         // duplicate_prepared_statement, invalid_sql_statement_name: somebody else's, or on
         // another connection.
         "42P05" | "26000" => Some(
@@ -73,6 +78,10 @@ fn in_between(cause: &sqlx::Error) -> Option<&'static str> {
         ),
         _ => None,
     }
+}
+
+fn is_out_of_reach(code: &str) -> bool {
+    code.parse().is_ok_and(|code: u32| [8, 14].contains(&(code & 0xff)))
 }
 
 /// What the database answers by its code (SQLSTATE), where it has answered.

@@ -34,6 +34,12 @@ pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
         ),
         None => "All that were good, as many as they were, are".into(),
     };
+    if revoked.tokens == Some(0) {
+        app.host.interact.note(
+            "No token that was good was found. What was issued to whom, and how it is spelt,\n\
+             `tmpcred broker audit query` shows.",
+        );
+    }
     app.host.interact.note(&format!(
         "{tokens} revoked.\n\
          Brokers that run know at once. Whoever checks tokens on their own accepts them until they\n\

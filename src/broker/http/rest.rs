@@ -1,0 +1,92 @@
+//! What is left of a body that nobody has read to its end. A client that still sends it does not
+//! listen, or is cut off and loses the answer: over HTTP/2, curl 7.88 says nothing then but that
+//! the stream ended. So it is taken in before the answer goes out, and thrown away.
+
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::header::EXPECT;
+use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::oneshot;
+
+/// How much of it is taken in, in bytes. Who sends more has not looked at what is served.
+const MOST: usize = 1024 * 1024;
+
+/// How long that may take: the answer waits.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Where what is left of a body comes to, once whoever had it is done with it.
+pub(super) struct Rest(Option<oneshot::Receiver<Body>>);
+
+impl Rest {
+    /// Lends the body of a request to whoever reads it. Nothing is left of one that its client
+    /// holds back until it is asked for it.
+    pub(super) fn of(request: Request) -> (Request, Self) {
+        if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
+            return (request, Self(None));
+        }
+        let (give_back, rest) = oneshot::channel();
+        let lend = |body| Body::new(Lent { body, give_back: Some(give_back) });
+        (request.map(lend), Self(Some(rest)))
+    }
+
+    /// Takes it in, where somebody is done with the body and has left some.
+    pub(super) async fn take_in(self) {
+        let Some(mut body) = self.0.and_then(|mut rest| rest.try_recv().ok()) else { return };
+        let take_in = async {
+            let mut left = MOST;
+            while let Some(Ok(frame)) = body.frame().await {
+                let size = frame.data_ref().map_or(0, Bytes::len);
+                let Some(less) = left.checked_sub(size) else { return };
+                left = less;
+            }
+        };
+        // Who is slower loses the answer, perhaps.
+        let _ = tokio::time::timeout(LONGEST, take_in).await;
+    }
+}
+
+/// A body that somebody reads, as far as they want to.
+struct Lent {
+    body: Body,
+    /// `None` once there is nothing more to read.
+    give_back: Option<oneshot::Sender<Body>>,
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.give_back = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(give_back) = self.give_back.take().filter(|_| !self.body.is_end_stream()) {
+            // Nobody may wait for it.
+            let _ = give_back.send(mem::take(&mut self.body));
+        }
+    }
+}
