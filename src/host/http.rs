@@ -362,7 +362,7 @@ pub(super) fn tls_problem<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a
 pub(super) fn bad_tls(place: &str, problem: &rustls::Error) -> Error {
     use rustls::CertificateError::{
         Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
-        NotValidYetContext, UnknownIssuer,
+        NotValidYetContext, Other, UnknownIssuer,
     };
     let rustls::Error::InvalidCertificate(certificate) = problem else {
         return Error::new(ErrorKind::Unreachable, format!("no secure connection to {place}"))
@@ -384,6 +384,10 @@ pub(super) fn bad_tls(place: &str, problem: &rustls::Error) -> Error {
         UnknownIssuer => error
             .because_of("no authority that is trusted here has issued it")
             .hint("if the authority is your organisation's own, name its PEM file as `ca_file`"),
+        // The verifier has no name for it that it hands out.
+        Other(why) if why.to_string() == "CaUsedAsEndEntity" => error
+            .because_of("it is that of an authority, and no server's")
+            .hint("the server needs one of its own, without `CA:TRUE`, that the authority has signed; `ca_file` names the authority's"),
         other => error
             .because_of(other.to_string())
             .hint("if the authority is your organisation's own, name its PEM file as `ca_file`"),

@@ -324,6 +324,17 @@ pub(crate) mod tests {
         assert!(open(dir.path()).await.err().unwrap().to_string().contains("is a directory"));
     }
 
+    #[tokio::test]
+    async fn a_database_that_cannot_be_reached_is_explained() {
+        let dir = tempfile::tempdir().unwrap();
+        // Something else is where its processes share memory.
+        let path = dir.path().join("b.db");
+        files::write_private(&path, b"").unwrap();
+        files::private_dir(&dir.path().join("b.db-shm")).unwrap();
+        let error = open(&path).await.err().unwrap();
+        assert!(error.hints().iter().any(|hint| hint.contains("`-wal` and `-shm`")), "{error:?}");
+    }
+
     #[cfg(unix)]
     #[tokio::test]
     #[expect(clippy::disallowed_methods, reason = "a test of who may read the file")]

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::*;
 use crate::host::clock::{FixedClock, SKEW_NOISE, SystemClock};
@@ -111,10 +111,24 @@ fn tls_server(name: &str, left: time::Duration) -> (Url, Vec<u8>) {
     params.not_after = SystemClock.now() + left;
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, &authority).unwrap();
+    (serve_tls(certificate.der().clone(), &key), authority.pem().into_bytes())
+}
+
+/// A server that shows the certificate of its authority for its own.
+fn tls_server_that_is_an_authority() -> (Url, Vec<u8>) {
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_string()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    (serve_tls(certificate.der().clone(), &key), certificate.pem().into_bytes())
+}
+
+/// Answers whoever comes with this certificate; returns the address.
+fn serve_tls(certificate: CertificateDer<'static>, key: &KeyPair) -> Url {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let config = rustls::ServerConfig::builder()
         .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
+        .with_single_cert(vec![certificate], key)
         .unwrap();
     let config = Arc::new(config);
     let socket = bind(([127, 0, 0, 1], 0).into(), Exposure::LoopbackOnly).unwrap();
@@ -131,7 +145,7 @@ fn tls_server(name: &str, left: time::Duration) -> (Url, Vec<u8>) {
             }
         }
     });
-    (url, authority.pem().into_bytes())
+    url
 }
 
 #[test]
@@ -141,10 +155,12 @@ fn certificates_that_are_not_accepted_are_explained() {
     assert_eq!(answer.body.expose(), b"ok");
     let expired = tls_server("127.0.0.1", -time::Duration::HOUR);
     let other = tls_server("other.example", time::Duration::DAY);
+    let authority = tls_server_that_is_an_authority();
     for ((url, pem), cause, hint) in [
         ((url, None), "no authority that is trusted here", "`ca_file`"),
         ((expired.0, Some(expired.1)), "it has expired", "renew"),
         ((other.0, Some(other.1)), "it is for another name", "address"),
+        ((authority.0, Some(authority.1)), "it is that of an authority", "one of its own"),
     ] {
         let error = run(client(pem).get(&url)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Verification, "{error}");

@@ -75,7 +75,7 @@ async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
                 seal: Some(&seal),
                 off_host: None,
                 off_host_by: &[],
-                now: NOW,
+                now: record("").at,
             };
             verify(&store, &proofs).await.unwrap()
         };
@@ -117,7 +117,7 @@ async fn what_is_erased_while_the_log_is_looked_at_is_no_damage() {
         seal: Some(&seal),
         off_host: None,
         off_host_by: &[],
-        now: NOW,
+        now: record("").at,
     };
     let report = verify(looked_at.as_ref(), &proofs).await.unwrap();
     assert_eq!((report.records, report.erased, &report.findings[..]), (2, 1, &[][..]));

@@ -50,8 +50,8 @@ async fn another_past_is_never_signed() {
     append(store.as_ref(), &[record("a"), record("b")]).await.unwrap();
     running.sign().await.unwrap();
     // One that was running, and one that is started on what was left.
-    tamper(&path, "update audit_tile set hashes = zeroblob(64)").await;
     append(store.as_ref(), &[record("c")]).await.unwrap();
+    tamper(&path, "update audit_tile set hashes = zeroblob(96)").await;
     for mut signer in [running, signer(&store, &kek).await] {
         let error = signer.sign().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Verification);

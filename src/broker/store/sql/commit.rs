@@ -61,8 +61,8 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
         false => guard.extend(&mut transaction, end, hashes).await?,
     };
     transaction.commit().await.map_err(Failure::Unknown)?;
-    if let Some(end) = grown {
-        guard.saw(end);
+    if let Some(grown) = grown {
+        guard.grew(grown);
     }
     Ok(outcomes)
 }

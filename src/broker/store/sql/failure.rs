@@ -60,7 +60,7 @@ pub(in crate::broker::store) fn fault(what: &str, cause: sqlx::Error) -> Error {
 
 /// What to do about a file that SQLite cannot open, or a pooler in between that the broker cannot
 /// work through.
-fn remedy(cause: &sqlx::Error) -> Option<&'static str> {
+pub(super) fn remedy(cause: &sqlx::Error) -> Option<&'static str> {
     match code(cause)?.as_str() {
         // SQLITE_CANTOPEN, and SQLITE_READONLY with its kin: the number is in the lowest byte.
         code if code.len() < 5 && is_out_of_reach(code) => Some(

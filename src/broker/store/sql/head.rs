@@ -36,10 +36,22 @@ fn another(size: u64) -> Error {
 pub(super) struct Guard {
     seal: OnceLock<Seal>,
     seen: Mutex<Seen>,
+    /// The last tile of the tree, as this process has left it: where nobody else has gone on
+    /// since, it need not be read to go on from it.
+    tail: Mutex<Option<Tail>>,
 }
 
+/// The leaves of the last tile of a tree, which is none where all are full.
+struct Tail {
+    of: Seen,
+    leaves: Vec<Hash>,
+}
+
+/// What a commit has made of the tree.
+pub(super) struct Grown(Tail);
+
 /// An end of the log.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     size: u64,
     root: Hash,
@@ -153,21 +165,23 @@ impl Guard {
         }
     }
 
-    /// Adds leaves to the tree behind an end, and seals the new one.
+    /// Adds leaves to the tree behind an end, and seals the new one; what was sealed is to be told
+    /// to [`grew`](Self::grew) once it is committed.
     pub(super) async fn extend(
         &self,
         transaction: &mut Transaction<'_, Any>,
         end: End,
         leaves: Vec<Hash>,
-    ) -> Result<Option<Seen>, Failure> {
+    ) -> Result<Option<Grown>, Failure> {
         let size = u64::try_from(end.size).map_err(|_| damaged("audit_head.last_sequence"))?;
         let grown = size + leaves.len() as u64;
+        let tail = end.tree.as_ref().and_then(|tree| self.take_tail(Seen::of(tree)));
         let tree = end.tree.map(|mut tree| {
             leaves.iter().for_each(|leaf| tree.push(*leaf));
             tree
         });
-        tree::extend(transaction, size, leaves).await?;
-        let seen = tree.as_ref().map(Seen::of);
+        let leaves = tree::extend(transaction, size, leaves, tail).await?;
+        let outcome = tree.as_ref().map(|tree| Grown(Tail { of: Seen::of(tree), leaves }));
         match (tree, self.seal.get()) {
             (Some(tree), Some(seal)) => sqlx::query(
                 "update audit_head set tree_size = $1, frontier = $2, seal = $3 where id = 1",
@@ -181,7 +195,19 @@ impl Guard {
         }
         .execute(&mut **transaction)
         .await?;
-        Ok(seen)
+        Ok(outcome)
+    }
+
+    /// The last tile of the tree with this end, where it is known.
+    fn take_tail(&self, of: Seen) -> Option<Vec<Hash>> {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner).take();
+        tail.filter(|tail| tail.of == of).map(|tail| tail.leaves)
+    }
+
+    /// The tree has grown like this.
+    pub(super) fn grew(&self, Grown(tail): Grown) {
+        self.saw(tail.of);
+        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
     }
 
     /// The end that this process has seen last, before another one is read.
@@ -221,3 +247,6 @@ pub(super) fn sealed_end(row: &AnyRow, size: u64) -> Result<Option<SealedEnd>> {
         }),
     })
 }
+
+#[cfg(test)]
+mod tests;

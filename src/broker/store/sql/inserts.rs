@@ -10,9 +10,9 @@ use super::failure::Failure;
 use super::values::Values;
 
 /// How many rows a statement writes. Few sizes, so that a connection prepares few
-/// statements, and few statements for any number of rows; none with more values than SQLite
-/// takes.
-const SIZES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
+/// statements, and few statements for any number of rows, one for as many as are usual; none with
+/// more values than SQLite takes.
+const SIZES: [usize; 11] = [64, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1];
 
 /// A statement to which values are bound.
 pub(super) type Statement = Query<'static, Any, AnyArguments>;
@@ -25,7 +25,7 @@ impl Inserts {
     pub(super) fn of(table: &str, columns: &[&str], values: Values) -> Self {
         let statement = |count: usize| {
             let rows = values.rows(1, count, columns.len());
-            format!("insert into {table} ({}) values {rows}", columns.join(", ")).into()
+            format!("{} {table} ({}) values {rows}", values.insert(), columns.join(", ")).into()
         };
         Self(SIZES.map(statement))
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
-use super::failure::{code, fault, is_conflict};
+use super::failure::{code, fault, is_conflict, remedy};
 use super::{Engine, SqlStore, tree};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -145,12 +145,17 @@ impl SqlStore {
 
 /// Whether it failed because another process does the same.
 fn is_race(cause: &MigrateError) -> bool {
+    database_cause(cause).is_some_and(|cause| {
+        is_conflict(cause)
+            || code(cause).is_some_and(|code| MADE_MEANWHILE.contains(&code.as_str()))
+    })
+}
+
+/// What the database has against it, where it is that.
+fn database_cause(cause: &MigrateError) -> Option<&sqlx::Error> {
     match cause {
-        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => {
-            is_conflict(cause)
-                || code(cause).is_some_and(|code| MADE_MEANWHILE.contains(&code.as_str()))
-        }
-        _ => false,
+        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => Some(cause),
+        _ => None,
     }
 }
 
@@ -160,7 +165,10 @@ fn refused(cause: MigrateError) -> Error {
         MigrateError::VersionMissing(_) => error
             .because_of(NEWER)
             .hint("use that version, or restore a backup from before the upgrade"),
-        cause => error.because(cause),
+        cause => match database_cause(&cause).and_then(remedy) {
+            Some(hint) => error.because(cause).hint(hint),
+            None => error.because(cause),
+        },
     }
 }
 

@@ -207,7 +207,7 @@ async fn fill(
     if hashes.len() as u64 != until - size {
         return Err(damaged("audit_head.last_sequence").into());
     }
-    extend(transaction, size, hashes).await?;
+    extend(transaction, size, hashes, None).await?;
     sqlx::query("update audit_head set tree_size = $1 where id = 1")
         .bind(stored(until))
         .execute(&mut **transaction)
@@ -215,20 +215,24 @@ async fn fill(
     Ok(())
 }
 
-/// Adds leaves to a tree of this size; whoever asks writes down how large it is then.
+/// Adds leaves to a tree of this size; whoever asks writes down how large it is then. `tail` are
+/// the leaves of its last tile, where they are known. Returns those of the last one then.
 pub(super) async fn extend(
     transaction: &mut Transaction<'_, Any>,
     size: u64,
     leaves: Vec<Hash>,
-) -> Result<(), Failure> {
+    mut tail: Option<Vec<Hash>>,
+) -> Result<Vec<Hash>, Failure> {
     let mut added = leaves;
+    let mut last = Vec::new();
     for level in 0..LEVELS {
         if added.is_empty() {
             break;
         }
         let (first, kept) = tiles_at(size, level);
-        let mut hashes = match kept {
-            0 => Vec::new(),
+        let mut hashes = match (kept, tail.take()) {
+            (0, _) => Vec::new(),
+            (_, Some(known)) if known.len() == kept => known,
             _ => part(tile_within(transaction, level, first).await?.as_deref(), kept)?,
         };
         hashes.append(&mut added);
@@ -238,8 +242,11 @@ pub(super) async fn extend(
                 added.push(tile_root(tile));
             }
         }
+        if level == 0 {
+            last = hashes.split_off(hashes.len() / TILE * TILE);
+        }
     }
-    Ok(())
+    Ok(last)
 }
 
 async fn tile_within(

@@ -1,4 +1,4 @@
-//! How a statement names the values that are bound to it.
+//! How statements with many values are written, which engines take in different ways.
 
 /// What the places of values look like.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,16 @@ impl Values {
             format!("({})", values.join(", "))
         };
         (0..rows).map(row).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What a statement begins with that inserts rows, in a transaction that ends with the first
+    /// failure. SQLite would else keep what it needs to take back the rows before the one that
+    /// failed.
+    pub(super) fn insert(self) -> &'static str {
+        match self {
+            Self::Numbered => "insert into",
+            Self::Unnumbered => "insert or fail into",
+        }
     }
 
     /// The place of the value with this number.
