@@ -116,8 +116,9 @@ impl Operator {
             What::Token(jti) => return self.revoke_one(*jti, reason, now).await,
             What::Many { whose, before } => (whose, *before),
         };
-        // What was issued until then was revoked already.
-        let since = self.store.revoked_until(whose).await?;
+        // What was issued until then was revoked already, and is not counted: that is no reason to
+        // wait with this.
+        let since = self.store.revoked_until(whose).await;
         let before = match before {
             Some(before) if before > now => {
                 return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
@@ -273,11 +274,11 @@ impl Operator {
     async fn revoked(
         &self,
         whose: &Whose,
-        between: (Option<OffsetDateTime>, OffsetDateTime),
+        (since, before): (Result<Option<OffsetDateTime>>, OffsetDateTime),
         now: OffsetDateTime,
     ) -> Revoked {
         // It takes long where there are many, and changes nothing about them.
-        let counting = self.store.count_issued(whose, between, now);
+        let counting = async { self.store.count_issued(whose, (since?, before), now).await };
         let counted = match self.count_for {
             None => counting.await,
             Some(most) => tokio::time::timeout(most, counting).await.unwrap_or_else(|_| {
@@ -287,7 +288,7 @@ impl Operator {
         let tokens = counted.inspect_err(|error| {
             tracing::warn!(%error, "how many tokens were revoked cannot be told");
         });
-        Revoked { tokens: tokens.ok(), before: between.1 }
+        Revoked { tokens: tokens.ok(), before }
     }
 
     /// Returns the number of the first record, where all was as it has to be.

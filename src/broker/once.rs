@@ -145,10 +145,14 @@ impl Broker {
             if let Some(receipt) = self.audit.commit(unit).await? {
                 return Ok(Ok(receipt));
             }
+            // Whoever shows what was used is told that, and no more.
+            next = self.next_turn(uses).await?;
+            if next.is_none() {
+                break;
+            }
             if let Some(by) = self.overtaken_in(grounds).await? {
                 return Ok(Err(by));
             }
-            next = self.next_turn(uses).await?;
         }
         Ok(Err(uses.taken))
     }

@@ -24,14 +24,15 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub(super) struct Rest(Option<oneshot::Receiver<Body>>);
 
 impl Rest {
-    /// Lends the body of a request to whoever reads it. Nothing is left of one that its client
-    /// holds back until it is asked for it.
+    /// Lends the body of a request to whoever reads it. Where its client holds it back until it is
+    /// asked for it, and nobody asks, nothing is left.
     pub(super) fn of(request: Request) -> (Request, Self) {
-        if request.body().is_end_stream() || request.headers().contains_key(EXPECT) {
+        if request.body().is_end_stream() {
             return (request, Self(None));
         }
         let (give_back, rest) = oneshot::channel();
-        let lend = |body| Body::new(Lent { body, give_back: Some(give_back) });
+        let is_sent = !request.headers().contains_key(EXPECT);
+        let lend = |body| Body::new(Lent { body, is_sent, give_back: Some(give_back) });
         (request.map(lend), Self(Some(rest)))
     }
 
@@ -54,6 +55,8 @@ impl Rest {
 /// A body that somebody reads, as far as they want to.
 struct Lent {
     body: Body,
+    /// Whether its client sends it.
+    is_sent: bool,
     /// `None` once there is nothing more to read.
     give_back: Option<oneshot::Sender<Body>>,
 }
@@ -66,6 +69,8 @@ impl HttpBody for Lent {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // That asks for it, where it was not.
+        self.is_sent = true;
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if !matches!(frame, Some(Ok(_))) {
             self.give_back = None;
@@ -84,7 +89,8 @@ impl HttpBody for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(give_back) = self.give_back.take().filter(|_| !self.body.is_end_stream()) {
+        let is_left = self.is_sent && !self.body.is_end_stream();
+        if let Some(give_back) = self.give_back.take().filter(|_| is_left) {
             // Nobody may wait for it.
             let _ = give_back.send(mem::take(&mut self.body));
         }

@@ -49,15 +49,24 @@ async fn another_past_is_never_signed() {
     let mut running = signer(&store, &kek).await;
     append(store.as_ref(), &[record("a"), record("b")]).await.unwrap();
     running.sign().await.unwrap();
-    // One that was running, and one that is started on what was left.
+    // What this process has left there it puts back, and goes on from.
+    tamper(&path, "update audit_tile set hashes = zeroblob(64)").await;
     append(store.as_ref(), &[record("c")]).await.unwrap();
+    running.sign().await.unwrap();
+    // Another one goes on from what it finds there.
     tamper(&path, "update audit_tile set hashes = zeroblob(96)").await;
-    for mut signer in [running, signer(&store, &kek).await] {
+    let other = Arc::new(sqlite::open(&path).await.unwrap());
+    let started = signer(&other, &kek).await;
+    for reason in ["d", "e"] {
+        append(other.as_ref(), &[record(reason)]).await.unwrap();
+    }
+    // One that was running, and one that is started on what was left.
+    for mut signer in [running, started] {
         let error = signer.sign().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Verification);
-        assert!(error.to_string().contains("first 2 records"), "{error}");
+        assert!(error.to_string().contains("first 3 records"), "{error}");
     }
-    assert_eq!(sizes(&store).await, [2]);
+    assert_eq!(sizes(&store).await, [2, 3]);
 }
 
 #[tokio::test]

@@ -88,7 +88,8 @@ impl Check<'_> {
             };
             let (signed, proven) = self.by_key.entry(key.clone()).or_insert_with(fresh);
             signed.checkpoints += 1;
-            signed.last = place;
+            // Those of revoked keys are read behind the others.
+            (signed.first, signed.last) = (signed.first.min(place), signed.last.max(place));
             if good {
                 *proven = place;
             }

@@ -1,6 +1,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use time::Duration;
+
 use super::*;
 use crate::broker::audit::Record;
 use crate::broker::audit::notary::Signer;

@@ -47,8 +47,20 @@ struct Tail {
     leaves: Vec<Hash>,
 }
 
-/// What a commit has made of the tree.
-pub(super) struct Grown(Tail);
+/// What a commit has made of the tree: where it ends, and the leaves of its last tile, where those
+/// before it were good.
+pub(super) struct Grown {
+    of: Seen,
+    leaves: Option<Vec<Hash>>,
+}
+
+/// Whether these are the leaves of the last tile of this tree.
+fn is_tail_of(tree: &Frontier, leaves: &[Hash]) -> bool {
+    let mut tail = Frontier::default();
+    leaves.iter().for_each(|leaf| tail.push(*leaf));
+    // A tile is full where a subtree is: what is kept of the smaller ones is of those behind it.
+    tree.bytes().ends_with(&tail.bytes())
+}
 
 /// An end of the log.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -176,12 +188,17 @@ impl Guard {
         let size = u64::try_from(end.size).map_err(|_| damaged("audit_head.last_sequence"))?;
         let grown = size + leaves.len() as u64;
         let tail = end.tree.as_ref().and_then(|tree| self.take_tail(Seen::of(tree)));
+        let was_known = tail.is_some();
         let tree = end.tree.map(|mut tree| {
             leaves.iter().for_each(|leaf| tree.push(*leaf));
             tree
         });
         let leaves = tree::extend(transaction, size, leaves, tail).await?;
-        let outcome = tree.as_ref().map(|tree| Grown(Tail { of: Seen::of(tree), leaves }));
+        let outcome = tree.as_ref().map(|tree| {
+            // What somebody else has written is not gone on from for longer than it stands there.
+            let is_good = was_known || is_tail_of(tree, &leaves);
+            Grown { of: Seen::of(tree), leaves: Some(leaves).filter(|_| is_good) }
+        });
         match (tree, self.seal.get()) {
             (Some(tree), Some(seal)) => sqlx::query(
                 "update audit_head set tree_size = $1, frontier = $2, seal = $3 where id = 1",
@@ -205,9 +222,10 @@ impl Guard {
     }
 
     /// The tree has grown like this.
-    pub(super) fn grew(&self, Grown(tail): Grown) {
-        self.saw(tail.of);
-        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
+    pub(super) fn grew(&self, Grown { of, leaves }: Grown) {
+        self.saw(of);
+        let tail = leaves.map(|leaves| Tail { of, leaves });
+        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = tail;
     }
 
     /// The end that this process has seen last, before another one is read.

@@ -34,7 +34,8 @@ pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
         ),
         None => "All that were good, as many as they were, are".into(),
     };
-    if revoked.tokens == Some(0) {
+    let is_named = args.what.jti.is_none() && args.what.token.is_none() && !args.what.all;
+    if is_named && revoked.tokens == Some(0) {
         app.host.interact.note(
             "No token that was good was found. What was issued to whom, and how it is spelt,\n\
              `tmpcred broker audit query` shows.",

@@ -8,6 +8,12 @@ fn unit(effects: impl Into<Vec<Effect>>) -> Unit {
     Unit { records: vec![record("")], effects: effects.into() }
 }
 
+/// Two of them are in each other's way.
+fn opaque(claims: &str) -> Effect {
+    let (hash, claims) = ("h".into(), claims.into());
+    Effect::AddOpaque(OpaqueToken { hash, claims, seal: vec![1], keep_until: NOON })
+}
+
 /// As many as a group does, and more than one statement writes.
 #[tokio::test]
 async fn each_of_a_group_uses_up_what_is_its_own() {
@@ -38,14 +44,6 @@ async fn each_of_a_group_uses_up_what_is_its_own() {
 
 #[tokio::test]
 async fn what_is_used_up_with_something_that_did_not_come_about_is_not() {
-    let opaque = |claims: &str| {
-        Effect::AddOpaque(OpaqueToken {
-            hash: "h".into(),
-            claims: claims.into(),
-            seal: vec![1],
-            keep_until: NOON,
-        })
-    };
     let checkpoint = |size| Effect::AddCheckpoint { size, note: "a note".into(), at: NOON };
     let a = || used(Once::Assertion, "a");
     for ground in Ground::each().await {
@@ -84,7 +82,10 @@ async fn what_is_used_up_stays_so_where_a_group_has_to_look_again() {
         let cut = cutoff(&role, NOON + time::Duration::SECOND);
         let a = || used(Once::Assertion, "a");
         let units = [
-            unit([Effect::IfNotRevoked(of_role.clone()), a()]),
+            unit([Effect::IfNotRevoked(of_role.clone()), a(), opaque("1")]),
+            // What was revoked with something that did not come about was not revoked.
+            unit([cut.clone(), opaque("2")]),
+            unit([Effect::IfNotRevoked(of_role.clone())]),
             unit([cut]),
             unit([a()]),
             unit([Effect::IfNotRevoked(of_role), used(Once::Assertion, "b")]),
@@ -92,7 +93,7 @@ async fn what_is_used_up_stays_so_where_a_group_has_to_look_again() {
         ];
         let outcomes = store.commit(&units).await.unwrap();
         let kept: Vec<_> = outcomes.into_iter().map(Outcome::is_committed).collect();
-        assert_eq!(kept, [true, true, false, false, true]);
+        assert_eq!(kept, [true, false, true, true, false, false, true]);
     }
 }
 

@@ -33,6 +33,9 @@ async fn who_goes_on_from_a_tree_goes_on_from_the_last_one() {
             let some: Vec<_> = (0..count).map(|n| record(&format!("{records} {n}"))).collect();
             append(stores[who].as_ref(), &some).await.unwrap();
             records += count;
+            // One that has gone on need not look again.
+            let of = stores[who].guard.tail.lock().unwrap().as_ref().map(|tail| tail.of.size);
+            assert_eq!(of, Some(records));
             let mut tree = Frontier::default();
             let leaves = stores[0].leaves(0, 9999).await.unwrap();
             leaves.iter().for_each(|leaf| tree.push(Leaf::hash(leaf).unwrap()));
@@ -43,5 +46,37 @@ async fn who_goes_on_from_a_tree_goes_on_from_the_last_one() {
             }
             last = root;
         }
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_has_changed_in_a_tile_is_not_kept_in_mind() {
+    let kek = Kek::random().unwrap();
+    for ground in Ground::each().await {
+        let (first, other) = (ground.open().await, ground.open().await);
+        for store in [&first, &other] {
+            store.seal_with(kek.seal_of_log()).await.unwrap();
+        }
+        append(&first, &[record("a"), record("b")]).await.unwrap();
+        let good = first.tile(0, 0).await.unwrap().unwrap();
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let put = async |bytes: &[u8]| {
+            let bytes = match ground.is_postgres() {
+                true => format!("'\\x{}'", hex(bytes)),
+                false => format!("x'{}'", hex(bytes)),
+            };
+            ground.tamper(&format!("update audit_tile set hashes = {bytes}")).await;
+        };
+        put(&[7; 64]).await;
+        append(&other, &[record("c")]).await.unwrap();
+        assert!(other.guard.tail.lock().unwrap().is_none());
+        // Whoever puts it back has put it back.
+        let third = other.tile(0, 0).await.unwrap().unwrap()[64..].to_vec();
+        put(&[good, third].concat()).await;
+        append(&other, &[record("d")]).await.unwrap();
+        let mut tree = Frontier::default();
+        let leaves = other.leaves(0, 9).await.unwrap();
+        leaves.iter().for_each(|leaf| tree.push(Leaf::hash(leaf).unwrap()));
+        assert_eq!(other.root_at(4).await.unwrap(), tree.root());
     }
 }
