@@ -174,6 +174,12 @@ impl Error {
         Self { kind: self.kind, message: message.into(), causes, hints: self.hints }
     }
 
+    /// The same, of another kind: what it comes to depends on whose it is that fails.
+    #[must_use]
+    pub fn of_kind(self, kind: ErrorKind) -> Self {
+        Self { kind, ..self }
+    }
+
     /// What went wrong, as far as a script needs to tell.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -96,6 +96,13 @@ impl Grounds<'_> {
         Self { grant, ..self }
     }
 
+    /// The token as it would be, had it been issued at this moment.
+    pub(super) fn as_of(&self, at: OffsetDateTime) -> Option<Issuance> {
+        // Tokens say in whole seconds when they were issued.
+        let at = at.replace_nanosecond(0).unwrap_or(at);
+        self.issuances.last().map(|own| Issuance { at, ..own.clone() })
+    }
+
     /// The same as conditions of a commit, of which the proof is used up.
     pub(super) fn effects(&self, at: OffsetDateTime) -> Vec<Effect> {
         let unrevoked = Revocable {

@@ -67,6 +67,7 @@ mod operate;
 mod origins;
 pub mod own;
 pub mod policy;
+mod private_file;
 mod private_text;
 pub mod proof;
 pub mod rate;
@@ -100,8 +101,8 @@ use audit::outbox::{Outbox, Sinks};
 use audit::{Audit, Notary};
 use authenticate::{Ahead, KeysSeal};
 use denials::Denials;
-use elevation::ElevationSeal;
 use elevation::uses::Gathering;
+use elevation::{ElevationSeal, Tickets};
 use enroll::{EnrollmentSeal, Logins};
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
 use metrics::{Active, Metrics};
@@ -116,7 +117,6 @@ use renewals::Renewals;
 use rulebook::Rulebook;
 use store::Store;
 use sweep::Sweeping;
-use tokio::sync::Semaphore;
 use traces::Traces;
 use web::PageSeal;
 
@@ -151,7 +151,7 @@ pub struct Broker {
     elevations: ElevationSeal,
     uses: Gathering,
     /// Places for the commands that say whether there is a ticket.
-    tickets: Semaphore,
+    tickets: Tickets,
     /// What browsers carry.
     pages_seal: PageSeal,
     env: Env,
@@ -310,7 +310,7 @@ impl Prepared {
             opaque_seal,
             elevations,
             uses,
-            tickets: Semaphore::new(elevation::TICKETS_AT_ONCE),
+            tickets: Tickets::default(),
             pages_seal,
             env: host.env.clone(),
             enrollment_seal,

@@ -28,7 +28,7 @@ use super::config::{MAX_LEEWAY, MAX_TTL};
 use super::grounds::{Grounds, Overtaken};
 use super::ids;
 use super::issue::{Ask, joined};
-use super::store::{Consumed, Effect, Once, Unit};
+use super::store::{Consumed, Effect, Once, Revocable, Unit};
 use crate::error::Result;
 use crate::oidc::jwt::LEEWAY;
 
@@ -53,8 +53,8 @@ pub(super) struct Uses {
 struct Turn {
     jti: Uuid,
     effects: Vec<Effect>,
-    /// The token that is revoked with it.
-    before: Option<Uuid>,
+    /// The token that is revoked with it, and when the first one was issued.
+    before: Option<(Uuid, OffsetDateTime)>,
 }
 
 impl Uses {
@@ -132,7 +132,7 @@ impl Broker {
             let Some(turn) = next else { break };
             record.jti = Some(turn.jti);
             let mut unit = Unit::of(record.clone());
-            unit.records.extend(turn.before.map(|before| Record {
+            unit.records.extend(turn.before.map(|(before, _)| Record {
                 action: "revoke".into(),
                 decision: Decision::Revoked,
                 reason: "the same request was sent again, and got another token".into(),
@@ -140,6 +140,9 @@ impl Broker {
                 ..record.clone()
             }));
             unit.effects = grounds.effects(uses.at);
+            // Where all was revoked that came of it, it has served its purpose.
+            let first = turn.before.and_then(|(_, first)| grounds.as_of(first));
+            unit.effects.extend(first.map(|one| Effect::IfNotRevoked(Revocable::together([one]))));
             unit.effects.extend(turn.effects);
             unit.effects.extend(effects(turn.jti)?);
             if let Some(receipt) = self.audit.commit(unit).await? {
@@ -185,7 +188,7 @@ impl Broker {
             };
             let effects = vec![uses.consume(Once::AssertionUse, name), Effect::Consume(revoked)];
             let jti = uses.jti(number, first);
-            return Ok(Some(Turn { jti, effects, before: Some(before) }));
+            return Ok(Some(Turn { jti, effects, before: Some((before, first)) }));
         }
         Ok(None)
     }

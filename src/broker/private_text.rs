@@ -2,11 +2,9 @@
 
 use std::path::PathBuf;
 
-use zeroize::Zeroizing;
-
+use super::private_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
-use crate::host::files::{self, Owner, Readers};
 use crate::secret::Secret;
 
 /// How long it may be, in bytes.
@@ -46,14 +44,8 @@ pub(super) fn read(place: &Place, what: &str, env: &Env) -> Result<Secret<String
         }
     };
     let name = format!("the {what} file {}", path.display());
-    let (bytes, owner, readers) = files::read_secret(path, MAX)?
+    let bytes = private_file::read(path, MAX, &name, env)?
         .ok_or_else(|| Error::new(ErrorKind::Config, format!("{name} does not exist")))?;
-    let bytes = Zeroizing::new(bytes);
-    if owner != Owner::Trusted || readers != Readers::Owner {
-        return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
-            .because_of("others on this machine can read or write it")
-            .hint(format!("chmod 600 {}", path.display())));
-    }
     let text = std::str::from_utf8(&bytes)
         .map_err(|_| Error::new(ErrorKind::Config, format!("{name} does not hold text")))?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n']).into()))

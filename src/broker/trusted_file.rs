@@ -7,12 +7,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Guard};
 
 /// Reads a file that only this user and the administrator can write.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where it cannot be read, or others could change it.
 pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
     let refused = |why: &str| {
         Error::new(ErrorKind::Config, format!("{} cannot be used", path.display())).because_of(why)
     };
-    let (bytes, guard) =
-        files::read_guarded(path, max)?.ok_or_else(|| refused("there is no such file"))?;
+    let read = files::read_guarded(path, max).map_err(|error| error.of_kind(ErrorKind::Config))?;
+    let (bytes, guard) = read.ok_or_else(|| refused("there is no such file"))?;
     match guard {
         Guard::Guarded => Ok(bytes),
         Guard::OtherOwner => Err(refused("it belongs to somebody else, who could change it")),
@@ -42,6 +45,7 @@ mod tests {
         let path = dir.path().join("policy.cedar");
         let refused = || read(&path, 9).unwrap_err().to_string();
         assert!(refused().contains("no such file"));
+        assert_eq!(read(dir.path(), 9).unwrap_err().kind(), ErrorKind::Config);
         files::write_private(&path, b"x").unwrap();
         let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
         mode(0o644).unwrap();

@@ -20,20 +20,18 @@ const PRIVATE: &str = "d";
 /// [`ErrorKind::Config`] where the file cannot be trusted, is no key set, has no key by which a
 /// signature could be verified, or has private ones.
 pub(super) fn read(path: &Path) -> Result<Keys> {
-    let refused = || Error::new(ErrorKind::Config, format!("{} cannot be used", path.display()));
+    let unusable = || format!("{} cannot be used", path.display());
+    let refused = |why: &str| Error::new(ErrorKind::Config, unusable()).because_of(why);
     let bytes = trusted_file::read(path, MAX_FILE)?;
-    let keys = Keys::parse(&bytes).map_err(|error| {
-        let (said, causes) = (error.message(), error.causes());
-        causes.iter().fold(refused().because_of(said), |made, cause| made.because_of(cause))
-    })?;
+    let keys = Keys::parse(&bytes)
+        .map_err(|error| error.of_kind(ErrorKind::Config).context(unusable()))?;
     if has_private(&bytes) {
-        return Err(refused().because_of("it has private keys").hint(
+        return Err(refused("it has private keys").hint(
             "name a file with the public ones alone; where others could read this one, replace the keys",
         ));
     }
     if keys.is_empty() {
-        return Err(refused()
-            .because_of("it has no public key by which a signature could be verified")
+        return Err(refused("it has no public key by which a signature could be verified")
             .hint("a JWKS is an object with `keys`: RFC 7517 section 5"));
     }
     Ok(keys)

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{TokenReview, check_algorithms, duration, seconds, shared};
+use super::{TokenReview, algorithms, duration, seconds, shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
 use crate::oidc::jwt::Algorithm;
@@ -33,7 +33,7 @@ pub struct TrustedIssuer {
     #[serde(default)]
     pub audiences: Option<BTreeSet<String>>,
     /// The signature algorithms to accept; all with a public key where left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "algorithms::some")]
     #[schemars(with = "Option<Vec<String>>")]
     pub algorithms: Option<Vec<Algorithm>>,
     /// The clients whose tokens are accepted; any where left out.
@@ -160,9 +160,6 @@ impl TrustedIssuer {
             {
                 return wrong(format!("has {key} that nothing can match"));
             }
-        }
-        if let Some(Err(why)) = self.algorithms.as_deref().map(check_algorithms) {
-            return wrong(why);
         }
         if self.leeway > MAX_LEEWAY {
             return wrong(format!(

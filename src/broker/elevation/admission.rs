@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::desk::{longest, span};
 use super::verdict::Refusal;
@@ -21,7 +22,34 @@ const TICKET_LIMIT: Duration = Duration::from_secs(10);
 
 /// How many commands may run at once that say whether there is one. Whoever may ask for a role
 /// may ask as often as they like.
-pub(in crate::broker) const TICKETS_AT_ONCE: usize = 8;
+const TICKETS_AT_ONCE: usize = 8;
+
+/// How many requests may wait for that, those included whose command runs: they keep nobody out
+/// who wants something else of the broker.
+const TICKETS_IN_LINE: usize = 40;
+
+/// Who has tickets checked.
+pub(in crate::broker) struct Tickets {
+    in_line: Semaphore,
+    at_once: Semaphore,
+}
+
+impl Default for Tickets {
+    fn default() -> Self {
+        let [in_line, at_once] = [TICKETS_IN_LINE, TICKETS_AT_ONCE].map(Semaphore::new);
+        Self { in_line, at_once }
+    }
+}
+
+impl Tickets {
+    /// Waits for a turn; `None` where too many wait already, or it takes too long.
+    async fn turn(&self) -> Option<[SemaphorePermit<'_>; 2]> {
+        let in_line = self.in_line.try_acquire().ok()?;
+        // As long as one of those may take that run already.
+        let turn = tokio::time::timeout(TICKET_LIMIT, self.at_once.acquire());
+        Some([in_line, turn.await.ok()?.ok()?])
+    }
+}
 
 /// How much is read of what is said about a ticket.
 const MAX_TICKET: usize = 16 * 1024;
@@ -169,9 +197,7 @@ impl Broker {
         let (Some(ticket), true) = (&asked.ticket, has_command) else {
             return Ok(());
         };
-        // As long as one of those may take that run already.
-        let place = tokio::time::timeout(TICKET_LIMIT, self.tickets.acquire());
-        let Ok(Ok(_place)) = place.await else {
+        let Some(_turn) = self.tickets.turn().await else {
             let why = "so many tickets are being checked that this one could not be";
             return Err(Refusal::Unrecorded(Error::new(ErrorKind::Other, why)));
         };
@@ -190,5 +216,30 @@ impl Broker {
                 Err(Refusal::Malformed("there is no such ticket, as far as can be told".into()))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_a_ticket_checked_waits_in_a_short_line() {
+        let tickets = Tickets::default();
+        let mut turns = Vec::new();
+        for _ in 0..TICKETS_AT_ONCE {
+            turns.push(tickets.turn().await.unwrap());
+        }
+        let mut waiting: Vec<_> =
+            (TICKETS_AT_ONCE..TICKETS_IN_LINE).map(|_| Box::pin(tickets.turn())).collect();
+        let a_moment = Duration::from_millis(1);
+        for one in &mut waiting {
+            assert!(tokio::time::timeout(a_moment, one.as_mut()).await.is_err());
+        }
+        // There is no place left to wait.
+        assert!(tokio::time::timeout(a_moment, tickets.turn()).await.unwrap().is_none());
+        // Whoever is first in line is next.
+        turns.pop();
+        assert!(waiting.remove(0).await.is_some());
     }
 }

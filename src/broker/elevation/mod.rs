@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-pub(in crate::broker) use admission::TICKETS_AT_ONCE;
+pub(in crate::broker) use admission::Tickets;
 pub(in crate::broker) use desk::party;
 pub use drill::Tried;
 pub(in crate::broker) use eligible::Eligible;

@@ -241,9 +241,13 @@ async fn exchange(
         source: source.0,
         request_id: id.0,
     };
-    broker.saw_login(book, &caller);
     summarize(broker).await;
-    let issued = broker.issue(book, &caller, &ask).await.map_err(not_issued)?;
+    let issued = broker.issue(book, &caller, &ask).await;
+    // One that was shown before tells of no login now.
+    if !matches!(issued, Err(issue::Refusal::Reused | issue::Refusal::Replayed)) {
+        broker.saw_login(book, &caller);
+    }
+    let issued = issued.map_err(not_issued)?;
     let (role, ttl, record) = (&issued.role, issued.ttl, issued.log_sequence);
     tracing::info!(role, ?ttl, record, "issued");
     let now = broker.clock.now();

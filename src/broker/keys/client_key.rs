@@ -9,11 +9,11 @@ use jsonwebtoken::{EncodingKey, Header};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use super::SigningAlgorithm;
+use crate::broker::private_file;
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::files::{self, Owner, Readers};
+use crate::host::env::Env;
 use crate::secret::Secret;
 
 /// How large its file may be, in bytes.
@@ -31,17 +31,11 @@ impl ClientKey {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] where others can read it, or it is no key of a kind that is known.
-    pub(in crate::broker) fn read(path: &Path, id: Option<String>) -> Result<Self> {
+    pub(in crate::broker) fn read(path: &Path, id: Option<String>, env: &Env) -> Result<Self> {
         let name = format!("the key file {}", path.display());
         let wrong = |what: &str| Error::new(ErrorKind::Config, format!("{name} {what}"));
-        let (bytes, owner, readers) =
-            files::read_secret(path, MAX)?.ok_or_else(|| wrong("does not exist"))?;
-        let bytes = Zeroizing::new(bytes);
-        if owner != Owner::Trusted || readers != Readers::Owner {
-            return Err(wrong("is not private")
-                .because_of("others on this machine can read or write it")
-                .hint(format!("chmod 600 {}", path.display())));
-        }
+        let bytes = private_file::read(path, MAX, &name, env)?;
+        let bytes = bytes.ok_or_else(|| wrong("does not exist"))?;
         let unknown = || {
             wrong("holds no private key that is known")
                 .hint("make one with `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`, or of Ed25519, or of RSA with 2048 bits or more")

@@ -12,9 +12,10 @@ use zeroize::Zeroizing;
 use super::{StoredKey, no_randomness};
 use crate::broker::audit::seal::Seal;
 use crate::broker::config::{KEK_VARIABLE, Keys as KeysConfig};
+use crate::broker::private_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
-use crate::host::files::{self, Guard, Owner, Readers};
+use crate::host::files::{self, Guard};
 use crate::host::process::printed::{Limit, printed};
 use crate::secret::Secret;
 
@@ -100,24 +101,8 @@ impl Kek {
         let text = match (&config.kek_file, &config.kek_env) {
             (Some(path), _) => {
                 let name = format!("the key-encryption key file {}", path.display());
-                let (bytes, owner, readers) = files::read_secret(path, MAX_LEN as u64)?
+                let bytes = private_file::read(path, MAX_LEN as u64, &name, env)?
                     .ok_or_else(|| refused(format!("{name} does not exist")))?;
-                let bytes = Zeroizing::new(bytes);
-                let private = match readers {
-                    Readers::Owner => true,
-                    Readers::Group => is_credential(path, env),
-                    Readers::Everyone => false,
-                };
-                if owner != Owner::Trusted {
-                    return Err(Error::new(ErrorKind::Config, format!("{name} cannot be used"))
-                        .because_of("it belongs to somebody else")
-                        .hint("run this as the user whose broker it is"));
-                }
-                if !private {
-                    return Err(Error::new(ErrorKind::Config, format!("{name} is not private"))
-                        .because_of("others on this machine can read or write it")
-                        .hint(format!("chmod 600 {}", path.display())));
-                }
                 return std::str::from_utf8(&bytes)
                     .ok()
                     .and_then(Self::parse)
@@ -216,17 +201,6 @@ impl Kek {
         let opened = self.cipher()?.open_in_place(nonce, Aad::from(associated_data), &mut bytes);
         Ok(opened.ok().map(|plain| Secret::new(plain.to_vec())))
     }
-}
-
-/// Whether systemd put the file there for this service. It lets a service's own user
-/// read its credentials by an access control list, whose mask shows as the rights of a
-/// group; into the directory comes nobody else.
-fn is_credential(path: &Path, env: &Env) -> bool {
-    let Some(directory) = env.get("CREDENTIALS_DIRECTORY").map(Path::new) else { return false };
-    directory.is_absolute()
-        && path.parent() == Some(directory)
-        && files::owner(directory).is_ok_and(|owner| owner == Owner::Trusted)
-        && files::readers(directory).is_ok_and(|readers| readers != Readers::Everyone)
 }
 
 /// What a sealed key is bound to besides the KEK, so that it cannot be passed off as

@@ -19,6 +19,8 @@ use url::Url;
 use uuid::Uuid;
 
 use super::PAGES_PATH;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use crate::broker::config::{Config, Login, Web};
 use crate::broker::keys::ClientKey;
 use crate::broker::private_text::{self, Place};
@@ -68,7 +70,13 @@ pub(in crate::broker) struct Pages {
     http: HttpClient,
     shown: Shown,
     found: tokio::sync::Mutex<Option<Found>>,
+    /// Who waits for the provider.
+    waiting: Semaphore,
 }
+
+/// How many wait for the provider at once, at most: strangers come here as often as they like, and
+/// one that does not answer is not to keep those out who want something else of the broker.
+const WAITING: usize = 32;
 
 /// What the provider says of itself, or why it could not be asked, and until when to go by it.
 struct Found {
@@ -170,8 +178,8 @@ impl Pages {
                 Shown::Secret(secret.map_err(failed)?)
             }
             (None, Some(path)) => {
-                let key = ClientKey::read(path, web.client_key_id.clone()).map_err(failed)?;
-                Shown::Key(Box::new(key))
+                let key = ClientKey::read(path, web.client_key_id.clone(), &host.env);
+                Shown::Key(Box::new(key.map_err(failed)?))
             }
             (None, None) => Shown::Not,
         };
@@ -184,7 +192,25 @@ impl Pages {
             http: HttpClient::new(host.clock.clone(), SkewMeter::default(), ca).telling_trace(),
             shown,
             found: tokio::sync::Mutex::default(),
+            waiting: Semaphore::new(WAITING),
         }))
+    }
+
+    /// A place among those who wait for the provider.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unreachable`] where there is none.
+    fn place(&self) -> Result<SemaphorePermit<'_>> {
+        self.waiting.try_acquire().map_err(|_| {
+            Error::new(ErrorKind::Unreachable, WHAT)
+                .because_of(format!("{WAITING} others wait for the identity provider already"))
+        })
+    }
+
+    /// All of these places.
+    #[cfg(test)]
+    pub(in crate::broker) fn crowd(&self) -> SemaphorePermit<'_> {
+        self.waiting.try_acquire_many(WAITING as u32).unwrap()
     }
 
     /// What the configuration says of them.
@@ -215,7 +241,9 @@ impl Pages {
         to: &str,
         (now, uptime): (OffsetDateTime, Duration),
     ) -> Result<(Url, SignIn)> {
+        let place = self.place()?;
         let discovery = self.discovery(uptime).await.map_err(|error| error.context(WHAT))?;
+        drop(place);
         let methods = &discovery.code_challenge_methods_supported;
         if !methods.is_empty() && !methods.iter().any(|method| method == "S256") {
             return Err(Error::new(ErrorKind::Config, WHAT)
@@ -267,6 +295,7 @@ impl Pages {
         if sign_in.left(now) <= 0 {
             return unfit("it took too long");
         }
+        let _place = self.place()?;
         let discovery = self.discovery(uptime).await.map_err(|error| error.context(WHAT))?;
         // RFC 9207 section 2.4: or a code could be sent to another provider.
         match &callback.iss {

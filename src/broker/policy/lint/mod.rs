@@ -6,7 +6,7 @@ mod reach;
 
 use time::OffsetDateTime;
 
-use super::finding::Finding;
+use super::finding::{Finding, Rule};
 use super::load::{Source, World};
 use super::{Policy, view};
 use crate::error::Result;
@@ -27,7 +27,10 @@ pub fn check(sources: &[Source], world: World<'_>, now: OffsetDateTime) -> Resul
         patterns::look(view, &mut findings);
         reach::look(view, world, &mut findings);
     }
-    reach::look_at_all(&views, world, &mut findings);
+    // What cannot be read may permit what nothing else does.
+    if !findings.iter().any(|finding| finding.rule == Rule::Syntax) {
+        reach::look_at_all(&views, world, &mut findings);
+    }
     elevation::look(&views, world, policy.as_ref(), now, &mut findings);
     let order = |finding: &Finding| {
         let place = finding.place.as_ref();

@@ -241,6 +241,7 @@ fn roles_that_nobody_gets_are_found() {
     assert_eq!(all(&when("true")), ["no permit is for [role.reader]"]);
     let both = when("true").replace("resource == Role::\"deploy\"", "resource");
     assert_eq!(all(&both), Vec::<String>::new());
+    assert_eq!(all("permit ("), Vec::<String>::new());
     let forbidden = both + "@id(\"f\") forbid (principal, action, resource);";
     assert_eq!(all(&forbidden).len(), 2);
 }

@@ -41,6 +41,25 @@ async fn whoever_signs_in_gets_to_the_page_that_they_wanted_and_nowhere_else() {
 }
 
 #[tokio::test]
+async fn who_waits_for_the_provider_keeps_nobody_out_but_who_wants_to_sign_in() {
+    let place = Place::new().await;
+    let (jar, state, nonce) = place.begin("active").await;
+    place.says("bob", &nonce, json!({}));
+    let book = place.bed.broker.policies();
+    let crowd = book.pages().unwrap().crowd();
+    let turned_away =
+        [place.get("/elevations/sign-in", &jar).await, place.come_back(&jar, &state, &[]).await];
+    for answer in turned_away {
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text);
+    }
+    // A grant is asked for meanwhile, and somebody who is sent away comes back.
+    place.requested().await;
+    drop(crowd);
+    let answer = place.come_back(&jar, &state, &[]).await;
+    assert_eq!(answer.header("location"), "/elevations/active");
+}
+
+#[tokio::test]
 async fn an_answer_that_does_not_belong_to_the_sign_in_leads_nowhere() {
     let place = Place::new().await;
     let denied = [("error", "access_denied"), ("code", "")];
