@@ -219,6 +219,29 @@ async fn what_came_of_one_that_is_cut_off_in_its_second_ends_with_it() {
 }
 
 #[tokio::test]
+async fn what_is_revoked_with_others_is_not_had_again_by_the_same_request() {
+    let bed = Bed::with(super::once::strict).await;
+    let [one, other] = ["1", "2"].map(|jti| bed.key.token(json!({ "jti": jti })));
+    for assertion in [&one, &other] {
+        assert_eq!(bed.exchange(assertion, &[]).await.status.as_u16(), 200);
+    }
+    // Where nothing was revoked, the answer may have been lost.
+    assert_eq!(bed.exchange(&one, &[]).await.status.as_u16(), 200);
+    let clock = Arc::new(SystemClock);
+    let operator = Operator::beside(bed.store.clone(), clock, Issuer::parse(OWN).unwrap());
+    let many = What::Many { whose: Whose::Role("deploy".into()), before: None };
+    operator.revoke(&many, "a test").await.unwrap();
+    // Of the second in which that was, nothing is good.
+    next_second().await;
+    for assertion in [&one, &other] {
+        let why = bed.refused(assertion, &[]).await["error_description"].to_string();
+        assert!(why.contains("it may be used once, and was"), "{why}");
+    }
+    // A fresh one is another matter.
+    bed.issued(json!({"jti": "3"}), &[]).await;
+}
+
+#[tokio::test]
 async fn one_token_is_revoked_by_its_id_and_by_itself() {
     let place = Place::new(|_| {}).await;
     let bed = &place.bed;

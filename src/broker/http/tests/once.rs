@@ -10,15 +10,12 @@ use time::Duration;
 use super::dpop::{Device, ask, nonce, refusal, rejected, twins_with};
 use crate::broker::audit::Decision;
 use crate::broker::config::Assertions;
-use crate::broker::cutoff::{Operator, What};
 use crate::broker::issue::{Ask, Refusal};
 use crate::broker::store::sql::tests::Ground;
-use crate::broker::store::{Once, Store, Whose, sqlite};
+use crate::broker::store::{Once, Store, sqlite};
 use crate::broker::testbed::failing::{AFTER, BEFORE, Failing, WELL};
 use crate::broker::testbed::{API, Bed, Options, Shifted, claims_of, json_of, now, set};
 use crate::credential::TokenType;
-use crate::host::clock::SystemClock;
-use crate::oidc::Issuer;
 use crate::secret::Secret;
 
 pub(super) const OTHER: &str = "https://other.example.com";
@@ -66,32 +63,6 @@ async fn an_assertion_is_used_up_by_the_first_thing_that_it_is_exchanged_for() {
     }
     // Another one of the same person is another one.
     bed.issued(json!({"jti": "2"}), &[("audience", OTHER)]).await;
-}
-
-#[tokio::test]
-async fn what_is_revoked_with_others_is_not_had_again_by_the_same_request() {
-    let bed = Bed::with(strict).await;
-    let [one, other] = ["1", "2"].map(|jti| bed.key.token(json!({ "jti": jti })));
-    for assertion in [&one, &other] {
-        assert_eq!(bed.exchange(assertion, &[]).await.status.as_u16(), 200);
-    }
-    // Where nothing was revoked, the answer may have been lost.
-    assert_eq!(bed.exchange(&one, &[]).await.status.as_u16(), 200);
-    let operator = Operator::beside(
-        bed.store.clone(),
-        Arc::new(SystemClock),
-        Issuer::parse(bed.broker.issuer().as_str()).unwrap(),
-    );
-    let many = What::Many { whose: Whose::Role("deploy".into()), before: None };
-    operator.revoke(&many, "a test").await.unwrap();
-    // Of the second in which that was, nothing is good.
-    super::cutoff::next_second().await;
-    for assertion in [&one, &other] {
-        let why = bed.refused(assertion, &[]).await["error_description"].to_string();
-        assert!(why.contains("it may be used once, and was"), "{why}");
-    }
-    // A fresh one is another matter.
-    bed.issued(json!({"jti": "3"}), &[]).await;
 }
 
 #[tokio::test]
