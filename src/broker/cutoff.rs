@@ -302,7 +302,8 @@ impl Operator {
     }
 }
 
-fn in_seconds(at: OffsetDateTime) -> OffsetDateTime {
+/// As tokens say when they were issued.
+pub(super) fn in_seconds(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::Broker;
 use super::audit::{Receipt, Record};
 use super::authenticate::Caller;
+use super::cutoff::in_seconds;
 use super::elevation::Underway;
 use super::issue::Ask;
 use super::once::Uses;
@@ -98,9 +99,7 @@ impl Grounds<'_> {
 
     /// The token as it would be, had it been issued at this moment.
     pub(super) fn as_of(&self, at: OffsetDateTime) -> Option<Issuance> {
-        // Tokens say in whole seconds when they were issued.
-        let at = at.replace_nanosecond(0).unwrap_or(at);
-        self.issuances.last().map(|own| Issuance { at, ..own.clone() })
+        self.issuances.last().map(|own| Issuance { at: in_seconds(at), ..own.clone() })
     }
 
     /// The same as conditions of a commit, of which the proof is used up.
