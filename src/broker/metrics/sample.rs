@@ -170,7 +170,7 @@ fn sample_issuers<'a>(registry: &mut Registry, issuers: impl Iterator<Item = Iss
     registry.register_with_unit("jwks_max_age", help, Unit::Seconds, limits);
     let help = "How often the keys of a trusted issuer, or its metadata, could not be fetched";
     registry.register("jwks_fetch_failures", help, failures);
-    let help = "How far the clock of a trusted issuer is ahead of the broker's, as last seen";
+    let help = "How far the clock of a trusted issuer is ahead of the broker's, as last seen; none where its keys are in a file, for it is not asked then";
     registry.register_with_unit("clock_skew", help, Unit::Seconds, skews);
 }
 
