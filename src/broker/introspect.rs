@@ -34,6 +34,18 @@ pub enum Asker<'a> {
     Client(&'a str),
 }
 
+impl Asker<'_> {
+    /// Whether it is the token that is asked about, which says nothing of who asks.
+    pub fn is_itself(&self, token: &Secret<String>) -> bool {
+        match self {
+            Self::Shown(Credentials::Bearer(shown) | Credentials::Bound(shown, ..)) => {
+                shown.ct_eq(token.expose())
+            }
+            Self::Client(_) => false,
+        }
+    }
+}
+
 /// Why nothing was told.
 #[derive(Debug)]
 pub enum Refusal {
@@ -67,10 +79,12 @@ impl Broker {
         source: IpAddr,
     ) -> Result<Option<OwnToken>, Refusal> {
         let (caller, proof) = match asker {
-            Asker::Shown(Credentials::Bearer(shown)) if shown.ct_eq(token.expose()) => (None, None),
-            Asker::Shown(Credentials::Bound(shown, proof, at)) if shown.ct_eq(token.expose()) => {
-                (None, Some(self.proof_at(shown, proof, at)?))
-            }
+            Asker::Shown(shown) if asker.is_itself(token) => match shown {
+                Credentials::Bearer(_) => (None, None),
+                Credentials::Bound(shown, proof, at) => {
+                    (None, Some(self.proof_at(shown, proof, at)?))
+                }
+            },
             // An assertion that is good once serves as long as it lasts here: nothing comes of it.
             Asker::Shown(shown) => {
                 let (caller, proof) = self.shown_by(book, shown).await?;

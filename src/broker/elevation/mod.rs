@@ -55,7 +55,7 @@ pub use verdict::{Refusal, Request, Verdict};
 
 use super::audit::micros;
 use super::authenticate::Actor;
-use super::config::{Role, TokenFormat};
+use super::config::{Role, Threshold, TokenFormat};
 
 /// What asks for a role, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +159,17 @@ impl Asked {
                 |known: &Party| (&known.issuer, &known.subject) == (&actor.issuer, &actor.subject);
             self.actors.iter().any(same)
         })
+    }
+
+    /// What has to be approved of it. Nobody knows who has started a machine: whoever did may be
+    /// among those who approve, so that of each one more has to.
+    pub(in crate::broker) fn thresholds(&self, of_role: &[Threshold]) -> Vec<Threshold> {
+        let more = u32::from(self.by.person.is_none());
+        let of_this = |threshold: &Threshold| Threshold {
+            count: threshold.count.saturating_add(more),
+            ..threshold.clone()
+        };
+        of_role.iter().map(of_this).collect()
     }
 
     /// Whether it is the same request again, whenever and from wherever it came.

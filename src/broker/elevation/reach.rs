@@ -63,7 +63,12 @@ impl Reach {
         let kinds = Kinds::of((name, role), reads, people, now);
         let mut best: Option<Tried> = None;
         for asked in &kinds.asked {
-            let tried = Tried::new(policies, asked, &rules.approvals, now);
+            // Who is in no directory stands for all others where it is the same who asks.
+            let thresholds = match reads.subject {
+                true => asked.thresholds(&rules.approvals),
+                false => rules.approvals.clone(),
+            };
+            let tried = Tried::new(policies, asked, thresholds, now);
             if best.as_ref().is_none_or(|best| tried.missing < best.missing) {
                 best = Some(tried);
             }
@@ -79,7 +84,7 @@ impl Reach {
                 (*there < wanted as usize)
                     .then(|| format!("{all} {wanted} people {who}, and policies let {there}: "))
             };
-            let short = rules.approvals.iter().zip(&best.there).filter_map(there);
+            let short = best.thresholds.iter().zip(&best.there).filter_map(there);
             if kinds.are_all {
                 self.never.extend(short.map(|said| said + "nobody could ever have it"));
             } else {
@@ -102,7 +107,7 @@ impl Reach {
             Some(_) => ", and nobody could review it who has not approved it",
             None => "",
         };
-        for (threshold, there) in rules.approvals.iter().zip(&best.there) {
+        for (threshold, there) in best.thresholds.iter().zip(&best.there) {
             let wanted = threshold.count.get();
             if *there == wanted as usize {
                 let who = threshold.said();
@@ -192,6 +197,7 @@ fn parties(people: &Directory) -> (Vec<Party>, bool) {
 struct Tried {
     /// How many are missing in all.
     missing: usize,
+    thresholds: Vec<Threshold>,
     /// How many there are for each threshold.
     there: Vec<usize>,
     ttl: u64,
@@ -203,7 +209,7 @@ impl Tried {
     fn new(
         policies: Policies<'_>,
         asked: &Asked,
-        thresholds: &[Threshold],
+        thresholds: Vec<Threshold>,
         now: OffsetDateTime,
     ) -> Self {
         let eligible = Eligible::new(policies, asked, now);
@@ -215,6 +221,6 @@ impl Tried {
             .zip(&there)
             .map(|(threshold, there)| (threshold.count.get() as usize).saturating_sub(*there));
         let by_outsider = asked.by.person.is_none();
-        Self { missing: missing.sum(), there, ttl: asked.ttl, by_outsider }
+        Self { missing: missing.sum(), thresholds, there, ttl: asked.ttl, by_outsider }
     }
 }

@@ -36,7 +36,7 @@ impl Need {
 }
 
 impl Tally {
-    /// Counts. `groups` tells the groups of those who may approve at this moment, and nothing of
+    /// Counts. `thresholds` are those of the role, and `groups` tells the groups of those who may approve at this moment, and nothing of
     /// all others.
     pub fn of(
         elevation: &Elevation,
@@ -45,10 +45,9 @@ impl Tally {
         hash: &str,
         groups: impl Fn(&Party) -> Option<BTreeSet<String>>,
     ) -> Self {
-        let mut needs: Vec<_> = thresholds
-            .iter()
-            .map(|threshold| Need { threshold: threshold.clone(), have: BTreeSet::new() })
-            .collect();
+        let needed = elevation.asked.thresholds(thresholds).into_iter();
+        let mut needs: Vec<_> =
+            needed.map(|threshold| Need { threshold, have: BTreeSet::new() }).collect();
         let mut counted = BTreeSet::new();
         for approval in elevation.approvals.iter().filter(|one| !one.void).chain(with) {
             // Machines never approve, nor does who asked by another name, whatever is stored.

@@ -7,7 +7,6 @@ use time::Duration;
 use time::macros::datetime;
 
 use super::*;
-use crate::broker::config::Threshold;
 
 const START: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 

@@ -91,7 +91,7 @@ const FIELDS: &[Field] = &[
     Field::optional("token_type_hint", "Looked at by nobody: there is one type"),
     Field::optional(
         "source_address",
-        "The IP address that the token was shown from, to be compared with the one that it was issued to",
+        "The IP address that the token was shown from, to be compared with the one that it was issued to; it counts for nothing where the token asks about itself, for whoever has stolen it could say so, too",
     ),
 ];
 
@@ -192,6 +192,8 @@ async fn introspect(
         let why = "the parameter 'source_address' is no IP address";
         return malformed(Refusal::invalid_request(why));
     };
+    // Whoever has stolen a token could say so as well, and have it known from wherever they like.
+    let shown_from = shown_from.filter(|_| !asker.is_itself(token));
     match broker.introspect(&book, asker, token, source.0).await {
         Ok(own) => {
             if let (Some(own), Some(shown_from)) = (&own, shown_from) {

@@ -91,7 +91,7 @@ pub(super) fn run(app: &App, args: &Verify) -> Result<()> {
     app.ui.line(if args.online {
         "The token is good, and its issuer says so.\n"
     } else {
-        "The token is good.\n"
+        "The token is good. Nobody was asked whether it was revoked (--online).\n"
     })?;
     app.ui.table(["CLAIM", "VALUE"], rows.into_iter().chain(key))
 }

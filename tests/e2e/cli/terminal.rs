@@ -119,7 +119,8 @@ fn status_explain_and_verify_fit() {
     let explain = terminal.run("tmpcred explain");
     assert!(explain.contains("kernel keyring") && explain.contains("execve"), "{explain}");
     let verify = terminal.run("tmpcred verify token.txt --audience https://api.example.com");
-    assert!(verify.contains("The token is good."), "{verify}");
+    let said = "The token is good. Nobody was asked whether it was revoked (--online).";
+    assert!(verify.contains(said), "{verify}");
 }
 
 /// The QR code on a screen, as one who points a camera at it reads it.

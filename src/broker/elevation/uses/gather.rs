@@ -5,6 +5,7 @@
 //! counted, and told with the grant and by a metric.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::sum::{Sum, Times, What};
+use super::sum::{FORMS, Sum, Times, What};
 use crate::broker::elevation::ElevationSeal;
 use crate::broker::metrics::Metrics;
 use crate::broker::store::{Effect, Store, StoredUses, Unit};
@@ -24,6 +25,10 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// How many rows are kept in memory until then.
 const ROWS: usize = 10_000;
+
+/// How many of them one grant has, by how much of each is told: who has it leaves room for what
+/// is done under others.
+const ROWS_OF_GRANT: [usize; FORMS] = [1000, 1100, 1150, 1200];
 
 /// How long the end of the process waits for the last of it.
 const AT_END: Duration = Duration::from_secs(5);
@@ -149,35 +154,22 @@ impl Drop for Gathering {
 
 impl Notes {
     fn add(&self, elevation: Uuid, what: What, times: &Times) {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        let is_full = state.rows >= ROWS;
-        let lost = match state.grants.get_mut(&elevation) {
-            Some(waiting) => match waiting.rows.get_mut(&what) {
-                Some(known) => {
-                    known.add(times);
-                    return;
-                }
-                None if is_full => {
-                    waiting.lost = waiting.lost.saturating_add(times.count);
-                    true
-                }
-                None => {
-                    waiting.rows.insert(what, *times);
-                    false
-                }
-            },
-            // Even that it was lost has no place.
-            None if is_full => true,
-            None => {
-                let rows = [(what, *times)].into();
-                state.grants.insert(elevation, Waiting { rows, lost: 0 });
-                false
-            }
+        let mut state = self.state();
+        let State { grants, rows } = &mut *state;
+        let is_full = *rows >= ROWS;
+        let waiting = match is_full {
+            // Where there is nothing of it yet, even that it was lost has no place.
+            true => grants.get_mut(&elevation),
+            false => Some(grants.entry(elevation).or_default()),
         };
-        match lost {
-            true => self.metrics.uses_lost(times.count),
-            false => state.rows += 1,
+        let kept = waiting.is_some_and(|waiting| {
+            let before = waiting.rows.len();
+            let kept = waiting.add(what, times, is_full);
+            *rows += waiting.rows.len() - before;
+            kept
+        });
+        if !kept {
+            self.metrics.uses_lost(times.count);
         }
     }
 
@@ -257,6 +249,25 @@ impl Notes {
 }
 
 impl Waiting {
+    /// Returns whether it is kept, be it together with others.
+    fn add(&mut self, what: What, times: &Times, is_full: bool) -> bool {
+        if let Some(known) = self.rows.get_mut(&what) {
+            known.add(times);
+            return true;
+        }
+        for (what, most) in what.forms().into_iter().zip(ROWS_OF_GRANT) {
+            let has_room = !is_full && self.rows.len() < most;
+            match self.rows.entry(what) {
+                Entry::Occupied(known) => known.into_mut().add(times),
+                Entry::Vacant(new) if has_room => _ = new.insert(*times),
+                Entry::Vacant(_) => continue,
+            }
+            return true;
+        }
+        self.lost = self.lost.saturating_add(times.count);
+        false
+    }
+
     fn put_into(&self, sum: &mut Sum) {
         // In some order that is always the same: there may not be room for all.
         let mut rows: Vec<_> = self.rows.iter().collect();

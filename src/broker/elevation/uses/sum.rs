@@ -5,12 +5,19 @@ use time::OffsetDateTime;
 
 use super::super::moment;
 
-/// How many rows of one kind with one outcome are told apart: who does much of one thing does
-/// not hide another one behind it.
-const ROWS_ALIKE: usize = 100;
+/// How many rows of one kind with one outcome are told apart, by how much of each is told: who
+/// does much of one thing does not hide another one behind it. Where there is no room for all of
+/// what was done, there is some for what it was like.
+const ROWS_ALIKE: [usize; FORMS] = [80, 90, 97, 100];
 
-/// How many rows are told apart at all.
-const ROWS: usize = 400;
+/// How many rows are told apart of one kind, whatever the outcome.
+const ROWS_OF_KIND: usize = 200;
+
+/// In how many forms the same is told.
+pub(super) const FORMS: usize = 4;
+
+/// What stands for several that are not told apart.
+const SEVERAL: &str = "\u{2026}";
 
 /// How long the texts of a row may be, in bytes: source, action, resource, outcome, from.
 const LENGTHS: [usize; 5] = [128, 128, 256, 64, 64];
@@ -71,6 +78,20 @@ impl What {
         let mut next = || texts.next().unwrap_or_default();
         let (source, action, resource) = (next(), next(), next());
         Self { kind, source, action, resource, outcome: next(), from: next() }
+    }
+
+    /// The same with ever less told apart: all of it; of a path its first part; nothing of the
+    /// resource; nor from where.
+    pub(super) fn forms(self) -> [Self; FORMS] {
+        let mut parts = self.resource.splitn(3, '/');
+        let resource = match (parts.next(), parts.next(), parts.next()) {
+            (Some(""), Some(first), Some(_)) => format!("/{first}/{SEVERAL}"),
+            _ => SEVERAL.into(),
+        };
+        let by_part = Self { resource, ..self.clone() };
+        let by_action = Self { resource: SEVERAL.into(), ..self.clone() };
+        let by_nothing = Self { from: SEVERAL.into(), ..by_action.clone() };
+        [self, by_part, by_action, by_nothing]
     }
 }
 
@@ -134,14 +155,17 @@ pub struct Sum {
 impl Sum {
     /// Adds what was done so often.
     pub fn add(&mut self, what: What, times: &Times) {
-        if let Some(row) = self.rows.iter_mut().find(|row| row.what == what) {
-            row.times.add(times);
-            return;
-        }
-        let alike = |row: &&Row| (row.what.kind, &row.what.outcome) == (what.kind, &what.outcome);
-        if self.rows.len() < ROWS && self.rows.iter().filter(alike).count() < ROWS_ALIKE {
-            self.rows.push(Row { what, times: *times });
-            return;
+        let of_kind = self.rows.iter().filter(|row| row.what.kind == what.kind);
+        let (count, alike) = of_kind.fold((0, 0), |(count, alike), row| {
+            (count + 1, alike + usize::from(row.what.outcome == what.outcome))
+        });
+        for (what, most) in what.forms().into_iter().zip(ROWS_ALIKE) {
+            if let Some(row) = self.rows.iter_mut().find(|row| row.what == what) {
+                return row.times.add(times);
+            }
+            if count < ROWS_OF_KIND && alike < most {
+                return self.rows.push(Row { what, times: *times });
+            }
         }
         match &mut self.beyond {
             Some(beyond) => beyond.add(times),

@@ -67,7 +67,9 @@ fn who_does_much_of_one_thing_hides_no_other_behind_it() {
     for number in 0..1000 {
         sum.add(decision(&format!("/x{number}"), "denied"), &Times::once(NOON));
     }
-    assert_eq!((sum.rows.len(), sum.beyond.unwrap().count), (100, 900));
+    // For all that had no room, one row says that there was more.
+    assert_eq!((sum.rows.len(), sum.rows[80].times.count, sum.beyond), (81, 920, None));
+    assert_eq!(sum.rows[80].what, decision("\u{2026}", "denied"));
     sum.add(decision("/vault", "allowed"), &Times::once(NOON + Duration::MINUTE));
     sum.add(decision("/vault", "allowed"), &Times::once(NOON - Duration::MINUTE));
     sum.sort();
@@ -81,9 +83,48 @@ fn who_does_much_of_one_thing_hides_no_other_behind_it() {
         let what = What::new(Kind::Outside, ["log", "a", "r", &format!("o{number}"), ""]);
         sum.add(what, &Times::once(NOON));
     }
-    assert_eq!(sum.rows.len(), 400);
-    let all: u64 = sum.rows.iter().map(|row| row.times.count).sum();
-    assert_eq!(all + sum.beyond.unwrap().count, 2002, "all of it is counted");
+    assert_eq!(sum.rows.len(), 282);
+    assert_eq!(all(&sum) + sum.beyond.unwrap().count, 2002, "all of it is counted");
+}
+
+fn all(sum: &Sum) -> u64 {
+    sum.rows.iter().map(|row| row.times.count).sum()
+}
+
+/// As often as somebody who has a grant asks for it, each time for another path.
+fn hide(mut add: impl FnMut(What), outcome: &str) {
+    for number in 0..2000 {
+        for path in [format!("/x{number}"), format!("/y{number}/z"), format!("/things/{number}x")] {
+            add(decision(&path, outcome));
+        }
+    }
+}
+
+#[test]
+fn who_asks_for_many_paths_does_not_hide_what_comes_after_them() {
+    let mut sum = Sum::default();
+    hide(|what| sum.add(what, &Times::once(NOON)), "allowed");
+    let later = Times::once(NOON + Duration::MINUTE);
+    for (method, path, from) in [
+        ("DELETE", "/vault/secrets/root", "192.0.2.1"),
+        ("GET", "/vault", "198.51.100.7"),
+        ("PUT", "/vault", "198.51.100.8"),
+    ] {
+        sum.add(What::new(Kind::Decision, ["api", method, path, "allowed", from]), &later);
+    }
+    // What was done, and where from, is told still.
+    let told: Vec<_> = sum.rows.iter().filter(|row| row.times == later).collect();
+    let told: Vec<_> = told.iter().map(|row| (&*row.what.action, &*row.what.from)).collect();
+    assert_eq!(told, [("DELETE", "192.0.2.1"), ("GET", "198.51.100.7"), ("PUT", "198.51.100.8")]);
+    assert_eq!((all(&sum), sum.beyond), (6003, None));
+    // Until there is no room for that either: then it is counted.
+    for number in 0..100 {
+        let from = format!("203.0.113.{number}");
+        sum.add(What::new(Kind::Decision, ["api", "GET", "/v", "allowed", &from]), &later);
+    }
+    assert_eq!(sum.rows.len(), 98);
+    assert_eq!(sum.rows[97].what.from, "\u{2026}");
+    assert_eq!((all(&sum), sum.beyond), (6103, None));
 }
 
 #[test]
@@ -128,19 +169,39 @@ async fn a_dead_database_holds_up_nobody_and_what_had_no_room_is_counted() {
     // Nothing of it is lost, and it is told already.
     let sum = gathering.of(ID).await.unwrap();
     assert_eq!((sum.rows.len(), sum.lost, lost(&metrics)), (1, 0, 0));
-    for number in 0..10_500 {
-        gathering.note(ID, decision(&format!("/{number}"), "allowed"), NOON);
+    for number in 0..10_000 {
+        let grant = Uuid::from_u128(100 + number / 1000);
+        gathering.note(grant, decision(&format!("/{number}"), "allowed"), NOON);
     }
     gathering.note(ID, decision("/first", "allowed"), NOON);
+    gathering.note(ID, decision("/second", "allowed"), NOON);
     gathering.note(Uuid::from_u128(8), decision("/other", "allowed"), NOON);
     gathering.write().await;
-    assert_eq!(lost(&metrics), 502);
+    assert_eq!(lost(&metrics), 3);
     failing.writes(WELL);
     gathering.write().await;
     let (version, sum) = gathering.stored(ID).await.unwrap();
-    assert_eq!((version, sum.lost), (1, 501), "of one grant so many were not written");
-    let all: u64 = sum.rows.iter().map(|row| row.times.count).sum();
-    assert_eq!(all + sum.beyond.unwrap().count, 10_001);
+    assert_eq!((version, sum.lost), (1, 1), "of one grant so many were not written");
+    assert_eq!((all(&sum), sum.beyond), (2, None));
+}
+
+#[tokio::test]
+async fn who_does_much_at_once_leaves_room_for_what_others_do() {
+    let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
+    let other = Uuid::from_u128(8);
+    for id in [ID, other] {
+        granted(store.as_ref(), id).await;
+    }
+    let (gathering, metrics) = gathering(&store);
+    for outcome in ["allowed", "denied"] {
+        hide(|what| gathering.note(ID, what, NOON), outcome);
+    }
+    gathering.note(ID, What::new(Kind::Issued, ["api", "issue", "a", "", ""]), NOON);
+    gathering.note(other, decision("/b", "allowed"), NOON);
+    gathering.write().await;
+    let sums = [gathering.of(ID).await.unwrap(), gathering.of(other).await.unwrap()];
+    assert_eq!((sums.each_ref().map(all), lost(&metrics)), ([12_001, 1], 0));
+    assert!(sums[0].rows.iter().any(|row| row.what.kind == Kind::Issued));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::lineage::{OWN, Site};
 use crate::broker::config;
 use crate::broker::metrics::Metrics;
 use crate::broker::origins::{Origins, Place, Used};
-use crate::broker::testbed::{Bed, claims_of, json_of, now};
+use crate::broker::testbed::{Bed, CORP, Options, claims_of, json_of, now};
 use crate::host::clock::SystemClock;
 use crate::host::http::{Request, Response};
 use crate::secret::Secret;
@@ -31,11 +31,26 @@ async fn from(bed: &Bed, source: &str, path: &str, form: &[(String, String)]) ->
     bed.client.send(Request { method, url: bed.url(path), headers, body }).await.unwrap()
 }
 
+/// Lets a resource owner ask about all tokens.
+fn asked_by_api(options: &mut Options) {
+    options.policies += &format!(
+        r#"
+@id("introspect")
+permit (principal == User::"{CORP}#api", action == Action::"introspect", resource);
+"#
+    );
+}
+
 /// A token that is shown from this address, as whoever it was shown to says.
 async fn shown(bed: &Bed, token: &str, source: &str) -> Response {
+    told(bed, &bed.key.token(json!({"sub": "api"})), token, source).await
+}
+
+/// The same, as whoever shows this of themselves says.
+async fn told(bed: &Bed, bearer: &str, token: &str, source: &str) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
-    headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+    headers.insert("authorization", format!("Bearer {bearer}").parse().unwrap());
     let form = [("token", token), ("source_address", source)];
     let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let body = Secret::new(body.into_bytes());
@@ -55,7 +70,7 @@ async fn until(what: &str, is: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn a_token_that_a_resource_owner_was_shown_from_another_network_is_counted_once() {
-    let bed = Bed::new().await;
+    let bed = Bed::with(asked_by_api).await;
     let token = bed.issued(json!({}), &[]).await;
     for (source, told) in [
         ("127.0.0.1", 0),
@@ -83,10 +98,27 @@ async fn a_token_that_a_resource_owner_was_shown_from_another_network_is_counted
 }
 
 #[tokio::test]
+async fn what_a_token_says_of_itself_neither_tells_of_it_nor_hides_where_it_is_used() {
+    let bed = Bed::with(asked_by_api).await;
+    let token = bed.issued(json!({}), &[]).await;
+    // As many networks as are told of.
+    for number in 0..8 {
+        let answer = told(&bed, &token, &token, &format!("198.51.{number}.7")).await;
+        assert_eq!(json_of(&answer)["active"], true);
+    }
+    assert_eq!(count(&bed, Place::Introspection), 0);
+    shown(&bed, &token, "203.0.113.1").await;
+    assert_eq!(count(&bed, Place::Introspection), 1);
+    // What is no address is told to whoever asks, be it itself.
+    assert_eq!(told(&bed, &token, &token, "nowhere").await.status.as_u16(), 400);
+}
+
+#[tokio::test]
 async fn networks_that_are_expected_are_no_event_and_neither_is_anything_where_nobody_watches() {
     let expected = Bed::with(|options| {
         options.config.origins.expected = vec!["198.51.100.0/24".parse().unwrap()];
         options.config.origins.ipv4_bits = 32;
+        asked_by_api(options);
     })
     .await;
     let token = expected.issued(json!({}), &[]).await;
@@ -94,9 +126,13 @@ async fn networks_that_are_expected_are_no_event_and_neither_is_anything_where_n
         shown(&expected, &token, source).await;
         assert_eq!(count(&expected, Place::Introspection), told, "{source}");
     }
-    let blind = Bed::with(|options| options.config.origins.watch = false).await;
+    let blind = Bed::with(|options| {
+        options.config.origins.watch = false;
+        asked_by_api(options);
+    })
+    .await;
     let token = blind.issued(json!({}), &[]).await;
-    shown(&blind, &token, "198.51.100.7").await;
+    assert_eq!(json_of(&shown(&blind, &token, "198.51.100.7").await)["active"], true);
     assert_eq!(count(&blind, Place::Introspection), 0);
 }
 
@@ -104,7 +140,10 @@ async fn networks_that_are_expected_are_no_event_and_neither_is_anything_where_n
 async fn a_token_that_is_exchanged_from_another_network_is_counted() {
     let site = Site::new();
     let bed = site
-        .start_with(|options| options.config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()])
+        .start_with(|options| {
+            options.config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+            asked_by_api(options);
+        })
         .await;
     let assertion = bed.key.token(json!({}));
     let form = bed.form(&assertion, &[("audience", OWN)]);

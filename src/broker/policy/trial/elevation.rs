@@ -128,11 +128,11 @@ impl Asked<'_> {
         let asked = self.supposed(trial, Some(caller.principal()));
         let eligible = Eligible::new(trial.rules(), &asked, self.now);
         let all = eligible.people();
-        let rules = eligible.rules().into_iter().flat_map(|rules| &rules.approvals);
-        let named = rules.map(|threshold| Approvers {
+        let rules = eligible.rules().map_or(&[][..], |rules| &rules.approvals);
+        let named = asked.thresholds(rules).into_iter().map(|threshold| Approvers {
             count: threshold.count.get(),
-            groups: threshold.groups.iter().cloned().collect(),
-            people: eligible.people_for(threshold, &all).into_iter().map(String::from).collect(),
+            people: eligible.people_for(&threshold, &all).into_iter().map(String::from).collect(),
+            groups: threshold.groups.into_iter().collect(),
         });
         named.collect()
     }

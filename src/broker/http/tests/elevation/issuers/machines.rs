@@ -76,6 +76,10 @@ async fn a_machine_has_a_role_that_people_approve_and_decides_nothing_about_its_
     let (status, said) = ci.not_done(&place, "job", "activate", &asked, &[]).await;
     assert!(status == 409 && said.contains("it is pending"), "{said}");
     place.done("carol", "approve", &asked, &[]).await;
+    // For people these two are enough; who has started the job may be one of them.
+    let waiting = place.shown("carol", &asked).await;
+    assert_eq!((&waiting["access"], &waiting["needs"][0]["count"]), (&json!("pending"), &json!(3)));
+    place.done("erin", "approve", &asked, &[]).await;
     let active = ci.does(&place, "job", "activate", &asked, &[]).await;
     assert_eq!(json_of(&active)["access"], "active");
     let changes = [("role", "admin"), ("audience", API)];
@@ -89,7 +93,7 @@ async fn a_machine_has_a_role_that_people_approve_and_decides_nothing_about_its_
         place.denied_to_machines(&asked).await,
         ["elevation.approve", "elevation.deny", "elevation.approve", "elevation.review"]
     );
-    place.done("erin", "review", &asked, &REVIEW).await;
+    place.done("alice", "review", &asked, &REVIEW).await;
 }
 
 /// Tries all there is, and has to be refused like this each time.
