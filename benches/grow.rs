@@ -19,7 +19,7 @@ mod grow {
     use time::{Duration, OffsetDateTime};
     use tmpcred::broker::audit::{Decision, Record};
     use tmpcred::broker::config;
-    use tmpcred::broker::keys::Kek;
+    use tmpcred::broker::keys::{Kek, RootKey};
     use tmpcred::broker::store::{
         self, Consumed, Cutoff, Effect, Ledger, Once, Store, Unit, Whose,
     };
@@ -47,7 +47,8 @@ mod grow {
         process::runtime()?.block_on(async {
             let kek = Kek::load(&config.keys, &Env::default()).await?;
             let store = store::open(&config.store, &Env::default()).await?;
-            store.seal_with(kek.seal_of_log()).await?;
+            let root_key = RootKey::open_or_make(&store, &kek, SystemClock.now()).await?;
+            store.seal_with(root_key.seal_of_log()).await?;
             let now = SystemClock.now();
             for first in (0..records).step_by(GROUP as usize) {
                 let units: Vec<_> =

@@ -215,7 +215,7 @@ fn broker(c: &mut Criterion) {
 
     use tmpcred::broker::authenticate::{Authenticator, Rejection};
     use tmpcred::broker::issue::{Ask, Refusal};
-    use tmpcred::broker::keys::Kek;
+    use tmpcred::broker::keys::RootKey;
     use tmpcred::broker::policy::{Needs, Source};
     use tmpcred::broker::store::{self, sqlite};
     use tmpcred::broker::{Broker, Config, Parts};
@@ -266,7 +266,8 @@ fn broker(c: &mut Criterion) {
                     "disk" => Arc::new(store::open(&config.store, &host.env).await?),
                     _ => Arc::new(sqlite::in_memory().await?),
                 };
-                let parts = Parts { store, kek: Kek::random()?, policies: policies(number) };
+                let parts =
+                    Parts { store, root_key: RootKey::random()?, policies: policies(number) };
                 Broker::assemble(&config, parts, &host).await
             })?;
             let issue = || runtime.block_on(broker.issue(&broker.policies(), &caller, &ask));

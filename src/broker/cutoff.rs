@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::Broker;
 use super::audit::leaf::{self, ERASED};
-use super::audit::{self, Author, Decision, Record};
+use super::audit::{Author, Decision, Record};
 use super::authenticate::Actor;
 use super::config::{self, MAX_TTL};
 use super::directory::ids_of;
@@ -87,9 +87,8 @@ impl Operator {
         let config = config::load(config)?;
         let kek = Kek::load(&config.keys, &host.env).await?;
         let store = store::open_existing(&config.store, &host.env).await?;
-        store.seal_with(kek.seal_of_log()).await?;
-        let keys = CheckpointKeys::read(&store, &kek).await?;
-        keys.require_name(&store, &audit::origin(&config.issuer)).await?;
+        let keys = CheckpointKeys::of_broker(&store, &kek, &config.issuer).await?;
+        store.seal_with(keys.root_key().seal_of_log()).await?;
         Ok(Self::beside(Arc::new(store), host.clock.clone(), config.issuer))
     }
 

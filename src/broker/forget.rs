@@ -15,7 +15,7 @@ use super::audit::erase::Erasure;
 use super::audit::leaf::ERASED;
 use super::elevation::{Elevation, ElevationSeal, Party};
 use super::enroll::EnrollmentSeal;
-use super::keys::Kek;
+use super::keys::RootKey;
 use super::store::{
     Effect, ElevationFilter, Enrollment, EnrollmentState, Outcome, Store, Unit, Unless,
 };
@@ -44,7 +44,7 @@ pub struct Forgotten {
 /// erased. Otherwise what keeps it from being done; what was done until then is done.
 pub async fn forget(
     store: &dyn Store,
-    kek: &Kek,
+    root_key: &RootKey,
     what: &Erasure<'_>,
     now: OffsetDateTime,
 ) -> Result<Forgotten> {
@@ -52,7 +52,7 @@ pub async fn forget(
     let is = |party: &Party| {
         callers.iter().any(|one| (&one.issuer, &one.subject) == (&party.issuer, &party.subject))
     };
-    let seal = ElevationSeal::new(kek, what.issuer);
+    let seal = ElevationSeal::new(root_key, what.issuer);
     let found = elevations_of(store, &seal, &is).await?;
     let names: BTreeSet<String> = found.iter().flat_map(|one| one.names(is)).collect();
     let mut done = Forgotten::default();
@@ -72,7 +72,7 @@ pub async fn forget(
         commit(store, unit).await?;
         done.elevations += 1;
     }
-    done.keys = forget_keys(store, kek, (what, names), now).await?;
+    done.keys = forget_keys(store, root_key, (what, names), now).await?;
     Ok(done)
 }
 
@@ -113,11 +113,11 @@ async fn elevations_of(
 /// Erases keys of theirs, and that they approved those of others.
 async fn forget_keys(
     store: &dyn Store,
-    kek: &Kek,
+    root_key: &RootKey,
     (what, mut names): (&Erasure<'_>, BTreeSet<String>),
     now: OffsetDateTime,
 ) -> Result<u64> {
-    let seal = EnrollmentSeal::new(kek);
+    let seal = EnrollmentSeal::new(root_key);
     let all = store.all_enrollments().await?;
     let theirs = |row: &&Enrollment| row.principal == *what.person;
     names.extend(all.iter().filter(theirs).map(|row| row.person.clone()));

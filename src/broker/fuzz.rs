@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::keys::Kek;
+use super::keys::RootKey;
 use super::network::Network;
 use super::opaque::{self, OpaqueSeal};
 use super::proof::{Nonces, Place};
@@ -14,13 +14,13 @@ use crate::fuzz::{NOW, hold};
 use crate::oidc::Issuer;
 use crate::secret::Secret;
 
-fn kek() -> Kek {
-    Kek::new(Secret::new([7; 32]))
+fn root_key() -> RootKey {
+    RootKey::new(Secret::new([7; 32]))
 }
 
 #[test]
 fn opaque_token() {
-    let seal = OpaqueSeal::new(&kek());
+    let seal = OpaqueSeal::new(&root_key());
     let good = "tmpcred_o_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     let known = opaque::hash(&Secret::new(good.into())).unwrap();
     let kept = seal.over(known.clone(), json!({"role": "r"}).to_string(), NOW);
@@ -39,7 +39,7 @@ fn opaque_token() {
 #[test]
 fn nonce() {
     let issuer = Issuer::parse("https://broker.example").unwrap();
-    let nonces = Nonces::new(&kek(), &issuer);
+    let nonces = Nonces::new(&root_key(), &issuer);
     let good = nonces.give(Place::Token, NOW);
     let known = good.clone();
     hold("nonce", [good.into_bytes()], move |input| {

@@ -104,7 +104,7 @@ use denials::Denials;
 use elevation::uses::Gathering;
 use elevation::{ElevationSeal, Tickets};
 use enroll::{EnrollmentSeal, Logins};
-use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, Rules, SigningAlgorithm};
+use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, RootKey, Rules, SigningAlgorithm};
 use metrics::{Active, Metrics};
 use network::Network;
 use opaque::OpaqueSeal;
@@ -170,8 +170,8 @@ pub struct Broker {
 pub struct Parts {
     /// Where keys and audit log are kept.
     pub store: Arc<dyn Store>,
-    /// What seals the keys.
-    pub kek: Kek,
+    /// What seals the keys, and all else.
+    pub root_key: RootKey,
     /// The policies.
     pub policies: Vec<Source>,
 }
@@ -189,8 +189,9 @@ impl Broker {
         let traces = Traces::start(&config.telemetry, host)?;
         let prepared = Prepared::new(config, &policies, host, &traces.tracer())?;
         let store: Arc<dyn Store> = Arc::new(store::open(&config.store, &host.env).await?);
-        let seal = KeysSeal::new(&kek);
-        let broker = prepared.assemble(config, store, kek, host).await?;
+        let root_key = RootKey::open_or_make(store.as_ref(), &kek, host.clock.now()).await?;
+        let seal = KeysSeal::new(&root_key);
+        let broker = prepared.assemble(config, store, root_key, host).await?;
         let ahead = Some(broker.fetch_ahead(seal).await);
         Ok(Self { traces, ahead, ..broker })
     }
@@ -198,7 +199,7 @@ impl Broker {
     /// Makes a broker from these parts. Needs a runtime.
     pub async fn assemble(config: &Config, parts: Parts, host: &Host) -> Result<Self> {
         let prepared = Prepared::new(config, &parts.policies, host, &Tracer::default())?;
-        prepared.assemble(config, parts.store, parts.kek, host).await
+        prepared.assemble(config, parts.store, parts.root_key, host).await
     }
 
     /// The broker's issuer identifier.
@@ -260,21 +261,21 @@ impl Prepared {
         self,
         config: &Config,
         store: Arc<dyn Store>,
-        kek: Kek,
+        root_key: RootKey,
         host: &Host,
     ) -> Result<Broker> {
-        let checkpoints = CheckpointKeys::open(store.as_ref(), &kek, host.clock.as_ref())
+        let checkpoints = CheckpointKeys::open(store.as_ref(), &root_key, host.clock.as_ref())
             .await
             .map_err(|error| error.context("the broker's signing keys cannot be used"))?;
         let origin = audit::origin(&config.issuer);
         checkpoints.require_name(store.as_ref(), &origin).await?;
-        let (proofs, opaque_seal) = (Proofs::new(config, &kek), OpaqueSeal::new(&kek));
-        let [elevations, of_uses] = [(); 2].map(|()| ElevationSeal::new(&kek, &config.issuer));
-        let enrollment_seal = EnrollmentSeal::new(&kek);
-        let pages_seal = PageSeal::new(&kek, &config.issuer);
+        let (proofs, opaque_seal) = (Proofs::new(config, &root_key), OpaqueSeal::new(&root_key));
+        let [elevations, of_uses] = [(); 2].map(|()| ElevationSeal::new(&root_key, &config.issuer));
+        let enrollment_seal = EnrollmentSeal::new(&root_key);
+        let pages_seal = PageSeal::new(&root_key, &config.issuer);
         let keeper = Keeper {
             store: store.clone(),
-            kek,
+            root_key,
             clock: host.clock.clone(),
             rules: Rules::from(&config.keys),
             issuer: config.issuer.clone(),

@@ -1,7 +1,7 @@
 //! Tokens that say nothing: random texts, of which the store has a hash, and what they
 //! would say.
 //!
-//! That is sealed by a key that follows from the key-encryption key: a signature keeps
+//! That is sealed by a key that follows from the root key: a signature keeps
 //! JWTs from being made up, and whoever writes the database shall not have it easier with
 //! these.
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::keys::Kek;
+use super::keys::RootKey;
 use super::store::OpaqueToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -42,8 +42,8 @@ pub(super) fn hash(token: &Secret<String>) -> Option<String> {
 pub(super) struct OpaqueSeal(hmac::Key);
 
 impl OpaqueSeal {
-    pub(super) fn new(kek: &Kek) -> Self {
-        Self(kek.derive("what opaque tokens say"))
+    pub(super) fn new(root_key: &RootKey) -> Self {
+        Self(root_key.derive("what opaque tokens say"))
     }
 
     /// The token with this hash and these claims, as the store has it.
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_seal_is_good_for_its_own_token_claims_and_key_only() {
-        let seal = |key: u8| OpaqueSeal::new(&Kek::new(Secret::new([key; 32])));
+        let seal = |key: u8| OpaqueSeal::new(&RootKey::new(Secret::new([key; 32])));
         let (token, other) = (random().unwrap(), random().unwrap());
         let of = |token: &Secret<String>| hash(token).unwrap();
         let end = OffsetDateTime::UNIX_EPOCH;

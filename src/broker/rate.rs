@@ -81,6 +81,15 @@ impl<K: Eq + Hash> Each<K> {
         same.cloned().unwrap_or_else(|| Arc::new(Self::new(rate)))
     }
 
+    /// How long until it may be done, where it may not be.
+    fn look(&self, who: &K, up: Duration) -> Result<(), Duration> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        match table.buckets.get(who).and_then(|bucket| bucket.wait(&self.rate, up)) {
+            Some(wait) => Err(wait),
+            None => Ok(()),
+        }
+    }
+
     /// Counts it, or says how long until it may be done.
     fn take(&self, who: K, up: Duration) -> Result<(), Duration> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,6 +122,8 @@ pub enum Limited {
     Address,
     /// Everybody's.
     Route,
+    /// That of whoever asks for a role.
+    Elevation,
 }
 
 /// Somebody asks too often.
@@ -139,12 +150,14 @@ impl TooOften {
 pub struct Rates {
     principal: Option<Arc<Each<[u8; 32]>>>,
     address: Option<Arc<Each<IpAddr>>>,
+    elevation: Arc<Each<[u8; 32]>>,
     route: HashMap<Endpoint, Arc<Each<()>>>,
 }
 
 impl Rates {
     pub(super) fn new(config: &config::Limits) -> Self {
-        Self { principal: None, address: None, route: HashMap::new() }.anew(config)
+        let elevation = Each::anew(None, config.elevation);
+        Self { principal: None, address: None, elevation, route: HashMap::new() }.anew(config)
     }
 
     /// Those of another configuration. Where a rate is the same, what is used up of it stays so.
@@ -155,6 +168,7 @@ impl Rates {
         Self {
             principal: config.principal.map(|rate| Each::anew(self.principal.as_ref(), rate)),
             address: config.address.map(|rate| Each::anew(self.address.as_ref(), rate)),
+            elevation: Each::anew(Some(&self.elevation), config.elevation),
             route: config.route.iter().map(route).collect(),
         }
     }
@@ -185,11 +199,29 @@ impl Rates {
     /// Where they did so too often of late.
     pub fn caller(&self, caller: &Caller, up: Duration) -> Result<(), TooOften> {
         let Some(each) = &self.principal else { return Ok(()) };
-        let mut who = [0; 32];
-        // Names are long, and a hash is not.
-        who.copy_from_slice(digest(&SHA256, caller.id().as_bytes()).as_ref());
-        each.take(who, up).map_err(TooOften::of(Limited::Principal))
+        each.take(hashed(caller.id()), up).map_err(TooOften::of(Limited::Principal))
     }
+
+    /// Whether whoever is called this may ask for a role.
+    ///
+    /// # Errors
+    /// Where they did so too often of late.
+    pub(super) fn may_elevate(&self, name: &str, up: Duration) -> Result<(), TooOften> {
+        self.elevation.look(&hashed(name), up).map_err(TooOften::of(Limited::Elevation))
+    }
+
+    /// Counts that they did.
+    pub(super) fn elevated(&self, name: &str, up: Duration) {
+        // Of several at once each may have been let, and counts.
+        let _ = self.elevation.take(hashed(name), up);
+    }
+}
+
+/// Names are long, and a hash is not.
+fn hashed(name: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, name.as_bytes()).as_ref());
+    hash
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use super::config::{self, Config, Policy, Role, TokenFormat, TrustedIssuer};
 use super::http::connections::Connections;
 use super::http::guard::Guard;
 use super::http::hosts::Hosts;
-use super::keys::{Kek, SigningKey};
+use super::keys::{RootKey, SigningKey};
 use super::policy::Source;
 use super::store::{Store, sqlite};
 use super::{Broker, Parts, http, serve};
@@ -110,7 +110,7 @@ pub(crate) struct Options {
     pub(crate) policies: String,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) kek: Kek,
+    pub(crate) root_key: RootKey,
 }
 
 /// A running broker.
@@ -259,14 +259,14 @@ impl Bed {
             policies: policies(),
             store: Arc::new(sqlite::in_memory().await.unwrap()),
             clock: Arc::new(SystemClock),
-            kek: Kek::random().unwrap(),
+            root_key: RootKey::random().unwrap(),
         };
         change(&mut options);
         options.config.check().unwrap();
         let host = Host { clock: options.clock, ..host(root.path()) };
         let parts = Parts {
             store: options.store.clone(),
-            kek: options.kek,
+            root_key: options.root_key,
             policies: vec![Source { path: "policy.cedar".into(), text: options.policies }],
         };
         let broker = Arc::new(Broker::assemble(&options.config, parts, &host).await.unwrap());

@@ -28,7 +28,8 @@ mod signed;
 #[cfg(feature = "broker")]
 pub(crate) use self::broker::{
     AuditCheckpoint, AuditCommand, AuditErase, AuditExport, AuditQuery, AuditVerify, Broker,
-    BrokerCommand, BrokerFile, BrokerKeys, BrokerPlace, BrokerRevoke, BrokerStore, ExportFormat,
+    BrokerCommand, BrokerFile, BrokerKek, BrokerKeys, BrokerPlace, BrokerRevoke, BrokerStore,
+    ExportFormat, OtherKek,
 };
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_notify::{NotifyCommand, NotifyList, NotifyTest};

@@ -3,9 +3,11 @@
 
 use std::path::Path;
 
+use super::revocation::Services;
 use super::support::aws::Moto;
-use super::support::broker::{Broker, BrokerOptions, KEK};
+use super::support::broker::{API, Broker, BrokerOptions, KEK};
 use super::support::home::{Home, tmpcred};
+use super::support::http::Http;
 use super::support::peer::program;
 use super::support::run::Output;
 
@@ -59,7 +61,7 @@ fn serves_and_all_commands_have_it(home: Home, keys: &str) -> Broker {
     let other = tmpcred(&served.home).args(["broker", "keys", "list", "--config"]);
     let other = other.args([served.home.path("other.toml")]).env("TMPCRED_BROKER_KEK", KEK);
     let refused = other.run().ended_with(3).stderr;
-    assert!(refused.contains("is not the one that the signing keys are sealed with"), "{refused}");
+    assert!(refused.contains("the key-encryption key does not open this database"), "{refused}");
     served
 }
 
@@ -173,4 +175,113 @@ fn a_program_that_gives_none_keeps_the_broker_from_starting() {
         let said = served(program, &script);
         assert!(said.contains(says), "{program}: {script}: {said}");
     }
+}
+
+/// Another one, and yet another.
+const NEXT: [&str; 2] = [
+    "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=",
+    "CgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgo=",
+];
+
+/// A file with one, as private as it has to be.
+fn file(home: &Home, name: &str, text: &str, mode: u32) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = home.write(name, text);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn another_one_takes_the_place_of_the_first_while_brokers_run() {
+    let mut services = Services::start();
+    let mut twin = services.broker.twin();
+    let token = services.token("a", API);
+    let is_good = |url: &str| {
+        let url = format!("{url}/introspect");
+        Http::new().form_as(&token, &url, &[("token", &token)]).unwrap().json()["active"] == true
+    };
+    let config = |home: &Home, name: &str| std::fs::read_to_string(home.path(name)).unwrap();
+    let with = |home: &Home, name: &str, args: &[&str]| {
+        let run = tmpcred(home).args(["broker"]).args(args).env("TMPCRED_BROKER_KEK", KEK);
+        run.args(["--config"]).args([home.path(name)])
+    };
+    let home = &services.broker.home;
+    let first = config(home, "broker.toml");
+    home.write("first.toml", &first);
+    let listed = |home: &Home, name: &str| -> Vec<(String, bool)> {
+        let list = with(home, name, &["kek", "list", "--json"]).run().ok().json();
+        let each = |one: &serde_json::Value| {
+            (one["id"].as_str().unwrap().to_string(), one["configured"] == true)
+        };
+        list.as_array().unwrap().iter().map(each).collect()
+    };
+    let [(old, true)] = &listed(home, "broker.toml")[..] else { panic!("there is one") };
+
+    let open = file(home, "open", NEXT[0], 0o644);
+    let refused = with(home, "broker.toml", &["kek", "add", &open]).run().ended_with(3).stderr;
+    assert!(refused.contains("is not private"), "{refused}");
+    let next = file(home, "next", NEXT[0], 0o600);
+    for says in ["opens the database, too", "opens the database already"] {
+        let added = with(home, "broker.toml", &["kek", "add", &next]).run().ok().stderr;
+        assert!(added.contains(says) && !added.contains(NEXT[0]), "{added}");
+    }
+    let both = listed(home, "broker.toml");
+    assert_eq!((both.len(), &both[0], both[1].1), (2, &(old.clone(), true), false));
+    let refused = with(home, "broker.toml", &["kek", "remove", old]).run().ended_with(2).stderr;
+    assert!(refused.contains("is the one of the configuration"), "{refused}");
+
+    // One after the other has it, and whichever has which, they are one broker.
+    let keys = format!("\n[keys]\nkek_file = {next:?}\n");
+    home.write("broker.toml", first.clone() + &keys);
+    services.broker.restart();
+    assert!(is_good(services.broker.url()) && is_good(&twin.url));
+    let home = &services.broker.home;
+    assert_eq!(listed(home, "broker.toml"), [(old.clone(), false), (both[1].0.clone(), true)]);
+    let removed = ["kek", "remove", old, "--reason", "it leaked"];
+    with(home, "broker.toml", &removed).run().ok();
+    // Who runs needs none until they start again.
+    assert!(is_good(services.broker.url()) && is_good(&twin.url));
+    let of_twin = config(home, &twin.name);
+    for args in [&["keys", "list"][..], &["serve"], &["kek", "list"]] {
+        let refused = with(home, "first.toml", args).run().ended_with(3).stderr;
+        assert!(
+            refused.contains("the key-encryption key does not open this database"),
+            "{refused}"
+        );
+        assert!(refused.contains(&format!("it is {old}; {} is needed", both[1].0)), "{refused}");
+    }
+    home.write(&twin.name, of_twin + &keys);
+    services.broker.restart_twin(&mut twin);
+    assert!(is_good(&twin.url));
+    services.token("b", API);
+
+    // From standard input, and from where another configuration says.
+    let home = &services.broker.home;
+    let third = with(home, "broker.toml", &["kek", "add", "-"]).stdin(NEXT[1]).run().ok().stderr;
+    assert!(!third.contains(NEXT[1]), "{third}");
+    let refused = with(home, "broker.toml", &["kek", "add", "-"]).stdin("short").run();
+    assert!(refused.ended_with(3).stderr.contains("32 bytes in base64"));
+    let other = format!("{first}\n[keys]\nkek_env = \"THIRD\"\n");
+    home.write("third.toml", other);
+    let other = ["kek", "add", "--of-config", &home.path("third.toml").display().to_string()];
+    let again = with(home, "broker.toml", &other).env("THIRD", NEXT[1]).run().ok().stderr;
+    assert!(again.contains("opens the database already"), "{again}");
+    assert_eq!(listed(home, "broker.toml").len(), 2);
+
+    // All of it goes over with a backup, which says of the seal what it said before.
+    with(home, "broker.toml", &["audit", "verify"]).run().ok();
+    let copy = home.path("copy.db").display().to_string();
+    let copied = with(home, "broker.toml", &["backup", &copy, "--json"]).run().ok().json();
+    assert_eq!(
+        (&copied["seal_checked"], &copied["key_encryption_keys"]),
+        (&true.into(), &2.into())
+    );
+    home.write("restored.toml", config(home, "third.toml").replace("broker.db", "restored.db"));
+    let restore = with(home, "restored.toml", &["restore", &copy, "--json"]).env("THIRD", NEXT[1]);
+    assert_eq!(restore.run().ok().json()["seal_checked"], true);
+    let found = ["audit", "query", "--action", "key", "--json"];
+    let found = with(home, "broker.toml", &found).run().ok().stdout;
+    let told =
+        [format!("{old} opens the database no more: it leaked"), "opens the database, too".into()];
+    assert!(told.iter().all(|one| found.contains(one)), "{found}");
 }

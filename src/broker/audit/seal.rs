@@ -1,5 +1,5 @@
 //! What says that the log ends where the broker left it, and with the tree that it
-//! left: a MAC under a key that follows from the key-encryption key.
+//! left: a MAC under a key that follows from the root key.
 //!
 //! Each commit makes it anew, in the row that it writes anyway, and none goes on from
 //! an end whose seal is broken; nor is such an end signed. So whoever can write the

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::actor::{Actor, MayAct};
-use super::names::Names;
+use super::names::{Names, scalar};
 use super::signed::BySignature;
 use super::unacceptable;
 use crate::broker::elevation::ElevationClaim;
@@ -124,7 +124,8 @@ impl Caller {
             .into_iter()
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
-        let Tags { tags, unseen, .. } = tags(&claims.all)?;
+        let Tags { mut tags, unseen, .. } = tags(&claims.all)?;
+        names.map(&claims.all, &mut tags);
         let key = match Bound::of(&claims.all) {
             Bound::No => None,
             Bound::To(key) => Some(key),
@@ -428,15 +429,6 @@ impl Tags {
 /// RFC 6901.
 fn pointer(path: &str, key: &str) -> String {
     format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"))
-}
-
-fn scalar(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(flag) => Some(flag.to_string()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

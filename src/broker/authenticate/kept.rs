@@ -2,7 +2,7 @@
 //! is down goes on with them, for no longer than anybody who has fetched them.
 //!
 //! They are public, and whoever can write to the database could add one of their own. So
-//! they are sealed under the key-encryption key, with whose they are, where they are from,
+//! they are sealed under a key that follows from the root key, with whose they are, where they are from,
 //! when they were good, and how the configuration says that they are found: what came from an
 //! address, or through an authority, that is trusted no more is not gone on with.
 
@@ -15,7 +15,7 @@ use url::Url;
 use super::caller::Fingerprint;
 use super::issuer::Trusted;
 use crate::broker::audit::micros;
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::store::{IssuerKeySet, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::remote_keys::Kept;
@@ -33,8 +33,8 @@ const AHEAD: Duration = Duration::minutes(1);
 pub(in crate::broker) struct KeysSeal(hmac::Key);
 
 impl KeysSeal {
-    pub(in crate::broker) fn new(kek: &Kek) -> Self {
-        Self(kek.derive("the keys of trusted issuers"))
+    pub(in crate::broker) fn new(root_key: &RootKey) -> Self {
+        Self(root_key.derive("the keys of trusted issuers"))
     }
 
     pub(super) fn over(&self, found_by: &Fingerprint, keys: IssuerKeySet) -> IssuerKeySet {
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_seal_is_good_for_what_it_is_over_and_its_key_only() {
-        let seal = |key: u8| KeysSeal::new(&Kek::new(Secret::new([key; 32])));
+        let seal = |key: u8| KeysSeal::new(&RootKey::new(Secret::new([key; 32])));
         let keys = IssuerKeySet {
             issuer: "https://login.example.com".into(),
             address: "https://login.example.com/keys".into(),

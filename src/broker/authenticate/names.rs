@@ -1,12 +1,12 @@
 //! Where a token says what the broker wants to know of a caller: each issuer has other
 //! names for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
 use super::unacceptable;
-use crate::broker::config::TrustedIssuer;
+use crate::broker::config::{MappedClaim, TrustedIssuer};
 use crate::credential::TokenType;
 use crate::error::Result;
 use crate::oidc::Claims;
@@ -19,12 +19,44 @@ const MAX_GROUPS: usize = 2_000;
 pub(super) struct Names {
     groups: String,
     client: Option<String>,
+    mapped: BTreeMap<String, MappedClaim>,
 }
 
 impl Names {
     /// Those that the configuration names.
     pub(super) fn of(config: &TrustedIssuer) -> Self {
-        Self { groups: config.groups_claim.clone(), client: config.client_claim.clone() }
+        Self {
+            groups: config.groups_claim.clone(),
+            client: config.client_claim.clone(),
+            mapped: config.claims.clone(),
+        }
+    }
+
+    /// Claims as policies are to see them, which is by nothing that a token says by such a name
+    /// itself.
+    pub(super) fn map(
+        &self,
+        claims: &Map<String, Value>,
+        tags: &mut BTreeMap<String, BTreeSet<String>>,
+    ) {
+        for (name, mapped) in &self.mapped {
+            let seen = |value: &Value| {
+                let text = scalar(value)?;
+                match &mapped.matches {
+                    Some(pattern) => pattern.found(&text).map(String::from),
+                    None => Some(text),
+                }
+            };
+            let found: BTreeSet<_> = match claim(claims, &mapped.from) {
+                Some(Value::Array(values)) => values.iter().filter_map(seen).collect(),
+                Some(value) => seen(value).into_iter().collect(),
+                None => BTreeSet::new(),
+            };
+            match found.is_empty() {
+                true => tags.remove(name),
+                false => tags.insert(name.clone(), found),
+            };
+        }
     }
 
     /// The client that a token was issued to: where no claim is configured its `client_id`
@@ -76,6 +108,16 @@ impl Names {
         groups
             .filter(|groups| groups.len() <= MAX_GROUPS && !groups.contains(""))
             .ok_or_else(|| unacceptable(format!("its claim '{name}' is not a list of groups")))
+    }
+}
+
+/// What is no list and no object, as a text.
+pub(super) fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
 }
 
@@ -150,7 +192,7 @@ pub(super) mod tests {
 
     /// Those of an issuer of which nothing is configured.
     pub(in crate::broker::authenticate) fn usual() -> Names {
-        Names { groups: "groups".into(), client: None }
+        Names { groups: "groups".into(), client: None, mapped: BTreeMap::new() }
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{duration, is_name, seconds};
+use super::{Pattern, duration, is_name, seconds};
 use crate::broker::directory::Directory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sshsig::Kind;
@@ -148,50 +147,6 @@ pub struct Emergency {
     #[serde(deserialize_with = "duration", serialize_with = "seconds")]
     #[schemars(with = "String")]
     pub cool_down: Duration,
-}
-
-/// A regular expression that all of a text has to match.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
-pub struct Pattern {
-    text: String,
-    regex: Regex,
-}
-
-impl Pattern {
-    /// Whether all of it is so.
-    pub fn matches(&self, text: &str) -> bool {
-        self.regex.is_match(text)
-    }
-
-    /// As it was written.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-}
-
-impl TryFrom<String> for Pattern {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        // Whoever forgets to anchor one means all of it.
-        Regex::new(&format!(r"\A(?:{text})\z"))
-            .map(|regex| Self { text: text.clone(), regex })
-            .map_err(|cause| format!("'{text}' is no regular expression: {cause}"))
-    }
-}
-
-impl From<Pattern> for String {
-    fn from(pattern: Pattern) -> Self {
-        pattern.text
-    }
-}
-
-impl PartialEq for Pattern {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
 }
 
 fn an_hour() -> Duration {

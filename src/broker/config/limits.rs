@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 const MOST: u32 = 1_000_000;
 
 /// The table `[limits]`: how often somebody may ask. What is left out is not limited.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// How often one caller may ask for a token.
@@ -22,6 +22,11 @@ pub struct Limits {
     /// IPv6 address.
     #[serde(default)]
     pub address: Option<Rate>,
+    /// How often one person, or machine, may ask for a role by elevation, drills included: each
+    /// time others are told. Emergencies are not counted. Ten at once, and then one a minute,
+    /// where left out.
+    #[serde(default = "some_elevations")]
+    pub elevation: Rate,
     /// How often everybody together may, by what is asked for.
     #[serde(default)]
     pub route: BTreeMap<Endpoint, Rate>,
@@ -60,9 +65,21 @@ pub enum Endpoint {
     Enrollments,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        let elevation = some_elevations();
+        Self { principal: None, address: None, elevation, route: BTreeMap::new() }
+    }
+}
+
+fn some_elevations() -> Rate {
+    Rate { per_minute: NonZeroU32::MIN, burst: NonZeroU32::new(10) }
+}
+
 impl Limits {
     pub(super) fn check(&self) -> Result<()> {
-        let rates = self.principal.iter().chain(&self.address).chain(self.route.values());
+        let rates = self.principal.iter().chain(&self.address).chain([&self.elevation]);
+        let rates = rates.chain(self.route.values());
         for rate in rates {
             if rate.per_minute.get() > MOST || rate.burst().get() > MOST {
                 let why = format!("[limits] has a rate beyond {MOST}");

@@ -150,6 +150,29 @@ fn to_trust_everybody_takes_a_word_on_whose_tokens_count() {
     assert!(error.hints()[0].contains("repository_owner_id"), "{:?}", error.hints());
     assert!(load_text(&with("required_claims = { repository_id = \"1\" }")).is_ok());
     assert!(load_text(&with("clients = [\"a\"]")).is_ok());
+    // What takes anything says of nobody whether they count.
+    let like = |pattern: &str| format!("required_claims = {{ sub = {{ matches = '{pattern}' }} }}");
+    assert!(refused(&with(&like(".*"))).contains("trusts everybody"));
+    assert!(load_text(&with(&like("repo:acme/.*"))).is_ok());
+}
+
+#[test]
+fn mapped_claims_have_names_and_one_meaning() {
+    let with = |more: &str| {
+        GOOD.replacen("[trusted_issuer.corp]", &format!("[trusted_issuer.corp]\nclaims.{more}"), 1)
+    };
+    assert!(load_text(&with("branch = { from = 'ref', matches = 'refs/heads/(.+)' }")).is_ok());
+    for (bad, says) in [
+        ("branch = { from = '', matches = 'a' }", "has a claims.branch that names no claim"),
+        ("branch = { from = 'ref', matches = '(a)(b)' }", "several parentheses"),
+        ("branch = { from = 'ref', matches = 'a)|(?:b' }", "is no regular expression"),
+        ("branch = { matches = 'a' }", "has no `from`"),
+        ("\"/branch\" = { from = 'ref' }", "no possible name"),
+        ("branch = { from = 'ref', match = 'a' }", "`match`"),
+    ] {
+        let said = refused(&with(bad));
+        assert!(said.contains(says), "{bad}: {said}");
+    }
 }
 
 #[test]

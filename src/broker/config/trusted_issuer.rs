@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{TokenReview, algorithms, duration, seconds, shared};
+use super::{Pattern, TokenReview, algorithms, duration, is_name, seconds, shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
 use crate::oidc::jwt::Algorithm;
@@ -64,9 +64,13 @@ pub struct TrustedIssuer {
     #[serde(default)]
     pub assertions: Assertions,
     /// Claims that a token must have, by their names or JSON pointers, with the values of
-    /// which it must have one. They are compared whole, never as patterns.
+    /// which it must have one, or what one must be like.
     #[serde(default)]
     pub required_claims: BTreeMap<String, RequiredClaim>,
+    /// Claims as policies are to see them, by the names that they have there, and of which claims
+    /// of a token they are made. What a token has by such a name itself is not seen.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, MappedClaim>,
     /// Where its keys are; found through its discovery document where left out.
     #[serde(default, skip_serializing)]
     pub jwks_uri: Option<Url>,
@@ -98,6 +102,19 @@ pub enum Assertions {
     Once,
 }
 
+/// A claim as policies see it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MappedClaim {
+    /// The claim that it is made of, by its name or its JSON pointer.
+    pub from: String,
+    /// What the whole of a value has to be like, as a regular expression. What is in its
+    /// parentheses is seen, or all of the value where it has none; values that are not like it
+    /// are not. All of them are where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matches: Option<Pattern>,
+}
+
 /// The value, or values, of a required claim. A claim that is a list must
 /// contain one of them.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -111,6 +128,23 @@ pub enum RequiredClaim {
     Number(i64),
     /// Any of these texts.
     AnyOf(BTreeSet<String>),
+    /// A text like this.
+    Like(Like),
+}
+
+/// What a text has to be like.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Like {
+    /// What all of it has to match, as a regular expression.
+    pub matches: Pattern,
+}
+
+impl RequiredClaim {
+    /// Whether anything will do.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Like(like) if like.matches.is_open())
+    }
 }
 
 impl TrustedIssuer {
@@ -128,6 +162,7 @@ impl TrustedIssuer {
             ends_with_token: false,
             assertions: Assertions::default(),
             required_claims: BTreeMap::new(),
+            claims: BTreeMap::new(),
             jwks_uri: None,
             jwks_file: None,
             token_review: None,
@@ -178,7 +213,7 @@ impl TrustedIssuer {
         }
         if let Some(advice) = shared::advice(&self.issuer)
             && self.clients.is_none()
-            && self.required_claims.is_empty()
+            && self.required_claims.values().all(RequiredClaim::is_open)
         {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -188,12 +223,23 @@ impl TrustedIssuer {
             .hint(format!("say whose are accepted: {advice}")));
         }
         let names = [
-            Some(("groups_claim", &self.groups_claim)),
-            self.client_claim.as_ref().map(|name| ("client_claim", name)),
+            Some(("groups_claim".to_string(), &self.groups_claim)),
+            self.client_claim.as_ref().map(|name| ("client_claim".to_string(), name)),
         ];
-        for (key, name) in names.into_iter().flatten() {
+        let mapped = self.claims.iter().map(|(name, one)| (format!("claims.{name}"), &one.from));
+        for (key, name) in names.into_iter().flatten().chain(mapped) {
             if name.trim_matches('/').is_empty() {
                 return wrong(format!("has a {key} that names no claim"));
+            }
+        }
+        for (name, mapped) in &self.claims {
+            if !is_name(name) {
+                return wrong(format!("calls a claim {name:?}, which is no possible name"));
+            }
+            if mapped.matches.as_ref().is_some_and(|pattern| pattern.groups() > 1) {
+                return wrong(format!(
+                    "has a claims.{name} whose pattern has several parentheses, of which one can be meant: `(?:` begins others"
+                ));
             }
         }
         for (claim, value) in &self.required_claims {

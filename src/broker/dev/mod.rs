@@ -18,7 +18,7 @@ use super::config::{self, Config, Policy, Role, TokenFormat, TrustedIssuer};
 use super::http::connections::Connections;
 use super::http::guard::Guard;
 use super::http::hosts::Hosts;
-use super::keys::Kek;
+use super::keys::RootKey;
 use super::policy::Source;
 use super::serve::{self, Signals};
 use super::store::sqlite;
@@ -231,7 +231,7 @@ async fn assemble(
     )?;
     let parts = Parts {
         store: Arc::new(sqlite::in_memory().await?),
-        kek: Kek::random()?,
+        root_key: RootKey::random()?,
         policies: vec![Source {
             path: "policy.cedar".into(),
             text: include_str!("policy.cedar").replace("ISSUER", place.provider.as_str()),

@@ -91,6 +91,14 @@ impl Broker {
             let max_age = rules.emergency.as_ref().map(|emergency| emergency.max_age);
             check_login(&who.caller, &Login { max_age, acr: BTreeSet::new() }, now)?;
         }
+        // Nobody is asked so often that they say yes to have it end. An emergency is one.
+        if request.path != Path::Emergency {
+            let rated = book.rates().may_elevate(&by.key(), self.clock.uptime());
+            rated.map_err(|too_often| {
+                self.metrics.limited(too_often.whose);
+                Refusal::TooOften(too_often)
+            })?;
+        }
         self.check_ticket(rules, &asked).await?;
         let id = match (who.caller.signed(), &request.idempotency_key) {
             (Some(signed), _) => signed::id_of(&signed.statement),
@@ -128,6 +136,7 @@ impl Broker {
         unit.effects.extend(signed::used_up(who, now));
         unit.effects.extend(signed::resting_on(who, &[], now));
         if self.metrics.recording(self.audit.commit(unit)).await?.is_some() {
+            book.rates().elevated(&elevation.asked.by.key(), self.clock.uptime());
             return Ok(elevation);
         }
         // The same again, whose answer was lost, or another one that speaks against it.

@@ -9,12 +9,12 @@ use super::names::asker_of;
 use super::sift::Question;
 use super::uses::Sum;
 use crate::broker::config::Role;
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::store::{SealedElevation, StoredElevation, StoredUses};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
 
-/// Seals elevations, by a key that follows from the key-encryption key.
+/// Seals elevations, by a key that follows from the root key.
 pub(in crate::broker) struct ElevationSeal {
     key: hmac::Key,
     /// The broker's own issuer.
@@ -25,9 +25,9 @@ pub(in crate::broker) struct ElevationSeal {
 }
 
 impl ElevationSeal {
-    pub(in crate::broker) fn new(kek: &Kek, own: &Issuer) -> Self {
+    pub(in crate::broker) fn new(root_key: &RootKey, own: &Issuer) -> Self {
         Self {
-            key: kek.derive("elevations"),
+            key: root_key.derive("elevations"),
             own: own.as_str().to_string(),
             #[cfg(test)]
             opened: Default::default(),

@@ -401,6 +401,7 @@ impl Refusal {
             Self::Malformed(why) | Self::Conflict { why, .. } | Self::Denied(why) => why,
             Self::Refused(refused) => refused.to_string(),
             Self::Counted { .. } => "it is denied".into(),
+            Self::TooOften(_) => "roles were asked for too often".into(),
             Self::StepUp(_) => "it needs a login".into(),
             Self::Stale => "the directory of people is out of date".into(),
             Self::Unrecorded(_) => "it cannot be done at present".into(),

@@ -10,6 +10,7 @@ use super::Path;
 use super::life::Refused;
 use super::signed::SignedRequest;
 use crate::broker::config::Login;
+use crate::broker::rate::TooOften;
 use crate::error::Error;
 
 /// A request for a role.
@@ -124,6 +125,8 @@ pub enum Refusal {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// They have asked too often of late.
+    TooOften(TooOften),
     /// They have to log in for it, like this.
     StepUp(Login),
     /// The directory of people is out of date.

@@ -3,15 +3,15 @@
 use aws_lc_rs::hmac;
 
 use crate::broker::audit::micros;
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::store::Enrollment;
 
-/// What seals rows about enrolled keys. It follows from the key-encryption key.
+/// What seals rows about enrolled keys. It follows from the root key.
 pub(in crate::broker) struct EnrollmentSeal(hmac::Key);
 
 impl EnrollmentSeal {
-    pub(in crate::broker) fn new(kek: &Kek) -> Self {
-        Self(kek.derive("which keys people enrolled"))
+    pub(in crate::broker) fn new(root_key: &RootKey) -> Self {
+        Self(root_key.derive("which keys people enrolled"))
     }
 
     /// The same row, sealed.

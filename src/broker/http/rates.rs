@@ -42,10 +42,18 @@ pub(super) async fn limit(
 /// The answer to somebody who asks too often.
 pub(super) fn refusal(broker: &Broker, too_often: TooOften) -> Refusal {
     broker.metrics.limited(too_often.whose);
+    told(too_often)
+}
+
+/// The same, where it has been counted.
+pub(super) fn told(too_often: TooOften) -> Refusal {
     let why = match too_often.whose {
         Limited::Principal => "this caller asks too often",
         Limited::Address => "too many requests come from this address",
         Limited::Route => "there are too many requests of this kind",
+        Limited::Elevation => {
+            "roles were asked for too often in your name of late, and others are told each time"
+        }
     };
     tracing::info!(why, retry_after = too_often.retry_after.as_secs(), "limited");
     Refusal::too_many(why, too_often.retry_after)

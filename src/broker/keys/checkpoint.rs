@@ -8,14 +8,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use time::OffsetDateTime;
 
 use super::keeper::put_back;
-use super::{Kek, KeyState, Purpose, StoredKey, can_be_typed, no_randomness};
+use super::{Kek, KeyState, Purpose, RootKey, StoredKey, can_be_typed, no_randomness};
 use crate::broker::audit::note::{Checkpoint, VerifierKey};
 use crate::broker::audit::seal::Seal;
-use crate::broker::audit::{Decision, Record};
+use crate::broker::audit::{self, Decision, Record};
 use crate::broker::store::{Effect, LogStore, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
+use crate::oidc::Issuer;
 use crate::secret::Secret;
 
 /// The algorithm, as JWTs would name it.
@@ -29,7 +30,7 @@ pub struct CheckpointKeys {
     public: Vec<[u8; 32]>,
     revoked: Vec<[u8; 32]>,
     seal: Seal,
-    kek: Kek,
+    root_key: RootKey,
 }
 
 impl CheckpointKeys {
@@ -39,11 +40,11 @@ impl CheckpointKeys {
     /// # Errors
     /// As with [`KeyRing::open`](super::KeyRing::open); and where the log is not as it was
     /// left, or its key is gone.
-    pub async fn open(store: &dyn Store, kek: &Kek, clock: &dyn Clock) -> Result<Self> {
+    pub async fn open(store: &dyn Store, root_key: &RootKey, clock: &dyn Clock) -> Result<Self> {
         // Before anything is made: the KEK may be the wrong one.
         let keys = store.keys().await?;
         for key in &keys {
-            let _ = kek.unseal(key)?;
+            let _ = root_key.unseal(key)?;
         }
         let empty = store.size().await? == 0;
         if empty && keys.iter().any(|key| key.purpose == Purpose::AccessToken) {
@@ -51,8 +52,8 @@ impl CheckpointKeys {
                 .because_of("it is empty, and how the signing keys were made was in it")
                 .hint("restore a backup of the database"));
         }
-        store.seal_with(kek.seal_of_log()).await?;
-        let found = Self::read(store, kek).await?;
+        store.seal_with(root_key.seal_of_log()).await?;
+        let found = Self::read(store, root_key).await?;
         if found.active.is_some() {
             return Ok(found);
         }
@@ -70,11 +71,11 @@ impl CheckpointKeys {
             algorithm: ALGORITHM_NAME.into(),
             state: KeyState::Active,
             sealed: Vec::new(),
-            kek_id: kek.id().into(),
+            kek_id: root_key.id().into(),
             created_at: now,
             changed_at: now,
         };
-        let made = kek.seal(made, &pkcs8)?;
+        let made = root_key.seal(made, &pkcs8)?;
         let kid = made.kid.clone();
         // Where there is something to sign already, people are to know from when on it was.
         let records = if empty { Vec::new() } else { vec![first_of(&kid, now)] };
@@ -83,7 +84,18 @@ impl CheckpointKeys {
             tracing::info!(kid, "made the first key for checkpoints of the audit log");
         }
         // Another process may have been quicker.
-        Self::read(store, kek).await
+        Self::read(store, root_key).await
+    }
+
+    /// Those of a broker's database, for whoever comes to it besides the broker.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where the key-encryption key does not open it, or it is that of
+    /// another broker; and as with [`read`](Self::read).
+    pub async fn of_broker(store: &dyn Store, kek: &Kek, issuer: &Issuer) -> Result<Self> {
+        let keys = Self::read(store, &RootKey::open(store, kek).await?).await?;
+        keys.require_name(store, &audit::origin(issuer)).await?;
+        Ok(keys)
     }
 
     /// Unseals the keys of the store.
@@ -91,17 +103,17 @@ impl CheckpointKeys {
     /// # Errors
     /// As with [`KeyRing::open`](super::KeyRing::open); also where one that was revoked is so
     /// no more.
-    pub async fn read(store: &dyn Store, kek: &Kek) -> Result<Self> {
+    pub async fn read(store: &dyn Store, root_key: &RootKey) -> Result<Self> {
         let mut keys = Self {
             signing: Vec::new(),
             active: None,
             public: Vec::new(),
             revoked: Vec::new(),
-            seal: kek.seal_of_log(),
-            kek: kek.clone(),
+            seal: root_key.seal_of_log(),
+            root_key: root_key.clone(),
         };
         for key in of_the_log(store).await? {
-            let pair = pair(&kek.unseal(&key)?)?;
+            let pair = pair(&root_key.unseal(&key)?)?;
             let public = public(&pair)?;
             match key.state {
                 KeyState::Prepared => {}
@@ -140,12 +152,17 @@ impl CheckpointKeys {
             )))
     }
 
+    /// What seals them, and all else in the database.
+    pub fn root_key(&self) -> &RootKey {
+        &self.root_key
+    }
+
     /// The same keys, as they are now.
     ///
     /// # Errors
     /// As with [`read`](Self::read).
     pub async fn again(&self, store: &dyn Store) -> Result<Self> {
-        Self::read(store, &self.kek).await
+        Self::read(store, &self.root_key).await
     }
 
     /// The public halves of those whose signatures are good, in the name of this log: first
@@ -307,9 +324,11 @@ mod tests {
     async fn a_log_of_any_length_keeps_no_broker_from_starting() {
         let store = Failing::over(Arc::new(sqlite::in_memory().await.unwrap()));
         store.scans.store(false, Ordering::Relaxed);
-        let kek = || Kek::new(Secret::new([7; 32]));
+        let root_key = || RootKey::new(Secret::new([7; 32]));
         for _ in 0..2 {
-            let bed = Bed::with(|options| (options.store, options.kek) = (store.clone(), kek()));
+            let bed = Bed::with(|options| {
+                (options.store, options.root_key) = (store.clone(), root_key())
+            });
             bed.await.issued(serde_json::json!({}), &[]).await;
         }
         assert!(store.ends().await.is_err() && store.size().await.unwrap() > 2);
@@ -317,16 +336,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_key_is_made_once_found_again_and_no_key_for_tokens() {
-        let (store, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
-        let first = CheckpointKeys::open(&store, &kek, &SystemClock).await.unwrap();
-        let again = CheckpointKeys::open(&store, &kek, &SystemClock).await.unwrap();
+        let (store, root_key) = (sqlite::in_memory().await.unwrap(), RootKey::random().unwrap());
+        let first = CheckpointKeys::open(&store, &root_key, &SystemClock).await.unwrap();
+        let again = CheckpointKeys::open(&store, &root_key, &SystemClock).await.unwrap();
         assert_eq!(first.active().unwrap(), again.active().unwrap());
         let known = VerifierKey::new("a", again.active().unwrap());
         assert_eq!((again.verifiers("a"), again.revoked("a")), (vec![known], Vec::new()));
         let keys = store.keys().await.unwrap();
         assert_eq!(keys.len(), 1);
         assert!(!keys[0].signs_by(crate::broker::keys::SigningAlgorithm::Es256));
-        let other = Kek::random().unwrap();
+        let other = RootKey::random().unwrap();
         assert!(CheckpointKeys::open(&store, &other, &SystemClock).await.is_err());
     }
 }

@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::life::{Rules, Signs, Step};
-use super::{Kek, KeyState, Purpose, SigningKey, StoredKey, checkpoint};
+use super::{KeyState, Purpose, RootKey, SigningKey, StoredKey, checkpoint};
 use crate::broker::audit::{self, Author, Decision, Record, leaf, succession};
 use crate::broker::store::{Consumed, Effect, Once, Outcome, Store, Unit};
 use crate::credential::Principal;
@@ -34,7 +34,7 @@ pub struct Keeper {
     /// Where the keys are.
     pub store: Arc<dyn Store>,
     /// What seals them.
-    pub kek: Kek,
+    pub root_key: RootKey,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// When keys change their states.
@@ -95,7 +95,7 @@ impl Keeper {
     /// Also where one that was revoked is so no more: an older row has a good seal too.
     /// One that was revoked since it was read is as it was then.
     pub async fn unseal_all(&self, keys: &[StoredKey]) -> Result<Vec<Secret<Vec<u8>>>> {
-        let private = keys.iter().map(|key| self.kek.unseal(key)).collect::<Result<_>>()?;
+        let private = keys.iter().map(|key| self.root_key.unseal(key)).collect::<Result<_>>()?;
         if self.any_was_revoked(keys).await? && self.any_was_revoked(&self.stored().await?).await? {
             return Err(put_back());
         }
@@ -133,9 +133,9 @@ impl Keeper {
                     let Some(before) = keys.iter().find(|key| key.kid == *kid) else {
                         return Ok(false);
                     };
-                    let private = self.kek.unseal(before)?;
+                    let private = self.root_key.unseal(before)?;
                     let after = StoredKey { state: step.to, changed_at: now, ..before.clone() };
-                    let after = self.kek.seal(after, &private)?;
+                    let after = self.root_key.seal(after, &private)?;
                     let change = Effect::ChangeKey { before: before.clone(), after: after.clone() };
                     (Some(before), after, private, change)
                 }
@@ -169,8 +169,8 @@ impl Keeper {
     fn claim(&self, keys: &[StoredKey], of: Signs) -> Result<Option<Effect>> {
         let signs = |key: &&StoredKey| key.is_for(of) && key.state == KeyState::Active;
         let Some(active) = keys.iter().find(signs) else { return Ok(None) };
-        let private = self.kek.unseal(active)?;
-        let after = self.kek.seal(active.clone(), &private)?;
+        let private = self.root_key.unseal(active)?;
+        let after = self.root_key.seal(active.clone(), &private)?;
         Ok(Some(Effect::ChangeKey { before: active.clone(), after }))
     }
 
@@ -191,11 +191,11 @@ impl Keeper {
             algorithm: algorithm.into(),
             state: step.to,
             sealed: Vec::new(),
-            kek_id: self.kek.id().into(),
+            kek_id: self.root_key.id().into(),
             created_at: now,
             changed_at: now,
         };
-        Ok((self.kek.seal(made, &pkcs8)?, pkcs8))
+        Ok((self.root_key.seal(made, &pkcs8)?, pkcs8))
     }
 
     fn record(

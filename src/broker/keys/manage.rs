@@ -84,9 +84,11 @@ impl Manager {
     pub async fn open(host: &Host, config: &Path) -> Result<Self> {
         let config: Config = config::load(config)?;
         let kek = Kek::load(&config.keys, &host.env).await?;
+        let store = store::open_existing(&config.store, &host.env).await?;
+        let of_log = CheckpointKeys::of_broker(&store, &kek, &config.issuer).await?;
         let keeper = Keeper {
-            store: Arc::new(store::open_existing(&config.store, &host.env).await?),
-            kek,
+            store: Arc::new(store),
+            root_key: of_log.root_key().clone(),
             clock: host.clock.clone(),
             rules: Rules::from(&config.keys),
             issuer: config.issuer,
@@ -96,10 +98,7 @@ impl Manager {
         let manager = Self { keeper, clients: config.client };
         // Nothing is told, and nothing done, that somebody made up.
         manager.keeper.unseal_all(&manager.keeper.stored().await?).await?;
-        let (store, kek) = (&manager.keeper.store, &manager.keeper.kek);
-        store.seal_with(kek.seal_of_log()).await?;
-        let of_log = CheckpointKeys::read(store.as_ref(), kek).await?;
-        of_log.require_name(store.as_ref(), &audit::origin(&manager.keeper.issuer)).await?;
+        manager.keeper.store.seal_with(of_log.root_key().seal_of_log()).await?;
         Ok(manager)
     }
 
@@ -231,7 +230,7 @@ impl Keeper {
         let now = self.clock.now();
         let of_log = match key.purpose {
             Purpose::Checkpoint => {
-                let private = self.kek.unseal(key)?;
+                let private = self.root_key.unseal(key)?;
                 let origin = audit::origin(&self.issuer);
                 Some(checkpoint::verifier(&origin, &private)?.to_string())
             }

@@ -1,15 +1,18 @@
-//! The keys with which the broker signs, and how they rest: sealed under a
-//! key-encryption key (KEK) that is kept elsewhere.
+//! The keys with which the broker signs, and how they rest: sealed under a root key, which is
+//! sealed under a key-encryption key (KEK) that is kept elsewhere.
 
 mod algorithm;
 mod checkpoint;
 mod client_key;
 mod keeper;
 mod kek;
+pub mod keks;
 mod life;
 pub mod manage;
 mod private;
 mod ring;
+mod root_key;
+mod sealing;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,11 +25,13 @@ pub use algorithm::{Algorithms, SigningAlgorithm};
 pub use checkpoint::CheckpointKeys;
 pub(in crate::broker) use client_key::ClientKey;
 pub use keeper::Keeper;
-pub use kek::{KEK_LEN, Kek};
+pub use kek::Kek;
 #[cfg(test)]
 pub(crate) use life::TOKENS;
 pub use life::{JWKS_MAX_AGE, Rules, Signs};
 pub use ring::{KeyRing, Snapshot};
+pub use root_key::{RootKey, SealedRoot};
+pub use sealing::KEY_LEN;
 
 use private::PrivateKey;
 
@@ -125,7 +130,8 @@ pub struct StoredKey {
     /// The private key (PKCS #8): nonce, ciphertext and tag of AES-256-GCM. What else
     /// is said of the key is bound to it.
     pub sealed: Vec<u8>,
-    /// Which key-encryption key sealed it.
+    /// Which root key sealed it; in a database from before there were any, which key-encryption
+    /// key.
     pub kek_id: String,
     /// When it was made.
     pub created_at: OffsetDateTime,

@@ -169,7 +169,7 @@ impl KeyRing {
         let read_at = keeper.clock.uptime();
         // Before anything is made: the KEK may be the wrong one.
         keeper.unseal_all(&keeper.stored().await?).await?;
-        keeper.store.seal_with(keeper.kek.seal_of_log()).await?;
+        keeper.store.seal_with(keeper.root_key.seal_of_log()).await?;
         let stored = keeper.settle(|_| Vec::new()).await?;
         let snapshot = Arc::new(Snapshot::of(&keeper, stored).await?);
         let held = RwLock::new(Held { snapshot, read_at });

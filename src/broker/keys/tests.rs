@@ -17,11 +17,15 @@ use crate::host::files;
 use crate::host::process::printed::Limit;
 use crate::oidc::Issuer;
 
-fn stored(kek: &Kek) -> (StoredKey, Secret<Vec<u8>>) {
-    stored_as(kek, Purpose::AccessToken, KeyState::Active)
+fn stored(root_key: &RootKey) -> (StoredKey, Secret<Vec<u8>>) {
+    stored_as(root_key, Purpose::AccessToken, KeyState::Active)
 }
 
-fn stored_as(kek: &Kek, purpose: Purpose, state: KeyState) -> (StoredKey, Secret<Vec<u8>>) {
+fn stored_as(
+    root_key: &RootKey,
+    purpose: Purpose,
+    state: KeyState,
+) -> (StoredKey, Secret<Vec<u8>>) {
     let (key, pkcs8) = SigningKey::generate().unwrap();
     let now = SystemClock.now();
     let stored = StoredKey {
@@ -34,7 +38,7 @@ fn stored_as(kek: &Kek, purpose: Purpose, state: KeyState) -> (StoredKey, Secret
         created_at: now,
         changed_at: now,
     };
-    (kek.seal(stored, &pkcs8).unwrap(), pkcs8)
+    (root_key.seal(stored, &pkcs8).unwrap(), pkcs8)
 }
 
 async fn perform(store: &dyn Ledger, effect: Effect) -> bool {
@@ -46,9 +50,9 @@ async fn store() -> Arc<SqlStore> {
     Arc::new(sqlite::in_memory().await.unwrap())
 }
 
-/// The key-encryption key of most tests.
-fn usual() -> Kek {
-    Kek::new(Secret::new([7; KEK_LEN]))
+/// The root key of most tests.
+fn usual() -> RootKey {
+    RootKey::new(Secret::new([7; KEY_LEN]))
 }
 
 /// By HMAC-SHA-256 of another implementation: the key follows from the KEK, and the seal
@@ -63,14 +67,14 @@ fn the_seal_of_the_log_is_the_same_in_every_version_of_the_program() {
 }
 
 /// What a broker does with the keys of this store.
-async fn open(store: &Arc<SqlStore>, kek: Kek) -> Result<Arc<Snapshot>> {
-    KeyRing::open(keeper(store, kek, Arc::new(SystemClock))).await?.current().await
+async fn open(store: &Arc<SqlStore>, root_key: RootKey) -> Result<Arc<Snapshot>> {
+    KeyRing::open(keeper(store, root_key, Arc::new(SystemClock))).await?.current().await
 }
 
-fn keeper(store: &Arc<SqlStore>, kek: Kek, clock: Arc<dyn Clock>) -> Keeper {
+fn keeper(store: &Arc<SqlStore>, root_key: RootKey, clock: Arc<dyn Clock>) -> Keeper {
     Keeper {
         store: store.clone(),
-        kek,
+        root_key,
         clock,
         rules: Rules::from(&KeysConfig::default()),
         issuer: Issuer::parse("https://broker.example.com").unwrap(),
@@ -91,48 +95,48 @@ async fn tamper(store: &dyn Ledger, before: &StoredKey, after: StoredKey) {
 
 #[test]
 fn a_sealed_key_is_unsealed_and_differs_each_time() {
-    let kek = Kek::random().unwrap();
-    let (a, plain) = stored(&kek);
-    let unsealed = kek.unseal(&a).unwrap();
+    let root_key = RootKey::random().unwrap();
+    let (a, plain) = stored(&root_key);
+    let unsealed = root_key.unseal(&a).unwrap();
     assert!(unsealed.ct_eq(plain.expose()));
-    let again = kek.seal(a.clone(), &plain).unwrap();
+    let again = root_key.seal(a.clone(), &plain).unwrap();
     assert_ne!(a.sealed, again.sealed);
     assert!(!a.sealed.windows(16).any(|w| plain.expose().windows(16).any(|p| p == w)));
 }
 
 #[test]
 fn every_change_of_a_sealed_key_is_noticed() {
-    let kek = Kek::random().unwrap();
-    let (good, _) = stored(&kek);
+    let root_key = RootKey::random().unwrap();
+    let (good, _) = stored(&root_key);
     for at in 0..good.sealed.len() {
         let mut bad = good.clone();
         bad.sealed[at] ^= 1;
-        let error = kek.unseal(&bad).unwrap_err().to_string();
+        let error = root_key.unseal(&bad).unwrap_err().to_string();
         assert!(error.contains("was changed"), "{at}: {error}");
     }
     for cut in 0..good.sealed.len() {
         let bad = StoredKey { sealed: good.sealed[..cut].to_vec(), ..good.clone() };
-        assert!(kek.unseal(&bad).is_err(), "{cut}");
+        assert!(root_key.unseal(&bad).is_err(), "{cut}");
     }
     // What is said of it.
     let later = good.created_at + time::Duration::SECOND;
     for bad in [
-        StoredKey { kid: stored(&kek).0.kid, ..good.clone() },
+        StoredKey { kid: stored(&root_key).0.kid, ..good.clone() },
         StoredKey { purpose: Purpose::Another, ..good.clone() },
         StoredKey { algorithm: "ES384".into(), ..good.clone() },
         StoredKey { state: KeyState::Retired, ..good.clone() },
         StoredKey { created_at: later, ..good.clone() },
         StoredKey { changed_at: later, ..good.clone() },
     ] {
-        let error = kek.unseal(&bad).unwrap_err().to_string();
+        let error = root_key.unseal(&bad).unwrap_err().to_string();
         assert!(error.contains("was changed"), "{bad:?}: {error}");
     }
 }
 
 #[tokio::test]
 async fn a_revoked_key_cannot_be_made_to_sign_by_who_writes_the_database() {
-    let (store, kek) = (store().await, usual());
-    let (revoked, _) = stored_as(&kek, Purpose::AccessToken, KeyState::Revoked);
+    let (store, root_key) = (store().await, usual());
+    let (revoked, _) = stored_as(&root_key, Purpose::AccessToken, KeyState::Revoked);
     add(store.as_ref(), revoked.clone()).await;
     tamper(store.as_ref(), &revoked, StoredKey { state: KeyState::Active, ..revoked.clone() })
         .await;
@@ -152,16 +156,16 @@ async fn a_revocation_that_was_made_up_is_noticed_too() {
 
 #[tokio::test]
 async fn keys_for_something_else_neither_sign_tokens_nor_show_among_their_keys() {
-    let (store, kek) = (store().await, usual());
-    let (other, _) = stored_as(&kek, Purpose::Another, KeyState::Active);
+    let (store, root_key) = (store().await, usual());
+    let (other, _) = stored_as(&root_key, Purpose::Another, KeyState::Active);
     add(store.as_ref(), other.clone()).await;
     let ring = open(&store, usual()).await.unwrap();
     assert_ne!(ring.active().kid(), other.kid);
     assert!(!String::from_utf8_lossy(ring.jwks()).contains(&other.kid));
     // Also where it is the later one.
-    let (later, _) = stored_as(&kek, Purpose::Another, KeyState::Published);
+    let (later, _) = stored_as(&root_key, Purpose::Another, KeyState::Published);
     let far = StoredKey { created_at: SystemClock.now() + time::Duration::days(99999), ..later };
-    add(store.as_ref(), kek.seal(far, &stored(&kek).1).unwrap()).await;
+    add(store.as_ref(), root_key.seal(far, &stored(&root_key).1).unwrap()).await;
     let again = open(&store, usual()).await.unwrap();
     assert_eq!(again.jwks(), ring.jwks());
 }
@@ -291,22 +295,22 @@ async fn open_with(keeper: Keeper) -> Arc<Snapshot> {
 
 #[tokio::test]
 async fn a_wrong_kek_is_refused_and_adds_nothing() {
-    let (store, kek) = (store().await, usual());
+    let (store, root_key) = (store().await, usual());
     open(&store, usual()).await.unwrap();
-    let other = Kek::random().unwrap();
+    let other = RootKey::random().unwrap();
     let name = other.id().to_string();
     let error = open(&store, other).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains(kek.id()) && error.to_string().contains(&name));
+    assert!(error.to_string().contains(root_key.id()) && error.to_string().contains(&name));
     assert_eq!(store.keys().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn public_keys_show_what_signs_or_signed_and_no_private_part() {
-    let (store, kek) = (store().await, usual());
+    let (store, root_key) = (store().await, usual());
     let mut shown = Vec::new();
     for state in KeyState::ALL {
-        let (key, _) = stored_as(&kek, Purpose::AccessToken, state);
+        let (key, _) = stored_as(&root_key, Purpose::AccessToken, state);
         add(store.as_ref(), key.clone()).await;
         if state.is_public() {
             shown.push(key.kid);
@@ -337,7 +341,7 @@ fn the_kek_comes_from_a_private_file_or_the_environment() {
     let load = |config: &KeysConfig, env: &Env| runtime.block_on(Kek::load(config, env));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kek");
-    let text = format!("{}\n", STANDARD.encode([0xfb; KEK_LEN]));
+    let text = format!("{}\n", STANDARD.encode([0xfb; KEY_LEN]));
     files::write_private(&path, text.as_bytes()).unwrap();
     let none = Env::default();
     let from_file = KeysConfig { kek_file: Some(path.clone()), ..KeysConfig::default() };
@@ -372,7 +376,7 @@ fn the_kek_comes_from_a_private_file_or_the_environment() {
         assert_eq!(below(dir.path()).unwrap().id(), id);
         assert!(load(&from_file, &none).is_err() && below(dir.path().parent().unwrap()).is_err());
     }
-    assert!(!format!("{:?}", Kek::new(Secret::new([0x41; KEK_LEN]))).contains("65"));
+    assert!(!format!("{:?}", Kek::new(Secret::new([0x41; KEY_LEN]))).contains("65"));
 }
 
 #[cfg(unix)]
@@ -381,13 +385,13 @@ async fn a_command_prints_the_kek_and_what_it_prints_is_never_shown() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("kek");
-    let (good, short) = (STANDARD.encode([0xfb; KEK_LEN]), STANDARD.encode([0xfb; 31]));
+    let (good, short) = (STANDARD.encode([0xfb; KEY_LEN]), STANDARD.encode([0xfb; 31]));
     let env = Env::from_pairs([
         ("PATH", std::env::var("PATH").unwrap()),
         ("HOME", dir.path().to_str().unwrap().into()),
         ("REGION", "eu".into()),
         ("OTHER", "other".into()),
-        ("TMPCRED_BROKER_KEK", STANDARD.encode([1; KEK_LEN])),
+        ("TMPCRED_BROKER_KEK", STANDARD.encode([1; KEY_LEN])),
     ]);
     let load = async |script: &str, seconds| {
         files::write_private(&program, format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
@@ -397,7 +401,7 @@ async fn a_command_prints_the_kek_and_what_it_prints_is_never_shown() {
         Kek::printed_by(&words, &["REGION".into()], limit, &env).await
     };
     let kek = load(&format!("env > $HOME/seen; echo \"$1\" >> $HOME/seen; echo {good}"), 60).await;
-    assert_eq!(kek.unwrap().id(), Kek::new(Secret::new([0xfb; KEK_LEN])).id());
+    assert_eq!(kek.unwrap().id(), Kek::new(Secret::new([0xfb; KEY_LEN])).id());
     let seen = std::fs::read_to_string(dir.path().join("seen")).unwrap();
     assert!(seen.contains("REGION=eu") && seen.contains("an argument"), "{seen}");
     assert!(!seen.contains("OTHER") && !seen.contains("TMPCRED_BROKER_KEK"), "{seen}");

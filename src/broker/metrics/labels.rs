@@ -410,14 +410,19 @@ pub(super) const PLACES: &[&str] =
     &[Place::Authz.as_str(), Place::Introspection.as_str(), Place::Exchange.as_str()];
 
 /// Whose rates can be used up.
-pub(super) const LIMITED: &[&str] =
-    &[of_limited(Limited::Principal), of_limited(Limited::Address), of_limited(Limited::Route)];
+pub(super) const LIMITED: &[&str] = &[
+    of_limited(Limited::Principal),
+    of_limited(Limited::Address),
+    of_limited(Limited::Route),
+    of_limited(Limited::Elevation),
+];
 
 pub(super) const fn of_limited(whose: Limited) -> &'static str {
     match whose {
         Limited::Principal => "principal",
         Limited::Address => "address",
         Limited::Route => "route",
+        Limited::Elevation => "elevation",
     }
 }
 

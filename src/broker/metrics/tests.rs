@@ -8,7 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::broker::directory::Settings;
 use crate::broker::issue::TOKEN_TYPE;
-use crate::broker::keys::{Keeper, Kek, Rules};
+use crate::broker::keys::{Keeper, RootKey, Rules};
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::failing::Failing;
 use crate::broker::testbed::{Bed, IssuerKey, Served, Shifted, json_of};
@@ -152,10 +152,10 @@ async fn what_callers_do_is_counted_and_nobody_is_named() {
 async fn why_own_tokens_are_refused_is_counted_and_told_to_nobody() {
     let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
     let clock = Arc::new(Shifted::default());
-    let kek = || Kek::new(Secret::new([7; 32]));
+    let root_key = || RootKey::new(Secret::new([7; 32]));
     let bed = Bed::with(|options| {
         (options.clock, options.store) = (clock.clone(), store.clone());
-        options.kek = kek();
+        options.root_key = root_key();
     })
     .await;
     let token = bed.issued(json!({}), &[]).await;
@@ -200,7 +200,7 @@ async fn why_own_tokens_are_refused_is_counted_and_told_to_nobody() {
     // With its key, what it signed is revoked.
     let keeper = Keeper {
         store: store.clone(),
-        kek: kek(),
+        root_key: root_key(),
         clock: clock.clone(),
         rules: Rules::from(&crate::broker::config::Keys::default()),
         issuer: bed.issuer.clone(),

@@ -14,7 +14,7 @@ pub use nonce::{Nonces, Place};
 
 use super::Broker;
 use super::config::{self, Config};
-use super::keys::Kek;
+use super::keys::RootKey;
 use super::store::{Consumed, Effect, Once};
 use crate::dpop::{self, Expected, Proof, Shown, Target};
 use crate::error::{Error, ErrorKind};
@@ -76,14 +76,14 @@ impl From<dpop::Refusal> for Refused {
 }
 
 impl Proofs {
-    pub(super) fn new(config: &Config, kek: &Kek) -> Self {
+    pub(super) fn new(config: &Config, root_key: &RootKey) -> Self {
         let urls = [&config.issuer].into_iter().chain(&config.dpop.urls);
         let addresses: Vec<Issuer> = urls.cloned().collect();
         Self {
             targets: targets_of(&addresses, wire::TOKEN_PATH),
             addresses,
             required: config.dpop.nonces,
-            nonces: Nonces::new(kek, &config.issuer),
+            nonces: Nonces::new(root_key, &config.issuer),
         }
     }
 

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq;
 use time::{Duration, OffsetDateTime};
 
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::dpop::WINDOW;
 use crate::oidc::Issuer;
 
@@ -42,9 +42,9 @@ pub struct Nonces {
 }
 
 impl Nonces {
-    /// The nonces of a broker with this key-encryption key, which all its processes have.
-    pub fn new(kek: &Kek, issuer: &Issuer) -> Self {
-        Self { key: kek.derive("DPoP nonces"), issuer: issuer.as_str().to_string() }
+    /// The nonces of a broker with this root key, which all its processes have.
+    pub fn new(root_key: &RootKey, issuer: &Issuer) -> Self {
+        Self { key: root_key.derive("DPoP nonces"), issuer: issuer.as_str().to_string() }
     }
 
     /// One that is good from now on.
@@ -89,8 +89,8 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 
-    fn nonces(kek: u8, issuer: &str) -> Nonces {
-        Nonces::new(&Kek::new(Secret::new([kek; 32])), &Issuer::parse(issuer).unwrap())
+    fn nonces(root_key: u8, issuer: &str) -> Nonces {
+        Nonces::new(&RootKey::new(Secret::new([root_key; 32])), &Issuer::parse(issuer).unwrap())
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use uses::{StoredUses, UseStore};
 
 use super::audit::Record;
 use super::audit::seal::Seal;
-use super::keys::StoredKey;
+use super::keys::{SealedRoot, StoredKey};
 use crate::error::Result;
 
 /// The audit log, and the one way to write anything.
@@ -65,11 +65,14 @@ pub trait Ledger: Send + Sync {
     async fn records(&self, after: u64, limit: u32) -> Result<Vec<(u64, Record)>>;
 }
 
-/// The signing keys.
+/// The signing keys, and the root key that seals them.
 #[async_trait]
 pub trait KeyStore: Send + Sync {
     /// All signing keys, in whatever state, oldest first.
     async fn keys(&self) -> Result<Vec<StoredKey>>;
+
+    /// The root key, as it is sealed under each key-encryption key.
+    async fn sealed_roots(&self) -> Result<Vec<SealedRoot>>;
 }
 
 /// What can be used up once. It is used up by [`Effect::Consume`].

@@ -365,7 +365,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_full_disk_fails_the_whole_batch_and_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let store = small(&dir.path().join("b.db"), 80).await;
+        let store = small(&dir.path().join("b.db"), 96).await;
         let long = |n: usize| super::super::super::audit::Record {
             reason: "x".repeat(2000),
             ..record(&n.to_string())

@@ -10,6 +10,7 @@ use super::sql::{Copied, SqlStore};
 use super::{Store as _, open, open_to_read, sqlite};
 use crate::broker::audit::seal::Seal;
 use crate::broker::config::{Place, Store as StoreConfig};
+use crate::broker::keys::{Kek, RootKey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
 use crate::host::files::{self, Draft};
@@ -30,15 +31,15 @@ pub async fn backup(
     config: &StoreConfig,
     env: &Env,
     file: &Path,
-    seal: Option<&Seal>,
+    kek: Option<&Kek>,
 ) -> Result<Copied> {
     let draft = Draft::of(file)?;
     let copied = match config.place()? {
-        Place::File(path) => duplicate(path, &draft, seal).await?,
+        Place::File(path) => duplicate(path, &draft, kek).await?,
         Place::Postgres(_) => {
             let from = open_to_read(config, env).await?;
             let to = sqlite::open(draft.path()).await?;
-            let copied = from.copy_to(&to, seal).await;
+            let copied = copied(&from, &to, kek).await;
             to.close().await;
             from.close().await;
             copied?
@@ -56,13 +57,13 @@ pub async fn restore(
     config: &StoreConfig,
     env: &Env,
     file: &Path,
-    seal: Option<&Seal>,
+    kek: Option<&Kek>,
 ) -> Result<Copied> {
     there(file)?;
     match config.place()? {
         Place::File(path) => {
             let draft = Draft::of(path)?;
-            let copied = duplicate(file, &draft, seal).await?;
+            let copied = duplicate(file, &draft, kek).await?;
             draft.finish(path)?;
             Ok(copied)
         }
@@ -73,7 +74,7 @@ pub async fn restore(
                 let name = format!("the database {} cannot be restored", file.display());
                 return Err(error.context(name));
             }
-            fill(from, config, env, seal).await
+            fill(from, config, env, kek).await
         }
     }
 }
@@ -88,7 +89,7 @@ pub async fn move_in(
     config: &StoreConfig,
     env: &Env,
     file: &Path,
-    seal: Option<&Seal>,
+    kek: Option<&Kek>,
 ) -> Result<(Copied, PathBuf)> {
     if let Place::File(path) = config.place()? {
         let why = format!("the configuration names the SQLite database {}", path.display());
@@ -104,7 +105,7 @@ pub async fn move_in(
     }
     // Nobody writes to it from here on: what was recorded there would be lost.
     let from = sqlite::open_alone(file).await?;
-    let copied = fill(from, config, env, seal).await?;
+    let copied = fill(from, config, env, kek).await?;
     files::rename(file, &moved)?;
     Ok((copied, moved))
 }
@@ -113,11 +114,11 @@ async fn fill(
     from: SqlStore,
     config: &StoreConfig,
     env: &Env,
-    seal: Option<&Seal>,
+    kek: Option<&Kek>,
 ) -> Result<Copied> {
     let copied = async {
         let to = open(config, env).await?;
-        let copied = from.copy_to(&to, seal).await;
+        let copied = copied(&from, &to, kek).await;
         to.close().await;
         copied
     }
@@ -126,8 +127,18 @@ async fn fill(
     copied
 }
 
+async fn copied(from: &SqlStore, to: &SqlStore, kek: Option<&Kek>) -> Result<Copied> {
+    from.copy_to(to, seal_of(from, kek).await?.as_ref()).await
+}
+
+/// What the end of its log is sealed with.
+async fn seal_of(store: &SqlStore, kek: Option<&Kek>) -> Result<Option<Seal>> {
+    let Some(kek) = kek else { return Ok(None) };
+    Ok(Some(RootKey::open(store, kek).await?.seal_of_log()))
+}
+
 /// Copies a SQLite database as it is at this moment, and looks whether the copy is good.
-async fn duplicate(path: &Path, draft: &Draft, seal: Option<&Seal>) -> Result<Copied> {
+async fn duplicate(path: &Path, draft: &Draft, kek: Option<&Kek>) -> Result<Copied> {
     let from = sqlite::open_to_copy(path).await?;
     let to = draft
         .path()
@@ -138,7 +149,7 @@ async fn duplicate(path: &Path, draft: &Draft, seal: Option<&Seal>) -> Result<Co
     outcome?;
     // Where an earlier version made it, it is brought up to date here, not there.
     let copy = sqlite::open(draft.path()).await?;
-    let checked = copy.check(seal).await;
+    let checked = async { copy.check(seal_of(&copy, kek).await?.as_ref()).await }.await;
     copy.close().await;
     checked
 }

@@ -10,7 +10,7 @@ use super::Enrollment;
 use super::elevation::{StoredElevation, Unless};
 use super::uses::StoredUses;
 use crate::broker::audit::Record;
-use crate::broker::keys::StoredKey;
+use crate::broker::keys::{SealedRoot, StoredKey};
 use crate::broker::notify::Message;
 
 /// What belongs together: all of it is kept, or nothing.
@@ -50,6 +50,17 @@ pub enum Effect {
         before: StoredKey,
         /// The key as it is to be; its id is the same.
         after: StoredKey,
+    },
+    /// Adds the root key as it is sealed under a key-encryption key, if nothing is in its place and
+    /// it is not sealed under that yet.
+    AddRoot(SealedRoot),
+    /// Removes the root key as it is sealed under a key-encryption key, if it is sealed under this
+    /// other one, too.
+    RemoveRoot {
+        /// The name of the key-encryption key.
+        kek_id: String,
+        /// That of the other one.
+        other: String,
     },
     /// Adds a checkpoint of the audit log, if there is none of the same size.
     AddCheckpoint {

@@ -14,7 +14,7 @@ use crate::broker::audit::Record;
 use crate::broker::audit::leaf::Leaf;
 use crate::broker::audit::seal::{Seal, SealedEnd};
 use crate::broker::audit::tree::Hash;
-use crate::broker::keys::StoredKey;
+use crate::broker::keys::{SealedRoot, StoredKey};
 use crate::broker::notify::Message;
 use crate::broker::store::{
     Backlog, CountedElevations, Delivery, Effect, ElevationFilter, ElevationStore, Enrollment,
@@ -265,6 +265,9 @@ impl KeyStore for Failing {
             after.await;
         }
         keys
+    }
+    async fn sealed_roots(&self) -> Result<Vec<SealedRoot>> {
+        self.inner.sealed_roots().await
     }
 }
 

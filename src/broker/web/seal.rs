@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
 
@@ -24,7 +24,7 @@ pub(in crate::broker) enum Purpose {
     Session,
 }
 
-/// Seals what browsers carry, by keys that follow from the key-encryption key.
+/// Seals what browsers carry, by keys that follow from the root key.
 ///
 /// Whoever signs in has something sealed, and strangers may begin to, as often as they like.
 /// So each seal has a key of its own, which follows from a random salt: no number of them
@@ -36,10 +36,10 @@ pub(in crate::broker) struct PageSeal {
 }
 
 impl PageSeal {
-    pub(in crate::broker) fn new(kek: &Kek, issuer: &Issuer) -> Self {
+    pub(in crate::broker) fn new(root_key: &RootKey, issuer: &Issuer) -> Self {
         Self {
-            sign_ins: kek.derive("signing in to pages"),
-            sessions: kek.derive("sessions of pages"),
+            sign_ins: root_key.derive("signing in to pages"),
+            sessions: root_key.derive("sessions of pages"),
             issuer: issuer.as_str().into(),
         }
     }
@@ -105,7 +105,7 @@ mod tests {
     use crate::secret::Secret;
 
     fn seal(key: u8, issuer: &str) -> PageSeal {
-        PageSeal::new(&Kek::new(Secret::new([key; 32])), &Issuer::parse(issuer).unwrap())
+        PageSeal::new(&RootKey::new(Secret::new([key; 32])), &Issuer::parse(issuer).unwrap())
     }
 
     const OWN: &str = "https://broker.example.com";

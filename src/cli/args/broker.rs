@@ -40,6 +40,9 @@ pub(crate) enum BrokerCommand {
     /// List, rotate, revoke and export the keys that sign
     #[command(subcommand)]
     Keys(BrokerKeys),
+    /// Change the key-encryption key, while the broker runs
+    #[command(subcommand)]
+    Kek(BrokerKek),
     /// Revoke a token, or all that were issued to somebody; the broker may be running
     Revoke(BrokerRevoke),
     /// Look into the audit log, and check it; the broker may be running
@@ -110,6 +113,56 @@ pub(crate) enum BrokerKeys {
         #[command(flatten)]
         of: BrokerFile,
     },
+}
+
+/// The commands below `broker kek`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BrokerKek {
+    /// List the key-encryption keys that open the database, by names that tell nothing of them
+    List {
+        /// The broker's configuration.
+        #[command(flatten)]
+        of: BrokerFile,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have another one open the database, too
+    Add {
+        /// Where the other one is.
+        #[command(flatten)]
+        other: OtherKek,
+        /// The broker's configuration.
+        #[command(flatten)]
+        of: BrokerFile,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Have one open the database no more, once the configuration names another
+    Remove {
+        /// Its name, as `list` shows it
+        #[arg(value_name = "NAME", allow_hyphen_values = true)]
+        id: String,
+        /// The broker's configuration.
+        #[command(flatten)]
+        of: BrokerFile,
+        /// Why, for the audit log
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+}
+
+/// Where another key-encryption key is.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct OtherKek {
+    /// A file with it, as private as `kek_file` has to be; `-` for standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub kek: Option<PathBuf>,
+    /// A configuration whose `[keys]` says where it is: what broker.toml is to become
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub of_config: Option<PathBuf>,
 }
 
 /// A file, and which broker's store.

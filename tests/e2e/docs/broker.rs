@@ -112,6 +112,7 @@ fn configurations_and_policies_of_the_broker_load() {
             assert!(holds(&loaded(format!("{}\n{}", start.text, more.text))), "{kind}");
         }
     };
+    each("claims", |config| config.trusted_issuer["ci"].claims.len() == 3);
     each("client", |config| config.client["deployer"].authenticates());
     each("review", |config| config.trusted_issuer["cluster"].token_review.is_some());
     each("web", |config| config.web.as_ref().is_some_and(|web| web.client_id == "tmpcred-pages"));

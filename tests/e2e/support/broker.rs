@@ -159,7 +159,7 @@ pub(crate) struct Twin {
     /// Its address.
     pub(crate) url: String,
     /// What its configuration is called.
-    name: String,
+    pub(crate) name: String,
 }
 
 impl Twin {

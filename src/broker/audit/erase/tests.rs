@@ -5,7 +5,7 @@ use time::macros::datetime;
 use super::*;
 use crate::broker::audit::leaf::ERASED;
 use crate::broker::audit::verify::{Kind, Proofs, verify};
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::store::sql::tests::{Ground, append, record};
 use crate::broker::store::{Ledger, LogStore, sqlite};
 use crate::broker::testbed::failing::Failing;
@@ -28,7 +28,7 @@ async fn erased(store: &dyn Store, subject: &str) -> Result<Erased> {
 async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
     for ground in Ground::each().await {
         let store = ground.open().await;
-        let seal = Kek::random().unwrap().seal_of_log();
+        let seal = RootKey::random().unwrap().seal_of_log();
         store.seal_with(seal.clone()).await.unwrap();
         let bot = "https://i.example#alice";
         let others = format!("https://i.example#x {bot} https://i.example#y");
@@ -104,7 +104,7 @@ async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
 #[tokio::test]
 async fn what_is_erased_while_the_log_is_looked_at_is_no_damage() {
     let store = Arc::new(sqlite::in_memory().await.unwrap());
-    let seal = Kek::random().unwrap().seal_of_log();
+    let seal = RootKey::random().unwrap().seal_of_log();
     store.seal_with(seal.clone()).await.unwrap();
     append(store.as_ref(), &[of("alice", None), of("bob", None)]).await.unwrap();
     let looked_at = Failing::over(store.clone());

@@ -1,6 +1,6 @@
 use super::*;
 use crate::broker::audit::note::VerifierKey;
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{Ground, append, record};
 use crate::broker::store::sqlite::tests::tamper;
@@ -9,8 +9,8 @@ use crate::host::clock::SystemClock;
 
 const ORIGIN: &str = "broker.example.com";
 
-async fn signer(store: &Arc<SqlStore>, kek: &Kek) -> Signer {
-    let keys = CheckpointKeys::open(store.as_ref(), kek, &SystemClock).await.unwrap();
+async fn signer(store: &Arc<SqlStore>, root_key: &RootKey) -> Signer {
+    let keys = CheckpointKeys::open(store.as_ref(), root_key, &SystemClock).await.unwrap();
     Signer::new(store.clone(), keys, ORIGIN, Arc::new(SystemClock))
 }
 
@@ -20,15 +20,16 @@ async fn sizes(store: &SqlStore) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_log_is_signed_where_it_has_grown_and_at_the_end() {
-    let (store, kek) = (Arc::new(sqlite::in_memory().await.unwrap()), Kek::random().unwrap());
-    let mut signer = signer(&store, &kek).await;
+    let (store, root_key) =
+        (Arc::new(sqlite::in_memory().await.unwrap()), RootKey::random().unwrap());
+    let mut signer = signer(&store, &root_key).await;
     signer.sign().await.unwrap();
     assert!(sizes(&store).await.is_empty());
     append(store.as_ref(), &[record("a"), record("b")]).await.unwrap();
     signer.sign().await.unwrap();
     signer.sign().await.unwrap();
     assert_eq!(sizes(&store).await, [2]);
-    let keys = CheckpointKeys::read(store.as_ref(), &kek).await.unwrap();
+    let keys = CheckpointKeys::read(store.as_ref(), &root_key).await.unwrap();
     let key = VerifierKey::new(ORIGIN, keys.active().unwrap());
     let notary =
         Notary::start(store.clone(), keys, ORIGIN, Arc::new(SystemClock), Counter::default());
@@ -45,8 +46,9 @@ async fn a_log_is_signed_where_it_has_grown_and_at_the_end() {
 async fn another_past_is_never_signed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
-    let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
-    let mut running = signer(&store, &kek).await;
+    let (store, root_key) =
+        (Arc::new(sqlite::open(&path).await.unwrap()), RootKey::random().unwrap());
+    let mut running = signer(&store, &root_key).await;
     append(store.as_ref(), &[record("a"), record("b")]).await.unwrap();
     running.sign().await.unwrap();
     // What this process has left there it puts back, and goes on from.
@@ -56,7 +58,7 @@ async fn another_past_is_never_signed() {
     // Another one goes on from what it finds there.
     tamper(&path, "update audit_tile set hashes = zeroblob(96)").await;
     let other = Arc::new(sqlite::open(&path).await.unwrap());
-    let started = signer(&other, &kek).await;
+    let started = signer(&other, &root_key).await;
     for reason in ["d", "e"] {
         append(other.as_ref(), &[record(reason)]).await.unwrap();
     }
@@ -84,8 +86,9 @@ async fn what_was_never_appended_is_neither_signed_nor_gone_on_from() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b.db");
-        let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
-        let mut running = signer(&store, &kek).await;
+        let (store, root_key) =
+            (Arc::new(sqlite::open(&path).await.unwrap()), RootKey::random().unwrap());
+        let mut running = signer(&store, &root_key).await;
         append(store.as_ref(), &[record("a"), record("b")]).await.unwrap();
         tamper(&path, change).await;
         let error = append(store.as_ref(), &[record("c")]).await.unwrap_err();
@@ -96,7 +99,7 @@ async fn what_was_never_appended_is_neither_signed_nor_gone_on_from() {
         store.close().await;
         // Nor by one that is started on it.
         let store = sqlite::open(&path).await.unwrap();
-        let error = CheckpointKeys::open(&store, &kek, &SystemClock).await.err().unwrap();
+        let error = CheckpointKeys::open(&store, &root_key, &SystemClock).await.err().unwrap();
         assert!(error.to_string().contains(why), "{error}");
     }
 }
@@ -105,8 +108,9 @@ async fn what_was_never_appended_is_neither_signed_nor_gone_on_from() {
 async fn an_older_end_is_noticed_by_whoever_has_seen_a_later_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
-    let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
-    let _keys = signer(&store, &kek).await;
+    let (store, root_key) =
+        (Arc::new(sqlite::open(&path).await.unwrap()), RootKey::random().unwrap());
+    let _keys = signer(&store, &root_key).await;
     append(store.as_ref(), &[record("a")]).await.unwrap();
     tamper(&path, "create table kept as select * from audit_head").await;
     append(store.as_ref(), &[record("b")]).await.unwrap();
@@ -122,9 +126,9 @@ async fn an_older_end_is_noticed_by_whoever_has_seen_a_later_one() {
     tamper(&path, "delete from audit_head").await;
     tamper(&path, "insert into audit_head select * from kept").await;
     let idle = Arc::new(sqlite::open(&path).await.unwrap());
-    let _keys = signer(&idle, &kek).await;
+    let _keys = signer(&idle, &root_key).await;
     let other = sqlite::open(&path).await.unwrap();
-    other.seal_with(kek.seal_of_log()).await.unwrap();
+    other.seal_with(root_key.seal_of_log()).await.unwrap();
     append(&other, &[record("b")]).await.unwrap();
     assert_eq!(idle.sealed_end().await.unwrap().map(|end| end.size), Some(2));
     tamper(
@@ -142,24 +146,25 @@ async fn an_older_end_is_noticed_by_whoever_has_seen_a_later_one() {
 async fn no_other_key_is_made_where_one_has_signed_or_under_the_wrong_kek() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
-    let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
-    let mut first = signer(&store, &kek).await;
+    let (store, root_key) =
+        (Arc::new(sqlite::open(&path).await.unwrap()), RootKey::random().unwrap());
+    let mut first = signer(&store, &root_key).await;
     append(store.as_ref(), &[record("a")]).await.unwrap();
     let made = store.keys().await.unwrap();
     tamper(&path, "create table kept as select * from signing_key; delete from signing_key").await;
     // The log alone says that the KEK is another one.
-    let other = Kek::random().unwrap();
+    let other = RootKey::random().unwrap();
     assert!(CheckpointKeys::open(store.as_ref(), &other, &SystemClock).await.is_err());
     assert_eq!(store.keys().await.unwrap(), []);
     // A new key of a log that there is already is on record.
-    CheckpointKeys::open(store.as_ref(), &kek, &SystemClock).await.unwrap();
+    CheckpointKeys::open(store.as_ref(), &root_key, &SystemClock).await.unwrap();
     let (_, record) = store.records(1, 9).await.unwrap().pop().unwrap();
     assert!(record.reason.contains("the log had none"), "{record:?}");
     tamper(&path, "delete from signing_key; insert into signing_key select * from kept").await;
     assert_eq!(store.keys().await.unwrap(), made);
     first.sign().await.unwrap();
     tamper(&path, "delete from signing_key").await;
-    let error = CheckpointKeys::open(store.as_ref(), &kek, &SystemClock).await.err().unwrap();
+    let error = CheckpointKeys::open(store.as_ref(), &root_key, &SystemClock).await.err().unwrap();
     assert!(error.to_string().contains("the key of the audit log is gone"), "{error}");
     assert_eq!(store.keys().await.unwrap(), []);
 }
@@ -168,22 +173,23 @@ async fn no_other_key_is_made_where_one_has_signed_or_under_the_wrong_kek() {
 async fn what_somebody_else_signed_is_not_gone_on_from() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
-    let (store, kek) = (Arc::new(sqlite::open(&path).await.unwrap()), Kek::random().unwrap());
-    let _keys = signer(&store, &kek).await;
+    let (store, root_key) =
+        (Arc::new(sqlite::open(&path).await.unwrap()), RootKey::random().unwrap());
+    let _keys = signer(&store, &root_key).await;
     append(store.as_ref(), &[record("a")]).await.unwrap();
     tamper(&path, "insert into audit_checkpoint values (1, 0, 'a note')").await;
     append(store.as_ref(), &[record("b")]).await.unwrap();
-    let error = signer(&store, &kek).await.sign().await.unwrap_err();
+    let error = signer(&store, &root_key).await.sign().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
 }
 
 #[tokio::test]
 async fn of_several_processes_one_signs_and_each_goes_on_from_what_the_others_signed() {
     for ground in Ground::each().await {
-        let kek = Kek::random().unwrap();
+        let root_key = RootKey::random().unwrap();
         let stores = ground.open_often(2).await;
-        let mut first = signer(&stores[0], &kek).await;
-        let mut second = signer(&stores[1], &kek).await;
+        let mut first = signer(&stores[0], &root_key).await;
+        let mut second = signer(&stores[1], &root_key).await;
         append(stores[0].as_ref(), &[record("a"), record("b")]).await.unwrap();
         first.sign_in_turn().await.unwrap();
         append(stores[1].as_ref(), &[record("c")]).await.unwrap();
@@ -211,9 +217,9 @@ async fn of_several_processes_one_signs_and_each_goes_on_from_what_the_others_si
 #[tokio::test]
 async fn another_log_that_has_grown_longer_is_noticed_by_whoever_has_seen_the_first() {
     for ground in Ground::each().await {
-        let kek = Kek::random().unwrap();
+        let root_key = RootKey::random().unwrap();
         let stores = ground.open_often(4).await;
-        let _keys = signer(&stores[0], &kek).await;
+        let _keys = signer(&stores[0], &root_key).await;
         append(stores[0].as_ref(), &[record("a")]).await.unwrap();
         ground
             .tamper(
@@ -223,7 +229,7 @@ async fn another_log_that_has_grown_longer_is_noticed_by_whoever_has_seen_the_fi
             .await;
         append(stores[0].as_ref(), &[record("b")]).await.unwrap();
         let idle = &stores[1];
-        idle.seal_with(kek.seal_of_log()).await.unwrap();
+        idle.seal_with(root_key.seal_of_log()).await.unwrap();
         ground
             .tamper(
                 "delete from audit_record where sequence = 2;
@@ -231,7 +237,7 @@ async fn another_log_that_has_grown_longer_is_noticed_by_whoever_has_seen_the_fi
                  delete from audit_tile; insert into audit_tile select * from kept_tile",
             )
             .await;
-        stores[2].seal_with(kek.seal_of_log()).await.unwrap();
+        stores[2].seal_with(root_key.seal_of_log()).await.unwrap();
         for (others, size) in [(&["x"][..], 2), (&["y", "z"], 4)] {
             let records: Vec<_> = others.iter().map(|name| record(name)).collect();
             append(stores[2].as_ref(), &records).await.unwrap();
@@ -244,7 +250,7 @@ async fn another_log_that_has_grown_longer_is_noticed_by_whoever_has_seen_the_fi
             assert_eq!(stores[2].size().await.unwrap(), size, "nobody went on from it");
         }
         // Who has not seen the first one cannot know; a checkpoint elsewhere tells.
-        stores[3].seal_with(kek.seal_of_log()).await.unwrap();
+        stores[3].seal_with(root_key.seal_of_log()).await.unwrap();
         append(stores[3].as_ref(), &[record("d")]).await.unwrap();
         append(stores[2].as_ref(), &[record("e")]).await.unwrap();
     }

@@ -9,7 +9,7 @@ use crate::broker::audit::note::Checkpoint;
 use crate::broker::audit::seal::Seal;
 use crate::broker::audit::verify::{Kind, Proofs, Report, verify};
 use crate::broker::config::Keys as KeysConfig;
-use crate::broker::keys::{CheckpointKeys, Keeper, Kek, Rules, Signs, StoredKey};
+use crate::broker::keys::{CheckpointKeys, Keeper, RootKey, Rules, Signs, StoredKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::{Effect, KeyStore, Ledger, LogStore, Unit, sqlite};
@@ -31,11 +31,11 @@ struct Log {
 impl Log {
     async fn new() -> Self {
         let store = Arc::new(sqlite::in_memory().await.unwrap());
-        let (kek, clock) = (Kek::random().unwrap(), Arc::new(Shifted::default()));
-        let keys = CheckpointKeys::open(store.as_ref(), &kek, clock.as_ref()).await.unwrap();
+        let (root_key, clock) = (RootKey::random().unwrap(), Arc::new(Shifted::default()));
+        let keys = CheckpointKeys::open(store.as_ref(), &root_key, clock.as_ref()).await.unwrap();
         let keeper = Keeper {
             store: store.clone(),
-            kek,
+            root_key,
             clock: clock.clone(),
             rules: Rules::from(&KeysConfig::default()),
             issuer: Issuer::parse("https://broker.example.com").unwrap(),
@@ -54,7 +54,7 @@ impl Log {
     }
 
     async fn keys(&self) -> CheckpointKeys {
-        CheckpointKeys::read(self.store.as_ref(), &self.keeper.kek).await.unwrap()
+        CheckpointKeys::read(self.store.as_ref(), &self.keeper.root_key).await.unwrap()
     }
 
     async fn active(&self) -> VerifierKey {
@@ -242,13 +242,13 @@ async fn a_key_of_the_log_that_is_revoked_as_it_is_read_was_not_put_back() {
     let mut log = Log::new().await;
     log.grow().await;
     let key = log.in_state(KeyState::Active).await.remove(0);
-    let (store, kek) = (Failing::over(log.store.clone()), log.keeper.kek.clone());
+    let (store, root_key) = (Failing::over(log.store.clone()), log.keeper.root_key.clone());
     let Log { keeper, .. } = log;
     store.after_keys(async move {
         let (rules, kid) = (keeper.rules, std::slice::from_ref(&key.kid));
         keeper.settle(|keys| rules.revocation(keys, kid, "it leaked")).await.unwrap();
     });
-    let keys = CheckpointKeys::read(store.as_ref(), &kek).await.unwrap();
+    let keys = CheckpointKeys::read(store.as_ref(), &root_key).await.unwrap();
     assert_eq!((keys.revoked(ORIGIN).len(), keys.signers().unwrap().len()), (1, 1));
     assert!(!keys.revoked(ORIGIN).contains(&keys.verifiers(ORIGIN)[0]));
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::broker::audit::Record;
 use crate::broker::audit::notary::Signer;
 use crate::broker::audit::tree::leaf_hash;
-use crate::broker::keys::{CheckpointKeys, Kek};
+use crate::broker::keys::{CheckpointKeys, RootKey};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::sqlite;
@@ -30,8 +30,8 @@ impl Log {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b.db");
         let store = Arc::new(sqlite::open(&path).await.unwrap());
-        let kek = Kek::random().unwrap();
-        let keys = CheckpointKeys::open(store.as_ref(), &kek, &SystemClock).await.unwrap();
+        let root_key = RootKey::random().unwrap();
+        let keys = CheckpointKeys::open(store.as_ref(), &root_key, &SystemClock).await.unwrap();
         let public = vec![VerifierKey::new(ORIGIN, keys.active().unwrap())];
         let seal = keys.seal().clone();
         let mut signer = Signer::new(store.clone(), keys, ORIGIN, Arc::new(SystemClock));
@@ -225,8 +225,8 @@ async fn a_tree_that_was_made_anew_without_the_key_is_found() {
 #[tokio::test]
 async fn checkpoints_of_another_key_are_found() {
     let log = Log::new().await;
-    let (other, kek) = (sqlite::in_memory().await.unwrap(), Kek::random().unwrap());
-    let keys = CheckpointKeys::open(&other, &kek, &SystemClock).await.unwrap();
+    let (other, root_key) = (sqlite::in_memory().await.unwrap(), RootKey::random().unwrap());
+    let keys = CheckpointKeys::open(&other, &root_key, &SystemClock).await.unwrap();
     let note = keys.signed(&log.newest().await).unwrap();
     let swap = format!("update audit_checkpoint set note = '{note}' where size = 1000");
     assert_eq!(log.after(&swap).await, [(Kind::Checkpoint, 1000, 1000)]);

@@ -117,6 +117,47 @@ fn claims_become_tags_that_cannot_be_mistaken_for_each_other() {
 }
 
 #[test]
+fn mapped_claims_are_what_the_configuration_makes_of_others_and_nothing_else() {
+    let config = json!({
+        "issuer": "https://a.example",
+        "claims": {
+            "branch": {"from": "ref", "matches": "refs/heads/(.+)"},
+            "release": {"from": "ref", "matches": "refs/heads/release/[0-9]+"},
+            "team": {"from": "/realm_access/roles", "matches": "team:(?:x-)?(.+)"},
+            "number": {"from": "level"},
+        },
+    });
+    let names = Names::of(&serde_json::from_value(config).unwrap());
+    let seen = |more: Value| {
+        let claims = claims("https://a.example", "x", &[], more);
+        let tags = Caller::new(claims, &names, "cli".into()).unwrap().tags;
+        let tag = |name: &str| {
+            let values = tags.get(name)?.iter().map(String::as_str);
+            Some(values.collect::<Vec<_>>().join(","))
+        };
+        ["branch", "release", "team", "number"].map(tag)
+    };
+    let some = |text: &str| Some(text.to_string());
+    let all = json!({
+        "ref": "refs/heads/release/7", "level": 3,
+        "realm_access": {"roles": ["team:a", "team:x-b", "other", "xteam:c", 4, {}]},
+    });
+    assert_eq!(
+        seen(all),
+        [some("release/7"), some("refs/heads/release/7"), some("a,b"), some("3")]
+    );
+    // Neither what a token says by such a name, nor what only begins or ends so.
+    for other in ["refs/heads/release/7x", "xrefs/heads/release/7", "refs/heads/release/7\n", ""] {
+        let forged = json!({ "ref": other, "release": "refs/heads/release/7", "branch": ["main"] });
+        assert_eq!(seen(forged)[1], None, "{other:?}");
+    }
+    let forged = json!({"branch": "main", "release": "1", "team": ["a"], "number": "9"});
+    assert_eq!(seen(forged), [None, None, None, None]);
+    let odd = json!({"ref": null, "realm_access": "team:a", "level": {"deep": 1}, "number": 9});
+    assert_eq!(seen(odd), [None, None, None, None]);
+}
+
+#[test]
 fn too_many_claims_are_refused() {
     let many: Vec<_> = (0..MAX_VALUES + 1).map(|n| n.to_string()).collect();
     assert!(caller("https://a.example", "x", json!({ "many": many })).is_err());

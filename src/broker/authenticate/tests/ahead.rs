@@ -5,12 +5,12 @@ use url::Url;
 use super::*;
 use crate::broker::authenticate::ahead::Part;
 use crate::broker::authenticate::{Ahead, KeysSeal};
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::store::{IssuerKeySet, Store, sqlite};
 use crate::secret::Secret;
 
-fn kek() -> Kek {
-    Kek::new(Secret::new([7; 32]))
+fn root_key() -> RootKey {
+    RootKey::new(Secret::new([7; 32]))
 }
 
 /// A broker on this store, and what fetches keys for it.
@@ -24,10 +24,11 @@ async fn fetching(
         let mut trusted = TrustedIssuer::new(issuer.issuer.clone());
         change(&mut trusted);
         options.config.trusted_issuer.insert("fake".into(), trusted);
-        (options.store, options.kek, options.clock) = (store.clone(), kek(), clock.clone());
+        (options.store, options.root_key, options.clock) =
+            (store.clone(), root_key(), clock.clone());
     })
     .await;
-    let ahead = bed.broker.fetch_ahead(KeysSeal::new(&kek())).await;
+    let ahead = bed.broker.fetch_ahead(KeysSeal::new(&root_key())).await;
     (bed, clock, ahead)
 }
 
@@ -164,7 +165,7 @@ async fn keys_outlast_the_process_for_as_long_as_they_would_have_in_it() {
 
     // They are as old as they are, and not as old as the process.
     let past = IssuerKeySet { good_at: now() - Duration::minutes(2), ..fetched };
-    let past = KeysSeal::new(&kek()).over(&found_by(&bed, &issuer), past);
+    let past = KeysSeal::new(&root_key()).over(&found_by(&bed, &issuer), past);
     store.keep_issuer_keys(&past).await.unwrap();
     let minutes = |minutes: u64| {
         move |trusted: &mut TrustedIssuer| {
@@ -188,7 +189,7 @@ async fn what_the_broker_has_not_kept_are_no_keys_of_an_issuer() {
     ahead.close().await;
     drop(bed);
     issuer.down(true);
-    let (stranger, other) = (IssuerKey::new(), Kek::new(Secret::new([8; 32])));
+    let (stranger, other) = (IssuerKey::new(), RootKey::new(Secret::new([8; 32])));
     let planted = serde_json::to_vec(&stranger.jwks()).unwrap();
     let (before, far) = (good.good_at - Duration::SECOND, good.good_at + Duration::HOUR);
     for bad in [
@@ -197,7 +198,7 @@ async fn what_the_broker_has_not_kept_are_no_keys_of_an_issuer() {
         KeysSeal::new(&other).over(&found_by, IssuerKeySet { document: planted, ..good.clone() }),
         IssuerKeySet { good_at: before, ..good.clone() },
         // By a clock that was ahead they would be good for longer.
-        KeysSeal::new(&kek()).over(&found_by, IssuerKeySet { good_at: far, ..good.clone() }),
+        KeysSeal::new(&root_key()).over(&found_by, IssuerKeySet { good_at: far, ..good.clone() }),
     ] {
         store.keep_issuer_keys(&bad).await.unwrap();
         let (bed, clock, _ahead) = fetching(&issuer, &store, |_| {}).await;
@@ -265,7 +266,7 @@ async fn issuers_that_come_with_another_configuration_are_fetched_too() {
     let remote = |bed: &Bed| bed.broker.policies().authenticator().remote();
     let in_force = Arc::new(Mutex::new(remote(&first)));
     let issuers = in_force.clone();
-    let seal = KeysSeal::new(&kek());
+    let seal = KeysSeal::new(&root_key());
     let ahead = Ahead::start(move || issuers.lock().unwrap().clone(), &store, seal).await;
     until("the first is fetched", || async { one.asked() == (1, 1) }).await;
     assert_eq!(other.asked(), (0, 0));

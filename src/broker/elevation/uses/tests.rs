@@ -8,7 +8,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::*;
 use crate::broker::elevation::{Access, Asked, ElevationSeal, Review, Span};
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::metrics::Metrics;
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Effect, Store, Unit, Unless, sqlite};
@@ -22,7 +22,7 @@ const ID: Uuid = Uuid::from_u128(7);
 
 fn seal() -> ElevationSeal {
     ElevationSeal::new(
-        &Kek::new(Secret::new([7; 32])),
+        &RootKey::new(Secret::new([7; 32])),
         &Issuer::parse("https://broker.example.com").unwrap(),
     )
 }

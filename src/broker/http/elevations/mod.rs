@@ -23,6 +23,7 @@ use super::api::{Answer, Endpoint, Field, Kind, Operation, Parameter, Verb};
 use super::client;
 use super::form::{Form, Posted};
 use super::operate::{Outcome, Request, Shown, Unserved, described, done, flag, to_its_end};
+use super::rates;
 use super::refusal::Refusal;
 use super::shown::Challenge;
 use crate::broker::Broker;
@@ -408,6 +409,7 @@ pub(super) fn unserved(refusal: elevation::Refusal) -> Unserved {
             let refusal = Refusal::forbidden(why).retrying(retry_after);
             Unserved::new(Outcome::Denied, refusal)
         }
+        Why::TooOften(too_often) => Unserved::new(Outcome::Denied, rates::told(too_often)),
         Why::StepUp(login) => step_up(&login),
         Why::Stale => {
             let why = "the directory of people is out of date, so nobody can be told from others";

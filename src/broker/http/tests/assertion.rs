@@ -154,11 +154,14 @@ async fn required_claims_and_clients_are_checked() {
             ("hd".to_string(), RequiredClaim::Text("example.com".into())),
             ("amr".to_string(), RequiredClaim::AnyOf(set("mfa hwk"))),
             ("email_verified".to_string(), RequiredClaim::Flag(true)),
+            ("ref".to_string(), toml::from_str("matches = 'refs/heads/(main|v[0-9]+)'").unwrap()),
         ]
         .into();
     })
     .await;
-    let good = json!({"hd": "example.com", "amr": ["pwd", "mfa"], "email_verified": true});
+    let good = json!({
+        "hd": "example.com", "amr": ["pwd", "mfa"], "email_verified": true, "ref": "refs/heads/v12",
+    });
     assert_eq!(bed.exchange(&bed.key.token(good.clone()), &[]).await.status, StatusCode::OK);
     for (name, value) in [
         ("hd", json!("example.com.evil")),
@@ -169,6 +172,11 @@ async fn required_claims_and_clients_are_checked() {
         ("amr", json!("mfax")),
         ("email_verified", json!("true")),
         ("email_verified", json!(false)),
+        ("ref", json!("refs/heads/v12-of-a-stranger")),
+        ("ref", json!("xrefs/heads/main")),
+        ("ref", json!("refs/heads/main\n")),
+        ("ref", json!({"refs/heads/main": true})),
+        ("ref", json!(null)),
         ("azp", json!("other")),
         ("azp", json!(null)),
     ] {
@@ -176,6 +184,32 @@ async fn required_claims_and_clients_are_checked() {
         bad[name] = value.clone();
         let refusal = bed.refused(&bed.key.token(bad), &[]).await;
         assert_eq!(refusal["error"], "invalid_request", "{name}={value}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn policies_decide_by_claims_as_they_are_mapped() {
+    let bed = Bed::with(|options| {
+        let corp = options.config.trusted_issuer.get_mut("corp").unwrap();
+        let release = "from = 'ref'\nmatches = 'refs/heads/release/([0-9]+)'";
+        corp.claims = [("release".to_string(), toml::from_str(release).unwrap())].into();
+        options.policies = format!(
+            "@id(\"r\") @ttl(\"5m\") permit (principal, action == Action::\"issue\", resource) when {{
+                 principal.issuer == \"{CORP}\" && principal.hasTag(\"release\") &&
+                 principal.getTag(\"release\").contains(\"7\")
+             }};"
+        );
+    })
+    .await;
+    let status = async |claims: Value| bed.exchange(&bed.key.token(claims), &[]).await.status;
+    assert_eq!(status(json!({"ref": "refs/heads/release/7"})).await, StatusCode::OK);
+    for other in [
+        json!({"ref": "refs/heads/release/8"}),
+        json!({"ref": "refs/heads/release/7/x"}),
+        json!({"ref": "refs/heads/x", "release": "7"}),
+        json!({"release": ["7"]}),
+    ] {
+        assert_ne!(status(other.clone()).await, StatusCode::OK, "{other}");
     }
 }
 

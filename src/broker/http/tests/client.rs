@@ -217,7 +217,7 @@ async fn an_assertion_is_good_once_at_all_processes_and_endpoints_whatever_came_
         Bed::with(|options| {
             signer.configure(options);
             options.store = store;
-            options.kek = crate::broker::keys::Kek::new(Secret::new([7; 32]));
+            options.root_key = crate::broker::keys::RootKey::new(Secret::new([7; 32]));
         })
         .await
     };

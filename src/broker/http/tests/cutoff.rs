@@ -8,7 +8,7 @@ use serde_json::json;
 use time::Duration;
 use uuid::Uuid;
 
-use super::lineage::{OWN, Site, kek};
+use super::lineage::{OWN, Site, root_key};
 use crate::broker::authenticate::id_of;
 use crate::broker::cutoff::{Operator, Revoked, What};
 use crate::broker::store::sql::tests::Ground;
@@ -35,7 +35,7 @@ impl Place {
             options.config.role.insert("other".into(), other);
             options.policies += r#"@id("other") @ttl("15m")
                 permit (principal, action == Action::"issue", resource == Role::"other");"#;
-            (options.store, options.kek) = (store, kek());
+            (options.store, options.root_key) = (store, root_key());
             change(options);
         })
         .await;
@@ -45,7 +45,7 @@ impl Place {
     /// As another process does: over a connection of its own.
     pub(super) async fn operator(&self) -> Operator {
         let store = Arc::new(sqlite::open(&self.path).await.unwrap());
-        store.seal_with(kek().seal_of_log()).await.unwrap();
+        store.seal_with(root_key().seal_of_log()).await.unwrap();
         Operator::beside(store, Arc::new(SystemClock), Issuer::parse(OWN).unwrap())
     }
 
@@ -145,11 +145,12 @@ async fn they_end_also_where_nobody_can_count_them() {
 async fn from_when_on_is_not_for_the_operators_clock_to_say_alone() {
     for ground in Ground::each().await {
         let bed_store: Arc<dyn Store> = Arc::new(ground.open().await);
-        let bed = Bed::with(|options| (options.store, options.kek) = (bed_store, kek())).await;
+        let bed =
+            Bed::with(|options| (options.store, options.root_key) = (bed_store, root_key())).await;
         let token = bed.issued(json!({}), &[]).await;
         next_second().await;
         let store = Arc::new(ground.open().await);
-        store.seal_with(kek().seal_of_log()).await.unwrap();
+        store.seal_with(root_key().seal_of_log()).await.unwrap();
         let clock = Arc::new(Shifted::default());
         let operator = Operator::beside(store, clock.clone(), Issuer::parse(OWN).unwrap());
         let revoke = async |before| {
@@ -331,7 +332,7 @@ async fn what_is_on_record_ends_whoevers_clock_is_ahead() {
     let clock = Arc::new(Shifted::default());
     clock.0.store(-3, Ordering::Relaxed);
     let store = Arc::new(sqlite::open(&place.path).await.unwrap());
-    store.seal_with(kek().seal_of_log()).await.unwrap();
+    store.seal_with(root_key().seal_of_log()).await.unwrap();
     let operator = Operator::beside(store, clock, Issuer::parse(OWN).unwrap());
     let revoke = async |role: &str| {
         let many = What::Many { whose: Whose::Role(role.into()), before: None };

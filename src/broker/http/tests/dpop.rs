@@ -173,7 +173,7 @@ pub(super) async fn twins_with(change: fn(&mut Options)) -> [Bed; 2] {
 async fn process(store: Arc<dyn Store>, change: impl FnOnce(&mut Options)) -> Bed {
     Bed::with(move |options| {
         options.store = store;
-        options.kek = crate::broker::keys::Kek::new(Secret::new([7; 32]));
+        options.root_key = crate::broker::keys::RootKey::new(Secret::new([7; 32]));
         change(options);
     })
     .await
@@ -275,8 +275,8 @@ async fn a_nonce_is_wanted_of_late_and_of_this_broker_and_a_new_one_comes_with_e
     let token = bed.key.token(json!({}));
     let device = Device::new();
     let nonces = |bed: &Bed| {
-        let kek = crate::broker::keys::Kek::random().unwrap();
-        proof::Nonces::new(&kek, &bed.issuer)
+        let root_key = crate::broker::keys::RootKey::random().unwrap();
+        proof::Nonces::new(&root_key, &bed.issuer)
     };
     let foreign = nonces(&bed).give(proof::Place::Token, now());
     let stale = bed.broker.proofs.nonces();

@@ -11,6 +11,7 @@ mod issuers;
 mod leaving;
 mod many;
 mod model;
+mod often;
 mod provider_down;
 mod reach;
 mod receivers;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::broker::audit::Decision;
 use crate::broker::config::{self, Role, TrustedIssuer};
 use crate::broker::issue::{Ask, Refusal};
-use crate::broker::keys::{Keeper, Kek, KeyRing, Rules};
+use crate::broker::keys::{Keeper, KeyRing, RootKey, Rules};
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, json_of, set};
 use crate::credential::TokenType;
@@ -22,8 +22,8 @@ pub(super) struct Site {
     dir: tempfile::TempDir,
 }
 
-pub(super) fn kek() -> Kek {
-    Kek::new(Secret::new([7; 32]))
+pub(super) fn root_key() -> RootKey {
+    RootKey::new(Secret::new([7; 32]))
 }
 
 /// Who changes keys; another one signs as soon as it is published.
@@ -31,7 +31,7 @@ fn keeper(store: Arc<dyn Store>) -> Keeper {
     let rules = Rules::from(&config::Keys::default());
     Keeper {
         store,
-        kek: kek(),
+        root_key: root_key(),
         clock: Arc::new(SystemClock),
         rules: Rules { publish_before: time::Duration::ZERO, ..rules },
         issuer: Issuer::parse(OWN).unwrap(),
@@ -108,7 +108,7 @@ permit (principal, action == Action::"exchange", resource == Role::"again")
 when {{ principal.issuer == "{OWN}" }};
 "#
             );
-            (options.store, options.kek) = (store, kek());
+            (options.store, options.root_key) = (store, root_key());
         }
     }
 }

@@ -303,10 +303,10 @@ async fn what_was_used_stays_used_after_a_restart() {
     let path = dir.path().join("b.db");
     let open = async || Arc::new(sqlite::open(&path).await.unwrap()) as Arc<dyn Store>;
     let store = open().await;
-    let kek = || crate::broker::keys::Kek::new(Secret::new([7; 32]));
+    let root_key = || crate::broker::keys::RootKey::new(Secret::new([7; 32]));
     let bed = Bed::with(|options| {
         strict(options);
-        (options.store, options.kek) = (store, kek());
+        (options.store, options.root_key) = (store, root_key());
     })
     .await;
     let assertion = bed.key.token(json!({}));
@@ -319,7 +319,7 @@ async fn what_was_used_stays_used_after_a_restart() {
         let keys = dir.path().join("corp.json");
         crate::host::files::write_private(&keys, jwks.to_string().as_bytes()).unwrap();
         options.config.trusted_issuer.get_mut("corp").unwrap().jwks_file = Some(keys);
-        (options.store, options.kek) = (store, kek());
+        (options.store, options.root_key) = (store, root_key());
     })
     .await;
     let refusal = again.refused(&assertion, &[("audience", OTHER)]).await;
@@ -342,10 +342,10 @@ async fn a_token_stays_good_that_an_attempt_before_was_in_doubt_about() {
 async fn nor_does_a_process_take_back_what_another_one_issued() {
     let store: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
     let cut_off = Failing::over(store.clone());
-    let kek = || crate::broker::keys::Kek::new(Secret::new([7; 32]));
+    let root_key = || crate::broker::keys::RootKey::new(Secret::new([7; 32]));
     let one = Bed::with(|options| {
         strict(options);
-        (options.store, options.kek) = (cut_off.clone(), kek());
+        (options.store, options.root_key) = (cut_off.clone(), root_key());
     })
     .await;
     let dir = tempfile::tempdir().unwrap();
@@ -354,7 +354,7 @@ async fn nor_does_a_process_take_back_what_another_one_issued() {
     let other = Bed::with(|options| {
         strict(options);
         options.config.trusted_issuer.get_mut("corp").unwrap().jwks_file = Some(keys);
-        (options.store, options.kek) = (store, kek());
+        (options.store, options.root_key) = (store, root_key());
     })
     .await;
     let assertion = one.key.token(json!({}));
@@ -373,10 +373,10 @@ async fn what_a_killed_process_had_in_doubt_the_next_request_settles_at_another(
     for ground in Ground::each().await {
         let stores = ground.open_often(2).await;
         let cut_off = Failing::over(stores[0].clone());
-        let kek = || crate::broker::keys::Kek::new(Secret::new([7; 32]));
+        let root_key = || crate::broker::keys::RootKey::new(Secret::new([7; 32]));
         let one = Bed::with(|options| {
             strict(options);
-            (options.store, options.kek) = (cut_off.clone(), kek());
+            (options.store, options.root_key) = (cut_off.clone(), root_key());
         })
         .await;
         let assertion = one.key.token(json!({}));
@@ -390,7 +390,7 @@ async fn what_a_killed_process_had_in_doubt_the_next_request_settles_at_another(
         let other = Bed::with(|options| {
             strict(options);
             options.config.trusted_issuer.get_mut("corp").unwrap().jwks_file = Some(keys);
-            (options.store, options.kek) = (stores[1].clone(), kek());
+            (options.store, options.root_key) = (stores[1].clone(), root_key());
         })
         .await;
         let token = issued(&other, &assertion).await;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::header_of;
 use crate::broker::audit::Decision;
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::store::{Store, sqlite};
 use crate::broker::testbed::failing::{AFTER, BEFORE, Failing, WELL};
 use crate::broker::testbed::{API, Bed, CORP, claims_of, json_of};
@@ -151,10 +151,10 @@ async fn where_the_disk_fails_too_late_the_token_is_what_its_record_says() {
 async fn a_storm_at_two_processes_leaves_one_record() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
-    let kek = || Kek::new(Secret::new([7; 32]));
+    let root_key = || RootKey::new(Secret::new([7; 32]));
     let start = async || {
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
-        Arc::new(Bed::with(|options| (options.store, options.kek) = (store, kek())).await)
+        Arc::new(Bed::with(|options| (options.store, options.root_key) = (store, root_key())).await)
     };
     let beds = [start().await, start().await];
     let token = beds[0].issued(json!({}), &[]).await;

@@ -168,3 +168,6 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
     pairs.map(|(key, value)| (key.trim(), value.trim()))
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -6,7 +6,7 @@ use super::*;
 use crate::broker::audit::Decision;
 use crate::broker::config::MAX_TTL;
 use crate::broker::keys::life::{Rules, Signs, Step};
-use crate::broker::keys::{Algorithms, Kek, KeyState, SigningAlgorithm, TOKENS};
+use crate::broker::keys::{Algorithms, KeyState, RootKey, SigningAlgorithm, TOKENS};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{
@@ -50,7 +50,7 @@ const LEAD: Duration = Duration::minutes(10);
 fn keeper(store: &Arc<SqlStore>, clock: &Arc<Hand>) -> Keeper {
     Keeper {
         store: store.clone(),
-        kek: Kek::new(Secret::new([7; 32])),
+        root_key: RootKey::new(Secret::new([7; 32])),
         clock: clock.clone(),
         rules: Rules {
             publish_before: LEAD,

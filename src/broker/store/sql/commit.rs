@@ -9,10 +9,9 @@ use super::failure::Failure;
 use super::head::Guard;
 use super::notify;
 use super::rows::{damaged, micros};
-use super::{elevation, enrollment, erasure, uses};
+use super::{elevation, enrollment, erasure, keys, uses};
 use crate::broker::audit::Decision;
 use crate::broker::audit::leaf::stored;
-use crate::broker::keys::StoredKey;
 use crate::broker::store::{Cutoff, Effect, OpaqueToken, Outcome, Unit};
 use crate::error::Result;
 
@@ -133,8 +132,10 @@ async fn perform_one(
     match effect {
         // That is written together with what others use up.
         Effect::Consume(_) => Ok(true),
-        Effect::AddKey(key) => add_key(transaction, key).await,
-        Effect::ChangeKey { before, after } => change_key(transaction, before, after).await,
+        Effect::AddKey(key) => keys::add(transaction, key).await,
+        Effect::ChangeKey { before, after } => keys::change(transaction, before, after).await,
+        Effect::AddRoot(one) => keys::add_root(transaction, one).await,
+        Effect::RemoveRoot { kek_id, other } => keys::remove_root(transaction, kek_id, other).await,
         Effect::AddCheckpoint { size, note, at } => {
             let done = sqlx::query(
                 "insert into audit_checkpoint (size, at, note) values ($1, $2, $3)
@@ -219,46 +220,6 @@ async fn add_opaque(
     .bind(&token.claims)
     .bind(&token.seal)
     .bind(micros(token.keep_until))
-    .execute(&mut **transaction)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-async fn add_key(transaction: &mut Transaction<'_, Any>, key: &StoredKey) -> Result<bool, Failure> {
-    let done = sqlx::query(
-        "insert into signing_key
-            (kid, purpose, algorithm, state, sealed, kek_id, created_at, changed_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8) on conflict do nothing",
-    )
-    .bind(&key.kid)
-    .bind(key.purpose.as_str())
-    .bind(&key.algorithm)
-    .bind(key.state.as_str())
-    .bind(&key.sealed)
-    .bind(&key.kek_id)
-    .bind(micros(key.created_at))
-    .bind(micros(key.changed_at))
-    .execute(&mut **transaction)
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-async fn change_key(
-    transaction: &mut Transaction<'_, Any>,
-    before: &StoredKey,
-    after: &StoredKey,
-) -> Result<bool, Failure> {
-    let done = sqlx::query(
-        "update signing_key set state = $1, sealed = $2, kek_id = $3, changed_at = $4
-         where kid = $5 and state = $6 and sealed = $7",
-    )
-    .bind(after.state.as_str())
-    .bind(&after.sealed)
-    .bind(&after.kek_id)
-    .bind(micros(after.changed_at))
-    .bind(&before.kid)
-    .bind(before.state.as_str())
-    .bind(&before.sealed)
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)

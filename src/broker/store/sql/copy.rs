@@ -36,7 +36,11 @@ struct Table {
     columns: &'static [(&'static str, Holds)],
 }
 
-const TABLES: [Table; 14] = [
+const TABLES: [Table; 15] = [
+    Table {
+        name: "root_key",
+        columns: &[("slot", Number), ("kek_id", Text), ("sealed", Bytes), ("added_at", Number)],
+    },
     Table {
         name: "signing_key",
         columns: &[
@@ -187,6 +191,8 @@ pub struct Copied {
     pub records: u64,
     /// How many keys there are.
     pub keys: u64,
+    /// Under how many key-encryption keys the root key is sealed.
+    pub key_encryption_keys: u64,
     /// How many used-up things, such as revocations.
     pub consumed: u64,
     /// How many keys people enrolled, be they removed again.
@@ -208,6 +214,7 @@ impl Copied {
         let Self {
             records,
             keys,
+            key_encryption_keys,
             consumed,
             enrolled_keys,
             cutoffs,
@@ -216,9 +223,9 @@ impl Copied {
             messages,
             root: _,
         } = self;
-        let all =
-            [records, keys, consumed, enrolled_keys, cutoffs, opaque_tokens, checkpoints, messages];
-        all.iter().all(|n| **n == 0)
+        let of_keys = [keys, key_encryption_keys, enrolled_keys];
+        let others = [records, consumed, cutoffs, opaque_tokens, checkpoints, messages];
+        of_keys.iter().chain(&others).all(|n| **n == 0)
     }
 }
 
@@ -343,6 +350,7 @@ async fn counted(transaction: &mut Transaction<'_, Any>) -> Result<Copied, Failu
     Ok(Copied {
         records,
         keys: count(transaction, "signing_key").await?,
+        key_encryption_keys: count(transaction, "root_key").await?,
         consumed: count(transaction, "consumed").await?,
         cutoffs: count(transaction, "revocation_cutoff").await?,
         opaque_tokens: count(transaction, "opaque_token").await?,

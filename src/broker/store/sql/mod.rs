@@ -15,6 +15,7 @@ mod failure;
 mod head;
 mod inserts;
 mod issuer_keys;
+mod keys;
 mod log;
 mod lookups;
 mod migrate;
@@ -35,10 +36,9 @@ use sqlx::query::Query;
 use sqlx::{Any, Database, Row as _};
 use time::OffsetDateTime;
 
-use super::{KeyStore, Ledger, Once, OnceStore, Outcome, Store, Unit};
+use super::{Ledger, Once, OnceStore, Outcome, Store, Unit};
 use crate::broker::audit::Record;
 use crate::broker::audit::seal::Seal;
-use crate::broker::keys::StoredKey;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
 pub use copy::Copied;
@@ -47,7 +47,7 @@ pub(super) use failure::{code, fault};
 use head::Guard;
 use lookups::Lookups;
 pub(super) use migrate::{Own, STARTED_ONCE};
-use rows::{consumed_at_from, key_from, micros, moment, record_from};
+use rows::{consumed_at_from, micros, moment, record_from};
 
 /// How much a probe writes, in bytes: more than a record, so that it does not
 /// find room where a record would not.
@@ -161,21 +161,6 @@ impl Ledger for SqlStore {
         };
         let rows = self.engine.read("the audit log cannot be read", ask).await?;
         rows.iter().map(record_from).collect()
-    }
-}
-
-#[async_trait]
-impl KeyStore for SqlStore {
-    async fn keys(&self) -> Result<Vec<StoredKey>> {
-        let ask = || {
-            sqlx::query(
-                "select kid, purpose, algorithm, state, sealed, kek_id, created_at, changed_at
-             from signing_key order by created_at, kid",
-            )
-            .fetch_all(&self.engine.pool)
-        };
-        let rows = self.engine.read("the signing keys cannot be read", ask).await?;
-        rows.iter().map(key_from).collect()
     }
 }
 

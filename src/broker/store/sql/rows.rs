@@ -8,7 +8,6 @@ use uuid::Uuid;
 use crate::broker::audit::leaf::{COLUMNS, Leaf, NUMBERS};
 pub(super) use crate::broker::audit::micros;
 use crate::broker::audit::{Decision, Record};
-use crate::broker::keys::{KeyState, Purpose, StoredKey};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::trace::w3c;
@@ -25,42 +24,26 @@ pub(super) fn moment(micros: i64) -> Option<OffsetDateTime> {
 }
 
 /// Reads columns of one table.
-struct Columns<'a> {
-    table: &'static str,
-    row: &'a AnyRow,
+pub(super) struct Columns<'a> {
+    pub(super) table: &'static str,
+    pub(super) row: &'a AnyRow,
 }
 
 impl<'a> Columns<'a> {
-    fn get<T>(&self, column: &str) -> Result<T>
+    pub(super) fn get<T>(&self, column: &str) -> Result<T>
     where
         T: sqlx::Decode<'a, sqlx::Any> + sqlx::Type<sqlx::Any>,
     {
         self.row.try_get(column).map_err(|_| self.damaged(column))
     }
 
-    fn time(&self, column: &str) -> Result<OffsetDateTime> {
+    pub(super) fn time(&self, column: &str) -> Result<OffsetDateTime> {
         moment(self.get(column)?).ok_or_else(|| self.damaged(column))
     }
 
-    fn damaged(&self, column: &str) -> Error {
+    pub(super) fn damaged(&self, column: &str) -> Error {
         damaged(&format!("{}.{column}", self.table))
     }
-}
-
-pub(super) fn key_from(row: &AnyRow) -> Result<StoredKey> {
-    let columns = Columns { table: "signing_key", row };
-    let purpose: String = columns.get("purpose")?;
-    let state: String = columns.get("state")?;
-    Ok(StoredKey {
-        kid: columns.get("kid")?,
-        purpose: Purpose::from_name(&purpose).ok_or_else(|| columns.damaged("purpose"))?,
-        algorithm: columns.get("algorithm")?,
-        state: KeyState::from_name(&state).ok_or_else(|| columns.damaged("state"))?,
-        sealed: columns.get("sealed")?,
-        kek_id: columns.get("kek_id")?,
-        created_at: columns.time("created_at")?,
-        changed_at: columns.time("changed_at")?,
-    })
 }
 
 pub(super) fn consumed_at_from(row: &AnyRow) -> Result<OffsetDateTime> {

@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::broker::audit::Decision;
-use crate::broker::keys::{KeyState, Purpose};
-use crate::broker::store::{Consumed, Effect, OutboxStore, Revocable, Turn, sqlite};
+use crate::broker::keys::{KeyState, Purpose, StoredKey};
+use crate::broker::store::{Consumed, Effect, KeyStore as _, OutboxStore, Revocable, Turn, sqlite};
 use crate::credential::Principal;
 
 /// A record that tells itself apart by its reason.

@@ -3,7 +3,7 @@ use time::macros::datetime;
 use super::*;
 use crate::broker::audit::Record;
 use crate::broker::config::Store as StoreConfig;
-use crate::broker::keys::{Kek, Purpose};
+use crate::broker::keys::{Purpose, RootKey};
 use crate::broker::notify::{Message, Urgency};
 use crate::broker::store::postgres::peer::Database;
 use crate::broker::store::sql::tests::{append, record};
@@ -26,20 +26,25 @@ async fn postgres() -> (StoreConfig, Database) {
     (StoreConfig { path: None, postgres: Some(database.config.clone()) }, database)
 }
 
+/// As it was before there were root keys: it is in the place of one.
 fn kek() -> Kek {
     Kek::new(Secret::new([7; 32]))
 }
 
+fn root_key() -> RootKey {
+    RootKey::new(Secret::new([7; 32]))
+}
+
 /// Goes on where the log ends, as whoever has the KEK may.
 async fn go_on(store: &SqlStore) -> u64 {
-    store.seal_with(kek().seal_of_log()).await.unwrap();
+    store.seal_with(root_key().seal_of_log()).await.unwrap();
     append(store, &[record("on")]).await.unwrap()
 }
 
 /// Has a bit of everything, and more records than fit into one batch or one tile.
 async fn fill_in(store: &SqlStore) {
-    let kek = kek();
-    crate::broker::keys::CheckpointKeys::open(store, &kek, &SystemClock).await.unwrap();
+    let root_key = root_key();
+    crate::broker::keys::CheckpointKeys::open(store, &root_key, &SystemClock).await.unwrap();
     let records: Vec<_> = (0..700).map(|n| record(&format!("{n} '\u{1f512}"))).collect();
     append(store, &records[..699]).await.unwrap();
     let acted = Record { actor: Some("https://i.example#bot".into()), ..record("acted") };
@@ -106,7 +111,7 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
         let running = open(&config, &env()).await.unwrap();
         fill_in(&running).await;
         let file = path(&format!("backup-{number}.db"));
-        let copied = backup(&config, &env(), &file, Some(&kek().seal_of_log())).await.unwrap();
+        let copied = backup(&config, &env(), &file, Some(&kek())).await.unwrap();
         assert_eq!((copied.records, copied.keys, copied.consumed), (700, 1, 1));
         assert_eq!((copied.cutoffs, copied.opaque_tokens, copied.messages), (1, 1, 2));
         assert_eq!(files::readers(&file).unwrap(), files::Readers::Owner);
@@ -119,10 +124,7 @@ async fn a_backup_is_made_while_a_broker_runs_and_restored_into_either_engine() 
                 .into_iter()
                 .enumerate()
         {
-            assert_eq!(
-                restore(&into, &env(), &file, Some(&kek().seal_of_log())).await.unwrap(),
-                copied
-            );
+            assert_eq!(restore(&into, &env(), &file, Some(&kek())).await.unwrap(), copied);
             let restored = open(&into, &env()).await.unwrap();
             let kept = sqlite::open(&file).await.unwrap();
             same(&kept, &restored).await;
@@ -190,8 +192,8 @@ async fn a_log_that_does_not_end_as_it_was_sealed_is_not_copied() {
         fill_in(&running).await;
         running.close().await;
     }
-    let seal = kek().seal_of_log();
-    let other = Kek::new(Secret::new([8; 32])).seal_of_log();
+    let kek = kek();
+    let other = Kek::new(Secret::new([8; 32]));
     let is_refused = |error: Error| {
         assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
         assert!(error.to_string().contains("does not end where the broker left it"), "{error}");
@@ -202,7 +204,7 @@ async fn a_log_that_does_not_end_as_it_was_sealed_is_not_copied() {
     for (number, change) in changes.iter().enumerate() {
         database.execute(&format!("{undo} {change}")).await.unwrap();
         tamper(&path("broker.db"), &format!("{undo} {change}")).await;
-        let by = if number == 0 { &other } else { &seal };
+        let by = if number == 0 { &other } else { &kek };
         for config in [&here, &there] {
             let file = path("backup.db");
             is_refused(backup(config, &env(), &file, Some(by)).await.unwrap_err());
@@ -213,11 +215,11 @@ async fn a_log_that_does_not_end_as_it_was_sealed_is_not_copied() {
     let running = open(&flipped, &env()).await.unwrap();
     fill_in(&running).await;
     running.close().await;
-    backup(&flipped, &env(), &fine, Some(&seal)).await.unwrap();
+    backup(&flipped, &env(), &fine, Some(&kek)).await.unwrap();
     tamper(&fine, "update audit_head set frontier = zeroblob(length(frontier))").await;
     // Nobody needs the key to see that.
     for into in [StoreConfig::at(path("into.db")), postgres().await.0] {
-        for by in [None, Some(&seal)] {
+        for by in [None, Some(&kek)] {
             is_refused(restore(&into, &env(), &fine, by).await.unwrap_err());
         }
     }
@@ -234,16 +236,16 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
     let running = open(&here, &env()).await.unwrap();
     fill_in(&running).await;
     running.close().await;
-    let seal = kek().seal_of_log();
+    let kek = kek();
     let file = path("backup.db");
-    let copied = backup(&here, &env(), &file, Some(&seal)).await.unwrap();
-    let older = "drop table enrolled_key; drop table issuer_key_set; drop table notify_delivery; drop table notify_message;
+    let copied = backup(&here, &env(), &file, Some(&kek)).await.unwrap();
+    let older = "drop table root_key; drop table enrolled_key; drop table issuer_key_set; drop table notify_delivery; drop table notify_message;
         drop table elevation_use; drop table elevation_use_event; drop table elevation; drop index audit_record_elevation;
         alter table audit_record drop column elevation;
         delete from _sqlx_migrations where version >= 13";
     tamper(&file, older).await;
     let (there, _database) = postgres().await;
-    let error = restore(&there, &env(), &file, Some(&seal)).await.unwrap_err();
+    let error = restore(&there, &env(), &file, Some(&kek)).await.unwrap_err();
     let said = format!("{error} {:?}", error.hints());
     for part in
         ["backup.db cannot be restored", "an earlier version of tmpcred made it", "broker move"]
@@ -255,12 +257,12 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
     let into = StoreConfig::at(between.clone());
     // (That version had none.)
     let copied = Copied { messages: 0, ..copied };
-    assert_eq!(restore(&into, &env(), &file, Some(&seal)).await.unwrap(), copied);
-    assert_eq!(move_in(&there, &env(), &between, Some(&seal)).await.unwrap().0, copied);
+    assert_eq!(restore(&into, &env(), &file, Some(&kek)).await.unwrap(), copied);
+    assert_eq!(move_in(&there, &env(), &between, Some(&kek)).await.unwrap().0, copied);
 
     tamper(&file, "update _sqlx_migrations set version = 9999 where version = 10").await;
     for into in [StoreConfig::at(path("other.db")), postgres().await.0] {
-        let error = restore(&into, &env(), &file, Some(&seal)).await.unwrap_err().to_string();
+        let error = restore(&into, &env(), &file, Some(&kek)).await.unwrap_err().to_string();
         assert!(error.contains("a newer version of tmpcred made it"), "{error}");
     }
 }

@@ -56,9 +56,7 @@ async fn open(app: &App, file: &Path) -> Result<(Config, SqlStore)> {
 /// The keys of the broker's log, as what is sealed in its store has them.
 async fn sealed_keys(app: &App, config: &Config, store: &SqlStore) -> Result<CheckpointKeys> {
     let kek = Kek::load(&config.keys, &app.host.env).await?;
-    let keys = CheckpointKeys::read(store, &kek).await?;
-    keys.require_name(store, &audit::origin(&config.issuer)).await?;
-    Ok(keys)
+    CheckpointKeys::of_broker(store, &kek, &config.issuer).await
 }
 
 async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
@@ -262,16 +260,16 @@ async fn erase(app: &App, args: &AuditErase) -> Result<()> {
     let config = config::load(&args.file)?;
     let kek = Kek::load(&config.keys, &app.host.env).await?;
     let store = store::open_existing(&config.store, &app.host.env).await?;
-    store.seal_with(kek.seal_of_log()).await?;
+    let keys = CheckpointKeys::of_broker(&store, &kek, &config.issuer).await?;
+    let root_key = keys.root_key();
+    store.seal_with(root_key.seal_of_log()).await?;
     let by = args.by.clone().unwrap_or_else(|| process::user_name(&app.host.env));
-    let keys = CheckpointKeys::read(&store, &kek).await?;
-    keys.require_name(&store, &audit::origin(&config.issuer)).await?;
     let (person, issuer) = (Principal { issuer, subject }, &config.issuer);
     let what = Erasure { person: &person, by: &by, reason: &args.reason, issuer };
     let now = app.host.clock.now();
     // The rest first: where something may still come of it, nothing is erased.
     let outcome = async {
-        let forgotten = forget(&store, &kek, &what, now).await?;
+        let forgotten = forget(&store, root_key, &what, now).await?;
         Ok((forgotten, audit::erase::erase(&store, &what, now).await?))
     };
     let outcome: Result<_> = outcome.await;

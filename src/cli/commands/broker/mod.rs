@@ -1,6 +1,7 @@
 //! `tmpcred broker`
 
 mod audit;
+mod kek;
 mod keys;
 mod notify;
 mod policy;
@@ -30,6 +31,7 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<Outcome> {
         BrokerCommand::Revoke(args) => revoke::run(app, args),
         BrokerCommand::Audit(args) => audit::run(app, &args.command),
         BrokerCommand::Keys(command) => keys::run(app, command),
+        BrokerCommand::Kek(command) => kek::run(app, command),
         BrokerCommand::Policy(args) => policy::run(app, &args.command),
         BrokerCommand::Notify(args) => notify::run(app, &args.command),
         BrokerCommand::Openapi { admin } => openapi(app, *admin),

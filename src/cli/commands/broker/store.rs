@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::broker::audit::seal::Seal;
 use crate::broker::config::{self, Config, KEK_VARIABLE};
 use crate::broker::keys::Kek;
 use crate::broker::store::sql::Copied;
@@ -18,13 +17,13 @@ use crate::host::{files, process};
 pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
     let runtime = process::runtime()?;
-    let seal = runtime.block_on(seal(app, &config))?;
+    let kek = runtime.block_on(kek(app, &config))?;
     let copied = {
         let _waiting = app.host.interact.waiting("copying the store");
         let env = &app.host.env;
-        runtime.block_on(transfer::backup(&config.store, env, &args.database, seal.as_ref()))?
+        runtime.block_on(transfer::backup(&config.store, env, &args.database, kek.as_ref()))?
     };
-    tell(app, args, &copied, &args.database, seal.is_some())?;
+    tell(app, args, &copied, &args.database, kek.is_some())?;
     if !args.json {
         app.host.interact.note(
             "The keys in it are sealed: without the key-encryption key it is worth nothing. Keep the two apart.",
@@ -36,13 +35,13 @@ pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
 pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
     let runtime = process::runtime()?;
-    let seal = runtime.block_on(seal(app, &config))?;
+    let kek = runtime.block_on(kek(app, &config))?;
     let copied = {
         let _waiting = app.host.interact.waiting("filling the store");
         let env = &app.host.env;
-        runtime.block_on(transfer::restore(&config.store, env, &args.database, seal.as_ref()))?
+        runtime.block_on(transfer::restore(&config.store, env, &args.database, kek.as_ref()))?
     };
-    tell(app, args, &copied, &args.database, seal.is_some())?;
+    tell(app, args, &copied, &args.database, kek.is_some())?;
     if !args.json {
         app.host.interact.note(
             "What happened after the backup is not in it: tokens that were revoked since are good again. Unless you\n\
@@ -56,13 +55,13 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
 pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
     let config = config::load(&args.of.file)?;
     let runtime = process::runtime()?;
-    let seal = runtime.block_on(seal(app, &config))?;
+    let kek = runtime.block_on(kek(app, &config))?;
     let (copied, moved) = {
         let _waiting = app.host.interact.waiting("moving the store");
         let env = &app.host.env;
-        runtime.block_on(transfer::move_in(&config.store, env, &args.database, seal.as_ref()))?
+        runtime.block_on(transfer::move_in(&config.store, env, &args.database, kek.as_ref()))?
     };
-    tell(app, args, &copied, &moved, seal.is_some())?;
+    tell(app, args, &copied, &moved, kek.is_some())?;
     if !args.json {
         app.host.interact.note(&format!(
             "Everything is in the other database now. The file is called {} from now on, so that no broker goes on with it.",
@@ -72,9 +71,8 @@ pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
     Ok(())
 }
 
-/// What the end of the log is sealed with, where the key-encryption key is at hand: whoever makes
-/// backups need not have it.
-async fn seal(app: &App, config: &Config) -> Result<Option<Seal>> {
+/// The key-encryption key, where it is at hand: whoever makes backups need not have it.
+async fn kek(app: &App, config: &Config) -> Result<Option<Kek>> {
     let keys = &config.keys;
     let variable = keys.kek_env.as_deref().unwrap_or(KEK_VARIABLE);
     let at_hand = match (&keys.kek_command, &keys.kek_file) {
@@ -85,14 +83,13 @@ async fn seal(app: &App, config: &Config) -> Result<Option<Seal>> {
     if !at_hand {
         return Ok(None);
     }
-    let kek = Kek::load(keys, &app.host.env).await.map_err(|error| match keys.kek_command {
+    Kek::load(keys, &app.host.env).await.map(Some).map_err(|error| match keys.kek_command {
         // A KMS that is down is not to pass for a check that was made.
         Some(_) => {
             error.hint("whoever makes backups without the key has a broker.toml without [keys]")
         }
         None => error,
-    })?;
-    Ok(Some(kek.seal_of_log()))
+    })
 }
 
 fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: bool) -> Result<()> {
@@ -102,6 +99,7 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: boo
             "file": file,
             "records": copied.records,
             "keys": copied.keys,
+            "key_encryption_keys": copied.key_encryption_keys,
             "consumed": copied.consumed,
             "cutoffs": copied.cutoffs,
             "opaque_tokens": copied.opaque_tokens,

@@ -4,7 +4,7 @@ use super::*;
 use crate::broker::audit::erase::{Erasure, erase};
 use crate::broker::audit::verify::{Kind, Proofs, verify};
 use crate::broker::forget::{Forgotten, forget};
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::store::sqlite;
 use crate::credential::Principal;
 use crate::oidc::Issuer;
@@ -32,7 +32,7 @@ impl Office {
             |_| {},
             |options| {
                 options.store = store.clone();
-                options.kek = Kek::new(Secret::new(KEK));
+                options.root_key = RootKey::new(Secret::new(KEK));
                 let channel = toml::from_str("kind = \"command\"\ncommand = [\"true\"]").unwrap();
                 options.config.notify.insert("own".into(), channel);
                 options.policies += &format!(
@@ -58,8 +58,8 @@ impl Office {
         let person = Principal { issuer: CORP.into(), subject: SECRETS[0].into() };
         let issuer = Issuer::parse("https://broker.example.com").unwrap();
         let what = Erasure { person: &person, by: "ops", reason: "request 17", issuer: &issuer };
-        let (store, kek) = (self.place.bed.store.as_ref(), Kek::new(Secret::new(KEK)));
-        let done = forget(store, &kek, &what, now()).await?;
+        let (store, root_key) = (self.place.bed.store.as_ref(), RootKey::new(Secret::new(KEK)));
+        let done = forget(store, &root_key, &what, now()).await?;
         erase(store, &what, now()).await?;
         Ok(done)
     }
@@ -111,7 +111,7 @@ async fn of_ended_elevations_nothing_of_a_person_is_left_in_the_database() {
     assert_eq!(place.shown("bob", &apart).await["requester"]["person"], "dave");
     let story = place.records_of(&own).await;
     assert_eq!(story.last().unwrap().action, "elevation.erase");
-    let seal = Kek::new(Secret::new(KEK)).seal_of_log();
+    let seal = RootKey::new(Secret::new(KEK)).seal_of_log();
     let proofs = Proofs {
         keys: &[],
         revoked: &[],

@@ -9,12 +9,12 @@ const REVIEW: [(&str, &str); 2] = [("outcome", "reviewed"), ("note", "as it shou
 /// A broker, and the same one once its role is gone, where Erin and Alice may revoke everything.
 async fn before_and_after() -> (Place, Place) {
     let store: Arc<dyn Store> = Failing::over(Arc::new(sqlite::in_memory().await.unwrap()));
-    let kek = crate::broker::keys::Kek::random().unwrap();
+    let root_key = crate::broker::keys::RootKey::random().unwrap();
     let before = Place::built(
         None,
         |_| {},
         |options| {
-            (options.store, options.kek) = (store.clone(), kek.clone());
+            (options.store, options.root_key) = (store.clone(), root_key.clone());
         },
     )
     .await;
@@ -24,7 +24,7 @@ async fn before_and_after() -> (Place, Place) {
         options.policies += &format!(
             "@id(\"ops\") permit (principal, action == Action::\"revoke\", resource) when {{ [User::\"{CORP}#erin\", User::\"{CORP}#alice\", User::\"{CORP}#bob\"].contains(principal) }};\n"
         );
-        (options.store, options.kek) = (store, kek);
+        (options.store, options.root_key) = (store, root_key);
     })
     .await;
     (before, after)

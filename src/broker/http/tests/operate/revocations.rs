@@ -259,11 +259,13 @@ async fn it_is_durable_before_it_is_answered() {
 async fn it_counts_at_every_process_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
-    let key = super::super::lineage::kek();
+    let key = super::super::lineage::root_key();
     let mut beds = Vec::new();
     for _ in 0..2 {
         let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
-        beds.push(bed_with(|options| (options.store, options.kek) = (store, key.clone())).await);
+        beds.push(
+            bed_with(|options| (options.store, options.root_key) = (store, key.clone())).await,
+        );
     }
     let token = beds[1].issued(json!({}), &[]).await;
     assert!(active(&beds[0], &token).await && active(&beds[1], &token).await);

@@ -1,18 +1,18 @@
 use super::super::tests::{Ground, append, record};
 use super::*;
 use crate::broker::audit::leaf::Leaf;
-use crate::broker::keys::Kek;
+use crate::broker::keys::RootKey;
 use crate::broker::store::{LogStore, Store};
 
 /// Each goes on from what the others have left, which it has to read, and from what it has left
 /// itself, which it has in mind; also where a tile is full.
 #[tokio::test]
 async fn who_goes_on_from_a_tree_goes_on_from_the_last_one() {
-    let kek = Kek::random().unwrap();
+    let root_key = RootKey::random().unwrap();
     for ground in Ground::each().await {
         let stores = ground.open_often(2).await;
         for store in &stores {
-            store.seal_with(kek.seal_of_log()).await.unwrap();
+            store.seal_with(root_key.seal_of_log()).await.unwrap();
         }
         let (mut records, mut last) = (0, Hash::default());
         for (who, count) in [
@@ -51,11 +51,11 @@ async fn who_goes_on_from_a_tree_goes_on_from_the_last_one() {
 
 #[tokio::test]
 async fn what_somebody_has_changed_in_a_tile_is_not_kept_in_mind() {
-    let kek = Kek::random().unwrap();
+    let root_key = RootKey::random().unwrap();
     for ground in Ground::each().await {
         let (first, other) = (ground.open().await, ground.open().await);
         for store in [&first, &other] {
-            store.seal_with(kek.seal_of_log()).await.unwrap();
+            store.seal_with(root_key.seal_of_log()).await.unwrap();
         }
         append(&first, &[record("a"), record("b")]).await.unwrap();
         let good = first.tile(0, 0).await.unwrap().unwrap();

@@ -2,7 +2,7 @@ use time::macros::datetime;
 
 use super::*;
 use crate::broker::audit::leaf::PLAIN;
-use crate::broker::keys::{CheckpointKeys, Kek};
+use crate::broker::keys::{CheckpointKeys, RootKey};
 use crate::broker::store::sql::tests::{Ground, append, record};
 use crate::broker::store::{
     Consumed, Cutoff, Effect, Issuance, KeyStore as _, Ledger as _, LogStore as _, Once,
@@ -19,7 +19,8 @@ const TREE: usize = 4;
 const SEALED: usize = 5;
 
 /// What takes away what each version adds, the last one first.
-const UNDONE: [(usize, &str); 15] = [
+const UNDONE: [(usize, &str); 16] = [
+    (20, "drop table root_key;"),
     (
         19,
         "drop index elevation_asked; drop index elevation_asked_so;
@@ -68,8 +69,8 @@ const WRITTEN: [(usize, &str, &str); 6] = [
     (14, "elevation", "null"),
 ];
 
-fn kek() -> Kek {
-    Kek::new(Secret::new([7; 32]))
+fn root_key() -> RootKey {
+    RootKey::new(Secret::new([7; 32]))
 }
 
 /// What brokers of a version wrote, as these did: nothing of it says more than they knew.
@@ -185,7 +186,7 @@ async fn early(ground: &Ground, version: usize) {
 /// Has of everything what a version knows, and today's tables without what it does not.
 async fn late(ground: &Ground, version: usize) {
     let store = ground.open().await;
-    CheckpointKeys::open(&store, &kek(), &SystemClock).await.unwrap();
+    CheckpointKeys::open(&store, &root_key(), &SystemClock).await.unwrap();
     let records: Vec<_> = (0..300).map(|n| record(&n.to_string())).collect();
     append(&store, &records).await.unwrap();
     let at = datetime!(2026-01-01 12:00 UTC);
@@ -230,12 +231,12 @@ async fn has_all(store: &SqlStore, version: usize) {
     let cut = Issuance { at: datetime!(2025-01-01 12:00 UTC), names, erased: false };
     assert_eq!(store.any_revoked(Revocable::together(&[cut])).await.unwrap(), version >= 7);
     assert_eq!(store.opaque("h").await.unwrap(), (version >= 7).then(opaque));
-    let seal = kek().seal_of_log();
+    let seal = root_key().seal_of_log();
     // Where a log ends that was never sealed nobody can tell: it can be read, and a broker, which has
     // the key, does not go on with it.
     let by = (version >= SEALED).then_some(&seal);
     assert_eq!(store.check(by).await.unwrap().records, records as u64);
-    let sealed = store.seal_with(kek().seal_of_log()).await;
+    let sealed = store.seal_with(root_key().seal_of_log()).await;
     assert_eq!(sealed.is_ok(), version >= SEALED, "{version}: {sealed:?}");
     let next = records as u64 + 1;
     assert_eq!(append(store, &[record("new")]).await.unwrap(), next, "{version}");

@@ -14,8 +14,8 @@ struct Two {
 impl Two {
     async fn new() -> Self {
         let inner: Arc<dyn Store> = Arc::new(sqlite::in_memory().await.unwrap());
-        let (store, kek) =
-            (Failing::over(inner.clone()), crate::broker::keys::Kek::random().unwrap());
+        let (store, root_key) =
+            (Failing::over(inner.clone()), crate::broker::keys::RootKey::random().unwrap());
         let down = async |store: Arc<dyn Store>| {
             let change = |role: &mut Role| {
                 let rules = role.elevation.as_mut().unwrap();
@@ -23,7 +23,7 @@ impl Two {
                 (rules.renewable, rules.cool_down) = (true, Duration::from_secs(600));
             };
             let place = Place::built(None, change, |options| {
-                (options.store, options.kek) = (store, kek.clone());
+                (options.store, options.root_key) = (store, root_key.clone());
             });
             Down { place: place.await }
         };

@@ -1,0 +1,104 @@
+//! Regular expressions in a configuration.
+
+use regex::Regex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What nothing is called: an expression that matches it takes anything.
+const ANYTHING: &str = "\u{2603}-no-such-thing-\u{2603}";
+
+/// A regular expression that all of a text has to match.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct Pattern {
+    text: String,
+    regex: Regex,
+}
+
+impl Pattern {
+    /// Whether all of it is so.
+    pub fn matches(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+
+    /// Whether it takes anything.
+    pub(super) fn is_open(&self) -> bool {
+        self.matches(ANYTHING)
+    }
+
+    /// What of a text is meant: what is in the parentheses, or all of it where there are none.
+    /// Nothing where it is not so.
+    pub(in crate::broker) fn found<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let group = self.groups().min(1);
+        self.regex.captures(text)?.get(group).map(|found| found.as_str())
+    }
+
+    /// How many parentheses it has of which the content is told.
+    pub(super) fn groups(&self) -> usize {
+        // The whole of it is one of them.
+        self.regex.captures_len() - 1
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        // It has to be one by itself: what closes the parentheses around it would not be anchored.
+        // Whoever forgets to anchor one means all of it.
+        Regex::new(&text)
+            .and_then(|_| Regex::new(&format!(r"\A(?:{text})\z")))
+            .map(|regex| Self { text: text.clone(), regex })
+            .map_err(|cause| format!("'{text}' is no regular expression: {cause}"))
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.text
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_a_text_has_to_match_and_what_is_in_the_parentheses_is_meant() {
+        let pattern = |text: &str| Pattern::try_from(text.to_string()).unwrap();
+        for (text, of, found) in [
+            ("main", "main", Some("main")),
+            ("main", "mainline", None),
+            ("main|release", "release", Some("release")),
+            ("main|release", "a-release", None),
+            ("refs/heads/(.+)", "refs/heads/main", Some("main")),
+            ("refs/heads/(.+)", "xrefs/heads/main", None),
+            ("(?:refs/heads/)?(main)|other", "other", None),
+            ("a(?<name>.)b", "axb", Some("x")),
+            // A line's end is no end.
+            ("main", "main\n", None),
+            ("^main$", "main\nrelease", None),
+            // Nor does what closes the whole of it let anything through.
+            ("(?m)^main$", "main\nrelease", None),
+        ] {
+            assert_eq!(pattern(text).found(of), found, "{text} of {of:?}");
+            // (Of the other one nothing is in the parentheses.)
+            assert_eq!(pattern(text).matches(of), found.is_some() || of == "other", "{text}");
+        }
+        assert!(Pattern::try_from(")|(?:".to_string()).is_err());
+        assert!(pattern(".*").is_open() && pattern("(?s).+|x").is_open());
+        assert!(!pattern("[a-z]+").is_open());
+    }
+}

@@ -1,0 +1,199 @@
+//! The root key: what all seals of a database follow from. It rests in the database, sealed
+//! under each key-encryption key that opens it, so that these can be changed and nothing else
+//! has to be sealed anew.
+
+use aws_lc_rs::hmac;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::sealing::{self, KEY_LEN};
+use super::{Kek, StoredKey, no_randomness};
+use crate::broker::audit::micros;
+use crate::broker::audit::seal::Seal;
+use crate::broker::store::{Effect, Store, Unit};
+use crate::error::{Error, ErrorKind, Result};
+use crate::secret::Secret;
+
+/// How often it is looked again which one there is, because another process was quicker.
+const TRIES: usize = 8;
+
+/// The key that seals the signing keys, and that all other seals follow from.
+#[derive(Clone, Debug)]
+pub struct RootKey {
+    bytes: Secret<[u8; KEY_LEN]>,
+    id: String,
+}
+
+/// The root key as it rests under one of the key-encryption keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedRoot {
+    /// Its place among those.
+    pub slot: u32,
+    /// The name of the key-encryption key.
+    pub kek_id: String,
+    /// Nonce, ciphertext and tag of AES-256-GCM.
+    pub sealed: Vec<u8>,
+    /// Since when.
+    pub added_at: OffsetDateTime,
+}
+
+impl RootKey {
+    /// A root key of these bytes.
+    pub fn new(bytes: Secret<[u8; KEY_LEN]>) -> Self {
+        let id = sealing::id(&bytes);
+        Self { bytes, id }
+    }
+
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// Where the system has no random numbers.
+    pub fn random() -> Result<Self> {
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| no_randomness())?;
+        Ok(Self::new(Secret::new(*bytes)))
+    }
+
+    /// The one of this database.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where this key-encryption key does not open it.
+    pub async fn open(store: &dyn Store, kek: &Kek) -> Result<Self> {
+        let sealed = store.sealed_roots().await?;
+        Ok(Self::among(&sealed, kek)?.unwrap_or_else(|| Self::of(kek)))
+    }
+
+    /// The same; a database in which nothing is sealed yet has one from now on.
+    ///
+    /// # Errors
+    /// As with [`RootKey::open`].
+    pub async fn open_or_make(store: &dyn Store, kek: &Kek, now: OffsetDateTime) -> Result<Self> {
+        for _ in 0..TRIES {
+            // In this order: keys are sealed by one that is there.
+            let is_new = store.keys().await?.is_empty();
+            let sealed = store.sealed_roots().await?;
+            if let Some(found) = Self::among(&sealed, kek)? {
+                return Ok(found);
+            }
+            if !is_new {
+                return Ok(Self::of(kek));
+            }
+            let made = Self::random()?;
+            let first = Effect::AddRoot(made.sealed_under(kek, 0, now)?);
+            let unit = Unit::default().with(first);
+            if store.commit(&[unit]).await?.iter().all(|outcome| outcome.is_committed()) {
+                return Ok(made);
+            }
+        }
+        Err(Error::new(ErrorKind::Other, "the database changes all the time"))
+    }
+
+    /// Before there were root keys, the key-encryption key was in its place, and so it is still
+    /// in a database from then.
+    fn of(kek: &Kek) -> Self {
+        Self::new(kek.bytes().clone())
+    }
+
+    /// `None` where there is none.
+    fn among(sealed: &[SealedRoot], kek: &Kek) -> Result<Option<Self>> {
+        if sealed.is_empty() {
+            return Ok(None);
+        }
+        let wrong = |why: String, hint: &str| {
+            let said = "the key-encryption key does not open this database";
+            Err(Error::new(ErrorKind::Config, said).because_of(why).hint(hint))
+        };
+        let Some(found) = sealed.iter().find(|one| one.kek_id == kek.id()) else {
+            let needed: Vec<_> = sealed.iter().map(|one| one.kek_id.as_str()).collect();
+            return wrong(
+                format!("it is {}; {} is needed", kek.id(), needed.join(" or ")),
+                "name the key-encryption key that this database was made with, or one that was added to it since",
+            );
+        };
+        let plain = sealing::open(kek.bytes(), bound_to(found), &found.sealed)?;
+        let bytes =
+            plain.and_then(|plain| <[u8; KEY_LEN]>::try_from(plain.expose().as_slice()).ok());
+        match bytes {
+            Some(bytes) => Ok(Some(Self::new(Secret::new(bytes)))),
+            None => wrong(
+                "what the database holds was changed".into(),
+                "restore a backup of the database",
+            ),
+        }
+    }
+
+    /// How it rests under a key-encryption key, in this place.
+    pub(super) fn sealed_under(
+        &self,
+        kek: &Kek,
+        slot: u32,
+        now: OffsetDateTime,
+    ) -> Result<SealedRoot> {
+        let one =
+            SealedRoot { slot, kek_id: kek.id().to_string(), sealed: Vec::new(), added_at: now };
+        let plain = Secret::new(self.bytes.expose().to_vec());
+        Ok(SealedRoot { sealed: sealing::seal(kek.bytes(), bound_to(&one), &plain)?, ..one })
+    }
+
+    /// The name by which the store tells which one sealed a key.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What the end of the audit log is sealed with.
+    pub fn seal_of_log(&self) -> Seal {
+        Seal::new(self.derive("the seal of the audit log"))
+    }
+
+    /// A key for something else, which whoever has this one can derive, and which tells
+    /// nothing of it.
+    pub fn derive(&self, purpose: &str) -> hmac::Key {
+        let own = hmac::Key::new(hmac::HMAC_SHA256, self.bytes.expose());
+        let derived = hmac::sign(&own, format!("tmpcred broker: key for {purpose}").as_bytes());
+        hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
+    }
+
+    /// The same key, sealed with all that it says of itself.
+    pub(super) fn seal(&self, key: StoredKey, plain: &Secret<Vec<u8>>) -> Result<StoredKey> {
+        let sealed = sealing::seal(&self.bytes, as_it_is(&key), plain)?;
+        Ok(StoredKey { sealed, kek_id: self.id.clone(), ..key })
+    }
+
+    pub(super) fn unseal(&self, key: &StoredKey) -> Result<Secret<Vec<u8>>> {
+        if key.kek_id != self.id {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "the key-encryption key is not the one that the signing keys are sealed with",
+            )
+            .because_of(format!("it is {}; {} is needed", self.id, key.kek_id))
+            .hint(
+                "start the broker with the key-encryption key that this database was made with",
+            ));
+        }
+        sealing::open(&self.bytes, as_it_is(key), &key.sealed)?.ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("the signing key {} cannot be unsealed", key.kid))
+                .because_of("what the database holds was changed")
+                .hint("restore a backup of the database")
+        })
+    }
+}
+
+/// What the root key is bound to besides the key-encryption key.
+fn bound_to(one: &SealedRoot) -> Vec<u8> {
+    format!("tmpcred broker root key v1\0{}\0{}", one.kek_id, micros(one.added_at)).into_bytes()
+}
+
+/// What a sealed key is bound to besides the root key, so that it cannot be passed off as
+/// another one, and one that was revoked not as one that signs.
+fn as_it_is(key: &StoredKey) -> Vec<u8> {
+    format!(
+        "tmpcred broker key v2\0{}\0{}\0{}\0{}\0{}\0{}",
+        key.purpose.as_str(),
+        key.kid,
+        key.algorithm,
+        key.state.as_str(),
+        micros(key.created_at),
+        micros(key.changed_at),
+    )
+    .into_bytes()
+}
