@@ -81,15 +81,6 @@ impl<K: Eq + Hash> Each<K> {
         same.cloned().unwrap_or_else(|| Arc::new(Self::new(rate)))
     }
 
-    /// How long until it may be done, where it may not be.
-    fn look(&self, who: &K, up: Duration) -> Result<(), Duration> {
-        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        match table.buckets.get(who).and_then(|bucket| bucket.wait(&self.rate, up)) {
-            Some(wait) => Err(wait),
-            None => Ok(()),
-        }
-    }
-
     /// Counts it, or says how long until it may be done.
     fn take(&self, who: K, up: Duration) -> Result<(), Duration> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,6 +100,14 @@ impl<K: Eq + Hash> Each<K> {
                 bucket.take(&self.rate, up);
                 Ok(())
             }
+        }
+    }
+
+    /// It was counted, and nothing came of it.
+    fn give_back(&self, who: &K) {
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = table.buckets.get_mut(who) {
+            bucket.full_at -= self.rate.every;
         }
     }
 }
@@ -202,18 +201,36 @@ impl Rates {
         each.take(hashed(caller.id()), up).map_err(TooOften::of(Limited::Principal))
     }
 
-    /// Whether whoever is called this may ask for a role.
+    /// Counts that whoever is called this asks for a role, unless nothing comes of it.
     ///
     /// # Errors
     /// Where they did so too often of late.
-    pub(super) fn may_elevate(&self, name: &str, up: Duration) -> Result<(), TooOften> {
-        self.elevation.look(&hashed(name), up).map_err(TooOften::of(Limited::Elevation))
+    pub(super) fn elevation(&self, name: &str, up: Duration) -> Result<Turn, TooOften> {
+        let (each, who) = (self.elevation.clone(), hashed(name));
+        each.take(who, up).map_err(TooOften::of(Limited::Elevation))?;
+        Ok(Turn { each, who, counts: false })
     }
+}
 
-    /// Counts that they did.
-    pub(super) fn elevated(&self, name: &str, up: Duration) {
-        // Of several at once each may have been let, and counts.
-        let _ = self.elevation.take(hashed(name), up);
+/// What counts only where it is kept.
+pub(super) struct Turn {
+    each: Arc<Each<[u8; 32]>>,
+    who: [u8; 32],
+    counts: bool,
+}
+
+impl Turn {
+    /// It counts.
+    pub(super) fn keep(mut self) {
+        self.counts = true;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.counts {
+            self.each.give_back(&self.who);
+        }
     }
 }
 

@@ -103,6 +103,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-review",
         "toml broker.toml more-roles",
         "toml broker.toml more-sinks",
+        "toml broker.toml more-claims",
         "toml broker.toml more-telemetry",
         "toml broker.toml more-web",
         "toml broker.toml store",

@@ -217,6 +217,8 @@ fn another_one_takes_the_place_of_the_first_while_brokers_run() {
     };
     let [(old, true)] = &listed(home, "broker.toml")[..] else { panic!("there is one") };
 
+    let of_before = home.path("before.db").display().to_string();
+    with(home, "broker.toml", &["backup", &of_before]).run().ok();
     let open = file(home, "open", NEXT[0], 0o644);
     let refused = with(home, "broker.toml", &["kek", "add", &open]).run().ended_with(3).stderr;
     assert!(refused.contains("is not private"), "{refused}");
@@ -242,6 +244,8 @@ fn another_one_takes_the_place_of_the_first_while_brokers_run() {
     // Who runs needs none until they start again.
     assert!(is_good(services.broker.url()) && is_good(&twin.url));
     let of_twin = config(home, &twin.name);
+    let elsewhere = first.replace("listen = \"127.0.0.1:", "listen = \"127.0.0.1:0\" # ");
+    home.write("first.toml", elsewhere);
     for args in [&["keys", "list"][..], &["serve"], &["kek", "list"]] {
         let refused = with(home, "first.toml", args).run().ended_with(3).stderr;
         assert!(
@@ -279,9 +283,20 @@ fn another_one_takes_the_place_of_the_first_while_brokers_run() {
     home.write("restored.toml", config(home, "third.toml").replace("broker.db", "restored.db"));
     let restore = with(home, "restored.toml", &["restore", &copy, "--json"]).env("THIRD", NEXT[1]);
     assert_eq!(restore.run().ok().json()["seal_checked"], true);
+    // Of one from before only the first one knows.
+    home.write("other.toml", config(home, "third.toml").replace("broker.db", "other.db"));
+    let older = with(home, "other.toml", &["restore", &of_before]).env("THIRD", NEXT[1]).run();
+    let refused = older.ended_with(3).stderr;
+    assert!(refused.contains(&format!("{old} is needed")), "{refused}");
+    assert!(!home.path("other.db").exists());
+    home.write("older.toml", first.replace("broker.db", "older.db"));
+    with(home, "older.toml", &["restore", &of_before]).run().ok();
+    assert_eq!(listed(home, "older.toml"), [(old.clone(), true)]);
     let found = ["audit", "query", "--action", "key", "--json"];
     let found = with(home, "broker.toml", &found).run().ok().stdout;
-    let told =
-        [format!("{old} opens the database no more: it leaked"), "opens the database, too".into()];
+    let told = [
+        format!("{old} opens the database no more: it leaked"),
+        format!("{} opens the database as {old} does", both[1].0),
+    ];
     assert!(told.iter().all(|one| found.contains(one)), "{found}");
 }

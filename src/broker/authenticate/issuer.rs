@@ -374,7 +374,9 @@ fn has(claims: &Map<String, Value>, name: &str, wanted: &RequiredClaim) -> bool 
         RequiredClaim::Flag(flag) => value.as_bool() == Some(*flag),
         RequiredClaim::Number(number) => value.as_i64() == Some(*number),
         RequiredClaim::AnyOf(texts) => value.as_str().is_some_and(|text| texts.contains(text)),
-        RequiredClaim::Like(like) => value.as_str().is_some_and(|text| like.matches.matches(text)),
+        RequiredClaim::Like(like) => {
+            names::scalar(value).is_some_and(|text| like.matches.matches(&text))
+        }
     };
     match names::claim(claims, name) {
         Some(Value::Array(values)) => values.iter().any(is),

@@ -11,7 +11,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// The most that a rate may allow, by the minute and at once: beyond, it limits nothing.
 const MOST: u32 = 1_000_000;
 
-/// The table `[limits]`: how often somebody may ask. What is left out is not limited.
+/// The table `[limits]`: how often somebody may ask. What is left out is not limited, but for
+/// `elevation`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {

@@ -151,9 +151,21 @@ fn to_trust_everybody_takes_a_word_on_whose_tokens_count() {
     assert!(load_text(&with("required_claims = { repository_id = \"1\" }")).is_ok());
     assert!(load_text(&with("clients = [\"a\"]")).is_ok());
     // What takes anything says of nobody whether they count.
-    let like = |pattern: &str| format!("required_claims = {{ sub = {{ matches = '{pattern}' }} }}");
-    assert!(refused(&with(&like(".*"))).contains("trusts everybody"));
-    assert!(load_text(&with(&like("repo:acme/.*"))).is_ok());
+    let like = |claim: &str, pattern: &str| {
+        format!("required_claims = {{ {claim} = {{ matches = '{pattern}' }} }}")
+    };
+    for (claim, open) in [("repository_id", ".*"), ("sub", "repo:.*"), ("ref", "refs/.+")] {
+        assert!(refused(&with(&like(claim, open))).contains("trusts everybody"), "{claim}");
+    }
+    assert!(load_text(&with(&like("repository_id", "[17]"))).is_ok());
+    for (bad, says) in [
+        ("{ matches = 'a)|(b' }", "is no regular expression"),
+        ("{ match = 'a' }", "{ matches = \"…\" }"),
+        ("{}", "{ matches = \"…\" }"),
+    ] {
+        let said = refused(&with(&format!("required_claims.repository_id = {bad}")));
+        assert!(said.contains(says), "{bad}: {said}");
+    }
 }
 
 #[test]
@@ -169,6 +181,8 @@ fn mapped_claims_have_names_and_one_meaning() {
         ("branch = { matches = 'a' }", "has no `from`"),
         ("\"/branch\" = { from = 'ref' }", "no possible name"),
         ("branch = { from = 'ref', match = 'a' }", "`match`"),
+        ("acr = { from = 'amr' }", "says how somebody logged in"),
+        ("auth_time = { from = 'iat' }", "says how somebody logged in"),
     ] {
         let said = refused(&with(bad));
         assert!(said.contains(says), "{bad}: {said}");

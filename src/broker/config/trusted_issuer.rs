@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use url::Url;
 
 use super::{Pattern, TokenReview, algorithms, duration, is_name, seconds, shared};
@@ -15,6 +15,9 @@ use crate::oidc::jwt::Algorithm;
 
 /// The most that may be forgiven a trusted issuer's clock.
 pub const MAX_LEEWAY: Duration = Duration::from_secs(5 * 60);
+
+/// The claims by which it is told how somebody has logged in.
+const OF_LOGINS: [&str; 2] = ["acr", "auth_time"];
 
 /// The bounds of how long keys of a trusted issuer may be used that cannot be
 /// fetched again.
@@ -117,7 +120,7 @@ pub struct MappedClaim {
 
 /// The value, or values, of a required claim. A claim that is a list must
 /// contain one of them.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum RequiredClaim {
     /// Text.
@@ -128,11 +131,11 @@ pub enum RequiredClaim {
     Number(i64),
     /// Any of these texts.
     AnyOf(BTreeSet<String>),
-    /// A text like this.
+    /// What is like this.
     Like(Like),
 }
 
-/// What a text has to be like.
+/// What a value has to be like.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Like {
@@ -140,7 +143,42 @@ pub struct Like {
     pub matches: Pattern,
 }
 
+/// The same as it is written: what is wrong with it can be said then.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "it is a value, some values, or { matches = \"…\" }")]
+enum Written {
+    Text(String),
+    Flag(bool),
+    Number(i64),
+    AnyOf(BTreeSet<String>),
+    Table(BTreeMap<String, String>),
+}
+
+impl<'de> Deserialize<'de> for RequiredClaim {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Text(text) => Self::Text(text),
+            Written::Flag(flag) => Self::Flag(flag),
+            Written::Number(number) => Self::Number(number),
+            Written::AnyOf(texts) => Self::AnyOf(texts),
+            Written::Table(mut table) => match (table.remove("matches"), table.is_empty()) {
+                (Some(pattern), true) => {
+                    Self::Like(Like { matches: pattern.try_into().map_err(de::Error::custom)? })
+                }
+                _ => {
+                    return Err(de::Error::custom("it needs `matches`, as in { matches = \"…\" }"));
+                }
+            },
+        })
+    }
+}
+
 impl RequiredClaim {
+    /// Whether a text only has to be like something.
+    fn is_like(&self) -> bool {
+        matches!(self, Self::Like(_))
+    }
+
     /// Whether anything will do.
     fn is_open(&self) -> bool {
         matches!(self, Self::Like(like) if like.matches.is_open())
@@ -213,7 +251,9 @@ impl TrustedIssuer {
         }
         if let Some(advice) = shared::advice(&self.issuer)
             && self.clients.is_none()
-            && self.required_claims.values().all(RequiredClaim::is_open)
+            && self.required_claims.iter().all(|(name, claim)| {
+                claim.is_like() && !advice.contains(name.as_str()) || claim.is_open()
+            })
         {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -235,6 +275,12 @@ impl TrustedIssuer {
         for (name, mapped) in &self.claims {
             if !is_name(name) {
                 return wrong(format!("calls a claim {name:?}, which is no possible name"));
+            }
+            // How somebody has logged in is said by their token alone.
+            if OF_LOGINS.contains(&name.as_str()) {
+                return wrong(format!(
+                    "maps the claim '{name}', which says how somebody logged in"
+                ));
             }
             if mapped.matches.as_ref().is_some_and(|pattern| pattern.groups() > 1) {
                 return wrong(format!(

@@ -91,20 +91,29 @@ impl Broker {
             let max_age = rules.emergency.as_ref().map(|emergency| emergency.max_age);
             check_login(&who.caller, &Login { max_age, acr: BTreeSet::new() }, now)?;
         }
-        // Nobody is asked so often that they say yes to have it end. An emergency is one.
-        if request.path != Path::Emergency {
-            let rated = book.rates().may_elevate(&by.key(), self.clock.uptime());
-            rated.map_err(|too_often| {
-                self.metrics.limited(too_often.whose);
-                Refusal::TooOften(too_often)
-            })?;
-        }
-        self.check_ticket(rules, &asked).await?;
         let id = match (who.caller.signed(), &request.idempotency_key) {
             (Some(signed), _) => signed::id_of(&signed.statement),
             (None, Some(key)) => id_of(&by, key),
             (None, None) => ids::new(now),
         };
+        // Nobody is asked so often that they say yes to have it end. An emergency is one.
+        let mut turn = None;
+        if request.path != Path::Emergency {
+            // Whoever acts for others uses up what is theirs.
+            let asks = party(directory_of(book), who.caller.requester().principal());
+            match book.rates().elevation(&asks.key(), self.clock.uptime()) {
+                Ok(counted) => turn = Some(counted),
+                Err(too_often) => {
+                    // Of what there is already nobody is told once more.
+                    if let Some(known) = self.same_as(book, id, &asked).await? {
+                        return Ok(known);
+                    }
+                    self.metrics.limited(too_often.whose);
+                    return Err(Refusal::TooOften(too_often));
+                }
+            }
+        }
+        self.check_ticket(rules, &asked).await?;
         let mut elevation = Elevation {
             id,
             version: 1,
@@ -136,22 +145,38 @@ impl Broker {
         unit.effects.extend(signed::used_up(who, now));
         unit.effects.extend(signed::resting_on(who, &[], now));
         if self.metrics.recording(self.audit.commit(unit)).await?.is_some() {
-            book.rates().elevated(&elevation.asked.by.key(), self.clock.uptime());
+            if let Some(turn) = turn {
+                turn.keep();
+            }
             return Ok(elevation);
         }
         // The same again, whose answer was lost, or another one that speaks against it.
-        if let Some(known) = self.elevation_with(id).await? {
-            let those = Eligible::new(rules_of(book), &known.asked, now);
-            let theirs = those.is_who_asked(&elevation.asked.by);
-            if theirs && known.asked.is_same(&elevation.asked) {
-                return Ok(known);
-            }
-            let why = "the idempotency_key was used for another request".into();
-            return Err(Refusal::Conflict { why, with: theirs.then_some(known.id) });
+        if let Some(known) = self.same_as(book, id, &elevation.asked).await? {
+            return Ok(known);
         }
         self.check_unused(who).await?;
         self.check_signer(book, who).await?;
         Err(self.against(book, rules, &elevation, now).await?)
+    }
+
+    /// The request with this id, where it is the same one again.
+    ///
+    /// # Errors
+    /// [`Refusal::Conflict`] where it is another one.
+    async fn same_as(
+        &self,
+        book: &Rulebook,
+        id: Uuid,
+        asked: &Asked,
+    ) -> Result<Option<Elevation>, Refusal> {
+        let Some(known) = self.elevation_with(id).await? else { return Ok(None) };
+        let those = Eligible::new(rules_of(book), &known.asked, asked.at);
+        let theirs = those.is_who_asked(&asked.by);
+        if theirs && known.asked.is_same(asked) {
+            return Ok(Some(known));
+        }
+        let why = "the idempotency_key was used for another request".into();
+        Err(Refusal::Conflict { why, with: theirs.then_some(known.id) })
     }
 
     /// Does something about a request, if it can be done; durable when it returns.

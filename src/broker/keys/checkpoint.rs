@@ -71,7 +71,7 @@ impl CheckpointKeys {
             algorithm: ALGORITHM_NAME.into(),
             state: KeyState::Active,
             sealed: Vec::new(),
-            kek_id: root_key.id().into(),
+            sealed_by: root_key.id().into(),
             created_at: now,
             changed_at: now,
         };

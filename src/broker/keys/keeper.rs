@@ -191,7 +191,7 @@ impl Keeper {
             algorithm: algorithm.into(),
             state: step.to,
             sealed: Vec::new(),
-            kek_id: self.root_key.id().into(),
+            sealed_by: self.root_key.id().into(),
             created_at: now,
             changed_at: now,
         };

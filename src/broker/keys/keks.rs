@@ -30,6 +30,8 @@ pub struct Opens {
     pub added_at: Option<OffsetDateTime>,
     /// Whether it is the one of the configuration.
     pub is_configured: bool,
+    /// Whether it is the root key itself, as in a database that an earlier version began.
+    pub is_root: bool,
 }
 
 /// The key-encryption keys of a broker's database.
@@ -57,7 +59,6 @@ impl Keks {
     async fn of(store: SqlStore, kek: Kek, issuer: Issuer, clock: Arc<dyn Clock>) -> Result<Self> {
         let keys = CheckpointKeys::of_broker(&store, &kek, &issuer).await?;
         let root_key = keys.root_key().clone();
-        // Also in a database from before there were root keys, whose keys say which one it is.
         for key in store.keys().await? {
             let _ = root_key.unseal(&key)?;
         }
@@ -73,10 +74,11 @@ impl Keks {
         let sealed = self.store.sealed_roots().await?;
         if sealed.is_empty() {
             let id = self.kek.id().to_string();
-            return Ok(vec![Opens { id, added_at: None, is_configured: true }]);
+            return Ok(vec![Opens { id, added_at: None, is_configured: true, is_root: true }]);
         }
         let all = sealed.into_iter().map(|one| Opens {
             is_configured: one.kek_id == self.kek.id(),
+            is_root: one.kek_id == self.root_key.id(),
             id: one.kek_id,
             added_at: Some(one.added_at),
         });
@@ -86,39 +88,48 @@ impl Keks {
     /// Has another one open the database, too. Returns whether it did not before.
     ///
     /// # Errors
-    /// Where the database cannot be written.
+    /// [`ErrorKind::Config`] where the one of the configuration was removed meanwhile.
     pub async fn add(&self, other: &Kek, why: &str) -> Result<bool> {
         for _ in 0..TRIES {
             let sealed = self.store.sealed_roots().await?;
             let is_there = |kek: &Kek| sealed.iter().any(|one| one.kek_id == kek.id());
-            if is_there(other) || sealed.is_empty() && other.id() == self.kek.id() {
+            // In a database from before, the one that it was made with comes first.
+            let first = sealed.is_empty().then_some(&self.kek);
+            if first.is_none() {
+                RootKey::among(&sealed, &self.kek)?;
+            }
+            if is_there(other) {
+                // Whether it does is tried: whoever is told so goes by it.
+                return RootKey::among(&sealed, other).map(|_| false);
+            }
+            if other.id() == self.kek.id() {
                 return Ok(false);
             }
             let now = self.clock.now();
-            // In a database from before, the one that it was made with comes first.
-            let first = (!is_there(&self.kek)).then_some(&self.kek);
             let mut slot = sealed.iter().map(|one| one.slot.saturating_add(1)).max().unwrap_or(0);
             let mut effects = Vec::new();
             for kek in first.into_iter().chain([other]) {
-                let one = self.root_key.sealed_under(kek, slot, now)?;
-                effects.push(Effect::AddRoot(one));
+                effects.push(Effect::AddRoot(self.root_key.sealed_under(kek, slot, now)?));
                 slot = slot.saturating_add(1);
             }
+            let (own, other) = (self.kek.id(), other.id());
             let reason =
-                format!("the key-encryption key {} opens the database, too: {why}", other.id());
+                format!("the key-encryption key {other} opens the database as {own} does: {why}");
             if self.commit(now, reason, effects).await? {
                 return Ok(true);
             }
         }
-        Err(Error::new(ErrorKind::Other, "the key-encryption keys change all the time"))
+        Err(Error::new(ErrorKind::Other, "others change the key-encryption keys all the time")
+            .hint("look at them, and begin anew"))
     }
 
-    /// Has one open the database no more.
+    /// Has one open the database no more. Returns whether that is the root key itself, which
+    /// opens all that there is without any database saying so.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`] where none has this name, or it is the one of the configuration:
     /// that another one serves is shown by being here with it.
-    pub async fn remove(&self, id: &str, why: &str) -> Result<()> {
+    pub async fn remove(&self, id: &str, why: &str) -> Result<bool> {
         if id == self.kek.id() {
             let said = format!("the key-encryption key {id} is the one of the configuration");
             return Err(Error::new(ErrorKind::Usage, said)
@@ -136,7 +147,7 @@ impl Keks {
         let reason = format!("the key-encryption key {id} opens the database no more: {why}");
         let effect = Effect::RemoveRoot { kek_id: id.into(), other: self.kek.id().into() };
         match self.commit(self.clock.now(), reason, vec![effect]).await? {
-            true => Ok(()),
+            true => Ok(id == self.root_key.id()),
             false => {
                 Err(Error::new(ErrorKind::Other, "the key-encryption keys were changed meanwhile")
                     .hint("look at them, and begin anew"))

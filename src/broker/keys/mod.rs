@@ -132,7 +132,7 @@ pub struct StoredKey {
     pub sealed: Vec<u8>,
     /// Which root key sealed it; in a database from before there were any, which key-encryption
     /// key.
-    pub kek_id: String,
+    pub sealed_by: String,
     /// When it was made.
     pub created_at: OffsetDateTime,
     /// When it came to its present state.

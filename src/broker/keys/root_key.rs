@@ -14,6 +14,9 @@ use crate::broker::store::{Effect, Store, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
+/// What is said of a key-encryption key that is of no use here.
+const CLOSED: &str = "the key-encryption key does not open this database";
+
 /// How often it is looked again which one there is, because another process was quicker.
 const TRIES: usize = 8;
 
@@ -57,10 +60,13 @@ impl RootKey {
     /// The one of this database.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where this key-encryption key does not open it.
+    /// [`ErrorKind::Config`] where this key-encryption key does not open it, or no broker was
+    /// started on it yet.
     pub async fn open(store: &dyn Store, kek: &Kek) -> Result<Self> {
-        let sealed = store.sealed_roots().await?;
-        Ok(Self::among(&sealed, kek)?.unwrap_or_else(|| Self::of(kek)))
+        Self::find(store, kek).await?.ok_or_else(|| {
+            Error::new(ErrorKind::Config, "the database has no keys yet")
+                .hint("start the broker on it once: it makes them")
+        })
     }
 
     /// The same; a database in which nothing is sealed yet has one from now on.
@@ -69,61 +75,63 @@ impl RootKey {
     /// As with [`RootKey::open`].
     pub async fn open_or_make(store: &dyn Store, kek: &Kek, now: OffsetDateTime) -> Result<Self> {
         for _ in 0..TRIES {
-            // In this order: keys are sealed by one that is there.
-            let is_new = store.keys().await?.is_empty();
-            let sealed = store.sealed_roots().await?;
-            if let Some(found) = Self::among(&sealed, kek)? {
+            if let Some(found) = Self::find(store, kek).await? {
                 return Ok(found);
-            }
-            if !is_new {
-                return Ok(Self::of(kek));
             }
             let made = Self::random()?;
             let first = Effect::AddRoot(made.sealed_under(kek, 0, now)?);
-            let unit = Unit::default().with(first);
-            if store.commit(&[unit]).await?.iter().all(|outcome| outcome.is_committed()) {
-                return Ok(made);
+            let done = store.commit(&[Unit::default().with(first)]).await;
+            match done {
+                Ok(outcomes) if outcomes.iter().all(|one| one.is_committed()) => return Ok(made),
+                Ok(_) => {}
+                // Another process has sealed something meanwhile, by the one that it made.
+                Err(_) if !store.sealed_roots().await?.is_empty() => {}
+                Err(error) => return Err(error),
             }
         }
-        Err(Error::new(ErrorKind::Other, "the database changes all the time"))
+        Err(Error::new(ErrorKind::Other, "other processes change the keys all the time")
+            .hint("start it again"))
     }
 
-    /// Before there were root keys, the key-encryption key was in its place, and so it is still
-    /// in a database from then.
-    fn of(kek: &Kek) -> Self {
-        Self::new(kek.bytes().clone())
-    }
-
-    /// `None` where there is none.
-    fn among(sealed: &[SealedRoot], kek: &Kek) -> Result<Option<Self>> {
-        if sealed.is_empty() {
-            return Ok(None);
+    /// `None` where nothing is sealed yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] where this key-encryption key does not open it.
+    pub async fn find(store: &dyn Store, kek: &Kek) -> Result<Option<Self>> {
+        // In this order: keys are sealed by one that is there.
+        let keys = store.keys().await?;
+        let sealed = store.sealed_roots().await?;
+        if !sealed.is_empty() {
+            return Self::among(&sealed, kek).map(Some);
         }
-        let wrong = |why: String, hint: &str| {
-            let said = "the key-encryption key does not open this database";
-            Err(Error::new(ErrorKind::Config, said).because_of(why).hint(hint))
-        };
+        // Before there were root keys, the key-encryption key was in its place, and so it is still
+        // in a database from then.
+        match keys.iter().find(|key| key.sealed_by != kek.id()) {
+            _ if keys.is_empty() => Ok(None),
+            None => Ok(Some(Self::new(kek.bytes().clone()))),
+            Some(other) => Err(closed(kek, &other.sealed_by)
+                .hint("where that is the right one, the root key is gone: restore a backup of the database")),
+        }
+    }
+
+    /// The one that is sealed under this key-encryption key.
+    pub(super) fn among(sealed: &[SealedRoot], kek: &Kek) -> Result<Self> {
         let Some(found) = sealed.iter().find(|one| one.kek_id == kek.id()) else {
             let needed: Vec<_> = sealed.iter().map(|one| one.kek_id.as_str()).collect();
-            return wrong(
-                format!("it is {}; {} is needed", kek.id(), needed.join(" or ")),
-                "name the key-encryption key that this database was made with, or one that was added to it since",
-            );
+            return Err(closed(kek, &needed.join(" or ")));
         };
         let plain = sealing::open(kek.bytes(), bound_to(found), &found.sealed)?;
         let bytes =
             plain.and_then(|plain| <[u8; KEY_LEN]>::try_from(plain.expose().as_slice()).ok());
-        match bytes {
-            Some(bytes) => Ok(Some(Self::new(Secret::new(bytes)))),
-            None => wrong(
-                "what the database holds was changed".into(),
-                "restore a backup of the database",
-            ),
-        }
+        bytes.map(|bytes| Self::new(Secret::new(bytes))).ok_or_else(|| {
+            Error::new(ErrorKind::Config, CLOSED)
+                .because_of(format!("what it holds for {} was changed", kek.id()))
+                .hint("use another key-encryption key that opens it, remove this one and add it again; or restore a backup")
+        })
     }
 
     /// How it rests under a key-encryption key, in this place.
-    pub(super) fn sealed_under(
+    pub(in crate::broker) fn sealed_under(
         &self,
         kek: &Kek,
         slot: u32,
@@ -135,7 +143,8 @@ impl RootKey {
         Ok(SealedRoot { sealed: sealing::seal(kek.bytes(), bound_to(&one), &plain)?, ..one })
     }
 
-    /// The name by which the store tells which one sealed a key.
+    /// The name by which the store tells which one sealed a key. In a database from before there
+    /// were root keys it is that of the key-encryption key.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -156,16 +165,16 @@ impl RootKey {
     /// The same key, sealed with all that it says of itself.
     pub(super) fn seal(&self, key: StoredKey, plain: &Secret<Vec<u8>>) -> Result<StoredKey> {
         let sealed = sealing::seal(&self.bytes, as_it_is(&key), plain)?;
-        Ok(StoredKey { sealed, kek_id: self.id.clone(), ..key })
+        Ok(StoredKey { sealed, sealed_by: self.id.clone(), ..key })
     }
 
     pub(super) fn unseal(&self, key: &StoredKey) -> Result<Secret<Vec<u8>>> {
-        if key.kek_id != self.id {
+        if key.sealed_by != self.id {
             return Err(Error::new(
                 ErrorKind::Config,
                 "the key-encryption key is not the one that the signing keys are sealed with",
             )
-            .because_of(format!("it is {}; {} is needed", self.id, key.kek_id))
+            .because_of(format!("it is {}; {} is needed", self.id, key.sealed_by))
             .hint(
                 "start the broker with the key-encryption key that this database was made with",
             ));
@@ -176,6 +185,12 @@ impl RootKey {
                 .hint("restore a backup of the database")
         })
     }
+}
+
+fn closed(kek: &Kek, needed: &str) -> Error {
+    Error::new(ErrorKind::Config, CLOSED)
+        .because_of(format!("it is {}; {needed} is needed", kek.id()))
+        .hint("name the key-encryption key that this database was made with, or one that was added to it since")
 }
 
 /// What the root key is bound to besides the key-encryption key.

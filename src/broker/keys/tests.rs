@@ -34,7 +34,7 @@ fn stored_as(
         purpose,
         algorithm: "ES256".into(),
         state,
-        kek_id: String::new(),
+        sealed_by: String::new(),
         created_at: now,
         changed_at: now,
     };

@@ -134,7 +134,7 @@ async fn copied(from: &SqlStore, to: &SqlStore, kek: Option<&Kek>) -> Result<Cop
 /// What the end of its log is sealed with.
 async fn seal_of(store: &SqlStore, kek: Option<&Kek>) -> Result<Option<Seal>> {
     let Some(kek) = kek else { return Ok(None) };
-    Ok(Some(RootKey::open(store, kek).await?.seal_of_log()))
+    Ok(RootKey::find(store, kek).await?.map(|root_key| root_key.seal_of_log()))
 }
 
 /// Copies a SQLite database as it is at this moment, and looks whether the copy is good.

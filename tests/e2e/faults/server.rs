@@ -133,7 +133,7 @@ fn a_broker_with_another_key_does_not_start_and_spoils_nothing() {
     let running = site.start();
     let before = keys();
     end(running);
-    let says = ["the broker's signing keys cannot be used", "key-encryption key"];
+    let says = ["the key-encryption key does not open this database", "is needed"];
     let wrong = site.serve().env("TMPCRED_BROKER_KEK", OTHER_KEK);
     refused(wrong, 3, &says);
     let running = site.start();

@@ -8,13 +8,14 @@ use super::super::moment;
 /// How many rows of one kind with one outcome are told apart, by how much of each is told: who
 /// does much of one thing does not hide another one behind it. Where there is no room for all of
 /// what was done, there is some for what it was like.
-const ROWS_ALIKE: [usize; FORMS] = [80, 90, 97, 100];
+const ROWS_ALIKE: [usize; FORMS] = [80, 90, 96, 99, 100];
 
-/// How many rows are told apart of one kind, whatever the outcome.
-const ROWS_OF_KIND: usize = 200;
+/// The same of one kind, whatever the outcome: whoever has two of them, as many as they like, leaves
+/// room for others.
+const ROWS_OF_KIND: [usize; FORMS] = [150, 165, 175, 180, 200];
 
 /// In how many forms the same is told.
-pub(super) const FORMS: usize = 4;
+pub(super) const FORMS: usize = 5;
 
 /// What stands for several that are not told apart.
 const SEVERAL: &str = "\u{2026}";
@@ -81,7 +82,7 @@ impl What {
     }
 
     /// The same with ever less told apart: all of it; of a path its first part; nothing of the
-    /// resource; nor from where.
+    /// resource; nor from where; nor what was done.
     pub(super) fn forms(self) -> [Self; FORMS] {
         let mut parts = self.resource.splitn(3, '/');
         let resource = match (parts.next(), parts.next(), parts.next()) {
@@ -90,8 +91,9 @@ impl What {
         };
         let by_part = Self { resource, ..self.clone() };
         let by_action = Self { resource: SEVERAL.into(), ..self.clone() };
-        let by_nothing = Self { from: SEVERAL.into(), ..by_action.clone() };
-        [self, by_part, by_action, by_nothing]
+        let from_anywhere = Self { from: SEVERAL.into(), ..by_action.clone() };
+        let by_source = Self { action: SEVERAL.into(), ..from_anywhere.clone() };
+        [self, by_part, by_action, from_anywhere, by_source]
     }
 }
 
@@ -159,11 +161,12 @@ impl Sum {
         let (count, alike) = of_kind.fold((0, 0), |(count, alike), row| {
             (count + 1, alike + usize::from(row.what.outcome == what.outcome))
         });
-        for (what, most) in what.forms().into_iter().zip(ROWS_ALIKE) {
+        let room = ROWS_ALIKE.into_iter().zip(ROWS_OF_KIND);
+        for (what, (most_alike, most)) in what.forms().into_iter().zip(room) {
             if let Some(row) = self.rows.iter_mut().find(|row| row.what == what) {
                 return row.times.add(times);
             }
-            if count < ROWS_OF_KIND && alike < most {
+            if count < most && alike < most_alike {
                 return self.rows.push(Row { what, times: *times });
             }
         }

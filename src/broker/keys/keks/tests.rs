@@ -57,9 +57,14 @@ async fn a_new_database_has_a_root_key_that_one_of_many_processes_makes() {
     for ground in Ground::each().await {
         let stores = ground.open_often(8).await;
         let (kek, now) = (kek(1), SystemClock.now());
-        let made = stores.iter().map(|store| RootKey::open_or_make(store.as_ref(), &kek, now));
-        let made = futures_util::future::join_all(made).await;
-        let ids: Vec<_> = made.into_iter().map(|made| made.unwrap().id().to_string()).collect();
+        // Each goes on at once with what a broker does next.
+        let begin = async |store: &SqlStore| {
+            let made = RootKey::open_or_make(store, &kek, now).await.unwrap();
+            CheckpointKeys::open(store, &made, &SystemClock).await.unwrap();
+            made.id().to_string()
+        };
+        let ids = stores.iter().map(|store| begin(store));
+        let ids = futures_util::future::join_all(ids).await;
         assert!(ids.iter().all(|id| *id == ids[0] && id != kek.id()), "{ids:?}");
         let store = &stores[0];
         assert_eq!(store.sealed_roots().await.unwrap().len(), 1);
@@ -98,17 +103,27 @@ async fn one_is_added_and_the_one_from_before_is_removed_by_whoever_has_the_new_
         assert!(said.contains(&format!("there is {}, {}", old.id(), new.id())), "{said}");
 
         let by_new = with(&ground, new.clone()).await.unwrap();
-        by_new.remove(old.id(), "it leaked").await.unwrap();
+        assert!(!by_new.remove(old.id(), "it leaked").await.unwrap());
         assert_eq!(names(&by_new).await, [(new.id().to_string(), true)]);
         assert!(why(RootKey::open(&store, &old).await).contains("does not open this database"));
         assert!(with(&ground, old.clone()).await.is_err());
         // What was opened before is so still; it is of no use for removing the other one.
         assert!(by_old.remove(new.id(), "too late").await.is_err());
+        // Nor does it bring the old one back, together with another one or alone.
+        for kek in [&kek(3), &old, &new] {
+            let said = why(by_old.add(kek, "too late").await);
+            assert!(said.contains("does not open this database"), "{said}");
+        }
+        assert_eq!(store.sealed_roots().await.unwrap().len(), 1);
         assert_eq!(RootKey::open(&store, &new).await.unwrap().id(), root_key.id());
         assert_eq!(
             told(&ground).await,
             [
-                format!("the key-encryption key {} opens the database, too: it is time", new.id()),
+                format!(
+                    "the key-encryption key {} opens the database as {} does: it is time",
+                    new.id(),
+                    old.id()
+                ),
                 format!(
                     "the key-encryption key {} opens the database no more: it leaked",
                     old.id()
@@ -135,7 +150,8 @@ async fn in_a_database_from_before_the_first_one_stays_in_the_root_keys_place() 
             [(old.id().to_string(), true), (new.id().to_string(), false)]
         );
         let by_new = with(&ground, new.clone()).await.unwrap();
-        by_new.remove(old.id(), "it is time").await.unwrap();
+        assert!(by_new.list().await.unwrap()[0].is_root);
+        assert!(by_new.remove(old.id(), "it is time").await.unwrap(), "it is the root key still");
         assert_eq!(RootKey::open(&store, &new).await.unwrap().id(), old.id());
         assert!(RootKey::open(&store, &old).await.is_err());
     }
@@ -174,12 +190,46 @@ async fn what_somebody_else_wrote_opens_nothing() {
         let renamed = format!("update root_key set kek_id = '{}'", good.id());
         ground.execute(&renamed).await;
         let said = why(RootKey::open(&store, &good).await);
-        assert!(said.contains("what the database holds was changed"), "{said}");
-        // Without any, the key-encryption key stands for it, and nothing is sealed by that.
+        assert!(said.contains("was changed"), "{said}");
+        // Without any, no key-encryption key stands for it.
         ground.execute("delete from root_key").await;
-        assert!(with(&ground, good.clone()).await.is_err());
+        for refused in [
+            RootKey::open(&store, &good).await,
+            RootKey::open_or_make(&store, &good, SystemClock.now()).await,
+        ] {
+            let said = why(refused);
+            assert!(said.contains("the root key is gone"), "{said}");
+        }
         let effects = kept.into_iter().map(Effect::AddRoot).collect();
         store.commit(&[Unit { records: Vec::new(), effects }]).await.unwrap();
         with(&ground, good).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_no_broker_was_started_on_is_opened_by_none() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let said = why(RootKey::open(&store, &kek(1)).await);
+        assert!(said.contains("start the broker on it once"), "{said}");
+        assert!(with(&ground, kek(1)).await.is_err());
+        assert!(RootKey::find(&store, &kek(1)).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_damaged_is_not_said_to_open_it() {
+    for ground in Ground::each().await {
+        let (good, other) = (kek(1), kek(2));
+        made(&ground, &good).await;
+        let keks = with(&ground, good).await.unwrap();
+        keks.add(&other, "for two").await.unwrap();
+        let damaged = format!("update root_key set added_at = 1 where kek_id = '{}'", other.id());
+        ground.execute(&damaged).await;
+        let said = why(keks.add(&other, "once more").await);
+        assert!(said.contains("was changed") && said.contains("add it again"), "{said}");
+        keks.remove(other.id(), "it is damaged").await.unwrap();
+        assert!(keks.add(&other, "anew").await.unwrap());
+        with(&ground, other).await.unwrap();
     }
 }

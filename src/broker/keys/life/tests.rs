@@ -23,7 +23,7 @@ fn key(kid: &str, state: KeyState, changed_at: OffsetDateTime) -> StoredKey {
         algorithm: "ES256".into(),
         state,
         sealed: Vec::new(),
-        kek_id: String::new(),
+        sealed_by: String::new(),
         created_at: changed_at,
         changed_at,
     }

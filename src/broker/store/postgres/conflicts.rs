@@ -103,7 +103,7 @@ async fn each_kind_of_transaction_is_begun_anew_wherever_it_conflicts_and_is_don
         algorithm: "ES256".into(),
         state,
         sealed: vec![1],
-        kek_id: "k".into(),
+        sealed_by: "k".into(),
         created_at: NOON,
         changed_at: NOON,
     };

@@ -45,7 +45,7 @@ fn key_from(row: &AnyRow) -> Result<StoredKey> {
         algorithm: columns.get("algorithm")?,
         state: KeyState::from_name(&state).ok_or_else(|| columns.damaged("state"))?,
         sealed: columns.get("sealed")?,
-        kek_id: columns.get("kek_id")?,
+        sealed_by: columns.get("kek_id")?,
         created_at: columns.time("created_at")?,
         changed_at: columns.time("changed_at")?,
     })
@@ -76,7 +76,7 @@ pub(super) async fn add(
     .bind(&key.algorithm)
     .bind(key.state.as_str())
     .bind(&key.sealed)
-    .bind(&key.kek_id)
+    .bind(&key.sealed_by)
     .bind(micros(key.created_at))
     .bind(micros(key.changed_at))
     .execute(&mut **transaction)
@@ -95,7 +95,7 @@ pub(super) async fn change(
     )
     .bind(after.state.as_str())
     .bind(&after.sealed)
-    .bind(&after.kek_id)
+    .bind(&after.sealed_by)
     .bind(micros(after.changed_at))
     .bind(&before.kid)
     .bind(before.state.as_str())

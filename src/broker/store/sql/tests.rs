@@ -379,7 +379,7 @@ async fn a_key_is_added_once_and_changed_only_from_what_it_was() {
             algorithm: "ES256".into(),
             state,
             sealed: vec![0, 1, 255],
-            kek_id: "k".into(),
+            sealed_by: "k".into(),
             created_at: at,
             changed_at: at,
         };

@@ -33,24 +33,29 @@ fn list(app: &App, file: &Path, as_json: bool) -> Result<()> {
                 "id": one.id,
                 "added_at": one.added_at.map(|at| at.unix_timestamp()),
                 "configured": one.is_configured,
+                "root": one.is_root,
             })
         });
         return app.ui.json(&report.collect::<Vec<_>>());
     }
     let rows = keks.iter().map(|one| {
         let since = one.added_at.map(show::moment).unwrap_or_default();
-        let which = if one.is_configured { "the one of the configuration" } else { "" };
-        [one.id.clone(), since, which.into()]
+        let which = [
+            one.is_configured.then_some("the one of the configuration"),
+            one.is_root.then_some("the root key itself"),
+        ];
+        let which: Vec<_> = which.into_iter().flatten().collect();
+        [one.id.clone(), since, which.join(", ")]
     });
     app.ui.table(["KEY-ENCRYPTION KEY", "SINCE", ""], rows)
 }
 
 fn add(app: &App, file: &Path, other: &OtherKek, reason: Option<&str>) -> Result<()> {
-    let (id, is_new) = with(app, file, async |keks| {
-        let other = read(app, other).await?;
-        let is_new = keks.add(&other, reason.unwrap_or(ASKED)).await?;
-        Ok((other.id().to_string(), is_new))
-    })?;
+    // It may be long until standard input has it.
+    let other = process::runtime()?.block_on(read(app, other))?;
+    let id = other.id();
+    let why = reason.unwrap_or(ASKED);
+    let is_new = with(app, file, async |keks| keks.add(&other, why).await)?;
     app.host.interact.note(&match is_new {
         true => format!(
             "The key-encryption key {id} opens the database, too. Name it in the configuration of each\n\
@@ -85,11 +90,18 @@ fn from_standard_input() -> Result<Kek> {
 }
 
 fn remove(app: &App, file: &Path, id: &str, reason: Option<&str>) -> Result<()> {
-    with(app, file, async |keks| keks.remove(id, reason.unwrap_or(ASKED)).await)?;
+    let is_root = with(app, file, async |keks| keks.remove(id, reason.unwrap_or(ASKED)).await)?;
     app.host.interact.note(&format!(
-        "The key-encryption key {id} opens the database no more. Copies and backups from before it\n\
-         still opens: keep them apart from it, or destroy it."
+        "The key-encryption key {id} opens the database no more. Backups from before it opens still,\n\
+         and those from before another one was added nothing else does: make a backup now, and keep\n\
+         the key apart until none of those is needed."
     ));
+    if is_root {
+        app.host.interact.warn(
+            "It is the root key, because an earlier version began this database: whoever has it reads\n\
+             any copy, whichever key-encryption key opens that. Where it has leaked, begin a new database.",
+        );
+    }
     Ok(())
 }
 
