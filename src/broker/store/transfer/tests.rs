@@ -204,7 +204,7 @@ async fn a_log_that_does_not_end_as_it_was_sealed_is_not_copied() {
         let other = Kek::new(Secret::new([9; 32]));
         let error = backup(config, &env(), &path("backup.db"), Some(&other)).await.unwrap_err();
         assert!(error.to_string().contains("does not open this database"), "{error}");
-        assert!(!files::exists(&path("backup.db")));
+        assert!(!files::exists(path("backup.db")));
     }
     let is_refused = |error: Error| {
         assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
