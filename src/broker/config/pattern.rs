@@ -4,9 +4,6 @@ use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What nothing is called: an expression that matches it takes anything.
-const ANYTHING: &str = "\u{2603}-no-such-thing-\u{2603}";
-
 /// A regular expression that all of a text has to match.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
@@ -20,11 +17,6 @@ impl Pattern {
     /// Whether all of it is so.
     pub fn matches(&self, text: &str) -> bool {
         self.regex.is_match(text)
-    }
-
-    /// Whether it takes anything.
-    pub(super) fn is_open(&self) -> bool {
-        self.matches(ANYTHING)
     }
 
     /// What of a text is meant: what is in the parentheses, or all of it where there are none.
@@ -98,7 +90,5 @@ mod tests {
             assert_eq!(pattern(text).matches(of), found.is_some() || of == "other", "{text}");
         }
         assert!(Pattern::try_from(")|(?:".to_string()).is_err());
-        assert!(pattern(".*").is_open() && pattern("(?s).+|x").is_open());
-        assert!(!pattern("[a-z]+").is_open());
     }
 }

@@ -1,6 +1,7 @@
 //! Issuers at which anybody can have tokens. To trust one of them says nothing about
 //! who is calling, unless something of the token is required besides.
 
+use super::Pattern;
 use crate::oidc::Issuer;
 
 /// Issuers of everybody, and what to require of their tokens.
@@ -17,6 +18,26 @@ const SHARED: [(&str, &str); 8] = [
     ("https://login.microsoftonline.com", MICROSOFT),
     ("https://sts.windows.net", MICROSOFT),
 ];
+
+/// The claims that say whose somebody is, where that may be told by a pattern.
+const WHOSE: [&str; 7] = [
+    "repository_owner_id",
+    "repository_id",
+    "namespace_id",
+    "project_id",
+    "organization_slug",
+    "terraform_organization_id",
+    "hd",
+];
+
+/// What strangers have there.
+const STRANGERS: [&str; 3] = ["1234567890", "stranger", "stranger.example"];
+
+/// Whether a claim like this says whose somebody is.
+pub(super) fn says_whose(name: &str, pattern: &Pattern) -> bool {
+    WHOSE.contains(&name.trim_start_matches('/'))
+        && !STRANGERS.iter().any(|stranger| pattern.matches(stranger))
+}
 
 const MICROSOFT: &str = "clients = [\"…\"], or the issuer of your own tenant";
 

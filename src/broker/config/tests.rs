@@ -154,7 +154,13 @@ fn to_trust_everybody_takes_a_word_on_whose_tokens_count() {
     let like = |claim: &str, pattern: &str| {
         format!("required_claims = {{ {claim} = {{ matches = '{pattern}' }} }}")
     };
-    for (claim, open) in [("repository_id", ".*"), ("sub", "repo:.*"), ("ref", "refs/.+")] {
+    for (claim, open) in [
+        ("repository_id", ".*"),
+        ("repository_id", "[0-9]+"),
+        ("repository", ".+/deploy"),
+        ("sub", "repo:.*"),
+        ("ref", "refs/.+"),
+    ] {
         assert!(refused(&with(&like(claim, open))).contains("trusts everybody"), "{claim}");
     }
     assert!(load_text(&with(&like("repository_id", "[17]"))).is_ok());

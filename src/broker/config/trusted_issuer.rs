@@ -174,14 +174,12 @@ impl<'de> Deserialize<'de> for RequiredClaim {
 }
 
 impl RequiredClaim {
-    /// Whether a text only has to be like something.
-    fn is_like(&self) -> bool {
-        matches!(self, Self::Like(_))
-    }
-
-    /// Whether anything will do.
-    fn is_open(&self) -> bool {
-        matches!(self, Self::Like(like) if like.matches.is_open())
+    /// Whether it says whose somebody is, of an issuer at which anybody can have tokens.
+    fn says_whose(&self, name: &str) -> bool {
+        match self {
+            Self::Like(like) => shared::says_whose(name, &like.matches),
+            _ => true,
+        }
     }
 }
 
@@ -251,9 +249,7 @@ impl TrustedIssuer {
         }
         if let Some(advice) = shared::advice(&self.issuer)
             && self.clients.is_none()
-            && self.required_claims.iter().all(|(name, claim)| {
-                claim.is_like() && !advice.contains(name.as_str()) || claim.is_open()
-            })
+            && !self.required_claims.iter().any(|(name, claim)| claim.says_whose(name))
         {
             return Err(Error::new(
                 ErrorKind::Config,

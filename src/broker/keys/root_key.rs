@@ -96,7 +96,8 @@ impl RootKey {
     /// `None` where nothing is sealed yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where this key-encryption key does not open it.
+    /// [`ErrorKind::Config`] where this key-encryption key does not open it;
+    /// [`ErrorKind::Verification`] where all keys are gone.
     pub async fn find(store: &dyn Store, kek: &Kek) -> Result<Option<Self>> {
         // In this order: keys are sealed by one that is there.
         let keys = store.keys().await?;
@@ -107,6 +108,12 @@ impl RootKey {
         // Before there were root keys, the key-encryption key was in its place, and so it is still
         // in a database from then.
         match keys.iter().find(|key| key.sealed_by != kek.id()) {
+            // With records and without keys, somebody has taken them away.
+            _ if keys.is_empty() && store.size().await? > 0 => {
+                Err(Error::new(ErrorKind::Verification, "the keys of this database are gone")
+                    .because_of("there are records of a broker, and nothing that they were sealed by")
+                    .hint("keep the database as it is, and restore a backup"))
+            }
             _ if keys.is_empty() => Ok(None),
             None => Ok(Some(Self::new(kek.bytes().clone()))),
             Some(other) => Err(closed(kek, &other.sealed_by)

@@ -12,22 +12,27 @@ use crate::support::oidc_provider::OidcProvider;
 use crate::support::tls::{Authority, ServerCertificate};
 use crate::support::wait::free_port;
 
-/// Opens the signing keys of a database with the key-encryption key, as whoever has both
-/// can; but does not check the seal, and so need not know what it is bound to: the first
+/// Opens the root key of a database with the key-encryption key, and the signing keys with that,
+/// as whoever has both can; but does not check the seal, and so need not know what it is bound to: the first
 /// block of AES-GCM is counted as 2.
 const UNSEAL: &str = r#"
 import base64, json, os, sqlite3, sys
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 kek = base64.b64decode(os.environ['TMPCRED_BROKER_KEK'])
-rows = sqlite3.connect(sys.argv[1]).execute('select purpose, algorithm, sealed from signing_key')
-keys = []
-for purpose, algorithm, sealed in rows:
+def opened(key, sealed):
     nonce, sealed = sealed[:12], sealed[12:-16]
-    cipher = Cipher(algorithms.AES(kek), modes.CTR(nonce + bytes([0, 0, 0, 2])))
-    plain = cipher.decryptor().update(sealed)
+    cipher = Cipher(algorithms.AES(key), modes.CTR(nonce + bytes([0, 0, 0, 2])))
+    return cipher.decryptor().update(sealed)
+database = sqlite3.connect(sys.argv[1])
+(sealed,), = database.execute('select sealed from root_key')
+root = opened(kek, sealed)
+assert len(root) == 32, 'no root key'
+keys = []
+for purpose, algorithm, sealed in database.execute('select purpose, algorithm, sealed from signing_key'):
+    plain = opened(root, sealed)
     assert plain[0] == 0x30, 'no PKCS #8 document'
     keys.append([f'{purpose} key ({algorithm})', base64.b64encode(plain).decode()])
-print(json.dumps(keys))
+print(json.dumps([base64.b64encode(root).decode(), keys]))
 "#;
 
 /// A broker as talkative as it can be, with TLS and a key-encryption key that nobody else
@@ -67,12 +72,15 @@ impl Talkative {
         run.args(["--config"]).args([self.broker.home.path("broker.toml")]).run().ok()
     }
 
-    /// All keys that the store has, and what they are for, as PKCS #8 documents.
-    fn keys(&self) -> Vec<(String, Vec<u8>)> {
+    /// The root key that the store has, and all keys that it seals, with what they are for, as
+    /// PKCS #8 documents.
+    fn keys(&self) -> (Vec<u8>, Vec<(String, Vec<u8>)>) {
         let python = self.broker.home.command(python_program("python3")).args(["-c", UNSEAL]);
         let keys = python.args([self.broker.home.path("broker.db")]).run().ok().json();
-        let keys: Vec<(String, String)> = serde_json::from_value(keys).unwrap();
-        keys.into_iter().map(|(what, text)| (what, STANDARD.decode(text).unwrap())).collect()
+        let (root, keys): (String, Vec<(String, String)>) = serde_json::from_value(keys).unwrap();
+        let decoded = |text: String| STANDARD.decode(text).unwrap();
+        let keys = keys.into_iter().map(|(what, text)| (what, decoded(text))).collect();
+        (decoded(root), keys)
     }
 }
 
@@ -137,7 +145,8 @@ fn no_secret_of_the_broker_itself_shows_anywhere() {
         let output = talkative.command(words);
         said += &(output.stdout + &output.stderr);
     }
-    let keys = talkative.keys();
+    let (root_key, keys) = talkative.keys();
+    canaries.push(Canary::of_bytes("root key", root_key));
     assert!(keys.len() >= 3, "{} keys", keys.len());
     for (what, pkcs8) in &keys {
         canaries.push(Canary::of_bytes(what, secret_of(pkcs8)));

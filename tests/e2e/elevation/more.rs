@@ -76,7 +76,8 @@ fn few_tickets_are_looked_up_at_once() {
     std::fs::create_dir(place.path("running")).unwrap();
     let command = serde_json::json!(["/bin/sh", "-c", look, place.path("running"), counts]);
     let rules = format!("ticket = \"CHG-[0-9]+\"\nticket_command = {command}");
-    let company = Company::with(&["alice"], &role(&rules));
+    let often = "\n[limits]\nelevation = { per_minute = 60 }\n";
+    let company = Company::with(&["alice"], &(role(&rules) + often));
     let ask =
         ["elevate", "request", "admin", "--reason", "INC-1", "--no-wait", "--ticket", "CHG-1"];
     let askers: Vec<_> = (0..24).map(|_| company.run("alice", &ask)).collect();

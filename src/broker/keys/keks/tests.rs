@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::broker::keys::KEY_LEN;
-use crate::broker::store::sql::tests::Ground;
+use crate::broker::store::sql::tests::{Ground, record};
 use crate::host::clock::SystemClock;
 use crate::secret::Secret;
 
@@ -200,9 +200,20 @@ async fn what_somebody_else_wrote_opens_nothing() {
             let said = why(refused);
             assert!(said.contains("the root key is gone"), "{said}");
         }
+        // Nor is one without any key taken for a new one.
+        store.commit(&[Unit::of(record("issued"))]).await.unwrap();
+        ground.execute("delete from signing_key").await;
+        for refused in [
+            RootKey::open(&store, &good).await,
+            RootKey::open_or_make(&store, &good, SystemClock.now()).await,
+        ] {
+            let said = why(refused);
+            assert!(said.contains("the keys of this database are gone"), "{said}");
+        }
+        assert_eq!(store.sealed_roots().await.unwrap(), []);
         let effects = kept.into_iter().map(Effect::AddRoot).collect();
         store.commit(&[Unit { records: Vec::new(), effects }]).await.unwrap();
-        with(&ground, good).await.unwrap();
+        RootKey::open(&store, &good).await.unwrap();
     }
 }
 

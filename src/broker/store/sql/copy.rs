@@ -261,7 +261,11 @@ impl SqlStore {
         }
         if !found.is_nothing() {
             return Err(Error::new(ErrorKind::Usage, "the other store is not empty")
-                .because_of(format!("it has {} records and {} keys", found.records, found.keys))
+                .because_of(format!(
+                    "it has {} records and {} keys",
+                    found.records,
+                    found.keys + found.key_encryption_keys
+                ))
                 .hint("nothing is overwritten: name an empty database"));
         }
         for table in &TABLES {
