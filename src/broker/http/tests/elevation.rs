@@ -21,6 +21,7 @@ mod rules;
 mod stale;
 mod uses;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::config::{Elevation, Emergency, Role, Threshold};
 use crate::broker::directory::Settings;
+use crate::broker::notify::Message;
 use crate::broker::testbed::{API, Bed, CORP, Options, Shifted, claims_of, json_of, now};
 use crate::host::http::{Request, Response};
 use crate::secret::Secret;
@@ -149,7 +151,8 @@ impl Place {
             role.elevation = Some(rules());
             change(&mut role);
             options.config.role.insert("admin".into(), role);
-            let told = toml::from_str("kind = \"command\"\ncommand = [\"true\"]").unwrap();
+            // It takes nothing, so that what people are to be told can be looked at.
+            let told = toml::from_str("kind = \"command\"\ncommand = [\"false\"]").unwrap();
             options.config.notify.insert("own".into(), told);
             options.config.directory = Some(Settings { file: file.clone(), max_age });
             options.policies += &RULES.replace("CORP", CORP);
@@ -168,6 +171,17 @@ impl Place {
         let file = self.dir.path().join("people.toml");
         crate::host::files::write_private(&file, text.as_bytes()).unwrap();
         self.bed.broker.reload_policies().is_ok()
+    }
+
+    /// All that people are to be told and nobody has taken, whether it is known to whom it goes.
+    async fn told(&self) -> Vec<Message> {
+        // In this order, because what is there first goes there then.
+        let unspread = self.bed.store.unspread(999).await.unwrap().into_iter();
+        let mut told: BTreeMap<_, _> = unspread.collect();
+        for one in self.bed.store.undelivered(999).await.unwrap() {
+            told.insert(one.delivery.key, one.delivery.message);
+        }
+        told.into_values().flatten().collect()
     }
 
     /// Somebody else's directory is read from now on.

@@ -153,12 +153,7 @@ impl Site {
 
 /// Whether it is on record that people are to be told of an emergency, and nobody has taken that.
 pub(super) async fn is_alarmed(place: &Place) -> bool {
-    // In this order, because what is there first goes there then.
-    let unspread = place.bed.store.unspread(999).await.unwrap().into_iter();
-    let unspread: Vec<_> = unspread.filter_map(|(_, message)| message).collect();
-    let undelivered = place.bed.store.undelivered(999).await.unwrap().into_iter();
-    let undelivered = undelivered.filter_map(|one| one.delivery.message);
-    unspread.into_iter().chain(undelivered).any(|message| message.kind() == "emergency")
+    place.told().await.iter().any(|message| message.kind() == "emergency")
 }
 
 #[tokio::test]

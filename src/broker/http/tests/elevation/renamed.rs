@@ -60,8 +60,8 @@ async fn who_is_called_otherwise_has_asked_and_has_what_they_had() {
         assert_eq!(place.issued(subject, &[]).await.status, StatusCode::OK);
     }
     place.done("alice-too", "relinquish", &active, &[]).await;
-    let told_of = place.bed.store.unspread(99).await.unwrap().into_iter();
-    let ended = told_of.filter_map(|(_, one)| one).find(|one| one.kind() == "grant-ended").unwrap();
+    let told_of = place.told().await;
+    let ended = told_of.into_iter().find(|one| one.kind() == "grant-ended").unwrap();
     assert!(ended.names().contains("alicia") && !ended.names().contains("alice"), "{ended:?}");
     let (status, said) = told(&place.request("alice-too", &[]).await);
     assert!(status == 409 && said.contains("you had the role until"), "{said}");

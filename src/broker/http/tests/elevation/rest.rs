@@ -71,9 +71,8 @@ async fn it_is_counted_and_told_who_is_to_review_it() {
         (counted("review-due").await, counted("review-overdue").await),
         ("1".into(), "1".into())
     );
-    let told = after.bed.store.unspread(99).await.unwrap().into_iter();
-    let overdue =
-        told.filter_map(|(_, one)| one).find(|one| one.kind() == "review-overdue").unwrap();
+    let told = after.told().await;
+    let overdue = told.into_iter().find(|one| one.kind() == "review-overdue").unwrap();
     let text = format!("{overdue:?}");
     assert!(text.contains("whoever may revoke its tokens may review this"), "{text}");
 }

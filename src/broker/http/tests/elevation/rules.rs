@@ -105,8 +105,7 @@ async fn who_was_asked_is_told_that_it_is_off_and_what_is_over_with_that() {
     place.done("alice", "relinquish", &had, &[]).await;
     let review = [("outcome", "reviewed"), ("note", "as asked")];
     place.done("bob", "review", &had, &review).await;
-    let told = place.bed.store.unspread(99).await.unwrap().into_iter();
-    let told: Vec<_> = told.filter_map(|(_, message)| message).collect();
+    let told = place.told().await;
     let of = |kind: &str| told.iter().find(|one| one.kind() == kind).unwrap();
     let over = |kind: &str| of(kind).ended().iter().map(String::as_str).collect::<Vec<_>>();
     let leads = of("elevation-requested").names();

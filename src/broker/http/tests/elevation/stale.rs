@@ -2,10 +2,9 @@
 
 use super::*;
 
-/// Whom messages of this kind are for, of those that nobody has handed on yet.
+/// Whom messages of this kind are for.
 async fn told_of(place: &Place, kind: &str) -> Vec<Vec<String>> {
-    let messages = place.bed.store.unspread(1000).await.unwrap();
-    let messages = messages.into_iter().filter_map(|(_, message)| message);
+    let messages = place.told().await.into_iter();
     messages
         .filter(|message| message.kind() == kind)
         .map(|message| message.names().iter().cloned().collect())
@@ -14,15 +13,7 @@ async fn told_of(place: &Place, kind: &str) -> Vec<Vec<String>> {
 
 #[tokio::test]
 async fn those_who_are_to_review_are_told_also_where_the_directory_is_out_of_date_by_then() {
-    let place = Place::built(
-        Some(Duration::from_secs(600)),
-        |_| {},
-        |options| {
-            let channel = toml::from_str("kind = \"command\"\ncommand = [\"true\"]").unwrap();
-            options.config.notify.insert("own".into(), channel);
-        },
-    )
-    .await;
+    let place = Place::dated(Some(Duration::from_secs(600)), |_| {}).await;
     let active = place.active().await;
     place.later(1801);
     let (status, said) = told(&place.ask(&place.token("erin"), (Method::GET, ""), &[]).await);
