@@ -1,7 +1,7 @@
 //! The device flow: a code to type in a browser on any device (RFC 8628).
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oauth2::{
     DeviceAuthorizationUrl, EmptyExtraDeviceAuthorizationFields, EndpointNotSet, EndpointSet,
@@ -77,6 +77,8 @@ where
     S: Fn(Duration) -> F,
     F: Future<Output = ()>,
 {
+    // Before the provider's own clock for the code can have begun.
+    let asked = Instant::now();
     let codes = ask_for_codes(provider, client, audiences).await?;
     let limit = codes.expires_in().min(LOGIN_LIMIT);
     let prompt = prompt(&codes, limit).map_err(Failure::Failed)?;
@@ -84,12 +86,16 @@ where
     let _waiting = provider.host.interact.waiting("waiting for the login on another device");
     let transport = provider.transport(Endpoint::Poll);
     let polling = poll(provider, client, &codes, audiences, &transport, sleep);
+    let expired = || Failure::Refused(Refusal { code: "expired_token".into(), words: None });
     match tokio::time::timeout(limit, polling).await {
+        // To some providers a code whose time is up is one that they do not know.
+        Ok(Err(failure))
+            if failure.is("invalid_grant") && asked.elapsed() >= codes.expires_in() =>
+        {
+            Err(expired())
+        }
         Ok(ended) => ended,
-        Err(_) => Err(match transport.passing() {
-            Some(error) => Failure::Failed(error),
-            None => Failure::Refused(Refusal { code: "expired_token".into(), words: None }),
-        }),
+        Err(_) => Err(transport.passing().map_or_else(expired, Failure::Failed)),
     }
 }
 

@@ -140,6 +140,11 @@ fn the_person_or_the_time_may_say_no() {
     assert_eq!(error.message(), "the login was not finished in time");
     let error = refused(&world(json!({"expires_in": 0}), vec![refuses("authorization_pending")]));
     assert_eq!(error.message(), "the login was not finished in time");
+    // A code that the provider has forgotten with its time, and one that it forgets before.
+    let error = refused(&world(json!({"expires_in": 0}), vec![refuses("invalid_grant")]));
+    assert_eq!(error.message(), "the login was not finished in time");
+    let error = refused(&world(json!({}), vec![refuses("invalid_grant")]));
+    assert!(error.to_string().contains("invalid_grant"), "{error}");
 }
 
 #[test]
