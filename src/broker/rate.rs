@@ -36,15 +36,18 @@ impl From<config::Rate> for Rate {
     }
 }
 
-/// What is left of a rate: it is all there again at this moment.
+/// What is left of a rate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bucket {
+    /// When it is all there again.
     pub(super) full_at: Duration,
+    /// Since when it is not.
+    used_since: Duration,
 }
 
 impl Bucket {
     pub(super) fn full(up: Duration) -> Self {
-        Self { full_at: up }
+        Self { full_at: up, used_since: up }
     }
 
     /// How long until there may be another one; nothing where there may be at once.
@@ -55,7 +58,17 @@ impl Bucket {
     }
 
     pub(super) fn take(&mut self, rate: &Rate, up: Duration) {
-        self.full_at = self.full_at.max(up).saturating_add(rate.every);
+        if self.full_at <= up {
+            *self = Self::full(up);
+        }
+        self.full_at = self.full_at.saturating_add(rate.every);
+    }
+
+    /// What was taken then is there again, unless all of it has been since.
+    fn give_back(&mut self, rate: &Rate, taken: Duration) {
+        if taken >= self.used_since {
+            self.full_at -= rate.every;
+        }
     }
 }
 
@@ -103,11 +116,11 @@ impl<K: Eq + Hash> Each<K> {
         }
     }
 
-    /// It was counted, and nothing came of it.
-    fn give_back(&self, who: &K) {
+    /// It was counted at this moment, and nothing came of it.
+    fn give_back(&self, who: &K, taken: Duration) {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = table.buckets.get_mut(who) {
-            bucket.full_at -= self.rate.every;
+            bucket.give_back(&self.rate, taken);
         }
     }
 }
@@ -208,7 +221,7 @@ impl Rates {
     pub(super) fn elevation(&self, name: &str, up: Duration) -> Result<Turn, TooOften> {
         let (each, who) = (self.elevation.clone(), hashed(name));
         each.take(who, up).map_err(TooOften::of(Limited::Elevation))?;
-        Ok(Turn { each, who, counts: false })
+        Ok(Turn { each, who, taken: up, counts: false })
     }
 }
 
@@ -216,6 +229,7 @@ impl Rates {
 pub(super) struct Turn {
     each: Arc<Each<[u8; 32]>>,
     who: [u8; 32],
+    taken: Duration,
     counts: bool,
 }
 
@@ -229,7 +243,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if !self.counts {
-            self.each.give_back(&self.who);
+            self.each.give_back(&self.who, self.taken);
         }
     }
 }
@@ -279,6 +293,23 @@ mod tests {
         assert_eq!(each.take(usize::MAX, later), Ok(()));
         assert_eq!(remembered(), 1);
         assert!(each.take(usize::MAX, later).is_err());
+    }
+
+    #[test]
+    fn what_is_given_back_is_no_more_than_was_taken() {
+        let each = each(60, 3);
+        let left = |at: Duration| (0..9).filter(|_| each.take("a", at).is_ok()).count();
+        let start = Duration::hours(1);
+        assert_eq!(left(start), 3);
+        each.give_back(&"a", start);
+        assert_eq!(left(start), 1);
+        // One that is given back after all was there again is not there twice.
+        let later = start + Duration::MINUTE;
+        assert_eq!(left(later), 3);
+        each.give_back(&"a", start);
+        assert_eq!(left(later), 0);
+        each.give_back(&"a", later);
+        assert_eq!(left(later), 1);
     }
 
     #[test]

@@ -107,12 +107,17 @@ impl Reach {
             Some(_) => ", and nobody could review it who has not approved it",
             None => "",
         };
+        // Where it depends on who asks, they may have others to approve it, or not be let ask.
+        let machines = match reads.subject {
+            false => ", nor could a job, which takes one more",
+            true => "",
+        };
         for (threshold, there) in best.thresholds.iter().zip(&best.there) {
             let wanted = threshold.count.get();
             if *there == wanted as usize {
                 let who = threshold.said();
                 self.barely.push(format!(
-                    "the role '{name}' wants approvals of {wanted} people {who}, and there are just as many: none of them could have it{reviewed}"
+                    "the role '{name}' wants approvals of {wanted} people {who}, and there are just as many: none of them could have it{machines}{reviewed}"
                 ));
             }
         }

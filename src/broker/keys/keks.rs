@@ -109,7 +109,8 @@ impl Keks {
             let mut slot = sealed.iter().map(|one| one.slot.saturating_add(1)).max().unwrap_or(0);
             let mut effects = Vec::new();
             for kek in first.into_iter().chain([other]) {
-                effects.push(Effect::AddRoot(self.root_key.sealed_under(kek, slot, now)?));
+                let root = self.root_key.sealed_under(kek, slot, now)?;
+                effects.push(Effect::AddRoot { root, by: self.kek.id().into() });
                 slot = slot.saturating_add(1);
             }
             let (own, other) = (self.kek.id(), other.id());

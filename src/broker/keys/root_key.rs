@@ -79,7 +79,8 @@ impl RootKey {
                 return Ok(found);
             }
             let made = Self::random()?;
-            let first = Effect::AddRoot(made.sealed_under(kek, 0, now)?);
+            let root = made.sealed_under(kek, 0, now)?;
+            let first = Effect::AddRoot { root, by: kek.id().into() };
             let done = store.commit(&[Unit::default().with(first)]).await;
             match done {
                 Ok(outcomes) if outcomes.iter().all(|one| one.is_committed()) => return Ok(made),

@@ -51,9 +51,14 @@ pub enum Effect {
         /// The key as it is to be; its id is the same.
         after: StoredKey,
     },
-    /// Adds the root key as it is sealed under a key-encryption key, if nothing is in its place and
-    /// it is not sealed under that yet.
-    AddRoot(SealedRoot),
+    /// Adds the root key as it is sealed under a key-encryption key, if nothing is in its place, it
+    /// is not sealed under that yet, and it is under the one of who adds it, or that is this one.
+    AddRoot {
+        /// What is added.
+        root: SealedRoot,
+        /// The name of the key-encryption key of who adds it.
+        by: String,
+    },
     /// Removes the root key as it is sealed under a key-encryption key, if it is sealed under this
     /// other one, too.
     RemoveRoot {

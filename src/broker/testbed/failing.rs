@@ -48,8 +48,8 @@ pub(crate) struct Failing {
     meanwhile: Mutex<Option<Meanwhile>>,
     /// What happens as somebody has read the keys.
     after_keys: Mutex<Option<Meanwhile>>,
-    /// What happens as somebody is about to commit a change of an elevation, or what rests on a
-    /// key.
+    /// What happens as somebody is about to commit a change of an elevation, what rests on a key,
+    /// or a root key.
     before_change: Mutex<Option<Meanwhile>>,
 }
 
@@ -107,8 +107,8 @@ impl Failing {
         *self.after_keys.lock().unwrap() = Some(Box::pin(what));
     }
 
-    /// Does this once somebody has looked at an elevation and is about to change it, or at a key
-    /// and is about to commit what rests on it.
+    /// Does this once somebody has looked at an elevation and is about to change it, at a key and
+    /// is about to commit what rests on it, or for a root key and is about to make one.
     pub(crate) fn before_change(&self, what: impl Future<Output = ()> + Send + 'static) {
         *self.before_change.lock().unwrap() = Some(Box::pin(what));
     }
@@ -132,7 +132,10 @@ impl Ledger for Failing {
         }
         let effects = units.iter().flat_map(|unit| &unit.effects);
         let is_awaited = |effect: &Effect| {
-            matches!(effect, Effect::ChangeElevation(..) | Effect::IfEnrolled { .. })
+            matches!(
+                effect,
+                Effect::ChangeElevation(..) | Effect::IfEnrolled { .. } | Effect::AddRoot { .. }
+            )
         };
         if effects.into_iter().any(is_awaited) {
             let meanwhile = self.before_change.lock().unwrap().take();

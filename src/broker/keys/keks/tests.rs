@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::broker::keys::KEY_LEN;
+use crate::broker::keys::{KEY_LEN, SealedRoot};
 use crate::broker::store::sql::tests::{Ground, record};
+use crate::broker::store::sqlite;
+use crate::broker::testbed::failing::{BEFORE, Failing};
 use crate::host::clock::SystemClock;
 use crate::secret::Secret;
 
@@ -43,6 +45,26 @@ fn why<T>(refused: Result<T>) -> String {
     let error = refused.err().unwrap();
     let all = [error.to_string(), error.causes().join(": "), error.hints().join("; ")];
     all.join("; ")
+}
+
+#[tokio::test]
+async fn whoever_finds_that_another_process_was_quicker_takes_what_that_made() {
+    for ground in Ground::each().await {
+        let (kek, now) = (kek(1), SystemClock.now());
+        let slow = Failing::over(Arc::new(ground.open().await));
+        let (quick, same) = (ground.open().await, kek.clone());
+        slow.before_change(async move {
+            let made = RootKey::open_or_make(&quick, &same, now).await.unwrap();
+            quick.seal_with(made.seal_of_log()).await.unwrap();
+            quick.commit(&[Unit::of(record("issued"))]).await.unwrap();
+        });
+        let found = RootKey::open_or_make(slow.as_ref(), &kek, now).await.unwrap();
+        assert_eq!(RootKey::open(&ground.open().await, &kek).await.unwrap().id(), found.id());
+        // What is no such thing is told as it is.
+        let broken = Failing::over(Arc::new(sqlite::in_memory().await.unwrap()));
+        broken.writes(BEFORE);
+        assert!(RootKey::open_or_make(broken.as_ref(), &kek, now).await.is_err());
+    }
 }
 
 /// What is on record of it.
@@ -172,6 +194,28 @@ async fn two_who_remove_each_others_leave_one() {
     }
 }
 
+fn added_by(root: SealedRoot, by: &str) -> Effect {
+    Effect::AddRoot { root, by: by.to_string() }
+}
+
+#[tokio::test]
+async fn none_is_added_by_one_that_was_removed_meanwhile() {
+    for ground in Ground::each().await {
+        let [one, other, third] = [kek(1), kek(2), kek(3)];
+        made(&ground, &one).await;
+        let keks = with(&ground, one.clone()).await.unwrap();
+        keks.add(&other, "for two").await.unwrap();
+        let sealed = keks.root_key.sealed_under(&third, 2, SystemClock.now()).unwrap();
+        with(&ground, other.clone()).await.unwrap().remove(one.id(), "it is time").await.unwrap();
+        // As it is where that is done between the question who there is, and the answer to it.
+        let late = [Unit::default().with(added_by(sealed.clone(), one.id()))];
+        assert!(!keks.store.commit(&late).await.unwrap()[0].is_committed());
+        assert_eq!(keks.store.sealed_roots().await.unwrap().len(), 1);
+        let good = [Unit::default().with(added_by(sealed, other.id()))];
+        assert!(keks.store.commit(&good).await.unwrap()[0].is_committed());
+    }
+}
+
 #[tokio::test]
 async fn what_somebody_else_wrote_opens_nothing() {
     for ground in Ground::each().await {
@@ -182,7 +226,7 @@ async fn what_somebody_else_wrote_opens_nothing() {
         // That of another key-encryption key, under the name of this one.
         let random = RootKey::random().unwrap();
         let foreign = random.sealed_under(&other, 1, SystemClock.now()).unwrap();
-        let effects = vec![Effect::AddRoot(foreign)];
+        let effects = vec![added_by(foreign.clone(), &foreign.kek_id)];
         store.commit(&[Unit { records: Vec::new(), effects }]).await.unwrap();
         // Whoever only has theirs has a root key of theirs, and nothing that it seals.
         assert!(with(&ground, other.clone()).await.is_err());
@@ -211,7 +255,7 @@ async fn what_somebody_else_wrote_opens_nothing() {
             assert!(said.contains("the keys of this database are gone"), "{said}");
         }
         assert_eq!(store.sealed_roots().await.unwrap(), []);
-        let effects = kept.into_iter().map(Effect::AddRoot).collect();
+        let effects = kept.into_iter().map(|root| added_by(root, good.id())).collect();
         store.commit(&[Unit { records: Vec::new(), effects }]).await.unwrap();
         RootKey::open(&store, &good).await.unwrap();
     }

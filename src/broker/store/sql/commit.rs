@@ -134,7 +134,7 @@ async fn perform_one(
         Effect::Consume(_) => Ok(true),
         Effect::AddKey(key) => keys::add(transaction, key).await,
         Effect::ChangeKey { before, after } => keys::change(transaction, before, after).await,
-        Effect::AddRoot(one) => keys::add_root(transaction, one).await,
+        Effect::AddRoot { root, by } => keys::add_root(transaction, root, by).await,
         Effect::RemoveRoot { kek_id, other } => keys::remove_root(transaction, kek_id, other).await,
         Effect::AddCheckpoint { size, note, at } => {
             let done = sqlx::query(

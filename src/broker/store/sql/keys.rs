@@ -108,15 +108,18 @@ pub(super) async fn change(
 pub(super) async fn add_root(
     transaction: &mut Transaction<'_, Any>,
     one: &SealedRoot,
+    by: &str,
 ) -> Result<bool, Failure> {
     let done = sqlx::query(
-        "insert into root_key (slot, kek_id, sealed, added_at) values ($1, $2, $3, $4)
+        "insert into root_key (slot, kek_id, sealed, added_at) select $1, $2, $3, $4
+         where $2 = $5 or exists (select 1 from root_key where kek_id = $5)
          on conflict do nothing",
     )
     .bind(i64::from(one.slot))
     .bind(&one.kek_id)
     .bind(&one.sealed)
     .bind(micros(one.added_at))
+    .bind(by)
     .execute(&mut **transaction)
     .await?;
     Ok(done.rows_affected() == 1)

@@ -47,7 +47,8 @@ async fn fill_in(store: &SqlStore) {
     crate::broker::keys::CheckpointKeys::open(store, &root_key, &SystemClock).await.unwrap();
     let (at, other) = (datetime!(2026-01-01 12:00 UTC), Kek::new(Secret::new([8; 32])));
     for (slot, kek) in [(0, &kek()), (5, &other)] {
-        let effect = Effect::AddRoot(root_key.sealed_under(kek, slot, at).unwrap());
+        let root = root_key.sealed_under(kek, slot, at).unwrap();
+        let effect = Effect::AddRoot { by: kek.id().into(), root };
         store.commit(&[Unit::default().with(effect)]).await.unwrap();
     }
     let records: Vec<_> = (0..700).map(|n| record(&format!("{n} '\u{1f512}"))).collect();
