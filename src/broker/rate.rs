@@ -196,7 +196,7 @@ impl Rates {
         endpoint: Endpoint,
         up: Duration,
     ) -> Result<(), TooOften> {
-        if let Some(each) = &self.address {
+        if let Some(each) = self.address.as_ref().filter(|_| endpoint.counts_for_address()) {
             each.take(network, up).map_err(TooOften::of(Limited::Address))?;
         }
         match self.route.get(&endpoint) {

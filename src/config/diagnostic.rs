@@ -118,6 +118,14 @@ pub(crate) fn into_error(mut problems: Vec<Problem>) -> Error {
         .hint("mend the first one first: it may explain the others")
 }
 
+/// The place, where it is one of a text, and the line with what is meant marked in it.
+pub(super) fn shown(origin: &Origin) -> Option<String> {
+    match origin {
+        Origin::Text { source, span } => Some(snippet(source, span, None)),
+        Origin::BuiltIn => None,
+    }
+}
+
 /// The place and the offending line, with the offending text marked. Never more
 /// than that one line, and of a very long one only what is near.
 fn snippet(source: &Source, span: &Range<usize>, label: Option<&str>) -> String {

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::de::decode;
 use super::diagnostic::{Problem, into_error};
+use super::misfit::Misfit;
 use super::model::{Config, File};
 use super::project::{self, Failure, project_file};
 use super::source::{Origin, Source};
@@ -93,6 +94,15 @@ pub fn parse(name: &str, text: &str) -> Result<Config> {
 /// A value whose key ends in `_file` is a path, relative to the file. The file
 /// must not be writable by others.
 pub fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    read_checked(path, |value| Ok(value))
+}
+
+/// The same for what has more to it than its types say. Where the check finds something, the
+/// error shows the table, or the key in it that the words name.
+pub fn read_checked<T: DeserializeOwned, U>(
+    path: &Path,
+    check: impl FnOnce(T) -> Result<U, Misfit>,
+) -> Result<U> {
     let Some(text) = read::read(path, None)? else {
         return Err(Error::new(ErrorKind::Config, "a configuration file cannot be read")
             .because_of(format!("there is no {}", path.display())));
@@ -100,7 +110,7 @@ pub fn read_file<T: DeserializeOwned>(path: &Path) -> Result<T> {
     read::require_guarded(path, text.guard)?;
     let mut tree = Node::parse(&text.source).map_err(Problem::into_error)?;
     read::resolve_paths(&mut tree, path.parent().unwrap_or(path), None);
-    decode(&tree).map_err(into_error)
+    check(decode(&tree).map_err(into_error)?).map_err(|misfit| misfit.shown_in(&tree))
 }
 
 /// The same for a text; `name` stands for the file's path in errors.

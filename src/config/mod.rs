@@ -13,6 +13,7 @@ pub mod aws;
 mod de;
 pub(crate) mod diagnostic;
 mod load;
+mod misfit;
 mod mistake;
 mod model;
 mod project;
@@ -26,7 +27,8 @@ mod trust;
 
 pub use append::Addition;
 pub(crate) use load::PROFILE_VARIABLE;
-pub use load::{Layer, LayerFile, check, layers, load, parse, read_file, read_str};
+pub use load::{Layer, LayerFile, check, layers, load, parse, read_checked, read_file, read_str};
+pub use misfit::Misfit;
 pub(crate) use model::Broken;
 pub use model::{
     CacheSettings, Config, ConsoleSettings, Exchange, MAX_TTL, Profile, Project, check_name,

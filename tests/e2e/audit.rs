@@ -1,5 +1,6 @@
 //! The audit log of a broker, looked into and checked from outside.
 
+mod deleted;
 mod query;
 
 use std::collections::BTreeMap;

@@ -251,6 +251,27 @@ fn the_table_of_exit_codes_is_that_of_the_program() {
 }
 
 #[test]
+fn the_commands_of_the_runbooks_are_understood() {
+    let text = page("docs/runbooks.md");
+    let commands = text.split('`').skip(1).step_by(2);
+    let commands: Vec<_> =
+        commands.filter_map(|code| code.strip_prefix("tmpcred broker ")).collect();
+    assert!(commands.len() >= 9, "{commands:?}");
+    let home = Home::new();
+    for command in commands {
+        let words = command.split(' ').map(|word| match word {
+            "JTI" => "018f3b5e-7c00-7000-8000-000000000000",
+            "URL" => "https://login.example.com",
+            word => word,
+        });
+        let run = tmpcred(&home).args(["broker"]).args(words).run();
+        // There is no such file here: it is the configuration that is wrong, not the command.
+        let said = run.ended_with(3).stderr;
+        assert!(said.contains("broker.toml"), "{command}: {said}");
+    }
+}
+
+#[test]
 fn the_least_rust_is_that_of_the_manifest() {
     let manifest: toml::Table = page("Cargo.toml").parse().unwrap();
     let version = manifest["package"]["rust-version"].as_str().unwrap();

@@ -139,7 +139,9 @@ fn an_explanation_says_what_holds_and_what_would_have_to_change() {
 fn an_explanation_goes_by_the_address_and_by_who_acts() {
     let inside = "context.source.isInRange(ip(\"192.0.2.0/24\"))";
     let acts = format!(
-        "@id(\"acts\") permit (principal == User::\"{ISSUER}#bot\", action == Action::\"act\", resource);"
+        "@id(\"acts\") permit (principal == User::\"{ISSUER}#bot\", action == Action::\"act\", resource);
+         @id(\"bots\") permit (principal in Group::\"{ISSUER}#bots\", action == Action::\"act\", resource)
+         when {{ principal.hasTag(\"team\") && principal.getTag(\"team\").contains(\"payments\") }};"
     );
     let home = home(&(permit("inside", inside) + &acts));
     let explain = |more: &[&str]| {
@@ -154,6 +156,12 @@ fn an_explanation_goes_by_the_address_and_by_who_acts() {
     };
     assert!(by("bot").contains("Permitted by 'inside'"), "{}", by("bot"));
     assert!(by("mallory").contains("Denied (actor)"), "{}", by("mallory"));
+    let other = ["--actor-issuer", "services", "--actor-subject", "other"];
+    let group = ["--actor-group", "bots"];
+    let with = |more: &[&str]| explain(&[&from[..], &other, &group, more].concat());
+    let (without, whole) = (with(&[]), with(&["--actor-claim", "team=payments"]));
+    assert!(without.contains("Denied (actor)"), "{without}");
+    assert!(whole.contains("Permitted by 'inside'"), "{whole}");
 }
 
 /// The policies that issued by each version.

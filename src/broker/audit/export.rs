@@ -45,8 +45,26 @@ pub fn exported(format: Format, sequence: u64, record: &Record) -> Value {
 /// `near` is that of a record beside it.
 pub fn unreadable(format: Format, sequence: u64, near: OffsetDateTime) -> Value {
     let said = "the record cannot be read: somebody has changed it";
+    stand_in(format, sequence, ("unreadable", said), near)
+}
+
+/// What stands for all records from the first of these numbers to the last, which are gone.
+pub fn missing(format: Format, (first, last): (u64, u64), near: OffsetDateTime) -> Value {
+    let said = match first == last {
+        true => format!("record {first} is gone: somebody has deleted it"),
+        false => format!("records {first} to {last} are gone: somebody has deleted them"),
+    };
+    stand_in(format, last, ("missing", &said), near)
+}
+
+fn stand_in(
+    format: Format,
+    sequence: u64,
+    (what, said): (&str, &str),
+    near: OffsetDateTime,
+) -> Value {
     match format {
-        Format::Jsonl => json!({ "sequence": sequence, "unreadable": said }),
+        Format::Jsonl => json!({ "sequence": sequence, what: said }),
         Format::Ecs => json!({
             "@timestamp": moment(near),
             "ecs": { "version": ECS_VERSION },

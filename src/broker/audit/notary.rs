@@ -11,7 +11,7 @@ use super::micros;
 use super::note::Checkpoint;
 use super::tree::Frontier;
 use crate::broker::keys::CheckpointKeys;
-use crate::broker::store::{Effect, Noted, Outcome, Revocable, Store, Unit};
+use crate::broker::store::{Effect, Noted, Outcome, Revocable, Store, Unit, require_end};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
 
@@ -149,6 +149,8 @@ impl Signer {
             let signed = told;
             return Err(changed(format!("it has {size} records, and {signed} are signed")));
         }
+        // Also where nothing was appended: somebody may have taken away what was.
+        require_end(self.store.as_ref(), signed, size).await?;
         if size == signed && newer.is_none() {
             return Ok(());
         }

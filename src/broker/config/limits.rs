@@ -54,6 +54,8 @@ pub enum Endpoint {
     Revoke,
     /// `/introspect`.
     Introspect,
+    /// `/v1/authz`, and what is below it.
+    Authz,
     /// `/v1/revocations`.
     Revocations,
     /// `/v1/keys`, and what is below it.
@@ -64,6 +66,24 @@ pub enum Endpoint {
     Elevations,
     /// `/v1/enrollments`, and what is below it.
     Enrollments,
+}
+
+impl Endpoint {
+    /// Whether people act by it, on what programs get by the others.
+    pub(in crate::broker) fn is_for_people(self) -> bool {
+        match self {
+            Self::Token | Self::Revoke | Self::Introspect | Self::Authz => false,
+            Self::Revocations | Self::Keys | Self::Audit | Self::Elevations | Self::Enrollments => {
+                true
+            }
+        }
+    }
+
+    /// Whether what one address asks of it counts for that: a proxy asks for everybody, and
+    /// knows better who comes how often.
+    pub(in crate::broker) fn counts_for_address(self) -> bool {
+        self != Self::Authz
+    }
 }
 
 impl Default for Limits {

@@ -53,6 +53,7 @@ pub use web::Web;
 
 use crate::broker::directory::{self, Directory};
 use crate::broker::network::Network;
+use crate::config::Misfit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::Issuer;
 
@@ -207,11 +208,12 @@ pub(in crate::broker) fn parse_duration(text: &str) -> Result<Duration, String> 
 
 /// Reads `broker.toml`, makes its paths relative to where it is, and checks it.
 pub fn load(path: &Path) -> Result<Config> {
-    let mut config: Config = crate::config::read_file(path)?;
-    config.resolve_paths(path.parent().unwrap_or(Path::new("")));
-    config.path = Some(path.into());
-    config.check().map_err(|error| error.context(format!("{} cannot be used", path.display())))?;
-    Ok(config)
+    let checked = crate::config::read_checked(path, |mut config: Config| {
+        config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        config.path = Some(path.into());
+        config.check().map(|()| config)
+    });
+    checked.map_err(|error| error.context(format!("{} cannot be used", path.display())))
 }
 
 impl Config {
@@ -265,86 +267,101 @@ impl Config {
     }
 
     /// Checks what the types alone cannot say.
-    pub(super) fn check(&self) -> Result<()> {
-        let wrong = |why: String| Err(Error::new(ErrorKind::Config, why));
+    pub(super) fn check(&self) -> Result<(), Misfit> {
+        let wrong = |table: &[&str], why: String| {
+            Err(Misfit::of(table, Error::new(ErrorKind::Config, why)))
+        };
         let mut segments = self.issuer.url().path().split('/');
         if let Some(bad) = segments.find(|s| s.starts_with([':', '*']) || s.contains(['{', '}'])) {
-            return wrong(format!(
-                "issuer = \"{}\" cannot be served: no part of its path may be '{bad}'",
-                self.issuer
-            ));
+            return wrong(
+                &[],
+                format!(
+                    "issuer = \"{}\" cannot be served: no part of its path may be '{bad}'",
+                    self.issuer
+                ),
+            );
         }
         if self.watch_every == Some(Duration::ZERO) {
-            return wrong("watch_every must be a second or more".into());
+            return wrong(&[], "watch_every must be a second or more".into());
         }
         if !self.listen.ip().is_loopback() {
             if !self.expose {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!("listen = \"{}\" is not loopback, and expose is not true", self.listen),
-                )
-                .hint("set expose = true if other machines are to reach the broker"));
+                let why =
+                    format!("listen = \"{}\" is not loopback, and expose is not true", self.listen);
+                let error = Error::new(ErrorKind::Config, why)
+                    .hint("set expose = true if other machines are to reach the broker");
+                return Err(Misfit::of(&[], error));
             }
             if self.tls.is_none() {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!("listen = \"{}\" needs a [tls] table", self.listen),
-                )
-                .because_of("tokens are never sent in the clear to other machines"));
+                let why = format!("listen = \"{}\" needs a [tls] table", self.listen);
+                let error = Error::new(ErrorKind::Config, why)
+                    .because_of("tokens are never sent in the clear to other machines");
+                return Err(Misfit::of(&[], error));
             }
         }
         if let Some(admin) = &self.admin {
-            admin.check(self.listen)?;
+            admin.check(self.listen).map_err(of(&["admin"]))?;
         }
-        self.store.check()?;
-        self.audit.check()?;
+        // Of these, addresses may have a password in them.
+        let of_private = |table: &'static str| move |error| Misfit::of_private(&[table], error);
+        self.store.check().map_err(of_private("store"))?;
+        self.audit.check().map_err(of_private("audit"))?;
         notify::check(&self.notify)?;
-        self.telemetry.check()?;
+        self.telemetry.check().map_err(of_private("telemetry"))?;
         if let Some(authz) = &self.authz {
             let taken = [self.listen].into_iter().chain(self.admin.as_ref().map(|a| a.listen));
             let taken: Vec<_> = taken.collect();
-            authz.check(&taken, &self.trusted_proxies, self.tls.is_some(), &self.role)?;
+            authz
+                .check(&taken, &self.trusted_proxies, self.tls.is_some(), &self.role)
+                .map_err(of(&["authz"]))?;
         }
-        self.keys.check()?;
-        self.limits.check()?;
-        self.origins.check()?;
+        self.keys.check().map_err(of(&["keys"]))?;
+        self.limits.check().map_err(of(&["limits"]))?;
+        self.origins.check().map_err(of(&["origins"]))?;
         if self.trusted_issuer.is_empty() {
-            return wrong("no [trusted_issuer.NAME] says whose tokens are accepted".into());
+            return wrong(&[], "no [trusted_issuer.NAME] says whose tokens are accepted".into());
         }
         let mut seen: BTreeMap<&Issuer, &str> = BTreeMap::new();
         for (name, issuer) in &self.trusted_issuer {
-            check_name("trusted_issuer", name)?;
-            issuer.check(name)?;
+            let table = ["trusted_issuer", name];
+            check_name("trusted_issuer", name).map_err(of(&table))?;
+            issuer.check(name).map_err(of(&table))?;
             if let Some(other) = seen.insert(&issuer.issuer, name) {
-                return wrong(format!(
+                let why = format!(
                     "[trusted_issuer.{other}] and [trusted_issuer.{name}] are the same issuer"
-                ));
+                );
+                return wrong(&table, why);
             }
         }
         if let Some(web) = &self.web {
-            web.check(&self.trusted_issuer, &self.issuer)?;
+            web.check(&self.trusted_issuer, &self.issuer).map_err(of(&["web"]))?;
         }
         for (name, client) in &self.client {
-            check_name("client", name)?;
-            client.check(name)?;
+            check_name("client", name).map_err(of(&["client", name]))?;
+            client.check(name).map_err(of(&["client", name]))?;
         }
         if self.role.is_empty() {
-            return wrong("there is no [role.NAME]".into());
+            return wrong(&[], "there is no [role.NAME]".into());
         }
         for (name, role) in &self.role {
-            check_name("role", name)?;
-            role.check(name)?;
+            check_name("role", name).map_err(of(&["role", name]))?;
+            role.check(name).map_err(of(&["role", name]))?;
             if let Some(elevation) = &role.elevation {
-                elevation.check_keys(name, &self.enrollment.kinds)?;
-                notify::check_told(&self.notify, name, elevation)?;
+                let table = ["role", name, "elevation"];
+                elevation.check(name).map_err(of(&table))?;
+                elevation.check_keys(name, &self.enrollment.kinds).map_err(of(&table))?;
+                notify::check_told(&self.notify, name, elevation).map_err(of(&table))?;
             }
         }
         let known = |audience: &String| self.role.values().any(|r| r.audiences.contains(audience));
         if let Some(unknown) = self.keys.audiences.keys().find(|audience| !known(audience)) {
-            return wrong(format!("[keys] audiences has '{unknown}', which no role is for"));
+            return wrong(
+                &["keys"],
+                format!("[keys] audiences has '{unknown}', which no role is for"),
+            );
         }
         if self.policy.files.is_empty() {
-            return wrong("[policy] names no files".into());
+            return wrong(&["policy"], "[policy] names no files".into());
         }
         Ok(())
     }
@@ -368,6 +385,11 @@ impl Admin {
         }
         Ok(())
     }
+}
+
+/// What finds the place of an error that is about this table.
+fn of<'a>(table: &'a [&'a str]) -> impl Fn(Error) -> Misfit + 'a {
+    move |error| Misfit::of(table, error)
 }
 
 /// Whether this may be an audience: short, and without control characters.

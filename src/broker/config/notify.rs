@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use url::Url;
 
 use super::{Elevation, check_name, duration};
+use crate::config::Misfit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::http::{is_loopback, require_secure};
 use crate::host::process::printed::{self, Limit};
@@ -136,10 +137,12 @@ fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Stri
 }
 
 /// Checks all channels.
-pub(super) fn check(channels: &Notify) -> Result<()> {
+pub(super) fn check(channels: &Notify) -> Result<(), Misfit> {
     for (name, channel) in channels {
-        check_name("notify", name)?;
-        channel.check().map_err(|error| error.context(format!("[notify.{name}]")))?;
+        let checked = check_name("notify", name).and_then(|()| {
+            channel.check().map_err(|error| error.context(format!("[notify.{name}]")))
+        });
+        checked.map_err(|error| Misfit::of_private(&["notify", name], error))?;
     }
     Ok(())
 }
@@ -303,7 +306,8 @@ mod tests {
 
     fn of(toml: &str) -> Result<NotifyChannel> {
         let channels: Notify = toml::from_str(&format!("[a]\n{toml}")).unwrap();
-        check(&channels).map(|()| channels["a"].clone())
+        check(&channels)?;
+        Ok(channels["a"].clone())
     }
 
     #[test]

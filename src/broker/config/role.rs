@@ -108,9 +108,6 @@ impl Role {
         if self.token_format == TokenFormat::Opaque && self.aws.is_some() {
             return wrong("has opaque tokens, which AWS cannot read".into());
         }
-        if let Some(elevation) = &self.elevation {
-            elevation.check(name)?;
-        }
         if self.elevation.is_none() && self.aws.as_ref().is_some_and(aws::Settings::tells_of_grants)
         {
             return wrong("tells AWS of grants, and is not had by elevation".into());

@@ -354,3 +354,31 @@ approvals = [{ count = 1 }]
         loads(&format!("{emergency}{}", channel(more))).unwrap();
     }
 }
+
+#[test]
+fn what_is_refused_is_shown_where_it_stands() {
+    for (find, replace, line) in [
+        ("max_ttl = \"1h\"", "max_ttl = \"25h\"", "max_ttl = \"25h\""),
+        ("leeway = \"30s\"", "leeway = \"10m\"", "leeway = \"10m\""),
+        ("[tls]", "watch_every = \"0s\"\n[tls]", "watch_every = \"0s\""),
+        // Of what is not there, the table.
+        ("audiences = [\"https://api.example.com\"]", "audiences = []", "audiences = []"),
+        ("[role.deploy]", "[role.\"a b\"]", "[role.\"a b\"]"),
+        (
+            "max_ttl = \"1h\"",
+            "max_ttl = \"1h\"\n[role.deploy.elevation]\napprovals = []\nlongest = \"0s\"",
+            "longest = \"0s\"",
+        ),
+    ] {
+        assert_eq!(GOOD.matches(find).count(), 1);
+        let error = load_text(&GOOD.replace(find, replace)).unwrap_err();
+        let shown = error.causes().iter().find(|cause| cause.contains("-->")).unwrap();
+        assert!(shown.contains("broker.toml:") && shown.contains(line), "{line}: {shown}");
+    }
+    // No line in which there may be a password.
+    let hides = "[store.postgres]\nurl = \"postgres://a:hunter2@localhost/b\"\n";
+    let error = load_text(&GOOD.replace("[store]\npath = \"broker.db\"\n", hides)).unwrap_err();
+    let all = format!("{error} {:?}", error.causes());
+    assert!(all.contains("password") && !all.contains("hunter2"), "{all}");
+    assert!(all.contains("-->"), "{all}");
+}

@@ -24,7 +24,7 @@ use super::refusal::{self, Refusal};
 use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::authz::{self, Credentials, Held};
-use crate::broker::config::{Authz, Binding, Nonces, Proxy, Route};
+use crate::broker::config::{self, Authz, Binding, Nonces, Proxy, Route};
 use crate::broker::issue;
 use crate::broker::metrics::Authorization;
 use crate::broker::network::Network;
@@ -70,7 +70,9 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 4] {
     ]
     .map(|(behind, id, parameters)| {
         let path = format!("{base}/{PATH}{behind}");
-        Endpoint::new(path, Verb::Any, any(decide), operation(id, parameters)).shedding()
+        Endpoint::new(path, Verb::Any, any(decide), operation(id, parameters))
+            .shedding()
+            .limited(config::Endpoint::Authz)
     })
 }
 

@@ -17,7 +17,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use axum::{Router, middleware};
 use http_body_util::{BodyExt, LengthLimitError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
@@ -58,6 +58,10 @@ const MAX_TIME: Duration = Duration::from_secs(30);
 /// those that are accepted are answered in time.
 const MAX_AT_ONCE: usize = 512;
 
+/// How many more of those there are with which people act where something has gone wrong: a flood
+/// of others is no reason that nothing can be revoked.
+const MAX_KEPT: usize = 32;
+
 /// The header with the id of a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -89,6 +93,9 @@ pub struct Guard {
     proxies: Vec<Network>,
     connections: Connections,
     at_once: Arc<Semaphore>,
+    kept: Arc<Semaphore>,
+    /// Whether what is kept is for these requests.
+    keeps: bool,
     large: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     tracer: Tracer,
@@ -103,6 +110,8 @@ impl Guard {
             proxies: Vec::new(),
             connections: Connections::default(),
             at_once: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+            kept: Arc::new(Semaphore::new(MAX_KEPT)),
+            keeps: false,
             large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
             metrics: Arc::default(),
             tracer: Tracer::default(),
@@ -134,15 +143,35 @@ impl Guard {
         Self { connections: Connections::new(limits), ..self }
     }
 
+    /// The same for requests that have room left where there is none for others.
+    #[must_use]
+    pub(super) fn with_room_kept(self) -> Self {
+        Self { keeps: true, ..self }
+    }
+
+    /// Room for one more request, where there is some.
+    fn room(&self) -> Option<SemaphorePermit<'_>> {
+        match self.at_once.try_acquire() {
+            Err(_) if self.keeps => self.kept.try_acquire().ok(),
+            common => common.ok(),
+        }
+    }
+
     #[cfg(test)]
     pub(super) fn with_large_bodies(self, count: usize) -> Self {
         Self { large: Arc::new(Semaphore::new(count)), ..self }
     }
 
-    /// Leaves no room for another request until the result is dropped.
+    /// Leaves no room for another request until the result is dropped, but what is kept.
     #[cfg(test)]
     pub(in crate::broker) fn fill(&self) -> OwnedSemaphorePermit {
         self.at_once.clone().try_acquire_many_owned(MAX_AT_ONCE as u32).unwrap()
+    }
+
+    /// Leaves none of what is kept either.
+    #[cfg(test)]
+    pub(in crate::broker) fn fill_kept(&self) -> OwnedSemaphorePermit {
+        self.kept.clone().try_acquire_many_owned(MAX_KEPT as u32).unwrap()
     }
 
     /// The connections that requests come over.
@@ -181,9 +210,9 @@ pub async fn shed_load(
     };
     let _busy = peer.filter(|_| has_body).map(|peer| guard.connections.busy(peer));
     let request = Request::from_parts(parts, body.into());
-    match guard.at_once.try_acquire() {
-        Ok(_permit) => next.run(request).await,
-        Err(_) => guard.is_busy(Shed::Requests).at(id),
+    match guard.room() {
+        Some(_room) => next.run(request).await,
+        None => guard.is_busy(Shed::Requests).at(id),
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Kek, KeyState, Purpose, RootKey, StoredKey, can_be_typed, no_randomn
 use crate::broker::audit::note::{Checkpoint, VerifierKey};
 use crate::broker::audit::seal::Seal;
 use crate::broker::audit::{self, Decision, Record};
-use crate::broker::store::{Effect, LogStore, Once, Outcome, Store, Unit};
+use crate::broker::store::{Effect, LogStore, Once, Outcome, Store, Unit, require_end};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::clock::Clock;
@@ -53,6 +53,10 @@ impl CheckpointKeys {
                 .hint("restore a backup of the database"));
         }
         store.seal_with(root_key.seal_of_log()).await?;
+        // The end says how many there were. (Whatever is signed of more than that is found where
+        // the next one is.)
+        let signed = store.latest_note().await?.map_or(0, |noted| noted.size);
+        require_end(store, signed, store.size().await?).await?;
         let found = Self::read(store, root_key).await?;
         if found.active.is_some() {
             return Ok(found);

@@ -8,7 +8,7 @@ use crate::broker::audit::leaf::Leaf;
 use crate::broker::audit::seal::SealedEnd;
 use crate::broker::audit::tree::Hash;
 use crate::broker::audit::{Decision, Record};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::trace::TraceId;
 
 /// The audit log, and what was signed of it.
@@ -20,6 +20,9 @@ pub trait LogStore: Send + Sync {
     /// Where it ends, as each place has it. All records are looked at, which takes as long as
     /// it takes.
     async fn ends(&self) -> Result<LogEnds>;
+
+    /// How many records there are behind the first of these numbers, up to the second.
+    async fn count(&self, after: u64, until: u64) -> Result<u64>;
 
     /// The end as it was sealed, where it was.
     async fn sealed_end(&self) -> Result<Option<SealedEnd>>;
@@ -45,6 +48,27 @@ pub trait LogStore: Send + Sync {
 
     /// The records after this sequence number, in order, at most `limit`.
     async fn page(&self, after: u64, limit: u32) -> Result<Vec<Row>>;
+}
+
+/// How many of the last records are counted at most, to see that they are there.
+const COUNTED: u64 = 100_000;
+
+/// Refuses a log whose end says that it has so many records, and of whose last ones some are
+/// gone. Of those before `known`, which were there once, it looks at the last one only.
+///
+/// # Errors
+/// [`ErrorKind::Verification`] where that is so.
+pub async fn require_end(store: &dyn LogStore, known: u64, size: u64) -> Result<()> {
+    let after = known.min(size).saturating_sub(1).max(size.saturating_sub(COUNTED));
+    let there = store.count(after, size).await?;
+    let gone = (size - after).saturating_sub(there);
+    if gone == 0 {
+        return Ok(());
+    }
+    let first = after + 1;
+    Err(Error::new(ErrorKind::Verification, "records of the audit log are gone")
+        .because_of(format!("{gone} of those from {first} to {size}, which were appended, are not there"))
+        .hint("`tmpcred broker audit verify` tells which; keep the database as it is, and restore a backup"))
 }
 
 /// The number of a record, and the record; none where there is something in it that no

@@ -160,6 +160,9 @@ impl LogStore for Failing {
         self.scan()?;
         self.inner.ends().await
     }
+    async fn count(&self, after: u64, until: u64) -> Result<u64> {
+        self.inner.count(after, until).await
+    }
     async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
         self.inner.sealed_end().await
     }

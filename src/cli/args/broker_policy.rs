@@ -125,6 +125,22 @@ pub(crate) struct PolicyExplain {
     /// The subject of who acts for the caller
     #[arg(long, requires = "actor_issuer", conflicts_with = "cases")]
     pub actor_subject: Option<String>,
+    /// A group of who acts for the caller; may be repeated
+    #[arg(
+        long = "actor-group",
+        value_name = "GROUP",
+        requires = "actor_issuer",
+        conflicts_with = "cases"
+    )]
+    pub actor_groups: Vec<String>,
+    /// A claim of the token of who acts for the caller; may be repeated. JSON, or a text
+    #[arg(
+        long = "actor-claim",
+        value_name = "NAME=VALUE",
+        requires = "actor_issuer",
+        conflicts_with = "cases"
+    )]
+    pub actor_claims: Vec<String>,
     /// From which address it is asked [default: this machine]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "cases")]
     pub source: Option<IpAddr>,

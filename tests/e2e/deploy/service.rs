@@ -57,6 +57,8 @@ impl Machine {
         }
         let unit = fs::read_to_string(ours("deploy/systemd/tmpcred-broker.service")).unwrap();
         put("files/etc/systemd/system/tmpcred-broker.service", &unit);
+        let control = fs::read_to_string(ours("deploy/systemd/tmpcred-broker-ctl")).unwrap();
+        open_up(&put("files/usr/local/sbin/tmpcred-broker-ctl", &control));
         put("boot.target", "[Unit]\nWants=systemd-journald.service tmpcred-broker.service\n");
         let mut command = supervised(&ours("tests/peers/systemd.sh"), Path::new("/dev/null"));
         command.arg(std::process::id().to_string()).arg(&shared).arg(under_test());
@@ -99,6 +101,12 @@ impl Machine {
     fn systemctl(&self, words: &[&str]) -> Output {
         let words = [&["systemctl"], words].concat();
         self.there(*self.init.get().unwrap(), &words).ok()
+    }
+
+    /// Has the script of `deploy/systemd/` do this there.
+    fn control(&self, words: &[&str]) -> Output {
+        let script = ["sh", "/usr/local/sbin/tmpcred-broker-ctl"];
+        self.there(*self.init.get().unwrap(), &[&script, words].concat())
     }
 
     /// Runs a program there; `init` is its first process.
@@ -196,6 +204,17 @@ fn systemd_runs_the_unit_as_it_is_and_holds_it_to_what_it_says() {
         fs::read_to_string(&handed_on).ok().filter(|text| text.contains("\"issued\""))
     });
 
+    // Whoever may act for it does so by what it has.
+    let listed = machine.control(&["keys", "list", "--json"]).ok().json();
+    assert_eq!(listed["keys"].as_array().map(Vec::len), Some(2), "{listed}");
+    let found = machine.control(&["audit", "query", "--decision", "issued", "--json"]).ok().json();
+    assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+    machine.control(&["audit", "verify"]).ok();
+    assert_eq!(machine.control(&["kek", "list"]).ok().stdout.lines().count(), 2);
+    let revoke = ["revoke", "--role", "reader", "--reason", "a test"];
+    let revoked = machine.control(&revoke).ok().stdout;
+    assert!(revoked.contains("reader"), "{revoked}");
+    machine.control(&[]).ended_with(2);
     // What it is told to read again, it does.
     machine.systemctl(&["reload", "tmpcred-broker"]);
     wait_until("the policies to be read anew", LONG, || {
@@ -227,6 +246,8 @@ fn systemd_runs_the_unit_as_it_is_and_holds_it_to_what_it_says() {
         assert!(shown.lines().any(|line| line == one), "{shown}");
     }
     assert!(Http::new().get(&format!("{}/jwks.json", machine.url)).is_err());
+    let said = machine.control(&["keys", "list"]).ended_with(1).stderr;
+    assert!(said.contains("does not run"), "{said}");
     // Nothing secret is in what it said.
     let said = machine.said();
     let token = issued.json()["access_token"].as_str().unwrap().to_string();

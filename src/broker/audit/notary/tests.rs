@@ -105,6 +105,33 @@ async fn what_was_never_appended_is_neither_signed_nor_gone_on_from() {
 }
 
 #[tokio::test]
+async fn what_was_appended_and_is_gone_is_found_where_the_next_one_is_signed_and_at_a_start() {
+    for ground in Ground::each().await {
+        let store = Arc::new(ground.open().await);
+        let root_key = RootKey::random().unwrap();
+        let mut running = signer(&store, &root_key).await;
+        append(store.as_ref(), &[record("a"), record("b")]).await.unwrap();
+        running.sign().await.unwrap();
+        append(store.as_ref(), &[record("c"), record("d"), record("e")]).await.unwrap();
+        // One of those that are not signed yet; all of them; the last that is signed, too.
+        for (gone, said) in [("= 4", "1 of those"), (">= 3", "3 of those"), (">= 2", "4 of those")]
+        {
+            ground.tamper(&format!("delete from audit_record where sequence {gone}")).await;
+            let error = running.sign().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Verification);
+            let why = error.causes().join(" ");
+            assert!(why.contains(said) && why.contains("2 to 5"), "{gone}: {why}");
+            let started = CheckpointKeys::open(store.as_ref(), &root_key, &SystemClock).await;
+            assert!(started.err().unwrap().to_string().contains("are gone"));
+        }
+        // Also where somebody goes on behind it.
+        append(store.as_ref(), &[record("f")]).await.unwrap();
+        assert!(running.sign().await.unwrap_err().to_string().contains("are gone"));
+        assert_eq!(sizes(&store).await, [2]);
+    }
+}
+
+#[tokio::test]
 async fn an_older_end_is_noticed_by_whoever_has_seen_a_later_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");

@@ -259,9 +259,18 @@ impl Courier {
         // Not the time at present: what is handed on again has to be the same.
         let mut near = rows.iter().find_map(|(_, record)| record.as_ref()).map(|record| record.at);
         let mut bytes = 0;
+        let mut last = after;
         for row in &rows {
             near = row.1.as_ref().map(|record| record.at).or(near);
-            let letter = Letter::of(row, self.format, near.unwrap_or(OffsetDateTime::UNIX_EPOCH));
+            let time = near.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            // Numbers are given without gaps.
+            if row.0 > last.saturating_add(1) {
+                let gone = (last + 1, row.0 - 1);
+                tracing::error!(first = gone.0, last = gone.1, "records of the audit log are gone");
+                letters.push(Letter::of_missing(gone, self.format, time));
+            }
+            last = row.0;
+            let letter = Letter::of(row, self.format, time);
             bytes += letter.json.len();
             if bytes > MAX_BYTES && !letters.is_empty() {
                 break;

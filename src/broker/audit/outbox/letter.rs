@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use crate::broker::audit::export::{Format, exported, unreadable};
+use crate::broker::audit::export::{Format, exported, missing, unreadable};
 use crate::broker::store::Row;
 
 /// A record as a sink gets it.
@@ -33,5 +33,12 @@ impl Letter {
             went_well: record.as_ref().is_some_and(|record| record.went_well()),
             json: json.to_string(),
         }
+    }
+
+    /// What a sink gets in the place of records that are gone, from the first of these numbers
+    /// to the last.
+    pub(super) fn of_missing(gone: (u64, u64), format: Format, near: OffsetDateTime) -> Self {
+        let json = missing(format, gone, near).to_string();
+        Self { sequence: gone.1, at: None, went_well: false, json }
     }
 }

@@ -104,6 +104,10 @@ impl LogStore for OneTile {
         unreachable!()
     }
 
+    async fn count(&self, _: u64, _: u64) -> Result<u64> {
+        unreachable!()
+    }
+
     async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
         unreachable!()
     }

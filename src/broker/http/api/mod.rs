@@ -120,7 +120,11 @@ impl Api {
         for endpoint in endpoints {
             let mut route = Router::new().route(&endpoint.path, endpoint.handler);
             if endpoint.sheds {
-                let shed = middleware::from_fn_with_state(guard.clone(), guard::shed_load);
+                let guard = match endpoint.limited.is_some_and(config::Endpoint::is_for_people) {
+                    true => guard.clone().with_room_kept(),
+                    false => guard.clone(),
+                };
+                let shed = middleware::from_fn_with_state(guard, guard::shed_load);
                 route = route.layer(shed);
             }
             // Those who ask too often are told so before their bodies are taken in.

@@ -10,7 +10,8 @@ use time::OffsetDateTime;
 
 use super::dpop::{Device, bound, rejected};
 use super::header_of;
-use crate::broker::config::{Authz, Binding, Nonces, Proxy, Route};
+use super::rates::rate;
+use crate::broker::config::{Authz, Binding, Endpoint, Nonces, Proxy, Route};
 use crate::broker::testbed::failing::{BEFORE, Failing};
 use crate::broker::testbed::{API, Bed, CORP, Options, claims_of, now, set};
 use crate::dpop::{Signing, Target};
@@ -419,4 +420,22 @@ async fn where_it_cannot_be_known_in_time_whether_a_token_was_revoked_nobody_pas
     store.writes(BEFORE);
     let response = proved(&bed, &bound, &[&proving.proof()]).await;
     assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn decisions_have_a_budget_of_their_own_and_none_by_address() {
+    let bed = Bed::with(|options| {
+        authz(Proxy::Nginx, options);
+        let rate = |burst| rate(1, burst);
+        options.config.limits.address = Some(rate(1));
+        options.config.limits.route = [(Endpoint::Authz, rate(3))].into();
+    })
+    .await;
+    let token = bed.issued(json!({}), &[]).await;
+    for _ in 0..3 {
+        assert_eq!(with_bearer(&bed, &token).await.status, StatusCode::OK);
+    }
+    let limited = with_bearer(&bed, &token).await;
+    assert_eq!(limited.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(header_of(&limited, "retry-after"), "60");
 }

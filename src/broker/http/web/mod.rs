@@ -66,7 +66,10 @@ pub(super) fn routes(base: &str, broker: &Arc<Broker>, guard: &Guard) -> Router 
         .route(&format!("{at}/sign-out"), post(sign_in::sign_out))
         .route(&format!("{at}/{{id}}"), get(one::show))
         .route(&format!("{at}/{{id}}/{{event}}"), post(act::settle))
-        .route_layer(middleware::from_fn_with_state(guard.clone(), guard::shed_load))
+        .route_layer(middleware::from_fn_with_state(
+            guard.clone().with_room_kept(),
+            guard::shed_load,
+        ))
         .route_layer(middleware::from_fn_with_state(limit, rates::limit))
         .route_layer(middleware::from_fn(dress))
         .with_state(broker.clone())

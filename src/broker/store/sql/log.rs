@@ -60,6 +60,20 @@ impl LogStore for SqlStore {
         })
     }
 
+    async fn count(&self, after: u64, until: u64) -> Result<u64> {
+        let statement = format!(
+            "select count(*) from audit_record where sequence > $1 and sequence <= $2 and {NUMBERED}"
+        );
+        let ask = || {
+            sqlx::query_scalar::<_, i64>(AssertSqlSafe(statement.clone()))
+                .bind(stored(after))
+                .bind(stored(until))
+                .fetch_one(&self.engine.pool)
+        };
+        let count = self.engine.read(UNREADABLE, ask).await?;
+        Ok(u64::try_from(count).unwrap_or_default())
+    }
+
     async fn sealed_end(&self) -> Result<Option<SealedEnd>> {
         let seen = self.guard.seen();
         let ask = || {

@@ -240,6 +240,17 @@ fn known((number, record): Row, unreadable: &mut Vec<u64>) -> Option<(u64, Recor
     Some((number, record?))
 }
 
+/// Fails where some records are gone.
+fn none_gone(gone: &[(u64, u64)]) -> Result<()> {
+    let Some((first, last)) = gone.first() else { return Ok(()) };
+    let number = gone.iter().map(|(first, last)| last - first + 1).sum::<u64>();
+    let number =
+        show::count(usize::try_from(number).unwrap_or(usize::MAX), "record is", "records are");
+    Err(Error::new(ErrorKind::Verification, format!("{number} gone, {first} to {last} first"))
+        .because_of("somebody has deleted what a broker has written")
+        .hint("tmpcred broker audit verify"))
+}
+
 /// Fails where some records could not be handed on.
 fn all_of_them(unreadable: &[u64]) -> Result<()> {
     let Some(first) = unreadable.first() else { return Ok(()) };
@@ -309,15 +320,29 @@ async fn export(app: &App, args: &AuditExport) -> Result<()> {
     };
     let mut out = BufWriter::new(app.ui.raw_out());
     let mut after = args.after;
-    let mut unreadable = Vec::new();
+    let (mut unreadable, mut gone) = (Vec::new(), Vec::new());
+    // Asked for before: whatever is appended meanwhile is no gap.
+    let size = store.size().await?;
     loop {
         let page = store.page(after, PAGE).await?;
-        let Some((last, _)) = page.last() else { break };
-        after = *last;
-        for (sequence, record) in page.into_iter().filter_map(|row| known(row, &mut unreadable)) {
-            written(writeln!(out, "{}", exported(format, sequence, &record)))?;
+        if page.is_empty() {
+            break;
+        }
+        for row in page {
+            // Numbers are given without gaps.
+            if row.0 > after.saturating_add(1) {
+                gone.push((after + 1, row.0 - 1));
+            }
+            after = row.0;
+            if let Some((sequence, record)) = known(row, &mut unreadable) {
+                written(writeln!(out, "{}", exported(format, sequence, &record)))?;
+            }
         }
     }
+    if after < size {
+        gone.push((after + 1, size));
+    }
     written(out.flush())?;
+    none_gone(&gone)?;
     all_of_them(&unreadable)
 }

@@ -151,11 +151,13 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
         return Ok(case.ask);
     }
     let given = |value: &Option<String>| value.clone().unwrap_or_default();
+    let groups = |groups: &[String]| (!groups.is_empty()).then(|| groups.to_vec());
+    let actor_claims = trial::claims(&args.actor_claims)?;
     Ok(Asking {
         caller: Supposed {
             issuer: given(&args.issuer),
             subject: given(&args.subject),
-            groups: (!args.groups.is_empty()).then(|| args.groups.clone()),
+            groups: groups(&args.groups),
             claims: trial::claims(&args.claims)?,
             client: args.client.clone(),
             expires: args.expires,
@@ -164,8 +166,8 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
             |(issuer, subject)| Supposed {
                 issuer,
                 subject,
-                groups: None,
-                claims: Default::default(),
+                groups: groups(&args.actor_groups),
+                claims: actor_claims,
                 client: None,
                 expires: None,
             },

@@ -238,3 +238,26 @@ async fn a_delivery_is_no_longer_than_a_mebibyte_and_a_bad_record_keeps_no_other
     let line: serde_json::Value = serde_json::from_str(&again.0.lock().unwrap().lines[6]).unwrap();
     assert_eq!((&line["sequence"], line["unreadable"].is_string()), (&7.into(), true));
 }
+
+#[tokio::test]
+async fn what_somebody_has_deleted_is_said_in_its_place() {
+    for format in [Format::Jsonl, Format::Ecs, Format::Ocsf] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.db");
+        let store = Arc::new(sqlite::open(&path).await.unwrap());
+        append(store.as_ref(), &vec![record("r"); 9]).await.unwrap();
+        let delete = "delete from audit_record where sequence in (1, 4, 5, 9)";
+        sqlite::tests::tamper(&path, delete).await;
+        append(store.as_ref(), &[record("r")]).await.unwrap();
+        let shelf = Shelf::default();
+        let counts = Arc::new(Counts::of("shelf".into()));
+        let sink = Box::new(shelf.clone());
+        settle(&mut Courier::new(store.clone(), sink, format, BeginWith::First, counts)).await;
+        assert_eq!(shelf.deliveries().concat(), [1, 2, 3, 5, 6, 7, 8, 9, 10]);
+        let lines = shelf.0.lock().unwrap().lines.clone();
+        let told = |n: usize| lines[n].contains("gone: somebody has deleted");
+        assert_eq!((0..9).filter(|n| told(*n)).collect::<Vec<_>>(), [0, 3, 7]);
+        assert!(lines[3].contains("records 4 to 5 are gone"), "{}", lines[3]);
+        assert_eq!(turn(&store).await.delivered, 10);
+    }
+}

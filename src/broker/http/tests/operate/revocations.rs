@@ -273,3 +273,22 @@ async fn it_counts_at_every_process_at_once() {
     ok(&post(&beds[0], PATH, &ops(&beds[0]), &[("role", "deploy")]).await);
     assert!(!active(&beds[1], &token).await && !active(&beds[0], &token).await);
 }
+
+#[tokio::test]
+async fn a_flood_of_others_keeps_nobody_from_it() {
+    let bed = bed().await;
+    let (token, by) = (bed.issued(json!({}), &[]).await, ops(&bed));
+    let _full = bed.guard.fill();
+    for busy in [
+        bed.exchange(&bed.key.token(json!({})), &[]).await,
+        bed.introspect(Some(&token), &token).await,
+    ] {
+        assert_eq!(busy.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    ok(&get(&bed, "/v1/keys", &by).await);
+    ok(&get(&bed, "/v1/audit/records", &by).await);
+    ok(&post(&bed, "/v1/revocations", &by, &[("role", "deploy")]).await);
+    // There is an end to that, too.
+    let _kept = bed.guard.fill_kept();
+    assert_eq!(get(&bed, "/v1/keys", &by).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}

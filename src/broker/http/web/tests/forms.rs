@@ -127,7 +127,7 @@ async fn each_page_keeps_itself_to_itself() {
         let json = [("content-type", "application/json")];
         answers.push((path.clone(), place.send((Method::POST, &path), &bob, &json, &[]).await));
     }
-    let full = place.bed.guard.fill();
+    let full = (place.bed.guard.fill(), place.bed.guard.fill_kept());
     let busy = place.get("/elevations", &bob).await;
     drop(full);
     assert_eq!(busy.status, StatusCode::SERVICE_UNAVAILABLE);

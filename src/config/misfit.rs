@@ -1,0 +1,61 @@
+//! What is wrong with a configuration beyond what its types can say.
+
+use super::diagnostic::shown;
+use super::tree::{Node, Table};
+use crate::error::Error;
+
+/// An error, and the table that it is about.
+#[derive(Debug)]
+pub struct Misfit {
+    table: Vec<String>,
+    by_key: bool,
+    error: Error,
+}
+
+impl Misfit {
+    /// Of the table that these keys lead to; that of the whole file where there are none. Where the
+    /// words name one of its keys, that is shown.
+    pub fn of(table: &[&str], error: Error) -> Self {
+        Self { table: table.iter().map(ToString::to_string).collect(), by_key: true, error }
+    }
+
+    /// The same of a table in whose lines something secret may stand: its header is shown alone.
+    pub fn of_private(table: &[&str], error: Error) -> Self {
+        Self { by_key: false, ..Self::of(table, error) }
+    }
+
+    /// The error, with the place in this file.
+    pub(super) fn shown_in(self, file: &Node) -> Error {
+        let (mut found, mut is_whole) = (None, true);
+        let mut table = file.as_table();
+        for step in &self.table {
+            match table.and_then(|table| table.get(step)) {
+                Some(entry) => {
+                    found = Some(&entry.node.origin);
+                    table = entry.node.as_table();
+                }
+                None => is_whole = false,
+            }
+        }
+        if self.by_key && is_whole {
+            found = table.and_then(|table| named(table, &self.error)).or(found);
+        }
+        match found.and_then(shown) {
+            Some(place) => self.error.because_of(place),
+            None => self.error,
+        }
+    }
+}
+
+/// Where the key of this table is that the words of an error name first.
+fn named<'a>(table: &'a Table, error: &Error) -> Option<&'a super::source::Origin> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words = error.message().split(|c| !is_part(c));
+    words.filter(|word| !word.is_empty()).find_map(|word| table.get(word)).map(|entry| &entry.key)
+}
+
+impl From<Misfit> for Error {
+    fn from(misfit: Misfit) -> Self {
+        misfit.error
+    }
+}
