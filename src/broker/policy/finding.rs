@@ -238,7 +238,7 @@ impl Rule {
             Self::LikeAnything => (
                 "like-anything",
                 Error,
-                "a pattern of nothing but * is true of every text",
+                "a pattern of nothing but * or .* is true of every text",
                 "leave the condition out, or say what is meant",
             ),
             Self::LikeUnanchored => (

@@ -166,6 +166,13 @@ fn the_cases_of_the_page_are_as_expected() {
     assert_eq!((&report["cases"], &report["failed"]), (&3.into(), &0.into()), "{report}");
     let report = policy("check").args(["--strict"]).run().ok().json();
     assert_eq!(report["findings"], serde_json::json!([]), "{report}");
+    // Nor is anything found in what is shown of CI platforms.
+    let start = &of_kind("toml broker.toml", 1)[0].text;
+    for kind in ["toml broker.toml more", "toml broker.toml more-claims"] {
+        home.write("broker.toml", format!("{start}\n{}", of_kind(kind, 1)[0].text));
+        let report = policy("check").args(["--strict"]).run().ok().json();
+        assert_eq!(report["findings"], serde_json::json!([]), "{kind}: {report}");
+    }
 }
 
 #[test]

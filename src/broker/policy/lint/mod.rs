@@ -1,8 +1,11 @@
 //! The linter: what can be used and is hardly meant.
 
 mod elevation;
+mod issuers;
+mod names;
 mod patterns;
 mod reach;
+mod shape;
 
 use time::OffsetDateTime;
 
@@ -25,12 +28,14 @@ pub fn check(sources: &[Source], world: World<'_>, now: OffsetDateTime) -> Resul
     let views = view::all(sources);
     for view in &views {
         patterns::look(view, &mut findings);
+        names::look(view, world, &mut findings);
         reach::look(view, world, &mut findings);
     }
     // What cannot be read may permit what nothing else does.
     if !findings.iter().any(|finding| finding.rule == Rule::Syntax) {
         reach::look_at_all(&views, world, &mut findings);
     }
+    issuers::look(&views, world, &mut findings);
     elevation::look(&views, world, policy.as_ref(), now, &mut findings);
     let order = |finding: &Finding| {
         let place = finding.place.as_ref();

@@ -1,43 +1,13 @@
-//! Patterns, stars that are none, and names where there are ids.
+//! Patterns, and stars that are none.
 
 use serde_json::Value;
 
 use super::super::finding::{Finding, Rule};
 use super::super::view::{View, entities_of, literal, walk};
 
-/// Claims that are names, and what to go by instead.
-const NAMES: [(&str, &str); 24] = [
-    ("email", SUBJECT),
-    ("preferred_username", SUBJECT),
-    ("upn", SUBJECT),
-    ("unique_name", SUBJECT),
-    ("name", SUBJECT),
-    ("nickname", SUBJECT),
-    ("given_name", SUBJECT),
-    ("family_name", SUBJECT),
-    ("username", SUBJECT),
-    ("login", SUBJECT),
-    ("phone_number", SUBJECT),
-    ("user_name", "user_id"),
-    ("user_login", "user_id"),
-    ("user_email", "user_id"),
-    ("namespace_path", "namespace_id"),
-    ("project_path", "project_id"),
-    ("repository", "repository_id"),
-    ("repository_owner", "repository_owner_id"),
-    ("actor", "actor_id"),
-    ("organization_slug", "organization_id"),
-    ("pipeline_slug", "pipeline_id"),
-    ("terraform_organization_name", "terraform_organization_id"),
-    ("terraform_workspace_name", "terraform_workspace_id"),
-    ("terraform_project_name", "terraform_project_id"),
-];
-
-/// Where a person is meant.
-const SUBJECT: &str = "";
-
 /// Operators that compare texts letter by letter.
-const COMPARING: [&str; 6] = ["==", "!=", "contains", "containsAll", "containsAny", "in"];
+pub(super) const COMPARING: [&str; 6] =
+    ["==", "!=", "contains", "containsAll", "containsAny", "in"];
 
 pub(super) fn look(view: &View<'_>, findings: &mut Vec<Finding>) {
     let mut found = |rule: Rule, at: &str, message: String| {
@@ -65,7 +35,6 @@ pub(super) fn look(view: &View<'_>, findings: &mut Vec<Finding>) {
             }
         });
     }
-    look_at_names(view, &mut found);
 }
 
 fn literal_star(view: &View<'_>, what: &str) -> String {
@@ -73,7 +42,7 @@ fn literal_star(view: &View<'_>, what: &str) -> String {
 }
 
 /// The literals on both sides of a comparison.
-fn texts(operands: &Value) -> Vec<String> {
+pub(super) fn texts(operands: &Value) -> Vec<String> {
     let sides = [&operands["left"], &operands["right"]];
     let sets = sides.into_iter().filter_map(|side| side["Set"].as_array()).flatten();
     sides.into_iter().chain(sets).filter_map(literal).collect()
@@ -87,8 +56,7 @@ fn look_at_pattern(
 ) {
     let elements: Vec<&Value> = pattern.as_array().into_iter().flatten().collect();
     let literal = |element: &Value| element["Literal"].as_str().map(String::from);
-    let text: String =
-        elements.iter().map(|e| literal(e).unwrap_or_else(|| "*".to_string())).collect();
+    let text = text_of(pattern);
     let id = &view.id;
     if elements.iter().all(|element| literal(element).is_none()) {
         let what = format!("the policy '{id}' has the pattern \"{text}\", which matches anything");
@@ -105,7 +73,6 @@ fn look_at_pattern(
         found(Rule::LikeUnanchored, &format!("\"{text}\""), what);
     } else if is_open(elements.last()) {
         let before = elements.iter().rev().find_map(|element| literal(element));
-        let goes_on = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
         if before.is_some_and(|before| before.ends_with(goes_on)) {
             let what =
                 format!("the policy '{id}' has the pattern \"{text}\", which ends amid a name");
@@ -114,25 +81,13 @@ fn look_at_pattern(
     }
 }
 
-/// Claims that are read and are names, unless the id is looked at as well.
-fn look_at_names(view: &View<'_>, found: &mut impl FnMut(Rule, &str, String)) {
-    let mut read = Vec::new();
-    for part in view.parts() {
-        walk(part.body, &mut |value| {
-            read.extend(value.get("getTag").and_then(|tag| literal(&tag["right"])));
-        });
-    }
-    for (name, instead) in NAMES {
-        let has = |claim: &str| read.iter().any(|read| read == claim);
-        if !has(name) || has(instead) {
-            continue;
-        }
-        let instead = if instead == SUBJECT {
-            "a User, whose id is issuer and subject, or a Group".to_string()
-        } else {
-            format!("the claim '{instead}'")
-        };
-        let what = format!("the policy '{}' goes by '{name}'; there is {instead}", view.id);
-        found(Rule::NameNotId, &format!("getTag(\"{name}\")"), what);
-    }
+/// A pattern, as it is written.
+pub(super) fn text_of(pattern: &Value) -> String {
+    let elements = pattern.as_array().into_iter().flatten();
+    elements.map(|element| element["Literal"].as_str().unwrap_or("*")).collect()
+}
+
+/// Whether a name can go on after this.
+pub(super) fn goes_on(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '-' | '_' | '.')
 }

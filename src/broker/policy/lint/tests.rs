@@ -1,3 +1,5 @@
+mod issuers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
