@@ -7,7 +7,6 @@
 //! revoke.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use time::format_description::well_known::Rfc3339;
@@ -18,7 +17,7 @@ use super::Broker;
 use super::audit::leaf::{self, ERASED};
 use super::audit::{Author, Decision, Record};
 use super::authenticate::Actor;
-use super::config::{self, MAX_TTL};
+use super::config::{Config, MAX_TTL};
 use super::directory::ids_of;
 use super::keys::{CheckpointKeys, Kek};
 use super::opaque;
@@ -83,13 +82,12 @@ impl Operator {
     /// # Errors
     /// [`ErrorKind::Config`] where there is none, or where the key-encryption key, by which
     /// the end of the audit log is sealed, is not at hand.
-    pub async fn open(host: &Host, config: &Path) -> Result<Self> {
-        let config = config::load(config)?;
+    pub async fn open(host: &Host, config: &Config) -> Result<Self> {
         let kek = Kek::load(&config.keys, &host.env).await?;
         let store = store::open_existing(&config.store, &host.env).await?;
         let keys = CheckpointKeys::of_broker(&store, &kek, &config.issuer).await?;
         store.seal_with(keys.root_key().seal_of_log()).await?;
-        Ok(Self::beside(Arc::new(store), host.clock.clone(), config.issuer))
+        Ok(Self::beside(Arc::new(store), host.clock.clone(), config.issuer.clone()))
     }
 
     /// The operator of a broker with this issuer and this database, which seals the end of
@@ -101,6 +99,43 @@ impl Operator {
     /// The same, in the name of somebody who waits for an answer.
     pub(super) fn on_behalf_of(self, by: Author) -> Self {
         Self { by, count_for: Some(COUNT_FOR), ..self }
+    }
+
+    /// Refuses names that are none: nothing would come of it, and nobody would notice.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] where neither the configuration has the role, or the issuer, nor the
+    /// log.
+    pub async fn require_known(&self, config: &Config, whose: &Whose) -> Result<()> {
+        let issuers = || {
+            let trusted = config.trusted_issuer.values().map(|trusted| trusted.issuer.as_str());
+            trusted.chain([config.issuer.as_str()])
+        };
+        let roles = || config.role.keys().map(String::as_str);
+        let (what, name, configured) = match whose {
+            Whose::Role(role) => ("role", role.as_str(), roles().collect::<Vec<_>>()),
+            Whose::Issuer(issuer) => ("issuer", issuer.as_str(), issuers().collect()),
+            // No address of an issuer has one.
+            Whose::Subject(id) => {
+                ("issuer", id.split('#').next().unwrap_or(id), issuers().collect())
+            }
+            Whose::Client(_) | Whose::Grant(_) | Whose::Everybodys => return Ok(()),
+        };
+        if configured.contains(&name) {
+            return Ok(());
+        }
+        // What was taken out of the configuration may have left tokens.
+        let named = Some(name.to_string());
+        let filter = match what {
+            "role" => Filter { role: named, ..Filter::default() },
+            _ => Filter { issuer: named, ..Filter::default() },
+        };
+        if !self.store.find(&filter, 1).await?.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Usage, format!("there is no {what} '{name}'"))
+            .because_of("the configuration has none, and no record is about one")
+            .hint(format!("there is {}", configured.join(", "))))
     }
 
     /// Revokes, and puts that on record in the same commit.

@@ -16,7 +16,7 @@ use super::audit::leaf::ERASED;
 use super::audit::{Author, Decision, Record};
 use super::authenticate::{Caller, unacceptable};
 use super::client::Proved;
-use super::config::MAX_LEEWAY;
+use super::config::{Config, MAX_LEEWAY};
 use super::cutoff::{Operator, Revoked, What};
 use super::decide::{Denied, Rules};
 use super::introspect;
@@ -264,6 +264,17 @@ impl Broker {
             Ok(jti) => Ok(Some(jti)),
             Err(error) if error.kind() == ErrorKind::Usage => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses names that are none: see [`Operator::require_known`].
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) async fn require_known(&self, config: &Config, what: &What) -> Result<()> {
+        match what {
+            What::Many { whose, .. } => self.revoker().require_known(config, whose).await,
+            What::Token(_) => Ok(()),
         }
     }
 

@@ -151,6 +151,11 @@ impl Broker {
         match &reloaded {
             Ok(Reloaded { before, now, changed, fixed }) => {
                 self.metrics.policies_reloaded(Reload::Done);
+                if fixed.contains(&"issuer") {
+                    tracing::error!(
+                        "another issuer is for another database: a broker that is started with it on this one refuses; put it back"
+                    );
+                }
                 let (changed, fixed) = (changed.join(", "), fixed.join(", "));
                 if !fixed.is_empty() {
                     tracing::warn!(

@@ -2,7 +2,7 @@
 
 use super::diagnostic::shown;
 use super::tree::{Node, Table};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// An error, and the table that it is about.
 #[derive(Debug)]
@@ -14,9 +14,11 @@ pub struct Misfit {
 
 impl Misfit {
     /// Of the table that these keys lead to; that of the whole file where there are none. Where the
-    /// words name one of its keys, that is shown.
+    /// words name one of its keys, that is shown. Whatever was wrong with a value, now it is the
+    /// configuration that is.
     pub fn of(table: &[&str], error: Error) -> Self {
-        Self { table: table.iter().map(ToString::to_string).collect(), by_key: true, error }
+        let table = table.iter().map(ToString::to_string).collect();
+        Self { table, by_key: true, error: error.of_kind(ErrorKind::Config) }
     }
 
     /// The same of a table in whose lines something secret may stand: its header is shown alone.

@@ -353,6 +353,14 @@ impl Config {
                 notify::check_told(&self.notify, name, elevation).map_err(of(&table))?;
             }
         }
+        for (name, channel) in &self.notify {
+            let unknown = |role: &&String| !self.role.contains_key(role.as_str());
+            if let Some(role) = channel.roles.iter().flatten().find(unknown) {
+                let why =
+                    format!("[notify.{name}] roles has '{role}', and there is no [role.{role}]");
+                return wrong(&["notify", name], why);
+            }
+        }
         let known = |audience: &String| self.role.values().any(|r| r.audiences.contains(audience));
         if let Some(unknown) = self.keys.audiences.keys().find(|audience| !known(audience)) {
             return wrong(

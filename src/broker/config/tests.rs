@@ -77,6 +77,11 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("[tls]", "watch_every = \"0s\"\n[tls]", "a second or more"),
         (
             "[store]",
+            "[notify.a]\nkind = \"command\"\ncommand = [\"/bin/true\"]\nroles = [\"deplyo\"]\n[store]",
+            "there is no [role.deplyo]",
+        ),
+        (
+            "[store]",
             "[admin]\nlisten = \"127.0.0.1:8443\"\n[store]",
             "is the address of the broker itself",
         ),

@@ -212,7 +212,7 @@ pub(crate) struct Revoking {
     /// The token with this id
     #[arg(long, value_name = "ID")]
     pub jti: Option<Uuid>,
-    /// All tokens of callers of this issuer
+    /// All tokens of callers of this issuer; with --config it may be the name of its table
     #[arg(long, value_name = "URL")]
     pub issuer: Option<String>,
     /// All tokens with this role

@@ -464,7 +464,8 @@ async fn how_often_they_may_be_asked_is_limited_each_by_itself() {
     ] {
         let bearer = format!("Bearer {ops}");
         let headers = [("authorization", bearer.as_str())];
-        let asked = async || ask(&bed, (method.clone(), path), &headers, &[("role", "x")]).await;
+        let asked =
+            async || ask(&bed, (method.clone(), path), &headers, &[("role", "other")]).await;
         ok(&asked().await);
         refused(&asked().await, 429, "temporarily_unavailable");
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::api::operate::{Revoke, Revoked};
 use crate::broker::authenticate::id_of;
+use crate::broker::config::{self, Config};
 use crate::broker::cutoff::{Operator, What};
 use crate::broker::store::Whose;
 use crate::cli::App;
@@ -69,9 +70,10 @@ fn elsewhere(broker: &Elsewhere, args: &BrokerRevoke) -> Result<Revoked> {
 
 /// Revokes on the broker's database.
 fn here(app: &App, file: &Path, args: &BrokerRevoke) -> Result<Revoked> {
+    let config = config::load(file)?;
     let revoked = process::runtime()?.block_on(async {
-        let operator = Operator::open(&app.host, file).await?;
-        let outcome = match what(args, &operator).await {
+        let operator = Operator::open(&app.host, &config).await?;
+        let outcome = match what(args, &config, &operator).await {
             Ok(what) => operator.revoke(&what, &args.reason).await,
             Err(error) => Err(error),
         };
@@ -81,7 +83,7 @@ fn here(app: &App, file: &Path, args: &BrokerRevoke) -> Result<Revoked> {
     Ok(Revoked { tokens: revoked.tokens, issued_before: revoked.before })
 }
 
-async fn what(args: &BrokerRevoke, operator: &Operator) -> Result<What> {
+async fn what(args: &BrokerRevoke, config: &Config, operator: &Operator) -> Result<What> {
     let what = &args.what;
     if let Some(jti) = what.jti {
         return Ok(What::Token(jti));
@@ -89,12 +91,18 @@ async fn what(args: &BrokerRevoke, operator: &Operator) -> Result<What> {
     if let Some(file) = &what.token {
         return Ok(What::Token(operator.id_of(&read_token(file)?).await?));
     }
-    let whose = match (&what.issuer, &args.subject, &what.role, &what.client) {
+    // By the name of its table, too, as elsewhere.
+    let issuer = what.issuer.as_ref().map(|issuer| match config.trusted_issuer.get(issuer) {
+        Some(trusted) => trusted.issuer.to_string(),
+        None => issuer.clone(),
+    });
+    let whose = match (&issuer, &args.subject, &what.role, &what.client) {
         (Some(issuer), Some(subject), ..) => Whose::Subject(id_of(issuer, subject)),
         (Some(issuer), None, ..) => Whose::Issuer(issuer.clone()),
         (_, _, Some(role), _) => Whose::Role(role.clone()),
         (.., Some(client)) => Whose::Client(client.clone()),
         _ => Whose::Everybodys,
     };
+    operator.require_known(config, &whose).await?;
     Ok(What::Many { whose, before: args.before })
 }

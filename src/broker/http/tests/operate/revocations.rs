@@ -275,6 +275,26 @@ async fn it_counts_at_every_process_at_once() {
 }
 
 #[tokio::test]
+async fn names_that_are_none_are_refused() {
+    let bed = bed().await;
+    bed.issued(json!({}), &[]).await;
+    for (what, name) in [("role", "deplyo"), ("issuer", "https://login.exampel.com")] {
+        let answer = post(&bed, "/v1/revocations", &ops(&bed), &[(what, name)]).await;
+        refused(&answer, 400, "invalid_request");
+        let said = json_of(&answer)["error_description"].to_string();
+        assert!(said.contains(&format!("there is no {what} '{name}'")), "{said}");
+    }
+    let of = [("issuer", "https://login.exampel.com"), ("subject", "alice")];
+    refused(&post(&bed, "/v1/revocations", &ops(&bed), &of).await, 400, "invalid_request");
+    // Whoever may not is not told.
+    let alice = bed.key.token(json!({}));
+    let denied = post(&bed, "/v1/revocations", &alice, &[("role", "deplyo")]).await;
+    refused(&denied, 403, "access_denied");
+    // Nobody need have had any yet.
+    ok(&post(&bed, "/v1/revocations", &ops(&bed), &[("role", "other")]).await);
+}
+
+#[tokio::test]
 async fn a_flood_of_others_keeps_nobody_from_it() {
     let bed = bed().await;
     let (token, by) = (bed.issued(json!({}), &[]).await, ops(&bed));
