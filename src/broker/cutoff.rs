@@ -101,41 +101,29 @@ impl Operator {
         Self { by, count_for: Some(COUNT_FOR), ..self }
     }
 
-    /// Refuses names that are none: nothing would come of it, and nobody would notice.
+    /// Refuses a role that there is not: nothing would come of it, and nobody would notice.
     ///
     /// # Errors
-    /// [`ErrorKind::Usage`] where neither the configuration has the role, or the issuer, nor the
-    /// log.
-    pub async fn require_known(&self, config: &Config, whose: &Whose) -> Result<()> {
-        let issuers = || {
-            let trusted = config.trusted_issuer.values().map(|trusted| trusted.issuer.as_str());
-            trusted.chain([config.issuer.as_str()])
-        };
-        let roles = || config.role.keys().map(String::as_str);
-        let (what, name, configured) = match whose {
-            Whose::Role(role) => ("role", role.as_str(), roles().collect::<Vec<_>>()),
-            Whose::Issuer(issuer) => ("issuer", issuer.as_str(), issuers().collect()),
-            // No address of an issuer has one.
-            Whose::Subject(id) => {
-                ("issuer", id.split('#').next().unwrap_or(id), issuers().collect())
-            }
-            Whose::Client(_) | Whose::Grant(_) | Whose::Everybodys => return Ok(()),
-        };
-        if configured.contains(&name) {
+    /// [`ErrorKind::Usage`] where neither the configuration has it, nor a token that may be good.
+    pub async fn require_role(&self, config: &Config, what: &What) -> Result<()> {
+        let What::Many { whose: Whose::Role(role), .. } = what else { return Ok(()) };
+        if config.role.contains_key(role) {
             return Ok(());
         }
-        // What was taken out of the configuration may have left tokens.
-        let named = Some(name.to_string());
-        let filter = match what {
-            "role" => Filter { role: named, ..Filter::default() },
-            _ => Filter { issuer: named, ..Filter::default() },
+        // One that was taken out of the configuration may have left tokens.
+        let filter = Filter {
+            role: Some(role.clone()),
+            decision: Some(Decision::Issued),
+            since: Some(self.clock.now() - MAX_TTL - LEEWAY),
+            ..Filter::default()
         };
         if !self.store.find(&filter, 1).await?.is_empty() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Usage, format!("there is no {what} '{name}'"))
-            .because_of("the configuration has none, and no record is about one")
-            .hint(format!("there is {}", configured.join(", "))))
+        let roles: Vec<_> = config.role.keys().map(String::as_str).collect();
+        Err(Error::new(ErrorKind::Usage, format!("there is no role '{role}'"))
+            .because_of("the configuration has none, and no token of late")
+            .hint(format!("there is {}", roles.join(", "))))
     }
 
     /// Revokes, and puts that on record in the same commit.

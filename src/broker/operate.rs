@@ -267,15 +267,12 @@ impl Broker {
         }
     }
 
-    /// Refuses names that are none: see [`Operator::require_known`].
+    /// Refuses a role that there is not: see [`Operator::require_role`].
     ///
     /// # Errors
     /// As there.
-    pub(super) async fn require_known(&self, config: &Config, what: &What) -> Result<()> {
-        match what {
-            What::Many { whose, .. } => self.revoker().require_known(config, whose).await,
-            What::Token(_) => Ok(()),
-        }
+    pub(super) async fn require_role(&self, config: &Config, what: &What) -> Result<()> {
+        self.revoker().require_role(config, what).await
     }
 
     fn revoker(&self) -> Operator {

@@ -126,6 +126,17 @@ pub(super) fn shown(origin: &Origin) -> Option<String> {
     }
 }
 
+/// The same place, and nothing of what stands there.
+pub(super) fn told(origin: &Origin) -> Option<String> {
+    match origin {
+        Origin::Text { source, span } => {
+            let (line, column) = source.place(span.start);
+            Some(format!("it stands in {}:{line}:{column}", one_line(&source.name, usize::MAX)))
+        }
+        Origin::BuiltIn => None,
+    }
+}
+
 /// The place and the offending line, with the offending text marked. Never more
 /// than that one line, and of a very long one only what is near.
 fn snippet(source: &Source, span: &Range<usize>, label: Option<&str>) -> String {

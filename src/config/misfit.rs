@@ -1,6 +1,6 @@
 //! What is wrong with a configuration beyond what its types can say.
 
-use super::diagnostic::shown;
+use super::diagnostic::{shown, told};
 use super::tree::{Node, Table};
 use crate::error::{Error, ErrorKind};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 #[derive(Debug)]
 pub struct Misfit {
     table: Vec<String>,
-    by_key: bool,
+    is_private: bool,
     error: Error,
 }
 
@@ -18,12 +18,13 @@ impl Misfit {
     /// configuration that is.
     pub fn of(table: &[&str], error: Error) -> Self {
         let table = table.iter().map(ToString::to_string).collect();
-        Self { table, by_key: true, error: error.of_kind(ErrorKind::Config) }
+        Self { table, is_private: false, error: error.of_kind(ErrorKind::Config) }
     }
 
-    /// The same of a table in whose lines something secret may stand: its header is shown alone.
+    /// The same of a table in which something secret may stand: it is said where it begins, and
+    /// nothing of it shown. (It may be written on one line.)
     pub fn of_private(table: &[&str], error: Error) -> Self {
-        Self { by_key: false, ..Self::of(table, error) }
+        Self { is_private: true, ..Self::of(table, error) }
     }
 
     /// The error, with the place in this file.
@@ -39,10 +40,11 @@ impl Misfit {
                 None => is_whole = false,
             }
         }
-        if self.by_key && is_whole {
+        if !self.is_private && is_whole {
             found = table.and_then(|table| named(table, &self.error)).or(found);
         }
-        match found.and_then(shown) {
+        let show = if self.is_private { told } else { shown };
+        match found.and_then(show) {
             Some(place) => self.error.because_of(place),
             None => self.error,
         }

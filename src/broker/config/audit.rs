@@ -9,7 +9,9 @@ use url::{Host, Url};
 
 use super::check_name;
 use crate::broker::audit::export::Format;
+use crate::config::Misfit;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::http::require_secure;
 
 /// The port of syslog over TLS (RFC 5425), and what is usual without.
 const SYSLOG_TLS: u16 = 6514;
@@ -115,28 +117,33 @@ impl Audit {
         self.file.values_mut().map(|sink| &mut sink.path)
     }
 
-    pub(super) fn check(&self) -> Result<()> {
-        let names = self.file.keys().chain(self.syslog.keys()).chain(self.webhook.keys());
+    pub(super) fn check(&self) -> Result<(), Misfit> {
+        let names = self.file.keys().map(|name| ("file", name));
+        let names = names.chain(self.syslog.keys().map(|name| ("syslog", name)));
+        let names = names.chain(self.webhook.keys().map(|name| ("webhook", name)));
         let mut seen = std::collections::BTreeSet::new();
-        for name in names {
-            check_name("audit.file, audit.syslog or audit.webhook", name)?;
+        for (kind, name) in names {
+            let at = |error| Misfit::of_private(&["audit", kind, name], error);
+            check_name(&format!("audit.{kind}"), name).map_err(at)?;
             // How far it has got is known by its name.
             if !seen.insert(name) {
                 let why = format!("[audit] has two sinks with the name '{name}'");
-                return Err(Error::new(ErrorKind::Config, why));
+                return Err(at(Error::new(ErrorKind::Config, why)));
             }
         }
         for (name, sink) in &self.syslog {
             let named = |error: Error| error.context(format!("[audit.syslog.{name}] url"));
-            sink.address().map_err(named)?;
+            let at = |error| Misfit::of_private(&["audit", "syslog", name], named(error));
+            sink.address().map_err(at)?;
         }
         for (name, sink) in &self.webhook {
-            crate::host::http::require_secure(&sink.url)
-                .map_err(|error| error.context(format!("[audit.webhook.{name}] url")))?;
+            let at = |error| Misfit::of_private(&["audit", "webhook", name], error);
+            let named = |error: Error| error.context(format!("[audit.webhook.{name}] url"));
+            require_secure(&sink.url).map_err(named).map_err(at)?;
             if sink.secret_file.is_some() == sink.secret_env.is_some() {
                 let why = format!("[audit.webhook.{name}] needs secret_file, or secret_env");
-                return Err(Error::new(ErrorKind::Config, why)
-                    .because_of("whoever gets records has to know that they are the broker's"));
+                return Err(at(Error::new(ErrorKind::Config, why)
+                    .because_of("whoever gets records has to know that they are the broker's")));
             }
         }
         Ok(())
@@ -186,7 +193,8 @@ mod tests {
 
     fn of(toml: &str) -> Result<Audit> {
         let audit: Audit = toml::from_str(toml).unwrap();
-        audit.check().map(|()| audit)
+        audit.check()?;
+        Ok(audit)
     }
 
     #[test]

@@ -91,7 +91,6 @@ impl Authz {
         taken: &[SocketAddr],
         trusted: &[Network],
         has_tls: bool,
-        roles: &BTreeMap<String, Role>,
     ) -> Result<()> {
         let wrong = |why: String| Err(Error::new(ErrorKind::Config, format!("[authz] {why}")));
         if let Some(listen) = self.listen {
@@ -122,10 +121,6 @@ impl Authz {
         if self.route.is_empty() {
             return wrong("has no [authz.route.NAME], so all would be refused".into());
         }
-        for (name, route) in &self.route {
-            check_name("authz.route", name)?;
-            route.check(name, roles)?;
-        }
         Ok(())
     }
 
@@ -142,7 +137,8 @@ impl Authz {
 }
 
 impl Route {
-    fn check(&self, name: &str, roles: &BTreeMap<String, Role>) -> Result<()> {
+    pub(super) fn check(&self, name: &str, roles: &BTreeMap<String, Role>) -> Result<()> {
+        check_name("authz.route", name)?;
         let wrong =
             |why: String| Err(Error::new(ErrorKind::Config, format!("[authz.route.{name}] {why}")));
         if self.origins.is_empty() {

@@ -305,15 +305,18 @@ impl Config {
         // Of these, addresses may have a password in them.
         let of_private = |table: &'static str| move |error| Misfit::of_private(&[table], error);
         self.store.check().map_err(of_private("store"))?;
-        self.audit.check().map_err(of_private("audit"))?;
+        self.audit.check()?;
         notify::check(&self.notify)?;
         self.telemetry.check().map_err(of_private("telemetry"))?;
         if let Some(authz) = &self.authz {
             let taken = [self.listen].into_iter().chain(self.admin.as_ref().map(|a| a.listen));
             let taken: Vec<_> = taken.collect();
             authz
-                .check(&taken, &self.trusted_proxies, self.tls.is_some(), &self.role)
+                .check(&taken, &self.trusted_proxies, self.tls.is_some())
                 .map_err(of(&["authz"]))?;
+            for (name, route) in &authz.route {
+                route.check(name, &self.role).map_err(of(&["authz", "route", name]))?;
+            }
         }
         self.keys.check().map_err(of(&["keys"]))?;
         self.limits.check().map_err(of(&["limits"]))?;
@@ -358,7 +361,8 @@ impl Config {
             if let Some(role) = channel.roles.iter().flatten().find(unknown) {
                 let why =
                     format!("[notify.{name}] roles has '{role}', and there is no [role.{role}]");
-                return wrong(&["notify", name], why);
+                let error = Error::new(ErrorKind::Config, why);
+                return Err(Misfit::of_private(&["notify", name], error));
             }
         }
         let known = |audience: &String| self.role.values().any(|r| r.audiences.contains(audience));

@@ -366,7 +366,6 @@ fn what_is_refused_is_shown_where_it_stands() {
         ("max_ttl = \"1h\"", "max_ttl = \"25h\"", "max_ttl = \"25h\""),
         ("leeway = \"30s\"", "leeway = \"10m\"", "leeway = \"10m\""),
         ("[tls]", "watch_every = \"0s\"\n[tls]", "watch_every = \"0s\""),
-        // Of what is not there, the table.
         ("audiences = [\"https://api.example.com\"]", "audiences = []", "audiences = []"),
         ("[role.deploy]", "[role.\"a b\"]", "[role.\"a b\"]"),
         (
@@ -380,10 +379,25 @@ fn what_is_refused_is_shown_where_it_stands() {
         let shown = error.causes().iter().find(|cause| cause.contains("-->")).unwrap();
         assert!(shown.contains("broker.toml:") && shown.contains(line), "{line}: {shown}");
     }
-    // No line in which there may be a password.
-    let hides = "[store.postgres]\nurl = \"postgres://a:hunter2@localhost/b\"\n";
-    let error = load_text(&GOOD.replace("[store]\npath = \"broker.db\"\n", hides)).unwrap_err();
+    // Of what there may be a password in, the place alone; however it is written.
+    let url = "url = \"postgres://a:hunter2@localhost/b\"";
+    let inline = format!("store = {{ postgres = {{ {url} }} }}\n");
+    let dotted = format!("store.postgres.{url}\n");
+    let whole = GOOD.replace("[store]\npath = \"broker.db\"\n", "");
+    let (head, rest) = whole.split_at(whole.find("[tls]").unwrap());
+    let written = [
+        GOOD.replace("[store]\npath = \"broker.db\"\n", &format!("[store.postgres]\n{url}\n")),
+        format!("{head}{inline}{rest}"),
+        format!("{head}{dotted}{rest}"),
+    ];
+    for text in written {
+        let error = load_text(&text).unwrap_err();
+        let all = format!("{error} {:?}", error.causes());
+        assert!(all.contains("has a password") && !all.contains("hunter2"), "{all}");
+        assert!(all.contains("it stands in ") && all.contains("broker.toml:"), "{all}");
+    }
+    let channel = "notify.url = { kind = \"webhook\", url = \"https://hooks.example/hunter2\", secret_env = \"S\", roles = [\"x\"] }\n";
+    let error = load_text(&format!("{channel}{GOOD}")).unwrap_err();
     let all = format!("{error} {:?}", error.causes());
-    assert!(all.contains("password") && !all.contains("hunter2"), "{all}");
-    assert!(all.contains("-->"), "{all}");
+    assert!(all.contains("no [role.x]") && !all.contains("hunter2"), "{all}");
 }

@@ -67,7 +67,7 @@ pub async fn require_end(store: &dyn LogStore, known: u64, size: u64) -> Result<
     }
     let first = after + 1;
     Err(Error::new(ErrorKind::Verification, "records of the audit log are gone")
-        .because_of(format!("{gone} of those from {first} to {size}, which were appended, are not there"))
+        .because_of(format!("{gone} of those from {first} on, which were appended, are not there"))
         .hint("`tmpcred broker audit verify` tells which; keep the database as it is, and restore a backup"))
 }
 

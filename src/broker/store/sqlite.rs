@@ -154,6 +154,7 @@ async fn one(path: &Path, settings: String) -> Result<SqlStore> {
     let path = &std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
     make_private(path)?;
     let url = format!("sqlite://{}?mode=rw", encoded(path)?);
+    require_own(&url).await?;
     Ok(SqlStore::new(Engine::sqlite(pool(&url, settings, 1).await?, None)))
 }
 
@@ -173,8 +174,8 @@ async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
     };
     let writing =
         format!("{settings} pragma wal_autocheckpoint = {LOG}; pragma cache_size = -{KEPT};");
+    require_own(&url).await.map_err(failed)?;
     let writer = pool(&url, writing, 1).await.map_err(failed)?;
-    require_own(&writer).await.map_err(failed)?;
     let readers = pool(&url, settings, READERS).await.map_err(failed)?;
     let engine = Engine::sqlite(readers, Some(writer));
     let store = SqlStore::new(engine).guarded_by(path.to_path_buf(), identity);
@@ -182,15 +183,20 @@ async fn open_with(path: &Path, max_pages: Option<u32>) -> Result<SqlStore> {
     Ok(store)
 }
 
-/// Refuses the database of another program: nothing of a broker's is put into it.
-async fn require_own(pool: &sqlx::AnyPool) -> Result<()> {
+/// Refuses the database of another program: nothing of a broker's is put into it, nor is it told
+/// how a broker's is kept.
+async fn require_own(url: &str) -> Result<()> {
+    sqlx::any::install_default_drivers();
+    let unusable = |cause| fault("it cannot be opened", cause);
+    let mut only = sqlx::AnyConnection::connect(url).await.map_err(unusable)?;
     let foreign = sqlx::query_scalar::<_, String>(
         "select name from sqlite_master where type = 'table' and name not like 'sqlite@_%' escape '@'
          and not exists (select 1 from sqlite_master where name = '_sqlx_migrations')
          order by name limit 1",
     );
-    let unreadable = |cause| fault("what is in it cannot be read", cause);
-    match foreign.fetch_optional(pool).await.map_err(unreadable)? {
+    let found = foreign.fetch_optional(&mut only).await;
+    only.close().await.map_err(unusable)?;
+    match found.map_err(unusable)? {
         None => Ok(()),
         Some(table) => Err(Error::new(ErrorKind::Config, "it is another program's")
             .because_of(format!("it has a table '{table}', and nothing of a broker"))

@@ -134,7 +134,7 @@ async fn perform(
         let why = "this broker has issued no such token";
         return Err(Unserved::new(Outcome::Unknown, Refusal::invalid_request(why)));
     };
-    broker.require_known(request.book.config(), &what).await.map_err(failed)?;
+    broker.require_role(request.book.config(), &what).await.map_err(failed)?;
     let is_opaque = form.secret("token").is_ok_and(|token| opaque::hash(token).is_some());
     let revoking = {
         let broker = broker.clone();

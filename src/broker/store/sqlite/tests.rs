@@ -102,10 +102,14 @@ async fn a_database_of_another_program_is_refused() {
     let other =
         pool(&url, "create table if not exists audit_head (x text)".into(), 1).await.unwrap();
     other.close().await;
-    let error = open(&path).await.err().unwrap();
-    let why = [error.to_string(), error.causes().join("; ")].join("; ");
-    assert!(why.contains("another program's") && why.contains("'audit_head'"), "{why}");
-    assert_eq!(error.kind(), ErrorKind::Config);
+    let before = files::read(&path, 1 << 20).unwrap();
+    for refused in [open(&path).await, open_alone(&path).await] {
+        let error = refused.err().unwrap();
+        let why = [error.to_string(), error.causes().join("; ")].join("; ");
+        assert!(why.contains("another program's") && why.contains("'audit_head'"), "{why}");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(files::read(&path, 1 << 20).unwrap() == before, "it stays as it was");
+    }
 }
 
 #[tokio::test]

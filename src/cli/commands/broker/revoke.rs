@@ -73,7 +73,7 @@ fn here(app: &App, file: &Path, args: &BrokerRevoke) -> Result<Revoked> {
     let config = config::load(file)?;
     let revoked = process::runtime()?.block_on(async {
         let operator = Operator::open(&app.host, &config).await?;
-        let outcome = match what(args, &config, &operator).await {
+        let outcome = match what(app, args, &config, &operator).await {
             Ok(what) => operator.revoke(&what, &args.reason).await,
             Err(error) => Err(error),
         };
@@ -83,7 +83,12 @@ fn here(app: &App, file: &Path, args: &BrokerRevoke) -> Result<Revoked> {
     Ok(Revoked { tokens: revoked.tokens, issued_before: revoked.before })
 }
 
-async fn what(args: &BrokerRevoke, config: &Config, operator: &Operator) -> Result<What> {
+async fn what(
+    app: &App,
+    args: &BrokerRevoke,
+    config: &Config,
+    operator: &Operator,
+) -> Result<What> {
     let what = &args.what;
     if let Some(jti) = what.jti {
         return Ok(What::Token(jti));
@@ -96,6 +101,13 @@ async fn what(args: &BrokerRevoke, config: &Config, operator: &Operator) -> Resu
         Some(trusted) => trusted.issuer.to_string(),
         None => issuer.clone(),
     });
+    // One may have been taken out, and what it said be about still.
+    if let Some(issuer) = &issuer
+        && config.trusted_issuer.values().all(|trusted| trusted.issuer.as_str() != issuer)
+        && config.issuer.as_str() != issuer
+    {
+        app.host.interact.note(&format!("The configuration trusts no issuer {issuer:?}."));
+    }
     let whose = match (&issuer, &args.subject, &what.role, &what.client) {
         (Some(issuer), Some(subject), ..) => Whose::Subject(id_of(issuer, subject)),
         (Some(issuer), None, ..) => Whose::Issuer(issuer.clone()),
@@ -103,6 +115,7 @@ async fn what(args: &BrokerRevoke, config: &Config, operator: &Operator) -> Resu
         (.., Some(client)) => Whose::Client(client.clone()),
         _ => Whose::Everybodys,
     };
-    operator.require_known(config, &whose).await?;
-    Ok(What::Many { whose, before: args.before })
+    let what = What::Many { whose, before: args.before };
+    operator.require_role(config, &what).await?;
+    Ok(what)
 }

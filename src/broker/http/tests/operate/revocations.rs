@@ -275,17 +275,15 @@ async fn it_counts_at_every_process_at_once() {
 }
 
 #[tokio::test]
-async fn names_that_are_none_are_refused() {
+async fn a_role_that_there_is_not_is_refused() {
     let bed = bed().await;
     bed.issued(json!({}), &[]).await;
-    for (what, name) in [("role", "deplyo"), ("issuer", "https://login.exampel.com")] {
-        let answer = post(&bed, "/v1/revocations", &ops(&bed), &[(what, name)]).await;
-        refused(&answer, 400, "invalid_request");
-        let said = json_of(&answer)["error_description"].to_string();
-        assert!(said.contains(&format!("there is no {what} '{name}'")), "{said}");
-    }
-    let of = [("issuer", "https://login.exampel.com"), ("subject", "alice")];
-    refused(&post(&bed, "/v1/revocations", &ops(&bed), &of).await, 400, "invalid_request");
+    let answer = post(&bed, "/v1/revocations", &ops(&bed), &[("role", "deplyo")]).await;
+    let said = refused(&answer, 400, "invalid_request");
+    assert!(said.contains("there is no role 'deplyo'"), "{said}");
+    // An issuer may have been taken out, and act in tokens that are good.
+    let gone = [("issuer", "https://gone.example.com")];
+    ok(&post(&bed, "/v1/revocations", &ops(&bed), &gone).await);
     // Whoever may not is not told.
     let alice = bed.key.token(json!({}));
     let denied = post(&bed, "/v1/revocations", &alice, &[("role", "deplyo")]).await;
