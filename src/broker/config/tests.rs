@@ -393,7 +393,7 @@ fn what_is_refused_is_shown_where_it_stands() {
     for text in written {
         let error = load_text(&text).unwrap_err();
         let all = format!("{error} {:?}", error.causes());
-        assert!(all.contains("has a password") && !all.contains("hunter2"), "{all}");
+        assert!(all.contains("a url with a password") && !all.contains("hunter2"), "{all}");
         assert!(all.contains("it stands in ") && all.contains("broker.toml:"), "{all}");
     }
     let channel = "notify.url = { kind = \"webhook\", url = \"https://hooks.example/hunter2\", secret_env = \"S\", roles = [\"x\"] }\n";
