@@ -143,8 +143,8 @@ fn more_records_than_one_answer_has_are_put_together_in_their_order() {
     let token = token["access_token"].as_str().unwrap();
     let url = format!("{}/v1/revocations", broker.url());
     for number in 0..205 {
-        let role = format!("role-{number}");
-        let form = [("role", role.as_str()), ("before", "2026-01-01T12:00:00Z")];
+        let client = format!("client-{number}");
+        let form = [("client", client.as_str()), ("before", "2026-01-01T12:00:00Z")];
         let reply = http.form_as(token, &url, &form).unwrap();
         assert_eq!(reply.status, 200, "{}", reply.body);
     }
