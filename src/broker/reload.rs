@@ -156,6 +156,8 @@ impl Broker {
                         "another issuer is for another database: a broker that is started with it on this one refuses; put it back"
                     );
                 }
+                let fixed: Vec<_> =
+                    fixed.iter().copied().filter(|name| *name != "issuer").collect();
                 let (changed, fixed) = (changed.join(", "), fixed.join(", "));
                 if !fixed.is_empty() {
                     tracing::warn!(

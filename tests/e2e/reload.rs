@@ -148,11 +148,16 @@ fn what_takes_a_restart_is_named_and_the_rest_counts() {
     let (_, rest) = rest.split_once('"').unwrap();
     let toml = format!("{before}listen = \"127.0.0.1:1\"{rest}{}", role("more"));
     let toml = toml.replace("broker.db", "other.db") + "\n[log]\nformat = \"json\"\n";
+    let issuer = format!("issuer = \"{}", services.broker.url());
+    assert!(toml.contains(&issuer), "{toml}");
+    let toml = toml.replacen(&issuer, &format!("{issuer}/other"), 1);
     services.broker.home.write("broker.toml", toml);
     services.reload(&policies(&["more"]), NEW);
     let said = services.broker.said();
     let line = said.lines().find(|line| line.contains("takes a restart")).unwrap();
-    assert!(line.contains("listen, [store], [log]"), "{line}");
+    assert!(line.contains("listen, [store], [log]") && !line.contains("issuer"), "{line}");
+    // No restart takes that in.
+    assert!(said.contains("another issuer is for another database"), "{said}");
     let line = said.lines().rfind(|line| line.contains(NEW)).unwrap();
     assert!(line.contains("[role]"), "{line}");
     let mut http = Http::new();
