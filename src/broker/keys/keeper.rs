@@ -119,7 +119,8 @@ impl Keeper {
         let now = self.clock.now();
         let request_id = Uuid::new_v4();
         let mut unit = Unit::default();
-        let made = steps.iter().filter(|step| step.kid.is_none() && step.to == KeyState::Published);
+        // (Of keys that sign, the store has no two.)
+        let made = steps.iter().filter(|step| step.kid.is_none() && step.to != KeyState::Active);
         for step in made {
             unit.effects.extend(self.claim(keys, step.of)?);
         }

@@ -8,9 +8,13 @@
 //!
 //! Two promises hold for all who read the JWKS and keep it as long as its
 //! `Cache-Control` says. The key of every token that is alive is in it; and so is a key
-//! by the time at which it first signs, unless a key that signed was revoked, for then
-//! another has to sign at once; or unless it is the first one of its algorithm, without which
-//! nothing could be signed by that.
+//! by the time at which it first signs, unless it is the first one of its algorithm, without
+//! which nothing could be signed by that.
+//!
+//! Where a key that signs is revoked, another has to sign at once. So there is always one that
+//! waits, and is in the JWKS: the next one of a rotation that is under way, or else one that is
+//! prepared. Only where that one is revoked too, or is younger than the copies that people
+//! may have, does a key sign that some do not know.
 //!
 //! The key that signs the audit log goes the same way where somebody asks for it. Who checks
 //! the log has no JWKS: from when it is published a key signs besides the one before, and the
@@ -124,6 +128,7 @@ impl Rules {
 
     fn due_of(&self, series: Series<'_>, now: OffsetDateTime) -> Vec<Step> {
         let next = series.oldest(KeyState::Published);
+        let spare = series.oldest(KeyState::Prepared);
         let Some(active) = series.oldest(KeyState::Active) else {
             // A log whose key is gone is not to get another one unasked.
             return match series.of {
@@ -139,6 +144,11 @@ impl Rules {
             None if series.of != Signs::Log && self.is_old(active, now) => {
                 vec![series.publication("the key that signs is old")]
             }
+            None if series.of != Signs::Log && spare.is_none() => vec![Step::make(
+                series.of,
+                KeyState::Prepared,
+                "it signs where the one that does is revoked",
+            )],
             _ => Vec::new(),
         }
     }
@@ -237,17 +247,18 @@ impl<'a> Series<'a> {
     /// What signs where nothing does: the one that most people know.
     fn replacement(self, without: &[String]) -> Step {
         let known = self.own().filter(|key| !without.contains(&key.kid));
-        let known = known.filter(|key| key.state == KeyState::Published);
+        let known =
+            known.filter(|key| matches!(key.state, KeyState::Prepared | KeyState::Published));
         let why = "no other key signs";
-        match known.min_by_key(|key| key.changed_at) {
+        match known.min_by_key(|key| key.created_at) {
             Some(next) => self.change(next, KeyState::Active, why),
             None => Step::make(self.of, KeyState::Active, why),
         }
     }
 }
 
-/// Whether a key is in the JWKS: those that sign, those that will, and those whose
-/// tokens may still be about.
+/// Whether a key is in the JWKS: those that sign, those that will or may have to, and those
+/// whose tokens may still be about.
 pub(super) fn is_shown(key: &StoredKey, now: OffsetDateTime) -> bool {
     key.purpose == Purpose::AccessToken
         && key.state.is_public()

@@ -77,9 +77,10 @@ impl Purpose {
 /// Where a key is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// Made, and not shown to anybody.
+    /// Shown in the JWKS, and not signing: it waits for the next rotation, or until the key
+    /// that signs is revoked.
     Prepared,
-    /// Shown in the JWKS, and not signing yet.
+    /// Shown in the JWKS, and about to sign at a time that is known.
     Published,
     /// Signing.
     Active,
@@ -112,7 +113,7 @@ impl KeyState {
 
     /// Whether a key in this state may be in the JWKS.
     pub fn is_public(self) -> bool {
-        matches!(self, Self::Published | Self::Active | Self::Retired)
+        self != Self::Revoked
     }
 }
 

@@ -206,7 +206,7 @@ fn systemd_runs_the_unit_as_it_is_and_holds_it_to_what_it_says() {
 
     // Whoever may act for it does so by what it has.
     let listed = machine.control(&["keys", "list", "--json"]).ok().json();
-    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{listed}");
+    assert_eq!(listed.as_array().map(Vec::len), Some(3), "{listed}");
     let found = machine.control(&["audit", "query", "--decision", "issued", "--json"]).ok().json();
     assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
     machine.control(&["audit", "verify"]).ok();

@@ -69,8 +69,21 @@ async fn store() -> Arc<SqlStore> {
 
 fn kids(keys: &Snapshot) -> Vec<String> {
     let jwks: serde_json::Value = serde_json::from_slice(keys.jwks()).unwrap();
-    let keys = jwks["keys"].as_array().unwrap();
-    keys.iter().map(|key| key["kid"].as_str().unwrap().to_string()).collect()
+    let keys = jwks["keys"].as_array().unwrap().iter();
+    sorted(keys.map(|key| key["kid"].as_str().unwrap()))
+}
+
+fn sorted<'a>(kids: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut kids: Vec<_> = kids.into_iter().map(String::from).collect();
+    kids.sort_unstable();
+    kids
+}
+
+/// The one of these keys that is in this state.
+fn of_state(keys: &[StoredKey], state: KeyState) -> StoredKey {
+    let of_state: Vec<_> = keys.iter().filter(|key| key.state == state).collect();
+    let [one] = of_state[..] else { panic!("{state:?}: {of_state:?}") };
+    one.clone()
 }
 
 /// More than a copy may be old.
@@ -93,29 +106,35 @@ async fn what_one_process_changes_counts_at_the_others_without_a_restart() {
         a
     };
     let first = look().await;
-    operator.settle(|keys| rules.rotation(keys, &TOKENS)).await.unwrap();
+    let old = first.active().kid();
+    let keys = operator.settle(|keys| rules.rotation(keys, &TOKENS)).await.unwrap();
+    let new = &of_state(&keys, KeyState::Published).kid;
     let published = look().await;
-    assert_eq!(published.active().kid(), first.active().kid());
-    let [old, new] = &kids(&published)[..] else { panic!() };
+    assert_eq!(published.active().kid(), old);
+    assert_eq!(kids(&first), sorted([old, new]), "it was known before somebody asked");
+    assert_eq!(kids(&published), kids(&first));
 
     clock.pass(LEAD);
     let rotated = look().await;
     assert_eq!(rotated.active().kid(), new);
-    assert_eq!(kids(&rotated), [old.clone(), new.clone()], "tokens of the old one are about");
+    let spare = &of_state(&store.keys().await.unwrap(), KeyState::Prepared).kid;
+    assert_eq!(kids(&rotated), sorted([old, new, spare]), "tokens of the old one are about");
     // Nothing changes in the store, and yet nobody needs it any more.
     let long = Duration::try_from(MAX_TTL).unwrap() + Duration::hours(1);
     clock.jump(long);
-    assert_eq!(kids(look().await.as_ref()), std::slice::from_ref(new));
+    assert_eq!(kids(look().await.as_ref()), sorted([&new[..], spare]));
     // Unless it was the clock that was ahead.
     clock.jump(-long);
-    assert_eq!(kids(look().await.as_ref()), [old.clone(), new.clone()]);
+    assert_eq!(kids(look().await.as_ref()), sorted([old, new, spare]));
     clock.pass(long);
 
     let revoke =
         |keys: &[StoredKey]| rules.revocation(keys, std::slice::from_ref(new), "it leaked");
     operator.settle(revoke).await.unwrap();
     let after = look().await;
-    assert!(!kids(&after).contains(new) && after.active().kid() != new);
+    assert!(!kids(&after).contains(new));
+    assert_eq!(after.active().kid(), spare, "whoever kept the keys knows the next one");
+    assert_eq!(kids(&after).len(), 2, "another one waits");
 }
 
 #[tokio::test]
@@ -123,30 +142,35 @@ async fn each_change_is_on_record_and_is_not_made_without() {
     let (store, clock) = (store().await, Hand::new());
     let keeper = keeper(&store, &clock);
     let rules = keeper.rules;
-    let first = keeper.settle(|_| Vec::new()).await.unwrap().remove(0).kid;
+    let first = of_state(&keeper.settle(|_| Vec::new()).await.unwrap(), KeyState::Active).kid;
     // The older one comes first.
     clock.pass(Duration::SECOND);
     let two = keeper.settle(|keys| rules.rotation(keys, &TOKENS)).await.unwrap();
-    let second = two.iter().find(|key| key.kid != first).unwrap().kid.clone();
+    let second = of_state(&two, KeyState::Published).kid;
     clock.pass(LEAD);
-    keeper.settle(|_| Vec::new()).await.unwrap();
+    let three = keeper.settle(|_| Vec::new()).await.unwrap();
+    let third = of_state(&three, KeyState::Prepared).kid;
     let both = [first.clone(), second.clone()];
     let all = keeper.settle(|keys| rules.revocation(keys, &both, "it leaked")).await.unwrap();
-    let third = all.iter().find(|key| key.state == KeyState::Active).unwrap().kid.clone();
+    let fourth = of_state(&all, KeyState::Prepared).kid;
+    let waits = "is prepared: it signs where the one that does is revoked";
     let records = store.records(0, 99).await.unwrap();
     let reasons: Vec<_> = records.iter().map(|(_, record)| record.reason.clone()).collect();
     assert_eq!(
         reasons,
         [
             format!("the signing key {first} (made) is active: no other key signs"),
-            format!("the signing key {second} (made) is published: a rotation was asked for"),
+            format!("the signing key {second} (made) {waits}"),
+            format!("the signing key {second} (prepared) is published: a rotation was asked for"),
             format!("the signing key {first} (active) is retired: another takes its place"),
             format!(
                 "the signing key {second} (published) is active: it has been published for long enough"
             ),
+            format!("the signing key {third} (made) {waits}"),
             format!("the signing key {first} (retired) is revoked: it leaked"),
             format!("the signing key {second} (active) is revoked: it leaked"),
-            format!("the signing key {third} (made) is active: no other key signs"),
+            format!("the signing key {third} (prepared) is active: no other key signs"),
+            format!("the signing key {fourth} (made) {waits}"),
         ]
     );
     for (_, record) in &records {
@@ -154,7 +178,7 @@ async fn each_change_is_on_record_and_is_not_made_without() {
         assert_eq!(record.principal.subject, "broker");
     }
     // The request is one, whatever it changed.
-    assert_eq!(records[4].1.request_id, records[6].1.request_id);
+    assert_eq!(records[6].1.request_id, records[8].1.request_id);
     // What was refused left nothing behind.
     let absent = Step {
         kid: Some("x".into()),
@@ -192,8 +216,8 @@ async fn of_many_processes_one_begins_a_rotation_and_one_ends_it() {
         };
         assert_eq!(together(true).await, ["active", "published"]);
         clock.pass(LEAD);
-        assert_eq!(together(false).await, ["active", "retired"]);
-        assert_eq!(stores[0].records(0, 99).await.unwrap().len(), 4);
+        assert_eq!(together(false).await, ["active", "prepared", "retired"]);
+        assert_eq!(stores[0].records(0, 99).await.unwrap().len(), 6);
     }
 }
 
@@ -201,7 +225,8 @@ async fn of_many_processes_one_begins_a_rotation_and_one_ends_it() {
 async fn with_keys_that_were_tampered_with_nothing_is_signed_or_verified() {
     let (store, clock) = (store().await, Hand::new());
     let ring = KeyRing::open(keeper(&store, &clock)).await.unwrap();
-    let good = store.keys().await.unwrap().remove(0);
+    let both = store.keys().await.unwrap();
+    let good = of_state(&both, KeyState::Active);
     let change = async |before: &StoredKey, after: &StoredKey| {
         let effect = Effect::ChangeKey { before: before.clone(), after: after.clone() };
         store.commit(&[Unit { records: Vec::new(), effects: vec![effect] }]).await.unwrap();
@@ -211,10 +236,10 @@ async fn with_keys_that_were_tampered_with_nothing_is_signed_or_verified() {
     clock.pass(LATER);
     let error = ring.current().await.err().unwrap().to_string();
     assert!(error.contains("was changed"), "{error}");
-    assert_eq!(store.keys().await.unwrap().len(), 1, "nothing follows from what was made up");
+    assert_eq!(store.keys().await.unwrap().len(), 2, "nothing follows from what was made up");
     // What everybody may know is shown on, for as long as nothing else can sign.
     let (shown, kept) = ring.shown();
-    assert_eq!((kids(&shown), kept.as_secs()), (vec![good.kid.clone()], 300));
+    assert_eq!((kids(&shown), kept.as_secs()), (sorted(both.iter().map(|key| &key.kid[..])), 300));
     clock.pass(LEAD);
     assert_eq!(ring.shown().1.as_secs(), 0);
     change(&bad, &good).await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::operate::{Key, Keys, Rotate, Rotation};
 use crate::broker::keys::manage::{Manager, Report, Which};
-use crate::broker::keys::{KeyState, Purpose, SigningAlgorithm};
+use crate::broker::keys::{JWKS_MAX_AGE, KeyState, Purpose, SigningAlgorithm};
 use crate::cli::App;
 use crate::cli::args::{BrokerFile, BrokerKeys, BrokerPlace};
 use crate::cli::elsewhere::Elsewhere;
@@ -120,19 +120,35 @@ fn revoke(app: &App, at: &BrokerPlace, kids: &[String], reason: Option<&str>) ->
             seen(&with(app, at.file()?, async |manager| manager.revoke(kids, why).await)?)
         }
     };
-    let revoked = show::count(kids.len(), "key is", "keys are");
-    app.host.interact.note(&format!(
-        "{revoked} revoked. {}\nBrokers that run notice within seconds.",
-        signs(&keys)
-    ));
-    let is = |purpose: Purpose| {
-        keys.iter().any(|key| key.purpose == purpose.as_str() && kids.contains(&key.kid))
+    let revoked: Vec<_> = keys.iter().filter(|key| kids.contains(&key.kid)).collect();
+    let is_in_place = |key: &&Key| {
+        let same = |other: &&Key| key.purpose == other.purpose && key.algorithm == other.algorithm;
+        revoked.iter().any(same)
     };
+    let in_place: Vec<_> = keys.iter().filter(is_in_place).cloned().collect();
+    let many = show::count(kids.len(), "key is", "keys are");
+    app.host.interact.note(&format!(
+        "{many} revoked. {}\nBrokers that run notice within seconds.",
+        signs(&in_place)
+    ));
+    let is = |purpose: Purpose| revoked.iter().any(|key| key.purpose == purpose.as_str());
     if is(Purpose::AccessToken) {
         app.host.interact.note(
             "Whoever checks tokens on their own goes by the old keys until their copy is out of date,\n\
              which is five minutes at most.",
         );
+        let now = app.host.clock.now();
+        let is_new = |key: &&Key| {
+            key.state == KeyState::Active.as_str()
+                && key.purpose == Purpose::AccessToken.as_str()
+                && now < key.created_at.saturating_add(JWKS_MAX_AGE)
+        };
+        for key in in_place.iter().filter(is_new) {
+            app.host.interact.note(&format!(
+                "The key {} is new. Until then some of them may refuse what it signs.",
+                printable(&key.kid)
+            ));
+        }
     }
     if is(Purpose::Checkpoint) {
         app.host.interact.note(
@@ -210,6 +226,7 @@ fn next(key: &Key) -> String {
     match (key.signs_from, key.shown_until) {
         (Some(from), _) => format!("signs from {}", show::moment(from)),
         (_, Some(until)) if key.shown => format!("shown until {}", show::moment(until)),
+        _ if key.state == KeyState::Prepared.as_str() => "waits for its turn".into(),
         _ => String::new(),
     }
 }
