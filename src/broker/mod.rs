@@ -98,7 +98,7 @@ pub use reload::Reloaded;
 pub use serve::serve;
 
 use audit::outbox::{Outbox, Sinks};
-use audit::{Audit, Notary};
+use audit::{Audit, Notary, Whole};
 use authenticate::{Ahead, KeysSeal};
 use denials::Denials;
 use elevation::uses::Gathering;
@@ -290,7 +290,9 @@ impl Prepared {
         let (clock, failures) = (host.clock.clone(), metrics.unsigned());
         let origins = Origins::start(store.clone(), metrics.clone(), host.clock.clone());
         let uses = Gathering::start(store.clone(), of_uses, metrics.clone());
-        let notary = Notary::start(store.clone(), checkpoints, &origin, clock, failures);
+        let whole = Whole::default();
+        let found = (failures, whole.clone());
+        let notary = Notary::start(store.clone(), checkpoints, &origin, clock, found);
         let current = Current::new(self.book, host);
         Ok(Broker {
             issuer: config.issuer.clone(),
@@ -300,7 +302,7 @@ impl Prepared {
             current,
             ahead: None,
             keys,
-            audit: Audit::start(store.clone()),
+            audit: Audit::start(store.clone(), whole),
             notary,
             outbox: Outbox::start(store.clone(), self.sinks),
             store,

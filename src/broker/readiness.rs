@@ -40,7 +40,7 @@ impl Readiness {
     ///
     /// A store may take a probe and yet have no room for a record, so for a while
     /// after a record was lost the broker is not ready either.
-    /// Nor is it where it cannot tell which of its keys signs.
+    /// Nor is it where it cannot tell which of its keys signs, or its log is not what was signed.
     pub(super) async fn check(
         &self,
         store: &dyn Store,
@@ -53,6 +53,7 @@ impl Readiness {
         if let Some(error) = audit.failure_within(AILING) {
             return Err(error);
         }
+        audit.require_whole()?;
         keys.current().await?;
         let mut last = self.last.lock().await;
         if let Some((at, answer)) = &*last

@@ -180,9 +180,8 @@ impl Broker {
             }
             Err(error) => {
                 self.metrics.policies_reloaded(Reload::Refused);
-                let (causes, hash) =
-                    (error.causes().join(": "), self.policies().hash().to_string());
-                tracing::error!(%error, causes, hash, "what was read anew is refused; what was there stays");
+                let hash = self.policies().hash().to_string();
+                tracing::error!(%error, hash, "what was read anew is refused; what was there stays");
             }
         }
         reloaded

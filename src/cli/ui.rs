@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Color, Style};
@@ -43,6 +44,8 @@ pub(crate) struct Ui {
     answered_by_stdin: bool,
     stderr_is_terminal: bool,
     stdout_is_terminal: bool,
+    /// Whether whoever was to read the results has closed the pipe.
+    reader_is_gone: Arc<AtomicBool>,
 }
 
 impl Ui {
@@ -66,6 +69,7 @@ impl Ui {
             answered_by_stdin: false,
             stderr_is_terminal,
             stdout_is_terminal: io::stdout().is_terminal(),
+            reader_is_gone: Arc::default(),
         }
     }
 
@@ -107,12 +111,12 @@ impl Ui {
 
     /// Where results go. Colours are taken out where stdout is no terminal.
     pub(crate) fn out(&self) -> impl Write {
-        Stdout(anstream::AutoStream::auto(io::stdout()))
+        Stdout(anstream::AutoStream::auto(io::stdout()), self.reader_is_gone.clone())
     }
 
     /// Where secrets and scripts go: bytes as they are.
     pub(crate) fn raw_out(&self) -> impl Write {
-        Stdout(io::stdout())
+        Stdout(io::stdout(), self.reader_is_gone.clone())
     }
 
     /// Hands a secret to whoever reads stdout. One who went away wanted no more.
@@ -166,8 +170,13 @@ impl Ui {
         written(writeln!(self.out(), "{}", line.as_ref()))
     }
 
-    /// Shows an error: what failed, why, and what to do next.
+    /// Shows an error: what failed, why, and what to do next. Nothing of it where all there is
+    /// to say is that nobody reads the results any more: they know, and other programs end
+    /// without a word then.
     pub(crate) fn error(&self, error: &Error) {
+        if error.kind() == ErrorKind::Io && self.reader_is_gone.load(Ordering::Relaxed) {
+            return;
+        }
         let mut text = self.paragraph(&format!("{ERROR}error{ERROR:#}: "), error.message());
         for cause in error.causes() {
             if cause.contains('\n') {
@@ -209,18 +218,31 @@ impl Ui {
 }
 
 /// Standard output, which is closed for those who were started so.
-struct Stdout<W>(W);
+struct Stdout<W>(W, Arc<AtomicBool>);
 
 impl<W: Write> Write for Stdout<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if stdout_was_closed() {
             return Err(io::Error::other("standard output is closed"));
         }
-        self.0.write(bytes)
+        let written = self.0.write(bytes);
+        self.noticing(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        let flushed = self.0.flush();
+        self.noticing(flushed)
+    }
+}
+
+impl<W> Stdout<W> {
+    fn noticing<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        if let Err(cause) = &outcome
+            && cause.kind() == io::ErrorKind::BrokenPipe
+        {
+            self.1.store(true, Ordering::Relaxed);
+        }
+        outcome
     }
 }
 

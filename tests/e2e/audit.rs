@@ -72,12 +72,12 @@ fn a_running_brokers_log_is_checked_and_what_is_done_to_it_is_found() {
     let services = Services::start();
     let broker = &services.broker;
     let tokens: Vec<String> = (0..5).map(|n| services.token(&format!("job{n}"), API)).collect();
-    // The first record is of the key that signs.
-    let kept = checkpoint(broker, 6);
+    // The first records are of the key that signs, and of the one that waits.
+    let kept = checkpoint(broker, 7);
     let kept = kept.to_str().unwrap();
     assert_eq!(wrong(broker, &["--checkpoint", kept]), []);
     let said = audit(broker, "verify", &[]).run().ok().stdout;
-    assert!(said.contains("6 of 6 records are as they were signed"), "{said}");
+    assert!(said.contains("7 of 7 records are as they were signed"), "{said}");
     assert!(said.contains("No checkpoint from elsewhere was given"), "{said}");
     // By the public key alone, where the KEK is not.
     let key = audit(broker, "checkpoint", &["--key"]).run().ok().stdout;
@@ -87,14 +87,14 @@ fn a_running_brokers_log_is_checked_and_what_is_done_to_it_is_found() {
     let without = audit(broker, "verify", &[]).env_remove("TMPCRED_BROKER_KEK").run();
     assert!(without.ended_with(3).stderr.contains("--key"));
 
-    sqlite(broker, &format!("{TOOLS_OFF} update audit_record set role = 'x' where sequence = 2"));
-    assert_eq!(wrong(broker, &[]), [("changed".into(), 2, 2)]);
+    sqlite(broker, &format!("{TOOLS_OFF} update audit_record set role = 'x' where sequence = 3"));
+    assert_eq!(wrong(broker, &[]), [("changed".into(), 3, 3)]);
     let people = audit(broker, "verify", &[]).run().ended_with(9);
-    assert!(people.stdout.contains("record 2 is not what was appended"), "{}", people.stdout);
+    assert!(people.stdout.contains("record 3 is not what was appended"), "{}", people.stdout);
     // It does not say in the same breath that all are as they were.
     assert!(!people.stdout.contains("are as they were signed"), "{}", people.stdout);
     assert!(people.stdout.contains("what is wrong stands above"), "{}", people.stdout);
-    sqlite(broker, "update audit_record set role = 'reader' where sequence = 2");
+    sqlite(broker, "update audit_record set role = 'reader' where sequence = 3");
     assert_eq!(wrong(broker, &[]), []);
 
     // The end is cut off, and every trace of it in the database.
@@ -105,10 +105,10 @@ fn a_running_brokers_log_is_checked_and_what_is_done_to_it_is_found() {
          update audit_tile set hashes = substr(hashes, 1, 96)",
     );
     let found = wrong(broker, &["--checkpoint", kept]);
-    assert_eq!(found, [("seal".into(), 3, 3), ("missing".into(), 4, 6)]);
+    assert_eq!(found, [("seal".into(), 3, 3), ("missing".into(), 4, 7)]);
     // The seal is nothing to whoever has the public key alone.
     let found = wrong(broker, &["--key", key.trim(), "--checkpoint", kept]);
-    assert_eq!(found, [("missing".into(), 4, 6)]);
+    assert_eq!(found, [("missing".into(), 4, 7)]);
     assert_eq!(tokens.len(), 5);
 }
 
@@ -205,23 +205,23 @@ fn what_a_token_says_of_its_record_is_proved_by_another_implementation() {
         proof["hashes"].as_array().unwrap().iter().map(hash).collect()
     };
     let tokens: Vec<_> = (0..5).map(|n| services.token(&format!("job{n}"), API)).collect();
-    let early = std::fs::read_to_string(checkpoint(broker, 6)).unwrap();
+    let early = std::fs::read_to_string(checkpoint(broker, 7)).unwrap();
     let later: Vec<_> = (0..5).map(|n| services.token(&format!("job{n}"), API)).collect();
-    checkpoint(broker, 11);
+    checkpoint(broker, 12);
     let newest = get("checkpoint").body;
     assert_eq!(newest, audit(broker, "checkpoint", &[]).run().ok().stdout);
     let line = |note: &str, at: usize| note.lines().nth(at).unwrap().to_string();
     for token in tokens.iter().chain(&later) {
         let sequence = claims(token)["log_sequence"].as_u64().unwrap();
         let proof = get(&format!("inclusion?sequence={sequence}")).json();
-        assert_eq!((&proof["tree_size"], &proof["checkpoint"]), (&json!(11), &json!(newest)));
+        assert_eq!((&proof["tree_size"], &proof["checkpoint"]), (&json!(12), &json!(newest)));
         assert_eq!(
             (&proof["root_hash"], &proof["leaf_index"]),
             (&json!(line(&newest, 2)), &json!(sequence - 1))
         );
         let (root, leaf) = (hash(&proof["root_hash"]), hash(&proof["leaf_hash"]));
-        check_record(&path(&proof), 11, root, sequence - 1, leaf).unwrap();
-        check_record(&path(&proof), 11, root, sequence % 11, leaf).unwrap_err();
+        check_record(&path(&proof), 12, root, sequence - 1, leaf).unwrap();
+        check_record(&path(&proof), 12, root, sequence % 12, leaf).unwrap_err();
     }
     // From what was kept to what there is.
     let first: u64 = line(&early, 1).parse().unwrap();
@@ -229,12 +229,12 @@ fn what_a_token_says_of_its_record_is_proved_by_another_implementation() {
     assert_eq!(proof["first_root_hash"], line(&early, 2));
     assert_eq!(proof["second_root_hash"], line(&newest, 2));
     let [old, new] = ["first_root_hash", "second_root_hash"].map(|name| hash(&proof[name]));
-    check_tree(&path(&proof), 11, new, first, old).unwrap();
+    check_tree(&path(&proof), 12, new, first, old).unwrap();
     let earlier = get("inclusion?sequence=2&size=3").json();
     assert_eq!((&earlier["checkpoint"], &earlier["tree_size"]), (&Value::Null, &json!(3)));
     for (asked, status) in [
         ("inclusion?sequence=0", 404),
-        ("inclusion?sequence=12", 404),
+        ("inclusion?sequence=13", 404),
         ("inclusion?sequence=4&size=3", 404),
         ("inclusion?sequence=1&size=18446744073709551615", 404),
         ("inclusion?sequence=-1", 400),
@@ -255,7 +255,7 @@ fn what_a_token_says_of_its_record_is_proved_by_another_implementation() {
 fn whoever_changes_the_issuer_of_a_database_is_told_to_put_it_back() {
     let mut services = Services::start();
     services.token("job", API);
-    checkpoint(&services.broker, 2);
+    checkpoint(&services.broker, 3);
     services.broker.stop();
     let home = &services.broker.home;
     let config = std::fs::read_to_string(home.path("broker.toml")).unwrap();
@@ -286,7 +286,7 @@ fn whoever_changes_the_issuer_of_a_database_is_told_to_put_it_back() {
     services.token("job", API);
     assert_eq!(wrong(&services.broker, &[]), []);
     let records = audit(&services.broker, "export", &[]).run().ok().stdout;
-    assert_eq!(records.lines().count(), 3, "{records}");
+    assert_eq!(records.lines().count(), 4, "{records}");
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn the_key_of_a_log_is_rotated_and_revoked_and_an_older_one_leads_to_it() {
     };
     let known = || audit(broker, "checkpoint", &["--key"]).run().ok().stdout;
     services.token("job", API);
-    let early = std::fs::read_to_string(checkpoint(broker, 2)).unwrap();
+    let early = std::fs::read_to_string(checkpoint(broker, 3)).unwrap();
     let first = known();
     let said = keys(&["rotate", "--log"]).stderr;
     let both = known();
@@ -314,9 +314,9 @@ fn the_key_of_a_log_is_rotated_and_revoked_and_an_older_one_leads_to_it() {
         let of = all.as_array().unwrap().iter().filter(|key| key["purpose"] == purpose);
         of.map(|key| key["state"].as_str().unwrap().to_string()).collect()
     };
-    assert_eq!(states("access-token"), ["active"]);
+    assert_eq!(states("access-token"), ["active", "prepared"]);
     assert_eq!(states("audit-checkpoint"), ["active", "published"]);
-    let note = std::fs::read_to_string(checkpoint(broker, 3)).unwrap();
+    let note = std::fs::read_to_string(checkpoint(broker, 4)).unwrap();
     assert_eq!([&early, &note].map(|note| note.matches('\u{2014}').count()), [1, 2]);
     wait_until("the broker tells of both", Duration::from_secs(30), || {
         let shown = Http::new().get(&format!("http://{address}/audit/keys")).unwrap().body;
@@ -338,7 +338,7 @@ fn the_key_of_a_log_is_rotated_and_revoked_and_an_older_one_leads_to_it() {
     assert_eq!(known().trim(), second, "the one that was published signs");
     let refused = audit(broker, "verify", &["--checkpoint", kept]).run().ended_with(9).stderr;
     assert!(refused.contains("the key that signed it was revoked"), "{refused}");
-    let note = std::fs::read_to_string(checkpoint(broker, 5)).unwrap();
+    let note = std::fs::read_to_string(checkpoint(broker, 6)).unwrap();
     assert_eq!(note.matches('\u{2014}').count(), 1);
     let kept = broker.home.write("late.note", &note);
     let kept = kept.to_str().unwrap();
@@ -357,7 +357,7 @@ fn a_person_is_erased_beside_a_running_broker_and_the_proofs_stay() {
     for name in [person, "other", person] {
         services.token(name, API);
     }
-    let kept = checkpoint(broker, 4);
+    let kept = checkpoint(broker, 5);
     let kept = kept.to_str().unwrap();
     let whose = format!("https://services.example.com#{person}");
     let because = ["--reason", "request 17", "--by", "the office"];
@@ -369,7 +369,7 @@ fn a_person_is_erased_beside_a_running_broker_and_the_proofs_stay() {
     services.token("other", API);
     let verify = || audit(broker, "verify", &["--json", "--checkpoint", kept]).run().ok().json();
     let report = verify();
-    assert_eq!((&report["erased"], &report["records"]), (&json!(2), &json!(6)), "{report}");
+    assert_eq!((&report["erased"], &report["records"]), (&json!(2), &json!(7)), "{report}");
     let said = audit(broker, "verify", &[]).run().ok().stdout;
     assert!(said.contains("2 records have lost what was personal"), "{said}");
     let lines = audit(broker, "export", &[]).run().ok().stdout;
@@ -379,7 +379,7 @@ fn a_person_is_erased_beside_a_running_broker_and_the_proofs_stay() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .find(|record| record["action"] == "erase")
         .unwrap();
-    assert_eq!((&own["scope"], &own["subject"]), (&json!("2 4"), &json!("operator")));
+    assert_eq!((&own["scope"], &own["subject"]), (&json!("3 5"), &json!("operator")));
     assert_eq!(own["reason"], "the office asked for it: request 17");
     // Nor is it in what the database has thrown away.
     services.broker.signal(rustix::process::Signal::TERM);
@@ -464,33 +464,33 @@ db.commit()
 fn the_broker_makes_nothing_good_that_somebody_else_wrote() {
     let mut services = Services::start();
     (0..3).for_each(|n| drop(services.token(&format!("job{n}"), API)));
-    checkpoint(&services.broker, 4);
+    checkpoint(&services.broker, 5);
     services.broker.stop();
     let rewrite = format!("{}\n{REWRITE}", TREE.split("rows =").next().unwrap());
     let python = services.broker.home.command("python3").args(["-c", &rewrite]);
     python.args([services.broker.home.path("broker.db")]).run().ok();
     // As far back as the checkpoint before.
     let [(kind, first, last)] = &wrong(&services.broker, &[])[..] else { panic!() };
-    assert_eq!((&kind[..], *first <= 4, *last), ("rewritten", true, 4));
+    assert_eq!((&kind[..], *first <= 5, *last), ("rewritten", true, 5));
     services.broker.restart();
     services.token("job9", API);
     let [(kind, first, last)] = &wrong(&services.broker, &[])[..] else { panic!() };
-    assert_eq!((&kind[..], *first < 5, *last), ("rewritten", true, 5), "also after a restart");
+    assert_eq!((&kind[..], *first < 6, *last), ("rewritten", true, 6), "also after a restart");
 
     // A record that was never appended, without a hash.
     let services = Services::start();
     services.token("job0", API);
     sqlite(
         &services.broker,
-        "create table more as select * from audit_record where sequence = 2;
-         update more set sequence = 3, salt = null, leaf_version = 1, trace_id = null, subject = 'scapegoat';
+        "create table more as select * from audit_record where sequence = 3;
+         update more set sequence = 4, salt = null, leaf_version = 1, trace_id = null, subject = 'scapegoat';
          insert into audit_record select * from more; drop table more;
-         update audit_head set last_sequence = 3",
+         update audit_head set last_sequence = 4",
     );
     let mut http = Http::new();
     let assertion = services.assertion("job1");
     let form = asked(&assertion);
     let url = format!("{}/token", services.broker.url());
     assert_eq!(http.form(&url, &form).unwrap().status, 503, "nothing goes on from it");
-    assert_eq!(wrong(&services.broker, &[]), [("extra".into(), 3, 3)]);
+    assert_eq!(wrong(&services.broker, &[]), [("extra".into(), 4, 4)]);
 }

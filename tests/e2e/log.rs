@@ -108,7 +108,7 @@ fn each_line_is_an_object_with_the_ids_of_its_request_and_without_secrets() {
     let first = replies[0].request_id.as_deref().unwrap();
     let issued = |line: &&Value| line["request_id"] == first && line["message"] == "issued";
     let issued = lines.iter().find(issued).unwrap();
-    assert_eq!((&issued["role"], &issued["record"]), (&"reader".into(), &2.into()), "{issued}");
+    assert_eq!((&issued["role"], &issued["record"]), (&"reader".into(), &3.into()), "{issued}");
     // Whose it is, the audit log has.
     assert!(!whole.contains("\"job\"") && !whole.contains("#job"), "{whole}");
 }

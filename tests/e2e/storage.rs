@@ -32,7 +32,7 @@ fn a_backup_of_a_running_broker_is_what_it_was_and_goes_where_nothing_is() {
     let file = services.broker.home.path("backup.db");
     let name = file.to_str().unwrap();
     let told = broker(&services, &["backup", name, "--json"]).run().ok().json();
-    assert_eq!((&told["records"], &told["consumed"]), (&4.into(), &1.into()), "{told}");
+    assert_eq!((&told["records"], &told["consumed"]), (&5.into(), &1.into()), "{told}");
     let again = broker(&services, &["backup", name]).run().ended_with(2);
     assert!(again.stderr.contains("already"), "{}", again.stderr);
     let refused = broker(&services, &["restore", name]).run().ended_with(2);
@@ -77,7 +77,7 @@ fn a_store_moves_to_postgresql_with_all_that_it_has() {
     let postgres = Postgres::start();
     let (good, revoked) = (services.token("a", API), services.token("b", API));
     revoke(&services, &revoked);
-    let kept = checkpoint(&services.broker, 4);
+    let kept = checkpoint(&services.broker, 5);
     let home = &services.broker.home;
     let toml = std::fs::read_to_string(home.path("broker.toml")).unwrap();
     let (old, database) = ("[store]\npath = \"broker.db\"\n", home.path("broker.db"));
@@ -89,7 +89,7 @@ fn a_store_moves_to_postgresql_with_all_that_it_has() {
     services.broker.stop();
     let moved = broker(&services, &["move", &name]).run().ok();
     assert!(
-        moved.stdout.contains("4 records, 2 keys, 1 thing revoked or used up, 0 cut-offs"),
+        moved.stdout.contains("5 records, 3 keys, 1 thing revoked or used up, 0 cut-offs"),
         "{}",
         moved.stdout
     );
@@ -101,9 +101,9 @@ fn a_store_moves_to_postgresql_with_all_that_it_has() {
     // The log goes on from what was signed of it before.
     let verify = ["audit", "verify", "--checkpoint", kept.to_str().unwrap()];
     broker(&services, &verify).run().ok();
-    assert_eq!(postgres.query("select last_sequence from audit_head"), ["5"]);
+    assert_eq!(postgres.query("select last_sequence from audit_head"), ["6"]);
     // And back into a file.
     let file = services.broker.home.path("backup.db");
     let told = broker(&services, &["backup", file.to_str().unwrap(), "--json"]).run().ok().json();
-    assert_eq!(told["records"], 5, "{told}");
+    assert_eq!(told["records"], 6, "{told}");
 }

@@ -25,6 +25,7 @@ pub mod seal;
 pub mod succession;
 pub mod tree;
 pub mod verify;
+mod whole;
 mod writer;
 
 use percent_encoding::percent_decode_str;
@@ -33,6 +34,7 @@ use uuid::Uuid;
 
 pub use author::Author;
 pub use notary::Notary;
+pub use whole::Whole;
 pub use writer::Audit;
 
 use crate::credential::Principal;

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::micros;
 use super::note::Checkpoint;
 use super::tree::Frontier;
+use super::whole::Whole;
 use crate::broker::keys::CheckpointKeys;
 use crate::broker::store::{Effect, Noted, Outcome, Revocable, Store, Unit, require_end};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,16 +26,17 @@ pub struct Notary {
 }
 
 impl Notary {
-    /// Starts it, for the log with this name; where it fails, it counts. Needs a runtime.
+    /// Starts it, for the log with this name; where it fails, it counts, and what it finds of
+    /// the log it tells. Needs a runtime.
     pub fn start(
         store: Arc<dyn Store>,
         keys: CheckpointKeys,
         origin: &str,
         clock: Arc<dyn Clock>,
-        failures: Counter,
+        (failures, whole): (Counter, Whole),
     ) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let signer = Signer { failures, ..Signer::new(store, keys, origin, clock) };
+        let signer = Signer { failures, whole, ..Signer::new(store, keys, origin, clock) };
         Self { stop, task: tokio::spawn(signer.run(stopped)) }
     }
 
@@ -59,6 +61,7 @@ pub(super) struct Signer {
     failure: Option<Error>,
     /// How often that was so.
     failures: Counter,
+    whole: Whole,
 }
 
 impl Signer {
@@ -76,6 +79,7 @@ impl Signer {
             last: None,
             failure: None,
             failures: Counter::default(),
+            whole: Whole::default(),
         }
     }
 
@@ -86,6 +90,9 @@ impl Signer {
                 true => self.sign().await,
                 false => self.sign_in_turn().await,
             };
+            if self.whole.found(&outcome) {
+                tracing::error!("nothing is issued until the audit log is what was signed of it");
+            }
             let failure = outcome.err();
             if let Some(error) = &failure
                 && self.failure != failure

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::leaf;
+use super::whole::Whole;
 use super::{Decision, Receipt, Record};
 use crate::broker::store::{Effect, Ledger, Outcome, Unit};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,24 +43,34 @@ pub struct Audit {
     queue: mpsc::Sender<Entry>,
     writer: JoinHandle<()>,
     failure: Failure,
+    whole: Whole,
 }
 
 /// When the last commit failed, and why; nothing where it did not.
 type Failure = Arc<Mutex<Option<(Instant, Error)>>>;
 
 impl Audit {
-    /// Starts the task that writes to this store. Needs a runtime.
-    pub fn start(ledger: Arc<dyn Ledger>) -> Self {
+    /// Starts the task that writes to this store, whose log is whole, as far as was found.
+    /// Needs a runtime.
+    pub fn start(ledger: Arc<dyn Ledger>, whole: Whole) -> Self {
         let (queue, entries) = mpsc::channel(QUEUE);
         let failure = Failure::default();
         let writer = Writer { ledger, failure: failure.clone(), doubts: Vec::new() };
-        Self { queue, writer: tokio::spawn(writer.run(entries)), failure }
+        Self { queue, writer: tokio::spawn(writer.run(entries)), failure, whole }
     }
 
     /// Why the last commit failed, if it did, and not longer ago than this.
     pub fn failure_within(&self, age: Duration) -> Option<Error> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, error)| error.clone())
+    }
+
+    /// Whether the log is what was signed of it.
+    ///
+    /// # Errors
+    /// Where it is not: then nothing is issued.
+    pub fn require_whole(&self) -> Result<()> {
+        self.whole.require()
     }
 
     /// Appends a record of something that changes nothing in the store. When this
@@ -96,6 +107,10 @@ impl Audit {
     }
 
     async fn commit_there(&self, unit: Unit) -> Result<Option<Receipt>> {
+        // Denied and revoked is all the same.
+        if unit.records.iter().any(|record| record.decision == Decision::Issued) {
+            self.require_whole()?;
+        }
         // Alone: in a group it would keep the others out.
         unit.records.iter().try_for_each(leaf::check)?;
         let (answer, receipt) = oneshot::channel();

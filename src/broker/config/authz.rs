@@ -23,7 +23,7 @@ pub struct Authz {
     /// The proxy that asks: it says in headers of its own what the request is.
     pub proxy: Proxy,
     /// The address and port to listen on; that of the broker itself where left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::some_address")]
     pub listen: Option<SocketAddr>,
     /// Must be true for another `listen` address than loopback.
     #[serde(default)]

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{Pattern, duration, is_name, seconds};
 use crate::broker::directory::Directory;
@@ -100,10 +100,16 @@ pub struct ProviderDown {
 #[serde(deny_unknown_fields)]
 pub struct Threshold {
     /// How many different people.
+    #[serde(deserialize_with = "people")]
     pub count: NonZeroU32,
     /// Of which groups of the directory: of any of these; of any at all where left out.
     #[serde(default)]
     pub groups: BTreeSet<String>,
+}
+
+fn people<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
+    let count = u32::deserialize(deserializer)?;
+    NonZeroU32::new(count).ok_or_else(|| de::Error::custom("it takes one person at least"))
 }
 
 /// How somebody has to have logged in, as their token says.

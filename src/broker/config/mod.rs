@@ -41,7 +41,9 @@ pub use enrollment::Enrollment;
 pub use keys::Keys;
 pub use limits::{Endpoint, Limits, Rate};
 pub use log::Log;
-pub use notify::{ChannelKind, EMERGENCY, MailSecurity, MailServer, Notify, NotifyChannel};
+pub use notify::{
+    ChannelKind, EMERGENCY, MESSAGES, MailSecurity, MailServer, Notify, NotifyChannel,
+};
 pub use origins::Origins;
 pub use pattern::Pattern;
 pub use role::{Binding, Role, TokenFormat};
@@ -76,7 +78,7 @@ pub struct Config {
     /// it is where the discovery document and the keys are found.
     pub issuer: Issuer,
     /// The address and port to listen on.
-    #[serde(default = "default_listen")]
+    #[serde(default = "default_listen", deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Must be true for another `listen` address than loopback.
     #[serde(default)]
@@ -165,6 +167,7 @@ pub struct Tls {
 #[serde(deny_unknown_fields)]
 pub struct Admin {
     /// The address and port to listen on.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Must be true for another `listen` address than loopback.
     #[serde(default)]
@@ -181,6 +184,20 @@ pub struct Policy {
 
 fn default_listen() -> SocketAddr {
     ([127, 0, 0, 1], 8443).into()
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let what = "no IP address with a port, such as 127.0.0.1:8443 or [::1]:8443";
+        de::Error::custom(format!("\"{text}\" is {what}"))
+    })
+}
+
+fn some_address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    address(deserializer).map(Some)
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

@@ -24,6 +24,23 @@ const LONGEST_COMMAND: Duration = Duration::from_secs(60);
 /// The kind of message that tells that somebody took a role without approval.
 pub const EMERGENCY: &str = "emergency";
 
+/// The kinds of messages that there are.
+pub const MESSAGES: [&str; 13] = [
+    "elevation-requested",
+    "elevation-approved",
+    "elevation-denied",
+    "elevation-lapsed",
+    "elevation-withdrawn",
+    EMERGENCY,
+    "grant-active",
+    "grant-ended",
+    "review-due",
+    "review-overdue",
+    "reviewed",
+    "review-disputed",
+    "test",
+];
+
 /// The channels, by name.
 pub type Notify = BTreeMap<String, NotifyChannel>;
 
@@ -220,6 +237,10 @@ impl NotifyChannel {
         if [&self.only, &self.roles].into_iter().flatten().any(BTreeSet::is_empty) {
             return wrong("an empty list would let nothing through".into());
         }
+        let mut kinds = self.only.iter().flatten();
+        if let Some(unknown) = kinds.find(|kind| !MESSAGES.contains(&kind.as_str())) {
+            return wrong(format!("only: there are no messages of the kind \"{unknown}\""));
+        }
         if self.give_up_after.is_zero() || self.give_up_after > LONGEST {
             return wrong("give_up_after has to be some time, and a week at most".into());
         }
@@ -335,6 +356,10 @@ mod tests {
             ("kind = \"email\"\nurl = \"smtp://h\"\nfrom = \"a\"\nuser = \"u\"", "go together"),
             ("kind = \"command\"\ncommand = [\"x\"]\ntimeout = \"2m\"", "a minute at most"),
             ("kind = \"command\"\ncommand = [\"x\"]\nonly = []", "let nothing through"),
+            (
+                "kind = \"command\"\ncommand = [\"x\"]\nonly = [\"emergencies\"]",
+                "no messages of the kind \"emergencies\"",
+            ),
             ("kind = \"command\"\ncommand = [\"x\"]\ngive_up_after = \"8d\"", "a week at most"),
         ] {
             let error = of(toml).unwrap_err();

@@ -9,7 +9,7 @@ use super::drill;
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party};
-use crate::broker::config::{EMERGENCY, Elevation as Rules};
+use crate::broker::config::{EMERGENCY, Elevation as Rules, MESSAGES};
 use crate::broker::decide::Rules as Policies;
 use crate::broker::notify::{Message, Urgency};
 use crate::broker::store::Effect;
@@ -97,6 +97,7 @@ fn message(
     (kind, urgency, title): (&str, Urgency, &str),
     at: OffsetDateTime,
 ) -> Message {
+    debug_assert!(MESSAGES.contains(&kind), "a channel has to be able to leave {kind} out");
     let (asked, id) = (&elevation.asked, elevation.id.to_string());
     // Each version is told of once, whoever commits it.
     let key = format!("elevation {id} {} {kind}", elevation.version);

@@ -118,7 +118,7 @@ impl Keeper {
     ) -> Result<bool> {
         let now = self.clock.now();
         let request_id = Uuid::new_v4();
-        let mut unit = Unit::default();
+        let (mut unit, mut kids) = (Unit::default(), Vec::new());
         // (Of keys that sign, the store has no two.)
         let made = steps.iter().filter(|step| step.kid.is_none() && step.to != KeyState::Active);
         for step in made {
@@ -141,6 +141,7 @@ impl Keeper {
                     (Some(before), after, private, change)
                 }
             };
+            kids.push(after.kid.clone());
             let record = self.record(before, &after, &step.why, request_id);
             let record = match by {
                 Some(by) => by.signed(record),
@@ -158,8 +159,8 @@ impl Keeper {
             }
         }
         let done = self.commit(unit).await?;
-        for step in steps.iter().filter(|_| done) {
-            let (kid, state, why) = (step.kid.as_deref(), step.to.as_str(), &step.why);
+        for (step, kid) in steps.iter().zip(kids).filter(|_| done) {
+            let (state, why) = (step.to.as_str(), &step.why);
             tracing::info!(kid, state, why, "changed a signing key");
         }
         Ok(done)

@@ -93,6 +93,7 @@ pub enum Rule {
     ThresholdUnmeetable,
     ThresholdTight,
     DirectoryUndated,
+    DirectoryIssuer,
     NobodyElevates,
     NotElevated,
     EmergencyUntold,
@@ -130,7 +131,7 @@ impl Rule {
     ];
 
     /// Those of the linter.
-    pub const LINTS: [Self; 24] = [
+    pub const LINTS: [Self; 25] = [
         Self::LikeAnything,
         Self::LikeUnanchored,
         Self::LikeOpenEnd,
@@ -151,6 +152,7 @@ impl Rule {
         Self::ThresholdUnmeetable,
         Self::ThresholdTight,
         Self::DirectoryUndated,
+        Self::DirectoryIssuer,
         Self::NobodyElevates,
         Self::NotElevated,
         Self::EmergencyUntold,
@@ -348,6 +350,12 @@ impl Rule {
                 Warning,
                 "who has left goes on approving for as long as nobody renews the directory",
                 "say max_age in [directory], and let whoever exports it write as_of",
+            ),
+            Self::DirectoryIssuer => (
+                "directory-issuer",
+                Warning,
+                "nobody is found by an id at an issuer that is not trusted, nor in its groups",
+                "write the issuer letter by letter as [trusted_issuer] has it, or take the ids out",
             ),
             Self::NobodyElevates => (
                 "nobody-elevates",

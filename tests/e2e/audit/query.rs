@@ -20,9 +20,13 @@ fn records_are_found_and_handed_on() {
     let sequences = |found: &[Value]| -> Vec<u64> {
         found.iter().map(|record| record["sequence"].as_u64().unwrap()).collect()
     };
-    assert_eq!(sequences(&find(&["--decision", "changed"])), [1], "the key that signs");
+    assert_eq!(
+        sequences(&find(&["--decision", "changed"])),
+        [1, 2],
+        "the key that signs, and the one that waits"
+    );
     let all = find(&["--role", "reader"]);
-    assert_eq!(sequences(&all), [2, 3, 4]);
+    assert_eq!(sequences(&all), [3, 4, 5]);
     let (jti, request) = (all[1]["jti"].as_str().unwrap(), all[2]["request_id"].as_str().unwrap());
     for (filter, number) in [
         (vec!["--principal", "two"], 2),
@@ -39,21 +43,21 @@ fn records_are_found_and_handed_on() {
     ] {
         assert_eq!(find(&filter).len(), number, "{filter:?}");
     }
-    assert_eq!(find(&["--limit", "1"])[0]["sequence"], 4, "the newest");
+    assert_eq!(find(&["--limit", "1"])[0]["sequence"], 5, "the newest");
     let table = audit(broker, "query", &["--token", jti]).run().ok().stdout;
     assert!(table.contains("SUBJECT") && table.contains("two"), "{table}");
     for (format, place) in
         [("jsonl", "/sequence"), ("ecs", "/event/sequence"), ("ocsf", "/metadata/sequence")]
     {
         let lines =
-            audit(broker, "export", &["--format", format, "--after", "2"]).run().ok().stdout;
+            audit(broker, "export", &["--format", format, "--after", "3"]).run().ok().stdout;
         let numbers: Vec<Value> = lines
             .lines()
             .map(|line| {
                 serde_json::from_str::<Value>(line).unwrap().pointer(place).unwrap().clone()
             })
             .collect();
-        assert_eq!(numbers, [json!(3), json!(4)], "{format}");
+        assert_eq!(numbers, [json!(4), json!(5)], "{format}");
     }
     // Nothing is made where there is no database.
     std::fs::rename(broker.home.path("broker.db"), broker.home.path("moved.db")).unwrap();

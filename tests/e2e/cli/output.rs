@@ -39,6 +39,13 @@ fn a_reader_that_goes_away_and_a_full_disk_are_told_apart() {
         assert!(closed.stderr.contains("standard output is closed"), "{}", closed.stderr);
         sh(format!("{tmpcred} {command} >/dev/null")).ok();
     }
+    // Of a report there may be more than anybody wants to read.
+    let nobody_reads = "pipe(R, W); close(R); open(STDOUT, '>&', W); exec(@ARGV)";
+    for command in ["status", "status --json"] {
+        let perl = journey.home.command("perl").args(["-e", nobody_reads, tmpcred]);
+        let ended = perl.args(command.split(' ')).run().ended_with(1);
+        assert_eq!(ended.stderr, "", "{command}");
+    }
     // A command may do without.
     sh(format!("{tmpcred} exec -- sh -c 'exit 3' >&-")).ended_with(3);
 }

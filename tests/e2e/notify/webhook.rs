@@ -54,6 +54,10 @@ fn a_webhook_gets_each_message_signed_and_what_a_receiver_does_loses_none() {
         receiver.behave("ok");
         all(&receiver, &wanted);
     }
+    // What it has taken and nobody has heard of is sent again.
+    wait_until("the broker to know that it has all", SOON, || {
+        (metric(&metrics, "waiting", "channel=\"hook\"") == 0.0).then_some(())
+    });
     receiver.end();
     let (messages, keys) = many("gone", 3);
     tell(&services.broker, &messages);

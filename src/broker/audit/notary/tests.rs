@@ -32,7 +32,7 @@ async fn a_log_is_signed_where_it_has_grown_and_at_the_end() {
     let keys = CheckpointKeys::read(store.as_ref(), &root_key).await.unwrap();
     let key = VerifierKey::new(ORIGIN, keys.active().unwrap());
     let notary =
-        Notary::start(store.clone(), keys, ORIGIN, Arc::new(SystemClock), Counter::default());
+        Notary::start(store.clone(), keys, ORIGIN, Arc::new(SystemClock), Default::default());
     append(store.as_ref(), &[record("c")]).await.unwrap();
     notary.close().await;
     let noted = store.latest_note().await.unwrap().unwrap();

@@ -63,7 +63,7 @@ async fn settle() {
 #[tokio::test]
 async fn what_waits_is_committed_together_and_in_order() {
     let store = Gate::new().await;
-    let audit = Arc::new(Audit::start(store.clone()));
+    let audit = Arc::new(Audit::start(store.clone(), Whole::default()));
     let mut tasks = Vec::new();
     for n in 0..10 {
         let audit = audit.clone();
@@ -87,7 +87,7 @@ async fn what_waits_is_committed_together_and_in_order() {
 #[tokio::test]
 async fn a_failed_commit_gives_nobody_a_receipt_and_the_next_one_goes_on() {
     let store = Gate::new().await;
-    let audit = Audit::start(store.clone());
+    let audit = Audit::start(store.clone(), Whole::default());
     store.fault.store(BEFORE, Ordering::Relaxed);
     store.open.add_permits(1);
     let error = audit.append(record("a")).await.unwrap_err();
@@ -108,7 +108,7 @@ async fn a_failed_commit_gives_nobody_a_receipt_and_the_next_one_goes_on() {
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let store = Gate::new().await;
-    let audit = Arc::new(Audit::start(store.clone()));
+    let audit = Arc::new(Audit::start(store.clone(), Whole::default()));
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..QUEUE + BATCH + 10 {
         let audit = audit.clone();
@@ -132,7 +132,7 @@ async fn closing_writes_what_is_queued() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
     let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
-    let audit = Arc::new(Audit::start(store.clone()));
+    let audit = Arc::new(Audit::start(store.clone(), Whole::default()));
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..50 {
         let audit = audit.clone();
@@ -152,7 +152,7 @@ async fn closing_writes_what_is_queued() {
 #[tokio::test]
 async fn a_credential_that_nobody_waits_for_is_recorded_as_aborted() {
     let store = Gate::new().await;
-    let audit = Arc::new(Audit::start(store.clone()));
+    let audit = Arc::new(Audit::start(store.clone(), Whole::default()));
     let task = tokio::spawn({
         let audit = audit.clone();
         async move { audit.append(record("a")).await }
@@ -180,7 +180,7 @@ async fn tried(store: &Gate, commits: usize) {
 #[tokio::test]
 async fn what_was_recorded_though_the_commit_failed_is_taken_back_once_also_where_all_is_quiet() {
     let store = Gate::new().await;
-    let audit = Audit::start(store.clone());
+    let audit = Audit::start(store.clone(), Whole::default());
     let try_with = async |fault: u8, commits: usize| {
         store.fault.store(fault, Ordering::Relaxed);
         store.open.add_permits(1);
@@ -206,7 +206,7 @@ async fn what_was_recorded_though_the_commit_failed_is_taken_back_once_also_wher
 #[tokio::test]
 async fn many_doubts_are_settled_in_groups() {
     let store = Gate::new().await;
-    let audit = Arc::new(Audit::start(store.clone()));
+    let audit = Arc::new(Audit::start(store.clone(), Whole::default()));
     store.fault.store(BEFORE, Ordering::Relaxed);
     store.open.add_permits(10_000);
     let mut tasks = tokio::task::JoinSet::new();
@@ -229,7 +229,7 @@ async fn many_doubts_are_settled_in_groups() {
 #[tokio::test]
 async fn what_never_reached_the_log_is_not_taken_back_in_it() {
     let store = Gate::new().await;
-    let audit = Audit::start(store.clone());
+    let audit = Audit::start(store.clone(), Whole::default());
     store.fault.store(BEFORE, Ordering::Relaxed);
     store.open.add_permits(2);
     assert!(audit.append(record("a")).await.is_err());
@@ -243,7 +243,7 @@ async fn what_never_reached_the_log_is_not_taken_back_in_it() {
 #[tokio::test]
 async fn an_effect_rides_in_the_group_and_fails_alone() {
     let store = Gate::new().await;
-    let audit = Arc::new(Audit::start(store.clone()));
+    let audit = Arc::new(Audit::start(store.clone(), Whole::default()));
     let unit = |n: usize| {
         let at = time::OffsetDateTime::UNIX_EPOCH;
         let (kind, id) = (Once::RevokedToken, "once".to_string());
@@ -272,7 +272,7 @@ async fn an_effect_rides_in_the_group_and_fails_alone() {
 #[tokio::test]
 async fn a_revocation_that_nobody_waits_for_stands() {
     let store = Gate::new().await;
-    let audit = Arc::new(Audit::start(store.clone()));
+    let audit = Arc::new(Audit::start(store.clone(), Whole::default()));
     let at = time::OffsetDateTime::UNIX_EPOCH;
     let consumed = Consumed { kind: Once::RevokedToken, id: "a".into(), at, keep_until: at };
     let unit = Unit::of(Record { decision: Decision::Revoked, ..record("a") })
@@ -294,7 +294,7 @@ async fn a_revocation_that_nobody_waits_for_stands() {
 #[tokio::test]
 async fn a_receipt_is_good_for_its_own_token_only() {
     let store = Arc::new(sqlite::in_memory().await.unwrap());
-    let audit = Audit::start(store);
+    let audit = Audit::start(store, Whole::default());
     let jti = record("a").jti.unwrap();
     assert_eq!(audit.append(record("a")).await.unwrap().redeem(jti), Some(1));
     assert_eq!(audit.append(record("a")).await.unwrap().redeem(uuid::Uuid::nil()), None);
@@ -305,7 +305,7 @@ async fn a_receipt_is_good_for_its_own_token_only() {
 #[tokio::test]
 async fn a_record_that_is_too_long_keeps_no_other_out() {
     let store = Arc::new(sqlite::in_memory().await.unwrap());
-    let audit = Audit::start(store.clone());
+    let audit = Audit::start(store.clone(), Whole::default());
     let long = Record { scope: "x".repeat(70_000), ..record("long") };
     let (long, short) = tokio::join!(audit.append(long), audit.append(record("short")));
     assert!(long.unwrap_err().to_string().contains("64 KiB"));

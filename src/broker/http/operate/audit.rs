@@ -22,6 +22,7 @@ use crate::broker::operate::Asked as Who;
 use crate::broker::policy::Administration;
 use crate::broker::store::Filter;
 use crate::broker::{Broker, config};
+use crate::error::foreign;
 use crate::trace::w3c;
 use crate::wire::AUDIT_PATH;
 
@@ -102,10 +103,17 @@ async fn found(
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Response, Unserved> {
     let asked = request.identified(None).await?;
-    let Query(query) = query.map_err(|_| {
-        Unserved::malformed("the query has something unknown, or twice, or what is no value of it")
-    })?;
+    let Query(query) = query.map_err(|rejected| misread(&rejected))?;
     Ok(done(searched(request, &asked, &query).await?))
+}
+
+/// What a query that cannot be taken has in it, as far as its reader says.
+fn misread(rejected: &QueryRejection) -> Unserved {
+    // (It quotes names and values of the query, and nothing else of the request.)
+    let why = rejected.body_text();
+    let why = why.strip_prefix("Failed to deserialize query string: ").unwrap_or(&why);
+    let what = "the query has something unknown, or twice, or what is no value of it";
+    Unserved::malformed(format!("{what}: {}", foreign(why)))
 }
 
 /// What is found, by whoever asks, where policy lets them.

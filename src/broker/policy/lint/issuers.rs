@@ -1,6 +1,8 @@
 //! What trusted issuers' tables say of claims: names where there are ids, and patterns that take
 //! more than is meant.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::super::finding::{Finding, Rule};
 use super::super::load::World;
 use super::super::view::{View, literal, walk};
@@ -24,6 +26,31 @@ pub(super) fn look(views: &[View<'_>], world: World<'_>, findings: &mut Vec<Find
             let at = format!("[trusted_issuer.{table}] claims.{name}");
             look_at_pattern(&at, pattern, &uses.collect::<Vec<_>>(), findings);
         }
+    }
+    look_at_people(world, findings);
+}
+
+/// Nobody is found in the directory by an id at an issuer that is not trusted. One finding for
+/// each of those: there may be many people.
+fn look_at_people(world: World<'_>, findings: &mut Vec<Finding>) {
+    let mut known: BTreeSet<&str> = world.trusted.values().map(|one| one.issuer.as_str()).collect();
+    known.insert(world.own.as_str());
+    let mut dangling: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, person) in world.directory.iter().flat_map(|directory| directory.people()) {
+        for id in person.ids.iter().filter(|id| !known.contains(id.issuer.as_str())) {
+            dangling.entry(&id.issuer).or_default().push(name);
+        }
+    }
+    for (issuer, people) in dangling {
+        let [first, others @ ..] = &people[..] else { continue };
+        let more = match others.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let message = format!(
+            "the directory has ids at {issuer}, which is not trusted: that of '{first}'{more}"
+        );
+        findings.push(Finding::new(Rule::DirectoryIssuer, message));
     }
 }
 

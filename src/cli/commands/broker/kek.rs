@@ -31,7 +31,7 @@ fn list(app: &App, file: &Path, as_json: bool) -> Result<()> {
         let report = keks.iter().map(|one| {
             json!({
                 "id": one.id,
-                "added_at": one.added_at.map(|at| at.unix_timestamp()),
+                "added_at": one.added_at.map(show::moment),
                 "configured": one.is_configured,
                 "root": one.is_root,
             })

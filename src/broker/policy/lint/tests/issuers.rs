@@ -339,3 +339,24 @@ fn required_subjects_that_are_made_of_names_are_found() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].1.contains(&format!("goes by the subject \"{pattern}\"")), "{found:?}");
 }
+
+#[test]
+fn people_of_issuers_that_are_not_trusted_are_found() {
+    let person = |name: &str, issuer: &str| {
+        format!("[person.{name}]\nids = [{{ issuer = \"{issuer}\", subject = \"{name}\" }}]\n")
+    };
+    let typo = "https://tokens.actions.githubusercontent.com";
+    let people = person("alice", GITHUB) + &person("bob", typo) + &person("carol", typo);
+    let directory = Arc::new(directory_of(&people));
+    let trusted: BTreeMap<String, TrustedIssuer> = toml::from_str(&github("")).unwrap();
+    let roles = BTreeMap::from([("deploy".to_string(), role("read write", 3600))]);
+    let source = Source { path: "policy.cedar".into(), text: any("true") };
+    let world = World { directory: Some(&directory), ..world(&roles, &trusted) };
+    let now = time::macros::datetime!(2026-01-01 12:00 UTC);
+    let found = check(&[source], world, now).unwrap().into_iter();
+    let found = found.filter(|finding| finding.rule == Rule::DirectoryIssuer);
+    let said: Vec<_> = found.map(|finding| finding.message).collect();
+    let expected =
+        format!("the directory has ids at {typo}, which is not trusted: that of 'bob' and 1 more");
+    assert_eq!(said, [expected]);
+}
