@@ -28,6 +28,8 @@ pub struct Presented<'a> {
     pub assertion_type: Option<&'a str>,
     /// Whether it has other credentials of a client besides.
     pub otherwise: bool,
+    /// Whether it has a secret, as no client has one.
+    pub secret: bool,
 }
 
 /// Why nobody is taken for a client.
@@ -100,6 +102,11 @@ impl Broker {
         key_bound: bool,
     ) -> Result<Proved, Refused> {
         let Some(assertion) = presented.assertion else {
+            // Whoever shows one counts on being somebody by it.
+            if presented.secret {
+                let why = "no client has a secret here: leave it out, and authenticate by a client_assertion where you have to";
+                return Err(Refused::malformed(why));
+            }
             if presented.assertion_type.is_some() {
                 let why = "there is a client_assertion_type, and no client_assertion";
                 return Err(Refused::malformed(why));

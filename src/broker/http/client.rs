@@ -1,7 +1,7 @@
 //! The client that a request comes from: its parameters, and how it is refused.
 
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::api::{Field, Kind};
 use super::form::Form;
@@ -27,12 +27,20 @@ pub(super) const FIELDS: &[Field] = &[
 
 /// What a request says of the client that it comes from.
 pub(super) fn presented<'a>(form: &'a Form, headers: &HeaderMap) -> Presented<'a> {
+    let has_secret = form.optional("client_secret").is_some();
     Presented {
         client_id: form.optional("client_id"),
         assertion: form.secret("client_assertion").ok(),
         assertion_type: form.optional("client_assertion_type"),
-        otherwise: headers.contains_key(AUTHORIZATION) || form.optional("client_secret").is_some(),
+        otherwise: headers.contains_key(AUTHORIZATION) || has_secret,
+        secret: headers.get_all(AUTHORIZATION).iter().any(is_basic) || has_secret,
     }
+}
+
+/// Whether a header has the name and the password of a client (RFC 7617, RFC 6749 section 2.3.1).
+fn is_basic(header: &HeaderValue) -> bool {
+    let scheme = header.as_bytes().split(|byte| *byte == b' ').next();
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"))
 }
 
 /// The answer to somebody who is not taken for the client that they come as. RFC 6749

@@ -29,7 +29,7 @@ use super::token::RETRY_AFTER;
 use crate::broker::Broker;
 use crate::broker::audit::Author;
 use crate::broker::authenticate::{Caller, said};
-use crate::broker::client::Proved;
+use crate::broker::client::{Presented, Proved};
 use crate::broker::decide::{Denied, Why};
 use crate::broker::metrics::{Administered, ClientAuthentication, Revocation};
 use crate::broker::operate::{self, Asked, Unproved};
@@ -213,7 +213,9 @@ impl<'a> Request<'a> {
         let broker = self.broker;
         let proved = match form {
             Some(form) => {
-                let presented = client::presented(form, self.headers);
+                // Who shows a secret is asked for a token all the same.
+                let presented =
+                    Presented { secret: false, ..client::presented(form, self.headers) };
                 broker.client(&self.book, presented, true).await
             }
             None => Ok(Proved::default()),

@@ -426,3 +426,36 @@ async fn metadata_tells_how_clients_authenticate() {
         }
     }
 }
+
+#[tokio::test]
+async fn whoever_shows_a_secret_is_told_that_no_client_has_one() {
+    let bed = Bed::new().await;
+    let says = "no client has a secret here";
+    let token = || bed.key.token(json!({}));
+    let (status, code, said) = refused(&bed, &[("client_secret", "x")]).await;
+    assert_eq!((status, code.as_str()), (400, "invalid_request"), "{said}");
+    assert!(said.contains(says), "{said}");
+    // In the header as well, at each endpoint that asks for nothing there.
+    for (path, form) in [
+        ("/token", bed.form(&token(), &[])),
+        ("/revoke", vec![("token".to_string(), bed.issued(json!({}), &[]).await)]),
+    ] {
+        let send = async |authorization: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+            headers.insert("authorization", authorization.parse().unwrap());
+            let body = url::form_urlencoded::Serializer::new(String::new());
+            let body = Secret::new({ body }.extend_pairs(&form).finish().into_bytes());
+            let request = Request { method: Method::POST, url: bed.url(path), headers, body };
+            bed.client.send(request).await.unwrap()
+        };
+        for basic in ["Basic Y2xpOng=", "basic Y2xpOg==", "Basic"] {
+            let response = send(basic).await;
+            assert_eq!(response.status.as_u16(), 400, "{path} {basic}");
+            let said = json_of(&response)["error_description"].to_string();
+            assert!(said.contains(says), "{path} {basic}: {said}");
+        }
+        assert_eq!(send("Bearer x").await.status.as_u16(), 200, "{path}");
+    }
+    assert_eq!(count(&bed, "malformed").await, 7);
+}
