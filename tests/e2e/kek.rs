@@ -211,6 +211,8 @@ fn another_one_takes_the_place_of_the_first_while_brokers_run() {
     let listed = |home: &Home, name: &str| -> Vec<(String, bool)> {
         let list = with(home, name, &["kek", "list", "--json"]).run().ok().json();
         let each = |one: &serde_json::Value| {
+            let added = one["added_at"].as_str().unwrap();
+            assert!(added.starts_with("20") && added.ends_with('Z'), "{added}");
             (one["id"].as_str().unwrap().to_string(), one["configured"] == true)
         };
         list.as_array().unwrap().iter().map(each).collect()

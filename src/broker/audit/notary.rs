@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::micros;
 use super::note::Checkpoint;
 use super::tree::Frontier;
-use super::whole::Whole;
+use super::whole::{Turn, Whole};
 use crate::broker::keys::CheckpointKeys;
 use crate::broker::store::{Effect, Noted, Outcome, Revocable, Store, Unit, require_end};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +18,9 @@ use crate::host::clock::Clock;
 
 /// How often a checkpoint is signed where the log has grown.
 const EVERY: Duration = Duration::from_secs(5);
+
+/// How often in a row a process leaves its turn to others: then it looks at the log all the same.
+const LEFT: u32 = 11;
 
 /// The task that signs checkpoints.
 pub struct Notary {
@@ -62,6 +65,8 @@ pub(super) struct Signer {
     /// How often that was so.
     failures: Counter,
     whole: Whole,
+    /// How often in a row its turn was left to others.
+    left: u32,
 }
 
 impl Signer {
@@ -80,19 +85,24 @@ impl Signer {
             failure: None,
             failures: Counter::default(),
             whole: Whole::default(),
+            left: 0,
         }
     }
 
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         loop {
-            let outcome = match stopped.is_terminated() {
-                // Whatever the others do: this process may be the last.
-                true => self.sign().await,
+            // Whatever the others do: this process may be the last, or the only one that sees it.
+            let alone = stopped.is_terminated() || self.whole.is_in_doubt() || self.left >= LEFT;
+            let outcome = match alone {
+                true => self.sign().await.map(|()| true),
                 false => self.sign_in_turn().await,
             };
-            if self.whole.found(&outcome) {
-                tracing::error!("nothing is issued until the audit log is what was signed of it");
-            }
+            self.left = if matches!(outcome, Ok(false)) { self.left + 1 } else { 0 };
+            let outcome = match outcome {
+                // Nobody has looked.
+                Ok(false) => Ok(()),
+                looked => self.take_note(looked.map(drop)),
+            };
             let failure = outcome.err();
             if let Some(error) = &failure
                 && self.failure != failure
@@ -113,16 +123,32 @@ impl Signer {
         }
     }
 
-    /// As [`sign`](Self::sign), unless another process has signed it just now.
-    pub(super) async fn sign_in_turn(&mut self) -> Result<()> {
-        let Some(newest) = self.store.latest_note().await? else { return self.sign().await };
+    /// Tells what was found of the log.
+    fn take_note(&self, outcome: Result<()>) -> Result<()> {
+        match self.whole.found(&outcome) {
+            Turn::Broken => {
+                tracing::error!("nothing is issued until the audit log is what was signed of it");
+            }
+            Turn::Mended => {
+                tracing::warn!("the audit log is what was signed of it, and is issued by again");
+            }
+            Turn::Same => {}
+        }
+        outcome
+    }
+
+    /// As [`sign`](Self::sign), unless another process has signed it just now: false then.
+    pub(super) async fn sign_in_turn(&mut self) -> Result<bool> {
+        let Some(newest) = self.store.latest_note().await? else {
+            return self.sign().await.map(|()| true);
+        };
         let age = micros(self.clock.now()) - newest.at;
         let is_own = self.last.as_ref().is_some_and(|last| last.size == newest.size);
         // A clock that is ahead keeps nobody from signing.
         if !is_own && (0..EVERY.as_micros() as i64).contains(&age) {
-            return Ok(());
+            return Ok(false);
         }
-        self.sign().await
+        self.sign().await.map(|()| true)
     }
 
     /// Signs the log as it is, if it has grown.

@@ -8,6 +8,17 @@ use crate::error::{Error, ErrorKind, Result};
 /// counts: what another process has just changed may look like it for a moment.
 const FOUND: u32 = 2;
 
+/// What has come of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// From now on nothing is issued.
+    Broken,
+    /// From now on something is issued again.
+    Mended,
+    /// All is as it was.
+    Same,
+}
+
 /// What was found of the log the last times.
 #[derive(Clone, Debug, Default)]
 pub struct Whole(Arc<Mutex<Found>>);
@@ -21,20 +32,27 @@ struct Found {
 }
 
 impl Whole {
-    /// Keeps in mind what came of signing the log. A store that cannot be read says nothing of
-    /// it. Returns whether it has just come to count.
-    pub fn found(&self, outcome: &Result<()>) -> bool {
+    /// Keeps in mind what came of looking at the log. A store that cannot be read says nothing
+    /// of it.
+    pub fn found(&self, outcome: &Result<()>) -> Turn {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
-            Ok(()) => *found = Found::default(),
+            Ok(()) => {
+                let before = std::mem::take(&mut *found);
+                if before.wrong >= FOUND { Turn::Mended } else { Turn::Same }
+            }
             Err(error) if error.kind() == ErrorKind::Verification => {
                 found.wrong = found.wrong.saturating_add(1);
                 found.why = Some(error.clone());
-                return found.wrong == FOUND;
+                if found.wrong == FOUND { Turn::Broken } else { Turn::Same }
             }
-            Err(_) => {}
+            Err(_) => Turn::Same,
         }
-        false
+    }
+
+    /// Whether the last look found something wrong.
+    pub fn is_in_doubt(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).wrong > 0
     }
 
     /// Refuses what would rest on a log that is not whole.
@@ -63,20 +81,24 @@ mod tests {
         let (whole, other) = (Whole::default(), Whole::default());
         let of = |kind| Err(Error::new(kind, "records are gone"));
         let (wrong, unread) = (of(ErrorKind::Verification), of(ErrorKind::Io));
-        assert!(!whole.found(&wrong));
+        assert_eq!(whole.found(&wrong), Turn::Same);
+        assert!(whole.is_in_doubt());
         whole.require().unwrap();
         // A store that is away for a while is no sign of anything.
-        assert!(!whole.found(&unread));
+        assert_eq!(whole.found(&unread), Turn::Same);
         whole.require().unwrap();
-        assert!(whole.found(&wrong), "that is when it is told");
-        assert!(!whole.found(&wrong));
+        assert_eq!(whole.found(&wrong), Turn::Broken, "that is when it is told");
+        assert_eq!(whole.found(&wrong), Turn::Same);
+        assert_eq!(whole.found(&unread), Turn::Same);
         let refused = whole.clone().require().unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Io);
         assert!(refused.to_string().contains("records are gone"), "{refused}");
         other.require().unwrap();
-        whole.found(&Ok(()));
+        assert_eq!(whole.found(&Ok(())), Turn::Mended);
+        assert!(!whole.is_in_doubt());
         whole.require().unwrap();
-        assert!(!whole.found(&wrong));
+        assert_eq!(whole.found(&wrong), Turn::Same);
         whole.require().unwrap();
+        assert_eq!(whole.found(&Ok(())), Turn::Same, "it never counted");
     }
 }

@@ -345,7 +345,7 @@ mod tests {
             (LEAST.replace("1h", "25h"), "at most 1day"),
             (LEAST.replace("1h", "0s"), "more than nothing"),
             (LEAST.replace("leads", "the leads"), "no possible name"),
-            (LEAST.replace("count = 2", "count = 0"), "count"),
+            (LEAST.replace("count = 2", "count = 0"), "it takes one person at least"),
             (format!("{LEAST}ticket_command = [\"x\"]"), "no pattern"),
             (
                 format!("{LEAST}approver_login = {{ max_age = \"5m\" }}\nprovider_down = {{}}"),

@@ -73,6 +73,11 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("issuer = \"https://broker", "isuer = \"https://broker", "isuer"),
         ("\"https://login.example.com\"", "\"http://login.example.com\"", "loopback only"),
         ("[store]", "[admin]\n[store]", "listen"),
+        (
+            "[store]",
+            "[admin]\nlisten = \"localhost:9443\"\n[store]",
+            "is no IP address with a port, such as",
+        ),
         ("[store]", "[admin]\nlisten = \"0.0.0.0:9443\"\n[store]", "expose is not true"),
         ("[tls]", "watch_every = \"0s\"\n[tls]", "a second or more"),
         (

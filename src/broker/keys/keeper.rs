@@ -29,6 +29,10 @@ pub(super) fn put_back() -> Error {
         .hint("restore a backup of the database, and revoke the key again")
 }
 
+fn changing() -> Error {
+    Error::new(ErrorKind::Other, "the signing keys change all the time")
+}
+
 /// Who can change keys.
 pub struct Keeper {
     /// Where the keys are.
@@ -71,22 +75,44 @@ impl Keeper {
     ) -> Result<Vec<StoredKey>> {
         for _ in 0..TRIES {
             let keys = self.stored().await?;
-            let (mut steps, mut by) = (wanted(&keys), author);
+            let steps = wanted(&keys);
             if steps.is_empty() {
-                // That would have been done without anybody.
-                (steps, by) = (self.rules.due(&keys, self.clock.now()), None);
+                return self.settle_due(keys).await;
             }
+            self.take(&keys, &steps, author).await?;
+        }
+        Err(changing())
+    }
+
+    /// Does what would be done without anybody. These are the keys as they are. What cannot be
+    /// done now is done later, where there are keys that sign.
+    async fn settle_due(&self, mut keys: Vec<StoredKey>) -> Result<Vec<StoredKey>> {
+        for _ in 0..TRIES {
+            let steps = self.rules.due(&keys, self.clock.now());
             if steps.is_empty() {
                 return Ok(keys);
             }
-            // All are unsealed, whatever they are for: a wrong KEK changes nothing, nor
-            // does anything follow from a state that somebody made up.
-            self.unseal_all(&keys).await?;
-            if !self.perform(&keys, &steps, by).await? {
-                tracing::debug!("another process was quicker to change the signing keys");
+            if let Err(error) = self.take(&keys, &steps, None).await {
+                if self.rules.lacks(&keys) {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "a signing key that is due cannot be changed");
+                return Ok(keys);
             }
+            keys = self.stored().await?;
         }
-        Err(Error::new(ErrorKind::Other, "the signing keys change all the time"))
+        Err(changing())
+    }
+
+    /// Takes steps from these keys, unless another process was quicker.
+    async fn take(&self, keys: &[StoredKey], steps: &[Step], by: Option<&Author>) -> Result<()> {
+        // All are unsealed, whatever they are for: a wrong KEK changes nothing, nor
+        // does anything follow from a state that somebody made up.
+        self.unseal_all(keys).await?;
+        if !self.perform(keys, steps, by).await? {
+            tracing::debug!("another process was quicker to change the signing keys");
+        }
+        Ok(())
     }
 
     /// The private halves of all keys.

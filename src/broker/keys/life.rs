@@ -126,6 +126,12 @@ impl Rules {
         }
     }
 
+    /// Whether something is to be signed by these keys, and none of them does.
+    pub fn lacks(&self, keys: &[StoredKey]) -> bool {
+        let mut tokens = self.all().filter(|of| *of != Signs::Log);
+        tokens.any(|of| Series { of, keys }.oldest(KeyState::Active).is_none())
+    }
+
     fn due_of(&self, series: Series<'_>, now: OffsetDateTime) -> Vec<Step> {
         let next = series.oldest(KeyState::Published);
         let spare = series.oldest(KeyState::Prepared);

@@ -232,17 +232,17 @@ impl KeyRing {
     /// Begins a rotation of these keys for somebody, as [`Manager`](super::manage::Manager)
     /// does.
     pub async fn rotate(&self, which: &Which, by: &Author) -> Result<Rotation> {
-        let rotation = self.shared.keeper.rotate(which, Some(by)).await?;
+        let rotation = self.shared.keeper.rotate(which, Some(by)).await;
         self.notice().await;
-        Ok(rotation)
+        rotation
     }
 
     /// Revokes keys for somebody, as [`Manager`](super::manage::Manager) does. Returns all
     /// keys.
     pub async fn revoke(&self, kids: &[String], why: &str, by: &Author) -> Result<Vec<Report>> {
-        let keys = self.shared.keeper.revoke(kids, why, Some(by)).await?;
+        let keys = self.shared.keeper.revoke(kids, why, Some(by)).await;
         self.notice().await;
-        Ok(keys)
+        keys
     }
 
     /// Looks at what was changed. It is done, also where that fails: then who comes next looks.

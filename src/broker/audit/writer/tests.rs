@@ -311,3 +311,33 @@ async fn a_record_that_is_too_long_keeps_no_other_out() {
     assert!(long.unwrap_err().to_string().contains("64 KiB"));
     assert_eq!(short.unwrap().sequence(), 1);
 }
+
+#[tokio::test]
+async fn nothing_is_issued_by_a_log_that_is_not_whole_and_all_else_goes_on_record() {
+    let (store, whole) = (Gate::new().await, Whole::default());
+    let audit = Audit::start(store.clone(), whole.clone());
+    store.open.add_permits(8);
+    let of = |decision: Decision| Record { decision, ..record("a") };
+    let gone = Err(Error::new(ErrorKind::Verification, "records are gone"));
+    for _ in 0..2 {
+        drop(audit.append(of(Decision::Issued)).await.unwrap());
+        whole.found(&gone);
+    }
+    let refused = audit.append(of(Decision::Issued)).await.unwrap_err();
+    assert_eq!(refused.message(), "nothing is issued that would go into this audit log");
+    assert!(refused.to_string().contains("records are gone"), "{refused}");
+    // With something else in the same unit, too.
+    let both =
+        Unit { records: vec![of(Decision::Denied), of(Decision::Issued)], ..Unit::default() };
+    assert!(audit.commit(both).await.is_err());
+    for decision in [Decision::Denied, Decision::Revoked, Decision::Changed, Decision::Aborted] {
+        drop(audit.append(of(decision)).await.unwrap());
+    }
+    assert!(audit.failure_within(Duration::from_secs(5)).is_none(), "the store is as good as ever");
+    whole.found(&Ok(()));
+    drop(audit.append(of(Decision::Issued)).await.unwrap());
+    let kept = store.records(0, 99).await.unwrap().into_iter();
+    let kept: Vec<_> = kept.map(|(_, record)| record.decision.as_str()).collect();
+    let between = ["denied", "revoked", "changed", "aborted"];
+    assert_eq!(kept, [&["issued"; 2][..], &between, &["issued"]].concat());
+}

@@ -29,6 +29,9 @@ use crate::wire::AUDIT_PATH;
 /// How many records a page has where nobody says.
 const PAGE: u32 = 100;
 
+/// How much is said of a query that cannot be taken, in characters.
+const MISREAD: usize = 48;
+
 /// How many it has at most.
 const MOST: u32 = 1000;
 
@@ -109,11 +112,13 @@ async fn found(
 
 /// What a query that cannot be taken has in it, as far as its reader says.
 fn misread(rejected: &QueryRejection) -> Unserved {
-    // (It quotes names and values of the query, and nothing else of the request.)
     let why = rejected.body_text();
     let why = why.strip_prefix("Failed to deserialize query string: ").unwrap_or(&why);
+    // It quotes what stands there. Where that is a token in the wrong place, no more than its
+    // header comes into the log.
+    let why: String = why.chars().take(MISREAD).collect();
     let what = "the query has something unknown, or twice, or what is no value of it";
-    Unserved::malformed(format!("{what}: {}", foreign(why)))
+    Unserved::malformed(format!("{what}: {}", foreign(&why)))
 }
 
 /// What is found, by whoever asks, where policy lets them.

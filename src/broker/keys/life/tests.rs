@@ -153,6 +153,21 @@ fn where_the_key_that_signs_is_revoked_another_signs_at_once() {
     assert_eq!(revoke(&mut keys, &["b"]), ["a active", "b revoked"]);
     assert_eq!(at(&mut keys, &rules(), START), ["a active", "b revoked", "k2 prepared"]);
     assert_eq!(revoke(&mut spare.clone(), &["a", "b"]), ["a revoked", "b revoked", "k2 active"]);
+    // Nothing waits by an algorithm that nothing is signed by any more, nor takes over; where it
+    // comes back, one waits again.
+    let other = |key: StoredKey| StoredKey { algorithm: "EdDSA".into(), ..key };
+    let of_two = Rules {
+        algorithms: Algorithms::new(SigningAlgorithm::Es256, [SigningAlgorithm::EdDsa]),
+        ..rules()
+    };
+    let mut keys = spare.clone();
+    keys.push(other(key("c", KeyState::Active, START)));
+    assert_eq!(at(&mut keys, &rules(), START).len(), 3);
+    assert_eq!(revoke(&mut keys.clone(), &["c"])[2..], ["c revoked"]);
+    let steps = of_two.due(&keys, START);
+    assert_eq!(steps.iter().map(|step| step.to).collect::<Vec<_>>(), [KeyState::Prepared]);
+    assert_eq!(steps[0].of, Signs::Tokens(SigningAlgorithm::EdDsa));
+    assert!(!of_two.lacks(&keys) && of_two.lacks(&spare));
     // Of two that wait, the one that was shown first.
     let mut two = vec![
         key("a", KeyState::Active, START),
@@ -273,12 +288,18 @@ proptest! {
                         processes[process] = fresh(&keys, now);
                     }
                     let signer = Series { of: Signs::Tokens(SigningAlgorithm::Es256), keys: &processes[process].keys }.oldest(KeyState::Active).unwrap();
+                    let is_signer = |key: &&StoredKey| key.kid == signer.kid;
+                    if keys.iter().find(is_signer).unwrap().state == KeyState::Revoked {
+                        // The commit of the record is refused, whatever the process knows.
+                        continue;
+                    }
                     alive.push((signer.kid.clone(), now + ttl));
                     if let Some((copy, until)) = &client
                         && now < *until
                         && !hurried.contains(&signer.kid)
                     {
-                        let known = copy.keys.iter().any(|key| key.kid == signer.kid);
+                        // As the JWKS was when the process read the store.
+                        let known = copy.shows(&signer.kid, copy.read_at);
                         prop_assert!(known, "{} signs, and is unknown", signer.kid);
                     }
                 }

@@ -1,7 +1,7 @@
 //! What trusted issuers' tables say of claims: names where there are ids, and patterns that take
 //! more than is meant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::super::finding::{Finding, Rule};
 use super::super::load::World;
@@ -33,11 +33,9 @@ pub(super) fn look(views: &[View<'_>], world: World<'_>, findings: &mut Vec<Find
 /// Nobody is found in the directory by an id at an issuer that is not trusted. One finding for
 /// each of those: there may be many people.
 fn look_at_people(world: World<'_>, findings: &mut Vec<Finding>) {
-    let mut known: BTreeSet<&str> = world.trusted.values().map(|one| one.issuer.as_str()).collect();
-    known.insert(world.own.as_str());
     let mut dangling: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, person) in world.directory.iter().flat_map(|directory| directory.people()) {
-        for id in person.ids.iter().filter(|id| !known.contains(id.issuer.as_str())) {
+        for id in person.ids.iter().filter(|id| !world.trusts(&id.issuer)) {
             dangling.entry(&id.issuer).or_default().push(name);
         }
     }

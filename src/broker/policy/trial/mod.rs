@@ -241,7 +241,7 @@ impl<'a> Trial<'a> {
 
     fn role_and_audience<'q>(&'q self, asking: &'q Asking) -> Result<(&'q str, &'q str)> {
         let Some(role) = asking.role.as_deref() else {
-            return Err(usage("it is not said which role is asked for".into()));
+            return Err(usage("it is not said which role is asked for: role".into()));
         };
         let audience = match (&asking.audience, self.config.role.get(role)) {
             (Some(audience), _) => audience,

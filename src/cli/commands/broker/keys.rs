@@ -137,17 +137,21 @@ fn revoke(app: &App, at: &BrokerPlace, kids: &[String], reason: Option<&str>) ->
             "Whoever checks tokens on their own goes by the old keys until their copy is out of date,\n\
              which is five minutes at most.",
         );
-        let now = app.host.clock.now();
-        let is_new = |key: &&Key| {
+        // In one commit with the revocation.
+        let took_over = |key: &&Key| {
             key.state == KeyState::Active.as_str()
                 && key.purpose == Purpose::AccessToken.as_str()
-                && now < key.created_at.saturating_add(JWKS_MAX_AGE)
+                && revoked.iter().any(|revoked| revoked.changed_at == key.changed_at)
         };
-        for key in in_place.iter().filter(is_new) {
-            app.host.interact.note(&format!(
-                "The key {} is new. Until then some of them may refuse what it signs.",
-                printable(&key.kid)
-            ));
+        for key in in_place.iter().filter(took_over) {
+            let is_new = key.changed_at < key.created_at.saturating_add(JWKS_MAX_AGE);
+            let what = match is_new {
+                true => "is new. Until then some of them may refuse what it signs.",
+                false => {
+                    "was in the database beside the one before. Revoke it too, where it may have leaked with that."
+                }
+            };
+            app.host.interact.note(&format!("The key {} {what}", printable(&key.kid)));
         }
     }
     if is(Purpose::Checkpoint) {

@@ -77,4 +77,14 @@ async fn a_query_that_is_none_is_refused() {
         let answer = get(&bed, &format!("{PATH}{query}"), &ops).await;
         refused(&answer, 400, "invalid_request");
     }
+    // What is not known is named; of what may be a token, no more than its header is.
+    let said = async |query: &str| {
+        let answer = get(&bed, &format!("{PATH}?{query}"), &ops).await;
+        json_of(&answer)["error_description"].as_str().unwrap().to_string()
+    };
+    let named = said("subject=alice").await;
+    assert!(named.contains("unknown field `subject`") && !named.contains("alice"), "{named}");
+    let token = bed.key.token(json!({}));
+    let cut = said(&token).await;
+    assert!(cut.contains(&token[..20]) && !cut.contains(token.split('.').nth(1).unwrap()), "{cut}");
 }
