@@ -93,17 +93,18 @@ impl Signer {
         loop {
             // Whatever the others do: this process may be the last, or the only one that sees it.
             let alone = stopped.is_terminated() || self.whole.is_in_doubt() || self.left >= LEFT;
-            let outcome = match alone {
-                true => self.sign().await.map(|()| true),
-                false => self.sign_in_turn().await,
+            let failure = match alone || self.has_turn().await {
+                true => {
+                    self.left = 0;
+                    let outcome = self.sign().await;
+                    self.tell(&outcome);
+                    outcome.err()
+                }
+                false => {
+                    self.left += 1;
+                    None
+                }
             };
-            self.left = if matches!(outcome, Ok(false)) { self.left + 1 } else { 0 };
-            let outcome = match outcome {
-                // Nobody has looked.
-                Ok(false) => Ok(()),
-                looked => self.take_note(looked.map(drop)),
-            };
-            let failure = outcome.err();
             if let Some(error) = &failure
                 && self.failure != failure
             {
@@ -124,8 +125,8 @@ impl Signer {
     }
 
     /// Tells what was found of the log.
-    fn take_note(&self, outcome: Result<()>) -> Result<()> {
-        match self.whole.found(&outcome) {
+    fn tell(&self, outcome: &Result<()>) {
+        match self.whole.found(outcome) {
             Turn::Broken => {
                 tracing::error!("nothing is issued until the audit log is what was signed of it");
             }
@@ -134,21 +135,16 @@ impl Signer {
             }
             Turn::Same => {}
         }
-        outcome
     }
 
-    /// As [`sign`](Self::sign), unless another process has signed it just now: false then.
-    pub(super) async fn sign_in_turn(&mut self) -> Result<bool> {
-        let Some(newest) = self.store.latest_note().await? else {
-            return self.sign().await.map(|()| true);
-        };
+    /// Whether this process is to look: no other has signed the log just now, as far as can be
+    /// told.
+    pub(super) async fn has_turn(&self) -> bool {
+        let Ok(Some(newest)) = self.store.latest_note().await else { return true };
         let age = micros(self.clock.now()) - newest.at;
         let is_own = self.last.as_ref().is_some_and(|last| last.size == newest.size);
         // A clock that is ahead keeps nobody from signing.
-        if !is_own && (0..EVERY.as_micros() as i64).contains(&age) {
-            return Ok(false);
-        }
-        self.sign().await.map(|()| true)
+        is_own || !(0..EVERY.as_micros() as i64).contains(&age)
     }
 
     /// Signs the log as it is, if it has grown.

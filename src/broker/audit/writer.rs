@@ -65,14 +65,6 @@ impl Audit {
         failure.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, error)| error.clone())
     }
 
-    /// Whether the log is what was signed of it.
-    ///
-    /// # Errors
-    /// Where it is not: then nothing is issued.
-    pub fn require_whole(&self) -> Result<()> {
-        self.whole.require()
-    }
-
     /// Appends a record of something that changes nothing in the store. When this
     /// returns, it is durable.
     ///
@@ -109,7 +101,7 @@ impl Audit {
     async fn commit_there(&self, unit: Unit) -> Result<Option<Receipt>> {
         // Denied and revoked is all the same.
         if unit.records.iter().any(|record| record.decision == Decision::Issued) {
-            self.require_whole()?;
+            self.whole.require()?;
         }
         // Alone: in a group it would keep the others out.
         unit.records.iter().try_for_each(leaf::check)?;

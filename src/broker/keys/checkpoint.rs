@@ -239,8 +239,9 @@ pub(super) fn good(
     private: &[Secret<Vec<u8>>],
     origin: &str,
 ) -> Result<Vec<VerifierKey>> {
-    let signs = |state| matches!(state, KeyState::Published | KeyState::Active | KeyState::Retired);
-    let is_good = |key: &StoredKey| key.purpose == Purpose::Checkpoint && signs(key.state);
+    let counts =
+        |state| matches!(state, KeyState::Published | KeyState::Active | KeyState::Retired);
+    let is_good = |key: &StoredKey| key.purpose == Purpose::Checkpoint && counts(key.state);
     let mut good: Vec<_> = keys.iter().zip(private).filter(|(key, _)| is_good(key)).collect();
     good.sort_by_key(|(key, _)| order(key.state));
     good.into_iter().map(|(_, private)| verifier(origin, private)).collect()

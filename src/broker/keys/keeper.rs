@@ -86,7 +86,7 @@ impl Keeper {
 
     /// Does what would be done without anybody. These are the keys as they are. What cannot be
     /// done now is done later, where there are keys that sign.
-    async fn settle_due(&self, mut keys: Vec<StoredKey>) -> Result<Vec<StoredKey>> {
+    pub(super) async fn settle_due(&self, mut keys: Vec<StoredKey>) -> Result<Vec<StoredKey>> {
         for _ in 0..TRIES {
             let steps = self.rules.due(&keys, self.clock.now());
             if steps.is_empty() {

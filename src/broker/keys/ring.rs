@@ -312,17 +312,7 @@ impl Shared {
         }
         revoked.extend(stored.iter().filter(is_revoked).map(|key| key.kid.clone()));
         let now = self.keeper.clock.now();
-        let stored = if self.keeper.rules.due(&stored, now).is_empty() {
-            stored
-        } else {
-            match self.keeper.settle(|_| Vec::new()).await {
-                Ok(settled) => settled,
-                Err(error) => {
-                    tracing::warn!(%error, "a signing key that is due cannot be changed");
-                    stored
-                }
-            }
-        };
+        let stored = self.keeper.settle_due(stored).await?;
         let snapshot = if before.is_of(&stored, now) {
             before
         } else {

@@ -218,12 +218,13 @@ async fn of_several_processes_one_signs_and_each_goes_on_from_what_the_others_si
         let mut first = signer(&stores[0], &root_key).await;
         let mut second = signer(&stores[1], &root_key).await;
         append(stores[0].as_ref(), &[record("a"), record("b")]).await.unwrap();
-        first.sign_in_turn().await.unwrap();
+        assert!(first.has_turn().await && second.has_turn().await, "nobody has signed yet");
+        first.sign().await.unwrap();
         append(stores[1].as_ref(), &[record("c")]).await.unwrap();
-        second.sign_in_turn().await.unwrap();
-        assert_eq!(sizes(&stores[0]).await, [2], "it was signed just now");
-        first.sign_in_turn().await.unwrap();
-        assert_eq!(sizes(&stores[0]).await, [2, 3], "its own is no reason to wait");
+        assert!(!second.has_turn().await, "it was signed just now");
+        assert!(first.has_turn().await, "its own is no reason to wait");
+        first.sign().await.unwrap();
+        assert_eq!(sizes(&stores[0]).await, [2, 3]);
         second.sign().await.unwrap();
         // What came in between was changed: the one that did not sign it notices too.
         append(stores[1].as_ref(), &[record("d")]).await.unwrap();
