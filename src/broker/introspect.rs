@@ -14,10 +14,12 @@ use std::net::IpAddr;
 use super::Broker;
 use super::audit::Decision;
 use super::authenticate::{Caller, Rejection, unacceptable};
+use super::config::Endpoint;
 use super::operate::{Credentials, Unproved};
 use super::own::{Flaw, OwnToken};
-use super::policy::{Moment, Policy};
+use super::policy::Moment;
 use super::proof::{self, Fault};
+use super::rate::TooOften;
 use super::rulebook::Rulebook;
 use super::store::Filter;
 use crate::credential::TokenType;
@@ -53,6 +55,8 @@ pub enum Refusal {
     Unauthenticated(Error),
     /// The caller did not prove the key that their token is bound to.
     Proof(proof::Refused),
+    /// They ask too often.
+    TooOften(TooOften),
     /// The broker cannot tell at present.
     Unavailable(Error),
 }
@@ -63,6 +67,7 @@ impl From<Unproved> for Refusal {
             Unproved::Token(error) => Self::Unauthenticated(error),
             Unproved::Proof(refused) => Self::Proof(refused),
             Unproved::Counted { .. } => Self::Unauthenticated(unacceptable("denied too often")),
+            Unproved::TooOften(too_often) => Self::TooOften(too_often),
             Unproved::Unavailable(error) => Self::Unavailable(error),
         }
     }
@@ -118,18 +123,28 @@ impl Broker {
     async fn known_to(
         &self,
         caller: Option<&Caller>,
-        policy: &Policy,
+        book: &Rulebook,
         token: &Secret<String>,
         source: IpAddr,
     ) -> Result<Result<OwnToken, Flaw>, Refusal> {
+        let counted = |id: &str| {
+            let up = self.clock.uptime();
+            book.rates().caller(id, Endpoint::Introspect, up).map_err(Refusal::TooOften)
+        };
+        if let Some(caller) = caller {
+            counted(caller.id())?;
+        }
         let own = match self.own_token(token).await.map_err(Refusal::Unavailable)? {
             Ok(own) if own.expires_at <= self.clock.now() => return Ok(Err(Flaw::Expired)),
             Ok(own) => own,
             Err(flaw) => return Ok(Err(flaw)),
         };
+        if caller.is_none() {
+            counted(own.bearer())?;
+        }
         if let Some(caller) = caller {
             let moment = Moment { now: self.clock.now(), source };
-            match policy.may_introspect(caller, &own.role, &own.audience, moment) {
+            match book.may_introspect(caller, &own.role, &own.audience, moment) {
                 Ok(true) => {}
                 Ok(false) => {
                     let (caller, audience) = (caller.id(), &own.audience);
@@ -174,16 +189,16 @@ impl Broker {
         bearer: &Secret<String>,
         book: &Rulebook,
         proof: Option<&Proof>,
-    ) -> Result<Caller, Refusal> {
+    ) -> Result<Caller, Unproved> {
         let caller = self.caller(bearer, TokenType::Jwt, book, proof).await;
         let caller = caller.map_err(|rejection| match rejection {
-            Rejection::Token(_, error) => Refusal::Unauthenticated(error),
-            Rejection::Unavailable(error) => Refusal::Unavailable(error),
+            Rejection::Token(_, error) => Unproved::Token(error),
+            Rejection::Unavailable(error) => Unproved::Unavailable(error),
         })?;
         // Also where the broker is among the issuers that it trusts.
         if caller.parent().is_some() {
             let why = "a token of this broker is no proof of who asks about others";
-            return Err(Refusal::Unauthenticated(unacceptable(why)));
+            return Err(Unproved::Token(unacceptable(why)));
         }
         Ok(caller)
     }

@@ -16,13 +16,13 @@ use super::audit::leaf::ERASED;
 use super::audit::{Author, Decision, Record};
 use super::authenticate::{Caller, unacceptable};
 use super::client::Proved;
-use super::config::{Config, MAX_LEEWAY};
+use super::config::{Config, Endpoint, MAX_LEEWAY};
 use super::cutoff::{Operator, Revoked, What};
 use super::decide::{Denied, Rules};
-use super::introspect;
 use super::issue::UNKNOWN;
 use super::policy::{Moment, Named, Operation, Tokens};
 use super::proof::{self, Place, consume};
+use super::rate::TooOften;
 use super::rulebook::Rulebook;
 use super::store::{Consumed, Effect, Filter, Once, Unit};
 use crate::dpop::{self, Expected, Proof, Shown, Target};
@@ -50,18 +50,10 @@ pub(super) enum Unproved {
         /// When to ask again.
         retry_after: Duration,
     },
+    /// They ask too often.
+    TooOften(TooOften),
     /// The broker cannot tell at present.
     Unavailable(Error),
-}
-
-impl From<introspect::Refusal> for Unproved {
-    fn from(refusal: introspect::Refusal) -> Self {
-        match refusal {
-            introspect::Refusal::Unauthenticated(error) => Self::Token(error),
-            introspect::Refusal::Proof(refused) => Self::Proof(refused),
-            introspect::Refusal::Unavailable(error) => Self::Unavailable(error),
-        }
-    }
 }
 
 /// Who asks, from where, and by which request.
@@ -86,13 +78,17 @@ pub(super) enum Refusal {
 }
 
 impl Broker {
-    /// Who shows this. When this returns, whatever of it may be used once is used up.
+    /// Who shows this to ask for that, which counts. When this returns, whatever of it may be
+    /// used once is used up.
     pub(super) async fn operator(
         &self,
         book: &Rulebook,
         shown: Credentials<'_>,
+        endpoint: Endpoint,
     ) -> Result<Caller, Unproved> {
         let (caller, proof) = self.shown_by(book, shown).await?;
+        let counted = book.rates().caller(caller.id(), endpoint, self.clock.uptime());
+        counted.map_err(Unproved::TooOften)?;
         self.use_up_shown(&caller, proof.as_ref()).await?;
         Ok(caller)
     }

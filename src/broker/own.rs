@@ -100,6 +100,13 @@ pub struct OwnToken {
     pub reach: RevocationReach,
 }
 
+impl OwnToken {
+    /// The id of whoever shows it: who acts by it, where somebody does.
+    pub(super) fn bearer(&self) -> &str {
+        self.actors.first().map_or(&self.subject, |actor| actor.id())
+    }
+}
+
 /// The claims that only tokens of a broker have.
 #[derive(Deserialize)]
 struct Claims {

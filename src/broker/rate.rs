@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::digest::{SHA256, digest};
 use time::Duration;
 
-use super::authenticate::Caller;
 use super::config::{self, Endpoint};
 
 /// How many are remembered of each kind. Beyond, a newcomer is counted among everybody
@@ -160,7 +159,7 @@ impl TooOften {
 
 /// How often whoever asks may ask.
 pub struct Rates {
-    principal: Option<Arc<Each<[u8; 32]>>>,
+    principal: HashMap<Endpoint, Arc<Each<[u8; 32]>>>,
     address: Option<Arc<Each<IpAddr>>>,
     elevation: Arc<Each<[u8; 32]>>,
     route: HashMap<Endpoint, Arc<Each<()>>>,
@@ -169,16 +168,18 @@ pub struct Rates {
 impl Rates {
     pub(super) fn new(config: &config::Limits) -> Self {
         let elevation = Each::anew(None, config.elevation);
-        Self { principal: None, address: None, elevation, route: HashMap::new() }.anew(config)
+        let (principal, route) = (HashMap::new(), HashMap::new());
+        Self { principal, address: None, elevation, route }.anew(config)
     }
 
     /// Those of another configuration. Where a rate is the same, what is used up of it stays so.
     pub(super) fn anew(&self, config: &config::Limits) -> Self {
+        let principal = |(route, rate)| (route, Each::anew(self.principal.get(&route), rate));
         let route = |(route, rate): (&Endpoint, &config::Rate)| {
             (*route, Each::anew(self.route.get(route), *rate))
         };
         Self {
-            principal: config.principal.map(|rate| Each::anew(self.principal.as_ref(), rate)),
+            principal: config.of_principals().map(principal).collect(),
             address: config.address.map(|rate| Each::anew(self.address.as_ref(), rate)),
             elevation: Each::anew(Some(&self.elevation), config.elevation),
             route: config.route.iter().map(route).collect(),
@@ -205,13 +206,14 @@ impl Rates {
         }
     }
 
-    /// Counts that this caller asks for a token.
+    /// Counts that whoever has this id ([`Caller::id`](super::authenticate::Caller::id)) asks
+    /// for this.
     ///
     /// # Errors
     /// Where they did so too often of late.
-    pub fn caller(&self, caller: &Caller, up: Duration) -> Result<(), TooOften> {
-        let Some(each) = &self.principal else { return Ok(()) };
-        each.take(hashed(caller.id()), up).map_err(TooOften::of(Limited::Principal))
+    pub fn caller(&self, id: &str, endpoint: Endpoint, up: Duration) -> Result<(), TooOften> {
+        let Some(each) = self.principal.get(&endpoint) else { return Ok(()) };
+        each.take(hashed(id), up).map_err(TooOften::of(Limited::Principal))
     }
 
     /// Counts that whoever is called this asks for a role, unless nothing comes of it.

@@ -2,9 +2,9 @@
 //! revoked.
 //!
 //! All that are handed a credential in the same stretch of its life would see to it. One
-//! is enough, and after an attempt that failed nobody needs to try again at once. So
-//! there is a file with nothing to tell for each credential, whose time is that of the last
-//! claim.
+//! is enough, and after an attempt that failed, or was cut short, nobody needs to try again
+//! at once. So there is a file with nothing to tell for each credential, whose time says when
+//! somebody may claim it again.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::key::ItemKey;
 use super::{Cache, CredentialKey};
 use crate::host::files;
 
-/// How long one claim to renew keeps others from trying.
+/// How long one claim keeps others from trying.
 const PAUSE: Duration = Duration::from_secs(60);
 /// How old a credential is, at least, that it is looked whether it was revoked, and how long
 /// that is not looked at again: for so long those who check tokens on their own may take a
@@ -33,9 +33,15 @@ impl Cache {
     }
 
     /// Whether it is for this process to have it looked whether this credential was revoked:
-    /// one of all that ask within [`CHECK_AFTER`] is told so.
+    /// one of all that ask within a minute is told so, and nobody within [`CHECK_AFTER`] of
+    /// when it was [told](Self::checked).
     pub fn claim_check(&self, key: &CredentialKey) -> bool {
         !self.vault.is_memory() && self.checks.claim(&key.item(), self.host.clock.now())
+    }
+
+    /// It was told whether this credential was revoked.
+    pub fn checked(&self, key: &CredentialKey) {
+        self.checks.done(&key.item(), self.host.clock.now());
     }
 
     /// Forgets who was to see to what, where that was long ago.
@@ -48,19 +54,19 @@ impl Cache {
 /// The claims of one user, for one of the two.
 pub(super) struct Ahead {
     dir: PathBuf,
-    /// How long one claim keeps others from trying.
-    pause: Duration,
+    /// How long nobody needs to look after it, once that was done.
+    rest: Duration,
 }
 
 impl Ahead {
     /// Who is to renew what, below this directory.
     pub(super) fn renewals(state: &Path) -> Self {
-        Self { dir: state.join("ahead"), pause: PAUSE }
+        Self { dir: state.join("ahead"), rest: PAUSE }
     }
 
     /// Who is to look whether what was revoked.
     pub(super) fn checks(state: &Path) -> Self {
-        Self { dir: state.join("checks"), pause: CHECK_AFTER.unsigned_abs() }
+        Self { dir: state.join("checks"), rest: CHECK_AFTER.unsigned_abs() }
     }
 
     /// Whether the caller is the one. Where that cannot be told, nobody is: whoever
@@ -69,7 +75,7 @@ impl Ahead {
         let path = self.dir.join(key.as_str());
         let now = SystemTime::from(now);
         // Most who come find it claimed, and need no lock for that.
-        if files::modified(&path).is_ok_and(|then| !is_past(then, now, self.pause)) {
+        if files::modified(&path).is_ok_and(|then| !is_past(then, now, self.rest)) {
             return false;
         }
         let claim = || -> std::io::Result<bool> {
@@ -80,16 +86,27 @@ impl Ahead {
             }
             // A new file has the time of its making, and nothing in it.
             let metadata = file.metadata()?;
-            if metadata.len() > 0 && !is_past(metadata.modified()?, now, self.pause) {
+            if metadata.len() > 0 && !is_past(metadata.modified()?, now, self.rest) {
                 return Ok(false);
             }
-            mark(&file, now)?;
+            // As one that was done so long ago that others may try after the pause.
+            mark(&file, now - (self.rest - PAUSE))?;
             Ok(true)
         };
         claim().unwrap_or_else(|cause| {
             tracing::debug!(%cause, path = %path.display(), "cannot tell who is to renew ahead");
             false
         })
+    }
+
+    /// It was done, for a while.
+    fn done(&self, key: &ItemKey, now: OffsetDateTime) {
+        let path = self.dir.join(key.as_str());
+        let Ok(file) = files::open_lock(&path) else { return };
+        if let Err(cause) = mark(&file, now.into()) {
+            // Then somebody does it again too soon.
+            tracing::debug!(%cause, path = %path.display(), "cannot note that it was done");
+        }
     }
 
     /// Removes what is too old to matter.
@@ -144,6 +161,23 @@ mod tests {
         assert!(ahead.claim(&alice, start + second * 60), "that attempt must have failed");
         assert!(!ahead.claim(&alice, start + second * 61));
         assert!(ahead.claim(&alice, start - second * 3600), "the clock was set back");
+    }
+
+    #[test]
+    fn who_did_not_come_to_an_end_is_followed_by_another_after_a_minute() {
+        let root = tempfile::tempdir().unwrap();
+        let checks = Ahead::checks(root.path());
+        let alice = key("alice");
+        let start = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
+        let second = time::Duration::SECOND;
+        assert!(checks.claim(&alice, start));
+        assert!(!checks.claim(&alice, start + second * 59));
+        let later = start + second * 60;
+        assert!(checks.claim(&alice, later), "nobody was told anything meanwhile");
+        checks.done(&alice, later);
+        assert!(!checks.claim(&alice, later + CHECK_AFTER - second));
+        assert!(checks.claim(&alice, later + CHECK_AFTER));
+        assert!(!checks.claim(&alice, later + CHECK_AFTER + second));
     }
 
     #[test]

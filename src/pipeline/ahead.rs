@@ -38,9 +38,14 @@ pub fn replace_if_revoked(
     let Some(beside) = Beside::of(host, cache, plan, ends)? else { return Ok(()) };
     let Some(old) = beside.old()? else { return Ok(()) };
     let target = plan.target.open();
-    let Some(standing) = target.standing(&old) else { return Ok(()) };
     let runtime = process::runtime()?;
-    if runtime.block_on(standing.is_good(host, &old))? {
+    let is_good = match target.standing(&old) {
+        Some(standing) => runtime.block_on(standing.is_good(host, &old))?,
+        None => true,
+    };
+    // (Where nobody can tell, it is looked at again soon.)
+    cache.checked(&beside.key);
+    if is_good {
         return Ok(());
     }
     let Some(lead) = beside.lead()? else { return Ok(()) };

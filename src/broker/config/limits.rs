@@ -19,6 +19,10 @@ pub struct Limits {
     /// How often one caller may ask for a token.
     #[serde(default)]
     pub principal: Option<Rate>,
+    /// How often one caller may ask for anything else, by what is asked for: not for `token`,
+    /// which has `principal`, nor for `authz`, where a proxy asks for everybody.
+    #[serde(default)]
+    pub principal_route: BTreeMap<Endpoint, Rate>,
     /// How often one address may ask anything, or one network of 64 bits where it is an
     /// IPv6 address.
     #[serde(default)]
@@ -89,7 +93,13 @@ impl Endpoint {
 impl Default for Limits {
     fn default() -> Self {
         let elevation = some_elevations();
-        Self { principal: None, address: None, elevation, route: BTreeMap::new() }
+        Self {
+            principal: None,
+            principal_route: BTreeMap::new(),
+            address: None,
+            elevation,
+            route: BTreeMap::new(),
+        }
     }
 }
 
@@ -98,9 +108,26 @@ fn some_elevations() -> Rate {
 }
 
 impl Limits {
+    /// How often one caller may ask, for all that is limited in this way.
+    pub(in crate::broker) fn of_principals(&self) -> impl Iterator<Item = (Endpoint, Rate)> {
+        let token = self.principal.map(|rate| (Endpoint::Token, rate));
+        token.into_iter().chain(self.principal_route.iter().map(|(route, rate)| (*route, *rate)))
+    }
+
     pub(super) fn check(&self) -> Result<()> {
-        let rates = self.principal.iter().chain(&self.address).chain([&self.elevation]);
-        let rates = rates.chain(self.route.values());
+        let refused = |why: &str, hint: &str| {
+            let why = format!("[limits.principal_route] has {why}");
+            Err(Error::new(ErrorKind::Config, why).hint(hint.to_string()))
+        };
+        if self.principal_route.contains_key(&Endpoint::Token) {
+            return refused("a rate for 'token'", "that is `principal` in [limits]");
+        }
+        if self.principal_route.contains_key(&Endpoint::Authz) {
+            let hint = "let the proxy limit who comes how often, or set `authz` in [limits.route]";
+            return refused("a rate for 'authz', where a proxy asks for everybody", hint);
+        }
+        let rates = self.of_principals().map(|(_, rate)| rate).chain(self.address);
+        let rates = rates.chain([self.elevation]).chain(self.route.values().copied());
         for rate in rates {
             if rate.per_minute.get() > MOST || rate.burst().get() > MOST {
                 let why = format!("[limits] has a rate beyond {MOST}");

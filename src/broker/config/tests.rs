@@ -82,6 +82,21 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("[tls]", "watch_every = \"0s\"\n[tls]", "a second or more"),
         (
             "[store]",
+            "[limits.principal_route]\ntoken = { per_minute = 1 }\n[store]",
+            "has a rate for 'token'",
+        ),
+        (
+            "[store]",
+            "[limits.principal_route]\nauthz = { per_minute = 1 }\n[store]",
+            "where a proxy asks for everybody",
+        ),
+        (
+            "[store]",
+            "[limits.principal_route]\nkeys = { per_minute = 1, burst = 1000001 }\n[store]",
+            "a rate beyond 1000000",
+        ),
+        (
+            "[store]",
             "[notify.a]\nkind = \"command\"\ncommand = [\"/bin/true\"]\nroles = [\"deplyo\"]\n[store]",
             "there is no [role.deplyo]",
         ),

@@ -20,6 +20,7 @@ use super::book::Book;
 use super::client;
 use super::form::Posted;
 use super::guard::RequestId;
+use super::rates;
 use super::refusal::Refusal;
 use super::shown::{Challenge, Token};
 use super::source::Source;
@@ -159,6 +160,10 @@ async fn introspect(
             }
             introspect::Refusal::Proof(refused) => {
                 (Introspection::Unauthenticated, Challenge::proof(&broker, &refused))
+            }
+            introspect::Refusal::TooOften(too_often) => {
+                counted(Introspection::TooOften);
+                return rates::refusal(&broker, too_often).at(id);
             }
             introspect::Refusal::Unavailable(error) => {
                 counted(Introspection::Unavailable);

@@ -14,12 +14,13 @@ use super::book::Book;
 use super::client;
 use super::form::{Form, Posted};
 use super::guard::RequestId;
+use super::rates;
 use super::refusal::Refusal;
 use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::metrics::{ClientAuthentication, Revocation};
 use crate::broker::rulebook::Rulebook;
-use crate::broker::{Broker, config};
+use crate::broker::{Broker, authenticate, config};
 use crate::trace::Place;
 use crate::wire::{REVOCATION_PATH, refusal};
 
@@ -103,6 +104,14 @@ async fn perform(
         broker.metrics.revoked(Revocation::Unknown);
         return Ok(());
     };
+    // Who holds it comes as whom it stands for, unless they are a client that has shown so.
+    let who = proved.id().map(|client| authenticate::id_of(broker.issuer().as_str(), client));
+    let who = who.as_deref().unwrap_or(token.bearer());
+    let up = broker.clock.uptime();
+    book.rates().caller(who, config::Endpoint::Revoke, up).map_err(|too_often| {
+        broker.metrics.revoked(Revocation::Denied);
+        rates::refusal(broker, too_often)
+    })?;
     let broker = broker.clone();
     // A job that is being ended may not wait for the answer: what was begun is done
     // all the same.

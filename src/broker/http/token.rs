@@ -224,7 +224,11 @@ async fn exchange(
         }
     };
     let caller = broker.through(book, caller, &client, proof.is_some()).map_err(no_client)?;
-    let rated = book.rates().caller(caller.requester(), broker.clock.uptime());
+    let rated = book.rates().caller(
+        caller.requester().id(),
+        config::Endpoint::Token,
+        broker.clock.uptime(),
+    );
     rated.map_err(|too_often| Unissued {
         why: Issuance::TooOften,
         refusal: rates::refusal(broker, too_often),

@@ -205,6 +205,8 @@ pub enum Introspection {
     Malformed,
     /// The caller did not prove who they are.
     Unauthenticated,
+    /// The caller asks too often.
+    TooOften,
     /// The broker cannot tell at present.
     Unavailable,
 }
@@ -215,6 +217,7 @@ impl Introspection {
         Self::Inactive.as_str(),
         Self::Malformed.as_str(),
         Self::Unauthenticated.as_str(),
+        Self::TooOften.as_str(),
         Self::Unavailable.as_str(),
     ];
 
@@ -224,6 +227,7 @@ impl Introspection {
             Self::Inactive => "inactive",
             Self::Malformed => "malformed",
             Self::Unauthenticated => "unauthenticated",
+            Self::TooOften => "too_often",
             Self::Unavailable => "unavailable",
         }
     }

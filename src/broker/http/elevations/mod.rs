@@ -138,7 +138,12 @@ fn refused(operation: Operation, verb: Verb) -> Operation {
 
 async fn request(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted) -> Response {
     let (form, headers) = posted.described(REQUEST_FORM);
-    let request = Request::new(&broker, shown, &headers, ("POST", ELEVATIONS_PATH));
+    let request = Request::new(
+        &broker,
+        shown,
+        &headers,
+        (config::Endpoint::Elevations, "POST", ELEVATIONS_PATH),
+    );
     let mut is_drill = false;
     let perform = async {
         if let Some(text) = statements::of(&form, &headers)? {
@@ -173,7 +178,8 @@ async fn settle(
     let (form, headers) = posted.described(EVENT_FORM);
     let InPath((id, event)) = path.unwrap_or_else(|_| InPath(Default::default()));
     let at = format!("{ELEVATIONS_PATH}/{id}/{event}");
-    let request = Request::new(&broker, shown, &headers, ("POST", &at));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Elevations, "POST", &at));
     let mut is_drill = false;
     let perform = async {
         if let Some(text) = statements::of(&form, &headers)? {
@@ -210,7 +216,8 @@ async fn show(
 ) -> Response {
     let InPath(id) = path.unwrap_or_else(|_| InPath(String::new()));
     let at = format!("{ELEVATIONS_PATH}/{id}");
-    let request = Request::new(&broker, shown, &headers, ("GET", &at));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Elevations, "GET", &at));
     let mut is_drill = false;
     let perform = async {
         let asked = identified(&request, None).await?;
@@ -238,7 +245,12 @@ async fn list(
     query: Result<Query<Listed>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
-    let request = Request::new(&broker, shown, &headers, ("GET", ELEVATIONS_PATH));
+    let request = Request::new(
+        &broker,
+        shown,
+        &headers,
+        (config::Endpoint::Elevations, "GET", ELEVATIONS_PATH),
+    );
     let perform = async {
         let asked = identified(&request, None).await?;
         let Query(listed) = query.map_err(|_| Unserved::malformed("the query is malformed"))?;

@@ -13,13 +13,13 @@ use uuid::Uuid;
 
 use super::view::moment;
 use super::{answered, identified, known_id, refused, unserved};
-use crate::broker::Broker;
 use crate::broker::elevation::Refusal as Why;
 use crate::broker::elevation::uses::{Event, Known, Row, Times, elevation_in, read};
 use crate::broker::http::api::{Answer, Endpoint, Operation, Parameter, Verb};
 use crate::broker::http::operate::{Request, Shown, Unserved, done, to_its_end};
 use crate::broker::http::refusal::Refusal;
 use crate::broker::policy::Administration;
+use crate::broker::{Broker, config};
 use crate::wire::elevation::ELEVATIONS_PATH;
 use crate::wire::refusal::INVALID_REQUEST;
 use crate::wire::uses as wire;
@@ -58,7 +58,8 @@ async fn show(
 ) -> Response {
     let InPath(id) = path.unwrap_or_else(|_| InPath(String::new()));
     let at = format!("{ELEVATIONS_PATH}/{id}/uses");
-    let request = Request::new(&broker, shown, &headers, ("GET", &at));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Elevations, "GET", &at));
     let mut is_drill = false;
     let perform = async {
         let asked = identified(&request, None).await?;
@@ -80,7 +81,8 @@ async fn take(
 ) -> Response {
     let InPath(id) = path.unwrap_or_else(|_| InPath(String::new()));
     let at = format!("{ELEVATIONS_PATH}/{id}/uses");
-    let request = Request::new(&broker, shown, &headers, ("POST", &at));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Elevations, "POST", &at));
     let perform = async {
         let asked = identified(&request, None).await?;
         let by = request.administers(&asked, Administration::TellUses).await?;

@@ -97,7 +97,8 @@ async fn read(
     headers: HeaderMap,
     query: Result<Query<Asked>, QueryRejection>,
 ) -> Response {
-    let request = Request::new(&broker, shown, &headers, ("GET", AUDIT_PATH));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Audit, "GET", AUDIT_PATH));
     request.counted(found(&request, query).await)
 }
 

@@ -134,7 +134,12 @@ async fn list(
     headers: HeaderMap,
     query: Result<Query<Which>, QueryRejection>,
 ) -> Response {
-    let request = Request::new(&broker, shown, &headers, ("GET", ENROLLMENTS_PATH));
+    let request = Request::new(
+        &broker,
+        shown,
+        &headers,
+        (config::Endpoint::Enrollments, "GET", ENROLLMENTS_PATH),
+    );
     request.counted(listed(&request, query).await)
 }
 
@@ -164,7 +169,12 @@ async fn listed(
 
 async fn enroll(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted) -> Response {
     let (form, headers) = posted.described(ENROLL_FORM);
-    let request = Request::new(&broker, shown, &headers, ("POST", ENROLLMENTS_PATH));
+    let request = Request::new(
+        &broker,
+        shown,
+        &headers,
+        (config::Endpoint::Enrollments, "POST", ENROLLMENTS_PATH),
+    );
     request.counted(enrolled(&request, form).await)
 }
 
@@ -191,7 +201,8 @@ async fn approve(
 ) -> Response {
     let (form, headers) = posted.described(APPROVE_FORM);
     let at = path_of(id.as_ref(), "approve");
-    let request = Request::new(&broker, shown, &headers, ("POST", &at));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Enrollments, "POST", &at));
     request.counted(approved(&request, id_of(id), form).await)
 }
 
@@ -231,7 +242,8 @@ async fn remove(
 ) -> Response {
     let (form, headers) = posted.described(REMOVE_FORM);
     let at = path_of(id.as_ref(), "remove");
-    let request = Request::new(&broker, shown, &headers, ("POST", &at));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Enrollments, "POST", &at));
     request.counted(removed(&request, id_of(id), form).await)
 }
 

@@ -109,7 +109,8 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 3] {
 }
 
 async fn list(State(broker): State<Arc<Broker>>, shown: Shown, headers: HeaderMap) -> Response {
-    let request = Request::new(&broker, shown, &headers, ("GET", KEYS_PATH));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Keys, "GET", KEYS_PATH));
     request.counted(listed(&request).await)
 }
 
@@ -123,7 +124,8 @@ async fn listed(request: &Request<'_>) -> Result<Response, Unserved> {
 
 async fn rotate(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted) -> Response {
     let (form, headers) = posted.described(ROTATE_FORM);
-    let request = Request::new(&broker, shown, &headers, ("POST", ROTATE_PATH));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Keys, "POST", ROTATE_PATH));
     request.counted(rotated(&request, form).await)
 }
 
@@ -150,7 +152,8 @@ async fn rotated(request: &Request<'_>, form: Result<Form, Refusal>) -> Result<R
 
 async fn revoke(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted) -> Response {
     let (form, headers) = posted.described(REVOKE_FORM);
-    let request = Request::new(&broker, shown, &headers, ("POST", REVOKE_PATH));
+    let request =
+        Request::new(&broker, shown, &headers, (config::Endpoint::Keys, "POST", REVOKE_PATH));
     request.counted(revoked(&request, form).await)
 }
 

@@ -22,11 +22,11 @@ use super::book::Book;
 use super::client;
 use super::form::Form;
 use super::guard::RequestId;
+use super::rates;
 use super::refusal::Refusal;
 use super::shown::{Challenge, Token};
 use super::source::Source;
 use super::token::RETRY_AFTER;
-use crate::broker::Broker;
 use crate::broker::audit::Author;
 use crate::broker::authenticate::{Caller, said};
 use crate::broker::client::{Presented, Proved};
@@ -35,6 +35,7 @@ use crate::broker::metrics::{Administered, ClientAuthentication, Revocation};
 use crate::broker::operate::{self, Asked, Unproved};
 use crate::broker::policy;
 use crate::broker::rulebook::Rulebook;
+use crate::broker::{Broker, config};
 use crate::error::{Error, ErrorKind};
 use crate::trace::Place;
 use crate::wire::refusal::{
@@ -184,6 +185,8 @@ pub(super) struct Request<'a> {
     source: Source,
     pub(super) id: RequestId,
     headers: &'a HeaderMap,
+    /// What is asked for, as limits have it.
+    endpoint: config::Endpoint,
     /// The method, and the path below that of the broker's issuer.
     at: (&'static str, &'a str),
 }
@@ -193,9 +196,9 @@ impl<'a> Request<'a> {
         broker: &'a Arc<Broker>,
         (Book(book), source, id): Shown,
         headers: &'a HeaderMap,
-        at: (&'static str, &'a str),
+        (endpoint, method, path): (config::Endpoint, &'static str, &'a str),
     ) -> Self {
-        Self { broker, book, source, id, headers, at }
+        Self { broker, book, source, id, headers, endpoint, at: (method, path) }
     }
 
     /// From which address it is asked.
@@ -203,7 +206,7 @@ impl<'a> Request<'a> {
         self.source.0
     }
 
-    /// Who asks. Where there is a form, a client may show in it which one it is.
+    /// Who asks, which counts. Where there is a form, a client may show in it which one it is.
     pub(super) async fn identified(&self, form: Option<&Form>) -> Result<Asked, Unserved> {
         let caller = self.caller(form).await?;
         Ok(Asked { caller, source: self.source.0, request_id: self.id.0 })
@@ -229,12 +232,22 @@ impl<'a> Request<'a> {
             Unserved::new(outcome, client::refusal(&refused))
         })?;
         if let Some(client) = proved.id() {
-            return Ok(Caller::of_client(broker.issuer(), client, broker.clock.now()));
+            let client = Caller::of_client(broker.issuer(), client, broker.clock.now());
+            self.count(&client)?;
+            return Ok(client);
         }
         let token = Token::read(self.headers).map_err(Challenge::absent)?;
         let shown = token.credentials(self.headers, self.at);
         let shown = shown.map_err(|refused| self.unproved(Unproved::Proof(refused)))?;
-        broker.operator(&self.book, shown).await.map_err(|unproved| self.unproved(unproved))
+        let operator = broker.operator(&self.book, shown, self.endpoint).await;
+        operator.map_err(|unproved| self.unproved(unproved))
+    }
+
+    /// Counts that somebody asks who was known without a token.
+    pub(super) fn count(&self, caller: &Caller) -> Result<(), Unserved> {
+        let up = self.broker.clock.uptime();
+        let counted = self.book.rates().caller(caller.id(), self.endpoint, up);
+        counted.map_err(|too_often| self.unproved(Unproved::TooOften(too_often)))
     }
 
     fn unproved(&self, unproved: Unproved) -> Unserved {
@@ -242,6 +255,9 @@ impl<'a> Request<'a> {
             Unproved::Token(error) => Challenge::token(&error).into(),
             Unproved::Proof(refused) => Challenge::proof(self.broker, &refused).into(),
             Unproved::Counted { retry_after } => operate::Refusal::Counted { retry_after }.into(),
+            Unproved::TooOften(too_often) => {
+                Unserved::new(Outcome::Denied, rates::refusal(self.broker, too_often))
+            }
             Unproved::Unavailable(error) => {
                 tracing::error!(%error, "it cannot be told who asks");
                 let why = "the broker cannot tell at present who asks";

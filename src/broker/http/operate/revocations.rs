@@ -93,7 +93,12 @@ async fn revoke(
     posted: Posted,
 ) -> Response {
     let (form, headers) = posted.described(FORM);
-    let request = Request::new(&broker, shown, &headers, ("POST", REVOCATIONS_PATH));
+    let request = Request::new(
+        &broker,
+        shown,
+        &headers,
+        (config::Endpoint::Revocations, "POST", REVOCATIONS_PATH),
+    );
     match perform(&request, form).await {
         Ok((outcome, answer)) => {
             broker.metrics.revoked(outcome);

@@ -2,6 +2,7 @@
 
 mod enrollments;
 mod keys;
+mod limits;
 mod records;
 mod revocations;
 

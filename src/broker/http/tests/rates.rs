@@ -20,7 +20,7 @@ pub(super) fn rate(per_minute: u32, burst: u32) -> Rate {
 }
 
 /// A clock whose machine has been running for as long as a test wants.
-struct Running(AtomicI64);
+pub(super) struct Running(pub(super) AtomicI64);
 
 impl Clock for Running {
     fn now(&self) -> OffsetDateTime {
@@ -43,7 +43,7 @@ async fn bed(limits: Limits) -> (Bed, Arc<Running>) {
     (bed, clock)
 }
 
-fn limited(response: &Response, says: &str, retry_after: &str) {
+pub(super) fn limited(response: &Response, says: &str, retry_after: &str) {
     let body = json_of(response);
     assert_eq!(response.status, StatusCode::TOO_MANY_REQUESTS, "{body}");
     assert_eq!(header_of(response, "retry-after"), retry_after);
@@ -53,7 +53,7 @@ fn limited(response: &Response, says: &str, retry_after: &str) {
     assert_eq!(body["request_id"], header_of(response, "x-request-id"));
 }
 
-async fn count(bed: &Bed, name: &str) -> String {
+pub(super) async fn count(bed: &Bed, name: &str) -> String {
     let response = bed.admin.get("/metrics").await;
     assert_eq!(response.status, StatusCode::OK, "those who run it are not limited");
     let metrics = String::from_utf8(response.body.expose().clone()).unwrap();
@@ -87,6 +87,49 @@ async fn one_caller_has_a_share_whatever_they_ask_for_and_others_have_theirs() {
     assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"principal\"}").await, "2");
     let denials = "tmpcred_issuance_denials_total{reason=\"too_often\"}";
     assert_eq!(count(&bed, denials).await, "2");
+}
+
+#[tokio::test]
+async fn one_caller_has_a_share_of_whatever_else_there_is_by_what_it_is() {
+    let of_each = [(Endpoint::Introspect, rate(2, 2)), (Endpoint::Revoke, rate(1, 1))];
+    let (bed, clock) = bed(Limits { principal_route: of_each.into(), ..Limits::default() }).await;
+    let (one, two) = (bed.issued(json!({}), &[]).await, bed.issued(json!({}), &[]).await);
+    let bob = bed.issued(json!({"sub": "bob"}), &[]).await;
+    // Who shows a token that is asked about is whom it was issued to.
+    let active = async |token: &str| {
+        let answer = bed.introspect(Some(token), token).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        json_of(&answer)["active"] == true
+    };
+    assert!(active(&one).await && active(&two).await);
+    limited(&bed.introspect(Some(&one), &one).await, "this caller", "30");
+    assert!(active(&bob).await);
+    // Nobody is known by what proves nothing, and whoever asks about others is who they are.
+    for token in ["x", &crate::broker::testbed::IssuerKey::new().token(json!({}))] {
+        for _ in 0..3 {
+            let answer = bed.introspect(Some(token), &one).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        }
+    }
+    let api = bed.key.token(json!({"sub": "api"}));
+    for _ in 0..2 {
+        assert_eq!(bed.introspect(Some(&api), &bob).await.status, StatusCode::OK);
+    }
+    limited(&bed.introspect(Some(&api), &bob).await, "this caller", "30");
+    let outcome = "tmpcred_introspections_total{outcome=\"too_often\"}";
+    assert_eq!(count(&bed, outcome).await, "2");
+
+    for _ in 0..3 {
+        assert_eq!(bed.revoke("x").await, 200, "there is nobody whose it could be");
+    }
+    assert_eq!(bed.revoke(&one).await, 200);
+    let form = [("token".into(), two.clone())];
+    limited(&bed.post("/revoke", &form).await, "this caller", "60");
+    assert_eq!(bed.revoke(&bob).await, 200);
+    clock.0.fetch_add(60, Ordering::Relaxed);
+    assert!(!active(&one).await && active(&two).await && !active(&bob).await);
+    assert_eq!(bed.revoke(&two).await, 200);
+    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"principal\"}").await, "3");
 }
 
 /// Asks what a broker has no parameters for, as somebody at this address.

@@ -31,7 +31,8 @@ pub(super) async fn settle(
         Ok(form) => form,
         Err(refusal) => return frame::unserved(None, &Unserved::from(refusal), request_id),
     };
-    let visit = match Visit::sending(&broker, shown, &headers, &form, &to).await {
+    let visit = Visit::sending(&broker, shown, &headers, &form, &to).await;
+    let visit = match visit.and_then(Visit::counted) {
         Ok(visit) => visit,
         Err(page) => return page,
     };

@@ -12,13 +12,13 @@ use super::super::form::Form;
 use super::super::operate::{Request, Shown};
 use super::cookies::Cookies;
 use super::frame::{self, Frame, Here};
-use crate::broker::Broker;
 use crate::broker::authenticate::{Caller, said};
 use crate::broker::decide::Rules;
 use crate::broker::operate::Asked;
 use crate::broker::policy::{Administration, Moment, Operation};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::web::{Ended, PAGES_PATH, Session};
+use crate::broker::{Broker, config};
 
 /// Where a request was made from, as browsers say it.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -45,7 +45,7 @@ impl<'a> Visit<'a> {
             return Err(go_to(&signing_in(broker, to)));
         };
         let ended = match Self::of(broker, shown, headers, session).await {
-            Ok(visit) => return Ok(visit),
+            Ok(visit) => return visit.counted(),
             Err(ended) => ended,
         };
         if matches!(ended, Ended::Over) {
@@ -85,6 +85,14 @@ impl<'a> Visit<'a> {
         Self::of(broker, shown, headers, session).await.map_err(|ended| over(broker, ended, id))
     }
 
+    /// The same, where they do not come too often.
+    pub(super) fn counted(self) -> Result<Self, Response> {
+        match self.request.count(&self.who.caller) {
+            Ok(()) => Ok(self),
+            Err(too_often) => Err(too_often.at(self.request.id)),
+        }
+    }
+
     /// Somebody whose session this is.
     pub(super) async fn of(
         broker: &'a Arc<Broker>,
@@ -102,7 +110,8 @@ impl<'a> Visit<'a> {
             reads_audit: reads_audit(broker, &book, &who),
             here: None,
         };
-        let request = Request::new(broker, shown, headers, ("GET", PAGES_PATH));
+        let request =
+            Request::new(broker, shown, headers, (config::Endpoint::Elevations, "GET", PAGES_PATH));
         Ok(Self { request, who, frame })
     }
 

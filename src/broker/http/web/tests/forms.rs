@@ -153,3 +153,35 @@ async fn each_page_keeps_itself_to_itself() {
         assert_eq!(is_page, answer.text.contains("<html lang=\"en\">"), "{path}");
     }
 }
+
+#[tokio::test]
+async fn whoever_comes_too_often_is_told_so_on_a_page_and_may_leave() {
+    let place = Place::built(
+        ELEVATION,
+        |_| {},
+        |options| {
+            let limits = "principal_route.elevations = { per_minute = 1, burst = 2 }";
+            options.config.limits = toml::from_str(limits).unwrap();
+        },
+    )
+    .await;
+    let (bob, carol) = (place.signed_in("bob").await, place.signed_in("carol").await);
+    let id = place.requested().await;
+    let page = place.get(&format!("/elevations/{id}"), &bob).await;
+    let (csrf, hash) = (page.field("csrf"), page.field("hash"));
+    assert_eq!(place.get("/elevations/mine", &bob).await.status, StatusCode::OK);
+    let form = [("csrf", csrf.as_str()), ("hash", &hash)];
+    for answer in [
+        place.get("/elevations/active", &bob).await,
+        place.post(&format!("/elevations/{id}/approve"), &bob, &form).await,
+    ] {
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.text);
+        assert!(answer.text.contains("caller asks too often"), "{}", answer.text);
+        assert!(answer.header("content-type").starts_with("text/html"));
+        assert_eq!(answer.header("retry-after"), "60");
+    }
+    let seen = place.get(&format!("/elevations/{id}"), &carol).await;
+    assert!(seen.text.contains("Approve"), "nothing was approved: {}", seen.text);
+    let out = place.post("/elevations/sign-out", &bob, &[("csrf", &csrf)]).await;
+    assert_eq!(out.status, StatusCode::OK, "{}", out.text);
+}

@@ -1,0 +1,87 @@
+//! How often one caller may ask for what operators ask for.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::super::rates::{Running, count, limited, rate};
+use super::*;
+
+const PATHS: [(Endpoint, Method, &str); 5] = [
+    (Endpoint::Revocations, Method::POST, "/v1/revocations"),
+    (Endpoint::Keys, Method::GET, "/v1/keys"),
+    (Endpoint::Audit, Method::GET, "/v1/audit/records"),
+    (Endpoint::Elevations, Method::GET, "/v1/elevations"),
+    (Endpoint::Enrollments, Method::GET, "/v1/enrollments"),
+];
+
+async fn bed(change: impl FnOnce(&mut Options)) -> (Bed, Arc<Running>) {
+    let clock = Arc::new(Running(AtomicI64::new(1000)));
+    let bed = bed_with(|options| {
+        let each = PATHS.map(|(endpoint, ..)| (endpoint, rate(60, 1)));
+        options.config.limits = Limits { principal_route: each.into(), ..Limits::default() };
+        options.clock = clock.clone();
+        change(options);
+    })
+    .await;
+    (bed, clock)
+}
+
+#[tokio::test]
+async fn each_has_a_share_of_each() {
+    let (bed, clock) = bed(|_| {}).await;
+    let eve = bed.key.token(json!({"sub": "eve"}));
+    for who in [&ops(&bed), &eve] {
+        for (_, method, path) in &PATHS {
+            let header = format!("Bearer {who}");
+            let headers = [("authorization", header.as_str())];
+            let once =
+                async || ask(&bed, (method.clone(), path), &headers, &[("role", "deploy")]).await;
+            assert_ne!(once().await.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+            let before = bed.store.size().await.unwrap();
+            limited(&once().await, "this caller", "1");
+            assert_eq!(bed.store.size().await.unwrap(), before, "it leaves no row");
+            clock.0.fetch_add(1, Ordering::Relaxed);
+            assert_ne!(once().await.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
+        }
+    }
+    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"principal\"}").await, "10");
+    // Who shows nothing that proves who they are takes nothing from anybody.
+    clock.0.fetch_add(60, Ordering::Relaxed);
+    for _ in 0..3 {
+        let forged = IssuerKey::new().token(json!({"sub": "ops", "groups": ["ops"]}));
+        refused(&get(&bed, "/v1/keys", &forged).await, 401, "invalid_token");
+    }
+    ok(&get(&bed, "/v1/keys", &ops(&bed)).await);
+}
+
+#[tokio::test]
+async fn what_is_good_once_is_not_used_up_by_who_comes_too_often() {
+    let (bed, clock) = bed(|options| {
+        options.config.trusted_issuer.get_mut("corp").unwrap().assertions = Assertions::Once;
+    })
+    .await;
+    let unique = || {
+        let id = uuid::Uuid::new_v4();
+        bed.key.token(json!({"sub": "ops", "groups": ["ops"], "jti": id}))
+    };
+    let (first, second) = (unique(), unique());
+    ok(&get(&bed, "/v1/keys", &first).await);
+    limited(&get(&bed, "/v1/keys", &second).await, "this caller", "1");
+    clock.0.fetch_add(1, Ordering::Relaxed);
+    ok(&get(&bed, "/v1/keys", &second).await);
+    clock.0.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(get(&bed, "/v1/keys", &second).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_client_that_shows_which_one_it_is_has_a_share_of_its_own() {
+    let signer = Signer::new();
+    let (bed, _) = bed(|options| signer.configure(options)).await;
+    let ask = async || {
+        let assertion = signer.assertion(json!({}));
+        let [kind, shown] = by(&assertion);
+        ask(&bed, (Method::POST, "/v1/revocations"), &[], &[kind, shown, ("role", "deploy")]).await
+    };
+    refused(&ask().await, 403, "access_denied");
+    limited(&ask().await, "this caller", "1");
+    ok(&post(&bed, "/v1/revocations", &ops(&bed), &[("role", "deploy")]).await);
+}
