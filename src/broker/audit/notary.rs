@@ -19,6 +19,9 @@ use crate::host::clock::Clock;
 /// How often a checkpoint is signed where the log has grown.
 const EVERY: Duration = Duration::from_secs(5);
 
+/// How soon it is looked again where the first look found something wrong.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// How often in a row a process leaves its turn to others: then it looks at the log all the same.
 const LEFT: u32 = 11;
 
@@ -117,8 +120,9 @@ impl Signer {
             if stopped.is_terminated() {
                 return;
             }
+            let pause = if self.whole.is_in_question() { AGAIN } else { EVERY };
             tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(pause) => {}
                 _ = &mut stopped => {}
             }
         }

@@ -52,7 +52,21 @@ impl Whole {
 
     /// Whether the last look found something wrong.
     pub fn is_in_doubt(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).wrong > 0
+        self.found_wrong() > 0
+    }
+
+    /// Whether one more such look is all that it takes.
+    pub fn is_in_question(&self) -> bool {
+        self.found_wrong() + 1 == FOUND
+    }
+
+    /// Whether nothing is issued.
+    pub fn is_broken(&self) -> bool {
+        self.found_wrong() >= FOUND
+    }
+
+    fn found_wrong(&self) -> u32 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).wrong
     }
 
     /// Refuses what would rest on a log that is not whole.
@@ -82,12 +96,14 @@ mod tests {
         let of = |kind| Err(Error::new(kind, "records are gone"));
         let (wrong, unread) = (of(ErrorKind::Verification), of(ErrorKind::Io));
         assert_eq!(whole.found(&wrong), Turn::Same);
-        assert!(whole.is_in_doubt());
+        assert!(whole.is_in_doubt() && whole.is_in_question());
         whole.require().unwrap();
         // A store that is away for a while is no sign of anything.
         assert_eq!(whole.found(&unread), Turn::Same);
         whole.require().unwrap();
+        assert!(!whole.is_broken());
         assert_eq!(whole.found(&wrong), Turn::Broken, "that is when it is told");
+        assert!(whole.is_broken() && !whole.is_in_question());
         assert_eq!(whole.found(&wrong), Turn::Same);
         assert_eq!(whole.found(&unread), Turn::Same);
         let refused = whole.clone().require().unwrap_err();
@@ -95,7 +111,7 @@ mod tests {
         assert!(refused.to_string().contains("records are gone"), "{refused}");
         other.require().unwrap();
         assert_eq!(whole.found(&Ok(())), Turn::Mended);
-        assert!(!whole.is_in_doubt());
+        assert!(!whole.is_in_doubt() && !whole.is_in_question() && !whole.is_broken());
         whole.require().unwrap();
         assert_eq!(whole.found(&wrong), Turn::Same);
         whole.require().unwrap();

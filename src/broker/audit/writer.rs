@@ -65,6 +65,11 @@ impl Audit {
         failure.as_ref().filter(|(at, _)| at.elapsed() < age).map(|(_, error)| error.clone())
     }
 
+    /// Whether nothing is issued, for the log is not what was signed of it.
+    pub fn is_broken(&self) -> bool {
+        self.whole.is_broken()
+    }
+
     /// Appends a record of something that changes nothing in the store. When this
     /// returns, it is durable.
     ///

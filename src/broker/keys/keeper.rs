@@ -29,6 +29,11 @@ pub(super) fn put_back() -> Error {
         .hint("restore a backup of the database, and revoke the key again")
 }
 
+/// Says that something is due that cannot be done now.
+pub(super) fn warn_of(error: &Error) {
+    tracing::warn!(%error, "a signing key that is due cannot be changed");
+}
+
 fn changing() -> Error {
     Error::new(ErrorKind::Other, "the signing keys change all the time")
 }
@@ -49,6 +54,14 @@ pub struct Keeper {
     pub name: &'static str,
     /// What the keys were seen to have signed.
     pub seen: Arc<Seen>,
+}
+
+/// What is due was done, as far as it could be.
+pub(super) struct Settled {
+    /// The keys as they are then.
+    pub(super) keys: Vec<StoredKey>,
+    /// Why something that is due is left for later.
+    pub(super) undone: Option<Error>,
 }
 
 impl Keeper {
@@ -77,7 +90,11 @@ impl Keeper {
             let keys = self.stored().await?;
             let steps = wanted(&keys);
             if steps.is_empty() {
-                return self.settle_due(keys).await;
+                let Settled { keys, undone } = self.settle_due(keys).await?;
+                if let Some(error) = undone {
+                    warn_of(&error);
+                }
+                return Ok(keys);
             }
             self.take(&keys, &steps, author).await?;
         }
@@ -86,18 +103,17 @@ impl Keeper {
 
     /// Does what would be done without anybody. These are the keys as they are. What cannot be
     /// done now is done later, where there are keys that sign.
-    pub(super) async fn settle_due(&self, mut keys: Vec<StoredKey>) -> Result<Vec<StoredKey>> {
+    pub(super) async fn settle_due(&self, mut keys: Vec<StoredKey>) -> Result<Settled> {
         for _ in 0..TRIES {
             let steps = self.rules.due(&keys, self.clock.now());
             if steps.is_empty() {
-                return Ok(keys);
+                return Ok(Settled { keys, undone: None });
             }
             if let Err(error) = self.take(&keys, &steps, None).await {
                 if self.rules.lacks(&keys) {
                     return Err(error);
                 }
-                tracing::warn!(%error, "a signing key that is due cannot be changed");
-                return Ok(keys);
+                return Ok(Settled { keys, undone: Some(error) });
             }
             keys = self.stored().await?;
         }

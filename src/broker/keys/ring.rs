@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::keeper::{Keeper, put_back};
+use super::keeper::{self, Keeper, Settled, put_back};
 use super::manage::{Report, Rotation, Which};
 use super::{KeyState, SigningAlgorithm, SigningKey, StoredKey, checkpoint, life};
 use crate::broker::audit::{self, Author, note::VerifierKey};
@@ -147,6 +147,8 @@ struct Shared {
 struct Looking {
     /// The ids of those that were revoked.
     revoked: BTreeSet<String>,
+    /// Why something that was due could not be done the last time.
+    undone: Option<Error>,
     /// Since when the machine had been up when that failed the last time, and why.
     failure: Option<(Duration, Error)>,
 }
@@ -295,24 +297,29 @@ impl Shared {
             Some((failed_at, error)) if *failed_at > asked_at => return Err(error.clone()),
             _ => {}
         }
-        let outcome = self.look_alone(&mut looking.revoked).await;
+        let outcome = self.look_alone(&mut looking).await;
         let failure = outcome.as_ref().err();
         looking.failure = failure.map(|error| (self.keeper.clock.uptime(), error.clone()));
         outcome
     }
 
-    async fn look_alone(&self, revoked: &mut BTreeSet<String>) -> Result<Arc<Snapshot>> {
+    async fn look_alone(&self, looking: &mut Looking) -> Result<Arc<Snapshot>> {
         let read_at = self.keeper.clock.uptime();
         let before = self.held().snapshot;
         let stored = self.keeper.stored().await?;
         // Whatever else was changed to make it look as if it had never been.
         let is_revoked = |key: &&StoredKey| key.state == KeyState::Revoked;
-        if stored.iter().any(|key| !is_revoked(&key) && revoked.contains(&key.kid)) {
+        if stored.iter().any(|key| !is_revoked(&key) && looking.revoked.contains(&key.kid)) {
             return Err(put_back());
         }
-        revoked.extend(stored.iter().filter(is_revoked).map(|key| key.kid.clone()));
+        looking.revoked.extend(stored.iter().filter(is_revoked).map(|key| key.kid.clone()));
         let now = self.keeper.clock.now();
-        let stored = self.keeper.settle_due(stored).await?;
+        let Settled { keys: stored, undone } = self.keeper.settle_due(stored).await?;
+        // It is told once.
+        if let Some(error) = undone.as_ref().filter(|_| looking.undone != undone) {
+            keeper::warn_of(error);
+        }
+        looking.undone = undone;
         let snapshot = if before.is_of(&stored, now) {
             before
         } else {

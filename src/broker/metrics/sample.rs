@@ -83,6 +83,10 @@ impl Broker {
             sample_active(&mut sampled, count);
         }
         sample_records(&mut sampled, &self.metrics);
+        let broken = Gauge::<i64>::default();
+        broken.set(i64::from(self.audit.is_broken()));
+        let help = "1 where the audit log is not what was signed of it, so that nothing is issued";
+        sampled.register("audit_log_broken", help, broken);
         sample_spans(&mut sampled, self.traces.counts());
         let mut text = String::new();
         // What is written to a text never fails.

@@ -9,7 +9,7 @@ use crate::revocation::{Services, is_active};
 use crate::support::broker::{API, KEK};
 use crate::support::home::tmpcred;
 use crate::support::http::Http;
-use crate::support::wait::wait_until;
+use crate::support::wait::{free_port, wait_until};
 
 #[test]
 fn what_is_gone_is_said_by_the_sink_the_export_and_the_next_start() {
@@ -55,10 +55,18 @@ fn what_is_gone_is_said_by_the_sink_the_export_and_the_next_start() {
 
 #[test]
 fn while_the_last_records_are_gone_a_running_broker_issues_nothing_and_revokes_all_the_same() {
-    let services = Services::start();
+    let admin = free_port();
+    let services = Services::with(&format!("\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n"));
     let broker = &services.broker;
+    let says_broken = |number: u8| {
+        let metrics = format!("http://127.0.0.1:{admin}/metrics");
+        let line = format!("\ntmpcred_audit_log_broken {number}\n");
+        let told = Http::new().get(&metrics).unwrap().body;
+        assert!(told.contains(&line), "{told}");
+    };
     let token = services.token("job", API);
     checkpoint(broker, 3);
+    says_broken(0);
     let url = |path: &str| format!("{}{path}", broker.url());
     let ask = || Http::new().form(&url("/token"), &asked(&services.assertion("job"))).unwrap();
     let answered = |status: u16| {
@@ -72,6 +80,7 @@ fn while_the_last_records_are_gone_a_running_broker_issues_nothing_and_revokes_a
     sqlite(broker, &format!("{TOOLS_OFF} {kept}"));
     let refused = answered(503);
     assert!(refused.body.contains("temporarily_unavailable"), "{}", refused.body);
+    says_broken(1);
     assert!(is_active(broker, &token), "it was issued while all was well");
     // What else it can do, no other process on this database could do better.
     assert_eq!(Http::new().get(&url("/readyz")).unwrap().status, 200);
@@ -83,6 +92,7 @@ fn while_the_last_records_are_gone_a_running_broker_issues_nothing_and_revokes_a
     // Whoever has the record puts it back.
     sqlite(broker, "insert into audit_record select * from kept; drop table kept");
     answered(200);
+    says_broken(0);
     assert!(broker.said().contains("is issued by again"), "{}", broker.said());
     assert_eq!(wrong(broker, &[]), []);
 }

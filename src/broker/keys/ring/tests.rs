@@ -12,6 +12,7 @@ use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{
     Effect, KeyStore as _, Ledger as _, Once, OnceStore as _, Unit, sqlite,
 };
+use crate::broker::testbed::failing::{BEFORE, Failing, WELL};
 use crate::host::clock::Clock;
 use crate::oidc::Issuer;
 use crate::secret::Secret;
@@ -276,4 +277,31 @@ async fn a_key_that_was_revoked_is_never_good_again() {
     let far = clock.now() + Duration::days(365 * 2000);
     assert_eq!(store.forget_consumed(Once::RevokedKey, far, 9).await.unwrap(), 1);
     assert!(is_found(ring.current().await.err()));
+}
+
+#[tokio::test]
+async fn what_is_due_and_cannot_be_done_is_kept_in_mind_until_it_is() {
+    let (store, clock) = (store().await, Hand::new());
+    let failing = Failing::over(store.clone());
+    let ring = KeyRing::open(Keeper { store: failing.clone(), ..keeper(&store, &clock) });
+    let ring = ring.await.unwrap();
+    ring.close_its_eyes();
+    let (operator, first) = (keeper(&store, &clock), ring.current().await.unwrap());
+    operator.settle(|keys| operator.rules.rotation(keys, &TOKENS)).await.unwrap();
+    let undone = async || {
+        ring.newest().await.unwrap();
+        ring.shared.looking.lock().await.undone.clone()
+    };
+    clock.pass(LEAD);
+    failing.writes(BEFORE);
+    let why = undone().await.unwrap();
+    assert!(why.to_string().contains("on fire"), "{why}");
+    // The same again is no news.
+    clock.pass(LATER);
+    assert_eq!(undone().await, Some(why));
+    assert_eq!(ring.current().await.unwrap().active().kid(), first.active().kid());
+    failing.writes(WELL);
+    clock.pass(LATER);
+    assert_eq!(undone().await, None);
+    assert_ne!(ring.current().await.unwrap().active().kid(), first.active().kid());
 }
