@@ -50,7 +50,7 @@ const MAX_VALUES: usize = 5_000;
 /// How deep claims within claims are followed.
 const MAX_DEPTH: usize = 4;
 
-/// A SHA-256.
+/// What stands for something in the store: a SHA-256, or most of one.
 pub(in crate::broker) type Fingerprint = [u8; 32];
 
 /// Somebody who proved who they are.
@@ -68,7 +68,7 @@ pub struct Caller {
     parent: Option<Parent>,
     /// The thumbprint of the key that the token is bound to.
     key: Option<String>,
-    /// The hash of the token, where it may be used once.
+    /// The name of the token, where it may be used once.
     used_up: Option<Fingerprint>,
     /// Who acts for the caller: first who does so now, then those before them.
     pub(super) actors: Vec<Actor>,

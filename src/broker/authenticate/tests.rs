@@ -1,6 +1,7 @@
 //! Issuers that are elsewhere: slow, down, lying, or not on the list.
 
 mod ahead;
+mod once;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

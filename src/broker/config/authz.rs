@@ -125,6 +125,11 @@ impl Authz {
     }
 
     /// Those who may ask.
+    pub fn is_for(&self, peer: IpAddr, trusted: &[Network]) -> bool {
+        self.proxies(trusted).iter().any(|proxy| proxy.contains(peer))
+    }
+
+    /// PLACE
     pub fn proxies<'a>(&'a self, trusted: &'a [Network]) -> &'a [Network] {
         self.proxies.as_deref().unwrap_or(trusted)
     }
