@@ -216,13 +216,23 @@ impl StdError for Error {}
 /// The longest text of somebody else's that a message quotes, in characters.
 const FOREIGN_MAX: usize = 300;
 
-/// Replaces what could steer a terminal or turn the direction of writing.
+/// Replaces what could steer a terminal or turn the direction of writing, and what does not show.
 pub fn printable(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+    let hides = |c: char| c.is_control() || is_hidden(c);
+    text.chars().map(|c| if hides(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether a sign does not show, or ends a line: what Unicode calls default ignorable
+/// (`Default_Ignorable_Code_Point` of DerivedCoreProperties.txt) but for the selectors of
+/// variants up to U+FE0F, by which the sign before them shows as a picture; separators of lines
+/// and paragraphs; annotations.
+fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 /// Makes text that a server or a token brought fit to be shown: nothing in it
@@ -243,6 +253,14 @@ mod tests {
     fn foreign_text_cannot_steer_a_terminal() {
         assert_eq!(foreign("no such user"), "no such user");
         assert_eq!(foreign("\u{1b}[2Jx\r\n\u{202e}y"), "\u{fffd}[2Jx\u{fffd}\u{fffd}\u{fffd}y");
+        for hidden in
+            "\u{ad}\u{61c}\u{180e}\u{200d}\u{2028}\u{2060}\u{2069}\u{feff}\u{e0041}".chars()
+        {
+            assert_eq!(printable(&format!("a{hidden}b")), "a\u{fffd}b", "{hidden:?}");
+        }
+        for shown in ["Zoë Müller", "東京", "نص", "⚠\u{fe0f} down"] {
+            assert_eq!(printable(shown), shown);
+        }
         let long = foreign(&"é".repeat(1000));
         assert_eq!(long.chars().count(), FOREIGN_MAX + 1);
         assert!(long.ends_with('…'));

@@ -190,6 +190,25 @@ impl Broker {
     }
 }
 
+/// Refuses a token that was issued to another client of whom something is asked, unless the
+/// one that has authenticated may show it: what is asked of the other would be asked of nobody.
+fn require_own(clients: &Clients, authenticated: &str, issued_to: &str) -> Result<(), Error> {
+    let may_show = || {
+        let own = clients.get(authenticated);
+        own.is_some_and(|client| client.tokens_of.contains(issued_to))
+    };
+    if issued_to == authenticated || !clients.contains_key(issued_to) || may_show() {
+        return Ok(());
+    }
+    let why = format!(
+        "the token was issued to the client '{issued_to}', and '{authenticated}' may not show it"
+    );
+    let hint = format!(
+        "whoever runs the broker lets it, by tokens_of = [\"{issued_to}\"] in [client.{authenticated}]"
+    );
+    Err(Error::new(ErrorKind::Verification, why).hint(hint))
+}
+
 /// The caller, through this client where it has authenticated.
 pub fn through(
     clients: &Clients,
@@ -198,7 +217,12 @@ pub fn through(
     key_bound: bool,
 ) -> Result<Caller, Error> {
     match authenticated {
-        Some(client) => Ok(caller.through(client)),
+        Some(client) => {
+            for party in caller.proven() {
+                require_own(clients, client, party.client())?;
+            }
+            Ok(caller.through(client))
+        }
         None => {
             for party in caller.proven() {
                 admit(clients, party.client(), false, key_bound)?;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use time::{Duration, OffsetDateTime};
 
-use super::rate::{Bucket, Rate};
+use super::rate::{Bucket, Each, Rate};
 use crate::credential::Principal;
 
 /// How many denials of one caller are on record at once, and how soon there may be
@@ -39,8 +39,17 @@ pub(super) struct Tally {
 }
 
 /// The denials of late.
-#[derive(Default)]
-pub(super) struct Denials(Mutex<HashMap<Principal, Left>>);
+pub(super) struct Denials {
+    callers: Mutex<HashMap<Principal, Left>>,
+    /// What those were denied who proved a key, by that: nobody else can use it up.
+    provers: Each<(Principal, String)>,
+}
+
+impl Default for Denials {
+    fn default() -> Self {
+        Self { callers: Mutex::default(), provers: Each::of(OF_PRINCIPAL) }
+    }
+}
 
 /// What is left of a rate, and what was counted beyond.
 struct Left {
@@ -99,14 +108,22 @@ impl Denials {
         Ok(())
     }
 
-    /// Whether another denial of this caller would only be counted because of their own, and
-    /// for how long.
-    pub(super) fn are_counted(
+    /// Counts that somebody was denied something who has proved the key with this thumbprint,
+    /// which used up a proof.
+    pub(super) fn of_prover(&self, principal: &Principal, key: &str, up: Duration) {
+        // Where all of it is used up, it is.
+        let _ = self.provers.take((principal.clone(), key.to_string()), up);
+    }
+
+    /// Whether whoever comes as this caller, with a proof of the key with this thumbprint, was
+    /// denied so much with proofs by it that none is looked at, and for how long.
+    pub(super) fn are_refused(
         &self,
         principal: &Principal,
+        key: &str,
         up: Duration,
     ) -> Option<std::time::Duration> {
-        let wait = self.buckets().get(principal)?.bucket.wait(&OF_PRINCIPAL, up)?;
+        let wait = self.provers.wait(&(principal.clone(), key.to_string()), up)?;
         Some(wait.try_into().unwrap_or_default())
     }
 
@@ -148,7 +165,7 @@ impl Denials {
     }
 
     fn buckets(&self) -> MutexGuard<'_, HashMap<Principal, Left>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,10 +197,6 @@ mod tests {
         assert_eq!(admitted(&denials, "b", NOW, 1), 1, "others are not affected");
         let wait = denials.admit(&of("a"), "issue", NOW, Duration::ZERO).unwrap_err();
         assert_eq!(wait, std::time::Duration::from_secs(30));
-        assert_eq!(denials.are_counted(&of("a"), Duration::ZERO), Some(wait));
-        assert_eq!(denials.are_counted(&of("b"), Duration::ZERO), None);
-        assert_eq!(denials.are_counted(&of("nobody"), Duration::ZERO), None);
-        assert_eq!(denials.are_counted(&of("a"), Duration::seconds(30)), None);
         assert_eq!(admitted(&denials, "a", NOW + Duration::seconds(30), 9), 1);
         assert_eq!(admitted(&denials, "a", NOW + Duration::hours(1), 100), 30);
     }
@@ -203,12 +216,26 @@ mod tests {
         assert_eq!(all.iter().map(|tally| tally.count).sum::<u64>(), 4400);
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].principal, of(""));
-        // By what others are denied nobody's own share is used up; by their own it is.
-        let one = Principal { issuer: "https://i.example".into(), subject: "0".into() };
-        assert_eq!(denials.are_counted(&one, Duration::ZERO), None);
-        let more = (0..30).filter(|_| denied("https://i.example", 0)).count();
-        assert_eq!(more, 0);
-        assert!(denials.are_counted(&one, Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn what_somebody_is_denied_with_proofs_is_between_them_and_their_key() {
+        let denials = Denials::default();
+        let refused = |subject: &str, key: &str, up: Duration| {
+            denials.are_refused(&of(subject), key, up).map(|wait| wait.as_secs())
+        };
+        admitted(&denials, "a", NOW, 100);
+        assert_eq!(refused("a", "key", Duration::ZERO), None, "anybody could have done that");
+        for _ in 0..29 {
+            denials.of_prover(&of("a"), "key", Duration::ZERO);
+        }
+        assert_eq!(refused("a", "key", Duration::ZERO), None);
+        denials.of_prover(&of("a"), "key", Duration::ZERO);
+        assert_eq!(refused("a", "key", Duration::ZERO), Some(30));
+        assert_eq!(refused("a", "other", Duration::ZERO), None);
+        assert_eq!(refused("b", "key", Duration::ZERO), None);
+        denials.of_prover(&of("a"), "key", Duration::ZERO);
+        assert_eq!(refused("a", "key", Duration::seconds(30)), None, "no more is used up than all");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::proof::{self, Fault};
 use super::rate::TooOften;
 use super::rulebook::Rulebook;
 use super::store::Filter;
-use crate::credential::TokenType;
+use crate::credential::{Principal, TokenType};
 use crate::dpop::Proof;
 use crate::error::Error;
 use crate::secret::Secret;
@@ -127,21 +127,17 @@ impl Broker {
         token: &Secret<String>,
         source: IpAddr,
     ) -> Result<Result<OwnToken, Flaw>, Refusal> {
-        let counted = |id: &str| {
-            let up = self.clock.uptime();
-            book.rates().caller(id, Endpoint::Introspect, up).map_err(Refusal::TooOften)
-        };
+        let counted =
+            |who: &Principal| self.turn(book, who, Endpoint::Introspect).map_err(Refusal::TooOften);
         if let Some(caller) = caller {
-            counted(caller.id())?;
+            let _counted = counted(caller.asking())?;
         }
         let own = match self.own_token(token).await.map_err(Refusal::Unavailable)? {
             Ok(own) if own.expires_at <= self.clock.now() => return Ok(Err(Flaw::Expired)),
             Ok(own) => own,
             Err(flaw) => return Ok(Err(flaw)),
         };
-        if caller.is_none() {
-            counted(own.bearer())?;
-        }
+        let by_itself = caller.is_none().then(|| counted(own.bearer())).transpose()?;
         if let Some(caller) = caller {
             let moment = Moment { now: self.clock.now(), source };
             match book.may_introspect(caller, &own.role, &own.audience, moment) {
@@ -165,6 +161,9 @@ impl Broker {
             }
             Ok(true) => {
                 self.note_introspection(&own, by, "revoked");
+                if let Some(counted) = by_itself {
+                    counted.give_back();
+                }
                 Ok(Err(Flaw::Revoked))
             }
             Err(error) => Err(Refusal::Unavailable(error)),

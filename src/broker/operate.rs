@@ -9,6 +9,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Broker;
@@ -22,9 +23,10 @@ use super::decide::{Denied, Rules};
 use super::issue::UNKNOWN;
 use super::policy::{Moment, Named, Operation, Tokens};
 use super::proof::{self, Place, consume};
-use super::rate::TooOften;
+use super::rate::{Asking, Counted, TooOften};
 use super::rulebook::Rulebook;
 use super::store::{Consumed, Effect, Filter, Once, Unit};
+use crate::credential::Principal;
 use crate::dpop::{self, Expected, Proof, Shown, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -45,7 +47,8 @@ pub(super) enum Unproved {
     Token(Error),
     /// The proof is not good.
     Proof(proof::Refused),
-    /// They were denied so much of late that it is only counted, and come with a proof.
+    /// They were denied so much of late with proofs by this key that another one is not used up
+    /// for that.
     Counted {
         /// When to ask again.
         retry_after: Duration,
@@ -87,10 +90,27 @@ impl Broker {
         endpoint: Endpoint,
     ) -> Result<Caller, Unproved> {
         let (caller, proof) = self.shown_by(book, shown).await?;
-        let counted = book.rates().caller(caller.id(), endpoint, self.clock.uptime());
-        counted.map_err(Unproved::TooOften)?;
-        self.use_up_shown(&caller, proof.as_ref()).await?;
-        Ok(caller)
+        let counted = self.turn(book, caller.asking(), endpoint).map_err(Unproved::TooOften)?;
+        let used_up = self.use_up_shown(&caller, proof.as_ref()).await;
+        // What was used before may be in anybody's hands.
+        if let Err(Unproved::Token(_) | Unproved::Proof(_)) = used_up {
+            counted.give_back();
+        }
+        used_up.map(|()| caller)
+    }
+
+    /// Counts that somebody who has shown who they are asks for this.
+    ///
+    /// # Errors
+    /// Where they did so too often of late.
+    pub(super) fn turn(
+        &self,
+        book: &Rulebook,
+        principal: &Principal,
+        endpoint: Endpoint,
+    ) -> Result<Counted, TooOften> {
+        let who = Asking { principal, own: self.issuer.as_str() };
+        book.rates().caller(who, endpoint, self.clock.uptime())
     }
 
     /// The same, with the proof that was shown and is not used up yet.
@@ -142,8 +162,8 @@ impl Broker {
     async fn use_up_shown(&self, caller: &Caller, proof: Option<&Proof>) -> Result<(), Unproved> {
         let now = self.clock.now();
         if let Some(proof) = proof {
-            let up = self.clock.uptime();
-            if let Some(retry_after) = self.denials.are_counted(caller.principal(), up) {
+            let (who, key, up) = (caller.principal(), &proof.thumbprint, self.clock.uptime());
+            if let Some(retry_after) = self.denials.are_refused(who, key, up) {
                 return Err(Unproved::Counted { retry_after });
             }
             self.use_up_proof(proof).await?;
@@ -221,10 +241,7 @@ impl Broker {
             ..author.record(now, operation.action(), Decision::Denied)
         };
         let record = Record { policy_id: record.policy_id.filter(|id| !id.is_empty()), ..record };
-        let principal = asked.caller.principal();
-        if let Err(retry_after) =
-            self.denials.admit(principal, &record.action, now, self.clock.uptime())
-        {
+        if let Err(retry_after) = self.admit_denial(&asked.caller, &record.action, now) {
             let reason = record.reason;
             tracing::info!(request_id = %asked.request_id, reason, "denied, and only counted");
             return Refusal::Counted { retry_after };
@@ -234,6 +251,21 @@ impl Broker {
             Ok(_) => Refusal::Denied(denied.said),
             Err(error) => Refusal::Unrecorded(error),
         }
+    }
+
+    /// Whether it may go on record by itself that somebody who has shown who they are is denied
+    /// this. Otherwise it is counted, and may be asked for again after this time.
+    pub(super) fn admit_denial(
+        &self,
+        caller: &Caller,
+        action: &str,
+        now: OffsetDateTime,
+    ) -> Result<(), Duration> {
+        let (who, up) = (caller.principal(), self.clock.uptime());
+        if let Some(key) = caller.key() {
+            self.denials.of_prover(who, key, up);
+        }
+        self.denials.admit(who, action, now, up)
     }
 
     /// One token, as policies are told of it: as the log tells. Of one that is on record nowhere

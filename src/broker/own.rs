@@ -101,9 +101,9 @@ pub struct OwnToken {
 }
 
 impl OwnToken {
-    /// The id of whoever shows it: who acts by it, where somebody does.
-    pub(super) fn bearer(&self) -> &str {
-        self.actors.first().map_or(&self.subject, |actor| actor.id())
+    /// Whoever shows it: who acts by it, where somebody does.
+    pub(super) fn bearer(&self) -> &Principal {
+        self.actors.first().map_or(&self.principal, Actor::principal)
     }
 }
 

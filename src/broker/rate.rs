@@ -13,6 +13,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use time::Duration;
 
 use super::config::{self, Endpoint};
+use super::directory::origin_of;
+use crate::credential::Principal;
 
 /// How many are remembered of each kind. Beyond, a newcomer is counted among everybody
 /// only: whoever has very many names, or addresses, keeps nobody out by that.
@@ -72,7 +74,7 @@ impl Bucket {
 }
 
 /// Who has done it of late, and how often each may.
-struct Each<K> {
+pub(super) struct Each<K> {
     rate: Rate,
     table: Mutex<Table<K>>,
 }
@@ -83,9 +85,13 @@ struct Table<K> {
 }
 
 impl<K: Eq + Hash> Each<K> {
-    fn new(rate: config::Rate) -> Self {
+    pub(super) fn of(rate: Rate) -> Self {
         let table = Table { buckets: HashMap::new(), swept: Duration::ZERO };
-        Self { rate: rate.into(), table: Mutex::new(table) }
+        Self { rate, table: Mutex::new(table) }
+    }
+
+    fn new(rate: config::Rate) -> Self {
+        Self::of(rate.into())
     }
 
     fn anew(before: Option<&Arc<Self>>, rate: config::Rate) -> Arc<Self> {
@@ -93,8 +99,14 @@ impl<K: Eq + Hash> Each<K> {
         same.cloned().unwrap_or_else(|| Arc::new(Self::new(rate)))
     }
 
+    /// How long until it may be done; nothing where it may be at once.
+    pub(super) fn wait(&self, who: &K, up: Duration) -> Option<Duration> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        table.buckets.get(who)?.wait(&self.rate, up)
+    }
+
     /// Counts it, or says how long until it may be done.
-    fn take(&self, who: K, up: Duration) -> Result<(), Duration> {
+    pub(super) fn take(&self, who: K, up: Duration) -> Result<(), Duration> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if table.buckets.len() >= REMEMBERED && !table.buckets.contains_key(&who) {
             if up - table.swept >= SWEEP_EVERY {
@@ -142,17 +154,19 @@ pub enum Limited {
 pub struct TooOften {
     /// Whose rate it was.
     pub whose: Limited,
+    /// What was asked for.
+    pub endpoint: Endpoint,
     /// When to ask again.
     pub retry_after: std::time::Duration,
 }
 
 impl TooOften {
-    fn of(whose: Limited) -> impl Fn(Duration) -> Self {
+    fn of(whose: Limited, endpoint: Endpoint) -> impl Fn(Duration) -> Self {
         move |wait| {
             // In whole seconds, as the header has it, and never too early.
             let seconds = wait.whole_seconds() + i64::from(wait.subsec_nanoseconds() > 0);
             let retry_after = std::time::Duration::from_secs(seconds.unsigned_abs());
-            Self { whose, retry_after }
+            Self { whose, endpoint, retry_after }
         }
     }
 }
@@ -198,22 +212,29 @@ impl Rates {
         up: Duration,
     ) -> Result<(), TooOften> {
         if let Some(each) = self.address.as_ref().filter(|_| endpoint.counts_for_address()) {
-            each.take(network, up).map_err(TooOften::of(Limited::Address))?;
+            each.take(network, up).map_err(TooOften::of(Limited::Address, endpoint))?;
         }
         match self.route.get(&endpoint) {
-            Some(all) => all.take((), up).map_err(TooOften::of(Limited::Route)),
+            Some(all) => all.take((), up).map_err(TooOften::of(Limited::Route, endpoint)),
             None => Ok(()),
         }
     }
 
-    /// Counts that whoever has this id ([`Caller::id`](super::authenticate::Caller::id)) asks
-    /// for this.
+    /// Counts that somebody asks for this, unless nothing was there to ask for.
     ///
     /// # Errors
     /// Where they did so too often of late.
-    pub fn caller(&self, id: &str, endpoint: Endpoint, up: Duration) -> Result<(), TooOften> {
-        let Some(each) = self.principal.get(&endpoint) else { return Ok(()) };
-        each.take(hashed(id), up).map_err(TooOften::of(Limited::Principal))
+    pub(super) fn caller(
+        &self,
+        who: Asking<'_>,
+        endpoint: Endpoint,
+        up: Duration,
+    ) -> Result<Counted, TooOften> {
+        let Some(each) = self.principal.get(&endpoint) else { return Ok(Counted(None)) };
+        // Whatever was made of their token by exchange, it is they.
+        let (each, who) = (each.clone(), hashed(&origin_of(who.principal, who.own)));
+        each.take(who, up).map_err(TooOften::of(Limited::Principal, endpoint))?;
+        Ok(Counted(Some(Turn { each, who, taken: up, counts: true })))
     }
 
     /// Counts that whoever is called this asks for a role, unless nothing comes of it.
@@ -222,8 +243,30 @@ impl Rates {
     /// Where they did so too often of late.
     pub(super) fn elevation(&self, name: &str, up: Duration) -> Result<Turn, TooOften> {
         let (each, who) = (self.elevation.clone(), hashed(name));
-        each.take(who, up).map_err(TooOften::of(Limited::Elevation))?;
+        each.take(who, up).map_err(TooOften::of(Limited::Elevation, Endpoint::Elevations))?;
         Ok(Turn { each, who, taken: up, counts: false })
+    }
+}
+
+/// Who asks: the broker's own issuer tells who somebody is that comes with one of its tokens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking<'a> {
+    pub(super) principal: &'a Principal,
+    pub(super) own: &'a str,
+}
+
+/// A request that counts, unless it is [given back](Self::give_back). Where nothing is limited
+/// there is nothing to give back.
+#[must_use]
+pub(super) struct Counted(Option<Turn>);
+
+impl Counted {
+    /// It does not count: what was shown is good for nothing any more, so that it may be somebody
+    /// else who has it.
+    pub(super) fn give_back(self) {
+        if let Some(mut turn) = self.0 {
+            turn.counts = false;
+        }
     }
 }
 
@@ -316,7 +359,7 @@ mod tests {
 
     #[test]
     fn nobody_is_told_to_come_too_early() {
-        let told = |wait| TooOften::of(Limited::Route)(wait).retry_after.as_secs();
+        let told = |wait| TooOften::of(Limited::Route, Endpoint::Token)(wait).retry_after.as_secs();
         assert_eq!(told(Duration::milliseconds(1)), 1);
         assert_eq!(told(Duration::SECOND), 1);
         assert_eq!(told(Duration::milliseconds(1001)), 2);

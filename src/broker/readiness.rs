@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::Broker;
 use super::audit::Audit;
 use super::keys::KeyRing;
 use super::store::Store;
@@ -64,5 +65,15 @@ impl Readiness {
         let answer = store.probe().await;
         *last = Some((Instant::now(), answer.clone()));
         answer
+    }
+}
+
+impl Broker {
+    /// Looks whether it can issue at this moment.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub(super) async fn check_readiness(&self) -> Result<()> {
+        self.readiness.check(self.store.as_ref(), &self.audit, &self.keys).await
     }
 }

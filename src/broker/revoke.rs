@@ -32,9 +32,9 @@ impl Broker {
         client: &Proved,
         source: IpAddr,
         request_id: Uuid,
-    ) -> Result<()> {
+    ) -> Result<Revocation> {
         let revoking = self.revoke_once(policy, token, client, source, request_id);
-        self.metrics.revocation(revoking).await.map(drop)
+        self.metrics.revocation(revoking).await
     }
 
     async fn revoke_once(

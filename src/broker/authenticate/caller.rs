@@ -263,6 +263,11 @@ impl Caller {
         self.actor().unwrap_or(self)
     }
 
+    /// Who asks by it: who acts, whether they proved who they are or the token says so.
+    pub(in crate::broker) fn asking(&self) -> &Principal {
+        self.actors.first().map_or(&self.principal, Actor::principal)
+    }
+
     /// All who proved who they are.
     pub(in crate::broker) fn proven(&self) -> impl Iterator<Item = &Self> {
         [self].into_iter().chain(self.actor())

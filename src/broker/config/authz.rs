@@ -1,7 +1,7 @@
 //! The table `[authz]`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -124,12 +124,12 @@ impl Authz {
         Ok(())
     }
 
-    /// Those who may ask.
+    /// Whether whoever is at this address may ask.
     pub fn is_for(&self, peer: IpAddr, trusted: &[Network]) -> bool {
         self.proxies(trusted).iter().any(|proxy| proxy.contains(peer))
     }
 
-    /// PLACE
+    /// Those who may ask.
     pub fn proxies<'a>(&'a self, trusted: &'a [Network]) -> &'a [Network] {
         self.proxies.as_deref().unwrap_or(trusted)
     }

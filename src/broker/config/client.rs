@@ -1,6 +1,6 @@
 //! The tables `[client.NAME]`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -22,6 +22,10 @@ pub struct Client {
     /// Whether it gets tokens only that are bound to a key which it proves (DPoP).
     #[serde(default)]
     pub dpop: Binding,
+    /// Further clients whose tokens it may show, such as those that are shown to it: none where
+    /// left out.
+    #[serde(default)]
+    pub tokens_of: BTreeSet<String>,
     /// Where its public keys are.
     #[serde(default, skip_serializing)]
     pub jwks_uri: Option<Url>,
@@ -50,7 +54,7 @@ pub enum ClientAuth {
 }
 
 impl Client {
-    pub(super) fn check(&self, name: &str) -> Result<()> {
+    pub(super) fn check(&self, name: &str, all: &Clients) -> Result<()> {
         let wrong =
             |why: &str| Err(Error::new(ErrorKind::Config, format!("[client.{name}] {why}")));
         let has_keys = self.jwks_uri.is_some() || self.jwks_file.is_some();
@@ -58,6 +62,9 @@ impl Client {
             ClientAuth::None => {
                 if has_keys || self.algorithms.is_some() || self.ca_file.is_some() {
                     return wrong("has auth = \"none\", so it needs no keys");
+                }
+                if !self.tokens_of.is_empty() {
+                    return wrong("has auth = \"none\", so anybody could show those tokens as it");
                 }
                 if self.dpop != Binding::Required {
                     return Err(Error::new(
@@ -72,6 +79,11 @@ impl Client {
                     return wrong("has to name its keys, by either jwks_uri or jwks_file");
                 }
             }
+        }
+        if let Some(unknown) = self.tokens_of.iter().find(|other| !all.contains_key(*other)) {
+            return wrong(&format!(
+                "names '{unknown}' in tokens_of, and there is no [client.{unknown}]"
+            ));
         }
         if let Some(url) = &self.jwks_uri {
             crate::host::http::require_secure(url)

@@ -73,6 +73,34 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
+    /// All of them.
+    pub(in crate::broker) const ALL: [Self; 9] = [
+        Self::Token,
+        Self::Revoke,
+        Self::Introspect,
+        Self::Authz,
+        Self::Revocations,
+        Self::Keys,
+        Self::Audit,
+        Self::Elevations,
+        Self::Enrollments,
+    ];
+
+    /// Its name, as the configuration and metrics have it.
+    pub(in crate::broker) const fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Revoke => "revoke",
+            Self::Introspect => "introspect",
+            Self::Authz => "authz",
+            Self::Revocations => "revocations",
+            Self::Keys => "keys",
+            Self::Audit => "audit",
+            Self::Elevations => "elevations",
+            Self::Enrollments => "enrollments",
+        }
+    }
+
     /// Whether people act by it, on what programs get by the others.
     pub(in crate::broker) fn is_for_people(self) -> bool {
         match self {

@@ -358,7 +358,7 @@ impl Config {
         }
         for (name, client) in &self.client {
             check_name("client", name).map_err(of(&["client", name]))?;
-            client.check(name).map_err(of(&["client", name]))?;
+            client.check(name, &self.client).map_err(of(&["client", name]))?;
         }
         if self.role.is_empty() {
             return wrong(&[], "there is no [role.NAME]".into());

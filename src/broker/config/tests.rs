@@ -319,6 +319,11 @@ fn a_client_says_how_it_is_known_and_paths_of_its_keys_are_relative_too() {
         ("[client.a]\njwks_file = \"a\"\nalgorithms = [\"HS256\"]", "there is no such choice"),
         ("[client.a]\njwks_file = \"a\"\nalgorithms = []", "at least one algorithm"),
         ("[client.a]\nauth = \"none\"", "nothing is asked of it"),
+        (
+            "[client.a]\nauth = \"none\"\ndpop = \"required\"\ntokens_of = [\"a\"]",
+            "anybody could show those tokens",
+        ),
+        ("[client.a]\njwks_file = \"a\"\ntokens_of = [\"b\"]", "there is no [client.b]"),
         ("[client.a]\nauth = \"none\"\ndpop = \"required\"\njwks_file = \"a\"", "needs no keys"),
         ("[client.a]\nauth = \"client_secret_basic\"", "there is no such choice"),
         ("[client.\"https://a.example\"]\njwks_file = \"a\"", "is not a possible name"),

@@ -213,10 +213,7 @@ impl Broker {
             ..record
         };
         let record = super::signed::noted(record, who);
-        let principal = who.caller.principal();
-        if let Err(retry_after) =
-            self.denials.admit(principal, &record.action, now, self.clock.uptime())
-        {
+        if let Err(retry_after) = self.admit_denial(&who.caller, &record.action, now) {
             let reason = record.reason;
             tracing::info!(request_id = %who.request_id, reason, "denied, and only counted");
             return Refusal::Counted { retry_after };

@@ -106,7 +106,7 @@ impl Broker {
             _ => {
                 let turn = book.rates().elevation(&by.key(), self.clock.uptime());
                 Some(turn.map_err(|too_often| {
-                    self.metrics.limited(too_often.whose);
+                    self.metrics.limited(too_often);
                     Refusal::TooOften(too_often)
                 })?)
             }

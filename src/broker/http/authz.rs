@@ -138,7 +138,7 @@ async fn decide(
     let Some(config) = book.authz() else {
         return refuse(Authorization::Forbidden, StatusCode::FORBIDDEN, "nothing is decided here");
     };
-    if !config.proxies(&broker.trusted_proxies).iter().any(|proxy| proxy.contains(peer.ip())) {
+    if !config.is_for(peer.ip(), &broker.trusted_proxies) {
         let why = "this is for proxies, and you are none that is known";
         return refuse(Authorization::Stranger, StatusCode::FORBIDDEN, why);
     }

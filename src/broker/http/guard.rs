@@ -217,7 +217,7 @@ pub async fn shed_load(
 }
 
 /// Who is at the other end of the connection of a request.
-fn peer_of(request: &Request) -> Option<SocketAddr> {
+pub(super) fn peer_of(request: &Request) -> Option<SocketAddr> {
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0)
 }
 

@@ -62,8 +62,7 @@ async fn healthz() -> Response {
 /// Answers with 200 while the store can be written and its keys can be used; otherwise
 /// with 503.
 async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
-    let (store, audit, keys) = (broker.store.as_ref(), &broker.audit, &broker.keys);
-    match broker.readiness.check(store, audit, keys).await {
+    match broker.check_readiness().await {
         Ok(()) => answer(StatusCode::OK, Health { status: Status::Ready, why: None }),
         Err(error) => {
             let why = match broker.readiness.is_ending() {

@@ -8,7 +8,7 @@ use axum::response::Response;
 
 use super::book::Book;
 use super::connections::network_of;
-use super::guard::RequestId;
+use super::guard::{RequestId, peer_of};
 use super::refusal::Refusal;
 use super::source::Source;
 use crate::broker::Broker;
@@ -33,6 +33,13 @@ pub(super) async fn limit(
     let Limit { broker, endpoint } = limit;
     let book = broker.policies();
     request.extensions_mut().insert(Book(book.clone()));
+    // Who is no proxy is turned away for that, and uses up nothing of what proxies may ask.
+    if endpoint == Endpoint::Authz
+        && let (Some(config), Some(peer)) = (book.authz(), peer_of(&request))
+        && !config.is_for(peer.ip(), &broker.trusted_proxies)
+    {
+        return next.run(request).await;
+    }
     match book.rates().request(network_of(source.0), endpoint, broker.clock.uptime()) {
         Ok(()) => next.run(request).await,
         Err(too_often) => refusal(&broker, too_often).at(id),
@@ -41,7 +48,7 @@ pub(super) async fn limit(
 
 /// The answer to somebody who asks too often.
 pub(super) fn refusal(broker: &Broker, too_often: TooOften) -> Refusal {
-    broker.metrics.limited(too_often.whose);
+    broker.metrics.limited(too_often);
     told(too_often)
 }
 

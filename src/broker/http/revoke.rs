@@ -20,7 +20,8 @@ use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::metrics::{ClientAuthentication, Revocation};
 use crate::broker::rulebook::Rulebook;
-use crate::broker::{Broker, authenticate, config};
+use crate::broker::{Broker, config};
+use crate::credential::Principal;
 use crate::trace::Place;
 use crate::wire::{REVOCATION_PATH, refusal};
 
@@ -105,10 +106,12 @@ async fn perform(
         return Ok(());
     };
     // Who holds it comes as whom it stands for, unless they are a client that has shown so.
-    let who = proved.id().map(|client| authenticate::id_of(broker.issuer().as_str(), client));
-    let who = who.as_deref().unwrap_or(token.bearer());
-    let up = broker.clock.uptime();
-    book.rates().caller(who, config::Endpoint::Revoke, up).map_err(|too_often| {
+    let client = proved.id().map(|client| {
+        let issuer = broker.issuer().as_str().to_string();
+        Principal { issuer, subject: client.into() }
+    });
+    let who = client.as_ref().unwrap_or(token.bearer());
+    let counted = broker.turn(&book, who, config::Endpoint::Revoke).map_err(|too_often| {
         broker.metrics.revoked(Revocation::Denied);
         rates::refusal(broker, too_often)
     })?;
@@ -117,7 +120,13 @@ async fn perform(
     // all the same.
     let work = async move { broker.revoke(&book, &token, &proved, source.0, id.0).await };
     match tokio::spawn(Place::here().around(work).in_current_span()).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(revoked)) => {
+            // What is dead already may be in anybody's hands.
+            if revoked == Revocation::Repeated {
+                counted.give_back();
+            }
+            Ok(())
+        }
         Ok(Err(error)) => Err(unavailable(error)),
         Err(_) => Err(Refusal::internal()),
     }

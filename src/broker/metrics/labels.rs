@@ -5,6 +5,7 @@ use prometheus_client::metrics::family::Family;
 
 use super::Label;
 use crate::broker::authenticate::{Fault, Rejection};
+use crate::broker::config::Endpoint;
 use crate::broker::origins::Place;
 use crate::broker::own::Flaw;
 use crate::broker::proof;
@@ -413,13 +414,17 @@ impl Shed {
 pub(super) const PLACES: &[&str] =
     &[Place::Authz.as_str(), Place::Introspection.as_str(), Place::Exchange.as_str()];
 
-/// Whose rates can be used up.
-pub(super) const LIMITED: &[&str] = &[
-    of_limited(Limited::Principal),
-    of_limited(Limited::Address),
-    of_limited(Limited::Route),
-    of_limited(Limited::Elevation),
-];
+/// Whose rates can be used up by asking for this.
+pub(super) fn limited(endpoint: Endpoint) -> Vec<Limited> {
+    let mut all = vec![Limited::Route];
+    if endpoint.counts_for_address() {
+        all.extend([Limited::Principal, Limited::Address]);
+    }
+    if endpoint == Endpoint::Elevations {
+        all.push(Limited::Elevation);
+    }
+    all
+}
 
 pub(super) const fn of_limited(whose: Limited) -> &'static str {
     match whose {

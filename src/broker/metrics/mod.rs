@@ -29,10 +29,11 @@ pub use labels::{
 pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
+use super::config::Endpoint;
 use super::origins::Place;
 use super::own::Flaw;
 use super::proof::Fault;
-use super::rate::Limited;
+use super::rate::{Limited, TooOften};
 use crate::error::Result;
 
 /// What all names begin with.
@@ -48,6 +49,13 @@ type Label = [(&'static str, &'static str); 1];
 
 /// Route and status, as far as statuses are told apart.
 type Answered = [(&'static str, String); 2];
+
+/// Whose rate was used up, and for what.
+type TurnedAway = [(&'static str, &'static str); 2];
+
+fn turned_away(whose: Limited, endpoint: Endpoint) -> TurnedAway {
+    [("reason", labels::of_limited(whose)), ("route", endpoint.name())]
+}
 
 /// A route.
 type Route = [(&'static str, String); 1];
@@ -86,7 +94,7 @@ pub struct Metrics {
     appending: Histogram,
     unrecorded: Counter,
     shed: Family<Label, Counter>,
-    limited: Family<Label, Counter>,
+    limited: Family<TurnedAway, Counter>,
     reloads: Family<Label, Counter>,
     policy_reloads: Family<Label, Counter>,
     unsigned: Counter,
@@ -121,12 +129,17 @@ impl Default for Metrics {
             appending: durations(),
             unrecorded: Counter::default(),
             shed: labels::all("reason", Shed::ALL),
-            limited: labels::all("reason", labels::LIMITED),
+            limited: Family::default(),
             reloads: labels::all("outcome", Reload::ALL),
             policy_reloads: labels::all("outcome", Reload::ALL),
             unsigned: Counter::default(),
             pending: Pending::default(),
         };
+        for endpoint in Endpoint::ALL {
+            for whose in labels::limited(endpoint) {
+                drop(metrics.limited.get_or_create(&turned_away(whose, endpoint)));
+            }
+        }
         for outcome in ["issued", "denied", "failed"] {
             drop(metrics.issuing.get_or_create(&[("outcome", outcome)]));
         }
@@ -259,7 +272,7 @@ impl Metrics {
         );
         registry.register(
             "rate_limited",
-            "Requests turned away because there were too many of late, by whose rate it was",
+            "Requests turned away because there were too many of late, by whose rate it was, and for what",
             self.limited.clone(),
         );
         registry.register(
@@ -426,8 +439,9 @@ impl Metrics {
     }
 
     /// Counts a request of which there were too many of late.
-    pub fn limited(&self, whose: Limited) {
-        self.limited.get_or_create(&[("reason", labels::of_limited(whose))]).inc();
+    pub fn limited(&self, too_often: TooOften) {
+        let TooOften { whose, endpoint, .. } = too_often;
+        self.limited.get_or_create(&turned_away(whose, endpoint)).inc();
     }
 
     /// Counts policies that were read again, or could not be used.

@@ -83,6 +83,11 @@ impl Broker {
             sample_active(&mut sampled, count);
         }
         sample_records(&mut sampled, &self.metrics);
+        let is_ready = tokio::time::timeout(STORE_TIME, self.check_readiness()).await;
+        let ready = Gauge::<i64>::default();
+        ready.set(i64::from(matches!(is_ready, Ok(Ok(())))));
+        let help = "1 where the broker is ready to issue, as `/readyz` says";
+        sampled.register("ready", help, ready);
         let broken = Gauge::<i64>::default();
         broken.set(i64::from(self.audit.is_broken()));
         let help = "1 where the audit log is not what was signed of it, so that nothing is issued";

@@ -245,9 +245,9 @@ impl<'a> Request<'a> {
 
     /// Counts that somebody asks who was known without a token.
     pub(super) fn count(&self, caller: &Caller) -> Result<(), Unserved> {
-        let up = self.broker.clock.uptime();
-        let counted = self.book.rates().caller(caller.id(), self.endpoint, up);
-        counted.map_err(|too_often| self.unproved(Unproved::TooOften(too_often)))
+        let counted = self.broker.turn(&self.book, caller.asking(), self.endpoint);
+        let counted = counted.map_err(|too_often| self.unproved(Unproved::TooOften(too_often)));
+        counted.map(drop)
     }
 
     fn unproved(&self, unproved: Unproved) -> Unserved {

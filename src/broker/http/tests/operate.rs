@@ -443,7 +443,7 @@ async fn who_is_denied_all_the_time_uses_up_no_more_proofs() {
         refused(answer, 403, "access_denied");
         assert_ne!(header_of(answer, "retry-after"), "");
     }
-    // That is their own matter.
+    // That is their own matter, and that of this key.
     let ops = json!({"sub": "ops", "groups": ["ops"], "cnf": {"jkt": jkt}});
     ok(&with_proof(&bed, &device, &bed.key.token(ops), None).await.0);
 }

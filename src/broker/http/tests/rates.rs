@@ -1,5 +1,7 @@
 //! How often somebody may ask.
 
+mod whose;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -61,6 +63,11 @@ pub(super) async fn count(bed: &Bed, name: &str) -> String {
     metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().into()
 }
 
+async fn turned_away(bed: &Bed, reason: &str, route: &str) -> String {
+    let name = format!("tmpcred_rate_limited_total{{reason=\"{reason}\",route=\"{route}\"}}");
+    count(bed, &name).await
+}
+
 #[tokio::test]
 async fn one_caller_has_a_share_whatever_they_ask_for_and_others_have_theirs() {
     let limits = Limits { principal: Some(rate(2, 3)), ..Limits::default() };
@@ -84,7 +91,7 @@ async fn one_caller_has_a_share_whatever_they_ask_for_and_others_have_theirs() {
     clock.0.fetch_add(30, Ordering::Relaxed);
     assert_eq!(bed.exchange(&alice(), &[]).await.status, StatusCode::OK);
     limited(&bed.exchange(&alice(), &[]).await, "this caller", "30");
-    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"principal\"}").await, "2");
+    assert_eq!(turned_away(&bed, "principal", "token").await, "2");
     let denials = "tmpcred_issuance_denials_total{reason=\"too_often\"}";
     assert_eq!(count(&bed, denials).await, "2");
 }
@@ -129,7 +136,8 @@ async fn one_caller_has_a_share_of_whatever_else_there_is_by_what_it_is() {
     clock.0.fetch_add(60, Ordering::Relaxed);
     assert!(!active(&one).await && active(&two).await && !active(&bob).await);
     assert_eq!(bed.revoke(&two).await, 200);
-    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"principal\"}").await, "3");
+    assert_eq!(turned_away(&bed, "principal", "introspect").await, "2");
+    assert_eq!(turned_away(&bed, "principal", "revoke").await, "1");
 }
 
 /// Asks what a broker has no parameters for, as somebody at this address.
@@ -160,7 +168,8 @@ async fn an_address_has_a_share_of_all_that_is_asked_and_of_ipv6_a_network_is_on
     assert_eq!(ask("/token", "2001:db8:0:1::1").await, 400);
     clock.0.fetch_add(1, Ordering::Relaxed);
     assert_eq!(ask("/token", "192.0.2.1").await, 400);
-    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"address\"}").await, "2");
+    assert_eq!(turned_away(&bed, "address", "introspect").await, "1");
+    assert_eq!(turned_away(&bed, "address", "token").await, "1");
     // What anybody may read costs nothing.
     for _ in 0..9 {
         assert_eq!(bed.get("/jwks.json").await.status, StatusCode::OK);
@@ -178,7 +187,7 @@ async fn a_route_has_a_budget_and_the_others_are_not_affected() {
     limited(&bed.exchange("x", &[]).await, "of this kind", "60");
     assert_eq!(bed.revoke(&token).await, 200);
     assert_eq!(bed.introspect(Some(&token), &token).await.status, StatusCode::OK);
-    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"route\"}").await, "1");
+    assert_eq!(turned_away(&bed, "route", "token").await, "1");
 }
 
 /// Its body may take a while.

@@ -9,17 +9,18 @@ use super::super::delegation::{acting, bot, policies};
 use super::super::once::strict;
 use super::{BROKER, Signer, by, count, proved, revoke};
 use crate::broker::audit::Decision;
-use crate::broker::config::Limits;
+use crate::broker::config::{Client, Limits};
 use crate::broker::http::tests::dpop::Device;
 use crate::broker::http::tests::rates::rate;
 use crate::broker::store::Whose;
-use crate::broker::testbed::{Bed, CORP, Options, claims_of, json_of};
+use crate::broker::testbed::{Bed, CORP, Options, claims_of, json_of, set};
 
 /// Two clients that sign, `deployer` and `gui`, and one that only proves a key.
 fn configure(signer: &Signer, options: &mut Options) {
     signer.configure(options);
-    let gui = options.config.client["deployer"].clone();
-    options.config.client.insert("gui".into(), gui);
+    let deployer = options.config.client["deployer"].clone();
+    let gui = Client { tokens_of: set("deployer"), ..deployer.clone() };
+    options.config.client.extend([("gui".into(), gui), ("stranger".into(), deployer)]);
 }
 
 async fn bed(change: impl FnOnce(&mut Options)) -> (Bed, Signer) {
@@ -66,12 +67,18 @@ async fn who_acts_comes_under_no_name_of_a_client_that_has_not_authenticated() {
             assert_eq!((status, &refusal["error"]), (401, &json!("invalid_client")));
             let said = refusal["error_description"].as_str().unwrap();
             assert!(said.contains("'deployer' has to authenticate"), "{said}");
+            // Nor through another one, but where that is said of it.
+            let stranger = of(&signer, "stranger");
+            let (status, refusal) = ask(&bed, &subject, &actor, &by(&stranger)).await;
+            assert_eq!((status, &refusal["error"]), (401, &json!("invalid_client")));
+            let said = refusal["error_description"].as_str().unwrap();
+            assert!(said.contains("issued to the client 'deployer', and 'stranger'"), "{said}");
             let (status, grant) = ask(&bed, &subject, &actor, &by(&of(&signer, "gui"))).await;
             assert_eq!(status, 200, "{grant}");
             assert_eq!(claims_of(grant["access_token"].as_str().unwrap())["client_id"], "gui");
         }
     }
-    assert_eq!(count(&bed, "missing").await, 4);
+    assert_eq!(count(&bed, "missing").await, 8);
     // One that only proves a key has to do that.
     let public = named("azp", "public", acts);
     let (status, refusal) = ask(&bed, &alice, &public, &[]).await;

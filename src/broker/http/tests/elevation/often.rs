@@ -38,7 +38,10 @@ async fn nobody_is_asked_until_they_say_yes_to_have_it_end() {
     assert_eq!(records().await, before, "nothing is kept of it");
     let told = place.bed.admin.get("/metrics").await;
     let told = String::from_utf8(told.body.expose().clone()).unwrap();
-    assert!(told.contains("tmpcred_rate_limited_total{reason=\"elevation\"} 3"), "{told}");
+    assert!(
+        told.contains("tmpcred_rate_limited_total{reason=\"elevation\",route=\"elevations\"} 3"),
+        "{told}"
+    );
     // Others may ask.
     place.requested("dave", &[]).await;
 }

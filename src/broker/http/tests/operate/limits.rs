@@ -43,7 +43,12 @@ async fn each_has_a_share_of_each() {
             assert_ne!(once().await.status, StatusCode::TOO_MANY_REQUESTS, "{path}");
         }
     }
-    assert_eq!(count(&bed, "tmpcred_rate_limited_total{reason=\"principal\"}").await, "10");
+    for (endpoint, ..) in &PATHS {
+        let name = endpoint.name();
+        let counted =
+            format!("tmpcred_rate_limited_total{{reason=\"principal\",route=\"{name}\"}}");
+        assert_eq!(count(&bed, &counted).await, "2");
+    }
     // Who shows nothing that proves who they are takes nothing from anybody.
     clock.0.fetch_add(60, Ordering::Relaxed);
     for _ in 0..3 {
@@ -84,4 +89,23 @@ async fn a_client_that_shows_which_one_it_is_has_a_share_of_its_own() {
     refused(&ask().await, 403, "access_denied");
     limited(&ask().await, "this caller", "1");
     ok(&post(&bed, "/v1/revocations", &ops(&bed), &[("role", "deploy")]).await);
+}
+
+/// A thief who has a token of theirs, and not the key, cannot keep them from revoking.
+#[tokio::test]
+async fn what_others_are_denied_in_their_name_keeps_nobody_out_who_proves_a_key() {
+    let bed = super::bed().await;
+    let device = Device::new();
+    let of = |more: Value| {
+        let mut claims = json!({"sub": "ops", "groups": ["ops"]});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        bed.key.token(claims)
+    };
+    for n in 0..40 {
+        let denied = bed.exchange(&of(json!({})), &[("role", "none")]).await;
+        let has_to_wait = denied.headers.contains_key("retry-after");
+        assert_eq!((denied.status.as_u16(), has_to_wait), (400, n >= 30), "{n}");
+    }
+    let bound = of(json!({"cnf": {"jkt": device.0.thumbprint()}}));
+    ok(&with_proof(&bed, &device, &bound, None).await.0);
 }
