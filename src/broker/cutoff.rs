@@ -142,7 +142,7 @@ impl Operator {
         // wait with this.
         let since = self.store.revoked_until(whose).await;
         let before = match before {
-            Some(before) if before > now => {
+            Some(before) if before > now && !self.is_on_record(before, now).await? => {
                 return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
                     .hint("whatever is issued until then can be revoked then"));
             }
@@ -176,6 +176,12 @@ impl Operator {
         Ok(before.filter_map(|(_, record)| Some(record?.at)).max())
     }
 
+    /// Whether something is on record of a moment before this one, which has not passed: by the
+    /// clock of a broker that is ahead.
+    async fn is_on_record(&self, before: OffsetDateTime, now: OffsetDateTime) -> Result<bool> {
+        Ok(self.newest(now, u64::MAX).await?.is_some_and(|at| before <= second_after(at)))
+    }
+
     /// Refuses to say by this clock when now is where others know better. By one that is
     /// behind, what was issued just now would stay good; by one that is ahead, what is yet to
     /// be issued never would be, and that could not be taken back. Returns a moment that all
@@ -187,7 +193,7 @@ impl Operator {
     ) -> Result<OffsetDateTime> {
         let newest = self.newest(now, u64::MAX).await?.filter(|at| *at > now);
         let others = [(now, "the database's clock"), (newest.unwrap_or(now), "the newest record")];
-        for (other, whose) in others {
+        for ((other, whose), is_record) in others.into_iter().zip([false, true]) {
             let differ = (other - here).abs();
             if differ > CLOCKS_DIFFER {
                 let differ = humantime::format_duration(std::time::Duration::from_secs(
@@ -199,7 +205,13 @@ impl Operator {
                         written(other),
                         written(here),
                     ))
-                    .hint("set the one that is wrong, or say by --before what is revoked"));
+                    .hint(match is_record {
+                        false => "set the one that is wrong, or say by --before what is revoked".into(),
+                        true => format!(
+                            "a broker's clock is ahead: set it, and revoke what it has issued as well by --before {}; nothing of it is issued until then",
+                            written(second_after(other)),
+                        ),
+                    }));
             }
         }
         Ok(newest.map_or(now, |at| at.saturating_add(Duration::MICROSECOND)))
@@ -322,6 +334,11 @@ impl Operator {
             Outcome::Refused => None,
         }))
     }
+}
+
+/// The next whole second.
+fn second_after(at: OffsetDateTime) -> OffsetDateTime {
+    in_seconds(at).saturating_add(Duration::SECOND)
 }
 
 /// As tokens say when they were issued.

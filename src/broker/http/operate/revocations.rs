@@ -12,9 +12,10 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::{
-    MAX_NAME, Outcome, Request, Shown, Unserved, described, done, flag, reason, to_its_end,
+    MAX_NAME, Outcome, RETRY_AFTER, Request, Shown, Unserved, described, done, flag, reason,
+    to_its_end,
 };
-use crate::broker::authenticate::id_of;
+use crate::broker::authenticate::{id_of, said};
 use crate::broker::cutoff::{Revoked, What};
 use crate::broker::http::api::{Answer, Endpoint, Field, Kind, Operation, Verb};
 use crate::broker::http::client;
@@ -25,6 +26,7 @@ use crate::broker::policy::{self, Named, Tokens};
 use crate::broker::store::Whose;
 use crate::broker::{Broker, config, opaque};
 use crate::credential::Principal;
+use crate::error::ErrorKind;
 use crate::wire::{self, REVOCATIONS_PATH, RevocationReach};
 
 /// What a request may have.
@@ -143,9 +145,16 @@ async fn perform(
     let is_opaque = form.secret("token").is_ok_and(|token| opaque::hash(token).is_some());
     let revoking = {
         let broker = broker.clone();
-        async move { broker.revoke_for(by, &what, &why).await }
+        async move { Ok(broker.revoke_for(by, &what, &why).await) }
     };
-    let revoked = to_its_end(revoking).await?;
+    let revoked = to_its_end(revoking).await?.map_err(|error| match error.kind() {
+        // Clocks that differ are somebody's to set, and meanwhile there is another way.
+        ErrorKind::Config => {
+            tracing::error!(%error, "nothing is revoked");
+            Unserved::new(Outcome::Failed, Refusal::unavailable(said(&error), RETRY_AFTER))
+        }
+        _ => Unserved::of(&error),
+    })?;
     let outcome = match (one, revoked.tokens) {
         (Some(_), Some(0)) => Revocation::Repeated,
         _ => Revocation::Revoked,

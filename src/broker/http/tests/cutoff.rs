@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
-use time::Duration;
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::lineage::{OWN, Site, root_key};
@@ -178,6 +179,40 @@ async fn from_when_on_is_not_for_the_operators_clock_to_say_alone() {
         next_second().await;
         let later = bed.issued(json!({}), &[]).await;
         assert!(active(&bed, &later).await);
+    }
+}
+
+/// Nobody can be sure that a clock is right which was just set, and a thief does not wait.
+#[tokio::test]
+async fn what_a_broker_has_issued_whose_clock_is_ahead_can_be_revoked_at_once() {
+    for ground in Ground::each().await {
+        let store: Arc<dyn Store> = Arc::new(ground.open().await);
+        let clock = Arc::new(Shifted::default());
+        let bed = Bed::with(|options| {
+            (options.store, options.root_key) = (store.clone(), root_key());
+            options.clock = clock.clone();
+        })
+        .await;
+        clock.0.store(600, Ordering::Relaxed);
+        let at = (now() + Duration::minutes(10)).unix_timestamp();
+        let claims = json!({"iat": at, "exp": at + 600});
+        let token = bed.issued(claims, &[]).await;
+        let right = Arc::new(SystemClock);
+        let operator = Operator::beside(store, right, Issuer::parse(OWN).unwrap());
+        let revoke = async |before| {
+            operator.revoke(&What::Many { whose: Whose::Everybodys, before }, "a test").await
+        };
+        let refused = revoke(None).await.unwrap_err();
+        assert!(refused.to_string().contains("it cannot be told what time it is"), "{refused}");
+        let [hint] = refused.hints() else { panic!("{:?}", refused.hints()) };
+        let (_, rest) = hint.split_once("--before ").unwrap();
+        let before = OffsetDateTime::parse(rest.split(';').next().unwrap(), &Rfc3339).unwrap();
+        // No later than that.
+        let later = revoke(Some(before + Duration::SECOND)).await.unwrap_err();
+        assert!(later.to_string().contains("yet to come"), "{later}");
+        assert!(active(&bed, &token).await);
+        revoke(Some(before)).await.unwrap();
+        assert!(!active(&bed, &token).await);
     }
 }
 

@@ -31,11 +31,13 @@ pub(super) async fn settle(
         Ok(form) => form,
         Err(refusal) => return frame::unserved(None, &Unserved::from(refusal), request_id),
     };
-    let visit = Visit::sending(&broker, shown, &headers, &form, &to).await;
-    let visit = match visit.and_then(Visit::counted) {
+    let visit = match Visit::sending(&broker, shown, &headers, &form, &to).await {
         Ok(visit) => visit,
         Err(page) => return page,
     };
+    if let Some(page) = visit.turned_away() {
+        return page;
+    }
     let Visit { request, who, frame, .. } = visit;
     let known = EVENTS.into_iter().find(|known| *known == event).unwrap_or("unknown");
     let mut is_drill = false;

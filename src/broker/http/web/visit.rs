@@ -45,7 +45,7 @@ impl<'a> Visit<'a> {
             return Err(go_to(&signing_in(broker, to)));
         };
         let ended = match Self::of(broker, shown, headers, session).await {
-            Ok(visit) => return visit.counted(),
+            Ok(visit) => return visit.turned_away().map_or(Ok(visit), Err),
             Err(ended) => ended,
         };
         if matches!(ended, Ended::Over) {
@@ -85,12 +85,10 @@ impl<'a> Visit<'a> {
         Self::of(broker, shown, headers, session).await.map_err(|ended| over(broker, ended, id))
     }
 
-    /// The same, where they do not come too often.
-    pub(super) fn counted(self) -> Result<Self, Response> {
-        match self.request.count(&self.who.caller) {
-            Ok(()) => Ok(self),
-            Err(too_often) => Err(too_often.at(self.request.id)),
-        }
+    /// Counts that they come; what they are told where they come too often.
+    pub(super) fn turned_away(&self) -> Option<Response> {
+        let counted = self.request.count(&self.who.caller);
+        counted.err().map(|too_often| too_often.at(self.request.id))
     }
 
     /// Somebody whose session this is.
