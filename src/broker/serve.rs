@@ -15,6 +15,7 @@ use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::Guard;
 use super::http::hosts::{Hosts, Names};
 use super::metrics::Reload;
+use super::tls::Certificate;
 use super::watch::{Seen, Watch};
 use super::{Broker, http, tls};
 use crate::error::{Error, ErrorKind, Result};
@@ -58,10 +59,17 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         let (signals, hangups) = (Signals::listen()?, Hangups::listen()?);
         // Before any of them is read: what is exchanged meanwhile is new.
         let watch = Watch::start(&config).await;
-        let tls = match &config.tls {
+        let certificate = match &config.tls {
             Some(tls) => Some(tls::read(tls).await?),
             None => None,
         };
+        let certificate_end = certificate.as_ref().and_then(Certificate::end);
+        if let Some(Err(error)) = certificate.as_ref().map(|it| it.check(host.clock.now())) {
+            // To end would help nobody: whoever heeds it is refused either way, and those who
+            // come by a proxy or to the admin listener are served.
+            tracing::error!(%error, "clients refuse the broker's certificate; it starts all the same, so put a valid one there and send SIGHUP");
+        }
+        let tls = certificate.map(|certificate| certificate.config);
         let exposure = if config.expose { Exposure::AsConfigured } else { Exposure::LoopbackOnly };
         // Before a database is made: another broker may be running.
         let listener = listener::bind(config.listen, exposure).map_err(|error| {
@@ -73,6 +81,7 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         let decided_at = authz_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let seen_at = admin_listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let broker = Arc::new(Broker::open(&config, host).await?);
+        broker.metrics.certificate_ends(certificate_end);
         broker.see_to_elevations();
         let limits = limits(&config);
         let names = Names::default();
@@ -250,9 +259,10 @@ impl Reloading {
             self.names.set(own_names(&config));
             self.watch.follow(&config);
             let (Some(files), Some(current)) = (&config.tls, &self.tls) else { continue };
-            match tls::reload(files, current).await {
-                Ok(()) => {
+            match tls::reload(files, current, broker.clock.now()).await {
+                Ok(end) => {
                     broker.metrics.reloaded(Reload::Done);
+                    broker.metrics.certificate_ends(Some(end));
                     tracing::info!("the certificate was read again; new connections get it");
                 }
                 Err(error) => {

@@ -1,8 +1,16 @@
 //! The broker's certificate: read at start, and again on SIGHUP.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, RootCertStore};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::config::Tls;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,8 +18,17 @@ use crate::host::files::{self, Readers};
 
 const MAX_PEM: u64 = 1024 * 1024;
 
-/// Reads certificate and key.
-pub(super) async fn read(tls: &Tls) -> Result<RustlsConfig> {
+/// The broker's certificate with its key.
+pub(super) struct Certificate {
+    /// As connections get it.
+    pub(super) config: RustlsConfig,
+    path: PathBuf,
+    validity: Option<Validity>,
+}
+
+/// Reads certificate and key. It may be one that clients refuse by their clock:
+/// [`Certificate::check`] tells.
+pub(super) async fn read(tls: &Tls) -> Result<Certificate> {
     // The label is what a PEM file of that kind has, behind "-----BEGIN".
     let read = |what: &str, path: &Path, label: &str| {
         let failed = |why: &str| {
@@ -35,7 +52,8 @@ pub(super) async fn read(tls: &Tls) -> Result<RustlsConfig> {
         .because_of("everybody on this machine can read or write it")
         .hint(format!("chmod 600 {}", tls.key.display())));
     }
-    RustlsConfig::from_pem(certificate, key).await.map_err(|cause| {
+    let validity = Validity::of(&certificate);
+    let config = RustlsConfig::from_pem(certificate, key).await.map_err(|cause| {
         Error::new(
             ErrorKind::Config,
             format!(
@@ -45,15 +63,192 @@ pub(super) async fn read(tls: &Tls) -> Result<RustlsConfig> {
             ),
         )
         .because(cause)
-    })
+    })?;
+    Ok(Certificate { config, path: tls.certificate.clone(), validity })
 }
 
 /// Reads certificate and key again. Connections that come from now on get the new one;
-/// those that are open keep the old one, and nothing is cut.
+/// those that are open keep the old one, and nothing is cut. Returns when the new one ends.
 ///
 /// # Errors
-/// Where the new one cannot be used: then the old one stays.
-pub(super) async fn reload(tls: &Tls, current: &RustlsConfig) -> Result<()> {
-    current.reload_from_config(read(tls).await?.get_inner());
-    Ok(())
+/// Where the new one cannot be used, or every client would refuse it: then the old one stays.
+pub(super) async fn reload(
+    tls: &Tls,
+    current: &RustlsConfig,
+    now: OffsetDateTime,
+) -> Result<OffsetDateTime> {
+    let new = read(tls).await?;
+    let end = new.check(now)?;
+    current.reload_from_config(new.config.get_inner());
+    Ok(end)
+}
+
+impl Certificate {
+    /// When it ends, as far as that can be read in it.
+    pub(super) fn end(&self) -> Option<OffsetDateTime> {
+        self.validity.map(|validity| validity.until)
+    }
+
+    /// When it ends, where it is good now.
+    ///
+    /// # Errors
+    /// Where it has ended, or is not valid yet.
+    pub(super) fn check(&self, now: OffsetDateTime) -> Result<OffsetDateTime> {
+        let what = format!("the certificate {} is not valid", self.path.display());
+        let failed = |why: String| Error::new(ErrorKind::Config, &what).because_of(why);
+        let Some(Validity { from, until }) = self.validity else {
+            return Err(failed("when it is valid cannot be read in it".into()));
+        };
+        // It says seconds, and is good through the last of them.
+        let now = now.unix_timestamp();
+        if now < from.unix_timestamp() {
+            return Err(failed(format!("it will be from {} on", moment(from))));
+        }
+        if now > until.unix_timestamp() {
+            return Err(failed(format!("it was until {}", moment(until))));
+        }
+        Ok(until)
+    }
+}
+
+fn moment(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+/// When a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Validity {
+    from: OffsetDateTime,
+    until: OffsetDateTime,
+}
+
+impl Validity {
+    /// That of the broker's own certificate, which is the first in its file.
+    fn of(pem: &[u8]) -> Option<Self> {
+        let der = CertificateDer::from_pem_slice(pem).ok()?;
+        let certificate = ParsedCertificate::try_from(&der).ok()?;
+        // Whoever verifies a certificate says when it is good where it is not. So it is asked
+        // for the first moment that there is, and for the last, and no library is needed that
+        // reads certificates. Nobody is trusted, so nothing else comes of it.
+        let refused = |seconds| {
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            let nobody = RootCertStore::empty();
+            let verified =
+                verify_server_cert_signed_by_trust_anchor(&certificate, &nobody, &[], at, &[]);
+            match verified {
+                Err(rustls::Error::InvalidCertificate(why)) => Some(why),
+                _ => None,
+            }
+        };
+        let time = |time: UnixTime| {
+            OffsetDateTime::from_unix_timestamp(i64::try_from(time.as_secs()).ok()?).ok()
+        };
+        let from = match refused(0)? {
+            CertificateError::NotValidYetContext { not_before, .. } => time(not_before)?,
+            // It is so already then.
+            _ => OffsetDateTime::UNIX_EPOCH,
+        };
+        let CertificateError::ExpiredContext { not_after, .. } = refused(u64::MAX)? else {
+            return None;
+        };
+        Some(Self { from, until: time(not_after)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
+    use time::macros::datetime;
+
+    use super::*;
+
+    const FROM: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
+    const UNTIL: OffsetDateTime = datetime!(2026-04-01 12:00 UTC);
+    const SECOND: time::Duration = time::Duration::SECOND;
+
+    /// The files of a certificate.
+    struct Files {
+        tls: Tls,
+        _place: TempDir,
+    }
+
+    impl Files {
+        fn new() -> Self {
+            let place = tempfile::tempdir().unwrap();
+            let path = |name: &str| place.path().join(name);
+            let tls = Tls { certificate: path("certificate.pem"), key: path("key.pem") };
+            Self { tls, _place: place }
+        }
+
+        /// Puts another one there.
+        fn put(&self, from: OffsetDateTime, until: OffsetDateTime) -> &Self {
+            let key = KeyPair::generate().unwrap();
+            let certify = |from, until| {
+                let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+                (params.not_before, params.not_after) = (from, until);
+                params.self_signed(&key).unwrap().pem()
+            };
+            // Those that lead to its authority follow, and have times of their own.
+            let other = certify(datetime!(2000-01-01 0:00 UTC), datetime!(2001-01-01 0:00 UTC));
+            let pem = certify(from, until) + &other;
+            files::write_private(&self.tls.certificate, pem.as_bytes()).unwrap();
+            files::write_private(&self.tls.key, key.serialize_pem().as_bytes()).unwrap();
+            self
+        }
+    }
+
+    #[tokio::test]
+    async fn when_a_certificate_is_good_is_told_to_the_second() {
+        let files = Files::new();
+        let read = read(&files.put(FROM, UNTIL).tls).await.unwrap();
+        assert_eq!(read.end(), Some(UNTIL));
+        for now in [FROM, FROM + SECOND, UNTIL, UNTIL + SECOND / 2] {
+            assert_eq!(read.check(now).unwrap(), UNTIL, "{now}");
+        }
+        let why = |now| read.check(now).unwrap_err().to_string();
+        let early = why(FROM - SECOND / 2);
+        assert!(
+            early.ends_with("is not valid: it will be from 2026-01-01T12:00:00Z on"),
+            "{early}"
+        );
+        let late = why(UNTIL + SECOND);
+        assert!(late.ends_with("is not valid: it was until 2026-04-01T12:00:00Z"), "{late}");
+    }
+
+    /// As far as certificates reach: in two forms, and «for good» (RFC 5280, 4.1.2.5).
+    #[tokio::test]
+    async fn whatever_a_certificate_may_say_of_its_time_is_read() {
+        let files = Files::new();
+        for (from, until) in [
+            (OffsetDateTime::UNIX_EPOCH, datetime!(2049-12-31 23:59:59 UTC)),
+            (datetime!(2049-12-31 23:59:59 UTC), datetime!(2050-01-01 0:00 UTC)),
+            (datetime!(2051-06-01 0:00 UTC), datetime!(9999-12-31 23:59:59 UTC)),
+        ] {
+            let read = read(&files.put(from, until).tls).await.unwrap();
+            assert_eq!(read.validity, Some(Validity { from, until }));
+        }
+        // It never is.
+        let read = read(&files.put(UNTIL, FROM).tls).await.unwrap();
+        assert_eq!(read.end(), None);
+        let why = read.check(FROM).unwrap_err().to_string();
+        assert!(why.contains("when it is valid cannot be read in it"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_reload_takes_no_certificate_that_clients_refuse() {
+        let files = Files::new();
+        let now = FROM + SECOND;
+        let current = read(&files.put(FROM, UNTIL).tls).await.unwrap().config;
+        let old = current.get_inner();
+        for (from, until) in
+            [(FROM - SECOND * 9, FROM), (now + SECOND, UNTIL), (UNTIL, FROM), (now, FROM)]
+        {
+            reload(&files.put(from, until).tls, &current, now).await.unwrap_err();
+            assert!(std::sync::Arc::ptr_eq(&current.get_inner(), &old), "{from} {until}");
+        }
+        let end = UNTIL + SECOND;
+        assert_eq!(reload(&files.put(now, end).tls, &current, now).await.unwrap(), end);
+        assert!(!std::sync::Arc::ptr_eq(&current.get_inner(), &old));
+    }
 }

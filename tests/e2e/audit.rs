@@ -1,6 +1,7 @@
 //! The audit log of a broker, looked into and checked from outside.
 
 mod deleted;
+mod kept;
 mod query;
 
 use std::collections::BTreeMap;

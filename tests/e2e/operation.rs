@@ -239,7 +239,18 @@ fn a_new_certificate_is_taken_without_losing_a_request_and_a_bad_one_is_not() {
     let certificate = first.certify("127.0.0.1");
     let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
     options.tls = Some(certificate.clone());
-    let broker = Broker::start(&options);
+    let admin = format!("127.0.0.1:{}", free_port());
+    options.more = format!("\n[admin]\nlisten = \"{admin}\"\n");
+    let mut broker = Broker::start(&options);
+    // In how long the one that is served ends, in hours.
+    let left = || -> f64 {
+        let metrics = Http::new().get(&format!("http://{admin}/metrics")).unwrap().body;
+        let mut lines = metrics.lines();
+        let left =
+            lines.find_map(|line| line.strip_prefix("tmpcred_tls_certificate_left_seconds "));
+        left.unwrap().parse::<f64>().unwrap() / 3600.0
+    };
+    assert!((23.0..24.0).contains(&left()), "{}", left());
     let page = format!("{}/jwks.json", broker.url());
     let reached = |authority: &Path| Http::trusting(authority).get(&page).is_ok();
     assert!(reached(&first.pem()) && !reached(&second.pem()));
@@ -269,6 +280,14 @@ fn a_new_certificate_is_taken_without_losing_a_request_and_a_bad_one_is_not() {
                 broker.said().contains("the old one stays").then_some(())
             });
             assert!(reached(&second.pem()));
+
+            replace(&certificate, &second.certify_expired("127.0.0.1"));
+            broker.signal(Signal::HUP);
+            wait_until("the log to tell of the one that has ended", LONG, || {
+                broker.said().contains("is not valid: it was until").then_some(())
+            });
+            assert!(reached(&second.pem()));
+            assert!((23.0..24.0).contains(&left()), "{}", left());
         }));
         ended.store(true, Ordering::Relaxed);
         let answered = client.join().unwrap();
@@ -277,4 +296,16 @@ fn a_new_certificate_is_taken_without_losing_a_request_and_a_bad_one_is_not() {
     });
     let said = broker.said();
     assert!(said.contains("there is none in it; it must be a PEM file"), "{said}");
+
+    // It starts with that one all the same, and takes a good one then.
+    broker.restart();
+    let said = broker.said();
+    assert!(said.contains("clients refuse the broker's certificate"), "{said}");
+    assert!(said.contains("is not valid: it was until"), "{said}");
+    assert!(!reached(&second.pem()));
+    assert!((-2.0..-0.9).contains(&left()), "{}", left());
+    replace(&certificate, &second.certify("127.0.0.1"));
+    broker.signal(Signal::HUP);
+    wait_until("the good one", LONG, || reached(&second.pem()).then_some(()));
+    assert!((23.0..24.0).contains(&left()), "{}", left());
 }

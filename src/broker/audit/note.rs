@@ -77,22 +77,12 @@ impl Checkpoint {
         if note.len() > MAX_NOTE {
             return Err(refused("it is too long"));
         }
-        let split = note.rfind("\n\n").ok_or_else(malformed)?;
-        let (text, signatures) = (&note[..=split], &note[split + 2..]);
-        if !signatures.ends_with('\n') {
-            return Err(malformed());
-        }
+        let Note { text, signatures } = Note::parse(note).ok_or_else(malformed)?;
         let mut signers = Vec::new();
-        for line in signatures.lines() {
-            let (name, signature) = line
-                .strip_prefix("\u{2014} ")
-                .and_then(|line| line.split_once(' '))
-                .ok_or_else(malformed)?;
-            let signature = STANDARD.decode(signature).map_err(|_| malformed())?;
-            let (id, signature) = signature.split_first_chunk::<4>().ok_or_else(malformed)?;
+        for Signature { name, id, signature } in signatures {
             // Others may sign it as well, whom nobody here knows.
-            for key in keys.iter().filter(|key| key.name == name && key.id() == *id) {
-                if !key.verifies(text.as_bytes(), signature) {
+            for key in keys.iter().filter(|key| key.name == name && key.id() == id) {
+                if !key.verifies(text.as_bytes(), &signature) {
                     return Err(refused("its signature is not that of the broker's key"));
                 }
                 signers.push(key.clone());
@@ -107,6 +97,43 @@ impl Checkpoint {
             return Err(refused("it is of another log"));
         }
         Ok((checkpoint, signers))
+    }
+}
+
+/// Whether this is a signed note at all, whoever has signed it and whatever it says.
+pub fn is_note(text: &str) -> bool {
+    text.len() <= MAX_NOTE && Note::parse(text).is_some()
+}
+
+/// A signed note, as it says itself.
+struct Note<'a> {
+    /// What is signed.
+    text: &'a str,
+    signatures: Vec<Signature<'a>>,
+}
+
+/// One of its signatures, with the name and the id of the key.
+struct Signature<'a> {
+    name: &'a str,
+    id: [u8; 4],
+    signature: Vec<u8>,
+}
+
+impl<'a> Note<'a> {
+    fn parse(note: &'a str) -> Option<Self> {
+        let split = note.rfind("\n\n")?;
+        let (text, signatures) = (&note[..=split], &note[split + 2..]);
+        if !signatures.ends_with('\n') {
+            return None;
+        }
+        let signature = |line: &'a str| {
+            let (name, signature) = line.strip_prefix("\u{2014} ")?.split_once(' ')?;
+            let signature = STANDARD.decode(signature).ok()?;
+            let (id, signature) = signature.split_first_chunk::<4>()?;
+            Some(Signature { name, id: *id, signature: signature.to_vec() })
+        };
+        let signatures = signatures.lines().map(signature).collect::<Option<_>>()?;
+        Some(Self { text, signatures })
     }
 }
 
@@ -216,19 +243,25 @@ mod tests {
         // A witness has signed it too.
         let more = format!("{note}\u{2014} witness.example AAAAAAAA\n");
         assert_eq!(Checkpoint::open(&more, &keys).unwrap(), checkpoint());
-        for bad in [
-            signed(3, &checkpoint()),
-            note.replace("\n7\n", "\n8\n"),
-            note.trim_end().to_string(),
-            note.replace('\u{2014}', "-"),
-            signed(1, &Checkpoint { origin: "other.example.com".into(), ..checkpoint() }),
-            String::new(),
-            "\n\n".into(),
-            "x".repeat(MAX_NOTE + 1),
+        for (bad, noted) in [
+            (signed(3, &checkpoint()), true),
+            (note.replace("\n7\n", "\n8\n"), true),
+            (signed(1, &Checkpoint { origin: "other.example.com".into(), ..checkpoint() }), true),
+            (note.replace("\n7\n", "\nseven\n"), true),
+            (note.trim_end().to_string(), false),
+            (note.replace('\u{2014}', "-"), false),
+            (checkpoint().text(), false),
+            (checkpoint().text() + "\n", false),
+            (String::new(), false),
+            ("\n\n".into(), false),
+            ("x".repeat(MAX_NOTE + 1), false),
+            ("\n".repeat(MAX_NOTE) + &note, false),
         ] {
             let error = Checkpoint::open(&bad, &keys).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Verification, "{bad}");
+            assert_eq!(is_note(&bad), noted, "{bad}");
         }
+        assert!(is_note(&note) && is_note(&more));
         // Two of the broker's have: it says which of those that are known.
         let second = signed(2, &checkpoint());
         let both = format!("{note}{}", second.rsplit_once("\n\n").unwrap().1);

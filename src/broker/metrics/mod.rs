@@ -4,6 +4,7 @@
 //! it tells of no subject and no token. A broker has its own registry.
 
 mod active;
+mod certificate;
 mod elevated;
 mod labels;
 mod sample;
@@ -96,6 +97,7 @@ pub struct Metrics {
     shed: Family<Label, Counter>,
     limited: Family<TurnedAway, Counter>,
     reloads: Family<Label, Counter>,
+    certificate: certificate::Served,
     policy_reloads: Family<Label, Counter>,
     unsigned: Counter,
     pending: Pending,
@@ -131,6 +133,7 @@ impl Default for Metrics {
             shed: labels::all("reason", Shed::ALL),
             limited: Family::default(),
             reloads: labels::all("outcome", Reload::ALL),
+            certificate: Default::default(),
             policy_reloads: labels::all("outcome", Reload::ALL),
             unsigned: Counter::default(),
             pending: Pending::default(),
@@ -452,11 +455,6 @@ impl Metrics {
     /// How often no checkpoint could be signed: whoever signs counts here.
     pub fn unsigned(&self) -> Counter {
         self.unsigned.clone()
-    }
-
-    /// Counts a certificate that was read again, or could not be.
-    pub fn reloaded(&self, outcome: Reload) {
-        self.reloads.get_or_create(&[("outcome", outcome.as_str())]).inc();
     }
 }
 

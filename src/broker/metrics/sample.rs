@@ -30,7 +30,7 @@ pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 pub(super) const STORE_TIME: Duration = Duration::from_secs(1);
 
 /// A number with a fraction.
-type Number = Gauge<f64, AtomicU64>;
+pub(super) type Number = Gauge<f64, AtomicU64>;
 
 /// The name of an issuer's table in the configuration.
 type Issuer = [(&'static str, String); 1];
@@ -88,6 +88,7 @@ impl Broker {
         ready.set(i64::from(matches!(is_ready, Ok(Ok(())))));
         let help = "1 where the broker is ready to issue, as `/readyz` says";
         sampled.register("ready", help, ready);
+        self.metrics.sample_certificate(&mut sampled, self.clock.now());
         let broken = Gauge::<i64>::default();
         broken.set(i64::from(self.audit.is_broken()));
         let help = "1 where the audit log is not what was signed of it, so that nothing is issued";

@@ -364,7 +364,13 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     assert!(after.text.contains("clock_skew_seconds{issuer=\"fetched\"}"));
     assert_eq!(after.get("audit_sink_failures_total{sink=\"lines\"}"), 0.0);
     assert_eq!(after.get("notify_waiting{channel=\"own\"}"), 0.0);
-    check_page(&after.text);
+    assert!(!after.text.contains("tls_certificate_left"), "it serves none");
+    let end = bed.broker.clock.now() - time::Duration::minutes(2);
+    bed.broker.metrics.certificate_ends(Some(end));
+    let ended = seen(&bed).await;
+    let left = ended.get("tls_certificate_left_seconds");
+    assert!((-180.0..=-120.0).contains(&left), "{left}");
+    check_page(&ended.text);
 }
 
 /// The page lists all that there is, as it is.

@@ -303,6 +303,9 @@ pub(crate) struct AuditCheckpoint {
     /// Print the public keys that verify checkpoints instead, a line each: first the one that signs
     #[arg(long)]
     pub key: bool,
+    /// Where to write it, as a whole or not at all; `-` is standard output [default: standard output]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
 }
 
 /// Find records

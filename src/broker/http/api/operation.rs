@@ -26,7 +26,7 @@ pub(in crate::broker::http) struct Operation {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::broker::http) struct Parameter {
     pub(super) place: &'static str,
-    pub(super) name: &'static str,
+    pub(in crate::broker::http) name: &'static str,
     pub(super) about: &'static str,
     pub(super) kind: Kind,
     pub(super) required: bool,

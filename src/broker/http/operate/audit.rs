@@ -54,6 +54,23 @@ pub(in crate::broker::http) struct Asked {
     pub(in crate::broker::http) below: Option<u64>,
 }
 
+/// The same, as it is described.
+const PARAMETERS: [Parameter; 13] = [
+    Parameter::text("since", "Not before this moment (RFC 3339)"),
+    Parameter::text("until", "Before this moment (RFC 3339)"),
+    Parameter::text("principal", "Of this caller: the subject, or issuer, `#` and subject"),
+    Parameter::text("role", "About this role"),
+    Parameter::text("action", "Of this action, such as `issue` or `elevation.approve`"),
+    Parameter::text("decision", "`issued`, `denied`, `aborted`, `revoked` or `changed`"),
+    Parameter::text("request", "Of this request (`x-request-id`)"),
+    Parameter::text("trace", "Of this trace (the second part of `traceparent`)"),
+    Parameter::text("token", "About this token (its `jti`)"),
+    Parameter::text("elevation", "Of this elevation, and what was done under its grant"),
+    Parameter::text("drill", "`true`: of drills alone"),
+    Parameter::number("limit", "How many at most: 100 where left out, 1000 at most", false),
+    Parameter::number("below", "With lower numbers than this", false),
+];
+
 /// Records, in order.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Records")]
@@ -69,21 +86,7 @@ pub(in crate::broker::http) struct Found {
 pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
     let operation = Operation::new("audit_records", "Find records of the audit log")
         .about("The newest that match, in order. Policy decides (`Action::\"administer\"`).")
-        .takes(&[
-            Parameter::text("since", "Not before this moment (RFC 3339)"),
-            Parameter::text("until", "Before this moment (RFC 3339)"),
-            Parameter::text("principal", "Of this caller: the subject, or issuer, `#` and subject"),
-            Parameter::text("role", "About this role"),
-            Parameter::text("action", "Of this action, such as `issue` or `elevation.approve`"),
-            Parameter::text("decision", "`issued`, `denied`, `aborted`, `revoked` or `changed`"),
-            Parameter::text("request", "Of this request (`x-request-id`)"),
-            Parameter::text("trace", "Of this trace (the second part of `traceparent`)"),
-            Parameter::text("token", "About this token (its `jti`)"),
-            Parameter::text("elevation", "Of this elevation, and what was done under its grant"),
-            Parameter::text("drill", "`true`: of drills alone"),
-            Parameter::number("limit", "How many at most: 100 where left out, 1000 at most", false),
-            Parameter::number("below", "With lower numbers than this", false),
-        ])
+        .takes(&PARAMETERS)
         .answers(Answer::json::<Found>(200, "A page of them"));
     let operation = described(operation, Verb::Get);
     Endpoint::new(format!("{base}/{AUDIT_PATH}"), Verb::Get, get(read), operation)
@@ -115,12 +118,24 @@ async fn found(
 fn misread(rejected: &QueryRejection) -> Unserved {
     let why = rejected.body_text();
     let why = why.strip_prefix("Failed to deserialize query string: ").unwrap_or(&why);
+    let unknown = why.find(UNKNOWN).map(|at| why[at..].split("`, ").next().unwrap_or_default());
     // It quotes what stands there. Where that is a token in the wrong place, no more than its
     // header comes into the log.
-    let why: String = why.chars().take(MISREAD).collect();
-    let what = "the query has something unknown, or twice, or what is no value of it";
-    Unserved::malformed(format!("{what}: {}", foreign(&why)))
+    let cut = |why: &str| foreign(&why.chars().take(MISREAD).collect::<String>());
+    Unserved::malformed(match unknown {
+        Some(unknown) => {
+            let known = PARAMETERS.map(|parameter| parameter.name);
+            format!("the query has an {}`; it may have {}", cut(unknown), known.join(", "))
+        }
+        None => {
+            let what = "the query has something twice, or what is no value of it";
+            format!("{what}: {}", cut(why))
+        }
+    })
 }
+
+/// How its reader says that something is not known, before the name of that.
+const UNKNOWN: &str = "unknown field `";
 
 /// What is found, by whoever asks, where policy lets them.
 pub(in crate::broker::http) async fn searched(
@@ -193,5 +208,17 @@ impl Asked {
             elevation: self.elevation,
             drill: self.drill.unwrap_or_default(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_described_is_what_may_be_asked() {
+        let refused = serde_urlencoded::from_str::<Asked>("bogus=1").err().unwrap().to_string();
+        let known: Vec<_> = refused.split('`').skip(3).step_by(2).collect();
+        assert_eq!(known, PARAMETERS.map(|parameter| parameter.name), "{refused}");
     }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::broker::audit::erase::{Erased, Erasure};
 use crate::broker::audit::export::{Format, exported};
-use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey};
+use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey, is_note};
 use crate::broker::audit::verify::{Proofs, Report, verify};
 use crate::broker::audit::{self, Record, principal};
 use crate::broker::config::{self, Config};
@@ -198,10 +198,17 @@ fn read_checkpoint(
     revoked: &[VerifierKey],
 ) -> Result<(Checkpoint, Vec<VerifierKey>)> {
     let failed = |error: Error| error.context(format!("{} cannot be used", file.display()));
-    let bytes = files::read(file, MAX_NOTE as u64)?
+    // One byte more shows that it is too long.
+    let bytes = files::read_start(file, MAX_NOTE as u64 + 1)?
         .ok_or_else(|| failed(Error::new(ErrorKind::Usage, "there is no such file")))?;
-    let note = String::from_utf8(bytes)
-        .map_err(|_| failed(Error::new(ErrorKind::Verification, "it is no text")))?;
+    let is_empty = bytes.is_empty();
+    // What nobody has signed says nothing of the log, so it is no sign of tampering.
+    let note = String::from_utf8(bytes).ok().filter(|text| is_note(text)).ok_or_else(|| {
+        let what = if is_empty { "it is empty" } else { "it is no signed note" };
+        failed(Error::new(ErrorKind::Usage, what)).hint(
+            "it has to be a checkpoint as `tmpcred broker audit checkpoint --out FILE` writes it",
+        )
+    })?;
     Checkpoint::open_signed(&note, keys).map_err(|error| {
         failed(match Checkpoint::open(&note, revoked) {
             Ok(_) => error
@@ -223,13 +230,26 @@ async fn checkpoint(app: &App, args: &AuditCheckpoint) -> Result<()> {
                 .hint("start the broker once"));
         }
         let keys = sealed.verifiers(&audit::origin(&config.issuer));
-        return keys.iter().try_for_each(|key| app.ui.line(key.to_string()));
+        let lines = keys.iter().map(|key| format!("{key}\n")).collect::<String>();
+        return put(app, args, &lines);
     }
     let noted = store.latest_note().await?.ok_or_else(|| {
         Error::new(ErrorKind::Other, "there is no checkpoint of the audit log yet")
             .hint("the broker signs one within 5 seconds after the first record")
     })?;
-    written(app.ui.raw_out().write_all(noted.note.as_bytes()))
+    put(app, args, &noted.note)
+}
+
+/// To where it is to be. A file is there as a whole, or stays as it was.
+fn put(app: &App, args: &AuditCheckpoint, text: &str) -> Result<()> {
+    match args.out.as_deref().filter(|out| *out != Path::new("-")) {
+        // A device would be gone.
+        Some(out) if files::exists(out) && !files::is_file(out) => {
+            Err(misuse(format!("{} is no file", out.display())).hint("`-` is standard output"))
+        }
+        Some(out) => files::write_public(out, text.as_bytes()),
+        None => written(app.ui.raw_out().write_all(text.as_bytes())),
+    }
 }
 
 /// A record; otherwise its number is kept.

@@ -83,7 +83,14 @@ async fn a_query_that_is_none_is_refused() {
         json_of(&answer)["error_description"].as_str().unwrap().to_string()
     };
     let named = said("subject=alice").await;
-    assert!(named.contains("unknown field `subject`") && !named.contains("alice"), "{named}");
+    assert!(named.contains("unknown field `subject`;") && !named.contains("alice"), "{named}");
+    let bogus = said("bogus=1").await;
+    assert_eq!(
+        bogus,
+        "the query has an unknown field `bogus`; it may have since, until, principal, role, action, decision, request, trace, token, elevation, drill, limit, below"
+    );
+    let twice = said("role=a&role=b").await;
+    assert!(twice.contains("something twice") && twice.contains("`role`"), "{twice}");
     let token = bed.key.token(json!({}));
     let cut = said(&token).await;
     assert!(cut.contains(&token[..20]) && !cut.contains(token.split('.').nth(1).unwrap()), "{cut}");
