@@ -414,8 +414,26 @@ impl Shed {
 pub(super) const PLACES: &[&str] =
     &[Place::Authz.as_str(), Place::Introspection.as_str(), Place::Exchange.as_str()];
 
+/// Whose rate was used up, and for what.
+pub(super) type TurnedAway = [(&'static str, &'static str); 2];
+
+pub(super) fn turned_away(whose: Limited, endpoint: Endpoint) -> TurnedAway {
+    [("reason", of_limited(whose)), ("route", endpoint.name())]
+}
+
+/// Counters of all that can be used up.
+pub(super) fn all_turned_away() -> Family<TurnedAway, Counter> {
+    let family = Family::default();
+    for endpoint in Endpoint::ALL {
+        for whose in limited(endpoint) {
+            drop(family.get_or_create(&turned_away(whose, endpoint)));
+        }
+    }
+    family
+}
+
 /// Whose rates can be used up by asking for this.
-pub(super) fn limited(endpoint: Endpoint) -> Vec<Limited> {
+fn limited(endpoint: Endpoint) -> Vec<Limited> {
     let mut all = vec![Limited::Route];
     if endpoint.counts_for_address() {
         all.extend([Limited::Principal, Limited::Address]);
@@ -426,7 +444,7 @@ pub(super) fn limited(endpoint: Endpoint) -> Vec<Limited> {
     all
 }
 
-pub(super) const fn of_limited(whose: Limited) -> &'static str {
+const fn of_limited(whose: Limited) -> &'static str {
     match whose {
         Limited::Principal => "principal",
         Limited::Address => "address",

@@ -30,11 +30,10 @@ pub use labels::{
 pub use sample::CONTENT_TYPE;
 
 use super::authenticate::{Caller, Rejection};
-use super::config::Endpoint;
 use super::origins::Place;
 use super::own::Flaw;
 use super::proof::Fault;
-use super::rate::{Limited, TooOften};
+use super::rate::TooOften;
 use crate::error::Result;
 
 /// What all names begin with.
@@ -50,13 +49,6 @@ type Label = [(&'static str, &'static str); 1];
 
 /// Route and status, as far as statuses are told apart.
 type Answered = [(&'static str, String); 2];
-
-/// Whose rate was used up, and for what.
-type TurnedAway = [(&'static str, &'static str); 2];
-
-fn turned_away(whose: Limited, endpoint: Endpoint) -> TurnedAway {
-    [("reason", labels::of_limited(whose)), ("route", endpoint.name())]
-}
 
 /// A route.
 type Route = [(&'static str, String); 1];
@@ -95,7 +87,7 @@ pub struct Metrics {
     appending: Histogram,
     unrecorded: Counter,
     shed: Family<Label, Counter>,
-    limited: Family<TurnedAway, Counter>,
+    limited: Family<labels::TurnedAway, Counter>,
     reloads: Family<Label, Counter>,
     certificate: certificate::Served,
     policy_reloads: Family<Label, Counter>,
@@ -131,18 +123,13 @@ impl Default for Metrics {
             appending: durations(),
             unrecorded: Counter::default(),
             shed: labels::all("reason", Shed::ALL),
-            limited: Family::default(),
+            limited: labels::all_turned_away(),
             reloads: labels::all("outcome", Reload::ALL),
             certificate: Default::default(),
             policy_reloads: labels::all("outcome", Reload::ALL),
             unsigned: Counter::default(),
             pending: Pending::default(),
         };
-        for endpoint in Endpoint::ALL {
-            for whose in labels::limited(endpoint) {
-                drop(metrics.limited.get_or_create(&turned_away(whose, endpoint)));
-            }
-        }
         for outcome in ["issued", "denied", "failed"] {
             drop(metrics.issuing.get_or_create(&[("outcome", outcome)]));
         }
@@ -443,8 +430,7 @@ impl Metrics {
 
     /// Counts a request of which there were too many of late.
     pub fn limited(&self, too_often: TooOften) {
-        let TooOften { whose, endpoint, .. } = too_often;
-        self.limited.get_or_create(&turned_away(whose, endpoint)).inc();
+        self.limited.get_or_create(&labels::turned_away(too_often.whose, too_often.endpoint)).inc();
     }
 
     /// Counts policies that were read again, or could not be used.
