@@ -22,7 +22,7 @@ use super::proof::{self, Fault};
 use super::rate::TooOften;
 use super::rulebook::Rulebook;
 use super::store::Filter;
-use crate::credential::{Principal, TokenType};
+use crate::credential::TokenType;
 use crate::dpop::Proof;
 use crate::error::Error;
 use crate::secret::Secret;
@@ -99,6 +99,10 @@ impl Broker {
                 (Some(Caller::of_client(&self.issuer, client, self.clock.now())), None)
             }
         };
+        if let Some(caller) = &caller {
+            let counted = self.turn(book, caller, proof.as_ref(), Endpoint::Introspect).await;
+            counted.map_err(Refusal::TooOften)?;
+        }
         let own = match self.known_to(caller.as_ref(), book, token, source).await? {
             Ok(own) => own,
             // Why is counted, and told to nobody. A proof is not used up for that: anybody can
@@ -116,6 +120,11 @@ impl Broker {
             }
             self.use_up_proof(&proof).await?;
         }
+        // One that is dead may be in anybody's hands, and is told of as often as they like.
+        if caller.is_none() {
+            let counted = self.count(book, own.bearer(), Endpoint::Introspect);
+            counted.map_err(Refusal::TooOften)?;
+        }
         self.with_its_record(own).await.map(Some).map_err(Refusal::Unavailable)
     }
 
@@ -127,17 +136,11 @@ impl Broker {
         token: &Secret<String>,
         source: IpAddr,
     ) -> Result<Result<OwnToken, Flaw>, Refusal> {
-        let counted =
-            |who: &Principal| self.turn(book, who, Endpoint::Introspect).map_err(Refusal::TooOften);
-        if let Some(caller) = caller {
-            let _counted = counted(caller.asking())?;
-        }
         let own = match self.own_token(token).await.map_err(Refusal::Unavailable)? {
             Ok(own) if own.expires_at <= self.clock.now() => return Ok(Err(Flaw::Expired)),
             Ok(own) => own,
             Err(flaw) => return Ok(Err(flaw)),
         };
-        let by_itself = caller.is_none().then(|| counted(own.bearer())).transpose()?;
         if let Some(caller) = caller {
             let moment = Moment { now: self.clock.now(), source };
             match book.may_introspect(caller, &own.role, &own.audience, moment) {
@@ -161,9 +164,6 @@ impl Broker {
             }
             Ok(true) => {
                 self.note_introspection(&own, by, "revoked");
-                if let Some(counted) = by_itself {
-                    counted.give_back();
-                }
                 Ok(Err(Flaw::Revoked))
             }
             Err(error) => Err(Refusal::Unavailable(error)),

@@ -253,7 +253,9 @@ impl Broker {
             tracing::info!(request_id = %record.request_id, %refusal, "denied, and only counted");
             return match refusal {
                 // Asking again is of no use.
-                Refusal::Reused | Refusal::Repeated | Refusal::CutOff => refusal,
+                Refusal::Reused | Refusal::Repeated | Refusal::Replayed | Refusal::CutOff => {
+                    refusal
+                }
                 _ => Refusal::TooMany { retry_after },
             };
         }

@@ -253,6 +253,7 @@ fn network(source: IpAddr) -> String {
     }
 }
 
-fn hex(hash: &Fingerprint) -> String {
+/// As the store has it.
+pub(super) fn hex(hash: &Fingerprint) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

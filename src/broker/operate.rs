@@ -21,9 +21,10 @@ use super::config::{Config, Endpoint, MAX_LEEWAY};
 use super::cutoff::{Operator, Revoked, What};
 use super::decide::{Denied, Rules};
 use super::issue::UNKNOWN;
+use super::once;
 use super::policy::{Moment, Named, Operation, Tokens};
 use super::proof::{self, Place, consume};
-use super::rate::{Asking, Counted, TooOften};
+use super::rate::{Asking, TooOften};
 use super::rulebook::Rulebook;
 use super::store::{Consumed, Effect, Filter, Once, Unit};
 use crate::credential::Principal;
@@ -90,25 +91,49 @@ impl Broker {
         endpoint: Endpoint,
     ) -> Result<Caller, Unproved> {
         let (caller, proof) = self.shown_by(book, shown).await?;
-        let counted = self.turn(book, caller.asking(), endpoint).map_err(Unproved::TooOften)?;
-        let used_up = self.use_up_shown(&caller, proof.as_ref()).await;
-        // What was used before may be in anybody's hands.
-        if let Err(Unproved::Token(_) | Unproved::Proof(_)) = used_up {
-            counted.give_back();
-        }
-        used_up.map(|()| caller)
+        let counted = self.turn(book, &caller, proof.as_ref(), endpoint).await;
+        counted.map_err(Unproved::TooOften)?;
+        self.use_up_shown(&caller, proof.as_ref()).await?;
+        Ok(caller)
     }
 
-    /// Counts that somebody who has shown who they are asks for this.
+    /// Counts that somebody asks for this who has shown who they are, unless something of what
+    /// they show was used before: that may be in anybody's hands, and nothing comes of it.
     ///
     /// # Errors
     /// Where they did so too often of late.
-    pub(super) fn turn(
+    pub(super) async fn turn(
+        &self,
+        book: &Rulebook,
+        caller: &Caller,
+        proof: Option<&Proof>,
+        endpoint: Endpoint,
+    ) -> Result<(), TooOften> {
+        if !book.rates().limit_callers(endpoint) {
+            return Ok(());
+        }
+        let assertions: Vec<_> = caller.proven().filter_map(Caller::used_up).collect();
+        let assertions: Vec<_> = assertions.iter().map(once::hex).collect();
+        let proofs: Vec<_> = proof.iter().map(|proof| proof.id.clone()).collect();
+        for (kind, ids) in [(Once::Assertion, assertions), (Once::DpopProof, proofs)] {
+            // Where that cannot be told, it counts.
+            if !ids.is_empty() && self.store.any_consumed(kind, &ids).await.unwrap_or(false) {
+                return Ok(());
+            }
+        }
+        self.count(book, caller.asking(), endpoint)
+    }
+
+    /// Counts that somebody asks for this.
+    ///
+    /// # Errors
+    /// Where they did so too often of late.
+    pub(super) fn count(
         &self,
         book: &Rulebook,
         principal: &Principal,
         endpoint: Endpoint,
-    ) -> Result<Counted, TooOften> {
+    ) -> Result<(), TooOften> {
         let who = Asking { principal, own: self.issuer.as_str() };
         book.rates().caller(who, endpoint, self.clock.uptime())
     }
@@ -157,8 +182,9 @@ impl Broker {
     }
 
     /// Uses up what may be shown once, durably and for all processes of this broker. Whoever was
-    /// denied so much of late that it is only counted does not get to that: they have as many
-    /// proofs as they like, and each leaves something in the store.
+    /// denied so much of late with proofs by this key does not get to that: they make as many as
+    /// they like, and each leaves something in the store. Another key takes another assertion,
+    /// which their issuer has to give them.
     async fn use_up_shown(&self, caller: &Caller, proof: Option<&Proof>) -> Result<(), Unproved> {
         let now = self.clock.now();
         if let Some(proof) = proof {
@@ -172,7 +198,7 @@ impl Broker {
         let longest = time::Duration::try_from(MAX_LEEWAY).unwrap_or(time::Duration::MAX);
         let used = Effect::Consume(Consumed {
             kind: Once::Assertion,
-            id: assertion.iter().map(|byte| format!("{byte:02x}")).collect(),
+            id: once::hex(&assertion),
             at: now,
             keep_until: caller.expires_at().saturating_add(longest),
         });

@@ -220,7 +220,12 @@ impl Rates {
         }
     }
 
-    /// Counts that somebody asks for this, unless nothing was there to ask for.
+    /// Whether it is limited how often one caller may ask for this.
+    pub(super) fn limit_callers(&self, endpoint: Endpoint) -> bool {
+        self.principal.contains_key(&endpoint)
+    }
+
+    /// Counts that somebody asks for this.
     ///
     /// # Errors
     /// Where they did so too often of late.
@@ -229,12 +234,11 @@ impl Rates {
         who: Asking<'_>,
         endpoint: Endpoint,
         up: Duration,
-    ) -> Result<Counted, TooOften> {
-        let Some(each) = self.principal.get(&endpoint) else { return Ok(Counted(None)) };
+    ) -> Result<(), TooOften> {
+        let Some(each) = self.principal.get(&endpoint) else { return Ok(()) };
         // Whatever was made of their token by exchange, it is they.
-        let (each, who) = (each.clone(), hashed(&origin_of(who.principal, who.own)));
-        each.take(who, up).map_err(TooOften::of(Limited::Principal, endpoint))?;
-        Ok(Counted(Some(Turn { each, who, taken: up, counts: true })))
+        let who = hashed(&origin_of(who.principal, who.own));
+        each.take(who, up).map_err(TooOften::of(Limited::Principal, endpoint))
     }
 
     /// Counts that whoever is called this asks for a role, unless nothing comes of it.
@@ -253,21 +257,6 @@ impl Rates {
 pub(super) struct Asking<'a> {
     pub(super) principal: &'a Principal,
     pub(super) own: &'a str,
-}
-
-/// A request that counts, unless it is [given back](Self::give_back). Where nothing is limited
-/// there is nothing to give back.
-#[must_use]
-pub(super) struct Counted(Option<Turn>);
-
-impl Counted {
-    /// It does not count: what was shown is good for nothing any more, so that it may be somebody
-    /// else who has it.
-    pub(super) fn give_back(self) {
-        if let Some(mut turn) = self.0 {
-            turn.counts = false;
-        }
-    }
 }
 
 /// What counts only where it is kept.

@@ -32,9 +32,17 @@ impl Broker {
         client: &Proved,
         source: IpAddr,
         request_id: Uuid,
-    ) -> Result<Revocation> {
+    ) -> Result<()> {
         let revoking = self.revoke_once(policy, token, client, source, request_id);
-        self.metrics.revocation(revoking).await
+        self.metrics.revocation(revoking).await.map(drop)
+    }
+
+    /// Whether this very token was revoked: whoever does so again costs no commit.
+    ///
+    /// # Errors
+    /// Where that cannot be told.
+    pub(super) async fn was_revoked(&self, token: &OwnToken) -> Result<bool> {
+        self.store.any_consumed(Once::RevokedToken, &[token.jti.to_string()]).await
     }
 
     async fn revoke_once(
@@ -46,10 +54,6 @@ impl Broker {
         request_id: Uuid,
     ) -> Result<Revocation> {
         let id = token.jti.to_string();
-        // Whoever repeats it costs no commit.
-        if self.store.any_consumed(Once::RevokedToken, std::slice::from_ref(&id)).await? {
-            return Ok(Revocation::Repeated);
-        }
         let now = self.clock.now();
         let record = Record {
             at: now,

@@ -105,13 +105,22 @@ async fn perform(
         broker.metrics.revoked(Revocation::Unknown);
         return Ok(());
     };
+    // One that is dead may be in anybody's hands, and nothing comes of it.
+    let repeated = broker.was_revoked(&token).await.map_err(|error| {
+        broker.metrics.revoked(Revocation::Failed);
+        unavailable(error)
+    })?;
+    if repeated {
+        broker.metrics.revoked(Revocation::Repeated);
+        return Ok(());
+    }
     // Who holds it comes as whom it stands for, unless they are a client that has shown so.
     let client = proved.id().map(|client| {
         let issuer = broker.issuer().as_str().to_string();
         Principal { issuer, subject: client.into() }
     });
     let who = client.as_ref().unwrap_or(token.bearer());
-    let counted = broker.turn(&book, who, config::Endpoint::Revoke).map_err(|too_often| {
+    broker.count(&book, who, config::Endpoint::Revoke).map_err(|too_often| {
         broker.metrics.revoked(Revocation::Denied);
         rates::refusal(broker, too_often)
     })?;
@@ -120,13 +129,7 @@ async fn perform(
     // all the same.
     let work = async move { broker.revoke(&book, &token, &proved, source.0, id.0).await };
     match tokio::spawn(Place::here().around(work).in_current_span()).await {
-        Ok(Ok(revoked)) => {
-            // What is dead already may be in anybody's hands.
-            if revoked == Revocation::Repeated {
-                counted.give_back();
-            }
-            Ok(())
-        }
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(unavailable(error)),
         Err(_) => Err(Refusal::internal()),
     }

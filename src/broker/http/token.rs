@@ -224,8 +224,8 @@ async fn exchange(
         }
     };
     let caller = broker.through(book, caller, &client, proof.is_some()).map_err(no_client)?;
-    let counted = broker.turn(book, caller.asking(), config::Endpoint::Token);
-    let counted = counted.map_err(|too_often| Unissued {
+    let counted = broker.turn(book, &caller, proof.as_ref(), config::Endpoint::Token).await;
+    counted.map_err(|too_often| Unissued {
         why: Issuance::TooOften,
         refusal: rates::refusal(broker, too_often),
     })?;
@@ -243,10 +243,9 @@ async fn exchange(
     };
     summarize(broker).await;
     let issued = broker.issue(book, &caller, &ask).await;
-    // One that was shown before tells of no login now, nor of who has it.
-    match issued {
-        Err(issue::Refusal::Reused | issue::Refusal::Replayed) => counted.give_back(),
-        _ => broker.saw_login(book, &caller),
+    // One that was shown before tells of no login now.
+    if !matches!(issued, Err(issue::Refusal::Reused | issue::Refusal::Replayed)) {
+        broker.saw_login(book, &caller);
     }
     let issued = issued.map_err(not_issued)?;
     let (role, ttl, record) = (&issued.role, issued.ttl, issued.log_sequence);

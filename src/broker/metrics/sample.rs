@@ -86,7 +86,7 @@ impl Broker {
         let is_ready = tokio::time::timeout(STORE_TIME, self.check_readiness()).await;
         let ready = Gauge::<i64>::default();
         ready.set(i64::from(matches!(is_ready, Ok(Ok(())))));
-        let help = "1 where the broker is ready to issue, as `/readyz` says";
+        let help = "1 where the broker could tell within a second that it is ready to issue";
         sampled.register("ready", help, ready);
         self.metrics.sample_certificate(&mut sampled, self.clock.now());
         let broken = Gauge::<i64>::default();

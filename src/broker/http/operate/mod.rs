@@ -245,9 +245,8 @@ impl<'a> Request<'a> {
 
     /// Counts that somebody asks who was known without a token.
     pub(super) fn count(&self, caller: &Caller) -> Result<(), Unserved> {
-        let counted = self.broker.turn(&self.book, caller.asking(), self.endpoint);
-        let counted = counted.map_err(|too_often| self.unproved(Unproved::TooOften(too_often)));
-        counted.map(drop)
+        let counted = self.broker.count(&self.book, caller.asking(), self.endpoint);
+        counted.map_err(|too_often| self.unproved(Unproved::TooOften(too_often)))
     }
 
     fn unproved(&self, unproved: Unproved) -> Unserved {

@@ -165,7 +165,14 @@ async fn it_is_not_ready_when_the_store_breaks() {
     let path = dir.path().join("b.db");
     let store: Arc<dyn Store> = Arc::new(sqlite::open(&path).await.unwrap());
     let bed = Bed::with(|options| options.store = store).await;
+    let told = async |bed: &Bed| {
+        let response = bed.admin.get("/metrics").await;
+        let metrics = String::from_utf8(response.body.expose().clone()).unwrap();
+        metrics.lines().find_map(|line| line.strip_prefix("tmpcred_ready ")).unwrap().to_string()
+    };
+    assert_eq!(told(&Bed::new().await).await, "1");
     crate::host::files::remove(&path).unwrap();
+    assert_eq!(told(&bed).await, "0");
     let response = bed.get("/readyz").await;
     assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(!String::from_utf8_lossy(response.body.expose()).contains("b.db"), "no internals");

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::super::elevations::{EVENTS, unserved, verdict};
 use super::super::form::Posted;
-use super::super::operate::{Shown, Unserved, to_its_end};
+use super::super::operate::{Outcome, Shown, Unserved, to_its_end};
 use super::frame;
 use super::visit::{Visit, go_to, is_place};
 use crate::broker::Broker;
@@ -35,11 +35,12 @@ pub(super) async fn settle(
         Ok(visit) => visit,
         Err(page) => return page,
     };
+    let known = EVENTS.into_iter().find(|known| *known == event).unwrap_or("unknown");
     if let Some(page) = visit.turned_away() {
+        broker.metrics.elevated(known, Outcome::Denied.as_str());
         return page;
     }
     let Visit { request, who, frame, .. } = visit;
-    let known = EVENTS.into_iter().find(|known| *known == event).unwrap_or("unknown");
     let mut is_drill = false;
     let perform = async {
         let id = Uuid::try_parse(&id).map_err(|_| unserved(Refusal::Unknown))?;

@@ -59,8 +59,10 @@ async fn by_an_assertion_that_was_used_nobody_uses_up_the_rate_of_whose_it_was()
     let used = fresh();
     assert_eq!(bed.exchange(&used, &[]).await.status, StatusCode::OK);
     for _ in 0..5 {
-        let again = bed.exchange(&used, &[("scope", "deploy:read")]).await;
-        assert_eq!(again.status, StatusCode::BAD_REQUEST, "{}", json_of(&again));
+        for other in [("scope", "deploy:read"), ("role", "none")] {
+            let again = bed.exchange(&used, &[other]).await;
+            assert_eq!(again.status, StatusCode::BAD_REQUEST, "{}", json_of(&again));
+        }
     }
     assert_eq!(bed.exchange(&fresh(), &[]).await.status, StatusCode::OK);
     limited(&bed.exchange(&fresh(), &[]).await, "this caller", "30");
