@@ -52,6 +52,7 @@ async fn by_an_assertion_that_was_used_nobody_uses_up_the_rate_of_whose_it_was()
     let bed = Bed::with(|options| {
         strict(options);
         options.config.limits = of_principals(rate(2, 2));
+        options.config.limits.principal_route = [(Endpoint::Introspect, rate(1, 1))].into();
         options.clock = clock.clone();
     })
     .await;
@@ -66,6 +67,9 @@ async fn by_an_assertion_that_was_used_nobody_uses_up_the_rate_of_whose_it_was()
     }
     assert_eq!(bed.exchange(&fresh(), &[]).await.status, StatusCode::OK);
     limited(&bed.exchange(&fresh(), &[]).await, "this caller", "30");
+    // To ask about others it serves on, and counts.
+    assert_eq!(bed.introspect(Some(&used), "x").await.status, StatusCode::OK);
+    limited(&bed.introspect(Some(&used), "x").await, "this caller", "60");
 }
 
 #[tokio::test]
