@@ -37,6 +37,13 @@ use crate::trace;
 /// How far the clocks of a broker, its database and whoever runs it may be apart.
 const CLOCKS_DIFFER: Duration = Duration::seconds(5);
 
+/// How far two clocks are apart that say this; `None` where that does not matter.
+pub(super) fn apart(one: OffsetDateTime, other: OffsetDateTime) -> Option<String> {
+    let differ = (one - other).abs();
+    let seconds = std::time::Duration::from_secs(differ.whole_seconds().unsigned_abs());
+    (differ > CLOCKS_DIFFER).then(|| humantime::format_duration(seconds).to_string())
+}
+
 /// How many records of moments that have not passed are looked at, at most.
 const MOST_AHEAD: u32 = 200_000;
 
@@ -194,11 +201,7 @@ impl Operator {
         let newest = self.newest(now, u64::MAX).await?.filter(|at| *at > now);
         let others = [(now, "the database's clock"), (newest.unwrap_or(now), "the newest record")];
         for ((other, whose), is_record) in others.into_iter().zip([false, true]) {
-            let differ = (other - here).abs();
-            if differ > CLOCKS_DIFFER {
-                let differ = humantime::format_duration(std::time::Duration::from_secs(
-                    differ.whole_seconds().unsigned_abs(),
-                ));
+            if let Some(differ) = apart(other, here) {
                 return Err(Error::new(ErrorKind::Config, "it cannot be told what time it is")
                     .because_of(format!(
                         "by {whose} it is {}, and by this machine's {}: they are {differ} apart",

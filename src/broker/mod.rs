@@ -40,6 +40,7 @@ pub mod audit;
 pub mod authenticate;
 mod authz;
 pub mod aws;
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod cutoff;

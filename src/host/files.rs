@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 #[cfg(unix)]
 pub use self::access::owner_id;
-pub use self::access::{Owner, Readers, owner, readers};
+pub use self::access::{Owner, Readers, owner, readers, require_writable};
 #[cfg(feature = "broker")]
 pub use self::append::append_durably;
 pub use self::draft::{Draft, rename};

@@ -21,6 +21,8 @@ mod aws_keys;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod canary;
 #[cfg(all(target_os = "linux", feature = "broker"))]
+mod check;
+#[cfg(all(target_os = "linux", feature = "broker"))]
 mod checkout;
 #[cfg(target_os = "linux")]
 mod cli;

@@ -40,7 +40,7 @@ pub use erasure::{Erasable, ErasureStore, Traces};
 pub use issuer_keys::{IssuerKeySet, IssuerKeyStore};
 pub use log::{Filter, LogEnds, LogStore, Noted, Row, require_end};
 pub use notify::{Backlog, Delivery, NewDelivery, NotifyStore, Step, Undelivered};
-pub use open::{open, open_existing, open_to_read};
+pub use open::{Found, look, open, open_existing, open_to_read};
 pub use outbox::{OutboxStore, Turn};
 pub use unit::{
     Consumed, Cutoff, Effect, Issuance, Once, OpaqueToken, Outcome, Revocable, Unit, Whose,

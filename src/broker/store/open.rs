@@ -34,6 +34,48 @@ pub async fn open_existing(config: &StoreConfig, env: &Env) -> Result<SqlStore> 
     }
 }
 
+/// What there is where a broker's store is to be.
+pub enum Found {
+    /// Nothing yet: a broker makes it.
+    Nothing,
+    /// A store that an earlier version made: a broker brings it up to date.
+    Earlier,
+    /// One of this version.
+    Ready(Box<SqlStore>),
+}
+
+/// Which version made a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Made {
+    /// None: there is nothing in it.
+    Never,
+    /// An earlier one.
+    Earlier,
+    /// This one.
+    Now,
+}
+
+impl Found {
+    pub(super) fn of(made: Made, store: SqlStore) -> Self {
+        match made {
+            Made::Never => Self::Nothing,
+            Made::Earlier => Self::Earlier,
+            Made::Now => Self::Ready(Box::new(store)),
+        }
+    }
+}
+
+/// Looks what a broker would open, and changes nothing there.
+///
+/// # Errors
+/// As with [`open`].
+pub async fn look(config: &StoreConfig, env: &Env) -> Result<Found> {
+    match config.place()? {
+        Place::File(path) => sqlite::find(path).await,
+        Place::Postgres(config) => postgres::find(config, env).await,
+    }
+}
+
 /// Opens a store to read it; brokers may be writing to it.
 ///
 /// # Errors

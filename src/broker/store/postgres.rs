@@ -10,6 +10,7 @@ use sqlx::{AnyConnection, Connection, Row};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::open::{Found, Made};
 use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, code, fault};
 use crate::broker::config::{Address, Host, PASSWORD_VARIABLE, Postgres};
 use crate::broker::private_text::{self, Place};
@@ -110,6 +111,20 @@ pub async fn open_to_read(config: &Postgres, env: &Env) -> Result<SqlStore> {
     let store = connect(config, env, For::Reading).await.map_err(&named)?;
     store.require_this_version(STARTED_ONCE).await.map_err(&named)?;
     Ok(store)
+}
+
+/// Looks what a broker would open, and changes nothing.
+///
+/// # Errors
+/// As with [`open`]; also where this user could not make the tables.
+pub async fn find(config: &Postgres, env: &Env) -> Result<Found> {
+    let named = named(config)?;
+    let store = connect(config, env, For::Writing).await.map_err(&named)?;
+    let found = store.found().await.map_err(&named)?;
+    if found != Made::Now {
+        store.require_room().await.map_err(&named)?;
+    }
+    Ok(Found::of(found, store))
 }
 
 fn named(config: &Postgres) -> Result<impl Fn(Error) -> Error> {

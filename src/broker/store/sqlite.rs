@@ -8,6 +8,7 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{Connection, Executor};
 use uuid::Uuid;
 
+use super::open::Found;
 use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Owner, Readers};
@@ -112,6 +113,26 @@ pub async fn open_to_read(path: &Path) -> Result<SqlStore> {
     let store = one(path, settings).await.map_err(failed)?;
     store.require_this_version(STARTED_ONCE).await.map_err(failed)?;
     Ok(store)
+}
+
+/// Looks what a broker would open, and changes nothing.
+///
+/// # Errors
+/// As with [`open`]; also where there is no directory that it could be made in.
+pub async fn find(path: &Path) -> Result<Found> {
+    let failed = |error: Error| {
+        error.context(format!("the broker's database {} cannot be used", path.display()))
+    };
+    let path = &std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    // What was committed last is in files beside it.
+    let beside = path.parent().map_or(Ok(()), files::require_writable);
+    beside.and_then(|()| files::require_writable(path)).map_err(failed)?;
+    if !files::exists(path) {
+        return Ok(Found::Nothing);
+    }
+    let settings = format!("{SETTINGS} pragma query_only = on;");
+    let store = one(path, settings).await.map_err(failed)?;
+    store.found().await.map(|made| Found::of(made, store)).map_err(failed)
 }
 
 /// Opens the database in this file to copy it, whatever version made it; a broker may be

@@ -31,6 +31,21 @@ pub(crate) enum BrokerCommand {
         #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
+    /// Look at all that a broker needs to start: files, certificate, keys, database
+    ///
+    /// Nothing is changed, and a broker may be running. It says of all of it at once what is wrong, and ends with another
+    /// code than 0 where a broker would not start, or nobody could use it.
+    Check {
+        /// The broker's own configuration file
+        #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Fail on warnings too
+        #[arg(long)]
+        strict: bool,
+        /// Report as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Run a broker and an identity provider to try things with, on loopback
     Dev {
         /// The port [default: any free one]

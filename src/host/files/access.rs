@@ -1,7 +1,7 @@
 //! Whose files are, and who can read or write them.
 
 use std::fs::{self, Metadata};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -39,6 +39,29 @@ pub(super) fn owner_of(metadata: &Metadata) -> Owner {
 pub fn owner_id(path: &Path) -> Result<u32> {
     use std::os::unix::fs::MetadataExt;
     Ok(look_at(path)?.uid())
+}
+
+/// Refuses a path at which this user could neither write a file nor make one, with the directories
+/// that it is in. Nothing is made.
+pub fn require_writable(path: &Path) -> Result<()> {
+    let failed = |place: &Path| {
+        Error::new(ErrorKind::Io, format!("nothing can be written at {}", place.display()))
+    };
+    let given = std::path::absolute(path).map_err(|cause| failed(path).because(cause))?;
+    let there = |place: &&Path| fs::metadata(place).is_ok();
+    let place = given.ancestors().find(there).map_or_else(PathBuf::new, PathBuf::from);
+    if place != given && !place.is_dir() {
+        return Err(failed(path).because_of(format!("{} is no directory", place.display())));
+    }
+    #[cfg(unix)]
+    {
+        super::private::check_way(&given)?;
+        let mut access = rustix::fs::Access::WRITE_OK;
+        access.set(rustix::fs::Access::EXEC_OK, place.is_dir());
+        rustix::fs::access(&place, access)
+            .map_err(|cause| failed(&place).because(std::io::Error::from(cause)))?;
+    }
+    Ok(())
 }
 
 /// Who besides the administrator can read or write a file.

@@ -209,3 +209,32 @@ async fn whom_others_can_name_vouches_for_no_server() {
     std::fs::set_permissions(&ca, std::fs::Permissions::from_mode(0o666)).unwrap();
     assert!(refused().await.contains("other users can write to it"), "{}", refused().await);
 }
+
+#[tokio::test]
+async fn what_a_broker_would_open_is_looked_at_and_left_as_it_is() {
+    let database = Database::new().await;
+    let look = async |config: &Postgres| find(config, &Env::default()).await;
+    assert!(matches!(look(&database.config).await.unwrap(), Found::Nothing));
+    let bare = database.bare().await;
+    assert_eq!(bare.found().await.unwrap(), Made::Never);
+
+    // Whoever may not make tables is told, as long as there are none.
+    let name = database.config.address().unwrap().database;
+    let user = format!("reader_{name}");
+    let made = format!("create role {user} login; grant connect on database {name} to {user}");
+    database.execute(&made).await.unwrap();
+    let mut reader = database.config.clone();
+    reader.url = reader.url.replace("tmpcred@", &format!("{user}@"));
+    let error = look(&reader).await.err().unwrap().to_string();
+    assert!(error.contains("this user can make no tables there"), "{error}");
+
+    database.open().await.close().await;
+    let Found::Ready(store) = look(&database.config).await.unwrap() else { panic!() };
+    assert!(store.now().await.unwrap().is_some());
+    database.execute("delete from _sqlx_migrations where version > 19").await.unwrap();
+    assert!(matches!(look(&database.config).await.unwrap(), Found::Earlier));
+    let set = format!("alter database {name} set default_transaction_read_only = on");
+    database.execute(&set).await.unwrap();
+    let error = look(&database.config).await.err().unwrap().to_string();
+    assert!(error.contains("it is read-only"), "{error}");
+}

@@ -12,6 +12,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 use super::failure::{code, fault, is_conflict, remedy};
 use super::{Engine, SqlStore, tree};
+use crate::broker::store::open::Made;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How often it is begun anew because another process was quicker.
@@ -111,6 +112,30 @@ impl SqlStore {
         made.await.is_ok_and(|made| made.is_some())
     }
 
+    /// What there is: a database of nobody's yet, one of an earlier version, or one of this.
+    ///
+    /// # Errors
+    /// Where it is of a newer version, or cannot be read.
+    pub(in crate::broker::store) async fn found(&self) -> Result<Made> {
+        match self.version().await {
+            Err(cause) if is_missing(&cause) => Ok(Made::Never),
+            Err(cause) => Err(fault("it cannot be read", cause)),
+            Ok(None) => Ok(Made::Never),
+            Ok(Some(made)) if made < newest() => Ok(Made::Earlier),
+            Ok(Some(_)) => {
+                self.require_this_version(STARTED_ONCE).await?;
+                Ok(Made::Now)
+            }
+        }
+    }
+
+    /// The last migration that was made.
+    async fn version(&self) -> std::result::Result<Option<i64>, sqlx::Error> {
+        sqlx::query_scalar("select max(version) from _sqlx_migrations")
+            .fetch_one(&self.engine.pool)
+            .await
+    }
+
     /// Refuses a database that another version made; `earlier` is what to do about an earlier
     /// one.
     pub(in crate::broker::store) async fn require_this_version(&self, earlier: &str) -> Result<()> {
@@ -119,13 +144,7 @@ impl SqlStore {
             let error = refused().hint(STARTED_ONCE);
             fault("", cause).causes().iter().cloned().fold(error, Error::because_of)
         };
-        let pool = &self.engine.pool;
-        let made =
-            sqlx::query_scalar::<_, Option<i64>>("select max(version) from _sqlx_migrations")
-                .fetch_one(pool)
-                .await
-                .map_err(because)?;
-        let newest = migrations().iter().map(|one| one.version).max().unwrap_or_default();
+        let (made, newest) = (self.version().await.map_err(because)?, newest());
         match made.unwrap_or_default() {
             made if made < newest => {
                 return Err(refused().because_of(EARLIER).hint(earlier));
@@ -135,13 +154,25 @@ impl SqlStore {
             }
             _ => {}
         }
-        let head = sqlx::query("select tree_size, seal from audit_head").fetch_optional(pool);
+        let head =
+            sqlx::query("select tree_size, seal from audit_head").fetch_optional(&self.engine.pool);
         match head.await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(refused().hint(STARTED_ONCE)),
             Err(cause) => Err(because(cause)),
         }
     }
+}
+
+/// The last migration that there is.
+fn newest() -> i64 {
+    migrations().iter().map(|one| one.version).max().unwrap_or_default()
+}
+
+/// Whether there is no such table: undefined_table, and what SQLite has for all that is wrong with
+/// a statement.
+fn is_missing(cause: &sqlx::Error) -> bool {
+    code(cause).is_some_and(|code| ["42P01", "1"].contains(&code.as_str()))
 }
 
 /// Whether it failed because another process does the same.

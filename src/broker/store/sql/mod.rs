@@ -112,6 +112,18 @@ impl SqlStore {
         }
     }
 
+    /// Refuses a database in which this user can make no tables, as far as it tells: not all
+    /// engines know how to ask.
+    pub(super) async fn require_room(&self) -> Result<()> {
+        let ask = "select has_schema_privilege(current_schema(), 'create')";
+        let may = sqlx::query_scalar::<_, Option<bool>>(ask).fetch_one(&self.engine.pool).await;
+        match may {
+            Ok(Some(true)) | Err(_) => Ok(()),
+            Ok(_) => Err(Error::new(ErrorKind::Config, "this user can make no tables there")
+                .hint("let the user own the database, or grant `create` on its schema")),
+        }
+    }
+
     /// Forgets what a statement names that nobody needs any more. What is gone is not
     /// missed, and what is still there goes another time.
     async fn forget<'q>(

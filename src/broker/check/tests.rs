@@ -1,0 +1,209 @@
+use std::path::PathBuf;
+
+use sqlx::{AnyConnection, AssertSqlSafe, Connection as _, Executor as _};
+use tempfile::TempDir;
+
+use super::*;
+use crate::broker::testbed::{IssuerKey, host};
+use crate::broker::{Broker, config};
+
+/// A broker's directory.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        place.write("kek", &"A".repeat(43));
+        place.write("jwks.json", &IssuerKey::new().jwks().to_string());
+        place.write("policy.cedar", POLICY);
+        place.write("broker.toml", TOML);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        files::write_private(&self.path(name), text.as_bytes()).unwrap();
+    }
+
+    /// Its configuration, changed so.
+    fn config(&self, change: (&str, &str)) -> Config {
+        self.write("broker.toml", &TOML.replace(change.0, change.1));
+        let mut config = config::load(&self.path("broker.toml")).unwrap();
+        config.keys.kek_file = Some(self.path("kek"));
+        for issuer in config.trusted_issuer.values_mut() {
+            issuer.jwks_file = Some(self.path("jwks.json"));
+        }
+        config
+    }
+
+    fn host(&self) -> Host {
+        host(&self.path("host"))
+    }
+
+    /// What is found, a word for each thing that was looked at.
+    async fn found(&self, config: &Config) -> Vec<(Subject, String)> {
+        let looks = check(config, &self.host()).await;
+        let told = looks.into_iter().map(|look| match look.verdict {
+            Verdict::Good(_) => (look.subject, "good".into()),
+            Verdict::Warning(error) => (look.subject, format!("warning: {error}")),
+            Verdict::Wrong(error) => (look.subject, format!("wrong: {error}")),
+        });
+        told.collect()
+    }
+
+    /// What is found that is not good.
+    async fn bad(&self, config: &Config) -> Vec<(Subject, String)> {
+        let found = self.found(config).await;
+        found.into_iter().filter(|(_, said)| said != "good").collect()
+    }
+
+    async fn start_once(&self) -> Config {
+        let config = self.config(("", ""));
+        Broker::open(&config, &self.host()).await.unwrap().close().await;
+        config
+    }
+
+    async fn execute(&self, sql: &str) {
+        let url = format!("sqlite://{}", self.path("broker.db").display());
+        let mut connection = AnyConnection::connect(&url).await.unwrap();
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_string()))).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut all = files::list(self.dir.path()).unwrap();
+        all.sort();
+        all
+    }
+}
+
+const TOML: &str = r#"
+issuer = "https://broker.example.com"
+listen = "127.0.0.1:0"
+[store]
+path = "broker.db"
+[keys]
+kek_file = "kek"
+[trusted_issuer.ci]
+issuer = "https://ci.example.com"
+jwks_file = "jwks.json"
+[policy]
+files = ["policy.cedar"]
+[role.deploy]
+audiences = ["https://api.example.com"]
+scopes = ["deploy:read"]
+max_ttl = "1h"
+"#;
+
+const POLICY: &str = r#"
+@id("ci") @ttl("15m") @scope("deploy:read")
+permit (principal, action == Action::"issue", resource == Role::"deploy")
+when { principal.issuer == "https://ci.example.com" };
+"#;
+
+#[tokio::test]
+async fn what_a_broker_would_start_with_is_good_and_nothing_is_made() {
+    let place = Place::new();
+    let config = place.config(("", ""));
+    let before = place.files();
+    let found = place.found(&config).await;
+    let all =
+        [Subject::Issuers, Subject::Policies, Subject::Addresses, Subject::Kek, Subject::Database];
+    assert_eq!(found, all.map(|subject| (subject, "good".to_string())));
+    assert_eq!(place.files(), before);
+
+    let config = place.start_once().await;
+    let found = place.found(&config).await;
+    assert_eq!(found.last().unwrap(), &(Subject::Keys, "good".to_string()), "{found:?}");
+    // A broker may be running.
+    let running = Broker::open(&config, &place.host()).await.unwrap();
+    assert_eq!(place.bad(&config).await, []);
+    running.close().await;
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_is_told_at_once() {
+    let place = Place::new();
+    let all = "
+        listen = \"127.0.0.1:0\"
+        [tls]
+        certificate = \"none.pem\"
+        key = \"none.key\"
+        [directory]
+        file = \"people.toml\"
+        [audit.file.copy]
+        path = \"kek/audit.jsonl\"
+        format = \"jsonl\"
+    ";
+    let mut config = place.config(("listen = \"127.0.0.1:0\"", all));
+    config.listen = "198.51.100.7:8443".parse().unwrap();
+    config.store.path = Some(place.path("kek/broker.db"));
+    config.keys.kek_file = Some(place.path("no-kek"));
+    place.write("jwks.json", "{");
+    place.write("policy.cedar", "permit (");
+    let bad = place.bad(&config).await;
+    let expected = [
+        (Subject::Issuers, "jwks.json"),
+        (Subject::People, "people.toml"),
+        (Subject::Policies, "errors in the policies: 1"),
+        (Subject::Sinks, "kek is no directory"),
+        (Subject::Certificate, "none.pem cannot be used: there is no such file"),
+        (Subject::Addresses, "cannot listen on 198.51.100.7:8443"),
+        (Subject::Kek, "no-kek does not exist"),
+        (Subject::Database, "kek is no directory"),
+    ];
+    assert_eq!(bad.len(), expected.len(), "{bad:#?}");
+    for ((subject, said), (of, part)) in bad.iter().zip(expected) {
+        assert_eq!(*subject, of, "{bad:#?}");
+        assert!(said.starts_with("wrong: ") && said.contains(part), "{subject:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_another_key_issuer_or_version_is_told() {
+    let place = Place::new();
+    let config = place.start_once().await;
+    let only = async |config: &Config, subject: Subject, part: &str| {
+        let bad = place.bad(config).await;
+        let [(of, said)] = &bad[..] else { panic!("{part}: {bad:?}") };
+        assert!(*of == subject && said.contains(part), "{part}: {bad:?}");
+    };
+    let mut other = config.clone();
+    other.keys.kek_file = Some(place.path("other"));
+    place.write("other", &"Q".repeat(43));
+    only(&other, Subject::Keys, "wrong: the key-encryption key does not open this database").await;
+    let other = place.config(("broker.example.com", "other.example.com"));
+    only(&other, Subject::Keys, "wrong: the database is that of a broker with another issuer")
+        .await;
+    let config = place.config(("", ""));
+
+    place.execute("update audit_head set last_sequence = last_sequence + 1").await;
+    only(&config, Subject::Keys, "wrong: ").await;
+    place.execute("update audit_head set last_sequence = last_sequence - 1").await;
+    assert_eq!(place.bad(&config).await, []);
+
+    place.execute("update _sqlx_migrations set version = 9999 where version = 20").await;
+    only(&config, Subject::Database, "wrong: ").await;
+    place.execute("delete from _sqlx_migrations where version = 9999").await;
+    only(&config, Subject::Database, "warning: an earlier version of tmpcred made it").await;
+}
+
+#[tokio::test]
+async fn findings_about_policies_are_warnings_and_errors_are_not() {
+    let place = Place::new();
+    let config = place.config(("", ""));
+    let never = "@id(\"never\") permit (principal, action == Action::\"issue\", resource == Role::\"none\");";
+    place.write("policy.cedar", &format!("{POLICY}{never}"));
+    let bad = place.bad(&config).await;
+    assert!(bad[0].1.starts_with("wrong: errors in the policies: "), "{bad:?}");
+    let unanchored = "principal.subject like \"app*\" && principal.issuer ==";
+    place.write("policy.cedar", &POLICY.replace("principal.issuer ==", unanchored));
+    let bad = place.bad(&config).await;
+    assert_eq!(bad.len(), 1, "{bad:?}");
+    assert!(bad[0].1.starts_with("warning: findings about the policies: "), "{bad:?}");
+}

@@ -1,0 +1,125 @@
+//! `tmpcred broker check`: what a broker needs to start, looked at beforehand.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::support::broker::{Broker, BrokerOptions, KEK};
+use super::support::home::{Home, tmpcred};
+use super::support::postgres::Postgres;
+use super::support::run::{Output, Run};
+use super::support::tls::Authority;
+
+fn check(home: &Home, more: &[&str]) -> Run {
+    let run = tmpcred(home).args(["broker", "check", "--config"]).args([home.path("broker.toml")]);
+    run.args(more).env("TMPCRED_BROKER_KEK", KEK)
+}
+
+/// What is not good, by its name, with all that is said of it.
+fn bad(output: &Output) -> Vec<(String, String)> {
+    let told = output.json();
+    let looks = told["checks"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_string();
+    let bad = looks.filter(|look| look["result"] != "ok");
+    bad.map(|look| (text(&look["check"]), look.to_string())).collect()
+}
+
+#[track_caller]
+fn only(output: &Output, name: &str, part: &str) {
+    let bad = bad(output);
+    let [(found, said)] = &bad[..] else { panic!("{bad:#?}") };
+    assert!(found == name && said.contains(part), "{bad:#?}");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_broker_that_runs_is_checked_and_left_alone() {
+    let authority = Authority::new();
+    let tls = authority.certify("127.0.0.1");
+    let files = (tls.certificate.clone(), tls.key.clone());
+    let options =
+        BrokerOptions { tls: Some(tls), ..BrokerOptions::trusting("https://127.0.0.1:9") };
+    let mut broker = Broker::start(&options);
+    let home = &broker.home;
+    // This certificate ends in a day.
+    only(&check(home, &["--json"]).run().ok(), "certificate", "it is good until");
+    let told = check(home, &[]).run().ok().stdout;
+    let names: Vec<_> = told.lines().filter(|line| !line.starts_with(' ')).collect();
+    let begin = |line: &&str| line.split(':').next().unwrap_or_default().to_string();
+    let names: Vec<_> = names.iter().map(begin).collect();
+    let expected = [
+        "ok[issuers]",
+        "ok[policies]",
+        "warning[certificate]",
+        "ok[addresses]",
+        "ok[kek]",
+        "ok[database]",
+        "ok[keys]",
+    ];
+    assert_eq!(names, expected, "{told}");
+    let strict = check(home, &["--strict"]).run().ended_with(3);
+    assert!(strict.stderr.contains("0 errors and 1 warning"), "{}", strict.stderr);
+
+    let expired = authority.certify_expired("127.0.0.1");
+    std::fs::copy(&expired.certificate, &files.0).unwrap();
+    std::fs::copy(&expired.key, &files.1).unwrap();
+    only(&check(home, &["--json"]).run().ended_with(3), "certificate", "it was until");
+    let other = check(home, &["--json"]).env("TMPCRED_BROKER_KEK", "Q".repeat(43)).run();
+    let other = bad(&other.ended_with(3));
+    assert!(
+        other[1].0 == "keys" && other[1].1.contains("does not open this database"),
+        "{other:?}"
+    );
+
+    // Nothing was done to it.
+    broker.restart();
+    assert!(broker.home.path("broker.db").exists());
+}
+
+#[test]
+fn whoever_may_not_write_the_database_is_told() {
+    let options = BrokerOptions::trusting("http://127.0.0.1:9");
+    let mut broker = Broker::start_in(Home::nobody(), &options);
+    broker.stop();
+    let home = &broker.home;
+    check(home, &["--strict"]).run().ok();
+    let database = home.path("broker.db");
+    set_mode(&database, 0o400);
+    only(&check(home, &["--json"]).run().ended_with(3), "database", "nothing can be written at");
+    set_mode(&database, 0o600);
+
+    let toml = std::fs::read_to_string(home.path("broker.toml")).unwrap();
+    let shut = home.path("shut");
+    std::fs::create_dir(&shut).unwrap();
+    set_mode(&shut, 0o500);
+    home.write("broker.toml", toml.replace("\"broker.db\"", "\"shut/below/broker.db\""));
+    only(&check(home, &["--json"]).run().ended_with(3), "database", "nothing can be written at");
+    home.write("broker.toml", toml.replace("\"broker.db\"", "\"new/below/broker.db\""));
+    check(home, &["--strict"]).run().ok();
+    assert!(!home.path("new").exists());
+    // What is wrong with the file itself is told with its place, as ever.
+    home.write("broker.toml", format!("{toml}\n[nothing]\n"));
+    let refused = check(home, &[]).run().ended_with(3);
+    assert!(refused.stderr.contains("nothing"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_database_at_postgresql_is_looked_at_and_left_empty() {
+    let postgres = Postgres::start();
+    let options = BrokerOptions::trusting("http://127.0.0.1:9");
+    let mut broker = Broker::start(&options);
+    broker.stop();
+    let home = &broker.home;
+    let toml = std::fs::read_to_string(home.path("broker.toml")).unwrap();
+    home.write("broker.toml", toml.replace(&options.store, &postgres.table(home)));
+    let told = check(home, &["--strict"]).run().ok().stdout;
+    assert!(told.contains("ok[database]: there is none yet"), "{told}");
+    let tables = "select count(*) from information_schema.tables where table_schema = 'public'";
+    assert_eq!(postgres.query(tables), ["0"]);
+    postgres.end();
+    only(&check(home, &["--json"]).run().ended_with(3), "database", "nobody answers");
+}
