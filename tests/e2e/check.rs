@@ -16,6 +16,19 @@ fn check(home: &Home, more: &[&str]) -> Run {
     run.args(more).env("TMPCRED_BROKER_KEK", KEK)
 }
 
+/// A broker whose policies nothing is to be said of.
+fn trusting(issuer: &str) -> BrokerOptions {
+    let permit = |role: &str| {
+        format!(
+            "@id(\"{role}\") @ttl(\"15m\") @scope(\"deploy:read\")
+            permit (principal, action == Action::\"issue\", resource == Role::\"{role}\")
+            when {{ principal.issuer == \"{issuer}\" }};"
+        )
+    };
+    let policy = ["deploy", "reader"].map(permit).concat();
+    BrokerOptions { policy, ..BrokerOptions::trusting(issuer) }
+}
+
 /// What is not good, by its name, with all that is said of it.
 fn bad(output: &Output) -> Vec<(String, String)> {
     let told = output.json();
@@ -41,8 +54,7 @@ fn a_broker_that_runs_is_checked_and_left_alone() {
     let authority = Authority::new();
     let tls = authority.certify("127.0.0.1");
     let files = (tls.certificate.clone(), tls.key.clone());
-    let options =
-        BrokerOptions { tls: Some(tls), ..BrokerOptions::trusting("https://127.0.0.1:9") };
+    let options = BrokerOptions { tls: Some(tls), ..trusting("https://127.0.0.1:9") };
     let mut broker = Broker::start(&options);
     let home = &broker.home;
     // This certificate ends in a day.
@@ -82,7 +94,7 @@ fn a_broker_that_runs_is_checked_and_left_alone() {
 
 #[test]
 fn whoever_may_not_write_the_database_is_told() {
-    let options = BrokerOptions::trusting("http://127.0.0.1:9");
+    let options = trusting("http://127.0.0.1:9");
     let mut broker = Broker::start_in(Home::nobody(), &options);
     broker.stop();
     let home = &broker.home;
@@ -110,7 +122,7 @@ fn whoever_may_not_write_the_database_is_told() {
 #[test]
 fn a_database_at_postgresql_is_looked_at_and_left_empty() {
     let postgres = Postgres::start();
-    let options = BrokerOptions::trusting("http://127.0.0.1:9");
+    let options = trusting("http://127.0.0.1:9");
     let mut broker = Broker::start(&options);
     broker.stop();
     let home = &broker.home;
