@@ -75,6 +75,7 @@ pub mod rate;
 mod readiness;
 mod reload;
 mod renewals;
+pub mod restored;
 pub mod revoke;
 pub mod rulebook;
 mod serve;

@@ -46,8 +46,13 @@ fn a_backup_of_a_running_broker_is_what_it_was_and_goes_where_nothing_is() {
     assert!(restored.stderr.contains("tmpcred broker revoke --all"), "{}", restored.stderr);
     services.broker.restart();
     assert!(is_active(&services, &good) && !is_active(&services, &revoked));
-    checkpoint(&services.broker, 4);
+    checkpoint(&services.broker, 6);
     broker(&services, &["audit", "verify"]).run().ok();
+    let found = ["audit", "query", "--action", "restore", "--decision", "changed", "--json"];
+    let found = broker(&services, &found).run().ok().json();
+    assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+    let reason = found[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("restored a backup whose log has 5 records"), "{reason}");
 }
 
 #[test]
@@ -66,6 +71,13 @@ fn whoever_makes_backups_need_not_be_let_to_the_key() {
     // Its owner is not root, and may not read it.
     assert_eq!(backup("without.db", 0o000).ok().json()["seal_checked"], false);
     assert_eq!(backup("with.db", 0o600).ok().json()["seal_checked"], true);
+    // Who restores one without the key is told what is not on record.
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let elsewhere = std::fs::read_to_string(&config).unwrap().replace("broker.db", "restored.db");
+    let config = home.write("restored.toml", elsewhere);
+    let run = tmpcred(home).args(["broker", "restore"]).args([home.path("with.db")]);
+    let told = run.args(["--config"]).args([&config]).run().ok().stderr;
+    assert!(told.contains("not on record that it was restored"), "{told}");
     // One that others can read is none, all the same.
     let refused = backup("refused.db", 0o644).ended_with(3);
     assert!(refused.stderr.contains("is not private"), "{}", refused.stderr);

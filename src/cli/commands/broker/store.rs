@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::broker::config::{self, Config, KEK_VARIABLE};
 use crate::broker::keys::Kek;
+use crate::broker::restored;
 use crate::broker::store::sql::Copied;
 use crate::broker::store::transfer;
 use crate::cli::App;
@@ -42,6 +43,22 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
         runtime.block_on(transfer::restore(&config.store, env, &args.database, kek.as_ref()))?
     };
     tell(app, args, &copied, &args.database, kek.is_some())?;
+    // What was restored is there, whatever comes of this.
+    let unrecorded = match &kek {
+        None => Some("that takes the key-encryption key, too".to_string()),
+        Some(kek) => {
+            match runtime.block_on(restored::put_on_record(&config, &app.host, kek, copied.records))
+            {
+                Ok(true) => None,
+                Ok(false) => Some("an earlier version made it, and may go on with it".into()),
+                Err(error) => Some(error.to_string()),
+            }
+        }
+    };
+    if let Some(why) = unrecorded {
+        let said = format!("In its audit log it is not on record that it was restored: {why}.");
+        app.host.interact.note(&said);
+    }
     if !args.json {
         app.host.interact.note(
             "What happened after the backup is not in it: tokens that were revoked since are good again. Unless you\n\
