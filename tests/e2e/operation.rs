@@ -212,19 +212,45 @@ fn each_dashboard_shows_what_there_is_in_expressions_that_prometheus_understands
 }
 
 #[test]
-fn systemd_understands_the_unit_and_finds_it_hardened() {
+fn systemd_understands_the_units_and_finds_them_hardened() {
     let home = Home::new();
-    let unit = read("deploy/systemd/tmpcred-broker.service");
-    let program = "/usr/local/bin/tmpcred";
-    assert!(unit.contains(&format!("ExecStart={program} broker serve")));
-    let unit = unit.replace(program, under_test().to_str().unwrap());
-    let file = home.write("tmpcred-broker.service", unit);
-    let analyze = |args: &[&str]| {
-        let run = home.command("systemd-analyze").args(args).args([&file]).run().ok();
+    let programs = [
+        ("/usr/local/bin/tmpcred", under_test().to_str().unwrap()),
+        (
+            "/usr/local/sbin/tmpcred-broker-keep",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/systemd/tmpcred-broker-keep"),
+        ),
+    ];
+    let analyze = |args: &[&str], file: &Path| {
+        let run = home.command("systemd-analyze").args(args).args([file]).run().ok();
         run.stdout + &run.stderr
     };
-    assert_eq!(analyze(&["verify", "--man=no"]), "");
-    analyze(&["security", "--offline=true", "--no-pager", "--threshold=20"]);
+    let put = |name: &str| {
+        let unit = read(&format!("deploy/systemd/{name}"));
+        let unit = programs.iter().fold(unit, |unit, (place, ours)| unit.replace(place, ours));
+        home.write(name, unit)
+    };
+    let sandbox = |unit: &str| {
+        let unit = read(&format!("deploy/systemd/{unit}"));
+        let service = unit.split("\nAmbientCapabilities=").nth(1).unwrap();
+        service.split("\n\n").next().unwrap().trim().to_string()
+    };
+    let services = [
+        "tmpcred-broker.service",
+        "tmpcred-broker-backup.service",
+        "tmpcred-broker-verify.service",
+    ];
+    for name in services {
+        let file = put(name);
+        let unit = std::fs::read_to_string(&file).unwrap();
+        assert!(programs.iter().any(|(_, ours)| unit.contains(&format!("ExecStart={ours} "))));
+        assert_eq!(analyze(&["verify", "--man=no"], &file), "");
+        analyze(&["security", "--offline=true", "--no-pager", "--threshold=20"], &file);
+        assert_eq!(sandbox(name), sandbox(services[0]), "{name}");
+    }
+    for name in ["tmpcred-broker-backup.timer", "tmpcred-broker-verify.timer"] {
+        assert_eq!(analyze(&["verify", "--man=no"], &put(name)), "");
+    }
 }
 
 /// Writes another certificate over this one.

@@ -95,6 +95,50 @@ fn manifests_keep_a_replica_ready_and_give_it_nothing_that_it_does_not_need() {
     assert!(objects.iter().all(|object| object["kind"] != "Secret"));
 }
 
+#[test]
+fn the_log_is_verified_by_what_the_broker_has_and_nobody_takes_that_for_a_replica() {
+    let home = Home::new();
+    let objects = objects(&home);
+    let deployment = &one(&objects, "Deployment", "tmpcred-broker")["spec"];
+    let replica = &deployment["template"]["spec"];
+    let job = &one(&objects, "CronJob", "tmpcred-broker-verify")["spec"]["jobTemplate"]["spec"];
+    let pod = &job["template"]["spec"];
+    for same in [
+        "serviceAccountName",
+        "automountServiceAccountToken",
+        "enableServiceLinks",
+        "securityContext",
+    ] {
+        assert!(!pod[same].is_null() && pod[same] == replica[same], "{same}: {}", pod[same]);
+    }
+    let (container, broker) = (&pod["containers"][0], &replica["containers"][0]);
+    for same in ["image", "env", "securityContext", "resources", "volumeMounts"] {
+        assert!(!container[same].is_null() && container[same] == broker[same], "{same}");
+    }
+    // Its files are among those of a replica, by the same names; the key of its certificate is not.
+    let sources =
+        |pod: &Value| pod["volumes"][0]["projected"]["sources"].as_array().unwrap().clone();
+    let (few, all) = (sources(pod), sources(replica));
+    assert!(few.iter().all(|source| all.contains(source)), "{few:?}");
+    assert!(!Value::from(few).to_string().contains("tls.key"));
+    // No Service sends it requests, no budget counts it, and it reaches no more than a replica.
+    let labels = &job["template"]["metadata"]["labels"];
+    assert_ne!(labels, &deployment["template"]["metadata"]["labels"]);
+    let [policy, brokers] = ["tmpcred-broker-verify", "tmpcred-broker"].map(|name| {
+        let named = |object: &&Value| object["metadata"]["name"] == name;
+        let mut policies = objects.iter().filter(|object| object["kind"] == "NetworkPolicy");
+        &policies.find(named).unwrap()["spec"]
+    });
+    assert_eq!(&policy["podSelector"]["matchLabels"], labels);
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    assert!(policy.get("ingress").is_none_or(|rules| rules == &json!([])), "{policy}");
+    let reached = policy["egress"].as_array().unwrap();
+    assert!(reached.iter().all(|rule| brokers["egress"].as_array().unwrap().contains(rule)));
+    // Who is told that it failed need not wait for another try where something is wrong.
+    let code = &job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"];
+    assert_eq!(code, &json!([tmpcred::error::exit_code::VERIFICATION]));
+}
+
 /// The volume of the Pod, as the kubelet makes it.
 struct Volume {
     path: PathBuf,
@@ -237,6 +281,24 @@ fn two_replicas_run_by_the_manifests_and_take_what_is_exchanged_in_their_volumes
     let token = granted["access_token"].as_str().unwrap();
     let asked = http.form_as(token, &format!("{}/introspect", second.url), &[("token", token)]);
     assert_eq!(asked.unwrap().json()["active"], true, "one broker");
+
+    // The audit log is verified by fewer files, in a Pod of its own.
+    let job = &one(&objects, "CronJob", "tmpcred-broker-verify")["spec"]["jobTemplate"]["spec"];
+    let verify = &job["template"]["spec"]["containers"][0];
+    let volume = Volume { path: home.directory("verify"), versions: Default::default() };
+    let files =
+        [("broker.toml", first.config.clone()), ("postgresql-ca.crt", text(&authority.pem()))];
+    volume.put(&files);
+    let args = verify["args"].as_array().unwrap().iter().map(|arg| {
+        let arg = arg.as_str().unwrap();
+        arg.replace("/etc/tmpcred-broker", volume.path.to_str().unwrap())
+    });
+    let verified = wait_until("a log that is signed", SOON, || {
+        let run = tmpcred(&home).args(args.clone()).env(KEK_VARIABLE, KEK);
+        let run = run.env("TMPCRED_BROKER_STORE_PASSWORD", PASSWORD).run();
+        (run.code == Some(0)).then_some(run.stdout)
+    });
+    assert!(verified.contains("as the broker sealed it"), "{verified}");
 
     // Another policy, and a certificate of another authority, at one of them.
     let policy = text(&first.volume.path.join("policy.cedar"));

@@ -1,9 +1,12 @@
-//! The unit of `deploy/systemd/`, as it is, run by systemd: on a machine of its own, made of
+//! The units of `deploy/systemd/`, as they are, run by systemd: on a machine of its own, made of
 //! namespaces, whose kernel and network are those of this one.
+
+mod kept;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +31,8 @@ struct Machine {
     home: Home,
     jobs: Workloads,
     url: String,
+    /// Nobody else's: its control groups are called by it.
+    port: u16,
     /// The first process there, once it is known.
     init: OnceCell<u32>,
 }
@@ -55,24 +60,35 @@ impl Machine {
         for directory in ["files", "files/etc"] {
             open_up(&shared.join(directory));
         }
-        let unit = fs::read_to_string(ours("deploy/systemd/tmpcred-broker.service")).unwrap();
-        put("files/etc/systemd/system/tmpcred-broker.service", &unit);
-        let control = fs::read_to_string(ours("deploy/systemd/tmpcred-broker-ctl")).unwrap();
-        open_up(&put("files/usr/local/sbin/tmpcred-broker-ctl", &control));
+        for file in fs::read_dir(ours("deploy/systemd")).unwrap() {
+            let (name, file) = file.map(|file| (file.file_name(), file.path())).unwrap();
+            let is_unit = file.extension().is_some();
+            let (place, mode) =
+                if is_unit { ("etc/systemd/system", 0o644) } else { ("usr/local/sbin", 0o755) };
+            let place = format!("files/{place}/{}", name.display());
+            let installed = put(&place, &fs::read_to_string(&file).unwrap());
+            fs::set_permissions(installed, PermissionsExt::from_mode(mode)).unwrap();
+        }
         put("boot.target", "[Unit]\nWants=systemd-journald.service tmpcred-broker.service\n");
         let mut command = supervised(&ours("tests/peers/systemd.sh"), Path::new("/dev/null"));
-        command.arg(std::process::id().to_string()).arg(&shared).arg(under_test());
+        command.arg(port.to_string()).arg(&shared).arg(under_test());
         let mut peer = Peer::start("systemd", command, home.path("systemd.log"));
         // Where this machine cannot be divided, that is said here.
         peer.until_ready(|| Http::new().get(&format!("{url}/jwks.json")).ok());
-        Self { peer, home, jobs, url, init: OnceCell::new() }
+        Self { peer, home, jobs, url, port, init: OnceCell::new() }
     }
 
-    /// What its units have said.
+    /// What the broker has said.
     fn said(&self) -> String {
-        let journal = ["journalctl", "--no-pager", "--unit=tmpcred-broker", "--output=cat"];
+        self.journal("tmpcred-broker") + &self.peer.said()
+    }
+
+    /// What a unit has said.
+    fn journal(&self, unit: &str) -> String {
+        let unit = format!("--unit={unit}");
+        let journal = ["journalctl", "--no-pager", &unit, "--output=cat"];
         let journal = self.init.get().map(|init| self.there(*init, &journal).stdout);
-        journal.unwrap_or_default() + &self.peer.said()
+        journal.unwrap_or_default()
     }
 
     /// The broker's process, as this machine sees it.
@@ -88,7 +104,13 @@ impl Machine {
         let serves =
             "/usr/local/bin/tmpcred broker serve --config /etc/tmpcred-broker/broker.toml ";
         let processes = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-        let found: Vec<PathBuf> = processes.filter(|process| name(process) == serves).collect();
+        // There may be other such machines.
+        let group = format!("/tmpcred-tests-{}-", self.port);
+        let is_here = |process: &Path| {
+            fs::read_to_string(process.join("cgroup")).is_ok_and(|groups| groups.contains(&group))
+        };
+        let found: Vec<PathBuf> =
+            processes.filter(|process| name(process) == serves && is_here(process)).collect();
         let [one] = &found[..] else { panic!("{found:?}\n{}", self.said()) };
         let pid = one.file_name().unwrap().to_str().unwrap().parse().unwrap();
         let _ = self.init.set(status(pid)["PPid"].parse().unwrap());
@@ -105,7 +127,7 @@ impl Machine {
 
     /// Has the script of `deploy/systemd/` do this there.
     fn control(&self, words: &[&str]) -> Output {
-        let script = ["sh", "/usr/local/sbin/tmpcred-broker-ctl"];
+        let script = ["/usr/local/sbin/tmpcred-broker-ctl"];
         self.there(*self.init.get().unwrap(), &[&script, words].concat())
     }
 
@@ -124,9 +146,8 @@ impl Machine {
 }
 
 fn open_up(path: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
     let mode = if path.is_dir() { 0o755 } else { 0o644 };
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
 fn configuration(url: &str, port: u16) -> String {
