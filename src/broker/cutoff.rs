@@ -35,7 +35,7 @@ use crate::secret::Secret;
 use crate::trace;
 
 /// How far the clocks of a broker, its database and whoever runs it may be apart.
-const CLOCKS_DIFFER: Duration = Duration::seconds(5);
+pub(super) const CLOCKS_DIFFER: Duration = Duration::seconds(5);
 
 /// How far two clocks are apart that say this; `None` where that does not matter.
 pub(super) fn apart(one: OffsetDateTime, other: OffsetDateTime) -> Option<String> {

@@ -107,7 +107,7 @@ use elevation::uses::Gathering;
 use elevation::{ElevationSeal, Tickets};
 use enroll::{EnrollmentSeal, Logins};
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, RootKey, Rules, SigningAlgorithm};
-use metrics::{Active, Metrics};
+use metrics::{Active, Metrics, StoreClock};
 use network::Network;
 use opaque::OpaqueSeal;
 use origins::Origins;
@@ -162,6 +162,7 @@ pub struct Broker {
     trusted_proxies: Vec<Network>,
     metrics: Arc<Metrics>,
     active: Active,
+    store_clock: StoreClock,
     renewals: Renewals,
     origins: Origins,
     traces: Traces,
@@ -323,6 +324,7 @@ impl Prepared {
             trusted_proxies: config.trusted_proxies.clone(),
             metrics,
             active: Active::default(),
+            store_clock: StoreClock::default(),
             renewals: Renewals::default(),
             origins,
             traces: Traces::default(),

@@ -4,6 +4,7 @@
 mod durable;
 mod elevations;
 mod farewell;
+mod kept_out;
 mod load;
 mod next_version;
 mod one_file;
@@ -21,7 +22,7 @@ pub(crate) use site::Site;
 use site::{ISSUER, is_active, kid, revoke};
 
 use super::support::broker::{KEK, Twin};
-use super::support::home::tmpcred;
+use super::support::home::{Home, tmpcred};
 use super::support::http::Http;
 use super::support::postgres::{PASSWORD, Postgres, password_file};
 use super::support::wait::wait_until;

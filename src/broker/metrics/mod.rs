@@ -8,6 +8,7 @@ mod certificate;
 mod elevated;
 mod labels;
 mod sample;
+mod store_clock;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -28,6 +29,7 @@ pub use labels::{
     Shed,
 };
 pub use sample::CONTENT_TYPE;
+pub(super) use store_clock::StoreClock;
 
 use super::authenticate::{Caller, Rejection};
 use super::origins::Place;

@@ -11,7 +11,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use time::OffsetDateTime;
 
-use super::{Label, Metrics, PREFIX};
+use super::{Label, Metrics, PREFIX, store_clock};
 use crate::broker::Broker;
 use crate::broker::audit::outbox::Progress;
 use crate::broker::authenticate::IssuerKeys;
@@ -82,6 +82,8 @@ impl Broker {
         if let Some(count) = self.active.look(&self.store, &self.clock).await {
             sample_active(&mut sampled, count);
         }
+        let offset = self.store_clock.look(self.store.as_ref(), self.clock.as_ref()).await;
+        store_clock::sample(&mut sampled, offset);
         sample_records(&mut sampled, &self.metrics);
         let is_ready = tokio::time::timeout(STORE_TIME, self.check_readiness()).await;
         let ready = Gauge::<i64>::default();

@@ -72,6 +72,7 @@ async fn what_callers_do_is_counted_and_nobody_is_named() {
     ] {
         assert_eq!(before.get(zero), 0.0, "{zero}");
     }
+    assert!(!before.text.contains("store_clock"), "the store has the clock of this machine");
     assert_eq!(before.get("signing_keys{state=\"active\"}"), 1.0);
     assert!(before.get("signing_key_age_seconds") < 60.0);
     // Ninety days, unless somebody says otherwise.
@@ -317,7 +318,7 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     let issuer =
         Served::start(|_| axum::Router::new().route("/keys", get(|| async move { jwks })), None);
     let files = tempfile::tempdir().unwrap();
-    let bed = Bed::with(|options| {
+    let (bed, store) = Failing::bed(|options| {
         let sink = crate::broker::config::FileSink {
             path: files.path().join("records"),
             format: Default::default(),
@@ -342,7 +343,9 @@ async fn the_keys_of_each_issuer_have_an_age_and_failures() {
     })
     .await;
     bed.broker.metrics.elevated("list", "done");
+    store.behind.store(7, Ordering::Relaxed);
     let before = seen(&bed).await;
+    assert!((before.get("store_clock_offset_seconds") - 7.0).abs() < 1.0);
     assert_eq!(before.get("directory_people"), 1.0);
     assert_eq!(before.get("elevations{role=\"deploy\",state=\"pending\"}"), 0.0);
     // Nobody is known by a key while the directory is out of date.

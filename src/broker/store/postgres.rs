@@ -1,8 +1,11 @@
 //! PostgreSQL, and engines that are wire-compatible with it: how it is reached, and what
 //! is asked of it before anything is kept there.
 
+mod entry;
+
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
@@ -11,13 +14,13 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::open::{Found, Made};
-use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, code, fault};
-use crate::broker::config::{Address, Host, PASSWORD_VARIABLE, Postgres};
-use crate::broker::private_text::{self, Place};
+use super::sql::{Engine, Lookout, Own, STARTED_ONCE, SqlStore, TURNED_AWAY, code, fault};
+use crate::broker::config::{Address, Host, Postgres};
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
 use crate::secret::Secret;
+use entry::Entry;
 
 /// How long a connection may be idle before it is closed: what is in between may
 /// forget it.
@@ -137,17 +140,15 @@ fn named(config: &Postgres) -> Result<impl Fn(Error) -> Error> {
 
 async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore> {
     sqlx::any::install_default_drivers();
-    let address = config.address()?;
-    let password = password(config, env)?;
-    let way = way_to(&address, config.connect_within).await?;
-    let authorities = config.ca_file.as_deref().map(authorities).transpose()?;
-    let options = options(&address, &way, password.as_ref(), authorities)?;
+    let entry = Arc::new(Entry::new(config, env, purpose).await?);
+    let options = entry.options().await?;
     // The pool would try again and again, and then only say that it took too long. Twice: where
     // a pooler in between mixes up prepared statements, who comes next meets those of the first.
     for _ in 0..2 {
-        look(&options, &address, config.connect_within, purpose).await?;
+        look(&options, entry.address(), config.connect_within, purpose).await?;
     }
     let answer_within = config.answer_within;
+    let way = Arc::clone(&entry);
     let pool = AnyPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(config.connect_within)
@@ -175,29 +176,32 @@ async fn connect(config: &Postgres, env: &Env, purpose: For) -> Result<SqlStore>
             })
         })
         .connect_lazy_with(options);
-    let store =
-        SqlStore::new(Engine::postgres(pool, config.answer_within, purpose == For::Writing));
+    let lookout = Lookout::new(entry, config.connect_within.min(answer_within));
+    let engine = Engine::postgres(pool, answer_within, purpose == For::Writing, Some(lookout));
+    let store = SqlStore::new(engine);
     if purpose == For::Writing {
         store.require_sync().await?;
     }
     Ok(store)
 }
 
-/// Looks at a server by a connection of its own.
+/// Looks at a server by a connection of its own, for so long at most.
 async fn look(
     options: &AnyConnectOptions,
     address: &Address,
     limit: Duration,
     purpose: For,
 ) -> Result<()> {
-    let connection = AnyConnection::connect_with(options);
-    let mut connection = tokio::time::timeout(limit, connection)
+    let looked = async {
+        let mut connection = AnyConnection::connect_with(options).await?;
+        let unfit = unfit(&mut connection, purpose).await?;
+        Ok((connection, unfit))
+    };
+    let (connection, unfit) = tokio::time::timeout(limit, looked)
         .await
         .map_err(|_| late(limit))?
         .map_err(|cause| refused(cause, address))?;
-    if let Some(error) =
-        unfit(&mut connection, purpose).await.map_err(|cause| refused(cause, address))?
-    {
+    if let Some(error) = unfit {
         return Err(error);
     }
     // All was said. A server hangs up as soon as it is told that this is the end, and then
@@ -328,18 +332,6 @@ fn authorities(path: &Path) -> Result<&str> {
     }
 }
 
-/// The password, where there is one: a server may know who asks by other means.
-fn password(config: &Postgres, env: &Env) -> Result<Option<Secret<String>>> {
-    let place = match (&config.password_file, &config.password_env) {
-        (Some(path), _) => Place::File(path.clone()),
-        (None, Some(variable)) => Place::Variable(variable.clone()),
-        (None, None) => {
-            return Ok(env.get(PASSWORD_VARIABLE).map(|text| Secret::new(text.into())));
-        }
-    };
-    private_text::read(&place, "password", env).map(Some)
-}
-
 /// Why a server could not be talked to, for people.
 fn refused(cause: sqlx::Error, address: &Address) -> Error {
     let wrong = |kind: ErrorKind, why: String| Error::new(kind, why);
@@ -367,10 +359,9 @@ fn refused(cause: sqlx::Error, address: &Address) -> Error {
             let (user, database) = (&address.user, &address.database);
             let (what, hint) = match code(&cause).as_deref() {
                 // invalid_authorization_specification, invalid_password
-                Some("28000" | "28P01") => (
-                    format!("it does not let the user '{user}' in"),
-                    "check the password that password_file or password_env names, and pg_hba.conf at the server",
-                ),
+                Some("28000" | "28P01") => {
+                    (format!("it does not let the user '{user}' in"), TURNED_AWAY)
+                }
                 // invalid_catalog_name
                 Some("3D000") => (
                     format!("there is no database '{database}'"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -42,6 +42,8 @@ pub(crate) struct Failing {
     /// What looks at the whole log works.
     pub(crate) scans: AtomicBool,
     writes: AtomicU8,
+    /// By how many seconds its clock is behind this machine's; with 0 it has none of its own.
+    pub(crate) behind: AtomicI64,
     /// How many elevations were read to be listed, and keys that approved them.
     pub(crate) rows: AtomicUsize,
     /// What happens as somebody begins to read the leaves.
@@ -61,12 +63,14 @@ impl Failing {
         let (reads, hangs, writes) = (true.into(), false.into(), WELL.into());
         let (scans, meanwhile, after_keys) = (true.into(), Mutex::default(), Mutex::default());
         let (rows, before_change) = (AtomicUsize::default(), Mutex::default());
+        let behind = AtomicI64::default();
         Arc::new(Self {
             inner,
             reads,
             hangs,
             scans,
             writes,
+            behind,
             rows,
             meanwhile,
             after_keys,
@@ -424,7 +428,13 @@ impl Store for Failing {
         self.inner.seal_with(seal).await
     }
     async fn now(&self) -> Result<Option<OffsetDateTime>> {
-        self.inner.now().await
+        match self.behind.load(Ordering::Relaxed) {
+            0 => self.inner.now().await,
+            behind => {
+                self.answers().await?;
+                Ok(Some(super::now() - time::Duration::seconds(behind)))
+            }
+        }
     }
     async fn probe(&self) -> Result<()> {
         self.inner.probe().await

@@ -2,6 +2,9 @@ use sqlx::Executor as _;
 
 use super::peer::Database;
 use super::*;
+use crate::broker::config::PASSWORD_VARIABLE;
+use crate::broker::private_text;
+use crate::broker::store::sql::Access as _;
 use crate::broker::store::sql::tests::{append, record};
 use crate::broker::store::{ErasureStore, Ledger, LogStore, Store, Traces};
 use crate::host::files;
@@ -127,6 +130,46 @@ async fn who_is_cut_off_keeps_nobody_waiting_and_a_lost_connection_is_replaced()
 }
 
 #[tokio::test]
+async fn who_finds_no_connection_is_told_what_keeps_them_from_one() {
+    let database = Database::new().await;
+    let name = database.config.address().unwrap().database;
+    let mut config = database.config.clone();
+    config.connect_within = Duration::from_secs(1);
+    let store = open(&config, &Env::default()).await.unwrap();
+    append(&store, &[record("one")]).await.unwrap();
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity
+        where pid <> pg_backend_pid() and datname = current_database()";
+    let set = format!("alter database {name} set default_transaction_read_only = on; {end}");
+    database.execute(&set).await.unwrap();
+    let error = append(&store, &[record("two")]).await.unwrap_err();
+    let why = ["no connection to it could be had in time", "it is read-only: a standby, or set so"];
+    assert_eq!(error.causes(), why);
+    assert_eq!(error.hints(), ["name the server that takes writes"]);
+    let set = format!("begin read write; alter database {name} reset all; commit");
+    database.execute(&set).await.unwrap();
+    append(&store, &[record("three")]).await.unwrap();
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a server that hangs, as no real one does at will")]
+async fn a_look_at_a_server_that_hangs_comes_to_an_end() {
+    sqlx::any::install_default_drivers();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let look = async |within: u64| {
+        let toml = format!("url = \"postgres://a@127.0.0.1:{port}/b\"");
+        let config: Postgres = toml::from_str(&toml).unwrap();
+        let entry = Entry::new(&config, &Env::default(), For::Writing).await.unwrap();
+        let pool = AnyPoolOptions::new().connect_lazy_with(entry.options().await.unwrap());
+        entry.look(&pool, Duration::from_millis(within)).await.unwrap_err().to_string()
+    };
+    assert_eq!(look(50).await, "it did not answer within 50ms");
+    drop(silent);
+    let why = look(60_000).await;
+    assert!(why.starts_with("nobody answers there: "), "{why}");
+}
+
+#[tokio::test]
 async fn what_looks_at_the_whole_log_takes_as_long_as_it_takes() {
     let database = Database::new().await;
     let mut config = database.config.clone();
@@ -180,7 +223,10 @@ fn beyond_this_machine_the_certificate_is_verified_and_no_password_shows() {
     assert_eq!(asked["sslrootcert"], ca.to_str().unwrap());
 
     let env = Env::from_pairs([("PW", "hunter2"), (PASSWORD_VARIABLE, "usual")]);
-    let read = |more: &str| password(&config("postgres://a@h/b", more), &env);
+    let read = |more: &str| {
+        let place = entry::place(&config("postgres://a@h/b", more), &env);
+        place.map(|place| private_text::read(&place, "password", &env)).transpose()
+    };
     assert_eq!(read("").unwrap().unwrap().expose(), "usual");
     assert_eq!(read("password_env = \"PW\"").unwrap().unwrap().expose(), "hunter2");
     assert!(read("password_env = \"NONE\"").unwrap_err().to_string().contains("NONE"));

@@ -4,10 +4,12 @@ use std::future::Future;
 use std::time::Duration;
 
 use sqlx::{Any, AnyPool, AssertSqlSafe, Transaction};
+use tokio::time::Instant;
 
 use super::backfill::Backfill;
 use super::failure::Failure;
 use super::inserts::Inserts;
+use super::lookout::Lookout;
 use super::values::Values;
 use super::{append, conditions};
 use crate::error::{Error, ErrorKind, Result};
@@ -39,6 +41,8 @@ pub(in crate::broker::store) struct Engine {
     pub(super) consumes: Inserts,
     /// Moves what was committed to where it belongs, where the engine does not do that.
     backfill: Option<Backfill>,
+    /// Who looks what keeps connections from being had; `None`: they are always to be had.
+    lookout: Option<Lookout>,
 }
 
 impl Engine {
@@ -47,14 +51,20 @@ impl Engine {
         let backfill = writer.is_some().then(Backfill::default);
         let values = Values::Unnumbered;
         let (appends, consumes) = (append::statements(values), conditions::statements(values));
-        Self { pool, writer, begin: None, limit: None, values, appends, consumes, backfill }
+        let (begin, limit, lookout) = (None, None, None);
+        Self { pool, writer, begin, limit, values, appends, consumes, backfill, lookout }
     }
 
     /// PostgreSQL, or what is wire-compatible with it, behind these connections.
     ///
     /// Whatever keeps a promise is said in each transaction: behind a pooler a session
     /// is nobody's own.
-    pub(in crate::broker::store) fn postgres(pool: AnyPool, limit: Duration, writes: bool) -> Self {
+    pub(in crate::broker::store) fn postgres(
+        pool: AnyPool,
+        limit: Duration,
+        writes: bool,
+        lookout: Option<Lookout>,
+    ) -> Self {
         let (millis, mode) = (limit.as_millis(), if writes { "" } else { " read only" });
         // Durable when it is committed, whatever is usual there. And who is cut off, or
         // whose machine dies, must not keep a lock that all wait for.
@@ -65,7 +75,8 @@ impl Engine {
         let values = Values::Numbered;
         let (appends, consumes) = (append::statements(values), conditions::statements(values));
         let (begin, limit) = (Some(begin), Some(limit));
-        Self { pool, writer: None, begin, limit, values, appends, consumes, backfill: None }
+        let (writer, backfill) = (None, None);
+        Self { pool, writer, begin, limit, values, appends, consumes, backfill, lookout }
     }
 
     /// The connection that writes, where there is just one.
@@ -160,15 +171,14 @@ impl Engine {
         what: &str,
         done: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        match self.limit {
-            None => done.await,
-            Some(limit) => tokio::time::timeout(limit, done).await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Io, what.to_string()).because_of(format!(
-                    "it did not answer within {}",
-                    humantime::format_duration(limit)
-                )))
-            }),
-        }
+        let Some(limit) = self.limit else { return done.await };
+        let since = Instant::now();
+        tokio::time::timeout(limit, done).await.unwrap_or_else(|_| {
+            let limit = humantime::format_duration(limit);
+            let error = Error::new(ErrorKind::Io, what.to_string())
+                .because_of(format!("it did not answer within {limit}"));
+            Err(self.explain(error, since))
+        })
     }
 
     /// Does such a piece of work that takes as long as it takes.
@@ -182,22 +192,63 @@ impl Engine {
         self.repeated(what, work, TRIES).await
     }
 
-    async fn repeated<T, F>(&self, what: &str, work: impl Fn() -> F, mut tries: u32) -> Result<T>
+    async fn repeated<T, F>(&self, what: &str, work: impl Fn() -> F, tries: u32) -> Result<T>
     where
         F: Future<Output = Result<T, Failure>>,
     {
+        let Some(lookout) = &self.lookout else {
+            return work().await.map_err(|failure| failure.into_error(what));
+        };
+        tokio::select! {
+            biased;
+            done = self.repeated_at(lookout, what, work, tries) => done,
+            never = lookout.watch(&self.pool) => match never {},
+        }
+    }
+
+    async fn repeated_at<T, F>(
+        &self,
+        lookout: &Lookout,
+        what: &str,
+        work: impl Fn() -> F,
+        mut tries: u32,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let (since, access) = (Instant::now(), lookout.access());
         let mut pause = PAUSE;
         loop {
             tries -= 1;
-            match work().await {
-                Err(failure) if self.limit.is_some() && tries > 0 && failure.may_be_repeated() => {
-                    let error = failure.into_error(what);
-                    tracing::debug!(%error, "begun anew");
-                    tokio::time::sleep(some_of(pause)).await;
-                    pause = (pause * 2).min(PAUSE * 16);
-                }
-                outcome => return outcome.map_err(|failure| failure.into_error(what)),
+            let shown = access.shown();
+            let failure = match work().await {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            // Nothing was begun.
+            if failure.is_turned_away() && tries > 0 && access.renew(&self.pool, shown).await {
+                continue;
             }
+            if tries == 0 || !failure.may_be_repeated() {
+                let had_no_connection = failure.had_no_connection();
+                let error = failure.into_error(what);
+                return Err(match had_no_connection {
+                    true => lookout.explain(error, since),
+                    false => error,
+                });
+            }
+            let error = failure.into_error(what);
+            tracing::debug!(%error, "begun anew");
+            tokio::time::sleep(some_of(pause)).await;
+            pause = (pause * 2).min(PAUSE * 16);
+        }
+    }
+
+    /// Tells somebody who has waited since then also what keeps connections from being had.
+    fn explain(&self, error: Error, since: Instant) -> Error {
+        match &self.lookout {
+            Some(lookout) => lookout.explain(error, since),
+            None => error,
         }
     }
 }

@@ -35,6 +35,16 @@ impl Failure {
         }
     }
 
+    /// Whether the server did not let this process in, so that nothing was begun.
+    pub(super) fn is_turned_away(&self) -> bool {
+        matches!(self, Self::Undone(cause) if is_turned_away(cause))
+    }
+
+    /// Whether no connection could be had, and the pool does not say why.
+    pub(super) fn had_no_connection(&self) -> bool {
+        matches!(self, Self::Undone(sqlx::Error::PoolTimedOut))
+    }
+
     /// What is told of it.
     pub(super) fn into_error(self, what: &str) -> Error {
         match self {
@@ -58,6 +68,10 @@ pub(in crate::broker::store) fn fault(what: &str, cause: sqlx::Error) -> Error {
     }
 }
 
+/// What to do about a server that does not let this process in.
+pub(in crate::broker::store) const TURNED_AWAY: &str =
+    "check the password that password_file or password_env names, and pg_hba.conf at the server";
+
 /// What to do about a file that SQLite cannot open, or a pooler in between that the broker cannot
 /// work through.
 pub(super) fn remedy(cause: &sqlx::Error) -> Option<&'static str> {
@@ -72,6 +86,7 @@ pub(super) fn remedy(cause: &sqlx::Error) -> Option<&'static str> {
             "a pooler that gives each transaction a connection has to know prepared statements: PgBouncer from 1.21 on, \
              with `max_prepared_statements`; or let it give each session one, with `pool_mode = session`",
         ),
+        "28000" | "28P01" => Some(TURNED_AWAY),
         // protocol_violation, as PgBouncer has it.
         "08P01" if cause.to_string().contains("extra_float_digits") => Some(
             "have the pooler in between ignore it: in PgBouncer, `ignore_startup_parameters = extra_float_digits`",
@@ -94,6 +109,12 @@ pub(in crate::broker::store) fn code(cause: &sqlx::Error) -> Option<String> {
 pub(in crate::broker::store) fn is_conflict(cause: &sqlx::Error) -> bool {
     // serialization_failure, deadlock_detected
     code(cause).is_some_and(|code| ["40001", "40P01"].contains(&code.as_str()))
+}
+
+/// Whether the server does not take who comes, or their password.
+fn is_turned_away(cause: &sqlx::Error) -> bool {
+    // invalid_authorization_specification, invalid_password
+    code(cause).is_some_and(|code| ["28000", "28P01"].contains(&code.as_str()))
 }
 
 /// Whether the connection was lost; another one may be had.

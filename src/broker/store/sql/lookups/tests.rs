@@ -123,7 +123,7 @@ async fn those_who_wait_are_asked_for_together_and_who_has_given_up_is_not() {
 async fn nobody_waits_in_line_for_longer_than_a_question_may_take() {
     let store = sqlite::in_memory().await.unwrap();
     let limit = Duration::from_millis(50);
-    let engine = Engine::postgres(store.engine.pool.clone(), limit, false);
+    let engine = Engine::postgres(store.engine.pool.clone(), limit, false, None);
     let lookups = Lookups::new(Arc::new(engine));
     // Those who ask have connections that hang.
     lookups.queue().tasks = AT_ONCE;
