@@ -349,8 +349,13 @@ pub(super) fn in_seconds(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 
+/// The first second in which something is issued that is not before this.
+pub(super) fn next_issued(before: OffsetDateTime) -> OffsetDateTime {
+    if in_seconds(before) == before { before } else { second_after(before) }
+}
+
 /// A time in whole seconds, as people write it.
-fn written(at: OffsetDateTime) -> String {
+pub(super) fn written(at: OffsetDateTime) -> String {
     let at = in_seconds(at).to_offset(UtcOffset::UTC);
     // What RFC 3339 has no words for is far from any time that a token has.
     at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())

@@ -4,18 +4,18 @@
 //! at it and that commit somebody may have revoked what the token comes of, or used the
 //! same proof or the same assertion.
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::Broker;
 use super::audit::{Receipt, Record};
 use super::authenticate::Caller;
-use super::cutoff::in_seconds;
+use super::cutoff::{in_seconds, next_issued};
 use super::elevation::Underway;
 use super::issue::Ask;
 use super::once::Uses;
 use super::proof::consume;
-use super::store::{Effect, Enrollment, EnrollmentState, Issuance, Once, Revocable, Unit};
+use super::store::{Effect, Enrollment, EnrollmentState, Issuance, Once, Revocable, Unit, Whose};
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -43,7 +43,10 @@ pub(super) enum Overtaken {
     /// Somebody revoked what the token was to come of.
     Revoked,
     /// Somebody revoked all that was issued until now, the token itself with it.
-    CutOff,
+    CutOff {
+        /// From when on it can be issued.
+        until: OffsetDateTime,
+    },
     /// Somebody revoked the key that was to sign it.
     KeyRevoked,
     /// Something happened to the grant under which it was to be issued.
@@ -146,6 +149,23 @@ impl Broker {
         }
     }
 
+    /// By what nothing like this can be issued, which was revoked together with others.
+    async fn cut_off(&self, own: &Issuance) -> Result<Overtaken> {
+        let mut until = own.at.saturating_add(Duration::SECOND);
+        for whose in &own.names {
+            let Some(before) = self.store.revoked_until(whose).await? else { continue };
+            if own.at >= before {
+                continue;
+            }
+            // Nothing more is issued under that one, however long anybody waits.
+            if matches!(whose, Whose::Grant(_)) {
+                return Ok(Overtaken::Elevation);
+            }
+            until = until.max(next_issued(before));
+        }
+        Ok(Overtaken::CutOff { until })
+    }
+
     /// Who was quicker, where anybody was; who used an assertion is not looked at.
     pub(super) async fn overtaken_in(&self, grounds: &Grounds<'_>) -> Result<Option<Overtaken>> {
         let (tokens, keys) = (grounds.lineage.clone(), grounds.keys.clone());
@@ -161,7 +181,7 @@ impl Broker {
                 return Ok(Some(Overtaken::Revoked));
             }
             if self.store.any_revoked(Revocable::together([own.clone()])).await? {
-                return Ok(Some(Overtaken::CutOff));
+                return self.cut_off(own).await.map(Some);
             }
         }
         if let Some(grant) = &grounds.grant

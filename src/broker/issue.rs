@@ -221,7 +221,10 @@ impl Broker {
                 let refusal = Refusal::Denied { reason: said.clone(), said };
                 self.deny(denied, proof, refusal).await
             }
-            Overtaken::CutOff => self.deny(denied, proof, Refusal::CutOff).await,
+            Overtaken::CutOff { until } => {
+                let left = Duration::try_from(until - self.clock.now()).unwrap_or_default();
+                self.deny(denied, proof, Refusal::CutOff { until, left }).await
+            }
             Overtaken::KeyRevoked => Refusal::Unrecorded(
                 Error::new(ErrorKind::Other, "no key that is good is there to sign")
                     .because_of("one after the other was revoked"),
@@ -253,9 +256,10 @@ impl Broker {
             tracing::info!(request_id = %record.request_id, %refusal, "denied, and only counted");
             return match refusal {
                 // Asking again is of no use.
-                Refusal::Reused | Refusal::Repeated | Refusal::Replayed | Refusal::CutOff => {
-                    refusal
-                }
+                Refusal::Reused
+                | Refusal::Repeated
+                | Refusal::Replayed
+                | Refusal::CutOff { .. } => refusal,
                 _ => Refusal::TooMany { retry_after },
             };
         }

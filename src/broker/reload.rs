@@ -4,6 +4,7 @@
 //! people who have left the directory, who are gone at once. What a running process cannot
 //! change, such as where it listens, stays as it is, and is named.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Broker;
@@ -23,12 +24,15 @@ pub(super) struct Current {
     /// Held while files are read, so that what was read last is what counts.
     reading: Mutex<()>,
     book: Arc<RwLock<Arc<Rulebook>>>,
+    /// Whether the configuration that was read last has what takes a restart.
+    restart_pending: AtomicBool,
 }
 
 impl Current {
     pub(super) fn new(book: Rulebook, host: &Host) -> Self {
         let book = Arc::new(RwLock::new(Arc::new(book)));
-        Self { host: host.clone(), reading: Mutex::default(), book }
+        let restart_pending = AtomicBool::new(false);
+        Self { host: host.clone(), reading: Mutex::default(), book, restart_pending }
     }
 
     fn book(&self) -> Arc<Rulebook> {
@@ -80,6 +84,8 @@ impl Current {
             None => before.config().clone(),
         };
         let change = before.config().change_to(wanted);
+        // That is so whatever becomes of the rest.
+        self.restart_pending.store(!change.fixed.is_empty(), Ordering::Relaxed);
         // What is new has to fit what stays.
         change.config.check()?;
         let sources = Source::read_all(&change.config.policy.files)?;
@@ -124,6 +130,11 @@ impl Broker {
     pub(super) async fn fetch_ahead(&self, seal: KeysSeal) -> Ahead {
         let book = self.current.book.clone();
         Ahead::start(move || newest(&book).authenticator().remote(), &self.store, seal).await
+    }
+
+    /// Whether the configuration that was read last has changes that take a restart.
+    pub(super) fn is_restart_pending(&self) -> bool {
+        self.current.restart_pending.load(Ordering::Relaxed)
     }
 
     /// The configuration that is in force.
@@ -330,6 +341,51 @@ mod tests {
         assert!(bed.broker.issue(&now, &caller, &ask).await.is_err());
         assert_eq!(taken.hash(), reloaded.before);
         assert_eq!(now.hash(), reloaded.now);
+    }
+
+    /// It is told for as long as it is so, whatever becomes of the rest.
+    #[tokio::test]
+    async fn what_takes_a_restart_is_told_until_it_is_put_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, file) = (dir.path().join("policy.cedar"), dir.path().join("broker.toml"));
+        let bed = Bed::with(|options| {
+            write(&path, &permit(""));
+            options.config.policy.files = vec![path.clone()];
+            options.config.path = Some(file.clone());
+            options.policies = permit("");
+        })
+        .await;
+        write(&dir.path().join("jwks.json"), &bed.key.jwks().to_string());
+        let config = bed.broker.configuration();
+        let (listen, store) = (config.listen, config.store.path.unwrap());
+        let put = |listen: &str, role: &str| {
+            let toml = format!(
+                "issuer = \"https://broker.example.com\"\nlisten = \"{listen}\"\n[store]\npath = {store:?}\n\
+                 [trusted_issuer.corp]\nissuer = \"{CORP}\"\njwks_file = \"jwks.json\"\n\
+                 [policy]\nfiles = [\"policy.cedar\"]\n\
+                 [role.{role}]\naudiences = [\"{API}\"]\nscopes = [\"deploy:read\"]\nmax_ttl = \"1h\"\n"
+            );
+            write(&file, &toml);
+            bed.broker.reload_policies().map(|reloaded| reloaded.fixed)
+        };
+        let told = async || {
+            let metrics = bed.admin.get("/metrics").await.body;
+            let metrics = String::from_utf8(metrics.expose().clone()).unwrap();
+            let told = metrics.lines().find(|line| line.starts_with("tmpcred_restart_pending "));
+            told.unwrap().to_string()
+        };
+        let (here, other) = (listen.to_string(), "127.0.0.1:9");
+        assert_eq!(told().await, "tmpcred_restart_pending 0");
+        assert_eq!(put(other, "deploy").unwrap(), ["listen"]);
+        assert_eq!(told().await, "tmpcred_restart_pending 1");
+        // As it is where nothing else was changed since.
+        assert_eq!(put(other, "deploy").unwrap(), ["listen"]);
+        assert_eq!(told().await, "tmpcred_restart_pending 1");
+        assert!(put(&here, "deploy").unwrap().is_empty());
+        assert_eq!(told().await, "tmpcred_restart_pending 0");
+        // Policies that are about another role than there is are refused.
+        assert!(put(other, "gone").is_err());
+        assert_eq!(told().await, "tmpcred_restart_pending 1");
     }
 
     /// Whoever is the same goes on with the keys that were fetched.

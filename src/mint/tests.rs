@@ -270,6 +270,18 @@ fn who_has_no_grant_is_told_how_to_ask_for_one_or_to_wait_for_it() {
 }
 
 #[test]
+fn who_is_denied_for_a_while_hears_for_how_long() {
+    let why = "all such tokens that are issued before 2026-01-01T00:10:00Z were revoked";
+    let body = json!({"error": "access_denied", "error_description": why});
+    let error = refused(Reply::json(400, &body).header("retry-after", "600".into()));
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    let told = error.to_string();
+    assert!(told.contains(why) && told.contains("at the moment"), "{told}");
+    assert!(!told.contains("policy says no"), "{told}");
+    assert_eq!(error.hints(), ["it asks to be tried again in 600 seconds"]);
+}
+
+#[test]
 fn outages_tell_when_to_ask_again() {
     let body = json!({"error": "temporarily_unavailable", "error_description": "the log is full"});
     for status in [503, 429, 500] {

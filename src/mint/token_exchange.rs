@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::Method;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -144,7 +144,11 @@ fn refused(
                 .hint(format!("check that there is a tmpcred broker at {address}"));
         }
     };
+    let later = response.header(RETRY_AFTER).and_then(|seconds| seconds.parse::<u32>().ok());
     let (kind, what) = match refusal.error.as_str() {
+        "access_denied" if later.is_some() => {
+            (ErrorKind::Denied, "it is not to be had at the moment".to_string())
+        }
         "access_denied" | "unauthorized" | "unauthorized_client" => {
             (ErrorKind::Denied, "policy says no".to_string())
         }
@@ -190,6 +194,9 @@ fn refused(
             assertion.principal.issuer,
             server.audience()
         )),
+        ErrorKind::Denied if let Some(seconds) = later => {
+            error.hint(format!("it asks to be tried again in {seconds} seconds"))
+        }
         ErrorKind::Denied => error.hint("ask those who write the broker's policy, and name the request"),
         _ => error,
     }

@@ -47,6 +47,9 @@ use crate::wire::{GRANT_TYPE, TOKEN_PATH, TokenGrant, refusal};
 /// When to ask again where the broker cannot decide.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// For how long clients wait where they are told when to ask again.
+const MOST_WAITED: Duration = Duration::from_secs(10);
+
 /// What a request may have (RFC 8693 section 2.1).
 const FIELDS: &[Field] = &[
     Field::required("grant_type", "Token exchange").of(Kind::OneOf(&[GRANT_TYPE])),
@@ -356,9 +359,15 @@ fn not_issued(why: issue::Refusal) -> Unissued {
         issue::Refusal::TooMany { retry_after } => {
             (Issuance::TooMany, Refusal::denied_again(description, retry_after))
         }
-        // In the next second it is another matter.
-        issue::Refusal::CutOff => {
-            (Issuance::Policy, Refusal::unavailable(description, Duration::from_secs(1)))
+        issue::Refusal::CutOff { left, .. } => {
+            let left = whole_seconds(left);
+            // Whoever has to wait for longer would take this broker for one that cannot serve,
+            // and ask it for nothing else either.
+            let refusal = match left <= MOST_WAITED {
+                true => Refusal::unavailable(description, left),
+                false => Refusal::denied_again(description, left),
+            };
+            (Issuance::CutOff, refusal)
         }
         issue::Refusal::Reused => (
             Issuance::Assertion(authenticate::Fault::Reused),
@@ -390,6 +399,12 @@ fn not_issued(why: issue::Refusal) -> Unissued {
         }
     };
     Unissued { why, refusal }
+}
+
+/// The next whole second: whoever comes in the one before comes in vain.
+fn whole_seconds(left: Duration) -> Duration {
+    let begun = u64::from(left.subsec_nanos() > 0);
+    Duration::from_secs(left.as_secs().saturating_add(begun))
 }
 
 /// A token (RFC 8693 section 2.2.1).

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
+use crate::broker::cutoff::written;
 use crate::broker::decide::{Denied, Missing, Why};
 use crate::broker::proof::Refused;
 use crate::error::Error;
@@ -32,8 +35,13 @@ pub enum Refusal {
         /// Whether they have asked for one.
         missing: Missing,
     },
-    /// Somebody revokes all that is issued at this moment.
-    CutOff,
+    /// Somebody has revoked all that is issued at this moment.
+    CutOff {
+        /// From when on something is issued.
+        until: OffsetDateTime,
+        /// How long that is from now.
+        left: Duration,
+    },
     /// The assertion may be used once, and was.
     Reused,
     /// The client's key for its request was used for another one, or too long ago.
@@ -88,9 +96,13 @@ impl std::fmt::Display for Refusal {
             Self::TooMany { .. } => f.write_str(
                 "it is denied, and so many requests were denied lately that they are only counted",
             ),
-            Self::CutOff => f.write_str(
-                "what was issued until this moment was revoked just now, this token with it",
-            ),
+            Self::CutOff { until, .. } => {
+                let until = written(*until);
+                write!(
+                    f,
+                    "all such tokens that are issued before {until} were revoked, so there is none until then"
+                )
+            }
             Self::Reused => {
                 f.write_str("the token is not acceptable: it may be used once, and was")
             }

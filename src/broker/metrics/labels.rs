@@ -27,6 +27,8 @@ pub enum Issuance {
     Client,
     /// Policy says no, or the configuration.
     Policy,
+    /// All such tokens that are issued at this moment were revoked.
+    CutOff,
     /// The scope cannot be had.
     Scope,
     /// The role is not for this audience.
@@ -67,6 +69,7 @@ impl Issuance {
         Self::Proof(proof::Fault::Key).as_str(),
         Self::Client.as_str(),
         Self::Policy.as_str(),
+        Self::CutOff.as_str(),
         Self::Scope.as_str(),
         Self::Audience.as_str(),
         Self::TooOften.as_str(),
@@ -87,6 +90,7 @@ impl Issuance {
             Self::Proof(proof::Fault::Of(_) | proof::Fault::Key) => "proof_invalid",
             Self::Client => "client",
             Self::Policy => "policy",
+            Self::CutOff => "cut_off",
             Self::Scope => "scope",
             Self::Audience => "audience",
             Self::TooOften => "too_often",
@@ -106,6 +110,7 @@ impl Issuance {
             | Self::Proof(_)
             | Self::Client
             | Self::Policy
+            | Self::CutOff
             | Self::Scope
             | Self::Audience
             | Self::TooOften

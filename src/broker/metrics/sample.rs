@@ -90,6 +90,10 @@ impl Broker {
         ready.set(i64::from(matches!(is_ready, Ok(Ok(())))));
         let help = "1 where the broker could tell within a second that it is ready to issue";
         sampled.register("ready", help, ready);
+        let pending = Gauge::<i64>::default();
+        pending.set(i64::from(self.is_restart_pending()));
+        let help = "1 where the configuration as last read has changes that take a restart";
+        sampled.register("restart_pending", help, pending);
         self.metrics.sample_certificate(&mut sampled, self.clock.now());
         let broken = Gauge::<i64>::default();
         broken.set(i64::from(self.audit.is_broken()));

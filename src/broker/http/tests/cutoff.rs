@@ -13,7 +13,7 @@ use super::lineage::{OWN, Site, root_key};
 use crate::broker::authenticate::id_of;
 use crate::broker::cutoff::{Operator, Revoked, What};
 use crate::broker::store::sql::tests::Ground;
-use crate::broker::store::{Store, Whose, sqlite};
+use crate::broker::store::{Cutoff, Effect, Store, Unit, Whose, sqlite};
 use crate::broker::testbed::failing::Failing;
 use crate::broker::testbed::{API, Bed, CORP, Options, Shifted, claims_of, json_of, now, set};
 use crate::host::clock::SystemClock;
@@ -53,6 +53,13 @@ impl Place {
     pub(super) async fn revoke(&self, whose: Whose) -> Revoked {
         let many = What::Many { whose, before: None };
         self.operator().await.revoke(&many, "a test").await.unwrap()
+    }
+
+    /// As whoever revokes while a broker's clock is ahead.
+    async fn cut_off(&self, whose: Whose, before: OffsetDateTime) {
+        let cut = Cutoff { whose, before, at: now(), keep_until: before + Duration::DAY };
+        let unit = Unit { records: Vec::new(), effects: vec![Effect::CutOff(cut)] };
+        self.bed.store.commit(&[unit]).await.unwrap();
     }
 
     async fn good(&self, tokens: &[&String]) -> Vec<bool> {
@@ -331,25 +338,18 @@ async fn an_answer_says_whom_a_revocation_reaches_and_lifetimes_differ_within_bo
 async fn what_is_issued_while_it_is_revoked_is_refused_for_a_moment_and_on_record() {
     let place = Place::new(|_| {}).await;
     let before = now() + Duration::seconds(2);
-    let cut = crate::broker::store::Cutoff {
-        whose: Whose::Role("deploy".into()),
-        before,
-        at: now(),
-        keep_until: before + Duration::DAY,
-    };
-    let effects = vec![crate::broker::store::Effect::CutOff(cut)];
-    let unit = crate::broker::store::Unit { records: Vec::new(), effects };
-    place.bed.store.commit(&[unit]).await.unwrap();
+    place.cut_off(Whose::Role("deploy".into()), before).await;
     let ask = async || {
         let token = place.bed.key.token(json!({}));
         place.bed.exchange(&token, &[]).await
     };
     let refused = ask().await;
     assert_eq!(refused.status.as_u16(), 503, "{}", json_of(&refused));
-    assert_eq!(super::header_of(&refused, "retry-after"), "1");
+    let after: u32 = super::header_of(&refused, "retry-after").parse().unwrap();
+    assert!((1..=3).contains(&after), "{after}");
     let (_, record) = place.bed.records(0, 9).await.pop().unwrap();
     assert_eq!(record.decision, crate::broker::audit::Decision::Denied);
-    assert!(record.reason.contains("was revoked just now"), "{}", record.reason);
+    assert!(record.reason.contains("were revoked"), "{}", record.reason);
     // Whatever is of another role goes on.
     place.bed.issued(json!({}), &[("role", "other")]).await;
     // (Tokens have the second of their moment.)
@@ -358,6 +358,39 @@ async fn what_is_issued_while_it_is_revoked_is_refused_for_a_moment_and_on_recor
     }
     let token = place.bed.issued(json!({}), &[]).await;
     assert!(active(&place.bed, &token).await);
+}
+
+/// A cut-off that lies ahead is told with its end, and is no policy that says no.
+#[tokio::test]
+async fn until_when_nothing_is_issued_is_told_and_counted_apart() {
+    let place = Place::new(|_| {}).await;
+    let until = now().truncate_to_second() + Duration::minutes(10);
+    // The later of two counts, and whoever else is meant by one does not.
+    place.cut_off(Whose::Role("deploy".into()), until - Duration::minutes(3)).await;
+    place.cut_off(Whose::Subject(id_of(CORP, "alice")), until - Duration::MICROSECOND).await;
+    place.cut_off(Whose::Subject(id_of(CORP, "bob")), until + Duration::HOUR).await;
+    // As often as a caller is on record with denials, and more: it is told each time.
+    for _ in 0..40 {
+        let token = place.bed.key.token(json!({}));
+        let refused = place.bed.exchange(&token, &[]).await;
+        // Whoever has to wait so long goes on asking for other roles.
+        assert_eq!(refused.status.as_u16(), 400);
+        let body = json_of(&refused);
+        assert_eq!(body["error"], "access_denied", "{body}");
+        let why = body["error_description"].as_str().unwrap();
+        assert!(why.contains(&until.format(&Rfc3339).unwrap()), "{why}");
+        let after: i64 = super::header_of(&refused, "retry-after").parse().unwrap();
+        let left = (until - now()).whole_seconds();
+        assert!((left..=left + 60).contains(&after), "{after} {left}");
+    }
+    place.bed.issued(json!({"sub": "carol"}), &[("role", "other")]).await;
+    let metrics = place.bed.admin.get("/metrics").await.body;
+    let metrics = String::from_utf8(metrics.expose().clone()).unwrap();
+    let count = |reason: &str| {
+        let name = format!("tmpcred_issuance_denials_total{{reason=\"{reason}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)).unwrap().to_string()
+    };
+    assert_eq!(["cut_off", "policy", "too_many"].map(count), ["40", "0", "0"]);
 }
 
 /// Numbers and moments on record are not in the same order where clocks differ.
