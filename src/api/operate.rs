@@ -103,6 +103,10 @@ pub struct Revoked {
     /// Before when they were issued.
     #[serde(with = "time::serde::rfc3339")]
     pub issued_before: OffsetDateTime,
+    /// Whether any token of theirs of late is on record, be it good or not, where that was
+    /// looked at.
+    #[serde(default)]
+    pub on_record: Option<bool>,
 }
 
 /// Which records of the audit log are looked for: moments in RFC 3339, all else as the command

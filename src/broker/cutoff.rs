@@ -6,11 +6,14 @@
 //! brokers, which look with each request; and a running one writes it for whoever policy lets
 //! revoke.
 
+mod survey;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcOffset};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Broker;
@@ -72,6 +75,9 @@ pub struct Revoked {
     pub tokens: Option<u64>,
     /// Before when they were issued.
     pub before: OffsetDateTime,
+    /// Whether any token of theirs of late is on record, be it good or not; `None` where that
+    /// is not looked at, or cannot be told.
+    pub on_record: Option<bool>,
 }
 
 /// Who runs a broker, at its database.
@@ -149,11 +155,8 @@ impl Operator {
         // wait with this.
         let since = self.store.revoked_until(whose).await;
         let before = match before {
-            Some(before) if before > now && !self.is_on_record(before, now).await? => {
-                return Err(Error::new(ErrorKind::Usage, "the time is yet to come")
-                    .hint("whatever is issued until then can be revoked then"));
-            }
             Some(before) => {
+                self.require_passed(before, now).await?;
                 self.cut_off(whose, before, reason, now).await?;
                 before
             }
@@ -242,15 +245,7 @@ impl Operator {
     }
 
     async fn revoke_one(&self, jti: Uuid, reason: &str, now: OffsetDateTime) -> Result<Revoked> {
-        let filter =
-            Filter { jti: Some(jti), decision: Some(Decision::Issued), ..Filter::default() };
-        let Some((_, issued)) = self.store.find(&filter, 1).await?.pop() else {
-            return Err(Error::new(ErrorKind::Usage, format!("no token '{jti}' was issued"))
-                .hint("`tmpcred broker audit query` shows those that were"));
-        };
-        let issued = issued.ok_or_else(unreadable)?;
-        let lives = Duration::seconds(i64::try_from(issued.ttl).unwrap_or(i64::MAX));
-        let end = issued.at.saturating_add(lives);
+        let (issued, end) = self.issued(jti).await?;
         let revoked = Effect::Consume(Consumed {
             kind: Once::RevokedToken,
             id: jti.to_string(),
@@ -269,7 +264,8 @@ impl Operator {
             ..issued
         });
         let done = self.commit(Unit::of(record).with(revoked)).await?.is_some();
-        Ok(Revoked { tokens: Some(u64::from(done && end > now)), before: now })
+        let tokens = Some(u64::from(done && end > now));
+        Ok(Revoked { tokens, before: now, on_record: Some(true) })
     }
 
     /// Returns the number of its record.
@@ -315,17 +311,21 @@ impl Operator {
         now: OffsetDateTime,
     ) -> Revoked {
         // It takes long where there are many, and changes nothing about them.
+        let until = self.count_for.map(|most| Instant::now() + most);
         let counting = async { self.store.count_issued(whose, (since?, before), now).await };
-        let counted = match self.count_for {
-            None => counting.await,
-            Some(most) => tokio::time::timeout(most, counting).await.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Io, "it takes too long to count the tokens"))
-            }),
-        };
-        let tokens = counted.inspect_err(|error| {
+        let tokens = in_time(until, counting).await.inspect_err(|error| {
             tracing::warn!(%error, "how many tokens were revoked cannot be told");
         });
-        Revoked { tokens: tokens.ok(), before }
+        let on_record = match tokens {
+            Ok(0) => in_time(until, self.knows(whose, now)).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "whether tokens of late are on record cannot be told");
+                None
+            }),
+            // Those are on record.
+            Ok(_) => Some(true),
+            Err(_) => None,
+        };
+        Revoked { tokens: tokens.ok(), before, on_record }
     }
 
     /// Returns the number of the first record, where all was as it has to be.
@@ -337,6 +337,14 @@ impl Operator {
             Outcome::Refused => None,
         }))
     }
+}
+
+/// What comes of this until then, where somebody waits for it.
+async fn in_time<T>(until: Option<Instant>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let Some(until) = until else { return work.await };
+    tokio::time::timeout_at(until, work).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Io, "it takes too long to look through the log"))
+    })
 }
 
 /// The next whole second.

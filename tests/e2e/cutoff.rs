@@ -37,7 +37,13 @@ fn an_operator_ends_what_was_issued_beside_the_running_broker() {
     let jti = super::stores::claims(&token)["jti"].as_str().unwrap().to_string();
     let before = ["--all", "--before", "2026-01-01T12:00:00Z"];
     let report = operate(broker, &before).ok().json();
-    assert_eq!(report, json!({"tokens": 0, "issued_before": "2026-01-01T12:00:00Z"}));
+    assert_eq!(
+        report,
+        json!({
+            "tokens": 0, "issued_before": "2026-01-01T12:00:00Z",
+            "on_record": null, "dry_run": false,
+        })
+    );
     assert!(is_active(broker, &token));
     let report = operate(broker, &["--jti", &jti, "--reason", "a test"]).ok().json();
     assert_eq!(report["tokens"], 1);
@@ -49,6 +55,27 @@ fn an_operator_ends_what_was_issued_beside_the_running_broker() {
     {
         let token = journey.tmpcred(&["token", "--refresh"]).run().ok().stdout.trim().to_string();
         operate_until_ended(broker, &token, &what);
+    }
+    // Who only looks changes nothing.
+    let token = journey.tmpcred(&["token", "--refresh"]).run().ok().stdout.trim().to_string();
+    let report = operate(broker, &["--client", "cli", "--dry-run"]).ok().json();
+    assert!(report["tokens"].as_u64() >= Some(1) && report["dry_run"] == true, "{report}");
+    assert!(is_active(broker, &token));
+    // Whoever is spelt otherwise is told of, and revoked all the same.
+    let issuer = broker_issuer(&journey);
+    let alcie = ["--issuer", &issuer, "--subject", "alcie"];
+    let report = operate(broker, &alcie).ok().json();
+    assert_eq!((&report["tokens"], &report["on_record"]), (&json!(0), &json!(false)), "{report}");
+    for (more, says) in [
+        (&[][..], "0 tokens that were good are revoked"),
+        (&["--dry-run"], "0 tokens that are good would be revoked. Nothing was changed."),
+    ] {
+        let run = tmpcred(&broker.home).args(["broker", "revoke", "--config"]);
+        let run = run.args([broker.home.path("broker.toml")]).args(alcie).args(more);
+        let said = run.env("TMPCRED_BROKER_KEK", KEK).run().ok().stderr;
+        let note =
+            format!("No token of late is on record for the subject \"alcie\" of {:?}", issuer);
+        assert!(said.contains(&note) && said.contains(says), "{said}");
     }
     // What is misspelt is no success.
     let said = operate(broker, &["--role", "deplyo"]).ended_with(2).stderr;

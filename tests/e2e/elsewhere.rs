@@ -89,7 +89,15 @@ fn whoever_logs_in_revokes_looks_after_keys_and_reads_the_log_of_a_running_broke
         "--json",
     ];
     let report = at(&alices).run().ok().json();
-    assert_eq!(report, json!({"tokens": 0, "issued_before": "2026-01-01T12:00:00Z"}));
+    assert_eq!(
+        report,
+        json!({
+            "tokens": 0, "issued_before": "2026-01-01T12:00:00Z",
+            "on_record": true, "dry_run": false,
+        })
+    );
+    let said = at(&["revoke", "--all", "--dry-run"]).run().ended_with(2).stderr;
+    assert!(said.contains("'--dry-run' cannot be used with '--at"), "{said}");
 
     let rotated = at(&["keys", "rotate", "--all"]).run().ok().stderr;
     assert!(rotated.contains("The rotation has begun."), "{rotated}");

@@ -68,6 +68,9 @@ struct Answered {
     /// How many tokens that were good, as far as the log tells; `null` where they could not be
     /// counted, which changes nothing about them.
     tokens: Option<u64>,
+    /// Whether any token of theirs of late is on record, be it good or not: where none is, they
+    /// may be spelt otherwise. `null` where that was not looked at, or cannot be told.
+    on_record: Option<bool>,
     /// Before when they were issued.
     issued_before: String,
     /// Whom the revocation reaches.
@@ -173,6 +176,7 @@ fn answered(revoked: &Revoked, jti: Option<Uuid>, tokens: Tokens, is_opaque: boo
         role: told(tokens.role),
         client: told(tokens.client),
         tokens: revoked.tokens,
+        on_record: revoked.on_record,
         issued_before: revoked.before.format(&Rfc3339).unwrap_or_default(),
         revocation_reach: match is_opaque {
             true => RevocationReach::Everywhere,

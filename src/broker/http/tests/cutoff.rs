@@ -120,6 +120,53 @@ async fn those_of_a_subject_a_role_a_client_or_all_end_at_once() {
 }
 
 #[tokio::test]
+async fn whether_anything_is_known_of_them_is_told_and_who_only_looks_changes_nothing() {
+    let place = Place::new(|_| {}).await;
+    let bed = &place.bed;
+    let alice = bed.issued(json!({}), &[]).await;
+    let bob = bed.issued(json!({"sub": "b/ob", "azp": "gui"}), &[]).await;
+    next_second().await;
+    let operator = place.operator().await;
+    let looked = async |what: What| {
+        let looked = operator.would_revoke(&what).await.unwrap();
+        (looked.tokens, looked.on_record)
+    };
+    let many = |whose| What::Many { whose, before: None };
+    let records = bed.records(0, 99).await.len();
+    let subject = |name| Whose::Subject(id_of(CORP, name));
+    let jti = claims_of(&bob)["jti"].as_str().unwrap().parse().unwrap();
+    for (what, tokens, on_record) in [
+        (many(subject("alice")), 1, Some(true)),
+        (many(subject("b/ob")), 1, Some(true)),
+        (many(subject("Alice")), 0, Some(false)),
+        (many(Whose::Client("gui".into())), 1, Some(true)),
+        (many(Whose::Client("giu".into())), 0, Some(false)),
+        (many(Whose::Issuer(CORP.into())), 2, Some(true)),
+        (many(Whose::Issuer("https://nobody.example".into())), 0, Some(false)),
+        (many(Whose::Everybodys), 2, Some(true)),
+        (many(Whose::Role("gone".into())), 0, None),
+        (What::Token(jti), 1, Some(true)),
+    ] {
+        let told = format!("{what:?}");
+        assert_eq!(looked(what).await, (Some(tokens), on_record), "{told}");
+    }
+    let early = What::Many { whose: Whose::Everybodys, before: Some(now() + Duration::HOUR) };
+    assert!(operator.would_revoke(&early).await.unwrap_err().to_string().contains("yet to come"));
+    assert!(operator.would_revoke(&What::Token(Uuid::new_v4())).await.is_err());
+    assert_eq!(place.good(&[&alice, &bob]).await, [true, true]);
+    assert_eq!(bed.records(0, 99).await.len(), records);
+
+    // Somebody whose tokens are good no more is known all the same, and nobody else is.
+    assert_eq!(place.revoke(Whose::Everybodys).await.on_record, Some(true));
+    assert_eq!(looked(many(subject("alice"))).await, (Some(0), Some(true)));
+    assert_eq!(looked(many(Whose::Client("gui".into()))).await, (Some(0), Some(true)));
+    let revoked = place.revoke(subject("nobody")).await;
+    assert_eq!((revoked.tokens, revoked.on_record), (Some(0), Some(false)));
+    operator.revoke(&What::Token(jti), "a test").await.unwrap();
+    assert_eq!(looked(What::Token(jti)).await, (Some(0), Some(true)));
+}
+
+#[tokio::test]
 async fn what_was_issued_later_stays_and_a_later_cut_is_not_taken_back() {
     let place = Place::new(|_| {}).await;
     let token = place.bed.issued(json!({}), &[]).await;
@@ -127,7 +174,7 @@ async fn what_was_issued_later_stays_and_a_later_cut_is_not_taken_back() {
     let many = |before| What::Many { whose: Whose::Everybodys, before: Some(before) };
     let earlier = now() - Duration::minutes(5);
     let revoked = operator.revoke(&many(earlier), "early").await.unwrap();
-    assert_eq!(revoked, Revoked { tokens: Some(0), before: earlier });
+    assert_eq!(revoked, Revoked { tokens: Some(0), before: earlier, on_record: None });
     assert!(active(&place.bed, &token).await);
     assert!(operator.revoke(&many(now() + Duration::minutes(5)), "late").await.is_err());
     next_second().await;

@@ -25,23 +25,40 @@ pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
     };
     if args.json {
         let before = show::moment(revoked.issued_before);
-        return app.ui.json(&json!({ "tokens": revoked.tokens, "issued_before": before }));
+        return app.ui.json(&json!({
+            "tokens": revoked.tokens,
+            "issued_before": before,
+            "on_record": revoked.on_record,
+            "dry_run": args.dry_run,
+        }));
     }
-    let tokens = match revoked.tokens {
-        Some(tokens) => show::count(
-            usize::try_from(tokens).unwrap_or(usize::MAX),
-            "token that was good is",
-            "tokens that were good are",
-        ),
-        None => "All that were good, as many as they were, are".into(),
-    };
     let is_named = args.what.jti.is_none() && args.what.token.is_none() && !args.what.all;
-    if is_named && revoked.tokens == Some(0) {
+    if let (Some(whose), Some(false)) = (named(args), revoked.on_record) {
+        app.host.interact.note(&format!(
+            "No token of late is on record for {whose}: is it spelt as its tokens have it?\n\
+             `tmpcred broker audit query` shows what was issued to whom.",
+        ));
+    } else if is_named && revoked.tokens == Some(0) {
         app.host.interact.note(
             "No token that was good was found. What was issued to whom, and how it is spelt,\n\
              `tmpcred broker audit query` shows.",
         );
     }
+    let count = |tokens: u64, one, many| {
+        show::count(usize::try_from(tokens).unwrap_or(usize::MAX), one, many)
+    };
+    if args.dry_run {
+        let tokens = match revoked.tokens {
+            Some(tokens) => count(tokens, "token that is good", "tokens that are good"),
+            None => "All that are good, as many as they are,".into(),
+        };
+        app.host.interact.note(&format!("{tokens} would be revoked. Nothing was changed."));
+        return Ok(());
+    }
+    let tokens = match revoked.tokens {
+        Some(tokens) => count(tokens, "token that was good is", "tokens that were good are"),
+        None => "All that were good, as many as they were, are".into(),
+    };
     app.host.interact.note(&format!(
         "{tokens} revoked.\n\
          Brokers that run know at once. Whoever checks tokens on their own accepts them until they\n\
@@ -72,15 +89,30 @@ fn elsewhere(broker: &Elsewhere, args: &BrokerRevoke) -> Result<Revoked> {
 fn here(app: &App, file: &Path, args: &BrokerRevoke) -> Result<Revoked> {
     let config = config::load(file)?;
     let revoked = process::runtime()?.block_on(async {
-        let operator = Operator::open(&app.host, &config).await?;
+        let operator = match args.dry_run {
+            true => Operator::open_to_look(&app.host, &config).await?,
+            false => Operator::open(&app.host, &config).await?,
+        };
         let outcome = match what(app, args, &config, &operator).await {
+            Ok(what) if args.dry_run => operator.would_revoke(&what).await,
             Ok(what) => operator.revoke(&what, &args.reason).await,
             Err(error) => Err(error),
         };
         operator.close().await;
         outcome
     })?;
-    Ok(Revoked { tokens: revoked.tokens, issued_before: revoked.before })
+    let on_record = revoked.on_record;
+    Ok(Revoked { tokens: revoked.tokens, issued_before: revoked.before, on_record })
+}
+
+/// Those who may be spelt otherwise than in their tokens, as they were given.
+fn named(args: &BrokerRevoke) -> Option<String> {
+    match (&args.what.issuer, &args.subject, &args.what.client) {
+        (Some(issuer), Some(subject), _) => Some(format!("the subject {subject:?} of {issuer:?}")),
+        (Some(issuer), None, _) => Some(format!("the issuer {issuer:?}")),
+        (.., Some(client)) => Some(format!("the client {client:?}")),
+        _ => None,
+    }
 }
 
 async fn what(

@@ -39,7 +39,7 @@ async fn those_of_a_subject_a_role_a_client_an_issuer_or_all_end_at_once() {
     assert_eq!(
         answer,
         json!({
-            "revoked": "subject", "issuer": CORP, "subject": "alice", "tokens": 1,
+            "revoked": "subject", "issuer": CORP, "subject": "alice", "tokens": 1, "on_record": true,
             "issued_before": before, "revocation_reach": "introspection",
         })
     );
