@@ -6,6 +6,7 @@
 //! Issuers that cannot be reached keep no broker from starting, so they are not asked.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use time::Duration;
 use time::format_description::well_known::Rfc3339;
@@ -222,9 +223,24 @@ fn sinks(config: &Config, host: &Host) -> Result<Verdict> {
     Sinks::new(&config.audit, &config.issuer, host, &Tracer::default())?;
     for (name, sink) in &config.audit.file {
         let named = |error: Error| error.context(format!("[audit.file.{name}]"));
-        files::require_writable(&sink.path).map_err(named)?;
+        appendable(&sink.path).map_err(named)?;
     }
     Ok(good("what they need is there"))
+}
+
+/// Refuses a file that records could not be appended to. Its directory is not made.
+fn appendable(path: &Path) -> Result<()> {
+    files::require_writable(path)?;
+    let wrong = |why: String| Err(Error::new(ErrorKind::Config, why));
+    match path.parent() {
+        Some(place) if !place.as_os_str().is_empty() && !files::is_dir(place) => {
+            wrong(format!("there is no directory {}", place.display()))
+        }
+        _ if files::is_link(path) || files::exists(path) && !files::is_file(path) => {
+            wrong(format!("{} is no file", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn traces(config: &Config, host: &Host) -> Result<Verdict> {

@@ -4,7 +4,7 @@
 use super::audit::{Author, Decision, Record, leaf};
 use super::config::Config;
 use super::keys::{CheckpointKeys, Kek};
-use super::store::{self, Found, Ledger as _, Store as _, Unit};
+use super::store::{self, Ledger as _, Store as _, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 
@@ -12,16 +12,10 @@ use crate::host::Host;
 pub const ACTION: &str = "restore";
 
 /// Puts on record that the database was filled from a backup whose log has so many records.
-/// Returns whether it is: a database of an earlier version stays as it is, as who restored it may
-/// go back to that version.
 ///
 /// # Errors
 /// Where the key-encryption key does not open it, or it cannot be written.
-pub async fn put_on_record(config: &Config, host: &Host, kek: &Kek, records: u64) -> Result<bool> {
-    let Found::Ready(store) = store::look(&config.store, &host.env).await? else {
-        return Ok(false);
-    };
-    store.close().await;
+pub async fn put_on_record(config: &Config, host: &Host, kek: &Kek, records: u64) -> Result<()> {
     let store = store::open_existing(&config.store, &host.env).await?;
     let done = async {
         let keys = CheckpointKeys::of_broker(&store, kek, &config.issuer).await?;
@@ -35,7 +29,7 @@ pub async fn put_on_record(config: &Config, host: &Host, kek: &Kek, records: u64
         let record = Record { reason, ..author.record(now, ACTION, Decision::Changed) };
         leaf::check(&record)?;
         match store.commit(&[Unit::of(record)]).await?.iter().all(|one| one.is_committed()) {
-            true => Ok(true),
+            true => Ok(()),
             false => Err(Error::new(ErrorKind::Other, "the database did not take the record")),
         }
     }

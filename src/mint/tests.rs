@@ -276,9 +276,15 @@ fn who_is_denied_for_a_while_hears_for_how_long() {
     let error = refused(Reply::json(400, &body).header("retry-after", "600".into()));
     assert_eq!(error.kind(), ErrorKind::Denied);
     let told = error.to_string();
-    assert!(told.contains(why) && told.contains("at the moment"), "{told}");
+    assert!(told.contains(why) && told.contains("it is denied"), "{told}");
     assert!(!told.contains("policy says no"), "{told}");
-    assert_eq!(error.hints(), ["it asks to be tried again in 600 seconds"]);
+    assert_eq!(
+        error.hints(),
+        [
+            "it asks to be tried again in 600 seconds",
+            "ask those who write the broker's policy, and name the request",
+        ]
+    );
 }
 
 #[test]

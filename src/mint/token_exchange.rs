@@ -146,9 +146,7 @@ fn refused(
     };
     let later = response.header(RETRY_AFTER).and_then(|seconds| seconds.parse::<u32>().ok());
     let (kind, what) = match refusal.error.as_str() {
-        "access_denied" if later.is_some() => {
-            (ErrorKind::Denied, "it is not to be had at the moment".to_string())
-        }
+        "access_denied" if later.is_some() => (ErrorKind::Denied, "it is denied".to_string()),
         "access_denied" | "unauthorized" | "unauthorized_client" => {
             (ErrorKind::Denied, "policy says no".to_string())
         }
@@ -194,10 +192,11 @@ fn refused(
             assertion.principal.issuer,
             server.audience()
         )),
-        ErrorKind::Denied if let Some(seconds) = later => {
-            error.hint(format!("it asks to be tried again in {seconds} seconds"))
+        ErrorKind::Denied => {
+            let again = later.map(|seconds| format!("it asks to be tried again in {seconds} seconds"));
+            let error = again.into_iter().fold(error, Error::hint);
+            error.hint("ask those who write the broker's policy, and name the request")
         }
-        ErrorKind::Denied => error.hint("ask those who write the broker's policy, and name the request"),
         _ => error,
     }
 }

@@ -127,6 +127,36 @@ async fn what_a_broker_would_start_with_is_good_and_nothing_is_made() {
 }
 
 #[tokio::test]
+async fn files_are_left_as_they_are() {
+    let place = Place::new();
+    let sink = "listen = \"127.0.0.1:0\"\n[audit.file.copy]\npath = \"copies/audit.jsonl\"";
+    let config = place.config(("listen = \"127.0.0.1:0\"", sink));
+    place.write("broker.db", "");
+    let before = place.files();
+    // A broker makes no directory for records that are handed on.
+    let bad = place.bad(&config).await;
+    let [(Subject::Sinks, said)] = &bad[..] else { panic!("{bad:?}") };
+    assert!(said.contains("there is no directory") && said.contains("copies"), "{said}");
+    assert_eq!(place.files(), before);
+    let read = |name: &str| files::read(&place.path(name), 1 << 20).unwrap().unwrap();
+    assert!(read("broker.db").is_empty());
+
+    files::private_dir(&place.path("copies")).unwrap();
+    assert_eq!(place.bad(&config).await, []);
+    files::private_dir(&place.path("copies/audit.jsonl")).unwrap();
+    let bad = place.bad(&config).await;
+    assert!(bad[0].1.contains("audit.jsonl is no file"), "{bad:?}");
+
+    // One that keeps its changes in another way goes on to.
+    files::remove(&place.path("broker.db")).unwrap();
+    place.start_once().await;
+    place.execute("pragma journal_mode = delete").await;
+    let database = read("broker.db");
+    assert_eq!(place.bad(&place.config(("", ""))).await, []);
+    assert!(read("broker.db") == database, "the database is another one");
+}
+
+#[tokio::test]
 async fn all_that_is_wrong_is_told_at_once() {
     let place = Place::new();
     let all = "

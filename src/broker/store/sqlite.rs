@@ -8,7 +8,8 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{Connection, Executor};
 use uuid::Uuid;
 
-use super::open::Found;
+use super::Store as _;
+use super::open::{Found, Made};
 use super::sql::{Engine, Own, STARTED_ONCE, SqlStore, fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::files::{self, Owner, Readers};
@@ -37,6 +38,14 @@ const SETTINGS: &str = "
     pragma trusted_schema = off;
     pragma secure_delete = on;
     pragma recursive_triggers = on;
+    pragma cell_size_check = on;
+";
+
+/// What is said where the file stays as it is: in a log of its own, if it is, and without one, if
+/// not.
+const AS_IT_IS: &str = "
+    pragma busy_timeout = 5000;
+    pragma trusted_schema = off;
     pragma cell_size_check = on;
 ";
 
@@ -130,9 +139,14 @@ pub async fn find(path: &Path) -> Result<Found> {
     if !files::exists(path) {
         return Ok(Found::Nothing);
     }
-    let settings = format!("{SETTINGS} pragma query_only = on;");
-    let store = one(path, settings).await.map_err(failed)?;
-    store.found().await.map(|made| Found::of(made, store)).map_err(failed)
+    let store = one(path, format!("{AS_IT_IS} pragma query_only = on;")).await.map_err(failed)?;
+    match store.found().await {
+        Ok(made @ Made::Now) => Ok(Found::of(made, store)),
+        other => {
+            store.close().await;
+            other.map(|made| Found::of(made, store)).map_err(failed)
+        }
+    }
 }
 
 /// Opens the database in this file to copy it, whatever version made it; a broker may be
@@ -146,10 +160,7 @@ pub async fn open_to_copy(path: &Path) -> Result<SqlStore> {
     if !files::exists(path) {
         return Err(failed(Error::new(ErrorKind::Config, "there is no such file")));
     }
-    // The file stays as it is: in a log of its own, if it is, and without one, if not.
-    let settings = "pragma busy_timeout = 5000; pragma trusted_schema = off;
-        pragma cell_size_check = on;";
-    one(path, settings.into()).await.map_err(failed)
+    one(path, AS_IT_IS.into()).await.map_err(failed)
 }
 
 /// Opens the database in this file for one process alone: nobody reads or writes it until

@@ -41,7 +41,8 @@ pub(in crate::broker::store) struct Engine {
     pub(super) consumes: Inserts,
     /// Moves what was committed to where it belongs, where the engine does not do that.
     backfill: Option<Backfill>,
-    /// Who looks what keeps connections from being had; `None`: they are always to be had.
+    /// Who looks what keeps connections from being had; `None`: they are always to be had, and
+    /// nothing is done again.
     lookout: Option<Lookout>,
 }
 

@@ -12,7 +12,7 @@ use crate::broker::store::transfer;
 use crate::cli::App;
 use crate::cli::args::BrokerStore;
 use crate::cli::show::count;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::{files, process};
 
 pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
@@ -24,7 +24,8 @@ pub(super) fn backup(app: &App, args: &BrokerStore) -> Result<()> {
         let env = &app.host.env;
         runtime.block_on(transfer::backup(&config.store, env, &args.database, kek.as_ref()))?
     };
-    tell(app, args, &copied, &args.database, kek.is_some())?;
+    let told = Told { copied, file: &args.database, by_key: kek.is_some(), on_record: None };
+    tell(app, args, &told)?;
     if !args.json {
         app.host.interact.note(
             "The keys in it are sealed: without the key-encryption key it is worth nothing. Keep the two apart.",
@@ -42,22 +43,18 @@ pub(super) fn restore(app: &App, args: &BrokerStore) -> Result<()> {
         let env = &app.host.env;
         runtime.block_on(transfer::restore(&config.store, env, &args.database, kek.as_ref()))?
     };
-    tell(app, args, &copied, &args.database, kek.is_some())?;
     // What was restored is there, whatever comes of this.
-    let unrecorded = match &kek {
-        None => Some("that takes the key-encryption key, too".to_string()),
+    let record = match &kek {
         Some(kek) => {
-            match runtime.block_on(restored::put_on_record(&config, &app.host, kek, copied.records))
-            {
-                Ok(true) => None,
-                Ok(false) => Some("an earlier version made it, and may go on with it".into()),
-                Err(error) => Some(error.to_string()),
-            }
+            runtime.block_on(restored::put_on_record(&config, &app.host, kek, copied.records))
         }
+        None => Err(Error::new(ErrorKind::Config, "that takes the key-encryption key, too")),
     };
-    if let Some(why) = unrecorded {
-        let said = format!("In its audit log it is not on record that it was restored: {why}.");
-        app.host.interact.note(&said);
+    let (by_key, on_record) = (kek.is_some(), Some(record.is_ok()));
+    tell(app, args, &Told { copied, file: &args.database, by_key, on_record })?;
+    if let Err(error) = record {
+        let said = "In its audit log it is not on record that it was restored";
+        app.host.interact.warn(&format!("{said}: {error}"));
     }
     if !args.json {
         app.host.interact.note(
@@ -78,7 +75,8 @@ pub(super) fn move_in(app: &App, args: &BrokerStore) -> Result<()> {
         let env = &app.host.env;
         runtime.block_on(transfer::move_in(&config.store, env, &args.database, kek.as_ref()))?
     };
-    tell(app, args, &copied, &moved, kek.is_some())?;
+    let told = Told { copied, file: &moved, by_key: kek.is_some(), on_record: None };
+    tell(app, args, &told)?;
     if !args.json {
         app.host.interact.note(&format!(
             "Everything is in the other database now. The file is called {} from now on, so that no broker goes on with it.",
@@ -109,7 +107,18 @@ async fn kek(app: &App, config: &Config) -> Result<Option<Kek>> {
     })
 }
 
-fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: bool) -> Result<()> {
+/// What was copied.
+struct Told<'a> {
+    copied: Copied,
+    file: &'a Path,
+    /// Whether the key was at hand that seals the end of the log.
+    by_key: bool,
+    /// Whether the log says so itself, where it should.
+    on_record: Option<bool>,
+}
+
+fn tell(app: &App, args: &BrokerStore, told: &Told<'_>) -> Result<()> {
+    let Told { copied, file, by_key, on_record } = told;
     let root: String = copied.root.iter().map(|byte| format!("{byte:02x}")).collect();
     if args.json {
         return app.ui.json(&json!({
@@ -125,6 +134,7 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: boo
             "messages": copied.messages,
             "root": root,
             "seal_checked": by_key,
+            "on_record": on_record,
         }));
     }
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
@@ -139,7 +149,7 @@ fn tell(app: &App, args: &BrokerStore, copied: &Copied, file: &Path, by_key: boo
         count(number(copied.checkpoints), "checkpoint", "checkpoints"),
         count(number(copied.messages), "message", "messages"),
     ))?;
-    match by_key {
+    match *by_key {
         true => app.ui.line("The log ends as the broker sealed it."),
         false => app.ui.line(
             "Whether the log ends as the broker sealed it was not checked: the key-encryption key is not at hand.",
