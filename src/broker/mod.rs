@@ -32,7 +32,7 @@
 //! It also decides about requests that a proxy holds up (`authz`), by the tokens that come
 //! with them.
 //!
-//! [`metrics`] is what can be seen of it from outside. [`aws`] says what AWS is told of whoever has a role.
+//! [`check`] says beforehand whether it could start. [`metrics`] is what can be seen of it from outside. [`aws`] says what AWS is told of whoever has a role.
 //!
 //! There are no globals: two brokers fit in one process.
 
