@@ -77,9 +77,9 @@ impl Kek {
 
     fn at_hand(config: &KeysConfig, env: &Env) -> Result<Self> {
         let refused = |message: String| {
-            Error::new(ErrorKind::Config, message).hint(
-                "a database that there is needs the one that it was made with; for a new one, make it with `openssl rand -base64 32`, keep it apart from the database, and keep a copy",
-            )
+            Error::new(ErrorKind::Config, message)
+                .hint("make one with `openssl rand -base64 32`; keep it apart from the database, and keep a copy")
+                .hint("a database that there is takes no new one: it needs the one that it was made with")
         };
         let text = match (&config.kek_file, &config.kek_env) {
             (Some(path), _) => {
