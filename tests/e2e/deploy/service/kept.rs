@@ -137,8 +137,8 @@ fn backups_are_made_beside_the_broker_and_the_old_ones_go_once_there_is_another(
     // The newest one has all of it. It is restored as docs/storage.md says, but that nobody waits
     // for systemd on a bus that is not here.
     machine.systemctl(&["stop", "tmpcred-broker"]);
-    let aside = "mkdir -m 700 /root/put-away && \
-                 mv /var/lib/private/tmpcred-broker/broker.db* /root/put-away/";
+    let aside = "mkdir -m 700 /var/lib/private/put-away && \
+                 mv /var/lib/private/tmpcred-broker/broker.db* /var/lib/private/put-away/";
     machine.run(&["sh", "-c", aside]).ok();
     let newest = &machine.kept(BACKUP)[1];
     let page = fs::read_to_string(ours("docs/storage.md")).unwrap();
