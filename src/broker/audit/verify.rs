@@ -40,12 +40,19 @@ pub struct Proofs<'a> {
     pub revoked: &'a [VerifierKey],
     /// What its end is sealed with, where that is at hand.
     pub seal: Option<&'a Seal>,
-    /// A checkpoint from elsewhere, whose signature is good.
-    pub off_host: Option<&'a Checkpoint>,
-    /// Who has signed that.
-    pub off_host_by: &'a [VerifierKey],
+    /// Checkpoints from elsewhere, whose signatures are good.
+    pub elsewhere: &'a [Elsewhere],
     /// What time it is.
     pub now: OffsetDateTime,
+}
+
+/// A checkpoint that was kept elsewhere.
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// What it says.
+    pub checkpoint: Checkpoint,
+    /// Who has signed it.
+    pub by: Vec<VerifierKey>,
 }
 
 /// What was found.
@@ -62,7 +69,7 @@ pub struct Report {
     pub checkpoints: u64,
     /// Which keys have signed them.
     pub keys: Vec<Signed>,
-    /// How many records the checkpoint from elsewhere covers.
+    /// How many records the checkpoints from elsewhere cover, the furthest of them.
     pub off_host: Option<u64>,
     /// How many records were erased, which leaves their places in the tree as they were.
     pub erased: u64,
@@ -155,9 +162,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
         announced: Vec::new(),
         unread: Vec::new(),
         by_key: BTreeMap::new(),
-        off_host: proofs.off_host,
-        off_host_by: proofs.off_host_by,
-        elsewhere: 0,
+        elsewhere: proofs.elsewhere.iter().map(|one| (one, false)).collect(),
         sealed: None,
         proven: 0,
         report: Report {
@@ -166,7 +171,7 @@ pub async fn verify(store: &dyn LogStore, proofs: &Proofs<'_>) -> Result<Report>
             sealed: None,
             checkpoints: 0,
             keys: Vec::new(),
-            off_host: proofs.off_host.map(|checkpoint| checkpoint.size),
+            off_host: proofs.elsewhere.iter().map(|one| one.checkpoint.size).max(),
             erased: 0,
             findings: Vec::new(),
             omitted: 0,
@@ -204,10 +209,8 @@ struct Check<'a> {
     unread: Vec<u64>,
     /// What each key has signed, and up to where the records are as it did.
     by_key: BTreeMap<VerifierKey, (Signed, u64)>,
-    off_host: Option<&'a Checkpoint>,
-    off_host_by: &'a [VerifierKey],
-    /// How many records are as the checkpoint from elsewhere says.
-    elsewhere: u64,
+    /// The checkpoints from elsewhere, and whether the records are as each says.
+    elsewhere: Vec<(&'a Elsewhere, bool)>,
     /// The tree up to the sealed end, where the seal is good.
     sealed: Option<Frontier>,
     /// Up to where the records are good, by whatever says so.
@@ -248,11 +251,7 @@ impl Check<'_> {
             }
             let leaf = leaves.pop_front_if(|leaf| leaf.sequence == place);
             self.add(place, leaf.as_ref(), tile.get(at).copied());
-            if let Some(off_host) = self.off_host.filter(|checkpoint| checkpoint.size == place)
-                && self.judge(place, &off_host.root)
-            {
-                self.elsewhere = place;
-            }
+            self.compare_elsewhere(place);
             while let Some(noted) = notes.pop_front_if(|noted| noted.size == place) {
                 self.read_note(&noted);
             }
@@ -310,6 +309,16 @@ impl Check<'_> {
         if self.sealed.is_none() {
             let at = end.map_or(promised, |end| end.size);
             self.found(Kind::Seal, at, at);
+        }
+    }
+
+    /// Compares the records up to this place with the checkpoints from elsewhere that are of them.
+    fn compare_elsewhere(&mut self, place: u64) {
+        for at in 0..self.elsewhere.len() {
+            let (one, _) = self.elsewhere[at];
+            if one.checkpoint.size == place {
+                self.elsewhere[at].1 = self.judge(place, &one.checkpoint.root);
+            }
         }
     }
 

@@ -301,9 +301,9 @@ pub(crate) struct AuditVerify {
     /// The broker's own configuration file
     #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// A checkpoint that was kept elsewhere: the log must go on from it
+    /// A checkpoint that was kept elsewhere: the log must go on from it, and from each that is given
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub checkpoint: Option<PathBuf>,
+    pub checkpoint: Vec<PathBuf>,
     /// The key of the log, as `checkpoint --key` prints it [default: what is sealed in the database]
     #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,

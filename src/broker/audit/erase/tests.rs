@@ -73,8 +73,7 @@ async fn what_is_erased_is_gone_and_all_proofs_are_what_they_were() {
                 keys: &[],
                 revoked: &[],
                 seal: Some(&seal),
-                off_host: None,
-                off_host_by: &[],
+                elsewhere: &[],
                 now: record("").at,
             };
             verify(&store, &proofs).await.unwrap()
@@ -111,14 +110,8 @@ async fn what_is_erased_while_the_log_is_looked_at_is_no_damage() {
     looked_at.meanwhile(async move {
         erased(store.as_ref(), "alice").await.unwrap();
     });
-    let proofs = Proofs {
-        keys: &[],
-        revoked: &[],
-        seal: Some(&seal),
-        off_host: None,
-        off_host_by: &[],
-        now: record("").at,
-    };
+    let proofs =
+        Proofs { keys: &[], revoked: &[], seal: Some(&seal), elsewhere: &[], now: record("").at };
     let report = verify(looked_at.as_ref(), &proofs).await.unwrap();
     assert_eq!((report.records, report.erased, &report.findings[..]), (2, 1, &[][..]));
 }

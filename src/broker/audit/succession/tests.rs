@@ -7,7 +7,7 @@ use super::*;
 use crate::broker::audit::notary::Signer;
 use crate::broker::audit::note::Checkpoint;
 use crate::broker::audit::seal::Seal;
-use crate::broker::audit::verify::{Kind, Proofs, Report, verify};
+use crate::broker::audit::verify::{Elsewhere, Kind, Proofs, Report, verify};
 use crate::broker::config::Keys as KeysConfig;
 use crate::broker::keys::{CheckpointKeys, Keeper, RootKey, Rules, Signs, StoredKey};
 use crate::broker::store::sql::SqlStore;
@@ -89,7 +89,7 @@ impl Log {
         seal: Option<&Seal>,
     ) -> Report {
         let now = record("").at;
-        let proofs = Proofs { keys, revoked, seal, off_host: None, off_host_by: &[], now };
+        let proofs = Proofs { keys, revoked, seal, elsewhere: &[], now };
         verify(self.store.as_ref(), &proofs).await.unwrap()
     }
 
@@ -203,14 +203,13 @@ async fn on_what_a_revoked_key_has_signed_nothing_rests() {
     let report = log.check(std::slice::from_ref(&first)).await;
     assert_eq!(report.signed, 0, "{:?}", report.findings);
     assert!(report.findings.iter().all(|found| found.kind == Kind::Checkpoint));
-    let off_host = Checkpoint::open(&early, std::slice::from_ref(&first)).unwrap();
+    let (checkpoint, by) = Checkpoint::open_signed(&early, std::slice::from_ref(&first)).unwrap();
     let both = [first.clone(), second.clone()];
     let proofs = Proofs {
         keys: &both,
         revoked: &[],
         seal: None,
-        off_host: Some(&off_host),
-        off_host_by: std::slice::from_ref(&first),
+        elsewhere: &[Elsewhere { checkpoint, by }],
         now: record("").at,
     };
     let report = verify(log.store.as_ref(), &proofs).await.unwrap();

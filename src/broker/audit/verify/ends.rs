@@ -41,8 +41,8 @@ impl Check<'_> {
                 _ => self.found(Kind::Checkpoint, noted.size, noted.size),
             }
         }
-        if let Some(off_host) = self.off_host.filter(|off_host| off_host.size > known.0) {
-            known = (off_host.size, "by the checkpoint from elsewhere");
+        if let Some(further) = self.report.off_host.filter(|size| *size > known.0) {
+            known = (further, "by the checkpoint from elsewhere");
         }
         let (last, rest) = tiles_at(size, 0);
         let tile = self.store.tile(0, last).await?;

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::{Check, Kind, PAGE};
+use super::{Check, Elsewhere, Kind, PAGE};
 use crate::broker::audit::note::{Checkpoint, VerifierKey};
 use crate::broker::keys::KeyState;
 use crate::broker::store::Noted;
@@ -118,14 +118,16 @@ impl Check<'_> {
         let by_key = std::mem::take(&mut self.by_key);
         let good = by_key.iter().filter(|(key, _)| !self.revoked.contains(key));
         let here = good.map(|(_, (_, proven))| *proven).max().unwrap_or_default();
-        let by = self.off_host_by;
-        if !by.is_empty() && by.iter().all(|key| self.revoked.contains(key)) {
-            let size = self.off_host.map_or(0, |off_host| off_host.size);
-            let text = "the key was revoked that signed the checkpoint from elsewhere".into();
-            self.tell(Kind::Checkpoint, size, size, text);
-            self.elsewhere = 0;
+        let mut elsewhere = 0;
+        for (Elsewhere { checkpoint, by }, is_as_it_says) in std::mem::take(&mut self.elsewhere) {
+            if by.iter().all(|key| self.revoked.contains(key)) {
+                let text = "the key was revoked that signed the checkpoint from elsewhere".into();
+                self.tell(Kind::Checkpoint, checkpoint.size, checkpoint.size, text);
+            } else if is_as_it_says {
+                elsewhere = elsewhere.max(checkpoint.size);
+            }
         }
-        self.report.signed = here.max(self.elsewhere);
+        self.report.signed = here.max(elsewhere);
         self.proven = self.report.signed.max(self.report.sealed.unwrap_or_default());
         let revoked = |(key, (signed, _)): (VerifierKey, (Signed, u64))| Signed {
             revoked: self.revoked.contains(&key),

@@ -51,25 +51,30 @@ impl Log {
     }
 
     /// Checks it by the public key alone.
-    async fn check(&self, off_host: Option<&Checkpoint>) -> Report {
-        self.check_by(off_host, None).await
+    async fn check(&self, elsewhere: &[Checkpoint]) -> Report {
+        self.check_by(elsewhere, None).await
     }
 
-    async fn check_by(&self, off_host: Option<&Checkpoint>, seal: Option<&Seal>) -> Report {
-        self.check_after(Duration::ZERO, off_host, seal).await
+    async fn check_by(&self, elsewhere: &[Checkpoint], seal: Option<&Seal>) -> Report {
+        self.check_after(Duration::ZERO, elsewhere, seal).await
     }
 
     /// Checks it so long after the last record.
     async fn check_after(
         &self,
         later: Duration,
-        off_host: Option<&Checkpoint>,
+        elsewhere: &[Checkpoint],
         seal: Option<&Seal>,
     ) -> Report {
         let read = sqlite::open_to_read(&self.path).await.unwrap();
         // The records of tests are from then.
         let now = record("").at + later;
-        let report = verify(&read, &self.proofs(off_host, seal, now)).await;
+        let by = |checkpoint: &Checkpoint| Elsewhere {
+            checkpoint: checkpoint.clone(),
+            by: self.keys.clone(),
+        };
+        let elsewhere: Vec<_> = elsewhere.iter().map(by).collect();
+        let report = verify(&read, &self.proofs(&elsewhere, seal, now)).await;
         let report = report.unwrap();
         crate::broker::store::Store::close(&read).await;
         report
@@ -77,11 +82,11 @@ impl Log {
 
     fn proofs<'a>(
         &'a self,
-        off_host: Option<&'a Checkpoint>,
+        elsewhere: &'a [Elsewhere],
         seal: Option<&'a Seal>,
         now: OffsetDateTime,
     ) -> Proofs<'a> {
-        Proofs { keys: &self.keys, revoked: &[], seal, off_host, off_host_by: &[], now }
+        Proofs { keys: &self.keys, revoked: &[], seal, elsewhere, now }
     }
 
     async fn newest(&self) -> Checkpoint {
@@ -92,7 +97,7 @@ impl Log {
     /// What is found after this was done, by kind and place.
     async fn after(&self, change: &str) -> Vec<(Kind, u64, u64)> {
         tamper(&self.path, change).await;
-        places(&self.check(None).await)
+        places(&self.check(&[]).await)
     }
 }
 
@@ -115,12 +120,12 @@ async fn recompute(path: &Path) {
 #[tokio::test]
 async fn a_log_that_nobody_touched_is_good() {
     let log = Log::new().await;
-    let report = log.check(Some(&log.newest().await)).await;
+    let report = log.check(&[log.newest().await]).await;
     assert_eq!(places(&report), []);
     assert_eq!((report.records, report.signed, report.checkpoints), (1000, 1000, 10));
     // Behind the last checkpoint nothing is signed yet.
     append(log.store.as_ref(), &[record("new")]).await.unwrap();
-    let report = log.check(None).await;
+    let report = log.check(&[]).await;
     assert_eq!((places(&report), report.records, report.signed), (vec![], 1001, 1000));
 }
 
@@ -193,9 +198,34 @@ async fn records_that_are_gone_are_found_in_the_middle_and_at_the_end() {
     let cut = "update audit_tile set hashes = substr(hashes, 1, 182 * 32)
         where level = 0 and number = 3";
     assert_eq!(log.after(cut).await, [], "it cannot be known here");
-    let report = log.check(Some(&newest)).await;
+    let report = log.check(std::slice::from_ref(&newest)).await;
     assert_eq!(places(&report), [(Kind::Missing, 951, 1000)]);
     assert!(report.findings[0].text.contains("from elsewhere"));
+}
+
+#[tokio::test]
+async fn a_log_has_to_be_as_each_checkpoint_from_elsewhere_says() {
+    let log = Log::new().await;
+    let newest = log.newest().await;
+    let notes = log.store.notes(299, 1).await.unwrap();
+    let early = Checkpoint::open(&notes[0].note, &log.keys).unwrap();
+    assert_eq!((early.size, newest.size), (300, 1000));
+    let report = log.check(&[newest.clone(), early.clone()]).await;
+    assert_eq!((places(&report), report.signed, report.off_host), (vec![], 1000, Some(1000)));
+    // Two that contradict each other, in whichever order.
+    let other = Checkpoint { root: newest.root, ..early.clone() };
+    for both in [[early.clone(), other.clone()], [other.clone(), early.clone()]] {
+        let [(Kind::Rewritten, first, 300)] = places(&log.check(&both).await)[..] else {
+            panic!("{both:?}")
+        };
+        assert!(first <= 301, "{first}");
+    }
+    // One that is good says nothing for one that is not, nor for what is gone.
+    let found = places(&log.check(&[newest.clone(), other]).await);
+    assert_eq!(found, [(Kind::Rewritten, 201, 300)]);
+    let further = Checkpoint { size: 1007, ..newest };
+    let found = places(&log.check(&[further, early]).await);
+    assert_eq!(found, [(Kind::Missing, 1001, 1007)]);
 }
 
 #[tokio::test]
@@ -203,7 +233,7 @@ async fn a_tree_that_was_made_anew_without_the_key_is_found() {
     let log = Log::new().await;
     tamper(&log.path, "update audit_record set role = 'admin' where sequence = 437").await;
     recompute(&log.path).await;
-    let report = log.check(None).await;
+    let report = log.check(&[]).await;
     // Neither records nor tree are what was signed: between two checkpoints.
     assert_eq!(places(&report), [(Kind::Rewritten, 401, 500)]);
     assert_eq!(report.signed, 400);
@@ -214,9 +244,9 @@ async fn a_tree_that_was_made_anew_without_the_key_is_found() {
     // Without any there is nothing to go by here.
     let found = log.after("delete from audit_checkpoint where size > 200").await;
     assert_eq!(found, []);
-    let report = log.check(None).await;
+    let report = log.check(&[]).await;
     assert_eq!((report.records, report.signed), (1000, 200));
-    let report = log.check(Some(&newest)).await;
+    let report = log.check(std::slice::from_ref(&newest)).await;
     assert_eq!(places(&report), [(Kind::Rewritten, 201, 1000)]);
     let found = log.after("delete from audit_checkpoint").await;
     assert_eq!(found, [(Kind::Checkpoint, 1, 1000)]);
@@ -311,13 +341,13 @@ async fn what_cannot_be_read_hides_nothing_else() {
 async fn the_seal_covers_what_nobody_has_signed() {
     let log = Log::new().await;
     append(log.store.as_ref(), &[record("new")]).await.unwrap();
-    let report = log.check_by(None, Some(&log.seal)).await;
+    let report = log.check_by(&[], Some(&log.seal)).await;
     assert_eq!((places(&report), report.signed, report.sealed), (vec![], 1000, Some(1001)));
     // Whoever cannot look at the seal is told of what should be signed by now.
     let later = Duration::seconds(61);
-    let report = log.check_after(later, None, None).await;
+    let report = log.check_after(later, &[], None).await;
     assert_eq!(places(&report), [(Kind::Unsigned, 1001, 1001)]);
-    assert_eq!(places(&log.check_after(later, None, Some(&log.seal)).await), []);
+    assert_eq!(places(&log.check_after(later, &[], Some(&log.seal)).await), []);
 
     // Records, tree and checkpoints are rewritten, and the seal is left.
     tamper(&log.path, "create table kept as select frontier, seal from audit_head").await;
@@ -326,17 +356,17 @@ async fn the_seal_covers_what_nobody_has_signed() {
     recompute(&log.path).await;
     tamper(&log.path, "update audit_head set (frontier, seal) = (select frontier, seal from kept)")
         .await;
-    let report = log.check_by(None, Some(&log.seal)).await;
+    let report = log.check_by(&[], Some(&log.seal)).await;
     assert_eq!(places(&report), [(Kind::Rewritten, 201, 1001)]);
-    assert_eq!(places(&log.check_after(later, None, None).await), [(Kind::Unsigned, 201, 1001)]);
+    assert_eq!(places(&log.check_after(later, &[], None).await), [(Kind::Unsigned, 201, 1001)]);
     // Or it is made up, or gone.
     for seal in ["zeroblob(32)", "null", "x''"] {
         tamper(&log.path, &format!("update audit_head set seal = {seal}")).await;
-        let report = log.check_by(None, Some(&log.seal)).await;
+        let report = log.check_by(&[], Some(&log.seal)).await;
         assert_eq!(places(&report), [(Kind::Seal, 1001, 1001)], "{seal}");
     }
     tamper(&log.path, "update audit_head set frontier = null, seal = null").await;
-    let report = log.check_by(None, Some(&log.seal)).await;
+    let report = log.check_by(&[], Some(&log.seal)).await;
     assert_eq!(places(&report), [(Kind::Seal, 1001, 1001)]);
 }
 
@@ -353,7 +383,7 @@ async fn a_log_is_checked_while_it_grows() {
     });
     let mut checks = 0;
     while !writer.is_finished() || checks == 0 {
-        assert_eq!(places(&log.check_by(None, Some(&log.seal)).await), []);
+        assert_eq!(places(&log.check_by(&[], Some(&log.seal)).await), []);
         checks += 1;
     }
     writer.await.unwrap();

@@ -2,6 +2,7 @@
 
 mod query;
 
+use std::collections::BTreeSet;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use serde_json::json;
 use crate::broker::audit::erase::{Erased, Erasure};
 use crate::broker::audit::export::{Format, exported};
 use crate::broker::audit::note::{Checkpoint, MAX_NOTE, VerifierKey, is_note};
-use crate::broker::audit::verify::{Proofs, Report, verify};
+use crate::broker::audit::verify::{Elsewhere, Proofs, Report, verify};
 use crate::broker::audit::{self, Record, principal};
 use crate::broker::config::{self, Config};
 use crate::broker::forget::{Forgotten, forget};
@@ -76,15 +77,13 @@ async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
             (keys.collect::<Result<Vec<_>>>()?, Vec::new(), None)
         }
     };
-    let off_host = args.checkpoint.as_deref();
-    let off_host = off_host.map(|file| read_checkpoint(file, &keys, &revoked)).transpose()?;
-    let (off_host, off_host_by) = off_host.unzip();
-    let off_host_by = off_host_by.unwrap_or_default();
+    let elsewhere = args.checkpoint.iter().map(|file| read_checkpoint(file, &keys, &revoked));
+    let elsewhere = elsewhere.collect::<Result<Vec<_>>>()?;
+    let off_host_by: BTreeSet<_> = elsewhere.iter().flat_map(|one| &one.by).collect();
     let report = {
         let _waiting = app.host.interact.waiting("checking the audit log");
-        let (seal, off_host) = (seal.as_ref(), off_host.as_ref());
-        let (now, off_host_by) = (app.host.clock.now(), &off_host_by);
-        let proofs = Proofs { keys: &keys, revoked: &revoked, seal, off_host, off_host_by, now };
+        let (seal, now) = (seal.as_ref(), app.host.clock.now());
+        let proofs = Proofs { keys: &keys, revoked: &revoked, seal, elsewhere: &elsewhere, now };
         verify(&store, &proofs).await?
     };
     let unknown = unknown(&report);
@@ -105,7 +104,7 @@ async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
             "unknown": unknown,
         }))?;
     } else {
-        tell(app, &report, &off_host_by, &unknown)?;
+        tell(app, &report, &elsewhere, &unknown)?;
     }
     if good {
         return Ok(());
@@ -116,7 +115,7 @@ async fn verified(app: &App, args: &AuditVerify) -> Result<()> {
         .hint("keep the database as it is, and compare it with a backup"))
 }
 
-fn tell(app: &App, report: &Report, elsewhere: &[VerifierKey], unknown: &[String]) -> Result<()> {
+fn tell(app: &App, report: &Report, elsewhere: &[Elsewhere], unknown: &[String]) -> Result<()> {
     for finding in &report.findings {
         app.ui.line(&finding.text)?;
     }
@@ -128,7 +127,11 @@ fn tell(app: &App, report: &Report, elsewhere: &[VerifierKey], unknown: &[String
     };
     let records = count(report.records, "record", "records");
     let checkpoints = count(report.checkpoints, "checkpoint", "checkpoints");
-    let elsewhere_too = if report.off_host.is_some() { " and one from elsewhere" } else { "" };
+    let elsewhere_too = match elsewhere.len() {
+        0 => String::new(),
+        1 => " and one from elsewhere".into(),
+        several => format!(" and {several} from elsewhere"),
+    };
     let signed = report.signed;
     app.ui.line(match report.findings.is_empty() {
         true => format!(
@@ -156,8 +159,13 @@ fn tell(app: &App, report: &Report, elsewhere: &[VerifierKey], unknown: &[String
                 if signed.revoked { "; it was revoked, and nothing rests on that" } else { "" },
             ))?;
         }
-        for key in elsewhere {
-            app.ui.line(format!("The checkpoint from elsewhere was signed by {key}."))?;
+        for Elsewhere { checkpoint, by } in elsewhere {
+            for key in by {
+                app.ui.line(format!(
+                    "The checkpoint from elsewhere of {} records was signed by {key}.",
+                    checkpoint.size
+                ))?;
+            }
         }
     }
     if let Some(sealed) = report.sealed {
@@ -191,12 +199,11 @@ fn unknown(report: &Report) -> Vec<String> {
     unknown
 }
 
-/// A checkpoint, and who has signed it.
 fn read_checkpoint(
     file: &Path,
     keys: &[VerifierKey],
     revoked: &[VerifierKey],
-) -> Result<(Checkpoint, Vec<VerifierKey>)> {
+) -> Result<Elsewhere> {
     let failed = |error: Error| error.context(format!("{} cannot be used", file.display()));
     // One byte more shows that it is too long.
     let bytes = files::read_start(file, MAX_NOTE as u64 + 1)?
@@ -209,7 +216,7 @@ fn read_checkpoint(
             "it has to be a checkpoint as `tmpcred broker audit checkpoint --out FILE` writes it",
         )
     })?;
-    Checkpoint::open_signed(&note, keys).map_err(|error| {
+    let opened = Checkpoint::open_signed(&note, keys).map_err(|error| {
         failed(match Checkpoint::open(&note, revoked) {
             Ok(_) => error
                 .because_of("the key that signed it was revoked")
@@ -218,7 +225,8 @@ fn read_checkpoint(
                 "`tmpcred broker audit checkpoint --key` prints all keys that may have signed it",
             ),
         })
-    })
+    });
+    opened.map(|(checkpoint, by)| Elsewhere { checkpoint, by })
 }
 
 async fn checkpoint(app: &App, args: &AuditCheckpoint) -> Result<()> {

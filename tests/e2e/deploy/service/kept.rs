@@ -185,7 +185,7 @@ fn a_checkpoint_is_kept_once_the_log_was_verified_against_the_one_before() {
     });
     machine.once_well(VERIFY);
     let said = machine.journal(VERIFY);
-    assert!(said.contains(" and one from elsewhere."), "{said}");
+    assert!(said.contains(" and 2 from elsewhere."), "{said}");
     let kept = machine.kept(VERIFY);
     let [first, second] = &kept[..] else { panic!("{kept:?}") };
     assert!(first.starts_with("checkpoint-") && first.ends_with("Z.note"), "{first}");

@@ -112,14 +112,7 @@ async fn of_ended_elevations_nothing_of_a_person_is_left_in_the_database() {
     let story = place.records_of(&own).await;
     assert_eq!(story.last().unwrap().action, "elevation.erase");
     let seal = RootKey::new(Secret::new(KEK)).seal_of_log();
-    let proofs = Proofs {
-        keys: &[],
-        revoked: &[],
-        seal: Some(&seal),
-        off_host: None,
-        off_host_by: &[],
-        now: now(),
-    };
+    let proofs = Proofs { keys: &[], revoked: &[], seal: Some(&seal), elsewhere: &[], now: now() };
     let report = verify(place.bed.store.as_ref(), &proofs).await.unwrap();
     // (By whose key checkpoints are signed is not looked at here.)
     let found: Vec<_> =
