@@ -14,7 +14,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::open::{Found, Made};
-use super::sql::{Engine, Lookout, Own, STARTED_ONCE, SqlStore, TURNED_AWAY, code, fault};
+use super::sql::{Engine, Lookout, Own, STARTED_ONCE, SqlStore, TURNED_AWAY, code, fault, is_turned_away};
 use crate::broker::config::{Address, Host, Postgres};
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};
@@ -358,8 +358,7 @@ fn refused(cause: sqlx::Error, address: &Address) -> Error {
         _ => {
             let (user, database) = (&address.user, &address.database);
             let (what, hint) = match code(&cause).as_deref() {
-                // invalid_authorization_specification, invalid_password
-                Some("28000" | "28P01") => {
+                _ if is_turned_away(&cause) => {
                     (format!("it does not let the user '{user}' in"), TURNED_AWAY)
                 }
                 // invalid_catalog_name

@@ -49,6 +49,32 @@ fn another_password_of_the_database_counts_without_a_restart() {
 }
 
 #[test]
+fn another_password_counts_behind_a_pooler_too() {
+    let (site, mut pooler) = Site::pooled();
+    let ask = || site.ask(&mut Http::new(), site.broker.url(), &site.assertion("job"));
+    ask().unwrap();
+    site.database.query("alter role tmpcred password 'the-second-password'");
+    pooler.let_in_by("the-second-password");
+    pooler.end();
+    pooler.begin();
+    assert_eq!(ask(), None);
+    says(&site, "authentication failed");
+    put(&site, "the-second-password");
+    wait_until("it to be let in by another password", SOON, || ask().map(drop));
+    // The database itself does not take what the pooler shows, until that is another one.
+    site.database.query("alter role tmpcred password 'the-third-password'");
+    site.database.query(HANG_UP);
+    assert_eq!(ask(), None);
+    put(&site, "the-third-password");
+    pooler.let_in_by("the-third-password");
+    wait_until("it to be let in again", SOON, || ask().map(drop));
+    let said = site.broker.said();
+    for secret in [PASSWORD, "the-second-password", "the-third-password"] {
+        assert!(!said.contains(secret), "{said}");
+    }
+}
+
+#[test]
 fn what_keeps_a_running_broker_from_its_database_is_in_its_log() {
     let site = Site::start();
     let ask = || site.ask(&mut Http::new(), site.broker.url(), &site.assertion("job"));

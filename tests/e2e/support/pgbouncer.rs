@@ -14,6 +14,11 @@ use super::wait::{free_port, wait_until};
 /// How many connections it has to the database, for however many come to it.
 pub(crate) const CONNECTIONS: usize = 3;
 
+/// The line of a file of users for one who comes by this password.
+fn user_by(password: &str) -> String {
+    format!("\"tmpcred\" \"{password}\"\n")
+}
+
 /// What a broker wants of it, as `docs/storage.md` prints it.
 #[track_caller]
 pub(crate) fn on_the_page() -> String {
@@ -36,7 +41,7 @@ impl PgBouncer {
     pub(crate) fn start(postgres: &Postgres, settings: &str) -> Self {
         let (files, port) = (tempfile::tempdir().unwrap(), free_port());
         let users = files.path().join("users");
-        std::fs::write(&users, format!("\"tmpcred\" \"{PASSWORD}\"\n")).unwrap();
+        std::fs::write(&users, user_by(PASSWORD)).unwrap();
         // It refuses to be run by root, and becomes somebody else.
         let user = if rustix::process::getuid().is_root() { "user = postgres\n" } else { "" };
         let text = format!(
@@ -73,6 +78,13 @@ impl PgBouncer {
         let Some(mut peer) = self.peer.take() else { return };
         kill_process(peer.pid(), Signal::KILL).unwrap();
         wait_until("PgBouncer to end", READY, || (!peer.runs()).then_some(()));
+    }
+
+    /// Lets the broker in by another password, and shows that to the database.
+    #[track_caller]
+    pub(crate) fn let_in_by(&self, password: &str) {
+        std::fs::write(self.files.path().join("users"), user_by(password)).unwrap();
+        kill_process(self.peer.as_ref().unwrap().pid(), Signal::HUP).unwrap();
     }
 
     /// What a broker is told of it, with the password in `password-file` of this home.

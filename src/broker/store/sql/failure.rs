@@ -86,7 +86,7 @@ pub(super) fn remedy(cause: &sqlx::Error) -> Option<&'static str> {
             "a pooler that gives each transaction a connection has to know prepared statements: PgBouncer from 1.21 on, \
              with `max_prepared_statements`; or let it give each session one, with `pool_mode = session`",
         ),
-        "28000" | "28P01" => Some(TURNED_AWAY),
+        _ if is_turned_away(cause) => Some(TURNED_AWAY),
         // protocol_violation, as PgBouncer has it.
         "08P01" if cause.to_string().contains("extra_float_digits") => Some(
             "have the pooler in between ignore it: in PgBouncer, `ignore_startup_parameters = extra_float_digits`",
@@ -112,9 +112,15 @@ pub(in crate::broker::store) fn is_conflict(cause: &sqlx::Error) -> bool {
 }
 
 /// Whether the server does not take who comes, or their password.
-fn is_turned_away(cause: &sqlx::Error) -> bool {
-    // invalid_authorization_specification, invalid_password
-    code(cause).is_some_and(|code| ["28000", "28P01"].contains(&code.as_str()))
+pub(in crate::broker::store) fn is_turned_away(cause: &sqlx::Error) -> bool {
+    code(cause).is_some_and(|code| match code.as_str() {
+        // invalid_authorization_specification, invalid_password
+        "28000" | "28P01" => true,
+        // protocol_violation: PgBouncer has it also where it does not take a password, or the
+        // server behind it does not take its own.
+        "08P01" => cause.to_string().contains("authentication failed"),
+        _ => false,
+    })
 }
 
 /// Whether the connection was lost; another one may be had.

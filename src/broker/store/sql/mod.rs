@@ -44,7 +44,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::files;
 pub use copy::Copied;
 pub(super) use engine::Engine;
-pub(super) use failure::{TURNED_AWAY, code, fault};
+pub(super) use failure::{TURNED_AWAY, code, fault, is_turned_away};
 use head::Guard;
 pub(super) use lookout::{Access, Lookout};
 use lookups::Lookups;
