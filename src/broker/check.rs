@@ -3,7 +3,8 @@
 //! changed: no database is made or brought up to date, nobody is asked for a token, no address is
 //! taken.
 //!
-//! Issuers that cannot be reached keep no broker from starting, so they are not asked.
+//! Issuers that cannot be reached keep no broker from starting, so they are asked only where
+//! somebody wants that.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +13,7 @@ use time::Duration;
 use time::format_description::well_known::Rfc3339;
 
 use super::audit::outbox::Sinks;
-use super::authenticate::Authenticator;
+use super::authenticate::{Asked, Authenticator};
 use super::config::{Config, Tls};
 use super::cutoff::apart;
 use super::keys::{CheckpointKeys, Kek, RootKey};
@@ -114,11 +115,19 @@ impl Looks {
     }
 }
 
-/// Looks at all that a broker with this configuration needs. Needs a runtime. It reads files, and
-/// so blocks.
-pub async fn check(config: &Config, host: &Host) -> Vec<Look> {
+/// Looks at all that a broker with this configuration needs, and, where it is `online`, asks those
+/// whom it asks when somebody calls. Needs a runtime. It reads files, and so blocks.
+pub async fn check(config: &Config, host: &Host, online: bool) -> Vec<Look> {
     let mut looks = Looks::default();
-    rules(config, host, &mut looks);
+    let callers = rules(config, host, online, &mut looks);
+    if let Some(callers) = callers.filter(|_| online) {
+        for Asked { table, answer } in callers.ask(&config.issuer).await {
+            let named =
+                |error: Error| error.context(format!("[{table}] does not answer as it should"));
+            let told = answer.map(|said| good(format!("[{table}] {said}"))).map_err(named);
+            looks.add(Subject::Issuers, told);
+        }
+    }
     let audit = &config.audit;
     if !(audit.file.is_empty() && audit.syslog.is_empty() && audit.webhook.is_empty()) {
         looks.add(Subject::Sinks, sinks(config, host));
@@ -147,9 +156,12 @@ pub async fn check(config: &Config, host: &Host) -> Vec<Look> {
     looks.0
 }
 
-/// What a running broker reads anew: see [`Rulebook`].
-fn rules(config: &Config, host: &Host, looks: &mut Looks) {
-    looks.add(Subject::Issuers, issuers(config, host));
+/// What a running broker reads anew: see [`Rulebook`]. Returns by whom callers are known, where
+/// that can be said.
+fn rules(config: &Config, host: &Host, online: bool, looks: &mut Looks) -> Option<Authenticator> {
+    let callers = Authenticator::new(&config.trusted_issuer, &config.client, &config.issuer, host);
+    let found = callers.as_ref().map(|_| trusted(config, online)).map_err(Error::clone);
+    looks.add(Subject::Issuers, found);
     if config.directory.is_some() {
         looks.add(Subject::People, people(config, host));
     }
@@ -162,20 +174,20 @@ fn rules(config: &Config, host: &Host, looks: &mut Looks) {
     }
     let together = !looks.is_any_wrong();
     looks.add(Subject::Policies, policies(config, host, together));
+    callers.ok()
 }
 
 fn good(said: impl Into<String>) -> Verdict {
     Verdict::Good(said.into())
 }
 
-fn issuers(config: &Config, host: &Host) -> Result<Verdict> {
-    Authenticator::new(&config.trusted_issuer, &config.client, &config.issuer, host)?;
-    Ok(good(match (config.trusted_issuer.len(), config.client.len()) {
-        (issuers, 0) => format!("trusted ones: {issuers}; they are not asked"),
-        (issuers, clients) => {
-            format!("trusted ones: {issuers}, clients: {clients}; they are not asked")
-        }
-    }))
+fn trusted(config: &Config, online: bool) -> Verdict {
+    let clients = match config.client.len() {
+        0 => String::new(),
+        clients => format!(", clients: {clients}"),
+    };
+    let asked = if online { "" } else { "; they are not asked" };
+    good(format!("trusted ones: {}{clients}{asked}", config.trusted_issuer.len()))
 }
 
 fn people(config: &Config, host: &Host) -> Result<Verdict> {

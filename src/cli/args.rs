@@ -29,7 +29,7 @@ mod signed;
 pub(crate) use self::broker::{
     AuditCheckpoint, AuditCommand, AuditErase, AuditExport, AuditQuery, AuditVerify, Broker,
     BrokerCommand, BrokerFile, BrokerKek, BrokerKeys, BrokerPlace, BrokerRevoke, BrokerStore,
-    ExportFormat, OtherKek,
+    Checked, ExportFormat, OtherKek,
 };
 #[cfg(feature = "broker")]
 pub(crate) use self::broker_notify::{NotifyCommand, NotifyList, NotifyTest};

@@ -115,6 +115,11 @@ impl Keys {
         self.keys.is_empty()
     }
 
+    /// How many can be used.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Whether there is a key of this id.
     pub fn has(&self, kid: &str) -> bool {
         self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))

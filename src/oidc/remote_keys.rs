@@ -159,6 +159,11 @@ impl RemoteKeys {
         self.state().held.as_ref().map(|held| held.keys.version().to_string())
     }
 
+    /// How many of the keys at hand can be used.
+    pub fn number(&self) -> usize {
+        self.state().held.as_ref().map_or(0, |held| held.keys.len())
+    }
+
     /// Verifies a token by these keys.
     pub async fn verify(
         &self,

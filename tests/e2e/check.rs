@@ -2,14 +2,17 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::support::broker::{Broker, BrokerOptions, KEK};
 use super::support::home::{Home, tmpcred};
+use super::support::oidc_provider::{Fault, OidcProvider};
 use super::support::postgres::Postgres;
 use super::support::run::{Output, Run};
 use super::support::tls::Authority;
+use super::support::wait::wait_until;
 
 fn check(home: &Home, more: &[&str]) -> Run {
     let run = tmpcred(home).args(["broker", "check", "--config"]).args([home.path("broker.toml")]);
@@ -90,6 +93,50 @@ fn a_broker_that_runs_is_checked_and_left_alone() {
     // Nothing was done to it.
     broker.restart();
     assert!(broker.home.path("broker.db").exists());
+}
+
+#[test]
+fn those_whom_a_broker_asks_are_asked_where_somebody_wants_that() {
+    let mut provider = OidcProvider::start();
+    let mut options = trusting(provider.issuer());
+    let keys = provider.url("/jwks");
+    // The broker itself need not run for that.
+    options.more = format!(
+        "\n[client.robot]\njwks_uri = {keys:?}\n\n[trusted_issuer.self]\nissuer = \"{{self}}\"\n"
+    );
+    let mut broker = Broker::start(&options);
+    wait_until("it to have the keys", Duration::from_secs(10), || {
+        (provider.count("GET", "/jwks") == 1).then_some(())
+    });
+    broker.stop();
+    let home = &broker.home;
+    let before = provider.requests().len();
+    check(home, &["--strict"]).run().ok();
+    assert_eq!(provider.requests().len(), before, "nobody wanted that");
+
+    let told = check(home, &["--strict", "--online"]).run().ok().stdout;
+    for who in ["trusted_issuer.corp", "client.robot"] {
+        let line = format!("ok[issuers]: [{who}] keys from {keys}: ");
+        let number = told.lines().find_map(|told| told.strip_prefix(&line));
+        assert!(number.is_some_and(|number| number.parse::<u8>().unwrap() > 0), "{told}");
+    }
+    assert!(!told.contains("trusted_issuer.self") && !told.contains("not asked"), "{told}");
+
+    let online = || bad(&check(home, &["--json", "--online"]).run().ended_with(3));
+    provider.fault(&Fault::answer(404, "text/plain", "none").at("/jwks"));
+    for (one, table) in online().iter().zip(["trusted_issuer.corp", "client.robot"]) {
+        let parts = [format!("[{table}] does not answer"), format!("{keys} answered 404")];
+        assert!(one.0 == "issuers" && parts.iter().all(|part| one.1.contains(part)), "{one:?}");
+    }
+    provider.clear_faults();
+    // All at once, so that nobody waits for one after the other.
+    provider.fault(&Fault::hangs());
+    let hang = online();
+    let late = |(_, said): &(String, String)| said.contains("the limit is 15 seconds");
+    assert!(hang.len() == 2 && hang.iter().all(late), "{hang:?}");
+    provider.kill();
+    let gone = online();
+    assert!(gone.len() == 2 && gone.iter().all(|(_, said)| said.contains("refused")), "{gone:?}");
 }
 
 #[test]

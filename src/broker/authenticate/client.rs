@@ -109,6 +109,14 @@ impl Clients {
         Ok(Self { known, ..Self::nobody(own, host) })
     }
 
+    /// Those whose keys are fetched, by name, with their keys.
+    pub(super) fn remote(&self) -> impl Iterator<Item = (&str, &RemoteKeys)> {
+        self.known.iter().filter_map(|(name, known)| match &known.keys {
+            KeySource::File(_) => None,
+            KeySource::Uri(keys) => Some((name.as_str(), keys.as_ref())),
+        })
+    }
+
     /// Verifies an assertion, but for whether it was used before.
     ///
     /// The clients that are configured are looked at before any key is fetched.

@@ -6,6 +6,7 @@ use time::Duration;
 use url::Url;
 
 use super::ahead::Part;
+use super::asking::came;
 use crate::error::{Error, Result};
 use crate::host::clock::Clock;
 use crate::host::http::HttpClient;
@@ -117,6 +118,12 @@ impl Discovered {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Fetches the document and the keys, and says what came.
+    pub(super) async fn ask(&self) -> Result<String> {
+        self.renew(Part::Document, Duration::ZERO).await?;
+        Ok(self.in_use().map(|keys| came(&keys)).unwrap_or_default())
     }
 
     async fn renew_document(&self, pause: Duration) -> Result<()> {

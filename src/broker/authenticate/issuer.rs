@@ -10,6 +10,7 @@ use time::Duration;
 use url::Url;
 
 use super::ahead::Part;
+use super::asking::fetched;
 use super::caller::Fingerprint;
 use super::discovered::Discovered;
 use super::names::{self, Names};
@@ -130,6 +131,17 @@ impl Trusted {
         }
     }
 
+    /// Asks whoever is asked when one of its tokens comes, and says what they answered. `None`
+    /// where nobody is.
+    pub(super) async fn ask(&self) -> Option<Result<String>> {
+        match &self.keys {
+            KeySource::File(_) => None,
+            KeySource::Uri(keys) => Some(fetched(keys).await),
+            KeySource::Discovery(discovered) => Some(discovered.ask().await),
+            KeySource::Review(reviewer) => Some(reviewer.ask_for_none().await),
+        }
+    }
+
     /// Fetches this, as [`RemoteKeys::renew`] does.
     pub(super) async fn renew(&self, part: Part, pause: Duration) -> Result<()> {
         match &self.keys {
@@ -185,6 +197,11 @@ impl Trusted {
     /// Whether its keys are fetched.
     pub(super) fn has_remote_keys(&self) -> bool {
         matches!(self.keys, KeySource::Uri(_) | KeySource::Discovery(_))
+    }
+
+    /// The name of its table.
+    pub(super) fn name(&self) -> &str {
+        &self.requirements.name
     }
 
     /// Its identifier.

@@ -5,6 +5,7 @@
 
 pub(super) mod actor;
 mod ahead;
+mod asking;
 mod caller;
 pub mod client;
 mod demands;
@@ -28,6 +29,7 @@ use time::OffsetDateTime;
 
 pub use actor::{Actor, MAX_ACTORS, MayAct};
 pub use ahead::Ahead;
+pub use asking::Asked;
 pub(super) use caller::Fingerprint;
 pub use caller::qualified as id_of;
 pub use caller::{Caller, Parent, respelled};

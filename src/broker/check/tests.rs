@@ -47,7 +47,7 @@ impl Place {
 
     /// What is found, a word for each thing that was looked at.
     async fn found(&self, config: &Config) -> Vec<(Subject, String)> {
-        let looks = check(config, &self.host()).await;
+        let looks = check(config, &self.host(), false).await;
         let told = looks.into_iter().map(|look| match look.verdict {
             Verdict::Good(_) => (look.subject, "good".into()),
             Verdict::Warning(error) => (look.subject, format!("warning: {error}")),

@@ -14,7 +14,9 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::open::{Found, Made};
-use super::sql::{Engine, Lookout, Own, STARTED_ONCE, SqlStore, TURNED_AWAY, code, fault, is_turned_away};
+use super::sql::{
+    Engine, Lookout, Own, STARTED_ONCE, SqlStore, TURNED_AWAY, code, fault, is_turned_away,
+};
 use crate::broker::config::{Address, Host, Postgres};
 use crate::broker::trusted_file;
 use crate::error::{Error, ErrorKind, Result};

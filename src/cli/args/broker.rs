@@ -22,6 +22,20 @@ pub(crate) struct Broker {
     pub command: BrokerCommand,
 }
 
+/// What is checked before a broker does by it.
+#[derive(Args, Debug)]
+pub(crate) struct Checked {
+    /// The broker's own configuration file
+    #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Fail on warnings too
+    #[arg(long)]
+    pub strict: bool,
+    /// Report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// The commands below `broker`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BrokerCommand {
@@ -36,15 +50,12 @@ pub(crate) enum BrokerCommand {
     /// Nothing is changed, and a broker may be running. It says of all of it at once what is wrong, and ends with another
     /// code than 0 where a broker would not start, or nobody could use it.
     Check {
-        /// The broker's own configuration file
-        #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
-        file: PathBuf,
-        /// Fail on warnings too
+        /// What to look at.
+        #[command(flatten)]
+        what: Checked,
+        /// Also ask issuers and clients for their keys, and API servers of clusters to review a token
         #[arg(long)]
-        strict: bool,
-        /// Report as JSON
-        #[arg(long)]
-        json: bool,
+        online: bool,
     },
     /// Run a broker and an identity provider to try things with, on loopback
     Dev {

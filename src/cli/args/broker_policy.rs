@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 use time::OffsetDateTime;
 
+use super::Checked;
 use crate::broker::policy::trial::parse_moment;
 
 /// Check, test and explain the policies
@@ -21,17 +22,7 @@ pub(crate) struct BrokerPolicy {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Find what is wrong with the policies, or looks as if it was not meant
-    Check {
-        /// The broker's own configuration file
-        #[arg(long = "config", value_name = "FILE", value_hint = ValueHint::FilePath)]
-        file: PathBuf,
-        /// Fail on warnings too
-        #[arg(long)]
-        strict: bool,
-        /// Report as JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Check(Checked),
     /// Try cases, each with what is to come of it
     Test {
         /// The broker's own configuration file

@@ -182,6 +182,24 @@ async fn what_the_api_server_answers_is_who_calls_and_it_is_asked_each_time() {
 }
 
 #[tokio::test]
+async fn whoever_wants_to_know_beforehand_is_told_whether_it_reviews_tokens() {
+    let world = World::start(|_| {}).await;
+    let ask = async || {
+        let rules = world.bed.broker.policies();
+        let asked = rules.authenticator().ask(&world.bed.issuer).await;
+        let cluster = asked.into_iter().find(|one| one.table == "trusted_issuer.cluster");
+        cluster.unwrap().answer.map_err(|error| error.to_string())
+    };
+    world.api.says(json!({"authenticated": false, "error": "invalid bearer token"}));
+    let said = ask().await.unwrap();
+    assert!(said.starts_with("tokens are reviewed at https://localhost:"), "{said}");
+    assert_eq!(world.api.asked(), 1);
+    *world.api.own.lock().unwrap() = "another".into();
+    let said = ask().await.unwrap_err();
+    assert!(said.contains("does not let the broker ask (401)"), "{said}");
+}
+
+#[tokio::test]
 async fn what_need_not_be_asked_is_not_and_other_answers_are_no_proof() {
     let world = World::start(|_| {}).await;
     let at = now().unix_timestamp();

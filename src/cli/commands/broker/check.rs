@@ -1,33 +1,32 @@
 //! `tmpcred broker check`
 
-use std::path::Path;
-
 use serde::Serialize;
 use serde_json::json;
 
 use crate::broker::check::{Look, Verdict, check};
 use crate::broker::config;
 use crate::cli::App;
+use crate::cli::args::Checked;
 use crate::cli::show::{count, printable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::process;
 
-pub(super) fn run(app: &App, file: &Path, strict: bool, json: bool) -> Result<()> {
-    let config = config::load(file)?;
+pub(super) fn run(app: &App, args: &Checked, online: bool) -> Result<()> {
+    let config = config::load(&args.file)?;
     let looks = {
         let _waiting = app.host.interact.waiting("looking at all that the broker needs");
-        process::runtime()?.block_on(check(&config, &app.host))
+        process::runtime()?.block_on(check(&config, &app.host, online))
     };
     let told: Vec<_> = looks.iter().map(Told::of).collect();
     let number = |result| told.iter().filter(|told| told.result == result).count();
     let (errors, warnings) = (number("error"), number("warning"));
-    if json {
+    if args.json {
         app.ui.json(&json!({ "errors": errors, "warnings": warnings, "checks": told }))?;
     } else {
         let shown: String = told.iter().map(Told::shown).collect();
         app.ui.line(shown.trim_end())?;
     }
-    if errors == 0 && !(strict && warnings > 0) {
+    if errors == 0 && !(args.strict && warnings > 0) {
         return Ok(());
     }
     let counted = format!(

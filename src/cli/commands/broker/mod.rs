@@ -29,7 +29,7 @@ pub(super) fn run(app: &App, args: &Broker) -> Result<Outcome> {
             log(app, Format::Text);
             dev(app, *port)
         }
-        BrokerCommand::Check { file, strict, json } => check::run(app, file, *strict, *json),
+        BrokerCommand::Check { what, online } => check::run(app, what, *online),
         BrokerCommand::Revoke(args) => revoke::run(app, args),
         BrokerCommand::Audit(args) => audit::run(app, &args.command),
         BrokerCommand::Keys(command) => keys::run(app, command),

@@ -11,21 +11,21 @@ use crate::broker::policy::trial::{
 use crate::broker::policy::{Finding, Severity, Source, World, check, schema};
 use crate::broker::{config, elevation};
 use crate::cli::App;
-use crate::cli::args::{PolicyAction, PolicyCommand, PolicyExplain, PolicyPath};
+use crate::cli::args::{Checked, PolicyAction, PolicyCommand, PolicyExplain, PolicyPath};
 use crate::cli::show::{count, printable};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) fn run(app: &App, command: &PolicyCommand) -> Result<()> {
     match command {
-        PolicyCommand::Check { file, strict, json } => look(app, file, *strict, *json),
+        PolicyCommand::Check(args) => look(app, args),
         PolicyCommand::Test { file, cases, json } => test(app, file, cases, *json),
         PolicyCommand::Explain(args) => explain(app, args),
         PolicyCommand::Schema => app.ui.line(schema().trim_end()),
     }
 }
 
-fn look(app: &App, file: &Path, strict: bool, json: bool) -> Result<()> {
-    let config = config::load(file)?;
+fn look(app: &App, args: &Checked) -> Result<()> {
+    let config = config::load(&args.file)?;
     let sources = Source::read_all(&config.policy.files)?;
     let now = app.host.clock.now();
     let directory = config.directory(now)?;
@@ -38,7 +38,7 @@ fn look(app: &App, file: &Path, strict: bool, json: bool) -> Result<()> {
         count(errors, "error", "errors"),
         count(warnings, "warning", "warnings")
     );
-    if json {
+    if args.json {
         let findings: Vec<_> = findings
             .iter()
             .map(|finding| {
@@ -59,10 +59,10 @@ fn look(app: &App, file: &Path, strict: bool, json: bool) -> Result<()> {
             app.ui.line("Nothing is wrong with the policies.")?;
         }
     }
-    if errors > 0 || strict && warnings > 0 {
+    if errors > 0 || args.strict && warnings > 0 {
         return Err(Error::new(ErrorKind::Config, format!("the policies have {counted}")));
     }
-    if warnings > 0 && !json {
+    if warnings > 0 && !args.json {
         app.ui.line(counted)?;
     }
     Ok(())
