@@ -239,6 +239,7 @@ fn systemd_understands_the_units_and_finds_them_hardened() {
         "tmpcred-broker.service",
         "tmpcred-broker-backup.service",
         "tmpcred-broker-verify.service",
+        "tmpcred-broker-restore@.service",
     ];
     for name in services {
         let file = put(name);

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use super::{LONG, Machine, ours, status};
+use crate::support::http::Http;
 use crate::support::run::Output;
 use crate::support::wait::wait_until;
 
@@ -134,27 +135,27 @@ fn backups_are_made_beside_the_broker_and_the_old_ones_go_once_there_is_another(
     machine.once_well(BACKUP);
     assert_eq!(machine.kept(BACKUP).len(), before.len());
 
-    // The newest one has all of it. It is restored as docs/storage.md says, but that nobody waits
-    // for systemd on a bus that is not here.
+    // The newest one has all of it. It is restored as docs/storage.md says.
     machine.systemctl(&["stop", "tmpcred-broker"]);
     let aside = "mkdir -m 700 /var/lib/private/put-away && \
                  mv /var/lib/private/tmpcred-broker/broker.db* /var/lib/private/put-away/";
     machine.run(&["sh", "-c", aside]).ok();
     let newest = &machine.kept(BACKUP)[1];
     let page = fs::read_to_string(ours("docs/storage.md")).unwrap();
-    let command = page.split("\n   systemd-run ").nth(1).unwrap().split("\n   ```").next().unwrap();
-    let command = command.replace("\\\n", "").replace("broker-20260131T001259Z.db", newest);
-    let command = command.replace("--wait --pipe", "");
-    assert!(command.contains(newest), "{command}");
-    let run = format!("systemd-run --unit=restored --property=RemainAfterExit=yes {command}");
-    machine.run(&["sh", "-c", &run]).ok();
-    wait_until("what is restored", LONG, || {
-        let show = ["show", "--property=SubState", "--value", "restored"];
-        let state = machine.systemctl(&show).stdout;
-        ["exited", "failed"].contains(&state.trim()).then_some(())
-    });
-    let database = machine.directory("tmpcred-broker").join("broker.db");
-    assert!(database.exists(), "{}", machine.journal("restored"));
+    let unit = page.split("\n   systemctl start tmpcred-broker-restore@").nth(1).unwrap();
+    let unit = unit.split_whitespace().next().unwrap();
+    let unit = unit.replace("broker-20260131T001259Z.db", newest);
+    assert!(unit.contains(newest), "{unit}");
+    let unit = format!("tmpcred-broker-restore@{unit}");
+    let run = machine.run(&["systemctl", "start", &unit]);
+    assert_eq!(run.code, Some(0), "{}\n{}", run.stderr, machine.journal(&unit));
+    let said = machine.journal(&unit);
+    assert!(said.contains("The log ends as the broker sealed it"), "{said}");
+    machine.systemctl(&["start", "tmpcred-broker"]);
+    machine.broker();
+    // No database that there is makes room for another, nor does a broker look on.
+    assert_ne!(machine.run(&["systemctl", "start", &unit]).code, Some(0));
+    assert!(Http::new().get(&format!("{}/jwks.json", machine.url)).is_err());
     machine.systemctl(&["start", "tmpcred-broker"]);
     machine.broker();
     let mode = fs::metadata(machine.directory("tmpcred-broker")).unwrap().permissions().mode();
@@ -162,6 +163,9 @@ fn backups_are_made_beside_the_broker_and_the_old_ones_go_once_there_is_another(
     machine.control(&["audit", "verify"]).ok();
     let issued = machine.control(&["audit", "query", "--decision", "issued", "--json"]).ok().json();
     assert_eq!(issued.as_array().map(Vec::len), Some(2), "{issued}");
+    let restored = ["audit", "query", "--action", "restore", "--json"];
+    let restored = machine.control(&restored).ok().json();
+    assert_eq!(restored.as_array().map(Vec::len), Some(1), "{restored}");
     assert_eq!(machine.token().status, 200);
 }
 
