@@ -116,7 +116,7 @@ impl Looks {
 }
 
 /// Looks at all that a broker with this configuration needs, and, where it is `online`, asks those
-/// whom it asks when somebody calls. Needs a runtime. It reads files, and so blocks.
+/// whom it asks for keys, or to review tokens. Needs a runtime. It reads files, and so blocks.
 pub async fn check(config: &Config, host: &Host, online: bool) -> Vec<Look> {
     let mut looks = Looks::default();
     let callers = rules(config, host, online, &mut looks);

@@ -124,10 +124,17 @@ fn those_whom_a_broker_asks_are_asked_where_somebody_wants_that() {
 
     let online = || bad(&check(home, &["--json", "--online"]).run().ended_with(3));
     provider.fault(&Fault::answer(404, "text/plain", "none").at("/jwks"));
-    for (one, table) in online().iter().zip(["trusted_issuer.corp", "client.robot"]) {
+    let told = online();
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (one, table) in told.iter().zip(["trusted_issuer.corp", "client.robot"]) {
         let parts = [format!("[{table}] does not answer"), format!("{keys} answered 404")];
         assert!(one.0 == "issuers" && parts.iter().all(|part| one.1.contains(part)), "{one:?}");
     }
+    provider.clear_faults();
+    provider.fault(&Fault::answer(200, "application/json", "{\"keys\": []}").at("/jwks"));
+    let none = online();
+    let has_none = |(_, said): &(String, String)| said.contains("has no keys");
+    assert!(none.len() == 2 && none.iter().all(has_none), "{none:?}");
     provider.clear_faults();
     // All at once, so that nobody waits for one after the other.
     provider.fault(&Fault::hangs());

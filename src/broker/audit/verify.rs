@@ -337,7 +337,8 @@ impl Check<'_> {
             self.tree = self.records.clone();
         } else {
             if !self.lost {
-                self.found(Kind::Rewritten, self.proven + 1, place);
+                // Another one of the same size may have said that all is well up to here.
+                self.found(Kind::Rewritten, (self.proven + 1).min(place), place);
             }
             self.lost = true;
             self.settle();

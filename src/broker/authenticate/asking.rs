@@ -1,5 +1,5 @@
-//! Asking once all whom a broker asks when somebody calls: whether they answer is told to those
-//! who want to know beforehand.
+//! Asking once all whom a broker asks for keys, or to review tokens: whether they answer is told to
+//! those who want to know beforehand.
 
 use std::time::Duration;
 
@@ -50,10 +50,17 @@ async fn in_time(asking: impl Future<Output = Option<Result<String>>>) -> Option
 /// Fetches keys, and says what came.
 pub(super) async fn fetched(keys: &RemoteKeys) -> Result<String> {
     keys.renew(time::Duration::ZERO).await?;
-    Ok(came(keys))
+    came(keys)
 }
 
 /// What was fetched there.
-pub(super) fn came(keys: &RemoteKeys) -> String {
-    format!("keys from {}: {}", keys.url(), keys.number())
+///
+/// # Errors
+/// Where it is of no use.
+pub(super) fn came(keys: &RemoteKeys) -> Result<String> {
+    match keys.number() {
+        0 => Err(Error::new(ErrorKind::Verification, format!("{} has no keys", keys.url()))
+            .because_of("there is no public key by which a signature could be verified")),
+        number => Ok(format!("keys from {}: {number}", keys.url())),
+    }
 }

@@ -123,7 +123,7 @@ impl Discovered {
     /// Fetches the document and the keys, and says what came.
     pub(super) async fn ask(&self) -> Result<String> {
         self.renew(Part::Document, Duration::ZERO).await?;
-        Ok(self.in_use().map(|keys| came(&keys)).unwrap_or_default())
+        self.in_use().map_or_else(|| Ok(String::new()), |keys| came(&keys))
     }
 
     async fn renew_document(&self, pause: Duration) -> Result<()> {

@@ -142,10 +142,7 @@ impl Reviewer {
         {
             return Err(Failure::NoKeys(error));
         }
-        let asking = tokio::time::timeout(PATIENCE, self.ask(token, expected.audiences));
-        let asked = asking.await.unwrap_or_else(|_| {
-            Err(self.unable(format!("it did not answer within {} seconds", PATIENCE.as_secs())))
-        });
+        let asked = self.ask_in_time(token, expected.audiences).await;
         let failed = asked.as_ref().err().map(|error| (self.clock.uptime(), error.clone()));
         *self.failed() = failed;
         let status = asked.map_err(Failure::NoKeys)?;
@@ -154,8 +151,17 @@ impl Reviewer {
 
     /// Has something reviewed that is no token, and says that it was.
     pub(super) async fn ask_for_none(&self) -> Result<String> {
-        self.ask("none", &[]).await?;
-        Ok(format!("tokens are reviewed at {}", self.endpoint))
+        match self.ask_in_time("none", &[]).await?.authenticated {
+            true => Err(self.unable("it takes whatever it is shown for a token".into())),
+            false => Ok(format!("tokens are reviewed at {}", self.endpoint)),
+        }
+    }
+
+    async fn ask_in_time(&self, token: &str, audiences: &[String]) -> Result<Status> {
+        let asking = tokio::time::timeout(PATIENCE, self.ask(token, audiences));
+        asking.await.unwrap_or_else(|_| {
+            Err(self.unable(format!("it did not answer within {} seconds", PATIENCE.as_secs())))
+        })
     }
 
     async fn ask(&self, token: &str, audiences: &[String]) -> Result<Status> {

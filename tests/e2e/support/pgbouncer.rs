@@ -48,7 +48,7 @@ impl PgBouncer {
             "[databases]\nbroker = host=127.0.0.1 port={} dbname=broker\n\n[pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = scram-sha-256\nauth_file = {}\n\
-             default_pool_size = {CONNECTIONS}\n{user}{settings}",
+             default_pool_size = {CONNECTIONS}\nserver_login_retry = 1\n{user}{settings}",
             postgres.port(),
             users.display()
         );

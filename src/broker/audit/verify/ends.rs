@@ -56,6 +56,16 @@ impl Check<'_> {
             let text = format!("{}, {}", Kind::Missing.text(size + 1, known.0), known.1);
             self.tell(Kind::Missing, size + 1, known.0, text);
         }
+        let newest = latest.map_or(0, |noted| noted.size);
+        if let Some(further) = self.report.off_host.filter(|further| *further > newest)
+            && self.report.findings.is_empty()
+        {
+            // It was kept here before it was anywhere else.
+            let text = format!(
+                "the checkpoint from elsewhere is of {further} records, and the newest in the database of {newest}: those in between were removed"
+            );
+            self.tell(Kind::Checkpoint, newest + 1, further, text);
+        }
         if size > 0 && self.proven == 0 && self.report.findings.is_empty() {
             let text = "no checkpoint covers any record".to_string();
             self.tell(Kind::Checkpoint, 1, size, text);

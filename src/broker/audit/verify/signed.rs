@@ -121,8 +121,11 @@ impl Check<'_> {
         let mut elsewhere = 0;
         for (Elsewhere { checkpoint, by }, is_as_it_says) in std::mem::take(&mut self.elsewhere) {
             if by.iter().all(|key| self.revoked.contains(key)) {
-                let text = "the key was revoked that signed the checkpoint from elsewhere".into();
-                self.tell(Kind::Checkpoint, checkpoint.size, checkpoint.size, text);
+                let size = checkpoint.size;
+                let text = format!(
+                    "the key was revoked that signed the checkpoint from elsewhere of {size} records"
+                );
+                self.tell(Kind::Checkpoint, size, size, text);
             } else if is_as_it_says {
                 elsewhere = elsewhere.max(checkpoint.size);
             }

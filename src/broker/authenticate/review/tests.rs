@@ -197,6 +197,13 @@ async fn whoever_wants_to_know_beforehand_is_told_whether_it_reviews_tokens() {
     *world.api.own.lock().unwrap() = "another".into();
     let said = ask().await.unwrap_err();
     assert!(said.contains("does not let the broker ask (401)"), "{said}");
+    *world.api.own.lock().unwrap() = "own-token".into();
+    world.api.says(good());
+    let said = ask().await.unwrap_err();
+    assert!(said.contains("whatever it is shown"), "{said}");
+    *world.api.hangs.lock().unwrap() = true;
+    let said = ask().await.unwrap_err();
+    assert!(said.contains("did not answer within 5 seconds"), "{said}");
 }
 
 #[tokio::test]

@@ -69,8 +69,7 @@ pub(in crate::broker::store) fn fault(what: &str, cause: sqlx::Error) -> Error {
 }
 
 /// What to do about a server that does not let this process in.
-pub(in crate::broker::store) const TURNED_AWAY: &str =
-    "check the password that password_file or password_env names, and pg_hba.conf at the server";
+pub(in crate::broker::store) const TURNED_AWAY: &str = "check the password that password_file or password_env names, pg_hba.conf at the server, and whom a pooler in between lets in (auth_file of PgBouncer)";
 
 /// What to do about a file that SQLite cannot open, or a pooler in between that the broker cannot
 /// work through.

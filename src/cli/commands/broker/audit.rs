@@ -193,7 +193,7 @@ fn unknown(report: &Report) -> Vec<String> {
             "No checkpoint from elsewhere was given: whether the end of the log was cut off together with its checkpoints, or an older copy of the database was put in place, cannot be known. Keep what `tmpcred broker audit checkpoint` prints on another machine, and give it with --checkpoint.".into(),
         ),
         Some(size) => unknown.push(format!(
-            "Whether the log was cut off behind record {size} cannot be known: the checkpoint from elsewhere does not reach further."
+            "Whether the log was cut off behind record {size} cannot be known: no checkpoint from elsewhere reaches further."
         )),
     }
     unknown
@@ -245,6 +245,14 @@ async fn checkpoint(app: &App, args: &AuditCheckpoint) -> Result<()> {
         Error::new(ErrorKind::Other, "there is no checkpoint of the audit log yet")
             .hint("the broker signs one within 5 seconds after the first record")
     })?;
+    if !is_note(&noted.note) {
+        return Err(Error::new(
+            ErrorKind::Verification,
+            format!("the newest checkpoint in the database, of {} records, is none", noted.size),
+        )
+        .because_of("somebody has changed what a broker has written")
+        .hint("tmpcred broker audit verify"));
+    }
     put(app, args, &noted.note)
 }
 

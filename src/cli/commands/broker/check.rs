@@ -36,7 +36,7 @@ pub(super) fn run(app: &App, args: &Checked, online: bool) -> Result<()> {
     );
     let said = match errors {
         0 => format!("there are warnings: {counted}"),
-        _ => format!("a broker cannot work like this: {counted}"),
+        _ => format!("not all is there that the broker needs: {counted}"),
     };
     Err(Error::new(ErrorKind::Config, said))
 }
