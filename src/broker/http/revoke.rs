@@ -18,10 +18,12 @@ use super::rates;
 use super::refusal::Refusal;
 use super::source::Source;
 use super::token::RETRY_AFTER;
+use crate::broker::client::Proved;
 use crate::broker::metrics::{ClientAuthentication, Revocation};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::{Broker, config};
 use crate::credential::Principal;
+use crate::secret::Secret;
 use crate::trace::Place;
 use crate::wire::{REVOCATION_PATH, refusal};
 
@@ -93,6 +95,23 @@ async fn perform(
         });
         client::refusal(&refused)
     })?;
+    // A job that is being ended may not wait for the answer: what came is looked at, and done, all
+    // the same.
+    let (broker, token) = (broker.clone(), token.clone());
+    let work = async move { done(&broker, book, &token, &proved, source, id).await };
+    let work = tokio::spawn(Place::here().around(work).in_current_span());
+    work.await.unwrap_or_else(|_| Err(Refusal::internal()))
+}
+
+/// Revokes this token, which somebody has shown.
+async fn done(
+    broker: &Broker,
+    book: Arc<Rulebook>,
+    token: &Secret<String>,
+    proved: &Proved,
+    source: Source,
+    id: RequestId,
+) -> Result<(), Refusal> {
     let unavailable = |error| {
         tracing::error!(%error, "a token could not be revoked");
         Refusal::unavailable("the revocation cannot be recorded at present", RETRY_AFTER)
@@ -124,15 +143,7 @@ async fn perform(
         broker.metrics.revoked(Revocation::Denied);
         rates::refusal(broker, too_often)
     })?;
-    let broker = broker.clone();
-    // A job that is being ended may not wait for the answer: what was begun is done
-    // all the same.
-    let work = async move { broker.revoke(&book, &token, &proved, source.0, id.0).await };
-    match tokio::spawn(Place::here().around(work).in_current_span()).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(unavailable(error)),
-        Err(_) => Err(Refusal::internal()),
-    }
+    broker.revoke(&book, &token, proved, source.0, id.0).await.map_err(unavailable)
 }
 
 fn malformed(broker: &Broker, refusal: Refusal) -> Refusal {
