@@ -125,6 +125,14 @@ except urllib.error.HTTPError as e:
     log
 }
 
+/// What it has written down, once there is as much: the program may end before it has.
+fn sent_on(log: &std::path::Path, pages: usize) -> Vec<String> {
+    wait_until("what the browser writes down", Duration::from_secs(30), || {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        (text.matches('\n').count() >= pages).then(|| text.lines().map(String::from).collect())
+    })
+}
+
 #[test]
 fn whose_browser_may_sign_in_is_what_it_is_for_logins() {
     assert_root();
@@ -134,15 +142,14 @@ fn whose_browser_may_sign_in_is_what_it_is_for_logins() {
     let told = world.tmpcred(&["console", "prod"]).run().ok().stderr;
     assert!(told.contains("another user of this machine (number 65534)"), "{told}");
     assert!(told.contains("`--url`"), "{told}");
-    let seen = std::fs::read_to_string(&log).unwrap();
-    let lines: Vec<_> = seen.lines().collect();
-    assert!(lines[0] == "403 None" && lines[1].starts_with("303 http"), "{seen}");
+    let seen = sent_on(&log, 2);
+    assert!(seen[0] == "403 None" && seen[1].starts_with("303 http"), "{seen:?}");
 
     // Who has become root with `sudo` has a browser of their own.
     std::fs::remove_file(&log).unwrap();
     let log = strange_browser(&mut world, false);
     let console = world.tmpcred(&["console", "prod"]).env("SUDO_UID", "65534").run().ok();
     assert_eq!(console.stderr, "");
-    let seen = std::fs::read_to_string(&log).unwrap();
-    assert!(seen.starts_with("303 http") && seen.contains("SigninToken="), "{seen}");
+    let seen = sent_on(&log, 1);
+    assert!(seen[0].starts_with("303 http") && seen[0].contains("SigninToken="), "{seen:?}");
 }
