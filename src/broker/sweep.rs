@@ -50,13 +50,17 @@ impl Sweeping {
 }
 
 impl Broker {
-    /// Removes what nobody needs any more, now and then; nobody waits for it.
+    /// Removes what nobody needs any more, now and then, and looks what time it is at the store;
+    /// nobody waits for it.
     pub(super) fn sweep(&self, now: OffsetDateTime) {
         if !self.sweeping.is_due(now) {
             return;
         }
         let (store, swept) = (self.store.clone(), self.sweeping.0.clone());
+        let (store_clock, clock) = (self.store_clock.clone(), self.clock.clone());
         tokio::spawn(async move {
+            // Where nobody asks for metrics, the log says that clocks differ all the same.
+            store_clock.look(store.as_ref(), clock.as_ref()).await;
             match sweep(store.as_ref(), now).await {
                 Ok(Swept::All) => {}
                 // Whoever comes next goes on with it.

@@ -1,6 +1,7 @@
 //! A broker on a real socket, and an issuer that it trusts, for tests.
 
 pub(crate) mod failing;
+pub(crate) mod logged;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

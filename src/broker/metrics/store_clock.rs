@@ -1,5 +1,5 @@
-//! How far this machine's clock is from that of its database: looked at where somebody asks, and
-//! once a second at most.
+//! How far this machine's clock is from that of its database: looked at where somebody asks for
+//! metrics, or it is swept, and once a second at most.
 //!
 //! What several processes share has its times from the clock of one of them. So who reads it may
 //! find that something ends early, or late.
@@ -31,7 +31,11 @@ struct State {
 impl StoreClock {
     /// How far this clock is ahead of the store's; `None` where the store has none of its own, or
     /// does not say.
-    pub(super) async fn look(&self, store: &dyn Store, clock: &dyn Clock) -> Option<Duration> {
+    pub(in crate::broker) async fn look(
+        &self,
+        store: &dyn Store,
+        clock: &dyn Clock,
+    ) -> Option<Duration> {
         let mut state = self.0.lock().await;
         if let Some((at, offset)) = state.last
             && at.elapsed() < HOLDS_FOR

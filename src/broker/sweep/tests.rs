@@ -1,6 +1,12 @@
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
 use super::*;
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Consumed, Effect, OnceStore as _, Unit};
+use crate::broker::testbed::failing::Failing;
+use crate::broker::testbed::logged::Logged;
 use crate::host::clock::{Clock as _, SystemClock};
 
 /// Uses up so many things that have to be kept until then.
@@ -58,6 +64,20 @@ async fn a_process_whose_clock_is_ahead_forgets_nothing_that_others_need() {
         sweep(&store, now + Duration::days(400)).await.unwrap();
         assert!(store.any_consumed(Once::RevokedToken, &["0".into()]).await.unwrap());
     }
+}
+
+#[tokio::test]
+async fn clocks_that_differ_are_logged_where_nobody_asks_for_metrics() {
+    let (bed, store) = Failing::bed(|_| {}).await;
+    store.behind.store(60, Ordering::Relaxed);
+    let logged = Logged::start();
+    bed.issued(json!({}), &[]).await;
+    let is_told = async {
+        while logged.times("this machine's clock is ahead of the database's") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::MINUTE.unsigned_abs(), is_told).await.expect("it is told");
 }
 
 #[tokio::test]

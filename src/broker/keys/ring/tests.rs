@@ -13,6 +13,7 @@ use crate::broker::store::{
     Effect, KeyStore as _, Ledger as _, Once, OnceStore as _, Unit, sqlite,
 };
 use crate::broker::testbed::failing::{BEFORE, Failing, WELL};
+use crate::broker::testbed::logged::Logged;
 use crate::host::clock::Clock;
 use crate::oidc::Issuer;
 use crate::secret::Secret;
@@ -306,20 +307,6 @@ async fn what_is_due_and_cannot_be_done_is_kept_in_mind_until_it_is() {
     assert_ne!(ring.current().await.unwrap().active().kid(), first.active().kid());
 }
 
-/// What is logged, as a text.
-#[derive(Clone, Default)]
-struct Logged(Arc<StdMutex<Vec<u8>>>);
-
-impl std::io::Write for Logged {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn what_is_due_and_cannot_be_done_is_logged_once_and_again_once_it_was_done() {
     let (store, clock) = (store().await, Hand::new());
@@ -327,14 +314,8 @@ async fn what_is_due_and_cannot_be_done_is_logged_once_and_again_once_it_was_don
     let ring = KeyRing::open(Keeper { store: failing.clone(), ..keeper(&store, &clock) });
     let ring = ring.await.unwrap();
     ring.close_its_eyes();
-    let logged = Logged::default();
-    let writer = logged.clone();
-    let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-    let _log = tracing::subscriber::set_default(log);
-    let warnings = || {
-        let text = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
-        text.matches("a signing key that is due cannot be changed").count()
-    };
+    let logged = Logged::start();
+    let warnings = || logged.times("a signing key that is due cannot be changed");
     let operator = keeper(&store, &clock);
     for times in 1..=2 {
         operator.settle(|keys| operator.rules.rotation(keys, &TOKENS)).await.unwrap();
