@@ -29,6 +29,10 @@ pub const INTROSPECTION_PATH: &str = "introspect";
 /// The path where tokens of others are revoked, below the broker's URL.
 pub const REVOCATIONS_PATH: &str = "v1/revocations";
 
+/// The path where it is told what of that would be revoked, below the broker's URL. It is one of
+/// its own: a broker that does not know it revokes nothing.
+pub const REVOCATIONS_DRY_RUN_PATH: &str = "v1/revocations/dry-run";
+
 /// The path of the keys that sign, for those who look after the broker, below its URL.
 pub const KEYS_PATH: &str = "v1/keys";
 

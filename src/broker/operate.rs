@@ -333,6 +333,16 @@ impl Broker {
         Operator::beside(self.store.clone(), self.clock.clone(), self.issuer.clone())
     }
 
+    /// What somebody who is permitted to revoke this would. Nothing is changed.
+    ///
+    /// # Errors
+    /// As with [`Operator::would_revoke`].
+    pub(super) async fn would_revoke_for(&self, by: &Author, what: &What) -> Result<Revoked> {
+        let would = self.revoker().would_revoke(what).await?;
+        tracing::info!(by = by.said(), tokens = would.tokens, "it is told what would be revoked");
+        Ok(would)
+    }
+
     /// Revokes what somebody is permitted to. When this returns, it is durable, and so is its
     /// record; all processes of this broker look with each request.
     ///

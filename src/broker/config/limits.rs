@@ -60,7 +60,7 @@ pub enum Endpoint {
     Introspect,
     /// `/v1/authz`, and what is below it.
     Authz,
-    /// `/v1/revocations`.
+    /// `/v1/revocations`, and what is below it.
     Revocations,
     /// `/v1/keys`, and what is below it.
     Keys,

@@ -223,8 +223,8 @@ pub(crate) struct BrokerRevoke {
     /// Why, for the audit log
     #[arg(long, value_name = "TEXT", default_value = "no reason was given")]
     pub reason: String,
-    /// Count what would be revoked, and change nothing; with --config only
-    #[arg(long, conflicts_with = "at")]
+    /// Count what would be revoked, and change nothing
+    #[arg(long)]
     pub dry_run: bool,
     /// Report as JSON
     #[arg(long)]

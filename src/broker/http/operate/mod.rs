@@ -51,7 +51,8 @@ const MAX_NAME: usize = 1024;
 
 /// All of them.
 pub(super) fn endpoints(base: &str) -> Vec<Endpoint<Arc<Broker>>> {
-    let mut endpoints = vec![revocations::endpoint(base), audit::endpoint(base)];
+    let mut endpoints = vec![audit::endpoint(base)];
+    endpoints.extend(revocations::endpoints(base));
     endpoints.extend(keys::endpoints(base));
     endpoints.extend(enrollments::endpoints(base));
     endpoints

@@ -1,4 +1,4 @@
-//! Revoking tokens of others, one or many at once.
+//! Revoking tokens of others, one or many at once, and telling beforehand what that would be.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::broker::store::Whose;
 use crate::broker::{Broker, config, opaque};
 use crate::credential::Principal;
 use crate::error::ErrorKind;
-use crate::wire::{self, REVOCATIONS_PATH, RevocationReach};
+use crate::wire::{self, REVOCATIONS_DRY_RUN_PATH, REVOCATIONS_PATH, RevocationReach};
 
 /// What a request may have.
 const FIELDS: &[Field] = &[
@@ -75,21 +75,47 @@ struct Answered {
     issued_before: String,
     /// Whom the revocation reaches.
     revocation_reach: RevocationReach,
+    /// Whether this is only what would be: then nothing was changed.
+    dry_run: bool,
 }
 
-/// The endpoint.
-pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
-    let operation = Operation::new("revocations", "Revoke tokens of others, many at once")
+/// Whether it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    /// It is.
+    Real,
+    /// It is only told what would be.
+    Dry,
+}
+
+/// The endpoints.
+pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 2] {
+    let real = Operation::new("revocations", "Revoke tokens of others, many at once")
         .about(
             "Policy decides (`Action::\"revoke\"`). It is durable, and counts at every process of the broker, when it is answered.",
         )
         .form(FORM)
         .answers(Answer::json::<Answered>(200, "They are good no more"));
-    let operation = described(operation, Verb::Post);
-    let path = format!("{base}/{REVOCATIONS_PATH}");
-    Endpoint::new(path, Verb::Post, post(revoke), operation)
+    let dry = Operation::new("revocations-dry-run", "Tell what of that would be revoked")
+        .about(
+            "Whoever may revoke it is told (`Action::\"revoke\"`). Nothing is changed, and nothing but a denial is on record.",
+        )
+        .form(FORM)
+        .answers(Answer::json::<Answered>(200, "They would be good no more"));
+    let endpoint = |path, handler, operation| {
+        Endpoint::new(
+            format!("{base}/{path}"),
+            Verb::Post,
+            handler,
+            described(operation, Verb::Post),
+        )
         .shedding()
         .limited(config::Endpoint::Revocations)
+    };
+    [
+        endpoint(REVOCATIONS_PATH, post(revoke), real),
+        endpoint(REVOCATIONS_DRY_RUN_PATH, post(would_revoke), dry),
+    ]
 }
 
 async fn revoke(
@@ -97,14 +123,7 @@ async fn revoke(
     shown @ (_, _, id): Shown,
     posted: Posted,
 ) -> Response {
-    let (form, headers) = posted.described(FORM);
-    let request = Request::new(
-        &broker,
-        shown,
-        &headers,
-        (config::Endpoint::Revocations, "POST", REVOCATIONS_PATH),
-    );
-    match perform(&request, form).await {
+    match perform(&broker, shown, posted, Run::Real).await {
         Ok((outcome, answer)) => {
             broker.metrics.revoked(outcome);
             done(answer)
@@ -116,13 +135,33 @@ async fn revoke(
     }
 }
 
+async fn would_revoke(
+    State(broker): State<Arc<Broker>>,
+    shown @ (_, _, id): Shown,
+    posted: Posted,
+) -> Response {
+    match perform(&broker, shown, posted, Run::Dry).await {
+        Ok((_, answer)) => done(answer),
+        Err(unserved) => unserved.at(id),
+    }
+}
+
 async fn perform(
-    request: &Request<'_>,
-    form: Result<Form, Refusal>,
+    broker: &Arc<Broker>,
+    shown: Shown,
+    posted: Posted,
+    run: Run,
 ) -> Result<(Revocation, Answered), Unserved> {
+    let (form, headers) = posted.described(FORM);
+    let path = match run {
+        Run::Real => REVOCATIONS_PATH,
+        Run::Dry => REVOCATIONS_DRY_RUN_PATH,
+    };
+    let at = (config::Endpoint::Revocations, "POST", path);
+    let request = Request::new(broker, shown, &headers, at);
     let asked = request.identified(form.as_ref().ok()).await?;
     let form = form?;
-    let (broker, wanted) = (request.broker, Wanted::read(&form)?);
+    let wanted = Wanted::read(&form)?;
     let why = reason(&form)?;
     let failed = |error| Unserved::of(&error);
     let one = match &wanted.of {
@@ -146,14 +185,17 @@ async fn perform(
     };
     broker.require_role(request.book.config(), &what).await.map_err(failed)?;
     let is_opaque = form.secret("token").is_ok_and(|token| opaque::hash(token).is_some());
-    let revoking = {
-        let broker = broker.clone();
-        async move { Ok(broker.revoke_for(by, &what, &why).await) }
+    let revoked = match run {
+        Run::Real => {
+            let broker = broker.clone();
+            to_its_end(async move { Ok(broker.revoke_for(by, &what, &why).await) }).await?
+        }
+        Run::Dry => broker.would_revoke_for(&by, &what).await,
     };
-    let revoked = to_its_end(revoking).await?.map_err(|error| match error.kind() {
+    let revoked = revoked.map_err(|error| match error.kind() {
         // Clocks that differ are somebody's to set, and meanwhile there is another way.
         ErrorKind::Config => {
-            tracing::error!(%error, "nothing is revoked");
+            tracing::error!(%error, "nothing is, or would be, revoked");
             Unserved::new(Outcome::Failed, Refusal::unavailable(said(&error), RETRY_AFTER))
         }
         _ => Unserved::of(&error),
@@ -162,7 +204,8 @@ async fn perform(
         (Some(_), Some(0)) => Revocation::Repeated,
         _ => Revocation::Revoked,
     };
-    Ok((outcome, answered(&revoked, one, tokens, is_opaque)))
+    let answer = answered(&revoked, one, tokens, is_opaque);
+    Ok((outcome, Answered { dry_run: run == Run::Dry, ..answer }))
 }
 
 fn answered(revoked: &Revoked, jti: Option<Uuid>, tokens: Tokens, is_opaque: bool) -> Answered {
@@ -182,6 +225,7 @@ fn answered(revoked: &Revoked, jti: Option<Uuid>, tokens: Tokens, is_opaque: boo
             true => RevocationReach::Everywhere,
             false => RevocationReach::Introspection,
         },
+        dry_run: false,
     }
 }
 

@@ -145,6 +145,7 @@ async fn ask_all(bed: &Bed, headers: &[(&'static str, &str)], kid: &str) -> Vec<
         (Method::POST, "/v1/keys/rotate", &[]),
         (Method::POST, "/v1/keys/revoke", &[("kid", kid)]),
         (Method::GET, "/v1/audit/records", &[]),
+        (Method::POST, "/v1/revocations/dry-run", &[("role", "deploy")]),
     ] {
         answers.push(ask(bed, (method, path), headers, form).await);
     }
@@ -193,8 +194,9 @@ async fn what_is_not_permitted_is_refused_counted_and_on_record() {
         let (_, record) = bed.store.records(before + n as u64, 1).await.unwrap().pop().unwrap();
         assert_eq!((record.decision, record.policy_id), (Decision::Denied, None));
         assert_eq!((record.principal.subject.as_str(), record.client.as_str()), ("alice", "cli"));
-        assert_eq!(record.action, if n == 0 { "revoke" } else { "administer" });
-        assert_eq!(record.role, if n == 0 { "deploy" } else { "" });
+        let of_revoking = matches!(n, 0 | 5);
+        assert_eq!(record.action, if of_revoking { "revoke" } else { "administer" });
+        assert_eq!(record.role, if of_revoking { "deploy" } else { "" });
         assert_eq!(record.request_id.to_string(), header_of(answer, "x-request-id"));
         assert_eq!(record.reason, said);
     }

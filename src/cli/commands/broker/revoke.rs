@@ -16,7 +16,7 @@ use crate::cli::elsewhere::Elsewhere;
 use crate::cli::show;
 use crate::error::Result;
 use crate::host::process;
-use crate::wire::REVOCATIONS_PATH;
+use crate::wire::{REVOCATIONS_DRY_RUN_PATH, REVOCATIONS_PATH};
 
 pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
     let revoked = match &args.at.at {
@@ -82,7 +82,8 @@ fn elsewhere(broker: &Elsewhere, args: &BrokerRevoke) -> Result<Revoked> {
         before: args.before.map(show::moment),
         reason: &args.reason,
     };
-    broker.ask(async |client| client.post(REVOCATIONS_PATH, &form).await)
+    let path = if args.dry_run { REVOCATIONS_DRY_RUN_PATH } else { REVOCATIONS_PATH };
+    broker.ask(async |client| client.post(path, &form).await)
 }
 
 /// Revokes on the broker's database.

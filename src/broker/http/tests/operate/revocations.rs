@@ -8,6 +8,7 @@ use crate::broker::testbed::claims_of;
 use crate::broker::testbed::failing::{BEFORE, Failing, WELL};
 
 const PATH: &str = "/v1/revocations";
+const DRY_RUN: &str = "/v1/revocations/dry-run";
 
 async fn good(bed: &Bed, tokens: &[&String]) -> Vec<bool> {
     let mut good = Vec::new();
@@ -40,7 +41,7 @@ async fn those_of_a_subject_a_role_a_client_an_issuer_or_all_end_at_once() {
         answer,
         json!({
             "revoked": "subject", "issuer": CORP, "subject": "alice", "tokens": 1, "on_record": true,
-            "issued_before": before, "revocation_reach": "introspection",
+            "issued_before": before, "revocation_reach": "introspection", "dry_run": false,
         })
     );
     assert_eq!(good(&bed, &tokens).await, [false, true, true]);
@@ -219,6 +220,8 @@ async fn what_cannot_be_meant_is_refused() {
     ] {
         let said = refused(&post(&bed, PATH, &ops, &form).await, 400, "invalid_request");
         assert!(said.contains(says), "{form:?}: {said}");
+        let tried = refused(&post(&bed, DRY_RUN, &ops, &form).await, 400, "invalid_request");
+        assert_eq!(tried, said);
     }
     assert!(active(&bed, &token).await);
     assert_eq!(bed.store.size().await.unwrap(), before);
@@ -232,6 +235,47 @@ async fn what_cannot_be_meant_is_refused() {
         (&json!(0), &json!("2020-01-01T00:00:00Z"))
     );
     assert!(active(&bed, &token).await);
+}
+
+#[tokio::test]
+async fn what_would_be_revoked_is_told_and_nothing_is_changed() {
+    let bed = bed().await;
+    let ops = ops(&bed);
+    let token = bed.issued(json!({}), &[]).await;
+    let bob = bed.issued(json!({"sub": "bob", "azp": "gui"}), &[]).await;
+    let jti = claims_of(&bob)["jti"].as_str().unwrap().to_string();
+    next_second().await;
+    let size = bed.store.size().await.unwrap();
+    for (form, tokens, on_record) in [
+        (vec![("role", "deploy")], 2, json!(true)),
+        (vec![("role", "other")], 0, Value::Null),
+        (vec![("issuer", CORP)], 2, json!(true)),
+        (vec![("issuer", CORP), ("subject", "alice")], 1, json!(true)),
+        (vec![("issuer", CORP), ("subject", "alcie")], 0, json!(false)),
+        (vec![("client", "gui"), ("before", "2020-01-01T00:00:00Z")], 0, json!(true)),
+        (vec![("jti", jti.as_str())], 1, json!(true)),
+        (vec![("token", token.as_str()), ("reason", "left")], 1, json!(true)),
+    ] {
+        let told = ok(&post(&bed, DRY_RUN, &ops, &form).await);
+        let seen = (&told["dry_run"], &told["tokens"], &told["on_record"]);
+        assert_eq!(seen, (&json!(true), &json!(tokens), &on_record), "{form:?}");
+    }
+    assert_eq!(good(&bed, &[&token, &bob]).await, [true, true]);
+    assert_eq!(bed.store.size().await.unwrap(), size);
+    assert_eq!(counted(&bed, "revocations", "revoked").await, 0);
+    // Whoever may not revoke it is told nothing of it, and that is on record.
+    let leo = bed.key.token(json!({"sub": "leo"}));
+    let of_leo = ok(&post(&bed, DRY_RUN, &leo, &[("jti", &jti)]).await);
+    assert_eq!((&of_leo["tokens"], of_leo.get("subject")), (&json!(1), None));
+    refused(&post(&bed, DRY_RUN, &leo, &[("client", "gui")]).await, 403, "access_denied");
+    let record = newest(&bed).await;
+    assert_eq!((record.action.as_str(), record.decision), ("revoke", Decision::Denied));
+    // What was told is what is revoked then.
+    ok(&post(&bed, PATH, &ops, &[("jti", &jti)]).await);
+    let again = ok(&post(&bed, DRY_RUN, &ops, &[("jti", &jti)]).await);
+    assert_eq!(again["tokens"], 0);
+    let done = ok(&post(&bed, PATH, &ops, &[("role", "deploy")]).await);
+    assert_eq!(done["tokens"], 1);
 }
 
 #[tokio::test]
