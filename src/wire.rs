@@ -127,6 +127,9 @@ pub fn is_role(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// What a broker says of an address where it has nothing.
+pub const NO_SUCH_ADDRESS: &str = "there is nothing at this address";
+
 /// The codes with which a broker refuses.
 pub mod refusal {
     /// The request is malformed, or the assertion is not acceptable (RFC 8693

@@ -107,6 +107,9 @@ pub struct Revoked {
     /// looked at.
     #[serde(default)]
     pub on_record: Option<bool>,
+    /// Whether nothing was changed, and this is only what would be.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// Which records of the audit log are looked for: moments in RFC 3339, all else as the command

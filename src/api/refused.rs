@@ -12,10 +12,13 @@ use crate::identity::Strength;
 use crate::mint::broker::Server;
 use crate::mint::elevation;
 use crate::mint::said::words;
-use crate::wire::{TokenRefusal, refusal};
+use crate::wire::{NO_SUCH_ADDRESS, TokenRefusal, refusal};
 
 /// The code by which a stronger login is asked for (RFC 9470 section 3).
 const INSUFFICIENT: &str = "insufficient_user_authentication";
+
+/// What to think of a broker that does not know an address.
+const OLDER: &str = "the broker may be older than this program";
 
 /// How many names of authentication contexts are taken note of.
 const MOST_CONTEXTS: usize = 16;
@@ -82,7 +85,7 @@ pub(super) fn of(response: &Response, server: &Server, issuer: Option<&str>) -> 
         Err(error) => {
             let error = error.because_of(format!("the status is {}", status.as_u16()));
             return Failure::Other(match status {
-                StatusCode::NOT_FOUND => error.hint("the broker may be older than this program"),
+                StatusCode::NOT_FOUND => error.hint(OLDER),
                 _ => error.hint(format!("check that there is a tmpcred broker at {}", server.url)),
             });
         }
@@ -133,6 +136,10 @@ fn said(refused: &TokenRefusal, status: StatusCode) -> Error {
         }
         (_, refusal::ELEVATION_STATE | refusal::ELEVATION_SHORT) => {
             (ErrorKind::Other, "it cannot be done as things stand".into())
+        }
+        (StatusCode::NOT_FOUND, _) if refused.error_description == NO_SUCH_ADDRESS => {
+            let error = Error::new(ErrorKind::Usage, "it does not know this request");
+            return error.hint(OLDER);
         }
         (StatusCode::NOT_FOUND, _) => (ErrorKind::Usage, "there is no such thing".into()),
         (_, refusal::INVALID_REQUEST) => {

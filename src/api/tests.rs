@@ -11,6 +11,7 @@ use crate::dpop::{Expected, Shown, Target, verify};
 use crate::host::clock::{Clock, SystemClock};
 use crate::host::http::MAX_BODY;
 use crate::host::test_server::{self, Arrived, Reply, TestServer, run};
+use crate::wire::NO_SUCH_ADDRESS;
 
 fn assertion(token: &str) -> Assertion {
     Assertion {
@@ -165,6 +166,10 @@ fn refusals_end_as_scripts_expect_and_say_what_to_do() {
         assert!(told.contains(says) && told.contains("because") && told.contains("r-1"), "{told}");
         assert!(!told.contains('\u{1b}'), "{told}");
     }
+    let unknown = json!({ "error": "not_found", "error_description": NO_SUCH_ADDRESS });
+    let error = failed(Reply::json(404, &unknown));
+    assert!(error.to_string().contains("does not know this request"), "{error}");
+    assert!(error.hints()[0].contains("older than this program"), "{error:?}");
     let error = failed(Reply::json(401, &refusal("invalid_token")));
     assert!(error.hints()[0].contains("https://i.example"), "{error:?}");
     let counted = Reply::json(403, &refusal("access_denied")).header("retry-after", "5".into());

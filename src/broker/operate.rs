@@ -337,9 +337,14 @@ impl Broker {
     ///
     /// # Errors
     /// As with [`Operator::would_revoke`].
-    pub(super) async fn would_revoke_for(&self, by: &Author, what: &What) -> Result<Revoked> {
-        let would = self.revoker().would_revoke(what).await?;
-        tracing::info!(by = by.said(), tokens = would.tokens, "it is told what would be revoked");
+    pub(super) async fn would_revoke_for(&self, by: Author, what: &What) -> Result<Revoked> {
+        let said = by.said().to_string();
+        let would = self.revoker().on_behalf_of(by).would_revoke(what).await?;
+        let of = match what {
+            What::Token(_) => "token",
+            What::Many { whose, .. } => whose.parts().0,
+        };
+        tracing::info!(by = said, of, tokens = would.tokens, "it is told what would be revoked");
         Ok(would)
     }
 

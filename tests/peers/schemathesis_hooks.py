@@ -30,7 +30,7 @@ def map_body(context, body):
         return {name: body[name] for name in wanted if name in body} | EXCHANGE
     if context.operation.path == "/introspect":
         return {"token": TOKEN}
-    if context.operation.path == "/v1/revocations":
+    if context.operation.path in ("/v1/revocations", "/v1/revocations/dry-run"):
         return {"client": "nobody"}
     if context.operation.path == "/v1/keys/rotate":
         return {}

@@ -41,6 +41,7 @@ pub use metadata::static_document as openid_configuration;
 use super::Broker;
 use crate::oidc::Issuer;
 use crate::oidc::discovery::WELL_KNOWN;
+use crate::wire::NO_SUCH_ADDRESS;
 use api::{About, Endpoint};
 use guard::{Guard, RequestId};
 use refusal::Refusal;
@@ -107,7 +108,7 @@ fn base(broker: &Broker) -> String {
 /// Puts the limits around endpoints, and an answer where there is none.
 pub fn guarded(api: Api, guard: Guard) -> Router {
     let not_found = async |id: RequestId| {
-        Refusal::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address").at(id)
+        Refusal::new(StatusCode::NOT_FOUND, "not_found", NO_SUCH_ADDRESS).at(id)
     };
     let not_allowed = async |id: RequestId| {
         let why = "this address is for another method";

@@ -44,6 +44,8 @@ pub(crate) struct Failing {
     writes: AtomicU8,
     /// By how many seconds its clock is behind this machine's; with 0 it has none of its own.
     pub(crate) behind: AtomicI64,
+    /// Whether counting what was issued never ends.
+    pub(crate) counts_for_ever: AtomicBool,
     /// How many elevations were read to be listed, and keys that approved them.
     pub(crate) rows: AtomicUsize,
     /// What happens as somebody begins to read the leaves.
@@ -71,6 +73,7 @@ impl Failing {
             scans,
             writes,
             behind,
+            counts_for_ever: AtomicBool::default(),
             rows,
             meanwhile,
             after_keys,
@@ -327,6 +330,9 @@ impl TokenStore for Failing {
         now: OffsetDateTime,
     ) -> Result<u64> {
         self.scan()?;
+        if self.counts_for_ever.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         self.inner.count_issued(whose, between, now).await
     }
     async fn count_active(&self, now: OffsetDateTime) -> Result<u64> {

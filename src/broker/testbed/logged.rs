@@ -2,12 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
+use tracing::Dispatch;
 use tracing::subscriber::{DefaultGuard, set_default};
 
 /// What this thread logs while it lives, as a text.
 pub(crate) struct Logged {
     text: Text,
     _for_this_thread: DefaultGuard,
+    /// With one reader alone it is asked once for all threads whether anybody reads what is logged
+    /// at a place, and that by the thread that comes there first, for which nobody may.
+    _another: Dispatch,
 }
 
 #[derive(Clone, Default)]
@@ -19,7 +23,8 @@ impl Logged {
         let text = Text::default();
         let writer = text.clone();
         let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-        Self { text, _for_this_thread: set_default(log) }
+        let another = Dispatch::new(tracing_subscriber::registry());
+        Self { text, _for_this_thread: set_default(log), _another: another }
     }
 
     /// How many times it says this.

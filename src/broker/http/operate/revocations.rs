@@ -141,8 +141,12 @@ async fn would_revoke(
     posted: Posted,
 ) -> Response {
     match perform(&broker, shown, posted, Run::Dry).await {
+        // It was none.
         Ok((_, answer)) => done(answer),
-        Err(unserved) => unserved.at(id),
+        Err(unserved) => {
+            broker.metrics.revoked(unserved.outcome.into());
+            unserved.at(id)
+        }
     }
 }
 
@@ -190,7 +194,7 @@ async fn perform(
             let broker = broker.clone();
             to_its_end(async move { Ok(broker.revoke_for(by, &what, &why).await) }).await?
         }
-        Run::Dry => broker.would_revoke_for(&by, &what).await,
+        Run::Dry => broker.would_revoke_for(by, &what).await,
     };
     let revoked = revoked.map_err(|error| match error.kind() {
         // Clocks that differ are somebody's to set, and meanwhile there is another way.

@@ -178,7 +178,7 @@ async fn who_does_not_show_who_they_are_is_refused_and_leaves_no_record() {
         }
     }
     assert_eq!(bed.store.size().await.unwrap(), before);
-    assert_eq!(counted(&bed, "revocations", "unauthenticated").await, 5);
+    assert_eq!(counted(&bed, "revocations", "unauthenticated").await, 10);
     assert_eq!(counted(&bed, "administrations", "unauthenticated").await, 20);
 }
 
@@ -200,7 +200,7 @@ async fn what_is_not_permitted_is_refused_counted_and_on_record() {
         assert_eq!(record.request_id.to_string(), header_of(answer, "x-request-id"));
         assert_eq!(record.reason, said);
     }
-    assert_eq!(counted(&bed, "revocations", "denied").await, 1);
+    assert_eq!(counted(&bed, "revocations", "denied").await, 2);
     assert_eq!(counted(&bed, "administrations", "denied").await, 4);
     // What forbids is named, and so is nobody else.
     let root = ops(&bed);
@@ -323,9 +323,17 @@ async fn an_assertion_that_is_bound_to_a_key_takes_a_proof_for_this_very_request
     }
     let other = Device::new().proof_with(of_keys, &bound, Some(&nonce));
     refused(&at(keys.clone(), Some(&other)).await, 401, "invalid_token");
-    let of_revoking = ("POST", "https://broker.example.com/v1/revocations");
-    let proof = device.proof_with(of_revoking, &bound, Some(&nonce));
-    ok(&at((Method::POST, "/v1/revocations"), Some(&proof)).await);
+    // What is tried is proven by itself.
+    let (real, dry) = ("/v1/revocations", "/v1/revocations/dry-run");
+    for (path, of) in [(dry, real), (real, dry), (dry, dry), (real, real)] {
+        let url = format!("{BROKER}{of}");
+        let proof = device.proof_with(("POST", &url), &bound, Some(&nonce));
+        let answer = at((Method::POST, path), Some(&proof)).await;
+        match path == of {
+            true => assert_eq!(ok(&answer)["dry_run"], path == dry),
+            false => drop(refused(&answer, 401, "invalid_dpop_proof")),
+        }
+    }
     // One that is not bound is not shown as if it was.
     let plain = format!("DPoP {}", ops(&bed));
     let proof = device.proof_with(of_keys, &plain[5..], Some(&nonce));
@@ -472,6 +480,9 @@ async fn how_often_they_may_be_asked_is_limited_each_by_itself() {
         ok(&asked().await);
         refused(&asked().await, 429, "temporarily_unavailable");
     }
+    // What is tried counts as what is done.
+    let tried = post(&bed, "/v1/revocations/dry-run", &ops, &[("role", "other")]).await;
+    refused(&tried, 429, "temporarily_unavailable");
     let large = [("reason", "x".repeat(70_000))];
     let large: Vec<_> = large.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let free = super::operate::bed().await;

@@ -14,7 +14,7 @@ use crate::cli::args::BrokerRevoke;
 use crate::cli::commands::inspect::read_token;
 use crate::cli::elsewhere::Elsewhere;
 use crate::cli::show;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::host::process;
 use crate::wire::{REVOCATIONS_DRY_RUN_PATH, REVOCATIONS_PATH};
 
@@ -29,7 +29,7 @@ pub(super) fn run(app: &App, args: &BrokerRevoke) -> Result<()> {
             "tokens": revoked.tokens,
             "issued_before": before,
             "on_record": revoked.on_record,
-            "dry_run": args.dry_run,
+            "dry_run": revoked.dry_run,
         }));
     }
     let is_named = args.what.jti.is_none() && args.what.token.is_none() && !args.what.all;
@@ -83,7 +83,16 @@ fn elsewhere(broker: &Elsewhere, args: &BrokerRevoke) -> Result<Revoked> {
         reason: &args.reason,
     };
     let path = if args.dry_run { REVOCATIONS_DRY_RUN_PATH } else { REVOCATIONS_PATH };
-    broker.ask(async |client| client.post(path, &form).await)
+    let revoked: Revoked = broker.ask(async |client| client.post(path, &form).await)?;
+    match args.dry_run && !revoked.dry_run {
+        // Whoever stands before it may have led the request elsewhere.
+        true => Err(Error::new(
+            ErrorKind::Verification,
+            "the broker does not say that nothing was changed",
+        )
+        .hint("`tmpcred broker audit query --action revoke-many` shows whether anything was")),
+        false => Ok(revoked),
+    }
 }
 
 /// Revokes on the broker's database.
@@ -103,7 +112,8 @@ fn here(app: &App, file: &Path, args: &BrokerRevoke) -> Result<Revoked> {
         outcome
     })?;
     let on_record = revoked.on_record;
-    Ok(Revoked { tokens: revoked.tokens, issued_before: revoked.before, on_record })
+    let dry_run = args.dry_run;
+    Ok(Revoked { tokens: revoked.tokens, issued_before: revoked.before, on_record, dry_run })
 }
 
 /// Those who may be spelt otherwise than in their tokens, as they were given.

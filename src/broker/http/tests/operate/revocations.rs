@@ -225,8 +225,8 @@ async fn what_cannot_be_meant_is_refused() {
     }
     assert!(active(&bed, &token).await);
     assert_eq!(bed.store.size().await.unwrap(), before);
-    assert_eq!(counted(&bed, "revocations", "malformed").await, 17);
-    assert_eq!(counted(&bed, "revocations", "unknown").await, 2);
+    assert_eq!(counted(&bed, "revocations", "malformed").await, 2 * 17);
+    assert_eq!(counted(&bed, "revocations", "unknown").await, 2 * 2);
     // What was issued later stays.
     let early = [("role", "deploy"), ("before", "2020-01-01T00:00:00Z")];
     let answer = ok(&post(&bed, PATH, &ops, &early).await);
@@ -300,6 +300,22 @@ async fn it_is_durable_before_it_is_answered() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_an_answer_has_one_though_nobody_can_count_in_time() {
+    let (bed, store) = Failing::bed(|options| options.policies += &permits()).await;
+    let token = bed.issued(json!({}), &[]).await;
+    next_second().await;
+    store.counts_for_ever.store(true, Ordering::Relaxed);
+    let ops = ops(&bed);
+    let form = [("role", "deploy")];
+    let told = ok(&post(&bed, DRY_RUN, &ops, &form).await);
+    assert_eq!((&told["dry_run"], &told["tokens"]), (&json!(true), &Value::Null));
+    assert!(active(&bed, &token).await);
+    let done = ok(&post(&bed, PATH, &ops, &form).await);
+    assert_eq!((&done["dry_run"], &done["tokens"]), (&json!(false), &Value::Null));
+    assert!(!active(&bed, &token).await);
+}
+
+#[tokio::test]
 async fn it_counts_at_every_process_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("b.db");
@@ -349,6 +365,7 @@ async fn a_flood_of_others_keeps_nobody_from_it() {
     }
     ok(&get(&bed, "/v1/keys", &by).await);
     ok(&get(&bed, "/v1/audit/records", &by).await);
+    ok(&post(&bed, DRY_RUN, &by, &[("role", "deploy")]).await);
     ok(&post(&bed, "/v1/revocations", &by, &[("role", "deploy")]).await);
     // There is an end to that, too.
     let _kept = bed.guard.fill_kept();
