@@ -339,7 +339,7 @@ fn the_command_does_not_outlive_its_grant() {
     let company = Company::start(&["alice"]);
     let script = "trap 'echo ended; exit 3' TERM; echo up; while :; do sleep 0.1; done";
     let emergency =
-        ["exec", "--elevate", "admin", "--reason", "INC-1", "--emergency", "--for", "5s"];
+        ["exec", "--elevate", "admin", "--reason", "INC-1", "--emergency", "--for", "10s"];
     let run = company.run("alice", &emergency).args(["--", "sh", "-c", script]).limit(SOON);
     let ended = run.run().ended_with(3);
     assert_eq!(ended.stdout, "up\nended\n");

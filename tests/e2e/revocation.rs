@@ -402,7 +402,7 @@ fn a_step_at_the_same_broker_lasts_as_long_as_the_run_and_no_longer() {
 fn a_step_is_revoked_although_the_credential_has_ended_by_itself() {
     let journey = with_a_step();
     journey.tmpcred(&["login"]).run().ok();
-    let exec = ["exec", "--revoke-on-exit", "--ttl", "2s", "--", "sleep", "3"];
+    let exec = ["exec", "--revoke-on-exit", "--ttl", "4s", "--", "sleep", "5"];
     journey.tmpcred(&exec).run().ok();
     assert_eq!(recorded(&journey.broker, "issued"), 2);
     assert_eq!(recorded(&journey.broker, "revoked"), 1, "the step");

@@ -93,6 +93,8 @@ fn while_the_last_records_are_gone_a_running_broker_issues_nothing_and_revokes_a
     sqlite(broker, "insert into audit_record select * from kept; drop table kept");
     answered(200);
     says_broken(0);
-    assert!(broker.said().contains("is issued by again"), "{}", broker.said());
+    wait_until("it to be told", Duration::from_secs(30), || {
+        broker.said().contains("is issued by again").then_some(())
+    });
     assert_eq!(wrong(broker, &[]), []);
 }

@@ -72,7 +72,9 @@ fn a_program_that_hangs_or_fails_is_killed_and_asked_again_and_says_why() {
     let listed = listed(&services.broker);
     let line = listed.values().next().unwrap();
     assert_eq!((&line["given_up"], &line["key"]), (&true.into(), &"old".into()));
-    assert!(services.broker.said().contains("a message was given up"));
+    wait_until("it to be in the log", SOON, || {
+        services.broker.said().contains("a message was given up").then_some(())
+    });
 }
 
 #[test]

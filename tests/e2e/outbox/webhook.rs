@@ -37,6 +37,8 @@ fn a_webhook_is_signed_and_what_a_receiver_does_loses_no_record() {
         receiver.behave("ok");
         assert_eq!(all_at(&receiver, last), (1..=last).collect::<Vec<_>>(), "{mode}");
     }
+    // What it has taken and nobody has heard of is sent again.
+    marked(&services.broker, last);
     receiver.end();
     issues(&services, 2);
     receiver.begin();

@@ -33,7 +33,9 @@ fn a_file_always_has_a_token_that_is_good() {
         until_tokens(3)
     );
     let output = exec(&journey, &["--renew"], &script).run().ok();
-    assert_eq!(output.stderr.lines().filter(|line| line.starts_with("warning")).count(), 0);
+    // On a machine that has much to do it may be late to renew, and says so.
+    let warned = |line: &str| line.starts_with("warning") && !line.contains("renewed");
+    assert!(!output.stderr.lines().any(warned), "{}", output.stderr);
     let mut lines: Vec<_> = output.stdout.lines().collect();
     let file = lines.pop().unwrap();
     assert_eq!(lines.len(), 3, "{lines:?}");
@@ -65,8 +67,9 @@ fn runs_that_renew_at_the_same_time_share_what_one_has_got() {
 #[test]
 fn an_outage_of_the_broker_is_ridden_out() {
     let mut journey = Journey::start();
-    let script = format!("echo up; {}", until_tokens(3));
-    let all = ["exec", "--ttl", "8s", "--renew", "--", "sh", "-c", &script];
+    let script = format!("echo up; {}", until_tokens(2));
+    // Long enough to start the broker again while the token lives, once it is told.
+    let all = ["exec", "--ttl", "24s", "--renew", "--", "sh", "-c", &script];
     let running = journey.tmpcred(&all).spawn();
     running.line_on_stdout("up");
     journey.broker.stop();
@@ -76,14 +79,15 @@ fn an_outage_of_the_broker_is_ridden_out() {
     let output = running.wait().ok();
     assert!(output.stderr.contains("has been renewed after all"), "{}", output.stderr);
     assert!(!output.stderr.contains("has ended"), "{}", output.stderr);
-    assert_eq!(output.stdout.lines().count(), 4);
+    assert_eq!(output.stdout.lines().count(), 3);
 }
 
 #[test]
 fn nobody_is_asked_from_the_background() {
     let journey = Journey::start();
-    let script = "echo up; sleep 6; echo down";
-    let running = exec(&journey, &["--renew"], script).spawn();
+    let script = "echo up; sleep 13; echo down";
+    let all = ["exec", "--ttl", "12s", "--renew", "--", "sh", "-c", script];
+    let running = journey.tmpcred(&all).spawn();
     running.line_on_stdout("up");
     // Without a session a new token takes a login.
     journey.tmpcred(&["logout"]).run().ok();

@@ -12,8 +12,8 @@ use url::Url;
 
 use super::wait::wait_until;
 
-/// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(10);
+/// How long one request may take: longer than a broker takes to say that it cannot serve.
+const REQUEST: Duration = Duration::from_secs(40);
 
 /// An HTTP client that follows no redirect and remembers one cookie.
 pub(crate) struct Http {
