@@ -8,6 +8,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use super::aws::python_program;
+use super::http::Http;
 use super::nginx;
 use super::peer::{Peer, supervised};
 use super::wait::free_port;
@@ -54,13 +55,10 @@ impl Proxy {
         let mut command = prepared(kind, files.path(), &Ports { port, authz, behind });
         command.current_dir(files.path()).env("HOME", files.path());
         let mut peer = Peer::start(&format!("{kind:?}"), command, files.path().join("log"));
-        peer.until_ready(|| TcpStream::connect(("127.0.0.1", port)).ok());
-        Self {
-            _peer: peer,
-            _behind: service,
-            _files: files,
-            url: format!("http://127.0.0.1:{port}"),
-        }
+        let (url, mut http) = (format!("http://127.0.0.1:{port}"), Http::new());
+        // Traefik listens before it knows what to do with a request.
+        peer.until_ready(|| http.get(&url).ok().filter(|reply| reply.status != 404));
+        Self { _peer: peer, _behind: service, _files: files, url }
     }
 
     /// Its address.
