@@ -88,6 +88,16 @@ enum Run {
     Dry,
 }
 
+impl Run {
+    /// The path below that of the broker's issuer.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Real => REVOCATIONS_PATH,
+            Self::Dry => REVOCATIONS_DRY_RUN_PATH,
+        }
+    }
+}
+
 /// The endpoints.
 pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 2] {
     let real = Operation::new("revocations", "Revoke tokens of others, many at once")
@@ -102,47 +112,26 @@ pub(super) fn endpoints(base: &str) -> [Endpoint<Arc<Broker>>; 2] {
         )
         .form(FORM)
         .answers(Answer::json::<Answered>(200, "They would be good no more"));
-    let endpoint = |path, handler, operation| {
-        Endpoint::new(
-            format!("{base}/{path}"),
-            Verb::Post,
-            handler,
-            described(operation, Verb::Post),
-        )
-        .shedding()
-        .limited(config::Endpoint::Revocations)
-    };
-    [
-        endpoint(REVOCATIONS_PATH, post(revoke), real),
-        endpoint(REVOCATIONS_DRY_RUN_PATH, post(would_revoke), dry),
-    ]
+    [(Run::Real, real), (Run::Dry, dry)].map(|(run, operation)| {
+        let handler =
+            move |State(broker), shown: Shown, posted: Posted| serve(broker, shown, posted, run);
+        let path = format!("{base}/{}", run.path());
+        Endpoint::new(path, Verb::Post, post(handler), described(operation, Verb::Post))
+            .shedding()
+            .limited(config::Endpoint::Revocations)
+    })
 }
 
-async fn revoke(
-    State(broker): State<Arc<Broker>>,
-    shown @ (_, _, id): Shown,
-    posted: Posted,
-) -> Response {
-    match perform(&broker, shown, posted, Run::Real).await {
+async fn serve(broker: Arc<Broker>, shown: Shown, posted: Posted, run: Run) -> Response {
+    let (_, _, id) = shown;
+    match perform(&broker, shown, posted, run).await {
         Ok((outcome, answer)) => {
-            broker.metrics.revoked(outcome);
+            // Of what is only tried, nothing was revoked.
+            if run == Run::Real {
+                broker.metrics.revoked(outcome);
+            }
             done(answer)
         }
-        Err(unserved) => {
-            broker.metrics.revoked(unserved.outcome.into());
-            unserved.at(id)
-        }
-    }
-}
-
-async fn would_revoke(
-    State(broker): State<Arc<Broker>>,
-    shown @ (_, _, id): Shown,
-    posted: Posted,
-) -> Response {
-    match perform(&broker, shown, posted, Run::Dry).await {
-        // It was none.
-        Ok((_, answer)) => done(answer),
         Err(unserved) => {
             broker.metrics.revoked(unserved.outcome.into());
             unserved.at(id)
@@ -157,11 +146,7 @@ async fn perform(
     run: Run,
 ) -> Result<(Revocation, Answered), Unserved> {
     let (form, headers) = posted.described(FORM);
-    let path = match run {
-        Run::Real => REVOCATIONS_PATH,
-        Run::Dry => REVOCATIONS_DRY_RUN_PATH,
-    };
-    let at = (config::Endpoint::Revocations, "POST", path);
+    let at = (config::Endpoint::Revocations, "POST", run.path());
     let request = Request::new(broker, shown, &headers, at);
     let asked = request.identified(form.as_ref().ok()).await?;
     let form = form?;
@@ -208,11 +193,16 @@ async fn perform(
         (Some(_), Some(0)) => Revocation::Repeated,
         _ => Revocation::Revoked,
     };
-    let answer = answered(&revoked, one, tokens, is_opaque);
-    Ok((outcome, Answered { dry_run: run == Run::Dry, ..answer }))
+    Ok((outcome, answered(run, &revoked, one, tokens, is_opaque)))
 }
 
-fn answered(revoked: &Revoked, jti: Option<Uuid>, tokens: Tokens, is_opaque: bool) -> Answered {
+fn answered(
+    run: Run,
+    revoked: &Revoked,
+    jti: Option<Uuid>,
+    tokens: Tokens,
+    is_opaque: bool,
+) -> Answered {
     // What the log has of one token is for those to read who may.
     let told = |value: Option<String>| value.filter(|_| jti.is_none());
     Answered {
@@ -229,7 +219,7 @@ fn answered(revoked: &Revoked, jti: Option<Uuid>, tokens: Tokens, is_opaque: boo
             true => RevocationReach::Everywhere,
             false => RevocationReach::Introspection,
         },
-        dry_run: false,
+        dry_run: run == Run::Dry,
     }
 }
 
