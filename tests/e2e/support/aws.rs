@@ -105,8 +105,9 @@ impl Moto {
             let form = STANDARD.decode(entry["body"].as_str().unwrap()).unwrap();
             String::from_utf8_lossy(&form).into_owned()
         };
-        // There is no file before the first request.
-        recorded.unwrap_or_default().lines().map(form).collect()
+        // There is no file before the first request, and a line that is being written has no end.
+        let whole = recorded.unwrap_or_default();
+        whole.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(form).collect()
     }
 
     /// Stops it as it is: it holds its socket, and answers nothing.
