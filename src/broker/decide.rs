@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,10 +12,10 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::authenticate::Caller;
-use super::aws;
 use super::config::{Binding, Role};
 use super::elevation::Underway;
 use super::policy::{Answer, Elevating, Granted, Moment, Operation, Policy, Question, Verdict};
+use super::told::Told;
 use crate::trace;
 
 /// What decides: one version of the policies, and the roles.
@@ -75,13 +76,15 @@ pub enum Why {
     Failed,
     /// AWS could not be told what the role wants it to be told.
     Aws,
+    /// The tokens of the role have claims that cannot be had for the caller.
+    Claims,
     /// The role is had under a grant only, and there is none that serves.
     Elevation,
 }
 
 impl Why {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Token,
         Self::Role,
         Self::Audience,
@@ -94,6 +97,7 @@ impl Why {
         Self::Directory,
         Self::Failed,
         Self::Aws,
+        Self::Claims,
         Self::Elevation,
     ];
 
@@ -112,6 +116,7 @@ impl Why {
             Self::Directory => "directory",
             Self::Failed => "failed",
             Self::Aws => "aws",
+            Self::Claims => "claims",
             Self::Elevation => "elevation",
         }
     }
@@ -170,7 +175,7 @@ impl Rules<'_> {
         caller: &Caller,
         wanted: Wanted<'_>,
         now: OffsetDateTime,
-    ) -> Result<(Granted, aws::Claims), Denied> {
+    ) -> Result<(Granted, Told), Denied> {
         let step = trace::step("decide");
         step.note("tmpcred.policy.hash", self.policy.hash().to_string());
         // Of the others anybody can ask for anything.
@@ -182,13 +187,13 @@ impl Rules<'_> {
         decided
     }
 
-    /// Decides on a token: what is granted, and what AWS is told besides.
+    /// Decides on a token: what is granted, and what the token says besides.
     pub(super) fn decide(
         &self,
         caller: &Caller,
         wanted: Wanted<'_>,
         now: OffsetDateTime,
-    ) -> Result<(Granted, aws::Claims), Denied> {
+    ) -> Result<(Granted, Told), Denied> {
         let role = self.role(wanted)?;
         let bounds = Bounds::of(caller, role, wanted, now)?;
         let question = bounds.question(wanted, now);
@@ -235,7 +240,10 @@ impl Rules<'_> {
             }
         };
         self.may_act(caller, &question)?;
-        Ok((granted, for_aws(caller, wanted, role)?))
+        let own = wanted.elevation.map(Underway::claim);
+        let grant = own.as_ref().or(caller.grant());
+        let people = (self.policy.directory().map(Arc::as_ref), now);
+        Ok((granted, Told::of((wanted.role, role), caller, grant, people)?))
     }
 
     /// Whether who acts for the caller may do so.
@@ -374,19 +382,6 @@ impl Rules<'_> {
         }
         Ok(role)
     }
-}
-
-/// What AWS is told about the caller in this role.
-fn for_aws(caller: &Caller, wanted: Wanted<'_>, role: &Role) -> Result<aws::Claims, Denied> {
-    let name = wanted.role;
-    let own = wanted.elevation.map(Underway::claim);
-    let grant = own.as_ref().or(caller.grant());
-    let Some(settings) = &role.aws else { return Ok(aws::Claims::default()) };
-    settings.fill(&caller.principal().subject, caller.tags(), grant).map_err(|why| {
-        let said = format!("the role '{name}' cannot be given to '{}': {why}", caller.id());
-        let reason = format!("the role '{name}' cannot be given: {why}");
-        Denied { reason, ..Denied::new(Why::Aws, said) }
-    })
 }
 
 fn ended() -> Denied {

@@ -19,7 +19,6 @@ pub use refusal::Refusal;
 use super::Broker;
 use super::audit::{Decision, Receipt, Record};
 use super::authenticate::{Actor, Caller, MayAct, actor};
-use super::aws;
 use super::decide::{Rules, Wanted, Why};
 use super::denials::Tally;
 use super::elevation::Underway;
@@ -31,6 +30,7 @@ use super::policy::Granted;
 use super::proof::{Fault, consume};
 use super::rulebook::Rulebook;
 use super::store::Unit;
+use super::told::Told;
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -122,7 +122,7 @@ impl Broker {
             let wanted = Wanted { elevation: grant.as_ref(), ..ask.wanted() };
             rules.decide_in_trace(caller, wanted, now).map(|decided| (decided, grant))
         });
-        let ((granted, aws), grant) = match decided {
+        let ((granted, told), grant) = match decided {
             Ok(decided) => decided,
             Err(mut denied) => {
                 let policy_id = denied.policy_id.take();
@@ -137,7 +137,7 @@ impl Broker {
         if let Some(role) = book.roles().get(&ask.role) {
             granted.ttl -= jitter(role.ttl_jitter.min(granted.ttl / 4));
         }
-        let mut draft = self.draft(caller, ask, now, granted, aws);
+        let mut draft = self.draft(caller, ask, now, granted, told);
         // Under a grant of its own, or come of one by an exchange.
         let claim = grant.as_ref().map(Underway::claim).or_else(|| caller.grant().cloned());
         draft.claims.elevation = claim;
@@ -288,7 +288,7 @@ impl Broker {
         ask: &Ask,
         now: OffsetDateTime,
         granted: Granted,
-        aws: aws::Claims,
+        told: Told,
     ) -> Draft {
         let principal = caller.principal();
         let claims = Claims {
@@ -312,7 +312,7 @@ impl Broker {
             elevation: None,
             act: actor::claim(caller.actors()),
             may_act: caller.may_act().map(MayAct::claim),
-            aws,
+            told,
         };
         Draft { claims, granted }
     }

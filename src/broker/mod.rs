@@ -39,7 +39,6 @@
 pub mod audit;
 pub mod authenticate;
 mod authz;
-pub mod aws;
 pub mod check;
 pub mod client;
 pub mod config;
@@ -85,6 +84,7 @@ mod sweep;
 #[cfg(test)]
 mod testbed;
 mod tls;
+pub mod told;
 mod traces;
 mod trusted_file;
 mod watch;

@@ -20,6 +20,7 @@ use super::metrics;
 use super::opaque;
 use super::proof;
 use super::rulebook::Rulebook;
+use super::told;
 use crate::credential::{Principal, TokenType};
 use crate::dpop::{Bound, Proof};
 use crate::error::{Error, ErrorKind};
@@ -96,6 +97,8 @@ pub struct OwnToken {
     pub log_sequence: Option<u64>,
     /// The grant under which it was issued, where it was under one.
     pub elevation: Option<ElevationClaim>,
+    /// What it says besides: the claims of its role.
+    pub claims: Map<String, Value>,
     /// Whom its revocation reaches.
     pub reach: RevocationReach,
 }
@@ -238,7 +241,7 @@ impl Broker {
         }
     }
 
-    fn parse_claims(&self, all: Map<String, Value>, signer: Option<&str>) -> Option<OwnToken> {
+    fn parse_claims(&self, mut all: Map<String, Value>, signer: Option<&str>) -> Option<OwnToken> {
         let moment = |name: &str| jwt::moment(&all, name).ok().flatten();
         let (issued_at, expires_at) = (moment("iat")?, moment("exp")?);
         let subject = all.get("sub")?.as_str()?.to_string();
@@ -249,6 +252,9 @@ impl Broker {
             Bound::To(key) => Some(key),
             Bound::Otherwise => return None,
         };
+        let others: Vec<_> =
+            all.keys().filter(|name| !told::claims::is_own(name)).cloned().collect();
+        let others = others.into_iter().filter_map(|name| all.remove_entry(&name)).collect();
         let claims: Claims = serde_json::from_value(Value::Object(all)).ok()?;
         let mut signers = claims.ancestor_keys;
         signers.extend(signer.map(String::from));
@@ -269,6 +275,7 @@ impl Broker {
             may_act,
             log_sequence: claims.log_sequence,
             elevation: claims.elevation,
+            claims: others,
             reach: match signer {
                 Some(_) => RevocationReach::Introspection,
                 None => RevocationReach::Everywhere,

@@ -25,6 +25,7 @@ use super::http::hosts::Hosts;
 use super::keys::{RootKey, SigningKey};
 use super::policy::Source;
 use super::store::{Store, sqlite};
+use super::told;
 use super::{Broker, Parts, http, serve};
 use crate::credential::TokenType;
 use crate::host::Host;
@@ -227,6 +228,7 @@ impl Bed {
             token_format: TokenFormat::Jwt,
             ttl_jitter: Duration::ZERO,
             aws: None,
+            claims: told::claims::Settings::default(),
             elevation: None,
         };
         let mut options = Options {

@@ -101,6 +101,7 @@ fn every_block_is_of_a_kind_that_is_looked_at() {
         "toml broker.toml more-notify",
         "toml broker.toml more-provider-down",
         "toml broker.toml more-review",
+        "toml broker.toml more-role-claims",
         "toml broker.toml more-roles",
         "toml broker.toml more-sinks",
         "toml broker.toml more-claims",

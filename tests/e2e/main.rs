@@ -24,6 +24,8 @@ mod canary;
 mod check;
 #[cfg(all(target_os = "linux", feature = "broker"))]
 mod checkout;
+#[cfg(all(target_os = "linux", feature = "broker"))]
+mod claims;
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(all(target_os = "linux", feature = "broker"))]

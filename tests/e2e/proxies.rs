@@ -29,6 +29,9 @@ scopes = ["deploy:read"]
 max_ttl = "1h"
 dpop = "required"
 
+[role.deploy.claims]
+groups = ["{{subject}}s", "staff"]
+
 [admin]
 listen = "127.0.0.1:{admin}"
 
@@ -42,6 +45,7 @@ nonces = "required"
 origins = ["http://127.0.0.1:{front}"]
 audience = "{API}"
 scopes = ["deploy:read"]
+headers = {{ Tmpcred-Groups = "groups" }}
 "#,
         kind.told()
     );
@@ -53,9 +57,11 @@ scopes = ["deploy:read"]
     let report = caller.run().ok().json();
 
     let through = |role: &str, method: &str, body: &str| {
+        // One of the two roles has no such claim.
+        let groups = (role == "deploy").then_some("services,staff");
         json!({
             "status": 200, "method": method, "path": "/a%20b/c?d=e%26f", "body": body,
-            "subject": format!("{}#service", provider.issuer()), "role": role,
+            "subject": format!("{}#service", provider.issuer()), "role": role, "groups": groups,
             "more": ["tmpcred-issuer", "tmpcred-jti", "tmpcred-scope"],
             "forged": false, "underscores": [], "left": [],
         })

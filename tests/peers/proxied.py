@@ -31,7 +31,7 @@ session.trust_env = False
 report = {}
 
 # What somebody writes who wants to be somebody else.
-NAMES = ["Subject", "Issuer", "Actor", "Role", "Scope", "Jti"]
+NAMES = ["Subject", "Issuer", "Actor", "Role", "Scope", "Jti", "Groups"]
 forged = {f"Tmpcred-{name}": "forged" for name in NAMES}
 forged |= {f"Tmpcred_{name}": "forged" for name in NAMES}
 for kind in ["Original", "Forwarded"]:
@@ -62,6 +62,7 @@ def seen(response):
         "left": [name for name, _ in headers if name in ("authorization", "dpop")],
         "subject": said.pop("tmpcred-subject", None),
         "role": said.pop("tmpcred-role", None),
+        "groups": said.pop("tmpcred-groups", None),
         "more": sorted(said),
         **behind,
     }

@@ -302,6 +302,15 @@ impl Caller {
         &self.groups
     }
 
+    /// The names of the caller's groups, as the issuer has them.
+    pub(in crate::broker) fn group_names(&self) -> BTreeSet<String> {
+        let name = |id: &String| {
+            let (_, name) = id.split_once('#')?;
+            Some(percent_decode_str(name).decode_utf8().ok()?.into_owned())
+        };
+        self.groups.iter().filter_map(name).collect()
+    }
+
     /// The claims, as policy sees them.
     pub fn tags(&self) -> &BTreeMap<String, BTreeSet<String>> {
         &self.tags

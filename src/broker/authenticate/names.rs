@@ -122,7 +122,10 @@ pub(super) fn scalar(value: &Value) -> Option<String> {
 }
 
 /// A claim, by its name or by its JSON pointer (RFC 6901).
-pub(super) fn claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+pub(in crate::broker) fn claim<'a>(
+    claims: &'a Map<String, Value>,
+    name: &str,
+) -> Option<&'a Value> {
     let (first, inner) = split(name);
     claims.get(&first)?.pointer(inner)
 }

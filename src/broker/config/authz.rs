@@ -9,6 +9,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Binding, Nonces, Role, check_name, is_audience, is_scope_token};
+use crate::broker::authenticate::names;
 use crate::broker::network::Network;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -75,7 +76,18 @@ pub struct Route {
     /// Whether only tokens that are bound to a key are accepted.
     #[serde(default)]
     pub dpop: Binding,
+    /// Headers besides that tell what the token says, by their names, which begin with `Tmpcred-`:
+    /// each the value of a claim of the token's role, by its name or its JSON pointer. Of a
+    /// list, the values are separated by commas.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
 }
+
+/// What the names of headers begin with that proxies take away from callers.
+const HEADERS: &str = "tmpcred-";
+
+/// Those that say something already.
+const TAKEN: [&str; 7] = ["subject", "issuer", "actor", "role", "scope", "jti", "protocol"];
 
 fn default_revocations() -> Duration {
     Duration::from_secs(5)
@@ -166,6 +178,39 @@ impl Route {
         }
         if let Some(bad) = self.scopes.iter().find(|scope| !is_scope_token(scope)) {
             return wrong(format!("has the scope {bad:?}, which no token has"));
+        }
+        self.check_headers(roles).or_else(wrong)
+    }
+
+    fn check_headers(&self, roles: &BTreeMap<String, Role>) -> std::result::Result<(), String> {
+        let mut seen = BTreeSet::new();
+        for (header, claim) in &self.headers {
+            let lower = header.to_ascii_lowercase();
+            let of_ours = lower.strip_prefix(HEADERS).filter(|rest| {
+                let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
+                !rest.is_empty() && rest.chars().all(legal)
+            });
+            let Some(rest) = of_ours else {
+                return Err(format!(
+                    "has the header {header:?}; its name has to begin with `Tmpcred-`, which proxies take away from callers, and to go on with letters, digits and `-`"
+                ));
+            };
+            if TAKEN.contains(&rest) || !seen.insert(lower.clone()) {
+                return Err(format!("has the header {header:?}, which says something already"));
+            }
+            let mut tokens = roles.iter().filter(|(name, role)| {
+                let is_one = self.roles.is_empty() || self.roles.contains(*name);
+                is_one && role.audiences.contains(&self.audience)
+            });
+            let says = |(_, role): (&String, &Role)| {
+                let claims = role.claims.as_written();
+                names::claim(&claims, claim).is_some_and(|said| !said.is_object())
+            };
+            if !tokens.any(says) {
+                return Err(format!(
+                    "has the header {header:?} for the claim '{claim}', which is among the claims of none of its roles"
+                ));
+            }
         }
         Ok(())
     }

@@ -366,6 +366,12 @@ impl Config {
         for (name, role) in &self.role {
             check_name("role", name).map_err(of(&["role", name]))?;
             role.check(name).map_err(of(&["role", name]))?;
+            if role.reads_directory() && self.directory.is_none() {
+                let why = format!(
+                    "[role.{name}] tells something of the directory of people, and there is no [directory]"
+                );
+                return wrong(&["role", name], why);
+            }
             if let Some(elevation) = &role.elevation {
                 let table = ["role", name, "elevation"];
                 elevation.check(name).map_err(of(&table))?;

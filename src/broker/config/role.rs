@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Elevation, MAX_TTL, duration, is_audience, is_scope_token, seconds};
-use crate::broker::aws;
+use crate::broker::told::{aws, claims};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A table `[role.NAME]`.
@@ -41,6 +41,9 @@ pub struct Role {
     /// What AWS is told, where it is AWS that the tokens are shown to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws: Option<aws::Settings>,
+    /// What its tokens say besides.
+    #[serde(default, skip_serializing_if = "claims::Settings::is_empty")]
+    pub claims: claims::Settings,
     /// Where the role is had under a grant only: how one comes about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elevation: Option<Elevation>,
@@ -112,11 +115,20 @@ impl Role {
         {
             return wrong("tells AWS of grants, and is not had by elevation".into());
         }
-        match self.aws.as_ref().map(aws::Settings::check) {
-            Some(Err(why)) => {
-                Err(Error::new(ErrorKind::Config, format!("[role.{name}.aws] {why}")))
-            }
-            _ => Ok(()),
+        if self.elevation.is_none() && self.claims.tells_of_grants() {
+            return wrong("has claims that tell of grants, and is not had by elevation".into());
         }
+        let wrong =
+            |table, why| Err(Error::new(ErrorKind::Config, format!("[role.{name}.{table}] {why}")));
+        match self.aws.as_ref().map_or(Ok(()), aws::Settings::check) {
+            Ok(()) => self.claims.check().or_else(|why| wrong("claims", why)),
+            Err(why) => wrong("aws", why),
+        }
+    }
+
+    /// Whether its tokens say anything of what is in the directory of people.
+    pub(in crate::broker) fn reads_directory(&self) -> bool {
+        self.claims.reads_directory()
+            || self.aws.as_ref().is_some_and(aws::Settings::reads_directory)
     }
 }

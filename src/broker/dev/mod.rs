@@ -22,6 +22,7 @@ use super::keys::RootKey;
 use super::policy::Source;
 use super::serve::{self, Signals};
 use super::store::sqlite;
+use super::told;
 use super::{Broker, Parts, http};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::listener::{self, Exposure};
@@ -174,6 +175,7 @@ role = "{READER}"
             token_format: TokenFormat::Jwt,
             ttl_jitter: Duration::ZERO,
             aws: None,
+            claims: told::claims::Settings::default(),
             elevation: None,
         };
         let mut provider = TrustedIssuer::new(self.provider.clone());

@@ -14,6 +14,7 @@ use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use serde_json::Value;
 
 use super::api::{
     About, Answer, Api, CHALLENGE, DPOP_NONCE, Endpoint, Header, Operation, Parameter, Scheme,
@@ -23,6 +24,8 @@ use super::guard::{Guard, RequestId};
 use super::refusal::{self, Refusal};
 use super::source::Source;
 use super::token::RETRY_AFTER;
+use crate::broker::Broker;
+use crate::broker::authenticate::{self, names};
 use crate::broker::authz::{self, Credentials, Held};
 use crate::broker::config::{self, Authz, Binding, Nonces, Proxy, Route};
 use crate::broker::issue;
@@ -31,7 +34,6 @@ use crate::broker::network::Network;
 use crate::broker::origins::{self, Used};
 use crate::broker::own::OwnToken;
 use crate::broker::proof::{self, Fault, Place};
-use crate::broker::{Broker, authenticate};
 use crate::dpop::{self, Target};
 use crate::secret::Secret;
 use crate::wire::refusal::{INVALID_DPOP_PROOF, INVALID_REQUEST, INVALID_TOKEN, USE_DPOP_NONCE};
@@ -177,7 +179,7 @@ async fn decide(
         Err(refused) => Err(authz::Refusal::Proof(refused)),
     };
     match outcome {
-        Ok(own) => match passed(&own) {
+        Ok(own) => match passed(asked.route, &own) {
             Some(response) => {
                 counted(Authorization::Allowed);
                 if let Some(sender) = from {
@@ -188,7 +190,7 @@ async fn decide(
                 response
             }
             None => {
-                let why = "who the caller is cannot be written into a header";
+                let why = "what is to be said of the caller cannot be written into a header";
                 refuse(Authorization::Forbidden, StatusCode::FORBIDDEN, why)
             }
         },
@@ -375,7 +377,7 @@ fn credentials(headers: &HeaderMap) -> Result<Option<(Shown, Secret<String>)>, &
 
 /// A request that may pass, and as whose. `None` where a value would be no header: it is
 /// never changed to fit.
-fn passed(own: &OwnToken) -> Option<Response> {
+fn passed(route: &Route, own: &OwnToken) -> Option<Response> {
     let mut headers = HeaderMap::new();
     let jti = own.jti.to_string();
     // Where nobody acts it is empty: a caller might have sent one.
@@ -389,12 +391,36 @@ fn passed(own: &OwnToken) -> Option<Response> {
         jti.as_str(),
     ];
     for (header, value) in PASSED.iter().zip(values) {
-        let name = HeaderName::from_static(header.name);
-        let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-        headers.insert(name, HeaderValue::from_str(value).ok().filter(|_| plain)?);
+        headers.insert(HeaderName::from_static(header.name), plain(value)?);
+    }
+    for (header, claim) in &route.headers {
+        // Empty where the token does not say it, for the same reason.
+        let said = names::claim(&own.claims, claim).map_or(Some(String::new()), listed)?;
+        headers.insert(HeaderName::try_from(header).ok()?, plain(&said)?);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Some((StatusCode::OK, headers).into_response())
+}
+
+/// A text as the value of a header.
+fn plain(value: &str) -> Option<HeaderValue> {
+    let plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    HeaderValue::from_str(value).ok().filter(|_| plain)
+}
+
+/// A claim as the value of a header. `None` where it would be taken for several, or for another
+/// one.
+fn listed(claim: &Value) -> Option<String> {
+    match claim {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(values) => {
+            let texts: Option<Vec<&str>> = values.iter().map(Value::as_str).collect();
+            let alone =
+                |text: &&str| !text.is_empty() && !text.contains(',') && text.trim() == *text;
+            texts.filter(|texts| texts.iter().all(alone)).map(|texts| texts.join(","))
+        }
+        _ => None,
+    }
 }
 
 /// What would be accepted (RFC 6750 section 3, RFC 9449 section 7.1), and what is wrong.

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::api::{
@@ -78,6 +78,9 @@ struct Known<'a> {
     elevation: Option<&'a ElevationClaim>,
     /// Ours: whom its revocation reaches.
     revocation_reach: RevocationReach,
+    /// The claims of its role.
+    #[serde(flatten)]
+    claims: &'a Map<String, Value>,
 }
 
 /// The key that a token is bound to.
@@ -239,6 +242,7 @@ fn known<'a>(broker: &'a Broker, own: &'a OwnToken) -> Known<'a> {
         log_sequence: own.log_sequence,
         elevation: own.elevation.as_ref(),
         revocation_reach: own.reach,
+        claims: &own.claims,
     }
 }
 

@@ -7,11 +7,11 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::broker::aws;
 use crate::broker::elevation::ElevationClaim;
 use crate::broker::opaque::{self, OpaqueSeal};
 use crate::broker::policy::Granted;
 use crate::broker::store::Effect;
+use crate::broker::told::Told;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
@@ -54,7 +54,7 @@ pub(super) struct Claims {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) may_act: Option<Value>,
     #[serde(flatten)]
-    pub(super) aws: aws::Claims,
+    pub(super) told: Told,
 }
 
 /// The claims of a token that is on record.

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 use crate::broker::authenticate::caller_tests::caller;
 use crate::broker::config::{Clients, Notify, Role, TokenFormat, TrustedIssuer};
+use crate::broker::told;
 use crate::error::Result as LoadResult;
 use crate::oidc::Issuer;
 
@@ -29,6 +30,7 @@ pub(super) fn role(scopes: &str, ttl: u64) -> Role {
         token_format: TokenFormat::Jwt,
         ttl_jitter: Duration::ZERO,
         aws: None,
+        claims: told::claims::Settings::default(),
         elevation: None,
     }
 }

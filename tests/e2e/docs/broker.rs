@@ -63,6 +63,11 @@ fn configurations_and_policies_of_the_broker_load() {
         let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
         assert!(config.role.values().any(|role| role.aws.is_some()));
     }
+    for more in of_kind("toml broker.toml more-role-claims", 1) {
+        let config = open(&format!("{}\n{}", start.text, more.text), &first.text);
+        let told = ["cluster", "cloud"].map(|role| !config.role[role].claims.is_empty());
+        assert_eq!(told, [true; 2]);
+    }
     for more in of_kind("toml broker.toml more-elevation", 1) {
         let page = |kind: &str| {
             let mut blocks = of_kind(kind, 1).into_iter();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::broker::{API, Broker, BrokerOptions};
 use super::home::Home;
@@ -62,13 +62,23 @@ impl Services {
         self.assertion_by(&self.key, ISSUER)
     }
 
+    /// The same that says this besides.
+    pub(crate) fn assertion_with(&self, more: Value) -> String {
+        self.signed(&self.key, ISSUER, more)
+    }
+
     /// The same by another key, of another issuer.
     pub(crate) fn assertion_by(&self, key: &jsonwebtoken::EncodingKey, issuer: &str) -> String {
+        self.signed(key, issuer, json!({}))
+    }
+
+    fn signed(&self, key: &jsonwebtoken::EncodingKey, issuer: &str, more: Value) -> String {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let claims = json!({
+        let mut claims = json!({
             "iss": issuer, "sub": "job", "aud": self.broker.url(),
             "iat": now.as_secs(), "exp": now.as_secs() + 300,
         });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
         jsonwebtoken::encode(&header, &claims, key).unwrap()
     }

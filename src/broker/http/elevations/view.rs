@@ -3,11 +3,11 @@
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::broker::aws;
 use crate::broker::directory::Directory;
 use crate::broker::elevation::{Page, Party, Review, Seen, Span, Yields};
 use crate::broker::issue::joined;
 use crate::broker::rulebook::Rulebook;
+use crate::broker::told::aws;
 use crate::oidc::jwt::LEEWAY;
 use crate::wire::RevocationReach;
 use crate::wire::elevation as wire;

@@ -1,5 +1,6 @@
 //! Requests that a proxy holds up: who may pass, and as whose.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,6 +28,7 @@ fn route(origin: &str) -> Route {
         roles: set("deploy"),
         scopes: set("deploy:read"),
         dpop: Binding::Optional,
+        headers: BTreeMap::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod assertion;
 mod authz;
+mod claims;
 mod client;
 mod conformance;
 mod cutoff;

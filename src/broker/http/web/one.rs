@@ -236,6 +236,11 @@ impl Whole<'_> {
                             }
                         }))
                     }
+                    @if !role.claims.is_empty() {
+                        (fact("They say besides", html! {
+                            @for (name, text) in role.claims.texts() { code { (name) "=" (text) } br; }
+                        }))
+                    }
                 }
             }
         }

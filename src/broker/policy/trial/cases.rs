@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use super::{Asking, Outcome, Trial, duration};
@@ -45,6 +46,9 @@ pub struct Expected {
     /// The scope that is granted, separated by spaces; any where left out.
     #[serde(default)]
     pub scope: Option<String>,
+    /// What the token says besides, by the names of its claims; of those that are left out, anything.
+    #[serde(default)]
+    pub claims: Map<String, Value>,
     /// Why it is denied.
     #[serde(default)]
     pub deny: Option<Why>,
@@ -105,8 +109,10 @@ impl Expected {
     fn check(&self) -> Result<(), &'static str> {
         match (&self.permit, &self.deny) {
             (Some(_), None) if self.by.is_some() => Err("expects a permit, so it has no `by`"),
-            (None, Some(_)) if self.ttl.is_some() || self.scope.is_some() => {
-                Err("expects a denial, so it has neither `ttl` nor `scope`")
+            (None, Some(_))
+                if self.ttl.is_some() || self.scope.is_some() || !self.claims.is_empty() =>
+            {
+                Err("expects a denial, so it has neither `ttl` nor `scope` nor `claims`")
             }
             (Some(_), None) | (None, Some(_)) => Ok(()),
             _ => Err("has to expect either `permit` or `deny`"),
@@ -144,7 +150,7 @@ fn differences(expected: &Expected, got: &Outcome) -> Vec<Difference> {
         }
     };
     match got {
-        Outcome::Permit { policy, ttl, scope } => {
+        Outcome::Permit { policy, ttl, scope, claims } => {
             compare("decision", Some(expected.decision()), format!("permit: {policy}"));
             let shown =
                 |seconds: u64| humantime::format_duration(Duration::from_secs(seconds)).to_string();
@@ -153,6 +159,10 @@ fn differences(expected: &Expected, got: &Outcome) -> Vec<Difference> {
             let scope = joined(scope.iter().flatten().map(String::as_str));
             let wanted = expected.scope.as_ref().map(|s| joined(s.split_ascii_whitespace()));
             compare("scope", wanted, scope);
+            for (name, value) in &expected.claims {
+                let got = claims.get(name).map_or("nothing".into(), Value::to_string);
+                compare("claims", Some(format!("{name} = {value}")), format!("{name} = {got}"));
+            }
         }
         Outcome::Deny { reason, policy, .. } => {
             compare("decision", Some(expected.decision()), format!("deny: {}", reason.name()));

@@ -65,7 +65,7 @@ impl Asked<'_> {
     ) -> std::result::Result<Outcome, Denied> {
         self.is_elevated(trial)?;
         let policy = trial.rules().elevate(caller, &self.elevating(), self.moment())?;
-        Ok(Outcome::Permit { policy, ttl: None, scope: None })
+        Ok(Outcome::permit(policy))
     }
 
     pub(super) fn approves(
@@ -87,7 +87,7 @@ impl Asked<'_> {
         match Eligible::new(trial.rules(), &asked, self.now).groups(&by) {
             Some(_) => {
                 let policy = format!("the approvals of the role '{}'", self.role);
-                Ok(Outcome::Permit { policy, ttl: None, scope: None })
+                Ok(Outcome::permit(policy))
             }
             None => Err(Denied::new(Why::NoPermit, "no policy lets them approve it")),
         }

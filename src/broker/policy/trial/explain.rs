@@ -200,9 +200,13 @@ impl Trial<'_> {
             Why::Elevation => {
                 vec!["the caller would need a grant: `tmpcred elevate request`".into()]
             }
-            Why::Token | Why::Ended | Why::Actor | Why::Directory | Why::Failed | Why::Aws => {
-                vec![said.clone()]
-            }
+            Why::Token
+            | Why::Ended
+            | Why::Actor
+            | Why::Directory
+            | Why::Failed
+            | Why::Aws
+            | Why::Claims => vec![said.clone()],
         }
     }
 

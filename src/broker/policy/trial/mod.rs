@@ -158,6 +158,9 @@ pub enum Outcome {
         ttl: Option<u64>,
         /// The scope; `None` where no token is issued.
         scope: Option<BTreeSet<String>>,
+        /// What the token says besides.
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        claims: Map<String, Value>,
     },
     /// It may not be had.
     Deny {
@@ -168,6 +171,13 @@ pub enum Outcome {
         /// The same in words.
         said: String,
     },
+}
+
+impl Outcome {
+    /// Something is permitted of which no token comes.
+    fn permit(policy: String) -> Self {
+        Self::Permit { policy, ttl: None, scope: None, claims: Map::new() }
+    }
 }
 
 impl From<Denied> for Outcome {
@@ -399,18 +409,19 @@ impl Asked<'_> {
         let rules = trial.rules();
         if let Some(operation) = &self.operation {
             let permit = rules.operate(caller, operation, self.moment())?;
-            return Ok(Outcome::Permit { policy: permit, ttl: None, scope: None });
+            return Ok(Outcome::permit(permit));
         }
         match self.action {
             Action::Introspect => self.introspects(trial, caller),
             Action::Elevate => self.elevates(trial, caller),
             Action::Approve => self.approves(trial, caller),
             _ => {
-                let (granted, _) = rules.decide(caller, self.wanted(), self.now)?;
+                let (granted, told) = rules.decide(caller, self.wanted(), self.now)?;
                 Ok(Outcome::Permit {
                     policy: granted.policy_id,
                     ttl: Some(granted.ttl.as_secs()),
                     scope: Some(granted.scope),
+                    claims: told.claims(),
                 })
             }
         }
@@ -429,7 +440,7 @@ impl Asked<'_> {
             .introspects(caller, self.role, self.audience, self.moment())
             .map_err(|why| Denied::new(Why::Failed, why))?;
         match (answer.permits, answer.reasons.into_iter().next()) {
-            (true, Some(policy)) => Ok(Outcome::Permit { policy, ttl: None, scope: None }),
+            (true, Some(policy)) => Ok(Outcome::permit(policy)),
             (_, None) => Err(Denied::new(
                 Why::NoPermit,
                 format!("no policy lets '{who}' introspect tokens of the role"),

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Map, json};
 use time::macros::datetime;
 
 use super::*;
@@ -89,6 +89,7 @@ fn decisions_are_those_of_a_broker() {
         policy: "deploys".into(),
         ttl: Some(ttl),
         scope: Some(scope.iter().map(ToString::to_string).collect()),
+        claims: Map::new(),
     };
     assert_eq!(decide(json!({})), granted(900, &["read"]));
     assert_eq!(decide(json!({"/ttl": "1m", "/scope": "read"})), granted(60, &["read"]));
@@ -109,7 +110,7 @@ fn decisions_are_those_of_a_broker() {
         assert_eq!(reason(&decide(changes.clone())), why, "{changes}");
     }
     let api = decide(json!({"/action": "introspect", "/caller/subject": "api"}));
-    assert_eq!(api, Outcome::Permit { policy: "asks".into(), ttl: None, scope: None });
+    assert_eq!(api, Outcome::permit("asks".into()));
 }
 
 #[test]
@@ -343,8 +344,7 @@ fn operations_are_tried_and_explained() {
         );
     let trial = trial(&config, &text);
     let outcome = |changes| trial.decide(&asking(changes), NOW).unwrap();
-    let permitted =
-        |policy: &str| Outcome::Permit { policy: policy.into(), ttl: None, scope: None };
+    let permitted = |policy: &str| Outcome::permit(policy.into());
     let revoke = json!({"/action": "revoke", "/what": "role"});
     assert_eq!(outcome(revoke.clone()), permitted("revokes"));
     let list = json!({"/action": "administer", "/role": null, "/operation": "keys.list"});

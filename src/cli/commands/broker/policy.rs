@@ -203,7 +203,7 @@ fn asking(args: &PolicyExplain) -> Result<Asking> {
 
 fn tell(app: &App, explanation: &Explanation) -> Result<()> {
     app.ui.line(match &explanation.outcome {
-        Outcome::Permit { policy, ttl: Some(ttl), scope } => {
+        Outcome::Permit { policy, ttl: Some(ttl), scope, .. } => {
             let scope: Vec<_> = scope.iter().flatten().map(String::as_str).collect();
             let ttl = humantime::format_duration(std::time::Duration::from_secs(*ttl));
             format!("Permitted by '{policy}', for {ttl}, with the scope '{}'.", scope.join(" "))
@@ -216,6 +216,12 @@ fn tell(app: &App, explanation: &Explanation) -> Result<()> {
             format!("Denied ({}): {}.", reason.name(), printable(said))
         }
     })?;
+    if let Outcome::Permit { claims, .. } = &explanation.outcome {
+        for (name, value) in claims {
+            let value = printable(&value.to_string());
+            app.ui.line(format!("  The token says: {} = {value}", printable(name)))?;
+        }
+    }
     for change in &explanation.changes {
         app.ui.line(format!("  For a permit: {}.", printable(change)))?;
     }

@@ -2,8 +2,8 @@
 
 use super::super::lineage::{OWN, Site};
 use super::*;
-use crate::broker::aws;
 use crate::broker::config::TokenFormat;
+use crate::broker::told::aws;
 
 #[tokio::test]
 async fn a_token_that_is_got_for_one_under_a_grant_leads_back_to_it_and_ends_with_it() {

@@ -1,8 +1,8 @@
 //! Under which grant something is issued, and how far its end reaches.
 
 use super::*;
-use crate::broker::aws;
 use crate::broker::config::TokenFormat;
+use crate::broker::told::aws;
 
 /// Alice has a grant with these changes; the newest.
 async fn had(place: &Place, changes: &[(&str, &str)]) -> Value {

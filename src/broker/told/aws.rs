@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::elevation::ElevationClaim;
+use super::template::{Facts, Template};
 
 /// How many tags a session may have, and how long their keys and values may be:
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>.
@@ -18,14 +18,13 @@ const MAX_VALUE: usize = 256;
 /// How long a source identity may be, and how short:
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>.
 const SOURCE_IDENTITY: std::ops::RangeInclusive<usize> = 2..=64;
-/// The source identity of those who have a role under a grant, where nothing else is said.
-const BY_GRANT: &str = "{elevation}";
 /// What tags of AWS's own begin with.
 const RESERVED: &str = "aws:";
 
 /// The table `[role.NAME.aws]`: what AWS is told about whoever has the role. In its
-/// texts `{subject}` stands for the caller's subject, and `{claim:NAME}` for the
-/// one value of a claim of the caller's token. Of a role that is had by elevation `{elevation}`
+/// texts `{subject}` stands for the caller's subject, `{person}` for the name that the directory of
+/// people has for them, and `{claim:NAME}` for the one value of a claim of the caller's token. Of a
+/// role that is had by elevation `{elevation}`
 /// is the id of the grant, `{elevation:path}` how it came about, and
 /// `{elevation:reason_sha256}` the SHA-256 of the reason for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -33,7 +32,7 @@ const RESERVED: &str = "aws:";
 pub struct Settings {
     /// Session tags, by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tags: BTreeMap<String, String>,
+    pub tags: BTreeMap<String, Template>,
     /// The keys of those tags that go on to roles assumed with the session.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub transitive_tags: BTreeSet<String>,
@@ -41,7 +40,7 @@ pub struct Settings {
     /// that are assumed with it. Of a role that is had by elevation it is the grant's id where
     /// left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_identity: Option<String>,
+    pub source_identity: Option<Template>,
 }
 
 /// The claims.
@@ -66,7 +65,7 @@ struct Tags {
 
 impl Settings {
     /// Tells what AWS would not take, whoever calls.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(in crate::broker) fn check(&self) -> Result<(), String> {
         if self.tags.len() > MAX_TAGS {
             return Err(format!("has more than {MAX_TAGS} tags"));
         }
@@ -83,79 +82,58 @@ impl Settings {
             if !seen.insert(key.to_lowercase()) {
                 return Err(format!("has the tag {key:?} twice: AWS does not tell cases apart"));
             }
-            parse(value)?;
+            only_one(value)?;
         }
         if let Some(key) = self.transitive_tags.iter().find(|key| !self.tags.contains_key(*key)) {
             return Err(format!("has the transitive tag {key:?}, which is not among the tags"));
         }
-        self.source_identity.as_deref().map_or(Ok(()), |text| parse(text).map(drop))
+        self.source_identity.as_ref().map_or(Ok(()), only_one)
     }
 
     /// Whether it tells anything of a grant.
-    pub(super) fn tells_of_grants(&self) -> bool {
-        let texts = self.tags.values().chain(&self.source_identity);
-        let pieces = texts.filter_map(|text| parse(text).ok()).flatten();
-        pieces.into_iter().any(|piece| matches!(piece, Piece::Elevation(_)))
+    pub(in crate::broker) fn tells_of_grants(&self) -> bool {
+        self.texts().any(Template::tells_of_grants)
     }
 
     /// Whether the id of the grant is among what it tells of a role that is had by elevation.
-    pub(super) fn names_grants(&self) -> bool {
-        let texts = self.tags.values().map(String::as_str).chain(self.source_identity_of(true));
-        let pieces = texts.filter_map(|text| parse(text).ok()).flatten();
-        pieces.into_iter().any(|piece| matches!(piece, Piece::Elevation(OfElevation::Id)))
+    pub(in crate::broker) fn names_grants(&self) -> bool {
+        self.source_identity.is_none() || self.texts().any(Template::names_grants)
+    }
+
+    /// Whether it tells anything of what is in the directory of people.
+    pub(in crate::broker) fn reads_directory(&self) -> bool {
+        self.texts().any(Template::reads_directory)
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &Template> {
+        self.tags.values().chain(&self.source_identity)
     }
 
     /// The source identity, of a role that is had by elevation or not.
-    pub(super) fn source_identity_of(&self, elevated: bool) -> Option<&str> {
-        self.source_identity.as_deref().or(elevated.then_some(BY_GRANT))
+    pub(in crate::broker) fn source_identity_of(&self, elevated: bool) -> Option<Template> {
+        self.source_identity.clone().or_else(|| elevated.then(Template::of_grant))
     }
 
-    /// The claims for a caller with this subject and these claims, under this grant where it
-    /// is under one.
+    /// The claims for a caller of whom this is so.
     ///
     /// # Errors
-    /// Where a claim is missing or AWS would not take what comes of it: a session
+    /// Where something is missing or AWS would not take what comes of it: a session
     /// whose tags say less than they should could be mistaken for another's.
-    pub(super) fn fill(
-        &self,
-        subject: &str,
-        claims: &BTreeMap<String, BTreeSet<String>>,
-        grant: Option<&ElevationClaim>,
-    ) -> Result<Claims, String> {
-        let id = grant.map(|grant| grant.id.to_string());
-        let fill = |what: &str, text: &str| {
-            let mut filled = String::new();
-            for piece in parse(text)? {
-                filled.push_str(match piece {
-                    Piece::Text(text) => text,
-                    Piece::Subject => subject,
-                    Piece::Elevation(what) => match what {
-                        OfElevation::Id => id.as_deref(),
-                        OfElevation::Path => grant.map(|grant| grant.path.as_str()),
-                        OfElevation::Reason => grant.map(|grant| &*grant.reason_sha256),
-                    }
-                    .ok_or("there is no grant")?,
-                    Piece::Claim(name) => only(claims, name).ok_or_else(|| {
-                        format!("{what} needs the one value of the claim '{name}', which the caller does not have")
-                    })?,
-                });
-            }
-            Ok::<_, String>(filled)
-        };
+    pub(super) fn fill(&self, facts: Facts<'_>) -> Result<Claims, String> {
         let mut principal_tags = BTreeMap::new();
         for (key, value) in &self.tags {
             let what = format!("the session tag '{key}'");
-            let value = fill(&what, value)?;
+            let value = value.fill(&what, facts)?;
             if value.chars().count() > MAX_VALUE || !value.chars().all(is_tag_char) {
                 return Err(format!("AWS does not take the value that {what} would have"));
             }
             principal_tags.insert(key.clone(), [value]);
         }
-        let source_identity = match self.source_identity_of(grant.is_some()) {
+        let source_identity = match self.source_identity_of(facts.grant.is_some()) {
             None => None,
             Some(text) => {
                 let what = "the source identity";
-                let filled = fill(what, text)?;
+                let filled = text.fill(what, facts)?;
                 let legal = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
                 if !SOURCE_IDENTITY.contains(&filled.len()) || !filled.chars().all(legal) {
                     return Err(format!("AWS does not take {what} that the caller would have"));
@@ -172,7 +150,7 @@ impl Settings {
 /// The policy by which a role denies everything to sessions that began before this moment: what
 /// AWS itself puts on a role whose sessions are revoked
 /// (<https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html>).
-pub(super) fn denial(begun_before: &str) -> serde_json::Value {
+pub(in crate::broker) fn denial(begun_before: &str) -> serde_json::Value {
     serde_json::json!({
         "Version": "2012-10-17",
         "Statement": [{
@@ -184,51 +162,12 @@ pub(super) fn denial(begun_before: &str) -> serde_json::Value {
     })
 }
 
-enum Piece<'a> {
-    Text(&'a str),
-    Subject,
-    Elevation(OfElevation),
-    Claim(&'a str),
-}
-
-/// What can be told of a grant.
-enum OfElevation {
-    Id,
-    Path,
-    Reason,
-}
-
-/// Takes a text apart.
-fn parse(text: &str) -> Result<Vec<Piece<'_>>, String> {
-    let wrong = || {
-        format!(
-            "has the text {text:?}; `{{subject}}`, `{{claim:NAME}}`, `{{elevation}}`, `{{elevation:path}}` and `{{elevation:reason_sha256}}` are all that can stand in braces"
-        )
-    };
-    let mut pieces = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        let (before, from) = rest.split_at(at);
-        pieces.push(Piece::Text(before));
-        let (name, after) =
-            from.strip_prefix('{').and_then(|from| from.split_once('}')).ok_or_else(wrong)?;
-        pieces.push(match name.strip_prefix("claim:") {
-            Some(claim) if !claim.is_empty() => Piece::Claim(claim),
-            None if name == "subject" => Piece::Subject,
-            None if name == "elevation" => Piece::Elevation(OfElevation::Id),
-            None if name == "elevation:path" => Piece::Elevation(OfElevation::Path),
-            None if name == "elevation:reason_sha256" => Piece::Elevation(OfElevation::Reason),
-            _ => return Err(wrong()),
-        });
-        rest = after;
+/// A tag and the source identity are one text each.
+fn only_one(text: &Template) -> Result<(), String> {
+    match text.several() {
+        0 => Ok(()),
+        _ => Err(format!("has the text \"{text}\", which may stand for several")),
     }
-    pieces.push(Piece::Text(rest));
-    Ok(pieces)
-}
-
-fn only<'a>(claims: &'a BTreeMap<String, BTreeSet<String>>, name: &str) -> Option<&'a str> {
-    let values = claims.get(name)?;
-    values.first().filter(|_| values.len() == 1).map(String::as_str)
 }
 
 fn is_tag_char(c: char) -> bool {
@@ -240,6 +179,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::broker::elevation::ElevationClaim;
 
     #[test]
     fn the_cloud_is_told_of_the_grant_so_that_its_own_log_leads_back() {
@@ -253,13 +193,13 @@ mod tests {
             path: crate::broker::elevation::Path::Emergency,
             reason_sha256: "ab".repeat(32),
         };
-        let claims = told.fill("alice", &claims(), Some(&grant)).unwrap();
+        let claims = fill(&told, "alice", Some(&grant)).unwrap();
         let id = grant.id.to_string();
         assert_eq!(claims.source_identity.as_ref(), Some(&id));
         let tags = claims.tags.unwrap().principal_tags;
         assert_eq!((&tags["Elevation"], &tags["Path"]), (&[id], &["emergency".to_string()]));
         // Whoever is to be told of a grant is never told of none.
-        assert!(told.fill("alice", &self::claims(), None).unwrap_err().contains("no grant"));
+        assert!(fill(&told, "alice", None).unwrap_err().contains("no grant"));
         assert!(!settings(json!({"source_identity": "{subject}"})).tells_of_grants());
     }
 
@@ -271,12 +211,12 @@ mod tests {
             reason_sha256: "ab".repeat(32),
         };
         let (id, silent) = (grant.id.to_string(), settings(json!({"tags": {"team": "x"}})));
-        let under = silent.fill("alice", &claims(), Some(&grant)).unwrap();
+        let under = fill(&silent, "alice", Some(&grant)).unwrap();
         assert_eq!(under.source_identity, Some(id));
         // Without a grant nothing is as it was not.
-        assert_eq!(silent.fill("alice", &claims(), None).unwrap().source_identity, None);
+        assert_eq!(fill(&silent, "alice", None).unwrap().source_identity, None);
         let own = settings(json!({"source_identity": "{subject}"}));
-        let under = own.fill("alice", &claims(), Some(&grant)).unwrap();
+        let under = fill(&own, "alice", Some(&grant)).unwrap();
         assert_eq!(under.source_identity.as_deref(), Some("alice"));
         assert!(silent.names_grants() && !own.names_grants());
         let (path, tag) = ("{elevation:path}", "{elevation}");
@@ -284,6 +224,15 @@ mod tests {
             let own = json!({"source_identity": "{subject}", "tags": {"Grant": tag}});
             assert_eq!(settings(own).names_grants(), names, "{tag}");
         }
+    }
+
+    fn fill(
+        settings: &Settings,
+        subject: &str,
+        grant: Option<&ElevationClaim>,
+    ) -> Result<Claims, String> {
+        let (claims, groups) = (claims(), BTreeSet::new());
+        settings.fill(Facts { subject, claims: &claims, groups: &groups, person: None, grant })
     }
 
     fn settings(value: Value) -> Settings {
@@ -309,7 +258,7 @@ mod tests {
         }));
         settings.check().unwrap();
         assert_eq!(
-            serde_json::to_value(settings.fill("alice", &claims(), None).unwrap()).unwrap(),
+            serde_json::to_value(fill(&settings, "alice", None).unwrap()).unwrap(),
             json!({
                 "https://aws.amazon.com/tags": {
                     "principal_tags": { "repo": ["acme/shop"], "who": ["x-alice/blue"] },
@@ -318,7 +267,7 @@ mod tests {
                 "https://aws.amazon.com/source_identity": "alice@example.com",
             })
         );
-        let none = Settings::default().fill("alice", &claims(), None).unwrap();
+        let none = fill(&Settings::default(), "alice", None).unwrap();
         assert_eq!(serde_json::to_value(none).unwrap(), json!({}));
     }
 
@@ -332,18 +281,15 @@ mod tests {
         ] {
             let tag = settings(json!({ "tags": { "t": text } }));
             tag.check().unwrap();
-            assert!(tag.fill("alice", &claims(), None).unwrap_err().contains(why), "{text}");
+            assert!(fill(&tag, "alice", None).unwrap_err().contains(why), "{text}");
         }
         for (subject, good) in [("alice", true), ("a", false), ("repo:a/b", false), ("a b", false)]
         {
             let who = settings(json!({ "source_identity": "{subject}" }));
-            assert_eq!(who.fill(subject, &claims(), None).is_ok(), good, "{subject}");
+            assert_eq!(fill(&who, subject, None).is_ok(), good, "{subject}");
         }
-        assert!(
-            settings(json!({ "source_identity": "{subject}" }))
-                .fill(&"x".repeat(65), &claims(), None)
-                .is_err()
-        );
+        let who = settings(json!({ "source_identity": "{subject}" }));
+        assert!(fill(&who, &"x".repeat(65), None).is_err());
     }
 
     #[test]
@@ -361,8 +307,11 @@ mod tests {
             json!({ "tags": { "t": "subject}" } }),
             json!({ "tags": { "t": "x" }, "transitive_tags": ["u"] }),
             json!({ "source_identity": "{who}" }),
+            json!({ "source_identity": "{groups}" }),
+            json!({ "tags": { "t": "{claims:amr}" } }),
         ] {
-            assert!(settings(bad.clone()).check().is_err(), "{bad}");
+            let read = serde_json::from_value::<Settings>(bad.clone());
+            assert!(read.is_err() || read.unwrap().check().is_err(), "{bad}");
         }
     }
 }
