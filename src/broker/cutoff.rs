@@ -259,6 +259,7 @@ impl Operator {
             action: "revoke".into(),
             decision: Decision::Revoked,
             reason: format!("{} revoked it: {reason}", self.by.said()),
+            claims: None,
             policy_id: None,
             policy_hash: String::new(),
             ..issued

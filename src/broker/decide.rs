@@ -15,7 +15,7 @@ use super::authenticate::Caller;
 use super::config::{Binding, Role};
 use super::elevation::Underway;
 use super::policy::{Answer, Elevating, Granted, Moment, Operation, Policy, Question, Verdict};
-use super::told::Told;
+use super::told::{AdditionalClaims, Untold};
 use crate::trace;
 
 /// What decides: one version of the policies, and the roles.
@@ -70,7 +70,7 @@ pub enum Why {
     Forbidden,
     /// Whoever acts for the caller may not.
     Actor,
-    /// The directory of people is out of date, and policies use it.
+    /// The directory of people is out of date, and policies use it, or the role's tokens tell of it.
     Directory,
     /// A policy cannot be evaluated.
     Failed,
@@ -175,7 +175,7 @@ impl Rules<'_> {
         caller: &Caller,
         wanted: Wanted<'_>,
         now: OffsetDateTime,
-    ) -> Result<(Granted, Told), Denied> {
+    ) -> Result<(Granted, AdditionalClaims), Denied> {
         let step = trace::step("decide");
         step.note("tmpcred.policy.hash", self.policy.hash().to_string());
         // Of the others anybody can ask for anything.
@@ -193,7 +193,7 @@ impl Rules<'_> {
         caller: &Caller,
         wanted: Wanted<'_>,
         now: OffsetDateTime,
-    ) -> Result<(Granted, Told), Denied> {
+    ) -> Result<(Granted, AdditionalClaims), Denied> {
         let role = self.role(wanted)?;
         let bounds = Bounds::of(caller, role, wanted, now)?;
         let question = bounds.question(wanted, now);
@@ -240,10 +240,36 @@ impl Rules<'_> {
             }
         };
         self.may_act(caller, &question)?;
+        Ok((granted, self.told(caller, wanted, role, now)?))
+    }
+
+    /// What the caller's token says besides, in this role.
+    fn told(
+        &self,
+        caller: &Caller,
+        wanted: Wanted<'_>,
+        role: &Role,
+        now: OffsetDateTime,
+    ) -> Result<AdditionalClaims, Denied> {
         let own = wanted.elevation.map(Underway::claim);
         let grant = own.as_ref().or(caller.grant());
         let people = (self.policy.directory().map(Arc::as_ref), now);
-        Ok((granted, Told::of((wanted.role, role), caller, grant, people)?))
+        role.told().of(caller, grant, people).map_err(|untold| {
+            let (kind, why) = match untold {
+                Untold::Aws(why) => (Why::Aws, why),
+                Untold::Claims(why) => (Why::Claims, why),
+                Untold::Stale => {
+                    tracing::error!("denied, because the directory of people is out of date");
+                    let why =
+                        "its tokens say what is in the directory of people, which is out of date";
+                    (Why::Directory, why.into())
+                }
+            };
+            let name = wanted.role;
+            let said = format!("the role '{name}' cannot be given to '{}': {why}", caller.id());
+            let reason = format!("the role '{name}' cannot be given: {why}");
+            Denied { reason, ..Denied::new(kind, said) }
+        })
     }
 
     /// Whether who acts for the caller may do so.

@@ -30,7 +30,7 @@ use super::policy::Granted;
 use super::proof::{Fault, consume};
 use super::rulebook::Rulebook;
 use super::store::Unit;
-use super::told::Told;
+use super::told::AdditionalClaims;
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
@@ -151,6 +151,7 @@ impl Broker {
             ttl: draft.granted.ttl.as_secs(),
             jti: Some(draft.claims.jti),
             elevation: draft.claims.elevation.as_ref().map(|grant| grant.id),
+            claims: draft.claims.told.on_record(),
             policy_id: Some(draft.granted.policy_id.clone()),
             ..self.record(book, caller, ask, now)
         };
@@ -288,7 +289,7 @@ impl Broker {
         ask: &Ask,
         now: OffsetDateTime,
         granted: Granted,
-        told: Told,
+        told: AdditionalClaims,
     ) -> Draft {
         let principal = caller.principal();
         let claims = Claims {
@@ -413,6 +414,7 @@ impl Broker {
             jti: None,
             parent: caller.parent().map(|parent| parent.jti),
             elevation: None,
+            claims: None,
             policy_id: None,
             policy_hash: book.hash().to_string(),
             count: 1,

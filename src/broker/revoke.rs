@@ -78,6 +78,7 @@ impl Broker {
             jti: Some(token.jti),
             parent: token.ancestors.last().copied(),
             elevation: token.elevation.as_ref().map(|grant| grant.id),
+            claims: None,
             policy_id: None,
             policy_hash: policy.hash().to_string(),
             count: 1,

@@ -87,7 +87,7 @@ fn short(path: &Path, home: Option<&Path>) -> String {
 }
 
 /// The tables whose keys are the person's own words.
-const FREE: [&str; 3] = ["env", "login_parameters", "tags"];
+const FREE: [&str; 5] = ["claims", "env", "login_parameters", "required_claims", "tags"];
 
 /// Makes paths mean what their writer meant: a value whose key ends in `_file` is
 /// relative to the configuration file it is in, and `~/` is the home directory.
@@ -142,6 +142,9 @@ mod tests {
         }
         let mut found = Vec::new();
         look(&crate::config::schema::schema(), "", &mut found);
+        // Those of a broker's configuration and of cases for policies, whose values may be more
+        // than texts.
+        found.extend(["claims", "required_claims"].map(String::from));
         found.sort();
         found.dedup();
         assert_eq!(found, FREE);

@@ -139,7 +139,7 @@ fn envoy_lets_in_by_the_groups_that_a_token_lists() {
     let [within, without, alike, forged] = tokens(&services);
     assert_eq!(shown(&within), (200, "let in".to_string()), "{}", proxy.said());
     assert_eq!(shown(&without).0, 403);
-    assert_eq!(shown(&alike).0, 403, "what is put before a name tells whose group it is");
+    assert_eq!(shown(&alike).0, 403, "a group that is called so elsewhere is another one");
     assert_eq!(shown(&forged).0, 401);
 }
 

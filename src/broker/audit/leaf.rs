@@ -12,7 +12,7 @@ use super::{Record, micros};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The columns, in the order in which they go in.
-pub const COLUMNS: [&str; 22] = [
+pub const COLUMNS: [&str; 23] = [
     "sequence",
     "at",
     "request_id",
@@ -35,6 +35,7 @@ pub const COLUMNS: [&str; 22] = [
     ACTOR,
     TRACE,
     ELEVATION,
+    CLAIMS,
 ];
 
 /// The column that only the forms from [`WITH_ACTOR`] on have.
@@ -43,14 +44,17 @@ const ACTOR: &str = "actor";
 /// The column that only the forms from [`WITH_TRACE`] on have.
 const TRACE: &str = "trace_id";
 
-/// The column that only the form [`WITH_ELEVATION`] has.
+/// The column that only the forms from [`WITH_ELEVATION`] on have.
 const ELEVATION: &str = "elevation";
+
+/// The column that only the form [`WITH_CLAIMS`] has.
+const CLAIMS: &str = "claims";
 
 /// Those that hold numbers.
 pub const NUMBERS: [&str; 4] = ["sequence", "at", "ttl", "count"];
 
 /// Those that tell of a person.
-const PERSONAL: [&str; 5] = ["reason", "subject", "client", "source", ACTOR];
+const PERSONAL: [&str; 6] = ["reason", "subject", "client", "source", ACTOR, CLAIMS];
 
 /// Everything as it is: records from before there was a tree have no salt.
 pub const PLAIN: i64 = 1;
@@ -66,6 +70,10 @@ pub const WITH_TRACE: i64 = 4;
 
 /// The same, of a record that belongs to an elevation, whoever acted, traced or not.
 pub const WITH_ELEVATION: i64 = 5;
+
+/// The same, of a record of a token that says something besides, whoever acted, traced or not,
+/// of an elevation or not.
+pub const WITH_CLAIMS: i64 = 6;
 
 /// What stands in a column that was erased.
 pub const ERASED: &str = "(erased)";
@@ -119,12 +127,14 @@ impl Leaf {
             record.actor.clone(),
             record.trace_id.map(|id| id.to_string()),
             record.elevation.map(|id| id.to_string()),
+            record.claims.clone(),
         ];
-        let version = match (record.elevation, record.trace_id, &record.actor) {
-            (Some(_), ..) => WITH_ELEVATION,
-            (None, Some(_), _) => WITH_TRACE,
-            (None, None, Some(_)) => WITH_ACTOR,
-            (None, None, None) => SALTED,
+        let version = match (&record.claims, record.elevation, record.trace_id, &record.actor) {
+            (Some(_), ..) => WITH_CLAIMS,
+            (None, Some(_), ..) => WITH_ELEVATION,
+            (None, None, Some(_), _) => WITH_TRACE,
+            (None, None, None, Some(_)) => WITH_ACTOR,
+            (None, None, None, None) => SALTED,
         };
         Self { sequence, version, salt: Some(salt.to_vec()), erased: None, values: Some(values) }
     }
@@ -153,10 +163,10 @@ impl Leaf {
         Some(match (self.version, self.salt.as_deref(), self.erased.as_deref()) {
             (PLAIN, None, None) => Hidden::Nothing,
             // Of another length it could be padded to the same key.
-            (SALTED..=WITH_ELEVATION, Some(salt), None) if salt.len() == SALT => {
+            (SALTED..=WITH_CLAIMS, Some(salt), None) if salt.len() == SALT => {
                 Hidden::Salted(Box::new(hmac::Key::new(hmac::HMAC_SHA256, salt)))
             }
-            (SALTED..=WITH_ELEVATION, None, Some(kept)) => {
+            (SALTED..=WITH_CLAIMS, None, Some(kept)) => {
                 let (hashes, rest) = kept.as_chunks::<HASH>();
                 if !rest.is_empty() {
                     return None;
@@ -235,6 +245,7 @@ fn has_place(version: i64, column: &str) -> bool {
         ACTOR => version >= WITH_ACTOR,
         TRACE => version >= WITH_TRACE,
         ELEVATION => version >= WITH_ELEVATION,
+        CLAIMS => version >= WITH_CLAIMS,
         _ => true,
     }
 }
@@ -255,7 +266,7 @@ pub fn check(record: &Record) -> Result<()> {
     };
     // The store's own columns take less than a KiB, whatever their values.
     let personal = [&record.reason, &record.principal.subject, &record.client, &record.source];
-    let personal = personal.into_iter().chain(&record.actor);
+    let personal = personal.into_iter().chain(&record.actor).chain(&record.claims);
     let leaf = Leaf::new(u64::MAX, record, [0; SALT]);
     if leaf.longest() > MAX_LEAF || personal.into_iter().any(|text| text.len() > MAX_LEAF) {
         return refused("the record is longer than 64 KiB");
@@ -288,7 +299,10 @@ mod tests {
         let leaf = Leaf::new(7, &record("a reason"), [9; SALT]);
         let plain = Leaf { version: PLAIN, salt: None, ..leaf.clone() };
         let traced = Leaf::new(7, &Record { trace_id: trace(), ..record("a reason") }, [9; SALT]);
+        let claims = Some(r#"{"groups":["a"]}"#.to_string());
+        let says = Leaf::new(7, &Record { claims, ..record("a reason") }, [9; SALT]);
         // Computed by Python's hashlib and hmac.
+        assert_eq!(hex(&says.hash().unwrap()), SAYS_HASH);
         assert_eq!(hex(&traced.hash().unwrap()), TRACED_HASH);
         assert_eq!(hex(&leaf.hash().unwrap()), SALTED_HASH);
         assert_eq!(hex(&plain.hash().unwrap()), PLAIN_HASH);
@@ -298,6 +312,7 @@ mod tests {
         w3c::trace_id("12345678901234567890123456789012")
     }
 
+    const SAYS_HASH: &str = "b272a369e8c96bdd6f84db6f5c0a881822d1ea23387591f034dd2dcbf8926a24";
     const TRACED_HASH: &str = "bdfa3918988f90e0205a31d1ef1538760ecec8b8f54f2d058813472ce3f9d6df";
     const SALTED_HASH: &str = "bf14d5e61f8cd19af3e5efd4435627de11b1e154d3a98af2adca3c31598badcd";
     const PLAIN_HASH: &str = "5e05fa83cc37a71a867d37cf558672718ba89811647b25c480c0b97a810a83e5";
@@ -317,9 +332,14 @@ mod tests {
         assert_ne!(Leaf { version: WITH_ELEVATION, ..leaf.clone() }.hash(), leaf.hash());
         let elevated = Record { elevation: Some(Uuid::from_u128(7)), ..traced };
         let leaf = Leaf::new(7, &elevated, [9; SALT]);
-        let hash = leaf.hash().unwrap();
         assert_eq!(leaf.version, WITH_ELEVATION);
         assert_eq!(Leaf { version: WITH_TRACE, ..leaf.clone() }.hash(), None);
+        assert_ne!(Leaf { version: WITH_CLAIMS, ..leaf.clone() }.hash(), leaf.hash());
+        let says = Record { claims: Some(r#"{"groups":["a"]}"#.into()), ..elevated };
+        let leaf = Leaf::new(7, &says, [9; SALT]);
+        let hash = leaf.hash().unwrap();
+        assert_eq!(leaf.version, WITH_CLAIMS);
+        assert_eq!(Leaf { version: WITH_ELEVATION, ..leaf.clone() }.hash(), None);
         for at in 0..COLUMNS.len() {
             for value in [None, Some("".to_string()), Some("other".to_string())] {
                 let mut other = leaf.clone();
@@ -343,7 +363,7 @@ mod tests {
         salt.push(0);
         assert_eq!(Leaf { salt: Some(salt), ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { version: PLAIN, ..leaf.clone() }.hash(), None);
-        assert_eq!(Leaf { version: 6, ..leaf.clone() }.hash(), None);
+        assert_eq!(Leaf { version: 7, ..leaf.clone() }.hash(), None);
         assert_eq!(Leaf { values: None, ..leaf }.hash(), None);
     }
 
@@ -351,7 +371,8 @@ mod tests {
     fn what_is_erased_leaves_the_hash_as_it_was() {
         for actor in [None, Some("https://i.example#bot".to_string())] {
             let trace_id = trace().filter(|_| actor.is_none());
-            let record = Record { actor, trace_id, ..record("a reason") };
+            let claims = actor.as_ref().map(|_| r#"{"groups":["a"]}"#.to_string());
+            let record = Record { actor, trace_id, claims, ..record("a reason") };
             let leaf = Leaf::new(7, &record, [9; SALT]);
             let mut values = leaf.values.clone().unwrap();
             for (column, value) in COLUMNS.iter().zip(&mut values) {
@@ -389,11 +410,13 @@ mod tests {
 
     #[test]
     fn what_is_personal_is_not_in_the_leaf() {
-        let acted = Record { actor: Some("https://i.example#bot".into()), ..record("a reason") };
+        let actor = Some("https://i.example#bot".into());
+        let claims = Some(r#"{"name":"a-smith"}"#.into());
+        let acted = Record { actor, claims, ..record("a reason") };
         let bytes = Leaf::new(7, &acted, [9; SALT]).bytes().unwrap();
         let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
         assert!(has("deploy") && has("https://i.example"));
-        for personal in ["alice", "a reason", "127.0.0.1", "cli", "bot"] {
+        for personal in ["alice", "a reason", "127.0.0.1", "cli", "bot", "a-smith"] {
             assert!(!has(personal), "{personal}");
         }
     }
@@ -401,8 +424,9 @@ mod tests {
     #[test]
     fn a_record_beyond_64_kib_or_with_a_nul_is_refused() {
         assert!(check(&record("a\0b")).is_err());
-        for actor in ["a\0b".to_string(), "x".repeat(MAX_LEAF + 1)] {
-            assert!(check(&Record { actor: Some(actor), ..record("") }).is_err());
+        for text in ["a\0b".to_string(), "x".repeat(MAX_LEAF + 1)] {
+            assert!(check(&Record { claims: Some(text.clone()), ..record("") }).is_err());
+            assert!(check(&Record { actor: Some(text), ..record("") }).is_err());
         }
         assert!(check(&Record { scope: "x".repeat(64_000), ..record("") }).is_ok());
         let actor = Some("https://i.example#bot".to_string());

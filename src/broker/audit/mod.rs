@@ -123,6 +123,8 @@ pub struct Record {
     /// The elevation that it belongs to: that of which it tells, or under whose grant it was
     /// done.
     pub elevation: Option<Uuid>,
+    /// What the token says besides, as JSON; `None` where it says nothing, or there is none.
+    pub claims: Option<String>,
     /// The policy that granted or forbade it.
     pub policy_id: Option<String>,
     /// Which version of all policies and roles was in force.
@@ -159,6 +161,7 @@ impl Record {
             jti: None,
             parent: None,
             elevation: None,
+            claims: None,
             policy_id: None,
             policy_hash: String::new(),
             count: 1,

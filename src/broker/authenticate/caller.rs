@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::actor::{Actor, MayAct};
-use super::names::{Names, scalar};
+use super::names::{self, Names, scalar};
 use super::signed::BySignature;
 use super::unacceptable;
 use crate::broker::elevation::ElevationClaim;
@@ -80,8 +80,8 @@ pub struct Caller {
     pub(super) claims: Map<String, Value>,
     /// Whether the token lists groups, be it none.
     lists_groups: bool,
-    /// A claim of which policy does not get to see all.
-    unseen: Option<String>,
+    /// The claims of which policy does not get to see all.
+    unseen: BTreeSet<String>,
     /// What they signed, where that is how they are known.
     signed: Option<Box<BySignature>>,
 }
@@ -124,8 +124,9 @@ impl Caller {
             .into_iter()
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
-        let Tags { mut tags, unseen, .. } = tags(&claims.all)?;
+        let Tags { mut tags, mut unseen, .. } = tags(&claims.all)?;
         names.map(&claims.all, &mut tags);
+        unseen.extend(names.elsewhere(&claims.all));
         let key = match Bound::of(&claims.all) {
             Bound::No => None,
             Bound::To(key) => Some(key),
@@ -182,7 +183,7 @@ impl Caller {
             actor: None,
             claims: Map::new(),
             lists_groups: true,
-            unseen: None,
+            unseen: BTreeSet::new(),
             signed: None,
         }
     }
@@ -274,7 +275,7 @@ impl Caller {
     }
 
     /// Whether the token lists groups, be it none.
-    pub(super) fn lists_groups(&self) -> bool {
+    pub(in crate::broker) fn lists_groups(&self) -> bool {
         self.lists_groups
     }
 
@@ -282,7 +283,20 @@ impl Caller {
     /// are followed, or what is neither text nor number nor true nor false in a list,
     /// or a name that is another one's pointer.
     pub(super) fn unseen(&self) -> Option<&str> {
-        self.unseen.as_deref()
+        self.unseen.first().map(String::as_str)
+    }
+
+    /// Whether all that the token has of a claim is among the [`tags`](Self::tags), be it nothing.
+    pub(in crate::broker) fn sees_whole(&self, name: &str) -> bool {
+        // OpenID Connect Core section 5.6.2: it is elsewhere.
+        let elsewhere = self.claims.get("_claim_names").and_then(Value::as_object);
+        let first = names::path(name).into_iter().next().unwrap_or_default();
+        let is_part = |unseen: &String| {
+            name.strip_prefix(&**unseen)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        !self.unseen.iter().any(is_part)
+            && !elsewhere.is_some_and(|names| names.contains_key(&first))
     }
 
     /// Issuer and subject.
@@ -385,11 +399,11 @@ pub fn respelled(id: &str) -> Option<String> {
 
 /// The claims as policy sees them, and one of which it does not see all.
 fn tags(claims: &Map<String, Value>) -> Result<Tags> {
-    let mut tags = Tags { tags: BTreeMap::new(), left: MAX_VALUES, unseen: None };
+    let mut tags = Tags { tags: BTreeMap::new(), left: MAX_VALUES, unseen: BTreeSet::new() };
     for (name, value) in claims {
         // What begins so is the pointer of a claim within a claim.
         if name.starts_with('/') {
-            tags.unseen.get_or_insert_with(|| name.clone());
+            tags.unseen.insert(name.clone());
         } else {
             tags.add(name.clone(), value, MAX_DEPTH);
         }
@@ -403,8 +417,8 @@ fn tags(claims: &Map<String, Value>) -> Result<Tags> {
 struct Tags {
     tags: BTreeMap<String, BTreeSet<String>>,
     left: usize,
-    /// A claim of which something is left out.
-    unseen: Option<String>,
+    /// The claims of which something is left out.
+    unseen: BTreeSet<String>,
 }
 
 impl Tags {
@@ -420,7 +434,7 @@ impl Tags {
             Value::Array(values) => {
                 let found: BTreeSet<_> = values.iter().filter_map(scalar).take(self.left).collect();
                 if values.iter().any(|value| scalar(value).is_none()) {
-                    self.unseen.get_or_insert_with(|| name.clone());
+                    self.unseen.insert(name.clone());
                 }
                 self.left = self.left.saturating_sub(found.len().max(1));
                 self.tags.insert(name, found);
@@ -433,7 +447,7 @@ impl Tags {
                     self.tags.insert(name, [text].into());
                 }
                 None => {
-                    self.unseen.get_or_insert(name);
+                    self.unseen.insert(name);
                 }
             },
         }

@@ -59,6 +59,15 @@ impl Names {
         }
     }
 
+    /// The claims as policies are to see them that are made of one which is not in the token
+    /// itself (OpenID Connect Core section 5.6.2).
+    pub(super) fn elsewhere(&self, claims: &Map<String, Value>) -> BTreeSet<String> {
+        let elsewhere = claims.get("_claim_names").and_then(Value::as_object);
+        let is_there = |from: &str| elsewhere.is_some_and(|it| it.contains_key(&split(from).0));
+        let mapped = self.mapped.iter().filter(|(_, mapped)| is_there(&mapped.from));
+        mapped.map(|(name, _)| name.clone()).collect()
+    }
+
     /// The client that a token was issued to: where no claim is configured its `client_id`
     /// (RFC 9068 section 2.2), else its `azp`. An ID token without either was issued to its
     /// only audience (OpenID Connect Core section 2).
@@ -164,6 +173,12 @@ fn split(name: &str) -> (String, &str) {
     let Some(rest) = name.strip_prefix('/') else { return (name.into(), "") };
     let (first, inner) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     (unescaped(first), inner)
+}
+
+/// The names on the way to a claim: its own, or those of its JSON pointer.
+pub(in crate::broker) fn path(name: &str) -> Vec<String> {
+    let (first, inner) = split(name);
+    [first].into_iter().chain(inner.split('/').skip(1).map(unescaped)).collect()
 }
 
 fn unescaped(part: &str) -> String {

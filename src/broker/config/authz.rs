@@ -1,6 +1,7 @@
 //! The table `[authz]`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Binding, Nonces, Role, check_name, is_audience, is_scope_token};
-use crate::broker::authenticate::names;
 use crate::broker::network::Network;
+use crate::broker::told::claims::Said;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The bounds of how old what is known of revocations may be.
@@ -83,11 +84,12 @@ pub struct Route {
     pub headers: BTreeMap<String, String>,
 }
 
-/// What the names of headers begin with that proxies take away from callers.
+/// What the names of headers begin with that tell services who is calling.
 const HEADERS: &str = "tmpcred-";
 
 /// Those that say something already.
-const TAKEN: [&str; 7] = ["subject", "issuer", "actor", "role", "scope", "jti", "protocol"];
+pub(in crate::broker) const TAKEN: [&str; 7] =
+    ["subject", "issuer", "actor", "role", "scope", "jti", "protocol"];
 
 fn default_revocations() -> Duration {
     Duration::from_secs(5)
@@ -186,29 +188,32 @@ impl Route {
         let mut seen = BTreeSet::new();
         for (header, claim) in &self.headers {
             let lower = header.to_ascii_lowercase();
-            let of_ours = lower.strip_prefix(HEADERS).filter(|rest| {
-                let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
-                !rest.is_empty() && rest.chars().all(legal)
-            });
+            // With another `-`, or with `_`, it would have twins that services cannot tell from it.
+            let of_ours = lower
+                .strip_prefix(HEADERS)
+                .filter(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric()));
             let Some(rest) = of_ours else {
                 return Err(format!(
-                    "has the header {header:?}; its name has to begin with `Tmpcred-`, which proxies take away from callers, and to go on with letters, digits and `-`"
+                    "has the header {header:?}; its name has to be `Tmpcred-` and then letters and digits alone"
                 ));
             };
             if TAKEN.contains(&rest) || !seen.insert(lower.clone()) {
                 return Err(format!("has the header {header:?}, which says something already"));
             }
-            let mut tokens = roles.iter().filter(|(name, role)| {
+            let tokens = roles.iter().filter(|(name, role)| {
                 let is_one = self.roles.is_empty() || self.roles.contains(*name);
                 is_one && role.audiences.contains(&self.audience)
             });
-            let says = |(_, role): (&String, &Role)| {
-                let claims = role.claims.as_written();
-                names::claim(&claims, claim).is_some_and(|said| !said.is_object())
-            };
-            if !tokens.any(says) {
+            let mut kinds = tokens.filter_map(|(_, role)| role.claims.get(claim));
+            let Some(first) = kinds.next() else {
                 return Err(format!(
                     "has the header {header:?} for the claim '{claim}', which is among the claims of none of its roles"
+                ));
+            };
+            let is_table = matches!(first, Said::Claims(_));
+            if is_table || kinds.any(|other| discriminant(other) != discriminant(first)) {
+                return Err(format!(
+                    "has the header {header:?} for the claim '{claim}', which has to be a text in each of its roles, or a list in each"
                 ));
             }
         }

@@ -33,6 +33,8 @@ use serde::{Deserialize, Deserializer, de};
 use time::OffsetDateTime;
 
 pub use audit::{Audit, BeginWith, FileSink, SyslogAddress, SyslogSink, WebhookSink};
+#[cfg(test)]
+pub(in crate::broker) use authz::TAKEN;
 pub use authz::{Authz, Proxy, Route};
 pub use client::{Client, ClientAuth, Clients};
 pub use dpop::{Dpop, Nonces};
@@ -366,7 +368,7 @@ impl Config {
         for (name, role) in &self.role {
             check_name("role", name).map_err(of(&["role", name]))?;
             role.check(name).map_err(of(&["role", name]))?;
-            if role.reads_directory() && self.directory.is_none() {
+            if role.told().reads_directory() && self.directory.is_none() {
                 let why = format!(
                     "[role.{name}] tells something of the directory of people, and there is no [directory]"
                 );

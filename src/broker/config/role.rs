@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Elevation, MAX_TTL, duration, is_audience, is_scope_token, seconds};
-use crate::broker::told::{aws, claims};
+use crate::broker::told::{self, aws, claims};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A table `[role.NAME]`.
@@ -118,6 +118,14 @@ impl Role {
         if self.elevation.is_none() && self.claims.tells_of_grants() {
             return wrong("has claims that tell of grants, and is not had by elevation".into());
         }
+        // Found now, and not when the provider is down.
+        let by_signature = self.elevation.as_ref().is_some_and(|it| it.provider_down.is_some());
+        if by_signature && self.told().reads_tokens() {
+            return wrong(
+                "is had by signatures, too, which say nothing of groups and claims, and its tokens are to say something of those"
+                    .into(),
+            );
+        }
         let wrong =
             |table, why| Err(Error::new(ErrorKind::Config, format!("[role.{name}.{table}] {why}")));
         match self.aws.as_ref().map_or(Ok(()), aws::Settings::check) {
@@ -126,9 +134,8 @@ impl Role {
         }
     }
 
-    /// Whether its tokens say anything of what is in the directory of people.
-    pub(in crate::broker) fn reads_directory(&self) -> bool {
-        self.claims.reads_directory()
-            || self.aws.as_ref().is_some_and(aws::Settings::reads_directory)
+    /// What its tokens say besides.
+    pub(in crate::broker) fn told(&self) -> told::Wanted<'_> {
+        told::Wanted { aws: self.aws.as_ref(), claims: &self.claims }
     }
 }

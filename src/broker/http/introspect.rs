@@ -251,3 +251,16 @@ fn challenged(challenge: Challenge, id: RequestId) -> Response {
     response.headers_mut().extend(challenge.headers);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::told::claims::is_own;
+
+    #[test]
+    fn no_role_says_what_introspection_says_itself() {
+        let schema = schemars::schema_for!(Answer<'_>).to_value();
+        let names: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+        assert!(names.len() > 15 && names.iter().all(|name| is_own(name)), "{names:?}");
+    }
+}

@@ -11,7 +11,7 @@ use crate::broker::elevation::ElevationClaim;
 use crate::broker::opaque::{self, OpaqueSeal};
 use crate::broker::policy::Granted;
 use crate::broker::store::Effect;
-use crate::broker::told::Told;
+use crate::broker::told::AdditionalClaims;
 use crate::error::{Error, ErrorKind, Result};
 use crate::oidc::jwt::LEEWAY;
 use crate::secret::Secret;
@@ -54,7 +54,7 @@ pub(super) struct Claims {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) may_act: Option<Value>,
     #[serde(flatten)]
-    pub(super) told: Told,
+    pub(super) told: AdditionalClaims,
 }
 
 /// The claims of a token that is on record.
@@ -100,5 +100,45 @@ impl Draft {
         })?;
         let keep_until = end.saturating_add(LEEWAY);
         Ok(vec![Effect::AddOpaque(seal.over(hash, claims, keep_until))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::broker::elevation::Path;
+    use crate::broker::told::claims::is_own;
+
+    #[test]
+    fn no_role_says_what_the_broker_says_itself() {
+        let claims = Claims {
+            iss: String::new(),
+            sub: String::new(),
+            sub_id: SubjectId { format: "iss_sub", iss: String::new(), sub: String::new() },
+            aud: String::new(),
+            iat: 0,
+            exp: 0,
+            jti: Uuid::nil(),
+            client_id: String::new(),
+            role: String::new(),
+            scope: "a".into(),
+            ancestors: vec![Uuid::nil()],
+            ancestor_keys: ["k".to_string()].into(),
+            cnf: Some(Confirmation { jkt: String::new() }),
+            elevation: Some(ElevationClaim {
+                id: Uuid::nil(),
+                path: Path::Ordinary,
+                reason_sha256: String::new(),
+            }),
+            act: Some(json!({})),
+            may_act: Some(json!({})),
+            told: AdditionalClaims::default(),
+        };
+        let all = serde_json::to_value(Recorded { claims, log_sequence: 1 }).unwrap();
+        let names: Vec<_> = all.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(names.len(), 17, "{names:?}");
+        assert!(names.iter().all(|name| is_own(name)), "{names:?}");
     }
 }

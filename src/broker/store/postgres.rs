@@ -41,11 +41,11 @@ const APPEND_ONLY: Own = Own {
             and exists (select 1 from information_schema.routines
                 where routine_name = 'audit_record_append_only'
                     and routine_schema = current_schema()
-                    and routine_definition like '%new.erased%')",
+                    and routine_definition like '%''claims''%')",
     add: "create or replace function audit_record_append_only() returns trigger as $$
         declare
             erased constant text[] :=
-                array['reason', 'subject', 'client', 'source', 'actor', 'salt', 'erased'];
+                array['reason', 'subject', 'client', 'source', 'actor', 'claims', 'salt', 'erased'];
         begin
             if tg_op = 'UPDATE' then
                 if old.erased is null and new.erased is not null and new.salt is null

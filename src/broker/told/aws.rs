@@ -22,7 +22,7 @@ const SOURCE_IDENTITY: std::ops::RangeInclusive<usize> = 2..=64;
 const RESERVED: &str = "aws:";
 
 /// The table `[role.NAME.aws]`: what AWS is told about whoever has the role. In its
-/// texts `{subject}` stands for the caller's subject, `{person}` for the name that the directory of
+/// texts `{issuer}` and `{subject}` stand for the caller's issuer and subject, `{person}` for the name that the directory of
 /// people has for them, and `{claim:NAME}` for the one value of a claim of the caller's token. Of a
 /// role that is had by elevation `{elevation}`
 /// is the id of the grant, `{elevation:path}` how it came about, and
@@ -100,9 +100,9 @@ impl Settings {
         self.source_identity.is_none() || self.texts().any(Template::names_grants)
     }
 
-    /// Whether it tells anything of what is in the directory of people.
-    pub(in crate::broker) fn reads_directory(&self) -> bool {
-        self.texts().any(Template::reads_directory)
+    /// Whether something is so of any of its texts.
+    pub(super) fn any(&self, is: fn(&Template) -> bool) -> bool {
+        self.texts().any(is)
     }
 
     fn texts(&self) -> impl Iterator<Item = &Template> {
@@ -179,6 +179,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::broker::authenticate::caller_tests;
     use crate::broker::elevation::ElevationClaim;
 
     #[test]
@@ -231,23 +232,19 @@ mod tests {
         subject: &str,
         grant: Option<&ElevationClaim>,
     ) -> Result<Claims, String> {
-        let (claims, groups) = (claims(), BTreeSet::new());
-        settings.fill(Facts { subject, claims: &claims, groups: &groups, person: None, grant })
+        let caller = caller_tests::caller("https://i.example", subject, claims()).unwrap();
+        settings.fill(Facts { caller: &caller, person: None, grant })
     }
 
     fn settings(value: Value) -> Settings {
         serde_json::from_value(value).unwrap()
     }
 
-    fn claims() -> BTreeMap<String, BTreeSet<String>> {
-        let set = |values: &[&str]| values.iter().map(ToString::to_string).collect();
-        [
-            ("repository".to_string(), set(&["acme/shop"])),
-            ("/team/name".to_string(), set(&["blue"])),
-            ("amr".to_string(), set(&["mfa", "pwd"])),
-            ("note".to_string(), set(&["a\nb"])),
-        ]
-        .into()
+    fn claims() -> Value {
+        json!({
+            "repository": "acme/shop", "team": {"name": "blue"}, "amr": ["mfa", "pwd"],
+            "note": "a\nb",
+        })
     }
 
     #[test]

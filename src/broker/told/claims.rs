@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 
 use super::template::{Facts, Template};
+use crate::broker::authenticate::names;
 
 /// How many claims a role may add, with those within others; how long a name may be, in bytes;
 /// and how deep they may be within others.
@@ -63,9 +64,9 @@ pub(in crate::broker) fn is_own(name: &str) -> bool {
     OWN.binary_search(&name).is_ok()
 }
 
-/// The table `[role.NAME.claims]`: claims by their names. In their texts `{subject}` stands for
-/// the caller's subject, `{person}` for the name that the directory of people has for them, and
-/// `{claim:NAME}` for the one value of a claim of the caller's token. In a list `{claims:NAME}`
+/// The table `[role.NAME.claims]`: claims by their names. In their texts `{issuer}` and `{subject}`
+/// stand for the caller's issuer and subject, `{person}` for the name that the directory of people
+/// has for them, and `{claim:NAME}` for the one value of a claim of the caller's token. In a list `{claims:NAME}`
 /// stands for each value of such a claim, `{groups}` for each group that the caller's issuer names,
 /// and `{directory_groups}` for each group of the directory. Of a role that is had by elevation
 /// `{elevation}` is the id of the grant, `{elevation:path}` how it came about, and
@@ -144,32 +145,29 @@ impl Settings {
         self.any(Template::tells_of_grants)
     }
 
-    /// Whether it tells anything of what is in the directory of people.
-    pub(in crate::broker) fn reads_directory(&self) -> bool {
-        self.any(Template::reads_directory)
-    }
-
     /// Whether something is so of any of its texts.
-    fn any(&self, is: fn(&Template) -> bool) -> bool {
+    pub(super) fn any(&self, is: fn(&Template) -> bool) -> bool {
         let mut any = false;
         each(&self.0, "", &mut |_, template| any |= is(template));
         any
     }
 
-    /// The texts, and the names of the claims that have them, as JSON pointers but for the first `/`.
+    /// The texts, and the names of the claims that have them, with those that they are within
+    /// before them.
     pub(in crate::broker) fn texts(&self) -> Vec<(String, &Template)> {
         let mut texts = Vec::new();
         each(&self.0, "", &mut |name, template| texts.push((name.to_string(), template)));
         texts
     }
 
-    /// The claims as they are written, with what stands in braces.
-    pub(in crate::broker) fn as_written(&self) -> Map<String, Value> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(claims)) => claims,
-            // They were read from such a text, and can be written so.
-            _ => Map::new(),
-        }
+    /// What a claim says, by its name or its JSON pointer.
+    pub(in crate::broker) fn get(&self, name: &str) -> Option<&Said> {
+        let mut path = names::path(name).into_iter();
+        let first = self.0.get(&path.next()?);
+        path.fold(first, |said, name| match said? {
+            Said::Claims(inner) => inner.get(&name),
+            Said::Text(_) | Said::Texts(_) => None,
+        })
     }
 
     /// The claims for somebody of whom this is so.
@@ -194,9 +192,10 @@ impl Settings {
 fn check(claims: &BTreeMap<String, Said>, depth: usize, count: &mut usize) -> Result<(), String> {
     for (name, said) in claims {
         *count += 1;
-        if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        let legal = !name.starts_with('/') && !name.chars().any(char::is_control);
+        if name.is_empty() || name.len() > MAX_NAME || !legal {
             return Err(format!(
-                "has the claim {name:?}; a name has up to {MAX_NAME} bytes, and no control characters"
+                "has the claim {name:?}; a name has up to {MAX_NAME} bytes, no control characters, and no `/` before it"
             ));
         }
         match said {
@@ -282,6 +281,7 @@ mod tests {
             (json!({"amr": ["{claims:amr}"]}), "is not a role's to say"),
             (json!({"": "x"}), "a name has"),
             (json!({"a\n": "x"}), "a name has"),
+            (json!({"/a": "x"}), "a name has"),
             (json!({"x".repeat(257): "x"}), "a name has"),
             (json!({"a": {"": "x"}}), "a name has"),
             (json!(many), "at most 64"),
@@ -309,10 +309,16 @@ mod tests {
         let text = json!({"a": "x{subject}", "b": ["{groups}"], "c": {"d": "{elevation:path}"}});
         let settings = read(text.clone()).unwrap();
         assert_eq!(serde_json::to_value(&settings).unwrap(), text);
-        assert!(settings.tells_of_grants() && !settings.reads_directory());
+        assert!(settings.tells_of_grants() && !settings.any(Template::reads_directory));
         for texts in [json!("{person}"), json!(["{directory_groups}"]), json!({"x": "{person}"})] {
-            assert!(read(json!({ "a": texts })).unwrap().reads_directory());
+            assert!(read(json!({ "a": texts })).unwrap().any(Template::reads_directory));
         }
+        let said = |name: &str| settings.get(name).map(|said| serde_json::to_value(said).unwrap());
+        assert_eq!(said("/c/d"), Some(json!("{elevation:path}")));
+        assert_eq!(
+            (said("a"), said("/b/0"), said("/a/x")),
+            (Some(json!("x{subject}")), None, None)
+        );
         let names: Vec<_> = settings.texts().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["a", "b", "c/d"]);
     }

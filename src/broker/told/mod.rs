@@ -5,8 +5,6 @@ pub mod aws;
 pub mod claims;
 mod template;
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -15,67 +13,87 @@ use template::Facts;
 pub use template::Template;
 
 use super::authenticate::Caller;
-use super::config::Role;
-use super::decide::{Denied, Why};
 use super::directory::Directory;
 use super::elevation::ElevationClaim;
 
+/// What the tokens of a role say besides.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// What AWS is told.
+    pub(super) aws: Option<&'a aws::Settings>,
+    /// The claims.
+    pub(super) claims: &'a claims::Settings,
+}
+
 /// What a token says besides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Told {
+pub struct AdditionalClaims {
     #[serde(flatten)]
     aws: aws::Claims,
     #[serde(flatten)]
     claims: Map<String, Value>,
 }
 
-impl Told {
-    /// What a token of this role, which has this name, says besides of this caller, who has it
-    /// under this grant where they have it under one.
+/// Why something cannot be told.
+#[derive(Debug)]
+pub(super) enum Untold {
+    /// The directory of people is out of date, and it is about that.
+    Stale,
+    /// Something is missing that AWS is to be told, or it would not take that.
+    Aws(String),
+    /// Something is missing of the claims, or they are too long.
+    Claims(String),
+}
+
+impl Wanted<'_> {
+    /// Whether it tells anything of what is in the directory of people.
+    pub(super) fn reads_directory(&self) -> bool {
+        self.claims.any(Template::reads_directory)
+            || self.aws.is_some_and(|aws| aws.any(Template::reads_directory))
+    }
+
+    /// Whether it tells anything that nobody knows but by a token of an issuer.
+    pub(super) fn reads_tokens(&self) -> bool {
+        self.claims.any(Template::reads_tokens)
+            || self.aws.is_some_and(|aws| aws.any(Template::reads_tokens))
+    }
+
+    /// What a token says of this caller, who has the role under this grant where they have it
+    /// under one.
     ///
     /// # Errors
     /// Where something of it is not to be had, or more than a token takes: nothing is left out.
     pub(super) fn of(
-        (name, role): (&str, &Role),
+        &self,
         caller: &Caller,
         grant: Option<&ElevationClaim>,
         (directory, now): (Option<&Directory>, OffsetDateTime),
-    ) -> Result<Self, Denied> {
-        if role.aws.is_none() && role.claims.is_empty() {
-            return Ok(Self::default());
+    ) -> Result<AdditionalClaims, Untold> {
+        if self.reads_directory() && directory.is_some_and(|directory| directory.is_stale(now)) {
+            return Err(Untold::Stale);
         }
-        if role.reads_directory() && directory.is_some_and(|directory| directory.is_stale(now)) {
-            tracing::error!("denied, because the directory of people is out of date");
-            let said = format!(
-                "the directory of people is out of date, and the tokens of the role '{name}' say something of it"
-            );
-            return Err(Denied::new(Why::Directory, said));
-        }
-        let groups: BTreeSet<String> = caller.group_names();
         let person = directory.and_then(|directory| directory.person(caller.principal()));
-        let facts = Facts {
-            subject: &caller.principal().subject,
-            claims: caller.tags(),
-            groups: &groups,
-            person: person.map(|(name, person)| (name, &person.groups)),
-            grant,
-        };
-        let denied = |kind: Why, why: String| {
-            let said = format!("the role '{name}' cannot be given to '{}': {why}", caller.id());
-            let reason = format!("the role '{name}' cannot be given: {why}");
-            Denied { reason, ..Denied::new(kind, said) }
-        };
-        let aws = role.aws.as_ref().map(|settings| settings.fill(facts)).transpose();
-        let claims = role.claims.fill(facts).map_err(|why| denied(Why::Claims, why))?;
-        Ok(Self { aws: aws.map_err(|why| denied(Why::Aws, why))?.unwrap_or_default(), claims })
+        let person = person.map(|(name, person)| (name, &person.groups));
+        let facts = Facts { caller, person, grant };
+        let aws = self.aws.map(|aws| aws.fill(facts)).transpose().map_err(Untold::Aws)?;
+        let claims = self.claims.fill(facts).map_err(Untold::Claims)?;
+        Ok(AdditionalClaims { aws: aws.unwrap_or_default(), claims })
     }
+}
 
+impl AdditionalClaims {
     /// All of it, by the names of the claims.
-    pub(super) fn claims(&self) -> Map<String, Value> {
+    pub(super) fn all(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(claims)) => claims,
             // It is claims, which all can be written.
             _ => Map::new(),
         }
+    }
+
+    /// The same as a record has it; nothing where it says nothing.
+    pub(super) fn on_record(&self) -> Option<String> {
+        let says = *self != Self::default();
+        says.then(|| Value::Object(self.all()).to_string())
     }
 }

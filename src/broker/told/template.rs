@@ -1,16 +1,17 @@
 //! Texts of the configuration in which something in braces stands for what is so of whoever
 //! is issued a token.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::broker::authenticate::Caller;
 use crate::broker::elevation::ElevationClaim;
 
 /// What can stand in braces.
-const KNOWN: &str = "`{subject}`, `{person}`, `{claim:NAME}`, `{elevation}`, `{elevation:path}` and \
+const KNOWN: &str = "`{issuer}`, `{subject}`, `{person}`, `{claim:NAME}`, `{elevation}`, `{elevation:path}` and \
     `{elevation:reason_sha256}` are all that can stand in braces, and in a list `{claims:NAME}`, \
     `{groups}` and `{directory_groups}`";
 
@@ -26,6 +27,7 @@ pub struct Template {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
+    Issuer,
     Subject,
     Person,
     Claim(String),
@@ -52,12 +54,8 @@ enum Each {
 /// What is known of whoever is issued a token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts<'a> {
-    /// Their subject.
-    pub(super) subject: &'a str,
-    /// The claims of their token, as policies see them.
-    pub(super) claims: &'a BTreeMap<String, BTreeSet<String>>,
-    /// Their groups, as their issuer names them.
-    pub(super) groups: &'a BTreeSet<String>,
+    /// Who it is.
+    pub(super) caller: &'a Caller,
     /// Who they are in the directory, and their groups there.
     pub(super) person: Option<(&'a str, &'a BTreeSet<String>)>,
     /// The grant under which it is issued, where it is under one.
@@ -92,6 +90,14 @@ impl Template {
         self.pieces.iter().any(reads)
     }
 
+    /// Whether it tells anything that nobody knows but by a token of an issuer.
+    pub(super) fn reads_tokens(&self) -> bool {
+        let reads = |piece: &Piece| {
+            matches!(piece, Piece::Claim(_) | Piece::Each(Each::Claims(_) | Each::Groups))
+        };
+        self.pieces.iter().any(reads)
+    }
+
     /// The text for somebody of whom this is so. `what` is what it is for.
     ///
     /// # Errors
@@ -105,7 +111,7 @@ impl Template {
     /// there can be several of, and one where it tells nothing like that.
     ///
     /// # Errors
-    /// As [`fill`](Self::fill); several of what there can be several of are none.
+    /// As [`fill`](Self::fill), and where it is not known how many there are. There may be none.
     pub(super) fn fill_each(&self, what: &str, facts: Facts<'_>) -> Result<Vec<String>, String> {
         let several = self.pieces.iter().find_map(|piece| match piece {
             Piece::Each(each) => Some(each),
@@ -113,11 +119,16 @@ impl Template {
         });
         let values = match several {
             None => return self.fill(what, facts).map(|one| vec![one]),
-            Some(Each::Claims(name)) => facts.claims.get(name),
-            Some(Each::Groups) => Some(facts.groups),
-            Some(Each::DirectoryGroups) => facts.person.map(|(_, groups)| groups),
+            Some(Each::Claims(name)) => claim(what, facts.caller, name)?.cloned(),
+            Some(Each::Groups) if !facts.caller.lists_groups() => {
+                return Err(format!(
+                    "{what} needs the caller's groups, and their token does not list any, nor that there are none"
+                ));
+            }
+            Some(Each::Groups) => Some(facts.caller.group_names()),
+            Some(Each::DirectoryGroups) => facts.person.map(|(_, groups)| groups.clone()),
         };
-        values.into_iter().flatten().map(|value| self.with(what, facts, value)).collect()
+        values.iter().flatten().map(|value| self.with(what, facts, value)).collect()
     }
 
     /// The text in which this is the one of what there can be several of.
@@ -126,14 +137,19 @@ impl Template {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => filled.push_str(text),
-                Piece::Subject => filled.push_str(facts.subject),
+                Piece::Issuer => filled.push_str(&facts.caller.principal().issuer),
+                Piece::Subject => filled.push_str(&facts.caller.principal().subject),
                 Piece::Each(_) => filled.push_str(one),
                 Piece::Person => filled.push_str(facts.person.map(|(name, _)| name).ok_or_else(
                     || format!("{what} needs the name that the directory of people has for the caller, who is not in it"),
                 )?),
-                Piece::Claim(name) => filled.push_str(only(facts.claims, name).ok_or_else(
-                    || format!("{what} needs the one value of the claim '{name}', which the caller does not have"),
-                )?),
+                Piece::Claim(name) => {
+                    let values = claim(what, facts.caller, name)?;
+                    let one = values.filter(|values| values.len() == 1).and_then(BTreeSet::first);
+                    filled.push_str(one.ok_or_else(|| {
+                        format!("{what} needs the one value of the claim '{name}', which the caller does not have")
+                    })?);
+                }
                 Piece::Elevation(told) => {
                     let grant = facts.grant.ok_or("there is no grant")?;
                     match told {
@@ -148,9 +164,21 @@ impl Template {
     }
 }
 
-fn only<'a>(claims: &'a BTreeMap<String, BTreeSet<String>>, name: &str) -> Option<&'a str> {
-    let values = claims.get(name)?;
-    values.first().filter(|_| values.len() == 1).map(String::as_str)
+/// The values of a claim of the caller's token; nothing where it has none.
+///
+/// # Errors
+/// Where not all of them are known.
+fn claim<'a>(
+    what: &str,
+    caller: &'a Caller,
+    name: &str,
+) -> Result<Option<&'a BTreeSet<String>>, String> {
+    match caller.sees_whole(name) {
+        true => Ok(caller.tags().get(name)),
+        false => Err(format!(
+            "{what} needs the claim '{name}', of which something in the caller's token is no text, or elsewhere"
+        )),
+    }
 }
 
 impl TryFrom<String> for Template {
@@ -184,6 +212,7 @@ impl Piece {
             Some(("elevation", "reason_sha256")) => Self::Elevation(OfElevation::Reason),
             Some(_) => return None,
             None => match name {
+                "issuer" => Self::Issuer,
                 "subject" => Self::Subject,
                 "person" => Self::Person,
                 "groups" => Self::Each(Each::Groups),

@@ -35,12 +35,12 @@ fn groups() -> Value {
 async fn a_token_says_what_its_role_wants_said_and_so_does_introspection() {
     let claims = json!({
         "groups": ["corp:{groups}", "everybody"], "team": "t-{claim:team}/{subject}",
-        "all": ["{claims:roles}"], "none": ["{claims:absent}"],
+        "of": "{issuer}", "all": ["{claims:roles}"], "none": ["{claims:absent}"],
         "https://hasura.io/jwt/claims": {"x-hasura-role": "{claim:team}", "of": ["{claims:roles}"]},
     });
     let expected = json!({
         "groups": ["corp:Domain Admins", "corp:platform", "everybody"], "team": "t-blue/alice",
-        "all": ["a", "b"], "none": [],
+        "of": CORP, "all": ["a", "b"], "none": [],
         "https://hasura.io/jwt/claims": {"x-hasura-role": "blue", "of": ["a", "b"]},
     });
     for format in [TokenFormat::Jwt, TokenFormat::Opaque] {
@@ -54,6 +54,9 @@ async fn a_token_says_what_its_role_wants_said_and_so_does_introspection() {
         if format == TokenFormat::Jwt {
             tellings.push(claims_of(&token));
         }
+        let (_, record) = bed.records(0, 9).await.pop().unwrap();
+        let on_record: Value = serde_json::from_str(&record.claims.unwrap()).unwrap();
+        assert_eq!(on_record, expected, "{format:?}");
         for told in tellings {
             for (name, value) in expected.as_object().unwrap() {
                 assert_eq!(told[name], *value, "{format:?} {name}");
@@ -91,6 +94,51 @@ async fn what_cannot_be_said_whole_is_not_said_and_that_is_on_record() {
         );
     }
     bed.issued(json!({"team": "blue"}), &[]).await;
+}
+
+#[tokio::test]
+async fn what_is_not_known_whole_is_not_told_as_if_it_was_nothing() {
+    let roles = [
+        ("groups", json!(["{groups}"])),
+        ("each", json!(["{claims:reviewers}"])),
+        ("deep", json!(["{claims:/a/b/c/d/e}"])),
+        ("one", json!("{claim:reviewers}")),
+    ];
+    let bed = Bed::with(|options| {
+        for (name, said) in &roles {
+            let mut role = options.config.role["deploy"].clone();
+            role.claims = serde_json::from_value(json!({ "x": said })).unwrap();
+            options.config.role.insert(name.to_string(), role);
+            options.policies += &format!(
+                "\n@id(\"{name}\") @ttl(\"5m\")\npermit (principal, action == Action::\"issue\", \
+                 resource == Role::\"{name}\") when {{ principal.issuer == \"{CORP}\" }};\n"
+            );
+        }
+    })
+    .await;
+    let elsewhere = json!({"_claim_names": {"reviewers": "src1", "a": "src1"}});
+    let odd = json!({"reviewers": ["a", {"b": "c"}], "a": {"b": {"c": {"d": {"e": {"f": "g"}}}}}});
+    for (claims, role) in [
+        (json!({"groups": null}), "groups"),
+        (elsewhere.clone(), "each"),
+        (elsewhere.clone(), "deep"),
+        (elsewhere, "one"),
+        (odd.clone(), "each"),
+        (odd.clone(), "deep"),
+        (odd, "one"),
+        (json!({}), "one"),
+    ] {
+        let refusal = bed.refused(&bed.key.token(claims.clone()), &[("role", role)]).await;
+        let said = refusal["error_description"].as_str().unwrap();
+        assert!(said.contains("the claim 'x' needs the"), "{role} {claims}: {said}");
+    }
+    let said = json!({"groups": [], "reviewers": "a"});
+    for (role, expected) in
+        [("groups", json!([])), ("each", json!(["a"])), ("deep", json!([])), ("one", json!("a"))]
+    {
+        let token = bed.issued(said.clone(), &[("role", role)]).await;
+        assert_eq!(claims_of(&token)["x"], expected, "{role}");
+    }
 }
 
 #[tokio::test]
@@ -160,7 +208,7 @@ async fn the_directory_says_who_somebody_is_as_long_as_it_is_fresh() {
     for role in ["deploy", "named"] {
         let refusal = bed.refused(&later, &[("role", role)]).await;
         let said = refusal["error_description"].as_str().unwrap();
-        assert!(said.contains("the directory of people is out of date"), "{said}");
+        assert!(said.contains("directory of people, which is out of date"), "{said}");
     }
 }
 
@@ -194,6 +242,8 @@ async fn a_proxy_is_told_in_headers_what_the_token_says() {
     // What would be taken for something else is refused.
     for odd in [
         json!({"team": "bl\u{fc}"}),
+        json!({"team": " x"}),
+        json!({"team": ""}),
         json!({"team": "a\r\nTmpcred-Role: root"}),
         json!({"team": "x", "roles": ["a,b"]}),
         json!({"team": "x", "roles": [" a"]}),

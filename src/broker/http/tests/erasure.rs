@@ -21,6 +21,9 @@ async fn erase_alice(store: &dyn Store) -> u64 {
 }
 
 fn acts(options: &mut Options) {
+    // What a token says of somebody is on record, too.
+    let says = serde_json::from_value(json!({"who": "{subject}"})).unwrap();
+    options.config.role.get_mut("deploy").unwrap().claims = says;
     options.policies += &format!(
         r#"@id("own-acts") permit (principal, action == Action::"act", resource)
         when {{ principal.issuer == "{OWN}" }};

@@ -421,7 +421,7 @@ impl Asked<'_> {
                     policy: granted.policy_id,
                     ttl: Some(granted.ttl.as_secs()),
                     scope: Some(granted.scope),
-                    claims: told.claims(),
+                    claims: told.all(),
                 })
             }
         }

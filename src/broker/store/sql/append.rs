@@ -79,6 +79,7 @@ fn bind(query: Statement, row: Row<'_>) -> Statement {
         .bind(record.actor.clone())
         .bind(record.trace_id.map(|id| id.to_string()))
         .bind(record.elevation.map(|id| id.to_string()))
+        .bind(record.claims.clone())
         .bind(leaf.version)
         .bind(leaf.salt)
 }

@@ -145,6 +145,7 @@ const TABLES: [Table; 15] = [
             ("actor", Text),
             ("trace_id", Text),
             ("elevation", Text),
+            ("claims", Text),
         ],
     },
     Table {

@@ -93,7 +93,8 @@ pub(super) async fn erase(
     for (sequence, hashes) in sequences.iter().zip(kept) {
         sqlx::query(
             "update audit_record set reason = $1, subject = $1, client = $1, source = $1,
-                 actor = case when actor is null then null else $1 end, salt = null, erased = $2
+                 actor = case when actor is null then null else $1 end,
+                 claims = case when claims is null then null else $1 end, salt = null, erased = $2
              where sequence = $3",
         )
         .bind(ERASED)

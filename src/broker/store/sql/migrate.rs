@@ -60,6 +60,7 @@ fn migrations() -> Vec<Migration> {
         ("uses", include_str!("../migrations/0018_uses.sql")),
         ("asker", include_str!("../migrations/0019_asker.sql")),
         ("root key", include_str!("../migrations/0020_root_key.sql")),
+        ("claims", include_str!("../migrations/0021_claims.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());

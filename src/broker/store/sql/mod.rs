@@ -166,7 +166,7 @@ impl Ledger for SqlStore {
             sqlx::query(
             "select sequence, at, request_id, action, decision, reason, issuer, subject, client,
                     source, role, audience, scope, ttl, jti, parent, policy_id, policy_hash,
-                    count, actor, trace_id, elevation
+                    count, actor, trace_id, elevation, claims
              from audit_record where sequence > $1 order by sequence limit $2",
         )
         .bind(i64::try_from(after).unwrap_or(i64::MAX))

@@ -79,6 +79,7 @@ pub(super) fn record_from(row: &AnyRow) -> Result<(u64, Record)> {
         jti: optional("jti")?,
         parent: optional("parent")?,
         elevation: optional("elevation")?,
+        claims: columns.get("claims")?,
         policy_id: columns.get("policy_id")?,
         policy_hash: columns.get("policy_hash")?,
         count: number("count")?,

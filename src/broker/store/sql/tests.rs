@@ -28,6 +28,7 @@ pub(crate) fn record(reason: &str) -> Record {
         policy_id: Some("p".into()),
         trace_id: None,
         elevation: None,
+        claims: None,
         policy_hash: "00".into(),
         actor: None,
         count: 1,

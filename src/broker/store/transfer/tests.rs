@@ -252,7 +252,7 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
     let copied = backup(&here, &env(), &file, Some(&kek)).await.unwrap();
     let older = "drop table root_key; drop table enrolled_key; drop table issuer_key_set; drop table notify_delivery; drop table notify_message;
         drop table elevation_use; drop table elevation_use_event; drop table elevation; drop index audit_record_elevation;
-        alter table audit_record drop column elevation;
+        alter table audit_record drop column elevation; alter table audit_record drop column claims;
         delete from _sqlx_migrations where version >= 13";
     tamper(&file, older).await;
     let (there, _database) = postgres().await;

@@ -19,7 +19,8 @@ const TREE: usize = 4;
 const SEALED: usize = 5;
 
 /// What takes away what each version adds, the last one first.
-const UNDONE: [(usize, &str); 16] = [
+const UNDONE: [(usize, &str); 17] = [
+    (21, "alter table audit_record drop column claims;"),
     (20, "drop table root_key;"),
     (
         19,
@@ -60,13 +61,14 @@ const UNDONE: [(usize, &str); 16] = [
 ];
 
 /// The columns of a record that each version has written besides.
-const WRITTEN: [(usize, &str, &str); 6] = [
+const WRITTEN: [(usize, &str, &str); 7] = [
     (3, "parent", "null"),
     (3, "count", "1"),
     (4, "leaf_version", "1"),
     (6, "actor", "null"),
     (11, "trace_id", "null"),
     (14, "elevation", "null"),
+    (21, "claims", "null"),
 ];
 
 fn root_key() -> RootKey {
