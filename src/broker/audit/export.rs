@@ -129,21 +129,13 @@ fn jsonl(sequence: u64, record: &Record) -> Value {
         "count": record.count,
         "actor": record.actor,
         "elevation": record.elevation,
-        "claims": claims(record),
+        "claims": record.claims,
     })
 }
 
 /// The trace, as other programs write it.
 fn trace(record: &Record) -> Option<String> {
     record.trace_id.map(|id| id.to_string())
-}
-
-/// What the token says besides; the text that stands there where it was erased.
-fn claims(record: &Record) -> Value {
-    match &record.claims {
-        None => Value::Null,
-        Some(text) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
-    }
 }
 
 /// What schemas have no place for, under a name of its own.

@@ -80,8 +80,10 @@ pub struct Caller {
     pub(super) claims: Map<String, Value>,
     /// Whether the token lists groups, be it none.
     lists_groups: bool,
-    /// The claims of which policy does not get to see all.
-    unseen: BTreeSet<String>,
+    /// A claim of which policy does not get to see all.
+    unseen: Option<String>,
+    /// The claims that policy sees by another name, and whether it sees all of each.
+    mapped: BTreeMap<String, bool>,
     /// What they signed, where that is how they are known.
     signed: Option<Box<BySignature>>,
 }
@@ -124,9 +126,9 @@ impl Caller {
             .into_iter()
             .map(|group| qualified(&principal.issuer, &group))
             .collect();
-        let Tags { mut tags, mut unseen, .. } = tags(&claims.all)?;
+        let Tags { mut tags, unseen, .. } = tags(&claims.all)?;
         names.map(&claims.all, &mut tags);
-        unseen.extend(names.elsewhere(&claims.all));
+        let mapped = names.mapped(&claims.all);
         let key = match Bound::of(&claims.all) {
             Bound::No => None,
             Bound::To(key) => Some(key),
@@ -140,6 +142,7 @@ impl Caller {
             groups,
             tags,
             unseen,
+            mapped,
             client,
             authenticated: None,
             principal,
@@ -183,7 +186,8 @@ impl Caller {
             actor: None,
             claims: Map::new(),
             lists_groups: true,
-            unseen: BTreeSet::new(),
+            unseen: None,
+            mapped: BTreeMap::new(),
             signed: None,
         }
     }
@@ -283,20 +287,19 @@ impl Caller {
     /// are followed, or what is neither text nor number nor true nor false in a list,
     /// or a name that is another one's pointer.
     pub(super) fn unseen(&self) -> Option<&str> {
-        self.unseen.first().map(String::as_str)
+        self.unseen.as_deref()
     }
 
     /// Whether all that the token has of a claim is among the [`tags`](Self::tags), be it nothing.
     pub(in crate::broker) fn sees_whole(&self, name: &str) -> bool {
-        // OpenID Connect Core section 5.6.2: it is elsewhere.
-        let elsewhere = self.claims.get("_claim_names").and_then(Value::as_object);
-        let first = names::path(name).into_iter().next().unwrap_or_default();
-        let is_part = |unseen: &String| {
-            name.strip_prefix(&**unseen)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        !self.unseen.iter().any(is_part)
-            && !elsewhere.is_some_and(|names| names.contains_key(&first))
+        match self.mapped.get(name) {
+            Some(whole) => *whole,
+            None => {
+                // A list of none is there, and so is what is too deep to be followed.
+                let is_there = names::claim(&self.claims, name).is_some_and(|it| !it.is_null());
+                names::is_whole(&self.claims, name) && is_there == self.tags.contains_key(name)
+            }
+        }
     }
 
     /// Issuer and subject.
@@ -399,11 +402,11 @@ pub fn respelled(id: &str) -> Option<String> {
 
 /// The claims as policy sees them, and one of which it does not see all.
 fn tags(claims: &Map<String, Value>) -> Result<Tags> {
-    let mut tags = Tags { tags: BTreeMap::new(), left: MAX_VALUES, unseen: BTreeSet::new() };
+    let mut tags = Tags { tags: BTreeMap::new(), left: MAX_VALUES, unseen: None };
     for (name, value) in claims {
         // What begins so is the pointer of a claim within a claim.
         if name.starts_with('/') {
-            tags.unseen.insert(name.clone());
+            tags.unseen.get_or_insert_with(|| name.clone());
         } else {
             tags.add(name.clone(), value, MAX_DEPTH);
         }
@@ -417,8 +420,8 @@ fn tags(claims: &Map<String, Value>) -> Result<Tags> {
 struct Tags {
     tags: BTreeMap<String, BTreeSet<String>>,
     left: usize,
-    /// The claims of which something is left out.
-    unseen: BTreeSet<String>,
+    /// A claim of which something is left out.
+    unseen: Option<String>,
 }
 
 impl Tags {
@@ -434,7 +437,7 @@ impl Tags {
             Value::Array(values) => {
                 let found: BTreeSet<_> = values.iter().filter_map(scalar).take(self.left).collect();
                 if values.iter().any(|value| scalar(value).is_none()) {
-                    self.unseen.insert(name.clone());
+                    self.unseen.get_or_insert_with(|| name.clone());
                 }
                 self.left = self.left.saturating_sub(found.len().max(1));
                 self.tags.insert(name, found);
@@ -447,7 +450,7 @@ impl Tags {
                     self.tags.insert(name, [text].into());
                 }
                 None => {
-                    self.unseen.insert(name);
+                    self.unseen.get_or_insert(name);
                 }
             },
         }

@@ -59,13 +59,13 @@ impl Names {
         }
     }
 
-    /// The claims as policies are to see them that are made of one which is not in the token
-    /// itself (OpenID Connect Core section 5.6.2).
-    pub(super) fn elsewhere(&self, claims: &Map<String, Value>) -> BTreeSet<String> {
-        let elsewhere = claims.get("_claim_names").and_then(Value::as_object);
-        let is_there = |from: &str| elsewhere.is_some_and(|it| it.contains_key(&split(from).0));
-        let mapped = self.mapped.iter().filter(|(_, mapped)| is_there(&mapped.from));
-        mapped.map(|(name, _)| name.clone()).collect()
+    /// The claims that [`map`](Self::map) makes, and whether it is known of each what it is made
+    /// of.
+    pub(super) fn mapped(&self, claims: &Map<String, Value>) -> BTreeMap<String, bool> {
+        let known = |(name, mapped): (&String, &MappedClaim)| {
+            (name.clone(), is_whole(claims, &mapped.from))
+        };
+        self.mapped.iter().map(known).collect()
     }
 
     /// The client that a token was issued to: where no claim is configured its `client_id`
@@ -128,6 +128,19 @@ pub(super) fn scalar(value: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
+}
+
+/// Whether a claim is in the token itself (OpenID Connect Core section 5.6.2), if it is anywhere,
+/// and has nothing but what policies see.
+pub(super) fn is_whole(claims: &Map<String, Value>, name: &str) -> bool {
+    let elsewhere = claims.get("_claim_names").and_then(Value::as_object);
+    let is_elsewhere = elsewhere.is_some_and(|names| names.contains_key(&split(name).0));
+    !is_elsewhere
+        && match claim(claims, name) {
+            None | Some(Value::Null) => true,
+            Some(Value::Array(values)) => values.iter().all(|value| scalar(value).is_some()),
+            Some(value) => scalar(value).is_some(),
+        }
 }
 
 /// A claim, by its name or by its JSON pointer (RFC 6901).

@@ -16,6 +16,10 @@ use super::authenticate::Caller;
 use super::directory::Directory;
 use super::elevation::ElevationClaim;
 
+/// How long all of it may be in a token, in bytes: its record has to have it. AWS takes less than
+/// that of the longest tags.
+const MAX_LENGTH: usize = 32 * 1024;
+
 /// What the tokens of a role say besides.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
@@ -77,7 +81,13 @@ impl Wanted<'_> {
         let facts = Facts { caller, person, grant };
         let aws = self.aws.map(|aws| aws.fill(facts)).transpose().map_err(Untold::Aws)?;
         let claims = self.claims.fill(facts).map_err(Untold::Claims)?;
-        Ok(AdditionalClaims { aws: aws.unwrap_or_default(), claims })
+        let told = AdditionalClaims { aws: aws.unwrap_or_default(), claims };
+        match told.on_record().map_or(0, |text| text.len()) > MAX_LENGTH {
+            true => Err(Untold::Aws(format!(
+                "what AWS is told would be more than {MAX_LENGTH} bytes in the token"
+            ))),
+            false => Ok(told),
+        }
     }
 }
 

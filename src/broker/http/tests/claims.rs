@@ -10,7 +10,7 @@ use super::authz::{authz, with_bearer};
 use super::header_of;
 use super::lineage::Site;
 use crate::broker::audit::Decision;
-use crate::broker::config::{Proxy, TokenFormat};
+use crate::broker::config::{MappedClaim, Proxy, TokenFormat};
 use crate::broker::directory;
 use crate::broker::testbed::{Bed, CORP, Options, Shifted, claims_of, json_of, now};
 use crate::host::files;
@@ -103,8 +103,12 @@ async fn what_is_not_known_whole_is_not_told_as_if_it_was_nothing() {
         ("each", json!(["{claims:reviewers}"])),
         ("deep", json!(["{claims:/a/b/c/d/e}"])),
         ("one", json!("{claim:reviewers}")),
+        ("mapped", json!(["{claims:of-lists}"])),
     ];
     let bed = Bed::with(|options| {
+        let corp = options.config.trusted_issuer.get_mut("corp").unwrap();
+        let lists = MappedClaim { from: "/lists/reviewers".into(), matches: None };
+        corp.claims.insert("of-lists".into(), lists);
         for (name, said) in &roles {
             let mut role = options.config.role["deploy"].clone();
             role.claims = serde_json::from_value(json!({ "x": said })).unwrap();
@@ -126,16 +130,26 @@ async fn what_is_not_known_whole_is_not_told_as_if_it_was_nothing() {
         (odd.clone(), "each"),
         (odd.clone(), "deep"),
         (odd, "one"),
+        (json!({"reviewers": {"a": "b"}}), "each"),
+        (json!({"lists": {"reviewers": ["a", {}]}}), "mapped"),
+        (json!({"_claim_names": {"lists": "src1"}}), "mapped"),
         (json!({}), "one"),
     ] {
         let refusal = bed.refused(&bed.key.token(claims.clone()), &[("role", role)]).await;
         let said = refusal["error_description"].as_str().unwrap();
         assert!(said.contains("the claim 'x' needs the"), "{role} {claims}: {said}");
     }
-    let said = json!({"groups": [], "reviewers": "a"});
-    for (role, expected) in
-        [("groups", json!([])), ("each", json!(["a"])), ("deep", json!([])), ("one", json!("a"))]
-    {
+    // What is called as the one that is made of another does not count.
+    let lists = json!({"reviewers": ["b"]});
+    let said =
+        json!({"groups": [], "reviewers": "a", "a": 1, "lists": lists, "of-lists": [{"c": 1}]});
+    for (role, expected) in [
+        ("groups", json!([])),
+        ("each", json!(["a"])),
+        ("deep", json!([])),
+        ("one", json!("a")),
+        ("mapped", json!(["b"])),
+    ] {
         let token = bed.issued(said.clone(), &[("role", role)]).await;
         assert_eq!(claims_of(&token)["x"], expected, "{role}");
     }
