@@ -32,7 +32,7 @@
 //! It also decides about requests that a proxy holds up (`authz`), by the tokens that come
 //! with them.
 //!
-//! [`check`] says beforehand whether it could start. [`metrics`] is what can be seen of it from outside. [`aws`] says what AWS is told of whoever has a role.
+//! [`check`] says beforehand whether it could start. [`metrics`] is what can be seen of it from outside. [`told`] is what tokens say besides of whoever has a role, to AWS and to others.
 //!
 //! There are no globals: two brokers fit in one process.
 
