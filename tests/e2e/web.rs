@@ -31,6 +31,13 @@ permit (principal in DirectoryGroup::"leads", action == Action::"administer", re
 when { context.operation == "audit.read" };
 "#;
 
+/// What tokens say besides, which whoever approves gets to see.
+const SAYS: &str = r#"
+[role.admin.claims]
+groups = ["the-company-of-everybody:{directory_groups}", "break-glass"]
+"https://cluster.example.com/claims" = { elevation = "{elevation}" }
+"#;
+
 fn client(changes: Value) -> Value {
     let mut client = json!({
         "client_id": "pages",
@@ -398,8 +405,9 @@ fn other_sites_send_no_forms_and_frame_no_pages() {
 
 #[test]
 fn everybody_can_read_and_use_each_page() {
-    let role =
-        ROLE.replace("[role.admin]\n", "[role.admin]\naws = { tags = { team = \"ops\" } }\n");
+    let role = ROLE
+        .replace("[role.admin]\n", "[role.admin]\naws = { tags = { team = \"ops\" } }\n")
+        + SAYS;
     let office = Office::with(&role, PAGES);
     let had = office.company.request("alice", &[]);
     let had = had["id"].as_str().unwrap().to_string();
@@ -440,7 +448,10 @@ fn everybody_can_read_and_use_each_page() {
             ]);
         }
     }
-    let seen = office.browse("bob", json!(steps));
+    steps.extend([json!(["goto", office.page(&format!("/{waits}"))]), json!(["text"])]);
+    let mut seen = office.browse("bob", json!(steps));
+    let one = text(&seen.pop().unwrap());
+    assert!(one.contains("groups=the-company-of-everybody:{directory_groups}"), "{one}");
     assert_eq!(seen.len(), 2 * names.len());
     for (name, seen) in names.iter().zip(seen.chunks(2)) {
         assert_eq!(seen[0], 0, "{name} is wider than its window");
