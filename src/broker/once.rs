@@ -2,7 +2,9 @@
 //! it asks again.
 //!
 //! What is issued for one uses it up in the same commit, by its hash. So of two
-//! requests at once one is first, and what was used before a crash stays used.
+//! requests at once one is first, and what was used before a crash stays used. Which request
+//! that was tells the id of the token, which follows from all of the request and from when the
+//! assertion was used: whoever sends another one does not find theirs on record.
 //!
 //! An answer can get lost. Whoever sends the very same request again soon, from the same
 //! address, through the same client where one has authenticated, and with a proof by the
@@ -28,15 +30,12 @@ use super::config::{MAX_LEEWAY, MAX_TTL};
 use super::grounds::{Grounds, Overtaken};
 use super::ids;
 use super::issue::{Ask, joined};
-use super::store::{Consumed, Effect, Once, Revocable, Unit};
+use super::store::{Consumed, Effect, Filter, Once, Revocable, Unit};
 use crate::error::Result;
 use crate::oidc::jwt::LEEWAY;
 
 /// How long after a use the same request may be sent again.
 const RETRY_WITHIN: Duration = Duration::minutes(1);
-
-/// By how many of their first bytes names of assertions are near to each other.
-const NEAR: usize = 4;
 
 /// How many tokens may be issued for one assertion, one after the other.
 const TRIES: u32 = 4;
@@ -84,7 +83,7 @@ impl Uses {
         })
     }
 
-    /// The name of a try in the store.
+    /// The name of a further try in the store.
     fn name(&self, number: u32) -> String {
         format!("{}.{number}", hex(&self.request))
     }
@@ -104,8 +103,7 @@ impl Uses {
     /// The use that is the first one.
     fn first(&self) -> Turn {
         let assertions = self.assertions.iter().map(hex);
-        let mut effects: Vec<_> = assertions.map(|id| self.consume(Once::Assertion, id)).collect();
-        effects.push(self.consume(Once::AssertionUse, self.name(0)));
+        let effects = assertions.map(|id| self.consume(Once::Assertion, id)).collect();
         Turn { jti: self.jti(0, self.at), effects, before: None }
     }
 
@@ -164,16 +162,16 @@ impl Broker {
     }
 
     async fn next_turn(&self, uses: &Uses) -> Result<Option<Turn>> {
-        let mut fresh = true;
+        let mut first = None;
         for assertion in &uses.assertions {
-            fresh &= self.store.consumed_at(Once::Assertion, &hex(assertion)).await?.is_none();
+            let at = self.store.consumed_at(Once::Assertion, &hex(assertion)).await?;
+            first = first.or(at);
         }
-        if fresh {
-            return Ok(Some(uses.first()));
+        let Some(first) = first else { return Ok(Some(uses.first())) };
+        let is_soon = (uses.at - first).abs() <= RETRY_WITHIN;
+        if !is_soon || !self.was_issued(uses.jti(0, first)).await? {
+            return Ok(None);
         }
-        let first = self.store.consumed_at(Once::AssertionUse, &uses.name(0)).await?;
-        let is_soon = |first: &OffsetDateTime| (uses.at - *first).abs() <= RETRY_WITHIN;
-        let Some(first) = first.filter(is_soon) else { return Ok(None) };
         for number in 1..TRIES {
             let name = uses.name(number);
             if self.store.consumed_at(Once::AssertionUse, &name).await?.is_some() {
@@ -194,6 +192,12 @@ impl Broker {
             return Ok(Some(Turn { jti, effects, before: Some((before, first)) }));
         }
         Ok(None)
+    }
+
+    async fn was_issued(&self, jti: Uuid) -> Result<bool> {
+        let decision = Some(Decision::Issued);
+        let filter = Filter { jti: Some(jti), decision, ..Filter::default() };
+        Ok(!self.store.find(&filter, 1).await?.is_empty())
     }
 }
 
@@ -220,12 +224,7 @@ fn fingerprint(
     let parties = [caller.id()].into_iter().chain(caller.actors().iter().map(Actor::id));
     let parties = parties.map(str::as_bytes);
     let parts = assertions.iter().map(|hash| hash.as_slice()).chain(asked).chain(parties);
-    let mut name = hash(b"tmpcred use of an assertion v1\0", parts);
-    // It stands beside that of the assertion, in the order of which uses are kept then.
-    if let Some(assertion) = assertions.first() {
-        name[..NEAR].copy_from_slice(&assertion[..NEAR]);
-    }
-    name
+    hash(b"tmpcred use of an assertion v1\0", parts)
 }
 
 fn hash<'a>(what: &[u8], parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint {

@@ -279,7 +279,8 @@ pub enum Once {
     ClientAssertion,
     /// An assertion that may be exchanged once, by its hash.
     Assertion,
-    /// What such an assertion was exchanged for, by a hash of the request.
+    /// That what such an assertion was exchanged for was asked for once more, by a hash of the
+    /// request.
     AssertionUse,
     /// What somebody signed with a key of theirs, by its nonce.
     Statement,
