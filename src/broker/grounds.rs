@@ -15,6 +15,7 @@ use super::elevation::Underway;
 use super::issue::Ask;
 use super::once::Uses;
 use super::proof::consume;
+use super::readiness::CLOCKS_AGREE;
 use super::store::{Effect, Enrollment, EnrollmentState, Issuance, Once, Revocable, Unit, Whose};
 use crate::dpop::Proof;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,6 +54,11 @@ pub(super) enum Overtaken {
     Elevation,
     /// Somebody removed the key by whose signature it was asked for, or it has lapsed.
     Unenrolled,
+    /// It is another time by the clock of the database.
+    ClocksDiffer {
+        /// How far this machine's clock is ahead of it.
+        by: Duration,
+    },
     /// Somebody used the proof of a key.
     Replayed,
     /// Somebody used an assertion that is good once.
@@ -112,7 +118,8 @@ impl Grounds<'_> {
             keys: self.keys.iter().chain(&self.signer).cloned().collect(),
             issued: self.issuances.clone(),
         };
-        std::iter::once(Effect::IfNotRevoked(unrevoked))
+        [Effect::IfNotRevoked(unrevoked), Effect::IfClocksAgree { at, within: CLOCKS_AGREE }]
+            .into_iter()
             .chain(self.grant.as_ref().map(Underway::condition))
             .chain(self.enrolled.clone().map(|key| Effect::IfEnrolled { keys: vec![key], at }))
             .chain(self.proof.map(|proof| consume(proof, at)))
@@ -166,8 +173,17 @@ impl Broker {
         Ok(Overtaken::CutOff { until })
     }
 
+    /// How far this machine's clock is ahead of the store's, where that has one of its own.
+    async fn ahead_of_store(&self) -> Result<Option<Duration>> {
+        let there = self.store.now().await?;
+        Ok(there.map(|there| self.clock.now() - there))
+    }
+
     /// Who was quicker, where anybody was; who used an assertion is not looked at.
     pub(super) async fn overtaken_in(&self, grounds: &Grounds<'_>) -> Result<Option<Overtaken>> {
+        if let Some(by) = self.ahead_of_store().await?.filter(|by| by.abs() > CLOCKS_AGREE) {
+            return Ok(Some(Overtaken::ClocksDiffer { by }));
+        }
         let (tokens, keys) = (grounds.lineage.clone(), grounds.keys.clone());
         let of = Revocable { tokens, keys, issued: Vec::new() };
         if self.store.any_revoked(of).await? {

@@ -28,6 +28,7 @@ use super::once::Uses;
 use super::origins::{Place, Used};
 use super::policy::Granted;
 use super::proof::{Fault, consume};
+use super::readiness::clocks_differ;
 use super::rulebook::Rulebook;
 use super::store::Unit;
 use super::told::AdditionalClaims;
@@ -230,6 +231,7 @@ impl Broker {
                 Error::new(ErrorKind::Other, "no key that is good is there to sign")
                     .because_of("one after the other was revoked"),
             ),
+            Overtaken::ClocksDiffer { by } => Refusal::Unrecorded(clocks_differ(by)),
             Overtaken::Elevation => {
                 let said = "the grant has ended".to_string();
                 let refusal = Refusal::Denied { reason: said.clone(), said };

@@ -12,6 +12,11 @@ use super::keys::KeyRing;
 use super::store::Store;
 use crate::error::{Error, ErrorKind, Result};
 
+/// How far this machine's clock may be from its database's where something is to be issued. By one
+/// that is behind, assertions are good that have expired, and those of which others have forgotten
+/// that they were used; by one that is ahead, tokens live for longer than they should.
+pub(super) const CLOCKS_AGREE: time::Duration = time::Duration::MINUTE;
+
 /// How long an answer holds: anybody may ask, and each look is a write to the disk.
 const HOLDS_FOR: Duration = Duration::from_secs(1);
 
@@ -74,6 +79,19 @@ impl Broker {
     /// # Errors
     /// Why it cannot.
     pub(super) async fn check_readiness(&self) -> Result<()> {
-        self.readiness.check(self.store.as_ref(), &self.audit, &self.keys).await
+        self.readiness.check(self.store.as_ref(), &self.audit, &self.keys).await?;
+        match self.store_clock.look(self.store.as_ref(), self.clock.as_ref()).await {
+            Some(by) if by.abs() > CLOCKS_AGREE => Err(clocks_differ(by)),
+            _ => Ok(()),
+        }
     }
+}
+
+/// That this machine's clock is ahead of its database's by so much, or behind it.
+pub(super) fn clocks_differ(by: time::Duration) -> Error {
+    let apart = humantime::format_duration(Duration::from_secs(by.whole_seconds().unsigned_abs()));
+    let how = if by.is_negative() { "behind" } else { "ahead of" };
+    Error::new(ErrorKind::Other, "it cannot be told what time it is")
+        .because_of(format!("this machine's clock is {apart} {how} the database's"))
+        .hint("set the one that is wrong; nothing is issued until then")
 }

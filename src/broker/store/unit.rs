@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::Enrollment;
@@ -138,6 +138,14 @@ pub enum Effect {
     },
     /// Changes nothing: it holds if none of these was revoked.
     IfNotRevoked(Revocable),
+    /// Changes nothing: it holds if the store has no clock of its own, or one by which it is this
+    /// moment, or not so far from it.
+    IfClocksAgree {
+        /// What this machine's clock says.
+        at: OffsetDateTime,
+        /// How far they may be apart.
+        within: Duration,
+    },
 }
 
 impl Effect {
@@ -149,6 +157,7 @@ impl Effect {
                 | Self::IfNotRevoked(_)
                 | Self::IfElevation { .. }
                 | Self::IfEnrolled { .. }
+                | Self::IfClocksAgree { .. }
         )
     }
 }

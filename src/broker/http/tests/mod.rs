@@ -4,6 +4,7 @@ mod assertion;
 mod authz;
 mod claims;
 mod client;
+mod clocks;
 mod conformance;
 mod cutoff;
 mod delegation;

@@ -26,13 +26,13 @@ async fn attempt(engine: &Engine, guard: &Guard, units: &[Unit]) -> Result<Vec<O
     let mut transaction = engine.begin().await?;
     let count = units.iter().map(|unit| unit.records.len()).sum::<usize>();
     let count = i64::try_from(count).unwrap_or(i64::MAX);
-    let end = guard.advance(&mut transaction, count).await?;
+    let end = guard.advance(engine, &mut transaction, count).await?;
     let reserved = end.size + count;
     let mut next = end.size + 1;
     let mut hashes = Vec::new();
     let mut rows = Rows::default();
     let mut outcomes = Vec::with_capacity(units.len());
-    let mut conditions = Conditions::of(engine, units);
+    let mut conditions = Conditions::of(engine, units, end.now);
     for unit in units {
         if unit.effects.iter().any(looks_at_the_log) {
             rows.write(&mut transaction, &engine.appends).await?;
@@ -168,6 +168,7 @@ async fn perform_one(
         Effect::Erase(sequences) => erasure::erase(transaction, sequences).await,
         Effect::Tell(message) => notify::tell(transaction, message).await.map(|()| true),
         Effect::IfNotRevoked(these) => conditions.are_good(transaction, these).await,
+        Effect::IfClocksAgree { at, within } => Ok(conditions.is_now(*at, *within)),
         Effect::IfElevation { id, version } => elevation::is(transaction, *id, *version).await,
         Effect::IfEnrolled { keys, at } => enrollment::are_live(transaction, keys, *at).await,
         Effect::IfIssued { jti, request_id } => {

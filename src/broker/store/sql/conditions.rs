@@ -2,6 +2,7 @@
 //! a group at once, for each question and each change has to go to the database and back.
 
 use sqlx::{Any, Transaction};
+use time::{Duration, OffsetDateTime};
 
 use super::engine::Engine;
 use super::failure::Failure;
@@ -20,6 +21,8 @@ pub(super) fn statements(values: Values) -> Inserts {
 /// sees it: it has the lock that all need who use anything up.
 pub(super) struct Conditions<'a> {
     engine: &'a Engine,
+    /// What the time is by the database's clock, where it has one of its own.
+    now: Option<OffsetDateTime>,
     question: Question<'a>,
     found: Option<Found>,
     /// What units of this group use up, and what is not written yet.
@@ -28,7 +31,7 @@ pub(super) struct Conditions<'a> {
 
 impl<'a> Conditions<'a> {
     /// Those of these units. Nobody has looked yet.
-    pub(super) fn of(engine: &'a Engine, units: &'a [Unit]) -> Self {
+    pub(super) fn of(engine: &'a Engine, units: &'a [Unit], now: Option<OffsetDateTime>) -> Self {
         let mut question = Question::default();
         for effect in units.iter().flat_map(|unit| &unit.effects) {
             match effect {
@@ -37,7 +40,12 @@ impl<'a> Conditions<'a> {
                 _ => {}
             }
         }
-        Self { engine, question, found: None, unwritten: Vec::new() }
+        Self { engine, now, question, found: None, unwritten: Vec::new() }
+    }
+
+    /// Whether it is this moment by the database's clock, or not so far from it.
+    pub(super) fn is_now(&self, at: OffsetDateTime, within: Duration) -> bool {
+        self.now.is_none_or(|now| (at - now).abs() <= within)
     }
 
     /// Whether nothing of these, which are among the conditions, was revoked.

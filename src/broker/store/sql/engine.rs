@@ -86,11 +86,12 @@ impl Engine {
         self.writer.as_ref()
     }
 
-    /// What asks for the time, in microseconds since 1970, where it is not this machine's.
+    /// The time, in microseconds since 1970, as a statement asks for it, where it is not this
+    /// machine's.
     pub(super) fn clock(&self) -> Option<&'static str> {
-        self.begin.as_ref().map(
-            |_| "select cast(extract(epoch from clock_timestamp()) * 1000000 as bigint) as micros",
-        )
+        self.begin
+            .as_ref()
+            .map(|_| "cast(extract(epoch from clock_timestamp()) * 1000000 as bigint)")
     }
 
     /// Begins a transaction that may take as long as it takes: it writes all, or sees all

@@ -3,11 +3,12 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use sqlx::any::AnyRow;
-use sqlx::{Any, Row, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction};
+use time::OffsetDateTime;
 
 use super::engine::Engine;
 use super::failure::Failure;
-use super::rows::damaged;
+use super::rows::{damaged, moment};
 use super::tree;
 use crate::broker::audit::leaf::stored;
 use crate::broker::audit::seal::{Seal, SealedEnd};
@@ -94,6 +95,8 @@ impl Seen {
 pub(super) struct End {
     /// How many numbers were given.
     pub(super) size: i64,
+    /// What the time is where the database has a clock of its own, by that.
+    pub(super) now: Option<OffsetDateTime>,
     tree: Option<Frontier>,
 }
 
@@ -120,16 +123,18 @@ impl Guard {
     /// says. Writing comes first: so the lock is taken before anything is read.
     pub(super) async fn advance(
         &self,
+        engine: &Engine,
         transaction: &mut Transaction<'_, Any>,
         by: i64,
     ) -> Result<End, Failure> {
-        let row = sqlx::query(
+        let clock = engine.clock().unwrap_or("cast(null as bigint)");
+        let statement = format!(
             "update audit_head set last_sequence = last_sequence + $1 where id = 1
-             returning last_sequence, tree_size, frontier, seal",
-        )
-        .bind(by)
-        .fetch_one(&mut **transaction)
-        .await?;
+             returning last_sequence, tree_size, frontier, seal, {clock} as micros"
+        );
+        let row =
+            sqlx::query(AssertSqlSafe(statement)).bind(by).fetch_one(&mut **transaction).await?;
+        let micros: Option<i64> = row.try_get("micros").map_err(|_| damaged("audit_head"))?;
         let (last, in_tree) = tree::head_from(&row)?;
         let size = stored(last) - by;
         let before = u64::try_from(size).map_err(|_| damaged("audit_head.last_sequence"))?;
@@ -142,7 +147,7 @@ impl Guard {
             }
             self.saw(Seen::of(tree));
         }
-        Ok(End { size, tree })
+        Ok(End { size, now: micros.and_then(moment), tree })
     }
 
     /// Compares an end that was read without a lock with the one that was seen before that.

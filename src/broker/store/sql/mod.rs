@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sqlx::query::Query;
-use sqlx::{Any, Database, Row as _};
+use sqlx::{Any, AssertSqlSafe, Database};
 use time::OffsetDateTime;
 
 use super::{Ledger, Once, OnceStore, Outcome, Store, Unit};
@@ -232,14 +232,12 @@ impl Store for SqlStore {
     }
 
     async fn now(&self) -> Result<Option<OffsetDateTime>> {
-        let Some(ask) = self.engine.clock() else { return Ok(None) };
-        let what = "the time cannot be asked for";
-        let row = self
-            .engine
-            .read(what, || async { sqlx::query(ask).fetch_one(&self.engine.pool).await })
-            .await?;
-        let micros: i64 = row.try_get("micros").map_err(|cause| fault(what, cause))?;
-        Ok(moment(micros))
+        let Some(clock) = self.engine.clock() else { return Ok(None) };
+        let ask = || {
+            sqlx::query_scalar(AssertSqlSafe(format!("select {clock}")))
+                .fetch_one(&self.engine.pool)
+        };
+        self.engine.read("the time cannot be asked for", ask).await.map(moment)
     }
 
     async fn probe(&self) -> Result<()> {

@@ -1,3 +1,4 @@
+use sqlx::Row as _;
 use time::macros::datetime;
 
 use uuid::Uuid;

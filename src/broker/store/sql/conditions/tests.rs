@@ -1,8 +1,11 @@
+use time::Duration;
+
 use super::super::revoked::tests::{NOON, commit, cutoff, issuance, used};
 use super::super::tests::{Ground, record};
 use crate::broker::store::{
-    Effect, Ledger, LogStore, Once, OnceStore, OpaqueToken, Outcome, Revocable, Unit, Whose,
+    Effect, Ledger, LogStore, Once, OnceStore, OpaqueToken, Outcome, Revocable, Store, Unit, Whose,
 };
+use crate::broker::testbed::now;
 
 fn unit(effects: impl Into<Vec<Effect>>) -> Unit {
     Unit { records: vec![record("")], effects: effects.into() }
@@ -71,6 +74,24 @@ async fn what_is_used_up_with_something_that_did_not_come_about_is_not() {
     }
 }
 
+/// Whoever holds the time against the database's is told by its clock, not by this machine's; a
+/// file has none.
+#[tokio::test]
+async fn a_clock_that_differs_from_the_databases_fails_what_asks_for_it() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let has_none = store.now().await.unwrap().is_none();
+        let off = |seconds| {
+            let (at, within) = (now() + Duration::seconds(seconds), Duration::MINUTE);
+            unit([Effect::IfClocksAgree { at, within }])
+        };
+        let units = [off(0), off(50), off(70), off(-50), off(-70), unit([])];
+        let outcomes = store.commit(&units).await.unwrap();
+        let kept: Vec<_> = outcomes.into_iter().map(Outcome::is_committed).collect();
+        assert_eq!(kept, [true, true, has_none, true, has_none, true]);
+    }
+}
+
 /// Where all is revoked that a group asks about, it looks again, and what it has used up until
 /// then stays so.
 #[tokio::test]
@@ -79,7 +100,7 @@ async fn what_is_used_up_stays_so_where_a_group_has_to_look_again() {
         let store = ground.open().await;
         let role = Whose::Role("r".into());
         let of_role = Revocable::together([issuance(&role, NOON)]);
-        let cut = cutoff(&role, NOON + time::Duration::SECOND);
+        let cut = cutoff(&role, NOON + Duration::SECOND);
         let a = || used(Once::Assertion, "a");
         let units = [
             unit([Effect::IfNotRevoked(of_role.clone()), a(), opaque("1")]),

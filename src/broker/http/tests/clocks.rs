@@ -1,0 +1,69 @@
+//! What a broker does whose clock is another one than its database's.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::lineage::root_key;
+use crate::broker::store::Store;
+use crate::broker::store::sql::tests::Ground;
+use crate::broker::testbed::{Bed, Shifted, json_of, now};
+
+/// Asks whether it is ready until the answer is this one: each look at a clock holds for a while.
+async fn becomes(bed: &Bed, expected: StatusCode) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while bed.get("/readyz").await.status != expected {
+        assert!(tokio::time::Instant::now() < deadline, "it never is {expected}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+/// By a clock that is behind, assertions would be good that have expired, and by one that is ahead
+/// tokens for longer than they should.
+#[tokio::test]
+async fn nothing_is_issued_by_another_clock_than_the_databases() {
+    for ground in Ground::each().await {
+        let store: Arc<dyn Store> = Arc::new(ground.open().await);
+        let same = store.now().await.unwrap().is_none();
+        let clock = Arc::new(Shifted::default());
+        let bed = Bed::with(|options| {
+            (options.store, options.root_key) = (store.clone(), root_key());
+            options.clock = clock.clone();
+        })
+        .await;
+        let token = bed.issued(json!({}), &[]).await;
+        // Each of them as good as can be by the broker's clock.
+        let ask = async |seconds: i64| {
+            clock.0.store(seconds, Ordering::Relaxed);
+            let at = now().unix_timestamp() + seconds;
+            let assertion = bed.key.token(json!({"iat": at - 1, "exp": at + 600}));
+            bed.exchange(&assertion, &[]).await
+        };
+        for seconds in [50, -50] {
+            assert_eq!(ask(seconds).await.status, StatusCode::OK, "{seconds}");
+        }
+        for seconds in [90, -90] {
+            let records = store.size().await.unwrap();
+            let answer = ask(seconds).await;
+            if same {
+                assert_eq!(answer.status, StatusCode::OK);
+                becomes(&bed, StatusCode::OK).await;
+                continue;
+            }
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(answer.headers.contains_key("retry-after"));
+            let said = json_of(&answer);
+            assert_eq!(said["error"], "temporarily_unavailable");
+            assert_eq!(said.get("access_token"), None::<&Value>);
+            assert_eq!(store.size().await.unwrap(), records, "nothing of it is on record");
+            becomes(&bed, StatusCode::SERVICE_UNAVAILABLE).await;
+        }
+        // What must not wait does not.
+        clock.0.store(90, Ordering::Relaxed);
+        assert_eq!(bed.revoke(&token).await, 200);
+        assert_eq!(ask(0).await.status, StatusCode::OK);
+        becomes(&bed, StatusCode::OK).await;
+    }
+}
