@@ -1,7 +1,7 @@
 //! Errors for the person who reads them: what failed, why, and what to do next.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::{Deserialize, Serialize};
 
@@ -222,6 +222,23 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if hides(c) { '\u{fffd}' } else { c }).collect()
 }
 
+/// JSON that means the same, in which no text has any of that as it is: for terminals, and for what
+/// takes one of them for the end of a line.
+pub fn printable_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Below these JSON has them escaped already, or they are between texts.
+        if c >= '\u{7f}' && (c.is_control() || is_hidden(c)) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
 /// Whether a sign does not show, or ends a line: what Unicode calls default ignorable
 /// (`Default_Ignorable_Code_Point` of DerivedCoreProperties.txt) but for the selectors of
 /// variants up to U+FE0F, by which the sign before them shows as a picture; separators of lines
@@ -248,6 +265,21 @@ pub fn foreign(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_says_the_same_without_what_does_not_show() {
+        let said = "a\u{9b}31m\u{7f}\u{202e}\u{2028}\u{e0041}\n\u{1b}ü€";
+        for json in [
+            serde_json::to_string(&[said]).unwrap(),
+            serde_json::to_string_pretty(&[said]).unwrap(),
+        ] {
+            let shown = printable_json(&json);
+            assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), [said]);
+            assert_eq!(printable(&shown.replace('\n', "")), shown.replace('\n', ""));
+            assert!(shown.contains("\\u009b31m\\u007f\\u202e\\u2028\\udb40\\udc41"), "{shown}");
+            assert!(shown.contains("ü€"), "{shown}");
+        }
+    }
 
     #[test]
     fn foreign_text_cannot_steer_a_terminal() {

@@ -87,7 +87,7 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         let names = Names::default();
         names.set(own_names(&config));
         let guard = Guard::new(hosts(tls.as_ref(), &names))
-            .believing(config.trusted_proxies.clone())
+            .believing(config.trusted_proxies.clone(), config.forwarded_header)
             .within(limits);
         let guard = guard.counting(broker.metrics()).tracing(broker.tracer());
         let connections = guard.connections();

@@ -238,6 +238,7 @@ impl Bed {
                 listen: ([127, 0, 0, 1], 0).into(),
                 expose: false,
                 trusted_proxies: Vec::new(),
+                forwarded_header: Default::default(),
                 watch_every: None,
                 tls: None,
                 admin: None,
@@ -274,10 +275,11 @@ impl Bed {
         };
         let broker = Arc::new(Broker::assemble(&options.config, parts, &host).await.unwrap());
         let proxies = options.config.trusted_proxies.clone();
+        let header = options.config.forwarded_header;
         let asked_about = options.config.authz.iter().flat_map(config::Authz::hosts);
         let named = ["broker.example.com".to_string()].into_iter().chain(asked_about);
         let guard = Guard::new(Hosts::Loopback(named.collect()));
-        let guard = guard.believing(proxies).counting(broker.metrics());
+        let guard = guard.believing(proxies, header).counting(broker.metrics());
         let connections = guard.connections();
         let admin = Guard::new(Hosts::Loopback(Vec::new()));
         let seen = http::admin::routes(broker.clone(), connections.clone(), &admin);

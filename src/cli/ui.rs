@@ -14,7 +14,7 @@ use qrcode::render::unicode;
 use url::Url;
 
 use crate::deliver::{Printed, print};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, printable_json};
 use crate::host::env::Env;
 use crate::host::interact::{DevicePrompt, Interact, Waiting};
 use crate::host::process::stdout_was_closed;
@@ -158,11 +158,10 @@ impl Ui {
 
     /// Prints a report for a machine.
     pub(crate) fn json(&self, value: &impl serde::Serialize) -> Result<()> {
-        let mut out = self.raw_out();
-        serde_json::to_writer_pretty(&mut out, value).map_err(|cause| {
-            Error::new(ErrorKind::Io, "the report cannot be written").because(cause)
+        let report = serde_json::to_string_pretty(value).map_err(|cause| {
+            Error::new(ErrorKind::Other, "the report cannot be written").because(cause)
         })?;
-        written(writeln!(out))
+        written(writeln!(self.raw_out(), "{}", printable_json(&report)))
     }
 
     /// Prints a line of a report.

@@ -18,6 +18,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::error::printable_json;
+
 /// Writes panics as such lines from now on.
 pub(super) fn tell_of_panics() {
     std::panic::set_hook(Box::new(|panic| tell(&Panic::of(panic))));
@@ -66,7 +68,7 @@ fn tell(panic: &Panic) {
     let (level, target) = (Level::ERROR.as_str(), module_path!());
     let line = Line { time: &time, level, message: Panic::MESSAGE.into(), target, fields };
     if let Ok(line) = serde_json::to_string(&line) {
-        let _ = writeln!(std::io::stderr(), "{line}");
+        let _ = writeln!(std::io::stderr(), "{}", printable_json(&line));
     }
 }
 
@@ -125,7 +127,7 @@ where
             fields,
         };
         let line = serde_json::to_string(&line).map_err(|_| fmt::Error)?;
-        writeln!(writer, "{line}")
+        writeln!(writer, "{}", printable_json(&line))
     }
 }
 

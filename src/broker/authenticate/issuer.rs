@@ -378,11 +378,18 @@ impl Requirements {
     }
 }
 
-/// Whether it is an ID token: said to be one, or with claims that only those have
-/// (OpenID Connect Core section 3.3.2.11).
+/// Whether it is an ID token: said to be one, or with claims that only those have (OpenID Connect
+/// Core sections 2 and 3.3.2.11; FAPI 1.0 part 2 section 5.1.1). Whoever shows it may say that it is
+/// something else.
 fn is_id_token(claims: &Claims, token_type: TokenType) -> bool {
+    let has = |name: &&str| claims.all.contains_key(*name);
+    // Keycloak says of each token which of its kinds it is; access tokens of earlier versions
+    // have the nonce, too.
+    let kind = claims.all.get("typ").and_then(Value::as_str);
     token_type == TokenType::IdToken
-        || ["at_hash", "c_hash"].iter().any(|name| claims.all.contains_key(*name))
+        || kind == Some("ID")
+        || ["at_hash", "c_hash", "s_hash"].iter().any(|name| has(&name))
+        || kind != Some("Bearer") && has(&"nonce")
 }
 
 fn has(claims: &Map<String, Value>, name: &str, wanted: &RequiredClaim) -> bool {

@@ -40,6 +40,7 @@ impl Config {
             listen,
             expose,
             trusted_proxies,
+            forwarded_header,
             mut tls,
             watch_every,
             admin,
@@ -66,6 +67,7 @@ impl Config {
         change.keep("listen", |config| &config.listen, &listen);
         change.keep("expose", |config| &config.expose, &expose);
         change.keep("trusted_proxies", |config| &config.trusted_proxies, &trusted_proxies);
+        change.keep("forwarded_header", |config| &config.forwarded_header, &forwarded_header);
         change.keep("[admin]", |config| &config.admin, &admin);
         change.keep("[store]", |config| &config.store, &store);
         change.keep("[keys]", |config| &config.keys, &keys);
@@ -182,6 +184,7 @@ max_ttl = "1h"
             ("[tls]", "listen = \"127.0.0.1:1\"\n[tls]", "listen"),
             ("[tls]", "expose = true\n[tls]", "expose"),
             ("[tls]", "trusted_proxies = [\"10.0.0.0/8\"]\n[tls]", "trusted_proxies"),
+            ("[tls]", "forwarded_header = \"forwarded\"\n[tls]", "forwarded_header"),
             ("[policy]", "[admin]\nlisten = \"127.0.0.1:2\"\n[policy]", "[admin]"),
             ("broker.db", "other.db", "[store]"),
             ("[policy]", "[keys]\nkek_file = \"kek\"\n[policy]", "[keys]"),

@@ -68,6 +68,17 @@ pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// The variable that holds the key-encryption key where `[keys]` names nothing else.
 pub const KEK_VARIABLE: &str = "TMPCRED_BROKER_KEK";
 
+/// In which header proxies say where a request comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, a list of addresses.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
 /// A broker's configuration, as `broker.toml` has it. Paths are relative to the
 /// directory of that file.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -85,10 +96,13 @@ pub struct Config {
     /// Must be true for another `listen` address than loopback.
     #[serde(default)]
     pub expose: bool,
-    /// The proxies in front, as addresses or such as `10.0.0.0/8`: they say in
-    /// `X-Forwarded-For` or `Forwarded` where requests come from.
+    /// The proxies in front, as addresses or such as `10.0.0.0/28`: they say in the
+    /// `forwarded_header` where requests come from.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
+    /// The one header in which they say it; another one, callers may have written.
+    #[serde(default)]
+    pub forwarded_header: ForwardedHeader,
     /// The certificate. Without it plain HTTP is spoken, to loopback only: a proxy
     /// on this machine may stand in front.
     #[serde(default)]
@@ -361,6 +375,12 @@ impl Config {
         for (name, client) in &self.client {
             check_name("client", name).map_err(of(&["client", name]))?;
             client.check(name, &self.client).map_err(of(&["client", name]))?;
+            if self.trusted_issuer.get(name).is_some_and(|issuer| issuer.clients.is_none()) {
+                let why = format!(
+                    "[client.{name}] is called like [trusted_issuer.{name}], whose name stands for the client of tokens that name none; call one of them otherwise, or say which clients the issuer's tokens may be of (clients)"
+                );
+                return wrong(&["client", name], why);
+            }
         }
         if self.role.is_empty() {
             return wrong(&[], "there is no [role.NAME]".into());

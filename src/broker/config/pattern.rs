@@ -1,10 +1,13 @@
 //! Regular expressions in a configuration.
 
-use regex::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A regular expression that all of a text has to match.
+///
+/// `\d`, `\w`, `\s` and `\b` are about ASCII, and so is case that does not matter: whoever writes a
+/// pattern has names in mind, and not each sign that Unicode counts as a digit, or as a `k`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
@@ -16,14 +19,16 @@ pub struct Pattern {
 impl Pattern {
     /// Whether all of it is so.
     pub fn matches(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        self.regex.is_match(text.as_bytes())
     }
 
     /// What of a text is meant: what is in the parentheses, or all of it where there are none.
     /// Nothing where it is not so.
     pub(in crate::broker) fn found<'a>(&self, text: &'a str) -> Option<&'a str> {
         let group = self.groups().min(1);
-        self.regex.captures(text)?.get(group).map(|found| found.as_str())
+        let found = self.regex.captures(text.as_bytes())?.get(group)?;
+        // Parentheses that begin or end amid a sign hold nothing that anybody could mean.
+        text.get(found.range())
     }
 
     /// How many parentheses it has of which the content is told.
@@ -44,8 +49,9 @@ impl TryFrom<String> for Pattern {
     fn try_from(text: String) -> Result<Self, String> {
         // It has to be one by itself: what closes the parentheses around it would not be anchored.
         // Whoever forgets to anchor one means all of it.
-        Regex::new(&text)
-            .and_then(|_| Regex::new(&format!(r"\A(?:{text})\z")))
+        let read = |text: &str| RegexBuilder::new(text).unicode(false).build();
+        read(&text)
+            .and_then(|_| read(&format!(r"\A(?:{text})\z")))
             .map(|regex| Self { text: text.clone(), regex })
             .map_err(|cause| format!("'{text}' is no regular expression: {cause}"))
     }
@@ -82,6 +88,15 @@ mod tests {
             // A line's end is no end.
             ("main", "main\n", None),
             ("^main$", "main\nrelease", None),
+            // Digits, letters and case are those of ASCII; all else can be named.
+            (r"release-(\d+)", "release-12", Some("12")),
+            (r"release-(\d+)", "release-٣", None),
+            (r"(\w+)", "größe", None),
+            ("(?i)k8s-(.+)", "K8s-admin", Some("admin")),
+            ("(?i)k8s-(.+)", "\u{212a}8s-admin", None),
+            ("gr(ö)ße", "größe", Some("ö")),
+            ("(.+)/größe", "ä/größe", Some("ä")),
+            ("[^/]+/(.+)", "größe/x", Some("x")),
             // Nor does what closes the whole of it let anything through.
             ("(?m)^main$", "main\nrelease", None),
         ] {
@@ -89,6 +104,10 @@ mod tests {
             // (Of the other one nothing is in the parentheses.)
             assert_eq!(pattern(text).matches(of), found.is_some() || of == "other", "{text}");
         }
-        assert!(Pattern::try_from(")|(?:".to_string()).is_err());
+        // What is in the parentheses is no part of a sign.
+        assert_eq!(pattern("(.).*").found("ä"), None);
+        for wrong in [")|(?:", "[ä-ö]+", r"\p{Greek}"] {
+            assert!(Pattern::try_from(wrong.to_string()).is_err(), "{wrong}");
+        }
     }
 }

@@ -138,6 +138,8 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("\n[tls]", "trusted_proxies = [\"10.0.0.0/40\"]\n[tls]", "neither an address nor"),
         ("broker.example.com\"", "broker.example.com/a/:x\"", "may be ':x'"),
         ("broker.example.com\"", "broker.example.com/*x\"", "may be '*x'"),
+        // Whoever names no client would be that one.
+        ("[policy]", "[client.corp]\ndpop = \"required\"\n[policy]", "is called like"),
     ] {
         assert!(GOOD.contains(find), "{find}");
         let error = refused(&GOOD.replacen(find, replace, 1));

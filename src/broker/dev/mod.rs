@@ -186,6 +186,7 @@ role = "{READER}"
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             expose: false,
             trusted_proxies: Vec::new(),
+            forwarded_header: Default::default(),
             watch_every: None,
             tls: None,
             admin: None,

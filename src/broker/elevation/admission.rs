@@ -197,6 +197,10 @@ impl Broker {
         let (Some(ticket), true) = (&asked.ticket, has_command) else {
             return Ok(());
         };
+        if ticket.starts_with('-') {
+            let why = "a ticket's number cannot begin with '-'".to_string();
+            return Err(Refusal::Malformed(why));
+        }
         let Some(_turn) = self.tickets.turn().await else {
             let why = "so many tickets are being checked that this one could not be";
             return Err(Refusal::Unrecorded(Error::new(ErrorKind::Other, why)));

@@ -122,7 +122,7 @@ fn message(
     let is_review = ["review-due", "review-overdue"].contains(&kind);
     message
         .fact("By whom", if is_review && rules.is_none() { BY_WHOM } else { "" })
-        .fact("Ended by", ended_by)
+        .fact("Ended by", &ended_by)
         .fact("Because", ended_why)
         .fact("Review", note)
         .fact("To do", to_do(kind, &id).as_deref().unwrap_or_default())
@@ -156,6 +156,8 @@ fn to_do(kind: &str, id: &str) -> Option<String> {
     })
 }
 
-fn short(party: &Party) -> &str {
-    party.person.as_deref().unwrap_or(&party.subject)
+/// Who it is. A machine may choose what it is called, so it never has somebody's name alone.
+fn short(party: &Party) -> String {
+    let machine = || format!("{} at {}", party.subject, party.issuer);
+    party.person.clone().unwrap_or_else(machine)
 }

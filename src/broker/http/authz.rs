@@ -27,7 +27,7 @@ use super::token::RETRY_AFTER;
 use crate::broker::Broker;
 use crate::broker::authenticate::{self, names};
 use crate::broker::authz::{self, Credentials, Held};
-use crate::broker::config::{self, Authz, Binding, Nonces, Proxy, Route};
+use crate::broker::config::{self, Authz, Binding, ForwardedHeader, Nonces, Proxy, Route};
 use crate::broker::issue;
 use crate::broker::metrics::Authorization;
 use crate::broker::network::Network;
@@ -246,7 +246,8 @@ fn sender(
         Proxy::Nginx | Proxy::Envoy => one(headers, "x-original-source").ok()?.parse().ok(),
         Proxy::Traefik => {
             let proxies = config.proxies(trusted);
-            let Source(sender) = Source::of(peer, headers, proxies);
+            let said = ForwardedHeader::XForwardedFor;
+            let Source(sender) = Source::of(peer, headers, proxies, said).ok()?;
             (!proxies.iter().any(|proxy| proxy.contains(sender))).then_some(sender)
         }
     }

@@ -10,6 +10,7 @@ use super::hosts::Hosts;
 use super::shown::bearer;
 use super::source::Source;
 use super::token::Requested;
+use crate::broker::config::ForwardedHeader;
 use crate::broker::network::Network;
 use crate::fuzz::{headers, hold};
 
@@ -74,10 +75,17 @@ fn header_lines() {
         }
         // Whoever is no proxy is who they are.
         let stranger: IpAddr = [192, 0, 2, 7].into();
-        assert_eq!(Source::of(stranger, &headers, &proxies).0, stranger);
-        let behind = Source::of([10, 0, 0, 1].into(), &headers, &proxies).0;
-        let both = headers.contains_key("forwarded") && headers.contains_key("x-forwarded-for");
-        assert!(!both || behind == IpAddr::from([10, 0, 0, 1]));
+        for (header, name) in [
+            (ForwardedHeader::XForwardedFor, "x-forwarded-for"),
+            (ForwardedHeader::Forwarded, "forwarded"),
+        ] {
+            let of = |peer| Source::of(peer, &headers, &proxies, header);
+            assert_eq!(of(stranger), Ok(Source(stranger)));
+            // Nobody comes as the proxy of whom it says anything.
+            let proxy = IpAddr::from([10, 0, 0, 1]);
+            let behind = of(proxy);
+            assert!(headers.contains_key(name) || behind == Ok(Source(proxy)));
+        }
         let hosts = Hosts::Loopback(vec!["broker.example".into()]);
         if hosts.allow(&headers, None) {
             let mut given = headers.get_all("host").iter();

@@ -30,6 +30,7 @@ use super::hosts::Hosts;
 use super::refusal::Refusal;
 use super::rest::Rest;
 use super::source::Source;
+use crate::broker::config::ForwardedHeader;
 use crate::broker::ids;
 use crate::broker::metrics::{Metrics, Shed};
 use crate::broker::network::Network;
@@ -91,6 +92,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestId {
 pub struct Guard {
     hosts: Hosts,
     proxies: Vec<Network>,
+    forwarded: ForwardedHeader,
     connections: Connections,
     at_once: Arc<Semaphore>,
     kept: Arc<Semaphore>,
@@ -108,6 +110,7 @@ impl Guard {
         Self {
             hosts,
             proxies: Vec::new(),
+            forwarded: ForwardedHeader::default(),
             connections: Connections::default(),
             at_once: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             kept: Arc::new(Semaphore::new(MAX_KEPT)),
@@ -131,10 +134,10 @@ impl Guard {
         Self { tracer, ..self }
     }
 
-    /// Believes these proxies about where requests come from.
+    /// Believes these proxies about where requests come from, who say it in this header.
     #[must_use]
-    pub fn believing(self, proxies: Vec<Network>) -> Self {
-        Self { proxies, ..self }
+    pub fn believing(self, proxies: Vec<Network>, forwarded: ForwardedHeader) -> Self {
+        Self { proxies, forwarded, ..self }
     }
 
     /// Takes in connections within these limits.
@@ -230,8 +233,9 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     // With a body it is not there as a whole yet: see `shed_load`.
     let whole = request.body().is_end_stream();
     let _busy = peer.filter(|_| whole).map(|peer| guard.connections.busy(peer));
-    if let Some(peer) = peer {
-        let source = Source::of(peer.ip(), request.headers(), &guard.proxies);
+    let source =
+        peer.map(|peer| Source::of(peer.ip(), request.headers(), &guard.proxies, guard.forwarded));
+    if let Some(Ok(source)) = source {
         request.extensions_mut().insert(source);
     }
     let method = request.method().clone();
@@ -252,12 +256,12 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
     // 9112 section 6.3).
     let last = request.headers().contains_key(TRANSFER_ENCODING);
     let answered = async {
-        match guard.admit(&request) {
-            Ok(()) => {
-                tokio::time::timeout(MAX_TIME, next.run(request)).await.unwrap_or_else(|_| {
-                    Refusal::unavailable("it took too long", Duration::from_secs(5)).at(id)
-                })
-            }
+        // In the proxy's name nobody else may come: policies go by where requests come from.
+        let told = source.transpose().map_err(Refusal::from);
+        match guard.admit(&request).and(told) {
+            Ok(_) => tokio::time::timeout(MAX_TIME, next.run(request)).await.unwrap_or_else(|_| {
+                Refusal::unavailable("it took too long", Duration::from_secs(5)).at(id)
+            }),
             Err(refusal) => refusal.at(id),
         }
     }

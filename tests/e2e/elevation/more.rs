@@ -17,13 +17,15 @@ fn claims_of(company: &Company, name: &str, more: &[&str]) -> Value {
 
 #[test]
 fn a_ticket_is_looked_up_before_anybody_is_asked() {
-    let rules = "ticket = \"CHG-[0-9]+\"\nticket_command = [\"/bin/sh\", \"-c\", \"[ \\\"$1\\\" = CHG-1 ]\", \"ticket\"]";
+    // Like many a program it ends well where it is asked for help.
+    let rules = "ticket = \"[A-Z-]+[0-9h]+\"\nticket_command = [\"/bin/sh\", \"-c\", \"[ \\\"$1\\\" = CHG-1 ] || [ \\\"$1\\\" = -h ]\", \"ticket\"]";
     let company = Company::with(&["alice", "bob"], &role(rules));
     let ask = ["request", "admin", "--reason", "INC-1", "--no-wait", "--json"];
     for (ticket, says) in [
         (&[][..], "a ticket is needed"),
         (&["--ticket", "chg"], "the ticket has to be like"),
         (&["--ticket", "CHG-2"], "there is no such ticket"),
+        (&["--ticket=-h"], "cannot begin with '-'"),
     ] {
         let refused = company.elevate("alice", &[&ask[..], ticket].concat());
         assert!(

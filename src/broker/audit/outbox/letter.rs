@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 
 use crate::broker::audit::export::{Format, exported, missing, unreadable};
 use crate::broker::store::Row;
+use crate::error::printable_json;
 
 /// A record as a sink gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,14 +32,14 @@ impl Letter {
             sequence,
             at: record.as_ref().map(|record| record.at),
             went_well: record.as_ref().is_some_and(|record| record.went_well()),
-            json: json.to_string(),
+            json: printable_json(&json.to_string()),
         }
     }
 
     /// What a sink gets in the place of records that are gone, from the first of these numbers
     /// to the last.
     pub(super) fn of_missing(gone: (u64, u64), format: Format, near: OffsetDateTime) -> Self {
-        let json = missing(format, gone, near).to_string();
+        let json = printable_json(&missing(format, gone, near).to_string());
         Self { sequence: gone.1, at: None, went_well: false, json }
     }
 }

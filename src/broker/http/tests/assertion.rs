@@ -127,10 +127,19 @@ async fn an_id_token_is_shown_by_whom_it_was_issued_to() {
     for foreign in [json!("https://other.example"), json!("cli"), json!(""), json!(["cli"])] {
         assert_eq!(ask(of_two(foreign.clone()), id_token).await, 400, "{foreign}");
         // It is no other token for being called one.
-        let mut called_jwt = of_two(foreign);
-        called_jwt["at_hash"] = json!("x");
-        assert_eq!(ask(called_jwt, "urn:ietf:params:oauth:token-type:jwt").await, 400);
+        for (name, value) in
+            [("at_hash", "x"), ("c_hash", "x"), ("s_hash", "x"), ("nonce", "x"), ("typ", "ID")]
+        {
+            let mut called_jwt = of_two(foreign.clone());
+            called_jwt[name] = json!(value);
+            let jwt = "urn:ietf:params:oauth:token-type:jwt";
+            assert_eq!(ask(called_jwt, jwt).await, 400, "{name}");
+        }
     }
+    // Nor is an access token one that says so, whatever it has besides.
+    let mut bearer = of_two(json!("cli"));
+    (bearer["typ"], bearer["nonce"]) = (json!("Bearer"), json!("x"));
+    assert_eq!(ask(bearer, "urn:ietf:params:oauth:token-type:access_token").await, 200);
     // The client of an access token is no audience.
     assert_eq!(ask(of_two(json!("cli")), "urn:ietf:params:oauth:token-type:jwt").await, 200);
 

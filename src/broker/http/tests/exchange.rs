@@ -248,6 +248,47 @@ async fn records_name_whom_a_trusted_proxy_speaks_for() {
     }
 }
 
+/// Policies that go by where requests come from are for those who are there, and not for whoever
+/// makes the broker doubt what its proxy says.
+#[tokio::test]
+async fn nobody_comes_in_the_name_of_the_proxy_by_what_they_write_themselves() {
+    let bed = Bed::with(|options| {
+        options.config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+        options.policies = options.policies.replacen(
+            "resource == Role::\"deploy\");",
+            "resource == Role::\"deploy\")
+                when { context.source.isInRange(ip(\"127.0.0.0/8\")) };",
+            1,
+        );
+    })
+    .await;
+    let form = bed.form(&bed.key.token(json!({})), &[]);
+    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let ask = async |lines: &[(&'static str, &str)]| {
+        let mut headers = axum::http::HeaderMap::new();
+        headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        let (url, body) = (bed.url("/token"), Secret::new(body.clone().into_bytes()));
+        let answer =
+            bed.client.send(Request { method: Method::POST, url, headers, body }).await.unwrap();
+        json_of(&answer)["error"].as_str().map(String::from)
+    };
+    let (x, other) = ("x-forwarded-for", "forwarded");
+    assert_eq!(ask(&[]).await, None, "whoever is there");
+    let denied = Some("access_denied".to_string());
+    assert_eq!(ask(&[(x, "203.0.113.7")]).await, denied);
+    for forged in ["x", "for=127.0.0.1", "for=unknown", ""] {
+        assert_eq!(ask(&[(other, forged), (x, "203.0.113.7")]).await, denied, "{forged}");
+    }
+    assert_eq!(ask(&[(x, "127.0.0.1, 203.0.113.7")]).await, denied);
+    for unreadable in ["unknown", "203.0.113.7, unknown", ""] {
+        let refused = ask(&[(x, unreadable)]).await;
+        assert_eq!(refused.as_deref(), Some("invalid_request"), "{unreadable}");
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_issued_when_it_cannot_be_recorded() {
     let dir = tempfile::tempdir().unwrap();

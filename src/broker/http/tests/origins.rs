@@ -8,8 +8,9 @@ use axum::http::{HeaderMap, Method};
 use serde_json::json;
 use uuid::Uuid;
 
+use super::authz::authz;
 use super::lineage::{OWN, Site};
-use crate::broker::config;
+use crate::broker::config::{self, Proxy};
 use crate::broker::metrics::Metrics;
 use crate::broker::origins::{Origins, Place, Used};
 use crate::broker::testbed::{Bed, CORP, Options, claims_of, json_of, now};
@@ -163,6 +164,36 @@ async fn a_token_that_is_exchanged_from_another_network_is_counted() {
     let form = bed.form(&token, &[("role", "deploy")]);
     assert_ne!(from(&bed, "192.0.2.1", "/token", &form).await.status.as_u16(), 200);
     assert_eq!(count(&bed, Place::Exchange), 2);
+}
+
+/// Traefik says in one header where a request comes from, and lets the others through.
+#[tokio::test]
+async fn whoever_shows_a_token_to_a_proxy_cannot_hide_where_they_are() {
+    let bed = Bed::with(|options| authz(Proxy::Traefik, options)).await;
+    let token = bed.issued(json!({}), &[]).await;
+    let mut told = 0;
+    for (source, forged) in [("203.0.113.9", None), ("198.51.100.7", Some("x"))] {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", format!("Bearer {token}")),
+            ("x-forwarded-method", "GET".into()),
+            ("x-forwarded-proto", "http".into()),
+            ("x-forwarded-host", "api.example.com".into()),
+            ("x-forwarded-uri", "/a".into()),
+            ("x-forwarded-for", source.into()),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        if let Some(forged) = forged {
+            headers.insert("forwarded", forged.parse().unwrap());
+        }
+        let (method, url) = (Method::GET, bed.url("/v1/authz/api"));
+        let body = Secret::new(Vec::new());
+        let passes = bed.client.send(Request { method, url, headers, body }).await.unwrap();
+        assert_eq!(passes.status.as_u16(), 200);
+        told += 1;
+        until("the event", || count(&bed, Place::Authz) == told).await;
+    }
 }
 
 #[tokio::test]

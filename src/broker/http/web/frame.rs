@@ -292,9 +292,11 @@ pub(super) fn quoted(text: &str) -> Markup {
     html! { bdi { (printable(text)) } }
 }
 
-/// What somebody is called.
+/// What somebody is called. A machine may choose that, so it never has somebody's name alone.
 pub(super) fn called(party: &Party) -> String {
-    printable(party.name.as_ref().or(party.person.as_ref()).unwrap_or(&party.subject))
+    let machine = || format!("{} at {}", party.subject, party.issuer);
+    let person = party.name.clone().or_else(|| party.person.clone());
+    printable(&person.unwrap_or_else(machine))
 }
 
 /// The same on a page.
@@ -305,7 +307,7 @@ pub(super) fn party(party: &Party) -> Markup {
 /// Somebody, by all that is known of who they are.
 pub(super) fn whole_party(one: &Party) -> Markup {
     html! {
-        (party(one))
+        @if one.person.is_none() && one.name.is_none() { "A machine" } @else { (party(one)) }
         @if let Some(person) = &one.person { " (" bdi { (person) } ")" }
         br;
         span.id { (printable(&one.subject)) " at " (printable(&one.issuer)) }

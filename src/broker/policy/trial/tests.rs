@@ -17,6 +17,7 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         expose: false,
         trusted_proxies: Vec::new(),
+        forwarded_header: Default::default(),
         watch_every: None,
         tls: None,
         admin: None,

@@ -25,7 +25,7 @@ use crate::cli::args::{
 use crate::cli::ui::written;
 use crate::cli::{misuse, show};
 use crate::credential::Principal;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, printable_json};
 use crate::host::{files, process};
 
 /// How many records are read at a time.
@@ -371,7 +371,8 @@ async fn export(app: &App, args: &AuditExport) -> Result<()> {
             }
             after = row.0;
             if let Some((sequence, record)) = known(row, &mut unreadable) {
-                written(writeln!(out, "{}", exported(format, sequence, &record)))?;
+                let line = exported(format, sequence, &record).to_string();
+                written(writeln!(out, "{}", printable_json(&line)))?;
             }
         }
     }

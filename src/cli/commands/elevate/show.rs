@@ -207,9 +207,14 @@ pub(super) fn who(party: &Party) -> String {
     }
 }
 
-/// The same in short.
+/// The same in short. A machine may choose what it is called, so it never has somebody's name
+/// alone.
 pub(super) fn short(party: &Party) -> String {
-    party.person.clone().unwrap_or_else(|| party.subject.clone())
+    match &party.person {
+        Some(person) => person.clone(),
+        None if party.issuer.is_empty() => "a machine".into(),
+        None => format!("{} at {}", party.subject, party.issuer),
+    }
 }
 
 fn lasting(seconds: u64) -> String {

@@ -60,6 +60,10 @@ async fn a_machine_has_a_role_that_people_approve_and_decides_nothing_about_its_
     let (place, ci) = place("").await;
     let asked = json_of(&ci.asks(&place, "job", &[]).await);
     assert_eq!(asked["access"], "pending", "{asked}");
+    // It may be called as it likes, and is nobody of that name.
+    let told = place.told().await;
+    let titles: Vec<_> = told.iter().map(|message| message.title()).collect();
+    assert_eq!(titles, ["job at https://ci.example.com asks for admin"]);
     for (what, form) in DECISIONS {
         let (status, said) = ci.not_done(&place, "job", what, &asked, form).await;
         if what == "review" {
