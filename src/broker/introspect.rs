@@ -15,7 +15,7 @@ use super::Broker;
 use super::audit::Decision;
 use super::authenticate::{Caller, Rejection, unacceptable};
 use super::config::Endpoint;
-use super::operate::{Credentials, Unproved};
+use super::operate::{Credentials, USED_UP, Unproved};
 use super::own::{Flaw, OwnToken};
 use super::policy::Moment;
 use super::proof::{self, Fault};
@@ -90,9 +90,13 @@ impl Broker {
                     (None, Some(self.proof_at(shown, proof, at)?))
                 }
             },
-            // An assertion that is good once serves as long as it lasts here: nothing comes of it.
+            // Nothing comes of it, so an assertion that is good once is not used up. But one that
+            // was may be in anybody's hands.
             Asker::Shown(shown) => {
                 let (caller, proof) = self.shown_by(book, shown).await?;
+                if self.was_used(&caller).await.map_err(Refusal::Unavailable)? {
+                    return Err(Refusal::Unauthenticated(unacceptable(USED_UP)));
+                }
                 (Some(caller), proof)
             }
             Asker::Client(client) => {
@@ -100,7 +104,6 @@ impl Broker {
             }
         };
         if let Some(caller) = &caller {
-            // Also by an assertion that was used up: here it serves on, so it is not dead.
             let counted = self.count(book, caller.asking(), Endpoint::Introspect);
             counted.map_err(Refusal::TooOften)?;
         }

@@ -32,6 +32,9 @@ use crate::dpop::{self, Expected, Proof, Shown, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::Secret;
 
+/// What is said of an assertion that is good once, where it was used.
+pub(super) const USED_UP: &str = "it may be used once, and was";
+
 /// A token by which somebody shows who they are.
 #[derive(Clone, Copy, Debug)]
 pub enum Credentials<'a> {
@@ -204,8 +207,14 @@ impl Broker {
         });
         match self.used_up(used).await? {
             true => Ok(()),
-            false => Err(Unproved::Token(unacceptable("it may be used once, and was"))),
+            false => Err(Unproved::Token(unacceptable(USED_UP))),
         }
+    }
+
+    /// Whether somebody was known by an assertion that is good once, and was used up.
+    pub(super) async fn was_used(&self, caller: &Caller) -> Result<bool> {
+        let Some(assertion) = caller.used_up() else { return Ok(false) };
+        self.store.any_consumed(Once::Assertion, &[once::hex(&assertion)]).await
     }
 
     /// The same of a proof alone.

@@ -139,7 +139,11 @@ fn what_makes_no_sense_is_refused_by_name() {
         ("broker.example.com\"", "broker.example.com/a/:x\"", "may be ':x'"),
         ("broker.example.com\"", "broker.example.com/*x\"", "may be '*x'"),
         // Whoever names no client would be that one.
-        ("[policy]", "[client.corp]\ndpop = \"required\"\n[policy]", "is called like"),
+        (
+            "[policy]",
+            "[client.corp]\nauth = \"none\"\ndpop = \"required\"\n[policy]",
+            "is called like",
+        ),
     ] {
         assert!(GOOD.contains(find), "{find}");
         let error = refused(&GOOD.replacen(find, replace, 1));

@@ -148,6 +148,15 @@ fn patterns() -> Vec<Attack> {
             json!({ "ref": reference }),
         ));
     }
+    for cluster in
+        ["k8s-\u{663}", "\u{212a}8s-1", "k8\u{17f}-1", "k8s-", "k8s-1\n", "xk8s-1", "k8s-1 "]
+    {
+        attacks.push(job(
+            Who::Stranger,
+            format!("cluster = {cluster:?}"),
+            json!({ "cluster": cluster }),
+        ));
+    }
     for subject in [
         "repo:acme/app2:ref:refs/heads/main",
         "repo:acme/app",

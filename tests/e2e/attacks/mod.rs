@@ -16,6 +16,7 @@ mod keys;
 mod proofs;
 mod proxy;
 mod requests;
+mod sources;
 mod tokens;
 mod wire;
 mod world;
@@ -100,6 +101,7 @@ fn corpus() -> Vec<Attack> {
         proxy::attacks(),
         http::attacks(),
         issuers::attacks(),
+        sources::attacks(),
     ]
     .into_iter()
     .flatten()

@@ -241,6 +241,14 @@ fn audiences() -> Vec<Attack> {
     ] {
         attacks.push(claiming(AUDIENCES, Who::Stranger, name.into(), claims));
     }
+    // Of that issuer tokens of all clients are taken, but for ID tokens.
+    for (name, value) in
+        [("nonce", "x"), ("at_hash", "x"), ("c_hash", "x"), ("s_hash", "x"), ("typ", "ID")]
+    {
+        let claims = json!({"azp": "other", name: value});
+        let name = format!("an ID token of another client by its {name}, called a JWT");
+        attacks.push(showing(AUDIENCES, Who::Stranger, name, move |w| w.job(claims.clone())));
+    }
     attacks
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use sqlx::{Connection as _, Row as _};
 
 use super::hostile::Hostile;
 use super::keys::{Key, merged};
+use super::sources;
 use super::wire::{ANYBODY, Exchange, form, post};
 use crate::support::broker::{API, Broker, BrokerOptions, KEK, Twin};
 use crate::support::home::Home;
@@ -131,7 +132,7 @@ issuer = "https://ci.example"
 audiences = ["https://aud.example"]
 jwks_file = "{files}/ci.json"
 assertions = "once"
-required_claims = { repository = "acme/app", ref = ["refs/heads/main", "refs/heads/release"] }
+required_claims = { repository = "acme/app", ref = ["refs/heads/main", "refs/heads/release"], cluster = { matches = "(?i)k8s-\\d+" } }
 
 [trusted_issuer.other]
 issuer = "https://other.example"
@@ -217,8 +218,11 @@ impl World {
         let mut options = BrokerOptions::trusting(ISSUER);
         options.trusted = format!("{}/keys-are-html", hostile.url());
         options.audiences = vec![AUDIENCE.into()];
-        options.policy = POLICY.into();
-        options.more = MORE
+        options.policy = [POLICY, sources::POLICY].concat();
+        // (Keys that are in no table come before the first one.)
+        options.store = format!("trusted_proxies = [\"{}\"]\n{}", sources::PROXY, options.store);
+        options.more = [sources::ROLE, MORE]
+            .concat()
             .replace("{files}", &files.path("").display().to_string())
             .replace("{authz}", &authz.to_string());
         for way in super::hostile::WAYS.iter().filter(|way| **way != "keys-are-html") {
@@ -296,7 +300,7 @@ impl World {
     pub(super) fn job(&self, changes: Value) -> String {
         let own = json!({
             "iss": CI, "sub": "repo:acme/app:ref:refs/heads/main", "azp": null, "groups": null,
-            "repository": "acme/app", "ref": "refs/heads/main", "jti": uuid::Uuid::new_v4(),
+            "repository": "acme/app", "ref": "refs/heads/main", "cluster": "k8s-1", "jti": uuid::Uuid::new_v4(),
         });
         let claims = self.claims(merged(own, changes));
         self.secret(self.ci.sign(&self.ci.header(json!({})), &claims))
@@ -349,8 +353,18 @@ impl World {
 
     /// Asks for a token, as somebody honest. What is said, where it is not granted.
     pub(super) fn try_honest(&self, lines: &[&str], body: &str) -> Result<String, String> {
+        self.try_honest_from(ANYBODY, lines, body)
+    }
+
+    /// The same from this address.
+    pub(super) fn try_honest_from(
+        &self,
+        from: IpAddr,
+        lines: &[&str],
+        body: &str,
+    ) -> Result<String, String> {
         let bytes = post("/token", lines, body);
-        let answers = Exchange { to: self.address, from: ANYBODY, bytes }.run()?;
+        let answers = Exchange { to: self.address, from, bytes }.run()?;
         let answer: Value =
             serde_json::from_str(answers.body()).map_err(|_| format!("no JSON: {answers:?}"))?;
         let token = answer["access_token"].as_str().ok_or(format!("{answer}"))?;

@@ -92,7 +92,7 @@ async fn a_bound_token_that_asks_about_itself_with_a_proof_has_to_have_the_right
 }
 
 #[tokio::test]
-async fn an_assertion_that_is_good_once_may_ask_as_long_as_it_lasts_and_each_proof_once() {
+async fn an_assertion_that_is_good_once_may_ask_until_it_is_used_and_each_proof_once() {
     let bed = Bed::with(|options| {
         let corp = options.config.trusted_issuer.get_mut("corp").unwrap();
         corp.assertions = crate::broker::config::Assertions::Once;
@@ -111,4 +111,15 @@ permit (principal, action == Action::"introspect", resource) when { principal.su
         let proof = device.proof_with(HERE, &api, Some(&nonce));
         assert_eq!(json_of(&ask(&bed, &api, &[&proof], &token).await)["active"], true);
     }
+    // What was used may be in a log that anybody reads.
+    let used = bed.key.token(json!({"sub": "api"}));
+    assert_eq!(json_of(&bed.introspect(Some(&used), &token).await)["active"], true);
+    assert_eq!(bed.exchange(&used, &[]).await.status, StatusCode::OK);
+    let answer = bed.introspect(Some(&used), &token).await;
+    let said = json_of(&answer);
+    assert_eq!(
+        (answer.status, &said["error"]),
+        (StatusCode::UNAUTHORIZED, &json!("invalid_token"))
+    );
+    assert!(said["error_description"].as_str().unwrap().contains("may be used once"), "{said}");
 }

@@ -67,9 +67,12 @@ async fn by_an_assertion_that_was_used_nobody_uses_up_the_rate_of_whose_it_was()
     }
     assert_eq!(bed.exchange(&fresh(), &[]).await.status, StatusCode::OK);
     limited(&bed.exchange(&fresh(), &[]).await, "this caller", "30");
-    // To ask about others it serves on, and counts.
-    assert_eq!(bed.introspect(Some(&used), "x").await.status, StatusCode::OK);
-    limited(&bed.introspect(Some(&used), "x").await, "this caller", "60");
+    // Nor does anybody ask about others by it.
+    for _ in 0..3 {
+        assert_eq!(bed.introspect(Some(&used), "x").await.status, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(bed.introspect(Some(&fresh()), "x").await.status, StatusCode::OK);
+    limited(&bed.introspect(Some(&fresh()), "x").await, "this caller", "60");
 }
 
 #[tokio::test]
