@@ -16,6 +16,10 @@ const MAX_NAME: usize = 1024;
 /// How many members `may_act` may have.
 const MAX_MEMBERS: usize = 8;
 
+/// Claims that name nobody: in `may_act` they mean nothing, and are not used (RFC 8693 section
+/// 4.4). What is not known might name somebody, so it counts.
+const NO_IDENTITY: [&str; 5] = ["exp", "nbf", "iat", "aud", "jti"];
+
 /// Somebody who acts for another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
@@ -40,7 +44,7 @@ impl Actor {
 }
 
 /// Who may become the actor of a token's subject: every member of the claim `may_act`
-/// has to be in the actor's own token.
+/// that names somebody has to be in the actor's own token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MayAct(Map<String, Value>);
 
@@ -60,6 +64,7 @@ impl MayAct {
         };
         let refused = || unacceptable("its claim 'may_act' does not say who");
         let mut members = claim.as_object().cloned().ok_or_else(refused)?;
+        members.retain(|name, _| !NO_IDENTITY.contains(&name.as_str()));
         members.entry("iss").or_insert_with(|| issuer.into());
         let is_short = |value: &Value| value.as_str().is_none_or(|text| text.len() <= MAX_NAME);
         let names = members.contains_key("sub") || members.contains_key("client_id");
@@ -206,6 +211,13 @@ mod tests {
             let may_act = MayAct::read(claims.as_object().unwrap(), &issuer(claims)).unwrap();
             let may_act = may_act.unwrap();
             may_act.admit(actor.as_object().unwrap()).unwrap();
+            // Section 4.4: what names nobody means nothing there.
+            let mut claims = claims.clone();
+            for name in NO_IDENTITY {
+                claims["may_act"][name] = json!(["0"]);
+            }
+            let more = MayAct::read(claims.as_object().unwrap(), &issuer(&claims)).unwrap();
+            assert_eq!(more.as_ref(), Some(&may_act), "nor is it handed on: {vector}");
             assert!(may_act.admit(claims.as_object().unwrap()).is_err(), "{vector}");
         }
     }
@@ -246,8 +258,13 @@ mod tests {
         assert!(admits(json!({"client_id": "c"}), bot.clone()));
         assert!(!admits(json!({"sub": "other"}), bot.clone()));
         assert!(!admits(json!({"sub": "bot", "iss": "https://b.example"}), bot.clone()));
-        assert!(!admits(json!({"sub": "bot", "email": "b@example.com"}), bot));
-        for wrong in [json!("bot"), json!({}), json!({"iss": A}), json!({"sub": ["bot"]})] {
+        assert!(!admits(json!({"sub": "bot", "email": "b@example.com"}), bot.clone()));
+        // What names nobody is not compared; what nobody knows is.
+        let past = json!({"sub": "bot", "exp": 1, "nbf": "x", "iat": {}, "aud": [], "jti": null});
+        assert!(admits(past, bot.clone()));
+        assert!(!admits(json!({"sub": "bot", "expires": 1}), bot));
+        let nobody = json!({"aud": ["x"], "jti": "1"});
+        for wrong in [json!("bot"), json!({}), json!({"iss": A}), json!({"sub": ["bot"]}), nobody] {
             assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
         assert!(read(json!(null)).unwrap().is_none());
