@@ -29,7 +29,7 @@ fn forms() -> Vec<Attack> {
     for more in [
         "role=deploy",
         "role=reader",
-        "role=",
+        "role=&role=reader",
         "r%6fle=reader",
         "audience=https%3A%2F%2Fapi.example.com",
         "audience=https%3A%2F%2Fevil.example",
