@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use super::connections::{Connections, Limits};
 use super::form;
-use super::hosts::Hosts;
+use super::hosts::{self, Hosts};
 use super::refusal::Refusal;
 use super::rest::Rest;
 use super::source::Source;
@@ -357,6 +357,10 @@ impl Guard {
     }
 
     fn admit(&self, request: &Request) -> Result<(), Refusal> {
+        if !hosts::is_named(request.headers(), request.version()) {
+            let why = "a request needs one header 'Host', with a host and nothing else";
+            return Err(Refusal::invalid_request(why));
+        }
         if !self.hosts.allow(request.headers(), request.uri().authority()) {
             return Err(Refusal::new(
                 StatusCode::MISDIRECTED_REQUEST,

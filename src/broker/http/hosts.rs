@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use axum::http::HeaderMap;
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Version};
 
 /// Which `Host` a request may name.
 #[derive(Clone, Debug)]
@@ -69,11 +69,46 @@ impl Hosts {
     }
 }
 
+/// Whether a request says for which host it is as it has to (RFC 9112 section 3.2): by one
+/// `Host`, which may be empty, or in versions of HTTP but 1.1 by none.
+pub(super) fn is_named(headers: &HeaderMap, version: Version) -> bool {
+    let mut given = headers.get_all(HOST).iter();
+    let is_host =
+        |text: &str| text.is_empty() || !text.contains('@') && text.parse::<Authority>().is_ok();
+    match (given.next(), given.next()) {
+        (Some(one), None) => one.to_str().is_ok_and(is_host),
+        (None, _) => version != Version::HTTP_11,
+        (Some(_), Some(_)) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn a_request_names_one_host() {
+        let named = |given: &[&str], version| {
+            let given = given.iter().map(|host| (HOST, HeaderValue::from_str(host).unwrap()));
+            let mut headers = HeaderMap::new();
+            for (name, host) in given {
+                headers.append(name, host);
+            }
+            is_named(&headers, version)
+        };
+        for good in ["a.example", "a.example:80", "[::1]:80", "evil.example", ""] {
+            assert!(named(&[good], Version::HTTP_11), "{good}");
+        }
+        for bad in ["a b", "a@b.example", "a/b", "http://a.example"] {
+            assert!(!named(&[bad], Version::HTTP_11), "{bad}");
+        }
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            assert_eq!(named(&[], version), version != Version::HTTP_11);
+            assert!(!named(&["a.example", "a.example"], version));
+        }
+    }
 
     fn allowed(hosts: &Hosts, given: &[&str]) -> bool {
         let mut headers = HeaderMap::new();

@@ -292,7 +292,7 @@ impl Operation {
     pub(super) fn guarded(self) -> Self {
         self.answers(Answer::refusal(
             400,
-            "The header `Tmpcred-Protocol` names another version of the protocol",
+            "The header `Host` is missing, malformed or there twice, or the header `Tmpcred-Protocol` names another version of the protocol",
             &[refusal::INVALID_REQUEST],
         ))
         .answers(Answer::refusal(413, "The body is too large", &[refusal::INVALID_REQUEST]))
