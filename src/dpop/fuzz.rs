@@ -52,7 +52,10 @@ fn proof_claims() {
         let Ok(verified) = expecting(|expected| verify(&proof, expected)) else { return };
         let header: Value = serde_json::from_slice(header).unwrap();
         let claims: Value = serde_json::from_slice(claims).unwrap();
-        assert_eq!(header["typ"], "dpop+jwt");
+        let typ = header["typ"].as_str().unwrap().to_ascii_lowercase();
+        assert_eq!(typ.strip_prefix("application/").unwrap_or(&typ), "dpop+jwt");
+        let cty = header["cty"].as_str().unwrap_or_default().to_ascii_lowercase();
+        assert!(!matches!(&*cty, "jwt" | "application/jwt"));
         assert!(header["alg"] == "EdDSA" || header["alg"] == "Ed25519");
         assert!(header.get("crit").is_none());
         for private in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
@@ -61,6 +64,11 @@ fn proof_claims() {
         assert_eq!((&claims["htm"], &claims["ath"]), (&json!("POST"), &json!(ath(TOKEN))));
         assert_eq!(Target::parse(claims["htu"].as_str().unwrap()), Target::parse(ADDRESS));
         assert!((claims["iat"].as_f64().unwrap() - NOW.unix_timestamp() as f64).abs() < 61.0);
+        for (name, sign) in [("exp", -1.0), ("nbf", 1.0)] {
+            let Some(moment) = claims.get(name) else { continue };
+            let ahead = moment.as_f64().unwrap() - NOW.unix_timestamp() as f64;
+            assert!(ahead * sign < 61.0, "{name}");
+        }
         assert!(!claims["jti"].as_str().unwrap().is_empty());
         assert_eq!(claims.get("nonce").and_then(Value::as_str), verified.nonce.as_deref());
         assert_eq!(verified.id.len(), 43);
@@ -78,5 +86,12 @@ fn target() {
         assert_eq!(Target::parse(target.as_str()), Some(target.clone()));
         assert!(!target.as_str().contains(['?', '#', ' ']) && target.as_str().starts_with("http"));
         assert!(!text.contains(['\n', '\\', ' ', '\0']));
+        // Nothing was repaired.
+        let origin = |text: &str| {
+            let (scheme, rest) = text.split_once("://").unwrap();
+            let host = rest.split(['/', '?', '#']).next().unwrap();
+            format!("{scheme}://{host}").to_ascii_lowercase()
+        };
+        assert!(origin(text).starts_with(&origin(target.as_str())));
     });
 }

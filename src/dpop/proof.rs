@@ -30,7 +30,7 @@ pub const MAX_PROOF: usize = 8 * 1024;
 /// The longest id of a proof, in bytes.
 const MAX_ID: usize = 512;
 
-/// What a proof says of itself.
+/// What a proof says of itself, as a media type.
 const TYPE: &str = "dpop+jwt";
 
 /// What only the holder of a key may have, of all kinds of keys (RFC 7518 section 6).
@@ -138,13 +138,10 @@ pub fn verify(proof: &str, expected: &Expected<'_>) -> Result<Proof, Refusal> {
 fn signer(proof: &str, header: &Map<String, Value>) -> Result<String, Refusal> {
     let malformed = |why: String| refused(Fault::Malformed, why);
     let text = |name: &str| header.get(name).and_then(Value::as_str).unwrap_or_default();
-    if text("typ") != TYPE {
+    if !jwt::is_media_type(text("typ"), TYPE) {
         return Err(malformed(format!("its type is '{}', not {TYPE}", foreign(text("typ")))));
     }
-    // RFC 7515 section 4.1.11: what is critical and not understood must be refused.
-    if header.contains_key("crit") {
-        return Err(malformed("its header has a critical extension that is not understood".into()));
-    }
+    jwt::check_understood(header).map_err(|why| malformed(why.into()))?;
     let named = text("alg");
     let algorithm = ALGORITHMS.into_iter().find(|(name, _)| *name == named);
     let (_, algorithm) = algorithm.ok_or_else(|| {
@@ -233,6 +230,17 @@ fn check_time(claims: &Map<String, Value>, now: OffsetDateTime) -> Result<Offset
     }
     if issued_at > now.saturating_add(WINDOW) {
         return Err(off("in the future"));
+    }
+    // It need not say either, but what it says counts (RFC 7519 sections 4.1.4 and 4.1.5).
+    let said = |name: &str| {
+        let moment = jwt::moment(claims, name);
+        moment.map_err(|_| refused(Fault::Malformed, format!("its '{name}' is not a time")))
+    };
+    if said("exp")?.is_some_and(|end| now >= end.saturating_add(WINDOW)) {
+        return Err(refused(Fault::Time, "it has ended ('exp')"));
+    }
+    if said("nbf")?.is_some_and(|begin| begin > now.saturating_add(WINDOW)) {
+        return Err(refused(Fault::Time, "it is not good yet ('nbf')"));
     }
     Ok(until)
 }

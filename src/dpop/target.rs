@@ -16,7 +16,8 @@ impl Target {
         if text.bytes().any(|byte| byte.is_ascii_control() || byte == b' ' || byte == b'\\') {
             return None;
         }
-        Self::of(&Url::parse(text).ok()?)
+        let url = Url::parse(text).ok()?;
+        if !is_as_written(text, &url) { None } else { Self::of(&url) }
     }
 
     /// The same of an address that was read already.
@@ -39,6 +40,20 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether scheme, host and port are those of the text, but for case and a port that goes without
+/// saying (RFC 3986 sections 6.2.2.1 and 6.2.3). Browsers repair much more, such as slashes that
+/// are missing or too many, and addresses of machines in other notations: two who compare
+/// addresses need not do so alike.
+fn is_as_written(text: &str, url: &Url) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let Some(host) = url.host_str() else { return false };
+    let Some((named, port)) = authority.split_at_checked(host.len()) else { return false };
+    let default = url.port_or_known_default().map(|port| format!(":{port}")).unwrap_or_default();
+    let is_port = ["", ":"].contains(&port) && url.port().is_none() || port == default;
+    scheme.eq_ignore_ascii_case(url.scheme()) && named.eq_ignore_ascii_case(host) && is_port
 }
 
 /// A path in which percent-encoding is in capitals, and only of what needs it.
@@ -82,6 +97,7 @@ mod tests {
         let one = "https://api.example.com/a/b";
         for other in [
             "https://api.example.com:443/a/b",
+            "https://api.example.com:/a/b",
             "HTTPS://API.example.com/a/b",
             "https://api.example.com/a/b?x=1",
             "https://api.example.com/a/b#f",
@@ -91,6 +107,10 @@ mod tests {
             assert!(same(one, other), "{other}");
         }
         assert!(same("https://a.example", "https://a.example/"));
+        assert!(same("https://a.example?x", "https://a.example#f"));
+        assert!(same("http://127.0.0.1:80/", "HTTP://127.0.0.1"));
+        assert!(same("https://[::1]:8443/", "https://[::1]:8443"));
+        assert!(same("https://[FE80::A]:443/", "https://[fe80::a]/"));
         assert!(same("https://a.example/%c3%a9", "https://a.example/%C3%A9"));
         assert!(same("https://a.example/é", "https://a.example/%C3%A9"));
         for other in [
@@ -125,6 +145,30 @@ mod tests {
             " https://a.example/",
             "https:\\\\a.example/",
             "data:text/plain,a",
+            // What browsers would repair.
+            "https:a.example/",
+            "https:/a.example/",
+            "https:///a.example/",
+            "https:////a.example/",
+            "https:a.example://a.example/",
+            "http:127.0.0.1:8080/token",
+            "http://127.1/",
+            "http://127.0.1/",
+            "http://0x7f000001/",
+            "http://0x7f.0.0.1/",
+            "http://0177.0.0.1/",
+            "http://2130706433/",
+            "http://127.0.0.1./",
+            "https://[0:0:0:0:0:0:0:1]/",
+            "https://%61.example/",
+            "https://é.example/",
+            "https://ａ.example/",
+            "https://a\u{ad}.example/",
+            "https://@a.example/",
+            "https://:@a.example/",
+            "https://a.example:0443/",
+            "https://a.example:00444/",
+            "https://a.example:80443/",
         ] {
             assert_eq!(Target::parse(bad), None, "{bad}");
         }

@@ -89,6 +89,8 @@ fn claims() {
         let claims: Value = serde_json::from_slice(claims).unwrap();
         assert_eq!(header["alg"], "EdDSA");
         assert!(header.get("crit").is_none() && header.get("kid").is_none_or(|kid| kid == "k"));
+        let cty = header["cty"].as_str().unwrap_or_default().to_ascii_lowercase();
+        assert!(!matches!(&*cty, "jwt" | "application/jwt"));
         assert_eq!(claims["iss"], ISSUER);
         assert_eq!(claims["sub"], verified.principal.subject);
         assert!(!verified.principal.subject.is_empty());

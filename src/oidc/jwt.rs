@@ -164,11 +164,38 @@ pub fn decode_unverified(token: &str) -> Result<Unverified<'_>> {
 pub fn check_access_token(token: &str) -> Result<()> {
     let header = decode_unverified(token)?.header;
     let typ = header.get("typ").and_then(Value::as_str).unwrap_or_default();
-    let bare = typ.to_ascii_lowercase();
-    if matches!(&*bare, "at+jwt" | "application/at+jwt") {
+    if is_media_type(typ, "at+jwt") {
         return Ok(());
     }
     Err(invalid(format!("its type is '{}', not at+jwt", foreign(typ))))
+}
+
+/// Whether what a header says as `typ` or `cty` is this media type, which is written here
+/// without the `application/` that may be left out (RFC 7515 sections 4.1.9 and 4.1.10).
+pub fn is_media_type(said: &str, bare: &str) -> bool {
+    let is_prefix = |prefix: &str| prefix.eq_ignore_ascii_case("application/");
+    let rest = said.split_at_checked("application/".len());
+    let rest = rest.filter(|(prefix, _)| is_prefix(prefix)).map_or(said, |(_, rest)| rest);
+    rest.eq_ignore_ascii_case(bare)
+}
+
+/// Looks whether a header says anything by which what was signed is something else than the
+/// claims that are read there.
+///
+/// # Errors
+/// What it says.
+pub fn check_understood(header: &Map<String, Value>) -> std::result::Result<(), &'static str> {
+    // RFC 7515 section 4.1.11: what is critical and not understood must be refused.
+    if header.contains_key("crit") {
+        return Err("its header has a critical extension that is not understood");
+    }
+    // RFC 7519 section 7.2, step 8: then it is another token that was signed.
+    match header.get("cty").and_then(Value::as_str) {
+        Some(cty) if is_media_type(cty, "JWT") => {
+            Err("its header says that there is another token in it ('cty')")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Verifies a token: signature, algorithm, issuer, audience, times, nonce.
@@ -194,7 +221,8 @@ pub fn look(
 /// looked at, so this proves nothing: it tells whoever is to send the token on
 /// whether that makes sense.
 pub fn check_unverified(token: &str, audience: &str, now: OffsetDateTime) -> Result<Claims> {
-    let all = decode_unverified(token)?.claims;
+    let Unverified { header, claims: all, .. } = decode_unverified(token)?;
+    check_understood(&header).map_err(invalid)?;
     let issuer = all.get("iss").and_then(Value::as_str).filter(|issuer| !issuer.is_empty());
     let issuer = issuer.ok_or_else(|| invalid("it names no issuer"))?.to_string();
     let expected = Expectations {
@@ -209,10 +237,7 @@ pub fn check_unverified(token: &str, audience: &str, now: OffsetDateTime) -> Res
 }
 
 fn algorithm(header: &Map<String, Value>, expected: &Expectations<'_>) -> Result<Algorithm> {
-    // RFC 7515 section 4.1.11: what is critical and not understood must be refused.
-    if header.contains_key("crit") {
-        return Err(invalid("its header has a critical extension that is not understood"));
-    }
+    check_understood(header).map_err(invalid)?;
     let name = header.get("alg").and_then(Value::as_str).unwrap_or_default();
     let allowed = expected.algorithms.iter().filter(|a| ALGORITHMS.contains(a));
     allowed.copied().find(|a| format!("{a:?}") == name).ok_or_else(|| {

@@ -236,9 +236,9 @@ fn id(client: &str, claims: &Map<String, Value>) -> Result<String> {
 fn check_type(header: &Map<String, Value>) -> Result<()> {
     let typ = match header.get("typ") {
         None => return Ok(()),
-        Some(typ) => typ.as_str().unwrap_or_default().to_ascii_lowercase(),
+        Some(typ) => typ.as_str().unwrap_or_default(),
     };
-    if TYPES.contains(&typ.strip_prefix("application/").unwrap_or(&typ)) {
+    if TYPES.iter().any(|known| jwt::is_media_type(typ, known)) {
         return Ok(());
     }
     Err(unacceptable("its header names another type than a JWT for client authentication"))

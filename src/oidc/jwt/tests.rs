@@ -241,6 +241,35 @@ fn critical_extensions_are_refused() {
     assert!(refused(&sign(h, &claims(), &private), &keys).contains("critical"));
 }
 
+/// RFC 7519 sections 5.2 and 7.2, step 8: what looks like claims is none there.
+#[test]
+fn a_token_that_says_that_there_is_another_one_in_it_is_refused() {
+    let (private, keys) = key("k");
+    let with = |cty: &str| {
+        let header = Header { cty: Some(cty.into()), ..header(Some("k")) };
+        sign(header, &claims(), &private)
+    };
+    for cty in ["JWT", "jwt", "application/jwt", "Application/JWT"] {
+        let token = with(cty);
+        assert!(refused(&token, &keys).contains("another token in it"), "{cty}");
+        let unverified = decode_unverified(&token).unwrap();
+        let expected = Expectations {
+            issuer: "https://i.example",
+            audiences: &["me".to_string()],
+            algorithms: ALGORITHMS,
+            nonce: None,
+            now: NOW,
+            leeway: LEEWAY,
+        };
+        assert!(look(unverified, &expected).is_err(), "{cty}");
+        assert!(check_unverified(&token, "me", NOW).is_err(), "{cty}");
+    }
+    for cty in ["", "json", "text/jwt", "application/application/jwt"] {
+        assert!(try_verify(&with(cty), &keys).is_ok(), "{cty}");
+        assert!(check_unverified(&with(cty), "me", NOW).is_ok(), "{cty}");
+    }
+}
+
 #[test]
 fn what_is_no_jwt_is_refused_without_panic() {
     let (private, keys) = key("k");

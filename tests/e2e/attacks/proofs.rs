@@ -30,7 +30,7 @@ fn proof(w: &World, header: Value, claims: Value) -> String {
 
 pub(super) fn attacks() -> Vec<Attack> {
     let mut attacks = Vec::new();
-    let claims: [Named<Value>; 29] = [
+    let claims: [Named<Value>; 38] = [
         ("for GET", |_| json!({"htm": "GET"})),
         ("for post", |_| json!({"htm": "post"})),
         ("for no method", |_| json!({"htm": null})),
@@ -46,12 +46,39 @@ pub(super) fn attacks() -> Vec<Attack> {
             |w| json!({"htu": format!("{}/token", w.url().replace("//", "//u@"))}),
         ),
         ("for an address with a space", |w| json!({"htu": format!("{}/token ", w.url())})),
+        (
+            "for an address without slashes",
+            |w| json!({"htu": format!("{}/token", w.url().replace("://", ":"))}),
+        ),
+        (
+            "for an address with one slash",
+            |w| json!({"htu": format!("{}/token", w.url().replace("://", ":/"))}),
+        ),
+        (
+            "for an address with three slashes",
+            |w| json!({"htu": format!("{}/token", w.url().replace("://", ":///"))}),
+        ),
+        (
+            "for a short address of the machine",
+            |w| json!({"htu": format!("{}/token", w.url().replace("127.0.0.1", "127.1"))}),
+        ),
+        (
+            "for the machine by a number",
+            |w| json!({"htu": format!("{}/token", w.url().replace("127.0.0.1", "2130706433"))}),
+        ),
+        (
+            "for the machine in hexadecimal",
+            |w| json!({"htu": format!("{}/token", w.url().replace("127.0.0.1", "0x7f000001"))}),
+        ),
         ("for no address", |_| json!({"htu": null})),
         ("for a list of addresses", |w| json!({"htu": [format!("{}/token", w.url())]})),
         ("of two minutes ago", |_| json!({"iat": now() - 120})),
         ("of two minutes ahead", |_| json!({"iat": now() + 120})),
         ("of no time", |_| json!({"iat": null})),
         ("of a time as text", |_| json!({"iat": now().to_string()})),
+        ("that has ended", |_| json!({"exp": now() - 120})),
+        ("that is not good yet", |_| json!({"nbf": now() + 120})),
+        ("that ends as text", |_| json!({"exp": (now() + 120).to_string()})),
         ("of a time beyond all years", |_| json!({"iat": 1e300})),
         ("without an id", |_| json!({"jti": null})),
         ("with an empty id", |_| json!({"jti": ""})),
@@ -72,9 +99,10 @@ pub(super) fn attacks() -> Vec<Attack> {
             with_proof(w, &proof(w, json!({}), changes(w)))
         }));
     }
-    let headers: [Named<Value>; 16] = [
+    let headers: [Named<Value>; 17] = [
         ("of another type", |_| json!({"typ": "JWT"})),
-        ("of a type in capitals", |_| json!({"typ": "DPOP+JWT"})),
+        ("of a type of another tree", |_| json!({"typ": "text/dpop+jwt"})),
+        ("with another token in it", |_| json!({"cty": "JWT"})),
         ("of no type", |_| json!({"typ": null})),
         ("with a critical extension", |_| json!({"crit": ["x"], "x": 1})),
         ("without a key", |_| json!({"jwk": null})),

@@ -172,6 +172,9 @@ fn signatures() -> Vec<Attack> {
     ] {
         attacks.push(headed(SIGNATURES, format!("the type {typ}"), json!({ "typ": typ })));
     }
+    for cty in ["JWT", "application/jwt"] {
+        attacks.push(headed(SIGNATURES, format!("{cty} in it"), json!({ "cty": cty })));
+    }
     attacks
 }
 
