@@ -88,8 +88,10 @@ pub struct TokenGrant {
     pub token_type: String,
     /// The lifetime in seconds.
     pub expires_in: u64,
-    /// Space-separated: what was granted.
-    pub scope: String,
+    /// Space-separated: what was granted. Absent: as it was asked for, so nothing where nothing
+    /// was (RFC 6749 section 5.1; section 3.3: there is no scope without a word).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// Ours: the role that was granted.
     pub role: String,
     /// Ours: the subject as the broker has it.
@@ -145,6 +147,8 @@ pub mod refusal {
     pub const INVALID_TARGET: &str = "invalid_target";
     /// The bearer token of a request is not acceptable (RFC 6750 section 3.1).
     pub const INVALID_TOKEN: &str = "invalid_token";
+    /// The token of a request is good for less than that (RFC 6750 section 3.1).
+    pub const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
     /// The proof of a key is not acceptable, or there is none where there has to be
     /// (RFC 9449 section 5).
     pub const INVALID_DPOP_PROOF: &str = "invalid_dpop_proof";

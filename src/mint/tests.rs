@@ -145,6 +145,22 @@ fn what_is_left_to_the_broker_is_not_asked_for() {
     assert!(!form.contains_key("scope") && !form.contains_key("requested_ttl"));
 }
 
+/// RFC 6749 section 5.1.
+#[test]
+fn a_scope_that_is_not_told_is_the_one_that_was_asked_for() {
+    for (asked, told, has) in [
+        (&["read", "write"][..], json!({"scope": null}), &["read", "write"][..]),
+        (&[], json!({"scope": null}), &[]),
+        (&["read"], json!({"scope": ""}), &[]),
+    ] {
+        let server = server(grant(&told));
+        let scope = asked.iter().map(|scope| scope.to_string()).collect();
+        let request = Request { scope, ..request() };
+        let credential = mint_ahead(&server, &request, time::Duration::ZERO).unwrap();
+        assert_eq!(credential.scope, has, "{asked:?} {told}");
+    }
+}
+
 #[test]
 fn a_clock_ten_minutes_off_shortens_no_credential() {
     for minutes in [-10, 10] {

@@ -260,7 +260,11 @@ fn read(
     if grant.role != ask.role {
         return Err(wrong(format!("it is for the role '{}'", foreign(&grant.role))));
     }
-    let scope: Vec<String> = grant.scope.split_whitespace().map(String::from).collect();
+    // RFC 6749 section 5.1: one that is not told is the one that was asked for.
+    let scope: Vec<String> = match &grant.scope {
+        Some(scope) => scope.split_whitespace().map(String::from).collect(),
+        None => ask.scope.to_vec(),
+    };
     if !ask.scope.is_empty()
         && let Some(more) = scope.iter().find(|s| !ask.scope.contains(s))
     {

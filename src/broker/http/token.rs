@@ -423,7 +423,7 @@ fn answer(issued: &Issued, token_type: TokenType, left: u64, now: OffsetDateTime
         issued_token_type: token_type.urn().to_string(),
         token_type: if issued.bound { dpop::SCHEME } else { "Bearer" }.to_string(),
         expires_in: left,
-        scope: issue::joined(&issued.scope),
+        scope: Some(issue::joined(&issued.scope)).filter(|scope| !scope.is_empty()),
         role: issued.role.clone(),
         subject: issued.subject.clone(),
         elevation_expires_in: issued.grant_ends.map(grant_left),

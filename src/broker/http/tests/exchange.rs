@@ -76,6 +76,25 @@ async fn scope_is_narrowed_and_never_widened() {
     }
 }
 
+/// RFC 6749 sections 3.3 and 5.1: a scope has a word at least.
+#[tokio::test]
+async fn where_no_scope_is_granted_the_answer_and_the_token_have_none() {
+    let bed = Bed::with(|options| {
+        options.config.role.insert("bare".into(), options.config.role["deploy"].clone());
+        options.policies += r#"@id("bare") @ttl("15m")
+            permit (principal, action == Action::"issue", resource == Role::"bare");"#;
+    })
+    .await;
+    let response = bed.exchange(&bed.key.token(json!({})), &[("role", "bare")]).await;
+    let grant = json_of(&response);
+    assert_eq!((response.status, grant.get("scope")), (StatusCode::OK, None), "{grant}");
+    let token = grant["access_token"].as_str().unwrap();
+    assert_eq!(claims_of(token).get("scope"), None);
+    assert_eq!(json_of(&bed.introspect(Some(token), token).await).get("scope"), None);
+    let refusal = bed.refused(token, &[("role", "bare"), ("scope", "deploy:read")]).await;
+    assert!(refusal["error"].is_string(), "{refusal}");
+}
+
 #[tokio::test]
 async fn the_audience_is_exact() {
     let bed = Bed::new().await;
