@@ -2,7 +2,7 @@
 //! stands there, or they are refused (RFC 6749 section 2.3, RFC 7521 section 4.2).
 //!
 //! An assertion is good once, at whichever process and whichever endpoint. That it was
-//! used is in the store before anything else is done with the request.
+//! used is in the store before the token is looked at that the request is about.
 
 use super::Broker;
 use super::authenticate::Caller;
@@ -28,7 +28,9 @@ pub struct Presented<'a> {
     pub assertion_type: Option<&'a str>,
     /// Whether it has other credentials of a client besides.
     pub otherwise: bool,
-    /// Whether it has a secret, as no client has one.
+    /// Whether its header has a name and a secret (RFC 7617), as no client has one.
+    pub basic: bool,
+    /// Whether its body has a secret.
     pub secret: bool,
 }
 
@@ -39,11 +41,22 @@ pub struct Refused {
     pub why: ClientAuthentication,
     /// What whoever asks is told.
     pub error: Error,
+    /// Whether they have tried a secret in the header `Authorization`, whose scheme the answer
+    /// has to name (RFC 6749 section 5.2).
+    pub basic: bool,
 }
 
 impl Refused {
     fn new(why: ClientAuthentication, error: Error) -> Self {
-        Self { why, error }
+        Self { why, error, basic: false }
+    }
+
+    /// Somebody shows a secret, in the header or elsewhere: a method that is not supported is an
+    /// `invalid_client` (RFC 6749 section 5.2).
+    fn by_secret(basic: bool) -> Self {
+        let why = "no client has a secret here: leave it out, and authenticate by a client_assertion where you have to";
+        let error = Error::new(ErrorKind::Verification, why);
+        Self { basic, ..Self::new(ClientAuthentication::Invalid, error) }
     }
 
     fn malformed(why: &str) -> Self {
@@ -61,6 +74,25 @@ impl From<Unproved> for Refused {
             Unproved::Unknown(error) => Self::new(ClientAuthentication::Unknown, error),
             Unproved::Invalid(error) => Self::new(ClientAuthentication::Invalid, error),
             Unproved::Unavailable(error) => Self::new(ClientAuthentication::Unavailable, error),
+        }
+    }
+}
+
+/// Why a caller does not come through a client.
+#[derive(Debug)]
+pub enum NotThrough {
+    /// Their token was issued to a client that has to show that it is the one.
+    Client(Refused),
+    /// The client has shown that, and their token was issued to another one. It is the token
+    /// that is not acceptable then (RFC 8693 section 2.2.2).
+    Token(Error),
+}
+
+impl From<NotThrough> for Error {
+    fn from(why: NotThrough) -> Self {
+        match why {
+            NotThrough::Client(refused) => refused.error,
+            NotThrough::Token(error) => error,
         }
     }
 }
@@ -103,9 +135,8 @@ impl Broker {
     ) -> Result<Proved, Refused> {
         let Some(assertion) = presented.assertion else {
             // Whoever shows one counts on being somebody by it.
-            if presented.secret {
-                let why = "no client has a secret here: leave it out, and authenticate by a client_assertion where you have to";
-                return Err(Refused::malformed(why));
+            if presented.basic || presented.secret {
+                return Err(Refused::by_secret(presented.basic));
             }
             if presented.assertion_type.is_some() {
                 let why = "there is a client_assertion_type, and no client_assertion";
@@ -181,12 +212,15 @@ impl Broker {
         caller: Caller,
         client: &Proved,
         key_bound: bool,
-    ) -> Result<Caller, Refused> {
+    ) -> Result<Caller, NotThrough> {
         let outcome = through(book.clients(), caller, client.id(), key_bound);
-        if outcome.is_err() {
-            self.metrics.client_authenticated(ClientAuthentication::Missing);
-        }
-        outcome.map_err(Refused::missing)
+        outcome.map_err(|error| match client.id() {
+            Some(_) => NotThrough::Token(error),
+            None => {
+                self.metrics.client_authenticated(ClientAuthentication::Missing);
+                NotThrough::Client(Refused::missing(error))
+            }
+        })
     }
 }
 

@@ -155,7 +155,7 @@ impl Broker {
         // By a token alone nobody comes under the name of a client that has to do more.
         let caller = self
             .through(book, caller, &Proved::default(), proof.is_some())
-            .map_err(|refused| Unproved::Token(refused.error))?;
+            .map_err(|why| Unproved::Token(why.into()))?;
         if proof.is_some() && caller.key().is_none() {
             let why = "it is not bound to a key, and shown as one that is";
             return Err(Unproved::Token(unacceptable(why)));

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HOST};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
@@ -36,7 +36,9 @@ use crate::broker::own::OwnToken;
 use crate::broker::proof::{self, Fault, Place};
 use crate::dpop::{self, Target};
 use crate::secret::Secret;
-use crate::wire::refusal::{INVALID_DPOP_PROOF, INVALID_REQUEST, INVALID_TOKEN, USE_DPOP_NONCE};
+use crate::wire::refusal::{
+    INSUFFICIENT_SCOPE, INVALID_DPOP_PROOF, INVALID_REQUEST, INVALID_TOKEN, USE_DPOP_NONCE,
+};
 
 /// Where it is, below the path of the broker's issuer.
 const PATH: &str = "v1/authz";
@@ -111,7 +113,7 @@ fn operation(id: &'static str, parameters: &[Parameter]) -> Operation {
             Answer::refusal(
                 403,
                 "The token is not good for so much, no route is for the request, or whoever asks is no proxy",
-                &["forbidden", "insufficient_scope"],
+                &["forbidden", INSUFFICIENT_SCOPE],
             )
             .with(lacking),
         )
@@ -436,7 +438,7 @@ fn challenge(
     why: &str,
     id: RequestId,
 ) -> Response {
-    let algorithms = dpop::ALGORITHMS.map(|(name, _)| name).join(" ");
+    let algorithms = refusal::algorithms();
     let said = refusal::printable(why);
     let error = |scheme| match wrong {
         Some((at, code)) if at == scheme => {
@@ -452,23 +454,17 @@ fn challenge(
         (Binding::Optional, _) => format!("{bearer}, {bound}"),
     };
     let code = wrong.map_or("unauthorized", |(_, code)| code);
-    let mut response = Refusal::new(StatusCode::UNAUTHORIZED, code, why).at(id);
-    // It has nothing but printable ASCII.
-    if let Ok(value) = HeaderValue::from_str(&value) {
-        response.headers_mut().insert(WWW_AUTHENTICATE, value);
-    }
-    response
+    Refusal::new(StatusCode::UNAUTHORIZED, code, why).challenging(value).at(id)
 }
 
 /// RFC 6750 section 3.1.
 fn insufficient(scheme: Shown, more: &str, why: &str, id: RequestId) -> Response {
-    let name = if scheme == Shown::Bound { dpop::SCHEME } else { "Bearer" };
-    let mut response = Refusal::new(StatusCode::FORBIDDEN, "insufficient_scope", why).at(id);
-    let value = format!("{name} error=\"insufficient_scope\"{more}");
-    if let Ok(value) = HeaderValue::from_str(&value) {
-        response.headers_mut().insert(WWW_AUTHENTICATE, value);
-    }
-    response
+    let error = format!("error=\"{INSUFFICIENT_SCOPE}\"{more}");
+    let challenge = match scheme {
+        Shown::Bearer => format!("Bearer {error}"),
+        Shown::Bound => format!("DPoP algs=\"{}\", {error}", refusal::algorithms()),
+    };
+    Refusal::new(StatusCode::FORBIDDEN, INSUFFICIENT_SCOPE, why).challenging(challenge).at(id)
 }
 
 #[cfg(test)]

@@ -25,6 +25,9 @@ pub(super) const FIELDS: &[Field] = &[
     Field::optional("client_secret", "Never accepted: no client has one").of(Kind::Secret),
 ];
 
+/// What is answered to who has tried a scheme by which no client can authenticate.
+const BASIC: &str = "Basic realm=\"tmpcred\"";
+
 /// What a request says of the client that it comes from.
 pub(super) fn presented<'a>(form: &'a Form, headers: &HeaderMap) -> Presented<'a> {
     let has_secret = form.optional("client_secret").is_some();
@@ -33,7 +36,8 @@ pub(super) fn presented<'a>(form: &'a Form, headers: &HeaderMap) -> Presented<'a
         assertion: form.secret("client_assertion").ok(),
         assertion_type: form.optional("client_assertion_type"),
         otherwise: headers.contains_key(AUTHORIZATION) || has_secret,
-        secret: headers.get_all(AUTHORIZATION).iter().any(is_basic) || has_secret,
+        basic: headers.get_all(AUTHORIZATION).iter().any(is_basic),
+        secret: has_secret,
     }
 }
 
@@ -44,12 +48,19 @@ fn is_basic(header: &HeaderValue) -> bool {
 }
 
 /// The answer to somebody who is not taken for the client that they come as. RFC 6749
-/// section 5.2; no scheme of the header `Authorization` would help, so none is asked for.
+/// section 5.2: whoever has tried the header `Authorization` is told of the scheme that they
+/// have tried. No scheme of it would help, so nobody else is asked for one.
 pub(super) fn refusal(refused: &Refused) -> Refusal {
     let said = said(&refused.error);
     match refused.why {
         ClientAuthentication::Malformed => Refusal::invalid_request(said),
         ClientAuthentication::Unavailable => Refusal::unavailable(said, RETRY_AFTER),
-        _ => Refusal::new(StatusCode::UNAUTHORIZED, INVALID_CLIENT, said),
+        _ => {
+            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, INVALID_CLIENT, said);
+            match refused.basic {
+                true => refusal.challenging(BASIC),
+                false => refusal,
+            }
+        }
     }
 }

@@ -26,7 +26,7 @@ use super::shown::{Challenge, Token};
 use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::authenticate::{MayAct, actor};
-use crate::broker::client::{Presented, Proved};
+use crate::broker::client::Proved;
 use crate::broker::elevation::ElevationClaim;
 use crate::broker::introspect::{self, Asker};
 use crate::broker::metrics::{ClientAuthentication, Introspection};
@@ -136,11 +136,7 @@ async fn introspect(
     let (form, headers) = posted.described(FORM);
     // A client shows who it is in the body, everybody else in the header.
     let proved = match &form {
-        Ok(form) => {
-            // Who shows a secret is asked for a token all the same.
-            let presented = Presented { secret: false, ..client::presented(form, &headers) };
-            broker.client(&book, presented, true).await
-        }
+        Ok(form) => broker.client(&book, client::presented(form, &headers), true).await,
         Err(_) => Ok(Proved::default()),
     };
     let proved = match proved {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use uuid::Uuid;
 
 use super::guard::RequestId;
+use crate::dpop;
 use crate::wire::{TokenRefusal, refusal};
 
 /// The longest description that is sent.
@@ -22,13 +23,14 @@ pub struct Refusal {
     description: String,
     retry_after: Option<Duration>,
     elevation: Option<Uuid>,
+    challenge: Option<Box<str>>,
 }
 
 impl Refusal {
     /// A refusal with this status, this code and what the caller should know.
     pub fn new(status: StatusCode, code: &'static str, description: impl Into<String>) -> Self {
         let description = description.into();
-        Self { status, code, description, retry_after: None, elevation: None }
+        Self { status, code, description, retry_after: None, elevation: None, challenge: None }
     }
 
     /// The request cannot be understood, or has what may not be.
@@ -63,9 +65,17 @@ impl Refusal {
         Self { retry_after: Some(retry_after), ..refusal }
     }
 
-    /// Who asks is known, and policy says no.
+    /// Who asks is known, and policy says no. Whichever way they have shown it, another token
+    /// is what could help (RFC 6750 section 3).
     pub fn forbidden(description: impl Into<String>) -> Self {
+        let error = Some(refusal::INSUFFICIENT_SCOPE);
         Self::new(StatusCode::FORBIDDEN, refusal::ACCESS_DENIED, description)
+            .challenging(schemes(error, error))
+    }
+
+    /// The same, and what would be accepted. It is printable ASCII.
+    pub(super) fn challenging(self, challenge: impl Into<Box<str>>) -> Self {
+        Self { challenge: Some(challenge.into()), ..self }
     }
 
     /// The same, and when asking again may be of use.
@@ -115,14 +125,33 @@ impl Refusal {
         };
         // Texts always have a JSON form.
         let body = serde_json::to_vec(&body).unwrap_or_default();
-        let mut response =
-            (self.status, [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body)
-                .into_response();
+        let headers =
+            [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
+        let mut response = (self.status, headers, body).into_response();
+        if let Some(Ok(challenge)) = self.challenge.as_deref().map(HeaderValue::from_str) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
         if let Some(after) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
         }
         response
     }
+}
+
+/// The schemes of the header `Authorization` that would be accepted (RFC 6750 section 3, RFC
+/// 9449 section 7.1), and what is wrong with what was shown by one or the other.
+pub(super) fn schemes(bearer: Option<&str>, bound: Option<&str>) -> String {
+    let error = |code: Option<&str>| match code {
+        Some(code) => format!(", error=\"{code}\""),
+        None => String::new(),
+    };
+    let (bearer, bound, algorithms) = (error(bearer), error(bound), algorithms());
+    format!("Bearer realm=\"tmpcred\"{bearer}, DPoP algs=\"{algorithms}\"{bound}")
+}
+
+/// The algorithms of proofs, as challenges have them (RFC 9449 section 7.1).
+pub(super) fn algorithms() -> String {
+    dpop::ALGORITHMS.map(|(name, _)| name).join(" ")
 }
 
 /// Text as RFC 6749 section 5.2 allows it: printable ASCII without `"` and `\`.

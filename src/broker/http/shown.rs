@@ -1,9 +1,9 @@
 //! The token by which somebody shows who they are, and what is answered where it does not.
 
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::refusal::Refusal;
+use super::refusal::{Refusal, schemes};
 use crate::broker::Broker;
 use crate::broker::authenticate::said;
 use crate::broker::operate::Credentials;
@@ -73,7 +73,7 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Secret<String>, &'static str
 pub(super) struct Challenge {
     /// What is wrong.
     pub(super) refusal: Refusal,
-    /// What would be accepted.
+    /// What goes with it.
     pub(super) headers: HeaderMap,
 }
 
@@ -106,19 +106,10 @@ impl Challenge {
     /// where there was a token at all.
     fn new(why: &str, code: Option<&'static str>, nonce: Option<String>) -> Self {
         let refusal = Refusal::new(StatusCode::UNAUTHORIZED, code.unwrap_or("unauthorized"), why);
-        let algorithms = dpop::ALGORITHMS.map(|(name, _)| name).join(" ");
-        let error = |is_mine: bool| match code {
-            Some(code) if is_mine => format!(", error=\"{code}\""),
-            _ => String::new(),
-        };
-        let of_proof = code.is_some_and(|code| code != INVALID_TOKEN);
-        let bearer = format!("Bearer realm=\"tmpcred\"{}", error(!of_proof));
-        let bound = format!("DPoP algs=\"{algorithms}\"{}", error(of_proof));
+        let of_token = code.filter(|code| *code == INVALID_TOKEN);
+        let of_proof = code.filter(|code| *code != INVALID_TOKEN);
+        let refusal = refusal.challenging(schemes(of_token, of_proof));
         let mut headers = HeaderMap::new();
-        // They have nothing but printable ASCII.
-        if let Ok(value) = HeaderValue::from_str(&format!("{bearer}, {bound}")) {
-            headers.insert(WWW_AUTHENTICATE, value);
-        }
         if let Some(Ok(nonce)) = nonce.map(|nonce| HeaderValue::from_str(&nonce)) {
             headers.insert(HeaderName::from_static(dpop::NONCE_HEADER), nonce);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 pub(super) use requested::Requested;
 
 use super::api::{
-    Answer, DPOP_NONCE, Endpoint, Field, Kind, Operation, RETRY_AFTER as RETRY, Scheme, Verb,
-    unavailable,
+    Answer, CHALLENGE, DPOP_NONCE, Endpoint, Field, Kind, Operation, RETRY_AFTER as RETRY, Scheme,
+    Verb, unavailable,
 };
 use super::book::Book;
 use super::client;
@@ -31,7 +31,7 @@ use super::rates;
 use super::refusal::Refusal;
 use super::source::Source;
 use crate::broker::authenticate::{self, Rejection, said};
-use crate::broker::client::Refused;
+use crate::broker::client::{NotThrough, Refused};
 use crate::broker::config::TokenFormat;
 use crate::broker::decide::Missing;
 use crate::broker::issue::{self, Ask, Issued};
@@ -116,7 +116,11 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
         .shown(&[&[], &[Scheme::DpopProof], &[Scheme::PrivateKeyJwt]])
         .answers(Answer::json::<Answered<'_>>(200, "A token").with(DPOP_NONCE))
         .answers(refused.with(DPOP_NONCE).with(RETRY.sometimes()))
-        .answers(Answer::refusal(401, unknown, &[refusal::INVALID_CLIENT]).with(DPOP_NONCE))
+        .answers(
+            Answer::refusal(401, unknown, &[refusal::INVALID_CLIENT])
+                .with(CHALLENGE.sometimes())
+                .with(DPOP_NONCE),
+        )
         .answers(Answer::refusal(408, "The body did not arrive in time", &[]).with(DPOP_NONCE))
         .answers(Answer::refusal(413, "The body is too large", &[]).with(DPOP_NONCE))
         .answers(Answer::refusal(500, "No token can be made", &[]).with(DPOP_NONCE))
@@ -226,7 +230,7 @@ async fn exchange(
             statement::signer(broker, book, shown, (source, id)).await?
         }
     };
-    let caller = broker.through(book, caller, &client, proof.is_some()).map_err(no_client)?;
+    let caller = broker.through(book, caller, &client, proof.is_some()).map_err(not_through)?;
     let counted = broker.turn(book, &caller, proof.as_ref(), config::Endpoint::Token).await;
     counted.map_err(|too_often| Unissued {
         why: Issuance::TooOften,
@@ -333,6 +337,13 @@ fn no_client(refused: Refused) -> Unissued {
     Unissued { why, refusal: client::refusal(&refused) }
 }
 
+fn not_through(why: NotThrough) -> Unissued {
+    match why {
+        NotThrough::Client(refused) => no_client(refused),
+        NotThrough::Token(error) => rejected(Rejection::Token(authenticate::Fault::Invalid, error)),
+    }
+}
+
 /// RFC 9449 sections 5 and 8.
 fn unproved(refused: proof::Refused) -> Unissued {
     let code = match refused.fault {
@@ -433,6 +444,8 @@ fn answer(issued: &Issued, token_type: TokenType, left: u64, now: OffsetDateTime
     let answer = Answered { access_token: issued.token.expose(), grant };
     // Texts and a number always have a JSON form.
     let body = Zeroizing::new(serde_json::to_vec(&answer).unwrap_or_default());
-    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+    // RFC 6749 section 5.1 wants both.
+    let headers =
+        [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store"), (PRAGMA, "no-cache")];
     (headers, body.to_vec()).into_response()
 }

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path as InPath, Query, State};
-use axum::http::header::WWW_AUTHENTICATE;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -25,7 +24,6 @@ use super::form::{Form, Posted};
 use super::operate::{Outcome, Request, Shown, Unserved, described, done, flag, to_its_end};
 use super::rates;
 use super::refusal::Refusal;
-use super::shown::Challenge;
 use crate::broker::Broker;
 use crate::broker::config::{self, Login};
 use crate::broker::elevation::{self, Path, Refused, Verdict, Which};
@@ -447,9 +445,5 @@ fn step_up(login: &Login) -> Unserved {
     }
     let why = format!("this needs a login {}, as the token says", how.join(" and "));
     let refusal = Refusal::new(StatusCode::UNAUTHORIZED, INSUFFICIENT_AUTHENTICATION, why);
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_str(&challenge) {
-        headers.insert(WWW_AUTHENTICATE, value);
-    }
-    Challenge { refusal, headers }.into()
+    Unserved::new(Outcome::Unauthenticated, refusal.challenging(challenge))
 }

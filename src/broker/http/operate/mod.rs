@@ -29,7 +29,7 @@ use super::source::Source;
 use super::token::RETRY_AFTER;
 use crate::broker::audit::Author;
 use crate::broker::authenticate::{Caller, said};
-use crate::broker::client::{Presented, Proved};
+use crate::broker::client::Proved;
 use crate::broker::decide::{Denied, Why};
 use crate::broker::metrics::{Administered, ClientAuthentication, Revocation};
 use crate::broker::operate::{self, Asked, Unproved};
@@ -75,7 +75,7 @@ pub(super) fn described(operation: Operation, verb: Verb) -> Operation {
         .answers(
             Answer::refusal(401, unproved, &codes).with(CHALLENGE.sometimes()).with(DPOP_NONCE),
         )
-        .answers(denied.with(api::RETRY_AFTER.sometimes()))
+        .answers(denied.with(CHALLENGE).with(api::RETRY_AFTER.sometimes()))
         .answers(unavailable("It cannot be done, or not be recorded, at present"))
 }
 
@@ -217,9 +217,7 @@ impl<'a> Request<'a> {
         let broker = self.broker;
         let proved = match form {
             Some(form) => {
-                // Who shows a secret is asked for a token all the same.
-                let presented =
-                    Presented { secret: false, ..client::presented(form, self.headers) };
+                let presented = client::presented(form, self.headers);
                 broker.client(&self.book, presented, true).await
             }
             None => Ok(Proved::default()),

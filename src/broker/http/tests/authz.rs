@@ -155,6 +155,16 @@ async fn a_good_token_for_something_else_does_not_pass() {
         header_of(&scope, "www-authenticate"),
         "Bearer error=\"insufficient_scope\", scope=\"deploy:admin\""
     );
+    let device = Device::new();
+    let held = bound(&bed, &device, &[]).await;
+    let (proof, held) = (proof_of(&device, &held), format!("DPoP {held}"));
+    let lines = of_nginx(&[("authorization", &held), ("dpop", &proof)]);
+    let scope = ask(&bed, Method::GET, "/v1/authz/more", &lines).await;
+    assert_eq!(scope.status, StatusCode::FORBIDDEN);
+    assert_eq!(
+        header_of(&scope, "www-authenticate"),
+        "DPoP algs=\"ES256 Ed25519 EdDSA RS256\", error=\"insufficient_scope\", scope=\"deploy:admin\""
+    );
     assert!(challenge(&at("/v1/authz/bound").await).contains("DPoP algs"));
     let elsewhere = [("audience", "https://elsewhere.example.com")];
     let elsewhere = format!("Bearer {}", bed.issued(json!({}), &elsewhere).await);

@@ -427,35 +427,61 @@ async fn metadata_tells_how_clients_authenticate() {
     }
 }
 
+/// RFC 6749 section 5.2: a method that is not supported is an `invalid_client`, and who has
+/// tried it in the header is told so by a challenge.
 #[tokio::test]
 async fn whoever_shows_a_secret_is_told_that_no_client_has_one() {
     let bed = Bed::new().await;
-    let says = "no client has a secret here";
-    let token = || bed.key.token(json!({}));
-    let (status, code, said) = refused(&bed, &[("client_secret", "x")]).await;
-    assert_eq!((status, code.as_str()), (400, "invalid_request"), "{said}");
-    assert!(said.contains(says), "{said}");
-    // In the header as well, at each endpoint that asks for nothing there.
-    for (path, form) in [
-        ("/token", bed.form(&token(), &[])),
-        ("/revoke", vec![("token".to_string(), bed.issued(json!({}), &[]).await)]),
-    ] {
-        let send = async |authorization: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+    let token = bed.issued(json!({}), &[]).await;
+    let of = |form: &[(&str, &str)]| {
+        form.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect::<Vec<_>>()
+    };
+    let send = async |path: &str, authorization: Option<&str>, form: &[(String, String)]| {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+        if let Some(authorization) = authorization {
             headers.insert("authorization", authorization.parse().unwrap());
-            let body = url::form_urlencoded::Serializer::new(String::new());
-            let body = Secret::new({ body }.extend_pairs(&form).finish().into_bytes());
-            let request = Request { method: Method::POST, url: bed.url(path), headers, body };
-            bed.client.send(request).await.unwrap()
-        };
-        for basic in ["Basic Y2xpOng=", "basic Y2xpOg==", "Basic"] {
-            let response = send(basic).await;
-            assert_eq!(response.status.as_u16(), 400, "{path} {basic}");
-            let said = json_of(&response)["error_description"].to_string();
-            assert!(said.contains(says), "{path} {basic}: {said}");
         }
-        assert_eq!(send("Bearer x").await.status.as_u16(), 200, "{path}");
+        let body = url::form_urlencoded::Serializer::new(String::new());
+        let body = Secret::new({ body }.extend_pairs(form).finish().into_bytes());
+        let request = Request { method: Method::POST, url: bed.url(path), headers, body };
+        bed.client.send(request).await.unwrap()
+    };
+    let bearer = format!("Bearer {token}");
+    let paths = ["/token", "/revoke", "/introspect", "/v1/revocations", "/v1/revocations/dry-run"];
+    for path in paths {
+        let form = match path {
+            "/token" => bed.form(&bed.key.token(json!({})), &[]),
+            "/revoke" | "/introspect" => of(&[("token", &token)]),
+            _ => of(&[("role", "deploy")]),
+        };
+        let secret = [&form[..], &of(&[("client_id", "x"), ("client_secret", "hunter2")])].concat();
+        for (authorization, form, challenge) in [
+            (Some("Basic Y2xpOmh1bnRlcjI="), &form, "Basic realm=\"tmpcred\""),
+            (Some("bASIC Y2xpOmh1bnRlcjI="), &form, "Basic realm=\"tmpcred\""),
+            (Some("Basic"), &form, "Basic realm=\"tmpcred\""),
+            (Some("Basic Y2xpOmh1bnRlcjI="), &secret, "Basic realm=\"tmpcred\""),
+            (Some(&*bearer), &secret, ""),
+            (None, &secret, ""),
+        ] {
+            let response = send(path, authorization, form).await;
+            let refusal = json_of(&response);
+            assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{path}: {refusal}");
+            assert_eq!(refusal["error"], "invalid_client", "{path}");
+            assert_eq!(header_of(&response, "www-authenticate"), challenge, "{path}");
+            let said = refusal["error_description"].as_str().unwrap();
+            assert!(said.contains("no client has a secret here"), "{path}: {said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
     }
-    assert_eq!(count(&bed, "malformed").await, 7);
+    assert_eq!(count(&bed, "invalid").await, 30);
+    // Nothing came of any of them, and other schemes are no way to be a client.
+    assert_eq!(bed.records(1, 9).await, []);
+    assert_eq!(json_of(&bed.introspect(Some(&token), &token).await)["active"], true);
+    let form = bed.form(&bed.key.token(json!({})), &[]);
+    assert_eq!(send("/token", Some("Bearer x"), &form).await.status, StatusCode::OK);
+    // Who authenticates in two ways at once is not asked which one they mean.
+    let both = [&form[..], &of(&by("x"))].concat();
+    let response = send("/token", Some("Basic Y2xpOmh1bnRlcjI="), &both).await;
+    assert_eq!(json_of(&response)["error"], "invalid_request");
 }

@@ -20,6 +20,7 @@ async fn a_token_is_issued_and_says_what_was_granted() {
     let response = bed.exchange(&bed.key.token(json!({})), &[("requested_ttl", "600")]).await;
     assert_eq!(response.status, StatusCode::OK, "{}", json_of(&response));
     assert_eq!(header_of(&response, "cache-control"), "no-store");
+    assert_eq!(header_of(&response, "pragma"), "no-cache", "RFC 6749 section 5.1");
     assert_eq!(header_of(&response, "tmpcred-protocol"), "1");
     let grant = json_of(&response);
     assert_eq!(grant["token_type"], "Bearer");
@@ -164,6 +165,7 @@ async fn malformed_requests_are_refused_as_the_rfc_says() {
         let response = bed.exchange(&token, changes).await;
         assert_eq!(response.status, StatusCode::BAD_REQUEST, "{changes:?}");
         assert_eq!(header_of(&response, "cache-control"), "no-store");
+        assert_eq!(header_of(&response, "pragma"), "no-cache");
         assert_eq!(header_of(&response, "content-type"), "application/json");
         let refusal = json_of(&response);
         assert_eq!(refusal["error"], code, "{changes:?}: {refusal}");

@@ -121,6 +121,11 @@ fn refused(response: &Response, status: u16, code: &str) -> String {
         "{answer}"
     );
     assert_eq!(answer["request_id"], header_of(response, "x-request-id"));
+    // RFC 6750 section 3, RFC 9449 section 7.1: by whichever scheme it was shown.
+    let challenge = header_of(response, "www-authenticate");
+    let lacking = "Bearer realm=\"tmpcred\", error=\"insufficient_scope\", \
+                   DPoP algs=\"ES256 Ed25519 EdDSA RS256\", error=\"insufficient_scope\"";
+    assert_eq!(challenge == lacking, status == 403, "{challenge}");
     answer["error_description"].as_str().unwrap().to_string()
 }
 

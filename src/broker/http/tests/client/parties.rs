@@ -67,10 +67,11 @@ async fn who_acts_comes_under_no_name_of_a_client_that_has_not_authenticated() {
             assert_eq!((status, &refusal["error"]), (401, &json!("invalid_client")));
             let said = refusal["error_description"].as_str().unwrap();
             assert!(said.contains("'deployer' has to authenticate"), "{said}");
-            // Nor through another one, but where that is said of it.
+            // Nor through another one, but where that is said of it. It is the token then that
+            // is not acceptable (RFC 8693 section 2.2.2).
             let stranger = of(&signer, "stranger");
             let (status, refusal) = ask(&bed, &subject, &actor, &by(&stranger)).await;
-            assert_eq!((status, &refusal["error"]), (401, &json!("invalid_client")));
+            assert_eq!((status, &refusal["error"]), (400, &json!("invalid_request")));
             let said = refusal["error_description"].as_str().unwrap();
             assert!(said.contains("issued to the client 'deployer', and 'stranger'"), "{said}");
             let (status, grant) = ask(&bed, &subject, &actor, &by(&of(&signer, "gui"))).await;
@@ -78,7 +79,13 @@ async fn who_acts_comes_under_no_name_of_a_client_that_has_not_authenticated() {
             assert_eq!(claims_of(grant["access_token"].as_str().unwrap())["client_id"], "gui");
         }
     }
-    assert_eq!(count(&bed, "missing").await, 8);
+    assert_eq!(count(&bed, "missing").await, 4);
+    let metrics = bed.admin.get("/metrics").await.body;
+    let metrics = String::from_utf8(metrics.expose().clone()).unwrap();
+    for (reason, times) in [("invalid", 4), ("client", 4)] {
+        let line = format!("tmpcred_issuance_denials_total{{reason=\"{reason}\"}} {times}\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
     // One that only proves a key has to do that.
     let public = named("azp", "public", acts);
     let (status, refusal) = ask(&bed, &alice, &public, &[]).await;
