@@ -20,6 +20,10 @@ use crate::credential::Principal;
 /// only: whoever has very many names, or addresses, keeps nobody out by that.
 const REMEMBERED: usize = 16 * 1024;
 
+/// How many times as often as one of them all machines of one issuer may ask for the same role:
+/// which subject a job has is often for whoever starts it to choose.
+const MACHINES: u32 = 3;
+
 /// How often it is looked who need not be remembered any more, at most.
 const SWEEP_EVERY: Duration = Duration::seconds(1);
 
@@ -28,6 +32,13 @@ const SWEEP_EVERY: Duration = Duration::seconds(1);
 pub(super) struct Rate {
     pub(super) burst: u32,
     pub(super) every: Duration,
+}
+
+impl Rate {
+    /// So many times as often.
+    fn times(self, count: u32) -> Self {
+        Self { burst: self.burst.saturating_mul(count), every: self.every / count }
+    }
 }
 
 impl From<config::Rate> for Rate {
@@ -90,13 +101,10 @@ impl<K: Eq + Hash> Each<K> {
         Self { rate, table: Mutex::new(table) }
     }
 
-    fn new(rate: config::Rate) -> Self {
-        Self::of(rate.into())
-    }
-
-    fn anew(before: Option<&Arc<Self>>, rate: config::Rate) -> Arc<Self> {
-        let same = before.filter(|before| before.rate == rate.into());
-        same.cloned().unwrap_or_else(|| Arc::new(Self::new(rate)))
+    fn anew(before: Option<&Arc<Self>>, rate: impl Into<Rate>) -> Arc<Self> {
+        let rate = rate.into();
+        let same = before.filter(|before| before.rate == rate);
+        same.cloned().unwrap_or_else(|| Arc::new(Self::of(rate)))
     }
 
     /// How long until it may be done; nothing where it may be at once.
@@ -147,6 +155,8 @@ pub enum Limited {
     Route,
     /// That of whoever asks for a role.
     Elevation,
+    /// That of all machines of an issuer that ask for it.
+    Machines,
 }
 
 /// Somebody asks too often.
@@ -176,14 +186,16 @@ pub struct Rates {
     principal: HashMap<Endpoint, Arc<Each<[u8; 32]>>>,
     address: Option<Arc<Each<IpAddr>>>,
     elevation: Arc<Each<[u8; 32]>>,
+    machines: Arc<Each<[u8; 32]>>,
     route: HashMap<Endpoint, Arc<Each<()>>>,
 }
 
 impl Rates {
     pub(super) fn new(config: &config::Limits) -> Self {
         let elevation = Each::anew(None, config.elevation);
+        let machines = Each::anew(None, of_machines(config));
         let (principal, route) = (HashMap::new(), HashMap::new());
-        Self { principal, address: None, elevation, route }.anew(config)
+        Self { principal, address: None, elevation, machines, route }.anew(config)
     }
 
     /// Those of another configuration. Where a rate is the same, what is used up of it stays so.
@@ -196,6 +208,7 @@ impl Rates {
             principal: config.of_principals().map(principal).collect(),
             address: config.address.map(|rate| Each::anew(self.address.as_ref(), rate)),
             elevation: Each::anew(Some(&self.elevation), config.elevation),
+            machines: Each::anew(Some(&self.machines), of_machines(config)),
             route: config.route.iter().map(route).collect(),
         }
     }
@@ -241,15 +254,39 @@ impl Rates {
         each.take(who, up).map_err(TooOften::of(Limited::Principal, endpoint))
     }
 
-    /// Counts that whoever is called this asks for a role, unless nothing comes of it.
+    /// Counts that whoever is called this asks for a role, for one of these machines where it is
+    /// no person, unless nothing comes of it.
     ///
     /// # Errors
-    /// Where they did so too often of late.
-    pub(super) fn elevation(&self, name: &str, up: Duration) -> Result<Turn, TooOften> {
-        let (each, who) = (self.elevation.clone(), hashed(name));
-        each.take(who, up).map_err(TooOften::of(Limited::Elevation, Endpoint::Elevations))?;
-        Ok(Turn { each, who, taken: up, counts: false })
+    /// Where they did so too often of late, or all of those machines together.
+    pub(super) fn elevation(
+        &self,
+        name: &str,
+        machine: Option<&Machine<'_>>,
+        up: Duration,
+    ) -> Result<Turn, TooOften> {
+        let too_often = |whose| TooOften::of(whose, Endpoint::Elevations);
+        let mut turn = Turn { taken: Vec::new(), at: up, counts: false };
+        turn.take(&self.elevation, hashed(name), too_often(Limited::Elevation))?;
+        if let Some(Machine { issuer, role }) = machine {
+            // No role has a space in its name.
+            let all = hashed(&format!("{role} {issuer}"));
+            turn.take(&self.machines, all, too_often(Limited::Machines))?;
+        }
+        Ok(turn)
     }
+}
+
+fn of_machines(config: &config::Limits) -> Rate {
+    Rate::from(config.elevation).times(MACHINES)
+}
+
+/// A job, or what else is no person, that asks for a role: it is limited with all others of its
+/// issuer that ask for the same.
+#[derive(Clone, Debug)]
+pub(super) struct Machine<'a> {
+    pub(super) issuer: String,
+    pub(super) role: &'a str,
 }
 
 /// Who asks: the broker's own issuer tells who somebody is that comes with one of its tokens.
@@ -261,13 +298,23 @@ pub(super) struct Asking<'a> {
 
 /// What counts only where it is kept.
 pub(super) struct Turn {
-    each: Arc<Each<[u8; 32]>>,
-    who: [u8; 32],
-    taken: Duration,
+    taken: Vec<(Arc<Each<[u8; 32]>>, [u8; 32])>,
+    at: Duration,
     counts: bool,
 }
 
 impl Turn {
+    fn take(
+        &mut self,
+        each: &Arc<Each<[u8; 32]>>,
+        who: [u8; 32],
+        too_often: impl Fn(Duration) -> TooOften,
+    ) -> Result<(), TooOften> {
+        each.take(who, self.at).map_err(too_often)?;
+        self.taken.push((each.clone(), who));
+        Ok(())
+    }
+
     /// It counts.
     pub(super) fn keep(mut self) {
         self.counts = true;
@@ -276,8 +323,9 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if !self.counts {
-            self.each.give_back(&self.who, self.taken);
+        let given_back = std::mem::take(&mut self.taken).into_iter().filter(|_| !self.counts);
+        for (each, who) in given_back {
+            each.give_back(&who, self.at);
         }
     }
 }
@@ -295,7 +343,7 @@ mod tests {
 
     fn each<K: Eq + Hash>(per_minute: u32, burst: u32) -> Each<K> {
         let [per_minute, burst] = [per_minute, burst].map(|n| n.try_into().unwrap());
-        Each::new(config::Rate { per_minute, burst: Some(burst) })
+        Each::of(config::Rate { per_minute, burst: Some(burst) }.into())
     }
 
     #[test]
@@ -352,5 +400,49 @@ mod tests {
         assert_eq!(told(Duration::milliseconds(1)), 1);
         assert_eq!(told(Duration::SECOND), 1);
         assert_eq!(told(Duration::milliseconds(1001)), 2);
+    }
+
+    #[test]
+    fn machines_of_one_issuer_are_limited_together_and_people_never_are() {
+        let rates = Rates::new(&config::Limits::default());
+        let issuer = "https://ci.example.com";
+        let up = Duration::hours(1);
+        let asks = |name: &str, of: Option<(&str, &str)>, up: Duration| {
+            let machine = of.map(|(issuer, role)| Machine { issuer: issuer.into(), role });
+            rates.elevation(name, machine.as_ref(), up).map(Turn::keep)
+        };
+        let whose = |asked: Result<(), TooOften>| asked.unwrap_err().whose;
+        let all = Some((issuer, "admin"));
+        for number in 0..30 {
+            asks(&format!("job {number}"), all, up).unwrap();
+        }
+        let told = asks("another job", all, up).unwrap_err();
+        assert_eq!((told.whose, told.retry_after.as_secs()), (Limited::Machines, 20));
+        // Others are not affected: people, other roles, other issuers.
+        asks("person alice", None, up).unwrap();
+        asks("another job", Some((issuer, "vault")), up).unwrap();
+        asks("another job", Some(("https://other.example.com", "admin")), up).unwrap();
+        asks("another job", all, up + Duration::seconds(20)).unwrap();
+        // One alone has no more than one person has, and takes no more from the others.
+        let up = up + Duration::hours(1);
+        for _ in 0..10 {
+            asks("job", all, up).unwrap();
+        }
+        for _ in 0..50 {
+            assert_eq!(whose(asks("job", all, up)), Limited::Elevation);
+        }
+        for number in 0..20 {
+            asks(&format!("job {number}"), all, up).unwrap();
+        }
+        // What comes to nothing counts for neither, nor what all of them are too many for.
+        assert_eq!(whose(asks("another job", all, up)), Limited::Machines);
+        let later = up + Duration::hours(1);
+        for _ in 0..50 {
+            let machine = Machine { issuer: issuer.into(), role: "admin" };
+            drop(rates.elevation("job", Some(&machine), later).unwrap());
+        }
+        for _ in 0..10 {
+            asks("job", all, later).unwrap();
+        }
     }
 }

@@ -28,8 +28,9 @@ pub struct Limits {
     #[serde(default)]
     pub address: Option<Rate>,
     /// How often one person, or machine, may ask for a role by elevation, drills included: each
-    /// time others are told. Emergencies are not counted. Ten at once, and then one a minute,
-    /// where left out.
+    /// time others are told. All machines of one issuer together may ask for the same role three
+    /// times as often. Emergencies are not counted. Ten at once, and then one a minute, where left
+    /// out.
     #[serde(default = "some_elevations")]
     pub elevation: Rate,
     /// How often everybody together may, by what is asked for.

@@ -7,11 +7,14 @@ use time::OffsetDateTime;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::desk::{longest, span};
+use super::names::issuer_of;
 use super::verdict::Refusal;
 use super::{Asked, Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
 use crate::broker::config::{Elevation as Rules, Login};
+use crate::broker::rate::{Machine, Turn};
+use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{UnderWay, Unless};
 use crate::error::{Error, ErrorKind};
 use crate::host::process::printed::{Limit, printed};
@@ -191,6 +194,20 @@ pub(super) fn said_of_beginning(rules: &Rules) -> String {
 }
 
 impl Broker {
+    /// Counts that somebody asks for a role, unless nothing comes of it.
+    pub(super) fn turn_to_ask(&self, book: &Rulebook, asked: &Asked) -> Result<Turn, Refusal> {
+        let by = &asked.by;
+        let machine = by
+            .person
+            .is_none()
+            .then(|| Machine { issuer: issuer_of(by, self.issuer.as_str()), role: &asked.role });
+        let turn = book.rates().elevation(&by.key(), machine.as_ref(), self.clock.uptime());
+        turn.map_err(|too_often| {
+            self.metrics.limited(too_often);
+            Refusal::TooOften(too_often)
+        })
+    }
+
     /// Whether there is the ticket that a request names, where there is a command that tells.
     pub(super) async fn check_ticket(&self, rules: &Rules, asked: &Asked) -> Result<(), Refusal> {
         let has_command = !rules.ticket_command.is_empty() && !asked.drill;

@@ -103,13 +103,7 @@ impl Broker {
         // Nobody is asked so often that they say yes to have it end. An emergency is one.
         let turn = match request.path {
             Path::Emergency => None,
-            _ => {
-                let turn = book.rates().elevation(&by.key(), self.clock.uptime());
-                Some(turn.map_err(|too_often| {
-                    self.metrics.limited(too_often);
-                    Refusal::TooOften(too_often)
-                })?)
-            }
+            _ => Some(self.turn_to_ask(book, &asked)?),
         };
         self.check_ticket(rules, &asked).await?;
         let mut elevation = Elevation {

@@ -12,6 +12,12 @@ pub(super) fn asker_of(party: &Party, own: &str) -> String {
     origin_of(&principal_of(party), own)
 }
 
+/// The issuer who says who they are, in that sense.
+pub(super) fn issuer_of(party: &Party, own: &str) -> String {
+    let asker = asker_of(party, own);
+    asker.split_once('#').map_or(asker.as_str(), |(issuer, _)| issuer).to_string()
+}
+
 /// The same of each id that the directory has of them.
 pub(super) fn askers_of(directory: Option<&Directory>, party: &Party, own: &str) -> Vec<String> {
     let known = entry_of(directory, party).into_iter().flat_map(|(_, person)| &person.ids);
@@ -66,6 +72,7 @@ mod tests {
         let twice = party(OWN, &once.id());
         for one in [&plain, &once, &twice] {
             assert_eq!(asker_of(one, OWN), plain.id());
+            assert_eq!(issuer_of(one, OWN), "https://corp");
         }
         // At another broker that is somebody's subject, and nobody else.
         let elsewhere = party("https://other", &plain.id());

@@ -61,6 +61,9 @@ pub(super) fn told(too_often: TooOften) -> Refusal {
         Limited::Elevation => {
             "roles were asked for too often in your name of late, and others are told each time"
         }
+        Limited::Machines => {
+            "machines of this issuer asked for the role too often of late, and others are told each time"
+        }
     };
     tracing::info!(why, retry_after = too_often.retry_after.as_secs(), "limited");
     Refusal::too_many(why, too_often.retry_after)

@@ -444,7 +444,7 @@ fn limited(endpoint: Endpoint) -> Vec<Limited> {
         all.extend([Limited::Principal, Limited::Address]);
     }
     if endpoint == Endpoint::Elevations {
-        all.push(Limited::Elevation);
+        all.extend([Limited::Elevation, Limited::Machines]);
     }
     all
 }
@@ -455,6 +455,7 @@ const fn of_limited(whose: Limited) -> &'static str {
         Limited::Address => "address",
         Limited::Route => "route",
         Limited::Elevation => "elevation",
+        Limited::Machines => "machines",
     }
 }
 

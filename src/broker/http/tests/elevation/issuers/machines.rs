@@ -2,6 +2,7 @@
 //! and their tokens say.
 
 use super::*;
+use crate::broker::http::tests::header_of;
 
 const CI: &str = "https://ci.example.com";
 
@@ -159,4 +160,43 @@ async fn a_machine_that_sees_what_is_asked_for_decides_no_more_about_it() {
 async fn a_machine_with_the_name_of_a_person_is_a_machine() {
     let (place, ci) = place("").await;
     is_refused(&place, &ci, "bob", 404).await;
+}
+
+/// Jobs are called after branches, and whoever starts them chooses those.
+const BRANCHES: &str = r#"
+@id("branches-ask")
+permit (principal, action == Action::"elevate", resource == Role::"admin")
+when { principal.issuer == "https://ci.example.com" };
+"#;
+
+#[tokio::test]
+async fn whoever_chooses_what_jobs_are_called_asks_no_more_often_by_that() {
+    let (place, ci) = place(BRANCHES).await;
+    let asks = async |number: usize, changes: &[(&str, &str)]| {
+        let subject = format!("repo:acme/app:ref:refs/heads/b{number}");
+        ci.asks(&place, &subject, changes).await
+    };
+    for number in 0..30 {
+        let answer = asks(number, &[]).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{number}: {}", json_of(&answer));
+    }
+    let told = place.told().await.len();
+    for number in 30..40 {
+        let answer = asks(number, &[]).await;
+        assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", json_of(&answer));
+        let after: u64 = header_of(&answer, "retry-after").parse().unwrap();
+        assert!((1..=20).contains(&after), "{after}");
+    }
+    assert_eq!(place.told().await.len(), told, "nobody is told of it");
+    let counted = place.bed.admin.get("/metrics").await;
+    let counted = String::from_utf8(counted.body.expose().clone()).unwrap();
+    let line = "tmpcred_rate_limited_total{reason=\"machines\",route=\"elevations\"} 10";
+    assert!(counted.contains(line), "{counted}");
+    // An emergency is one, and people may ask as often as ever.
+    let had = asks(40, &[("emergency", "true")]).await;
+    assert_eq!(json_of(&had)["access"], "emergency-active", "{}", json_of(&had));
+    for _ in 0..10 {
+        let asked = place.requested("alice", &[]).await;
+        place.done("alice", "withdraw", &asked, &[]).await;
+    }
 }
