@@ -104,7 +104,7 @@ use audit::{Audit, Notary, Whole};
 use authenticate::{Ahead, KeysSeal};
 use denials::Denials;
 use elevation::uses::Gathering;
-use elevation::{ElevationSeal, Tickets};
+use elevation::{Crowds, ElevationSeal, Tickets};
 use enroll::{EnrollmentSeal, Logins};
 use keys::{Algorithms, CheckpointKeys, Keeper, Kek, KeyRing, RootKey, Rules, SigningAlgorithm};
 use metrics::{Active, Metrics, StoreClock};
@@ -154,6 +154,8 @@ pub struct Broker {
     uses: Gathering,
     /// Places for the commands that say whether there is a ticket.
     tickets: Tickets,
+    /// Turns for those who have policy asked about very many people.
+    crowds: Crowds,
     /// What browsers carry.
     pages_seal: PageSeal,
     env: Env,
@@ -317,6 +319,7 @@ impl Prepared {
             elevations,
             uses,
             tickets: Tickets::default(),
+            crowds: Crowds::default(),
             pages_seal,
             env: host.env.clone(),
             enrollment_seal,

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::admission::{beginning, check, check_login, unless};
 use super::allowed::About;
+use super::crowd::Lane;
 use super::eligible::Eligible;
 use super::life::{Event, Refused};
 use super::names::askers_of;
 use super::signed::{self, SignedApproval};
-use super::telling;
 use super::verdict::{Refusal, Request, Verdict};
 use super::{Access, Approval, Asked, Elevation, Ended, Party, Path, Review, Yields};
 use crate::broker::Broker;
@@ -101,9 +101,9 @@ impl Broker {
             return Ok(known);
         }
         // Nobody is asked so often that they say yes to have it end. An emergency is one.
-        let turn = match request.path {
-            Path::Emergency => None,
-            _ => Some(self.turn_to_ask(book, &asked)?),
+        let (turn, lane) = match request.path {
+            Path::Emergency => (None, Lane::Alarming),
+            _ => (Some(self.turn_to_ask(book, &asked)?), Lane::Asking),
         };
         self.check_ticket(rules, &asked).await?;
         let mut elevation = Elevation {
@@ -133,7 +133,8 @@ impl Broker {
         let record = self.record_of(&elevation, author.record(now, name, Decision::Changed));
         let record = signed::noted(record, who);
         let mut unit = Unit::of(record).with(Effect::AddElevation(stored, unless));
-        unit.effects.extend(telling::of(&elevation, name, rules_of(book), (book.pages(), now)));
+        let told = self.telling(book, (&elevation, name), lane, now);
+        unit.effects.extend(told.await?);
         unit.effects.extend(signed::used_up(who, now));
         unit.effects.extend(signed::resting_on(who, &[], now));
         if self.metrics.recording(self.audit.commit(unit)).await?.is_some() {
@@ -287,8 +288,8 @@ impl Broker {
                 _ => self.record_of(&next, record),
             };
             let record = signed::noted(record, who);
-            let at = (book.pages(), now);
-            let mut effects = telling::of(&next, verdict.name(), rules_of(book), at);
+            let told = self.telling(book, (&next, verdict.name()), Lane::Settling, now);
+            let mut effects = told.await?;
             effects.extend(signed::used_up(who, now));
             let approvals = match &event {
                 Event::Approve(..) | Event::Activate(..) => &counting.approvals[..],

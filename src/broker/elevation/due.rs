@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::desk::{rules_of, span};
+use super::crowd::Lane;
+use super::desk::span;
 use super::life::{Access, Event, Review};
-use super::{Elevation, Refused, telling};
+use super::{Elevation, Refused};
 use crate::broker::Broker;
 use crate::broker::audit::{Decision, Record};
 use crate::broker::rulebook::Rulebook;
@@ -132,7 +133,7 @@ impl Broker {
                 let next = self.noting(&book, next).await;
                 let name = if next.access == Access::Lapsed { "lapse" } else { "expire" };
                 let record = self.record_of(&next, record(name));
-                let told = telling::of(&next, name, rules_of(&book), (book.pages(), now));
+                let told = self.telling(&book, (&next, name), Lane::Settling, now).await?;
                 let change = (elevation, &next, Unless::default());
                 self.commit_next(&book, change, record, told, now).await
             }
@@ -145,8 +146,8 @@ impl Broker {
                 stored.next_at = Some(now.saturating_add(AGAIN));
                 let mut unit =
                     Unit::of(record).with(Effect::ChangeElevation(stored, Unless::default()));
-                let at = (book.pages(), now);
-                unit.effects.extend(telling::of(&next, "review-overdue", rules_of(&book), at));
+                let told = self.telling(&book, (&next, "review-overdue"), Lane::Settling, now);
+                unit.effects.extend(told.await?);
                 Ok(self.metrics.recording(self.audit.commit(unit)).await?.is_some())
             }
             // The rules have changed meanwhile: it is looked at again by those.

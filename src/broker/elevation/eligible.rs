@@ -7,11 +7,12 @@ use std::collections::BTreeSet;
 
 use time::OffsetDateTime;
 
+use super::crowd::{Answers, Roll};
 use super::{Approval, Asked, Elevation, Party, Tally};
 use crate::broker::config::{Elevation as Rules, Threshold};
 use crate::broker::decide::Rules as Policies;
-use crate::broker::directory::Directory;
-use crate::broker::policy::Approving;
+use crate::broker::directory::{Directory, Person};
+use crate::broker::policy::{Approving, Traits};
 use crate::credential::Principal;
 
 /// The rules, the people and the policies by which an elevation is approved.
@@ -48,7 +49,8 @@ impl<'a> Eligible<'a> {
         self.policies.roles.get(&self.asked.role)?.elevation.as_ref()
     }
 
-    fn directory(&self) -> Option<&'a Directory> {
+    /// The directory, where it says something.
+    pub(super) fn directory(&self) -> Option<&'a Directory> {
         self.policies
             .policy
             .directory()
@@ -65,12 +67,16 @@ impl<'a> Eligible<'a> {
     /// Whether this person asked, or acts for who did, by what is known of them now or was
     /// known then.
     pub(super) fn is_party(&self, person: &str) -> bool {
+        self.parties().contains(person)
+    }
+
+    /// The people who asked, or act for who did, in that sense.
+    pub(super) fn parties(&self) -> BTreeSet<&'a str> {
         let parties = [&self.asked.by].into_iter().chain(&self.asked.actors);
-        let mut parties = parties.filter(|party| {
-            party.person.as_deref() == Some(person)
-                || self.person(&party.issuer, &party.subject) == Some(person)
+        let names = parties.flat_map(|party| {
+            [party.person.as_deref(), self.person(&party.issuer, &party.subject)]
         });
-        parties.next().is_some()
+        names.flatten().collect()
     }
 
     /// Whether this is who asked: by the id of then, or by another one of the same person, who
@@ -129,6 +135,15 @@ impl<'a> Eligible<'a> {
 
     /// The groups of somebody who may approve; nothing where they may not.
     pub(in crate::broker) fn groups(&self, by: &Party) -> Option<&'a BTreeSet<String>> {
+        self.groups_where(by, |approver, _| self.permits(approver))
+    }
+
+    /// The same where policy is asked in this way, about whoever it is in the directory.
+    pub(super) fn groups_where(
+        &self,
+        by: &Party,
+        permits: impl FnOnce(&Principal, (&'a str, &'a Person)) -> bool,
+    ) -> Option<&'a BTreeSet<String>> {
         let person = by.person.as_deref()?;
         let known = self.person(&by.issuer, &by.subject)?;
         // Whoever is somebody else now is not who approved.
@@ -136,8 +151,8 @@ impl<'a> Eligible<'a> {
             return None;
         }
         let principal = Principal { issuer: by.issuer.clone(), subject: by.subject.clone() };
-        let (_, entry) = self.directory()?.person(&principal)?;
-        self.permits(&principal).then_some(&entry.groups)
+        let (name, entry) = self.directory()?.person(&principal)?;
+        permits(&principal, (name, entry)).then_some(&entry.groups)
     }
 
     /// Whether somebody may review what is left of a role that is had by elevation no more: no
@@ -162,7 +177,8 @@ impl<'a> Eligible<'a> {
         })
     }
 
-    fn permits(&self, approver: &Principal) -> bool {
+    /// Whether policy lets somebody approve it.
+    pub(super) fn permits(&self, approver: &Principal) -> bool {
         let subject = Principal {
             issuer: self.asked.by.issuer.clone(),
             subject: self.asked.by.subject.clone(),
@@ -180,35 +196,35 @@ impl<'a> Eligible<'a> {
         })
     }
 
-    /// The people who could approve at this moment, and whom of the thresholds takes.
-    pub(in crate::broker) fn people(&self) -> Vec<&'a str> {
-        let Some(rules) = self.rules() else { return Vec::new() };
-        let people = self.directory().into_iter().flat_map(Directory::people);
-        let may = people.filter(|(name, person)| {
-            let taken = rules.approvals.iter().any(|threshold| threshold.takes(&person.groups));
-            taken
-                && !self.is_party(name)
-                && person.ids.iter().any(|id| {
-                    self.permits(&Principal {
-                        issuer: id.issuer.clone(),
-                        subject: id.subject.clone(),
-                    })
-                })
-        });
-        may.map(|(name, _)| name).collect()
+    /// What policies look at of whoever approves it.
+    pub(super) fn traits(&self) -> Traits {
+        self.policies.policy.traits_to_approve(&self.asked.role)
     }
 
-    /// The people who could meet this threshold.
-    pub(in crate::broker) fn people_for(
+    /// What policies say of several people, of whom each sort is asked about once.
+    pub(in crate::broker) fn answers(&self) -> Answers<'a> {
+        Answers::of(*self)
+    }
+
+    /// The people who could approve at this moment, and whom one of the thresholds takes. For
+    /// where nobody else waits: see [`Crowds`](super::Crowds).
+    pub(in crate::broker) fn people(&self) -> Vec<&'a str> {
+        let mut roll = Roll::of(*self);
+        let people = self.directory().into_iter().flat_map(Directory::people);
+        people.filter(|person| roll.takes(*person)).map(|(name, _)| name).collect()
+    }
+
+    /// Those of these people who could meet this threshold.
+    pub(in crate::broker) fn people_for<'p>(
         &self,
         threshold: &Threshold,
-        all: &[&'a str],
-    ) -> Vec<&'a str> {
+        all: &[&'p str],
+    ) -> Vec<&'p str> {
         let Some(directory) = self.directory() else { return Vec::new() };
-        let people = directory
-            .people()
-            .filter(|(name, person)| all.contains(name) && threshold.takes(&person.groups));
-        people.map(|(name, _)| name).collect()
+        let takes = |name: &&&str| {
+            directory.named(name).is_some_and(|person| threshold.takes(&person.groups))
+        };
+        all.iter().filter(takes).copied().collect()
     }
 
     /// What of the approvals counts, together with this one where there is one.

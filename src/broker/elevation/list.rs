@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::admission::check_login;
+use super::crowd::Lane;
 use super::desk::{directory_of, party, rules_of};
 use super::eligible::Eligible;
 use super::life::{Access, Review};
@@ -87,10 +88,24 @@ impl Broker {
         who: &Who,
         id: Uuid,
     ) -> Result<Seen, Refusal> {
+        let (found, by) = self.elevation_visible_to(book, who, id).await?;
+        Ok(self.seen_now(book, found, (&by, Some(who)), Lane::Looking).await?)
+    }
+
+    /// An elevation that somebody may see, and who they are.
+    ///
+    /// # Errors
+    /// As with [`Self::elevation_for`].
+    pub(in crate::broker) async fn elevation_visible_to(
+        &self,
+        book: &Rulebook,
+        who: &Who,
+        id: Uuid,
+    ) -> Result<(Elevation, Party), Refusal> {
         let by = self.known(book, &who.caller, self.clock.now())?;
         let found = self.elevation_with(id).await?.ok_or(Refusal::Unknown)?;
         match self.sees(book, who, &found, &by)? {
-            true => Ok(self.seen_now(book, found, (&by, Some(who))).await?),
+            true => Ok((found, by)),
             false => Err(Refusal::Unknown),
         }
     }
@@ -107,7 +122,7 @@ impl Broker {
     ) -> Outcome<Seen> {
         let known = self.known(book, &who.caller, self.clock.now());
         let by = known.unwrap_or_else(|_| party(None, who.caller.principal()));
-        self.seen_now(book, elevation, (&by, Some(who))).await
+        self.seen_now(book, elevation, (&by, Some(who)), Lane::Answering).await
     }
 
     /// The same as it is told to whoever brings what others signed about it.
@@ -120,7 +135,7 @@ impl Broker {
         elevation: Elevation,
     ) -> Outcome<Seen> {
         let nobody = Party { issuer: String::new(), subject: String::new(), person: None };
-        self.seen_now(book, elevation, (&nobody, None)).await
+        self.seen_now(book, elevation, (&nobody, None), Lane::Answering).await
     }
 
     /// All of one, as somebody sees it, who shows a token.
@@ -129,12 +144,16 @@ impl Broker {
         book: &Rulebook,
         elevation: Elevation,
         (by, who): (&Party, Option<&Who>),
+        lane: Lane,
     ) -> Outcome<Seen> {
         let (now, mut keys) = (self.clock.now(), LiveKeys::default());
+        let asked = elevation.asked.clone();
+        let eligible = Eligible::new(rules_of(book), &asked, now);
+        let all = self.crowds.people(&eligible, lane).await?;
         let counting = self.counting(book, &elevation, now, &mut keys).await?;
         let may_revoke =
             who.is_some_and(|who| self.may_revoke(book, who, &elevation.asked.role, now));
-        Ok(self.seen(book, (elevation, &counting), (by, may_revoke), true))
+        Ok(self.seen(book, (elevation, &counting), (by, may_revoke), &all))
     }
 
     /// What else the same somebody has asked for, as far as this one may see it: the newest.
@@ -193,22 +212,21 @@ impl Broker {
         check_login(&who.caller, login, self.clock.now()).is_err().then(|| login.clone())
     }
 
-    /// What is told of an elevation; by what of it counts, and to somebody who may revoke all
-    /// tokens of its role or not.
+    /// What is told of an elevation; by what of it counts, to somebody who may revoke all tokens of
+    /// its role or not, and with those of these people who could meet its needs.
     fn seen(
         &self,
         book: &Rulebook,
         (elevation, counting): (Elevation, &Elevation),
         (by, may_revoke): (&Party, bool),
-        whole: bool,
+        all: &[&str],
     ) -> Seen {
         let now = self.clock.now();
         let eligible = Eligible::new(rules_of(book), &elevation.asked, now);
         let tally = eligible.tally(counting, None);
-        let all = if whole { eligible.people() } else { Vec::new() };
         let named = |need: &super::Need| {
             eligible
-                .people_for(&need.threshold, &all)
+                .people_for(&need.threshold, all)
                 .into_iter()
                 .map(String::from)
                 .collect::<Vec<_>>()
@@ -404,7 +422,7 @@ impl Broker {
         }
         let counting = self.counting(book, &elevation, now, keys).await?;
         let may_revoke = view.revokes.contains(&elevation.asked.role);
-        let seen = self.seen(book, (elevation, &counting), (by, may_revoke), false);
+        let seen = self.seen(book, (elevation, &counting), (by, may_revoke), &[]);
         Ok(Some(seen).filter(|seen| which != Which::ToApprove || seen.may.contains(&"approve")))
     }
 }

@@ -13,6 +13,7 @@
 mod admission;
 mod against;
 mod allowed;
+mod crowd;
 mod desk;
 mod drill;
 mod due;
@@ -40,6 +41,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub(in crate::broker) use admission::Tickets;
+pub(in crate::broker) use crowd::Crowds;
 pub(in crate::broker) use desk::party;
 pub use drill::Tried;
 pub(in crate::broker) use eligible::Eligible;

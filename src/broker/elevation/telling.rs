@@ -5,26 +5,62 @@
 
 use time::OffsetDateTime;
 
+use super::crowd::Lane;
+use super::desk::rules_of;
 use super::drill;
 use super::eligible::Eligible;
 use super::life::{Access, Review};
 use super::{Elevation, Party};
+use crate::broker::Broker;
 use crate::broker::config::{EMERGENCY, Elevation as Rules, MESSAGES};
-use crate::broker::decide::Rules as Policies;
 use crate::broker::notify::{Message, Urgency};
+use crate::broker::rulebook::Rulebook;
 use crate::broker::store::Effect;
 use crate::broker::web::Pages;
+use crate::error::Result;
 
-/// What is told of this event, after it.
-pub(super) fn of(
+impl Broker {
+    /// What is told of this event, after it.
+    ///
+    /// # Errors
+    /// Where so many wait to have others told that it cannot be said whom.
+    pub(super) async fn telling(
+        &self,
+        book: &Rulebook,
+        (elevation, event): (&Elevation, &str),
+        lane: Lane,
+        at: OffsetDateTime,
+    ) -> Result<Vec<Effect>> {
+        // What is over may have ended while the directory is out of date: it is to be reviewed all
+        // the same.
+        let eligible = Eligible::last_known(rules_of(book), &elevation.asked, at);
+        let others = match concerns_others(elevation, event) {
+            true => self.crowds.people(&eligible, lane).await?,
+            false => Vec::new(),
+        };
+        Ok(of(elevation, event, (&eligible, &others), (book.pages(), at)))
+    }
+}
+
+/// Whether those are told of this event who could approve what it is about.
+fn concerns_others(elevation: &Elevation, event: &str) -> bool {
+    ["request", "emergency", "withdraw", "review-overdue"].contains(&event)
+        || is_to_be_reviewed(elevation, event)
+}
+
+/// Whether it is over by this event, and to be reviewed.
+fn is_to_be_reviewed(elevation: &Elevation, event: &str) -> bool {
+    ["expire", "relinquish", "revoke"].contains(&event) && elevation.review == Review::Due
+}
+
+/// The messages about this event, by those who could approve at its moment, where it concerns
+/// them.
+fn of(
     elevation: &Elevation,
     event: &str,
-    policies: Policies<'_>,
+    (eligible, others): (&Eligible<'_>, &[&str]),
     (pages, at): (Option<&Pages>, OffsetDateTime),
 ) -> Vec<Effect> {
-    // What is over may have ended while the directory is out of date: it is to be reviewed all
-    // the same.
-    let eligible = Eligible::last_known(policies, &elevation.asked, at);
     let page = pages.map(|pages| pages.page_of(elevation.id));
     let asked = &elevation.asked;
     let (role, who) = (&asked.role, short(&asked.by));
@@ -64,7 +100,7 @@ pub(super) fn of(
     // By what they are called now: nobody is told instead who has their name since.
     let requester = eligible.called(&asked.by);
     let approvers = elevation.approvals.iter().filter_map(|one| eligible.called(&one.by));
-    let others = || eligible.people().into_iter().map(String::from);
+    let others = || others.iter().copied().map(String::from);
     let told: Vec<String> = match event {
         // All who were skipped are told, all who could say yes, and all who need not any more.
         "request" | "emergency" | "withdraw" => others().collect(),
@@ -74,8 +110,7 @@ pub(super) fn of(
     };
     let message = |kind: (&str, Urgency, &str)| message(elevation, eligible.rules(), kind, at);
     let mut messages = vec![message((kind, urgency, &title)).people(told)];
-    let is_over = ["expire", "relinquish", "revoke"].contains(&event);
-    if is_over && elevation.review == Review::Due {
+    if is_to_be_reviewed(elevation, event) {
         let title = format!("what {who} did as {role} is to be reviewed");
         // Who has an approver's name since could not review it either.
         let then = elevation.approvals.iter().filter_map(|one| one.by.person.clone());

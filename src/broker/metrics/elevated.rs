@@ -112,7 +112,7 @@ impl Broker {
         let could = Family::<Signers, Gauge>::default();
         let needed = Family::<Signers, Gauge>::default();
         for (name, rules) in roles {
-            let people = signers_of(book, (name, rules), &keys, now);
+            let people = signers_of(book, (name, rules), &keys, now).await;
             for (threshold, count) in rules.approvals.iter().zip(people) {
                 let groups: Vec<_> = threshold.groups.iter().map(String::as_str).collect();
                 let labels = [("role", name.clone()), ("groups", groups.join(" "))];
@@ -128,7 +128,7 @@ impl Broker {
 }
 
 /// How many people could meet each threshold of a role by a signature.
-fn signers_of(
+async fn signers_of(
     book: &Rulebook,
     (role, rules): (&str, &Rules),
     keys: &[(Enrollment, PublicKey)],
@@ -136,7 +136,7 @@ fn signers_of(
 ) -> Vec<usize> {
     let asked = Asked::by_nobody(role, now);
     let policies = Policies { policy: book, roles: book.roles() };
-    let eligible = Eligible::new(policies, &asked, now);
+    let mut answers = Eligible::new(policies, &asked, now).answers();
     let stands = rules.provider_down.as_ref().is_some_and(|down| down.verified_as_login);
     let serves = |key: &PublicKey| {
         rules.approver_login.is_any() || stands && key.kind().is_on_security_key()
@@ -150,9 +150,10 @@ fn signers_of(
             person: Some(enrolled.person.clone()),
         };
         let told = book.needs().untold(Some(&by.issuer)).is_none();
-        if let Some(groups) = eligible.groups(&by).filter(|_| told) {
+        if let Some(groups) = answers.groups(&by).filter(|_| told) {
             people.insert(enrolled.person.as_str(), groups);
         }
+        answers.rest().await;
     }
     let takers =
         |threshold: &Threshold| people.values().filter(|groups| threshold.takes(groups)).count();

@@ -69,6 +69,8 @@ impl Policy {
         asked: &Approving<'_>,
         now: OffsetDateTime,
     ) -> Result<bool, String> {
+        #[cfg(test)]
+        self.asked_of_approvers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let caller = Caller::named(approver.clone(), now);
         let told = self.approving_context(asked, now)?;
         let asks = Asks {

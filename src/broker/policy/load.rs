@@ -196,6 +196,8 @@ impl Policy {
             scopes,
             hash,
             rules_hash,
+            #[cfg(test)]
+            asked_of_approvers: Default::default(),
         }))
     }
 }

@@ -62,7 +62,7 @@ pub use lint::check;
 pub use load::{Source, World};
 pub use operation::{Administration, Named, Operation, Tokens};
 pub use place::Place;
-pub(in crate::broker) use reads::Reads;
+pub(in crate::broker) use reads::{Reads, Sort, Traits};
 pub use syntax::Needs;
 pub use terms::Moment;
 
@@ -210,6 +210,9 @@ pub struct Policy {
     scopes: BTreeMap<String, BTreeSet<String>>,
     hash: String,
     rules_hash: String,
+    /// How often it was asked whether somebody may approve.
+    #[cfg(test)]
+    pub(in crate::broker) asked_of_approvers: std::sync::atomic::AtomicUsize,
 }
 
 impl Policy {

@@ -1,10 +1,14 @@
-//! What policies look at of a request that is to be approved. Where that is nothing, they say
-//! the same of all requests for a role, and are asked once.
+//! What policies look at of a request that is to be approved, and of whoever approves it. All
+//! requests, and all people, that are the same in that are one question, which is asked once.
+
+mod traits;
 
 use cedar_policy::{ActionConstraint, EntityUid, Policy as CedarPolicy, ResourceConstraint};
 use serde_json::Value;
 
-use super::{APPROVE, Policy};
+pub(in crate::broker) use self::traits::{Sort, Traits};
+use super::syntax::is_entities;
+use super::{APPROVE, PERSON, Policy};
 
 /// What those policies look at that say who may approve a request, besides its role and who
 /// approves.
@@ -47,7 +51,7 @@ impl Reads {
             Value::Object(map) => {
                 // Somebody of this name may be the one for whom it is, of whom more is known then.
                 let kind = map.get("type").and_then(Value::as_str);
-                if kind == Some("User") && map.contains_key("id") {
+                if matches!(kind, Some("User" | PERSON)) && map.contains_key("id") {
                     return Self { subject: true, ..Self::default() };
                 }
                 // The whole context, whatever is done with it.
@@ -59,6 +63,8 @@ impl Reads {
                         "." | "has" if operands["left"]["Var"] == "context" => {
                             Self::of_attribute(operands["attr"].as_str())
                         }
+                        // That somebody is in what is named says nothing else of that.
+                        "in" if is_entities(&operands["right"]) => Self::of(&operands["left"]),
                         _ => Self::of(operands),
                     })
                 })
@@ -81,10 +87,18 @@ impl Reads {
     }
 }
 
-/// What all policies look at that have to do with approvals, each with the one role that it is
-/// for, where it is for one.
+/// What all policies look at that have to do with approvals.
 #[derive(Debug, Default)]
-pub(super) struct OfApprovals(Vec<(Option<String>, Reads)>);
+pub(super) struct OfApprovals(Vec<OfOne>);
+
+/// What one of them looks at.
+#[derive(Debug, PartialEq, Eq)]
+struct OfOne {
+    /// The one role that it is for, where it is for one.
+    role: Option<String>,
+    reads: Reads,
+    traits: Traits,
+}
 
 impl OfApprovals {
     /// Adds what this policy looks at.
@@ -105,7 +119,13 @@ impl OfApprovals {
             | ResourceConstraint::IsIn(_, uid) => Some(uid.id().unescaped().to_string()),
         };
         // What stands in the head is about who approves, the action and the role.
-        self.0.push((role, Reads::of(&json["conditions"])));
+        let reads = Reads::of(&json["conditions"]);
+        self.0.push(OfOne { role, reads, traits: Traits::of(policy, json) });
+    }
+
+    /// What those look at that are for this role.
+    fn of_role(&self, role: &str) -> impl Iterator<Item = &OfOne> {
+        self.0.iter().filter(move |one| one.role.as_deref().is_none_or(|only| only == role))
     }
 }
 
@@ -113,9 +133,14 @@ impl Policy {
     /// What policies look at of a request for this role that is to be approved. Two requests
     /// that are the same in that are one question: Cedar knows nothing else.
     pub(in crate::broker) fn reads_to_approve(&self, role: &str) -> Reads {
-        let all = self.approving.0.iter();
-        let of_role = all.filter(|(only, _)| only.as_deref().is_none_or(|only| only == role));
-        of_role.map(|(_, reads)| *reads).fold(Reads::default(), Reads::or)
+        self.approving.of_role(role).map(|one| one.reads).fold(Reads::default(), Reads::or)
+    }
+
+    /// What they look at of whoever approves such a request. Two who are the same in that are one
+    /// question, too.
+    pub(in crate::broker) fn traits_to_approve(&self, role: &str) -> Traits {
+        let all = self.approving.of_role(role).map(|one| &one.traits);
+        all.fold(Traits::default(), Traits::or)
     }
 }
 
@@ -135,7 +160,7 @@ mod tests {
         let policy = policies.policies().next().unwrap();
         let mut all = OfApprovals::default();
         all.add(policy, &policy.to_json().unwrap());
-        all.0[0].1
+        all.0[0].reads
     }
 
     #[test]
@@ -157,6 +182,10 @@ mod tests {
             // Whoever is named may be the one for whom it is.
             ("User::\"i#bob\" in DirectoryGroup::\"a\"", Reads { subject: true, ..none }),
             ("[User::\"i#bob\"].contains(principal)", Reads { subject: true, ..none }),
+            ("Person::\"bob\" in DirectoryGroup::\"a\"", Reads { subject: true, ..none }),
+            ("principal in Person::\"bob\"", none),
+            ("principal in [Person::\"bob\", Person::\"eve\"]", none),
+            ("context.subject in Person::\"bob\"", Reads { subject: true, ..none }),
             ("(if context.ttl > 1 then context else context).ttl < 5", Reads::ALL),
             ("context == {}", Reads::ALL),
             ("{ a: context }.a.ttl > 1", Reads::ALL),
@@ -178,6 +207,8 @@ mod tests {
         for policy in policies.policies() {
             all.add(policy, &policy.to_json().unwrap());
         }
-        assert_eq!(all.0, [(Some("b".into()), Reads { ttl: true, ..Reads::default() })]);
+        let ttl = Reads { ttl: true, ..Reads::default() };
+        let only = OfOne { role: Some("b".into()), reads: ttl, traits: Traits::default() };
+        assert_eq!(all.0, [only]);
     }
 }

@@ -222,12 +222,12 @@ fn implies_issuer(condition: &Value) -> bool {
     }
 }
 
-fn is_principal(value: &Value) -> bool {
+pub(super) fn is_principal(value: &Value) -> bool {
     value["Var"] == "principal"
 }
 
 /// `principal.issuer`.
-fn is_issuer(value: &Value) -> bool {
+pub(super) fn is_issuer(value: &Value) -> bool {
     is_principal(&value["."]["left"]) && value["."]["attr"] == "issuer"
 }
 
@@ -236,7 +236,7 @@ fn is_entity(value: &Value) -> bool {
 }
 
 /// An entity, or a list of them that is not empty.
-fn is_entities(value: &Value) -> bool {
+pub(super) fn is_entities(value: &Value) -> bool {
     is_entity(value)
         || value["Set"].as_array().is_some_and(|set| !set.is_empty() && set.iter().all(is_entity))
 }

@@ -88,8 +88,8 @@ impl Broker {
         who: &Who,
         id: Uuid,
     ) -> Result<Known, Refusal> {
-        let seen = self.elevation_for(book, who, id).await?;
-        Ok(self.uses_of(&seen.elevation).await?)
+        let (elevation, _) = self.elevation_visible_to(book, who, id).await?;
+        Ok(self.uses_of(&elevation).await?)
     }
 
     /// All that is known: what is stored, what is not yet, and what the log has of tokens.

@@ -176,9 +176,9 @@ pub(super) fn page(book: &Rulebook, page: &Page) -> wire::Page {
 }
 
 pub(in crate::broker::http) fn party(directory: Option<&Directory>, party: &Party) -> wire::Party {
-    let name = directory.zip(party.person.as_deref()).and_then(|(directory, person)| {
-        directory.people().find(|(known, _)| *known == person).map(|(_, one)| one.name.clone())
-    });
+    let name = directory
+        .zip(party.person.as_deref())
+        .and_then(|(directory, person)| directory.named(person).map(|one| one.name.clone()));
     wire::Party {
         issuer: party.issuer.clone(),
         subject: party.subject.clone(),

@@ -3,6 +3,7 @@
 mod again;
 mod alarms;
 mod cooling;
+mod crowd;
 mod drill;
 mod erasure;
 mod exchanged;

@@ -63,8 +63,8 @@ async fn wanted(
     let id = Uuid::try_parse(to).ok()?;
     let session = Cookies::of(broker).session(headers)?;
     let Visit { request, who, .. } = Visit::of(broker, shown, headers, session).await.ok()?;
-    let seen = broker.elevation_for(&request.book, &who, id).await.ok()?;
-    broker.login_for(&request.book, &who, &seen.elevation)
+    let (elevation, _) = broker.elevation_visible_to(&request.book, &who, id).await.ok()?;
+    broker.login_for(&request.book, &who, &elevation)
 }
 
 /// Takes what somebody brings back from the provider.
