@@ -90,6 +90,9 @@ pub(super) struct Each<K> {
     table: Mutex<Table<K>>,
 }
 
+/// The same by their names, which are hashed.
+type EachNamed = Each<[u8; 32]>;
+
 struct Table<K> {
     buckets: HashMap<K, Bucket>,
     swept: Duration,
@@ -183,10 +186,10 @@ impl TooOften {
 
 /// How often whoever asks may ask.
 pub struct Rates {
-    principal: HashMap<Endpoint, Arc<Each<[u8; 32]>>>,
+    principal: HashMap<Endpoint, Arc<EachNamed>>,
     address: Option<Arc<Each<IpAddr>>>,
-    elevation: Arc<Each<[u8; 32]>>,
-    machines: Arc<Each<[u8; 32]>>,
+    elevation: Arc<EachNamed>,
+    machines: Arc<EachNamed>,
     route: HashMap<Endpoint, Arc<Each<()>>>,
 }
 
@@ -298,7 +301,7 @@ pub(super) struct Asking<'a> {
 
 /// What counts only where it is kept.
 pub(super) struct Turn {
-    taken: Vec<(Arc<Each<[u8; 32]>>, [u8; 32])>,
+    taken: Vec<(Arc<EachNamed>, [u8; 32])>,
     at: Duration,
     counts: bool,
 }
@@ -306,7 +309,7 @@ pub(super) struct Turn {
 impl Turn {
     fn take(
         &mut self,
-        each: &Arc<Each<[u8; 32]>>,
+        each: &Arc<EachNamed>,
         who: [u8; 32],
         too_often: impl Fn(Duration) -> TooOften,
     ) -> Result<(), TooOften> {

@@ -204,7 +204,8 @@ fn runtime() -> tokio::runtime::Runtime {
 /// So many people, of whom one in seven is suspended and one in two a guest.
 fn many(count: usize) -> String {
     let of = |number: usize| {
-        ([true, true, number % 7 == 0, number % 2 == 0], false, number % 3 == 0, false)
+        let one_in = |count: usize| number.is_multiple_of(count);
+        ([true, true, one_in(7), one_in(2)], false, one_in(3), false)
     };
     directory(&(0..count).map(of).collect::<Vec<_>>())
 }

@@ -115,7 +115,7 @@ fn only_names(operator: &str, operands: &Value) -> bool {
         // What they are in may be left out.
         "is" => {
             let within = operands.get("in");
-            is_principal(left) && within.is_none_or(|within| is_entities(within))
+            is_principal(left) && within.is_none_or(is_entities)
         }
         _ => false,
     }
