@@ -388,7 +388,7 @@ fn is_id_token(claims: &Claims, token_type: TokenType) -> bool {
     let kind = claims.all.get("typ").and_then(Value::as_str);
     token_type == TokenType::IdToken
         || kind == Some("ID")
-        || ["at_hash", "c_hash", "s_hash"].iter().any(|name| has(&name))
+        || ["at_hash", "c_hash", "s_hash"].iter().any(has)
         || kind != Some("Bearer") && has(&"nonce")
 }
 
