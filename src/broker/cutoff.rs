@@ -85,6 +85,8 @@ pub struct Operator {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     by: Author,
+    /// The broker's issuer.
+    issuer: Issuer,
     /// How long tokens may take to be counted.
     count_for: Option<std::time::Duration>,
 }
@@ -106,7 +108,7 @@ impl Operator {
     /// The operator of a broker with this issuer and this database, which seals the end of
     /// its log.
     pub fn beside(store: Arc<dyn Store>, clock: Arc<dyn Clock>, issuer: Issuer) -> Self {
-        Self { store, clock, by: Author::operator(&issuer), count_for: None }
+        Self { store, clock, by: Author::operator(&issuer), issuer, count_for: None }
     }
 
     /// The same, in the name of somebody who waits for an answer.
@@ -246,6 +248,7 @@ impl Operator {
 
     async fn revoke_one(&self, jti: Uuid, reason: &str, now: OffsetDateTime) -> Result<Revoked> {
         let (issued, end) = self.issued(jti).await?;
+        let was_good = end > now && !self.is_cut_off(&issued).await?;
         let revoked = Effect::Consume(Consumed {
             kind: Once::RevokedToken,
             id: jti.to_string(),
@@ -265,7 +268,7 @@ impl Operator {
             ..issued
         });
         let done = self.commit(Unit::of(record).with(revoked)).await?.is_some();
-        let tokens = Some(u64::from(done && end > now));
+        let tokens = Some(u64::from(done && was_good));
         Ok(Revoked { tokens, before: now, on_record: Some(true) })
     }
 
@@ -387,7 +390,7 @@ impl Broker {
         client: &str,
         at: OffsetDateTime,
     ) -> Result<bool> {
-        let names = self.all_names(principal, std::iter::empty(), "", client);
+        let names = all_names(principal, std::iter::empty(), ("", client), &self.issuer);
         let issued = [Issuance { at, names, erased: false }];
         self.store.any_revoked(Revocable::together(issued)).await
     }
@@ -401,56 +404,56 @@ impl Broker {
             // The log alone knows their roles and clients.
             if let Some((_, record)) = self.store.find(&filter, 1).await?.pop() {
                 let record = record.ok_or_else(unreadable)?;
-                tokens.push(Issuance {
-                    // As they say themselves: else what came of one would be good for longer.
-                    at: in_seconds(record.at),
-                    names: self.names_of_record(&record),
-                    // Where nobody knows whose it was, it may be the one who is meant.
-                    erased: record.principal.subject == ERASED,
-                });
+                tokens.push(self.issuance(&record));
             }
         }
         Ok(tokens)
     }
 
-    /// The token that this record is of, as it says itself when it was issued: in seconds.
+    /// The token that this record is of, as far as it can be revoked together with others.
     pub(super) fn issuance(&self, record: &Record) -> Issuance {
-        let (at, names) = (in_seconds(record.at), self.names_of_record(record));
-        Issuance { at, names, erased: false }
+        issuance(record, &self.issuer)
     }
 
     /// All by which a token can be revoked together with others.
     fn names(&self, token: &OwnToken) -> BTreeSet<Whose> {
         let actors = token.actors.iter().map(Actor::id).map(String::from);
-        let mut names = self.all_names(&token.principal, actors, &token.role, &token.client);
+        let (role, client) = (&token.role, &token.client);
+        let mut names = all_names(&token.principal, actors, (role, client), &self.issuer);
         names.extend(token.elevation.as_ref().map(|grant| Whose::Grant(grant.id)));
         names
     }
+}
 
-    fn names_of_record(&self, record: &Record) -> BTreeSet<Whose> {
-        let actors = record.actor.as_deref().unwrap_or_default();
-        let actors = actors.split_ascii_whitespace().map(String::from);
-        let mut names = self.all_names(&record.principal, actors, &record.role, &record.client);
-        names.extend(record.elevation.map(Whose::Grant));
-        names
+/// The token that this record of a broker with this issuer is of.
+fn issuance(record: &Record, own: &Issuer) -> Issuance {
+    let actors = record.actor.as_deref().unwrap_or_default();
+    let actors = actors.split_ascii_whitespace().map(String::from);
+    let mut names = all_names(&record.principal, actors, (&record.role, &record.client), own);
+    names.extend(record.elevation.map(Whose::Grant));
+    Issuance {
+        // As it says itself, in seconds: else what came of one would be good for longer.
+        at: in_seconds(record.at),
+        names,
+        // Where nobody knows whose it was, it may be the one who is meant.
+        erased: record.principal.subject == ERASED,
     }
+}
 
-    fn all_names(
-        &self,
-        principal: &Principal,
-        actors: impl Iterator<Item = String>,
-        role: &str,
-        client: &str,
-    ) -> BTreeSet<Whose> {
-        let mut names: BTreeSet<Whose> =
-            [Whose::Everybodys, Whose::Role(role.into()), Whose::Client(client.into())].into();
-        for id in ids_of(principal, self.issuer.as_str()).into_iter().chain(actors) {
-            let issuer = id.split_once('#').map_or("", |(issuer, _)| issuer);
-            names.insert(Whose::Issuer(issuer.into()));
-            names.insert(Whose::Subject(id));
-        }
-        names
+fn all_names(
+    principal: &Principal,
+    actors: impl Iterator<Item = String>,
+    (role, client): (&str, &str),
+    own: &Issuer,
+) -> BTreeSet<Whose> {
+    let mut names: BTreeSet<Whose> =
+        [Whose::Everybodys, Whose::Role(role.into()), Whose::Client(client.into())].into();
+    for id in ids_of(principal, own.as_str()).into_iter().chain(actors) {
+        let issuer = id.split_once('#').map_or("", |(issuer, _)| issuer);
+        names.insert(Whose::Issuer(issuer.into()));
+        names.insert(Whose::Subject(id));
     }
+    names
 }
 
 fn unreadable() -> Error {

@@ -6,11 +6,11 @@ use percent_encoding::percent_decode_str;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Operator, Revoked, What, unreadable};
+use super::{Operator, Revoked, What, issuance, unreadable};
 use crate::broker::audit::{Decision, Record};
 use crate::broker::config::{Config, MAX_TTL};
 use crate::broker::keys::{CheckpointKeys, Kek};
-use crate::broker::store::{self, Filter, Once, Whose};
+use crate::broker::store::{self, Filter, Once, Revocable, Whose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::oidc::jwt::LEEWAY;
@@ -56,13 +56,20 @@ impl Operator {
     }
 
     async fn would_revoke_one(&self, jti: Uuid, now: OffsetDateTime) -> Result<Revoked> {
-        let (_, end) = self.issued(jti).await?;
-        let revoked = self.store.any_consumed(Once::RevokedToken, &[jti.to_string()]).await?;
+        let (issued, end) = self.issued(jti).await?;
+        let revoked = self.store.any_consumed(Once::RevokedToken, &[jti.to_string()]).await?
+            || self.is_cut_off(&issued).await?;
         Ok(Revoked {
             tokens: Some(u64::from(!revoked && end > now)),
             before: now,
             on_record: Some(true),
         })
+    }
+
+    /// Whether the token of this record was revoked together with others.
+    pub(super) async fn is_cut_off(&self, issued: &Record) -> Result<bool> {
+        let one = issuance(issued, &self.issuer);
+        self.store.any_revoked(Revocable::together([one])).await
     }
 
     /// The record of a token that was issued, and when the token ends.

@@ -162,8 +162,16 @@ async fn whether_anything_is_known_of_them_is_told_and_who_only_looks_changes_no
     assert_eq!(looked(many(Whose::Client("gui".into()))).await, (Some(0), Some(true)));
     let revoked = place.revoke(subject("nobody")).await;
     assert_eq!((revoked.tokens, revoked.on_record), (Some(0), Some(false)));
-    operator.revoke(&What::Token(jti), "a test").await.unwrap();
+    // One that was revoked with others is good no more, whoever revokes it by its id.
     assert_eq!(looked(What::Token(jti)).await, (Some(0), Some(true)));
+    let again = operator.revoke(&What::Token(jti), "a test").await.unwrap();
+    assert_eq!((again.tokens, again.on_record), (Some(0), Some(true)));
+    next_second().await;
+    let later = bed.issued(json!({}), &[]).await;
+    let later = What::Token(claims_of(&later)["jti"].as_str().unwrap().parse().unwrap());
+    assert_eq!(looked(later.clone()).await.0, Some(1));
+    assert_eq!(operator.revoke(&later, "a test").await.unwrap().tokens, Some(1));
+    assert_eq!(looked(later).await.0, Some(0));
 }
 
 #[tokio::test]
