@@ -222,8 +222,8 @@ pub fn printable(text: &str) -> String {
     text.chars().map(|c| if hides(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// JSON that means the same, in which no text has any of that as it is: for terminals, and for what
-/// takes one of them for the end of a line.
+/// JSON that means the same, in which signs that do not show are escaped: for terminals, and for
+/// what takes one of them for the end of a line.
 pub fn printable_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for c in json.chars() {

@@ -149,10 +149,9 @@ impl Broker {
         if let Some(receipt) = self.audit.commit(unit).await? {
             return Ok(Ok(receipt));
         }
-        match self.overtaken_in(grounds).await? {
+        match self.overtaken_in(grounds, record.at).await? {
             Some(by) => Ok(Err(by)),
-            None => Err(Error::new(ErrorKind::Other, "the audit log cannot be written")
-                .because_of("the store refuses the record, and has nothing against it")),
+            None => Err(nothing_against()),
         }
     }
 
@@ -173,16 +172,19 @@ impl Broker {
         Ok(Overtaken::CutOff { until })
     }
 
-    /// How far this machine's clock is ahead of the store's, where that has one of its own.
-    async fn ahead_of_store(&self) -> Result<Option<Duration>> {
-        let there = self.store.now().await?;
-        Ok(there.map(|there| self.clock.now() - there))
-    }
-
-    /// Who was quicker, where anybody was; who used an assertion is not looked at.
-    pub(super) async fn overtaken_in(&self, grounds: &Grounds<'_>) -> Result<Option<Overtaken>> {
-        if let Some(by) = self.ahead_of_store().await?.filter(|by| by.abs() > CLOCKS_AGREE) {
-            return Ok(Some(Overtaken::ClocksDiffer { by }));
+    /// Who was quicker than what began at this moment, where anybody was; who used an assertion is
+    /// not looked at.
+    pub(super) async fn overtaken_in(
+        &self,
+        grounds: &Grounds<'_>,
+        at: OffsetDateTime,
+    ) -> Result<Option<Overtaken>> {
+        if let Some(there) = self.store.now().await? {
+            // The commit has compared when it began, which may be a while ago.
+            let by = [self.clock.now() - there, at - there];
+            if let Some(by) = by.into_iter().find(|by| by.abs() > CLOCKS_AGREE) {
+                return Ok(Some(Overtaken::ClocksDiffer { by }));
+            }
         }
         let (tokens, keys) = (grounds.lineage.clone(), grounds.keys.clone());
         let of = Revocable { tokens, keys, issued: Vec::new() };
@@ -218,4 +220,10 @@ impl Broker {
         let used = self.store.any_consumed(Once::DpopProof, std::slice::from_ref(&proof.id));
         Ok(used.await?.then_some(Overtaken::Replayed))
     }
+}
+
+/// That something was not committed, and nobody can tell why.
+pub(super) fn nothing_against() -> Error {
+    Error::new(ErrorKind::Other, "the audit log cannot be written")
+        .because_of("the store refuses the record, and has nothing against it")
 }

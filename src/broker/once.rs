@@ -27,7 +27,7 @@ use super::Broker;
 use super::audit::{Decision, Receipt, Record, micros};
 use super::authenticate::{Actor, Caller, Fingerprint};
 use super::config::{MAX_LEEWAY, MAX_TTL};
-use super::grounds::{Grounds, Overtaken};
+use super::grounds::{Grounds, Overtaken, nothing_against};
 use super::ids;
 use super::issue::{Ask, joined};
 use super::store::{Consumed, Effect, Filter, Once, Revocable, Unit};
@@ -81,11 +81,6 @@ impl Uses {
             at: now,
             keep_until: ends.saturating_add(longest),
         })
-    }
-
-    /// The name of a further try in the store.
-    fn name(&self, number: u32) -> String {
-        format!("{}.{number}", hex(&self.request))
     }
 
     /// The id of the token of a try, of those that began with the first one at this time: whoever
@@ -154,11 +149,15 @@ impl Broker {
             if next.is_none() {
                 break;
             }
-            if let Some(by) = self.overtaken_in(grounds).await? {
+            if let Some(by) = self.overtaken_in(grounds, uses.at).await? {
                 return Ok(Err(by));
             }
         }
-        Ok(Err(uses.taken))
+        match next {
+            // Nobody has used it, so it is nothing that anybody could be told of it.
+            Some(Turn { before: None, .. }) => Err(nothing_against()),
+            _ => Ok(Err(uses.taken)),
+        }
     }
 
     async fn next_turn(&self, uses: &Uses) -> Result<Option<Turn>> {
@@ -173,7 +172,8 @@ impl Broker {
             return Ok(None);
         }
         for number in 1..TRIES {
-            let name = uses.name(number);
+            let jti = uses.jti(number, first);
+            let name = jti.to_string();
             if self.store.consumed_at(Once::AssertionUse, &name).await?.is_some() {
                 continue;
             }
@@ -188,7 +188,6 @@ impl Broker {
                 keep_until: uses.at.saturating_add(lives).saturating_add(LEEWAY),
             };
             let effects = vec![uses.consume(Once::AssertionUse, name), Effect::Consume(revoked)];
-            let jti = uses.jti(number, first);
             return Ok(Some(Turn { jti, effects, before: Some((before, first)) }));
         }
         Ok(None)

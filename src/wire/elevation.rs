@@ -169,6 +169,20 @@ pub struct Party {
     pub name: Option<String>,
 }
 
+/// How much of what a machine is called is told where it is told of in short, in characters.
+const MAX_CALLED: usize = 60;
+
+/// A machine, in short. It may choose what it is called, so that comes last, and is no more than a
+/// part of it.
+pub fn machine(issuer: &str, subject: &str) -> String {
+    if issuer.is_empty() {
+        return "a machine".into();
+    }
+    let called: String = subject.chars().take(MAX_CALLED).collect();
+    let more = if subject.chars().nth(MAX_CALLED).is_some() { "…" } else { "" };
+    format!("a machine of {issuer} ({called}{more})")
+}
+
 /// That somebody approved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "ElevationApproval")]

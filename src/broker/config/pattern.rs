@@ -1,40 +1,46 @@
 //! Regular expressions in a configuration.
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::Regex;
+use regex_syntax::ast::{self, Ast};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A regular expression that all of a text has to match.
 ///
-/// `\d`, `\w`, `\s` and `\b` are about ASCII, and so is case that does not matter: whoever writes a
-/// pattern has names in mind, and not each sign that Unicode counts as a digit, or as a `k`.
+/// With `\d`, `\w`, `\s`, `\b` or `(?i)` in it, it is for texts in ASCII alone: whoever writes it has
+/// names in mind, and not each sign that Unicode counts as a digit, or as a `k`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct Pattern {
     text: String,
     regex: Regex,
+    /// Whether it is for texts in ASCII alone.
+    ascii: bool,
 }
 
 impl Pattern {
     /// Whether all of it is so.
     pub fn matches(&self, text: &str) -> bool {
-        self.regex.is_match(text.as_bytes())
+        self.is_for(text) && self.regex.is_match(text)
     }
 
     /// What of a text is meant: what is in the parentheses, or all of it where there are none.
     /// Nothing where it is not so.
     pub(in crate::broker) fn found<'a>(&self, text: &'a str) -> Option<&'a str> {
         let group = self.groups().min(1);
-        let found = self.regex.captures(text.as_bytes())?.get(group)?;
-        // Parentheses that begin or end amid a sign hold nothing that anybody could mean.
-        text.get(found.range())
+        let captures = self.regex.captures(text).filter(|_| self.is_for(text))?;
+        captures.get(group).map(|found| found.as_str())
     }
 
     /// How many parentheses it has of which the content is told.
     pub(super) fn groups(&self) -> usize {
         // The whole of it is one of them.
         self.regex.captures_len() - 1
+    }
+
+    fn is_for(&self, text: &str) -> bool {
+        !self.ascii || text.is_ascii()
     }
 
     /// As it was written.
@@ -49,11 +55,58 @@ impl TryFrom<String> for Pattern {
     fn try_from(text: String) -> Result<Self, String> {
         // It has to be one by itself: what closes the parentheses around it would not be anchored.
         // Whoever forgets to anchor one means all of it.
-        let read = |text: &str| RegexBuilder::new(text).unicode(false).build();
-        read(&text)
-            .and_then(|_| read(&format!(r"\A(?:{text})\z")))
-            .map(|regex| Self { text: text.clone(), regex })
+        Regex::new(&text)
+            .and_then(|_| Regex::new(&format!(r"\A(?:{text})\z")))
+            .map(|regex| Self { text: text.clone(), regex, ascii: is_loose(&text) })
             .map_err(|cause| format!("'{text}' is no regular expression: {cause}"))
+    }
+}
+
+/// Whether an expression has something in it that means more signs than whoever writes it may
+/// think of.
+fn is_loose(text: &str) -> bool {
+    // What is read as an expression is one here, too.
+    let Ok(all) = ast::parse::Parser::new().parse(text) else { return true };
+    ast::visit(&all, Loose::default()).unwrap_or(true)
+}
+
+#[derive(Default)]
+struct Loose(bool);
+
+impl Loose {
+    fn ignores_case(flags: &ast::Flags) -> bool {
+        flags.flag_state(ast::Flag::CaseInsensitive) == Some(true)
+    }
+}
+
+impl ast::Visitor for Loose {
+    type Output = bool;
+    type Err = ();
+
+    fn finish(self) -> Result<bool, ()> {
+        Ok(self.0)
+    }
+
+    fn visit_pre(&mut self, part: &Ast) -> Result<(), ()> {
+        self.0 |= match part {
+            Ast::ClassPerl(_) => true,
+            Ast::Assertion(assertion) => !matches!(
+                assertion.kind,
+                ast::AssertionKind::StartLine
+                    | ast::AssertionKind::EndLine
+                    | ast::AssertionKind::StartText
+                    | ast::AssertionKind::EndText
+            ),
+            Ast::Flags(set) => Self::ignores_case(&set.flags),
+            Ast::Group(group) => group.flags().is_some_and(Self::ignores_case),
+            _ => false,
+        };
+        Ok(())
+    }
+
+    fn visit_class_set_item_pre(&mut self, item: &ast::ClassSetItem) -> Result<(), ()> {
+        self.0 |= matches!(item, ast::ClassSetItem::Perl(_));
+        Ok(())
     }
 }
 
@@ -88,12 +141,18 @@ mod tests {
             // A line's end is no end.
             ("main", "main\n", None),
             ("^main$", "main\nrelease", None),
-            // Digits, letters and case are those of ASCII; all else can be named.
+            // Digits, letters and case are those of ASCII, however they stand there.
             (r"release-(\d+)", "release-12", Some("12")),
             (r"release-(\d+)", "release-٣", None),
             (r"(\w+)", "größe", None),
             ("(?i)k8s-(.+)", "K8s-admin", Some("admin")),
             ("(?i)k8s-(.+)", "\u{212a}8s-admin", None),
+            ("(?i:k)8s-(.+)", "\u{212a}8s-admin", None),
+            (r"[\d.]+", "1.٣", None),
+            (r"(?:a\b)?(.+)", "ä", None),
+            // All else is as it is written, sign by sign.
+            ("(.{2})", "äö", Some("äö")),
+            ("[ä-ö]+", "äö", Some("äö")),
             ("gr(ö)ße", "größe", Some("ö")),
             ("(.+)/größe", "ä/größe", Some("ä")),
             ("[^/]+/(.+)", "größe/x", Some("x")),
@@ -104,10 +163,7 @@ mod tests {
             // (Of the other one nothing is in the parentheses.)
             assert_eq!(pattern(text).matches(of), found.is_some() || of == "other", "{text}");
         }
-        // What is in the parentheses is no part of a sign.
-        assert_eq!(pattern("(.).*").found("ä"), None);
-        for wrong in [")|(?:", "[ä-ö]+", r"\p{Greek}"] {
-            assert!(Pattern::try_from(wrong.to_string()).is_err(), "{wrong}");
-        }
+        assert_eq!(pattern("(.).*").found("äx"), Some("ä"));
+        assert!(Pattern::try_from(")|(?:".to_string()).is_err());
     }
 }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::desk::{longest, span};
-use super::names::issuer_of;
+use super::names::{asker_of, issuer_of};
 use super::verdict::Refusal;
 use super::{Asked, Elevation, Path};
 use crate::broker::Broker;
@@ -196,12 +196,16 @@ pub(super) fn said_of_beginning(rules: &Rules) -> String {
 impl Broker {
     /// Counts that somebody asks for a role, unless nothing comes of it.
     pub(super) fn turn_to_ask(&self, book: &Rulebook, asked: &Asked) -> Result<Turn, Refusal> {
-        let by = &asked.by;
-        let machine = by
-            .person
-            .is_none()
-            .then(|| Machine { issuer: issuer_of(by, self.issuer.as_str()), role: &asked.role });
-        let turn = book.rates().elevation(&by.key(), machine.as_ref(), self.clock.uptime());
+        let (by, own) = (&asked.by, self.issuer.as_str());
+        let (name, machine) = match by.person {
+            Some(_) => (by.key(), None),
+            // By a token of the broker's own it is the same one.
+            None => {
+                let machine = Machine { issuer: issuer_of(by, own), role: &asked.role };
+                (asker_of(by, own), Some(machine))
+            }
+        };
+        let turn = book.rates().elevation(&name, machine.as_ref(), self.clock.uptime());
         turn.map_err(|too_often| {
             self.metrics.limited(too_often);
             Refusal::TooOften(too_often)

@@ -103,8 +103,8 @@ impl<'a> Roll<'a> {
         let Some(directory) = self.directory else { return false };
         person.ids.iter().any(|id| {
             let approver = Principal { issuer: id.issuer.clone(), subject: id.subject.clone() };
-            // By an id that the broker itself issued they may be somebody else.
-            let known = directory.person(&approver);
+            // By an id that the broker itself issued they may be somebody else, and not themselves.
+            let known = directory.person(&approver).filter(|(known, _)| *known == name);
             known.is_some_and(|known| self.answers.permits(&approver, known))
         })
     }
@@ -115,6 +115,8 @@ impl<'a> Roll<'a> {
 pub(in crate::broker) enum Lane {
     /// A request that is to be told of.
     Asking,
+    /// The same, by a machine.
+    Machines,
     /// The same, in an emergency.
     Alarming,
     /// One that somebody looks at.
@@ -123,15 +125,19 @@ pub(in crate::broker) enum Lane {
     Answering,
     /// Something that is done about a request, or comes about by the clock.
     Settling,
+    /// A grant that somebody ends.
+    Ending,
 }
 
 /// Turns for those who have policy asked about many, in each lane one at a time.
 pub(in crate::broker) struct Crowds {
     asking: Line,
+    machines: Line,
     alarming: Line,
     looking: Line,
     answering: Line,
     settling: Line,
+    ending: Line,
 }
 
 struct Line {
@@ -148,7 +154,7 @@ impl Line {
     /// Waits for a turn.
     async fn turn(&self) -> Result<[SemaphorePermit<'_>; 2]> {
         let too_many = || {
-            let why = "so many wait to be told who could approve something that others cannot be";
+            let why = "too many requests wait already to find out who could approve";
             Error::new(ErrorKind::Other, why).hint("try again in a little while")
         };
         let place = self.places.try_acquire().map_err(|_| too_many())?;
@@ -159,9 +165,9 @@ impl Line {
 impl Default for Crowds {
     fn default() -> Self {
         // Whoever does something has it done, however many there are.
-        let [alarming, answering, settling] = [Semaphore::MAX_PERMITS; 3].map(Line::of);
-        let [asking, looking] = [IN_LINE; 2].map(Line::of);
-        Self { asking, alarming, looking, answering, settling }
+        let [alarming, settling, ending] = [Semaphore::MAX_PERMITS; 3].map(Line::of);
+        let [asking, machines, looking, answering] = [IN_LINE; 4].map(Line::of);
+        Self { asking, machines, alarming, looking, answering, settling, ending }
     }
 }
 
@@ -193,10 +199,12 @@ impl Crowds {
     fn line(&self, lane: Lane) -> &Line {
         match lane {
             Lane::Asking => &self.asking,
+            Lane::Machines => &self.machines,
             Lane::Alarming => &self.alarming,
             Lane::Looking => &self.looking,
             Lane::Answering => &self.answering,
             Lane::Settling => &self.settling,
+            Lane::Ending => &self.ending,
         }
     }
 }

@@ -103,7 +103,10 @@ impl Broker {
         // Nobody is asked so often that they say yes to have it end. An emergency is one.
         let (turn, lane) = match request.path {
             Path::Emergency => (None, Lane::Alarming),
-            _ => (Some(self.turn_to_ask(book, &asked)?), Lane::Asking),
+            _ => {
+                let lane = if by.person.is_some() { Lane::Asking } else { Lane::Machines };
+                (Some(self.turn_to_ask(book, &asked)?), lane)
+            }
         };
         self.check_ticket(rules, &asked).await?;
         let mut elevation = Elevation {
@@ -288,7 +291,12 @@ impl Broker {
                 _ => self.record_of(&next, record),
             };
             let record = signed::noted(record, who);
-            let told = self.telling(book, (&next, verdict.name()), Lane::Settling, now);
+            // What is to end waits for nothing else.
+            let lane = match next.access.is_over() && elevation.access.is_had() {
+                true => Lane::Ending,
+                false => Lane::Settling,
+            };
+            let told = self.telling(book, (&next, verdict.name()), lane, now);
             let mut effects = told.await?;
             effects.extend(signed::used_up(who, now));
             let approvals = match &event {

@@ -149,7 +149,18 @@ impl Broker {
         let (now, mut keys) = (self.clock.now(), LiveKeys::default());
         let asked = elevation.asked.clone();
         let eligible = Eligible::new(rules_of(book), &asked, now);
-        let all = self.crowds.people(&eligible, lane).await?;
+        // Who could approve is told while that matters.
+        let all = match elevation.access {
+            Access::Pending | Access::Approved => {
+                let found = self.crowds.people(&eligible, lane).await;
+                match lane {
+                    // What was done is told all the same.
+                    Lane::Answering => found.unwrap_or_default(),
+                    _ => found?,
+                }
+            }
+            _ => Vec::new(),
+        };
         let counting = self.counting(book, &elevation, now, &mut keys).await?;
         let may_revoke =
             who.is_some_and(|who| self.may_revoke(book, who, &elevation.asked.role, now));

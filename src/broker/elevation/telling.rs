@@ -18,12 +18,13 @@ use crate::broker::rulebook::Rulebook;
 use crate::broker::store::Effect;
 use crate::broker::web::Pages;
 use crate::error::Result;
+use crate::wire::elevation::machine;
 
 impl Broker {
     /// What is told of this event, after it.
     ///
     /// # Errors
-    /// Where so many wait to have others told that it cannot be said whom.
+    /// Where too many wait already to find out whom to tell.
     pub(super) async fn telling(
         &self,
         book: &Rulebook,
@@ -191,8 +192,7 @@ fn to_do(kind: &str, id: &str) -> Option<String> {
     })
 }
 
-/// Who it is. A machine may choose what it is called, so it never has somebody's name alone.
 fn short(party: &Party) -> String {
-    let machine = || format!("{} at {}", party.subject, party.issuer);
+    let machine = || machine(&party.issuer, &party.subject);
     party.person.clone().unwrap_or_else(machine)
 }

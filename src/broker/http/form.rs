@@ -155,7 +155,7 @@ impl Form {
 
     /// Whether there is any parameter but this one.
     pub(super) fn has_others(&self, name: &str) -> bool {
-        self.values.iter().any(|(other, values)| other != name && !values.is_empty())
+        self.values.keys().any(|other| other != name)
     }
 
     fn values(&self, name: &str) -> &[Secret<String>] {

@@ -46,7 +46,7 @@ where
         .answers(Answer::json::<Health>(200, "It can"))
         .answers(Answer::json::<Health>(
             503,
-            "The store or the keys in it cannot be used, its clock is another one, or the broker is ending",
+            "The store or the keys in it cannot be used, its clock and this machine's are more than a minute apart, or the broker is ending",
         ));
     [
         Endpoint::new("/healthz", Verb::Get, get(healthz), lives),
@@ -70,7 +70,7 @@ async fn readyz(State(broker): State<Arc<Broker>>) -> Response {
                 true => "the broker is ending",
                 false => {
                     tracing::error!(%error, "not ready");
-                    "the store or the keys in it cannot be used, or its clock is another one"
+                    "the store or the keys in it cannot be used, or its clock and this machine's are more than a minute apart"
                 }
             };
             let health = Health { status: Status::NotReady, why: Some(why) };

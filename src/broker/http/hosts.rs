@@ -73,13 +73,19 @@ impl Hosts {
 /// `Host`, which may be empty, or in versions of HTTP but 1.1 by none.
 pub(super) fn is_named(headers: &HeaderMap, version: Version) -> bool {
     let mut given = headers.get_all(HOST).iter();
-    let is_host =
-        |text: &str| text.is_empty() || !text.contains('@') && text.parse::<Authority>().is_ok();
+    let is_host = |text: &str| text.is_empty() || is_host_and_port(text);
     match (given.next(), given.next()) {
         (Some(one), None) => one.to_str().is_ok_and(is_host),
         (None, _) => version != Version::HTTP_11,
         (Some(_), Some(_)) => false,
     }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let Ok(authority) = text.parse::<Authority>() else { return false };
+    let rest = text.strip_prefix(authority.host()).filter(|_| !authority.host().is_empty());
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    rest.is_some_and(|rest| rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
 #[cfg(test)]
@@ -101,7 +107,7 @@ mod tests {
         for good in ["a.example", "a.example:80", "[::1]:80", "evil.example", ""] {
             assert!(named(&[good], Version::HTTP_11), "{good}");
         }
-        for bad in ["a b", "a@b.example", "a/b", "http://a.example"] {
+        for bad in ["a b", "a@b.example", "a/b", "http://a.example", "a.example:x", ":80"] {
             assert!(!named(&[bad], Version::HTTP_11), "{bad}");
         }
         for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {

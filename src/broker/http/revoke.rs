@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use tracing::Instrument;
 
-use super::api::{Answer, CHALLENGE, Endpoint, Field, Kind, Operation, Scheme, Verb, unavailable};
+use super::api::{Answer, Endpoint, Field, Kind, Operation, Scheme, TRIED, Verb, unavailable};
 use super::book::Book;
 use super::client;
 use super::form::{Form, Posted};
@@ -45,9 +45,7 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
         .shown(&[&[], &[Scheme::PrivateKeyJwt]])
         .answers(Answer::empty(200, "It is good no more, or never was"))
         .answers(Answer::refusal(400, malformed, &[refusal::INVALID_REQUEST]))
-        .answers(
-            Answer::refusal(401, unknown, &[refusal::INVALID_CLIENT]).with(CHALLENGE.sometimes()),
-        )
+        .answers(Answer::refusal(401, unknown, &[refusal::INVALID_CLIENT]).with(TRIED))
         .answers(unavailable("The revocation cannot be recorded at present"));
     Endpoint::new(format!("{base}/{REVOCATION_PATH}"), Verb::Post, post(revoke), operation)
         .shedding()

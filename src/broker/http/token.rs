@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 pub(super) use requested::Requested;
 
 use super::api::{
-    Answer, CHALLENGE, DPOP_NONCE, Endpoint, Field, Kind, Operation, RETRY_AFTER as RETRY, Scheme,
+    Answer, DPOP_NONCE, Endpoint, Field, Kind, Operation, RETRY_AFTER as RETRY, Scheme, TRIED,
     Verb, unavailable,
 };
 use super::book::Book;
@@ -117,9 +117,7 @@ pub(super) fn endpoint(base: &str) -> Endpoint<Arc<Broker>> {
         .answers(Answer::json::<Answered<'_>>(200, "A token").with(DPOP_NONCE))
         .answers(refused.with(DPOP_NONCE).with(RETRY.sometimes()))
         .answers(
-            Answer::refusal(401, unknown, &[refusal::INVALID_CLIENT])
-                .with(CHALLENGE.sometimes())
-                .with(DPOP_NONCE),
+            Answer::refusal(401, unknown, &[refusal::INVALID_CLIENT]).with(TRIED).with(DPOP_NONCE),
         )
         .answers(Answer::refusal(408, "The body did not arrive in time", &[]).with(DPOP_NONCE))
         .answers(Answer::refusal(413, "The body is too large", &[]).with(DPOP_NONCE))

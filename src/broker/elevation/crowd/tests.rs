@@ -97,7 +97,9 @@ impl Scene {
                 && !eligible.is_party(name)
                 && person.ids.iter().any(|id| {
                     let (issuer, subject) = (id.issuer.clone(), id.subject.clone());
-                    eligible.permits(&Principal { issuer, subject })
+                    let approver = Principal { issuer, subject };
+                    let known = self.policy.directory().unwrap().person(&approver);
+                    known.is_some_and(|(known, _)| known == *name) && eligible.permits(&approver)
                 })
         };
         let people = self.policy.directory().unwrap().people();
@@ -274,7 +276,14 @@ async fn who_asks_about_each_waits_in_a_short_line_that_is_in_nobody_elses_way()
     assert!(refused.to_string().contains("so many wait"), "{refused}");
     // Where little is asked, nobody waits, nor does whoever wants something else.
     assert_eq!(crowds.people(&kinds, Lane::Looking).await.unwrap().len(), 51);
-    for lane in [Lane::Asking, Lane::Alarming, Lane::Answering, Lane::Settling] {
+    for lane in [
+        Lane::Asking,
+        Lane::Machines,
+        Lane::Alarming,
+        Lane::Answering,
+        Lane::Settling,
+        Lane::Ending,
+    ] {
         assert_eq!(crowds.people(&each, lane).await.unwrap().len(), 59, "{lane:?}");
     }
     // Whoever is first in line is next.

@@ -146,6 +146,11 @@ pub(in crate::broker::http) const CHALLENGE: Header = Header::always(
     "What would be accepted, and what was wrong (RFC 6750 section 3, RFC 9449 section 7.1)",
 );
 
+/// By which scheme somebody has tried to show who they are, where it is none that is accepted.
+pub(in crate::broker::http) const TRIED: Header =
+    Header::always("WWW-Authenticate", "The scheme that was tried (RFC 6749 section 5.2)")
+        .sometimes();
+
 /// The nonce for the next proof.
 pub(in crate::broker::http) const DPOP_NONCE: Header =
     Header::always("DPoP-Nonce", "The nonce for the next proof (RFC 9449 section 8)").sometimes();

@@ -16,7 +16,7 @@ use super::visit::{base, signing_in};
 use crate::broker::Broker;
 use crate::broker::config::Login;
 use crate::error::printable;
-use crate::wire::elevation::Party;
+use crate::wire::elevation::{Party, machine};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -292,9 +292,9 @@ pub(super) fn quoted(text: &str) -> Markup {
     html! { bdi { (printable(text)) } }
 }
 
-/// What somebody is called. A machine may choose that, so it never has somebody's name alone.
+/// What somebody is called.
 pub(super) fn called(party: &Party) -> String {
-    let machine = || format!("{} at {}", party.subject, party.issuer);
+    let machine = || machine(&party.issuer, &party.subject);
     let person = party.name.clone().or_else(|| party.person.clone());
     printable(&person.unwrap_or_else(machine))
 }

@@ -7,7 +7,7 @@ use crate::cli::App;
 use crate::cli::show::{self, printable};
 use crate::error::Result;
 use crate::wire::RevocationReach;
-use crate::wire::elevation::{Elevation, Need, Party, Tried};
+use crate::wire::elevation::{Elevation, Need, Party, Tried, machine};
 
 /// How many characters the time that a grant lasts takes.
 const BAR: usize = 16;
@@ -207,14 +207,9 @@ pub(super) fn who(party: &Party) -> String {
     }
 }
 
-/// The same in short. A machine may choose what it is called, so it never has somebody's name
-/// alone.
+/// The same in short.
 pub(super) fn short(party: &Party) -> String {
-    match &party.person {
-        Some(person) => person.clone(),
-        None if party.issuer.is_empty() => "a machine".into(),
-        None => format!("{} at {}", party.subject, party.issuer),
-    }
+    party.person.clone().unwrap_or_else(|| machine(&party.issuer, &party.subject))
 }
 
 fn lasting(seconds: u64) -> String {
