@@ -20,8 +20,7 @@ use axum::{Extension, Router, middleware};
 pub(super) use document::{About, document};
 pub(super) use operation::{
     Answer, CHALLENGE, DPOP_NONCE, Field, Header, Kind, Operation, Parameter, RETRY_AFTER, Scheme,
-    TRIED,
-    unavailable,
+    TRIED, unavailable,
 };
 
 use super::guard::{self, Guard};
