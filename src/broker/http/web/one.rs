@@ -248,6 +248,8 @@ impl Whole<'_> {
 
     fn approvals(&self) -> Markup {
         let shown = &self.shown;
+        // It is not looked at who could where nothing more is to be approved.
+        let waits = ["pending", "approved"].contains(&shown.access.as_str());
         html! {
             section aria-labelledby="approvals" {
                 h2 id="approvals" { "Approvals" }
@@ -260,7 +262,7 @@ impl Whole<'_> {
                         thead role="rowgroup" { tr role="row" {
                             th scope="col" role="columnheader" { "Of" }
                             th scope="col" role="columnheader" { "Have approved" }
-                            th scope="col" role="columnheader" { "Could approve" }
+                            @if waits { th scope="col" role="columnheader" { "Could approve" } }
                         } }
                         tbody role="rowgroup" {
                             @for need in &shown.needs {
@@ -273,9 +275,9 @@ impl Whole<'_> {
                                         (need.have.len()) " of " (need.count)
                                         @if !need.have.is_empty() { ": " (need.have.join(", ")) }
                                     } }
-                                    td role="cell" data-label="Could approve" { div {
+                                    @if waits { td role="cell" data-label="Could approve" { div {
                                         @if need.could.is_empty() { "nobody else" } @else { (need.could.join(", ")) }
-                                    } }
+                                    } } }
                                 }
                             }
                         }
