@@ -140,6 +140,8 @@ impl Broker {
         token: &Secret<String>,
         source: IpAddr,
     ) -> Result<Result<OwnToken, Flaw>, Refusal> {
+        // By a clock that is behind, one that has expired would be good.
+        self.check_clock().await.map_err(Refusal::Unavailable)?;
         let own = match self.own_token(token).await.map_err(Refusal::Unavailable)? {
             Ok(own) if own.expires_at <= self.clock.now() => return Ok(Err(Flaw::Expired)),
             Ok(own) => own,

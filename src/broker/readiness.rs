@@ -80,6 +80,15 @@ impl Broker {
     /// Why it cannot.
     pub(super) async fn check_readiness(&self) -> Result<()> {
         self.readiness.check(self.store.as_ref(), &self.audit, &self.keys).await?;
+        self.check_clock().await
+    }
+
+    /// Looks whether this machine's clock is near its database's, or was a moment ago. By one that is
+    /// not, nobody can tell which tokens have expired.
+    ///
+    /// # Errors
+    /// How far they are apart.
+    pub(super) async fn check_clock(&self) -> Result<()> {
         match self.store_clock.look(self.store.as_ref(), self.clock.as_ref()).await {
             Some(by) if by.abs() > CLOCKS_AGREE => Err(clocks_differ(by)),
             _ => Ok(()),
@@ -93,5 +102,5 @@ pub(super) fn clocks_differ(by: time::Duration) -> Error {
     let how = if by.is_negative() { "behind" } else { "ahead of" };
     Error::new(ErrorKind::Other, "it cannot be told what time it is")
         .because_of(format!("this machine's clock is {apart} {how} the database's"))
-        .hint("set the one that is wrong; nothing is issued until then")
+        .hint("set the one that is wrong; nothing is issued, and no token counts, until then")
 }

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::desk::{longest, span};
 use super::names::{asker_of, issuer_of};
-use super::verdict::Refusal;
+use super::verdict::{Busy, Refusal};
 use super::{Asked, Elevation, Path};
 use crate::broker::Broker;
 use crate::broker::authenticate::Caller;
@@ -16,7 +16,7 @@ use crate::broker::config::{Elevation as Rules, Login};
 use crate::broker::rate::{Machine, Turn};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::{UnderWay, Unless};
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::host::process::printed::{Limit, printed};
 use crate::oidc::jwt::LEEWAY;
 
@@ -223,8 +223,7 @@ impl Broker {
             return Err(Refusal::Malformed(why));
         }
         let Some(_turn) = self.tickets.turn().await else {
-            let why = "so many tickets are being checked that this one could not be";
-            return Err(Refusal::Unrecorded(Error::new(ErrorKind::Other, why)));
+            return Err(Busy::Tickets.into());
         };
         let words = [rules.ticket_command.as_slice(), std::slice::from_ref(ticket)].concat();
         let limit = Limit(TICKET_LIMIT);

@@ -9,11 +9,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Party;
 use super::eligible::Eligible;
+use super::verdict::Busy;
 use crate::broker::config::Threshold;
 use crate::broker::directory::{Directory, Person};
 use crate::broker::policy::{Sort, Traits};
 use crate::credential::Principal;
-use crate::error::{Error, ErrorKind, Result};
 
 /// After how much work others go on: to look at somebody is one of it.
 const A_LITTLE: usize = 1024;
@@ -152,13 +152,10 @@ impl Line {
     }
 
     /// Waits for a turn.
-    async fn turn(&self) -> Result<[SemaphorePermit<'_>; 2]> {
-        let too_many = || {
-            let why = "too many requests wait already to find out who could approve";
-            Error::new(ErrorKind::Other, why).hint("try again in a little while")
-        };
-        let place = self.places.try_acquire().map_err(|_| too_many())?;
-        Ok([place, self.turn.acquire().await.map_err(|_| too_many())?])
+    async fn turn(&self) -> Result<[SemaphorePermit<'_>; 2], Busy> {
+        let place = self.places.try_acquire().map_err(|_| Busy::Approvers)?;
+        // (It is never closed.)
+        Ok([place, self.turn.acquire().await.map_err(|_| Busy::Approvers)?])
     }
 }
 
@@ -180,7 +177,7 @@ impl Crowds {
         &self,
         eligible: &Eligible<'a>,
         lane: Lane,
-    ) -> Result<Vec<&'a str>> {
+    ) -> Result<Vec<&'a str>, Busy> {
         let mut roll = Roll::of(*eligible);
         let mut turn = None;
         let mut may = Vec::new();

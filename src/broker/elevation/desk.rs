@@ -43,6 +43,7 @@ impl Broker {
         who: &Who,
         request: Request,
     ) -> Result<Elevation, Refusal> {
+        self.check_clock().await?;
         let now = self.moment().await?;
         self.sweep(now);
         let role =
@@ -186,6 +187,9 @@ impl Broker {
         id: Uuid,
         verdict: &Verdict,
     ) -> Result<Elevation, Refusal> {
+        if !verdict.only_ends() {
+            self.check_clock().await?;
+        }
         for _ in 0..TRIES {
             let now = self.moment().await?;
             let Some(elevation) = self.elevation_with(id).await? else {

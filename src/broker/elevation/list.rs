@@ -89,7 +89,7 @@ impl Broker {
         id: Uuid,
     ) -> Result<Seen, Refusal> {
         let (found, by) = self.elevation_visible_to(book, who, id).await?;
-        Ok(self.seen_now(book, found, (&by, Some(who)), Lane::Looking).await?)
+        self.seen_now(book, found, (&by, Some(who)), Lane::Looking).await
     }
 
     /// An elevation that somebody may see, and who they are.
@@ -119,7 +119,7 @@ impl Broker {
         book: &Rulebook,
         who: &Who,
         elevation: Elevation,
-    ) -> Outcome<Seen> {
+    ) -> Result<Seen, Refusal> {
         let known = self.known(book, &who.caller, self.clock.now());
         let by = known.unwrap_or_else(|_| party(None, who.caller.principal()));
         self.seen_now(book, elevation, (&by, Some(who)), Lane::Answering).await
@@ -133,7 +133,7 @@ impl Broker {
         &self,
         book: &Rulebook,
         elevation: Elevation,
-    ) -> Outcome<Seen> {
+    ) -> Result<Seen, Refusal> {
         let nobody = Party { issuer: String::new(), subject: String::new(), person: None };
         self.seen_now(book, elevation, (&nobody, None), Lane::Answering).await
     }
@@ -145,7 +145,7 @@ impl Broker {
         elevation: Elevation,
         (by, who): (&Party, Option<&Who>),
         lane: Lane,
-    ) -> Outcome<Seen> {
+    ) -> Result<Seen, Refusal> {
         let (now, mut keys) = (self.clock.now(), LiveKeys::default());
         let asked = elevation.asked.clone();
         let eligible = Eligible::new(rules_of(book), &asked, now);

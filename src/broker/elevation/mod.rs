@@ -53,7 +53,7 @@ pub(in crate::broker) use seal::ElevationSeal;
 pub(in crate::broker) use signed::{At, id_of, once_of};
 pub use signed::{NotTaken, SignedApproval, SignedRequest};
 pub use tally::{Need, Tally};
-pub use verdict::{Refusal, Request, Verdict};
+pub use verdict::{Busy, Refusal, Request, Verdict};
 
 use super::audit::micros;
 use super::authenticate::Actor;

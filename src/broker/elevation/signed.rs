@@ -132,7 +132,9 @@ impl Broker {
                 {
                     return Err(refusal.for_strangers());
                 }
-                (Err(Refusal::Unrecorded(error)), _) => return Err(error.into()),
+                (Err(refusal @ (Refusal::Unrecorded(_) | Refusal::Busy(_))), _) => {
+                    return Err(refusal);
+                }
                 (Err(refusal), _) => not_taken.push((signed, refusal)),
             }
         }
@@ -404,6 +406,7 @@ impl Refusal {
             Self::TooOften(_) => "roles were asked for too often".into(),
             Self::StepUp(_) => "it needs a login".into(),
             Self::Stale => "the directory of people is out of date".into(),
+            Self::Busy(busy) => busy.to_string(),
             Self::Unrecorded(_) => "it cannot be done at present".into(),
         }
     }

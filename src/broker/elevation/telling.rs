@@ -10,6 +10,7 @@ use super::desk::rules_of;
 use super::drill;
 use super::eligible::Eligible;
 use super::life::{Access, Review};
+use super::verdict::Busy;
 use super::{Elevation, Party};
 use crate::broker::Broker;
 use crate::broker::config::{EMERGENCY, Elevation as Rules, MESSAGES};
@@ -17,7 +18,6 @@ use crate::broker::notify::{Message, Urgency};
 use crate::broker::rulebook::Rulebook;
 use crate::broker::store::Effect;
 use crate::broker::web::Pages;
-use crate::error::Result;
 use crate::wire::elevation::machine;
 
 impl Broker {
@@ -31,7 +31,7 @@ impl Broker {
         (elevation, event): (&Elevation, &str),
         lane: Lane,
         at: OffsetDateTime,
-    ) -> Result<Vec<Effect>> {
+    ) -> Result<Vec<Effect>, Busy> {
         // What is over may have ended while the directory is out of date: it is to be reviewed all
         // the same.
         let eligible = Eligible::last_known(rules_of(book), &elevation.asked, at);

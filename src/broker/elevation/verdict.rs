@@ -11,7 +11,7 @@ use super::life::Refused;
 use super::signed::SignedRequest;
 use crate::broker::config::Login;
 use crate::broker::rate::TooOften;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// A request for a role.
 #[derive(Clone, Debug)]
@@ -131,8 +131,29 @@ pub enum Refusal {
     StepUp(Login),
     /// The directory of people is out of date.
     Stale,
+    /// So many want the same that this one was not looked at.
+    Busy(Busy),
     /// It could not be recorded, or not be looked up.
     Unrecorded(Error),
+}
+
+/// So many want something at once that it is not done for one more of them. Nothing is wrong with
+/// the broker, and it can be wanted again in a little while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// To find out who could approve something.
+    Approvers,
+    /// To have a ticket checked.
+    Tickets,
+}
+
+impl std::fmt::Display for Busy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Approvers => "so many requests wait to find out who could approve them that this one was not taken; try again in a little while",
+            Self::Tickets => "so many tickets are being checked that this one was not; try again in a little while",
+        })
+    }
 }
 
 impl Refusal {
@@ -145,6 +166,19 @@ impl Refusal {
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused)
+    }
+}
+
+impl From<Busy> for Refusal {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(busy)
+    }
+}
+
+/// Where nobody waits for an answer.
+impl From<Busy> for Error {
+    fn from(busy: Busy) -> Self {
+        Self::new(ErrorKind::Other, busy.to_string())
     }
 }
 

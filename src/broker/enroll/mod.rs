@@ -208,6 +208,7 @@ impl Broker {
         by: &Author,
         (id, meant): (Uuid, Option<String>),
     ) -> Result<Enrollment, Refused> {
+        self.check_clock().await?;
         let now = self.clock.now();
         let approver = person_asking(book, &asked.caller, now)?;
         let before = self.known_enrollment(id).await?;

@@ -105,19 +105,34 @@ impl Keeper {
     /// done now is done later, where there are keys that sign.
     pub(super) async fn settle_due(&self, mut keys: Vec<StoredKey>) -> Result<Settled> {
         for _ in 0..TRIES {
-            let steps = self.rules.due(&keys, self.clock.now());
-            if steps.is_empty() {
-                return Ok(Settled { keys, undone: None });
+            match self.take_due(&keys).await {
+                Ok(true) => keys = self.stored().await?,
+                Ok(false) => return Ok(Settled { keys, undone: None }),
+                Err(error) if self.rules.lacks(&keys) => return Err(error),
+                Err(error) => return Ok(Settled { keys, undone: Some(error) }),
             }
-            if let Err(error) = self.take(&keys, &steps, None).await {
-                if self.rules.lacks(&keys) {
-                    return Err(error);
-                }
-                return Ok(Settled { keys, undone: Some(error) });
-            }
-            keys = self.stored().await?;
         }
         Err(changing())
+    }
+
+    /// Takes the steps that are due from these keys, and returns whether there are any. It is by
+    /// the store's clock that they are, which is not asked where none is by this machine's: that
+    /// of one process must not have a key sign before all have seen it.
+    async fn take_due(&self, keys: &[StoredKey]) -> Result<bool> {
+        if self.rules.due(keys, self.clock.now()).is_empty() {
+            return Ok(false);
+        }
+        let steps = self.rules.due(keys, self.now().await?);
+        if !steps.is_empty() {
+            self.take(keys, &steps, None).await?;
+        }
+        Ok(!steps.is_empty())
+    }
+
+    /// What time it is, by the store's clock where it has one: all processes reckon from when
+    /// one of them changed a key.
+    async fn now(&self) -> Result<OffsetDateTime> {
+        Ok(self.store.now().await?.unwrap_or_else(|| self.clock.now()))
     }
 
     /// Takes steps from these keys, unless another process was quicker.
@@ -158,7 +173,7 @@ impl Keeper {
         steps: &[Step],
         by: Option<&Author>,
     ) -> Result<bool> {
-        let now = self.clock.now();
+        let now = self.now().await?;
         let request_id = Uuid::new_v4();
         let (mut unit, mut kids) = (Unit::default(), Vec::new());
         // (Of keys that sign, the store has no two.)

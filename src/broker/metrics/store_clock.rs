@@ -72,6 +72,14 @@ impl StoreClock {
     }
 }
 
+#[cfg(test)]
+impl StoreClock {
+    /// The next one who wants to know looks.
+    pub(in crate::broker) async fn forget(&self) {
+        self.0.lock().await.last = None;
+    }
+}
+
 impl State {
     /// Whether the clocks differ, where that has changed.
     fn changes(&mut self, offset: Duration) -> Option<bool> {
@@ -143,7 +151,7 @@ mod tests {
         let looked = StoreClock::default();
         store.reads.store(false, Ordering::Relaxed);
         assert_eq!(looked.look(store.as_ref(), &Shifted::default()).await, None);
-        looked.0.lock().await.last = None;
+        looked.forget().await;
         store.hangs.store(true, Ordering::Relaxed);
         assert_eq!(looked.look(store.as_ref(), &Shifted::default()).await, None);
     }

@@ -24,6 +24,7 @@ use super::form::{Form, Posted};
 use super::operate::{Outcome, Request, Shown, Unserved, described, done, flag, to_its_end};
 use super::rates;
 use super::refusal::Refusal;
+use super::token::RETRY_AFTER;
 use crate::broker::Broker;
 use crate::broker::config::{self, Login};
 use crate::broker::elevation::{self, Path, Refused, Verdict, Which};
@@ -424,6 +425,10 @@ pub(super) fn unserved(refusal: elevation::Refusal) -> Unserved {
         Why::Stale => {
             let why = "the directory of people is out of date, so nobody can be told from others";
             Unserved::new(Outcome::Denied, Refusal::forbidden(why))
+        }
+        Why::Busy(busy) => {
+            let refusal = Refusal::unavailable(busy.to_string(), RETRY_AFTER);
+            Unserved::new(Outcome::Failed, refusal)
         }
         Why::Unrecorded(error) => Unserved::of(&error),
     }

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::authz::{authz, with_bearer};
 use super::lineage::root_key;
+use crate::broker::config::Proxy;
 use crate::broker::store::Store;
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::testbed::{Bed, Shifted, json_of, now};
@@ -31,6 +33,7 @@ async fn nothing_is_issued_by_another_clock_than_the_databases() {
         let bed = Bed::with(|options| {
             (options.store, options.root_key) = (store.clone(), root_key());
             options.clock = clock.clone();
+            authz(Proxy::Nginx, options);
         })
         .await;
         let token = bed.issued(json!({}), &[]).await;
@@ -60,10 +63,22 @@ async fn nothing_is_issued_by_another_clock_than_the_databases() {
             assert_eq!(store.size().await.unwrap(), records, "nothing of it is on record");
             becomes(&bed, StatusCode::SERVICE_UNAVAILABLE).await;
         }
+        // Nor does it say that a token is good, as it cannot tell which have expired.
+        let looked = async || {
+            let introspected = bed.introspect(Some(&token), &token).await;
+            [introspected.status, with_bearer(&bed, &token).await.status]
+        };
+        let other = if same { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        assert_eq!(looked().await, [other; 2]);
+        clock.0.store(0, Ordering::Relaxed);
+        becomes(&bed, StatusCode::OK).await;
+        assert_eq!(looked().await, [StatusCode::OK; 2]);
         // What must not wait does not.
         clock.0.store(90, Ordering::Relaxed);
+        becomes(&bed, other).await;
         assert_eq!(bed.revoke(&token).await, 200);
-        assert_eq!(ask(0).await.status, StatusCode::OK);
+        clock.0.store(0, Ordering::Relaxed);
         becomes(&bed, StatusCode::OK).await;
+        assert_eq!(ask(0).await.status, StatusCode::OK);
     }
 }

@@ -2,6 +2,7 @@
 
 mod again;
 mod alarms;
+mod clocks;
 mod cooling;
 mod crowd;
 mod drill;

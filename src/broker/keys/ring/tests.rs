@@ -1,4 +1,5 @@
 use std::sync::Mutex as StdMutex;
+use std::sync::atomic::Ordering;
 
 use time::macros::datetime;
 
@@ -12,9 +13,10 @@ use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{
     Effect, KeyStore as _, Ledger as _, Once, OnceStore as _, Unit, sqlite,
 };
+use crate::broker::testbed::Shifted;
 use crate::broker::testbed::failing::{BEFORE, Failing, WELL};
 use crate::broker::testbed::logged::Logged;
-use crate::host::clock::Clock;
+use crate::host::clock::{Clock, SystemClock};
 use crate::oidc::Issuer;
 use crate::secret::Secret;
 
@@ -332,4 +334,30 @@ async fn what_is_due_and_cannot_be_done_is_logged_once_and_again_once_it_was_don
         ring.newest().await.unwrap();
         assert_eq!(warnings(), times);
     }
+}
+
+/// Who reads the JWKS reckons from when a key was published, and so do all processes.
+#[tokio::test]
+async fn no_key_signs_because_the_clock_of_one_process_is_ahead() {
+    let (store, hand, clock) = (store().await, Hand::new(), Arc::new(Shifted::default()));
+    let failing = Failing::over(store.clone());
+    failing.behind.store(1, Ordering::Relaxed);
+    let on_it = || Keeper { store: failing.clone(), clock: clock.clone(), ..keeper(&store, &hand) };
+    let (operator, ring) = (on_it(), KeyRing::open(on_it()).await.unwrap());
+    ring.close_its_eyes();
+    let kid = async || ring.newest().await.unwrap().active().kid().to_string();
+    let first = kid().await;
+    // By whosever clock it is asked for.
+    clock.0.store(-86400, Ordering::Relaxed);
+    let keys = operator.settle(|keys| operator.rules.rotation(keys, &TOKENS)).await.unwrap();
+    let next = of_state(&keys, KeyState::Published);
+    assert!((next.changed_at - SystemClock.now()).abs() < Duration::MINUTE, "{next:?}");
+    for wrong in [0, 86400, -86400] {
+        clock.0.store(wrong, Ordering::Relaxed);
+        assert_eq!(kid().await, first, "{wrong}");
+    }
+    // Once it is late enough at the store.
+    clock.0.store(86400, Ordering::Relaxed);
+    failing.behind.store(-LEAD.whole_seconds() - 60, Ordering::Relaxed);
+    assert_eq!(kid().await, next.kid);
 }
