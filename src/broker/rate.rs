@@ -227,13 +227,16 @@ impl Rates {
         endpoint: Endpoint,
         up: Duration,
     ) -> Result<(), TooOften> {
-        if let Some(each) = self.address.as_ref().filter(|_| endpoint.counts_for_address()) {
+        let each = self.address.as_ref().filter(|_| endpoint.counts_for_address());
+        if let Some(each) = each {
             each.take(network, up).map_err(TooOften::of(Limited::Address, endpoint))?;
         }
-        match self.route.get(&endpoint) {
-            Some(all) => all.take((), up).map_err(TooOften::of(Limited::Route, endpoint)),
-            None => Ok(()),
-        }
+        let Some(all) = self.route.get(&endpoint) else { return Ok(()) };
+        all.take((), up).map_err(TooOften::of(Limited::Route, endpoint)).inspect_err(|_| {
+            if let Some(each) = each {
+                each.give_back(&network, up);
+            }
+        })
     }
 
     /// Whether it is limited how often one caller may ask for this.
@@ -403,6 +406,27 @@ mod tests {
         assert_eq!(told(Duration::milliseconds(1)), 1);
         assert_eq!(told(Duration::SECOND), 1);
         assert_eq!(told(Duration::milliseconds(1001)), 2);
+    }
+
+    #[test]
+    fn what_all_are_too_many_for_takes_nothing_from_an_address() {
+        let rate = |per_minute: u32| config::Rate {
+            per_minute: per_minute.try_into().unwrap(),
+            burst: None,
+        };
+        let limits = config::Limits {
+            address: Some(rate(60)),
+            route: [(Endpoint::Token, rate(2))].into(),
+            ..config::Limits::default()
+        };
+        let (rates, up) = (Rates::new(&limits), Duration::hours(1));
+        let ask = |last: u8, endpoint| rates.request(IpAddr::from([10, 0, 0, last]), endpoint, up);
+        let whose = |asked: Result<(), TooOften>| asked.unwrap_err().whose;
+        while ask(1, Endpoint::Token).is_ok() {}
+        for _ in 0..200 {
+            assert_eq!(whose(ask(2, Endpoint::Token)), Limited::Route);
+        }
+        ask(2, Endpoint::Introspect).unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The keys behind a `jwks_uri`, fetched when needed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reqwest::StatusCode;
@@ -62,6 +62,8 @@ pub struct RemoteKeys {
     /// Where it is kept in mind what they have signed.
     seen: Option<Arc<Seen>>,
     state: Mutex<State>,
+    /// Whether there were any at some time.
+    were_had: AtomicBool,
     /// Held while keys are fetched: once for all who want them.
     fetching: tokio::sync::Mutex<()>,
     failures: Failures,
@@ -125,6 +127,7 @@ impl RemoteKeys {
             max_age: MAX_KEY_AGE,
             seen: None,
             state: Mutex::default(),
+            were_had: AtomicBool::default(),
             fetching: tokio::sync::Mutex::new(()),
             failures: Failures::default(),
         }
@@ -152,6 +155,16 @@ impl RemoteKeys {
     pub fn age(&self) -> Option<Duration> {
         let held = self.state().held.as_ref().map(|held| held.good_at);
         held.map(|at| self.clock.uptime() - at)
+    }
+
+    /// Whether there were any at some time, also where they are withdrawn by now.
+    pub fn were_had(&self) -> bool {
+        self.were_had.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody waits for them at this moment.
+    pub fn are_awaited(&self) -> bool {
+        self.fetching.try_lock().is_err()
     }
 
     /// The version of those.
@@ -231,6 +244,7 @@ impl RemoteKeys {
         let document = Some(kept.document.clone());
         let fetched = Fetched { keys, good_at, again_at, ahead_at, until, document };
         let until = until.min(self.end(&fetched));
+        self.were_had.store(true, Ordering::Relaxed);
         self.state().held.get_or_insert(Fetched { until, ..fetched });
         Ok(())
     }
@@ -361,6 +375,7 @@ impl RemoteKeys {
     }
 
     fn hold(&self, fetched: &Fetched) {
+        self.were_had.store(true, Ordering::Relaxed);
         self.state().held = Some(fetched.clone());
     }
 

@@ -294,7 +294,13 @@ impl Discovered {
 impl AtHand {
     /// Those by which tokens are verified now.
     fn in_use(&self) -> &Arc<RemoteKeys> {
-        self.before.as_ref().filter(|_| self.keys.age().is_none()).unwrap_or(&self.keys)
+        self.from_before().unwrap_or(&self.keys)
+    }
+
+    /// Those at the address before, where none were had at this one yet. Once there were, those
+    /// before are good no more, even if these are withdrawn.
+    fn from_before(&self) -> Option<&Arc<RemoteKeys>> {
+        self.before.as_ref().filter(|_| !self.keys.were_had())
     }
 
     async fn verify(
@@ -302,12 +308,24 @@ impl AtHand {
         token: &mut Unverified<'_>,
         expected: &Expectations<'_>,
     ) -> Result<Claims, Failure> {
-        match (self.keys.verify(token, expected, &NoDocuments).await, &self.before) {
-            (Err(Failure::NoKeys(error)), Some(before)) if self.keys.age().is_none() => {
+        let Some(before) = self.from_before() else {
+            return self.keys.verify(token, expected, &NoDocuments).await;
+        };
+        // One waits for an address that does not answer, and not all who come meanwhile.
+        if self.keys.are_awaited() {
+            return match before.verify(token, expected, &NoDocuments).await {
+                Err(Failure::Refused(Refusal::UnknownKey(_))) => {
+                    self.keys.verify(token, expected, &NoDocuments).await
+                }
+                verified => verified,
+            };
+        }
+        match self.keys.verify(token, expected, &NoDocuments).await {
+            Err(Failure::NoKeys(error)) if !self.keys.were_had() => {
                 tracing::warn!(%error, "an issuer's keys are not where its document says; using those from before");
                 before.verify(token, expected, &NoDocuments).await
             }
-            (verified, _) => verified,
+            verified => verified,
         }
     }
 }

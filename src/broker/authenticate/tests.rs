@@ -1,6 +1,7 @@
 //! Issuers that are elsewhere: slow, down, lying, or not on the list.
 
 mod ahead;
+mod moved;
 mod once;
 
 use std::net::SocketAddr;
@@ -39,8 +40,21 @@ struct FakeState {
     says: Mutex<Option<String>>,
     /// Where it says that its keys are.
     place: Mutex<&'static str>,
-    /// The key that is found elsewhere, where there is any.
-    elsewhere: Mutex<Option<IssuerKey>>,
+    /// What is found elsewhere.
+    elsewhere: Mutex<Elsewhere>,
+    /// How often it was asked for there.
+    asked_elsewhere: AtomicUsize,
+}
+
+enum Elsewhere {
+    /// Nobody serves.
+    Nothing,
+    /// Whoever serves says that there is nothing.
+    Gone,
+    /// Whoever serves never answers.
+    Silence,
+    /// A key.
+    Key(IssuerKey),
 }
 
 impl FakeIssuer {
@@ -54,7 +68,8 @@ impl FakeIssuer {
             instead: Mutex::default(),
             says: Mutex::default(),
             place: Mutex::new("keys"),
-            elsewhere: Mutex::default(),
+            elsewhere: Mutex::new(Elsewhere::Nothing),
+            asked_elsewhere: AtomicUsize::new(0),
         });
         let (for_documents, for_keys, moved) = (state.clone(), state.clone(), state.clone());
         let app = |address: SocketAddr| {
@@ -69,9 +84,16 @@ impl FakeIssuer {
                 answer
             };
             let elsewhere = move || async move {
-                match &*moved.elsewhere.lock().unwrap() {
-                    Some(key) => axum::Json(key.jwks()).into_response(),
-                    None => StatusCode::BAD_GATEWAY.into_response(),
+                let answer = match &*moved.elsewhere.lock().unwrap() {
+                    Elsewhere::Key(key) => Some(axum::Json(key.jwks()).into_response()),
+                    Elsewhere::Nothing => Some(StatusCode::BAD_GATEWAY.into_response()),
+                    Elsewhere::Gone => Some(StatusCode::NOT_FOUND.into_response()),
+                    Elsewhere::Silence => None,
+                };
+                moved.asked_elsewhere.fetch_add(1, Ordering::SeqCst);
+                match answer {
+                    Some(answer) => answer,
+                    None => std::future::pending().await,
                 }
             };
             Router::new()
@@ -412,45 +434,6 @@ async fn a_clock_that_is_set_changes_nothing_about_keys() {
         clock.forward(Duration::seconds(6));
         assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
     }
-}
-
-#[tokio::test]
-async fn keys_that_move_are_found_and_those_from_before_serve_until_then() {
-    let issuer = FakeIssuer::start();
-    let (bed, clock) = trusting(&issuer).await;
-    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
-    // The document gives an address where nobody answers.
-    *issuer.state.place.lock().unwrap() = "elsewhere";
-    clock.forward(Duration::minutes(2));
-    for _ in 0..3 {
-        assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
-        clock.forward(Duration::minutes(2));
-    }
-    let key = IssuerKey::new();
-    let (iss, now) = (issuer.issuer.as_str(), clock.now().unix_timestamp());
-    let token = key.token(json!({"iss": iss, "iat": now, "exp": now + 3000, "groups": []}));
-    *issuer.state.elsewhere.lock().unwrap() = Some(key);
-    clock.forward(Duration::seconds(31));
-    assert_eq!(code(&bed, &token).await, "access_denied");
-
-    // One that moves though its document may be kept is found by whoever has such a token.
-    let issuer = FakeIssuer::start();
-    let (bed, clock) = trusting(&issuer).await;
-    assert_eq!(code(&bed, &issuer.token_at(&clock)).await, "access_denied");
-    clock.forward(Duration::seconds(31));
-    let key = IssuerKey::new();
-    let (iss, now) = (issuer.issuer.as_str(), clock.now().unix_timestamp());
-    let token = key.token(json!({"iss": iss, "iat": now, "exp": now + 3000, "groups": []}));
-    *issuer.state.elsewhere.lock().unwrap() = Some(key);
-    *issuer.state.place.lock().unwrap() = "elsewhere";
-    assert_eq!(code(&bed, &token).await, "access_denied");
-    // What is made up asks seldom.
-    let asked = issuer.asked().0;
-    for _ in 0..20 {
-        let made_up = IssuerKey::new().token(json!({"iss": issuer.issuer.as_str()}));
-        assert_eq!(code(&bed, &made_up).await, "invalid_request");
-    }
-    assert_eq!(issuer.asked().0, asked);
 }
 
 #[tokio::test]

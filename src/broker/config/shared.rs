@@ -19,7 +19,7 @@ const SHARED: [(&str, &str); 8] = [
     ("https://sts.windows.net", MICROSOFT),
 ];
 
-/// The claims that say whose somebody is, where that may be told by a pattern.
+/// The claims that say whose somebody is, by ids and by names that nobody else can have.
 const WHOSE: [&str; 7] = [
     "repository_owner_id",
     "repository_id",
@@ -30,6 +30,25 @@ const WHOSE: [&str; 7] = [
     "hd",
 ];
 
+/// Others that do, where all of their text is required. By a pattern strangers may come under a
+/// name of their own; and what a token says besides, such as a branch or an environment, anybody
+/// may call as they like.
+const IN_FULL: [&str; 13] = [
+    "sub",
+    "repository",
+    "repository_owner",
+    "enterprise",
+    "enterprise_id",
+    "project_path",
+    "namespace_path",
+    "organization_id",
+    "pipeline_id",
+    "terraform_organization_name",
+    "terraform_workspace_id",
+    "email",
+    "tid",
+];
+
 /// What strangers have there.
 const STRANGERS: [&str; 3] = ["1234567890", "stranger", "stranger.example"];
 
@@ -37,6 +56,12 @@ const STRANGERS: [&str; 3] = ["1234567890", "stranger", "stranger.example"];
 pub(super) fn says_whose(name: &str, pattern: &Pattern) -> bool {
     WHOSE.contains(&name.trim_start_matches('/'))
         && !STRANGERS.iter().any(|stranger| pattern.matches(stranger))
+}
+
+/// Whether a claim does that has just one of some values.
+pub(super) fn says_whose_in_full(name: &str) -> bool {
+    let name = name.trim_start_matches('/');
+    WHOSE.contains(&name) || IN_FULL.contains(&name)
 }
 
 const MICROSOFT: &str = "clients = [\"…\"], or the issuer of your own tenant";

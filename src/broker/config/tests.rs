@@ -197,6 +197,22 @@ fn to_trust_everybody_takes_a_word_on_whose_tokens_count() {
         assert!(refused(&with(&like(claim, open))).contains("trusts everybody"), "{claim}");
     }
     assert!(load_text(&with(&like("repository_id", "[17]"))).is_ok());
+    // What strangers may have of the same text is theirs, too.
+    for (claim, good) in [
+        ("ref = \"refs/heads/main\"", false),
+        ("environment = [\"production\"]", false),
+        ("run_attempt = 1", false),
+        ("ref_protected = true", false),
+        ("repository_id = true", false),
+        ("job_workflow_ref = \"acme/deploy/.github/workflows/a.yml@refs/heads/main\"", false),
+        ("\"/repository\" = \"acme/deploy\"", true),
+        ("repository_owner = [\"acme\", \"acme-labs\"]", true),
+        ("sub = \"repo:acme/deploy:ref:refs/heads/main\"", true),
+        ("repository_id = 1", true),
+    ] {
+        let text = with(&format!("required_claims = {{ {claim} }}"));
+        assert_eq!(load_text(&text).is_ok(), good, "{claim}");
+    }
     for (bad, says) in [
         ("{ matches = 'a)|(b' }", "is no regular expression"),
         ("{ match = 'a' }", "{ matches = \"…\" }"),

@@ -178,7 +178,8 @@ impl RequiredClaim {
     fn says_whose(&self, name: &str) -> bool {
         match self {
             Self::Like(like) => shared::says_whose(name, &like.matches),
-            _ => true,
+            Self::Text(_) | Self::AnyOf(_) | Self::Number(_) => shared::says_whose_in_full(name),
+            Self::Flag(_) => false,
         }
     }
 }

@@ -23,7 +23,7 @@ pub enum Hosts {
 pub struct Names(Arc<RwLock<Vec<String>>>);
 
 impl Names {
-    /// These count from now on.
+    /// These count from now on; addresses with brackets or without.
     pub fn set(&self, names: Vec<String>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
@@ -61,12 +61,17 @@ impl Hosts {
         if authority.as_str().contains('@') {
             return false;
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let host = bare(authority.host());
         let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         loopback
             || host.eq_ignore_ascii_case("localhost")
-            || names.iter().any(|name| name.eq_ignore_ascii_case(host))
+            || names.iter().any(|name| bare(name).eq_ignore_ascii_case(host))
     }
+}
+
+/// A host without the brackets that an address of IPv6 has in a URL.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Whether a request says for which host it is as it has to (RFC 9112 section 3.2): by one
@@ -149,6 +154,11 @@ mod tests {
         ] {
             assert!(!allowed(&hosts, &[bad]), "{bad}");
         }
+        let hosts6 = Hosts::Told(Names::default());
+        let Hosts::Told(names) = &hosts6 else { unreachable!() };
+        names.set(vec!["[2001:db8::7]".into()]);
+        assert!(allowed(&hosts6, &["[2001:db8::7]:8443"]));
+        assert!(!allowed(&hosts6, &["[2001:db8::8]:8443"]));
         assert!(!allowed(&hosts, &[]));
         assert!(!allowed(&hosts, &["127.0.0.1", "evil.example"]));
         assert!(allowed(&Hosts::Any, &["evil.example"]));

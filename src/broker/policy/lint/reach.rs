@@ -41,7 +41,7 @@ pub(super) fn look(view: &View<'_>, world: World<'_>, findings: &mut Vec<Finding
     if view.forbids() {
         return;
     }
-    if view.issues() && roles.len() < world.roles.len() {
+    if view.issues() && view.constraints().contains_key("resource") {
         look_at_limits(view, &roles, world, &mut found);
     }
     let speaks_of = |what: &dyn Fn(&Value) -> bool| {

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use super::super::finding::{Rule, Severity};
 use super::super::tests::{ISSUER, load_files, permit, role, trusted, world};
 use super::*;
+use crate::broker::config;
 use crate::broker::directory::tests::directory_of;
 
 fn found_in(files: &[(&str, &str)]) -> Vec<Finding> {
     let mut reader = role("read", 60);
     reader.audiences.insert("https://reader.example.com".into());
-    let roles = BTreeMap::from([
-        ("deploy".to_string(), role("read write", 3600)),
-        ("reader".into(), reader),
-    ]);
+    found_of(&[("deploy", role("read write", 3600)), ("reader", reader)], files)
+}
+
+fn found_of(roles: &[(&str, config::Role)], files: &[(&str, &str)]) -> Vec<Finding> {
+    let roles: BTreeMap<_, _> =
+        roles.iter().map(|(name, role)| (name.to_string(), role.clone())).collect();
     let sources: Vec<_> = files
         .iter()
         .map(|(path, text)| Source { path: path.into(), text: text.to_string() })
@@ -211,6 +214,19 @@ fn each_lint_finds_what_it_is_for_and_leaves_alone_what_looks_like_it() {
         assert!(rules(&bad).contains(&rule), "{rule}: {bad}\n{:?}", rules(&bad));
         assert!(!rules(&good).contains(&rule), "{rule}: {good}\n{:?}", found(&good));
     }
+}
+
+/// Also where there are no others.
+#[test]
+fn a_permit_beyond_the_only_role_is_found() {
+    let only = [("deploy", role("read write", 3600))];
+    let rules = |ttl: &str| {
+        let text = permit("p", &format!("@ttl(\"{ttl}\")"), "principal.hasTag(\"amr\")");
+        let found = found_of(&only, &[("policy.cedar", &text)]);
+        found.iter().map(|finding| finding.rule.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(rules("2h"), ["ttl-beyond-role"]);
+    assert!(rules("1h").is_empty());
 }
 
 #[test]
