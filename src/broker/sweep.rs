@@ -65,7 +65,7 @@ impl Broker {
                 Ok(Swept::All) => {}
                 // Whoever comes next goes on with it.
                 Ok(Swept::Some) => *swept.lock().unwrap_or_else(PoisonError::into_inner) = None,
-                Err(error) => tracing::warn!(%error, "what is old cannot be removed"),
+                Err(error) => tracing::warn!(%error, "what is old cannot be looked for"),
             }
         });
     }
@@ -136,7 +136,14 @@ async fn sweep(store: &dyn Store, now: OffsetDateTime) -> Result<Swept> {
         let before = now.saturating_sub(grace);
         let (mut removed, mut last) = (0, u64::from(BATCH));
         for _ in 0..BATCHES {
-            last = what.forget(store, before, BATCH).await?;
+            last = match what.forget(store, before, BATCH).await {
+                Ok(last) => last,
+                // It keeps nobody from removing what else there is.
+                Err(error) => {
+                    tracing::warn!(?what, %error, "what is old cannot be removed");
+                    0
+                }
+            };
             removed += last;
             if last < u64::from(BATCH) {
                 break;

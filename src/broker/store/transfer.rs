@@ -40,13 +40,23 @@ pub async fn backup(
             let from = open_to_read(config, env).await?;
             let to = sqlite::open(draft.path()).await?;
             let copied = copied(&from, &to, kek).await;
-            to.close().await;
+            let copied = put_down(&to, copied).await;
             from.close().await;
             copied?
         }
     };
     draft.finish(file)?;
     Ok(copied)
+}
+
+/// Lets go of a copy, which has to be in one file by then: what lies beside it stays behind.
+async fn put_down(copy: &SqlStore, copied: Result<Copied>) -> Result<Copied> {
+    let gathered = match copied {
+        Ok(copied) => copy.gather().await.map(|()| copied),
+        failed => failed,
+    };
+    copy.close().await;
+    gathered
 }
 
 /// Fills the store that the configuration names from a backup. The file stays as it is.
@@ -63,6 +73,7 @@ pub async fn restore(
     match config.place()? {
         Place::File(path) => {
             let draft = Draft::of(path)?;
+            require_alone(path)?;
             let copied = duplicate(file, &draft, kek).await?;
             draft.finish(path)?;
             Ok(copied)
@@ -150,8 +161,23 @@ async fn duplicate(path: &Path, draft: &Draft, kek: Option<&Kek>) -> Result<Copi
     // Where an earlier version made it, it is brought up to date here, not there.
     let copy = sqlite::open(draft.path()).await?;
     let checked = async { copy.check(seal_of(&copy, kek).await?.as_ref()).await }.await;
-    copy.close().await;
-    checked
+    put_down(&copy, checked).await
+}
+
+/// Refuses a place for a database beside which there is something of another one that was there:
+/// SQLite would take that for a part of what is put there, and overwrite some of it.
+fn require_alone(path: &Path) -> Result<()> {
+    let beside = ["-wal", "-shm", "-journal"].map(|end| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    });
+    let Some(left) = beside.iter().find(|path| files::exists(path)) else { return Ok(()) };
+    let why = format!("there is {}, of the database that was there before", left.display());
+    Err(Error::new(ErrorKind::Usage, why).hint(format!(
+        "put it away together with that database: it has what was committed last; all files of a database begin like {}",
+        path.display()
+    )))
 }
 
 fn there(file: &Path) -> Result<()> {

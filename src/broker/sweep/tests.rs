@@ -99,3 +99,27 @@ async fn what_does_not_fit_into_one_go_is_gone_on_with_at_once() {
     *sweeping.0.lock().unwrap() = None;
     assert!(sweeping.is_due(now), "there is more");
 }
+
+#[tokio::test]
+async fn what_cannot_be_removed_keeps_nothing_else() {
+    let ground = Ground::each().await.remove(0);
+    let store = ground.open().await;
+    let now = SystemClock.now();
+    for kind in [Once::RevokedToken, Once::Assertion, Once::Statement] {
+        use_up(&store, kind, 0..1, now - Duration::days(3)).await;
+    }
+    ground
+        .tamper(
+            "create trigger stuck before delete on consumed when old.kind = 'assertion'
+             begin select raise(abort, 'no'); end",
+        )
+        .await;
+    let logged = Logged::start();
+    assert_eq!(sweep(&store, now).await.unwrap(), Swept::All);
+    assert_eq!(logged.times("what is old cannot be removed"), 1);
+    let kept = async |kind| store.any_consumed(kind, &["0".into()]).await.unwrap();
+    assert_eq!(
+        [kept(Once::RevokedToken).await, kept(Once::Assertion).await, kept(Once::Statement).await],
+        [false, true, false]
+    );
+}

@@ -203,6 +203,33 @@ async fn records_that_are_gone_are_found_in_the_middle_and_at_the_end() {
     assert!(report.findings[0].text.contains("from elsewhere"));
 }
 
+/// Whoever may write the database can have it say that there is more than anybody could go through.
+#[tokio::test]
+async fn a_log_that_claims_to_be_endless_is_gone_through_all_the_same() {
+    const MANY: u64 = 9_000_000_000_000_000_000;
+    let log = Log::new().await;
+    let newest = log.newest().await;
+    let long = format!("update audit_head set last_sequence = {MANY}");
+    assert_eq!(log.after(&long).await, [(Kind::Missing, 1001, MANY)]);
+    let further = Checkpoint { size: 5000, ..newest };
+    let found = places(&log.check(&[further]).await);
+    assert!(found.contains(&(Kind::Missing, 1001, MANY)), "{found:?}");
+    assert!(found.contains(&(Kind::Rewritten, 1001, 5000)), "{found:?}");
+    let far = format!(
+        "create table far as select * from audit_record where sequence = 7;
+         update far set sequence = {MANY}; insert into audit_record select * from far"
+    );
+    let found = log.after(&far).await;
+    assert_eq!(found, [(Kind::Missing, 1001, MANY - 1), (Kind::Tree, MANY, MANY)]);
+    // What is not led to by an index is found without going through what is not there.
+    let read = sqlite::open_to_read(&log.path).await.unwrap();
+    let decision = Some(crate::broker::audit::Decision::Issued);
+    let filter = crate::broker::store::Filter { decision, ..Default::default() };
+    let rows = read.find(&filter, 2000).await.unwrap();
+    assert_eq!((rows.len(), rows[1000].0), (1001, MANY));
+    crate::broker::store::Store::close(&read).await;
+}
+
 #[tokio::test]
 async fn a_log_has_to_be_as_each_checkpoint_from_elsewhere_says() {
     let log = Log::new().await;

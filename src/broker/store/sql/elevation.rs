@@ -169,7 +169,8 @@ impl ElevationStore for SqlStore {
     async fn forget_elevations(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
         let forget = || {
             sqlx::query(
-                "delete from elevation where id in
+                "delete from elevation
+                 where ended_at is not null and ended_at < $1 and review <> 'due' and id in
                     (select id from elevation
                      where ended_at is not null and ended_at < $1 and review <> 'due'
                      order by ended_at, id limit $2)",

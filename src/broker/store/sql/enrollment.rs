@@ -76,9 +76,11 @@ impl EnrollmentStore for SqlStore {
     }
 
     async fn forget_pending(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        // Asked twice, as with cut-offs: somebody may enroll the same key anew at this moment.
         let forget = || {
             sqlx::query(
-                "delete from enrolled_key where approver = '' and fingerprint in
+                "delete from enrolled_key
+                 where enrolled_at < $1 and approver = '' and counted = 0 and fingerprint in
                     (select fingerprint from enrolled_key
                      where enrolled_at < $1 and approver = '' and counted = 0
                      order by enrolled_at, fingerprint limit $2)",

@@ -194,7 +194,8 @@ impl LogStore for SqlStore {
         // Nothing but names of columns, and numbers, is put together here.
         let found = conditions.join(" and ");
         let mut rows: Vec<Row> = Vec::new();
-        for part in self.parts(filter).await? {
+        let mut next = Some(self.newest_part(filter).await?);
+        while let Some(part) = next {
             let statement = |columns: &str| {
                 format!(
                     "select {columns} from audit_record where {found} {part}
@@ -206,6 +207,7 @@ impl LogStore for SqlStore {
                 break;
             }
             rows.extend(self.rows(statement, numbers.clone(), texts.clone(), left).await?);
+            next = self.part_before(&part).await?;
         }
         rows.reverse();
         Ok(rows)
@@ -214,9 +216,9 @@ impl LogStore for SqlStore {
 
 /// How many numbers of records are looked through at a time, where no index leads to them.
 #[cfg(not(test))]
-const PART: u64 = 100_000;
+const PART: i64 = 100_000;
 #[cfg(test)]
-const PART: u64 = 7;
+const PART: i64 = 7;
 
 /// How far the records' times may be out of the order of their numbers.
 const OUT_OF_ORDER: Duration = Duration::DAY;
@@ -224,40 +226,63 @@ const OUT_OF_ORDER: Duration = Duration::DAY;
 /// Some of the numbers of records.
 struct Part {
     /// Those after this one.
-    after: Option<u64>,
+    after: Option<i64>,
     /// Those up to this one.
-    until: Option<u64>,
+    until: Option<i64>,
 }
 
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(after) = self.after {
-            write!(f, "and sequence > {}", stored(after))?;
+            write!(f, "and sequence > {after}")?;
         }
         match self.until {
-            Some(until) => write!(f, " and sequence <= {}", stored(until)),
+            Some(until) => write!(f, " and sequence <= {until}"),
             None => Ok(()),
         }
     }
 }
 
+/// The number before a part that goes up to this one; `None` where that has the first record, and
+/// whatever is before it.
+fn before_part(until: i64) -> Option<i64> {
+    Some(until.saturating_sub(PART)).filter(|after| *after > 0)
+}
+
 impl SqlStore {
-    /// The parts of the log to look through, the newest first: all of it at once where an index
-    /// leads to what is looked for, otherwise so much that each of them is looked through soon.
-    async fn parts(&self, filter: &Filter) -> Result<Vec<Part>> {
+    /// The part of the log to look through first, the newest: all of it where an index leads to
+    /// what is looked for, otherwise so much that it is looked through soon.
+    async fn newest_part(&self, filter: &Filter) -> Result<Part> {
         let indexed = filter.subject.is_some()
             || [filter.request_id, filter.jti, filter.elevation].iter().any(Option::is_some);
-        let size = if indexed { 0 } else { self.size().await? };
-        let size = size.min(filter.below.unwrap_or(u64::MAX));
-        let bounds = (1..).map_while(|n| size.checked_sub(n * PART)).filter(|after| *after > 0);
-        let (mut parts, mut until) = (Vec::new(), None);
-        for after in bounds {
-            parts.push(Part { after: Some(after), until });
-            until = Some(after);
+        if indexed {
+            return Ok(Part { after: None, until: None });
         }
-        // Whatever is before the first record is found, too.
-        parts.push(Part { after: None, until });
-        Ok(parts)
+        let below = filter.below.map_or(i64::MAX, stored);
+        let newest = self.newest_record(below).await?;
+        Ok(Part { after: newest.and_then(before_part), until: None })
+    }
+
+    /// The part before that one, where there is any record. Where there are none it goes on before
+    /// the gap: somebody may have given one a number beyond all others.
+    async fn part_before(&self, part: &Part) -> Result<Option<Part>> {
+        let Some(after) = part.after else { return Ok(None) };
+        let newest = self.newest_record(after).await?;
+        Ok(newest.map(|until| Part { after: before_part(until), until: Some(until) }))
+    }
+
+    /// The number of the newest record up to this number.
+    async fn newest_record(&self, until: i64) -> Result<Option<i64>> {
+        let statement = format!(
+            "select sequence from audit_record where sequence <= $1 and {NUMBERED}
+             order by sequence desc limit 1"
+        );
+        let ask = || {
+            sqlx::query_scalar(AssertSqlSafe(statement.clone()))
+                .bind(until)
+                .fetch_optional(&self.engine.pool)
+        };
+        self.engine.read(UNREADABLE, ask).await
     }
 
     /// Whether all records of a part, and of those before it, are from long before this.
@@ -265,7 +290,7 @@ impl SqlStore {
         let (Some(since), Some(until)) = (since, part.until) else { return Ok(false) };
         let ask = || {
             sqlx::query_scalar("select at from audit_record where sequence = $1")
-                .bind(stored(until))
+                .bind(until)
                 .fetch_optional(&self.engine.pool)
         };
         let at: Option<Option<i64>> = undamaged(&self.engine, ask).await?;

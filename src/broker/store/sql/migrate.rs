@@ -61,6 +61,7 @@ fn migrations() -> Vec<Migration> {
         ("asker", include_str!("../migrations/0019_asker.sql")),
         ("root key", include_str!("../migrations/0020_root_key.sql")),
         ("claims", include_str!("../migrations/0021_claims.sql")),
+        ("due", include_str!("../migrations/0022_due.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());

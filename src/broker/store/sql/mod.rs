@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use sqlx::query::Query;
-use sqlx::{Any, AssertSqlSafe, Database};
+use sqlx::{Any, AssertSqlSafe, Database, Row as _};
 use time::OffsetDateTime;
 
 use super::{Ledger, Once, OnceStore, Outcome, Store, Unit};
@@ -96,6 +96,19 @@ impl SqlStore {
             .await
             .map_err(|cause| fault("it cannot be copied", cause))?;
         Ok(())
+    }
+
+    /// Moves all that was committed into the file of the database. SQLite does so as well where the
+    /// last connection is closed, but where it cannot, nobody is told, and it stays beside the file.
+    pub(super) async fn gather(&self) -> Result<()> {
+        let failed = |cause| fault("what was written cannot be put into one file", cause);
+        let moved = sqlx::query("pragma wal_checkpoint(truncate)");
+        let row = moved.fetch_one(&self.engine.pool).await.map_err(failed)?;
+        match row.try_get::<i64, _>(0).map_err(failed)? {
+            0 => Ok(()),
+            _ => Err(Error::new(ErrorKind::Io, "what was written cannot be put into one file")
+                .because_of("somebody else reads it")),
+        }
     }
 
     /// Refuses a database that would not keep what is committed.
@@ -178,6 +191,12 @@ impl Ledger for SqlStore {
     }
 }
 
+/// Forgets what was used up of this kind, and is kept until before this, so much of it.
+const FORGET_CONSUMED: &str = "
+    delete from consumed where (kind, id) in
+        (select kind, id from consumed where kind = $1 and keep_until < $2
+         order by keep_until limit $3)";
+
 #[async_trait]
 impl OnceStore for SqlStore {
     async fn any_consumed(&self, kind: Once, ids: &[String]) -> Result<bool> {
@@ -212,14 +231,10 @@ impl OnceStore for SqlStore {
 
     async fn forget_consumed(&self, kind: Once, before: OffsetDateTime, limit: u32) -> Result<u64> {
         let forget = || {
-            sqlx::query(
-                "delete from consumed where (kind, id) in
-                    (select kind, id from consumed where kind = $1 and keep_until < $2
-                     order by keep_until, id limit $3)",
-            )
-            .bind(kind.as_str())
-            .bind(micros(before))
-            .bind(i64::from(limit))
+            sqlx::query(FORGET_CONSUMED)
+                .bind(kind.as_str())
+                .bind(micros(before))
+                .bind(i64::from(limit))
         };
         self.forget(forget).await
     }
@@ -256,6 +271,16 @@ impl Store for SqlStore {
 
     async fn close(&self) {
         self.engine.close().await;
+    }
+}
+
+#[cfg(test)]
+impl SqlStore {
+    /// Reads what there is at this moment until it is dropped.
+    pub(super) async fn hold_for_tests(&self) -> sqlx::Transaction<'static, Any> {
+        let mut held = self.engine.begin().await.unwrap();
+        sqlx::query("select count(*) from audit_record").fetch_one(&mut *held).await.unwrap();
+        held
     }
 }
 

@@ -128,9 +128,11 @@ impl TokenStore for SqlStore {
     }
 
     async fn forget_cutoffs(&self, before: OffsetDateTime, limit: u32) -> Result<u64> {
+        // It is asked twice whether a row is old: somebody may revoke the same anew at this moment,
+        // and PostgreSQL, which waits for them, looks at nothing but the outer question again.
         let forget = || {
             sqlx::query(
-                "delete from revocation_cutoff where (kind, id) in
+                "delete from revocation_cutoff where keep_until < $1 and (kind, id) in
                     (select kind, id from revocation_cutoff where keep_until < $1
                      order by keep_until, id limit $2)",
             )
@@ -176,6 +178,11 @@ fn opaque_from(row: &AnyRow) -> Result<OpaqueToken> {
 impl SqlStore {
     /// How the engine would count what is good.
     async fn plan_of_active(&self) -> String {
+        self.plan_of(&active().replace("$1", "0")).await
+    }
+
+    /// How the engine would do this.
+    pub(super) async fn plan_of(&self, statement: &str) -> String {
         // Where there is next to nothing, PostgreSQL reads all of it.
         let (how, read) = match self.engine.clock() {
             Some(_) => ("set local enable_seqscan = off", "explain"),
@@ -183,7 +190,7 @@ impl SqlStore {
         };
         let mut transaction = self.engine.begin().await.unwrap();
         sqlx::query(how).execute(&mut *transaction).await.unwrap();
-        let statement = format!("{read} {}", active().replace("$1", "0"));
+        let statement = format!("{read} {statement}");
         let rows = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(&mut *transaction).await;
         let text = |row: &AnyRow| row.try_get::<String, _>(row.len() - 1).unwrap();
         let text = |row: &AnyRow| row.try_get::<String, _>("detail").unwrap_or_else(|_| text(row));

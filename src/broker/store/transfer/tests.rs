@@ -253,6 +253,7 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
     let older = "drop table root_key; drop table enrolled_key; drop table issuer_key_set; drop table notify_delivery; drop table notify_message;
         drop table elevation_use; drop table elevation_use_event; drop table elevation; drop index audit_record_elevation;
         alter table audit_record drop column elevation; alter table audit_record drop column claims;
+        drop index consumed_due; create index consumed_keep_until on consumed (keep_until);
         delete from _sqlx_migrations where version >= 13";
     tamper(&file, older).await;
     let (there, _database) = postgres().await;
@@ -276,4 +277,48 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
         let error = restore(&into, &env(), &file, Some(&kek)).await.unwrap_err().to_string();
         assert!(error.contains("a newer version of tmpcred made it"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_restored_beside_what_another_database_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let (from, to) = (StoreConfig::at(path("from.db")), StoreConfig::at(path("to.db")));
+    let running = open(&from, &env()).await.unwrap();
+    fill_in(&running).await;
+    let file = path("backup.db");
+    backup(&from, &env(), &file, Some(&kek())).await.unwrap();
+    // As a broker leaves it that was killed, whose database alone was put away.
+    for left in ["to.db-wal", "to.db-shm", "to.db-journal"] {
+        files::write_private(&path(left), b"committed last").unwrap();
+        let error = restore(&to, &env(), &file, Some(&kek())).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains(left), "{error}");
+        assert!(error.hints()[0].contains("put it away"), "{:?}", error.hints());
+        assert!(!files::exists(path("to.db")));
+        files::remove(&path(left)).unwrap();
+    }
+    assert_eq!(restore(&to, &env(), &file, Some(&kek())).await.unwrap().records, 700);
+}
+
+#[tokio::test]
+async fn a_copy_of_which_something_lies_beside_its_file_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let [path, beside] = ["copy.db", "copy.db-wal"].map(|name| dir.path().join(name));
+    let copy = sqlite::open(&path).await.unwrap();
+    fill_in(&copy).await;
+    // Whoever reads what was there before keeps it from being moved, as a full disk does.
+    let reader = sqlite::open_to_copy(&path).await.unwrap();
+    let held = reader.hold_for_tests().await;
+    append(&copy, &[record("last")]).await.unwrap();
+    let copied = copy.check(None).await;
+    assert!(copied.is_ok());
+    let error = put_down(&copy, copied).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be put into one file"), "{error}");
+    drop(held);
+    reader.close().await;
+    let copy = sqlite::open(&path).await.unwrap();
+    let copied = copy.check(None).await;
+    put_down(&copy, copied).await.unwrap();
+    assert!(!files::exists(&beside));
 }

@@ -5,7 +5,9 @@ use super::*;
 use crate::broker::audit::Record;
 use crate::broker::audit::leaf::WITH_ACTOR;
 use crate::broker::store::sql::tests::{Ground, append, record};
-use crate::broker::store::{Consumed, Effect, Ledger, LogStore, Once, OnceStore, Store};
+use crate::broker::store::{
+    Consumed, Effect, EnrollmentStore, Ledger, LogStore, Once, OnceStore, Store,
+};
 
 fn token(hash: &str, keep_until: OffsetDateTime) -> OpaqueToken {
     let claims = format!("{{\"hash\":\"{hash}\",\"text\":\"'\u{1f512}\"}}");
@@ -224,5 +226,58 @@ async fn who_acted_is_in_the_record_and_in_the_tree() {
             },
         );
         assert_eq!(store.root_at(2).await.unwrap(), tree.root());
+    }
+}
+
+#[tokio::test]
+async fn what_is_to_be_forgotten_is_found_without_a_look_at_the_rest() {
+    for ground in Ground::each().await {
+        let store = ground.open().await;
+        let forget = super::super::FORGET_CONSUMED;
+        let forget = forget.replace("$1", "'dpop-proof'").replace("$2", "5").replace("$3", "9");
+        let plan = store.plan_of(&forget).await;
+        assert!(plan.contains("consumed_due"), "{plan}");
+    }
+}
+
+/// Whoever revokes the same anew is told that it is done; that the row was old when somebody
+/// began to remove what is old must not undo it.
+#[tokio::test]
+async fn what_is_made_anew_while_the_old_goes_stays() {
+    type Forget = for<'a> fn(&'a SqlStore) -> futures_util::future::BoxFuture<'a, Result<u64>>;
+    const LATER: OffsetDateTime = NOON.saturating_add(Duration::days(30));
+    let cases: [(&str, &str, Forget); 2] = [
+        (
+            "insert into revocation_cutoff (kind, id, before, made_at, keep_until)
+             values ('role', 'deploy', 1, 1, 2)",
+            "update revocation_cutoff set keep_until = $1",
+            |store| store.forget_cutoffs(LATER, 9),
+        ),
+        (
+            "insert into enrolled_key (fingerprint, id, public_key, person, issuer, subject, label,
+                 state, enrolled_at, approver, approved_at, seen_at, counted, seal)
+             values ('f', 'i', 'k', 'p', 'i', 's', 'l', 'pending', 1, '', 0, 1, 0, '\\x00')",
+            "update enrolled_key set enrolled_at = $1",
+            |store| store.forget_pending(LATER, 9),
+        ),
+    ];
+    for ground in Ground::each().await.into_iter().filter(Ground::is_postgres) {
+        let stores = ground.open_often(2).await;
+        for (make, renew, forget) in cases {
+            ground.execute(make).await;
+            let mut renewing = stores[0].engine.begin().await.unwrap();
+            let renewed = sqlx::query(renew).bind(micros(LATER)).execute(&mut *renewing).await;
+            assert_eq!(renewed.unwrap().rows_affected(), 1);
+            let other = stores[1].clone();
+            let forgetting = tokio::spawn(async move { forget(&other).await });
+            let waits = "select count(*) from pg_stat_activity
+                where wait_event_type = 'Lock' and datname = current_database()";
+            while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut *renewing).await.unwrap() == 0
+            {
+                assert!(!forgetting.is_finished(), "{make}: it waits for whoever changes the row");
+            }
+            renewing.commit().await.unwrap();
+            assert_eq!(forgetting.await.unwrap().unwrap(), 0, "{make}");
+        }
     }
 }
