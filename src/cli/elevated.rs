@@ -75,7 +75,7 @@ impl Elevated {
         loop {
             let elevated = Self::once(app, prepared, (role, args), beginning)?;
             // Another run may have given it back, who was waited for.
-            if elevated.own || elevated.stands() {
+            if elevated.own || elevated.stands(app) {
                 app.host.interact.note(&format!(
                     "you have the role '{role}' until {}",
                     show::moment(elevated.until)
@@ -113,7 +113,7 @@ impl Elevated {
         // What the credential of this run is to cover, and no more.
         let scope = (!request.scope.is_empty()).then(|| request.scope.join(" "));
         let wanted = Wanted { audience: Some(&request.audience), scope, ..wanted };
-        let known = Self::known(&broker, &request)?;
+        let known = Self::known(&broker, &request, app.host.corrected_now())?;
         let own = !known.as_ref().is_some_and(Elevation::is_had);
         let elevation = match known {
             Some(known) if !args.because.emergency || known.is_had() => {
@@ -150,16 +150,20 @@ impl Elevated {
     }
 
     /// Whether it is had still, as far as that can be told.
-    fn stands(&self) -> bool {
+    fn stands(&self, app: &App) -> bool {
         let latest = match &self.way {
             Way::Session(broker) => broker.ask(async |client| client.elevation(self.id).await),
             Way::Signed(grant) => grant.bring(),
         };
-        latest.map_or(true, |latest| latest.is_had())
+        latest.map_or(true, |latest| latest.is_had() && !is_past(&latest, app.host.corrected_now()))
     }
 
     /// What was asked for before, or is had, where it serves for what is asked for now.
-    fn known(broker: &Elsewhere, asked: &Request) -> Result<Option<Elevation>> {
+    fn known(
+        broker: &Elsewhere,
+        asked: &Request,
+        now: OffsetDateTime,
+    ) -> Result<Option<Elevation>> {
         let mine = Listed { which: "mine", limit: 50 };
         let page = broker.ask(async |client| client.elevations(&mine).await)?;
         let key = broker.thumbprint()?;
@@ -172,6 +176,7 @@ impl Elevated {
                 && one.role == asked.role
                 && one.audience == asked.audience
                 && live.contains(&one.access.as_str())
+                && !is_past(one, now)
                 && one.scope.as_deref().is_none_or(covers)
                 && (one.key.is_none() || one.key == key)
         };
@@ -289,6 +294,12 @@ impl Elevated {
             )),
         }
     }
+}
+
+/// Whether it is over by the clock: the broker puts that on record a moment later.
+fn is_past(elevation: &Elevation, now: OffsetDateTime) -> bool {
+    let until = elevation.grant.as_ref().and_then(|grant| elevate::moment(&grant.until));
+    elevation.is_had() && until.is_some_and(|until| until <= now)
 }
 
 /// Until when a session of AWS lasts that a run had.

@@ -272,14 +272,16 @@ impl Broker {
         let counted = by.person.as_ref().is_some_and(|person| tally.counted.contains(person));
         let active = elevation.is_active(now);
         let pending = elevation.access == Access::Pending && now < elevation.asked.lapses_at;
-        let waits = pending || elevation.access == Access::Approved;
+        let approved = elevation.access == Access::Approved;
+        let waits = pending || approved;
+        let begins = approved && elevation.asked.start.is_none_or(|start| start <= now);
         let all = [
             ("approve", other && is.counts && waits && !counted),
             ("deny", other && pending),
             ("withdraw", own && waits),
-            ("activate", own && elevation.access == Access::Approved && tally.is_met()),
+            ("activate", own && begins && tally.is_met()),
             ("relinquish", own && active),
-            ("revoke", other && (active || elevation.access == Access::Approved)),
+            ("revoke", other && (active || approved)),
             ("review", reviews && elevation.review == Review::Due && !is.has_approved),
         ];
         all.into_iter().filter(|(_, may)| *may).map(|(name, _)| name).collect()
@@ -417,7 +419,11 @@ impl Broker {
         let those = Eligible::new(rules_of(book), asked, now);
         let is_one = match which {
             Which::Mine => those.is_for(by),
-            Which::ToApprove => now < asked.lapses_at && sift.takes(asked),
+            // One that was approved may be short of approvals again, for as long as it can begin.
+            Which::ToApprove => {
+                let waits = elevation.access == Access::Approved || now < asked.lapses_at;
+                waits && sift.takes(asked)
+            }
             Which::Active => {
                 let sees =
                     those.is_for(by) || view.revokes.contains(&asked.role) || sift.takes(asked);
@@ -434,7 +440,9 @@ impl Broker {
         let counting = self.counting(book, &elevation, now, keys).await?;
         let may_revoke = view.revokes.contains(&elevation.asked.role);
         let seen = self.seen(book, (elevation, &counting), (by, may_revoke), &[]);
-        Ok(Some(seen).filter(|seen| which != Which::ToApprove || seen.may.contains(&"approve")))
+        // Of one that has enough approvals nobody has to see to that.
+        let is_short = || seen.may.contains(&"approve") && !seen.tally.is_met();
+        Ok((which != Which::ToApprove || is_short()).then_some(seen))
     }
 }
 

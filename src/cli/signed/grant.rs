@@ -14,6 +14,7 @@ use crate::cli::args::{Because, Patience, ProviderDown};
 use crate::cli::commands::elevate::request;
 use crate::cli::misuse;
 use crate::cli::prepare::Prepared;
+use crate::cli::show::printable;
 use crate::credential::{Assertion, Principal, TokenType};
 use crate::deliver::supervisor::Beginning;
 use crate::error::{Error, ErrorKind, Result};
@@ -257,6 +258,14 @@ impl SignedGrant {
         Ok(hex(&self.request.statement.hash()?))
     }
 
+    /// Whether it is by other rules than are in force now.
+    fn is_by_other_rules(&self) -> Result<bool> {
+        match &self.request.statement.said {
+            Said::Request { rules, .. } => Ok(*rules != self.desk.rules()?),
+            _ => Ok(false),
+        }
+    }
+
     /// Goes on with what was asked for before, where something may still come of it.
     fn known(app: &App, prepared: &Prepared, ask: &Ask<'_>) -> Result<Option<(Self, Elevation)>> {
         let desk = Desk::of(prepared)?;
@@ -289,7 +298,16 @@ impl SignedGrant {
                 let key = request.signatures.first().map(|one| one.key().fingerprint());
                 let chosen = &ask.down.key;
                 let signer = Signer::of(app, &prepared.cache, chosen, key.as_deref(), false)?;
-                return Ok(Some((Self { desk, signer, person, request }, elevation)));
+                let grant = Self { desk, signer, person, request };
+                if elevation.access == "pending" && grant.is_by_other_rules()? {
+                    app.host.interact.note(&format!(
+                        "the request {} was by other rules than are in force now, so nobody can approve it any more: it is taken back, and asked for anew",
+                        printable(&elevation.id)
+                    ));
+                    grant.end(app, "it was by other rules")?;
+                    return Ok(None);
+                }
+                return Ok(Some((grant, elevation)));
             }
         }
         Ok(None)

@@ -73,3 +73,25 @@ fn a_drill_that_nobody_waited_for_is_gone_on_with() {
     let ended = company.elevate("alice", &["status", id, "--wait"]).ok().stdout;
     assert!(ended.contains("STEP") && ended.contains("relinquished"), "{ended}");
 }
+
+#[test]
+fn whoever_waits_for_a_drill_at_two_places_is_told_at_both_how_it_went() {
+    let company = Company::start(&["alice", "bob", "carol"]);
+    let first = company.run("alice", &["elevate", "drill", "admin"]).limit(SOON).spawn();
+    let id = company.waiting_for("bob");
+    let status = ["elevate", "status", &id, "--wait"];
+    let others = ["alice", "bob"].map(|who| company.run(who, &status).limit(SOON).spawn());
+    for one in [&first, &others[0], &others[1]] {
+        one.line_on_stderr("waiting for approval");
+    }
+    company.approve("bob", &id);
+    company.approve("carol", &id);
+    let [own, bob] = others.map(|one| one.wait().ok().stdout);
+    for told in [first.wait().ok().stdout, own] {
+        assert!(told.contains("STEP") && told.contains("relinquished"), "{told}");
+    }
+    assert!(bob.contains("DRILL"), "{bob}");
+    let story = company.story(&id);
+    let ended = story.iter().filter(|what| what.starts_with("elevation.relinquish")).count();
+    assert_eq!(ended, 1, "nobody else is denied to end it: {story:?}");
+}

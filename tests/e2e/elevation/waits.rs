@@ -1,6 +1,7 @@
 //! Waiting for a role, and having it, whatever happens meanwhile.
 
 use super::*;
+use crate::faults::at_clock;
 
 /// Ends when it is asked to, and says so; or when there is this file.
 fn script(go: &std::path::Path) -> String {
@@ -210,4 +211,18 @@ fn an_assertion_that_expires_under_a_wait_is_renewed() {
     company.approve("bob", id);
     company.approve("carol", id);
     assert_eq!(waits.wait().ok().json()["access"], "active");
+}
+
+#[test]
+fn what_starts_later_begins_by_itself_also_by_a_clock_that_is_ahead() {
+    let company = Company::start(&["alice", "bob", "carol"]);
+    let asked = company.request("alice", &["--start", "12s"]);
+    let id = asked["id"].as_str().unwrap();
+    company.approve("bob", id);
+    company.approve("carol", id);
+    // So much counts as no difference.
+    let args = ["elevate", "status", id, "--wait", "--json"];
+    let waits = at_clock(company.home("alice"), "+4s").args(args).limit(SOON).run();
+    let begun = waits.ok().json();
+    assert_eq!((&begun["access"], &begun["id"]), (&"active".into(), &asked["id"]));
 }

@@ -74,3 +74,30 @@ fn what_is_signed_for_is_not_renewed_and_that_is_said() {
     let says = "the command is expected to run for 3h";
     assert!(ended.stderr.contains(says), "{}", ended.stderr);
 }
+
+#[test]
+fn what_waits_by_rules_that_have_changed_is_taken_back_and_asked_for_anew() {
+    let prepared = Prepared::new();
+    let company = &prepared.company;
+    company.provider.kill();
+    let ask = |more: &[&str]| {
+        let late = ["--wait-at-most", "1s", "--", "true"];
+        let run = company.run("alice", &ASK).args(more).args(late).limit(SOON);
+        run.run().ended_with(125).stderr
+    };
+    let first = handed(&prepared, &ask(&[]));
+    assert_eq!(handed(&prepared, &ask(&[])), first, "it is gone on with");
+    let home = &company.broker.home;
+    let policy = std::fs::read_to_string(home.path("policy.cedar")).unwrap();
+    let says = "policies count from now on";
+    let count = || company.broker.said().matches(says).count();
+    let before = count();
+    home.write("policy.cedar", policy.replacen("@ttl(\"1h\")", "@ttl(\"50m\")", 1));
+    company.broker.hang_up();
+    wait_until("a reload", SOON, || (count() > before).then_some(()));
+    let told = ask(&[]);
+    assert!(told.contains("by other rules than are in force now"), "{told}");
+    let second = handed(&prepared, &told);
+    assert_ne!(second, first);
+    bob_signs(&prepared, &second);
+}

@@ -154,10 +154,10 @@ async fn request(State(broker): State<Arc<Broker>>, shown: Shown, posted: Posted
         let elevation = {
             let (broker, book) = (broker.clone(), request.book.clone());
             to_its_end(async move {
-                match broker.elevate(&book, &asked, wanted).await {
-                    Ok(elevation) => Ok(Ok(broker.seen_by(&book, &asked, elevation).await?)),
-                    Err(refusal) => Ok(Err(refusal)),
-                }
+                Ok(match broker.elevate(&book, &asked, wanted).await {
+                    Ok(elevation) => broker.seen_by(&book, &asked, elevation).await,
+                    Err(refusal) => Err(refusal),
+                })
             })
             .await?
             .map_err(unserved)?
@@ -193,7 +193,7 @@ async fn settle(
             let outcome = broker.settle(&book, &asked, id, &verdict).await;
             let drill = broker.is_drill(&outcome, id).await;
             let seen = match outcome {
-                Ok(elevation) => Ok(broker.seen_by(&book, &asked, elevation).await?),
+                Ok(elevation) => broker.seen_by(&book, &asked, elevation).await,
                 Err(refusal) => Err(refusal),
             };
             Ok((seen, drill))

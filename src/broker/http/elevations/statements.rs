@@ -67,8 +67,8 @@ pub(super) async fn bring(
         let drill = brought.as_ref().is_ok_and(|brought| brought.elevation.asked.drill);
         let brought = match brought {
             Ok(brought) => {
-                let seen = broker.seen_by_nobody(&book, brought.elevation).await?;
-                Ok((seen, brought.is_new, brought.not_taken))
+                let seen = broker.seen_by_nobody(&book, brought.elevation).await;
+                seen.map(|seen| (seen, brought.is_new, brought.not_taken))
             }
             Err(refusal) => Err(refusal),
         };

@@ -125,6 +125,8 @@ fn card(frame: &Frame, book: &Rulebook, seen: &Seen, now: OffsetDateTime) -> Mar
     let name = format!("{} for {}", printable(&asked.role), frame::called(&shown.requester));
     let review_by = shown.review_by.as_deref();
     let review_by = review_by.and_then(|by| OffsetDateTime::parse(by, &Rfc3339).ok());
+    let until = shown.begin_by.as_deref();
+    let until = until.and_then(|until| OffsetDateTime::parse(until, &Rfc3339).ok());
     let todo = match () {
         () if may("approve") || may("deny") => Some(("Look and decide", "")),
         () if may("review") => Some(("Review", "")),
@@ -146,7 +148,7 @@ fn card(frame: &Frame, book: &Rulebook, seen: &Seen, now: OffsetDateTime) -> Mar
                 div { dt { "Asked" } dd { (moment(asked.at)) } }
                 @if !elevation.access.is_had() && !elevation.access.is_over() {
                     div { dt { "Approvals" } dd { (progress(&shown)) } }
-                    div { dt { "Waits" } dd { (left(asked.lapses_at, now)) " more" } }
+                    div { dt { "Waits" } dd { (left(until.unwrap_or(asked.lapses_at), now)) " more" } }
                 }
                 @if elevation.review == Review::Due && let Some(by) = review_by {
                     div { dt { "Review by" } dd { (moment(by)) } }

@@ -82,7 +82,9 @@ pub(super) fn review(app: &App, args: &ElevateReview) -> Result<()> {
     let broker = open(app, &args.at)?;
     // What is decided about is seen before.
     let shown = broker.ask(async |client| client.elevation(args.id).await)?;
-    let uses = uses::of(app, &broker, &shown);
+    let uses = uses::asked(&broker, &shown).map_err(|error| {
+        error.context("what was done under it cannot be told, so it is not reviewed yet")
+    })?;
     if !args.at.json
         && let Some(uses) = &uses
     {

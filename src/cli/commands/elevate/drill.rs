@@ -59,12 +59,21 @@ pub(super) fn end(app: &App, broker: &Elsewhere, begun: &Elevation, at: &At) -> 
         Error::new(ErrorKind::Verification, "the broker gives an elevation no id").because(cause)
     })?;
     let event = Event::default();
-    let ended = broker.ask(async |client| client.settle(id, "relinquish", &event).await)?;
+    let ended = broker.ask(async |client| {
+        match client.settle(id, "relinquish", &event).await {
+            Ok(ended) => Ok(ended),
+            // Whoever waits for it elsewhere may have been quicker.
+            Err(failure) => match client.elevation(id).await {
+                Ok(found) if request::is_through(&found) => Ok(found),
+                _ => Err(failure),
+            },
+        }
+    })?;
     tell(app, &ended, at)
 }
 
 /// Shows what came of one.
-fn tell(app: &App, ended: &Elevation, at: &At) -> Result<()> {
+pub(super) fn tell(app: &App, ended: &Elevation, at: &At) -> Result<()> {
     show::one(app, ended, at.json)?;
     if !at.json {
         app.ui.line("")?;

@@ -150,9 +150,11 @@ pub(super) fn follow(
     }
     let begun = wait(app, broker, elevation, patience, None)?;
     broker.forget_ended(&begun);
+    let may_end = begun.may.iter().any(|may| may == "relinquish");
     match begun.drill {
-        true => drill::end(app, broker, &begun, at),
-        false => show::one(app, &begun, at.json),
+        true if is_through(&begun) => drill::tell(app, &begun, at),
+        true if may_end => drill::end(app, broker, &begun, at),
+        _ => show::one(app, &begun, at.json),
     }
 }
 
@@ -182,6 +184,10 @@ pub(crate) fn wait(
     let mut shown = Shown::new(app, APPROVALS);
     let (mut latest, mut silent) = (elevation, None::<std::time::Instant>);
     loop {
+        // Whoever waits for it elsewhere has ended it.
+        if is_through(&latest) {
+            return Ok(latest);
+        }
         if let Some(end) = over(&latest) {
             return Err(end);
         }
@@ -243,6 +249,11 @@ pub(crate) fn wait(
     }
 }
 
+/// Whether it is a drill that was had, and is over as it should be.
+pub(super) fn is_through(elevation: &Elevation) -> bool {
+    elevation.drill && elevation.access == "relinquished" && elevation.tried.is_some()
+}
+
 /// Whether that was waited for as long as it may be.
 pub(crate) fn lateness(app: &App, patience: Patience) -> impl Fn() -> bool {
     let until = patience.wait_at_most.map(|most| {
@@ -265,6 +276,8 @@ async fn begin(
     };
     match client.elevation(id).await {
         Ok(found) if found.version != latest.version || !may_begin(app, &found) => Ok(found),
+        // By whoever's clock it was too early: it is looked again.
+        Ok(found) if starts_now(app, &found) => Ok(found),
         _ => Err(failure),
     }
 }
@@ -276,6 +289,12 @@ fn may_begin(app: &App, elevation: &Elevation) -> bool {
 fn is_early(app: &App, elevation: &Elevation) -> bool {
     let start = elevation.start.as_deref().and_then(show::moment);
     start.is_some_and(|start| app.host.corrected_now() < start)
+}
+
+/// Whether it starts about now: clocks may be so far apart.
+fn starts_now(app: &App, elevation: &Elevation) -> bool {
+    let start = elevation.start.as_deref().and_then(show::moment);
+    start.is_some_and(|start| (app.host.corrected_now() - start).abs() < time::Duration::MINUTE)
 }
 
 fn is_worth_it(app: &App, elevation: &Elevation) -> bool {

@@ -43,15 +43,19 @@ pub(super) fn with(
 /// What was done under it; nothing where it was never had, or where that cannot be told, which
 /// is said.
 pub(super) fn of(app: &App, broker: &Elsewhere, elevation: &Elevation) -> Option<Uses> {
-    elevation.grant.as_ref()?;
-    let id = Uuid::try_parse(&elevation.id).ok()?;
-    match broker.ask(async |client| client.uses(id).await) {
-        Ok(uses) => Some(uses),
-        Err(error) => {
-            app.host.interact.warn(&format!("what was done under it cannot be told: {error}"));
-            None
-        }
-    }
+    asked(broker, elevation).unwrap_or_else(|error| {
+        app.host.interact.warn(&format!("what was done under it cannot be told: {error}"));
+        None
+    })
+}
+
+/// The same.
+///
+/// # Errors
+/// Where it was had, and that cannot be told.
+pub(super) fn asked(broker: &Elsewhere, elevation: &Elevation) -> Result<Option<Uses>> {
+    let id = Uuid::try_parse(&elevation.id).ok().filter(|_| elevation.grant.is_some());
+    id.map(|id| broker.ask(async |client| client.uses(id).await)).transpose()
 }
 
 /// What was done, what was done last first.

@@ -20,8 +20,9 @@ async fn by_a_wrong_clock_nobody_is_given_anything_and_all_can_be_ended() {
     let answer = place.request("erin", &[]).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(answer.headers.contains_key("retry-after"));
-    for (who, what, to) in [("carol", "approve", &asked), ("carol", "deny", &other)] {
-        let (status, said) = place.not_done(who, what, to, &[("reason", "no")]).await;
+    let no = [("reason", "no")];
+    for (what, to, form) in [("approve", &asked, &[][..]), ("deny", &other, &no)] {
+        let (status, said) = place.not_done("carol", what, to, form).await;
         assert_eq!(status, 503, "{what}: {said}");
     }
     place.done("dave", "withdraw", &other, &[]).await;

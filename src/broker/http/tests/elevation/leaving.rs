@@ -222,10 +222,18 @@ async fn what_is_approved_and_not_begun_is_approved_anew_where_rules_change() {
     let asked = place.requested("alice", &[("start", &start)]).await;
     place.done("bob", "approve", &asked, &[]).await;
     place.done("carol", "approve", &asked, &[]).await;
+    // Nobody is told that they may begin it before it can be.
+    let may = async || place.shown("alice", &asked).await["may"].clone();
+    assert_eq!(may().await, json!(["withdraw"]));
     place.later(2 * 3600 + 60);
+    assert_eq!(may().await, json!(["withdraw", "activate"]));
+    assert_eq!(place.listed("erin", "to-approve").await, [json!(null); 0]);
     assert!(place.directory(&without(&["bob"])).await);
     let (status, said) = place.not_done("alice", "activate", &asked, &[]).await;
     assert!(status == 409 && said.contains("not enough"), "{said}");
+    // Those who can approve it find it, though it was to be approved long ago.
+    let found = place.listed("erin", "to-approve").await;
+    assert_eq!((found.len(), &found[0]["id"]), (1, &asked["id"]));
     place.done("erin", "approve", &asked, &[]).await;
     assert_eq!(place.done("alice", "activate", &asked, &[]).await["access"], "active");
 }
