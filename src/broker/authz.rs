@@ -68,6 +68,8 @@ impl Broker {
             Credentials::Bearer(token) => (token, None),
             Credentials::Bound(token, proof) => (token, proof),
         };
+        // By a clock that is behind, one that has expired would be good.
+        self.check_clock().await.map_err(Refusal::Unavailable)?;
         let own = self.own_token(token).await.map_err(Refusal::Unavailable)?;
         let own =
             own.map_err(|flaw| self.flawed(flaw, "it is not a token of this broker that is good"))?;
@@ -189,12 +191,7 @@ impl Broker {
                 ),
             )
         };
-        let known = async {
-            // By a clock that is behind, one that has expired would be good.
-            self.check_clock().await?;
-            self.is_revoked(own).await
-        };
-        match tokio::time::timeout(bound, known).await {
+        match tokio::time::timeout(bound, self.is_revoked(own)).await {
             Ok(Ok(false)) if began.elapsed() <= bound => Ok(()),
             Ok(Ok(false)) | Err(_) => Err(stale()),
             Ok(Ok(true)) => Err(self.flawed(Flaw::Revoked, "it was revoked")),

@@ -4,6 +4,7 @@
 //! people who have left the directory, who are gone at once. What a running process cannot
 //! change, such as where it listens, stays as it is, and is named.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -26,13 +27,16 @@ pub(super) struct Current {
     book: Arc<RwLock<Arc<Rulebook>>>,
     /// Whether the configuration that was read last has what takes a restart.
     restart_pending: AtomicBool,
+    /// The files that it names, where it was refused.
+    refused: Mutex<Vec<PathBuf>>,
 }
 
 impl Current {
     pub(super) fn new(book: Rulebook, host: &Host) -> Self {
         let book = Arc::new(RwLock::new(Arc::new(book)));
         let restart_pending = AtomicBool::new(false);
-        Self { host: host.clone(), reading: Mutex::default(), book, restart_pending }
+        let (reading, refused) = (Mutex::default(), Mutex::default());
+        Self { host: host.clone(), reading, book, restart_pending, refused }
     }
 
     fn book(&self) -> Arc<Rulebook> {
@@ -83,6 +87,8 @@ impl Current {
             // It was never in a file; but what it names is.
             None => before.config().clone(),
         };
+        let named = wanted.reread().map(PathBuf::from).collect();
+        self.names_refused(named);
         let change = before.config().change_to(wanted);
         // That is so whatever becomes of the rest.
         self.restart_pending.store(!change.fixed.is_empty(), Ordering::Relaxed);
@@ -97,7 +103,13 @@ impl Current {
             fixed: change.fixed,
         };
         self.put(new);
+        self.names_refused(Vec::new());
         Ok(reloaded)
+    }
+
+    /// These are the files of what was refused; until it is known whether it is.
+    fn names_refused(&self, files: Vec<PathBuf>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 }
 
@@ -130,6 +142,11 @@ impl Broker {
     pub(super) async fn fetch_ahead(&self, seal: KeysSeal) -> Ahead {
         let book = self.current.book.clone();
         Ahead::start(move || newest(&book).authenticator().remote(), &self.store, seal).await
+    }
+
+    /// The files that the configuration names which was read last, where that was refused.
+    pub(super) fn refused_files(&self) -> Vec<PathBuf> {
+        self.current.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the configuration that was read last has changes that take a restart.

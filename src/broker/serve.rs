@@ -88,7 +88,7 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         names.set(own_names(&config));
         let guard = Guard::new(hosts(tls.as_ref(), &names))
             .believing(config.trusted_proxies.clone(), config.forwarded_header)
-            .within(limits);
+            .within(limits.clone());
         let guard = guard.counting(broker.metrics()).tracing(broker.tracer());
         let connections = guard.connections();
         let app = http::guarded(http::routes(broker.clone(), &guard), guard);
@@ -97,7 +97,7 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         let reloading = Reloading { watch, names: names.clone(), tls: tls.clone() };
         let reloading = tokio::spawn(reloading.whenever(hangups, broker.clone()));
         let authz = authz_listener.map(|listener| {
-            SideServer::for_proxies(listener, &config, (tls.clone(), &names), &broker)
+            SideServer::for_proxies(listener, limits, (tls.clone(), &names), &broker)
         });
         let admin = admin_listener.map(|listener| {
             SideServer::admin(listener, &config, broker.clone(), connections.clone())
@@ -196,9 +196,13 @@ pub(super) async fn run(
     outcome.map_err(failed)
 }
 
-/// As many connections as files may be open for.
+/// As many connections as files may be open for: each listener that strangers, or proxies for them,
+/// can reach has its share, so that none takes what another one, or the database, needs.
 fn limits(config: &Config) -> Limits {
-    let wanted = MAX_CONNECTIONS as u64 + OTHER_FILES;
+    let listeners = 1 + u64::from(config.authz.as_ref().is_some_and(|it| it.listen.is_some()));
+    let database = config.store.postgres.as_ref().map_or(0, |it| u64::from(it.max_connections));
+    let others = OTHER_FILES + ADMIN_CONNECTIONS as u64 + database;
+    let wanted = listeners * MAX_CONNECTIONS as u64 + others;
     let allowed = process::allow_open_files(wanted);
     if allowed < wanted {
         tracing::warn!(
@@ -207,7 +211,8 @@ fn limits(config: &Config) -> Limits {
             "the system allows too few open files, so there can be fewer connections; raise the limit (ulimit -n, LimitNOFILE)"
         );
     }
-    let total = allowed.saturating_sub(OTHER_FILES).clamp(16, MAX_CONNECTIONS as u64) as usize;
+    let total = allowed.saturating_sub(others) / listeners;
+    let total = total.clamp(16, MAX_CONNECTIONS as u64) as usize;
     let default = Limits::default();
     let per_address = default.per_address.min(total.div_ceil(4));
     Limits { total, per_address, proxies: config.trusted_proxies.clone(), ..default }
@@ -257,7 +262,7 @@ impl Reloading {
             let _ = tokio::task::spawn_blocking(move || reading.reload_policies()).await;
             let config = broker.configuration();
             self.names.set(own_names(&config));
-            self.watch.follow(&config);
+            self.watch.follow(&config, broker.refused_files());
             let (Some(files), Some(current)) = (&config.tls, &self.tls) else { continue };
             match tls::reload(files, current, broker.clock.now()).await {
                 Ok(end) => {
@@ -322,7 +327,7 @@ impl SideServer {
     /// none.
     fn for_proxies(
         listener: TcpListener,
-        config: &Config,
+        limits: Limits,
         (tls, names): (Option<RustlsConfig>, &Names),
         broker: &Arc<Broker>,
     ) -> Self {
@@ -330,7 +335,6 @@ impl SideServer {
         let tls = tls.filter(|_| !local);
         let hosts = hosts(tls.as_ref(), names);
         // A proxy opens one connection or two for each request that it holds up.
-        let limits = limits(config);
         let limits = Limits { per_address: limits.total, ..limits };
         let guard = Guard::new(hosts).within(limits);
         let guard = guard.counting(broker.metrics()).tracing(broker.tracer());

@@ -40,29 +40,35 @@ struct Known {
     seen: Option<Vec<u8>>,
     /// Why it cannot be read, where it was told so.
     told: Option<String>,
+    /// Whether it is named only by what was refused: it may not be there.
+    is_refused: bool,
 }
 
 impl Watch {
     /// Looks at the files that this broker reads again, as they are now.
     pub(super) async fn start(config: &Config) -> Self {
         let mut watch = Self { files: BTreeMap::new(), every: None, people: None, alone: None };
-        watch.follow(config);
+        watch.follow(config, Vec::new());
         if watch.every.is_some() {
             watch.look().await;
         }
         watch
     }
 
-    /// From now on it is these files. One that is new among them counts as one that has
-    /// changed: who has read it did so before.
-    pub(super) fn follow(&mut self, config: &Config) {
+    /// From now on it is the files of this configuration, and those of another one that was refused:
+    /// it may be one of those that was no good. One that is new among them counts as one that
+    /// has changed: who has read it did so before.
+    pub(super) fn follow(&mut self, config: &Config, refused: Vec<PathBuf>) {
         self.every = config.watch_every;
         self.people = config.directory.as_ref().map(|directory| directory.file.clone());
-        let known = |path: PathBuf| {
+        let known = |path: PathBuf, is_refused: bool| {
             let known = self.files.get(&path).cloned().unwrap_or_default();
-            (path, known)
+            (path, Known { is_refused, ..known })
         };
-        self.files = config.reread().map(PathBuf::from).map(known).collect();
+        // What is named by both counts as what is in force.
+        let refused = refused.into_iter().map(|path| known(path, true));
+        let files = refused.chain(config.reread().map(|path| known(path.into(), false)));
+        self.files = files.collect();
     }
 
     /// Returns once they are others than before, and never where nobody looks. What is new
@@ -97,6 +103,7 @@ impl Watch {
                         changed.push((path, hash));
                     }
                 }
+                Err(_) if known.is_refused => {}
                 Err(why) => {
                     all = false;
                     if known.told.as_ref() != Some(&why) {

@@ -243,3 +243,35 @@ fn who_left_is_gone_while_another_file_cannot_be_read_or_another_entry_is_wrong(
         services.broker.said().contains(REFUSED).then_some(())
     });
 }
+
+/// What keeps a configuration from being taken may be in a file that only that one names.
+#[test]
+fn a_file_that_a_refused_configuration_names_is_looked_at_too() {
+    let services = Services::start(&policies(&[]));
+    let (home, first) = (&services.broker.home, written(&services));
+    home.write("broker.toml", format!("watch_every = \"1s\"\n{first}"));
+    services.hang_up(OTHER);
+    let refused = || services.broker.said().matches(REFUSED).count();
+    home.write("new.cedar", "permit (");
+    let other = first.replace("\"policy.cedar\"", "\"new.cedar\"");
+    assert_ne!(other, first);
+    home.write("broker.toml", format!("watch_every = \"1s\"\n{other}{}", role("more")));
+    wait_until("a refusal", Duration::from_secs(30), || (refused() > 0).then_some(()));
+    // That alone is mended.
+    home.write("new.cedar", policies(&["more"]));
+    let mut http = Http::new();
+    wait_until("the new policies", Duration::from_secs(30), || {
+        let answer = services.exchange(&mut http, &services.assertion(), "more");
+        (answer.status == 200).then_some(())
+    });
+    // One that is not there keeps nobody from going back.
+    let gone = first.replace("\"policy.cedar\"", "\"gone.cedar\"");
+    let before = refused();
+    home.write("broker.toml", format!("watch_every = \"1s\"\n{gone}"));
+    wait_until("a refusal", Duration::from_secs(30), || (refused() > before).then_some(()));
+    home.write("broker.toml", format!("watch_every = \"1s\"\n{first}"));
+    wait_until("the first policies", Duration::from_secs(30), || {
+        let answer = services.exchange(&mut http, &services.assertion(), "more");
+        (answer.status == 400).then_some(())
+    });
+}

@@ -294,12 +294,12 @@ impl Discovered {
 impl AtHand {
     /// Those by which tokens are verified now.
     fn in_use(&self) -> &Arc<RemoteKeys> {
-        self.from_before().unwrap_or(&self.keys)
+        self.earlier().unwrap_or(&self.keys)
     }
 
     /// Those at the address before, where none were had at this one yet. Once there were, those
     /// before are good no more, even if these are withdrawn.
-    fn from_before(&self) -> Option<&Arc<RemoteKeys>> {
+    fn earlier(&self) -> Option<&Arc<RemoteKeys>> {
         self.before.as_ref().filter(|_| !self.keys.were_had())
     }
 
@@ -308,7 +308,7 @@ impl AtHand {
         token: &mut Unverified<'_>,
         expected: &Expectations<'_>,
     ) -> Result<Claims, Failure> {
-        let Some(before) = self.from_before() else {
+        let Some(before) = self.earlier() else {
             return self.keys.verify(token, expected, &NoDocuments).await;
         };
         // One waits for an address that does not answer, and not all who come meanwhile.

@@ -31,7 +31,9 @@ use crate::secret::Secret;
 /// How long a review may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// How long an API server that did not serve is left alone.
+/// How long an API server that did not serve, so often in a row, is left alone. A single request
+/// that takes long says little: whoever may ask can make one up.
+const IN_A_ROW: u32 = 3;
 const RETRY_AFTER: Duration = Duration::seconds(5);
 
 /// How large the file with the broker's own token may be.
@@ -50,8 +52,16 @@ pub(super) struct Reviewer {
     groups_claim: String,
     http: HttpClient,
     clock: Arc<dyn Clock>,
-    /// When it last did not serve, by the time that the machine has been running, and why.
-    failed: Mutex<Option<(Duration, Error)>>,
+    failed: Mutex<Failed>,
+}
+
+/// How it did not serve of late.
+#[derive(Default)]
+struct Failed {
+    /// How often since it last did.
+    times: u32,
+    /// When it last did not, by the time that the machine has been running, and why.
+    last: Option<(Duration, Error)>,
 }
 
 /// What it is asked.
@@ -137,16 +147,32 @@ impl Reviewer {
         if !token.bytes().all(plain) {
             return Err(refused("it is not a signed JWT").into());
         }
-        if let Some((at, error)) = self.failed().clone()
-            && self.clock.uptime() - at < RETRY_AFTER
-        {
+        if let Some(error) = self.left_alone() {
             return Err(Failure::NoKeys(error));
         }
         let asked = self.ask_in_time(token, expected.audiences).await;
-        let failed = asked.as_ref().err().map(|error| (self.clock.uptime(), error.clone()));
-        *self.failed() = failed;
+        self.note(asked.as_ref().err());
         let status = asked.map_err(Failure::NoKeys)?;
         Ok(self.claims(said, status, expected)?)
+    }
+
+    /// Why it is not asked at this moment.
+    fn left_alone(&self) -> Option<Error> {
+        let failed = self.failed();
+        let (at, error) = failed.last.as_ref().filter(|_| failed.times >= IN_A_ROW)?;
+        (self.clock.uptime() - *at < RETRY_AFTER).then(|| error.clone())
+    }
+
+    /// Keeps in mind whether it has served.
+    fn note(&self, error: Option<&Error>) {
+        let mut failed = self.failed();
+        *failed = match error {
+            Some(error) => Failed {
+                times: failed.times.saturating_add(1),
+                last: Some((self.clock.uptime(), error.clone())),
+            },
+            None => Failed::default(),
+        };
     }
 
     /// Has something reviewed that is no token, and says that it was.
@@ -258,7 +284,7 @@ impl Reviewer {
         Error::new(ErrorKind::Unreachable, what).because_of(why)
     }
 
-    fn failed(&self) -> MutexGuard<'_, Option<(Duration, Error)>> {
+    fn failed(&self) -> MutexGuard<'_, Failed> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

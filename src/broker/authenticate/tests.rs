@@ -54,7 +54,7 @@ enum Elsewhere {
     /// Whoever serves never answers.
     Silence,
     /// A key.
-    Key(IssuerKey),
+    Key(Box<IssuerKey>),
 }
 
 impl FakeIssuer {

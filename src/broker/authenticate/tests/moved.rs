@@ -28,7 +28,7 @@ async fn keys_that_move_are_found_and_those_from_before_serve_until_then() {
     let key = IssuerKey::new();
     let (iss, now) = (issuer.issuer.as_str(), clock.now().unix_timestamp());
     let token = key.token(json!({"iss": iss, "iat": now, "exp": now + 3000, "groups": []}));
-    issuer.elsewhere(Elsewhere::Key(key));
+    issuer.elsewhere(Elsewhere::Key(Box::new(key)));
     clock.forward(Duration::seconds(31));
     assert_eq!(code(&bed, &token).await, "access_denied");
 
@@ -40,7 +40,7 @@ async fn keys_that_move_are_found_and_those_from_before_serve_until_then() {
     let key = IssuerKey::new();
     let (iss, now) = (issuer.issuer.as_str(), clock.now().unix_timestamp());
     let token = key.token(json!({"iss": iss, "iat": now, "exp": now + 3000, "groups": []}));
-    issuer.elsewhere(Elsewhere::Key(key));
+    issuer.elsewhere(Elsewhere::Key(Box::new(key)));
     issuer.moves();
     assert_eq!(code(&bed, &token).await, "access_denied");
     // What is made up asks seldom.
@@ -60,7 +60,7 @@ async fn keys_from_before_are_good_no_more_once_there_were_others() {
     let key = IssuerKey::new();
     let (iss, now) = (issuer.issuer.as_str(), clock.now().unix_timestamp());
     let token = key.token(json!({"iss": iss, "iat": now, "exp": now + 300_000, "groups": []}));
-    issuer.elsewhere(Elsewhere::Key(key));
+    issuer.elsewhere(Elsewhere::Key(Box::new(key)));
     issuer.moves();
     clock.forward(Duration::minutes(2));
     assert_eq!(code(&bed, &token).await, "access_denied");

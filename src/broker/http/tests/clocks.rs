@@ -68,7 +68,9 @@ async fn nothing_is_issued_by_another_clock_than_the_databases() {
             let introspected = bed.introspect(Some(&token), &token).await;
             [introspected.status, with_bearer(&bed, &token).await.status]
         };
+        clock.0.store(90, Ordering::Relaxed);
         let other = if same { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        becomes(&bed, other).await;
         assert_eq!(looked().await, [other; 2]);
         clock.0.store(0, Ordering::Relaxed);
         becomes(&bed, StatusCode::OK).await;

@@ -206,7 +206,11 @@ async fn of_many_processes_one_begins_a_rotation_and_one_ends_it() {
         let together = async |rotate: bool| {
             let mut tasks = tokio::task::JoinSet::new();
             for n in 0..12 {
-                let keeper = keeper(&stores[n % 4], &clock);
+                // The database has the same clock.
+                let store = Failing::over(stores[n % 4].clone());
+                let behind = (SystemClock.now() - clock.now()).whole_seconds();
+                store.behind.store(behind, Ordering::Relaxed);
+                let keeper = Keeper { store, ..keeper(&stores[n % 4], &clock) };
                 tasks.spawn(async move {
                     let rules = keeper.rules;
                     let wanted = |keys: &[StoredKey]| {
