@@ -1,9 +1,11 @@
 //! Backups of a broker's store, restoring them, and moving to another engine.
 
+use std::ffi::OsString;
+
 use super::audit::checkpoint;
 use super::revocation::Services;
 use super::support::broker::{API, Broker, BrokerOptions, KEK};
-use super::support::home::{Home, tmpcred};
+use super::support::home::{Home, through, tmpcred};
 use super::support::http::Http;
 use super::support::postgres::Postgres;
 use super::support::run::Run;
@@ -121,4 +123,56 @@ fn a_store_moves_to_postgresql_with_all_that_it_has() {
     let file = services.broker.home.path("backup.db");
     let told = broker(&services, &["backup", file.to_str().unwrap(), "--json"]).run().ok().json();
     assert_eq!(told["records"], 6, "{told}");
+}
+
+/// Becomes a program for which this directory is on a disk of so many KiB.
+const WITH_A_SMALL_DISK: &str = r#"
+    set -e
+    user=$1; directory=$2; size=$3; shift 3
+    mount -t tmpfs -o size="${size}k",mode=0700 small "$directory"
+    [ -z "$user" ] || chown "$user:$user" "$directory"
+    exec "$@"
+"#;
+
+/// It is written beside its file first: there is room for that, and not for what it is moved to.
+#[test]
+fn a_backup_of_postgresql_that_does_not_fit_into_its_file_is_none() {
+    let mut services = Services::start();
+    services.broker.stop();
+    let postgres = Postgres::start();
+    let home = &services.broker.home;
+    let (toml, small) = (home.path("broker.toml"), home.directory("small"));
+    let text = std::fs::read_to_string(&toml).unwrap();
+    let old = "[store]\npath = \"broker.db\"\n";
+    home.write("broker.toml", text.replace(old, &postgres.table(home)));
+    services.broker.restart();
+    postgres.query(
+        "insert into consumed select 'dpop-proof', md5(i::text) || md5((-i)::text), 1, 9000000000000000
+         from generate_series(1, 60000) as i",
+    );
+    let home = &services.broker.home;
+    let whole = home.path("whole.db");
+    broker(&services, &["backup", whole.to_str().unwrap()]).run().ok();
+    let size = std::fs::metadata(&whole).unwrap().len() / 1024;
+    let (how, user) = match home.uid() {
+        Some(uid) => ("-m", uid.to_string()),
+        // Where no user may have a mount of their own, this says so.
+        None => ("-rm", String::new()),
+    };
+    let on_a_disk = |size: u64| {
+        let size = size.to_string();
+        let mount = [how, "sh", "-c", WITH_A_SMALL_DISK, "sh", &user].map(OsString::from);
+        let mount = [&mount[..], &[small.clone().into(), size.into()]].concat();
+        through(home, "unshare", |words| [mount, words].concat())
+            .args(["broker", "backup", "small/backup.db", "--config"])
+            .args([&toml])
+            .current_dir(home.path(""))
+            .env("TMPCRED_BROKER_KEK", KEK)
+            .run()
+    };
+    on_a_disk(size * 3).ok();
+    let refused = on_a_disk(size * 3 / 2).ended_with(1);
+    for says in ["cannot be put into one file", "full"] {
+        assert!(refused.stderr.contains(says), "{says}: {}", refused.stderr);
+    }
 }
