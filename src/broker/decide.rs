@@ -436,6 +436,10 @@ impl<'a> Bounds<'a> {
             Self { scopes: Cow::Borrowed(&role.scopes), ttl: role.max_ttl, left: Duration::MAX };
         if let Some(grant) = wanted.elevation {
             bounds.left = grant.left(now);
+            // In whole seconds there may be none left of it.
+            if bounds.left.is_zero() {
+                return Err(Denied::new(Why::Elevation, "the grant is at its end"));
+            }
             bounds.ttl = bounds.ttl.min(bounds.left);
             if let Some(scope) = grant.scope() {
                 let both = bounds.scopes.intersection(scope).cloned();

@@ -219,11 +219,15 @@ fn fingerprint(
     let key = ask.proof.as_ref().map_or_else(String::new, |proof| proof.thumbprint.clone());
     // So is one that another client gets, or nobody's in particular. No client has no name.
     let client = caller.authenticated_client().unwrap_or_default();
-    let asked = [&ask.role, &ask.audience, &scope, &ttl, source, &key, client].map(str::as_bytes);
+    // So is one under another grant, or of another form.
+    let grant = ask.elevation.map_or_else(String::new, |id| id.to_string());
+    let form = if ask.jwt { "jwt" } else { "" };
+    let asked = [&ask.role, &ask.audience, &scope, &ttl, source, &key, client, &grant, form];
+    let asked = asked.map(str::as_bytes);
     let parties = [caller.id()].into_iter().chain(caller.actors().iter().map(Actor::id));
     let parties = parties.map(str::as_bytes);
     let parts = assertions.iter().map(|hash| hash.as_slice()).chain(asked).chain(parties);
-    hash(b"tmpcred use of an assertion v1\0", parts)
+    hash(b"tmpcred use of an assertion v2\0", parts)
 }
 
 fn hash<'a>(what: &[u8], parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint {

@@ -395,6 +395,16 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// By what a file is told from another one that is in its place, or from what was in it before:
+/// which one it is, its length, and when it was changed.
+pub type Stamp = (Option<(u64, u64)>, u64, Option<std::time::SystemTime>);
+
+/// That of this file, where there is one.
+pub fn stamp(path: &Path) -> Option<Stamp> {
+    let meta = fs::metadata(path).ok()?;
+    Some((identity(path), meta.len(), meta.modified().ok()))
+}
+
 /// Identifies a file, whatever happens to its name. `None` where there is none,
 /// and on systems that have no such identity.
 pub fn identity(path: &Path) -> Option<(u64, u64)> {

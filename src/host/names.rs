@@ -6,25 +6,44 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::op::Query;
 use hickory_resolver::proto::rr::{Name, RecordType};
-use hickory_resolver::system_conf::read_system_conf;
+use hickory_resolver::system_conf::parse_resolv_conf;
 use hickory_resolver::{Hosts, TokioResolver};
 use reqwest::dns::{Addrs, Resolve, Resolving};
 
-/// Looks names up. Nothing is read before the first.
-#[derive(Clone, Default)]
+use super::files::{self, Stamp};
+
+/// Where it is said which hosts there are, and which name servers are asked.
+const FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+
+/// How much of such a file is read.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// Looks names up. Nothing is read before the first, and what was read is read again where it
+/// has changed.
+#[derive(Clone)]
 pub(super) struct Names {
-    sources: Arc<OnceLock<Sources>>,
+    files: [PathBuf; 2],
+    sources: Arc<Mutex<Option<Arc<Sources>>>>,
 }
 
 struct Sources {
+    /// The files as they were.
+    of: [Option<Stamp>; 2],
     hosts: Hosts,
     servers: TokioResolver,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { files: FILES.map(PathBuf::from), sources: Arc::default() }
+    }
 }
 
 impl Resolve for Names {
@@ -40,20 +59,31 @@ impl Resolve for Names {
 impl Names {
     /// The addresses of this name.
     pub(super) async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        let sources = match self.sources.get() {
-            Some(sources) => sources,
-            None => {
-                let made = Sources::of_this_machine()?;
-                self.sources.get_or_init(|| made)
-            }
-        };
-        sources.addresses(name).await
+        self.sources()?.addresses(name).await
+    }
+
+    fn sources(&self) -> io::Result<Arc<Sources>> {
+        let of = [0, 1].map(|file| files::stamp(&self.files[file]));
+        let mut known = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sources) = known.as_ref().filter(|sources| sources.of == of) {
+            return Ok(sources.clone());
+        }
+        let made = Arc::new(Sources::read(&self.files, of)?);
+        *known = Some(made.clone());
+        Ok(made)
     }
 }
 
 impl Sources {
-    fn of_this_machine() -> io::Result<Self> {
-        Ok(Self { hosts: Hosts::from_system().unwrap_or_default(), servers: servers()? })
+    fn read([hosts, servers]: &[PathBuf; 2], of: [Option<Stamp>; 2]) -> io::Result<Self> {
+        let read = |path: &Path| files::read(path, MAX_FILE).ok().flatten();
+        let mut known = Hosts::default();
+        if let Some(text) = read(hosts)
+            && let Err(cause) = known.read_hosts_conf(&text[..])
+        {
+            tracing::warn!(%cause, path = %hosts.display(), "not all of it can be read");
+        }
+        Ok(Self { of, hosts: known, servers: self::servers(read(servers))? })
     }
 
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
@@ -91,10 +121,13 @@ impl Sources {
     }
 }
 
-fn servers() -> io::Result<TokioResolver> {
+fn servers(resolv_conf: Option<Vec<u8>>) -> io::Result<TokioResolver> {
+    let said = resolv_conf.map(parse_resolv_conf).transpose().unwrap_or_else(|cause| {
+        tracing::warn!(%cause, "resolv.conf cannot be read");
+        None
+    });
     // resolv.conf(5): without the file, the name server of this machine is asked.
-    let (config, mut options) = read_system_conf().unwrap_or_else(|cause| {
-        tracing::debug!(%cause, "no name server in /etc/resolv.conf");
+    let (config, mut options) = said.unwrap_or_else(|| {
         let here = NameServerConfig::udp_and_tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
         (ResolverConfig::from_parts(None, Vec::new(), vec![here]), ResolverOpts::default())
     });
@@ -103,4 +136,28 @@ fn servers() -> io::Result<TokioResolver> {
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
     builder.build().map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_of_names_counts_as_soon_as_it_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ["hosts", "resolv.conf"].map(|name| dir.path().join(name));
+        let say = |text: &str| files::write_private(&files[0], text.as_bytes()).unwrap();
+        let names = Names { files: files.clone(), sources: Arc::default() };
+        let found = async || names.addresses("db.example.test").await.unwrap();
+        say("127.0.0.7 db.example.test\n");
+        assert_eq!(found().await, [IpAddr::from([127, 0, 0, 7])]);
+        let before = names.sources().unwrap();
+        assert!(Arc::ptr_eq(&before, &names.sources().unwrap()), "it is read once");
+        // The one that serves from now on.
+        say("127.0.0.8 db.example.test\n");
+        assert_eq!(found().await, [IpAddr::from([127, 0, 0, 8])]);
+        let before = names.sources().unwrap();
+        files::write_private(&files[1], b"nameserver 127.0.0.9\n").unwrap();
+        assert!(!Arc::ptr_eq(&before, &names.sources().unwrap()));
+    }
 }

@@ -40,6 +40,20 @@ struct Server {
     port: u16,
 }
 
+/// Where there is memory to share, also in a container that has no `/tmp` and may write nowhere
+/// else.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// A directory that nobody else can look into, with mode 0700.
+fn own_dir() -> io::Result<TempDir> {
+    let builder = || {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("tmpcred-");
+        builder
+    };
+    builder().tempdir().or_else(|cause| builder().tempdir_in(SHARED_MEMORY).map_err(|_| cause))
+}
+
 impl Relay {
     /// Takes connections to this server, at a socket that is called `socket`, in a
     /// directory of its own. Needs a runtime.
@@ -50,8 +64,9 @@ impl Relay {
         let failed = |cause: io::Error| {
             Error::new(ErrorKind::Io, format!("there can be no way to {host}")).because(cause)
         };
-        // With mode 0700.
-        let dir = tempfile::Builder::new().prefix("tmpcred-").tempdir().map_err(failed)?;
+        let dir = own_dir().map_err(|cause| {
+            failed(cause).hint("there has to be a directory for a socket: name it by TMPDIR")
+        })?;
         let listener = UnixListener::bind(dir.path().join(socket)).map_err(failed)?;
         let server = Arc::new(Server { names: Names::default(), host: host.into(), port });
         let task = tokio::spawn(serve(listener, server.clone()));

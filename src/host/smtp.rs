@@ -160,10 +160,15 @@ impl Server {
                 // Somebody has answered: others are the same server.
                 (Some(code), _) => {
                     let error = error.because_of(format!("it answered {code}"));
-                    // To be asked to show who one is (530), or not believed (535), is no letter's
-                    // fault.
-                    let is_letters = cause.is_permanent()
-                        && !["530", "534", "535", "538"].contains(&&*code.to_string());
+                    let code = code.to_string();
+                    let is_letters = match cause.is_permanent() {
+                        // To be asked to show who one is (530), or not believed (535), is no
+                        // letter's fault.
+                        true => !["530", "534", "535", "538"].contains(&&*code),
+                        // A mailbox that is busy or full is in nobody else's way (RFC 5321
+                        // section 4.2.3).
+                        false => ["450", "452"].contains(&&*code),
+                    };
                     return Err(match is_letters {
                         true => Failed::Letter(error),
                         false => Failed::Server(error),

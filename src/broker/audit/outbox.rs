@@ -39,6 +39,9 @@ use crate::trace::Tracer;
 /// How long couriers have to put their bags down at the end.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How many of the records that wait are looked at, to say for how long.
+const NEXT: u32 = 32;
+
 /// Where records go.
 #[async_trait]
 trait Sink: Send + Sync {
@@ -136,8 +139,9 @@ impl Outbox {
             let turn = self.store.turn(counts.sink()).await?;
             let (behind, age) = match turn {
                 Some(turn) if turn.delivered < turn.last => {
-                    let first = self.store.page(turn.delivered, 1).await?.pop();
-                    let at = first.and_then(|(_, record)| Some(micros(record?.at)));
+                    // One that cannot be read says nothing of how long it has waited.
+                    let next = self.store.page(turn.delivered, NEXT).await?;
+                    let at = next.iter().find_map(|(_, record)| Some(micros(record.as_ref()?.at)));
                     let age = at.map_or(0, |at| micros(now).saturating_sub(at).max(0));
                     (turn.last - turn.delivered, Duration::from_micros(age.unsigned_abs()))
                 }

@@ -131,6 +131,18 @@ impl Audit {
                 return Err(at(Error::new(ErrorKind::Config, why)));
             }
         }
+        // They would write into one another, and each knows for itself how far it has got.
+        let mut paths = BTreeMap::new();
+        for (name, sink) in &self.file {
+            if let Some(other) = paths.insert(&sink.path, name) {
+                let why = format!(
+                    "[audit.file.{other}] and [audit.file.{name}] are the same file: {}",
+                    sink.path.display()
+                );
+                let error = Error::new(ErrorKind::Config, why);
+                return Err(Misfit::of_private(&["audit", "file", name], error));
+            }
+        }
         for (name, sink) in &self.syslog {
             let named = |error: Error| error.context(format!("[audit.syslog.{name}] url"));
             let at = |error| Misfit::of_private(&["audit", "syslog", name], named(error));

@@ -185,7 +185,18 @@ impl<V: View> Courier<V> {
             };
             let Refused { error, retry_after, is_about_message } = refused;
             let why = said(&error);
-            tracing::debug!(channel = self.name, key = delivery.key, why, "not delivered");
+            // Where it is the receiver, that is told of it, once.
+            match is_about_message && delivery.attempts <= 1 {
+                true => tracing::warn!(
+                    channel = self.name,
+                    key = delivery.key,
+                    why,
+                    "a message is not taken; it is tried again"
+                ),
+                false => {
+                    tracing::debug!(channel = self.name, key = delivery.key, why, "not delivered")
+                }
+            }
             match is_about_message {
                 true => in_order = true,
                 false => out_of_order = Some((error, retry_after)),

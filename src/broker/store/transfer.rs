@@ -34,6 +34,7 @@ pub async fn backup(
     kek: Option<&Kek>,
 ) -> Result<Copied> {
     let draft = Draft::of(file)?;
+    require_alone(file)?;
     let copied = match config.place()? {
         Place::File(path) => duplicate(path, &draft, kek).await?,
         Place::Postgres(_) => {

@@ -32,7 +32,7 @@ pub fn append_durably(path: &Path, lines: &[u8]) -> Result<()> {
     let before = meta.len();
     append(&mut file, before, lines).map_err(|cause| {
         // The cause tells more than what keeps a part from being removed.
-        let _ = shorten(&file, before);
+        let _ = shorten(&file, before, lines.len() as u64);
         failed(cause)
     })?;
     if before == 0 {
@@ -58,7 +58,34 @@ fn append(file: &mut File, before: u64, lines: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Takes off what was appended, unless somebody else has made the file shorter.
-fn shorten(file: &File, before: u64) -> io::Result<()> {
-    if file.metadata()?.len() > before { file.set_len(before) } else { Ok(()) }
+/// Takes off what was appended of so many bytes, unless somebody else has made the file shorter, or
+/// may have appended as well: a line that is not whole is ended by whoever comes next.
+fn shorten(file: &File, before: u64, bytes: u64) -> io::Result<()> {
+    // And one that ends the line before.
+    let most = before.saturating_add(bytes).saturating_add(1);
+    let len = file.metadata()?.len();
+    if len > before && len <= most { file.set_len(before) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_appended_meanwhile_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lines");
+        append_durably(&path, b"one\n").unwrap();
+        let file = OpenOptions::new().append(true).open(&path).unwrap();
+        append_durably(&path, b"two\nthree\n").unwrap();
+        let text = || std::fs::read_to_string(&path).unwrap();
+        // Whoever wanted to append one line cannot have made so much of it.
+        shorten(&file, 4, 4).unwrap();
+        assert_eq!(text(), "one\ntwo\nthree\n");
+        // It may have been all theirs.
+        shorten(&file, 4, 10).unwrap();
+        assert_eq!(text(), "one\n");
+        shorten(&file, 9, 1).unwrap();
+        assert_eq!(text(), "one\n");
+    }
 }

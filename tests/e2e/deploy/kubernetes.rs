@@ -88,6 +88,16 @@ fn manifests_keep_a_replica_ready_and_give_it_nothing_that_it_does_not_need() {
     assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
     assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
     assert_eq!(container["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+    // Where it may write all the same: in memory.
+    let mounts = container["volumeMounts"].as_array().unwrap().iter();
+    let written: Vec<_> = mounts.filter(|mount| mount["readOnly"] != true).collect();
+    let [tmp] = written[..] else { panic!("{written:?}") };
+    let volumes = pod["volumes"].as_array().unwrap();
+    let volume = volumes.iter().find(|volume| volume["name"] == tmp["name"]).unwrap();
+    assert_eq!(
+        (&tmp["mountPath"], &volume["emptyDir"]["medium"]),
+        (&json!("/tmp"), &json!("Memory"))
+    );
     // The user of the image, which owns nothing in it.
     let image = std::fs::read_to_string(ours("deploy/container/Containerfile")).unwrap();
     let user = &pod["securityContext"]["runAsUser"];

@@ -280,7 +280,7 @@ async fn a_backup_of_an_earlier_version_goes_through_a_file_and_of_a_newer_one_n
 }
 
 #[tokio::test]
-async fn nothing_is_restored_beside_what_another_database_has_left() {
+async fn no_copy_is_put_beside_what_another_database_has_left() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     let (from, to) = (StoreConfig::at(path("from.db")), StoreConfig::at(path("to.db")));
@@ -296,6 +296,8 @@ async fn nothing_is_restored_beside_what_another_database_has_left() {
         assert!(error.to_string().contains(left), "{error}");
         assert!(error.hints()[0].contains("put it away"), "{:?}", error.hints());
         assert!(!files::exists(path("to.db")));
+        let error = backup(&from, &env(), &path("to.db"), Some(&kek())).await.unwrap_err();
+        assert!(error.to_string().contains(left), "{error}");
         files::remove(&path(left)).unwrap();
     }
     assert_eq!(restore(&to, &env(), &file, Some(&kek())).await.unwrap().records, 700);
