@@ -4,24 +4,18 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::host::files::{self, Guard};
+use crate::host::files;
 
 /// Reads a file that only this user and the administrator can write.
 ///
 /// # Errors
 /// [`ErrorKind::Config`] where it cannot be read, or others could change it.
 pub(super) fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
-    let refused = |why: &str| {
-        Error::new(ErrorKind::Config, format!("{} cannot be used", path.display())).because_of(why)
-    };
-    let read = files::read_guarded(path, max).map_err(|error| error.of_kind(ErrorKind::Config))?;
-    let (bytes, guard) = read.ok_or_else(|| refused("there is no such file"))?;
-    match guard {
-        Guard::Guarded => Ok(bytes),
-        Guard::OtherOwner => Err(refused("it belongs to somebody else, who could change it")),
-        Guard::OthersMayWrite => Err(refused("other users can write to it")
-            .hint(format!("look at what it says, then `chmod go-w {}`", path.display()))),
-    }
+    let read = files::read_trusted(path, max).map_err(|error| error.of_kind(ErrorKind::Config))?;
+    read.ok_or_else(|| {
+        Error::new(ErrorKind::Config, format!("{} cannot be used", path.display()))
+            .because_of("there is no such file")
+    })
 }
 
 /// How large a file with certificate authorities may be, in bytes.

@@ -120,7 +120,7 @@ pub fn read_str<T: DeserializeOwned>(name: &str, text: &str) -> Result<T> {
 }
 
 fn assemble(host: &Host, check: impl Fn(&Config) -> Vec<Problem>) -> Result<Config> {
-    let home = ["HOME", "USERPROFILE"].iter().find_map(|name| host.env.get_os(name)).map(Path::new);
+    let home = host.env.home();
     let mut tree = Node::empty();
     let mut problems = Vec::new();
 

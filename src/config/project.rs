@@ -90,7 +90,7 @@ pub(super) fn look(host: &Host, home: Option<&Path>) -> Result<Found, Failure> {
     });
     let layer = match first {
         None => None,
-        Some((name, entry)) => match trust::standing(host, &path, &text.bytes)? {
+        Some((name, entry)) => match trust::standing(host, &path, &text)? {
             Standing::Trusted => {
                 read::resolve_paths(&mut tree, path.parent().unwrap_or(&path), home);
                 Some(tree)
@@ -117,8 +117,7 @@ impl Found {
                 let selectable =
                     config.profiles.get(&name).is_some_and(|profile| profile.project_selectable);
                 let trusted = self.trusted
-                    || !selectable
-                        && trust::standing(host, &path, &text.bytes)? == Standing::Trusted;
+                    || !selectable && trust::standing(host, &path, &text)? == Standing::Trusted;
                 Project::Chooses { profile: name, origin, trusted }
             }
         })
@@ -143,15 +142,18 @@ fn take_choice(tree: &mut Node) -> Result<Option<(String, Origin)>, Problem> {
 }
 
 fn untrusted(name: &str, key: Origin, standing: Standing) -> Problem {
-    let title = match standing {
-        Standing::Changed => {
-            format!("this project file sets {}, and has changed since it was trusted", quoted(name))
+    let (what, why) = match standing {
+        Standing::Changed => ("the whole file", "and has changed since it was trusted".into()),
+        Standing::OtherChanged(path) => {
+            let path = path.display();
+            ("that file", format!("and {path}, which it names, has changed since it was trusted"))
         }
-        _ => format!("this project file sets {}, but it is not trusted", quoted(name)),
+        _ => ("the whole file", "but it is not trusted".into()),
     };
+    let title = format!("this project file sets {}, {why}", quoted(name));
     Problem::new(title, key)
         .label("without trust, only `profile = \"NAME\"` may be here")
-        .help("read the whole file; if you trust it as it is, run `tmpcred config trust`")
+        .help(format!("read {what}; if you trust it as it is, run `tmpcred config trust`"))
 }
 
 fn refused(path: &Path, why: &str) -> Error {

@@ -1,7 +1,8 @@
 //! Reads configuration files: bounded, as text, and only where nobody else could
 //! have written them.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::source::{Source, SourceKind};
@@ -92,33 +93,59 @@ const FREE: [&str; 5] = ["claims", "env", "login_parameters", "required_claims",
 /// Makes paths mean what their writer meant: a value whose key ends in `_file` is
 /// relative to the configuration file it is in, and `~/` is the home directory.
 pub(super) fn resolve_paths(tree: &mut Node, dir: &Path, home: Option<&Path>) {
-    resolve(tree, 0, dir, home);
+    each_text(tree, "", 0, &mut |name, path| {
+        if !name.ends_with("_file") {
+            return;
+        }
+        let whole = match (path.strip_prefix("~/"), home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            _ => dir.join(&*path),
+        };
+        // A path that TOML cannot write is left as it is.
+        if let Some(whole) = whole.to_str() {
+            *path = whole.to_string();
+        }
+    });
 }
 
-/// The same so many tables deep. What is below the second has names: of an identity, a
-/// broker, a profile.
-fn resolve(node: &mut Node, depth: usize, dir: &Path, home: Option<&Path>) {
+/// The files that a configuration file in `dir` names and that go with it: what it says
+/// relative to itself, wherever that leads, and all that is below its directory, which is
+/// without symbolic links. A file with a token decides nothing, and is another one all the
+/// time. A word of a program counts where there is such a file.
+pub(super) fn named_files(tree: &Node, dir: &Path, home: Option<&Path>) -> BTreeSet<PathBuf> {
+    let mut tree = tree.clone();
+    resolve_paths(&mut tree, dir, home);
+    let mut named = BTreeSet::new();
+    each_text(&mut tree, "", 0, &mut |name, text| {
+        let path = dir.join(&*text);
+        let is_named = match name {
+            "token_file" => false,
+            "command" | "browser" => files::is_file(&path),
+            name => name.ends_with("_file"),
+        };
+        let below = |path: &Path| path.starts_with(dir);
+        if is_named && (below(&path) || files::canonical(&path).is_ok_and(|path| below(&path))) {
+            named.insert(path);
+        }
+    });
+    named
+}
+
+/// Shows each text with the key that it stands under, so many tables deep. What is below the
+/// second has names: of an identity, a broker, a profile.
+fn each_text(node: &mut Node, name: &str, depth: usize, see: &mut dyn FnMut(&str, &mut String)) {
     match &mut node.value {
+        Value::String(text) => see(name, text),
         Value::Table(table) => {
             for (name, entry) in table {
-                match &mut entry.node.value {
-                    Value::Table(_) if depth > 1 && FREE.contains(&name.as_str()) => {}
-                    Value::String(path) if name.ends_with("_file") => {
-                        let whole = match (path.strip_prefix("~/"), home) {
-                            (Some(rest), Some(home)) => home.join(rest),
-                            _ => dir.join(&*path),
-                        };
-                        // A path that TOML cannot write is left as it is.
-                        if let Some(whole) = whole.to_str() {
-                            *path = whole.to_string();
-                        }
-                    }
-                    _ => resolve(&mut entry.node, depth + 1, dir, home),
+                let is_table = matches!(entry.node.value, Value::Table(_));
+                if !(is_table && depth > 1 && FREE.contains(&name.as_str())) {
+                    each_text(&mut entry.node, name, depth + 1, see);
                 }
             }
         }
         Value::Array(items) => {
-            items.iter_mut().for_each(|item| resolve(item, depth, dir, home));
+            items.iter_mut().for_each(|item| each_text(item, name, depth, see));
         }
         _ => {}
     }

@@ -1,8 +1,10 @@
-//! Which project files the person has trusted, down to the last byte.
+//! Which project files the person has trusted, down to the last byte, with the files that
+//! they name: whoever changes a file with authorities or a policy changes what they mean.
 //!
 //! Each one is a small file in the state directory, named after the project
 //! file's path, so that two of them can be written at once.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -21,15 +23,26 @@ struct Trusted {
     path: PathBuf,
     /// The SHA-256 of what it held, in hexadecimal.
     sha256: String,
+    /// The files that it names.
+    #[serde(default)]
+    files: Files,
 }
 
+/// Files, and the SHA-256 of what each holds; `None` where it is not there.
+type Files = BTreeMap<PathBuf, Option<String>>;
+
+/// How large a file may be that is named, in bytes: it may be a program.
+const MAX_NAMED: u64 = 64 * 1024 * 1024;
+
 /// How a project file stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// It is trusted, and has not changed since.
     Trusted,
     /// It was trusted, and has changed since.
     Changed,
+    /// It was trusted, and this file, which it names, has changed since.
+    OtherChanged(PathBuf),
     /// It was never trusted.
     Unknown,
 }
@@ -39,14 +52,16 @@ pub enum Standing {
 pub struct Candidate {
     path: PathBuf,
     text: read::Text,
+    files: Files,
 }
 
 impl Candidate {
-    /// Reads a project file.
+    /// Reads a project file, and the files that it names.
     ///
     /// # Errors
-    /// Where there is no such file, it belongs to somebody else, or it is no TOML.
-    pub fn read(path: &Path) -> Result<Self> {
+    /// Where there is no such file, it belongs to somebody else, or it is no TOML; where one
+    /// that it names cannot be read.
+    pub fn read(host: &Host, path: &Path) -> Result<Self> {
         let refused = |why: &str| {
             Error::new(ErrorKind::Config, format!("{} cannot be trusted", path.display()))
                 .because_of(why)
@@ -60,8 +75,9 @@ impl Candidate {
         if text.guard == Guard::OtherOwner {
             return Err(refused("it belongs to somebody else"));
         }
-        Node::parse(&text.source).map_err(|problem| problem.into_error())?;
-        Ok(Self { path: files::canonical(path)?, text })
+        let path = files::canonical(path)?;
+        let files = named(host, &path, &text)?;
+        Ok(Self { path, text, files })
     }
 
     /// Where it is.
@@ -74,9 +90,15 @@ impl Candidate {
         &self.text.source.text
     }
 
+    /// The files that it names, which are trusted with it, and whether each is there.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, bool)> {
+        self.files.iter().map(|(path, digest)| (path.as_path(), digest.is_some()))
+    }
+
     /// Trusts it: it then counts as a full layer of the configuration.
     pub fn trust(&self, host: &Host) -> Result<()> {
-        let trusted = Trusted { path: self.path.clone(), sha256: hash(&self.text.bytes) };
+        let (path, files) = (self.path.clone(), self.files.clone());
+        let trusted = Trusted { path, sha256: hash(&self.text.bytes), files };
         let record = serde_json::to_vec(&trusted).map_err(|cause| {
             Error::new(ErrorKind::Io, "the trust cannot be written down").because(cause)
         })?;
@@ -94,15 +116,44 @@ pub fn untrust(host: &Host, path: &Path) -> Result<bool> {
     Ok(was)
 }
 
-/// How a project file stands that holds these bytes.
-pub(super) fn standing(host: &Host, path: &Path, bytes: &[u8]) -> Result<Standing> {
+/// How a project file stands that was read like this.
+pub(super) fn standing(host: &Host, path: &Path, text: &read::Text) -> Result<Standing> {
     let path = files::canonical(path)?;
-    Ok(match load(&record_of(host, &path))? {
-        Some(trusted) if trusted.path != path => Standing::Unknown,
-        Some(trusted) if trusted.sha256 == hash(bytes) => Standing::Trusted,
-        Some(_) => Standing::Changed,
-        None => Standing::Unknown,
+    let trusted = match load(&record_of(host, &path))? {
+        Some(trusted) if trusted.path == path => trusted,
+        _ => return Ok(Standing::Unknown),
+    };
+    if trusted.sha256 != hash(&text.bytes) {
+        return Ok(Standing::Changed);
+    }
+    let now = named(host, &path, text)?;
+    let is_other = |path: &&PathBuf| now.get(*path) != trusted.files.get(*path);
+    Ok(match now.keys().chain(trusted.files.keys()).find(is_other) {
+        Some(path) => Standing::OtherChanged(path.clone()),
+        None => Standing::Trusted,
     })
+}
+
+/// The files that the project file at this path names, without symbolic links on the way to it.
+fn named(host: &Host, path: &Path, text: &read::Text) -> Result<Files> {
+    let tree = Node::parse(&text.source).map_err(|problem| problem.into_error())?;
+    let dir = path.parent().unwrap_or(path);
+    let named = read::named_files(&tree, dir, host.env.home()).into_iter();
+    named.map(|path| digest_of(&path).map(|digest| (path, digest))).collect()
+}
+
+fn digest_of(path: &Path) -> Result<Option<String>> {
+    let failed = |error: Error| {
+        error
+            .of_kind(ErrorKind::Config)
+            .context("a file that a project file names cannot be trusted")
+    };
+    // Reading what is no regular file may wait for somebody.
+    if files::exists(path) && !files::is_file(path) {
+        let why = format!("{} is no regular file", path.display());
+        return Err(failed(Error::new(ErrorKind::Config, why)));
+    }
+    Ok(files::read(path, MAX_NAMED).map_err(failed)?.map(|bytes| hash(&bytes)))
 }
 
 /// Reads a record; a broken one counts as none, which trusts nobody.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The names of the profiles for which `credential-process` is being asked already,
@@ -42,6 +43,11 @@ impl Env {
     /// A variable's value where it is valid Unicode and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.get_os(name).and_then(OsStr::to_str)
+    }
+
+    /// The home directory, as it is named here.
+    pub fn home(&self) -> Option<&Path> {
+        ["HOME", "USERPROFILE"].iter().find_map(|name| self.get_os(name)).map(Path::new)
     }
 
     /// The same with one more variable, or another value of it.

@@ -88,6 +88,24 @@ pub fn read_guarded(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Guard)>> {
     Ok(Some((bytes, guard)))
 }
 
+/// Reads like [`read`] what decides whom this user trusts, or what is granted: whoever can
+/// write it is the one who decides.
+///
+/// # Errors
+/// [`ErrorKind::Config`] where others could change it.
+pub fn read_trusted(path: &Path, max: u64) -> Result<Option<Vec<u8>>> {
+    let refused = |why: &str| {
+        Error::new(ErrorKind::Config, format!("{} cannot be used", path.display())).because_of(why)
+    };
+    let Some((bytes, guard)) = read_guarded(path, max)? else { return Ok(None) };
+    match guard {
+        Guard::Guarded => Ok(Some(bytes)),
+        Guard::OtherOwner => Err(refused("it belongs to somebody else, who could change it")),
+        Guard::OthersMayWrite => Err(refused("other users can write to it")
+            .hint(format!("look at what it says, then `chmod go-w {}`", path.display()))),
+    }
+}
+
 /// Reads like [`read`], and tells whose the file is and who else can read what was read.
 pub fn read_secret(path: &Path, max: u64) -> Result<Option<(Vec<u8>, Owner, Readers)>> {
     let Some((bytes, metadata)) = read_whole(path, max)? else { return Ok(None) };

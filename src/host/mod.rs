@@ -82,12 +82,12 @@ impl Host {
     /// system's, and that measures clock skew for this host.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] where the file is missing, [`ErrorKind::Io`] where
-    /// it cannot be read.
+    /// [`ErrorKind::Config`] where the file is missing, or others could change it,
+    /// [`ErrorKind::Io`] where it cannot be read.
     pub fn http(&self, ca_file: Option<&Path>) -> Result<http::HttpClient> {
         let pem = match ca_file {
             None => None,
-            Some(path) => Some(files::read(path, MAX_CA_FILE)?.ok_or_else(|| {
+            Some(path) => Some(files::read_trusted(path, MAX_CA_FILE)?.ok_or_else(|| {
                 Error::new(ErrorKind::Config, "the file with certificate authorities is missing")
                     .because_of(format!("there is no {}", path.display()))
                     .hint("correct `ca_file` in the configuration")

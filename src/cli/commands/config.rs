@@ -95,7 +95,7 @@ fn check(app: &App, as_json: bool) -> Result<()> {
 }
 
 fn trust(app: &App, file: Option<&Path>) -> Result<()> {
-    let candidate = config::Candidate::read(&project_file(app, file)?)?;
+    let candidate = config::Candidate::read(&app.host, &project_file(app, file)?)?;
     let path = candidate.path();
     // Whoever trusts a file should have seen it.
     if app.ui.stdout_is_terminal() {
@@ -105,10 +105,26 @@ fn trust(app: &App, file: Option<&Path>) -> Result<()> {
     }
     candidate.trust(&app.host)?;
     app.host.interact.note(&format!(
-        "{} is trusted as it is now. When it changes, it has to be trusted again.",
-        path.display()
+        "{} is trusted as it is now{}",
+        path.display(),
+        with(&candidate)
     ));
     Ok(())
+}
+
+/// What goes with a project file that is trusted, for people.
+fn with(candidate: &config::Candidate) -> String {
+    let shown = |(path, is_there): (&Path, bool)| {
+        let path = show::printable(&path.display().to_string());
+        if is_there { format!("\n  {path}") } else { format!("\n  {path} (not there)") }
+    };
+    let files: String = candidate.files().map(shown).collect();
+    match files.is_empty() {
+        true => ". When it changes, it has to be trusted again.".into(),
+        false => format!(
+            ", with the files that it names:{files}\nWhen one of them changes, it has to be trusted again."
+        ),
+    }
 }
 
 fn untrust(app: &App, file: Option<&Path>) -> Result<()> {

@@ -48,8 +48,7 @@ impl File {
     }
 
     fn at(host: &Host, variable: &str, name: &str) -> Result<Self> {
-        let home = ["HOME", "USERPROFILE"].iter().find_map(|name| host.env.get_os(name));
-        let path = match (host.env.get_os(variable).map(Path::new), home.map(Path::new)) {
+        let path = match (host.env.get_os(variable).map(Path::new), host.env.home()) {
             (Some(path), home) => match (path.strip_prefix("~"), home) {
                 (Ok(below), Some(home)) => home.join(below),
                 _ => path.to_path_buf(),

@@ -38,7 +38,7 @@ fn run(world: &World, profile: Option<&str>) -> Result<Plan> {
 }
 
 fn trust(world: &World, path: &Path) -> Result<()> {
-    Candidate::read(path)?.trust(&world.host)
+    Candidate::read(&world.host, path)?.trust(&world.host)
 }
 
 fn trust_it(world: &World) -> PathBuf {
@@ -142,6 +142,66 @@ fn trust_ends_with_the_smallest_change() {
 }
 
 #[test]
+fn trust_ends_with_a_change_of_a_file_that_goes_with_it() {
+    let text = "[broker.main]\nca_file = 'certs/ca.pem'\n[profile.dev]\nidentity = 'corp'\n\
+        [profile.aws]\nrole = 'x'\n\
+        [profile.aws.target]\ntype = 'aws'\n[[profile.aws.target.chain]]\n\
+        role_arn = 'arn:aws:iam::123456789012:role/x'\npolicy_file = '../policy.json'\n\
+        [profile.aws.env]\nanother_file = 'note'\n\
+        [identity.pod]\ntype = 'file'\ntoken_file = 'token'\n\
+        [identity.tool]\ntype = 'command'\ncommand = ['python3', 'tool.py', 'nothing']\n";
+    let world = world(text);
+    let all = ["checkout/certs/ca.pem", "policy.json", "checkout/tool.py"];
+    all.iter().for_each(|file| world.write(file, "one"));
+    trust_it(&world);
+    run(&world, Some("dev")).unwrap();
+    for file in all {
+        world.write(file, "two");
+        let said = complaint(&world, Some("dev"));
+        assert!(said.contains("which it names, has changed"), "{said}");
+        assert!(said.contains(Path::new(file).file_name().unwrap().to_str().unwrap()), "{said}");
+        fs::remove_file(world.path(file)).unwrap();
+        assert!(complaint(&world, Some("dev")).contains("which it names, has changed"), "{file}");
+        world.write(file, "one");
+        run(&world, Some("dev")).unwrap();
+    }
+    // Tokens come and go, and these are no files of the configuration.
+    ["token", "note"].iter().for_each(|file| world.write(&format!("checkout/{file}"), "x"));
+    run(&world, Some("dev")).unwrap();
+    world.write("checkout/nothing", "x");
+    assert!(complaint(&world, Some("dev")).contains("nothing, which it names"));
+}
+
+#[test]
+fn trust_ends_when_a_file_comes_that_was_not_there() {
+    let world = world("[broker.main]\nca_file = 'ca.pem'\n");
+    let path = trust_it(&world);
+    let candidate = Candidate::read(&world.host, &path).unwrap();
+    let [(file, false)] = candidate.files().collect::<Vec<_>>()[..] else { panic!("one") };
+    assert_eq!(file, world.path("checkout/ca.pem"));
+    run(&world, Some("dev")).unwrap();
+    world.write("checkout/ca.pem", "evil");
+    assert!(complaint(&world, Some("dev")).contains("ca.pem, which it names, has changed"));
+    trust_it(&world);
+    run(&world, Some("dev")).unwrap();
+    // What cannot be read as a whole cannot be trusted.
+    fs::remove_file(world.path("checkout/ca.pem")).unwrap();
+    fs::create_dir(world.path("checkout/ca.pem")).unwrap();
+    assert!(trust(&world, &path).unwrap_err().to_string().contains("cannot be trusted"));
+}
+
+#[test]
+fn trust_of_an_earlier_version_does_not_cover_the_files() {
+    let world = world("[broker.main]\nca_file = 'ca.pem'\n");
+    trust_it(&world);
+    let record = fs::read_dir(world.path("state/trusted")).unwrap().next().unwrap().unwrap().path();
+    let mut old: serde_json::Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    old.as_object_mut().unwrap().remove("files").unwrap();
+    fs::write(&record, old.to_string()).unwrap();
+    assert!(complaint(&world, Some("dev")).contains("ca.pem, which it names, has changed"));
+}
+
+#[test]
 fn trust_is_for_one_path() {
     let text = "[profile.ours]\nextends = 'dev'\n";
     let world = world(text);
@@ -237,7 +297,7 @@ fn a_link_to_a_file_that_is_trusted_elsewhere_is_refused() {
 fn what_was_looked_at_is_trusted_and_not_what_took_its_place() {
     let world = world("[profile.ours]\nextends = 'dev'\n");
     let path = project_file(&world.host).unwrap();
-    let candidate = Candidate::read(&path).unwrap();
+    let candidate = Candidate::read(&world.host, &path).unwrap();
     assert!(candidate.text().contains("ours"));
     world.write("checkout/.tmpcred.toml", "[profile.theirs]\nextends = 'dev'\n");
     candidate.trust(&world.host).unwrap();

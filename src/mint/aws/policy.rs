@@ -86,8 +86,10 @@ impl Place<'_> {
         let wrong =
             |why: String| Error::new(ErrorKind::Config, "a session policy is not valid").because_of(why);
         if let Some(file) = self.file {
-            let text = files::read_text(file, MAX_FILE)?
+            let bytes = files::read_trusted(file, MAX_FILE)?
                 .ok_or_else(|| wrong(format!("there is no file {}", file.display())))?;
+            let text = String::from_utf8(bytes)
+                .map_err(|_| wrong(format!("{} is not a text file", file.display())))?;
             if self.policy.as_ref().is_some_and(|policy| *policy != text) {
                 return Err(wrong("`policy` and `policy_file` cannot stand together".into()));
             }

@@ -420,6 +420,7 @@ fn narrowing_falls_on_the_last_role_and_widens_nothing() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test of who may write the file")]
 fn a_policy_file_is_part_of_the_plan() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("p.json");
@@ -432,4 +433,11 @@ fn a_policy_file_is_part_of_the_plan() {
     assert_eq!(target.policy.as_deref(), Some("{\"Version\":\"2012-10-17\"}"));
     let mut both = settings(json!({ "policy_file": file, "policy": "{}" }));
     assert!(both.complete().unwrap_err().to_string().contains("cannot stand together"));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let unsafe_file = settings(json!({ "policy_file": file })).complete().unwrap_err();
+        assert!(unsafe_file.to_string().contains("other users can write to it"), "{unsafe_file}");
+    }
 }
