@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::Signal;
 use rustix::stdio::{stderr, stdout};
 use zeroize::Zeroizing;
 
@@ -87,7 +86,7 @@ impl Relay {
 
     /// The command has ended. Passes on what it has left in the pipes, and what
     /// others write to them within a short time. A signal that asks us to end cuts
-    /// that short.
+    /// that short, and is there still for whoever asks [`Signals::told_to_end`].
     ///
     /// # Errors
     ///
@@ -102,9 +101,7 @@ impl Relay {
                 break;
             }
             self.turn_until(&[signals.alarm()], (!late).then_some(until))?;
-            let asks_to_end =
-                |signal| matches!(signal, Signal::INT | Signal::TERM | Signal::HUP | Signal::QUIT);
-            if signals.arrived().iter().any(|received| asks_to_end(received.signal)) {
+            if signals.told_to_end().is_some() {
                 return Ok(());
             }
         }

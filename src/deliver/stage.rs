@@ -9,15 +9,18 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::mask::Patterns;
-use super::supervisor::AtEnd;
+use super::reach::Reach;
+use super::supervisor::{AtEnd, Beside};
 use super::tests::bearer;
 use super::{Handout, Outcome, exec, supervisor};
+use crate::credential::Credential;
 use crate::host::env::Env;
 use crate::host::{files, process};
 
@@ -78,7 +81,9 @@ fn plays_the_program() {
             let masked = mode
                 .starts_with("mask")
                 .then(|| Arc::new(Patterns::of(&handout.secrets().unwrap())));
-            supervisor::run(&handout, &command, core, masked, at_end, None)
+            let again = Again::default();
+            let beside = mode.ends_with("again").then_some(&again as &dyn Beside);
+            supervisor::run(&handout, &command, core, masked, at_end, beside)
         }
     };
     if mode == "linger" {
@@ -94,6 +99,24 @@ fn plays_the_program() {
         }
     };
     std::process::exit(code.into());
+}
+
+/// Has the command started again once.
+#[derive(Default)]
+struct Again {
+    reach: Reach,
+    has_been: AtomicBool,
+}
+
+impl Beside for Again {
+    fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    fn again(&self) -> Option<Credential> {
+        let has_been = self.has_been.swap(true, Ordering::Relaxed);
+        (!has_been && !self.reach.is_asked_to_end()).then(|| bearer("token-again"))
+    }
 }
 
 /// The number of this thread, where the system has such.

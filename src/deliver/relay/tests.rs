@@ -5,6 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Instant;
 
+use crate::host::files;
+
 use super::super::stage::{Stage, Talk, output, until};
 
 /// Plays `sh -c script` and returns the two streams, without what the test runner
@@ -56,6 +58,36 @@ fn much_output_waits_for_a_slow_reader_and_arrives_whole() {
     stdout.read_to_end(&mut rest).unwrap();
     assert_eq!(rest.len(), 3_000_001);
     assert!(child.wait().unwrap().success());
+}
+
+/// Starts a command that is to be started again, and whose output fits into the pipes but not
+/// into the one that nobody reads. Returns once it has ended.
+fn with_output_that_waits(stage: &Stage) -> std::process::Child {
+    let script = "echo $$ >pid; echo x >>starts; head -c 100000 /dev/zero | tr '\\0' e; exit 3";
+    let mut play = stage.play("mask-again", &["sh", "-c", script]);
+    let child = play.stdout(Stdio::piped()).spawn().unwrap();
+    let written = || files::read_text(&stage.path("pid"), 99).unwrap();
+    let command = || written().and_then(|pid| pid.trim().parse().ok());
+    until("the start of the command", || command().is_some());
+    let command = command().unwrap();
+    until("its end", || super::super::stage::state(command).is_none());
+    child
+}
+
+#[test]
+fn who_is_told_to_end_while_output_is_passed_on_starts_nothing_again() {
+    for (told, starts) in [(true, "x\n"), (false, "x\nx\n")] {
+        let stage = Stage::new();
+        let mut child = with_output_that_waits(&stage);
+        if told {
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        }
+        let mut rest = Vec::new();
+        child.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        assert_eq!(files::read_text(&stage.path("starts"), 99).unwrap().unwrap(), starts);
+    }
 }
 
 #[test]

@@ -120,7 +120,9 @@ pub(super) fn run(
         relay.drain(signals).map_err(|cause| {
             Error::new(ErrorKind::Io, "cannot write the command's output").because(cause)
         })?;
-        match beside.and_then(Beside::again) {
+        // Whoever told us to end since the command did wants no other one.
+        let goes_on = signals.told_to_end().is_none();
+        match beside.filter(|_| goes_on).and_then(Beside::again) {
             Some(credential) => prepared = again(&credential)?,
             None => return Ok(outcome),
         }
