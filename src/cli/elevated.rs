@@ -251,7 +251,7 @@ impl Elevated {
             match session {
                 Some(until) => interact
                     .note(&format!("the session of AWS lasts until {until}: it cannot be revoked")),
-                None => minted.iter().for_each(|minted| prepared.revoke(minted)),
+                None => prepared.revoke(minted),
             }
             return;
         }

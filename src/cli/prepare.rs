@@ -191,10 +191,12 @@ impl Prepared {
         Self { revokes_steps, ..self }
     }
 
-    /// Revokes the credential at the end of a run. Failing is told and no more: the
-    /// command has ended as it ended.
-    pub(crate) fn revoke(&self, own: &OwnCredential) {
-        if let Err(error) = pipeline::revoke(&self.host, &self.plan, own) {
+    /// Revokes the credentials of a run at its end, all at once: somebody waits. Failing is
+    /// told and no more: the command has ended as it ended.
+    pub(crate) fn revoke(&self, minted: &[OwnCredential]) {
+        let revoked = pipeline::revoke(&self.host, &self.plan, minted);
+        for (own, revoked) in minted.iter().zip(revoked) {
+            let Err(error) = revoked else { continue };
             let until = show::moment(own.credential.lifetime.expires_at_local());
             self.host.interact.warn(&format!(
                 "the credential could not be revoked and stays good until {until}: {error}"

@@ -111,6 +111,20 @@ impl Own {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Revokes one that nobody gets. Where that fails, it is kept to be revoked at the end.
+    fn discard(&self, host: &Host, plan: &Plan, useless: &Credential) {
+        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let secret = useless.material.secret().expose();
+        let is_it = |own: &OwnCredential| own.credential.material.secret().ct_eq(secret);
+        let own = lock().iter().find(|own| is_it(own)).cloned();
+        let Some(own) = own else { return };
+        let [revoked] = &pipeline::revoke(host, plan, &[own])[..] else { return };
+        match revoked {
+            Ok(()) => lock().retain(|own| !is_it(own)),
+            Err(error) => tracing::debug!(%error, "a credential of no use is not revoked yet"),
+        }
+    }
+
     /// Forgets those that have ended by themselves, with all that they came of.
     fn forget_ended(&self, host: &Host) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,6 +148,12 @@ struct Pipeline {
 impl Supply for Pipeline {
     fn next(&self, old: &Credential) -> Result<Credential> {
         self.place.within(|| trace::step("renew").within(|| self.renewed(old)))
+    }
+
+    fn discard(&self, useless: &Credential) {
+        if let Some(own) = &self.own {
+            own.discard(&self.host, &self.plan, useless);
+        }
     }
 
     fn tell(&self, news: News<'_>) {

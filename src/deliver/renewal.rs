@@ -38,6 +38,9 @@ pub trait Supply: Send + Sync {
     /// Whatever is in its way. It is asked again later.
     fn next(&self, old: &Credential) -> Result<Credential>;
 
+    /// One that it has yielded is of no use, and nobody gets it.
+    fn discard(&self, useless: &Credential);
+
     /// Something happened that is worth telling.
     fn tell(&self, news: News<'_>);
 }
@@ -208,10 +211,19 @@ struct State {
     error: Option<Error>,
     is_busy: bool,
     /// What came of the last attempt.
-    answer: Option<Result<Credential>>,
+    answer: Option<Answer>,
     has_ended: bool,
     /// The command is to be started again with this.
     again: Option<Credential>,
+}
+
+/// What came of an attempt.
+enum Answer {
+    /// A credential that lasts longer.
+    New(Credential),
+    /// One that ends as early as the present one.
+    InVain,
+    Failed(Error),
 }
 
 impl State {
@@ -247,7 +259,13 @@ impl Watch {
                 (state.credential.clone(), self.left(&state), state.answer.take())
             };
             if let Some(answer) = answer {
-                match answer.and_then(|new| self.accept(new, &credential, left, masked)) {
+                let is_in_vain = matches!(answer, Answer::InVain);
+                let new = match answer {
+                    Answer::New(new) => self.accept(new, masked),
+                    Answer::InVain => Err(ends_as_early()),
+                    Answer::Failed(error) => Err(error),
+                };
+                match new {
                     Ok(new) => {
                         let until = new.lifetime.expires_at_local();
                         if schedule.has_told() {
@@ -257,7 +275,11 @@ impl Watch {
                     }
                     Err(error) => {
                         let until = credential.lifetime.expires_at_local();
-                        if schedule.failed(Instant::now()) && !left.is_zero() {
+                        let is_first = match is_in_vain {
+                            true => schedule.was_in_vain(Instant::now()),
+                            false => schedule.failed(Instant::now()),
+                        };
+                        if is_first && !left.is_zero() {
                             self.tell(News::Failed { error: &error, until });
                         }
                         self.lock().error = Some(error);
@@ -288,16 +310,32 @@ impl Watch {
         }
         let watch = Arc::clone(self);
         let thread = std::thread::Builder::new().name("renewal".into()).spawn(move || {
-            let answer = watch.supply.next(&old);
+            let answer = watch.judged(watch.supply.next(&old), &old);
             watch.answered(answer);
         });
         if let Err(cause) = thread {
             let error = Error::new(ErrorKind::Io, "no thread can be started").because(cause);
-            self.answered(Err(error));
+            self.answered(Answer::Failed(error));
         }
     }
 
-    fn answered(&self, answer: Result<Credential>) {
+    /// Whether what came is of use. What is not is discarded while whoever ends the renewal
+    /// still waits.
+    fn judged(&self, answer: Result<Credential>, old: &Credential) -> Answer {
+        let new = match answer {
+            Ok(new) => new,
+            Err(error) => return Answer::Failed(error),
+        };
+        let left = self.left(&self.lock());
+        let gained = self.left(&State::of(new.clone())).saturating_sub(left);
+        if gained <= old.refresh_window().unsigned_abs() / 4 && !left.is_zero() {
+            self.supply.discard(&new);
+            return Answer::InVain;
+        }
+        Answer::New(new)
+    }
+
+    fn answered(&self, answer: Answer) {
         let mut state = self.lock();
         state.is_busy = false;
         state.answer = Some(answer);
@@ -337,18 +375,8 @@ impl Watch {
     }
 
     /// Hands a new credential on.
-    fn accept(
-        &self,
-        new: Credential,
-        old: &Credential,
-        left: Duration,
-        masked: Option<&Patterns>,
-    ) -> Result<Credential> {
+    fn accept(&self, new: Credential, masked: Option<&Patterns>) -> Result<Credential> {
         let mut next = State::of(new);
-        let gained = self.left(&next).saturating_sub(left);
-        if gained <= old.refresh_window().unsigned_abs() / 4 && !left.is_zero() {
-            return Err(Error::new(ErrorKind::Other, "a new credential ends as early"));
-        }
         if let Some(masked) = masked {
             masked.add(next.credential.material.parts().into_iter().map(|(_, part)| part));
         }
@@ -372,6 +400,10 @@ impl Watch {
         }
         Ok(new)
     }
+}
+
+fn ends_as_early() -> Error {
+    Error::new(ErrorKind::Other, "a new credential ends as early")
 }
 
 impl Current for Watch {

@@ -64,7 +64,7 @@ pub(super) fn run(app: &App, args: &Exec) -> Result<Outcome> {
             // It has ended with all that was issued under it, as far as that can be.
             Some(elevated) if recall.has_come() => elevated.ended(app, &prepared, &minted),
             Some(elevated) => elevated.end(app, &prepared, &minted),
-            None => minted.iter().for_each(|minted| prepared.revoke(minted)),
+            None => prepared.revoke(&minted),
         }
     });
     let credential = match (&elevated, &own) {

@@ -14,6 +14,10 @@ const NOTICE_MAX: Duration = Duration::from_secs(120);
 /// How long an attempt may take before it is worth a word, at most.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The least time before another attempt once a new credential has ended no later than the
+/// present one: each is minted in vain, and on record.
+const IN_VAIN: Duration = Duration::from_secs(180);
+
 /// What is to be done now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -32,6 +36,8 @@ pub(super) struct Schedule {
     /// Since when an attempt has been going on.
     trying_since: Option<Instant>,
     retry: Option<Retry>,
+    /// How often a new credential has ended no later than the present one.
+    in_vain: u32,
     told: Told,
 }
 
@@ -60,7 +66,7 @@ impl Schedule {
     }
 
     fn with(window: Duration) -> Self {
-        Self { window, trying_since: None, retry: None, told: Told::Nothing }
+        Self { window, trying_since: None, retry: None, in_vain: 0, told: Told::Nothing }
     }
 
     /// Whether anything was told that a new credential makes untrue.
@@ -89,8 +95,17 @@ impl Schedule {
             }
             until_trouble => until_trouble,
         };
+        // What kept new ones from lasting longer ends with the present one, perhaps.
+        if left.is_zero()
+            && std::mem::take(&mut self.in_vain) > 0
+            && let Some(retry) = &mut self.retry
+        {
+            retry.at = now;
+        }
         let until_try = match (&self.trying_since, &self.retry) {
             (Some(_), _) => LOOK,
+            // The same twice will not be otherwise the third time.
+            (None, Some(_)) if self.in_vain > 1 => left,
             (None, Some(retry)) => retry.at.saturating_duration_since(now),
             (None, None) => left.saturating_sub(self.window),
         };
@@ -128,6 +143,18 @@ impl Schedule {
         let is_first = self.told == Told::Nothing;
         if is_first {
             self.told = Told::Failure;
+        }
+        is_first
+    }
+
+    /// It has yielded a credential that ends no later than the present one: something behind it
+    /// has a fixed end. Tells whether nothing was told yet.
+    pub(super) fn was_in_vain(&mut self, now: Instant) -> bool {
+        let is_first = self.failed(now);
+        self.in_vain += 1;
+        let pause = (self.window / 4).max(IN_VAIN);
+        if let Some(retry) = &mut self.retry {
+            retry.at = now + pause;
         }
         is_first
     }
@@ -208,6 +235,32 @@ mod tests {
         assert_eq!(told[1], Duration::ZERO);
         assert!(longest <= LOOK);
         assert!((30..500).contains(&tries), "{tries}");
+    }
+
+    #[test]
+    fn what_ends_no_later_is_asked_for_twice_and_again_at_the_end() {
+        for (window, left, pause) in [(900, 900, 225), (600, 600, 180), (60, 60, 60)] {
+            let mut schedule = Schedule::with(seconds(window));
+            let start = Instant::now();
+            let (mut now, mut tries) = (start, Vec::new());
+            while now <= start + seconds(left) {
+                match schedule.next(seconds(left).saturating_sub(now - start), now) {
+                    Step::Wait(time) => now += time,
+                    Step::Tell => {}
+                    Step::Renew => {
+                        tries.push((now - start).as_secs());
+                        schedule.began(now);
+                        // Once the present one has ended, others fail.
+                        match now < start + seconds(left) {
+                            true => assert_eq!(schedule.was_in_vain(now), tries.len() == 1),
+                            false => assert!(!schedule.failed(now)),
+                        }
+                    }
+                }
+            }
+            let expected = if pause < left { vec![0, pause, left] } else { vec![0, left] };
+            assert_eq!(tries, expected);
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ struct Stock {
     next: Mutex<VecDeque<(i64, Credential)>>,
     asked: Mutex<usize>,
     told: Mutex<Vec<String>>,
+    discarded: Mutex<Vec<String>>,
 }
 
 impl Supply for Arc<Stock> {
@@ -46,6 +47,11 @@ impl Supply for Arc<Stock> {
             None => Err(Error::new(ErrorKind::Unreachable, "the broker did not answer")
                 .hint("see that it runs")),
         }
+    }
+
+    fn discard(&self, useless: &Credential) {
+        let token = useless.material.secret().expose().clone();
+        self.discarded.lock().unwrap().push(token);
     }
 
     fn tell(&self, news: News<'_>) {
@@ -172,19 +178,17 @@ fn the_end_is_told_before_and_when_it_comes_and_the_endpoint_says_why() {
 }
 
 #[test]
-fn what_ends_no_later_than_before_is_no_renewal() {
-    let first = due(15_000, token("first"));
-    let mut same = token("second");
-    same.lifetime = first.lifetime;
-    let world = World::begin(first, Vec::new(), OnRenewal::Nothing);
+fn what_ends_no_later_than_before_is_no_renewal_and_is_discarded() {
     // A supply with a fixed end.
+    let then = vec![(15_000, token("second")), (60_000, token("third"))];
+    let world = World::begin(due(15_000, token("first")), then, OnRenewal::Nothing);
     until("a failure", || !world.told().is_empty());
-    let left = (same.lifetime.expires_at - SystemClock.now()).whole_milliseconds();
-    world.stock.next.lock().unwrap().push_back((i64::try_from(left).unwrap(), same));
-    let asked = *world.stock.asked.lock().unwrap();
-    until("another attempt", || *world.stock.asked.lock().unwrap() > asked + 1);
+    assert_eq!(world.told(), ["failed: a new credential ends as early"]);
+    assert_eq!(*world.stock.discarded.lock().unwrap(), ["second"]);
     assert_eq!(world.in_file(), "first");
-    assert!(!world.told().contains(&"again".to_string()), "{:?}", world.told());
+    until("the end", || world.in_file() == "third");
+    assert_eq!(*world.stock.asked.lock().unwrap(), 2, "nobody is asked in between");
+    assert_eq!(world.stock.discarded.lock().unwrap().len(), 1);
 }
 
 #[test]
