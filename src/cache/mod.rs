@@ -420,8 +420,7 @@ impl Cache {
     fn entries(&self) -> Entries {
         let mut entries = self.index.read();
         for entry in &mut entries.credentials {
-            let lifetime = &mut entry.label.lifetime;
-            *lifetime = lifetime.by_clock(|| self.host.clock.machine_started());
+            entry.label.lifetime = self.by_clock_in(entry.store, entry.label.lifetime);
         }
         entries
     }
@@ -429,9 +428,22 @@ impl Cache {
     /// A credential that was written down, by this machine's clock as it stands now.
     fn decode(&self, bytes: &Secret<Vec<u8>>) -> Option<Credential> {
         let mut credential = credential::decode(bytes)?;
-        let lifetime = &mut credential.lifetime;
-        *lifetime = lifetime.by_clock(|| self.host.clock.machine_started());
+        credential.lifetime = self.by_clock(credential.lifetime);
         Some(credential)
+    }
+
+    /// A lifetime of something that is kept here, by this machine's clock as it stands now.
+    pub fn by_clock(&self, lifetime: Lifetime) -> Lifetime {
+        self.by_clock_in(self.vault.id_in_use(), lifetime)
+    }
+
+    fn by_clock_in(&self, store: StoreId, lifetime: Lifetime) -> Lifetime {
+        let started = self.host.clock.machine_started();
+        match store {
+            // Other machines may have these files too.
+            StoreId::Keyed => lifetime.by_some_clock(started),
+            _ => lifetime.by_clock(started),
+        }
     }
 
     fn is_over(&self, credential: &Credential) -> bool {

@@ -58,16 +58,28 @@ impl Lifetime {
         (self.expires_at - there).clamp(Duration::ZERO, self.ttl())
     }
 
-    /// The same lifetime for a clock by which the machine started at this moment.
-    /// Where that is not the moment noted at issue, the clock has been set since,
-    /// or the machine was restarted, and the skew may be gone. Which of the two
-    /// readings is right cannot be told, so the one that ends earlier counts. The
-    /// clock is asked only where it matters.
+    /// The same lifetime for this machine's clock, by which it started at this moment. Where
+    /// that is earlier than what was noted at issue, the clock was set back by as much since,
+    /// and the issuer's was not. Else [`by_some_clock`](Self::by_some_clock) counts.
     #[must_use]
-    pub fn by_clock(mut self, machine_started: impl FnOnce() -> OffsetDateTime) -> Self {
-        let lengthened = self.skew_seconds < 0;
-        if lengthened && (machine_started() - self.machine_started).abs() > CLOCK_NOISE {
-            self.skew_seconds = 0;
+    pub fn by_clock(mut self, machine_started: OffsetDateTime) -> Self {
+        let set_back = self.machine_started - machine_started;
+        if set_back > CLOCK_NOISE {
+            self.skew_seconds = self.skew_seconds.saturating_add(set_back.whole_seconds()).max(0);
+            // It may be written down again, and then counts from here.
+            self.machine_started = machine_started;
+        }
+        self.by_some_clock(machine_started)
+    }
+
+    /// The same lifetime for a clock by which some machine started at this moment. Where
+    /// that is not the moment noted at issue, the clock has been set since, the machine was
+    /// restarted, or it is another one, and the skew may be gone. Which of the two readings
+    /// is right cannot be told, so the one that ends earlier counts.
+    #[must_use]
+    pub fn by_some_clock(mut self, machine_started: OffsetDateTime) -> Self {
+        if (machine_started - self.machine_started).abs() > CLOCK_NOISE {
+            self.skew_seconds = self.skew_seconds.max(0);
         }
         self
     }
@@ -166,13 +178,27 @@ mod tests {
             (0, 3600, 0),
         ] {
             let l = lifetime(Duration::seconds(900), skew);
-            let now = l.by_clock(|| l.machine_started + Duration::seconds(moved));
-            assert_eq!(now.skew_seconds, counts, "{skew} {moved}");
+            let started = l.machine_started + Duration::seconds(moved);
+            assert_eq!(l.by_clock(started).skew_seconds, counts, "{skew} {moved}");
+            assert_eq!(l.by_some_clock(started).skew_seconds, counts, "{skew} {moved}");
         }
     }
 
     #[test]
     fn a_clock_set_back_never_lengthens_a_lifetime() {
+        let l = lifetime(Duration::minutes(40), 0);
+        // After half an hour it is set back by three quarters.
+        let (now, back) = (l.issued_at - Duration::minutes(15), Duration::minutes(45));
+        let read = l.by_clock(l.machine_started - back);
+        assert_eq!(read.remaining(now), Duration::minutes(10));
+        assert_eq!(read.remaining(now + Duration::minutes(10)), Duration::ZERO);
+        assert_eq!(read.expires_at_local(), l.expires_at - back);
+        // What is written down again counts once, and the noise never.
+        assert_eq!(read.by_clock(read.machine_started), read);
+        assert_eq!(l.by_clock(l.machine_started - CLOCK_NOISE), l);
+        // Another machine may have started at any time.
+        assert_eq!(l.by_some_clock(l.machine_started - back), l);
+
         let l = lifetime(Duration::seconds(900), 0);
         assert_eq!(l.remaining(l.issued_at - Duration::days(1)), Duration::seconds(900));
     }

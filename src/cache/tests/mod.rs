@@ -49,6 +49,20 @@ fn skew_that_was_measured_counts() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_lengthens_nothing() {
+    let world = World::new();
+    keep(&world.cache(), "deploy", "ann", 1);
+    world.pass(Duration::minutes(30));
+    world.set_back(Duration::minutes(45));
+    let left = || world.cache().contents().unwrap().credentials[0].lifetime.expires_at_local();
+    assert_eq!(left(), START + Duration::minutes(15));
+    world.pass(Duration::minutes(29));
+    assert!(token(&world.cache(), "deploy", "ann").is_some());
+    world.pass(Duration::minutes(1));
+    assert_eq!(token(&world.cache(), "deploy", "ann"), None);
+}
+
+#[test]
 fn an_expired_credential_is_not_kept_at_all() {
     let world = World::new();
     world.pass(Duration::hours(1));

@@ -25,12 +25,16 @@ use crate::host::interact::{DevicePrompt, Interact, Waiting};
 pub(super) const CANARY: &str = "canary-1f0a9be4";
 pub(super) const START: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
 
-/// A clock that a test moves.
-struct Hands(Mutex<OffsetDateTime>);
+/// A clock that a test moves, and how far it was set back.
+struct Hands(Mutex<OffsetDateTime>, Mutex<Duration>);
 
 impl Clock for Hands {
     fn now(&self) -> OffsetDateTime {
         *self.0.lock().unwrap()
+    }
+
+    fn machine_started(&self) -> OffsetDateTime {
+        START - *self.1.lock().unwrap()
     }
 }
 
@@ -139,7 +143,7 @@ impl World {
     pub(super) fn with(keyring: Keyring) -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            clock: Arc::new(Hands(Mutex::new(START))),
+            clock: Arc::new(Hands(Mutex::new(START), Mutex::new(Duration::ZERO))),
             warnings: Arc::default(),
             keyring: Arc::new(keyring),
         }
@@ -168,6 +172,12 @@ impl World {
         let (locks, notices) = (cache.locks.clone(), cache.notices.clone());
         cache.vault = Vault::over(self.host(), store, explicit, locks, notices);
         cache
+    }
+
+    /// Somebody sets the clock back by so much.
+    pub(super) fn set_back(&self, by: Duration) {
+        *self.clock.0.lock().unwrap() -= by;
+        *self.clock.1.lock().unwrap() += by;
     }
 
     pub(super) fn pass(&self, time: Duration) {

@@ -97,7 +97,7 @@ impl AwsSso {
             other => other?,
         };
         let decode = |bytes: Secret<Vec<u8>>| {
-            Stored::decode(&bytes, &self.settings.start_url, || cx.host.clock.machine_started())
+            Stored::decode(&bytes, &self.settings.start_url, |lifetime| cx.cache.by_clock(lifetime))
         };
         Ok(bytes.and_then(decode))
     }

@@ -147,17 +147,18 @@ impl Session {
 
 impl Stored {
     /// Reads a session back. `None` where it is broken, of another version, or not
-    /// of this portal. `machine_started` tells what the clock says now.
+    /// of this portal. `by_clock` yields a lifetime by the clock as it
+    /// stands now.
     pub(super) fn decode(
         bytes: &Secret<Vec<u8>>,
         start_url: &str,
-        machine_started: impl Fn() -> OffsetDateTime,
+        by_clock: impl Fn(Lifetime) -> Lifetime,
     ) -> Option<Self> {
         let ours = |v: u32, portal: &str, subject: &str| {
             v == VERSION && portal == start_url && !subject.is_empty()
         };
         if let Ok(mut session) = serde_json::from_slice::<Session>(bytes.expose()) {
-            session.lifetime = session.lifetime.by_clock(machine_started);
+            session.lifetime = by_clock(session.lifetime);
             return ours(session.v, &session.start_url, &session.subject)
                 .then_some(Self::Session(session));
         }

@@ -96,7 +96,8 @@ impl Oidc {
             other => other?,
         };
         let (issuer, client) = (self.settings.issuer.as_str(), &self.settings.client_id);
-        Ok(bytes.and_then(|bytes| Session::decode(&bytes, issuer, client, || cx.host.clock.machine_started())))
+        let by_clock = |lifetime| cx.cache.by_clock(lifetime);
+        Ok(bytes.and_then(|bytes| Session::decode(&bytes, issuer, client, by_clock)))
     }
 
     /// The assertion that a session has at hand.

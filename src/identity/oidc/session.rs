@@ -102,17 +102,17 @@ impl Session {
 
     /// Reads a session back. `None` where it is broken, of another version, or
     /// not of this issuer and client.
-    /// `machine_started` tells what the clock says now.
+    /// `by_clock` yields a lifetime by the clock as it stands now.
     pub(super) fn decode(
         bytes: &Secret<Vec<u8>>,
         issuer: &str,
         client_id: &str,
-        machine_started: impl Fn() -> OffsetDateTime,
+        by_clock: impl Fn(Lifetime) -> Lifetime,
     ) -> Option<Self> {
         let mut session: Self = serde_json::from_slice(bytes.expose()).ok()?;
         let access_tokens = session.access_tokens.iter_mut().map(|bound| &mut bound.token);
         for token in session.id_token.iter_mut().chain(access_tokens) {
-            token.lifetime = token.lifetime.by_clock(&machine_started);
+            token.lifetime = by_clock(token.lifetime);
         }
         let ours = session.v == VERSION
             && session.issuer == issuer
@@ -274,7 +274,7 @@ mod tests {
     }
 
     fn decode(bytes: &Secret<Vec<u8>>, issuer: &str, client_id: &str) -> Option<Session> {
-        Session::decode(bytes, issuer, client_id, || NOW)
+        Session::decode(bytes, issuer, client_id, |lifetime| lifetime)
     }
 
     #[test]
