@@ -111,7 +111,7 @@ pub fn next_credential(
     process::runtime()?.block_on(async {
         let caller = match caller {
             Some(caller) => caller,
-            None => run.establish(&*source).await?.into(),
+            None => run.establish(&*source).await?,
         };
         let key = run.key(&caller)?;
         run.lead(&*source, &caller, &key).await.map(|(credential, _)| credential)
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
     fn caller(&self, source: &dyn IdentitySource) -> Result<Option<Caller>> {
         let cx = self.context();
         match (source.caller(cx)?, source.session()) {
-            (None, Some(session)) => Ok(session.whose(cx)?.map(Caller::from)),
+            (None, Some(session)) => session.whose(cx),
             (caller, _) => Ok(caller),
         }
     }
@@ -301,7 +301,7 @@ impl<'a> Run<'a> {
     ) -> Result<(Credential, Origin)> {
         let caller = match caller {
             Some(caller) => caller,
-            None => self.establish(source).await?.into(),
+            None => self.establish(source).await?,
         };
         let key = self.key(&caller)?;
         if self.terms.refresh {
@@ -316,15 +316,16 @@ impl<'a> Run<'a> {
     }
 
     /// Finds out who is calling, logging in where that is what it takes.
-    async fn establish(&self, source: &dyn IdentitySource) -> Result<Principal> {
+    async fn establish(&self, source: &dyn IdentitySource) -> Result<Caller> {
         let audience = self.plan.assertion_audience();
-        match source.session() {
-            Some(session) => {
-                let options = LoginOptions { audiences: vec![audience], ..Default::default() };
-                session.login(self.context(), &options).await
-            }
-            None => Ok(source.assertion(self.context(), &audience).await?.principal),
-        }
+        let Some(session) = source.session() else {
+            return Ok(source.assertion(self.context(), &audience).await?.principal.into());
+        };
+        let options = LoginOptions { audiences: vec![audience], ..Default::default() };
+        let who = session.login(self.context(), &options).await?;
+        // There may be more to it than the principal. A login need not have been kept.
+        let caller = self.caller(source)?.filter(|caller| caller.is(&who));
+        Ok(caller.unwrap_or_else(|| who.into()))
     }
 
     /// What was minted for this run alone, where it lasts as long as this run asks.

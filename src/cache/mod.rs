@@ -129,6 +129,9 @@ pub struct SessionLabel {
     /// cached for them is good until it expires.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ended: bool,
+    /// A digest of what tells it from the one before it, where the principal does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub particular: Option<String>,
 }
 
 /// What the cache holds, as far as its index tells. Reading it unlocks nothing.

@@ -6,6 +6,9 @@
 //! target `aws` makes of them sessions that end.
 
 use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::Duration;
@@ -13,7 +16,7 @@ use time::Duration;
 use super::job::job;
 use super::{Context, Fact, IdentitySource, LoginOptions, Logout, Readiness, Session};
 use crate::cache::{Lead, SessionKey, SessionLabel};
-use crate::credential::{AccessKeys, Assertion, Caller, Principal, TokenType};
+use crate::credential::{AccessKeys, Assertion, Caller, Job, Principal, TokenType};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
 use crate::host::surroundings::Surroundings;
@@ -71,6 +74,15 @@ impl AwsKeys {
         Principal { issuer: ISSUER.into(), subject: self.name.clone() }
     }
 
+    /// Whoever has the keys of the keyring with this digest.
+    fn with_keys(&self, digest: Option<&str>) -> Caller {
+        let known = Job::new("with the access keys of the keyring");
+        match digest {
+            Some(digest) => Caller::job(known.with(ID, digest)).known_as(self.principal()),
+            None => self.principal().into(),
+        }
+    }
+
     fn stored(&self, cx: Context<'_>) -> Result<Option<AccessKeys>> {
         let bytes = cx.cache.session(&self.key())?;
         Ok(bytes.and_then(|bytes| {
@@ -115,6 +127,7 @@ impl AwsKeys {
             principal: self.principal(),
             since: cx.host.clock.now(),
             ended: false,
+            particular: Some(digest_of(&keys)),
         };
         let bytes = Secret::new(keys.write().expose().clone().into_bytes());
         cx.cache.keep_session(&self.key(), &label, &bytes, lead)
@@ -146,7 +159,7 @@ impl IdentitySource for AwsKeys {
         }]
     }
 
-    /// Other keys in the environment make another caller.
+    /// Other keys make another caller: they may be another user's.
     fn caller(&self, cx: Context<'_>) -> Result<Option<Caller>> {
         if !self.is_in_keyring() {
             let keys = self.of_environment(cx.host)?;
@@ -155,7 +168,9 @@ impl IdentitySource for AwsKeys {
                 .with(SECRET, keys.secret.expose());
             return Ok(Some(Caller::job(job).known_as(self.principal())));
         }
-        Ok(cx.cache.session_label(&self.key())?.map(|label| label.principal.into()))
+        let label = cx.cache.session_label(&self.key())?;
+        // Keys that an earlier version kept have no digest there until they are replaced.
+        Ok(label.map(|label| self.with_keys(label.particular.as_deref())))
     }
 
     async fn assertion(&self, cx: Context<'_>, _: &str) -> Result<Assertion> {
@@ -198,8 +213,8 @@ impl Session for AwsKeys {
         Ok(self.principal())
     }
 
-    fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {
-        Ok(self.stored(cx)?.map(|_| self.principal()))
+    fn whose(&self, cx: Context<'_>) -> Result<Option<Caller>> {
+        Ok(self.stored(cx)?.map(|keys| self.with_keys(Some(&digest_of(&keys)))))
     }
 
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
@@ -216,6 +231,11 @@ impl Session for AwsKeys {
             ),
         })
     }
+}
+
+/// What tells keys from others, and nothing of the keys.
+fn digest_of(keys: &AccessKeys) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, keys.id.expose().as_bytes()))
 }
 
 #[cfg(test)]

@@ -269,7 +269,7 @@ pub trait Session {
 
     /// Who logged in, as the session itself tells where the index does not. A keyring
     /// is read for it.
-    fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>>;
+    fn whose(&self, cx: Context<'_>) -> Result<Option<Caller>>;
 
     /// Takes note that this assertion, which came of the session, was turned away because
     /// the session has ended: from now on it yields none, and somebody has to log in

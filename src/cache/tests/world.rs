@@ -223,6 +223,7 @@ pub(super) fn label(subject: &str) -> SessionLabel {
         principal: principal(subject),
         since: START,
         ended: false,
+        particular: None,
     }
 }
 

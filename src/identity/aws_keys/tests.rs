@@ -60,9 +60,13 @@ fn keys_are_asked_for_once_and_forgotten_at_the_logout() {
     assert_eq!((me.subject.as_str(), secret().as_str()), ("work", "canary-one"));
     login(false).unwrap();
     assert_eq!(secret(), "canary-one", "nothing was asked");
+    let first_keys = source.caller(cx).unwrap().unwrap();
     login(true).unwrap();
     assert_eq!(secret(), "canary-two");
-    assert_eq!(source.caller(cx).unwrap(), Some(me.clone().into()));
+    let other_keys = source.caller(cx).unwrap().unwrap();
+    assert_ne!(other_keys, first_keys, "these may be another user's");
+    assert!(other_keys.is(&me) && other_keys.principal() == Some(&me));
+    assert_eq!(source.whose(cx).unwrap(), Some(other_keys), "the keys tell the same");
     let wrong = login(true).unwrap_err();
     assert!(wrong.to_string().contains("no access key ID"), "{wrong}");
     assert_eq!(secret(), "canary-two", "the old ones stay");

@@ -309,6 +309,7 @@ impl AwsSso {
             principal: session.principal(),
             since: session.since,
             ended: false,
+            particular: None,
         };
         if let Err(error) = cx.cache.keep_session(&self.key(), &label, &session.encode(), lead) {
             cx.host.interact.warn(&format!("the session could not be kept: {error}"));
@@ -323,6 +324,7 @@ impl AwsSso {
             principal: session.principal(),
             since: session.since,
             ended: true,
+            particular: None,
         };
         let (key, ended) = (self.key(), session.end().encode());
         let kept = cx.cache.keep_session(&key, &label, &ended, lead);
@@ -418,8 +420,8 @@ impl super::Session for AwsSso {
         login::settle(cx, lead, session.map(|session| session.principal()))
     }
 
-    fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {
-        Ok(self.stored(cx)?.map(|stored| stored.principal()))
+    fn whose(&self, cx: Context<'_>) -> Result<Option<Caller>> {
+        Ok(self.stored(cx)?.map(|stored| stored.principal().into()))
     }
 
     fn turned_away(&self, cx: Context<'_>, shown: &Assertion) -> Result<bool> {

@@ -213,6 +213,7 @@ impl Oidc {
             principal: session.principal(),
             since: session.since,
             ended: session.ended,
+            particular: None,
         };
         cx.cache.keep_session(&self.key(), &label, &session.encode(), lead)
     }
@@ -380,8 +381,8 @@ impl super::Session for Oidc {
         login::settle(cx, lead, assertion)
     }
 
-    fn whose(&self, cx: Context<'_>) -> Result<Option<Principal>> {
-        Ok(self.stored(cx)?.map(|session| session.principal()))
+    fn whose(&self, cx: Context<'_>) -> Result<Option<Caller>> {
+        Ok(self.stored(cx)?.map(|session| session.principal().into()))
     }
 
     async fn logout(&self, cx: Context<'_>) -> Result<Logout> {
