@@ -44,6 +44,8 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 const HEAD_MAX: usize = 16 * 1024;
 /// How many connections are served at once; more wait.
 const CONNECTIONS_MAX: usize = 256;
+/// How many of others are told at once that they get nothing; more are dropped.
+const STRANGERS_MAX: usize = 16;
 
 /// What the endpoint hands out.
 pub trait Current: Send + Sync {
@@ -108,25 +110,31 @@ fn random_token() -> Result<Secret<String>> {
 }
 
 async fn accept(socket: TcpListener, guard: Arc<Guard>) {
-    let mut connections = JoinSet::new();
+    let (mut connections, mut strangers) = (JoinSet::new(), JoinSet::new());
     loop {
         while connections.try_join_next().is_some() {}
+        while strangers.try_join_next().is_some() {}
         if connections.len() >= CONNECTIONS_MAX {
             connections.join_next().await;
         }
         match socket.accept().await {
-            Ok((stream, peer)) => {
-                connections.spawn(serve(stream, peer, Arc::clone(&guard)));
+            // Looked at before anything is waited for: whoever is silent keeps a place.
+            Ok((stream, peer)) if is_ours(peer, guard.address) => {
+                connections.spawn(serve(stream, Arc::clone(&guard), true));
             }
+            Ok((stream, _)) if strangers.len() < STRANGERS_MAX => {
+                strangers.spawn(serve(stream, Arc::clone(&guard), false));
+            }
+            Ok(_) => {}
             // Out of file descriptors, or a connection that is gone already.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, guard: Arc<Guard>) {
+async fn serve(stream: TcpStream, guard: Arc<Guard>, is_ours: bool) {
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = guard.answer(&request, peer);
+        let answer = guard.answer(&request, is_ours);
         async move { Ok::<_, Infallible>(answer) }
     });
     let serving = http1::Builder::new()
@@ -172,8 +180,8 @@ struct Answer<'a> {
 }
 
 impl Guard {
-    fn answer<B>(&self, request: &Request<B>, peer: SocketAddr) -> Response<Full<Bytes>> {
-        let (status, body) = match self.admit(request, peer).and_then(|()| self.credential()) {
+    fn answer<B>(&self, request: &Request<B>, is_ours: bool) -> Response<Full<Bytes>> {
+        let (status, body) = match self.admit(request, is_ours).and_then(|()| self.credential()) {
             Ok(body) => (StatusCode::OK, body),
             Err(refusal) => {
                 tracing::debug!(code = refusal.code, "a request for credentials is refused");
@@ -193,8 +201,8 @@ impl Guard {
     }
 
     /// Lets a request through that is as it must be.
-    fn admit<B>(&self, request: &Request<B>, peer: SocketAddr) -> Result<(), Refusal> {
-        if !is_ours(peer, self.address) {
+    fn admit<B>(&self, request: &Request<B>, is_ours: bool) -> Result<(), Refusal> {
+        if !is_ours {
             let why = "only programs of the user who runs tmpcred are answered";
             return Err(Refusal::new(StatusCode::FORBIDDEN, "WrongPeer", why));
         }

@@ -169,10 +169,41 @@ fn another_peer_is_refused() {
     };
     let stream = TcpStream::connect(world.endpoint.address).unwrap();
     let here = stream.local_addr().unwrap();
-    assert_eq!(guard.answer(&request(), here).status(), 200);
+    assert!(is_ours(here, guard.address));
     for peer in [SocketAddr::from(([192, 0, 2, 1], 4711)), ([10, 0, 0, 1], here.port()).into()] {
-        assert_eq!(guard.answer(&request(), peer).status(), 403, "{peer}");
+        assert!(!is_ours(peer, guard.address), "{peer}");
     }
+    assert_eq!(guard.answer(&request(), true).status(), 200);
+    assert_eq!(guard.answer(&request(), false).status(), 403);
+}
+
+/// Each of their connections would have a place for ten seconds.
+#[cfg(target_os = "linux")]
+#[test]
+fn strangers_who_are_silent_keep_nobody_from_an_answer() {
+    use std::os::unix::process::CommandExt;
+    crate::host::test_user::assert_root();
+    let world = World::new();
+    let script = "import socket, sys\n\
+        all = [socket.create_connection((\"127.0.0.1\", int(sys.argv[1]))) for _ in range(300)]\n\
+        print(\"there\", flush=True)\nsys.stdin.read()\n";
+    let mut stranger = process::command("python3")
+        .args(["-c", script, &world.endpoint.address.port().to_string()])
+        .uid(4321)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut there = [0; 6];
+    stranger.stdout.take().unwrap().read_exact(&mut there).unwrap();
+    let mut stream = TcpStream::connect(world.endpoint.address).unwrap();
+    stream.set_read_timeout(Some(CONNECTION_LIMIT / 2)).unwrap();
+    stream.write_all(format!("{GET}\r\n{}\r\n", world.headers()).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(stranger.stdin.take());
+    stranger.wait().unwrap();
 }
 
 #[test]
