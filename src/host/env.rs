@@ -19,7 +19,20 @@ pub const CACHE_KEY: &str = "TMPCRED_CACHE_KEY";
 /// Its `Debug` form shows names only: values may be secrets. Clones share the
 /// variables.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Env(Arc<BTreeMap<OsString, OsString>>);
+pub struct Env(Arc<Variables>);
+
+type Variables = BTreeMap<OsString, OsString>;
+
+/// Whether `Path` is `PATH`: on Windows it is, and most names there have small letters.
+const ANY_CASE: bool = cfg!(windows);
+
+/// A name as it is spelled among these variables.
+fn spelled<'a>(all: &'a Variables, name: &OsStr, any_case: bool) -> Option<&'a OsString> {
+    match any_case {
+        true => all.keys().find(|known| known.eq_ignore_ascii_case(name)),
+        false => all.get_key_value(name).map(|(known, _)| known),
+    }
+}
 
 impl Env {
     /// The variables this process was started with.
@@ -37,7 +50,8 @@ impl Env {
 
     /// A variable's value. An empty one counts as unset, as it does for most tools.
     pub fn get_os(&self, name: &str) -> Option<&OsStr> {
-        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|v| !v.is_empty())
+        let name = spelled(&self.0, OsStr::new(name), ANY_CASE)?;
+        self.0.get(name).map(OsString::as_os_str).filter(|v| !v.is_empty())
     }
 
     /// A variable's value where it is valid Unicode and not empty.
@@ -53,14 +67,18 @@ impl Env {
     /// The same with one more variable, or another value of it.
     #[must_use]
     pub fn with(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        Arc::make_mut(&mut self.0).insert(name.into(), value.into());
+        let name = name.into();
+        let name = spelled(&self.0, &name, ANY_CASE).cloned().unwrap_or(name);
+        Arc::make_mut(&mut self.0).insert(name, value.into());
         self
     }
 
     /// The same without a variable.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
-        Arc::make_mut(&mut self.0).remove(OsStr::new(name));
+        if let Some(name) = spelled(&self.0, OsStr::new(name), ANY_CASE).cloned() {
+            Arc::make_mut(&mut self.0).remove(&name);
+        }
         self
     }
 
@@ -111,6 +129,24 @@ mod tests {
         assert_eq!(env.get("A"), None);
         assert!(!env.flag("A") && env.flag("B") && !env.flag("C") && env.flag("D"));
         assert!(!env.flag("missing"));
+    }
+
+    #[test]
+    fn names_are_found_whatever_their_case_where_it_makes_no_difference() {
+        let env = Env::from_pairs([("Path", "p"), ("SystemRoot", "s")]);
+        let find = |name: &str, any_case| {
+            let spelled = spelled(&env.0, OsStr::new(name), any_case)?;
+            spelled.to_str()
+        };
+        for (name, known) in [("PATH", "Path"), ("SYSTEMROOT", "SystemRoot"), ("Path", "Path")] {
+            assert_eq!(find(name, true), Some(known));
+            assert_eq!(find(name, false), (name == known).then_some(known));
+        }
+        assert_eq!(find("PAT", true), None);
+        let other = env.clone().with("PATH", "q");
+        assert_eq!(other.iter().count(), if cfg!(windows) { 2 } else { 3 });
+        assert_eq!(other.get("PATH"), Some("q"));
+        assert_eq!(other.without("PATH").get("PATH"), None);
     }
 
     #[test]
