@@ -1,11 +1,20 @@
-//! Forgetting credentials before they expire.
+//! Forgetting credentials before they expire, and finding sessions that nothing leads to.
 
-use super::key::ItemKey;
-use super::{Cache, CredentialLabel};
+use super::key::{ItemKey, SessionKey};
+use super::{Cache, CredentialLabel, SessionLabel};
 use crate::credential::{self, Credential, Principal};
 use crate::error::Result;
 
 impl Cache {
+    /// The sessions in the store in use, as the index tells, but for those with these keys.
+    pub fn sessions_besides(&self, known: &[SessionKey]) -> Vec<(SessionKey, SessionLabel)> {
+        let store = self.vault.id_in_use();
+        let here = self.index.read().sessions.into_iter().filter(|entry| entry.store == store);
+        let keyed =
+            here.filter_map(|entry| Some((ItemKey::parse(&entry.key)?.session()?, entry.label)));
+        keyed.filter(|(key, _)| !known.contains(key)).collect()
+    }
+
     /// Forgets every credential of this principal; for logging out.
     ///
     /// Those that the index does not know are looked for in the store itself.

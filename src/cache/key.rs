@@ -131,6 +131,11 @@ impl ItemKey {
         &self.0
     }
 
+    /// The key of the session that the item holds.
+    pub(super) fn session(&self) -> Option<SessionKey> {
+        self.0.strip_prefix(SESSION).map(|hash| SessionKey(hash.to_string()))
+    }
+
     /// Whether the item holds a credential.
     pub(super) fn is_credential(&self) -> bool {
         self.0.starts_with(CREDENTIAL)

@@ -387,7 +387,7 @@ pub(crate) struct Logout {
     /// The identity [default: the only one, or that of the profile that would be used]
     #[arg(add = ArgValueCandidates::new(complete::identities), conflicts_with = "all")]
     pub identity: Option<String>,
-    /// End the sessions of all identities
+    /// End the sessions of all identities, also of those that the configuration has no more
     #[arg(long)]
     pub all: bool,
     /// Report as JSON

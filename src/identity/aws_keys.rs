@@ -196,6 +196,10 @@ impl IdentitySource for AwsKeys {
 
 #[async_trait(?Send)]
 impl Session for AwsKeys {
+    fn session_key(&self) -> SessionKey {
+        self.key()
+    }
+
     async fn login(&self, cx: Context<'_>, options: &LoginOptions) -> Result<Principal> {
         if options.flow.is_some() {
             return Err(Error::new(ErrorKind::Usage, "access keys have no login flow"));

@@ -8,6 +8,7 @@ mod detect;
 mod endpoint;
 mod job;
 mod login;
+mod stray;
 mod strength;
 mod token;
 
@@ -16,9 +17,10 @@ use async_trait::async_trait;
 pub use self::detect::{Candidate, detect};
 pub use self::job::proofs;
 pub use self::login::Flow;
+pub use self::stray::{Stray, strays};
 pub use self::strength::Strength;
 use crate::aws::sso::Server;
-use crate::cache::Cache;
+use crate::cache::{Cache, SessionKey};
 use crate::credential::{Assertion, Caller, Principal, Proof};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -264,6 +266,9 @@ impl Logout {
 /// A source that people log in to.
 #[async_trait(?Send)]
 pub trait Session {
+    /// By what its session is found in the cache.
+    fn session_key(&self) -> SessionKey;
+
     /// Starts a session, or finds that there is one.
     async fn login(&self, cx: Context<'_>, options: &LoginOptions) -> Result<Principal>;
 

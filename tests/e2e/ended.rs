@@ -75,6 +75,39 @@ fn what_is_cached_serves_after_the_session_has_ended() {
 }
 
 #[test]
+fn a_session_that_no_identity_leads_to_is_shown_and_ended() {
+    let (journey, _) = with_credentials();
+    let status = || journey.tmpcred(&["status", "--json"]).run().ok().json();
+    assert_eq!(status()["sessions"][0]["configured"], true);
+    let refresh_token = session(&journey)["refresh_token"].as_str().unwrap().to_string();
+    let file = journey.home.path(".config/tmpcred/config.toml");
+    let before = std::fs::read_to_string(file).unwrap();
+    let identity = "[identity.corp]\n";
+    let other = "[identity.corp]\nscopes = [\"openid\", \"offline_access\", \"email\"]\n";
+    assert!(before.contains(identity));
+    journey.home.config(&before.replace(identity, other));
+    assert_eq!(status()["sessions"][0]["configured"], false);
+    let shown = journey.tmpcred(&["status"]).run().ok().stdout;
+    assert!(shown.contains("no identity leads to it"), "{shown}");
+
+    let out = journey.tmpcred(&["logout", "--all", "--json"]).run().ok().json();
+    let ended: Vec<_> = out.as_array().unwrap().iter().map(|one| &one["session"]).collect();
+    assert_eq!(ended, ["none", "revoked"]);
+    assert_eq!((&out[1]["configured"], &out[1]["subject"]), (&false.into(), &"alice".into()));
+    assert_eq!(status()["sessions"], serde_json::json!([]));
+    assert_eq!(status()["credentials"], serde_json::json!([]));
+    assert!(items(&journey.home, "session").is_empty());
+    let form = [
+        ("client_id", CLIENT),
+        ("grant_type", "refresh_token"),
+        ("refresh_token", refresh_token.as_str()),
+    ];
+    let refused = Http::new().form(&journey.provider.url("/token"), &form).unwrap();
+    assert_eq!(refused.status, 400, "the provider knows");
+    journey.tmpcred(&["token", "--no-input"]).run().ended_with(4);
+}
+
+#[test]
 fn status_and_logout_know_that_a_session_has_ended() {
     let (journey, _) = with_credentials();
     let status = || journey.tmpcred(&["status", "--json"]).run().ok().json();

@@ -6,11 +6,11 @@ use crate::cache::Cache;
 use crate::cli::App;
 use crate::cli::args::Logout as Args;
 use crate::cli::misuse;
-use crate::cli::prepare::{cache, identity};
+use crate::cli::prepare::{cache, identity as named};
 use crate::config;
 use crate::error::Result;
 use crate::host::process;
-use crate::identity::{Context, Logout};
+use crate::identity::{self, Context, Logout};
 use crate::plan;
 
 pub(super) fn run(app: &App, args: &Args) -> Result<()> {
@@ -22,13 +22,20 @@ pub(super) fn run(app: &App, args: &Args) -> Result<()> {
             .map(|name| plan::identity(&config, Some(name)))
             .collect::<Result<Vec<_>>>()?
     } else {
-        vec![identity(&app.host, &config, args.identity.as_deref())?]
+        vec![named(&app.host, &config, args.identity.as_deref())?]
     };
     let cache = cache(&app.host, &config)?;
     let mut reports = Vec::new();
     for identity in &identities {
         if let Some(report) = end(app, &cache, identity, args.all)? {
             reports.push(report);
+        }
+    }
+    if args.all {
+        for stray in identity::strays(&cache, &config.identities) {
+            let cx = Context::new(&app.host, &cache);
+            let ended = process::runtime()?.block_on(stray.end(cx, &config.identities))?;
+            reports.push(report(app, &stray.label.identity, ended, false));
         }
     }
     if args.json { app.ui.json(&reports) } else { Ok(()) }
@@ -44,9 +51,13 @@ fn end(app: &App, cache: &Cache, identity: &plan::Identity, all: bool) -> Result
             Err(misuse(format!("the identity '{}' has no sessions", identity.name)))
         };
     };
-    let name = &identity.name;
     let cx = Context::new(&app.host, cache);
     let outcome = process::runtime()?.block_on(session.logout(cx))?;
+    Ok(Some(report(app, &identity.name, outcome, true)))
+}
+
+/// Tells what became of a session. `configured`: whether an identity leads to it.
+fn report(app: &App, name: &str, outcome: Logout, configured: bool) -> Value {
     let (state, principal, why) = match outcome {
         Logout::NoSession => {
             app.host.interact.note(&format!("{name}: nobody is logged in"));
@@ -71,11 +82,12 @@ fn end(app: &App, cache: &Cache, identity: &plan::Identity, all: bool) -> Result
             ("forgotten", Some(principal), Some(why))
         }
     };
-    Ok(Some(json!({
+    json!({
         "identity": name,
+        "configured": configured,
         "session": state,
         "issuer": principal.as_ref().map(|p| &p.issuer),
         "subject": principal.as_ref().map(|p| &p.subject),
         "because": why,
-    })))
+    })
 }

@@ -3,23 +3,25 @@
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::cache::{Cache, Contents, CredentialLabel, StoreChoice};
+use crate::cache::{Cache, Contents, CredentialLabel, SessionLabel, StoreChoice};
 use crate::cli::App;
 use crate::cli::args::Status;
 use crate::cli::prepare::cache;
 use crate::cli::show;
 use crate::config;
 use crate::error::Result;
+use crate::identity::{self, Stray};
 
 /// How many characters a full lifetime takes.
 const BAR: usize = 16;
 
 pub(super) fn run(app: &App, args: &Status) -> Result<()> {
-    let (cache, store) = match config::load(&app.host) {
+    let (cache, store, strays) = match config::load(&app.host) {
         Ok(config) => {
             let cache = cache(&app.host, &config)?;
             let store = cache.store_name();
-            (cache, Some(store))
+            let strays = identity::strays(&cache, &config.identities);
+            (cache, Some(store), Some(strays))
         }
         // What is cached is there all the same; only where new entries go is not known.
         Err(error) => {
@@ -27,13 +29,13 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
                 "the configuration cannot be used, as `tmpcred config check` shows: {}",
                 error.message()
             ));
-            (Cache::new(app.host.clone(), StoreChoice::default()), None)
+            (Cache::new(app.host.clone(), StoreChoice::default()), None, None)
         }
     };
     let contents = cache.contents()?;
     let now = app.host.clock.now();
     if args.json {
-        return app.ui.json(&report(&contents, now, store));
+        return app.ui.json(&report(&contents, now, store, strays.as_deref()));
     }
     let store = store.map(|store| format!("\nThey are kept in: {store}"));
     let tell_store = || store.iter().try_for_each(|store| app.ui.line(store));
@@ -45,9 +47,13 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
                 session.identity.clone(),
                 session.principal.subject.clone(),
                 session.principal.issuer.clone(),
-                match session.ended {
-                    true => "ended: login required".into(),
-                    false => show::ago(now - session.since),
+                match (session.ended, is_configured(session, strays.as_deref())) {
+                    (true, _) => "ended: login required".into(),
+                    (false, Some(false)) => format!(
+                        "{}; no identity leads to it, `tmpcred logout --all` ends it",
+                        show::ago(now - session.since)
+                    ),
+                    (false, _) => show::ago(now - session.since),
                 },
             ]
         });
@@ -70,6 +76,11 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
     tell_store()
 }
 
+/// Whether an identity leads to a session; `None` where the configuration is broken.
+fn is_configured(session: &SessionLabel, strays: Option<&[Stray]>) -> Option<bool> {
+    strays.map(|strays| strays.iter().all(|stray| stray.label != *session))
+}
+
 /// What is left of a lifetime, as a bar.
 fn bar(credential: &CredentialLabel, now: OffsetDateTime) -> String {
     let ttl = credential.lifetime.ttl().as_seconds_f64().max(1.0);
@@ -83,7 +94,12 @@ fn bar(credential: &CredentialLabel, now: OffsetDateTime) -> String {
     format!("{}{}", "█".repeat(full), "░".repeat(BAR - full))
 }
 
-fn report(contents: &Contents, now: OffsetDateTime, store: Option<&str>) -> serde_json::Value {
+fn report(
+    contents: &Contents,
+    now: OffsetDateTime,
+    store: Option<&str>,
+    strays: Option<&[Stray]>,
+) -> serde_json::Value {
     let sessions: Vec<_> = contents
         .sessions
         .iter()
@@ -94,6 +110,7 @@ fn report(contents: &Contents, now: OffsetDateTime, store: Option<&str>) -> serd
                 "subject": session.principal.subject,
                 "since": show::moment(session.since),
                 "login_required": session.ended,
+                "configured": is_configured(session, strays),
             })
         })
         .collect();

@@ -404,6 +404,10 @@ impl IdentitySource for AwsSso {
 
 #[async_trait(?Send)]
 impl super::Session for AwsSso {
+    fn session_key(&self) -> SessionKey {
+        self.key()
+    }
+
     async fn login(&self, cx: Context<'_>, options: &LoginOptions) -> Result<Principal> {
         let find = || {
             let session = if options.force { None } else { self.alive(cx)? };

@@ -21,6 +21,8 @@ mod settings;
 mod tokens;
 mod transport;
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use time::OffsetDateTime;
 
@@ -39,8 +41,9 @@ use crate::error::{Error, ErrorKind, Result, foreign};
 use crate::host::Host;
 use crate::host::files;
 use crate::host::surroundings::Surroundings;
-use crate::oidc::Documents;
+use crate::oidc::{Documents, Issuer};
 use crate::reach::Effort;
+use crate::secret::Secret;
 
 /// The source.
 pub struct Oidc {
@@ -322,6 +325,10 @@ impl IdentitySource for Oidc {
 
 #[async_trait(?Send)]
 impl super::Session for Oidc {
+    fn session_key(&self) -> SessionKey {
+        self.key()
+    }
+
     async fn login(&self, cx: Context<'_>, options: &LoginOptions) -> Result<Principal> {
         let LoginOptions { audiences, flow, force } = options;
         let (flow, force, strength) = (*flow, *force, Strength::default());
@@ -418,6 +425,27 @@ impl Oidc {
             Provider::open(cx.host, &self.settings, &documents, Effort::LOOK).await?;
         provider.revoke(refresh_token).await
     }
+}
+
+/// Revokes a session that no identity leads to. `None` where it is none of this kind. It tells
+/// its issuer and client; an identity with the same issuer tells which authorities to trust.
+pub(super) async fn revoke_stray(
+    cx: Context<'_>,
+    bytes: &Secret<Vec<u8>>,
+    identities: &BTreeMap<String, super::Settings>,
+) -> Option<Result<()>> {
+    let session = Session::of_any_issuer(bytes)?;
+    let (issuer, client) = session.made_by();
+    let issuer = Issuer::parse(issuer).ok()?;
+    let same = identities.values().find_map(|settings| match settings {
+        super::Settings::Oidc(settings) if settings.issuer == issuer => Some(settings.clone()),
+        _ => None,
+    });
+    let settings = match same {
+        Some(settings) => Settings { client_id: client.into(), ..settings },
+        None => Settings::new(issuer, client),
+    };
+    Some(Oidc::new("", settings).revoke(cx, &session).await)
 }
 
 fn nothing_to_show() -> Error {

@@ -121,6 +121,17 @@ impl Session {
         ours.then_some(session)
     }
 
+    /// Reads a session back to end it, whoever made it.
+    pub(super) fn of_any_issuer(bytes: &Secret<Vec<u8>>) -> Option<Self> {
+        let session: Self = serde_json::from_slice(bytes.expose()).ok()?;
+        (session.v == VERSION).then_some(session)
+    }
+
+    /// The issuer and the client that it belongs to.
+    pub(super) fn made_by(&self) -> (&str, &str) {
+        (&self.issuer, &self.client_id)
+    }
+
     /// Who logged in.
     pub(super) fn principal(&self) -> Principal {
         Principal { issuer: self.issuer.clone(), subject: self.subject.clone() }

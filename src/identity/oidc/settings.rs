@@ -103,6 +103,22 @@ impl<'a> From<&'a Settings> for Redirect<'a> {
 }
 
 impl Settings {
+    /// Those of a client at a provider, of which nothing else is said.
+    pub(super) fn new(issuer: Issuer, client_id: &str) -> Self {
+        Self {
+            issuer,
+            client_id: client_id.into(),
+            scopes: default_scopes(),
+            flow: Flow::default(),
+            redirect_ports: Vec::new(),
+            redirect_host: RedirectHost::default(),
+            redirect_path: default_redirect_path(),
+            audience_parameter: AudienceParameter::default(),
+            login_parameters: BTreeMap::new(),
+            ca_file: None,
+        }
+    }
+
     /// The scopes to ask for. Without `openid` a provider does not say who
     /// logged in.
     pub(super) fn all_scopes(&self) -> Vec<String> {
