@@ -213,6 +213,7 @@ mod tests {
         // Once more, over the copy that nobody can write to.
         stand_ins(&env, &out).unwrap();
     }
+
     #[test]
     fn keys_are_found_in_a_file_that_is_not_all_in_utf_8() {
         let keys = b"\xef\xbb\xbf[default]\naws_access_key_id = AKIA # J\xfcrgen\nregion = x\n\
