@@ -89,7 +89,7 @@ fn what_waits_by_rules_that_have_changed_is_taken_back_and_asked_for_anew() {
     assert_eq!(handed(&prepared, &ask(&[])), first, "it is gone on with");
     let home = &company.broker.home;
     let policy = std::fs::read_to_string(home.path("policy.cedar")).unwrap();
-    let says = "policies count from now on";
+    let says = "other policies decide from now on";
     let count = || company.broker.said().matches(says).count();
     let before = count();
     home.write("policy.cedar", policy.replacen("@ttl(\"1h\")", "@ttl(\"50m\")", 1));
