@@ -200,7 +200,8 @@ pub(super) async fn run(
 /// can reach has its share, so that none takes what another one, or the database, needs.
 fn limits(config: &Config) -> Limits {
     let listeners = 1 + u64::from(config.authz.as_ref().is_some_and(|it| it.listen.is_some()));
-    let database = config.store.postgres.as_ref().map_or(0, |it| u64::from(it.max_connections));
+    // (By a name each goes through a socket of this process, which has two ends.)
+    let database = config.store.postgres.as_ref().map_or(0, |it| 3 * u64::from(it.max_connections));
     let others = OTHER_FILES + ADMIN_CONNECTIONS as u64 + database;
     let wanted = listeners * MAX_CONNECTIONS as u64 + others;
     let allowed = process::allow_open_files(wanted);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::App;
 use super::args::{Elevated as Args, Fresh};
-use super::commands::elevate::request::ended_by;
+use super::commands::elevate::request::{ended_by, is_past};
 use super::commands::elevate::{self, request};
 use super::elsewhere::Elsewhere;
 use super::hold::{Hold, Left};
@@ -294,12 +294,6 @@ impl Elevated {
             )),
         }
     }
-}
-
-/// Whether it is over by the clock: the broker puts that on record a moment later.
-fn is_past(elevation: &Elevation, now: OffsetDateTime) -> bool {
-    let until = elevation.grant.as_ref().and_then(|grant| elevate::moment(&grant.until));
-    elevation.is_had() && until.is_some_and(|until| until <= now)
 }
 
 /// Until when a session of AWS lasts that a run had.

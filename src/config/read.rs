@@ -111,21 +111,30 @@ pub(super) fn resolve_paths(tree: &mut Node, dir: &Path, home: Option<&Path>) {
 /// The files that a configuration file in `dir` names and that go with it: what it says
 /// relative to itself, wherever that leads, and all that is below its directory, which is
 /// without symbolic links. A file with a token decides nothing, and is another one all the
-/// time. A word of a program counts where there is such a file.
-pub(super) fn named_files(tree: &Node, dir: &Path, home: Option<&Path>) -> BTreeSet<PathBuf> {
+/// time. A word of a program counts where there is such a file, there or in the directory that the
+/// program would be started in.
+pub(super) fn named_files(
+    tree: &Node,
+    dir: &Path,
+    (working, home): (Option<&Path>, Option<&Path>),
+) -> BTreeSet<PathBuf> {
     let mut tree = tree.clone();
     resolve_paths(&mut tree, dir, home);
     let mut named = BTreeSet::new();
     each_text(&mut tree, "", 0, &mut |name, text| {
-        let path = dir.join(&*text);
-        let is_named = match name {
-            "token_file" => false,
-            "command" | "browser" => files::is_file(&path),
-            name => name.ends_with("_file"),
-        };
+        let is_word = ["command", "browser"].contains(&name);
+        let is_file = name.ends_with("_file") && name != "token_file";
         let below = |path: &Path| path.starts_with(dir);
-        if is_named && (below(&path) || files::canonical(&path).is_ok_and(|path| below(&path))) {
-            named.insert(path);
+        let mut add = |path: PathBuf| {
+            let is_named = is_file || is_word && files::is_file(&path);
+            if is_named && (below(&path) || files::canonical(&path).is_ok_and(|path| below(&path)))
+            {
+                named.insert(path);
+            }
+        };
+        add(dir.join(&*text));
+        if let Some(working) = working.filter(|_| is_word) {
+            add(working.join(&*text));
         }
     });
     named

@@ -138,7 +138,8 @@ pub(super) fn standing(host: &Host, path: &Path, text: &read::Text) -> Result<St
 fn named(host: &Host, path: &Path, text: &read::Text) -> Result<Files> {
     let tree = Node::parse(&text.source).map_err(|problem| problem.into_error())?;
     let dir = path.parent().unwrap_or(path);
-    let named = read::named_files(&tree, dir, host.env.home()).into_iter();
+    let working = host.dirs.working.as_deref().and_then(|dir| files::canonical(dir).ok());
+    let named = read::named_files(&tree, dir, (working.as_deref(), host.env.home())).into_iter();
     named.map(|path| digest_of(&path).map(|digest| (path, digest))).collect()
 }
 

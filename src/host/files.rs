@@ -32,8 +32,13 @@ pub fn exists(path: impl AsRef<Path>) -> bool {
     path.as_ref().exists()
 }
 
-/// Whether there is a file `path`, and this user is not let to it.
+/// Whether there is a file `path`, and this user is not let to it. It is not opened: somebody may
+/// write to a pipe once.
 pub fn is_withheld(path: impl AsRef<Path>) -> bool {
+    #[cfg(unix)]
+    return rustix::fs::access(path.as_ref(), rustix::fs::Access::READ_OK)
+        == Err(rustix::io::Errno::ACCESS);
+    #[cfg(not(unix))]
     File::open(path).is_err_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
 }
 

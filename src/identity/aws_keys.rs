@@ -23,7 +23,7 @@ use crate::host::surroundings::Surroundings;
 use crate::secret::Secret;
 
 /// Who says who it is: nobody but the configuration.
-const ISSUER: &str = "aws-keys";
+pub(super) const ISSUER: &str = "aws-keys";
 
 /// The variables that AWS's own tools read:
 /// <https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html>.

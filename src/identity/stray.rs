@@ -1,9 +1,9 @@
-//! Sessions that no identity of the configuration leads to: it was removed, or what makes
+//! Sessions that no identity of this configuration leads to: it was removed, or what makes
 //! its session another one was changed since the login.
 
 use std::collections::BTreeMap;
 
-use super::{Context, Logout, Settings, oidc};
+use super::{Context, Logout, Settings, aws_keys, oidc};
 use crate::cache::{Cache, SessionKey, SessionLabel};
 use crate::error::Result;
 
@@ -15,13 +15,15 @@ pub struct Stray {
     pub label: SessionLabel,
 }
 
-/// Those that none of these identities leads to. Unlocks nothing.
+/// Those that none of these identities leads to. Unlocks nothing. Access keys of AWS are none of
+/// them: they end with nothing, and may be kept nowhere else.
 pub fn strays(cache: &Cache, identities: &BTreeMap<String, Settings>) -> Vec<Stray> {
     let key = |(name, settings): (&String, &Settings)| {
         settings.open(name).session().map(super::Session::session_key)
     };
     let known: Vec<_> = identities.iter().filter_map(key).collect();
     let found = cache.sessions_besides(&known).into_iter();
+    let found = found.filter(|(_, label)| label.principal.issuer != aws_keys::ISSUER);
     found.map(|(key, label)| Stray { key, label }).collect()
 }
 
@@ -46,7 +48,7 @@ impl Stray {
                 Some(Err(why)) => Logout::ForgottenOnly(who.clone(), why.to_string()),
                 None => Logout::ForgottenOnly(
                     who.clone(),
-                    "no identity of the configuration leads to it; it lasts until it ends there"
+                    "no identity of this configuration leads to it; it lasts until it ends there"
                         .into(),
                 ),
             },

@@ -88,7 +88,7 @@ fn a_session_that_no_identity_leads_to_is_shown_and_ended() {
     journey.home.config(&before.replace(identity, other));
     assert_eq!(status()["sessions"][0]["configured"], false);
     let shown = journey.tmpcred(&["status"]).run().ok().stdout;
-    assert!(shown.contains("no identity leads to it"), "{shown}");
+    assert!(shown.contains("no identity of this configuration leads to it"), "{shown}");
 
     let out = journey.tmpcred(&["logout", "--all", "--json"]).run().ok().json();
     let ended: Vec<_> = out.as_array().unwrap().iter().map(|one| &one["session"]).collect();

@@ -127,13 +127,16 @@ fn a_store_moves_to_postgresql_with_all_that_it_has() {
     assert_eq!(told["records"], 6, "{told}");
 }
 
-/// Becomes a program for which this directory is on a disk of so many KiB.
+/// Runs a program for which this directory is on a disk of so many KiB, and says what is there then.
 const WITH_A_SMALL_DISK: &str = r#"
     set -e
     user=$1; directory=$2; size=$3; shift 3
     mount -t tmpfs -o size="${size}k",mode=0700 small "$directory"
     [ -z "$user" ] || chown "$user:$user" "$directory"
-    exec "$@"
+    code=0
+    "$@" || code=$?
+    echo "left: $(ls -A "$directory")" >&2
+    exit $code
 "#;
 
 /// It is written beside its file first: there is room for that, and not for what it is moved to.
@@ -174,7 +177,7 @@ fn a_backup_of_postgresql_that_does_not_fit_into_its_file_is_none() {
     };
     on_a_disk(size * 3).ok();
     let refused = on_a_disk(size * 3 / 2).ended_with(1);
-    for says in ["cannot be put into one file", "full"] {
+    for says in ["cannot be put into one file", "full", "left: \n"] {
         assert!(refused.stderr.contains(says), "{says}: {}", refused.stderr);
     }
 }

@@ -314,7 +314,8 @@ impl AtHand {
         // One waits for an address that does not answer, and not all who come meanwhile.
         if self.keys.are_awaited() {
             return match before.verify(token, expected, &NoDocuments).await {
-                Err(Failure::Refused(Refusal::UnknownKey(_))) => {
+                // Those may be gone from there.
+                Err(Failure::NoKeys(_) | Failure::Refused(Refusal::UnknownKey(_))) => {
                     self.keys.verify(token, expected, &NoDocuments).await
                 }
                 verified => verified,

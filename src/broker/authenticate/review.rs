@@ -31,9 +31,11 @@ use crate::secret::Secret;
 /// How long a review may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// How long an API server that did not serve, so often in a row, is left alone. A single request
-/// that takes long says little: whoever may ask can make one up.
+/// How often in a row an API server has not served when it is left alone. A single request that
+/// takes long says little: anybody can make one up.
 const IN_A_ROW: u32 = 3;
+
+/// How long it is left alone.
 const RETRY_AFTER: Duration = Duration::seconds(5);
 
 /// How large the file with the broker's own token may be.

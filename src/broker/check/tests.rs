@@ -217,7 +217,7 @@ async fn a_database_of_another_key_issuer_or_version_is_told() {
     place.execute("update audit_head set last_sequence = last_sequence - 1").await;
     assert_eq!(place.bad(&config).await, []);
 
-    place.execute("update _sqlx_migrations set version = 9999 where version = 22").await;
+    place.execute("update _sqlx_migrations set version = 9999 where version = 23").await;
     only(&config, Subject::Database, "wrong: ").await;
     place.execute("delete from _sqlx_migrations where version = 9999").await;
     only(&config, Subject::Database, "warning: an earlier version of tmpcred made it").await;

@@ -4,20 +4,74 @@
 use super::Pattern;
 use crate::oidc::Issuer;
 
-/// Issuers of everybody, and what to require of their tokens.
-const SHARED: [(&str, &str); 8] = [
-    (
-        "https://token.actions.githubusercontent.com",
-        "required_claims = { repository_owner_id = \"…\" }, or better repository_id",
-    ),
-    ("https://gitlab.com", "required_claims = { namespace_id = \"…\" }, or better project_id"),
-    ("https://agent.buildkite.com", "required_claims = { organization_slug = \"…\" }"),
-    ("https://app.terraform.io", "required_claims = { terraform_organization_id = \"…\" }"),
-    ("https://accounts.google.com", "clients = [\"…\"], or required_claims = { hd = \"…\" }"),
-    ("https://appleid.apple.com", "clients = [\"…\"]"),
-    ("https://login.microsoftonline.com", MICROSOFT),
-    ("https://sts.windows.net", MICROSOFT),
+/// An issuer of everybody.
+struct Shared {
+    issuer: &'static str,
+    /// What to require of its tokens.
+    advice: &'static str,
+    /// The claims that say whose somebody is where all of their text is required, besides
+    /// [`WHOSE`]. By a pattern strangers may come under a name of their own; and what a token says
+    /// else, such as a branch or an environment, anybody may call as they like.
+    in_full: &'static [&'static str],
+}
+
+/// All of them.
+const SHARED: [Shared; 8] = [
+    Shared {
+        issuer: "https://token.actions.githubusercontent.com",
+        advice: "required_claims = { repository_owner_id = \"…\" }, or better repository_id",
+        // (`job_workflow_ref` may be of a workflow that anybody can call.)
+        in_full: &[
+            "sub",
+            "repository",
+            "repository_owner",
+            "workflow_ref",
+            "enterprise",
+            "enterprise_id",
+        ],
+    },
+    Shared {
+        issuer: "https://gitlab.com",
+        advice: "required_claims = { namespace_id = \"…\" }, or better project_id",
+        in_full: &["sub", "project_path", "namespace_path"],
+    },
+    Shared {
+        issuer: "https://agent.buildkite.com",
+        advice: "required_claims = { organization_slug = \"…\" }",
+        in_full: &["sub", "organization_id", "pipeline_id"],
+    },
+    Shared {
+        issuer: "https://app.terraform.io",
+        advice: "required_claims = { terraform_organization_id = \"…\" }",
+        in_full: &[
+            "sub",
+            "terraform_organization_name",
+            "terraform_project_id",
+            "terraform_workspace_id",
+            "terraform_full_workspace",
+        ],
+    },
+    Shared {
+        issuer: "https://accounts.google.com",
+        advice: "clients = [\"…\"], or required_claims = { hd = \"…\" }",
+        in_full: &[
+            "sub",
+            "email",
+            "google/compute_engine/project_id",
+            "google/compute_engine/project_number",
+        ],
+    },
+    Shared {
+        issuer: "https://appleid.apple.com",
+        advice: "clients = [\"…\"]",
+        in_full: &["sub", "email"],
+    },
+    // (An `email` there is whatever somebody's own administrator says.)
+    Shared { issuer: "https://login.microsoftonline.com", advice: MICROSOFT, in_full: OF_ENTRA },
+    Shared { issuer: "https://sts.windows.net", advice: MICROSOFT, in_full: OF_ENTRA },
 ];
+
+const OF_ENTRA: &[&str] = &["sub", "oid", "tid"];
 
 /// The claims that say whose somebody is, by ids and by names that nobody else can have.
 const WHOSE: [&str; 7] = [
@@ -30,25 +84,6 @@ const WHOSE: [&str; 7] = [
     "hd",
 ];
 
-/// Others that do, where all of their text is required. By a pattern strangers may come under a
-/// name of their own; and what a token says besides, such as a branch or an environment, anybody
-/// may call as they like.
-const IN_FULL: [&str; 13] = [
-    "sub",
-    "repository",
-    "repository_owner",
-    "enterprise",
-    "enterprise_id",
-    "project_path",
-    "namespace_path",
-    "organization_id",
-    "pipeline_id",
-    "terraform_organization_name",
-    "terraform_workspace_id",
-    "email",
-    "tid",
-];
-
 /// What strangers have there.
 const STRANGERS: [&str; 3] = ["1234567890", "stranger", "stranger.example"];
 
@@ -58,10 +93,11 @@ pub(super) fn says_whose(name: &str, pattern: &Pattern) -> bool {
         && !STRANGERS.iter().any(|stranger| pattern.matches(stranger))
 }
 
-/// Whether a claim does that has just one of some values.
-pub(super) fn says_whose_in_full(name: &str) -> bool {
+/// Whether a claim of this issuer does that has just one of some values.
+pub(super) fn says_whose_in_full(issuer: &Issuer, name: &str) -> bool {
     let name = name.trim_start_matches('/');
-    WHOSE.contains(&name) || IN_FULL.contains(&name)
+    let in_full = shared(issuer).is_some_and(|shared| shared.in_full.contains(&name));
+    in_full || WHOSE.contains(&name)
 }
 
 const MICROSOFT: &str = "clients = [\"…\"], or the issuer of your own tenant";
@@ -72,18 +108,22 @@ const TENANTS: [&str; 4] =
 
 /// What to require of tokens of this issuer, where anybody can have them.
 pub(super) fn advice(issuer: &Issuer) -> Option<&'static str> {
+    shared(issuer).map(|shared| shared.advice)
+}
+
+fn shared(issuer: &Issuer) -> Option<&'static Shared> {
     let url = issuer.url();
     let origin = url.origin().ascii_serialization();
-    let (_, advice) = SHARED.iter().find(|(shared, _)| *shared == origin)?;
+    let shared = SHARED.iter().find(|shared| shared.issuer == origin)?;
     let path = url.path().trim_matches('/');
-    let shared = if *advice == MICROSOFT {
+    let is_shared = if shared.advice == MICROSOFT {
         // Other tenants are somebody's own.
         path.split('/').next().is_some_and(|tenant| TENANTS.contains(&tenant))
     } else {
         // GitHub gives enterprises a path of their own.
         path.is_empty()
     };
-    shared.then_some(advice)
+    is_shared.then_some(shared)
 }
 
 #[cfg(test)]

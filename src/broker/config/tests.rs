@@ -209,6 +209,8 @@ fn to_trust_everybody_takes_a_word_on_whose_tokens_count() {
         ("repository_owner = [\"acme\", \"acme-labs\"]", true),
         ("sub = \"repo:acme/deploy:ref:refs/heads/main\"", true),
         ("repository_id = 1", true),
+        ("workflow_ref = \"acme/deploy/.github/workflows/a.yml@refs/heads/main\"", true),
+        ("project_path = \"acme/deploy\"", false),
     ] {
         let text = with(&format!("required_claims = {{ {claim} }}"));
         assert_eq!(load_text(&text).is_ok(), good, "{claim}");

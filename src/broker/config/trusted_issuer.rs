@@ -175,10 +175,12 @@ impl<'de> Deserialize<'de> for RequiredClaim {
 
 impl RequiredClaim {
     /// Whether it says whose somebody is, of an issuer at which anybody can have tokens.
-    fn says_whose(&self, name: &str) -> bool {
+    fn says_whose(&self, issuer: &Issuer, name: &str) -> bool {
         match self {
             Self::Like(like) => shared::says_whose(name, &like.matches),
-            Self::Text(_) | Self::AnyOf(_) | Self::Number(_) => shared::says_whose_in_full(name),
+            Self::Text(_) | Self::AnyOf(_) | Self::Number(_) => {
+                shared::says_whose_in_full(issuer, name)
+            }
             Self::Flag(_) => false,
         }
     }
@@ -250,7 +252,10 @@ impl TrustedIssuer {
         }
         if let Some(advice) = shared::advice(&self.issuer)
             && self.clients.is_none()
-            && !self.required_claims.iter().any(|(name, claim)| claim.says_whose(name))
+            && !self
+                .required_claims
+                .iter()
+                .any(|(name, claim)| claim.says_whose(&self.issuer, name))
         {
             return Err(Error::new(
                 ErrorKind::Config,

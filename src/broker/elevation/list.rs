@@ -440,9 +440,10 @@ impl Broker {
         let counting = self.counting(book, &elevation, now, keys).await?;
         let may_revoke = view.revokes.contains(&elevation.asked.role);
         let seen = self.seen(book, (elevation, &counting), (by, may_revoke), &[]);
-        // Of one that has enough approvals nobody has to see to that.
-        let is_short = || seen.may.contains(&"approve") && !seen.tally.is_met();
-        Ok((which != Which::ToApprove || is_short()).then_some(seen))
+        // Of one that is approved, and has enough approvals still, nobody has to see to that.
+        let is_done = seen.elevation.access == Access::Approved && seen.tally.is_met();
+        let is_wanted = seen.may.contains(&"approve") && !is_done;
+        Ok((which != Which::ToApprove || is_wanted).then_some(seen))
     }
 }
 

@@ -41,7 +41,7 @@ pub async fn backup(
             let from = open_to_read(config, env).await?;
             let to = sqlite::open(draft.path()).await?;
             let copied = copied(&from, &to, kek).await;
-            let copied = put_down(&to, copied).await;
+            let copied = put_down(&to, &draft, copied).await;
             from.close().await;
             copied?
         }
@@ -50,13 +50,21 @@ pub async fn backup(
     Ok(copied)
 }
 
-/// Lets go of a copy, which has to be in one file by then: what lies beside it stays behind.
-async fn put_down(copy: &SqlStore, copied: Result<Copied>) -> Result<Copied> {
+/// Lets go of a copy, which has to be in one file by then: what lies beside it is not taken along.
+async fn put_down(copy: &SqlStore, draft: &Draft, copied: Result<Copied>) -> Result<Copied> {
     let gathered = match copied {
         Ok(copied) => copy.gather().await.map(|()| copied),
         failed => failed,
     };
     copy.close().await;
+    if gathered.is_err() {
+        // Where it could not be, a disk may be full of it.
+        for path in beside(draft.path()) {
+            if let Err(error) = files::remove(&path) {
+                tracing::warn!(%error, path = %path.display(), "what was written in vain stays");
+            }
+        }
+    }
     gathered
 }
 
@@ -162,23 +170,28 @@ async fn duplicate(path: &Path, draft: &Draft, kek: Option<&Kek>) -> Result<Copi
     // Where an earlier version made it, it is brought up to date here, not there.
     let copy = sqlite::open(draft.path()).await?;
     let checked = async { copy.check(seal_of(&copy, kek).await?.as_ref()).await }.await;
-    put_down(&copy, checked).await
+    put_down(&copy, draft, checked).await
 }
 
 /// Refuses a place for a database beside which there is something of another one that was there:
 /// SQLite would take that for a part of what is put there, and overwrite some of it.
 fn require_alone(path: &Path) -> Result<()> {
-    let beside = ["-wal", "-shm", "-journal"].map(|end| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        PathBuf::from(name)
-    });
-    let Some(left) = beside.iter().find(|path| files::exists(path)) else { return Ok(()) };
+    let left = beside(path).into_iter().find(|path| files::exists(path));
+    let Some(left) = left else { return Ok(()) };
     let why = format!("there is {}, of the database that was there before", left.display());
     Err(Error::new(ErrorKind::Usage, why).hint(format!(
         "put it away together with that database: it has what was committed last; all files of a database begin like {}",
         path.display()
     )))
+}
+
+/// The files that SQLite may have beside that of a database.
+fn beside(path: &Path) -> [PathBuf; 3] {
+    ["-wal", "-shm", "-journal"].map(|end| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    })
 }
 
 fn there(file: &Path) -> Result<()> {

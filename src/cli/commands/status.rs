@@ -50,7 +50,7 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
                 match (session.ended, is_configured(session, strays.as_deref())) {
                     (true, _) => "ended: login required".into(),
                     (false, Some(false)) => format!(
-                        "{}; no identity leads to it, `tmpcred logout --all` ends it",
+                        "{}; no identity of this configuration leads to it, `tmpcred logout --all` ends it",
                         show::ago(now - session.since)
                     ),
                     (false, _) => show::ago(now - session.since),

@@ -280,6 +280,7 @@ impl SignedGrant {
             let mut wanted = ask.scope.iter().flat_map(|scope| scope.split(' '));
             wanted.all(|one| scope.split(' ').any(|covered| covered == one))
         };
+        let mut void = None;
         for kept in known.requests(ask.role, audience, app.host.clock.now()) {
             let Ok([request]) =
                 read(&kept.text).map_or_else(|_| Err(Vec::new()), <[Signed; 1]>::try_from)
@@ -290,6 +291,7 @@ impl SignedGrant {
             let told = desk.ask(async |client| client.bring(&text).await);
             let Ok(elevation) = told else { continue };
             let serves = live.contains(&elevation.access.as_str())
+                && !request::is_past(&elevation, app.host.corrected_now())
                 && elevation.drill == ask.drill
                 && elevation.scope.as_deref().is_none_or(covers)
                 && (elevation.key.is_none() || elevation.key == bound_to);
@@ -298,18 +300,21 @@ impl SignedGrant {
                 let key = request.signatures.first().map(|one| one.key().fingerprint());
                 let chosen = &ask.down.key;
                 let signer = Signer::of(app, &prepared.cache, chosen, key.as_deref(), false)?;
+                let desk = Desk::of(prepared)?;
                 let grant = Self { desk, signer, person, request };
                 if elevation.access == "pending" && grant.is_by_other_rules()? {
-                    app.host.interact.note(&format!(
-                        "the request {} was by other rules than are in force now, so nobody can approve it any more: it is taken back, and asked for anew",
-                        printable(&elevation.id)
-                    ));
-                    grant.end(app, "it was by other rules")?;
-                    return Ok(None);
+                    void.get_or_insert((grant, elevation));
+                    continue;
                 }
                 return Ok(Some((grant, elevation)));
             }
         }
+        let Some((grant, elevation)) = void else { return Ok(None) };
+        app.host.interact.note(&format!(
+            "the request {} was by other rules than are in force now, so nobody can approve it any more: it is taken back, and asked for anew",
+            printable(&elevation.id)
+        ));
+        grant.end(app, "it was by other rules")?;
         Ok(None)
     }
 }

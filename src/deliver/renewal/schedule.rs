@@ -79,7 +79,7 @@ impl Schedule {
         let until_trouble = self.until_trouble(now);
         let until_told = match until_trouble {
             Duration::ZERO => {
-                let notice = (self.window / 3).min(NOTICE_MAX);
+                let notice = self.notice();
                 let (told, until) = if left.is_zero() {
                     (Told::Ended, LOOK)
                 } else if left <= notice {
@@ -104,8 +104,10 @@ impl Schedule {
         }
         let until_try = match (&self.trying_since, &self.retry) {
             (Some(_), _) => LOOK,
-            // The same twice will not be otherwise the third time.
-            (None, Some(_)) if self.in_vain > 1 => left,
+            // The same twice will not be otherwise the third time, unless somebody has heeded what
+            // is told before the end.
+            (None, Some(_)) if self.in_vain == 2 => left.saturating_sub(self.notice() / 2),
+            (None, Some(_)) if self.in_vain > 2 => left,
             (None, Some(retry)) => retry.at.saturating_duration_since(now),
             (None, None) => left.saturating_sub(self.window),
         };
@@ -113,6 +115,11 @@ impl Schedule {
             return Step::Renew;
         }
         Step::Wait(until_try.min(until_told).min(LOOK))
+    }
+
+    /// How long before the end it is told.
+    fn notice(&self) -> Duration {
+        (self.window / 3).min(NOTICE_MAX)
     }
 
     /// How long it will be until there is reason to worry: an attempt has failed, or
@@ -238,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_no_later_is_asked_for_twice_and_again_at_the_end() {
+    fn what_ends_no_later_is_asked_for_twice_and_again_towards_the_end() {
         for (window, left, pause) in [(900, 900, 225), (600, 600, 180), (60, 60, 60)] {
             let mut schedule = Schedule::with(seconds(window));
             let start = Instant::now();
@@ -258,7 +265,8 @@ mod tests {
                     }
                 }
             }
-            let expected = if pause < left { vec![0, pause, left] } else { vec![0, left] };
+            let late = left - 60;
+            let expected = if pause < late { vec![0, pause, late, left] } else { vec![0, left] };
             assert_eq!(tries, expected);
         }
     }

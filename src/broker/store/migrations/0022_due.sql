@@ -2,5 +2,3 @@
 -- longer than others is in nobody's way.
 
 create index consumed_due on consumed (kind, keep_until);
-
-drop index consumed_keep_until;

@@ -62,6 +62,7 @@ fn migrations() -> Vec<Migration> {
         ("root key", include_str!("../migrations/0020_root_key.sql")),
         ("claims", include_str!("../migrations/0021_claims.sql")),
         ("due", include_str!("../migrations/0022_due.sql")),
+        ("due alone", include_str!("../migrations/0023_due_alone.sql")),
     ];
     let made = (1..).zip(files).map(|(version, (name, sql))| {
         let (kind, text) = (MigrationType::Simple, sql.into_sql_str());

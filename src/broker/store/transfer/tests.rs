@@ -306,21 +306,27 @@ async fn no_copy_is_put_beside_what_another_database_has_left() {
 #[tokio::test]
 async fn a_copy_of_which_something_lies_beside_its_file_is_none() {
     let dir = tempfile::tempdir().unwrap();
-    let [path, beside] = ["copy.db", "copy.db-wal"].map(|name| dir.path().join(name));
-    let copy = sqlite::open(&path).await.unwrap();
+    let draft = Draft::of(&dir.path().join("copy.db")).unwrap();
+    let copy = sqlite::open(draft.path()).await.unwrap();
+    let [wal, ..] = beside(draft.path());
     fill_in(&copy).await;
     // Whoever reads what was there before keeps it from being moved, as a full disk does.
-    let reader = sqlite::open_to_copy(&path).await.unwrap();
+    let reader = sqlite::open_to_copy(draft.path()).await.unwrap();
     let held = reader.hold_for_tests().await;
     append(&copy, &[record("last")]).await.unwrap();
     let copied = copy.check(None).await;
     assert!(copied.is_ok());
-    let error = put_down(&copy, copied).await.unwrap_err();
+    assert!(files::exists(&wal));
+    let error = put_down(&copy, &draft, copied).await.unwrap_err();
     assert!(error.to_string().contains("cannot be put into one file"), "{error}");
+    assert!(!files::exists(&wal));
     drop(held);
     reader.close().await;
-    let copy = sqlite::open(&path).await.unwrap();
+    // Where nobody does, all of it is in the file.
+    let draft = Draft::of(&dir.path().join("copy.db")).unwrap();
+    let copy = sqlite::open(draft.path()).await.unwrap();
+    fill_in(&copy).await;
     let copied = copy.check(None).await;
-    put_down(&copy, copied).await.unwrap();
-    assert!(!files::exists(&beside));
+    put_down(&copy, &draft, copied).await.unwrap();
+    assert!(!beside(draft.path()).iter().any(files::exists));
 }

@@ -15,6 +15,7 @@ use crate::cli::show::{moment, printable};
 use crate::cli::{App, misuse, signed};
 use crate::deliver::supervisor::Beginning;
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::clock::SKEW_NOISE;
 use crate::host::interact::Waiting;
 use crate::wire::elevation::Elevation;
 
@@ -212,6 +213,8 @@ pub(crate) fn wait(
                         Err(Failure::Short(error)) => {
                             tracing::info!(%error, "it is waited for others to approve");
                         }
+                        // Not yet.
+                        Ok(found) if found.version == before.version && !found.is_had() => {}
                         begun => return begun,
                     }
                 }
@@ -254,6 +257,12 @@ pub(super) fn is_through(elevation: &Elevation) -> bool {
     elevation.drill && elevation.access == "relinquished" && elevation.tried.is_some()
 }
 
+/// Whether it is over by the clock: the broker puts that on record a moment later.
+pub(crate) fn is_past(elevation: &Elevation, now: OffsetDateTime) -> bool {
+    let until = elevation.grant.as_ref().and_then(|grant| show::moment(&grant.until));
+    elevation.is_had() && until.is_some_and(|until| until <= now)
+}
+
 /// Whether that was waited for as long as it may be.
 pub(crate) fn lateness(app: &App, patience: Patience) -> impl Fn() -> bool {
     let until = patience.wait_at_most.map(|most| {
@@ -276,7 +285,7 @@ async fn begin(
     };
     match client.elevation(id).await {
         Ok(found) if found.version != latest.version || !may_begin(app, &found) => Ok(found),
-        // By whoever's clock it was too early: it is looked again.
+        // By the broker's clock it may have been too early.
         Ok(found) if starts_now(app, &found) => Ok(found),
         _ => Err(failure),
     }
@@ -291,10 +300,12 @@ fn is_early(app: &App, elevation: &Elevation) -> bool {
     start.is_some_and(|start| app.host.corrected_now() < start)
 }
 
-/// Whether it starts about now: clocks may be so far apart.
+/// Whether it starts about now: clocks that are no more apart count as the same, and moments are
+/// told in seconds.
 fn starts_now(app: &App, elevation: &Elevation) -> bool {
     let start = elevation.start.as_deref().and_then(show::moment);
-    start.is_some_and(|start| (app.host.corrected_now() - start).abs() < time::Duration::MINUTE)
+    let apart = SKEW_NOISE + time::Duration::SECOND;
+    start.is_some_and(|start| app.host.corrected_now() < start + apart)
 }
 
 fn is_worth_it(app: &App, elevation: &Elevation) -> bool {

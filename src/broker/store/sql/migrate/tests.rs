@@ -19,8 +19,9 @@ const TREE: usize = 4;
 const SEALED: usize = 5;
 
 /// What takes away what each version adds, the last one first.
-const UNDONE: [(usize, &str); 18] = [
-    (22, "create index consumed_keep_until on consumed (keep_until); drop index consumed_due;"),
+const UNDONE: [(usize, &str); 19] = [
+    (23, "create index consumed_keep_until on consumed (keep_until);"),
+    (22, "drop index consumed_due;"),
     (21, "alter table audit_record drop column claims;"),
     (20, "drop table root_key;"),
     (

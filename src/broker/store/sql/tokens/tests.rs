@@ -262,7 +262,7 @@ async fn what_is_made_anew_while_the_old_goes_stays() {
         ),
     ];
     for ground in Ground::each().await.into_iter().filter(Ground::is_postgres) {
-        let stores = ground.open_often(2).await;
+        let stores = ground.open_often(3).await;
         for (make, renew, forget) in cases {
             ground.execute(make).await;
             let mut renewing = stores[0].engine.begin().await.unwrap();
@@ -272,9 +272,11 @@ async fn what_is_made_anew_while_the_old_goes_stays() {
             let forgetting = tokio::spawn(async move { forget(&other).await });
             let waits = "select count(*) from pg_stat_activity
                 where wait_event_type = 'Lock' and datname = current_database()";
-            while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut *renewing).await.unwrap() == 0
-            {
+            let looks_on = &stores[2].engine.pool;
+            let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+            while sqlx::query_scalar::<_, i64>(waits).fetch_one(looks_on).await.unwrap() == 0 {
                 assert!(!forgetting.is_finished(), "{make}: it waits for whoever changes the row");
+                assert!(tokio::time::Instant::now() < deadline, "{make}: nobody waits");
             }
             renewing.commit().await.unwrap();
             assert_eq!(forgetting.await.unwrap().unwrap(), 0, "{make}");
