@@ -126,9 +126,13 @@ pub(super) fn standing(host: &Host, path: &Path, text: &read::Text) -> Result<St
     if trusted.sha256 != hash(&text.bytes) {
         return Ok(Standing::Changed);
     }
-    let now = named(host, &path, text)?;
+    let mut now = named(host, &path, text)?;
+    // What it names in another directory may be as it was.
+    for path in trusted.files.keys().filter(|path| !now.contains_key(*path)).collect::<Vec<_>>() {
+        now.insert(path.clone(), digest_of(path)?);
+    }
     let is_other = |path: &&PathBuf| now.get(*path) != trusted.files.get(*path);
-    Ok(match now.keys().chain(trusted.files.keys()).find(is_other) {
+    Ok(match now.keys().find(is_other) {
         Some(path) => Standing::OtherChanged(path.clone()),
         None => Standing::Trusted,
     })

@@ -150,7 +150,7 @@ fn trust_ends_with_a_change_of_a_file_that_goes_with_it() {
         [profile.aws.env]\nanother_file = 'note'\n\
         [identity.pod]\ntype = 'file'\ntoken_file = 'token'\n\
         [identity.tool]\ntype = 'command'\ncommand = ['python3', 'tool.py', 'nothing']\n";
-    let world = world(text);
+    let mut world = world(text);
     let all = ["checkout/certs/ca.pem", "policy.json", "checkout/tool.py"];
     all.iter().for_each(|file| world.write(file, "one"));
     trust_it(&world);
@@ -170,6 +170,16 @@ fn trust_ends_with_a_change_of_a_file_that_goes_with_it() {
     run(&world, Some("dev")).unwrap();
     world.write("checkout/nothing", "x");
     assert!(complaint(&world, Some("dev")).contains("nothing, which it names"));
+    fs::remove_file(world.path("checkout/nothing")).unwrap();
+    // The program is started where its user is, and finds its words there.
+    world.write("checkout/deep/tool.py", "other");
+    assert!(complaint(&world, Some("dev")).contains("tool.py, which it names"));
+    trust_it(&world);
+    run(&world, Some("dev")).unwrap();
+    world.host.dirs.working = Some(world.path("checkout"));
+    run(&world, Some("dev")).unwrap();
+    world.write("checkout/deep/tool.py", "third");
+    assert!(complaint(&world, Some("dev")).contains("tool.py, which it names"));
 }
 
 #[test]
