@@ -159,11 +159,11 @@ impl Place {
             options.config.notify.insert("own".into(), told);
             options.config.directory = Some(Settings { file: file.clone(), max_age });
             options.policies += &RULES.replace("CORP", CORP);
+            options.clock = clock.clone();
             more(options);
             policies.clone_from(&options.policies);
             crate::host::files::write_private(&policy, options.policies.as_bytes()).unwrap();
             options.config.policy.files = vec![policy.clone()];
-            options.clock = clock.clone();
         })
         .await;
         Self { dir, clock, bed, policies }
