@@ -78,6 +78,7 @@ pub mod restored;
 pub mod revoke;
 pub mod rulebook;
 mod serve;
+mod signals;
 mod signed_post;
 pub mod store;
 mod sweep;

@@ -15,6 +15,7 @@ use super::http::connections::{Connections, Limits, MAX_CONNECTIONS, Watched};
 use super::http::guard::Guard;
 use super::http::hosts::{Hosts, Names};
 use super::metrics::Reload;
+use super::signals::{Hangups, Signals};
 use super::tls::Certificate;
 use super::watch::{Seen, Watch};
 use super::{Broker, http, tls};
@@ -93,8 +94,9 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         let connections = guard.connections();
         let app = http::guarded(http::routes(broker.clone(), &guard), guard);
         let handle = Handle::new();
-        let draining = tokio::spawn(signals.drain(handle.clone(), broker.clone()));
-        let reloading = Reloading { watch, names: names.clone(), tls: tls.clone() };
+        let draining = tokio::spawn(drain(signals, handle.clone(), broker.clone()));
+        let names_of = names.clone();
+        let reloading = Reloading { watch, names: names_of, tls: tls.clone(), refused: None };
         let reloading = tokio::spawn(reloading.whenever(hangups, broker.clone()));
         let authz = authz_listener.map(|listener| {
             SideServer::for_proxies(listener, limits, (tls.clone(), &names), &broker)
@@ -132,6 +134,17 @@ pub fn serve(host: &Host, config: Config) -> Result<()> {
         close(broker).await;
         outcome
     })
+}
+
+/// Finishes what is under way once the first of these signals comes, and ends with the second.
+async fn drain(mut signals: Signals, handle: Handle<SocketAddr>, broker: Arc<Broker>) {
+    signals.next().await;
+    tracing::info!("told to end; finishing what is under way");
+    broker.drain();
+    drop(broker);
+    handle.graceful_shutdown(Some(DRAIN));
+    signals.next().await;
+    handle.shutdown();
 }
 
 /// Writes what is queued once nobody works with the broker any more.
@@ -240,6 +253,8 @@ struct Reloading {
     watch: Watch,
     names: Names,
     tls: Option<RustlsConfig>,
+    /// Why the certificate was refused that was read last, where it was.
+    refused: Option<String>,
 }
 
 impl Reloading {
@@ -247,34 +262,55 @@ impl Reloading {
     /// files do.
     async fn whenever(mut self, mut hangups: Hangups, broker: Arc<Broker>) {
         loop {
-            let reading = broker.clone();
             let seen = tokio::select! {
                 () = hangups.next() => Seen::All,
                 seen = self.watch.changed() => {
-                    tracing::info!("files have changed");
+                    if seen != Seen::Again {
+                        tracing::info!("files have changed");
+                    }
                     seen
                 }
             };
+            let reading = broker.clone();
+            // What comes of it is in the log.
+            let read = tokio::task::spawn_blocking(move || match seen {
+                Seen::PeopleAlone => reading.let_go_who_left(),
+                Seen::Again => reading.reload_once_more(),
+                Seen::All => drop(reading.reload_policies()),
+            });
+            let _ = read.await;
             if seen == Seen::PeopleAlone {
-                let _ = tokio::task::spawn_blocking(move || reading.let_go_who_left()).await;
                 continue;
             }
-            // What comes of it is in the log.
-            let _ = tokio::task::spawn_blocking(move || reading.reload_policies()).await;
             let config = broker.configuration();
             self.names.set(own_names(&config));
-            self.watch.follow(&config, broker.refused_files());
-            let (Some(files), Some(current)) = (&config.tls, &self.tls) else { continue };
-            match tls::reload(files, current, broker.clock.now()).await {
-                Ok(end) => {
-                    broker.metrics.reloaded(Reload::Done);
-                    broker.metrics.certificate_ends(Some(end));
-                    tracing::info!("the certificate was read again; new connections get it");
+            if seen == Seen::All || self.refused.is_some() {
+                self.certificate(&config, &broker, seen).await;
+            }
+            let refused = broker.refused_files();
+            self.watch.follow(&config, refused.or(self.refused.is_some().then(Vec::new)));
+        }
+    }
+
+    /// Reads the certificate again. Where it is tried once more and refused as it was before, that
+    /// was told then.
+    async fn certificate(&mut self, config: &Config, broker: &Broker, seen: Seen) {
+        let (Some(files), Some(current)) = (&config.tls, &self.tls) else { return };
+        match tls::reload(files, current, broker.clock.now()).await {
+            Ok(end) => {
+                self.refused = None;
+                broker.metrics.reloaded(Reload::Done);
+                broker.metrics.certificate_ends(Some(end));
+                tracing::info!("the certificate was read again; new connections get it");
+            }
+            Err(error) => {
+                let why = Some(format!("{error}: {}", error.causes().join(": ")));
+                let told = std::mem::replace(&mut self.refused, why);
+                if seen == Seen::Again && told == self.refused {
+                    return;
                 }
-                Err(error) => {
-                    broker.metrics.reloaded(Reload::Refused);
-                    tracing::error!(%error, "the new certificate cannot be used; the old one stays");
-                }
+                broker.metrics.reloaded(Reload::Refused);
+                tracing::error!(%error, "the new certificate cannot be used; the old one stays");
             }
         }
     }
@@ -389,88 +425,5 @@ where
             Ok(watched) => Box::pin(self.inner.accept(watched, service)),
             Err(error) => Box::pin(std::future::ready(Err(error))),
         }
-    }
-}
-
-/// The signals that end the broker.
-pub(super) struct Signals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    pub(super) fn listen() -> Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let failed = |cause: std::io::Error| {
-            Error::new(ErrorKind::Io, "signals cannot be listened for").because(cause)
-        };
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-        })
-    }
-
-    pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl Signals {
-    pub(super) fn listen() -> Result<Self> {
-        Ok(Self {})
-    }
-
-    pub(super) async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// SIGHUP, which there is only on Unix.
-struct Hangups {
-    #[cfg(unix)]
-    signal: tokio::signal::unix::Signal,
-}
-
-impl Hangups {
-    fn listen() -> Result<Self> {
-        #[cfg(unix)]
-        {
-            use tokio::signal::unix::{SignalKind, signal};
-            let signal = signal(SignalKind::hangup()).map_err(|cause| {
-                Error::new(ErrorKind::Io, "signals cannot be listened for").because(cause)
-            })?;
-            Ok(Self { signal })
-        }
-        #[cfg(not(unix))]
-        Ok(Self {})
-    }
-
-    async fn next(&mut self) {
-        #[cfg(unix)]
-        if self.signal.recv().await.is_some() {
-            return;
-        }
-        std::future::pending::<()>().await;
-    }
-}
-
-impl Signals {
-    async fn drain(mut self, handle: Handle<SocketAddr>, broker: Arc<Broker>) {
-        self.next().await;
-        tracing::info!("told to end; finishing what is under way");
-        broker.drain();
-        drop(broker);
-        handle.graceful_shutdown(Some(DRAIN));
-        self.next().await;
-        handle.shutdown();
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use tokio::time::Instant;
 
 use super::config::Config;
 use super::directory;
@@ -13,6 +14,10 @@ use crate::host::files;
 
 /// How much of a file is looked at: as much as the largest of them may have.
 const MAX: u64 = directory::MAX_FILE;
+
+/// How long after a refusal it is tried once more, where no file has changed: what was wrong may
+/// have passed, as too many open files do, or a certificate that was to be valid later.
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// Looks whether files have changed.
 pub(super) struct Watch {
@@ -22,6 +27,8 @@ pub(super) struct Watch {
     people: Option<PathBuf>,
     /// A hash of what was in that when it was told of it alone.
     alone: Option<Vec<u8>>,
+    /// When what was refused is to be tried once more.
+    again: Option<Instant>,
 }
 
 /// What is to be read again.
@@ -29,6 +36,8 @@ pub(super) struct Watch {
 pub(super) enum Seen {
     /// All of it.
     All,
+    /// All of it, as it was refused; nothing is known to have changed since.
+    Again,
     /// Who has left: the directory of people is another, and not all else can be read.
     PeopleAlone,
 }
@@ -47,26 +56,28 @@ struct Known {
 impl Watch {
     /// Looks at the files that this broker reads again, as they are now.
     pub(super) async fn start(config: &Config) -> Self {
-        let mut watch = Self { files: BTreeMap::new(), every: None, people: None, alone: None };
-        watch.follow(config, Vec::new());
+        let (files, alone, again) = (BTreeMap::new(), None, None);
+        let mut watch = Self { files, every: None, people: None, alone, again };
+        watch.follow(config, None);
         if watch.every.is_some() {
             watch.look().await;
         }
         watch
     }
 
-    /// From now on it is the files of this configuration, and those of another one that was refused:
-    /// it may be one of those that was no good. One that is new among them counts as one that
-    /// has changed: who has read it did so before.
-    pub(super) fn follow(&mut self, config: &Config, refused: Vec<PathBuf>) {
+    /// From now on it is the files of this configuration, and where something was refused, those
+    /// that were named by it: it may be one of those that was no good. One that is new among them
+    /// counts as one that has changed: who has read it did so before.
+    pub(super) fn follow(&mut self, config: &Config, refused: Option<Vec<PathBuf>>) {
         self.every = config.watch_every;
+        self.again = refused.is_some().then(|| Instant::now() + AGAIN);
         self.people = config.directory.as_ref().map(|directory| directory.file.clone());
         let known = |path: PathBuf, is_refused: bool| {
             let known = self.files.get(&path).cloned().unwrap_or_default();
             (path, Known { is_refused, ..known })
         };
         // What is named by both counts as what is in force.
-        let refused = refused.into_iter().map(|path| known(path, true));
+        let refused = refused.into_iter().flatten().map(|path| known(path, true));
         let files = refused.chain(config.reread().map(|path| known(path.into(), false)));
         self.files = files.collect();
     }
@@ -121,13 +132,17 @@ impl Watch {
             return is_new.then_some(Seen::PeopleAlone);
         }
         // Who was let go may be back, in a file that is as it was.
-        if self.alone.take().is_none() && changed.is_empty() {
-            return None;
-        }
+        let mut seen = self.alone.take().map(|_| Seen::All);
         for (path, hash) in changed {
-            self.files.entry(path).or_default().seen = Some(hash);
+            let known = self.files.entry(path).or_default();
+            let is_new = known.is_refused && known.seen.is_none();
+            known.seen = Some(hash);
+            if !is_new {
+                seen = Some(Seen::All);
+            }
+            seen = seen.or(Some(Seen::Again));
         }
-        Some(Seen::All)
+        seen.or_else(|| self.again.take_if(|at| *at <= Instant::now()).map(|_| Seen::Again))
     }
 }
 
@@ -171,7 +186,7 @@ mod tests {
         symlink("..data/policy", &file).unwrap();
         let files = [(file.clone(), Known::default())].into();
         let every = Some(Duration::from_millis(1));
-        let mut watch = Watch { files, every, people: None, alone: None };
+        let mut watch = Watch { files, every, people: None, alone: None, again: None };
         assert_eq!(watch.look().await, Some(Seen::All), "whoever is new has changed");
         put("..2", "one");
         let soon = Duration::from_millis(100);
@@ -194,7 +209,8 @@ mod tests {
         write(&people, "alice bob");
         write(&policy, "one");
         let files = [&people, &policy].map(|path| (path.clone(), Known::default())).into();
-        let mut watch = Watch { files, every: None, people: Some(people.clone()), alone: None };
+        let (every, alone, again) = (None, None, None);
+        let mut watch = Watch { files, every, people: Some(people.clone()), alone, again };
         assert_eq!(watch.look().await, Some(Seen::All));
         files::remove(&policy).unwrap();
         assert_eq!(watch.look().await, None);
@@ -214,6 +230,32 @@ mod tests {
         write(&policy, "two");
         assert_eq!(watch.look().await, None);
         write(&people, "alice bob");
+        assert_eq!(watch.look().await, Some(Seen::All));
+    }
+
+    /// What was refused for something that no file says may be good by now.
+    #[tokio::test]
+    async fn what_was_refused_is_tried_once_more_after_a_while() {
+        let place = tempfile::tempdir().unwrap();
+        let [file, named] = ["file", "named"].map(|name| place.path().join(name));
+        files::write_private(&file, b"one").unwrap();
+        let known = [(file.clone(), Known::default())].into();
+        let (people, alone) = (None, None);
+        let mut watch = Watch { files: known, every: None, people, alone, again: None };
+        assert_eq!(watch.look().await, Some(Seen::All));
+        assert_eq!(watch.look().await, None);
+        watch.again = Some(Instant::now() + AGAIN);
+        assert_eq!(watch.look().await, None, "not yet");
+        watch.again = Some(Instant::now());
+        assert_eq!(watch.look().await, Some(Seen::Again));
+        assert_eq!(watch.look().await, None, "until it is refused again");
+        // A file that only the refused one names was read before it is looked at here.
+        let refused = Known { is_refused: true, ..Known::default() };
+        watch.files.insert(named.clone(), refused);
+        assert_eq!(watch.look().await, None, "it need not be there");
+        files::write_private(&named, b"one").unwrap();
+        assert_eq!(watch.look().await, Some(Seen::Again));
+        files::write_private(&named, b"two").unwrap();
         assert_eq!(watch.look().await, Some(Seen::All));
     }
 }

@@ -336,3 +336,28 @@ fn a_new_certificate_is_taken_without_losing_a_request_and_a_bad_one_is_not() {
     wait_until("the good one", LONG, || reached(&second.pem()).then_some(()));
     assert!((23.0..24.0).contains(&left()), "{}", left());
 }
+
+/// Whoever has certificates made ahead puts them there before they are good; and nobody has to
+/// come back.
+#[test]
+fn a_certificate_that_was_put_there_early_is_taken_once_it_is_good() {
+    let (first, second) = (Authority::new(), Authority::new());
+    let certificate = first.certify("127.0.0.1");
+    let mut options = BrokerOptions::trusting("http://127.0.0.1:9");
+    options.tls = Some(certificate.clone());
+    let mut broker = Broker::start(&options);
+    let written = std::fs::read_to_string(broker.home.path("broker.toml")).unwrap();
+    broker.home.write("broker.toml", format!("watch_every = \"1s\"\n{written}"));
+    broker.restart();
+    let page = format!("{}/jwks.json", broker.url());
+    let reached = |authority: &Path| Http::trusting(authority).get(&page).is_ok();
+    assert!(reached(&first.pem()));
+    let early = second.certify_from("127.0.0.1", time::Duration::seconds(10));
+    replace(&certificate, &early);
+    wait_until("the log to tell that it is early", LONG, || {
+        broker.said().contains("is not valid: it will be from").then_some(())
+    });
+    assert!(reached(&first.pem()));
+    wait_until("it to be taken", LONG, || reached(&second.pem()).then_some(()));
+    assert_eq!(broker.said().matches("is not valid: it will be from").count(), 1);
+}

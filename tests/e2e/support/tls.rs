@@ -43,19 +43,24 @@ impl Authority {
     /// A certificate for a name or an address that is good from yesterday for
     /// another day from now on.
     pub(crate) fn certify(&self, name: &str) -> ServerCertificate {
-        self.issue(name, Duration::DAY)
+        self.issue(name, -Duration::DAY, Duration::DAY)
+    }
+
+    /// A certificate that will be good after a while.
+    pub(crate) fn certify_from(&self, name: &str, begins: Duration) -> ServerCertificate {
+        self.issue(name, begins, Duration::DAY)
     }
 
     /// A certificate that ceased to be good an hour ago.
     pub(crate) fn certify_expired(&self, name: &str) -> ServerCertificate {
-        self.issue(name, -Duration::HOUR)
+        self.issue(name, -Duration::DAY, -Duration::HOUR)
     }
 
-    fn issue(&self, name: &str, left: Duration) -> ServerCertificate {
+    fn issue(&self, name: &str, begins: Duration, ends: Duration) -> ServerCertificate {
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::new(vec![name.to_string()]).unwrap();
-        params.not_before = now - Duration::DAY;
-        params.not_after = now + left;
+        params.not_before = now + begins;
+        params.not_after = now + ends;
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let directory = tempfile::tempdir_in(self.files.path()).unwrap().keep();
