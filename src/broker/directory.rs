@@ -163,6 +163,12 @@ impl Directory {
         if as_of.is_some_and(|as_of| as_of > now.saturating_add(AHEAD)) {
             return wrong("its as_of is in the future".into());
         }
+        // It would throw everybody out, where an export was cut off, or is being written.
+        if file.person.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "it names no people").hint(
+                "each of them has a table [person.NAME]; where there is nobody yet, leave out [directory]",
+            ));
+        }
         let names = file.group.keys().map(|name| ("group", name));
         for (table, name) in names.chain(file.person.keys().map(|name| ("person", name))) {
             if !config::is_name(name) {
@@ -473,6 +479,8 @@ pub(crate) mod tests {
             (format!("[person.a]\n{id}\n[person.b]\n{id}"), "have the same id"),
             (format!("[person.a]\n{id}\ngroups = [\"x\"]"), "there is no [group.x]"),
             ("[person.a]\nids = []".into(), "has no ids"),
+            ("".into(), "names no people"),
+            ("[group.leads]".into(), "names no people"),
             (format!("[person.\"a b\"]\n{id}"), "not a possible name"),
             (format!("as_of = \"2026-02-01T00:00:00Z\"\n[person.a]\n{id}"), "in the future"),
             (format!("as_of = \"today\"\n[person.a]\n{id}"), "is no moment"),

@@ -31,6 +31,8 @@ pub(crate) struct Elsewhere {
     effort: Effort,
     /// Who was found to ask, where that is kept.
     known: Option<Arc<Mutex<Option<Identified>>>>,
+    /// The profile, where it is not what a command without one goes by.
+    named: Option<String>,
 }
 
 /// How long a proof has to be good still, for it to be shown once more.
@@ -53,7 +55,13 @@ impl Elsewhere {
         // Somebody is at it, and what failed before is no reason not to try.
         prepared.plan.insist(&host, Wish::Overridden);
         let Prepared { cache, plan, .. } = prepared;
-        Ok(Self { host, cache, plan, server, effort: Effort::MINT, known: None })
+        let named = plan.named_profile().map(String::from);
+        Ok(Self { host, cache, plan, server, effort: Effort::MINT, known: None, named })
+    }
+
+    /// What a command has to say besides to be about this broker.
+    pub(crate) fn at(&self) -> String {
+        self.named.as_ref().map(|profile| format!(" --at {profile}")).unwrap_or_default()
     }
 
     /// The same for whoever looks again and again: an address that fails is not left alone, and

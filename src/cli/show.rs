@@ -17,27 +17,45 @@ pub(crate) fn columns<const N: usize>(
 ) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    if let Some(width) = width {
-        table.set_width(width);
-    }
     table.set_header(headings.to_vec());
     let rows = rows.into_iter().map(|row| row.map(|cell| printable(&cell)));
-    let mut has_ids = [false; N];
+    let (mut has_ids, mut taken) = ([false; N], [0; N]);
     for row in rows {
-        for (has, cell) in has_ids.iter_mut().zip(&row) {
-            *has |= Uuid::try_parse(cell).is_ok();
+        for ((has, taken), cell) in has_ids.iter_mut().zip(&mut taken).zip(&row) {
+            if is_id(cell) {
+                (*has, *taken) = (true, cell.len() + GAP);
+            }
         }
         table.add_row(row.to_vec());
     }
+    // Where ids leave too little for the rest, lines are as long as they are: a terminal breaks
+    // them without breaking what is copied.
+    let others = has_ids.iter().filter(|has| !**has).count();
+    let least = taken.iter().sum::<usize>() + others * (LEAST + GAP);
+    if let Some(width) = width.filter(|width| usize::from(*width) >= least) {
+        table.set_width(width);
+    }
     for (column, has_ids) in table.column_iter_mut().zip(has_ids) {
         // Rows start where the text above them does.
-        column.set_padding((0, 2));
+        column.set_padding((0, GAP as u16));
         // An id is there to be copied: broken in two it is none.
         if has_ids {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
     table.trim_fmt()
+}
+
+/// How far columns are apart.
+const GAP: usize = 2;
+/// How narrow a column may become.
+const LEAST: usize = 8;
+
+/// Whether it is the id of something, which has letters and digits without a meaning: a UUID, or
+/// a hash of 32 bytes, as keys have.
+fn is_id(cell: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    Uuid::try_parse(cell).is_ok() || cell.len() == 43 && cell.bytes().all(is_part)
 }
 
 /// A moment in RFC 3339, in UTC and whole seconds.
@@ -80,6 +98,18 @@ mod tests {
         let table = columns(Some(60), ["ID", "REASON"], [row]);
         assert!(table.contains(&id) && table.lines().count() > 2, "{table}");
         assert!(table.lines().all(|line| line.chars().count() <= 60), "{table}");
+    }
+
+    #[test]
+    fn where_ids_leave_too_little_nothing_is_broken() {
+        let id = "J8yE6zmqwgmR0jkMuUVbgcZ0hPIFN5Vn_NeZr-ldr3s".to_string();
+        let row = [id, "the log".into(), "Ed25519".into(), "2026-11-30T07:51:37Z".into()];
+        let wide = columns(None, ["KEY", "SIGNS", "ALGORITHM", "SINCE"], [row.clone()]);
+        for width in [40, 60, 70] {
+            let narrow =
+                columns(Some(width), ["KEY", "SIGNS", "ALGORITHM", "SINCE"], [row.clone()]);
+            assert_eq!(narrow, wide, "{width}");
+        }
     }
 
     #[test]

@@ -26,12 +26,21 @@ pub(crate) struct Problem {
     label: Option<String>,
     origin: Origin,
     helps: Vec<String>,
+    /// Whether what stands behind the offending text is not shown.
+    alone: bool,
 }
 
 impl Problem {
     /// `title` says what is wrong, in one line, without a full stop.
     pub(crate) fn new(title: impl Into<String>, origin: Origin) -> Self {
-        Self { title: one_line(&title.into(), 4 * QUOTED), label: None, origin, helps: Vec::new() }
+        let title = one_line(&title.into(), 4 * QUOTED);
+        Self { title, label: None, origin, helps: Vec::new(), alone: false }
+    }
+
+    /// The same about a key that nobody knows: its value may be anything, a secret too.
+    pub(crate) fn alone(mut self) -> Self {
+        self.alone = true;
+        self
     }
 
     /// What to write at the offending text itself.
@@ -71,7 +80,7 @@ impl Problem {
     pub(crate) fn into_error(self) -> Error {
         let mut error = Error::new(ErrorKind::Config, self.title);
         if let Origin::Text { source, span } = &self.origin {
-            error = error.because_of(snippet(source, span, self.label.as_deref()));
+            error = error.because_of(snippet(source, span, self.label.as_deref(), self.alone));
         } else if let Some(label) = self.label {
             error = error.because_of(label);
         }
@@ -91,7 +100,7 @@ impl Problem {
         let mut text = self.title.clone();
         if let Origin::Text { source, span } = &self.origin {
             text.push('\n');
-            text.push_str(&snippet(source, span, self.label.as_deref()));
+            text.push_str(&snippet(source, span, self.label.as_deref(), self.alone));
         }
         for help in &self.helps {
             text.push_str("\n  help: ");
@@ -121,7 +130,7 @@ pub(crate) fn into_error(mut problems: Vec<Problem>) -> Error {
 /// The place, where it is one of a text, and the line with what is meant marked in it.
 pub(super) fn shown(origin: &Origin) -> Option<String> {
     match origin {
-        Origin::Text { source, span } => Some(snippet(source, span, None)),
+        Origin::Text { source, span } => Some(snippet(source, span, None, false)),
         Origin::BuiltIn => None,
     }
 }
@@ -138,10 +147,10 @@ pub(super) fn told(origin: &Origin) -> Option<String> {
 }
 
 /// The place and the offending line, with the offending text marked. Never more
-/// than that one line, and of a very long one only what is near.
-fn snippet(source: &Source, span: &Range<usize>, label: Option<&str>) -> String {
+/// than that one line, of a very long one only what is near, and no value that may be a secret.
+fn snippet(source: &Source, span: &Range<usize>, label: Option<&str>, alone: bool) -> String {
     let (line, column) = source.place(span.start);
-    let (shown, marked) = excerpt(&source.text, span);
+    let (shown, marked) = excerpt(&source.text, span, alone);
     let annotation = AnnotationKind::Primary.span(marked).label(label);
     let group = Group::with_level(Level::ERROR)
         .element(Snippet::source(shown).line_start(line).annotation(annotation));
@@ -153,13 +162,16 @@ fn snippet(source: &Source, span: &Range<usize>, label: Option<&str>) -> String 
 
 /// The line in which `span` starts, and where in it the part of `span` is that
 /// lies in this line.
-fn excerpt(text: &str, span: &Range<usize>) -> (String, Range<usize>) {
+fn excerpt(text: &str, span: &Range<usize>, alone: bool) -> (String, Range<usize>) {
     let from = floor(text, span.start);
     let start = text[..from].rfind('\n').map_or(0, |at| at + 1);
     let end = text[from..].find('\n').map_or(text.len(), |at| from + at);
     let line = text[start..end].trim_end_matches('\r');
     let from = (from - start).min(line.len());
     let to = floor(line, span.end.saturating_sub(start)).max(from);
+    let hidden = hidden_from(line, alone.then_some(to));
+    let line = &line[..hidden.unwrap_or(line.len())];
+    let (from, to) = (from.min(line.len()), to.min(line.len()));
 
     let left = line[..from].char_indices().rev().take(SHOWN_BEFORE).last().map_or(from, |(i, _)| i);
     let right = line[from..].char_indices().nth(SHOWN_AFTER).map_or(line.len(), |(i, _)| from + i);
@@ -171,8 +183,35 @@ fn excerpt(text: &str, span: &Range<usize>) -> (String, Range<usize>) {
     shown.extend(line[from..to].chars().map(harmless));
     let marked = marked..shown.len();
     shown.extend(line[to..right].chars().map(harmless));
-    shown.push_str(if right < line.len() { "…" } else { "" });
+    match hidden {
+        _ if right < line.len() => shown.push('…'),
+        Some(_) => shown.push_str(" …"),
+        None => {}
+    }
     (shown, marked)
+}
+
+/// From where on a line is not shown: the value of what is a secret by its name, and the first
+/// one after this place, where there is one.
+fn hidden_from(line: &str, after: Option<usize>) -> Option<usize> {
+    line.match_indices('=')
+        .map(|(at, _)| at)
+        .find(|at| {
+            let is_part = |c: char| c.is_alphanumeric() || "_-.\"'".contains(c);
+            let key = line[..*at].trim_end().rsplit(|c| !is_part(c)).next();
+            after.is_some_and(|after| *at >= after) || key.is_some_and(is_secret)
+        })
+        .map(|at| at + 1)
+}
+
+/// Whether the value of a key is a secret by its name, and not where one is, or how it is used.
+fn is_secret(key: &str) -> bool {
+    let key = key.to_lowercase();
+    let name = key.trim_matches(['"', '\'']);
+    let is_about = |words: &[&str]| words.iter().any(|word| name.ends_with(word));
+    let has = ["pass", "pwd", "secret", "credential"].iter().any(|word| name.contains(word));
+    (has || is_about(&["token", "key", "kek"]))
+        && !is_about(&["file", "path", "env", "url", "uri", "command", "method", "format"])
 }
 
 /// What is shown for a character: the renderer knows the older control
@@ -264,6 +303,28 @@ mod tests {
         let wanted = " --> dir/f.toml:2:1\n  |\n2 | rol = 2\n  | ^^^ this";
         assert_eq!(error.causes(), [wanted]);
         assert_eq!(error.hints(), ["did you mean `role`?"]);
+    }
+
+    #[test]
+    fn no_value_is_shown_that_may_be_a_secret() {
+        for (line, of, wanted) in [
+            ("kek = \"hunter2\"", "kek", "kek = …"),
+            ("store.\"password\" = \"hunter2", "hunter2", "store.\"password\" = …"),
+            ("a = { client_secret=\"hunter2\", b = 1 }", "b = 1", "a = { client_secret= …"),
+            ("url = \"https://h/?token=hunter2\"", "url", "url = \"https://h/?token= …"),
+            ("secret_file = \"hunter2\"", "\"hunter2\"", "secret_file = \"hunter2\""),
+            ("token_format = \"hunter2\"", "\"hunter2\"", "token_format = \"hunter2\""),
+            ("max_ttl = \"hunter2\"", "max_ttl", "max_ttl = \"hunter2\""),
+        ] {
+            let start = line.find(of).unwrap();
+            let source = Source::text("f", line);
+            let problem = Problem::new("x", at(&source, start..start + of.len()));
+            let shown = problem.clone().into_error().causes()[0].clone();
+            assert!(shown.lines().any(|one| one == format!("1 | {wanted}")), "{shown}");
+            // Nor of a key that nobody knows.
+            let alone = problem.alone().into_error();
+            assert!(!alone.causes()[0].contains("hunter2") || line.ends_with(of), "{alone}");
+        }
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Mistake {
                     _ => format!("unknown key {} in {}", quoted(&key), place(parent)),
                 };
                 let problem = Problem::new(title, origin)
+                    .alone()
                     .label("this key means nothing here")
                     .suggest(&key, known.iter().copied())
                     .known("the keys here are", known.iter().copied());

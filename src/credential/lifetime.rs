@@ -202,4 +202,69 @@ mod tests {
         let l = lifetime(Duration::seconds(900), 0);
         assert_eq!(l.remaining(l.issued_at - Duration::days(1)), Duration::seconds(900));
     }
+
+    /// How often many runs with `--renew` that began together renew, and how many of them in the
+    /// same second, is stated in the documentation as it is counted here.
+    #[test]
+    fn renewals_are_as_few_and_as_far_apart_as_is_stated() {
+        let stated = include_str!("../../docs/renewal.md");
+        for (words, minutes) in
+            [("5 minutes", 5), ("15 minutes", 15), ("1 hour", 60), ("12 hours", 720)]
+        {
+            let ttl = Duration::minutes(minutes);
+            let (plain, jittered) = (Runs::begin(ttl, 0), Runs::begin(ttl, 10));
+            let row = format!(
+                "| {words} | {:.1} | {} | {} | {} | {} |",
+                plain.each_an_hour(),
+                plain.busiest_second(1),
+                plain.busiest_second(10),
+                jittered.busiest_second(1),
+                jittered.busiest_second(10),
+            );
+            assert!(stated.contains(&row), "{row}");
+            assert!(plain.each_an_hour() <= jittered.each_an_hour());
+            assert!(jittered.each_an_hour() < 60.0, "one a minute, however short it lives");
+        }
+    }
+
+    /// When a thousand runs renew that begin in the same moment, in seconds from there: for each
+    /// run the first ten times.
+    struct Runs(Vec<[f64; 10]>);
+
+    impl Runs {
+        /// Credentials of them live so long, less up to so many hundredths at random.
+        fn begin(ttl: Duration, shorter: u32) -> Self {
+            let mut state = 1;
+            let run = |_| {
+                let mut at = 0.0;
+                [(); 10].map(|()| {
+                    let less = ttl * (f64::from(shorter) / 100.0 * random(&mut state));
+                    let lifetime = lifetime(ttl - less, 0);
+                    let window = lifetime.refresh_window(random(&mut state));
+                    at += (lifetime.ttl() - window).as_seconds_f64();
+                    at
+                })
+            };
+            Self((0..1000).map(run).collect())
+        }
+
+        fn each_an_hour(&self) -> f64 {
+            let ends = self.0.iter().map(|run| run[9]).sum::<f64>() / self.0.len() as f64;
+            10.0 * 3600.0 / ends
+        }
+
+        /// How many renew for this time in the same second, at most.
+        fn busiest_second(&self, time: usize) -> usize {
+            let mut seconds: Vec<_> = self.0.iter().map(|run| run[time - 1] as u64).collect();
+            seconds.sort_unstable();
+            seconds.chunk_by(|one, other| one == other).map(<[u64]>::len).max().unwrap()
+        }
+    }
+
+    /// The next of a row of numbers from 0 to 1 that is the same each time (Knuth's MMIX).
+    fn random(state: &mut u64) -> f64 {
+        *state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        f64::from((*state >> 33) as u32) / f64::from(1_u32 << 31)
+    }
 }

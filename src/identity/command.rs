@@ -67,7 +67,7 @@ impl IdentitySource for Settings {
     fn caller(&self, cx: Context<'_>) -> Result<Option<Caller>> {
         let env = &cx.host.env;
         let program = self.command.first().map_or("", String::as_str);
-        let job = job(env, &format!("with the token of {program}"));
+        let job = job(env, &format!("whom {program} vouches for"));
         let variables = self.variables.iter().map(String::as_str).chain(["HOME"]);
         let job = variables.fold(job, |job, name| match env.get_os(name) {
             Some(value) => job.with(name, value.as_encoded_bytes()),

@@ -80,7 +80,9 @@ impl Keys {
         struct Set {
             keys: Vec<Value>,
         }
-        let set: Set = serde_json::from_slice(bytes).map_err(|cause| {
+        // RFC 8259 section 8.1: a mark of the byte order may be passed over.
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let set: Set = serde_json::from_slice(text).map_err(|cause| {
             Error::new(ErrorKind::Verification, "the key set of the issuer cannot be understood")
                 .because(cause)
         })?;
@@ -230,6 +232,10 @@ pub(crate) mod tests {
         for bad in ["", "[]", "{}", "<html>", r#"{"keys": {}}"#] {
             assert!(Keys::parse(bad.as_bytes()).is_err(), "{bad}");
         }
+        assert!(
+            Keys::parse("\u{feff}{\"keys\": []}".as_bytes()).is_ok(),
+            "as some editors write it"
+        );
         let many = json!({"keys": vec![json!({}); MAX_KEYS + 1]}).to_string();
         assert!(Keys::parse(many.as_bytes()).unwrap_err().to_string().contains("more than"));
     }

@@ -86,7 +86,16 @@ pub struct Reason {
     pub origin: String,
 }
 
+/// The origin of what was said on the command line without an option.
+pub(crate) const ARGUMENT: &str = "argument";
+
 impl Plan {
+    /// The profile, where whoever runs the command has named it: others of theirs have to, too.
+    pub fn named_profile(&self) -> Option<&str> {
+        let is_named = |reason: &Reason| reason.what == "profile" && reason.origin == ARGUMENT;
+        self.reasons.iter().any(is_named).then_some(&self.profile)
+    }
+
     /// The audience that the first assertion must be bound to: that of the
     /// first exchange, or of the target.
     pub fn assertion_audience(&self) -> String {

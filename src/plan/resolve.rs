@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::{Identity, Plan, Reason, Request, detect, elevate};
+use super::{ARGUMENT, Identity, Plan, Reason, Request, detect, elevate};
 use crate::config::diagnostic::{self, Problem, quoted};
 use crate::config::rules::{self, pick, unknown_profile};
 use crate::config::{self, Broken, Config, Origin, Profile, Project};
@@ -50,7 +50,7 @@ fn choose(request: &Request, config: &Config) -> Result<Choice> {
     let missing = |name: &str, origin| unknown_profile(config, name, origin);
     if let Some(name) = &request.profile {
         return match config.profiles.contains_key(name) {
-            true => Ok(Choice { profile: name.clone(), reason: "argument".into() }),
+            true => Ok(Choice { profile: name.clone(), reason: ARGUMENT.into() }),
             false if config.profiles.is_empty() => {
                 Err(nothing_configured(config)
                     .context(format!("there is no profile {}", quoted(name))))

@@ -8,7 +8,7 @@
 //! out for itself.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -41,9 +41,52 @@ pub(super) enum Verdict {
     Rests(Error),
 }
 
+/// An address that is left alone at present.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resting {
+    /// The address.
+    pub(crate) address: String,
+    /// Nobody asks it before this moment.
+    pub(crate) until: OffsetDateTime,
+    /// How many runs in a row it has failed.
+    pub(crate) failures: u32,
+    /// How it failed the last time.
+    pub(crate) error: Error,
+}
+
+/// The addresses that are left alone.
+pub(super) fn resting(host: &Host) -> Vec<Resting> {
+    let now = host.clock.now();
+    let files = files::list(&place(host)).unwrap_or_default();
+    let records = files.iter().filter_map(|path| read(path, now));
+    let resting = records.filter(|record| !record.rest(now).is_zero());
+    let all = resting.filter_map(|record| {
+        let Record { address, rests_until: until, failures, error, .. } = record;
+        Some(Resting { address: address?, until, failures, error })
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort_by(|one, other| one.address.cmp(&other.address));
+    all
+}
+
+fn place(host: &Host) -> PathBuf {
+    host.dirs.state.join("outages")
+}
+
+/// What is known by a file. A rest that is longer than any was written by another clock.
+fn read(path: &Path, now: OffsetDateTime) -> Option<Record> {
+    let bytes = files::read(path, LIMIT).ok()??;
+    let record: Record = serde_json::from_slice(&bytes).ok()?;
+    let is_ours = record.error.kind() == ErrorKind::Unreachable;
+    (is_ours && record.rest(now) <= LONGEST_WISH).then_some(record)
+}
+
 /// What is known of an address.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
+    /// The address; earlier versions did not write it.
+    #[serde(default)]
+    address: Option<String>,
     /// How many runs in a row it has failed.
     failures: u32,
     /// Nobody asks it before this moment.
@@ -88,6 +131,7 @@ impl Record {
 /// The breaker of one address.
 #[derive(Debug)]
 pub(super) struct Breaker {
+    address: String,
     path: PathBuf,
 }
 
@@ -99,7 +143,7 @@ impl Breaker {
             let _ = write!(name, "{byte:02x}");
             name
         });
-        Self { path: host.dirs.state.join("outages").join(name) }
+        Self { address: address.into(), path: place(host).join(name) }
     }
 
     /// Whether the address may be asked, `spare`: by somebody who has what serves, and so
@@ -153,8 +197,8 @@ impl Breaker {
             let rests_until = if rest.is_zero() { now } else { whole(now + rest) };
             let wished_until = wish.map(|wish| whole(now + wish.min(LONGEST_WISH)));
             let rests_until = wished_until.map_or(rests_until, |wished| rests_until.max(wished));
-            let error = error.clone();
-            self.write(&Record { failures, rests_until, error, in_vain, wished_until });
+            let (address, error) = (Some(self.address.clone()), error.clone());
+            self.write(&Record { address, failures, rests_until, error, in_vain, wished_until });
         });
     }
 
@@ -189,12 +233,8 @@ impl Breaker {
         });
     }
 
-    /// What is known. A rest that is longer than any was written by another clock.
     fn read(&self, now: OffsetDateTime) -> Option<Record> {
-        let bytes = files::read(&self.path, LIMIT).ok()??;
-        let record: Record = serde_json::from_slice(&bytes).ok()?;
-        let is_ours = record.error.kind() == ErrorKind::Unreachable;
-        (is_ours && record.rest(now) <= LONGEST_WISH).then_some(record)
+        read(&self.path, now)
     }
 
     fn write(&self, record: &Record) {

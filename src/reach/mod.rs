@@ -21,6 +21,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use time::OffsetDateTime;
 use tokio::time::{sleep, timeout};
 
+pub(crate) use self::breaker::Resting;
 use self::breaker::{Breaker, LONGEST_WISH, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
@@ -259,6 +260,11 @@ pub(crate) fn admit(host: &Host, address: &str, effort: Effort) -> Result<()> {
 /// Whether an address did not serve when it was asked last.
 pub(crate) fn has_failed(host: &Host, address: &str) -> bool {
     Breaker::of(host, address).has_failed(host.clock.now())
+}
+
+/// The addresses that this user's processes leave alone at present.
+pub(crate) fn resting(host: &Host) -> Vec<Resting> {
+    breaker::resting(host)
 }
 
 /// The search for an address that answers.

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::sealing::{self, KEY_LEN};
 use crate::broker::config::{KEK_VARIABLE, Keys as KeysConfig};
 use crate::broker::private_file;
+use crate::broker::private_text::variable_name;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::env::Env;
 use crate::host::files::{self, Guard};
@@ -96,7 +97,8 @@ impl Kek {
                 let text = env.get(variable).ok_or_else(|| {
                     refused("there is no key-encryption key to seal the signing keys with".into())
                         .because_of(format!(
-                            "[keys] names no kek_file and no kek_command, and the variable {variable} is not set"
+                            "[keys] names no kek_file and no kek_command, and {} is not set",
+                            variable_name(variable)
                         ))
                 })?;
                 (variable, text)
@@ -104,7 +106,7 @@ impl Kek {
         };
         let (variable, text) = text;
         Self::parse(text).ok_or_else(|| {
-            refused(format!("the variable {variable} does not hold 32 bytes in base64"))
+            refused(format!("{} does not hold 32 bytes in base64", variable_name(variable)))
         })
     }
 

@@ -60,6 +60,8 @@ impl Source {
             Error::new(ErrorKind::Config, format!("{} is not a text file", path.display()))
                 .because(cause.utf8_error())
         })?;
+        // Some editors write that nobody sees it.
+        let text = text.strip_prefix('\u{feff}').map(String::from).unwrap_or(text);
         Ok(Self { path: path.to_path_buf(), text })
     }
 
@@ -152,6 +154,7 @@ impl Policy {
         })?;
         let mut loader = Loader {
             world,
+            ids: BTreeSet::new(),
             all: PolicySet::new(),
             limits: BTreeMap::new(),
             needs: Needs::default(),
@@ -204,6 +207,8 @@ impl Policy {
 
 struct Loader<'a> {
     world: World<'a>,
+    /// The ids of what was looked at.
+    ids: BTreeSet<String>,
     all: PolicySet,
     limits: BTreeMap<String, Limits>,
     needs: Needs,
@@ -263,6 +268,10 @@ impl Loader<'_> {
             );
             return Err((Rule::Annotation, unknown));
         }
+        if !self.ids.insert(id.to_string()) {
+            let why = format!("there is another policy with the id '{id}'");
+            return Err((Rule::DuplicateId, why));
+        }
         self.check_references(id, policy).map_err(by(Rule::UnknownReference))?;
         let json = policy
             .to_json()
@@ -305,9 +314,8 @@ impl Loader<'_> {
                 }
             }
         }
-        self.all
-            .add(policy.new_id(PolicyId::new(id)))
-            .map_err(|_| (Rule::DuplicateId, format!("there is another policy with the id '{id}'")))
+        let added = self.all.add(policy.new_id(PolicyId::new(id)));
+        added.map_err(|cause| (Rule::Syntax, format!("the policy '{id}': {cause}")))
     }
 
     fn limits_of(&self, id: &str, permit: &CedarPolicy) -> Result<Limits, String> {
@@ -445,9 +453,11 @@ fn has_id(source: &Source, id: &str) -> bool {
 
 /// Where a policy begins, as far as its id tells; the beginning of the file otherwise.
 pub(super) fn offset_of(policy: &CedarPolicy, text: &str) -> usize {
-    let by_id = policy.annotation("id").and_then(|id| text.find(&format!("\"{id}\"")));
-    // One without an id is found by its text, as Cedar has it.
-    by_id.or_else(|| policy.to_cedar().and_then(|own| text.find(&own))).unwrap_or(0)
+    // Of two with the same id each is found by its own text, as Cedar has it.
+    let own = policy.to_cedar().and_then(|own| text.find(&own));
+    let after = own.unwrap_or(0);
+    let by_id = policy.annotation("id").and_then(|id| text[after..].find(&format!("\"{id}\"")));
+    by_id.map(|at| after + at).or(own).unwrap_or(0)
 }
 
 /// Hashes policies, roles and what is required of tokens: together they decide.

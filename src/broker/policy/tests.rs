@@ -413,6 +413,8 @@ fn a_source_that_is_no_text_or_not_there_is_refused() {
     assert!(Source::read(&path).unwrap_err().to_string().contains("no such file"));
     crate::host::files::write_private(&path, &[0xff, 0xfe]).unwrap();
     assert!(Source::read(&path).unwrap_err().to_string().contains("not a text file"));
+    crate::host::files::write_private(&path, "\u{feff}permit".as_bytes()).unwrap();
+    assert_eq!(Source::read(&path).unwrap().text, "permit");
 }
 
 #[test]

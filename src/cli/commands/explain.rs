@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::status::left_alone;
 use crate::cache::CredentialKey;
 use crate::cli::App;
 use crate::cli::args::Explain;
@@ -11,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host::surroundings::Surroundings;
 use crate::identity::{Context, Fact, Readiness};
 use crate::plan::Plan;
+use crate::reach;
 
 pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let prepared = prepare(app, &args.wanted)?;
@@ -27,7 +29,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
     let supervised = prepared.supervised_because(args.at_exit, args.output, renewed.as_deref())?;
     let (mode, why) = mode(supervised, plan);
     let store = prepared.cache.store_name();
-    let key = key(&prepared);
+    let (key, resting) = (key(&prepared), reach::resting(&prepared.host));
     if args.json {
         return app.ui.json(&json!({
             "plan": report(plan)?,
@@ -36,6 +38,7 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
             "cache": { "state": cache.state, "because": cache.why, "store": store },
             "key": key.as_ref().map(|(thumbprint, why)| json!({ "thumbprint": thumbprint, "because": why })),
             "mode": { "name": mode, "because": why },
+            "left_alone": resting.iter().map(left_alone).collect::<Vec<_>>(),
         }));
     }
     let reasons = plan.reasons.iter().cloned().map(|r| [r.what, r.value, r.origin]);
@@ -53,7 +56,11 @@ pub(super) fn run(app: &App, args: &Explain) -> Result<()> {
         let thumbprint = thumbprint.unwrap_or_else(|| "made at the first use".into());
         ["key".into(), thumbprint, why]
     });
-    let rows = reasons.chain(sources).chain(facts).chain(rest).chain(key);
+    let left_alone = resting.iter().map(|one| {
+        let until = format!("until {}", show::moment(one.until));
+        ["left alone".into(), one.address.clone(), format!("{until}: {}", one.error)]
+    });
+    let rows = reasons.chain(sources).chain(facts).chain(rest).chain(key).chain(left_alone);
     app.ui.table(["WHAT", "VALUE", "BECAUSE"], rows)
 }
 

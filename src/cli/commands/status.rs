@@ -11,6 +11,7 @@ use crate::cli::show;
 use crate::config;
 use crate::error::Result;
 use crate::identity::{self, Stray};
+use crate::reach::{self, Resting};
 
 /// How many characters a full lifetime takes.
 const BAR: usize = 16;
@@ -34,11 +35,25 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
     };
     let contents = cache.contents()?;
     let now = app.host.clock.now();
+    let resting = reach::resting(&app.host);
     if args.json {
-        return app.ui.json(&report(&contents, now, store, strays.as_deref()));
+        let mut report = report(&contents, now, store, strays.as_deref());
+        report["left_alone"] = resting.iter().map(left_alone).collect();
+        return app.ui.json(&report);
     }
     let store = store.map(|store| format!("\nThey are kept in: {store}"));
-    let tell_store = || store.iter().try_for_each(|store| app.ui.line(store));
+    let tell_rest = || {
+        store.iter().try_for_each(|store| app.ui.line(store))?;
+        if resting.is_empty() {
+            return Ok(());
+        }
+        let row = |one: &Resting| {
+            let left = show::duration(one.until - now);
+            [one.address.clone(), left, one.error.to_string()]
+        };
+        app.ui.line("")?;
+        app.ui.table(["LEFT ALONE", "FOR", "BECAUSE"], resting.iter().map(row))
+    };
     if contents.sessions.is_empty() {
         app.ui.line("No sessions. Log in with: tmpcred login")?;
     } else {
@@ -61,7 +76,7 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
     }
     if contents.credentials.is_empty() {
         app.ui.line("\nNo cached credentials.")?;
-        return tell_store();
+        return tell_rest();
     }
     let rows = contents.credentials.iter().map(|credential| {
         [
@@ -73,7 +88,17 @@ pub(super) fn run(app: &App, args: &Status) -> Result<()> {
     });
     app.ui.line("")?;
     app.ui.table(["PROFILE", "ROLE", "LEFT", ""], rows)?;
-    tell_store()
+    tell_rest()
+}
+
+/// An address that nobody asks at present, as it is reported.
+pub(super) fn left_alone(one: &Resting) -> serde_json::Value {
+    json!({
+        "address": one.address,
+        "until": show::moment(one.until),
+        "failures": one.failures,
+        "because": one.error.to_string(),
+    })
 }
 
 /// Whether an identity leads to a session; `None` where the configuration is broken.

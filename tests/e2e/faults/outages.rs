@@ -130,6 +130,16 @@ fn what_has_failed_three_times_is_left_alone_until_somebody_insists() {
     ];
     refused(journey.tmpcred(&["token", "reader"]), 7, &says);
     refused(journey.tmpcred(&["exec", "reader", "--", "true"]), 125, &says);
+    // Whoever asks why is told.
+    let address = journey.broker.url().to_string();
+    let status = journey.tmpcred(&["status"]).run().ok().stdout;
+    assert!(status.contains("LEFT ALONE") && status.contains(&address), "{status}");
+    for command in ["status", "explain"] {
+        let report = journey.tmpcred(&[command, "--json"]).run().ok().stdout;
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["left_alone"][0]["address"], address, "{report}");
+        assert_eq!(report["left_alone"][0]["failures"], 7, "{report}");
+    }
     standing.is_kept(&journey);
     journey.broker.restart();
     refused(journey.tmpcred(&["token", "reader"]), 7, &["it has failed 7 times in a row"]);

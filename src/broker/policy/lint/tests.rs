@@ -301,6 +301,17 @@ fn what_is_refused_is_found_by_a_rule_of_its_own() {
     assert!(load_files(&[("policy.cedar", &when("true"))]).is_ok());
 }
 
+/// Whatever else is wrong with the second of them, the place is its own.
+#[test]
+fn of_two_with_one_id_the_second_is_named() {
+    let first = permit("p", "@ttl(\"5m\")", "true");
+    let text = format!("{first}\n\n{}", first.replace("deploy", "depoly"));
+    let found = found(&text);
+    let twice = found.iter().find(|finding| finding.rule == Rule::DuplicateId).unwrap();
+    let line = first.matches('\n').count() + 3;
+    assert_eq!(twice.place.as_ref().unwrap().line, Some(line), "{text}\n{found:?}");
+}
+
 #[test]
 fn rules_have_names_of_their_own_and_say_what_to_do() {
     let all: Vec<Rule> = Rule::REFUSED.into_iter().chain(Rule::LINTS).collect();

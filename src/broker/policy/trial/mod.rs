@@ -5,8 +5,9 @@ mod cases;
 mod elevation;
 mod explain;
 mod operation;
+mod supposed;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,12 @@ use time::format_description::well_known::Rfc3339;
 pub use cases::{Case, CaseResult, Cases, Difference, Expected};
 pub use elevation::Approvers;
 pub use explain::{Considered, Explanation, Found, Holds, Part};
+use supposed::configured;
+pub use supposed::{Supposed, claims};
 
 use super::load::{Source, World};
 use super::{Moment, Operation, Policy};
-use crate::broker::authenticate::{Caller, names, said, suppose};
+use crate::broker::authenticate::{Caller, said};
 use crate::broker::client;
 use crate::broker::config::{self, Client, Config};
 use crate::broker::decide::{Denied, Rules, Wanted, Why};
@@ -30,7 +33,6 @@ use crate::broker::directory::Directory;
 use crate::broker::elevation::{Path, Underway};
 use crate::credential::Principal;
 use crate::error::{Error, ErrorKind, Result};
-use crate::oidc::Claims;
 
 /// What a caller does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,28 +108,6 @@ pub struct Asking {
     /// From where; this machine where left out.
     #[serde(default)]
     pub source: Option<IpAddr>,
-}
-
-/// A caller with a good token that says this.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Supposed {
-    /// The name of a trusted issuer's table, or its identifier.
-    pub issuer: String,
-    /// The subject.
-    pub subject: String,
-    /// The groups; where left out, the token has no claim that lists any.
-    #[serde(default)]
-    pub groups: Option<Vec<String>>,
-    /// Other claims.
-    #[serde(default)]
-    pub claims: Map<String, Value>,
-    /// The client that the token was issued to; one that is accepted where left out.
-    #[serde(default)]
-    pub client: Option<String>,
-    /// When the token ends; a day later where left out.
-    #[serde(default, deserialize_with = "moment")]
-    pub expires: Option<OffsetDateTime>,
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -225,6 +205,10 @@ impl<'a> Trial<'a> {
 
     fn ask<'q>(&'q self, asking: &'q Asking, now: OffsetDateTime) -> Result<Asked<'q>> {
         let now = asking.time.unwrap_or(now);
+        // Nobody can ask for that: requests say whole seconds.
+        if asking.ttl.is_some_and(|ttl| ttl < Duration::from_secs(1)) {
+            return Err(usage("the lifetime has to be a second or more".into()));
+        }
         let scope = asking.scope.as_deref();
         let operation = operation::of(asking)?;
         let (role, audience) = match &operation {
@@ -282,7 +266,7 @@ impl<'a> Trial<'a> {
             let known = clients.iter().filter(|(_, client)| client.authenticates());
             let known: Vec<_> = known.map(|(id, _)| id.as_str()).collect();
             return Err(usage(format!("there is no client '{unknown}' that authenticates"))
-                .hint(format!("configured are: {}", known.join(", "))));
+                .hint(configured(&known)));
         }
         if asking.action != Action::Issue {
             let Supposed { issuer, subject, .. } = &asking.caller;
@@ -317,47 +301,6 @@ impl<'a> Trial<'a> {
         let refused = |error: Error| Denied::new(Why::Token, said(&error));
         Ok(caller
             .and_then(|caller| actor.and_then(|actor| caller.acted_for_by(actor).map_err(refused))))
-    }
-
-    /// The caller; or that their token would not be accepted.
-    fn caller(
-        &self,
-        who: &Supposed,
-        now: OffsetDateTime,
-    ) -> Result<std::result::Result<Caller, Denied>> {
-        let issuers = &self.config.trusted_issuer;
-        let by_identifier =
-            || issuers.iter().find(|(_, trusted)| trusted.issuer.as_str() == who.issuer);
-        let Some((name, trusted)) = issuers.get_key_value(&who.issuer).or_else(by_identifier)
-        else {
-            let known: Vec<_> = issuers.keys().map(String::as_str).collect();
-            return Err(usage(format!("there is no trusted issuer '{}'", who.issuer))
-                .hint(format!("configured are: {}", known.join(", "))));
-        };
-        let mut all = who.claims.clone();
-        let mut add = |name: &str, value: Value| names::add(&mut all, name, value);
-        add("iss", trusted.issuer.as_str().into());
-        add("sub", who.subject.as_str().into());
-        if let Some(groups) = &who.groups {
-            add(&trusted.groups_claim, groups.clone().into());
-        }
-        let accepted = trusted.clients.iter().flatten().next();
-        if let Some(client) = who.client.as_ref().or(accepted) {
-            let name = trusted.client_claim.as_deref().unwrap_or("client_id");
-            add(name, client.as_str().into());
-        }
-        let claims = Claims {
-            principal: Principal {
-                issuer: trusted.issuer.as_str().into(),
-                subject: who.subject.clone(),
-            },
-            audience: Vec::new(),
-            issued_at: None,
-            expires_at: who.expires.unwrap_or_else(|| now.saturating_add(time::Duration::DAY)),
-            all,
-        };
-        let caller = suppose(name, trusted, &self.config.issuer, claims, self.policy.needs());
-        Ok(caller.map_err(|error| Denied::new(Why::Token, said(&error))))
     }
 }
 
@@ -455,22 +398,6 @@ impl Asked<'_> {
 
 fn usage(why: String) -> Error {
     Error::new(ErrorKind::Usage, why)
-}
-
-/// Claims from texts such as `amr=["mfa"]` or `hd=example.com`: JSON where it is some,
-/// else a text.
-pub fn claims(pairs: &[String]) -> Result<Map<String, Value>> {
-    let claims: Result<BTreeMap<String, Value>> = pairs
-        .iter()
-        .map(|pair| {
-            let (name, value) = pair
-                .split_once('=')
-                .ok_or_else(|| usage(format!("'{pair}' is not a claim such as hd=example.com")))?;
-            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
-            Ok((name.to_string(), value))
-        })
-        .collect();
-    Ok(claims?.into_iter().collect())
 }
 
 #[cfg(test)]

@@ -388,3 +388,29 @@ fn operations_are_tried_and_explained() {
         assert!(trial.decide(&asking(wrong.clone()), NOW).is_err(), "{wrong}");
     }
 }
+
+/// What nobody could ask a broker decides nothing about it.
+#[test]
+fn what_could_not_be_asked_is_not_decided() {
+    let config = config(|_| {});
+    let trial = trial(&config, &policies());
+    let decide = |changes| trial.decide(&asking(changes), NOW);
+    for ttl in [Duration::ZERO, Duration::from_millis(999)] {
+        let asking = Asking { ttl: Some(ttl), ..asking(json!({})) };
+        let error = trial.decide(&asking, NOW).unwrap_err();
+        assert!(error.message().contains("a second or more"), "{error}");
+    }
+    for name in ["iss", "sub", "aud", "exp"] {
+        let error = decide(json!({"/caller/claims": {name: "x"}})).unwrap_err();
+        assert!(error.message().contains(name), "{error}");
+    }
+    assert!(claims(&["=x".into()]).is_err());
+    // It is taken for as long after its end as the issuer's leeway is.
+    let ended = |seconds: u64| {
+        let expires = (NOW - Duration::from_secs(seconds)).format(&Rfc3339).unwrap();
+        decide(json!({"/caller/expires": expires})).unwrap()
+    };
+    let leeway = config.trusted_issuer.values().next().unwrap().leeway.as_secs();
+    assert_eq!(reason(&ended(leeway)), Why::Token);
+    assert!(matches!(ended(leeway - 1), Outcome::Permit { .. }), "{:?}", ended(leeway - 1));
+}

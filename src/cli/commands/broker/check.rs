@@ -67,8 +67,11 @@ impl<'a> Told<'a> {
 
     /// As the linter of policies tells what it finds.
     fn shown(&self) -> String {
-        let lines = self.causes.iter().flat_map(|cause| cause.lines());
-        let causes = lines.map(|why| format!("  why: {}\n", printable(why)));
+        let lines = self.causes.iter().flat_map(|cause| {
+            let leads = ["  why: "].into_iter().chain(std::iter::repeat("       "));
+            leads.zip(cause.lines())
+        });
+        let causes = lines.map(|(lead, why)| format!("{lead}{}\n", printable(why)));
         let hints = self.hints.iter().map(|hint| format!("  do:  {}\n", printable(hint)));
         let head = format!("{}[{}]: {}\n", self.result, self.check, printable(self.message));
         [head].into_iter().chain(causes).chain(hints).collect()

@@ -175,8 +175,10 @@ pub(crate) fn wait(
     let id = Uuid::try_parse(&elevation.id).map_err(|cause| {
         Error::new(ErrorKind::Verification, "the broker gives an elevation no id").because(cause)
     })?;
+    let (at, what) =
+        (broker.at(), if elevation.access == "approved" { "its start" } else { "approval" });
     app.host.interact.note(&format!(
-        "waiting for approval; Ctrl-C ends the waiting, not the request: `tmpcred elevate status {id} --wait` goes on with it"
+        "waiting for {what}; Ctrl-C ends the waiting, not the request: `tmpcred elevate status {id} --wait{at}` goes on with it"
     ));
     let broker = broker.looking();
     let is_late = lateness(app, patience);
@@ -198,7 +200,7 @@ pub(crate) fn wait(
             return Ok(latest);
         }
         if is_late() {
-            return Err(pending(&latest));
+            return Err(pending(&latest, &broker));
         }
         shown.tell(&latest);
         let before = latest.clone();
@@ -314,11 +316,11 @@ fn is_worth_it(app: &App, elevation: &Elevation) -> bool {
 }
 
 /// That it is not had yet.
-fn pending(elevation: &Elevation) -> Error {
-    let id = &elevation.id;
+fn pending(elevation: &Elevation, broker: &Elsewhere) -> Error {
+    let (id, at) = (&elevation.id, broker.at());
     unhad(elevation, APPROVALS)
-        .hint(format!("`tmpcred elevate status {id} --wait` goes on with it"))
-        .hint(format!("`tmpcred elevate withdraw {id}` takes it back"))
+        .hint(format!("`tmpcred elevate status {id} --wait{at}` goes on with it"))
+        .hint(format!("`tmpcred elevate withdraw {id}{at}` takes it back"))
 }
 
 /// The same, and what of this kind is missing, but not what can be done.

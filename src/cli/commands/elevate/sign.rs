@@ -50,7 +50,12 @@ pub(super) fn request(app: &App, args: &ElevateRequest) -> Result<()> {
             let [request] = &signed::read(&text)?[..] else { return Err(strange()) };
             return report(app, request, &text);
         }
-        return put(app, Some(out), &grant.text()?, true);
+        let text = grant.text()?;
+        put(app, Some(out), &text, true)?;
+        let [request] = &signed::read(&text)?[..] else { return Err(strange()) };
+        let hash = hex(&request.statement.hash()?);
+        app.host.interact.note(&format!("the hash of the request is {hash}"));
+        return Ok(());
     }
     let asked = grant.bring()?;
     let waits = args.wait
@@ -102,7 +107,8 @@ pub(super) fn sign(app: &App, args: &ElevateSign) -> Result<()> {
         }
         None if !app.host.interact.may_ask() || args.file == Path::new("-") => {
             return Err(misuse("nobody is there to be asked whether to sign")
-                .hint("look at it, then name what you sign for: --hash HASH"));
+                .because_of(format!("the hash of the request is {}", hex(&hash)))
+                .hint("see by another way that whoever asks tells the same, then name what you sign for: --hash HASH"));
         }
         None => {
             for (label, value) in facts(request, said)? {
