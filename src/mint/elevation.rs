@@ -14,7 +14,9 @@ pub(crate) fn hinted(error: Error, refusal: &TokenRefusal) -> Error {
             .hint(format!(
                 "`tmpcred elevate status {id}` shows it, and with --wait goes on with it"
             ))
-            .hint(format!("`tmpcred elevate withdraw {id}` takes it back, where it waits")),
+            .hint(format!(
+                "`tmpcred elevate withdraw {id}` takes it back where it waits for approval; where it waits for a review, that is for others: `tmpcred elevate review {id}`"
+            )),
         _ => error,
     }
 }
