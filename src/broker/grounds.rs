@@ -227,3 +227,55 @@ pub(super) fn nothing_against() -> Error {
     Error::new(ErrorKind::Other, "the audit log cannot be written")
         .because_of("the store refuses the record, and has nothing against it")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::broker::testbed::failing::Failing;
+    use crate::broker::testbed::{Shifted, now};
+
+    /// What began by a clock that was wrong is found to have, also where it was set since; and what
+    /// begins by one that is, while the request before it was right.
+    #[tokio::test]
+    async fn clocks_are_compared_as_they_are_and_as_they_were() {
+        let clock = Arc::new(Shifted::default());
+        let (bed, store) = Failing::bed(|options| options.clock = clock.clone()).await;
+        // (With 0 the store would have no clock.)
+        store.behind.store(1, Ordering::Relaxed);
+        for (began, ahead, differ) in [
+            (0, 0, None),
+            (30, 0, None),
+            (-30, 0, None),
+            (90, 0, Some(91)),
+            (-90, 0, Some(-89)),
+            (0, 90, Some(91)),
+            (0, -90, Some(-89)),
+        ] {
+            clock.0.store(ahead, Ordering::Relaxed);
+            let grounds = Grounds {
+                lineage: Vec::new(),
+                issuances: Vec::new(),
+                keys: Vec::new(),
+                signer: None,
+                enrolled: None,
+                proof: None,
+                grant: None,
+            };
+            let at = now() + Duration::seconds(began);
+            let found = bed.broker.overtaken_in(&grounds, at).await.unwrap();
+            let Some(differ) = differ else {
+                assert_eq!(found, None, "{began} {ahead}");
+                continue;
+            };
+            let Some(Overtaken::ClocksDiffer { by }) = found else {
+                panic!("{began} {ahead}: {found:?}")
+            };
+            // (As long as it takes to look, at most.)
+            let off = by - Duration::seconds(differ);
+            assert!(off.abs() < Duration::seconds(20), "{began} {ahead}: {by}");
+        }
+    }
+}

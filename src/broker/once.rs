@@ -259,3 +259,6 @@ fn network(source: IpAddr) -> String {
 pub(super) fn hex(hash: &Fingerprint) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

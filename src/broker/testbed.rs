@@ -427,6 +427,34 @@ impl Clock for Shifted {
     }
 }
 
+/// A clock that stands still, until it is set: no test that goes by it depends on how fast it runs.
+pub(crate) struct Standing(AtomicI64);
+
+impl Default for Standing {
+    /// At this second.
+    fn default() -> Self {
+        Self(now().unix_timestamp().into())
+    }
+}
+
+impl Standing {
+    /// What it shows, in seconds since 1970.
+    pub(crate) fn seconds(&self) -> i64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Sets it to so many seconds since 1970.
+    pub(crate) fn set(&self, seconds: i64) {
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Standing {
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(self.seconds()).unwrap()
+    }
+}
+
 /// A moment, to compare with what is near it.
 pub(crate) fn now() -> OffsetDateTime {
     SystemClock.now()

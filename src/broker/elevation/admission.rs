@@ -245,7 +245,51 @@ impl Broker {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::broker::testbed::Bed;
+    use crate::credential::TokenType;
+    use crate::secret::Secret;
+
+    /// What a token says of when somebody logged in counts where it can be so: a login that is yet
+    /// to come is none, and by one that is not told nobody can say how old it is.
+    #[tokio::test]
+    async fn a_login_is_neither_too_old_nor_yet_to_come() {
+        let bed = Bed::new().await;
+        let now = OffsetDateTime::from_unix_timestamp(bed.broker.clock.now().unix_timestamp());
+        let now = now.unwrap();
+        let at = |seconds: i64| json!(now.unix_timestamp() + seconds);
+        let wanted = Login { max_age: Some(Duration::from_secs(300)), ..Login::default() };
+        for (login, good) in [
+            (at(0), true),
+            (at(-355), true),
+            (at(-360), true),
+            (at(-361), false),
+            (at(-365), false),
+            (at(55), true),
+            (at(60), true),
+            (at(61), false),
+            (at(65), false),
+            (json!(i64::MAX), false),
+            (Value::Null, false),
+            (json!("yesterday"), false),
+            (json!(true), false),
+        ] {
+            let token = Secret::new(bed.key.token(json!({ "auth_time": login })));
+            let book = bed.broker.policies();
+            let caller = bed.broker.caller(&token, TokenType::Jwt, &book, None).await.unwrap();
+            match check_login(&caller, &wanted, now) {
+                Ok(()) => assert!(good, "{login}"),
+                Err(Refusal::StepUp(told)) => {
+                    assert_eq!((good, told.max_age), (false, wanted.max_age), "{login}");
+                }
+                Err(other) => panic!("{login}: {other:?}"),
+            }
+            // Where nobody asks when it was, it need not be told.
+            assert!(check_login(&caller, &Login::default(), now).is_ok(), "{login}");
+        }
+    }
 
     #[tokio::test]
     async fn who_has_a_ticket_checked_waits_in_a_short_line() {

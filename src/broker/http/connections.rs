@@ -196,18 +196,24 @@ impl Connections {
     fn deadline(&self, peer: SocketAddr, id: u64) -> Option<Instant> {
         let table = self.table();
         let connection = table.by_peer.get(&peer).filter(|connection| connection.id == id)?;
-        let Limits { idle, age, .. } = self.0.limits;
-        Some(match connection.requests {
-            0 => (connection.opened + age)
-                .max(connection.idle_since + LINGER)
-                .min(connection.idle_since + idle),
-            // Looked at again once it is done, and requests have a limit of their own.
-            _ => Instant::now() + age,
-        })
+        Some(connection.ends(&self.0.limits, Instant::now()))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    /// When it is to end as things are.
+    fn ends(&self, limits: &Limits, now: Instant) -> Instant {
+        match self.requests {
+            0 => (self.opened + limits.age)
+                .max(self.idle_since + LINGER)
+                .min(self.idle_since + limits.idle),
+            // Looked at again once it is done, and requests have a limit of their own.
+            _ => now + limits.age.max(LINGER),
+        }
     }
 }
 
@@ -336,5 +342,36 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_ends_when_it_is_idle_or_old_and_never_in_the_middle_of_a_request() {
+        let opened = Instant::now();
+        let at = |seconds| opened + Duration::from_secs(seconds);
+        let limits = Limits::default();
+        for (what, requests, idle_since, now, ends) in [
+            ("that says nothing", 0, 0, 0, 75),
+            ("that was answered a while ago", 0, 500, 510, 575),
+            ("that gets old while it is idle", 0, 590, 591, 600),
+            ("whose answer is on its way as it gets old", 0, 598, 599, 603),
+            ("that was busy for longer than one may be open", 0, 900, 900, 905),
+            ("that is busy", 1, 0, 100, 700),
+            ("that is busy, and old", 2, 0, 900, 1500),
+        ] {
+            let idle_since = at(idle_since);
+            let changed = Arc::default();
+            let one = Connection { id: 0, opened, requests, busy: 0, idle_since, changed };
+            assert_eq!(one.ends(&limits, at(now)), at(ends), "one {what}");
+        }
+        // Where one is old at once, it is not looked at again and again.
+        let at_once = Limits { age: Duration::ZERO, ..limits };
+        let changed = Arc::default();
+        let one = Connection { id: 0, opened, requests: 1, busy: 0, idle_since: opened, changed };
+        assert!(one.ends(&at_once, at(9)) > at(9));
     }
 }

@@ -99,6 +99,10 @@ pub struct Guard {
     /// Whether what is kept is for these requests.
     keeps: bool,
     large: Arc<Semaphore>,
+    /// How long a body may take to arrive.
+    body_time: Duration,
+    /// How long a request may take, its body included.
+    max_time: Duration,
     metrics: Arc<Metrics>,
     tracer: Tracer,
     clock: Arc<dyn Clock>,
@@ -116,6 +120,8 @@ impl Guard {
             kept: Arc::new(Semaphore::new(MAX_KEPT)),
             keeps: false,
             large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            body_time: BODY_TIME,
+            max_time: MAX_TIME,
             metrics: Arc::default(),
             tracer: Tracer::default(),
             clock: Arc::new(SystemClock),
@@ -165,6 +171,12 @@ impl Guard {
         Self { large: Arc::new(Semaphore::new(count)), ..self }
     }
 
+    /// The same with so much time for the body, and for all of a request.
+    #[cfg(test)]
+    pub(super) fn in_time(self, body_time: Duration, max_time: Duration) -> Self {
+        Self { body_time, max_time, ..self }
+    }
+
     /// Leaves no room for another request until the result is dropped, but what is kept.
     #[cfg(test)]
     pub(in crate::broker) fn fill(&self) -> OwnedSemaphorePermit {
@@ -206,7 +218,7 @@ pub async fn shed_load(
         let why = "the body did not arrive in time";
         Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, INVALID_REQUEST, why))
     };
-    let gathered = tokio::time::timeout(BODY_TIME, guard.gather(body)).await;
+    let gathered = tokio::time::timeout(guard.body_time, guard.gather(body)).await;
     let (body, _large) = match gathered.unwrap_or_else(|_| late()) {
         Ok(gathered) => gathered,
         Err(refusal) => return refusal.at(id),
@@ -259,9 +271,11 @@ async fn accompany(State(guard): State<Guard>, mut request: Request, next: Next)
         // In the proxy's name nobody else may come: policies go by where requests come from.
         let told = source.transpose().map_err(Refusal::from);
         match guard.admit(&request).and(told) {
-            Ok(_) => tokio::time::timeout(MAX_TIME, next.run(request)).await.unwrap_or_else(|_| {
-                Refusal::unavailable("it took too long", Duration::from_secs(5)).at(id)
-            }),
+            Ok(_) => {
+                let answer = tokio::time::timeout(guard.max_time, next.run(request));
+                let late = || Refusal::unavailable("it took too long", Duration::from_secs(5));
+                answer.await.unwrap_or_else(|_| late().at(id))
+            }
             Err(refusal) => refusal.at(id),
         }
     }

@@ -1,11 +1,13 @@
 use super::*;
 use crate::broker::audit::note::VerifierKey;
-use crate::broker::keys::RootKey;
+use crate::broker::config;
+use crate::broker::keys::{Keeper, KeyRing, RootKey, Rules};
 use crate::broker::store::sql::SqlStore;
 use crate::broker::store::sql::tests::{Ground, append, record};
 use crate::broker::store::sqlite::tests::tamper;
 use crate::broker::store::{KeyStore, Ledger, LogStore, sqlite};
 use crate::host::clock::SystemClock;
+use crate::oidc::Issuer;
 
 const ORIGIN: &str = "broker.example.com";
 
@@ -194,6 +196,56 @@ async fn no_other_key_is_made_where_one_has_signed_or_under_the_wrong_kek() {
     let error = CheckpointKeys::open(store.as_ref(), &root_key, &SystemClock).await.err().unwrap();
     assert!(error.to_string().contains("the key of the audit log is gone"), "{error}");
     assert_eq!(store.keys().await.unwrap(), []);
+}
+
+/// Makes the first key that signs tokens, which is on record.
+async fn first_for_tokens(store: &Arc<SqlStore>, root_key: &RootKey) {
+    let keeper = Keeper {
+        store: store.clone(),
+        root_key: root_key.clone(),
+        clock: Arc::new(SystemClock),
+        rules: Rules::from(&config::Keys::default()),
+        issuer: Issuer::parse("https://broker.example.com").unwrap(),
+        name: "broker",
+        seen: Arc::default(),
+    };
+    KeyRing::open(keeper).await.unwrap();
+}
+
+/// To whoever opens it, one that was emptied to the last row looks as one does that is new.
+#[tokio::test]
+async fn an_empty_log_beside_keys_that_have_signed_is_no_new_one() {
+    for signed in [true, false] {
+        for ground in Ground::each().await {
+            let (store, root_key) = (Arc::new(ground.open().await), RootKey::random().unwrap());
+            let mut first = signer(&store, &root_key).await;
+            // So far nothing was signed but by the log's own key, and nothing is on record.
+            let _again = signer(&store, &root_key).await;
+            first_for_tokens(&store, &root_key).await;
+            append(store.as_ref(), &[record("a")]).await.unwrap();
+            if signed {
+                first.sign().await.unwrap();
+            }
+            assert_eq!(store.latest_note().await.unwrap().is_some(), signed);
+            let made = store.keys().await.unwrap();
+            ground
+                .tamper(
+                    "delete from audit_record; delete from audit_checkpoint;
+                     delete from audit_tile; update audit_head
+                     set last_sequence = 0, tree_size = 0, frontier = null, seal = null",
+                )
+                .await;
+            let other = ground.open().await;
+            let error = CheckpointKeys::open(&other, &root_key, &SystemClock).await.err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Verification, "{error}");
+            assert!(error.to_string().contains("the audit log is gone"), "{error}");
+            assert_eq!(other.keys().await.unwrap(), made);
+            assert_eq!(
+                (other.size().await.unwrap(), other.latest_note().await.unwrap()),
+                (0, None)
+            );
+        }
+    }
 }
 
 #[tokio::test]

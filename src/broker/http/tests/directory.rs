@@ -170,3 +170,31 @@ async fn what_it_might_forbid_is_denied_to_all_once_it_is_out_of_date() {
     let records = place.bed.records(0, 9).await;
     assert_eq!(records[0].1.decision, Decision::Denied);
 }
+
+/// However a policy names what it is about, it is about that, or not.
+#[tokio::test]
+async fn whatever_its_head_says_a_policy_that_might_forbid_does_and_no_other_one() {
+    for (head, about_this) in [
+        ("action, resource", true),
+        (r#"action in [Action::"issue", Action::"exchange"], resource"#, true),
+        (r#"action == Action::"issue", resource is Role"#, true),
+        (r#"action, resource in Role::"deploy""#, true),
+        (r#"action, resource is Role in Role::"deploy""#, true),
+        (r#"action == Action::"act", resource"#, false),
+        (r#"action in [Action::"act", Action::"exchange"], resource is Role"#, false),
+        (r#"action, resource == Role::"read""#, false),
+        (r#"action, resource in Role::"read""#, false),
+        (r#"action, resource is Role in Role::"read""#, false),
+    ] {
+        let forbids = format!(
+            r#"@id("not-while-suspended") forbid (principal in DirectoryGroup::"suspended", {head});"#
+        );
+        let place = Place::new(&(RULES.to_string() + &forbids)).await;
+        assert_eq!(place.told("carol", &["admins"], "deploy").await, "issued", "{head}");
+        place.clock.0.store(3700, Ordering::Relaxed);
+        let told = place.told("carol", &["admins"], "deploy").await;
+        let denied = told.starts_with("the directory of people is out of date");
+        assert_eq!(denied, about_this, "{head}: {told}");
+        assert_eq!(told == "issued", !about_this, "{head}: {told}");
+    }
+}

@@ -1,5 +1,7 @@
 //! Assertions that may be used once.
 
+mod same;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,12 +12,10 @@ use time::Duration;
 use super::dpop::{Device, ask, nonce, refusal, rejected, twins_with};
 use crate::broker::audit::Decision;
 use crate::broker::config::Assertions;
-use crate::broker::issue::{Ask, Refusal};
 use crate::broker::store::sql::tests::Ground;
 use crate::broker::store::{Once, Store, sqlite};
 use crate::broker::testbed::failing::{AFTER, BEFORE, Failing, WELL};
 use crate::broker::testbed::{API, Bed, Options, Shifted, claims_of, json_of, now, set};
-use crate::credential::TokenType;
 use crate::secret::Secret;
 
 pub(super) const OTHER: &str = "https://other.example.com";
@@ -129,39 +129,6 @@ async fn a_key_that_comes_again_when_it_is_forgotten_is_for_another_token() {
     clock.0.store(9, Ordering::Relaxed);
     let third = ask().await.unwrap();
     assert!(!active(&bed, &second).await && active(&bed, &third).await);
-}
-
-/// A machine has several networks, and a broker several addresses, behind different proxies.
-#[tokio::test]
-async fn who_asks_again_by_a_key_may_come_from_elsewhere_and_by_an_assertion_may_not() {
-    for (change, key) in [((|_| {}) as fn(&mut Options), Some("k")), (strict, None)] {
-        let bed = Bed::with(change).await;
-        let (book, token) = (bed.broker.policies(), Secret::new(bed.key.token(json!({}))));
-        let ask = async |source: [u8; 4]| {
-            let caller = bed.broker.caller(&token, TokenType::Jwt, &book, None).await.unwrap();
-            let ask = Ask {
-                elevation: None,
-                role: "deploy".into(),
-                audience: API.into(),
-                scope: None,
-                ttl: None,
-                proof: None,
-                idempotency_key: key.map(String::from),
-                jwt: false,
-                source: source.into(),
-                request_id: uuid::Uuid::new_v4(),
-            };
-            bed.broker.issue(&book, &caller, &ask).await
-        };
-        let lost = ask([192, 0, 2, 1]).await.unwrap().token;
-        let got = ask([198, 51, 100, 1]).await;
-        let Some(_) = key else {
-            assert!(matches!(got, Err(Refusal::Reused)), "{got:?}");
-            continue;
-        };
-        let got = got.unwrap().token;
-        assert!(!active(&bed, lost.expose()).await && active(&bed, got.expose()).await);
-    }
 }
 
 /// Policies and chance may give the other token less time than the one before has.
